@@ -1,0 +1,30 @@
+//! What Modal speaks: messages, clients and server traits generated from this crate's own `.proto` text.
+//!
+//! Two packages: [`client`] is the control plane (`api.modal.com`), [`task_command_router`] the endpoint on the worker
+//! that runs a sandbox. The text lists the messages and fields that sandboxes use and nothing else; unknown fields are
+//! skipped on the wire, so a newer server is understood. Section numbers in the `.proto` text point into the protocol
+//! fact sheet.
+//!
+//! Features: `client` for the generated clients (any tower service, wasm included), `server` for the server traits.
+
+/// Package `modal.client`: the control plane.
+#[allow(missing_docs, clippy::all)]
+pub mod client {
+    tonic::include_proto!("modal.client");
+}
+
+/// Package `modal.task_command_router`: execs, stdio, snapshots and sidecars on the worker.
+#[allow(missing_docs, clippy::all)]
+pub mod task_command_router {
+    tonic::include_proto!("modal.task_command_router");
+}
+
+pub use prost;
+pub use prost_types;
+
+/// The compiled `FileDescriptorSet` of both files, as bytes.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// Largest message either side sends or accepts, in bytes. The official clients allow 100 MiB and emit up to 16 MiB;
+/// tonic's default of 4 MiB would refuse those (fact sheet, section 1.1).
+pub const MAX_MESSAGE_BYTES: usize = 100 * 1024 * 1024;
