@@ -1,0 +1,272 @@
+//! Calls to the command router, the endpoint on the worker that runs a sandbox (fact sheet, section 7.2): where it is, the
+//! token for it, and what a failure there says about the sandbox.
+
+use std::{future::Future, time::Duration};
+
+use http::Uri;
+use modal_proto::{
+    MAX_MESSAGE_BYTES,
+    client::{
+        CommandRouterAccess, SandboxGetCommandRouterAccessRequest, SandboxGetTaskIdRequest,
+        TaskGetCommandRouterAccessRequest, sandbox_get_command_router_access_request::Target,
+    },
+    task_command_router::task_command_router_client::TaskCommandRouterClient,
+};
+use serde::{Deserialize, Serialize};
+use tonic::{Code, Request, Response, Status, metadata::AsciiMetadataValue};
+
+use crate::{
+    auth::expiry,
+    bindings::{EndReason, ErrorKind, Happened},
+    error::{Error, Result},
+    ids,
+    provider::Provider,
+    retry,
+    transport::Channel,
+};
+
+/// The generated client on our channel.
+pub type Router = TaskCommandRouterClient<Channel>;
+
+/// Get a new token when the old one has less than this left, so that no call starts with one that ends on the way.
+const RENEW_BEFORE: Duration = Duration::from_secs(30);
+
+/// Between two looks whether a sandbox has a machine (fact sheet, section 6.2), and how many looks: five minutes, as long as
+/// the official clients wait.
+const TASK_ID_PAUSE: Duration = Duration::from_millis(500);
+const TASK_ID_LOOKS: u32 = 600;
+
+/// How a sandbox is reached.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+pub struct Access {
+    /// The task that the sandbox runs as.
+    pub task_id: String,
+    /// Address of the router.
+    pub url: String,
+    /// Bearer token.
+    pub jwt: String,
+    /// When the token ends; none if it does not say.
+    pub expires: Option<Duration>,
+}
+
+impl Access {
+    fn new(task_id: String, url: String, jwt: String) -> Access {
+        let expires = expiry(&jwt);
+        Access { task_id, url, jwt, expires }
+    }
+
+    fn origin(&self) -> Result<Uri> {
+        self.url
+            .parse()
+            .map_err(|_| Error::internal(format!("Modal answered with a router address that is none: `{}`.", self.url)))
+    }
+
+    /// A request with this access's token. `deadline` travels with it.
+    fn dress<Q>(&self, message: Q, deadline: Option<Duration>) -> Result<Request<Q>, Status> {
+        let mut request = Request::new(message);
+        let mut bearer = AsciiMetadataValue::try_from(format!("Bearer {}", self.jwt))
+            .map_err(|_| Status::internal("the router token is not ASCII"))?;
+        bearer.set_sensitive(true);
+        request.metadata_mut().insert("authorization", bearer);
+        if let Some(deadline) = deadline {
+            request.set_timeout(deadline);
+        }
+        Ok(request)
+    }
+}
+
+impl Provider {
+    /// Remembers the access that a create answered with.
+    pub(crate) fn remember_access(&self, sandbox: &str, task_id: &str, access: Option<CommandRouterAccess>) {
+        if let Some(access) = access.filter(|access| !task_id.is_empty() && !access.url.is_empty()) {
+            let access = Access::new(task_id.to_string(), access.url, access.jwt);
+            self.inner.state.borrow_mut().routers.insert(sandbox.to_string(), access);
+        }
+    }
+
+    /// How a sandbox is reached, asked for when unknown or about to end.
+    ///
+    /// # Errors
+    ///
+    /// `sandbox-ended`, `not-found`, or what the service answered.
+    pub(crate) async fn access(&self, sandbox: &str) -> Result<Access> {
+        ids::check_sandbox(sandbox)?;
+        let cached = self.inner.state.borrow().routers.get(&sandbox.to_string()).cloned();
+        if let Some(access) = &cached
+            && access.expires.is_none_or(|expires| self.now() + RENEW_BEFORE < expires)
+        {
+            return Ok(access.clone());
+        }
+        let task_id = match cached {
+            Some(access) => access.task_id,
+            None => self.task_id(sandbox).await?,
+        };
+        let answer = if ids::is_v1(sandbox) {
+            let request = TaskGetCommandRouterAccessRequest { task_id: task_id.clone() };
+            self.control_keyed(&self.new_uuid(), request, |mut client, request| async move {
+                client.task_get_command_router_access(request).await
+            })
+            .await?
+            .map(|answer| (answer.url, answer.jwt))
+        } else {
+            let request =
+                SandboxGetCommandRouterAccessRequest { target: Some(Target::SandboxId(sandbox.to_string())) };
+            self.control_keyed(&self.new_uuid(), request, |mut client, request| async move {
+                client.sandbox_get_command_router_access(request).await
+            })
+            .await?
+            .map(|answer| (answer.url, answer.jwt))
+        };
+        let (url, jwt) = match answer {
+            Ok(answer) => answer,
+            Err(status) => return Err(self.explain(sandbox, &status, "reach the sandbox").await),
+        };
+        let access = Access::new(task_id, url, jwt);
+        self.inner.state.borrow_mut().routers.insert(sandbox.to_string(), access.clone());
+        Ok(access)
+    }
+
+    async fn task_id(&self, sandbox: &str) -> Result<String> {
+        for look in 0..TASK_ID_LOOKS {
+            if look > 0 {
+                self.inner.transport.sleep(TASK_ID_PAUSE).await;
+            }
+            let request = SandboxGetTaskIdRequest { sandbox_id: sandbox.to_string(), ..Default::default() };
+            let v1 = ids::is_v1(sandbox);
+            let answer = self
+                .control_keyed(&self.new_uuid(), request, |mut client, request| async move {
+                    if v1 {
+                        client.sandbox_get_task_id(request).await
+                    } else {
+                        client.sandbox_get_task_id_v2(request).await
+                    }
+                })
+                .await?;
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(status) => return Err(self.explain(sandbox, &status, "find the sandbox's machine").await),
+            };
+            if let Some(task_id) = answer.task_id.filter(|id| !id.is_empty()) {
+                return Ok(task_id);
+            }
+            if let Some(reason) = answer.task_result.as_ref().and_then(crate::sandboxes::end_reason) {
+                return Err(ended_error(sandbox, &reason));
+            }
+        }
+        Err(Error { happened: Happened::No, ..Error::new(
+            ErrorKind::TimedOut,
+            format!("The sandbox {sandbox} got no machine within five minutes. Try again, or ask for less."),
+        ) }
+        .about(sandbox))
+    }
+
+    /// One unary call to the sandbox's router, repeated as the policy says; a token that is refused is renewed once.
+    /// `deadline` bounds one attempt on both sides.
+    ///
+    /// # Errors
+    ///
+    /// Outer: the sandbox cannot be reached at all. Inner: what this call was answered.
+    pub(crate) async fn router<Q, A, M, F, Fut>(
+        &self,
+        sandbox: &str,
+        policy: &retry::Policy,
+        make: M,
+        call: F,
+    ) -> Result<Result<A, Status>>
+    where
+        M: Fn(&str) -> Q,
+        F: Fn(Router, Request<Q>) -> Fut,
+        Fut: Future<Output = Result<Response<A>, Status>>,
+    {
+        let max_throttle_wait = self.config()?.max_throttle_wait;
+        let mut renewed = false;
+        loop {
+            let access = self.access(sandbox).await?;
+            let client = self.router_client(&access)?;
+            let result = retry::run(self.transport(), policy, max_throttle_wait, |_| {
+                let request = access.dress(make(&access.task_id), policy.attempt);
+                let answer = request.map(|request| call(client.clone(), request));
+                async move { answer?.await.map(Response::into_inner) }
+            })
+            .await;
+            match result {
+                Err(status) if status.code() == Code::Unauthenticated && !renewed => {
+                    renewed = true;
+                    self.expire_access(sandbox);
+                }
+                other => return Ok(other),
+            }
+        }
+    }
+
+    /// Opens a stream on the sandbox's router.
+    ///
+    /// # Errors
+    ///
+    /// As [`Provider::router`].
+    pub(crate) async fn router_stream<Q, A, M, F, Fut>(&self, sandbox: &str, make: M, call: F) -> Result<Result<A, Status>>
+    where
+        M: FnOnce(&str) -> Q,
+        F: FnOnce(Router, Request<Q>) -> Fut,
+        Fut: Future<Output = Result<Response<A>, Status>>,
+    {
+        let access = self.access(sandbox).await?;
+        let client = self.router_client(&access)?;
+        let request = match access.dress(make(&access.task_id), None) {
+            Ok(request) => request,
+            Err(status) => return Ok(Err(status)),
+        };
+        Ok(call(client, request).await.map(Response::into_inner))
+    }
+
+    fn router_client(&self, access: &Access) -> Result<Router> {
+        Ok(TaskCommandRouterClient::with_origin(self.channel(), access.origin()?)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES))
+    }
+
+    /// Makes the next call ask for a new token; the task stays.
+    pub(crate) fn expire_access(&self, sandbox: &str) {
+        let mut state = self.inner.state.borrow_mut();
+        if let Some(mut access) = state.routers.remove(&sandbox.to_string()) {
+            access.expires = Some(Duration::ZERO);
+            state.routers.insert(sandbox.to_string(), access);
+        }
+    }
+
+    /// What a failure means: a router that does not answer, or does not know the task, may be one whose sandbox is over.
+    pub(crate) async fn explain(&self, sandbox: &str, status: &Status, what: &str) -> Error {
+        let ambiguous = retry::is_retryable(status)
+            || matches!(status.code(), Code::NotFound | Code::FailedPrecondition | Code::Aborted);
+        if ambiguous {
+            match self.poll_end(sandbox).await {
+                Ok(Some(reason)) => {
+                    self.inner.state.borrow_mut().routers.remove(&sandbox.to_string());
+                    return ended_error(sandbox, &reason);
+                }
+                Err(error) if error.kind_is_not_found() => return error,
+                // The control plane is away too: that is the better explanation.
+                Err(error) if matches!(error.kind, ErrorKind::Unavailable) => {
+                    return Error { happened: Error::from_status(status, what).happened, ..error };
+                }
+                Ok(None) | Err(_) => {}
+            }
+        }
+        Error::from_status(status, what).about(sandbox)
+    }
+}
+
+/// The error for a sandbox that is over.
+pub(crate) fn ended_error(sandbox: &str, reason: &EndReason) -> Error {
+    Error::new(
+        ErrorKind::SandboxEnded,
+        format!("The sandbox {sandbox} has ended: {}.", crate::sandboxes::describe_end(reason)),
+    )
+    .about(sandbox)
+}
+
+impl Error {
+    pub(crate) fn kind_is_not_found(&self) -> bool {
+        matches!(self.kind, ErrorKind::NotFound)
+    }
+}
