@@ -1,0 +1,135 @@
+//! Containers out of the kernel's own parts: namespaces and overlays over the machine's programs. Knows nothing of Modal.
+//!
+//! A container is an inner process (this program, executed again in an inner role) that has built a root of its own and is
+//! PID 1 there; it is asked over a socket to start processes. What a container writes lands in its `upper` directory; an
+//! image is an ordered list of such directories ("layers") over the machine's programs.
+
+use std::{
+    ffi::OsString,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+/// Makes containers. One per emulator.
+#[derive(Debug)]
+pub struct Engine {}
+
+/// What a container is made of.
+#[derive(Debug, Clone, Default)]
+pub struct ContainerSpec {
+    /// Names the container's directory below the state directory: `[A-Za-z0-9-]+`, unique.
+    pub id: String,
+    /// Layers over the machine's programs, bottom first. Directories as [`Container::upper`] gives them.
+    pub layers: Vec<PathBuf>,
+    /// No machine programs below: only the layers (an image `FROM scratch`).
+    pub from_scratch: bool,
+    /// Host name inside.
+    pub hostname: String,
+    /// Whether it uses the machine's network; otherwise it has a loopback of its own and nothing else.
+    pub machine_network: bool,
+    /// Directories of the machine to mount: (source, absolute target inside, read-only). For volumes.
+    pub binds: Vec<(PathBuf, PathBuf, bool)>,
+    /// Memory limit in bytes.
+    pub memory_limit: Option<u64>,
+    /// Processor limit in thousandths of a core.
+    pub cpu_limit: Option<u32>,
+}
+
+/// A process to start in a container.
+#[derive(Debug, Clone, Default)]
+pub struct ProcessSpec {
+    /// Program and arguments; at least one. A program without a slash is looked up in PATH of `env`.
+    pub argv: Vec<OsString>,
+    /// The whole environment; nothing is inherited.
+    pub env: Vec<(OsString, OsString)>,
+    /// Absolute directory to start in; `/` when it is empty. A missing one makes the process exit 127 with a message.
+    pub cwd: PathBuf,
+    /// `name|uid[:group|gid]` as in a Dockerfile's USER; none for root. Unknown names make the process exit 126.
+    pub user: Option<String>,
+    /// Rows and columns of a terminal; none for pipes. With one, `stdin` and `stdout` of [`Process`] are its master side.
+    pub pty: Option<(u16, u16)>,
+    /// stderr goes where stdout goes.
+    pub merge_stderr: bool,
+}
+
+/// A started process. Its descriptors are non-blocking on our side.
+#[derive(Debug)]
+pub struct Process {
+    /// Its number inside the container.
+    pub pid: i32,
+    /// Write end of its standard input.
+    pub stdin: OwnedFd,
+    /// Read end of its standard output.
+    pub stdout: OwnedFd,
+    /// Read end of its standard error; none when merged or with a terminal.
+    pub stderr: Option<OwnedFd>,
+    /// Resolves when it ends; an error when the container ended first.
+    pub exit: tokio::sync::oneshot::Receiver<Exit>,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It exited. 127: no such program or directory; 126: not executable.
+    Code(i32),
+    /// It was killed by this signal.
+    Signal(i32),
+}
+
+/// A running container. Killed, and its mounts gone, when dropped; its `upper` directory stays until removed.
+#[derive(Debug)]
+pub struct Container {}
+
+impl Engine {
+    /// Prepares the state directory (made if missing) and finds out what this machine allows. Removes what emulators that are
+    /// no more (`kill -9`) left in sibling state directories.
+    ///
+    /// `program` is executed for inner roles; it must call [`crate::child_entry`] first thing in `main`.
+    pub fn new(_state: &Path, _program: &Path) -> anyhow::Result<Engine> {
+        anyhow::bail!("not yet")
+    }
+
+    /// What cannot be enforced on this machine, one sentence each, for the log at start.
+    pub fn limits_missing(&self) -> &[String] {
+        &[]
+    }
+
+    /// Starts a container; resolves when processes can be started in it.
+    pub async fn start(&self, _spec: ContainerSpec) -> anyhow::Result<Container> {
+        anyhow::bail!("not yet")
+    }
+
+    /// Ends all containers and removes everything that was made. Idempotent.
+    pub async fn shutdown(&self) {}
+}
+
+impl Container {
+    /// Starts a process.
+    pub async fn spawn(&self, _spec: ProcessSpec) -> anyhow::Result<Process> {
+        anyhow::bail!("not yet")
+    }
+
+    /// Sends a signal to a process's whole group, or session, as started by [`Container::spawn`].
+    pub async fn kill(&self, _pid: i32, _signal: i32) -> anyhow::Result<()> {
+        anyhow::bail!("not yet")
+    }
+
+    /// The directory that holds all that was written in this container: a layer for other containers once it is copied.
+    pub fn upper(&self) -> &Path {
+        Path::new("")
+    }
+
+    /// Copies what was written so far into `to` as a layer (whiteouts, opaque directories, owners, modes, times and links
+    /// kept). Processes may run meanwhile.
+    pub async fn snapshot(&self, _to: &Path) -> anyhow::Result<()> {
+        anyhow::bail!("not yet")
+    }
+
+    /// Kills everything in the container and waits until its processes and mounts are gone.
+    pub async fn stop(&self) {}
+
+    /// Resolves when the container has ended, for whatever reason; true if the kernel's out-of-memory killer ended it.
+    pub async fn ended(&self) -> bool {
+        false
+    }
+}
