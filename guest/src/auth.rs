@@ -90,7 +90,9 @@ mod tests {
 
     #[test]
     fn strange_tokens_live_twenty_minutes() {
-        for text in ["", "a", "a.b", "a.!!.c", &jwt("{}"), &jwt(r#"{"exp":-1}"#), &jwt(r#"{"exp":1e400}"#), &jwt("null")] {
+        for text in
+            ["", "a", "a.b", "a.!!.c", &jwt("{}"), &jwt(r#"{"exp":-1}"#), &jwt(r#"{"exp":1e400}"#), &jwt("null")]
+        {
             let token = AuthToken::new(text.to_string(), Duration::ZERO, 0.0);
             assert_eq!(token.expires, DEFAULT_LIFE, "{text}");
         }

@@ -210,12 +210,7 @@ impl Guest for Component {
         absent("exec.resize")
     }
 
-    fn run(
-        sandbox: String,
-        spec: wit::ExecSpec,
-        stdin: Vec<u8>,
-        limits: wit::OutputLimits,
-    ) -> Result<wit::RunResult> {
+    fn run(sandbox: String, spec: wit::ExecSpec, stdin: Vec<u8>, limits: wit::OutputLimits) -> Result<wit::RunResult> {
         call(|p| async move { p.run(&sandbox, spec, stdin, limits).await })
     }
 

@@ -49,9 +49,11 @@ impl Config {
         let first = text.split(',').next().unwrap_or_default().trim().trim_end_matches('/');
         let server = server_uri(first)?;
         let max_throttle_wait = match transport.env("MODAL_MAX_THROTTLE_WAIT") {
-            Some(text) => Some(text.parse::<f64>().ok().and_then(|s| Duration::try_from_secs_f64(s).ok()).ok_or_else(
-                || bad("MODAL_MAX_THROTTLE_WAIT", &text, "give a number of seconds such as 60, or 0 for never"),
-            )?),
+            Some(text) => {
+                Some(text.parse::<f64>().ok().and_then(|s| Duration::try_from_secs_f64(s).ok()).ok_or_else(|| {
+                    bad("MODAL_MAX_THROTTLE_WAIT", &text, "give a number of seconds such as 60, or 0 for never")
+                })?)
+            }
             None => None,
         };
         let token = match (transport.env("MODAL_TOKEN_ID"), transport.env("MODAL_TOKEN_SECRET")) {

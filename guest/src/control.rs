@@ -1,28 +1,29 @@
 //! Calls to the control plane: who we are, the short-lived token, idempotency and retry counters (fact sheet, sections
 //! 1.2 and 1.5), and the look-ups that many functions need first.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream::BoxStream};
 use modal_proto::{
-    MAX_MESSAGE_BYTES,
+    Rpc,
     client::{
-        AppGetOrCreateRequest, AuthTokenGetRequest, EnvironmentGetOrCreateRequest, ObjectCreationType,
-        SecretGetOrCreateRequest, modal_client_client::ModalClientClient,
+        AppGetOrCreateRequest, AuthTokenGetResponse, EnvironmentGetOrCreateRequest, ObjectCreationType,
+        SecretGetOrCreateRequest,
     },
+    prost::Message,
+    rpc,
 };
-use tonic::{Code, Request, Response, Status, metadata::AsciiMetadataValue};
+use tonic::{Code, Request, Status, metadata::AsciiMetadataValue};
 
 use crate::{
     auth::AuthToken,
     bindings::ErrorKind,
     error::{Error, Result},
+    grpc,
     provider::Provider,
     retry::{self, Attempt},
-    transport::Channel,
 };
-
-/// The generated client on our channel.
-pub type Client = ModalClientClient<Channel>;
 
 /// How this client presents itself. No client type is reserved for third parties; the service is known to accept type 8
 /// with version 1.0.0 (fact sheet, section 1.2). The name behind it is honest. Only a live run can confirm this.
@@ -34,26 +35,19 @@ const CLIENT_NAME: &str = concat!("modal-provider/", env!("CARGO_PKG_VERSION"));
 const AUTH_ATTEMPT: Duration = Duration::from_secs(5);
 
 impl Provider {
-    /// A client for the control plane.
-    pub(crate) fn client(&self) -> Result<Client> {
-        Ok(ModalClientClient::with_origin(self.channel(), self.config()?.server.clone())
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES))
-    }
-
     /// One unary call, repeated as the policy says. `what` completes "Could not …" in an error.
     ///
     /// # Errors
     ///
     /// What the service answered, as an interface error.
-    pub(crate) async fn control<Q, A, F, Fut>(&self, what: &str, request: Q, call: F) -> Result<A>
-    where
-        Q: Clone,
-        F: Fn(Client, Request<Q>) -> Fut,
-        Fut: Future<Output = Result<Response<A>, Status>>,
-    {
+    pub(crate) async fn control<Q: Message, A: Message + Default>(
+        &self,
+        what: &str,
+        rpc: Rpc<Q, A>,
+        request: &Q,
+    ) -> Result<A> {
         let key = self.new_uuid();
-        self.control_keyed(&key, request, call).await?.map_err(|status| self.control_error(&status, what))
+        self.control_keyed(&key, rpc, request).await?.map_err(|status| self.control_error(&status, what))
     }
 
     /// The same with an idempotency key of the caller's, and the status itself for callers that look at it.
@@ -61,26 +55,46 @@ impl Provider {
     /// # Errors
     ///
     /// Outer: no token could be had. Inner: what this call was answered.
-    pub(crate) async fn control_keyed<Q, A, F, Fut>(
+    pub(crate) async fn control_keyed<Q: Message, A: Message + Default>(
         &self,
         key: &str,
-        request: Q,
-        call: F,
-    ) -> Result<Result<A, Status>>
-    where
-        Q: Clone,
-        F: Fn(Client, Request<Q>) -> Fut,
-        Fut: Future<Output = Result<Response<A>, Status>>,
-    {
-        let max_throttle_wait = self.config()?.max_throttle_wait;
+        rpc: Rpc<Q, A>,
+        request: &Q,
+    ) -> Result<Result<A, Status>> {
+        Ok(self.control_bytes(key, rpc.path, request.encode_to_vec().into(), None).await?.and_then(grpc::decode))
+    }
+
+    /// As [`Provider::control`], with a deadline on each attempt that the server is told of.
+    pub(crate) async fn control_within<Q: Message, A: Message + Default>(
+        &self,
+        what: &str,
+        rpc: Rpc<Q, A>,
+        request: &Q,
+        limit: Duration,
+    ) -> Result<A> {
+        let key = self.new_uuid();
+        self.control_bytes(&key, rpc.path, request.encode_to_vec().into(), Some(limit))
+            .await?
+            .and_then(grpc::decode)
+            .map_err(|status| self.control_error(&status, what))
+    }
+
+    async fn control_bytes(
+        &self,
+        key: &str,
+        path: &'static str,
+        body: Bytes,
+        limit: Option<Duration>,
+    ) -> Result<Result<Bytes, Status>> {
+        let config = self.config()?;
+        let policy = retry::Policy { attempt: limit, ..retry::CONTROL };
         let mut renewed = false;
         loop {
             let token = self.auth_token().await?;
-            let client = self.client()?;
-            let result = retry::run(self.transport(), &retry::CONTROL, max_throttle_wait, |attempt| {
-                let request = self.dress(request.clone(), Some(&token), Some((key, attempt)));
-                let answer = request.map(|request| call(client.clone(), request));
-                async move { answer?.await.map(Response::into_inner) }
+            let result = retry::run(self.transport(), &policy, config.max_throttle_wait, |attempt| {
+                let request = self.dress(body.clone(), Some(&token), Some((key, attempt)), limit);
+                let (channel, server) = (self.channel(), config.server.clone());
+                async move { grpc::unary(channel, server, path, request?).await }
             })
             .await;
             match result {
@@ -99,17 +113,18 @@ impl Provider {
     /// # Errors
     ///
     /// Outer: no token could be had. Inner: what this call was answered.
-    pub(crate) async fn control_stream<Q, A, F, Fut>(&self, request: Q, call: F) -> Result<Result<A, Status>>
-    where
-        F: FnOnce(Client, Request<Q>) -> Fut,
-        Fut: Future<Output = Result<Response<A>, Status>>,
-    {
+    pub(crate) async fn control_stream<Q: Message, A: Message + Default + 'static>(
+        &self,
+        rpc: Rpc<Q, A>,
+        request: &Q,
+    ) -> Result<Result<BoxStream<'static, Result<A, Status>>, Status>> {
         let token = self.auth_token().await?;
-        let request = match self.dress(request, Some(&token), None) {
+        let request = match self.dress(request.encode_to_vec().into(), Some(&token), None, None) {
             Ok(request) => request,
             Err(status) => return Ok(Err(status)),
         };
-        Ok(call(self.client()?, request).await.map(Response::into_inner))
+        let opened = grpc::server_stream(self.channel(), self.config()?.server.clone(), rpc.path, request).await;
+        Ok(opened.map(|stream| stream.map(|item| item.and_then(grpc::decode)).boxed()))
     }
 
     pub(crate) fn control_error(&self, status: &Status, what: &str) -> Error {
@@ -126,9 +141,18 @@ impl Provider {
         error
     }
 
-    fn dress<Q>(&self, message: Q, token: Option<&str>, unary: Option<(&str, Attempt)>) -> Result<Request<Q>, Status> {
+    fn dress(
+        &self,
+        body: Bytes,
+        token: Option<&str>,
+        unary: Option<(&str, Attempt)>,
+        limit: Option<Duration>,
+    ) -> Result<Request<Bytes>, Status> {
         let config = self.config().map_err(|error| Status::invalid_argument(error.message))?;
-        let mut request = Request::new(message);
+        let mut request = Request::new(body);
+        if let Some(limit) = limit {
+            request.set_timeout(limit);
+        }
         let metadata = request.metadata_mut();
         let text = |value: &str| {
             AsciiMetadataValue::try_from(value).map_err(|_| Status::internal("a header value is not ASCII"))
@@ -167,18 +191,20 @@ impl Provider {
             return Ok(token.token.clone());
         }
         let usable = cached.filter(|token| token.is_usable(now));
-        let client = self.client()?;
+        let config = self.config()?;
         let policy = retry::Policy {
             attempt: Some(AUTH_ATTEMPT),
             retries: if usable.is_some() { 0 } else { retry::CONTROL.retries },
             ..retry::CONTROL
         };
-        let max_throttle_wait = self.config()?.max_throttle_wait;
         let key = self.new_uuid();
-        let result = retry::run(self.transport(), &policy, max_throttle_wait, |attempt| {
-            let request = self.dress(AuthTokenGetRequest {}, None, Some((&key, attempt)));
-            let mut client = client.clone();
-            async move { client.auth_token_get(request?).await.map(Response::into_inner) }
+        let result = retry::run(self.transport(), &policy, config.max_throttle_wait, |attempt| {
+            let request = self.dress(Bytes::new(), None, Some((&key, attempt)), None);
+            let (channel, server) = (self.channel(), config.server.clone());
+            async move {
+                let bytes = grpc::unary(channel, server, rpc::AUTH_TOKEN_GET.path, request?).await?;
+                grpc::decode::<AuthTokenGetResponse>(bytes)
+            }
         })
         .await;
         match (result, usable) {
@@ -223,11 +249,7 @@ impl Provider {
             environment_name: config.environment.clone(),
             object_creation_type: ObjectCreationType::CreateIfMissing.into(),
         };
-        let answer = self
-            .control("look up the app", request, |mut client, request| async move {
-                client.app_get_or_create(request).await
-            })
-            .await?;
+        let answer = self.control("look up the app", rpc::APP_GET_OR_CREATE, &request).await?;
         self.inner.state.borrow_mut().app_id = Some(answer.app_id.clone());
         Ok(answer.app_id)
     }
@@ -245,11 +267,7 @@ impl Provider {
             deployment_name: config.environment.clone(),
             object_creation_type: ObjectCreationType::Unspecified.into(),
         };
-        let answer = self
-            .control("look up the environment", request, |mut client, request| async move {
-                client.environment_get_or_create(request).await
-            })
-            .await?;
+        let answer = self.control("look up the environment", rpc::ENVIRONMENT_GET_OR_CREATE, &request).await?;
         let settings = answer.metadata.and_then(|metadata| metadata.settings).unwrap_or_default();
         self.inner.state.borrow_mut().builder_version = Some(settings.image_builder_version.clone());
         Ok(settings.image_builder_version)
@@ -271,9 +289,7 @@ impl Provider {
                 ..Default::default()
             };
             let answer = self
-                .control(&format!("look up the secret `{name}`"), request, |mut client, request| async move {
-                    client.secret_get_or_create(request).await
-                })
+                .control(&format!("look up the secret `{name}`"), rpc::SECRET_GET_OR_CREATE, &request)
                 .await
                 .map_err(|error| error.about(name))?;
             self.inner.state.borrow_mut().secrets.insert(name.clone(), answer.secret_id.clone());

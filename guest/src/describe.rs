@@ -40,8 +40,16 @@ const CAPABILITIES: &[(&str, Support, &str)] = &[
     ("stats", Support::Native, "Totals of processor, memory and accelerator time."),
     ("snapshot.filesystem", Support::Native, "Whole seconds of life, rounded up."),
     ("volumes.reload", Support::Native, ""),
-    ("exec.signal", Support::Emulated, "A second exec signals the process tree; needs /bin/sh, tr and grep in the image."),
-    ("exec.deadline", Support::Emulated, "Whole seconds, rounded up; told from other kills by the clock of the caller."),
+    (
+        "exec.signal",
+        Support::Emulated,
+        "A second exec signals the process tree; needs /bin/sh, tr and grep in the image.",
+    ),
+    (
+        "exec.deadline",
+        Support::Emulated,
+        "Whole seconds, rounded up; told from other kills by the clock of the caller.",
+    ),
     ("exec.pty", Support::Native, "The size is fixed at the start."),
     ("exec.merge-stderr", Support::Native, ""),
     ("exec.secrets", Support::Native, ""),
@@ -55,7 +63,11 @@ const CAPABILITIES: &[(&str, Support, &str)] = &[
 pub fn describe() -> Description {
     let capabilities = CAPABILITIES
         .iter()
-        .map(|(name, support, note)| Capability { name: (*name).to_string(), support: *support, note: (*note).to_string() })
+        .map(|(name, support, note)| Capability {
+            name: (*name).to_string(),
+            support: *support,
+            note: (*note).to_string(),
+        })
         .collect();
     let schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -5,6 +5,7 @@ use std::{future::poll_fn, task::Poll, time::Duration};
 use futures_util::future::join4;
 use modal_proto::{
     client::{PtyInfo, SecretSource, StringMap, pty_info::PtyType, secret_source::Source},
+    rpc,
     task_command_router::{
         SandboxStdinWriteV2Request, TaskExecPollRequest, TaskExecStartRequest, TaskExecStderrConfig,
         TaskExecStdinStatusRequest, TaskExecStdinWriteRequest, TaskExecStdoutConfig, TaskExecWaitRequest,
@@ -15,8 +16,8 @@ use tonic::Code;
 
 use crate::{
     bindings::{
-        Captured, EndReason, ErrorKind, ExecRef, ExecSpec, Happened, InputState, Keep, Output, OutputChunk, OutputLimits,
-        OutputMode, Pty, ReadRequest, RunResult, Verdict,
+        Captured, EndReason, ErrorKind, ExecRef, ExecSpec, Happened, InputState, Keep, Output, OutputChunk,
+        OutputLimits, OutputMode, Pty, ReadRequest, RunResult, Verdict,
     },
     error::{Error, Result},
     follow::Follow,
@@ -75,12 +76,10 @@ impl Provider {
 
     pub(crate) async fn start_exec(&self, sandbox: &str, request: TaskExecStartRequest) -> Result<()> {
         let result = self
-            .router(
-                sandbox,
-                &retry::ROUTER,
-                |task_id| TaskExecStartRequest { task_id: task_id.to_string(), ..request.clone() },
-                |mut router, request| async move { router.task_exec_start(request).await },
-            )
+            .router(sandbox, &retry::ROUTER, rpc::TASK_EXEC_START, |task_id| TaskExecStartRequest {
+                task_id,
+                ..request.clone()
+            })
             .await?;
         match result {
             Ok(_) => Ok(()),
@@ -175,13 +174,13 @@ impl Provider {
         let share = stderr.available().min(max / 2);
         let stdout_chunk = chunk(&mut stdout, max - share);
         let stderr_chunk = chunk(&mut stderr, max - stdout_chunk.data.len());
-        let verdict = if stdout_chunk.end && stderr_chunk.end && stdout_chunk.data.is_empty() && stderr_chunk.data.is_empty()
-        {
-            let left = deadline.saturating_sub(self.now());
-            self.wait_verdict(&exec, left).await?
-        } else {
-            None
-        };
+        let verdict =
+            if stdout_chunk.end && stderr_chunk.end && stdout_chunk.data.is_empty() && stderr_chunk.data.is_empty() {
+                let left = deadline.saturating_sub(self.now());
+                self.wait_verdict(&exec, left).await?
+            } else {
+                None
+            };
         if verdict.is_none() {
             self.keep_follow(&exec, 0, stdout);
             self.keep_follow(&exec, 1, stderr);
@@ -230,26 +229,16 @@ impl Provider {
         loop {
             let left = deadline.saturating_sub(self.now());
             let result = if left.is_zero() {
-                let make = |task_id: &str| TaskExecPollRequest {
-                    task_id: task_id.to_string(),
-                    exec_id: exec_id.to_string(),
-                };
-                self.router(sandbox, &retry::ROUTER, make, |mut router, request| async move {
-                    router.task_exec_poll(request).await
-                })
-                .await?
-                .map(|answer| answer.exit_status.map(Exit::from))
+                let make = |task_id: String| TaskExecPollRequest { task_id, exec_id: exec_id.to_string() };
+                self.router(sandbox, &retry::ROUTER, rpc::TASK_EXEC_POLL, make)
+                    .await?
+                    .map(|answer| answer.exit_status.map(Exit::from))
             } else {
                 let policy = retry::Policy { retries: 0, attempt: Some(left.min(WAIT_ATTEMPT)), ..retry::ROUTER };
-                let make = |task_id: &str| TaskExecWaitRequest {
-                    task_id: task_id.to_string(),
-                    exec_id: exec_id.to_string(),
-                };
-                self.router(sandbox, &policy, make, |mut router, request| async move {
-                    router.task_exec_wait(request).await
-                })
-                .await?
-                .map(|answer| answer.exit_status.map(Exit::from))
+                let make = |task_id: String| TaskExecWaitRequest { task_id, exec_id: exec_id.to_string() };
+                self.router(sandbox, &policy, rpc::TASK_EXEC_WAIT, make)
+                    .await?
+                    .map(|answer| answer.exit_status.map(Exit::from))
             };
             match result {
                 Ok(Some(exit)) => return Ok(Some(exit)),
@@ -321,23 +310,20 @@ impl Provider {
         eof: bool,
     ) -> Result<InputState> {
         let end = offset + data.len() as u64;
-        let make = |task_id: &str| TaskExecStdinWriteRequest {
-            task_id: task_id.to_string(),
+        let make = |task_id: String| TaskExecStdinWriteRequest {
+            task_id,
             exec_id: exec_id.to_string(),
             offset,
             data: data.clone(),
             eof,
         };
-        let result = self
-            .router(sandbox, &retry::ROUTER, make, |mut router, request| async move {
-                router.task_exec_stdin_write(request).await
-            })
-            .await?;
+        let result = self.router(sandbox, &retry::ROUTER, rpc::TASK_EXEC_STDIN_WRITE, make).await?;
         let status = match result {
             Ok(_) => return Ok(InputState { accepted: end, closed: eof }),
             Err(status) => status,
         };
-        if matches!(status.code(), Code::FailedPrecondition | Code::Aborted | Code::OutOfRange | Code::InvalidArgument) {
+        if matches!(status.code(), Code::FailedPrecondition | Code::Aborted | Code::OutOfRange | Code::InvalidArgument)
+        {
             // Either the program has ended, or the offset does not fit.
             if self.wait_exit(sandbox, exec_id, Duration::ZERO).await?.is_some() {
                 return Ok(InputState { accepted: offset, closed: true });
@@ -359,15 +345,8 @@ impl Provider {
     }
 
     async fn input_state(&self, sandbox: &str, exec_id: &str) -> Result<InputState> {
-        let make = |task_id: &str| TaskExecStdinStatusRequest {
-            task_id: task_id.to_string(),
-            exec_id: exec_id.to_string(),
-        };
-        let result = self
-            .router(sandbox, &retry::ROUTER, make, |mut router, request| async move {
-                router.task_exec_stdin_status(request).await
-            })
-            .await?;
+        let make = |task_id: String| TaskExecStdinStatusRequest { task_id, exec_id: exec_id.to_string() };
+        let result = self.router(sandbox, &retry::ROUTER, rpc::TASK_EXEC_STDIN_STATUS, make).await?;
         match result {
             Ok(answer) => Ok(InputState { accepted: answer.num_bytes_written, closed: answer.closed }),
             Err(status) => Err(self.explain(sandbox, &status, "look at the command's stdin").await),
@@ -376,21 +355,15 @@ impl Provider {
 
     async fn write_main_input(&self, sandbox: &str, offset: u64, data: Vec<u8>, eof: bool) -> Result<InputState> {
         if ids::is_v1(sandbox) {
-            return Err(Error::unsupported("main.input", "Input of the entry-point command needs a sandbox on Modal's V2 backend."));
+            return Err(Error::unsupported(
+                "main.input",
+                "Input of the entry-point command needs a sandbox on Modal's V2 backend.",
+            ));
         }
         let end = offset + data.len() as u64;
         let data = bytes::Bytes::from(data);
-        let make = |task_id: &str| SandboxStdinWriteV2Request {
-            task_id: task_id.to_string(),
-            offset,
-            data: data.clone(),
-            eof,
-        };
-        let result = self
-            .router(sandbox, &retry::ROUTER, make, |mut router, request| async move {
-                router.sandbox_stdin_write_v2(request).await
-            })
-            .await?;
+        let make = |task_id: String| SandboxStdinWriteV2Request { task_id, offset, data: data.clone(), eof };
+        let result = self.router(sandbox, &retry::ROUTER, rpc::SANDBOX_STDIN_WRITE_V2, make).await?;
         match result {
             Ok(_) => Ok(InputState { accepted: end, closed: eof }),
             Err(status) => Err(self.explain(sandbox, &status, "write to the entry-point command's stdin").await),
@@ -409,7 +382,10 @@ impl Provider {
             return Err(Error::invalid(format!("{signal} is not a signal: Linux has 1 to 64.")));
         }
         if exec.exec == ids::MAIN {
-            return Err(Error::unsupported("exec.signal", "The entry-point command cannot be signalled: terminate the sandbox."));
+            return Err(Error::unsupported(
+                "exec.signal",
+                "The entry-point command cannot be signalled: terminate the sandbox.",
+            ));
         }
         let argv = ["/bin/sh", "-c", SIGNAL_SCRIPT, "sh", &ids::wire_uuid(&exec.exec), &signal.to_string()];
         let spec = ExecSpec { argv: argv.map(str::to_string).into(), ..plain_spec(self.new_uuid()) };
@@ -434,13 +410,7 @@ impl Provider {
     /// # Errors
     ///
     /// As documented there.
-    pub async fn run(
-        &self,
-        sandbox: &str,
-        spec: ExecSpec,
-        stdin: Vec<u8>,
-        limits: OutputLimits,
-    ) -> Result<RunResult> {
+    pub async fn run(&self, sandbox: &str, spec: ExecSpec, stdin: Vec<u8>, limits: OutputLimits) -> Result<RunResult> {
         let begun = self.now();
         let deadline = spec.timeout.map(|timeout| millis(begun).saturating_add(timeout));
         let exec = ExecRef { sandbox: sandbox.to_string(), exec: spec.id.clone(), deadline };
@@ -576,7 +546,9 @@ pub(crate) fn plain_spec(id: String) -> ExecSpec {
 fn check_spec(spec: &ExecSpec) -> Result<()> {
     ids::check_chosen("an exec id", &spec.id)?;
     if spec.id == ids::MAIN {
-        return Err(Error::invalid("The exec id `main` stands for the entry-point command: choose another, such as a UUID."));
+        return Err(Error::invalid(
+            "The exec id `main` stands for the entry-point command: choose another, such as a UUID.",
+        ));
     }
     match spec.argv.first() {
         None => return Err(Error::invalid("The command is empty: give a program and its arguments.")),
@@ -595,7 +567,9 @@ fn check_spec(spec: &ExecSpec) -> Result<()> {
     if bytes > MAX_ARGV_BYTES {
         return Err(Error::unsupported(
             "exec.long-argv",
-            format!("The command has {bytes} bytes and Modal takes {MAX_ARGV_BYTES}: pass the rest by stdin or a file."),
+            format!(
+                "The command has {bytes} bytes and Modal takes {MAX_ARGV_BYTES}: pass the rest by stdin or a file."
+            ),
         ));
     }
     check_env(&spec.env)?;
@@ -606,7 +580,10 @@ fn check_spec(spec: &ExecSpec) -> Result<()> {
         return Err(Error::invalid("A time limit of 0 would kill the command at once: leave it out for no limit."));
     }
     if spec.user.is_some() {
-        return Err(Error::unsupported("exec.user", "Modal runs commands as the image's user, and this version cannot switch."));
+        return Err(Error::unsupported(
+            "exec.user",
+            "Modal runs commands as the image's user, and this version cannot switch.",
+        ));
     }
     if spec.container.is_some() {
         return Err(Error::unsupported("sidecars", "This version knows no sidecars: leave the container out."));
@@ -617,18 +594,20 @@ fn check_spec(spec: &ExecSpec) -> Result<()> {
 pub(crate) fn check_extra(extra: &[(String, String)]) -> Result<()> {
     match extra.first() {
         None => Ok(()),
-        Some((name, _)) => {
-            Err(Error::invalid(format!("There is no field `{}`: this version takes no extra fields.", name.escape_debug()))
-                .about(name))
-        }
+        Some((name, _)) => Err(Error::invalid(format!(
+            "There is no field `{}`: this version takes no extra fields.",
+            name.escape_debug()
+        ))
+        .about(name)),
     }
 }
 
 pub(crate) fn check_env(env: &[(String, String)]) -> Result<()> {
     for (name, value) in env {
-        let good = name.bytes().enumerate().all(|(index, byte)| {
-            byte == b'_' || byte.is_ascii_alphabetic() || index > 0 && byte.is_ascii_digit()
-        });
+        let good = name
+            .bytes()
+            .enumerate()
+            .all(|(index, byte)| byte == b'_' || byte.is_ascii_alphabetic() || index > 0 && byte.is_ascii_digit());
         if name.is_empty() || !good {
             return Err(Error::invalid(format!(
                 "`{}` cannot name an environment variable: use letters, digits and `_`, not a digit first.",

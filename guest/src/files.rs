@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 
 use crate::{
     bindings::{
-        ErrorKind, ExecRef, FileChunk, FileFault, FileInfo, FileKind, FilePage, Happened, Location, WriteMode, WriteOptions,
+        ErrorKind, ExecRef, FileChunk, FileFault, FileInfo, FileKind, FilePage, Happened, Location, WriteMode,
+        WriteOptions,
     },
     error::{Error, Result, clip},
     execs::{Exit, check_extra, check_max},
@@ -95,8 +96,7 @@ impl Provider {
         }
         self.begin(at, transfer, &json!({"WriteFile": {"path": at.path}})).await?;
         let end = offset + data.len() as u64;
-        let state =
-            self.write_stdin(&at.sandbox, &ids::wire_uuid(transfer), offset, data.into(), eof).await?;
+        let state = self.write_stdin(&at.sandbox, &ids::wire_uuid(transfer), offset, data.into(), eof).await?;
         // A helper that does not read on has failed, or had everything already.
         if eof || state.closed {
             self.finish(at, transfer).await?;
@@ -188,9 +188,7 @@ impl Provider {
             stdout_config: TaskExecStdoutConfig::Pipe.into(),
             stderr_config: TaskExecStderrConfig::Pipe.into(),
             secret_sources: vec![SecretSource {
-                source: Some(Source::Env(StringMap {
-                    contents: [("SANDBOX_EXEC_ID".to_string(), exec_id)].into(),
-                })),
+                source: Some(Source::Env(StringMap { contents: [("SANDBOX_EXEC_ID".to_string(), exec_id)].into() })),
             }],
             ..Default::default()
         };
@@ -282,7 +280,8 @@ fn tool_error(path: &str, code: i32, complaint: &[u8]) -> Error {
                 format!("The sandbox has no file helper at {TOOL} (exit code {code}). {text}"),
             );
         }
-        return Error::internal(format!("The file operation on {path} failed with exit code {code}. {text}")).about(path);
+        return Error::internal(format!("The file operation on {path} failed with exit code {code}. {text}"))
+            .about(path);
     };
     let detail = complaint.detail.filter(|detail| !detail.is_empty()).map(|detail| format!(" ({detail})"));
     let text = clip(&format!("{}{}", complaint.message, detail.unwrap_or_default()));

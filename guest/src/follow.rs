@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{Stream as _, StreamExt as _, stream::BoxStream};
+use modal_proto::rpc;
 use modal_proto::task_command_router::{SandboxStdioReadV2Request, TaskExecStdioReadRequest};
 use tonic::{Code, Status};
 
@@ -223,30 +224,19 @@ impl Follow {
         Box::pin(async move {
             match exec {
                 Some(exec_id) => {
-                    let make = |task_id: &str| TaskExecStdioReadRequest {
-                        task_id: task_id.to_string(),
+                    let make = |task_id: String| TaskExecStdioReadRequest {
+                        task_id,
                         exec_id,
                         offset,
                         file_descriptor: descriptor,
                     };
-                    let stream = provider
-                        .router_stream(&sandbox, make, |mut router, request| async move {
-                            router.task_exec_stdio_read(request).await
-                        })
-                        .await?;
+                    let stream = provider.router_stream(&sandbox, rpc::TASK_EXEC_STDIO_READ, make).await?;
                     Ok(stream.map(|stream| stream.map(|item| item.map(|piece| (None, piece.data))).boxed()))
                 }
                 None => {
-                    let make = |task_id: &str| SandboxStdioReadV2Request {
-                        task_id: task_id.to_string(),
-                        offset,
-                        file_descriptor: descriptor,
-                    };
-                    let stream = provider
-                        .router_stream(&sandbox, make, |mut router, request| async move {
-                            router.sandbox_stdio_read_v2(request).await
-                        })
-                        .await?;
+                    let make =
+                        |task_id: String| SandboxStdioReadV2Request { task_id, offset, file_descriptor: descriptor };
+                    let stream = provider.router_stream(&sandbox, rpc::SANDBOX_STDIO_READ_V2, make).await?;
                     Ok(stream.map(|stream| {
                         stream.map(|item| item.map(|piece| (Some(piece.starting_offset), piece.data))).boxed()
                     }))

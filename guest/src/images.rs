@@ -11,9 +11,10 @@ use bytes::Bytes;
 use futures_util::{Stream as _, StreamExt as _, stream::BoxStream};
 use modal_proto::client::{
     BaseImage, DeploymentNamespace, FileDescriptor, GenericResult, Image, ImageDeleteRequest, ImageFromIdRequest,
-    ImageGetByTagRequest, ImageGetOrCreateRequest, ImageJoinStreamingRequest, ImageJoinStreamingResponse, ImageMetadata,
-    ImageRegistryConfig, RegistryAuthType, generic_result::GenericStatus,
+    ImageGetByTagRequest, ImageGetOrCreateRequest, ImageJoinStreamingRequest, ImageJoinStreamingResponse,
+    ImageMetadata, ImageRegistryConfig, RegistryAuthType, generic_result::GenericStatus,
 };
+use modal_proto::rpc;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use tonic::{Code, Status};
@@ -111,7 +112,11 @@ impl Provider {
         if let ImageSource::Id(id) = &spec.source
             && spec.commands.is_empty()
         {
-            return Ok(BuildProgress { log: Vec::new(), cursor: String::new(), image: Some(self.get_image(id).await?) });
+            return Ok(BuildProgress {
+                log: Vec::new(),
+                cursor: String::new(),
+                image: Some(self.get_image(id).await?),
+            });
         }
         let mut layers = self.layers(spec).await?.into_iter();
         let first = layers.next().ok_or_else(|| Error::internal("An image without layers."))?;
@@ -201,11 +206,7 @@ impl Provider {
     pub async fn get_image(&self, image: &str) -> Result<BuiltImage> {
         check_image_id(image)?;
         let request = ImageFromIdRequest { image_id: image.to_string() };
-        let result = self
-            .control_keyed(&self.new_uuid(), request, |mut client, request| async move {
-                client.image_from_id(request).await
-            })
-            .await?;
+        let result = self.control_keyed(&self.new_uuid(), rpc::IMAGE_FROM_ID, &request).await?;
         match result {
             Ok(answer) => Ok(built(answer.image_id, answer.metadata.as_ref())),
             Err(status) => Err(self.image_error(image, &status)),
@@ -220,11 +221,7 @@ impl Provider {
     pub async fn delete_image(&self, image: &str) -> Result<()> {
         check_image_id(image)?;
         let request = ImageDeleteRequest { image_id: image.to_string() };
-        let result = self
-            .control_keyed(&self.new_uuid(), request, |mut client, request| async move {
-                client.image_delete(request).await
-            })
-            .await?;
+        let result = self.control_keyed(&self.new_uuid(), rpc::IMAGE_DELETE, &request).await?;
         match result {
             Ok(_) => Ok(()),
             Err(status) if status.code() == Code::NotFound => Ok(()),
@@ -239,7 +236,8 @@ impl Provider {
         let mut error = self.control_error(status, "look up the image").about(image);
         if unknown {
             error.kind = ErrorKind::NotFound;
-            error.message = format!("Modal knows no image {image}. It may have expired or belong to another workspace.");
+            error.message =
+                format!("Modal knows no image {image}. It may have expired or belong to another workspace.");
         }
         error
     }
@@ -303,9 +301,7 @@ impl Provider {
         let environment_name = if name.contains('/') { String::new() } else { config.environment.clone() };
         let request = ImageGetByTagRequest { tag, environment_name };
         let answer = self
-            .control("look up the named image", request, |mut client, request| async move {
-                client.image_get_by_tag(request).await
-            })
+            .control("look up the named image", rpc::IMAGE_GET_BY_TAG, &request)
             .await
             .map_err(|error| error.about(name))?;
         Ok(answer.image_id)
@@ -320,7 +316,10 @@ impl Provider {
             Some(RegistryLogin::Other((kind, _))) => {
                 return Err(Error::unsupported(
                     "image.registry-credentials",
-                    format!("Modal signs in to registries by static, aws and gcp secrets, not by `{}`.", kind.escape_debug()),
+                    format!(
+                        "Modal signs in to registries by static, aws and gcp secrets, not by `{}`.",
+                        kind.escape_debug()
+                    ),
                 ));
             }
         };
@@ -330,11 +329,7 @@ impl Provider {
 
     /// Asks for a layer; the cursor then stands at its log, or behind it when it is there already.
     async fn request_layer(&self, layer: ImageGetOrCreateRequest, cursor: Cursor) -> Result<Cursor> {
-        let answer = self
-            .control("build the image", layer, |mut client, request| async move {
-                client.image_get_or_create(request).await
-            })
-            .await?;
+        let answer = self.control("build the image", rpc::IMAGE_GET_OR_CREATE, &layer).await?;
         let mut cursor = Cursor { image: answer.image_id, next: cursor.next, ..Cursor::default() };
         if let Some(result) = answer.result.filter(|result| result.status() != GenericStatus::Unspecified) {
             if let Some(error) = build_error(&result, &cursor) {
@@ -371,9 +366,7 @@ impl Provider {
                 last_entry_id: cursor.entry.clone(),
                 include_logs_for_finished: true,
             };
-            let opened = self
-                .control_stream(request, |mut client, request| async move { client.image_join_streaming(request).await })
-                .await?;
+            let opened = self.control_stream(rpc::IMAGE_JOIN_STREAMING, &request).await?;
             match opened {
                 Ok(stream) => return Ok(Join { stream: stream.boxed(), pending: None }),
                 Err(status) if retry::is_retryable(&status) && failures < retry::CONTROL.retries => {
@@ -455,7 +448,12 @@ enum Read {
 }
 
 /// Moves a message's log to the caller as far as there is room; false if some is left.
-fn deliver(message: &ImageJoinStreamingResponse, cursor: &mut Cursor, log: &mut Vec<LogChunk>, room: &mut usize) -> bool {
+fn deliver(
+    message: &ImageJoinStreamingResponse,
+    cursor: &mut Cursor,
+    log: &mut Vec<LogChunk>,
+    room: &mut usize,
+) -> bool {
     let mut passed = 0;
     for entry in &message.task_logs {
         let skip = cursor.skip.saturating_sub(passed).min(entry.data.len());
@@ -506,7 +504,8 @@ fn build_error(result: &GenericResult, cursor: &Cursor) -> Option<Error> {
     };
     let tail = cursor.tail.trim_end();
     let said = if text.is_empty() { String::new() } else { format!(": {text}") };
-    let output = if tail.is_empty() || text.contains(tail) { String::new() } else { format!("\nThe end of its log:\n{tail}") };
+    let output =
+        if tail.is_empty() || text.contains(tail) { String::new() } else { format!("\nThe end of its log:\n{tail}") };
     Some(
         Error {
             happened: Happened::Yes,

@@ -9,6 +9,7 @@
 //! | [`describe`], [`images`], [`sandboxes`], [`execs`], [`files`] | the functions of the interface |
 //! | [`follow`] | an output stream that is resumed at its byte offset |
 //! | [`router`], [`control`] | the two endpoints: the worker's command router, the control plane |
+//! | [`grpc`] | gRPC in encoded messages, one code path for all methods |
 //! | [`auth`], [`retry`] | tokens before they expire; one retry policy |
 //! | [`transport`] | what all of it runs on: HTTP, clock, random numbers |
 //! | `wasi` | that transport over WASI, and the reactor below it; only in the wasm build |
@@ -25,6 +26,7 @@ pub mod error;
 pub mod execs;
 pub mod files;
 pub mod follow;
+pub mod grpc;
 pub mod ids;
 pub mod images;
 pub mod provider;

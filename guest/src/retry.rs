@@ -134,9 +134,7 @@ where
         };
         let throttle = server_wait(&status)
             .filter(|_| policy.throttle_any || status.code() == Code::ResourceExhausted)
-            .filter(|wait| {
-                max_throttle_wait.is_none_or(|max| transport.now().saturating_sub(begun) + *wait <= max)
-            });
+            .filter(|wait| max_throttle_wait.is_none_or(|max| transport.now().saturating_sub(begun) + *wait <= max));
         let pause = if let Some(wait) = throttle {
             attempt.throttles += 1;
             wait

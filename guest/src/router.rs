@@ -1,32 +1,31 @@
 //! Calls to the command router, the endpoint on the worker that runs a sandbox (fact sheet, section 7.2): where it is, the
 //! token for it, and what a failure there says about the sandbox.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream::BoxStream};
 use http::Uri;
 use modal_proto::{
-    MAX_MESSAGE_BYTES,
+    Rpc,
     client::{
         CommandRouterAccess, SandboxGetCommandRouterAccessRequest, SandboxGetTaskIdRequest,
         TaskGetCommandRouterAccessRequest, sandbox_get_command_router_access_request::Target,
     },
-    task_command_router::task_command_router_client::TaskCommandRouterClient,
+    prost::Message,
+    rpc,
 };
 use serde::{Deserialize, Serialize};
-use tonic::{Code, Request, Response, Status, metadata::AsciiMetadataValue};
+use tonic::{Code, Request, Status, metadata::AsciiMetadataValue};
 
 use crate::{
     auth::expiry,
     bindings::{EndReason, ErrorKind, Happened},
     error::{Error, Result},
-    ids,
+    grpc, ids,
     provider::Provider,
     retry,
-    transport::Channel,
 };
-
-/// The generated client on our channel.
-pub type Router = TaskCommandRouterClient<Channel>;
 
 /// Get a new token when the old one has less than this left, so that no call starts with one that ends on the way.
 const RENEW_BEFORE: Duration = Duration::from_secs(30);
@@ -62,8 +61,8 @@ impl Access {
     }
 
     /// A request with this access's token. `deadline` travels with it.
-    fn dress<Q>(&self, message: Q, deadline: Option<Duration>) -> Result<Request<Q>, Status> {
-        let mut request = Request::new(message);
+    fn dress(&self, body: Bytes, deadline: Option<Duration>) -> Result<Request<Bytes>, Status> {
+        let mut request = Request::new(body);
         let mut bearer = AsciiMetadataValue::try_from(format!("Bearer {}", self.jwt))
             .map_err(|_| Status::internal("the router token is not ASCII"))?;
         bearer.set_sensitive(true);
@@ -103,19 +102,14 @@ impl Provider {
         };
         let answer = if ids::is_v1(sandbox) {
             let request = TaskGetCommandRouterAccessRequest { task_id: task_id.clone() };
-            self.control_keyed(&self.new_uuid(), request, |mut client, request| async move {
-                client.task_get_command_router_access(request).await
-            })
-            .await?
-            .map(|answer| (answer.url, answer.jwt))
+            self.control_keyed(&self.new_uuid(), rpc::TASK_GET_COMMAND_ROUTER_ACCESS, &request)
+                .await?
+                .map(|answer| (answer.url, answer.jwt))
         } else {
-            let request =
-                SandboxGetCommandRouterAccessRequest { target: Some(Target::SandboxId(sandbox.to_string())) };
-            self.control_keyed(&self.new_uuid(), request, |mut client, request| async move {
-                client.sandbox_get_command_router_access(request).await
-            })
-            .await?
-            .map(|answer| (answer.url, answer.jwt))
+            let request = SandboxGetCommandRouterAccessRequest { target: Some(Target::SandboxId(sandbox.to_string())) };
+            self.control_keyed(&self.new_uuid(), rpc::SANDBOX_GET_COMMAND_ROUTER_ACCESS, &request)
+                .await?
+                .map(|answer| (answer.url, answer.jwt))
         };
         let (url, jwt) = match answer {
             Ok(answer) => answer,
@@ -134,13 +128,11 @@ impl Provider {
             let request = SandboxGetTaskIdRequest { sandbox_id: sandbox.to_string(), ..Default::default() };
             let v1 = ids::is_v1(sandbox);
             let answer = self
-                .control_keyed(&self.new_uuid(), request, |mut client, request| async move {
-                    if v1 {
-                        client.sandbox_get_task_id(request).await
-                    } else {
-                        client.sandbox_get_task_id_v2(request).await
-                    }
-                })
+                .control_keyed(
+                    &self.new_uuid(),
+                    if v1 { rpc::SANDBOX_GET_TASK_ID } else { rpc::SANDBOX_GET_TASK_ID_V2 },
+                    &request,
+                )
                 .await?;
             let answer = match answer {
                 Ok(answer) => answer,
@@ -153,40 +145,50 @@ impl Provider {
                 return Err(ended_error(sandbox, &reason));
             }
         }
-        Err(Error { happened: Happened::No, ..Error::new(
-            ErrorKind::TimedOut,
-            format!("The sandbox {sandbox} got no machine within five minutes. Try again, or ask for less."),
-        ) }
+        Err(Error {
+            happened: Happened::No,
+            ..Error::new(
+                ErrorKind::TimedOut,
+                format!("The sandbox {sandbox} got no machine within five minutes. Try again, or ask for less."),
+            )
+        }
         .about(sandbox))
     }
 
     /// One unary call to the sandbox's router, repeated as the policy says; a token that is refused is renewed once.
-    /// `deadline` bounds one attempt on both sides.
+    /// `make` gets the task's id. `policy.attempt` bounds one attempt on both sides.
     ///
     /// # Errors
     ///
     /// Outer: the sandbox cannot be reached at all. Inner: what this call was answered.
-    pub(crate) async fn router<Q, A, M, F, Fut>(
+    pub(crate) async fn router<Q: Message, A: Message + Default>(
         &self,
         sandbox: &str,
         policy: &retry::Policy,
-        make: M,
-        call: F,
-    ) -> Result<Result<A, Status>>
-    where
-        M: Fn(&str) -> Q,
-        F: Fn(Router, Request<Q>) -> Fut,
-        Fut: Future<Output = Result<Response<A>, Status>>,
-    {
+        rpc: Rpc<Q, A>,
+        make: impl FnOnce(String) -> Q,
+    ) -> Result<Result<A, Status>> {
+        let access = self.access(sandbox).await?;
+        let body = make(access.task_id).encode_to_vec().into();
+        Ok(self.router_bytes(sandbox, policy, rpc.path, body).await?.and_then(grpc::decode))
+    }
+
+    async fn router_bytes(
+        &self,
+        sandbox: &str,
+        policy: &retry::Policy,
+        path: &'static str,
+        body: Bytes,
+    ) -> Result<Result<Bytes, Status>> {
         let max_throttle_wait = self.config()?.max_throttle_wait;
         let mut renewed = false;
         loop {
             let access = self.access(sandbox).await?;
-            let client = self.router_client(&access)?;
+            let origin = access.origin()?;
             let result = retry::run(self.transport(), policy, max_throttle_wait, |_| {
-                let request = access.dress(make(&access.task_id), policy.attempt);
-                let answer = request.map(|request| call(client.clone(), request));
-                async move { answer?.await.map(Response::into_inner) }
+                let request = access.dress(body.clone(), policy.attempt);
+                let (channel, origin) = (self.channel(), origin.clone());
+                async move { grpc::unary(channel, origin, path, request?).await }
             })
             .await;
             match result {
@@ -204,25 +206,19 @@ impl Provider {
     /// # Errors
     ///
     /// As [`Provider::router`].
-    pub(crate) async fn router_stream<Q, A, M, F, Fut>(&self, sandbox: &str, make: M, call: F) -> Result<Result<A, Status>>
-    where
-        M: FnOnce(&str) -> Q,
-        F: FnOnce(Router, Request<Q>) -> Fut,
-        Fut: Future<Output = Result<Response<A>, Status>>,
-    {
+    pub(crate) async fn router_stream<Q: Message, A: Message + Default + 'static>(
+        &self,
+        sandbox: &str,
+        rpc: Rpc<Q, A>,
+        make: impl FnOnce(String) -> Q,
+    ) -> Result<Result<BoxStream<'static, Result<A, Status>>, Status>> {
         let access = self.access(sandbox).await?;
-        let client = self.router_client(&access)?;
-        let request = match access.dress(make(&access.task_id), None) {
+        let request = match access.dress(make(access.task_id.clone()).encode_to_vec().into(), None) {
             Ok(request) => request,
             Err(status) => return Ok(Err(status)),
         };
-        Ok(call(client, request).await.map(Response::into_inner))
-    }
-
-    fn router_client(&self, access: &Access) -> Result<Router> {
-        Ok(TaskCommandRouterClient::with_origin(self.channel(), access.origin()?)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES))
+        let opened = grpc::server_stream(self.channel(), access.origin()?, rpc.path, request).await;
+        Ok(opened.map(|stream| stream.map(|item| item.and_then(grpc::decode)).boxed()))
     }
 
     /// Makes the next call ask for a new token; the task stays.

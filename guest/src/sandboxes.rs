@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use modal_proto::{
     client::{
-        GenericResult, GpuConfig, NetworkAccess, PortSpec, PortSpecs, Probe, Resources, Sandbox, SandboxCreateV2Request,
-        SandboxGetFromNameRequest, SandboxGetResourceUsageRequest, SandboxGetTunnelsRequest, SandboxInfo as WireInfo,
-        SandboxListRequest, SandboxSetNameRequest, SandboxTag, SandboxTagsGetRequest, SandboxTagsSetRequest,
-        SandboxTerminateRequest, SandboxWaitRequest, SchedulerPlacement, SecretSource, StringMap, TunnelData, TunnelType,
-        generic_result::GenericStatus, network_access::NetworkAccessType, probe, sandbox, secret_source::Source,
+        GenericResult, GpuConfig, NetworkAccess, PortSpec, PortSpecs, Probe, Resources, Sandbox,
+        SandboxCreateV2Request, SandboxGetFromNameRequest, SandboxGetResourceUsageRequest, SandboxGetTunnelsRequest,
+        SandboxInfo as WireInfo, SandboxListRequest, SandboxSetNameRequest, SandboxTag, SandboxTagsGetRequest,
+        SandboxTagsSetRequest, SandboxTerminateRequest, SandboxWaitRequest, SchedulerPlacement, SecretSource,
+        StringMap, TunnelData, TunnelType, generic_result::GenericStatus, network_access::NetworkAccessType, probe,
+        sandbox, secret_source::Source,
     },
+    rpc,
     task_command_router::{
         SandboxWaitUntilReadyTcrRequest, TaskReloadVolumesRequest, TaskSetNetworkAccessRequest,
         TaskSnapshotFilesystemRequest,
@@ -70,9 +72,7 @@ impl Provider {
             secret_sources: sources,
             ..Default::default()
         };
-        let answer = self
-            .control_keyed(&key, request, |mut client, request| async move { client.sandbox_create_v2(request).await })
-            .await?;
+        let answer = self.control_keyed(&key, rpc::SANDBOX_CREATE_V2, &request).await?;
         let answer = match answer {
             Ok(answer) => answer,
             Err(status) => {
@@ -135,18 +135,11 @@ impl Provider {
             app_name: config.app.clone(),
             include_terminated: false,
         };
-        let result = self
-            .control_keyed(&self.new_uuid(), request.clone(), |mut client, request| async move {
-                client.sandbox_get_from_name_v2(request).await
-            })
-            .await?;
+        let result = self.control_keyed(&self.new_uuid(), rpc::SANDBOX_GET_FROM_NAME_V2, &request).await?;
         let answer = match result {
             // Names of the older backend are looked up on their own (fact sheet, section 6.2).
             Err(status) if status.code() == Code::NotFound => {
-                self.control_keyed(&self.new_uuid(), request, |mut client, request| async move {
-                    client.sandbox_get_from_name(request).await
-                })
-                .await?
+                self.control_keyed(&self.new_uuid(), rpc::SANDBOX_GET_FROM_NAME, &request).await?
             }
             other => other,
         }
@@ -174,9 +167,8 @@ impl Provider {
         let before = match cursor {
             None => 0.0,
             Some(text) => {
-                let bits = u64::from_str_radix(&text, 16).map_err(|_| {
-                    Error::invalid(format!("`{}` is not a cursor of this list.", text.escape_debug()))
-                })?;
+                let bits = u64::from_str_radix(&text, 16)
+                    .map_err(|_| Error::invalid(format!("`{}` is not a cursor of this list.", text.escape_debug())))?;
                 f64::from_bits(bits)
             }
         };
@@ -189,9 +181,7 @@ impl Provider {
         };
         let v2 = self.config()?.v2;
         let answer = self
-            .control("list the sandboxes", request, |mut client, request| async move {
-                if v2 { client.sandbox_list_v2(request).await } else { client.sandbox_list(request).await }
-            })
+            .control("list the sandboxes", if v2 { rpc::SANDBOX_LIST_V2 } else { rpc::SANDBOX_LIST }, &request)
             .await?;
         let count = answer.sandboxes.len().min(max.min(MAX_PAGE) as usize);
         let next = answer.sandboxes.get(..count).and_then(|items| items.last()).map(|last| last.created_at);
@@ -232,10 +222,12 @@ impl Provider {
         let v1 = ids::is_v1(sandbox);
         let limit = hold + WAIT_SLACK;
         let answer = self
-            .control("look at the sandbox", request, |mut client, mut request| async move {
-                request.set_timeout(limit);
-                if v1 { client.sandbox_wait(request).await } else { client.sandbox_wait_v2(request).await }
-            })
+            .control_within(
+                "look at the sandbox",
+                if v1 { rpc::SANDBOX_WAIT } else { rpc::SANDBOX_WAIT_V2 },
+                &request,
+                limit,
+            )
             .await
             .map_err(|error| unknown_sandbox(sandbox, error))?;
         Ok(answer.result.as_ref().and_then(end_reason))
@@ -249,14 +241,9 @@ impl Provider {
     pub async fn wait_ready(&self, sandbox: &str, wait: u64) -> Result<bool> {
         let wait = bounded_wait(wait);
         let policy = retry::Policy { attempt: Some(wait + WAIT_SLACK), ..retry::ROUTER };
-        let make = |task_id: &str| SandboxWaitUntilReadyTcrRequest {
-            task_id: task_id.to_string(),
-            timeout: wait.as_secs_f32(),
-        };
+        let make = |task_id: String| SandboxWaitUntilReadyTcrRequest { task_id, timeout: wait.as_secs_f32() };
         let result = self
-            .router(sandbox, &retry::Policy { retries: 0, ..policy }, make, |mut router, request| async move {
-                router.sandbox_wait_until_ready(request).await
-            })
+            .router(sandbox, &retry::Policy { retries: 0, ..policy }, rpc::SANDBOX_WAIT_UNTIL_READY_TCR, make)
             .await?;
         match result {
             Ok(_) => Ok(true),
@@ -274,9 +261,11 @@ impl Provider {
         ids::check_sandbox(sandbox)?;
         let request = SandboxTerminateRequest { sandbox_id: sandbox.to_string() };
         let v1 = ids::is_v1(sandbox);
-        self.control("terminate the sandbox", request, |mut client, request| async move {
-            if v1 { client.sandbox_terminate(request).await } else { client.sandbox_terminate_v2(request).await }
-        })
+        self.control(
+            "terminate the sandbox",
+            if v1 { rpc::SANDBOX_TERMINATE } else { rpc::SANDBOX_TERMINATE_V2 },
+            &request,
+        )
         .await
         .map(drop)
         .map_err(|error| unknown_sandbox(sandbox, error))
@@ -291,15 +280,16 @@ impl Provider {
         ids::check_sandbox(sandbox)?;
         check_name(name)?;
         if ids::is_v1(sandbox) {
-            return Err(Error::unsupported("create.names", "Modal names sandboxes of its V1 backend at creation only."));
+            return Err(Error::unsupported(
+                "create.names",
+                "Modal names sandboxes of its V1 backend at creation only.",
+            ));
         }
         let request = SandboxSetNameRequest { sandbox_id: sandbox.to_string(), name: name.to_string() };
-        self.control("name the sandbox", request, |mut client, request| async move {
-            client.sandbox_set_name(request).await
-        })
-        .await
-        .map(drop)
-        .map_err(|error| unknown_sandbox(sandbox, error))
+        self.control("name the sandbox", rpc::SANDBOX_SET_NAME, &request)
+            .await
+            .map(drop)
+            .map_err(|error| unknown_sandbox(sandbox, error))
     }
 
     /// See `get-tags` in the interface.
@@ -312,9 +302,11 @@ impl Provider {
         let request = SandboxTagsGetRequest { sandbox_id: sandbox.to_string() };
         let v1 = ids::is_v1(sandbox);
         let answer = self
-            .control("read the sandbox's tags", request, |mut client, request| async move {
-                if v1 { client.sandbox_tags_get(request).await } else { client.sandbox_tags_get_v2(request).await }
-            })
+            .control(
+                "read the sandbox's tags",
+                if v1 { rpc::SANDBOX_TAGS_GET } else { rpc::SANDBOX_TAGS_GET_V2 },
+                &request,
+            )
             .await
             .map_err(|error| unknown_sandbox(sandbox, error))?;
         Ok(answer.tags.into_iter().map(|tag| (tag.tag_name, tag.tag_value)).collect())
@@ -330,9 +322,11 @@ impl Provider {
         let v1 = ids::is_v1(sandbox);
         let environment_name = if v1 { self.config()?.environment.clone() } else { String::new() };
         let request = SandboxTagsSetRequest { environment_name, sandbox_id: sandbox.to_string(), tags: tags(new) };
-        self.control("set the sandbox's tags", request, |mut client, request| async move {
-            if v1 { client.sandbox_tags_set(request).await } else { client.sandbox_tags_set_v2(request).await }
-        })
+        self.control(
+            "set the sandbox's tags",
+            if v1 { rpc::SANDBOX_TAGS_SET } else { rpc::SANDBOX_TAGS_SET_V2 },
+            &request,
+        )
         .await
         .map(drop)
         .map_err(|error| unknown_sandbox(sandbox, error))
@@ -345,15 +339,15 @@ impl Provider {
     /// As documented there.
     pub async fn tunnels(&self, sandbox: &str, wait: u64) -> Result<Vec<Tunnel>> {
         ids::check_sandbox(sandbox)?;
-        let request = SandboxGetTunnelsRequest {
-            sandbox_id: sandbox.to_string(),
-            timeout: bounded_wait(wait).as_secs_f32(),
-        };
+        let request =
+            SandboxGetTunnelsRequest { sandbox_id: sandbox.to_string(), timeout: bounded_wait(wait).as_secs_f32() };
         let v1 = ids::is_v1(sandbox);
         let answer = self
-            .control("find the sandbox's tunnels", request, |mut client, request| async move {
-                if v1 { client.sandbox_get_tunnels(request).await } else { client.sandbox_get_tunnels_v2(request).await }
-            })
+            .control(
+                "find the sandbox's tunnels",
+                if v1 { rpc::SANDBOX_GET_TUNNELS } else { rpc::SANDBOX_GET_TUNNELS_V2 },
+                &request,
+            )
             .await
             .map_err(|error| unknown_sandbox(sandbox, error))?;
         if answer.result.is_some_and(|result| result.status() == GenericStatus::Timeout) {
@@ -375,9 +369,7 @@ impl Provider {
         ids::check_sandbox(sandbox)?;
         let request = SandboxGetResourceUsageRequest { sandbox_id: sandbox.to_string() };
         let answer = self
-            .control("read what the sandbox has used", request, |mut client, request| async move {
-                client.sandbox_get_resource_usage(request).await
-            })
+            .control("read what the sandbox has used", rpc::SANDBOX_GET_RESOURCE_USAGE, &request)
             .await
             .map_err(|error| unknown_sandbox(sandbox, error))?;
         Ok(Usage {
@@ -395,18 +387,14 @@ impl Provider {
     /// As documented there.
     pub async fn set_network(&self, sandbox: &str, policy: &NetworkPolicy) -> Result<()> {
         if !policy.inbound_cidrs.is_empty() {
-            return Err(Error::unsupported("network.inbound", "Modal fixes who may connect to a sandbox when it is made."));
+            return Err(Error::unsupported(
+                "network.inbound",
+                "Modal fixes who may connect to a sandbox when it is made.",
+            ));
         }
         let access = network_access(&policy.outbound);
-        let make = |task_id: &str| TaskSetNetworkAccessRequest {
-            task_id: task_id.to_string(),
-            network_access: Some(access.clone()),
-        };
-        let result = self
-            .router(sandbox, &retry::ROUTER, make, |mut router, request| async move {
-                router.task_set_network_access(request).await
-            })
-            .await?;
+        let make = |task_id: String| TaskSetNetworkAccessRequest { task_id, network_access: Some(access.clone()) };
+        let result = self.router(sandbox, &retry::ROUTER, rpc::TASK_SET_NETWORK_ACCESS, make).await?;
         match result {
             Ok(_) => Ok(()),
             Err(status) => Err(self.explain(sandbox, &status, "change the sandbox's network").await),
@@ -419,13 +407,8 @@ impl Provider {
     ///
     /// As documented there.
     pub async fn reload_volumes(&self, sandbox: &str) -> Result<()> {
-        let make =
-            |task_id: &str| TaskReloadVolumesRequest { task_id: task_id.to_string(), container_id: String::new() };
-        let result = self
-            .router(sandbox, &retry::ROUTER, make, |mut router, request| async move {
-                router.task_reload_volumes(request).await
-            })
-            .await?;
+        let make = |task_id: String| TaskReloadVolumesRequest { task_id, container_id: String::new() };
+        let result = self.router(sandbox, &retry::ROUTER, rpc::TASK_RELOAD_VOLUMES, make).await?;
         match result {
             Ok(_) => Ok(()),
             Err(status) => Err(self.explain(sandbox, &status, "reload the volumes").await),
@@ -441,19 +424,15 @@ impl Provider {
         ids::check_chosen("a snapshot key", key)?;
         let ttl_seconds = ttl.map_or(-1, |ttl| i64::from(whole_seconds(ttl)));
         let snapshot_id = ids::wire_uuid(key);
-        let make = |task_id: &str| TaskSnapshotFilesystemRequest {
-            task_id: task_id.to_string(),
+        let make = |task_id: String| TaskSnapshotFilesystemRequest {
+            task_id,
             snapshot_id: snapshot_id.clone(),
             ttl_seconds: Some(ttl_seconds),
             ..Default::default()
         };
         // As long as the official clients give it (fact sheet, section 1.7).
         let policy = retry::Policy { attempt: Some(Duration::from_secs(55)), ..retry::ROUTER };
-        let result = self
-            .router(sandbox, &policy, make, |mut router, request| async move {
-                router.task_snapshot_filesystem(request).await
-            })
-            .await?;
+        let result = self.router(sandbox, &policy, rpc::TASK_SNAPSHOT_FILESYSTEM, make).await?;
         match result {
             Ok(answer) => Ok(answer.image_id),
             Err(status) => Err(self.explain(sandbox, &status, "snapshot the file system").await),
@@ -536,10 +515,7 @@ fn tunnel(data: &TunnelData) -> Option<Tunnel> {
 }
 
 fn tags(pairs: &[(String, String)]) -> Vec<SandboxTag> {
-    pairs
-        .iter()
-        .map(|(name, value)| SandboxTag { tag_name: name.clone(), tag_value: value.clone() })
-        .collect()
+    pairs.iter().map(|(name, value)| SandboxTag { tag_name: name.clone(), tag_value: value.clone() }).collect()
 }
 
 fn definition(spec: &SandboxSpec, image_id: &str, secret_ids: Vec<String>) -> Sandbox {
@@ -633,8 +609,11 @@ fn check_spec(spec: &SandboxSpec) -> Result<()> {
     }
     check_env(&spec.env)?;
     if let Some(workdir) = spec.workdir.as_deref().filter(|path| !path.starts_with('/')) {
-        return Err(Error::invalid(format!("The working directory `{}` is not an absolute path.", workdir.escape_debug()))
-            .about("workdir"));
+        return Err(Error::invalid(format!(
+            "The working directory `{}` is not an absolute path.",
+            workdir.escape_debug()
+        ))
+        .about("workdir"));
     }
     if let Some(name) = &spec.name {
         check_name(name)?;
@@ -644,7 +623,9 @@ fn check_spec(spec: &SandboxSpec) -> Result<()> {
     }
     for (what, span) in [("lifetime", spec.lifetime), ("idle-timeout", spec.idle_timeout)] {
         if span == Some(0) {
-            return Err(Error::invalid(format!("A {what} of 0 makes no sense: leave it out for the default.")).about(what));
+            return Err(
+                Error::invalid(format!("A {what} of 0 makes no sense: leave it out for the default.")).about(what)
+            );
         }
     }
     let wanted = &spec.resources;
@@ -674,7 +655,10 @@ fn check_spec(spec: &SandboxSpec) -> Result<()> {
         ("create.disk", wanted.disk_mib.is_some()),
     ];
     if let Some((name, _)) = missing.iter().find(|(_, asked)| *asked) {
-        return Err(Error::unsupported(name, format!("This version cannot do that ({name}); `describe` lists what it can.")));
+        return Err(Error::unsupported(
+            name,
+            format!("This version cannot do that ({name}); `describe` lists what it can."),
+        ));
     }
     if let Some((name, _)) = spec.options.first() {
         return Err(Error::invalid(format!(

@@ -19,6 +19,27 @@ pub mod task_command_router {
     tonic::include_proto!("modal.task_command_router");
 }
 
+/// A method: where its requests go, and what they and their answers are. A client that sends encoded messages through one
+/// code path instead of one per method is a third of the size; these constants keep it typed.
+pub struct Rpc<Q, A> {
+    /// The gRPC path.
+    pub path: &'static str,
+    messages: std::marker::PhantomData<fn(Q) -> A>,
+}
+
+impl<Q, A> Rpc<Q, A> {
+    const fn new(path: &'static str) -> Rpc<Q, A> {
+        Rpc { path, messages: std::marker::PhantomData }
+    }
+}
+
+/// All methods of both services.
+pub mod rpc {
+    use super::Rpc;
+
+    include!(concat!(env!("OUT_DIR"), "/rpcs.rs"));
+}
+
 pub use prost;
 pub use prost_types;
 

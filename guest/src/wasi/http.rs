@@ -15,9 +15,7 @@ use tonic::{Status, body::Body};
 use wasip2::{
     http::{
         outgoing_handler,
-        types::{
-            self as wasi, ErrorCode, Fields, FutureTrailers, IncomingBody, OutgoingBody, OutgoingRequest, Scheme,
-        },
+        types::{self as wasi, ErrorCode, Fields, FutureTrailers, IncomingBody, OutgoingBody, OutgoingRequest, Scheme},
     },
     io::streams::{InputStream, OutputStream, StreamError},
 };
@@ -56,9 +54,8 @@ pub async fn send(request: Request<Body>) -> Result<Response<Body>, TransportErr
     *answer.headers_mut() = header_map(&incoming.headers());
     let body = incoming.consume().map_err(|()| local("the response has no body"))?;
     let stream = body.stream().map_err(|()| local("the response's body was taken twice"))?;
-    *answer.body_mut() = Body::new(ResponseBody {
-        state: BodyState::Data { readiness: Readiness::default(), stream, body },
-    });
+    *answer.body_mut() =
+        Body::new(ResponseBody { state: BodyState::Data { readiness: Readiness::default(), stream, body } });
     Ok(answer)
 }
 
