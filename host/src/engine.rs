@@ -1,0 +1,171 @@
+//! The one engine of the process: what WebAssembly may do here, how instances get their memory, and the clock that
+//! stops loops.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use wasmtime::component::Linker;
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::error::{Error, Kind, PluginFault, Result};
+use crate::instance::{self, State};
+
+/// Component instances that can live at once unless [`set_max_instances`] says otherwise. A thousand commands in flight
+/// take a thousand instances; twice that leaves room for their readers. Costs address space, not memory: 4 GiB of it
+/// per instance, 8 TiB of the 128 there are.
+pub const DEFAULT_MAX_INSTANCES: u32 = 2048;
+
+/// Core instances and tables per component instance. A component made from one module has three (the module, the
+/// shim that breaks the cycle with its imports, and the one that fills the shim in); five leaves room for an adapter.
+const CORE_PER_COMPONENT: u32 = 5;
+
+/// Largest memory that one instance can be allowed; the limit in force is [`Limits::memory`](crate::Limits::memory).
+pub(crate) const MEMORY_CEILING: usize = 1 << 30;
+
+/// How often a running instance looks up: it yields to other tasks, and its computing time is checked. Ten
+/// milliseconds keep the others responsive; a tick costs a thread wake-up, so the clock stands still when no
+/// instance runs.
+pub(crate) const TICK: Duration = Duration::from_millis(10);
+
+/// Ticks without any call before the clock stops. Starting it again takes a wake-up, so it does not stop at once.
+const IDLE_TICKS: u32 = 100;
+
+static MAX_INSTANCES: AtomicUsize = AtomicUsize::new(DEFAULT_MAX_INSTANCES as usize);
+
+/// The engine and what is made once for it.
+pub(crate) struct Runtime {
+    pub(crate) engine: Engine,
+    pub(crate) linker: Linker<State>,
+    /// One permit per component instance that may live.
+    pub(crate) permits: Arc<Semaphore>,
+    clock: Clock,
+}
+
+/// Sets how many component instances can live at once in this process, from 1 to 16384. Returns false when it comes
+/// too late: the engine is made when the first plugin is loaded.
+pub fn set_max_instances(count: u32) -> bool {
+    MAX_INSTANCES.store(count.clamp(1, 16384) as usize, Ordering::Relaxed);
+    RUNTIME.get().is_none()
+}
+
+static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
+
+/// The engine, made at the first call.
+pub(crate) fn runtime() -> Result<&'static Runtime> {
+    RUNTIME.get_or_init(|| Runtime::new().map_err(|error| format!("{error:#}"))).as_ref().map_err(|why| {
+        Error::new(Kind::Plugin(PluginFault::Invalid), "set up the WebAssembly engine", why.clone())
+    })
+}
+
+impl Runtime {
+    fn new() -> wasmtime::Result<Runtime> {
+        let max = MAX_INSTANCES.load(Ordering::Relaxed) as u32;
+        // Where so much address space is not to be had (a container with a limit on it), instances are mapped one by
+        // one: slower to make, the same otherwise.
+        let engine = Engine::new(&config(Some(max))).or_else(|error| {
+            tracing::debug!(%error, "no pooling allocator, mapping instances one by one");
+            Engine::new(&config(None))
+        })?;
+        let mut linker = Linker::new(&engine);
+        instance::link(&mut linker)?;
+        let clock = Clock::new(engine.weak());
+        Ok(Runtime { engine, linker, permits: Arc::new(Semaphore::new(max as usize)), clock })
+    }
+
+    /// Runs the clock while the guard lives.
+    pub(crate) fn ticking(&'static self) -> Ticking {
+        self.clock.shared.running.fetch_add(1, Ordering::AcqRel);
+        if self.clock.shared.parked.swap(false, Ordering::AcqRel) {
+            self.clock.thread.unpark();
+        }
+        Ticking(&self.clock.shared)
+    }
+}
+
+/// What plugins may use is pinned here, so that an engine upgrade does not widen it.
+fn config(pooled: Option<u32>) -> Config {
+    let mut config = Config::new();
+    config.epoch_interruption(true);
+    // What rustc emits for wasm32-wasip2, and the vector instructions that other compilers like.
+    config.wasm_bulk_memory(true).wasm_multi_value(true).wasm_simd(true);
+    config.wasm_relaxed_simd(false).wasm_tail_call(false).wasm_multi_memory(false).wasm_memory64(false);
+    config.wasm_component_model(true);
+    // Deep recursion in a guest ends in a trap, not in a large stack: half a MiB is what native threads of small
+    // programs get by with, and each running call has one.
+    config.max_wasm_stack(512 << 10);
+    config.async_stack_size(1 << 20);
+    if let Some(instances) = pooled {
+        let mut pool = PoolingAllocationConfig::new();
+        pool.total_component_instances(instances);
+        pool.total_core_instances(instances.saturating_mul(CORE_PER_COMPONENT));
+        pool.total_tables(instances.saturating_mul(CORE_PER_COMPONENT));
+        pool.total_memories(instances);
+        pool.total_stacks(instances);
+        pool.max_core_instances_per_component(20);
+        pool.max_memories_per_component(1);
+        pool.max_tables_per_component(20);
+        pool.max_memory_size(MEMORY_CEILING);
+        // Reused slots keep this much mapped: clearing it costs less than faulting it in again.
+        pool.linear_memory_keep_resident(128 << 10);
+        pool.table_keep_resident(16 << 10);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    }
+    config
+}
+
+/// The thread that advances the engine's epoch.
+struct Clock {
+    shared: Arc<ClockShared>,
+    thread: std::thread::Thread,
+}
+
+struct ClockShared {
+    running: AtomicUsize,
+    parked: AtomicBool,
+}
+
+/// Keeps the clock running.
+pub(crate) struct Ticking(&'static Arc<ClockShared>);
+
+impl Drop for Ticking {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Clock {
+    fn new(engine: wasmtime::EngineWeak) -> Clock {
+        let shared = Arc::new(ClockShared { running: AtomicUsize::new(0), parked: AtomicBool::new(false) });
+        let state = shared.clone();
+        let handle = std::thread::Builder::new().name("sandbox-epoch".into()).spawn(move || {
+            let mut idle = 0;
+            while let Some(engine) = engine.upgrade() {
+                engine.increment_epoch();
+                drop(engine);
+                idle = if state.running.load(Ordering::Acquire) == 0 { idle + 1 } else { 0 };
+                if idle < IDLE_TICKS {
+                    std::thread::sleep(TICK);
+                    continue;
+                }
+                idle = 0;
+                state.parked.store(true, Ordering::Release);
+                // A call that began between the look and the flag would wait for a clock that stands.
+                if state.running.load(Ordering::Acquire) == 0 {
+                    while state.parked.load(Ordering::Acquire) {
+                        std::thread::park();
+                    }
+                } else {
+                    state.parked.store(false, Ordering::Release);
+                }
+            }
+        });
+        // Without a thread there is no clock; loops then run until the call's time limit at their next wait.
+        let thread = match &handle {
+            Ok(handle) => handle.thread().clone(),
+            Err(_) => std::thread::current(),
+        };
+        Clock { shared, thread }
+    }
+}

@@ -1,0 +1,369 @@
+//! Files of a sandbox: small ones as bytes, large ones as streams, whole directories as tar.
+//!
+//! Transfers go piece by piece under one transfer id, so that a repeated piece does no harm and a file that changes
+//! while it is read is not mixed. While one piece is under way the next is read or the last one written; memory holds
+//! two, whatever the size.
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::error::{Error, Kind, Result};
+use crate::instance::Call;
+use crate::provider::ask;
+use crate::sandbox::Sandbox;
+use crate::spec::fresh_id;
+use crate::types::{self, Location, WriteOptions};
+
+/// Size of a piece: the cost of a call does not show, two of them are not much memory.
+const PIECE: usize = 4 << 20;
+
+/// Pieces that fail in a row before a transfer is given up.
+const ATTEMPTS: u32 = 3;
+
+/// Entries of a directory asked for at once.
+const ENTRIES: u32 = 1000;
+
+/// What a transfer moves.
+#[derive(Clone, Copy)]
+enum Form {
+    File,
+    Tree,
+}
+
+impl Sandbox {
+    fn on(&self, verb: &str, path: &str) -> Call {
+        Call::reading(format!("{verb} {path} in {}", self.id()))
+    }
+
+    fn changing(&self, verb: &str, path: &str) -> Call {
+        Call::acting(format!("{verb} {path} in {}", self.id()))
+    }
+
+    /// Reads a whole file into memory; an error if it is larger than `max` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::File`] with the fault; [`FileFault::TooLarge`](crate::FileFault::TooLarge) beyond `max`.
+    pub async fn read_file(&self, path: &str, max: u64) -> Result<Vec<u8>> {
+        let mut sink = Bounded { data: Vec::new(), max };
+        match self.download(path, &mut sink).await {
+            Err(_) if sink.data.len() as u64 > max => Err(Error::new(
+                Kind::File(crate::FileFault::TooLarge),
+                format!("read {path} in {}", self.id()),
+                format!("it is larger than {max} bytes"),
+            )
+            .with_hint("use download for files of any size")),
+            result => result.map(|_| sink.data),
+        }
+    }
+
+    /// Writes a whole file: the old content or the new is there, never a part. Parent directories are made.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::File`] with the fault.
+    pub async fn write_file(&self, path: &str, data: impl AsRef<[u8]>, options: WriteOptions) -> Result<()> {
+        self.upload(path, data.as_ref(), options).await.map(drop)
+    }
+
+    /// Copies a file of any size out of the sandbox. Gives its length.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::File`] with the fault; [`Kind::Io`] when `writer` fails.
+    pub async fn download<W: AsyncWrite + Unpin>(&self, path: &str, writer: W) -> Result<u64> {
+        self.pull(Form::File, path, writer).await
+    }
+
+    /// Copies a file of any size into the sandbox. It appears when all of it has arrived. Gives its length.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::File`] with the fault; [`Kind::Io`] when `reader` fails.
+    pub async fn upload<R: AsyncRead + Unpin>(&self, path: &str, reader: R, options: WriteOptions) -> Result<u64> {
+        self.push(Form::File, path, reader, options).await
+    }
+
+    /// Reads a directory with all below it as a tar stream (POSIX pax). Gives the stream's length.
+    ///
+    /// # Errors
+    ///
+    /// As [`download`](Self::download).
+    pub async fn download_tree<W: AsyncWrite + Unpin>(&self, path: &str, writer: W) -> Result<u64> {
+        self.pull(Form::Tree, path, writer).await
+    }
+
+    /// Unpacks a tar stream into a directory, which is made. Gives the stream's length.
+    ///
+    /// # Errors
+    ///
+    /// As [`upload`](Self::upload).
+    pub async fn upload_tree<R: AsyncRead + Unpin>(&self, path: &str, reader: R) -> Result<u64> {
+        self.push(Form::Tree, path, reader, WriteOptions::default()).await
+    }
+
+    async fn pull<W: AsyncWrite + Unpin>(&self, form: Form, path: &str, mut writer: W) -> Result<u64> {
+        let mut held = self.inner().hold(self.route());
+        let (at, transfer) = (self.location(path), fresh_id());
+        let mut ready: Vec<u8> = Vec::new();
+        let (mut offset, mut end, mut failures) = (0u64, false, 0);
+        loop {
+            let fetch = async {
+                if end {
+                    return Ok(None);
+                }
+                let (at, transfer): (Location, String) = (at.clone(), transfer.clone());
+                held.call(self.on("read", path), move |bound, store| {
+                    Box::pin(async move {
+                        let guest = bound.harness_sandbox_sandbox_provider();
+                        match form {
+                            Form::File => guest.call_read_file(store, &at, &transfer, offset, PIECE as u32).await,
+                            Form::Tree => guest.call_read_tree(store, &at, &transfer, offset, PIECE as u32).await,
+                        }
+                    })
+                })
+                .await
+                .map(Some)
+            };
+            let (fetched, written) = futures_util::future::join(fetch, writer.write_all(&ready)).await;
+            written.map_err(|error| Error::io(format!("store what was read from {path}"), &error))?;
+            ready.clear();
+            match fetched {
+                Ok(None) => break,
+                Ok(Some(chunk)) if chunk.data.len() > PIECE || (chunk.data.is_empty() && !chunk.end) => {
+                    return Err(Error::new(
+                        Kind::Internal,
+                        format!("read {path} in {}", self.id()),
+                        "the plugin returned a piece of a size that was not asked for",
+                    ));
+                }
+                Ok(Some(chunk)) => {
+                    failures = 0;
+                    offset += chunk.data.len() as u64;
+                    ready = chunk.data;
+                    end = chunk.end;
+                }
+                Err(error) if error.is_retryable() && failures < ATTEMPTS => {
+                    failures += 1;
+                    tokio::time::sleep(std::time::Duration::from_millis(100 << failures)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        writer.flush().await.map_err(|error| Error::io(format!("store what was read from {path}"), &error))?;
+        Ok(offset)
+    }
+
+    async fn push<R: AsyncRead + Unpin>(
+        &self,
+        form: Form,
+        path: &str,
+        mut reader: R,
+        options: WriteOptions,
+    ) -> Result<u64> {
+        let mut held = self.inner().hold(self.route());
+        let (at, transfer) = (self.location(path), fresh_id());
+        let mut piece = read_piece(&mut reader, path).await?;
+        let (mut offset, mut failures) = (0u64, 0);
+        loop {
+            let last = piece.len() < PIECE;
+            let next = async { if last { Ok(Vec::new()) } else { read_piece(&mut reader, path).await } };
+            let send = async {
+                let mut done = 0;
+                loop {
+                    let (at, transfer): (Location, String) = (at.clone(), transfer.clone());
+                    let (options, data, from) = (options.clone(), piece[done..].to_vec(), offset + done as u64);
+                    let sent = held
+                        .call(self.changing("write", path), move |bound, store| {
+                            Box::pin(async move {
+                                let guest = bound.harness_sandbox_sandbox_provider();
+                                match form {
+                                    Form::File => {
+                                        guest.call_write_file(store, &at, &transfer, &options, from, &data, last).await
+                                    }
+                                    Form::Tree => guest.call_write_tree(store, &at, &transfer, from, &data, last).await,
+                                }
+                            })
+                        })
+                        .await;
+                    match sent {
+                        Ok(position) if position >= offset + piece.len() as u64 => return Ok(()),
+                        Ok(position) if position > from || (position == from && failures < ATTEMPTS) => {
+                            failures += 1;
+                            done = (position - offset) as usize;
+                        }
+                        Ok(position) => {
+                            return Err(Error::new(
+                                Kind::Internal,
+                                format!("write {path} in {}", self.id()),
+                                format!("the provider went back to byte {position} of a stream that is at {from}"),
+                            ));
+                        }
+                        Err(error) if error.is_retryable() && failures < ATTEMPTS => {
+                            failures += 1;
+                            tokio::time::sleep(std::time::Duration::from_millis(100 << failures)).await;
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+            };
+            let (sent, following) = futures_util::future::join(send, next).await;
+            sent?;
+            failures = 0;
+            offset += piece.len() as u64;
+            if last {
+                return Ok(offset);
+            }
+            piece = following?;
+        }
+    }
+
+    /// What a path is. Links are not followed.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::File`] with the fault.
+    pub async fn stat(&self, path: &str) -> Result<types::FileInfo> {
+        let at = self.location(path);
+        ask!(self.inner(), self.route(), self.on("look at", path), |guest, store| guest.call_stat(store, &at))
+    }
+
+    /// Entries of a directory, not recursive, sorted by name.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::File`] with the fault.
+    pub async fn list_directory(&self, path: &str) -> Result<Vec<types::FileInfo>> {
+        let mut found = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let (at, next) = (self.location(path), cursor.take());
+            let page = ask!(self.inner(), self.route(), self.on("list", path), |guest, store| guest
+                .call_list_directory(store, &at, next.as_deref(), ENTRIES))?;
+            found.extend(page.items);
+            match page.next {
+                Some(next) => cursor = Some(next),
+                None => return Ok(found),
+            }
+        }
+    }
+
+    /// Makes a directory; with `parents` also those above, and one that is there is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::File`] with the fault.
+    pub async fn make_directory(&self, path: &str, parents: bool) -> Result<()> {
+        let at = self.location(path);
+        ask!(self.inner(), self.route(), self.changing("make", path), |guest, store| guest
+            .call_make_directory(store, &at, parents))
+    }
+
+    /// Removes a file, a link or an empty directory; with `recursive` whatever is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::File`] with the fault.
+    pub async fn remove(&self, path: &str, recursive: bool) -> Result<()> {
+        let at = self.location(path);
+        ask!(self.inner(), self.route(), self.changing("remove", path), |guest, store| guest
+            .call_remove(store, &at, recursive))
+    }
+
+    /// Moves within the sandbox. Something at `to` is replaced if `replace` is set.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::File`] with the fault.
+    pub async fn rename(&self, path: &str, to: &str, replace: bool) -> Result<()> {
+        let (at, to) = (self.location(path), to.to_owned());
+        ask!(self.inner(), self.route(), self.changing("move", path), |guest, store| guest
+            .call_rename(store, &at, &to, replace))
+    }
+
+    /// Makes a symbolic link at `path` that holds `target`.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::File`] with the fault.
+    pub async fn make_symlink(&self, path: &str, target: &str) -> Result<()> {
+        let (at, target) = (self.location(path), target.to_owned());
+        ask!(self.inner(), self.route(), self.changing("make", path), |guest, store| guest
+            .call_make_symlink(store, &at, &target))
+    }
+
+    /// Sets the low twelve mode bits.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::File`] with the fault.
+    pub async fn set_permissions(&self, path: &str, permissions: u32) -> Result<()> {
+        let at = self.location(path);
+        ask!(self.inner(), self.route(), self.changing("change the mode of", path), |guest, store| guest
+            .call_set_permissions(store, &at, permissions))
+    }
+
+    /// Events below a path since `position` (0 at first), waiting up to `time` for some. The first call with a `watch`
+    /// id starts the watch; it ends with the sandbox, or by [`signal`](Self::signal)ling its id.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`] where the provider cannot watch.
+    pub async fn watch(
+        &self,
+        path: &str,
+        watch: &str,
+        recursive: bool,
+        position: u64,
+        time: std::time::Duration,
+    ) -> Result<types::WatchPage> {
+        let (at, watch, wait) = (self.location(path), watch.to_owned(), crate::spec::millis(time));
+        ask!(self.inner(), self.route(), self.on("watch", path), |guest, store| guest
+            .call_watch(store, &at, &watch, recursive, position, ENTRIES, wait))
+    }
+}
+
+/// A full piece, or what there is up to the end.
+async fn read_piece<R: AsyncRead + Unpin>(reader: &mut R, path: &str) -> Result<Vec<u8>> {
+    let mut piece = Vec::new();
+    // Not reserved at once: most files are small.
+    reader
+        .take(PIECE as u64)
+        .read_to_end(&mut piece)
+        .await
+        .map_err(|error| Error::io(format!("read what is to be written to {path}"), &error))?;
+    Ok(piece)
+}
+
+/// Takes up to `max` bytes, and fails at the first beyond.
+struct Bounded {
+    data: Vec<u8>,
+    max: u64,
+}
+
+impl AsyncWrite for Bounded {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        data: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        self.data.extend_from_slice(data);
+        if self.data.len() as u64 > self.max {
+            return std::task::Poll::Ready(Err(std::io::ErrorKind::FileTooLarge.into()));
+        }
+        std::task::Poll::Ready(Ok(data.len()))
+    }
+
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+}

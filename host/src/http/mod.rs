@@ -1,0 +1,329 @@
+//! The component's only door to the outside: what happens between `wasi:http/outgoing-handler` and the wire.
+//!
+//! This is the one place that knows the shape of wasmtime's hook. A request is held against the policy, gets the
+//! credentials of its origin, goes out on a pooled connection, and its answer is learned from and scrubbed on the way
+//! back. Redirects are answers like any other: nothing here follows them.
+
+mod body;
+mod connect;
+mod learn;
+mod pool;
+mod scrub;
+
+use std::error::Error as _;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{HeaderValue, Request, Response, Version, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpHooks};
+
+use self::body::{Idle, Lessons, RequestBody, ResponseBody};
+use self::connect::Failure;
+pub(crate) use self::connect::{Connector, Trust};
+use self::learn::Collector;
+use self::pool::{Lease, Pool, Sender, Wire};
+use self::scrub::Scrubber;
+use crate::error::clip;
+use crate::metrics::Metrics;
+use crate::policy::{Origin, Policy};
+use crate::secret::Secret;
+
+/// Requests of one instance that can be under way. An instance serves one call, which holds a handful; the limit is
+/// for those that mean harm.
+const MAX_IN_FLIGHT: usize = 256;
+
+/// Names and values of a request's headers together.
+const MAX_REQUEST_HEADERS: usize = 64 << 10;
+
+/// How long an answer may take to begin unless the component says otherwise. A long wait for output begins to answer
+/// when there is some.
+const FIRST_BYTE: Duration = Duration::from_secs(15 * 60);
+
+/// Writes of at most 1 MiB each that are taken from a component before the wire has taken the first: enough to keep
+/// both busy, little enough that a thousand uploads do not fill memory.
+const BODY_CHUNKS: usize = 2;
+
+/// Attempts to find a connection that is not just being closed.
+const ATTEMPTS: usize = 4;
+
+/// The network side of one provider, shared by its instances.
+#[derive(Debug)]
+pub(crate) struct Net {
+    pub(crate) policy: Arc<Policy>,
+    pool: Pool,
+    metrics: Arc<Metrics>,
+    /// Everything that must not reach the component.
+    secrets: Arc<[Secret]>,
+}
+
+/// What one instance and its requests share.
+#[derive(Debug, Default)]
+pub(crate) struct Link {
+    /// The instance is gone: its bodies have not ended, they were cut off.
+    pub(crate) dead: AtomicBool,
+    in_flight: AtomicUsize,
+    notes: Mutex<Vec<String>>,
+}
+
+impl Link {
+    /// Remembers why something failed, in words that the component's error code cannot carry.
+    fn note(&self, why: String) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        // The last few tell the story; a component in a loop must not fill memory with them.
+        if notes.len() >= 4 {
+            notes.remove(0);
+        }
+        notes.push(clip(why, 1 << 10));
+    }
+
+    /// Takes the last note and forgets the others.
+    pub(crate) fn take_note(&self) -> Option<String> {
+        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner)).pop()
+    }
+}
+
+/// Counts a request for as long as it is under way.
+pub(crate) struct Slot(Arc<Link>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The hook of one instance.
+pub(crate) struct Hooks {
+    pub(crate) net: Arc<Net>,
+    pub(crate) link: Arc<Link>,
+}
+
+type Answered = (Response<WasiBody>, Box<dyn Future<Output = Result<(), HttpError>> + Send>);
+
+impl WasiHttpHooks for Hooks {
+    // `Host` is made from the URI where HTTP/1.1 needs it; on HTTP/2 there is `:authority`.
+    fn set_host_header(&mut self) -> bool {
+        false
+    }
+
+    fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
+        BODY_CHUNKS
+    }
+
+    fn send_request(
+        &mut self,
+        request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+        // The outcome of the component's reading, which nobody here waits for.
+        _fut: Box<dyn Future<Output = Result<(), HttpError>> + Send>,
+    ) -> Box<dyn Future<Output = Result<Answered, HttpError>> + Send> {
+        let (net, link) = (self.net.clone(), self.link.clone());
+        Box::new(async move {
+            let response = net.send(link, request, options.unwrap_or_default()).await?;
+            let done: Box<dyn Future<Output = Result<(), HttpError>> + Send> = Box::new(std::future::ready(Ok(())));
+            Ok((response, done))
+        })
+    }
+}
+
+impl Net {
+    pub(crate) fn new(
+        policy: Arc<Policy>,
+        connector: Connector,
+        metrics: Arc<Metrics>,
+        secrets: Arc<[Secret]>,
+    ) -> Net {
+        Net { policy, pool: Pool::new(connector, metrics.clone()), metrics, secrets }
+    }
+
+    /// Open connections and streams in use.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        self.pool.counts()
+    }
+
+    async fn send(
+        &self,
+        link: Arc<Link>,
+        request: Request<WasiBody>,
+        options: RequestOptions,
+    ) -> Result<Response<WasiBody>, HttpError> {
+        let result = self.try_send(link.clone(), request, options).await;
+        if let Err((_, why)) = &result {
+            tracing::debug!(%why, "request failed");
+            self.metrics.requests_failed.fetch_add(1, Ordering::Relaxed);
+            link.note(why.clone());
+        }
+        result.map_err(|(error, _)| error)
+    }
+
+    async fn try_send(
+        &self,
+        link: Arc<Link>,
+        mut request: Request<WasiBody>,
+        options: RequestOptions,
+    ) -> Result<Response<WasiBody>, (HttpError, String)> {
+        let denied = |why: String| {
+            self.metrics.requests_denied.fetch_add(1, Ordering::Relaxed);
+            (HttpError::HttpRequestDenied, why)
+        };
+        let slot = {
+            let before = link.in_flight.fetch_add(1, Ordering::AcqRel);
+            let slot = Slot(link.clone());
+            if before >= MAX_IN_FLIGHT {
+                return Err(denied(format!("the plugin has {MAX_IN_FLIGHT} requests under way and wants more")));
+            }
+            slot
+        };
+        let origin = Origin::of(request.uri())
+            .ok_or_else(|| (HttpError::HttpRequestUriInvalid, "the plugin asked for no http or https URL".into()))?;
+        let pass = self.policy.check(&origin).map_err(|refusal| denied(refusal.0))?;
+
+        let headers = request.headers_mut();
+        headers.remove(header::HOST);
+        let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        if size > MAX_REQUEST_HEADERS {
+            return Err((
+                HttpError::HttpRequestHeaderSectionSize(Some(size.try_into().unwrap_or(u32::MAX))),
+                format!("the plugin's request has {size} bytes of headers, more than {MAX_REQUEST_HEADERS}"),
+            ));
+        }
+        for (name, value) in &pass.headers {
+            // Replaces whatever the component put there.
+            headers.insert(name, value.clone());
+        }
+        let grpc = headers
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc") && !is_grpc_web(value));
+        let wire = if grpc || (!origin.secure && self.pool.speaks_grpc(&origin)) { Wire::Grpc } else { Wire::Any };
+        let path = request.uri().path().to_owned();
+        self.metrics.requests.fetch_add(1, Ordering::Relaxed);
+
+        let (response, lease) = {
+            let exchange = self.exchange(&origin, wire, pass.local, &link, request);
+            let limit = options.first_byte_timeout.unwrap_or(FIRST_BYTE);
+            tokio::time::timeout(limit, exchange).await.map_err(|_| {
+                (HttpError::HttpResponseTimeout, format!("{origin} did not begin to answer within {limit:?}"))
+            })??
+        };
+        tracing::trace!(%origin, path, status = response.status().as_u16(), "answered");
+
+        let lessons = Collector::new(&pass.learn, &path).map(|collector| Lessons {
+            collector,
+            policy: self.policy.clone(),
+            local: pass.hands_out_local,
+        });
+        // Only those who are sent credentials can echo them.
+        let scrubber = if pass.headers.is_empty() { None } else { Scrubber::new(&self.secrets) };
+        let (mut parts, inner) = response.into_parts();
+        if let Some(scrubber) = &scrubber {
+            scrubber.headers(&mut parts.headers);
+        }
+        let body = ResponseBody {
+            inner,
+            link,
+            metrics: self.metrics.clone(),
+            hold: Some((lease, slot)),
+            lessons,
+            scrubber,
+            idle: options.between_bytes_timeout.map(Idle::new),
+            next: None,
+        };
+        Ok(Response::from_parts(parts, body.boxed_unsync()))
+    }
+
+    /// Sends on some connection. One that turns out to be closed before anything was sent is replaced.
+    async fn exchange(
+        &self,
+        origin: &Origin,
+        wire: Wire,
+        local: bool,
+        link: &Arc<Link>,
+        request: Request<WasiBody>,
+    ) -> Result<(Response<Incoming>, Arc<Lease>), (HttpError, String)> {
+        let connect_failed = |failure: Failure| (failure.error(), failure.text);
+        let mut lease = Arc::new(self.pool.lease(origin, wire, local).await.map_err(connect_failed)?);
+        let mut request =
+            request.map(|body| RequestBody::new(body, link.clone(), self.metrics.clone(), lease.clone()));
+        for _ in 0..ATTEMPTS {
+            let sent = match lease.sender() {
+                Sender::H2(sender) => {
+                    *request.version_mut() = Version::HTTP_2;
+                    sender.clone().try_send_request(request).await
+                }
+                Sender::H1(slot) => {
+                    to_http1(&mut request, origin);
+                    let taken = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    match taken {
+                        Some(mut sender) => {
+                            let sent = match sender.ready().await {
+                                Ok(()) => sender.try_send_request(request).await,
+                                Err(error) => return Err(failure_of(&error)),
+                            };
+                            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+                            sent
+                        }
+                        None => return Err((HttpError::ConnectionTerminated, format!("{origin} closed the connection"))),
+                    }
+                }
+            };
+            let mut error = match sent {
+                Ok(response) => return Ok((response, lease)),
+                Err(error) => error,
+            };
+            let Some(returned) = error.take_message() else {
+                let (code, why) = failure_of(error.error());
+                return Err((code, format!("{origin}: {why}")));
+            };
+            lease.discard();
+            request = returned;
+            lease = Arc::new(self.pool.lease(origin, wire, local).await.map_err(connect_failed)?);
+            request.body_mut().lease = lease.clone();
+        }
+        Err((HttpError::ConnectionTerminated, format!("{origin} closes every connection at once")))
+    }
+}
+
+fn is_grpc_web(value: &HeaderValue) -> bool {
+    value.as_bytes().starts_with(b"application/grpc-web")
+}
+
+/// HTTP/1.1 wants the path in the request line, `Host`, and no `te: trailers`.
+fn to_http1(request: &mut Request<RequestBody>, origin: &Origin) {
+    *request.version_mut() = Version::HTTP_11;
+    if let Some(path) = request.uri().path_and_query().cloned() {
+        *request.uri_mut() = http::Uri::from(path);
+    }
+    if let Ok(host) = HeaderValue::from_str(&origin.authority()) {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    request.headers_mut().remove(header::TE);
+}
+
+/// What the component and the user are told of a broken exchange.
+fn failure_of(error: &hyper::Error) -> (HttpError, String) {
+    let mut why = error.to_string();
+    let mut source = error.source();
+    let mut io = false;
+    let mut refused = false;
+    while let Some(cause) = source {
+        why = format!("{why}: {cause}");
+        io |= cause.is::<std::io::Error>();
+        if let Some(h2) = cause.downcast_ref::<h2::Error>() {
+            io |= h2.is_io() || h2.is_go_away();
+            refused |= h2.reason() == Some(h2::Reason::REFUSED_STREAM);
+        }
+        source = cause.source();
+    }
+    let code = if error.is_timeout() {
+        HttpError::ConnectionReadTimeout
+    } else if refused || io || error.is_canceled() || error.is_closed() {
+        HttpError::ConnectionTerminated
+    } else if error.is_incomplete_message() {
+        HttpError::HttpResponseIncomplete
+    } else {
+        HttpError::HttpProtocolError
+    };
+    (code, why)
+}

@@ -1,0 +1,445 @@
+//! Connections, kept and shared.
+//!
+//! One site per origin and wire form. HTTP/2 connections carry many streams at once; the peer says how many, and a
+//! request that finds all of them full opens a further connection instead of waiting for a stream to end: an exec
+//! holds up to three streams for as long as it runs, so waiting could last for ever. HTTP/1.1 connections carry one.
+//!
+//! Accounting is by [`Lease`]: whoever holds one has a stream. The last clone dropped gives it back.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::oneshot;
+
+use super::body::RequestBody;
+use super::connect::{Code, Connected, Connector, Failure};
+use crate::metrics::Metrics;
+use crate::policy::Origin;
+
+/// Streams per connection: what peers commonly allow, and what is assumed until the peer has said. Our own cap too,
+/// since the connection's window below is sized for it.
+const STREAMS: usize = 100;
+
+/// hyper's starting value, replaced when the peer's SETTINGS arrive. No peer announces this number, so a changed
+/// value tells that they have arrived.
+const UNSETTLED: usize = STREAMS + 3;
+
+/// Flow-control window of a stream: bandwidth × delay for 40 MB/s at 100 ms. It is also how much unread data a stream
+/// that nobody reads can pile up here.
+const STREAM_WINDOW: u32 = 4 << 20;
+
+/// Window of a connection: all of its streams at once. With less, a few streams that nobody reads would stop all
+/// others of the connection. It is a permission, not an allocation: memory is used by unread data only.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
+
+/// Connections per site. 64 × 100 streams are more than the instances that there can be by default.
+const MAX_CONNECTIONS: usize = 64;
+
+/// As the official clients do, so that dead peers and lost NAT entries are noticed.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection without streams is closed after this.
+const IDLE: Duration = Duration::from_secs(90);
+
+/// How long a request waits for a stream when no more connections may be opened.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Largest header section of a response, in bytes as HPACK counts them.
+const MAX_HEADERS: u32 = 64 << 10;
+
+/// The two ways to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Wire {
+    /// HTTP/2, whether negotiated or not: gRPC has no other form here.
+    Grpc,
+    /// What TLS negotiates; HTTP/1.1 without TLS.
+    Any,
+}
+
+/// All connections of one provider.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    connector: Arc<Connector>,
+    metrics: Arc<Metrics>,
+    sites: Mutex<HashMap<(Origin, Wire), Arc<Site>>>,
+}
+
+#[derive(Debug)]
+struct Site {
+    origin: Origin,
+    wire: Wire,
+    /// Whether addresses of this machine will do; fixed by the policy when the site was made.
+    local: bool,
+    connector: Arc<Connector>,
+    metrics: Arc<Metrics>,
+    state: Mutex<SiteState>,
+    next_id: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct SiteState {
+    connections: Vec<Arc<Connection>>,
+    connecting: usize,
+    waiters: VecDeque<oneshot::Sender<Result<Lease, Failure>>>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    id: u64,
+    sender: Sender,
+    streams: AtomicUsize,
+    limit: AtomicUsize,
+    settled: AtomicBool,
+    dead: AtomicBool,
+    idle_since: Mutex<Instant>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Sender {
+    H2(http2::SendRequest<RequestBody>),
+    /// Taken while a request is on it.
+    H1(Mutex<Option<http1::SendRequest<RequestBody>>>),
+}
+
+/// The right to one stream.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    site: Arc<Site>,
+    connection: Arc<Connection>,
+}
+
+impl Pool {
+    pub(crate) fn new(connector: Connector, metrics: Arc<Metrics>) -> Pool {
+        Pool { connector: Arc::new(connector), metrics, sites: Mutex::default() }
+    }
+
+    /// A stream to this origin; connects if need be.
+    pub(crate) async fn lease(&self, origin: &Origin, wire: Wire, local: bool) -> Result<Lease, Failure> {
+        let site = {
+            let mut sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
+            // Sites of origins that are not used any more hold nothing but their name.
+            if sites.len() >= 1024 {
+                sites.retain(|_, site| Arc::strong_count(site) > 1 || !site.state().connections.is_empty());
+            }
+            let site = sites.entry((origin.clone(), wire)).or_insert_with(|| {
+                Arc::new(Site {
+                    origin: origin.clone(),
+                    wire,
+                    local,
+                    connector: self.connector.clone(),
+                    metrics: self.metrics.clone(),
+                    state: Mutex::default(),
+                    next_id: AtomicU64::new(0),
+                })
+            });
+            if site.local != local {
+                // The origin was granted anew with other rights.
+                let fresh = Site {
+                    origin: origin.clone(),
+                    wire,
+                    local,
+                    connector: self.connector.clone(),
+                    metrics: self.metrics.clone(),
+                    state: Mutex::default(),
+                    next_id: AtomicU64::new(0),
+                };
+                *site = Arc::new(fresh);
+            }
+            site.clone()
+        };
+        site.lease().await
+    }
+
+    /// Whether HTTP/2 is spoken with this origin already, so that other requests can share it.
+    pub(crate) fn speaks_grpc(&self, origin: &Origin) -> bool {
+        let sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
+        // Looking up by reference needs an owned key; the map is small and this is not the hot path.
+        sites.get(&(origin.clone(), Wire::Grpc)).is_some_and(|site| !site.state().connections.is_empty())
+    }
+
+    /// Open connections and the streams on them.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
+        sites.values().fold((0, 0), |(connections, streams), site| {
+            let state = site.state();
+            let used: usize = state.connections.iter().map(|c| c.streams.load(Ordering::Relaxed)).sum();
+            (connections + state.connections.len(), streams + used)
+        })
+    }
+}
+
+impl Site {
+    fn state(&self) -> MutexGuard<'_, SiteState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn lease(self: &Arc<Self>) -> Result<Lease, Failure> {
+        let receiver = {
+            let mut state = self.state();
+            if state.waiters.is_empty()
+                && let Some(lease) = self.take(&mut state)
+            {
+                return Ok(lease);
+            }
+            let (sender, receiver) = oneshot::channel();
+            state.waiters.push_back(sender);
+            self.open_as_needed(&mut state);
+            receiver
+        };
+        match tokio::time::timeout(QUEUE_TIMEOUT, receiver).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(Failure::new(Code::Terminated, format!("connecting to {} was given up", self.origin))),
+            Err(_) => Err(Failure::new(
+                Code::Limit,
+                format!("all streams of {MAX_CONNECTIONS} connections to {} are in use", self.origin),
+            )),
+        }
+    }
+
+    /// A free stream, on the connection that has most of them free.
+    fn take(self: &Arc<Self>, state: &mut SiteState) -> Option<Lease> {
+        let connection = state
+            .connections
+            .iter()
+            .filter(|connection| connection.is_usable())
+            .filter(|connection| connection.free() > 0)
+            .max_by_key(|connection| connection.free())?
+            .clone();
+        connection.streams.fetch_add(1, Ordering::AcqRel);
+        Some(Lease { site: self.clone(), connection })
+    }
+
+    /// Streams that one more connection is expected to bring.
+    fn expected(&self, state: &SiteState) -> usize {
+        match self.wire {
+            Wire::Grpc => STREAMS,
+            Wire::Any if state.connections.iter().any(|connection| matches!(connection.sender, Sender::H2(_))) => STREAMS,
+            Wire::Any => 1,
+        }
+    }
+
+    /// Opens connections until those under way will do for everybody who waits.
+    fn open_as_needed(self: &Arc<Self>, state: &mut SiteState) {
+        let expected = self.expected(state);
+        while state.connecting * expected < state.waiters.len()
+            && state.connections.len() + state.connecting < MAX_CONNECTIONS
+        {
+            state.connecting += 1;
+            // A task of its own: the connection is wanted even if the first who asked has gone.
+            let site = self.clone();
+            tokio::spawn(async move {
+                let result = site.open().await;
+                site.opened(result);
+            });
+        }
+    }
+
+    async fn open(self: &Arc<Self>) -> Result<Arc<Connection>, Failure> {
+        let started = Instant::now();
+        let Connected { io, h2 } =
+            self.connector.connect(&self.origin, self.local, self.wire == Wire::Grpc).await?;
+        let h2 = self.wire == Wire::Grpc || h2 == Some(true);
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let failed = |error: hyper::Error| Failure::new(Code::Protocol, format!("{}: {error}", self.origin));
+        let connection = |sender, limit| {
+            Arc::new(Connection {
+                id,
+                sender,
+                streams: AtomicUsize::new(0),
+                limit: AtomicUsize::new(limit),
+                settled: AtomicBool::new(false),
+                dead: AtomicBool::new(false),
+                idle_since: Mutex::new(Instant::now()),
+            })
+        };
+        self.metrics.connections_opened.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(origin = %self.origin, id, h2, micros = started.elapsed().as_micros() as u64, "connected");
+        if h2 {
+            let (sender, driver) = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .initial_max_send_streams(UNSETTLED)
+                .max_header_list_size(MAX_HEADERS)
+                .max_frame_size(64 << 10)
+                .max_send_buf_size(1 << 20)
+                .keep_alive_interval(PING_INTERVAL)
+                .keep_alive_timeout(PING_TIMEOUT)
+                .keep_alive_while_idle(true)
+                .handshake(TokioIo::new(io))
+                .await
+                .map_err(failed)?;
+            let connection = connection(Sender::H2(sender), STREAMS);
+            tokio::spawn(drive_h2(Arc::downgrade(self), connection.clone(), driver));
+            Ok(connection)
+        } else {
+            let (sender, driver) = http1::Builder::new()
+                .max_buf_size(MAX_HEADERS as usize)
+                .handshake(TokioIo::new(io))
+                .await
+                .map_err(failed)?;
+            let connection = connection(Sender::H1(Mutex::new(Some(sender))), 1);
+            let (site, driven) = (Arc::downgrade(self), connection.clone());
+            tokio::spawn(async move {
+                let _ = tokio::time::timeout(Duration::from_secs(24 * 3600), driver).await;
+                driven.dead.store(true, Ordering::Release);
+                if let Some(site) = site.upgrade() {
+                    site.remove(&driven);
+                }
+            });
+            Ok(connection)
+        }
+    }
+
+    fn opened(self: &Arc<Self>, result: Result<Arc<Connection>, Failure>) {
+        let mut unwanted = Vec::new();
+        {
+            let mut state = self.state();
+            state.connecting -= 1;
+            match result {
+                Ok(connection) => state.connections.push(connection),
+                Err(failure) => {
+                    tracing::debug!(origin = %self.origin, why = %failure.text, "not connected");
+                    self.metrics.connections_failed.fetch_add(1, Ordering::Relaxed);
+                    // Others may still bring streams; with none left nothing will.
+                    if state.connecting == 0 && state.connections.is_empty() {
+                        for waiter in state.waiters.drain(..) {
+                            unwanted.extend(waiter.send(Err(failure.clone())).err());
+                        }
+                    }
+                }
+            }
+        }
+        drop(unwanted);
+        self.dispatch();
+    }
+
+    /// Hands free streams to those who wait.
+    fn dispatch(self: &Arc<Self>) {
+        // Dropping a lease takes the lock, so those that nobody took are dropped after it.
+        let mut unwanted = Vec::new();
+        {
+            let mut state = self.state();
+            while let Some(waiter) = state.waiters.front() {
+                if waiter.is_closed() {
+                    state.waiters.pop_front();
+                    continue;
+                }
+                let Some(lease) = self.take(&mut state) else { break };
+                if let Some(waiter) = state.waiters.pop_front() {
+                    unwanted.extend(waiter.send(Ok(lease)).err());
+                }
+            }
+            self.open_as_needed(&mut state);
+        }
+        drop(unwanted);
+    }
+
+    fn remove(self: &Arc<Self>, connection: &Arc<Connection>) {
+        self.state().connections.retain(|other| other.id != connection.id);
+        self.dispatch();
+    }
+}
+
+impl Connection {
+    fn free(&self) -> usize {
+        self.limit.load(Ordering::Acquire).saturating_sub(self.streams.load(Ordering::Acquire))
+    }
+
+    fn is_usable(&self) -> bool {
+        !self.dead.load(Ordering::Acquire)
+            && match &self.sender {
+                Sender::H2(sender) => !sender.is_closed(),
+                Sender::H1(sender) => {
+                    sender.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|s| !s.is_closed())
+                }
+            }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.streams.load(Ordering::Acquire) == 0
+            && self.idle_since.lock().unwrap_or_else(PoisonError::into_inner).elapsed() > IDLE
+    }
+}
+
+/// Runs a connection, learns how many streams the peer allows, and ends it when it has been idle.
+async fn drive_h2(
+    site: std::sync::Weak<Site>,
+    connection: Arc<Connection>,
+    driver: http2::Connection<TokioIo<Box<dyn super::connect::Io>>, RequestBody, TokioExecutor>,
+) {
+    let mut driver = pin!(driver);
+    let mut seen = UNSETTLED;
+    // The driver is not woken when SETTINGS arrive, so it looks: often at first, then now and then.
+    let mut pause = Duration::from_millis(1);
+    let mut timer = pin!(tokio::time::sleep(pause));
+    let ended = poll_fn(|cx| {
+        let polled = driver.as_mut().poll(cx);
+        let allowed = driver.current_max_send_streams();
+        if allowed != seen {
+            seen = allowed;
+            connection.limit.store(allowed.min(STREAMS), Ordering::Release);
+            connection.settled.store(true, Ordering::Release);
+            if let Some(site) = site.upgrade() {
+                tracing::debug!(origin = %site.origin, id = connection.id, allowed, "streams allowed");
+                site.dispatch();
+            }
+        }
+        if polled.is_ready() {
+            return polled;
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if connection.is_idle() {
+                return Poll::Ready(Ok(()));
+            }
+            pause = (pause * 4).min(Duration::from_secs(15));
+            timer.as_mut().reset(tokio::time::Instant::now() + pause);
+        }
+        Poll::Pending
+    })
+    .await;
+    connection.dead.store(true, Ordering::Release);
+    if let Some(site) = site.upgrade() {
+        if let Err(error) = ended {
+            tracing::debug!(origin = %site.origin, id = connection.id, %error, "connection lost");
+        }
+        site.remove(&connection);
+    }
+}
+
+impl Lease {
+    pub(crate) fn sender(&self) -> &Sender {
+        &self.connection.sender
+    }
+
+    /// Tells whether the peer has said how many streams it allows.
+    #[cfg(test)]
+    pub(crate) fn is_settled(&self) -> bool {
+        self.connection.settled.load(Ordering::Acquire)
+    }
+
+    /// The connection turned out to be closed: nobody else is to get it.
+    pub(crate) fn discard(&self) {
+        self.connection.dead.store(true, Ordering::Release);
+        self.site.remove(&self.connection);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        *self.connection.idle_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.connection.streams.fetch_sub(1, Ordering::AcqRel);
+        // With no waiters this is a lock and a look.
+        if !self.site.state().waiters.is_empty() {
+            self.site.dispatch();
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! What a plugin wishes for: its manifest.
+//!
+//! TOML text in the custom section `harness:manifest` of the component or of a core module inside it. The host reads it
+//! as data: which environment variables the component may see, which origins it wants to reach, which credentials are
+//! to be added for which of them, and which answers hand out further origins. Nothing is granted by being wished for.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Kind, PluginFault, Result};
+
+/// Name of the custom section.
+pub const SECTION: &str = "harness:manifest";
+
+/// The largest manifest that is read; real ones have a few KiB.
+const MAX: usize = 256 << 10;
+
+/// A plugin's manifest.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of the manifest's format; 1.
+    pub manifest: u32,
+    /// Short name of the provider.
+    pub name: String,
+    /// The interface that it was written for, such as `harness:sandbox@0.1.0`.
+    pub interface: String,
+    /// Environment variables that the component may see.
+    #[serde(default)]
+    pub env: Vec<EnvWish>,
+    /// Where the provider's own tools keep profiles.
+    pub profiles: Option<Profiles>,
+    /// Long-lived credentials, by name.
+    #[serde(default)]
+    pub credential: Vec<CredentialWish>,
+    /// Origins to be reached.
+    #[serde(default)]
+    pub origin: Vec<OriginWish>,
+}
+
+/// An environment variable that the component may see.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvWish {
+    /// Its name.
+    pub name: String,
+    /// Key of the profile that stands in when it is not set.
+    pub setting: Option<String>,
+    /// What holds when neither is there.
+    pub default: Option<String>,
+}
+
+/// A profile file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profiles {
+    /// Where it is.
+    pub path: PathWish,
+    /// The environment variable that selects a profile.
+    pub select: String,
+}
+
+/// A path that an environment variable can change.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PathWish {
+    /// The environment variable.
+    pub env: Option<String>,
+    /// The path without it; `~/` is the home directory.
+    pub default: String,
+}
+
+/// A credential: read by the host, added by the host.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialWish {
+    /// Its name within the manifest.
+    pub name: String,
+    /// The environment variable that holds it.
+    pub env: String,
+    /// Key of the profile that stands in.
+    pub setting: Option<String>,
+}
+
+/// An origin, or several, to be reached.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OriginWish {
+    /// What it is, for people.
+    pub name: String,
+    /// Where it is.
+    pub url: UrlWish,
+    /// Headers that the host adds.
+    #[serde(default)]
+    pub headers: Vec<HeaderWish>,
+    /// Answers that hand out further origins.
+    #[serde(default)]
+    pub learn: Vec<LearnWish>,
+}
+
+/// A URL that settings can change.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UrlWish {
+    /// The environment variable.
+    pub env: Option<String>,
+    /// Key of the profile that stands in.
+    pub setting: Option<String>,
+    /// The URL when neither is there.
+    pub default: Option<String>,
+}
+
+/// A header with a credential.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeaderWish {
+    /// Name of the header.
+    pub name: String,
+    /// Name of the credential.
+    pub credential: String,
+}
+
+/// An answer that hands out an origin.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LearnWish {
+    /// Path of the request, compared as a whole.
+    pub path: String,
+    /// Protobuf field numbers from the answer's message down to the string.
+    pub field: Vec<u32>,
+    /// What the origin is, for people.
+    pub name: String,
+}
+
+impl Manifest {
+    /// Reads a manifest's text.
+    ///
+    /// # Errors
+    ///
+    /// [`PluginFault::Invalid`] when it is no TOML, has unknown keys, another format version, or refers to a
+    /// credential that it does not declare.
+    pub fn parse(text: &str) -> Result<Manifest> {
+        let invalid =
+            |why: String| Error::new(Kind::Plugin(PluginFault::Invalid), "read the plugin's manifest", why);
+        if text.len() > MAX {
+            return Err(invalid(format!("it has {} bytes, more than the {MAX} that are allowed", text.len())));
+        }
+        let manifest: Manifest = toml::from_str(text).map_err(|error| invalid(error.message().to_owned()))?;
+        if manifest.manifest != 1 {
+            return Err(invalid(format!(
+                "it is written in format {}, and this host reads format 1",
+                manifest.manifest
+            )));
+        }
+        for origin in &manifest.origin {
+            for header in &origin.headers {
+                if http::HeaderName::try_from(header.name.as_str()).is_err() {
+                    return Err(invalid(format!("{:?} is no header name", header.name)));
+                }
+                if !manifest.credential.iter().any(|credential| credential.name == header.credential) {
+                    return Err(invalid(format!("the header {} names no declared credential", header.name)));
+                }
+            }
+            for rule in &origin.learn {
+                if rule.field.is_empty() || rule.field.len() > 16 || !rule.path.starts_with('/') {
+                    return Err(invalid(format!("the rule for {:?} is unusable", rule.path)));
+                }
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// Finds the manifest in a component, nested modules and components included. None when there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manifest::parse`]; also when the section is not UTF-8.
+    pub fn find(wasm: &[u8]) -> Result<Option<Manifest>> {
+        for payload in wasmparser::Parser::new(0).parse_all(wasm) {
+            // Malformed binaries are the compiler's to report.
+            let Ok(payload) = payload else { return Ok(None) };
+            if let wasmparser::Payload::CustomSection(section) = payload
+                && section.name() == SECTION
+            {
+                let text = std::str::from_utf8(section.data()).map_err(|_| {
+                    Error::new(Kind::Plugin(PluginFault::Invalid), "read the plugin's manifest", "it is not UTF-8")
+                })?;
+                return Manifest::parse(text).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The environment variables that hold credentials. Never given to the component, whatever `env` says.
+    pub(crate) fn credential_variables(&self) -> impl Iterator<Item = &str> {
+        self.credential.iter().map(|credential| credential.env.as_str())
+    }
+
+    /// Where each setting of the profile is used, for messages.
+    pub(crate) fn credential_hint(&self) -> String {
+        let names: Vec<_> = self.credential_variables().collect();
+        let mut hint = format!("set {}", names.join(" and "));
+        if let Some(profiles) = &self.profiles {
+            hint = format!("{hint}, or put them into a profile in {}", profiles.path.default);
+        }
+        hint
+    }
+}
+
+/// Values of a manifest's settings, resolved. Kept apart from the manifest: these are the user's, not the plugin's.
+pub(crate) type Settings = BTreeMap<String, String>;
+
+#[cfg(test)]
+mod tests {
+    use super::Manifest;
+
+    #[test]
+    fn the_modal_manifest_is_understood() {
+        let manifest = Manifest::parse(include_str!("../../guest/manifest.toml")).unwrap();
+        assert_eq!(manifest.name, "modal");
+        assert_eq!(manifest.origin[0].headers.len(), 2);
+        assert!(manifest.origin[0].learn.iter().any(|rule| rule.field == [5, 2]));
+    }
+
+    #[test]
+    fn unknown_keys_and_credentials_are_refused() {
+        assert!(Manifest::parse("manifest = 1\nname = 'x'\ninterface = 'y'\nwish = 3").is_err());
+        let text = "manifest = 1\nname = 'x'\ninterface = 'y'\n[[origin]]\nname = 'o'\nurl = { default = 'https://a' }\n\
+                    headers = [{ name = 'h', credential = 'c' }]";
+        assert!(Manifest::parse(text).unwrap_err().to_string().contains("no declared credential"));
+    }
+}

@@ -1,0 +1,437 @@
+//! What a plugin may reach: origins, and the addresses behind them. Deny by default.
+//!
+//! An origin gets in by one of two doors: it is in the manifest and granted by the user (*fixed*), or an answer of a
+//! fixed origin handed it out at a place that the manifest names (*learned*). There is no wildcard. The address that a
+//! name resolves to is looked at too, and the connection goes to exactly that address, so that a name that resolves to
+//! this machine or its network opens no back door.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::{HeaderName, HeaderValue};
+
+use crate::manifest::LearnWish;
+
+/// Learned origins that are remembered per provider. Modal hands out one per worker; the least recently used goes
+/// first, and comes back with the next answer that names it.
+const MAX_LEARNED: usize = 4096;
+
+/// Scheme, host and port: where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Origin {
+    /// `https` if set, else `http`.
+    pub secure: bool,
+    /// Host name in lower case, or an address without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+impl Origin {
+    /// Reads the origin of a URL; path and query are ignored.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the URL, in words.
+    pub fn parse(url: &str) -> Result<Origin, String> {
+        let uri: http::Uri = url.trim().parse().map_err(|error| format!("{url:?} is no URL: {error}"))?;
+        Origin::of(&uri).ok_or_else(|| format!("{url:?} is no URL of the form http://host:port or https://host"))
+    }
+
+    /// The origin of an absolute http or https URI.
+    pub(crate) fn of(uri: &http::Uri) -> Option<Origin> {
+        let secure = match uri.scheme_str()? {
+            "https" => true,
+            "http" => false,
+            _ => return None,
+        };
+        let authority = uri.authority()?;
+        // User information in a URL is a way to hide where it goes.
+        if authority.as_str().contains('@') {
+            return None;
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+        if host.is_empty() {
+            return None;
+        }
+        let port = match authority.port() {
+            Some(port) => port.as_str().parse().ok()?,
+            None if secure => 443,
+            None => 80,
+        };
+        Some(Origin { secure, host: host.to_ascii_lowercase(), port })
+    }
+
+    /// The host as an address, if it is one.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
+    }
+
+    /// The host as it stands in an authority: IPv6 in brackets, the port only where it is not the scheme's own.
+    pub(crate) fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        match (self.secure, self.port) {
+            (true, 443) | (false, 80) => host,
+            (_, port) => format!("{host}:{port}"),
+        }
+    }
+
+    /// Whether it names this machine, or an address of a private network.
+    fn is_local(&self) -> bool {
+        self.host == "localhost"
+            || self.host.ends_with(".localhost")
+            || self.address().is_some_and(|address| AddressClass::of(address) != AddressClass::Public)
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.secure { "https" } else { "http" }, self.authority())
+    }
+}
+
+/// What kind of address it is, as far as a policy cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AddressClass {
+    /// Routed on the internet.
+    Public,
+    /// This machine.
+    Loopback,
+    /// A private network, unique local IPv6 and carrier-grade NAT included.
+    Private,
+    /// The local link, where clouds have their metadata services.
+    LinkLocal,
+    /// Unspecified, multicast, documentation and other reserved ranges.
+    Reserved,
+}
+
+impl AddressClass {
+    /// Classifies an address. IPv4 inside IPv6 (mapped, 6to4, NAT64) counts as the IPv4 address that it leads to.
+    pub fn of(address: IpAddr) -> AddressClass {
+        match address {
+            IpAddr::V4(v4) => AddressClass::of_v4(v4),
+            IpAddr::V6(v6) => match embedded(v6) {
+                Some(v4) => AddressClass::of_v4(v4),
+                None => AddressClass::of_v6(v6),
+            },
+        }
+    }
+
+    fn of_v4(v4: Ipv4Addr) -> AddressClass {
+        let [a, b, c, _] = v4.octets();
+        if v4.is_loopback() {
+            AddressClass::Loopback
+        } else if v4.is_private() || (a == 100 && (64..128).contains(&b)) {
+            AddressClass::Private
+        } else if v4.is_link_local() {
+            AddressClass::LinkLocal
+        } else if a == 0
+            || a >= 224
+            || v4.is_documentation()
+            || (a, b, c) == (192, 0, 0)
+            || (a == 198 && (b & 0xfe) == 18)
+        {
+            AddressClass::Reserved
+        } else {
+            AddressClass::Public
+        }
+    }
+
+    fn of_v6(v6: Ipv6Addr) -> AddressClass {
+        let [first, second, ..] = v6.segments();
+        if v6.is_loopback() {
+            AddressClass::Loopback
+        } else if (first & 0xfe00) == 0xfc00 {
+            AddressClass::Private
+        } else if (first & 0xffc0) == 0xfe80 {
+            AddressClass::LinkLocal
+        } else if (first & 0xe000) != 0x2000 || (first, second) == (0x2001, 0x0db8) || (first, second) == (0x2001, 0) {
+            AddressClass::Reserved
+        } else {
+            AddressClass::Public
+        }
+    }
+}
+
+impl fmt::Display for AddressClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            AddressClass::Public => "a public address",
+            AddressClass::Loopback => "an address of this machine",
+            AddressClass::Private => "an address of a private network",
+            AddressClass::LinkLocal => "a link-local address",
+            AddressClass::Reserved => "a reserved address",
+        })
+    }
+}
+
+fn embedded(v6: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [a, b, c, ..] = v6.segments();
+    let low = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
+    let [.., g, h] = v6.segments();
+    if let Some(v4) = v6.to_ipv4_mapped() {
+        return Some(v4);
+    }
+    if a == 0x2002 {
+        return Some(low(b, c));
+    }
+    // NAT64, the well-known prefix and the local one.
+    if a == 0x64 && (b == 0xff9b) {
+        return Some(low(g, h));
+    }
+    // The old "compatible" form; ::1 and :: are not it.
+    if v6.segments()[..6] == [0; 6] && g != 0 {
+        return Some(low(g, h));
+    }
+    None
+}
+
+/// An origin of the manifest that the user granted.
+#[derive(Clone)]
+pub(crate) struct Fixed {
+    pub(crate) name: String,
+    pub(crate) origin: Origin,
+    /// Set by the user (environment, profile, code), not by the manifest's default.
+    pub(crate) explicit: bool,
+    /// Added to each request. Values are marked sensitive.
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// Where its answers hand out further origins.
+    pub(crate) learn: Arc<[LearnWish]>,
+}
+
+impl Fixed {
+    /// A control plane on this machine may hand out origins on this machine: that is how an emulator works.
+    fn is_local(&self) -> bool {
+        self.explicit && (!self.origin.secure || self.origin.is_local())
+    }
+}
+
+impl fmt::Debug for Fixed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<_> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Fixed").field("name", &self.name).field("origin", &self.origin).field("headers", &headers).finish()
+    }
+}
+
+/// What is known of a granted origin; a row of what [`crate::Provider::grants`] lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The origin.
+    pub origin: Origin,
+    /// What it is, in the manifest's words.
+    pub name: String,
+    /// How it was learned: the request path of the answer; none for origins of the manifest.
+    pub learned_from: Option<String>,
+    /// Names of the credential headers that the host adds.
+    pub credentials: Vec<String>,
+    /// Whether the name may resolve to this machine or a private network.
+    pub private_addresses: bool,
+}
+
+/// Why a request does not leave.
+#[derive(Clone, Debug)]
+pub(crate) struct Denied(pub(crate) String);
+
+/// Leave to send a request.
+#[derive(Clone)]
+pub(crate) struct Pass {
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) learn: Arc<[LearnWish]>,
+    /// Whether the address may be of this machine or of a private network.
+    pub(crate) local: bool,
+    /// Whether further origins that this one hands out may be plain http and local.
+    pub(crate) hands_out_local: bool,
+}
+
+/// The policy of one provider.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    fixed: Vec<Fixed>,
+    learned: Mutex<HashMap<Origin, Learned>>,
+    /// Counts uses, so that the least recent one is known.
+    clock: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Learned {
+    name: String,
+    path: String,
+    local: bool,
+    used: u64,
+}
+
+impl Policy {
+    pub(crate) fn new(fixed: Vec<Fixed>) -> Policy {
+        Policy { fixed, learned: Mutex::default(), clock: AtomicU64::new(0) }
+    }
+
+    /// Whether a request to this origin may leave, and with what.
+    pub(crate) fn check(&self, origin: &Origin) -> Result<Pass, Denied> {
+        if let Some(fixed) = self.fixed.iter().find(|fixed| fixed.origin == *origin) {
+            if !origin.secure && !fixed.explicit {
+                return Err(Denied(format!("{origin} is plain http and was not set by the user")));
+            }
+            return Ok(Pass {
+                headers: fixed.headers.clone(),
+                learn: fixed.learn.clone(),
+                local: fixed.explicit,
+                hands_out_local: fixed.is_local(),
+            });
+        }
+        let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.fetch_add(1, Ordering::Relaxed);
+        match learned.get_mut(origin) {
+            Some(entry) => {
+                entry.used = now;
+                Ok(Pass { headers: vec![], learn: Arc::new([]), local: entry.local, hands_out_local: false })
+            }
+            None => Err(Denied(format!("the policy does not let the plugin reach {origin}"))),
+        }
+    }
+
+    /// Takes an origin that an answer handed out.
+    pub(crate) fn learn(&self, url: &str, rule: &LearnWish, local: bool) {
+        let origin = match Origin::parse(url) {
+            Ok(origin) => origin,
+            Err(why) => return tracing::debug!(%why, path = %rule.path, "nothing learned"),
+        };
+        if !local && (!origin.secure || origin.is_local()) {
+            return tracing::warn!(%origin, path = %rule.path, "handed out by the service, but not allowed: not a public https origin");
+        }
+        if self.fixed.iter().any(|fixed| fixed.origin == origin) {
+            return;
+        }
+        let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = self.clock.fetch_add(1, Ordering::Relaxed);
+        if learned.len() >= MAX_LEARNED
+            && !learned.contains_key(&origin)
+            && let Some(oldest) = learned.iter().min_by_key(|(_, entry)| entry.used).map(|(origin, _)| origin.clone())
+        {
+            learned.remove(&oldest);
+        }
+        tracing::debug!(%origin, name = %rule.name, "origin learned");
+        learned.insert(origin, Learned { name: rule.name.clone(), path: rule.path.clone(), local, used });
+    }
+
+    /// Everything that is granted now.
+    pub(crate) fn grants(&self) -> Vec<Grant> {
+        let fixed = self.fixed.iter().map(|fixed| Grant {
+            origin: fixed.origin.clone(),
+            name: fixed.name.clone(),
+            learned_from: None,
+            credentials: fixed.headers.iter().map(|(name, _)| name.to_string()).collect(),
+            private_addresses: fixed.explicit,
+        });
+        let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut learned: Vec<_> = learned
+            .iter()
+            .map(|(origin, entry)| Grant {
+                origin: origin.clone(),
+                name: entry.name.clone(),
+                learned_from: Some(entry.path.clone()),
+                credentials: vec![],
+                private_addresses: entry.local,
+            })
+            .collect();
+        learned.sort_by(|a, b| a.origin.cmp(&b.origin));
+        fixed.chain(learned).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixed(url: &str, explicit: bool) -> Fixed {
+        Fixed {
+            name: "control plane".into(),
+            origin: Origin::parse(url).unwrap(),
+            explicit,
+            headers: vec![],
+            learn: Arc::new([]),
+        }
+    }
+
+    fn rule() -> LearnWish {
+        LearnWish { path: "/a/B".into(), field: vec![1], name: "router".into() }
+    }
+
+    #[test]
+    fn origins_are_canonical() {
+        assert_eq!(Origin::parse("https://API.example.com/x?y").unwrap().to_string(), "https://api.example.com");
+        assert_eq!(Origin::parse("https://a:443").unwrap(), Origin::parse("https://a.").unwrap());
+        assert_eq!(Origin::parse("http://[::1]:80").unwrap().to_string(), "http://[::1]");
+        for bad in ["ftp://a", "a", "https://user@host", "/path", "https://", "https://host:70000"] {
+            assert!(Origin::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_reached_that_was_not_granted() {
+        let policy = Policy::new(vec![fixed("https://api.example.com", false)]);
+        let check = |url: &str| policy.check(&Origin::parse(url).unwrap());
+        assert!(check("https://api.example.com").is_ok());
+        assert!(check("http://api.example.com").is_err());
+        assert!(check("https://api.example.com:444").is_err());
+        assert!(check("https://worker.example.com").is_err());
+        policy.learn("https://worker.example.com:1234/", &rule(), false);
+        assert!(check("https://worker.example.com:1234").is_ok());
+        assert!(check("https://worker.example.com").is_err());
+    }
+
+    #[test]
+    fn a_public_service_cannot_hand_out_private_places() {
+        let policy = Policy::new(vec![fixed("https://api.example.com", false)]);
+        for url in ["http://worker.example.com", "https://127.0.0.1", "https://169.254.169.254", "https://localhost"] {
+            policy.learn(url, &rule(), false);
+        }
+        assert_eq!(policy.grants().len(), 1);
+    }
+
+    #[test]
+    fn a_local_service_can() {
+        let policy = Policy::new(vec![fixed("http://127.0.0.1:9", true)]);
+        let pass = policy.check(&Origin::parse("http://127.0.0.1:9").unwrap()).unwrap();
+        policy.learn("http://127.0.0.1:10", &rule(), pass.hands_out_local);
+        assert!(policy.check(&Origin::parse("http://127.0.0.1:10").unwrap()).unwrap().local);
+    }
+
+    #[test]
+    fn learned_origins_are_bounded() {
+        let policy = Policy::new(vec![]);
+        for n in 0..MAX_LEARNED + 10 {
+            policy.learn(&format!("https://w{n}.example.com"), &rule(), false);
+        }
+        assert_eq!(policy.grants().len(), MAX_LEARNED);
+    }
+
+    #[test]
+    fn addresses_are_classified() {
+        for (text, class) in [
+            ("127.0.0.1", AddressClass::Loopback),
+            ("::1", AddressClass::Loopback),
+            ("::ffff:127.0.0.1", AddressClass::Loopback),
+            ("::ffff:10.0.0.1", AddressClass::Private),
+            ("2002:0a00:0001::", AddressClass::Private),
+            ("64:ff9b::a9fe:a9fe", AddressClass::LinkLocal),
+            ("::7f00:1", AddressClass::Loopback),
+            ("10.1.2.3", AddressClass::Private),
+            ("100.64.0.1", AddressClass::Private),
+            ("172.21.0.1", AddressClass::Private),
+            ("169.254.169.254", AddressClass::LinkLocal),
+            ("fe80::1", AddressClass::LinkLocal),
+            ("fd00:ec2::254", AddressClass::Private),
+            ("0.0.0.0", AddressClass::Reserved),
+            ("::", AddressClass::Reserved),
+            ("255.255.255.255", AddressClass::Reserved),
+            ("93.184.216.34", AddressClass::Public),
+            ("2606:2800:220:1::1", AddressClass::Public),
+        ] {
+            assert_eq!(AddressClass::of(text.parse().unwrap()), class, "{text}");
+        }
+    }
+}

@@ -1,0 +1,650 @@
+//! A running command: its three streams, its end.
+//!
+//! Output lies at the provider and is read by offset, so reading is restartable and nobody blocks the command. One
+//! task per process reads both streams on one instance, into a buffer each. A stream whose reader is slow does not
+//! hold up the other: what does not fit into its buffer is dropped here and read again from the provider when there
+//! is room.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use crate::error::{Error, Kind, Result};
+use crate::instance::Call;
+use crate::provider::Held;
+use crate::sandbox::{Sandbox, kill_later};
+use crate::types::{self, ExecRef, Verdict};
+
+/// What is kept here per stream for a reader that has not come yet.
+const BUFFER: usize = 2 << 20;
+
+/// Asked for at once: large enough that the cost of a call does not show, small enough to keep memory flat.
+const PIECE: u32 = 1 << 20;
+
+/// How long one call waits for output. Ended by output, so it costs nothing; bounded so that a lost connection shows.
+const WAIT: u64 = 60_000;
+
+/// Bytes of input on their way.
+const INPUT: usize = 1 << 20;
+
+/// Failures in a row after which reading is given up. The provider's own retries come before that.
+const ATTEMPTS: u32 = 3;
+
+/// A command that was started, or attached to.
+///
+/// The streams can be taken out and used independently. Dropping the process kills the command's whole process tree,
+/// unless it has ended, was [detached](Process::detach), or was only attached to.
+#[must_use = "dropping a process kills its command"]
+pub struct Process {
+    /// Standard input. Dropping it closes it.
+    pub stdin: Option<Stdin>,
+    /// Standard output. Dropping it throws away what is printed.
+    pub stdout: Option<Output>,
+    /// Standard error; empty with a terminal.
+    pub stderr: Option<Output>,
+    sandbox: Sandbox,
+    exec: ExecRef,
+    shared: Arc<Shared>,
+    pty: bool,
+    kill: bool,
+}
+
+impl std::fmt::Debug for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Process").field("sandbox", &self.exec.sandbox).field("exec", &self.exec.exec).finish()
+    }
+}
+
+impl Process {
+    pub(crate) fn new(sandbox: Sandbox, exec: ExecRef, pty: bool, kill: bool) -> Process {
+        let shared = Arc::new(Shared {
+            sandbox: sandbox.clone(),
+            exec: exec.clone(),
+            output: Mutex::default(),
+            room: Notify::new(),
+            input: Mutex::new(InputState { unknown: !kill, ..InputState::default() }),
+            more: Notify::new(),
+        });
+        let output = |stream| Some(Output { shared: shared.clone(), stream });
+        Process {
+            stdin: Some(Stdin { shared: shared.clone() }),
+            stdout: output(0),
+            stderr: output(1),
+            sandbox,
+            exec,
+            shared,
+            pty,
+            kill,
+        }
+    }
+
+    /// Its exec id: with the sandbox's id, all that [`Sandbox::attach`] needs.
+    pub fn id(&self) -> &str {
+        &self.exec.exec
+    }
+
+    /// Whether it runs in a terminal.
+    pub fn has_pty(&self) -> bool {
+        self.pty
+    }
+
+    /// Closes standard input, if it is still here, and waits for the end. Needs no reader; the output stays readable.
+    ///
+    /// # Errors
+    ///
+    /// When the provider cannot be asked.
+    pub async fn wait(&mut self) -> Result<Verdict> {
+        drop(self.stdin.take());
+        loop {
+            if let Some(verdict) = self.shared.output().verdict.clone() {
+                self.kill = false;
+                return Ok(verdict);
+            }
+            let call = Call::reading(format!("wait for a command in {}", self.sandbox.id()));
+            let exec = self.exec.clone();
+            let ended = self
+                .sandbox
+                .inner()
+                .call(&self.sandbox.route(), call, move |bound, store| {
+                    Box::pin(async move {
+                        bound.harness_sandbox_sandbox_provider().call_wait_exec(store, &exec, WAIT).await
+                    })
+                })
+                .await?;
+            if let Some(verdict) = ended {
+                self.shared.output().verdict = Some(verdict);
+            }
+        }
+    }
+
+    /// How it ended, if that is known already. Sends nothing.
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.shared.output().verdict.clone()
+    }
+
+    /// Closes standard input, reads both streams to their ends and waits. Memory grows with the output; use
+    /// [`Sandbox::run_with`] for limits.
+    ///
+    /// # Errors
+    ///
+    /// When output or verdict cannot be read.
+    pub async fn output(mut self) -> Result<(Verdict, Vec<u8>, Vec<u8>)> {
+        drop(self.stdin.take());
+        let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
+        let read = |stream: Option<Output>| async move {
+            let mut data = Vec::new();
+            match stream {
+                Some(mut stream) => stream.read_to_end(&mut data).await.map(|_| data),
+                None => Ok(data),
+            }
+        };
+        let (stdout, stderr) = futures_util::future::join(read(stdout), read(stderr)).await;
+        let fail = |error: io::Error| match error.downcast::<Error>() {
+            Ok(error) => error,
+            Err(error) => Error::io("read the output of a command", &error),
+        };
+        let (stdout, stderr) = (stdout.map_err(fail)?, stderr.map_err(fail)?);
+        Ok((self.wait().await?, stdout, stderr))
+    }
+
+    /// Sends a signal (its Linux number) to the whole process tree.
+    ///
+    /// # Errors
+    ///
+    /// As any call; none if it has ended.
+    pub async fn signal(&self, signal: u32) -> Result<()> {
+        self.sandbox.signal(self.id(), signal).await
+    }
+
+    /// Kills the whole process tree.
+    ///
+    /// # Errors
+    ///
+    /// As [`signal`](Self::signal).
+    pub async fn kill(&mut self) -> Result<()> {
+        self.signal(9).await?;
+        self.kill = false;
+        Ok(())
+    }
+
+    /// Changes the size of its terminal.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported) where the provider cannot.
+    pub async fn resize(&self, rows: u16, columns: u16) -> Result<()> {
+        let exec = self.exec.clone();
+        let call = Call::acting(format!("resize a terminal in {}", self.sandbox.id()));
+        let size = types::Pty { rows, columns, term: String::new() };
+        self.sandbox
+            .inner()
+            .call(&self.sandbox.route(), call, move |bound, store| {
+                Box::pin(async move { bound.harness_sandbox_sandbox_provider().call_resize(store, &exec, &size).await })
+            })
+            .await
+    }
+
+    /// Lets it run on when this handle is gone. Gives its exec id.
+    pub fn detach(mut self) -> String {
+        self.kill = false;
+        if let Some(stdin) = self.stdin.take() {
+            stdin.leave_open();
+        }
+        self.exec.exec.clone()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let ended = self.shared.output().verdict.is_some();
+        if self.kill && !ended {
+            kill_later(self.sandbox.clone(), self.exec.exec.clone());
+        }
+    }
+}
+
+/// What the handles of one process and its tasks share.
+struct Shared {
+    sandbox: Sandbox,
+    exec: ExecRef,
+    output: Mutex<OutputState>,
+    /// A reader took something, or left.
+    room: Notify,
+    input: Mutex<InputState>,
+    /// There is input to send.
+    more: Notify,
+}
+
+#[derive(Default)]
+struct OutputState {
+    streams: [Stream; 2],
+    verdict: Option<Verdict>,
+    reader: Option<AbortHandle>,
+    failed: Option<Arc<Error>>,
+}
+
+#[derive(Default)]
+struct Stream {
+    chunks: VecDeque<Bytes>,
+    buffered: usize,
+    /// Position of the first byte that is not in the buffer yet.
+    wanted: u64,
+    /// Position up to which the provider was read; ahead of `wanted` while the reader is behind.
+    fetched: u64,
+    /// Where the stream ends, once known.
+    end: Option<u64>,
+    waker: Option<Waker>,
+    dropped: bool,
+}
+
+impl Stream {
+    fn is_full(&self) -> bool {
+        !self.dropped && self.buffered >= BUFFER
+    }
+
+    /// Everything has been put into the buffer, or nobody wants it.
+    fn is_complete(&self) -> bool {
+        self.end.is_some_and(|end| self.dropped || self.wanted >= end)
+    }
+
+    fn take(&mut self, chunk: types::OutputChunk) {
+        let types::OutputChunk { offset, data, end } = chunk;
+        let next = offset + data.len() as u64;
+        if end {
+            self.end = Some(next);
+        }
+        if self.dropped {
+            self.fetched = next;
+            self.wanted = next;
+            return;
+        }
+        // In step with the reader: keep it. An answer begins later than asked where the provider dropped the bytes
+        // between; nobody can have those.
+        if self.fetched == self.wanted && offset >= self.wanted && !self.is_full() {
+            if !data.is_empty() {
+                self.buffered += data.len();
+                self.chunks.push_back(data.into());
+            }
+            self.wanted = next;
+        }
+        self.fetched = next.max(self.fetched);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Where to read on.
+    fn position(&mut self) -> u64 {
+        if !self.is_full() {
+            self.fetched = self.wanted;
+        }
+        self.fetched
+    }
+}
+
+#[derive(Default)]
+struct InputState {
+    pending: VecDeque<Bytes>,
+    size: usize,
+    /// Bytes that the provider has taken.
+    accepted: u64,
+    /// Others may have written before us: ask where to go on.
+    unknown: bool,
+    /// No more is to come.
+    eof: bool,
+    /// The program takes no more.
+    closed: bool,
+    failed: Option<Arc<Error>>,
+    writer: Option<AbortHandle>,
+    waker: Option<Waker>,
+}
+
+impl Shared {
+    fn output(&self) -> MutexGuard<'_, OutputState> {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn input(&self) -> MutexGuard<'_, InputState> {
+        self.input.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the reading task at the first look at the output.
+    fn start_reading(self: &Arc<Self>, state: &mut OutputState) {
+        if state.reader.is_none() {
+            let task = self.sandbox.inner().tasks.spawn(read(self.clone()));
+            state.reader = Some(task.abort_handle());
+        }
+    }
+
+    fn start_writing(self: &Arc<Self>, state: &mut InputState) {
+        if state.writer.is_none() {
+            let task = self.sandbox.inner().tasks.spawn(write(self.clone()));
+            state.writer = Some(task.abort_handle());
+        }
+    }
+}
+
+/// Reads both streams until they are complete or nobody is left to read them.
+async fn read(shared: Arc<Shared>) {
+    let mut held = shared.sandbox.inner().hold(shared.sandbox.route());
+    let mut failures = 0;
+    loop {
+        let room = shared.room.notified();
+        let request = {
+            let mut state = shared.output();
+            if state.streams.iter().all(|stream| stream.is_complete()) && state.verdict.is_some() {
+                break;
+            }
+            let hungry = state.streams.iter().any(|stream| stream.waker.is_some());
+            let full = state.streams.iter().filter(|stream| stream.is_full()).count();
+            // One full stream does not stop the other while somebody waits for it.
+            if full == 2 || (full == 1 && !hungry) {
+                None
+            } else {
+                let [stdout, stderr] = &mut state.streams;
+                Some(types::ReadRequest {
+                    stdout_offset: stdout.position(),
+                    stderr_offset: stderr.position(),
+                    max_bytes: PIECE,
+                    wait: WAIT,
+                })
+            }
+        };
+        let Some(request) = request else {
+            room.await;
+            continue;
+        };
+        match read_piece(&mut held, &shared.exec, request).await {
+            Ok(output) => {
+                failures = 0;
+                let mut state = shared.output();
+                let [stdout, stderr] = &mut state.streams;
+                stdout.take(output.stdout);
+                stderr.take(output.stderr);
+                if output.verdict.is_some() {
+                    state.verdict = output.verdict;
+                }
+            }
+            Err(error) if error.is_retryable() && failures < ATTEMPTS => {
+                failures += 1;
+                tokio::time::sleep(Duration::from_millis(100 << failures)).await;
+            }
+            Err(error) => {
+                shared.output().failed = Some(Arc::new(error));
+                break;
+            }
+        }
+    }
+    for stream in &mut shared.output().streams {
+        if let Some(waker) = stream.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+async fn read_piece(held: &mut Held, exec: &ExecRef, request: types::ReadRequest) -> Result<types::Output> {
+    let call = Call::reading(format!("read the output of a command in {}", exec.sandbox));
+    let (exec, max) = (exec.clone(), request.max_bytes as usize);
+    let output = held
+        .call(call, move |bound, store| {
+            Box::pin(async move {
+                bound.harness_sandbox_sandbox_provider().call_read_output(store, &exec, request).await
+            })
+        })
+        .await?;
+    // What a plugin returns is not trusted to fit.
+    if output.stdout.data.len() + output.stderr.data.len() > max {
+        return Err(Error::new(Kind::Internal, "read the output of a command", "the plugin returned more than asked for"));
+    }
+    Ok(output)
+}
+
+/// Standard output or error of a process.
+pub struct Output {
+    shared: Arc<Shared>,
+    stream: usize,
+}
+
+impl AsyncRead for Output {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let shared = &self.shared;
+        let mut state = shared.output();
+        let failed = state.failed.clone();
+        let stream = &mut state.streams[self.stream];
+        let mut taken = 0;
+        while buf.remaining() > 0
+            && let Some(chunk) = stream.chunks.front_mut()
+        {
+            let size = chunk.len().min(buf.remaining());
+            buf.put_slice(&chunk[..size]);
+            chunk.advance(size);
+            taken += size;
+            if chunk.is_empty() {
+                stream.chunks.pop_front();
+            }
+        }
+        if taken > 0 {
+            let was_full = stream.is_full();
+            stream.buffered -= taken;
+            if was_full && !stream.is_full() {
+                shared.room.notify_one();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        if stream.is_complete() || buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(error) = failed {
+            return Poll::Ready(Err(again(&error)));
+        }
+        stream.waker = Some(cx.waker().clone());
+        shared.start_reading(&mut state);
+        drop(state);
+        shared.room.notify_one();
+        Poll::Pending
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        let mut state = self.shared.output();
+        let stream = &mut state.streams[self.stream];
+        stream.dropped = true;
+        stream.chunks.clear();
+        stream.buffered = 0;
+        stream.waker = None;
+        let abandoned = state.streams.iter().all(|stream| stream.dropped);
+        if abandoned && let Some(reader) = state.reader.take() {
+            reader.abort();
+        }
+        drop(state);
+        self.shared.room.notify_one();
+    }
+}
+
+/// The same error once more: a stream reports it to every reader that comes.
+fn again(error: &Arc<Error>) -> io::Error {
+    io::Error::from(error.duplicate())
+}
+
+/// Standard input of a process.
+///
+/// `flush` returns when the provider has everything; `shutdown` closes the input. After the program has ended or
+/// closed its input, writing fails with `BrokenPipe`.
+pub struct Stdin {
+    shared: Arc<Shared>,
+}
+
+impl Stdin {
+    /// Drops the handle without closing the input.
+    fn leave_open(self) {
+        if self.shared.input().pending.is_empty()
+            && let Some(writer) = self.shared.input().writer.take()
+        {
+            writer.abort();
+        }
+        self.shared.input().closed = true;
+    }
+}
+
+/// Sends input until it is closed or nobody can send any more.
+async fn write(shared: Arc<Shared>) {
+    let mut held = shared.sandbox.inner().hold(shared.sandbox.route());
+    let mut failures = 0;
+    loop {
+        let more = shared.more.notified();
+        let piece = {
+            let mut state = shared.input();
+            if state.closed {
+                break;
+            }
+            if state.pending.len() > 1 {
+                // Many small writes go as one.
+                let mut all = BytesMut::with_capacity(state.size);
+                state.pending.drain(..).for_each(|data| all.extend_from_slice(&data));
+                state.pending.push_back(all.freeze());
+            }
+            match state.pending.front().cloned() {
+                _ if state.unknown => Some((0, Bytes::new(), false)),
+                Some(data) => Some((state.accepted, data, state.eof)),
+                None if state.eof => Some((state.accepted, Bytes::new(), true)),
+                None => {
+                    if let Some(waker) = state.waker.take() {
+                        waker.wake();
+                    }
+                    None
+                }
+            }
+        };
+        let Some((offset, data, eof)) = piece else {
+            more.await;
+            continue;
+        };
+        let call = Call::acting(format!("write to a command in {}", shared.exec.sandbox));
+        let (exec, sent) = (shared.exec.clone(), data.clone());
+        let written = held
+            .call(call, move |bound, store| {
+                Box::pin(async move {
+                    bound.harness_sandbox_sandbox_provider().call_write_input(store, &exec, offset, &sent, eof).await
+                })
+            })
+            .await;
+        let mut state = shared.input();
+        match written {
+            Ok(answer) => {
+                failures = 0;
+                if std::mem::take(&mut state.unknown) {
+                    state.accepted = answer.accepted;
+                    state.closed = answer.closed;
+                    continue;
+                }
+                let taken = answer.accepted.saturating_sub(offset).min(data.len() as u64) as usize;
+                state.accepted = offset + taken as u64;
+                state.size -= taken;
+                if let Some(front) = state.pending.front_mut() {
+                    front.advance(taken);
+                    if front.is_empty() {
+                        state.pending.pop_front();
+                    }
+                }
+                state.closed = answer.closed;
+            }
+            Err(error) if error.is_retryable() && failures < ATTEMPTS => {
+                failures += 1;
+                drop(state);
+                tokio::time::sleep(Duration::from_millis(100 << failures)).await;
+                continue;
+            }
+            Err(error) => {
+                state.failed = Some(Arc::new(error));
+                state.closed = true;
+            }
+        }
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+        if state.closed {
+            break;
+        }
+    }
+}
+
+impl AsyncWrite for Stdin {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let mut state = self.shared.input();
+        if let Some(error) = &state.failed {
+            return Poll::Ready(Err(again(error)));
+        }
+        if state.closed || state.eof {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if state.size >= INPUT {
+            state.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let size = data.len().min(INPUT - state.size);
+        if size > 0 {
+            state.pending.push_back(Bytes::copy_from_slice(&data[..size]));
+            state.size += size;
+            self.shared.start_writing(&mut state);
+            drop(state);
+            self.shared.more.notify_one();
+        }
+        Poll::Ready(Ok(size))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.shared.input();
+        if let Some(error) = &state.failed {
+            return Poll::Ready(Err(again(error)));
+        }
+        if state.closed && state.size > 0 {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if state.size == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        state.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.shared.input();
+        if let Some(error) = &state.failed {
+            return Poll::Ready(Err(again(error)));
+        }
+        if state.closed {
+            return Poll::Ready(Ok(()));
+        }
+        if !state.eof {
+            state.eof = true;
+            self.shared.start_writing(&mut state);
+            self.shared.more.notify_one();
+        }
+        state.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Stdin {
+    fn drop(&mut self) {
+        let ended = self.shared.output().verdict.is_some();
+        let mut state = self.shared.input();
+        // Somebody else's command keeps its input unless something was written here.
+        let idle = state.unknown && state.pending.is_empty();
+        if !state.eof && !state.closed && !ended && !idle {
+            state.eof = true;
+            self.shared.start_writing(&mut state);
+            drop(state);
+            self.shared.more.notify_one();
+        }
+    }
+}

@@ -1,0 +1,588 @@
+//! A provider in use: a plugin with its settings, credentials and policy, and the instances that serve its calls.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use http::HeaderName;
+use tracing::Instrument;
+
+use crate::engine::runtime;
+use crate::error::{Error, Kind, Result};
+use crate::http::{Connector, Net, Trust};
+use crate::instance::{Body, Call, Instance, Limits, Outcome};
+use crate::manifest::{CredentialWish, Settings};
+use crate::metrics::{Metrics, Snapshot};
+use crate::plugin::{Plugin, blocking};
+use crate::policy::{Fixed, Grant, Origin, Policy};
+use crate::profile;
+use crate::sandbox::Sandbox;
+use crate::secret::Secret;
+use crate::types;
+use crate::warm::{self, Route, Warm};
+
+/// How long a call waits for an instance when the process has as many as it may have.
+const INSTANCE_WAIT: Duration = Duration::from_secs(60);
+
+/// Asks the embedder for a credential; `Ok(None)` when it has none.
+type CredentialSource = dyn Fn(&CredentialWish) -> BoxFuture<'static, Result<Option<Secret>>> + Send + Sync;
+
+/// Calls one function of the interface: `ask!(provider, route, call, |guest, store| guest.call_x(store, &a))`.
+macro_rules! ask {
+    ($provider:expr, $route:expr, $call:expr, |$guest:ident, $store:ident| $body:expr) => {
+        $provider
+            .call(&$route, $call, move |bound, $store| {
+                Box::pin(async move {
+                    let $guest = bound.harness_sandbox_sandbox_provider();
+                    $body.await
+                })
+            })
+            .await
+    };
+}
+pub(crate) use ask;
+
+impl Call {
+    /// A call that changes nothing.
+    pub(crate) fn reading(what: impl Into<String>) -> Call {
+        Call { what: what.into(), time: Some(Duration::MAX), effect: false }
+    }
+
+    /// A call that changes something.
+    pub(crate) fn acting(what: impl Into<String>) -> Call {
+        Call { what: what.into(), time: Some(Duration::MAX), effect: true }
+    }
+
+    /// The call waits for a command and has no limit of its own.
+    pub(crate) fn unbounded(self) -> Call {
+        Call { time: None, ..self }
+    }
+}
+
+/// Settings of a [`Provider`]; made by [`Provider::builder`].
+#[must_use]
+pub struct ProviderBuilder {
+    plugin: Plugin,
+    env: BTreeMap<String, String>,
+    inherit: bool,
+    profile: Option<String>,
+    secrets: BTreeMap<String, Secret>,
+    source: Option<Arc<CredentialSource>>,
+    anonymous: bool,
+    limits: Limits,
+    trust: Trust,
+    granted: Option<Vec<String>>,
+}
+
+impl ProviderBuilder {
+    /// Sets an environment variable as the plugin and the manifest's settings see it. Wins over the process's own. A
+    /// variable that the manifest declares as a credential is taken as one and never shown to the component.
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// Whether the process's environment is looked at for the variables that the manifest names. Default true.
+    pub fn inherit_env(mut self, inherit: bool) -> Self {
+        self.inherit = inherit;
+        self
+    }
+
+    /// Chooses a profile of the manifest's profile file by name.
+    pub fn profile(mut self, name: impl Into<String>) -> Self {
+        self.profile = Some(name.into());
+        self
+    }
+
+    /// Gives a credential by its name in the manifest, such as `token-id`. Wins over all other sources.
+    pub fn credential(mut self, name: impl Into<String>, value: impl Into<Secret>) -> Self {
+        self.secrets.insert(name.into(), value.into());
+        self
+    }
+
+    /// Asks this function for credentials that were not given by [`credential`](Self::credential), before environment
+    /// and profile are looked at.
+    pub fn credentials_from<F>(mut self, source: F) -> Self
+    where
+        F: Fn(&CredentialWish) -> BoxFuture<'static, Result<Option<Secret>>> + Send + Sync + 'static,
+    {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// Does without credentials that are not to be had, instead of failing in [`build`](Self::build).
+    pub fn anonymous(mut self, anonymous: bool) -> Self {
+        self.anonymous = anonymous;
+        self
+    }
+
+    /// Sets the limits of instances and calls.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Trusts the certificate authorities in this PEM file too, besides the built-in ones and the system's.
+    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.trust.extra = Some(path.into());
+        self
+    }
+
+    /// Grants only these of the manifest's origins, by their names there. Without it all are granted.
+    pub fn grant_only<I: IntoIterator<Item = S>, S: Into<String>>(mut self, names: I) -> Self {
+        self.granted = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Resolves settings, credentials and policy. Sends nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Config`] for unusable profiles and URLs, [`Kind::Unauthenticated`] for missing credentials.
+    pub async fn build(self) -> Result<Provider> {
+        let manifest = self.plugin.manifest().clone();
+        let what = || format!("use the provider {}", if manifest.name.is_empty() { "plugin" } else { &manifest.name });
+        let (overrides, inherit) = (self.env.clone(), self.inherit);
+        let lookup = move |name: &str| {
+            overrides.get(name).cloned().or_else(|| inherit.then(|| std::env::var(name).ok()).flatten())
+        };
+        let settings = match manifest.profiles.clone() {
+            Some(profiles) => {
+                let (lookup, chosen) = (lookup.clone(), self.profile.clone());
+                blocking(move || profile::read(&profiles, chosen.as_deref(), &lookup)).await?
+            }
+            None if self.profile.is_some() => {
+                return Err(Error::new(Kind::Config, what(), "the plugin knows no profiles"));
+            }
+            None => Settings::new(),
+        };
+        let setting = |name: Option<&str>| name.and_then(|name| settings.get(name)).cloned();
+        let present = |text: &String| !text.is_empty();
+
+        let mut secrets = BTreeMap::new();
+        let mut missing = Vec::new();
+        for wish in &manifest.credential {
+            let mut found = self.secrets.get(&wish.name).cloned();
+            if let (None, Some(source)) = (&found, &self.source) {
+                found = source(wish).await?;
+            }
+            let found = found.or_else(|| {
+                let value = lookup(&wish.env).filter(present).or_else(|| setting(wish.setting.as_deref()).filter(present));
+                value.map(Secret::new)
+            });
+            match found {
+                Some(secret) if secret.header().is_some() => {
+                    secrets.insert(wish.name.clone(), secret);
+                }
+                Some(_) => {
+                    return Err(Error::new(
+                        Kind::Unauthenticated,
+                        what(),
+                        format!("the value of {} has characters that no header can carry", wish.env),
+                    ));
+                }
+                None => missing.push(wish.env.clone()),
+            }
+        }
+        if !missing.is_empty() && !self.anonymous {
+            return Err(Error::new(
+                Kind::Unauthenticated,
+                what(),
+                format!("there are no credentials: {} not set", missing.join(" and ")),
+            )
+            .with_hint(manifest.credential_hint()));
+        }
+
+        let mut env = BTreeMap::new();
+        for wish in &manifest.env {
+            let value = lookup(&wish.name).or_else(|| setting(wish.setting.as_deref())).or(wish.default.clone());
+            if let Some(value) = value {
+                env.insert(wish.name.clone(), value);
+            }
+        }
+        // What the embedder sets by name it means to show, wished for or not.
+        env.extend(self.env.clone());
+
+        let mut fixed = Vec::new();
+        for wish in &manifest.origin {
+            if self.granted.as_ref().is_some_and(|granted| !granted.contains(&wish.name)) {
+                continue;
+            }
+            let set = wish
+                .url
+                .env
+                .as_deref()
+                .and_then(&lookup)
+                .filter(present)
+                .or_else(|| setting(wish.url.setting.as_deref()).filter(present));
+            let explicit = set.is_some();
+            let Some(urls) = set.or(wish.url.default.clone()) else { continue };
+            if let Some(variable) = &wish.url.env {
+                env.insert(variable.clone(), urls.clone());
+            }
+            let mut headers = Vec::new();
+            for header in &wish.headers {
+                let value = secrets.get(&header.credential).and_then(Secret::header);
+                if let (Ok(name), Some(value)) = (HeaderName::try_from(header.name.as_str()), value) {
+                    headers.push((name, value));
+                }
+            }
+            // The official clients allow a list of alternatives.
+            for url in urls.split(',') {
+                let origin = Origin::parse(url).map_err(|why| {
+                    let variable = wish.url.env.as_deref().unwrap_or("the plugin's manifest");
+                    Error::new(Kind::Config, what(), why).with_hint(format!("correct {variable}"))
+                })?;
+                fixed.push(Fixed {
+                    name: wish.name.clone(),
+                    origin,
+                    explicit,
+                    headers: headers.clone(),
+                    learn: wish.learn.clone().into(),
+                });
+            }
+        }
+        for variable in manifest.credential_variables() {
+            env.remove(variable);
+        }
+        for grant in &fixed {
+            tracing::debug!(origin = %grant.origin, name = %grant.name, explicit = grant.explicit, "granted");
+        }
+
+        let metrics = Arc::new(Metrics::default());
+        let secrets: Arc<[Secret]> = secrets.into_values().collect();
+        let net = Net::new(Arc::new(Policy::new(fixed)), Connector::new(self.trust), metrics.clone(), secrets);
+        let inner = Arc::new(ProviderInner {
+            plugin: self.plugin,
+            net: Arc::new(net),
+            env: env.into_iter().collect(),
+            limits: self.limits,
+            warm: Warm::default(),
+            metrics,
+            tasks: tokio::runtime::Handle::current(),
+        });
+        let weak = Arc::downgrade(&inner);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(warm::IDLE / 4).await;
+                let Some(inner) = weak.upgrade() else { break };
+                inner.warm.purge(warm::IDLE);
+            }
+        });
+        Ok(Provider { inner })
+    }
+}
+
+/// A provider of sandboxes. Cheap to clone; all handles of one provider share its instances and connections.
+#[derive(Clone)]
+pub struct Provider {
+    pub(crate) inner: Arc<ProviderInner>,
+}
+
+pub(crate) struct ProviderInner {
+    plugin: Plugin,
+    net: Arc<Net>,
+    env: Vec<(String, String)>,
+    pub(crate) limits: Limits,
+    warm: Warm,
+    metrics: Arc<Metrics>,
+    /// For what has to be done after a handle was dropped, wherever that happens.
+    pub(crate) tasks: tokio::runtime::Handle,
+}
+
+impl std::fmt::Debug for Provider {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Provider").field("plugin", &self.inner.plugin).finish_non_exhaustive()
+    }
+}
+
+impl Provider {
+    /// Starts to set up a provider from a plugin. By default settings and credentials come from the environment and
+    /// the profile file that the manifest names.
+    pub fn builder(plugin: &Plugin) -> ProviderBuilder {
+        ProviderBuilder {
+            plugin: plugin.clone(),
+            env: BTreeMap::new(),
+            inherit: true,
+            profile: None,
+            secrets: BTreeMap::new(),
+            source: None,
+            anonymous: false,
+            limits: Limits::default(),
+            trust: Trust::default(),
+            granted: None,
+        }
+    }
+
+    /// The plugin.
+    pub fn plugin(&self) -> &Plugin {
+        &self.inner.plugin
+    }
+
+    /// What the plugin may reach now: the manifest's origins, and those learned since.
+    pub fn grants(&self) -> Vec<Grant> {
+        self.inner.net.policy.grants()
+    }
+
+    /// The environment variables that the component sees.
+    pub fn environment(&self) -> &[(String, String)] {
+        &self.inner.env
+    }
+
+    /// What was done so far, and what is open now.
+    pub fn metrics(&self) -> Snapshot {
+        let (connections, streams) = self.inner.net.counts();
+        Snapshot {
+            instances_warm: self.inner.warm.len() as u64,
+            connections: connections as u64,
+            streams: streams as u64,
+            ..self.inner.metrics.snapshot()
+        }
+    }
+
+    /// What the provider says of itself. Sends nothing.
+    ///
+    /// # Errors
+    ///
+    /// Only if the component fails.
+    pub async fn describe(&self) -> Result<types::Description> {
+        ask!(self.inner, None, Call::reading("describe the provider"), |guest, store| guest.call_describe(store))
+    }
+
+    /// One cheap request that proves address and credentials.
+    ///
+    /// # Errors
+    ///
+    /// Whatever stands in the way: [`Kind::Unauthenticated`], [`Kind::Unavailable`], …
+    pub async fn check(&self) -> Result<()> {
+        ask!(self.inner, None, Call::reading("reach the provider"), |guest, store| guest.call_check(store))
+    }
+
+    /// Makes a sandbox. The image is built first where it has to be, without its log: see [`Provider::build`].
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::AlreadyExists`] for a name that is taken, [`Kind::ResourceExhausted`] without capacity,
+    /// [`Kind::BuildFailed`], [`Kind::InvalidArgument`].
+    pub async fn create(&self, spec: types::SandboxSpec) -> Result<Sandbox> {
+        let info = ask!(self.inner, None, Call::acting("create the sandbox"), |guest, store| guest.call_create(store, &spec))?;
+        Ok(self.sandbox(info.id))
+    }
+
+    /// A handle to a sandbox by its id. Sends nothing: whether it exists shows at the first call.
+    pub fn sandbox(&self, id: impl Into<String>) -> Sandbox {
+        Sandbox::new(self.clone(), id.into())
+    }
+
+    /// The live sandbox of that name.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::NotFound`] when there is none.
+    pub async fn find(&self, name: &str) -> Result<(Sandbox, types::SandboxInfo)> {
+        let (call, name) = (Call::reading(format!("find the sandbox {name:?}")), name.to_owned());
+        let info = ask!(self.inner, None, call, |guest, store| guest.call_find(store, &name))?;
+        Ok((self.sandbox(info.id.clone()), info))
+    }
+
+    /// A part of the list of sandboxes: at most `max` (1 to 1000), going on at `cursor`.
+    ///
+    /// # Errors
+    ///
+    /// As any call.
+    pub async fn list_page(
+        &self,
+        filter: &types::ListFilter,
+        cursor: Option<String>,
+        max: u32,
+    ) -> Result<types::SandboxPage> {
+        let filter = filter.clone();
+        ask!(self.inner, None, Call::reading("list the sandboxes"), |guest, store| guest.call_list(
+            store,
+            &filter,
+            cursor.as_deref(),
+            max
+        ))
+    }
+
+    /// Sandboxes, newest first, at most `max` of them.
+    ///
+    /// # Errors
+    ///
+    /// As any call.
+    pub async fn list(&self, filter: &types::ListFilter, max: usize) -> Result<Vec<types::SandboxInfo>> {
+        let mut found = Vec::new();
+        let mut cursor = None;
+        while found.len() < max {
+            let want = (max - found.len()).min(200) as u32;
+            let page = self.list_page(filter, cursor, want).await?;
+            found.extend(page.items);
+            match page.next {
+                Some(next) => cursor = Some(next),
+                None => break,
+            }
+        }
+        found.truncate(max);
+        Ok(found)
+    }
+
+    /// A new sandbox from a memory snapshot.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::NotFound`], [`Kind::Unsupported`].
+    pub async fn restore(&self, snapshot: &str, name: Option<&str>) -> Result<Sandbox> {
+        let call = Call::acting(format!("restore the snapshot {snapshot}"));
+        let (snapshot, name) = (snapshot.to_owned(), name.map(str::to_owned));
+        let info =
+            ask!(self.inner, None, call, |guest, store| guest.call_restore(store, &snapshot, name.as_deref()))?;
+        Ok(self.sandbox(info.id))
+    }
+}
+
+impl ProviderInner {
+    /// Runs one call on a warm instance, or on a new one.
+    pub(crate) async fn call<R: Send>(self: &Arc<Self>, route: &Route, call: Call, body: impl Body<R>) -> Result<R> {
+        self.hold(route.clone()).call(call, body).await
+    }
+
+    /// An instance to be used for several calls in a row. Taken at the first call, given back when dropped.
+    pub(crate) fn hold(self: &Arc<Self>, route: Route) -> Held {
+        Held { provider: self.clone(), route, instance: None }
+    }
+
+    async fn instance(&self, route: &Route) -> Result<Instance> {
+        if let Some(instance) = self.warm.take(route) {
+            self.metrics.instances_reused.fetch_add(1, Ordering::Relaxed);
+            return Ok(instance);
+        }
+        let permits = &runtime()?.permits;
+        let permit = match permits.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                self.warm.purge(Duration::ZERO);
+                match tokio::time::timeout(INSTANCE_WAIT, permits.clone().acquire_owned()).await {
+                    Ok(Ok(permit)) => permit,
+                    _ => {
+                        return Err(Error::new(
+                            Kind::ResourceExhausted,
+                            "start another instance of the plugin",
+                            format!("the process has as many as it may have, and none became free in {INSTANCE_WAIT:?}"),
+                        )
+                        .with_hint("run fewer commands at once, or raise sandbox_host::set_max_instances"));
+                    }
+                }
+            }
+        };
+        let mut instance = Instance::new(&self.plugin, &self.net, &self.env, &self.limits, permit).await?;
+        self.metrics.instances_made.fetch_add(1, Ordering::Relaxed);
+        if let Some(cache) = self.warm.cache(route) {
+            let call = Call::reading("hand over what is known");
+            let taken = instance
+                .call(&self.bounded(call), &self.limits, move |bound, store| {
+                    Box::pin(async move {
+                        bound.harness_sandbox_sandbox_provider().call_import_cache(store, &cache).await.map(Ok)
+                    })
+                })
+                .await;
+            if let Outcome::Broken(error) = taken {
+                return Err(error);
+            }
+            instance.informed = true;
+        }
+        Ok(instance)
+    }
+
+    fn bounded(&self, call: Call) -> Call {
+        Call { time: call.time.map(|time| time.min(self.limits.call_time)), ..call }
+    }
+
+    /// Forgets what is kept for a sandbox that is over.
+    pub(crate) fn forget(&self, route: &Route) {
+        self.warm.forget(route);
+    }
+
+    async fn export_cache(&self, route: &Route, instance: &mut Instance) -> bool {
+        let call = self.bounded(Call::reading("export what is known"));
+        let exported = instance
+            .call(&call, &self.limits, |bound, store| {
+                Box::pin(async move { bound.harness_sandbox_sandbox_provider().call_export_cache(store).await.map(Ok) })
+            })
+            .await;
+        match exported {
+            Outcome::Answered(Ok(cache)) => {
+                self.warm.store_cache(route, cache);
+                true
+            }
+            Outcome::Answered(Err(_)) => true,
+            Outcome::Broken(_) => false,
+        }
+    }
+}
+
+/// An instance held for a series of calls.
+pub(crate) struct Held {
+    provider: Arc<ProviderInner>,
+    route: Route,
+    instance: Option<Instance>,
+}
+
+impl Held {
+    pub(crate) async fn call<R: Send>(&mut self, call: Call, body: impl Body<R>) -> Result<R> {
+        let provider = self.provider.clone();
+        let span = tracing::debug_span!(
+            "call",
+            what = %call.what,
+            sandbox = self.route.as_deref().unwrap_or_default(),
+        );
+        async {
+            let started = Instant::now();
+            let metrics = &provider.metrics;
+            metrics.calls.fetch_add(1, Ordering::Relaxed);
+            // While the call runs the instance belongs to this future: dropped together, they cancel the call.
+            let mut instance = match self.instance.take() {
+                Some(instance) => instance,
+                None => provider.instance(&self.route).await?,
+            };
+            let outcome = instance.call(&provider.bounded(call), &provider.limits, body).await;
+            let micros = started.elapsed().as_micros() as u64;
+            metrics.call_micros.fetch_add(micros, Ordering::Relaxed);
+            metrics.compute_micros.fetch_add(instance.computed().as_micros() as u64, Ordering::Relaxed);
+            let result = match outcome {
+                Outcome::Answered(result) => {
+                    let usable = !provider.warm.wants_cache(&self.route, &instance)
+                        || provider.export_cache(&self.route, &mut instance).await;
+                    if usable {
+                        self.instance = Some(instance);
+                    }
+                    result
+                }
+                Outcome::Broken(error) => {
+                    metrics.traps.fetch_add(1, Ordering::Relaxed);
+                    Err(error)
+                }
+            };
+            match &result {
+                Ok(_) => tracing::debug!(micros, "done"),
+                Err(error) => {
+                    metrics.calls_failed.fetch_add(1, Ordering::Relaxed);
+                    tracing::debug!(micros, %error, "failed");
+                }
+            }
+            result
+        }
+        .instrument(span)
+        .await
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(instance) = self.instance.take() {
+            self.provider.warm.put(self.route.take(), instance);
+        }
+    }
+}
