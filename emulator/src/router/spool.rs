@@ -1,0 +1,199 @@
+//! What a process has written, kept from the first byte on and read by offset.
+//!
+//! Readers come late, come back, and never hold the writer up. The first bytes stay in memory (most commands say little);
+//! beyond that everything moves to an unlinked file, so that a gigabyte of output costs disk and no memory.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::Stream;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tonic::Status;
+
+/// Largest piece handed to a reader: what the official clients send in the other direction.
+pub const CHUNK: usize = 256 * 1024;
+
+/// Output up to this size stays in memory. A thousand chatty execs then cost 32 MiB at most.
+const IN_MEMORY: usize = 16 * 1024;
+
+/// One output stream of one process.
+#[derive(Debug)]
+pub struct Spool {
+    directory: PathBuf,
+    store: Mutex<Store>,
+    progress: watch::Sender<Progress>,
+}
+
+#[derive(Debug)]
+enum Store {
+    Memory(Vec<u8>),
+    File(std::sync::Arc<File>),
+    /// The disk refused; what came before is lost as well.
+    Broken,
+}
+
+/// How far a stream has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes kept so far.
+    pub len: u64,
+    /// Nothing more will come.
+    pub closed: bool,
+    /// Bytes were lost.
+    pub broken: bool,
+}
+
+impl Spool {
+    /// An empty stream whose file, when it needs one, is made in `directory`.
+    pub fn new(directory: &Path) -> Spool {
+        Spool {
+            directory: directory.to_owned(),
+            store: Mutex::new(Store::Memory(Vec::new())),
+            progress: watch::Sender::new(Progress::default()),
+        }
+    }
+
+    /// Adds bytes at the end. Returns true the first time the stream moves to disk: a sign of a lot to come.
+    pub fn append(&self, data: &[u8]) -> bool {
+        let mut store = self.store.lock();
+        let len = self.progress.borrow().len;
+        let mut moved = false;
+        if let Store::Memory(kept) = &mut *store {
+            if kept.len() + data.len() <= IN_MEMORY {
+                kept.extend_from_slice(data);
+            } else {
+                moved = true;
+                *store = match unlinked(&self.directory).and_then(|file| file.write_all_at(kept, 0).map(|()| file)) {
+                    Ok(file) => Store::File(std::sync::Arc::new(file)),
+                    Err(error) => broken(&error),
+                };
+            }
+        }
+        if let Store::File(file) = &*store
+            && let Err(error) = file.write_all_at(data, len)
+        {
+            *store = broken(&error);
+        }
+        let lost = matches!(*store, Store::Broken);
+        drop(store);
+        self.progress.send_modify(|p| {
+            p.broken |= lost;
+            p.len += data.len() as u64;
+        });
+        moved
+    }
+
+    /// Says that nothing more will come. Idempotent.
+    pub fn close(&self) {
+        self.progress.send_if_modified(|p| !std::mem::replace(&mut p.closed, true));
+    }
+
+    /// How far it has come.
+    pub fn progress(&self) -> Progress {
+        *self.progress.borrow()
+    }
+
+    /// Up to [`CHUNK`] bytes from `offset`; empty when there are none yet.
+    pub fn read(&self, offset: u64) -> io::Result<Bytes> {
+        let len = self.progress.borrow().len;
+        let wanted = len.saturating_sub(offset).min(CHUNK as u64) as usize;
+        if wanted == 0 {
+            return Ok(Bytes::new());
+        }
+        let file = match &*self.store.lock() {
+            Store::Memory(kept) => {
+                let start = offset as usize;
+                return Ok(Bytes::copy_from_slice(kept.get(start..start + wanted).unwrap_or_default()));
+            }
+            Store::File(file) => file.clone(),
+            Store::Broken => return Err(io::Error::other("output was lost: the emulator's disk is full")),
+        };
+        let mut chunk = BytesMut::zeroed(wanted);
+        file.read_exact_at(&mut chunk, offset)?;
+        Ok(chunk.freeze())
+    }
+
+    /// All bytes from `offset` on, as they come, until the stream is closed. Never an empty piece.
+    pub fn follow(self: std::sync::Arc<Self>, offset: u64) -> impl Stream<Item = Result<(u64, Bytes), Status>> + Send {
+        let progress = self.progress.subscribe();
+        futures_util::stream::unfold(Some((self, progress, offset)), |state| async move {
+            let (spool, mut progress, offset) = state?;
+            loop {
+                let seen = *progress.borrow_and_update();
+                if seen.broken {
+                    return Some((Err(Status::data_loss("output was lost: the emulator's disk is full")), None));
+                }
+                if seen.len > offset {
+                    return match spool.read(offset) {
+                        Ok(chunk) => {
+                            let next = offset + chunk.len() as u64;
+                            Some((Ok((offset, chunk)), Some((spool, progress, next))))
+                        }
+                        Err(error) => Some((Err(Status::data_loss(error.to_string())), None)),
+                    };
+                }
+                if seen.closed || progress.changed().await.is_err() {
+                    return None;
+                }
+            }
+        })
+    }
+}
+
+fn broken(error: &io::Error) -> Store {
+    tracing::error!(%error, "cannot keep a command's output");
+    Store::Broken
+}
+
+/// A file without a name: gone with its last descriptor, whatever happens to this process.
+fn unlinked(directory: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true);
+    match options.custom_flags(libc::O_TMPFILE).mode(0o600).open(directory) {
+        Ok(file) => Ok(file),
+        // Not every file system can do that.
+        Err(_) => {
+            let path = directory.join(crate::ids::id("spool"));
+            let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+            std::fs::remove_file(path)?;
+            Ok(file)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn any_offset_across_the_move_to_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = Arc::new(Spool::new(directory.path()));
+        let all: Vec<u8> = (0..600_000u32).map(|n| (n % 251) as u8).collect();
+        let mut moves = 0;
+        for piece in all.chunks(7001) {
+            moves += u32::from(spool.append(piece));
+        }
+        spool.close();
+        assert_eq!(moves, 1);
+        for offset in [0usize, 1, 7000, 16_384, 599_999, 600_000, 700_000] {
+            let pieces: Vec<_> = spool.clone().follow(offset as u64).collect().await;
+            let mut read = Vec::new();
+            for piece in pieces {
+                let (at, bytes) = piece.unwrap();
+                assert!(!bytes.is_empty() && bytes.len() <= CHUNK);
+                assert_eq!(at as usize, offset + read.len());
+                read.extend_from_slice(&bytes);
+            }
+            assert_eq!(read, all.get(offset..).unwrap_or_default());
+        }
+    }
+}
