@@ -17,7 +17,8 @@ use wasmtime::component::Component;
 /// The directory of compiled code, or none when there is no place for one.
 pub(crate) fn directory(env: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let set = |name| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let base = set("XDG_CACHE_HOME").filter(|path| path.is_absolute()).or_else(|| set("HOME").map(|h| h.join(".cache")))?;
+    let base =
+        set("XDG_CACHE_HOME").filter(|path| path.is_absolute()).or_else(|| set("HOME").map(|h| h.join(".cache")))?;
     Some(base.join("sandbox-host"))
 }
 

@@ -54,9 +54,10 @@ static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
 
 /// The engine, made at the first call.
 pub(crate) fn runtime() -> Result<&'static Runtime> {
-    RUNTIME.get_or_init(|| Runtime::new().map_err(|error| format!("{error:#}"))).as_ref().map_err(|why| {
-        Error::new(Kind::Plugin(PluginFault::Invalid), "set up the WebAssembly engine", why.clone())
-    })
+    RUNTIME
+        .get_or_init(|| Runtime::new().map_err(|error| format!("{error:#}")))
+        .as_ref()
+        .map_err(|why| Error::new(Kind::Plugin(PluginFault::Invalid), "set up the WebAssembly engine", why.clone()))
 }
 
 impl Runtime {

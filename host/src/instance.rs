@@ -254,14 +254,9 @@ impl Instance {
                     None => error,
                 }))
             }
-            Ok(Err(error)) => Outcome::Broken(trap(
-                call.what.clone(),
-                error,
-                &self.store,
-                &self.printed,
-                limits,
-                call.effect,
-            )),
+            Ok(Err(error)) => {
+                Outcome::Broken(trap(call.what.clone(), error, &self.store, &self.printed, limits, call.effect))
+            }
             Err(limit) => Outcome::Broken(over_time(call.what.clone(), limit, &self.printed, call.effect)),
         }
     }

@@ -28,6 +28,7 @@
 
 mod bindings;
 mod cache;
+mod context;
 mod engine;
 mod error;
 mod files;
@@ -47,6 +48,7 @@ mod spec;
 mod warm;
 
 pub use bindings::types;
+pub use context::Context;
 pub use engine::{DEFAULT_MAX_INSTANCES, set_max_instances};
 pub use error::{Error, FileFault, Happened, Kind, PluginFault, Result, Retry, TrapCause};
 pub use image::{Build, BuildLog};

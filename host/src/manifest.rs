@@ -141,8 +141,7 @@ impl Manifest {
     /// [`PluginFault::Invalid`] when it is no TOML, has unknown keys, another format version, or refers to a
     /// credential that it does not declare.
     pub fn parse(text: &str) -> Result<Manifest> {
-        let invalid =
-            |why: String| Error::new(Kind::Plugin(PluginFault::Invalid), "read the plugin's manifest", why);
+        let invalid = |why: String| Error::new(Kind::Plugin(PluginFault::Invalid), "read the plugin's manifest", why);
         if text.len() > MAX {
             return Err(invalid(format!("it has {} bytes, more than the {MAX} that are allowed", text.len())));
         }

@@ -51,8 +51,9 @@ impl Plugin {
         let path = path.as_ref().to_owned();
         blocking(move || {
             let label = path.display().to_string();
-            let bytes = read(&path)
-                .map_err(|error| Error::new(Kind::Plugin(PluginFault::Missing), load_what(&label), error.to_string()))?;
+            let bytes = read(&path).map_err(|error| {
+                Error::new(Kind::Plugin(PluginFault::Missing), load_what(&label), error.to_string())
+            })?;
             load(&bytes, label)
         })
         .await

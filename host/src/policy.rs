@@ -213,7 +213,11 @@ impl Fixed {
 impl fmt::Debug for Fixed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let headers: Vec<_> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
-        f.debug_struct("Fixed").field("name", &self.name).field("origin", &self.origin).field("headers", &headers).finish()
+        f.debug_struct("Fixed")
+            .field("name", &self.name)
+            .field("origin", &self.origin)
+            .field("headers", &headers)
+            .finish()
     }
 }
 

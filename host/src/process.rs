@@ -395,14 +395,18 @@ async fn read_piece(held: &mut Held, exec: &ExecRef, request: types::ReadRequest
     let (exec, max) = (exec.clone(), request.max_bytes as usize);
     let output = held
         .call(call, move |bound, store| {
-            Box::pin(async move {
-                bound.harness_sandbox_sandbox_provider().call_read_output(store, &exec, request).await
-            })
+            Box::pin(
+                async move { bound.harness_sandbox_sandbox_provider().call_read_output(store, &exec, request).await },
+            )
         })
         .await?;
     // What a plugin returns is not trusted to fit.
     if output.stdout.data.len() + output.stderr.data.len() > max {
-        return Err(Error::new(Kind::Internal, "read the output of a command", "the plugin returned more than asked for"));
+        return Err(Error::new(
+            Kind::Internal,
+            "read the output of a command",
+            "the plugin returned more than asked for",
+        ));
     }
     Ok(output)
 }

@@ -82,9 +82,9 @@ fn select(file: &toml::Table, chosen: Option<&str>, path: &str, variable: &str) 
         },
     };
     let Some(profile) = profile else { return Ok(Settings::new()) };
-    let table = profile.as_table().ok_or_else(|| {
-        Error::new(Kind::Config, format!("read the profiles in {path}"), "a profile is not a table")
-    })?;
+    let table = profile
+        .as_table()
+        .ok_or_else(|| Error::new(Kind::Config, format!("read the profiles in {path}"), "a profile is not a table"))?;
     Ok(table.iter().filter_map(|(key, value)| Some((key.clone(), scalar(value)?))).collect())
 }
 

@@ -170,7 +170,8 @@ impl ProviderBuilder {
                 found = source(wish).await?;
             }
             let found = found.or_else(|| {
-                let value = lookup(&wish.env).filter(present).or_else(|| setting(wish.setting.as_deref()).filter(present));
+                let value =
+                    lookup(&wish.env).filter(present).or_else(|| setting(wish.setting.as_deref()).filter(present));
                 value.map(Secret::new)
             });
             match found {
@@ -368,7 +369,8 @@ impl Provider {
     /// [`Kind::AlreadyExists`] for a name that is taken, [`Kind::ResourceExhausted`] without capacity,
     /// [`Kind::BuildFailed`], [`Kind::InvalidArgument`].
     pub async fn create(&self, spec: types::SandboxSpec) -> Result<Sandbox> {
-        let info = ask!(self.inner, None, Call::acting("create the sandbox"), |guest, store| guest.call_create(store, &spec))?;
+        let info =
+            ask!(self.inner, None, Call::acting("create the sandbox"), |guest, store| guest.call_create(store, &spec))?;
         Ok(self.sandbox(info.id))
     }
 
@@ -437,8 +439,7 @@ impl Provider {
     pub async fn restore(&self, snapshot: &str, name: Option<&str>) -> Result<Sandbox> {
         let call = Call::acting(format!("restore the snapshot {snapshot}"));
         let (snapshot, name) = (snapshot.to_owned(), name.map(str::to_owned));
-        let info =
-            ask!(self.inner, None, call, |guest, store| guest.call_restore(store, &snapshot, name.as_deref()))?;
+        let info = ask!(self.inner, None, call, |guest, store| guest.call_restore(store, &snapshot, name.as_deref()))?;
         Ok(self.sandbox(info.id))
     }
 }
@@ -470,7 +471,9 @@ impl ProviderInner {
                         return Err(Error::new(
                             Kind::ResourceExhausted,
                             "start another instance of the plugin",
-                            format!("the process has as many as it may have, and none became free in {INSTANCE_WAIT:?}"),
+                            format!(
+                                "the process has as many as it may have, and none became free in {INSTANCE_WAIT:?}"
+                            ),
                         )
                         .with_hint("run fewer commands at once, or raise sandbox_host::set_max_instances"));
                     }

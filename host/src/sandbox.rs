@@ -272,8 +272,11 @@ impl Sandbox {
     /// [`Kind::NotFound`](crate::Kind::NotFound) for an unknown image.
     pub async fn mount(&self, path: &str, image: Option<&str>) -> Result<()> {
         let (at, image) = (self.location(path), image.map(str::to_owned));
-        ask!(self.inner(), self.route(), self.acting("mount an image in"), |guest, store| guest
-            .call_mount(store, &at, image.as_ref()))
+        ask!(self.inner(), self.route(), self.acting("mount an image in"), |guest, store| guest.call_mount(
+            store,
+            &at,
+            image.as_ref()
+        ))
     }
 
     /// Undoes [`mount`](Self::mount).
@@ -356,8 +359,8 @@ impl Sandbox {
         let mut kill = KillOnDrop { sandbox: Some(self.clone()), exec: command.id.clone() };
         let (id, stdin) = (self.id.to_string(), stdin.into());
         let call = self.acting(&format!("run {:?} in", command.argv.first().map_or("", String::as_str))).unbounded();
-        let result = ask!(self.inner(), self.route(), call, |guest, store| guest
-            .call_run(store, &id, &command, &stdin, limits));
+        let result =
+            ask!(self.inner(), self.route(), call, |guest, store| guest.call_run(store, &id, &command, &stdin, limits));
         // A failed call may have left it running: nobody is going to look after it.
         if result.as_ref().map_or_else(|error| error.happened() == Happened::No, |_| true) {
             kill.sandbox = None;
@@ -405,8 +408,9 @@ impl Sandbox {
 
 fn check_argv(command: &types::ExecSpec) -> Result<()> {
     if command.argv.first().is_none_or(String::is_empty) {
-        return Err(Error::invalid("run a command", "the command is empty")
-            .with_hint("give a program and its arguments"));
+        return Err(
+            Error::invalid("run a command", "the command is empty").with_hint("give a program and its arguments")
+        );
     }
     Ok(())
 }

@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
+use crate::types;
 use crate::types::{
     Dockerfile, ExecSpec, ImageSource, ImageSpec, ListFilter, NetworkPolicy, Outbound, OutputLimits, OutputMode, Port,
     PortKind, Probe, Pty, Readiness, RegistryImage, Resources, SandboxSpec, VolumeMount, WriteMode, WriteOptions,
 };
-use crate::types;
 
 pub(crate) fn millis(time: Duration) -> u64 {
     time.as_millis().try_into().unwrap_or(u64::MAX)
@@ -47,7 +47,7 @@ impl ImageSpec {
         ImageSpec { source: ImageSource::Named(name.into()), ..Self::default() }
     }
 
-    /// An image built from a Dockerfile's text. Files for its COPY lines: see [`crate::context::Context`].
+    /// An image built from a Dockerfile's text. Files for its COPY lines: see [`crate::Context`].
     pub fn dockerfile(text: impl Into<String>) -> Self {
         let dockerfile =
             Dockerfile { text: text.into(), context: vec![], build_args: vec![], target: None, login: None };

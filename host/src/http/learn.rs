@@ -165,8 +165,13 @@ mod tests {
 
     #[test]
     fn malformed_messages_are_harmless() {
-        for body in [&[0xff; 20][..], &[10, 200, 1], &[9, 1], &[0x0b], &[10, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]]
-        {
+        for body in [
+            &[0xff; 20][..],
+            &[10, 200, 1],
+            &[9, 1],
+            &[0x0b],
+            &[10, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1],
+        ] {
             let mut collector = Collector::new(&[rule(&[1])], "/s/M").unwrap();
             assert!(collector.push(&message(body)).is_empty());
         }

@@ -129,12 +129,7 @@ impl WasiHttpHooks for Hooks {
 }
 
 impl Net {
-    pub(crate) fn new(
-        policy: Arc<Policy>,
-        connector: Connector,
-        metrics: Arc<Metrics>,
-        secrets: Arc<[Secret]>,
-    ) -> Net {
+    pub(crate) fn new(policy: Arc<Policy>, connector: Connector, metrics: Arc<Metrics>, secrets: Arc<[Secret]>) -> Net {
         Net { policy, pool: Pool::new(connector, metrics.clone()), metrics, secrets }
     }
 
@@ -244,8 +239,7 @@ impl Net {
     ) -> Result<(Response<Incoming>, Arc<Lease>), (HttpError, String)> {
         let connect_failed = |failure: Failure| (failure.error(), failure.text);
         let mut lease = Arc::new(self.pool.lease(origin, wire, local).await.map_err(connect_failed)?);
-        let mut request =
-            request.map(|body| RequestBody::new(body, link.clone(), self.metrics.clone(), lease.clone()));
+        let mut request = request.map(|body| RequestBody::new(body, link.clone(), self.metrics.clone(), lease.clone()));
         for _ in 0..ATTEMPTS {
             let sent = match lease.sender() {
                 Sender::H2(sender) => {
@@ -264,7 +258,9 @@ impl Net {
                             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
                             sent
                         }
-                        None => return Err((HttpError::ConnectionTerminated, format!("{origin} closed the connection"))),
+                        None => {
+                            return Err((HttpError::ConnectionTerminated, format!("{origin} closed the connection")));
+                        }
                     }
                 }
             };

@@ -221,7 +221,9 @@ impl Site {
     fn expected(&self, state: &SiteState) -> usize {
         match self.wire {
             Wire::Grpc => STREAMS,
-            Wire::Any if state.connections.iter().any(|connection| matches!(connection.sender, Sender::H2(_))) => STREAMS,
+            Wire::Any if state.connections.iter().any(|connection| matches!(connection.sender, Sender::H2(_))) => {
+                STREAMS
+            }
             Wire::Any => 1,
         }
     }
@@ -244,8 +246,7 @@ impl Site {
 
     async fn open(self: &Arc<Self>) -> Result<Arc<Connection>, Failure> {
         let started = Instant::now();
-        let Connected { io, h2 } =
-            self.connector.connect(&self.origin, self.local, self.wire == Wire::Grpc).await?;
+        let Connected { io, h2 } = self.connector.connect(&self.origin, self.local, self.wire == Wire::Grpc).await?;
         let h2 = self.wire == Wire::Grpc || h2 == Some(true);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let failed = |error: hyper::Error| Failure::new(Code::Protocol, format!("{}: {error}", self.origin));

@@ -127,7 +127,6 @@ impl Scrubber {
     }
 }
 
-
 /// Whether the piece holds the needle, or ends with a beginning of it.
 fn touches(data: &[u8], needle: &[u8]) -> bool {
     overlap(data, needle) > 0 || find(data, needle).is_some()

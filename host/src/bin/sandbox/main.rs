@@ -1,1 +1,158 @@
-fn main() {}
+//! The program `sandbox`: what was typed becomes calls of the library, what comes back becomes output and an exit code.
+
+mod args;
+mod context;
+mod copy;
+mod emulator;
+mod manage;
+mod plugin;
+mod report;
+mod run;
+mod session;
+mod terminal;
+
+use std::future::pending;
+
+use anyhow::Result;
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::{Cli, Command, PluginCommand};
+use crate::report::{FAILED, INTERRUPTED};
+use crate::session::Session;
+
+fn main() {
+    emulator::child_entry();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            std::process::exit(if error.use_stderr() { FAILED } else { 0 });
+        }
+    };
+    diagnostics(cli.global.verbose, cli.global.no_color);
+    let code = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(supervise(cli)),
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            FAILED
+        }
+    };
+    // Not by returning: a thread may be reading standard input for ever.
+    std::process::exit(code);
+}
+
+/// Diagnostics go to stderr: warnings always, more with `-v`, or what `SANDBOX_LOG` says.
+fn diagnostics(verbose: u8, no_color: bool) {
+    use std::io::IsTerminal;
+    use tracing_subscriber::EnvFilter;
+
+    let filter = match std::env::var("SANDBOX_LOG") {
+        Ok(filter) if !filter.is_empty() => EnvFilter::new(filter),
+        _ => EnvFilter::new(match verbose {
+            0 => "off",
+            1 => "sandbox=debug,sandbox_host=debug",
+            _ => "sandbox=trace,sandbox_host=trace,hyper=debug,rustls=debug,info",
+        }),
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(!no_color && std::io::stderr().is_terminal())
+        .init();
+}
+
+/// Runs the command, and sees to it that nothing is left behind however it ends.
+async fn supervise(cli: Cli) -> i32 {
+    let session = Session::new(cli.global);
+    let mut stops = Stops::new();
+    let foreground = matches!(cli.command, Command::Emulator(_));
+    let mut code = tokio::select! {
+        // The command first: when it has ended there is nothing to be stopped.
+        biased;
+        result = dispatch(&session, cli.command) => match result {
+            Ok(code) => code,
+            Err(error) if report::is_broken_pipe(&error) => 0,
+            Err(error) => {
+                session.voice.fail(&error);
+                FAILED
+            }
+        },
+        // The emulator in the foreground looks after its own end.
+        code = async { if foreground { pending().await } else { stops.next().await } } => {
+            session.voice.say("interrupted, cleaning up (again to stop at once)");
+            code
+        }
+    };
+    tokio::select! {
+        biased;
+        () = async { session.settle().await; session.close().await } => {}
+        second = stops.next() => {
+            for left in session.left_behind() {
+                session.voice.say(format_args!("left behind: {left}"));
+            }
+            code = second;
+        }
+    }
+    code
+}
+
+/// The signals that ask us to stop.
+struct Stops {
+    interrupt: Option<tokio::signal::unix::Signal>,
+    terminate: Option<tokio::signal::unix::Signal>,
+    hangup: Option<tokio::signal::unix::Signal>,
+}
+
+impl Stops {
+    fn new() -> Stops {
+        Stops {
+            interrupt: signal(SignalKind::interrupt()).ok(),
+            terminate: signal(SignalKind::terminate()).ok(),
+            hangup: signal(SignalKind::hangup()).ok(),
+        }
+    }
+
+    /// The exit code that fits the signal that comes next.
+    async fn next(&mut self) -> i32 {
+        async fn wait(signal: &mut Option<tokio::signal::unix::Signal>) {
+            match signal {
+                Some(signal) => {
+                    signal.recv().await;
+                }
+                None => pending().await,
+            }
+        }
+        tokio::select! {
+            () = wait(&mut self.interrupt) => INTERRUPTED,
+            () = wait(&mut self.terminate) => 128 + 15,
+            () = wait(&mut self.hangup) => 128 + 1,
+        }
+    }
+}
+
+async fn dispatch(session: &Session, command: Command) -> Result<i32> {
+    match command {
+        Command::Run(args) => run::run(session, args).await,
+        Command::Create(args) => run::create(session, args).await,
+        Command::Exec(args) => run::exec(session, args).await,
+        Command::Shell(args) => terminal::shell(session, args).await,
+        Command::Build(args) => run::build(session, args).await,
+        Command::Cp(args) => copy::cp(session, args).await,
+        Command::Ls(args) => copy::ls(session, args).await,
+        Command::Cat(args) => copy::cat(session, args).await,
+        Command::Rm(args) => copy::rm(session, args).await,
+        Command::List(args) => manage::list(session, args).await,
+        Command::Inspect(args) => manage::inspect(session, args).await,
+        Command::Logs(args) => manage::logs(session, args).await,
+        Command::Wait(args) => manage::wait(session, args).await,
+        Command::Terminate(args) => manage::terminate(session, args).await,
+        Command::Tags(args) => manage::tags(session, args).await,
+        Command::Snapshot(args) => manage::snapshot(session, args).await,
+        Command::Tunnels(args) => manage::tunnels(session, args).await,
+        Command::Plugin(PluginCommand::Inspect(args)) => plugin::inspect(session, args).await,
+        Command::Emulator(args) => emulator::foreground(args.args).await,
+        Command::Completions(args) => plugin::completions(args),
+        Command::Man(args) => plugin::man(args),
+    }
+}

@@ -1,0 +1,368 @@
+//! `cp`, `ls`, `cat`, `rm`: files.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use sandbox_host::types::{FileInfo, FileKind, WriteOptions};
+use sandbox_host::{Provider, Sandbox};
+use serde_json::json;
+use tokio::io::{AsyncWriteExt, BufReader};
+
+use crate::args::{Cat, Cp, Ls, Rm};
+use crate::report::{self, Failure};
+use crate::session::Session;
+
+/// One side of a copy.
+#[derive(Debug, PartialEq)]
+enum Place {
+    Local(PathBuf),
+    Remote { id: String, path: String },
+    Stream,
+}
+
+impl Place {
+    /// `ID:/path` is in a sandbox, `-` a stream, all else local. A local name with a colon is written `./a:b`.
+    fn parse(text: &str) -> Place {
+        if text == "-" {
+            return Place::Stream;
+        }
+        match text.split_once(':') {
+            Some((id, path)) if !id.is_empty() && !id.contains('/') && path.starts_with('/') => {
+                Place::Remote { id: id.to_owned(), path: path.to_owned() }
+            }
+            _ => Place::Local(PathBuf::from(text)),
+        }
+    }
+}
+
+/// `ID:/path` of the commands that take nothing else.
+fn remote(provider: &Provider, text: &str) -> Result<(Sandbox, String)> {
+    match Place::parse(text) {
+        Place::Remote { id, path } => Ok((provider.sandbox(id), path)),
+        _ => Err(Failure::new(format!("use {text:?}"), "it is no path in a sandbox")
+            .hint("write SANDBOX-ID:/absolute/path")
+            .into()),
+    }
+}
+
+/// `sandbox cp`
+pub async fn cp(session: &Session, args: Cp) -> Result<i32> {
+    let what = format!("copy {} to {}", args.source, args.destination);
+    let (source, destination) = (Place::parse(&args.source), Place::parse(&args.destination));
+    let both_here = !matches!((&source, &destination), (Place::Remote { .. }, _) | (_, Place::Remote { .. }));
+    if both_here {
+        return Err(Failure::new(what, "neither side is in a sandbox")
+            .hint("write SANDBOX-ID:/absolute/path for the side that is")
+            .into());
+    }
+    let provider = session.provider().await?;
+    let size = match (source, destination) {
+        (Place::Remote { id, path }, Place::Local(to)) => {
+            get(session, &provider.sandbox(id), &path, &to, args.recursive).await?
+        }
+        (Place::Remote { id, path }, Place::Stream) => {
+            let sandbox = provider.sandbox(id);
+            if args.recursive {
+                sandbox.download_tree(&path, tokio::io::stdout()).await.map_err(ours)?
+            } else {
+                sandbox.download(&path, tokio::io::stdout()).await.map_err(ours)?
+            }
+        }
+        (Place::Local(from), Place::Remote { id, path }) => {
+            put(session, &provider.sandbox(id), &from, &path, args.recursive).await?
+        }
+        (Place::Stream, Place::Remote { id, path }) => {
+            let sandbox = provider.sandbox(id);
+            if args.recursive {
+                sandbox.upload_tree(&path, tokio::io::stdin()).await?
+            } else {
+                sandbox.upload(&path, tokio::io::stdin(), WriteOptions::default()).await?
+            }
+        }
+        (Place::Remote { id, path }, Place::Remote { id: to, path: at }) => {
+            between(session, &provider.sandbox(id), &path, &provider.sandbox(to), &at, args.recursive).await?
+        }
+        _ => return Err(Failure::new(what, "neither side is in a sandbox").into()),
+    };
+    if session.voice.json {
+        report::print(json!({ "bytes": size }))?;
+    }
+    Ok(0)
+}
+
+/// Out of a sandbox. A file appears under its name when all of it has arrived.
+async fn get(session: &Session, sandbox: &Sandbox, path: &str, to: &Path, recursive: bool) -> Result<u64> {
+    let info = sandbox.stat(path).await?;
+    let is_directory = matches!(info.kind, FileKind::Directory);
+    let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let to = if to.is_dir() && !(recursive && is_directory) { to.join(name) } else { to.to_owned() };
+    if is_directory {
+        if !recursive {
+            return Err(Failure::new(format!("copy {path}"), "it is a directory").hint("use -r").into());
+        }
+        let target = if to.is_dir() { to.join(name) } else { to };
+        return unpack(session, sandbox, path, &target).await;
+    }
+    let what = |error: std::io::Error| Failure::new(format!("write {}", to.display()), error.to_string());
+    let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // A device or a pipe is written to, not replaced.
+    if std::fs::metadata(&to).is_ok_and(|meta| !meta.is_file()) {
+        let file = tokio::fs::OpenOptions::new().write(true).open(&to).await.map_err(what)?;
+        return Ok(sandbox.download(path, file).await?);
+    }
+    let temporary = tempfile::NamedTempFile::new_in(directory).map_err(what)?;
+    let size = matches!(info.kind, FileKind::File).then_some(info.size);
+    let transfer = session.voice.transfer(format!("copying {path}"), size);
+    let file = tokio::fs::File::from_std(temporary.reopen().map_err(what)?);
+    let size = sandbox.download(path, transfer.wrap(file)).await?;
+    use std::os::unix::fs::PermissionsExt;
+    let mode = if matches!(info.kind, FileKind::File) { info.mode & 0o777 } else { 0o644 };
+    temporary.as_file().set_permissions(std::fs::Permissions::from_mode(mode)).map_err(what)?;
+    temporary.persist(&to).map_err(|error| what(error.error))?;
+    Ok(size)
+}
+
+/// A directory out of a sandbox: the tar stream goes through a pipe to a thread that unpacks it.
+async fn unpack(session: &Session, sandbox: &Sandbox, path: &str, to: &Path) -> Result<u64> {
+    let (writer, reader) = tokio::io::duplex(1 << 20);
+    let transfer = session.voice.transfer(format!("copying {path}"), None);
+    let to = to.to_owned();
+    let unpacking = {
+        let reader = tokio_util::io::SyncIoBridge::new(reader);
+        let to = to.clone();
+        tokio::task::spawn_blocking(move || -> std::io::Result<()> {
+            std::fs::create_dir_all(&to)?;
+            let mut archive = tar::Archive::new(reader);
+            archive.set_preserve_permissions(true);
+            // Refuses entries that would land outside.
+            archive.unpack(&to)?;
+            // Padding after the end is read too, so that the other side can finish writing.
+            std::io::copy(&mut archive.into_inner(), &mut std::io::sink())?;
+            Ok(())
+        })
+    };
+    let downloaded = sandbox.download_tree(path, transfer.wrap(writer)).await;
+    let unpacked = unpacking.await?;
+    let failed = |error: std::io::Error| Failure::new(format!("unpack to {}", to.display()), error.to_string());
+    match downloaded {
+        Ok(size) => {
+            unpacked.map_err(failed)?;
+            Ok(size)
+        }
+        // Unpacking that stops breaks the pipe; its own reason is the better one.
+        Err(error) => match unpacked {
+            Err(reason) if matches!(error.kind(), sandbox_host::Kind::Io(_)) => Err(failed(reason).into()),
+            _ => Err(error.into()),
+        },
+    }
+}
+
+/// Into a sandbox.
+async fn put(session: &Session, sandbox: &Sandbox, from: &Path, path: &str, recursive: bool) -> Result<u64> {
+    let what = |error: std::io::Error| Failure::new(format!("read {}", from.display()), error.to_string());
+    let meta = tokio::fs::metadata(from).await.map_err(what)?;
+    let name = from.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if meta.is_dir() {
+        if !recursive {
+            return Err(Failure::new(format!("copy {}", from.display()), "it is a directory").hint("use -r").into());
+        }
+        let target = if path.ends_with('/') { format!("{path}{name}") } else { path.to_owned() };
+        return pack(session, sandbox, from, &target).await;
+    }
+    let path = if path.ends_with('/') || is_remote_directory(sandbox, path).await? {
+        format!("{}/{name}", path.trim_end_matches('/'))
+    } else {
+        path.to_owned()
+    };
+    let file = tokio::fs::File::open(from).await.map_err(what)?;
+    let transfer = session.voice.transfer(format!("copying {}", from.display()), meta.is_file().then_some(meta.len()));
+    let mut options = WriteOptions::default();
+    if meta.is_file() {
+        use std::os::unix::fs::PermissionsExt;
+        options = options.permissions(meta.permissions().mode() & 0o777);
+    }
+    Ok(sandbox.upload(&path, transfer.wrap(BufReader::new(file)), options).await?)
+}
+
+async fn is_remote_directory(sandbox: &Sandbox, path: &str) -> Result<bool> {
+    match sandbox.stat(path).await {
+        Ok(info) => Ok(matches!(info.kind, FileKind::Directory)),
+        Err(error) if error.file_fault().is_some() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A directory into a sandbox: a thread packs it into a pipe.
+async fn pack(session: &Session, sandbox: &Sandbox, from: &Path, path: &str) -> Result<u64> {
+    let (writer, reader) = tokio::io::duplex(1 << 20);
+    let transfer = session.voice.transfer(format!("copying {}", from.display()), None);
+    let packing = {
+        let writer = tokio_util::io::SyncIoBridge::new(writer);
+        let from = from.to_owned();
+        tokio::task::spawn_blocking(move || -> std::io::Result<()> {
+            let mut archive = tar::Builder::new(writer);
+            archive.follow_symlinks(false);
+            archive.append_dir_all(".", &from)?;
+            archive.into_inner()?.shutdown()
+        })
+    };
+    let uploaded = sandbox.upload_tree(path, transfer.wrap(reader)).await;
+    let packed = packing.await?;
+    let size = uploaded?;
+    packed.map_err(|error| Failure::new(format!("read {}", from.display()), error.to_string()))?;
+    Ok(size)
+}
+
+/// From one sandbox to another, through us, a piece at a time.
+async fn between(
+    session: &Session,
+    from: &Sandbox,
+    path: &str,
+    to: &Sandbox,
+    at: &str,
+    recursive: bool,
+) -> Result<u64> {
+    let (writer, reader) = tokio::io::duplex(1 << 20);
+    let transfer = session.voice.transfer(format!("copying {path}"), None);
+    let reading = async {
+        let mut writer = transfer.wrap(writer);
+        if recursive {
+            from.download_tree(path, &mut writer).await?;
+        } else {
+            from.download(path, &mut writer).await?;
+        }
+        writer.shutdown().await?;
+        anyhow::Ok(())
+    };
+    let writing = async {
+        let size = if recursive {
+            to.upload_tree(at, reader).await?
+        } else {
+            to.upload(at, reader, WriteOptions::default()).await?
+        };
+        anyhow::Ok(size)
+    };
+    // A failed reading must not look like a short file: its error ends both.
+    let (_, size) = tokio::try_join!(reading, writing)?;
+    Ok(size)
+}
+
+/// `sandbox ls`
+pub async fn ls(session: &Session, args: Ls) -> Result<i32> {
+    let provider = session.provider().await?;
+    let (sandbox, path) = remote(&provider, &args.path)?;
+    let info = sandbox.stat(&path).await?;
+    let entries = match info.kind {
+        FileKind::Directory => sandbox.list_directory(&path).await?,
+        _ => vec![info],
+    };
+    if session.voice.json {
+        let rows: Vec<_> = entries.iter().map(entry_json).collect();
+        report::print(json!(rows))?;
+    } else if args.long {
+        let rows: Vec<_> = entries.iter().map(entry_row).collect();
+        report::table(&rows)?;
+    } else {
+        for entry in &entries {
+            report::print(report::printable(&entry.name))?;
+        }
+    }
+    Ok(0)
+}
+
+fn kind_name(kind: &FileKind) -> &str {
+    match kind {
+        FileKind::File => "file",
+        FileKind::Directory => "directory",
+        FileKind::Symlink(_) => "symlink",
+        FileKind::Other(name) => name,
+    }
+}
+
+fn entry_json(entry: &FileInfo) -> serde_json::Value {
+    let mut value = json!({
+        "name": entry.name, "path": entry.path, "kind": kind_name(&entry.kind), "size": entry.size,
+        "mode": format!("{:04o}", entry.mode), "owner": entry.owner, "group": entry.group,
+        "modified_ms": entry.modified,
+    });
+    if let FileKind::Symlink(target) = &entry.kind {
+        value["target"] = json!(target);
+    }
+    value
+}
+
+fn entry_row(entry: &FileInfo) -> Vec<String> {
+    let letter = match &entry.kind {
+        FileKind::File => '-',
+        FileKind::Directory => 'd',
+        FileKind::Symlink(_) => 'l',
+        FileKind::Other(_) => '?',
+    };
+    let mut mode = String::from(letter);
+    for shift in [6, 3, 0] {
+        for (bit, letter) in [(4, 'r'), (2, 'w'), (1, 'x')] {
+            mode.push(if entry.mode >> shift & bit != 0 { letter } else { '-' });
+        }
+    }
+    let name = match &entry.kind {
+        FileKind::Symlink(target) => format!("{} -> {target}", entry.name),
+        _ => entry.name.clone(),
+    };
+    vec![
+        mode,
+        entry.owner.clone(),
+        entry.group.clone(),
+        entry.size.to_string(),
+        crate::manage::time(entry.modified),
+        name,
+    ]
+}
+
+/// `sandbox cat`
+pub async fn cat(session: &Session, args: Cat) -> Result<i32> {
+    let provider = session.provider().await?;
+    for text in &args.paths {
+        let (sandbox, path) = remote(&provider, text)?;
+        sandbox.download(&path, tokio::io::stdout()).await.map_err(ours)?;
+    }
+    Ok(0)
+}
+
+/// A broken pipe of our own stdout, not of the provider's making.
+fn ours(error: sandbox_host::Error) -> anyhow::Error {
+    match error.kind() {
+        sandbox_host::Kind::Io(std::io::ErrorKind::BrokenPipe) => {
+            std::io::Error::from(std::io::ErrorKind::BrokenPipe).into()
+        }
+        _ => error.into(),
+    }
+}
+
+/// `sandbox rm`
+pub async fn rm(session: &Session, args: Rm) -> Result<i32> {
+    let provider = session.provider().await?;
+    for text in &args.paths {
+        let (sandbox, path) = remote(&provider, text)?;
+        match sandbox.remove(&path, args.recursive).await {
+            Err(error) if args.force && matches!(error.file_fault(), Some(sandbox_host::FileFault::NotFound)) => {}
+            result => result?,
+        }
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Place;
+
+    #[test]
+    fn places() {
+        let remote = |id: &str, path: &str| Place::Remote { id: id.into(), path: path.into() };
+        assert_eq!(Place::parse("sb-1:/a"), remote("sb-1", "/a"));
+        assert_eq!(Place::parse("sb-1:/a:b"), remote("sb-1", "/a:b"));
+        assert_eq!(Place::parse("-"), Place::Stream);
+        for local in ["a", "./sb-1:/a", "/x:/y", "sb-1:a", ":/a", "c:"] {
+            assert_eq!(Place::parse(local), Place::Local(local.into()), "{local}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The emulator: in the foreground as a command, or as a child of our own for one command.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+
+use crate::report::Failure;
+
+/// What the emulator prints when it is ready.
+const READY: &str = "MODAL_SERVER_URL=";
+
+/// Credentials that the emulator takes; they open nothing else.
+pub const CREDENTIALS: [(&str, &str); 2] = [("token-id", "ak-emulator"), ("token-secret", "as-emulator")];
+
+/// An emulator may have to look at the machine first.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long it may take to remove what it made.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The emulator has entry points that the very first line of `main` must give way to.
+pub fn child_entry() {
+    #[cfg(feature = "emulator")]
+    modal_emulator::child_entry();
+}
+
+/// Runs the emulator in the foreground.
+#[cfg(feature = "emulator")]
+pub async fn foreground(args: Vec<String>) -> Result<i32> {
+    use clap::Parser;
+
+    let args =
+        match modal_emulator::cli::Args::try_parse_from(std::iter::once("sandbox emulator".to_owned()).chain(args)) {
+            Ok(args) => args,
+            Err(error) => {
+                error.print()?;
+                return Ok(if error.use_stderr() { crate::report::FAILED } else { 0 });
+            }
+        };
+    modal_emulator::cli::run(args).await?;
+    Ok(0)
+}
+
+/// Runs the emulator in the foreground.
+#[cfg(not(feature = "emulator"))]
+pub async fn foreground(_args: Vec<String>) -> Result<i32> {
+    Err(Failure::new("start the emulator", "this program was built without it")
+        .hint("build it with `cargo xtask build`")
+        .into())
+}
+
+/// A private emulator. It ends when its standard input does, so it dies with this process however that ends.
+pub struct Private {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    /// Where it listens.
+    pub url: String,
+}
+
+impl Private {
+    /// Starts one and waits until it listens.
+    pub async fn start(verbose: bool) -> Result<Private> {
+        let what = "start the emulator";
+        let program = std::env::current_exe()?;
+        let mut command = Command::new(program);
+        command.args(["emulator", "--listen", "127.0.0.1:0", "--exit-with-stdin"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        command.stderr(if verbose { Stdio::inherit() } else { Stdio::piped() });
+        // Ctrl-C on a terminal reaches the whole group; the emulator must outlive our own cleaning up.
+        command.process_group(0);
+        let mut child = command.spawn().map_err(|error| Failure::new(what, error.to_string()))?;
+        let stdin = child.stdin.take();
+        let stderr = child.stderr.take();
+        let printed = tokio::spawn(async move {
+            let mut kept = Vec::new();
+            if let Some(mut stderr) = stderr {
+                let mut piece = vec![0; 4096];
+                // Read on for ever: a full pipe would stop the emulator.
+                while let Ok(size @ 1..) = stderr.read(&mut piece).await {
+                    if kept.len() < 16 << 10 {
+                        kept.extend_from_slice(&piece[..size]);
+                    }
+                }
+            }
+            String::from_utf8_lossy(&kept).into_owned()
+        });
+        let stdout = child.stdout.take();
+        let ready = async {
+            let mut lines = BufReader::new(stdout?).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                if let Some(url) = line.strip_prefix(READY) {
+                    let url = url.trim().to_owned();
+                    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+                    return Some(url);
+                }
+            }
+            None
+        };
+        match tokio::time::timeout(START_TIMEOUT, ready).await {
+            Ok(Some(url)) => Ok(Private { child, stdin, url }),
+            Ok(None) => {
+                let _ = child.wait().await;
+                let text = printed.await.unwrap_or_default();
+                let why = crate::report::printable(text.trim());
+                let why = if why.is_empty() { "it ended at once".to_owned() } else { why };
+                Err(Failure::new(what, why).into())
+            }
+            Err(_) => Err(Failure::new(what, format!("it was not ready after {START_TIMEOUT:?}")).into()),
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Stops it and waits until it has removed what it made.
+    pub async fn stop(mut self) {
+        drop(self.stdin.take());
+        if tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await.is_err() {
+            tracing::warn!("the emulator did not end by itself");
+            let _ = self.child.kill().await;
+        }
+    }
+}

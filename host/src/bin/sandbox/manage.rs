@@ -1,0 +1,307 @@
+//! `list`, `inspect`, `logs`, `wait`, `terminate`, `tags`, `snapshot`, `tunnels`: sandboxes as a whole.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use sandbox_host::types::{EndReason, ListFilter, LogQuery, OutputStream, PortKind, SandboxInfo, SandboxState, Tunnel};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::args::{Id, List, Logs, Snapshot, Tags, Terminate};
+use crate::report::{self, FAILED};
+use crate::run::end_text;
+use crate::session::Session;
+
+/// How long ports may take to be assigned.
+const TUNNEL_WAIT: Duration = Duration::from_secs(50);
+
+/// Log text asked for at once.
+const LOG_BYTES: u32 = 1 << 20;
+
+/// `sandbox list`
+pub async fn list(session: &Session, args: List) -> Result<i32> {
+    let provider = session.provider().await?;
+    let mut filter = ListFilter { include_ended: args.all, ..ListFilter::default() };
+    filter.tags = args.tag;
+    let step = session.voice.step("listing sandboxes");
+    let found = provider.list(&filter, args.limit).await?;
+    drop(step);
+    if session.voice.json {
+        let rows: Vec<_> = found.iter().map(info_json).collect();
+        report::print(json!(rows))?;
+        return Ok(0);
+    }
+    let mut rows = vec![["ID", "NAME", "STATE", "CREATED", "TAGS"].map(str::to_owned).to_vec()];
+    rows.extend(found.iter().map(|info| {
+        let tags: Vec<_> = info.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        vec![
+            info.id.clone(),
+            info.name.clone().unwrap_or_default(),
+            state_text(&info.state),
+            info.created.map(time).unwrap_or_default(),
+            tags.join(","),
+        ]
+    }));
+    report::table(&rows)?;
+    Ok(0)
+}
+
+/// `sandbox inspect`
+pub async fn inspect(session: &Session, args: Id) -> Result<i32> {
+    let sandbox = session.provider().await?.sandbox(args.id);
+    let mut info = sandbox.info().await?;
+    if info.tags.is_empty() && !matches!(info.state, SandboxState::Ended(_)) {
+        info.tags = sandbox.tags().await.unwrap_or_default();
+    }
+    let value = info_json(&info);
+    if session.voice.json {
+        report::print(value)?;
+        return Ok(0);
+    }
+    let mut rows = vec![
+        vec!["id".to_owned(), info.id.clone()],
+        vec!["name".to_owned(), info.name.clone().unwrap_or_else(|| "-".into())],
+        vec!["state".to_owned(), state_text(&info.state)],
+        vec!["image".to_owned(), info.image.clone().unwrap_or_else(|| "-".into())],
+        vec!["created".to_owned(), info.created.map(time).unwrap_or_else(|| "-".into())],
+    ];
+    rows.extend(info.tags.iter().map(|(key, value)| vec!["tag".to_owned(), format!("{key}={value}")]));
+    rows.extend(info.tunnels.iter().map(|tunnel| vec!["tunnel".to_owned(), tunnel_text(tunnel)]));
+    rows.extend(info.extra.iter().map(|(key, value)| vec![key.clone(), value.clone()]));
+    report::table(&rows)?;
+    Ok(0)
+}
+
+/// `sandbox logs`
+pub async fn logs(session: &Session, args: Logs) -> Result<i32> {
+    let sandbox = session.provider().await?.sandbox(args.id);
+    if args.follow {
+        // The live output of the entry-point command, from its first byte.
+        let mut main = sandbox.attach("main");
+        let (stdout, stderr) = (main.stdout.take(), main.stderr.take());
+        let pass = |stream: Option<sandbox_host::Output>, to: OutputStream| async move {
+            let Some(mut stream) = stream else { return anyhow::Ok(()) };
+            let mut piece = vec![0; 64 << 10];
+            loop {
+                let size = stream.read(&mut piece).await.map_err(crate::run::unwrap)?;
+                if size == 0 {
+                    return Ok(());
+                }
+                if to == OutputStream::Stdout {
+                    let mut stdout = tokio::io::stdout();
+                    stdout.write_all(&piece[..size]).await?;
+                    stdout.flush().await?;
+                } else {
+                    tokio::io::stderr().write_all(&piece[..size]).await?;
+                }
+            }
+        };
+        tokio::try_join!(pass(stdout, OutputStream::Stdout), pass(stderr, OutputStream::Stderr))?;
+        return Ok(0);
+    }
+    let mut cursor = None;
+    loop {
+        let query = LogQuery { since: None, until: None, stream: None, search: None };
+        let page = sandbox.logs(query, cursor, LOG_BYTES).await?;
+        for chunk in page.items {
+            let name = match chunk.stream {
+                Some(OutputStream::Stdout) => "stdout",
+                Some(OutputStream::Stderr) => "stderr",
+                None => "system",
+            };
+            if session.voice.json {
+                report::print(json!({ "stream": name, "text": chunk.text, "at_ms": chunk.at }))?;
+            } else if chunk.stream == Some(OutputStream::Stderr) {
+                tokio::io::stderr().write_all(chunk.text.as_bytes()).await?;
+            } else {
+                let mut stdout = tokio::io::stdout();
+                stdout.write_all(chunk.text.as_bytes()).await?;
+                stdout.flush().await?;
+            }
+        }
+        match page.next {
+            Some(next) => cursor = Some(next),
+            None => return Ok(0),
+        }
+    }
+}
+
+/// `sandbox wait`
+pub async fn wait(session: &Session, args: Id) -> Result<i32> {
+    let sandbox = session.provider().await?.sandbox(args.id);
+    let _step = session.voice.step(format!("waiting for {}", sandbox.id()));
+    let reason = sandbox.wait().await?;
+    drop(_step);
+    if session.voice.json {
+        report::print(json!({ "sandbox": sandbox.id(), "end": end_text(&reason) }))?;
+    } else {
+        report::print(end_text(&reason))?;
+    }
+    Ok(match reason {
+        EndReason::Finished(code) => code & 0xff,
+        _ => 0,
+    })
+}
+
+/// `sandbox terminate`
+pub async fn terminate(session: &Session, args: Terminate) -> Result<i32> {
+    let provider = session.provider().await?;
+    let _step = session.voice.step("terminating");
+    let ended = args.ids.iter().map(|id| {
+        let sandbox = provider.sandbox(id);
+        async move {
+            sandbox.terminate().await?;
+            if args.wait {
+                sandbox.wait().await?;
+            }
+            Ok::<_, sandbox_host::Error>(())
+        }
+    });
+    let results = futures_util::future::join_all(ended).await;
+    drop(_step);
+    let mut code = 0;
+    for (id, result) in args.ids.iter().zip(results) {
+        match result {
+            Ok(()) if session.voice.json => report::print(json!({ "sandbox": id, "terminated": true }))?,
+            Ok(()) => report::print(id)?,
+            // The others are terminated all the same.
+            Err(error) => {
+                session.voice.fail(&error.into());
+                code = FAILED;
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// `sandbox tags`
+pub async fn tags(session: &Session, args: Tags) -> Result<i32> {
+    let sandbox = session.provider().await?.sandbox(args.id);
+    let mut tags = sandbox.tags().await?;
+    if !args.set.is_empty() || !args.unset.is_empty() {
+        tags.retain(|(key, _)| !args.unset.contains(key) && !args.set.iter().any(|(new, _)| new == key));
+        tags.extend(args.set);
+        sandbox.set_tags(tags.clone()).await?;
+    }
+    if session.voice.json {
+        report::print(tags_json(&tags))?;
+    } else {
+        for (key, value) in tags {
+            report::print(format_args!("{key}={value}"))?;
+        }
+    }
+    Ok(0)
+}
+
+/// `sandbox snapshot`
+pub async fn snapshot(session: &Session, args: Snapshot) -> Result<i32> {
+    let sandbox = session.provider().await?.sandbox(args.id);
+    let _step = session.voice.step("taking the snapshot");
+    let (kind, id) = if args.memory {
+        ("snapshot", sandbox.snapshot_memory().await?)
+    } else if let Some(path) = &args.directory {
+        ("image", sandbox.snapshot_directory(path, args.ttl).await?)
+    } else {
+        ("image", sandbox.snapshot_filesystem(args.ttl).await?)
+    };
+    drop(_step);
+    if session.voice.json {
+        report::print(json!({ kind: id }))?;
+    } else {
+        report::print(id)?;
+    }
+    Ok(0)
+}
+
+/// `sandbox tunnels`
+pub async fn tunnels(session: &Session, args: Id) -> Result<i32> {
+    let sandbox = session.provider().await?.sandbox(args.id);
+    let _step = session.voice.step("waiting for the ports");
+    let tunnels = sandbox.tunnels(TUNNEL_WAIT).await?;
+    drop(_step);
+    if session.voice.json {
+        let rows: Vec<_> = tunnels.iter().map(tunnel_json).collect();
+        report::print(json!(rows))?;
+    } else {
+        for tunnel in &tunnels {
+            report::print(tunnel_text(tunnel))?;
+        }
+    }
+    Ok(0)
+}
+
+fn tunnel_text(tunnel: &Tunnel) -> String {
+    let scheme = match tunnel.kind {
+        PortKind::Tls | PortKind::H2 => "https",
+        PortKind::Tcp => "tcp",
+    };
+    format!("{} {scheme}://{}:{}", tunnel.port, tunnel.public_host, tunnel.public_port)
+}
+
+fn tunnel_json(tunnel: &Tunnel) -> Value {
+    let kind = match tunnel.kind {
+        PortKind::Tls => "tls",
+        PortKind::H2 => "h2",
+        PortKind::Tcp => "tcp",
+    };
+    json!({ "port": tunnel.port, "kind": kind, "host": tunnel.public_host, "public_port": tunnel.public_port })
+}
+
+fn tags_json(tags: &[(String, String)]) -> Value {
+    tags.iter().map(|(key, value)| (key.clone(), json!(value))).collect::<serde_json::Map<_, _>>().into()
+}
+
+fn state_text(state: &SandboxState) -> String {
+    match state {
+        SandboxState::Pending => "pending".into(),
+        SandboxState::Running => "running".into(),
+        SandboxState::Ended(reason) => format!("ended ({})", end_text(reason)),
+        SandboxState::Unknown => "unknown".into(),
+    }
+}
+
+fn info_json(info: &SandboxInfo) -> Value {
+    let extra: serde_json::Map<_, _> = info
+        .extra
+        .iter()
+        .map(|(key, text)| (key.clone(), serde_json::from_str(text).unwrap_or_else(|_| json!(text))))
+        .collect();
+    let (state, end) = match &info.state {
+        SandboxState::Ended(reason) => ("ended", Some(end_text(reason))),
+        SandboxState::Pending => ("pending", None),
+        SandboxState::Running => ("running", None),
+        SandboxState::Unknown => ("unknown", None),
+    };
+    json!({
+        "id": info.id, "name": info.name, "state": state, "end": end, "image": info.image,
+        "created_ms": info.created, "tags": tags_json(&info.tags),
+        "tunnels": info.tunnels.iter().map(tunnel_json).collect::<Vec<_>>(), "extra": extra,
+    })
+}
+
+/// A point in time as people write it, in UTC.
+pub fn time(millis: u64) -> String {
+    let seconds = (millis / 1000) as i64;
+    let (days, rest) = (seconds.div_euclid(86400), seconds.rem_euclid(86400));
+    // Days to a date in the proleptic Gregorian calendar: count years from March, in eras of 400 years.
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn times() {
+        assert_eq!(super::time(0), "1970-01-01 00:00:00");
+        assert_eq!(super::time(951_782_400_000), "2000-02-29 00:00:00");
+        assert_eq!(super::time(1_795_440_296_000), "2026-11-23 12:44:56");
+    }
+}

@@ -1,0 +1,320 @@
+//! How the program speaks: results on stdout, everything else on stderr, failures in three parts.
+
+use std::fmt;
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Our own failures.
+pub const FAILED: i32 = 125;
+/// The command's time limit ran out.
+pub const DEADLINE: i32 = 124;
+/// Ctrl-C.
+pub const INTERRUPTED: i32 = 130;
+
+/// Anything that takes longer than this shows that it is under way.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A failure of this program: what, why, and what to do.
+#[derive(Debug)]
+pub struct Failure {
+    what: String,
+    why: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// `what` continues "cannot …".
+    pub fn new(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Failure { what: what.into(), why: why.into(), hint: None }
+    }
+
+    /// What to do.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {}: {}", self.what, self.why)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// How to speak.
+#[derive(Clone, Copy, Debug)]
+pub struct Voice {
+    /// Results as JSON.
+    pub json: bool,
+    quiet: bool,
+    color: bool,
+    terminal: bool,
+}
+
+impl Voice {
+    /// From the options and what stderr is.
+    pub fn new(json: bool, quiet: bool, no_color: bool) -> Voice {
+        let terminal = std::io::stderr().is_terminal();
+        let color = terminal && !no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Voice { json, quiet, color, terminal }
+    }
+
+    /// Text for people, on stderr.
+    pub fn say(&self, text: impl fmt::Display) {
+        if !self.quiet {
+            let _ = writeln!(std::io::stderr(), "{text}");
+        }
+    }
+
+    /// A piece of a build log, on stderr.
+    pub fn log(&self, text: &str) {
+        if self.quiet {
+            return;
+        }
+        let mut stderr = std::io::stderr().lock();
+        let text = printable(text);
+        let _ = if self.color { write!(stderr, "\x1b[2m{text}\x1b[0m") } else { write!(stderr, "{text}") };
+        let _ = stderr.flush();
+    }
+
+    /// Shows that something is under way, once it has taken a second, until dropped.
+    pub fn step(&self, text: impl Into<String>) -> Step {
+        if self.quiet {
+            return Step { task: None, bar: None };
+        }
+        let text = text.into();
+        if self.terminal {
+            let bar = ProgressBar::hidden();
+            let shown = bar.clone();
+            let task = tokio::spawn(async move {
+                tokio::time::sleep(PATIENCE).await;
+                shown.set_style(ProgressStyle::default_spinner());
+                shown.set_message(text);
+                shown.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+                shown.enable_steady_tick(Duration::from_millis(120));
+            });
+            return Step { task: Some(task), bar: Some(bar) };
+        }
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(PATIENCE).await;
+            let _ = writeln!(std::io::stderr(), "{text} …");
+        });
+        Step { task: Some(task), bar: None }
+    }
+
+    /// Shows how far a transfer is, once it has taken a second. `size` if it is known.
+    pub fn transfer(&self, text: impl Into<String>, size: Option<u64>) -> Transfer {
+        let bar = ProgressBar::hidden();
+        if let Some(size) = size {
+            bar.set_length(size);
+        }
+        let text = text.into();
+        bar.set_message(text.clone());
+        let step = if self.quiet {
+            Step { task: None, bar: None }
+        } else if self.terminal {
+            let shown = bar.clone();
+            let style = if size.is_some() {
+                "{msg} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec}"
+            } else {
+                "{spinner} {msg} {bytes} {binary_bytes_per_sec}"
+            };
+            let task = tokio::spawn(async move {
+                tokio::time::sleep(PATIENCE).await;
+                if let Ok(style) = ProgressStyle::with_template(style) {
+                    shown.set_style(style.progress_chars("=> "));
+                }
+                shown.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+            });
+            Step { task: Some(task), bar: Some(bar.clone()) }
+        } else {
+            self.step(text)
+        };
+        Transfer { bar, _step: step }
+    }
+
+    /// Reports a failure in three parts, or as JSON on stdout.
+    pub fn fail(&self, error: &anyhow::Error) {
+        let (what, why, hint) = parts(error);
+        if self.json {
+            let value = serde_json::json!({ "error": {
+                "kind": kind(error), "what": what, "why": why, "hint": hint, "retryable": retryable(error),
+            }});
+            let _ = writeln!(std::io::stdout(), "{value}");
+            return;
+        }
+        let mut stderr = std::io::stderr().lock();
+        let (red, bold, plain) = if self.color { ("\x1b[31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
+        let _ = writeln!(stderr, "{red}error:{plain} {bold}cannot {}{plain}", printable(&what));
+        for line in why.lines() {
+            let _ = writeln!(stderr, "  {}", printable(line));
+        }
+        if let Some(hint) = hint {
+            let _ = writeln!(stderr, "  {bold}try:{plain} {}", printable(&hint));
+        }
+        if let Some(trace) = error.downcast_ref::<sandbox_host::Error>().and_then(|error| error.guest_backtrace()) {
+            let _ = writeln!(stderr, "  in the plugin:");
+            for line in trace.lines().take(30) {
+                let _ = writeln!(stderr, "    {}", printable(line));
+            }
+        }
+    }
+}
+
+/// Something under way; dropping it takes the sign away.
+pub struct Step {
+    task: Option<tokio::task::JoinHandle<()>>,
+    bar: Option<ProgressBar>,
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// A transfer under way.
+pub struct Transfer {
+    bar: ProgressBar,
+    _step: Step,
+}
+
+impl Transfer {
+    /// Counts what passes.
+    pub fn wrap<T>(&self, stream: T) -> Counted<T> {
+        Counted { stream, bar: self.bar.clone() }
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A stream that moves a progress bar.
+    pub struct Counted<T> {
+        #[pin]
+        stream: T,
+        bar: ProgressBar,
+    }
+}
+
+impl<T: tokio::io::AsyncRead> tokio::io::AsyncRead for Counted<T> {
+    fn poll_read(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        let this = self.project();
+        let before = buf.filled().len();
+        let polled = this.stream.poll_read(cx, buf);
+        this.bar.inc((buf.filled().len() - before) as u64);
+        polled
+    }
+}
+
+impl<T: tokio::io::AsyncWrite> tokio::io::AsyncWrite for Counted<T> {
+    fn poll_write(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        data: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        let this = self.project();
+        let polled = this.stream.poll_write(cx, data);
+        if let std::task::Poll::Ready(Ok(size)) = &polled {
+            this.bar.inc(*size as u64);
+        }
+        polled
+    }
+
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        self.project().stream.poll_flush(cx)
+    }
+
+    fn poll_shutdown(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        self.project().stream.poll_shutdown(cx)
+    }
+}
+
+fn parts(error: &anyhow::Error) -> (String, String, Option<String>) {
+    if let Some(error) = error.downcast_ref::<sandbox_host::Error>() {
+        let (what, why, hint) = error.parts();
+        let why = match error.provider_code() {
+            Some(code) => format!("{why}\n[{code}]"),
+            None => why.to_owned(),
+        };
+        return (what.to_owned(), why, hint.map(str::to_owned));
+    }
+    if let Some(failure) = error.downcast_ref::<Failure>() {
+        return (failure.what.clone(), failure.why.clone(), failure.hint.clone());
+    }
+    let mut chain = error.chain();
+    let first = chain.next().map(ToString::to_string).unwrap_or_default();
+    let rest: Vec<_> = chain.map(ToString::to_string).collect();
+    if rest.is_empty() { ("go on".into(), first, None) } else { (first, rest.join(": "), None) }
+}
+
+fn kind(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<sandbox_host::Error>() {
+        Some(error) => format!("{:?}", error.kind()),
+        None => "Usage".into(),
+    }
+}
+
+fn retryable(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<sandbox_host::Error>().is_some_and(sandbox_host::Error::is_retryable)
+}
+
+/// Text of foreign origin without what would steer a terminal.
+pub fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
+}
+
+/// Whether the failure is that whoever read our output has gone.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe && error.get_ref().is_none())
+    })
+}
+
+/// Prints a line of result on stdout.
+pub fn print(line: impl fmt::Display) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    stdout.flush()?;
+    Ok(())
+}
+
+/// Rows in columns, as wide as they need to be; the last one is not padded.
+pub fn table(rows: &[Vec<String>]) -> anyhow::Result<()> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..columns).map(width).collect();
+    for row in rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let cell = printable(cell);
+            let last = column + 1 == row.len();
+            let pad = if last { 0 } else { widths[column].saturating_sub(cell.chars().count()) + 2 };
+            line.push_str(&cell);
+            line.push_str(&" ".repeat(pad));
+        }
+        print(line.trim_end())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,421 @@
+//! `run`, `create`, `exec`, `build`: sandboxes and commands in them.
+
+use anyhow::Result;
+use sandbox_host::types::{
+    self, AllowList, ExecSpec, Gpu, ImageSource, ImageSpec, Outbound, SandboxSpec, Verdict, VolumeMount,
+};
+use sandbox_host::{Process, Provider, Sandbox, fresh_id};
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::args::{Build, CommandArgs, Create, Exec, ImageArgs, Run, SandboxArgs};
+use crate::report::{self, DEADLINE, FAILED, Failure};
+use crate::session::Session;
+
+/// Ties a sandbox to the run of this program that makes it, so that an interrupted create leaves nothing.
+const RUN_TAG: &str = "sandbox-run";
+
+/// Output that `--json` collects per stream.
+const COLLECTED: u64 = 10 << 20;
+
+/// What a read of ours asks for.
+const PIECE: usize = 64 << 10;
+
+/// `sandbox run`
+pub async fn run(session: &Session, args: Run) -> Result<i32> {
+    require_argv(&args.argv)?;
+    let provider = session.provider().await?;
+    let image = build_image(session, &provider, &args.image).await?;
+    let spec = sandbox_spec(&args.sandbox, ImageSpec::id(image))?;
+    let (sandbox, owed) = create_sandbox(session, &provider, spec).await?;
+    let mut command = ExecSpec::new(args.argv);
+    apply(&mut command, &args.how)?;
+    let code = execute(session, &sandbox, command, &args.how).await;
+    if args.keep && code.is_ok() {
+        session.voice.say(format_args!("kept: {}", sandbox.id()));
+        owed.paid();
+        return code;
+    }
+    // Waited for, so that the exit code comes when nothing is left; a failure of the command is reported, not hidden.
+    let ended = {
+        let _step = session.voice.step(format!("terminating {}", sandbox.id()));
+        sandbox.terminate().await
+    };
+    match ended {
+        Ok(()) => owed.paid(),
+        Err(error) if error.is_not_found() || error.is_sandbox_ended() => owed.paid(),
+        Err(error) if code.is_ok() => return Err(error.into()),
+        Err(_) => {}
+    }
+    code
+}
+
+/// `sandbox create`
+pub async fn create(session: &Session, args: Create) -> Result<i32> {
+    let provider = session.provider().await?;
+    let image = build_image(session, &provider, &args.image).await?;
+    let spec = sandbox_spec(&args.sandbox, ImageSpec::id(image))?.command(args.argv);
+    let (sandbox, owed) = create_sandbox(session, &provider, spec).await?;
+    owed.paid();
+    if session.voice.json {
+        report::print(json!({ "sandbox": sandbox.id() }))?;
+    } else {
+        report::print(sandbox.id())?;
+    }
+    Ok(0)
+}
+
+/// `sandbox exec`
+pub async fn exec(session: &Session, args: Exec) -> Result<i32> {
+    require_argv(&args.argv)?;
+    let sandbox = session.provider().await?.sandbox(&args.id);
+    let mut command = ExecSpec::new(args.argv);
+    apply(&mut command, &args.how)?;
+    command.env = args.env;
+    command.cwd = args.workdir;
+    if args.detach {
+        let process = sandbox.spawn(command).await?;
+        let id = process.detach();
+        if session.voice.json {
+            report::print(json!({ "sandbox": sandbox.id(), "exec": id }))?;
+        } else {
+            report::print(id)?;
+        }
+        return Ok(0);
+    }
+    execute(session, &sandbox, command, &args.how).await
+}
+
+/// `sandbox build`
+pub async fn build(session: &Session, args: Build) -> Result<i32> {
+    let provider = session.provider().await?;
+    let id = build_image(session, &provider, &args.image).await?;
+    if session.voice.json {
+        report::print(json!({ "image": id }))?;
+    } else {
+        report::print(id)?;
+    }
+    Ok(0)
+}
+
+fn require_argv(argv: &[String]) -> Result<()> {
+    if argv.first().is_none_or(String::is_empty) {
+        return Err(Failure::new("run a command", "the command is empty")
+            .hint("give a program and its arguments after `--`, such as `-- echo hello`")
+            .into());
+    }
+    Ok(())
+}
+
+fn apply(command: &mut ExecSpec, how: &CommandArgs) -> Result<()> {
+    command.user = how.user.clone();
+    command.timeout = how.timeout.map(|time| time.as_millis() as u64);
+    if how.tty {
+        let (rows, columns) = crate::terminal::size().unwrap_or((24, 80));
+        let term = std::env::var("TERM").unwrap_or_else(|_| "xterm-256color".into());
+        command.pty = Some(types::Pty { rows, columns, term });
+    }
+    Ok(())
+}
+
+/// Builds the image with its log on stderr, and gives its id.
+pub async fn build_image(session: &Session, provider: &Provider, args: &ImageArgs) -> Result<String> {
+    let spec = image_spec(provider, args).await?;
+    if let (ImageSource::Id(id), true) = (&spec.source, spec.commands.is_empty()) {
+        return Ok(id.clone());
+    }
+    let mut step = Some(session.voice.step("building the image"));
+    let mut unfinished = false;
+    let build = provider.build(spec).await?;
+    let image = build
+        .finish(|chunk| {
+            step.take();
+            unfinished = !chunk.text.ends_with('\n');
+            session.voice.log(&chunk.text);
+        })
+        .await;
+    if unfinished {
+        session.voice.log("\n");
+    }
+    Ok(image?.id)
+}
+
+async fn image_spec(provider: &Provider, args: &ImageArgs) -> Result<ImageSpec> {
+    let mut spec = match (&args.image, &args.dockerfile) {
+        (Some(reference), _) if reference.starts_with("im-") => ImageSpec::id(reference),
+        (Some(reference), _) if reference.trim().is_empty() => {
+            return Err(Failure::new("use the image", "its name is empty").hint("give a name such as debian").into());
+        }
+        (Some(reference), _) => ImageSpec::registry(reference),
+        (None, Some(path)) => crate::context::dockerfile(provider, args, path).await?,
+        (None, None) => ImageSpec::default(),
+    };
+    spec.commands = args.lines.clone();
+    spec.force = args.force_build;
+    Ok(spec)
+}
+
+/// What the options say of a sandbox.
+pub fn sandbox_spec(args: &SandboxArgs, image: ImageSpec) -> Result<SandboxSpec> {
+    let mut spec = SandboxSpec::new(image);
+    spec.env = args.env.clone();
+    spec.secrets = args.secret.clone();
+    spec.workdir = args.workdir.clone();
+    if let Some(cores) = args.cpu {
+        if !(cores.is_finite() && cores > 0.0) {
+            return Err(Failure::new("create the sandbox", "--cpu must be a positive number").into());
+        }
+        spec = spec.cpu(cores);
+    }
+    spec.resources.memory_request_mib = args.memory;
+    if let Some(text) = &args.gpu {
+        let (model, count) = match text.split_once(':') {
+            Some((model, count)) => (
+                model,
+                count.parse().map_err(|_| {
+                    Failure::new("create the sandbox", format!("{text:?} is no accelerator"))
+                        .hint("write MODEL or MODEL:COUNT")
+                })?,
+            ),
+            None => (text.as_str(), 1),
+        };
+        spec.resources.gpu = Some(Gpu { model: model.to_owned(), count });
+    }
+    spec.lifetime = args.lifetime.map(|time| time.as_millis() as u64);
+    spec.idle_timeout = args.idle_timeout.map(|time| time.as_millis() as u64);
+    if args.block_network {
+        spec.network.outbound = Outbound::Blocked;
+    } else if !args.allow.is_empty() {
+        let (cidrs, domains) = args
+            .allow
+            .iter()
+            .cloned()
+            .partition(|place| place.parse::<std::net::IpAddr>().is_ok() || place.split_once('/').is_some());
+        spec.network.outbound = Outbound::Allowed(AllowList { cidrs, domains });
+    }
+    for &port in &args.port {
+        spec = spec.port(port);
+    }
+    for text in &args.volume {
+        let mut parts = text.splitn(3, ':');
+        let (Some(volume), Some(path), mode) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(Failure::new("create the sandbox", format!("{text:?} is no volume"))
+                .hint("write NAME:/path or NAME:/path:ro")
+                .into());
+        };
+        spec.volumes.push(VolumeMount {
+            volume: volume.to_owned(),
+            path: path.to_owned(),
+            read_only: mode == Some("ro"),
+            sub_path: None,
+            create: false,
+        });
+    }
+    spec.regions = args.region.clone();
+    spec.name = args.name.clone();
+    spec.tags = args.tag.clone();
+    spec.options = args
+        .options
+        .iter()
+        .map(|(key, value)| {
+            // What is no JSON is meant as text.
+            let json = serde_json::from_str::<serde_json::Value>(value).unwrap_or_else(|_| json!(value));
+            (key.clone(), json.to_string())
+        })
+        .collect();
+    Ok(spec)
+}
+
+/// Creates the sandbox, so that an interruption at any point leaves nothing.
+pub async fn create_sandbox(
+    session: &Session,
+    provider: &Provider,
+    mut spec: SandboxSpec,
+) -> Result<(Sandbox, crate::session::Owed)> {
+    let tag = (RUN_TAG.to_owned(), fresh_id());
+    spec.tags.push(tag.clone());
+    let step = session.voice.step("creating the sandbox");
+    let creating = session.owe_creation(provider, tag);
+    let sandbox = match provider.create(spec).await {
+        Ok(sandbox) => sandbox,
+        Err(error) => {
+            if error.happened() == sandbox_host::Happened::No {
+                creating.paid();
+            }
+            return Err(error.into());
+        }
+    };
+    drop(step);
+    let owed = session.owe_sandbox(&sandbox);
+    creating.paid();
+    tracing::debug!(sandbox = sandbox.id(), "created");
+    Ok((sandbox, owed))
+}
+
+/// Runs a command with our streams, and gives its exit code.
+pub async fn execute(session: &Session, sandbox: &Sandbox, command: ExecSpec, how: &CommandArgs) -> Result<i32> {
+    if how.tty {
+        return crate::terminal::run(session, sandbox, command).await;
+    }
+    if session.voice.json {
+        return collect(session, sandbox, command, how).await;
+    }
+    let started = session.voice.step("starting the command");
+    let owed = session.owe_exec(sandbox, &command.id);
+    let mut process = sandbox.spawn(command).await?;
+    drop(started);
+    let feeding = feed(&mut process, how.interactive);
+    let stdout = process.stdout.take();
+    let stderr = process.stderr.take();
+    let streams = async { tokio::try_join!(pass(stdout, tokio::io::stdout()), pass(stderr, tokio::io::stderr())) };
+    let passed = streams.await;
+    if let Err(error) = passed {
+        if report::is_broken_pipe(&error) {
+            // Whoever read our output has had enough. That is no failure; the command ends with us.
+            process.kill().await?;
+            owed.paid();
+            return Ok(0);
+        }
+        return Err(error);
+    }
+    let verdict = process.wait().await?;
+    feeding.abort();
+    owed.paid();
+    exit_code(session, verdict)
+}
+
+/// Passes standard input on until it or the program ends.
+fn feed(process: &mut Process, interactive: bool) -> tokio::task::JoinHandle<()> {
+    let stdin = process.stdin.take();
+    tokio::spawn(async move {
+        let Some(mut stdin) = stdin else { return };
+        if interactive {
+            let mut source = tokio::io::stdin();
+            let mut piece = vec![0; PIECE];
+            loop {
+                match source.read(&mut piece).await {
+                    Ok(0) | Err(_) => break,
+                    // A program that has had enough closes its input; its output says the rest.
+                    Ok(size) => {
+                        if stdin.write_all(&piece[..size]).await.is_err() {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        if let Err(error) = stdin.shutdown().await {
+            tracing::debug!(%error, "input not closed");
+        }
+    })
+}
+
+/// Passes a stream on as it arrives.
+async fn pass(from: Option<impl AsyncRead + Unpin>, mut to: impl AsyncWrite + Unpin) -> Result<()> {
+    let Some(mut from) = from else { return Ok(()) };
+    let mut piece = vec![0; PIECE];
+    loop {
+        let size = match from.read(&mut piece).await {
+            Ok(0) => return Ok(()),
+            Ok(size) => size,
+            Err(error) => return Err(unwrap(error)),
+        };
+        to.write_all(&piece[..size]).await?;
+        to.flush().await?;
+    }
+}
+
+/// The error of this crate inside an I/O error, if that is what it is.
+pub fn unwrap(error: std::io::Error) -> anyhow::Error {
+    match error.downcast::<sandbox_host::Error>() {
+        Ok(error) => error.into(),
+        Err(error) => error.into(),
+    }
+}
+
+/// Runs to the end and prints one object.
+async fn collect(session: &Session, sandbox: &Sandbox, command: ExecSpec, how: &CommandArgs) -> Result<i32> {
+    let mut stdin = Vec::new();
+    if how.interactive {
+        tokio::io::stdin().read_to_end(&mut stdin).await?;
+    }
+    let exec = command.id.clone();
+    let owed = session.owe_exec(sandbox, &exec);
+    let limits = types::OutputLimits { stdout_max: COLLECTED, stderr_max: COLLECTED, keep: types::Keep::Tail };
+    let result = sandbox.run_with(command, stdin, limits).await?;
+    owed.paid();
+    let mut value = json!({
+        "sandbox": sandbox.id(),
+        "exec": exec,
+        "verdict": verdict_name(&result.verdict),
+        "exit_code": code_of(&result.verdict),
+        "duration_ms": result.duration,
+        "stdout_bytes": result.stdout.total,
+        "stderr_bytes": result.stderr.total,
+    });
+    for (name, captured) in [("stdout", result.stdout), ("stderr", result.stderr)] {
+        // Not all output is text.
+        match String::from_utf8(captured.data) {
+            Ok(text) => value[name] = json!(text),
+            Err(error) => {
+                use base64::Engine as _;
+                let text = base64::engine::general_purpose::STANDARD.encode(error.as_bytes());
+                value[format!("{name}_base64")] = json!(text);
+            }
+        }
+    }
+    report::print(value)?;
+    Ok(code_of(&result.verdict))
+}
+
+fn code_of(verdict: &Verdict) -> i32 {
+    match verdict {
+        Verdict::Exited(code) => *code & 0xff,
+        Verdict::Signaled(signal) => 128 + (*signal as i32 & 0x7f),
+        Verdict::Deadline => DEADLINE,
+        Verdict::SandboxEnded(_) | Verdict::Lost(_) => FAILED,
+    }
+}
+
+/// The exit code, and a word on stderr where the code alone does not say what happened.
+pub fn exit_code(session: &Session, verdict: Verdict) -> Result<i32> {
+    match &verdict {
+        Verdict::SandboxEnded(reason) => {
+            return Err(Failure::new("finish the command", format!("the sandbox ended first: {}", end_text(reason)))
+                .hint("create a new sandbox")
+                .into());
+        }
+        Verdict::Lost(why) => {
+            return Err(Failure::new("learn how the command ended", why.clone()).into());
+        }
+        Verdict::Deadline => session.voice.say("the command's time limit ran out and it was killed"),
+        Verdict::Signaled(signal) => session.voice.say(format_args!("the command was killed by signal {signal}")),
+        Verdict::Exited(_) => {}
+    }
+    Ok(code_of(&verdict))
+}
+
+/// A verdict as one word for JSON.
+fn verdict_name(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Exited(_) => "exited".into(),
+        Verdict::Signaled(signal) => format!("signaled {signal}"),
+        Verdict::Deadline => "deadline".into(),
+        Verdict::SandboxEnded(reason) => format!("sandbox ended: {}", end_text(reason)),
+        Verdict::Lost(why) => format!("lost: {why}"),
+    }
+}
+
+/// Why a sandbox is over, in words.
+pub fn end_text(reason: &types::EndReason) -> String {
+    match reason {
+        types::EndReason::Finished(code) => format!("finished with {code}"),
+        types::EndReason::Terminated => "terminated".into(),
+        types::EndReason::Lifetime => "lifetime over".into(),
+        types::EndReason::Idle => "idle for too long".into(),
+        types::EndReason::OutOfMemory => "out of memory".into(),
+        types::EndReason::FailedToStart(why) => format!("failed to start: {why}"),
+        types::EndReason::Lost(why) => format!("lost: {why}"),
+        types::EndReason::Other(why) => why.clone(),
+    }
+}
