@@ -4,15 +4,35 @@
 //! PID 1 there; it is asked over a socket to start processes. What a container writes lands in its `upper` directory; an
 //! image is an ordered list of such directories ("layers") over the machine's programs.
 
+mod base;
+mod caps;
+mod cgroups;
+mod container;
+mod engine;
+pub(crate) mod init;
+mod launch;
+mod mounts;
+mod protocol;
+mod root;
+pub(crate) mod spawn;
+mod state;
+mod tree;
+mod users;
+
 use std::{
     ffi::OsString,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::Arc,
 };
+
+pub use tree::remove_tree;
 
 /// Makes containers. One per emulator.
 #[derive(Debug)]
-pub struct Engine {}
+pub struct Engine {
+    shared: Arc<engine::Shared>,
+}
 
 /// What a container is made of.
 #[derive(Debug, Clone, Default)]
@@ -78,58 +98,85 @@ pub enum Exit {
 
 /// A running container. Killed, and its mounts gone, when dropped; its `upper` directory stays until removed.
 #[derive(Debug)]
-pub struct Container {}
+pub struct Container {
+    link: Arc<container::Link>,
+}
 
 impl Engine {
     /// Prepares the state directory (made if missing) and finds out what this machine allows. Removes what emulators that are
     /// no more (`kill -9`) left in sibling state directories.
     ///
-    /// `program` is executed for inner roles; it must call [`crate::child_entry`] first thing in `main`.
-    pub fn new(_state: &Path, _program: &Path) -> anyhow::Result<Engine> {
-        anyhow::bail!("not yet")
+    /// `program` is executed for inner roles; it must call [`crate::child_entry`] first thing in `main`. Starts a container
+    /// to see how that can be done here, so it blocks for some tens of milliseconds.
+    pub fn new(state: &Path, program: &Path) -> anyhow::Result<Engine> {
+        Ok(Engine { shared: Arc::new(engine::Shared::new(state, program)?) })
     }
 
     /// What cannot be enforced on this machine, one sentence each, for the log at start.
     pub fn limits_missing(&self) -> &[String] {
-        &[]
+        self.shared.limits_missing()
     }
 
     /// Starts a container; resolves when processes can be started in it.
-    pub async fn start(&self, _spec: ContainerSpec) -> anyhow::Result<Container> {
-        anyhow::bail!("not yet")
+    pub async fn start(&self, spec: ContainerSpec) -> anyhow::Result<Container> {
+        self.shared.start(spec).await
     }
 
     /// Ends all containers and removes everything that was made. Idempotent.
-    pub async fn shutdown(&self) {}
+    pub async fn shutdown(&self) {
+        self.shared.shutdown().await;
+    }
 }
 
 impl Container {
     /// Starts a process.
-    pub async fn spawn(&self, _spec: ProcessSpec) -> anyhow::Result<Process> {
-        anyhow::bail!("not yet")
+    pub async fn spawn(&self, spec: ProcessSpec) -> anyhow::Result<Process> {
+        self.link.spawn(spec).await
     }
 
-    /// Sends a signal to a process's whole group, or session, as started by [`Container::spawn`].
-    pub async fn kill(&self, _pid: i32, _signal: i32) -> anyhow::Result<()> {
-        anyhow::bail!("not yet")
+    /// Sends a signal to a process's whole group, or session, as started by [`Container::spawn`]. Fine when it has ended.
+    pub async fn kill(&self, pid: i32, signal: i32) -> anyhow::Result<()> {
+        self.link.signal(pid, signal)
     }
 
     /// The directory that holds all that was written in this container: a layer for other containers once it is copied.
     pub fn upper(&self) -> &Path {
-        Path::new("")
+        self.link.upper()
     }
 
     /// Copies what was written so far into `to` as a layer (whiteouts, opaque directories, owners, modes, times and links
     /// kept). Processes may run meanwhile.
-    pub async fn snapshot(&self, _to: &Path) -> anyhow::Result<()> {
-        anyhow::bail!("not yet")
+    pub async fn snapshot(&self, to: &Path) -> anyhow::Result<()> {
+        let (from, to) = (self.upper().to_owned(), to.to_owned());
+        tokio::task::spawn_blocking(move || tree::copy_layer(&from, &to)).await?
     }
 
     /// Kills everything in the container and waits until its processes and mounts are gone.
-    pub async fn stop(&self) {}
+    pub async fn stop(&self) {
+        self.link.kill();
+        self.link.ended().await;
+    }
+
+    /// Like [`Container::stop`], and removes what was written, too.
+    pub async fn remove(&self) -> anyhow::Result<()> {
+        self.stop().await;
+        let directory = self.link.directory().to_owned();
+        Ok(tokio::task::spawn_blocking(move || remove_tree(&directory)).await??)
+    }
 
     /// Resolves when the container has ended, for whatever reason; true if the kernel's out-of-memory killer ended it.
     pub async fn ended(&self) -> bool {
-        false
+        self.link.ended().await
+    }
+
+    /// Whether the kernel has killed a process of this container because its memory limit was reached.
+    pub fn oom_killed(&self) -> bool {
+        self.link.oom_killed()
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        self.link.kill();
     }
 }

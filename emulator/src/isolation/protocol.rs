@@ -1,184 +1,303 @@
-//! What the emulator and a container's init say to each other, and how it is framed.
+//! What the engine and a container's init say to each other, and how it is framed.
 //!
-//! One stream socket pair per container. A frame is an eight byte head (length of the body, number of descriptors that
-//! belong to it, both little endian) and a JSON body; descriptors travel with the first byte of the head. The emulator's
-//! end is asynchronous ([`super::container`]), init's end blocks (init has nothing else to do).
+//! One stream socket pair per container. A frame is a head of eight bytes (length of the body, number of descriptors, both
+//! little endian) and a body; descriptors travel with the first byte of the head. Bodies are packed by hand: arguments and
+//! environment are arbitrary bytes, which JSON could only carry blown up. Only [`Setup`], sent once, is JSON.
 
-use std::collections::VecDeque;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::{
+    collections::VecDeque,
+    ffi::{OsStr, OsString},
+    io::{self, IoSlice, IoSliceMut},
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+        unix::ffi::{OsStrExt, OsStringExt},
+    },
+    path::PathBuf,
+};
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::{Exit, ProcessSpec};
+
 /// The descriptor on which init finds its end of the socket.
-pub(crate) const CONTROL_FD: RawFd = 3;
+pub(super) const CONTROL_FD: RawFd = 3;
 
 /// Most descriptors one frame carries: stdin, stdout, stderr.
-const MAX_FDS: usize = 4;
+const MAX_FDS: usize = 3;
 
-/// Bodies are argv, environment and mount lists; far below this. A bound, so that a broken peer cannot ask for memory.
+/// Bodies are arguments, environments and mount lists, which the kernel bounds far below this. A bound, so that a broken
+/// peer cannot ask for memory.
 const MAX_BODY: usize = 64 * 1024 * 1024;
 
-/// One overlay of a container's root. Paths of layers are relative to the state directory, so that the option string
-/// stays within the one page that `mount` accepts, and so that no character of the state directory needs escaping.
+/// One overlay of a container's root.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Overlay {
+pub(super) struct Overlay {
     /// Absolute path inside the container.
-    pub target: String,
-    /// Topmost first. Absolute paths are directories of the machine.
-    pub lower: Vec<String>,
-    /// Absent: read-only.
-    pub upper: Option<String>,
-    /// Scratch directory of the same file system as `upper`.
-    pub work: Option<String>,
-}
-
-/// A directory or file of the state directory (or of the machine) made visible inside.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Bind {
-    /// Relative to the state directory, or absolute.
-    pub source: String,
-    /// Absolute path inside the container; made when missing.
-    pub target: String,
-    /// Mount it read-only.
-    pub read_only: bool,
+    pub target: PathBuf,
+    /// Absolute directories of the machine, topmost first.
+    pub lower: Vec<PathBuf>,
+    /// Where what is written lands.
+    pub upper: PathBuf,
+    /// Scratch directory on the same file system as `upper`.
+    pub work: PathBuf,
 }
 
 /// Everything init needs to build the container's root.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Setup {
-    /// Absolute path of the emulator's state directory.
-    pub state_dir: String,
-    /// Where the root is put together, relative to the state directory.
-    pub mount_point: String,
+pub(super) struct Setup {
+    /// An empty directory of the machine on which the root is put together.
+    pub stage: PathBuf,
     /// The first one is the root itself.
     pub overlays: Vec<Overlay>,
-    /// Mounted after the overlays, in this order.
-    pub binds: Vec<Bind>,
+    /// Source, target inside, read-only.
+    pub binds: Vec<(PathBuf, PathBuf, bool)>,
     /// UTS name.
     pub hostname: String,
-    /// Bring the container's own loopback up.
+    /// The network namespace is new: bring its loopback up.
     pub own_network: bool,
-    /// The whole range of ids is mapped (the emulator runs as root), so that groups can be set.
+    /// More ids than root exist inside, so users and groups can be switched.
     pub all_ids: bool,
-    /// The program that runs the inner roles, bound at the place of the file helper.
-    pub program: String,
-    /// Directory made (like a container's WORKDIR) when missing.
-    pub workdir: Option<String>,
+    /// The container has a user namespace of its own.
+    pub user_namespace: bool,
+    /// The program that runs the inner roles; bound at the place of the file tools.
+    pub program: PathBuf,
 }
 
-/// Standard streams of an exec.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) enum Streams {
-    /// Three descriptors come with the frame: stdin, stdout, stderr.
-    Pipes,
-    /// Init opens a terminal and sends its master back with `Started`.
-    Terminal {
-        /// Rows, 0 = unknown.
-        rows: u16,
-        /// Columns, 0 = unknown.
-        cols: u16,
+/// From the engine to init.
+#[derive(Debug)]
+pub(super) enum Request {
+    Setup(Setup),
+    /// Start a process. With pipes its three descriptors come along.
+    Spawn {
+        id: u64,
+        spec: ProcessSpec,
+    },
+    /// Signal a process's whole group and session.
+    Kill {
+        pid: i32,
+        signal: i32,
     },
 }
 
-/// A program to start in the container.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Command {
-    pub argv: Vec<String>,
-    /// The whole environment; nothing is inherited.
-    pub env: Vec<(String, String)>,
-    /// Absolute directory.
-    pub cwd: String,
-    /// `user[:group]` in names or numbers; None = root.
-    pub user: Option<String>,
-    pub streams: Streams,
+/// From init to the engine.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// The root stands. Carries what had to be left out, one sentence each.
+    Ready(Vec<String>),
+    /// The root could not be built; init ends.
+    Failed(String),
+    /// The process exists; with a terminal its master side comes along.
+    Started { id: u64, pid: i32 },
+    /// The process could not be made.
+    Refused { id: u64, message: String },
+    /// The process has ended.
+    Exited { id: u64, exit: Exit },
 }
 
-/// From the emulator to init.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) enum Request {
-    Setup(Setup),
-    Exec { id: u64, command: Command },
-    /// Signal the exec's process group.
-    Signal { id: u64, signal: i32 },
-    /// Stop (or continue) every process of the container, so that its files hold still.
-    Freeze { id: u64, frozen: bool },
-    /// Mount an overlay at a directory of the running container.
-    Mount { id: u64, overlay: Overlay },
-    /// Take a mount away again.
-    Unmount { id: u64, path: String },
+fn malformed(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("malformed frame: {what}"))
 }
 
-/// From init to the emulator.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) enum Reply {
-    /// The root stands.
-    Ready,
-    /// It could not be built; init ends.
-    SetupFailed(String),
-    /// The exec's process exists; with a terminal its master comes along.
-    Started { id: u64 },
-    /// Answer to Freeze, Mount, Unmount; also a failed Exec.
-    Done { id: u64, error: Option<Refusal> },
-    /// The exec's process has ended.
-    Exited { id: u64, status: Ended },
-}
+/// Packs a body.
+struct Packer(Vec<u8>);
 
-/// Why init could not do something.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Refusal {
-    /// errno, 0 when none applies.
-    pub errno: i32,
-    pub message: String,
-}
+impl Packer {
+    fn new(kind: u8) -> Self {
+        // Room for the head, filled in by `finish`.
+        Self(vec![0, 0, 0, 0, 0, 0, 0, 0, kind])
+    }
 
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Ended {
-    /// It exited with this code.
-    Code(i32),
-    /// This signal ended it.
-    Signal(i32),
-}
+    fn number(&mut self, number: u64) -> &mut Self {
+        self.0.extend_from_slice(&number.to_le_bytes());
+        self
+    }
 
-impl Ended {
-    /// The shell's way to say it: signals are 128 + n.
-    pub fn exit_code(self) -> i32 {
-        match self {
-            Ended::Code(code) => code,
-            Ended::Signal(signal) => 128 + signal,
-        }
+    fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        self.number(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    fn finish(mut self, fds: usize) -> Vec<u8> {
+        let length = (self.0.len() - 8) as u32;
+        self.0[..4].copy_from_slice(&length.to_le_bytes());
+        self.0[4..8].copy_from_slice(&(fds as u32).to_le_bytes());
+        self.0
     }
 }
 
-/// Encodes a frame's head and body.
-pub(crate) fn encode<T: Serialize>(message: &T, fds: usize) -> io::Result<Vec<u8>> {
-    let body = serde_json::to_vec(message)?;
-    let mut frame = Vec::with_capacity(body.len() + 8);
-    frame.extend_from_slice(&(body.len() as u32).to_le_bytes());
-    frame.extend_from_slice(&(fds as u32).to_le_bytes());
-    frame.extend_from_slice(&body);
-    Ok(frame)
+/// Takes a body apart.
+struct Unpacker<'a>(&'a [u8]);
+
+impl Unpacker<'_> {
+    fn number(&mut self) -> io::Result<u64> {
+        let (number, rest) = self.0.split_first_chunk::<8>().ok_or_else(|| malformed("short"))?;
+        self.0 = rest;
+        Ok(u64::from_le_bytes(*number))
+    }
+
+    fn int(&mut self) -> io::Result<i32> {
+        Ok(self.number()? as i32)
+    }
+
+    fn bytes(&mut self) -> io::Result<Vec<u8>> {
+        let length = self.number()? as usize;
+        let (bytes, rest) = self.0.split_at_checked(length).ok_or_else(|| malformed("short"))?;
+        self.0 = rest;
+        Ok(bytes.to_vec())
+    }
+
+    fn os(&mut self) -> io::Result<OsString> {
+        Ok(OsString::from_vec(self.bytes()?))
+    }
+
+    fn text(&mut self) -> io::Result<String> {
+        Ok(String::from_utf8_lossy(&self.bytes()?).into_owned())
+    }
+
+    fn many<T>(&mut self, mut one: impl FnMut(&mut Self) -> io::Result<T>) -> io::Result<Vec<T>> {
+        let count = self.number()?;
+        (0..count).map(|_| one(self)).collect()
+    }
 }
 
-/// One `sendmsg`: what could be sent of `bytes`, with `fds` attached to its first byte.
-pub(crate) fn send_some(socket: RawFd, bytes: &[u8], fds: &[RawFd]) -> io::Result<usize> {
+/// What travels in frames.
+pub(super) trait Message: Sized {
+    /// The whole frame, head included.
+    fn pack(&self, fds: usize) -> io::Result<Vec<u8>>;
+    /// From a frame's body.
+    fn unpack(body: &[u8]) -> io::Result<Self>;
+}
+
+impl Message for Request {
+    fn pack(&self, fds: usize) -> io::Result<Vec<u8>> {
+        let mut packer;
+        match self {
+            Self::Setup(setup) => {
+                packer = Packer::new(0);
+                packer.bytes(&serde_json::to_vec(setup)?);
+            }
+            Self::Spawn { id, spec } => {
+                packer = Packer::new(1);
+                packer.number(*id).number(spec.argv.len() as u64);
+                for argument in &spec.argv {
+                    packer.bytes(argument.as_bytes());
+                }
+                packer.number(spec.env.len() as u64);
+                for (name, value) in &spec.env {
+                    packer.bytes(name.as_bytes()).bytes(value.as_bytes());
+                }
+                packer.bytes(spec.cwd.as_os_str().as_bytes());
+                packer.number(u64::from(spec.user.is_some()));
+                packer.bytes(spec.user.as_deref().unwrap_or_default().as_bytes());
+                let (rows, columns) = spec.pty.unwrap_or_default();
+                packer.number(u64::from(spec.pty.is_some())).number(rows.into()).number(columns.into());
+                packer.number(u64::from(spec.merge_stderr));
+            }
+            Self::Kill { pid, signal } => {
+                packer = Packer::new(2);
+                packer.number(*pid as u64).number(*signal as u64);
+            }
+        }
+        Ok(packer.finish(fds))
+    }
+
+    fn unpack(body: &[u8]) -> io::Result<Self> {
+        let (kind, rest) = body.split_first().ok_or_else(|| malformed("empty"))?;
+        let mut from = Unpacker(rest);
+        Ok(match kind {
+            0 => Self::Setup(serde_json::from_slice(&from.bytes()?)?),
+            1 => {
+                let id = from.number()?;
+                let argv = from.many(Unpacker::os)?;
+                let env = from.many(|one| Ok((one.os()?, one.os()?)))?;
+                let cwd = PathBuf::from(from.os()?);
+                let has_user = from.number()? != 0;
+                let user = from.text()?;
+                let has_pty = from.number()? != 0;
+                let pty = (from.number()? as u16, from.number()? as u16);
+                let merge_stderr = from.number()? != 0;
+                let user = has_user.then_some(user);
+                let pty = has_pty.then_some(pty);
+                Self::Spawn { id, spec: ProcessSpec { argv, env, cwd, user, pty, merge_stderr } }
+            }
+            2 => Self::Kill { pid: from.int()?, signal: from.int()? },
+            _ => return Err(malformed("unknown request")),
+        })
+    }
+}
+
+impl Message for Reply {
+    fn pack(&self, fds: usize) -> io::Result<Vec<u8>> {
+        let mut packer;
+        match self {
+            Self::Ready(missing) => {
+                packer = Packer::new(0);
+                packer.number(missing.len() as u64);
+                for sentence in missing {
+                    packer.bytes(sentence.as_bytes());
+                }
+            }
+            Self::Failed(message) => {
+                packer = Packer::new(1);
+                packer.bytes(message.as_bytes());
+            }
+            Self::Started { id, pid } => {
+                packer = Packer::new(2);
+                packer.number(*id).number(*pid as u64);
+            }
+            Self::Refused { id, message } => {
+                packer = Packer::new(3);
+                packer.number(*id).bytes(message.as_bytes());
+            }
+            Self::Exited { id, exit } => {
+                packer = Packer::new(4);
+                let (signaled, value) = match exit {
+                    Exit::Code(code) => (0, *code),
+                    Exit::Signal(signal) => (1, *signal),
+                };
+                packer.number(*id).number(signaled).number(value as u64);
+            }
+        }
+        Ok(packer.finish(fds))
+    }
+
+    fn unpack(body: &[u8]) -> io::Result<Self> {
+        let (kind, rest) = body.split_first().ok_or_else(|| malformed("empty"))?;
+        let mut from = Unpacker(rest);
+        Ok(match kind {
+            0 => Self::Ready(from.many(Unpacker::text)?),
+            1 => Self::Failed(from.text()?),
+            2 => Self::Started { id: from.number()?, pid: from.int()? },
+            3 => Self::Refused { id: from.number()?, message: from.text()? },
+            4 => {
+                let id = from.number()?;
+                let signaled = from.number()? != 0;
+                let value = from.int()?;
+                Self::Exited { id, exit: if signaled { Exit::Signal(value) } else { Exit::Code(value) } }
+            }
+            _ => return Err(malformed("unknown reply")),
+        })
+    }
+}
+
+/// One `sendmsg`: how much of `bytes` could be sent, with `fds` attached to its first byte.
+pub(super) fn send_some(socket: RawFd, bytes: &[u8], fds: &[RawFd]) -> io::Result<usize> {
     let control = [ControlMessage::ScmRights(fds)];
     let control: &[ControlMessage] = if fds.is_empty() { &[] } else { &control };
     Ok(sendmsg::<UnixAddr>(socket, &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?)
 }
 
 /// Sends a whole frame on a blocking socket.
-pub(crate) fn send_blocking<T: Serialize>(socket: RawFd, message: &T, fds: &[RawFd]) -> io::Result<()> {
-    let frame = encode(message, fds.len())?;
+pub(super) fn send_blocking(socket: RawFd, message: &impl Message, fds: &[RawFd]) -> io::Result<()> {
+    let frame = message.pack(fds.len())?;
     let mut sent = 0;
     while sent < frame.len() {
         match send_some(socket, &frame[sent..], if sent == 0 { fds } else { &[] }) {
-            Ok(n) => sent += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
+            Ok(count) => sent += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())
@@ -186,15 +305,15 @@ pub(crate) fn send_blocking<T: Serialize>(socket: RawFd, message: &T, fds: &[Raw
 
 /// Puts frames together again from what `recvmsg` returns.
 #[derive(Default)]
-pub(crate) struct Inbox {
+pub(super) struct Inbox {
     bytes: Vec<u8>,
     fds: VecDeque<OwnedFd>,
 }
 
 impl Inbox {
     /// One `recvmsg`. False at the end of the stream.
-    pub(crate) fn receive_some(&mut self, socket: RawFd) -> io::Result<bool> {
-        let mut buffer = [0u8; 16 * 1024];
+    pub(super) fn receive_some(&mut self, socket: RawFd) -> io::Result<bool> {
+        let mut buffer = [0u8; 32 * 1024];
         let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
         let received = {
             let mut parts = [IoSliceMut::new(&mut buffer)];
@@ -212,26 +331,24 @@ impl Inbox {
     }
 
     /// The next complete frame, if there is one.
-    pub(crate) fn take<T: DeserializeOwned>(&mut self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    pub(super) fn take<T: Message>(&mut self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         let Some(head) = self.bytes.first_chunk::<8>() else { return Ok(None) };
         let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
         let fds = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
         if length > MAX_BODY || fds > MAX_FDS {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "frame out of bounds"));
+            return Err(malformed("out of bounds"));
         }
-        if self.bytes.len() < 8 + length {
-            return Ok(None);
-        }
+        let Some(body) = self.bytes.get(8..8 + length) else { return Ok(None) };
         if self.fds.len() < fds {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "descriptors are missing"));
+            return Err(malformed("descriptors are missing"));
         }
-        let message = serde_json::from_slice(&self.bytes[8..8 + length])?;
+        let message = T::unpack(body)?;
         self.bytes.drain(..8 + length);
         Ok(Some((message, self.fds.drain(..fds).collect())))
     }
 
     /// Blocks for the next frame. None at the end of the stream.
-    pub(crate) fn receive_blocking<T: DeserializeOwned>(
+    pub(super) fn receive_blocking<T: Message>(
         &mut self,
         socket: &impl AsRawFd,
     ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
@@ -242,9 +359,45 @@ impl Inbox {
             match self.receive_some(socket.as_raw_fd()) {
                 Ok(true) => {}
                 Ok(false) => return Ok(None),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
+    }
+}
+
+/// Whether a string can be handed to `exec`.
+pub(super) fn has_zero(text: &OsStr) -> bool {
+    text.as_bytes().contains(&0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spawn_survives_the_wire_byte_for_byte() {
+        let spec = ProcessSpec {
+            argv: vec!["sh".into(), OsString::from_vec(vec![0xff, 0xfe]), OsString::new()],
+            env: vec![("A".into(), "b=c".into())],
+            cwd: "/x".into(),
+            user: Some(String::new()),
+            pty: Some((24, 80)),
+            merge_stderr: true,
+        };
+        let frame = Request::Spawn { id: 7, spec: spec.clone() }.pack(0).unwrap();
+        let mut inbox = Inbox { bytes: frame[..20].to_vec(), fds: VecDeque::new() };
+        assert!(inbox.take::<Request>().unwrap().is_none());
+        inbox.bytes.extend_from_slice(&frame[20..]);
+        let Some((Request::Spawn { id, spec: got }, _)) = inbox.take::<Request>().unwrap() else { panic!() };
+        assert_eq!((id, got.argv, got.env, got.cwd), (7, spec.argv, spec.env, spec.cwd));
+        assert_eq!((got.user, got.pty, got.merge_stderr), (spec.user, spec.pty, true));
+    }
+
+    #[test]
+    fn a_frame_out_of_bounds_is_refused() {
+        let mut inbox = Inbox { bytes: vec![0xff; 16], fds: VecDeque::new() };
+        assert!(inbox.take::<Reply>().is_err());
+        assert!(Reply::unpack(&[2, 1, 0]).is_err());
     }
 }

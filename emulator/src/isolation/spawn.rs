@@ -1,53 +1,128 @@
 //! Starts a container's init: one `clone3` into fresh namespaces, then `exec` of the program in its inner role.
 //!
-//! The child is process 1 of its PID namespace from the first instruction on, so there is no helper process between the
-//! emulator and it. Between `clone3` and `exec` the child is a fork of a program with threads and may only make system
-//! calls: everything that needs memory is prepared before. It waits for one byte, which the emulator sends once it has
-//! written the id maps (and put the process into its control groups).
+//! The child is process 1 of its PID namespace from the first instruction on, so there is no process between the engine
+//! and it. Between `clone3` and `exec` the child is a fork of a program with threads and may only make system calls:
+//! everything that needs memory is prepared before. It waits for one byte, which is sent once its id maps are written and
+//! it is in its control groups.
+//!
+//! Two things tie it to the engine: the socket, whose end of stream ends it, and a death signal. The latter is sent when
+//! the *thread* that made it ends, so the engine makes all of them on one thread of its own ([`Spawner`]).
 
-use std::ffi::CString;
-use std::fs;
-use std::io::{self, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::{
+    ffi::CString,
+    fs,
+    io::{self, Write},
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+        unix::{ffi::OsStrExt, net::UnixStream},
+    },
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+};
 
 use super::protocol::CONTROL_FD;
 
 /// argv[0] by which the program knows that it is a container's init.
-pub(crate) const INIT_NAME: &str = "modal-sandbox-init";
+pub(crate) const INIT_NAME: &str = "modal-emulator-init";
 
 /// A started init.
-pub(crate) struct Init {
-    /// Process id as the emulator sees it.
-    pub pid: i32,
+#[derive(Debug)]
+pub(super) struct Init {
     /// Readable once every process of the container has ended.
-    pub pidfd: OwnedFd,
-    /// The emulator's end of the control socket, non-blocking.
-    pub control: UnixStream,
+    pub(super) pidfd: OwnedFd,
+    /// The engine's end of the control socket, non-blocking.
+    pub(super) control: UnixStream,
 }
 
-/// Whether the whole range of ids can be mapped into a container (the emulator is root of its namespace).
-pub(crate) fn all_ids() -> bool {
+impl Init {
+    /// Ends init, and with it everything in the container.
+    pub(super) fn kill(pidfd: &impl AsRawFd) {
+        let none = std::ptr::null::<libc::siginfo_t>();
+        // Safety: a plain system call on a descriptor that the caller holds. ESRCH (already gone) is fine.
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::SIGKILL, none, 0) };
+    }
+
+    /// Collects an ended init, so that it does not stay behind as a zombie. Blocks until it has ended.
+    pub(super) fn reap(pidfd: &impl AsRawFd) {
+        // Safety: the structure is written by the kernel during the call only.
+        unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            while libc::waitid(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, &raw mut info, libc::WEXITED) < 0
+                && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+            {}
+        }
+    }
+}
+
+/// What kind of init to start.
+pub(super) struct Kind {
+    pub(super) user_namespace: bool,
+    pub(super) all_ids: bool,
+    pub(super) own_network: bool,
+    /// Files to which the new process's number is written before it is let go.
+    pub(super) groups: Vec<PathBuf>,
+}
+
+/// Whether a range of ids worth the name can be mapped into a container: the emulator is root and not itself shut in with
+/// a few ids.
+pub(super) fn all_ids() -> bool {
+    let count = |file: &str| -> u64 {
+        let map = fs::read_to_string(file).unwrap_or_default();
+        map.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok()).sum()
+    };
+    let may_set_groups = fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "allow");
     nix::unistd::geteuid().is_root()
+        && may_set_groups
+        && count("/proc/self/uid_map") >= 65_536
+        && count("/proc/self/gid_map") >= 65_536
 }
 
-/// Starts `program` as init. `before` runs when the process exists but has not yet been let go.
-pub(crate) fn spawn(program: &Path, own_network: bool, before: impl FnOnce(i32)) -> io::Result<Init> {
+/// The thread on which all inits are made.
+#[derive(Debug)]
+pub(super) struct Spawner {
+    jobs: mpsc::Sender<Job>,
+}
+
+struct Job {
+    kind: Kind,
+    answer: Box<dyn FnOnce(io::Result<Init>) + Send>,
+}
+
+impl Spawner {
+    /// Starts the thread; it ends, and with it every container, when the last sender is dropped.
+    pub(super) fn new(program: &Path) -> io::Result<Self> {
+        let program = program.to_owned();
+        let (jobs, queue) = mpsc::channel::<Job>();
+        thread::Builder::new().name("containers".into()).spawn(move || {
+            for job in queue {
+                (job.answer)(start(&program, &job.kind));
+            }
+        })?;
+        Ok(Self { jobs })
+    }
+
+    /// Starts an init; `answer` is called on the spawner's thread.
+    pub(super) fn start(&self, kind: Kind, answer: impl FnOnce(io::Result<Init>) + Send + 'static) {
+        // The thread ends only after `self`; should it have panicked, dropping `answer` tells the caller.
+        let _ = self.jobs.send(Job { kind, answer: Box::new(answer) });
+    }
+}
+
+fn start(program: &Path, kind: &Kind) -> io::Result<Init> {
     let (ours, theirs) = UnixStream::pair()?;
     let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    let path = CString::new(program.as_os_str().as_encoded_bytes())?;
+    let path = CString::new(program.as_os_str().as_bytes())?;
     let name = CString::new(INIT_NAME)?;
     let argv = [name.as_ptr(), std::ptr::null()];
     let envp: [*const libc::c_char; 1] = [std::ptr::null()];
 
-    let mut flags = libc::CLONE_NEWUSER
-        | libc::CLONE_NEWNS
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_PIDFD;
-    if own_network {
+    let mut flags =
+        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_PIDFD;
+    if kind.user_namespace {
+        flags |= libc::CLONE_NEWUSER;
+    }
+    if kind.own_network {
         flags |= libc::CLONE_NEWNET;
     }
     let mut pidfd: RawFd = -1;
@@ -63,25 +138,30 @@ pub(crate) fn spawn(program: &Path, own_network: bool, before: impl FnOnce(i32))
         return Err(io::Error::last_os_error());
     }
     if pid == 0 {
-        // Safety: as above. `dup2` clears close-on-exec on the copies; everything else of ours is close-on-exec.
+        // Safety: as above.
         unsafe { child(theirs.as_raw_fd(), null.as_raw_fd(), path.as_ptr(), argv.as_ptr(), envp.as_ptr()) }
     }
     // Safety: the kernel stored a descriptor that is ours alone.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    let pid = pid as i32;
     drop(theirs);
-    let started = (|| {
-        map_ids(pid)?;
-        before(pid);
+    let let_go = || {
+        if kind.user_namespace {
+            map_ids(pid, kind.all_ids)?;
+        }
+        for group in &kind.groups {
+            fs::write(group, pid.to_string())?;
+        }
         (&ours).write_all(&[1])?;
         ours.set_nonblocking(true)
-    })();
-    if let Err(e) = started {
-        kill(&pidfd);
-        reap(&pidfd);
-        return Err(e);
+    };
+    match let_go() {
+        Ok(()) => Ok(Init { pidfd, control: ours }),
+        Err(error) => {
+            Init::kill(&pidfd);
+            Init::reap(&pidfd);
+            Err(error)
+        }
     }
-    Ok(Init { pid, pidfd, control: ours })
 }
 
 unsafe fn child(
@@ -92,78 +172,58 @@ unsafe fn child(
     envp: *const *const libc::c_char,
 ) -> ! {
     unsafe {
-        // The parent may be anything: give the program signals as a shell would.
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        // The engine may be anything: give the program signals as a shell would.
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
         // Away from the emulator's terminal and its signals.
         libc::setsid();
+        // Over numbers that are surely different: dup2 onto itself would keep close-on-exec.
+        let socket = libc::fcntl(socket, libc::F_DUPFD, 10);
+        let null = libc::fcntl(null, libc::F_DUPFD, 10);
+        for number in 0..CONTROL_FD {
+            libc::dup2(null, number);
+        }
+        libc::dup2(socket, CONTROL_FD);
+        // Before waiting: among the rest are copies of the engine's ends of sockets, this container's and others', and an
+        // end of stream is seen only once all of them are closed.
+        libc::close_range(CONTROL_FD as libc::c_uint + 1, libc::c_uint::MAX, 0);
         let mut go = 0u8;
         loop {
-            let n = libc::read(socket, (&raw mut go).cast(), 1);
-            if n == 1 {
+            let count = libc::read(CONTROL_FD, (&raw mut go).cast(), 1);
+            if count == 1 {
                 break;
             }
-            if n == 0 || *libc::__errno_location() != libc::EINTR {
+            if count == 0 || *libc::__errno_location() != libc::EINTR {
                 libc::_exit(125);
             }
         }
-        // dup2 onto itself would keep close-on-exec; go over a number that is surely different.
-        let socket = libc::fcntl(socket, libc::F_DUPFD, 10);
-        let null = libc::fcntl(null, libc::F_DUPFD_CLOEXEC, 10);
-        libc::dup2(null, 0);
-        libc::dup2(null, 1);
-        libc::dup2(null, 2);
-        libc::dup2(socket, CONTROL_FD);
-        libc::close(socket);
         libc::execve(path, argv, envp);
         libc::_exit(126)
     }
 }
 
-/// As root every id means the same inside and outside; otherwise our own id is root inside and nobody else exists.
-fn map_ids(pid: i32) -> io::Result<()> {
+/// With all ids each means the same inside and outside; otherwise our own id is root inside and nobody else exists.
+fn map_ids(pid: libc::c_long, all_ids: bool) -> io::Result<()> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-    if all_ids() {
-        let map = |what: &str| -> io::Result<String> {
-            // Inside a user namespace of its own, root has only the ids that were mapped for it.
+    if all_ids {
+        for what in ["uid_map", "gid_map"] {
+            // In a user namespace of its own, the emulator has only the ids that were mapped for it.
             let own = fs::read_to_string(format!("/proc/self/{what}"))?;
-            let mut lines = String::new();
+            let mut map = String::new();
             for line in own.lines() {
                 let mut fields = line.split_whitespace();
-                let (Some(first), _, Some(count)) = (fields.next(), fields.next(), fields.next()) else { continue };
-                let count = count.parse::<u64>().unwrap_or(0).min(1 << 31);
-                lines.push_str(&format!("{first} {first} {count}\n"));
+                if let (Some(first), Some(_), Some(count)) = (fields.next(), fields.next(), fields.next()) {
+                    map.push_str(&format!("{first} {first} {count}\n"));
+                }
             }
-            Ok(lines)
-        };
-        fs::write(format!("/proc/{pid}/uid_map"), map("uid_map")?)?;
-        fs::write(format!("/proc/{pid}/gid_map"), map("gid_map")?)?;
+            fs::write(format!("/proc/{pid}/{what}"), map)?;
+        }
     } else {
         fs::write(format!("/proc/{pid}/uid_map"), format!("0 {uid} 1\n"))?;
         fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
         fs::write(format!("/proc/{pid}/gid_map"), format!("0 {gid} 1\n"))?;
     }
     Ok(())
-}
-
-/// Ends init, and with it everything in the container.
-pub(crate) fn kill(pidfd: &OwnedFd) {
-    // Safety: a plain system call on a descriptor we hold. ESRCH (already gone) is fine.
-    unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pidfd.as_raw_fd(),
-            libc::SIGKILL,
-            std::ptr::null::<libc::siginfo_t>(),
-            0,
-        );
-    }
-}
-
-/// Collects an ended init, so that it does not stay behind as a zombie. Blocks until it has ended.
-pub(crate) fn reap(pidfd: &OwnedFd) {
-    use nix::sys::wait::{Id, WaitPidFlag, waitid};
-    use std::os::fd::AsFd;
-    while let Err(nix::errno::Errno::EINTR) = waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED) {}
 }

@@ -1,0 +1,262 @@
+//! What lies below every container: made once per engine from what the machine has.
+//!
+//! - `skeleton/`: the empty top-level directories and the machine's links (`/bin` to `/usr/bin`, …);
+//! - `scratch/`: the same for images made from nothing: only what the kernel's file systems need;
+//! - `etc/`: a copy of the machine's `/etc`, of what everybody on the machine may read. Whatever only some may read
+//!   (password hashes, host keys, sudoers, keys of networks) is left out by that very rule, without a list of names that
+//!   would always miss one; and a copy can be written inside also when the machine's files could not;
+//! - `masks/usr`, `masks/opt`: laid over the machine's directories. They hide what only some may read, and for an emulator
+//!   without privileges they hold directories of its own, so that programs can be installed inside.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown, symlink},
+    path::{Path, PathBuf},
+};
+
+use nix::sys::stat::{Mode, SFlag};
+
+/// The machine's directories that are offered, besides `/etc` and those that stand beside `/usr` on machines that keep
+/// `/bin` apart.
+const OFFERED: [&str; 2] = ["usr", "opt"];
+
+/// Programs' places at top level: links where the machine has merged them into `/usr`.
+const PROGRAM_PLACES: [&str; 8] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32", "libexec", "nix"];
+
+/// Empty directories of the skeleton and their modes.
+const SKELETON: [(&str, u32); 37] = [
+    ("__modal", 0o755),
+    ("boot", 0o755),
+    ("dev", 0o755),
+    ("etc", 0o755),
+    ("home", 0o755),
+    ("media", 0o755),
+    ("mnt", 0o755),
+    ("opt", 0o755),
+    ("proc", 0o555),
+    ("root", 0o700),
+    ("run", 0o755),
+    ("run/lock", 0o1777),
+    ("srv", 0o755),
+    ("sys", 0o555),
+    ("tmp", 0o1777),
+    ("usr", 0o755),
+    ("var", 0o755),
+    ("var/backups", 0o755),
+    ("var/cache", 0o755),
+    ("var/cache/apt", 0o755),
+    ("var/cache/apt/archives", 0o755),
+    ("var/cache/apt/archives/partial", 0o700),
+    ("var/lib", 0o755),
+    ("var/lib/apt", 0o755),
+    ("var/lib/apt/lists", 0o755),
+    ("var/lib/apt/lists/partial", 0o700),
+    ("var/lib/dpkg", 0o755),
+    ("var/lib/dpkg/info", 0o755),
+    ("var/lib/dpkg/updates", 0o755),
+    ("var/lib/dpkg/triggers", 0o755),
+    ("var/lib/misc", 0o755),
+    ("var/local", 0o755),
+    ("var/log", 0o755),
+    ("var/mail", 0o755),
+    ("var/opt", 0o755),
+    ("var/spool", 0o755),
+    ("var/tmp", 0o1777),
+];
+
+/// The same for images made from nothing.
+const SCRATCH: [(&str, u32); 7] = [
+    ("__modal", 0o755),
+    ("dev", 0o755),
+    ("etc", 0o755),
+    ("proc", 0o555),
+    ("root", 0o700),
+    ("sys", 0o555),
+    ("tmp", 0o1777),
+];
+
+/// Names in `/etc` that everybody may read but that belong to this machine, not to its programs.
+const OWN_OF_MACHINE: [&str; 20] = [
+    "machine-id",
+    "hostname",
+    "hosts",
+    "resolv.conf",
+    "mtab",
+    "fstab",
+    "crypttab",
+    "ssh",
+    "docker",
+    "containerd",
+    "kubernetes",
+    "rancher",
+    "NetworkManager",
+    "netplan",
+    "network",
+    "wireguard",
+    "openvpn",
+    "ppp",
+    "cloud",
+    "krb5.keytab",
+];
+
+/// A file of `/etc` larger than this is data, not configuration, and would only slow every start down.
+const LARGEST_CONFIGURATION: u64 = 16 * 1024 * 1024;
+
+/// Levels of the offered directories that are looked through: as far as programs install themselves by hand (`/opt/x/bin`,
+/// `/usr/local/lib/python3/site-packages` without privileges), and not so far that a start is slowed down.
+const MASK_DEPTH: usize = 3;
+
+/// The directories that lie below every container.
+#[derive(Debug, Clone)]
+pub(super) struct Base {
+    directory: PathBuf,
+    /// Top-level directories with an overlay of their own, `etc` not among them.
+    offered: Vec<String>,
+}
+
+impl Base {
+    /// Makes them in `directory`, which must not exist.
+    pub(super) fn make(directory: &Path, privileged: bool) -> io::Result<Self> {
+        for part in ["", "skeleton", "scratch", "etc", "masks"] {
+            make_directory(&directory.join(part), 0o755)?;
+        }
+        let skeleton = directory.join("skeleton");
+        for (name, mode) in SKELETON {
+            make_directory(&skeleton.join(name), mode)?;
+        }
+        for (name, mode) in SCRATCH {
+            make_directory(&directory.join("scratch").join(name), mode)?;
+        }
+        symlink("/run", skeleton.join("var/run"))?;
+        symlink("/run/lock", skeleton.join("var/lock"))?;
+        // An empty package database, rather than none: the tools start out from it.
+        fs::write(skeleton.join("var/lib/dpkg/status"), "")?;
+        fs::write(skeleton.join("var/lib/dpkg/available"), "")?;
+
+        let mut offered: Vec<String> = OFFERED.map(str::to_owned).to_vec();
+        for name in PROGRAM_PLACES {
+            let place = Path::new("/").join(name);
+            match fs::symlink_metadata(&place) {
+                Ok(found) if found.is_symlink() => symlink(fs::read_link(&place)?, skeleton.join(name))?,
+                Ok(found) if found.is_dir() => {
+                    make_directory(&skeleton.join(name), 0o755)?;
+                    offered.push(name.to_owned());
+                }
+                _ => {}
+            }
+        }
+        offered.retain(|name| Path::new("/").join(name).is_dir());
+
+        copy_etc(Path::new("/etc"), &directory.join("etc"), privileged, true)?;
+        own_accounts(&directory.join("etc"))?;
+        for name in &offered {
+            let mask = directory.join("masks").join(name);
+            make_directory(&mask, 0o755)?;
+            mask_directory(&Path::new("/").join(name), &mask, !privileged, MASK_DEPTH)?;
+        }
+        Ok(Self { directory: directory.to_owned(), offered })
+    }
+
+    /// The lowest layer of the root.
+    pub(super) fn root(&self, from_scratch: bool) -> PathBuf {
+        self.directory.join(if from_scratch { "scratch" } else { "skeleton" })
+    }
+
+    /// Every further overlay, in the order in which they are mounted: its top-level name and what lies below the image's
+    /// layers, topmost first.
+    pub(super) fn offered(&self) -> impl Iterator<Item = (&str, Vec<PathBuf>)> {
+        let programs = self
+            .offered
+            .iter()
+            .map(|name| (name.as_str(), vec![self.directory.join("masks").join(name), Path::new("/").join(name)]));
+        std::iter::once(("etc", vec![self.directory.join("etc")])).chain(programs)
+    }
+}
+
+/// Makes a directory with exactly this mode, whatever the umask says.
+pub(super) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        other => other?,
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// Copies what everybody may read.
+fn copy_etc(from: &Path, to: &Path, privileged: bool, top: bool) -> io::Result<()> {
+    for entry in fs::read_dir(from)?.flatten() {
+        let name = entry.file_name();
+        if top && OWN_OF_MACHINE.iter().any(|own| name == *own) {
+            continue;
+        }
+        let (source, target) = (entry.path(), to.join(&name));
+        // Files may vanish meanwhile; what cannot be read is not for the container.
+        let Ok(found) = fs::symlink_metadata(&source) else { continue };
+        let copied = if found.is_symlink() {
+            fs::read_link(&source).and_then(|link| symlink(link, &target))
+        } else if found.is_dir() && found.mode() & 0o005 == 0o005 {
+            make_directory(&target, found.mode() & 0o7777).and_then(|()| copy_etc(&source, &target, privileged, false))
+        } else if found.is_file() && found.mode() & 0o004 != 0 && found.len() <= LARGEST_CONFIGURATION {
+            fs::copy(&source, &target).map(drop)
+        } else {
+            continue;
+        };
+        match copied {
+            Ok(()) if privileged => lchown(&target, Some(found.uid()), Some(found.gid()))?,
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Account files of which the machine's are not shown: the accounts exist, none has a password.
+fn own_accounts(etc: &Path) -> io::Result<()> {
+    let accounts = fs::read(etc.join("passwd")).unwrap_or_default();
+    let groups = fs::read(etc.join("group")).unwrap_or_default();
+    let names = |file: &[u8]| -> Vec<String> {
+        let file = String::from_utf8_lossy(file).into_owned();
+        file.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.to_owned()).collect()
+    };
+    let shadow: String = names(&accounts).iter().map(|name| format!("{name}:*:19700:0:99999:7:::\n")).collect();
+    let gshadow: String = names(&groups).iter().map(|name| format!("{name}:*::\n")).collect();
+    for (name, content) in [("shadow", shadow), ("gshadow", gshadow)] {
+        fs::write(etc.join(name), content)?;
+        fs::set_permissions(etc.join(name), fs::Permissions::from_mode(0o640))?;
+    }
+    fs::write(etc.join("machine-id"), "")?;
+    symlink("/proc/self/mounts", etc.join("mtab"))
+}
+
+/// Hides what only some may read and, with `writable`, makes directories of our own, which can be written.
+fn mask_directory(machine: &Path, mask: &Path, writable: bool, depth: usize) -> io::Result<()> {
+    // One that cannot be read is not seen inside either.
+    let Ok(entries) = fs::read_dir(machine) else { return Ok(()) };
+    for entry in entries.flatten() {
+        let target = mask.join(entry.file_name());
+        let Ok(found) = fs::symlink_metadata(entry.path()) else { continue };
+        // What everybody may execute but not read (some set-user-id programs) is no secret.
+        let open = found.mode() & 0o001 != 0 || (found.is_file() && found.mode() & 0o004 != 0);
+        if found.is_symlink() {
+            continue;
+        } else if !open {
+            whiteout(&target)?;
+        } else if found.is_dir() && depth > 1 {
+            make_directory(&target, found.mode() & 0o7777)?;
+            let below = if entry.path() == Path::new("/usr/local") { MASK_DEPTH } else { depth - 1 };
+            mask_directory(&entry.path(), &target, writable, below)?;
+            // Every directory here is one more for the kernel to merge: keep those that do something. As root, they must
+            // look like the machine's, whose attributes they cover.
+            if !writable && fs::remove_dir(&target).is_err() {
+                lchown(&target, Some(found.uid()), Some(found.gid()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An overlay's mark for "not there". The kernel lets everybody make this one device node.
+pub(super) fn whiteout(path: &Path) -> io::Result<()> {
+    Ok(nix::sys::stat::mknod(path, SFlag::S_IFCHR, Mode::empty(), 0)?)
+}

@@ -1,0 +1,337 @@
+//! The engine: what all containers of one emulator share, and how a container is put together before its init takes over.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+};
+
+use anyhow::{Context, bail, ensure};
+use tokio::sync::oneshot;
+
+use super::{
+    Container, ContainerSpec,
+    base::{Base, make_directory},
+    cgroups::{Group, Groups},
+    container::Link,
+    protocol::{Inbox, Overlay, Reply, Request, Setup, send_blocking},
+    spawn::{self, Init, Kind, Spawner},
+    state::StateDir,
+    tree::remove_tree,
+};
+
+/// Descriptors that a thousand processes with three streams each need, and some.
+const OPEN_FILES: u64 = 65_536;
+
+/// What all containers of an engine share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    program: PathBuf,
+    base: Base,
+    groups: Groups,
+    spawner: Spawner,
+    user_namespace: bool,
+    all_ids: bool,
+    limits_missing: Vec<String>,
+    containers: Mutex<HashMap<String, Weak<Link>>>,
+    shut: AtomicBool,
+    // Last: its lock is let go after all else is.
+    state: StateDir,
+}
+
+/// A container's directories, on its way to being started.
+struct Prepared {
+    directory: PathBuf,
+    upper: PathBuf,
+    setup: Setup,
+    group: Group,
+}
+
+impl Shared {
+    pub(super) fn new(state: &Path, program: &Path) -> anyhow::Result<Self> {
+        let program = program.canonicalize().with_context(|| format!("cannot find {}", program.display()))?;
+        raise_file_limit();
+        let state = StateDir::open(state)?;
+        state.sweep();
+        let all_ids = spawn::all_ids();
+        for part in ["base", "containers", "probe"] {
+            remove_tree(&state.path().join(part))?;
+        }
+        make_directory(&state.path().join("containers"), 0o711)?;
+        let base = Base::make(&state.path().join("base"), all_ids)
+            .context("cannot prepare what lies below every container in the state directory")?;
+        let mut limits_missing = Vec::new();
+        let groups = Groups::new(state.path(), &state.group_name(), &mut limits_missing);
+        let spawner = Spawner::new(&program).context("cannot start a thread")?;
+        let mut shared = Self {
+            program,
+            base,
+            groups,
+            spawner,
+            user_namespace: true,
+            all_ids,
+            limits_missing,
+            containers: Mutex::default(),
+            shut: AtomicBool::new(false),
+            state,
+        };
+        shared.find_mode()?;
+        if !all_ids {
+            shared.limits_missing.push(
+                "without root, root is the only user inside, and existing programs of the machine can be replaced but \
+                 not changed in place"
+                    .into(),
+            );
+        }
+        Ok(shared)
+    }
+
+    /// Tries in which way containers can be had, best first, by starting one.
+    fn find_mode(&mut self) -> anyhow::Result<()> {
+        let first = match self.probe() {
+            Ok(missing) if missing.is_empty() => return Ok(()),
+            first => first,
+        };
+        if nix::unistd::geteuid().is_root() {
+            self.user_namespace = false;
+            match (self.probe(), &first) {
+                (Ok(missing), _) => {
+                    self.limits_missing.push(
+                        "containers have no user namespace of their own: what keeps their root from the machine is the \
+                         absence of capabilities"
+                            .into(),
+                    );
+                    self.limits_missing.extend(missing);
+                    return Ok(());
+                }
+                (Err(second), Err(first)) => bail!(
+                    "containers cannot be started on this machine; with a user namespace: {first:#}; without: {second:#}"
+                ),
+                (Err(_), Ok(_)) => self.user_namespace = true,
+            }
+        }
+        let missing = first.context(
+            "containers cannot be started on this machine (without root, the kernel must allow user namespaces and \
+             overlays in them, and the state directory must be on a file system that can hold an overlay: try another \
+             TMPDIR)",
+        )?;
+        self.limits_missing.extend(missing);
+        Ok(())
+    }
+
+    fn probe(&self) -> anyhow::Result<Vec<String>> {
+        let id = "probe".to_owned();
+        let prepared = self.prepare(&ContainerSpec { id: id.clone(), hostname: id, ..Default::default() })?;
+        let (sender, receiver) = mpsc::channel();
+        self.spawner.start(self.kind(&prepared, false), move |init| {
+            let _ = sender.send(init);
+        });
+        let asked = receiver.recv().context("the spawning thread is gone")?.map_err(anyhow::Error::from);
+        let answer = asked.context("cannot make namespaces").and_then(|init| {
+            let answer = ask(&init, prepared.setup);
+            Init::kill(&init.pidfd);
+            Init::reap(&init.pidfd);
+            answer
+        });
+        prepared.group.remove();
+        remove_tree(&prepared.directory)?;
+        answer
+    }
+
+    fn kind(&self, prepared: &Prepared, machine_network: bool) -> Kind {
+        Kind {
+            user_namespace: self.user_namespace,
+            all_ids: self.all_ids,
+            own_network: !machine_network,
+            groups: prepared.group.joins(),
+        }
+    }
+
+    /// Makes a container's directories and says what its init has to mount.
+    fn prepare(&self, spec: &ContainerSpec) -> anyhow::Result<Prepared> {
+        let good = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        ensure!(!spec.id.is_empty() && spec.id.chars().all(good), "not a container id: {:?}", spec.id);
+        for layer in &spec.layers {
+            ensure!(layer.is_absolute() && layer.is_dir(), "not a layer: {}", layer.display());
+        }
+        for (source, target, _) in &spec.binds {
+            ensure!(source.exists(), "cannot mount {}: there is no such file", source.display());
+            ensure!(target.is_absolute(), "cannot mount at {}: not an absolute path", target.display());
+        }
+        let directory = self.state.path().join("containers").join(&spec.id);
+        match fs::create_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => bail!("container {} exists", spec.id),
+            made => made.with_context(|| format!("cannot make {}", directory.display()))?,
+        }
+        let setup = self.lay_out(spec, &directory).inspect_err(|_| {
+            let _ = remove_tree(&directory);
+        })?;
+        let group = self.groups.make(&spec.id, spec.memory_limit, spec.cpu_limit);
+        Ok(Prepared { upper: directory.join("upper"), directory, setup, group })
+    }
+
+    fn lay_out(&self, spec: &ContainerSpec, directory: &Path) -> anyhow::Result<Setup> {
+        let (upper, work, own, stage) =
+            (directory.join("upper"), directory.join("work"), directory.join("own"), directory.join("root"));
+        for path in [&upper, &work, &own, &stage] {
+            make_directory(path, 0o755)?;
+        }
+        write_own_etc(&own.join("etc"), spec)?;
+
+        // The topmost of layers named twice: the kernel refuses the same directory twice.
+        let mut layers: Vec<&PathBuf> = Vec::with_capacity(spec.layers.len());
+        for layer in spec.layers.iter().rev() {
+            if !layers.contains(&layer) {
+                layers.push(layer);
+            }
+        }
+        let overlay = |name: &str, own: Option<PathBuf>, below: Vec<PathBuf>| -> anyhow::Result<Overlay> {
+            let in_layers = layers.iter().map(|layer| layer.join(name));
+            let is_directory = |path: &PathBuf| path.symlink_metadata().is_ok_and(|found| found.is_dir());
+            let lower: Vec<PathBuf> = own.into_iter().chain(in_layers.filter(is_directory)).chain(below).collect();
+            let (upper, work) = (upper.join(name), work.join(if name.is_empty() { "root" } else { name }));
+            make_directory(&work, 0o755)?;
+            make_directory(&upper, 0o755)?;
+            Ok(Overlay { target: Path::new("/").join(name), lower, upper, work })
+        };
+        let mut overlays = vec![overlay("", Some(own.clone()), vec![self.base.root(spec.from_scratch)])?];
+        if !spec.from_scratch {
+            for (name, below) in self.base.offered() {
+                overlays.push(overlay(name, (name == "etc").then(|| own.join(name)), below)?);
+            }
+        }
+        Ok(Setup {
+            stage,
+            overlays,
+            binds: spec.binds.clone(),
+            hostname: spec.hostname.clone(),
+            own_network: !spec.machine_network,
+            all_ids: self.all_ids,
+            user_namespace: self.user_namespace,
+            program: self.program.clone(),
+        })
+    }
+
+    pub(super) async fn start(self: &Arc<Self>, spec: ContainerSpec) -> anyhow::Result<Container> {
+        ensure!(!self.shut.load(Ordering::SeqCst), "the engine is shut down");
+        let (id, machine_network) = (spec.id.clone(), spec.machine_network);
+        let engine = self.clone();
+        let prepared = tokio::task::spawn_blocking(move || engine.prepare(&spec)).await??;
+        let (sender, receiver) = oneshot::channel();
+        self.spawner.start(self.kind(&prepared, machine_network), move |init| {
+            // Nobody waits any more: the container is not wanted.
+            if let Err(Ok(init)) = sender.send(init) {
+                Init::kill(&init.pidfd);
+                Init::reap(&init.pidfd);
+            }
+        });
+        let Prepared { directory, upper, setup, group } = prepared;
+        let init = match receiver.await.context("the spawning thread is gone").and_then(|init| Ok(init?)) {
+            Ok(init) => init,
+            Err(error) => {
+                group.remove();
+                let _ = remove_tree(&directory);
+                return Err(error.context("cannot start a container"));
+            }
+        };
+        let link = Link::new(self.clone(), id.clone(), directory.clone(), upper, group, init)?;
+        let container = Container { link: link.clone() };
+        self.containers().insert(id, Arc::downgrade(&link));
+        if self.shut.load(Ordering::SeqCst) {
+            container.stop().await;
+        }
+        let started = link.start(setup).await;
+        if let Err(error) = started {
+            container.stop().await;
+            let _ = remove_tree(&directory);
+            return Err(error.context("cannot start a container"));
+        }
+        Ok(container)
+    }
+
+    pub(super) async fn shutdown(&self) {
+        self.shut.store(true, Ordering::SeqCst);
+        let links: Vec<_> = self.containers().values().filter_map(Weak::upgrade).collect();
+        for link in &links {
+            link.kill();
+        }
+        for link in links {
+            link.ended().await;
+        }
+        self.remove_everything();
+    }
+
+    fn remove_everything(&self) {
+        self.groups.remove();
+        for part in ["containers", "base", "probe"] {
+            let path = self.state.path().join(part);
+            if let Err(error) = remove_tree(&path) {
+                tracing::warn!(directory = %path.display(), %error, "cannot remove");
+            }
+        }
+    }
+
+    pub(super) fn forget(&self, id: &str) {
+        self.containers().remove(id);
+    }
+
+    pub(super) fn limits_missing(&self) -> &[String] {
+        &self.limits_missing
+    }
+
+    fn containers(&self) -> MutexGuard<'_, HashMap<String, Weak<Link>>> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.remove_everything();
+        let _ = fs::remove_file(self.state.path().join("lock"));
+        // Stays if its maker keeps things of its own there.
+        let _ = fs::remove_dir(self.state.path());
+    }
+}
+
+/// Sends the set-up and waits for the answer; for the trial container, before there is a runtime.
+fn ask(init: &Init, setup: Setup) -> anyhow::Result<Vec<String>> {
+    init.control.set_nonblocking(false)?;
+    use std::os::fd::AsRawFd;
+    send_blocking(init.control.as_raw_fd(), &Request::Setup(setup), &[])?;
+    match Inbox::default().receive_blocking::<Reply>(&init.control)? {
+        Some((Reply::Ready(missing), _)) => Ok(missing),
+        Some((Reply::Failed(message), _)) => bail!(message),
+        _ => bail!("the inner process ended at once: does the program's `main` begin with `child_entry`?"),
+    }
+}
+
+/// The files of `/etc` that are the container's own.
+fn write_own_etc(etc: &Path, spec: &ContainerSpec) -> io::Result<()> {
+    make_directory(etc, 0o755)?;
+    let write = |name: &str, content: &str| -> io::Result<()> {
+        let mut file = fs::File::create(etc.join(name))?;
+        file.write_all(content.as_bytes())
+    };
+    let name = if spec.hostname.is_empty() { "localhost" } else { &spec.hostname };
+    write("hostname", &format!("{name}\n"))?;
+    write("hosts", &format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost ip6-localhost ip6-loopback\n"))?;
+    let resolvers =
+        if spec.machine_network { fs::read_to_string("/etc/resolv.conf").unwrap_or_default() } else { String::new() };
+    write("resolv.conf", &resolvers)
+}
+
+/// The soft limit is often 1,024, which a few hundred processes exhaust.
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard.min(OPEN_FILES)
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(OPEN_FILES), hard);
+    }
+}
