@@ -1,0 +1,169 @@
+//! `cargo xtask demo`: the main job, step by step, as one would type it. Each step's outcome is checked: a demo that
+//! prints success whatever happened would show nothing.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{
+    build,
+    tools::{self, line},
+};
+
+/// An emulator of our own, gone when dropped.
+struct Emulator {
+    child: Child,
+    url: String,
+}
+
+impl Emulator {
+    fn start(program: &Path) -> Result<Emulator> {
+        let mut command = Command::new(program);
+        command.args(["emulator", "--listen", "127.0.0.1:0", "--exit-with-stdin"]);
+        println!("$ {} &", line(&command));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut first = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            BufReader::new(stdout).read_line(&mut first)?;
+        }
+        let Some(url) = first.trim().strip_prefix("MODAL_SERVER_URL=").map(str::to_string) else {
+            let _ = child.kill();
+            let _ = child.wait();
+            bail!("the emulator did not start: its log above says why");
+        };
+        println!("{}", first.trim());
+        Ok(Emulator { child, url })
+    }
+
+    /// Ends it as a user would, by closing its input, and waits until it has removed what it made.
+    fn stop(mut self) -> Result<()> {
+        drop(self.child.stdin.take());
+        let status = self.child.wait()?;
+        ensure!(status.success(), "the emulator ended with {status}");
+        Ok(())
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+struct Demo {
+    program: PathBuf,
+    url: String,
+}
+
+impl Demo {
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(["--emulator-url", &self.url]).args(arguments);
+        let shown: Vec<_> = arguments.iter().map(|word| quote(word)).collect();
+        println!("\n$ sandbox {}", shown.join(" "));
+        command
+    }
+
+    /// Runs with everything visible.
+    fn show(&self, arguments: &[&str]) -> Result<ExitStatus> {
+        Ok(self.command(arguments).status()?)
+    }
+
+    /// Runs and gives its standard output, which is printed as it arrives.
+    fn output(&self, arguments: &[&str], stdin: &[u8]) -> Result<(ExitStatus, Vec<u8>)> {
+        let mut child = self.command(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut pipe = child.stdin.take().context("no stdin")?;
+        let stdin = stdin.to_vec();
+        let writer = std::thread::spawn(move || pipe.write_all(&stdin));
+        let mut output = Vec::new();
+        child.stdout.take().context("no stdout")?.read_to_end(&mut output)?;
+        let status = child.wait()?;
+        let _ = writer.join();
+        std::io::stdout().write_all(&output)?;
+        Ok((status, output))
+    }
+}
+
+fn quote(word: &str) -> String {
+    if word.is_empty() || word.contains([' ', '\'', '"', ';', '$', '&', '>']) {
+        format!("'{word}'")
+    } else {
+        word.to_string()
+    }
+}
+
+/// Builds, starts an emulator, and walks through the main job.
+pub fn run() -> Result<()> {
+    let dist = build::dist()?;
+    tools::check_namespaces()?;
+    let scratch = tools::target().join("demo");
+    fs::create_dir_all(&scratch)?;
+    println!();
+    let emulator = Emulator::start(&dist.program)?;
+    let demo = Demo { program: dist.program.clone(), url: emulator.url.clone() };
+
+    heading("An image with a RUN line is built; a sandbox is made from it");
+    let dockerfile = scratch.join("Dockerfile");
+    fs::write(&dockerfile, "FROM debian:12\nRUN echo 'greetings from the build' | tee /greeting\nWORKDIR /srv\n")?;
+    println!("$ cat Dockerfile\n{}", fs::read_to_string(&dockerfile)?);
+    let path = dockerfile.to_string_lossy().into_owned();
+    let (status, output) = demo.output(&["create", "--name", "demo", "--dockerfile", &path], b"")?;
+    ensure!(status.success(), "create failed");
+    let id = String::from_utf8(output)?.trim().to_string();
+
+    heading("A command runs in it: its output arrives while it runs, on its two streams");
+    let status =
+        demo.show(&["exec", &id, "--", "sh", "-c", "cat /greeting; echo to stderr >&2; pwd; sleep 0.3; echo later"])?;
+    ensure!(status.success(), "exec failed");
+
+    heading("Standard input is fed");
+    let (status, output) = demo.output(&["exec", "-i", &id, "--", "tr", "a-z", "A-Z"], b"fed through stdin\n")?;
+    ensure!(status.success() && output == b"FED THROUGH STDIN\n", "stdin did not arrive");
+
+    heading("A file goes in and comes back, byte by byte");
+    let file = scratch.join("bytes");
+    let back = scratch.join("bytes.back");
+    let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    fs::write(&file, &bytes)?;
+    let remote = format!("{id}:/data/bytes");
+    ensure!(demo.show(&["cp", &file.to_string_lossy(), &remote])?.success(), "cp failed");
+    ensure!(demo.show(&["cp", &remote, &back.to_string_lossy()])?.success(), "cp failed");
+    ensure!(fs::read(&back)? == bytes, "the file came back changed");
+    println!("(compared: {} bytes, identical)", bytes.len());
+
+    heading("An exit code comes back as it is");
+    let status = demo.show(&["exec", &id, "--", "sh", "-c", "exit 3"])?;
+    println!("(exit code {:?})", status.code().unwrap_or(-1));
+    ensure!(status.code() == Some(3), "exit code 3 came back as {status}");
+
+    heading("The sandbox is terminated, and gone");
+    demo.show(&["list"])?;
+    ensure!(demo.show(&["terminate", &id])?.success(), "terminate failed");
+    let (status, output) = demo.output(&["list"], b"")?;
+    ensure!(status.success() && !String::from_utf8_lossy(&output).contains(&id), "the sandbox is still there");
+    emulator.stop()?;
+
+    println!(
+        "
+Done: everything went through {}, a component that can reach the emulator's address and nothing else.
+
+The same on Modal, with an account (https://modal.com; `modal token new` writes ~/.modal.toml):
+
+  export MODAL_TOKEN_ID=ak-… MODAL_TOKEN_SECRET=as-…
+  {} run --image debian:12 -- sh -c 'echo hello from $(uname -r)'
+",
+        dist.program.with_file_name("modal-provider.wasm").display(),
+        dist.program.display()
+    );
+    Ok(())
+}
+
+fn heading(text: &str) {
+    println!("\n── {text} ──");
+}

@@ -1,0 +1,81 @@
+//! `cargo xtask test`: format, lints, documentation, unit and whole-system tests, in the order in which they fail fastest.
+//! `.ci/run` is this and nothing else.
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+
+use crate::{
+    build,
+    tools::{self, WASM_TARGET, cargo, run},
+};
+
+type Step = (&'static str, fn() -> Result<()>);
+
+const STEPS: &[Step] = &[
+    ("fmt", || run(cargo().args(["fmt", "--all", "--check"]))),
+    ("build", || build::dist().map(drop)),
+    ("clippy", clippy),
+    ("doc", || run(cargo().args(["doc", "--workspace", "--no-deps", "--release"]).env("RUSTDOCFLAGS", "-D warnings"))),
+    ("python", python),
+    ("test", test),
+];
+
+/// Runs the steps; all of them even when one fails, so that one run shows everything.
+pub fn all(only: Option<&str>) -> Result<()> {
+    tools::prepare()?;
+    tools::check_namespaces()?;
+    let mut failed = Vec::new();
+    let mut times: Vec<(&str, Duration)> = Vec::new();
+    for (name, step) in STEPS.iter().filter(|(name, _)| only.is_none_or(|only| name.contains(only))) {
+        eprintln!("── {name} ──");
+        let begun = Instant::now();
+        if let Err(error) = step() {
+            eprintln!("{name}: {error:#}");
+            failed.push(*name);
+        }
+        times.push((name, begun.elapsed()));
+    }
+    for (name, time) in &times {
+        eprintln!("{name:>10} {:>5} s", time.as_secs());
+    }
+    println!("{} passed, {} failed", times.len() - failed.len(), failed.len());
+    if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join(", ")) }
+}
+
+fn clippy() -> Result<()> {
+    run(cargo().args(["clippy", "--workspace", "--all-targets", "--release", "--", "-D", "warnings"]))?;
+    // The parts of the guest that exist only in the component.
+    run(cargo().args([
+        "clippy",
+        "--package",
+        "modal-provider",
+        "--lib",
+        "--target",
+        WASM_TARGET,
+        "--profile",
+        "component",
+        "--",
+        "-D",
+        "warnings",
+    ]))
+}
+
+fn python() -> Result<()> {
+    let python = tools::python()?;
+    let tree = tools::root().join("tests");
+    run(Command::new(&python).args(["-m", "ruff", "check"]).arg(&tree))?;
+    run(Command::new(&python).args(["-m", "mypy", "--strict"]).arg(&tree))
+}
+
+fn test() -> Result<()> {
+    tools::python()?;
+    let dist = tools::target().join("dist");
+    run(cargo()
+        .args(["test", "--workspace", "--release", "--no-fail-fast"])
+        .env("SANDBOX_PROGRAM", dist.join("sandbox"))
+        .env("SANDBOX_COMPONENT", dist.join("modal-provider.wasm")))
+}

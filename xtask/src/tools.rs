@@ -1,0 +1,124 @@
+//! What the tasks need of the machine: checked first, installed below `target/` where possible, named where not.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+/// Compiles to a component directly.
+pub const WASM_TARGET: &str = "wasm32-wasip2";
+
+/// The workspace's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+/// Where cargo puts what it builds.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// The cargo that runs us.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Runs a command; an error names it.
+pub fn run(command: &mut Command) -> Result<()> {
+    let line = line(command);
+    let status = command.status().with_context(|| format!("could not start `{line}`"))?;
+    ensure!(status.success(), "`{line}` failed ({status})");
+    Ok(())
+}
+
+/// A command as one would type it.
+pub fn line(command: &Command) -> String {
+    std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(OsStr::to_string_lossy)
+        .map(|word| {
+            if word.contains([' ', '\'', '"', '>', ';', '$']) {
+                format!("'{}'", word.replace('\'', "'\\''"))
+            } else {
+                word.into_owned()
+            }
+        })
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Checks for Linux and a C compiler, and adds the wasm target when it is missing.
+pub fn prepare() -> Result<()> {
+    ensure!(cfg!(target_os = "linux"), "This needs Linux: sandboxes of the emulator are made of Linux namespaces.");
+    if !works(Command::new("cc").arg("--version")) {
+        bail!("There is no C compiler (`cc`): install gcc with your package manager, such as `apt-get install gcc`.");
+    }
+    if !has_wasm_target() {
+        eprintln!("Adding the compilation target {WASM_TARGET}");
+        run(Command::new("rustup").args(["target", "add", WASM_TARGET]).current_dir(root())).with_context(|| {
+            format!("The Rust toolchain lacks the target {WASM_TARGET}, and rustup could not add it. Without rustup, install your distribution's package of Rust's standard library for it.")
+        })?;
+    }
+    Ok(())
+}
+
+/// Namespaces, for whatever starts the emulator.
+pub fn check_namespaces() -> Result<()> {
+    // As root namespaces come without a user namespace; otherwise one is needed, and some distributions switch it off.
+    let mut probe = Command::new("unshare");
+    probe.args(["--mount", "--pid", "--fork", "--uts", "--ipc", "--net"]);
+    if !works(Command::new("sh").args(["-c", "test \"$(id -u)\" = 0"])) {
+        probe.args(["--user", "--map-root-user"]);
+    }
+    if !works(probe.arg("true")) {
+        bail!(
+            "This machine does not let us make namespaces, of which the emulator's sandboxes consist. In a container, run it with more privileges; on a distribution that switches them off, `sysctl kernel.unprivileged_userns_clone=1` or `sysctl kernel.apparmor_restrict_unprivileged_userns=0` as root."
+        );
+    }
+    Ok(())
+}
+
+fn has_wasm_target() -> bool {
+    let output = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+        .args(["--print", "target-libdir", "--target", WASM_TARGET])
+        .current_dir(root())
+        .output();
+    output.is_ok_and(|output| {
+        output.status.success() && Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_dir()
+    })
+}
+
+fn works(command: &mut Command) -> bool {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// The Python of a virtual environment below `target/` that holds what `tests/requirements.txt` pins.
+pub fn python() -> Result<PathBuf> {
+    let environment = target().join("venv");
+    let python = environment.join("bin/python");
+    let wanted = fs::read_to_string(root().join("tests/requirements.txt"))?;
+    let stamp = environment.join("requirements.txt");
+    if fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) && works(Command::new(&python).arg("--version")) {
+        return Ok(python);
+    }
+    eprintln!("Installing Python packages into {}", environment.display());
+    run(Command::new("python3").args(["-m", "venv"]).arg(&environment)).context(
+        "Python 3.10 or newer with its venv module is needed: install it with your package manager, such as `apt-get install python3-venv`.",
+    )?;
+    run(Command::new(&python)
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"])
+        .arg(root().join("tests/requirements.txt")))?;
+    fs::write(stamp, wanted)?;
+    Ok(python)
+}
