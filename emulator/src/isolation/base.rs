@@ -241,18 +241,31 @@ fn mask_directory(machine: &Path, mask: &Path, writable: bool, depth: usize) -> 
         if found.is_symlink() {
             continue;
         } else if !open {
+            make_alike(machine, mask)?;
             whiteout(&target)?;
         } else if found.is_dir() && depth > 1 {
-            make_directory(&target, found.mode() & 0o7777)?;
+            if writable {
+                make_directory(&target, found.mode() & 0o7777)?;
+            }
             let below = if entry.path() == Path::new("/usr/local") { MASK_DEPTH } else { depth - 1 };
             mask_directory(&entry.path(), &target, writable, below)?;
-            // Every directory here is one more for the kernel to merge: keep those that do something. As root, they must
-            // look like the machine's, whose attributes they cover.
-            if !writable && fs::remove_dir(&target).is_err() {
-                lchown(&target, Some(found.uid()), Some(found.gid()))?;
-            }
         }
     }
+    Ok(())
+}
+
+/// Makes the directory `mask`, and those above it, look like the machine's, whose attributes it covers.
+fn make_alike(machine: &Path, mask: &Path) -> io::Result<()> {
+    if mask.is_dir() {
+        return Ok(());
+    }
+    if let (Some(machine), Some(mask)) = (machine.parent(), mask.parent()) {
+        make_alike(machine, mask)?;
+    }
+    let found = fs::metadata(machine)?;
+    make_directory(mask, found.mode() & 0o7777)?;
+    // Not ours to give away without privileges, and then the owner does not matter.
+    let _ = lchown(mask, Some(found.uid()), Some(found.gid()));
     Ok(())
 }
 

@@ -146,10 +146,12 @@ impl Link {
         // Tells those who wait.
         drop(left);
         let out_of_memory = !self.stopped.load(Ordering::SeqCst) && self.group.oom_kills() > 0;
-        let link = self.clone();
-        let _ = tokio::task::spawn_blocking(move || link.clear()).await;
-        self.engine.forget(&self.id);
         self.end.send_replace(Some(End { out_of_memory }));
+        let _ = tokio::task::spawn_blocking(move || {
+            self.clear();
+            self.engine.forget(&self.id);
+        })
+        .await;
     }
 
     /// Takes away all but what was written.

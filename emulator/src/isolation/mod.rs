@@ -11,6 +11,7 @@ mod container;
 mod engine;
 pub(crate) mod init;
 mod launch;
+mod layer;
 mod mounts;
 mod protocol;
 mod root;
@@ -148,7 +149,7 @@ impl Container {
     /// kept). Processes may run meanwhile.
     pub async fn snapshot(&self, to: &Path) -> anyhow::Result<()> {
         let (from, to) = (self.upper().to_owned(), to.to_owned());
-        tokio::task::spawn_blocking(move || tree::copy_layer(&from, &to)).await?
+        tokio::task::spawn_blocking(move || layer::copy_layer(&from, &to)).await?
     }
 
     /// Kills everything in the container and waits until its processes and mounts are gone.
