@@ -1,1 +1,136 @@
-//! Placeholder.
+//! What the whole-system tests share: the programs under test, and emulators that end with the test.
+//!
+//! `cargo xtask test` builds the programs into `target/dist` first; `SANDBOX_PROGRAM`, `SANDBOX_COMPONENT` and
+//! `SANDBOX_PYTHON` name others.
+
+use std::{
+    ffi::OsStr,
+    io::{BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+
+fn from_env(variable: &str, default: &str) -> PathBuf {
+    let path = std::env::var_os(variable)
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(default), PathBuf::from);
+    assert!(path.exists(), "{} is not there: run `cargo xtask build` (or set {variable})", path.display());
+    path
+}
+
+/// The command line.
+#[must_use]
+pub fn program() -> PathBuf {
+    from_env("SANDBOX_PROGRAM", "dist/sandbox")
+}
+
+/// The Modal provider.
+#[must_use]
+pub fn component() -> PathBuf {
+    from_env("SANDBOX_COMPONENT", "dist/modal-provider.wasm")
+}
+
+/// A Python with what `tests/requirements.txt` pins.
+#[must_use]
+pub fn python() -> PathBuf {
+    from_env("SANDBOX_PYTHON", "venv/bin/python")
+}
+
+/// The command line without anything of this machine's user: no credentials, no profile.
+#[must_use]
+pub fn sandbox() -> Command {
+    let mut command = Command::new(program());
+    for name in ["MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "MODAL_SERVER_URL", "MODAL_PROFILE", "MODAL_ENVIRONMENT"] {
+        command.env_remove(name);
+    }
+    command.env("MODAL_CONFIG_PATH", "/nonexistent/modal.toml").stdin(Stdio::null());
+    command
+}
+
+/// Runs to its end with this on its standard input.
+///
+/// # Panics
+///
+/// When it cannot be started.
+pub fn feed(command: &mut Command, input: &[u8]) -> Output {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let input = input.to_vec();
+    // A program that does not read all of it is no failure of the test.
+    let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
+    let output = child.wait_with_output().expect("it ends");
+    writer.join().expect("the writer ends");
+    output
+}
+
+/// Standard error as text, for messages of failed assertions.
+#[must_use]
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// An emulator of the test's own.
+pub struct Emulator {
+    child: Child,
+    url: String,
+}
+
+impl Emulator {
+    /// Starts one with further arguments; ready when this returns.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    pub fn with<S: AsRef<OsStr>>(arguments: &[S]) -> Emulator {
+        let mut command = sandbox();
+        command.args(["emulator", "--listen", "127.0.0.1:0", "--exit-with-stdin"]).args(arguments);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the emulator starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("one line");
+        let url = line.trim().strip_prefix("MODAL_SERVER_URL=");
+        let url = url.unwrap_or_else(|| panic!("instead of its address the emulator printed `{line}`")).to_string();
+        Emulator { child, url }
+    }
+
+    /// Starts one.
+    #[must_use]
+    pub fn start() -> Emulator {
+        Emulator::with::<&str>(&[])
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The command line, talking to it.
+    #[must_use]
+    pub fn sandbox(&self) -> Command {
+        let mut command = sandbox();
+        command.args(["--emulator-url", &self.url]);
+        command
+    }
+
+    /// Kills it as `kill -9` does, and waits until it is gone.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be killed.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it ends");
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        // Its end of input is its end; it cleans up before it goes.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,112 @@
+//! The command line against the emulator, as a user would type it.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    process::Stdio,
+};
+
+use system_tests::{Emulator, feed, sandbox, stderr};
+
+#[test]
+fn both_streams_and_the_exit_code_come_through() {
+    let output = sandbox()
+        .args(["--emulator", "run", "--image", "debian", "--", "sh", "-c", "echo out; echo err >&2; exit 7"])
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(7), "{}", stderr(&output));
+    assert_eq!(output.stdout, b"out\n");
+    assert!(stderr(&output).lines().any(|line| line == "err"), "{}", stderr(&output));
+}
+
+#[test]
+fn standard_input_comes_through() {
+    let output = feed(sandbox().args(["--emulator", "run", "-q", "-i", "--", "cat"]), b"hi\n");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(output.stdout, b"hi\n");
+}
+
+#[test]
+fn output_arrives_while_the_command_runs() {
+    let emulator = Emulator::start();
+    let mut command = emulator.sandbox();
+    // The command goes on only when it has been answered, so its first line must arrive before its end.
+    command.args(["run", "-q", "-i", "--", "sh", "-c", "echo ready; read answer; echo got $answer"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it runs");
+    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    stdout.read_line(&mut line).expect("a line");
+    assert_eq!(line, "ready\n");
+    use std::io::Write as _;
+    child.stdin.take().expect("a pipe").write_all(b"yes\n").expect("it listens");
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).expect("text");
+    assert_eq!(rest, "got yes\n");
+    assert!(child.wait().expect("it ends").success());
+}
+
+#[test]
+fn a_sandbox_outlives_the_command_that_made_it() {
+    let emulator = Emulator::start();
+    let run = |arguments: &[&str], input: &[u8]| feed(emulator.sandbox().args(arguments), input);
+    let created = run(&["create", "-q", "--name", "box", "--tag", "team=red", "--env", "A=1"], b"");
+    assert!(created.status.success(), "{}", stderr(&created));
+    let id = String::from_utf8(created.stdout).expect("text").trim().to_string();
+    assert!(id.starts_with("sb-"), "{id}");
+
+    let output = run(&["exec", "--env", "B=2", "--workdir", "/tmp", &id, "--", "sh", "-c", "echo $A $B; pwd"], b"");
+    assert_eq!(output.stdout, b"1 2\n/tmp\n", "{}", stderr(&output));
+
+    let bytes: Vec<u8> = (0..=255).cycle().take(3_000_000).collect();
+    let into = run(&["cp", "-", &format!("{id}:/deep/er/file")], &bytes);
+    assert!(into.status.success(), "{}", stderr(&into));
+    let back = run(&["cp", &format!("{id}:/deep/er/file"), "-"], b"");
+    assert!(back.status.success(), "{}", stderr(&back));
+    assert!(back.stdout == bytes, "{} bytes came back, not the same", back.stdout.len());
+
+    let list = run(&["list"], b"");
+    let text = String::from_utf8(list.stdout).expect("text");
+    assert!(text.contains(&id) && text.contains("box"), "{text}");
+    let terminated = run(&["terminate", &id], b"");
+    assert!(terminated.status.success(), "{}", stderr(&terminated));
+    let list = run(&["list"], b"");
+    assert!(!String::from_utf8_lossy(&list.stdout).contains(&id));
+    let late = run(&["exec", &id, "--", "true"], b"");
+    assert_eq!(late.status.code(), Some(125));
+    assert!(stderr(&late).contains("terminated"), "{}", stderr(&late));
+}
+
+#[test]
+fn a_dockerfile_is_built_and_its_log_is_seen() {
+    let emulator = Emulator::start();
+    let directory = std::env::temp_dir().join(format!("sandbox-test-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let file = directory.join("Dockerfile");
+    std::fs::write(&file, "FROM debian\nRUN echo seen-in-the-log; echo made > /made\n").expect("a file");
+    let path = file.to_str().expect("text");
+    let output =
+        emulator.sandbox().args(["run", "--dockerfile", path, "--", "cat", "/made"]).output().expect("it runs");
+    assert_eq!(output.stdout, b"made\n", "{}", stderr(&output));
+    assert!(stderr(&output).contains("seen-in-the-log"), "{}", stderr(&output));
+
+    std::fs::write(&file, "FROM debian\nRUN echo the-reason >&2; exit 5\n").expect("a file");
+    let output = emulator.sandbox().args(["run", "--dockerfile", path, "--", "true"]).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(125));
+    assert!(stderr(&output).contains("the-reason"), "{}", stderr(&output));
+    std::fs::remove_dir_all(&directory).expect("removed");
+}
+
+#[test]
+fn a_time_limit_is_told_from_a_program_that_exits_137() {
+    let emulator = Emulator::start();
+    let run = |arguments: &[&str]| emulator.sandbox().args(["run", "-q"]).args(arguments).output().expect("it runs");
+    let output = run(&["--timeout", "1s", "--", "sleep", "600"]);
+    assert_eq!(output.status.code(), Some(124), "{}", stderr(&output));
+    let output = run(&["--timeout", "60s", "--", "sh", "-c", "exit 137"]);
+    assert_eq!(output.status.code(), Some(137), "{}", stderr(&output));
+    let output = run(&["--timeout", "60s", "--", "sh", "-c", "kill -9 $$"]);
+    assert_eq!(output.status.code(), Some(137), "{}", stderr(&output));
+    let output = run(&["--", "no-such-program"]);
+    assert_eq!(output.status.code(), Some(127), "{}", stderr(&output));
+    let output = run(&["--", "/etc/passwd"]);
+    assert_eq!(output.status.code(), Some(126), "{}", stderr(&output));
+}
