@@ -38,7 +38,7 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
         let mut walk = Walk { top: path, levels: Vec::new(), moved: 0 };
         walk.enter(path, 0)?;
         let directories: Vec<&PathBuf> = walk.levels.iter().flatten().collect();
-        many(&directories, |directory| remove_files(directory))?;
+        many(&directories, remove_files)?;
         for level in walk.levels.iter().rev() {
             // The top goes last, once there is nothing left that was moved there.
             let level: Vec<&PathBuf> = level.iter().filter(|directory| walk.moved == 0 || *directory != path).collect();
@@ -166,7 +166,7 @@ mod tests {
         let shut = top.join("shut");
         fs::create_dir_all(shut.join("in")).unwrap();
         fs::write(shut.join("in/file"), "x").unwrap();
-        fs::set_permissions(&shut, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&shut, fs::Permissions::from_mode(0o000)).unwrap();
         std::os::unix::fs::symlink("/", top.join("link")).unwrap();
         // A chain deeper than any path: made by moving a chain below a new one.
         let name = "d".repeat(200);
