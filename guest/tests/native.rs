@@ -1,0 +1,408 @@
+//! The provider on a scripted transport: time is a number, the network a list of answers. What is tested here is what an
+//! emulator shows badly: which attempt says what, how long is waited, where a stream is resumed.
+
+use std::{
+    cell::RefCell,
+    collections::{HashMap, VecDeque},
+    rc::Rc,
+    time::Duration,
+};
+
+use base64::Engine as _;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use modal_proto::{
+    client::{
+        AppGetOrCreateResponse, AuthTokenGetResponse, GenericResult, RpcRetryPolicy, RpcStatus,
+        SandboxGetCommandRouterAccessResponse, SandboxGetTaskIdResponse, SandboxListResponse, SandboxWaitResponse,
+        generic_result::GenericStatus,
+    },
+    prost::Message,
+    prost_types::Any,
+    task_command_router::{TaskExecStdioReadRequest, TaskExecStdioReadResponse, TaskExecWaitResponse},
+};
+use modal_provider::{
+    Provider,
+    bindings::{ErrorKind, ExecRef, Happened, ListFilter, ReadRequest, RetryAdvice, Verdict},
+    transport::{LocalFuture, Transport, TransportError, TransportFault},
+};
+use tonic::body::Body;
+
+const SANDBOX: &str = "sb-01JABCDEFGHJKMNPQRSTVWXYZ0";
+
+/// What the network answers to one request.
+enum Answer {
+    /// Messages, then this status (0 for OK).
+    Stream(Vec<Vec<u8>>, i32),
+    /// A status with details.
+    Status(i32, Vec<u8>),
+    /// Messages, then the connection breaks.
+    Cut(Vec<Vec<u8>>),
+    /// No connection.
+    Refused,
+    /// Messages, and then nothing for ever.
+    Hang(Vec<Vec<u8>>),
+}
+
+fn ok(message: &impl Message) -> Answer {
+    Answer::Stream(vec![message.encode_to_vec()], 0)
+}
+
+/// A request as it was seen.
+struct Seen {
+    method: String,
+    headers: HeaderMap,
+    body: Bytes,
+    at: Duration,
+}
+
+#[derive(Default)]
+struct Net {
+    now: RefCell<Duration>,
+    answers: RefCell<HashMap<&'static str, VecDeque<Answer>>>,
+    seen: RefCell<Vec<Rc<Seen>>>,
+}
+
+#[derive(Clone)]
+struct Script(Rc<Net>);
+
+impl Script {
+    /// A network that signs in, knows the app and one sandbox, and otherwise answers what it is told to.
+    fn new() -> Script {
+        let script = Script(Rc::default());
+        for _ in 0..20 {
+            script.will(
+                "AuthTokenGet",
+                ok(&AuthTokenGetResponse { token: jwt(script.now() + Duration::from_secs(1000)) }),
+            );
+            script.will("AppGetOrCreate", ok(&AppGetOrCreateResponse { app_id: "ap-1".into(), handle_metadata: None }));
+            script.will(
+                "SandboxGetTaskIdV2",
+                ok(&SandboxGetTaskIdResponse { task_id: Some("ta-1".into()), task_result: None }),
+            );
+            script.will(
+                "SandboxGetCommandRouterAccess",
+                ok(&SandboxGetCommandRouterAccessResponse {
+                    jwt: jwt(Duration::from_secs(100_000)),
+                    url: "http://router.test".into(),
+                    worker_ipv4_address: String::new(),
+                }),
+            );
+        }
+        script
+    }
+
+    fn will(&self, method: &'static str, answer: Answer) {
+        self.0.answers.borrow_mut().entry(method).or_default().push_back(answer);
+    }
+
+    fn provider(&self) -> Provider {
+        Provider::new(Rc::new(self.clone()))
+    }
+
+    fn calls(&self, method: &str) -> Vec<Rc<Seen>> {
+        self.0.seen.borrow().iter().filter(|seen| seen.method == method).cloned().collect()
+    }
+}
+
+fn jwt(expires: Duration) -> String {
+    let payload = format!(r#"{{"exp":{}}}"#, expires.as_secs());
+    format!("e30.{}.x", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(payload))
+}
+
+fn framed(message: &[u8]) -> Bytes {
+    let mut bytes = vec![0];
+    bytes.extend(u32::try_from(message.len()).expect("small").to_be_bytes());
+    bytes.extend(message);
+    bytes.into()
+}
+
+fn trailers(status: i32, details: &[u8]) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from(status));
+    if !details.is_empty() {
+        let text = base64::engine::general_purpose::STANDARD_NO_PAD.encode(details);
+        trailers.insert("grpc-status-details-bin", text.parse().expect("base64"));
+    }
+    trailers
+}
+
+impl Transport for Script {
+    fn send(&self, request: Request<Body>) -> LocalFuture<Result<Response<Body>, TransportError>> {
+        let net = self.0.clone();
+        Box::pin(async move {
+            let (head, body) = request.into_parts();
+            let method = head.uri.path().rsplit('/').next().unwrap_or_default().to_string();
+            let body = body.collect().await.expect("a body").to_bytes();
+            let at = *net.now.borrow();
+            net.seen.borrow_mut().push(Rc::new(Seen {
+                method: method.clone(),
+                headers: head.headers,
+                body: body.slice(5..),
+                at,
+            }));
+            let answer = net.answers.borrow_mut().get_mut(method.as_str()).and_then(VecDeque::pop_front);
+            let answer = answer.unwrap_or_else(|| panic!("nobody said what to answer to {method}"));
+            let (messages, end) = match answer {
+                Answer::Refused => {
+                    return Err(TransportError { kind: TransportFault::NotSent, message: "refused".into() });
+                }
+                Answer::Stream(messages, status) => (messages, Some(Ok(Frame::trailers(trailers(status, &[]))))),
+                Answer::Status(status, details) => (Vec::new(), Some(Ok(Frame::trailers(trailers(status, &details))))),
+                Answer::Cut(messages) => (messages, Some(Err(tonic::Status::unavailable("cut")))),
+                Answer::Hang(messages) => (messages, None),
+            };
+            let frames: Vec<_> = messages.iter().map(|message| Ok(Frame::data(framed(message)))).collect();
+            use futures_util::StreamExt as _;
+            let stream = futures_util::stream::iter(frames);
+            let body = match end {
+                Some(end) => Body::new(StreamBody::new(stream.chain(futures_util::stream::iter([end])))),
+                None => Body::new(StreamBody::new(stream.chain(futures_util::stream::pending()))),
+            };
+            let mut response = Response::new(body);
+            response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+            Ok(response)
+        })
+    }
+
+    fn sleep(&self, duration: Duration) -> LocalFuture<()> {
+        // Time passes when somebody waits for it, and only if nothing else is ready first.
+        let net = self.0.clone();
+        let mut polled = false;
+        Box::pin(std::future::poll_fn(move |cx| {
+            if polled {
+                *net.now.borrow_mut() += duration;
+                return std::task::Poll::Ready(());
+            }
+            polled = true;
+            cx.waker().wake_by_ref();
+            std::task::Poll::Pending
+        }))
+    }
+
+    fn now(&self) -> Duration {
+        *self.0.now.borrow()
+    }
+
+    fn random(&self) -> [u8; 16] {
+        [0; 16]
+    }
+
+    fn env(&self, name: &str) -> Option<String> {
+        (name == "MODAL_SERVER_URL").then(|| "http://control.test".to_string())
+    }
+}
+
+/// Runs a future whose only waits are those of the script.
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    for _ in 0..10_000 {
+        if let Some(value) = future.as_mut().now_or_never() {
+            return value;
+        }
+    }
+    panic!("it waits for something that never comes");
+}
+
+fn filter() -> ListFilter {
+    ListFilter { tags: Vec::new(), include_ended: false, extra: Vec::new() }
+}
+
+fn text(seen: &Seen, name: &str) -> String {
+    seen.headers.get(name).map(|value| value.to_str().expect("text").to_string()).unwrap_or_default()
+}
+
+#[test]
+fn a_call_is_repeated_with_one_key_and_counters() {
+    let script = Script::new();
+    for status in [14, 13, 4] {
+        script.will("SandboxListV2", Answer::Status(status, Vec::new()));
+    }
+    script.will("SandboxListV2", ok(&SandboxListResponse::default()));
+    run(script.provider().list(filter(), None, 10)).expect("the fourth attempt");
+    let calls = script.calls("SandboxListV2");
+    let attempts: Vec<_> = calls.iter().map(|seen| text(seen, "x-retry-attempt")).collect();
+    assert_eq!(attempts, ["0", "1", "2", "3"]);
+    let keys: std::collections::HashSet<_> = calls.iter().map(|seen| text(seen, "x-idempotency-key")).collect();
+    assert_eq!(keys.len(), 1);
+    // Without jitter (the script's random numbers are 0): 0.1, 0.2, 0.4 s.
+    let times: Vec<_> = calls.iter().map(|seen| seen.at.as_millis()).collect();
+    assert_eq!(times, [0, 100, 300, 700]);
+    assert_eq!(text(&calls[3], "x-retry-delay"), "0.700");
+}
+
+#[test]
+fn it_gives_up_after_the_policy_and_says_whether_it_happened() {
+    let script = Script::new();
+    for _ in 0..4 {
+        script.will("SandboxListV2", Answer::Status(14, Vec::new()));
+    }
+    let error = run(script.provider().list(filter(), None, 10)).expect_err("it is down");
+    assert!(matches!(error.kind, ErrorKind::Unavailable) && matches!(error.happened, Happened::Unknown), "{error:?}");
+    assert!(matches!(error.retry, RetryAdvice::Maybe));
+
+    let script = Script::new();
+    script.will("SandboxListV2", Answer::Status(3, Vec::new()));
+    let error = run(script.provider().list(filter(), None, 10)).expect_err("it is refused");
+    assert!(matches!(error.kind, ErrorKind::InvalidArgument) && matches!(error.happened, Happened::No), "{error:?}");
+    assert_eq!(script.calls("SandboxListV2").len(), 1);
+}
+
+#[test]
+fn nobody_there_is_known_not_to_have_happened() {
+    let script = Script::new();
+    for _ in 0..4 {
+        script.will("SandboxListV2", Answer::Refused);
+    }
+    let error = run(script.provider().list(filter(), None, 10)).expect_err("nobody listens");
+    assert!(matches!(error.kind, ErrorKind::Unavailable) && matches!(error.happened, Happened::No), "{error:?}");
+    assert!(error.message.contains("http://control.test"), "{}", error.message);
+}
+
+#[test]
+fn a_wait_that_the_server_asks_for_uses_up_no_retry() {
+    let details = RpcStatus {
+        code: 8,
+        message: String::new(),
+        details: vec![Any {
+            type_url: "type.modal.com/modal.client.RPCRetryPolicy".into(),
+            value: RpcRetryPolicy { retry_after_secs: 7.0 }.encode_to_vec(),
+        }],
+    };
+    let script = Script::new();
+    for _ in 0..6 {
+        script.will("SandboxListV2", Answer::Status(8, details.encode_to_vec()));
+    }
+    script.will("SandboxListV2", ok(&SandboxListResponse::default()));
+    run(script.provider().list(filter(), None, 10)).expect("the seventh attempt");
+    let calls = script.calls("SandboxListV2");
+    let last = calls.last().expect("calls");
+    assert_eq!((text(last, "x-retry-attempt"), text(last, "x-throttle-retry-attempt")), ("0".into(), "6".into()));
+    assert_eq!(last.at, Duration::from_secs(42));
+}
+
+#[test]
+fn tokens_are_fetched_before_they_end() {
+    let script = Script::new();
+    let provider = script.provider();
+    for _ in 0..5 {
+        script.will("SandboxListV2", ok(&SandboxListResponse::default()));
+    }
+    // Valid until 1000 s, and due after half of that.
+    for (at, fetched) in [(0, 1), (400, 1), (501, 2)] {
+        *script.0.now.borrow_mut() = Duration::from_secs(at);
+        run(provider.list(filter(), None, 10)).expect("a list");
+        assert_eq!(script.calls("AuthTokenGet").len(), fetched, "at {at} s");
+    }
+    // A token that is refused is fetched anew, once.
+    script.0.answers.borrow_mut().get_mut("SandboxListV2").expect("answers").clear();
+    script.will("SandboxListV2", Answer::Status(16, Vec::new()));
+    script.will("SandboxListV2", ok(&SandboxListResponse::default()));
+    run(provider.list(filter(), None, 10)).expect("with a new token");
+    assert_eq!(script.calls("AuthTokenGet").len(), 3);
+}
+
+fn piece(bytes: &[u8]) -> Vec<u8> {
+    TaskExecStdioReadResponse { data: Bytes::copy_from_slice(bytes) }.encode_to_vec()
+}
+
+fn reading(stdout_offset: u64) -> (ExecRef, ReadRequest) {
+    let exec = ExecRef { sandbox: SANDBOX.into(), exec: "e1".into(), deadline: None };
+    (exec, ReadRequest { stdout_offset, stderr_offset: 0, max_bytes: 1000, wait: 1000 })
+}
+
+#[test]
+fn a_cut_stream_is_resumed_where_it_was_cut() {
+    let script = Script::new();
+    let provider = script.provider();
+    // stdout: cut twice; stderr: nothing. Both streams are opened in this order.
+    script.will("TaskExecStdioRead", Answer::Cut(vec![piece(b"hello "), piece(b"wor")]));
+    script.will("TaskExecStdioRead", Answer::Stream(Vec::new(), 0));
+    script.will("TaskExecStdioRead", Answer::Cut(Vec::new()));
+    script.will("TaskExecStdioRead", Answer::Stream(vec![piece(b"ld")], 0));
+    script.will(
+        "TaskExecWait",
+        ok(&TaskExecWaitResponse {
+            exit_status: Some(modal_proto::task_command_router::task_exec_wait_response::ExitStatus::Code(3)),
+        }),
+    );
+    let mut all = Vec::new();
+    let verdict = loop {
+        let (exec, request) = reading(all.len() as u64);
+        let output = run(provider.read_output(exec, request)).expect("output");
+        assert_eq!(output.stdout.offset, all.len() as u64);
+        all.extend(output.stdout.data);
+        if let Some(verdict) = output.verdict {
+            break verdict;
+        }
+    };
+    assert_eq!(all, b"hello world");
+    assert!(matches!(verdict, Verdict::Exited(3)), "{verdict:?}");
+    let offsets: Vec<_> = script
+        .calls("TaskExecStdioRead")
+        .iter()
+        .map(|seen| TaskExecStdioReadRequest::decode(seen.body.clone()).expect("a request"))
+        .filter(|request| request.file_descriptor == 0)
+        .map(|request| request.offset)
+        .collect();
+    assert_eq!(offsets, [0, 9, 9]);
+}
+
+#[test]
+fn a_stream_stays_open_between_calls() {
+    let script = Script::new();
+    let provider = script.provider();
+    script.will("TaskExecStdioRead", Answer::Hang(vec![piece(b"one"), piece(b"two")]));
+    script.will("TaskExecStdioRead", Answer::Hang(Vec::new()));
+    let mut all = Vec::new();
+    for _ in 0..6 {
+        let (exec, mut request) = reading(all.len() as u64);
+        request.max_bytes = 2;
+        let output = run(provider.read_output(exec, request)).expect("output");
+        assert!(output.stdout.data.len() <= 2);
+        all.extend(output.stdout.data);
+    }
+    assert_eq!(all, b"onetwo");
+    assert_eq!(script.calls("TaskExecStdioRead").len(), 2, "one per stream");
+}
+
+#[test]
+fn a_sandbox_that_ended_is_the_verdict() {
+    let script = Script::new();
+    for _ in 0..2 {
+        script.will("TaskExecStdioRead", Answer::Status(5, Vec::new()));
+        let result = GenericResult { status: GenericStatus::Terminated.into(), ..Default::default() };
+        for _ in 0..2 {
+            script.will("SandboxWaitV2", ok(&SandboxWaitResponse { result: Some(result.clone()), metadata: None }));
+        }
+    }
+    let (exec, request) = reading(0);
+    let output = run(script.provider().read_output(exec, request)).expect("a verdict");
+    assert!(
+        matches!(output.verdict, Some(Verdict::SandboxEnded(modal_provider::bindings::EndReason::Terminated))),
+        "{:?}",
+        output.verdict
+    );
+}
+
+#[test]
+fn a_cache_saves_the_requests() {
+    let first = Script::new();
+    let provider = first.provider();
+    first.will("SandboxListV2", ok(&SandboxListResponse::default()));
+    run(provider.list(filter(), None, 10)).expect("a list");
+    let cache = provider.export_cache();
+
+    let second = Script::new();
+    let provider = second.provider();
+    provider.import_cache(&cache);
+    second.will("SandboxListV2", ok(&SandboxListResponse::default()));
+    run(provider.list(filter(), None, 10)).expect("a list");
+    assert_eq!(second.calls("AuthTokenGet").len() + second.calls("AppGetOrCreate").len(), 0);
+    for junk in [&b""[..], b"{}", b"\xff", b"null", &cache[..cache.len() / 2]] {
+        provider.import_cache(junk);
+    }
+}
