@@ -23,6 +23,9 @@ use crate::{
 /// A piece of output as the router sends it: where it starts, if the router says, and the bytes.
 type Piece = (Option<u64>, Bytes);
 
+/// An attempt to open the stream. Outer failure: the sandbox cannot be reached; inner: what the router answered.
+type Opening = LocalFuture<Result<Result<BoxStream<'static, Result<Piece, Status>>, Status>>>;
+
 /// Most bytes that are taken from the network before the caller has taken them: one read of the caller's, at most.
 const READ_AHEAD: usize = 4 * 1024 * 1024;
 
@@ -32,7 +35,7 @@ enum State {
     /// Waiting before another try.
     Pausing(LocalFuture<()>),
     /// The request is out. Kept across calls: a server may answer only when there is output.
-    Opening(LocalFuture<Result<Result<BoxStream<'static, Result<Piece, Status>>, Status>>>),
+    Opening(Opening),
     /// Reading.
     Open(BoxStream<'static, Result<Piece, Status>>),
     /// At the end.
@@ -218,7 +221,7 @@ impl Follow {
         Ok(())
     }
 
-    fn open(&self) -> LocalFuture<Result<Result<BoxStream<'static, Result<Piece, Status>>, Status>>> {
+    fn open(&self) -> Opening {
         let (provider, sandbox, exec) = (self.provider.clone(), self.sandbox.clone(), self.exec.clone());
         let (descriptor, offset) = (self.descriptor, self.offset + self.pending_bytes as u64);
         Box::pin(async move {
