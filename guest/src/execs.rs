@@ -714,7 +714,8 @@ mod tests {
             check_spec(&spec).map_err(|error| error.message)
         };
         assert_eq!(spec(|_| {}), Ok(()));
-        let refused: [(fn(&mut ExecSpec), &str); 8] = [
+        type Change = fn(&mut ExecSpec);
+        let refused: [(Change, &str); 8] = [
             (|s| s.argv.clear(), "empty"),
             (|s| s.argv[0].clear(), "empty"),
             (|s| s.argv.push("a\0b".into()), "NUL"),
