@@ -1,54 +1,62 @@
-//! Identifiers of the shapes that clients tell kinds and versions by (protocol fact sheet, section 5.1).
+//! Ids of the shapes the official clients tell apart (fact sheet, section 5.1).
+//!
+//! Most ids are a prefix and 22 characters of `[0-9A-Za-z]`. A sandbox made by the second backend has a 26-character ULID
+//! instead, and its task id ends in `V`: clients choose the backend of later calls by that alone.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rand::Rng;
+use rand::Rng as _;
+use rand::distr::Alphanumeric;
 
-const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-/// Crockford's alphabet, as ULIDs use it.
-const BASE32: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+/// Letters of a ULID: Crockford's base 32.
+const ULID_LETTERS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-fn base62(count: usize) -> String {
-    let mut rng = rand::rng();
-    (0..count).map(|_| BASE62[rng.random_range(0..62)] as char).collect()
+/// `<prefix>-` and 22 random letters and digits.
+pub fn id(prefix: &str) -> String {
+    let mut id = String::with_capacity(prefix.len() + 23);
+    id.push_str(prefix);
+    id.push('-');
+    id.extend(rand::rng().sample_iter(Alphanumeric).take(22).map(char::from));
+    id
 }
 
-/// `prefix-` and 22 characters of base 62: apps, images, secrets, V1 sandboxes and most other things.
-pub(crate) fn short(prefix: &str) -> String {
-    format!("{prefix}-{}", base62(22))
-}
-
-/// The same shape, made of a digest: equal content gets an equal id.
-pub(crate) fn of_digest(prefix: &str, digest: &[u8]) -> String {
-    let text: String = digest.iter().take(22).map(|byte| BASE62[usize::from(*byte) % 62] as char).collect();
-    format!("{prefix}-{text}")
-}
-
-/// `prefix-` and a ULID: 26 characters, so it cannot be taken for a V1 id.
-pub(crate) fn ulid(prefix: &str) -> String {
-    let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
-    let random: u128 = rand::rng().random();
-    let value = (u128::from(millis) << 80) | (random >> 48);
-    let text: String = (0..26).rev().map(|i| BASE32[(value >> (5 * i)) as usize & 31] as char).collect();
-    format!("{prefix}-{text}")
-}
-
-/// A task id: those of V2 sandboxes end in `V`.
-pub(crate) fn task(v2: bool) -> String {
-    let mut id = ulid("ta");
-    if v2 {
-        id.push('V');
+/// A sandbox id of the second backend: `sb-` and a ULID, so that ids sort by time of creation.
+pub fn sandbox_v2() -> String {
+    let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64) & ((1 << 48) - 1);
+    let random: u128 = rand::rng().random::<u128>() & ((1 << 80) - 1);
+    let value = (u128::from(millis) << 80) | random;
+    let mut text = String::from("sb-");
+    for position in (0..26).rev() {
+        text.push(char::from(ULID_LETTERS[((value >> (position * 5)) & 31) as usize]));
     }
+    text
+}
+
+/// A task id; those of the second backend end in `V`, others never do.
+pub fn task(v2: bool) -> String {
+    let mut id = id("ta");
+    let last = id.pop().unwrap_or('x');
+    id.push(if v2 {
+        'V'
+    } else if last == 'V' {
+        'v'
+    } else {
+        last
+    });
     id
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
-    fn shapes_differ() {
-        assert_eq!(super::short("sb").len(), 25);
-        assert_eq!(super::ulid("sb").len(), 29);
-        assert!(super::task(true).ends_with('V'));
-        assert_ne!(super::ulid("sb"), super::ulid("sb"));
+    fn shapes_that_clients_tell_apart() {
+        let v1 = id("sb");
+        assert_eq!(v1.len(), 25);
+        assert!(v1[3..].bytes().all(|b| b.is_ascii_alphanumeric()));
+        let v2 = sandbox_v2();
+        assert_eq!(v2.len(), 29);
+        assert!(task(true).ends_with('V') && !task(false).ends_with('V'));
     }
 }

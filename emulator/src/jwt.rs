@@ -1,73 +1,96 @@
-//! Signed tokens: the control plane's short-lived one and the router's, one per task.
+//! Tokens: JSON Web Tokens signed with a key that lives as long as the emulator.
 //!
-//! Three parts, HMAC-SHA-256, with an `exp` that is meant: clients refresh by it, and the servers here refuse by it.
+//! Clients read `exp` without verifying and decide by it whether a refusal is worth a refresh, so it has to be honest
+//! (fact sheet, section 7.2). Two kinds are made: one per caller for the control plane, one per task for the router.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
-use rand::RngCore;
+use rand::RngCore as _;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-/// What a token is good for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Claims {
-    /// `control-plane`, or the task id.
-    pub sub: String,
-    /// Unix seconds.
-    pub iat: u64,
-    /// Unix seconds.
-    pub exp: u64,
-    /// Makes each token different.
-    pub jti: String,
-}
-
-/// Mints and checks.
-pub(crate) struct Signer {
+/// Makes and checks tokens.
+pub struct Signer {
     key: [u8; 32],
 }
 
+impl std::fmt::Debug for Signer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Signer")
+    }
+}
+
+/// What a token says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// What it is good for: [`CONTROL`], or a task id.
+    pub sub: String,
+    /// Unix seconds at which it was made.
+    pub iat: u64,
+    /// Unix seconds from which it is refused.
+    pub exp: u64,
+}
+
+/// `sub` of control-plane tokens.
+pub const CONTROL: &str = "control-plane";
+
+/// Why a token was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Not three base64url parts, or not our signature.
+    #[error("the token was not issued by this server")]
+    Forged,
+    /// `exp` has passed.
+    #[error("the token has expired")]
+    Expired,
+}
+
 impl Signer {
-    /// With a key of its own.
-    pub(crate) fn new() -> Signer {
+    /// With a fresh key: tokens of an earlier emulator are refused.
+    pub fn new() -> Signer {
         let mut key = [0; 32];
         rand::rng().fill_bytes(&mut key);
         Signer { key }
     }
 
-    fn mac(&self, text: &str) -> Option<Hmac<Sha256>> {
-        let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.key).ok()?;
-        mac.update(text.as_bytes());
-        Some(mac)
-    }
-
-    /// A token for `subject` that ends `life` seconds from now.
-    pub(crate) fn mint(&self, subject: &str, life: u64) -> String {
+    /// A token for `sub` that is good for `life` (whole seconds, at least one).
+    pub fn sign(&self, sub: &str, life: Duration) -> String {
         let iat = now();
-        let claims = Claims {
-            sub: subject.to_owned(),
-            iat,
-            exp: iat + life,
-            jti: uuid::Uuid::new_v4().simple().to_string(),
-        };
-        let head = BASE64.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
-        let body = BASE64.encode(serde_json::to_vec(&claims).unwrap_or_default());
-        let text = format!("{head}.{body}");
-        let signature = self.mac(&text).map(|m| m.finalize().into_bytes().to_vec()).unwrap_or_default();
-        format!("{text}.{}", BASE64.encode(signature))
+        let claims = Claims { sub: sub.to_owned(), iat, exp: iat + life.as_secs().max(1) };
+        let head = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
+        let body = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&claims).unwrap_or_default());
+        let signed = format!("{head}.{body}");
+        let signature = URL_SAFE_NO_PAD.encode(self.mac(&signed).finalize().into_bytes());
+        format!("{signed}.{signature}")
     }
 
-    /// The claims of a token that we signed and that has not ended. The error says which it was.
-    pub(crate) fn check(&self, token: &str) -> Result<Claims, &'static str> {
-        let (text, signature) = token.rsplit_once('.').ok_or("malformed token")?;
-        let (_, body) = text.split_once('.').ok_or("malformed token")?;
-        let signature = BASE64.decode(signature).map_err(|_| "malformed token")?;
-        self.mac(text).ok_or("malformed token")?.verify_slice(&signature).map_err(|_| "wrong token signature")?;
-        let body = BASE64.decode(body).map_err(|_| "malformed token")?;
-        let claims: Claims = serde_json::from_slice(&body).map_err(|_| "malformed token")?;
-        if claims.exp <= now() { Err("token has expired") } else { Ok(claims) }
+    /// What a token says, if it is ours and still good.
+    pub fn check(&self, token: &str) -> Result<Claims, Refused> {
+        let (signed, signature) = token.rsplit_once('.').ok_or(Refused::Forged)?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| Refused::Forged)?;
+        self.mac(signed).verify_slice(&signature).map_err(|_| Refused::Forged)?;
+        let (_, body) = signed.split_once('.').ok_or(Refused::Forged)?;
+        let body = URL_SAFE_NO_PAD.decode(body).map_err(|_| Refused::Forged)?;
+        let claims: Claims = serde_json::from_slice(&body).map_err(|_| Refused::Forged)?;
+        if claims.exp <= now() {
+            return Err(Refused::Expired);
+        }
+        Ok(claims)
+    }
+
+    fn mac(&self, text: &str) -> Hmac<Sha256> {
+        let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.key).expect("HMAC takes keys of any length");
+        mac.update(text.as_bytes());
+        mac
+    }
+}
+
+impl Default for Signer {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -77,16 +100,20 @@ fn now() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::Signer;
+    use super::*;
 
     #[test]
-    fn only_our_own_live_tokens_pass() {
+    fn only_own_and_unchanged_tokens_pass() {
         let signer = Signer::new();
-        let token = signer.mint("ta-1", 60);
-        assert_eq!(signer.check(&token).map(|c| c.sub), Ok("ta-1".to_owned()));
-        assert_eq!(Signer::new().check(&token), Err("wrong token signature"));
-        assert_eq!(signer.check(&signer.mint("ta-1", 0)), Err("token has expired"));
-        assert_eq!(signer.check("a.b"), Err("malformed token"));
-        assert_eq!(signer.check(""), Err("malformed token"));
+        let token = signer.sign("ta-1", Duration::from_secs(60));
+        assert_eq!(signer.check(&token).unwrap().sub, "ta-1");
+        assert_eq!(Signer::new().check(&token), Err(Refused::Forged));
+        let (head, rest) = token.split_once('.').unwrap();
+        let (_, signature) = rest.split_once('.').unwrap();
+        let body = URL_SAFE_NO_PAD.encode(r#"{"sub":"ta-2","iat":0,"exp":99999999999}"#);
+        assert_eq!(signer.check(&format!("{head}.{body}.{signature}")), Err(Refused::Forged));
+        for garbage in ["", ".", "..", "a.b.c", "Bearer"] {
+            assert_eq!(signer.check(garbage), Err(Refused::Forged));
+        }
     }
 }

@@ -61,6 +61,10 @@ pub struct Sandbox {
     pub execs: Mutex<HashMap<String, Arc<Exec>>>,
     /// Image ids by snapshot id: a repeated request gets the same image.
     pub snapshots: Mutex<HashMap<String, Arc<tokio::sync::OnceCell<String>>>>,
+    /// The image of its files at its end, if it was asked for and has been taken; or why not.
+    pub exit_snapshot: Mutex<Option<Result<String, String>>>,
+    /// Further containers, oldest first; ended ones too.
+    pub sidecars: Mutex<Vec<Arc<super::sidecar::Sidecar>>>,
     orders: watch::Sender<Option<Order>>,
     busy: AtomicUsize,
     active: Mutex<Instant>,
@@ -107,6 +111,8 @@ pub struct Unit {
     pub user: Option<String>,
     /// The image it was made of.
     pub image: Arc<Built>,
+    /// Its layers: the image's and those of local files.
+    pub layers: Vec<PathBuf>,
 }
 
 /// Why a sandbox should end.
@@ -168,6 +174,8 @@ impl Sandbox {
             entry: watch::Sender::new(None),
             execs: Mutex::default(),
             snapshots: Mutex::default(),
+            exit_snapshot: Mutex::default(),
+            sidecars: Mutex::default(),
             orders: watch::Sender::new(None),
             busy: AtomicUsize::new(0),
             active: Mutex::new(Instant::now()),
@@ -318,6 +326,11 @@ pub async fn supervise(state: Arc<State>, sandbox: Arc<Sandbox>) {
             probe.abort();
             sandbox.phase.send_replace(Phase::Ending);
             super::sidecar::stop_all(&sandbox).await;
+            if super::snapshots::wants_exit_snapshot(&sandbox.definition) {
+                let taken = super::snapshots::filesystem(&state, &unit).await;
+                let taken = taken.map(|image| image.id.clone()).map_err(|status| status.message().to_owned());
+                *sandbox.exit_snapshot.lock() = Some(taken);
+            }
             let upper = unit.container.upper().to_owned();
             unit.container.stop().await;
             drop(unit);
@@ -361,7 +374,7 @@ async fn start(state: &Arc<State>, sandbox: &Arc<Sandbox>) -> anyhow::Result<(Ar
     let resources = definition.resources.clone().unwrap_or_default();
     let spec = ContainerSpec {
         id: sandbox.id.clone(),
-        layers,
+        layers: layers.clone(),
         from_scratch: sandbox.image.from_scratch,
         hostname: "modal".to_owned(),
         machine_network: state.options.network && super::sandboxes::network_is_open(definition),
@@ -377,6 +390,7 @@ async fn start(state: &Arc<State>, sandbox: &Arc<Sandbox>) -> anyhow::Result<(Ar
         workdir: PathBuf::from(workdir.unwrap_or_else(|| "/".to_owned())),
         user: sandbox.image.config.user.clone(),
         image: sandbox.image.clone(),
+        layers,
     });
     let mut process = unit.process(command(&definition.entrypoint_args, &sandbox.image));
     terminal(&mut process, definition.pty_info.as_ref());

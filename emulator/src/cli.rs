@@ -1,0 +1,129 @@
+//! The command line of the emulator, shared by its own program and by others that offer it.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::io::AsyncReadExt as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::{Emulator, Options};
+
+/// What can be said on the command line.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Address and port to listen on; port 0 takes any free one
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
+    pub listen: SocketAddr,
+    /// Allow an address that other machines can reach: they can then run commands on this one
+    #[arg(long)]
+    pub allow_remote: bool,
+    /// Where to make the state directory [default: the temporary directory]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Let sandboxes with an open network use this machine's
+    #[arg(long)]
+    pub network: bool,
+    /// Streams that one connection may have open at once
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_streams: u32,
+    /// Image builder version that environments name
+    #[arg(long, value_name = "VERSION", default_value = "2025.06")]
+    pub image_builder_version: String,
+    /// Take only these credentials [default: any]
+    #[arg(long, value_name = "ID:SECRET", value_parser = token)]
+    pub token: Option<(String, String)>,
+    /// How long router tokens are good for, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    pub router_token_life: u64,
+    /// End when standard input ends: with the program that started it
+    #[arg(long)]
+    pub exit_with_stdin: bool,
+    /// Form of the log on standard error; RUST_LOG chooses what it says
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// A JSON object per line.
+    Json,
+}
+
+fn token(text: &str) -> Result<(String, String), String> {
+    match text.split_once(':') {
+        Some((id, secret)) if !id.is_empty() && !secret.is_empty() => Ok((id.to_owned(), secret.to_owned())),
+        _ => Err("expected ID:SECRET".to_owned()),
+    }
+}
+
+impl From<&Args> for Options {
+    fn from(args: &Args) -> Options {
+        Options {
+            listen: args.listen,
+            allow_remote: args.allow_remote,
+            state_dir: args.state_dir.clone(),
+            network: args.network,
+            max_streams: args.max_streams,
+            image_builder_version: args.image_builder_version.clone(),
+            token: args.token.clone(),
+            router_token_life: Duration::from_secs(args.router_token_life),
+            ..Options::default()
+        }
+    }
+}
+
+/// Runs an emulator until a signal, or the end of standard input, ends it. Prints one line when it is ready.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    start_log(args.log_format);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let ended = runtime.block_on(serve(&args));
+    // A blocking read of standard input cannot be called off.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    ended
+}
+
+async fn serve(args: &Args) -> anyhow::Result<()> {
+    // Before anything is made: a signal from here on must not leave anything behind.
+    let mut interrupted = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
+    let mut terminated = signal(SignalKind::terminate()).context("cannot wait for signals")?;
+    let emulator = Emulator::start(Options::from(args)).await?;
+    {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "MODAL_SERVER_URL={}", emulator.url()).and_then(|()| out.flush()).context("standard output")?;
+    }
+    let reason = tokio::select! {
+        _ = interrupted.recv() => "interrupted",
+        _ = terminated.recv() => "told to end",
+        () = input_ends(), if args.exit_with_stdin => "standard input ended",
+    };
+    tracing::info!(reason, "emulator ends");
+    tokio::select! {
+        () = emulator.shutdown() => {}
+        // Who insists does not wait; what is left is removed at the next start.
+        _ = interrupted.recv() => {}
+    }
+    Ok(())
+}
+
+async fn input_ends() {
+    let mut input = tokio::io::stdin();
+    let mut scratch = [0; 1024];
+    while matches!(input.read(&mut scratch).await, Ok(read) if read > 0) {}
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A program that has set up its own log keeps it.
+    let _ = match format {
+        LogFormat::Text => log.with_target(false).with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+}

@@ -1,0 +1,245 @@
+//! A sandbox's output and input as the first backend serves them, and its output as kept logs.
+//!
+//! Text in entries with a cursor. The cursor is the byte offset in the stream, so that resuming is exact.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream};
+use modal_proto::client::*;
+use tonic::Status;
+
+use super::Caller;
+use super::sandbox::{Phase, Sandbox};
+use crate::router::process::Running;
+use crate::router::spool::Spool;
+use crate::state::{State, now, wait};
+
+/// A stream of log batches.
+pub type Batches = Pin<Box<dyn Stream<Item = Result<TaskLogsBatch, Status>> + Send>>;
+
+/// Longest log stream; clients ask for 55 s and come back.
+const MAX_STREAM: Duration = Duration::from_secs(600);
+
+/// The entry point of a sandbox, once it has one; nothing when the sandbox ended without.
+pub async fn entry(sandbox: &Sandbox) -> Option<Arc<Running>> {
+    let mut entry = sandbox.entry.subscribe();
+    let mut phase = sandbox.phase.subscribe();
+    tokio::select! {
+        biased;
+        started = entry.wait_for(Option::is_some) => started.ok().and_then(|entry| entry.clone()),
+        _ = phase.wait_for(|phase| matches!(phase, Phase::Ended(_))) => sandbox.entry.borrow().clone(),
+    }
+}
+
+/// Follows one output stream of a sandbox's entry point.
+pub async fn stream(state: &Arc<State>, _: &Caller, request: SandboxGetLogsRequest) -> Result<Batches, Status> {
+    let sandbox = state.sandbox(&request.sandbox_id)?;
+    let fd = match request.file_descriptor() {
+        FileDescriptor::Stderr => FileDescriptor::Stderr,
+        _ => FileDescriptor::Stdout,
+    };
+    let offset = cursor(&request.last_entry_id);
+    let until = tokio::time::Instant::now() + wait(request.timeout, MAX_STREAM);
+    let Some(entry) = entry(&sandbox).await else {
+        return Ok(stream::iter([Ok(last(&sandbox, offset))]).boxed());
+    };
+    let spool = if fd == FileDescriptor::Stderr { entry.stderr.clone() } else { entry.stdout.clone() };
+    let mut text = Text::default();
+    let following = sandbox.clone();
+    let pieces = spool.follow(offset).map(move |piece| {
+        let (at, bytes) = piece?;
+        let end = at + bytes.len() as u64;
+        let (data, held) = text.push(&bytes);
+        Ok(batch(&following, fd, data, end - held as u64))
+    });
+    let ending = stream::once(async move {
+        let end = if fd == FileDescriptor::Stderr { &entry.stderr } else { &entry.stdout }.progress().len;
+        Ok(last(&sandbox, end))
+    });
+    Ok(pieces.chain(ending).take_until(tokio::time::sleep_until(until)).boxed())
+}
+
+/// Entry ids are offsets; `0-0` and the empty one mean the beginning.
+fn cursor(entry_id: &str) -> u64 {
+    entry_id.split('-').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+fn batch(sandbox: &Sandbox, fd: FileDescriptor, data: String, end: u64) -> TaskLogsBatch {
+    let now = now();
+    TaskLogsBatch {
+        task_id: sandbox.task_id.clone(),
+        items: vec![TaskLogs {
+            data,
+            file_descriptor: fd as i32,
+            timestamp: now,
+            timestamp_ns: (now * 1e9) as u64,
+            ..Default::default()
+        }],
+        entry_id: format!("{end}-0"),
+        sandbox_id: sandbox.id.clone(),
+        ..Default::default()
+    }
+}
+
+fn last(sandbox: &Sandbox, end: u64) -> TaskLogsBatch {
+    TaskLogsBatch {
+        task_id: sandbox.task_id.clone(),
+        entry_id: format!("{end}-0"),
+        eof: true,
+        sandbox_id: sandbox.id.clone(),
+        ..Default::default()
+    }
+}
+
+/// Bytes to text in pieces: a character that is cut in two waits for its rest.
+#[derive(Debug, Default)]
+struct Text {
+    held: Vec<u8>,
+}
+
+impl Text {
+    /// The text so far, and how many bytes of it are still held back.
+    fn push(&mut self, bytes: &[u8]) -> (String, usize) {
+        self.held.extend_from_slice(bytes);
+        let cut = match std::str::from_utf8(&self.held) {
+            Err(e) if e.error_len().is_none() => e.valid_up_to(),
+            _ => self.held.len(),
+        };
+        let rest = self.held.split_off(cut);
+        let text = String::from_utf8_lossy(&self.held).into_owned();
+        self.held = rest;
+        (text, self.held.len())
+    }
+}
+
+/// Writes to the entry point's standard input. Indexes count from 1; a repeated one is a retry.
+pub async fn stdin(
+    state: &Arc<State>,
+    _: &Caller,
+    request: SandboxStdinWriteRequest,
+) -> Result<SandboxStdinWriteResponse, Status> {
+    let sandbox = state.sandbox(&request.sandbox_id)?;
+    let ended = || Status::failed_precondition("The sandbox has ended");
+    if !sandbox.lives() {
+        return Err(ended());
+    }
+    let _busy = sandbox.busy();
+    let entry = entry(&sandbox).await.ok_or_else(ended)?;
+    let known = sandbox.changing.lock().stdin_index;
+    if request.index <= known && request.index != 0 {
+        return Ok(SandboxStdinWriteResponse {});
+    }
+    if request.index > known + 1 {
+        return Err(Status::failed_precondition(format!("index {} comes before index {}", request.index, known + 1)));
+    }
+    let (offset, _) = entry.stdin.status();
+    entry.stdin.write(offset, &request.input, request.eof, None, &mut entry.exit.clone()).await?;
+    sandbox.changing.lock().stdin_index = request.index.max(known);
+    Ok(SandboxStdinWriteResponse {})
+}
+
+/// Kept output of sandboxes, for the logs view.
+pub async fn fetch(state: &Arc<State>, _: &Caller, request: AppFetchLogsRequest) -> Result<AppFetchLogsResponse, Status> {
+    state.app(&request.app_id)?;
+    if request.limit > 20_000 {
+        return Err(Status::invalid_argument("limit must be at most 20000"));
+    }
+    let limit = if request.limit == 0 { 20_000 } else { request.limit as usize };
+    let mut batches = Vec::new();
+    let mut lines = 0;
+    for sandbox in of_app(state, &request.app_id, &request.task_id, &request.sandbox_id) {
+        for (fd, line) in lines_of(&sandbox, request.source()) {
+            if lines < limit && line.contains(&request.search_text) {
+                lines += 1;
+                batches.push(batch(&sandbox, fd, line, lines as u64));
+            }
+        }
+    }
+    Ok(AppFetchLogsResponse { batches })
+}
+
+/// How much kept output there is.
+pub async fn count(state: &Arc<State>, _: &Caller, request: AppCountLogsRequest) -> Result<AppCountLogsResponse, Status> {
+    state.app(&request.app_id)?;
+    let mut bucket = app_count_logs_response::LogBucket { bucket_start_at: request.since, ..Default::default() };
+    for sandbox in of_app(state, &request.app_id, &request.task_id, &request.sandbox_id) {
+        for (fd, line) in lines_of(&sandbox, request.source()) {
+            if line.contains(&request.search_text) {
+                match fd {
+                    FileDescriptor::Stderr => bucket.stderr_logs += 1,
+                    _ => bucket.stdout_logs += 1,
+                }
+            }
+        }
+    }
+    Ok(AppCountLogsResponse { app_id: request.app_id, buckets: vec![bucket] })
+}
+
+/// Follows the output of a sandbox, or of all of an app's: what is there already, then what the chosen one adds.
+pub async fn app_stream(state: &Arc<State>, caller: &Caller, request: AppGetLogsRequest) -> Result<Batches, Status> {
+    state.app(&request.app_id)?;
+    let mut sandboxes = of_app(state, &request.app_id, &request.task_id, &request.sandbox_id);
+    let mut streams = Vec::new();
+    sandboxes.sort_by(|a, b| a.created_at.total_cmp(&b.created_at));
+    for sandbox in sandboxes {
+        for fd in [FileDescriptor::Stdout, FileDescriptor::Stderr] {
+            if request.file_descriptor != 0 && request.file_descriptor != fd as i32 {
+                continue;
+            }
+            let one = SandboxGetLogsRequest {
+                sandbox_id: sandbox.id.clone(),
+                file_descriptor: fd as i32,
+                timeout: request.timeout,
+                last_entry_id: request.last_entry_id.clone(),
+            };
+            // Each stream's own end is not the app's.
+            let open = |batch: &Result<TaskLogsBatch, Status>| !batch.as_ref().is_ok_and(|batch| batch.eof);
+            let stream = stream(state, caller, one).await?;
+            streams.push(stream.filter(move |batch| std::future::ready(open(batch))).boxed());
+        }
+    }
+    let done = TaskLogsBatch { app_done: true, eof: true, ..Default::default() };
+    Ok(stream::select_all(streams).chain(stream::iter([Ok(done)])).boxed())
+}
+
+fn of_app(state: &State, app_id: &str, task_id: &str, sandbox_id: &str) -> Vec<Arc<Sandbox>> {
+    let fits = |s: &&Arc<Sandbox>| {
+        s.app_id == app_id
+            && (task_id.is_empty() || s.task_id == task_id)
+            && (sandbox_id.is_empty() || s.id == sandbox_id)
+    };
+    state.tables.lock().sandboxes.values().filter(fits).cloned().collect()
+}
+
+/// Lines of a sandbox's output; the newest megabyte of each stream.
+fn lines_of(sandbox: &Sandbox, source: FileDescriptor) -> Vec<(FileDescriptor, String)> {
+    let Some(entry) = sandbox.entry.borrow().clone() else { return Vec::new() };
+    let mut lines = Vec::new();
+    for (fd, spool) in [(FileDescriptor::Stdout, &entry.stdout), (FileDescriptor::Stderr, &entry.stderr)] {
+        if source == FileDescriptor::Unspecified || source == fd {
+            let text = tail(spool);
+            let text = String::from_utf8_lossy(&text);
+            lines.extend(text.split_inclusive('\n').map(|line| (fd, line.to_owned())));
+        }
+    }
+    lines
+}
+
+fn tail(spool: &Spool) -> Vec<u8> {
+    let len = spool.progress().len;
+    let mut offset = len.saturating_sub(1 << 20);
+    let mut all = Vec::new();
+    while offset < len {
+        match spool.read(offset) {
+            Ok(piece) if !piece.is_empty() => {
+                offset += piece.len() as u64;
+                all.extend_from_slice(&Bytes::from(piece));
+            }
+            _ => break,
+        }
+    }
+    all
+}

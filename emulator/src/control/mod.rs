@@ -1,0 +1,167 @@
+//! The control plane, `modal.client.ModalClient`: a table of its methods, each served by a function of a module here.
+//!
+//! Credentials are checked before a call gets here ([`auth`], called by [`crate::server`]); what is left of them is a
+//! [`Caller`].
+
+pub mod apps;
+pub mod auth;
+pub mod images;
+pub mod lifecycle;
+pub mod logs;
+pub mod mounts;
+pub mod once;
+pub mod outbound;
+pub mod persistent;
+pub mod ready;
+pub mod sandbox;
+pub mod sandboxes;
+pub mod secrets;
+pub mod sidecar;
+pub mod sidecars;
+pub mod snapshots;
+pub mod tunnels;
+pub mod volumes;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use modal_proto::client::modal_client_server::ModalClient;
+use modal_proto::client::*;
+use modal_proto::prost::Message;
+use tonic::{Request, Response, Status};
+
+use crate::state::State;
+
+/// The control plane.
+#[derive(Debug, Clone)]
+pub struct Control(pub Arc<State>);
+
+/// Who calls, and how.
+#[derive(Debug, Clone, Default)]
+pub struct Caller {
+    /// Wants router URLs with `https`, though it speaks plain text on loopback (fact sheet, section 7.2).
+    pub https_router: bool,
+    /// The same for every attempt of one call.
+    pub key: Option<String>,
+}
+
+fn caller<T>(request: &Request<T>) -> Caller {
+    request.extensions().get::<Caller>().cloned().unwrap_or_default()
+}
+
+impl Control {
+    /// Answers a call, or repeats the answer that an earlier attempt of it got.
+    async fn once<T, F>(&self, method: &str, caller: &Caller, call: F) -> Result<Response<T>, Status>
+    where
+        T: Message + Default,
+        F: Future<Output = Result<T, Status>>,
+    {
+        self.0.replies.once(method, caller.key.as_deref(), call).await.map(Response::new)
+    }
+}
+
+/// Writes the trait's implementation from the table below. `once`: a repeated attempt gets the first one's answer.
+macro_rules! methods {
+    (@call once, $control:ident, $name:ident, $caller:ident, $call:expr) => {
+        $control.once(stringify!($name), &$caller, $call).await
+    };
+    (@call each, $control:ident, $name:ident, $caller:ident, $call:expr) => {
+        $call.await.map(Response::new)
+    };
+    ($($kind:ident $name:ident($request:ty) -> $response:ty = $function:path;)*) => {
+        #[tonic::async_trait]
+        impl ModalClient for Control {
+            type AppGetLogsStream = logs::Batches;
+            type ImageJoinStreamingStream = images::Joined;
+            type SandboxGetLogsStream = logs::Batches;
+            $(
+                async fn $name(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
+                    let caller = caller(&request);
+                    methods!(@call $kind, self, $name, caller, $function(&self.0, &caller, request.into_inner()))
+                }
+            )*
+        }
+
+        /// Every method of the service, as the generated trait names them.
+        pub const METHODS: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+
+methods! {
+    each app_count_logs(AppCountLogsRequest) -> AppCountLogsResponse = logs::count;
+    once app_create(AppCreateRequest) -> AppCreateResponse = apps::create;
+    each app_fetch_logs(AppFetchLogsRequest) -> AppFetchLogsResponse = logs::fetch;
+    each app_get_logs(AppGetLogsRequest) -> logs::Batches = logs::app_stream;
+    each app_get_or_create(AppGetOrCreateRequest) -> AppGetOrCreateResponse = apps::get_or_create;
+    each app_list(AppListRequest) -> AppListResponse = apps::list;
+    each app_stop(AppStopRequest) -> () = apps::stop;
+    each auth_token_get(AuthTokenGetRequest) -> AuthTokenGetResponse = auth::token;
+    once blob_create(BlobCreateRequest) -> BlobCreateResponse = mounts::blob_create;
+    each blob_get(BlobGetRequest) -> BlobGetResponse = mounts::blob_get;
+    each client_hello(()) -> ClientHelloResponse = auth::hello;
+    each environment_get_or_create(EnvironmentGetOrCreateRequest) -> EnvironmentGetOrCreateResponse = apps::environment_get_or_create;
+    each environment_list(()) -> EnvironmentListResponse = apps::environment_list;
+    each image_delete(ImageDeleteRequest) -> () = images::delete;
+    each image_from_id(ImageFromIdRequest) -> ImageFromIdResponse = images::from_id;
+    each image_get_by_tag(ImageGetByTagRequest) -> ImageGetByTagResponse = images::by_tag;
+    once image_get_or_create(ImageGetOrCreateRequest) -> ImageGetOrCreateResponse = images::get_or_create;
+    each image_join_streaming(ImageJoinStreamingRequest) -> images::Joined = images::join;
+    each image_publish(ImagePublishRequest) -> ImagePublishResponse = images::publish;
+    each mount_batched_check_existence(MountBatchedCheckExistenceRequest) -> MountBatchedCheckExistenceResponse = mounts::check;
+    once mount_get_or_create(MountGetOrCreateRequest) -> MountGetOrCreateResponse = mounts::get_or_create;
+    each mount_put_file(MountPutFileRequest) -> MountPutFileResponse = mounts::put;
+    once persistent_sandbox_create(PersistentSandboxCreateRequest) -> PersistentSandboxCreateResponse = persistent::create;
+    each persistent_sandbox_get(PersistentSandboxGetRequest) -> PersistentSandboxGetResponse = persistent::get;
+    once persistent_sandbox_resume(PersistentSandboxResumeRequest) -> PersistentSandboxResumeResponse = persistent::resume;
+    each persistent_sandbox_terminate(PersistentSandboxTerminateRequest) -> PersistentSandboxTerminateResponse = persistent::terminate;
+    each persistent_sandbox_tunnels_list(PersistentSandboxTunnelsListRequest) -> PersistentSandboxTunnelsListResponse = persistent::tunnels;
+    each proxy_get(ProxyGetRequest) -> ProxyGetResponse = outbound::proxy;
+    once sandbox_container_create_v2(SandboxContainerCreateV2Request) -> SandboxContainerCreateV2Response = sidecars::create_v2;
+    once sandbox_create(SandboxCreateRequest) -> SandboxCreateResponse = sandboxes::create;
+    each sandbox_create_connect_token(SandboxCreateConnectTokenRequest) -> SandboxCreateConnectTokenResponse = tunnels::connect_token;
+    each sandbox_create_connect_token_v2(SandboxCreateConnectTokenRequest) -> SandboxCreateConnectTokenResponse = tunnels::connect_token;
+    once sandbox_create_v2(SandboxCreateV2Request) -> SandboxCreateV2Response = sandboxes::create_v2;
+    each sandbox_get_command_router_access(SandboxGetCommandRouterAccessRequest) -> SandboxGetCommandRouterAccessResponse = lifecycle::router_access;
+    each sandbox_get_exit_snapshot(SandboxGetExitSnapshotRequest) -> SandboxGetExitSnapshotResponse = snapshots::at_exit;
+    each sandbox_get_exit_snapshot_v2(SandboxGetExitSnapshotRequest) -> SandboxGetExitSnapshotResponse = snapshots::at_exit;
+    each sandbox_get_from_name(SandboxGetFromNameRequest) -> SandboxGetFromNameResponse = lifecycle::from_name;
+    each sandbox_get_from_name_v2(SandboxGetFromNameRequest) -> SandboxGetFromNameResponse = lifecycle::from_name_v2;
+    each sandbox_get_logs(SandboxGetLogsRequest) -> logs::Batches = logs::stream;
+    each sandbox_get_resource_usage(SandboxGetResourceUsageRequest) -> SandboxGetResourceUsageResponse = lifecycle::resource_usage;
+    each sandbox_get_task_id(SandboxGetTaskIdRequest) -> SandboxGetTaskIdResponse = lifecycle::task_id;
+    each sandbox_get_task_id_v2(SandboxGetTaskIdRequest) -> SandboxGetTaskIdResponse = lifecycle::task_id;
+    each sandbox_get_tunnels(SandboxGetTunnelsRequest) -> SandboxGetTunnelsResponse = tunnels::get;
+    each sandbox_get_tunnels_v2(SandboxGetTunnelsRequest) -> SandboxGetTunnelsResponse = tunnels::get;
+    each sandbox_list(SandboxListRequest) -> SandboxListResponse = lifecycle::list;
+    each sandbox_list_v2(SandboxListRequest) -> SandboxListResponse = lifecycle::list_v2;
+    once sandbox_restore(SandboxRestoreRequest) -> SandboxRestoreResponse = snapshots::restore;
+    once sandbox_restore_v2(SandboxRestoreV2Request) -> SandboxRestoreV2Response = snapshots::restore_v2;
+    each sandbox_set_name(SandboxSetNameRequest) -> SandboxSetNameResponse = lifecycle::set_name;
+    each sandbox_set_outbound_policy(SandboxSetOutboundPolicyRequest) -> SandboxSetOutboundPolicyResponse = outbound::set;
+    each sandbox_set_outbound_policy_v2(SandboxSetOutboundPolicyRequest) -> SandboxSetOutboundPolicyResponse = outbound::set;
+    once sandbox_snapshot(SandboxSnapshotRequest) -> SandboxSnapshotResponse = snapshots::memory;
+    once sandbox_snapshot_fs(SandboxSnapshotFsRequest) -> SandboxSnapshotFsResponse = snapshots::fs;
+    once sandbox_snapshot_fs_async(SandboxSnapshotFsAsyncRequest) -> SandboxSnapshotFsAsyncResponse = snapshots::fs_async;
+    each sandbox_snapshot_fs_async_get(SandboxSnapshotFsAsyncGetRequest) -> SandboxSnapshotFsResponse = snapshots::fs_async_get;
+    each sandbox_snapshot_get(SandboxSnapshotGetRequest) -> SandboxSnapshotGetResponse = snapshots::memory_get;
+    each sandbox_snapshot_wait(SandboxSnapshotWaitRequest) -> SandboxSnapshotWaitResponse = snapshots::memory_wait;
+    once sandbox_stdin_write(SandboxStdinWriteRequest) -> SandboxStdinWriteResponse = logs::stdin;
+    each sandbox_tags_get(SandboxTagsGetRequest) -> SandboxTagsGetResponse = lifecycle::tags;
+    each sandbox_tags_get_v2(SandboxTagsGetRequest) -> SandboxTagsGetResponse = lifecycle::tags;
+    each sandbox_tags_set(SandboxTagsSetRequest) -> () = lifecycle::set_tags;
+    each sandbox_tags_set_v2(SandboxTagsSetRequest) -> () = lifecycle::set_tags;
+    each sandbox_terminate(SandboxTerminateRequest) -> SandboxTerminateResponse = lifecycle::terminate;
+    each sandbox_terminate_v2(SandboxTerminateRequest) -> SandboxTerminateResponse = lifecycle::terminate;
+    each sandbox_wait(SandboxWaitRequest) -> SandboxWaitResponse = lifecycle::wait_for;
+    each sandbox_wait_until_ready(SandboxWaitUntilReadyRequest) -> SandboxWaitUntilReadyResponse = lifecycle::wait_until_ready;
+    each sandbox_wait_v2(SandboxWaitRequest) -> SandboxWaitResponse = lifecycle::wait_for;
+    each secret_delete(SecretDeleteRequest) -> () = secrets::delete;
+    each secret_get_info(SecretGetInfoRequest) -> SecretGetInfoResponse = secrets::info;
+    once secret_get_or_create(SecretGetOrCreateRequest) -> SecretGetOrCreateResponse = secrets::get_or_create;
+    each secret_list(SecretListRequest) -> SecretListResponse = secrets::list;
+    each task_get_command_router_access(TaskGetCommandRouterAccessRequest) -> TaskGetCommandRouterAccessResponse = lifecycle::task_router_access;
+    each volume_delete(VolumeDeleteRequest) -> () = volumes::delete;
+    each volume_get_by_id(VolumeGetByIdRequest) -> VolumeGetByIdResponse = volumes::by_id;
+    once volume_get_or_create(VolumeGetOrCreateRequest) -> VolumeGetOrCreateResponse = volumes::get_or_create;
+    each volume_heartbeat(VolumeHeartbeatRequest) -> () = volumes::heartbeat;
+}

@@ -1,0 +1,211 @@
+//! Further containers of a sandbox: each with its own image, processes and result, all ended with the sandbox.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use modal_proto::client as proto;
+use modal_proto::task_command_router as tcr;
+use proto::generic_result::GenericStatus;
+use tokio::sync::watch;
+use tonic::Status;
+
+use super::sandbox::{DEFAULT_PATH, Sandbox, Unit, code, command, result, terminal};
+use crate::build::Built;
+use crate::isolation::ContainerSpec;
+use crate::router::process::{Keep, Running};
+use crate::state::{State, overlay};
+
+/// The name of a sandbox's own container.
+pub const MAIN: &str = "main";
+
+/// One further container.
+#[derive(Debug)]
+pub struct Sidecar {
+    /// `ctr-…`
+    pub id: String,
+    /// Unique among the live ones of its sandbox.
+    pub name: String,
+    /// Where it stands.
+    pub phase: watch::Sender<Phase>,
+    stop: watch::Sender<bool>,
+}
+
+/// Where a sidecar stands.
+#[derive(Debug, Clone)]
+pub enum Phase {
+    /// Processes can be started in it.
+    Running(Arc<Unit>),
+    /// It is over.
+    Ended(proto::GenericResult),
+}
+
+/// What a sidecar is made of.
+#[derive(Debug)]
+pub struct Plan {
+    /// Its name.
+    pub name: String,
+    /// Its image.
+    pub image: Arc<Built>,
+    /// Its command; empty for the image's.
+    pub args: Vec<String>,
+    /// Variables of the request.
+    pub variables: Vec<(String, String)>,
+    /// Empty for the image's.
+    pub workdir: String,
+    /// Volumes.
+    pub volumes: Vec<proto::VolumeMount>,
+    /// A terminal.
+    pub pty: Option<proto::PtyInfo>,
+}
+
+impl Sidecar {
+    /// What is told about it.
+    pub fn info(&self) -> tcr::TaskContainerInfo {
+        let result = match &*self.phase.borrow() {
+            Phase::Running(_) => None,
+            Phase::Ended(result) => Some(result.clone()),
+        };
+        let status = match result.as_ref().map(|r| r.status()) {
+            None if *self.stop.borrow() => "stopping",
+            None => "running",
+            Some(GenericStatus::Success) => "success",
+            Some(GenericStatus::Terminated) => "terminated",
+            Some(_) => "failure",
+        };
+        tcr::TaskContainerInfo {
+            container_id: self.id.clone(),
+            container_name: self.name.clone(),
+            status: status.to_owned(),
+            result,
+        }
+    }
+
+    /// Ends it; returns at once.
+    pub fn terminate(&self) {
+        self.stop.send_replace(true);
+    }
+
+    fn lives(&self) -> bool {
+        matches!(*self.phase.borrow(), Phase::Running(_))
+    }
+}
+
+/// The container that a request means: empty for the sandbox's own.
+pub async fn unit(sandbox: &Sandbox, container_id: &str) -> Result<Arc<Unit>, Status> {
+    let main = sandbox.unit().await?;
+    if container_id.is_empty() {
+        return Ok(main);
+    }
+    let sidecar = find(sandbox, container_id)?;
+    let phase = sidecar.phase.borrow().clone();
+    match phase {
+        Phase::Running(unit) => Ok(unit),
+        Phase::Ended(_) => Err(Status::not_found(format!("Container {container_id} has ended"))),
+    }
+}
+
+/// A sidecar by id.
+pub fn find(sandbox: &Sandbox, container_id: &str) -> Result<Arc<Sidecar>, Status> {
+    let sidecars = sandbox.sidecars.lock();
+    let found = sidecars.iter().find(|sidecar| sidecar.id == container_id).cloned();
+    found.ok_or_else(|| Status::not_found(format!("Container {container_id} not found")))
+}
+
+/// A sidecar by name: a live one, or the newest ended one if that is asked for.
+pub fn by_name(sandbox: &Sandbox, name: &str, ended_too: bool) -> Result<Arc<Sidecar>, Status> {
+    let sidecars = sandbox.sidecars.lock();
+    let mut named = sidecars.iter().rev().filter(|sidecar| sidecar.name == name);
+    let live = named.clone().find(|sidecar| sidecar.lives());
+    let found = live.or_else(|| named.next().filter(|_| ended_too)).cloned();
+    found.ok_or_else(|| Status::not_found(format!("Container '{name}' not found")))
+}
+
+/// Starts one.
+pub async fn create(state: &Arc<State>, sandbox: &Arc<Sandbox>, plan: Plan) -> Result<Arc<Sidecar>, Status> {
+    crate::state::check_name("container", &plan.name)?;
+    if plan.name == MAIN {
+        return Err(Status::invalid_argument("The container name 'main' is reserved"));
+    }
+    sandbox.unit().await?;
+    let taken = |name: &str| Err(Status::already_exists(format!("A container named '{name}' is already running")));
+    if by_name(sandbox, &plan.name, false).is_ok() {
+        return taken(&plan.name);
+    }
+    let mut env = vec![("PATH".to_owned(), DEFAULT_PATH.to_owned())];
+    overlay(&mut env, plan.image.config.env.clone());
+    overlay(&mut env, plan.variables);
+    let id = crate::ids::id("ctr");
+    let binds = plan
+        .volumes
+        .iter()
+        .map(|v| (state.volume_dir(&v.volume_id), PathBuf::from(&v.mount_path), v.read_only))
+        .collect();
+    let spec = ContainerSpec {
+        id: id.clone(),
+        layers: plan.image.layers.clone(),
+        from_scratch: plan.image.from_scratch,
+        hostname: plan.name.clone(),
+        machine_network: state.options.network && super::sandboxes::network_is_open(&sandbox.definition),
+        binds,
+        ..Default::default()
+    };
+    let failed = |e: anyhow::Error| Status::internal(format!("{e:#}"));
+    let container = Arc::new(state.engine.start(spec).await.map_err(failed)?);
+    let workdir = Some(plan.workdir).filter(|w| !w.is_empty()).or_else(|| plan.image.config.workdir.clone());
+    let unit = Arc::new(Unit {
+        container,
+        env,
+        workdir: workdir.unwrap_or_else(|| "/".to_owned()).into(),
+        user: plan.image.config.user.clone(),
+        image: plan.image.clone(),
+        layers: plan.image.layers.clone(),
+    });
+    let mut process = unit.process(command(&plan.args, &plan.image));
+    terminal(&mut process, plan.pty.as_ref());
+    let discard = Keep { stdout: false, stderr: false };
+    let entry = Running::start(&unit.container, process, discard, None, &state.spools()).await.map_err(failed)?;
+    let sidecar = Arc::new(Sidecar {
+        id,
+        name: plan.name,
+        phase: watch::Sender::new(Phase::Running(unit.clone())),
+        stop: watch::Sender::new(false),
+    });
+    {
+        let mut sidecars = sandbox.sidecars.lock();
+        if sidecars.iter().any(|other| other.name == sidecar.name && other.lives()) {
+            drop(sidecars);
+            return taken(&sidecar.name);
+        }
+        sidecars.push(sidecar.clone());
+    }
+    tokio::spawn(supervise(sidecar.clone(), unit, entry));
+    Ok(sidecar)
+}
+
+async fn supervise(sidecar: Arc<Sidecar>, unit: Arc<Unit>, entry: Arc<Running>) {
+    let mut stop = sidecar.stop.subscribe();
+    let result = tokio::select! {
+        biased;
+        _ = stop.wait_for(|stop| *stop) => result(GenericStatus::Terminated, 137, ""),
+        exit = entry.wait() => match code(exit) {
+            0 => result(GenericStatus::Success, 0, ""),
+            code => result(GenericStatus::Failure, code, ""),
+        },
+    };
+    let upper = unit.container.upper().to_owned();
+    unit.container.stop().await;
+    drop(unit);
+    crate::build::remove_in_background(upper);
+    sidecar.phase.send_replace(Phase::Ended(result));
+}
+
+/// Ends all of a sandbox's sidecars and waits for that.
+pub async fn stop_all(sandbox: &Sandbox) {
+    let sidecars = sandbox.sidecars.lock().clone();
+    for sidecar in &sidecars {
+        sidecar.terminate();
+    }
+    for sidecar in &sidecars {
+        let _ = sidecar.phase.subscribe().wait_for(|phase| matches!(phase, Phase::Ended(_))).await;
+    }
+}

@@ -1,0 +1,156 @@
+//! Snapshots: a sandbox's files as an image. Memory snapshots are answered as the service does where it has none.
+
+use std::sync::Arc;
+
+use modal_proto::client::generic_result::GenericStatus;
+use modal_proto::client::*;
+use tonic::Status;
+
+use super::Caller;
+use super::sandbox::{Sandbox, Unit, result};
+use crate::build::{Built, Image};
+use crate::ids;
+use crate::state::State;
+
+/// Makes an image of all files of a container as they are now.
+pub async fn filesystem(state: &Arc<State>, unit: &Unit) -> Result<Arc<Image>, Status> {
+    let id = ids::id("im");
+    let layer = state.layers().join(&id);
+    unit.container.snapshot(&layer).await.map_err(|e| Status::internal(format!("cannot take a snapshot: {e:#}")))?;
+    let mut layers = unit.layers.clone();
+    layers.push(layer);
+    let built = Built { layers, from_scratch: unit.image.from_scratch, config: unit.image.config.clone() };
+    let image = Arc::new(Image::finished(&id, built));
+    state.tables.lock().images.insert(id, image.clone());
+    Ok(image)
+}
+
+/// The same, once for each snapshot id.
+pub async fn once(state: &Arc<State>, sandbox: &Sandbox, unit: &Unit, snapshot_id: &str) -> Result<String, Status> {
+    if snapshot_id.is_empty() {
+        return filesystem(state, unit).await.map(|image| image.id.clone());
+    }
+    let cell = sandbox.snapshots.lock().entry(snapshot_id.to_owned()).or_default().clone();
+    let id = cell.get_or_try_init(|| async { filesystem(state, unit).await.map(|image| image.id.clone()) }).await?;
+    Ok(id.clone())
+}
+
+/// The older form, on the control plane.
+pub async fn fs(state: &Arc<State>, _: &Caller, request: SandboxSnapshotFsRequest) -> Result<SandboxSnapshotFsResponse, Status> {
+    let unit = state.sandbox(&request.sandbox_id)?.unit().await?;
+    let image = filesystem(state, &unit).await?;
+    Ok(answer(&image))
+}
+
+/// The same without waiting; here it is done at once.
+pub async fn fs_async(
+    state: &Arc<State>,
+    _: &Caller,
+    request: SandboxSnapshotFsAsyncRequest,
+) -> Result<SandboxSnapshotFsAsyncResponse, Status> {
+    let unit = state.sandbox(&request.sandbox_id)?.unit().await?;
+    let image = filesystem(state, &unit).await?;
+    Ok(SandboxSnapshotFsAsyncResponse { image_id: image.id.clone() })
+}
+
+/// The outcome of the call before.
+pub async fn fs_async_get(
+    state: &Arc<State>,
+    _: &Caller,
+    request: SandboxSnapshotFsAsyncGetRequest,
+) -> Result<SandboxSnapshotFsResponse, Status> {
+    let image = state.image(&request.image_id)?;
+    image.built()?;
+    Ok(answer(&image))
+}
+
+fn answer(image: &Image) -> SandboxSnapshotFsResponse {
+    SandboxSnapshotFsResponse {
+        image_id: image.id.clone(),
+        result: Some(result(GenericStatus::Success, 0, "")),
+        image_metadata: image.built().ok().map(|built| super::images::metadata(&built)),
+    }
+}
+
+/// What every memory snapshot gets.
+pub fn no_memory(sandbox: &Sandbox) -> Status {
+    if sandbox.definition.enable_snapshot {
+        Status::failed_precondition("Memory snapshots are not available on this worker")
+    } else {
+        Status::failed_precondition("The sandbox was created without memory snapshots (enable_memory_snapshot)")
+    }
+}
+
+/// Memory snapshot of a sandbox.
+pub async fn memory(state: &Arc<State>, _: &Caller, request: SandboxSnapshotRequest) -> Result<SandboxSnapshotResponse, Status> {
+    let sandbox = state.sandbox(&request.sandbox_id)?;
+    sandbox.unit().await?;
+    Err(no_memory(&sandbox))
+}
+
+fn no_snapshot(id: &str) -> Status {
+    Status::not_found(format!("Snapshot {id} not found"))
+}
+
+/// Waits for a memory snapshot; there are none.
+pub async fn memory_wait(
+    _: &Arc<State>,
+    _: &Caller,
+    request: SandboxSnapshotWaitRequest,
+) -> Result<SandboxSnapshotWaitResponse, Status> {
+    Err(no_snapshot(&request.snapshot_id))
+}
+
+/// Finds a memory snapshot; there are none.
+pub async fn memory_get(
+    _: &Arc<State>,
+    _: &Caller,
+    request: SandboxSnapshotGetRequest,
+) -> Result<SandboxSnapshotGetResponse, Status> {
+    Err(no_snapshot(&request.snapshot_id))
+}
+
+/// Restores a memory snapshot; there are none.
+pub async fn restore(_: &Arc<State>, _: &Caller, request: SandboxRestoreRequest) -> Result<SandboxRestoreResponse, Status> {
+    Err(no_snapshot(&request.snapshot_id))
+}
+
+/// The same for the second backend.
+pub async fn restore_v2(
+    _: &Arc<State>,
+    _: &Caller,
+    request: SandboxRestoreV2Request,
+) -> Result<SandboxRestoreV2Response, Status> {
+    Err(no_snapshot(&request.snapshot_id))
+}
+
+/// The snapshot taken at a sandbox's end, which it has to be asked for at its creation.
+pub async fn at_exit(
+    state: &Arc<State>,
+    _: &Caller,
+    request: SandboxGetExitSnapshotRequest,
+) -> Result<SandboxGetExitSnapshotResponse, Status> {
+    use sandbox_get_exit_snapshot_response::{Outcome, Pending, Success};
+    let sandbox = state.sandbox(&request.sandbox_id)?;
+    if !wants_exit_snapshot(&sandbox.definition) {
+        return Err(Status::failed_precondition("The sandbox was created without enable_exit_snapshot"));
+    }
+    sandbox.wait(crate::state::wait(request.timeout, std::time::Duration::from_secs(60))).await;
+    let taken = sandbox.exit_snapshot.lock().clone();
+    let outcome = match (sandbox.result(), taken) {
+        (None, _) => Outcome::Pending(Pending {}),
+        (Some(_), Some(Ok(image_id))) => Outcome::Success(Success { image_id }),
+        (Some(_), failed) => Outcome::Error(sandbox_get_exit_snapshot_response::Error {
+            error_code: sandbox_get_exit_snapshot_response::ErrorCode::Internal as i32,
+            message: failed.and_then(Result::err).unwrap_or_else(|| "The sandbox never ran".to_owned()),
+        }),
+    };
+    Ok(SandboxGetExitSnapshotResponse { outcome: Some(outcome) })
+}
+
+/// Whether a snapshot is to be taken when the sandbox ends.
+pub fn wants_exit_snapshot(definition: &modal_proto::client::Sandbox) -> bool {
+    let text = definition.experimental_options_v2.get("enable_exit_snapshot");
+    text.is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        || definition.experimental_options.get("enable_exit_snapshot").copied().unwrap_or(false)
+}

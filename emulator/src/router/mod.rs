@@ -1,0 +1,402 @@
+//! The task command router: commands in a sandbox, their input and output, files and snapshots (fact sheet, section 7).
+//!
+//! Its tokens are checked before a call gets here; what is left is whose task it may touch ([`Claims`]).
+
+pub mod exec;
+pub mod process;
+pub mod spool;
+pub mod stdin;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt as _, stream};
+use modal_proto::task_command_router::task_command_router_server::TaskCommandRouter;
+use modal_proto::task_command_router::*;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::control::sandbox::Sandbox;
+use crate::control::{logs, ready, sandboxes, sidecar, sidecars, snapshots};
+use crate::isolation::Exit;
+use crate::jwt::Claims;
+use crate::state::{State, wait};
+
+/// The router.
+#[derive(Debug, Clone)]
+pub struct Router(pub Arc<State>);
+
+/// Longest hold of a call that waits for a container.
+const MAX_HOLD: Duration = Duration::from_secs(60);
+
+type Answer<T> = Result<Response<T>, Status>;
+type Pieces<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Router {
+    /// The sandbox of a task, if the caller's token is for it.
+    fn task<T>(&self, request: &Request<T>, task_id: &str) -> Result<Arc<Sandbox>, Status> {
+        allowed(request.extensions().get(), task_id)?;
+        self.0.task(task_id)
+    }
+
+    /// The same, if it still runs.
+    fn live<T>(&self, request: &Request<T>, task_id: &str) -> Result<Arc<Sandbox>, Status> {
+        let sandbox = self.task(request, task_id)?;
+        if sandbox.lives() { Ok(sandbox) } else { Err(sandbox.gone()) }
+    }
+}
+
+fn allowed(claims: Option<&Claims>, task_id: &str) -> Result<(), Status> {
+    if task_id.is_empty() {
+        return Err(Status::invalid_argument("task_id is required"));
+    }
+    match claims {
+        Some(claims) if claims.sub == task_id => Ok(()),
+        _ => Err(Status::unauthenticated("the token is for another task")),
+    }
+}
+
+/// Fields that belong together in several requests.
+fn path_of(bytes: &[u8]) -> Result<&str, Status> {
+    let path = std::str::from_utf8(bytes).map_err(|_| Status::invalid_argument("path is not UTF-8"))?;
+    if !path.starts_with('/') || path.contains('\0') || path.split('/').any(|part| part == "..") {
+        return Err(Status::invalid_argument(format!("path must be absolute, got '{path}'")));
+    }
+    Ok(path)
+}
+
+fn check_ttl(ttl: Option<i64>) -> Result<(), Status> {
+    match ttl {
+        Some(ttl) if ttl == -1 || ttl > 0 => Ok(()),
+        Some(ttl) => Err(Status::invalid_argument(format!("ttl_seconds must be positive or -1, got {ttl}"))),
+        None => Err(Status::invalid_argument("ttl_seconds is required")),
+    }
+}
+
+fn check_key(key: Option<&bytes::Bytes>) -> Result<(), Status> {
+    match key {
+        Some(key) if !(16..=512).contains(&key.len()) => {
+            Err(Status::invalid_argument("customer_supplied_encryption_key must have 16 to 512 bytes"))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[tonic::async_trait]
+impl TaskCommandRouter for Router {
+    type SandboxStdioReadV2Stream = Pieces<SandboxStdioReadV2Response>;
+    type TaskExecStdioReadStream = Pieces<TaskExecStdioReadResponse>;
+
+    async fn task_exec_start(&self, request: Request<TaskExecStartRequest>) -> Answer<TaskExecStartResponse> {
+        let sandbox = self.live(&request, &request.get_ref().task_id)?;
+        exec::start(&self.0, &sandbox, request.into_inner()).await?;
+        Ok(Response::new(TaskExecStartResponse {}))
+    }
+
+    async fn task_exec_stdio_read(
+        &self,
+        request: Request<TaskExecStdioReadRequest>,
+    ) -> Answer<Self::TaskExecStdioReadStream> {
+        let sandbox = self.live(&request, &request.get_ref().task_id)?;
+        let request = request.into_inner();
+        let running = exec::find(&sandbox, &request.exec_id)?.running().await?;
+        let spool = match TaskExecStdioFileDescriptor::try_from(request.file_descriptor) {
+            Ok(TaskExecStdioFileDescriptor::Stdout) => running.stdout.clone(),
+            Ok(TaskExecStdioFileDescriptor::Stderr) => running.stderr.clone(),
+            Err(_) => return Err(Status::invalid_argument("unknown file_descriptor")),
+        };
+        check_offset(request.offset, &spool)?;
+        let pieces = spool.follow(request.offset).map(|piece| Ok(TaskExecStdioReadResponse { data: piece?.1 }));
+        Ok(Response::new(pieces.boxed()))
+    }
+
+    async fn task_exec_stdin_write(
+        &self,
+        request: Request<TaskExecStdinWriteRequest>,
+    ) -> Answer<TaskExecStdinWriteResponse> {
+        let sandbox = self.live(&request, &request.get_ref().task_id)?;
+        let request = request.into_inner();
+        let running = exec::find(&sandbox, &request.exec_id)?.running().await?;
+        running.stdin.write(request.offset, &request.data, request.eof, None, &mut running.exit.clone()).await?;
+        Ok(Response::new(TaskExecStdinWriteResponse {}))
+    }
+
+    async fn task_exec_stdin_write_stream(
+        &self,
+        request: Request<Streaming<TaskExecStdinWriteStreamRequest>>,
+    ) -> Answer<TaskExecStdinWriteStreamResponse> {
+        use task_exec_stdin_write_stream_request::Payload;
+        let claims = request.extensions().get::<Claims>().cloned();
+        let mut messages = request.into_inner();
+        let first = messages.message().await?.and_then(|message| message.payload);
+        let Some(Payload::Start(start)) = first else {
+            return Err(Status::invalid_argument("the first message of a stdin stream must be start"));
+        };
+        allowed(claims.as_ref(), &start.task_id)?;
+        let sandbox = self.0.task(&start.task_id)?;
+        let running = exec::find(&sandbox, &start.exec_id)?.running().await?;
+        let turn = running.stdin.take_turn();
+        let (accepted, _) = running.stdin.status();
+        if start.offset != accepted {
+            return Err(Status::failed_precondition(format!(
+                "standard input has {accepted} bytes, cannot go on at {}",
+                start.offset
+            )));
+        }
+        let mut offset = start.offset;
+        let mut exit = running.exit.clone();
+        while let Some(message) = messages.message().await? {
+            match message.payload {
+                Some(Payload::Data(data)) => {
+                    running.stdin.write(offset, &data, false, Some(turn), &mut exit).await?;
+                    offset += data.len() as u64;
+                }
+                Some(Payload::End(_)) => {
+                    running.stdin.write(offset, &[], true, Some(turn), &mut exit).await?;
+                    break;
+                }
+                Some(Payload::Start(_)) => return Err(Status::invalid_argument("a stdin stream has one start")),
+                None => return Err(Status::invalid_argument("a message of the stdin stream is empty")),
+            }
+        }
+        // Without `end` standard input stays open: the client may come back and go on.
+        Ok(Response::new(TaskExecStdinWriteStreamResponse {}))
+    }
+
+    async fn task_exec_stdin_status(
+        &self,
+        request: Request<TaskExecStdinStatusRequest>,
+    ) -> Answer<TaskExecStdinStatusResponse> {
+        let sandbox = self.live(&request, &request.get_ref().task_id)?;
+        let running = exec::find(&sandbox, &request.get_ref().exec_id)?.running().await?;
+        running.stdin.take_turn();
+        let (num_bytes_written, closed) = running.stdin.status();
+        Ok(Response::new(TaskExecStdinStatusResponse { num_bytes_written, closed }))
+    }
+
+    async fn task_exec_poll(&self, request: Request<TaskExecPollRequest>) -> Answer<TaskExecPollResponse> {
+        use task_exec_poll_response::ExitStatus;
+        let sandbox = self.live(&request, &request.get_ref().task_id)?;
+        let running = exec::find(&sandbox, &request.get_ref().exec_id)?.running().await?;
+        let exit_status = running.ended().map(|exit| match exit {
+            Exit::Code(code) => ExitStatus::Code(code),
+            Exit::Signal(signal) => ExitStatus::Signal(signal),
+        });
+        Ok(Response::new(TaskExecPollResponse { exit_status }))
+    }
+
+    async fn task_exec_wait(&self, request: Request<TaskExecWaitRequest>) -> Answer<TaskExecWaitResponse> {
+        use task_exec_wait_response::ExitStatus;
+        let sandbox = self.live(&request, &request.get_ref().task_id)?;
+        let running = exec::find(&sandbox, &request.get_ref().exec_id)?.running().await?;
+        let exit = running.wait().await;
+        // What dies with its sandbox has no end of its own.
+        if !sandbox.lives() && exit == Exit::Signal(libc::SIGKILL) {
+            return Err(sandbox.gone());
+        }
+        let exit_status = Some(match exit {
+            Exit::Code(code) => ExitStatus::Code(code),
+            Exit::Signal(signal) => ExitStatus::Signal(signal),
+        });
+        Ok(Response::new(TaskExecWaitResponse { exit_status }))
+    }
+
+    async fn sandbox_stdio_read_v2(
+        &self,
+        request: Request<SandboxStdioReadV2Request>,
+    ) -> Answer<Self::SandboxStdioReadV2Stream> {
+        let sandbox = self.task(&request, &request.get_ref().task_id)?;
+        let request = request.into_inner();
+        let fd = SandboxStdioFileDescriptor::try_from(request.file_descriptor)
+            .map_err(|_| Status::invalid_argument("unknown file_descriptor"))?;
+        let Some(entry) = logs::entry(&sandbox).await else {
+            return Ok(Response::new(stream::empty().boxed()));
+        };
+        let spool = match fd {
+            SandboxStdioFileDescriptor::Stdout => entry.stdout.clone(),
+            SandboxStdioFileDescriptor::Stderr => entry.stderr.clone(),
+        };
+        check_offset(request.offset, &spool)?;
+        let pieces = spool.follow(request.offset).map(|piece| {
+            let (starting_offset, data) = piece?;
+            Ok(SandboxStdioReadV2Response { data, starting_offset })
+        });
+        Ok(Response::new(pieces.boxed()))
+    }
+
+    async fn sandbox_stdin_write_v2(
+        &self,
+        request: Request<SandboxStdinWriteV2Request>,
+    ) -> Answer<SandboxStdinWriteV2Response> {
+        let sandbox = self.task(&request, &request.get_ref().task_id)?;
+        let request = request.into_inner();
+        let ended = || Status::failed_precondition("The sandbox has ended");
+        if !sandbox.lives() {
+            return Err(ended());
+        }
+        let _busy = sandbox.busy();
+        let entry = logs::entry(&sandbox).await.ok_or_else(ended)?;
+        entry.stdin.write(request.offset, &request.data, request.eof, None, &mut entry.exit.clone()).await?;
+        Ok(Response::new(SandboxStdinWriteV2Response {}))
+    }
+
+    async fn sandbox_wait_until_ready(
+        &self,
+        request: Request<SandboxWaitUntilReadyTcrRequest>,
+    ) -> Answer<SandboxWaitUntilReadyTcrResponse> {
+        let sandbox = self.live(&request, &request.get_ref().task_id)?;
+        let most = wait(request.get_ref().timeout, Duration::from_secs(24 * 3600));
+        Ok(Response::new(SandboxWaitUntilReadyTcrResponse { ready_at: ready::wait(&sandbox, most).await? }))
+    }
+
+    async fn task_snapshot_filesystem(
+        &self,
+        request: Request<TaskSnapshotFilesystemRequest>,
+    ) -> Answer<TaskSnapshotFilesystemResponse> {
+        let sandbox = self.live(&request, &request.get_ref().task_id)?;
+        let request = request.into_inner();
+        check_ttl(request.ttl_seconds)?;
+        check_key(request.customer_supplied_encryption_key.as_ref())?;
+        let unit = sidecar::unit(&sandbox, &request.container_id).await?;
+        let _busy = sandbox.busy();
+        let image_id = snapshots::once(&self.0, &sandbox, &unit, &request.snapshot_id).await?;
+        Ok(Response::new(TaskSnapshotFilesystemResponse { image_id }))
+    }
+
+    async fn task_snapshot_directory(
+        &self,
+        request: Request<TaskSnapshotDirectoryRequest>,
+    ) -> Answer<TaskSnapshotDirectoryResponse> {
+        let sandbox = self.live(&request, &request.get_ref().task_id)?;
+        let request = request.get_ref();
+        path_of(&request.path)?;
+        check_key(request.customer_supplied_encryption_key.as_ref())?;
+        if request.ttl_seconds.is_some() {
+            check_ttl(request.ttl_seconds)?;
+        }
+        sidecar::unit(&sandbox, &request.container_id).await?;
+        Err(Status::unimplemented("The emulator has no directory snapshots"))
+    }
+
+    async fn task_mount_directory(&self, request: Request<TaskMountDirectoryRequest>) -> Answer<()> {
+        let sandbox = self.live(&request, &request.get_ref().task_id)?;
+        let request = request.get_ref();
+        if path_of(&request.path)?.trim_matches('/').is_empty() {
+            return Err(Status::invalid_argument("path must not be /"));
+        }
+        check_key(request.customer_supplied_encryption_key.as_ref())?;
+        sidecar::unit(&sandbox, &request.container_id).await?;
+        Err(Status::unimplemented("The emulator mounts no directories in running sandboxes"))
+    }
+
+    async fn task_unmount_directory(&self, request: Request<TaskUnmountDirectoryRequest>) -> Answer<()> {
+        let sandbox = self.live(&request, &request.get_ref().task_id)?;
+        let path = path_of(&request.get_ref().path)?;
+        sidecar::unit(&sandbox, &request.get_ref().container_id).await?;
+        Err(Status::failed_precondition(format!("Nothing is mounted at '{path}'")))
+    }
+
+    async fn task_snapshot_memory(
+        &self,
+        request: Request<TaskSnapshotMemoryRequest>,
+    ) -> Answer<TaskSnapshotMemoryResponse> {
+        let sandbox = self.live(&request, &request.get_ref().task_id)?;
+        sandbox.unit().await?;
+        Err(snapshots::no_memory(&sandbox))
+    }
+
+    async fn task_reload_volumes(
+        &self,
+        request: Request<TaskReloadVolumesRequest>,
+    ) -> Answer<TaskReloadVolumesResponse> {
+        let sandbox = self.live(&request, &request.get_ref().task_id)?;
+        // Every sandbox sees a volume's own directory, so it is as fresh as can be.
+        sidecar::unit(&sandbox, &request.get_ref().container_id).await?;
+        Ok(Response::new(TaskReloadVolumesResponse {}))
+    }
+
+    async fn task_set_network_access(
+        &self,
+        request: Request<TaskSetNetworkAccessRequest>,
+    ) -> Answer<TaskSetNetworkAccessResponse> {
+        let sandbox = self.live(&request, &request.get_ref().task_id)?;
+        sandbox.unit().await?;
+        let access = request.into_inner().network_access;
+        let access = access.ok_or_else(|| Status::invalid_argument("network_access is required"))?;
+        sandboxes::check_access(&access)?;
+        if self.0.options.network && sandboxes::network_is_open(&sandbox.definition) {
+            return Err(Status::unimplemented("The emulator cannot take the machine's network away from a sandbox"));
+        }
+        // Without the machine's network every policy comes to the same: the sandbox's own loopback and nothing else.
+        Ok(Response::new(TaskSetNetworkAccessResponse {}))
+    }
+
+    async fn task_set_outbound_policy(
+        &self,
+        request: Request<TaskSetExperimentalOutboundPolicyRequest>,
+    ) -> Answer<TaskSetExperimentalOutboundPolicyResponse> {
+        let sandbox = self.live(&request, &request.get_ref().task_id)?;
+        sandbox.unit().await?;
+        Err(Status::unimplemented("The emulator does not rewrite outbound traffic"))
+    }
+
+    async fn task_container_create(
+        &self,
+        request: Request<TaskContainerCreateRequest>,
+    ) -> Answer<TaskContainerCreateResponse> {
+        let sandbox = self.live(&request, &request.get_ref().task_id)?;
+        let made = sidecars::create_by_task(&self.0, &sandbox, request.into_inner()).await?;
+        Ok(Response::new(TaskContainerCreateResponse {
+            container_id: made.id.clone(),
+            container_name: made.name.clone(),
+        }))
+    }
+
+    async fn task_container_get(&self, request: Request<TaskContainerGetRequest>) -> Answer<TaskContainerGetResponse> {
+        let sandbox = self.live(&request, &request.get_ref().task_id)?;
+        let request = request.get_ref();
+        let found = sidecar::by_name(&sandbox, &request.container_name, request.include_terminated)?;
+        Ok(Response::new(TaskContainerGetResponse { container: Some(found.info()) }))
+    }
+
+    async fn task_container_list(
+        &self,
+        request: Request<TaskContainerListRequest>,
+    ) -> Answer<TaskContainerListResponse> {
+        let sandbox = self.live(&request, &request.get_ref().task_id)?;
+        let ended_too = request.get_ref().include_terminated;
+        let mut containers: Vec<_> = sandbox.sidecars.lock().iter().map(|sidecar| sidecar.info()).collect();
+        containers.retain(|info| ended_too || info.result.is_none());
+        Ok(Response::new(TaskContainerListResponse { containers }))
+    }
+
+    async fn task_container_wait(
+        &self,
+        request: Request<TaskContainerWaitRequest>,
+    ) -> Answer<TaskContainerWaitResponse> {
+        let sandbox = self.live(&request, &request.get_ref().task_id)?;
+        let found = sidecar::find(&sandbox, &request.get_ref().container_id)?;
+        let mut phase = found.phase.subscribe();
+        let ended = phase.wait_for(|phase| matches!(phase, sidecar::Phase::Ended(_)));
+        let _ = tokio::time::timeout(wait(request.get_ref().timeout, MAX_HOLD), ended).await;
+        Ok(Response::new(TaskContainerWaitResponse { result: found.info().result }))
+    }
+
+    async fn task_container_terminate(
+        &self,
+        request: Request<TaskContainerTerminateRequest>,
+    ) -> Answer<TaskContainerTerminateResponse> {
+        let sandbox = self.live(&request, &request.get_ref().task_id)?;
+        sidecar::find(&sandbox, &request.get_ref().container_id)?.terminate();
+        Ok(Response::new(TaskContainerTerminateResponse {}))
+    }
+}
+
+/// An offset beyond what was ever written can only be a mistake once the stream is complete.
+fn check_offset(offset: u64, spool: &spool::Spool) -> Result<(), Status> {
+    let progress = spool.progress();
+    if progress.closed && offset > progress.len {
+        return Err(Status::out_of_range(format!("the stream has {} bytes, offset {offset} is beyond", progress.len)));
+    }
+    Ok(())
+}

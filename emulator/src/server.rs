@@ -1,0 +1,303 @@
+//! One port for everything: control plane, router, and blobs over plain HTTP.
+//!
+//! The official clients speak HTTP/2 with prior knowledge to a loopback address; blob uploads are HTTP/1.1. Credentials are
+//! checked here, before a message is decoded.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use modal_proto::MAX_MESSAGE_BYTES;
+use modal_proto::client::modal_client_server::ModalClientServer;
+use modal_proto::task_command_router::task_command_router_server::TaskCommandRouterServer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tonic::Status;
+use tonic::body::Body;
+use tower_service::Service;
+
+use crate::control::{Control, auth, mounts};
+use crate::isolation::Engine;
+use crate::jwt::Signer;
+use crate::router::Router;
+use crate::state::{State, Tables};
+
+const CONTROL_PREFIX: &str = "/modal.client.ModalClient/";
+const ROUTER_PREFIX: &str = "/modal.task_command_router.TaskCommandRouter/";
+const BLOB_PREFIX: &str = "/blobs/";
+
+/// Flow-control window of one stream. 4 MiB already saturates loopback; 64 MiB, as the clients choose, would let each of a
+/// thousand streams hold that much.
+const STREAM_WINDOW: u32 = 4 << 20;
+
+/// How an emulator is started.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where to listen; port 0 for any.
+    pub listen: SocketAddr,
+    /// Listen elsewhere than on loopback. The emulator has no account of who may use it.
+    pub allow_remote: bool,
+    /// Parent of the state directory; the machine's temporary directory by default.
+    pub state_dir: Option<PathBuf>,
+    /// The program that is executed for inner roles; this one by default. It must call [`crate::child_entry`] first.
+    pub program: Option<PathBuf>,
+    /// Sandboxes with an open network use the machine's.
+    pub network: bool,
+    /// Streams a connection may have open at once.
+    pub max_streams: u32,
+    /// What environments say images are built with.
+    pub image_builder_version: String,
+    /// The only credentials taken; any when none are given.
+    pub token: Option<(String, String)>,
+    /// How long router tokens are good for.
+    pub router_token_life: Duration,
+    /// How long control-plane tokens are good for.
+    pub auth_token_life: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            allow_remote: false,
+            state_dir: None,
+            program: None,
+            network: false,
+            max_streams: 100,
+            image_builder_version: "2025.06".to_owned(),
+            token: None,
+            router_token_life: Duration::from_secs(600),
+            auth_token_life: Duration::from_secs(1200),
+        }
+    }
+}
+
+/// A running emulator.
+#[derive(Debug)]
+pub struct Emulator {
+    state: Arc<State>,
+    stop: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+}
+
+impl Emulator {
+    /// Starts one. Needs a tokio runtime with I/O and time.
+    pub async fn start(options: Options) -> anyhow::Result<Emulator> {
+        if !options.listen.ip().is_loopback() && !options.allow_remote {
+            anyhow::bail!(
+                "{} is not a loopback address: whoever reaches the emulator runs commands on this machine (--allow-remote if that is meant)",
+                options.listen
+            );
+        }
+        raise_file_limit();
+        let program = match &options.program {
+            Some(program) => program.clone(),
+            None => std::env::current_exe().context("cannot find this program's own file")?,
+        };
+        let parent = options.state_dir.clone().unwrap_or_else(std::env::temp_dir);
+        let dir = parent.join(format!("modal-emulator-{}", crate::ids::id("st")));
+        let engine = Engine::new(&dir, &program).context("this machine cannot make sandboxes")?;
+        for missing in engine.limits_missing() {
+            tracing::warn!("{missing}");
+        }
+        State::make_directories(&dir).with_context(|| format!("cannot use {}", dir.display()))?;
+        let listener =
+            TcpListener::bind(options.listen).await.with_context(|| format!("cannot listen on {}", options.listen))?;
+        let state = Arc::new(State {
+            address: listener.local_addr()?,
+            options,
+            engine: Arc::new(engine),
+            signer: Signer::new(),
+            dir,
+            tables: parking_lot::Mutex::new(Tables::new()),
+            replies: Default::default(),
+        });
+        let (stop, stopped) = watch::channel(false);
+        let accepting = tokio::spawn(accept(listener, state.clone(), stopped));
+        tracing::info!(url = %state.router_url(false), state = %state.dir.display(), "emulator ready");
+        Ok(Emulator { state, stop, accepting })
+    }
+
+    /// What goes into MODAL_SERVER_URL.
+    pub fn url(&self) -> String {
+        self.state.router_url(false)
+    }
+
+    /// Its state: for tests that look inside.
+    pub fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// Ends every sandbox and removes everything that was made.
+    pub async fn shutdown(self) {
+        self.stop.send_replace(true);
+        let _ = self.accepting.await;
+        let sandboxes: Vec<_> = self.state.tables.lock().sandboxes.values().cloned().collect();
+        for sandbox in &sandboxes {
+            sandbox.terminate();
+        }
+        for sandbox in &sandboxes {
+            sandbox.wait(Duration::from_secs(5)).await;
+        }
+        self.state.engine.shutdown().await;
+        let dir = self.state.dir.clone();
+        let removed = tokio::task::spawn_blocking(move || crate::build::remove(&dir)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(%error, state = %self.state.dir.display(), "the state directory is not quite gone");
+        }
+    }
+}
+
+/// Each exec holds several descriptors; the usual soft limit of 1024 would stop at about 200 of them.
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+async fn accept(listener: TcpListener, state: Arc<State>, mut stopped: watch::Receiver<bool>) {
+    let server = Server {
+        control: ModalClientServer::new(Control(state.clone()))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        router: TaskCommandRouterServer::new(Router(state.clone()))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        state,
+    };
+    loop {
+        let accepted = tokio::select! {
+            _ = stopped.wait_for(|stop| *stop) => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let (server, mut stopped) = (server.clone(), stopped.clone());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        served = serve(server, stream) => if let Err(error) = served {
+                            tracing::debug!(%peer, %error, "connection ended");
+                        },
+                        _ = stopped.wait_for(|stop| *stop) => {}
+                    }
+                });
+            }
+            Err(error) => {
+                // Out of descriptors: wait for some to be given back instead of turning round and round.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn serve(server: Server, stream: TcpStream) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    stream.set_nodelay(true)?;
+    let max_streams = server.state.options.max_streams;
+    let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(max_streams)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(4 * STREAM_WINDOW)
+        .max_frame_size(256 * 1024)
+        .max_send_buf_size(STREAM_WINDOW as usize);
+    let service = hyper::service::service_fn(move |request| server.clone().call(request));
+    builder.serve_connection(TokioIo::new(stream), service).await
+}
+
+#[derive(Debug, Clone)]
+struct Server {
+    state: Arc<State>,
+    control: ModalClientServer<Control>,
+    router: TaskCommandRouterServer<Router>,
+}
+
+impl Server {
+    async fn call(mut self, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let path = request.uri().path().to_owned();
+        let started = Instant::now();
+        let response = if let Some(method) = path.strip_prefix(CONTROL_PREFIX) {
+            match auth::control(&self.state, method, request.headers()) {
+                Ok(caller) => {
+                    request.extensions_mut().insert(caller);
+                    self.control.call(request).await?
+                }
+                Err(status) => refuse(status),
+            }
+        } else if path.starts_with(ROUTER_PREFIX) {
+            match auth::router(&self.state, request.headers()) {
+                Ok(claims) => {
+                    request.extensions_mut().insert(claims);
+                    self.router.call(request).await?
+                }
+                Err(status) => refuse(status),
+            }
+        } else if let Some(id) = path.strip_prefix(BLOB_PREFIX) {
+            blob(&self.state, id, request).await
+        } else {
+            other(&path, request.headers().contains_key("te"))
+        };
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let method = path.rsplit('/').next().unwrap_or_default();
+            let status = Status::from_header_map(response.headers()).map_or(tonic::Code::Ok, |status| status.code());
+            tracing::debug!(method, ?status, micros = started.elapsed().as_micros() as u64, "call");
+        }
+        Ok(response)
+    }
+}
+
+fn refuse(status: Status) -> Response<Body> {
+    status.into_http()
+}
+
+fn other(path: &str, grpc: bool) -> Response<Body> {
+    if grpc {
+        return refuse(Status::unimplemented(format!("the emulator does not serve {path}")));
+    }
+    plain(StatusCode::NOT_FOUND, "This is an emulator of Modal's sandbox API. Point MODAL_SERVER_URL of a client here.\n")
+}
+
+fn plain(status: StatusCode, text: impl Into<bytes::Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::new(Full::new(text.into())));
+    *response.status_mut() = status;
+    response
+}
+
+async fn blob(state: &State, id: &str, request: Request<Incoming>) -> Response<Body> {
+    match *request.method() {
+        http::Method::PUT => match mounts::put_blob(state, id, request.into_body().into_data_stream()).await {
+            Ok(md5) => {
+                let mut response = plain(StatusCode::OK, "");
+                if let Ok(tag) = format!("\"{md5}\"").parse() {
+                    response.headers_mut().insert(http::header::ETAG, tag);
+                }
+                response
+            }
+            Err(status) if status.code() == tonic::Code::NotFound => {
+                plain(StatusCode::NOT_FOUND, status.message().to_owned())
+            }
+            Err(status) => plain(StatusCode::BAD_REQUEST, status.message().to_owned()),
+        },
+        http::Method::GET => {
+            let Some(path) = mounts::get_blob(state, id) else { return plain(StatusCode::NOT_FOUND, "no such blob") };
+            match tokio::fs::read(path).await {
+                Ok(content) => plain(StatusCode::OK, content),
+                Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            }
+        }
+        _ => plain(StatusCode::METHOD_NOT_ALLOWED, "PUT or GET"),
+    }
+}
