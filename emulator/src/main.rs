@@ -1,5 +1,24 @@
-//! The emulator's program: an inner role, or nothing yet.
+//! `modal-emulator`: the emulator as a program of its own.
 
-fn main() {
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// An offline Modal: the sandbox part of its API on a loopback port, over real processes in real isolation.
+#[derive(Debug, Parser)]
+#[command(name = "modal-emulator", version)]
+struct Program {
+    #[command(flatten)]
+    args: modal_emulator::cli::Args,
+}
+
+fn main() -> ExitCode {
     modal_emulator::child_entry();
+    match modal_emulator::cli::run(Program::parse().args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

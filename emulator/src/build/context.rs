@@ -1,0 +1,58 @@
+//! A build's context, or a sandbox's local files, as a directory of the machine.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::Context as _;
+
+use super::make_directories;
+use crate::state::Mount;
+
+/// Writes a mount's files below `to`. As a `layer` it will lie over the machine's programs: a file meant for `/bin` then
+/// goes where the machine's `/bin` points.
+pub fn write(mount: &Mount, contents: &Path, to: &Path, layer: bool) -> anyhow::Result<()> {
+    fs::create_dir_all(to)?;
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755))?;
+    for file in &mount.files {
+        let mut path = relative(&file.path);
+        if layer {
+            path = through_links(&path);
+        }
+        let content = contents.join(file.sha256.to_ascii_lowercase());
+        put(to, &path, &content, file.mode).with_context(|| format!("cannot place {}", file.path))?;
+    }
+    Ok(())
+}
+
+/// Writes the small files that a build request carries itself.
+pub fn write_small(name: &str, data: &[u8], to: &Path) -> anyhow::Result<()> {
+    let path = relative(name);
+    make_directories(to, path.parent().unwrap_or(Path::new("")))?;
+    fs::write(to.join(&path), data).with_context(|| format!("cannot place {name}"))
+}
+
+fn put(to: &Path, path: &Path, content: &Path, mode: u32) -> std::io::Result<()> {
+    make_directories(to, path.parent().unwrap_or(Path::new("")))?;
+    let target = to.join(path);
+    fs::copy(content, &target)?;
+    fs::set_permissions(&target, fs::Permissions::from_mode(mode))
+}
+
+/// A path as seen from the root, without anything that leads out.
+fn relative(path: &str) -> PathBuf {
+    Path::new(path).components().filter(|part| matches!(part, Component::Normal(_))).collect()
+}
+
+/// On most machines `/bin`, `/lib` and their like are links into `/usr`.
+fn through_links(path: &Path) -> PathBuf {
+    let mut parts = path.components();
+    let Some(first) = parts.next() else { return path.to_owned() };
+    let top = Path::new("/").join(first);
+    match fs::read_link(&top) {
+        Ok(target) if ["bin", "sbin", "lib", "lib32", "lib64", "libx32"].iter().any(|name| path.starts_with(name)) => {
+            relative(&target.to_string_lossy()).join(parts.as_path())
+        }
+        _ => path.to_owned(),
+    }
+}

@@ -1,0 +1,283 @@
+//! Image builds: Dockerfile lines that really run, and the layers they leave behind.
+//!
+//! A request describes one layer on top of finished images. Its lines are parsed ([`dockerfile`]) and carried out
+//! ([`steps`]) in the background, in containers of the image so far; what those containers wrote becomes a layer. The same
+//! request gets the same image ([`request_hash`]).
+
+mod context;
+mod dockerfile;
+mod expand;
+mod files;
+mod known;
+mod log;
+mod stage;
+mod steps;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use modal_proto::client as proto;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
+use tonic::Status;
+
+pub use self::log::Log;
+use crate::control::mounts::{self, hex};
+use crate::ids;
+use crate::state::{State, now};
+
+/// An image, from the moment its build begins.
+#[derive(Debug)]
+pub struct Image {
+    /// `im-…`
+    pub id: String,
+    /// Unix seconds.
+    pub created_at: f64,
+    /// What its build says.
+    pub log: Log,
+    outcome: watch::Sender<Option<Outcome>>,
+}
+
+/// How a build ended.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// It can be used.
+    Built(Arc<Built>),
+    /// It cannot; the text says why.
+    Failed(String),
+}
+
+/// A usable image.
+#[derive(Debug, Clone, Default)]
+pub struct Built {
+    /// Directories over the base, bottom first.
+    pub layers: Vec<PathBuf>,
+    /// Without the machine's programs below.
+    pub from_scratch: bool,
+    /// How processes start in it.
+    pub config: Config,
+}
+
+/// How processes start in an image.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Config {
+    /// ENV, in order.
+    pub env: Vec<(String, String)>,
+    /// WORKDIR; `/` when there is none.
+    pub workdir: Option<String>,
+    /// USER; root when there is none.
+    pub user: Option<String>,
+    /// ENTRYPOINT.
+    pub entrypoint: Option<Vec<String>>,
+    /// CMD.
+    pub cmd: Option<Vec<String>>,
+    /// SHELL; `/bin/sh -c` when there is none.
+    pub shell: Option<Vec<String>>,
+    /// ONBUILD lines, for images built on this one.
+    pub onbuild: Vec<String>,
+    /// LABEL.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Image {
+    /// One whose build has just begun.
+    fn building() -> Image {
+        Image { id: ids::id("im"), created_at: now(), log: Log::default(), outcome: watch::Sender::new(None) }
+    }
+
+    /// One that needs no build: a snapshot.
+    pub fn finished(id: &str, built: Built) -> Image {
+        let image = Image {
+            id: id.to_owned(),
+            created_at: now(),
+            log: Log::default(),
+            outcome: watch::Sender::new(Some(Outcome::Built(Arc::new(built)))),
+        };
+        image.log.close();
+        image
+    }
+
+    /// How its build ended, if it has.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.outcome.borrow().clone()
+    }
+
+    /// The usable image.
+    pub fn built(&self) -> Result<Arc<Built>, Status> {
+        match self.outcome() {
+            Some(Outcome::Built(built)) => Ok(built),
+            Some(Outcome::Failed(text)) => {
+                Err(Status::failed_precondition(format!("Image {} failed to build: {text}", self.id)))
+            }
+            None => Err(Status::failed_precondition(format!("Image {} is still being built", self.id))),
+        }
+    }
+
+    /// The usable image, once its build has ended.
+    async fn wait(&self) -> Result<Arc<Built>, Status> {
+        let mut outcome = self.outcome.subscribe();
+        let _ = outcome.wait_for(Option::is_some).await;
+        self.built()
+    }
+
+    fn end(&self, outcome: Outcome) {
+        match &outcome {
+            Outcome::Built(_) => tracing::info!(image = self.id, "image built"),
+            Outcome::Failed(text) => tracing::info!(image = self.id, error = text, "image failed to build"),
+        }
+        self.outcome.send_replace(Some(outcome));
+        self.log.close();
+    }
+}
+
+/// The image of a request: a finished or growing one of the same definition, or a new one whose build starts.
+pub fn get_or_start(state: &Arc<State>, request: proto::ImageGetOrCreateRequest) -> Result<Arc<Image>, Status> {
+    let definition = request.image.clone().ok_or_else(|| Status::invalid_argument("image is required"))?;
+    check(state, &definition)?;
+    let hash = request_hash(state, &request)?;
+    let mut tables = state.tables.lock();
+    if !request.force_build && !request.ignore_cache {
+        let known = tables.image_cache.get(&hash).and_then(|id| tables.images.get(id));
+        if let Some(image) = known
+            && !matches!(image.outcome(), Some(Outcome::Failed(_)))
+        {
+            return Ok(image.clone());
+        }
+    }
+    let image = Arc::new(Image::building());
+    tables.images.insert(image.id.clone(), image.clone());
+    if !request.ignore_cache {
+        tables.image_cache.insert(hash, image.id.clone());
+    }
+    drop(tables);
+    tracing::info!(image = image.id, lines = definition.dockerfile_commands.len(), "build starts");
+    let (state, building) = (state.clone(), image.clone());
+    tokio::spawn(async move {
+        // A task of its own, so that a build that panics still ends.
+        let built = tokio::spawn(steps::build(state, building.clone(), definition)).await;
+        building.end(match built {
+            Ok(Ok(built)) => Outcome::Built(Arc::new(built)),
+            Ok(Err(text)) => Outcome::Failed(text),
+            Err(error) => Outcome::Failed(format!("the build broke off: {error}")),
+        });
+    });
+    Ok(image)
+}
+
+fn check(state: &State, definition: &proto::Image) -> Result<(), Status> {
+    if definition.build_function.is_some() || !definition.build_function_def.is_empty() {
+        return Err(Status::unimplemented("The emulator does not run Python functions as build steps"));
+    }
+    if definition.dockerfile_commands.is_empty() {
+        return Err(Status::invalid_argument("dockerfile_commands is required"));
+    }
+    for base in &definition.base_images {
+        state.image(&base.image_id)?;
+    }
+    for id in &definition.secret_ids {
+        state.secret_values(id)?;
+    }
+    if !definition.context_mount_id.is_empty() {
+        mounts::get(state, &definition.context_mount_id)?;
+    }
+    crate::control::sandboxes::check_volumes(state, &definition.volume_mounts)
+}
+
+/// A name for what a request asks for. Contents count, not the ids they happen to have.
+fn request_hash(state: &State, request: &proto::ImageGetOrCreateRequest) -> Result<String, Status> {
+    let definition = request.image.clone().unwrap_or_default();
+    let mut hash = Sha256::new();
+    let mut add = |kind: &str, value: &[u8]| {
+        hash.update(kind);
+        hash.update(value.len().to_le_bytes());
+        hash.update(value);
+    };
+    add("builder", request.builder_version.as_bytes());
+    for line in &definition.dockerfile_commands {
+        add("line", line.as_bytes());
+    }
+    for base in &definition.base_images {
+        add("base", base.docker_tag.as_bytes());
+        add("id", base.image_id.as_bytes());
+    }
+    for file in &definition.context_files {
+        add("file", file.filename.as_bytes());
+        add("data", &file.data);
+    }
+    for (key, value) in definition.build_args.iter().collect::<BTreeMap<_, _>>() {
+        add("arg", format!("{key}={value}").as_bytes());
+    }
+    if !definition.context_mount_id.is_empty() {
+        add("context", mounts::get(state, &definition.context_mount_id)?.checksum.as_bytes());
+    }
+    for id in &definition.secret_ids {
+        for (key, value) in state.secret_values(id)? {
+            add("secret", format!("{key}={value}").as_bytes());
+        }
+    }
+    for volume in &definition.volume_mounts {
+        add("volume", format!("{}:{}", volume.volume_id, volume.mount_path).as_bytes());
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+/// A layer that holds a mount's files; made once per mount.
+pub async fn mount_layer(state: &Arc<State>, id: &str) -> anyhow::Result<PathBuf> {
+    let mount = mounts::get(state, id).map_err(|status| anyhow::anyhow!("{}", status.message()))?;
+    let layer = state.layers().join(format!("{id}-layer"));
+    if layer.is_dir() {
+        return Ok(layer);
+    }
+    let (contents, wanted) = (state.files(), layer.clone());
+    tokio::task::spawn_blocking(move || {
+        let part = wanted.with_extension(ids::id("part"));
+        context::write(&mount, &contents, &part, true)?;
+        // Somebody else may have been faster; theirs is as good.
+        if std::fs::rename(&part, &wanted).is_err() {
+            remove(&part)?;
+        }
+        anyhow::Ok(())
+    })
+    .await??;
+    Ok(layer)
+}
+
+/// Removes a directory in the background.
+pub fn remove_in_background(path: PathBuf) {
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = remove(&path) {
+            tracing::warn!(%error, path = %path.display(), "cannot remove");
+        }
+    });
+}
+
+/// Removes a directory, however little its modes allow.
+pub fn remove(path: &Path) -> std::io::Result<()> {
+    crate::isolation::remove_tree(path)
+}
+
+/// Modes of directories that would otherwise take those of a layer that merely passes through them: in an overlay the
+/// topmost directory's own mode counts.
+fn directory_mode(path: &Path) -> u32 {
+    match path.to_str() {
+        Some("tmp" | "var/tmp" | "dev/shm" | "run/lock") => 0o1777,
+        Some("root") => 0o700,
+        _ => 0o755,
+    }
+}
+
+/// Makes a directory and those above it below `root`, with the modes they have in the base.
+fn make_directories(root: &Path, path: &Path) -> std::io::Result<()> {
+    let mut so_far = PathBuf::new();
+    for part in path.components() {
+        so_far.push(part);
+        let directory = root.join(&so_far);
+        if !directory.is_dir() {
+            std::fs::create_dir(&directory)?;
+            std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(directory_mode(&so_far)))?;
+        }
+    }
+    Ok(())
+}
