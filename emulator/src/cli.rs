@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -84,7 +83,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     start_log(args.log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     let ended = runtime.block_on(serve(&args));
-    // A blocking read of standard input cannot be called off.
+    // Nothing that still runs then is worth waiting for.
     runtime.shutdown_timeout(Duration::from_millis(100));
     ended
 }
@@ -113,9 +112,13 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
 }
 
 async fn input_ends() {
-    let mut input = tokio::io::stdin();
-    let mut scratch = [0; 1024];
-    while matches!(input.read(&mut scratch).await, Ok(read) if read > 0) {}
+    let (ended, is_ended) = tokio::sync::oneshot::channel();
+    // A thread of its own: a read of standard input cannot be called off, and the runtime would wait for it.
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    let _ = is_ended.await;
 }
 
 fn start_log(format: LogFormat) {

@@ -115,13 +115,6 @@ impl Image {
         }
     }
 
-    /// The usable image, once its build has ended.
-    async fn wait(&self) -> Result<Arc<Built>, Status> {
-        let mut outcome = self.outcome.subscribe();
-        let _ = outcome.wait_for(Option::is_some).await;
-        self.built()
-    }
-
     fn end(&self, outcome: Outcome) {
         match &outcome {
             Outcome::Built(_) => tracing::info!(image = self.id, "image built"),

@@ -522,6 +522,7 @@ fn python_layer(state: &State) -> std::io::Result<Option<PathBuf>> {
     let layer = state.layers().join("python");
     if !layer.is_dir() {
         let part = state.layers().join(ids::id("python"));
+        std::fs::create_dir(&part)?;
         super::make_directories(&part, Path::new("usr/local/bin"))?;
         symlink(python3, part.join("usr/local/bin/python"))?;
         if std::fs::rename(&part, &layer).is_err() {

@@ -86,14 +86,15 @@ async fn run(unit: &Unit, spec: ProcessSpec) -> Option<(Exit, Vec<u8>)> {
     let process = unit.container.spawn(spec).await.ok()?;
     drop(process.stdin);
     let errors = process.stderr.map(|fd| tokio::net::unix::pipe::Receiver::from_owned_fd_unchecked(fd));
-    let mut output = tokio::net::unix::pipe::Receiver::from_owned_fd_unchecked(process.stdout).ok()?;
+    let output = tokio::net::unix::pipe::Receiver::from_owned_fd_unchecked(process.stdout).ok()?;
     let mut kept = Vec::new();
     let drained = async {
         if let Some(Ok(mut errors)) = errors {
             let _ = tokio::io::copy(&mut errors, &mut tokio::io::sink()).await;
         }
     };
-    let _ = tokio::join!((&mut output).take(1 << 20).read_to_end(&mut kept), drained);
+    let mut output = output.take(1 << 20);
+    let _ = tokio::join!(output.read_to_end(&mut kept), drained);
     process.exit.await.ok().map(|exit| (exit, kept))
 }
 

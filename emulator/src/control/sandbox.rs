@@ -331,10 +331,8 @@ pub async fn supervise(state: Arc<State>, sandbox: Arc<Sandbox>) {
                 let taken = taken.map(|image| image.id.clone()).map_err(|status| status.message().to_owned());
                 *sandbox.exit_snapshot.lock() = Some(taken);
             }
-            let upper = unit.container.upper().to_owned();
             unit.container.stop().await;
-            drop(unit);
-            crate::build::remove_in_background(upper);
+            remove_in_background(unit.container.clone());
             result
         }
     };
@@ -347,6 +345,15 @@ pub async fn supervise(state: Arc<State>, sandbox: Arc<Sandbox>) {
         "sandbox ended"
     );
     sandbox.phase.send_replace(Phase::Ended(result));
+}
+
+/// Removes what an ended container has written.
+pub fn remove_in_background(container: Arc<Container>) {
+    tokio::spawn(async move {
+        if let Err(error) = container.remove().await {
+            tracing::warn!(%error, "cannot remove what a container left");
+        }
+    });
 }
 
 fn of_exit(exit: Exit) -> proto::GenericResult {

@@ -192,10 +192,8 @@ async fn supervise(sidecar: Arc<Sidecar>, unit: Arc<Unit>, entry: Arc<Running>) 
             code => result(GenericStatus::Failure, code, ""),
         },
     };
-    let upper = unit.container.upper().to_owned();
     unit.container.stop().await;
-    drop(unit);
-    crate::build::remove_in_background(upper);
+    super::sandbox::remove_in_background(unit.container.clone());
     sidecar.phase.send_replace(Phase::Ended(result));
 }
 

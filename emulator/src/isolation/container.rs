@@ -308,6 +308,13 @@ impl Link {
         self.group.oom_kills() > 0
     }
 
+    /// The number of init as the machine counts processes; it is in the kernel's own account of the descriptor.
+    pub(super) fn machine_pid(&self) -> Option<i32> {
+        let account = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.pidfd.as_raw_fd())).ok()?;
+        let line = account.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+        line.trim().parse().ok().filter(|pid| *pid > 0)
+    }
+
     pub(super) fn upper(&self) -> &Path {
         &self.upper
     }

@@ -140,6 +140,12 @@ impl Container {
         self.link.signal(pid, signal)
     }
 
+    /// The container's root directory as seen from the machine, while it runs. Links in it are relative to whoever follows
+    /// them: resolve paths with `openat2` and `RESOLVE_IN_ROOT`.
+    pub fn root(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root", self.link.machine_pid().unwrap_or(0)))
+    }
+
     /// The directory that holds all that was written in this container: a layer for other containers once it is copied.
     pub fn upper(&self) -> &Path {
         self.link.upper()
