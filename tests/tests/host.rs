@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use sandbox_host::{
-    Plugin, Provider, Result,
+    Plugin, Provider, Result, Secret,
     types::{ExecSpec, ImageSpec, SandboxSpec, Verdict},
 };
 use system_tests::{Emulator, component};
@@ -14,8 +14,8 @@ async fn provider(emulator: &Emulator) -> Result<Provider> {
     Provider::builder(&plugin)
         .inherit_env(false)
         .env("MODAL_SERVER_URL", emulator.url())
-        .credential("token-id", "ak-test")
-        .credential("token-secret", "as-test")
+        .credential("token-id", Secret::new("ak-test"))
+        .credential("token-secret", Secret::new("as-test"))
         .build()
         .await
 }
@@ -60,10 +60,11 @@ async fn two_hundred_mebibytes_of_output() -> Result<()> {
     let before = peak_kib();
     let line = "0123456789abcdef\n";
     let mut process = sandbox.spawn(ExecSpec::shell(format!("yes 0123456789abcdef | head -c {SIZE}"))).await?;
+    let mut stdout = process.stdout.take().expect("a stream");
     let mut buffer = vec![0; 256 * 1024];
     let (mut total, mut wrong) = (0_u64, 0_u64);
     loop {
-        let count = process.stdout.read(&mut buffer).await.expect("it can be read");
+        let count = stdout.read(&mut buffer).await.expect("it can be read");
         if count == 0 {
             break;
         }
