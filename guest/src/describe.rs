@@ -40,6 +40,7 @@ const CAPABILITIES: &[(&str, Support, &str)] = &[
     ("stats", Support::Native, "Totals of processor, memory and accelerator time."),
     ("snapshot.filesystem", Support::Native, "Whole seconds of life, rounded up."),
     ("volumes.reload", Support::Native, ""),
+    ("exec.user", Support::Emulated, "Through setpriv, runuser or su of the image; needs /bin/sh and /etc/passwd."),
     (
         "exec.signal",
         Support::Emulated,

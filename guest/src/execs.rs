@@ -97,11 +97,19 @@ impl Provider {
             .into_iter()
             .map(|id| SecretSource { source: Some(Source::SecretId(id)) })
             .collect();
-        let mut env: std::collections::HashMap<_, _> = spec.env.into_iter().collect();
+        let switch = match &spec.user {
+            Some(user) => Some(self.switch(sandbox, user).await?),
+            None => None,
+        };
+        let mut env: std::collections::HashMap<_, _> =
+            switch.iter().flat_map(crate::user::Switch::environment).chain(spec.env).collect();
         env.insert(MARKER.to_string(), exec_id.clone());
         sources.push(SecretSource { source: Some(Source::Env(StringMap { contents: env })) });
 
-        let mut argv = spec.argv;
+        let mut argv = match &switch {
+            Some(switch) => switch.wrap(spec.argv),
+            None => spec.argv,
+        };
         let workdir = match spec.cwd {
             // Modal takes absolute paths only: a relative one is resolved by the shell, from where it was started.
             Some(cwd) if !cwd.starts_with('/') => {
@@ -578,12 +586,6 @@ fn check_spec(spec: &ExecSpec) -> Result<()> {
     }
     if spec.timeout == Some(0) {
         return Err(Error::invalid("A time limit of 0 would kill the command at once: leave it out for no limit."));
-    }
-    if spec.user.is_some() {
-        return Err(Error::unsupported(
-            "exec.user",
-            "Modal runs commands as the image's user, and this version cannot switch.",
-        ));
     }
     if spec.container.is_some() {
         return Err(Error::unsupported("sidecars", "This version knows no sidecars: leave the container out."));

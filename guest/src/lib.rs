@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `component` | the exports; only in the wasm build |
 //! | [`describe`], [`images`], [`sandboxes`], [`execs`], [`files`] | the functions of the interface |
+//! | [`user`] | commands as another user |
 //! | [`follow`] | an output stream that is resumed at its byte offset |
 //! | [`router`], [`control`] | the two endpoints: the worker's command router, the control plane |
 //! | [`grpc`] | gRPC in encoded messages, one code path for all methods |
@@ -37,6 +38,7 @@ pub mod retry;
 pub mod router;
 pub mod sandboxes;
 pub mod transport;
+pub mod user;
 
 #[cfg(target_family = "wasm")]
 mod component;

@@ -15,6 +15,7 @@ use crate::{
     images::Join,
     router::Access,
     transport::{Channel, Transport},
+    user::Switch,
 };
 
 /// Sandboxes whose router access is remembered, and streams that are kept open, per instance. A host sends calls about
@@ -45,6 +46,7 @@ pub struct State {
     pub(crate) follows: Bounded<(String, String, i32), Follow>,
     pub(crate) joins: Bounded<String, Join>,
     pub(crate) started: Bounded<(String, String), ()>,
+    pub(crate) users: Bounded<(String, String), Switch>,
 }
 
 impl Provider {
