@@ -1,0 +1,230 @@
+"""Commands: arguments, streams, input, ends."""
+
+import concurrent.futures
+import hashlib
+
+import modal
+from harness import check, equal, raises, sandbox, sh, shared
+from modal.stream_type import StreamType
+
+
+@check
+def streams_apart():
+    """exec: stdout, stderr and exit code"""
+    equal(sh(shared(), "echo out; echo err >&2; exit 7"), ("out\n", "err\n", 7))
+
+
+@check
+def argv_as_given():
+    """exec: arguments arrive as they are, without a shell"""
+    process = shared().exec("printf", "%s|", "a b", "", "$HOME", "*", "é\n")
+    equal(process.stdout.read(), "a b||$HOME|*|é\n|")
+    equal(process.wait(), 0)
+
+
+@check
+def bytes_arrive():
+    """exec: bytes that are no text"""
+    process = shared().exec("printf", r"\000\377\200x", text=False)
+    equal(process.stdout.read(), b"\x00\xff\x80x")
+
+
+@check
+def codes():
+    """exec: exit codes 0, 1, 42, 255"""
+    for code in (0, 1, 42, 255):
+        equal(shared().exec("sh", "-c", f"exit {code}").wait(), code)
+
+
+@check
+def death_by_signal():
+    """exec: death by a signal is 128 and the signal"""
+    equal(shared().exec("sh", "-c", "kill -9 $$").wait(), 137)
+    equal(shared().exec("sh", "-c", "kill -TERM $$").wait(), 143)
+
+
+@check
+def missing_program():
+    """exec: a program that does not exist ends with 127 and says so"""
+    process = shared().exec("no-such-program")
+    assert "no-such-program" in process.stderr.read()
+    equal(process.wait(), 127)
+
+
+@check
+def environment():
+    """exec: env and secrets, the later one wins"""
+    secret = modal.Secret.from_dict({"A": "secret", "B": "secret"})
+    process = shared().exec("sh", "-c", "echo $A $B $C", env={"A": "env", "C": "é 'q'"}, secrets=[secret])
+    equal(process.stdout.read(), "env secret é 'q'\n")
+
+
+@check
+def nothing_inherited():
+    """exec: the emulator's own environment stays outside"""
+    out, _, _ = sh(shared(), "env")
+    for leaked in ("MODAL_TOKEN", "CARGO", "RUST_LOG", "SSH_"):
+        assert leaked not in out, out
+
+
+@check
+def workdir():
+    """exec: workdir"""
+    equal(shared().exec("pwd", workdir="/usr/bin").stdout.read(), "/usr/bin\n")
+    equal(shared().exec("pwd").stdout.read(), "/\n")
+
+
+@check
+def relative_workdir():
+    """exec: a relative workdir is refused"""
+    raises(modal.exception.InvalidError, shared().exec, "pwd", workdir="tmp")
+
+
+@check
+def time_limit():
+    """exec: a command that takes too long is killed, and the client says so"""
+    process = shared().exec("sh", "-c", "echo begun; sleep 60", timeout=1)
+    equal(process.stdout.read(), "begun\n")
+    equal(process.wait(), -1)
+    out, _, _ = sh(shared(), "ps -e -o args= 2>/dev/null || cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+    assert "sleep 60" not in out, out
+
+
+@check
+def standard_input():
+    """exec: standard input, then its end"""
+    process = shared().exec("cat")
+    process.stdin.write("one\n")
+    process.stdin.write("two\n")
+    process.stdin.write_eof()
+    process.stdin.drain()
+    equal(process.stdout.read(), "one\ntwo\n")
+    equal(process.wait(), 0)
+
+
+@check
+def conversation():
+    """exec: a conversation, line by line"""
+    process = shared().exec("sh", "-c", "while read line; do echo got $line; done", bufsize=1)
+    lines = iter(process.stdout)
+    for word in ("a", "b", "c"):
+        process.stdin.write(word + "\n")
+        process.stdin.drain()
+        equal(next(lines), f"got {word}\n")
+    process.stdin.write_eof()
+    process.stdin.drain()
+    equal(process.wait(), 0)
+
+
+@check
+def much_input():
+    """exec: 8 MiB of input in one write"""
+    data = bytes(range(256)) * 32768
+    process = shared().exec("sha256sum", text=False)
+    process.stdin.write(data)
+    process.stdin.write_eof()
+    process.stdin.drain()
+    equal(process.stdout.read().split()[0].decode(), hashlib.sha256(data).hexdigest())
+
+
+@check
+def input_to_the_dead():
+    """exec: input to a command that has ended is refused"""
+    process = shared().exec("true")
+    process.wait()
+    process.stdin.write("late\n")
+    raises(modal.exception.Error, process.stdin.drain)
+
+
+@check
+def output_after_the_end():
+    """exec: output is there after the end, and for a command nobody listened to"""
+    process = shared().exec("sh", "-c", "seq 1 20000; echo e >&2")
+    equal(process.wait(), 0)
+    equal(process.stdout.read(), "".join(f"{n}\n" for n in range(1, 20001)))
+    equal(process.stderr.read(), "e\n")
+
+
+@check
+def much_output():
+    """exec: 64 MiB of output, byte for byte"""
+    process = shared().exec("sh", "-c", "head -c 67108864 /dev/zero | tr '\\0' x", text=False)
+    digest = hashlib.sha256()
+    for piece in process.stdout:
+        digest.update(piece)
+    equal(digest.hexdigest(), hashlib.sha256(b"x" * 67108864).hexdigest())
+
+
+@check
+def output_while_running():
+    """exec: output arrives while the command runs"""
+    process = shared().exec("sh", "-c", "echo first; read x; echo second")
+    lines = iter(process.stdout)
+    equal(next(lines), "first\n")
+    equal(process.poll(), None)
+    process.stdin.write("go\n")
+    process.stdin.drain()
+    equal(next(lines), "second\n")
+    equal(process.wait(), 0)
+    equal(process.poll(), 0)
+
+
+@check
+def thrown_away():
+    """exec: output to nowhere does not hold the command up"""
+    process = shared().exec("sh", "-c", "head -c 4000000 /dev/zero", stdout=StreamType.DEVNULL)
+    equal(process.wait(), 0)
+
+
+@check
+def terminal():
+    """exec: a terminal is one, with its type, and carries stderr too"""
+    process = shared().exec("sh", "-c", "test -t 0 && test -t 1 && echo terminal; echo err >&2", pty=True)
+    out = process.stdout.read()
+    equal(process.wait(), 0)
+    equal(out.replace("\r\n", "\n"), "terminal\nerr\n")
+
+
+@check
+def background():
+    """exec: what a command leaves running does not hold up its end"""
+    process = shared().exec("sh", "-c", "sleep 300 & echo done")
+    equal(process.stdout.read(), "done\n")
+    equal(process.wait(), 0)
+    sh(shared(), "pkill sleep -n || true")
+
+
+@check
+def many_at_once():
+    """exec: 50 at the same time"""
+
+    def one(number):
+        return shared().exec("sh", "-c", f"echo {number}; exit {number}")
+
+    with concurrent.futures.ThreadPoolExecutor(25) as pool:
+        processes = list(pool.map(one, range(50)))
+        outputs = list(pool.map(lambda p: (p.stdout.read(), p.wait()), processes))
+    equal(outputs, [(f"{n}\n", n) for n in range(50)])
+
+
+@check
+def too_many_arguments():
+    """exec: more than 65536 bytes of arguments are refused"""
+    raises(modal.exception.InvalidError, shared().exec, "echo", "x" * 70000)
+
+
+@check
+def process_group():
+    """exec: a time limit ends the command's children, too"""
+    with sandbox() as own:
+        own.exec("sh", "-c", "sleep 77 & sleep 77", timeout=1).wait()
+        out, _, _ = sh(own, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+        assert "sleep 77" not in out, out
+
+
+@check
+def own_process_table():
+    """exec: processes of the machine are invisible"""
+    with sandbox() as own:
+        out, _, _ = sh(own, "ls -d /proc/[0-9]*")
+        assert len(out.split()) < 10, out

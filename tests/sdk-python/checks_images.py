@@ -1,0 +1,238 @@
+"""Images: builds, contexts, caches, snapshots."""
+
+import os
+import tempfile
+import uuid
+
+import modal
+from harness import app, check, equal, raises, sandbox, sh
+from modal import exception
+
+
+def base():
+    return modal.Image.from_registry("debian:bookworm")
+
+
+def built_with(image, script="true"):
+    with sandbox(image=image) as own:
+        return sh(own, script)
+
+
+@check
+def default_image():
+    """images: the default image has python and a compiler's place"""
+    out, _, code = built_with(None, "python --version && pwd")
+    equal(code, 0)
+    assert out.startswith("Python 3.") and out.endswith("/\n"), out
+
+
+@check
+def run_commands():
+    """images: RUN really runs, and its files are there"""
+    image = base().run_commands("echo built > /built; mkdir /opt/d", "cat /built > /opt/d/copy")
+    equal(built_with(image, "cat /built /opt/d/copy"), ("built\nbuilt\n", "", 0))
+
+
+@check
+def build_order():
+    """images: layers lie on each other, deletions count"""
+    image = base().run_commands("echo 1 > /a; echo 1 > /b").run_commands("rm /a; echo 2 > /b")
+    equal(built_with(image, "cat /b; test -e /a || echo gone"), ("2\ngone\n", "", 0))
+
+
+@check
+def env_and_workdir():
+    """images: ENV and WORKDIR reach sandboxes and later steps"""
+    image = base().env({"K": "v w", "Q": "it's"}).workdir("/srv/app").run_commands("pwd > here; echo \"$K\" >> here")
+    equal(built_with(image, "echo \"$K|$Q\"; pwd; cat here"), ("v w|it's\n/srv/app\n/srv/app\nv w\n", "", 0))
+
+
+@check
+def failing_build():
+    """images: a failing RUN fails the build and says where"""
+    image = base().run_commands("echo something goes wrong; exit 9")
+    error = raises(Exception, modal.Sandbox.create, app=app(), image=image, containing="exit 9")
+    assert "code 9" in str(error), error
+
+
+@check
+def missing_registry_image():
+    """images: a registry image that does not exist"""
+    image = modal.Image.from_registry("does-not-exist:1")
+    raises(Exception, modal.Sandbox.create, app=app(), image=image, containing="not found")
+
+
+@check
+def bad_reference():
+    """images: a name that cannot be one"""
+    image = modal.Image.from_registry("Not A Name")
+    raises(Exception, modal.Sandbox.create, app=app(), image=image, containing="Dockerfile")
+
+
+@check
+def unknown_instruction():
+    """images: an unknown instruction fails the build and names its line"""
+    image = base().dockerfile_commands("RUN true", "FROB x")
+    raises(Exception, modal.Sandbox.create, app=app(), image=image, containing="line 3: unknown instruction: FROB")
+
+
+@check
+def cached():
+    """images: the same layers are the same image; force_build builds anew"""
+    token = uuid.uuid4().hex
+    first = base().run_commands(f"echo {token} $(date +%s%N) > /stamp")
+    again = base().run_commands(f"echo {token} $(date +%s%N) > /stamp")
+    forced = base().run_commands(f"echo {token} $(date +%s%N) > /stamp", force_build=True)
+    one, two, three = (built_with(image, "cat /stamp")[0] for image in (first, again, forced))
+    equal(one, two)
+    assert one != three
+
+
+@check
+def command_and_entrypoint():
+    """images: CMD and ENTRYPOINT run when nothing is asked for"""
+    with sandbox(image=base().cmd(["echo", "from-cmd"])) as own:
+        equal(own.stdout.read(), "from-cmd\n")
+    with sandbox(image=base().entrypoint(["echo", "entry"]).cmd(["and", "cmd"])) as own:
+        equal(own.stdout.read(), "entry and cmd\n")
+
+
+@check
+def shell():
+    """images: SHELL changes what runs the lines"""
+    image = base().shell(["/bin/sh", "-ec"]).run_commands("false; echo not reached > /x || true")
+    raises(Exception, modal.Sandbox.create, app=app(), image=image)
+
+
+@check
+def secrets_in_builds():
+    """images: secrets are variables of RUN, and nothing of them stays"""
+    secret = modal.Secret.from_dict({"TOKEN": "s3cret"})
+    image = base().run_commands("echo ${#TOKEN} > /length", secrets=[secret])
+    equal(built_with(image, "cat /length; echo \"[$TOKEN]\""), ("6\n[]\n", "", 0))
+
+
+@check
+def dockerfile():
+    """images: a Dockerfile with context, ARG, multi-stage, USER, heredoc"""
+    with tempfile.TemporaryDirectory() as directory:
+        os.makedirs(os.path.join(directory, "src", "deep"))
+        for name, text, mode in (("src/a.txt", "A", 0o644), ("src/deep/b.sh", "#!/bin/sh\necho B\n", 0o755), ("c.txt", "C", 0o600)):
+            path = os.path.join(directory, name)
+            with open(path, "w") as file:
+                file.write(text)
+            os.chmod(path, mode)
+        path = os.path.join(directory, "Dockerfile")
+        with open(path, "w") as file:
+            file.write(
+                "ARG TAG=bookworm\n"
+                "FROM debian:${TAG} AS first\n"
+                "ARG WHO=nobody\n"
+                "# a comment\n"
+                "COPY src /in/\n"
+                "COPY c.txt /in/renamed.txt\n"
+                "RUN echo $WHO > /in/who \\\n    && cat /in/a.txt >> /in/who\n"
+                "FROM debian AS second\n"
+                "WORKDIR /out\n"
+                "COPY --from=first /in/ ./\n"
+                "COPY --from=first /in/deep/b.sh /usr/local/bin/b\n"
+                "RUN <<EOF\necho one > heredoc\necho two >> heredoc\nEOF\n"
+                'ENTRYPOINT ["/usr/local/bin/b"]\n'
+                "LABEL a=b\nEXPOSE 80\n"
+            )
+        image = modal.Image.from_dockerfile(path, context_dir=directory, build_args={"WHO": "me"})
+        with sandbox(image=image) as own:
+            equal(own.stdout.read(), "B\n")
+        with sandbox("sleep", "60", image=image) as own:
+            equal(sh(own, "cat who heredoc renamed.txt; stat -c %a deep/b.sh renamed.txt; pwd")[0], "me\nAone\ntwo\nC755\n600\n/out\n")
+
+
+@check
+def user():
+    """images: USER"""
+    image = base().dockerfile_commands("RUN echo x > /tmp/x && chown nobody /tmp/x", "USER nobody")
+    if os.geteuid() == 0:
+        equal(built_with(image, "id -un; echo y > /tmp/x && cat /tmp/x; touch /root/z 2>/dev/null || echo no"), ("nobody\ny\nno\n", "", 0))
+
+
+@check
+def local_files():
+    """images: local files added at start, and copied in"""
+    with tempfile.TemporaryDirectory() as directory:
+        with open(os.path.join(directory, "f"), "w") as file:
+            file.write("local")
+        with open(os.path.join(directory, "tool"), "w") as file:
+            file.write("#!/bin/sh\necho tool\n")
+        os.chmod(os.path.join(directory, "tool"), 0o755)
+        at_start = base().add_local_dir(directory, "/data/dir").add_local_file(os.path.join(directory, "tool"), "/bin/mytool")
+        equal(built_with(at_start, "cat /data/dir/f; mytool; ls -ld /tmp | cut -c1-10"), ("localtool\ndrwxrwxrwt\n", "", 0))
+        copied = base().add_local_dir(directory, "/data/dir", copy=True).run_commands("cat /data/dir/f > /seen")
+        equal(built_with(copied, "cat /seen"), ("local", "", 0))
+
+
+@check
+def big_context_file():
+    """images: a context file of 5 MiB travels as a blob"""
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "big")
+        with open(path, "wb") as file:
+            file.write(os.urandom(16) * (5 << 16))
+        image = base().add_local_file(path, "/big", copy=True)
+        equal(built_with(image, "stat -c %s /big"), (f"{5 << 20}\n", "", 0))
+
+
+@check
+def from_id():
+    """images: by id; unknown ids"""
+    image = base().run_commands("echo x > /by-id").build(app())
+    equal(built_with(modal.Image.from_id(image.object_id), "cat /by-id"), ("x\n", "", 0))
+    unknown = modal.Image.from_id("im-0000000000000000000000")
+    raises(exception.NotFoundError, modal.Sandbox.create, app=app(), image=unknown)
+
+
+@check
+def snapshot():
+    """snapshots: a sandbox's files become an image, changed and deleted ones too"""
+    image = base().run_commands("echo old > /changed; echo old > /deleted; mkdir /dir; : > /dir/x")
+    with sandbox(image=image) as own:
+        sh(own, "echo new > /changed; rm /deleted; echo n > /new; rm -r /dir; mkdir /dir; ln -s /new /link; chmod 700 /new")
+        taken = own.snapshot_filesystem()
+        sh(own, "echo later > /new")
+    script = "cat /changed /new; test -e /deleted || echo gone; ls -A /dir; readlink /link; stat -c %a /new"
+    equal(built_with(taken, script), ("new\nn\ngone\n/new\n700\n", "", 0))
+
+
+@check
+def snapshot_of_snapshot():
+    """snapshots: on top of each other, and under a build"""
+    with sandbox(image=base()) as own:
+        sh(own, "echo 1 > /one")
+        first = own.snapshot_filesystem()
+    with sandbox(image=first) as own:
+        sh(own, "echo 2 > /two")
+        second = own.snapshot_filesystem()
+    equal(built_with(second, "cat /one /two"), ("1\n2\n", "", 0))
+    third = second.run_commands("cat /one /two > /three")
+    equal(built_with(third, "cat /three"), ("1\n2\n", "", 0))
+
+
+@check
+def scratch():
+    """images: from nothing there is nothing but what was put there"""
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "f")
+        with open(path, "w") as file:
+            file.write("alone")
+        image = modal.Image.from_scratch().add_local_file(path, "/only/f", copy=True)
+        taken = image.build(app())
+        assert taken.object_id.startswith("im-")
+
+
+@check
+def publishing():
+    """images: published under a name and found by it"""
+    name = f"pub-{uuid.uuid4().hex[:10]}"
+    image = base().run_commands("echo p > /p").build(app())
+    image.publish(f"{name}:v1")
+    found = modal.Image.from_name(f"{name}:v1")
+    equal(built_with(found, "cat /p"), ("p\n", "", 0))

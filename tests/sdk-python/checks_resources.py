@@ -1,0 +1,111 @@
+"""Secrets, volumes, networks, sidecars and limits."""
+
+import uuid
+
+import modal
+from harness import app, check, equal, raises, sandbox, sh
+from modal import exception
+
+
+def fresh(prefix):
+    return f"{prefix}-{uuid.uuid4().hex[:12]}"
+
+
+@check
+def named_secret():
+    """secrets: named ones, and keys that must be there"""
+    name = fresh("secret")
+    modal.Secret.objects.create(name, {"K": "named"})
+    with sandbox(secrets=[modal.Secret.from_name(name)]) as own:
+        equal(sh(own, "echo $K")[0], "named\n")
+        equal(sh(own, "echo $K", secrets=[modal.Secret.from_name(name, required_keys=["K"])])[0], "named\n")
+    missing = modal.Secret.from_name(name, required_keys=["OTHER"])
+    raises(exception.Error, modal.Sandbox.create, app=app(), secrets=[missing], containing="missing key")
+    raises(exception.NotFoundError, modal.Sandbox.create, app=app(), secrets=[modal.Secret.from_name(fresh("no"))])
+
+
+@check
+def volume():
+    """volumes: shared between sandboxes, kept after their end"""
+    made = modal.Volume.from_name(fresh("vol"), create_if_missing=True)
+    with sandbox(volumes={"/mnt/v": made}) as one, sandbox(volumes={"/mnt/v": made}) as two:
+        sh(one, "echo shared > /mnt/v/f; sync")
+        two.reload_volumes()
+        equal(sh(two, "cat /mnt/v/f")[0], "shared\n")
+    with sandbox(volumes={"/other": made}) as three:
+        equal(sh(three, "cat /other/f")[0], "shared\n")
+
+
+@check
+def read_only_volume():
+    """volumes: read-only"""
+    made = modal.Volume.from_name(fresh("vol"), create_if_missing=True)
+    with sandbox(volumes={"/mnt/v": made.with_mount_options(read_only=True)}) as own:
+        _, err, code = sh(own, "echo x > /mnt/v/f")
+        assert code != 0 and "read-only" in err.lower(), (err, code)
+
+
+@check
+def missing_volume():
+    """volumes: one that does not exist"""
+    made = modal.Volume.from_name(fresh("vol"))
+    raises(exception.NotFoundError, modal.Sandbox.create, app=app(), volumes={"/mnt/v": made})
+
+
+@check
+def blocked_network():
+    """network: blocked leaves a loopback and nothing else"""
+    script = (
+        "import socket\n"
+        "s=socket.create_server(('127.0.0.1',0))\n"
+        "c=socket.create_connection(s.getsockname()); print('loopback')\n"
+        "try: socket.create_connection(('192.0.2.1',80),2); print('out')\n"
+        "except OSError: print('blocked')\n"
+    )
+    with sandbox(block_network=True) as own:
+        equal(own.exec("python3", "-c", script).stdout.read(), "loopback\nblocked\n")
+
+
+@check
+def own_loopback():
+    """network: a sandbox's loopback is its own"""
+    server = "import socket,time; s=socket.create_server(('127.0.0.1',8777)); print('up',flush=True); time.sleep(60)"
+    client = "import socket\ntry: socket.create_connection(('127.0.0.1',8777),2); print('reached')\nexcept OSError: print('refused')"
+    with sandbox() as one, sandbox() as two:
+        process = one.exec("python3", "-c", server)
+        equal(next(iter(process.stdout)), "up\n")
+        equal(one.exec("python3", "-c", client).stdout.read(), "reached\n")
+        equal(two.exec("python3", "-c", client).stdout.read(), "refused\n")
+
+
+@check
+def ports_need_a_network():
+    """network: ports of a blocked sandbox are refused"""
+    raises(exception.InvalidError, modal.Sandbox.create, app=app(), block_network=True, encrypted_ports=[80])
+
+
+@check
+def memory_snapshot():
+    """memory snapshots: refused as where there are none"""
+    with sandbox() as own:
+        raises(exception.Error, own._experimental_snapshot)
+
+
+@check
+def sidecar():
+    """sidecars: made, executed in, listed, ended"""
+    with sandbox() as own:
+        manager = own._experimental_sidecars
+        side = manager.create("sleep", "60", name="helper", image=modal.Image.debian_slim(), env={"S": "1"})
+        process = side.exec("sh", "-c", "echo $S; touch /only-here")
+        equal(process.stdout.read(), "1\n")
+        equal(sh(own, "test -e /only-here || echo apart")[0], "apart\n")
+        equal([s.name for s in manager.list()], ["helper"])
+        equal(side.terminate(wait=True), 137)
+
+
+@check
+def host_name():
+    """a sandbox has a host name of its own"""
+    with sandbox() as own:
+        equal(sh(own, "cat /proc/sys/kernel/hostname")[0], "modal\n")
