@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::{
     Container, ContainerSpec,
     base::{Base, make_directory},
-    cgroups::{Group, Groups},
+    cgroups::{self, Group, Groups},
     container::Link,
     protocol::{Inbox, Overlay, Reply, Request, Setup, send_blocking},
     spawn::{self, Init, Kind, Spawner},
@@ -293,7 +293,9 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.remove_everything();
-        let _ = fs::remove_file(self.state.path().join("lock"));
+        for part in ["lock", cgroups::RECORD] {
+            let _ = fs::remove_file(self.state.path().join(part));
+        }
         // Stays if its maker keeps things of its own there.
         let _ = fs::remove_dir(self.state.path());
     }

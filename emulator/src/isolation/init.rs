@@ -115,10 +115,11 @@ fn prepare(setup: &Setup) -> Result<(OwnedFd, Vec<String>), String> {
     }
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
-    // Whatever the emulator was told to ignore, its containers are not.
-    for signal in Signal::iterator() {
-        // Safety: sets the default action; SIGKILL and SIGSTOP refuse, which is fine.
-        let _ = unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) };
+    // Whatever the emulator was told to ignore, its containers are not. The C library keeps two of the numbers to itself.
+    let default = [0u64; 4];
+    for signal in 1..=64 {
+        // Safety: the kernel's structure, all zero, is the default action; SIGKILL and SIGSTOP refuse, which is fine.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u64>(), 8) };
     }
     Ok((terminals, missing))
 }

@@ -27,6 +27,9 @@ use super::{ProcessSpec, root, users};
 /// PATH for processes whose environment has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// A tenth of the memory that there is, in the kernel's weighing of whom to kill.
+const OOM_SCORE: &str = "100";
+
 /// A terminal of the container's own.
 pub(super) struct Terminal {
     /// The engine's side.
@@ -78,6 +81,9 @@ pub(super) fn run(spec: &ProcessSpec, terminal: Option<Terminal>, pipes: &[Owned
     // Ignored by every Rust program, and ignoring is inherited.
     // Safety: sets the default action.
     let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
+
+    // When memory runs out, a process goes before the container's init, and before what else runs on the machine.
+    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
 
     let user = match users::find(spec.user.as_deref(), all_ids) {
         Ok(user) => user,
