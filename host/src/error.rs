@@ -233,7 +233,9 @@ impl Error {
 
     /// Adds what this host knows and the component could not tell, such as the reason of a refused connection.
     pub(crate) fn with_note(mut self, note: &str) -> Self {
-        if !note.is_empty() && !self.0.why.contains(note) {
+        // The component may have said the same in its own words.
+        let gist = note.rsplit(": ").next().unwrap_or(note);
+        if !note.is_empty() && !self.0.why.contains(gist) {
             self.0.why = format!("{} ({note})", self.0.why.trim_end_matches('.'));
         }
         self

@@ -57,10 +57,11 @@ impl Origin {
         if host.is_empty() {
             return None;
         }
-        let port = match authority.port() {
-            Some(port) => port.as_str().parse().ok()?,
-            None if secure => 443,
-            None => 80,
+        // Not `authority.port()`: that is none for a port that is out of range.
+        let port = match authority.as_str().strip_prefix(authority.host())? {
+            "" if secure => 443,
+            "" => 80,
+            rest => rest.strip_prefix(':')?.parse().ok().filter(|port| *port != 0)?,
         };
         Some(Origin { secure, host: host.to_ascii_lowercase(), port })
     }

@@ -31,6 +31,10 @@ const STREAMS: usize = 100;
 /// value tells that they have arrived.
 const UNSETTLED: usize = STREAMS + 3;
 
+/// Streams that are opened before the peer has said how many it allows. Its SETTINGS are the first thing that it sends,
+/// so this lasts for a round trip; what is opened beyond the limit would wait inside the connection, perhaps for ever.
+const EARLY_STREAMS: usize = 8;
+
 /// Flow-control window of a stream: bandwidth × delay for 40 MB/s at 100 ms. It is also how much unread data a stream
 /// that nobody reads can pile up here.
 const STREAM_WINDOW: u32 = 4 << 20;
@@ -48,6 +52,11 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection without streams is closed after this.
 const IDLE: Duration = Duration::from_secs(90);
+
+/// How soon it is looked whether the peer's SETTINGS have come; then less and less often. Later on the same timer sees
+/// to idle connections.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+const IDLE_LOOK: Duration = Duration::from_secs(15);
 
 /// How long a request waits for a stream when no more connections may be opened.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -84,11 +93,19 @@ struct Site {
     next_id: AtomicU64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct SiteState {
     connections: Vec<Arc<Connection>>,
     connecting: usize,
+    /// Streams that one more HTTP/2 connection is expected to bring: what the last one did.
+    expected: usize,
     waiters: VecDeque<oneshot::Sender<Result<Lease, Failure>>>,
+}
+
+impl Default for SiteState {
+    fn default() -> Self {
+        SiteState { connections: Vec::new(), connecting: 0, expected: STREAMS, waiters: VecDeque::new() }
+    }
 }
 
 #[derive(Debug)]
@@ -219,19 +236,16 @@ impl Site {
 
     /// Streams that one more connection is expected to bring.
     fn expected(&self, state: &SiteState) -> usize {
-        match self.wire {
-            Wire::Grpc => STREAMS,
-            Wire::Any if state.connections.iter().any(|connection| matches!(connection.sender, Sender::H2(_))) => {
-                STREAMS
-            }
-            Wire::Any => 1,
-        }
+        let h2 = self.wire == Wire::Grpc || state.connections.iter().any(|c| matches!(c.sender, Sender::H2(_)));
+        if h2 { state.expected } else { 1 }
     }
 
-    /// Opens connections until those under way will do for everybody who waits.
+    /// Opens connections until those under way, and those whose limit is not known yet, will do for all who wait.
     fn open_as_needed(self: &Arc<Self>, state: &mut SiteState) {
         let expected = self.expected(state);
-        while state.connecting * expected < state.waiters.len()
+        let unsettled = state.connections.iter().filter(|c| !c.settled.load(Ordering::Acquire));
+        let coming: usize = unsettled.map(|c| expected.saturating_sub(c.streams.load(Ordering::Acquire))).sum();
+        while coming + state.connecting * expected < state.waiters.len()
             && state.connections.len() + state.connecting < MAX_CONNECTIONS
         {
             state.connecting += 1;
@@ -250,13 +264,13 @@ impl Site {
         let h2 = self.wire == Wire::Grpc || h2 == Some(true);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let failed = |error: hyper::Error| Failure::new(Code::Protocol, format!("{}: {error}", self.origin));
-        let connection = |sender, limit| {
+        let connection = |sender, limit, settled| {
             Arc::new(Connection {
                 id,
                 sender,
                 streams: AtomicUsize::new(0),
                 limit: AtomicUsize::new(limit),
-                settled: AtomicBool::new(false),
+                settled: AtomicBool::new(settled),
                 dead: AtomicBool::new(false),
                 idle_since: Mutex::new(Instant::now()),
             })
@@ -278,7 +292,7 @@ impl Site {
                 .handshake(TokioIo::new(io))
                 .await
                 .map_err(failed)?;
-            let connection = connection(Sender::H2(sender), STREAMS);
+            let connection = connection(Sender::H2(sender), EARLY_STREAMS, false);
             tokio::spawn(drive_h2(Arc::downgrade(self), connection.clone(), driver));
             Ok(connection)
         } else {
@@ -287,7 +301,7 @@ impl Site {
                 .handshake(TokioIo::new(io))
                 .await
                 .map_err(failed)?;
-            let connection = connection(Sender::H1(Mutex::new(Some(sender))), 1);
+            let connection = connection(Sender::H1(Mutex::new(Some(sender))), 1, true);
             let (site, driven) = (Arc::downgrade(self), connection.clone());
             tokio::spawn(async move {
                 let _ = tokio::time::timeout(Duration::from_secs(24 * 3600), driver).await;
@@ -380,16 +394,19 @@ async fn drive_h2(
     let mut driver = pin!(driver);
     let mut seen = UNSETTLED;
     // The driver is not woken when SETTINGS arrive, so it looks: often at first, then now and then.
-    let mut pause = Duration::from_millis(1);
+    let mut pause = FIRST_LOOK;
     let mut timer = pin!(tokio::time::sleep(pause));
     let ended = poll_fn(|cx| {
         let polled = driver.as_mut().poll(cx);
         let allowed = driver.current_max_send_streams();
         if allowed != seen {
             seen = allowed;
-            connection.limit.store(allowed.min(STREAMS), Ordering::Release);
+            let allowed = allowed.clamp(1, STREAMS);
+            connection.limit.store(allowed, Ordering::Release);
             connection.settled.store(true, Ordering::Release);
+            pause = IDLE_LOOK;
             if let Some(site) = site.upgrade() {
+                site.state().expected = allowed;
                 tracing::debug!(origin = %site.origin, id = connection.id, allowed, "streams allowed");
                 site.dispatch();
             }
@@ -401,7 +418,7 @@ async fn drive_h2(
             if connection.is_idle() {
                 return Poll::Ready(Ok(()));
             }
-            pause = (pause * 4).min(Duration::from_secs(15));
+            pause = (pause * 3 / 2).min(IDLE_LOOK);
             timer.as_mut().reset(tokio::time::Instant::now() + pause);
         }
         Poll::Pending
@@ -419,12 +436,6 @@ async fn drive_h2(
 impl Lease {
     pub(crate) fn sender(&self) -> &Sender {
         &self.connection.sender
-    }
-
-    /// Tells whether the peer has said how many streams it allows.
-    #[cfg(test)]
-    pub(crate) fn is_settled(&self) -> bool {
-        self.connection.settled.load(Ordering::Acquire)
     }
 
     /// The connection turned out to be closed: nobody else is to get it.

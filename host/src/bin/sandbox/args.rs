@@ -104,7 +104,6 @@ pub enum Command {
     #[command(subcommand)]
     Plugin(PluginCommand),
     /// Run an emulator of the provider in the foreground
-    #[command(disable_help_flag = true)]
     Emulator(Emulator),
     /// Print a completion script for a shell
     Completions(Completions),
@@ -430,9 +429,10 @@ pub struct PluginInspect {
 /// `emulator`
 #[derive(Debug, Args)]
 pub struct Emulator {
-    /// Options of the emulator
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
-    pub args: Vec<String>,
+    #[cfg(feature = "emulator")]
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub args: modal_emulator::cli::Args,
 }
 
 /// `completions`

@@ -27,28 +27,18 @@ pub fn child_entry() {
     modal_emulator::child_entry();
 }
 
-/// Runs the emulator in the foreground.
+/// Runs the emulator in the foreground, with a runtime of its own.
 #[cfg(feature = "emulator")]
-pub async fn foreground(args: Vec<String>) -> Result<i32> {
-    use clap::Parser;
-
-    let args =
-        match modal_emulator::cli::Args::try_parse_from(std::iter::once("sandbox emulator".to_owned()).chain(args)) {
-            Ok(args) => args,
-            Err(error) => {
-                error.print()?;
-                return Ok(if error.use_stderr() { crate::report::FAILED } else { 0 });
-            }
-        };
-    modal_emulator::cli::run(args).await?;
+pub fn foreground(args: crate::args::Emulator) -> Result<i32> {
+    modal_emulator::cli::run(args.args)?;
     Ok(0)
 }
 
-/// Runs the emulator in the foreground.
+/// Runs the emulator in the foreground, with a runtime of its own.
 #[cfg(not(feature = "emulator"))]
-pub async fn foreground(_args: Vec<String>) -> Result<i32> {
+pub fn foreground(_args: crate::args::Emulator) -> Result<i32> {
     Err(Failure::new("start the emulator", "this program was built without it")
-        .hint("build it with `cargo xtask build`")
+        .hint("build it with the feature `emulator`")
         .into())
 }
 

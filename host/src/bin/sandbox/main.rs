@@ -30,6 +30,14 @@ fn main() {
             std::process::exit(if error.use_stderr() { FAILED } else { 0 });
         }
     };
+    // The emulator sets up its own log and runtime, and looks after its own end.
+    if let Command::Emulator(args) = cli.command {
+        let ended = emulator::foreground(args);
+        std::process::exit(ended.unwrap_or_else(|error| {
+            report::Voice::new(cli.global.json, cli.global.quiet, cli.global.no_color).fail(&error);
+            FAILED
+        }));
+    }
     diagnostics(cli.global.verbose, cli.global.no_color);
     let code = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(supervise(cli)),
@@ -66,7 +74,6 @@ fn diagnostics(verbose: u8, no_color: bool) {
 async fn supervise(cli: Cli) -> i32 {
     let session = Session::new(cli.global);
     let mut stops = Stops::new();
-    let foreground = matches!(cli.command, Command::Emulator(_));
     let mut code = tokio::select! {
         // The command first: when it has ended there is nothing to be stopped.
         biased;
@@ -78,8 +85,7 @@ async fn supervise(cli: Cli) -> i32 {
                 FAILED
             }
         },
-        // The emulator in the foreground looks after its own end.
-        code = async { if foreground { pending().await } else { stops.next().await } } => {
+        code = stops.next() => {
             session.voice.say("interrupted, cleaning up (again to stop at once)");
             code
         }
@@ -151,7 +157,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<i32> {
         Command::Snapshot(args) => manage::snapshot(session, args).await,
         Command::Tunnels(args) => manage::tunnels(session, args).await,
         Command::Plugin(PluginCommand::Inspect(args)) => plugin::inspect(session, args).await,
-        Command::Emulator(args) => emulator::foreground(args.args).await,
+        Command::Emulator(args) => emulator::foreground(args),
         Command::Completions(args) => plugin::completions(args),
         Command::Man(args) => plugin::man(args),
     }

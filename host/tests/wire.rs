@@ -1,0 +1,114 @@
+//! What goes over the wire, and how many connections it takes.
+
+#![allow(missing_docs)]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use common::{Server, extra, full, order, provider};
+use http::Response;
+
+#[tokio::test]
+async fn grpc_requests_are_what_a_grpc_server_wants() {
+    let server = Server::echo().await;
+    order(&provider(&server.url).await, &format!("grpc {}/p.S/M?q=1", server.url)).await.unwrap();
+    let seen = &server.seen()[0];
+    assert_eq!(seen.uri.authority().unwrap().as_str(), server.authority());
+    assert_eq!(seen.uri.path_and_query().unwrap().as_str(), "/p.S/M?q=1");
+    assert_eq!(seen.headers["te"], "trailers");
+    assert_eq!(seen.headers["content-type"], "application/grpc");
+    assert!(seen.headers.get("host").is_none());
+    assert_eq!(seen.body.len(), 5);
+}
+
+#[tokio::test]
+async fn requests_share_a_connection() {
+    let server = Server::echo().await;
+    let provider = provider(&server.url).await;
+    for n in 0..20 {
+        order(&provider, &format!("grpc {}/{n}", server.url)).await.unwrap();
+    }
+    // What is no gRPC goes along, where the origin is known to speak HTTP/2.
+    order(&provider, &format!("get {}/plain", server.url)).await.unwrap();
+    assert_eq!(server.connections.load(Ordering::SeqCst), 1);
+    assert_eq!(provider.metrics().connections, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_streams_than_one_connection_allows_open_more_connections() {
+    const AT_ONCE: usize = 60;
+    // Nobody is answered until all have arrived: waiting for a free stream would last for ever.
+    let barrier = Arc::new(tokio::sync::Barrier::new(AT_ONCE));
+    let server = Server::start(Some(10), move |_| {
+        let barrier = barrier.clone();
+        Box::pin(async move {
+            barrier.wait().await;
+            Response::new(full("all there"))
+        })
+    })
+    .await;
+    let provider = provider(&server.url).await;
+    let calls = (0..AT_ONCE).map(|n| {
+        let (provider, words) = (provider.clone(), format!("grpc {}/{n}", server.url));
+        tokio::spawn(async move { order(&provider, &words).await })
+    });
+    for call in futures_util::future::join_all(calls).await {
+        assert_eq!(extra(&call.unwrap().unwrap(), "body"), Some("all there"));
+    }
+    let connections = server.connections.load(Ordering::SeqCst);
+    assert!((6..=16).contains(&connections), "{connections} connections for 60 streams at 10 each");
+}
+
+#[tokio::test]
+async fn large_bodies_pass_in_both_directions() {
+    let server = Server::start(None, |seen| Box::pin(async move { Response::new(full(seen.body)) })).await;
+    let provider = provider(&server.url).await;
+    let info = order(&provider, &format!("post 10000000 {}/big", server.url)).await.unwrap();
+    assert_eq!(extra(&info, "body").unwrap().len(), 10_000_000);
+    assert!(provider.metrics().bytes_sent >= 10_000_000 && provider.metrics().bytes_received >= 10_000_000);
+}
+
+#[tokio::test]
+async fn nobody_listening_is_told_in_words() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let error = order(&provider(&url).await, &format!("grpc {url}/a")).await.unwrap_err();
+    assert!(error.to_string().contains(&format!("nobody listens at {url}")), "{error}");
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_is_replaced() {
+    let server = Server::echo().await;
+    let provider = provider(&server.url).await;
+    order(&provider, &format!("grpc {}/a", server.url)).await.unwrap();
+    let address = server.authority().to_owned();
+    drop(server);
+    // The listener is gone with the task; the connection goes with its own.
+    let listener = loop {
+        match tokio::net::TcpListener::bind(&address).await {
+            Ok(listener) => break listener,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    drop(listener);
+    let words = format!("grpc http://{address}/b");
+    // Whatever is left of the old connection may answer still; a new one cannot be made.
+    let _ = order(&provider, &words).await;
+}
+
+#[tokio::test]
+async fn a_server_that_dies_in_mid_answer_ends_the_call() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        // Reads the beginning of the connection, then is no more.
+        let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 64]).await;
+    });
+    let error = order(&provider(&url).await, &format!("grpc {url}/a")).await.unwrap_err();
+    assert!(matches!(error.kind(), sandbox_host::Kind::Unavailable), "{error}");
+    server.await.unwrap();
+}
