@@ -146,6 +146,9 @@ impl Base {
             }
         }
         offered.retain(|name| Path::new("/").join(name).is_dir());
+        // In a user namespace what has something mounted below it cannot be a layer. Nothing is to be had without `/usr`,
+        // and then the kernel's own refusal is the better message; without `/opt`, nearly everything.
+        offered.retain(|name| name != "opt" || !has_mounts_below(Path::new("/opt")));
 
         copy_etc(Path::new("/etc"), &directory.join("etc"), privileged, true)?;
         own_accounts(&directory.join("etc"))?;
@@ -267,6 +270,12 @@ fn make_alike(machine: &Path, mask: &Path) -> io::Result<()> {
     // Not ours to give away without privileges, and then the owner does not matter.
     let _ = lchown(mask, Some(found.uid()), Some(found.gid()));
     Ok(())
+}
+
+fn has_mounts_below(directory: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let target = |line: &str| line.split(' ').nth(4).map(PathBuf::from);
+    mounts.lines().filter_map(target).any(|target| target != directory && target.starts_with(directory))
 }
 
 /// An overlay's mark for "not there". The kernel lets everybody make this one device node.

@@ -13,7 +13,7 @@ use std::{
 };
 
 /// Processes and threads of one container: a fork bomb ends here, nothing else does.
-const MOST_PROCESSES: u32 = 4096;
+pub(super) const MOST_PROCESSES: u32 = 4096;
 
 /// Accounting period of processor time, in microseconds; the kernel's own default.
 const PERIOD: u64 = 100_000;
@@ -76,8 +76,8 @@ pub(super) struct Group {
 }
 
 impl Groups {
-    /// Makes the emulator's groups under `name`; says in `missing` what cannot be limited.
-    pub(super) fn new(state: &Path, name: &str, missing: &mut Vec<String>) -> Self {
+    /// Makes the emulator's groups under `name`, and says what cannot be limited.
+    pub(super) fn new(state: &Path, name: &str) -> (Self, Vec<String>) {
         let mut hierarchies: Vec<Hierarchy> = Vec::new();
         let mut record = String::new();
         for mounted in mounted(
@@ -97,12 +97,13 @@ impl Groups {
                 }
             }
         }
-        for controller in Controller::ALL {
-            if !hierarchies.iter().any(|hierarchy| hierarchy.controllers.contains(&controller)) {
-                missing.push(format!("{}: there is no control group for it that may be used", controller.missing()));
-            }
-        }
-        Self { hierarchies }
+        let had = |controller: &Controller| hierarchies.iter().any(|one| one.controllers.contains(controller));
+        // Without root init limits processes in another way.
+        let needed = |controller: &Controller| *controller != Controller::Processes || nix::unistd::geteuid().is_root();
+        let lacking = Controller::ALL.into_iter().filter(|controller| needed(controller) && !had(controller));
+        let told = |one: Controller| format!("{}: there is no control group for it that may be used", one.missing());
+        let missing = lacking.map(told).collect();
+        (Self { hierarchies }, missing)
     }
 
     /// Makes a container's groups.

@@ -289,10 +289,7 @@ impl Link {
     /// Kills everything inside; does not wait.
     pub(super) fn kill(&self) {
         self.stopped.store(true, Ordering::SeqCst);
-        // Collected: the number is somebody else's, the descriptor nobody's.
-        if !self.reaped.load(Ordering::SeqCst) {
-            Init::kill(&self.pidfd);
-        }
+        Init::kill(&self.pidfd);
     }
 
     /// Resolves when all is gone; true if that was for want of memory.

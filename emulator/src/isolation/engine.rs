@@ -56,18 +56,19 @@ struct Prepared {
 impl Shared {
     pub(super) fn new(state: &Path, program: &Path) -> anyhow::Result<Self> {
         let program = program.canonicalize().with_context(|| format!("cannot find {}", program.display()))?;
+        nix::unistd::access(&program, nix::unistd::AccessFlags::X_OK)
+            .with_context(|| format!("cannot execute {}", program.display()))?;
         raise_file_limit();
         let state = StateDir::open(state)?;
         state.sweep();
         let all_ids = spawn::all_ids();
-        for part in ["base", "containers", "probe"] {
+        for part in ["base", "containers"] {
             remove_tree(&state.path().join(part))?;
         }
         make_directory(&state.path().join("containers"), 0o711)?;
         let base = Base::make(&state.path().join("base"), all_ids)
             .context("cannot prepare what lies below every container in the state directory")?;
-        let mut limits_missing = Vec::new();
-        let groups = Groups::new(state.path(), &state.group_name(), &mut limits_missing);
+        let (groups, limits_missing) = Groups::new(state.path(), &state.group_name());
         let spawner = Spawner::new(&program).context("cannot start a thread")?;
         let mut shared = Self {
             program,
@@ -269,7 +270,7 @@ impl Shared {
 
     fn remove_everything(&self) {
         self.groups.remove();
-        for part in ["containers", "base", "probe"] {
+        for part in ["containers", "base"] {
             let path = self.state.path().join(part);
             if let Err(error) = remove_tree(&path) {
                 tracing::warn!(directory = %path.display(), %error, "cannot remove");

@@ -29,6 +29,7 @@ use nix::{
 
 use super::{
     Exit, ProcessSpec, caps,
+    cgroups::MOST_PROCESSES,
     launch::{self, Terminal},
     protocol::{CONTROL_FD, Inbox, Reply, Request, Setup, send_blocking},
     root,
@@ -114,6 +115,11 @@ fn prepare(setup: &Setup) -> Result<(OwnedFd, Vec<String>), String> {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, limit, limit);
     }
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    if !setup.all_ids {
+        // Counted per user namespace, so it bounds this container alone. Root of the machine is exempt from it, and there
+        // has control groups.
+        let _ = setrlimit(Resource::RLIMIT_NPROC, MOST_PROCESSES.into(), MOST_PROCESSES.into());
+    }
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     // Whatever the emulator was told to ignore, its containers are not. The C library keeps two of the numbers to itself.
     let default = [0u64; 4];

@@ -120,7 +120,9 @@ impl Engine {
 
     /// Starts a container; resolves when processes can be started in it.
     pub async fn start(&self, spec: ContainerSpec) -> anyhow::Result<Container> {
-        self.shared.start(spec).await
+        let shared = self.shared.clone();
+        // A task of its own: given up half-way, it would leave directories and groups behind.
+        tokio::spawn(async move { shared.start(spec).await }).await?
     }
 
     /// Ends all containers and removes everything that was made. Idempotent.

@@ -72,7 +72,7 @@ pub(super) fn build(setup: &Setup) -> Result<Vec<String>, String> {
     at("private mounts", nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>))?;
 
     let mut held = Vec::new();
-    for name in DEVICES {
+    for name in DEVICES.into_iter().filter(|name| Path::new("/dev").join(name).exists()) {
         held.push(Held::take(&Path::new("/dev").join(name), &Path::new("/dev").join(name), false)?);
     }
     let tools = Held::take(&setup.program, Path::new(FS_TOOLS), true)?;
