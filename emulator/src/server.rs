@@ -267,7 +267,10 @@ fn other(path: &str, grpc: bool) -> Response<Body> {
     if grpc {
         return refuse(Status::unimplemented(format!("the emulator does not serve {path}")));
     }
-    plain(StatusCode::NOT_FOUND, "This is an emulator of Modal's sandbox API. Point MODAL_SERVER_URL of a client here.\n")
+    plain(
+        StatusCode::NOT_FOUND,
+        "This is an emulator of Modal's sandbox API. Point MODAL_SERVER_URL of a client here.\n",
+    )
 }
 
 fn plain(status: StatusCode, text: impl Into<bytes::Bytes>) -> Response<Body> {

@@ -320,7 +320,9 @@ pub fn check_name(what: &str, name: &str) -> Result<(), Status> {
     let fits = !name.is_empty()
         && name.len() <= 64
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-    let is_id = name.strip_prefix("ap-").is_some_and(|rest| rest.len() == 22 && rest.bytes().all(|b| b.is_ascii_alphanumeric()));
+    let is_id = name
+        .strip_prefix("ap-")
+        .is_some_and(|rest| rest.len() == 22 && rest.bytes().all(|b| b.is_ascii_alphanumeric()));
     if fits && !is_id {
         Ok(())
     } else {

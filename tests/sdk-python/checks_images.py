@@ -212,7 +212,7 @@ def snapshot_of_snapshot():
         sh(own, "echo 2 > /two")
         second = own.snapshot_filesystem()
     equal(built_with(second, "cat /one /two"), ("1\n2\n", "", 0))
-    third = second.run_commands("cat /one /two > /three")
+    third = modal.Image.from_id(second.object_id).run_commands("cat /one /two > /three")
     equal(built_with(third, "cat /three"), ("1\n2\n", "", 0))
 
 

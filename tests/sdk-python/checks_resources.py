@@ -96,7 +96,7 @@ def sidecar():
     """sidecars: made, executed in, listed, ended"""
     with sandbox() as own:
         manager = own._experimental_sidecars
-        side = manager.create("sleep", "60", name="helper", image=modal.Image.debian_slim(), env={"S": "1"})
+        side = manager.create("sleep", "60", name="helper", image=modal.Image.debian_slim().build(app()), env={"S": "1"})
         process = side.exec("sh", "-c", "echo $S; touch /only-here")
         equal(process.stdout.read(), "1\n")
         equal(sh(own, "test -e /only-here || echo apart")[0], "apart\n")

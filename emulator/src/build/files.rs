@@ -88,7 +88,8 @@ impl Root {
             if self.is_dir(&so_far) {
                 continue;
             }
-            let new = self.directory(&parent)?.path().join(part);
+            let parent = self.directory(&parent)?;
+            let new = parent.path().join(part);
             fs::create_dir(&new)?;
             fs::set_permissions(&new, fs::Permissions::from_mode(0o755))?;
             own(&File::open(&new)?, attributes.owner)?;
@@ -159,7 +160,8 @@ fn copy_entry(from: &Path, to: &Path, attributes: Attributes) -> io::Result<()> 
             Err(_) => fs::create_dir(to)?,
         }
         let mode = attributes.mode.unwrap_or(found.mode() & 0o7777);
-        let open = |path: &Path| File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path);
+        let open =
+            |path: &Path| File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path);
         let (source, target) = (Directory(open(from)?.into()), Directory(open(to)?.into()));
         fs::set_permissions(target.path(), fs::Permissions::from_mode(mode))?;
         own(&File::from(target.0.try_clone()?), attributes.owner)?;

@@ -74,13 +74,13 @@ pub fn check_reference(reference: &str) -> Result<(), String> {
     if parts.len() > 1 && (parts[0].contains(['.', ':']) || parts[0] == "localhost") {
         host = Some(parts.remove(0));
     }
-    let part_fits = |part: &&str| {
+    let part_fits = |part: &&str| -> bool {
         let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         edge(part.bytes().next())
             && edge(part.bytes().last())
             && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.' | b'-'))
     };
-    if path.len() > 255 || !parts.iter().all(|part| part_fits(&part)) || !tag.is_none_or(tag_fits) {
+    if path.len() > 255 || !parts.iter().all(part_fits) || !tag.is_none_or(tag_fits) {
         return Err(invalid());
     }
     let host_name = host.unwrap_or_default().split(':').next().unwrap_or_default();
@@ -109,10 +109,7 @@ mod tests {
 
     #[test]
     fn references() {
-        for good in ["debian", "python:3.12-slim", "ghcr.io/a/b:1", "localhost:5000/x", "a/b_c@sha256:".to_owned().as_str()]
-            .iter()
-            .take(4)
-        {
+        for good in ["debian", "python:3.12-slim", "ghcr.io/a/b:1", "localhost:5000/x"] {
             assert_eq!(check_reference(good), Ok(()), "{good}");
         }
         assert_eq!(check_reference(&format!("debian@sha256:{}", "0a".repeat(32))), Ok(()));

@@ -106,9 +106,9 @@ impl Build {
             list.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone())
         };
         match self.stages.last() {
-            Some(stage) => expand(text, &|name| {
-                find(&stage.image.config.env, name).or_else(|| find(&stage.args, name))
-            }),
+            Some(stage) => {
+                expand(text, &|name| find(&stage.image.config.env, name).or_else(|| find(&stage.args, name)))
+            }
             None => expand(text, &|name| find(&self.global_args, name)),
         }
     }
@@ -178,7 +178,8 @@ impl Build {
             expand(image, &find)?
         };
         // A stage that others build on is finished first.
-        let earlier = self.stages.iter().position(|stage| stage.name.as_deref() == Some(&expanded.to_ascii_lowercase()));
+        let earlier =
+            self.stages.iter().position(|stage| stage.name.as_deref() == Some(&expanded.to_ascii_lowercase()));
         let mut base = match earlier {
             Some(at) => self.finish_stage(at).await?,
             None => self.base(&expanded)?,
@@ -351,7 +352,8 @@ impl Build {
     /// The files of a stage or image named in `--from`.
     async fn source_root(&mut self, name: &str) -> Result<Root, String> {
         let last = self.stages.len().saturating_sub(1);
-        let named = self.stages[..last].iter().position(|stage| stage.name.as_deref() == Some(&name.to_ascii_lowercase()));
+        let named =
+            self.stages[..last].iter().position(|stage| stage.name.as_deref() == Some(&name.to_ascii_lowercase()));
         let at = match named.or_else(|| name.parse().ok().filter(|at| *at < last)) {
             Some(at) => at,
             None => {

@@ -37,10 +37,13 @@ pub fn control(state: &State, method: &str, headers: &HeaderMap) -> Result<Calle
     let token = text("x-modal-auth-token");
     if token.is_empty() {
         if needs_token(method) {
-            return Err(Status::unauthenticated(format!("{method} needs the token of AuthTokenGet (x-modal-auth-token)")));
+            return Err(Status::unauthenticated(format!(
+                "{method} needs the token of AuthTokenGet (x-modal-auth-token)"
+            )));
         }
     } else if method != "AuthTokenGet" {
-        let claims = state.signer.check(token).map_err(|e| Status::unauthenticated(format!("x-modal-auth-token: {e}")))?;
+        let claims =
+            state.signer.check(token).map_err(|e| Status::unauthenticated(format!("x-modal-auth-token: {e}")))?;
         if claims.sub != CONTROL {
             return Err(Status::unauthenticated("x-modal-auth-token: this token is for something else"));
         }

@@ -68,14 +68,22 @@ pub async fn join(state: &Arc<State>, _: &Caller, request: ImageJoinStreamingReq
 }
 
 /// Finds an image by id.
-pub async fn from_id(state: &Arc<State>, _: &Caller, request: ImageFromIdRequest) -> Result<ImageFromIdResponse, Status> {
+pub async fn from_id(
+    state: &Arc<State>,
+    _: &Caller,
+    request: ImageFromIdRequest,
+) -> Result<ImageFromIdResponse, Status> {
     let image = state.image(&request.image_id)?;
     let (_, metadata) = outcome(&image);
     Ok(ImageFromIdResponse { image_id: image.id.clone(), metadata })
 }
 
 /// Finds an image by the name it was published under.
-pub async fn by_tag(state: &Arc<State>, _: &Caller, request: ImageGetByTagRequest) -> Result<ImageGetByTagResponse, Status> {
+pub async fn by_tag(
+    state: &Arc<State>,
+    _: &Caller,
+    request: ImageGetByTagRequest,
+) -> Result<ImageGetByTagResponse, Status> {
     let key = name(state, &request.tag, &request.environment_name)?;
     let id = state.tables.lock().image_tags.get(&key).cloned();
     let image_id = id.ok_or_else(|| Status::not_found(format!("Image '{}' not found", request.tag)))?;
@@ -83,7 +91,11 @@ pub async fn by_tag(state: &Arc<State>, _: &Caller, request: ImageGetByTagReques
 }
 
 /// Gives an image a name.
-pub async fn publish(state: &Arc<State>, _: &Caller, request: ImagePublishRequest) -> Result<ImagePublishResponse, Status> {
+pub async fn publish(
+    state: &Arc<State>,
+    _: &Caller,
+    request: ImagePublishRequest,
+) -> Result<ImagePublishResponse, Status> {
     let key = name(state, &request.tag, &request.environment_name)?;
     state.image(&request.image_id)?.built()?;
     state.tables.lock().image_tags.insert(key, request.image_id.clone());

@@ -18,7 +18,11 @@ const MAX_HOLD: Duration = Duration::from_secs(60);
 const PAGE: usize = 100;
 
 /// Waits for a result. `result` stays unset while the sandbox runs: some clients take its presence for the end (6.1).
-pub async fn wait_for(state: &Arc<State>, _: &Caller, request: SandboxWaitRequest) -> Result<SandboxWaitResponse, Status> {
+pub async fn wait_for(
+    state: &Arc<State>,
+    _: &Caller,
+    request: SandboxWaitRequest,
+) -> Result<SandboxWaitResponse, Status> {
     let sandbox = state.sandbox(&request.sandbox_id)?;
     let result = sandbox.wait(wait(request.timeout, MAX_HOLD)).await;
     Ok(SandboxWaitResponse { result, metadata: Some(metadata(&sandbox)) })
@@ -79,7 +83,11 @@ pub async fn task_router_access(
 }
 
 /// Lists sandboxes, newest first.
-pub async fn list(state: &Arc<State>, caller: &Caller, request: SandboxListRequest) -> Result<SandboxListResponse, Status> {
+pub async fn list(
+    state: &Arc<State>,
+    caller: &Caller,
+    request: SandboxListRequest,
+) -> Result<SandboxListResponse, Status> {
     list_some(state, caller, request, false)
 }
 
@@ -92,7 +100,12 @@ pub async fn list_v2(
     list_some(state, caller, request, true)
 }
 
-fn list_some(state: &Arc<State>, _: &Caller, request: SandboxListRequest, v2: bool) -> Result<SandboxListResponse, Status> {
+fn list_some(
+    state: &Arc<State>,
+    _: &Caller,
+    request: SandboxListRequest,
+    v2: bool,
+) -> Result<SandboxListResponse, Status> {
     let environment = match request.app_id.as_str() {
         "" => Some(state.environment(&request.environment_name)?),
         id if state.tables.lock().apps.contains_key(id) => None,
@@ -185,13 +198,13 @@ pub async fn from_name_v2(
 
 fn by_name(state: &State, request: &SandboxGetFromNameRequest, v2: bool) -> Result<SandboxGetFromNameResponse, Status> {
     let environment = state.environment(&request.environment_name)?;
-    let missing = || {
-        Status::not_found(format!("Sandbox '{}' not found in app '{}'", request.sandbox_name, request.app_name))
-    };
+    let missing =
+        || Status::not_found(format!("Sandbox '{}' not found in app '{}'", request.sandbox_name, request.app_name));
     let mut found: Vec<_> = {
         let tables = state.tables.lock();
         let mut apps = tables.apps.values();
-        let app = apps.find(|app| app.name == request.app_name && app.environment == environment && app.stopped_at == 0.0);
+        let app =
+            apps.find(|app| app.name == request.app_name && app.environment == environment && app.stopped_at == 0.0);
         let app = app.ok_or_else(missing)?;
         tables.sandboxes.values().filter(|s| s.app_id == app.id && s.v2 == v2).cloned().collect()
     };
@@ -225,7 +238,11 @@ pub async fn set_name(
 }
 
 /// A sandbox's tags.
-pub async fn tags(state: &Arc<State>, _: &Caller, request: SandboxTagsGetRequest) -> Result<SandboxTagsGetResponse, Status> {
+pub async fn tags(
+    state: &Arc<State>,
+    _: &Caller,
+    request: SandboxTagsGetRequest,
+) -> Result<SandboxTagsGetResponse, Status> {
     let sandbox = state.sandbox(&request.sandbox_id)?;
     let tags = sandbox.changing.lock().tags.clone();
     Ok(SandboxTagsGetResponse { tags })

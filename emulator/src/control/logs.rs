@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use modal_proto::client::*;
 use tonic::Status;
@@ -142,7 +141,11 @@ pub async fn stdin(
 }
 
 /// Kept output of sandboxes, for the logs view.
-pub async fn fetch(state: &Arc<State>, _: &Caller, request: AppFetchLogsRequest) -> Result<AppFetchLogsResponse, Status> {
+pub async fn fetch(
+    state: &Arc<State>,
+    _: &Caller,
+    request: AppFetchLogsRequest,
+) -> Result<AppFetchLogsResponse, Status> {
     state.app(&request.app_id)?;
     if request.limit > 20_000 {
         return Err(Status::invalid_argument("limit must be at most 20000"));
@@ -162,7 +165,11 @@ pub async fn fetch(state: &Arc<State>, _: &Caller, request: AppFetchLogsRequest)
 }
 
 /// How much kept output there is.
-pub async fn count(state: &Arc<State>, _: &Caller, request: AppCountLogsRequest) -> Result<AppCountLogsResponse, Status> {
+pub async fn count(
+    state: &Arc<State>,
+    _: &Caller,
+    request: AppCountLogsRequest,
+) -> Result<AppCountLogsResponse, Status> {
     state.app(&request.app_id)?;
     let mut bucket = app_count_logs_response::LogBucket { bucket_start_at: request.since, ..Default::default() };
     for sandbox in of_app(state, &request.app_id, &request.task_id, &request.sandbox_id) {
@@ -236,7 +243,7 @@ fn tail(spool: &Spool) -> Vec<u8> {
         match spool.read(offset) {
             Ok(piece) if !piece.is_empty() => {
                 offset += piece.len() as u64;
-                all.extend_from_slice(&Bytes::from(piece));
+                all.extend_from_slice(&piece);
             }
             _ => break,
         }

@@ -131,7 +131,11 @@ pub fn get(state: &State, id: &str) -> Result<Arc<Mount>, Status> {
 }
 
 /// Announces an upload.
-pub async fn blob_create(state: &Arc<State>, _: &Caller, request: BlobCreateRequest) -> Result<BlobCreateResponse, Status> {
+pub async fn blob_create(
+    state: &Arc<State>,
+    _: &Caller,
+    request: BlobCreateRequest,
+) -> Result<BlobCreateResponse, Status> {
     let length = u64::try_from(request.content_length).unwrap_or(u64::MAX);
     if length > MAX_BLOB {
         return Err(Status::invalid_argument(format!("content_length {} is out of range", request.content_length)));
@@ -143,7 +147,9 @@ pub async fn blob_create(state: &Arc<State>, _: &Caller, request: BlobCreateRequ
         blob_id: id.clone(),
         blob_ids: vec![id],
         upload_type_oneof: Some(blob_create_response::UploadTypeOneof::UploadUrl(url.clone())),
-        upload_types_oneof: Some(blob_create_response::UploadTypesOneof::UploadUrls(UploadUrlList { items: vec![url] })),
+        upload_types_oneof: Some(blob_create_response::UploadTypesOneof::UploadUrls(UploadUrlList {
+            items: vec![url],
+        })),
     })
 }
 

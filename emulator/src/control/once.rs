@@ -35,7 +35,8 @@ impl Replies {
     {
         let Some(key) = key.filter(|key| !key.is_empty()) else { return call.await };
         let cell = self.cell(format!("{method} {key}"));
-        let bytes = cell.get_or_try_init(|| async { call.await.map(|reply| Bytes::from(reply.encode_to_vec())) }).await?;
+        let bytes =
+            cell.get_or_try_init(|| async { call.await.map(|reply| Bytes::from(reply.encode_to_vec())) }).await?;
         T::decode(bytes.clone()).map_err(|e| Status::internal(e.to_string()))
     }
 

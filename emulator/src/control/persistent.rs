@@ -62,7 +62,9 @@ pub async fn resume(
     let mut definition = last.definition.clone();
     match saved {
         Some(Ok(image_id)) => definition.image_id = image_id,
-        Some(Err(error)) => return Err(Status::failed_precondition(format!("The last session was not saved: {error}"))),
+        Some(Err(error)) => {
+            return Err(Status::failed_precondition(format!("The last session was not saved: {error}")));
+        }
         None => return Err(Status::failed_precondition("The last session never ran")),
     }
     let sandbox = super::sandboxes::make(state, true, last.app_id.clone(), definition, Vec::new(), last.env.clone())?;

@@ -85,7 +85,7 @@ async fn run(unit: &Unit, spec: ProcessSpec) -> Option<(Exit, Vec<u8>)> {
     use tokio::io::AsyncReadExt as _;
     let process = unit.container.spawn(spec).await.ok()?;
     drop(process.stdin);
-    let errors = process.stderr.map(|fd| tokio::net::unix::pipe::Receiver::from_owned_fd_unchecked(fd));
+    let errors = process.stderr.map(tokio::net::unix::pipe::Receiver::from_owned_fd_unchecked);
     let output = tokio::net::unix::pipe::Receiver::from_owned_fd_unchecked(process.stdout).ok()?;
     let mut kept = Vec::new();
     let drained = async {

@@ -156,8 +156,11 @@ impl Drop for Busy {
 impl Sandbox {
     /// A sandbox that has not been started yet.
     pub fn new(plan: Plan) -> Sandbox {
-        let changing =
-            Changing { name: plan.definition.name.clone().filter(|n| !n.is_empty()), tags: plan.tags, ..Default::default() };
+        let changing = Changing {
+            name: plan.definition.name.clone().filter(|n| !n.is_empty()),
+            tags: plan.tags,
+            ..Default::default()
+        };
         Sandbox {
             id: if plan.v2 { crate::ids::sandbox_v2() } else { crate::ids::id("sb") },
             task_id: crate::ids::task(plan.v2),
@@ -420,11 +423,9 @@ pub fn terminal(process: &mut ProcessSpec, info: Option<&proto::PtyInfo>) {
     let Some(info) = info.filter(|info| info.enabled) else { return };
     let cut = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
     process.pty = Some((cut(info.winsz_rows), cut(info.winsz_cols)));
-    for (key, value) in [
-        ("TERM", &info.env_term),
-        ("COLORTERM", &info.env_colorterm),
-        ("TERM_PROGRAM", &info.env_term_program),
-    ] {
+    for (key, value) in
+        [("TERM", &info.env_term), ("COLORTERM", &info.env_colorterm), ("TERM_PROGRAM", &info.env_term_program)]
+    {
         if !value.is_empty() && !process.env.iter().any(|(known, _)| known == key) {
             process.env.push((key.into(), value.into()));
         }

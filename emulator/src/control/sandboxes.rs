@@ -26,7 +26,11 @@ const CLOUDS: [&str; 5] = ["aws", "gcp", "oci", "auto", "azure"];
 const REGIONS: [&str; 12] = ["us", "eu", "uk", "ap", "ca", "me", "sa", "af", "mx", "jp", "au", "il"];
 
 /// Makes a sandbox of the first backend.
-pub async fn create(state: &Arc<State>, _: &Caller, request: SandboxCreateRequest) -> Result<SandboxCreateResponse, Status> {
+pub async fn create(
+    state: &Arc<State>,
+    _: &Caller,
+    request: SandboxCreateRequest,
+) -> Result<SandboxCreateResponse, Status> {
     let definition = request.definition.ok_or_else(|| Status::invalid_argument("definition is required"))?;
     let mut env = Vec::new();
     for id in &definition.secret_ids {
@@ -87,7 +91,8 @@ pub fn make(
         let token = state.signer.sign("identity", std::time::Duration::from_secs(3600));
         overlay(&mut env, [("MODAL_IDENTITY_TOKEN".to_owned(), token)]);
     }
-    let sandbox = Arc::new(Sandbox::new(Plan { v2, app_id, environment: app.environment, definition, tags, image, env }));
+    let sandbox =
+        Arc::new(Sandbox::new(Plan { v2, app_id, environment: app.environment, definition, tags, image, env }));
     {
         let mut tables = state.tables.lock();
         let name = sandbox.changing.lock().name.clone();
@@ -119,7 +124,9 @@ pub fn network_is_open(definition: &modal_proto::client::Sandbox) -> bool {
         return false;
     }
     match &definition.network_access {
-        Some(access) => matches!(access.network_access_type(), NetworkAccessType::Open | NetworkAccessType::Unspecified),
+        Some(access) => {
+            matches!(access.network_access_type(), NetworkAccessType::Open | NetworkAccessType::Unspecified)
+        }
         None => true,
     }
 }
@@ -201,7 +208,10 @@ fn check(state: &State, definition: &modal_proto::client::Sandbox) -> Result<(),
     for id in &definition.mount_ids {
         super::mounts::get(state, id)?;
     }
-    if !definition.cloud_bucket_mounts.is_empty() || !definition.s3_mounts.is_empty() || !definition.nfs_mounts.is_empty() {
+    if !definition.cloud_bucket_mounts.is_empty()
+        || !definition.s3_mounts.is_empty()
+        || !definition.nfs_mounts.is_empty()
+    {
         return Err(Status::unimplemented("The emulator has no cloud buckets and no network file systems to mount"));
     }
     Ok(())
@@ -210,7 +220,10 @@ fn check(state: &State, definition: &modal_proto::client::Sandbox) -> Result<(),
 fn check_resources(resources: &Resources) -> Result<(), Status> {
     let bad = |text: String| Err(Status::invalid_argument(text));
     if resources.memory_mb_max != 0 && resources.memory_mb_max < resources.memory_mb {
-        return bad(format!("The memory limit {} is below the request {}", resources.memory_mb_max, resources.memory_mb));
+        return bad(format!(
+            "The memory limit {} is below the request {}",
+            resources.memory_mb_max, resources.memory_mb
+        ));
     }
     if resources.milli_cpu_max != 0 && resources.milli_cpu_max < resources.milli_cpu {
         return bad(format!("The CPU limit {} is below the request {}", resources.milli_cpu_max, resources.milli_cpu));
@@ -252,7 +265,9 @@ pub fn check_access(access: &NetworkAccess) -> Result<(), Status> {
     for domain in &access.allowed_domains {
         let name = domain.strip_prefix("*.").unwrap_or(domain);
         let fits = |part: &str| {
-            !part.is_empty() && part.len() <= 63 && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            !part.is_empty()
+                && part.len() <= 63
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         };
         if domain != "*" && !(name.len() <= 253 && name.split('.').all(fits)) {
             return Err(Status::invalid_argument(format!("Invalid domain: {domain}")));

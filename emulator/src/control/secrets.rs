@@ -68,7 +68,11 @@ pub async fn get_or_create(
 }
 
 /// What is known about a secret, without its values.
-pub async fn info(state: &Arc<State>, _: &Caller, request: SecretGetInfoRequest) -> Result<SecretGetInfoResponse, Status> {
+pub async fn info(
+    state: &Arc<State>,
+    _: &Caller,
+    request: SecretGetInfoRequest,
+) -> Result<SecretGetInfoResponse, Status> {
     match state.tables.lock().secrets.get(&request.secret_id) {
         Some(secret) => Ok(SecretGetInfoResponse { metadata: Some(metadata(secret)) }),
         None => Err(missing(&request.secret_id)),

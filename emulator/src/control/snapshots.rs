@@ -36,7 +36,11 @@ pub async fn once(state: &Arc<State>, sandbox: &Sandbox, unit: &Unit, snapshot_i
 }
 
 /// The older form, on the control plane.
-pub async fn fs(state: &Arc<State>, _: &Caller, request: SandboxSnapshotFsRequest) -> Result<SandboxSnapshotFsResponse, Status> {
+pub async fn fs(
+    state: &Arc<State>,
+    _: &Caller,
+    request: SandboxSnapshotFsRequest,
+) -> Result<SandboxSnapshotFsResponse, Status> {
     let unit = state.sandbox(&request.sandbox_id)?.unit().await?;
     let image = filesystem(state, &unit).await?;
     Ok(answer(&image))
@@ -82,7 +86,11 @@ pub fn no_memory(sandbox: &Sandbox) -> Status {
 }
 
 /// Memory snapshot of a sandbox.
-pub async fn memory(state: &Arc<State>, _: &Caller, request: SandboxSnapshotRequest) -> Result<SandboxSnapshotResponse, Status> {
+pub async fn memory(
+    state: &Arc<State>,
+    _: &Caller,
+    request: SandboxSnapshotRequest,
+) -> Result<SandboxSnapshotResponse, Status> {
     let sandbox = state.sandbox(&request.sandbox_id)?;
     sandbox.unit().await?;
     Err(no_memory(&sandbox))
@@ -111,7 +119,11 @@ pub async fn memory_get(
 }
 
 /// Restores a memory snapshot; there are none.
-pub async fn restore(_: &Arc<State>, _: &Caller, request: SandboxRestoreRequest) -> Result<SandboxRestoreResponse, Status> {
+pub async fn restore(
+    _: &Arc<State>,
+    _: &Caller,
+    request: SandboxRestoreRequest,
+) -> Result<SandboxRestoreResponse, Status> {
     Err(no_snapshot(&request.snapshot_id))
 }
 

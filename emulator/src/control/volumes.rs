@@ -72,7 +72,11 @@ pub async fn get_or_create(
 }
 
 /// Finds a volume by id.
-pub async fn by_id(state: &Arc<State>, _: &Caller, request: VolumeGetByIdRequest) -> Result<VolumeGetByIdResponse, Status> {
+pub async fn by_id(
+    state: &Arc<State>,
+    _: &Caller,
+    request: VolumeGetByIdRequest,
+) -> Result<VolumeGetByIdResponse, Status> {
     let volume = get(state, &request.volume_id)?;
     Ok(VolumeGetByIdResponse { volume_id: volume.id.clone(), metadata: Some(metadata(&volume)) })
 }

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use modal_proto::client as proto;
 use modal_proto::task_command_router as tcr;
 use tokio::sync::watch;
 use tonic::Status;
@@ -47,7 +46,11 @@ pub fn find(sandbox: &Sandbox, exec_id: &str) -> Result<Arc<Exec>, Status> {
 }
 
 /// Starts a command, or waits for the start of the one that has this id already.
-pub async fn start(state: &Arc<State>, sandbox: &Arc<Sandbox>, request: tcr::TaskExecStartRequest) -> Result<(), Status> {
+pub async fn start(
+    state: &Arc<State>,
+    sandbox: &Arc<Sandbox>,
+    request: tcr::TaskExecStartRequest,
+) -> Result<(), Status> {
     if !sandbox.lives() {
         return Err(sandbox.gone());
     }
@@ -97,7 +100,12 @@ async fn run(
             tracing::debug!(sandbox = sandbox.id, exec = request.exec_id, pid = running.pid, argv = ?request.command_args, "exec");
         }
         Err(status) => {
-            tracing::info!(sandbox = sandbox.id, exec = request.exec_id, status = status.message(), "exec did not start");
+            tracing::info!(
+                sandbox = sandbox.id,
+                exec = request.exec_id,
+                status = status.message(),
+                "exec did not start"
+            );
             // A later attempt with the same id may fare better: nothing was started.
             sandbox.execs.lock().remove(&request.exec_id);
         }
@@ -129,7 +137,8 @@ fn check(request: &tcr::TaskExecStartRequest) -> Result<(), Status> {
     {
         return bad(format!("workdir must be an absolute path, got '{workdir}'"));
     }
-    if !request.secret_sources.is_empty() && !(request.secret_ids.is_empty() && request.env.is_empty()) {
+    let older_form = !request.secret_ids.is_empty() || !request.env.is_empty();
+    if older_form && !request.secret_sources.is_empty() {
         return bad("secret_sources cannot be combined with secret_ids or env".into());
     }
     if tcr::TaskExecStdoutConfig::try_from(request.stdout_config).is_err()
@@ -152,11 +161,6 @@ fn spec(unit: &Unit, request: &tcr::TaskExecStartRequest, variables: Vec<(String
         spec.cwd = workdir.into();
     }
     spec.merge_stderr = request.stderr_config() == tcr::TaskExecStderrConfig::Stdout;
-    terminal(&mut spec, request.pty_info.as_ref().map(convert).as_ref());
+    terminal(&mut spec, request.pty_info.as_ref());
     spec
-}
-
-/// The router's messages use the control plane's own.
-fn convert(info: &proto::PtyInfo) -> proto::PtyInfo {
-    info.clone()
 }

@@ -1,0 +1,95 @@
+//! Credentials and tokens.
+
+use std::time::Duration;
+
+use modal_emulator::Options;
+use modal_proto::client as proto;
+use modal_proto::task_command_router as tcr;
+use tonic::Code;
+
+use crate::client::{LIMIT, World, code, control, credentials};
+
+#[tokio::test]
+async fn without_credentials_nothing_is_done() {
+    let world = World::start().await;
+    for headers in [vec![], vec![("x-modal-token-id", "ak".to_owned())]] {
+        let mut client = control(&world.channel, headers);
+        let refused = client.auth_token_get(proto::AuthTokenGetRequest {}).await;
+        let status = refused.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated);
+        assert!(status.message().contains("MODAL_TOKEN_ID"), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn only_the_given_credentials_if_some_are_given() {
+    let token = Some(("ak-test".to_owned(), "as-test".to_owned()));
+    let world = World::with(Options { token, ..Options::default() }).await;
+    let other = vec![("x-modal-token-id", "ak".to_owned()), ("x-modal-token-secret", "as".to_owned())];
+    let mut client = control(&world.channel, other);
+    assert_eq!(code(client.auth_token_get(proto::AuthTokenGetRequest {}).await), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn the_second_backend_needs_the_short_lived_token() {
+    let world = World::start().await;
+    let list = proto::SandboxListRequest::default();
+    let mut bare = control(&world.channel, credentials());
+    assert_eq!(code(bare.sandbox_list_v2(list.clone()).await), Code::Unauthenticated);
+    assert!(bare.sandbox_list(list.clone()).await.is_ok());
+    let mut headers = credentials();
+    headers.push(("x-modal-auth-token", "a.b.c".to_owned()));
+    let mut forged = control(&world.channel, headers);
+    assert_eq!(code(forged.sandbox_list(list).await), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn router_tokens_are_for_one_task() {
+    let mut world = World::start().await;
+    let (one, other) = (world.sandbox().await, world.sandbox().await);
+    let wait = tcr::TaskExecWaitRequest { task_id: one.task_id.clone(), exec_id: "x".into() };
+    let mut wrong = other.router.clone();
+    assert_eq!(code(wrong.task_exec_wait(wait.clone()).await), Code::Unauthenticated);
+    for token in ["", "x", "a.b.c", world.emulator.state().signer.sign("control-plane", LIMIT).as_str()] {
+        assert_eq!(code(world.router(token).task_exec_wait(wait.clone()).await), Code::Unauthenticated, "{token}");
+    }
+    let mut right = one.router.clone();
+    assert_eq!(code(right.task_exec_wait(wait).await), Code::NotFound);
+}
+
+#[tokio::test]
+async fn router_tokens_expire_when_they_say_so() {
+    let mut world = World::with(Options { router_token_life: Duration::from_secs(1), ..Options::default() }).await;
+    let mut sandbox = world.sandbox().await;
+    let poll = tcr::TaskExecPollRequest { task_id: sandbox.task_id.clone(), exec_id: "x".into() };
+    let refused = async {
+        loop {
+            match code(sandbox.router.task_exec_poll(poll.clone()).await) {
+                Code::NotFound => tokio::task::yield_now().await,
+                code => return code,
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(LIMIT, refused).await.unwrap(), Code::Unauthenticated);
+    // A fresh one is good again.
+    let target = proto::sandbox_get_command_router_access_request::Target::SandboxId(sandbox.id.clone());
+    let request = proto::SandboxGetCommandRouterAccessRequest { target: Some(target) };
+    let access = world.control.sandbox_get_command_router_access(request).await.unwrap().into_inner();
+    assert_eq!(code(world.router(&access.jwt).task_exec_poll(poll).await), Code::NotFound);
+}
+
+#[tokio::test]
+async fn router_urls_suit_the_client() {
+    let mut world = World::start().await;
+    let sandbox = world.sandbox().await;
+    let target = proto::sandbox_get_command_router_access_request::Target::TaskId(sandbox.task_id);
+    for (library, scheme) in [("modal-js/0.11.1", "https://"), ("modal-go/0.9.0", "https://"), ("", "http://")] {
+        let mut request =
+            tonic::Request::new(proto::SandboxGetCommandRouterAccessRequest { target: Some(target.clone()) });
+        if !library.is_empty() {
+            request.metadata_mut().insert("x-modal-libmodal-version", library.parse().unwrap());
+        }
+        let access = world.control.sandbox_get_command_router_access(request).await.unwrap().into_inner();
+        assert!(access.url.starts_with(scheme), "{library}: {}", access.url);
+    }
+}

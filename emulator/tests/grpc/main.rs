@@ -1,0 +1,8 @@
+//! The emulator as a raw gRPC client sees it: the edges that the official clients only reach when something goes wrong.
+
+mod auth;
+mod bad_input;
+mod client;
+mod exec;
+mod sandbox;
+mod stdin;
