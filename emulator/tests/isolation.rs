@@ -16,7 +16,7 @@ use modal_emulator::isolation::{Container, ContainerSpec, Engine, Exit, Process,
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Nothing here takes longer on a busy machine; without a bound a hang would look like a slow test.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_modal-emulator");
 
@@ -288,7 +288,8 @@ async fn a_snapshot_is_a_layer() {
     let first = machine.engine.start(spec("first")).await.unwrap();
     let script = "mkdir -p /data/dir/deep /data/gone && echo 1 > /data/dir/deep/old && echo 2 > /data/gone/f && rm /usr/bin/env \
                   && echo h > /data/one && ln /data/one /data/two && ln -s one /data/link && chmod 4751 /data/one \
-                  && touch -d @1234567890 /data/one && mkfifo /data/fifo && chmod 1777 /data && echo 'k=v' > /etc/new.conf";
+                  && touch -d @1234567890 /data/one && mkfifo /data/fifo && chmod 1777 /data && echo 'k=v' > /etc/new.conf \
+                  && mkdir /data/shut && echo s > /data/shut/f && chmod 0 /data/shut/f /data/shut";
     output(&first, script).await;
     let layers: Vec<PathBuf> = (0..2).map(|number| machine.parent.path().join(format!("layer:{number},"))).collect();
     first.snapshot(&layers[0]).await.unwrap();
@@ -310,6 +311,7 @@ async fn a_snapshot_is_a_layer() {
             .await,
         "/data/dir:\ndeep\n\n/data/dir/deep:\nnew\n1\nh\n1"
     );
+    assert_eq!(output(&third, "stat -c %a /data/shut; chmod 700 /data/shut; stat -c %a /data/shut/f; chmod 400 /data/shut/f; cat /data/shut/f").await, "0\n0\ns");
     // The layers are as they were.
     output(&third, "echo changed > /data/one").await;
     assert_eq!(fs::read(layers[0].join("data/one")).unwrap(), b"h\n");
@@ -340,6 +342,18 @@ async fn the_file_tools_are_there_for_clients_and_for_scripts() {
     assert_eq!(exit.await.unwrap(), Exit::Code(0));
     assert_eq!(output(&container, "ls -A /w; stat -c %a /w/x; cat /w/x").await, "x\n644\ncontent");
     assert_eq!(output(&container, &format!("{FS_TOOLS} '{{\"ReadFile\": {{\"path\": \"/w/x\"}}}}'")).await, "content");
+    if is_root() {
+        // As whoever asks, also where the tools are not executed but called.
+        let write = command(&[FS_TOOLS, r#"{"WriteFile": {"path": "/tmp/d/n"}}"#]);
+        let (exit, _, err) = run(&container, ProcessSpec { user: Some("nobody".into()), ..write.clone() }).await;
+        assert_eq!((exit, err.as_str()), (Exit::Code(0), ""));
+        assert_eq!(
+            output(&container, "stat -c '%U %a' /tmp/d/n; chmod 755 /tmp/d; chown 0 /tmp/d/n").await,
+            "nobody 644"
+        );
+        let (_, _, err) = run(&container, ProcessSpec { user: Some("nobody".into()), ..write }).await;
+        assert!(err.contains(r#""error_kind":"PermissionDenied""#), "{err}");
+    }
     let (exit, _, err) = run(&container, command(&[FS_TOOLS, r#"{"Stat": {"path": "/none"}}"#])).await;
     assert_eq!(exit, Exit::Code(1));
     assert!(err.contains(r#""error_kind":"NotFound""#), "{err}");

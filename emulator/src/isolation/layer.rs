@@ -16,9 +16,12 @@ use anyhow::{Context, ensure};
 use nix::{
     dir::Dir,
     errno::Errno,
-    fcntl::{AtFlags, OFlag, openat, readlinkat},
+    fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat},
     sys::{
-        stat::{FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstatat, mkdirat, mknodat, utimensat},
+        stat::{
+            FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, mkdirat, mknodat,
+            utimensat,
+        },
         time::TimeSpec,
     },
     unistd::{Gid, Uid, fchownat, linkat, symlinkat},
@@ -103,14 +106,24 @@ impl Copy {
         }
         match kind {
             SFlag::S_IFDIR => {
-                let inner = self.open(source, name, OFlag::O_DIRECTORY)?;
+                let shut = !self.as_root && found.st_mode & 0o500 != 0o500;
+                let inner = self.open(source, name, OFlag::O_DIRECTORY, shut)?;
                 mkdirat(target, name, Mode::S_IRWXU)?;
                 let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                 let made = openat(target, name, flags, Mode::empty())?;
-                return self.directory(inner, &made, &found, path);
+                let again = if shut { Some(inner.try_clone()?) } else { None };
+                let copied = self.directory(inner, &made, &found, path);
+                if let Some(directory) = again {
+                    fchmod(&directory, Mode::from_bits_truncate(found.st_mode))?;
+                }
+                return copied;
             }
             SFlag::S_IFREG => {
-                let mut from = File::from(self.open(source, name, OFlag::O_NONBLOCK)?);
+                let shut = !self.as_root && found.st_mode & 0o400 == 0;
+                let mut from = File::from(self.open(source, name, OFlag::O_NONBLOCK, shut)?);
+                if shut {
+                    fchmod(&from, Mode::from_bits_truncate(found.st_mode))?;
+                }
                 if !from.metadata()?.is_file() {
                     // Replaced meanwhile.
                     return Ok(());
@@ -138,28 +151,18 @@ impl Copy {
         Ok(utimensat(target, name, &accessed, &modified, UtimensatFlags::NoFollowSymlink)?)
     }
 
-    /// Opens for reading, also what only its owner, us, may not read.
-    fn open(&self, directory: &OwnedFd, name: &CStr, flags: OFlag) -> nix::Result<OwnedFd> {
-        let flags = flags | OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        match openat(directory, name, flags, Mode::empty()) {
-            Err(Errno::EACCES) if !self.as_root => {
-                let held =
-                    openat(directory, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
-                let found = nix::sys::stat::fstat(&held)?;
-                // The name of the descriptor leads to exactly this file.
-                let by_descriptor = format!("/proc/self/fd/{}", held.as_raw_fd());
-                let chmod = |mode: u32| {
-                    let mode = Mode::from_bits_truncate(mode);
-                    let follow = nix::sys::stat::FchmodatFlags::FollowSymlink;
-                    nix::sys::stat::fchmodat(nix::fcntl::AT_FDCWD, by_descriptor.as_str(), mode, follow)
-                };
-                chmod(found.st_mode | 0o700)?;
-                let opened = openat(directory, name, flags, Mode::empty());
-                chmod(found.st_mode)?;
-                opened
-            }
-            other => other,
+    /// Opens for reading; what is shut to its owner, us, is opened to us first, and shut again by the caller.
+    fn open(&self, directory: &OwnedFd, name: &CStr, flags: OFlag, shut: bool) -> nix::Result<OwnedFd> {
+        let safely = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        if shut {
+            let held = openat(directory, name, OFlag::O_PATH | safely, Mode::empty())?;
+            let found = nix::sys::stat::fstat(&held)?;
+            // The name of the descriptor leads to exactly this file; its own name may lead elsewhere by now.
+            let by_descriptor = format!("/proc/self/fd/{}", held.as_raw_fd());
+            let mode = Mode::from_bits_truncate(found.st_mode | 0o700);
+            fchmodat(AT_FDCWD, by_descriptor.as_str(), mode, FchmodatFlags::FollowSymlink)?;
         }
+        openat(directory, name, flags | OFlag::O_RDONLY | safely, Mode::empty())
     }
 
     fn link(&self, first: &[CString], target: &OwnedFd, name: &CStr) -> anyhow::Result<()> {

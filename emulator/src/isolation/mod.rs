@@ -3,6 +3,14 @@
 //! A container is an inner process (this program, executed again in an inner role) that has built a root of its own and is
 //! PID 1 there; it is asked over a socket to start processes. What a container writes lands in its `upper` directory; an
 //! image is an ordered list of such directories ("layers") over the machine's programs.
+//!
+//! - On the emulator's side: [`Engine`] (`engine`, with the state directory in `state`, what lies below every container in
+//!   `base`, limits in `cgroups`), [`Container`] (`container`), `spawn` (the inner process comes to be), `layer` (snapshots).
+//! - Inside: `init` (process 1), `root` (builds the root), `launch` (a fork becomes a process), `users`, `caps`.
+//! - Between them: `protocol`.
+//!
+//! Needs Linux 5.12. As root of the machine a container's root is still shut in by a user namespace in which all ids mean the
+//! same as outside, so that layers can hold files of any owner; without root, it is our own user.
 
 mod base;
 mod caps;
@@ -73,7 +81,8 @@ pub struct ProcessSpec {
     pub merge_stderr: bool,
 }
 
-/// A started process. Its descriptors are non-blocking on our side.
+/// A started process. Its descriptors are non-blocking on our side. Reading from a terminal fails with EIO, rather than
+/// ends, once nobody has its other side open.
 #[derive(Debug)]
 pub struct Process {
     /// Its number inside the container.
