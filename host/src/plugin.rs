@@ -140,7 +140,7 @@ fn load(bytes: &[u8], label: String) -> Result<Plugin> {
         }
     }
     let runtime = engine::runtime()?;
-    let digest = hex(&Sha256::digest(bytes));
+    let digest = digest(bytes);
     let entry = cache::directory(|name| std::env::var_os(name))
         .and_then(|directory| cache::Entry::new(&directory, &runtime.engine, &digest));
     let loaded = entry.as_ref().and_then(|entry| entry.load(&runtime.engine));
@@ -199,6 +199,11 @@ fn check_exports(exports: &[String]) -> Result<(), (PluginFault, String, &'stati
         format!("it does not export {ours}; its exports: {list}"),
         "give the .wasm file of a provider component",
     ))
+}
+
+/// SHA-256 of a component's bytes, as [`Plugin::digest`] gives it.
+pub fn digest(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

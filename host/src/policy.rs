@@ -322,6 +322,11 @@ impl Policy {
         learned.insert(origin, Learned { name: rule.name.clone(), path: rule.path.clone(), local, used });
     }
 
+    /// The manifest's origins that were granted, in its order.
+    pub(crate) fn fixed(&self) -> &[Fixed] {
+        &self.fixed
+    }
+
     /// Everything that is granted now.
     pub(crate) fn grants(&self) -> Vec<Grant> {
         let fixed = self.fixed.iter().map(|fixed| Grant {

@@ -285,7 +285,7 @@ pub struct Provider {
 
 pub(crate) struct ProviderInner {
     plugin: Plugin,
-    net: Arc<Net>,
+    pub(crate) net: Arc<Net>,
     env: Vec<(String, String)>,
     pub(crate) limits: Limits,
     warm: Warm,

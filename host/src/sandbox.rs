@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Error, Happened, Result};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::error::{Error, Happened, Kind, Result};
 use crate::instance::Call;
+use crate::policy::Origin;
 use crate::process::Process;
 use crate::provider::{Provider, ProviderInner, ask};
 use crate::spec::{fresh_id, millis};
@@ -160,6 +163,23 @@ impl Sandbox {
         let (id, wait) = (self.id.to_string(), millis(time));
         ask!(self.inner(), self.route(), self.reading("find the tunnels of"), |guest, store| guest
             .call_tunnels(store, &id, wait))
+    }
+
+    /// Connects to a tunnel, with TLS where it has it: bytes as the program behind the port speaks them. The
+    /// connection is the caller's, not the plugin's, and is not subject to its policy.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unavailable`](crate::Kind::Unavailable) when there is nobody.
+    pub async fn connect(&self, tunnel: &types::Tunnel) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>> {
+        let origin = Origin {
+            secure: tunnel.kind != types::PortKind::Tcp,
+            host: tunnel.public_host.to_ascii_lowercase(),
+            port: tunnel.public_port,
+        };
+        self.inner().net.connect(&origin).await.map_err(|why| {
+            Error::new(Kind::Unavailable, format!("connect to port {} of {}", tunnel.port, self.id), why)
+        })
     }
 
     /// A token for HTTP connections to a port.

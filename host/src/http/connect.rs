@@ -91,25 +91,35 @@ pub(crate) struct Connected {
 #[derive(Debug)]
 pub(crate) struct Connector {
     trust: Trust,
-    grpc: OnceLock<Result<Arc<ClientConfig>, String>>,
-    any: OnceLock<Result<Arc<ClientConfig>, String>>,
+    configs: [OnceLock<Result<Arc<ClientConfig>, String>>; 3],
+}
+
+/// What is offered during the TLS handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offer {
+    /// HTTP/2 alone.
+    Grpc,
+    /// HTTP/2 and HTTP/1.1.
+    Http,
+    /// Nothing: what is spoken inside is not ours.
+    Bytes,
 }
 
 impl Connector {
     pub(crate) fn new(trust: Trust) -> Connector {
-        Connector { trust, grpc: OnceLock::new(), any: OnceLock::new() }
+        Connector { trust, configs: Default::default() }
     }
 
     /// Connects within [`CONNECT_TIMEOUT`]. `local`: whether addresses of this machine and of private networks will
-    /// do. `grpc`: offer HTTP/2 only.
-    pub(crate) async fn connect(&self, origin: &Origin, local: bool, grpc: bool) -> Result<Connected, Failure> {
-        match tokio::time::timeout(CONNECT_TIMEOUT, self.attempt(origin, local, grpc)).await {
+    /// do. `offer`: what TLS offers.
+    pub(crate) async fn connect(&self, origin: &Origin, local: bool, offer: Offer) -> Result<Connected, Failure> {
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.attempt(origin, local, offer)).await {
             Ok(result) => result,
             Err(_) => Err(Failure::new(Code::Timeout, format!("{origin} did not answer within {CONNECT_TIMEOUT:?}"))),
         }
     }
 
-    async fn attempt(&self, origin: &Origin, local: bool, grpc: bool) -> Result<Connected, Failure> {
+    async fn attempt(&self, origin: &Origin, local: bool, offer: Offer) -> Result<Connected, Failure> {
         let addresses = resolve(origin).await?;
         let mut failure = None;
         for address in addresses {
@@ -122,18 +132,18 @@ impl Connector {
                 continue;
             }
             match tcp(origin, address).await {
-                Ok(stream) => return self.secure(origin, stream, grpc).await,
+                Ok(stream) => return self.secure(origin, stream, offer).await,
                 Err(error) => failure = Some(error),
             }
         }
         Err(failure.unwrap_or_else(|| Failure::new(Code::Dns, format!("{} has no address", origin.host))))
     }
 
-    async fn secure(&self, origin: &Origin, stream: TcpStream, grpc: bool) -> Result<Connected, Failure> {
+    async fn secure(&self, origin: &Origin, stream: TcpStream, offer: Offer) -> Result<Connected, Failure> {
         if !origin.secure {
             return Ok(Connected { io: Box::new(stream), h2: None });
         }
-        let config = self.config(grpc).await.map_err(|why| Failure::new(Code::Tls, why))?;
+        let config = self.config(offer).await.map_err(|why| Failure::new(Code::Tls, why))?;
         let name = match origin.address() {
             Some(address) => ServerName::from(address),
             None => ServerName::try_from(origin.host.clone())
@@ -153,26 +163,27 @@ impl Connector {
 
     /// Reading the roots of the system takes tens of milliseconds, so it is done for the first TLS connection only,
     /// and not on the executor's threads.
-    async fn config(&self, grpc: bool) -> Result<Arc<ClientConfig>, String> {
-        let slot = if grpc { &self.grpc } else { &self.any };
+    async fn config(&self, offer: Offer) -> Result<Arc<ClientConfig>, String> {
+        let slot = &self.configs[offer as usize];
         if let Some(config) = slot.get() {
             return config.clone();
         }
         let trust = self.trust.clone();
-        let config = tokio::task::spawn_blocking(move || client_config(&trust, grpc))
+        let config = tokio::task::spawn_blocking(move || client_config(&trust, offer))
             .await
             .unwrap_or_else(|error| Err(error.to_string()));
         slot.get_or_init(|| config).clone()
     }
 }
 
-fn client_config(trust: &Trust, grpc: bool) -> Result<Arc<ClientConfig>, String> {
+fn client_config(trust: &Trust, offer: Offer) -> Result<Arc<ClientConfig>, String> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     // The system's roots; `SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured by the crate.
-    for error in rustls_native_certs::load_native_certs().errors {
+    let native = rustls_native_certs::load_native_certs();
+    for error in &native.errors {
         tracing::debug!(%error, "a root certificate of the system was not read");
     }
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots.add_parsable_certificates(native.certs);
     if let Some(path) = &trust.extra {
         add_file(&mut roots, path)?;
     }
@@ -182,7 +193,11 @@ fn client_config(trust: &Trust, grpc: bool) -> Result<Arc<ClientConfig>, String>
         .map_err(|error| error.to_string())?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = if grpc { vec![b"h2".to_vec()] } else { vec![b"h2".to_vec(), b"http/1.1".to_vec()] };
+    config.alpn_protocols = match offer {
+        Offer::Grpc => vec![b"h2".to_vec()],
+        Offer::Http => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        Offer::Bytes => vec![],
+    };
     Ok(Arc::new(config))
 }
 
@@ -239,4 +254,33 @@ async fn tcp(origin: &Origin, address: SocketAddr) -> Result<TcpStream, Failure>
     // Without it a unary call waits for the peer's delayed acknowledgement: 43 ms instead of 0.2.
     stream.set_nodelay(true).map_err(|error| Failure::new(Code::Terminated, error.to_string()))?;
     Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_that_leads_to_this_machine_opens_no_back_door() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let connector = Connector::new(Trust::default());
+        for host in ["localhost", "127.0.0.1", "::ffff:127.0.0.1"] {
+            let origin = Origin { secure: true, host: host.into(), port };
+            let failure = connector.connect(&origin, false, Offer::Grpc).await.err().unwrap();
+            assert_eq!(failure.code, Code::AddressProhibited, "{host}: {}", failure.text);
+        }
+        let origin = Origin { secure: false, host: "localhost".into(), port };
+        assert!(connector.connect(&origin, true, Offer::Grpc).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn unusable_certificate_files_are_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let trust = Trust { extra: Some(file.path().to_owned()) };
+        let error = client_config(&trust, Offer::Grpc).unwrap_err();
+        assert!(error.contains("there are none"), "{error}");
+        let trust = Trust { extra: Some("/does/not/exist.pem".into()) };
+        assert!(client_config(&trust, Offer::Grpc).unwrap_err().contains("/does/not/exist.pem"));
+    }
 }

@@ -95,6 +95,58 @@ fn walk(mut message: &[u8], path: &[u32], found: &mut Vec<String>) {
     }
 }
 
+/// A copy of the message in which the strings at `path` are replaced where `replace` gives something; lengths on the way
+/// are corrected. None when the message is malformed.
+pub(crate) fn rewrite(
+    mut message: &[u8],
+    path: &[u32],
+    replace: &mut dyn FnMut(&str) -> Option<String>,
+) -> Option<Vec<u8>> {
+    let (&wanted, rest) = path.split_first()?;
+    let mut out = Vec::with_capacity(message.len());
+    while !message.is_empty() {
+        let start = message;
+        let tag = varint(&mut message)?;
+        let value = match tag & 7 {
+            0 => {
+                varint(&mut message)?;
+                None
+            }
+            1 => take(&mut message, 8).map(|_| None)?,
+            2 => {
+                let length = varint(&mut message)?;
+                Some(take(&mut message, usize::try_from(length).ok()?)?)
+            }
+            5 => take(&mut message, 4).map(|_| None)?,
+            _ => return None,
+        };
+        let changed = match value {
+            Some(value) if tag >> 3 == u64::from(wanted) && rest.is_empty() => {
+                std::str::from_utf8(value).ok().and_then(&mut *replace).map(String::into_bytes)
+            }
+            Some(value) if tag >> 3 == u64::from(wanted) => Some(rewrite(value, rest, replace)?),
+            _ => None,
+        };
+        match changed {
+            Some(changed) => {
+                put_varint(&mut out, tag);
+                put_varint(&mut out, changed.len() as u64);
+                out.extend_from_slice(&changed);
+            }
+            None => out.extend_from_slice(&start[..start.len() - message.len()]),
+        }
+    }
+    Some(out)
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
 fn varint(input: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
@@ -161,6 +213,22 @@ mod tests {
         let mut collector = Collector::new(&[rule(&[1])], "/s/M").unwrap();
         assert!(collector.push(&Bytes::from_static(&[0, 0xff, 0xff, 0xff, 0xff, 10, 1, 65])).is_empty());
         assert!(collector.buffer.is_empty());
+    }
+
+    #[test]
+    fn strings_are_replaced_and_lengths_corrected() {
+        let mut body = vec![0x08, 0x96, 0x01];
+        body.extend(field(5, &[field(1, b"other"), field(2, b"https://w:1")].concat()));
+        body.extend(field(6, b"tail"));
+        let longer = "http://127.0.0.1:40000/".repeat(8);
+        let new = rewrite(&body, &[5, 2], &mut |_| Some(longer.clone())).unwrap();
+        let mut found = Vec::new();
+        walk(&new, &[5, 2], &mut found);
+        walk(&new, &[5, 1], &mut found);
+        walk(&new, &[6], &mut found);
+        assert_eq!(found, [longer.as_str(), "other", "tail"]);
+        assert_eq!(rewrite(&body, &[5, 2], &mut |_| None).unwrap(), body);
+        assert_eq!(rewrite(&body[..body.len() - 1], &[5, 2], &mut |_| None), None);
     }
 
     #[test]

@@ -24,6 +24,7 @@ use self::body::{Idle, Lessons, RequestBody, ResponseBody};
 use self::connect::Failure;
 pub(crate) use self::connect::{Connector, Trust};
 use self::learn::Collector;
+pub(crate) use self::learn::rewrite;
 use self::pool::{Lease, Pool, Sender, Wire};
 use self::scrub::Scrubber;
 use crate::error::clip;
@@ -133,12 +134,18 @@ impl Net {
         Net { policy, pool: Pool::new(connector, metrics.clone()), metrics, secrets }
     }
 
+    /// A byte stream to a place that the user named, outside of what the plugin may reach.
+    pub(crate) async fn connect(&self, origin: &Origin) -> Result<Box<dyn connect::Io>, String> {
+        self.pool.connect(origin).await.map_err(|failure| failure.text)
+    }
+
     /// Open connections and streams in use.
     pub(crate) fn counts(&self) -> (usize, usize) {
         self.pool.counts()
     }
 
-    async fn send(
+    /// Sends one request under the policy; the answer's body streams.
+    pub(crate) async fn send(
         &self,
         link: Arc<Link>,
         request: Request<WasiBody>,

@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::oneshot;
 
 use super::body::RequestBody;
-use super::connect::{Code, Connected, Connector, Failure};
+use super::connect::{Code, Connected, Connector, Failure, Io, Offer};
 use crate::metrics::Metrics;
 use crate::policy::Origin;
 
@@ -182,6 +182,11 @@ impl Pool {
         sites.get(&(origin.clone(), Wire::Grpc)).is_some_and(|site| !site.state().connections.is_empty())
     }
 
+    /// A connection of its own, for bytes that are not ours.
+    pub(crate) async fn connect(&self, origin: &Origin) -> Result<Box<dyn Io>, Failure> {
+        self.connector.connect(origin, true, Offer::Bytes).await.map(|connected| connected.io)
+    }
+
     /// Open connections and the streams on them.
     pub(crate) fn counts(&self) -> (usize, usize) {
         let sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
@@ -260,7 +265,8 @@ impl Site {
 
     async fn open(self: &Arc<Self>) -> Result<Arc<Connection>, Failure> {
         let started = Instant::now();
-        let Connected { io, h2 } = self.connector.connect(&self.origin, self.local, self.wire == Wire::Grpc).await?;
+        let offer = if self.wire == Wire::Grpc { Offer::Grpc } else { Offer::Http };
+        let Connected { io, h2 } = self.connector.connect(&self.origin, self.local, offer).await?;
         let h2 = self.wire == Wire::Grpc || h2 == Some(true);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let failed = |error: hyper::Error| Failure::new(Code::Protocol, format!("{}: {error}", self.origin));
@@ -389,7 +395,7 @@ impl Connection {
 async fn drive_h2(
     site: std::sync::Weak<Site>,
     connection: Arc<Connection>,
-    driver: http2::Connection<TokioIo<Box<dyn super::connect::Io>>, RequestBody, TokioExecutor>,
+    driver: http2::Connection<TokioIo<Box<dyn Io>>, RequestBody, TokioExecutor>,
 ) {
     let mut driver = pin!(driver);
     let mut seen = UNSETTLED;

@@ -45,6 +45,9 @@ pub struct Global {
     /// Limits and grants for the plugin (TOML; see docs/security.md)
     #[arg(long, global = true, value_name = "FILE", env = "SANDBOX_POLICY", value_hint = ValueHint::FilePath)]
     pub policy: Option<PathBuf>,
+    /// Give the plugin named by --plugin what it wishes for: its origins, variables and credentials
+    #[arg(long, global = true)]
+    pub grant: bool,
     /// Trust the certificate authorities in FILE (PEM) too
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub ca_file: Option<PathBuf>,
@@ -98,11 +101,19 @@ pub enum Command {
     Snapshot(Snapshot),
     /// Show where the ports of a sandbox are reached
     Tunnels(Id),
+    /// Remove sandboxes whose owner has gone: those that a killed `run` or harness left behind
+    Sweep(Sweep),
+    /// Connect local ports to ports of a sandbox
+    Forward(Forward),
     /// Build an image and print its id
     Build(Build),
     /// Look at provider components
     #[command(subcommand)]
     Plugin(PluginCommand),
+    /// Let hosts that speak only HTTP/1.1 run the plugin: gRPC-Web in, gRPC out
+    Gateway(Gateway),
+    /// Check plugin, settings, network and emulator
+    Doctor,
     /// Run an emulator of the provider in the foreground
     Emulator(Emulator),
     /// Print a completion script for a shell
@@ -403,6 +414,44 @@ pub struct Snapshot {
     pub id: String,
 }
 
+/// `sweep`
+#[derive(Debug, Args)]
+pub struct Sweep {
+    /// Only show what would be removed (the default on a terminal)
+    #[arg(short = 'n', long, conflicts_with = "yes")]
+    pub dry_run: bool,
+    /// Remove (the default when not on a terminal)
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Owner whose sandboxes are looked at [default: this user on this machine]
+    #[arg(long, value_name = "NAME")]
+    pub owner: Option<String>,
+}
+
+/// `forward`
+#[derive(Debug, Args)]
+pub struct Forward {
+    /// Sandbox
+    pub id: String,
+    /// Ports: LOCAL:REMOTE, or one number for both; 0 for any free local port
+    #[arg(value_name = "[LOCAL:]REMOTE", required = true, value_parser = ports)]
+    pub ports: Vec<(u16, u16)>,
+}
+
+/// `gateway`
+#[derive(Debug, Args)]
+pub struct Gateway {
+    /// Where to listen; loopback only
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
+    pub listen: std::net::SocketAddr,
+    /// Write the token to this file (mode 0600) instead of printing it
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub token_file: Option<PathBuf>,
+    /// End when standard input ends: with the program that started it
+    #[arg(long)]
+    pub exit_with_stdin: bool,
+}
+
 /// `build`
 #[derive(Debug, Args)]
 pub struct Build {
@@ -448,6 +497,14 @@ pub struct Man {
     /// Directory to write one page per command into
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub directory: Option<PathBuf>,
+}
+
+fn ports(text: &str) -> Result<(u16, u16), String> {
+    let (local, remote) = text.split_once(':').unwrap_or((text, text));
+    match (local.parse(), remote.parse()) {
+        (Ok(local), Ok(remote)) if remote != 0 => Ok((local, remote)),
+        _ => Err("not of the form LOCAL:REMOTE with numbers from 1 to 65535".into()),
+    }
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

@@ -1,10 +1,11 @@
 //! `cp`, `ls`, `cat`, `rm`: files.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use sandbox_host::types::{FileInfo, FileKind, WriteOptions};
-use sandbox_host::{Provider, Sandbox};
+use sandbox_host::{Kind, Provider, Sandbox};
 use serde_json::json;
 use tokio::io::{AsyncWriteExt, BufReader};
 
@@ -115,7 +116,6 @@ async fn get(session: &Session, sandbox: &Sandbox, path: &str, to: &Path, recurs
     let transfer = session.voice.transfer(format!("copying {path}"), size);
     let file = tokio::fs::File::from_std(temporary.reopen().map_err(what)?);
     let size = sandbox.download(path, transfer.wrap(file)).await?;
-    use std::os::unix::fs::PermissionsExt;
     let mode = if matches!(info.kind, FileKind::File) { info.mode & 0o777 } else { 0o644 };
     temporary.as_file().set_permissions(std::fs::Permissions::from_mode(mode)).map_err(what)?;
     temporary.persist(&to).map_err(|error| what(error.error))?;
@@ -174,14 +174,25 @@ async fn put(session: &Session, sandbox: &Sandbox, from: &Path, path: &str, recu
     } else {
         path.to_owned()
     };
-    let file = tokio::fs::File::open(from).await.map_err(what)?;
-    let transfer = session.voice.transfer(format!("copying {}", from.display()), meta.is_file().then_some(meta.len()));
+    let size = meta.is_file().then_some(meta.len());
+    // Only what matters is asked for: a new file gets 0644 anyway, and not every provider can set modes.
+    let mode = meta.permissions().mode() & 0o777;
     let mut options = WriteOptions::default();
-    if meta.is_file() {
-        use std::os::unix::fs::PermissionsExt;
-        options = options.permissions(meta.permissions().mode() & 0o777);
+    if meta.is_file() && mode & 0o111 != 0 {
+        options = options.permissions(mode);
     }
-    Ok(sandbox.upload(&path, transfer.wrap(BufReader::new(file)), options).await?)
+    loop {
+        let file = tokio::fs::File::open(from).await.map_err(what)?;
+        let transfer = session.voice.transfer(format!("copying {}", from.display()), size);
+        let sent = sandbox.upload(&path, transfer.wrap(BufReader::new(file)), options.clone()).await;
+        match sent {
+            // The content is worth more than its mode; a pipe cannot be read twice.
+            Err(error) if *error.kind() == Kind::Unsupported && options.permissions.take().is_some() => {
+                session.voice.say(format_args!("{path}: the mode {mode:04o} is not kept: {}", error.parts().1));
+            }
+            result => return Ok(result?),
+        }
+    }
 }
 
 async fn is_remote_directory(sandbox: &Sandbox, path: &str) -> Result<bool> {

@@ -3,8 +3,10 @@
 mod args;
 mod context;
 mod copy;
+mod doctor;
 mod emulator;
 mod manage;
+mod network;
 mod plugin;
 mod report;
 mod run;
@@ -156,6 +158,10 @@ async fn dispatch(session: &Session, command: Command) -> Result<i32> {
         Command::Tags(args) => manage::tags(session, args).await,
         Command::Snapshot(args) => manage::snapshot(session, args).await,
         Command::Tunnels(args) => manage::tunnels(session, args).await,
+        Command::Sweep(args) => manage::sweep(session, args).await,
+        Command::Forward(args) => network::forward(session, args).await,
+        Command::Gateway(args) => network::gateway(session, args).await,
+        Command::Doctor => doctor::doctor(session).await,
         Command::Plugin(PluginCommand::Inspect(args)) => plugin::inspect(session, args).await,
         Command::Emulator(args) => emulator::foreground(args),
         Command::Completions(args) => plugin::completions(args),

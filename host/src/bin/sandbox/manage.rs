@@ -1,5 +1,6 @@
 //! `list`, `inspect`, `logs`, `wait`, `terminate`, `tags`, `snapshot`, `tunnels`: sandboxes as a whole.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -7,7 +8,7 @@ use sandbox_host::types::{EndReason, ListFilter, LogQuery, OutputStream, PortKin
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::args::{Id, List, Logs, Snapshot, Tags, Terminate};
+use crate::args::{Id, List, Logs, Snapshot, Sweep, Tags, Terminate};
 use crate::report::{self, FAILED};
 use crate::run::end_text;
 use crate::session::Session;
@@ -172,6 +173,53 @@ pub async fn terminate(session: &Session, args: Terminate) -> Result<i32> {
         }
     }
     Ok(code)
+}
+
+/// Whose sandboxes `run` makes and `sweep` looks at: this user on this machine.
+pub fn default_owner() -> String {
+    let name = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()));
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let clean = |text: &str| -> String {
+        text.trim()
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' })
+            .take(28)
+            .collect()
+    };
+    format!("{}.{}", clean(&name.unwrap_or_else(|| "user".into())), clean(&host))
+}
+
+/// `sandbox sweep`
+pub async fn sweep(session: &Session, args: Sweep) -> Result<i32> {
+    let provider = session.provider().await?;
+    let owner = args.owner.unwrap_or_else(default_owner);
+    // Somebody who looks wants to see first.
+    let dry_run = args.dry_run || (!args.yes && std::io::stdout().is_terminal());
+    let step = session.voice.step("looking for sandboxes that were left behind");
+    let found = provider.sweep(&owner, dry_run).await?;
+    drop(step);
+    if session.voice.json {
+        let rows: Vec<_> = found
+            .iter()
+            .map(|swept| {
+                json!({
+                    "sandbox": swept.id, "run": swept.run, "overdue_ms": swept.overdue.as_millis() as u64,
+                    "terminated": swept.terminated,
+                })
+            })
+            .collect();
+        report::print(json!({ "owner": owner, "dry_run": dry_run, "found": rows }))?;
+    } else {
+        for swept in &found {
+            let state = if swept.terminated { "terminated" } else { "left behind" };
+            report::print(format_args!("{}  {state}, lease over for {} s", swept.id, swept.overdue.as_secs()))?;
+        }
+        if dry_run && !found.is_empty() {
+            session.voice.say("nothing was removed; say --yes to remove them");
+        }
+    }
+    let failed = !dry_run && found.iter().any(|swept| !swept.terminated);
+    Ok(if failed { FAILED } else { 0 })
 }
 
 /// `sandbox tags`

@@ -1,19 +1,21 @@
 //! `run`, `create`, `exec`, `build`: sandboxes and commands in them.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use sandbox_host::types::{
     self, AllowList, ExecSpec, Gpu, ImageSource, ImageSpec, Outbound, SandboxSpec, Verdict, VolumeMount,
 };
-use sandbox_host::{Process, Provider, Sandbox, fresh_id};
+use sandbox_host::{Keeper, LEASE_TAG, OWNER_TAG, Process, Provider, RUN_TAG, Sandbox, fresh_id};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::args::{Build, CommandArgs, Create, Exec, ImageArgs, Run, SandboxArgs};
 use crate::report::{self, DEADLINE, FAILED, Failure};
-use crate::session::Session;
+use crate::session::{Owed, Session};
 
-/// Ties a sandbox to the run of this program that makes it, so that an interrupted create leaves nothing.
-const RUN_TAG: &str = "sandbox-run";
+/// How long a sandbox of `run` outlives this program if it is killed; then `sweep` removes it.
+const LEASE: Duration = Duration::from_secs(600);
 
 /// Output that `--json` collects per stream.
 const COLLECTED: u64 = 10 << 20;
@@ -27,11 +29,15 @@ pub async fn run(session: &Session, args: Run) -> Result<i32> {
     let provider = session.provider().await?;
     let image = build_image(session, &provider, &args.image).await?;
     let spec = sandbox_spec(&args.sandbox, ImageSpec::id(image))?;
-    let (sandbox, owed) = create_sandbox(session, &provider, spec).await?;
+    let (sandbox, owed, keeper) = create_sandbox(session, &provider, spec).await?;
     let mut command = ExecSpec::new(args.argv);
     apply(&mut command, &args.how)?;
     let code = execute(session, &sandbox, command, &args.how).await;
     if args.keep && code.is_ok() {
+        // From here on nobody renews the lease, so nobody may take it for abandoned.
+        let tags = sandbox.tags().await?.into_iter().filter(|(name, _)| name != LEASE_TAG).collect();
+        keeper.release(&sandbox);
+        sandbox.set_tags(tags).await?;
         session.voice.say(format_args!("kept: {}", sandbox.id()));
         owed.paid();
         return code;
@@ -55,8 +61,12 @@ pub async fn create(session: &Session, args: Create) -> Result<i32> {
     let provider = session.provider().await?;
     let image = build_image(session, &provider, &args.image).await?;
     let spec = sandbox_spec(&args.sandbox, ImageSpec::id(image))?.command(args.argv);
-    let (sandbox, owed) = create_sandbox(session, &provider, spec).await?;
-    owed.paid();
+    let tag = (RUN_TAG.to_owned(), fresh_id());
+    let spec = spec.tag(OWNER_TAG, crate::manage::default_owner()).tag(&tag.0, &tag.1);
+    let _step = session.voice.step("creating the sandbox");
+    let creating = session.owe_creation(&provider, tag);
+    let sandbox = provider.create(spec).await?;
+    creating.paid();
     if session.voice.json {
         report::print(json!({ "sandbox": sandbox.id() }))?;
     } else {
@@ -226,17 +236,17 @@ pub fn sandbox_spec(args: &SandboxArgs, image: ImageSpec) -> Result<SandboxSpec>
     Ok(spec)
 }
 
-/// Creates the sandbox, so that an interruption at any point leaves nothing.
+/// Creates a sandbox for as long as this program runs: an interruption at any point leaves nothing, and being killed
+/// leaves nothing that a sweep would not find.
 pub async fn create_sandbox(
     session: &Session,
     provider: &Provider,
-    mut spec: SandboxSpec,
-) -> Result<(Sandbox, crate::session::Owed)> {
-    let tag = (RUN_TAG.to_owned(), fresh_id());
-    spec.tags.push(tag.clone());
-    let step = session.voice.step("creating the sandbox");
-    let creating = session.owe_creation(provider, tag);
-    let sandbox = match provider.create(spec).await {
+    spec: SandboxSpec,
+) -> Result<(Sandbox, Owed, Keeper)> {
+    let keeper = Keeper::new(provider, crate::manage::default_owner(), LEASE)?;
+    let _step = session.voice.step("creating the sandbox");
+    let creating = session.owe_creation(provider, (RUN_TAG.to_owned(), keeper.run().to_owned()));
+    let sandbox = match keeper.create(spec).await {
         Ok(sandbox) => sandbox,
         Err(error) => {
             if error.happened() == sandbox_host::Happened::No {
@@ -245,11 +255,10 @@ pub async fn create_sandbox(
             return Err(error.into());
         }
     };
-    drop(step);
     let owed = session.owe_sandbox(&sandbox);
     creating.paid();
     tracing::debug!(sandbox = sandbox.id(), "created");
-    Ok((sandbox, owed))
+    Ok((sandbox, owed, keeper))
 }
 
 /// Runs a command with our streams, and gives its exit code.

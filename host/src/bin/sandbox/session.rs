@@ -82,6 +82,8 @@ struct LimitsFile {
 struct GrantsFile {
     /// Names of the manifest's origins.
     origins: Option<Vec<String>>,
+    /// SHA-256 of plugins that are trusted with what they wish for.
+    plugins: Vec<String>,
 }
 
 impl Session {
@@ -149,6 +151,15 @@ impl Session {
         } else {
             (self.plugin().await?, self.global.emulator_url.clone())
         };
+        let policy = match &self.global.policy {
+            Some(path) => read_policy(path)?,
+            None => PolicyFile::default(),
+        };
+        // An emulator gets no credentials that are worth anything.
+        if url.is_none() && !self.global.grant && !policy.grants.plugins.iter().any(|digest| digest == plugin.digest())
+        {
+            self.require_bundled(&plugin).await?;
+        }
         let mut builder = Provider::builder(&plugin);
         if let Some(url) = url {
             let manifest = plugin.manifest();
@@ -172,10 +183,6 @@ impl Session {
         if let Some(path) = &self.global.ca_file {
             builder = builder.ca_file(path);
         }
-        let policy = match &self.global.policy {
-            Some(path) => read_policy(path)?,
-            None => PolicyFile::default(),
-        };
         builder = builder.limits(limits(policy.limits)?);
         if let Some(origins) = policy.grants.origins {
             builder = builder.grant_only(origins);
@@ -188,6 +195,39 @@ impl Session {
             }
             error.into()
         })
+    }
+
+    /// A manifest says which environment variables and credentials go where; one that nobody has looked at could send
+    /// them anywhere. The component that comes with this program is known; any other has to be granted.
+    async fn require_bundled(&self, plugin: &Plugin) -> Result<()> {
+        if self.global.plugin.is_none() || plugin.manifest().credential.is_empty() && plugin.manifest().env.is_empty() {
+            return Ok(());
+        }
+        let same = match bundled() {
+            Ok(path) => tokio::fs::read(path).await.is_ok_and(|bytes| sandbox_host::digest(&bytes) == plugin.digest()),
+            Err(_) => false,
+        };
+        if same {
+            return Ok(());
+        }
+        let wishes: Vec<_> = plugin
+            .manifest()
+            .origin
+            .iter()
+            .map(|origin| format!("{} ({})", origin.name, origin.url.default.as_deref().unwrap_or("no default")))
+            .collect();
+        Err(Failure::new(
+            format!("trust the plugin {}", plugin.label()),
+            format!(
+                "it did not come with this program, and wants to be given credentials for {}",
+                if wishes.is_empty() { "nothing in particular".to_owned() } else { wishes.join(", ") }
+            ),
+        )
+        .hint(format!(
+            "look at `sandbox plugin inspect {}`, then say --grant, or list its digest under grants.plugins in a --policy file",
+            plugin.label()
+        ))
+        .into())
     }
 
     /// Undoes what was left behind, and says so. True if everything could be undone.

@@ -124,8 +124,8 @@ pub async fn shell(session: &Session, args: crate::args::Shell) -> Result<i32> {
         None => {
             let image = crate::run::build_image(session, &provider, &args.image).await?;
             let spec = sandbox_host::types::SandboxSpec::new(sandbox_host::types::ImageSpec::id(image));
-            let (sandbox, owed) = crate::run::create_sandbox(session, &provider, spec).await?;
-            (sandbox, Some(owed))
+            let (sandbox, owed, keeper) = crate::run::create_sandbox(session, &provider, spec).await?;
+            (sandbox, Some((owed, keeper)))
         }
     };
     let mut command = match &args.shell {
@@ -138,7 +138,7 @@ pub async fn shell(session: &Session, args: crate::args::Shell) -> Result<i32> {
     let term = std::env::var("TERM").unwrap_or_else(|_| "xterm-256color".into());
     let command = command.pty(rows, columns, term);
     let code = run(session, &sandbox, command).await;
-    if let Some(owed) = owed {
+    if let Some((owed, _keeper)) = owed {
         let _step = session.voice.step(format!("terminating {}", sandbox.id()));
         sandbox.terminate().await?;
         owed.paid();

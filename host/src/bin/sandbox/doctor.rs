@@ -1,0 +1,108 @@
+//! `doctor`: what works and what does not, each with what to do.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use sandbox_host::{Plugin, Provider};
+use serde_json::{Value, json};
+
+use crate::emulator::Private;
+use crate::report::{self, FAILED};
+use crate::session::Session;
+
+/// `sandbox doctor`
+pub async fn doctor(session: &Session) -> Result<i32> {
+    let mut findings = Findings { json: session.voice.json, rows: Vec::new(), failed: false };
+    if let Some(plugin) = plugin(session, &mut findings).await {
+        service(session, &mut findings, &plugin).await;
+        emulator(session, &mut findings).await;
+    }
+    if findings.json {
+        report::print(json!({ "ok": !findings.failed, "checks": findings.rows }))?;
+    }
+    Ok(if findings.failed { FAILED } else { 0 })
+}
+
+struct Findings {
+    json: bool,
+    rows: Vec<Value>,
+    failed: bool,
+}
+
+impl Findings {
+    fn note(&mut self, check: &str, result: Result<String, String>) -> Result<()> {
+        let (state, text) = match &result {
+            Ok(text) => ("ok", text),
+            Err(text) => ("failed", text),
+        };
+        self.failed |= result.is_err();
+        if self.json {
+            self.rows.push(json!({ "check": check, "state": state, "text": text }));
+            return Ok(());
+        }
+        report::print(format_args!("{state:6}  {check}: {}", report::printable(text)))
+    }
+}
+
+async fn plugin(session: &Session, findings: &mut Findings) -> Option<Plugin> {
+    let started = Instant::now();
+    match session.plugin().await {
+        Ok(plugin) => {
+            let how = if plugin.from_cache() { "from the cache" } else { "compiled" };
+            let text =
+                format!("{} ({} bytes, {how} in {} ms)", plugin.label(), plugin.size(), started.elapsed().as_millis());
+            findings.note("plugin", Ok(text)).ok()?;
+            Some(plugin)
+        }
+        Err(error) => {
+            findings.note("plugin", Err(format!("{error:#}"))).ok()?;
+            None
+        }
+    }
+}
+
+async fn service(session: &Session, findings: &mut Findings, plugin: &Plugin) {
+    let mut builder = Provider::builder(plugin).anonymous(true);
+    if let Some(profile) = &session.global.profile {
+        builder = builder.profile(profile);
+    }
+    let provider = match builder.build().await {
+        Ok(provider) => provider,
+        Err(error) => {
+            let _ = findings.note("settings", Err(error.to_string()));
+            return;
+        }
+    };
+    for grant in provider.grants() {
+        let wanted = plugin.manifest().credential.len();
+        let result = if grant.credentials.len() == wanted {
+            Ok(format!("{} with {}", grant.origin, grant.credentials.join(", ")))
+        } else {
+            let names: Vec<_> = plugin.manifest().credential.iter().map(|wish| wish.env.as_str()).collect();
+            Err(format!("none for {}; set {}, or work with --emulator", grant.origin, names.join(" and ")))
+        };
+        let missing = result.is_err();
+        let _ = findings.note("credentials", result);
+        if missing {
+            return;
+        }
+    }
+    let started = Instant::now();
+    let result = provider.check().await;
+    let _ = findings.note(
+        "service",
+        result.map(|()| format!("answers in {} ms", started.elapsed().as_millis())).map_err(|error| error.to_string()),
+    );
+}
+
+async fn emulator(session: &Session, findings: &mut Findings) {
+    let started = Instant::now();
+    let result = match Private::start(session.global.verbose > 0).await {
+        Ok(emulator) => {
+            emulator.stop().await;
+            Ok(format!("starts and stops in {} ms", started.elapsed().as_millis()))
+        }
+        Err(error) => Err(format!("{error:#}")),
+    };
+    let _ = findings.note("emulator", result);
+}

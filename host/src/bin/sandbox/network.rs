@@ -1,0 +1,121 @@
+//! `forward` and `gateway`: local ports.
+
+use std::net::Ipv4Addr;
+
+use anyhow::Result;
+use sandbox_host::types::Tunnel;
+use sandbox_host::{Gateway as Open, Sandbox};
+use serde_json::json;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::args::{Forward, Gateway};
+use crate::report::{self, Failure};
+use crate::session::Session;
+
+/// How long ports may take to be assigned.
+const TUNNEL_WAIT: std::time::Duration = std::time::Duration::from_secs(50);
+
+/// `sandbox forward`
+pub async fn forward(session: &Session, args: Forward) -> Result<i32> {
+    let sandbox = session.provider().await?.sandbox(args.id);
+    let tunnels = {
+        let _step = session.voice.step("waiting for the ports");
+        sandbox.tunnels(TUNNEL_WAIT).await?
+    };
+    let mut doors = tokio::task::JoinSet::new();
+    for (local, remote) in args.ports {
+        let Some(tunnel) = tunnels.iter().find(|tunnel| tunnel.port == remote).cloned() else {
+            let open: Vec<_> = tunnels.iter().map(|tunnel| tunnel.port.to_string()).collect();
+            let why = format!("{} did not open it when it was created; open: [{}]", sandbox.id(), open.join(", "));
+            return Err(Failure::new(format!("forward to port {remote}"), why)
+                .hint(format!("create the sandbox with --port {remote}"))
+                .into());
+        };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, local))
+            .await
+            .map_err(|error| Failure::new(format!("listen on port {local}"), error.to_string()))?;
+        let address = listener.local_addr()?;
+        if session.voice.json {
+            report::print(json!({ "listen": address.to_string(), "port": remote }))?;
+        } else {
+            report::print(format_args!("{address} -> port {remote} of {}", sandbox.id()))?;
+        }
+        doors.spawn(serve(session.voice, listener, sandbox.clone(), tunnel));
+    }
+    // Until interrupted.
+    while doors.join_next().await.is_some() {}
+    Ok(0)
+}
+
+async fn serve(voice: crate::report::Voice, listener: TcpListener, sandbox: Sandbox, tunnel: Tunnel) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let (sandbox, tunnel) = (sandbox.clone(), tunnel.clone());
+        tokio::spawn(async move {
+            if let Err(error) = pass(stream, &sandbox, &tunnel).await {
+                voice.fail(&error);
+            }
+        });
+    }
+}
+
+async fn pass(mut stream: TcpStream, sandbox: &Sandbox, tunnel: &Tunnel) -> Result<()> {
+    stream.set_nodelay(true)?;
+    let mut far = sandbox.connect(tunnel).await?;
+    // Either side may hang up without ado; that is how connections end.
+    if let Err(error) = tokio::io::copy_bidirectional(&mut stream, &mut far).await {
+        tracing::debug!(%error, "connection ended");
+    }
+    Ok(())
+}
+
+/// `sandbox gateway`
+pub async fn gateway(session: &Session, args: Gateway) -> Result<i32> {
+    let provider = session.provider().await?;
+    let gateway = Open::open(&provider, args.listen).await?;
+    // The names under which a stock host passes on what the gateway wants: those of the manifest.
+    let manifest = provider.plugin().manifest();
+    let address = manifest.origin.first().and_then(|origin| origin.url.env.clone()).unwrap_or_else(|| "URL".into());
+    let mut lines = vec![(address, gateway.url())];
+    if let Some(path) = &args.token_file {
+        write_token(path, gateway.token().expose())?;
+    } else {
+        let token = gateway.token().expose();
+        lines.extend(manifest.credential.iter().map(|credential| (credential.env.clone(), token.to_owned())));
+    }
+    if session.voice.json {
+        let object: serde_json::Map<_, _> = lines.into_iter().map(|(name, value)| (name, json!(value))).collect();
+        report::print(serde_json::Value::from(object))?;
+    } else {
+        for (name, value) in lines {
+            report::print(format_args!("{name}={value}"))?;
+        }
+    }
+    if args.exit_with_stdin {
+        let mut stdin = tokio::io::stdin();
+        let mut piece = [0; 1024];
+        while let Ok(1..) = stdin.read(&mut piece).await {}
+    } else {
+        std::future::pending::<()>().await;
+    }
+    drop(gateway);
+    Ok(0)
+}
+
+/// Only this user may read it.
+fn write_token(path: &std::path::Path, token: &str) -> Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    let what =
+        |error: std::io::Error| Failure::new(format!("write the token to {}", path.display()), error.to_string());
+    // A file that is there may be readable by others; it is replaced, not written to.
+    if let Err(error) = std::fs::remove_file(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(what(error).into());
+    }
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(what)?;
+    writeln!(file, "{token}").map_err(what)?;
+    Ok(())
+}

@@ -1,0 +1,418 @@
+//! A door for hosts that speak only HTTP/1.1: gRPC-Web in, gRPC over HTTP/2 out.
+//!
+//! A stock WebAssembly host in another language can run the same component; what it lacks is HTTP/2. It points the
+//! component at the gateway, which forwards under this provider's policy and adds the credentials, so that the other
+//! host needs none. Answers that hand out further origins are changed on the way: the URL in them is replaced by one
+//! of a further door on loopback, behind which that origin lies. The component notices nothing of it.
+//!
+//! The first door wants a token, as bearer token or as the value of any of the credential headers, so that other users
+//! of the machine cannot spend the credentials. The further doors add no credentials; what passes there carries the
+//! origin's own short-lived tokens.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody};
+
+use crate::error::{Error, Kind, Result};
+use crate::http::{Link, Net, rewrite};
+use crate::manifest::LearnWish;
+use crate::policy::Origin;
+use crate::provider::Provider;
+use crate::secret::Secret;
+use crate::spec::fresh_id;
+
+/// Connections at once, over all doors. HTTP/1.1 takes one per request.
+const MAX_CONNECTIONS: usize = 1024;
+
+/// Further doors. Each is a port of this machine.
+const MAX_DOORS: usize = 256;
+
+/// How long a client may take to send the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The largest first message in which URLs are replaced; the same bound as for learning from it.
+const MAX_MESSAGE: usize = 1 << 20;
+
+/// A flag in a gRPC-Web frame: what follows are the trailers.
+const TRAILERS: u8 = 0x80;
+
+/// A gateway that listens. Dropping it closes all doors.
+pub struct Gateway {
+    address: SocketAddr,
+    token: Secret,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    net: Arc<Net>,
+    token: Secret,
+    origin: Origin,
+    learn: Arc<[LearnWish]>,
+    credential_headers: Vec<HeaderName>,
+    doors: Mutex<HashMap<Origin, SocketAddr>>,
+    tasks: Mutex<JoinSet<()>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Gateway {
+    /// Opens a gateway to the first origin that the provider was granted. The address must be of this machine.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::InvalidArgument`] for an address that other machines can reach, [`Kind::Forbidden`] when no origin is
+    /// granted, [`Kind::Io`] when the port cannot be had.
+    pub async fn open(provider: &Provider, listen: SocketAddr) -> Result<Gateway> {
+        const WHAT: &str = "open the gateway";
+        if !listen.ip().is_loopback() {
+            return Err(Error::invalid(WHAT, format!("{listen} can be reached from other machines"))
+                .with_hint("listen on 127.0.0.1"));
+        }
+        let net = provider.inner.net.clone();
+        let Some(fixed) = net.policy.fixed().first().cloned() else {
+            return Err(Error::new(Kind::Forbidden, WHAT, "the plugin was granted no origin"));
+        };
+        let listener =
+            TcpListener::bind(listen).await.map_err(|error| Error::io(format!("listen on {listen}"), &error))?;
+        let address = listener.local_addr().map_err(|error| Error::io(WHAT, &error))?;
+        let token = Secret::new(format!("{}{}", fresh_id(), fresh_id()).replace('-', ""));
+        let inner = Arc::new(Inner {
+            net,
+            token: token.clone(),
+            origin: fixed.origin,
+            learn: fixed.learn,
+            credential_headers: fixed.headers.into_iter().map(|(name, _)| name).collect(),
+            doors: Mutex::default(),
+            tasks: Mutex::default(),
+            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        });
+        inner.serve(listener, inner.origin.clone(), true);
+        Ok(Gateway { address, token, inner })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the component is to be told as the service's address.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What clients have to show.
+    pub fn token(&self) -> &Secret {
+        &self.token
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
+}
+
+type Reply = http_body_util::combinators::UnsyncBoxBody<Bytes, HttpError>;
+
+impl Inner {
+    /// Accepts connections for one origin until the gateway is dropped.
+    fn serve(self: &Arc<Self>, listener: TcpListener, origin: Origin, first: bool) {
+        // Weak: the tasks must not keep alive what keeps them.
+        let inner = Arc::downgrade(self);
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                while connections.try_join_next().is_some() {}
+                let Ok((stream, _)) = listener.accept().await else {
+                    // Out of descriptors, most likely; it passes.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                };
+                let Some(gateway) = inner.upgrade() else { return };
+                let Ok(permit) = gateway.permits.clone().acquire_owned().await else { return };
+                let _ = stream.set_nodelay(true);
+                let origin = origin.clone();
+                connections.spawn(async move {
+                    let service = hyper::service::service_fn(move |request| {
+                        let (gateway, origin) = (gateway.clone(), origin.clone());
+                        async move { Ok::<_, Infallible>(gateway.answer(request, &origin, first).await) }
+                    });
+                    let served = hyper::server::conn::http1::Builder::new()
+                        .timer(TokioTimer::new())
+                        .header_read_timeout(HEAD_TIMEOUT)
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
+                    if let Err(error) = served {
+                        tracing::debug!(%error, "gateway connection");
+                    }
+                    drop(permit);
+                });
+            }
+        });
+    }
+
+    fn is_admitted(&self, headers: &HeaderMap) -> bool {
+        let token = self.token.expose().as_bytes();
+        let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        let others = self.credential_headers.iter().filter_map(|name| headers.get(name)).map(HeaderValue::as_bytes);
+        bearer.into_iter().chain(others).any(|shown| same(shown, token))
+    }
+
+    async fn answer(self: Arc<Self>, mut request: Request<Incoming>, origin: &Origin, first: bool) -> Response<Reply> {
+        if first && !self.is_admitted(request.headers()) {
+            return refuse(StatusCode::UNAUTHORIZED, 16, "the gateway's token is missing or wrong");
+        }
+        let web = match request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes) {
+            Some(kind) if kind.starts_with(b"application/grpc-web-text") => {
+                return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, 12, "the text form of gRPC-Web is not spoken here");
+            }
+            Some(kind) => kind.starts_with(b"application/grpc-web"),
+            None => false,
+        };
+        let path = request.uri().path().to_owned();
+        let target = format!("{origin}{}", request.uri().path_and_query().map_or("/", |path| path.as_str()));
+        let Ok(uri) = target.parse() else {
+            return refuse(StatusCode::BAD_REQUEST, 3, "the path is unusable");
+        };
+        *request.uri_mut() = uri;
+        let headers = request.headers_mut();
+        if first {
+            // The gateway's token is nobody else's business.
+            headers.remove(header::AUTHORIZATION);
+        }
+        for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::CONTENT_LENGTH] {
+            if web || name != header::CONTENT_LENGTH {
+                headers.remove(name);
+            }
+        }
+        headers.remove("keep-alive");
+        headers.remove("x-grpc-web");
+        if web {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        let request: Request<WasiBody> = request.map(|body| body.map_err(HttpError::Hyper).boxed_unsync());
+        let link = Arc::new(Link::default());
+        let response = match self.net.send(link.clone(), request, RequestOptions::default()).await {
+            Ok(response) => response,
+            Err(error) => {
+                let why = link.take_note().unwrap_or_else(|| error.to_string());
+                let (status, code) = match error {
+                    HttpError::HttpRequestDenied => (StatusCode::FORBIDDEN, 7),
+                    _ => (StatusCode::BAD_GATEWAY, 14),
+                };
+                return refuse(status, code, &why);
+            }
+        };
+        let rules: Vec<_> =
+            if first { self.learn.iter().filter(|rule| rule.path == path).cloned().collect() } else { vec![] };
+        let (mut parts, body) = response.into_parts();
+        parts.headers.remove(header::TRANSFER_ENCODING);
+        parts.headers.remove(header::CONNECTION);
+        let body = if rules.is_empty() {
+            body
+        } else {
+            parts.headers.remove(header::CONTENT_LENGTH);
+            Doors { inner: body, gateway: self.clone(), rules, held: BytesMut::new(), state: DoorState::First }
+                .boxed_unsync()
+        };
+        if !web {
+            return Response::from_parts(parts, body);
+        }
+        parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc-web+proto"));
+        parts.headers.remove(header::CONTENT_LENGTH);
+        parts.version = http::Version::HTTP_11;
+        Response::from_parts(parts, WebBody { inner: body, done: false }.boxed_unsync())
+    }
+
+    /// The door to a learned origin; opened at the first need.
+    fn door(self: &Arc<Self>, origin: &Origin) -> Option<SocketAddr> {
+        let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(address) = doors.get(origin) {
+            return Some(*address);
+        }
+        if doors.len() >= MAX_DOORS || self.net.policy.check(origin).is_err() {
+            return None;
+        }
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
+        listener.set_nonblocking(true).ok()?;
+        let address = listener.local_addr().ok()?;
+        self.serve(TcpListener::from_std(listener).ok()?, origin.clone(), false);
+        doors.insert(origin.clone(), address);
+        tracing::debug!(%origin, %address, "door opened");
+        Some(address)
+    }
+
+    /// The same URL behind a door.
+    fn through_door(self: &Arc<Self>, url: &str) -> Option<String> {
+        let uri: http::Uri = url.parse().ok()?;
+        let address = self.door(&Origin::of(&uri)?)?;
+        let path = uri.path_and_query().map_or("", |path| path.as_str());
+        // A bare origin stays one.
+        let path = if path == "/" && !url.ends_with('/') { "" } else { path };
+        Some(format!("http://{address}{path}"))
+    }
+}
+
+/// Comparison whose time does not tell where the difference is.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+}
+
+fn refuse(status: StatusCode, grpc: u8, why: &str) -> Response<Reply> {
+    let mut response =
+        Response::new(Full::new(Bytes::from(format!("{why}\n"))).map_err(|never| match never {}).boxed_unsync());
+    *response.status_mut() = status;
+    let text: String = why.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
+    response.headers_mut().insert("grpc-status", HeaderValue::from(u16::from(grpc)));
+    if let Ok(text) = HeaderValue::from_str(&text.replace('%', "%25")) {
+        response.headers_mut().insert("grpc-message", text);
+    }
+    response
+}
+
+/// A body whose trailers come as its last frame.
+struct WebBody {
+    inner: Reply,
+    done: bool,
+}
+
+impl Body for WebBody {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        if self.done {
+            return Poll::Ready(None);
+        }
+        match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => match frame.into_trailers() {
+                Ok(trailers) => {
+                    self.done = true;
+                    Poll::Ready(Some(Ok(Frame::data(trailer_frame(&trailers)))))
+                }
+                Err(frame) => Poll::Ready(Some(Ok(frame))),
+            },
+            other => other,
+        }
+    }
+}
+
+fn trailer_frame(trailers: &HeaderMap) -> Bytes {
+    let mut text = BytesMut::new();
+    for (name, value) in trailers {
+        text.extend_from_slice(name.as_str().as_bytes());
+        text.extend_from_slice(b": ");
+        text.extend_from_slice(value.as_bytes());
+        text.extend_from_slice(b"\r\n");
+    }
+    let mut frame = BytesMut::with_capacity(text.len() + 5);
+    frame.put_u8(TRAILERS);
+    frame.put_u32(text.len() as u32);
+    frame.extend_from_slice(&text);
+    frame.freeze()
+}
+
+/// A body in whose first message URLs are replaced.
+struct Doors {
+    inner: Reply,
+    gateway: Arc<Inner>,
+    rules: Vec<LearnWish>,
+    held: BytesMut,
+    state: DoorState,
+}
+
+#[derive(PartialEq)]
+enum DoorState {
+    /// Collecting the first message.
+    First,
+    /// Passing on.
+    Rest,
+}
+
+impl Doors {
+    /// The first message with doors in it, once it is complete; what cannot be one is given on as it is.
+    fn first(&mut self) -> Option<Bytes> {
+        let [flags, length @ ..] = *self.held.first_chunk::<5>()?;
+        let length = u32::from_be_bytes(length) as usize;
+        if flags != 0 || length > MAX_MESSAGE {
+            return Some(self.held.split().freeze());
+        }
+        if self.held.len() < 5 + length {
+            return None;
+        }
+        let mut message = self.held.split_to(5 + length).split_off(5).to_vec();
+        for rule in &self.rules {
+            let gateway = &self.gateway;
+            message = rewrite(&message, &rule.field, &mut |url| gateway.through_door(url)).unwrap_or(message);
+        }
+        let mut out = BytesMut::with_capacity(message.len() + 5 + self.held.len());
+        out.put_u8(0);
+        out.put_u32(message.len() as u32);
+        out.extend_from_slice(&message);
+        out.extend_from_slice(&self.held.split());
+        Some(out.freeze())
+    }
+}
+
+impl Body for Doors {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        loop {
+            if self.state == DoorState::Rest {
+                return Pin::new(&mut self.inner).poll_frame(cx);
+            }
+            match Pin::new(&mut self.inner).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => {
+                        self.held.extend_from_slice(&data);
+                        if let Some(first) = self.first() {
+                            self.state = DoorState::Rest;
+                            return Poll::Ready(Some(Ok(Frame::data(first))));
+                        }
+                    }
+                    // Trailers before a whole message: there is none.
+                    Err(frame) => {
+                        self.state = DoorState::Rest;
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
+                },
+                other => return other,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trailers_become_a_frame() {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static("0"));
+        assert_eq!(&trailer_frame(&trailers)[..], b"\x80\0\0\0\x10grpc-status: 0\r\n");
+    }
+
+    #[test]
+    fn tokens_are_compared_whole() {
+        assert!(same(b"abc", b"abc"));
+        assert!(!same(b"abc", b"abd") && !same(b"abc", b"ab") && !same(b"", b"a"));
+    }
+}
