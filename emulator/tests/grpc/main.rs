@@ -4,5 +4,6 @@ mod auth;
 mod bad_input;
 mod client;
 mod exec;
+mod load;
 mod sandbox;
 mod stdin;
