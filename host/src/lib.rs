@@ -68,3 +68,8 @@ pub use provider::{Provider, ProviderBuilder};
 pub use sandbox::Sandbox;
 pub use secret::Secret;
 pub use spec::fresh_id;
+
+/// The harness of the embedding guide compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/embedding.md")]
+struct EmbeddingGuide;

@@ -1,0 +1,188 @@
+//! The program as its users see it: whole outputs, exit codes, and the manual that is made from its definitions.
+
+#![cfg(feature = "cli")]
+#![allow(missing_docs)]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// Subcommands whose help is in the manual.
+const COMMANDS: [&str; 27] = [
+    "run",
+    "create",
+    "exec",
+    "shell",
+    "cp",
+    "ls",
+    "cat",
+    "rm",
+    "list",
+    "inspect",
+    "logs",
+    "wait",
+    "terminate",
+    "tags",
+    "snapshot",
+    "tunnels",
+    "sweep",
+    "forward",
+    "build",
+    "plugin",
+    "plugin inspect",
+    "gateway",
+    "doctor",
+    "emulator",
+    "completions",
+    "man",
+    "",
+];
+
+/// The program with nothing of this machine's settings.
+fn sandbox(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sandbox"));
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache").into()));
+    command.args(args).env_clear().env("HOME", "/nonexistent").env("COLUMNS", "100").stdin(Stdio::null());
+    if let Some(cache) = cache {
+        command.env("XDG_CACHE_HOME", cache);
+    }
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    sandbox(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A failure of ours: nothing on stdout, this on stderr, 125.
+fn fails(args: &[&str], wanted: &str) {
+    let output = run(args);
+    assert_eq!((text(&output.stderr).as_str(), output.status.code()), (wanted, Some(125)), "{args:?}");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn the_manual_is_what_the_program_says() {
+    let mut manual = String::from(
+        "# The command line `sandbox`\n\nMade from the program's own definitions; `UPDATE=1 cargo test -p sandbox-host \
+         --test cli` writes it anew.\n",
+    );
+    let mut commands = COMMANDS;
+    commands.rotate_right(1);
+    for name in commands {
+        let mut args: Vec<_> = name.split_whitespace().collect();
+        args.push("--help");
+        let output = run(&args);
+        assert!(output.status.success(), "{name}: {}", text(&output.stderr));
+        let title = format!("sandbox {name}");
+        let lines: Vec<_> = text(&output.stdout).lines().map(|line| line.trim_end().to_owned()).collect();
+        manual.push_str(&format!("\n## {}\n\n```text\n{}\n```\n", title.trim_end(), lines.join("\n").trim_end()));
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/cli.md");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &manual).unwrap();
+    }
+    let there = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(there == manual, "docs/cli.md is not what the program says: run this test with UPDATE=1");
+}
+
+#[test]
+fn files_that_are_no_plugins() {
+    fails(
+        &["--plugin", "/does/not/exist.wasm", "list"],
+        "error: cannot load the plugin /does/not/exist.wasm\n  No such file or directory (os error 2)\n",
+    );
+    fails(
+        &["--plugin", "/dev/null", "list"],
+        "error: cannot load the plugin /dev/null\n  it is not a WebAssembly file\n  try: give the .wasm file of a provider component\n",
+    );
+}
+
+#[test]
+fn usage() {
+    fails(
+        &["run"],
+        "error: cannot run a command\n  the command is empty\n  try: give a program and its arguments after `--`, such as `-- echo hello`\n",
+    );
+    fails(
+        &["cp", "a", "b"],
+        "error: cannot copy a to b\n  neither side is in a sandbox\n  try: write SANDBOX-ID:/absolute/path for the side that is\n",
+    );
+    for args in [
+        &["nonsense"][..],
+        &["exec"],
+        &["--emulator", "--emulator-url", "x", "list"],
+        &["run", "--timeout", "soon", "--", "x"],
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(125), "{args:?}");
+        assert!(text(&output.stderr).starts_with("error: "), "{args:?}");
+    }
+    assert_eq!(run(&["--version"]).status.code(), Some(0));
+}
+
+#[test]
+fn a_plugin_from_elsewhere_has_to_be_granted() {
+    let puppet = common::puppet().to_str().unwrap();
+    let output = run(&["--plugin", puppet, "list"]);
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{error}");
+    assert!(error.contains("it did not come with this program") && error.contains("--grant"), "{error}");
+
+    let output = run(&["--plugin", puppet, "--grant", "list"]);
+    let error = text(&output.stderr);
+    assert!(error.contains("PUPPET_TOKEN not set") && error.contains("or use --emulator"), "{error}");
+
+    let mut granted = sandbox(&["--plugin", puppet, "--grant", "list"]);
+    let output = granted.env("PUPPET_TOKEN", "token-of-a-test").output().unwrap();
+    assert_eq!((text(&output.stdout).as_str(), output.status.code()), ("ID  NAME  STATE  CREATED  TAGS\n", Some(0)));
+
+    // Or by its digest in a policy.
+    let digest = sandbox_host::digest(&std::fs::read(puppet).unwrap());
+    let policy = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(policy.path(), format!("[grants]\nplugins = ['{digest}']\n[limits]\nmemory_mib = 64\n")).unwrap();
+    let mut granted = sandbox(&["--plugin", puppet, "--policy", policy.path().to_str().unwrap(), "--json", "list"]);
+    let output = granted.env("PUPPET_TOKEN", "token-of-a-test").output().unwrap();
+    assert_eq!((text(&output.stdout).as_str(), output.status.code()), ("[]\n", Some(0)));
+}
+
+#[test]
+fn inspecting_shows_wishes_and_grants() {
+    let puppet = common::puppet().to_str().unwrap();
+    let output = run(&["--json", "plugin", "inspect", puppet]);
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(value["name"], "puppet");
+    assert_eq!(value["wishes"]["credentials"][0], "PUPPET_TOKEN");
+    assert_eq!(value["wishes"]["origins"][0]["learn"][0]["path"], "/puppet.Main/Hand");
+    assert_eq!(value["grants"][0]["origin"], "https://puppet.invalid");
+    assert_eq!(value["sha256"].as_str().unwrap().len(), 64);
+    let output = run(&["plugin", "inspect", puppet]);
+    let shown = text(&output.stdout);
+    assert!(shown.contains("exports") && shown.contains("harness:sandbox/sandbox-provider@0.1.0"), "{shown}");
+}
+
+#[test]
+fn errors_as_json() {
+    let output = run(&["--json", "--plugin", "/dev/null", "list"]);
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(value["error"]["what"], "load the plugin /dev/null");
+    assert_eq!(value["error"]["hint"], "give the .wasm file of a provider component");
+    assert_eq!(output.status.code(), Some(125));
+}
+
+#[test]
+fn completions_and_manual_pages_are_made() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run(&["completions", shell]);
+        assert!(output.status.success() && text(&output.stdout).contains("terminate"), "{shell}");
+    }
+    assert!(text(&run(&["man"]).stdout).contains(".TH sandbox"));
+    let directory = tempfile::tempdir().unwrap();
+    assert!(run(&["man", "--directory", directory.path().to_str().unwrap()]).status.success());
+    assert!(directory.path().join("sandbox-run.1").exists());
+}
