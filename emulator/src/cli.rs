@@ -38,6 +38,9 @@ pub struct Args {
     /// How long router tokens are good for, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     pub router_token_life: u64,
+    /// Decides which calls are hit by ordered faults that have a probability
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub seed: u64,
     /// End when standard input ends: with the program that started it
     #[arg(long)]
     pub exit_with_stdin: bool,
@@ -73,6 +76,7 @@ impl From<&Args> for Options {
             image_builder_version: args.image_builder_version.clone(),
             token: args.token.clone(),
             router_token_life: Duration::from_secs(args.router_token_life),
+            seed: args.seed,
             ..Options::default()
         }
     }

@@ -18,13 +18,14 @@ use modal_proto::MAX_MESSAGE_BYTES;
 use modal_proto::client::modal_client_server::ModalClientServer;
 use modal_proto::task_command_router::task_command_router_server::TaskCommandRouterServer;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
 
-use crate::control::{Control, auth, mounts};
+use crate::control::chaos::{Chaos, Cut, Verdict};
+use crate::control::{Control, admin, auth, mounts};
 use crate::isolation::Engine;
 use crate::jwt::Signer;
 use crate::router::Router;
@@ -61,6 +62,8 @@ pub struct Options {
     pub router_token_life: Duration,
     /// How long control-plane tokens are good for.
     pub auth_token_life: Duration,
+    /// Decides which calls are hit by faults with a probability.
+    pub seed: u64,
 }
 
 impl Default for Options {
@@ -76,6 +79,7 @@ impl Default for Options {
             token: None,
             router_token_life: Duration::from_secs(600),
             auth_token_life: Duration::from_secs(1200),
+            seed: 0,
         }
     }
 }
@@ -111,6 +115,7 @@ impl Emulator {
         State::make_directories(&dir).with_context(|| format!("cannot use {}", dir.display()))?;
         let listener =
             TcpListener::bind(options.listen).await.with_context(|| format!("cannot listen on {}", options.listen))?;
+        let options_seed = options.seed;
         let state = Arc::new(State {
             address: listener.local_addr()?,
             options,
@@ -118,6 +123,7 @@ impl Emulator {
             signer: Signer::new(),
             dir,
             tables: parking_lot::Mutex::new(Tables::new()),
+            chaos: Chaos::new(options_seed),
             replies: Default::default(),
         });
         let (stop, stopped) = watch::channel(false);
@@ -129,6 +135,11 @@ impl Emulator {
     /// What goes into MODAL_SERVER_URL.
     pub fn url(&self) -> String {
         self.state.router_url(false)
+    }
+
+    /// Orders faults: for tests.
+    pub fn chaos(&self) -> &Chaos {
+        &self.state.chaos
     }
 
     /// Its state: for tests that look inside.
@@ -214,8 +225,24 @@ async fn serve(server: Server, stream: TcpStream) -> Result<(), Box<dyn std::err
         .initial_connection_window_size(4 * STREAM_WINDOW)
         .max_frame_size(256 * 1024)
         .max_send_buf_size(STREAM_WINDOW as usize);
-    let service = hyper::service::service_fn(move |request| server.clone().call(request));
-    builder.serve_connection(TokioIo::new(stream), service).await
+    let line = Arc::new(Line::default());
+    let of_calls = line.clone();
+    let service = hyper::service::service_fn(move |request| server.clone().call(request, of_calls.clone()));
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    loop {
+        tokio::select! {
+            served = connection.as_mut() => return served,
+            () = line.close.notified() => return Ok(()),
+            () = line.goaway.notified() => connection.as_mut().graceful_shutdown(),
+        }
+    }
+}
+
+/// What a call can order for the connection it came over.
+#[derive(Debug, Default)]
+struct Line {
+    close: Notify,
+    goaway: Notify,
 }
 
 #[derive(Debug, Clone)]
@@ -226,29 +253,17 @@ struct Server {
 }
 
 impl Server {
-    async fn call(mut self, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    async fn call(mut self, request: Request<Incoming>, line: Arc<Line>) -> Result<Response<Body>, Infallible> {
         let path = request.uri().path().to_owned();
         let started = Instant::now();
-        let response = if let Some(method) = path.strip_prefix(CONTROL_PREFIX) {
-            match auth::control(&self.state, method, request.headers()) {
-                Ok(caller) => {
-                    request.extensions_mut().insert(caller);
-                    self.control.call(request).await?
-                }
-                Err(status) => refuse(status),
+        let method = path.strip_prefix(CONTROL_PREFIX).or_else(|| path.strip_prefix(ROUTER_PREFIX));
+        let response = match method {
+            Some(method) => self.rpc(method, request.map(Body::new), &line).await?,
+            None if path.starts_with(BLOB_PREFIX) => blob(&self.state, &path[BLOB_PREFIX.len()..], request).await,
+            None if path.starts_with(admin::PREFIX) => {
+                admin::serve(&self.state, &path[admin::PREFIX.len()..], request).await
             }
-        } else if path.starts_with(ROUTER_PREFIX) {
-            match auth::router(&self.state, request.headers()) {
-                Ok(claims) => {
-                    request.extensions_mut().insert(claims);
-                    self.router.call(request).await?
-                }
-                Err(status) => refuse(status),
-            }
-        } else if let Some(id) = path.strip_prefix(BLOB_PREFIX) {
-            blob(&self.state, id, request).await
-        } else {
-            other(&path, request.headers().contains_key("te"))
+            None => other(&path, request.headers().contains_key("te")),
         };
         if tracing::enabled!(tracing::Level::DEBUG) {
             let method = path.rsplit('/').next().unwrap_or_default();
@@ -256,6 +271,50 @@ impl Server {
             tracing::debug!(method, ?status, micros = started.elapsed().as_micros() as u64, "call");
         }
         Ok(response)
+    }
+
+    /// A call of one of the two services, and what was ordered to go wrong with it.
+    async fn rpc(
+        &mut self,
+        method: &str,
+        mut request: Request<Body>,
+        line: &Line,
+    ) -> Result<Response<Body>, Infallible> {
+        let verdict = self.state.chaos.verdict(method);
+        match &verdict {
+            Some(Verdict::Refuse(answer)) => return Ok(refuse(answer.status())),
+            Some(Verdict::Delay(delay)) => tokio::time::sleep(*delay).await,
+            Some(Verdict::Close) => {
+                line.close.notify_one();
+                // The connection takes this call with it.
+                std::future::pending::<()>().await;
+            }
+            Some(Verdict::Goaway) => line.goaway.notify_one(),
+            Some(Verdict::CutRequest(after)) => request = request.map(|body| Body::new(Cut::new(body, *after))),
+            _ => {}
+        }
+        let response = if request.uri().path().starts_with(CONTROL_PREFIX) {
+            match auth::control(&self.state, method, request.headers()) {
+                Ok(caller) => {
+                    request.extensions_mut().insert(caller);
+                    self.control.call(request).await?
+                }
+                Err(status) => refuse(status),
+            }
+        } else {
+            match auth::router(&self.state, request.headers()) {
+                Ok(claims) => {
+                    request.extensions_mut().insert(claims);
+                    self.router.call(request).await?
+                }
+                Err(status) => refuse(status),
+            }
+        };
+        Ok(match verdict {
+            Some(Verdict::Lose(answer)) => refuse(answer.status()),
+            Some(Verdict::Cut(after)) => response.map(|body| Body::new(Cut::new(body, after))),
+            _ => response,
+        })
     }
 }
 
@@ -273,7 +332,8 @@ fn other(path: &str, grpc: bool) -> Response<Body> {
     )
 }
 
-fn plain(status: StatusCode, text: impl Into<bytes::Bytes>) -> Response<Body> {
+/// A plain HTTP answer.
+pub(crate) fn plain(status: StatusCode, text: impl Into<bytes::Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::new(Full::new(text.into())));
     *response.status_mut() = status;
     response

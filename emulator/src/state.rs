@@ -37,6 +37,8 @@ pub struct State {
     pub dir: PathBuf,
     /// Everything with an id.
     pub tables: Mutex<Tables>,
+    /// Faults that were ordered.
+    pub chaos: crate::control::chaos::Chaos,
     /// Answers to calls that may come twice.
     pub replies: crate::control::once::Replies,
 }

@@ -7,6 +7,7 @@ Words choose the checks whose module, function or text contains one of them.
 
 import sys
 
+import checks_chaos  # noqa: F401
 import checks_exec  # noqa: F401
 import checks_files  # noqa: F401
 import checks_images  # noqa: F401

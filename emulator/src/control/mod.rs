@@ -3,8 +3,10 @@
 //! Credentials are checked before a call gets here ([`auth`], called by [`crate::server`]); what is left of them is a
 //! [`Caller`].
 
+pub mod admin;
 pub mod apps;
 pub mod auth;
+pub mod chaos;
 pub mod images;
 pub mod lifecycle;
 pub mod logs;

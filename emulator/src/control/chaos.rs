@@ -1,0 +1,326 @@
+//! Faults on demand: what a test wants to go wrong, and how often. Off unless somebody asks.
+//!
+//! A [`Rule`] names methods and a [`Fault`]. The first rule that fits a call and has any left is applied; which calls are
+//! hit by a rule with a probability follows from a seed. Every fault is in the log.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf as _, Bytes};
+use http_body::{Body, Frame};
+use modal_proto::client::{RpcRetryPolicy, RpcStatus};
+use modal_proto::prost::Message as _;
+use modal_proto::prost_types::Any;
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use serde::{Deserialize, Serialize};
+use tonic::{Code, Status};
+
+/// The rules in force.
+#[derive(Debug)]
+pub struct Chaos {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    rules: Vec<Active>,
+    random: StdRng,
+}
+
+#[derive(Debug)]
+struct Active {
+    rule: Rule,
+    seen: u32,
+    applied: u32,
+    /// Calls let through lately, for [`Fault::Rate`].
+    tokens: f64,
+    refilled: Instant,
+}
+
+/// A fault and the calls it is for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Method name without service, such as `TaskExecStart`; `*` at the end stands for anything.
+    pub method: String,
+    /// How many calls it is applied to; all of them when missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<u32>,
+    /// How many fitting calls are let through before.
+    #[serde(default)]
+    pub skip: u32,
+    /// Share of fitting calls it is applied to, from 0 to 1.
+    #[serde(default = "always")]
+    pub probability: f64,
+    /// What goes wrong.
+    pub fault: Fault,
+}
+
+fn always() -> f64 {
+    1.0
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Fault {
+    /// The call is answered with a status and does nothing.
+    Status {
+        /// Number of the gRPC status.
+        code: i32,
+        /// Its text.
+        #[serde(default)]
+        message: String,
+        /// Tells the client when to try again (fact sheet, section 1.5).
+        #[serde(default)]
+        retry_after_secs: Option<f32>,
+    },
+    /// The call does its work, and then its answer is replaced by a status: a lost answer.
+    LoseAnswer {
+        /// Number of the gRPC status.
+        code: i32,
+    },
+    /// The call is held back.
+    Delay {
+        /// At least so long.
+        millis: u64,
+        /// And up to so much longer.
+        #[serde(default)]
+        jitter_millis: u64,
+    },
+    /// The answer is cut after so many bytes of it.
+    Cut {
+        /// Bytes of the body, frame heads included, that still arrive.
+        after_bytes: u64,
+    },
+    /// The request is cut after so many bytes of it.
+    CutRequest {
+        /// Bytes of the body, frame heads included, that still arrive.
+        after_bytes: u64,
+    },
+    /// The connection is closed on the spot.
+    Close,
+    /// The connection is given up in an orderly way: calls in flight end, new ones go elsewhere.
+    Goaway,
+    /// Calls beyond a rate are refused with RESOURCE_EXHAUSTED and a time to try again.
+    Rate {
+        /// Calls let through per second; as many may come at once.
+        per_second: f64,
+    },
+}
+
+/// What a call has to expect.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// Answer with this and do nothing.
+    Refuse(Answer),
+    /// Do it, then answer with this.
+    Lose(Answer),
+    /// Wait first.
+    Delay(Duration),
+    /// Cut the answer.
+    Cut(u64),
+    /// Cut the request.
+    CutRequest(u64),
+    /// Close the connection.
+    Close,
+    /// Give the connection up.
+    Goaway,
+}
+
+/// A status that can be compared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    code: i32,
+    message: String,
+    retry_after_secs: Option<f32>,
+}
+
+impl Answer {
+    /// As it goes out.
+    pub fn status(&self) -> Status {
+        let code = Code::from_i32(self.code);
+        let Some(retry_after_secs) = self.retry_after_secs else { return Status::new(code, self.message.clone()) };
+        let policy = Any {
+            type_url: "type.modal.com/modal.client.RPCRetryPolicy".to_owned(),
+            value: RpcRetryPolicy { retry_after_secs }.encode_to_vec(),
+        };
+        let details = RpcStatus { code: self.code, message: self.message.clone(), details: vec![policy] };
+        Status::with_details(code, self.message.clone(), Bytes::from(details.encode_to_vec()))
+    }
+}
+
+impl Chaos {
+    /// No rules. The same seed and the same calls give the same faults.
+    pub fn new(seed: u64) -> Chaos {
+        Chaos { state: Mutex::new(State { rules: Vec::new(), random: StdRng::seed_from_u64(seed) }) }
+    }
+
+    /// Adds a rule after those that are there.
+    pub fn add(&self, rule: Rule) {
+        tracing::info!(method = rule.method, fault = ?rule.fault, times = rule.times, "fault ordered");
+        let tokens = if let Fault::Rate { per_second } = rule.fault { per_second.max(1.0) } else { 0.0 };
+        self.state.lock().rules.push(Active { rule, seen: 0, applied: 0, tokens, refilled: Instant::now() });
+    }
+
+    /// Removes all rules.
+    pub fn clear(&self) {
+        self.state.lock().rules.clear();
+    }
+
+    /// The rules, each with how often it was applied.
+    pub fn rules(&self) -> Vec<(Rule, u32)> {
+        self.state.lock().rules.iter().map(|active| (active.rule.clone(), active.applied)).collect()
+    }
+
+    /// What a call of `method` has to expect.
+    pub fn verdict(&self, method: &str) -> Option<Verdict> {
+        let mut state = self.state.lock();
+        let State { rules, random } = &mut *state;
+        for active in rules {
+            if !fits(&active.rule.method, method) {
+                continue;
+            }
+            active.seen += 1;
+            let over = active.rule.times.is_some_and(|times| active.applied >= times);
+            if over || active.seen <= active.rule.skip || random.random::<f64>() >= active.rule.probability {
+                continue;
+            }
+            let Some(verdict) = active.verdict(random) else { continue };
+            active.applied += 1;
+            tracing::info!(method, fault = ?active.rule.fault, "fault");
+            return Some(verdict);
+        }
+        None
+    }
+}
+
+impl Active {
+    fn verdict(&mut self, random: &mut StdRng) -> Option<Verdict> {
+        Some(match self.rule.fault.clone() {
+            Fault::Status { code, message, retry_after_secs } => {
+                Verdict::Refuse(Answer { code, message: text(message), retry_after_secs })
+            }
+            Fault::LoseAnswer { code } => {
+                Verdict::Lose(Answer { code, message: text(String::new()), retry_after_secs: None })
+            }
+            Fault::Delay { millis, jitter_millis } => {
+                Verdict::Delay(Duration::from_millis(millis + random.random_range(0..=jitter_millis)))
+            }
+            Fault::Cut { after_bytes } => Verdict::Cut(after_bytes),
+            Fault::CutRequest { after_bytes } => Verdict::CutRequest(after_bytes),
+            Fault::Close => Verdict::Close,
+            Fault::Goaway => Verdict::Goaway,
+            Fault::Rate { per_second } => {
+                let now = Instant::now();
+                let refill = now.duration_since(self.refilled).as_secs_f64() * per_second;
+                self.tokens = (self.tokens + refill).min(per_second.max(1.0));
+                self.refilled = now;
+                if self.tokens >= 1.0 {
+                    self.tokens -= 1.0;
+                    return None;
+                }
+                let wait = (1.0 - self.tokens) / per_second.max(1e-3);
+                Verdict::Refuse(Answer {
+                    code: Code::ResourceExhausted as i32,
+                    message: "Too many requests".to_owned(),
+                    retry_after_secs: Some(wait as f32),
+                })
+            }
+        })
+    }
+}
+
+fn text(message: String) -> String {
+    if message.is_empty() { "a fault that was ordered".to_owned() } else { message }
+}
+
+fn fits(pattern: &str, method: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(start) => method.starts_with(start),
+        None => pattern == method,
+    }
+}
+
+/// A body that breaks off after so many bytes.
+#[derive(Debug)]
+pub struct Cut<B> {
+    body: B,
+    left: u64,
+}
+
+impl<B> Cut<B> {
+    /// Lets `left` bytes through.
+    pub fn new(body: B, left: u64) -> Cut<B> {
+        Cut { body, left }
+    }
+}
+
+impl<B> Body for Cut<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = self.get_mut();
+        let broken = || Poll::Ready(Some(Err("cut off, as was ordered".into())));
+        if this.left == 0 {
+            return broken();
+        }
+        match std::task::ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+            None => Poll::Ready(None),
+            Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(mut data) => {
+                    data.truncate(usize::try_from(this.left).unwrap_or(usize::MAX));
+                    this.left -= data.remaining() as u64;
+                    Poll::Ready(Some(Ok(Frame::data(data))))
+                }
+                // The end has come before the cut.
+                Err(frame) => Poll::Ready(Some(Ok(frame))),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(text: &str) -> Rule {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn rules_count() {
+        let chaos = Chaos::new(1);
+        chaos.add(rule(r#"{"method":"A*","times":2,"skip":1,"fault":{"status":{"code":14}}}"#));
+        let hits: Vec<bool> = ["AB", "B", "A", "AC", "AD"].iter().map(|m| chaos.verdict(m).is_some()).collect();
+        assert_eq!(hits, [false, false, true, true, false]);
+        assert_eq!(chaos.rules()[0].1, 2);
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_faults() {
+        let run = |seed| {
+            let chaos = Chaos::new(seed);
+            chaos.add(rule(r#"{"method":"*","probability":0.5,"fault":"close"}"#));
+            (0..64).map(|_| chaos.verdict("X").is_some()).collect::<Vec<_>>()
+        };
+        assert_eq!(run(3), run(3));
+        assert_ne!(run(3), run(4));
+    }
+
+    #[test]
+    fn unknown_faults_are_refused() {
+        for text in [r#"{"method":"*","fault":"melt"}"#, r#"{"method":"*","fault":"close","x":1}"#] {
+            assert!(serde_json::from_str::<Rule>(text).is_err(), "{text}");
+        }
+    }
+}
