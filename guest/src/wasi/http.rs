@@ -4,7 +4,7 @@
 use std::{
     future::poll_fn,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -55,7 +55,7 @@ pub async fn send(request: Request<Body>) -> Result<Response<Body>, TransportErr
     let body = incoming.consume().map_err(|()| local("the response has no body"))?;
     let stream = body.stream().map_err(|()| local("the response's body was taken twice"))?;
     *answer.body_mut() =
-        Body::new(ResponseBody { state: BodyState::Data { readiness: Readiness::default(), stream, body } });
+        Body::new(ResponseBody { state: BodyState::Data(Data { readiness: Readiness::default(), stream, body }) });
     Ok(answer)
 }
 
@@ -130,16 +130,38 @@ async fn writable(stream: &OutputStream) -> Result<u64, StreamError> {
     }
 }
 
-/// A response body, trailers included. Field order within the states matters: pollables go before streams, streams
-/// before bodies, as WASI demands of children and parents.
+/// A response body, trailers included.
 struct ResponseBody {
     state: BodyState,
 }
 
 enum BodyState {
-    Data { readiness: Readiness, stream: InputStream, body: IncomingBody },
-    Trailers { readiness: Readiness, trailers: FutureTrailers },
+    Data(Data),
+    Trailers(Trailers),
     Done,
+}
+
+/// Reading. WASI traps when a parent goes before its child, so the order of these fields is their order of death:
+/// pollable, stream, body. They are never taken apart other than by [`Data::into_trailers`].
+struct Data {
+    readiness: Readiness,
+    stream: InputStream,
+    body: IncomingBody,
+}
+
+impl Data {
+    fn into_trailers(self) -> Trailers {
+        let Data { readiness, stream, body } = self;
+        drop(readiness);
+        drop(stream);
+        Trailers { readiness: Readiness::default(), trailers: IncomingBody::finish(body) }
+    }
+}
+
+/// Waiting for the trailers; the order of the fields matters as above.
+struct Trailers {
+    readiness: Readiness,
+    trailers: FutureTrailers,
 }
 
 impl http_body::Body for ResponseBody {
@@ -148,45 +170,39 @@ impl http_body::Body for ResponseBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         loop {
-            match std::mem::replace(&mut self.state, BodyState::Done) {
-                BodyState::Data { mut readiness, stream, body } => match stream.read(READ_BYTES) {
-                    Ok(data) if data.is_empty() => {
-                        let poll = readiness.poll(cx, || stream.subscribe());
-                        self.state = BodyState::Data { readiness, stream, body };
-                        if poll.is_pending() {
-                            return Poll::Pending;
-                        }
+            match &mut self.state {
+                BodyState::Data(data) => match data.stream.read(READ_BYTES) {
+                    Ok(bytes) if bytes.is_empty() => {
+                        let stream = &data.stream;
+                        ready!(data.readiness.poll(cx, || stream.subscribe()));
                     }
-                    Ok(data) => {
-                        self.state = BodyState::Data { readiness, stream, body };
-                        return Poll::Ready(Some(Ok(Frame::data(data.into()))));
-                    }
+                    Ok(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes.into())))),
                     Err(StreamError::Closed) => {
-                        drop(readiness);
-                        drop(stream);
-                        let trailers = IncomingBody::finish(body);
-                        self.state = BodyState::Trailers { readiness: Readiness::default(), trailers };
+                        if let BodyState::Data(data) = std::mem::replace(&mut self.state, BodyState::Done) {
+                            self.state = BodyState::Trailers(data.into_trailers());
+                        }
                     }
                     Err(StreamError::LastOperationFailed(error)) => {
                         let code = wasip2::http::types::http_error_code(&error);
                         let text = code.map_or_else(|| error.to_debug_string(), |code| format!("{code:?}"));
+                        drop(error);
+                        self.state = BodyState::Done;
                         return Poll::Ready(Some(Err(broken(&text))));
                     }
                 },
-                BodyState::Trailers { mut readiness, trailers } => match trailers.get() {
-                    None => {
-                        let poll = readiness.poll(cx, || trailers.subscribe());
-                        self.state = BodyState::Trailers { readiness, trailers };
-                        if poll.is_pending() {
-                            return Poll::Pending;
-                        }
-                    }
-                    Some(Ok(Ok(Some(fields)))) => {
-                        return Poll::Ready(Some(Ok(Frame::trailers(header_map(&fields)))));
-                    }
-                    Some(Ok(Err(code))) => return Poll::Ready(Some(Err(broken(&format!("{code:?}"))))),
-                    Some(Ok(Ok(None)) | Err(())) => return Poll::Ready(None),
-                },
+                BodyState::Trailers(waiting) => {
+                    let Some(result) = waiting.trailers.get() else {
+                        let trailers = &waiting.trailers;
+                        ready!(waiting.readiness.poll(cx, || trailers.subscribe()));
+                        continue;
+                    };
+                    self.state = BodyState::Done;
+                    return Poll::Ready(match result {
+                        Ok(Ok(Some(fields))) => Some(Ok(Frame::trailers(header_map(&fields)))),
+                        Ok(Err(code)) => Some(Err(broken(&format!("{code:?}")))),
+                        Ok(Ok(None)) | Err(()) => None,
+                    });
+                }
                 BodyState::Done => return Poll::Ready(None),
             }
         }
