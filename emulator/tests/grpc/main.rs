@@ -6,5 +6,6 @@ mod chaos;
 mod client;
 mod exec;
 mod load;
+mod manual;
 mod sandbox;
 mod stdin;
