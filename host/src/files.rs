@@ -16,7 +16,8 @@ use crate::types::{self, Location, WriteOptions};
 /// Size of a piece: the cost of a call does not show, two of them are not much memory.
 const PIECE: usize = 4 << 20;
 
-/// Pieces that fail in a row before a transfer is given up.
+/// Times in a row that a piece is sent again, because an instance was lost to a crash or only a part was taken. What the
+/// provider reports is final: its own retries came before that.
 const ATTEMPTS: u32 = 3;
 
 /// Entries of a directory asked for at once.
@@ -142,9 +143,8 @@ impl Sandbox {
                     ready = chunk.data;
                     end = chunk.end;
                 }
-                Err(error) if error.is_retryable() && failures < ATTEMPTS => {
+                Err(error) if error.is_trap() && failures < ATTEMPTS => {
                     failures += 1;
-                    tokio::time::sleep(std::time::Duration::from_millis(100 << failures)).await;
                 }
                 Err(error) => return Err(error),
             }
@@ -198,9 +198,8 @@ impl Sandbox {
                                 format!("the provider went back to byte {position} of a stream that is at {from}"),
                             ));
                         }
-                        Err(error) if error.is_retryable() && failures < ATTEMPTS => {
+                        Err(error) if error.is_trap() && failures < ATTEMPTS => {
                             failures += 1;
-                            tokio::time::sleep(std::time::Duration::from_millis(100 << failures)).await;
                         }
                         Err(error) => return Err(error),
                     }

@@ -10,7 +10,6 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -35,8 +34,9 @@ const WAIT: u64 = 60_000;
 /// Bytes of input on their way.
 const INPUT: usize = 1 << 20;
 
-/// Failures in a row after which reading is given up. The provider's own retries come before that.
-const ATTEMPTS: u32 = 3;
+/// Instances in a row that may be lost to a crash before a stream is given up. What the provider reports is final: its
+/// own retries came before that, and repeating them would multiply the time until the failure shows.
+const ATTEMPTS: u32 = 2;
 
 /// A command that was started, or attached to.
 ///
@@ -373,9 +373,8 @@ async fn read(shared: Arc<Shared>) {
                     state.verdict = output.verdict;
                 }
             }
-            Err(error) if error.is_retryable() && failures < ATTEMPTS => {
+            Err(error) if error.is_trap() && failures < ATTEMPTS => {
                 failures += 1;
-                tokio::time::sleep(Duration::from_millis(100 << failures)).await;
             }
             Err(error) => {
                 shared.output().failed = Some(Arc::new(error));
@@ -561,10 +560,8 @@ async fn write(shared: Arc<Shared>) {
                 }
                 state.closed = answer.closed;
             }
-            Err(error) if error.is_retryable() && failures < ATTEMPTS => {
+            Err(error) if error.is_trap() && failures < ATTEMPTS => {
                 failures += 1;
-                drop(state);
-                tokio::time::sleep(Duration::from_millis(100 << failures)).await;
                 continue;
             }
             Err(error) => {

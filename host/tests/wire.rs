@@ -61,6 +61,30 @@ async fn more_streams_than_one_connection_allows_open_more_connections() {
     assert!((6..=16).contains(&connections), "{connections} connections for 60 streams at 10 each");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_calls_are_under_way_at_once() {
+    const AT_ONCE: usize = 1000;
+    let barrier = Arc::new(tokio::sync::Barrier::new(AT_ONCE));
+    let server = Server::start(Some(100), move |_| {
+        let barrier = barrier.clone();
+        Box::pin(async move {
+            barrier.wait().await;
+            Response::new(full("all there"))
+        })
+    })
+    .await;
+    let provider = provider(&server.url).await;
+    let calls = (0..AT_ONCE).map(|n| {
+        let (provider, words) = (provider.clone(), format!("grpc {}/{n}", server.url));
+        tokio::spawn(async move { order(&provider, &words).await })
+    });
+    for call in futures_util::future::join_all(calls).await {
+        call.unwrap().unwrap();
+    }
+    let connections = server.connections.load(Ordering::SeqCst);
+    assert!((10..=20).contains(&connections), "{connections} connections for 1000 streams at 100 each");
+}
+
 #[tokio::test]
 async fn large_bodies_pass_in_both_directions() {
     let server = Server::start(None, |seen| Box::pin(async move { Response::new(full(seen.body)) })).await;
@@ -68,6 +92,21 @@ async fn large_bodies_pass_in_both_directions() {
     let info = order(&provider, &format!("post 10000000 {}/big", server.url)).await.unwrap();
     assert_eq!(extra(&info, "body").unwrap().len(), 10_000_000);
     assert!(provider.metrics().bytes_sent >= 10_000_000 && provider.metrics().bytes_received >= 10_000_000);
+}
+
+#[tokio::test]
+async fn an_upload_that_is_cancelled_does_not_look_complete() {
+    let server = Server::echo().await;
+    let provider = provider(&server.url).await;
+    let call = {
+        let (provider, words) = (provider.clone(), format!("half {}", server.url));
+        tokio::spawn(async move { order(&provider, &words).await })
+    };
+    server.wait_for(|path| path == "/report/half/sent").await;
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    server.wait_for_cut().await;
+    assert!(server.seen().iter().all(|seen| seen.uri.path() != "/half"), "taken for a whole one");
 }
 
 #[tokio::test]

@@ -87,6 +87,8 @@ type Handler = dyn Fn(Seen) -> BoxFuture<'static, Response<Body>> + Send + Sync;
 pub struct Server {
     pub url: String,
     pub connections: Arc<AtomicUsize>,
+    /// Requests whose bodies were cut off.
+    pub cut: Arc<AtomicUsize>,
     seen: Arc<Mutex<Vec<Seen>>>,
     arrived: Arc<tokio::sync::Notify>,
     task: tokio::task::JoinHandle<()>,
@@ -106,19 +108,22 @@ impl Server {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (seen, arrived) = (Arc::new(Mutex::new(Vec::new())), Arc::new(tokio::sync::Notify::new()));
         let connections = Arc::new(AtomicUsize::new(0));
-        let (log, bell, count) = (seen.clone(), arrived.clone(), connections.clone());
+        let cut = Arc::new(AtomicUsize::new(0));
+        let (log, bell, count, cuts) = (seen.clone(), arrived.clone(), connections.clone(), cut.clone());
         let handler: Arc<Handler> = Arc::new(handler);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 stream.set_nodelay(true).unwrap();
                 count.fetch_add(1, Ordering::SeqCst);
-                let (log, bell, handler) = (log.clone(), bell.clone(), handler.clone());
+                let (log, bell, handler, cuts) = (log.clone(), bell.clone(), handler.clone(), cuts.clone());
                 tokio::spawn(async move {
                     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-                        let (log, bell, handler) = (log.clone(), bell.clone(), handler.clone());
+                        let (log, bell, handler, cuts) = (log.clone(), bell.clone(), handler.clone(), cuts.clone());
                         async move {
                             let (parts, body) = request.into_parts();
                             let Ok(body) = body.collect().await else {
+                                cuts.fetch_add(1, Ordering::SeqCst);
+                                bell.notify_waiters();
                                 return Err(std::io::Error::other("the request was cut off"));
                             };
                             let seen = Seen {
@@ -138,7 +143,7 @@ impl Server {
                 });
             }
         });
-        Server { url, connections, seen, arrived, task }
+        Server { url, connections, cut, seen, arrived, task }
     }
 
     pub fn authority(&self) -> &str {
@@ -147,6 +152,17 @@ impl Server {
 
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
+    }
+
+    /// Waits until a request was cut off.
+    pub async fn wait_for_cut(&self) {
+        loop {
+            let arrived = self.arrived.notified();
+            if self.cut.load(Ordering::SeqCst) > 0 {
+                return;
+            }
+            arrived.await;
+        }
     }
 
     /// Waits until a request has come whose path fits.

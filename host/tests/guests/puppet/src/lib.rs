@@ -180,6 +180,27 @@ fn order(words: &[&str]) -> Result<SandboxInfo, Error> {
             let body = vec![b'p'; size.parse().unwrap_or(0)];
             fetch(url, &grpc_headers(), Some(&body))
         }
+        ["half", url] => {
+            // A part of a body, then nothing: the call is going to be cancelled.
+            let (_, rest) = url.split_once("://").unwrap_or(("", url));
+            let fields = Fields::new();
+            for (name, value) in grpc_headers() {
+                let _ = fields.append(name, &value);
+            }
+            let request = OutgoingRequest::new(fields);
+            let _ = request.set_method(&Method::Post);
+            let _ = request.set_scheme(Some(&Scheme::Http));
+            let _ = request.set_authority(Some(rest));
+            let _ = request.set_path_with_query(Some("/half"));
+            let body = request.body().expect("a body");
+            let future = outgoing_handler::handle(request, None);
+            let stream = body.write().expect("a stream");
+            let _ = stream.blocking_write_and_flush(b"a part");
+            report("half/sent");
+            let result = order(&["wait"]);
+            drop((stream, future));
+            result
+        }
         ["giant-headers", url] => fetch(url, &[("x-giant", vec![b'h'; 70 << 10])], None),
         ["flood", count, url] => {
             // All at once, none waited for until all are out.
