@@ -12,7 +12,7 @@ use modal_proto::{
         task_exec_poll_response::ExitStatus as PollStatus, task_exec_wait_response::ExitStatus as WaitStatus,
     },
 };
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::{
     bindings::{
@@ -24,6 +24,7 @@ use crate::{
     ids,
     provider::Provider,
     retry,
+    transport::within,
 };
 
 /// Longest wait that one call makes, in milliseconds; the interface documents it.
@@ -40,6 +41,9 @@ const INPUT_PIECE: usize = 4 * 1024 * 1024;
 
 /// Time for one TaskExecWait, after which it is asked again (fact sheet, section 1.5).
 const WAIT_ATTEMPT: Duration = Duration::from_secs(60);
+
+/// Longest time for a look whether an exec has ended that is not meant to wait.
+const POLL_ATTEMPT: Duration = Duration::from_secs(15);
 
 /// Longest argv, in bytes (fact sheet, section 7.4).
 const MAX_ARGV_BYTES: usize = 65_536;
@@ -232,36 +236,50 @@ impl Provider {
 
     /// Waits for the exit of an exec, asking again each minute.
     pub(crate) async fn wait_exit(&self, sandbox: &str, exec_id: &str, wait: Duration) -> Result<Option<Exit>> {
+        let transport = self.transport();
         let deadline = self.now() + wait;
         let mut failures = 0;
         loop {
             let left = deadline.saturating_sub(self.now());
-            let result = if left.is_zero() {
-                let make = |task_id: String| TaskExecPollRequest { task_id, exec_id: exec_id.to_string() };
-                self.router(sandbox, &retry::ROUTER, rpc::TASK_EXEC_POLL, make)
-                    .await?
-                    .map(|answer| answer.exit_status.map(Exit::from))
+            if left.is_zero() && !wait.is_zero() {
+                return Ok(None);
+            }
+            // Our own clock bounds the whole attempt: a router that is still coming up is tried for longer than that.
+            let attempt = if wait.is_zero() {
+                within(transport, POLL_ATTEMPT, self.poll_exit(sandbox, exec_id)).await
             } else {
-                let policy = retry::Policy { retries: 0, attempt: Some(left.min(WAIT_ATTEMPT)), ..retry::ROUTER };
-                let make = |task_id: String| TaskExecWaitRequest { task_id, exec_id: exec_id.to_string() };
-                self.router(sandbox, &policy, rpc::TASK_EXEC_WAIT, make)
-                    .await?
-                    .map(|answer| answer.exit_status.map(Exit::from))
+                let limit = left.min(WAIT_ATTEMPT);
+                within(transport, limit, self.await_exit(sandbox, exec_id, limit)).await
             };
-            match result {
-                Ok(Some(exit)) => return Ok(Some(exit)),
-                Ok(None) if left.is_zero() => return Ok(None),
-                Ok(None) => {}
-                // Our own deadline, or the server's echo of it.
-                Err(status) if status.code() == Code::DeadlineExceeded && !left.is_zero() => {}
-                Err(status) if retry::is_retryable(&status) && failures < retry::ROUTER.retries && !left.is_zero() => {
-                    let transport = self.transport();
+            let status = match attempt.transpose()? {
+                Some(Ok(Some(exit))) => return Ok(Some(exit)),
+                None | Some(Ok(None)) if wait.is_zero() => return Ok(None),
+                None | Some(Ok(None)) => continue,
+                Some(Err(status)) => status,
+            };
+            match status.code() {
+                // The server's echo of our deadline.
+                Code::DeadlineExceeded if !wait.is_zero() => {}
+                _ if retry::is_retryable(&status) && failures < retry::ROUTER.limit(&status) && !wait.is_zero() => {
                     transport.sleep(retry::ROUTER.pause(failures, &**transport).min(left)).await;
                     failures += 1;
                 }
-                Err(status) => return Err(self.explain(sandbox, &status, "wait for the command").await),
+                _ => return Err(self.explain(sandbox, &status, "wait for the command").await),
             }
         }
+    }
+
+    async fn poll_exit(&self, sandbox: &str, exec_id: &str) -> Result<Result<Option<Exit>, Status>> {
+        let make = |task_id: String| TaskExecPollRequest { task_id, exec_id: exec_id.to_string() };
+        let answer = self.router(sandbox, &retry::ROUTER, rpc::TASK_EXEC_POLL, make).await?;
+        Ok(answer.map(|answer| answer.exit_status.map(Exit::from)))
+    }
+
+    async fn await_exit(&self, sandbox: &str, exec_id: &str, limit: Duration) -> Result<Result<Option<Exit>, Status>> {
+        let policy = retry::Policy { retries: 0, attempt: Some(limit), ..retry::ROUTER };
+        let make = |task_id: String| TaskExecWaitRequest { task_id, exec_id: exec_id.to_string() };
+        let answer = self.router(sandbox, &policy, rpc::TASK_EXEC_WAIT, make).await?;
+        Ok(answer.map(|answer| answer.exit_status.map(Exit::from)))
     }
 
     /// What became of an exec whose sandbox gave this error.

@@ -17,6 +17,7 @@ use crate::{
     ids,
     provider::Provider,
     retry,
+    router::CONNECT_PAUSE,
     transport::LocalFuture,
 };
 
@@ -57,6 +58,8 @@ pub struct Follow {
     pending_bytes: usize,
     state: State,
     failures: u32,
+    /// Since when no connection could be made.
+    unreachable: Option<std::time::Duration>,
     /// A token was refused and renewed since the last piece.
     renewed: bool,
 }
@@ -75,6 +78,7 @@ impl Follow {
             pending_bytes: 0,
             state: State::Idle,
             failures: 0,
+            unreachable: None,
             renewed: false,
         }
     }
@@ -178,6 +182,7 @@ impl Follow {
     /// Takes in a piece; false if it holds nothing new.
     fn accept(&mut self, start: Option<u64>, mut data: Bytes) -> bool {
         self.failures = 0;
+        self.unreachable = None;
         self.renewed = false;
         let expected = self.offset + self.pending_bytes as u64;
         if let Some(start) = start {
@@ -205,16 +210,23 @@ impl Follow {
             self.state = State::Idle;
             return Ok(());
         }
-        if retry::is_retryable(&status) && self.failures < retry::ROUTER.retries {
+        if retry::is_retryable(&status) && self.failures < retry::ROUTER.limit(&status) {
             let transport = self.provider.transport();
             let pause = retry::ROUTER.pause(self.failures, &**transport);
             self.failures += 1;
             self.state = State::Pausing(transport.sleep(pause));
             return Ok(());
         }
-        // Final. Asking why takes a request of its own, made by the future that fails with the answer.
+        // Final, unless the machine is only slow to come up. Asking takes a request of its own, made by the future that
+        // fails with the answer or goes on.
         let (provider, sandbox) = (self.provider.clone(), self.sandbox.clone());
+        let since = *self.unreachable.get_or_insert_with(|| provider.now());
+        let again = self.open();
         self.state = State::Opening(Box::pin(async move {
+            if provider.may_come_up(&sandbox, &status, since).await? {
+                provider.transport().sleep(CONNECT_PAUSE).await;
+                return again.await;
+            }
             let error: Error = provider.explain(&sandbox, &status, "read the output").await;
             Err(error)
         }));

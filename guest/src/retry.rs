@@ -24,6 +24,9 @@ pub struct Policy {
     pub base: Duration,
     /// Longest pause.
     pub cap: Duration,
+    /// Retries after failures in which no connection was made: nothing was sent, so nothing is lost by asking elsewhere
+    /// what has become of the other side.
+    pub refused: u32,
     /// Time allowed for one attempt; none for no limit.
     pub attempt: Option<Duration>,
     /// Honour a wait that the server asks for whatever the status; otherwise only with RESOURCE_EXHAUSTED, as on the
@@ -34,6 +37,7 @@ pub struct Policy {
 /// Control-plane calls.
 pub const CONTROL: Policy = Policy {
     retries: 3,
+    refused: 3,
     base: Duration::from_millis(100),
     cap: Duration::from_secs(1),
     attempt: None,
@@ -44,6 +48,8 @@ pub const CONTROL: Policy = Policy {
 /// cap only bounds a single pause.
 pub const ROUTER: Policy = Policy {
     retries: 10,
+    // 1.3 s in all.
+    refused: 7,
     base: Duration::from_millis(10),
     cap: Duration::from_secs(5),
     attempt: None,
@@ -76,6 +82,20 @@ pub struct Attempt {
     pub throttles: u32,
     /// Since the first attempt.
     pub elapsed: Duration,
+}
+
+/// Whether no connection was made.
+#[must_use]
+pub fn is_refused(status: &Status) -> bool {
+    source::<TransportError>(status).is_some_and(|error| error.kind == TransportFault::NotSent)
+}
+
+impl Policy {
+    /// How many retries a failure like this one is worth.
+    #[must_use]
+    pub fn limit(&self, status: &Status) -> u32 {
+        if is_refused(status) { self.refused.min(self.retries) } else { self.retries }
+    }
 }
 
 /// Whether trying again can help.
@@ -138,7 +158,7 @@ where
         let pause = if let Some(wait) = throttle {
             attempt.throttles += 1;
             wait
-        } else if is_retryable(&status) && attempt.retries < policy.retries {
+        } else if is_retryable(&status) && attempt.retries < policy.limit(&status) {
             attempt.retries += 1;
             policy.pause(attempt.retries - 1, &**transport)
         } else {

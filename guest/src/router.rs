@@ -35,6 +35,11 @@ const RENEW_BEFORE: Duration = Duration::from_secs(30);
 const TASK_ID_PAUSE: Duration = Duration::from_millis(500);
 const TASK_ID_LOOKS: u32 = 600;
 
+/// A worker may need minutes until its router listens, so a router that cannot be connected to is tried for this long as
+/// long as the control plane says that the sandbox lives (fact sheet, section 1.5), with this pause.
+const CONNECT_TOTAL: Duration = Duration::from_secs(310);
+pub(crate) const CONNECT_PAUSE: Duration = Duration::from_secs(2);
+
 /// How a sandbox is reached.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 pub struct Access {
@@ -181,6 +186,7 @@ impl Provider {
         body: Bytes,
     ) -> Result<Result<Bytes, Status>> {
         let max_throttle_wait = self.config()?.max_throttle_wait;
+        let begun = self.now();
         let mut renewed = false;
         loop {
             let access = self.access(sandbox).await?;
@@ -196,8 +202,26 @@ impl Provider {
                     renewed = true;
                     self.expire_access(sandbox);
                 }
+                Err(status) if self.may_come_up(sandbox, &status, begun).await? => {
+                    self.inner.transport.sleep(CONNECT_PAUSE).await;
+                }
                 other => return Ok(other),
             }
+        }
+    }
+
+    /// Whether a router that could not be connected to is worth further tries: the sandbox lives, and time is left.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not: the sandbox is over, or the control plane is away too.
+    pub(crate) async fn may_come_up(&self, sandbox: &str, status: &Status, since: Duration) -> Result<bool> {
+        if !retry::is_refused(status) {
+            return Ok(false);
+        }
+        match self.poll_end(sandbox).await {
+            Ok(None) => Ok(self.now().saturating_sub(since) < CONNECT_TOTAL),
+            Ok(Some(_)) | Err(_) => Err(self.explain(sandbox, status, "reach the sandbox's machine").await),
         }
     }
 

@@ -62,8 +62,14 @@ struct Seen {
 #[derive(Default)]
 struct Net {
     now: RefCell<Duration>,
+    timers: RefCell<Vec<Duration>>,
     answers: RefCell<HashMap<&'static str, VecDeque<Answer>>>,
     seen: RefCell<Vec<Rc<Seen>>>,
+}
+
+thread_local! {
+    /// The network whose clock [`run`] turns.
+    static CURRENT: RefCell<Option<Rc<Net>>> = const { RefCell::new(None) };
 }
 
 #[derive(Clone)]
@@ -73,6 +79,7 @@ impl Script {
     /// A network that signs in, knows the app and one sandbox, and otherwise answers what it is told to.
     fn new() -> Script {
         let script = Script(Rc::default());
+        CURRENT.set(Some(script.0.clone()));
         for _ in 0..20 {
             script.will(
                 "AuthTokenGet",
@@ -169,16 +176,13 @@ impl Transport for Script {
     }
 
     fn sleep(&self, duration: Duration) -> LocalFuture<()> {
-        // Time passes when somebody waits for it, and only if nothing else is ready first.
         let net = self.0.clone();
-        let mut polled = false;
-        Box::pin(std::future::poll_fn(move |cx| {
-            if polled {
-                *net.now.borrow_mut() += duration;
+        let end = *net.now.borrow() + duration;
+        Box::pin(std::future::poll_fn(move |_| {
+            if *net.now.borrow() >= end {
                 return std::task::Poll::Ready(());
             }
-            polled = true;
-            cx.waker().wake_by_ref();
+            net.timers.borrow_mut().push(end);
             std::task::Poll::Pending
         }))
     }
@@ -196,15 +200,20 @@ impl Transport for Script {
     }
 }
 
-/// Runs a future whose only waits are those of the script.
+/// Runs a future whose only waits are those of this thread's script: when nothing else can happen, time passes until the
+/// first timer that somebody waits for.
 fn run<T>(future: impl Future<Output = T>) -> T {
+    let net = CURRENT.with_borrow(|net| net.clone()).expect("a script");
     let mut future = std::pin::pin!(future);
     for _ in 0..10_000 {
+        net.timers.borrow_mut().clear();
         if let Some(value) = future.as_mut().now_or_never() {
             return value;
         }
+        let next = net.timers.borrow().iter().min().copied();
+        *net.now.borrow_mut() = next.expect("it waits for something that never comes");
     }
-    panic!("it waits for something that never comes");
+    panic!("it waits for ever");
 }
 
 fn filter() -> ListFilter {
@@ -386,6 +395,39 @@ fn a_sandbox_that_ended_is_the_verdict() {
         "{:?}",
         output.verdict
     );
+}
+
+#[test]
+fn a_router_that_is_not_up_yet_is_waited_for() {
+    let script = Script::new();
+    // The first router call is refused for a while; the control plane says that the sandbox lives.
+    for _ in 0..20 {
+        script.will("TaskExecWait", Answer::Refused);
+        script.will("SandboxWaitV2", ok(&SandboxWaitResponse::default()));
+    }
+    script.will(
+        "TaskExecWait",
+        ok(&TaskExecWaitResponse {
+            exit_status: Some(modal_proto::task_command_router::task_exec_wait_response::ExitStatus::Code(0)),
+        }),
+    );
+    let (exec, _) = reading(0);
+    let verdict = run(script.provider().wait_exec(exec, 600_000)).expect("in the end it is there");
+    assert!(matches!(verdict, Some(Verdict::Exited(0))), "{verdict:?}");
+}
+
+#[test]
+fn a_router_that_is_gone_with_its_control_plane_is_not_waited_for() {
+    let script = Script::new();
+    for _ in 0..40 {
+        script.will("TaskExecStdioRead", Answer::Refused);
+        script.will("SandboxWaitV2", Answer::Refused);
+    }
+    let (exec, mut request) = reading(0);
+    request.wait = 600_000;
+    let error = run(script.provider().read_output(exec, request)).expect_err("both are away");
+    assert!(matches!(error.kind, ErrorKind::Unavailable), "{error:?}");
+    assert!(script.now() < Duration::from_secs(10), "{:?}", script.now());
 }
 
 #[test]
