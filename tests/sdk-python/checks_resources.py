@@ -1,5 +1,7 @@
 """Secrets, volumes, networks, sidecars and limits."""
 
+import ssl
+import urllib.request
 import uuid
 
 import modal
@@ -76,6 +78,56 @@ def own_loopback():
         equal(next(iter(process.stdout)), "up\n")
         equal(one.exec("python3", "-c", client).stdout.read(), "reached\n")
         equal(two.exec("python3", "-c", client).stdout.read(), "refused\n")
+
+
+SERVER = """
+import http.server
+class H(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(b"from inside")
+    def log_message(self, *a): pass
+s = http.server.HTTPServer(("127.0.0.1", 8000), H)
+print("up", flush=True)
+s.serve_forever()
+"""
+
+
+@check
+def tunnels():
+    """tunnels: plain, to a server on the sandbox's own loopback; gone with the sandbox"""
+    with sandbox("python3", "-c", SERVER, unencrypted_ports=[8000]) as own:
+        equal(next(iter(own.stdout)), "up\n")
+        host, port = own.tunnels()[8000].tcp_socket
+        with urllib.request.urlopen(f"http://{host}:{port}/", timeout=10) as answer:
+            equal(answer.read(), b"from inside")
+    try:
+        urllib.request.urlopen(f"http://{host}:{port}/", timeout=10)
+    except OSError:
+        return
+    raise AssertionError("still open")
+
+
+@check
+def tls_tunnel():
+    """tunnels: TLS, to a server that speaks none"""
+    anybody = ssl.create_default_context()
+    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+    with sandbox("python3", "-c", SERVER, encrypted_ports=[8000]) as own:
+        equal(next(iter(own.stdout)), "up\n")
+        url = own.tunnels()[8000].url
+        assert url.startswith("https://"), url
+        with urllib.request.urlopen(url, timeout=10, context=anybody) as answer:
+            equal(answer.read(), b"from inside")
+
+
+@check
+def inbound_allowlist():
+    """tunnels: whoever is not on the list stays outside"""
+    options = {"unencrypted_ports": [8000], "inbound_cidr_allowlist": ["192.0.2.0/24"]}
+    with sandbox("python3", "-c", SERVER, **options) as own:
+        equal(next(iter(own.stdout)), "up\n")
+        host, port = own.tunnels()[8000].tcp_socket
+        raises(OSError, urllib.request.urlopen, f"http://{host}:{port}/", timeout=10)
 
 
 @check

@@ -63,6 +63,8 @@ pub struct Sandbox {
     pub snapshots: Mutex<HashMap<String, Arc<tokio::sync::OnceCell<String>>>>,
     /// The image of its files at its end, if it was asked for and has been taken; or why not.
     pub exit_snapshot: Mutex<Option<Result<String, String>>>,
+    /// How servers inside are reached, while it runs.
+    pub tunnels: Mutex<super::tunnels::Tunnels>,
     /// Further containers, oldest first; ended ones too.
     pub sidecars: Mutex<Vec<Arc<super::sidecar::Sidecar>>>,
     orders: watch::Sender<Option<Order>>,
@@ -178,6 +180,7 @@ impl Sandbox {
             execs: Mutex::default(),
             snapshots: Mutex::default(),
             exit_snapshot: Mutex::default(),
+            tunnels: Mutex::default(),
             sidecars: Mutex::default(),
             orders: watch::Sender::new(None),
             busy: AtomicUsize::new(0),
@@ -328,6 +331,7 @@ pub async fn supervise(state: Arc<State>, sandbox: Arc<Sandbox>) {
             };
             probe.abort();
             sandbox.phase.send_replace(Phase::Ending);
+            *sandbox.tunnels.lock() = Default::default();
             super::sidecar::stop_all(&sandbox).await;
             if super::snapshots::wants_exit_snapshot(&sandbox.definition) {
                 let taken = super::snapshots::filesystem(&state, &unit).await;
@@ -405,6 +409,7 @@ async fn start(state: &Arc<State>, sandbox: &Arc<Sandbox>) -> anyhow::Result<(Ar
     let mut process = unit.process(command(&definition.entrypoint_args, &sandbox.image));
     terminal(&mut process, definition.pty_info.as_ref());
     let entry = Running::start(&unit.container, process, Keep::ALL, None, &state.spools()).await?;
+    super::tunnels::open(state, sandbox, &unit).await?;
     Ok((unit, entry))
 }
 
