@@ -1,8 +1,8 @@
 //! Image builds: Dockerfile lines that really run, and the layers they leave behind.
 //!
-//! A request describes one layer on top of finished images. Its lines are parsed ([`dockerfile`]) and carried out
-//! ([`steps`]) in the background, in containers of the image so far; what those containers wrote becomes a layer. The same
-//! request gets the same image ([`request_hash`]).
+//! A request describes one layer on top of finished images. Its lines are parsed (`dockerfile`) and carried out
+//! (`steps`) in the background, in containers of the image so far; what those containers wrote becomes a layer. The same
+//! request gets the same image (`request_hash`).
 
 mod context;
 mod dockerfile;
