@@ -1,5 +1,6 @@
 """Faults ordered at the emulator's own endpoint, as the SDK meets them."""
 
+from typing import Any
 import json
 import os
 import time
@@ -11,7 +12,7 @@ from harness import app, check, equal, eventually, raises, sandbox, sh
 from modal import exception
 
 
-def order(path, body=None, method="POST"):
+def order(path: Any, body: Any = None, method: Any = "POST") -> Any:
     request = urllib.request.Request(
         f"{os.environ['MODAL_SERVER_URL']}/emulator/{path}",
         data=None if body is None else json.dumps(body).encode(),
@@ -22,40 +23,40 @@ def order(path, body=None, method="POST"):
         return json.load(answer)
 
 
-def faults(*rules):
+def faults(*rules: Any) -> Any:
     """Orders faults, for as long as the check runs."""
 
     class Ordered:
-        def __enter__(self):
+        def __enter__(self) -> None:
             order("faults", list(rules))
 
-        def __exit__(self, *_):
+        def __exit__(self, *_: Any) -> None:
             self.applied = [entry["applied"] for entry in order("faults", method="GET")]
             order("faults", method="DELETE")
 
     return Ordered()
 
 
-def status(code, **more):
+def status(code: Any, **more: Any) -> Any:
     return {"status": {"code": code, **more}}
 
 
 @check
-def retried_status():
+def retried_status() -> None:
     """chaos: UNAVAILABLE is retried and not seen"""
     with faults({"method": "AppGetOrCreate", "times": 2, "fault": status(14)}) as _:
         assert app().app_id
 
 
 @check
-def status_that_stays():
+def status_that_stays() -> None:
     """chaos: PERMISSION_DENIED arrives with its text"""
     with faults({"method": "SandboxCreateV2", "times": 1, "fault": status(7, message="not you")}):
         raises(exception.PermissionDeniedError, modal.Sandbox.create, app=app(), containing="not you")
 
 
 @check
-def directed_retry():
+def directed_retry() -> None:
     """chaos: a server-directed wait is kept"""
     with faults({"method": "AppGetOrCreate", "times": 1, "fault": status(8, retry_after_secs=0.5)}):
         began = time.monotonic()
@@ -64,7 +65,7 @@ def directed_retry():
 
 
 @check
-def lost_answer():
+def lost_answer() -> None:
     """chaos: a lost answer makes no second sandbox"""
     tag = str(time.time())
     with faults({"method": "SandboxCreateV2", "times": 1, "fault": {"lose_answer": {"code": 14}}}):
@@ -73,7 +74,7 @@ def lost_answer():
 
 
 @check
-def cut_output():
+def cut_output() -> None:
     """chaos: output cut again and again arrives whole"""
     with sandbox() as own:
         with faults({"method": "TaskExecStdioRead", "times": 8, "fault": {"cut": {"after_bytes": 50000}}}) as ordered:
@@ -82,7 +83,7 @@ def cut_output():
 
 
 @check
-def cut_upload():
+def cut_upload() -> None:
     """chaos: an upload that is cut is resumed"""
     with sandbox() as own:
         data = os.urandom(3 << 20)
@@ -92,7 +93,7 @@ def cut_upload():
 
 
 @check
-def closed_connection():
+def closed_connection() -> None:
     """chaos: a closed connection is opened again"""
     with sandbox() as own:
         with faults({"method": "TaskExecStart", "times": 1, "fault": "close"}):
@@ -100,7 +101,7 @@ def closed_connection():
 
 
 @check
-def orderly_goodbye():
+def orderly_goodbye() -> None:
     """chaos: GOAWAY is taken in stride"""
     with sandbox() as own:
         with faults({"method": "TaskExecStart", "times": 3, "fault": "goaway"}):
@@ -109,7 +110,7 @@ def orderly_goodbye():
 
 
 @check
-def slow_calls():
+def slow_calls() -> None:
     """chaos: delays are only felt"""
     with sandbox() as own:
         with faults({"method": "TaskExec*", "fault": {"delay": {"millis": 100, "jitter_millis": 50}}}):
@@ -119,7 +120,7 @@ def slow_calls():
 
 
 @check
-def creation_rate():
+def creation_rate() -> None:
     """chaos: a creation rate is kept by waiting"""
     with faults({"method": "SandboxCreateV2", "fault": {"rate": {"per_second": 2}}}):
         began = time.monotonic()
@@ -130,7 +131,7 @@ def creation_rate():
 
 
 @check
-def refused_token():
+def refused_token() -> None:
     """chaos: a refused router token is not the end"""
     with sandbox() as own:
         equal(sh(own, "echo hi")[0], "hi\n")
@@ -139,7 +140,7 @@ def refused_token():
 
 
 @check
-def lost_worker():
+def lost_worker() -> None:
     """chaos: a lost worker ends its sandbox"""
     with sandbox() as own, sandbox() as other:
         equal(order("lose-worker", {"sandbox_id": own.object_id}), {"lost": 1})
@@ -149,7 +150,7 @@ def lost_worker():
 
 
 @check
-def nonsense():
+def nonsense() -> None:
     """chaos: a rule that makes no sense is refused"""
     try:
         order("faults", {"method": "*", "fault": "melt"})
@@ -160,7 +161,7 @@ def nonsense():
 
 
 @check
-def state():
+def state() -> None:
     """the emulator shows what it has"""
     with sandbox() as own:
         eventually(lambda: {"running"} == {s["phase"] for s in order("state", method="GET")["sandboxes"] if s["id"] == own.object_id})

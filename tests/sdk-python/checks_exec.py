@@ -1,5 +1,6 @@
 """Commands: arguments, streams, input, ends."""
 
+from typing import Any
 import concurrent.futures
 import hashlib
 
@@ -9,13 +10,13 @@ from modal.stream_type import StreamType
 
 
 @check
-def streams_apart():
+def streams_apart() -> None:
     """exec: stdout, stderr and exit code"""
     equal(sh(shared(), "echo out; echo err >&2; exit 7"), ("out\n", "err\n", 7))
 
 
 @check
-def argv_as_given():
+def argv_as_given() -> None:
     """exec: arguments arrive as they are, without a shell"""
     process = shared().exec("printf", "%s|", "a b", "", "$HOME", "*", "é\n")
     equal(process.stdout.read(), "a b||$HOME|*|é\n|")
@@ -23,28 +24,28 @@ def argv_as_given():
 
 
 @check
-def bytes_arrive():
+def bytes_arrive() -> None:
     """exec: bytes that are no text"""
     process = shared().exec("printf", r"\000\377\200x", text=False)
     equal(process.stdout.read(), b"\x00\xff\x80x")
 
 
 @check
-def codes():
+def codes() -> None:
     """exec: exit codes 0, 1, 42, 255"""
     for code in (0, 1, 42, 255):
         equal(shared().exec("sh", "-c", f"exit {code}").wait(), code)
 
 
 @check
-def death_by_signal():
+def death_by_signal() -> None:
     """exec: death by a signal is 128 and the signal"""
     equal(shared().exec("sh", "-c", "kill -9 $$").wait(), 137)
     equal(shared().exec("sh", "-c", "kill -TERM $$").wait(), 143)
 
 
 @check
-def missing_program():
+def missing_program() -> None:
     """exec: a program that does not exist ends with 127 and says so"""
     process = shared().exec("no-such-program")
     assert "no-such-program" in process.stderr.read()
@@ -52,7 +53,7 @@ def missing_program():
 
 
 @check
-def environment():
+def environment() -> None:
     """exec: env and secrets, the later one wins"""
     secret = modal.Secret.from_dict({"A": "secret", "B": "secret"})
     process = shared().exec("sh", "-c", "echo $A $B $C", env={"A": "env", "C": "é 'q'"}, secrets=[secret])
@@ -60,7 +61,7 @@ def environment():
 
 
 @check
-def nothing_inherited():
+def nothing_inherited() -> None:
     """exec: the emulator's own environment stays outside"""
     out, _, _ = sh(shared(), "env")
     for leaked in ("MODAL_TOKEN", "CARGO", "RUST_LOG", "SSH_"):
@@ -68,20 +69,20 @@ def nothing_inherited():
 
 
 @check
-def workdir():
+def workdir() -> None:
     """exec: workdir"""
     equal(shared().exec("pwd", workdir="/usr/bin").stdout.read(), "/usr/bin\n")
     equal(shared().exec("pwd").stdout.read(), "/\n")
 
 
 @check
-def relative_workdir():
+def relative_workdir() -> None:
     """exec: a relative workdir is refused"""
     raises(modal.exception.InvalidError, shared().exec, "pwd", workdir="tmp")
 
 
 @check
-def time_limit():
+def time_limit() -> None:
     """exec: a command that takes too long is killed, and the client says so"""
     process = shared().exec("sh", "-c", "echo begun; sleep 60", timeout=1)
     equal(process.stdout.read(), "begun\n")
@@ -91,7 +92,7 @@ def time_limit():
 
 
 @check
-def standard_input():
+def standard_input() -> None:
     """exec: standard input, then its end"""
     process = shared().exec("cat")
     process.stdin.write("one\n")
@@ -103,7 +104,7 @@ def standard_input():
 
 
 @check
-def conversation():
+def conversation() -> None:
     """exec: a conversation, line by line"""
     process = shared().exec("sh", "-c", "while read line; do echo got $line; done", bufsize=1)
     lines = iter(process.stdout)
@@ -117,7 +118,7 @@ def conversation():
 
 
 @check
-def much_input():
+def much_input() -> None:
     """exec: 8 MiB of input in one write"""
     data = bytes(range(256)) * 32768
     process = shared().exec("sha256sum", text=False)
@@ -128,7 +129,7 @@ def much_input():
 
 
 @check
-def input_to_the_dead():
+def input_to_the_dead() -> None:
     """exec: input to a command that has ended is refused"""
     process = shared().exec("true")
     process.wait()
@@ -137,7 +138,7 @@ def input_to_the_dead():
 
 
 @check
-def output_after_the_end():
+def output_after_the_end() -> None:
     """exec: output is there after the end, and for a command nobody listened to"""
     process = shared().exec("sh", "-c", "seq 1 20000; echo e >&2")
     equal(process.wait(), 0)
@@ -146,7 +147,7 @@ def output_after_the_end():
 
 
 @check
-def much_output():
+def much_output() -> None:
     """exec: 64 MiB of output, byte for byte"""
     process = shared().exec("sh", "-c", "head -c 67108864 /dev/zero | tr '\\0' x", text=False)
     digest = hashlib.sha256()
@@ -156,7 +157,7 @@ def much_output():
 
 
 @check
-def output_while_running():
+def output_while_running() -> None:
     """exec: output arrives while the command runs"""
     process = shared().exec("sh", "-c", "echo first; read x; echo second")
     lines = iter(process.stdout)
@@ -170,14 +171,14 @@ def output_while_running():
 
 
 @check
-def thrown_away():
+def thrown_away() -> None:
     """exec: output to nowhere does not hold the command up"""
     process = shared().exec("sh", "-c", "head -c 4000000 /dev/zero", stdout=StreamType.DEVNULL)
     equal(process.wait(), 0)
 
 
 @check
-def terminal():
+def terminal() -> None:
     """exec: a terminal is one, with its type, and carries stderr too"""
     process = shared().exec("sh", "-c", "test -t 0 && test -t 1 && echo terminal; echo err >&2", pty=True)
     out = process.stdout.read()
@@ -186,7 +187,7 @@ def terminal():
 
 
 @check
-def background():
+def background() -> None:
     """exec: what a command leaves running does not hold up its end"""
     process = shared().exec("sh", "-c", "sleep 300 & echo done")
     equal(process.stdout.read(), "done\n")
@@ -195,10 +196,10 @@ def background():
 
 
 @check
-def many_at_once():
+def many_at_once() -> None:
     """exec: 50 at the same time"""
 
-    def one(number):
+    def one(number: Any) -> Any:
         return shared().exec("sh", "-c", f"echo {number}; exit {number}")
 
     with concurrent.futures.ThreadPoolExecutor(25) as pool:
@@ -208,13 +209,13 @@ def many_at_once():
 
 
 @check
-def too_many_arguments():
+def too_many_arguments() -> None:
     """exec: more than 65536 bytes of arguments are refused"""
     raises(modal.exception.InvalidError, shared().exec, "echo", "x" * 70000)
 
 
 @check
-def process_group():
+def process_group() -> None:
     """exec: a time limit ends the command's children, too"""
     with sandbox() as own:
         own.exec("sh", "-c", "sleep 77 & sleep 77", timeout=1).wait()
@@ -223,7 +224,7 @@ def process_group():
 
 
 @check
-def own_process_table():
+def own_process_table() -> None:
     """exec: processes of the machine are invisible"""
     with sandbox() as own:
         out, _, _ = sh(own, "ls -d /proc/[0-9]*")

@@ -1,5 +1,6 @@
 """Files, through the SDK's file system object."""
 
+from typing import Any
 import hashlib
 import os
 import tempfile
@@ -9,12 +10,12 @@ from harness import check, equal, raises, sandbox, sh, shared
 from modal import exception
 
 
-def fs():
+def fs() -> Any:
     return shared().filesystem
 
 
 @check
-def text_and_bytes():
+def text_and_bytes() -> None:
     """files: text and bytes come back as they were"""
     fs().write_text("grüße\n", "/tmp/f/text")
     equal(fs().read_text("/tmp/f/text"), "grüße\n")
@@ -26,14 +27,14 @@ def text_and_bytes():
 
 
 @check
-def parents():
+def parents() -> None:
     """files: writing makes the directories above"""
     fs().write_text("x", "/tmp/p/a/b/c/d")
     equal(sh(shared(), "cat /tmp/p/a/b/c/d")[0], "x")
 
 
 @check
-def seen_from_both_sides():
+def seen_from_both_sides() -> None:
     """files: commands see what the API wrote, and the other way round"""
     sh(shared(), "echo from-inside > /tmp/both; chmod 640 /tmp/both")
     equal(fs().read_text("/tmp/both"), "from-inside\n")
@@ -42,7 +43,7 @@ def seen_from_both_sides():
 
 
 @check
-def missing_file():
+def missing_file() -> None:
     """files: reading what is not there"""
     raises(exception.SandboxFilesystemNotFoundError, fs().read_text, "/tmp/not-there")
     raises(exception.SandboxFilesystemNotFoundError, fs().stat, "/tmp/not-there")
@@ -51,14 +52,14 @@ def missing_file():
 
 
 @check
-def directories_are_not_files():
+def directories_are_not_files() -> None:
     """files: a directory is neither read nor written as a file"""
     raises(exception.SandboxFilesystemIsADirectoryError, fs().read_bytes, "/tmp")
     raises(exception.SandboxFilesystemIsADirectoryError, fs().write_text, "x", "/tmp")
 
 
 @check
-def file_in_the_way():
+def file_in_the_way() -> None:
     """files: a file where a directory is needed"""
     fs().write_text("x", "/tmp/way")
     raises(exception.SandboxFilesystemNotADirectoryError, fs().write_text, "y", "/tmp/way/below")
@@ -67,7 +68,7 @@ def file_in_the_way():
 
 
 @check
-def listing():
+def listing() -> None:
     """files: a directory's entries, sorted, with their kinds"""
     sh(shared(), "mkdir -p /tmp/l/sub; echo 123 > /tmp/l/b; ln -s b /tmp/l/link; : > /tmp/l/a")
     entries = fs().list_files("/tmp/l")
@@ -77,7 +78,7 @@ def listing():
 
 
 @check
-def making_directories():
+def making_directories() -> None:
     """files: directories with and without parents"""
     fs().make_directory("/tmp/m/a/b")
     fs().make_directory("/tmp/m/a/b")
@@ -87,7 +88,7 @@ def making_directories():
 
 
 @check
-def removing():
+def removing() -> None:
     """files: files, links, empty and full directories are removed as asked"""
     sh(shared(), "mkdir -p /tmp/r/full/x; : > /tmp/r/file; ln -s file /tmp/r/link")
     fs().remove("/tmp/r/link")
@@ -99,13 +100,13 @@ def removing():
 
 
 @check
-def relative_path():
+def relative_path() -> None:
     """files: relative paths are refused"""
     raises(exception.InvalidError, fs().read_text, "tmp/x")
 
 
 @check
-def big_file():
+def big_file() -> None:
     """files: 48 MiB up and down, byte for byte"""
     with tempfile.TemporaryDirectory() as directory:
         there, back = os.path.join(directory, "there"), os.path.join(directory, "back")
@@ -121,7 +122,7 @@ def big_file():
 
 
 @check
-def too_big():
+def too_big() -> None:
     """files: more than 5 GiB is not read"""
     sh(shared(), "truncate -s 6G /tmp/huge")
     raises(exception.SandboxFilesystemFileTooLargeError, fs().read_bytes, "/tmp/huge")
@@ -129,7 +130,7 @@ def too_big():
 
 
 @check
-def watching():
+def watching() -> None:
     """files: a watch reports what is made"""
     with sandbox() as own:
         own.filesystem.make_directory("/tmp/w")
@@ -143,7 +144,7 @@ def watching():
 
 
 @check
-def files_of_others():
+def files_of_others() -> None:
     """files: another sandbox's files are invisible"""
     fs().write_text("mine", "/root/mine")
     with sandbox() as other:
@@ -151,7 +152,7 @@ def files_of_others():
 
 
 @check
-def nobodys_home():
+def nobodys_home() -> None:
     """files: homes, temporary and run-time files of the machine are invisible"""
     with sandbox() as own:
         out, _, _ = sh(own, "ls -A /home /tmp /run /var/log /root/.ssh /root/.cargo 2>/dev/null")

@@ -1,5 +1,6 @@
 """Images: builds, contexts, caches, snapshots."""
 
+from typing import Any
 import os
 import tempfile
 import uuid
@@ -9,17 +10,17 @@ from harness import app, check, equal, raises, sandbox, sh, shared
 from modal import exception
 
 
-def base():
+def base() -> Any:
     return modal.Image.from_registry("debian:bookworm")
 
 
-def built_with(image, script="true"):
+def built_with(image: Any, script: Any = "true") -> Any:
     with sandbox(image=image) as own:
         return sh(own, script)
 
 
 @check
-def default_image():
+def default_image() -> None:
     """images: the default image has python and a compiler's place"""
     out, _, code = built_with(None, "python --version && pwd")
     equal(code, 0)
@@ -27,28 +28,28 @@ def default_image():
 
 
 @check
-def run_commands():
+def run_commands() -> None:
     """images: RUN really runs, and its files are there"""
     image = base().run_commands("echo built > /built; mkdir /opt/d", "cat /built > /opt/d/copy")
     equal(built_with(image, "cat /built /opt/d/copy"), ("built\nbuilt\n", "", 0))
 
 
 @check
-def build_order():
+def build_order() -> None:
     """images: layers lie on each other, deletions count"""
     image = base().run_commands("echo 1 > /a; echo 1 > /b").run_commands("rm /a; echo 2 > /b")
     equal(built_with(image, "cat /b; test -e /a || echo gone"), ("2\ngone\n", "", 0))
 
 
 @check
-def env_and_workdir():
+def env_and_workdir() -> None:
     """images: ENV and WORKDIR reach sandboxes and later steps"""
     image = base().env({"K": "v w", "Q": "it's"}).workdir("/srv/app").run_commands("pwd > here; echo \"$K\" >> here")
     equal(built_with(image, "echo \"$K|$Q\"; pwd; cat here"), ("v w|it's\n/srv/app\n/srv/app\nv w\n", "", 0))
 
 
 @check
-def failing_build():
+def failing_build() -> None:
     """images: a failing RUN fails the build and says where"""
     image = base().run_commands("echo something goes wrong; exit 9")
     error = raises(Exception, modal.Sandbox.create, app=app(), image=image, containing="exit 9")
@@ -56,28 +57,28 @@ def failing_build():
 
 
 @check
-def missing_registry_image():
+def missing_registry_image() -> None:
     """images: a registry image that does not exist"""
     image = modal.Image.from_registry("does-not-exist:1")
     raises(Exception, modal.Sandbox.create, app=app(), image=image, containing="not found")
 
 
 @check
-def bad_reference():
+def bad_reference() -> None:
     """images: a name that cannot be one"""
     image = modal.Image.from_registry("Not A Name")
     raises(Exception, modal.Sandbox.create, app=app(), image=image, containing="Dockerfile")
 
 
 @check
-def unknown_instruction():
+def unknown_instruction() -> None:
     """images: an unknown instruction fails the build and names its line"""
     image = base().dockerfile_commands("RUN true", "FROB x")
     raises(Exception, modal.Sandbox.create, app=app(), image=image, containing="line 3: unknown instruction: FROB")
 
 
 @check
-def cached():
+def cached() -> None:
     """images: the same layers are the same image; force_build builds anew"""
     token = uuid.uuid4().hex
     first = base().run_commands(f"echo {token} $(date +%s%N) > /stamp")
@@ -89,7 +90,7 @@ def cached():
 
 
 @check
-def command_and_entrypoint():
+def command_and_entrypoint() -> None:
     """images: CMD and ENTRYPOINT run when nothing is asked for"""
     with sandbox(image=base().cmd(["echo", "from-cmd"])) as own:
         equal(own.stdout.read(), "from-cmd\n")
@@ -98,14 +99,14 @@ def command_and_entrypoint():
 
 
 @check
-def shell():
+def shell() -> None:
     """images: SHELL changes what runs the lines"""
     image = base().shell(["/bin/sh", "-ec"]).run_commands("false; echo not reached > /x || true")
     raises(Exception, modal.Sandbox.create, app=app(), image=image)
 
 
 @check
-def secrets_in_builds():
+def secrets_in_builds() -> None:
     """images: secrets are variables of RUN, and nothing of them stays"""
     secret = modal.Secret.from_dict({"TOKEN": "s3cret"})
     image = base().run_commands("echo ${#TOKEN} > /length", secrets=[secret])
@@ -113,7 +114,7 @@ def secrets_in_builds():
 
 
 @check
-def dockerfile():
+def dockerfile() -> None:
     """images: a Dockerfile with context, ARG, multi-stage, USER, heredoc"""
     with tempfile.TemporaryDirectory() as directory:
         os.makedirs(os.path.join(directory, "src", "deep"))
@@ -148,7 +149,7 @@ def dockerfile():
 
 
 @check
-def user():
+def user() -> None:
     """images: USER"""
     image = base().dockerfile_commands("RUN echo x > /tmp/x && chown nobody /tmp/x", "USER nobody")
     # Where the emulator has no privileges there are no other users.
@@ -157,7 +158,7 @@ def user():
 
 
 @check
-def local_files():
+def local_files() -> None:
     """images: local files added at start, and copied in"""
     with tempfile.TemporaryDirectory() as directory:
         with open(os.path.join(directory, "f"), "w") as file:
@@ -172,7 +173,7 @@ def local_files():
 
 
 @check
-def big_context_file():
+def big_context_file() -> None:
     """images: a context file of 5 MiB travels as a blob"""
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "big")
@@ -183,7 +184,7 @@ def big_context_file():
 
 
 @check
-def from_id():
+def from_id() -> None:
     """images: by id; unknown ids"""
     image = base().run_commands("echo x > /by-id").build(app())
     equal(built_with(modal.Image.from_id(image.object_id), "cat /by-id"), ("x\n", "", 0))
@@ -192,7 +193,7 @@ def from_id():
 
 
 @check
-def snapshot():
+def snapshot() -> None:
     """snapshots: a sandbox's files become an image, changed and deleted ones too"""
     image = base().run_commands("echo old > /changed; echo old > /deleted; mkdir /dir; : > /dir/x")
     with sandbox(image=image) as own:
@@ -204,7 +205,7 @@ def snapshot():
 
 
 @check
-def snapshot_of_snapshot():
+def snapshot_of_snapshot() -> None:
     """snapshots: on top of each other, and under a build"""
     with sandbox(image=base()) as own:
         sh(own, "echo 1 > /one")
@@ -218,7 +219,7 @@ def snapshot_of_snapshot():
 
 
 @check
-def scratch():
+def scratch() -> None:
     """images: from nothing there is nothing but what was put there"""
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "f")
@@ -230,7 +231,7 @@ def scratch():
 
 
 @check
-def publishing():
+def publishing() -> None:
     """images: published under a name and found by it"""
     name = f"pub-{uuid.uuid4().hex[:10]}"
     image = base().run_commands("echo p > /p").build(app())

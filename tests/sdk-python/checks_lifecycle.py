@@ -1,5 +1,6 @@
 """Apps, sandboxes and what becomes of them."""
 
+from typing import Any
 import os
 import time
 import uuid
@@ -9,12 +10,12 @@ from harness import app, check, equal, eventually, raises, sandbox, sh, shared
 from modal import exception
 
 
-def fresh(prefix="n"):
+def fresh(prefix: Any = "n") -> Any:
     return f"{prefix}-{uuid.uuid4().hex[:12]}"
 
 
 @check
-def app_lookup():
+def app_lookup() -> None:
     """apps: the same name is the same app, an unknown one is not found"""
     equal(app().app_id, app().app_id)
     assert app().app_id.startswith("ap-") and len(app().app_id) == 25
@@ -22,19 +23,19 @@ def app_lookup():
 
 
 @check
-def bad_names():
+def bad_names() -> None:
     """apps: a name with a space is refused"""
     raises(exception.InvalidError, modal.App.lookup, "no spaces", create_if_missing=True)
 
 
 @check
-def v2_shape():
+def v2_shape() -> None:
     """create: ids of the second backend"""
     assert len(shared().object_id) == 29, shared().object_id
 
 
 @check
-def entry_point():
+def entry_point() -> None:
     """create: a command, its output and its exit code"""
     with sandbox("sh", "-c", "echo out; echo err >&2; exit 42") as own:
         equal(own.stdout.read(), "out\n")
@@ -45,7 +46,7 @@ def entry_point():
 
 
 @check
-def entry_point_after_end():
+def entry_point_after_end() -> None:
     """create: output can be read after the end"""
     with sandbox("echo", "late") as own:
         own.wait()
@@ -54,7 +55,7 @@ def entry_point_after_end():
 
 
 @check
-def entry_point_input():
+def entry_point_input() -> None:
     """create: input of the command"""
     with sandbox("sh", "-c", "read line; echo got $line; cat") as own:
         own.stdin.write("one\n")
@@ -66,13 +67,13 @@ def entry_point_input():
 
 
 @check
-def poll_while_running():
+def poll_while_running() -> None:
     """poll: nothing while it runs"""
     equal(shared().poll(), None)
 
 
 @check
-def terminate():
+def terminate() -> None:
     """terminate: 137, and wait says so"""
     own = modal.Sandbox.create(app=app())
     own.terminate()
@@ -82,7 +83,7 @@ def terminate():
 
 
 @check
-def terminate_and_wait():
+def terminate_and_wait() -> None:
     """terminate: with wait it gives the code; twice is fine"""
     own = modal.Sandbox.create(app=app())
     equal(own.terminate(wait=True), 137)
@@ -90,7 +91,7 @@ def terminate_and_wait():
 
 
 @check
-def exec_after_end():
+def exec_after_end() -> None:
     """exec: in an ended sandbox it is refused"""
     own = modal.Sandbox.create("true", app=app())
     own.wait()
@@ -98,7 +99,7 @@ def exec_after_end():
 
 
 @check
-def lifetime():
+def lifetime() -> None:
     """timeout: a sandbox ends by itself, with 124"""
     own = modal.Sandbox.create(app=app(), timeout=1)
     raises(exception.SandboxTimeoutError, own.wait)
@@ -106,7 +107,7 @@ def lifetime():
 
 
 @check
-def idle_timeout():
+def idle_timeout() -> None:
     """idle_timeout: ends when nothing happens, but not while something does"""
     own = modal.Sandbox.create(app=app(), idle_timeout=1, timeout=60)
     began = time.monotonic()
@@ -118,7 +119,7 @@ def idle_timeout():
 
 
 @check
-def environment():
+def environment() -> None:
     """create: env, secrets and order"""
     secret = modal.Secret.from_dict({"A": "1", "B": "1"})
     with sandbox("sh", "-c", "echo $A $B $C", secrets=[secret], env={"B": "2", "C": "3"}) as own:
@@ -128,21 +129,21 @@ def environment():
 
 
 @check
-def workdir():
+def workdir() -> None:
     """create: workdir, for the command and for execs"""
     with sandbox(workdir="/usr/lib") as own:
         equal(sh(own, "pwd")[0], "/usr/lib\n")
 
 
 @check
-def pty_entry_point():
+def pty_entry_point() -> None:
     """create: a terminal for the command"""
     with sandbox("sh", "-c", "test -t 1 && echo yes", pty=True) as own:
         equal(own.stdout.read().strip(), "yes")
 
 
 @check
-def names():
+def names() -> None:
     """names: found by name, unique while it lives, free afterwards"""
     name = fresh()
     with sandbox(name=name) as own:
@@ -155,7 +156,7 @@ def names():
 
 
 @check
-def tags():
+def tags() -> None:
     """tags: at creation, changed, gone"""
     with sandbox(tags={"a": "1"}) as own:
         equal(own.get_tags(), {"a": "1"})
@@ -166,7 +167,7 @@ def tags():
 
 
 @check
-def listing():
+def listing() -> None:
     """list: by app and tags; ended ones are not in it"""
     tag = fresh()
     with sandbox(tags={"k": tag}) as one, sandbox(tags={"k": tag, "more": "x"}) as two, sandbox():
@@ -180,14 +181,14 @@ def listing():
 
 
 @check
-def unknown_ids():
+def unknown_ids() -> None:
     """from_id: an unknown sandbox is not found"""
     raises(exception.NotFoundError, lambda: modal.Sandbox.from_id("sb-01AAAAAAAAAAAAAAAAAAAAAAAA").poll())
     raises(exception.NotFoundError, lambda: modal.Sandbox.from_id("sb-0123456789012345678901").poll())
 
 
 @check
-def from_id():
+def from_id() -> None:
     """from_id: another handle does everything"""
     other = modal.Sandbox.from_id(shared().object_id)
     equal(sh(other, "echo hi"), ("hi\n", "", 0))
@@ -196,7 +197,7 @@ def from_id():
 
 
 @check
-def readiness_by_command():
+def readiness_by_command() -> None:
     """readiness: a command that has to succeed"""
     probe = modal.Probe.with_exec("test", "-e", "/tmp/ready", interval_ms=50)
     with sandbox(readiness_probe=probe) as own:
@@ -206,7 +207,7 @@ def readiness_by_command():
 
 
 @check
-def readiness_by_port():
+def readiness_by_port() -> None:
     """readiness: a port that has to be listened on"""
     script = "import socket,time; s=socket.create_server(('127.0.0.1',8123)); time.sleep(60)"
     with sandbox("python3", "-c", script, readiness_probe=modal.Probe.with_tcp(8123, interval_ms=50)) as own:
@@ -214,13 +215,13 @@ def readiness_by_port():
 
 
 @check
-def readiness_not_configured():
+def readiness_not_configured() -> None:
     """readiness: without a probe there is nothing to wait for"""
     raises(exception.InvalidError, shared().wait_until_ready, timeout=1)
 
 
 @check
-def validation():
+def validation() -> None:
     """create: nonsense is refused as the service does"""
     raises(exception.InvalidError, modal.Sandbox.create, app=app(), cloud="nowhere")
     raises(exception.InvalidError, modal.Sandbox.create, app=app(), region="mars-north")
@@ -229,7 +230,7 @@ def validation():
 
 
 @check
-def credentials():
+def credentials() -> None:
     """credentials: without them nothing is done"""
     url = os.environ["MODAL_SERVER_URL"]
     from modal_proto import api_pb2
@@ -241,7 +242,7 @@ def credentials():
 
 
 @check
-def v1_backend():
+def v1_backend() -> None:
     """first backend: created for a GPU; ids, output, exec, end"""
     own = modal.Sandbox.create("sh", "-c", "echo v1; read x; echo $x; exit 5", app=app(), gpu="T4", env={"V": "1"})
     assert len(own.object_id) == 25, own.object_id
@@ -257,7 +258,7 @@ def v1_backend():
 
 
 @check
-def v1_terminate():
+def v1_terminate() -> None:
     """first backend: terminated, listed, tagged"""
     own = modal.Sandbox.create(app=app(), gpu="T4", tags={"v": "1"})
     equal(own.get_tags(), {"v": "1"})
@@ -266,7 +267,7 @@ def v1_terminate():
 
 
 @check
-def entry_point_dies():
+def entry_point_dies() -> None:
     """an entry point that cannot be started is a failure"""
     own = modal.Sandbox.create("no-such-program", app=app())
     own.wait()
@@ -275,7 +276,7 @@ def entry_point_dies():
 
 
 @check
-def twenty_of_them():
+def twenty_of_them() -> None:
     """20 sandboxes at once, each by itself"""
     made = [modal.Sandbox.create(app=app(), env={"N": str(n)}) for n in range(20)]
     try:

@@ -1,5 +1,6 @@
 """Secrets, volumes, networks, sidecars and limits."""
 
+from typing import Any
 import ssl
 import urllib.request
 import uuid
@@ -9,12 +10,12 @@ from harness import app, check, equal, raises, sandbox, sh
 from modal import exception
 
 
-def fresh(prefix):
+def fresh(prefix: Any) -> Any:
     return f"{prefix}-{uuid.uuid4().hex[:12]}"
 
 
 @check
-def named_secret():
+def named_secret() -> None:
     """secrets: named ones, and keys that must be there"""
     name = fresh("secret")
     modal.Secret.objects.create(name, {"K": "named"})
@@ -27,7 +28,7 @@ def named_secret():
 
 
 @check
-def volume():
+def volume() -> None:
     """volumes: shared between sandboxes, kept after their end"""
     made = modal.Volume.from_name(fresh("vol"), create_if_missing=True)
     with sandbox(volumes={"/mnt/v": made}) as one, sandbox(volumes={"/mnt/v": made}) as two:
@@ -39,7 +40,7 @@ def volume():
 
 
 @check
-def read_only_volume():
+def read_only_volume() -> None:
     """volumes: read-only"""
     made = modal.Volume.from_name(fresh("vol"), create_if_missing=True)
     with sandbox(volumes={"/mnt/v": made.with_mount_options(read_only=True)}) as own:
@@ -48,14 +49,14 @@ def read_only_volume():
 
 
 @check
-def missing_volume():
+def missing_volume() -> None:
     """volumes: one that does not exist"""
     made = modal.Volume.from_name(fresh("vol"))
     raises(exception.NotFoundError, modal.Sandbox.create, app=app(), volumes={"/mnt/v": made})
 
 
 @check
-def blocked_network():
+def blocked_network() -> None:
     """network: blocked leaves a loopback and nothing else"""
     script = (
         "import socket\n"
@@ -69,7 +70,7 @@ def blocked_network():
 
 
 @check
-def own_loopback():
+def own_loopback() -> None:
     """network: a sandbox's loopback is its own"""
     server = "import socket,time; s=socket.create_server(('127.0.0.1',8777)); print('up',flush=True); time.sleep(60)"
     client = "import socket\ntry: socket.create_connection(('127.0.0.1',8777),2); print('reached')\nexcept OSError: print('refused')"
@@ -93,7 +94,7 @@ s.serve_forever()
 
 
 @check
-def tunnels():
+def tunnels() -> None:
     """tunnels: plain, to a server on the sandbox's own loopback; gone with the sandbox"""
     with sandbox("python3", "-c", SERVER, unencrypted_ports=[8000]) as own:
         equal(next(iter(own.stdout)), "up\n")
@@ -108,7 +109,7 @@ def tunnels():
 
 
 @check
-def tls_tunnel():
+def tls_tunnel() -> None:
     """tunnels: TLS, to a server that speaks none"""
     anybody = ssl.create_default_context()
     anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
@@ -121,7 +122,7 @@ def tls_tunnel():
 
 
 @check
-def inbound_allowlist():
+def inbound_allowlist() -> None:
     """tunnels: whoever is not on the list stays outside"""
     options = {"unencrypted_ports": [8000], "inbound_cidr_allowlist": ["192.0.2.0/24"]}
     with sandbox("python3", "-c", SERVER, **options) as own:
@@ -131,20 +132,20 @@ def inbound_allowlist():
 
 
 @check
-def ports_need_a_network():
+def ports_need_a_network() -> None:
     """network: ports of a blocked sandbox are refused"""
     raises(exception.InvalidError, modal.Sandbox.create, app=app(), block_network=True, encrypted_ports=[80])
 
 
 @check
-def memory_snapshot():
+def memory_snapshot() -> None:
     """memory snapshots: refused as where there are none"""
     with sandbox() as own:
         raises(exception.Error, own._experimental_snapshot)
 
 
 @check
-def sidecar():
+def sidecar() -> None:
     """sidecars: made, executed in, listed, ended"""
     with sandbox() as own:
         manager = own._experimental_sidecars
@@ -157,7 +158,7 @@ def sidecar():
 
 
 @check
-def host_name():
+def host_name() -> None:
     """a sandbox has a host name of its own"""
     with sandbox() as own:
         equal(sh(own, "cat /proc/sys/kernel/hostname")[0], "modal\n")

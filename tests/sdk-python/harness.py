@@ -1,5 +1,7 @@
 """What the checks share: registration, one line per check, and a sandbox that most of them use."""
 
+from collections.abc import Iterator
+from typing import Any
 import contextlib
 import sys
 import time
@@ -10,20 +12,20 @@ import modal
 CHECKS = []
 
 
-def check(function):
+def check(function: Any) -> Any:
     """Registers a function as a check; its docstring is what is printed."""
     CHECKS.append(function)
     return function
 
 
-def app():
+def app() -> Any:
     return modal.App.lookup("sdk-checks", create_if_missing=True)
 
 
 _shared = None
 
 
-def shared():
+def shared() -> Any:
     """One sandbox for all checks that leave nothing behind for others to trip over."""
     global _shared
     if _shared is None:
@@ -32,7 +34,7 @@ def shared():
 
 
 @contextlib.contextmanager
-def sandbox(*args, **options):
+def sandbox(*args: Any, **options: Any) -> Iterator[Any]:
     """A sandbox of one's own."""
     options.setdefault("timeout", 120)
     made = modal.Sandbox.create(*args, app=options.pop("app", None) or app(), **options)
@@ -42,18 +44,18 @@ def sandbox(*args, **options):
         made.terminate()
 
 
-def sh(where, script, **options):
+def sh(where: Any, script: Any, **options: Any) -> Any:
     """Runs a script and gives (stdout, stderr, code)."""
     process = where.exec("sh", "-c", script, **options)
     out, err = process.stdout.read(), process.stderr.read()
     return out, err, process.wait()
 
 
-def equal(got, wanted):
+def equal(got: Any, wanted: Any) -> None:
     assert got == wanted, f"got {got!r}, wanted {wanted!r}"
 
 
-def raises(kind, function, *args, containing="", **options):
+def raises(kind: Any, function: Any, *args: Any, containing: Any = "", **options: Any) -> Any:
     try:
         result = function(*args, **options)
     except kind as error:
@@ -62,7 +64,7 @@ def raises(kind, function, *args, containing="", **options):
     raise AssertionError(f"no {kind.__name__}, but {result!r}")
 
 
-def eventually(condition, seconds=20):
+def eventually(condition: Any, seconds: Any = 20) -> Any:
     """Polls: for what the service itself only offers by polling."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -73,7 +75,7 @@ def eventually(condition, seconds=20):
     raise AssertionError("it did not come to pass")
 
 
-def main(wanted):
+def main(wanted: Any) -> Any:
     passed = failed = 0
     for function in CHECKS:
         name = function.__doc__.strip()
