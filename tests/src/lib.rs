@@ -1,7 +1,7 @@
 //! What the whole-system tests share: the programs under test, and emulators that end with the test.
 //!
-//! `cargo xtask test` builds the programs into `target/dist` first; `SANDBOX_PROGRAM`, `SANDBOX_COMPONENT` and
-//! `SANDBOX_PYTHON` name others.
+//! `cargo xtask test` builds the programs into `target/dist` first; `SANDBOX_PROGRAM`, `SANDBOX_COMPONENT`,
+//! `SANDBOX_PYTHON` and `SANDBOX_NPM` name others.
 
 use std::{
     ffi::OsStr,
@@ -33,6 +33,12 @@ pub fn component() -> PathBuf {
 #[must_use]
 pub fn python() -> PathBuf {
     from_env("SANDBOX_PYTHON", "venv/bin/python")
+}
+
+/// A folder with the npm packages of `tests/sdk-js`, and a link `node` to what runs them.
+#[must_use]
+pub fn npm() -> PathBuf {
+    from_env("SANDBOX_NPM", "npm")
 }
 
 /// The command line without anything of this machine's user: no credentials, no profile.

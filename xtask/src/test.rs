@@ -73,6 +73,7 @@ fn python() -> Result<()> {
 
 fn test() -> Result<()> {
     tools::python()?;
+    tools::npm()?;
     let dist = tools::target().join("dist");
     run(cargo()
         .args(["test", "--workspace", "--release", "--no-fail-fast"])

