@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use modal_proto::client::FileDescriptor;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
@@ -15,6 +16,9 @@ use crate::state::State;
 
 /// A line that never ends is cut into pieces of this size, so that it cannot fill memory.
 const LONGEST_LINE: usize = 8 * 1024;
+
+/// How long after a command's end its output is waited for.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// One stage.
 #[derive(Debug)]
@@ -77,12 +81,15 @@ impl Stage {
                 lines(err, FileDescriptor::Stderr, log).await;
             }
         };
-        // What a command leaves running may hold the pipes for ever: its own end counts.
-        let output = async { tokio::join!(lines(out, FileDescriptor::Stdout, log), errors) };
+        let mut output = std::pin::pin!(async { tokio::join!(lines(out, FileDescriptor::Stdout, log), errors) });
         let mut exit = process.exit;
         let ended = tokio::select! {
-            _ = output => exit.await,
-            ended = &mut exit => ended,
+            _ = output.as_mut() => exit.await,
+            ended = &mut exit => {
+                // What is in the pipes is still wanted; what a command leaves running may hold them open for ever.
+                let _ = tokio::time::timeout(GRACE, output).await;
+                ended
+            }
         };
         Ok(code(ended.map_err(|_| "the build container ended".to_owned())?))
     }
