@@ -14,6 +14,7 @@ mod session;
 mod terminal;
 
 use std::future::pending;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
@@ -22,6 +23,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::args::{Cli, Command, PluginCommand};
 use crate::report::{FAILED, INTERRUPTED};
 use crate::session::Session;
+
+/// How long undoing one thing may take when we were stopped.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The same when the service was not to be reached a moment ago: one more try, no more.
+const UNREACHABLE: Duration = Duration::from_secs(2);
 
 fn main() {
     emulator::child_entry();
@@ -76,6 +83,7 @@ fn diagnostics(verbose: u8, no_color: bool) {
 async fn supervise(cli: Cli) -> i32 {
     let session = Session::new(cli.global);
     let mut stops = Stops::new();
+    let mut patience = PATIENCE;
     let mut code = tokio::select! {
         // The command first: when it has ended there is nothing to be stopped.
         biased;
@@ -84,6 +92,10 @@ async fn supervise(cli: Cli) -> i32 {
             Err(error) if report::is_broken_pipe(&error) => 0,
             Err(error) => {
                 session.voice.fail(&error);
+                let cause = error.downcast_ref::<sandbox_host::Error>();
+                if cause.is_some_and(|error| *error.kind() == sandbox_host::Kind::Unavailable) {
+                    patience = UNREACHABLE;
+                }
                 FAILED
             }
         },
@@ -94,7 +106,7 @@ async fn supervise(cli: Cli) -> i32 {
     };
     tokio::select! {
         biased;
-        () = async { session.settle().await; session.close().await } => {}
+        () = async { session.settle(patience).await; session.close().await } => {}
         second = stops.next() => {
             for left in session.left_behind() {
                 session.voice.say(format_args!("left behind: {left}"));

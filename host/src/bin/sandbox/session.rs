@@ -230,8 +230,8 @@ impl Session {
         .into())
     }
 
-    /// Undoes what was left behind, and says so. True if everything could be undone.
-    pub async fn settle(&self) -> bool {
+    /// Undoes what was left behind, and says so. True if everything could be undone. `patience`: for each piece.
+    pub async fn settle(&self, patience: Duration) -> bool {
         let debts = std::mem::take(&mut *self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner));
         let mut clean = true;
         // A private emulator takes everything with it.
@@ -240,20 +240,19 @@ impl Session {
             return true;
         }
         for (_, debt) in debts.into_iter().rev() {
-            clean &= self.settle_one(debt).await;
+            clean &= self.settle_one(debt, patience).await;
         }
         clean
     }
 
-    async fn settle_one(&self, debt: Debt) -> bool {
-        const PATIENCE: Duration = Duration::from_secs(20);
+    async fn settle_one(&self, debt: Debt, patience: Duration) -> bool {
         let (name, result) = match debt {
             Debt::Sandbox(sandbox) => {
                 let _step = self.voice.step(format!("terminating {}", sandbox.id()));
-                (format!("the sandbox {}", sandbox.id()), tokio::time::timeout(PATIENCE, sandbox.terminate()).await)
+                (format!("the sandbox {}", sandbox.id()), tokio::time::timeout(patience, sandbox.terminate()).await)
             }
             Debt::Exec(sandbox, exec) => {
-                let killed = tokio::time::timeout(PATIENCE, sandbox.signal(&exec, 9)).await;
+                let killed = tokio::time::timeout(patience, sandbox.signal(&exec, 9)).await;
                 (format!("the command {exec} in {}", sandbox.id()), killed)
             }
             Debt::Creating(provider, (key, value)) => {
@@ -264,7 +263,7 @@ impl Session {
                     }
                     Ok(())
                 };
-                (name, tokio::time::timeout(PATIENCE, search).await)
+                (name, tokio::time::timeout(patience, search).await)
             }
         };
         match result {
