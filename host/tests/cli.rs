@@ -151,6 +151,17 @@ fn a_plugin_from_elsewhere_has_to_be_granted() {
 }
 
 #[test]
+fn a_command_that_ends_before_its_input_ends_the_program() {
+    let puppet = common::puppet().to_str().unwrap();
+    let mut exec = sandbox(&["--plugin", puppet, "--grant", "exec", "-i", "sb", "--", "true"]);
+    let mut child = exec.env("PUPPET_TOKEN", "token-of-a-test").stdin(Stdio::piped()).spawn().unwrap();
+    // Held open: nobody is going to write or close it before the program has ended.
+    let stdin = child.stdin.take();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    drop(stdin);
+}
+
+#[test]
 fn inspecting_shows_wishes_and_grants() {
     let puppet = common::puppet().to_str().unwrap();
     let output = run(&["--json", "plugin", "inspect", puppet]);

@@ -49,13 +49,17 @@ fn main() {
     }
     diagnostics(cli.global.verbose, cli.global.no_color);
     let code = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(supervise(cli)),
+        Ok(runtime) => {
+            let code = runtime.block_on(supervise(cli));
+            // Not waited for: a thread may be reading standard input for ever.
+            runtime.shutdown_background();
+            code
+        }
         Err(error) => {
             eprintln!("error: cannot start: {error}");
             FAILED
         }
     };
-    // Not by returning: a thread may be reading standard input for ever.
     std::process::exit(code);
 }
 
