@@ -110,3 +110,20 @@ fn a_time_limit_is_told_from_a_program_that_exits_137() {
     let output = run(&["--", "/etc/passwd"]);
     assert_eq!(output.status.code(), Some(126), "{}", stderr(&output));
 }
+
+#[test]
+fn a_command_runs_as_another_user() {
+    let emulator = Emulator::start();
+    let run = |user: &str, command: &str| {
+        emulator.sandbox().args(["run", "-q", "--user", user, "--", "sh", "-c", command]).output().expect("it runs")
+    };
+    // The emulator needs root for other users than root inside, so this asks for what it is sure to have.
+    let output = run("root", "id -u; echo $HOME");
+    assert_eq!(output.stdout, b"0\n/root\n", "{}", stderr(&output));
+    let output = run("no-such-user", "id");
+    assert_eq!(output.status.code(), Some(125));
+    assert!(stderr(&output).contains("no-such-user"), "{}", stderr(&output));
+    let output = run("a b", "id");
+    assert_eq!(output.status.code(), Some(125));
+    assert!(stderr(&output).contains("names no user"), "{}", stderr(&output));
+}
