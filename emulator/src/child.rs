@@ -1,4 +1,5 @@
-//! The inner roles of the program: a container's init, and the file tools inside a container.
+//! The inner roles of the program: a container's init, what mounts images in a running container, and the file tools inside
+//! a container.
 //!
 //! An emulator starts its own program again for them, so that it needs no other file on the machine. Which role it is to
 //! play, a program sees by the name it was started under.
@@ -14,6 +15,9 @@ pub fn child_entry() {
     // The first process of a container bears exactly this name; a path would be somebody's program of that name.
     if name == isolation::spawn::INIT_NAME {
         isolation::init::main();
+    }
+    if name == isolation::attach::NAME {
+        isolation::attach::main();
     }
     let base = name.as_bytes().rsplit(|byte| *byte == b'/').next().map(OsStr::from_bytes);
     if base == Some(OsStr::new(fstools::NAME)) {

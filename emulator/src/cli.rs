@@ -1,7 +1,7 @@
 //! The command line of the emulator, shared by its own program and by others that offer it.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,9 +23,18 @@ pub struct Args {
     /// Where to make the state directory [default: the temporary directory]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Let sandboxes with an open network use this machine's
+    /// Let sandboxes reach, through this machine, what their network policies permit [default: nothing]
     #[arg(long)]
     pub network: bool,
+    /// A name and its address inside sandboxes, whatever this machine's resolver says; may be repeated
+    #[arg(long, value_name = "NAME=ADDRESS", value_parser = name, requires = "network")]
+    pub resolve: Vec<(String, IpAddr)>,
+    /// Space that every sandbox has to write to, in mebibytes, held in memory [default: the machine's disk]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
+    pub disk: Option<u64>,
+    /// Space to leave free on the disk, in mebibytes: the sandbox that has written most is ended before [default: up to 1024]
+    #[arg(long, value_name = "MIB")]
+    pub keep_free: Option<u64>,
     /// Streams that one connection may have open at once
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_streams: u32,
@@ -38,6 +47,9 @@ pub struct Args {
     /// How long router tokens are good for, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     pub router_token_life: u64,
+    /// How long control-plane tokens are good for, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 1200, value_parser = clap::value_parser!(u64).range(1..))]
+    pub auth_token_life: u64,
     /// Decides which calls are hit by ordered faults that have a probability
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub seed: u64,
@@ -65,6 +77,11 @@ fn token(text: &str) -> Result<(String, String), String> {
     }
 }
 
+fn name(text: &str) -> Result<(String, IpAddr), String> {
+    let (name, address) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("expected NAME=ADDRESS")?;
+    Ok((name.to_owned(), address.parse().map_err(|_| format!("not an address: {address}"))?))
+}
+
 impl From<&Args> for Options {
     fn from(args: &Args) -> Options {
         Options {
@@ -72,10 +89,14 @@ impl From<&Args> for Options {
             allow_remote: args.allow_remote,
             state_dir: args.state_dir.clone(),
             network: args.network,
+            resolve: args.resolve.clone(),
+            disk: args.disk.map(|mib| mib.saturating_mul(1 << 20)),
+            keep_free: args.keep_free.map(|mib| mib.saturating_mul(1 << 20)),
             max_streams: args.max_streams,
             image_builder_version: args.image_builder_version.clone(),
             token: args.token.clone(),
             router_token_life: Duration::from_secs(args.router_token_life),
+            auth_token_life: Duration::from_secs(args.auth_token_life),
             seed: args.seed,
             ..Options::default()
         }
@@ -92,6 +113,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     ended
 }
 
+/// A reason to end.
+const INTERRUPTED: &str = "interrupted";
+
 async fn serve(args: &Args) -> anyhow::Result<()> {
     // Before anything is made: a signal from here on must not leave anything behind.
     let mut interrupted = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
@@ -102,15 +126,22 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
         writeln!(out, "MODAL_SERVER_URL={}", emulator.url()).and_then(|()| out.flush()).context("standard output")?;
     }
     let reason = tokio::select! {
-        _ = interrupted.recv() => "interrupted",
+        _ = interrupted.recv() => INTERRUPTED,
         _ = terminated.recv() => "told to end",
         () = input_ends(), if args.exit_with_stdin => "standard input ended",
     };
     tracing::info!(reason, "emulator ends");
+    // Who interrupts twice does not wait; what is left is removed at the next start. Once is not to insist, though there be
+    // another reason already: Ctrl-C reaches the program that started this one as well, and its end is the end of the input.
+    let insists = async {
+        if reason != INTERRUPTED {
+            interrupted.recv().await;
+        }
+        interrupted.recv().await;
+    };
     tokio::select! {
         () = emulator.shutdown() => {}
-        // Who insists does not wait; what is left is removed at the next start.
-        _ = interrupted.recv() => {}
+        () = insists => {}
     }
     Ok(())
 }

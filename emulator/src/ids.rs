@@ -3,8 +3,6 @@
 //! Most ids are a prefix and 22 characters of `[0-9A-Za-z]`. A sandbox made by the second backend has a 26-character ULID
 //! instead, and its task id ends in `V`: clients choose the backend of later calls by that alone.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use rand::Rng as _;
 use rand::distr::Alphanumeric;
 
@@ -20,9 +18,9 @@ pub fn id(prefix: &str) -> String {
     id
 }
 
-/// A sandbox id of the second backend: `sb-` and a ULID, so that ids sort by time of creation.
-pub fn sandbox_v2() -> String {
-    let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64) & ((1 << 48) - 1);
+/// A sandbox id of the second backend: `sb-` and a ULID, so that ids sort by time of creation, which is given in Unix seconds.
+pub fn sandbox_v2(created_at: f64) -> String {
+    let millis = (created_at * 1000.0) as u64 & ((1 << 48) - 1);
     let random: u128 = rand::rng().random::<u128>() & ((1 << 80) - 1);
     let value = (u128::from(millis) << 80) | random;
     let mut text = String::from("sb-");
@@ -55,7 +53,8 @@ mod tests {
         let v1 = id("sb");
         assert_eq!(v1.len(), 25);
         assert!(v1[3..].bytes().all(|b| b.is_ascii_alphanumeric()));
-        let v2 = sandbox_v2();
+        let v2 = sandbox_v2(1_700_000_000.0);
+        assert!(v2 < sandbox_v2(1_700_000_000.001));
         assert_eq!(v2.len(), 29);
         assert!(task(true).ends_with('V') && !task(false).ends_with('V'));
     }

@@ -3,11 +3,14 @@
 //! Clients read `exp` without verifying and decide by it whether a refusal is worth a refresh, so it has to be honest
 //! (fact sheet, section 7.2). Two kinds are made: one per caller for the control plane, one per task for the router.
 
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
+use parking_lot::Mutex;
 use rand::RngCore as _;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
@@ -15,6 +18,10 @@ use sha2::Sha256;
 /// Makes and checks tokens.
 pub struct Signer {
     key: [u8; 32],
+    /// Number of the next token.
+    next: AtomicU64,
+    /// Numbers of tokens that are refused early.
+    refused: Mutex<HashSet<u64>>,
 }
 
 impl std::fmt::Debug for Signer {
@@ -32,6 +39,8 @@ pub struct Claims {
     pub iat: u64,
     /// Unix seconds from which it is refused.
     pub exp: u64,
+    /// Its number.
+    pub jti: u64,
 }
 
 /// `sub` of control-plane tokens.
@@ -53,13 +62,21 @@ impl Signer {
     pub fn new() -> Signer {
         let mut key = [0; 32];
         rand::rng().fill_bytes(&mut key);
-        Signer { key }
+        Signer { key, next: AtomicU64::new(0), refused: Mutex::default() }
+    }
+
+    /// Refuses a token from now on, whatever its `exp` says.
+    pub fn expire(&self, token: &str) {
+        if let Ok(claims) = self.check(token) {
+            self.refused.lock().insert(claims.jti);
+        }
     }
 
     /// A token for `sub` that is good for `life` (whole seconds, at least one).
     pub fn sign(&self, sub: &str, life: Duration) -> String {
         let iat = now();
-        let claims = Claims { sub: sub.to_owned(), iat, exp: iat + life.as_secs().max(1) };
+        let jti = self.next.fetch_add(1, Ordering::Relaxed);
+        let claims = Claims { sub: sub.to_owned(), iat, exp: iat + life.as_secs().max(1), jti };
         let head = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
         let body = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&claims).unwrap_or_default());
         let signed = format!("{head}.{body}");
@@ -75,7 +92,7 @@ impl Signer {
         let (_, body) = signed.split_once('.').ok_or(Refused::Forged)?;
         let body = URL_SAFE_NO_PAD.decode(body).map_err(|_| Refused::Forged)?;
         let claims: Claims = serde_json::from_slice(&body).map_err(|_| Refused::Forged)?;
-        if claims.exp <= now() {
+        if claims.exp <= now() || self.refused.lock().contains(&claims.jti) {
             return Err(Refused::Expired);
         }
         Ok(claims)
@@ -91,6 +108,51 @@ impl Signer {
 impl Default for Signer {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Checks what a client of OAuth says of itself (fact sheet, section 1.3), but for the signature.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn check_assertion(token: &str, client: &str) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct Head {
+        alg: String,
+        kid: String,
+    }
+    #[derive(Deserialize)]
+    struct Says {
+        iss: String,
+        sub: String,
+        aud: String,
+        iat: u64,
+        exp: u64,
+        jti: String,
+    }
+    fn read<T: for<'a> Deserialize<'a>>(part: &str) -> Result<T, String> {
+        let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|error| format!("the assertion is no token: {error}"))?;
+        serde_json::from_slice(&bytes).map_err(|error| format!("the assertion is not complete: {error}"))
+    }
+    let [head, says, signature] = token.split('.').collect::<Vec<_>>()[..] else {
+        return Err("the assertion is no token".into());
+    };
+    let (head, says): (Head, Says) = (read(head)?, read(says)?);
+    let now = now();
+    let fits = [
+        (head.alg == "RS256", "its algorithm is not RS256"),
+        (head.kid.len() == 43, "it names no key by its thumbprint"),
+        (URL_SAFE_NO_PAD.decode(signature).is_ok_and(|mark| mark.len() >= 256), "its key has fewer than 2048 bits"),
+        (says.iss == client && says.sub == client, "it is not about this client"),
+        (says.aud == "modal-server", "it is for somebody else"),
+        (says.exp > now && says.iat <= now + 60, "it is not good now"),
+        (says.exp.saturating_sub(says.iat) <= 300, "it is good for too long"),
+        (!says.jti.is_empty(), "it has no number"),
+    ];
+    match fits.iter().find(|(fits, _)| !fits) {
+        Some((_, why)) => Err(format!("the assertion does not do: {why}")),
+        None => Ok(()),
     }
 }
 
@@ -110,10 +172,20 @@ mod tests {
         assert_eq!(Signer::new().check(&token), Err(Refused::Forged));
         let (head, rest) = token.split_once('.').unwrap();
         let (_, signature) = rest.split_once('.').unwrap();
-        let body = URL_SAFE_NO_PAD.encode(r#"{"sub":"ta-2","iat":0,"exp":99999999999}"#);
+        let body = URL_SAFE_NO_PAD.encode(r#"{"sub":"ta-2","iat":0,"exp":99999999999,"jti":0}"#);
         assert_eq!(signer.check(&format!("{head}.{body}.{signature}")), Err(Refused::Forged));
         for garbage in ["", ".", "..", "a.b.c", "Bearer"] {
             assert_eq!(signer.check(garbage), Err(Refused::Forged));
         }
+    }
+
+    #[test]
+    fn a_token_expires_early_alone() {
+        let signer = Signer::new();
+        let minute = Duration::from_secs(60);
+        let tokens = [signer.sign("ta-1", minute), signer.sign("ta-1", minute)];
+        signer.expire(&tokens[0]);
+        assert_eq!(signer.check(&tokens[0]), Err(Refused::Expired));
+        assert!(signer.check(&tokens[1]).is_ok());
     }
 }

@@ -1,6 +1,7 @@
 //! An offline Modal: the sandbox part of its API on a loopback port, over real processes in real isolation.
 //!
 //! - [`isolation`]: containers out of namespaces and overlays; knows nothing of Modal.
+//! - [`network`]: what leaves a container, and where to; knows nothing of Modal.
 //! - [`fstools`]: the program inside a sandbox by which clients read and write files.
 //! - [`control`]: the control plane — apps, images, secrets, sandboxes and what happens to them.
 //! - [`router`]: the task command router — commands in a sandbox, their input and output, snapshots.
@@ -17,6 +18,7 @@ pub mod fstools;
 pub mod ids;
 pub mod isolation;
 pub mod jwt;
+pub mod network;
 pub mod router;
 pub mod server;
 pub mod state;

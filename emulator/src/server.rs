@@ -4,7 +4,7 @@
 //! checked here, before a message is decoded.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,10 +24,11 @@ use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
 
-use crate::control::chaos::{Chaos, Cut, Verdict};
-use crate::control::{Control, admin, auth, mounts};
-use crate::isolation::Engine;
+use crate::control::chaos::{Chaos, Cut, Ordered, Verdict};
+use crate::control::{Caller, Control, admin, auth, connect, mounts, space};
+use crate::isolation::{Engine, Space};
 use crate::jwt::Signer;
+use crate::network::Names;
 use crate::router::Router;
 use crate::state::{State, Tables};
 
@@ -38,6 +39,9 @@ const BLOB_PREFIX: &str = "/blobs/";
 /// Flow-control window of one stream. 4 MiB already saturates loopback; 64 MiB, as the clients choose, would let each of a
 /// thousand streams hold that much.
 const STREAM_WINDOW: u32 = 4 << 20;
+
+/// Longest message of a status, in bytes on the wire.
+const LONGEST_MESSAGE: usize = 4096;
 
 /// How an emulator is started.
 #[derive(Debug, Clone)]
@@ -50,8 +54,15 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
     /// The program that is executed for inner roles; this one by default. It must call [`crate::child_entry`] first.
     pub program: Option<PathBuf>,
-    /// Sandboxes with an open network use the machine's.
+    /// Sandboxes reach, through this machine, what their policies permit; otherwise nothing.
     pub network: bool,
+    /// Names that have these addresses inside sandboxes, whatever the machine's resolver says.
+    pub resolve: Vec<(String, IpAddr)>,
+    /// Bytes that every sandbox has to write to. Held in memory; without it they write to the machine's disk.
+    pub disk: Option<u64>,
+    /// Bytes to leave free on the disk of the state directory: what has written most is ended before. By default up to a
+    /// gibibyte.
+    pub keep_free: Option<u64>,
     /// Streams a connection may have open at once.
     pub max_streams: u32,
     /// What environments say images are built with.
@@ -74,6 +85,9 @@ impl Default for Options {
             state_dir: None,
             program: None,
             network: false,
+            resolve: Vec::new(),
+            disk: None,
+            keep_free: None,
             max_streams: 100,
             image_builder_version: "2025.06".to_owned(),
             token: None,
@@ -108,18 +122,22 @@ impl Emulator {
         };
         let parent = options.state_dir.clone().unwrap_or_else(std::env::temp_dir);
         let dir = parent.join(format!("modal-emulator-{}", crate::ids::id("st")));
-        let engine = Engine::new(&dir, &program).context("this machine cannot make sandboxes")?;
+        let engine = Engine::new(&dir, &program, options.network).context("this machine cannot make sandboxes")?;
         for missing in engine.limits_missing() {
             tracing::warn!("{missing}");
         }
         State::make_directories(&dir).with_context(|| format!("cannot use {}", dir.display()))?;
         let listener =
             TcpListener::bind(options.listen).await.with_context(|| format!("cannot listen on {}", options.listen))?;
-        let options_seed = options.seed;
+        let front =
+            TcpListener::bind((options.listen.ip(), 0)).await.context("cannot listen for connections by token")?;
+        let (options_seed, names) = (options.seed, Arc::new(Names::new(&options.resolve)));
         let state = Arc::new(State {
             address: listener.local_addr()?,
+            front: front.local_addr()?,
             options,
             engine: Arc::new(engine),
+            names,
             signer: Signer::new(),
             dir,
             tables: parking_lot::Mutex::new(Tables::new()),
@@ -127,6 +145,12 @@ impl Emulator {
             replies: Default::default(),
         });
         let (stop, stopped) = watch::channel(false);
+        tokio::spawn(connect::serve(front, state.clone(), stopped.clone()));
+        let keep = match state.options.keep_free {
+            Some(bytes) => bytes,
+            None => space::reserve(Space::of(&state.dir)?),
+        };
+        tokio::spawn(space::guard(state.clone(), keep, stopped.clone()));
         let accepting = tokio::spawn(accept(listener, state.clone(), stopped));
         tracing::info!(url = %state.router_url(false), state = %state.dir.display(), "emulator ready");
         Ok(Emulator { state, stop, accepting })
@@ -293,10 +317,21 @@ impl Server {
             Some(Verdict::CutRequest(after)) => request = request.map(|body| Body::new(Cut::new(body, *after))),
             _ => {}
         }
-        let response = if request.uri().path().starts_with(CONTROL_PREFIX) {
+        let is_control = request.uri().path().starts_with(CONTROL_PREFIX);
+        let mut ordered = Ordered::default();
+        match &verdict {
+            Some(Verdict::TokenLife(life)) => ordered.token_life = Some(*life),
+            Some(Verdict::Disk(bytes)) => ordered.disk = Some(*bytes),
+            Some(Verdict::ExpireToken) => {
+                let token = if is_control { auth::control_token } else { auth::router_token }(request.headers());
+                self.state.signer.expire(token);
+            }
+            _ => {}
+        }
+        let response = if is_control {
             match auth::control(&self.state, method, request.headers()) {
                 Ok(caller) => {
-                    request.extensions_mut().insert(caller);
+                    request.extensions_mut().insert(Caller { ordered, ..caller });
                     self.control.call(request).await?
                 }
                 Err(status) => refuse(status),
@@ -305,17 +340,37 @@ impl Server {
             match auth::router(&self.state, request.headers()) {
                 Ok(claims) => {
                     request.extensions_mut().insert(claims);
+                    request.extensions_mut().insert(ordered);
                     self.router.call(request).await?
                 }
                 Err(status) => refuse(status),
             }
         };
+        let response = shorten(response);
         Ok(match verdict {
             Some(Verdict::Lose(answer)) => refuse(answer.status()),
             Some(Verdict::Cut(after)) => response.map(|body| Body::new(Cut::new(body, after))),
             _ => response,
         })
     }
+}
+
+/// Keeps a status from breaking the connection it is sent over: a message that quotes a request travels in a header, and
+/// clients close connections on which headers get longer than 8 or 16 KiB.
+fn shorten(mut response: Response<Body>) -> Response<Body> {
+    if let Some(message) = response.headers_mut().get_mut("grpc-message")
+        && message.len() > LONGEST_MESSAGE
+    {
+        let mut end = LONGEST_MESSAGE;
+        // Not in the middle of a `%xx`.
+        while message.as_bytes()[end - 2..end].contains(&b'%') {
+            end -= 1;
+        }
+        if let Ok(short) = http::HeaderValue::from_bytes(&message.as_bytes()[..end]) {
+            *message = short;
+        }
+    }
+    response
 }
 
 fn refuse(status: Status) -> Response<Body> {

@@ -14,9 +14,11 @@ use parking_lot::Mutex;
 use tonic::Status;
 
 use crate::build::Image;
+use crate::control::connect::Grant;
 use crate::control::sandbox::Sandbox;
 use crate::isolation::Engine;
 use crate::jwt::Signer;
+use crate::network::Names;
 use crate::{Options, ids};
 
 /// The environment meant by an empty name.
@@ -29,8 +31,12 @@ pub struct State {
     pub options: Options,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where it listens for connections by token.
+    pub front: SocketAddr,
     /// Makes containers.
     pub engine: Arc<Engine>,
+    /// Resolves names for sandboxes.
+    pub names: Arc<Names>,
     /// Makes and checks tokens.
     pub signer: Signer,
     /// Its own directory; gone when it ends.
@@ -68,6 +74,8 @@ pub struct Tables {
     pub sandboxes: HashMap<String, Arc<Sandbox>>,
     /// Sandbox id by task id.
     pub tasks: HashMap<String, String>,
+    /// What connect tokens are good for.
+    pub grants: HashMap<String, Grant>,
     /// Persistent sandboxes by id: the ids of their sessions, newest last.
     pub persistent: HashMap<String, Vec<String>>,
 }
@@ -189,9 +197,14 @@ impl State {
         self.dir.join("volumes").join(id)
     }
 
+    /// What is in a bucket.
+    pub fn bucket_dir(&self, name: &str) -> PathBuf {
+        self.dir.join("buckets").join(name)
+    }
+
     /// Makes the directories below `dir`.
     pub fn make_directories(dir: &Path) -> std::io::Result<()> {
-        for name in ["files", "images", "spools", "blobs", "volumes"] {
+        for name in ["files", "images", "spools", "blobs", "volumes", "buckets"] {
             std::fs::create_dir_all(dir.join(name))?;
         }
         Ok(())
@@ -237,10 +250,20 @@ impl State {
         sandbox.ok_or_else(|| Status::not_found(format!("Task {task_id} not found")))
     }
 
-    /// An image by id, built or not.
+    /// An image by id, built or not. One whose time is over is forgotten.
     pub fn image(&self, id: &str) -> Result<Arc<Image>, Status> {
-        let image = self.tables.lock().images.get(id).cloned();
-        image.ok_or_else(|| Status::not_found(format!("Could not find image with ID {id}")))
+        let mut tables = self.tables.lock();
+        let image = tables.images.get(id).cloned();
+        match image {
+            Some(image) if image.lifetime().lasts() => Ok(image),
+            gone => {
+                if gone.is_some() {
+                    tracing::info!(image = id, "image expired");
+                    tables.forget_image(id);
+                }
+                Err(Status::not_found(format!("Could not find image with ID {id}")))
+            }
+        }
     }
 
     /// The variables of a list of sources, in order; later ones win.
@@ -256,11 +279,7 @@ impl State {
                 None => return Err(Status::invalid_argument("a secret source is empty")),
             }
         }
-        for (key, value) in &all {
-            if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
-                return Err(Status::invalid_argument(format!("{key:?} is not a usable environment variable")));
-            }
-        }
+        check_variables(&all)?;
         Ok(all)
     }
 
@@ -280,13 +299,25 @@ impl State {
         format!("{}://{}", if https { "https" } else { "http" }, self.address)
     }
 
-    /// A token for a task.
-    pub fn task_token(&self, task_id: &str) -> String {
-        self.signer.sign(task_id, self.options.router_token_life)
+    /// The variable by which a container can show others what it is.
+    pub fn identity(&self) -> (String, String) {
+        ("MODAL_IDENTITY_TOKEN".to_owned(), self.signer.sign("identity", Duration::from_secs(3600)))
+    }
+
+    /// A token for a task, good for `life` or as long as they usually are.
+    pub fn task_token(&self, task_id: &str, life: Option<Duration>) -> String {
+        self.signer.sign(task_id, life.unwrap_or(self.options.router_token_life))
     }
 }
 
 impl Tables {
+    /// Forgets an image. Sandboxes made of it go on; so do images built on it.
+    pub fn forget_image(&mut self, id: &str) {
+        self.images.remove(id);
+        self.image_cache.retain(|_, cached| cached != id);
+        self.image_tags.retain(|_, named| named != id);
+    }
+
     /// With the default environment.
     pub fn new() -> Tables {
         let mut tables = Tables::default();
@@ -294,6 +325,16 @@ impl Tables {
             .environments
             .insert(DEFAULT_ENVIRONMENT.to_owned(), Environment { id: ids::id("en"), created_at: now() });
         tables
+    }
+}
+
+/// Checks that processes can have these variables.
+pub fn check_variables(variables: &[(String, String)]) -> Result<(), Status> {
+    let unusable =
+        |(key, value): &&(String, String)| key.is_empty() || key.contains(['=', '\0']) || value.contains('\0');
+    match variables.iter().find(unusable) {
+        Some((key, _)) => Err(Status::invalid_argument(format!("{key:?} is not a usable environment variable"))),
+        None => Ok(()),
     }
 }
 

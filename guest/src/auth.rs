@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use base64::Engine as _;
-use serde::{Deserialize, Serialize};
+
+use crate::json::Value;
 
 /// Life that is assumed of a token that does not say when it ends.
 const DEFAULT_LIFE: Duration = Duration::from_secs(20 * 60);
@@ -13,7 +14,7 @@ const RETRY_BASE: Duration = Duration::from_millis(500);
 const RETRY_CAP: Duration = Duration::from_secs(60);
 
 /// A token and when to get the next. Times are since the Unix epoch.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AuthToken {
     /// The JWT.
     pub token: String,
@@ -22,7 +23,6 @@ pub struct AuthToken {
     /// When to fetch the next one.
     pub refresh: Duration,
     /// Failed refreshes since.
-    #[serde(default)]
     pub failures: u32,
 }
 
@@ -58,14 +58,10 @@ impl AuthToken {
 /// The `exp` claim of a JWT, read without verification: the token is opaque to us but for its end.
 #[must_use]
 pub fn expiry(jwt: &str) -> Option<Duration> {
-    #[derive(Deserialize)]
-    struct Claims {
-        exp: f64,
-    }
     let payload = jwt.split('.').nth(1)?;
     let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
-    let claims: Claims = serde_json::from_slice(&bytes).ok()?;
-    Duration::try_from_secs_f64(claims.exp).ok()
+    let claims = Value::parse(std::str::from_utf8(&bytes).ok()?)?;
+    claims.get("exp").thousandths().map(Duration::from_millis)
 }
 
 #[cfg(test)]

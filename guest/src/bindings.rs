@@ -2,13 +2,7 @@
 //! use end up in the component.
 #![allow(missing_docs, clippy::all)]
 
-wit_bindgen::generate!({
-    path: "../wit",
-    inline: "package local:provider; world provider { export harness:sandbox/sandbox-provider@0.1.0; }",
-    world: "local:provider/provider",
-    pub_export_macro: true,
-    generate_all,
-});
+include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
 
 pub use exports::harness::sandbox::sandbox_provider::Guest;
 pub use harness::sandbox::types::*;

@@ -1,12 +1,12 @@
 //! The exports: each function of the interface, run to its end on the reactor.
 
-use std::{cell::OnceCell, rc::Rc};
+use std::{cell::OnceCell, pin::pin, rc::Rc};
 
 use crate::{
     Provider,
-    bindings::{self as wit, Error, Guest},
+    bindings::{self as wit, Guest},
     describe::describe,
-    error::Result,
+    error::{Error, Result},
     wasi::{Wasi, block_on},
 };
 
@@ -19,18 +19,21 @@ thread_local! {
     static PROVIDER: OnceCell<Provider> = const { OnceCell::new() };
 }
 
+/// What an export gives.
+type Answer<T> = std::result::Result<T, wit::Error>;
+
 /// Runs one call. The provider and what it has open live as long as the instance.
-fn call<T, F: Future<Output = T>>(function: impl FnOnce(Provider) -> F) -> T {
-    let provider = PROVIDER.with(|cell| cell.get_or_init(|| Provider::new(Rc::new(Wasi))).clone());
-    block_on(function(provider))
+fn call<T, F: Future<Output = Result<T>>>(function: impl FnOnce(Provider) -> F) -> Answer<T> {
+    let mut answer = None;
+    let future = function(provider());
+    // Behind a pointer, so that the reactor's loop is not in the component once per function of the interface.
+    block_on(pin!(async { answer = Some(future.await) }));
+    answer.expect("block_on returns when the future has ended").map_err(Error::into_record)
 }
 
-/// The answer of a function whose capability `describe` does not list.
-fn absent<T>(capability: &str) -> Result<T> {
-    Err(Error::unsupported(
-        capability,
-        format!("This provider cannot do that ({capability}); `describe` lists what it can."),
-    ))
+#[inline(never)]
+fn provider() -> Provider {
+    PROVIDER.with(|cell| cell.get_or_init(|| Provider::new(Rc::new(Wasi))).clone())
 }
 
 struct Component;
@@ -38,183 +41,187 @@ struct Component;
 wit::export!(Component with_types_in wit);
 
 impl Guest for Component {
-    fn describe() -> Result<wit::Description> {
+    fn describe() -> Answer<wit::Description> {
         Ok(describe())
     }
 
-    fn check() -> Result<()> {
+    fn check() -> Answer<()> {
         call(|p| async move { p.check().await })
     }
 
     fn export_cache() -> Vec<u8> {
-        call(|p| async move { p.export_cache() })
+        provider().export_cache()
     }
 
     fn import_cache(cache: Vec<u8>) {
-        call(|p| async move { p.import_cache(&cache) });
+        provider().import_cache(&cache);
     }
 
-    fn missing_content(_contents: Vec<wit::Content>) -> Result<Vec<String>> {
-        absent("image.context")
+    fn missing_content(contents: Vec<wit::Content>) -> Answer<Vec<String>> {
+        call(|p| async move { p.missing_content(&contents).await })
     }
 
-    fn upload_content(_content: wit::Content, _offset: u64, _data: Vec<u8>) -> Result<u64> {
-        absent("image.context")
+    fn upload_content(content: wit::Content, offset: u64, data: Vec<u8>) -> Answer<u64> {
+        call(|p| async move { p.upload_content(&content, offset, data).await })
     }
 
-    fn start_build(spec: wit::ImageSpec) -> Result<wit::BuildProgress> {
+    fn start_build(spec: wit::ImageSpec) -> Answer<wit::BuildProgress> {
         call(|p| async move { p.start_build(&spec).await })
     }
 
-    fn read_build(cursor: String, max_bytes: u32, wait: u64) -> Result<wit::BuildProgress> {
+    fn read_build(cursor: String, max_bytes: u32, wait: u64) -> Answer<wit::BuildProgress> {
         call(|p| async move { p.read_build(&cursor, max_bytes, wait).await })
     }
 
-    fn get_image(image: String) -> Result<wit::BuiltImage> {
+    fn get_image(image: String) -> Answer<wit::BuiltImage> {
         call(|p| async move { p.get_image(&image).await })
     }
 
-    fn delete_image(image: String) -> Result<()> {
+    fn delete_image(image: String) -> Answer<()> {
         call(|p| async move { p.delete_image(&image).await })
     }
 
-    fn create(spec: wit::SandboxSpec) -> Result<wit::SandboxInfo> {
+    fn create(spec: wit::SandboxSpec) -> Answer<wit::SandboxInfo> {
         call(|p| async move { p.create(spec).await })
     }
 
-    fn get(sandbox: String) -> Result<wit::SandboxInfo> {
+    fn check_spec(spec: wit::SandboxSpec) -> Answer<()> {
+        provider().check_spec(&spec).map_err(Error::into_record)
+    }
+
+    fn get(sandbox: String) -> Answer<wit::SandboxInfo> {
         call(|p| async move { p.get(&sandbox).await })
     }
 
-    fn find(name: String) -> Result<wit::SandboxInfo> {
+    fn find(name: String) -> Answer<wit::SandboxInfo> {
         call(|p| async move { p.find(&name).await })
     }
 
-    fn list(filter: wit::ListFilter, cursor: Option<String>, max: u32) -> Result<wit::SandboxPage> {
+    fn list(filter: wit::ListFilter, cursor: Option<String>, max: u32) -> Answer<wit::SandboxPage> {
         call(|p| async move { p.list(filter, cursor, max).await })
     }
 
-    fn wait(sandbox: String, wait: u64) -> Result<Option<wit::EndReason>> {
+    fn wait(sandbox: String, wait: u64) -> Answer<Option<wit::EndReason>> {
         call(|p| async move { p.wait(&sandbox, wait).await })
     }
 
-    fn wait_ready(sandbox: String, wait: u64) -> Result<bool> {
+    fn wait_ready(sandbox: String, wait: u64) -> Answer<bool> {
         call(|p| async move { p.wait_ready(&sandbox, wait).await })
     }
 
-    fn terminate(sandbox: String) -> Result<()> {
+    fn terminate(sandbox: String) -> Answer<()> {
         call(|p| async move { p.terminate(&sandbox).await })
     }
 
-    fn set_name(sandbox: String, name: String) -> Result<()> {
+    fn set_name(sandbox: String, name: String) -> Answer<()> {
         call(|p| async move { p.set_name(&sandbox, &name).await })
     }
 
-    fn get_tags(sandbox: String) -> Result<Vec<wit::Pair>> {
+    fn get_tags(sandbox: String) -> Answer<Vec<wit::Pair>> {
         call(|p| async move { p.get_tags(&sandbox).await })
     }
 
-    fn set_tags(sandbox: String, tags: Vec<wit::Pair>) -> Result<()> {
+    fn set_tags(sandbox: String, tags: Vec<wit::Pair>) -> Answer<()> {
         call(|p| async move { p.set_tags(&sandbox, &tags).await })
     }
 
-    fn tunnels(sandbox: String, wait: u64) -> Result<Vec<wit::Tunnel>> {
+    fn tunnels(sandbox: String, wait: u64) -> Answer<Vec<wit::Tunnel>> {
         call(|p| async move { p.tunnels(&sandbox, wait).await })
     }
 
-    fn create_connect_token(_sandbox: String, _port: u16, _metadata: String) -> Result<wit::ConnectToken> {
-        absent("connect-token")
+    fn create_connect_token(sandbox: String, port: u16, metadata: String) -> Answer<wit::ConnectToken> {
+        call(|p| async move { p.create_connect_token(&sandbox, port, metadata).await })
     }
 
-    fn read_logs(_: String, _: wit::LogQuery, _: Option<String>, _: u32) -> Result<wit::LogPage> {
-        absent("logs")
+    fn read_logs(sandbox: String, query: wit::LogQuery, cursor: Option<String>, max: u32) -> Answer<wit::LogPage> {
+        call(|p| async move { p.read_logs(&sandbox, &query, cursor, max).await })
     }
 
-    fn stats(sandbox: String) -> Result<wit::Usage> {
+    fn stats(sandbox: String) -> Answer<wit::Usage> {
         call(|p| async move { p.stats(&sandbox).await })
     }
 
-    fn set_network(sandbox: String, policy: wit::NetworkPolicy) -> Result<()> {
+    fn set_network(sandbox: String, policy: wit::NetworkPolicy) -> Answer<()> {
         call(|p| async move { p.set_network(&sandbox, &policy).await })
     }
 
-    fn reload_volumes(sandbox: String) -> Result<()> {
+    fn reload_volumes(sandbox: String) -> Answer<()> {
         call(|p| async move { p.reload_volumes(&sandbox).await })
     }
 
-    fn snapshot_filesystem(sandbox: String, key: String, ttl: Option<u64>) -> Result<String> {
+    fn snapshot_filesystem(sandbox: String, key: String, ttl: Option<u64>) -> Answer<String> {
         call(|p| async move { p.snapshot_filesystem(&sandbox, &key, ttl).await })
     }
 
-    fn snapshot_directory(_at: wit::Location, _key: String, _ttl: Option<u64>) -> Result<String> {
-        absent("snapshot.directory")
+    fn snapshot_directory(at: wit::Location, key: String, ttl: Option<u64>) -> Answer<String> {
+        call(|p| async move { p.snapshot_directory(&at, &key, ttl).await })
     }
 
-    fn mount(_at: wit::Location, _image: Option<String>) -> Result<()> {
-        absent("mount")
+    fn mount(at: wit::Location, image: Option<String>) -> Answer<()> {
+        call(|p| async move { p.mount(&at, image.as_deref()).await })
     }
 
-    fn unmount(_at: wit::Location) -> Result<()> {
-        absent("mount")
+    fn unmount(at: wit::Location) -> Answer<()> {
+        call(|p| async move { p.unmount(&at).await })
     }
 
-    fn snapshot_memory(_sandbox: String, _key: String) -> Result<String> {
-        absent("snapshot.memory")
+    fn snapshot_memory(sandbox: String, key: String) -> Answer<String> {
+        call(|p| async move { p.snapshot_memory(&sandbox, &key).await })
     }
 
-    fn restore(_snapshot: String, _name: Option<String>) -> Result<wit::SandboxInfo> {
-        absent("snapshot.memory")
+    fn restore(snapshot: String, key: String, name: Option<String>) -> Answer<wit::SandboxInfo> {
+        call(|p| async move { p.restore(&snapshot, &key, name).await })
     }
 
-    fn exit_snapshot(_sandbox: String, _wait: u64) -> Result<Option<String>> {
-        absent("snapshot.exit")
+    fn exit_snapshot(sandbox: String, wait: u64) -> Answer<Option<String>> {
+        call(|p| async move { p.exit_snapshot(&sandbox, wait).await })
     }
 
-    fn create_sidecar(_sandbox: String, _spec: wit::SidecarSpec) -> Result<wit::SidecarInfo> {
-        absent("sidecars")
+    fn create_sidecar(sandbox: String, spec: wit::SidecarSpec) -> Answer<wit::SidecarInfo> {
+        call(|p| async move { p.create_sidecar(&sandbox, &spec).await })
     }
 
-    fn list_sidecars(_sandbox: String) -> Result<Vec<wit::SidecarInfo>> {
-        absent("sidecars")
+    fn list_sidecars(sandbox: String) -> Answer<Vec<wit::SidecarInfo>> {
+        call(|p| async move { p.list_sidecars(&sandbox).await })
     }
 
-    fn wait_sidecar(_sandbox: String, _name: String, _wait: u64) -> Result<Option<wit::EndReason>> {
-        absent("sidecars")
+    fn wait_sidecar(sandbox: String, name: String, wait: u64) -> Answer<Option<wit::EndReason>> {
+        call(|p| async move { p.wait_sidecar(&sandbox, &name, wait).await })
     }
 
-    fn terminate_sidecar(_sandbox: String, _name: String) -> Result<()> {
-        absent("sidecars")
+    fn terminate_sidecar(sandbox: String, name: String) -> Answer<()> {
+        call(|p| async move { p.terminate_sidecar(&sandbox, &name).await })
     }
 
-    fn start(sandbox: String, spec: wit::ExecSpec) -> Result<()> {
+    fn start(sandbox: String, spec: wit::ExecSpec) -> Answer<()> {
         call(|p| async move { p.start(&sandbox, spec).await })
     }
 
-    fn read_output(exec: wit::ExecRef, request: wit::ReadRequest) -> Result<wit::Output> {
+    fn read_output(exec: wit::ExecRef, request: wit::ReadRequest) -> Answer<wit::Output> {
         call(|p| async move { p.read_output(exec, request).await })
     }
 
-    fn write_input(exec: wit::ExecRef, offset: u64, data: Vec<u8>, eof: bool) -> Result<wit::InputState> {
+    fn write_input(exec: wit::ExecRef, offset: u64, data: Vec<u8>, eof: bool) -> Answer<wit::InputState> {
         call(|p| async move { p.write_input(exec, offset, data, eof).await })
     }
 
-    fn wait_exec(exec: wit::ExecRef, wait: u64) -> Result<Option<wit::Verdict>> {
+    fn wait_exec(exec: wit::ExecRef, wait: u64) -> Answer<Option<wit::Verdict>> {
         call(|p| async move { p.wait_exec(exec, wait).await })
     }
 
-    fn signal(exec: wit::ExecRef, signal: u32) -> Result<()> {
+    fn signal(exec: wit::ExecRef, signal: u32) -> Answer<()> {
         call(|p| async move { p.signal(exec, signal).await })
     }
 
-    fn resize(_exec: wit::ExecRef, _size: wit::Pty) -> Result<()> {
-        absent("exec.resize")
+    fn resize(exec: wit::ExecRef, size: wit::Pty) -> Answer<()> {
+        call(|p| async move { p.resize(exec, size).await })
     }
 
-    fn run(sandbox: String, spec: wit::ExecSpec, stdin: Vec<u8>, limits: wit::OutputLimits) -> Result<wit::RunResult> {
+    fn run(sandbox: String, spec: wit::ExecSpec, stdin: Vec<u8>, limits: wit::OutputLimits) -> Answer<wit::RunResult> {
         call(|p| async move { p.run(&sandbox, spec, stdin, limits).await })
     }
 
-    fn read_file(at: wit::Location, transfer: String, offset: u64, max_bytes: u32) -> Result<wit::FileChunk> {
+    fn read_file(at: wit::Location, transfer: String, offset: u64, max_bytes: u32) -> Answer<wit::FileChunk> {
         call(|p| async move { p.read_file(&at, &transfer, offset, max_bytes).await })
     }
 
@@ -225,47 +232,54 @@ impl Guest for Component {
         offset: u64,
         data: Vec<u8>,
         eof: bool,
-    ) -> Result<u64> {
+    ) -> Answer<u64> {
         call(|p| async move { p.write_file(&at, &transfer, &options, offset, data, eof).await })
     }
 
-    fn stat(at: wit::Location) -> Result<wit::FileInfo> {
-        call(|p| async move { p.stat(&at).await })
+    fn stat(at: wit::Location, follow: bool) -> Answer<wit::FileInfo> {
+        call(|p| async move { p.stat(&at, follow).await })
     }
 
-    fn list_directory(at: wit::Location, cursor: Option<String>, max: u32) -> Result<wit::FilePage> {
+    fn list_directory(at: wit::Location, cursor: Option<String>, max: u32) -> Answer<wit::FilePage> {
         call(|p| async move { p.list_directory(&at, cursor, max).await })
     }
 
-    fn make_directory(at: wit::Location, parents: bool) -> Result<()> {
+    fn make_directory(at: wit::Location, parents: bool) -> Answer<()> {
         call(|p| async move { p.make_directory(&at, parents).await })
     }
 
-    fn remove(at: wit::Location, recursive: bool) -> Result<()> {
+    fn remove(at: wit::Location, recursive: bool) -> Answer<()> {
         call(|p| async move { p.remove(&at, recursive).await })
     }
 
-    fn rename(_at: wit::Location, _to: String, _replace: bool) -> Result<()> {
-        absent("files.rename")
+    fn rename(at: wit::Location, to: String, replace: bool) -> Answer<()> {
+        call(|p| async move { p.rename(&at, &to, replace).await })
     }
 
-    fn make_symlink(_at: wit::Location, _target: String) -> Result<()> {
-        absent("files.symlinks")
+    fn make_symlink(at: wit::Location, target: String) -> Answer<()> {
+        call(|p| async move { p.make_symlink(&at, &target).await })
     }
 
-    fn set_permissions(_at: wit::Location, _permissions: u32) -> Result<()> {
-        absent("files.mode")
+    fn set_permissions(at: wit::Location, permissions: u32) -> Answer<()> {
+        call(|p| async move { p.set_permissions(&at, permissions).await })
     }
 
-    fn read_tree(_at: wit::Location, _transfer: String, _offset: u64, _max_bytes: u32) -> Result<wit::FileChunk> {
-        absent("files.trees")
+    fn read_tree(at: wit::Location, transfer: String, offset: u64, max_bytes: u32) -> Answer<wit::FileChunk> {
+        call(|p| async move { p.read_tree(&at, &transfer, offset, max_bytes).await })
     }
 
-    fn write_tree(_at: wit::Location, _transfer: String, _offset: u64, _data: Vec<u8>, _eof: bool) -> Result<u64> {
-        absent("files.trees")
+    fn write_tree(at: wit::Location, transfer: String, offset: u64, data: Vec<u8>, eof: bool) -> Answer<u64> {
+        call(|p| async move { p.write_tree(&at, &transfer, offset, data, eof).await })
     }
 
-    fn watch(_: wit::Location, _: String, _: bool, _: u64, _: u32, _: u64) -> Result<wit::WatchPage> {
-        absent("files.watch")
+    fn watch(
+        at: wit::Location,
+        watch: String,
+        recursive: bool,
+        position: u64,
+        max_events: u32,
+        wait: u64,
+    ) -> Answer<wit::WatchPage> {
+        call(|p| async move { p.watch(&at, &watch, recursive, position, max_events, wait).await })
     }
 }

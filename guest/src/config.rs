@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use http::{Uri, header::HeaderValue};
-
 use crate::{
     bindings::EnvVar,
     error::{Error, Result},
-    transport::Transport,
+    grpc::Wire,
+    json,
+    transport::{Transport, Url, is_header_text},
 };
 
 /// The service's address when none is configured.
@@ -20,7 +20,7 @@ pub const DEFAULT_APP_NAME: &str = "sandbox-provider";
 #[derive(Clone)]
 pub struct Config {
     /// The control plane.
-    pub server: Uri,
+    pub server: Url,
     /// Name of the environment; empty for the workspace's default.
     pub environment: String,
     /// Name of the app.
@@ -33,8 +33,10 @@ pub struct Config {
     pub v2: bool,
     /// Build images anew.
     pub force_build: bool,
+    /// How gRPC is spoken.
+    pub wire: Wire,
     /// Token id and secret, where the host passes them instead of adding them itself.
-    pub token: Option<(HeaderValue, HeaderValue)>,
+    pub token: Option<(String, String)>,
 }
 
 impl Config {
@@ -47,14 +49,17 @@ impl Config {
         let text = transport.env("MODAL_SERVER_URL").unwrap_or_else(|| DEFAULT_SERVER_URL.to_string());
         // The official client races a list of addresses; one is enough for a host that pools connections.
         let first = text.split(',').next().unwrap_or_default().trim().trim_end_matches('/');
-        let server = server_uri(first)?;
+        let server = server_url(first)?;
         let max_throttle_wait = match transport.env("MODAL_MAX_THROTTLE_WAIT") {
-            Some(text) => {
-                Some(text.parse::<f64>().ok().and_then(|s| Duration::try_from_secs_f64(s).ok()).ok_or_else(|| {
-                    bad("MODAL_MAX_THROTTLE_WAIT", &text, "give a number of seconds such as 60, or 0 for never")
-                })?)
-            }
+            Some(text) => Some(json::thousandths(text.trim()).map(Duration::from_millis).ok_or_else(|| {
+                bad("MODAL_MAX_THROTTLE_WAIT", &text, "give a number of seconds such as 60, or 0 for never")
+            })?),
             None => None,
+        };
+        let wire = match transport.env("MODAL_GRPC_WIRE").as_deref() {
+            None | Some("grpc") => Wire::Grpc,
+            Some("grpc-web") => Wire::GrpcWeb,
+            Some(other) => return Err(bad("MODAL_GRPC_WIRE", other, "give grpc or grpc-web")),
         };
         let token = match (transport.env("MODAL_TOKEN_ID"), transport.env("MODAL_TOKEN_SECRET")) {
             (Some(id), Some(secret)) => Some((header("MODAL_TOKEN_ID", &id)?, header("MODAL_TOKEN_SECRET", &secret)?)),
@@ -68,6 +73,7 @@ impl Config {
             max_throttle_wait,
             v2: !matches!(transport.env("MODAL_SANDBOX_V2").as_deref(), Some("0" | "false" | "False")),
             force_build: matches!(transport.env("MODAL_FORCE_BUILD").as_deref(), Some("1" | "true" | "True")),
+            wire,
             token,
         })
     }
@@ -77,23 +83,18 @@ fn bad(variable: &str, text: &str, help: &str) -> Error {
     Error::invalid(format!("{variable} is `{text}`, which cannot be used: {help}.")).about(variable)
 }
 
-fn server_uri(text: &str) -> Result<Uri> {
+fn server_url(text: &str) -> Result<Url> {
     let help = "give http://HOST:PORT or https://HOST, such as https://api.modal.com";
-    let uri: Uri = text.parse().map_err(|_| bad("MODAL_SERVER_URL", text, help))?;
-    let known = matches!(uri.scheme_str(), Some("http" | "https"));
-    if !known || uri.host().is_none_or(str::is_empty) {
-        return Err(bad("MODAL_SERVER_URL", text, help));
-    }
-    Ok(uri)
+    Url::parse(text).ok_or_else(|| bad("MODAL_SERVER_URL", text, help))
 }
 
-fn header(variable: &str, value: &str) -> Result<HeaderValue> {
-    let mut value = HeaderValue::from_str(value.trim()).map_err(|_| {
-        Error::invalid(format!("{variable} has characters that no token has: copy it again from the service's page."))
-            .about(variable)
-    })?;
-    value.set_sensitive(true);
-    Ok(value)
+fn header(variable: &str, value: &str) -> Result<String> {
+    let value = value.trim();
+    if !is_header_text(value) {
+        let why = format!("{variable} has characters that no token has: copy it again from the service's page.");
+        return Err(Error::invalid(why).about(variable));
+    }
+    Ok(value.to_string())
 }
 
 /// The variables that [`Config::read`] looks at, for `describe`.
@@ -118,6 +119,12 @@ pub fn variables() -> Vec<EnvVar> {
         ),
         variable("MODAL_SANDBOX_V2", "0 to use the older backend throughout.", Some("1"), false),
         variable("MODAL_FORCE_BUILD", "1 to build images anew.", Some("0"), false),
+        variable(
+            "MODAL_GRPC_WIRE",
+            "grpc, or grpc-web where the host speaks HTTP/1.1 alone and MODAL_SERVER_URL is a gateway's.",
+            Some("grpc"),
+            false,
+        ),
         variable("MODAL_TOKEN_ID", "Token id, where the host does not add credentials itself.", None, true),
         variable("MODAL_TOKEN_SECRET", "Token secret, likewise.", None, true),
     ]

@@ -4,25 +4,22 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream::BoxStream};
+use futures_util::{StreamExt as _, stream::LocalBoxStream};
 use modal_proto::{
     Rpc,
-    client::{
-        AppGetOrCreateRequest, AuthTokenGetResponse, EnvironmentGetOrCreateRequest, ObjectCreationType,
-        SecretGetOrCreateRequest,
-    },
+    client::{AppGetOrCreateRequest, AuthTokenGetResponse, EnvironmentGetOrCreateRequest, ObjectCreationType},
     prost::Message,
     rpc,
 };
-use tonic::{Code, Request, Status, metadata::AsciiMetadataValue};
 
 use crate::{
     auth::AuthToken,
     bindings::ErrorKind,
     error::{Error, Result},
-    grpc,
+    grpc::{self, Call, Code, Status},
     provider::Provider,
     retry::{self, Attempt},
+    transport::LocalFuture,
 };
 
 /// How this client presents itself. No client type is reserved for third parties; the service is known to accept type 8
@@ -33,6 +30,9 @@ const CLIENT_NAME: &str = concat!("modal-provider/", env!("CARGO_PKG_VERSION"));
 
 /// Time for one attempt at the short-lived token.
 const AUTH_ATTEMPT: Duration = Duration::from_secs(5);
+
+/// Longest time that a create waits by itself because the service asks it to.
+const CREATE_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Provider {
     /// One unary call, repeated as the policy says. `what` completes "Could not …" in an error.
@@ -46,22 +46,8 @@ impl Provider {
         rpc: Rpc<Q, A>,
         request: &Q,
     ) -> Result<A> {
-        let key = self.new_uuid();
-        self.control_keyed(&key, rpc, request).await?.map_err(|status| self.control_error(&status, what))
-    }
-
-    /// The same with an idempotency key of the caller's, and the status itself for callers that look at it.
-    ///
-    /// # Errors
-    ///
-    /// Outer: no token could be had. Inner: what this call was answered.
-    pub(crate) async fn control_keyed<Q: Message, A: Message + Default>(
-        &self,
-        key: &str,
-        rpc: Rpc<Q, A>,
-        request: &Q,
-    ) -> Result<Result<A, Status>> {
-        Ok(self.control_bytes(key, rpc.path, request.encode_to_vec().into(), None).await?.and_then(grpc::decode))
+        let answer = self.control_named(what, rpc.path, request.encode_to_vec(), None);
+        A::decode(answer.await?).map_err(|_| unreadable(what))
     }
 
     /// As [`Provider::control`], with a deadline on each attempt that the server is told of.
@@ -72,26 +58,77 @@ impl Provider {
         request: &Q,
         limit: Duration,
     ) -> Result<A> {
-        let key = self.new_uuid();
-        self.control_bytes(&key, rpc.path, request.encode_to_vec().into(), Some(limit))
-            .await?
-            .and_then(grpc::decode)
-            .map_err(|status| self.control_error(&status, what))
+        let answer = self.control_named(what, rpc.path, request.encode_to_vec(), Some(limit));
+        A::decode(answer.await?).map_err(|_| unreadable(what))
     }
 
-    async fn control_bytes(
+    /// With an idempotency key of the caller's, and the status itself for callers that look at it.
+    ///
+    /// # Errors
+    ///
+    /// Outer: no token could be had. Inner: what this call was answered.
+    pub(crate) async fn control_keyed<Q: Message, A: Message + Default>(
+        &self,
+        key: &str,
+        rpc: Rpc<Q, A>,
+        request: &Q,
+    ) -> Result<Result<A, Status>> {
+        let answer = self.control_bytes(key, rpc.path, request.encode_to_vec(), None, None);
+        Ok(answer.await?.and_then(grpc::decode))
+    }
+
+    /// As [`Provider::control_keyed`], for what takes up capacity: a wait that the service asks for is left to the caller,
+    /// who can show that it waits, and repeat the call with the same key.
+    pub(crate) async fn control_create<Q: Message, A: Message + Default>(
+        &self,
+        key: &str,
+        rpc: Rpc<Q, A>,
+        request: &Q,
+    ) -> Result<A> {
+        let answer = self.control_bytes(key, rpc.path, request.encode_to_vec(), None, Some(CREATE_PATIENCE));
+        answer.await?.and_then(grpc::decode).map_err(|status| self.create_error(&status))
+    }
+
+    fn control_named<'a>(
+        &'a self,
+        what: &'a str,
+        path: &'static str,
+        body: Vec<u8>,
+        limit: Option<Duration>,
+    ) -> LocalFuture<'a, Result<Bytes>> {
+        Box::pin(async move {
+            let answer = self.control_bytes(&self.new_uuid(), path, body, limit, None).await?;
+            answer.map_err(|status| self.control_error(&status, what))
+        })
+    }
+
+    /// What all of the above come down to, in one piece of code for all methods.
+    fn control_bytes<'a>(
+        &'a self,
+        key: &'a str,
+        path: &'static str,
+        body: Vec<u8>,
+        limit: Option<Duration>,
+        patience: Option<Duration>,
+    ) -> LocalFuture<'a, Result<Result<Bytes, Status>>> {
+        Box::pin(self.control_attempts(key, path, body.into(), limit, patience))
+    }
+
+    async fn control_attempts(
         &self,
         key: &str,
         path: &'static str,
         body: Bytes,
         limit: Option<Duration>,
+        patience: Option<Duration>,
     ) -> Result<Result<Bytes, Status>> {
         let config = self.config()?;
+        let patience = config.max_throttle_wait.into_iter().chain(patience).min();
         let policy = retry::Policy { attempt: limit, ..retry::CONTROL };
-        let mut renewed = false;
+        let (mut renewed, mut earlier) = (false, false);
         loop {
             let token = self.auth_token().await?;
-            let result = retry::run(self.transport(), &policy, config.max_throttle_wait, |attempt| {
+            let result = retry::run(self.transport(), &policy, patience, |attempt| {
                 let request = self.dress(body.clone(), Some(&token), Some((key, attempt)), limit);
                 let (channel, server) = (self.channel(), config.server.clone());
                 async move { grpc::unary(channel, server, path, request?).await }
@@ -101,14 +138,19 @@ impl Provider {
                 // The token may have been withdrawn before its time: one fresh one, then believe it.
                 Err(status) if status.code() == Code::Unauthenticated && !renewed => {
                     renewed = true;
-                    self.inner.state.borrow_mut().auth = None;
+                    earlier = status.had_earlier();
+                    self.expire_auth();
+                }
+                Err(mut status) if earlier => {
+                    status.mark_earlier();
+                    return Ok(Err(status));
                 }
                 other => return Ok(other),
             }
         }
     }
 
-    /// Opens a server stream: identity and token, no retry.
+    /// Opens a server stream: identity and token, no retry but for a token that is refused.
     ///
     /// # Errors
     ///
@@ -117,14 +159,29 @@ impl Provider {
         &self,
         rpc: Rpc<Q, A>,
         request: &Q,
-    ) -> Result<Result<BoxStream<'static, Result<A, Status>>, Status>> {
-        let token = self.auth_token().await?;
-        let request = match self.dress(request.encode_to_vec().into(), Some(&token), None, None) {
-            Ok(request) => request,
-            Err(status) => return Ok(Err(status)),
-        };
-        let opened = grpc::server_stream(self.channel(), self.config()?.server.clone(), rpc.path, request).await;
-        Ok(opened.map(|stream| stream.map(|item| item.and_then(grpc::decode)).boxed()))
+    ) -> Result<Result<LocalBoxStream<'static, Result<A, Status>>, Status>> {
+        let body = Bytes::from(request.encode_to_vec());
+        let mut renewed = false;
+        loop {
+            let token = self.auth_token().await?;
+            let request = match self.dress(body.clone(), Some(&token), None, None) {
+                Ok(request) => request,
+                Err(status) => return Ok(Err(status)),
+            };
+            let server = self.config()?.server.clone();
+            match grpc::server_stream(self.channel(), server, rpc.path, request).await {
+                Err(status) if status.code() == Code::Unauthenticated && !renewed => {
+                    renewed = true;
+                    self.expire_auth();
+                }
+                opened => return Ok(opened.map(|stream| stream.map(|item| item.and_then(grpc::decode)).boxed_local())),
+            }
+        }
+    }
+
+    /// Makes the next call fetch a new token.
+    pub(crate) fn expire_auth(&self) {
+        self.inner.state.borrow_mut().auth = None;
     }
 
     pub(crate) fn control_error(&self, status: &Status, what: &str) -> Error {
@@ -147,40 +204,33 @@ impl Provider {
         token: Option<&str>,
         unary: Option<(&str, Attempt)>,
         limit: Option<Duration>,
-    ) -> Result<Request<Bytes>, Status> {
-        let config = self.config().map_err(|error| Status::invalid_argument(error.message))?;
-        let mut request = Request::new(body);
-        if let Some(limit) = limit {
-            request.set_timeout(limit);
-        }
-        let metadata = request.metadata_mut();
-        let text = |value: &str| {
-            AsciiMetadataValue::try_from(value).map_err(|_| Status::internal("a header value is not ASCII"))
-        };
-        metadata.insert("x-modal-client-type", AsciiMetadataValue::from_static(CLIENT_TYPE));
-        metadata.insert("x-modal-client-version", AsciiMetadataValue::from_static(CLIENT_VERSION));
-        metadata.insert("x-modal-libmodal-version", AsciiMetadataValue::from_static(CLIENT_NAME));
-        metadata.insert("x-modal-host", text(config.server.host().unwrap_or_default())?);
+    ) -> Result<Call, Status> {
+        let config = self.config().map_err(|error| Status::new(Code::InvalidArgument, error.into_record().message))?;
+        let mut call = Call::new(body, limit);
+        call.header("x-modal-client-type", CLIENT_TYPE)?;
+        call.header("x-modal-client-version", CLIENT_VERSION)?;
+        call.header("x-modal-libmodal-version", CLIENT_NAME)?;
+        call.header("x-modal-host", config.server.host())?;
         if let Some((id, secret)) = &config.token {
-            metadata.insert("x-modal-token-id", text(id.to_str().unwrap_or_default())?);
-            metadata.insert("x-modal-token-secret", text(secret.to_str().unwrap_or_default())?);
+            call.header("x-modal-token-id", id)?;
+            call.header("x-modal-token-secret", secret)?;
         }
         if let Some(token) = token {
-            metadata.insert("x-modal-auth-token", text(token)?);
+            call.header("x-modal-auth-token", token)?;
         }
         if let Some((key, attempt)) = unary {
-            metadata.insert("x-idempotency-key", text(key)?);
-            metadata.insert("x-retry-attempt", attempt.retries.into());
-            metadata.insert("x-throttle-retry-attempt", attempt.throttles.into());
-            let elapsed = format!("{:.3}", attempt.elapsed.as_secs_f64());
+            call.header("x-idempotency-key", key)?;
+            call.header("x-retry-attempt", attempt.retries.to_string())?;
+            call.header("x-throttle-retry-attempt", attempt.throttles.to_string())?;
+            let elapsed = format!("{}.{:03}", attempt.elapsed.as_secs(), attempt.elapsed.subsec_millis());
             if attempt.retries > 0 {
-                metadata.insert("x-retry-delay", text(&elapsed)?);
+                call.header("x-retry-delay", elapsed.as_str())?;
             }
             if attempt.throttles > 0 {
-                metadata.insert("x-throttle-retry-delay", text(&elapsed)?);
+                call.header("x-throttle-retry-delay", elapsed)?;
             }
         }
-        Ok(request)
+        Ok(call)
     }
 
     /// The short-lived token, fetched anew when it is due. A refresh that fails is no error while the old one works.
@@ -234,7 +284,7 @@ impl Provider {
     ///
     /// What the service answered.
     pub async fn check(&self) -> Result<()> {
-        self.inner.state.borrow_mut().auth = None;
+        self.expire_auth();
         self.auth_token().await.map(drop)
     }
 
@@ -272,29 +322,10 @@ impl Provider {
         self.inner.state.borrow_mut().builder_version = Some(settings.image_builder_version.clone());
         Ok(settings.image_builder_version)
     }
+}
 
-    /// Ids of named secrets.
-    pub(crate) async fn secret_ids(&self, names: &[String]) -> Result<Vec<String>> {
-        let mut ids = Vec::with_capacity(names.len());
-        for name in names {
-            let known = self.inner.state.borrow().secrets.get(name).cloned();
-            if let Some(id) = known {
-                ids.push(id);
-                continue;
-            }
-            let request = SecretGetOrCreateRequest {
-                deployment_name: name.clone(),
-                environment_name: self.config()?.environment.clone(),
-                object_creation_type: ObjectCreationType::Unspecified.into(),
-                ..Default::default()
-            };
-            let answer = self
-                .control(&format!("look up the secret `{name}`"), rpc::SECRET_GET_OR_CREATE, &request)
-                .await
-                .map_err(|error| error.about(name))?;
-            self.inner.state.borrow_mut().secrets.insert(name.clone(), answer.secret_id.clone());
-            ids.push(answer.secret_id);
-        }
-        Ok(ids)
-    }
+/// The error for an answer that is not the message it should be.
+#[cold]
+pub(crate) fn unreadable(what: &str) -> Error {
+    Error::internal(format!("Could not {what}: the service's answer cannot be read."))
 }

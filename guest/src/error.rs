@@ -1,13 +1,17 @@
 //! The interface's `error` record: how it is made, and how a gRPC status becomes one (fact sheet, section 1.6).
 
-use tonic::{Code, Status};
-
 use crate::{
     bindings::{ErrorKind, FileFault, Happened, RetryAdvice},
-    transport::{TransportError, TransportFault},
+    grpc::{Code, Status},
+    transport::TransportFault,
 };
 
-pub use crate::bindings::Error;
+use crate::bindings::Error as Record;
+
+/// The interface's record behind a pointer: every future here holds results, and moving the record itself through all of them
+/// made up a tenth of the component.
+#[derive(Debug, Clone)]
+pub struct Error(Box<Record>);
 
 /// Result of a function of the interface.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -18,7 +22,7 @@ const MAX_PROVIDER_TEXT: usize = 8 * 1024;
 impl Error {
     /// An error that happened before anything was sent.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
-        Error {
+        Error(Box::new(Record {
             kind,
             message: message.into(),
             happened: Happened::No,
@@ -27,7 +31,13 @@ impl Error {
             provider_message: None,
             subject: None,
             extra: Vec::new(),
-        }
+        }))
+    }
+
+    /// The record itself, as an export gives it.
+    #[must_use]
+    pub fn into_record(self) -> Record {
+        *self.0
     }
 
     /// The request is wrong.
@@ -42,7 +52,7 @@ impl Error {
 
     /// The service answered nonsense.
     pub fn internal(message: impl Into<String>) -> Error {
-        Error { happened: Happened::Unknown, ..Error::new(ErrorKind::Internal, message) }
+        Error::new(ErrorKind::Internal, message).with_happened(Happened::Unknown)
     }
 
     /// A file operation failed inside the sandbox.
@@ -57,29 +67,70 @@ impl Error {
         self
     }
 
+    /// Says whether it happened.
+    #[must_use]
+    pub fn with_happened(mut self, happened: Happened) -> Error {
+        self.happened = happened;
+        self
+    }
+
+    /// Says whether to try again.
+    #[must_use]
+    pub fn with_retry(mut self, retry: RetryAdvice) -> Error {
+        self.retry = retry;
+        self
+    }
+
+    /// Says it in other words.
+    #[must_use]
+    pub fn with_message(mut self, message: String) -> Error {
+        self.message = message;
+        self
+    }
+
+    /// Adds the provider's own code, and its own words where there are some.
+    #[must_use]
+    pub fn with_provider(mut self, code: Option<String>, message: Option<String>) -> Error {
+        self.provider_code = code;
+        self.provider_message = message;
+        self
+    }
+
     /// What the service answered when asked to do `what` ("create the sandbox").
     pub fn from_status(status: &Status, what: &str) -> Error {
         let (kind, happened, retry, help) = meaning(status.code());
         let text = clip(status.message());
         let said = if text.is_empty() { String::new() } else { format!(": {text}") };
         let message = format!("Could not {what}{said}{}{help}", if said.ends_with('.') { "" } else { "." });
-        let transport = source::<TransportError>(status);
-        let (kind, happened, retry) = match transport.map(|error| error.kind) {
+        let (kind, happened, retry) = match status.fault() {
             Some(TransportFault::Forbidden) => (ErrorKind::Forbidden, Happened::No, RetryAdvice::Never),
             Some(TransportFault::NotSent) => (ErrorKind::Unavailable, Happened::No, RetryAdvice::Maybe),
             Some(TransportFault::Broken) => (ErrorKind::Unavailable, Happened::Unknown, RetryAdvice::Maybe),
             None => (kind, happened, retry),
         };
-        Error {
-            kind,
-            message,
-            happened,
-            retry,
-            provider_code: transport.is_none().then(|| code_name(status.code())),
-            provider_message: transport.is_none().then_some(text),
-            subject: None,
-            extra: Vec::new(),
-        }
+        let happened = match happened {
+            Happened::No if status.had_earlier() => Happened::Unknown,
+            other => other,
+        };
+        let service = status.fault().is_none();
+        Error::new(kind, message)
+            .with_happened(happened)
+            .with_retry(retry)
+            .with_provider(service.then(|| code_name(status.code())), service.then_some(text))
+    }
+}
+
+impl std::ops::Deref for Error {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Error {
+    fn deref_mut(&mut self) -> &mut Record {
+        &mut self.0
     }
 }
 
@@ -105,18 +156,6 @@ fn meaning(code: Code) -> (ErrorKind, Happened, RetryAdvice, &'static str) {
     }
 }
 
-/// The error of type `E` that the status was made from, if there is one.
-pub fn source<E: std::error::Error + 'static>(status: &Status) -> Option<&E> {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
-}
-
 fn code_name(code: Code) -> String {
     let name = match code {
         Code::Ok => "OK",
@@ -138,6 +177,12 @@ fn code_name(code: Code) -> String {
         Code::Unauthenticated => "UNAUTHENTICATED",
     };
     format!("grpc:{} {name}", code as i32)
+}
+
+/// A caller's text as it can stand in a message: what is no plain character is escaped.
+pub fn shown(text: &str) -> String {
+    let quoted = format!("{text:?}");
+    quoted[1..quoted.len() - 1].to_string()
 }
 
 /// Cuts text to what an error may carry, at a character border.

@@ -4,16 +4,17 @@
 use std::{
     collections::VecDeque,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::{Stream as _, StreamExt as _, stream::BoxStream};
+use futures_util::{Stream as _, StreamExt as _, stream::LocalBoxStream};
 use modal_proto::rpc;
 use modal_proto::task_command_router::{SandboxStdioReadV2Request, TaskExecStdioReadRequest};
-use tonic::{Code, Status};
 
 use crate::{
     error::{Error, Result},
+    grpc::{Code, Status},
     ids,
     provider::Provider,
     retry,
@@ -25,20 +26,23 @@ use crate::{
 type Piece = (Option<u64>, Bytes);
 
 /// An attempt to open the stream. Outer failure: the sandbox cannot be reached; inner: what the router answered.
-type Opening = LocalFuture<Result<Result<BoxStream<'static, Result<Piece, Status>>, Status>>>;
+type Opening = LocalFuture<'static, Result<Result<LocalBoxStream<'static, Result<Piece, Status>>, Status>>>;
 
 /// Most bytes that are taken from the network before the caller has taken them: one read of the caller's, at most.
 const READ_AHEAD: usize = 4 * 1024 * 1024;
+
+/// Longest line that is put together, in bytes: two paths, escaped.
+const MAX_LINE: usize = 64 * 1024;
 
 enum State {
     /// Not connected.
     Idle,
     /// Waiting before another try.
-    Pausing(LocalFuture<()>),
+    Pausing(LocalFuture<'static, ()>),
     /// The request is out. Kept across calls: a server may answer only when there is output.
     Opening(Opening),
     /// Reading.
-    Open(BoxStream<'static, Result<Piece, Status>>),
+    Open(LocalBoxStream<'static, Result<Piece, Status>>),
     /// At the end.
     Ended,
 }
@@ -59,7 +63,9 @@ pub struct Follow {
     state: State,
     failures: u32,
     /// Since when no connection could be made.
-    unreachable: Option<std::time::Duration>,
+    unreachable: Option<Duration>,
+    /// How long the server has made us wait since the last piece.
+    throttled: Duration,
     /// A token was refused and renewed since the last piece.
     renewed: bool,
 }
@@ -79,6 +85,7 @@ impl Follow {
             state: State::Idle,
             failures: 0,
             unreachable: None,
+            throttled: Duration::ZERO,
             renewed: false,
         }
     }
@@ -124,6 +131,48 @@ impl Follow {
         self.pending_bytes -= taken.len();
         self.offset += taken.len() as u64;
         taken
+    }
+
+    /// Takes a piece of what has been received, as it came.
+    pub fn take_piece(&mut self) -> Option<Bytes> {
+        let piece = self.pending.pop_front()?;
+        self.pending_bytes -= piece.len();
+        self.offset += piece.len() as u64;
+        Some(piece)
+    }
+
+    /// Takes a line with its end, if a whole one has been received.
+    pub fn take_line(&mut self) -> Option<Vec<u8>> {
+        let mut length = 0;
+        for piece in &self.pending {
+            if let Some(at) = piece.iter().position(|byte| *byte == b'\n') {
+                return Some(self.take(length + at + 1));
+            }
+            length += piece.len();
+        }
+        None
+    }
+
+    /// Ready when there is a whole line to take, or the end has come. Reads ahead what is there without waiting.
+    ///
+    /// # Errors
+    ///
+    /// When resuming is of no use, or a line has no end.
+    pub fn poll_line(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        loop {
+            let whole = self.pending.iter().any(|piece| piece.contains(&b'\n'));
+            if self.pending_bytes > MAX_LINE {
+                let endless = || Error::internal("The sandbox printed a line that has no end.");
+                return Poll::Ready(if whole { Ok(()) } else { Err(endless()) });
+            }
+            match self.poll_piece(cx) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) => return Poll::Ready(Ok(())),
+                _ if whole => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
     }
 
     /// Ready when there is something to take, or the end has come: true. Reads ahead what is there without waiting.
@@ -183,6 +232,7 @@ impl Follow {
     fn accept(&mut self, start: Option<u64>, mut data: Bytes) -> bool {
         self.failures = 0;
         self.unreachable = None;
+        self.throttled = Duration::ZERO;
         self.renewed = false;
         let expected = self.offset + self.pending_bytes as u64;
         if let Some(start) = start {
@@ -208,6 +258,15 @@ impl Follow {
             self.renewed = true;
             self.provider.expire_access(&self.sandbox);
             self.state = State::Idle;
+            return Ok(());
+        }
+        // A wait that the server asks for uses up no retry.
+        if status.code() == Code::ResourceExhausted
+            && let Some(wait) = retry::server_wait(&status)
+            && self.throttled.saturating_add(wait) <= self.provider.config()?.max_throttle_wait.unwrap_or(Duration::MAX)
+        {
+            self.throttled = self.throttled.saturating_add(wait);
+            self.state = State::Pausing(self.provider.transport().sleep(wait));
             return Ok(());
         }
         if retry::is_retryable(&status) && self.failures < retry::ROUTER.limit(&status) {
@@ -246,14 +305,14 @@ impl Follow {
                         file_descriptor: descriptor,
                     };
                     let stream = provider.router_stream(&sandbox, rpc::TASK_EXEC_STDIO_READ, make).await?;
-                    Ok(stream.map(|stream| stream.map(|item| item.map(|piece| (None, piece.data))).boxed()))
+                    Ok(stream.map(|stream| stream.map(|item| item.map(|piece| (None, piece.data))).boxed_local()))
                 }
                 None => {
                     let make =
                         |task_id: String| SandboxStdioReadV2Request { task_id, offset, file_descriptor: descriptor };
                     let stream = provider.router_stream(&sandbox, rpc::SANDBOX_STDIO_READ_V2, make).await?;
                     Ok(stream.map(|stream| {
-                        stream.map(|item| item.map(|piece| (Some(piece.starting_offset), piece.data))).boxed()
+                        stream.map(|item| item.map(|piece| (Some(piece.starting_offset), piece.data))).boxed_local()
                     }))
                 }
             }

@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 
 /// The reserved exec id of the entry-point command.
 pub const MAIN: &str = "main";
@@ -25,7 +25,7 @@ pub fn check_sandbox(id: &str) -> Result<()> {
     if plausible {
         return Ok(());
     }
-    Err(Error::invalid(format!("`{}` is not a sandbox id: Modal's begin with `sb-`.", id.escape_debug())).about(id))
+    Err(Error::invalid(format!("`{}` is not a sandbox id: Modal's begin with `sb-`.", shown(id))).about(id))
 }
 
 /// Checks a caller-chosen id: 1 to 64 characters of `[A-Za-z0-9_-]`.
@@ -39,7 +39,7 @@ pub fn check_chosen(what: &str, id: &str) -> Result<()> {
     }
     Err(Error::invalid(format!(
         "`{}` cannot be {what}: use 1 to 64 letters, digits, `_` and `-`, such as a UUID.",
-        id.escape_debug()
+        shown(id)
     ))
     .about(id))
 }

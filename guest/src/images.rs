@@ -1,203 +1,28 @@
-//! Images: what the layers of a wanted image are, and builds that are followed by cursor (fact sheet, section 3).
+//! Images: what the layers of a wanted image are, and what is known of finished ones (fact sheet, section 3).
 //!
-//! An image is one or two layers: where it comes from, and the further commands on top. Modal builds one layer per request
-//! and needs the id of a finished one below, so a cursor carries the layers that are still to come; any instance can go
-//! on with it.
+//! An image is one or two layers: where it comes from, and the further commands on top.
 
-use std::{collections::HashMap, future::poll_fn, task::Poll, time::Duration};
-
-use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
-use bytes::Bytes;
-use futures_util::{Stream as _, StreamExt as _, stream::BoxStream};
 use modal_proto::client::{
-    BaseImage, DeploymentNamespace, FileDescriptor, GenericResult, Image, ImageDeleteRequest, ImageFromIdRequest,
-    ImageGetByTagRequest, ImageGetOrCreateRequest, ImageJoinStreamingRequest, ImageJoinStreamingResponse,
-    ImageMetadata, ImageRegistryConfig, RegistryAuthType, generic_result::GenericStatus,
+    BaseImage, DeploymentNamespace, Image, ImageDeleteRequest, ImageFromIdRequest, ImageGetByTagRequest,
+    ImageGetOrCreateRequest, ImageMetadata, ImageRegistryConfig, RegistryAuthType,
 };
 use modal_proto::rpc;
-use prost::Message as _;
-use serde::{Deserialize, Serialize};
-use tonic::{Code, Status};
 
 use crate::{
-    bindings::{
-        BuildProgress, BuiltImage, Dockerfile, ErrorKind, Happened, ImageSource, ImageSpec, LogChunk, OutputStream,
-        RegistryLogin, RetryAdvice,
-    },
-    error::{Error, Result, clip},
-    execs::{bounded_wait, check_extra, check_max},
+    bindings::{BuiltImage, Dockerfile, ErrorKind, ImageSource, ImageSpec, RegistryLogin},
+    context::check_files,
+    create::{check_gpu, gpu_config},
+    dockerfile,
+    error::{Error, Result, shown},
+    execs::check_extra,
+    grpc::{Code, Status},
     provider::Provider,
-    retry,
 };
-
-/// How long the server holds one log stream, in seconds (fact sheet, section 3.1).
-const JOIN_SECONDS: f32 = 55.0;
-
-/// Log text kept for the message of a failed build, in bytes: the end of the output of the failing line.
-const TAIL_BYTES: usize = 2048;
-
-/// Largest cursor that is looked at; the interface promises to give none larger.
-const MAX_CURSOR_BYTES: usize = 64 * 1024;
 
 /// The name that a layer's FROM gives to the layer below.
 const BASE: &str = "base";
 
-/// Where a build stands. Travels to the caller as base64 of JSON.
-#[derive(Serialize, Deserialize, Clone, Default)]
-struct Cursor {
-    /// The layer that is being built.
-    #[serde(rename = "i")]
-    image: String,
-    /// The last log entry that was delivered in full.
-    #[serde(rename = "e", default)]
-    entry: String,
-    /// Bytes of the entry after it that were delivered.
-    #[serde(rename = "s", default)]
-    skip: usize,
-    /// The end of the log so far.
-    #[serde(rename = "t", default)]
-    tail: String,
-    /// Requests for the layers on top, without their base; protobuf in base64.
-    #[serde(rename = "n", default)]
-    next: Vec<String>,
-    /// The layer's log is over: `Some` with the outcome's working directory.
-    #[serde(rename = "d", default)]
-    done: bool,
-    #[serde(rename = "w", default)]
-    workdir: Option<String>,
-}
-
-impl Cursor {
-    fn encode(&self) -> Result<String> {
-        let json = serde_json::to_vec(self).map_err(|error| Error::internal(error.to_string()))?;
-        let text = STANDARD_NO_PAD.encode(json);
-        if text.len() > MAX_CURSOR_BYTES {
-            return Err(Error::invalid("The further commands are too long: put them into a Dockerfile."));
-        }
-        Ok(text)
-    }
-
-    fn decode(text: &str) -> Result<Cursor> {
-        let bad = || Error::invalid("This is not a cursor of a build.");
-        if text.len() > MAX_CURSOR_BYTES {
-            return Err(bad());
-        }
-        let json = STANDARD_NO_PAD.decode(text).map_err(|_| bad())?;
-        serde_json::from_slice(&json).map_err(|_| bad())
-    }
-
-    fn remember(&mut self, text: &str) {
-        self.tail.push_str(text);
-        if self.tail.len() > TAIL_BYTES {
-            let cut = self.tail.len() - TAIL_BYTES;
-            self.tail.drain(..self.tail.ceil_char_boundary(cut));
-        }
-    }
-}
-
-/// A log stream that lies open between calls, with a message of which a part has been delivered.
-pub struct Join {
-    stream: BoxStream<'static, Result<ImageJoinStreamingResponse, Status>>,
-    pending: Option<ImageJoinStreamingResponse>,
-}
-
 impl Provider {
-    /// See `start-build` in the interface.
-    ///
-    /// # Errors
-    ///
-    /// As documented there.
-    pub async fn start_build(&self, spec: &ImageSpec) -> Result<BuildProgress> {
-        check_image(spec)?;
-        if let ImageSource::Id(id) = &spec.source
-            && spec.commands.is_empty()
-        {
-            return Ok(BuildProgress {
-                log: Vec::new(),
-                cursor: String::new(),
-                image: Some(self.get_image(id).await?),
-            });
-        }
-        let mut layers = self.layers(spec).await?.into_iter();
-        let first = layers.next().ok_or_else(|| Error::internal("An image without layers."))?;
-        let next = layers.map(|layer| STANDARD_NO_PAD.encode(layer.encode_to_vec())).collect();
-        let cursor = self.request_layer(first, Cursor { next, ..Cursor::default() }).await?;
-        // Nothing to read when every layer is there already.
-        let mut cursor = cursor;
-        while cursor.done {
-            match self.next_layer(cursor).await? {
-                Step::Next(next) => cursor = next,
-                Step::Image(image, cursor) => {
-                    return Ok(BuildProgress { log: Vec::new(), cursor: cursor.encode()?, image: Some(image) });
-                }
-            }
-        }
-        Ok(BuildProgress { log: Vec::new(), cursor: cursor.encode()?, image: None })
-    }
-
-    /// See `read-build` in the interface.
-    ///
-    /// # Errors
-    ///
-    /// As documented there.
-    pub async fn read_build(&self, text: &str, max_bytes: u32, wait: u64) -> Result<BuildProgress> {
-        let mut room = check_max(max_bytes)?;
-        let mut cursor = Cursor::decode(text)?;
-        let deadline = self.now() + bounded_wait(wait);
-        let mut log = Vec::new();
-        loop {
-            if cursor.done {
-                match self.next_layer(cursor).await? {
-                    Step::Next(next) => cursor = next,
-                    Step::Image(image, cursor) => {
-                        return Ok(BuildProgress { log, cursor: cursor.encode()?, image: Some(image) });
-                    }
-                }
-                continue;
-            }
-            let key = cursor.encode()?;
-            let kept = self.inner.state.borrow_mut().joins.remove(&key);
-            let mut join = match kept {
-                Some(join) => join,
-                None => self.join(&cursor).await?,
-            };
-            let outcome = self.read_join(&mut join, &mut cursor, &mut log, &mut room, deadline).await?;
-            match outcome {
-                Read::Done => {}
-                Read::Failed(error) if log.is_empty() => return Err(error),
-                // The log first; the next call finds the failure again.
-                Read::Failed(_) => return Ok(BuildProgress { log, cursor: cursor.encode()?, image: None }),
-                Read::Reopen => {
-                    if self.now() >= deadline {
-                        return Ok(BuildProgress { log, cursor: cursor.encode()?, image: None });
-                    }
-                }
-                Read::Enough => {
-                    let text = cursor.encode()?;
-                    self.inner.state.borrow_mut().joins.insert(text.clone(), join);
-                    return Ok(BuildProgress { log, cursor: text, image: None });
-                }
-            }
-        }
-    }
-
-    /// The image of a spec, built if need be without showing the log.
-    pub(crate) async fn ready_image(&self, spec: &ImageSpec) -> Result<BuiltImage> {
-        if let ImageSource::Id(id) = &spec.source
-            && spec.commands.is_empty()
-        {
-            check_image(spec)?;
-            return Ok(BuiltImage { id: id.clone(), workdir: None, extra: Vec::new() });
-        }
-        let mut progress = self.start_build(spec).await?;
-        loop {
-            if let Some(image) = progress.image {
-                return Ok(image);
-            }
-            progress = self.read_build(&progress.cursor, 1024 * 1024, 60_000).await?;
-        }
-    }
-
     /// See `get-image` in the interface.
     ///
     /// # Errors
@@ -230,7 +55,7 @@ impl Provider {
     }
 
     /// An unknown id gives either of two codes (fact sheet, section 3.1).
-    fn image_error(&self, image: &str, status: &Status) -> Error {
+    pub(crate) fn image_error(&self, image: &str, status: &Status) -> Error {
         let unknown = status.code() == Code::NotFound
             || status.code() == Code::FailedPrecondition && status.message().contains("Could not find image");
         let mut error = self.control_error(status, "look up the image").about(image);
@@ -243,7 +68,7 @@ impl Provider {
     }
 
     /// The layers of a spec, bottom first.
-    async fn layers(&self, spec: &ImageSpec) -> Result<Vec<ImageGetOrCreateRequest>> {
+    pub(crate) async fn layers(&self, spec: &ImageSpec) -> Result<Vec<ImageGetOrCreateRequest>> {
         let config = self.config()?;
         let app_id = self.app_id().await?;
         let builder_version = match &spec.builder_version {
@@ -270,16 +95,17 @@ impl Provider {
                 layers.push(request(Image {
                     dockerfile_commands: vec![format!("FROM {}", image.reference)],
                     image_registry_config: self.registry_config(image.login.as_ref()).await?,
-                    secret_ids: secret_ids.clone(),
                     ..Default::default()
                 }));
             }
             ImageSource::Dockerfile(dockerfile) => {
                 layers.push(request(Image {
-                    dockerfile_commands: dockerfile.text.split('\n').map(str::to_string).collect(),
+                    dockerfile_commands: stage(dockerfile)?.lines().map(str::to_string).collect(),
+                    context_mount_id: self.context_mount(&dockerfile.context).await?,
                     image_registry_config: self.registry_config(dockerfile.login.as_ref()).await?,
-                    build_args: dockerfile.build_args.iter().cloned().collect::<HashMap<_, _>>(),
+                    build_args: dockerfile.build_args.iter().cloned().collect(),
                     secret_ids: secret_ids.clone(),
+                    gpu_config: spec.gpu.as_ref().map(gpu_config),
                     ..Default::default()
                 }));
             }
@@ -290,12 +116,19 @@ impl Provider {
             let mut lines = vec![format!("FROM {BASE}")];
             lines.extend(spec.commands.iter().cloned());
             let base_images = base.into_iter().map(base_image).collect();
-            layers.push(request(Image { dockerfile_commands: lines, base_images, secret_ids, ..Default::default() }));
+            let gpu_config = spec.gpu.as_ref().map(gpu_config);
+            layers.push(request(Image {
+                dockerfile_commands: lines,
+                base_images,
+                secret_ids,
+                gpu_config,
+                ..Default::default()
+            }));
         }
         Ok(layers)
     }
 
-    async fn named_image(&self, name: &str) -> Result<String> {
+    pub(crate) async fn named_image(&self, name: &str) -> Result<String> {
         let config = self.config()?;
         let tag = if name.contains(':') { name.to_string() } else { format!("{name}:latest") };
         let environment_name = if name.contains('/') { String::new() } else { config.environment.clone() };
@@ -310,219 +143,60 @@ impl Provider {
     async fn registry_config(&self, login: Option<&RegistryLogin>) -> Result<Option<ImageRegistryConfig>> {
         let (kind, secret) = match login {
             None => return Ok(None),
-            Some(RegistryLogin::StaticSecret(secret)) => (RegistryAuthType::StaticCreds, secret),
-            Some(RegistryLogin::AwsSecret(secret)) => (RegistryAuthType::Aws, secret),
-            Some(RegistryLogin::GcpSecret(secret)) => (RegistryAuthType::Gcp, secret),
+            Some(RegistryLogin::StaticSecret(secret)) => (Some(RegistryAuthType::StaticCreds), secret),
+            Some(RegistryLogin::AwsSecret(secret)) => (Some(RegistryAuthType::Aws), secret),
+            Some(RegistryLogin::GcpSecret(secret)) => (Some(RegistryAuthType::Gcp), secret),
+            Some(RegistryLogin::AnySecret(secret)) => (None, secret),
             Some(RegistryLogin::Other((kind, _))) => {
                 return Err(Error::unsupported(
                     "image.registry-credentials",
-                    format!(
-                        "Modal signs in to registries by static, aws and gcp secrets, not by `{}`.",
-                        kind.escape_debug()
-                    ),
+                    format!("Modal signs in to registries by static, aws and gcp secrets, not by `{}`.", shown(kind)),
                 ));
             }
         };
-        let secret_id = self.secret_ids(std::slice::from_ref(secret)).await?.pop().unwrap_or_default();
-        Ok(Some(ImageRegistryConfig { registry_auth_type: kind.into(), secret_id }))
-    }
-
-    /// Asks for a layer; the cursor then stands at its log, or behind it when it is there already.
-    async fn request_layer(&self, layer: ImageGetOrCreateRequest, cursor: Cursor) -> Result<Cursor> {
-        let answer = self.control("build the image", rpc::IMAGE_GET_OR_CREATE, &layer).await?;
-        let mut cursor = Cursor { image: answer.image_id, next: cursor.next, ..Cursor::default() };
-        if let Some(result) = answer.result.filter(|result| result.status() != GenericStatus::Unspecified) {
-            if let Some(error) = build_error(&result, &cursor) {
-                return Err(error);
-            }
-            cursor.done = true;
-            cursor.workdir = answer.metadata.and_then(|metadata| metadata.workdir);
-        }
-        Ok(cursor)
-    }
-
-    /// The layer is there: on to the one above, or done.
-    async fn next_layer(&self, mut cursor: Cursor) -> Result<Step> {
-        if cursor.next.is_empty() {
-            let image = BuiltImage { id: cursor.image.clone(), workdir: cursor.workdir.clone(), extra: Vec::new() };
-            return Ok(Step::Image(image, cursor));
-        }
-        let encoded = cursor.next.remove(0);
-        let bytes = STANDARD_NO_PAD.decode(encoded).map_err(|_| Error::invalid("This is not a cursor of a build."))?;
-        let mut layer = ImageGetOrCreateRequest::decode(Bytes::from(bytes))
-            .map_err(|_| Error::invalid("This is not a cursor of a build."))?;
-        if let Some(image) = &mut layer.image {
-            image.base_images = vec![base_image(cursor.image.clone())];
-        }
-        Ok(Step::Next(self.request_layer(layer, cursor).await?))
-    }
-
-    async fn join(&self, cursor: &Cursor) -> Result<Join> {
-        let mut failures = 0;
-        loop {
-            let request = ImageJoinStreamingRequest {
-                image_id: cursor.image.clone(),
-                timeout: JOIN_SECONDS,
-                last_entry_id: cursor.entry.clone(),
-                include_logs_for_finished: true,
-            };
-            let opened = self.control_stream(rpc::IMAGE_JOIN_STREAMING, &request).await?;
-            match opened {
-                Ok(stream) => return Ok(Join { stream: stream.boxed(), pending: None }),
-                Err(status) if retry::is_retryable(&status) && failures < retry::CONTROL.retries => {
-                    let transport = self.transport();
-                    transport.sleep(retry::CONTROL.pause(failures, &**transport)).await;
-                    failures += 1;
-                }
-                Err(status) => return Err(self.image_error(&cursor.image, &status)),
-            }
-        }
-    }
-
-    /// Reads what is there, waiting for something until `deadline`.
-    async fn read_join(
-        &self,
-        join: &mut Join,
-        cursor: &mut Cursor,
-        log: &mut Vec<LogChunk>,
-        room: &mut usize,
-        deadline: Duration,
-    ) -> Result<Read> {
-        let mut timer = self.inner.transport.sleep(deadline.saturating_sub(self.now()));
-        loop {
-            let message = match join.pending.take() {
-                Some(message) => Some(Ok(message)),
-                None => {
-                    let stream = &mut join.stream;
-                    let hurried = !log.is_empty();
-                    let item = poll_fn(|cx| match std::pin::Pin::new(&mut *stream).poll_next(cx) {
-                        Poll::Ready(item) => Poll::Ready(Some(item)),
-                        // Something has been read: hand it out rather than wait for more.
-                        Poll::Pending if hurried => Poll::Ready(None),
-                        Poll::Pending => timer.as_mut().poll(cx).map(|()| None),
-                    })
-                    .await;
-                    match item {
-                        None => return Ok(Read::Enough),
-                        Some(item) => item,
-                    }
-                }
-            };
-            let message = match message {
-                None => return Ok(Read::Reopen),
-                Some(Err(status)) if retry::is_retryable(&status) => return Ok(Read::Reopen),
-                Some(Err(status)) => return Err(self.image_error(&cursor.image, &status)),
-                Some(Ok(message)) => message,
-            };
-            if !deliver(&message, cursor, log, room) {
-                join.pending = Some(message);
-                return Ok(Read::Enough);
-            }
-            if let Some(result) = message.result.filter(|result| result.status() != GenericStatus::Unspecified) {
-                if let Some(error) = build_error(&result, cursor) {
-                    return Ok(Read::Failed(error));
-                }
-                cursor.done = true;
-                cursor.workdir = message.metadata.and_then(|metadata: ImageMetadata| metadata.workdir);
-                return Ok(Read::Done);
-            }
-        }
+        let found = self.secret(secret).await?;
+        let kind = match kind {
+            Some(kind) => kind,
+            None => login_kind(&found.keys).ok_or_else(|| {
+                Error::invalid(format!(
+                    "The secret `{}` is not for one kind of registry: it needs REGISTRY_USERNAME and REGISTRY_PASSWORD, \
+                     or AWS_REGION with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or with AWS_ROLE_ARN, or \
+                     SERVICE_ACCOUNT_JSON.",
+                    shown(secret)
+                ))
+                .about(secret)
+            })?,
+        };
+        Ok(Some(ImageRegistryConfig { registry_auth_type: kind.into(), secret_id: found.id }))
     }
 }
 
-enum Step {
-    Next(Cursor),
-    Image(BuiltImage, Cursor),
-}
-
-/// How far reading a log stream went.
-enum Read {
-    /// The layer is built.
-    Done,
-    /// The build failed.
-    Failed(Error),
-    /// The stream ended without an outcome: open it again.
-    Reopen,
-    /// As much as was asked for, or as there is.
-    Enough,
-}
-
-/// Moves a message's log to the caller as far as there is room; false if some is left.
-fn deliver(
-    message: &ImageJoinStreamingResponse,
-    cursor: &mut Cursor,
-    log: &mut Vec<LogChunk>,
-    room: &mut usize,
-) -> bool {
-    let mut passed = 0;
-    for entry in &message.task_logs {
-        let skip = cursor.skip.saturating_sub(passed).min(entry.data.len());
-        passed += entry.data.len();
-        let text = entry.data.get(skip..).unwrap_or_default();
-        if text.is_empty() {
-            continue;
-        }
-        let fits = text.floor_char_boundary(*room);
-        if fits == 0 && !log.is_empty() {
-            return false;
-        }
-        // A character that is larger than all the room there is goes through whole, or nothing ever would.
-        let fits = fits.max(text.chars().next().map_or(0, char::len_utf8));
-        let piece = &text[..fits];
-        *room = room.saturating_sub(fits);
-        cursor.remember(piece);
-        log.push(LogChunk {
-            stream: match entry.file_descriptor() {
-                FileDescriptor::Stdout => Some(OutputStream::Stdout),
-                FileDescriptor::Stderr => Some(OutputStream::Stderr),
-                FileDescriptor::Unspecified | FileDescriptor::Info => None,
-            },
-            text: piece.to_string(),
-            at: Duration::try_from_secs_f64(entry.timestamp).ok().filter(|at| !at.is_zero()).map(crate::execs::millis),
-        });
-        if fits < text.len() {
-            cursor.skip = passed - (text.len() - fits);
-            return false;
-        }
-        cursor.skip = passed;
+/// What kind of registry a secret with these entries is for; none if that is not clear (fact sheet, section 3.2).
+fn login_kind(keys: &[String]) -> Option<RegistryAuthType> {
+    let has = |wanted: &[&str]| wanted.iter().all(|name| keys.iter().any(|key| key == name));
+    let aws =
+        has(&["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"]) || has(&["AWS_ROLE_ARN", "AWS_REGION"]);
+    match (has(&["REGISTRY_USERNAME", "REGISTRY_PASSWORD"]), aws, has(&["SERVICE_ACCOUNT_JSON"])) {
+        (true, false, false) => Some(RegistryAuthType::StaticCreds),
+        (false, true, false) => Some(RegistryAuthType::Aws),
+        (false, false, true) => Some(RegistryAuthType::Gcp),
+        _ => None,
     }
-    if !message.entry_id.is_empty() {
-        cursor.entry.clone_from(&message.entry_id);
-        cursor.skip = 0;
-    }
-    true
 }
 
-/// The error of a finished build; none if it went well (fact sheet, section 3.1).
-fn build_error(result: &GenericResult, cursor: &Cursor) -> Option<Error> {
-    let text = clip(result.exception.trim_end());
-    let what = match result.status() {
-        GenericStatus::Success => return None,
-        GenericStatus::Terminated => "The image build was terminated".to_string(),
-        GenericStatus::Timeout => "The image build took too long".to_string(),
-        _ => "The image could not be built".to_string(),
-    };
-    let tail = cursor.tail.trim_end();
-    let said = if text.is_empty() { String::new() } else { format!(": {text}") };
-    let output =
-        if tail.is_empty() || text.contains(tail) { String::new() } else { format!("\nThe end of its log:\n{tail}") };
-    Some(
-        Error {
-            happened: Happened::Yes,
-            retry: RetryAdvice::Never,
-            provider_code: Some(format!("build:{}", result.status().as_str_name())),
-            provider_message: Some(text),
-            ..Error::new(ErrorKind::BuildFailed, format!("{what}{said}.{output}").replace("..", "."))
-        }
-        .about(&cursor.image),
-    )
+/// What has to be built of a Dockerfile.
+fn stage(dockerfile: &Dockerfile) -> Result<&str> {
+    match &dockerfile.target {
+        Some(target) => dockerfile::up_to_stage(&dockerfile.text, target),
+        None => Ok(&dockerfile.text),
+    }
 }
 
 fn built(id: String, metadata: Option<&ImageMetadata>) -> BuiltImage {
     BuiltImage { id, workdir: metadata.and_then(|metadata| metadata.workdir.clone()), extra: Vec::new() }
 }
 
-fn base_image(image_id: String) -> BaseImage {
+pub(crate) fn base_image(image_id: String) -> BaseImage {
     BaseImage { image_id, docker_tag: BASE.to_string() }
 }
 
@@ -553,17 +227,17 @@ fn default_image(builder: &str) -> Vec<String> {
     .into()
 }
 
-fn check_image_id(id: &str) -> Result<()> {
+pub(crate) fn check_image_id(id: &str) -> Result<()> {
     let good = id.strip_prefix("im-").is_some_and(|rest| !rest.is_empty())
         && id.len() <= 128
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
     if good {
         return Ok(());
     }
-    Err(Error::invalid(format!("`{}` is not an image id: Modal's begin with `im-`.", id.escape_debug())).about(id))
+    Err(Error::invalid(format!("`{}` is not an image id: Modal's begin with `im-`.", shown(id))).about(id))
 }
 
-fn check_image(spec: &ImageSpec) -> Result<()> {
+pub(crate) fn check_image(spec: &ImageSpec) -> Result<()> {
     check_extra(&spec.extra)?;
     match &spec.source {
         ImageSource::ProviderDefault | ImageSource::Named(_) => {}
@@ -573,91 +247,72 @@ fn check_image(spec: &ImageSpec) -> Result<()> {
             if reference.is_empty() || reference.chars().any(|c| c.is_whitespace() || c.is_control()) {
                 return Err(Error::invalid(format!(
                     "`{}` is not an image name: give one such as `debian:12` or `ghcr.io/org/image:tag`.",
-                    reference.escape_debug()
+                    shown(reference)
                 ))
                 .about("image"));
             }
         }
         ImageSource::Dockerfile(dockerfile) => check_dockerfile(dockerfile)?,
     }
-    if let Some(command) = spec.commands.iter().find(|command| command.contains(['\0', '\n', '\r'])) {
-        return Err(Error::invalid(format!(
-            "The command `{}` is more than one line: give one Dockerfile line each.",
-            command.escape_debug()
-        )));
+    for command in &spec.commands {
+        if command.contains(['\0', '\n', '\r']) {
+            return Err(Error::invalid(format!(
+                "The command `{}` is more than one line: give one Dockerfile line each.",
+                shown(command)
+            ))
+            .about("commands"));
+        }
+        if dockerfile::instructions(command).iter().any(dockerfile::Instruction::reads_context) {
+            return Err(Error::invalid(format!(
+                "`{}` copies files, but further commands have no build context: use a Dockerfile.",
+                shown(command)
+            ))
+            .about("commands"));
+        }
     }
-    if spec.gpu.is_some() {
-        return Err(Error::unsupported("image.gpu", "This version cannot build with an accelerator."));
+    if let Some(gpu) = &spec.gpu {
+        check_gpu(gpu)?;
     }
     Ok(())
 }
 
 fn check_dockerfile(dockerfile: &Dockerfile) -> Result<()> {
-    let from = |line: &str| line.trim_start().get(..5).is_some_and(|word| word.eq_ignore_ascii_case("from "));
-    if !dockerfile.text.lines().any(from) {
-        return Err(Error::invalid("The Dockerfile has no FROM line: begin it with one such as `FROM debian:12`."));
-    }
     if dockerfile.text.contains('\0') {
         return Err(Error::invalid("The Dockerfile contains a NUL character: it is not text."));
     }
-    if !dockerfile.context.is_empty() {
-        return Err(Error::unsupported("image.context", "This version sends no build context: COPY from stages only."));
+    let instructions = dockerfile::instructions(stage(dockerfile)?);
+    match instructions.iter().find(|instruction| instruction.word != "ARG") {
+        Some(first) if first.word == "FROM" => {}
+        _ => {
+            return Err(Error::invalid(
+                "The Dockerfile does not begin with a FROM line: give one such as `FROM debian:12`.",
+            ));
+        }
     }
-    if dockerfile.target.is_some() {
-        return Err(Error::unsupported("image.dockerfile", "This version always builds the last stage."));
+    if dockerfile.context.is_empty()
+        && let Some(copy) = instructions.iter().find(|instruction| instruction.reads_context())
+    {
+        return Err(Error::invalid(format!(
+            "`{} {}` copies from the build context, which has no files: send them with the Dockerfile.",
+            copy.word,
+            shown(&copy.rest)
+        ))
+        .about("context"));
     }
-    Ok(())
+    check_files(&dockerfile.context)
 }
 
 #[cfg(test)]
 mod tests {
-    use modal_proto::client::TaskLogs;
-
     use super::*;
 
-    fn message(entry: &str, texts: &[&str]) -> ImageJoinStreamingResponse {
-        ImageJoinStreamingResponse {
-            entry_id: entry.to_string(),
-            task_logs: texts.iter().map(|text| TaskLogs { data: (*text).to_string(), ..Default::default() }).collect(),
-            ..Default::default()
-        }
-    }
-
     #[test]
-    fn a_log_read_in_small_pieces_is_the_whole_log() {
-        let message = message("7", &["one\n", "", "zwölf\n", "three"]);
-        for max in [1, 2, 3, 5, 8, 100] {
-            let mut cursor = Cursor::default();
-            let mut text = String::new();
-            for call in 0.. {
-                assert!(call < 50, "no progress with {max} bytes a call");
-                let (mut log, mut room) = (Vec::new(), max);
-                // A cursor goes through the caller each time.
-                cursor = Cursor::decode(&cursor.encode().unwrap()).unwrap();
-                let all = deliver(&message, &mut cursor, &mut log, &mut room);
-                text.extend(log.iter().map(|chunk| chunk.text.as_str()));
-                if all {
-                    break;
-                }
-            }
-            assert_eq!(text, "one\nzwölf\nthree", "{max} bytes a call");
-            assert_eq!((cursor.entry.as_str(), cursor.skip), ("7", 0));
-        }
-    }
-
-    #[test]
-    fn strange_cursors_are_refused() {
-        for text in ["", "x", "e30", "!!!!", &"A".repeat(70_000)] {
-            assert!(Cursor::decode(text).is_err(), "{text:.10}");
-        }
-    }
-
-    #[test]
-    fn the_tail_keeps_whole_characters() {
-        let mut cursor = Cursor::default();
-        for _ in 0..3000 {
-            cursor.remember("ü");
-        }
-        assert!(cursor.tail.len() <= TAIL_BYTES && cursor.tail.chars().all(|c| c == 'ü'));
+    fn the_kind_of_a_registry_secret() {
+        let kind = |keys: &[&str]| login_kind(&keys.iter().map(|key| (*key).to_string()).collect::<Vec<_>>());
+        assert_eq!(kind(&["REGISTRY_USERNAME", "REGISTRY_PASSWORD", "X"]), Some(RegistryAuthType::StaticCreds));
+        assert_eq!(kind(&["AWS_ROLE_ARN", "AWS_REGION"]), Some(RegistryAuthType::Aws));
+        assert_eq!(kind(&["SERVICE_ACCOUNT_JSON"]), Some(RegistryAuthType::Gcp));
+        assert_eq!(kind(&["REGISTRY_USERNAME"]), None);
+        assert_eq!(kind(&["SERVICE_ACCOUNT_JSON", "AWS_ROLE_ARN", "AWS_REGION"]), None);
     }
 }

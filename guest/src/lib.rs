@@ -6,39 +6,58 @@
 //! | module | what it is for |
 //! |---|---|
 //! | `component` | the exports; only in the wasm build |
-//! | [`describe`], [`images`], [`sandboxes`], [`execs`], [`files`] | the functions of the interface |
-//! | [`user`] | commands as another user |
+//! | [`describe`] | what this provider is |
+//! | [`images`], [`builds`], [`context`] | images, their builds, the files that go in; [`blobs`], [`dockerfile`] below |
+//! | [`create`], [`options`], [`sandboxes`], [`snapshots`], [`sidecars`], [`logs`] | sandboxes |
+//! | [`execs`], [`run`], [`signal`] | commands: step by step, in one call, their process tree |
+//! | [`argv`], [`user`] | what is started for a command: long arguments, another user |
+//! | [`files`], [`filecmd`], [`watch`] | files: through Modal's helper, through the image's own programs, changes |
+//! | [`names`] | secrets, volumes and proxies by name |
+//! | [`json`] | what little JSON is spoken |
 //! | [`follow`] | an output stream that is resumed at its byte offset |
 //! | [`router`], [`control`] | the two endpoints: the worker's command router, the control plane |
-//! | [`grpc`] | gRPC in encoded messages, one code path for all methods |
+//! | [`grpc`] | gRPC and gRPC-Web in encoded messages, one code path for all methods |
 //! | [`auth`], [`retry`] | tokens before they expire; one retry policy |
 //! | [`transport`] | what all of it runs on: HTTP, clock, random numbers |
 //! | `wasi` | that transport over WASI, and the reactor below it; only in the wasm build |
 //!
 //! Nothing above [`transport`] knows of WASI, so the same code is tested natively.
 
-// The interface's own error record is in every signature; boxing it would have to be undone at each export.
-#![allow(clippy::result_large_err)]
-
+pub mod argv;
 pub mod auth;
 pub mod bindings;
+pub mod blobs;
+pub mod builds;
 pub mod cache;
 pub mod config;
+pub mod context;
 pub mod control;
+pub mod create;
 pub mod describe;
+pub mod dockerfile;
 pub mod error;
 pub mod execs;
+pub mod filecmd;
 pub mod files;
 pub mod follow;
 pub mod grpc;
 pub mod ids;
 pub mod images;
+pub mod json;
+pub mod logs;
+pub mod names;
+pub mod options;
 pub mod provider;
 pub mod retry;
 pub mod router;
+pub mod run;
 pub mod sandboxes;
+pub mod sidecars;
+pub mod signal;
+pub mod snapshots;
 pub mod transport;
 pub mod user;
+pub mod watch;
 
 #[cfg(target_family = "wasm")]
 mod component;

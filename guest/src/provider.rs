@@ -2,19 +2,21 @@
 
 use std::{
     cell::{OnceCell, RefCell},
-    collections::{HashMap, VecDeque},
     rc::Rc,
     time::Duration,
 };
 
 use crate::{
     auth::AuthToken,
+    builds::Join,
     config::Config,
+    context::Upload,
     error::Result,
     follow::Follow,
-    images::Join,
+    grpc::{Channel, Wire},
+    names::Secret,
     router::Access,
-    transport::{Channel, Transport},
+    transport::Transport,
     user::Switch,
 };
 
@@ -41,12 +43,15 @@ pub struct State {
     pub(crate) auth: Option<AuthToken>,
     pub(crate) app_id: Option<String>,
     pub(crate) builder_version: Option<String>,
-    pub(crate) secrets: HashMap<String, String>,
+    pub(crate) secrets: Bounded<String, Secret>,
+    pub(crate) uploads: Bounded<String, Upload>,
     pub(crate) routers: Bounded<String, Access>,
     pub(crate) follows: Bounded<(String, String, i32), Follow>,
     pub(crate) joins: Bounded<String, Join>,
     pub(crate) started: Bounded<(String, String), ()>,
-    pub(crate) users: Bounded<(String, String), Switch>,
+    pub(crate) users: Bounded<(String, Option<String>, String), Switch>,
+    /// Execs that were ended because they outlived their time limit.
+    pub(crate) swept: Bounded<(String, String), ()>,
 }
 
 impl Provider {
@@ -76,7 +81,8 @@ impl Provider {
     }
 
     pub(crate) fn channel(&self) -> Channel {
-        Channel(self.inner.transport.clone())
+        let wire = self.config().map_or(Wire::Grpc, |config| config.wire);
+        Channel { transport: self.inner.transport.clone(), wire }
     }
 
     pub(crate) fn now(&self) -> Duration {
@@ -90,12 +96,12 @@ impl Provider {
 
 /// A map that forgets the oldest entry when it is full.
 pub struct Bounded<K, V> {
-    entries: VecDeque<(K, V)>,
+    entries: Vec<(K, V)>,
 }
 
 impl<K, V> Default for Bounded<K, V> {
     fn default() -> Self {
-        Bounded { entries: VecDeque::new() }
+        Bounded { entries: Vec::new() }
     }
 }
 
@@ -108,20 +114,39 @@ impl<K: PartialEq, V> Bounded<K, V> {
     /// Takes out.
     pub fn remove(&mut self, key: &K) -> Option<V> {
         let index = self.entries.iter().position(|(k, _)| k == key)?;
-        self.entries.remove(index).map(|(_, value)| value)
+        Some(self.entries.remove(index).1)
     }
 
     /// Puts in, as the newest.
     pub fn insert(&mut self, key: K, value: V) {
         self.remove(&key);
         if self.entries.len() == REMEMBERED {
-            self.entries.pop_front();
+            self.entries.remove(0);
         }
-        self.entries.push_back((key, value));
+        self.entries.push((key, value));
     }
 
     /// All entries, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.entries.iter().map(|(key, value)| (key, value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_the_oldest_is_forgotten() {
+        let mut kept = Bounded::default();
+        for number in 0..REMEMBERED {
+            kept.insert(number, 'a');
+        }
+        // Put in again, it is the newest.
+        kept.insert(0, 'b');
+        kept.insert(REMEMBERED, 'c');
+        assert_eq!((kept.get(&0), kept.get(&1), kept.iter().count()), (Some(&'b'), None, REMEMBERED));
+        assert_eq!(kept.iter().last(), Some((&REMEMBERED, &'c')));
+        assert_eq!((kept.remove(&2), kept.remove(&2), kept.iter().count()), (Some('a'), None, REMEMBERED - 1));
     }
 }

@@ -6,13 +6,15 @@
 
 use std::{future::Future, rc::Rc, time::Duration};
 
+use bytes::Bytes;
 use modal_proto::client::{RpcRetryPolicy, RpcStatus};
 use prost::Message as _;
-use tonic::{Code, Status};
 
 use crate::{
-    error::source,
-    transport::{Transport, TransportError, TransportFault, within},
+    bindings::Happened,
+    error::Error,
+    grpc::{Code, Status},
+    transport::{Transport, TransportFault, within},
 };
 
 /// How often and how fast to try again.
@@ -59,17 +61,22 @@ pub const ROUTER: Policy = Policy {
 /// Shortest wait that a server can ask for.
 const MIN_THROTTLE: Duration = Duration::from_millis(100);
 
-/// Pauses are shortened by up to this share at random, so that a thousand callers that failed together do not come
+/// A wait from which on somebody may wonder what is going on.
+const TOLD: Duration = Duration::from_secs(1);
+
+/// Between two questions to a server that answers "not yet" at once instead of holding the question.
+const NOT_YET: Duration = Duration::from_millis(500);
+
+/// Pauses are shortened by up to one part of so many at random, so that a thousand callers that failed together do not come
 /// back together.
-const JITTER: f64 = 0.25;
+const JITTER: u32 = 4;
 
 impl Policy {
     /// The pause before retry number `retry`, counted from 0.
     #[must_use]
     pub fn pause(&self, retry: u32, transport: &dyn Transport) -> Duration {
         let full = self.base.saturating_mul(1 << retry.min(20)).min(self.cap);
-        let random = f64::from(transport.random()[0]) / 255.0;
-        full.mul_f64(1.0 - JITTER * random)
+        full - full * u32::from(transport.random()[0]) / (255 * JITTER)
     }
 }
 
@@ -87,7 +94,7 @@ pub struct Attempt {
 /// Whether no connection was made.
 #[must_use]
 pub fn is_refused(status: &Status) -> bool {
-    source::<TransportError>(status).is_some_and(|error| error.kind == TransportFault::NotSent)
+    status.fault() == Some(TransportFault::NotSent)
 }
 
 impl Policy {
@@ -101,13 +108,11 @@ impl Policy {
 /// Whether trying again can help.
 #[must_use]
 pub fn is_retryable(status: &Status) -> bool {
-    if source::<TransportError>(status).is_some_and(|error| error.kind == TransportFault::Forbidden) {
-        return false;
-    }
-    matches!(
-        status.code(),
-        Code::DeadlineExceeded | Code::Unavailable | Code::Cancelled | Code::Internal | Code::Unknown
-    )
+    status.fault() != Some(TransportFault::Forbidden)
+        && matches!(
+            status.code(),
+            Code::DeadlineExceeded | Code::Unavailable | Code::Cancelled | Code::Internal | Code::Unknown
+        )
 }
 
 /// The wait that the server asks for in the status's details.
@@ -116,11 +121,21 @@ pub fn server_wait(status: &Status) -> Option<Duration> {
     if status.details().is_empty() {
         return None;
     }
-    let details = RpcStatus::decode(status.details()).ok()?;
-    let policy = details.details.iter().find(|any| any.type_url.ends_with("/modal.client.RPCRetryPolicy"))?;
-    let seconds = RpcRetryPolicy::decode(policy.value.as_ref()).ok()?.retry_after_secs;
+    let details = RpcStatus::decode(status.details().clone()).ok()?;
+    let mut details = details.details.into_iter();
+    let policy = details.find(|any| any.type_url.ends_with("/modal.client.RPCRetryPolicy"))?;
+    let seconds = RpcRetryPolicy::decode(Bytes::from(policy.value)).ok()?.retry_after_secs;
     let wait = Duration::try_from_secs_f32(seconds).unwrap_or(MIN_THROTTLE);
     Some(wait.max(MIN_THROTTLE))
+}
+
+/// After an answer "not yet" to what was asked at `asked`, and was to be held for `hold`: a pause, if it came early. Without
+/// it, a server that does not hold would be asked as fast as it answers.
+pub(crate) async fn not_yet(transport: &Rc<dyn Transport>, asked: Duration, hold: Duration) {
+    let early = (asked + hold).saturating_sub(transport.now());
+    if !early.is_zero() {
+        transport.sleep(early.min(NOT_YET)).await;
+    }
 }
 
 /// Calls until it works, the policy is used up, or the failure is final.
@@ -140,15 +155,17 @@ where
 {
     let begun = transport.now();
     let mut attempt = Attempt::default();
+    let mut earlier = false;
     loop {
         attempt.elapsed = transport.now().saturating_sub(begun);
         let result = match policy.attempt {
-            Some(limit) => within(transport, limit, call(attempt))
-                .await
-                .unwrap_or_else(|| Err(Status::deadline_exceeded(format!("no answer within {limit:?}")))),
+            Some(limit) => within(transport, limit, call(attempt)).await.unwrap_or_else(|| {
+                let text = format!("no answer within {} ms", limit.as_millis());
+                Err(Status::new(Code::DeadlineExceeded, text))
+            }),
             None => call(attempt).await,
         };
-        let status = match result {
+        let mut status = match result {
             Ok(value) => return Ok(value),
             Err(status) => status,
         };
@@ -157,13 +174,21 @@ where
             .filter(|wait| max_throttle_wait.is_none_or(|max| transport.now().saturating_sub(begun) + *wait <= max));
         let pause = if let Some(wait) = throttle {
             attempt.throttles += 1;
+            if wait >= TOLD {
+                let seconds = (wait + Duration::from_millis(500)).as_secs();
+                transport.tell(&format!("waiting {seconds} s as the service asks: {}", status.message()));
+            }
             wait
         } else if is_retryable(&status) && attempt.retries < policy.limit(&status) {
             attempt.retries += 1;
             policy.pause(attempt.retries - 1, &**transport)
         } else {
+            if earlier {
+                status.mark_earlier();
+            }
             return Err(status);
         };
+        earlier |= matches!(Error::from_status(&status, "").happened, Happened::Unknown);
         transport.sleep(pause).await;
     }
 }

@@ -4,8 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream::BoxStream};
-use http::Uri;
+use futures_util::{StreamExt as _, stream::LocalBoxStream};
 use modal_proto::{
     Rpc,
     client::{
@@ -15,16 +14,17 @@ use modal_proto::{
     prost::Message,
     rpc,
 };
-use serde::{Deserialize, Serialize};
-use tonic::{Code, Request, Status, metadata::AsciiMetadataValue};
 
 use crate::{
     auth::expiry,
-    bindings::{EndReason, ErrorKind, Happened},
+    bindings::{EndReason, ErrorKind},
+    control::unreadable,
     error::{Error, Result},
-    grpc, ids,
+    grpc::{self, Call, Code, Status},
+    ids,
     provider::Provider,
     retry,
+    transport::{LocalFuture, Url},
 };
 
 /// Get a new token when the old one has less than this left, so that no call starts with one that ends on the way.
@@ -40,8 +40,11 @@ const TASK_ID_LOOKS: u32 = 600;
 const CONNECT_TOTAL: Duration = Duration::from_secs(310);
 pub(crate) const CONNECT_PAUSE: Duration = Duration::from_secs(2);
 
+/// How long the control plane is given to learn of an end that the worker knows of.
+const SETTLE: Duration = Duration::from_secs(2);
+
 /// How a sandbox is reached.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Access {
     /// The task that the sandbox runs as.
     pub task_id: String,
@@ -59,23 +62,17 @@ impl Access {
         Access { task_id, url, jwt, expires }
     }
 
-    fn origin(&self) -> Result<Uri> {
-        self.url
-            .parse()
-            .map_err(|_| Error::internal(format!("Modal answered with a router address that is none: `{}`.", self.url)))
+    fn origin(&self) -> Result<Url> {
+        Url::parse(&self.url).ok_or_else(|| {
+            Error::internal(format!("Modal answered with a router address that is none: `{}`.", self.url))
+        })
     }
 
     /// A request with this access's token. `deadline` travels with it.
-    fn dress(&self, body: Bytes, deadline: Option<Duration>) -> Result<Request<Bytes>, Status> {
-        let mut request = Request::new(body);
-        let mut bearer = AsciiMetadataValue::try_from(format!("Bearer {}", self.jwt))
-            .map_err(|_| Status::internal("the router token is not ASCII"))?;
-        bearer.set_sensitive(true);
-        request.metadata_mut().insert("authorization", bearer);
-        if let Some(deadline) = deadline {
-            request.set_timeout(deadline);
-        }
-        Ok(request)
+    fn dress(&self, body: Bytes, deadline: Option<Duration>) -> Result<Call, Status> {
+        let mut call = Call::new(body, deadline);
+        call.header("authorization", format!("Bearer {}", self.jwt))?;
+        Ok(call)
     }
 }
 
@@ -125,7 +122,8 @@ impl Provider {
         Ok(access)
     }
 
-    async fn task_id(&self, sandbox: &str) -> Result<String> {
+    /// The task that a sandbox runs as, or ran.
+    pub(crate) async fn task_id(&self, sandbox: &str) -> Result<String> {
         for look in 0..TASK_ID_LOOKS {
             if look > 0 {
                 self.inner.transport.sleep(TASK_ID_PAUSE).await;
@@ -150,14 +148,8 @@ impl Provider {
                 return Err(ended_error(sandbox, &reason));
             }
         }
-        Err(Error {
-            happened: Happened::No,
-            ..Error::new(
-                ErrorKind::TimedOut,
-                format!("The sandbox {sandbox} got no machine within five minutes. Try again, or ask for less."),
-            )
-        }
-        .about(sandbox))
+        let message = format!("The sandbox {sandbox} got no machine within five minutes. Try again, or ask for less.");
+        Err(Error::new(ErrorKind::TimedOut, message).about(sandbox))
     }
 
     /// One unary call to the sandbox's router, repeated as the policy says; a token that is refused is renewed once.
@@ -173,12 +165,62 @@ impl Provider {
         rpc: Rpc<Q, A>,
         make: impl FnOnce(String) -> Q,
     ) -> Result<Result<A, Status>> {
-        let access = self.access(sandbox).await?;
-        let body = make(access.task_id).encode_to_vec().into();
+        let task_id = self.router_task(sandbox).await?;
+        let body = make(task_id).encode_to_vec();
         Ok(self.router_bytes(sandbox, policy, rpc.path, body).await?.and_then(grpc::decode))
     }
 
-    async fn router_bytes(
+    /// One call to a sandbox's router; a failure is explained by what has become of the sandbox. `what` completes "Could
+    /// not …".
+    ///
+    /// # Errors
+    ///
+    /// `sandbox-ended`, `not-found`, or what the router answered.
+    pub(crate) async fn ask_router<Q: Message, A: Message + Default>(
+        &self,
+        sandbox: &str,
+        policy: &retry::Policy,
+        what: &str,
+        rpc: Rpc<Q, A>,
+        make: impl FnOnce(String) -> Q,
+    ) -> Result<A> {
+        let task_id = self.router_task(sandbox).await?;
+        let answer = self.router_named(sandbox, policy, what, rpc.path, make(task_id).encode_to_vec());
+        A::decode(answer.await?).map_err(|_| unreadable(what))
+    }
+
+    fn router_task<'a>(&'a self, sandbox: &'a str) -> LocalFuture<'a, Result<String>> {
+        Box::pin(async move { Ok(self.access(sandbox).await?.task_id) })
+    }
+
+    fn router_named<'a>(
+        &'a self,
+        sandbox: &'a str,
+        policy: &'a retry::Policy,
+        what: &'a str,
+        path: &'static str,
+        body: Vec<u8>,
+    ) -> LocalFuture<'a, Result<Bytes>> {
+        Box::pin(async move {
+            match self.router_bytes(sandbox, policy, path, body).await? {
+                Ok(answer) => Ok(answer),
+                Err(status) => Err(self.explain(sandbox, &status, what).await),
+            }
+        })
+    }
+
+    /// What the calls above come down to, in one piece of code for all methods.
+    fn router_bytes<'a>(
+        &'a self,
+        sandbox: &'a str,
+        policy: &'a retry::Policy,
+        path: &'static str,
+        body: Vec<u8>,
+    ) -> LocalFuture<'a, Result<Result<Bytes, Status>>> {
+        Box::pin(self.router_attempts(sandbox, policy, path, body.into()))
+    }
+
+    async fn router_attempts(
         &self,
         sandbox: &str,
         policy: &retry::Policy,
@@ -187,7 +229,7 @@ impl Provider {
     ) -> Result<Result<Bytes, Status>> {
         let max_throttle_wait = self.config()?.max_throttle_wait;
         let begun = self.now();
-        let mut renewed = false;
+        let (mut renewed, mut earlier) = (false, false);
         loop {
             let access = self.access(sandbox).await?;
             let origin = access.origin()?;
@@ -200,12 +242,20 @@ impl Provider {
             match result {
                 Err(status) if status.code() == Code::Unauthenticated && !renewed => {
                     renewed = true;
+                    earlier |= status.had_earlier();
                     self.expire_access(sandbox);
                 }
-                Err(status) if self.may_come_up(sandbox, &status, begun).await? => {
+                Err(mut status) => {
+                    if earlier {
+                        status.mark_earlier();
+                    }
+                    if !self.may_come_up(sandbox, &status, begun).await? {
+                        return Ok(Err(status));
+                    }
+                    earlier = status.had_earlier();
                     self.inner.transport.sleep(CONNECT_PAUSE).await;
                 }
-                other => return Ok(other),
+                Ok(answer) => return Ok(Ok(answer)),
             }
         }
     }
@@ -235,14 +285,14 @@ impl Provider {
         sandbox: &str,
         rpc: Rpc<Q, A>,
         make: impl FnOnce(String) -> Q,
-    ) -> Result<Result<BoxStream<'static, Result<A, Status>>, Status>> {
+    ) -> Result<Result<LocalBoxStream<'static, Result<A, Status>>, Status>> {
         let access = self.access(sandbox).await?;
         let request = match access.dress(make(access.task_id.clone()).encode_to_vec().into(), None) {
             Ok(request) => request,
             Err(status) => return Ok(Err(status)),
         };
         let opened = grpc::server_stream(self.channel(), access.origin()?, rpc.path, request).await;
-        Ok(opened.map(|stream| stream.map(|item| item.and_then(grpc::decode)).boxed()))
+        Ok(opened.map(|stream| stream.map(|item| item.and_then(grpc::decode)).boxed_local()))
     }
 
     /// Makes the next call ask for a new token; the task stays.
@@ -256,23 +306,25 @@ impl Provider {
 
     /// What a failure means: a router that does not answer, or does not know the task, may be one whose sandbox is over.
     pub(crate) async fn explain(&self, sandbox: &str, status: &Status, what: &str) -> Error {
+        let error = Error::from_status(status, what);
         let ambiguous = retry::is_retryable(status)
             || matches!(status.code(), Code::NotFound | Code::FailedPrecondition | Code::Aborted);
         if ambiguous {
-            match self.poll_end(sandbox).await {
+            // A worker may know of an end before the control plane does.
+            let settle = if status.code() == Code::NotFound { SETTLE } else { Duration::ZERO };
+            match self.wait_end(sandbox, settle).await {
                 Ok(Some(reason)) => {
                     self.inner.state.borrow_mut().routers.remove(&sandbox.to_string());
-                    return ended_error(sandbox, &reason);
+                    return ended_error(sandbox, &reason).with_happened(error.happened);
                 }
-                Err(error) if error.kind_is_not_found() => return error,
-                // The control plane is away too: that is the better explanation.
-                Err(error) if matches!(error.kind, ErrorKind::Unavailable) => {
-                    return Error { happened: Error::from_status(status, what).happened, ..error };
+                // When the control plane is away too, that is the better explanation.
+                Err(better) if matches!(better.kind, ErrorKind::NotFound | ErrorKind::Unavailable) => {
+                    return better.with_happened(error.happened);
                 }
                 Ok(None) | Err(_) => {}
             }
         }
-        Error::from_status(status, what).about(sandbox)
+        error.about(sandbox)
     }
 }
 

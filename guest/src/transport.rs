@@ -1,19 +1,16 @@
 //! What the provider runs on: HTTP requests, a clock, random numbers, the environment. The WASI implementation is in
 //! `wasi`; tests bring a native one. Above this line nothing knows where it runs.
+//!
+//! The types of HTTP are this module's own. What the usual crates know of it beyond that - all headers there are, every
+//! status in words - was a tenth of the component.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    rc::Rc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{fmt, future::Future, pin::Pin, rc::Rc, time::Duration};
 
-use http::{Request, Response};
-use tonic::body::Body;
+use bytes::Bytes;
+use futures_util::{Stream, stream};
 
 /// A future that need not cross threads: a component has one.
-pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 /// Why a request got no response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,21 +32,161 @@ pub enum TransportFault {
     Broken,
 }
 
-impl std::fmt::Display for TransportError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for TransportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
 impl std::error::Error for TransportError {}
 
+/// A request's method; there are no others here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// `POST`
+    Post,
+    /// `PUT`
+    Put,
+}
+
+/// An address that can be requested.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Url {
+    /// `https` rather than `http`.
+    pub secure: bool,
+    /// Host, and port if it is not the usual one.
+    pub authority: String,
+    /// Path and query; begins with `/`.
+    pub path: String,
+}
+
+impl Url {
+    /// Reads an address; none if it is not one of HTTP, with a host and in the characters that an address has.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Url> {
+        let (scheme, rest) = text.split_once("://")?;
+        let secure = scheme.eq_ignore_ascii_case("https");
+        if !secure && !scheme.eq_ignore_ascii_case("http") {
+            return None;
+        }
+        // What follows a `#` is not for the server.
+        let rest = rest.split('#').next().unwrap_or_default();
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let slash = if path.starts_with('/') { "" } else { "/" };
+        let url = Url { secure, authority: authority.to_string(), path: format!("{slash}{path}") };
+        let (host, port) = url.host_and_port();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._~%!$&'()*+,;=:@[]".contains(c);
+        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let well = !inner.is_empty()
+            && authority.chars().all(plain)
+            && !inner.contains(['[', ']'])
+            && (inner.len() < host.len() || !inner.contains(':'))
+            && port.is_none_or(|port| port.parse::<u16>().is_ok())
+            && path.chars().all(|c| c.is_ascii_graphic());
+        well.then_some(url)
+    }
+
+    /// The host alone. An address of IPv6 stays in its brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.host_and_port().0
+    }
+
+    fn host_and_port(&self) -> (&str, Option<&str>) {
+        let text = self.authority.rsplit('@').next().unwrap_or_default();
+        let end = text.rfind(']').map_or(0, |at| at + 1);
+        match text[end..].split_once(':') {
+            Some((rest, port)) => (&text[..end + rest.len()], Some(port)),
+            None => (text, None),
+        }
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.secure { "https://" } else { "http://" })?;
+        f.write_str(&self.authority)?;
+        f.write_str(&self.path)
+    }
+}
+
+/// A request on its way.
+pub struct Request {
+    /// What is asked for.
+    pub method: Method,
+    /// Where.
+    pub url: Url,
+    /// Names in lower case, and values that [`is_header_text`] accepts.
+    pub headers: Vec<(&'static str, String)>,
+    /// What goes with it.
+    pub body: Body,
+}
+
+/// Whether a header can have this value.
+#[must_use]
+pub fn is_header_text(value: &str) -> bool {
+    value.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t'))
+}
+
+/// Headers as they were received, or the trailers behind a body.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Headers(pub Vec<(String, Vec<u8>)>);
+
+impl Headers {
+    /// The first value of that name, which is given in lower case.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        let found = self.0.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| &value[..])
+    }
+}
+
+/// An answer whose body is still coming.
+pub struct Response {
+    /// The status of HTTP.
+    pub status: u16,
+    /// What was said before the body.
+    pub headers: Headers,
+    /// What comes.
+    pub body: Body,
+}
+
+impl Response {
+    /// Whether the status says that it went well.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}
+
+/// A piece of a body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// Bytes, as they come.
+    Data(Bytes),
+    /// What stands behind the bytes.
+    Trailers(Headers),
+}
+
+/// A body in pieces; an error, in words, is the last of them. A body of a request that fails is cut off.
+pub type Body = Pin<Box<dyn Stream<Item = Result<Frame, String>>>>;
+
+/// The body that is these bytes.
+#[must_use]
+pub fn whole(bytes: Bytes) -> Body {
+    Box::pin(stream::iter([Ok(Frame::Data(bytes))]))
+}
+
+/// A request that waits for the head of its answer.
+pub type Sending = LocalFuture<'static, Result<Response, TransportError>>;
+
 /// HTTP, time, chance and environment.
 pub trait Transport: 'static {
     /// Sends a request and resolves when the response's head is there. Request and response bodies run at the same time.
-    fn send(&self, request: Request<Body>) -> LocalFuture<Result<Response<Body>, TransportError>>;
+    fn send(&self, request: Request) -> Sending;
 
     /// Resolves after this long.
-    fn sleep(&self, duration: Duration) -> LocalFuture<()>;
+    fn sleep(&self, duration: Duration) -> LocalFuture<'static, ()>;
 
     /// Time since the Unix epoch.
     fn now(&self) -> Duration;
@@ -59,24 +196,9 @@ pub trait Transport: 'static {
 
     /// An environment variable; empty ones count as absent.
     fn env(&self, name: &str) -> Option<String>;
-}
 
-/// The tower service that generated clients call.
-#[derive(Clone)]
-pub struct Channel(pub Rc<dyn Transport>);
-
-impl tower_service::Service<Request<Body>> for Channel {
-    type Response = Response<Body>;
-    type Error = TransportError;
-    type Future = LocalFuture<Result<Response<Body>, TransportError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        self.0.send(request)
-    }
+    /// A line of progress for whoever looks after the host.
+    fn tell(&self, line: &str);
 }
 
 /// Runs `future` for at most `limit`; none if it did not finish.
@@ -85,5 +207,66 @@ pub async fn within<T>(transport: &Rc<dyn Transport>, limit: Duration, future: i
     match futures_util::future::select(future, transport.sleep(limit)).await {
         futures_util::future::Either::Left((value, _)) => Some(value),
         futures_util::future::Either::Right(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read() {
+        for (text, host, path) in [
+            ("https://api.modal.com", "api.modal.com", "/"),
+            ("HTTP://127.0.0.1:8080", "127.0.0.1", "/"),
+            ("http://[::1]:80/a/b?c=%20&d#e", "[::1]", "/a/b?c=%20&d"),
+            ("http://[::1]", "[::1]", "/"),
+            ("https://me:secret@store.test:443?x=/:@", "store.test", "/?x=/:@"),
+        ] {
+            let url = Url::parse(text).unwrap_or_else(|| panic!("{text} is an address"));
+            assert_eq!((url.host(), url.path.as_str()), (host, path), "{text}");
+            assert_eq!(url.secure, text.starts_with("https"), "{text}");
+            assert_eq!(Url::parse(&url.to_string()), Some(url), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        for text in [
+            "",
+            "/",
+            "api.modal.com",
+            "//api.modal.com",
+            "ftp://a",
+            "http:/a",
+            "http://",
+            "http:///a",
+            "http://:80",
+            "http://@",
+            "http://a b",
+            "http://a/b c",
+            "http://a/\n",
+            "http://ä",
+            "http://a/ä",
+            "http://a:b",
+            "http://a:99999",
+            "http://a:1:2",
+            "http://::1",
+            "http://[::1",
+            "http://::1]",
+            "http://[::1]a:1",
+            "http://[]",
+            "http://a\\b",
+            "http://[a]b",
+        ] {
+            assert_eq!(Url::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn headers_are_found_in_any_case() {
+        let headers = Headers(vec![("ETag".to_string(), b"a".to_vec()), ("etag".to_string(), b"b".to_vec())]);
+        assert_eq!(headers.get("etag"), Some(&b"a"[..]));
+        assert_eq!(headers.get("eta"), None);
     }
 }

@@ -5,11 +5,9 @@
 //! One exec per sandbox and user finds out which there is and who the user is; after that the switch costs nothing but the
 //! helper itself, and a missing helper or user is an error of `start` rather than a strange exit code.
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
     bindings::{ErrorKind, ExecSpec, Keep, OutputLimits, Verdict},
-    error::{Error, Result},
+    error::{Error, Result, shown},
     execs::plain_spec,
     provider::Provider,
 };
@@ -38,14 +36,18 @@ if [ -n "$2" ] && [ -r /etc/group ]; then
     if [ "$name" = "$2" ] || [ "$gid" = "$2" ]; then echo "group=$gid"; break; fi
   done </etc/group
 fi
+while read -r key _ effective _; do
+  case $key in Uid:) echo "own-uid=$effective";; Gid:) echo "own-gid=$effective";; esac
+done </proc/self/status
 "#;
 
 /// Most output of the probe that is looked at, in bytes.
 const MAX_PROBE_BYTES: u64 = 4096;
 
 /// What the probe found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Switch {
+    /// Empty where commands run as this user anyway.
     helper: String,
     /// Empty for a number that no account has.
     name: String,
@@ -58,6 +60,9 @@ impl Switch {
     /// The argv that runs `argv` as this user.
     #[must_use]
     pub fn wrap(&self, argv: Vec<String>) -> Vec<String> {
+        if self.helper.is_empty() {
+            return argv;
+        }
         let mut wrapped: Vec<String> = if self.helper.ends_with("/setpriv") {
             let groups = if self.name.is_empty() { "--clear-groups" } else { "--init-groups" };
             vec![
@@ -99,14 +104,18 @@ impl Provider {
     ///
     /// `invalid-argument` for text that names no user, `not-found` for one that the image does not have, `unsupported`
     /// (`exec.user`) where the image has no helper.
-    pub async fn switch(&self, sandbox: &str, user: &str) -> Result<Switch> {
+    pub async fn switch(&self, sandbox: &str, container: Option<&str>, user: &str) -> Result<Switch> {
         let (name, group) = split(user)?;
-        let key = (sandbox.to_string(), user.to_string());
+        let key = (sandbox.to_string(), container.map(str::to_string), user.to_string());
         if let Some(known) = self.inner.state.borrow().users.get(&key) {
             return Ok(known.clone());
         }
         let argv = ["/bin/sh", "-c", PROBE, "sh", name, group.unwrap_or_default()];
-        let spec = ExecSpec { argv: argv.map(str::to_string).into(), ..plain_spec(self.new_uuid()) };
+        let spec = ExecSpec {
+            argv: argv.map(str::to_string).into(),
+            container: container.map(str::to_string),
+            ..plain_spec(self.new_uuid())
+        };
         let limits = OutputLimits { stdout_max: MAX_PROBE_BYTES, stderr_max: MAX_PROBE_BYTES, keep: Keep::Head };
         // Boxed: `run` starts commands, and starting may come here.
         let result = Box::pin(self.run(sandbox, spec, Vec::new(), limits)).await?;
@@ -132,7 +141,7 @@ fn split(user: &str) -> Result<(&str, Option<&str>)> {
     }
     Err(Error::invalid(format!(
         "`{}` names no user: give a name or a number, such as `nobody` or `1000:1000`.",
-        user.escape_debug()
+        shown(user)
     ))
     .about("user"))
 }
@@ -142,7 +151,7 @@ fn no_helper(user: &str, why: &str) -> Error {
         "exec.user",
         format!(
             "The image cannot run commands as `{}`: {why}. Use an image with setpriv, runuser or su, or run as the image's user.",
-            user.escape_debug()
+            shown(user)
         ),
     )
 }
@@ -171,7 +180,17 @@ fn parse(user: &str, name: &str, group: Option<&str>, text: &str) -> Result<Swit
             (None, Err(_)) => return Err(unknown("group", group)),
         },
     };
-    let Some(helper) = value("helper") else { return Err(no_helper(user, "it has none of setpriv, runuser, su")) };
+    let (own_uid, own_gid) = (number("own-uid").unwrap_or(0), number("own-gid").unwrap_or(0));
+    let helper = if (uid, gid) == (own_uid, own_gid) {
+        ""
+    } else if own_uid != 0 {
+        return Err(no_helper(
+            user,
+            &format!("commands run as user {own_uid} there, and only root can become another"),
+        ));
+    } else {
+        value("helper").ok_or_else(|| no_helper(user, "it has none of setpriv, runuser, su and busybox"))?
+    };
     let switch = Switch {
         helper: helper.to_string(),
         name: value("name").unwrap_or_default().to_string(),
@@ -179,7 +198,7 @@ fn parse(user: &str, name: &str, group: Option<&str>, text: &str) -> Result<Swit
         gid,
         home: value("home").unwrap_or_default().to_string(),
     };
-    if !helper.ends_with("/setpriv") {
+    if !helper.is_empty() && !helper.ends_with("/setpriv") {
         if switch.name.is_empty() {
             return Err(no_helper(user, "no account has that number, and only setpriv can do without"));
         }
@@ -222,9 +241,14 @@ mod tests {
             ["/bin/su", "-s", "/bin/sh", "-c", r#"exec "$0" "$@""#, "www", "--", "id"]
         );
 
+        let own = parse("root", "root", None, "name=root\nuid=0\ngid=0\nhome=/root\nown-uid=0\nown-gid=0\n").unwrap();
+        assert_eq!(own.wrap(vec!["id".into()]), ["id"], "no helper is needed");
+
         let kind = |result: Result<Switch>| format!("{:?}", result.unwrap_err().kind);
         assert_eq!(kind(parse("ghost", "ghost", None, "helper=/bin/su\n")), "ErrorKind::NotFound");
         assert_eq!(kind(parse("www", "www", None, "name=www\nuid=33\ngid=33\n")), "ErrorKind::Unsupported");
         assert_eq!(kind(parse("1234", "1234", None, "helper=/bin/su\n")), "ErrorKind::Unsupported");
+        let other = "helper=/bin/su\nname=www\nuid=33\ngid=33\nown-uid=1000\nown-gid=1000\n";
+        assert_eq!(kind(parse("www", "www", None, other)), "ErrorKind::Unsupported");
     }
 }

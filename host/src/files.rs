@@ -4,13 +4,21 @@
 //! while it is read is not mixed. While one piece is under way the next is read or the last one written; memory holds
 //! two, whatever the size.
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_util::io::SyncIoBridge;
 
 use crate::error::{Error, Kind, Result};
 use crate::instance::Call;
+use crate::plugin::blocking;
 use crate::provider::ask;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, signal_later};
 use crate::spec::fresh_id;
+use crate::tree::{self, Fault, Unpacked};
 use crate::types::{self, Location, WriteOptions};
 
 /// Size of a piece: the cost of a call does not show, two of them are not much memory.
@@ -19,6 +27,9 @@ const PIECE: usize = 4 << 20;
 /// Times in a row that a piece is sent again, because an instance was lost to a crash or only a part was taken. What the
 /// provider reports is final: its own retries came before that.
 const ATTEMPTS: u32 = 3;
+
+/// Between the packing or unpacking thread and the transfer.
+const PIPE: usize = 1 << 20;
 
 /// Entries of a directory asked for at once.
 const ENTRIES: u32 = 1000;
@@ -84,7 +95,8 @@ impl Sandbox {
         self.push(Form::File, path, reader, options).await
     }
 
-    /// Reads a directory with all below it as a tar stream (POSIX pax). Gives the stream's length.
+    /// Reads a directory with all below it as a tar stream. Gives the stream's length. What it holds is the sandbox's
+    /// word: [`download_directory`](Self::download_directory) unpacks it with care.
     ///
     /// # Errors
     ///
@@ -102,9 +114,69 @@ impl Sandbox {
         self.push(Form::Tree, path, reader, WriteOptions::default()).await
     }
 
+    /// Copies a directory with all below it out of the sandbox, into `to`, which is made. One exec, one stream. `told` of
+    /// each piece's length.
+    ///
+    /// Nothing is written outside of `to`, whatever the sandbox sends: see [`Unpacked::skipped`] for what has no place
+    /// on this side. What was there already stays, unless something takes its place.
+    ///
+    /// # Errors
+    ///
+    /// As [`download`](Self::download); [`Kind::Forbidden`] when the stream tries to leave `to`.
+    pub async fn download_directory(&self, path: &str, to: &Path, told: impl FnMut(u64) + Unpin) -> Result<Unpacked> {
+        let (writer, reader) = tokio::io::duplex(PIPE);
+        let unpacking = {
+            let (reader, to) = (SyncIoBridge::new(reader), to.to_owned());
+            blocking(move || Ok(tree::unpack(reader, &to)))
+        };
+        let downloading = self.download_tree(path, Told { stream: writer, told });
+        let (downloaded, unpacked) = futures_util::future::join(downloading, unpacking).await;
+        let what = || format!("unpack {path} of {} into {}", self.id(), to.display());
+        match (downloaded, unpacked?) {
+            (Ok(_), Ok(unpacked)) => Ok(unpacked),
+            // Unpacking that stops breaks the pipe; a stream that stops cannot be unpacked.
+            (Err(error), Err(_)) if !matches!(error.kind(), Kind::Io(_)) => Err(error),
+            (_, Err(Fault::Refused(why))) => Err(Error::new(Kind::Forbidden, what(), why)),
+            (_, Err(Fault::Io(error))) => Err(Error::io(what(), &error)),
+            (Err(error), Ok(_)) => Err(error),
+        }
+    }
+
+    /// Copies a directory with all below it into the sandbox, as `path`, which is made. One exec, one stream. `told` of
+    /// each piece's length. Gives the stream's length.
+    ///
+    /// # Errors
+    ///
+    /// As [`upload`](Self::upload).
+    pub async fn upload_directory(&self, from: &Path, path: &str, told: impl FnMut(u64) + Unpin) -> Result<u64> {
+        let (writer, reader) = tokio::io::duplex(PIPE);
+        let packing = {
+            let (writer, from) = (SyncIoBridge::new(writer), from.to_owned());
+            blocking(move || Ok(tree::pack(&from, writer)))
+        };
+        // A packing that failed must not look like the end of the tree: the stream's end is held back until it is known.
+        let (failed, whole) = tokio::sync::oneshot::channel();
+        let packing = async {
+            let packed = packing.await;
+            let good = matches!(packed, Ok(Ok(_)));
+            let _ = failed.send(good);
+            packed
+        };
+        let uploading = self.upload_tree(path, Whole { stream: Told { stream: reader, told }, whole });
+        let (uploaded, packed) = futures_util::future::join(uploading, packing).await;
+        match (uploaded, packed?) {
+            // Its reason is better than that of the stream that it broke off.
+            (Err(error), Err(reason)) if matches!(error.kind(), Kind::Io(io::ErrorKind::UnexpectedEof)) => {
+                Err(Error::io(format!("read {}", from.display()), &reason))
+            }
+            (uploaded, _) => uploaded,
+        }
+    }
+
     async fn pull<W: AsyncWrite + Unpin>(&self, form: Form, path: &str, mut writer: W) -> Result<u64> {
         let mut held = self.inner().hold(self.route());
         let (at, transfer) = (self.location(path), fresh_id());
+        let unfinished = Unfinished { transfer: Some((self.clone(), transfer.clone())) };
         let mut ready: Vec<u8> = Vec::new();
         let (mut offset, mut end, mut failures) = (0u64, false, 0);
         loop {
@@ -115,7 +187,7 @@ impl Sandbox {
                 let (at, transfer): (Location, String) = (at.clone(), transfer.clone());
                 held.call(self.on("read", path), move |bound, store| {
                     Box::pin(async move {
-                        let guest = bound.harness_sandbox_sandbox_provider();
+                        let guest = bound.guest();
                         match form {
                             Form::File => guest.call_read_file(store, &at, &transfer, offset, PIECE as u32).await,
                             Form::Tree => guest.call_read_tree(store, &at, &transfer, offset, PIECE as u32).await,
@@ -149,6 +221,7 @@ impl Sandbox {
                 Err(error) => return Err(error),
             }
         }
+        unfinished.done();
         writer.flush().await.map_err(|error| Error::io(format!("store what was read from {path}"), &error))?;
         Ok(offset)
     }
@@ -163,6 +236,7 @@ impl Sandbox {
         let mut held = self.inner().hold(self.route());
         let (at, transfer) = (self.location(path), fresh_id());
         let mut piece = read_piece(&mut reader, path).await?;
+        let unfinished = Unfinished { transfer: Some((self.clone(), transfer.clone())) };
         let (mut offset, mut failures) = (0u64, 0);
         loop {
             let last = piece.len() < PIECE;
@@ -175,7 +249,7 @@ impl Sandbox {
                     let sent = held
                         .call(self.changing("write", path), move |bound, store| {
                             Box::pin(async move {
-                                let guest = bound.harness_sandbox_sandbox_provider();
+                                let guest = bound.guest();
                                 match form {
                                     Form::File => {
                                         guest.call_write_file(store, &at, &transfer, &options, from, &data, last).await
@@ -210,20 +284,21 @@ impl Sandbox {
             failures = 0;
             offset += piece.len() as u64;
             if last {
+                unfinished.done();
                 return Ok(offset);
             }
             piece = following?;
         }
     }
 
-    /// What a path is. Links are not followed.
+    /// What a path is; with `follow`, what a link leads to.
     ///
     /// # Errors
     ///
     /// [`Kind::File`] with the fault.
-    pub async fn stat(&self, path: &str) -> Result<types::FileInfo> {
+    pub async fn stat(&self, path: &str, follow: bool) -> Result<types::FileInfo> {
         let at = self.location(path);
-        ask!(self.inner(), self.route(), self.on("look at", path), |guest, store| guest.call_stat(store, &at))
+        ask!(self.inner(), self.route(), self.on("look at", path), |guest, store| guest.call_stat(store, &at, follow))
     }
 
     /// Entries of a directory, not recursive, sorted by name.
@@ -318,6 +393,87 @@ impl Sandbox {
         let (at, watch, wait) = (self.location(path), watch.to_owned(), crate::spec::millis(time));
         ask!(self.inner(), self.route(), self.on("watch", path), |guest, store| guest
             .call_watch(store, &at, &watch, recursive, position, ENTRIES, wait))
+    }
+}
+
+/// Ends a transfer that its caller gave up: its program would wait for ever for the rest.
+struct Unfinished {
+    transfer: Option<(Sandbox, String)>,
+}
+
+impl Unfinished {
+    fn done(mut self) {
+        self.transfer = None;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some((sandbox, transfer)) = self.transfer.take() {
+            // Gently: it may have a draft to remove.
+            signal_later(sandbox, transfer, 15);
+        }
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// Tells how much has passed.
+    struct Told<T, F> {
+        #[pin]
+        stream: T,
+        told: F,
+    }
+}
+
+impl<T: AsyncRead, F: FnMut(u64)> AsyncRead for Told<T, F> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.project();
+        let before = buf.filled().len();
+        let polled = this.stream.poll_read(cx, buf);
+        (this.told)((buf.filled().len() - before) as u64);
+        polled
+    }
+}
+
+impl<T: AsyncWrite, F: FnMut(u64)> AsyncWrite for Told<T, F> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.project();
+        let written = ready!(this.stream.poll_write(cx, data))?;
+        (this.told)(written as u64);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().stream.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().stream.poll_shutdown(cx)
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A stream whose end counts only when `whole` says so.
+    struct Whole<T> {
+        #[pin]
+        stream: T,
+        #[pin]
+        whole: tokio::sync::oneshot::Receiver<bool>,
+    }
+}
+
+impl<T: AsyncRead> AsyncRead for Whole<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.project();
+        let before = buf.filled().len();
+        ready!(this.stream.poll_read(cx, buf))?;
+        if buf.filled().len() > before || buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        match ready!(this.whole.poll(cx)) {
+            Ok(true) => Poll::Ready(Ok(())),
+            _ => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+        }
     }
 }
 

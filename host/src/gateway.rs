@@ -20,7 +20,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body, Frame};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
@@ -47,6 +47,13 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The largest first message in which URLs are replaced; the same bound as for learning from it.
 const MAX_MESSAGE: usize = 1 << 20;
+
+/// How much of a refused request's body is read, in bytes: what a call of the interface has, but for uploads.
+const UNREAD_BYTES: usize = 256 << 10;
+
+/// How long that is waited for: who is still sending is on this machine or close to it, and who sends nothing has the refusal
+/// without it.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A flag in a gRPC-Web frame: what follows are the trailers.
 const TRAILERS: u8 = 0x80;
@@ -174,11 +181,13 @@ impl Inner {
 
     async fn answer(self: Arc<Self>, mut request: Request<Incoming>, origin: &Origin, first: bool) -> Response<Reply> {
         if first && !self.is_admitted(request.headers()) {
-            return refuse(StatusCode::UNAUTHORIZED, 16, "the gateway's token is missing or wrong");
+            let why = "the gateway's token is missing or wrong";
+            return refuse_unread(request, StatusCode::UNAUTHORIZED, 16, why).await;
         }
         let web = match request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes) {
             Some(kind) if kind.starts_with(b"application/grpc-web-text") => {
-                return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, 12, "the text form of gRPC-Web is not spoken here");
+                let why = "the text form of gRPC-Web is not spoken here";
+                return refuse_unread(request, StatusCode::UNSUPPORTED_MEDIA_TYPE, 12, why).await;
             }
             Some(kind) => kind.starts_with(b"application/grpc-web"),
             None => false,
@@ -186,7 +195,7 @@ impl Inner {
         let path = request.uri().path().to_owned();
         let target = format!("{origin}{}", request.uri().path_and_query().map_or("/", |path| path.as_str()));
         let Ok(uri) = target.parse() else {
-            return refuse(StatusCode::BAD_REQUEST, 3, "the path is unusable");
+            return refuse_unread(request, StatusCode::BAD_REQUEST, 3, "the path is unusable").await;
         };
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
@@ -271,6 +280,14 @@ impl Inner {
 /// Comparison whose time does not tell where the difference is.
 fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+}
+
+/// Refuses a request whose body nobody has read. A little of it is read all the same: a connection that is closed with
+/// something unread is reset, and the reset can overtake the refusal.
+async fn refuse_unread(request: Request<Incoming>, status: StatusCode, grpc: u8, why: &str) -> Response<Reply> {
+    let body = Limited::new(request.into_body(), UNREAD_BYTES);
+    let _ = tokio::time::timeout(UNREAD_TIMEOUT, body.collect()).await;
+    refuse(status, grpc, why)
 }
 
 fn refuse(status: StatusCode, grpc: u8, why: &str) -> Response<Reply> {

@@ -29,7 +29,7 @@ impl Provider {
         let mut held = self.inner.hold(None);
         let progress = held
             .call(Call::acting("build the image"), move |bound, store| {
-                Box::pin(async move { bound.harness_sandbox_sandbox_provider().call_start_build(store, &spec).await })
+                Box::pin(async move { bound.guest().call_start_build(store, &spec).await })
             })
             .await?;
         Ok(Build { held, cursor: progress.cursor, pending: progress.log, image: progress.image })
@@ -53,21 +53,6 @@ impl Provider {
     pub async fn delete_image(&self, id: &str) -> Result<()> {
         let (call, id) = (Call::acting(format!("remove the image {id}")), id.to_owned());
         ask!(self.inner, None, call, |guest, store| guest.call_delete_image(store, &id))
-    }
-
-    /// Which of these contents the provider does not have, by SHA-256.
-    ///
-    /// # Errors
-    ///
-    /// As any call.
-    pub async fn missing_content(&self, contents: &[types::Content]) -> Result<Vec<String>> {
-        let mut missing = Vec::new();
-        for part in contents.chunks(10_000) {
-            let part = part.to_vec();
-            let call = Call::reading("ask which files are missing");
-            missing.extend(ask!(self.inner, None, call, |guest, store| guest.call_missing_content(store, &part))?);
-        }
-        Ok(missing)
     }
 }
 
@@ -98,7 +83,7 @@ impl Build {
                 .held
                 .call(Call::reading("build the image"), move |bound, store| {
                     Box::pin(async move {
-                        let guest = bound.harness_sandbox_sandbox_provider();
+                        let guest = bound.guest();
                         guest.call_read_build(store, &cursor, LOG_BYTES, LOG_WAIT).await
                     })
                 })

@@ -14,10 +14,10 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use crate::bindings::Plugin as Bound;
 use crate::engine::{Ticking, runtime};
 use crate::error::{Error, Happened, Kind, Result, Retry, TrapCause, clip};
 use crate::http::{Hooks, Link, Net};
+use crate::interface::Bound;
 use crate::plugin::Plugin;
 use crate::types;
 
@@ -39,6 +39,9 @@ pub struct Limits {
     pub resources: usize,
     /// Bytes of headers that the host keeps for the component in one object. Default 128 KiB.
     pub header_bytes: usize,
+    /// Bytes of one body, in either direction; bodies stream, so this is no memory. Default 8 GiB: more than the
+    /// largest file that can be moved.
+    pub body_bytes: u64,
 }
 
 impl Default for Limits {
@@ -50,6 +53,7 @@ impl Default for Limits {
             compute_time: Duration::from_secs(30),
             resources: 4096,
             header_bytes: 128 << 10,
+            body_bytes: 8 << 30,
         }
     }
 }
@@ -163,6 +167,8 @@ pub(crate) struct Call {
     pub(crate) time: Option<Duration>,
     /// Whether it changes something at the provider, so that an interrupted one may have happened.
     pub(crate) effect: bool,
+    /// The exec that it is about, for whoever follows what goes on.
+    pub(crate) exec: Option<String>,
 }
 
 type Answer<'a, R> = Pin<Box<dyn Future<Output = wasmtime::Result<Result<R, types::Error>>> + Send + 'a>>;
@@ -216,7 +222,7 @@ impl Instance {
         let dying = Dying(link);
         let made = {
             let _ticking = runtime.ticking();
-            let making = plugin.inner.pre.instantiate_async(&mut store);
+            let making = plugin.inner.pre.instantiate(&mut store);
             tokio::time::timeout(limits.call_time, Metered { meter: &meter, inner: std::pin::pin!(making) }).await
         };
         let what = || format!("start the plugin {}", plugin.label());
@@ -261,6 +267,11 @@ impl Instance {
         }
     }
 
+    /// Takes the number of retries among the requests since it was last asked.
+    pub(crate) fn take_repeated(&self) -> u64 {
+        self.link.0.repeated.swap(0, Ordering::Relaxed)
+    }
+
     /// Time that the last call computed.
     pub(crate) fn computed(&self) -> Duration {
         self.meter.used()
@@ -303,15 +314,28 @@ fn trap(
     };
     let backtrace = error.downcast_ref::<WasmBacktrace>().map(ToString::to_string).unwrap_or_default();
     let printed = printed.text();
-    // A panic prints its message before it traps; that line says more than "unreachable".
-    let why = match printed.lines().rev().find(|line| !line.trim().is_empty()) {
-        Some(line) if cause == TrapCause::Fault => format!("{why} (it last printed: {})", clip(line.into(), 400)),
+    // A panic prints where it is and its message before it traps; that says more than "unreachable".
+    let words = last_words(&printed);
+    let why = match cause {
+        TrapCause::Fault if !words.is_empty() => format!("{why} (it last printed: {})", clip(words, 800)),
         _ => why,
     };
     tracing::warn!(%what, %why, backtrace, printed, "plugin stopped");
     Error::new(Kind::Trap(cause), what, why)
         .with_happened(if effect { Happened::Unknown } else { Happened::No })
         .with_trace(backtrace, printed)
+}
+
+/// The last panic among what was printed, in one line, or the last line.
+fn last_words(printed: &str) -> String {
+    let lines: Vec<_> = printed
+        .lines()
+        .map(str::trim)
+        // What Rust says below every panic.
+        .filter(|line| !line.is_empty() && !line.starts_with("note: run with `RUST_BACKTRACE="))
+        .collect();
+    let panic = lines.iter().rposition(|line| line.starts_with("thread '") && line.contains(" panicked at "));
+    lines[panic.unwrap_or(lines.len().saturating_sub(1))..].join(" ")
 }
 
 #[derive(Debug, thiserror::Error)]

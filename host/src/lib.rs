@@ -26,16 +26,20 @@
 //! Handles are `Send + Sync` and cheap to clone. Dropping a future cancels the call; dropping a [`Process`] kills its
 //! command unless it was detached. No thread is used per call.
 
-mod bindings;
 mod cache;
 mod context;
+mod credentials;
+mod dockerfile;
 mod engine;
 mod error;
 mod files;
+mod gate;
 mod gateway;
 mod http;
+mod ignore;
 mod image;
 mod instance;
+mod interface;
 mod manifest;
 mod metrics;
 mod ownership;
@@ -47,27 +51,32 @@ mod provider;
 mod sandbox;
 mod secret;
 mod spec;
+mod tree;
 mod warm;
 
-pub use bindings::types;
-pub use context::Context;
+pub use context::{Context, ContextFilter};
+pub use dockerfile::{LocalDockerfile, Sent};
 pub use engine::{DEFAULT_MAX_INSTANCES, set_max_instances};
 pub use error::{Error, FileFault, Happened, Kind, PluginFault, Result, Retry, TrapCause};
 pub use gateway::Gateway;
+pub use http::Proxy;
 pub use image::{Build, BuildLog};
 pub use instance::Limits;
+pub use interface::{INTERFACE_VERSION, INTERFACE_VERSIONS, types};
 pub use manifest::{
-    CredentialWish, EnvWish, HeaderWish, LearnWish, Manifest, OriginWish, PathWish, Profiles, SECTION, UrlWish,
+    AssertionWish, CredentialWish, EnvWish, GatewayWish, HeaderWish, LearnWish, Manifest, OriginWish, PathWish,
+    Profiles, ProxyWish, SECTION, UrlWish,
 };
-pub use metrics::Snapshot;
+pub use metrics::{Entry, LATENCY_BOUNDS, Snapshot, with_retries};
 pub use ownership::{GRACE, Keeper, LEASE_TAG, OWNER_TAG, RUN_TAG, Swept};
-pub use plugin::{INTERFACE_VERSION, Plugin, digest};
+pub use plugin::{Plugin, digest};
 pub use policy::{AddressClass, Grant, Origin};
 pub use process::{Output, Process, Stdin};
-pub use provider::{Provider, ProviderBuilder};
+pub use provider::{Provider, ProviderBuilder, Waiting};
 pub use sandbox::Sandbox;
 pub use secret::Secret;
 pub use spec::fresh_id;
+pub use tree::Unpacked;
 
 /// The harness of the embedding guide compiles.
 #[cfg(doctest)]

@@ -24,11 +24,20 @@ pub struct Manifest {
     pub manifest: u32,
     /// Short name of the provider.
     pub name: String,
+    /// Headers in which the component counts how often it has tried a request before; for the host's own metrics.
+    #[serde(default)]
+    pub retry_headers: Vec<String>,
     /// The interface that it was written for, such as `harness:sandbox@0.1.0`.
     pub interface: String,
     /// Environment variables that the component may see.
     #[serde(default)]
     pub env: Vec<EnvWish>,
+    /// What another host sets to reach the provider through a [`Gateway`](crate::Gateway).
+    #[serde(default)]
+    pub gateway: GatewayWish,
+    /// How the provider's own tools do without a proxy.
+    #[serde(default)]
+    pub proxy: ProxyWish,
     /// Where the provider's own tools keep profiles.
     pub profiles: Option<Profiles>,
     /// Long-lived credentials, by name.
@@ -49,6 +58,23 @@ pub struct EnvWish {
     pub setting: Option<String>,
     /// What holds when neither is there.
     pub default: Option<String>,
+}
+
+/// What it takes to speak gRPC-Web.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayWish {
+    /// Environment variables and their values, besides the address and the credentials.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+}
+
+/// How the provider's own tools treat proxies.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyWish {
+    /// An environment variable that switches the environment's proxies off unless it is empty, `0` or `false`.
+    pub off: Option<String>,
 }
 
 /// A profile file.
@@ -81,6 +107,16 @@ pub struct CredentialWish {
     pub env: String,
     /// Key of the profile that stands in.
     pub setting: Option<String>,
+    /// The sets of credentials that it is part of. One whole set is needed; without a name it is one of a set without.
+    #[serde(default)]
+    pub sets: Vec<String>,
+}
+
+impl CredentialWish {
+    pub(crate) fn sets(&self) -> impl Iterator<Item = &str> {
+        let unnamed = self.sets.is_empty().then_some("");
+        self.sets.iter().map(String::as_str).chain(unnamed)
+    }
 }
 
 /// An origin, or several, to be reached.
@@ -119,6 +155,20 @@ pub struct HeaderWish {
     pub name: String,
     /// Name of the credential.
     pub credential: String,
+    /// The credential is an RSA key in PEM form; what is sent is a statement signed with it.
+    pub assertion: Option<AssertionWish>,
+}
+
+/// A statement of who somebody is: a JSON web token, signed by RS256, made for each request.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AssertionWish {
+    /// Name of the credential that says who: issuer and subject.
+    pub subject: String,
+    /// For whom it is.
+    pub audience: String,
+    /// How long it is good, in seconds.
+    pub seconds: u64,
 }
 
 /// An answer that hands out an origin.
@@ -157,7 +207,9 @@ impl Manifest {
                 if http::HeaderName::try_from(header.name.as_str()).is_err() {
                     return Err(invalid(format!("{:?} is no header name", header.name)));
                 }
-                if !manifest.credential.iter().any(|credential| credential.name == header.credential) {
+                let subject = header.assertion.as_ref().map(|assertion| &assertion.subject);
+                let declared = |name: &String| manifest.credential.iter().any(|credential| credential.name == *name);
+                if !declared(&header.credential) || !subject.is_none_or(declared) {
                     return Err(invalid(format!("the header {} names no declared credential", header.name)));
                 }
             }
@@ -196,9 +248,14 @@ impl Manifest {
         self.credential.iter().map(|credential| credential.env.as_str())
     }
 
-    /// Where each setting of the profile is used, for messages.
-    pub(crate) fn credential_hint(&self) -> String {
-        let names: Vec<_> = self.credential_variables().collect();
+    /// The credentials that are part of a set.
+    pub(crate) fn members<'a>(&'a self, set: &'a str) -> impl Iterator<Item = &'a CredentialWish> {
+        self.credential.iter().filter(move |wish| wish.sets().any(|name| name == set))
+    }
+
+    /// What to set for a set of credentials.
+    pub(crate) fn credential_hint(&self, set: &str) -> String {
+        let names: Vec<_> = self.members(set).map(|wish| wish.env.as_str()).collect();
         let mut hint = format!("set {}", names.join(" and "));
         if let Some(profiles) = &self.profiles {
             hint = format!("{hint}, or put them into a profile in {}", profiles.path.default);
@@ -218,7 +275,7 @@ mod tests {
     fn the_modal_manifest_is_understood() {
         let manifest = Manifest::parse(include_str!("../../guest/manifest.toml")).unwrap();
         assert_eq!(manifest.name, "modal");
-        assert_eq!(manifest.origin[0].headers.len(), 2);
+        assert!(manifest.origin[0].headers.len() >= 2);
         assert!(manifest.origin[0].learn.iter().any(|rule| rule.field == [5, 2]));
     }
 

@@ -1,6 +1,47 @@
 //! Counters of one provider: what it did, what it cost.
 
+use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Upper bounds of the classes that calls are counted in, in microseconds: a millisecond to ten minutes.
+pub const LATENCY_BOUNDS: [u64; 17] = [
+    1_000,
+    2_500,
+    5_000,
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    30_000_000,
+    60_000_000,
+    300_000_000,
+    600_000_000,
+];
+
+tokio::task_local! {
+    /// Retries of the calls of one piece of work.
+    static REPEATED: AtomicU64;
+}
+
+/// Does some work, and counts the retries among the requests of its calls: those that the component marked as such. What it
+/// has others do in tasks of their own does not count.
+pub async fn with_retries<F: Future>(work: F) -> (F::Output, u64) {
+    let counted = async {
+        let output = work.await;
+        (output, REPEATED.with(|count| count.load(Ordering::Relaxed)))
+    };
+    REPEATED.scope(AtomicU64::new(0), counted).await
+}
+
+pub(crate) fn note_repeated(number: u64) {
+    let _ = REPEATED.try_with(|count| count.fetch_add(number, Ordering::Relaxed));
+}
 
 /// Counters; all only grow.
 #[derive(Debug, Default)]
@@ -9,10 +50,13 @@ pub(crate) struct Metrics {
     pub(crate) calls_failed: AtomicU64,
     pub(crate) traps: AtomicU64,
     pub(crate) call_micros: AtomicU64,
+    /// Calls that took no longer than the bound of the same index, and longer than the one before.
+    pub(crate) latencies: [AtomicU64; LATENCY_BOUNDS.len()],
     pub(crate) compute_micros: AtomicU64,
     pub(crate) instances_made: AtomicU64,
     pub(crate) instances_reused: AtomicU64,
     pub(crate) requests: AtomicU64,
+    pub(crate) requests_repeated: AtomicU64,
     pub(crate) requests_denied: AtomicU64,
     pub(crate) requests_failed: AtomicU64,
     pub(crate) bytes_sent: AtomicU64,
@@ -33,6 +77,9 @@ pub struct Snapshot {
     pub traps: u64,
     /// Time in calls, waiting included, in microseconds.
     pub call_micros: u64,
+    /// Calls that took no longer than the bound of [`LATENCY_BOUNDS`] with the same index, and longer than the one
+    /// before it. What took longer than the last one is in `calls` alone.
+    pub latencies: [u64; LATENCY_BOUNDS.len()],
     /// Time in which the component computed, in microseconds.
     pub compute_micros: u64,
     /// Instances made.
@@ -43,6 +90,8 @@ pub struct Snapshot {
     pub instances_warm: u64,
     /// HTTP requests sent.
     pub requests: u64,
+    /// HTTP requests that the component marked as repeated: retries.
+    pub requests_repeated: u64,
     /// HTTP requests that the policy denied.
     pub requests_denied: u64,
     /// HTTP requests without an answer.
@@ -62,6 +111,14 @@ pub struct Snapshot {
 }
 
 impl Metrics {
+    /// Counts a call by how long it took, whether it succeeded or not.
+    pub(crate) fn called(&self, micros: u64) {
+        self.call_micros.fetch_add(micros, Ordering::Relaxed);
+        if let Some(class) = LATENCY_BOUNDS.iter().position(|bound| micros <= *bound) {
+            self.latencies[class].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     pub(crate) fn snapshot(&self) -> Snapshot {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Snapshot {
@@ -69,11 +126,13 @@ impl Metrics {
             calls_failed: get(&self.calls_failed),
             traps: get(&self.traps),
             call_micros: get(&self.call_micros),
+            latencies: std::array::from_fn(|class| get(&self.latencies[class])),
             compute_micros: get(&self.compute_micros),
             instances_made: get(&self.instances_made),
             instances_reused: get(&self.instances_reused),
             instances_warm: 0,
             requests: get(&self.requests),
+            requests_repeated: get(&self.requests_repeated),
             requests_denied: get(&self.requests_denied),
             requests_failed: get(&self.requests_failed),
             bytes_sent: get(&self.bytes_sent),
@@ -86,36 +145,97 @@ impl Metrics {
     }
 }
 
+/// A number of a [`Snapshot`] with its name, for those who pass them all on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Entry {
+    /// In small letters with underscores; with its unit where it has one.
+    pub name: &'static str,
+    /// Whether it counts what has been; otherwise it tells how many there are now.
+    pub grows: bool,
+    /// Its value.
+    pub value: u64,
+    /// What it is, for people.
+    pub help: &'static str,
+}
+
 impl Snapshot {
+    /// All numbers but the histogram.
+    pub fn entries(&self) -> Vec<Entry> {
+        let entry = |name, grows, value, help| Entry { name, grows, value, help };
+        vec![
+            entry("calls", true, self.calls, "Calls into the component"),
+            entry("calls_failed", true, self.calls_failed, "Calls that gave an error"),
+            entry("traps", true, self.traps, "Calls in which the component was stopped"),
+            entry("call_microseconds", true, self.call_micros, "Time in calls"),
+            entry("compute_microseconds", true, self.compute_micros, "Time in which the component computed"),
+            entry("instances_made", true, self.instances_made, "Instances made"),
+            entry("instances_reused", true, self.instances_reused, "Calls that found a warm instance"),
+            entry("instances_warm", false, self.instances_warm, "Instances kept warm"),
+            entry("requests", true, self.requests, "HTTP requests"),
+            entry("requests_repeated", true, self.requests_repeated, "HTTP requests that are retries"),
+            entry("requests_denied", true, self.requests_denied, "HTTP requests that the policy denied"),
+            entry("requests_failed", true, self.requests_failed, "HTTP requests without an answer"),
+            entry("sent_bytes", true, self.bytes_sent, "Body bytes sent"),
+            entry("received_bytes", true, self.bytes_received, "Body bytes received"),
+            entry("connections_opened", true, self.connections_opened, "Connections opened"),
+            entry("connections_failed", true, self.connections_failed, "Connections that could not be opened"),
+            entry("connections", false, self.connections, "Open connections"),
+            entry("streams", false, self.streams, "Streams in use"),
+        ]
+    }
+
     /// The counters in Prometheus' text form, with the given value of the label `provider`.
     pub fn prometheus(&self, provider: &str) -> String {
         let label: String = provider.chars().filter(|c| !matches!(c, '"' | '\\' | '\n')).collect();
-        let rows = [
-            ("calls_total", "counter", self.calls, "Calls into the component"),
-            ("calls_failed_total", "counter", self.calls_failed, "Calls that gave an error"),
-            ("traps_total", "counter", self.traps, "Calls in which the component was stopped"),
-            ("call_microseconds_total", "counter", self.call_micros, "Time in calls"),
-            ("compute_microseconds_total", "counter", self.compute_micros, "Time in which the component computed"),
-            ("instances_made_total", "counter", self.instances_made, "Instances made"),
-            ("instances_reused_total", "counter", self.instances_reused, "Calls that found a warm instance"),
-            ("instances_warm", "gauge", self.instances_warm, "Instances kept warm"),
-            ("requests_total", "counter", self.requests, "HTTP requests"),
-            ("requests_denied_total", "counter", self.requests_denied, "HTTP requests that the policy denied"),
-            ("requests_failed_total", "counter", self.requests_failed, "HTTP requests without an answer"),
-            ("sent_bytes_total", "counter", self.bytes_sent, "Body bytes sent"),
-            ("received_bytes_total", "counter", self.bytes_received, "Body bytes received"),
-            ("connections_opened_total", "counter", self.connections_opened, "Connections opened"),
-            ("connections_failed_total", "counter", self.connections_failed, "Connections that could not be opened"),
-            ("connections", "gauge", self.connections, "Open connections"),
-            ("streams", "gauge", self.streams, "Streams in use"),
-        ];
         let mut text = String::new();
-        for (name, kind, value, help) in rows {
+        for Entry { name, grows, value, help } in self.entries() {
+            // A custom of Prometheus.
+            let (name, kind) = if grows { (format!("{name}_total"), "counter") } else { (name.to_owned(), "gauge") };
             text.push_str(&format!(
                 "# HELP sandbox_host_{name} {help}.\n# TYPE sandbox_host_{name} {kind}\n\
                  sandbox_host_{name}{{provider=\"{label}\"}} {value}\n"
             ));
         }
+        // Prometheus counts in each class what is in the ones below as well.
+        let name = "sandbox_host_call_duration_seconds";
+        text.push_str(&format!("# HELP {name} Time that calls took.\n# TYPE {name} histogram\n"));
+        let mut below = 0;
+        for (bound, count) in LATENCY_BOUNDS.iter().zip(self.latencies) {
+            below += count;
+            let bound = *bound as f64 / 1e6;
+            text.push_str(&format!("{name}_bucket{{provider=\"{label}\",le=\"{bound}\"}} {below}\n"));
+        }
+        let (calls, sum) = (self.calls, self.call_micros as f64 / 1e6);
+        text.push_str(&format!("{name}_bucket{{provider=\"{label}\",le=\"+Inf\"}} {calls}\n"));
+        text.push_str(&format!(
+            "{name}_sum{{provider=\"{label}\"}} {sum}\n{name}_count{{provider=\"{label}\"}} {calls}\n"
+        ));
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_histogram_as_prometheus_reads_it() {
+        let metrics = Metrics::default();
+        for micros in [900, 1_000, 1_001, 700_000_000] {
+            metrics.calls.fetch_add(1, Ordering::Relaxed);
+            metrics.called(micros);
+        }
+        let text = metrics.snapshot().prometheus("x\"y");
+        for line in [
+            "sandbox_host_call_duration_seconds_bucket{provider=\"xy\",le=\"0.001\"} 2",
+            "sandbox_host_call_duration_seconds_bucket{provider=\"xy\",le=\"0.0025\"} 3",
+            "sandbox_host_call_duration_seconds_bucket{provider=\"xy\",le=\"600\"} 3",
+            "sandbox_host_call_duration_seconds_bucket{provider=\"xy\",le=\"+Inf\"} 4",
+            "sandbox_host_call_duration_seconds_count{provider=\"xy\"} 4",
+            "sandbox_host_calls_total{provider=\"xy\"} 4",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
     }
 }

@@ -6,19 +6,11 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
-use crate::bindings::PluginPre;
 use crate::cache;
 use crate::engine;
 use crate::error::{Error, Kind, PluginFault, Result};
-use crate::instance::State;
+use crate::interface::{INTERFACE, INTERFACE_VERSIONS, PACKAGE, Pre};
 use crate::manifest::Manifest;
-
-/// The package and the interface that a provider exports.
-const PACKAGE: &str = "harness:sandbox";
-const INTERFACE: &str = "harness:sandbox/sandbox-provider";
-
-/// The version of the interface that this host speaks.
-pub const INTERFACE_VERSION: &str = "0.1.0";
 
 /// The largest component that is loaded. Real ones are below 1 MiB; one with an interpreter inside has some tens.
 const MAX_SIZE: u64 = 256 << 20;
@@ -30,8 +22,9 @@ pub struct Plugin {
 }
 
 pub(crate) struct PluginInner {
-    pub(crate) pre: PluginPre<State>,
+    pub(crate) pre: Pre,
     pub(crate) manifest: Manifest,
+    version: &'static str,
     label: String,
     digest: String,
     size: u64,
@@ -82,6 +75,11 @@ impl Plugin {
     /// Size of the component in bytes.
     pub fn size(&self) -> u64 {
         self.inner.size
+    }
+
+    /// The version of the interface that it speaks, one of [`INTERFACE_VERSIONS`](crate::INTERFACE_VERSIONS).
+    pub fn interface_version(&self) -> &'static str {
+        self.inner.version
     }
 
     /// Where it came from, for messages.
@@ -160,7 +158,7 @@ fn load(bytes: &[u8], label: String) -> Result<Plugin> {
     let kind = component.component_type();
     let imports: Vec<String> = kind.imports(&runtime.engine).map(|(name, _)| name.to_owned()).collect();
     let exports: Vec<String> = kind.exports(&runtime.engine).map(|(name, _)| name.to_owned()).collect();
-    check_exports(&exports).map_err(|(kind, why, hint)| fault(kind, why).with_hint(hint))?;
+    let version = spoken(&exports).map_err(|(kind, why, hint)| fault(kind, why).with_hint(hint))?;
     let strangers: Vec<_> = imports.iter().filter(|name| !crate::instance::is_linked(name)).cloned().collect();
     if !strangers.is_empty() {
         return Err(fault(
@@ -172,31 +170,38 @@ fn load(bytes: &[u8], label: String) -> Result<Plugin> {
     let pre = runtime
         .linker
         .instantiate_pre(&component)
-        .and_then(PluginPre::new)
+        .and_then(|component| Pre::new(version, component))
         .map_err(|error| fault(PluginFault::NoInterface, format!("{error:#}")))?;
     let manifest = Manifest::find(bytes)?.unwrap_or_default();
     let size = bytes.len() as u64;
-    Ok(Plugin { inner: Arc::new(PluginInner { pre, manifest, label, digest, size, imports, exports, cached }) })
+    Ok(Plugin {
+        inner: Arc::new(PluginInner { pre, manifest, version, label, digest, size, imports, exports, cached }),
+    })
 }
 
-/// Whether the exports hold the interface in our version; if not, the fault, why, and what to do.
-fn check_exports(exports: &[String]) -> Result<(), (PluginFault, String, &'static str)> {
-    let ours = format!("{INTERFACE}@{INTERFACE_VERSION}");
-    if exports.contains(&ours) {
-        return Ok(());
+/// The newest version of the interface that the exports hold and this host speaks; if there is none, the fault, why, and
+/// what to do.
+fn spoken(exports: &[String]) -> Result<&'static str, (PluginFault, String, &'static str)> {
+    let versions: Vec<_> = exports
+        .iter()
+        .filter_map(|name| name.strip_prefix(INTERFACE))
+        .filter_map(|rest| if rest.is_empty() { Some("(none)") } else { rest.strip_prefix('@') })
+        .collect();
+    if let Some(known) = INTERFACE_VERSIONS.into_iter().find(|known| versions.contains(known)) {
+        return Ok(known);
     }
-    let version = |name: &str| name.split_once('@').map_or("(none)".to_owned(), |(_, version)| version.to_owned());
-    if let Some(other) = exports.iter().find(|name| name.split('@').next() == Some(INTERFACE)) {
+    let ours = INTERFACE_VERSIONS.join(" and ");
+    if !versions.is_empty() {
         return Err((
             PluginFault::OtherVersion,
-            format!("it speaks {PACKAGE} {}, and this host speaks {INTERFACE_VERSION}", version(other)),
-            "use a plugin and a host of the same version",
+            format!("it speaks {PACKAGE} {}, and this host speaks {ours}", versions.join(", ")),
+            "use a plugin and a host whose versions meet",
         ));
     }
     let list = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
     Err((
         PluginFault::NoInterface,
-        format!("it does not export {ours}; its exports: {list}"),
+        format!("it does not export {INTERFACE} in version {ours}; its exports: {list}"),
         "give the .wasm file of a provider component",
     ))
 }
@@ -224,11 +229,18 @@ mod tests {
 
     #[test]
     fn versions_and_exports_are_named() {
-        let check = |names: &[&str]| check_exports(&names.iter().map(|name| name.to_string()).collect::<Vec<_>>());
-        assert!(check(&["harness:sandbox/sandbox-provider@0.1.0"]).is_ok());
-        let (fault, why, _) = check(&["harness:sandbox/sandbox-provider@0.9.3"]).unwrap_err();
-        assert_eq!(fault, PluginFault::OtherVersion);
-        assert!(why.contains("0.9.3") && why.contains(INTERFACE_VERSION));
+        let check = |names: &[&str]| spoken(&names.iter().map(|name| name.to_string()).collect::<Vec<_>>());
+        assert_eq!(check(&["harness:sandbox/sandbox-provider@0.1.0"]).unwrap(), "0.1.0");
+        let both = ["harness:sandbox/sandbox-provider@0.1.0", "harness:sandbox/sandbox-provider@0.1.1"];
+        assert_eq!(check(&both).unwrap(), "0.1.1");
+        for other in ["0.9.3", "0.1.10", "1.0.0"] {
+            let (fault, why, _) = check(&[&format!("harness:sandbox/sandbox-provider@{other}")]).unwrap_err();
+            assert_eq!(fault, PluginFault::OtherVersion);
+            assert!(why.contains(other) && why.contains("0.1.1 and 0.1.0"), "{why}");
+        }
+        assert_eq!(check(&["harness:sandbox/sandbox-provider"]).unwrap_err().0, PluginFault::OtherVersion);
+        let unlike = check(&["harness:sandbox/sandbox-provider-x@0.1.0"]).unwrap_err();
+        assert_eq!(unlike.0, PluginFault::NoInterface);
         let (fault, why, _) = check(&["wasi:cli/run@0.2.3"]).unwrap_err();
         assert_eq!(fault, PluginFault::NoInterface);
         assert!(why.contains("wasi:cli/run@0.2.3"));

@@ -11,8 +11,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 
+use crate::credentials::HeaderSource;
 use crate::manifest::LearnWish;
 
 /// Learned origins that are remembered per provider. Modal hands out one per worker; the least recently used goes
@@ -78,6 +79,13 @@ impl Origin {
             (true, 443) | (false, 80) => host,
             (_, port) => format!("{host}:{port}"),
         }
+    }
+
+    /// Whether it names this machine.
+    pub(crate) fn is_this_machine(&self) -> bool {
+        self.host == "localhost"
+            || self.host.ends_with(".localhost")
+            || self.address().is_some_and(|address| AddressClass::of(address) == AddressClass::Loopback)
     }
 
     /// Whether it names this machine, or an address of a private network.
@@ -199,7 +207,7 @@ pub(crate) struct Fixed {
     /// Set by the user (environment, profile, code), not by the manifest's default.
     pub(crate) explicit: bool,
     /// Added to each request. Values are marked sensitive.
-    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) headers: Vec<(HeaderName, HeaderSource)>,
     /// Where its answers hand out further origins.
     pub(crate) learn: Arc<[LearnWish]>,
 }
@@ -244,7 +252,7 @@ pub(crate) struct Denied(pub(crate) String);
 /// Leave to send a request.
 #[derive(Clone)]
 pub(crate) struct Pass {
-    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) headers: Vec<(HeaderName, HeaderSource)>,
     pub(crate) learn: Arc<[LearnWish]>,
     /// Whether the address may be of this machine or of a private network.
     pub(crate) local: bool,

@@ -108,15 +108,13 @@ impl Process {
                 self.kill = false;
                 return Ok(verdict);
             }
-            let call = Call::reading(format!("wait for a command in {}", self.sandbox.id()));
+            let call = Call::reading(format!("wait for a command in {}", self.sandbox.id())).about(&self.exec.exec);
             let exec = self.exec.clone();
             let ended = self
                 .sandbox
                 .inner()
                 .call(&self.sandbox.route(), call, move |bound, store| {
-                    Box::pin(async move {
-                        bound.harness_sandbox_sandbox_provider().call_wait_exec(store, &exec, WAIT).await
-                    })
+                    Box::pin(async move { bound.guest().call_wait_exec(store, &exec, WAIT).await })
                 })
                 .await?;
             if let Some(verdict) = ended {
@@ -182,12 +180,12 @@ impl Process {
     /// [`Kind::Unsupported`](crate::Kind::Unsupported) where the provider cannot.
     pub async fn resize(&self, rows: u16, columns: u16) -> Result<()> {
         let exec = self.exec.clone();
-        let call = Call::acting(format!("resize a terminal in {}", self.sandbox.id()));
+        let call = Call::acting(format!("resize a terminal in {}", self.sandbox.id())).about(&exec.exec);
         let size = types::Pty { rows, columns, term: String::new() };
         self.sandbox
             .inner()
             .call(&self.sandbox.route(), call, move |bound, store| {
-                Box::pin(async move { bound.harness_sandbox_sandbox_provider().call_resize(store, &exec, &size).await })
+                Box::pin(async move { bound.guest().call_resize(store, &exec, &size).await })
             })
             .await
     }
@@ -390,13 +388,11 @@ async fn read(shared: Arc<Shared>) {
 }
 
 async fn read_piece(held: &mut Held, exec: &ExecRef, request: types::ReadRequest) -> Result<types::Output> {
-    let call = Call::reading(format!("read the output of a command in {}", exec.sandbox));
+    let call = Call::reading(format!("read the output of a command in {}", exec.sandbox)).about(&exec.exec);
     let (exec, max) = (exec.clone(), request.max_bytes as usize);
     let output = held
         .call(call, move |bound, store| {
-            Box::pin(
-                async move { bound.harness_sandbox_sandbox_provider().call_read_output(store, &exec, request).await },
-            )
+            Box::pin(async move { bound.guest().call_read_output(store, &exec, request).await })
         })
         .await?;
     // What a plugin returns is not trusted to fit.
@@ -531,13 +527,11 @@ async fn write(shared: Arc<Shared>) {
             more.await;
             continue;
         };
-        let call = Call::acting(format!("write to a command in {}", shared.exec.sandbox));
+        let call = Call::acting(format!("write to a command in {}", shared.exec.sandbox)).about(&shared.exec.exec);
         let (exec, sent) = (shared.exec.clone(), data.clone());
         let written = held
             .call(call, move |bound, store| {
-                Box::pin(async move {
-                    bound.harness_sandbox_sandbox_provider().call_write_input(store, &exec, offset, &sent, eof).await
-                })
+                Box::pin(async move { bound.guest().call_write_input(store, &exec, offset, &sent, eof).await })
             })
             .await;
         let mut state = shared.input();

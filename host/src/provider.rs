@@ -10,9 +10,11 @@ use futures_util::future::BoxFuture;
 use http::HeaderName;
 use tracing::Instrument;
 
+use crate::credentials::{self, HeaderSource};
 use crate::engine::runtime;
-use crate::error::{Error, Kind, Result};
-use crate::http::{Connector, Net, Trust};
+use crate::error::{Error, Happened, Kind, Result, Retry};
+use crate::gate::Gate;
+use crate::http::{Connector, Net, Proxies, Proxy, Trust};
 use crate::instance::{Body, Call, Instance, Limits, Outcome};
 use crate::manifest::{CredentialWish, Settings};
 use crate::metrics::{Metrics, Snapshot};
@@ -21,11 +23,32 @@ use crate::policy::{Fixed, Grant, Origin, Policy};
 use crate::profile;
 use crate::sandbox::Sandbox;
 use crate::secret::Secret;
+use crate::spec::fresh_id;
 use crate::types;
 use crate::warm::{self, Route, Warm};
 
 /// How long a call waits for an instance when the process has as many as it may have.
 const INSTANCE_WAIT: Duration = Duration::from_secs(60);
+
+/// How long a create is repeated while the service asks to wait, unless [`ProviderBuilder::create_patience`] says otherwise.
+const PATIENCE: Duration = Duration::from_secs(30 * 60);
+
+/// Longest single pause between two attempts at a create, whatever the service asks for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Is told that a create waits.
+type WaitObserver = dyn Fn(&Waiting) + Send + Sync;
+
+/// A create that waits because the service asked it to: a rate limit, or no capacity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Until the next attempt.
+    pub pause: Duration,
+    /// Since the first attempt.
+    pub elapsed: Duration,
+    /// What the service said.
+    pub reason: String,
+}
 
 /// Asks the embedder for a credential; `Ok(None)` when it has none.
 type CredentialSource = dyn Fn(&CredentialWish) -> BoxFuture<'static, Result<Option<Secret>>> + Send + Sync;
@@ -36,7 +59,7 @@ macro_rules! ask {
         $provider
             .call(&$route, $call, move |bound, $store| {
                 Box::pin(async move {
-                    let $guest = bound.harness_sandbox_sandbox_provider();
+                    let $guest = bound.guest();
                     $body.await
                 })
             })
@@ -48,12 +71,17 @@ pub(crate) use ask;
 impl Call {
     /// A call that changes nothing.
     pub(crate) fn reading(what: impl Into<String>) -> Call {
-        Call { what: what.into(), time: Some(Duration::MAX), effect: false }
+        Call { what: what.into(), time: Some(Duration::MAX), effect: false, exec: None }
     }
 
     /// A call that changes something.
     pub(crate) fn acting(what: impl Into<String>) -> Call {
-        Call { what: what.into(), time: Some(Duration::MAX), effect: true }
+        Call { what: what.into(), time: Some(Duration::MAX), effect: true, exec: None }
+    }
+
+    /// The call is about this exec.
+    pub(crate) fn about(self, exec: &str) -> Call {
+        Call { exec: Some(exec.to_owned()), ..self }
     }
 
     /// The call waits for a command and has no limit of its own.
@@ -75,6 +103,10 @@ pub struct ProviderBuilder {
     limits: Limits,
     trust: Trust,
     granted: Option<Vec<String>>,
+    shown: Option<Vec<String>>,
+    proxy: Proxy,
+    patience: Duration,
+    on_wait: Option<Arc<WaitObserver>>,
 }
 
 impl ProviderBuilder {
@@ -137,6 +169,31 @@ impl ProviderBuilder {
         self
     }
 
+    /// Shows the component only these of the manifest's environment variables, besides what [`env`](Self::env) sets.
+    /// Without it all are shown.
+    pub fn show_only<I: IntoIterator<Item = S>, S: Into<String>>(mut self, variables: I) -> Self {
+        self.shown = Some(variables.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Chooses the proxy that connections go through. Default: what the environment says.
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        self.proxy = proxy;
+        self
+    }
+
+    /// How long [`Provider::create`] goes on while the service asks to wait. Default half an hour; zero to fail at once.
+    pub fn create_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Is called each time that a create waits because the service asks to.
+    pub fn on_wait(mut self, observer: impl Fn(&Waiting) + Send + Sync + 'static) -> Self {
+        self.on_wait = Some(Arc::new(observer));
+        self
+    }
+
     /// Resolves settings, credentials and policy. Sends nothing.
     ///
     /// # Errors
@@ -163,7 +220,6 @@ impl ProviderBuilder {
         let present = |text: &String| !text.is_empty();
 
         let mut secrets = BTreeMap::new();
-        let mut missing = Vec::new();
         for wish in &manifest.credential {
             let mut found = self.secrets.get(&wish.name).cloned();
             if let (None, Some(source)) = (&found, &self.source) {
@@ -174,31 +230,17 @@ impl ProviderBuilder {
                     lookup(&wish.env).filter(present).or_else(|| setting(wish.setting.as_deref()).filter(present));
                 value.map(Secret::new)
             });
-            match found {
-                Some(secret) if secret.header().is_some() => {
-                    secrets.insert(wish.name.clone(), secret);
-                }
-                Some(_) => {
-                    return Err(Error::new(
-                        Kind::Unauthenticated,
-                        what(),
-                        format!("the value of {} has characters that no header can carry", wish.env),
-                    ));
-                }
-                None => missing.push(wish.env.clone()),
+            if let Some(secret) = found {
+                secrets.insert(wish.name.clone(), secret);
             }
         }
-        if !missing.is_empty() && !self.anonymous {
-            return Err(Error::new(
-                Kind::Unauthenticated,
-                what(),
-                format!("there are no credentials: {} not set", missing.join(" and ")),
-            )
-            .with_hint(manifest.credential_hint()));
-        }
+        let secrets = credentials::choose(&manifest, secrets, self.anonymous, &what())?;
 
         let mut env = BTreeMap::new();
         for wish in &manifest.env {
+            if self.shown.as_ref().is_some_and(|shown| !shown.contains(&wish.name)) {
+                continue;
+            }
             let value = lookup(&wish.name).or_else(|| setting(wish.setting.as_deref())).or(wish.default.clone());
             if let Some(value) = value {
                 env.insert(wish.name.clone(), value);
@@ -226,9 +268,9 @@ impl ProviderBuilder {
             }
             let mut headers = Vec::new();
             for header in &wish.headers {
-                let value = secrets.get(&header.credential).and_then(Secret::header);
-                if let (Ok(name), Some(value)) = (HeaderName::try_from(header.name.as_str()), value) {
-                    headers.push((name, value));
+                let source = HeaderSource::new(header, &manifest, &secrets, &what())?;
+                if let (Ok(name), Some(source)) = (HeaderName::try_from(header.name.as_str()), source) {
+                    headers.push((name, source));
                 }
             }
             // The official clients allow a list of alternatives.
@@ -255,15 +297,29 @@ impl ProviderBuilder {
 
         let metrics = Arc::new(Metrics::default());
         let secrets: Arc<[Secret]> = secrets.into_values().collect();
-        let net = Net::new(Arc::new(Policy::new(fixed)), Connector::new(self.trust), metrics.clone(), secrets);
+        let switch = manifest.proxy.off.as_deref().and_then(&lookup);
+        let off = switch.is_some_and(|value| !matches!(value.as_str(), "" | "0" | "false" | "False"));
+        let proxy = if off && matches!(self.proxy, Proxy::Environment) { Proxy::Off } else { self.proxy };
+        let proxies = Proxies::new(&proxy, &lookup).map_err(|why| {
+            Error::new(Kind::Config, what(), why).with_hint("correct it, or name the host in NO_PROXY")
+        })?;
+        let connector = Connector::new(self.trust, proxies);
+        let retry_headers = manifest.retry_headers.iter().filter_map(|name| HeaderName::try_from(name.as_str()).ok());
+        let policy = Arc::new(Policy::new(fixed));
+        let net =
+            Net::new(policy, connector, metrics.clone(), secrets, retry_headers.collect(), self.limits.body_bytes);
         let inner = Arc::new(ProviderInner {
             plugin: self.plugin,
             net: Arc::new(net),
             env: env.into_iter().collect(),
             limits: self.limits,
             warm: Warm::default(),
+            gate: Gate::default(),
             metrics,
+            patience: self.patience,
+            on_wait: self.on_wait,
             tasks: tokio::runtime::Handle::current(),
+            signals: tokio::sync::watch::Sender::new(0),
         });
         let weak = Arc::downgrade(&inner);
         tokio::spawn(async move {
@@ -289,9 +345,14 @@ pub(crate) struct ProviderInner {
     env: Vec<(String, String)>,
     pub(crate) limits: Limits,
     warm: Warm,
+    gate: Gate,
     metrics: Arc<Metrics>,
+    patience: Duration,
+    on_wait: Option<Arc<WaitObserver>>,
     /// For what has to be done after a handle was dropped, wherever that happens.
     pub(crate) tasks: tokio::runtime::Handle,
+    /// How many signals are still to be sent for handles that were dropped.
+    pub(crate) signals: tokio::sync::watch::Sender<usize>,
 }
 
 impl std::fmt::Debug for Provider {
@@ -315,6 +376,10 @@ impl Provider {
             limits: Limits::default(),
             trust: Trust::default(),
             granted: None,
+            shown: None,
+            proxy: Proxy::default(),
+            patience: PATIENCE,
+            on_wait: None,
         }
     }
 
@@ -362,16 +427,97 @@ impl Provider {
         ask!(self.inner, None, Call::reading("reach the provider"), |guest, store| guest.call_check(store))
     }
 
-    /// Makes a sandbox. The image is built first where it has to be, without its log: see [`Provider::build`].
+    /// Gets ready for calls: opens a connection and makes `instances` instances (at most 64) that know the session's
+    /// tokens, so that the first calls take no longer than the later ones.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Provider::check).
+    pub async fn warm_up(&self, instances: usize) -> Result<()> {
+        self.check().await?;
+        let one = || async {
+            let mut held = self.inner.hold(None);
+            held.call(Call::reading("warm up"), |bound, store| {
+                Box::pin(async move { bound.guest().call_describe(store).await })
+            })
+            .await?;
+            Ok::<_, Error>(held)
+        };
+        // Held together, so that each is another one.
+        futures_util::future::try_join_all((0..instances.min(64)).map(|_| one())).await?;
+        Ok(())
+    }
+
+    /// Ends the use of this provider, in whatever handles of it there are: no further call begins, those under way have
+    /// `grace` to end and are cancelled then, instances are let go. Returns how many were cancelled. Sandboxes go on.
+    ///
+    /// A runtime that is dropped while calls are under way ends their tasks in any order, and some may complain that
+    /// another one is gone; this comes before.
+    pub async fn shutdown(&self, grace: Duration) -> usize {
+        let cancelled = self.inner.gate.close(grace).await;
+        self.inner.warm.purge(Duration::ZERO);
+        cancelled
+    }
+
+    /// Waits until the signals have been sent that dropped handles left to be sent, to commands and copies that were given
+    /// up; at most for `grace`. Returns whether all were. For those who end the process right after they cancelled
+    /// something: a signal is sent in the background, and would end with it.
+    pub async fn signals_sent(&self, grace: Duration) -> bool {
+        let mut signals = self.inner.signals.subscribe();
+        // The sender lives as long as this does.
+        tokio::time::timeout(grace, signals.wait_for(|waiting| *waiting == 0)).await.is_ok()
+    }
+
+    /// Whether [`create`](Provider::create) would take these settings, as far as that can be told without asking the
+    /// service. Sends nothing: for finding out before a build or a thousand samples.
+    ///
+    /// # Errors
+    ///
+    /// As `create` would fail: [`Kind::InvalidArgument`], [`Kind::Unsupported`] and the like, naming the setting.
+    /// [`Kind::Unsupported`] about `check-spec` when the plugin speaks a version before 0.1.1.
+    pub async fn check_spec(&self, spec: &types::SandboxSpec) -> Result<()> {
+        let spec = spec.clone();
+        ask!(self.inner, None, Call::reading("create the sandbox"), |guest, store| guest.call_check_spec(store, &spec))
+    }
+
+    /// Makes a sandbox. The image is built first where it has to be, without its log: see [`Provider::build`]. While the
+    /// service asks to wait, it waits, and tells [`ProviderBuilder::on_wait`]; a key is made if the specification has none,
+    /// so that no attempt makes a second sandbox.
     ///
     /// # Errors
     ///
     /// [`Kind::AlreadyExists`] for a name that is taken, [`Kind::ResourceExhausted`] without capacity,
     /// [`Kind::BuildFailed`], [`Kind::InvalidArgument`].
     pub async fn create(&self, spec: types::SandboxSpec) -> Result<Sandbox> {
-        let info =
-            ask!(self.inner, None, Call::acting("create the sandbox"), |guest, store| guest.call_create(store, &spec))?;
-        Ok(self.sandbox(info.id))
+        Ok(self.create_with_info(spec).await?.0)
+    }
+
+    /// Like [`create`](Provider::create), with what the provider said of the new sandbox.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn create_with_info(&self, mut spec: types::SandboxSpec) -> Result<(Sandbox, types::SandboxInfo)> {
+        spec.key.get_or_insert_with(fresh_id);
+        let begun = Instant::now();
+        loop {
+            let (call, wanted) = (Call::acting("create the sandbox"), spec.clone());
+            let error = match ask!(self.inner, None, call, |guest, store| guest.call_create(store, &wanted)) {
+                Ok(info) => return Ok((self.sandbox(info.id.clone()), info)),
+                Err(error) => error,
+            };
+            let Retry::After(pause) = error.retry() else { return Err(error) };
+            let (pause, elapsed) = (pause.min(LONGEST_PAUSE), begun.elapsed());
+            if elapsed + pause > self.inner.patience {
+                return Err(error);
+            }
+            let reason = error.provider_message().unwrap_or(error.parts().1).to_owned();
+            tracing::info!(?pause, %reason, "a create waits");
+            if let Some(observer) = &self.inner.on_wait {
+                observer(&Waiting { pause, elapsed, reason });
+            }
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// A handle to a sandbox by its id. Sends nothing: whether it exists shows at the first call.
@@ -438,8 +584,9 @@ impl Provider {
     /// [`Kind::NotFound`], [`Kind::Unsupported`].
     pub async fn restore(&self, snapshot: &str, name: Option<&str>) -> Result<Sandbox> {
         let call = Call::acting(format!("restore the snapshot {snapshot}"));
-        let (snapshot, name) = (snapshot.to_owned(), name.map(str::to_owned));
-        let info = ask!(self.inner, None, call, |guest, store| guest.call_restore(store, &snapshot, name.as_deref()))?;
+        let (snapshot, key, name) = (snapshot.to_owned(), fresh_id(), name.map(str::to_owned));
+        let info =
+            ask!(self.inner, None, call, |guest, store| guest.call_restore(store, &snapshot, &key, name.as_deref()))?;
         Ok(self.sandbox(info.id))
     }
 }
@@ -486,9 +633,7 @@ impl ProviderInner {
             let call = Call::reading("hand over what is known");
             let taken = instance
                 .call(&self.bounded(call), &self.limits, move |bound, store| {
-                    Box::pin(async move {
-                        bound.harness_sandbox_sandbox_provider().call_import_cache(store, &cache).await.map(Ok)
-                    })
+                    Box::pin(async move { bound.guest().call_import_cache(store, &cache).await.map(Ok) })
                 })
                 .await;
             if let Outcome::Broken(error) = taken {
@@ -512,7 +657,7 @@ impl ProviderInner {
         let call = self.bounded(Call::reading("export what is known"));
         let exported = instance
             .call(&call, &self.limits, |bound, store| {
-                Box::pin(async move { bound.harness_sandbox_sandbox_provider().call_export_cache(store).await.map(Ok) })
+                Box::pin(async move { bound.guest().call_export_cache(store).await.map(Ok) })
             })
             .await;
         match exported {
@@ -539,9 +684,15 @@ impl Held {
         let span = tracing::debug_span!(
             "call",
             what = %call.what,
-            sandbox = self.route.as_deref().unwrap_or_default(),
+            sandbox = self.route.as_deref(),
+            exec = call.exec.as_deref(),
+            otel.status_code = tracing::field::Empty,
         );
-        async {
+        let (what, effect) = (call.what.clone(), call.effect);
+        let over =
+            |happened| Error::new(Kind::Conflict, what.clone(), "the provider was shut down").with_happened(happened);
+        let Some(_running) = provider.gate.enter() else { return Err(over(Happened::No)) };
+        let work = async {
             let started = Instant::now();
             let metrics = &provider.metrics;
             metrics.calls.fetch_add(1, Ordering::Relaxed);
@@ -552,7 +703,8 @@ impl Held {
             };
             let outcome = instance.call(&provider.bounded(call), &provider.limits, body).await;
             let micros = started.elapsed().as_micros() as u64;
-            metrics.call_micros.fetch_add(micros, Ordering::Relaxed);
+            metrics.called(micros);
+            crate::metrics::note_repeated(instance.take_repeated());
             metrics.compute_micros.fetch_add(instance.computed().as_micros() as u64, Ordering::Relaxed);
             let result = match outcome {
                 Outcome::Answered(result) => {
@@ -572,13 +724,18 @@ impl Held {
                 Ok(_) => tracing::debug!(micros, "done"),
                 Err(error) => {
                     metrics.calls_failed.fetch_add(1, Ordering::Relaxed);
+                    tracing::Span::current().record("otel.status_code", "ERROR");
                     tracing::debug!(micros, %error, "failed");
                 }
             }
             result
         }
-        .instrument(span)
-        .await
+        .instrument(span);
+        tokio::select! {
+            biased;
+            result = work => result,
+            () = provider.gate.cancelled() => Err(over(if effect { Happened::Unknown } else { Happened::No })),
+        }
     }
 }
 

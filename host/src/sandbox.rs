@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::error::{Error, Happened, Kind, Result};
 use crate::instance::Call;
 use crate::policy::Origin;
-use crate::process::Process;
+use crate::process::{Output, Process};
 use crate::provider::{Provider, ProviderInner, ask};
 use crate::spec::{fresh_id, millis};
 use crate::types;
@@ -17,11 +17,20 @@ use crate::warm::Route;
 /// The longest wait of one call; longer ones are made of several.
 const WAIT: u64 = 60_000;
 
+/// Input of a command that is handed over in one call; more goes in pieces. A call's data lies in the instance's memory,
+/// next to the pieces that are under way.
+const STDIN: usize = 16 << 20;
+
+/// Output of a command that one call hands over, of each stream; more is collected piece by piece. The interface's bound.
+const COLLECTED: u64 = 32 << 20;
+
 /// A handle to a sandbox: its id, and the provider to ask. Cheap to clone; dropping it does nothing to the sandbox.
 #[derive(Clone)]
 pub struct Sandbox {
     provider: Provider,
     id: Arc<str>,
+    /// The sidecar that commands and files of this handle are in; none for the main container.
+    container: Option<Arc<str>>,
 }
 
 impl std::fmt::Debug for Sandbox {
@@ -32,7 +41,7 @@ impl std::fmt::Debug for Sandbox {
 
 impl Sandbox {
     pub(crate) fn new(provider: Provider, id: String) -> Self {
-        Sandbox { provider, id: id.into() }
+        Sandbox { provider, id: id.into(), container: None }
     }
 
     /// Its id.
@@ -54,7 +63,24 @@ impl Sandbox {
     }
 
     pub(crate) fn location(&self, path: &str) -> types::Location {
-        types::Location { sandbox: self.id.to_string(), container: None, path: path.to_owned() }
+        let container = self.container.as_deref().map(str::to_owned);
+        types::Location { sandbox: self.id.to_string(), container, path: path.to_owned() }
+    }
+
+    fn exec_ref(&self, exec: &str) -> types::ExecRef {
+        let container = self.container.as_deref().map(str::to_owned);
+        types::ExecRef { sandbox: self.id.to_string(), exec: exec.to_owned(), deadline: None, container }
+    }
+
+    /// A command of this handle's container, unless it names another.
+    fn here(&self, mut command: types::ExecSpec) -> types::ExecSpec {
+        command.container = command.container.or_else(|| self.container.as_deref().map(str::to_owned));
+        command
+    }
+
+    /// The same sandbox, with commands and files in the sidecar of that name. Sends nothing.
+    pub fn sidecar(&self, name: &str) -> Sandbox {
+        Sandbox { container: Some(name.into()), ..self.clone() }
     }
 
     fn reading(&self, verb: &str) -> Call {
@@ -82,13 +108,35 @@ impl Sandbox {
     /// As any call.
     pub async fn wait(&self) -> Result<types::EndReason> {
         loop {
-            let (id, call) = (self.id.to_string(), self.reading("wait for the sandbox"));
-            let ended = ask!(self.inner(), self.route(), call, |guest, store| guest.call_wait(store, &id, WAIT))?;
-            if let Some(reason) = ended {
-                self.inner().forget(&self.route());
+            if let Some(reason) = self.wait_once(WAIT).await? {
                 return Ok(reason);
             }
         }
+    }
+
+    /// Waits for its end; none when `time` has passed first. No time is a look.
+    ///
+    /// # Errors
+    ///
+    /// As any call.
+    pub async fn wait_for(&self, time: Duration) -> Result<Option<types::EndReason>> {
+        let deadline = std::time::Instant::now() + time;
+        loop {
+            let left = millis(deadline.saturating_duration_since(std::time::Instant::now()));
+            let ended = self.wait_once(left.min(WAIT)).await?;
+            if ended.is_some() || left == 0 {
+                return Ok(ended);
+            }
+        }
+    }
+
+    async fn wait_once(&self, wait: u64) -> Result<Option<types::EndReason>> {
+        let (id, call) = (self.id.to_string(), self.reading("wait for the sandbox"));
+        let ended = ask!(self.inner(), self.route(), call, |guest, store| guest.call_wait(store, &id, wait))?;
+        if ended.is_some() {
+            self.inner().forget(&self.route());
+        }
+        Ok(ended)
     }
 
     /// Waits until its readiness probe has passed; false when `time` has passed first.
@@ -247,7 +295,16 @@ impl Sandbox {
     ///
     /// As any call.
     pub async fn snapshot_filesystem(&self, ttl: Option<Duration>) -> Result<String> {
-        let (id, key, ttl) = (self.id.to_string(), fresh_id(), ttl.map(millis));
+        self.snapshot_filesystem_as(&fresh_id(), ttl).await
+    }
+
+    /// The same under a key of the caller's choice: repeated, it gives the same image.
+    ///
+    /// # Errors
+    ///
+    /// As any call.
+    pub async fn snapshot_filesystem_as(&self, key: &str, ttl: Option<Duration>) -> Result<String> {
+        let (id, key, ttl) = (self.id.to_string(), key.to_owned(), ttl.map(millis));
         ask!(self.inner(), self.route(), self.acting("take a snapshot of"), |guest, store| guest
             .call_snapshot_filesystem(store, &id, &key, ttl))
     }
@@ -376,9 +433,16 @@ impl Sandbox {
         limits: types::OutputLimits,
     ) -> Result<types::RunResult> {
         check_argv(&command)?;
-        let mut kill = KillOnDrop { sandbox: Some(self.clone()), exec: command.id.clone() };
-        let (id, stdin) = (self.id.to_string(), stdin.into());
-        let call = self.acting(&format!("run {:?} in", command.argv.first().map_or("", String::as_str))).unbounded();
+        let stdin = stdin.into();
+        if stdin.len() > STDIN || limits.stdout_max.max(limits.stderr_max) > COLLECTED {
+            return self.run_in_pieces(command, &stdin, limits).await;
+        }
+        let command = self.here(command);
+        let sandbox = Sandbox { container: command.container.as_deref().map(Arc::from), ..self.clone() };
+        let mut kill = KillOnDrop { sandbox: Some(sandbox), exec: command.id.clone() };
+        let id = self.id.to_string();
+        let argv0 = command.argv.first().map_or("", String::as_str);
+        let call = self.acting(&format!("run {argv0:?} in")).about(&command.id).unbounded();
         let result =
             ask!(self.inner(), self.route(), call, |guest, store| guest.call_run(store, &id, &command, &stdin, limits));
         // A failed call may have left it running: nobody is going to look after it.
@@ -386,6 +450,46 @@ impl Sandbox {
             kill.sandbox = None;
         }
         result
+    }
+
+    async fn run_in_pieces(
+        &self,
+        command: types::ExecSpec,
+        stdin: &[u8],
+        limits: types::OutputLimits,
+    ) -> Result<types::RunResult> {
+        let begun = std::time::Instant::now();
+        let mut process = self.spawn(command).await?;
+        let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
+        let feeding = async {
+            let Some(mut input) = process.stdin.take() else { return Ok(()) };
+            let written = async {
+                input.write_all(stdin).await?;
+                input.shutdown().await
+            };
+            match written.await {
+                // A program that has had enough.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe && error.get_ref().is_none() => Ok(()),
+                written => written,
+            }
+        };
+        let what = || format!("run a command in {}", self.id);
+        let (fed, stdout, stderr) = futures_util::future::join3(
+            feeding,
+            collect(stdout, limits.stdout_max, limits.keep),
+            collect(stderr, limits.stderr_max, limits.keep),
+        )
+        .await;
+        let ours = |error: std::io::Error| match error.downcast::<Error>() {
+            Ok(error) => error,
+            Err(error) => Error::io(what(), &error),
+        };
+        let verdict = process.wait().await?;
+        if !matches!(verdict, types::Verdict::SandboxEnded(_) | types::Verdict::Lost(_)) {
+            fed.map_err(ours)?;
+        }
+        let (stdout, stderr) = (stdout.map_err(ours)?, stderr.map_err(ours)?);
+        Ok(types::RunResult { verdict, stdout, stderr, duration: millis(begun.elapsed()) })
     }
 
     /// Starts a command and gives a handle with its three streams. Dropping the handle kills it, unless it is
@@ -396,21 +500,27 @@ impl Sandbox {
     /// When it could not be started. A missing program is no error but the verdict `exited(127)`.
     pub async fn spawn(&self, command: types::ExecSpec) -> Result<Process> {
         check_argv(&command)?;
-        let mut kill = KillOnDrop { sandbox: Some(self.clone()), exec: command.id.clone() };
+        let command = self.here(command);
+        let sandbox = Sandbox { container: command.container.as_deref().map(Arc::from), ..self.clone() };
+        let mut kill = KillOnDrop { sandbox: Some(sandbox.clone()), exec: command.id.clone() };
         let deadline = command.timeout.map(|time| now_millis().saturating_add(time));
-        let exec = types::ExecRef { sandbox: self.id.to_string(), exec: command.id.clone(), deadline };
+        let exec = types::ExecRef { deadline, ..sandbox.exec_ref(&command.id) };
         let pty = command.pty.is_some();
         let (id, argv0) = (self.id.to_string(), command.argv.first().cloned().unwrap_or_default());
-        let call = self.acting(&format!("start {argv0:?} in"));
-        ask!(self.inner(), self.route(), call, |guest, store| guest.call_start(store, &id, &command))?;
-        kill.sandbox = None;
-        Ok(Process::new(self.clone(), exec, pty, true))
+        let call = self.acting(&format!("start {argv0:?} in")).about(&command.id);
+        let started = ask!(self.inner(), self.route(), call, |guest, store| guest.call_start(store, &id, &command));
+        // As with `run`: what was never started needs no killing, and what may have been does.
+        if started.as_ref().map_or_else(|error| error.happened() == Happened::No, |()| true) {
+            kill.sandbox = None;
+        }
+        started?;
+        Ok(Process::new(sandbox, exec, pty, true))
     }
 
     /// A handle to a command that was started elsewhere, by its exec id; `main` is the entry-point command. Dropping
     /// the handle does not kill it. Sends nothing.
     pub fn attach(&self, exec: impl Into<String>) -> Process {
-        let exec = types::ExecRef { sandbox: self.id.to_string(), exec: exec.into(), deadline: None };
+        let exec = self.exec_ref(&exec.into());
         Process::new(self.clone(), exec, false, false)
     }
 
@@ -420,10 +530,35 @@ impl Sandbox {
     ///
     /// [`Kind::NotFound`](crate::Kind::NotFound) for an unknown exec; none if it has ended.
     pub async fn signal(&self, exec: &str, signal: u32) -> Result<()> {
-        let exec = types::ExecRef { sandbox: self.id.to_string(), exec: exec.to_owned(), deadline: None };
-        ask!(self.inner(), self.route(), self.acting("signal a command in"), |guest, store| guest
-            .call_signal(store, &exec, signal))
+        let exec = self.exec_ref(exec);
+        let call = self.acting("signal a command in").about(&exec.exec);
+        ask!(self.inner(), self.route(), call, |guest, store| guest.call_signal(store, &exec, signal))
     }
+}
+
+/// Reads a stream to its end, keeping what the limit allows.
+async fn collect(stream: Option<Output>, max: u64, keep: types::Keep) -> std::io::Result<types::Captured> {
+    let max = usize::try_from(max).unwrap_or(usize::MAX);
+    let mut kept = std::collections::VecDeque::new();
+    let mut total = 0;
+    let mut piece = vec![0; 64 << 10];
+    if let Some(mut stream) = stream {
+        loop {
+            let size = stream.read(&mut piece).await?;
+            if size == 0 {
+                break;
+            }
+            total += size as u64;
+            match keep {
+                types::Keep::Head => kept.extend(&piece[..size.min(max - kept.len())]),
+                types::Keep::Tail => {
+                    kept.extend(&piece[..size]);
+                    kept.drain(..kept.len().saturating_sub(max));
+                }
+            }
+        }
+    }
+    Ok(types::Captured { data: kept.into(), total })
 }
 
 fn check_argv(command: &types::ExecSpec) -> Result<()> {
@@ -455,14 +590,37 @@ impl Drop for KillOnDrop {
 
 /// Kills a command from wherever a handle was dropped.
 pub(crate) fn kill_later(sandbox: Sandbox, exec: String) {
+    signal_later(sandbox, exec, 9);
+}
+
+/// A signal that is to be sent, as long as it is not.
+struct Waiting(tokio::sync::watch::Sender<usize>);
+
+impl Waiting {
+    fn new(signals: &tokio::sync::watch::Sender<usize>) -> Waiting {
+        signals.send_modify(|waiting| *waiting += 1);
+        Waiting(signals.clone())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.send_modify(|waiting| *waiting -= 1);
+    }
+}
+
+/// Sends a signal from wherever a handle was dropped.
+pub(crate) fn signal_later(sandbox: Sandbox, exec: String, signal: u32) {
     let tasks = sandbox.inner().tasks.clone();
+    let waiting = Waiting::new(&sandbox.inner().signals);
     tasks.spawn(async move {
+        let _waiting = waiting;
         // A dying runtime or a slow provider must not keep this for ever.
-        let killed = tokio::time::timeout(Duration::from_secs(30), sandbox.signal(&exec, 9)).await;
-        match killed {
-            Ok(Ok(())) => tracing::debug!(exec, "killed"),
-            Ok(Err(error)) => tracing::debug!(exec, %error, "not killed"),
-            Err(_) => tracing::debug!(exec, "not killed in time"),
+        let sent = tokio::time::timeout(Duration::from_secs(30), sandbox.signal(&exec, signal)).await;
+        match sent {
+            Ok(Ok(())) => tracing::debug!(exec, signal, "signalled"),
+            Ok(Err(error)) => tracing::debug!(exec, signal, %error, "not signalled"),
+            Err(_) => tracing::debug!(exec, signal, "not signalled in time"),
         }
     });
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::types;
 use crate::types::{
-    Dockerfile, ExecSpec, ImageSource, ImageSpec, ListFilter, NetworkPolicy, Outbound, OutputLimits, OutputMode, Port,
-    PortKind, Probe, Pty, Readiness, RegistryImage, Resources, SandboxSpec, VolumeMount, WriteMode, WriteOptions,
+    AllowList, BucketMount, Dockerfile, ExecSpec, Gpu, ImageSource, ImageSpec, ListFilter, LogQuery, NetworkPolicy,
+    Outbound, OutputLimits, OutputMode, Port, PortKind, Probe, Pty, Readiness, RegistryImage, RegistryLogin, Resources,
+    SandboxSpec, SidecarSpec, VolumeMount, WriteMode, WriteOptions,
 };
 
 pub(crate) fn millis(time: Duration) -> u64 {
@@ -47,7 +48,7 @@ impl ImageSpec {
         ImageSpec { source: ImageSource::Named(name.into()), ..Self::default() }
     }
 
-    /// An image built from a Dockerfile's text. Files for its COPY lines: see [`crate::Context`].
+    /// An image built from a Dockerfile's text. One with files for its COPY lines: see [`crate::LocalDockerfile`].
     pub fn dockerfile(text: impl Into<String>) -> Self {
         let dockerfile =
             Dockerfile { text: text.into(), context: vec![], build_args: vec![], target: None, login: None };
@@ -57,6 +58,35 @@ impl ImageSpec {
     /// Adds a Dockerfile line on top, such as `RUN apt-get install -y git`.
     pub fn command(mut self, line: impl Into<String>) -> Self {
         self.commands.push(line.into());
+        self
+    }
+
+    /// Signs in to the registry with one of the provider's secrets, whose entries tell which kind it is.
+    pub fn registry_secret(mut self, secret: impl Into<String>) -> Self {
+        let login = Some(RegistryLogin::AnySecret(secret.into()));
+        match &mut self.source {
+            ImageSource::Registry(image) => image.login = login,
+            ImageSource::Dockerfile(dockerfile) => dockerfile.login = login,
+            ImageSource::ProviderDefault | ImageSource::Id(_) | ImageSource::Named(_) => {}
+        }
+        self
+    }
+
+    /// Shows the entries of one of the provider's secrets to RUN lines, as environment variables.
+    pub fn secret(mut self, name: impl Into<String>) -> Self {
+        self.secrets.push(name.into());
+        self
+    }
+
+    /// Builds with accelerators.
+    pub fn gpu(mut self, model: impl Into<String>, count: u32) -> Self {
+        self.gpu = Some(Gpu { model: model.into(), count });
+        self
+    }
+
+    /// Sets the version of the provider's builder.
+    pub fn builder_version(mut self, version: impl Into<String>) -> Self {
+        self.builder_version = Some(version.into());
         self
     }
 
@@ -158,15 +188,85 @@ impl SandboxSpec {
         self
     }
 
+    /// Does not let it have more cores than this.
+    pub fn cpu_limit(mut self, cores: f64) -> Self {
+        self.resources.cpu_limit_millicores = Some((cores * 1000.0).round().clamp(0.0, f64::from(u32::MAX)) as u32);
+        self
+    }
+
+    /// Does not let it have more memory than this, in MiB.
+    pub fn memory_limit_mib(mut self, mib: u32) -> Self {
+        self.resources.memory_limit_mib = Some(mib);
+        self
+    }
+
+    /// Gives it accelerators.
+    pub fn gpu(mut self, model: impl Into<String>, count: u32) -> Self {
+        self.resources.gpu = Some(Gpu { model: model.into(), count });
+        self
+    }
+
+    /// Lets it run there; several calls give a choice.
+    pub fn region(mut self, region: impl Into<String>) -> Self {
+        self.regions.push(region.into());
+        self
+    }
+
     /// Cuts it off from the network.
     pub fn block_network(mut self) -> Self {
-        self.network.outbound = Outbound::Blocked;
+        self.network = NetworkPolicy { inbound_cidrs: self.network.inbound_cidrs, ..NetworkPolicy::blocked() };
+        self
+    }
+
+    /// Lets it connect to these address ranges and domains only.
+    pub fn allow_only<C, D>(mut self, cidrs: C, domains: D) -> Self
+    where
+        C: IntoIterator<Item: Into<String>>,
+        D: IntoIterator<Item: Into<String>>,
+    {
+        let inbound_cidrs = self.network.inbound_cidrs;
+        self.network = NetworkPolicy { inbound_cidrs, ..NetworkPolicy::allowing(cidrs, domains) };
+        self
+    }
+
+    /// Lets only these address ranges connect to its ports.
+    pub fn inbound_from(mut self, cidr: impl Into<String>) -> Self {
+        self.network.inbound_cidrs.push(cidr.into());
+        self
+    }
+
+    /// Sends its outbound traffic through a proxy of the provider.
+    pub fn proxy(mut self, name: impl Into<String>) -> Self {
+        self.proxy = Some(name.into());
         self
     }
 
     /// Makes a port reachable from outside by TLS.
-    pub fn port(mut self, number: u16) -> Self {
-        self.ports.push(Port { number, kind: PortKind::Tls });
+    pub fn port(self, number: u16) -> Self {
+        self.port_of(PortKind::Tls, number)
+    }
+
+    /// Makes a port reachable from outside.
+    pub fn port_of(mut self, kind: PortKind, number: u16) -> Self {
+        self.ports.push(Port { number, kind });
+        self
+    }
+
+    /// Mounts a bucket. Its other fields are open, see [`BucketMount`].
+    pub fn bucket(mut self, bucket: BucketMount) -> Self {
+        self.buckets.push(bucket);
+        self
+    }
+
+    /// Puts a further container beside it.
+    pub fn sidecar(mut self, sidecar: SidecarSpec) -> Self {
+        self.sidecars.push(sidecar);
+        self
+    }
+
+    /// Names this create: two with the same key give the same sandbox. Without it a new one is made.
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
         self
     }
 
@@ -195,10 +295,86 @@ impl SandboxSpec {
         self
     }
 
+    /// Ready when this command exits 0.
+    pub fn ready_when<I: IntoIterator<Item = S>, S: Into<String>>(mut self, argv: I) -> Self {
+        let check = Readiness::Exec(argv.into_iter().map(Into::into).collect());
+        self.readiness = Some(Probe { check, interval: None });
+        self
+    }
+
     /// Sets an option of the provider; `value` is JSON text.
     pub fn option(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.options.push((name.into(), value.into()));
         self
+    }
+}
+
+impl NetworkPolicy {
+    /// Anywhere.
+    pub fn open() -> Self {
+        NetworkPolicy { outbound: Outbound::Open, inbound_cidrs: vec![] }
+    }
+
+    /// Nowhere.
+    pub fn blocked() -> Self {
+        NetworkPolicy { outbound: Outbound::Blocked, inbound_cidrs: vec![] }
+    }
+
+    /// To these address ranges and domains only.
+    pub fn allowing<C, D>(cidrs: C, domains: D) -> Self
+    where
+        C: IntoIterator<Item: Into<String>>,
+        D: IntoIterator<Item: Into<String>>,
+    {
+        let cidrs = cidrs.into_iter().map(Into::into).collect();
+        let domains = domains.into_iter().map(Into::into).collect();
+        let outbound = Outbound::Allowed(AllowList { cidrs, domains });
+        NetworkPolicy { outbound, inbound_cidrs: vec![] }
+    }
+}
+
+impl BucketMount {
+    /// A bucket at a path, to be read and written, without credentials.
+    pub fn new(bucket: impl Into<String>, path: impl Into<String>) -> Self {
+        BucketMount {
+            bucket: bucket.into(),
+            path: path.into(),
+            endpoint: None,
+            prefix: None,
+            secret: None,
+            read_only: false,
+            extra: vec![],
+        }
+    }
+}
+
+impl SidecarSpec {
+    /// A container of this name and image that runs the image's own command, with an open network.
+    pub fn new(name: impl Into<String>, image: ImageSpec) -> Self {
+        SidecarSpec {
+            name: name.into(),
+            image,
+            command: vec![],
+            env: vec![],
+            secrets: vec![],
+            workdir: None,
+            volumes: vec![],
+            outbound: Outbound::Open,
+            extra: vec![],
+        }
+    }
+
+    /// Sets its command.
+    pub fn command<I: IntoIterator<Item = S>, S: Into<String>>(mut self, argv: I) -> Self {
+        self.command = argv.into_iter().map(Into::into).collect();
+        self
+    }
+}
+
+impl Default for LogQuery {
+    /// All there is.
+    fn default() -> Self {
+        LogQuery { since: None, until: None, stream: None, search: None }
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 /// Subcommands whose help is in the manual; the emulator's is in its own.
-const COMMANDS: [&str; 26] = [
+const COMMANDS: [&str; 41] = [
     "run",
     "create",
     "exec",
@@ -25,12 +25,27 @@ const COMMANDS: [&str; 26] = [
     "terminate",
     "tags",
     "snapshot",
+    "restore",
+    "mount",
+    "unmount",
+    "network",
+    "token",
+    "stats",
+    "sidecar",
+    "sidecar add",
+    "sidecar list",
+    "sidecar wait",
+    "sidecar terminate",
     "tunnels",
     "sweep",
     "forward",
     "build",
+    "image",
+    "image inspect",
+    "image rm",
     "plugin",
     "plugin inspect",
+    "plugin pull",
     "gateway",
     "doctor",
     "completions",
@@ -94,7 +109,7 @@ fn the_manual_is_what_the_program_says() {
 fn files_that_are_no_plugins() {
     fails(
         &["--plugin", "/does/not/exist.wasm", "list"],
-        "error: cannot load the plugin /does/not/exist.wasm\n  No such file or directory (os error 2)\n",
+        "error: cannot load the plugin /does/not/exist.wasm\n  No such file or directory (os error 2)\n  try: name a file, or what `sandbox plugin pull` has fetched\n",
     );
     fails(
         &["--plugin", "/dev/null", "list"],

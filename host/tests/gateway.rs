@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use sandbox_host::{Gateway, Kind};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// One request over HTTP/1.1, as a stock host sends it.
 async fn ask(url: &str, path: &str, headers: &[(&'static str, &str)], body: &[u8]) -> (http::response::Parts, Bytes) {
@@ -73,6 +74,21 @@ async fn nobody_gets_in_without_the_token() {
     for headers in [&[WEB][..], &[WEB, ("authorization", "Bearer wrong")], &[WEB, ("x-puppet-token", TOKEN)]] {
         let (parts, _) = ask(&gateway.url(), "/p.S/M", headers, &message(b"")).await;
         assert_eq!((parts.status.as_u16(), &parts.headers["grpc-status"]), (401, &HeaderValue::from_static("16")));
+    }
+    // The refusal arrives although the request is still on its way when it is decided on.
+    for _ in 0..20 {
+        let mut stream = tokio::net::TcpStream::connect(gateway.url().trim_start_matches("http://")).await.unwrap();
+        stream
+            .write_all(b"POST /p.S/M HTTP/1.1\r\nhost: x\r\ncontent-length: 131072\r\nconnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        for _ in 0..32 {
+            stream.write_all(&[0; 4096]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
     }
     assert!(server.seen().is_empty());
     let error = Gateway::open(&provider, "0.0.0.0:0".parse().unwrap()).await.err().unwrap();

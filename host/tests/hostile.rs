@@ -51,7 +51,10 @@ async fn a_panic_is_told_with_its_message_and_a_backtrace() {
     let provider = provider(NOBODY).await;
     let error = order(&provider, "panic the-reason").await.unwrap_err();
     assert_eq!(error.kind(), &Kind::Trap(TrapCause::Fault));
-    assert!(error.to_string().contains("the plugin crashed"), "{error}");
+    // Message and place, in the line that everybody sees.
+    for words in ["the plugin crashed", "the-reason", "panicked at", "lib.rs:"] {
+        assert!(error.to_string().contains(words), "{words}: {error}");
+    }
     assert!(error.guest_output().unwrap().contains("the-reason"), "{error:?}");
     assert!(error.guest_backtrace().unwrap().contains("wasm"), "{error:?}");
     order(&provider, "random").await.unwrap();

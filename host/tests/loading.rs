@@ -1,10 +1,11 @@
-//! Files that are no plugins, and what is said of them. Settings and profiles.
+//! Files that are no plugins, and what is said of them; plugins of older versions. Settings and profiles.
 
 #![allow(missing_docs)]
 
 mod common;
 
 use common::{extra, order, puppet};
+use sandbox_host::types::SandboxSpec;
 use sandbox_host::{Kind, Plugin, PluginFault, Provider};
 
 async fn fault(bytes: impl Into<Vec<u8>>) -> (PluginFault, String) {
@@ -40,7 +41,7 @@ async fn what_is_wrong_with_a_file_is_said() {
         fault(component("(component (instance $i) (export \"harness:sandbox/sandbox-provider@0.7.1\" (instance $i)))"))
             .await;
     assert_eq!(kind, PluginFault::OtherVersion);
-    assert!(text.contains("0.7.1") && text.contains("0.1.0"), "{text}");
+    assert!(text.contains("0.7.1") && text.contains("0.1.1 and 0.1.0"), "{text}");
 
     let (kind, text) = fault(component(
         "(component (import \"wasi:sockets/network@0.2.12\" (instance)) (instance $i)
@@ -70,6 +71,20 @@ async fn the_second_load_comes_from_the_cache() {
     assert_eq!(first.manifest().name, "puppet");
     assert!(first.exports().iter().any(|name| name == "harness:sandbox/sandbox-provider@0.1.0"));
     assert!(first.imports().iter().all(|name| name.starts_with("wasi:") || name.starts_with("harness:")));
+}
+
+/// The puppet is built against version 0.1.0: all tests of this crate go through that version's module.
+#[tokio::test]
+async fn a_plugin_of_an_older_version_keeps_working() {
+    let plugin = common::plugin().await;
+    assert_eq!(plugin.interface_version(), "0.1.0");
+    assert_ne!(plugin.interface_version(), sandbox_host::INTERFACE_VERSION);
+    let provider = common::provider("http://127.0.0.1:1").await;
+    assert_eq!(provider.describe().await.unwrap().name, "puppet");
+    // New since then, so it has none.
+    let error = provider.check_spec(&SandboxSpec::default()).await.unwrap_err();
+    assert_eq!((error.kind(), error.subject()), (&Kind::Unsupported, Some("check-spec")));
+    assert!(error.to_string().contains("made before harness:sandbox 0.1.1"), "{error}");
 }
 
 #[tokio::test]

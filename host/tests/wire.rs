@@ -36,6 +36,55 @@ async fn requests_share_a_connection() {
     assert_eq!(provider.metrics().connections, 1);
 }
 
+#[tokio::test]
+async fn a_shut_down_provider_cancels_what_is_under_way_and_begins_nothing() {
+    let server = Server::start(None, |_| Box::pin(std::future::pending())).await;
+    let provider = provider(&server.url).await;
+    let waiting = {
+        let (provider, words) = (provider.clone(), format!("grpc {}/for-ever", server.url));
+        tokio::spawn(async move { order(&provider, &words).await })
+    };
+    server.wait_for(|path| path == "/for-ever").await;
+    assert_eq!(provider.shutdown(std::time::Duration::ZERO).await, 1);
+    let error = waiting.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("shut down"), "{error}");
+    let error = order(&provider, "random").await.unwrap_err();
+    assert!(error.to_string().contains("shut down"), "{error}");
+    let metrics = provider.metrics();
+    assert_eq!((metrics.streams, metrics.instances_warm), (0, 0));
+    assert_eq!(provider.shutdown(std::time::Duration::ZERO).await, 0);
+}
+
+#[tokio::test]
+async fn a_provider_that_was_warmed_up_makes_no_instance_for_its_first_calls() {
+    let server = Server::echo().await;
+    let provider = provider(&server.url).await;
+    provider.warm_up(3).await.unwrap();
+    let before = provider.metrics();
+    assert!(before.instances_warm >= 3, "{before:?}");
+    order(&provider, &format!("grpc {}/x", server.url)).await.unwrap();
+    assert_eq!(provider.metrics().instances_made, before.instances_made);
+}
+
+#[tokio::test]
+async fn bodies_beyond_the_limit_are_cut_in_both_directions() {
+    let server = Server::start(None, |_| Box::pin(async { Response::new(full(vec![b'x'; 9000])) })).await;
+    let mut limits = sandbox_host::Limits::default();
+    // The puppet shows what it got before the error.
+    for (limit, whole) in [(8999, false), (9000, true)] {
+        limits.body_bytes = limit;
+        let provider = common::builder(&server.url).await.limits(limits.clone()).build().await.unwrap();
+        let info = order(&provider, &format!("grpc {}/down", server.url)).await.unwrap();
+        assert_eq!(extra(&info, "body").map(|body| body.len() == 9000), Some(whole), "{limit}");
+    }
+    limits.body_bytes = 4;
+    let provider = common::builder(&server.url).await.limits(limits).build().await.unwrap();
+    // The puppet's own request has a frame of five bytes.
+    let error = order(&provider, &format!("grpc {}/up", server.url)).await.unwrap_err();
+    assert!(error.to_string().contains("more than 4 bytes"), "{error}");
+    assert!(server.seen().iter().all(|seen| seen.uri.path() != "/up"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_streams_than_one_connection_allows_open_more_connections() {
     const AT_ONCE: usize = 60;

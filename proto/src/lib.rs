@@ -5,18 +5,19 @@
 //! skipped on the wire, so a newer server is understood. Section numbers in the `.proto` text point into the protocol
 //! fact sheet.
 //!
-//! Features: `client` for the generated clients (any tower service, wasm included), `server` for the server traits.
+//! Features: `client` for the generated clients (any tower service), `server` for the server traits. The messages alone, and
+//! [`rpc`], need nothing of tonic.
 
 /// Package `modal.client`: the control plane.
 #[allow(missing_docs, clippy::all)]
 pub mod client {
-    tonic::include_proto!("modal.client");
+    include!(concat!(env!("OUT_DIR"), "/modal.client.rs"));
 }
 
 /// Package `modal.task_command_router`: execs, stdio, snapshots and sidecars on the worker.
 #[allow(missing_docs, clippy::all)]
 pub mod task_command_router {
-    tonic::include_proto!("modal.task_command_router");
+    include!(concat!(env!("OUT_DIR"), "/modal.task_command_router.rs"));
 }
 
 /// A method: where its requests go, and what they and their answers are. A client that sends encoded messages through one

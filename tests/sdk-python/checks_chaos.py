@@ -3,6 +3,8 @@
 from typing import Any
 import json
 import os
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -27,8 +29,9 @@ def faults(*rules: Any) -> Any:
     """Orders faults, for as long as the check runs."""
 
     class Ordered:
-        def __enter__(self) -> None:
+        def __enter__(self) -> Any:
             order("faults", list(rules))
+            return self
 
         def __exit__(self, *_: Any) -> None:
             self.applied = [entry["applied"] for entry in order("faults", method="GET")]
@@ -140,6 +143,110 @@ def refused_token() -> None:
 
 
 @check
+def short_router_token() -> None:
+    """chaos: a router token that is good for a second only is replaced"""
+    rules = [{"method": method, "fault": {"token_life": {"seconds": 1}}} for method in ("SandboxCreateV2", "SandboxGetCommandRouterAccess")]
+    with faults(*rules) as ordered, sandbox() as own:
+        equal(sh(own, "echo hi")[0], "hi\n")
+        # What is waited for is the time itself.
+        time.sleep(1.1)
+        equal(sh(own, "echo hi")[0], "hi\n")
+    made, fetched = ordered.applied
+    assert made == 1 and fetched >= 1, ordered.applied
+
+
+@check
+def short_auth_token() -> None:
+    """chaos: a control-plane token that is good for a second only is replaced"""
+    with faults({"method": "AuthTokenGet", "fault": {"token_life": {"seconds": 1}}}) as ordered:
+        client = modal.Client.from_credentials("ak-short", "as-short")
+        own = modal.Sandbox.create(app=app(), client=client)
+        time.sleep(1.1)
+        equal(own.poll(), None)
+        own.terminate()
+    assert ordered.applied[0] >= 2, ordered.applied
+
+
+@check
+def expired_router_token() -> None:
+    """chaos: router tokens that are refused early are replaced, if they say that they end soon"""
+    life = {"method": "SandboxCreateV2", "times": 1, "fault": {"token_life": {"seconds": 20}}}
+    with faults(life, {"method": "TaskExecStart", "skip": 1, "times": 1, "fault": "expire_token"}) as ordered, sandbox() as own:
+        for _ in range(3):
+            equal(sh(own, "echo hi")[0], "hi\n")
+    equal(ordered.applied, [1, 1])
+
+
+@check
+def expired_router_token_that_lies() -> None:
+    """chaos: router tokens that are refused early, though they say otherwise, are not replaced"""
+    with sandbox() as own, sandbox() as other:
+        equal(sh(own, "echo hi")[0], "hi\n")
+        with faults({"method": "TaskExecStart", "times": 1, "fault": "expire_token"}):
+            raises(exception.AuthError, own.exec, "true", containing="expired")
+        raises(exception.AuthError, own.exec, "true", containing="expired")
+        equal(sh(other, "echo hi")[0], "hi\n")
+        equal(sh(modal.Sandbox.from_id(own.object_id), "echo hi")[0], "hi\n")
+
+
+@check
+def expired_auth_token() -> None:
+    """chaos: control-plane tokens that are refused early are an error"""
+    client = modal.Client.from_credentials("ak-expired", "as-expired")
+    own = modal.Sandbox.create(app=app(), client=client)
+    with faults({"method": "SandboxWaitV2", "times": 1, "fault": "expire_token"}):
+        raises(exception.AuthError, own.poll, containing="expired")
+    fresh = modal.Client.from_credentials("ak-expired", "as-expired")
+    modal.Sandbox.from_id(own.object_id, client=fresh).terminate()
+
+
+@check
+def out_of_disk() -> None:
+    """chaos: a sandbox runs out of disk, others do not"""
+    with faults({"method": "SandboxCreateV2", "times": 1, "fault": {"disk": {"mib": 8}}}):
+        full = modal.Sandbox.create(app=app(), timeout=120)
+    out, err, code = sh(full, "dd if=/dev/zero of=/fill bs=64k; stat -c %s /fill; touch /usr/one/more")
+    assert "No space left on device" in err and code != 0, (err, code)
+    assert (7 << 20) < int(out) <= (8 << 20), out
+    raises(exception.SandboxFilesystemError, full.filesystem.write_bytes, b"x" * 4096, "/tmp/more", containing="no space")
+    # Everything else goes on, and what is removed makes room.
+    equal(sh(full, "rm /fill && echo kept > /usr/kept && df -m / | tail -1 | awk '{print $2}'"), ("8\n", "", 0))
+    # Many files fill a disk as well.
+    out, _, _ = sh(full, "mkdir /many; i=0; while true > /many/$i; do i=$((i+1)); done 2>/dev/null; echo $i; rm -r /many")
+    assert 1024 < int(out) < 8192, out
+    with sandbox(image=full.snapshot_filesystem()) as other:
+        equal(sh(other, "cat /usr/kept; dd if=/dev/zero of=/fill bs=1M count=16 2>/dev/null; stat -c %s /fill")[0], "kept\n16777216\n")
+    full.terminate()
+
+
+@check
+def sidecar_out_of_disk() -> None:
+    """chaos: a sidecar runs out of disk, and what is mounted in it, too"""
+    with sandbox() as own:
+        with faults({"method": "SandboxContainerCreateV2", "times": 1, "fault": {"disk": {"mib": 1}}}):
+            image = modal.Image.debian_slim().build(app())
+            side = own._experimental_sidecars.create("sleep", "60", name="s", image=image)
+        side.mount_image("/m", modal.Image.from_scratch())
+        for place in ("/", "/m"):
+            process = side.exec("sh", "-c", f"cd {place}; dd if=/dev/zero of=fill bs=1M count=2")
+            assert "No space left on device" in process.stderr.read(), place
+            assert process.wait() != 0
+        equal(sh(own, "dd if=/dev/zero of=/fill bs=1M count=2 2>/dev/null; stat -c %s /fill")[0], "2097152\n")
+
+
+@check
+def senseless_faults() -> None:
+    """chaos: a fault that cannot happen in a call is refused"""
+    for rule in (
+        {"method": "AppList", "fault": {"disk": {"mib": 8}}},
+        {"method": "TaskExecStart", "fault": {"token_life": {"seconds": 1}}},
+        {"method": "*", "fault": {"disk": {"mib": 0}}},
+    ):
+        error = raises(urllib.error.HTTPError, order, "faults", rule)
+        equal(error.code, 400)
+
+
+@check
 def lost_worker() -> None:
     """chaos: a lost worker ends its sandbox"""
     with sandbox() as own, sandbox() as other:
@@ -147,6 +254,38 @@ def lost_worker() -> None:
         eventually(lambda: modal.Sandbox.from_id(own.object_id).poll() is not None)
         raises(exception.NotFoundError, own.exec, "true")
         equal(sh(other, "echo hi")[0], "hi\n")
+
+
+@check
+def by_chance() -> None:
+    """chaos: faults by chance are the same ones each time"""
+
+    def hits() -> list[bool]:
+        order("faults", method="DELETE")
+        met = []
+        with faults({"method": "SandboxTagsGetV2", "probability": 0.5, "fault": status(7)}):
+            for _ in range(24):
+                try:
+                    own.get_tags()
+                    met.append(False)
+                except exception.PermissionDeniedError:
+                    met.append(True)
+        return met
+
+    with sandbox() as own:
+        first = hits()
+        assert True in first and False in first, first
+        equal(hits(), first)
+
+
+@check
+def skipped_calls() -> None:
+    """chaos: a fault comes after the calls that it lets through"""
+    with sandbox() as own, faults({"method": "SandboxTagsGetV2", "skip": 2, "times": 1, "fault": status(7)}) as ordered:
+        equal([own.get_tags(), own.get_tags()], [{}, {}])
+        raises(exception.PermissionDeniedError, own.get_tags)
+        equal(own.get_tags(), {})
+    equal(ordered.applied, [1])
 
 
 @check
@@ -165,3 +304,33 @@ def state() -> None:
     """the emulator shows what it has"""
     with sandbox() as own:
         eventually(lambda: {"running"} == {s["phase"] for s in order("state", method="GET")["sandboxes"] if s["id"] == own.object_id})
+
+
+FEW_STREAMS = """
+import asyncio, gc, h2.connection, modal
+
+async def main():
+    app = await modal.App.lookup.aio("streams", create_if_missing=True)
+    sandbox = await modal.Sandbox.create.aio(app=app)
+
+    async def one(number):
+        process = await sandbox.exec.aio("sh", "-c", f"echo {number}; exit {number}")
+        assert await process.stdout.read.aio() == f"{number}\\n"
+        return await process.wait.aio()
+
+    print(await asyncio.gather(*map(one, range(30))) == list(range(30)))
+    connections = [one for one in gc.get_objects() if isinstance(one, h2.connection.H2Connection)]
+    print({one.remote_settings.max_concurrent_streams for one in connections})
+    await sandbox.terminate.aio()
+
+asyncio.run(main())
+"""
+
+
+@check
+def few_streams() -> None:
+    """chaos: a limit of streams per connection arrives, and everything gets its turn"""
+    # The second emulator permits four.
+    env = {**os.environ, "MODAL_SERVER_URL": os.environ["SERVER_URL_WITHOUT_NETWORK"]}
+    done = subprocess.run([sys.executable, "-c", FEW_STREAMS], env=env, capture_output=True, text=True)
+    equal((done.stdout, done.returncode), ("True\n{4}\n", 0))

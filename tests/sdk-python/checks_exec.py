@@ -229,3 +229,62 @@ def own_process_table() -> None:
     with sandbox() as own:
         out, _, _ = sh(own, "ls -d /proc/[0-9]*")
         assert len(out.split()) < 10, out
+
+
+@check
+def fifty_megabytes_of_input() -> None:
+    """exec: 50 MB of input in pieces, byte for byte"""
+    process = shared().exec("sha256sum", text=False)
+    digest = hashlib.sha256()
+    for number in range(50):
+        piece = bytes([number]) * 1_000_000
+        digest.update(piece)
+        process.stdin.write(piece)
+        process.stdin.drain()
+    process.stdin.write_eof()
+    process.stdin.drain()
+    equal(process.stdout.read().split()[0].decode(), digest.hexdigest())
+    equal(process.wait(), 0)
+
+
+@check
+def both_streams_full() -> None:
+    """exec: both streams full, read one after the other"""
+    script = "for i in 1 2 3 4; do head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2; done"
+    process = shared().exec("sh", "-c", script, text=False)
+    equal((len(process.stderr.read()), len(process.stdout.read()), process.wait()), (4_000_000, 4_000_000, 0))
+
+
+@check
+def letters_in_pieces() -> None:
+    """exec: letters of several bytes are not torn apart"""
+    out, _, _ = sh(shared(), "yes äöü | head -c 700000")
+    equal(out, "äöü\n" * 100_000)
+
+
+@check
+def codes_of_time_limits() -> None:
+    """exec: a time limit is -1 for who waits, and none when it is kept"""
+    process = shared().exec("sh", "-c", "echo partial; exec sleep 60", timeout=1)
+    equal(process.stdout.read(), "partial\n")
+    equal(process.wait(), -1)
+    equal(process.returncode, -1)
+    equal(shared().exec("true", timeout=60).wait(), 0)
+
+
+@check
+def missing_workdir() -> None:
+    """exec: a workdir that does not exist fails the command and says so"""
+    try:
+        process = shared().exec("pwd", workdir="/no/such/directory")
+        text, code = process.stderr.read(), process.wait()
+    except modal.exception.Error as error:
+        text, code = str(error), 1
+    assert code != 0 and "/no/such/directory" in text, (text, code)
+
+
+@check
+def refused_variables() -> None:
+    """exec: variables that cannot be some are refused"""
+    for env in ({"A=B": "1"}, {"": "1"}):
+        raises(modal.exception.Error, shared().exec, "true", env=env)

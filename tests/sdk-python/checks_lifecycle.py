@@ -1,17 +1,16 @@
 """Apps, sandboxes and what becomes of them."""
 
 from typing import Any
+import concurrent.futures
+import datetime
 import os
+import subprocess
+import sys
 import time
-import uuid
 
 import modal
-from harness import app, check, equal, eventually, raises, sandbox, sh, shared
+from harness import app, check, equal, eventually, fresh, raises, sandbox, sh, shared
 from modal import exception
-
-
-def fresh(prefix: Any = "n") -> Any:
-    return f"{prefix}-{uuid.uuid4().hex[:12]}"
 
 
 @check
@@ -242,6 +241,22 @@ def credentials() -> None:
 
 
 @check
+def oauth() -> None:
+    """credentials: an OAuth client instead of tokens, not both"""
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("MODAL_TOKEN_")}
+    client = {"MODAL_OAUTH_REFRESH_TOKEN": "rt-x", "MODAL_OAUTH_CLIENT_ID": "c-x", "MODAL_OAUTH_CLIENT_SECRET": "s-x"}
+    code = "import modal; print(modal.App.lookup('oauth', create_if_missing=True).app_id)"
+
+    def run(env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+
+    good = run(plain | client)
+    assert good.returncode == 0 and good.stdout.startswith("ap-"), good
+    bad = run(plain | {k: v for k, v in client.items() if k != "MODAL_OAUTH_CLIENT_ID"})
+    assert bad.returncode != 0, bad
+
+
+@check
 def v1_backend() -> None:
     """first backend: created for a GPU; ids, output, exec, end"""
     own = modal.Sandbox.create("sh", "-c", "echo v1; read x; echo $x; exit 5", app=app(), gpu="T4", env={"V": "1"})
@@ -285,3 +300,107 @@ def twenty_of_them() -> None:
         for s in made:
             s.terminate()
     eventually(lambda: all(s.poll() == 137 for s in map(modal.Sandbox.from_id, [m.object_id for m in made])))
+
+
+@check
+def more_than_a_page() -> None:
+    """list: more sandboxes than fit on a page, each once, newest first"""
+    tag = fresh()
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: modal.Sandbox.create(app=app(), tags={"page": tag}), range(105)))
+    try:
+        found = [one.object_id for one in modal.Sandbox.list(app_id=app().app_id, tags={"page": tag})]
+        equal(len(found), 105)
+        equal(set(found), {one.object_id for one in made})
+        # Ids of the second backend sort by time of creation, to the millisecond.
+        times = [one[:13] for one in found]
+        equal(times, sorted(times, reverse=True))
+    finally:
+        for one in made:
+            one.terminate()
+
+
+@check
+def list_of_nothing() -> None:
+    """list: an app without sandboxes, an app that does not exist"""
+    empty = modal.App.lookup(fresh("app"), create_if_missing=True)
+    equal(list(modal.Sandbox.list(app_id=empty.app_id)), [])
+    raises(exception.NotFoundError, lambda: list(modal.Sandbox.list(app_id="ap-0000000000000000000000")))
+
+
+@check
+def named_later() -> None:
+    """names: given later, only once, found by the experimental forms too"""
+    name = fresh()
+    with sandbox() as own, sandbox() as other:
+        own._experimental_set_name(name)
+        own._experimental_set_name(name)
+        equal(modal.Sandbox._experimental_from_name("sdk-checks", name).object_id, own.object_id)
+        raises(exception.ConflictError, own._experimental_set_name, fresh())
+        raises(exception.AlreadyExistsError, other._experimental_set_name, name)
+        assert own.object_id in {s.object_id for s in modal.Sandbox._experimental_list(app_id=app().app_id)}
+
+
+@check
+def ended_by_name() -> None:
+    """names: one that has ended is found if asked for"""
+    name = fresh()
+    with sandbox(name=name) as own:
+        own.terminate(wait=True)
+    raises(exception.NotFoundError, modal.Sandbox.from_name, "sdk-checks", name)
+    found = modal.Sandbox.from_name("sdk-checks", name, include_terminated=True)
+    equal((found.object_id, found.poll()), (own.object_id, 137))
+
+
+@check
+def detached() -> None:
+    """detach: the sandbox goes on without its handle"""
+    own = modal.Sandbox.create(app=app(), timeout=120)
+    own_id = own.object_id
+    own.detach()
+    raises(exception.ClientClosed, own.exec, "true")
+    other = modal.Sandbox.from_id(own_id)
+    equal(sh(other, "echo on"), ("on\n", "", 0))
+    other.terminate()
+
+
+@check
+def kept_logs() -> None:
+    """logs: lines of the command by time, stream and text, and the last ones"""
+    with sandbox("sh", "-c", "echo one; echo two >&2; echo three") as own:
+        own.wait()
+        now = datetime.datetime.now(datetime.timezone.utc)
+        since = now - datetime.timedelta(hours=1)
+
+        def lines(entries: Any) -> list[tuple[str, str]]:
+            return sorted((entry.source, entry.message) for entry in entries)
+
+        out = [("stdout", "one\n"), ("stdout", "three\n")]
+        equal(lines(own.logs.fetch(since=since)), [("stderr", "two\n"), *out])
+        equal(lines(own.logs.fetch(since=since, source="stdout")), out)
+        equal(lines(own.logs.fetch(since=since, search_text="thr")), out[1:])
+        equal(lines(own.logs.fetch(since=since, until=since + datetime.timedelta(minutes=1))), [])
+        equal(lines(own.logs.tail(1, source="stdout")), out[1:])
+
+
+@check
+def environments() -> None:
+    """environments: made, found, with apps and secrets of their own"""
+    name = fresh("env")
+    raises(exception.NotFoundError, modal.Environment.from_name(name).hydrate)
+    made = modal.Environment.from_name(name, create_if_missing=True).hydrate()
+    assert made.object_id.startswith("en-"), made.object_id
+    inside = modal.App.lookup("sdk-checks", environment_name=name, create_if_missing=True)
+    assert inside.app_id != app().app_id
+    assert name in {one.name for one in modal.Environment.objects.list()}
+    with sandbox(app=inside) as own:
+        equal(sh(own, "echo inside")[0], "inside\n")
+        equal([s.object_id for s in modal.Sandbox.list(app_id=inside.app_id)], [own.object_id])
+
+
+@check
+def second_probe() -> None:
+    """readiness: a sandbox that ends before it is ready"""
+    probe = modal.Probe.with_exec("false", interval_ms=50)
+    own = modal.Sandbox.create("sh", "-c", "read x", app=app(), readiness_probe=probe, timeout=1)
+    raises(exception.Error, own.wait_until_ready, timeout=30)

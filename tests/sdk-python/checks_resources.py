@@ -1,17 +1,11 @@
 """Secrets, volumes, networks, sidecars and limits."""
 
-from typing import Any
 import ssl
 import urllib.request
-import uuid
 
 import modal
-from harness import app, check, equal, raises, sandbox, sh
+from harness import app, check, equal, fresh, raises, sandbox, sh
 from modal import exception
-
-
-def fresh(prefix: Any) -> Any:
-    return f"{prefix}-{uuid.uuid4().hex[:12]}"
 
 
 @check
@@ -142,19 +136,6 @@ def memory_snapshot() -> None:
     """memory snapshots: refused as where there are none"""
     with sandbox() as own:
         raises(exception.Error, own._experimental_snapshot)
-
-
-@check
-def sidecar() -> None:
-    """sidecars: made, executed in, listed, ended"""
-    with sandbox() as own:
-        manager = own._experimental_sidecars
-        side = manager.create("sleep", "60", name="helper", image=modal.Image.debian_slim().build(app()), env={"S": "1"})
-        process = side.exec("sh", "-c", "echo $S; touch /only-here")
-        equal(process.stdout.read(), "1\n")
-        equal(sh(own, "test -e /only-here || echo apart")[0], "apart\n")
-        equal([s.name for s in manager.list()], ["helper"])
-        equal(side.terminate(wait=True), 137)
 
 
 @check

@@ -6,6 +6,7 @@ import contextlib
 import sys
 import time
 import traceback
+import uuid
 
 import modal
 
@@ -49,6 +50,11 @@ def sh(where: Any, script: Any, **options: Any) -> Any:
     process = where.exec("sh", "-c", script, **options)
     out, err = process.stdout.read(), process.stderr.read()
     return out, err, process.wait()
+
+
+def fresh(prefix: str = "n") -> str:
+    """A name that nobody else has."""
+    return f"{prefix}-{uuid.uuid4().hex[:12]}"
 
 
 def equal(got: Any, wanted: Any) -> None:

@@ -3,6 +3,12 @@
 //! `cargo xtask test` builds the programs into `target/dist` first; `SANDBOX_PROGRAM`, `SANDBOX_COMPONENT`,
 //! `SANDBOX_PYTHON` and `SANDBOX_NPM` name others.
 
+pub mod faults;
+pub mod internet;
+mod world;
+
+pub use world::{World, refused, sh, told};
+
 use std::{
     ffi::OsStr,
     io::{BufRead as _, BufReader, Write as _},
@@ -35,10 +41,29 @@ pub fn python() -> PathBuf {
     from_env("SANDBOX_PYTHON", "venv/bin/python")
 }
 
-/// A folder with the npm packages of `tests/sdk-js`, and a link `node` to what runs them.
+/// A folder with the npm packages that `xtask/package.json` pins, and a link `node` to what runs them.
 #[must_use]
 pub fn npm() -> PathBuf {
     from_env("SANDBOX_NPM", "npm")
+}
+
+/// Node, to run a script of `tests/FOLDER` with the packages of [`npm`].
+///
+/// # Panics
+///
+/// When no link can be made there.
+#[must_use]
+pub fn node(folder: &str, script: &str) -> Command {
+    // Packages are found from where a script is named, not from where it really lies.
+    let link = npm().join(folder);
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    if !std::fs::read_link(&link).is_ok_and(|target| target == scripts) {
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(&scripts, &link).expect("a link");
+    }
+    let mut command = Command::new(npm().join("node"));
+    command.args(["--preserve-symlinks", "--preserve-symlinks-main"]).arg(link.join(script));
+    command
 }
 
 /// The command line without anything of this machine's user: no credentials, no profile.
@@ -112,6 +137,12 @@ impl Emulator {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The command line, talking to it.

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use system_tests::{Emulator, sandbox, stderr};
+use system_tests::{Emulator, feed, sandbox, stderr};
 
 /// Fails as our own failures do, and says all of these.
 fn refused(output: &Output, words: &[&str]) {
@@ -88,6 +88,20 @@ fn what_the_emulator_does_not_know() {
     refused(&run(&["run", "--image", "two words", "--", "true"]), &["two words"]);
     refused(&run(&["run", "--image", "im-0123456789abcdefghijAB", "--", "true"]), &["im-0123456789abcdefghijAB"]);
     refused(&run(&["run", "--workdir", "not/absolute", "--", "true"]), &["not/absolute"]);
+}
+
+/// A build can take minutes; what would be refused behind it is refused before it.
+#[test]
+fn settings_that_no_create_takes_are_refused_before_the_build() {
+    let emulator = Emulator::start();
+    for command in ["run", "create"] {
+        let output = feed(
+            emulator.sandbox().args([command, "--dockerfile", "-", "--name", "a b", "--", "true"]),
+            b"FROM debian\nRUN exit 3\n",
+        );
+        refused(&output, &["cannot create the sandbox", "`a b`"]);
+        assert!(!stderr(&output).contains("exit 3"), "{}", stderr(&output));
+    }
 }
 
 #[test]

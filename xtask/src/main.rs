@@ -1,11 +1,15 @@
 //! `cargo xtask …`: everything a newcomer types. Installs what it can into `target/`, says plainly what it cannot.
 
+mod bench;
 mod build;
 mod demo;
+mod inspect;
+mod shrink;
 mod test;
 mod tools;
 
-use anyhow::Result;
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 /// Tasks of this workspace
@@ -22,18 +26,46 @@ enum Task {
     Build,
     /// Build, then show the main job on the emulator: no account, no network
     Demo,
+    /// Build, then run random faults against everything, and check that nothing is lost or done twice
+    Soak {
+        /// How many cases
+        #[arg(long, default_value_t = 1000)]
+        runs: u64,
+        /// Of the first one; another each time when left out
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// Build the Inspect AI plugin as a wheel into target/wheels
+    Wheel,
     /// Build, check and test everything
     Test {
         /// Only the steps whose name contains this
         #[arg(long)]
         only: Option<String>,
     },
+    /// Measure: prints targets and what was reached; fails only when something goes wrong
+    Bench {
+        /// What to measure
+        #[command(subcommand)]
+        what: bench::What,
+    },
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().task {
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
         Task::Build => build::dist().map(drop),
         Task::Demo => demo::run(),
+        Task::Soak { runs, seed } => test::soak(runs, seed),
+        Task::Wheel => inspect::wheel().map(drop),
         Task::Test { only } => test::all(only.as_deref()),
+        Task::Bench { what } => bench::run(what),
+    };
+    // The causes in one line and no backtrace, which would push what the tests said out of sight.
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

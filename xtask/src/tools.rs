@@ -3,6 +3,7 @@
 use std::{
     ffi::OsStr,
     fs,
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -26,13 +27,42 @@ pub fn target() -> PathBuf {
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
+    forget_package(&mut command);
     command
+}
+
+/// Keeps what cargo told us about this package from a command that runs cargo. Some build scripts look at such variables, and
+/// would be run again whenever cargo is started from the shell after it was started from here.
+pub fn forget_package(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(name);
+        }
+    }
 }
 
 /// Runs a command; an error names it.
 pub fn run(command: &mut Command) -> Result<()> {
     let line = line(command);
     let status = command.status().with_context(|| format!("could not start `{line}`"))?;
+    ensure!(status.success(), "`{line}` failed ({status})");
+    Ok(())
+}
+
+/// Runs a command whose standard output is shown as it comes, and to `watch` line by line.
+pub fn run_watched(command: &mut Command, mut watch: impl FnMut(&str)) -> Result<()> {
+    let line = line(command);
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("could not start `{line}`"))?;
+    if let Some(output) = child.stdout.take() {
+        for text in BufReader::new(output).split(b'\n') {
+            let text = text.with_context(|| format!("could not read what `{line}` prints"))?;
+            let text = String::from_utf8_lossy(&text);
+            println!("{text}");
+            watch(&text);
+        }
+    }
+    let status = child.wait()?;
     ensure!(status.success(), "`{line}` failed ({status})");
     Ok(())
 }
@@ -105,9 +135,14 @@ fn works(command: &mut Command) -> bool {
 
 /// The Python of a virtual environment below `target/` that holds what `tests/requirements.txt` pins.
 pub fn python() -> Result<PathBuf> {
-    let environment = target().join("venv");
+    environment("venv", &root().join("tests/requirements.txt"))
+}
+
+/// The Python of the virtual environment of that name below `target/`, with what a file of requirements pins.
+pub fn environment(name: &str, requirements: &Path) -> Result<PathBuf> {
+    let environment = target().join(name);
     let python = environment.join("bin/python");
-    let wanted = fs::read_to_string(root().join("tests/requirements.txt"))?;
+    let wanted = fs::read_to_string(requirements)?;
     let stamp = environment.join("requirements.txt");
     if fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) && works(Command::new(&python).arg("--version")) {
         return Ok(python);
@@ -118,23 +153,20 @@ pub fn python() -> Result<PathBuf> {
     )?;
     run(Command::new(&python)
         .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"])
-        .arg(root().join("tests/requirements.txt")))?;
+        .arg(requirements))?;
     fs::write(stamp, wanted)?;
     Ok(python)
 }
 
-/// A folder below `target/` with the npm packages that `tests/sdk-js/package.json` pins, and a link `node` to the Node that
-/// runs them: the machine's, or one from PyPI where there is none.
+/// A folder below `target/` with the npm packages that `xtask/package.json` pins, and a link `node` to the Node that runs
+/// them: the machine's, or one from PyPI where there is none.
 pub fn npm() -> Result<PathBuf> {
     let folder = target().join("npm");
     fs::create_dir_all(&folder)?;
-    let wanted = fs::read_to_string(root().join("tests/sdk-js/package.json"))?;
-    let manifest = folder.join("package.json");
+    let wanted = fs::read_to_string(root().join("xtask/package.json"))?;
+    let stamp = folder.join("installed.json");
     let node = folder.join("node");
-    if fs::read_to_string(&manifest).is_ok_and(|have| have == wanted)
-        && folder.join("node_modules/modal").is_dir()
-        && works(Command::new(&node).arg("--version"))
-    {
+    if fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) && works(Command::new(&node).arg("--version")) {
         return Ok(folder);
     }
     let mut path = std::env::var_os("PATH").unwrap_or_default();
@@ -153,11 +185,12 @@ pub fn npm() -> Result<PathBuf> {
         path = std::env::join_paths(std::iter::once(bin).chain(std::env::split_paths(&path)))?;
     }
     eprintln!("Installing npm packages into {}", folder.display());
-    fs::write(&manifest, wanted)?;
+    fs::write(folder.join("package.json"), &wanted)?;
     let install = ["install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"];
     run(Command::new("npm").args(install).current_dir(&folder).env("PATH", &path))?;
     let found = std::env::split_paths(&path).map(|folder| folder.join("node")).find(|file| file.is_file());
     let _ = fs::remove_file(&node);
     std::os::unix::fs::symlink(found.context("npm is there, but no node beside it")?, &node)?;
+    fs::write(stamp, wanted)?;
     Ok(folder)
 }

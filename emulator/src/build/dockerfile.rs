@@ -317,6 +317,8 @@ fn list(text: &str) -> Option<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn one(text: &str) -> Instruction {
@@ -371,6 +373,46 @@ mod tests {
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.starts_with(says), "{text}: {error}");
+        }
+    }
+
+    /// Texts out of what Dockerfiles are made of, and out of what they are not.
+    fn texts() -> impl Strategy<Value = String> {
+        let pieces = prop_oneof![
+            8 => prop::sample::select(&[
+                "FROM", "RUN", "COPY", "ADD", "ENV", "ARG", "SHELL", "ONBUILD", "HEALTHCHECK", "CMD", "# escape=`", "#",
+                "--from=a", "--mount=type=cache", "--chown=", "--", " ", " ", "\t", "\n", "\n", "\r\n", "\\\n", "`\n",
+                "<<E", "<<-'E'", "E\n", "1<<2", "[\"a\", \"b\"]", "[", "]", "\"", "'", "=", "A=b", "as", "é",
+            ][..]).prop_map(str::to_owned),
+            1 => any::<String>(),
+        ];
+        prop::collection::vec(pieces, 0..40).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(crate::build::cases())]
+
+        #[test]
+        fn any_text_is_taken_apart_or_refused_by_line(text in texts()) {
+            let count = text.lines().count();
+            match parse(&text) {
+                Ok(lines) => {
+                    let numbers: Vec<_> = lines.iter().map(|line| line.number).collect();
+                    prop_assert!(numbers.is_sorted() && numbers.iter().all(|number| (1..=count).contains(number)));
+                    prop_assert!(lines.iter().all(|line| !line.text.is_empty()));
+                }
+                Err(error) => {
+                    let number = error.strip_prefix("line ").and_then(|rest| rest.split(':').next());
+                    let number = number.and_then(|number| number.parse().ok());
+                    prop_assert!(number.is_some_and(|number| (1..=count).contains(&number)), "{}", error);
+                }
+            }
+        }
+
+        #[test]
+        fn a_command_in_list_form_keeps_its_words(argv in prop::collection::vec(any::<String>(), 1..5)) {
+            let text = format!("RUN {}", serde_json::to_string(&argv).unwrap());
+            prop_assert_eq!(one(&text), Instruction::Run(Command::Exec(argv)));
         }
     }
 }

@@ -34,8 +34,18 @@ pub fn words(text: &str) -> Vec<String> {
     all
 }
 
+/// Deepest nesting of `${A:-${B:-…}}`: nobody writes more, and the stack has an end.
+const DEPTH: usize = 32;
+
 /// Puts values in for `$NAME`, `${NAME}` and its `:-`, `-`, `:+`, `+`, `:?`, `?` forms, and takes quotes away.
 pub fn expand(text: &str, lookup: Lookup<'_>) -> Result<String, String> {
+    nested(text, lookup, 0)
+}
+
+fn nested(text: &str, lookup: Lookup<'_>, depth: usize) -> Result<String, String> {
+    if depth > DEPTH {
+        return Err(format!("variables are nested more than {DEPTH} deep"));
+    }
     let mut out = String::new();
     let mut quote = None;
     let mut rest = text;
@@ -54,7 +64,7 @@ pub fn expand(text: &str, lookup: Lookup<'_>) -> Result<String, String> {
                     out.push(next);
                 }
             },
-            '$' if quote != Some('\'') => rest = variable(rest, &mut out, lookup)?,
+            '$' if quote != Some('\'') => rest = variable(rest, &mut out, lookup, depth)?,
             _ => out.push(letter),
         }
     }
@@ -62,10 +72,10 @@ pub fn expand(text: &str, lookup: Lookup<'_>) -> Result<String, String> {
 }
 
 /// One variable, whose `$` has been read. What follows it.
-fn variable<'a>(text: &'a str, out: &mut String, lookup: Lookup<'_>) -> Result<&'a str, String> {
+fn variable<'a>(text: &'a str, out: &mut String, lookup: Lookup<'_>, depth: usize) -> Result<&'a str, String> {
     if let Some(inner) = text.strip_prefix('{') {
         let end = closing(inner).ok_or_else(|| format!("missing '}}' after ${text}"))?;
-        out.push_str(&braced(&inner[..end], lookup)?);
+        out.push_str(&braced(&inner[..end], lookup, depth)?);
         return Ok(&inner[end + 1..]);
     }
     let end = name_end(text);
@@ -95,7 +105,7 @@ fn closing(text: &str) -> Option<usize> {
     None
 }
 
-fn braced(text: &str, lookup: Lookup<'_>) -> Result<String, String> {
+fn braced(text: &str, lookup: Lookup<'_>, depth: usize) -> Result<String, String> {
     let end = name_end(text);
     let (name, operation) = text.split_at(end);
     if name.is_empty() {
@@ -110,8 +120,8 @@ fn braced(text: &str, lookup: Lookup<'_>) -> Result<String, String> {
     let mut letters = operation.chars();
     match (letters.next(), letters.as_str()) {
         (None, _) => Ok(value.unwrap_or_default()),
-        (Some('-'), word) => value.map_or_else(|| expand(word, lookup), Ok),
-        (Some('+'), word) => value.map_or(Ok(String::new()), |_| expand(word, lookup)),
+        (Some('-'), word) => value.map_or_else(|| nested(word, lookup, depth + 1), Ok),
+        (Some('+'), word) => value.map_or(Ok(String::new()), |_| nested(word, lookup, depth + 1)),
         (Some('?'), word) => value.ok_or_else(|| format!("{name}: {word}")),
         _ => Err(format!("unsupported substitution: ${{{text}}}")),
     }
@@ -119,6 +129,8 @@ fn braced(text: &str, lookup: Lookup<'_>) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn lookup(name: &str) -> Option<String> {
@@ -150,6 +162,24 @@ mod tests {
         assert!(expand("${NO:?is needed}", &lookup).unwrap_err().contains("is needed"));
         assert!(expand("${A", &lookup).is_err());
         assert!(expand("${}", &lookup).is_err());
+        let deep = format!("{}{}", "${NO:-".repeat(100_000), "}".repeat(100_000));
+        assert!(expand(&deep, &lookup).unwrap_err().contains("nested"));
+    }
+
+    proptest! {
+        #![proptest_config(crate::build::cases())]
+
+        #[test]
+        fn any_text_is_expanded_or_refused(text in r#"([ab'"\\ ]|\$|\$\{|\}|A|NO|:?[-+?]|é){0,60}"#) {
+            let _ = words(&text);
+            let _ = expand(&text, &lookup);
+        }
+
+        #[test]
+        fn what_has_no_signs_stays(text in "[a-z0-9 /.:=é-]{0,60}") {
+            prop_assert_eq!(expand(&text, &lookup).unwrap(), text.clone());
+            prop_assert_eq!(words(&text).join(" "), text.split_whitespace().collect::<Vec<_>>().join(" "));
+        }
     }
 
     #[test]

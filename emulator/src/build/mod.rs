@@ -17,10 +17,14 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use modal_proto::client as proto;
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::Status;
 
 pub use self::log::Log;
@@ -37,7 +41,58 @@ pub struct Image {
     pub created_at: f64,
     /// What its build says.
     pub log: Log,
+    /// Somebody has been told what its build says.
+    pub followed: AtomicBool,
     outcome: watch::Sender<Option<Outcome>>,
+    lifetime: Lifetime,
+    /// SHA-256 of the key without which it cannot be used.
+    seal: Option<[u8; 32]>,
+}
+
+/// How long an image is there.
+#[derive(Debug)]
+pub enum Lifetime {
+    /// As long as the emulator.
+    Unlimited,
+    /// Until then.
+    Until(Instant),
+    /// So long after it was made or used last.
+    SinceUse(Duration, Mutex<Instant>),
+}
+
+impl Lifetime {
+    /// That of a snapshot, from the request for it (fact sheet, section 7.3): seconds, -1 for ever, none for 30 days since the
+    /// last use.
+    pub fn of_snapshot(ttl_seconds: Option<i64>) -> Result<Lifetime, Status> {
+        const OLD: Duration = Duration::from_secs(30 * 24 * 3600);
+        let bad = |ttl| Status::invalid_argument(format!("ttl_seconds must be positive or -1, got {ttl}"));
+        match ttl_seconds {
+            None => Ok(Lifetime::SinceUse(OLD, Mutex::new(Instant::now()))),
+            Some(-1) => Ok(Lifetime::Unlimited),
+            Some(ttl) => {
+                let life = u64::try_from(ttl).ok().filter(|ttl| *ttl > 0).ok_or_else(|| bad(ttl))?;
+                // Beyond what the clock can tell is for ever.
+                Ok(Instant::now().checked_add(Duration::from_secs(life)).map_or(Lifetime::Unlimited, Lifetime::Until))
+            }
+        }
+    }
+
+    /// Whether it is not over. Counts as a use.
+    pub fn lasts(&self) -> bool {
+        let now = Instant::now();
+        match self {
+            Lifetime::Unlimited => true,
+            Lifetime::Until(end) => now < *end,
+            Lifetime::SinceUse(life, used) => {
+                let mut used = used.lock();
+                let lasts = now.duration_since(*used) < *life;
+                if lasts {
+                    *used = now;
+                }
+                lasts
+            }
+        }
+    }
 }
 
 /// How a build ended.
@@ -84,19 +139,35 @@ pub struct Config {
 impl Image {
     /// One whose build has just begun.
     fn building() -> Image {
-        Image { id: ids::id("im"), created_at: now(), log: Log::default(), outcome: watch::Sender::new(None) }
+        Image {
+            id: ids::id("im"),
+            created_at: now(),
+            log: Log::default(),
+            followed: AtomicBool::new(false),
+            outcome: watch::Sender::new(None),
+            lifetime: Lifetime::Unlimited,
+            seal: None,
+        }
     }
 
-    /// One that needs no build: a snapshot.
-    pub fn finished(id: &str, built: Built) -> Image {
+    /// One that needs no build. With a key, it can only be mounted, and only with that key.
+    pub fn snapshot(id: &str, built: Built, lifetime: Lifetime, key: Option<&[u8]>) -> Image {
         let image = Image {
             id: id.to_owned(),
             created_at: now(),
             log: Log::default(),
+            followed: AtomicBool::new(true),
             outcome: watch::Sender::new(Some(Outcome::Built(Arc::new(built)))),
+            lifetime,
+            seal: key.map(|key| Sha256::digest(key).into()),
         };
         image.log.close();
         image
+    }
+
+    /// How long it is there.
+    pub fn lifetime(&self) -> &Lifetime {
+        &self.lifetime
     }
 
     /// How its build ended, if it has.
@@ -106,6 +177,23 @@ impl Image {
 
     /// The usable image.
     pub fn built(&self) -> Result<Arc<Built>, Status> {
+        if self.seal.is_some() {
+            return Err(Status::failed_precondition(format!("Image {} is encrypted and can only be mounted", self.id)));
+        }
+        self.finished()
+    }
+
+    /// The same for mounting, which may come with the key that the image was made with.
+    pub fn unsealed(&self, key: Option<&[u8]>) -> Result<Arc<Built>, Status> {
+        let given: Option<[u8; 32]> = key.map(|key| Sha256::digest(key).into());
+        if self.seal.is_some() && self.seal != given {
+            let what = if given.is_some() { "another encryption key" } else { "an encryption key" };
+            return Err(Status::invalid_argument(format!("Image {} was made with {what}", self.id)));
+        }
+        self.finished()
+    }
+
+    fn finished(&self) -> Result<Arc<Built>, Status> {
         match self.outcome() {
             Some(Outcome::Built(built)) => Ok(built),
             Some(Outcome::Failed(text)) => {
@@ -125,8 +213,9 @@ impl Image {
     }
 }
 
-/// The image of a request: a finished or growing one of the same definition, or a new one whose build starts.
-pub fn get_or_start(state: &Arc<State>, request: proto::ImageGetOrCreateRequest) -> Result<Arc<Image>, Status> {
+/// The image of a request: a finished or growing one of the same definition, or a new one whose build starts, and then
+/// true.
+pub fn get_or_start(state: &Arc<State>, request: proto::ImageGetOrCreateRequest) -> Result<(Arc<Image>, bool), Status> {
     let definition = request.image.clone().ok_or_else(|| Status::invalid_argument("image is required"))?;
     check(state, &definition)?;
     let hash = request_hash(state, &request)?;
@@ -136,7 +225,7 @@ pub fn get_or_start(state: &Arc<State>, request: proto::ImageGetOrCreateRequest)
         if let Some(image) = known
             && !matches!(image.outcome(), Some(Outcome::Failed(_)))
         {
-            return Ok(image.clone());
+            return Ok((image.clone(), false));
         }
     }
     let image = Arc::new(Image::building());
@@ -156,7 +245,7 @@ pub fn get_or_start(state: &Arc<State>, request: proto::ImageGetOrCreateRequest)
             Err(error) => Outcome::Failed(format!("the build broke off: {error}")),
         });
     });
-    Ok(image)
+    Ok((image, true))
 }
 
 fn check(state: &State, definition: &proto::Image) -> Result<(), Status> {
@@ -175,7 +264,7 @@ fn check(state: &State, definition: &proto::Image) -> Result<(), Status> {
     if !definition.context_mount_id.is_empty() {
         mounts::get(state, &definition.context_mount_id)?;
     }
-    crate::control::sandboxes::check_volumes(state, &definition.volume_mounts)
+    crate::control::storage::check(state, &definition.volume_mounts, &[])
 }
 
 /// A name for what a request asks for. Contents count, not the ids they happen to have.
@@ -273,4 +362,15 @@ fn make_directories(root: &Path, path: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// How the property tests of this module run: the same cases each time, unless the environment says otherwise.
+#[cfg(test)]
+fn cases() -> proptest::test_runner::Config {
+    use proptest::test_runner::{Config, RngSeed};
+    let mut config = Config { failure_persistence: None, ..Config::default() };
+    if std::env::var_os("PROPTEST_RNG_SEED").is_none() {
+        config.rng_seed = RngSeed::Fixed(0);
+    }
+    config
 }

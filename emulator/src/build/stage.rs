@@ -1,17 +1,20 @@
 //! One stage of a build: the image so far, and the container in which its lines are carried out.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use modal_proto::client::FileDescriptor;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::net::unix::pipe;
+use tokio::sync::watch;
 
 use super::files::Root;
 use super::{Built, Log};
+use crate::control::outbound;
 use crate::control::sandbox::code;
-use crate::isolation::{Container, ContainerSpec, ProcessSpec};
+use crate::isolation::{Bind, Container, ContainerSpec, ProcessSpec};
+use crate::network::{Network, Policy, Port, Switch};
 use crate::state::State;
 
 /// A line that never ends is cut into pieces of this size, so that it cannot fill memory.
@@ -30,29 +33,35 @@ pub struct Stage {
     /// Arguments declared so far, with their values.
     pub args: Vec<(String, String)>,
     container: Option<Container>,
+    network: Option<Network>,
     state: Arc<State>,
-    binds: Vec<(PathBuf, PathBuf, bool)>,
+    binds: Vec<Bind>,
 }
 
 impl Stage {
     /// A stage on top of an image.
-    pub fn new(state: &Arc<State>, name: Option<String>, image: Built, binds: Vec<(PathBuf, PathBuf, bool)>) -> Stage {
-        Stage { name, image, args: Vec::new(), container: None, state: state.clone(), binds }
+    pub fn new(state: &Arc<State>, name: Option<String>, image: Built, binds: Vec<Bind>) -> Stage {
+        Stage { name, image, args: Vec::new(), container: None, network: None, state: state.clone(), binds }
     }
 
     async fn container(&mut self) -> Result<&Container, String> {
         if self.container.is_none() {
+            let failed = |e: anyhow::Error| format!("cannot start a build container: {e:#}");
+            let port = outbound::port(self.state.options.network, &Switch::default()).map_err(failed)?;
             let spec = ContainerSpec {
                 id: crate::ids::id("build"),
                 layers: self.image.layers.clone(),
                 from_scratch: self.image.from_scratch,
                 hostname: "build".to_owned(),
-                machine_network: self.state.options.network,
+                device: port.as_ref().map(Port::number),
                 binds: self.binds.clone(),
                 ..ContainerSpec::default()
             };
-            let started = self.state.engine.start(spec).await;
-            self.container = Some(started.map_err(|e| format!("cannot start a build container: {e:#}"))?);
+            let id = spec.id.clone();
+            let container = self.state.engine.start(spec).await.map_err(failed)?;
+            let open = watch::Sender::new(Arc::new(Policy::open())).subscribe();
+            self.network = outbound::serve(&self.state, &id, container.device(), port, open).map_err(failed)?;
+            self.container = Some(container);
         }
         self.container.as_ref().ok_or_else(|| "no build container".to_owned())
     }

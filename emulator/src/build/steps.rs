@@ -1,9 +1,10 @@
 //! Carries out a build: one instruction after the other, stage by stage.
 
 use std::os::unix::fs::symlink;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use globset::{GlobBuilder, GlobMatcher};
 use modal_proto::client as proto;
 
 use super::context;
@@ -79,7 +80,7 @@ impl Build {
         }
         let requirements = self.definition.context_files.iter().any(|f| f.filename.ends_with("modal_requirements.txt"));
         for line in std::mem::take(&mut self.lines) {
-            let shown = if line.text.len() > 500 { line.text.get(..500).unwrap_or("") } else { &line.text };
+            let shown = &line.text[..line.text.floor_char_boundary(500)];
             self.image.log.info(format!("=> {shown}"));
             let skipped = default_image && !matches!(line.instruction, Instruction::From { .. } | Instruction::Cmd(_))
                 || requirements && known::is_client_preparation(&line.text)
@@ -185,10 +186,8 @@ impl Build {
             None => self.base(&expanded)?,
         };
         let triggers = std::mem::take(&mut base.config.onbuild);
-        let mut binds = Vec::new();
-        for volume in &self.definition.volume_mounts {
-            binds.push((self.state.volume_dir(&volume.volume_id), PathBuf::from(&volume.mount_path), volume.read_only));
-        }
+        let binds = crate::control::storage::binds(&self.state, &self.definition.volume_mounts, &[])
+            .map_err(|error| format!("cannot mount a volume: {error}"))?;
         self.stages.push(Stage::new(&self.state, alias, base, binds));
         for line in triggers {
             self.image.log.info(format!("=> ONBUILD {line}"));
@@ -435,37 +434,30 @@ impl Job {
     }
 }
 
-/// Paths that a source pattern means. `*`, `?` stand for characters within one part of a path.
-fn matching(root: &Root, pattern: &str) -> std::io::Result<Vec<PathBuf>> {
+/// Paths that a source pattern means. `*`, `?` and `[…]` stand for characters within one part of a path.
+fn matching(root: &Root, source: &str) -> Result<Vec<PathBuf>, String> {
     let mut found = vec![PathBuf::new()];
-    for part in Path::new(pattern).components() {
-        let Component::Normal(part) = part else { continue };
-        let part = part.to_string_lossy();
+    for part in absolute(None, source).split('/').filter(|part| !part.is_empty()) {
         let mut next = Vec::new();
-        for base in found {
-            if part.contains(['*', '?', '[']) {
-                for name in root.list(&base).unwrap_or_default() {
-                    if fits(part.as_bytes(), name.as_bytes()) {
-                        next.push(base.join(name));
-                    }
-                }
-            } else if root.exists(&base.join(&*part)) {
-                next.push(base.join(&*part));
+        if part.contains(['*', '?', '[', '\\']) {
+            let pattern = pattern(part)?;
+            for base in found {
+                let names = root.list(&base).unwrap_or_default();
+                next.extend(names.iter().filter(|name| pattern.is_match(name)).map(|name| base.join(name)));
             }
+        } else {
+            next.extend(found.iter().map(|base| base.join(part)).filter(|path| root.exists(path)));
         }
         found = next;
     }
     Ok(found)
 }
 
-fn fits(pattern: &[u8], name: &[u8]) -> bool {
-    match (pattern.first(), name.first()) {
-        (None, None) => true,
-        (Some(b'*'), _) => fits(&pattern[1..], name) || (!name.is_empty() && fits(pattern, &name[1..])),
-        (Some(b'?'), Some(_)) => fits(&pattern[1..], &name[1..]),
-        (Some(a), Some(b)) if a == b => fits(&pattern[1..], &name[1..]),
-        _ => false,
-    }
+/// A pattern for one part of a path, without the alternatives in braces that this syntax does not have.
+fn pattern(part: &str) -> Result<GlobMatcher, String> {
+    let escaped = part.replace('{', "[{]").replace('}', "[}]");
+    let glob = GlobBuilder::new(&escaped).literal_separator(true).backslash_escape(true).build();
+    glob.map(|glob| glob.compile_matcher()).map_err(|error| format!("not a pattern: {}", error.kind()))
 }
 
 /// `user[:group]` of `--chown`, in names or numbers, as the image knows them.
@@ -552,7 +544,17 @@ mod tests {
 
     #[test]
     fn patterns() {
-        assert!(fits(b"*.py", b"a.py") && fits(b"a?", b"ab") && fits(b"*", b""));
-        assert!(!fits(b"*.py", b"a.pyc") && !fits(b"a?", b"a"));
+        let fits = |part: &str, name: &str| pattern(part).unwrap().is_match(name);
+        for (part, name) in
+            [("*.py", "a.py"), ("a?", "ab"), ("[a-c]*", "bx"), ("[^a]", "b"), ("{a}*", "{a}b"), ("\\*", "*")]
+        {
+            assert!(fits(part, name), "{part} {name}");
+        }
+        for (part, name) in [("*.py", "a.pyc"), ("a?", "a"), ("[a-c]", "d"), ("{a,b}*", "a"), ("\\*", "a")] {
+            assert!(!fits(part, name), "{part} {name}");
+        }
+        assert!(pattern("[a").unwrap_err().contains("not a pattern"));
+        // Takes time in proportion to the name, whatever the pattern.
+        assert!(!fits(&"*a".repeat(100), &format!("{}b", "a".repeat(200))));
     }
 }

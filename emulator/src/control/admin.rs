@@ -81,6 +81,9 @@ pub async fn serve(state: &Arc<State>, path: &str, request: Request<Incoming>) -
 
 fn order(state: &State, rules: Vec<Rule>) -> Response<Body> {
     let count = rules.len();
+    if let Some(error) = rules.iter().find_map(|rule| rule.check().err()) {
+        return plain(StatusCode::BAD_REQUEST, format!("not a rule: {error}\n"));
+    }
     for rule in rules {
         state.chaos.add(rule);
     }

@@ -21,6 +21,7 @@ use tonic::{Code, Status};
 /// The rules in force.
 #[derive(Debug)]
 pub struct Chaos {
+    seed: u64,
     state: Mutex<State>,
 }
 
@@ -110,6 +111,79 @@ pub enum Fault {
         /// Calls let through per second; as many may come at once.
         per_second: f64,
     },
+    /// The tokens in the answer are good for so long only.
+    TokenLife {
+        /// At least one.
+        seconds: u64,
+    },
+    /// The token that the call came with is refused from this call on, whatever its `exp` says.
+    ExpireToken,
+    /// The sandbox or sidecar that the call makes has so much space to write to, then it runs out of disk.
+    Disk {
+        /// Mebibytes, at least one.
+        mib: u64,
+    },
+}
+
+/// Calls whose answers hand out tokens.
+const GIVE_TOKENS: [&str; 4] =
+    ["AuthTokenGet", "SandboxCreateV2", "SandboxGetCommandRouterAccess", "TaskGetCommandRouterAccess"];
+
+/// Calls that make containers.
+const MAKE_CONTAINERS: [&str; 6] = [
+    "PersistentSandboxCreate",
+    "PersistentSandboxResume",
+    "SandboxContainerCreateV2",
+    "SandboxCreate",
+    "SandboxCreateV2",
+    "TaskContainerCreate",
+];
+
+impl Fault {
+    /// The calls in which it can happen, when that is not any.
+    fn calls(&self) -> Option<&'static [&'static str]> {
+        match self {
+            Fault::TokenLife { .. } => Some(&GIVE_TOKENS),
+            Fault::Disk { .. } => Some(&MAKE_CONTAINERS),
+            _ => None,
+        }
+    }
+}
+
+impl Rule {
+    /// Says what is wrong with a rule that could never do what it says.
+    pub fn check(&self) -> Result<(), String> {
+        if !(0.0..=1.0).contains(&self.probability) {
+            return Err(format!("probability must be from 0 to 1, not {}", self.probability));
+        }
+        match &self.fault {
+            Fault::Disk { mib: 0 } => return Err("mib must be at least 1".to_owned()),
+            Fault::TokenLife { seconds: 0 } => return Err("seconds must be at least 1".to_owned()),
+            Fault::Rate { per_second } if !(per_second.is_finite() && *per_second > 0.0) => {
+                return Err(format!("per_second must be more than 0, not {per_second}"));
+            }
+            _ => {}
+        }
+        match self.fault.calls() {
+            Some(calls) if !calls.iter().any(|call| fits(&self.method, call)) => {
+                Err(format!("this fault happens in {}, not in {}", calls.join(", "), self.method))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn concerns(&self, method: &str) -> bool {
+        fits(&self.method, method) && self.fault.calls().is_none_or(|calls| calls.contains(&method))
+    }
+}
+
+/// What a call that is carried out does differently.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ordered {
+    /// How long the tokens in its answer are good for.
+    pub token_life: Option<Duration>,
+    /// Bytes that what it makes has to write to.
+    pub disk: Option<u64>,
 }
 
 /// What a call has to expect.
@@ -129,6 +203,12 @@ pub enum Verdict {
     Close,
     /// Give the connection up.
     Goaway,
+    /// Let tokens in the answer be good for so long.
+    TokenLife(Duration),
+    /// Refuse its token from now on.
+    ExpireToken,
+    /// Give what is made so many bytes to write to.
+    Disk(u64),
 }
 
 /// A status that can be compared.
@@ -156,7 +236,7 @@ impl Answer {
 impl Chaos {
     /// No rules. The same seed and the same calls give the same faults.
     pub fn new(seed: u64) -> Chaos {
-        Chaos { state: Mutex::new(State { rules: Vec::new(), random: StdRng::seed_from_u64(seed) }) }
+        Chaos { seed, state: Mutex::new(State { rules: Vec::new(), random: StdRng::seed_from_u64(seed) }) }
     }
 
     /// Adds a rule after those that are there.
@@ -166,9 +246,11 @@ impl Chaos {
         self.state.lock().rules.push(Active { rule, seen: 0, applied: 0, tokens, refilled: Instant::now() });
     }
 
-    /// Removes all rules.
+    /// Removes all rules, and begins again with the seed: what is ordered next does not depend on what was before.
     pub fn clear(&self) {
-        self.state.lock().rules.clear();
+        let mut state = self.state.lock();
+        state.rules.clear();
+        state.random = StdRng::seed_from_u64(self.seed);
     }
 
     /// The rules, each with how often it was applied.
@@ -181,7 +263,7 @@ impl Chaos {
         let mut state = self.state.lock();
         let State { rules, random } = &mut *state;
         for active in rules {
-            if !fits(&active.rule.method, method) {
+            if !active.rule.concerns(method) {
                 continue;
             }
             active.seen += 1;
@@ -214,6 +296,9 @@ impl Active {
             Fault::CutRequest { after_bytes } => Verdict::CutRequest(after_bytes),
             Fault::Close => Verdict::Close,
             Fault::Goaway => Verdict::Goaway,
+            Fault::TokenLife { seconds } => Verdict::TokenLife(Duration::from_secs(seconds)),
+            Fault::ExpireToken => Verdict::ExpireToken,
+            Fault::Disk { mib } => Verdict::Disk(mib.saturating_mul(1 << 20)),
             Fault::Rate { per_second } => {
                 let now = Instant::now();
                 let refill = now.duration_since(self.refilled).as_secs_f64() * per_second;
@@ -315,6 +400,12 @@ mod tests {
         };
         assert_eq!(run(3), run(3));
         assert_ne!(run(3), run(4));
+        let chaos = Chaos::new(3);
+        for _ in 0..2 {
+            chaos.clear();
+            chaos.add(rule(r#"{"method":"*","probability":0.5,"fault":"close"}"#));
+            assert_eq!((0..64).map(|_| chaos.verdict("X").is_some()).collect::<Vec<_>>(), run(3));
+        }
     }
 
     #[test]
@@ -322,5 +413,23 @@ mod tests {
         for text in [r#"{"method":"*","fault":"melt"}"#, r#"{"method":"*","fault":"close","x":1}"#] {
             assert!(serde_json::from_str::<Rule>(text).is_err(), "{text}");
         }
+        for text in [
+            r#"{"method":"AppList","fault":{"disk":{"mib":1}}}"#,
+            r#"{"method":"*","fault":{"disk":{"mib":0}}}"#,
+            r#"{"method":"TaskExecStart","fault":{"token_life":{"seconds":1}}}"#,
+            r#"{"method":"*","fault":{"rate":{"per_second":0}}}"#,
+            r#"{"method":"*","probability":2,"fault":"close"}"#,
+        ] {
+            assert!(rule(text).check().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn faults_of_some_calls_pass_others_by() {
+        let chaos = Chaos::new(1);
+        chaos.add(rule(r#"{"method":"*","times":1,"fault":{"disk":{"mib":2}}}"#));
+        assert_eq!(chaos.verdict("AppList"), None);
+        assert_eq!(chaos.verdict("SandboxCreateV2"), Some(Verdict::Disk(2 << 20)));
+        assert_eq!(chaos.verdict("SandboxCreateV2"), None);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
@@ -31,8 +32,9 @@ pub async fn get_or_create(
     request: ImageGetOrCreateRequest,
 ) -> Result<ImageGetOrCreateResponse, Status> {
     state.app(&request.app_id)?;
-    let image = crate::build::get_or_start(state, request)?;
-    let (result, metadata) = outcome(&image);
+    let (image, started) = crate::build::get_or_start(state, request)?;
+    // Who started it follows it, however soon it is over.
+    let (result, metadata) = if started { (None, None) } else { outcome(&image) };
     Ok(ImageGetOrCreateResponse { image_id: image.id.clone(), result, metadata })
 }
 
@@ -40,12 +42,10 @@ pub async fn get_or_create(
 pub async fn join(state: &Arc<State>, _: &Caller, request: ImageJoinStreamingRequest) -> Result<Joined, Status> {
     let image = state.image(&request.image_id)?;
     let from = request.last_entry_id.split('-').next().and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
-    // A finished build's log is only repeated for those who ask.
-    let from = if image.outcome().is_some() && !request.include_logs_for_finished && request.last_entry_id.is_empty() {
-        image.log.len()
-    } else {
-        from
-    };
+    // A finished build's log is only repeated for those who ask, and told to the first who comes.
+    let told = image.followed.swap(true, Ordering::Relaxed) && !request.include_logs_for_finished;
+    let from =
+        if image.outcome().is_some() && told && request.last_entry_id.is_empty() { image.log.len() } else { from };
     let until = Instant::now() + wait(request.timeout, MAX_STREAM);
     let lines = stream::unfold(Some(from), move |at| {
         let image = image.clone();
@@ -86,8 +86,9 @@ pub async fn by_tag(
 ) -> Result<ImageGetByTagResponse, Status> {
     let key = name(state, &request.tag, &request.environment_name)?;
     let id = state.tables.lock().image_tags.get(&key).cloned();
-    let image_id = id.ok_or_else(|| Status::not_found(format!("Image '{}' not found", request.tag)))?;
-    Ok(ImageGetByTagResponse { image_id })
+    let image = id.and_then(|id| state.image(&id).ok());
+    let image = image.ok_or_else(|| Status::not_found(format!("Image '{}' not found", request.tag)))?;
+    Ok(ImageGetByTagResponse { image_id: image.id.clone() })
 }
 
 /// Gives an image a name.
@@ -105,10 +106,7 @@ pub async fn publish(
 /// Forgets an image. Sandboxes made of it go on; so do images built on it.
 pub async fn delete(state: &Arc<State>, _: &Caller, request: ImageDeleteRequest) -> Result<(), Status> {
     state.image(&request.image_id)?;
-    let mut tables = state.tables.lock();
-    tables.images.remove(&request.image_id);
-    tables.image_cache.retain(|_, id| *id != request.image_id);
-    tables.image_tags.retain(|_, id| *id != request.image_id);
+    state.tables.lock().forget_image(&request.image_id);
     Ok(())
 }
 

@@ -2,12 +2,14 @@
 //!
 //! Text in entries with a cursor. The cursor is the byte offset in the stream, so that resuming is exact.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
 use modal_proto::client::*;
+use modal_proto::prost_types::Timestamp;
 use tonic::Status;
 
 use super::Caller;
@@ -21,6 +23,9 @@ pub type Batches = Pin<Box<dyn Stream<Item = Result<TaskLogsBatch, Status>> + Se
 
 /// Longest log stream; clients ask for 55 s and come back.
 const MAX_STREAM: Duration = Duration::from_secs(600);
+
+/// Longest range of time that is answered, in seconds.
+const MAX_SPAN: f64 = 35.0 * 24.0 * 3600.0 + 1.0;
 
 /// The entry point of a sandbox, once it has one; nothing when the sandbox ended without.
 pub async fn entry(sandbox: &Sandbox) -> Option<Arc<Running>> {
@@ -52,7 +57,7 @@ pub async fn stream(state: &Arc<State>, _: &Caller, request: SandboxGetLogsReque
         let (at, bytes) = piece?;
         let end = at + bytes.len() as u64;
         let (data, held) = text.push(&bytes);
-        Ok(batch(&following, fd, data, end - held as u64))
+        Ok(batch(&following, fd, now(), data, end - held as u64))
     });
     let ending = stream::once(async move {
         let end = if fd == FileDescriptor::Stderr { &entry.stderr } else { &entry.stdout }.progress().len;
@@ -66,15 +71,14 @@ fn cursor(entry_id: &str) -> u64 {
     entry_id.split('-').next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
-fn batch(sandbox: &Sandbox, fd: FileDescriptor, data: String, end: u64) -> TaskLogsBatch {
-    let now = now();
+fn batch(sandbox: &Sandbox, fd: FileDescriptor, time: f64, data: String, end: u64) -> TaskLogsBatch {
     TaskLogsBatch {
         task_id: sandbox.task_id.clone(),
         items: vec![TaskLogs {
             data,
             file_descriptor: fd as i32,
-            timestamp: now,
-            timestamp_ns: (now * 1e9) as u64,
+            timestamp: time,
+            timestamp_ns: (time * 1e9) as u64,
             ..Default::default()
         }],
         entry_id: format!("{end}-0"),
@@ -151,38 +155,50 @@ pub async fn fetch(
         return Err(Status::invalid_argument("limit must be at most 20000"));
     }
     let limit = if request.limit == 0 { 20_000 } else { request.limit as usize };
-    let mut batches = Vec::new();
-    let mut lines = 0;
+    let span = Span::new(request.since, request.until)?;
+    let mut found = Vec::new();
     for sandbox in of_app(state, &request.app_id, &request.task_id, &request.sandbox_id) {
-        for (fd, line) in lines_of(&sandbox, request.source()) {
-            if lines < limit && line.contains(&request.search_text) {
-                lines += 1;
-                batches.push(batch(&sandbox, fd, line, lines as u64));
-            }
-        }
+        let lines = lines_of(&sandbox, request.source()).into_iter();
+        let wanted = lines.filter(|line| span.contains(line.time) && line.text.contains(&request.search_text));
+        found.extend(wanted.map(|line| (sandbox.clone(), line)));
     }
-    Ok(AppFetchLogsResponse { batches })
+    // The newest of them, in order of time.
+    found.sort_by(|(_, a), (_, b)| a.time.total_cmp(&b.time));
+    let newest = found.split_off(found.len().saturating_sub(limit));
+    let batches = newest
+        .into_iter()
+        .zip(1..)
+        .map(|((sandbox, line), number)| batch(&sandbox, line.fd, line.time, line.text, number));
+    Ok(AppFetchLogsResponse { batches: batches.collect() })
 }
 
-/// How much kept output there is.
+/// How much kept output there is, by stretches of time; those without any are left out.
 pub async fn count(
     state: &Arc<State>,
     _: &Caller,
     request: AppCountLogsRequest,
 ) -> Result<AppCountLogsResponse, Status> {
     state.app(&request.app_id)?;
-    let mut bucket = app_count_logs_response::LogBucket { bucket_start_at: request.since, ..Default::default() };
+    let span = Span::new(request.since, request.until)?;
+    let width = i64::from(request.bucket_secs.max(1));
+    let mut buckets = BTreeMap::new();
     for sandbox in of_app(state, &request.app_id, &request.task_id, &request.sandbox_id) {
-        for (fd, line) in lines_of(&sandbox, request.source()) {
-            if line.contains(&request.search_text) {
-                match fd {
-                    FileDescriptor::Stderr => bucket.stderr_logs += 1,
-                    _ => bucket.stdout_logs += 1,
-                }
+        for line in lines_of(&sandbox, request.source()) {
+            if !span.contains(line.time) || !line.text.contains(&request.search_text) {
+                continue;
+            }
+            let seconds = (line.time as i64).div_euclid(width) * width;
+            let bucket = buckets.entry(seconds).or_insert_with(|| app_count_logs_response::LogBucket {
+                bucket_start_at: Some(Timestamp { seconds, nanos: 0 }),
+                ..Default::default()
+            });
+            match line.fd {
+                FileDescriptor::Stderr => bucket.stderr_logs += 1,
+                _ => bucket.stdout_logs += 1,
             }
         }
     }
-    Ok(AppCountLogsResponse { app_id: request.app_id, buckets: vec![bucket] })
+    Ok(AppCountLogsResponse { app_id: request.app_id, buckets: buckets.into_values().collect() })
 }
 
 /// Follows the output of a sandbox, or of all of an app's: what is there already, then what the chosen one adds.
@@ -221,23 +237,57 @@ fn of_app(state: &State, app_id: &str, task_id: &str, sandbox_id: &str) -> Vec<A
     state.tables.lock().sandboxes.values().filter(fits).cloned().collect()
 }
 
+/// A line of a sandbox's output.
+struct Line {
+    fd: FileDescriptor,
+    /// When its first byte was written, in Unix seconds.
+    time: f64,
+    text: String,
+}
+
+/// The time that logs are asked for; both ends belong to it.
+struct Span {
+    since: f64,
+    until: f64,
+}
+
+impl Span {
+    fn new(since: Option<Timestamp>, until: Option<Timestamp>) -> Result<Span, Status> {
+        let seconds = |time: Timestamp| time.seconds as f64 + f64::from(time.nanos) / 1e9;
+        let span = Span { since: since.map_or(0.0, seconds), until: until.map_or(f64::INFINITY, seconds) };
+        if since.is_some() && until.is_some() && span.until - span.since > MAX_SPAN {
+            return Err(Status::invalid_argument("The range of time must be at most 35 days"));
+        }
+        Ok(span)
+    }
+
+    fn contains(&self, time: f64) -> bool {
+        (self.since..=self.until).contains(&time)
+    }
+}
+
 /// Lines of a sandbox's output; the newest megabyte of each stream.
-fn lines_of(sandbox: &Sandbox, source: FileDescriptor) -> Vec<(FileDescriptor, String)> {
+fn lines_of(sandbox: &Sandbox, source: FileDescriptor) -> Vec<Line> {
     let Some(entry) = sandbox.entry.borrow().clone() else { return Vec::new() };
     let mut lines = Vec::new();
     for (fd, spool) in [(FileDescriptor::Stdout, &entry.stdout), (FileDescriptor::Stderr, &entry.stderr)] {
         if source == FileDescriptor::Unspecified || source == fd {
-            let text = tail(spool);
-            let text = String::from_utf8_lossy(&text);
-            lines.extend(text.split_inclusive('\n').map(|line| (fd, line.to_owned())));
+            let (mut offset, bytes) = tail(spool);
+            for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+                let text = String::from_utf8_lossy(line).into_owned();
+                lines.push(Line { fd, time: spool.written_at(offset), text });
+                offset += line.len() as u64;
+            }
         }
     }
     lines
 }
 
-fn tail(spool: &Spool) -> Vec<u8> {
+/// The end of what was written, and the offset that it begins at.
+fn tail(spool: &Spool) -> (u64, Vec<u8>) {
     let len = spool.progress().len;
-    let mut offset = len.saturating_sub(1 << 20);
+    let start = len.saturating_sub(1 << 20);
+    let mut offset = start;
     let mut all = Vec::new();
     while offset < len {
         match spool.read(offset) {
@@ -248,5 +298,5 @@ fn tail(spool: &Spool) -> Vec<u8> {
             _ => break,
         }
     }
-    all
+    (start, all)
 }

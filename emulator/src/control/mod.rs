@@ -7,11 +7,13 @@ pub mod admin;
 pub mod apps;
 pub mod auth;
 pub mod chaos;
+pub mod connect;
 pub mod images;
 pub mod lifecycle;
 pub mod logs;
 pub mod mounts;
 pub mod once;
+pub mod options;
 pub mod outbound;
 pub mod persistent;
 pub mod ready;
@@ -21,6 +23,8 @@ pub mod secrets;
 pub mod sidecar;
 pub mod sidecars;
 pub mod snapshots;
+pub mod space;
+pub mod storage;
 pub mod tunnels;
 pub mod volumes;
 
@@ -45,6 +49,8 @@ pub struct Caller {
     pub https_router: bool,
     /// The same for every attempt of one call.
     pub key: Option<String>,
+    /// Faults that do not keep the call from being carried out.
+    pub ordered: chaos::Ordered,
 }
 
 fn caller<T>(request: &Request<T>) -> Caller {
@@ -120,8 +126,8 @@ methods! {
     each proxy_get(ProxyGetRequest) -> ProxyGetResponse = outbound::proxy;
     once sandbox_container_create_v2(SandboxContainerCreateV2Request) -> SandboxContainerCreateV2Response = sidecars::create_v2;
     once sandbox_create(SandboxCreateRequest) -> SandboxCreateResponse = sandboxes::create;
-    each sandbox_create_connect_token(SandboxCreateConnectTokenRequest) -> SandboxCreateConnectTokenResponse = tunnels::connect_token;
-    each sandbox_create_connect_token_v2(SandboxCreateConnectTokenRequest) -> SandboxCreateConnectTokenResponse = tunnels::connect_token;
+    each sandbox_create_connect_token(SandboxCreateConnectTokenRequest) -> SandboxCreateConnectTokenResponse = connect::create;
+    each sandbox_create_connect_token_v2(SandboxCreateConnectTokenRequest) -> SandboxCreateConnectTokenResponse = connect::create;
     once sandbox_create_v2(SandboxCreateV2Request) -> SandboxCreateV2Response = sandboxes::create_v2;
     each sandbox_get_command_router_access(SandboxGetCommandRouterAccessRequest) -> SandboxGetCommandRouterAccessResponse = lifecycle::router_access;
     each sandbox_get_exit_snapshot(SandboxGetExitSnapshotRequest) -> SandboxGetExitSnapshotResponse = snapshots::at_exit;

@@ -12,7 +12,7 @@ use crate::state::State;
 /// Makes one with its first session.
 pub async fn create(
     state: &Arc<State>,
-    _: &Caller,
+    caller: &Caller,
     request: PersistentSandboxCreateRequest,
 ) -> Result<PersistentSandboxCreateResponse, Status> {
     let mut definition = request.definition.ok_or_else(|| Status::invalid_argument("definition is required"))?;
@@ -21,7 +21,7 @@ pub async fn create(
     for id in &definition.secret_ids {
         env.extend(state.secret_values(id)?);
     }
-    let sandbox = super::sandboxes::make(state, true, request.app_id, definition, Vec::new(), env)?;
+    let sandbox = super::sandboxes::make(state, caller, true, request.app_id, definition, Vec::new(), env)?;
     let id = crate::ids::id("ps");
     state.tables.lock().persistent.insert(id.clone(), vec![sandbox.id.clone()]);
     Ok(PersistentSandboxCreateResponse { persistent_sandbox_id: id, sandbox_id: sandbox.id.clone() })
@@ -47,7 +47,7 @@ pub async fn get(
 /// The running session, or a new one from where the last one ended.
 pub async fn resume(
     state: &Arc<State>,
-    _: &Caller,
+    caller: &Caller,
     request: PersistentSandboxResumeRequest,
 ) -> Result<PersistentSandboxResumeResponse, Status> {
     let id = request.persistent_sandbox_id;
@@ -67,7 +67,8 @@ pub async fn resume(
         }
         None => return Err(Status::failed_precondition("The last session never ran")),
     }
-    let sandbox = super::sandboxes::make(state, true, last.app_id.clone(), definition, Vec::new(), last.env.clone())?;
+    let (app_id, env) = (last.app_id.clone(), last.env.clone());
+    let sandbox = super::sandboxes::make(state, caller, true, app_id, definition, Vec::new(), env)?;
     if let Some(sessions) = state.tables.lock().persistent.get_mut(&id) {
         sessions.push(sandbox.id.clone());
     }

@@ -16,8 +16,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Status;
 
+use super::{outbound, storage};
 use crate::build::Built;
-use crate::isolation::{Container, ContainerSpec, Exit, ProcessSpec};
+use crate::isolation::{Container, ContainerSpec, End, Exit, ProcessSpec};
+use crate::network::{Network, Policy, Port, Switch};
 use crate::router::exec::Exec;
 use crate::router::process::{Keep, Running};
 use crate::state::{State, now};
@@ -49,6 +51,8 @@ pub struct Sandbox {
     pub image: Arc<Built>,
     /// Variables of its processes: the image's, then those of the request.
     pub env: Vec<(String, String)>,
+    /// Bytes that it has to write to, if that is limited.
+    pub disk: Option<u64>,
     /// What changes during its life.
     pub changing: Mutex<Changing>,
     /// Where it stands.
@@ -63,6 +67,10 @@ pub struct Sandbox {
     pub snapshots: Mutex<HashMap<String, Arc<tokio::sync::OnceCell<String>>>>,
     /// The image of its files at its end, if it was asked for and has been taken; or why not.
     pub exit_snapshot: Mutex<Option<Result<String, String>>>,
+    /// What it may reach. May change while it runs.
+    pub policy: watch::Sender<Arc<Policy>>,
+    /// Between its containers.
+    pub switch: Switch,
     /// How servers inside are reached, while it runs.
     pub tunnels: Mutex<super::tunnels::Tunnels>,
     /// Further containers, oldest first; ended ones too.
@@ -136,12 +144,16 @@ pub struct Plan {
     pub environment: String,
     /// As it was asked for.
     pub definition: proto::Sandbox,
+    /// What it may reach.
+    pub policy: Policy,
     /// Initial tags.
     pub tags: Vec<proto::SandboxTag>,
     /// Image.
     pub image: Arc<Built>,
     /// Image variables and those of the request.
     pub env: Vec<(String, String)>,
+    /// Bytes that it has to write to, if that is limited.
+    pub disk: Option<u64>,
 }
 
 /// Counts as activity of a sandbox while it exists.
@@ -163,16 +175,19 @@ impl Sandbox {
             tags: plan.tags,
             ..Default::default()
         };
+        // One moment for both, so that the order by time is that by id.
+        let created_at = now();
         Sandbox {
-            id: if plan.v2 { crate::ids::sandbox_v2() } else { crate::ids::id("sb") },
+            id: if plan.v2 { crate::ids::sandbox_v2(created_at) } else { crate::ids::id("sb") },
             task_id: crate::ids::task(plan.v2),
             app_id: plan.app_id,
             environment: plan.environment,
             v2: plan.v2,
-            created_at: now(),
+            created_at,
             definition: plan.definition,
             image: plan.image,
             env: plan.env,
+            disk: plan.disk,
             changing: Mutex::new(changing),
             phase: watch::Sender::new(Phase::Starting),
             ready: watch::Sender::new(None),
@@ -180,6 +195,8 @@ impl Sandbox {
             execs: Mutex::default(),
             snapshots: Mutex::default(),
             exit_snapshot: Mutex::default(),
+            policy: watch::Sender::new(Arc::new(plan.policy)),
+            switch: Switch::default(),
             tunnels: Mutex::default(),
             sidecars: Mutex::default(),
             orders: watch::Sender::new(None),
@@ -217,6 +234,13 @@ impl Sandbox {
             Ok(Phase::Running(unit)) => Ok(unit.clone()),
             _ => Err(self.gone()),
         }
+    }
+
+    /// Bytes of output that are kept for its processes.
+    pub fn output(&self) -> u64 {
+        let execs: Vec<_> = self.execs.lock().values().cloned().collect();
+        let running = execs.iter().filter_map(|exec| exec.started()).chain(self.entry.borrow().clone());
+        running.map(|running| running.stdout.progress().len + running.stderr.progress().len).sum()
     }
 
     /// What calls that need a running sandbox get afterwards.
@@ -291,7 +315,7 @@ pub async fn supervise(state: Arc<State>, sandbox: Arc<Sandbox>) {
             tracing::warn!(sandbox = sandbox.id, error = format!("{error:#}"), "sandbox did not start");
             result(GenericStatus::InitFailure, 1, format!("{error:#}"))
         }
-        Ok((unit, entry)) => {
+        Ok((unit, entry, network)) => {
             tracing::info!(sandbox = sandbox.id, millis = started.elapsed().as_millis() as u64, "sandbox runs");
             sandbox.changing.lock().started_at = now();
             sandbox.entry.send_replace(Some(entry.clone()));
@@ -313,12 +337,15 @@ pub async fn supervise(state: Arc<State>, sandbox: Arc<Sandbox>) {
                     _ => result(GenericStatus::Terminated, 137, ""),
                 },
                 // The entry point dies with the container, so the container's own end is looked at first.
-                oom = unit.container.ended() => match (oom, entry.ended()) {
-                    (true, _) => result(GenericStatus::KernelOomKill, 137, "The sandbox ran out of memory"),
-                    (false, Some(exit)) => of_exit(exit),
-                    (false, None) => result(GenericStatus::InternalFailure, 137, "The container ended"),
+                end = unit.container.ended() => match (end, entry.ended()) {
+                    (End::OutOfMemory, _) => out_of_memory(),
+                    (End::OutOfDisk, _) => {
+                        result(GenericStatus::InternalFailure, 137, "The worker ran out of disk, and the sandbox had written most")
+                    }
+                    (End::Over, Some(exit)) => of_exit(exit),
+                    (End::Over, None) => result(GenericStatus::InternalFailure, 137, "The container ended"),
                 },
-                exit = entry.wait() => of_exit(exit),
+                exit = entry.wait() => of_entry(exit, &unit.container),
                 () = tokio::time::sleep_until(started + lifetime), if !lifetime.is_zero() => {
                     result(GenericStatus::Timeout, 124, "")
                 }
@@ -334,11 +361,12 @@ pub async fn supervise(state: Arc<State>, sandbox: Arc<Sandbox>) {
             *sandbox.tunnels.lock() = Default::default();
             super::sidecar::stop_all(&sandbox).await;
             if super::snapshots::wants_exit_snapshot(&sandbox.definition) {
-                let taken = super::snapshots::filesystem(&state, &unit).await;
+                let taken = super::snapshots::filesystem(&state, &unit, super::snapshots::Keep::ALWAYS).await;
                 let taken = taken.map(|image| image.id.clone()).map_err(|status| status.message().to_owned());
                 *sandbox.exit_snapshot.lock() = Some(taken);
             }
             unit.container.stop().await;
+            drop(network);
             remove_in_background(unit.container.clone());
             result
         }
@@ -363,6 +391,15 @@ pub fn remove_in_background(container: Arc<Container>) {
     });
 }
 
+fn out_of_memory() -> proto::GenericResult {
+    result(GenericStatus::KernelOomKill, 137, "The sandbox ran out of memory")
+}
+
+/// By the end of the entry point, which may have been killed for want of memory, or a shell whose command was.
+fn of_entry(exit: Exit, container: &Container) -> proto::GenericResult {
+    if code(exit) == 128 + libc::SIGKILL && container.oom_killed() { out_of_memory() } else { of_exit(exit) }
+}
+
 fn of_exit(exit: Exit) -> proto::GenericResult {
     match code(exit) {
         0 => result(GenericStatus::Success, 0, ""),
@@ -370,33 +407,32 @@ fn of_exit(exit: Exit) -> proto::GenericResult {
     }
 }
 
-async fn start(state: &Arc<State>, sandbox: &Arc<Sandbox>) -> anyhow::Result<(Arc<Unit>, Arc<Running>)> {
+async fn start(
+    state: &Arc<State>,
+    sandbox: &Arc<Sandbox>,
+) -> anyhow::Result<(Arc<Unit>, Arc<Running>, Option<Network>)> {
     let definition = &sandbox.definition;
     let mut layers = sandbox.image.layers.clone();
     for id in &definition.mount_ids {
         layers.push(crate::build::mount_layer(state, id).await?);
     }
-    let mut binds = Vec::new();
-    for volume in &definition.volume_mounts {
-        let mut source = state.volume_dir(&volume.volume_id);
-        if let Some(part) = volume.sub_path.as_deref() {
-            source.push(part.trim_matches('/'));
-            std::fs::create_dir_all(&source)?;
-        }
-        binds.push((source, PathBuf::from(&volume.mount_path), volume.read_only));
-    }
+    let binds = storage::binds(state, &definition.volume_mounts, &storage::buckets(definition))?;
     let resources = definition.resources.clone().unwrap_or_default();
+    let port = outbound::port(state.options.network && !outbound::is_blocked(definition), &sandbox.switch)?;
     let spec = ContainerSpec {
         id: sandbox.id.clone(),
         layers: layers.clone(),
         from_scratch: sandbox.image.from_scratch,
         hostname: "modal".to_owned(),
-        machine_network: state.options.network && super::sandboxes::network_is_open(definition),
+        device: port.as_ref().map(Port::number),
         binds,
         memory_limit: (resources.memory_mb_max > 0).then(|| u64::from(resources.memory_mb_max) << 20),
+        cpu_request: (resources.milli_cpu > 0).then_some(resources.milli_cpu),
         cpu_limit: (resources.milli_cpu_max > 0).then_some(resources.milli_cpu_max),
+        disk_limit: sandbox.disk,
     };
     let container = Arc::new(state.engine.start(spec).await?);
+    let network = outbound::serve(state, &sandbox.id, container.device(), port, sandbox.policy.subscribe())?;
     let workdir = definition.workdir.clone().or_else(|| sandbox.image.config.workdir.clone());
     let unit = Arc::new(Unit {
         container,
@@ -410,7 +446,7 @@ async fn start(state: &Arc<State>, sandbox: &Arc<Sandbox>) -> anyhow::Result<(Ar
     terminal(&mut process, definition.pty_info.as_ref());
     let entry = Running::start(&unit.container, process, Keep::ALL, None, &state.spools()).await?;
     super::tunnels::open(state, sandbox, &unit).await?;
-    Ok((unit, entry))
+    Ok((unit, entry, network))
 }
 
 /// What a container's first process is.

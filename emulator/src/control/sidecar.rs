@@ -1,6 +1,5 @@
 //! Further containers of a sandbox: each with its own image, processes and result, all ended with the sandbox.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use modal_proto::client as proto;
@@ -10,10 +9,12 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use super::sandbox::{DEFAULT_PATH, Sandbox, Unit, code, command, result, terminal};
+use super::storage;
 use crate::build::Built;
 use crate::isolation::ContainerSpec;
+use crate::network::{Network, Policy, Port};
 use crate::router::process::{Keep, Running};
-use crate::state::{State, overlay};
+use crate::state::{State, check_variables, overlay};
 
 /// The name of a sandbox's own container.
 pub const MAIN: &str = "main";
@@ -27,6 +28,8 @@ pub struct Sidecar {
     pub name: String,
     /// Where it stands.
     pub phase: watch::Sender<Phase>,
+    /// Mebibytes of what is set aside for sidecars.
+    memory: Option<u32>,
     stop: watch::Sender<bool>,
 }
 
@@ -52,10 +55,18 @@ pub struct Plan {
     pub variables: Vec<(String, String)>,
     /// Empty for the image's.
     pub workdir: String,
+    /// What it may reach: its own affair, whatever the sandbox may.
+    pub policy: Policy,
     /// Volumes.
     pub volumes: Vec<proto::VolumeMount>,
+    /// Buckets.
+    pub buckets: Vec<proto::CloudBucketMount>,
+    /// Mebibytes it takes of what its sandbox has set aside for sidecars; all that is left when none.
+    pub memory: Option<u32>,
     /// A terminal.
     pub pty: Option<proto::PtyInfo>,
+    /// Bytes that it has to write to, if that is limited by a fault.
+    pub disk: Option<u64>,
 }
 
 impl Sidecar {
@@ -120,6 +131,21 @@ pub fn by_name(sandbox: &Sandbox, name: &str, ended_too: bool) -> Result<Arc<Sid
     found.ok_or_else(|| Status::not_found(format!("Container '{name}' not found")))
 }
 
+/// What a new sidecar gets of the memory that its sandbox has set aside for sidecars, if it has.
+fn memory(sandbox: &Sandbox, wanted: Option<u32>) -> Result<Option<u32>, Status> {
+    let Some(reserve) = super::options::sidecar_memory(&sandbox.definition) else { return Ok(None) };
+    let sidecars = sandbox.sidecars.lock();
+    let taken: u32 = sidecars.iter().filter(|sidecar| sidecar.lives()).filter_map(|sidecar| sidecar.memory).sum();
+    let left = reserve.saturating_sub(taken);
+    let wanted = wanted.unwrap_or(left);
+    if wanted == 0 || wanted > left {
+        return Err(Status::resource_exhausted(format!(
+            "{left} MiB are left of the {reserve} MiB set aside for sidecars, {wanted} are asked for"
+        )));
+    }
+    Ok(Some(wanted))
+}
+
 /// Starts one.
 pub async fn create(state: &Arc<State>, sandbox: &Arc<Sandbox>, plan: Plan) -> Result<Arc<Sidecar>, Status> {
     crate::state::check_name("container", &plan.name)?;
@@ -135,22 +161,27 @@ pub async fn create(state: &Arc<State>, sandbox: &Arc<Sandbox>, plan: Plan) -> R
     overlay(&mut env, plan.image.config.env.clone());
     overlay(&mut env, plan.variables);
     let id = crate::ids::id("ctr");
-    let binds = plan
-        .volumes
-        .iter()
-        .map(|v| (state.volume_dir(&v.volume_id), PathBuf::from(&v.mount_path), v.read_only))
-        .collect();
+    check_variables(&env)?;
+    super::options::check_workdir(Some(plan.workdir.as_str()).filter(|workdir| !workdir.is_empty()))?;
+    storage::check(state, &plan.volumes, &plan.buckets)?;
+    let memory = memory(sandbox, plan.memory)?;
+    let failed = |e: anyhow::Error| Status::internal(format!("{e:#}"));
+    let binds = storage::binds(state, &plan.volumes, &plan.buckets).map_err(|e| failed(e.into()))?;
+    let port = super::outbound::port(state.options.network, &sandbox.switch).map_err(failed)?;
     let spec = ContainerSpec {
         id: id.clone(),
         layers: plan.image.layers.clone(),
         from_scratch: plan.image.from_scratch,
         hostname: plan.name.clone(),
-        machine_network: state.options.network && super::sandboxes::network_is_open(&sandbox.definition),
+        device: port.as_ref().map(Port::number),
         binds,
+        disk_limit: plan.disk.or(state.options.disk),
+        memory_limit: memory.map(|mib| u64::from(mib) << 20),
         ..Default::default()
     };
-    let failed = |e: anyhow::Error| Status::internal(format!("{e:#}"));
     let container = Arc::new(state.engine.start(spec).await.map_err(failed)?);
+    let policy = watch::Sender::new(Arc::new(plan.policy)).subscribe();
+    let network = super::outbound::serve(state, &id, container.device(), port, policy).map_err(failed)?;
     let workdir = Some(plan.workdir).filter(|w| !w.is_empty()).or_else(|| plan.image.config.workdir.clone());
     let unit = Arc::new(Unit {
         container,
@@ -167,6 +198,7 @@ pub async fn create(state: &Arc<State>, sandbox: &Arc<Sandbox>, plan: Plan) -> R
     let sidecar = Arc::new(Sidecar {
         id,
         name: plan.name,
+        memory,
         phase: watch::Sender::new(Phase::Running(unit.clone())),
         stop: watch::Sender::new(false),
     });
@@ -178,11 +210,11 @@ pub async fn create(state: &Arc<State>, sandbox: &Arc<Sandbox>, plan: Plan) -> R
         }
         sidecars.push(sidecar.clone());
     }
-    tokio::spawn(supervise(sidecar.clone(), unit, entry));
+    tokio::spawn(supervise(sidecar.clone(), unit, entry, network));
     Ok(sidecar)
 }
 
-async fn supervise(sidecar: Arc<Sidecar>, unit: Arc<Unit>, entry: Arc<Running>) {
+async fn supervise(sidecar: Arc<Sidecar>, unit: Arc<Unit>, entry: Arc<Running>, network: Option<Network>) {
     let mut stop = sidecar.stop.subscribe();
     let result = tokio::select! {
         biased;
@@ -193,6 +225,7 @@ async fn supervise(sidecar: Arc<Sidecar>, unit: Arc<Unit>, entry: Arc<Running>) 
         },
     };
     unit.container.stop().await;
+    drop(network);
     super::sandbox::remove_in_background(unit.container.clone());
     sidecar.phase.send_replace(Phase::Ended(result));
 }

@@ -100,6 +100,7 @@ impl Failure {
             Some(libc::EACCES | libc::EPERM) => (Kind::PermissionDenied, "permission denied"),
             Some(libc::EFBIG) => (Kind::FileTooLarge, "file is too large"),
             Some(libc::EOPNOTSUPP) => (Kind::NotSupported, "not supported here"),
+            Some(libc::ENOSPC | libc::EDQUOT) => (Kind::Io, "no space left on device"),
             _ => (Kind::Io, "input or output error"),
         };
         let message = format!("{}: {text}", path.display());

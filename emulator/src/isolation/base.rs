@@ -2,9 +2,9 @@
 //!
 //! - `skeleton/`: the empty top-level directories and the machine's links (`/bin` to `/usr/bin`, …);
 //! - `scratch/`: the same for images made from nothing: only what the kernel's file systems need;
-//! - `etc/`: a copy of the machine's `/etc`, of what everybody on the machine may read. Whatever only some may read
-//!   (password hashes, host keys, sudoers, keys of networks) is left out by that very rule, without a list of names that
-//!   would always miss one; and a copy can be written inside also when the machine's files could not;
+//! - `nothing/`: what lies below an image from nothing where it is not a root: an overlay must have a lower layer;
+//! - `etc/`: what programs need of the machine's `/etc` ([`super::etc`]), as a copy, which can be written inside also when the
+//!   machine's files could not;
 //! - `masks/usr`, `masks/opt`: laid over the machine's directories. They hide what only some may read, and for an emulator
 //!   without privileges they hold directories of its own, so that programs can be installed inside.
 
@@ -15,6 +15,8 @@ use std::{
 };
 
 use nix::sys::stat::{Mode, SFlag};
+
+use super::etc;
 
 /// The machine's directories that are offered, besides `/etc` and those that stand beside `/usr` on machines that keep
 /// `/bin` apart.
@@ -75,33 +77,6 @@ const SCRATCH: [(&str, u32); 7] = [
     ("tmp", 0o1777),
 ];
 
-/// Names in `/etc` that everybody may read but that belong to this machine, not to its programs.
-const OWN_OF_MACHINE: [&str; 20] = [
-    "machine-id",
-    "hostname",
-    "hosts",
-    "resolv.conf",
-    "mtab",
-    "fstab",
-    "crypttab",
-    "ssh",
-    "docker",
-    "containerd",
-    "kubernetes",
-    "rancher",
-    "NetworkManager",
-    "netplan",
-    "network",
-    "wireguard",
-    "openvpn",
-    "ppp",
-    "cloud",
-    "krb5.keytab",
-];
-
-/// A file of `/etc` larger than this is data, not configuration, and would only slow every start down.
-const LARGEST_CONFIGURATION: u64 = 16 * 1024 * 1024;
-
 /// Levels of the offered directories that are looked through: as far as programs install themselves by hand (`/opt/x/bin`,
 /// `/usr/local/lib/python3/site-packages` without privileges), and not so far that a start is slowed down.
 const MASK_DEPTH: usize = 3;
@@ -117,7 +92,7 @@ pub(super) struct Base {
 impl Base {
     /// Makes them in `directory`, which must not exist.
     pub(super) fn make(directory: &Path, privileged: bool) -> io::Result<Self> {
-        for part in ["", "skeleton", "scratch", "etc", "masks"] {
+        for part in ["", "skeleton", "scratch", "nothing", "etc", "masks"] {
             make_directory(&directory.join(part), 0o755)?;
         }
         let skeleton = directory.join("skeleton");
@@ -150,8 +125,7 @@ impl Base {
         // and then the kernel's own refusal is the better message; without `/opt`, nearly everything.
         offered.retain(|name| name != "opt" || !has_mounts_below(Path::new("/opt")));
 
-        copy_etc(Path::new("/etc"), &directory.join("etc"), privileged, true)?;
-        own_accounts(&directory.join("etc"))?;
+        etc::make(Path::new("/etc"), &directory.join("etc"), privileged)?;
         for name in &offered {
             let mask = directory.join("masks").join(name);
             make_directory(&mask, 0o755)?;
@@ -163,6 +137,11 @@ impl Base {
     /// The lowest layer of the root.
     pub(super) fn root(&self, from_scratch: bool) -> PathBuf {
         self.directory.join(if from_scratch { "scratch" } else { "skeleton" })
+    }
+
+    /// An empty directory.
+    pub(super) fn nothing(&self) -> PathBuf {
+        self.directory.join("nothing")
     }
 
     /// Every further overlay, in the order in which they are mounted: its top-level name and what lies below the image's
@@ -183,53 +162,6 @@ pub(super) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
         other => other?,
     }
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
-}
-
-/// Copies what everybody may read.
-fn copy_etc(from: &Path, to: &Path, privileged: bool, top: bool) -> io::Result<()> {
-    for entry in fs::read_dir(from)?.flatten() {
-        let name = entry.file_name();
-        if top && OWN_OF_MACHINE.iter().any(|own| name == *own) {
-            continue;
-        }
-        let (source, target) = (entry.path(), to.join(&name));
-        // Files may vanish meanwhile; what cannot be read is not for the container.
-        let Ok(found) = fs::symlink_metadata(&source) else { continue };
-        let copied = if found.is_symlink() {
-            fs::read_link(&source).and_then(|link| symlink(link, &target))
-        } else if found.is_dir() && found.mode() & 0o005 == 0o005 {
-            make_directory(&target, found.mode() & 0o7777).and_then(|()| copy_etc(&source, &target, privileged, false))
-        } else if found.is_file() && found.mode() & 0o004 != 0 && found.len() <= LARGEST_CONFIGURATION {
-            fs::copy(&source, &target).map(drop)
-        } else {
-            continue;
-        };
-        match copied {
-            Ok(()) if privileged => lchown(&target, Some(found.uid()), Some(found.gid()))?,
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => return Err(error),
-            Err(_) => {}
-        }
-    }
-    Ok(())
-}
-
-/// Account files of which the machine's are not shown: the accounts exist, none has a password.
-fn own_accounts(etc: &Path) -> io::Result<()> {
-    let accounts = fs::read(etc.join("passwd")).unwrap_or_default();
-    let groups = fs::read(etc.join("group")).unwrap_or_default();
-    let names = |file: &[u8]| -> Vec<String> {
-        let file = String::from_utf8_lossy(file).into_owned();
-        file.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.to_owned()).collect()
-    };
-    let shadow: String = names(&accounts).iter().map(|name| format!("{name}:*:19700:0:99999:7:::\n")).collect();
-    let gshadow: String = names(&groups).iter().map(|name| format!("{name}:*::\n")).collect();
-    for (name, content) in [("shadow", shadow), ("gshadow", gshadow)] {
-        fs::write(etc.join(name), content)?;
-        fs::set_permissions(etc.join(name), fs::Permissions::from_mode(0o640))?;
-    }
-    fs::write(etc.join("machine-id"), "")?;
-    symlink("/proc/self/mounts", etc.join("mtab"))
 }
 
 /// Hides what only some may read and, with `writable`, makes directories of our own, which can be written.

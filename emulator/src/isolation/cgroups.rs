@@ -12,6 +12,8 @@ use std::{
     time::Duration,
 };
 
+use super::ContainerSpec;
+
 /// Processes and threads of one container: a fork bomb ends here, nothing else does.
 pub(super) const MOST_PROCESSES: u32 = 4096;
 
@@ -97,6 +99,9 @@ impl Groups {
                 }
             }
         }
+        for hierarchy in &hierarchies {
+            hierarchy.limit_all();
+        }
         let had = |controller: &Controller| hierarchies.iter().any(|one| one.controllers.contains(controller));
         // Without root init limits processes in another way.
         let needed = |controller: &Controller| *controller != Controller::Processes || nix::unistd::geteuid().is_root();
@@ -107,7 +112,8 @@ impl Groups {
     }
 
     /// Makes a container's groups.
-    pub(super) fn make(&self, id: &str, memory: Option<u64>, cpu: Option<u32>) -> Group {
+    pub(super) fn make(&self, spec: &ContainerSpec) -> Group {
+        let id = &spec.id;
         let mut group = Group::default();
         for hierarchy in &self.hierarchies {
             let directory = hierarchy.directory.join(id);
@@ -119,7 +125,7 @@ impl Groups {
                 let set = |file: &str, value: String| match fs::write(directory.join(file), value) {
                     // Not every kernel accounts for swap.
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        tracing::warn!(container = id, file, %error, "cannot set a limit");
+                        tracing::warn!(container = %id, file, %error, "cannot set a limit");
                     }
                     _ => {}
                 };
@@ -127,16 +133,17 @@ impl Groups {
                     (Controller::Memory, unified) => {
                         let counter = if unified { "memory.events" } else { "memory.oom_control" };
                         group.counter = Some(directory.join(counter));
-                        if let Some(bytes) = memory {
-                            set(if unified { "memory.max" } else { "memory.limit_in_bytes" }, bytes.to_string());
-                            let (file, bytes) =
-                                if unified { ("memory.swap.max", 0) } else { ("memory.memsw.limit_in_bytes", bytes) };
-                            set(file, bytes.to_string());
-                        }
+                        // Without a limit of its own, one container cannot take the memory of all.
+                        let bytes = spec.memory_limit.unwrap_or_else(|| memory() / 2);
+                        set(if unified { "memory.max" } else { "memory.limit_in_bytes" }, bytes.to_string());
+                        let (file, bytes) =
+                            if unified { ("memory.swap.max", 0) } else { ("memory.memsw.limit_in_bytes", bytes) };
+                        set(file, bytes.to_string());
                     }
                     (Controller::Cpu, unified) => {
                         // The kernel takes no less than a millisecond.
-                        let quota = cpu.map(|thousandths| (u64::from(thousandths) * PERIOD / 1000).max(1000));
+                        let quota =
+                            spec.cpu_limit.map(|thousandths| (u64::from(thousandths) * PERIOD / 1000).max(1000));
                         match quota {
                             Some(quota) if unified => set("cpu.max", format!("{quota} {PERIOD}")),
                             Some(quota) => {
@@ -144,6 +151,14 @@ impl Groups {
                                 set("cpu.cfs_quota_us", quota.to_string());
                             }
                             None => {}
+                        }
+                        // One core is the kernel's default: 1024 shares, or a weight of 100.
+                        if let Some(thousandths) = spec.cpu_request.map(u64::from) {
+                            if unified {
+                                set("cpu.weight", (thousandths / 10).clamp(1, 10_000).to_string());
+                            } else {
+                                set("cpu.shares", (thousandths * 1024 / 1000).clamp(2, 262_144).to_string());
+                            }
                         }
                     }
                     (Controller::Processes, _) => set("pids.max", MOST_PROCESSES.to_string()),
@@ -189,6 +204,35 @@ impl Hierarchy {
             None
         }
     }
+}
+
+impl Hierarchy {
+    /// Bounds all containers together, so that they leave the machine something to work with.
+    fn limit_all(&self) {
+        for controller in &self.controllers {
+            let (file, value) = match (controller, self.unified) {
+                (Controller::Memory, true) => ("memory.max", memory() / 10 * 9),
+                (Controller::Memory, false) => ("memory.limit_in_bytes", memory() / 10 * 9),
+                (Controller::Processes, _) => ("pids.max", processes() / 2),
+                (Controller::Cpu, _) => continue,
+            };
+            if let Err(error) = fs::write(self.directory.join(file), value.to_string()) {
+                tracing::warn!(file, %error, "cannot limit all containers together");
+            }
+        }
+    }
+}
+
+/// Bytes of memory that the machine has.
+fn memory() -> u64 {
+    nix::sys::sysinfo::sysinfo().map_or(u64::MAX / 2, |info| info.ram_total())
+}
+
+/// Processes that the machine can have.
+fn processes() -> u64 {
+    let limit = |file| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
+    let limits = ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"];
+    limits.into_iter().filter_map(limit).min().unwrap_or(32_768)
 }
 
 impl Group {

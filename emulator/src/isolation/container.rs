@@ -10,26 +10,32 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use anyhow::{Context, bail, ensure};
 use nix::{
-    fcntl::{FcntlArg, OFlag, fcntl},
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, OpenHow, ResolveFlag, fcntl, open, openat2},
+    sys::stat::Mode,
     unistd::pipe2,
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    sync::{mpsc, oneshot, watch},
+    net::TcpSocket,
+    sync::{Mutex as AsyncMutex, mpsc, oneshot, watch},
 };
 
 use super::{
-    Exit, Process, ProcessSpec,
+    DirectoryError, End, Exit, MountSpec, Process, ProcessSpec,
+    attach::{Answer, Order},
     cgroups::Group,
     engine::Shared,
+    layer,
     protocol::{Inbox, Message, Reply, Request, Setup, has_zero, send_some},
+    space,
     spawn::Init,
     tree::remove_tree,
 };
@@ -52,12 +58,26 @@ struct Processes {
     gone: bool,
     starting: HashMap<u64, (oneshot::Sender<Started>, oneshot::Sender<Exit>)>,
     running: HashMap<u64, oneshot::Sender<Exit>>,
+    sockets: HashMap<u64, oneshot::Sender<Result<OwnedFd, String>>>,
 }
 
-/// How a container ended.
-#[derive(Debug, Clone, Copy)]
-struct End {
-    out_of_memory: bool,
+/// Where a container's files are on the machine.
+#[derive(Debug)]
+pub(super) struct Places {
+    pub(super) directory: PathBuf,
+    pub(super) upper: PathBuf,
+    /// Limit of what can be written, which then is written elsewhere.
+    pub(super) disk: Option<u64>,
+    /// Directories of the machine that it may write to.
+    pub(super) shared: Vec<PathBuf>,
+}
+
+/// What was mounted while it runs.
+#[derive(Debug, Default)]
+struct Mounted {
+    /// The kernel's numbers, by path; the last one is on top.
+    at: HashMap<PathBuf, Vec<u64>>,
+    count: usize,
 }
 
 /// A running container, as its task and its handle see it.
@@ -65,15 +85,21 @@ struct End {
 pub(super) struct Link {
     engine: Arc<Shared>,
     id: String,
-    directory: PathBuf,
-    upper: PathBuf,
+    places: Places,
+    /// Where it is written, with a limit.
+    limited: OnceLock<OwnedFd>,
     group: Group,
     pidfd: OwnedFd,
     outgoing: mpsc::UnboundedSender<Outgoing>,
     ready: Mutex<Option<oneshot::Sender<Result<(), String>>>>,
+    device: Mutex<Option<OwnedFd>>,
     processes: Mutex<Processes>,
     next: AtomicU64,
+    mounted: AsyncMutex<Mounted>,
     stopped: AtomicBool,
+    /// What was written is being removed, or has been.
+    removed: AtomicBool,
+    evicted: AtomicBool,
     reaped: AtomicBool,
     end: watch::Sender<Option<End>>,
 }
@@ -83,8 +109,7 @@ impl Link {
     pub(super) fn new(
         engine: Arc<Shared>,
         id: String,
-        directory: PathBuf,
-        upper: PathBuf,
+        places: Places,
         group: Group,
         init: Init,
     ) -> anyhow::Result<Arc<Self>> {
@@ -104,15 +129,19 @@ impl Link {
         let link = Arc::new(Self {
             engine,
             id,
-            directory,
-            upper,
+            places,
+            limited: OnceLock::new(),
             group,
             pidfd: init.pidfd,
             outgoing,
             ready: Mutex::default(),
+            device: Mutex::default(),
             processes: Mutex::default(),
             next: AtomicU64::new(0),
+            mounted: AsyncMutex::default(),
             stopped: AtomicBool::new(false),
+            removed: AtomicBool::new(false),
+            evicted: AtomicBool::new(false),
             reaped: AtomicBool::new(false),
             end: watch::Sender::new(None),
         });
@@ -140,13 +169,19 @@ impl Link {
         self.reaped.store(true, Ordering::SeqCst);
         let left = {
             let mut processes = self.processes();
-            processes.gone = true;
-            (std::mem::take(&mut processes.starting), std::mem::take(&mut processes.running))
+            // With the senders of all answers that are still awaited.
+            std::mem::replace(&mut *processes, Processes { gone: true, ..Default::default() })
         };
         // Tells those who wait.
         drop(left);
-        let out_of_memory = !self.stopped.load(Ordering::SeqCst) && self.group.oom_kills() > 0;
-        self.end.send_replace(Some(End { out_of_memory }));
+        let end = if self.evicted.load(Ordering::SeqCst) {
+            End::OutOfDisk
+        } else if !self.stopped.load(Ordering::SeqCst) && self.group.oom_kills() > 0 {
+            End::OutOfMemory
+        } else {
+            End::Over
+        };
+        self.end.send_replace(Some(end));
         let _ = tokio::task::spawn_blocking(move || {
             self.clear();
             self.engine.forget(&self.id);
@@ -157,8 +192,8 @@ impl Link {
     /// Takes away all but what was written.
     fn clear(&self) {
         self.group.remove();
-        for part in ["work", "root", "own"] {
-            if let Err(error) = remove_tree(&self.directory.join(part)) {
+        for part in ["work", "root", "own", "mounts"] {
+            if let Err(error) = remove_tree(&self.places.directory.join(part)) {
                 tracing::warn!(container = self.id, %error, "cannot remove a directory");
             }
         }
@@ -167,8 +202,8 @@ impl Link {
     async fn read(&self, control: &AsyncFd<UnixStream>) -> io::Result<()> {
         let mut inbox = Inbox::default();
         loop {
-            while let Some((reply, mut fds)) = inbox.take::<Reply>()? {
-                self.take(reply, fds.pop());
+            while let Some((reply, fds)) = inbox.take::<Reply>()? {
+                self.take(reply, fds);
             }
             let mut guard = control.readable().await?;
             match guard.try_io(|control| inbox.receive_some(control.as_raw_fd())) {
@@ -180,21 +215,33 @@ impl Link {
         }
     }
 
-    fn take(&self, reply: Reply, terminal: Option<OwnedFd>) {
+    fn take(&self, reply: Reply, mut fds: Vec<OwnedFd>) {
         match reply {
-            Reply::Ready(_) => self.answer(Ok(())),
+            Reply::Ready(_) => {
+                let _ = fds.pop_if(|_| self.places.disk.is_some()).map(|limited| self.limited.set(limited));
+                *self.device.lock().unwrap_or_else(PoisonError::into_inner) = fds.pop();
+                self.answer(Ok(()));
+            }
             Reply::Failed(message) => self.answer(Err(message)),
             Reply::Started { id, pid } => {
                 let Some((started, exit)) = self.processes().starting.remove(&id) else { return };
                 self.processes().running.insert(id, exit);
-                if started.send(Ok((pid, terminal))).is_err() {
+                if started.send(Ok((pid, fds.pop()))).is_err() {
                     // Whoever asked has given up and would never know of it.
                     let _ = self.send(&Request::Kill { pid, signal: libc::SIGKILL }, Vec::new());
                 }
             }
             Reply::Refused { id, message } => {
-                if let Some((started, _)) = self.processes().starting.remove(&id) {
+                let mut processes = self.processes();
+                if let Some((started, _)) = processes.starting.remove(&id) {
                     let _ = started.send(Err(message));
+                } else if let Some(socket) = processes.sockets.remove(&id) {
+                    let _ = socket.send(Err(message));
+                }
+            }
+            Reply::Socket { id } => {
+                if let Some((sender, fd)) = self.processes().sockets.remove(&id).zip(fds.pop()) {
+                    let _ = sender.send(Ok(fd));
                 }
             }
             Reply::Exited { id, exit } => {
@@ -280,10 +327,93 @@ impl Link {
         Ok(Process { pid, stdin, stdout, stderr, exit })
     }
 
+    /// A TCP socket that lives in the container's network. Init only makes it: connecting may block.
+    pub(super) async fn socket(&self, ipv6: bool) -> io::Result<TcpSocket> {
+        let ended = || io::Error::new(io::ErrorKind::NotConnected, "the container has ended");
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut processes = self.processes();
+            if processes.gone {
+                return Err(ended());
+            }
+            processes.sockets.insert(id, sender);
+        }
+        self.send(&Request::Socket { id, ipv6 }, Vec::new()).map_err(io::Error::other)?;
+        let socket = receiver.await.map_err(|_| ended())?.map_err(io::Error::other)?;
+        Ok(TcpSocket::from_std_stream(std::net::TcpStream::from(socket)))
+    }
+
+    /// Hands the network device over.
+    pub(super) fn device(&self) -> Option<OwnedFd> {
+        self.device.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     pub(super) fn signal(&self, pid: i32, signal: i32) -> anyhow::Result<()> {
         ensure!((0..=64).contains(&signal), "not a signal: {signal}");
         ensure!(!self.processes().gone, "the container has ended");
         self.send(&Request::Kill { pid, signal }, Vec::new())
+    }
+
+    /// Mounts an image. One at a time: which is on top must be known.
+    pub(super) async fn mount(self: Arc<Self>, spec: MountSpec) -> Result<(), DirectoryError> {
+        let mut mounted = self.mounted.lock().await;
+        let target: PathBuf = spec.target.components().collect();
+        mounted.count += 1;
+        let directory = self.places.directory.join("mounts").join(mounted.count.to_string());
+        let (link, place) = (self.clone(), target.clone());
+        let attached = tokio::task::spawn_blocking(move || {
+            let (stage, overlays) = link.engine.lay_out_mount(&spec, &directory)?;
+            let answer = link
+                .engine
+                .attach(&link.pidfd, Order::Mount { stage, overlays, disk: link.places.disk, target: place });
+            if !matches!(answer, Ok(Answer::Mounted(_))) {
+                remove_tree(&directory)?;
+            }
+            answer
+        });
+        match attached.await.map_err(anyhow::Error::from)?? {
+            Answer::Mounted(mount) => {
+                mounted.at.entry(target).or_default().push(mount);
+                Ok(())
+            }
+            other => Err(refusal(other)),
+        }
+    }
+
+    /// Takes away all that was mounted at a path.
+    pub(super) async fn unmount(self: Arc<Self>, target: &Path) -> Result<(), DirectoryError> {
+        let mut mounted = self.mounted.lock().await;
+        let target: PathBuf = target.components().collect();
+        let mounts = mounted.at.remove(&target).ok_or(DirectoryError::NotMounted)?;
+        for mount in mounts.into_iter().rev() {
+            let (link, target) = (self.clone(), target.clone());
+            let order = Order::Unmount { target, mount };
+            let detached = tokio::task::spawn_blocking(move || link.engine.attach(&link.pidfd, order));
+            match detached.await.map_err(anyhow::Error::from)?? {
+                Answer::Unmounted => {}
+                other => return Err(refusal(other)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies a directory as it is seen inside.
+    pub(super) fn copy_directory(&self, path: &Path, to: &Path) -> Result<(), DirectoryError> {
+        let root = self.machine_pid().context("the container has ended")?;
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let root = open(format!("/proc/{root}/root").as_str(), flags | OFlag::O_PATH, Mode::empty());
+        let root = root.context("cannot enter the container")?;
+        // Only now it is certain whose root that is: a number is given to somebody else once its process is collected.
+        self.machine_pid().context("the container has ended")?;
+        let how =
+            OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        let directory = openat2(&root, path, how).map_err(|error| match error {
+            Errno::ENOENT => DirectoryError::Missing,
+            Errno::ENOTDIR | Errno::ELOOP => DirectoryError::NotADirectory,
+            other => DirectoryError::Failed(anyhow::Error::new(other).context("cannot open the directory")),
+        })?;
+        Ok(layer::copy_seen(directory, to)?)
     }
 
     /// Kills everything inside; does not wait.
@@ -292,12 +422,39 @@ impl Link {
         Init::kill(&self.pidfd);
     }
 
-    /// Resolves when all is gone; true if that was for want of memory.
-    pub(super) async fn ended(&self) -> bool {
+    /// Says that what was written goes now.
+    pub(super) fn removing(&self) {
+        self.removed.store(true, Ordering::SeqCst);
+    }
+
+    /// Fails when what was written has begun to go: what was copied of it may be a part.
+    pub(super) fn ensure_whole(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(!self.removed.load(Ordering::SeqCst), "the container has ended meanwhile");
+        Ok(())
+    }
+
+    /// Kills everything inside because it has written too much; false if it is being stopped anyway.
+    pub(super) fn evict(&self) -> bool {
+        if self.stopped.load(Ordering::SeqCst) {
+            return false;
+        }
+        self.evicted.store(true, Ordering::SeqCst);
+        self.kill();
+        true
+    }
+
+    /// Bytes on disk that it has written, or may have.
+    pub(super) fn used(&self) -> u64 {
+        let own = [self.places.upper.clone(), self.places.directory.join("mounts")];
+        own.iter().chain(&self.places.shared).map(|place| space::used(place)).sum()
+    }
+
+    /// Resolves when all is gone.
+    pub(super) async fn ended(&self) -> End {
         let mut end = self.end.subscribe();
         match end.wait_for(Option::is_some).await {
-            Ok(end) => end.is_some_and(|end| end.out_of_memory),
-            Err(_) => false,
+            Ok(end) => end.unwrap_or(End::Over),
+            Err(_) => End::Over,
         }
     }
 
@@ -312,12 +469,24 @@ impl Link {
         line.trim().parse().ok().filter(|pid| *pid > 0)
     }
 
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Where what is written can be read, as long as this is.
+    pub(super) fn written(&self) -> PathBuf {
+        match self.limited.get() {
+            Some(limited) => format!("/proc/self/fd/{}", limited.as_raw_fd()).into(),
+            None => self.places.upper.clone(),
+        }
+    }
+
     pub(super) fn upper(&self) -> &Path {
-        &self.upper
+        &self.places.upper
     }
 
     pub(super) fn directory(&self) -> &Path {
-        &self.directory
+        &self.places.directory
     }
 
     fn processes(&self) -> MutexGuard<'_, Processes> {
@@ -333,6 +502,16 @@ impl Drop for Link {
             Init::reap(&self.pidfd);
             self.clear();
         }
+    }
+}
+
+fn refusal(answer: Answer) -> DirectoryError {
+    match answer {
+        Answer::NotADirectory => DirectoryError::NotADirectory,
+        Answer::Reserved => DirectoryError::Reserved,
+        Answer::NotMounted => DirectoryError::NotMounted,
+        Answer::Failed(message) => DirectoryError::Failed(anyhow::Error::msg(message)),
+        Answer::Mounted(_) | Answer::Unmounted => DirectoryError::Failed(anyhow::Error::msg("an answer to nothing")),
     }
 }
 

@@ -4,6 +4,10 @@ use std::{
     collections::HashMap,
     fs,
     io::{self, Write},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{MetadataExt, lchown},
+    },
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -16,10 +20,11 @@ use anyhow::{Context, bail, ensure};
 use tokio::sync::oneshot;
 
 use super::{
-    Container, ContainerSpec,
+    Bind, Container, ContainerSpec, MountSpec, attach,
     base::{Base, make_directory},
     cgroups::{self, Group, Groups},
-    container::Link,
+    container::{Link, Places},
+    device::GATEWAY,
     protocol::{Inbox, Overlay, Reply, Request, Setup, send_blocking},
     spawn::{self, Init, Kind, Spawner},
     state::StateDir,
@@ -28,6 +33,10 @@ use super::{
 
 /// Descriptors that a thousand processes with three streams each need, and some.
 const OPEN_FILES: u64 = 65_536;
+
+/// What to do when containers cannot have network devices.
+const NO_DEVICES: &str = "containers cannot have a network device (the kernel must have its `tun` module loaded, and this \
+                          user must be allowed to read and write /dev/net/tun)";
 
 /// What all containers of an engine share.
 #[derive(Debug)]
@@ -54,7 +63,7 @@ struct Prepared {
 }
 
 impl Shared {
-    pub(super) fn new(state: &Path, program: &Path) -> anyhow::Result<Self> {
+    pub(super) fn new(state: &Path, program: &Path, devices: bool) -> anyhow::Result<Self> {
         let program = program.canonicalize().with_context(|| format!("cannot find {}", program.display()))?;
         nix::unistd::access(&program, nix::unistd::AccessFlags::X_OK)
             .with_context(|| format!("cannot execute {}", program.display()))?;
@@ -83,6 +92,9 @@ impl Shared {
             state,
         };
         shared.find_mode()?;
+        if devices {
+            shared.probe(true).context(NO_DEVICES)?;
+        }
         if !all_ids {
             shared.limits_missing.push(
                 "without root, root is the only user inside, and existing programs of the machine can be replaced but \
@@ -95,13 +107,13 @@ impl Shared {
 
     /// Tries in which way containers can be had, best first, by starting one.
     fn find_mode(&mut self) -> anyhow::Result<()> {
-        let first = match self.probe() {
+        let first = match self.probe(false) {
             Ok(missing) if missing.is_empty() => return Ok(()),
             first => first,
         };
         if nix::unistd::geteuid().is_root() {
             self.user_namespace = false;
-            match (self.probe(), &first) {
+            match (self.probe(false), &first) {
                 (Ok(missing), _) => {
                     self.limits_missing.push(
                         "containers have no user namespace of their own: what keeps their root from the machine is the \
@@ -126,11 +138,17 @@ impl Shared {
         Ok(())
     }
 
-    fn probe(&self) -> anyhow::Result<Vec<String>> {
+    /// Starts a container, as a trial. What had to be left out.
+    fn probe(&self, device: bool) -> anyhow::Result<Vec<String>> {
         let id = "probe".to_owned();
-        let prepared = self.prepare(&ContainerSpec { id: id.clone(), hostname: id, ..Default::default() })?;
+        let prepared = self.prepare(&ContainerSpec {
+            id: id.clone(),
+            hostname: id,
+            device: device.then_some(0),
+            ..Default::default()
+        })?;
         let (sender, receiver) = mpsc::channel();
-        self.spawner.start(self.kind(&prepared, false), move |init| {
+        self.spawner.start(self.kind(&prepared), move |init| {
             let _ = sender.send(init);
         });
         let asked = receiver.recv().context("the spawning thread is gone")?.map_err(anyhow::Error::from);
@@ -145,23 +163,16 @@ impl Shared {
         answer
     }
 
-    fn kind(&self, prepared: &Prepared, machine_network: bool) -> Kind {
-        Kind {
-            user_namespace: self.user_namespace,
-            all_ids: self.all_ids,
-            own_network: !machine_network,
-            groups: prepared.group.joins(),
-        }
+    fn kind(&self, prepared: &Prepared) -> Kind {
+        Kind { user_namespace: self.user_namespace, all_ids: self.all_ids, groups: prepared.group.joins() }
     }
 
     /// Makes a container's directories and says what its init has to mount.
     fn prepare(&self, spec: &ContainerSpec) -> anyhow::Result<Prepared> {
         let good = |c: char| c.is_ascii_alphanumeric() || c == '-';
         ensure!(!spec.id.is_empty() && spec.id.chars().all(good), "not a container id: {:?}", spec.id);
-        for layer in &spec.layers {
-            ensure!(layer.is_absolute() && layer.is_dir(), "not a layer: {}", layer.display());
-        }
-        for (source, target, _) in &spec.binds {
+        check_layers(&spec.layers)?;
+        for Bind { source, target, .. } in &spec.binds {
             ensure!(source.exists(), "cannot mount {}: there is no such file", source.display());
             ensure!(target.is_absolute(), "cannot mount at {}: not an absolute path", target.display());
         }
@@ -173,27 +184,72 @@ impl Shared {
         let setup = self.lay_out(spec, &directory).inspect_err(|_| {
             let _ = remove_tree(&directory);
         })?;
-        let group = self.groups.make(&spec.id, spec.memory_limit, spec.cpu_limit);
+        let group = self.groups.make(spec);
         Ok(Prepared { upper: directory.join("upper"), directory, setup, group })
     }
 
     fn lay_out(&self, spec: &ContainerSpec, directory: &Path) -> anyhow::Result<Setup> {
-        let (upper, work, own, stage) =
-            (directory.join("upper"), directory.join("work"), directory.join("own"), directory.join("root"));
-        for path in [&upper, &work, &own, &stage] {
+        let own = directory.join("own");
+        make_directory(&own, 0o755)?;
+        write_own_etc(&own.join("etc"), spec)?;
+        let (stage, overlays) =
+            self.stack(&spec.layers, Some(&own), self.base.root(spec.from_scratch), !spec.from_scratch, directory)?;
+        Ok(Setup {
+            stage,
+            overlays,
+            disk: spec.disk_limit,
+            binds: spec.binds.clone(),
+            hostname: spec.hostname.clone(),
+            device: spec.device,
+            all_ids: self.all_ids,
+            user_namespace: self.user_namespace,
+            program: self.program.clone(),
+        })
+    }
+
+    /// Makes the directories for an image that is mounted in a running container, and says what to mount on which stage.
+    pub(super) fn lay_out_mount(&self, spec: &MountSpec, directory: &Path) -> anyhow::Result<(PathBuf, Vec<Overlay>)> {
+        check_layers(&spec.layers)?;
+        // Level by level: the container's own directory is not made anew when it is gone.
+        for path in directory.parent().into_iter().chain([directory]) {
             make_directory(path, 0o755)?;
         }
-        write_own_etc(&own.join("etc"), spec)?;
+        // Of an image from nothing, nothing but its own files is shown.
+        let bottom = if spec.from_scratch { self.base.nothing() } else { self.base.root(false) };
+        let stacked = self.stack(&spec.layers, None, bottom, !spec.from_scratch, directory)?;
+        // What is written on counts in an overlay, also for the owner and mode of its top.
+        if let Some(top) = spec.layers.last() {
+            let found = fs::metadata(top)?;
+            let upper = directory.join("upper");
+            lchown(&upper, Some(found.uid()), Some(found.gid()))?;
+            fs::set_permissions(&upper, found.permissions())?;
+        }
+        Ok(stacked)
+    }
 
+    /// Makes the directories that overlays write to, below `directory`: what is written lands in its `upper`. With `machine`
+    /// the machine's programs come along, as overlays of their own.
+    fn stack(
+        &self,
+        layers: &[PathBuf],
+        own: Option<&Path>,
+        bottom: PathBuf,
+        machine: bool,
+        directory: &Path,
+    ) -> anyhow::Result<(PathBuf, Vec<Overlay>)> {
+        let (upper, work, stage) = (directory.join("upper"), directory.join("work"), directory.join("root"));
+        for path in [&upper, &work, &stage] {
+            make_directory(path, 0o755)?;
+        }
         // The topmost of layers named twice: the kernel refuses the same directory twice.
-        let mut layers: Vec<&PathBuf> = Vec::with_capacity(spec.layers.len());
-        for layer in spec.layers.iter().rev() {
-            if !layers.contains(&layer) {
-                layers.push(layer);
+        let mut once: Vec<&PathBuf> = Vec::with_capacity(layers.len());
+        for layer in layers.iter().rev() {
+            if !once.contains(&layer) {
+                once.push(layer);
             }
         }
         let overlay = |name: &str, own: Option<PathBuf>, below: Vec<PathBuf>| -> anyhow::Result<Overlay> {
-            let in_layers = layers.iter().map(|layer| layer.join(name));
+            let in_layers = once.iter().map(|layer| layer.join(name));
             let is_directory = |path: &PathBuf| path.symlink_metadata().is_ok_and(|found| found.is_dir());
             let lower: Vec<PathBuf> = own.into_iter().chain(in_layers.filter(is_directory)).chain(below).collect();
             let (upper, work) = (upper.join(name), work.join(if name.is_empty() { "root" } else { name }));
@@ -201,31 +257,27 @@ impl Shared {
             make_directory(&upper, 0o755)?;
             Ok(Overlay { target: Path::new("/").join(name), lower, upper, work })
         };
-        let mut overlays = vec![overlay("", Some(own.clone()), vec![self.base.root(spec.from_scratch)])?];
-        if !spec.from_scratch {
+        let mut overlays = vec![overlay("", own.map(Path::to_owned), vec![bottom])?];
+        if machine {
             for (name, below) in self.base.offered() {
-                overlays.push(overlay(name, (name == "etc").then(|| own.join(name)), below)?);
+                overlays.push(overlay(name, own.filter(|_| name == "etc").map(|own| own.join(name)), below)?);
             }
         }
-        Ok(Setup {
-            stage,
-            overlays,
-            binds: spec.binds.clone(),
-            hostname: spec.hostname.clone(),
-            own_network: !spec.machine_network,
-            all_ids: self.all_ids,
-            user_namespace: self.user_namespace,
-            program: self.program.clone(),
-        })
+        Ok((stage, overlays))
+    }
+
+    /// Has an image mounted in a container, or unmounted, by a process of its own.
+    pub(super) fn attach(&self, pidfd: &OwnedFd, order: attach::Order) -> anyhow::Result<attach::Answer> {
+        attach::order(&self.program, pidfd, self.user_namespace, order)
     }
 
     pub(super) async fn start(self: &Arc<Self>, spec: ContainerSpec) -> anyhow::Result<Container> {
         ensure!(!self.shut.load(Ordering::SeqCst), "the engine is shut down");
-        let (id, machine_network) = (spec.id.clone(), spec.machine_network);
+        let id = spec.id.clone();
         let engine = self.clone();
         let prepared = tokio::task::spawn_blocking(move || engine.prepare(&spec)).await??;
         let (sender, receiver) = oneshot::channel();
-        self.spawner.start(self.kind(&prepared, machine_network), move |init| {
+        self.spawner.start(self.kind(&prepared), move |init| {
             // Nobody waits any more: the container is not wanted.
             if let Err(Ok(init)) = sender.send(init) {
                 Init::kill(&init.pidfd);
@@ -233,6 +285,10 @@ impl Shared {
             }
         });
         let Prepared { directory, upper, setup, group } = prepared;
+        let writable = setup.binds.iter().filter(|bind| !bind.read_only);
+        let shared =
+            writable.map(|bind| bind.source.join(bind.inside.strip_prefix("/").unwrap_or(&bind.inside))).collect();
+        let places = Places { directory: directory.clone(), upper, disk: setup.disk, shared };
         let init = match receiver.await.context("the spawning thread is gone").and_then(|init| Ok(init?)) {
             Ok(init) => init,
             Err(error) => {
@@ -241,7 +297,7 @@ impl Shared {
                 return Err(error.context("cannot start a container"));
             }
         };
-        let link = Link::new(self.clone(), id.clone(), directory.clone(), upper, group, init)?;
+        let link = Link::new(self.clone(), id.clone(), places, group, init)?;
         let container = Container { link: link.clone() };
         self.containers().insert(id, Arc::downgrade(&link));
         if self.shut.load(Ordering::SeqCst) {
@@ -276,6 +332,22 @@ impl Shared {
                 tracing::warn!(directory = %path.display(), %error, "cannot remove");
             }
         }
+    }
+
+    pub(super) fn running(&self, id: &str) -> Option<Arc<Link>> {
+        self.containers().get(id).and_then(Weak::upgrade)
+    }
+
+    pub(super) fn usage(&self) -> Vec<(String, u64)> {
+        let links: Vec<_> = self.containers().values().filter_map(Weak::upgrade).collect();
+        links.into_iter().map(|link| (link.id().to_owned(), link.used())).collect()
+    }
+
+    pub(super) fn clearing(&self) -> bool {
+        // One that is being made is not known yet either, for some milliseconds: who asks waits a little longer.
+        let left = fs::read_dir(self.state.path().join("containers")).into_iter().flatten().flatten();
+        let known = self.containers();
+        left.into_iter().any(|entry| !entry.file_name().to_str().is_some_and(|id| known.contains_key(id)))
     }
 
     pub(super) fn forget(&self, id: &str) {
@@ -314,6 +386,13 @@ fn ask(init: &Init, setup: Setup) -> anyhow::Result<Vec<String>> {
     }
 }
 
+fn check_layers(layers: &[PathBuf]) -> anyhow::Result<()> {
+    for layer in layers {
+        ensure!(layer.is_absolute() && layer.is_dir(), "not a layer: {}", layer.display());
+    }
+    Ok(())
+}
+
 /// The files of `/etc` that are the container's own.
 fn write_own_etc(etc: &Path, spec: &ContainerSpec) -> io::Result<()> {
     make_directory(etc, 0o755)?;
@@ -324,8 +403,8 @@ fn write_own_etc(etc: &Path, spec: &ContainerSpec) -> io::Result<()> {
     let name = if spec.hostname.is_empty() { "localhost" } else { &spec.hostname };
     write("hostname", &format!("{name}\n"))?;
     write("hosts", &format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost ip6-localhost ip6-loopback\n"))?;
-    let resolvers =
-        if spec.machine_network { fs::read_to_string("/etc/resolv.conf").unwrap_or_default() } else { String::new() };
+    // With nobody to ask, questions are answered at once by their failure.
+    let resolvers = if spec.device.is_some() { format!("nameserver {GATEWAY}\n") } else { String::new() };
     write("resolv.conf", &resolvers)
 }
 

@@ -22,6 +22,7 @@ use nix::{
         resource::{Resource, getrlimit, setrlimit},
         signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
+        socket::{AddressFamily, SockFlag, SockType, socket},
         stat::Mode,
     },
     unistd::{ForkResult, fork},
@@ -37,6 +38,9 @@ use super::{
 
 /// Limit of open files that programs start with; what container engines give.
 const OPEN_FILES: u64 = 65_536;
+
+/// Of linux/keyctl.h.
+const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
 
 /// Times that a session is looked through for new members while it is killed: one that forks faster than that is a fork
 /// bomb and wants [`super::Container::stop`].
@@ -65,7 +69,7 @@ fn run() -> Result<(), String> {
         Ok(Some((Request::Setup(setup), _))) => setup,
         _ => return Err("no setup".into()),
     };
-    let (terminals, missing) = match prepare(&setup) {
+    let (terminals, built) = match prepare(&setup) {
         Ok(prepared) => prepared,
         Err(failure) => {
             let _ = send_blocking(socket.as_raw_fd(), &Reply::Failed(failure.clone()), &[]);
@@ -78,7 +82,12 @@ fn run() -> Result<(), String> {
     mask.thread_block().map_err(|error| error.to_string())?;
     let children = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(|error| error.to_string())?;
-    init.reply(&Reply::Ready(missing), &[]);
+    {
+        let root::Built { missing, device, written } = built;
+        let fds: Vec<RawFd> =
+            [device.as_ref(), written.as_ref()].into_iter().flatten().map(AsRawFd::as_raw_fd).collect();
+        init.reply(&Reply::Ready(missing), &fds);
+    }
 
     loop {
         while let Some((request, fds)) = inbox.take::<Request>().map_err(|error| error.to_string())? {
@@ -101,12 +110,15 @@ fn run() -> Result<(), String> {
     }
 }
 
-fn prepare(setup: &Setup) -> Result<(OwnedFd, Vec<String>), String> {
-    let missing = root::build(setup)?;
+fn prepare(setup: &Setup) -> Result<(OwnedFd, root::Built), String> {
+    let built = root::build(setup)?;
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let terminals = nix::fcntl::open("/dev/pts", flags, Mode::empty()).map_err(|error| format!("/dev/pts: {error}"))?;
     // Hides the emulator's place in the control groups; a kernel without them has nothing to hide.
     let _ = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP);
+    // The keys of whoever started the emulator.
+    // Safety: the call makes a keyring of its own and takes no memory of ours.
+    unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
     caps::limit(setup.user_namespace).map_err(|error| format!("capabilities: {error}"))?;
     // Processes inside must neither read this one's descriptors nor trace it.
     nix::sys::prctl::set_dumpable(false).map_err(|error| error.to_string())?;
@@ -114,7 +126,8 @@ fn prepare(setup: &Setup) -> Result<(OwnedFd, Vec<String>), String> {
         let limit = OPEN_FILES.min(hard);
         let _ = setrlimit(Resource::RLIMIT_NOFILE, limit, limit);
     }
-    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    // Not zero: that keeps files from being written, but not the machine's crash handler from being called. One does.
+    let _ = setrlimit(Resource::RLIMIT_CORE, 1, 1);
     if !setup.all_ids {
         // Counted per user namespace, so it bounds this container alone. Root of the machine is exempt from it, and there
         // has control groups.
@@ -127,7 +140,7 @@ fn prepare(setup: &Setup) -> Result<(OwnedFd, Vec<String>), String> {
         // Safety: the kernel's structure, all zero, is the default action; SIGKILL and SIGSTOP refuse, which is fine.
         unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u64>(), 8) };
     }
-    Ok((terminals, missing))
+    Ok((terminals, built))
 }
 
 impl Init {
@@ -145,6 +158,14 @@ impl Init {
                 }
             }
             Request::Kill { pid, signal } => kill(pid, signal),
+            Request::Socket { id, ipv6 } => {
+                let family = if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+                let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+                match socket(family, SockType::Stream, flags, None) {
+                    Ok(made) => self.reply(&Reply::Socket { id }, &[made.as_raw_fd()]),
+                    Err(error) => self.reply(&Reply::Refused { id, message: error.desc().to_owned() }, &[]),
+                }
+            }
         }
     }
 

@@ -105,9 +105,6 @@ pub(super) fn run(spec: &ProcessSpec, terminal: Option<Terminal>, pipes: &[Owned
         fail(127, &format!("cannot change to {}: {}", directory.display(), error.desc()));
     }
     let Some(program) = spec.argv.first() else { fail(127, "no program given") };
-    if program == root::FS_TOOLS {
-        std::process::exit(crate::fstools::run(&spec.argv));
-    }
     execute(spec, program)
 }
 
@@ -146,6 +143,10 @@ fn execute(spec: &ProcessSpec, program: &OsStr) -> ! {
         }
         error
     };
+    // Executed like any other, so that it shows under /proc as what it is; an image may lack the libraries for that.
+    if program == root::FS_TOOLS {
+        std::process::exit(crate::fstools::run(&spec.argv));
+    }
     match error {
         Errno::ENOENT | Errno::ENOTDIR => fail(127, &format!("{}: not found", program.display())),
         other => fail(126, &format!("{}: {}", program.display(), other.desc())),

@@ -42,19 +42,32 @@ const NOT_COPIED: [&str; 6] = [
 
 /// Copies the layer `from` into `to`, which is made, or is an empty directory.
 pub(super) fn copy_layer(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let directory = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let source = nix::fcntl::open(from, directory, Mode::empty())?;
+    copy(source, to, None).with_context(|| format!("cannot copy {}", from.display()))
+}
+
+/// Copies a directory as it is seen, without what is mounted below it, into `to`, likewise.
+pub(super) fn copy_seen(source: OwnedFd, to: &Path) -> anyhow::Result<()> {
+    let device = nix::sys::stat::fstat(&source)?.st_dev;
+    copy(source, to, Some(device))
+}
+
+fn copy(source: OwnedFd, to: &Path, device: Option<libc::dev_t>) -> anyhow::Result<()> {
     std::fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
     ensure!(to.read_dir()?.next().is_none(), "{} is not empty", to.display());
     let directory = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let source = nix::fcntl::open(from, directory, Mode::empty())?;
     let target = nix::fcntl::open(to, directory, Mode::empty())?;
     let found = nix::sys::stat::fstat(&source)?;
-    let mut copy =
-        Copy { as_root: nix::unistd::geteuid().is_root(), links: HashMap::new(), target: target.try_clone()? };
-    copy.directory(source, &target, &found, &mut Vec::new()).with_context(|| format!("cannot copy {}", from.display()))
+    let as_root = nix::unistd::geteuid().is_root();
+    let mut copy = Copy { as_root, device, links: HashMap::new(), target: target.try_clone()? };
+    copy.directory(source, &target, &found, &mut Vec::new())
 }
 
 struct Copy {
     as_root: bool,
+    /// Directories elsewhere are copied empty: something is mounted there. (Files of an overlay may have other devices.)
+    device: Option<libc::dev_t>,
     /// Where a file with several names was copied to first, from the top.
     links: HashMap<(u64, u64), Vec<CString>>,
     target: OwnedFd,
@@ -105,6 +118,11 @@ impl Copy {
             self.links.insert(key, path.clone());
         }
         match kind {
+            SFlag::S_IFDIR if self.device.is_some_and(|device| device != found.st_dev) => {
+                mkdirat(target, name, Mode::S_IRWXU)?;
+                let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                return self.finish(openat(target, name, flags, Mode::empty())?.as_fd(), &found);
+            }
             SFlag::S_IFDIR => {
                 let shut = !self.as_root && found.st_mode & 0o500 != 0o500;
                 let inner = self.open(source, name, OFlag::O_DIRECTORY, shut)?;

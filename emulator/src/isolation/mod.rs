@@ -5,24 +5,30 @@
 //! image is an ordered list of such directories ("layers") over the machine's programs.
 //!
 //! - On the emulator's side: [`Engine`] (`engine`, with the state directory in `state`, what lies below every container in
-//!   `base`, limits in `cgroups`), [`Container`] (`container`), `spawn` (the inner process comes to be), `layer` (snapshots).
-//! - Inside: `init` (process 1), `root` (builds the root), `launch` (a fork becomes a process), `users`, `caps`.
+//!   `base`, limits in `cgroups`), [`Container`] (`container`), `spawn` (the inner process comes to be), `layer` (snapshots),
+//!   `attach` (images mounted in a running container).
+//! - Inside: `init` (process 1), `root` (builds the root), [`device`] (its network), `launch` (a fork becomes a process),
+//!   `users`, `caps`.
 //! - Between them: `protocol`.
 //!
 //! Needs Linux 5.12. As root of the machine a container's root is still shut in by a user namespace in which all ids mean the
 //! same as outside, so that layers can hold files of any owner; without root, it is our own user.
 
+pub(crate) mod attach;
 mod base;
 mod caps;
 mod cgroups;
 mod container;
+pub mod device;
 mod engine;
+mod etc;
 pub(crate) mod init;
 mod launch;
 mod layer;
 mod mounts;
 mod protocol;
 mod root;
+mod space;
 pub(crate) mod spawn;
 mod state;
 mod tree;
@@ -30,11 +36,17 @@ mod users;
 
 use std::{
     ffi::OsString,
+    io,
+    net::{Ipv4Addr, Ipv6Addr},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
+
+pub use space::Space;
 pub use tree::remove_tree;
 
 /// Makes containers. One per emulator.
@@ -54,14 +66,65 @@ pub struct ContainerSpec {
     pub from_scratch: bool,
     /// Host name inside.
     pub hostname: String,
-    /// Whether it uses the machine's network; otherwise it has a loopback of its own and nothing else.
-    pub machine_network: bool,
-    /// Directories of the machine to mount: (source, absolute target inside, read-only). For volumes.
-    pub binds: Vec<(PathBuf, PathBuf, bool)>,
+    /// Besides its own loopback, it has a network device, whose other side is [`Container::device`]. Its addresses are those of
+    /// this number ([`device::addresses`]).
+    pub device: Option<u8>,
+    /// Directories of the machine to mount. For volumes.
+    pub binds: Vec<Bind>,
     /// Memory limit in bytes.
     pub memory_limit: Option<u64>,
+    /// Share of the processors, in thousandths of a core, when there are not enough for all.
+    pub cpu_request: Option<u32>,
     /// Processor limit in thousandths of a core.
     pub cpu_limit: Option<u32>,
+    /// Bytes that can be written; then there is no space left. They are held in memory. Also of each image that is mounted
+    /// in the container.
+    pub disk_limit: Option<u64>,
+}
+
+/// A directory of the machine that is mounted in a container.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Bind {
+    /// The directory, which no container can replace.
+    pub source: PathBuf,
+    /// Only this directory in it, which containers may have written: made where missing, no links followed. All of it when
+    /// empty.
+    pub inside: PathBuf,
+    /// Absolute path in the container.
+    pub target: PathBuf,
+    /// It cannot be written to through this mount.
+    pub read_only: bool,
+}
+
+/// An image to mount in a running container.
+#[derive(Debug, Clone, Default)]
+pub struct MountSpec {
+    /// Where: an absolute path inside without `..`. Directories that are missing are made.
+    pub target: PathBuf,
+    /// Layers, bottom first; none for an empty directory.
+    pub layers: Vec<PathBuf>,
+    /// Only the layers are shown, not the machine's programs.
+    pub from_scratch: bool,
+}
+
+/// Why a directory of a running container could not be mounted at, unmounted or copied.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// There is nothing at the path.
+    #[error("there is no such directory")]
+    Missing,
+    /// What is at the path, or above it, is not a directory.
+    #[error("it is not a directory")]
+    NotADirectory,
+    /// The path leads to what the kernel or the emulator has mounted.
+    #[error("nothing can be mounted there")]
+    Reserved,
+    /// No image is mounted at exactly this path.
+    #[error("nothing is mounted there")]
+    NotMounted,
+    /// Anything else.
+    #[error(transparent)]
+    Failed(#[from] anyhow::Error),
 }
 
 /// A process to start in a container.
@@ -106,6 +169,17 @@ pub enum Exit {
     Signal(i32),
 }
 
+/// How a container ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It was stopped, or ended by itself.
+    Over,
+    /// The kernel killed its first process, for want of memory.
+    OutOfMemory,
+    /// It was evicted.
+    OutOfDisk,
+}
+
 /// A running container. Killed, and its mounts gone, when dropped; its `upper` directory stays until removed.
 #[derive(Debug)]
 pub struct Container {
@@ -117,9 +191,10 @@ impl Engine {
     /// no more (`kill -9`) left in sibling state directories.
     ///
     /// `program` is executed for inner roles; it must call [`crate::child_entry`] first thing in `main`. Starts a container
-    /// to see how that can be done here, so it blocks for some tens of milliseconds.
-    pub fn new(state: &Path, program: &Path) -> anyhow::Result<Engine> {
-        Ok(Engine { shared: Arc::new(engine::Shared::new(state, program)?) })
+    /// to see how that can be done here, so it blocks for some tens of milliseconds. `devices`: containers with a network
+    /// device will be wanted, and it is an error if they cannot be had.
+    pub fn new(state: &Path, program: &Path, devices: bool) -> anyhow::Result<Engine> {
+        Ok(Engine { shared: Arc::new(engine::Shared::new(state, program, devices)?) })
     }
 
     /// What cannot be enforced on this machine, one sentence each, for the log at start.
@@ -134,6 +209,27 @@ impl Engine {
         tokio::spawn(async move { shared.start(spec).await }).await?
     }
 
+    /// Bytes on disk that running containers have written, by id: their own files, and what is in directories of the machine
+    /// that they may write to. Reads all their directories.
+    pub fn usage(&self) -> Vec<(String, u64)> {
+        self.shared.usage()
+    }
+
+    /// Ends a container because the disk is full; false if it does not run.
+    pub fn evict(&self, id: &str) -> bool {
+        self.shared.running(id).is_some_and(|link| link.evict())
+    }
+
+    /// Whether a container of this id is there, or not yet quite gone.
+    pub fn runs(&self, id: &str) -> bool {
+        self.shared.running(id).is_some()
+    }
+
+    /// Whether what a container has written is still there although it has ended: about to be removed, which makes room.
+    pub fn clearing(&self) -> bool {
+        self.shared.clearing()
+    }
+
     /// Ends all containers and removes everything that was made. Idempotent.
     pub async fn shutdown(&self) {
         self.shared.shutdown().await;
@@ -141,6 +237,11 @@ impl Engine {
 }
 
 impl Container {
+    /// Its [`ContainerSpec::id`].
+    pub fn id(&self) -> &str {
+        self.link.id()
+    }
+
     /// Starts a process.
     pub async fn spawn(&self, spec: ProcessSpec) -> anyhow::Result<Process> {
         self.link.spawn(spec).await
@@ -151,6 +252,22 @@ impl Container {
         self.link.signal(pid, signal)
     }
 
+    /// The emulator's side of its network device, non-blocking: each read gives an IP packet that was sent inside, each write
+    /// delivers one. None when it has no device, or once it was taken.
+    pub fn device(&self) -> Option<OwnedFd> {
+        self.link.device()
+    }
+
+    /// Connects to a port on its own loopback, IPv4 first.
+    pub async fn connect(&self, port: u16) -> io::Result<TcpStream> {
+        let refused = match self.link.socket(false).await?.connect((Ipv4Addr::LOCALHOST, port).into()).await {
+            Ok(stream) => return Ok(stream),
+            Err(refused) => refused,
+        };
+        let connected = self.link.socket(true).await?.connect((Ipv6Addr::LOCALHOST, port).into()).await;
+        connected.map_err(|_| refused)
+    }
+
     /// The container's root directory as seen from the machine, while it runs. Links in it are relative to whoever follows
     /// them: resolve paths with `openat2` and `RESOLVE_IN_ROOT`.
     pub fn root(&self) -> PathBuf {
@@ -158,6 +275,7 @@ impl Container {
     }
 
     /// The directory that holds all that was written in this container: a layer for other containers once it is copied.
+    /// Empty with a limit of its disk.
     pub fn upper(&self) -> &Path {
         self.link.upper()
     }
@@ -165,8 +283,32 @@ impl Container {
     /// Copies what was written so far into `to` as a layer (whiteouts, opaque directories, owners, modes, times and links
     /// kept). Processes may run meanwhile.
     pub async fn snapshot(&self, to: &Path) -> anyhow::Result<()> {
-        let (from, to) = (self.upper().to_owned(), to.to_owned());
-        tokio::task::spawn_blocking(move || layer::copy_layer(&from, &to)).await?
+        let (from, to) = (self.link.written(), to.to_owned());
+        tokio::task::spawn_blocking(move || layer::copy_layer(&from, &to)).await??;
+        self.link.ensure_whole()
+    }
+
+    /// Copies a directory as processes inside see it, without what is mounted below it, into `to` as a layer. Processes may
+    /// run meanwhile.
+    pub async fn snapshot_directory(&self, path: &Path, to: &Path) -> Result<(), DirectoryError> {
+        let (link, path, to) = (self.link.clone(), path.to_owned(), to.to_owned());
+        let copied = tokio::task::spawn_blocking(move || link.copy_directory(&path, &to)).await;
+        copied.map_err(anyhow::Error::from)??;
+        Ok(self.link.ensure_whole()?)
+    }
+
+    /// Mounts an image; all processes see it at once. What was at the path, also what was mounted there before, is hidden. What
+    /// is written there stays apart from the container's other files.
+    pub async fn mount(&self, spec: MountSpec) -> Result<(), DirectoryError> {
+        let link = self.link.clone();
+        // A task of its own: given up half-way, nobody would know of the mount.
+        tokio::spawn(async move { link.mount(spec).await }).await.map_err(anyhow::Error::from)?
+    }
+
+    /// Takes away what was mounted at a path; what was there before is seen again. Processes that are in it stay in it.
+    pub async fn unmount(&self, target: &Path) -> Result<(), DirectoryError> {
+        let (link, target) = (self.link.clone(), target.to_owned());
+        tokio::spawn(async move { link.unmount(&target).await }).await.map_err(anyhow::Error::from)?
     }
 
     /// Kills everything in the container and waits until its processes and mounts are gone.
@@ -178,12 +320,13 @@ impl Container {
     /// Like [`Container::stop`], and removes what was written, too.
     pub async fn remove(&self) -> anyhow::Result<()> {
         self.stop().await;
+        self.link.removing();
         let directory = self.link.directory().to_owned();
         Ok(tokio::task::spawn_blocking(move || remove_tree(&directory)).await??)
     }
 
-    /// Resolves when the container has ended, for whatever reason; true if the kernel's out-of-memory killer ended it.
-    pub async fn ended(&self) -> bool {
+    /// Resolves when the container has ended, for whatever reason.
+    pub async fn ended(&self) -> End {
         self.link.ended().await
     }
 

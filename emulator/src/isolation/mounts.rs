@@ -2,7 +2,7 @@
 //! attached somewhere later, when its source is no longer reachable by name.
 
 use std::{
-    ffi::{CStr, CString},
+    ffi::{CStr, CString, OsStr},
     io,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
@@ -15,7 +15,9 @@ use std::{
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const OPEN_TREE_CLOEXEC: libc::c_uint = libc::O_CLOEXEC as libc::c_uint;
 const AT_RECURSIVE: libc::c_uint = 0x8000;
-const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
+const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
+const MOVE_MOUNT_T_SYMLINKS: libc::c_uint = 0x10;
+const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
 const MOUNT_ATTR_RDONLY: u64 = 1;
 
 /// The kernel's `struct mount_attr`.
@@ -33,11 +35,19 @@ fn path_text(path: &Path) -> io::Result<CString> {
 
 /// A detached copy of the mount at `source` and everything mounted below it.
 pub(super) fn copy_of(source: &Path) -> io::Result<OwnedFd> {
-    let source = path_text(source)?;
-    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE;
+    open_tree(libc::AT_FDCWD, &path_text(source)?, 0)
+}
+
+/// The same of a directory that is held open.
+pub(super) fn copy_of_held(source: &OwnedFd) -> io::Result<OwnedFd> {
+    open_tree(source.as_raw_fd(), c"", libc::AT_EMPTY_PATH as libc::c_uint)
+}
+
+fn open_tree(directory: RawFd, path: &CStr, flags: libc::c_uint) -> io::Result<OwnedFd> {
+    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE | flags;
     // Safety: the path outlives the call; on success the descriptor is ours alone.
     unsafe {
-        let fd = libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, source.as_ptr(), flags);
+        let fd = libc::syscall(libc::SYS_open_tree, directory, path.as_ptr(), flags);
         if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd as RawFd)) }
     }
 }
@@ -70,21 +80,36 @@ fn set_read_only(directory: RawFd, path: &CStr, flags: libc::c_uint) -> io::Resu
 
 /// Attaches a detached copy at `target`, following links.
 pub(super) fn attach(mount: &OwnedFd, target: &Path) -> io::Result<()> {
-    // MOVE_MOUNT_T_SYMLINKS: the target was resolved inside the container's own root already.
-    const FOLLOW_TARGET: libc::c_uint = 0x10;
-    let target = path_text(target)?;
+    // The target is resolved inside the container's own root.
+    move_mount(mount, libc::AT_FDCWD, &path_text(target)?, MOVE_MOUNT_T_SYMLINKS)
+}
+
+/// Attaches a detached copy at a directory that is held open.
+pub(super) fn attach_to(mount: &OwnedFd, target: &OwnedFd) -> io::Result<()> {
+    move_mount(mount, target.as_raw_fd(), c"", MOVE_MOUNT_T_EMPTY_PATH)
+}
+
+fn move_mount(mount: &OwnedFd, directory: RawFd, target: &CStr, flags: libc::c_uint) -> io::Result<()> {
+    let from = mount.as_raw_fd();
+    let flags = MOVE_MOUNT_F_EMPTY_PATH | flags;
     // Safety: the paths outlive the call.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_move_mount,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_FDCWD,
-            target.as_ptr(),
-            MOVE_MOUNT_F_EMPTY_PATH | FOLLOW_TARGET,
-        )
-    };
+    let done = unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), directory, target.as_ptr(), flags) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The kernel's number of the mount that `name` in a directory is on, links not followed; of the directory itself when the
+/// name is empty.
+pub(super) fn id(directory: RawFd, name: &OsStr) -> io::Result<u64> {
+    let name = CString::new(name.as_bytes())?;
+    let flags = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW;
+    // Safety: zero is a valid value of every field; the kernel writes the structure only, and the name outlives the call.
+    unsafe {
+        let mut found: libc::statx = std::mem::zeroed();
+        if libc::statx(directory, name.as_ptr(), flags, libc::STATX_MNT_ID, &raw mut found) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(found.stx_mnt_id)
+    }
 }
 
 /// A file system mounted for its content only: `mount` with the text of an error that says what it was for.

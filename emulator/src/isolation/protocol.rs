@@ -18,7 +18,7 @@ use std::{
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 
-use super::{Exit, ProcessSpec};
+use super::{Bind, Exit, ProcessSpec};
 
 /// The descriptor on which init finds its end of the socket.
 pub(super) const CONTROL_FD: RawFd = 3;
@@ -50,12 +50,14 @@ pub(super) struct Setup {
     pub stage: PathBuf,
     /// The first one is the root itself.
     pub overlays: Vec<Overlay>,
-    /// Source, target inside, read-only.
-    pub binds: Vec<(PathBuf, PathBuf, bool)>,
+    /// Bytes that can be written, held in memory and not in the overlays' own directories.
+    pub disk: Option<u64>,
+    /// Directories of the machine.
+    pub binds: Vec<Bind>,
     /// UTS name.
     pub hostname: String,
-    /// The network namespace is new: bring its loopback up.
-    pub own_network: bool,
+    /// Make a network device with the addresses of this number and hand it over with [`Reply::Ready`].
+    pub device: Option<u8>,
     /// More ids than root exist inside, so users and groups can be switched.
     pub all_ids: bool,
     /// The container has a user namespace of its own.
@@ -78,18 +80,26 @@ pub(super) enum Request {
         pid: i32,
         signal: i32,
     },
+    /// Make a TCP socket in the container's network.
+    Socket {
+        id: u64,
+        ipv6: bool,
+    },
 }
 
 /// From init to the engine.
 #[derive(Debug)]
 pub(super) enum Reply {
-    /// The root stands. Carries what had to be left out, one sentence each.
+    /// The root stands. Carries what had to be left out, one sentence each. The network device comes along, if asked for, and
+    /// after it, with a limit of the disk, the directory of what is written: it has no name outside.
     Ready(Vec<String>),
     /// The root could not be built; init ends.
     Failed(String),
     /// The process exists; with a terminal its master side comes along.
     Started { id: u64, pid: i32 },
-    /// The process could not be made.
+    /// The socket comes along.
+    Socket { id: u64 },
+    /// The process or the socket could not be made.
     Refused { id: u64, message: String },
     /// The process has ended.
     Exited { id: u64, exit: Exit },
@@ -199,6 +209,10 @@ impl Message for Request {
                 packer = Packer::new(2);
                 packer.number(*pid as u64).number(*signal as u64);
             }
+            Self::Socket { id, ipv6 } => {
+                packer = Packer::new(3);
+                packer.number(*id).number(u64::from(*ipv6));
+            }
         }
         Ok(packer.finish(fds))
     }
@@ -223,6 +237,7 @@ impl Message for Request {
                 Self::Spawn { id, spec: ProcessSpec { argv, env, cwd, user, pty, merge_stderr } }
             }
             2 => Self::Kill { pid: from.int()?, signal: from.int()? },
+            3 => Self::Socket { id: from.number()?, ipv6: from.number()? != 0 },
             _ => return Err(malformed("unknown request")),
         })
     }
@@ -259,6 +274,10 @@ impl Message for Reply {
                 };
                 packer.number(*id).number(signaled).number(value as u64);
             }
+            Self::Socket { id } => {
+                packer = Packer::new(5);
+                packer.number(*id);
+            }
         }
         Ok(packer.finish(fds))
     }
@@ -277,6 +296,7 @@ impl Message for Reply {
                 let value = from.int()?;
                 Self::Exited { id, exit: if signaled { Exit::Signal(value) } else { Exit::Code(value) } }
             }
+            5 => Self::Socket { id: from.number()? },
             _ => return Err(malformed("unknown reply")),
         })
     }

@@ -7,17 +7,26 @@
 //! links that an image contains, can only lead to places inside the container.
 
 use std::{
-    fs, io,
+    fs,
     os::{
         fd::OwnedFd,
-        unix::fs::{DirBuilderExt, PermissionsExt, symlink},
+        unix::{
+            ffi::OsStrExt,
+            fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown, symlink},
+        },
     },
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
-use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    mount::{MntFlags, MsFlags, umount2},
+    sys::stat::Mode,
+};
 
 use super::{
+    Bind, device,
     mounts::{self, mount},
     protocol::{Overlay, Setup},
 };
@@ -27,6 +36,12 @@ pub(crate) const FS_TOOLS: &str = "/__modal/.bin/modal-sandbox-fs-tools";
 
 /// Devices that every program may expect.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// With a limit of the disk, one file for so many bytes of it; the usual file systems have one for 16 KiB.
+const BYTES_PER_FILE: u64 = 4096;
+
+/// Files that even the smallest disk holds, beyond those.
+const SPARE_FILES: u64 = 1024;
 
 fn at<T, E: std::fmt::Display>(step: impl std::fmt::Display, result: Result<T, E>) -> Result<T, String> {
     result.map_err(|error| format!("{step}: {error}"))
@@ -40,14 +55,23 @@ struct Held {
 }
 
 impl Held {
-    fn take(source: &Path, target: &Path, read_only: bool) -> Result<Self, String> {
+    /// For reading only.
+    fn take(source: &Path, target: &Path) -> Result<Self, String> {
         let step = format!("take hold of {}", source.display());
         let is_directory = at(&step, fs::metadata(source))?.is_dir();
         let copy = at(&step, mounts::copy_of(source))?;
-        if read_only {
+        at(&step, mounts::make_read_only(&copy))?;
+        Ok(Self { mount: copy, is_directory, target: target.to_owned() })
+    }
+
+    fn take_inside(bind: &Bind) -> Result<Self, String> {
+        let step = format!("take hold of {} in {}", bind.inside.display(), bind.source.display());
+        let held = at(&step, open_inside(&bind.source, &bind.inside))?;
+        let copy = at(&step, mounts::copy_of_held(&held))?;
+        if bind.read_only {
             at(&step, mounts::make_read_only(&copy))?;
         }
-        Ok(Self { mount: copy, is_directory, target: target.to_owned() })
+        Ok(Self { mount: copy, is_directory: true, target: bind.target.clone() })
     }
 
     fn attach(&self) -> Result<(), String> {
@@ -64,28 +88,61 @@ impl Held {
     }
 }
 
-/// Builds the root and moves into it. Returns what had to be left out, one sentence each.
-pub(super) fn build(setup: &Setup) -> Result<Vec<String>, String> {
+/// Opens a directory below another one, step by step: what is there may have been written by a container, so no link is
+/// followed. Missing directories are made.
+fn open_inside(source: &Path, inside: &Path) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut held = nix::fcntl::open(source, flags, Mode::empty())?;
+    for part in inside.components() {
+        let name = match part {
+            Component::Normal(name) => name,
+            Component::RootDir | Component::CurDir => continue,
+            Component::ParentDir | Component::Prefix(_) => return Err(Errno::EINVAL),
+        };
+        match nix::sys::stat::mkdirat(&held, name, Mode::from_bits_truncate(0o755)) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(error) => return Err(error),
+        }
+        held = nix::fcntl::openat(&held, name, flags, Mode::empty())?;
+    }
+    Ok(held)
+}
+
+/// What comes of building.
+pub(super) struct Built {
+    /// What had to be left out, one sentence each.
+    pub(super) missing: Vec<String>,
+    /// The network device, if asked for.
+    pub(super) device: Option<OwnedFd>,
+    /// The directory of what is written, with a limit of the disk.
+    pub(super) written: Option<OwnedFd>,
+}
+
+/// Builds the root and moves into it.
+pub(super) fn build(setup: &Setup) -> Result<Built, String> {
     let mut missing = Vec::new();
+    let network =
+        if setup.device.is_some() { Some(at(format_args!("open {}", device::TUN), device::open())?) } else { None };
     // Nothing mounted here may travel back to the machine, nor the other way round.
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     at("private mounts", nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>))?;
 
     let mut held = Vec::new();
     for name in DEVICES.into_iter().filter(|name| Path::new("/dev").join(name).exists()) {
-        held.push(Held::take(&Path::new("/dev").join(name), &Path::new("/dev").join(name), false)?);
+        // Read-only: not what they give and take, but what they are, for the machine's root may be root here.
+        held.push(Held::take(&Path::new("/dev").join(name), &Path::new("/dev").join(name))?);
     }
-    let tools = Held::take(&setup.program, Path::new(FS_TOOLS), true)?;
+    let tools = Held::take(&setup.program, Path::new(FS_TOOLS))?;
     let mut volumes = Vec::new();
-    for (source, target, read_only) in &setup.binds {
-        volumes.push(Held::take(source, target, *read_only)?);
+    for bind in &setup.binds {
+        volumes.push(Held::take_inside(bind)?);
     }
 
-    mount("stage", &setup.stage, "tmpfs", MsFlags::empty(), "mode=755")?;
-    let root = setup.stage.join("root");
-    at("make the root", fs::create_dir(&root))?;
-    for (number, overlay) in setup.overlays.iter().enumerate() {
-        mount_overlay(&setup.stage, number, &root, overlay)?;
+    let (root, written) = assemble(&setup.stage, setup.overlays.clone(), setup.disk)?;
+    if setup.user_namespace {
+        // Whoever makes a user namespace inside may mount the groups' file system if he has groups of his own; and the files
+        // in it, limits among them, belong to the machine's root, whom the container's root may be.
+        let _ = fs::write("/proc/sys/user/max_cgroup_namespaces", "1");
     }
     mount_proc(&root.join("proc"), &mut missing)?;
 
@@ -108,11 +165,62 @@ pub(super) fn build(setup: &Setup) -> Result<Vec<String>, String> {
         volume.attach()?;
     }
 
-    if setup.own_network {
-        at("bring the loopback up", loopback_up())?;
+    at("bring the loopback up", device::loopback_up())?;
+    if let Some(number) = setup.device {
+        at("bring the network device up", device::bring_up(number))?;
     }
     at("host name", nix::unistd::sethostname(&setup.hostname))?;
-    Ok(missing)
+    Ok(Built { missing, device: network, written })
+}
+
+/// Puts overlays together below `stage`, an empty directory of the machine, and says where. The first one is the root of the
+/// others. With a limit, they write to a file system of that size in memory, whose directory of what is written is returned.
+pub(super) fn assemble(
+    stage: &Path,
+    mut overlays: Vec<Overlay>,
+    disk: Option<u64>,
+) -> Result<(PathBuf, Option<OwnedFd>), String> {
+    mount("stage", stage, "tmpfs", MsFlags::empty(), "mode=755")?;
+    let root = stage.join("root");
+    at("make the root", fs::create_dir(&root))?;
+    let written = disk.map(|bytes| limit(&stage.join("disk"), &mut overlays, bytes)).transpose()?;
+    for (number, overlay) in overlays.iter().enumerate() {
+        mount_overlay(stage, number, &root, overlay)?;
+    }
+    Ok((root, written))
+}
+
+/// Has overlays write to a file system of a limited size.
+fn limit(disk: &Path, overlays: &mut [Overlay], bytes: u64) -> Result<OwnedFd, String> {
+    let step = "limit the disk";
+    at(step, fs::create_dir(disk))?;
+    // Files take memory beyond their content, so their number is limited as well, as on a disk.
+    let options = format!("mode=755,size={bytes},nr_inodes={}", bytes / BYTES_PER_FILE + SPARE_FILES);
+    mount("disk", disk, "tmpfs", MsFlags::empty(), &options)?;
+    let (upper, work) = (disk.join("upper"), disk.join("work"));
+    at(step, fs::create_dir(&work))?;
+    for (number, overlay) in overlays.iter_mut().enumerate() {
+        let found = at(step, fs::metadata(&overlay.upper))?;
+        // Each lies in the one of the root, which comes first.
+        overlay.upper = upper.join(overlay.target.strip_prefix("/").unwrap_or(&overlay.target));
+        overlay.work = work.join(number.to_string());
+        at(step, fs::create_dir(&overlay.work))?;
+        at(step, fs::create_dir(&overlay.upper))?;
+        at(step, lchown(&overlay.upper, Some(found.uid()), Some(found.gid())))?;
+        at(step, fs::set_permissions(&overlay.upper, found.permissions()))?;
+    }
+    // Without them a directory could not be replaced.
+    let name = c"user.overlay.probe";
+    let path = at(step, std::ffi::CString::new(upper.as_os_str().as_bytes()))?;
+    // Safety: the texts outlive the calls.
+    unsafe {
+        if libc::setxattr(path.as_ptr(), name.as_ptr(), c"y".as_ptr().cast(), 1, 0) < 0 {
+            return Err(format!("{step}: tmpfs keeps no extended attributes here, which takes Linux 6.6 or newer"));
+        }
+        libc::removexattr(path.as_ptr(), name.as_ptr());
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    at(step, nix::fcntl::open(&upper, flags, Mode::empty()))
 }
 
 /// Mounts one overlay. The option string must fit a page and treats `:` and `,` as its own, so the layers are named by
@@ -160,14 +268,18 @@ fn mount_proc(proc: &Path, missing: &mut Vec<String>) -> Result<(), String> {
             mount("none", &path, "tmpfs", quiet | MsFlags::MS_RDONLY, "size=4k")?;
         }
     }
-    // Owned by the machine's root, whom the container's root may be.
-    for name in ["sys", "sysrq-trigger", "irq", "bus", "fs"] {
-        let path = proc.join(name);
-        if path.exists() {
-            let copy = at(format_args!("cover {}", path.display()), mounts::copy_of(&path))?;
-            at("read-only /proc", mounts::make_read_only(&copy))?;
-            at("cover /proc", mounts::attach(&copy, &path))?;
+    // The rest is the machine's, and owned by its root, whom the container's root may be: also its modes and owners would be
+    // changed for the whole machine. Processes' own directories stay as they are.
+    for entry in at("list /proc", fs::read_dir(proc))?.flatten() {
+        let is_process = entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
+        if is_process || entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+            continue;
         }
+        let path = entry.path();
+        let step = format!("protect {}", path.display());
+        let copy = at(&step, mounts::copy_of(&path))?;
+        at(&step, mounts::make_read_only(&copy))?;
+        at(&step, mounts::attach(&copy, &path))?;
     }
     Ok(())
 }
@@ -192,31 +304,6 @@ fn finish_dev(all_ids: bool) -> Result<(), String> {
         ("stderr", "/proc/self/fd/2"),
     ] {
         at(name, symlink(target, Path::new("/dev").join(name)))?;
-    }
-    Ok(())
-}
-
-/// Sets IFF_UP on the namespace's own loopback.
-fn loopback_up() -> io::Result<()> {
-    use std::os::fd::AsRawFd;
-    let socket = nix::sys::socket::socket(
-        nix::sys::socket::AddressFamily::Inet,
-        nix::sys::socket::SockType::Datagram,
-        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
-    // Safety: an all-zero ifreq is valid and "lo" fits its name; both calls read and write that structure only.
-    unsafe {
-        let mut request: libc::ifreq = std::mem::zeroed();
-        request.ifr_name[0] = b'l' as libc::c_char;
-        request.ifr_name[1] = b'o' as libc::c_char;
-        if libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short;
-        if libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) < 0 {
-            return Err(io::Error::last_os_error());
-        }
     }
     Ok(())
 }

@@ -59,7 +59,6 @@ impl Init {
 pub(super) struct Kind {
     pub(super) user_namespace: bool,
     pub(super) all_ids: bool,
-    pub(super) own_network: bool,
     /// Files to which the new process's number is written before it is let go.
     pub(super) groups: Vec<PathBuf>,
 }
@@ -117,13 +116,14 @@ fn start(program: &Path, kind: &Kind) -> io::Result<Init> {
     let argv = [name.as_ptr(), std::ptr::null()];
     let envp: [*const libc::c_char; 1] = [std::ptr::null()];
 
-    let mut flags =
-        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_PIDFD;
+    let mut flags = libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWNET
+        | libc::CLONE_PIDFD;
     if kind.user_namespace {
         flags |= libc::CLONE_NEWUSER;
-    }
-    if kind.own_network {
-        flags |= libc::CLONE_NEWNET;
     }
     let mut pidfd: RawFd = -1;
     // Safety: zero is a valid value of every field.

@@ -25,6 +25,11 @@ pub struct Exec {
 const MAX_ARGV: usize = 65_536;
 
 impl Exec {
+    /// The started command, if it has been started.
+    pub fn started(&self) -> Option<Arc<Running>> {
+        self.started.borrow().as_ref().and_then(|started| started.as_ref().ok().cloned())
+    }
+
     /// The started command; waits for its start.
     pub async fn running(&self) -> Result<Arc<Running>, Status> {
         let mut started = self.started.subscribe();
@@ -97,7 +102,12 @@ async fn run(
     .await;
     match &running {
         Ok(running) => {
-            tracing::debug!(sandbox = sandbox.id, exec = request.exec_id, pid = running.pid, argv = ?request.command_args, "exec");
+            let (id, exec, argv) = (&sandbox.id, &request.exec_id, &request.command_args);
+            if sandbox.definition.verbose {
+                tracing::info!(sandbox = id, exec, pid = running.pid, ?argv, "exec");
+            } else {
+                tracing::debug!(sandbox = id, exec, pid = running.pid, ?argv, "exec");
+            }
         }
         Err(status) => {
             tracing::info!(

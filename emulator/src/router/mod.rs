@@ -16,8 +16,10 @@ use modal_proto::task_command_router::task_command_router_server::TaskCommandRou
 use modal_proto::task_command_router::*;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::build::Lifetime;
+use crate::control::chaos::Ordered;
 use crate::control::sandbox::Sandbox;
-use crate::control::{logs, ready, sandboxes, sidecar, sidecars, snapshots};
+use crate::control::{logs, outbound, ready, sidecar, sidecars, snapshots};
 use crate::isolation::Exit;
 use crate::jwt::Claims;
 use crate::state::{State, wait};
@@ -56,21 +58,22 @@ fn allowed(claims: Option<&Claims>, task_id: &str) -> Result<(), Status> {
     }
 }
 
-/// Fields that belong together in several requests.
+/// A path inside, as several requests have it.
 fn path_of(bytes: &[u8]) -> Result<&str, Status> {
     let path = std::str::from_utf8(bytes).map_err(|_| Status::invalid_argument("path is not UTF-8"))?;
     if !path.starts_with('/') || path.contains('\0') || path.split('/').any(|part| part == "..") {
         return Err(Status::invalid_argument(format!("path must be absolute, got '{path}'")));
     }
+    // The kernel's limits.
+    if path.len() > 4095 || path.split('/').any(|part| part.len() > 255) {
+        return Err(Status::invalid_argument("path is too long"));
+    }
     Ok(path)
 }
 
-fn check_ttl(ttl: Option<i64>) -> Result<(), Status> {
-    match ttl {
-        Some(ttl) if ttl == -1 || ttl > 0 => Ok(()),
-        Some(ttl) => Err(Status::invalid_argument(format!("ttl_seconds must be positive or -1, got {ttl}"))),
-        None => Err(Status::invalid_argument("ttl_seconds is required")),
-    }
+fn keep(ttl_seconds: Option<i64>, key: Option<bytes::Bytes>) -> Result<snapshots::Keep, Status> {
+    check_key(key.as_ref())?;
+    Ok(snapshots::Keep { lifetime: Lifetime::of_snapshot(ttl_seconds)?, key })
 }
 
 fn check_key(key: Option<&bytes::Bytes>) -> Result<(), Status> {
@@ -255,11 +258,14 @@ impl TaskCommandRouter for Router {
     ) -> Answer<TaskSnapshotFilesystemResponse> {
         let sandbox = self.live(&request, &request.get_ref().task_id)?;
         let request = request.into_inner();
-        check_ttl(request.ttl_seconds)?;
-        check_key(request.customer_supplied_encryption_key.as_ref())?;
+        if request.ttl_seconds.is_none() {
+            return Err(Status::invalid_argument("ttl_seconds is required"));
+        }
+        let keep = keep(request.ttl_seconds, request.customer_supplied_encryption_key)?;
         let unit = sidecar::unit(&sandbox, &request.container_id).await?;
         let _busy = sandbox.busy();
-        let image_id = snapshots::once(&self.0, &sandbox, &unit, &request.snapshot_id).await?;
+        let taken = snapshots::filesystem(&self.0, &unit, keep);
+        let image_id = snapshots::once(&sandbox, &request.snapshot_id, taken).await?;
         Ok(Response::new(TaskSnapshotFilesystemResponse { image_id }))
     }
 
@@ -268,32 +274,35 @@ impl TaskCommandRouter for Router {
         request: Request<TaskSnapshotDirectoryRequest>,
     ) -> Answer<TaskSnapshotDirectoryResponse> {
         let sandbox = self.live(&request, &request.get_ref().task_id)?;
-        let request = request.get_ref();
-        path_of(&request.path)?;
-        check_key(request.customer_supplied_encryption_key.as_ref())?;
-        if request.ttl_seconds.is_some() {
-            check_ttl(request.ttl_seconds)?;
-        }
-        sidecar::unit(&sandbox, &request.container_id).await?;
-        Err(Status::unimplemented("The emulator has no directory snapshots"))
+        let request = request.into_inner();
+        let path = path_of(&request.path)?;
+        let keep = keep(request.ttl_seconds, request.customer_supplied_encryption_key)?;
+        let unit = sidecar::unit(&sandbox, &request.container_id).await?;
+        let _busy = sandbox.busy();
+        let taken = snapshots::directory(&self.0, &unit, path, keep);
+        let image_id = snapshots::once(&sandbox, &request.snapshot_id, taken).await?;
+        Ok(Response::new(TaskSnapshotDirectoryResponse { image_id }))
     }
 
     async fn task_mount_directory(&self, request: Request<TaskMountDirectoryRequest>) -> Answer<()> {
         let sandbox = self.live(&request, &request.get_ref().task_id)?;
         let request = request.get_ref();
-        if path_of(&request.path)?.trim_matches('/').is_empty() {
-            return Err(Status::invalid_argument("path must not be /"));
-        }
-        check_key(request.customer_supplied_encryption_key.as_ref())?;
-        sidecar::unit(&sandbox, &request.container_id).await?;
-        Err(Status::unimplemented("The emulator mounts no directories in running sandboxes"))
+        let path = path_of(&request.path)?;
+        let key = request.customer_supplied_encryption_key.as_ref();
+        check_key(key)?;
+        let unit = sidecar::unit(&sandbox, &request.container_id).await?;
+        let _busy = sandbox.busy();
+        snapshots::mount(&self.0, &unit, path, &request.image_id, key.map(AsRef::as_ref)).await?;
+        Ok(Response::new(()))
     }
 
     async fn task_unmount_directory(&self, request: Request<TaskUnmountDirectoryRequest>) -> Answer<()> {
         let sandbox = self.live(&request, &request.get_ref().task_id)?;
         let path = path_of(&request.get_ref().path)?;
-        sidecar::unit(&sandbox, &request.get_ref().container_id).await?;
-        Err(Status::failed_precondition(format!("Nothing is mounted at '{path}'")))
+        let unit = sidecar::unit(&sandbox, &request.get_ref().container_id).await?;
+        let _busy = sandbox.busy();
+        snapshots::unmount(&unit, path).await?;
+        Ok(Response::new(()))
     }
 
     async fn task_snapshot_memory(
@@ -320,14 +329,9 @@ impl TaskCommandRouter for Router {
         request: Request<TaskSetNetworkAccessRequest>,
     ) -> Answer<TaskSetNetworkAccessResponse> {
         let sandbox = self.live(&request, &request.get_ref().task_id)?;
-        sandbox.unit().await?;
         let access = request.into_inner().network_access;
         let access = access.ok_or_else(|| Status::invalid_argument("network_access is required"))?;
-        sandboxes::check_access(&access)?;
-        if self.0.options.network && sandboxes::network_is_open(&sandbox.definition) {
-            return Err(Status::unimplemented("The emulator cannot take the machine's network away from a sandbox"));
-        }
-        // Without the machine's network every policy comes to the same: the sandbox's own loopback and nothing else.
+        outbound::set_access(&sandbox, &access).await?;
         Ok(Response::new(TaskSetNetworkAccessResponse {}))
     }
 
@@ -336,8 +340,8 @@ impl TaskCommandRouter for Router {
         request: Request<TaskSetExperimentalOutboundPolicyRequest>,
     ) -> Answer<TaskSetExperimentalOutboundPolicyResponse> {
         let sandbox = self.live(&request, &request.get_ref().task_id)?;
-        sandbox.unit().await?;
-        Err(Status::unimplemented("The emulator does not rewrite outbound traffic"))
+        outbound::set_headers(&sandbox).await?;
+        Ok(Response::new(TaskSetExperimentalOutboundPolicyResponse {}))
     }
 
     async fn task_container_create(
@@ -345,7 +349,8 @@ impl TaskCommandRouter for Router {
         request: Request<TaskContainerCreateRequest>,
     ) -> Answer<TaskContainerCreateResponse> {
         let sandbox = self.live(&request, &request.get_ref().task_id)?;
-        let made = sidecars::create_by_task(&self.0, &sandbox, request.into_inner()).await?;
+        let disk = request.extensions().get::<Ordered>().and_then(|ordered| ordered.disk);
+        let made = sidecars::create_by_task(&self.0, &sandbox, request.into_inner(), disk).await?;
         Ok(Response::new(TaskContainerCreateResponse {
             container_id: made.id.clone(),
             container_name: made.name.clone(),

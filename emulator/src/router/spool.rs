@@ -20,11 +20,16 @@ pub const CHUNK: usize = 256 * 1024;
 /// Output up to this size stays in memory. A thousand chatty execs then cost 32 MiB at most.
 const IN_MEMORY: usize = 16 * 1024;
 
+/// Times of writing that are kept per stream; beyond it every second one is forgotten.
+const MARKS: usize = 4096;
+
 /// One output stream of one process.
 #[derive(Debug)]
 pub struct Spool {
     directory: PathBuf,
     store: Mutex<Store>,
+    /// From which offset on bytes were written when, in Unix seconds; in order.
+    marks: Mutex<Vec<(u64, f64)>>,
     progress: watch::Sender<Progress>,
 }
 
@@ -32,7 +37,7 @@ pub struct Spool {
 enum Store {
     Memory(Vec<u8>),
     File(std::sync::Arc<File>),
-    /// The disk refused; what came before is lost as well.
+    /// The disk had no room for the file.
     Broken,
 }
 
@@ -53,6 +58,7 @@ impl Spool {
         Spool {
             directory: directory.to_owned(),
             store: Mutex::new(Store::Memory(Vec::new())),
+            marks: Mutex::default(),
             progress: watch::Sender::new(Progress::default()),
         }
     }
@@ -60,7 +66,7 @@ impl Spool {
     /// Adds bytes at the end. Returns true the first time the stream moves to disk: a sign of a lot to come.
     pub fn append(&self, data: &[u8]) -> bool {
         let mut store = self.store.lock();
-        let len = self.progress.borrow().len;
+        let Progress { len, broken: false, .. } = *self.progress.borrow() else { return false };
         let mut moved = false;
         if let Store::Memory(kept) = &mut *store {
             if kept.len() + data.len() <= IN_MEMORY {
@@ -69,20 +75,34 @@ impl Spool {
                 moved = true;
                 *store = match unlinked(&self.directory).and_then(|file| file.write_all_at(kept, 0).map(|()| file)) {
                     Ok(file) => Store::File(std::sync::Arc::new(file)),
-                    Err(error) => broken(&error),
+                    Err(error) => {
+                        refused(&error);
+                        Store::Broken
+                    }
                 };
             }
         }
-        if let Store::File(file) = &*store
-            && let Err(error) = file.write_all_at(data, len)
+        let lost = match &*store {
+            Store::Memory(_) => false,
+            // What is in the file stays: it can be read, and shows who has filled the disk.
+            Store::File(file) => file.write_all_at(data, len).inspect_err(refused).is_err(),
+            Store::Broken => true,
+        };
         {
-            *store = broken(&error);
+            let mut marks = self.marks.lock();
+            if marks.len() == MARKS {
+                let mut index = 0;
+                marks.retain(|_| {
+                    index += 1;
+                    index % 2 == 1
+                });
+            }
+            marks.push((len, crate::state::now()));
         }
-        let lost = matches!(*store, Store::Broken);
         drop(store);
         self.progress.send_modify(|p| {
             p.broken |= lost;
-            p.len += data.len() as u64;
+            p.len += if lost { 0 } else { data.len() as u64 };
         });
         moved
     }
@@ -95,6 +115,13 @@ impl Spool {
     /// How far it has come.
     pub fn progress(&self) -> Progress {
         *self.progress.borrow()
+    }
+
+    /// When the byte at `offset` was written, in Unix seconds.
+    pub fn written_at(&self, offset: u64) -> f64 {
+        let marks = self.marks.lock();
+        let next = marks.partition_point(|(start, _)| *start <= offset);
+        marks.get(next.saturating_sub(1)).map_or(0.0, |(_, time)| *time)
     }
 
     /// Up to [`CHUNK`] bytes from `offset`; empty when there are none yet.
@@ -124,9 +151,6 @@ impl Spool {
             let (spool, mut progress, offset) = state?;
             loop {
                 let seen = *progress.borrow_and_update();
-                if seen.broken {
-                    return Some((Err(Status::data_loss("output was lost: the emulator's disk is full")), None));
-                }
                 if seen.len > offset {
                     return match spool.read(offset) {
                         Ok(chunk) => {
@@ -136,6 +160,9 @@ impl Spool {
                         Err(error) => Some((Err(Status::data_loss(error.to_string())), None)),
                     };
                 }
+                if seen.broken {
+                    return Some((Err(Status::data_loss("output was lost: the emulator's disk is full")), None));
+                }
                 if seen.closed || progress.changed().await.is_err() {
                     return None;
                 }
@@ -144,9 +171,8 @@ impl Spool {
     }
 }
 
-fn broken(error: &io::Error) -> Store {
+fn refused(error: &io::Error) {
     tracing::error!(%error, "cannot keep a command's output");
-    Store::Broken
 }
 
 /// A file without a name: gone with its last descriptor, whatever happens to this process.

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::net::unix::pipe;
 use tokio::sync::{Mutex, watch};
@@ -24,6 +25,9 @@ pub struct Stdin {
     /// Number of the stream that may write; a newer stream or a status call takes it away.
     turn: watch::Sender<u64>,
 }
+
+/// How long a process that no longer reads is given to end before it counts as one that goes on.
+const DYING: Duration = Duration::from_millis(500);
 
 /// End of transmission, what a terminal takes for end of file.
 const EOT: &[u8] = &[4];
@@ -133,7 +137,12 @@ async fn put(sender: &pipe::Sender, data: &[u8], exit: &mut watch::Receiver<Opti
             Ok(written) => return Ok(written),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock || e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
-                return Err(Status::failed_precondition("the process has closed its standard input"));
+                // Who dies closes this first. Clients ask at once whether the process lives, and take it for ours if so.
+                let dies = tokio::time::timeout(DYING, exit.wait_for(Option::is_some)).await;
+                return Err(match dies {
+                    Ok(_) => ended(),
+                    Err(_) => Status::failed_precondition("the process has closed its standard input"),
+                });
             }
             Err(_) => return Err(ended()),
         }

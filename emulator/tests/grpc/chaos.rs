@@ -1,5 +1,6 @@
 //! Faults that were ordered, as a client sees them.
 
+use modal_emulator::Options;
 use modal_emulator::control::chaos::{Fault, Rule};
 use modal_proto::client as proto;
 use modal_proto::prost::Message as _;
@@ -127,4 +128,31 @@ async fn a_lost_worker_takes_its_sandboxes_along() {
     assert_eq!(code(sandbox.wait("x").await), Code::NotFound);
     let result = world.wait(&sandbox.id).await.unwrap();
     assert_eq!(result.status(), proto::generic_result::GenericStatus::InternalFailure);
+}
+
+#[tokio::test]
+async fn a_connection_may_have_only_so_many_streams() {
+    let world = World::with(Options { max_streams: 7, ..Options::default() }).await;
+    let address = world.emulator.url().replace("http://", "");
+    let stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut sender = sender.ready().await.unwrap();
+    let request = http::Request::builder().uri(format!("http://{address}/")).body(()).unwrap();
+    // Its answer comes after the server has said what it allows.
+    sender.send_request(request, true).unwrap().0.await.unwrap();
+    assert_eq!(sender.current_max_send_streams(), 7);
+}
+
+#[tokio::test]
+async fn a_rate_of_creation_is_kept() {
+    let mut world = World::start().await;
+    let definition = world.definition();
+    world.emulator.chaos().add(Rule { times: None, ..rule("SandboxCreateV2", 0, Fault::Rate { per_second: 0.001 }) });
+    assert!(world.control.sandbox_create_v2(world.request(definition.clone())).await.is_ok());
+    let refused = world.control.sandbox_create_v2(world.request(definition)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    let details = proto::RpcStatus::decode(refused.details()).unwrap();
+    let policy = proto::RpcRetryPolicy::decode(&*details.details[0].value).unwrap();
+    assert!(policy.retry_after_secs > 0.0, "{policy:?}");
 }

@@ -57,7 +57,7 @@ impl World {
         let state = tempfile::tempdir().unwrap();
         let options = Options {
             program: Some(PathBuf::from(env!("CARGO_BIN_EXE_modal-emulator"))),
-            state_dir: Some(state.path().to_owned()),
+            state_dir: options.state_dir.or_else(|| Some(state.path().to_owned())),
             ..options
         };
         let emulator = Emulator::start(options).await.unwrap();

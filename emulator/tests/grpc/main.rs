@@ -4,8 +4,13 @@ mod auth;
 mod bad_input;
 mod chaos;
 mod client;
+mod endings;
 mod exec;
+#[path = "../../../tests/src/internet.rs"]
+mod internet;
 mod load;
 mod manual;
+mod network;
+mod robust;
 mod sandbox;
 mod stdin;

@@ -1,26 +1,36 @@
 //! The table of methods in the manual, held against the services themselves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use modal_proto::client as proto;
 use modal_proto::prost::Message as _;
-use modal_proto::prost_types::FileDescriptorSet;
+use modal_proto::prost_types::{FieldDescriptorProto, FileDescriptorSet};
 use modal_proto::task_command_router as tcr;
 use tonic::Code;
 
 use crate::client::{World, code};
 
-fn table() -> BTreeMap<String, String> {
+/// The rows of a section's table that have one of these words in their second column.
+fn rows(section: &str, words: &[&str]) -> BTreeMap<String, String> {
     let manual = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/emulator.md")).unwrap();
-    let methods = manual.split("## Methods").nth(1).expect("the manual has a section on methods");
+    let section = manual.split(&format!("\n## {section}\n")).nth(1).expect("the manual has this section");
+    let section = section.split("\n## ").next().unwrap();
     let mut rows = BTreeMap::new();
-    for line in methods.lines().filter(|line| line.starts_with("| ")) {
+    for line in section.lines().filter(|line| line.starts_with("| ")) {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        if ["served", "refused", "not served"].contains(&cells[2]) {
+        if words.contains(&cells[2]) {
             assert!(rows.insert(cells[1].to_owned(), cells[2].to_owned()).is_none(), "{} stands there twice", cells[1]);
         }
     }
     rows
+}
+
+fn table() -> BTreeMap<String, String> {
+    rows("Methods", &["served", "refused", "not served"])
+}
+
+fn options() -> BTreeMap<String, String> {
+    rows("Create options", &["done", "nothing", "refused"])
 }
 
 #[test]
@@ -44,16 +54,9 @@ async fn what_is_refused_is_refused() {
     sandbox.start("x", "true").await;
     let (id, task_id) = (sandbox.id.clone(), sandbox.task_id.clone());
     let snapshot_id = String::from("sn-x");
-    let path = bytes::Bytes::from_static(b"/mnt");
-    let policy = proto::SandboxSetOutboundPolicyRequest { sandbox_id: id.clone(), ..Default::default() };
-    let token = proto::SandboxCreateConnectTokenRequest { sandbox_id: id.clone(), ..Default::default() };
     let (c, r) = (&mut world.control, &mut sandbox.router);
     let answers = [
         ("ProxyGet", code(c.proxy_get(proto::ProxyGetRequest::default()).await)),
-        ("SandboxCreateConnectToken", code(c.sandbox_create_connect_token(token.clone()).await)),
-        ("SandboxCreateConnectTokenV2", code(c.sandbox_create_connect_token_v2(token).await)),
-        ("SandboxSetOutboundPolicy", code(c.sandbox_set_outbound_policy(policy.clone()).await)),
-        ("SandboxSetOutboundPolicyV2", code(c.sandbox_set_outbound_policy_v2(policy).await)),
         ("SandboxSnapshot", code(c.sandbox_snapshot(proto::SandboxSnapshotRequest { sandbox_id: id }).await)),
         (
             "SandboxSnapshotWait",
@@ -97,39 +100,10 @@ async fn what_is_refused_is_refused() {
             "TaskSetOutboundPolicy",
             code(
                 r.task_set_outbound_policy(tcr::TaskSetExperimentalOutboundPolicyRequest {
-                    task_id: task_id.clone(),
+                    task_id,
                     ..Default::default()
                 })
                 .await,
-            ),
-        ),
-        (
-            "TaskMountDirectory",
-            code(
-                r.task_mount_directory(tcr::TaskMountDirectoryRequest {
-                    task_id: task_id.clone(),
-                    path: path.clone(),
-                    ..Default::default()
-                })
-                .await,
-            ),
-        ),
-        (
-            "TaskUnmountDirectory",
-            code(
-                r.task_unmount_directory(tcr::TaskUnmountDirectoryRequest {
-                    task_id: task_id.clone(),
-                    path: path.clone(),
-                    ..Default::default()
-                })
-                .await,
-            ),
-        ),
-        (
-            "TaskSnapshotDirectory",
-            code(
-                r.task_snapshot_directory(tcr::TaskSnapshotDirectoryRequest { task_id, path, ..Default::default() })
-                    .await,
             ),
         ),
     ];
@@ -141,4 +115,94 @@ async fn what_is_refused_is_refused() {
         let expected = [Code::Unimplemented, Code::FailedPrecondition, Code::NotFound];
         assert!(expected.contains(&code), "{name}: {code:?}");
     }
+}
+
+/// Fields of a message, by its whole name.
+fn fields(message: &str) -> Vec<FieldDescriptorProto> {
+    let descriptors = FileDescriptorSet::decode(modal_proto::DESCRIPTORS).unwrap();
+    let mut messages = descriptors.file.into_iter().flat_map(|file| {
+        let package = file.package().to_owned();
+        file.message_type.into_iter().map(move |message| (format!("{package}.{}", message.name()), message))
+    });
+    messages.find(|(name, _)| name == message).unwrap_or_else(|| panic!("no {message}")).1.field
+}
+
+#[test]
+fn every_create_option_is_in_the_table_once() {
+    // Messages whose fields have rows of their own.
+    let taken_apart = ["Resources", "SchedulerPlacement", "VolumeMount", "CloudBucketMount"];
+    let mut names: BTreeSet<String> = BTreeSet::new();
+    for request in ["SandboxCreateRequest", "SandboxCreateV2Request"] {
+        names.extend(fields(&format!("modal.client.{request}")).iter().map(|field| field.name().to_owned()));
+    }
+    names.remove("definition");
+    for field in fields("modal.client.Sandbox") {
+        match field.type_name().strip_prefix(".modal.client.").filter(|kind| taken_apart.contains(kind)) {
+            Some(kind) => {
+                let inner = fields(&format!("modal.client.{kind}"));
+                names.extend(inner.iter().map(|inner| format!("{}.{}", field.name(), inner.name())));
+            }
+            None => {
+                names.insert(field.name().to_owned());
+            }
+        }
+    }
+    assert_eq!(options().into_keys().collect::<Vec<_>>(), names.into_iter().collect::<Vec<_>>());
+}
+
+/// What the table calls refused is refused, on both backends, and nothing is made.
+#[tokio::test]
+async fn refused_create_options_are_refused() {
+    let mut world = World::start().await;
+    let header = proto::experimental_outbound_policy::HeaderReplacement::default();
+    let headers = proto::ExperimentalOutboundPolicy { header_replacements: vec![header] };
+    let resources = |change: fn(&mut proto::Resources)| {
+        let mut resources = proto::Resources::default();
+        change(&mut resources);
+        Some(resources)
+    };
+    let plain = world.definition();
+    let with = |change: &dyn Fn(&mut proto::Sandbox)| {
+        let mut definition = plain.clone();
+        change(&mut definition);
+        definition
+    };
+    let asked = [
+        ("resources.ephemeral_disk_mb", with(&|d| d.resources = resources(|r| r.ephemeral_disk_mb = 1))),
+        ("resources.rdma", with(&|d| d.resources = resources(|r| r.rdma = true))),
+        ("nfs_mounts", with(&|d| d.nfs_mounts = vec![proto::SharedVolumeMount::default()])),
+        (
+            "scheduler_placement.nonpreemptible",
+            with(&|d| {
+                d.scheduler_placement = Some(proto::SchedulerPlacement { nonpreemptible: true, ..Default::default() });
+            }),
+        ),
+        ("worker_id", with(&|d| d.worker_id = "wo-1".into())),
+        ("i6pn_enabled", with(&|d| d.i6pn_enabled = true)),
+        ("proxy_id", with(&|d| d.proxy_id = Some("pr-1".into()))),
+        ("custom_domain", with(&|d| d.custom_domain = "example.com".into())),
+        ("experimental_outbound_policy", with(&|d| d.experimental_outbound_policy = Some(headers.clone()))),
+        ("include_x509_svid", with(&|d| d.include_x509_svid = true)),
+    ];
+    let mut seen: Vec<String> = asked.iter().map(|(name, _)| (*name).to_owned()).collect();
+    seen.sort();
+    assert_eq!(
+        seen,
+        options().into_iter().filter(|(_, how)| how == "refused").map(|(name, _)| name).collect::<Vec<_>>()
+    );
+    let codes = [Code::InvalidArgument, Code::NotFound, Code::Unimplemented];
+    for (name, definition) in asked {
+        let request = world.request(definition.clone());
+        let first = proto::SandboxCreateRequest {
+            app_id: request.app_id.clone(),
+            definition: Some(definition),
+            ..Default::default()
+        };
+        let (second, first) =
+            (world.control.sandbox_create_v2(request).await, world.control.sandbox_create(first).await);
+        for code in [code(second), code(first)] {
+            assert!(codes.contains(&code), "{name}: {code:?}");
+        }
+    }
+    assert!(world.emulator.state().tables.lock().sandboxes.is_empty());
 }

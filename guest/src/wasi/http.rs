@@ -7,11 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, uri};
-use http_body::{Body as _, Frame};
-use http_body_util::BodyExt as _;
-use tonic::{Status, body::Body};
+use futures_util::{Stream, StreamExt as _};
 use wasip2::{
     http::{
         outgoing_handler,
@@ -21,22 +17,17 @@ use wasip2::{
 };
 
 use super::reactor::{Readiness, spawn};
-use crate::transport::{TransportError, TransportFault};
+use crate::transport::{Body, Frame, Headers, Method, Request, Response, TransportError, TransportFault};
 
 /// Read in pieces of this size at most: the size of an HTTP/2 stream's usual read-ahead on the host's side.
 const READ_BYTES: u64 = 256 * 1024;
 
 /// Sends a request; resolves when the head of the response is there.
-pub async fn send(request: Request<Body>) -> Result<Response<Body>, TransportError> {
-    let (head, body) = request.into_parts();
-    let outgoing = outgoing_request(&head)?;
+pub async fn send(request: Request) -> Result<Response, TransportError> {
+    let outgoing = outgoing_request(&request)?;
     let outgoing_body = outgoing.body().map_err(|()| local("the request has no body"))?;
     let response = outgoing_handler::handle(outgoing, None).map_err(transport_error)?;
-    if body.is_end_stream() {
-        let _ = OutgoingBody::finish(outgoing_body, None);
-    } else {
-        spawn(send_body(outgoing_body, body));
-    }
+    spawn(Box::pin(send_body(outgoing_body, request.body)));
 
     let mut readiness = Readiness::default();
     let incoming = loop {
@@ -44,63 +35,52 @@ pub async fn send(request: Request<Body>) -> Result<Response<Body>, TransportErr
             Some(Ok(Ok(incoming))) => break incoming,
             Some(Ok(Err(code))) => return Err(transport_error(code)),
             Some(Err(())) => return Err(local("the response was taken twice")),
-            None => poll_fn(|cx| readiness.poll(cx, || response.subscribe())).await,
+            None => poll_fn(|cx| readiness.poll(cx, &|| response.subscribe())).await,
         }
     };
     drop(readiness);
 
-    let mut answer = Response::new(Body::empty());
-    *answer.status_mut() = StatusCode::from_u16(incoming.status()).unwrap_or(StatusCode::BAD_GATEWAY);
-    *answer.headers_mut() = header_map(&incoming.headers());
+    let (status, headers) = (incoming.status(), received(&incoming.headers()));
     let body = incoming.consume().map_err(|()| local("the response has no body"))?;
     let stream = body.stream().map_err(|()| local("the response's body was taken twice"))?;
-    *answer.body_mut() =
-        Body::new(ResponseBody { state: BodyState::Data(Data { readiness: Readiness::default(), stream, body }) });
-    Ok(answer)
+    let state = BodyState::Data(Data { readiness: Readiness::default(), stream, body });
+    Ok(Response { status, headers, body: Box::pin(ResponseBody { state }) })
 }
 
-fn outgoing_request(head: &http::request::Parts) -> Result<OutgoingRequest, TransportError> {
+fn outgoing_request(request: &Request) -> Result<OutgoingRequest, TransportError> {
     let fields = Fields::new();
-    for (name, value) in &head.headers {
+    for (name, value) in &request.headers {
         // `content-length` and the like are the host's business; it refuses what it does not want to be told.
-        let _ = fields.append(name.as_str(), value.as_bytes());
+        let _ = fields.append(name, value.as_bytes());
     }
-    let request = OutgoingRequest::new(fields);
-    let method = match head.method {
-        Method::GET => wasi::Method::Get,
-        Method::POST => wasi::Method::Post,
-        Method::PUT => wasi::Method::Put,
-        ref other => wasi::Method::Other(other.to_string()),
+    let outgoing = OutgoingRequest::new(fields);
+    let method = match request.method {
+        Method::Post => wasi::Method::Post,
+        Method::Put => wasi::Method::Put,
     };
-    let scheme = match head.uri.scheme() {
-        Some(scheme) if *scheme == uri::Scheme::HTTP => Scheme::Http,
-        _ => Scheme::Https,
-    };
-    let bad = |()| local(&format!("{} cannot be requested", head.uri));
-    request.set_method(&method).map_err(bad)?;
-    request.set_scheme(Some(&scheme)).map_err(bad)?;
-    request.set_authority(head.uri.authority().map(|authority| authority.as_str())).map_err(bad)?;
-    request.set_path_with_query(head.uri.path_and_query().map(|path| path.as_str())).map_err(bad)?;
-    Ok(request)
+    let url = &request.url;
+    let scheme = if url.secure { Scheme::Https } else { Scheme::Http };
+    let set = outgoing
+        .set_method(&method)
+        .and_then(|()| outgoing.set_scheme(Some(&scheme)))
+        .and_then(|()| outgoing.set_authority(Some(&url.authority)))
+        .and_then(|()| outgoing.set_path_with_query(Some(&url.path)));
+    // Without the rest of the address, which may be signed.
+    set.map_err(|()| local(&format!("{} is no address that can be requested: check it", url.host())))?;
+    Ok(outgoing)
 }
 
-fn header_map(fields: &Fields) -> HeaderMap {
-    fields
-        .entries()
-        .into_iter()
-        .filter_map(|(name, value)| {
-            Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_bytes(&value).ok()?))
-        })
-        .collect()
+fn received(fields: &Fields) -> Headers {
+    Headers(fields.entries())
 }
 
 /// Writes the request body as it comes. Errors need no report: the response tells.
 async fn send_body(outgoing: OutgoingBody, mut body: Body) {
     let Ok(stream) = outgoing.write() else { return };
-    while let Some(frame) = body.frame().await {
+    while let Some(frame) = body.next().await {
         // A body that fails is cut off, so that the server does not take it for complete.
         let Ok(frame) = frame else { return };
-        let Ok(mut data) = frame.into_data() else { continue };
+        let Frame::Data(mut data) = frame else { continue };
         while !data.is_empty() {
             let Ok(room) = writable(&stream).await else { return };
             let piece = data.split_to(data.len().min(usize::try_from(room).unwrap_or(usize::MAX)));
@@ -124,7 +104,7 @@ async fn writable(stream: &OutputStream) -> Result<u64, StreamError> {
     let mut readiness = Readiness::default();
     loop {
         match stream.check_write()? {
-            0 => poll_fn(|cx| readiness.poll(cx, || stream.subscribe())).await,
+            0 => poll_fn(|cx| readiness.poll(cx, &|| stream.subscribe())).await,
             room => return Ok(room),
         }
     }
@@ -164,19 +144,18 @@ struct Trailers {
     trailers: FutureTrailers,
 }
 
-impl http_body::Body for ResponseBody {
-    type Data = Bytes;
-    type Error = Status;
+impl Stream for ResponseBody {
+    type Item = Result<Frame, String>;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, String>>> {
         loop {
             match &mut self.state {
                 BodyState::Data(data) => match data.stream.read(READ_BYTES) {
                     Ok(bytes) if bytes.is_empty() => {
                         let stream = &data.stream;
-                        ready!(data.readiness.poll(cx, || stream.subscribe()));
+                        ready!(data.readiness.poll(cx, &|| stream.subscribe()));
                     }
-                    Ok(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes.into())))),
+                    Ok(bytes) => return Poll::Ready(Some(Ok(Frame::Data(bytes.into())))),
                     Err(StreamError::Closed) => {
                         if let BodyState::Data(data) = std::mem::replace(&mut self.state, BodyState::Done) {
                             self.state = BodyState::Trailers(data.into_trailers());
@@ -184,7 +163,7 @@ impl http_body::Body for ResponseBody {
                     }
                     Err(StreamError::LastOperationFailed(error)) => {
                         let code = wasip2::http::types::http_error_code(&error);
-                        let text = code.map_or_else(|| error.to_debug_string(), |code| format!("{code:?}"));
+                        let text = code.map_or_else(|| error.to_debug_string(), words);
                         drop(error);
                         self.state = BodyState::Done;
                         return Poll::Ready(Some(Err(broken(&text))));
@@ -193,13 +172,13 @@ impl http_body::Body for ResponseBody {
                 BodyState::Trailers(waiting) => {
                     let Some(result) = waiting.trailers.get() else {
                         let trailers = &waiting.trailers;
-                        ready!(waiting.readiness.poll(cx, || trailers.subscribe()));
+                        ready!(waiting.readiness.poll(cx, &|| trailers.subscribe()));
                         continue;
                     };
                     self.state = BodyState::Done;
                     return Poll::Ready(match result {
-                        Ok(Ok(Some(fields))) => Some(Ok(Frame::trailers(header_map(&fields)))),
-                        Ok(Err(code)) => Some(Err(broken(&format!("{code:?}")))),
+                        Ok(Ok(Some(fields))) => Some(Ok(Frame::Trailers(received(&fields)))),
+                        Ok(Err(code)) => Some(Err(broken(&words(code)))),
                         Ok(Ok(None)) | Err(()) => None,
                     });
                 }
@@ -209,8 +188,8 @@ impl http_body::Body for ResponseBody {
     }
 }
 
-fn broken(text: &str) -> Status {
-    Status::unavailable(format!("the connection broke while the answer was read: {text}"))
+fn broken(text: &str) -> String {
+    format!("the connection broke while the answer was read: {text}")
 }
 
 fn local(text: &str) -> TransportError {
@@ -233,16 +212,31 @@ fn transport_error(code: ErrorCode) -> TransportError {
         | ErrorCode::TlsAlertReceived(_) => TransportFault::NotSent,
         _ => TransportFault::Broken,
     };
-    let message = match code {
-        ErrorCode::HttpRequestDenied => "the host does not allow this address".to_string(),
-        ErrorCode::DestinationIpProhibited => "the host does not allow the address behind this name".to_string(),
+    TransportError { kind, message: words(code) }
+}
+
+/// An error in words. Not by `Debug`, which would bring the names of forty cases and their fields along.
+fn words(code: ErrorCode) -> String {
+    let words = match code {
+        ErrorCode::InternalError(Some(text)) => return text,
+        ErrorCode::HttpRequestDenied => "the host does not allow this address",
+        ErrorCode::DestinationIpProhibited => "the host does not allow the address behind this name",
         ErrorCode::DnsError(_) | ErrorCode::DnsTimeout | ErrorCode::DestinationNotFound => {
-            "the name could not be resolved".to_string()
+            "the name could not be resolved"
         }
-        ErrorCode::ConnectionRefused => "nobody listens there (connection refused)".to_string(),
-        ErrorCode::ConnectionTimeout => "no connection in time".to_string(),
-        ErrorCode::InternalError(Some(text)) => text,
-        other => format!("{other:?}"),
+        ErrorCode::ConnectionRefused => "nobody listens there (connection refused)",
+        ErrorCode::ConnectionTimeout => "no connection in time",
+        ErrorCode::DestinationUnavailable | ErrorCode::DestinationIpUnroutable => "there is no way to that address",
+        ErrorCode::ConnectionLimitReached => "the host has too many connections open",
+        ErrorCode::ConnectionTerminated => "the connection was ended",
+        ErrorCode::ConnectionReadTimeout | ErrorCode::ConnectionWriteTimeout | ErrorCode::HttpResponseTimeout => {
+            "nothing came in time"
+        }
+        ErrorCode::TlsProtocolError | ErrorCode::TlsAlertReceived(_) => "no secure connection could be agreed on",
+        ErrorCode::TlsCertificateError => "the certificate does not verify",
+        ErrorCode::HttpResponseIncomplete => "the answer is cut off",
+        ErrorCode::HttpProtocolError => "the other side does not speak HTTP as it should",
+        _ => "the request failed in the host",
     };
-    TransportError { kind, message }
+    words.to_string()
 }

@@ -5,22 +5,19 @@ mod reactor;
 
 use std::time::Duration;
 
-use ::http::{Request, Response};
-use tonic::body::Body;
-
 pub use reactor::block_on;
 
-use crate::transport::{LocalFuture, Transport, TransportError};
+use crate::transport::{LocalFuture, Request, Sending, Transport};
 
 /// WASI as the provider's transport.
 pub struct Wasi;
 
 impl Transport for Wasi {
-    fn send(&self, request: Request<Body>) -> LocalFuture<Result<Response<Body>, TransportError>> {
+    fn send(&self, request: Request) -> Sending {
         Box::pin(http::send(request))
     }
 
-    fn sleep(&self, duration: Duration) -> LocalFuture<()> {
+    fn sleep(&self, duration: Duration) -> LocalFuture<'static, ()> {
         Box::pin(reactor::sleep(duration))
     }
 
@@ -40,5 +37,14 @@ impl Transport for Wasi {
     fn env(&self, name: &str) -> Option<String> {
         let all = wasip2::cli::environment::get_environment();
         all.into_iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value)
+    }
+
+    fn tell(&self, line: &str) {
+        let line = format!("{line}\n");
+        let stderr = wasip2::cli::stderr::get_stderr();
+        // Nobody looks: what has to be known is in errors. A write takes 4096 bytes at most.
+        for piece in line.as_bytes().chunks(4096) {
+            let _ = stderr.blocking_write_and_flush(piece);
+        }
     }
 }

@@ -5,13 +5,13 @@
 //! to something that outlives the call. That is the one thread-local below: a table of pollables with the waker of
 //! whoever waits for them, and the tasks that run beside the call (the request bodies being sent).
 //!
-//! A future holds its pollable by table key ([`Readiness`]), never directly, so everything here is `Send` as tonic's
-//! bodies must be, and dropping the future drops the pollable before the stream that it belongs to.
+//! A future holds its pollable by table key ([`Readiness`]), never directly, so dropping the future drops the pollable
+//! before the stream that it belongs to.
 
 use std::{
     cell::RefCell,
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,6 +22,8 @@ use std::{
 
 use wasip2::io::poll::{self, Pollable};
 
+use crate::transport::LocalFuture;
+
 /// A pollable in the table. One without a waker is not waited for.
 struct Entry {
     pollable: Pollable,
@@ -30,7 +32,7 @@ struct Entry {
 
 /// Something that runs beside the call.
 struct Task {
-    future: Pin<Box<dyn Future<Output = ()>>>,
+    future: LocalFuture<'static, ()>,
     woken: Arc<Flag>,
 }
 
@@ -70,7 +72,7 @@ pub struct Readiness(Option<usize>);
 
 impl Readiness {
     /// Ready once the pollable that `make` gives has fired. After `Ready` the next call makes a new one.
-    pub fn poll(&mut self, cx: &mut Context<'_>, make: impl FnOnce() -> Pollable) -> Poll<()> {
+    pub fn poll(&mut self, cx: &mut Context<'_>, make: &dyn Fn() -> Pollable) -> Poll<()> {
         REACTOR.with_borrow_mut(|reactor| {
             let key = *self.0.get_or_insert_with(|| {
                 let entry = Some(Entry { pollable: make(), waker: None });
@@ -115,26 +117,23 @@ impl Drop for Readiness {
 pub async fn sleep(duration: Duration) {
     let mut readiness = Readiness::default();
     let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-    poll_fn(|cx| readiness.poll(cx, || wasip2::clocks::monotonic_clock::subscribe_duration(nanos))).await;
+    poll_fn(|cx| readiness.poll(cx, &|| wasip2::clocks::monotonic_clock::subscribe_duration(nanos))).await;
 }
 
 /// Runs `future` beside the call, and beside later ones if it takes so long.
-pub fn spawn(future: impl Future<Output = ()> + 'static) {
-    REACTOR.with_borrow_mut(|reactor| reactor.tasks.push(Task { future: Box::pin(future), woken: Flag::raised() }));
+pub fn spawn(future: LocalFuture<'static, ()>) {
+    REACTOR.with_borrow_mut(|reactor| reactor.tasks.push(Task { future, woken: Flag::raised() }));
 }
 
 /// Runs `future` to its end, and what was spawned along with it.
-pub fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
+pub fn block_on(mut future: Pin<&mut dyn Future<Output = ()>>) {
     let woken = Flag::raised();
     let waker = Waker::from(woken.clone());
     loop {
-        if woken.take()
-            && let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker))
-        {
+        if woken.take() && future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
             // Give request bodies that were just made a chance to leave before the instance is put to rest.
             run_tasks();
-            return value;
+            return;
         }
         if !run_tasks() && !woken.0.load(Ordering::Relaxed) {
             wait();

@@ -29,11 +29,39 @@ pub(crate) struct RequestBody {
     metrics: Arc<Metrics>,
     /// A stream is in use until both directions have ended.
     pub(super) lease: Arc<Lease>,
+    limit: Limit,
+}
+
+/// How much of a body may still pass.
+pub(crate) struct Limit {
+    whole: u64,
+    left: u64,
+}
+
+impl Limit {
+    pub(super) fn new(whole: u64) -> Limit {
+        Limit { whole, left: whole }
+    }
+
+    /// False when it is too much.
+    fn take(&mut self, bytes: usize) -> bool {
+        match self.left.checked_sub(bytes as u64) {
+            Some(left) => self.left = left,
+            None => return false,
+        }
+        true
+    }
 }
 
 impl RequestBody {
-    pub(super) fn new(inner: WasiBody, link: Arc<Link>, metrics: Arc<Metrics>, lease: Arc<Lease>) -> Self {
-        RequestBody { inner, link, metrics, lease }
+    pub(super) fn new(
+        inner: WasiBody,
+        link: Arc<Link>,
+        metrics: Arc<Metrics>,
+        lease: Arc<Lease>,
+        limit: Limit,
+    ) -> Self {
+        RequestBody { inner, link, metrics, lease, limit }
     }
 }
 
@@ -50,6 +78,11 @@ impl Body for RequestBody {
             }
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
+                    if !self.limit.take(data.len()) {
+                        let why = format!("the plugin sent a body of more than {} bytes", self.limit.whole);
+                        self.link.blame(why.clone());
+                        return Poll::Ready(Some(Err(why.into())));
+                    }
                     self.metrics.bytes_sent.fetch_add(data.len() as u64, Ordering::Relaxed);
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -85,6 +118,7 @@ pub(crate) struct ResponseBody {
     pub(super) lessons: Option<Lessons>,
     pub(super) scrubber: Option<Scrubber>,
     pub(super) idle: Option<Idle>,
+    pub(super) limit: Limit,
     /// Read already, to be given next.
     pub(super) next: Option<Frame<Bytes>>,
 }
@@ -163,6 +197,11 @@ impl Body for ResponseBody {
                     return Poll::Ready(Some(Err(error)));
                 }
                 Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if !this.limit.take(data.len()) => {
+                        this.hold = None;
+                        this.link.blame(format!("the answer has more than {} bytes", this.limit.whole));
+                        return Poll::Ready(Some(Err(HttpError::HttpResponseBodySize(Some(this.limit.whole)))));
+                    }
                     Ok(data) => {
                         let data = this.data(data);
                         let data = match &mut this.scrubber {

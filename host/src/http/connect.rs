@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use wasmtime_wasi_http::Error as HttpError;
 
+use super::proxy::{self, Proxies};
 use crate::policy::{AddressClass, Origin};
 
 /// From the first packet to the end of the handshake. What the official clients allow per attempt.
@@ -91,6 +92,7 @@ pub(crate) struct Connected {
 #[derive(Debug)]
 pub(crate) struct Connector {
     trust: Trust,
+    proxies: Proxies,
     configs: [OnceLock<Result<Arc<ClientConfig>, String>>; 3],
 }
 
@@ -106,8 +108,8 @@ pub(crate) enum Offer {
 }
 
 impl Connector {
-    pub(crate) fn new(trust: Trust) -> Connector {
-        Connector { trust, configs: Default::default() }
+    pub(crate) fn new(trust: Trust, proxies: Proxies) -> Connector {
+        Connector { trust, proxies, configs: Default::default() }
     }
 
     /// Connects within [`CONNECT_TIMEOUT`]. `local`: whether addresses of this machine and of private networks will
@@ -120,28 +122,27 @@ impl Connector {
     }
 
     async fn attempt(&self, origin: &Origin, local: bool, offer: Offer) -> Result<Connected, Failure> {
-        let addresses = resolve(origin).await?;
-        let mut failure = None;
-        for address in addresses {
-            let class = AddressClass::of(address.ip());
-            if class != AddressClass::Public && !local {
-                failure.get_or_insert(Failure::new(
-                    Code::AddressProhibited,
-                    format!("{origin} leads to {}, {class}, which the policy does not allow for it", address.ip()),
-                ));
-                continue;
+        let Some(proxy) = self.proxies.of(origin) else {
+            return self.secure(origin, direct(origin, local).await?, offer).await;
+        };
+        let address = if proxy::resolves_here(&proxy) {
+            Some(*permitted(origin, &resolve(origin).await?, local)?.first().ok_or_else(|| no_address(origin))?)
+        } else {
+            if let Some(address) = origin.address() {
+                permitted(origin, &[SocketAddr::new(address, origin.port)], local)?;
             }
-            match tcp(origin, address).await {
-                Ok(stream) => return self.secure(origin, stream, offer).await,
-                Err(error) => failure = Some(error),
-            }
-        }
-        Err(failure.unwrap_or_else(|| Failure::new(Code::Dns, format!("{} has no address", origin.host))))
+            None
+        };
+        // The proxy is the user's own choice, wherever it is.
+        let place = proxy::origin(&proxy)?;
+        let stream = self.secure(&place, direct(&place, true).await?, Offer::Bytes).await?.io;
+        let stream = proxy::through(&proxy, stream, origin, address).await?;
+        self.secure(origin, stream, offer).await
     }
 
-    async fn secure(&self, origin: &Origin, stream: TcpStream, offer: Offer) -> Result<Connected, Failure> {
+    async fn secure(&self, origin: &Origin, stream: Box<dyn Io>, offer: Offer) -> Result<Connected, Failure> {
         if !origin.secure {
-            return Ok(Connected { io: Box::new(stream), h2: None });
+            return Ok(Connected { io: stream, h2: None });
         }
         let config = self.config(offer).await.map_err(|why| Failure::new(Code::Tls, why))?;
         let name = match origin.address() {
@@ -215,6 +216,40 @@ fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
     Ok(())
 }
 
+fn no_address(origin: &Origin) -> Failure {
+    Failure::new(Code::Dns, format!("{} has no address", origin.host))
+}
+
+/// Those of the addresses that the policy allows; an error when there is none.
+fn permitted(origin: &Origin, addresses: &[SocketAddr], local: bool) -> Result<Vec<SocketAddr>, Failure> {
+    let allowed = |address: &&SocketAddr| local || AddressClass::of(address.ip()) == AddressClass::Public;
+    let found: Vec<_> = addresses.iter().filter(allowed).copied().collect();
+    match (found.is_empty(), addresses.first()) {
+        (false, _) => Ok(found),
+        (true, None) => Err(no_address(origin)),
+        (true, Some(address)) => Err(Failure::new(
+            Code::AddressProhibited,
+            format!(
+                "{origin} leads to {}, {}, which the policy does not allow for it",
+                address.ip(),
+                AddressClass::of(address.ip())
+            ),
+        )),
+    }
+}
+
+/// Resolves, checks, and connects to what was checked.
+async fn direct(origin: &Origin, local: bool) -> Result<Box<dyn Io>, Failure> {
+    let mut failure = None;
+    for address in permitted(origin, &resolve(origin).await?, local)? {
+        match tcp(origin, address).await {
+            Ok(stream) => return Ok(Box::new(stream)),
+            Err(error) => failure = Some(error),
+        }
+    }
+    Err(failure.unwrap_or_else(|| no_address(origin)))
+}
+
 async fn resolve(origin: &Origin) -> Result<Vec<SocketAddr>, Failure> {
     if let Some(address) = origin.address() {
         return Ok(vec![SocketAddr::new(address, origin.port)]);
@@ -259,12 +294,14 @@ async fn tcp(origin: &Origin, address: SocketAddr) -> Result<TcpStream, Failure>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::Proxy;
+    use crate::secret::Secret;
 
     #[tokio::test]
     async fn a_name_that_leads_to_this_machine_opens_no_back_door() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let connector = Connector::new(Trust::default());
+        let connector = Connector::new(Trust::default(), Proxies::default());
         for host in ["localhost", "127.0.0.1", "::ffff:127.0.0.1"] {
             let origin = Origin { secure: true, host: host.into(), port };
             let failure = connector.connect(&origin, false, Offer::Grpc).await.err().unwrap();
@@ -272,6 +309,19 @@ mod tests {
         }
         let origin = Origin { secure: false, host: "localhost".into(), port };
         assert!(connector.connect(&origin, true, Offer::Grpc).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn nor_does_a_proxy() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let proxies = Proxies::new(&Proxy::To(Secret::new(url)), |_| None).unwrap();
+        let connector = Connector::new(Trust::default(), proxies);
+        for host in ["169.254.169.254", "10.0.0.1", "localhost"] {
+            let origin = Origin { secure: true, host: host.into(), port: 443 };
+            let failure = connector.connect(&origin, false, Offer::Grpc).await.err().unwrap();
+            assert_eq!(failure.code, Code::AddressProhibited, "{host}: {}", failure.text);
+        }
     }
 
     #[tokio::test]

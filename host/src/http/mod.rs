@@ -8,24 +8,27 @@ mod body;
 mod connect;
 mod learn;
 mod pool;
+mod proxy;
 mod scrub;
 
 use std::error::Error as _;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderName, HeaderValue, Request, Response, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpHooks};
 
-use self::body::{Idle, Lessons, RequestBody, ResponseBody};
+use self::body::{Idle, Lessons, Limit, RequestBody, ResponseBody};
 use self::connect::Failure;
 pub(crate) use self::connect::{Connector, Trust};
 use self::learn::Collector;
 pub(crate) use self::learn::rewrite;
 use self::pool::{Lease, Pool, Sender, Wire};
+pub(crate) use self::proxy::Proxies;
+pub use self::proxy::Proxy;
 use self::scrub::Scrubber;
 use crate::error::clip;
 use crate::metrics::Metrics;
@@ -58,6 +61,10 @@ pub(crate) struct Net {
     metrics: Arc<Metrics>,
     /// Everything that must not reach the component.
     secrets: Arc<[Secret]>,
+    /// Headers in which the component counts its attempts.
+    retry_headers: Vec<HeaderName>,
+    /// Bytes of one body.
+    body_bytes: u64,
 }
 
 /// What one instance and its requests share.
@@ -66,7 +73,10 @@ pub(crate) struct Link {
     /// The instance is gone: its bodies have not ended, they were cut off.
     pub(crate) dead: AtomicBool,
     in_flight: AtomicUsize,
+    /// Requests that were retries.
+    pub(crate) repeated: AtomicU64,
     notes: Mutex<Vec<String>>,
+    blame: Mutex<Option<String>>,
 }
 
 impl Link {
@@ -80,9 +90,15 @@ impl Link {
         notes.push(clip(why, 1 << 10));
     }
 
-    /// Takes the last note and forgets the others.
+    /// Remembers a cause on this side: what is noted after it is its consequence.
+    fn blame(&self, why: String) {
+        self.blame.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+    }
+
+    /// Takes the cause, or else the last note, and forgets the others.
     pub(crate) fn take_note(&self) -> Option<String> {
-        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner)).pop()
+        let last = std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner)).pop();
+        self.blame.lock().unwrap_or_else(PoisonError::into_inner).take().or(last)
     }
 }
 
@@ -130,8 +146,16 @@ impl WasiHttpHooks for Hooks {
 }
 
 impl Net {
-    pub(crate) fn new(policy: Arc<Policy>, connector: Connector, metrics: Arc<Metrics>, secrets: Arc<[Secret]>) -> Net {
-        Net { policy, pool: Pool::new(connector, metrics.clone()), metrics, secrets }
+    pub(crate) fn new(
+        policy: Arc<Policy>,
+        connector: Connector,
+        metrics: Arc<Metrics>,
+        secrets: Arc<[Secret]>,
+        retry_headers: Vec<HeaderName>,
+        body_bytes: u64,
+    ) -> Net {
+        let pool = Pool::new(connector, metrics.clone());
+        Net { policy, pool, metrics, secrets, retry_headers, body_bytes }
     }
 
     /// A byte stream to a place that the user named, outside of what the plugin may reach.
@@ -191,9 +215,17 @@ impl Net {
                 format!("the plugin's request has {size} bytes of headers, more than {MAX_REQUEST_HEADERS}"),
             ));
         }
-        for (name, value) in &pass.headers {
+        for (name, source) in &pass.headers {
             // Replaces whatever the component put there.
-            headers.insert(name, value.clone());
+            headers.remove(name);
+            if let Some(value) = source.value() {
+                headers.insert(name, value);
+            }
+        }
+        let again = |name: &HeaderName| headers.get(name).is_some_and(|count| count.as_bytes() != b"0");
+        if self.retry_headers.iter().any(again) {
+            self.metrics.requests_repeated.fetch_add(1, Ordering::Relaxed);
+            link.repeated.fetch_add(1, Ordering::Relaxed);
         }
         let grpc = headers
             .get(header::CONTENT_TYPE)
@@ -230,6 +262,7 @@ impl Net {
             lessons,
             scrubber,
             idle: options.between_bytes_timeout.map(Idle::new),
+            limit: Limit::new(self.body_bytes),
             next: None,
         };
         Ok(Response::from_parts(parts, body.boxed_unsync()))
@@ -246,7 +279,9 @@ impl Net {
     ) -> Result<(Response<Incoming>, Arc<Lease>), (HttpError, String)> {
         let connect_failed = |failure: Failure| (failure.error(), failure.text);
         let mut lease = Arc::new(self.pool.lease(origin, wire, local).await.map_err(connect_failed)?);
-        let mut request = request.map(|body| RequestBody::new(body, link.clone(), self.metrics.clone(), lease.clone()));
+        let limit = Limit::new(self.body_bytes);
+        let mut request =
+            request.map(|body| RequestBody::new(body, link.clone(), self.metrics.clone(), lease.clone(), limit));
         for _ in 0..ATTEMPTS {
             let sent = match lease.sender() {
                 Sender::H2(sender) => {

@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(through(&singles), wanted);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn held_bytes_are_let_go_and_not_given_twice() {
         let mut scrubber = scrubber();
         assert_eq!(scrubber.push(Bytes::from_static(b"x as-sec")), "x ");

@@ -3,56 +3,39 @@
 use std::path::Path;
 
 use anyhow::Result;
-use sandbox_host::types::{Dockerfile, ImageSource, ImageSpec};
-use sandbox_host::{Context, Provider};
+use sandbox_host::types::ImageSpec;
+use sandbox_host::{LocalDockerfile, Provider};
+use tokio::io::AsyncReadExt;
 
 use crate::args::ImageArgs;
 use crate::report::Failure;
+use crate::session::Session;
 
 /// An image specification from a Dockerfile; its context has been sent.
-pub async fn dockerfile(provider: &Provider, args: &ImageArgs, path: &Path) -> Result<ImageSpec> {
-    let text = tokio::fs::read_to_string(path)
-        .await
-        .map_err(|error| Failure::new(format!("read the Dockerfile {}", path.display()), error.to_string()))?;
-    let mut files = Vec::new();
-    if uses_context(&text) {
-        let directory = match &args.context {
-            Some(directory) => directory.clone(),
-            None => path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned(),
-        };
-        let digests = provider.describe().await?.digests;
-        let context = Context::directory(directory, &digests).await?;
-        provider.upload_context(&context).await?;
-        files = context.files();
-    }
-    let dockerfile = Dockerfile {
-        text,
-        context: files,
-        build_args: args.build_arg.clone(),
-        target: args.target.clone(),
-        login: None,
+pub async fn dockerfile(session: &Session, provider: &Provider, args: &ImageArgs, path: &Path) -> Result<ImageSpec> {
+    let mut dockerfile = if path == Path::new("-") {
+        let mut text = String::new();
+        let read = tokio::io::stdin().read_to_string(&mut text).await;
+        read.map_err(|error| Failure::new("read the Dockerfile from standard input", error.to_string()))?;
+        LocalDockerfile::new(text)
+    } else {
+        LocalDockerfile::read(path).await?
     };
-    Ok(ImageSpec { source: ImageSource::Dockerfile(dockerfile), ..ImageSpec::default() })
-}
-
-/// Whether any line copies from the context. Without one nothing has to be read or sent.
-fn uses_context(text: &str) -> bool {
-    text.lines().any(|line| {
-        let mut words = line.split_whitespace();
-        let instruction = words.next().unwrap_or_default().to_ascii_uppercase();
-        // `COPY --from=stage` takes from elsewhere.
-        matches!(instruction.as_str(), "COPY" | "ADD") && !words.any(|word| word.starts_with("--from="))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::uses_context;
-
-    #[test]
-    fn only_copies_from_the_context_count() {
-        assert!(uses_context("FROM a\ncopy . /x"));
-        assert!(uses_context("ADD file /x"));
-        assert!(!uses_context("FROM a AS b\nRUN echo COPY\nCOPY --from=b /x /y"));
+    if let Some(directory) = &args.context {
+        dockerfile = dockerfile.context(directory);
     }
+    for (name, value) in &args.build_arg {
+        dockerfile = dockerfile.build_arg(name, value);
+    }
+    if let Some(stage) = &args.target {
+        dockerfile = dockerfile.target(stage);
+    }
+    let shown = session.voice.transfer("sending the build context", None);
+    let (spec, sent) = provider.dockerfile(dockerfile, |sent, total| shown.at(sent, total)).await?;
+    drop(shown);
+    for skipped in &sent.skipped {
+        session.voice.say(format_args!("not in the build context: {skipped}"));
+    }
+    tracing::debug!(files = sent.files, bytes = sent.bytes, "build context sent");
+    Ok(spec)
 }

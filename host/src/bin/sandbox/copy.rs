@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use sandbox_host::types::{FileInfo, FileKind, WriteOptions};
-use sandbox_host::{Kind, Provider, Sandbox};
+use sandbox_host::{Provider, Sandbox};
 use serde_json::json;
 use tokio::io::{AsyncWriteExt, BufReader};
 
@@ -37,7 +37,7 @@ impl Place {
 }
 
 /// `ID:/path` of the commands that take nothing else.
-fn remote(provider: &Provider, text: &str) -> Result<(Sandbox, String)> {
+pub fn remote(provider: &Provider, text: &str) -> Result<(Sandbox, String)> {
     match Place::parse(text) {
         Place::Remote { id, path } => Ok((provider.sandbox(id), path)),
         _ => Err(Failure::new(format!("use {text:?}"), "it is no path in a sandbox")
@@ -63,10 +63,17 @@ pub async fn cp(session: &Session, args: Cp) -> Result<i32> {
         }
         (Place::Remote { id, path }, Place::Stream) => {
             let sandbox = provider.sandbox(id);
+            if session.voice.json {
+                return Err(Failure::new(what, "standard output is to be a file and JSON at once")
+                    .hint("leave --json away")
+                    .into());
+            }
+            let transfer = session.voice.transfer(format!("copying {path}"), None);
+            let to = transfer.wrap(tokio::io::stdout());
             if args.recursive {
-                sandbox.download_tree(&path, tokio::io::stdout()).await.map_err(ours)?
+                sandbox.download_tree(&path, to).await.map_err(ours)?
             } else {
-                sandbox.download(&path, tokio::io::stdout()).await.map_err(ours)?
+                sandbox.download(&path, to).await.map_err(ours)?
             }
         }
         (Place::Local(from), Place::Remote { id, path }) => {
@@ -74,10 +81,12 @@ pub async fn cp(session: &Session, args: Cp) -> Result<i32> {
         }
         (Place::Stream, Place::Remote { id, path }) => {
             let sandbox = provider.sandbox(id);
+            let transfer = session.voice.transfer(format!("copying to {path}"), None);
+            let from = transfer.wrap(tokio::io::stdin());
             if args.recursive {
-                sandbox.upload_tree(&path, tokio::io::stdin()).await?
+                sandbox.upload_tree(&path, from).await?
             } else {
-                sandbox.upload(&path, tokio::io::stdin(), WriteOptions::default()).await?
+                sandbox.upload(&path, from, WriteOptions::default()).await?
             }
         }
         (Place::Remote { id, path }, Place::Remote { id: to, path: at }) => {
@@ -93,7 +102,9 @@ pub async fn cp(session: &Session, args: Cp) -> Result<i32> {
 
 /// Out of a sandbox. A file appears under its name when all of it has arrived.
 async fn get(session: &Session, sandbox: &Sandbox, path: &str, to: &Path, recursive: bool) -> Result<u64> {
-    let info = sandbox.stat(path).await?;
+    let step = session.voice.step(format!("looking at {path}"));
+    let info = sandbox.stat(path, true).await?;
+    drop(step);
     let is_directory = matches!(info.kind, FileKind::Directory);
     let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     let to = if to.is_dir() && !(recursive && is_directory) { to.join(name) } else { to.to_owned() };
@@ -104,14 +115,19 @@ async fn get(session: &Session, sandbox: &Sandbox, path: &str, to: &Path, recurs
         let target = if to.is_dir() { to.join(name) } else { to };
         return unpack(session, sandbox, path, &target).await;
     }
-    let what = |error: std::io::Error| Failure::new(format!("write {}", to.display()), error.to_string());
+    let what = |error: std::io::Error| Failure::io(format!("write {}", to.display()), &error);
     let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // A device or a pipe is written to, not replaced.
     if std::fs::metadata(&to).is_ok_and(|meta| !meta.is_file()) {
         let file = tokio::fs::OpenOptions::new().write(true).open(&to).await.map_err(what)?;
         return Ok(sandbox.download(path, file).await?);
     }
-    let temporary = tempfile::NamedTempFile::new_in(directory).map_err(what)?;
+    let temporary = tempfile::NamedTempFile::new_in(directory).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Failure::io(format!("write {}", to.display()), &error)
+            .because(format!("there is no directory {}", directory.display())),
+        // Its own text names the temporary file, which means nothing to anybody.
+        kind => what(kind.into()),
+    })?;
     let size = matches!(info.kind, FileKind::File).then_some(info.size);
     let transfer = session.voice.transfer(format!("copying {path}"), size);
     let file = tokio::fs::File::from_std(temporary.reopen().map_err(what)?);
@@ -122,58 +138,47 @@ async fn get(session: &Session, sandbox: &Sandbox, path: &str, to: &Path, recurs
     Ok(size)
 }
 
-/// A directory out of a sandbox: the tar stream goes through a pipe to a thread that unpacks it.
+/// A directory out of a sandbox.
 async fn unpack(session: &Session, sandbox: &Sandbox, path: &str, to: &Path) -> Result<u64> {
-    let (writer, reader) = tokio::io::duplex(1 << 20);
     let transfer = session.voice.transfer(format!("copying {path}"), None);
-    let to = to.to_owned();
-    let unpacking = {
-        let reader = tokio_util::io::SyncIoBridge::new(reader);
-        let to = to.clone();
-        tokio::task::spawn_blocking(move || -> std::io::Result<()> {
-            std::fs::create_dir_all(&to)?;
-            let mut archive = tar::Archive::new(reader);
-            archive.set_preserve_permissions(true);
-            // Refuses entries that would land outside.
-            archive.unpack(&to)?;
-            // Padding after the end is read too, so that the other side can finish writing.
-            std::io::copy(&mut archive.into_inner(), &mut std::io::sink())?;
-            Ok(())
-        })
-    };
-    let downloaded = sandbox.download_tree(path, transfer.wrap(writer)).await;
-    let unpacked = unpacking.await?;
-    let failed = |error: std::io::Error| Failure::new(format!("unpack to {}", to.display()), error.to_string());
-    match downloaded {
-        Ok(size) => {
-            unpacked.map_err(failed)?;
-            Ok(size)
-        }
-        // Unpacking that stops breaks the pipe; its own reason is the better one.
-        Err(error) => match unpacked {
-            Err(reason) if matches!(error.kind(), sandbox_host::Kind::Io(_)) => Err(failed(reason).into()),
-            _ => Err(error.into()),
-        },
+    let mut size = 0;
+    let unpacked = sandbox.download_directory(path, to, |length| {
+        size += length;
+        transfer.add(length);
+    });
+    let unpacked = unpacked.await?;
+    drop(transfer);
+    for (path, why) in &unpacked.examples {
+        session.voice.say(format_args!("not copied: {}: {why}", report::printable(&path.to_string_lossy())));
     }
+    let unnamed = unpacked.skipped - unpacked.examples.len() as u64;
+    if unnamed > 0 {
+        session.voice.say(format_args!("not copied: {unnamed} more"));
+    }
+    Ok(size)
 }
 
 /// Into a sandbox.
 async fn put(session: &Session, sandbox: &Sandbox, from: &Path, path: &str, recursive: bool) -> Result<u64> {
-    let what = |error: std::io::Error| Failure::new(format!("read {}", from.display()), error.to_string());
+    let what = |error: std::io::Error| Failure::io(format!("read {}", from.display()), &error);
     let meta = tokio::fs::metadata(from).await.map_err(what)?;
     let name = from.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if meta.is_dir() {
         if !recursive {
             return Err(Failure::new(format!("copy {}", from.display()), "it is a directory").hint("use -r").into());
         }
-        let target = if path.ends_with('/') { format!("{path}{name}") } else { path.to_owned() };
+        // `.` and `..` have no name of their own to get.
+        let name = match from.file_name() {
+            Some(_) => name.to_owned(),
+            None => {
+                let whole = from.canonicalize().map_err(what)?;
+                whole.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned()
+            }
+        };
+        let target = into(session, sandbox, path, &name).await?;
         return pack(session, sandbox, from, &target).await;
     }
-    let path = if path.ends_with('/') || is_remote_directory(sandbox, path).await? {
-        format!("{}/{name}", path.trim_end_matches('/'))
-    } else {
-        path.to_owned()
-    };
+    let path = into(session, sandbox, path, name).await?;
     let size = meta.is_file().then_some(meta.len());
     // Only what matters is asked for: a new file gets 0644 anyway, and not every provider can set modes.
     let mode = meta.permissions().mode() & 0o777;
@@ -181,47 +186,30 @@ async fn put(session: &Session, sandbox: &Sandbox, from: &Path, path: &str, recu
     if meta.is_file() && mode & 0o111 != 0 {
         options = options.permissions(mode);
     }
-    loop {
-        let file = tokio::fs::File::open(from).await.map_err(what)?;
-        let transfer = session.voice.transfer(format!("copying {}", from.display()), size);
-        let sent = sandbox.upload(&path, transfer.wrap(BufReader::new(file)), options.clone()).await;
-        match sent {
-            // The content is worth more than its mode; a pipe cannot be read twice.
-            Err(error) if *error.kind() == Kind::Unsupported && options.permissions.take().is_some() => {
-                session.voice.say(format_args!("{path}: the mode {mode:04o} is not kept: {}", error.parts().1));
-            }
-            result => return Ok(result?),
-        }
-    }
+    let file = tokio::fs::File::open(from).await.map_err(what)?;
+    let transfer = session.voice.transfer(format!("copying {}", from.display()), size);
+    Ok(sandbox.upload(&path, transfer.wrap(BufReader::new(file)), options).await?)
+}
+
+/// Where a thing called `name` goes that is copied to `path`: below it if that is a directory, as with `cp`.
+async fn into(session: &Session, sandbox: &Sandbox, path: &str, name: &str) -> Result<String> {
+    let _step = session.voice.step(format!("looking at {path}"));
+    let below = path.ends_with('/') || is_remote_directory(sandbox, path).await?;
+    Ok(if below && !name.is_empty() { format!("{}/{name}", path.trim_end_matches('/')) } else { path.to_owned() })
 }
 
 async fn is_remote_directory(sandbox: &Sandbox, path: &str) -> Result<bool> {
-    match sandbox.stat(path).await {
+    match sandbox.stat(path, true).await {
         Ok(info) => Ok(matches!(info.kind, FileKind::Directory)),
         Err(error) if error.file_fault().is_some() => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
 
-/// A directory into a sandbox: a thread packs it into a pipe.
+/// A directory into a sandbox.
 async fn pack(session: &Session, sandbox: &Sandbox, from: &Path, path: &str) -> Result<u64> {
-    let (writer, reader) = tokio::io::duplex(1 << 20);
     let transfer = session.voice.transfer(format!("copying {}", from.display()), None);
-    let packing = {
-        let writer = tokio_util::io::SyncIoBridge::new(writer);
-        let from = from.to_owned();
-        tokio::task::spawn_blocking(move || -> std::io::Result<()> {
-            let mut archive = tar::Builder::new(writer);
-            archive.follow_symlinks(false);
-            archive.append_dir_all(".", &from)?;
-            archive.into_inner()?.shutdown()
-        })
-    };
-    let uploaded = sandbox.upload_tree(path, transfer.wrap(reader)).await;
-    let packed = packing.await?;
-    let size = uploaded?;
-    packed.map_err(|error| Failure::new(format!("read {}", from.display()), error.to_string()))?;
-    Ok(size)
+    Ok(sandbox.upload_directory(from, path, |length| transfer.add(length)).await?)
 }
 
 /// From one sandbox to another, through us, a piece at a time.
@@ -233,6 +221,8 @@ async fn between(
     at: &str,
     recursive: bool,
 ) -> Result<u64> {
+    let at = into(session, to, at, path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()).await?;
+    let at = at.as_str();
     let (writer, reader) = tokio::io::duplex(1 << 20);
     let transfer = session.voice.transfer(format!("copying {path}"), None);
     let reading = async {
@@ -262,11 +252,17 @@ async fn between(
 pub async fn ls(session: &Session, args: Ls) -> Result<i32> {
     let provider = session.provider().await?;
     let (sandbox, path) = remote(&provider, &args.path)?;
-    let info = sandbox.stat(&path).await?;
+    let step = session.voice.step(format!("looking at {path}"));
+    // A link that leads nowhere is shown as what it is.
+    let info = match sandbox.stat(&path, true).await {
+        Err(error) if error.is_not_found() => sandbox.stat(&path, false).await?,
+        result => result?,
+    };
     let entries = match info.kind {
         FileKind::Directory => sandbox.list_directory(&path).await?,
         _ => vec![info],
     };
+    drop(step);
     if session.voice.json {
         let rows: Vec<_> = entries.iter().map(entry_json).collect();
         report::print(json!(rows))?;
@@ -275,7 +271,8 @@ pub async fn ls(session: &Session, args: Ls) -> Result<i32> {
         report::table(&rows)?;
     } else {
         for entry in &entries {
-            report::print(report::printable(&entry.name))?;
+            // One line each, whatever is in the name.
+            report::print(report::printable(&entry.name).replace('\n', "?"))?;
         }
     }
     Ok(0)
@@ -354,6 +351,7 @@ pub async fn rm(session: &Session, args: Rm) -> Result<i32> {
     let provider = session.provider().await?;
     for text in &args.paths {
         let (sandbox, path) = remote(&provider, text)?;
+        let _step = session.voice.step(format!("removing {path}"));
         match sandbox.remove(&path, args.recursive).await {
             Err(error) if args.force && matches!(error.file_fault(), Some(sandbox_host::FileFault::NotFound)) => {}
             result => result?,

@@ -30,8 +30,10 @@ pub fn child_entry() {
 /// Runs the emulator in the foreground, with a runtime of its own.
 #[cfg(feature = "emulator")]
 pub fn foreground(args: crate::args::Emulator) -> Result<i32> {
-    modal_emulator::cli::run(args.args)?;
-    Ok(0)
+    match modal_emulator::cli::run(args.args) {
+        Ok(()) => Ok(0),
+        Err(error) => Err(Failure::new("start the emulator", format!("{error:#}")).into()),
+    }
 }
 
 /// Runs the emulator in the foreground, with a runtime of its own.

@@ -1,16 +1,21 @@
 //! The program `sandbox`: what was typed becomes calls of the library, what comes back becomes output and an exit code.
 
+mod alter;
 mod args;
 mod context;
 mod copy;
 mod doctor;
 mod emulator;
+mod live;
 mod manage;
 mod network;
 mod plugin;
+mod pull;
+mod registry;
 mod report;
 mod run;
 mod session;
+mod telemetry;
 mod terminal;
 
 use std::future::pending;
@@ -19,6 +24,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::Instrument as _;
 
 use crate::args::{Cli, Command, PluginCommand};
 use crate::report::{FAILED, INTERRUPTED};
@@ -34,9 +40,19 @@ fn main() {
     emulator::child_entry();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(error) if !error.use_stderr() => {
             let _ = error.print();
-            std::process::exit(if error.use_stderr() { FAILED } else { 0 });
+            std::process::exit(0);
+        }
+        Err(error) => {
+            // What asked for JSON gets it here too.
+            let ours = std::env::args_os().take_while(|argument| argument != "--");
+            if ours.into_iter().any(|argument| argument == "--json") {
+                report::fail_usage(&error);
+            } else {
+                let _ = error.print();
+            }
+            std::process::exit(FAILED);
         }
     };
     // The emulator sets up its own log and runtime, and looks after its own end.
@@ -47,12 +63,24 @@ fn main() {
             FAILED
         }));
     }
-    diagnostics(cli.global.verbose, cli.global.no_color);
+    let voice = report::Voice::new(cli.global.json, cli.global.quiet, cli.global.no_color);
     let code = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => {
+            let telemetry = {
+                let _inside = runtime.enter();
+                telemetry::start(cli.global.verbose, cli.global.no_color).unwrap_or_else(|why| {
+                    let hint = "unset the variable to send nothing";
+                    voice.fail(&report::Failure::new("report what goes on", why).hint(hint).into());
+                    std::process::exit(FAILED);
+                })
+            };
             let code = runtime.block_on(supervise(cli));
-            // Not waited for: a thread may be reading standard input for ever.
-            runtime.shutdown_background();
+            if let Err(why) = telemetry.end() {
+                voice.warn(format_args!("warning: {why}"));
+            }
+            // Neither waited for nor dropped: a thread may be reading standard input for ever, and a runtime that ends its
+            // tasks in any order makes those panic that wait for one another. The process's end takes all of them at once.
+            std::mem::forget(runtime);
             code
         }
         Err(error) => {
@@ -63,26 +91,6 @@ fn main() {
     std::process::exit(code);
 }
 
-/// Diagnostics go to stderr: warnings always, more with `-v`, or what `SANDBOX_LOG` says.
-fn diagnostics(verbose: u8, no_color: bool) {
-    use std::io::IsTerminal;
-    use tracing_subscriber::EnvFilter;
-
-    let filter = match std::env::var("SANDBOX_LOG") {
-        Ok(filter) if !filter.is_empty() => EnvFilter::new(filter),
-        _ => EnvFilter::new(match verbose {
-            0 => "off",
-            1 => "sandbox=debug,sandbox_host=debug",
-            _ => "sandbox=trace,sandbox_host=trace,hyper=debug,rustls=debug,info",
-        }),
-    };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(!no_color && std::io::stderr().is_terminal())
-        .init();
-}
-
 /// Runs the command, and sees to it that nothing is left behind however it ends.
 async fn supervise(cli: Cli) -> i32 {
     let session = Session::new(cli.global);
@@ -91,7 +99,7 @@ async fn supervise(cli: Cli) -> i32 {
     let mut code = tokio::select! {
         // The command first: when it has ended there is nothing to be stopped.
         biased;
-        result = dispatch(&session, cli.command) => match result {
+        result = dispatch(&session, cli.command).instrument(tracing::info_span!("command")) => match result {
             Ok(code) => code,
             Err(error) if report::is_broken_pipe(&error) => 0,
             Err(error) => {
@@ -113,7 +121,7 @@ async fn supervise(cli: Cli) -> i32 {
         () = async { session.settle(patience).await; session.close().await } => {}
         second = stops.next() => {
             for left in session.left_behind() {
-                session.voice.say(format_args!("left behind: {left}"));
+                session.voice.warn(format_args!("left behind: {left}"));
             }
             code = second;
         }
@@ -173,12 +181,22 @@ async fn dispatch(session: &Session, command: Command) -> Result<i32> {
         Command::Terminate(args) => manage::terminate(session, args).await,
         Command::Tags(args) => manage::tags(session, args).await,
         Command::Snapshot(args) => manage::snapshot(session, args).await,
+        Command::Restore(args) => alter::restore(session, args).await,
+        Command::Mount(args) => alter::mount(session, args).await,
+        Command::Unmount(args) => alter::unmount(session, args).await,
+        Command::Network(args) => alter::network(session, args).await,
+        Command::Token(args) => alter::token(session, args).await,
+        Command::Stats(args) => alter::stats(session, args).await,
+        Command::Sidecar(command) => alter::sidecar(session, command).await,
+        Command::Image(command) => alter::image(session, command).await,
         Command::Tunnels(args) => manage::tunnels(session, args).await,
         Command::Sweep(args) => manage::sweep(session, args).await,
         Command::Forward(args) => network::forward(session, args).await,
         Command::Gateway(args) => network::gateway(session, args).await,
-        Command::Doctor => doctor::doctor(session).await,
+        Command::Doctor(args) if args.live => live::live(session).await,
+        Command::Doctor(_) => doctor::doctor(session).await,
         Command::Plugin(PluginCommand::Inspect(args)) => plugin::inspect(session, args).await,
+        Command::Plugin(PluginCommand::Pull(args)) => pull::pull(session, args).await,
         Command::Emulator(args) => emulator::foreground(args),
         Command::Completions(args) => plugin::completions(args),
         Command::Man(args) => plugin::man(args),

@@ -1,4 +1,4 @@
-//! `list`, `inspect`, `logs`, `wait`, `terminate`, `tags`, `snapshot`, `tunnels`: sandboxes as a whole.
+//! `list`, `inspect`, `logs`, `wait`, `terminate`, `tags`, `snapshot`, `tunnels`, `sweep`: sandboxes as a whole.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -16,8 +16,14 @@ use crate::session::Session;
 /// How long ports may take to be assigned.
 const TUNNEL_WAIT: Duration = Duration::from_secs(50);
 
+/// How long one look for an exit snapshot takes.
+const EXIT_WAIT: Duration = Duration::from_secs(60);
+
 /// Log text asked for at once.
 const LOG_BYTES: u32 = 1 << 20;
+
+/// How many sandboxes with the same tags are looked through for one.
+const NAMESAKES: usize = 1000;
 
 /// `sandbox list`
 pub async fn list(session: &Session, args: List) -> Result<i32> {
@@ -49,10 +55,25 @@ pub async fn list(session: &Session, args: List) -> Result<i32> {
 
 /// `sandbox inspect`
 pub async fn inspect(session: &Session, args: Id) -> Result<i32> {
-    let sandbox = session.provider().await?.sandbox(args.id);
+    let provider = session.provider().await?;
+    let sandbox = provider.sandbox(args.id);
     let mut info = sandbox.info().await?;
-    if info.tags.is_empty() && !matches!(info.state, SandboxState::Ended(_)) {
+    let lives = !matches!(info.state, SandboxState::Ended(_));
+    if info.tags.is_empty() && lives {
         info.tags = sandbox.tags().await.unwrap_or_default();
+    }
+    // Some providers tell more of a sandbox in a list than by itself. Its tags make for a short list.
+    if info.created.is_none() && lives && !info.tags.is_empty() {
+        let filter = ListFilter { tags: info.tags.clone(), ..ListFilter::default() };
+        let listed = provider.list(&filter, NAMESAKES).await.unwrap_or_default();
+        if let Some(listed) = listed.into_iter().find(|listed| listed.id == info.id) {
+            info.name = info.name.or(listed.name);
+            info.image = info.image.or(listed.image);
+            info.created = listed.created;
+            if info.tunnels.is_empty() {
+                info.tunnels = listed.tunnels;
+            }
+        }
     }
     let value = info_json(&info);
     if session.voice.json {
@@ -88,22 +109,34 @@ pub async fn logs(session: &Session, args: Logs) -> Result<i32> {
                 if size == 0 {
                     return Ok(());
                 }
-                if to == OutputStream::Stdout {
+                if session.voice.json {
+                    let name = if to == OutputStream::Stdout { "stdout" } else { "stderr" };
+                    let text = String::from_utf8_lossy(&piece[..size]);
+                    report::print(json!({ "stream": name, "text": text, "at_ms": null }))?;
+                } else if to == OutputStream::Stdout {
                     let mut stdout = tokio::io::stdout();
                     stdout.write_all(&piece[..size]).await?;
                     stdout.flush().await?;
                 } else {
-                    tokio::io::stderr().write_all(&piece[..size]).await?;
+                    let mut stderr = tokio::io::stderr();
+                    stderr.write_all(&piece[..size]).await?;
+                    stderr.flush().await?;
                 }
             }
         };
         tokio::try_join!(pass(stdout, OutputStream::Stdout), pass(stderr, OutputStream::Stderr))?;
         return Ok(0);
     }
+    let ago = |time: Option<Duration>| time.map(|time| now_millis().saturating_sub(time.as_millis() as u64));
+    let query = LogQuery {
+        since: ago(args.since),
+        until: ago(args.until),
+        stream: args.stream.map(|name| if name == "stdout" { OutputStream::Stdout } else { OutputStream::Stderr }),
+        search: args.search,
+    };
     let mut cursor = None;
     loop {
-        let query = LogQuery { since: None, until: None, stream: None, search: None };
-        let page = sandbox.logs(query, cursor, LOG_BYTES).await?;
+        let page = sandbox.logs(query.clone(), cursor, LOG_BYTES).await?;
         for chunk in page.items {
             let name = match chunk.stream {
                 Some(OutputStream::Stdout) => "stdout",
@@ -113,7 +146,9 @@ pub async fn logs(session: &Session, args: Logs) -> Result<i32> {
             if session.voice.json {
                 report::print(json!({ "stream": name, "text": chunk.text, "at_ms": chunk.at }))?;
             } else if chunk.stream == Some(OutputStream::Stderr) {
-                tokio::io::stderr().write_all(chunk.text.as_bytes()).await?;
+                let mut stderr = tokio::io::stderr();
+                stderr.write_all(chunk.text.as_bytes()).await?;
+                stderr.flush().await?;
             } else {
                 let mut stdout = tokio::io::stdout();
                 stdout.write_all(chunk.text.as_bytes()).await?;
@@ -214,7 +249,9 @@ pub async fn sweep(session: &Session, args: Sweep) -> Result<i32> {
             let state = if swept.terminated { "terminated" } else { "left behind" };
             report::print(format_args!("{}  {state}, lease over for {} s", swept.id, swept.overdue.as_secs()))?;
         }
-        if dry_run && !found.is_empty() {
+        if found.is_empty() {
+            session.voice.say(format_args!("nothing of {owner} was left behind"));
+        } else if dry_run {
             session.voice.say("nothing was removed; say --yes to remove them");
         }
     }
@@ -247,6 +284,12 @@ pub async fn snapshot(session: &Session, args: Snapshot) -> Result<i32> {
     let _step = session.voice.step("taking the snapshot");
     let (kind, id) = if args.memory {
         ("snapshot", sandbox.snapshot_memory().await?)
+    } else if args.at_exit {
+        loop {
+            if let Some(image) = sandbox.exit_snapshot(EXIT_WAIT).await? {
+                break ("image", image);
+            }
+        }
     } else if let Some(path) = &args.directory {
         ("image", sandbox.snapshot_directory(path, args.ttl).await?)
     } else {
@@ -299,7 +342,7 @@ fn tags_json(tags: &[(String, String)]) -> Value {
     tags.iter().map(|(key, value)| (key.clone(), json!(value))).collect::<serde_json::Map<_, _>>().into()
 }
 
-fn state_text(state: &SandboxState) -> String {
+pub fn state_text(state: &SandboxState) -> String {
     match state {
         SandboxState::Pending => "pending".into(),
         SandboxState::Running => "running".into(),
@@ -325,6 +368,10 @@ fn info_json(info: &SandboxInfo) -> Value {
         "created_ms": info.created, "tags": tags_json(&info.tags),
         "tunnels": info.tunnels.iter().map(tunnel_json).collect::<Vec<_>>(), "extra": extra,
     })
+}
+
+fn now_millis() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64)
 }
 
 /// A point in time as people write it, in UTC.

@@ -32,9 +32,10 @@ pub async fn forward(session: &Session, args: Forward) -> Result<i32> {
                 .hint(format!("create the sandbox with --port {remote}"))
                 .into());
         };
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, local))
-            .await
-            .map_err(|error| Failure::new(format!("listen on port {local}"), error.to_string()))?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, local)).await.map_err(|error| {
+            Failure::io(format!("listen on port {local}"), &error)
+                .hint(format!("give another, or 0 for any: 0:{remote}"))
+        })?;
         let address = listener.local_addr()?;
         if session.voice.json {
             report::print(json!({ "listen": address.to_string(), "port": remote }))?;
@@ -77,6 +78,7 @@ pub async fn gateway(session: &Session, args: Gateway) -> Result<i32> {
     let manifest = provider.plugin().manifest();
     let address = manifest.origin.first().and_then(|origin| origin.url.env.clone()).unwrap_or_else(|| "URL".into());
     let mut lines = vec![(address, gateway.url())];
+    lines.extend(manifest.gateway.env.clone());
     if let Some(path) = &args.token_file {
         write_token(path, gateway.token().expose())?;
     } else {

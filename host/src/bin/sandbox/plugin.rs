@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::CommandFactory;
-use sandbox_host::{Plugin, Provider};
+use sandbox_host::Provider;
 use serde_json::json;
 
 use crate::args::{Cli, Completions, Man, PluginInspect};
@@ -12,7 +12,7 @@ use crate::session::Session;
 /// `sandbox plugin inspect`
 pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
     let plugin = match &args.file {
-        Some(path) => Plugin::load(path).await?,
+        Some(path) => Session::load(crate::pull::find(path).unwrap_or_else(|| path.clone()), true).await?,
         None => session.plugin().await?,
     };
     let manifest = plugin.manifest();
@@ -27,7 +27,8 @@ pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
             "sha256": plugin.digest(),
             "size": plugin.size(),
             "from_cache": plugin.from_cache(),
-            "host_interface": sandbox_host::INTERFACE_VERSION,
+            "interface": plugin.interface_version(),
+            "host_interfaces": sandbox_host::INTERFACE_VERSIONS,
             "exports": plugin.exports(),
             "imports": plugin.imports(),
             "name": described.map(|d| d.name.clone()),
@@ -57,7 +58,8 @@ pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
     row("file", plugin.label().to_owned());
     row("sha256", plugin.digest().to_owned());
     row("size", format!("{} bytes", plugin.size()));
-    row("interface", format!("host speaks harness:sandbox {}", sandbox_host::INTERFACE_VERSION));
+    let known = sandbox_host::INTERFACE_VERSIONS.join(" and ");
+    row("interface", format!("harness:sandbox {} (this host speaks {known})", plugin.interface_version()));
     for name in plugin.exports() {
         row("exports", name.clone());
     }

@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use sandbox_host::{FileFault, Kind};
 
 /// Our own failures.
 pub const FAILED: i32 = 125;
@@ -16,18 +17,40 @@ pub const INTERRUPTED: i32 = 130;
 /// Anything that takes longer than this shows that it is under way.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Between two lines of a transfer.
+const LINES: Duration = Duration::from_secs(10);
+
 /// A failure of this program: what, why, and what to do.
 #[derive(Debug)]
 pub struct Failure {
     what: String,
     why: String,
     hint: Option<String>,
+    kind: String,
 }
 
 impl Failure {
     /// `what` continues "cannot …".
     pub fn new(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Failure { what: what.into(), why: why.into(), hint: None }
+        Failure { what: what.into(), why: why.into(), hint: None, kind: "usage".into() }
+    }
+
+    /// Reading or writing on this side failed.
+    pub fn io(what: impl Into<String>, error: &std::io::Error) -> Self {
+        let kind = format!("io:{}", kebab(&format!("{:?}", error.kind())));
+        Failure { kind, ..Failure::new(what, error.to_string()) }
+    }
+
+    /// The same failure, of whose hint the program knows more than the library.
+    pub fn of(error: &sandbox_host::Error) -> Self {
+        let (what, why, hint) = error.parts();
+        Failure { what: what.into(), why: why.into(), hint: hint.map(str::to_owned), kind: kind_of(error) }
+    }
+
+    /// A better reason.
+    pub fn because(mut self, why: impl Into<String>) -> Self {
+        self.why = why.into();
+        self
     }
 
     /// What to do.
@@ -68,6 +91,11 @@ impl Voice {
         if !self.quiet {
             let _ = writeln!(std::io::stderr(), "{text}");
         }
+    }
+
+    /// What has to be known, quiet or not.
+    pub fn warn(&self, text: impl fmt::Display) {
+        let _ = writeln!(std::io::stderr(), "{text}");
     }
 
     /// A piece of a build log, on stderr.
@@ -129,10 +157,27 @@ impl Voice {
                     shown.set_style(style.progress_chars("=> "));
                 }
                 shown.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+                // Also while nothing moves.
+                shown.enable_steady_tick(Duration::from_millis(200));
             });
             Step { task: Some(task), bar: Some(bar.clone()) }
         } else {
-            self.step(text)
+            // Lines for a log: that it has begun, and then how far it is.
+            let at = bar.clone();
+            let task = tokio::spawn(async move {
+                tokio::time::sleep(PATIENCE).await;
+                loop {
+                    let done = indicatif::BinaryBytes(at.position());
+                    let _ = match at.length() {
+                        Some(size) => {
+                            writeln!(std::io::stderr(), "{text}: {done} of {}", indicatif::BinaryBytes(size))
+                        }
+                        None => writeln!(std::io::stderr(), "{text}: {done}"),
+                    };
+                    tokio::time::sleep(LINES).await;
+                }
+            });
+            Step { task: Some(task), bar: None }
         };
         Transfer { bar, _step: step }
     }
@@ -189,6 +234,22 @@ pub struct Transfer {
 }
 
 impl Transfer {
+    /// Moves it to where it is, of how much there is.
+    pub fn at(&self, position: u64, size: u64) {
+        self.bar.set_length(size);
+        self.bar.set_position(position);
+    }
+
+    /// Moves it to where it is.
+    pub fn to(&self, position: u64) {
+        self.bar.set_position(position);
+    }
+
+    /// Counts what has passed.
+    pub fn add(&self, length: u64) {
+        self.bar.inc(length);
+    }
+
     /// Counts what passes.
     pub fn wrap<T>(&self, stream: T) -> Counted<T> {
         Counted { stream, bar: self.bar.clone() }
@@ -254,7 +315,7 @@ fn parts(error: &anyhow::Error) -> (String, String, Option<String>) {
             Some(code) => format!("{why}\n[{code}]"),
             None => why.to_owned(),
         };
-        return (what.to_owned(), why, hint.map(str::to_owned));
+        return (what.to_owned(), why, hint.or_else(|| advice(error)).map(str::to_owned));
     }
     if let Some(failure) = error.downcast_ref::<Failure>() {
         return (failure.what.clone(), failure.why.clone(), failure.hint.clone());
@@ -265,11 +326,69 @@ fn parts(error: &anyhow::Error) -> (String, String, Option<String>) {
     if rest.is_empty() { ("go on".into(), first, None) } else { (first, rest.join(": "), None) }
 }
 
+/// A word for each kind of failure, for programs. What has a kind within it comes with a second one: `file:not-found`.
 fn kind(error: &anyhow::Error) -> String {
-    match error.downcast_ref::<sandbox_host::Error>() {
-        Some(error) => format!("{:?}", error.kind()),
-        None => "Usage".into(),
+    if let Some(failure) = error.downcast_ref::<Failure>() {
+        return failure.kind.clone();
     }
+    error.downcast_ref::<sandbox_host::Error>().map_or_else(|| "internal".into(), kind_of)
+}
+
+fn kind_of(error: &sandbox_host::Error) -> String {
+    let (name, within) = match error.kind() {
+        Kind::Other(name) => return name.clone(),
+        Kind::File(FileFault::Other(_)) => ("File".to_owned(), Some("Other".to_owned())),
+        Kind::File(fault) => ("File".to_owned(), Some(format!("{fault:?}"))),
+        Kind::Plugin(fault) => ("Plugin".to_owned(), Some(format!("{fault:?}"))),
+        Kind::Trap(cause) => ("Trap".to_owned(), Some(format!("{cause:?}"))),
+        Kind::Io(kind) => ("Io".to_owned(), Some(format!("{kind:?}"))),
+        kind => (format!("{kind:?}"), None),
+    };
+    within.into_iter().fold(kebab(&name), |name, within| format!("{name}:{}", kebab(&within)))
+}
+
+/// `NotFound` as `not-found`.
+fn kebab(name: &str) -> String {
+    let mut out = String::new();
+    for c in name.chars().take_while(|c| c.is_ascii_alphanumeric()) {
+        if c.is_ascii_uppercase() && !out.is_empty() {
+            out.push('-');
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    out
+}
+
+/// What was typed is not understood, for those who asked for JSON.
+pub fn fail_usage(error: &clap::Error) {
+    let text = error.render().to_string();
+    let mut parts = text.split("\n\n").map(str::trim);
+    let why = parts.next().unwrap_or_default().trim_start_matches("error: ");
+    let hint = parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n");
+    let value = serde_json::json!({ "error": {
+        "kind": "usage", "what": "understand the command line", "why": why, "hint": hint, "retryable": false,
+    }});
+    let _ = writeln!(std::io::stdout(), "{value}");
+}
+
+/// What to do, where the failure itself does not say it.
+fn advice(error: &sandbox_host::Error) -> Option<&'static str> {
+    let (_, why, _) = error.parts();
+    Some(match error.kind() {
+        Kind::NotFound if why.contains("no sandbox ") => {
+            "`sandbox list` shows the sandboxes that run, `sandbox list --all` the others too"
+        }
+        Kind::InvalidArgument if why.contains("sandbox id") => "`sandbox list` shows the ids of sandboxes",
+        Kind::AlreadyExists => "choose another name, or end what has it",
+        Kind::File(FileFault::NotFound) => "`sandbox ls ID:/DIRECTORY` shows what is there",
+        Kind::File(FileFault::NotEmpty) => "use -r",
+        Kind::PermissionDenied => "use credentials that may do this",
+        Kind::ResourceExhausted | Kind::TimedOut => "try again later",
+        Kind::Unavailable => "try again; `sandbox doctor` looks at what is needed",
+        Kind::BuildFailed => "correct the line, and build again",
+        Kind::Internal => "try again; -vv shows more of what happens",
+        _ => return None,
+    })
 }
 
 fn retryable(error: &anyhow::Error) -> bool {

@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use sandbox_host::types::{
-    self, AllowList, ExecSpec, Gpu, ImageSource, ImageSpec, Outbound, SandboxSpec, Verdict, VolumeMount,
-};
-use sandbox_host::{Keeper, LEASE_TAG, OWNER_TAG, Process, Provider, RUN_TAG, Sandbox, fresh_id};
+use sandbox_host::types::{self, ExecSpec, ImageSource, ImageSpec, SandboxSpec, SidecarSpec, Verdict};
+use sandbox_host::{Keeper, Kind, LEASE_TAG, OWNER_TAG, Process, Provider, RUN_TAG, Sandbox, fresh_id};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -27,8 +25,9 @@ const PIECE: usize = 64 << 10;
 pub async fn run(session: &Session, args: Run) -> Result<i32> {
     require_argv(&args.argv)?;
     let provider = session.provider().await?;
-    let image = build_image(session, &provider, &args.image).await?;
-    let spec = sandbox_spec(&args.sandbox, ImageSpec::id(image))?;
+    let mut spec = sandbox_spec(&args.sandbox, ImageSpec::default())?;
+    refuse_early(&provider, &spec).await?;
+    spec.image = ImageSpec::id(build_image(session, &provider, &args.image).await?);
     let (sandbox, owed, keeper) = create_sandbox(session, &provider, spec).await?;
     let mut command = ExecSpec::new(args.argv);
     apply(&mut command, &args.how)?;
@@ -59,13 +58,36 @@ pub async fn run(session: &Session, args: Run) -> Result<i32> {
 /// `sandbox create`
 pub async fn create(session: &Session, args: Create) -> Result<i32> {
     let provider = session.provider().await?;
-    let image = build_image(session, &provider, &args.image).await?;
-    let spec = sandbox_spec(&args.sandbox, ImageSpec::id(image))?.command(args.argv);
+    let mut spec = sandbox_spec(&args.sandbox, ImageSpec::default())?.command(args.argv);
+    spec.key = args.key;
+    spec.pty = args.tty.then(terminal);
+    if args.wait_ready.is_some() && spec.readiness.is_none() {
+        return Err(Failure::new("wait until the sandbox is ready", "nothing says when it is")
+            .hint("say so with --ready-port or --ready-command")
+            .into());
+    }
+    refuse_early(&provider, &spec).await?;
+    spec.image = ImageSpec::id(build_image(session, &provider, &args.image).await?);
     let tag = (RUN_TAG.to_owned(), fresh_id());
     let spec = spec.tag(OWNER_TAG, crate::manage::default_owner()).tag(&tag.0, &tag.1);
-    let _step = session.voice.step("creating the sandbox");
+    let step = session.voice.step("creating the sandbox");
     let creating = session.owe_creation(&provider, tag);
-    let sandbox = provider.create(spec).await?;
+    let sandbox = match provider.create(spec).await {
+        Ok(sandbox) => sandbox,
+        Err(error) => {
+            creating.unless_happened(&error);
+            return Err(error.into());
+        }
+    };
+    drop(step);
+    if let Some(time) = args.wait_ready {
+        let _step = session.voice.step("waiting until the sandbox is ready");
+        if !sandbox.wait_ready(time).await? {
+            return Err(Failure::new(format!("wait until {} is ready", sandbox.id()), "its time ran out")
+                .hint("give it more with --wait-ready TIME, or look at what --ready-port or --ready-command waits for")
+                .into());
+        }
+    }
     creating.paid();
     if session.voice.json {
         report::print(json!({ "sandbox": sandbox.id() }))?;
@@ -78,10 +100,15 @@ pub async fn create(session: &Session, args: Create) -> Result<i32> {
 /// `sandbox exec`
 pub async fn exec(session: &Session, args: Exec) -> Result<i32> {
     require_argv(&args.argv)?;
-    let sandbox = session.provider().await?.sandbox(&args.id);
+    let sandbox = container(session.provider().await?.sandbox(&args.id), args.container.as_deref());
     let mut command = ExecSpec::new(args.argv);
     apply(&mut command, &args.how)?;
     command.env = args.env;
+    if let Some(directory) = args.workdir.as_ref().filter(|directory| !directory.starts_with('/')) {
+        return Err(Failure::new("run the command", format!("the directory {directory:?} is not absolute"))
+            .hint("begin --workdir with a slash")
+            .into());
+    }
     command.cwd = args.workdir;
     if args.detach {
         let process = sandbox.spawn(command).await?;
@@ -96,10 +123,22 @@ pub async fn exec(session: &Session, args: Exec) -> Result<i32> {
     execute(session, &sandbox, command, &args.how).await
 }
 
+/// The container of a sandbox that is meant.
+pub fn container(sandbox: Sandbox, name: Option<&str>) -> Sandbox {
+    match name {
+        Some(name) => sandbox.sidecar(name),
+        None => sandbox,
+    }
+}
+
 /// `sandbox build`
 pub async fn build(session: &Session, args: Build) -> Result<i32> {
     let provider = session.provider().await?;
     let id = build_image(session, &provider, &args.image).await?;
+    if args.image.image.as_deref() == Some(&id) {
+        // An id of which nothing is to be built; whether there is such an image is all that can be found out.
+        provider.image(&id).await?;
+    }
     if session.voice.json {
         report::print(json!({ "image": id }))?;
     } else {
@@ -120,23 +159,31 @@ fn require_argv(argv: &[String]) -> Result<()> {
 fn apply(command: &mut ExecSpec, how: &CommandArgs) -> Result<()> {
     command.user = how.user.clone();
     command.timeout = how.timeout.map(|time| time.as_millis() as u64);
-    if how.tty {
-        let (rows, columns) = crate::terminal::size().unwrap_or((24, 80));
-        let term = std::env::var("TERM").unwrap_or_else(|_| "xterm-256color".into());
-        command.pty = Some(types::Pty { rows, columns, term });
-    }
+    command.pty = how.tty.then(terminal);
     Ok(())
+}
+
+/// A terminal like ours.
+fn terminal() -> types::Pty {
+    let (rows, columns) = crate::terminal::size().unwrap_or((24, 80));
+    types::Pty { rows, columns, term: std::env::var("TERM").unwrap_or_else(|_| "xterm-256color".into()) }
 }
 
 /// Builds the image with its log on stderr, and gives its id.
 pub async fn build_image(session: &Session, provider: &Provider, args: &ImageArgs) -> Result<String> {
-    let spec = image_spec(provider, args).await?;
+    let spec = image_spec(session, provider, args).await?;
     if let (ImageSource::Id(id), true) = (&spec.source, spec.commands.is_empty()) {
         return Ok(id.clone());
     }
     let mut step = Some(session.voice.step("building the image"));
     let mut unfinished = false;
-    let build = provider.build(spec).await?;
+    let build = provider.build(spec).await.map_err(|error| {
+        let from_stdin = args.dockerfile.as_deref() == Some(std::path::Path::new("-"));
+        if !error.parts().1.contains("build context") || !from_stdin || args.context.is_some() {
+            return anyhow::Error::from(error);
+        }
+        Failure::of(&error).hint("a Dockerfile from standard input has no files to copy but with --context DIR").into()
+    })?;
     let image = build
         .finish(|chunk| {
             step.take();
@@ -150,16 +197,28 @@ pub async fn build_image(session: &Session, provider: &Provider, args: &ImageArg
     Ok(image?.id)
 }
 
-async fn image_spec(provider: &Provider, args: &ImageArgs) -> Result<ImageSpec> {
-    let mut spec = match (&args.image, &args.dockerfile) {
-        (Some(reference), _) if reference.starts_with("im-") => ImageSpec::id(reference),
-        (Some(reference), _) if reference.trim().is_empty() => {
+async fn image_spec(session: &Session, provider: &Provider, args: &ImageArgs) -> Result<ImageSpec> {
+    let mut spec = match (&args.image, &args.dockerfile, &args.published) {
+        (Some(reference), ..) if reference.starts_with("im-") => ImageSpec::id(reference),
+        (Some(reference), ..) if reference.trim().is_empty() => {
             return Err(Failure::new("use the image", "its name is empty").hint("give a name such as debian").into());
         }
-        (Some(reference), _) => ImageSpec::registry(reference),
-        (None, Some(path)) => crate::context::dockerfile(provider, args, path).await?,
-        (None, None) => ImageSpec::default(),
+        (Some(reference), ..) => ImageSpec::registry(reference),
+        (None, Some(path), _) => crate::context::dockerfile(session, provider, args, path).await?,
+        (None, None, Some(name)) => ImageSpec::named(name),
+        (None, None, None) => ImageSpec::default(),
     };
+    if let Some(secret) = &args.registry_secret {
+        if !matches!(spec.source, ImageSource::Registry(_) | ImageSource::Dockerfile(_)) {
+            return Err(Failure::new("use --registry-secret", "this image comes from no registry").into());
+        }
+        spec = spec.registry_secret(secret);
+    }
+    if let Some((model, count)) = &args.build_gpu {
+        spec = spec.gpu(model, *count);
+    }
+    spec.secrets = args.build_secret.clone();
+    spec.builder_version = args.builder_version.clone();
     spec.commands = args.lines.clone();
     spec.force = args.force_build;
     Ok(spec)
@@ -171,55 +230,46 @@ pub fn sandbox_spec(args: &SandboxArgs, image: ImageSpec) -> Result<SandboxSpec>
     spec.env = args.env.clone();
     spec.secrets = args.secret.clone();
     spec.workdir = args.workdir.clone();
-    if let Some(cores) = args.cpu {
-        if !(cores.is_finite() && cores > 0.0) {
-            return Err(Failure::new("create the sandbox", "--cpu must be a positive number").into());
+    for (name, cores) in [("--cpu", args.cpu), ("--cpu-limit", args.cpu_limit)] {
+        if cores.is_some_and(|cores| !(cores.is_finite() && cores > 0.0)) {
+            return Err(Failure::new("create the sandbox", format!("{name} must be a positive number")).into());
         }
+    }
+    if let Some(cores) = args.cpu {
         spec = spec.cpu(cores);
     }
+    if let Some(cores) = args.cpu_limit {
+        spec = spec.cpu_limit(cores);
+    }
     spec.resources.memory_request_mib = args.memory;
-    if let Some(text) = &args.gpu {
-        let (model, count) = match text.split_once(':') {
-            Some((model, count)) => (
-                model,
-                count.parse().map_err(|_| {
-                    Failure::new("create the sandbox", format!("{text:?} is no accelerator"))
-                        .hint("write MODEL or MODEL:COUNT")
-                })?,
-            ),
-            None => (text.as_str(), 1),
-        };
-        spec.resources.gpu = Some(Gpu { model: model.to_owned(), count });
+    spec.resources.memory_limit_mib = args.memory_limit;
+    if let Some((model, count)) = &args.gpu {
+        spec = spec.gpu(model, *count);
     }
     spec.lifetime = args.lifetime.map(|time| time.as_millis() as u64);
     spec.idle_timeout = args.idle_timeout.map(|time| time.as_millis() as u64);
     if args.block_network {
-        spec.network.outbound = Outbound::Blocked;
+        spec = spec.block_network();
     } else if !args.allow.is_empty() {
-        let (cidrs, domains) = args
-            .allow
-            .iter()
-            .cloned()
-            .partition(|place| place.parse::<std::net::IpAddr>().is_ok() || place.split_once('/').is_some());
-        spec.network.outbound = Outbound::Allowed(AllowList { cidrs, domains });
+        let (cidrs, domains) = places(&args.allow);
+        spec = spec.allow_only(cidrs, domains);
     }
-    for &port in &args.port {
-        spec = spec.port(port);
+    spec.network.inbound_cidrs = args.inbound.iter().map(|place| range(place)).collect();
+    spec.proxy = args.proxy.clone();
+    for (kind, number) in &args.port {
+        spec = spec.port_of(*kind, *number);
     }
-    for text in &args.volume {
-        let mut parts = text.splitn(3, ':');
-        let (Some(volume), Some(path), mode) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(Failure::new("create the sandbox", format!("{text:?} is no volume"))
-                .hint("write NAME:/path or NAME:/path:ro")
-                .into());
-        };
-        spec.volumes.push(VolumeMount {
-            volume: volume.to_owned(),
-            path: path.to_owned(),
-            read_only: mode == Some("ro"),
-            sub_path: None,
-            create: false,
-        });
+    spec.volumes = args.volume.clone();
+    spec.buckets = args.bucket.clone();
+    for (name, image) in &args.sidecar {
+        let image = if image.starts_with("im-") { ImageSpec::id(image) } else { ImageSpec::registry(image) };
+        spec = spec.sidecar(SidecarSpec::new(name, image));
+    }
+    if let Some(port) = args.ready_port {
+        spec = spec.ready_when_listening(port);
+    }
+    if let Some(line) = &args.ready_command {
+        spec = spec.ready_when(["/bin/sh", "-c", line]);
     }
     spec.regions = args.region.clone();
     spec.name = args.name.clone();
@@ -236,6 +286,28 @@ pub fn sandbox_spec(args: &SandboxArgs, image: ImageSpec) -> Result<SandboxSpec>
     Ok(spec)
 }
 
+/// What may be connected to: address ranges, and names.
+pub fn places(all: &[String]) -> (Vec<String>, Vec<String>) {
+    all.iter().map(|place| range(place)).partition(|place| place.contains('/'))
+}
+
+/// An address alone is the range of that address.
+fn range(place: &str) -> String {
+    match place.parse::<std::net::IpAddr>() {
+        Ok(address) => format!("{place}/{}", if address.is_ipv4() { 32 } else { 128 }),
+        Err(_) => place.to_owned(),
+    }
+}
+
+/// Settings that no create would take fail here, before an image is built for nothing.
+async fn refuse_early(provider: &Provider, spec: &SandboxSpec) -> Result<()> {
+    match provider.check_spec(spec).await {
+        // A plugin of before that function; its create will tell.
+        Err(error) if *error.kind() == Kind::Unsupported && error.subject() == Some("check-spec") => Ok(()),
+        checked => Ok(checked?),
+    }
+}
+
 /// Creates a sandbox for as long as this program runs: an interruption at any point leaves nothing, and being killed
 /// leaves nothing that a sweep would not find.
 pub async fn create_sandbox(
@@ -249,9 +321,7 @@ pub async fn create_sandbox(
     let sandbox = match keeper.create(spec).await {
         Ok(sandbox) => sandbox,
         Err(error) => {
-            if error.happened() == sandbox_host::Happened::No {
-                creating.paid();
-            }
+            creating.unless_happened(&error);
             return Err(error.into());
         }
     };
@@ -271,7 +341,13 @@ pub async fn execute(session: &Session, sandbox: &Sandbox, command: ExecSpec, ho
     }
     let started = session.voice.step("starting the command");
     let owed = session.owe_exec(sandbox, &command.id);
-    let mut process = sandbox.spawn(command).await?;
+    let mut process = match sandbox.spawn(command).await {
+        Ok(process) => process,
+        Err(error) => {
+            owed.unless_happened(&error);
+            return Err(error.into());
+        }
+    };
     drop(started);
     let feeding = feed(&mut process, how.interactive);
     let stdout = process.stdout.take();
@@ -351,7 +427,13 @@ async fn collect(session: &Session, sandbox: &Sandbox, command: ExecSpec, how: &
     let exec = command.id.clone();
     let owed = session.owe_exec(sandbox, &exec);
     let limits = types::OutputLimits { stdout_max: COLLECTED, stderr_max: COLLECTED, keep: types::Keep::Tail };
-    let result = sandbox.run_with(command, stdin, limits).await?;
+    let result = match sandbox.run_with(command, stdin, limits).await {
+        Ok(result) => result,
+        Err(error) => {
+            owed.unless_happened(&error);
+            return Err(error.into());
+        }
+    };
     owed.paid();
     let mut value = json!({
         "sandbox": sandbox.id(),

@@ -18,6 +18,7 @@ use crate::report::{Failure, Voice};
 pub const DEFAULT_PLUGIN: &str = "modal-provider.wasm";
 
 /// What is left to be done when a command was stopped in the middle.
+#[derive(Clone)]
 enum Debt {
     /// Terminate the sandbox.
     Sandbox(Sandbox),
@@ -42,6 +43,7 @@ struct Shared {
     debts: Mutex<Vec<(u64, Debt)>>,
     next: AtomicU64,
     emulator: Mutex<Option<Private>>,
+    provider: Mutex<Option<Provider>>,
 }
 
 /// Takes a debt off the list when dropped by [`Owed::paid`]; stays on it otherwise.
@@ -52,6 +54,13 @@ pub struct Owed {
 }
 
 impl Owed {
+    /// Nothing is left to do if the call is certain to have done nothing.
+    pub fn unless_happened(self, error: &sandbox_host::Error) {
+        if error.happened() == sandbox_host::Happened::No {
+            self.paid();
+        }
+    }
+
     /// Nothing is left to do.
     pub fn paid(self) {
         self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner).retain(|(id, _)| *id != self.id);
@@ -75,6 +84,7 @@ struct LimitsFile {
     compute_time: Option<String>,
     resources: Option<usize>,
     header_bytes: Option<usize>,
+    body_mib: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -82,6 +92,8 @@ struct LimitsFile {
 struct GrantsFile {
     /// Names of the manifest's origins.
     origins: Option<Vec<String>>,
+    /// Environment variables of the manifest that the plugin is shown.
+    env: Option<Vec<String>>,
     /// SHA-256 of plugins that are trusted with what they wish for.
     plugins: Vec<String>,
 }
@@ -117,15 +129,18 @@ impl Session {
     /// The file of the plugin.
     pub fn plugin_path(&self) -> Result<PathBuf> {
         if let Some(path) = &self.global.plugin {
-            return Ok(path.clone());
+            return Ok(crate::pull::find(path).unwrap_or_else(|| path.clone()));
         }
         Ok(bundled()?)
     }
 
     /// Loads the plugin.
     pub async fn plugin(&self) -> Result<Plugin> {
-        let path = self.plugin_path()?;
-        let chosen = self.global.plugin.is_some();
+        Session::load(self.plugin_path()?, self.global.plugin.is_some()).await
+    }
+
+    /// Loads a component; `chosen`: whether the user named it.
+    pub async fn load(path: PathBuf, chosen: bool) -> Result<Plugin> {
         Plugin::load(&path).await.map_err(|error| match error.kind() {
             Kind::Plugin(PluginFault::Missing) if !chosen => Failure::new(
                 format!("load the plugin {}", path.display()),
@@ -133,6 +148,9 @@ impl Session {
             )
             .hint("build it with `cargo xtask build`, or name one with --plugin FILE")
             .into(),
+            Kind::Plugin(PluginFault::Missing) => {
+                Failure::of(&error).hint("name a file, or what `sandbox plugin pull` has fetched").into()
+            }
             _ => error.into(),
         })
     }
@@ -151,6 +169,11 @@ impl Session {
         } else {
             (self.plugin().await?, self.global.emulator_url.clone())
         };
+        if let Some(url) = self.global.emulator_url.as_deref().filter(|url| sandbox_host::Origin::parse(url).is_err()) {
+            return Err(Failure::new(format!("use the emulator at {url}"), "that is no address of one")
+                .hint("give what `sandbox emulator` prints, such as http://127.0.0.1:7000")
+                .into());
+        }
         let policy = match &self.global.policy {
             Some(path) => read_policy(path)?,
             None => PolicyFile::default(),
@@ -181,20 +204,36 @@ impl Session {
             builder = builder.profile(profile);
         }
         if let Some(path) = &self.global.ca_file {
+            // Said now, and not when the first connection with TLS is made.
+            std::fs::metadata(path).map_err(|error| {
+                Failure::io(format!("use the certificate authorities in {}", path.display()), &error)
+            })?;
             builder = builder.ca_file(path);
         }
         builder = builder.limits(limits(policy.limits)?);
+        let voice = self.voice;
+        builder = builder.on_wait(move |waiting| {
+            voice.say(format_args!(
+                "the provider asks to wait: {}; trying again in {:.0?} (waiting for {:.0?} so far)",
+                waiting.reason, waiting.pause, waiting.elapsed
+            ));
+        });
+        if let Some(variables) = policy.grants.env {
+            builder = builder.show_only(variables);
+        }
         if let Some(origins) = policy.grants.origins {
             builder = builder.grant_only(origins);
         }
-        builder.build().await.map_err(|error| {
-            let (what, why, hint) = error.parts();
+        let provider = builder.build().await.map_err(|error| -> anyhow::Error {
             if error.is_unauthenticated() {
-                let hint = format!("{}, or use --emulator", hint.unwrap_or("set the credentials"));
-                return Failure::new(what, why).hint(hint).into();
+                let hint = format!("{}, or use --emulator", error.parts().2.unwrap_or("set the credentials"));
+                return Failure::of(&error).hint(hint).into();
             }
             error.into()
-        })
+        })?;
+        crate::telemetry::watch(&provider);
+        *self.shared.provider.lock().unwrap_or_else(PoisonError::into_inner) = Some(provider.clone());
+        Ok(provider)
     }
 
     /// A manifest says which environment variables and credentials go where; one that nobody has looked at could send
@@ -232,15 +271,28 @@ impl Session {
 
     /// Undoes what was left behind, and says so. True if everything could be undone. `patience`: for each piece.
     pub async fn settle(&self, patience: Duration) -> bool {
-        let debts = std::mem::take(&mut *self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut clean = true;
         // A private emulator takes everything with it.
-        let private = self.shared.emulator.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-        if private {
+        if self.shared.emulator.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
             return true;
         }
-        for (_, debt) in debts.into_iter().rev() {
+        let mut clean = true;
+        // Each stays on the list until it is undone, for whoever is asked what is left.
+        loop {
+            let last = {
+                let mut debts = self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner);
+                drop_covered(&mut debts);
+                debts.last().cloned()
+            };
+            let Some((id, debt)) = last else { break };
             clean &= self.settle_one(debt, patience).await;
+            Owed { shared: self.shared.clone(), id }.paid();
+        }
+        let provider = self.shared.provider.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(provider) = provider
+            && !provider.signals_sent(patience).await
+        {
+            self.voice.warn("left behind: perhaps a command that was copying files (no answer)");
+            clean = false;
         }
         clean
     }
@@ -270,11 +322,11 @@ impl Session {
             Ok(Ok(())) => true,
             Ok(Err(error)) if error.is_not_found() || error.is_sandbox_ended() => true,
             Ok(Err(error)) => {
-                self.voice.say(format_args!("left behind: {name} ({error})"));
+                self.voice.warn(format_args!("left behind: {name} ({error})"));
                 false
             }
             Err(_) => {
-                self.voice.say(format_args!("left behind: {name} (no answer)"));
+                self.voice.warn(format_args!("left behind: {name} (no answer)"));
                 false
             }
         }
@@ -282,7 +334,8 @@ impl Session {
 
     /// What would be left behind now, in words.
     pub fn left_behind(&self) -> Vec<String> {
-        let debts = self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut debts = self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner);
+        drop_covered(&mut debts);
         debts
             .iter()
             .map(|(_, debt)| match debt {
@@ -303,6 +356,18 @@ impl Session {
     }
 }
 
+/// A command goes with its sandbox.
+fn drop_covered(debts: &mut Vec<(u64, Debt)>) {
+    let ending: Vec<_> = debts
+        .iter()
+        .filter_map(|(_, debt)| match debt {
+            Debt::Sandbox(sandbox) => Some(sandbox.id().to_owned()),
+            _ => None,
+        })
+        .collect();
+    debts.retain(|(_, debt)| !matches!(debt, Debt::Exec(sandbox, _) if ending.iter().any(|id| id == sandbox.id())));
+}
+
 /// Where the component that comes with this program lies.
 pub fn bundled() -> std::io::Result<PathBuf> {
     let program = std::env::current_exe()?;
@@ -311,7 +376,7 @@ pub fn bundled() -> std::io::Result<PathBuf> {
 
 fn read_policy(path: &Path) -> Result<PolicyFile> {
     let what = format!("read the policy {}", path.display());
-    let text = std::fs::read_to_string(path).map_err(|error| Failure::new(&what, error.to_string()))?;
+    let text = std::fs::read_to_string(path).map_err(|error| Failure::io(&what, &error))?;
     toml::from_str(&text).map_err(|error| Failure::new(what, error.to_string()).into())
 }
 
@@ -335,6 +400,9 @@ fn limits(file: LimitsFile) -> Result<Limits> {
     }
     if let Some(value) = file.resources {
         limits.resources = value;
+    }
+    if let Some(value) = file.body_mib {
+        limits.body_bytes = value << 20;
     }
     if let Some(value) = file.header_bytes {
         limits.header_bytes = value;

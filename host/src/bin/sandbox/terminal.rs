@@ -67,7 +67,13 @@ pub async fn run(session: &Session, sandbox: &Sandbox, command: ExecSpec) -> Res
     let owed = session.owe_exec(sandbox, &command.id);
     let mut process = {
         let _step = session.voice.step("starting the command");
-        sandbox.spawn(command).await?
+        match sandbox.spawn(command).await {
+            Ok(process) => process,
+            Err(error) => {
+                owed.unless_happened(&error);
+                return Err(error.into());
+            }
+        }
     };
     let (Some(mut stdout), Some(mut stdin)) = (process.stdout.take(), process.stdin.take()) else {
         return Err(Failure::new("run the command", "it has no streams").into());
@@ -120,7 +126,7 @@ pub async fn run(session: &Session, sandbox: &Sandbox, command: ExecSpec) -> Res
 pub async fn shell(session: &Session, args: crate::args::Shell) -> Result<i32> {
     let provider = session.provider().await?;
     let (sandbox, owed) = match &args.id {
-        Some(id) => (provider.sandbox(id), None),
+        Some(id) => (crate::run::container(provider.sandbox(id), args.container.as_deref()), None),
         None => {
             let image = crate::run::build_image(session, &provider, &args.image).await?;
             let spec = sandbox_host::types::SandboxSpec::new(sandbox_host::types::ImageSpec::id(image));

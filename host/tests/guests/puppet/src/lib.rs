@@ -7,7 +7,7 @@
 mod bindings {
     #![allow(clippy::all)]
     wit_bindgen::generate!({
-        path: "../../../../wit",
+        path: "../../../../wit/old/0.1.0",
         inline: "package local:puppet; world puppet { export harness:sandbox/sandbox-provider@0.1.0; }",
         world: "local:puppet/puppet",
         generate_all,
@@ -401,7 +401,7 @@ impl Guest for Puppet {
         unsupported()
     }
 
-    fn restore(_: String, _: Option<String>) -> Result<SandboxInfo, Error> {
+    fn restore(_: String, _: String, _: Option<String>) -> Result<SandboxInfo, Error> {
         unsupported()
     }
 
@@ -508,7 +508,7 @@ impl Guest for Puppet {
         Ok(offset + taken)
     }
 
-    fn stat(_: Location) -> Result<FileInfo, Error> {
+    fn stat(_: Location, _: bool) -> Result<FileInfo, Error> {
         unsupported()
     }
 

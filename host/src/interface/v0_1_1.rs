@@ -1,4 +1,4 @@
-//! The interface as Rust: generated from `wit/` at compile time.
+//! Version 0.1.1, the newest: generated from `wit/` at compile time.
 //!
 //! The world here is our own and only exports the interface: what a component imports is settled by the linker in
 //! `instance`, not by the bindings, so that a component built against another WASI patch version still loads.
@@ -11,13 +11,10 @@ wasmtime::component::bindgen!({
     inline: "
         package harness:host;
         world plugin {
-            export harness:sandbox/sandbox-provider@0.1.0;
+            export harness:sandbox/sandbox-provider@0.1.1;
         }
     ",
     world: "harness:host/plugin",
     exports: { default: async },
     additional_derives: [PartialEq],
 });
-
-/// The records of the interface, by their WIT names.
-pub use self::harness::sandbox::types;

@@ -1,18 +1,20 @@
 //! Containers as the rest of the emulator uses them: real processes of real programs, seen from both sides.
 
+mod mounts;
+
 use std::{
     ffi::OsString,
     fs,
     io::BufRead,
     os::{
         fd::OwnedFd,
-        unix::fs::{FileTypeExt, MetadataExt},
+        unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use modal_emulator::isolation::{Container, ContainerSpec, Engine, Exit, Process, ProcessSpec};
+use modal_emulator::isolation::{Bind, Container, ContainerSpec, End, Engine, Exit, Process, ProcessSpec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Nothing here takes longer on a busy machine; without a bound a hang would look like a slow test.
@@ -28,7 +30,7 @@ struct Machine {
 }
 
 fn engine_in(parent: &Path, name: &str) -> Engine {
-    Engine::new(&parent.join(format!("modal-emulator-{name}")), Path::new(PROGRAM)).unwrap()
+    Engine::new(&parent.join(format!("modal-emulator-{name}")), Path::new(PROGRAM), false).unwrap()
 }
 
 fn machine() -> Machine {
@@ -267,6 +269,46 @@ async fn the_machine_cannot_be_seen() {
     }
 }
 
+/// What people keep on the machine, in places that everybody may read, and the emulator's own environment.
+#[tokio::test]
+async fn what_people_keep_stays_with_them() {
+    // Put there before the engine looks at the machine, and readable by everybody.
+    let word = format!("planted-{}", std::process::id());
+    let mut planted = Vec::new();
+    for place in ["/tmp", "/var/tmp", "/var/lib", "/root", "/home", "/srv", "/run", "/mnt"] {
+        // Without privileges only some of them can be written to.
+        if let Ok(directory) = tempfile::Builder::new().prefix("planted-").tempdir_in(place) {
+            fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+            fs::write(directory.path().join("secret"), &word).unwrap();
+            planted.push(directory);
+        }
+    }
+    assert!(planted.len() >= 2);
+    let machine = machine();
+    let container = machine.engine.start(spec("a")).await.unwrap();
+    let other = machine.engine.start(spec("b")).await.unwrap();
+    output(&other, &format!("for place in /tmp /usr /etc /dev/shm; do echo {word} > $place/planted-other; done")).await;
+    for directory in &planted {
+        let path = directory.path().display();
+        assert_eq!(output(&container, &format!("test -e {path}; echo $?")).await, "1", "{path}");
+    }
+    let found = "find / /usr /etc /opt /dev -xdev -name 'planted-*' 2>/dev/null; true";
+    assert_eq!(output(&container, found).await, "");
+    // Under `cargo test` this process has variables that no shell has.
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+    assert_eq!(output(&container, "cat /proc/[0-9]*/environ | tr '\\0' '\\n' | grep -c CARGO; true").await, "0");
+    assert_eq!(output(&container, "cat /proc/[0-9]*/cmdline | grep -c 'debug/[d]eps'; true").await, "0");
+    // People's accounts are theirs, and the system's have no passwords.
+    assert_eq!(
+        output(
+            &container,
+            "cut -d: -f3 /etc/passwd | awk '$1 >= 1000 && $1 != 65534'; grep -v ':[*]:' /etc/shadow; true"
+        )
+        .await,
+        ""
+    );
+}
+
 #[tokio::test]
 async fn writes_stay_inside() {
     let machine = machine();
@@ -280,6 +322,22 @@ async fn writes_stay_inside() {
     let upper = container.upper();
     assert_eq!(fs::read(upper.join("data/f")).unwrap(), b"y\n");
     assert!(fs::symlink_metadata(upper.join("usr/bin/env")).unwrap().file_type().is_char_device());
+}
+
+/// What is removed while it is copied is no snapshot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_is_whole_or_none() {
+    let machine = machine();
+    for round in 0..5 {
+        let container = machine.engine.start(spec(&format!("c{round}"))).await.unwrap();
+        output(&container, "mkdir /data && cd /data && seq 1000 | xargs touch").await;
+        let to = machine.parent.path().join(format!("layer{round}"));
+        let (taken, removed) = tokio::join!(container.snapshot(&to), container.remove());
+        removed.unwrap();
+        if taken.is_ok() {
+            assert_eq!(fs::read_dir(to.join("data")).unwrap().count(), 1000);
+        }
+    }
 }
 
 #[tokio::test]
@@ -367,27 +425,35 @@ async fn directories_of_the_machine_are_mounted() {
         fs::create_dir(volume).unwrap();
         fs::write(volume.join("f"), "there").unwrap();
     }
-    let binds = vec![(free.clone(), "/mnt/free".into(), false), (fixed.clone(), "/not/yet/there".into(), true)];
+    let bind =
+        |source: &PathBuf, target: &str| Bind { source: source.clone(), target: target.into(), ..Default::default() };
+    let binds = vec![bind(&free, "/mnt/free"), Bind { read_only: true, ..bind(&fixed, "/not/yet/there") }];
     let container = machine.engine.start(ContainerSpec { binds, ..spec("a") }).await.unwrap();
     assert_eq!(output(&container, "echo new > /mnt/free/g; cat /mnt/free/f /not/yet/there/f").await, "therethere");
     assert_eq!(run(&container, shell("echo x > /not/yet/there/g")).await.0, Exit::Code(2));
+    // Only a part of one, made where it is missing.
+    let part = Bind { inside: "a/b".into(), ..bind(&free, "/part") };
+    let second = machine.engine.start(ContainerSpec { binds: vec![part.clone()], ..spec("b") }).await.unwrap();
+    output(&second, "echo below > /part/h").await;
+    assert_eq!(output(&container, "cat /mnt/free/a/b/h; rm -r /mnt/free/a; ln -s / /mnt/free/a").await, "below");
+    // What a container has put there in the meantime leads nowhere.
+    let error = machine.engine.start(ContainerSpec { binds: vec![part], ..spec("c") }).await.unwrap_err();
+    assert!(format!("{error:#}").contains("take hold of a/b"), "{error:#}");
     container.remove().await.unwrap();
     assert_eq!(fs::read(free.join("g")).unwrap(), b"new\n");
     assert_eq!(fs::read(fixed.join("f")).unwrap(), b"there");
 }
 
 #[tokio::test]
-async fn the_network_is_its_own_unless_asked_for() {
+async fn the_network_is_its_own() {
     let machine = machine();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let connect = command(&["bash", "-c", &format!("echo > /dev/tcp/127.0.0.1/{port}")]);
     let alone = machine.engine.start(spec("alone")).await.unwrap();
-    let (exit, _, err) = run(&alone, connect.clone()).await;
+    let (exit, _, err) = run(&alone, connect).await;
     // Refused, not unreachable: there is a loopback, and nobody listens on it.
     assert!(exit == Exit::Code(1) && err.contains("refused"), "{err}");
-    let shared = machine.engine.start(ContainerSpec { machine_network: true, ..spec("shared") }).await.unwrap();
-    assert_eq!(run(&shared, connect).await.0, Exit::Code(0));
 }
 
 #[tokio::test]
@@ -418,7 +484,7 @@ async fn stopping_ends_and_removes_everything() {
     let process = container.spawn(shell("trap '' TERM HUP; setsid sleep 1000 & sleep 1000")).await.unwrap();
     tokio::time::timeout(PATIENCE, container.stop()).await.unwrap();
     assert!(process.exit.await.is_err());
-    assert!(!container.ended().await);
+    assert_eq!(container.ended().await, End::Over);
     assert!(container.spawn(command(&["true"])).await.is_err());
     assert!(container.kill(process.pid, 9).await.is_err());
     let directory = container.upper().parent().unwrap().to_owned();
@@ -432,7 +498,7 @@ async fn stopping_ends_and_removes_everything() {
     let last = machine.engine.start(spec("c")).await.unwrap();
     machine.engine.shutdown().await;
     machine.engine.shutdown().await;
-    assert!(!last.ended().await);
+    assert_eq!(last.ended().await, End::Over);
     assert!(machine.engine.start(spec("d")).await.is_err());
     let state = machine.parent.path().join("modal-emulator-1-test");
     assert!(!state.join("containers").exists());
@@ -538,5 +604,5 @@ async fn an_emulator_that_is_killed_leaves_nothing() {
     assert!(!leftovers.exists());
     // The one that lives is not touched, and its directory is its own.
     output(&container, "echo x > /tmp/x").await;
-    assert!(Engine::new(&parent.path().join("modal-emulator-1-living"), Path::new(PROGRAM)).is_err());
+    assert!(Engine::new(&parent.path().join("modal-emulator-1-living"), Path::new(PROGRAM), false).is_err());
 }

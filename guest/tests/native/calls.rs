@@ -1,23 +1,12 @@
-//! The provider on a scripted transport: time is a number, the network a list of answers. What is tested here is what an
-//! emulator shows badly: which attempt says what, how long is waited, where a stream is resumed.
+//! Calls and streams: which attempt says what, how long is waited, where a stream is resumed.
 
-use std::{
-    cell::RefCell,
-    collections::{HashMap, VecDeque},
-    rc::Rc,
-    time::Duration,
-};
+use std::time::Duration;
 
-use base64::Engine as _;
+use crate::script::{Answer, SANDBOX, Script, filter, ok, run, text};
 use bytes::Bytes;
-use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body::Frame;
-use http_body_util::{BodyExt as _, StreamBody};
 use modal_proto::{
     client::{
-        AppGetOrCreateResponse, AuthTokenGetResponse, GenericResult, RpcRetryPolicy, RpcStatus,
-        SandboxGetCommandRouterAccessResponse, SandboxGetTaskIdResponse, SandboxListResponse, SandboxWaitResponse,
+        GenericResult, RpcRetryPolicy, RpcStatus, SandboxListResponse, SandboxWaitResponse,
         generic_result::GenericStatus,
     },
     prost::Message,
@@ -25,204 +14,9 @@ use modal_proto::{
     task_command_router::{TaskExecStdioReadRequest, TaskExecStdioReadResponse, TaskExecWaitResponse},
 };
 use modal_provider::{
-    Provider,
-    bindings::{ErrorKind, ExecRef, Happened, ListFilter, ReadRequest, RetryAdvice, Verdict},
-    transport::{LocalFuture, Transport, TransportError, TransportFault},
+    bindings::{ErrorKind, ExecRef, Happened, ReadRequest, RetryAdvice, Verdict},
+    transport::Transport as _,
 };
-use tonic::body::Body;
-
-const SANDBOX: &str = "sb-01JABCDEFGHJKMNPQRSTVWXYZ0";
-
-/// What the network answers to one request.
-enum Answer {
-    /// Messages, then this status (0 for OK).
-    Stream(Vec<Vec<u8>>, i32),
-    /// A status with details.
-    Status(i32, Vec<u8>),
-    /// Messages, then the connection breaks.
-    Cut(Vec<Vec<u8>>),
-    /// No connection.
-    Refused,
-    /// Messages, and then nothing for ever.
-    Hang(Vec<Vec<u8>>),
-}
-
-fn ok(message: &impl Message) -> Answer {
-    Answer::Stream(vec![message.encode_to_vec()], 0)
-}
-
-/// A request as it was seen.
-struct Seen {
-    method: String,
-    headers: HeaderMap,
-    body: Bytes,
-    at: Duration,
-}
-
-#[derive(Default)]
-struct Net {
-    now: RefCell<Duration>,
-    timers: RefCell<Vec<Duration>>,
-    answers: RefCell<HashMap<&'static str, VecDeque<Answer>>>,
-    seen: RefCell<Vec<Rc<Seen>>>,
-}
-
-thread_local! {
-    /// The network whose clock [`run`] turns.
-    static CURRENT: RefCell<Option<Rc<Net>>> = const { RefCell::new(None) };
-}
-
-#[derive(Clone)]
-struct Script(Rc<Net>);
-
-impl Script {
-    /// A network that signs in, knows the app and one sandbox, and otherwise answers what it is told to.
-    fn new() -> Script {
-        let script = Script(Rc::default());
-        CURRENT.set(Some(script.0.clone()));
-        for _ in 0..20 {
-            script.will(
-                "AuthTokenGet",
-                ok(&AuthTokenGetResponse { token: jwt(script.now() + Duration::from_secs(1000)) }),
-            );
-            script.will("AppGetOrCreate", ok(&AppGetOrCreateResponse { app_id: "ap-1".into(), handle_metadata: None }));
-            script.will(
-                "SandboxGetTaskIdV2",
-                ok(&SandboxGetTaskIdResponse { task_id: Some("ta-1".into()), task_result: None }),
-            );
-            script.will(
-                "SandboxGetCommandRouterAccess",
-                ok(&SandboxGetCommandRouterAccessResponse {
-                    jwt: jwt(Duration::from_secs(100_000)),
-                    url: "http://router.test".into(),
-                    worker_ipv4_address: String::new(),
-                }),
-            );
-        }
-        script
-    }
-
-    fn will(&self, method: &'static str, answer: Answer) {
-        self.0.answers.borrow_mut().entry(method).or_default().push_back(answer);
-    }
-
-    fn provider(&self) -> Provider {
-        Provider::new(Rc::new(self.clone()))
-    }
-
-    fn calls(&self, method: &str) -> Vec<Rc<Seen>> {
-        self.0.seen.borrow().iter().filter(|seen| seen.method == method).cloned().collect()
-    }
-}
-
-fn jwt(expires: Duration) -> String {
-    let payload = format!(r#"{{"exp":{}}}"#, expires.as_secs());
-    format!("e30.{}.x", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(payload))
-}
-
-fn framed(message: &[u8]) -> Bytes {
-    let mut bytes = vec![0];
-    bytes.extend(u32::try_from(message.len()).expect("small").to_be_bytes());
-    bytes.extend(message);
-    bytes.into()
-}
-
-fn trailers(status: i32, details: &[u8]) -> HeaderMap {
-    let mut trailers = HeaderMap::new();
-    trailers.insert("grpc-status", HeaderValue::from(status));
-    if !details.is_empty() {
-        let text = base64::engine::general_purpose::STANDARD_NO_PAD.encode(details);
-        trailers.insert("grpc-status-details-bin", text.parse().expect("base64"));
-    }
-    trailers
-}
-
-impl Transport for Script {
-    fn send(&self, request: Request<Body>) -> LocalFuture<Result<Response<Body>, TransportError>> {
-        let net = self.0.clone();
-        Box::pin(async move {
-            let (head, body) = request.into_parts();
-            let method = head.uri.path().rsplit('/').next().unwrap_or_default().to_string();
-            let body = body.collect().await.expect("a body").to_bytes();
-            let at = *net.now.borrow();
-            net.seen.borrow_mut().push(Rc::new(Seen {
-                method: method.clone(),
-                headers: head.headers,
-                body: body.slice(5..),
-                at,
-            }));
-            let answer = net.answers.borrow_mut().get_mut(method.as_str()).and_then(VecDeque::pop_front);
-            let answer = answer.unwrap_or_else(|| panic!("nobody said what to answer to {method}"));
-            let (messages, end) = match answer {
-                Answer::Refused => {
-                    return Err(TransportError { kind: TransportFault::NotSent, message: "refused".into() });
-                }
-                Answer::Stream(messages, status) => (messages, Some(Ok(Frame::trailers(trailers(status, &[]))))),
-                Answer::Status(status, details) => (Vec::new(), Some(Ok(Frame::trailers(trailers(status, &details))))),
-                Answer::Cut(messages) => (messages, Some(Err(tonic::Status::unavailable("cut")))),
-                Answer::Hang(messages) => (messages, None),
-            };
-            let frames: Vec<_> = messages.iter().map(|message| Ok(Frame::data(framed(message)))).collect();
-            use futures_util::StreamExt as _;
-            let stream = futures_util::stream::iter(frames);
-            let body = match end {
-                Some(end) => Body::new(StreamBody::new(stream.chain(futures_util::stream::iter([end])))),
-                None => Body::new(StreamBody::new(stream.chain(futures_util::stream::pending()))),
-            };
-            let mut response = Response::new(body);
-            response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
-            Ok(response)
-        })
-    }
-
-    fn sleep(&self, duration: Duration) -> LocalFuture<()> {
-        let net = self.0.clone();
-        let end = *net.now.borrow() + duration;
-        Box::pin(std::future::poll_fn(move |_| {
-            if *net.now.borrow() >= end {
-                return std::task::Poll::Ready(());
-            }
-            net.timers.borrow_mut().push(end);
-            std::task::Poll::Pending
-        }))
-    }
-
-    fn now(&self) -> Duration {
-        *self.0.now.borrow()
-    }
-
-    fn random(&self) -> [u8; 16] {
-        [0; 16]
-    }
-
-    fn env(&self, name: &str) -> Option<String> {
-        (name == "MODAL_SERVER_URL").then(|| "http://control.test".to_string())
-    }
-}
-
-/// Runs a future whose only waits are those of this thread's script: when nothing else can happen, time passes until the
-/// first timer that somebody waits for.
-fn run<T>(future: impl Future<Output = T>) -> T {
-    let net = CURRENT.with_borrow(|net| net.clone()).expect("a script");
-    let mut future = std::pin::pin!(future);
-    for _ in 0..10_000 {
-        net.timers.borrow_mut().clear();
-        if let Some(value) = future.as_mut().now_or_never() {
-            return value;
-        }
-        let next = net.timers.borrow().iter().min().copied();
-        *net.now.borrow_mut() = next.expect("it waits for something that never comes");
-    }
-    panic!("it waits for ever");
-}
-
-fn filter() -> ListFilter {
-    ListFilter { tags: Vec::new(), include_ended: false, extra: Vec::new() }
-}
-
-fn text(seen: &Seen, name: &str) -> String {
-    seen.headers.get(name).map(|value| value.to_str().expect("text").to_string()).unwrap_or_default()
-}
 
 #[test]
 fn a_call_is_repeated_with_one_key_and_counters() {
@@ -271,6 +65,27 @@ fn nobody_there_is_known_not_to_have_happened() {
     assert!(error.message.contains("http://control.test"), "{}", error.message);
 }
 
+/// What the last attempt was answered says nothing of an earlier one whose answer was lost.
+#[test]
+fn an_earlier_attempt_may_have_happened() {
+    for (last, kind) in [
+        (Answer::Refused, "Unavailable"),
+        (Answer::Status(6, Vec::new()), "AlreadyExists"),
+        (Answer::Status(5, Vec::new()), "NotFound"),
+    ] {
+        let refused = matches!(last, Answer::Refused);
+        let script = Script::new();
+        script.will("SandboxListV2", Answer::Cut(Vec::new()));
+        script.will("SandboxListV2", last);
+        for _ in 0..if refused { 2 } else { 0 } {
+            script.will("SandboxListV2", Answer::Refused);
+        }
+        let error = run(script.provider().list(filter(), None, 10)).expect_err("it fails");
+        assert_eq!(format!("{:?}", error.kind), format!("ErrorKind::{kind}"));
+        assert!(matches!(error.happened, Happened::Unknown), "{error:?}");
+    }
+}
+
 #[test]
 fn a_wait_that_the_server_asks_for_uses_up_no_retry() {
     let details = RpcStatus {
@@ -291,6 +106,10 @@ fn a_wait_that_the_server_asks_for_uses_up_no_retry() {
     let last = calls.last().expect("calls");
     assert_eq!((text(last, "x-retry-attempt"), text(last, "x-throttle-retry-attempt")), ("0".into(), "6".into()));
     assert_eq!(last.at, Duration::from_secs(42));
+    // Somebody may wonder why it takes so long.
+    let told = script.0.told.borrow();
+    assert_eq!(told.len(), 6);
+    assert!(told[0].starts_with("waiting 7 s"), "{told:?}");
 }
 
 #[test]
@@ -319,7 +138,7 @@ fn piece(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn reading(stdout_offset: u64) -> (ExecRef, ReadRequest) {
-    let exec = ExecRef { sandbox: SANDBOX.into(), exec: "e1".into(), deadline: None };
+    let exec = ExecRef { sandbox: SANDBOX.into(), exec: "e1".into(), deadline: None, container: None };
     (exec, ReadRequest { stdout_offset, stderr_offset: 0, max_bytes: 1000, wait: 1000 })
 }
 

@@ -1,0 +1,116 @@
+//! Whether calls may run: open, closing (those under way may end), or closed (they are cancelled).
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+/// How long calls that were cancelled may take to be dropped by whoever awaits them.
+const DROPPED: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    Closing,
+    Closed,
+}
+
+/// The gate of one provider.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    state: watch::Sender<State>,
+    running: AtomicUsize,
+    left: Notify,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Gate { state: watch::Sender::new(State::Open), running: AtomicUsize::new(0), left: Notify::new() }
+    }
+}
+
+/// A call under way.
+#[derive(Debug)]
+pub(crate) struct Running<'a>(&'a Gate);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if self.0.running.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.left.notify_waiters();
+        }
+    }
+}
+
+impl Gate {
+    /// Lets a call in, unless the gate is closing.
+    pub(crate) fn enter(&self) -> Option<Running<'_>> {
+        // Counted before looking: whoever closes the gate sees this call, or this call sees the closed gate.
+        self.running.fetch_add(1, Ordering::AcqRel);
+        let running = Running(self);
+        (*self.state.borrow() == State::Open).then_some(running)
+    }
+
+    /// Ends when calls are to be cancelled.
+    pub(crate) async fn cancelled(&self) {
+        // The sender lives as long as this does.
+        let _ = self.state.subscribe().wait_for(|state| *state == State::Closed).await;
+    }
+
+    /// Lets nobody in any more, waits for those inside, and cancels those that take longer than `grace`. Returns how
+    /// many there were to be cancelled.
+    pub(crate) async fn close(&self, grace: Duration) -> usize {
+        self.state.send_if_modified(|state| {
+            let open = *state == State::Open;
+            if open {
+                *state = State::Closing;
+            }
+            open
+        });
+        let ended = tokio::time::timeout(grace, self.empty()).await.is_ok();
+        let cut = if ended { 0 } else { self.running.load(Ordering::Acquire) };
+        self.state.send_replace(State::Closed);
+        // A call is dropped when its caller polls it next. One that nobody polls any more cannot be waited for.
+        let _ = tokio::time::timeout(DROPPED, self.empty()).await;
+        cut
+    }
+
+    async fn empty(&self) {
+        loop {
+            let left = self.left.notified();
+            if self.running.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            left.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn calls_end_by_themselves_or_are_cancelled() {
+        let gate = Gate::default();
+        let inside = gate.enter().unwrap();
+        let (cut, ()) = tokio::join!(gate.close(Duration::from_millis(10)), async {
+            gate.cancelled().await;
+            assert!(gate.enter().is_none());
+            drop(inside);
+        });
+        assert_eq!(cut, 1);
+        assert_eq!(gate.close(Duration::ZERO).await, 0);
+    }
+
+    #[tokio::test]
+    async fn those_that_end_in_time_are_let_go() {
+        let gate = Gate::default();
+        let inside = gate.enter().unwrap();
+        let (cut, ()) = tokio::join!(gate.close(Duration::from_secs(60)), async {
+            // The gate is closing by now: both are polled in turn.
+            assert!(gate.enter().is_none());
+            drop(inside);
+        });
+        assert_eq!(cut, 0);
+    }
+}

@@ -1,0 +1,2 @@
+FROM debian:13
+RUN echo about to fail; exit 3

@@ -1,0 +1,3 @@
+FROM debian:13
+ENV ANSWER=42
+CMD ["/bin/sh"]

@@ -1,0 +1,362 @@
+"""What Inspect relies on and its own checks do not cover, through the proxy that evaluations go through."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import pty
+import random
+import shlex
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from conftest import Emulator
+from inspect_ai.util import (
+    OutputLimitExceededError,
+    SandboxEnvironment,
+    SandboxUserUnsupportedError,
+    override_sandbox_output_limit,
+)
+from inspect_ai.util._sandbox.events import SandboxEnvironmentProxy, SandboxTimeoutError
+from inspect_ai.util._sandbox.registry import registry_find_sandboxenv
+from inspect_modal_sandbox import ModalSandboxConfig
+from inspect_modal_sandbox.lifecycle import current_run
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CONFIG = ModalSandboxConfig(image="debian:13", workdir="/srv/project")
+
+
+def provider() -> Any:
+    return registry_find_sandboxenv("modal")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def box() -> AsyncIterator[SandboxEnvironment]:
+    await provider().task_init("startup", CONFIG)
+    environments = await provider().sample_init("contract", CONFIG, {"__sample_id__": 1})
+    proxy = SandboxEnvironmentProxy(environments["default"])
+    yield proxy
+    await provider().sample_cleanup("contract", CONFIG, environments, False)
+    await provider().task_cleanup("shutdown", CONFIG, True)
+
+
+async def until(box: SandboxEnvironment, command: str) -> None:
+    """Waits in the sandbox until a command succeeds."""
+    result = await box.exec(["sh", "-c", f"until {command}; do sleep 0.1; done"], timeout=60)
+    assert result.success, result.stderr
+
+
+# ---- commands -------------------------------------------------------------------------------------------------------
+
+
+async def test_background_child_that_holds_stdout(box: SandboxEnvironment) -> None:
+    begun = time.monotonic()
+    result = await box.exec(["sh", "-c", "sleep 300 & echo started"])
+    assert result.stdout == "started\n"
+    assert time.monotonic() - begun < 60, "the command had ended, and its child was waited for"
+    assert (await box.exec(["pkill", "-x", "sleep"])).success, "the child did not live on"
+
+
+async def test_missing_program(box: SandboxEnvironment) -> None:
+    result = await box.exec(["no-such-program"])
+    assert (result.success, result.returncode) == (False, 127)
+
+
+async def test_missing_directory(box: SandboxEnvironment) -> None:
+    result = await box.exec(["pwd"], cwd="/no/such/directory")
+    assert not result.success and "/no/such/directory" in result.stderr
+
+
+async def test_no_directory_means_the_working_directory(box: SandboxEnvironment) -> None:
+    assert (await box.exec(["pwd"])).stdout == "/srv/project\n"
+    await box.write_file("below/file", "x")
+    assert (await box.exec(["pwd"], cwd="below")).stdout == "/srv/project/below\n"
+    assert await box.read_file("/srv/project/below/file") == "x"
+
+
+@pytest.mark.parametrize("limit", [1000, 40 << 20])
+async def test_output_over_the_limit_keeps_its_end(box: SandboxEnvironment, limit: int) -> None:
+    with override_sandbox_output_limit(limit, "exec"):
+        result = await box.exec(["sh", "-c", f"head -c {limit} /dev/zero | tr '\\0' a; printf end"])
+    assert result.success
+    assert len(result.stdout) == limit and result.stdout.endswith("aaend")
+
+
+async def test_100_mib_under_an_override(box: SandboxEnvironment) -> None:
+    with override_sandbox_output_limit(150 << 20, "exec"):
+        result = await box.exec(["sh", "-c", "head -c 104857600 /dev/zero | tr '\\0' b"])
+    assert len(result.stdout) == 100 << 20 and set(result.stdout[:: 1 << 20]) == {"b"}
+
+
+async def test_invalid_utf8_is_replaced(box: SandboxEnvironment) -> None:
+    result = await box.exec(["printf", r"a\377b"])
+    assert result.stdout == "a\N{REPLACEMENT CHARACTER}b"
+
+
+async def test_nul_in_a_word(box: SandboxEnvironment) -> None:
+    with pytest.raises(ValueError, match="embedded null byte"):
+        await box.exec(["echo", "a\0b"])
+
+
+async def test_surrogates_do_not_end_the_sample(box: SandboxEnvironment) -> None:
+    assert (await box.exec(["echo", "\ud800"], input="\udfff")).stdout == "?\n"
+
+
+async def test_cancelling_kills(box: SandboxEnvironment) -> None:
+    task = asyncio.ensure_future(box.exec(["sh", "-c", "touch /tmp/begun; exec sleep 4711"]))
+    await until(box, "[ -e /tmp/begun ]")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until(box, "! pgrep -f 'sleep 471[1]'")
+
+
+async def test_time_limit_keeps_what_was_printed(box: SandboxEnvironment) -> None:
+    with pytest.raises(SandboxTimeoutError) as raised:
+        await box.exec(["sh", "-c", "echo before; echo error >&2; sleep 4712 & sleep 4712"], timeout=1)
+    assert raised.value.truncated_output == "before\nerror\n"
+    await until(box, "! pgrep -f 'sleep 471[2]'")
+
+
+async def test_what_was_started_is_never_run_again(box: SandboxEnvironment) -> None:
+    with pytest.raises(TimeoutError):
+        await box.exec(["sh", "-c", "echo once >>/tmp/runs; sleep 60"], timeout=1, timeout_retry=True)
+    assert await box.read_file("/tmp/runs") == "once\n"
+
+
+async def test_50_at_once(box: SandboxEnvironment) -> None:
+    results = await asyncio.gather(*[box.exec(["sh", "-c", f"sleep 0.2; echo {number}"]) for number in range(50)])
+    assert [result.stdout for result in results] == [f"{number}\n" for number in range(50)]
+
+
+async def test_users(box: SandboxEnvironment) -> None:
+    assert (await box.exec(["id", "-u"], user="65534")).stdout == "65534\n"
+    assert (await box.exec(["id", "-u"], user="1234")).stdout == "1234\n"
+    assert (await box.exec(["sh", "-c", "echo $HOME"], user="root")).stdout == "/root\n"
+
+
+async def test_an_image_of_another_user_cannot_become_root(tmp_path: Path) -> None:
+    dockerfile = tmp_path / "Dockerfile"
+    dockerfile.write_text("FROM debian:13\nUSER nobody\n")
+    environments = await provider().sample_init("contract", str(dockerfile), {"__sample_id__": 3})
+    try:
+        environment = environments["default"]
+        assert (await environment.exec(["id", "-un"])).stdout == "nobody\n"
+        with pytest.raises(SandboxUserUnsupportedError):
+            await environment.exec(["id"], user="root")
+    finally:
+        await provider().sample_cleanup("contract", str(dockerfile), environments, False)
+
+
+async def test_path_may_be_replaced(box: SandboxEnvironment) -> None:
+    result = await box.exec(["sh", "-c", "echo $PATH"], env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+    assert result.stdout == "/usr/sbin:/usr/bin:/sbin:/bin\n"
+
+
+async def test_50_mib_of_input_arrive_byte_for_byte(box: SandboxEnvironment) -> None:
+    data = random.Random(1).randbytes(50 << 20)
+    result = await box.exec(["sha256sum"], input=data)
+    assert result.stdout.split() == [hashlib.sha256(data).hexdigest(), "-"]
+
+
+async def test_input_is_not_waited_for(box: SandboxEnvironment) -> None:
+    result = await box.exec(["true"], input=b"x" * (20 << 20))
+    assert result.success
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+async def test_line_ends_are_kept_and_bad_text_is_told(box: SandboxEnvironment) -> None:
+    await box.write_file("crlf", "a\r\nb\rc\n")
+    assert await box.read_file("crlf") == "a\r\nb\rc\n"
+    await box.write_file("bytes", b"\xff\xfe")
+    with pytest.raises(UnicodeDecodeError):
+        await box.read_file("bytes")
+
+
+async def test_a_file_as_parent(box: SandboxEnvironment) -> None:
+    await box.write_file("parent", "x")
+    with pytest.raises(FileNotFoundError, match="parent/child"):
+        await box.read_file("parent/child")
+    with pytest.raises(OSError):
+        await box.write_file("parent/child", "x")
+
+
+async def test_errors_have_three_parts(box: SandboxEnvironment) -> None:
+    with pytest.raises(FileNotFoundError) as raised:
+        await box.read_file("nowhere")
+    assert raised.value.strerror == "No such file or directory" and raised.value.filename == "nowhere"
+
+
+async def test_too_large_a_file(box: SandboxEnvironment) -> None:
+    await box.exec(["truncate", "-s", "5G", "/tmp/sparse"])
+    begun = time.monotonic()
+    with pytest.raises(OutputLimitExceededError, match="100 MiB"):
+        await box.read_file("/tmp/sparse", False)
+    assert time.monotonic() - begun < 60
+
+
+async def test_connection(box: SandboxEnvironment) -> None:
+    connection = await box.connection(user="nobody")
+    assert connection.type == "modal"
+    assert connection.command.startswith("sandbox shell sb-") and connection.command.endswith("--user nobody")
+    assert box.default_polling_interval() == 0.2
+
+
+async def test_services_without_a_network_and_their_commands(tmp_path: Path) -> None:
+    """A sidecar's network cannot be blocked: it gets an allow-list of nothing. Time limits reach into sidecars."""
+    path = tmp_path / "compose.yaml"
+    path.write_text(
+        """
+services:
+  default: {image: debian:13, command: tail -f /dev/null, network_mode: none}
+  other: {image: debian:13, command: tail -f /dev/null, network_mode: none, user: nobody, working_dir: /tmp}
+"""
+    )
+    environments = await provider().sample_init("contract", str(path), {"__sample_id__": 4})
+    try:
+        assert list(environments) == ["default", "other"]
+        other = environments["other"]
+        assert (await other.exec(["id", "-un"])).stdout == "nobody\n"
+        await other.write_file("file", "x")
+        assert (await other.exec(["stat", "-c", "%U", "/tmp/file"])).stdout == "nobody\n"
+        assert not (await environments["default"].exec(["test", "-e", "/tmp/file"])).success
+        assert "127.0.0.1" in (await other.exec(["getent", "ahostsv4", "default"])).stdout, "it has no other address"
+        with pytest.raises(TimeoutError):
+            await other.exec(["sh", "-c", "sleep 4713 & sleep 4713"], timeout=1)
+        await until(other, "! pgrep -f 'sleep 471[3]'")
+    finally:
+        await provider().sample_cleanup("contract", str(path), environments, False)
+
+
+SERVER = "import socket; s = socket.create_server(('', 8000))\nwhile True:\n c = s.accept()[0]; c.sendall(b'%s'); c.close()"
+
+ASK = """
+import socket, sys
+while True:
+    try:
+        print(socket.create_connection((sys.argv[1], 8000)).makefile().read())
+        break
+    except ConnectionRefusedError:
+        pass
+"""
+
+
+async def test_services_reach_each_other_by_all_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "compose.yaml"
+    services: dict[str, Any] = {
+        name: {"image": "python:3.13", "command": ["python3", "-c", SERVER % name], "networks": ["inner"]}
+        for name in ("default", "other", "late")
+    }
+    services["other"] |= {"networks": {"inner": {"aliases": ["elsewhere"]}}, "container_name": "box"}
+    services["other"]["healthcheck"] = {"test": ["CMD", "python3", "-c", ASK, "other"], "interval": "1s"}
+    services["late"]["depends_on"] = {"other": {"condition": "service_healthy"}}
+    services["default"]["extra_hosts"] = {"further": "192.0.2.7"}
+    path.write_text(json.dumps({"services": services, "networks": {"inner": {"internal": True}}}))
+    environments = await provider().sample_init("contract", str(path), {"__sample_id__": 5})
+    try:
+        assert list(environments) == ["default", "other", "late"]
+        for source in environments:
+            for name, target in [*zip(environments, environments, strict=True), ("elsewhere", "other"), ("box", "other")]:
+                answer = await environments[source].exec(["python3", "-c", ASK, name], timeout=60)
+                assert answer.stdout == f"{target}\n", (source, name, answer)
+        hosts = await environments["default"].exec(["getent", "hosts", "further"])
+        assert hosts.stdout.split() == ["192.0.2.7", "further"]
+        out = await environments["default"].exec(["python3", "-c", ASK, "192.0.2.7"])
+        assert "No route to host" in out.stderr, "an internal network leads nowhere else"
+    finally:
+        await provider().sample_cleanup("contract", str(path), environments, False)
+
+
+async def test_a_service_that_others_wait_for_may_fail(tmp_path: Path) -> None:
+    path = tmp_path / "compose.yaml"
+    path.write_text(
+        """
+services:
+  default: {image: debian:13, command: tail -f /dev/null}
+  setup: {image: debian:13, command: [sh, -c, 'exit $${CODE:-3}'], environment: [CODE]}
+  app: {image: debian:13, command: tail -f /dev/null, depends_on: {setup: {condition: service_completed_successfully}}}
+"""
+    )
+    before = set(current_run().alive)
+    with pytest.raises(RuntimeError, match=r"'setup', which others depend on, did not complete.*3"):
+        await provider().sample_init("contract", str(path), {"__sample_id__": 6})
+    assert set(current_run().alive) == before, "nothing is left of it"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CODE", "0")
+        environments = await provider().sample_init("contract", str(path), {"__sample_id__": 7})
+    assert list(environments) == ["default", "app"], "what is over is no environment"
+    await provider().sample_cleanup("contract", str(path), environments, False)
+
+
+async def test_connections_lead_into_the_container_that_is_meant(tmp_path: Path) -> None:
+    path = tmp_path / "compose.yaml"
+    idle = "image: debian:13, command: tail -f /dev/null"
+    path.write_text(f"services: {{default: {{{idle}}}, other: {{{idle}, environment: {{WHERE: other}}, user: nobody}}}}")
+    environments = await provider().sample_init("contract", str(path), {"__sample_id__": 8})
+    try:
+        connection = await environments["other"].connection()
+        words = shlex.split(connection.command)
+        assert words[0] == "sandbox"
+        said = await asyncio.to_thread(
+            type_into, [os.environ["SANDBOX_PROGRAM"], *words[1:]], "echo in-$WHERE as $(id -un)\nexit\n"
+        )
+        assert "in-other as nobody" in said
+        connection = await environments["other"].connection(user="root")
+        assert "--user root" in connection.command
+    finally:
+        await provider().sample_cleanup("contract", str(path), environments, False)
+
+
+def type_into(argv: list[str], text: str) -> str:
+    """Runs a program on a terminal, types, and gives what was to be seen when it has ended."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    os.close(theirs)
+    os.write(ours, text.encode())
+    seen = b""
+    # The other side's end is an error here.
+    with contextlib.suppress(OSError):
+        while piece := os.read(ours, 65536):
+            seen += piece
+    os.close(ours)
+    process.wait(timeout=60)
+    return seen.decode(errors="replace")
+
+
+# ---- faults ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"method": "TaskExecStdioRead", "times": 3, "fault": {"cut": {"after_bytes": 1000}}},
+        {"method": "TaskExecStart", "times": 2, "fault": {"lose_answer": {"code": 14}}},
+        {"method": "TaskExecStart", "times": 2, "fault": {"status": {"code": 14, "message": "try again"}}},
+        {"method": "TaskExecStdinWrite*", "times": 2, "fault": {"cut_request": {"after_bytes": 4096}}},
+        {"method": "*", "times": 3, "fault": "goaway"},
+    ],
+    ids=lambda fault: f"{fault['method']}-{next(iter(fault['fault']))}" if isinstance(fault["fault"], dict) else "goaway",
+)
+async def test_faults_do_not_show(box: SandboxEnvironment, emulator: Emulator, fault: dict[str, Any]) -> None:
+    await box.exec(["rm", "-f", "/tmp/ran"])
+    emulator.ask("faults", fault)
+    try:
+        result = await box.exec(["sh", "-c", "echo ran >>/tmp/ran; sha256sum; head -c 100000 /dev/zero"], input=b"y" * 100_000)
+    finally:
+        emulator.ask("faults", method="DELETE")
+    import hashlib
+
+    assert result.success and result.stdout.startswith(hashlib.sha256(b"y" * 100_000).hexdigest())
+    assert result.stdout.count("\0") == 100_000
+    assert await box.read_file("/tmp/ran") == "ran\n"

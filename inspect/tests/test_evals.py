@@ -1,0 +1,266 @@
+"""Whole evaluations by `inspect eval`, with a scripted model, judged by their logs."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Emulator
+from inspect_ai.log import EvalLog, EvalSample, list_eval_logs, read_eval_log
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+INSPECT = str(Path(sys.executable).with_name("inspect"))
+
+
+class Evaluation:
+    """What one call of `inspect` did."""
+
+    def __init__(self, words: list[str], logs: Path, **variables: str) -> None:
+        ran = subprocess.run(
+            [INSPECT, *words, "--display", "plain", "--log-dir", str(logs)],
+            cwd=EXAMPLES.parent,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env={**os.environ, "PYTHONPATH": str(EXAMPLES), **variables},
+            stdin=subprocess.DEVNULL,
+        )
+        self.code, self.said = ran.returncode, ran.stdout + ran.stderr
+        self.logs = {log.eval.task: log for log in map(read_eval_log, list_eval_logs(str(logs)))}
+
+    def log(self, task: str) -> EvalLog:
+        assert task in self.logs, self.said
+        return self.logs[task]
+
+
+def all_correct(log: EvalLog) -> bool:
+    assert log.status == "success", log.error
+    assert log.samples
+    wrong = {sample.id: (sample.error, sample.scores) for sample in log.samples if not correct(sample.scores)}
+    assert not wrong, wrong
+    return True
+
+
+def correct(scores: object) -> bool:
+    return isinstance(scores, dict) and all(score.value == "C" for score in scores.values()) and bool(scores)
+
+
+def left() -> list[dict[str, str]]:
+    """Tags of our sandboxes that still run."""
+
+    async def look() -> list[dict[str, str]]:
+        from inspect_modal_sandbox.provider import opened, owner
+
+        return [dict(row[3]) for row in await (await opened()).list([("sandbox-owner", owner())], 1000)]
+
+    return asyncio.run(look())
+
+
+def alive(emulator: Emulator) -> int:
+    """How many of them there are."""
+    return len(left())
+
+
+@pytest.fixture(scope="module")
+def tools(tmp_path_factory: pytest.TempPathFactory, emulator: Emulator) -> Evaluation:
+    names = ["bash_tool", "python_tool", "editor", "session", "time_out", "dying"]
+    return Evaluation(
+        ["eval", *[f"examples/tools.py@{name}" for name in names], "--max-tasks", "6"], tmp_path_factory.mktemp("tools")
+    )
+
+
+@pytest.mark.parametrize("task", ["bash_tool", "python_tool", "editor", "session", "time_out", "dying"])
+def test_tools(tools: Evaluation, task: str) -> None:
+    log = tools.log(task)
+    assert all_correct(log) and log.samples
+    (sample,) = log.samples
+    actions = {event.action for event in sample.events if event.event == "sandbox"}
+    assert "exec" in actions
+    cost = costs(sample)
+    assert str(cost["sandbox"]).startswith("sb-") and cost["execs"] > 0 and cost["retries"] == 0
+    assert cost["start_secs"] > cost["create_secs"] > 0 and cost["first_exec_secs"] > 0
+    assert task != "editor" or cost["bytes_sent"] > 10_000_000, "Inspect brought its tools in"
+
+
+def costs(sample: EvalSample) -> dict[str, Any]:
+    """What the log says of a sample's sandbox."""
+    (cost,) = [event.data for event in sample.events if event.event == "info" and event.source == "modal"]
+    assert isinstance(cost, dict)
+    return cost
+
+
+def test_tools_leave_nothing(tools: Evaluation, emulator: Emulator) -> None:
+    assert tools.code == 0, tools.said
+    assert alive(emulator) == 0
+
+
+def test_images(tmp_path: Path) -> None:
+    names = ["per_sample", "by_metadata", "files_and_setup"]
+    done = Evaluation(["eval", *[f"examples/images/images.py@{name}" for name in names]], tmp_path)
+    assert all(all_correct(done.log(name)) for name in names)
+    assert "COPY greeting.txt" in done.said, "the log of the build is seen"
+    assert done.said.count("COPY greeting.txt") == 1, "once"
+
+
+def test_a_broken_dockerfile_fails_the_run_once(tmp_path: Path) -> None:
+    done = Evaluation(["eval", "examples/images/images.py@broken"], tmp_path)
+    assert done.code != 0
+    assert "about to fail" in done.said and done.said.count("=> FROM debian:13") == 1
+    assert not any(log.samples for log in done.logs.values())
+
+
+def test_services(tmp_path: Path) -> None:
+    done = Evaluation(["eval", "examples/services/services.py"], tmp_path)
+    log = done.log("services")
+    assert all_correct(log) and log.samples
+    (answer,) = [message.text for message in log.samples[0].messages if message.role == "tool"]
+    assert answer.split() == ["/srv", "agent", "secret"]
+
+
+def test_100_samples_at_once(tmp_path: Path, emulator: Emulator) -> None:
+    done = Evaluation(["eval", "examples/tools.py@many", "--max-samples", "100"], tmp_path)
+    log = done.log("many")
+    assert all_correct(log) and log.samples and len(log.samples) == 100
+    assert alive(emulator) == 0
+
+
+def test_the_type_can_be_given_on_the_command_line_and_the_log_retried(tmp_path: Path) -> None:
+    dockerfile = EXAMPLES / "images/with-variable.Dockerfile"
+    words = ["eval", "examples/tools.py@bash_tool", "--sandbox", f"modal:{dockerfile}", "--no-sandbox-cleanup"]
+    done = Evaluation(words, tmp_path / "first")
+    log = done.log("bash_tool")
+    assert all_correct(log)
+    assert log.eval.sandbox is not None and str(log.eval.sandbox.config).endswith("with-variable.Dockerfile")
+    assert "inspect sandbox cleanup modal sb-" in done.said, "what was left is named"
+    assert log.samples
+    (tags,) = left()
+    assert (
+        tags
+        | {
+            "inspect-task": "bash_tool",
+            "inspect-sample": "1",
+            "inspect-epoch": "1",
+            "inspect-eval": log.eval.eval_id,
+            "inspect-run": log.eval.run_id,
+            "inspect-uuid": str(log.samples[0].uuid),
+            "inspect-kept": "yes",
+        }
+        == tags
+    )
+    again = Evaluation(["eval-retry", log.location], tmp_path / "second")
+    assert all_correct(again.log("bash_tool"))
+    cleaned = subprocess.run([INSPECT, "sandbox", "cleanup", "modal"], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert cleaned.returncode == 0 and "Terminated sb-" in cleaned.stdout
+
+
+def test_a_task_for_docker_runs_here(tmp_path: Path) -> None:
+    done = Evaluation(["eval", "tests/tasks.py@written_for_docker", "--sandbox", "modal"], tmp_path)
+    assert all_correct(done.log("written_for_docker"))
+
+
+def test_our_configuration_survives_the_log(tmp_path: Path) -> None:
+    done = Evaluation(["eval", "tests/tasks.py@configured"], tmp_path / "first")
+    log = done.log("configured")
+    assert all_correct(log)
+    again = Evaluation(["eval-retry", log.location], tmp_path / "second").log("configured")
+    assert all_correct(again)
+    assert again.eval.sandbox is not None and log.eval.sandbox is not None
+    assert again.eval.sandbox.type == "modal" and again.eval.sandbox.config == log.eval.sandbox.config
+
+
+def test_no_more_sandboxes_at_once_than_permitted(tmp_path: Path) -> None:
+    done = Evaluation(["eval", "tests/tasks.py@counted", "--max-sandboxes", "3"], tmp_path)
+    log = done.log("counted")
+    assert log.status == "success" and log.samples and len(log.samples) == 12
+    assert 1 <= max(score.as_int() for sample in log.samples for score in (sample.scores or {}).values()) <= 3
+
+
+def test_programs_can_be_followed(tmp_path: Path) -> None:
+    done = Evaluation(["eval", "tests/tasks.py@followed"], tmp_path)
+    assert all_correct(done.log("followed"))
+
+
+def test_every_call_is_traced(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.log"
+    done = Evaluation(["eval", "tests/tasks.py@talkative", "-T", "samples=1"], tmp_path, INSPECT_TRACE_FILE=str(trace))
+    assert all_correct(done.log("talkative"))
+    # Inspect packs it when it ends.
+    with gzip.open(trace.with_name("trace.log.gz"), "rt") as lines:
+        records = [json.loads(line) for line in lines]
+    actions = [(one["event"], one["detail"].split()[0]) for one in records if one.get("action") == "Modal"]
+    for what in ("check", "sweep", "build", "create", "start", "exec", "terminate"):
+        assert ("enter", what) in actions and ("exit", what) in actions, (what, actions)
+
+
+def only_error(done: Evaluation, task: str) -> str:
+    """What ended the samples, which is the same for all."""
+    log = done.log(task)
+    errors = {sample.error.message for sample in log.samples or [] if sample.error is not None}
+    assert len(errors) == 1, errors
+    return errors.pop()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"method": "SandboxCreate*", "fault": {"status": {"code": 9, "message": "the workspace is closed"}}},
+        {"method": "SandboxCreate*", "fault": {"status": {"code": 13, "message": "the workspace is closed"}}},
+    ],
+    ids=["refused", "fails"],
+)
+def test_what_lasts_ends_samples_with_its_reason(tmp_path: Path, emulator: Emulator, fault: dict[str, object]) -> None:
+    emulator.ask("faults", fault)
+    try:
+        words = ["eval", "tests/tasks.py@talkative", "--no-fail-on-error"]
+        done = Evaluation(words, tmp_path)
+    finally:
+        emulator.ask("faults", method="DELETE")
+    assert "the workspace is closed" in only_error(done, "talkative")
+    assert alive(emulator) == 0
+
+
+def test_commands_that_never_start_are_told_as_such(tmp_path: Path, emulator: Emulator) -> None:
+    """The model's command fails with a tool's error of its own kind; the sample goes on to its end."""
+    try:
+        done = Evaluation(["eval", "tests/tasks.py@cut_off"], tmp_path)
+    finally:
+        emulator.ask("faults", method="DELETE")
+    log = done.log("cut_off")
+    assert log.status == "success" and log.samples, done.said
+    (answer,) = [message for message in log.samples[0].messages if message.role == "tool"]
+    assert answer.error is not None and answer.error.type == "sandbox_unavailable"
+
+
+def test_faults_make_no_difference(tmp_path: Path, emulator: Emulator) -> None:
+    emulator.ask(
+        "faults",
+        [
+            {
+                "method": "SandboxCreateV2",
+                "times": 2,
+                "fault": {"status": {"code": 8, "message": "slow", "retry_after_secs": 0.2}},
+            },
+            {"method": "TaskExec*", "probability": 0.1, "fault": {"cut": {"after_bytes": 100}}},
+            {"method": "TaskExecStart", "probability": 0.1, "fault": {"lose_answer": {"code": 14}}},
+            {"method": "SandboxCreateV2", "times": 2, "fault": {"lose_answer": {"code": 14}}},
+            {"method": "*", "probability": 0.02, "fault": "goaway"},
+            {"method": "*", "probability": 0.02, "fault": "close"},
+        ],
+    )
+    try:
+        done = Evaluation(["eval", "examples/tools.py@many", "-T", "samples=20"], tmp_path)
+        rules = emulator.ask("faults")
+    finally:
+        emulator.ask("faults", method="DELETE")
+    assert all_correct(done.log("many"))
+    assert alive(emulator) == 0, "what was made twice is not left"
+    assert isinstance(rules, list) and all(rule["applied"] for rule in rules[:2]), rules
+    # The two creations that were put off; the others may have met faults too.
+    assert sum(costs(sample)["retries"] for sample in done.log("many").samples or []) >= 2

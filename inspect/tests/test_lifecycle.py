@@ -1,0 +1,259 @@
+"""How sandboxes end: by themselves, with their sample, with the task, and by `inspect sandbox cleanup`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Emulator
+from inspect_ai._util.error import PrerequisiteError
+from inspect_ai.util import SandboxEnvironment, SandboxUnavailableError
+from inspect_ai.util._sandbox.registry import registry_find_sandboxenv
+from inspect_modal_sandbox import ModalSandboxConfig, ModalSandboxEnvironment
+from inspect_modal_sandbox.lifecycle import current_run
+from inspect_modal_sandbox.provider import opened
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CONFIG = ModalSandboxConfig(image="debian:13")
+
+
+def provider() -> Any:
+    return registry_find_sandboxenv("modal")
+
+
+async def fresh() -> tuple[dict[str, SandboxEnvironment], ModalSandboxEnvironment]:
+    environments = await provider().sample_init("contract", CONFIG, {"__sample_id__": 2})
+    environment = environments["default"]
+    assert isinstance(environment, ModalSandboxEnvironment)
+    return environments, environment
+
+
+async def until(box: SandboxEnvironment, command: str) -> None:
+    """Waits in the sandbox until a command succeeds."""
+    result = await box.exec(["sh", "-c", f"until {command}; do sleep 0.1; done"], timeout=60)
+    assert result.success, result.stderr
+
+
+# ---- the end of a sandbox -------------------------------------------------------------------------------------------
+
+
+async def test_ends_in_the_middle_of_a_command() -> None:
+    environments, environment = await fresh()
+    command = asyncio.ensure_future(environment.exec(["sh", "-c", "touch /tmp/begun; sleep 600"]))
+    await until(environment, "[ -e /tmp/begun ]")
+    await environment.created.provider.terminate(environment.created.id)
+    with pytest.raises(SandboxUnavailableError):
+        await command
+    with pytest.raises(SandboxUnavailableError):
+        await environment.exec(["true"])
+    with pytest.raises(SandboxUnavailableError):
+        await environment.read_file("/etc/passwd")
+    await provider().sample_cleanup("contract", CONFIG, environments, False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"user": "nobody-of-this-name"}, "no user `nobody-of-this-name`"),
+        ({"secrets": "none-of-this-name"}, "no secret `none-of-this-name`"),
+        ({"volumes": ({"name": "none-of-this-name", "path": "/v"},)}, "no volume `none-of-this-name`"),
+        ({"region": "mars"}, "mars"),
+        ({"options": {"colour": "1"}}, "no option `colour`"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+async def test_what_cannot_be_is_told_and_leaves_nothing(changes: dict[str, Any], words: str) -> None:
+    before = set(current_run().alive)
+    config = ModalSandboxConfig.model_validate({"image": "debian:13", **changes})
+    with pytest.raises((PrerequisiteError, SandboxUnavailableError), match=words):
+        await provider().sample_init("contract", config, {"__sample_id__": 9})
+    assert set(current_run().alive) == before
+
+
+async def test_everything_that_can_be_asked_for() -> None:
+    config = ModalSandboxConfig.model_validate(
+        {
+            "image": "debian:13",
+            "cpu": (0.5, 2),
+            "memory": (128, 1024),
+            "gpu": "A100:2",
+            "timeout": 600,
+            "idle_timeout": 300,
+            "network": {"cidrs": "192.0.2.0/24", "domains": "example.com"},
+            "volumes": ({"name": "inspect-tests", "path": "/volume", "create": True},),
+            "ports": (8000,),
+            "workdir": "/made/for/it",
+            "user": "nobody",
+            "environment": {"A": "b c"},
+            "tags": {"team": "red"},
+            "app_name": "inspect-tests-app",
+        }
+    )
+    environments = await provider().sample_init("contract", config, {"__sample_id__": 10})
+    try:
+        environment = environments["default"]
+        said = await environment.exec(["sh", "-c", 'pwd; id -un; echo "$A"; grep -c " /volume " /proc/mounts'])
+        assert said.stdout == "/made/for/it\nnobody\nb c\n1\n"
+        assert isinstance(environment, ModalSandboxEnvironment)
+        assert dict(await environment.created.provider.tags(environment.created.id))["team"] == "red"
+        ((port, host, public),) = await environment.created.provider.tunnels(environment.created.id, 30.0)
+        assert port == 8000 and host and public
+    finally:
+        await provider().sample_cleanup("contract", config, environments, False)
+
+
+async def test_what_a_killed_run_has_left_is_ended_by_the_next(capfd: pytest.CaptureFixture[str]) -> None:
+    left, kept = [(await fresh())[1].created for _ in range(2)]
+    tags = {**dict(await left.provider.tags(left.id)), "sandbox-lease": "1"}
+    await left.provider.leave(left.id, list(tags.items()))
+    current_run().swept.clear()
+    await provider().task_init("startup", CONFIG)
+    said = capfd.readouterr().out
+    assert left.id in said and kept.id not in said
+    rows = await kept.provider.list([("sandbox-owner", "inspect-tests")], 10)
+    assert [row[0] for row in rows] == [kept.id]
+    await provider().task_cleanup("shutdown", CONFIG, True)
+
+
+async def test_is_lost_with_its_worker(emulator: Emulator) -> None:
+    environments, environment = await fresh()
+    command = asyncio.ensure_future(environment.exec(["sh", "-c", "touch /tmp/begun; sleep 600"]))
+    await until(environment, "[ -e /tmp/begun ]")
+    emulator.ask("lose-worker", {"sandbox_id": environment.created.id})
+    with pytest.raises(SandboxUnavailableError):
+        await command
+    await provider().sample_cleanup("contract", CONFIG, environments, False)
+
+
+async def test_clean_up_is_repeatable_and_needs_no_beginning() -> None:
+    environments, environment = await fresh()
+    for _ in range(2):
+        await provider().sample_cleanup("contract", CONFIG, environments, False)
+    assert environment.created.id not in current_run().alive
+    for _ in range(2):
+        await provider().task_cleanup("shutdown", CONFIG, True)
+
+
+async def test_an_interrupted_sample_is_ended_with_the_task() -> None:
+    environments, environment = await fresh()
+    await provider().sample_cleanup("contract", CONFIG, environments, True)
+    assert (await environment.exec(["true"])).success
+    await provider().task_cleanup("shutdown", CONFIG, True)
+    with pytest.raises(SandboxUnavailableError):
+        await environment.exec(["true"])
+
+
+async def test_a_cancelled_creation_leaves_nothing(emulator: Emulator) -> None:
+    emulator.ask("faults", {"method": "SandboxCreateV2", "times": 1, "fault": {"delay": {"millis": 500}}})
+    # Before the task, which gets a copy of this context.
+    run = current_run()
+    task = asyncio.ensure_future(provider().sample_init("cancelled", CONFIG, {"__sample_id__": "cancelled"}))
+    while not run.creating:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await provider().task_cleanup("shutdown", CONFIG, True)
+    from inspect_modal_sandbox.provider import opened
+
+    assert await (await opened()).list([("inspect-sample", "cancelled")], 10) == []
+
+
+def cleanup(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("inspect")), "sandbox", "cleanup", "modal", *words]
+    return subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL
+    )
+
+
+async def test_cleanup_by_the_command_line(emulator: Emulator) -> None:
+    """Only ours, one of them by id, and what cannot be ended is named by an exit code of 1."""
+    made = [(await fresh())[1] for _ in range(3)]
+    ids = [environment.created.id for environment in made]
+    other = await asyncio.to_thread(cleanup, INSPECT_MODAL_OWNER="somebody-else")
+    assert other.returncode == 0 and "There are no sandboxes" in other.stdout
+    assert (await asyncio.to_thread(cleanup, ids[0], INSPECT_MODAL_OWNER="somebody-else")).returncode != 0
+
+    one = await asyncio.to_thread(cleanup, ids[0])
+    assert one.returncode == 0 and f"Terminated {ids[0]}" in one.stdout and ids[1] not in one.stdout
+    emulator.ask("faults", {"method": "SandboxTerminate*", "fault": {"status": {"code": 7, "message": "not today"}}})
+    try:
+        failed = await asyncio.to_thread(cleanup)
+    finally:
+        emulator.ask("faults", method="DELETE")
+    assert failed.returncode == 1 and all(id in failed.stderr for id in ids[1:])
+    rest = await asyncio.to_thread(cleanup)
+    assert rest.returncode == 0 and all(f"Terminated {id}" in rest.stdout for id in ids[1:])
+    assert await (await opened()).list([("sandbox-owner", "inspect-tests")], 100) == []
+    current_run().alive.clear()
+
+
+async def test_cleanup_asks_on_a_terminal() -> None:
+    made = [(await fresh())[1] for _ in range(2)]
+    ids = [environment.created.id for environment in made]
+    command = [str(Path(sys.executable).with_name("inspect")), "sandbox", "cleanup", "modal"]
+    env = {name: value for name, value in os.environ.items() if name not in ("CI", "PYTEST_CURRENT_TEST")}
+    code, said = await asyncio.to_thread(typed, command, env, "\n")
+    assert code == 0 and "Terminate these 2? [y/N]" in said and "Nothing was terminated" in said and "in use" in said
+    assert sorted(row[0] for row in await (await opened()).list([("sandbox-owner", "inspect-tests")], 10)) == sorted(ids)
+    code, said = await asyncio.to_thread(typed, command, {**env, "CI": "1"}, "")
+    assert code == 0 and "Terminate these" not in said and all(f"Terminated {id}" in said for id in ids)
+    current_run().alive.clear()
+
+
+def typed(argv: list[str], env: dict[str, str], text: str) -> tuple[int, str]:
+    """Runs a program on a terminal, types, and gives how it ended and what was to be seen."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, env=env, start_new_session=True)
+    os.close(theirs)
+    os.write(ours, text.encode())
+    seen = b""
+    # The other side's end is an error here.
+    with contextlib.suppress(OSError):
+        while piece := os.read(ours, 65536):
+            seen += piece
+    os.close(ours)
+    return process.wait(timeout=60), seen.decode(errors="replace")
+
+
+async def test_a_thousand_samples_take_no_thread_each(emulator: Emulator) -> None:
+    number = 1000
+    await asyncio.gather(*[fresh() for _ in range(5)])
+    threads = len(os.listdir("/proc/self/task"))
+    emulator.ask("faults", {"method": "TaskExecWait", "fault": {"delay": {"millis": 1}}})
+    most = 0
+    samples = [asyncio.ensure_future(fresh()) for _ in range(number)]
+    try:
+        made = []
+        for sample in samples:
+            made.append(await sample)
+            most = max(most, len(os.listdir("/proc/self/task")))
+        commands = [
+            asyncio.ensure_future(environment.exec(["sh", "-c", "read x; echo $x"], input="y")) for _, environment in made
+        ]
+        for command in commands:
+            assert (await command).stdout == "y\n"
+            most = max(most, len(os.listdir("/proc/self/task")))
+    finally:
+        emulator.ask("faults", method="DELETE")
+        await provider().task_cleanup("shutdown", CONFIG, True)
+    assert most < threads + 50
+
+
+async def test_left_on_purpose_has_no_lease_and_is_found_again(capfd: pytest.CaptureFixture[str]) -> None:
+    _, environment = await fresh()
+    id = environment.created.id
+    await provider().task_cleanup("shutdown", CONFIG, False)
+    said = capfd.readouterr().out
+    assert f"inspect sandbox cleanup modal {id}" in said
+    tags = dict(await (await opened()).tags(id))
+    assert "sandbox-lease" not in tags and tags["inspect-kept"] == "yes" and tags["inspect-task"] == "contract"
+    assert f"Terminated {id}" in (await asyncio.to_thread(cleanup, id)).stdout

@@ -1,0 +1,302 @@
+//! The host and the component against a native client that makes the same calls, and against the official Python SDK:
+//! one emulator, one run, figures as ratios.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use sandbox_host::types::{ExecSpec, ImageSpec, SandboxSpec, Verdict, WriteOptions};
+use sandbox_host::{Plugin, Provider, Sandbox, Secret};
+use system_tests::{Emulator, component, sandbox as program};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
+
+use crate::emulator::{BIG, FILE_TOOL, MIB};
+use crate::native::{self, Native};
+use crate::report::{Report, Target, median};
+
+/// Longest run; a machine with two cores takes about two minutes.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// Small commands per client.
+const SMALL: usize = 200;
+
+/// Commands under way at once where clients are compared by throughput.
+const IN_FLIGHT: usize = 64;
+
+/// Commands in all for that.
+const MANY: usize = 1000;
+
+/// Measures everything.
+pub fn run() -> Result<()> {
+    let emulator = Emulator::start();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let measured = runtime.block_on(async { tokio::time::timeout(LIMIT, measure(&emulator)).await });
+    measured.with_context(|| format!("not finished after {} s", LIMIT.as_secs()))?
+}
+
+async fn measure(emulator: &Emulator) -> Result<()> {
+    let mut report = Report::new("Host and component");
+    starts(emulator, &mut report).await?;
+    let provider = provider(emulator).await?;
+    let ours = provider.create(SandboxSpec::new(ImageSpec::default())).await?;
+    let client = Native::connect(emulator.url(), 24).await?;
+    let theirs = client.create().await?;
+    let idle = memory("VmRSS")?;
+    small(&ours, (&client, &theirs), &mut report).await?;
+    python(&ours, (&client, &theirs), emulator, &mut report).await?;
+    big(&ours, (&client, &theirs), &mut report).await?;
+    thousand(&ours, idle, &mut report).await?;
+    ours.terminate().await?;
+    client.terminate(&theirs).await?;
+    provider.shutdown(Duration::from_secs(1)).await;
+    report.end();
+    Ok(())
+}
+
+async fn provider(emulator: &Emulator) -> Result<Provider> {
+    let plugin = Plugin::load(component()).await?;
+    Ok(Provider::builder(&plugin)
+        .inherit_env(false)
+        .env("MODAL_SERVER_URL", emulator.url())
+        .credential("token-id", Secret::new("ak-bench"))
+        .credential("token-secret", Secret::new("as-bench"))
+        .build()
+        .await?)
+}
+
+/// What it takes until there is something to call.
+async fn starts(emulator: &Emulator, report: &mut Report) -> Result<()> {
+    let wasm = std::fs::read(component())?;
+    report.row("component", Target::AtMost(700.0), wasm.len() as f64 / 1000.0, "KB");
+    // A name that the cache has not seen: a custom section with the time in it changes the digest.
+    let mut fresh = wasm;
+    let stamp = format!("{:?}", std::time::SystemTime::now());
+    fresh.extend_from_slice(&[0, stamp.len() as u8 + 2, 1, b'x']);
+    fresh.extend_from_slice(stamp.as_bytes());
+    let begun = Instant::now();
+    let compiled = Plugin::from_bytes(fresh.clone()).await?;
+    ensure!(!compiled.from_cache(), "a new component came out of the cache");
+    report.row("compile", Target::None, begun.elapsed().as_secs_f64() * 1000.0, "ms");
+    let begun = Instant::now();
+    let plugin = Plugin::from_bytes(fresh).await?;
+    ensure!(plugin.from_cache(), "the cache does not keep");
+    report.row("load from the cache", Target::None, begun.elapsed().as_secs_f64() * 1000.0, "ms");
+
+    let mut times = Vec::new();
+    for _ in 0..200 {
+        // A provider of its own has no instance yet.
+        let provider = Provider::builder(&plugin)
+            .inherit_env(false)
+            .env("MODAL_SERVER_URL", emulator.url())
+            .anonymous(true)
+            .build()
+            .await?;
+        let begun = Instant::now();
+        provider.describe().await?;
+        times.push(begun.elapsed());
+    }
+    let first = median(&mut times);
+    let provider = Provider::builder(&plugin).inherit_env(false).anonymous(true).build().await?;
+    let mut times = Vec::new();
+    for _ in 0..200 {
+        let begun = Instant::now();
+        provider.describe().await?;
+        times.push(begun.elapsed());
+    }
+    let later = median(&mut times);
+    // The first call of an instance also runs its initialisers and exports its cache.
+    report.row("instance made and called, more than called", Target::None, (first - later) * 1e6, "µs");
+
+    let mut times = Vec::new();
+    for _ in 0..20 {
+        times.push(first_request().await?);
+    }
+    report.times("program start to first request", Target::AtMost(25.0), &mut times);
+    Ok(())
+}
+
+/// From the start of `sandbox exec` to the first bytes that a server sees.
+async fn first_request() -> Result<Duration> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let begun = Instant::now();
+    let mut child = program()
+        .args(["--emulator-url", &url, "exec", "sb-01JABCDEFGHJKMNPQRSTVWXYZ0", "--", "true"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let (mut stream, _) = tokio::time::timeout(Duration::from_secs(30), listener.accept()).await??;
+    // The preface of HTTP/2, and one byte of what follows.
+    let mut bytes = [0; 25];
+    stream.read_exact(&mut bytes).await?;
+    let time = begun.elapsed();
+    child.kill()?;
+    child.wait()?;
+    Ok(time)
+}
+
+/// Small commands, one after the other, in turn with the native client so that both see the same machine.
+async fn small(ours: &Sandbox, theirs: (&Native, &native::Sandbox), report: &mut Report) -> Result<()> {
+    let (mut host, mut native) = (Vec::new(), Vec::new());
+    for round in 0..SMALL + 10 {
+        let begun = Instant::now();
+        let result = ours.run(ExecSpec::new(["true"])).await?;
+        let time = begun.elapsed();
+        ensure!(matches!(result.verdict, Verdict::Exited(0)), "`true` ended as {:?}", result.verdict);
+        let begun = Instant::now();
+        let ended = theirs.0.run(theirs.1, &["true"]).await?;
+        let native_time = begun.elapsed();
+        ensure!(ended.code == 0, "`true` failed");
+        // The first few find nothing warm.
+        if round >= 10 {
+            host.push(time);
+            native.push(native_time);
+        }
+    }
+    let (host, native) = (median(&mut host), median(&mut native));
+    report.row("exec of `true`, collected: native client", Target::None, native * 1000.0, "ms");
+    report.row("exec of `true`, collected: host", Target::None, host * 1000.0, "ms");
+    report.row("ratio", Target::AtMost(1.25), host / native, "×");
+    Ok(())
+}
+
+/// The official Python SDK with the same work: CPU time of the client, and commands per second.
+async fn python(
+    ours: &Sandbox,
+    (client, theirs): (&Native, &native::Sandbox),
+    emulator: &Emulator,
+    report: &mut Report,
+) -> Result<()> {
+    // What no client can fall below, and the most that this emulator gives.
+    let before = cpu()?;
+    for _ in 0..SMALL {
+        client.run(theirs, &["true"]).await?;
+    }
+    let native_cost = (cpu()? - before) / SMALL as f64;
+    let begun = Instant::now();
+    let one = |_| async move { client.run(theirs, &["true"]).await.map(drop) };
+    stream::iter(0..MANY).map(one).buffer_unordered(IN_FLIGHT).try_collect::<()>().await?;
+    let native_rate = MANY as f64 / begun.elapsed().as_secs_f64();
+
+    let before = cpu()?;
+    for _ in 0..SMALL {
+        ours.run(ExecSpec::new(["true"])).await?;
+    }
+    let cost = (cpu()? - before) / SMALL as f64;
+    let begun = Instant::now();
+    let one = |_| async move { ours.run(ExecSpec::new(["true"])).await.map(drop) };
+    stream::iter(0..MANY).map(one).buffer_unordered(IN_FLIGHT).try_collect::<()>().await?;
+    let rate = MANY as f64 / begun.elapsed().as_secs_f64();
+
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = tests.parent().context("a root")?.join("target/venv/bin/python");
+    let output = Command::new(python)
+        .arg(tests.join("benches/sdk.py"))
+        .args([SMALL, MANY, IN_FLIGHT].map(|number| number.to_string()))
+        .env("MODAL_SERVER_URL", emulator.url())
+        .envs([("MODAL_TOKEN_ID", "ak-bench"), ("MODAL_TOKEN_SECRET", "as-bench")])
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut figures = text.split_whitespace().map(str::parse::<f64>);
+    let (Some(Ok(sdk_cost)), Some(Ok(sdk_rate))) = (figures.next(), figures.next()) else {
+        bail!("the Python SDK's part failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    };
+    report.row("CPU of the client per exec: Python SDK", Target::None, sdk_cost * 1000.0, "ms");
+    report.row("CPU of the client per exec: native client", Target::None, native_cost * 1000.0, "ms");
+    report.row("CPU of the client per exec: host", Target::None, cost * 1000.0, "ms");
+    report.row("ratio", Target::AtMost(0.1), cost / sdk_cost, "×");
+    report.row(&format!("execs, {IN_FLIGHT} in flight: Python SDK"), Target::None, sdk_rate, "/s");
+    report.row(&format!("execs, {IN_FLIGHT} in flight: native client"), Target::None, native_rate, "/s");
+    report.row(&format!("execs, {IN_FLIGHT} in flight: host"), Target::None, rate, "/s");
+    report.row("ratio", Target::AtLeast(5.0), rate / sdk_rate, "×");
+    Ok(())
+}
+
+/// A gigabyte as output, up and down.
+async fn big(ours: &Sandbox, theirs: (&Native, &native::Sandbox), report: &mut Report) -> Result<()> {
+    let before = memory("VmHWM")?;
+    let (client, sandbox) = theirs;
+    let size = BIG.to_string();
+    let mut compare = |what: &str, native: Duration, host: Duration| {
+        let rate = |time: Duration| BIG as f64 / MIB / time.as_secs_f64();
+        report.row(&format!("{what}: native client"), Target::None, rate(native), "MiB/s");
+        report.row(&format!("{what}: host"), Target::None, rate(host), "MiB/s");
+        report.row("ratio", Target::AtLeast(0.7), rate(host) / rate(native), "×");
+    };
+
+    let begun = Instant::now();
+    let exec = client.start(sandbox, &["head", "-c", &size, "/dev/zero"]).await?;
+    let mut received = 0;
+    client.read(sandbox, &exec, |piece| received += piece.len() as u64).await?;
+    let native = begun.elapsed();
+    ensure!(received == BIG, "{received} bytes instead of {BIG}");
+    let begun = Instant::now();
+    let mut process = ours.spawn(ExecSpec::new(["head", "-c", &size, "/dev/zero"])).await?;
+    let mut stdout = process.stdout.take().context("a stream")?;
+    let (mut buffer, mut received) = (vec![0; 256 << 10], 0);
+    loop {
+        match stdout.read(&mut buffer).await? {
+            0 => break,
+            count => received += count as u64,
+        }
+    }
+    ensure!(matches!(process.wait().await?, Verdict::Exited(0)) && received == BIG, "{received} bytes");
+    compare("stdout of 1 GiB", native, begun.elapsed());
+
+    let begun = Instant::now();
+    let code = client.feed(sandbox, &[FILE_TOOL, r#"{"WriteFile": {"path": "/tmp/big"}}"#], BIG).await?;
+    ensure!(code == 0, "the file tool exited with {code}");
+    let native = begun.elapsed();
+    let begun = Instant::now();
+    let sent = ours.upload("/tmp/big", tokio::io::repeat(0).take(BIG), WriteOptions::default()).await?;
+    ensure!(sent == BIG, "{sent} bytes");
+    compare("file of 1 GiB, up", native, begun.elapsed());
+
+    let begun = Instant::now();
+    let exec = client.start(sandbox, &[FILE_TOOL, r#"{"ReadFile": {"path": "/tmp/big"}}"#]).await?;
+    let mut received = 0;
+    client.read(sandbox, &exec, |piece| received += piece.len() as u64).await?;
+    ensure!(received == BIG, "{received} bytes instead of {BIG}");
+    let native = begun.elapsed();
+    let begun = Instant::now();
+    let received = ours.download("/tmp/big", tokio::io::sink()).await?;
+    ensure!(received == BIG, "{received} bytes");
+    compare("file of 1 GiB, down", native, begun.elapsed());
+    let removed = ours.run(ExecSpec::new(["rm", "/tmp/big"])).await?.verdict;
+    ensure!(matches!(removed, Verdict::Exited(0)), "the big file cannot be removed");
+    ensure!(client.run(sandbox, &["rm", "/tmp/big"]).await?.code == 0, "the big file cannot be removed");
+    report.row("memory: more for the big transfers", Target::AtMost(64.0), memory("VmHWM")? - before, "MiB");
+    Ok(())
+}
+
+/// Commands of one second each, all at the same time, over connections of 100 streams.
+async fn thousand(ours: &Sandbox, idle: f64, report: &mut Report) -> Result<()> {
+    let begun = Instant::now();
+    let one = |number: i32| async move {
+        let result = ours.run(ExecSpec::shell(format!("sleep 1; echo {number}; exit {}", number % 256))).await?;
+        let exited = matches!(result.verdict, Verdict::Exited(code) if code == number % 256);
+        ensure!(exited && result.stdout.data == format!("{number}\n").as_bytes(), "command {number}: {result:?}");
+        Ok(())
+    };
+    stream::iter(0..1000).map(one).buffer_unordered(1000).try_collect::<()>().await?;
+    report.row("1,000 execs of 1 s at once, until the last", Target::AtMost(3.0), begun.elapsed().as_secs_f64(), "s");
+    report.row("memory of the host then", Target::AtMost(400.0), memory("VmHWM")?, "MiB");
+    report.row("memory of the host, idle", Target::None, idle, "MiB");
+    Ok(())
+}
+
+/// CPU time of this process so far, in seconds.
+fn cpu() -> Result<f64> {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF)?;
+    let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
+}
+
+/// A line of this process's `/proc/self/status`, in MiB.
+fn memory(what: &str) -> Result<f64> {
+    crate::emulator::memory_of("self", what)
+}

@@ -1,0 +1,238 @@
+//! A client that does nothing but speak the protocol: tonic over TCP, no retries, no checks. What it measures is the
+//! server; what it costs is what every other client is compared with.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
+use futures_util::stream;
+use modal_proto::client as proto;
+use modal_proto::client::modal_client_client::ModalClientClient;
+use modal_proto::task_command_router as tcr;
+use modal_proto::task_command_router::task_command_router_client::TaskCommandRouterClient;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+/// Bytes per message of standard input, as the official clients send (fact sheet, section 8.1).
+const CHUNK: usize = 256 * 1024;
+
+/// Headers on every call.
+#[derive(Debug, Clone)]
+pub struct Headers(Vec<(&'static str, String)>);
+
+impl tonic::service::Interceptor for Headers {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        for (name, value) in &self.0 {
+            let value = value.parse().map_err(|_| Status::invalid_argument(format!("{name} is no header")))?;
+            request.metadata_mut().insert(*name, value);
+        }
+        Ok(request)
+    }
+}
+
+type Control = ModalClientClient<InterceptedService<Channel, Headers>>;
+type Router = TaskCommandRouterClient<InterceptedService<Channel, Headers>>;
+
+/// A client with an app and an image to make sandboxes of.
+#[derive(Debug)]
+pub struct Native {
+    channels: Vec<Channel>,
+    calls: AtomicUsize,
+    control: Control,
+    app_id: String,
+    image_id: String,
+}
+
+/// A sandbox and the way to its router.
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    /// `sb-…`
+    pub id: String,
+    task_id: String,
+    jwt: String,
+}
+
+/// What a command left behind.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Exit code.
+    pub code: i32,
+}
+
+impl Native {
+    /// Connects `connections` times to a server that speaks plain text, and builds the image.
+    pub async fn connect(url: &str, connections: usize) -> Result<Native> {
+        let endpoint = Endpoint::from_shared(url.to_owned())?
+            .tcp_nodelay(true)
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(16 << 20);
+        let mut channels = Vec::new();
+        for _ in 0..connections.max(1) {
+            channels.push(endpoint.connect().await.with_context(|| format!("cannot reach {url}"))?);
+        }
+        let mut headers =
+            vec![("x-modal-token-id", "ak-bench".to_owned()), ("x-modal-token-secret", "as-bench".to_owned())];
+        let mut control = ModalClientClient::with_interceptor(channels[0].clone(), Headers(headers.clone()));
+        let token = control.auth_token_get(proto::AuthTokenGetRequest {}).await?.into_inner().token;
+        headers.push(("x-modal-auth-token", token));
+        let control = ModalClientClient::with_interceptor(channels[0].clone(), Headers(headers));
+        let mut client =
+            Native { channels, calls: AtomicUsize::new(0), control, app_id: String::new(), image_id: String::new() };
+        client.prepare().await?;
+        Ok(client)
+    }
+
+    async fn prepare(&mut self) -> Result<()> {
+        let app = proto::AppGetOrCreateRequest {
+            app_name: "bench".into(),
+            object_creation_type: proto::ObjectCreationType::CreateIfMissing as i32,
+            ..Default::default()
+        };
+        self.app_id = self.control.app_get_or_create(app).await?.into_inner().app_id;
+        let image = proto::ImageGetOrCreateRequest {
+            app_id: self.app_id.clone(),
+            image: Some(proto::Image { dockerfile_commands: vec!["FROM debian".into()], ..Default::default() }),
+            ..Default::default()
+        };
+        let made = self.control.image_get_or_create(image).await?.into_inner();
+        self.image_id = made.image_id;
+        let mut result = made.result;
+        while result.is_none() {
+            let join = proto::ImageJoinStreamingRequest {
+                image_id: self.image_id.clone(),
+                timeout: 55.0,
+                ..Default::default()
+            };
+            let mut messages = self.control.image_join_streaming(join).await?.into_inner();
+            while let Some(message) = messages.message().await? {
+                result = result.or(message.result);
+            }
+        }
+        match result {
+            Some(result) if result.status() == proto::generic_result::GenericStatus::Success => Ok(()),
+            result => bail!("the image was not built: {result:?}"),
+        }
+    }
+
+    /// The next channel in turn: a connection carries 100 streams at most.
+    fn router(&self, sandbox: &Sandbox) -> Router {
+        let at = self.calls.fetch_add(1, Ordering::Relaxed) % self.channels.len();
+        let headers = Headers(vec![("authorization", format!("Bearer {}", sandbox.jwt))]);
+        TaskCommandRouterClient::with_interceptor(self.channels[at].clone(), headers)
+            .max_decoding_message_size(modal_proto::MAX_MESSAGE_BYTES)
+    }
+
+    /// A sandbox with a life of five minutes.
+    pub async fn create(&self) -> Result<Sandbox> {
+        let definition = proto::Sandbox {
+            image_id: self.image_id.clone(),
+            timeout_secs: 300,
+            network_access: Some(proto::NetworkAccess {
+                network_access_type: proto::network_access::NetworkAccessType::Open as i32,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let request = proto::SandboxCreateV2Request {
+            app_id: self.app_id.clone(),
+            definition: Some(definition),
+            ..Default::default()
+        };
+        let made = self.control.clone().sandbox_create_v2(request).await?.into_inner();
+        let access = made.command_router_access.context("no router access in the answer")?;
+        Ok(Sandbox { id: made.sandbox_id, task_id: made.task_id, jwt: access.jwt })
+    }
+
+    /// Ends a sandbox and waits for its result.
+    pub async fn terminate(&self, sandbox: &Sandbox) -> Result<()> {
+        let mut control = self.control.clone();
+        control.sandbox_terminate_v2(proto::SandboxTerminateRequest { sandbox_id: sandbox.id.clone() }).await?;
+        let wait = proto::SandboxWaitRequest { sandbox_id: sandbox.id.clone(), timeout: 30.0 };
+        let result = control.sandbox_wait_v2(wait).await?.into_inner().result;
+        result.map(drop).context("a terminated sandbox did not end")
+    }
+
+    /// Starts a command; its exec id.
+    pub async fn start(&self, sandbox: &Sandbox, argv: &[&str]) -> Result<String> {
+        let exec_id = format!("exec-{}", self.calls.fetch_add(1, Ordering::Relaxed));
+        let request = tcr::TaskExecStartRequest {
+            task_id: sandbox.task_id.clone(),
+            exec_id: exec_id.clone(),
+            command_args: argv.iter().map(|word| (*word).to_owned()).collect(),
+            stdout_config: tcr::TaskExecStdoutConfig::Pipe as i32,
+            stderr_config: tcr::TaskExecStderrConfig::Pipe as i32,
+            ..Default::default()
+        };
+        self.router(sandbox).task_exec_start(request).await?;
+        Ok(exec_id)
+    }
+
+    /// Waits for a command's exit code; 128 and the signal for one that was killed.
+    pub async fn wait(&self, sandbox: &Sandbox, exec_id: &str) -> Result<i32> {
+        use tcr::task_exec_wait_response::ExitStatus;
+        let request = tcr::TaskExecWaitRequest { task_id: sandbox.task_id.clone(), exec_id: exec_id.to_owned() };
+        match self.router(sandbox).task_exec_wait(request).await?.into_inner().exit_status {
+            Some(ExitStatus::Code(code)) => Ok(code),
+            Some(ExitStatus::Signal(signal)) => Ok(128 + signal),
+            None => bail!("a wait without a result"),
+        }
+    }
+
+    /// Reads a command's standard output to its end, piece by piece.
+    pub async fn read(&self, sandbox: &Sandbox, exec_id: &str, mut each: impl FnMut(Bytes)) -> Result<()> {
+        let request = tcr::TaskExecStdioReadRequest {
+            task_id: sandbox.task_id.clone(),
+            exec_id: exec_id.to_owned(),
+            ..Default::default()
+        };
+        let mut pieces = self.router(sandbox).task_exec_stdio_read(request).await?.into_inner();
+        while let Some(piece) = pieces.message().await? {
+            each(piece.data);
+        }
+        Ok(())
+    }
+
+    /// Runs a command to its end: both streams, and the exit code, asked for at once.
+    pub async fn run(&self, sandbox: &Sandbox, argv: &[&str]) -> Result<Ended> {
+        let exec_id = self.start(sandbox, argv).await?;
+        let mut stdout = Vec::new();
+        let errors = async {
+            let request = tcr::TaskExecStdioReadRequest {
+                task_id: sandbox.task_id.clone(),
+                exec_id: exec_id.clone(),
+                file_descriptor: tcr::TaskExecStdioFileDescriptor::Stderr as i32,
+                ..Default::default()
+            };
+            let mut pieces = self.router(sandbox).task_exec_stdio_read(request).await?.into_inner();
+            while pieces.message().await?.is_some() {}
+            Ok(())
+        };
+        let output = self.read(sandbox, &exec_id, |piece| stdout.extend_from_slice(&piece));
+        let ((), (), code) = futures_util::try_join!(output, errors, self.wait(sandbox, &exec_id))?;
+        Ok(Ended { stdout, code })
+    }
+
+    /// Runs a command that takes `size` zero bytes as its standard input, in one stream.
+    pub async fn feed(&self, sandbox: &Sandbox, argv: &[&str], size: u64) -> Result<i32> {
+        use tcr::task_exec_stdin_write_stream_request::Payload;
+        let exec_id = self.start(sandbox, argv).await?;
+        let zeros = Bytes::from(vec![0; CHUNK]);
+        let first = Payload::Start(tcr::TaskExecStdinWriteStreamStart {
+            task_id: sandbox.task_id.clone(),
+            exec_id: exec_id.clone(),
+            offset: 0,
+        });
+        let pieces = (0..size.div_ceil(CHUNK as u64)).map(move |number| {
+            let left = size - number * CHUNK as u64;
+            Payload::Data(zeros.slice(..CHUNK.min(usize::try_from(left).unwrap_or(CHUNK))))
+        });
+        let end = Payload::End(tcr::TaskExecStdinWriteStreamEnd {});
+        let messages = std::iter::once(first).chain(pieces).chain(std::iter::once(end));
+        let messages = messages.map(|payload| tcr::TaskExecStdinWriteStreamRequest { payload: Some(payload) });
+        self.router(sandbox).task_exec_stdin_write_stream(stream::iter(messages)).await?;
+        self.wait(sandbox, &exec_id).await
+    }
+}

@@ -1,0 +1,194 @@
+"""The provider component under a stock host: the `wasmtime` package from PyPI, as it comes.
+
+That host speaks HTTP/1.1 and knows nothing of credentials, so it goes through `sandbox gateway`. Shows the whole life of
+a sandbox, and what the host cannot do: reach the service itself, or anybody who does not have the gateway's token.
+
+    python host.py modal-provider.wasm     # with the variables that `sandbox gateway` prints
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from typing import Any
+
+from wasmtime import Config, Engine, Store, WasiConfig
+from wasmtime.component import Component, Linker, Record, Variant
+
+INTERFACE = "harness:sandbox/sandbox-provider@0.1.1"
+VARIABLES = ("MODAL_SERVER_URL", "MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "MODAL_GRPC_WIRE")
+
+
+def record(**fields: Any) -> Record:
+    """A record; `_` in the name of a field stands for `-`."""
+    made = Record()
+    for name, value in fields.items():
+        setattr(made, name.replace("_", "-"), value)
+    return made
+
+
+def field(value: Any, name: str) -> Any:
+    """A field of a record by its name in the interface."""
+    return getattr(value, name)
+
+
+class Refused(Exception):
+    """The error of a function of the interface."""
+
+    def __init__(self, error: Any) -> None:
+        super().__init__(field(error, "message"))
+        self.kind: str = field(error, "kind").tag
+
+
+class Provider:
+    """The component, with one Python method for all functions of the interface."""
+
+    def __init__(self, path: str, env: dict[str, str]) -> None:
+        config = Config()
+        engine = Engine(config)
+        linker = Linker(engine)
+        linker.add_wasip2()
+        linker.add_wasi_http()
+        self.store = Store(engine)
+        wasi = WasiConfig()
+        wasi.env = list(env.items())
+        wasi.inherit_stderr()
+        self.store.set_wasi(wasi)
+        self.store.set_wasi_http()
+        self.instance = linker.instantiate(self.store, Component.from_file(engine, path))
+        self.interface = self.instance.get_export_index(self.store, INTERFACE)
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """Calls a function; its error is raised."""
+        index = self.instance.get_export_index(self.store, name, self.interface)
+        assert index is not None, f"the component exports no {name}"
+        function = self.instance.get_func(self.store, index)
+        assert function is not None
+        result = function(self.store, *arguments)
+        function.post_return(self.store)
+        if isinstance(result, Variant) and result.tag == "err":
+            raise Refused(result.payload)
+        # A result whose two sides are of different classes in Python is given without its case.
+        if hasattr(result, "happened"):
+            raise Refused(result)
+        return result.payload if isinstance(result, Variant) and result.tag == "ok" else result
+
+
+def image(reference: str) -> Record:
+    return record(
+        source=Variant("registry", record(reference=reference, login=None)),
+        commands=[],
+        secrets=[],
+        force=False,
+        builder_version=None,
+        gpu=None,
+        extra=[],
+    )
+
+
+def sandbox(of: Record) -> Record:
+    nothing = record(
+        cpu_request_millicores=None,
+        cpu_limit_millicores=None,
+        memory_request_mib=None,
+        memory_limit_mib=None,
+        disk_mib=None,
+        gpu=None,
+    )
+    return record(
+        image=of,
+        command=[],
+        env=[("GREETING", "hello")],
+        secrets=[],
+        workdir=None,
+        resources=nothing,
+        lifetime=600_000,
+        idle_timeout=None,
+        regions=[],
+        network=record(outbound=Variant("open"), inbound_cidrs=[]),
+        ports=[],
+        volumes=[],
+        buckets=[],
+        name=None,
+        tags=[("from", "python")],
+        readiness=None,
+        sidecars=[],
+        pty=None,
+        proxy=None,
+        key=str(uuid.uuid4()),
+        options=[],
+        extra=[],
+    )
+
+
+def command(*argv: str) -> Record:
+    return record(
+        id=str(uuid.uuid4()),
+        argv=list(argv),
+        env=[],
+        secrets=[],
+        cwd=None,
+        user=None,
+        timeout=30_000,
+        pty=None,
+        stdout="keep",
+        stderr="keep",
+        merge_stderr=False,
+        container=None,
+        extra=[],
+    )
+
+
+def main() -> None:
+    path = sys.argv[1]
+    env = {name: os.environ[name] for name in VARIABLES}
+    passed = 0
+
+    def check(what: str, holds: bool) -> None:
+        nonlocal passed
+        assert holds, what
+        print(f"ok  {what}")
+        passed += 1
+
+    # Without the gateway's token there is no way in.
+    stranger = Provider(path, {**env, "MODAL_TOKEN_ID": "ak-guess", "MODAL_TOKEN_SECRET": "as-guess"})
+    try:
+        stranger.call("check")
+        check("a stranger is refused", False)
+    except Refused as error:
+        check("a stranger is refused", error.kind == "unauthenticated")
+
+    provider = Provider(path, env)
+    check("describe", field(provider.call("describe"), "name") == "modal")
+
+    progress = provider.call("start-build", image("debian"))
+    while field(progress, "image") is None:
+        progress = provider.call("read-build", field(progress, "cursor"), 65536, 10_000)
+    built = field(field(progress, "image"), "id")
+    check("an image", built.startswith("im-"))
+
+    made = provider.call("create", sandbox(record(**{**vars(image("debian")), "source": Variant("id", built)})))
+    name = field(made, "id")
+    check("a sandbox", name.startswith("sb-"))
+
+    limits = record(stdout_max=1 << 20, stderr_max=1 << 20, keep="head")
+    script = command("sh", "-c", 'printf "%s %s" "$GREETING" "$(cat)"; echo err >&2; exit 7')
+    result = provider.call("run", name, script, b"from stdin", limits)
+    check("the exit code", field(result, "verdict") == Variant("exited", 7))
+    check("standard output", bytes(field(field(result, "stdout"), "data")) == b"hello from stdin")
+    check("standard error", bytes(field(field(result, "stderr"), "data")) == b"err\n")
+
+    # This host turns each byte into a value of its own on the way, and has a bound on that: larger pieces than a mebibyte
+    # are read with `read-output`, one after the other.
+    big = command("head", "-c", "1000000", "/dev/zero")
+    result = provider.call("run", name, big, b"", limits)
+    check("a million bytes", bytes(field(field(result, "stdout"), "data")) == bytes(1_000_000))
+
+    provider.call("terminate", name)
+    check("the end", provider.call("wait", name, 30_000) == Variant("terminated"))
+    print(f"{passed} passed, 0 failed")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+// Files, through the SDK's file system object.
+
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import * as modal from "modal";
+
+import { check, sandbox, sh, shared } from "./harness.mjs";
+
+check("files: text and bytes", async () => {
+  const { filesystem } = await shared();
+  await filesystem.writeText("grüße", "/tmp/js/a/text");
+  assert.equal(await filesystem.readText("/tmp/js/a/text"), "grüße");
+  const data = randomBytes(1 << 20);
+  await filesystem.writeBytes(data, "/tmp/js/bytes");
+  assert.ok(data.equals(await filesystem.readBytes("/tmp/js/bytes")));
+});
+
+check("files: list and stat", async () => {
+  const where = await shared();
+  await sh(where, "mkdir -p /tmp/jl/sub; echo 123 > /tmp/jl/b; ln -s b /tmp/jl/link; chmod 640 /tmp/jl/b");
+  const entries = await where.filesystem.listFiles("/tmp/jl");
+  assert.deepEqual(entries.map((e) => [e.name, e.type]), [["b", "file"], ["link", "symlink"], ["sub", "directory"]]);
+  const info = await where.filesystem.stat("/tmp/jl/b");
+  assert.deepEqual([info.size, info.permissions], [4, "0640"]);
+});
+
+check("files: directories and removal", async () => {
+  const { filesystem } = await shared();
+  await filesystem.makeDirectory("/tmp/jm/a/b");
+  await assert.rejects(filesystem.remove("/tmp/jm"), modal.SandboxFilesystemDirectoryNotEmptyError);
+  await filesystem.remove("/tmp/jm", { recursive: true });
+  await assert.rejects(filesystem.stat("/tmp/jm"), modal.SandboxFilesystemNotFoundError);
+});
+
+check("files: what is not there, and what is a directory", async () => {
+  const { filesystem } = await shared();
+  await assert.rejects(filesystem.readText("/tmp/nowhere"), modal.SandboxFilesystemNotFoundError);
+  await assert.rejects(filesystem.readText("/tmp"), modal.SandboxFilesystemIsADirectoryError);
+  await assert.rejects(filesystem.writeText("x", "/tmp"), modal.SandboxFilesystemIsADirectoryError);
+});
+
+check("files: from and to local paths, 40 MiB, byte for byte", async () => {
+  const { filesystem } = await shared();
+  const folder = await mkdtemp(join(tmpdir(), "sdk-js-"));
+  try {
+    const data = Buffer.concat(Array.from({ length: 40 }, () => randomBytes(1 << 20)));
+    await writeFile(join(folder, "there"), data);
+    await filesystem.copyFromLocal(join(folder, "there"), "/tmp/jc/deep/big");
+    assert.equal((await filesystem.stat("/tmp/jc/deep/big")).size, 40 << 20);
+    await filesystem.copyToLocal("/tmp/jc/deep/big", join(folder, "sub", "back"));
+    assert.ok(data.equals(await readFile(join(folder, "sub", "back"))));
+    await assert.rejects(filesystem.copyFromLocal(join(folder, "none"), "/tmp/jc/x"), { code: "ENOENT" });
+    await assert.rejects(
+      filesystem.copyToLocal("/tmp/jc/none", join(folder, "x")),
+      modal.SandboxFilesystemNotFoundError,
+    );
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
+
+check("files: empty ones, and names of all sorts", async () => {
+  const { filesystem } = await shared();
+  for (const name of ["/tmp/jn/empty", "/tmp/jn/a b", "/tmp/jn/ünï", "/tmp/jn/-dash", "/tmp/jn/new\nline"]) {
+    await filesystem.writeBytes(new Uint8Array(), name);
+    assert.equal((await filesystem.readBytes(name)).length, 0);
+  }
+  const names = (await filesystem.listFiles("/tmp/jn")).map((entry) => entry.name);
+  assert.deepEqual(names, ["-dash", "a b", "empty", "new\nline", "ünï"]);
+});
+
+check("files: a link is described, not what it points to", async () => {
+  const where = await shared();
+  await sh(where, "mkdir -p /tmp/jk; ln -sfn nowhere /tmp/jk/link");
+  const info = await where.filesystem.stat("/tmp/jk/link");
+  assert.deepEqual([info.type, info.symlinkTarget, info.owner], ["symlink", "nowhere", "root"]);
+});
+
+check("files: writing replaces, and keeps the mode", async () => {
+  const where = await shared();
+  await sh(where, "mkdir -p /tmp/jo; echo a long line of text > /tmp/jo/f; chmod 751 /tmp/jo/f");
+  await where.filesystem.writeText("b", "/tmp/jo/f");
+  assert.equal((await sh(where, "cat /tmp/jo/f; stat -c ' %a' /tmp/jo/f"))[0], "b 751\n");
+});
+
+check("files: directories without parents, and files in the way", async () => {
+  const { filesystem } = await shared();
+  await filesystem.writeText("x", "/tmp/jw/file");
+  const alone = { createParents: false };
+  await assert.rejects(filesystem.makeDirectory("/tmp/jw/a/b", alone), modal.SandboxFilesystemNotFoundError);
+  await assert.rejects(filesystem.makeDirectory("/tmp/jw", alone), modal.SandboxFilesystemPathAlreadyExistsError);
+  await assert.rejects(filesystem.makeDirectory("/tmp/jw/file"), modal.SandboxFilesystemPathAlreadyExistsError);
+  await assert.rejects(filesystem.makeDirectory("/tmp/jw/file/x"), modal.SandboxFilesystemNotADirectoryError);
+  await assert.rejects(filesystem.writeText("y", "/tmp/jw/file/x"), modal.SandboxFilesystemNotADirectoryError);
+  await assert.rejects(filesystem.listFiles("/tmp/jw/file"), modal.SandboxFilesystemNotADirectoryError);
+  await assert.rejects(filesystem.stat("/tmp/jw/file/x"), modal.SandboxFilesystemNotADirectoryError);
+  await filesystem.makeDirectory("/tmp/jw/new", alone);
+  assert.equal((await filesystem.stat("/tmp/jw/new")).type, "directory");
+});
+
+check("files: what the file system does not permit", async () => {
+  const { filesystem } = await shared();
+  await assert.rejects(filesystem.writeText("x", "/proc/version"), modal.SandboxFilesystemError);
+  await assert.rejects(filesystem.remove("/proc/version"), modal.SandboxFilesystemError);
+  await assert.rejects(filesystem.readText("relative"), modal.InvalidError);
+});
+
+check("files: more than 5 GiB is not read", async () => {
+  const where = await shared();
+  await sh(where, "truncate -s 6G /tmp/js-huge");
+  await assert.rejects(where.filesystem.readBytes("/tmp/js-huge"), modal.SandboxFilesystemFileTooLargeError);
+  await where.filesystem.remove("/tmp/js-huge");
+});
+
+/** The first event that fits, while a command goes on making changes. */
+async function seen(where, path, params, script, fits) {
+  const looping = await where.exec(["sh", "-c", `n=0; while :; do n=$((n+1)); ${script}; sleep 0.05; done`]);
+  const events = where.filesystem.watch(path, { timeoutMs: 30_000, ...params });
+  try {
+    for await (const event of events) if (fits(event)) return event;
+  } finally {
+    await looping.stdout.cancel();
+  }
+  throw new Error("nothing was seen");
+}
+
+check("files: a watch reports what is made, changed and removed", async () => {
+  const own = await sandbox();
+  await sh(own, "mkdir /tmp/w; : > /tmp/w/old");
+  const made = await seen(own, "/tmp/w", {}, ": > /tmp/w/new$n", (event) => event.eventType === "Create");
+  assert.match(made.paths[0], /^\/tmp\/w\/new\d+$/);
+  const changed = await seen(own, "/tmp/w/old", {}, "echo x >> /tmp/w/old", (event) => event.eventType === "Modify");
+  assert.deepEqual(changed.paths, ["/tmp/w/old"]);
+});
+
+check("files: a watch below directories, filtered", async () => {
+  const own = await sandbox();
+  await sh(own, "mkdir -p /tmp/w/a/b");
+  const params = { recursive: true, filter: ["Remove"] };
+  const gone = await seen(own, "/tmp/w", params, ": > /tmp/w/a/b/f; rm /tmp/w/a/b/f", () => true);
+  assert.deepEqual([gone.eventType, gone.paths], ["Remove", ["/tmp/w/a/b/f"]]);
+});
+
+check("files: a watch ends with its time, and needs something to watch", async () => {
+  const { filesystem } = await shared();
+  const events = [];
+  for await (const event of filesystem.watch("/usr/share", { timeoutMs: 1000 })) events.push(event);
+  assert.deepEqual(events, []);
+  const missing = async () => {
+    for await (const event of filesystem.watch("/tmp/nowhere", { timeoutMs: 1000 })) throw new Error(String(event));
+  };
+  await assert.rejects(missing(), modal.SandboxFilesystemNotFoundError);
+});

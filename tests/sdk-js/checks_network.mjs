@@ -1,0 +1,220 @@
+// What sandboxes reach, and how they are reached. The servers are those of the made-up internet that
+// `tests/src/internet.rs` describes and `tests/tests/sdk.rs` makes.
+
+import assert from "node:assert/strict";
+import { connect, createServer } from "node:net";
+import { connect as connectTls } from "node:tls";
+import { once } from "node:events";
+
+import * as modal from "modal";
+
+import { app, check, client, image, sandbox } from "./harness.mjs";
+
+const [MACHINE, HERE, THERE] = ["198.51.100.1", "198.51.100.2", "198.51.100.3"];
+const ECHO = 7000;
+
+const PRELUDE = `
+import errno, socket, ssl
+socket.setdefaulttimeout(20)
+def attempt(function):
+    try:
+        return function()
+    except socket.gaierror:
+        return "no-name"
+    except OSError as error:
+        return errno.errorcode.get(error.errno, repr(error))
+def tcp(host, port):
+    with socket.create_connection((host, port)) as s:
+        s.sendall(b"hi\\n")
+        return s.makefile().readline().strip()
+def udp(host, port):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.connect((host, port))
+    s.send(b"hi")
+    return s.recv(65535).decode()
+def tls(name, host=None):
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection((host or name, 443)) as raw:
+        with context.wrap_socket(raw, server_hostname=name) as s:
+            return s.makefile().readline().strip()
+`;
+
+const WEB = `
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(f"{self.path} {self.headers.get('X-Verified-User-Data')}".encode())
+    def log_message(self, *args): pass
+server = http.server.HTTPServer(("127.0.0.1", 8080), Handler)
+print("up", flush=True)
+server.serve_forever()
+`;
+
+/** What a Python expression with the functions above comes to inside. */
+async function inside(where, expression) {
+  const hint = "these checks need the made-up internet: cargo test -p system-tests --test sdk";
+  assert.ok(process.env.SERVER_URL_WITHOUT_NETWORK, hint);
+  const running = await where.exec(["python3", "-c", `${PRELUDE}\nprint(attempt(lambda: ${expression}))`]);
+  const [out, errors] = await Promise.all([running.stdout.readText(), running.stderr.readText()]);
+  assert.equal(errors, "");
+  return out.trim();
+}
+
+/** A sandbox whose command is a web server that listens. */
+async function web(options = {}) {
+  const own = await sandbox({ command: ["python3", "-c", WEB], ...options });
+  const reader = own.stdout.getReader();
+  assert.equal((await reader.read()).value, "up\n");
+  reader.releaseLock();
+  return own;
+}
+
+const bearer = (token) => ({ headers: { Authorization: `Bearer ${token}` } });
+
+check("network: open reaches addresses and names, over TCP, UDP and TLS", async () => {
+  const own = await sandbox();
+  assert.equal(await inside(own, `tcp('${HERE}', ${ECHO})`), `${HERE} hi`);
+  assert.equal(await inside(own, `udp('${THERE}', ${ECHO})`), `${THERE} hi`);
+  assert.equal(await inside(own, "tls('other.example.org')"), THERE);
+});
+
+check("network: open does not reach the machine, neither its loopback nor its address", async () => {
+  const own = await sandbox();
+  for (const [listen, host, answer] of [
+    ["127.0.0.1", "127.0.0.1", "ECONNREFUSED"],
+    [MACHINE, MACHINE, "EHOSTUNREACH"],
+  ]) {
+    const server = createServer(() => assert.fail("somebody got through"));
+    await once(server.listen(0, listen), "listening");
+    assert.equal(await inside(own, `tcp('${host}', ${server.address().port})`), answer);
+    server.close();
+  }
+});
+
+check("network: nothing leaves unless the emulator was started with leave", async () => {
+  const { MODAL_SERVER_URL, SERVER_URL_WITHOUT_NETWORK } = process.env;
+  // The only place that a client looks for it in.
+  process.env.MODAL_SERVER_URL = SERVER_URL_WITHOUT_NETWORK;
+  const other = new modal.ModalClient();
+  process.env.MODAL_SERVER_URL = MODAL_SERVER_URL;
+  const home = await other.apps.fromName("elsewhere", { createIfMissing: true });
+  const own = await other.sandboxes.create(home, other.images.fromRegistry("debian:bookworm"));
+  assert.equal(await inside(own, `tcp('${HERE}', ${ECHO})`), "ENETUNREACH");
+  await own.terminate();
+});
+
+check("network: blocked has a loopback and nothing else", async () => {
+  const own = await sandbox({ blockNetwork: true });
+  assert.equal(await inside(own, `tcp('${HERE}', ${ECHO})`), "ENETUNREACH");
+  assert.equal(await inside(own, "[name for _, name in socket.if_nameindex()]"), "['lo']");
+});
+
+check("network: an address list", async () => {
+  const own = await sandbox({ outboundCidrAllowlist: [`${HERE}/32`] });
+  assert.equal(await inside(own, `tcp('${HERE}', ${ECHO})`), `${HERE} hi`);
+  assert.equal(await inside(own, `tcp('${THERE}', ${ECHO})`), "EHOSTUNREACH");
+  assert.equal(await inside(own, `udp('${THERE}', ${ECHO})`), "EHOSTUNREACH");
+});
+
+check("network: a name list", async () => {
+  const own = await sandbox({ outboundDomainAllowlist: ["*.example.com"] });
+  assert.equal(await inside(own, "tls('api.example.com')"), HERE);
+  assert.equal(await inside(own, "tls('other.example.org')"), "no-name");
+  assert.equal(await inside(own, `tls('other.example.org', '${THERE}')`), "ECONNRESET");
+  assert.equal(await inside(own, `tcp('api.example.com', ${ECHO})`), "EHOSTUNREACH");
+});
+
+check("network: bad lists are refused", async () => {
+  for (const options of [{ outboundCidrAllowlist: ["x"] }, { outboundDomainAllowlist: ["a b"] }]) {
+    await assert.rejects(client.sandboxes.create(app, image, options), /Invalid/);
+  }
+});
+
+check("network: a change takes effect, and cuts what is no longer permitted", async () => {
+  const own = await sandbox();
+  const held = await own.exec([
+    "python3",
+    "-c",
+    `${PRELUDE}
+s = socket.create_connection(('${THERE}', ${ECHO}))
+print("connected", flush=True)
+input()
+print(attempt(lambda: (s.sendall(b"again\\n"), s.makefile().readline().strip())[1]))`,
+  ]);
+  const reader = held.stdout.getReader();
+  assert.equal((await reader.read()).value, "connected\n");
+  await own.updateNetworkPolicy({ outboundCidrAllowlist: [`${HERE}/32`], outboundDomainAllowlist: [] });
+  await held.stdin.writeText("go\n");
+  assert.equal((await reader.read()).value, "ECONNRESET\n");
+  assert.equal(await inside(own, `tcp('${HERE}', ${ECHO})`), `${HERE} hi`);
+  await own.updateNetworkPolicy({ outboundCidrAllowlist: ["0.0.0.0/0"], outboundDomainAllowlist: [] });
+  assert.equal(await inside(own, `tcp('${THERE}', ${ECHO})`), `${THERE} hi`);
+});
+
+check("network: a blocked sandbox stays blocked", async () => {
+  const own = await sandbox({ blockNetwork: true });
+  const lists = { outboundCidrAllowlist: [], outboundDomainAllowlist: [] };
+  await assert.rejects(own.updateNetworkPolicy(lists), /blocked/);
+});
+
+check("network: header replacement is refused, not ignored", async () => {
+  const policy = new modal.ExperimentalOutboundPolicy().withHeaderReplacement({
+    domain: "example.com",
+    headers: { "X-A": "b" },
+  });
+  await assert.rejects(client.sandboxes.create(app, image, { experimentalOutboundPolicy: policy }), /decrypt/);
+  await assert.rejects((await sandbox()).experimentalUpdateOutboundPolicy(policy), /without an outbound policy/);
+});
+
+check("tunnels: plain", async () => {
+  const own = await web({ unencryptedPorts: [8080] });
+  const tunnel = (await own.tunnels())[8080];
+  const [host, port] = tunnel.tcpSocket;
+  const answer = await fetch(`http://${host}:${port}/path`);
+  assert.equal(await answer.text(), "/path None");
+});
+
+check("tunnels: TLS, with HTTP/2 where asked for", async () => {
+  const own = await web({ encryptedPorts: [8080], h2Ports: [8081] });
+  for (const [port, protocol] of [
+    [8080, "http/1.1"],
+    [8081, "h2"],
+  ]) {
+    const [host, at] = (await own.tunnels())[port].tlsSocket;
+    const options = { host, port: at, rejectUnauthorized: false, ALPNProtocols: ["h2", "http/1.1"] };
+    const stream = connectTls(options);
+    await once(stream, "secureConnect");
+    assert.equal(stream.alpnProtocol, protocol);
+    stream.destroy();
+  }
+});
+
+check("tunnels: whoever is not on the inbound list stays outside", async () => {
+  const own = await web({ unencryptedPorts: [8080], inboundCidrAllowlist: ["192.0.2.0/24"] });
+  const [host, port] = (await own.tunnels())[8080].tcpSocket;
+  const stream = connect({ host, port });
+  stream.on("error", () => {});
+  stream.end("GET / HTTP/1.0\r\n\r\n");
+  let answer = "";
+  stream.on("data", (piece) => (answer += piece));
+  await new Promise((closed) => stream.on("close", closed));
+  assert.equal(answer, "");
+});
+
+check("connect tokens: good ones", async () => {
+  const own = await web();
+  const made = await own.createConnectToken({ userMetadata: "u-1" });
+  const answer = await fetch(`${made.url}/path?q=1`, bearer(made.token));
+  assert.deepEqual([answer.status, await answer.text()], [200, "/path?q=1 u-1"]);
+  const elsewhere = await own.createConnectToken({ port: 9000 });
+  assert.equal((await fetch(elsewhere.url, bearer(elsewhere.token))).status, 502);
+});
+
+check("connect tokens: bad ones", async () => {
+  const made = await (await web()).createConnectToken();
+  assert.equal((await fetch(made.url)).status, 401);
+  assert.equal((await fetch(made.url, bearer(`${made.token}x`))).status, 401);
+});

@@ -1,0 +1,93 @@
+// Secrets and volumes.
+
+import assert from "node:assert/strict";
+
+import * as modal from "modal";
+
+import { check, client, fresh, sandbox, sh, shared } from "./harness.mjs";
+
+check("volumes: shared", async () => {
+  const volume = await client.volumes.fromName(fresh("vol"), { createIfMissing: true });
+  const [one, two] = [await sandbox({ volumes: { "/v": volume } }), await sandbox({ volumes: { "/v": volume } })];
+  await sh(one, "echo shared > /v/f");
+  assert.equal((await sh(two, "cat /v/f"))[0], "shared\n");
+});
+
+check("secrets: named ones that are missing", async () => {
+  await assert.rejects(client.secrets.fromName(fresh("no")), modal.NotFoundError);
+});
+
+check("secrets: named ones, keys that must be there, removal", async () => {
+  const name = fresh("secret");
+  // This SDK has no call that makes a named secret; the dashboard and the other SDK do it by this one.
+  await client.cpClient.secretGetOrCreate({ deploymentName: name, objectCreationType: 1, envDict: { K: "named" } });
+  const secret = await client.secrets.fromName(name, { requiredKeys: ["K"] });
+  const own = await sandbox({ secrets: [secret] });
+  assert.equal((await sh(own, "echo $K"))[0], "named\n");
+  assert.equal((await sh(await shared(), "echo $K", { secrets: [secret] }))[0], "named\n");
+  await assert.rejects(client.secrets.fromName(name, { requiredKeys: ["OTHER"] }), /OTHER/);
+  await client.secrets.delete(name);
+  await assert.rejects(client.secrets.fromName(name), modal.NotFoundError);
+  await assert.rejects(client.secrets.delete(name), modal.NotFoundError);
+  await client.secrets.delete(name, { allowMissing: true });
+});
+
+check("secrets: made on the spot, later ones win, env wins over all", async () => {
+  const one = await client.secrets.fromObject({ A: "1", B: "1", C: "1" });
+  const two = await client.secrets.fromObject({ B: "2", C: "2" });
+  const own = await sandbox({ secrets: [one, two], env: { C: "3" } });
+  assert.equal((await sh(own, "echo $A $B $C"))[0], "1 2 3\n");
+  await assert.rejects(client.secrets.fromObject({ K: 1 }), modal.InvalidError);
+});
+
+check("volumes: read-only, and a part of one", async () => {
+  const volume = await client.volumes.fromName(fresh("vol"), { createIfMissing: true });
+  const whole = await sandbox({ volumes: { "/v": volume } });
+  await sh(whole, "mkdir /v/part; echo inner > /v/part/f; echo outer > /v/f");
+  const reading = await sandbox({ volumes: { "/r": volume.withMountOptions({ readOnly: true }) } });
+  assert.equal((await sh(reading, "cat /r/f"))[0], "outer\n");
+  const [, err, code] = await sh(reading, "echo x > /r/f");
+  assert.ok(code !== 0 && /read-only/i.test(err), err);
+  const part = await sandbox({ volumes: { "/p": volume.withMountOptions({ subPath: "part" }) } });
+  assert.equal((await sh(part, "cat /p/f; ls /p"))[0], "inner\nf\n");
+});
+
+check("volumes: reloaded, kept after the sandbox, removed", async () => {
+  const name = fresh("vol");
+  const volume = await client.volumes.fromName(name, { createIfMissing: true });
+  const one = await sandbox({ volumes: { "/v": volume } });
+  await sh(one, "echo kept > /v/f; sync /v");
+  await one.reloadVolumes();
+  assert.equal(await one.terminate({ wait: true }), 137);
+  const again = await client.volumes.fromName(name);
+  assert.equal(again.volumeId, volume.volumeId);
+  assert.equal((await sh(await sandbox({ volumes: { "/w": again } }), "cat /w/f"))[0], "kept\n");
+  await client.volumes.delete(name);
+  await assert.rejects(client.volumes.fromName(name), modal.NotFoundError);
+  await client.volumes.delete(name, { allowMissing: true });
+});
+
+check("volumes: of a version, and without a name", async () => {
+  const name = fresh("vol");
+  await client.volumes.fromName(name, { createIfMissing: true, version: 2 });
+  await assert.rejects(client.volumes.fromName(name, { version: 1 }));
+  const passing = await client.volumes.ephemeral();
+  const own = await sandbox({ volumes: { "/v": passing } });
+  assert.equal((await sh(own, "echo here > /v/f; cat /v/f"))[0], "here\n");
+  passing.closeEphemeral();
+});
+
+check("proxies: there are none", async () => {
+  await assert.rejects(client.proxies.fromName("any"), modal.NotFoundError);
+});
+
+check("cloud buckets: one directory for all who mount it, read-only where asked", async () => {
+  const name = fresh("bucket");
+  const own = await sandbox({ cloudBucketMounts: { "/b": client.cloudBucketMounts.create(name) } });
+  const reading = client.cloudBucketMounts.create(name, { readOnly: true });
+  const other = await sandbox({ cloudBucketMounts: { "/c": reading } });
+  await sh(own, "echo shared > /b/f");
+  assert.equal((await sh(other, "cat /c/f"))[0], "shared\n");
+  const [, err, code] = await sh(other, "echo x > /c/f");
+  assert.ok(code !== 0 && /read-only/i.test(err), err);
+});

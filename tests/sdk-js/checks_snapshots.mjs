@@ -1,0 +1,119 @@
+// Snapshots of file systems and directories, and images mounted in running sandboxes.
+
+import assert from "node:assert/strict";
+
+import { NotFoundError } from "modal";
+
+import { app, check, client, eventually, fresh, image, sandbox, sh, shared } from "./harness.mjs";
+
+/** A directory worth a snapshot, at a path that nobody has used yet. */
+async function project(where) {
+  const path = `/job/${fresh("p")}`;
+  const script = `mkdir -p ${path}/sub && cd ${path} && echo one > f && chmod 640 f && echo deep > sub/g`;
+  assert.deepEqual(await sh(where, script), ["", "", 0]);
+  return path;
+}
+
+/** The error of something that must fail. */
+async function failure(promise) {
+  return promise.then(
+    (value) => assert.fail(`no error, but ${value}`),
+    (error) => error,
+  );
+}
+
+check("snapshots: files become an image", async () => {
+  const own = await sandbox();
+  await sh(own, "echo kept > /kept");
+  const taken = await own.snapshotFilesystem();
+  assert.equal((await sh(await sandbox({}, taken), "cat /kept"))[0], "kept\n");
+});
+
+check("snapshots: a directory of one sandbox, mounted in another", async () => {
+  const [one, two] = [await sandbox(), await sandbox()];
+  const taken = await one.snapshotDirectory(await project(one));
+  assert.match(taken.imageId, /^im-/);
+  await two.mountImage("/user/project", taken);
+  assert.deepEqual(await sh(two, "cd /user/project && cat f sub/g && stat -c %a f"), ["one\ndeep\n640\n", "", 0]);
+  // Found by its id, too, and each sandbox has its own copy.
+  await sh(two, "echo changed > /user/project/f");
+  await one.mountImage("/again", await client.images.fromId(taken.imageId));
+  assert.equal((await sh(one, "cat /again/f"))[0], "one\n");
+});
+
+check("snapshots: of a mounted directory, with what was changed in it", async () => {
+  const own = await sandbox();
+  await own.mountImage("/m", await own.snapshotDirectory(await project(own)));
+  await sh(own, "echo two > /m/f; rm -r /m/sub");
+  await own.mountImage("/again", await own.snapshotDirectory("/m"));
+  assert.equal((await sh(own, "cd /again; ls; cat f"))[0], "f\ntwo\n");
+});
+
+check("mounts: an empty directory hides what was there, and gives it back", async () => {
+  const own = await shared();
+  const path = await project(own);
+  await own.mountImage(path);
+  assert.equal((await sh(own, `ls -A ${path}; echo x > ${path}/x; cat ${path}/x`))[0], "x\n");
+  await own.unmountImage(path);
+  assert.equal((await sh(own, `ls ${path}`))[0], "f\nsub\n");
+});
+
+check("mounts: a built image shows its files, programs included", async () => {
+  const own = await shared();
+  const built = await image.dockerfileCommands(["RUN mkdir /made && echo built > /made/f"]).build(app);
+  const path = `/job/${fresh("image")}`;
+  await own.mountImage(path, built);
+  assert.equal((await sh(own, `cat ${path}/made/f; test -x ${path}/usr/bin/env && echo programs`))[0], "built\nprograms\n");
+  await own.unmountImage(path);
+});
+
+check("mounts: a path that cannot be one is refused", async () => {
+  const own = await shared();
+  for (const path of ["/", "/proc/sys", "/etc/passwd", "relative"]) {
+    assert.match((await failure(own.mountImage(path))).message, /INVALID_ARGUMENT/, path);
+  }
+  await assert.rejects(own.mountImage("/m", client.images.fromRegistry("debian")), /must be built/);
+});
+
+check("mounts: what was not mounted is not unmounted", async () => {
+  const own = await shared();
+  assert.match((await failure(own.unmountImage("/tmp"))).message, /FAILED_PRECONDITION.*nothing is mounted/i);
+});
+
+check("snapshots: of a directory that is not there", async () => {
+  const own = await shared();
+  assert.match((await failure(own.snapshotDirectory("/no/such"))).message, /NOT_FOUND.*no such directory/i);
+});
+
+check("snapshots: gone when their time is over", async () => {
+  const own = await shared();
+  const path = await project(own);
+  const [taken, lasting] = [await own.snapshotDirectory(path, { ttlMs: 1000 }), await own.snapshotDirectory(path, { ttlMs: null })];
+  await eventually(() => client.images.fromId(taken.imageId).then(() => false, (error) => error instanceof NotFoundError));
+  assert.match((await failure(own.mountImage("/m", taken))).message, /NOT_FOUND/);
+  assert.match((await failure(client.sandboxes.create(app, taken))).message, /NOT_FOUND/);
+  await own.mountImage("/m", lasting);
+  await own.unmountImage("/m");
+});
+
+check("snapshots: one with a key needs it", async () => {
+  const own = await shared();
+  const key = new Uint8Array(16).fill(7);
+  const taken = await own.snapshotDirectory(await project(own), { experimentalEncryptionKey: key });
+  const path = `/job/${fresh("sealed")}`;
+  assert.match((await failure(own.mountImage(path, taken))).message, /encryption key/);
+  await own.mountImage(path, taken, { experimentalEncryptionKey: key });
+  assert.equal((await sh(own, `cat ${path}/f`))[0], "one\n");
+});
+
+check("sidecars: directories are mounted one by one", async () => {
+  const own = await sandbox();
+  const side = await own.experimentalSidecars.create("side", image, { command: ["sleep", "60"] });
+  await side.mountImage("/workspace");
+  const process = await side.exec(["sh", "-c", "echo side > /workspace/f; cat /workspace/f"]);
+  assert.equal(await process.stdout.readText(), "side\n");
+  await own.mountImage("/workspace", await side.snapshotDirectory("/workspace"));
+  await side.unmountImage("/workspace");
+  assert.equal((await sh(own, "cat /workspace/f"))[0], "side\n");
+  assert.equal(await (await side.exec(["ls", "-A", "/workspace"])).stdout.readText(), "");
+});

@@ -1,0 +1,355 @@
+"""Image builds in detail: what each method of the SDK's image object leads to, line by line."""
+
+from collections.abc import Iterator
+from typing import Any
+import contextlib
+import io
+import os
+import sys
+import tarfile
+import tempfile
+
+import modal
+import modal.experimental
+from harness import app, check, equal, fresh, raises, sandbox, sh
+from modal import exception
+
+
+def base() -> Any:
+    return modal.Image.from_registry("debian:bookworm")
+
+
+def built_with(image: Any, script: str) -> Any:
+    with sandbox("sleep", "60", image=image) as own:
+        return sh(own, script)
+
+
+@contextlib.contextmanager
+def tree(**files: Any) -> Iterator[str]:
+    """A local directory; `__` in names stands for `/`, `_DOT_` for a dot."""
+    with tempfile.TemporaryDirectory() as directory:
+        for name, content in files.items():
+            path = os.path.join(directory, name.replace("__", "/").replace("_DOT_", "."))
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+        yield directory
+
+
+def from_dockerfile(text: str, **options: Any) -> Any:
+    directory = options.pop("context_dir")
+    path = os.path.join(directory, "Dockerfile.check")
+    with open(path, "w") as file:
+        file.write(text)
+    return modal.Image.from_dockerfile(path, context_dir=directory, **options)
+
+
+@check
+def log_line_by_line() -> None:
+    """builds: the log is shown line by line, output and errors"""
+    token = fresh("line")
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), modal.enable_output():
+        base().run_commands(f"echo {token}-1; echo {token}-2 >&2; echo {token}-3").build(app())
+    lines = [line.strip() for line in shown.getvalue().splitlines()]
+    for number in (1, 2, 3):
+        assert f"{token}-{number}" in lines, lines
+    assert any("this machine's programs" in line for line in lines), lines
+
+
+@check
+def failing_with_output() -> None:
+    """builds: a failing command's output is shown, its place and code are in the error"""
+    token = fresh("fails")
+    shown = io.StringIO()
+    image = base().dockerfile_commands("RUN true", f"RUN echo {token} >&2; exit 41")
+    with contextlib.redirect_stdout(shown), modal.enable_output():
+        error = raises(exception.RemoteError, image.build, app(), containing="code 41")
+    assert f"RUN echo {token}" in str(error) and "line 3" in str(error), error
+    assert token in [line.strip() for line in shown.getvalue().splitlines()], shown.getvalue()
+
+
+@check
+def copy_with_patterns() -> None:
+    """builds: COPY of files, directories and patterns, renamed, nested, replaced"""
+    with tree(a__1_DOT_txt="1", a__2_DOT_txt="2", a__3_DOT_md="3", a__deep__4_DOT_txt="4", b="b", c="c") as context:
+        image = from_dockerfile(
+            "FROM debian\n"
+            "WORKDIR /w\n"
+            "COPY a/*.txt texts/\n"
+            "COPY a/[23].* some/\n"
+            "COPY a whole\n"
+            "COPY b c /both/\n"
+            "COPY b renamed\n"
+            "COPY ./a/deep/../3.md .\n"
+            "COPY c renamed\n",
+            context_dir=context,
+        )
+        script = "find . /both -type f | sort; cat renamed 3.md"
+        expected = ["./3.md", "./renamed", "./some/2.txt", "./some/3.md", "./texts/1.txt", "./texts/2.txt"]
+        expected += ["./whole/1.txt", "./whole/2.txt", "./whole/3.md", "./whole/deep/4.txt", "/both/b", "/both/c"]
+        equal(built_with(image, script)[0], "\n".join(expected) + "\nc3")
+
+
+@check
+def copy_that_cannot_be() -> None:
+    """builds: COPY of what is not in the context, or lies outside it, fails and says so"""
+    with tree(a="a") as context:
+        for line, says in [
+            ("COPY missing /", "missing: not found"),
+            ("COPY --from=nowhere.invalid/x a /", "not found"),
+            ("COPY --chown=nobody-of-this-name a /", "unknown in the image"),
+            ("ADD https://example.com/x /", "fetches nothing"),
+        ]:
+            image = modal.Image.from_registry("debian").dockerfile_commands(line, context_dir=context)
+            raises(exception.RemoteError, image.build, app(), containing=says)
+
+
+@check
+def copy_attributes() -> None:
+    """builds: COPY keeps modes; --chmod and --chown change them"""
+    with tree(tool="#!/bin/sh\necho tool\n", plain="x") as context:
+        os.chmod(os.path.join(context, "tool"), 0o755)
+        os.chmod(os.path.join(context, "plain"), 0o640)
+        image = from_dockerfile(
+            "FROM debian\nCOPY tool plain /kept/\nCOPY --chmod=700 plain /changed/\nCOPY --chown=root:root plain /owned\n",
+            context_dir=context,
+        )
+        script = "/kept/tool; stat -c '%a %U' /kept/plain /changed/plain /owned"
+        equal(built_with(image, script)[0], "tool\n640 root\n700 root\n640 root\n")
+
+
+@check
+def add_unpacks() -> None:
+    """builds: ADD unpacks local archives, COPY does not"""
+    with tree(inner="packed") as context:
+        with tarfile.open(os.path.join(context, "a.tar.gz"), "w:gz") as archive:
+            archive.add(os.path.join(context, "inner"), arcname="d/inner")
+        image = from_dockerfile("FROM debian\nADD a.tar.gz /added/\nCOPY a.tar.gz /copied/\n", context_dir=context)
+        equal(built_with(image, "cat /added/d/inner; ls /added /copied")[0], "packed/added:\nd\n\n/copied:\na.tar.gz\n")
+
+
+@check
+def stages() -> None:
+    """builds: stages by name and by number, only the last one's files stay"""
+    with tree(src="source") as context:
+        image = from_dockerfile(
+            "FROM debian AS compile\n"
+            "COPY src /build/src\n"
+            "RUN tr a-z A-Z < /build/src > /build/out\n"
+            "FROM debian\n"
+            "RUN echo from-the-second > /second\n"
+            "FROM debian AS final\n"
+            "COPY --from=compile /build/out /bin/../usr/out\n"
+            "COPY --from=1 /second /second\n"
+            "COPY --from=debian:bookworm /etc/hostname /from-image\n",
+            context_dir=context,
+        )
+        out, _, _ = built_with(image, "cat /usr/out /second; test -e /build || echo apart; test -e /from-image && echo too")
+        equal(out, "SOURCEfrom-the-second\napart\ntoo\n")
+
+
+@check
+def arguments() -> None:
+    """builds: ARG before and after FROM, defaults, build_args; ENV wins; none of it stays"""
+    with tree() as context:
+        image = from_dockerfile(
+            "ARG TAG=bookworm\nARG GLOBAL=outside\n"
+            "FROM debian:$TAG\n"
+            "ARG GLOBAL\nARG A=default\nARG B\nENV C=${B:-unset} D=\"$A and $GLOBAL\" E=${A:+yes}${NO:+no}\n"
+            "RUN echo $A $B $C > /seen\n",
+            context_dir=context,
+            build_args={"A": "given"},
+        )
+        equal(built_with(image, 'cat /seen; echo "$A|$B|$C|$D|$E"')[0], "given unset\n||unset|given and outside|yes\n")
+
+
+@check
+def documents() -> None:
+    """builds: here-documents for RUN and COPY, with another interpreter"""
+    with tree() as context:
+        image = from_dockerfile(
+            "FROM debian\n"
+            "RUN <<EOF\nset -e\necho one > /one\nEOF\n"
+            "RUN <<EOF\n#!/usr/bin/env python3\nopen('/two', 'w').write('two\\n')\nEOF\n"
+            "COPY <<-FILE /three\n\t# a comment that stays\n\tthree\nFILE\n",
+            context_dir=context,
+        )
+        equal(built_with(image, "cat /one /two /three")[0], "one\ntwo\n# a comment that stays\nthree\n")
+
+
+@check
+def on_build() -> None:
+    """builds: ONBUILD waits for the image that is built on this one"""
+    first = base().dockerfile_commands("ONBUILD RUN echo later > /later")
+    equal(built_with(first, "test -e /later || echo not yet")[0], "not yet\n")
+    equal(built_with(first.run_commands("cat /later > /then"), "cat /then")[0], "later\n")
+
+
+@check
+def harmless_lines() -> None:
+    """builds: what makes no difference here is read over"""
+    lines = ["EXPOSE 80", "VOLUME /data", "STOPSIGNAL SIGINT", "HEALTHCHECK CMD true", "MAINTAINER me", 'LABEL a="b c"']
+    equal(built_with(base().dockerfile_commands(*lines, "RUN echo done > /done"), "cat /done")[0], "done\n")
+
+
+@check
+def entry_points() -> None:
+    """builds: ENTRYPOINT and CMD in both forms, against a command of the sandbox"""
+    image = base().dockerfile_commands("ENV WHO=me", "ENTRYPOINT echo shell-form $WHO")
+    with sandbox(image=image) as own:
+        equal(own.stdout.read(), "shell-form me\n")
+    with sandbox("echo", "asked", image=image) as own:
+        equal(own.stdout.read(), "asked\n")
+    with sandbox(image=base().dockerfile_commands('ENTRYPOINT ["echo", "a"]', "ENTRYPOINT []", 'CMD ["echo", "cmd"]')) as own:
+        equal(own.stdout.read(), "cmd\n")
+
+
+@check
+def users() -> None:
+    """builds: USER with a group, and back"""
+    image = base().dockerfile_commands("RUN mkdir /d && chmod 777 /d", "USER root", "RUN id -u > /d/root")
+    equal(built_with(image, "cat /d/root")[0], "0\n")
+    raises(exception.RemoteError, base().dockerfile_commands("USER nobody-of-this-name", "RUN true").build, app())
+
+
+@check
+def context_ignored() -> None:
+    """builds: what is ignored is not in the context"""
+    with tree(keep="k", skip_DOT_log="s", deep__skip_DOT_log="s", deep__keep="k", _DOT_dockerignore="**/*.log\n") as context:
+        image = from_dockerfile("FROM debian\nCOPY . /in\n", context_dir=context)
+        equal(built_with(image, "cd /in; find . -name '*.log'; ls deep keep")[0], "keep\n\ndeep:\nkeep\n")
+        added = base().add_local_dir(context, "/in", copy=True, ignore=["keep", "deep/keep", ".dockerignore", "Dockerfile*"])
+        equal(built_with(added, "cd /in; find . -type f | sort")[0], "./deep/skip.log\n./skip.log\n")
+
+
+@check
+def context_changes_count() -> None:
+    """builds: a changed file builds anew, the same content elsewhere does not"""
+    token = fresh("same")
+    with tree(f=token) as one, tree(f=token) as two, tree(f=token + "x") as other:
+        images = [base().add_local_dir(d, "/in", copy=True).build(app()).object_id for d in (one, two, other)]
+    equal(images[0], images[1])
+    assert images[0] != images[2]
+
+
+@check
+def context_of_all_sizes() -> None:
+    """builds: empty, small and big files of a context, inline and as a blob, byte for byte"""
+    big = os.urandom(1 << 20) * 5
+    with tree(empty="", small="s", big=big, deep__er__bytes=bytes(range(256))) as context:
+        image = base().add_local_dir(context, "/in", copy=True)
+        with sandbox(image=image) as own:
+            equal(own.filesystem.read_bytes("/in/big"), big)
+            equal(own.filesystem.read_bytes("/in/empty"), b"")
+            equal(own.filesystem.read_bytes("/in/deep/er/bytes"), bytes(range(256)))
+
+
+@check
+def local_python() -> None:
+    """builds: local Python modules can be imported"""
+    with tree(own_module__sub___init___DOT_py="", own_module_DOT_py="VALUE = 42\n") as directory:
+        sys.path.insert(0, directory)
+        try:
+            image = base().add_local_python_source("own_module")
+            # They lie beside what Functions start in.
+            with sandbox(image=image, workdir="/root") as own:
+                equal(own.exec("python3", "-c", "import own_module; print(own_module.VALUE)").stdout.read(), "42\n")
+        finally:
+            sys.path.remove(directory)
+
+
+@check
+def installers() -> None:
+    """builds: what installs packages really runs, and without a network fails with its output"""
+    for image, says in [
+        (base().pip_install("modal-no-such-package", extra_options="--no-index"), "modal-no-such-package"),
+        (base().pip_install_from_requirements(os.devnull, extra_options="--no-index --frobnicate"), "pip install"),
+    ]:
+        raises(exception.RemoteError, image.build, app(), containing=says)
+
+
+@check
+def default_image_is_not_carried_out() -> None:
+    """builds: the default image's lines are marked as not carried out; lines after it are"""
+    shown = io.StringIO()
+    image = modal.Image.debian_slim(force_build=True)
+    with contextlib.redirect_stdout(shown), modal.enable_output():
+        image.run_commands(f"echo {fresh()} > /after").build(app())
+    assert "not carried out" in shown.getvalue(), shown.getvalue()
+    equal(built_with(image.run_commands("echo after > /after"), "cat /after; python -c 'print(1)'")[0], "after\n1\n")
+
+
+@check
+def added_python() -> None:
+    """builds: a registry image with a Python of its own"""
+    image = modal.Image.from_registry("ubuntu:24.04", add_python="3.11", setup_dockerfile_commands=["RUN echo setup > /setup"])
+    equal(built_with(image, "cat /setup; python -c 'print(1)'")[0], "setup\n1\n")
+
+
+@check
+def private_registries() -> None:
+    """builds: registries that ask who is there are answered by secrets"""
+    secret = modal.Secret.from_dict({"REGISTRY_USERNAME": "u", "REGISTRY_PASSWORD": "p"})
+    for image in (
+        modal.Image.from_registry("registry.example/private:1", secret=secret),
+        modal.Image.from_aws_ecr("000000000000.dkr.ecr.us-east-1.amazonaws.com/x:1", secret=secret),
+        modal.Image.from_gcp_artifact_registry("us-east1-docker.pkg.dev/p/x:1", secret=secret),
+    ):
+        assert image.build(app()).object_id.startswith("im-")
+
+
+@check
+def piped() -> None:
+    """builds: steps put together by a function"""
+
+    def setup(image: Any, word: str) -> Any:
+        return image.run_commands(f"echo {word} > /word").env({"WORD": word})
+
+    equal(built_with(base().pipe(setup, "piped"), "cat /word; echo $WORD")[0], "piped\npiped\n")
+
+
+@check
+def volumes_in_builds() -> None:
+    """builds: a volume is there while the commands run, and not in the image"""
+    volume = modal.Volume.from_name(fresh("vol"), create_if_missing=True)
+    with sandbox(volumes={"/v": volume}) as own:
+        sh(own, "echo from-volume > /v/f")
+    image = base().run_commands("cat /cache/f > /seen", volumes={"/cache": volume})
+    equal(built_with(image, "cat /seen; ls -A /cache 2>/dev/null")[0], "from-volume\n")
+
+
+def step_in_python() -> None:
+    pass
+
+
+@check
+def functions_are_refused() -> None:
+    """builds: a Python function as a build step is refused, not ignored"""
+    raises(exception.Error, base().run_function(step_in_python).build, app())
+
+
+@check
+def deletion() -> None:
+    """builds: a deleted image is not found, what was made of it goes on, building it again makes a new one"""
+    image = base().run_commands(f"echo {fresh('del')} > /stamp").build(app())
+    old = image.object_id
+    with sandbox(image=modal.Image.from_id(old)) as own:
+        modal.experimental.image_delete(old)
+        assert sh(own, "cat /stamp")[0].startswith("del-")
+        raises(exception.NotFoundError, modal.Sandbox.create, app=app(), image=modal.Image.from_id(old))
+        raises(exception.NotFoundError, modal.experimental.image_delete, old)
+
+
+@check
+def published_names() -> None:
+    """builds: published names with tags, moved to another image, in another environment"""
+    name = fresh("named")
+    first = base().run_commands("echo 1 > /v").build(app())
+    second = base().run_commands("echo 2 > /v").build(app())
+    first.publish(name)
+    equal(built_with(modal.Image.from_name(name), "cat /v")[0], "1\n")
+    second.publish(f"{name}:latest")
+    equal(built_with(modal.Image.from_name(f"{name}:latest"), "cat /v")[0], "2\n")
+    raises(exception.NotFoundError, modal.Sandbox.create, app=app(), image=modal.Image.from_name(f"{name}:other"))
+    raises(exception.InvalidError, first.publish, "no spaces")

@@ -1,0 +1,86 @@
+"""Sidecars: further containers of a sandbox, with the same operations as the sandbox's own."""
+
+from typing import Any
+import functools
+
+import modal
+from harness import app, check, equal, eventually, fresh, raises, sandbox, sh
+from modal import exception
+
+
+@functools.cache
+def image() -> Any:
+    return modal.Image.from_registry("debian:bookworm").build(app())
+
+
+@check
+def sidecar() -> None:
+    """sidecars: made, executed in, listed, ended"""
+    with sandbox() as own:
+        sidecars = own._experimental_sidecars
+        side = sidecars.create("sleep", "60", name="helper", image=image(), env={"S": "1"})
+        equal(sh(side, "echo $S; touch /only-here"), ("1\n", "", 0))
+        equal(sh(own, "test -e /only-here || echo apart")[0], "apart\n")
+        equal([s.name for s in sidecars.list()], ["helper"])
+        equal(sidecars.get(name="helper").object_id, side.object_id)
+        equal(side.terminate(wait=True), 137)
+        equal(sidecars.list(), [])
+
+
+@check
+def names() -> None:
+    """sidecars: names are unique among those that run, `main` is taken"""
+    with sandbox() as own:
+        sidecars = own._experimental_sidecars
+        side = sidecars.create(name="twin", image=image())
+        raises(exception.AlreadyExistsError, sidecars.create, name="twin", image=image())
+        raises(exception.InvalidError, sidecars.create, name="main", image=image())
+        raises(exception.NotFoundError, sidecars.get, name="nobody")
+        side.terminate(wait=True)
+        assert sidecars.create(name="twin", image=image()).object_id != side.object_id
+
+
+@check
+def end_with_code() -> None:
+    """sidecars: an end with a code, and looked at afterwards"""
+    with sandbox() as own:
+        sidecars = own._experimental_sidecars
+        side = sidecars.create("sh", "-c", "exit 6", name="short", image=image())
+        side.wait()
+        equal(side.poll(), 6)
+        raises(exception.NotFoundError, sidecars.get, name="short")
+        equal(sidecars.get(name="short", include_terminated=True).poll(), 6)
+        equal([s.name for s in sidecars.list(include_terminated=True)], ["short"])
+
+
+@check
+def everything_in_one() -> None:
+    """sidecars: files, workdir, secrets, volumes, a snapshot of their own"""
+    volume = modal.Volume.from_name(fresh("vol"), create_if_missing=True)
+    with sandbox(volumes={"/v": volume}) as own:
+        side = own._experimental_sidecars.create(
+            name="worker",
+            image=image(),
+            workdir="/usr/lib",
+            secrets=[modal.Secret.from_dict({"K": "kept"})],
+            volumes={"/w": volume},
+        )
+        equal(side.poll(), None)
+        equal(sh(side, "pwd; echo $K; echo shared > /w/f; echo 1 > /one")[0], "/usr/lib\nkept\n")
+        side.reload_volumes()
+        equal(sh(own, "cat /v/f")[0], "shared\n")
+        side.filesystem.write_text("written", "/tmp/side")
+        equal(side.filesystem.read_text("/tmp/side"), "written")
+        raises(exception.SandboxFilesystemNotFoundError, own.filesystem.read_text, "/tmp/side")
+        with sandbox(image=side.snapshot_filesystem()) as other:
+            equal(sh(other, "cat /one /tmp/side")[0], "1\nwritten")
+
+
+@check
+def gone_with_sandbox() -> None:
+    """sidecars: gone with their sandbox"""
+    with sandbox() as own:
+        side = own._experimental_sidecars.create(name="follower", image=image())
+        own.terminate()
+        eventually(lambda: modal.Sandbox.from_id(own.object_id).poll() is not None)
+        raises(exception.Error, side.exec, "true")

@@ -1,0 +1,307 @@
+"""Snapshots of directories and file systems, images mounted in running sandboxes, and how long they are there."""
+
+from typing import Any
+import os
+import time
+import uuid
+
+import modal
+from harness import app, check, equal, eventually, raises, sandbox, sh, shared
+from modal import exception
+
+
+def place() -> str:
+    """A path that nobody has used yet."""
+    return f"/srv/{uuid.uuid4().hex[:12]}"
+
+
+def project(where: Any, path: str) -> None:
+    """A directory worth a snapshot."""
+    script = f"mkdir -p {path}/sub && cd {path} && echo one > f && ln -s f link && chmod 640 f && echo deep > sub/g"
+    equal(sh(where, script), ("", "", 0))
+
+
+def expired(image: Any) -> bool:
+    """Whether an image is not found any more."""
+    try:
+        modal.Image.from_id(image.object_id).build(app())
+    except exception.NotFoundError:
+        return True
+    return False
+
+
+@check
+def snapshot_and_mount() -> None:
+    """snapshots: a directory of one sandbox, mounted in another"""
+    path = place()
+    with sandbox() as one, sandbox() as two:
+        project(one, path)
+        image = one.snapshot_directory(path)
+        assert image.object_id.startswith("im-"), image.object_id
+        two.mount_image("/user/project", image)
+        equal(sh(two, "cd /user/project && cat f sub/g link && stat -c %a f && readlink link"), ("one\ndeep\none\n640\nf\n", "", 0))
+        equal([entry.name for entry in two.filesystem.list_files("/user/project")], ["f", "link", "sub"])
+
+
+@check
+def mount_by_id() -> None:
+    """snapshots: one found by its id is mounted, after its sandbox is gone"""
+    with sandbox() as one:
+        project(one, "/p")
+        image_id = one.snapshot_directory("/p").object_id
+        one.terminate(wait=True)
+    with sandbox() as two:
+        two.mount_image("/p", modal.Image.from_id(image_id))
+        equal(two.filesystem.read_text("/p/sub/g"), "deep\n")
+
+
+@check
+def one_snapshot_many_sandboxes() -> None:
+    """snapshots: each sandbox writes to its own copy"""
+    with sandbox() as one, sandbox() as two:
+        project(one, "/p")
+        image = one.snapshot_directory("/p")
+        for own in (one, two):
+            own.mount_image("/m", image)
+        equal(sh(one, "echo mine > /m/f; rm -r /m/sub; cat /m/f; ls /m; cat /p/f")[0], "mine\nf\nlink\none\n")
+        equal(sh(two, "cat /m/f /m/sub/g")[0], "one\ndeep\n")
+
+
+@check
+def snapshot_of_a_mount() -> None:
+    """snapshots: of a mounted directory, with what was changed in it"""
+    with sandbox() as one, sandbox() as two:
+        project(one, "/p")
+        one.mount_image("/m", one.snapshot_directory("/p"))
+        sh(one, "echo two > /m/f; rm /m/link; echo new > /m/new")
+        two.mount_image("/m", one.snapshot_directory("/m"))
+        equal(sh(two, "cd /m; ls; cat f new sub/g")[0], "f\nnew\nsub\ntwo\nnew\ndeep\n")
+
+
+@check
+def empty_mount() -> None:
+    """mounts: an empty image hides what was there, and gives it back"""
+    path = place()
+    own = shared()
+    project(own, path)
+    own.mount_image(path, modal.Image.from_scratch())
+    equal(sh(own, f"ls -A {path}; echo x > {path}/mine; cat {path}/mine")[0], "x\n")
+    own.unmount_image(path)
+    equal(sh(own, f"ls {path}; cat {path}/f")[0], "f\nlink\nsub\none\n")
+
+
+@check
+def mount_makes_directories() -> None:
+    """mounts: missing directories are made"""
+    path = f"{place()}/a/b"
+    shared().mount_image(path, modal.Image.from_scratch())
+    equal(sh(shared(), f"echo x > {path}/f && cat {path}/f"), ("x\n", "", 0))
+    shared().unmount_image(path)
+    equal(sh(shared(), f"ls -A {path}"), ("", "", 0))
+
+
+@check
+def running_processes_see_mounts() -> None:
+    """mounts: a process that runs already sees them come and go"""
+    path = place()
+    own = shared()
+    equal(sh(own, f"mkdir -p {path} && touch {path}/below")[2], 0)
+    script = f"cd /; until test ! -e {path}/below; do :; done; echo came; until test -e {path}/below; do :; done; echo went"
+    process = own.exec("sh", "-c", script)
+    lines = iter(process.stdout)
+    own.mount_image(path, modal.Image.from_scratch())
+    equal(next(lines), "came\n")
+    own.unmount_image(path)
+    equal(next(lines), "went\n")
+    equal(process.wait(), 0)
+
+
+@check
+def mount_over_a_mount() -> None:
+    """mounts: a second one hides the first; one unmount takes both away"""
+    own = shared()
+    path, other = place(), place()
+    project(own, other)
+    own.mount_image(path, modal.Image.from_scratch())
+    sh(own, f"touch {path}/first")
+    own.mount_image(path, own.snapshot_directory(other))
+    equal(sh(own, f"ls {path}")[0], "f\nlink\nsub\n")
+    own.unmount_image(path)
+    equal(sh(own, f"ls -A {path}")[0], "")
+    raises(exception.ConflictError, own.unmount_image, path, containing="nothing is mounted")
+
+
+@check
+def mount_built_image() -> None:
+    """mounts: a built image shows its files, programs included"""
+    image = modal.Image.debian_slim().run_commands("mkdir /made && echo built > /made/f").build(app())
+    own = shared()
+    path = place()
+    own.mount_image(path, image)
+    equal(sh(own, f"cat {path}/made/f; test -x {path}/usr/bin/env && echo programs")[0], "built\nprograms\n")
+    own.unmount_image(path)
+
+
+@check
+def mount_scratch_with_files() -> None:
+    """mounts: an image of nothing but copied files"""
+    local = f"/tmp/{uuid.uuid4().hex}"
+    with open(local, "w") as file:
+        file.write("copied")
+    try:
+        image = modal.Image.from_scratch().add_local_file(local, "/bin/data", copy=True).build(app())
+    finally:
+        os.unlink(local)
+    path = place()
+    shared().mount_image(path, image)
+    equal(sh(shared(), f"cat {path}/bin/data; ls {path}")[0], "copiedbin\n")
+    shared().unmount_image(path)
+
+
+@check
+def refused_mounts() -> None:
+    """mounts: the root, the kernel's places and files are refused"""
+    own = shared()
+    for path in ("/", "/proc", "/proc/sys", "/sys", "/dev", "/etc/passwd", "/srv/../etc"):
+        raises(exception.InvalidError, own.mount_image, path, modal.Image.from_scratch())
+    raises(exception.InvalidError, own.mount_image, "relative", modal.Image.from_scratch(), containing="absolute")
+    raises(exception.NotFoundError, own.mount_image, "/m", modal.Image.from_id("im-0000000000000000000000"))
+    raises(exception.InvalidError, own.mount_image, "/m", modal.Image.debian_slim(), containing="prebuilt")
+
+
+@check
+def refused_unmounts() -> None:
+    """mounts: what was not mounted is not unmounted"""
+    own = shared()
+    for path in ("/tmp", "/proc", "/no/such/place"):
+        raises(exception.ConflictError, own.unmount_image, path, containing="nothing is mounted")
+    equal(sh(own, "test -d /proc/self")[2], 0)
+
+
+@check
+def refused_snapshots() -> None:
+    """snapshots: of nothing, of a file, of a relative path"""
+    own = shared()
+    raises(exception.NotFoundError, own.snapshot_directory, "/no/such/directory")
+    raises(exception.InvalidError, own.snapshot_directory, "/etc/passwd", containing="not a directory")
+    raises(exception.InvalidError, own.snapshot_directory, "relative", containing="absolute")
+    raises(exception.InvalidError, own.snapshot_directory, "/tmp", ttl=0)
+
+
+@check
+def volume_stays_out() -> None:
+    """snapshots: what is on a volume is not part of one"""
+    volume = modal.Volume.from_name(f"vol-{uuid.uuid4().hex[:12]}", create_if_missing=True)
+    with sandbox(volumes={"/p/v": volume}) as own:
+        sh(own, "echo kept > /p/f; echo shared > /p/v/g")
+        own.mount_image("/m", own.snapshot_directory("/p"))
+        equal(sh(own, "find /m | sort")[0], "/m\n/m/f\n/m/v\n")
+
+
+@check
+def directory_as_a_base() -> None:
+    """snapshots: a directory's image is the whole file system of a sandbox made of it"""
+    with sandbox() as one:
+        project(one, "/p")
+        image = one.snapshot_directory("/p")
+    with sandbox("true", image=image) as two:
+        # There is nothing to run in it, as in any image without programs.
+        two.wait()
+        equal(two.returncode, 127)
+
+
+@check
+def whole_snapshot_leaves_mounts_out() -> None:
+    """snapshots: what is mounted is not part of the file system's"""
+    with sandbox() as one:
+        project(one, "/p")
+        one.mount_image("/m", one.snapshot_directory("/p"))
+        sh(one, "echo more > /m/more; echo plain > /plain")
+        image = one.snapshot_filesystem()
+    with sandbox(image=image) as two:
+        equal(sh(two, "cat /plain /p/f; ls -A /m")[0], "plain\none\n")
+
+
+@check
+def sidecar_directories() -> None:
+    """sidecars: directories are mounted and taken a snapshot of one by one"""
+    with sandbox() as own:
+        side = own._experimental_sidecars.create("sleep", "60", name="s", image=modal.Image.debian_slim().build(app()))
+        side.mount_image("/workspace", modal.Image.from_scratch())
+        process = side.exec("sh", "-c", "echo side > /workspace/f; cat /workspace/f")
+        equal(process.stdout.read(), "side\n")
+        equal(sh(own, "test -e /workspace || echo apart")[0], "apart\n")
+        own.mount_image("/workspace", side.snapshot_directory("/workspace"))
+        equal(sh(own, "cat /workspace/f")[0], "side\n")
+        side.unmount_image("/workspace")
+        equal(side.exec("ls", "-A", "/workspace").stdout.read(), "")
+        equal(sh(own, "cat /workspace/f")[0], "side\n")
+
+
+@check
+def encrypted_snapshot() -> None:
+    """snapshots: one with a key needs it"""
+    own = shared()
+    path, key = place(), b"k" * 16
+    project(own, path)
+    image = own.snapshot_directory(path, _experimental_encryption_key=key)
+    mounted = place()
+    raises(exception.InvalidError, own.mount_image, mounted, image, containing="encryption key")
+    raises(exception.InvalidError, own.mount_image, mounted, image, _experimental_encryption_key=b"x" * 16, containing="key")
+    raises(exception.ConflictError, modal.Sandbox.create, app=app(), image=image, containing="encrypted")
+    own.mount_image(mounted, image, _experimental_encryption_key=key)
+    equal(sh(own, f"cat {mounted}/f")[0], "one\n")
+    own.unmount_image(mounted)
+
+
+@check
+def expired_directory() -> None:
+    """snapshots: a directory's is gone when its time is over, what was mounted of it stays"""
+    own = shared()
+    path, mounted = place(), place()
+    project(own, path)
+    began = time.monotonic()
+    image = own.snapshot_directory(path, ttl=2)
+    own.mount_image(mounted, image)
+    eventually(lambda: expired(image))
+    assert time.monotonic() - began >= 2
+    raises(exception.NotFoundError, own.mount_image, place(), image)
+    raises(exception.NotFoundError, modal.Sandbox.create, app=app(), image=image)
+    equal(sh(own, f"cat {mounted}/f")[0], "one\n")
+    own.unmount_image(mounted)
+
+
+@check
+def expired_filesystem() -> None:
+    """snapshots: a file system's is gone when its time is over, sandboxes made of it go on"""
+    with sandbox() as one:
+        sh(one, "echo kept > /kept")
+        image = one.snapshot_filesystem(ttl=2)
+        lasting = one.snapshot_filesystem(ttl=None)
+    with sandbox(image=image) as two:
+        eventually(lambda: expired(image))
+        raises(exception.NotFoundError, modal.Sandbox.create, app=app(), image=image)
+        equal(sh(two, "cat /kept")[0], "kept\n")
+    with sandbox(image=lasting) as three:
+        equal(sh(three, "cat /kept")[0], "kept\n")
+
+
+@check
+def snapshots_of_the_first_backend() -> None:
+    """snapshots: sandboxes of the first backend have them too"""
+    with sandbox(gpu="T4") as own:
+        project(own, "/p")
+        own.mount_image("/m", own.snapshot_directory("/p"))
+        equal(sh(own, "cat /m/sub/g")[0], "deep\n")
+        own.unmount_image("/m")
+        equal(sh(own, "ls -A /m")[0], "")
+
+
+@check
+def ended_sandbox_has_no_directories() -> None:
+    """snapshots: of a sandbox that is gone"""
+    with sandbox() as own:
+        own.terminate(wait=True)
+        raises(exception.NotFoundError, own.snapshot_directory, "/tmp")
+        raises(exception.NotFoundError, own.mount_image, "/m", modal.Image.from_scratch())
+        raises(exception.NotFoundError, own.unmount_image, "/m")

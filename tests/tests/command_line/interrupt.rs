@@ -1,0 +1,227 @@
+//! Ctrl-C at every moment. The emulator holds one call after the other back, so that each time the program waits somewhere
+//! else, and is interrupted there.
+
+use std::{
+    path::Path,
+    process::{Child, Output, Stdio},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+use system_tests::{Emulator, feed, stderr};
+
+use super::{alive, applied, order, printed, request, until, until_or_end};
+
+/// Longer than any test.
+const FOR_EVER: u64 = 3_600_000;
+
+/// More calls than any of the commands makes.
+const CALLS: usize = 100;
+
+/// No sandbox.
+const NONE: [&str; 0] = [];
+
+fn hold(method: &str, skip: usize) -> Value {
+    json!({ "method": method, "skip": skip, "times": 1, "fault": { "delay": { "millis": FOR_EVER } } })
+}
+
+fn forget(emulator: &Emulator) {
+    request(emulator, "DELETE", "/emulator/faults", "");
+}
+
+fn start(emulator: &Emulator, arguments: &[&str]) -> Child {
+    let mut command = emulator.sandbox();
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().expect("it runs")
+}
+
+fn interrupt(child: &Child) {
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("it runs");
+}
+
+/// Interrupts the command at each call that it makes, in turn, and gives how often it was. `check`: what must hold
+/// after each.
+fn at_every_call(emulator: &Emulator, arguments: &[&str], mut check: impl FnMut(usize)) -> usize {
+    let mut interrupted = 0;
+    for call in 0..CALLS {
+        order(emulator, &json!([hold("*", call)]));
+        let mut child = start(emulator, arguments);
+        let ended = until_or_end(&mut child, || applied(emulator) > 0);
+        if ended.is_none() {
+            interrupt(&child);
+        }
+        let output = child.wait_with_output().expect("it ends");
+        forget(emulator);
+        if ended.is_some() {
+            assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+            return interrupted;
+        }
+        let text = stderr(&output);
+        if output.status.success() {
+            // A call whose answer the command does not need for its end, and so it came to it.
+            check(call);
+            continue;
+        }
+        interrupted += 1;
+        assert_eq!(output.status.code(), Some(130), "at call {call}: {text}");
+        assert!(text.contains("interrupted, cleaning up"), "at call {call}: {text}");
+        assert!(!text.contains("left behind") && !text.contains("panicked"), "at call {call}: {text}");
+        check(call);
+    }
+    panic!("{arguments:?} goes on making calls");
+}
+
+#[test]
+fn a_run_leaves_nothing() {
+    let emulator = Emulator::start();
+    let arguments = ["run", "--image", "debian", "--", "sh", "-c", "echo out; exec true"];
+    let calls = at_every_call(&emulator, &arguments, |call| {
+        assert_eq!(alive(&emulator), NONE, "after an interruption at call {call}");
+    });
+    // App, image, its log, sandbox, router, start, output, end, and more.
+    assert!(calls >= 8, "{calls} calls");
+    assert_eq!(alive(&emulator), NONE);
+}
+
+/// The commands that run in a sandbox, each with its arguments.
+fn commands(emulator: &Emulator, id: &str) -> String {
+    let script = "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done";
+    printed(emulator, &["exec", id, "--", "sh", "-c", script])
+}
+
+#[test]
+fn an_exec_kills_its_command_and_nothing_else() {
+    let emulator = Emulator::start();
+    let id = printed(&emulator, &["create", "-q"]);
+    printed(&emulator, &["exec", "-d", &id, "--", "sleep", "4321"]);
+    for json in [false, true] {
+        let mut arguments = vec!["exec", &id, "--", "sh", "-c", "echo out; sleep 0.3", "marked"];
+        if json {
+            arguments.insert(1, "--json");
+        }
+        let calls = at_every_call(&emulator, &arguments, |call| {
+            until(|| !commands(&emulator, &id).contains("marked"));
+            assert!(commands(&emulator, &id).contains("sleep 4321"), "after an interruption at call {call}");
+        });
+        assert!(calls >= 3, "{calls} calls");
+    }
+    assert_eq!(alive(&emulator), [id]);
+}
+
+#[test]
+fn a_copy_leaves_no_halves() {
+    let emulator = Emulator::start();
+    let id = printed(&emulator, &["create", "-q"]);
+    let directory = tempfile::tempdir().expect("a directory");
+    let bytes = vec![7; 6_000_000];
+    let file = directory.path().join("file");
+    std::fs::create_dir(directory.path().join("tree")).expect("a directory");
+    std::fs::write(directory.path().join("tree/file"), &bytes).expect("a file");
+    std::fs::write(&file, &bytes).expect("a file");
+    let (from, to) = (file.to_str().expect("text"), format!("{id}:/new/file"));
+
+    let calls = at_every_call(&emulator, &["cp", from, &to], |call| {
+        // All or nothing, and nothing beside it.
+        let script = "mkdir -p /new; cd /new; ls -A; if [ -e file ]; then wc -c < file; fi; rm -rf /new";
+        let there = printed(&emulator, &["exec", &id, "--", "sh", "-c", script]);
+        assert!(there.is_empty() || there == "file\n6000000", "after an interruption at call {call}: {there}");
+    });
+    assert!(calls >= 2, "{calls} calls");
+
+    let down = directory.path().join("down");
+    std::fs::create_dir(&down).expect("a directory");
+    let names = |path: &Path| -> Vec<_> {
+        std::fs::read_dir(path).expect("it is there").map(|entry| entry.expect("it is there").file_name()).collect()
+    };
+    let target = down.join("file");
+    let calls = at_every_call(&emulator, &["cp", &to, target.to_str().expect("text")], |call| {
+        assert!(names(&down).is_empty(), "after an interruption at call {call}: {:?}", names(&down));
+    });
+    assert!(calls >= 2, "{calls} calls");
+    assert!(std::fs::read(&target).expect("it came") == bytes);
+
+    let tree = directory.path().join("tree");
+    let tree = tree.to_str().expect("text");
+    let calls = at_every_call(&emulator, &["cp", "-r", tree, &format!("{id}:/trees/one")], |_| {
+        printed(&emulator, &["exec", &id, "--", "rm", "-rf", "/trees"]);
+    });
+    assert!(calls >= 2, "{calls} calls");
+    until(|| !commands(&emulator, &id).contains("tar "));
+    assert_eq!(printed(&emulator, &["exec", &id, "--", "ls", "-A", "/tmp"]), "");
+    assert_eq!(alive(&emulator), [id]);
+}
+
+/// The sandbox has been made, but nobody has told us: it is found by its tag.
+#[test]
+fn a_sandbox_whose_creation_was_not_answered_is_found() {
+    let emulator = Emulator::start();
+    for arguments in [&["run", "-q", "--", "true"][..], &["create", "-q"]] {
+        let lost = json!({ "method": "SandboxCreateV2", "times": 1, "fault": { "lose_answer": { "code": 14 } } });
+        // The first call loses its answer, the second is held back.
+        order(&emulator, &json!([hold("SandboxCreateV2", 1), lost]));
+        let mut child = start(&emulator, arguments);
+        assert_eq!(until_or_end(&mut child, || applied(&emulator) > 0), None);
+        assert_eq!(alive(&emulator).len(), 1, "{arguments:?}");
+        interrupt(&child);
+        let output = child.wait_with_output().expect("it ends");
+        forget(&emulator);
+        assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+        assert_eq!(alive(&emulator), NONE, "{arguments:?}");
+    }
+}
+
+/// Interrupts twice: during the command, and again during the cleaning up, which is held back too.
+fn twice(emulator: &Emulator, cleaning: Value, arguments: &[&str]) -> Output {
+    order(emulator, &json!([cleaning]));
+    let mut child = start(emulator, arguments);
+    let stdout = child.stdout.as_mut().expect("a pipe");
+    std::io::Read::read_exact(stdout, &mut [0; 6]).expect("it says that it has begun");
+    interrupt(&child);
+    assert_eq!(until_or_end(&mut child, || applied(emulator) > 0), None);
+    interrupt(&child);
+    let output = child.wait_with_output().expect("it ends");
+    forget(emulator);
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    output
+}
+
+#[test]
+fn twice_ends_at_once_and_says_what_is_left() {
+    let emulator = Emulator::start();
+    let script = "echo begun; sleep 4321";
+    let arguments = ["run", "-q", "--image", "debian", "--", "sh", "-c", script];
+    let output = twice(&emulator, hold("SandboxTerminateV2", 0), &arguments);
+    let left = alive(&emulator);
+    assert_eq!(left.len(), 1);
+    // Quiet or not: this has to be known.
+    assert_eq!(stderr(&output), format!("left behind: the sandbox {}\n", left[0]));
+
+    // A command is killed by another, and so is the second to be started.
+    let output = twice(&emulator, hold("TaskExecStart", 1), &["exec", &left[0], "--", "sh", "-c", script]);
+    let text = stderr(&output);
+    assert!(text.contains("left behind: the command ") && text.contains(&format!(" in {}\n", left[0])), "{text}");
+    printed(&emulator, &["terminate", &left[0]]);
+}
+
+/// What cannot be undone is told.
+#[test]
+fn what_cannot_be_undone_is_told() {
+    let emulator = Emulator::start();
+    order(
+        &emulator,
+        &json!([{ "method": "SandboxTerminateV2", "fault": { "status": { "code": 7, "message": "not today" } } }]),
+    );
+    let mut child = start(&emulator, &["run", "--image", "debian", "--", "sh", "-c", "echo begun; sleep 4321"]);
+    std::io::Read::read_exact(child.stdout.as_mut().expect("a pipe"), &mut [0; 6]).expect("it says that it has begun");
+    interrupt(&child);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(130));
+    let (text, id) = (stderr(&output), alive(&emulator).remove(0));
+    assert!(text.contains(&format!("left behind: the sandbox {id} (")) && text.contains("not today"), "{text}");
+    forget(&emulator);
+    let terminated = feed(emulator.sandbox().args(["terminate", &id]), b"");
+    assert!(terminated.status.success(), "{}", stderr(&terminated));
+}

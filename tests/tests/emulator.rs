@@ -1,0 +1,151 @@
+//! The emulator as a program by itself: its documentation's examples, its log, what can be seen of it.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use system_tests::{Emulator, node, npm, python, sandbox, stderr};
+
+const DOCUMENTATION: &str = include_str!("../../docs/emulator.md");
+
+/// The blocks of the documentation in a language, as printed.
+fn blocks(language: &str) -> Vec<String> {
+    let begin = format!("```{language}\n");
+    let blocks = DOCUMENTATION.split(&begin).skip(1);
+    blocks.map(|rest| rest.split("```").next().unwrap_or_default().to_owned()).collect()
+}
+
+/// A client as the documentation tells one to set it up.
+fn client(command: &mut Command, emulator: &Emulator) -> String {
+    let output = command
+        .env("MODAL_SERVER_URL", emulator.url())
+        .env("MODAL_TOKEN_ID", "ak-any")
+        .env("MODAL_TOKEN_SECRET", "as-any")
+        .env("MODAL_CONFIG_PATH", "/nonexistent/modal.toml")
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{}", stderr(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A request to the emulator's own endpoint: status and body.
+fn request(emulator: &Emulator, method: &str, path: &str, body: &str) -> (u16, String) {
+    let address = emulator.url().strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+    (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+}
+
+#[test]
+fn the_examples_of_the_documentation_run_as_printed() {
+    let emulator = Emulator::start();
+    let (python_blocks, js_blocks) = (blocks("python"), blocks("js"));
+    assert_eq!((python_blocks.len(), js_blocks.len()), (1, 1));
+    assert_eq!(client(Command::new(python()).args(["-c", &python_blocks[0]]), &emulator).trim_end(), "hello");
+    // Packages are found from where a script lies.
+    let script = tempfile::Builder::new().suffix(".mjs").tempfile_in(npm()).unwrap();
+    std::fs::write(script.path(), &js_blocks[0]).unwrap();
+    assert_eq!(client(Command::new(npm().join("node")).arg(script.path()), &emulator).trim_end(), "hello");
+}
+
+#[test]
+fn every_fault_of_the_documentation_is_taken() {
+    let emulator = Emulator::start();
+    let section = DOCUMENTATION.split("## Faults on demand").nth(1).unwrap().split("\n## ").next().unwrap();
+    let curl = section.split("-d '").nth(1).and_then(|rest| rest.split('\'').next()).unwrap();
+    let table = section.lines().skip_while(|line| !line.starts_with("| fault |")).skip(2);
+    let faults: Vec<_> =
+        table.take_while(|line| line.starts_with('|')).map(|line| line.split('`').nth(1).unwrap()).collect();
+    assert!(faults.len() >= 8, "{faults:?}");
+    let rules = faults.iter().map(|fault| {
+        let method = match fault {
+            fault if fault.contains("token_life") => "AuthTokenGet",
+            fault if fault.contains("disk") => "SandboxCreateV2",
+            _ => "AppList",
+        };
+        format!(r#"{{"method": "{method}", "fault": {fault}}}"#)
+    });
+    for rule in rules.chain([curl.to_owned()]) {
+        let (status, answer) = request(&emulator, "POST", "/emulator/faults", &rule);
+        assert_eq!(status, 200, "{rule}: {answer}");
+    }
+    let (_, known) = request(&emulator, "GET", "/emulator/faults", "");
+    let known: serde_json::Value = serde_json::from_str(&known).unwrap();
+    assert_eq!(known.as_array().unwrap().len(), faults.len() + 1);
+}
+
+#[test]
+fn a_log_for_machines_is_json_line_by_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let mut command = sandbox();
+    command.args(["emulator", "--exit-with-stdin", "--log-format", "json"]).env("RUST_LOG", "debug");
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(&path).unwrap()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let url = line.trim().strip_prefix("MODAL_SERVER_URL=").unwrap().to_owned();
+    // Something of everything that is written by somebody else: commands, errors, names, with line ends and quotes.
+    for arguments in [&["sh", "-c", "echo '\"'; exit 3\n"][..], &["no such\nprogram"], &["echo", "\u{1b}[31m\u{fffd}"]]
+    {
+        sandbox().args(["--emulator-url", &url, "run", "--"]).args(arguments).output().unwrap();
+    }
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
+    let log = std::fs::read_to_string(&path).unwrap();
+    let mut messages = Vec::new();
+    for line in log.lines() {
+        let entry: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(entry["timestamp"].is_string() && entry["level"].is_string(), "{line}");
+        messages.push(entry["fields"]["message"].as_str().unwrap_or_default().to_owned());
+    }
+    for wanted in ["emulator ready", "sandbox created", "sandbox runs", "call", "sandbox ended", "emulator ends"] {
+        assert!(messages.iter().any(|message| message == wanted), "{wanted} is not in {messages:?}");
+    }
+}
+
+#[test]
+fn what_an_sdk_made_is_seen_by_the_command_line() {
+    let emulator = Emulator::start();
+    let script = "import modal\n\
+        app = modal.App.lookup('sandbox-provider', create_if_missing=True)\n\
+        print(modal.Sandbox.create(app=app, name='by-name', tags={'k': 'v'}, timeout=600).object_id)";
+    let id = client(Command::new(python()).args(["-c", script]), &emulator);
+    let listed = || {
+        let output = emulator.sandbox().arg("list").output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let before = listed();
+    assert!(before.contains(id.trim()) && before.contains("by-name"), "{before}");
+    let (_, state) = request(&emulator, "GET", "/emulator/state", "");
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    let seen = state["sandboxes"].as_array().unwrap().iter().find(|sandbox| sandbox["id"] == id.trim());
+    assert!(seen.is_some(), "{state}");
+    let ended = emulator.sandbox().args(["terminate", id.trim()]).output().unwrap();
+    assert!(ended.status.success(), "{}", stderr(&ended));
+    assert!(!listed().contains(id.trim()));
+}
+
+/// A connection that carries few streams holds clients up and does not break them.
+#[test]
+fn few_streams_are_enough() {
+    let emulator = Emulator::with(&["--max-streams", "4"]);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk-python/run.py");
+    for command in
+        [Command::new(python()).arg(script).arg("at the same time"), node("sdk-js", "run.mjs").arg("at the same time")]
+    {
+        let text = client(command, &emulator);
+        assert!(text.contains(" passed, 0 failed") && !text.contains("\n0 passed"), "{text}");
+    }
+}

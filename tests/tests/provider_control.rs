@@ -1,0 +1,1073 @@
+//! The provider's control plane through the host against the emulator: images, creating, looking up, network, snapshots,
+//! sidecars, logs. For each function of the interface what it is to do, and how it fails.
+
+use std::{
+    collections::HashSet,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use sandbox_host::{
+    Error, Happened, Kind, LocalDockerfile, Plugin, Provider, Result, Retry, Sandbox, Secret, Waiting, fresh_id,
+    types::{
+        BucketMount, Content, ContextFile, EndReason, ExecSpec, ImageSource, ImageSpec, ListFilter, LogQuery,
+        NetworkPolicy, OutputStream, PortKind, RegistryLogin, SandboxSpec, SandboxState, SidecarSpec, Support, Verdict,
+        VolumeMount,
+    },
+};
+use system_tests::{Emulator, component};
+
+/// An emulator and a provider that uses it.
+struct World {
+    emulator: Emulator,
+    provider: Provider,
+    waits: Arc<Mutex<Vec<Waiting>>>,
+}
+
+impl World {
+    async fn new() -> Result<World> {
+        World::with(&[]).await
+    }
+
+    async fn with(env: &[(&str, &str)]) -> Result<World> {
+        let emulator = Emulator::start();
+        let waits = Arc::<Mutex<Vec<Waiting>>>::default();
+        let provider = provider(&emulator, env, &waits).await?;
+        Ok(World { emulator, provider, waits })
+    }
+
+    async fn sandbox(&self) -> Result<Sandbox> {
+        self.provider.create(SandboxSpec::default()).await
+    }
+
+    /// Orders a fault from the emulator.
+    fn fault(&self, rule: &str) {
+        let address = self.emulator.url().trim_start_matches("http://");
+        let mut stream = TcpStream::connect(address).expect("the emulator");
+        let head = format!(
+            "POST /emulator/faults HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            rule.len()
+        );
+        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(rule.as_bytes())).expect("it is sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 2"), "{answer}");
+    }
+}
+
+async fn provider(emulator: &Emulator, env: &[(&str, &str)], waits: &Arc<Mutex<Vec<Waiting>>>) -> Result<Provider> {
+    let plugin = Plugin::load(component()).await?;
+    let waits = waits.clone();
+    let mut builder = Provider::builder(&plugin)
+        .inherit_env(false)
+        .env("MODAL_SERVER_URL", emulator.url())
+        .credential("token-id", Secret::new("ak-test"))
+        .credential("token-secret", Secret::new("as-test"))
+        .on_wait(move |waiting| waits.lock().expect("not poisoned").push(waiting.clone()));
+    for (name, value) in env {
+        builder = builder.env(*name, *value);
+    }
+    builder.build().await
+}
+
+/// What a shell line prints, without white space around it. It must succeed.
+async fn sh(sandbox: &Sandbox, line: &str) -> Result<String> {
+    let result = sandbox.run(ExecSpec::shell(line)).await?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_string();
+    assert!(matches!(result.verdict, Verdict::Exited(0)), "{line}: {:?} {}", result.verdict, text(&result.stderr.data));
+    Ok(text(&result.stdout.data))
+}
+
+/// The error of something that must fail, held against its kind and a part of its text.
+#[track_caller]
+fn refused<T>(result: Result<T>, kind: Kind, text: &str) -> Error {
+    let Err(error) = result else { panic!("it was not refused: {kind:?} {text}") };
+    assert_eq!(*error.kind(), kind, "{error}");
+    assert!(error.to_string().contains(text), "{error} has no {text:?}");
+    error
+}
+
+fn write(directory: &Path, files: &[(&str, &[u8])]) {
+    for (path, bytes) in files {
+        let path = directory.join(path);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        std::fs::write(path, bytes).expect("a file");
+    }
+}
+
+async fn built(provider: &Provider, spec: ImageSpec) -> Result<(String, String)> {
+    let mut log = String::new();
+    let image = provider.build(spec).await?.finish(|chunk| log.push_str(&chunk.text)).await?;
+    Ok((image.id, log))
+}
+
+// ---- images ----------------------------------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_build_context_is_what_copy_means() -> Result<()> {
+    let world = World::new().await?;
+    let directory = tempfile::tempdir().expect("a directory");
+    let root = directory.path();
+    let big: Vec<u8> = (0..9 << 20_u32).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    write(
+        root,
+        &[
+            ("Dockerfile", b"FROM debian\nCOPY src /app/src\nCOPY *.txt big /app/\nRUN sha256sum /app/big\n"),
+            ("src/main.sh", b"echo from main\n"),
+            ("src/ignored.log", b"no\n"),
+            ("a.txt", b"a"),
+            ("unused/file", b"not to be sent"),
+            ("big", &big),
+            (".dockerignore", b"**/*.log\n"),
+        ],
+    );
+    let (spec, sent) =
+        world.provider.dockerfile(LocalDockerfile::read(root.join("Dockerfile")).await?, |_, _| {}).await?;
+    assert_eq!(sent.files, 3, "main.sh, a.txt, big");
+    assert!(sent.bytes > big.len() as u64);
+    let (first, _) = built(&world.provider, spec.clone()).await?;
+    let sandbox = world.provider.create(SandboxSpec::new(ImageSpec::id(&first))).await?;
+    assert_eq!(sh(&sandbox, "find /app -type f | sort | xargs").await?, "/app/a.txt /app/big /app/src/main.sh");
+    assert_eq!(sh(&sandbox, "sh /app/src/main.sh").await?, "from main");
+    let remote = sandbox.read_file("/app/big", 16 << 20).await?;
+    assert!(remote == big, "the big file came out changed");
+
+    // Where this process stands means nothing, and what is there already is not sent again.
+    let (again, sent) =
+        world.provider.dockerfile(LocalDockerfile::read(root.join("Dockerfile")).await?, |_, _| {}).await?;
+    assert_eq!(sent.bytes, 0, "an unchanged context");
+    assert_eq!(built(&world.provider, again).await?.0, first, "the same context is the same image");
+    // What no COPY line takes does not matter; what one takes does.
+    write(root, &[("unused/file", b"changed")]);
+    let (again, _) =
+        world.provider.dockerfile(LocalDockerfile::read(root.join("Dockerfile")).await?, |_, _| {}).await?;
+    assert_eq!(built(&world.provider, again).await?.0, first);
+    write(root, &[("a.txt", b"changed")]);
+    let (again, sent) =
+        world.provider.dockerfile(LocalDockerfile::read(root.join("Dockerfile")).await?, |_, _| {}).await?;
+    assert_eq!(sent.bytes, 7, "only the changed file");
+    assert_ne!(built(&world.provider, again).await?.0, first);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn build_arguments_stages_and_rules_of_a_dockerfile() -> Result<()> {
+    let world = World::new().await?;
+    let directory = tempfile::tempdir().expect("a directory");
+    let root = directory.path();
+    write(
+        root,
+        &[
+            (
+                "docker/App.Dockerfile",
+                b"ARG base=debian\nFROM $base AS build\nARG word=none\nCOPY data/ /data/\nRUN echo $word >/word\n\
+                  FROM debian AS tested\nCOPY --from=build /word /word\nRUN echo tested >/stage\n\
+                  FROM tested\nRUN false\n",
+            ),
+            ("docker/App.Dockerfile.dockerignore", b"*\n!data/keep\n"),
+            ("data/keep", b"k"),
+            ("data/drop", b"d"),
+        ],
+    );
+    let read = || async {
+        let dockerfile = LocalDockerfile::read(root.join("docker/App.Dockerfile")).await?;
+        Ok::<_, Error>(dockerfile.context(root).build_arg("word", "given"))
+    };
+    let image = |dockerfile| async {
+        let (spec, _) = world.provider.dockerfile(dockerfile, |_, _| {}).await?;
+        built(&world.provider, spec).await
+    };
+    let (tested, _) = image(read().await?.target("tested")).await?;
+    let sandbox = world.provider.create(SandboxSpec::new(ImageSpec::id(tested))).await?;
+    assert_eq!(sh(&sandbox, "cat /word /stage; ls /data 2>&1 | head -1").await?.lines().next(), Some("given"));
+    let (first, _) = image(read().await?.target("0")).await?;
+    let sandbox = world.provider.create(SandboxSpec::new(ImageSpec::id(first))).await?;
+    assert_eq!(sh(&sandbox, "ls /data; test ! -e /stage").await?, "keep");
+    // Without a target the last stage is built, which fails.
+    refused(image(read().await?).await, Kind::BuildFailed, "RUN false");
+    let error = refused(image(read().await?.target("absent")).await, Kind::InvalidArgument, "build, tested");
+    assert_eq!(error.happened(), Happened::No);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_build_says_where_and_what() -> Result<()> {
+    let world = World::new().await?;
+    let spec = ImageSpec::dockerfile(
+        "FROM debian\nRUN echo one\nRUN echo about to fail; echo the reason >&2; exit 3\nRUN echo never\n",
+    );
+    let mut build = world.provider.build(spec.clone()).await?;
+    let (mut log, mut streams) = (String::new(), HashSet::new());
+    let error = loop {
+        match build.next().await {
+            Ok(Some(chunk)) => {
+                log.push_str(&chunk.text);
+                streams.insert(chunk.stream.map(|stream| stream == OutputStream::Stderr));
+            }
+            Ok(None) => panic!("it was built"),
+            Err(error) => break error,
+        }
+    };
+    assert!(log.contains("one\n") && log.contains("the reason\n") && !log.contains("never"), "{log}");
+    assert!(streams.contains(&Some(true)) && streams.contains(&Some(false)), "both streams: {streams:?}");
+    let error = refused(Err::<(), _>(error), Kind::BuildFailed, "RUN echo about to fail");
+    assert!(error.to_string().contains("the reason") && !error.to_string().contains("one"), "{error}");
+    assert!(error.to_string().len() < 4096);
+    assert_eq!(error.retry(), Retry::Never);
+    // A create of the same image says the same, without a log.
+    refused(world.provider.create(SandboxSpec::new(spec)).await, Kind::BuildFailed, "the reason");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn images_by_name_id_and_with_commands() -> Result<()> {
+    let world = World::new().await?;
+    let provider = &world.provider;
+    let commands = ImageSpec::registry("debian").command("RUN echo on top >/top").command("WORKDIR /srv");
+    let (image, _) = built(provider, commands.clone()).await?;
+    assert_eq!(built(provider, commands.clone()).await?.0, image, "the same text is the same image");
+    assert_ne!(built(provider, commands.force(true)).await?.0, image, "force builds again");
+    let known = provider.image(&image).await?;
+    assert_eq!((known.id.as_str(), known.workdir.as_deref()), (image.as_str(), Some("/srv")));
+    let (next, _) = built(provider, ImageSpec::id(&image).command("RUN cat /top >/next")).await?;
+    let sandbox = provider.create(SandboxSpec::new(ImageSpec::id(&next))).await?;
+    assert_eq!(sh(&sandbox, "cat /next; pwd").await?, "on top\n/srv");
+    assert_eq!(built(provider, ImageSpec::id(&image)).await?, (image.clone(), String::new()), "an id needs no build");
+    provider.delete_image(&next).await?;
+    provider.delete_image(&next).await?;
+    refused(provider.image(&next).await, Kind::NotFound, &next);
+
+    refused(provider.image("im-absent").await, Kind::NotFound, "im-absent");
+    refused(provider.image("debian").await, Kind::InvalidArgument, "im-");
+    refused(provider.build(ImageSpec::registry("")).await.map(drop), Kind::InvalidArgument, "image name");
+    refused(provider.build(ImageSpec::registry("de bian")).await.map(drop), Kind::InvalidArgument, "image name");
+    refused(provider.build(ImageSpec::named("absent")).await.map(drop), Kind::NotFound, "absent");
+    refused(provider.build(ImageSpec::dockerfile("RUN x")).await.map(drop), Kind::InvalidArgument, "FROM");
+    refused(provider.build(ImageSpec::dockerfile("FROM a\0")).await.map(drop), Kind::InvalidArgument, "NUL");
+    refused(
+        provider.build(ImageSpec::dockerfile("FROM a\nCOPY x /x")).await.map(drop),
+        Kind::InvalidArgument,
+        "COPY x /x",
+    );
+    let copying = ImageSpec::registry("debian").command("COPY x /x");
+    refused(provider.build(copying).await.map(drop), Kind::InvalidArgument, "no build context");
+    let two = ImageSpec::registry("debian").command("RUN a\nRUN b");
+    refused(provider.build(two).await.map(drop), Kind::InvalidArgument, "one Dockerfile line each");
+    let unknown = ImageSpec { extra: vec![("x".into(), "1".into())], ..ImageSpec::default() };
+    refused(provider.build(unknown).await.map(drop), Kind::InvalidArgument, "`x`");
+    refused(built(provider, ImageSpec::registry("does-not-exist")).await, Kind::BuildFailed, "does-not-exist");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_of_registries_and_builds() -> Result<()> {
+    let world = World::new().await?;
+    let provider = &world.provider;
+    python(&world, "modal.Secret.objects.create('login', {'REGISTRY_USERNAME': 'u', 'REGISTRY_PASSWORD': 'p'})");
+    python(&world, "modal.Secret.objects.create('words', {'WORD': 'of the secret'})");
+    // The registry of the emulator lets everybody in; that the secret is found and fits is what can be seen.
+    built(provider, ImageSpec::registry("ghcr.io/org/image").registry_secret("login")).await?;
+    refused(
+        provider.build(ImageSpec::registry("ghcr.io/org/image").registry_secret("words")).await.map(drop),
+        Kind::InvalidArgument,
+        "REGISTRY_USERNAME",
+    );
+    refused(
+        provider.build(ImageSpec::registry("ghcr.io/org/image").registry_secret("absent")).await.map(drop),
+        Kind::NotFound,
+        "`absent`",
+    );
+    let login = |login| {
+        let mut spec = ImageSpec::registry("ghcr.io/org/image");
+        let ImageSource::Registry(image) = &mut spec.source else { panic!("of a registry") };
+        image.login = Some(login);
+        spec
+    };
+    for kind in [RegistryLogin::StaticSecret, RegistryLogin::AwsSecret, RegistryLogin::GcpSecret] {
+        built(provider, login(kind("login".into()))).await?;
+    }
+    let other = login(RegistryLogin::Other(("kerberos".into(), "login".into())));
+    refused(provider.build(other).await.map(drop), Kind::Unsupported, "kerberos");
+
+    let spec = ImageSpec::dockerfile("FROM debian\nRUN echo $WORD >/word\n").secret("words");
+    let (image, _) = built(provider, spec).await?;
+    let sandbox = provider.create(SandboxSpec::new(ImageSpec::id(image)).secret("words")).await?;
+    assert_eq!(sh(&sandbox, "cat /word; echo $WORD").await?, "of the secret\nof the secret");
+    // Of one command alone.
+    let other = provider.create(SandboxSpec::default()).await?;
+    let mut command = ExecSpec::shell("echo $WORD");
+    assert_eq!(other.run(command.clone()).await?.stdout.data, b"\n");
+    (command.id, command.secrets) = (fresh_id(), vec!["words".into()]);
+    assert_eq!(other.run(command).await?.stdout.data, b"of the secret\n");
+    let error = provider.create(SandboxSpec::default().secret("absent")).await.map(drop);
+    assert_eq!(refused(error, Kind::NotFound, "`absent`").subject(), Some("absent"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn contents_are_named_by_their_digest() -> Result<()> {
+    let world = World::new().await?;
+    let provider = &world.provider;
+    let zeros = Content { sha256: "0".repeat(64), size: 1, digests: vec![] };
+    assert_eq!(provider.missing_content(std::slice::from_ref(&zeros)).await?, std::slice::from_ref(&zeros.sha256));
+    assert_eq!(provider.missing_content(&[]).await?, [""; 0]);
+    let short = Content { sha256: "abc".into(), ..zeros.clone() };
+    refused(provider.missing_content(&[short]).await, Kind::InvalidArgument, "SHA-256");
+    // More than one of the provider's own requests takes, and more than one call.
+    let many: Vec<_> = (0..1500).map(|n| Content { sha256: format!("{n:064x}"), size: 1, digests: vec![] }).collect();
+    assert_eq!(provider.missing_content(&many).await?.len(), 1500);
+
+    let dockerfile = |context: Vec<ContextFile>| {
+        let mut spec = ImageSpec::dockerfile("FROM debian\nCOPY . /x\n");
+        let ImageSource::Dockerfile(dockerfile) = &mut spec.source else { panic!("a Dockerfile") };
+        dockerfile.context = context;
+        spec
+    };
+    let file = |path: &str| ContextFile { path: path.into(), mode: 0o644, content: zeros.clone() };
+    for path in ["", "/abs", "a/../b", "./a", "a//b", "a\0"] {
+        refused(provider.build(dockerfile(vec![file(path)])).await.map(drop), Kind::InvalidArgument, "context");
+    }
+    refused(provider.build(dockerfile(vec![file("a"), file("a")])).await.map(drop), Kind::InvalidArgument, "once");
+    let error = refused(provider.build(dockerfile(vec![file("a")])).await.map(drop), Kind::Conflict, "uploaded");
+    assert_eq!(error.happened(), Happened::No);
+    Ok(())
+}
+
+/// Runs a line of the official SDK against the emulator: what has to be there before the provider finds it.
+fn python(world: &World, line: &str) {
+    let status = std::process::Command::new(system_tests::python())
+        .args(["-c", &format!("import modal; {line}")])
+        .env("MODAL_SERVER_URL", world.emulator.url())
+        .env("MODAL_TOKEN_ID", "ak-test")
+        .env("MODAL_TOKEN_SECRET", "as-test")
+        .env("MODAL_CONFIG_PATH", "/nonexistent/modal.toml")
+        .status()
+        .expect("python runs");
+    assert!(status.success(), "{line}");
+}
+
+// ---- creating --------------------------------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_asked_for_is_there() -> Result<()> {
+    let world = World::new().await?;
+    let spec = SandboxSpec::new(ImageSpec::registry("debian").command("WORKDIR /srv"))
+        .env("A", "1")
+        .env("A", "2")
+        .workdir("/tmp")
+        .cpu(0.5)
+        .cpu_limit(1.0)
+        .memory_mib(256)
+        .memory_limit_mib(512)
+        .lifetime(Duration::from_secs(600))
+        .idle_timeout(Duration::from_secs(300))
+        .region("us-east")
+        .name("all-of-it")
+        .tag("purpose", "first")
+        .tag("purpose", "test")
+        .option("identity_token", "true")
+        .option("cloud", "\"aws\"")
+        .command(["sh", "-c", "echo entry; sleep 1000"]);
+    let (sandbox, info) = world.provider.create_with_info(spec).await?;
+    assert_eq!(info.name.as_deref(), Some("all-of-it"));
+    assert!(info.image.as_deref().is_some_and(|image| image.starts_with("im-")));
+    assert!(info.extra.contains(&("backend".into(), "\"v2\"".into())), "{:?}", info.extra);
+    assert_eq!(sh(&sandbox, "echo $A; pwd; test -n \"$MODAL_IDENTITY_TOKEN\" && echo token").await?, "2\n/tmp\ntoken");
+    assert_eq!(sandbox.tags().await?, [("purpose".to_string(), "test".to_string())], "the later one wins");
+    let listed = world.provider.list(&ListFilter::default(), 10).await?;
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].name.as_deref(), Some("all-of-it"));
+    assert_eq!(listed[0].state, SandboxState::Running);
+    assert_eq!(listed[0].image, info.image);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_backend_follows_from_what_is_asked_for() -> Result<()> {
+    let world = World::new().await?;
+    let backend = |spec: SandboxSpec| async {
+        let (_, info) = world.provider.create_with_info(spec).await?;
+        Ok::<_, Error>(info.extra.into_iter().find(|(name, _)| name == "backend").expect("it is said").1)
+    };
+    assert_eq!(backend(SandboxSpec::default()).await?, "\"v2\"");
+    assert_eq!(backend(SandboxSpec::default().gpu("h100", 2)).await?, "\"v1\"");
+    assert_eq!(backend(SandboxSpec::default().option("backend", "\"v1\"")).await?, "\"v1\"");
+    let gpu = SandboxSpec::default().gpu("H100", 1);
+    refused(backend(gpu.clone().option("backend", "\"v2\"")).await, Kind::InvalidArgument, "`gpu`");
+    refused(backend(gpu.clone().option("i6pn", "true")).await, Kind::InvalidArgument, "`i6pn`");
+    let older = SandboxSpec::default().option("backend", "\"v1\"");
+    refused(backend(older.option("i6pn", "true")).await, Kind::InvalidArgument, "backend");
+
+    // On the older backend variables travel as a secret, tags in the request; commands run as on the newer one.
+    let spec = gpu.env("A", "1").tag("k", "v").name("old").command(["sleep", "1000"]);
+    let sandbox = world.provider.create(spec).await?;
+    assert_eq!(sandbox.id().len(), "sb-".len() + 22);
+    assert_eq!(sh(&sandbox, "echo $A").await?, "1");
+    assert_eq!(sandbox.tags().await?, [("k".to_string(), "v".to_string())]);
+    assert_eq!(world.provider.find("old").await?.0.id(), sandbox.id());
+    let used = sandbox.stats().await?;
+    assert!(used.extra.contains(&("gpu".into(), "\"H100\"".into())), "{used:?}");
+    refused(sandbox.set_name("other").await, Kind::Unsupported, "creation");
+    sandbox.terminate().await?;
+    assert!(matches!(sandbox.wait().await?, EndReason::Terminated));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_older_backend_by_configuration() -> Result<()> {
+    let world = World::with(&[("MODAL_SANDBOX_V2", "0")]).await?;
+    let (_, info) = world.provider.create_with_info(SandboxSpec::default()).await?;
+    assert!(info.extra.contains(&("backend".into(), "\"v1\"".into())));
+    let spec = SandboxSpec::default().option("i6pn", "true");
+    refused(world.provider.create(spec).await, Kind::InvalidArgument, "MODAL_SANDBOX_V2");
+    let (_, info) = world.provider.create_with_info(SandboxSpec::default().option("backend", "\"v2\"")).await?;
+    assert!(info.extra.contains(&("backend".into(), "\"v2\"".into())), "a word for one sandbox wins");
+    assert_eq!(world.provider.list(&ListFilter::default(), 10).await?.len(), 2, "both backends are listed");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_makes_no_sense_is_refused_before_anything_is_sent() -> Result<()> {
+    // Nobody listens there: what gets as far as a request fails as unavailable.
+    let mut world = World::new().await?;
+    world.emulator.kill();
+    let provider = &world.provider;
+    let base = SandboxSpec::default;
+    let volume = |path: &str| {
+        let mut spec = base();
+        spec.volumes.push(VolumeMount {
+            volume: "v".into(),
+            path: path.into(),
+            read_only: false,
+            sub_path: None,
+            create: false,
+        });
+        spec
+    };
+    let bucket = |change: fn(&mut BucketMount)| {
+        let mut bucket = BucketMount::new("b", "/b");
+        change(&mut bucket);
+        base().bucket(bucket)
+    };
+    let mut disk = base();
+    disk.resources.disk_mib = Some(1);
+    let mut zero = base();
+    zero.lifetime = Some(0);
+    let mut extra = base();
+    extra.extra.push(("color".into(), "1".into()));
+    let sidecar = |name: &str| base().sidecar(SidecarSpec::new(name, ImageSpec::default()));
+    let blocked =
+        SidecarSpec { outbound: NetworkPolicy::blocked().outbound, ..SidecarSpec::new("s", ImageSpec::default()) };
+    let invalid: Vec<(SandboxSpec, &str)> = vec![
+        (base().option("gpus", "1"), "there are: backend, cloud, runtime"),
+        (base().option("runtime", "\"docker\""), "\"gvisor\", \"vm\""),
+        (base().option("i6pn", "1"), "true or false"),
+        (base().option("verbose", "true").option("verbose", "true"), "twice"),
+        (base().option("docker", "true").option("experimental", r#"{"enable_docker": false}"#), "enable_docker"),
+        (base().name("a b"), "`a b`"),
+        (base().key("a/b"), "`a/b`"),
+        (base().workdir("tmp"), "absolute"),
+        (base().env("1A", "x"), "1A"),
+        (base().env("A", "x\0"), "NUL"),
+        (base().command(["a\0"]), "NUL"),
+        (base().command(["x".repeat(70_000)]), "70000 bytes"),
+        (base().cpu(2.0).cpu_limit(1.0), "below the request"),
+        (base().memory_mib(2).memory_limit_mib(1), "below the request"),
+        (base().gpu("", 1), "no accelerator"),
+        (base().gpu("H100", 0), "no accelerator"),
+        (base().port(80).block_network(), "without network"),
+        (base().port(0), "not a port"),
+        (base().ready_when_listening(0), "1 or more"),
+        (base().ready_when([""; 0]), "empty"),
+        (volume("data"), "`data`"),
+        (volume("/root"), "`/root`"),
+        (volume("/a/../b"), "`/a/../b`"),
+        (base().volume("v", "/a").volume("v", "/b"), "twice"),
+        (base().volume("v", "/a").volume("w", "/a"), "/a"),
+        (bucket(|b| b.prefix = Some("p".into())), "ends in `/`"),
+        (bucket(|b| b.extra.push(("requester_pays".into(), "true".into()))), "secret"),
+        (bucket(|b| b.extra.push(("speed".into(), "1".into()))), "speed"),
+        (bucket(|b| b.path = "b".into()), "absolute"),
+        (sidecar("main"), "main"),
+        (sidecar("s").sidecar(SidecarSpec::new("s", ImageSpec::default())), "Two sidecars"),
+        (zero, "lifetime of 0"),
+        (extra, "`color`"),
+    ];
+    for (spec, text) in invalid {
+        refused(provider.check_spec(&spec).await, Kind::InvalidArgument, text);
+        let error = refused(provider.create(spec).await, Kind::InvalidArgument, text);
+        assert_eq!((error.happened(), error.retry()), (Happened::No, Retry::Never), "{error}");
+    }
+    refused(provider.check_spec(&disk).await, Kind::Unsupported, "disk");
+    refused(provider.create(disk).await, Kind::Unsupported, "disk");
+    refused(provider.create(base().sidecar(blocked)).await, Kind::Unsupported, "cut off");
+    refused(provider.create(base()).await, Kind::Unavailable, "Could not reach");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_service_refuses_is_named() -> Result<()> {
+    let world = World::new().await?;
+    let create = |spec: SandboxSpec| async { world.provider.create(spec).await };
+    refused(create(SandboxSpec::default().region("atlantis")).await, Kind::InvalidArgument, "atlantis");
+    refused(create(SandboxSpec::default().option("cloud", "\"nimbus\"")).await, Kind::InvalidArgument, "nimbus");
+    let cidrs = SandboxSpec::default().allow_only(["10.0.0.0/99"], [""; 0]);
+    refused(create(cidrs).await, Kind::InvalidArgument, "10.0.0.0/99");
+    let error = refused(create(SandboxSpec::default().proxy("absent")).await, Kind::NotFound, "proxy `absent`");
+    assert_eq!(error.subject(), Some("absent"));
+    refused(create(SandboxSpec::default().volume("absent", "/data")).await, Kind::NotFound, "volume `absent`");
+    let files = SandboxSpec::default().option("network_file_systems", r#"{"/nfs": "sv-1"}"#);
+    refused(create(files).await, Kind::NotFound, "Network file system sv-1");
+    create(SandboxSpec::default().name("taken")).await?;
+    let error = refused(create(SandboxSpec::default().name("taken")).await, Kind::AlreadyExists, "taken");
+    assert_eq!(error.happened(), Happened::No);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn volumes_are_shared_and_can_be_read_only() -> Result<()> {
+    let world = World::new().await?;
+    let mount = |read_only: bool, sub_path: Option<&str>| {
+        let mut spec = SandboxSpec::default();
+        spec.volumes.push(VolumeMount {
+            volume: "shared".into(),
+            path: "/data".into(),
+            read_only,
+            sub_path: sub_path.map(str::to_owned),
+            create: true,
+        });
+        spec
+    };
+    let writer = world.provider.create(mount(false, None)).await?;
+    sh(&writer, "mkdir /data/sub && echo hello >/data/sub/file").await?;
+    let reader = world.provider.create(mount(true, None)).await?;
+    reader.reload_volumes().await?;
+    assert_eq!(
+        sh(&reader, "cat /data/sub/file; touch /data/x 2>/dev/null || echo read-only").await?,
+        "hello\nread-only"
+    );
+    let part = world.provider.create(mount(false, Some("sub"))).await?;
+    assert_eq!(sh(&part, "ls /data").await?, "file");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn buckets_are_mounted() -> Result<()> {
+    let world = World::new().await?;
+    let writer = world.provider.create(SandboxSpec::default().bucket(BucketMount::new("things", "/bucket"))).await?;
+    sh(&writer, "mkdir -p /bucket/part && echo object >/bucket/part/key").await?;
+    let part = BucketMount { prefix: Some("part/".into()), read_only: true, ..BucketMount::new("things", "/only") };
+    let reader = world.provider.create(SandboxSpec::default().bucket(part)).await?;
+    assert_eq!(sh(&reader, "cat /only/key; touch /only/x 2>/dev/null || echo read-only").await?, "object\nread-only");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_create_with_a_key_makes_one_sandbox() -> Result<()> {
+    let world = World::new().await?;
+    let key = fresh_id();
+    let spec =
+        || SandboxSpec::default().key(&key).env("A", "1").sidecar(SidecarSpec::new("side", ImageSpec::default()));
+    // The answer is lost each time that the provider tries, and then once more.
+    world.fault(r#"{"method": "SandboxCreateV2", "times": 4, "fault": {"lose_answer": {"code": 14}}}"#);
+    let error = refused(world.provider.create(spec()).await, Kind::Unavailable, "create the sandbox");
+    assert_eq!(error.happened(), Happened::Unknown);
+    let first = world.provider.create(spec()).await?;
+    assert_eq!(world.provider.list(&ListFilter::default(), 10).await?.len(), 1, "one was made");
+    // From another process, as it were, and long after.
+    let other = provider(&world.emulator, &[], &world.waits).await?;
+    assert_eq!(other.create(spec()).await?.id(), first.id());
+    assert_eq!(first.sidecars().await?.len(), 1);
+    assert_ne!(other.create(SandboxSpec::default().key(fresh_id())).await?.id(), first.id());
+    // The same on the older backend.
+    let spec = || SandboxSpec::default().key(&key).env("A", "1").gpu("T4", 1);
+    world.fault(r#"{"method": "SandboxCreate", "times": 1, "fault": {"lose_answer": {"code": 14}}}"#);
+    let first = world.provider.create(spec()).await?;
+    assert_eq!(other.create(spec()).await?.id(), first.id());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_create_waits_as_it_is_told_and_says_so() -> Result<()> {
+    let world = World::new().await?;
+    let full = |seconds: f32| {
+        let status = format!(r#"{{"status": {{"code": 8, "message": "no capacity", "retry_after_secs": {seconds}}}}}"#);
+        world.fault(&format!(r#"{{"method": "SandboxCreateV2", "times": 1, "fault": {status}}}"#));
+    };
+    // Short pauses are made by the component itself.
+    full(0.2);
+    world.sandbox().await?;
+    assert_eq!(world.waits.lock().expect("not poisoned").len(), 0);
+    // Longer ones are the host's, which shows them.
+    full(2.1);
+    world.sandbox().await?;
+    {
+        let waits = world.waits.lock().expect("not poisoned");
+        assert_eq!(waits.len(), 1);
+        assert!(waits[0].pause > Duration::from_secs(2) && waits[0].reason.contains("no capacity"), "{waits:?}");
+    }
+    // Without patience it is an error that says when to come back.
+    let plugin = Plugin::load(component()).await?;
+    let hasty = Provider::builder(&plugin)
+        .inherit_env(false)
+        .env("MODAL_SERVER_URL", world.emulator.url())
+        .credential("token-id", Secret::new("ak-test"))
+        .credential("token-secret", Secret::new("as-test"))
+        .create_patience(Duration::ZERO)
+        .build()
+        .await?;
+    full(7.0);
+    let error = refused(hasty.create(SandboxSpec::default()).await, Kind::ResourceExhausted, "no capacity");
+    assert_eq!((error.happened(), error.retry()), (Happened::No, Retry::After(Duration::from_secs(7))));
+    Ok(())
+}
+
+// ---- looking up ------------------------------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_are_whole_ordered_and_filtered() -> Result<()> {
+    let world = World::new().await?;
+    let mut made = Vec::new();
+    for index in 0..12 {
+        let spec = SandboxSpec::default().tag("index", index.to_string()).tag("parity", ["even", "odd"][index % 2]);
+        // Of both backends.
+        let spec = if index % 3 == 0 { spec.option("backend", "\"v1\"") } else { spec };
+        made.push(world.provider.create(spec).await?.id().to_owned());
+    }
+    let ids = |found: Vec<sandbox_host::types::SandboxInfo>| found.into_iter().map(|info| info.id).collect::<Vec<_>>();
+    let newest_first: Vec<_> = made.iter().rev().cloned().collect();
+    for page in [1, 5, 200] {
+        let (mut walked, mut cursor) = (Vec::new(), None);
+        loop {
+            let part = world.provider.list_page(&ListFilter::default(), cursor, page).await?;
+            assert!(part.items.len() <= page as usize);
+            walked.extend(ids(part.items));
+            match part.next {
+                Some(next) => cursor = Some(next),
+                None => break,
+            }
+        }
+        assert_eq!(walked, newest_first, "pages of {page}");
+    }
+    let odd = world.provider.list(&ListFilter::default().tag("parity", "odd"), 100).await?;
+    assert_eq!(odd.len(), 6);
+    assert!(odd.iter().all(|info| info.tags.contains(&("parity".into(), "odd".into()))));
+    let both = ListFilter::default().tag("parity", "odd").tag("index", "3");
+    assert_eq!(ids(world.provider.list(&both, 100).await?), [made[3].clone()]);
+    assert_eq!(world.provider.list(&ListFilter::default().tag("index", "99"), 100).await?, []);
+    assert_eq!(world.provider.list(&ListFilter::default(), 5).await?.len(), 5);
+
+    let ended = world.provider.sandbox(&made[0]);
+    ended.terminate().await?;
+    ended.wait().await?;
+    assert_eq!(world.provider.list(&ListFilter::default(), 100).await?.len(), 11);
+    let all = ListFilter { include_ended: true, ..ListFilter::default() };
+    let all = world.provider.list(&all, 100).await?;
+    assert_eq!(all.len(), 12);
+    assert!(matches!(all.last().expect("twelve").state, SandboxState::Ended(EndReason::Terminated)));
+
+    refused(world.provider.list_page(&ListFilter::default(), None, 0).await, Kind::InvalidArgument, "max is 0");
+    for cursor in ["", "x", "0.sb", "7ff0000000000000.sb"] {
+        let page = world.provider.list_page(&ListFilter::default(), Some(cursor.into()), 1).await;
+        refused(page, Kind::InvalidArgument, "cursor");
+    }
+    let unknown = ListFilter { extra: vec![("x".into(), "1".into())], ..ListFilter::default() };
+    refused(world.provider.list_page(&unknown, None, 1).await, Kind::InvalidArgument, "`x`");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_sandbox_from_its_beginning_to_its_end() -> Result<()> {
+    let world = World::new().await?;
+    let sandbox = world.provider.create(SandboxSpec::default().command(["sh", "-c", "read code; exit $code"])).await?;
+    assert_eq!(sandbox.info().await?.state, SandboxState::Running);
+    assert_eq!(sandbox.wait_for(Duration::ZERO).await?, None);
+    sandbox.set_name("given-later").await?;
+    sandbox.set_name("given-later").await?;
+    refused(sandbox.set_name("another").await, Kind::Conflict, "given-later");
+    refused(sandbox.set_name("a b").await, Kind::InvalidArgument, "`a b`");
+    let other = world.sandbox().await?;
+    refused(other.set_name("given-later").await, Kind::AlreadyExists, "given-later");
+    let (found, info) = world.provider.find("given-later").await?;
+    assert_eq!((found.id(), info.name.as_deref()), (sandbox.id(), Some("given-later")));
+    sandbox.set_tags(vec![("a".into(), "1".into())]).await?;
+    sandbox.set_tags(vec![("b".into(), "2".into())]).await?;
+    assert_eq!(sandbox.tags().await?, [("b".to_string(), "2".to_string())], "tags are replaced as a whole");
+    let used = sandbox.stats().await?;
+    assert_eq!(used.gpu_millis, 0);
+    let mut main = sandbox.attach("main");
+    use tokio::io::AsyncWriteExt as _;
+    main.stdin.take().expect("its input").write_all(b"7\n").await.expect("it is written");
+    assert_eq!(sandbox.wait().await?, EndReason::Finished(7));
+    assert_eq!(sandbox.info().await?.state, SandboxState::Ended(EndReason::Finished(7)));
+    sandbox.terminate().await?;
+    refused(world.provider.find("given-later").await, Kind::NotFound, "given-later");
+    refused(sandbox.snapshot_filesystem(None).await, Kind::SandboxEnded, "exited with code 7");
+
+    for absent in ["sb-absent00000000000000000000", "sb-0123456789abcdefghijAB"] {
+        let absent = world.provider.sandbox(absent);
+        refused(absent.info().await, Kind::NotFound, absent.id());
+        refused(absent.terminate().await, Kind::NotFound, absent.id());
+        refused(absent.tags().await, Kind::NotFound, absent.id());
+        refused(absent.set_tags(vec![]).await, Kind::NotFound, absent.id());
+        refused(absent.tunnels(Duration::ZERO).await, Kind::NotFound, absent.id());
+        refused(absent.stats().await, Kind::NotFound, absent.id());
+    }
+    let strange = world.provider.sandbox("../x");
+    refused(strange.info().await, Kind::InvalidArgument, "sb-");
+    refused(strange.set_network(NetworkPolicy::open()).await, Kind::InvalidArgument, "sb-");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ends_of_sandboxes_are_told_apart() -> Result<()> {
+    let world = World::new().await?;
+    let lifetime = world.provider.create(SandboxSpec::default().lifetime(Duration::from_secs(1))).await?;
+    let idle = world.provider.create(SandboxSpec::default().idle_timeout(Duration::from_secs(1))).await?;
+    let missing = world.provider.create(SandboxSpec::default().command(["/no/such/program"])).await?;
+    let killed = world.provider.create(SandboxSpec::default().command(["sh", "-c", "kill -9 $$"])).await?;
+    assert_eq!(lifetime.wait().await?, EndReason::Lifetime);
+    assert_eq!(idle.wait().await?, EndReason::Idle);
+    assert!(matches!(missing.wait().await?, EndReason::Finished(127) | EndReason::FailedToStart(_)));
+    assert_eq!(killed.wait().await?, EndReason::Finished(137));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readiness() -> Result<()> {
+    let world = World::new().await?;
+    let spec = SandboxSpec::default().ready_when(["test", "-e", "/tmp/ready"]);
+    let sandbox = world.provider.create(spec).await?;
+    assert!(!sandbox.wait_ready(Duration::from_millis(50)).await?);
+    sh(&sandbox, "touch /tmp/ready").await?;
+    assert!(sandbox.wait_ready(Duration::from_secs(30)).await?);
+    let server = ["python3", "-m", "http.server", "8080"];
+    let sandbox = world.provider.create(SandboxSpec::default().ready_when_listening(8080).command(server)).await?;
+    assert!(sandbox.wait_ready(Duration::from_secs(30)).await?);
+    refused(world.sandbox().await?.wait_ready(Duration::from_secs(1)).await, Kind::Conflict, "ready");
+    Ok(())
+}
+
+// ---- network ---------------------------------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ports_of_every_kind() -> Result<()> {
+    let world = World::new().await?;
+    let spec = SandboxSpec::default()
+        .port(8001)
+        .port_of(PortKind::H2, 8002)
+        .port_of(PortKind::Tcp, 8003)
+        .command(["python3", "-m", "http.server", "8003"])
+        .ready_when_listening(8003);
+    let sandbox = world.provider.create(spec).await?;
+    let tunnels = sandbox.tunnels(Duration::from_secs(30)).await?;
+    let mut ports: Vec<_> = tunnels.iter().map(|tunnel| tunnel.port).collect();
+    ports.sort_unstable();
+    assert_eq!(ports, [8001, 8002, 8003]);
+    let plain = tunnels.iter().find(|tunnel| tunnel.port == 8003).expect("it");
+    assert_eq!(plain.kind, PortKind::Tcp);
+    assert!(sandbox.wait_ready(Duration::from_secs(30)).await?);
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut connection = sandbox.connect(plain).await?;
+    connection.write_all(b"GET / HTTP/1.0\r\n\r\n").await.expect("it is sent");
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with(b"HTTP/1.0 200"), "{}", String::from_utf8_lossy(&answer));
+    assert_eq!(world.sandbox().await?.tunnels(Duration::from_secs(1)).await?, []);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_let_http_clients_in() -> Result<()> {
+    let world = World::new().await?;
+    for backend in ["\"v2\"", "\"v1\""] {
+        let spec = SandboxSpec::default()
+            .option("backend", backend)
+            .command(["python3", "-m", "http.server", "8080"])
+            .ready_when_listening(8080);
+        let sandbox = world.provider.create(spec).await?;
+        assert!(sandbox.wait_ready(Duration::from_secs(30)).await?);
+        let made = sandbox.connect_token(8080, "somebody").await?;
+        let address = made.url.trim_start_matches("http://").trim_end_matches('/').to_string();
+        let status = |token: &str| {
+            let mut stream = TcpStream::connect(&address).expect("it listens");
+            let head =
+                format!("GET / HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n");
+            stream.write_all(head.as_bytes()).expect("it is sent");
+            let mut answer = String::new();
+            let _ = stream.read_to_string(&mut answer);
+            answer.split(' ').nth(1).unwrap_or_default().to_string()
+        };
+        assert_eq!((status(&made.token), status("another")), ("200".to_string(), "401".to_string()), "{backend}");
+        refused(sandbox.connect_token(0, "").await, Kind::InvalidArgument, "not a port");
+    }
+    let absent = world.provider.sandbox("sb-absent00000000000000000000");
+    refused(absent.connect_token(80, "").await, Kind::NotFound, "sb-absent");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_network_of_a_running_sandbox_is_changed() -> Result<()> {
+    let world = World::new().await?;
+    let sandbox = world.sandbox().await?;
+    sandbox.set_network(NetworkPolicy::blocked()).await?;
+    sandbox.set_network(NetworkPolicy::allowing(["10.0.0.0/8"], ["*.example.org"])).await?;
+    sandbox.set_network(NetworkPolicy::open()).await?;
+    let bad = sandbox.set_network(NetworkPolicy::allowing(["10.0.0.0/99"], [""; 0])).await;
+    refused(bad, Kind::InvalidArgument, "10.0.0.0/99");
+    let inbound = NetworkPolicy { inbound_cidrs: vec!["10.0.0.0/8".into()], ..NetworkPolicy::open() };
+    refused(sandbox.set_network(inbound).await, Kind::Unsupported, "when it is made");
+    sandbox.terminate().await?;
+    sandbox.wait().await?;
+    refused(sandbox.set_network(NetworkPolicy::open()).await, Kind::SandboxEnded, "terminated");
+    Ok(())
+}
+
+// ---- snapshots -------------------------------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_system_becomes_an_image_once() -> Result<()> {
+    let world = World::new().await?;
+    let sandbox = world.sandbox().await?;
+    sh(&sandbox, "echo kept >/file; mkdir -p /d/e").await?;
+    world.fault(r#"{"method": "TaskSnapshotFilesystem", "times": 1, "fault": {"lose_answer": {"code": 14}}}"#);
+    let image = sandbox.snapshot_filesystem_as("step-1", Some(Duration::from_secs(3600))).await?;
+    sh(&sandbox, "echo later >/file").await?;
+    assert_eq!(sandbox.snapshot_filesystem_as("step-1", None).await?, image, "the key names it");
+    let copy = world.provider.create(SandboxSpec::new(ImageSpec::id(&image))).await?;
+    assert_eq!(sh(&copy, "cat /file; ls -d /d/e").await?, "kept\n/d/e");
+    assert_ne!(sandbox.snapshot_filesystem(None).await?, image);
+    refused(sandbox.snapshot_filesystem(Some(Duration::ZERO)).await, Kind::InvalidArgument, "no time");
+    refused(sandbox.snapshot_filesystem_as("a/b", None).await, Kind::InvalidArgument, "`a/b`");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_is_snapshot_and_mounted() -> Result<()> {
+    let world = World::new().await?;
+    let sandbox = world.sandbox().await?;
+    sh(&sandbox, "mkdir -p /data/sub && echo data >/data/sub/file").await?;
+    let image = sandbox.snapshot_directory("/data", None).await?;
+    let other = world.sandbox().await?;
+    other.mount("/mnt/copy", Some(&image)).await?;
+    assert_eq!(sh(&other, "cat /mnt/copy/sub/file").await?, "data");
+    other.unmount("/mnt/copy").await?;
+    assert_eq!(sh(&other, "test -e /mnt/copy/sub || echo gone").await?, "gone");
+    other.mount("/mnt/empty", None).await?;
+    assert_eq!(sh(&other, "ls -A /mnt/empty | wc -l").await?, "0");
+    refused(other.unmount("/mnt/nothing").await, Kind::NotFound, "/mnt/nothing");
+    refused(other.mount("/", Some(&image)).await, Kind::InvalidArgument, "below `/`");
+    refused(other.mount("mnt", Some(&image)).await, Kind::InvalidArgument, "absolute");
+    refused(other.mount("/mnt/x", Some("debian")).await, Kind::InvalidArgument, "im-");
+    refused(other.snapshot_directory("/", None).await, Kind::InvalidArgument, "below `/`");
+    assert!(other.mount("/mnt/x", Some("im-absent")).await.is_err_and(|error| error.is_not_found()));
+    assert!(other.snapshot_directory("/no/such", None).await.is_err());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_at_the_end() -> Result<()> {
+    let world = World::new().await?;
+    let sandbox = world.provider.create(SandboxSpec::default().option("exit_snapshot", "true")).await?;
+    sh(&sandbox, "echo last >/last").await?;
+    assert_eq!(sandbox.exit_snapshot(Duration::ZERO).await?, None, "it still lives");
+    sandbox.terminate().await?;
+    let image = sandbox.exit_snapshot(Duration::from_secs(60)).await?.expect("it was taken");
+    let copy = world.provider.create(SandboxSpec::new(ImageSpec::id(image))).await?;
+    assert_eq!(sh(&copy, "cat /last").await?, "last");
+    refused(world.sandbox().await?.exit_snapshot(Duration::ZERO).await, Kind::Conflict, "enable_exit_snapshot");
+    Ok(())
+}
+
+/// The emulator has no memory snapshots and answers as the service does where there are none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_snapshots_where_there_are_none() -> Result<()> {
+    let world = World::new().await?;
+    let sandbox = world.sandbox().await?;
+    refused(sandbox.snapshot_memory().await, Kind::Conflict, "without memory snapshots");
+    let sandbox = world.provider.create(SandboxSpec::default().option("memory_snapshots", "true")).await?;
+    refused(sandbox.snapshot_memory().await, Kind::Conflict, "not available");
+    refused(world.provider.restore("sn-absent", None).await, Kind::NotFound, "sn-absent");
+    refused(world.provider.restore("im-x", None).await, Kind::InvalidArgument, "sn-");
+    refused(world.provider.restore("sn-x", Some("a b")).await, Kind::InvalidArgument, "`a b`");
+    Ok(())
+}
+
+// ---- sidecars and logs -----------------------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sidecars() -> Result<()> {
+    let world = World::new().await?;
+    for backend in ["v2", "v1"] {
+        let spec = SandboxSpec::default()
+            .option("backend", format!("\"{backend}\""))
+            .sidecar(SidecarSpec::new("first", ImageSpec::default()).command(["sleep", "1000"]));
+        let sandbox = world.provider.create(spec).await?;
+        let mut second = SidecarSpec::new("second", ImageSpec::default()).command(["sh", "-c", "exit $CODE"]);
+        second.env.push(("CODE".into(), "5".into()));
+        let made = sandbox.create_sidecar(second).await?;
+        assert_eq!(made.name, "second");
+        assert_eq!(sandbox.wait_sidecar("second", Duration::from_secs(30)).await?, Some(EndReason::Finished(5)));
+        let mut names: Vec<_> = sandbox.sidecars().await?.into_iter().map(|sidecar| sidecar.name).collect();
+        names.sort();
+        assert_eq!(names, ["first", "second"], "{backend}");
+        assert_eq!(sandbox.wait_sidecar("first", Duration::ZERO).await?, None);
+        let taken = SidecarSpec::new("first", ImageSpec::default());
+        refused(sandbox.create_sidecar(taken).await, Kind::AlreadyExists, "first");
+        sandbox.terminate_sidecar("first").await?;
+        assert_eq!(sandbox.wait_sidecar("first", Duration::from_secs(30)).await?, Some(EndReason::Terminated));
+        sandbox.terminate_sidecar("first").await?;
+        refused(sandbox.terminate_sidecar("absent").await, Kind::NotFound, "`absent`");
+        refused(sandbox.wait_sidecar("main", Duration::ZERO).await, Kind::InvalidArgument, "main");
+    }
+    // One that cannot be made takes the sandbox with it.
+    let broken = SidecarSpec { volumes: vec![], ..SidecarSpec::new("x", ImageSpec::id("im-absent")) };
+    refused(
+        world.provider.create(SandboxSpec::default().tag("t", "1").sidecar(broken)).await,
+        Kind::NotFound,
+        "im-absent",
+    );
+    assert_eq!(world.provider.list(&ListFilter::default().tag("t", "1"), 10).await?, []);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn persisted_logs() -> Result<()> {
+    let world = World::new().await?;
+    let script = "i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done; echo zwölf >&2; sleep 0.05; echo end";
+    let sandbox = world.provider.create(SandboxSpec::default().command(["sh", "-c", script])).await?;
+    sandbox.wait().await?;
+    let mut expected: Vec<u8> = (0..300).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
+    expected.extend(b"end\n");
+    for max in [7, 100, 1 << 20] {
+        let (mut stdout, mut stderr, mut cursor) = (String::new(), String::new(), None);
+        loop {
+            let page = sandbox.logs(LogQuery::default(), cursor, max).await?;
+            assert!(page.items.iter().map(|item| item.text.len()).sum::<usize>() <= max as usize);
+            for item in page.items {
+                assert!(item.at.is_some_and(|at| at > 1_700_000_000_000));
+                if item.stream == Some(OutputStream::Stderr) { &mut stderr } else { &mut stdout }.push_str(&item.text);
+            }
+            match page.next {
+                Some(next) => cursor = Some(next),
+                None => break,
+            }
+        }
+        assert_eq!((stdout.as_bytes(), stderr.as_str()), (&expected[..], "zwölf\n"), "{max} bytes a page");
+    }
+    let query = |change: fn(&mut LogQuery)| {
+        let mut query = LogQuery::default();
+        change(&mut query);
+        query
+    };
+    let text = |query: LogQuery| async {
+        let page = sandbox.logs(query, None, 1 << 20).await?;
+        Ok::<_, Error>(page.items.into_iter().map(|item| item.text).collect::<String>())
+    };
+    assert_eq!(text(query(|q| q.stream = Some(OutputStream::Stderr))).await?, "zwölf\n");
+    assert_eq!(text(query(|q| q.search = Some("line 29".into()))).await?.lines().count(), 11);
+    assert_eq!(text(query(|q| q.until = Some(1_000))).await?, "");
+    let late = query(|q| (q.since, q.until) = (Some(2_000), Some(1_000)));
+    refused(sandbox.logs(late, None, 1000).await, Kind::InvalidArgument, "after its end");
+    refused(sandbox.logs(LogQuery::default(), Some("x".into()), 1000).await, Kind::InvalidArgument, "cursor");
+    refused(sandbox.logs(LogQuery::default(), None, 0).await, Kind::InvalidArgument, "max-bytes");
+    let absent = world.provider.sandbox("sb-absent00000000000000000000");
+    refused(absent.logs(LogQuery::default(), None, 1000).await, Kind::NotFound, "sb-absent");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_description_is_data_and_holds() -> Result<()> {
+    let mut world = World::new().await?;
+    world.provider.check().await?;
+    let description = world.provider.describe().await?;
+    assert_eq!((description.name.as_str(), &description.digests[..]), ("modal", &["md5".to_string()][..]));
+    // Each claim with the test that holds it: of this suite, or where only the request tells, of the component's own.
+    let held = [
+        ("image.registry", Support::Native, "images_by_name_id_and_with_commands"),
+        ("image.registry-credentials", Support::Native, "secrets_of_registries_and_builds"),
+        ("image.dockerfile", Support::Native, "build_arguments_stages_and_rules_of_a_dockerfile"),
+        ("image.context", Support::Native, "a_build_context_is_what_copy_means"),
+        ("image.commands", Support::Native, "images_by_name_id_and_with_commands"),
+        ("image.secrets", Support::Native, "secrets_of_registries_and_builds"),
+        ("image.gpu", Support::Native, "a_build_names_its_context_accelerator_and_stage"),
+        ("image.delete", Support::Native, "images_by_name_id_and_with_commands"),
+        ("create.idempotent", Support::Native, "a_create_with_a_key_makes_one_sandbox"),
+        ("create.names", Support::Native, "what_was_asked_for_is_there"),
+        ("create.tags", Support::Native, "what_was_asked_for_is_there"),
+        ("create.env", Support::Native, "what_was_asked_for_is_there"),
+        ("create.secrets", Support::Native, "secrets_of_registries_and_builds"),
+        ("create.cpu", Support::Native, "the_request_says_all_that_was_asked_for"),
+        ("create.memory", Support::Native, "the_request_says_all_that_was_asked_for"),
+        ("create.gpu", Support::Native, "the_backend_follows_from_what_is_asked_for"),
+        ("create.lifetime", Support::Native, "the_ends_of_sandboxes_are_told_apart"),
+        ("create.idle-timeout", Support::Native, "the_ends_of_sandboxes_are_told_apart"),
+        ("create.regions", Support::Native, "what_was_asked_for_is_there"),
+        ("create.volumes", Support::Native, "volumes_are_shared_and_can_be_read_only"),
+        ("create.buckets", Support::Native, "buckets_are_mounted"),
+        ("create.proxy", Support::Native, "the_request_says_all_that_was_asked_for"),
+        ("create.pty", Support::Native, "the_request_says_all_that_was_asked_for"),
+        ("create.readiness", Support::Native, "readiness"),
+        ("network.blocked", Support::Native, "a_sandbox_is_open_or_cut_off_from_its_beginning"),
+        ("network.cidrs", Support::Native, "the_request_says_all_that_was_asked_for"),
+        ("network.domains", Support::Native, "the_request_says_all_that_was_asked_for"),
+        ("network.inbound", Support::Native, "the_request_says_all_that_was_asked_for"),
+        ("network.update", Support::Native, "the_network_of_a_running_sandbox_is_changed"),
+        ("ports.tls", Support::Native, "ports_of_every_kind"),
+        ("ports.h2", Support::Native, "ports_of_every_kind"),
+        ("ports.tcp", Support::Native, "ports_of_every_kind"),
+        ("connect-token", Support::Native, "tokens_let_http_clients_in"),
+        ("sidecars", Support::Native, "sidecars"),
+        ("tags.update", Support::Native, "one_sandbox_from_its_beginning_to_its_end"),
+        ("find", Support::Native, "one_sandbox_from_its_beginning_to_its_end"),
+        ("logs", Support::Native, "persisted_logs"),
+        ("stats", Support::Native, "one_sandbox_from_its_beginning_to_its_end"),
+        ("snapshot.filesystem", Support::Native, "a_file_system_becomes_an_image_once"),
+        ("snapshot.directory", Support::Native, "a_directory_is_snapshot_and_mounted"),
+        ("snapshot.memory", Support::Native, "memory_snapshots_of_both_backends"),
+        ("snapshot.exit", Support::Native, "a_snapshot_at_the_end"),
+        ("mount", Support::Native, "a_directory_is_snapshot_and_mounted"),
+        ("volumes.reload", Support::Native, "volumes_are_shared_and_can_be_read_only"),
+        ("exec.user", Support::Emulated, "commands_as_another_user"),
+        ("exec.signal", Support::Emulated, "a_signal_reaches_the_whole_tree"),
+        ("exec.deadline", Support::Emulated, "a_deadline_ends_the_whole_tree"),
+        ("exec.pty", Support::Native, "a_terminal_has_a_size"),
+        ("exec.resize", Support::Emulated, "a_terminal_has_a_size"),
+        ("exec.long-argv", Support::Emulated, "arguments_beyond_64_kib"),
+        ("exec.merge-stderr", Support::Native, "a_run_gives_both_streams_and_the_end"),
+        ("exec.secrets", Support::Native, "secrets_of_registries_and_builds"),
+        ("main.output", Support::Native, "the_entry_point_is_the_exec_main"),
+        ("main.input", Support::Native, "the_entry_point_is_the_exec_main"),
+        ("files.mode", Support::Emulated, "ways_to_write"),
+        ("files.append", Support::Emulated, "ways_to_write"),
+        ("files.atomic", Support::Native, "a_file_appears_as_a_whole"),
+        ("files.rename", Support::Emulated, "moves"),
+        ("files.symlinks", Support::Emulated, "links_and_modes"),
+        ("files.trees", Support::Emulated, "directories_up_and_down"),
+        ("files.watch", Support::Native, "changes_are_seen"),
+        ("cache", Support::Native, "a_cache_saves_the_requests"),
+    ];
+    let claimed: Vec<_> = description.capabilities.iter().map(|one| (one.name.as_str(), one.support)).collect();
+    assert_eq!(claimed, held.map(|(name, support, _)| (name, support)));
+    let sources = [
+        include_str!("provider_control.rs"),
+        include_str!("provider_exec.rs"),
+        include_str!("provider_files.rs"),
+        include_str!("../../guest/tests/native/control.rs"),
+        include_str!("../../guest/tests/native/calls.rs"),
+    ];
+    for (name, _, test) in held {
+        let there = sources.iter().any(|source| source.contains(&format!("fn {test}()")));
+        assert!(there, "{name}: there is no test {test}");
+    }
+    let support = |name: &str| claimed.iter().find(|(claim, _)| *claim == name);
+    assert_eq!(support("create.disk"), None, "what is not listed is absent, and refused as unsupported");
+    // It needs nobody to say so.
+    world.emulator.kill();
+    world.provider.describe().await?;
+    refused(world.provider.check().await, Kind::Unavailable, "Could not reach");
+    Ok(())
+}

@@ -1,0 +1,717 @@
+//! Each file function of the interface, through the host against the emulator: what it does, and what it refuses.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sandbox_host::{
+    FileFault, Kind, Result, Sandbox,
+    types::{ExecSpec, FileEventKind, FileKind, ImageSpec, SandboxSpec, WriteMode, WriteOptions},
+};
+use system_tests::{World, refused, sh};
+
+fn options(mode: WriteMode, permissions: Option<u32>) -> WriteOptions {
+    WriteOptions { mode, permissions, ..WriteOptions::default() }
+}
+
+/// The fault of an operation that must fail.
+#[track_caller]
+fn fault<T: std::fmt::Debug>(result: Result<T>) -> FileFault {
+    let error = refused(result, &[]);
+    error.file_fault().unwrap_or_else(|| panic!("no file error: {error:?}")).clone()
+}
+
+/// A directory of this machine that is gone after the test.
+struct Local(PathBuf);
+
+impl Local {
+    fn new(name: &str) -> Local {
+        let path = std::env::temp_dir().join(format!("sandbox-files-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a directory");
+        Local(path)
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_files() -> Result<()> {
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    let everything: Vec<u8> = (0..=255).collect();
+    for (path, data) in [
+        ("/tmp/empty", &b""[..]),
+        ("/tmp/one", b"x"),
+        ("/tmp/bytes", &everything),
+        ("/made/on/the/way/file", b"deep"),
+        ("/tmp/a b\n'\"$x `ü`\\", b"awkward"),
+    ] {
+        sandbox.write_file(path, data, WriteOptions::default()).await?;
+        assert_eq!(sandbox.read_file(path, 1000).await?, data, "{path}");
+    }
+    assert_eq!(sh(&sandbox, "stat -c %a /tmp/one").await, "644\n");
+    sandbox.write_file("/tmp/one", "two", WriteOptions::default()).await?;
+    assert_eq!(sandbox.read_file("/tmp/one", 3).await?, b"two");
+    assert_eq!(fault(sandbox.read_file("/tmp/one", 2).await), FileFault::TooLarge);
+    // Links are written and read through.
+    sandbox.make_symlink("/tmp/link", "one").await?;
+    sandbox.write_file("/tmp/link", "three", WriteOptions::default()).await?;
+    assert_eq!(sandbox.read_file("/tmp/one", 100).await?, b"three");
+    assert!(matches!(sandbox.stat("/tmp/link", false).await?.kind, FileKind::Symlink(target) if target == "one"));
+
+    assert_eq!(fault(sandbox.read_file("/no/such", 1).await), FileFault::NotFound);
+    assert_eq!(fault(sandbox.read_file("/tmp", 1).await), FileFault::IsADirectory);
+    assert_eq!(fault(sandbox.read_file("/tmp/one/below", 1).await), FileFault::NotADirectory);
+    assert_eq!(fault(sandbox.write_file("/tmp", "x", WriteOptions::default()).await), FileFault::IsADirectory);
+    let below = sandbox.write_file("/tmp/one/below", "x", WriteOptions::default()).await;
+    assert_eq!(fault(below), FileFault::NotADirectory);
+    for (path, word) in [("relative", "absolute"), ("", "absolute"), ("/nul\0", "NUL"), (&"/x".repeat(3000), "4096")] {
+        for error in [
+            refused(sandbox.read_file(path, 1).await, &[word]),
+            refused(sandbox.write_file(path, "x", WriteOptions::default()).await, &[word]),
+            refused(sandbox.stat(path, true).await, &[word]),
+            refused(sandbox.rename("/tmp/one", path, true).await, &[word]),
+        ] {
+            assert_eq!(error.kind(), &Kind::InvalidArgument, "{error}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ways_to_write() -> Result<()> {
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    let write = async |path: &str, data: &str, mode, permissions| {
+        sandbox.write_file(path, data, options(mode, permissions)).await
+    };
+    // Each makes a file, and its parents; the mode is what was asked for.
+    for (name, mode) in [("r", WriteMode::Replace), ("a", WriteMode::Append), ("c", WriteMode::CreateNew)] {
+        write(&format!("/w/{name}/new"), "1", mode, None).await?;
+        write(&format!("/w/{name}/mode"), "1", mode, Some(0o1750)).await?;
+    }
+    assert_eq!(sh(&sandbox, "stat -c %a /w/*/new /w/*/mode").await, "644\n644\n644\n1750\n1750\n1750\n");
+    // On a file that is there.
+    write("/w/r/mode", "22", WriteMode::Replace, None).await?;
+    write("/w/a/mode", "22", WriteMode::Append, None).await?;
+    assert_eq!(sh(&sandbox, "cat /w/r/mode; echo; cat /w/a/mode").await, "22\n122");
+    assert_eq!(sh(&sandbox, "stat -c %a /w/r/mode /w/a/mode").await, "1750\n1750\n", "the mode is kept");
+    write("/w/a/mode", "", WriteMode::Append, Some(0o600)).await?;
+    assert_eq!(sh(&sandbox, "stat -c '%a %s' /w/a/mode").await, "600 3\n");
+    assert_eq!(fault(write("/w/c/new", "2", WriteMode::CreateNew, None).await), FileFault::AlreadyExists);
+    assert_eq!(sandbox.read_file("/w/c/new", 9).await?, b"1", "it was left alone");
+    sh(&sandbox, "ln -s /nowhere/at/all /w/dangling; ln -s loop /w/loop; ln -s r/new /w/link").await;
+    for path in ["/w/dangling", "/w/c"] {
+        assert_eq!(fault(write(path, "2", WriteMode::CreateNew, None).await), FileFault::AlreadyExists, "{path}");
+    }
+    for mode in [WriteMode::Replace, WriteMode::Append] {
+        assert_eq!(fault(write("/w", "2", mode, Some(0o600)).await), FileFault::IsADirectory);
+        assert_eq!(fault(write("/w/r/new/x", "2", mode, Some(0o600)).await), FileFault::NotADirectory);
+        assert!(matches!(fault(write("/w/loop", "2", mode, Some(0o600)).await), FileFault::Other(_)));
+    }
+    write("/w/link", "through", WriteMode::Append, None).await?;
+    write("/w/link", "!", WriteMode::Append, Some(0o640)).await?;
+    assert_eq!(sh(&sandbox, "cat /w/r/new; [ -L /w/link ] && stat -c ' %a' /w/r/new").await, "1through! 640\n");
+    // A device is written to, not replaced.
+    write("/dev/null", "x", WriteMode::Replace, None).await?;
+    write("/dev/null", "x", WriteMode::Append, None).await?;
+    assert_eq!(sh(&sandbox, "[ -c /dev/null ] && echo device").await, "device\n");
+    refused(write("/w/x", "1", WriteMode::Replace, Some(0o10000)).await, &["twelve bits"]);
+    let unknown = WriteOptions { extra: vec![("owner".into(), "\"x\"".into())], ..WriteOptions::default() };
+    refused(sandbox.write_file("/w/x", "1", unknown).await, &["owner"]);
+    assert_eq!(sh(&sandbox, "find /w -name '.*' | wc -l").await, "0\n", "no draft is left behind");
+    Ok(())
+}
+
+/// A reader sees the old file or the new one, and a writing that is given up leaves nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_appears_as_a_whole() -> Result<()> {
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    for (mode, permissions) in [
+        (WriteMode::Replace, None),
+        (WriteMode::Replace, Some(0o600)),
+        (WriteMode::Append, None),
+        (WriteMode::CreateNew, None),
+    ] {
+        sh(&sandbox, "rm -rf /a; mkdir /a").await;
+        if !matches!(mode, WriteMode::CreateNew) {
+            sandbox.write_file("/a/f", "old", WriteOptions::default()).await?;
+        }
+        let (mut writer, reader) = tokio::io::duplex(64);
+        let upload = {
+            let sandbox = sandbox.clone();
+            tokio::spawn(async move { sandbox.upload("/a/f", reader, options(mode, permissions)).await })
+        };
+        use tokio::io::AsyncWriteExt as _;
+        // More than one piece, so that something has been sent for sure.
+        writer.write_all(&vec![b'n'; 5 << 20]).await.expect("it is taken");
+        let before = sh(&sandbox, "cat /a/f 2>/dev/null || echo none").await;
+        assert_eq!(before, if matches!(mode, WriteMode::CreateNew) { "none\n" } else { "old" }, "{mode:?}");
+        upload.abort();
+        let _ = upload.await;
+        // What wrote is ended, and takes its draft along.
+        sh(&sandbox, "until [ \"$(ls -A /a | wc -l)\" -le 1 ] && ! pgrep -x cat && ! pgrep modal; do :; done").await;
+        let after = sh(&sandbox, "cat /a/f 2>/dev/null || echo none").await;
+        assert_eq!(before, after, "{mode:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_path_is() -> Result<()> {
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    sh(
+        &sandbox,
+        "mkdir -p /s/d/e; echo 12345 >/s/d/f; chmod 2640 /s/d/f; chown daemon:mail /s/d/f; touch -d @1000000000 /s/d/f
+         ln -s d /s/l; ln -s ../l/f /s/d/m; ln -s /s/d/m /s/n; ln -s no /s/dangling; ln -s loop /s/loop; mkfifo /s/p",
+    )
+    .await;
+    let info = sandbox.stat("/s/d/f", false).await?;
+    assert_eq!((info.name.as_str(), info.path.as_str(), info.size, info.mode), ("f", "/s/d/f", 6, 0o2640));
+    assert_eq!((info.owner.as_str(), info.group.as_str(), info.modified), ("daemon", "mail", 1_000_000_000_000));
+    assert!(matches!(info.kind, FileKind::File));
+    assert!(matches!(sandbox.stat("/", false).await?.kind, FileKind::Directory));
+    // Links, and where they lead: relative, over others, through parents that are links.
+    for (path, target) in [("/s/l", "d"), ("/s/d/m", "../l/f"), ("/s/n", "/s/d/m"), ("/s/dangling", "no")] {
+        assert!(matches!(sandbox.stat(path, false).await?.kind, FileKind::Symlink(text) if text == target), "{path}");
+    }
+    for path in ["/s/d/m", "/s/n", "/s/l/m", "/s/l/../n"] {
+        let info = sandbox.stat(path, true).await?;
+        assert!(matches!(info.kind, FileKind::File) && info.size == 6 && info.path == path, "{path}: {info:?}");
+    }
+    assert!(matches!(sandbox.stat("/s/l", true).await?.kind, FileKind::Directory));
+    for follow in [true, false] {
+        assert_eq!(fault(sandbox.stat("/s/no", follow).await), FileFault::NotFound);
+        assert_eq!(fault(sandbox.stat("/s/d/f/g", follow).await), FileFault::NotADirectory);
+    }
+    assert_eq!(fault(sandbox.stat("/s/dangling", true).await), FileFault::NotFound);
+    assert!(matches!(fault(sandbox.stat("/s/loop", true).await), FileFault::Other(_)));
+
+    let names = async |path: &str| {
+        let entries = sandbox.list_directory(path).await?;
+        Result::Ok(entries.into_iter().map(|entry| entry.name).collect::<Vec<_>>())
+    };
+    assert_eq!(names("/s").await?, ["d", "dangling", "l", "loop", "n", "p"]);
+    assert_eq!(names("/s/l").await?, ["e", "f", "m"], "a link to a directory is followed");
+    assert_eq!(names("/s/d/e").await?, Vec::<String>::new());
+    assert_eq!(fault(sandbox.list_directory("/s/no").await), FileFault::NotFound);
+    assert_eq!(fault(sandbox.list_directory("/s/d/f").await), FileFault::NotADirectory);
+    // More than a page.
+    sh(&sandbox, "mkdir /many; cd /many; seq 2500 | xargs touch").await;
+    let mut expected: Vec<String> = (1..=2500).map(|number| number.to_string()).collect();
+    expected.sort();
+    assert_eq!(names("/many").await?, expected);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn directories_come_and_go() -> Result<()> {
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    sandbox.make_directory("/d/e/f", true).await?;
+    sandbox.make_directory("/d/e/f", true).await?;
+    sandbox.make_directory("/d/e/g", false).await?;
+    assert_eq!(fault(sandbox.make_directory("/d/e/g", false).await), FileFault::AlreadyExists);
+    assert_eq!(fault(sandbox.make_directory("/d/no/g", false).await), FileFault::NotFound);
+    sandbox.write_file("/d/file", "x", WriteOptions::default()).await?;
+    assert_eq!(fault(sandbox.make_directory("/d/file", true).await), FileFault::AlreadyExists);
+    assert_eq!(fault(sandbox.make_directory("/d/file/g", true).await), FileFault::NotADirectory);
+
+    assert_eq!(fault(sandbox.remove("/d", false).await), FileFault::NotEmpty);
+    assert_eq!(fault(sandbox.remove("/d/no", false).await), FileFault::NotFound);
+    assert_eq!(fault(sandbox.remove("/d/no", true).await), FileFault::NotFound);
+    sandbox.remove("/d/e/g", false).await?;
+    sandbox.make_symlink("/link", "/d").await?;
+    sandbox.remove("/link", true).await?;
+    assert!(sandbox.stat("/d/file", false).await.is_ok(), "the link was removed, not what it leads to");
+    sandbox.remove("/d", true).await?;
+    assert_eq!(fault(sandbox.stat("/d", false).await), FileFault::NotFound);
+    Ok(())
+}
+
+/// As rename(2) has it, with a refusal where something is in the way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn moves() -> Result<()> {
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    let fresh = "rm -rf /m; mkdir -p /m/full/x /m/empty /m/dir/inside; echo a >/m/a; echo b >/m/b
+                 ln -s dir /m/link; ln -s no /m/dangling; ln /m/a /m/same";
+    sh(&sandbox, fresh).await;
+    sandbox.rename("/m/a", "/m/-new name\n", false).await?;
+    assert_eq!(sh(&sandbox, "cat '/m/-new name\n'; [ -e /m/a ] || echo gone").await, "a\ngone\n");
+    let cases = [
+        // From, to, and the fault with `replace`.
+        ("/m/a", "/m/b", None),
+        ("/m/a", "/m/dangling", None),
+        ("/m/a", "/m/link", None),
+        ("/m/link", "/m/b", None),
+        ("/m/dangling", "/m/b", None),
+        ("/m/dir", "/m/empty", None),
+        ("/m/a", "/m/same", None),
+        ("/m/a", "/m/a", None),
+        ("/m/empty", "/m/empty", None),
+        ("/m/dir", "/m/full", Some(FileFault::NotEmpty)),
+        ("/m/a", "/m/empty", Some(FileFault::IsADirectory)),
+        ("/m/dir", "/m/b", Some(FileFault::NotADirectory)),
+    ];
+    for (from, to, expected) in cases {
+        sh(&sandbox, fresh).await;
+        let there = "find /m | sort; cat /m/a /m/b";
+        let before = sh(&sandbox, there).await;
+        assert_eq!(fault(sandbox.rename(from, to, false).await), FileFault::AlreadyExists, "{from} {to}");
+        assert_eq!(sh(&sandbox, there).await, before, "{from} {to}: nothing was moved");
+        let moved = sandbox.rename(from, to, true).await;
+        match expected {
+            Some(expected) => {
+                assert_eq!(fault(moved), expected, "{from} {to}");
+                assert_eq!(sh(&sandbox, there).await, before, "{from} {to}: nothing was moved");
+            }
+            None => {
+                moved?;
+                let path = |shown: &str| shown.lines().filter(|line| *line == from || *line == to).count();
+                let left = path(&sh(&sandbox, "find /m").await);
+                // Two names of one file stay two.
+                assert_eq!(left, if to == "/m/same" { 2 } else { 1 }, "{from} {to}");
+            }
+        }
+    }
+    sh(&sandbox, fresh).await;
+    sandbox.rename("/m/a", "/m/link", true).await?;
+    assert_eq!(sh(&sandbox, "cat /m/link; ls /m/dir").await, "a\ninside\n", "the link was replaced, not followed");
+    assert_eq!(fault(sandbox.rename("/m/no", "/m/x", true).await), FileFault::NotFound);
+    assert_eq!(fault(sandbox.rename("/m/b", "/m/no/x", true).await), FileFault::NotFound);
+    assert_eq!(fault(sandbox.rename("/m/b", "/m/same/x", true).await), FileFault::NotADirectory);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn links_and_modes() -> Result<()> {
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    sandbox.write_file("/l/f", "x", WriteOptions::default()).await?;
+    for (path, target) in [("/l/1", "f"), ("/l/2", "../l/f"), ("/l/3", "/l/f"), ("/l/-4", "-no such \n'x'")] {
+        sandbox.make_symlink(path, target).await?;
+        assert!(matches!(sandbox.stat(path, false).await?.kind, FileKind::Symlink(text) if text == target), "{path}");
+    }
+    for path in ["/l/f", "/l/1", "/l/-4", "/l"] {
+        assert_eq!(fault(sandbox.make_symlink(path, "x").await), FileFault::AlreadyExists, "{path}");
+    }
+    assert_eq!(fault(sandbox.make_symlink("/no/such/link", "x").await), FileFault::NotFound);
+    assert_eq!(fault(sandbox.make_symlink("/l/f/link", "x").await), FileFault::NotADirectory);
+    refused(sandbox.make_symlink("/l/5", "").await, &["1 to 4095"]);
+    refused(sandbox.make_symlink("/l/5", &"x".repeat(4096)).await, &["1 to 4095"]);
+
+    for mode in [0o000, 0o644, 0o4755, 0o7777] {
+        sandbox.set_permissions("/l/f", mode).await?;
+        assert_eq!(sandbox.stat("/l/f", false).await?.mode, mode);
+    }
+    sandbox.set_permissions("/l/1", 0o600).await?;
+    assert_eq!(sandbox.stat("/l/f", false).await?.mode, 0o600, "links are followed");
+    for mode in [0o2775, 0o755] {
+        sandbox.set_permissions("/l", mode).await?;
+        assert_eq!(sandbox.stat("/l", false).await?.mode, mode, "of a directory");
+    }
+    assert_eq!(fault(sandbox.set_permissions("/l/no", 0o600).await), FileFault::NotFound);
+    assert_eq!(fault(sandbox.set_permissions("/l/f/x", 0o600).await), FileFault::NotADirectory);
+    refused(sandbox.set_permissions("/l/f", 0o10000).await, &["twelve bits"]);
+    Ok(())
+}
+
+/// What only another user is refused: files are read and written by whoever the sandbox runs as.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn somebody_elses_files() -> Result<()> {
+    let world = World::start().await;
+    let lines = "RUN useradd -m -u 4321 worker && mkdir /mine && chmod 700 /mine && touch /mine/f && chmod 600 /etc/hostname\nUSER worker";
+    let sandbox = world.sandbox_of(ImageSpec::dockerfile(format!("FROM debian\n{lines}"))).await;
+    let denied = FileFault::PermissionDenied;
+    assert_eq!(fault(sandbox.read_file("/mine/f", 1).await), denied);
+    assert_eq!(fault(sandbox.write_file("/mine/g", "x", WriteOptions::default()).await), denied);
+    assert_eq!(fault(sandbox.write_file("/etc/g", "x", options(WriteMode::CreateNew, None)).await), denied);
+    assert_eq!(fault(sandbox.write_file("/etc/passwd", "x", options(WriteMode::Append, None)).await), denied);
+    assert_eq!(fault(sandbox.make_directory("/etc/new", false).await), denied);
+    assert_eq!(fault(sandbox.remove("/etc/passwd", false).await), denied);
+    assert_eq!(fault(sandbox.rename("/etc/passwd", "/tmp/p", false).await), denied);
+    assert_eq!(fault(sandbox.make_symlink("/etc/link", "x").await), denied);
+    assert_eq!(fault(sandbox.set_permissions("/etc/passwd", 0o666).await), denied);
+    assert_eq!(fault(sandbox.list_directory("/mine").await), denied);
+    let local = Local::new("denied");
+    let down = sandbox.download_directory("/mine", &local.0, |_| ()).await;
+    assert_eq!(fault(down), denied);
+    std::fs::write(local.0.join("f"), "x").expect("a file");
+    assert_eq!(fault(sandbox.upload_directory(&local.0, "/etc/new", |_| ()).await), denied);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk() -> Result<()> {
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    // A device that is always full.
+    sh(&sandbox, "[ -c /dev/full ] || mknod /dev/full c 1 7").await;
+    for (mode, permissions) in
+        [(WriteMode::Replace, None), (WriteMode::Replace, Some(0o666)), (WriteMode::Append, None)]
+    {
+        let written = sandbox.write_file("/dev/full", "x", options(mode, permissions)).await;
+        assert_eq!(fault(written), FileFault::NoSpace, "{mode:?} {permissions:?}");
+    }
+    Ok(())
+}
+
+/// Bytes that are easily told apart wherever they stand.
+fn pattern(from: u64, length: usize) -> Vec<u8> {
+    (from..from + length as u64).map(|at| (at.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect()
+}
+
+/// Makes and checks [`pattern`] without holding it.
+struct Pattern {
+    at: u64,
+    size: u64,
+}
+
+impl tokio::io::AsyncRead for Pattern {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        let length = (self.size - self.at).min(buf.remaining() as u64).min(256 << 10) as usize;
+        buf.put_slice(&pattern(self.at, length));
+        self.at += length as u64;
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+impl tokio::io::AsyncWrite for Pattern {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        data: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        let length = data.len().min(256 << 10);
+        if data[..length] != pattern(self.at, length) {
+            return std::task::Poll::Ready(Err(std::io::Error::other(format!("wrong bytes after {}", self.at))));
+        }
+        self.at += length as u64;
+        std::task::Poll::Ready(Ok(length))
+    }
+
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+/// Peak resident memory of this process so far, in KiB.
+fn peak_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("VmHWM");
+    line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).expect("a number")
+}
+
+/// 1 GiB up and down. Memory is that of the host and of the emulator, which keeps what nobody has read in files.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gibibyte_both_ways() -> Result<()> {
+    const SIZE: u64 = 1 << 30;
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    // Once small, so that everything is warm.
+    sandbox.upload("/tmp/big", Pattern { at: 0, size: 16 << 20 }, WriteOptions::default()).await?;
+    sandbox.download("/tmp/big", Pattern { at: 0, size: 16 << 20 }).await?;
+    let before = peak_kib();
+    let sent = sandbox.upload("/tmp/big", Pattern { at: 0, size: SIZE }, WriteOptions::default()).await?;
+    assert_eq!(sent, SIZE);
+    assert_eq!(sandbox.stat("/tmp/big", false).await?.size, SIZE);
+    let mut check = Pattern { at: 0, size: SIZE };
+    assert_eq!(sandbox.download("/tmp/big", &mut check).await?, SIZE);
+    assert_eq!(check.at, SIZE);
+    let grown = peak_kib().saturating_sub(before);
+    assert!(grown < 96 * 1024, "memory grew by {grown} KiB");
+    sandbox.terminate().await
+}
+
+/// Path, kind and mode, content or target of everything below a directory.
+fn tree(root: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in std::fs::read_dir(directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            let meta = path.symlink_metadata().expect("it");
+            let mode = meta.permissions().mode() & 0o7777;
+            let what = if meta.is_symlink() {
+                format!("-> {}", std::fs::read_link(&path).expect("a link").display())
+            } else if meta.is_dir() {
+                open.push(path.clone());
+                format!("d {mode:o}")
+            } else {
+                format!("f {mode:o} {:?}", String::from_utf8_lossy(&std::fs::read(&path).expect("content")))
+            };
+            found.insert(path.strip_prefix(root).expect("below").to_string_lossy().into_owned(), what);
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn directories_up_and_down() -> Result<()> {
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    let local = Local::new("tree");
+    let (from, back) = (local.0.join("from"), local.0.join("back"));
+    let long = "n".repeat(200);
+    std::fs::create_dir_all(from.join("a b/ü/empty")).expect("directories");
+    std::fs::create_dir_all(from.join(&long).join(&long)).expect("directories");
+    for (name, content, mode) in [
+        ("plain", "x", 0o644),
+        ("a b/run.sh", "#!/bin/sh\n", 0o755),
+        ("a b/ü/secret", "", 0o600),
+        (&*format!("{long}/{long}/{long}"), "deep", 0o640),
+    ] {
+        let path = from.join(name);
+        std::fs::write(&path, content).expect("a file");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("a mode");
+    }
+    std::fs::write(from.join("large"), pattern(0, 3 << 20)).expect("a file");
+    symlink("plain", from.join("link")).expect("a link");
+    symlink("../plain", from.join("a b/up")).expect("a link");
+    symlink("nowhere", from.join("dangling")).expect("a link");
+
+    let execs = |sandbox: &Sandbox| {
+        let tables = world.emulator.state().tables.lock();
+        tables.sandboxes[sandbox.id()].execs.lock().len()
+    };
+    let before = execs(&sandbox);
+    let mut told = 0;
+    let sent = sandbox.upload_directory(&from, "/made/up/tree", |length| told += length).await?;
+    assert_eq!(execs(&sandbox) - before, 1, "one exec up");
+    assert_eq!(sent, told);
+    assert_eq!(sh(&sandbox, "stat -c '%U %a' '/made/up/tree/a b/run.sh'").await, "root 755\n");
+    let before = execs(&sandbox);
+    let unpacked = sandbox.download_directory("/made/up/tree", &back, |_| ()).await?;
+    assert_eq!(execs(&sandbox) - before, 1, "one exec down");
+    assert_eq!((unpacked.skipped, unpacked.examples.len()), (0, 0), "{unpacked:?}");
+    assert_eq!(tree(&from), tree(&back));
+    // Over what is there: the rest stays.
+    std::fs::write(back.join("plain"), "changed").expect("a file");
+    std::fs::write(back.join("mine"), "stays").expect("a file");
+    sandbox.download_directory("/made/up/tree", &back, |_| ()).await?;
+    assert_eq!(std::fs::read(back.join("plain")).expect("a file"), b"x");
+    assert_eq!(std::fs::read(back.join("mine")).expect("a file"), b"stays");
+
+    assert_eq!(fault(sandbox.download_directory("/no/such", &back, |_| ()).await), FileFault::NotFound);
+    assert_eq!(fault(sandbox.download_directory("/made/up/tree/plain", &back, |_| ()).await), FileFault::NotADirectory);
+    assert_eq!(fault(sandbox.upload_directory(&from, "/made/up/tree/plain", |_| ()).await), FileFault::NotADirectory);
+    let error = refused(sandbox.upload_directory(&local.0.join("no"), "/x", |_| ()).await, &["no"]);
+    assert!(matches!(error.kind(), Kind::Io(std::io::ErrorKind::NotFound)), "{error:?}");
+    let file = local.0.join("file");
+    std::fs::write(&file, "x").expect("a file");
+    refused(sandbox.download_directory("/made/up/tree", &file, |_| ()).await, &["file"]);
+    Ok(())
+}
+
+/// A sandbox whose `tar` says whatever its owner likes.
+async fn liar(world: &World, archive: &[u8]) -> Sandbox {
+    let spec = SandboxSpec::new(ImageSpec::default()).env("PATH", "/lie:/usr/bin:/bin");
+    let sandbox = world.provider.create(spec).await.expect("a sandbox");
+    let written = async {
+        sandbox.write_file("/lie/archive", archive, WriteOptions::default()).await?;
+        sandbox
+            .write_file("/lie/tar", "#!/bin/sh\ncat /lie/archive\n", WriteOptions::default().permissions(0o755))
+            .await
+    };
+    written.await.expect("a lie");
+    sandbox
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_sandbox_sends_stays_where_it_is_put() -> Result<()> {
+    let world = World::start().await;
+    let local = Local::new("liar");
+    let python = system_tests::python();
+    let make = |script: &str| {
+        let script = format!(
+            "import tarfile, io, sys\nt = tarfile.open(fileobj=sys.stdout.buffer, mode='w|')\n\
+             def add(name, kind=tarfile.REGTYPE, data=b'', link='', mode=0o644):\n    \
+             i = tarfile.TarInfo(name); i.type = kind; i.size = len(data); i.linkname = link; i.mode = mode\n    \
+             t.addfile(i, io.BytesIO(data))\n{script}\nt.close()\n"
+        );
+        let output = std::process::Command::new(&python).args(["-c", &script]).output().expect("python");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let outside = local.0.join("outside");
+    std::fs::create_dir_all(&outside).expect("a directory");
+    let to = local.0.join("to");
+    let up = outside.display();
+    // What is refused as a whole.
+    for script in [
+        "add('../outside/x', data=b'x')".to_string(),
+        "add('a/../../outside/x', data=b'x')".to_string(),
+        format!("add('{up}/x', data=b'x')"),
+        format!("add('h', tarfile.LNKTYPE, link='{up}/secret')"),
+        "add('h', tarfile.LNKTYPE, link='../outside/secret')".to_string(),
+        "add('x' * 100 + '/../../../outside/x', data=b'x')".to_string(),
+    ] {
+        std::fs::write(outside.join("secret"), "secret").expect("a file");
+        let sandbox = liar(&world, &make(&script)).await;
+        let error = refused(sandbox.download_directory("/any", &to, |_| ()).await, &["outside"]);
+        assert_eq!(error.kind(), &Kind::Forbidden, "{script}: {error}");
+        assert_eq!(std::fs::read_dir(&outside).expect("it").count(), 1, "{script}");
+    }
+    // What is left out, and what comes after it is not written through it.
+    let cases: [(String, u64); 6] = [
+        (format!("add('l', tarfile.SYMTYPE, link='{up}'); add('l/x', data=b'x')"), 1),
+        ("add('l', tarfile.SYMTYPE, link='../outside'); add('m', data=b'm')".to_string(), 1),
+        // Outside only by way of another link.
+        ("add('s/l', tarfile.SYMTYPE, link='..'); add('m', tarfile.SYMTYPE, link='s/l/../outside')".to_string(), 1),
+        ("add('d', tarfile.CHRTYPE); add('b', tarfile.BLKTYPE); add('p', tarfile.FIFOTYPE)".to_string(), 3),
+        ("add('h', tarfile.LNKTYPE, link='no'); add('f', data=b'f')".to_string(), 1),
+        ("add('f', data=b'f', mode=0o7777); add('d', tarfile.DIRTYPE, mode=0o7777)".to_string(), 0),
+    ];
+    for (script, skipped) in cases {
+        let _ = std::fs::remove_dir_all(&to);
+        let sandbox = liar(&world, &make(&script)).await;
+        let unpacked = sandbox.download_directory("/any", &to, |_| ()).await?;
+        assert_eq!(unpacked.skipped, skipped, "{script}: {unpacked:?}");
+        assert_eq!(std::fs::read_dir(&outside).expect("it").count(), 1, "{script}");
+        for (path, what) in tree(&to) {
+            assert!(!what.contains("outside"), "{script}: {path} {what}");
+            let special = ["f 7777", "f 4", "d 7777"].iter().any(|start| what.starts_with(start));
+            assert!(!special, "{script}: {path} {what}");
+        }
+    }
+    // A link that writes would go through: while it is there, and one that lay there before.
+    let through = "add('l', tarfile.SYMTYPE, link='../outside'); add('l/x', data=b'x'); add('l', data=b'file')";
+    for before in [false, true] {
+        let _ = std::fs::remove_dir_all(&to);
+        std::fs::create_dir_all(&to).expect("a directory");
+        if before {
+            symlink(&outside, to.join("k")).expect("a link");
+        }
+        let script = if before { "add('k/x', data=b'x')" } else { through };
+        let sandbox = liar(&world, &make(script)).await;
+        let unpacked = sandbox.download_directory("/any", &to, |_| ()).await;
+        assert_eq!(std::fs::read_dir(&outside).expect("it").count(), 1, "{script}: {unpacked:?}");
+        assert!(unpacked.is_err(), "{script}: {unpacked:?}");
+    }
+    // What is no archive, or a hostile one.
+    let huge = {
+        let mut header = tarfile_header(b"././@LongLink", b'L', u64::from(u32::MAX));
+        header.extend(vec![b'a'; 1 << 20]);
+        header
+    };
+    for archive in [b"no archive".repeat(100), huge, make("add('f', data=b'x' * 3000)")[..1500].to_vec()] {
+        let sandbox = liar(&world, &archive).await;
+        let error = refused(sandbox.download_directory("/any", &to, |_| ()).await, &["archive"]);
+        assert_eq!(error.kind(), &Kind::Forbidden, "{error}");
+    }
+    Ok(())
+}
+
+/// A header of a tar stream with a right checksum.
+fn tarfile_header(name: &[u8], kind: u8, size: u64) -> Vec<u8> {
+    let mut header = vec![0; 512];
+    header[..name.len()].copy_from_slice(name);
+    header[100..108].copy_from_slice(b"0000644\0");
+    header[124..136].copy_from_slice(format!("{size:011o}\0").as_bytes());
+    header[136..148].copy_from_slice(b"00000000000\0");
+    header[148..156].fill(b' ');
+    header[156] = kind;
+    header[257..265].copy_from_slice(b"ustar  \0");
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    header
+}
+
+/// A file that grows while its tree is read does not spoil it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tree_that_changes() -> Result<()> {
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    sh(&sandbox, "mkdir /t; head -c 30000000 /dev/zero >/t/a; echo end >/t/z").await;
+    let mut writer = sandbox.spawn(ExecSpec::shell("echo ready; while :; do echo more >>/t/log; done")).await?;
+    use tokio::io::AsyncReadExt as _;
+    writer.stdout.as_mut().expect("a stream").read_u8().await.expect("it began");
+    let local = Local::new("changing");
+    sandbox.download_directory("/t", &local.0, |_| ()).await?;
+    assert_eq!(std::fs::read(local.0.join("z")).expect("a file"), b"end\n");
+    assert!(local.0.join("log").exists());
+    writer.kill().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_are_seen() -> Result<()> {
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    sh(&sandbox, "mkdir -p /w/sub").await;
+    let wait = Duration::from_secs(60);
+    assert_eq!(sandbox.watch("/w", "watch-1", true, 0, Duration::ZERO).await?.events.len(), 0);
+    // The watch begins some time after the call that starts it: something happens until it is seen.
+    let mut position = 0;
+    let mut number = 0;
+    loop {
+        number += 1;
+        sh(&sandbox, &format!("touch /w/sub/early-{number}")).await;
+        let page = sandbox.watch("/w", "watch-1", true, position, Duration::from_millis(50)).await?;
+        position = page.next;
+        if page.events.iter().any(|event| matches!(event.kind, FileEventKind::Created)) {
+            break;
+        }
+    }
+    let start = position;
+    sh(&sandbox, "echo x >/w/sub/new; mv /w/sub/new /w/sub/newer; rm /w/sub/newer").await;
+    let see = async |provider: &sandbox_host::Provider, mut position: u64| {
+        let sandbox = provider.sandbox(sandbox.id());
+        let mut seen = Vec::new();
+        while !seen.iter().any(|text: &String| text.starts_with("removed") && text.contains("newer")) {
+            let page = sandbox.watch("/w", "watch-1", true, position, wait).await?;
+            position = page.next;
+            for event in page.events {
+                let kind = match event.kind {
+                    FileEventKind::Created => "created",
+                    FileEventKind::Modified => "modified",
+                    FileEventKind::Removed => "removed",
+                    FileEventKind::Accessed => continue,
+                    FileEventKind::Other(_) => "other",
+                };
+                seen.push(format!("{kind} {}", event.paths.join(" ")));
+            }
+        }
+        Result::Ok((seen, position))
+    };
+    let (seen, position) = see(&world.provider, start).await?;
+    assert!(seen.contains(&"created /w/sub/new".to_string()), "{seen:?}");
+    assert!(seen.iter().any(|text| text.starts_with("modified /w/sub/new")), "{seen:?}");
+    // Another instance sees the same from the same position.
+    let other = World::provider(&world.emulator.url()).await?;
+    assert_eq!(see(&other, start).await?.0, seen);
+    sandbox.signal("watch-1", 15).await?;
+    let mut at = position;
+    loop {
+        let page = sandbox.watch("/w", "watch-1", true, at, wait).await?;
+        at = page.next;
+        if page.end {
+            break;
+        }
+    }
+    assert_eq!(fault(sandbox.watch("/no/such", "watch-2", false, 0, wait).await), FileFault::NotFound);
+    refused(sandbox.watch("/w", "main", false, 0, wait).await, &["main"]);
+    refused(sandbox.watch("/w", "two words", false, 0, wait).await, &["two words"]);
+    Ok(())
+}
