@@ -34,15 +34,8 @@ impl StateDir {
         let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(path);
         made.with_context(|| format!("cannot make the state directory {}", path.display()))?;
         let path = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
-        let lock = File::create(path.join("lock"))
-            .with_context(|| format!("cannot write into the state directory {}", path.display()))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path, _lock: lock }),
-            Err(TryLockError::WouldBlock) => {
-                anyhow::bail!("the state directory {} is in use by another emulator", path.display())
-            }
-            Err(TryLockError::Error(error)) => Err(error).context("cannot lock the state directory"),
-        }
+        let lock = lock(&path).with_context(|| format!("cannot use the state directory {}", path.display()))?;
+        Ok(Self { path, _lock: lock })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -73,6 +66,25 @@ impl StateDir {
     }
 }
 
+/// The directory's lock file, locked.
+fn lock(directory: &Path) -> anyhow::Result<File> {
+    let path = directory.join("lock");
+    // Locked before it has the name by which another emulator that starts now would look whether this one lives.
+    let made = tempfile::NamedTempFile::new_in(directory).context("cannot write into it")?;
+    made.as_file().try_lock().context("cannot lock a file in it")?;
+    let lock = match made.persist_noclobber(&path) {
+        Ok(lock) => return Ok(lock),
+        Err(taken) if taken.error.kind() == io::ErrorKind::AlreadyExists => File::open(&path),
+        Err(failed) => Err(failed.error),
+    };
+    let lock = lock.context("cannot make its lock file")?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => anyhow::bail!("it is in use by another emulator"),
+        Err(TryLockError::Error(error)) => Err(error).context("cannot lock it"),
+    }
+}
+
 /// True if the directory was a dead emulator's and is gone.
 fn sweep_one(path: &Path) -> io::Result<bool> {
     let found = fs::symlink_metadata(path)?;
@@ -92,4 +104,57 @@ fn sweep_one(path: &Path) -> io::Result<bool> {
     cgroups::remove_recorded(path);
     remove_tree(path)?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_user() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let path = parent.path().join(format!("{PREFIX}one"));
+        let first = StateDir::open(&path).expect("it is free");
+        let second = StateDir::open(&path).expect_err("it is not");
+        assert!(format!("{second:#}").contains("in use by another emulator"), "{second:#}");
+        drop(first);
+        StateDir::open(&path).expect("it is free again");
+    }
+
+    /// Two processes start at once: what the one is just making is no leftover for the other.
+    #[test]
+    fn what_is_being_made_is_no_leftover() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let sweeper = StateDir::open(&parent.path().join(format!("{PREFIX}sweeper"))).expect("it is free");
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    sweeper.sweep();
+                }
+            });
+            let made: Result<Vec<_>, _> =
+                (0..2_000).map(|n| StateDir::open(&parent.path().join(format!("{PREFIX}{n}")))).collect();
+            done.store(true, Ordering::Relaxed);
+            let made = made.expect("nobody else uses them");
+            assert!(made.iter().all(|state| state.path().join("lock").exists()));
+        });
+    }
+
+    #[test]
+    fn leftovers_go() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let dead = parent.path().join(format!("{PREFIX}dead"));
+        drop(StateDir::open(&dead).expect("it is free"));
+        fs::write(dead.join("file"), "left").expect("a file");
+        let other = parent.path().join("another's");
+        fs::create_dir(&other).expect("a directory");
+        StateDir::open(&parent.path().join(format!("{PREFIX}new"))).expect("it is free").sweep();
+        assert!(!dead.exists() && other.exists());
+    }
 }

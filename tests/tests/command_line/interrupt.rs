@@ -38,8 +38,11 @@ fn start(emulator: &Emulator, arguments: &[&str]) -> Child {
     command.spawn().expect("it runs")
 }
 
-fn interrupt(child: &Child) {
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("it runs");
+/// Nothing if it has ended meanwhile, as a program does that needs no answer to the call that is held back.
+fn interrupt(child: &mut Child) {
+    if child.try_wait().expect("a child").is_none() {
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("it is there until it is waited for");
+    }
 }
 
 /// Interrupts the command at each call that it makes, in turn, and gives how often it was. `check`: what must hold
@@ -51,7 +54,7 @@ fn at_every_call(emulator: &Emulator, arguments: &[&str], mut check: impl FnMut(
         let mut child = start(emulator, arguments);
         let ended = until_or_end(&mut child, || applied(emulator) > 0);
         if ended.is_none() {
-            interrupt(&child);
+            interrupt(&mut child);
         }
         let output = child.wait_with_output().expect("it ends");
         forget(emulator);
@@ -165,7 +168,7 @@ fn a_sandbox_whose_creation_was_not_answered_is_found() {
         let mut child = start(&emulator, arguments);
         assert_eq!(until_or_end(&mut child, || applied(&emulator) > 0), None);
         assert_eq!(alive(&emulator).len(), 1, "{arguments:?}");
-        interrupt(&child);
+        interrupt(&mut child);
         let output = child.wait_with_output().expect("it ends");
         forget(&emulator);
         assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
@@ -179,9 +182,9 @@ fn twice(emulator: &Emulator, cleaning: Value, arguments: &[&str]) -> Output {
     let mut child = start(emulator, arguments);
     let stdout = child.stdout.as_mut().expect("a pipe");
     std::io::Read::read_exact(stdout, &mut [0; 6]).expect("it says that it has begun");
-    interrupt(&child);
+    interrupt(&mut child);
     assert_eq!(until_or_end(&mut child, || applied(emulator) > 0), None);
-    interrupt(&child);
+    interrupt(&mut child);
     let output = child.wait_with_output().expect("it ends");
     forget(emulator);
     assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
@@ -216,7 +219,7 @@ fn what_cannot_be_undone_is_told() {
     );
     let mut child = start(&emulator, &["run", "--image", "debian", "--", "sh", "-c", "echo begun; sleep 4321"]);
     std::io::Read::read_exact(child.stdout.as_mut().expect("a pipe"), &mut [0; 6]).expect("it says that it has begun");
-    interrupt(&child);
+    interrupt(&mut child);
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(130));
     let (text, id) = (stderr(&output), alive(&emulator).remove(0));
