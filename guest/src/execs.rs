@@ -2,13 +2,17 @@
 
 use std::{future::poll_fn, task::Poll, time::Duration};
 
+use bytes::Bytes;
 use modal_proto::{
     client::{PtyInfo, SecretSource, StringMap, pty_info::PtyType, secret_source::Source},
+    prost::Message as _,
     rpc,
     task_command_router::{
         SandboxStdinWriteV2Request, TaskExecPollRequest, TaskExecStartRequest, TaskExecStderrConfig,
-        TaskExecStdinStatusRequest, TaskExecStdinWriteRequest, TaskExecStdoutConfig, TaskExecWaitRequest,
-        task_exec_poll_response::ExitStatus as PollStatus, task_exec_wait_response::ExitStatus as WaitStatus,
+        TaskExecStdinStatusRequest, TaskExecStdinWriteRequest, TaskExecStdinWriteStreamEnd,
+        TaskExecStdinWriteStreamRequest, TaskExecStdinWriteStreamStart, TaskExecStdoutConfig, TaskExecWaitRequest,
+        task_exec_poll_response::ExitStatus as PollStatus, task_exec_stdin_write_stream_request::Payload,
+        task_exec_wait_response::ExitStatus as WaitStatus,
     },
 };
 
@@ -19,7 +23,7 @@ use crate::{
     },
     error::{Error, Result, shown},
     follow::Follow,
-    grpc::{Code, Status},
+    grpc::{Code, Status, Wire},
     ids,
     provider::Provider,
     retry,
@@ -35,6 +39,9 @@ const MAX_REPLY_BYTES: u32 = 64 * 1024 * 1024;
 
 /// Largest write to stdin in one call: the largest message that the official client sends (fact sheet, section 6.4).
 const MAX_INPUT_BYTES: usize = 16 * 1024 * 1024;
+
+/// Most bytes in one message of a stream to stdin; what is not more goes in a single message.
+const STREAM_PIECE: usize = 1024 * 1024;
 
 /// How long one write to stdin may wait for the program to read, before the caller is told how far it got.
 const INPUT_ATTEMPT: Duration = Duration::from_secs(60);
@@ -340,12 +347,62 @@ impl Provider {
         }
     }
 
+    /// As [`Provider::write_stdin`], and faster for much: the other side takes the first bytes in while the last ones are
+    /// on their way. A stream is tried once; when it fails, single messages go on where it came to, with their retries.
+    pub(crate) async fn write_much_stdin(
+        &self,
+        sandbox: &str,
+        exec_id: &str,
+        offset: u64,
+        data: Bytes,
+        eof: bool,
+    ) -> Result<InputState> {
+        let end = offset + data.len() as u64;
+        // gRPC-Web has no streams of requests.
+        if data.len() <= STREAM_PIECE || self.channel().wire == Wire::GrpcWeb {
+            return self.write_stdin(sandbox, exec_id, offset, data, eof).await;
+        }
+        let stream = self.stream_stdin(sandbox, exec_id, offset, data.clone(), eof);
+        if let Some(Ok(())) = within(self.transport(), INPUT_ATTEMPT, stream).await.transpose()? {
+            return Ok(InputState { accepted: end, closed: eof });
+        }
+        // This also ends a stream that the other side takes for alive (fact sheet, section 7.4).
+        let state = self.input_state(sandbox, exec_id).await?;
+        let taken = state.accepted.clamp(offset, end) - offset;
+        if offset + taken == end && !eof {
+            return Ok(InputState { accepted: end, ..state });
+        }
+        self.write_stdin(sandbox, exec_id, offset + taken, data.slice(taken as usize..), eof).await
+    }
+
+    async fn stream_stdin(
+        &self,
+        sandbox: &str,
+        exec_id: &str,
+        offset: u64,
+        data: Bytes,
+        eof: bool,
+    ) -> Result<Result<(), Status>> {
+        let exec_id = exec_id.to_string();
+        let start = |task_id| Payload::Start(TaskExecStdinWriteStreamStart { task_id, exec_id, offset });
+        let pieces = (0..data.len().div_ceil(STREAM_PIECE)).map(move |number| {
+            let begin = number * STREAM_PIECE;
+            Payload::Data(data.slice(begin..data.len().min(begin + STREAM_PIECE)))
+        });
+        let end = eof.then_some(Payload::End(TaskExecStdinWriteStreamEnd {}));
+        let message = |payload| TaskExecStdinWriteStreamRequest { payload: Some(payload) };
+        let more = pieces.chain(end).map(move |payload| message(payload).encode_to_vec().into());
+        let rpc = rpc::TASK_EXEC_STDIN_WRITE_STREAM;
+        let answer = self.router_upload(sandbox, rpc, |task_id| message(start(task_id)), more).await?;
+        Ok(answer.map(drop))
+    }
+
     pub(crate) async fn write_stdin(
         &self,
         sandbox: &str,
         exec_id: &str,
         offset: u64,
-        data: bytes::Bytes,
+        data: Bytes,
         eof: bool,
     ) -> Result<InputState> {
         let end = offset + data.len() as u64;

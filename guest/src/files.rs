@@ -136,7 +136,7 @@ impl Provider {
         self.begin(at, transfer, argv).await?;
         let end = offset + data.len() as u64;
         let state = self
-            .write_stdin(&at.sandbox, &ids::wire_uuid(transfer), offset, data.into(), eof)
+            .write_much_stdin(&at.sandbox, &ids::wire_uuid(transfer), offset, data.into(), eof)
             .await
             .map_err(|error| if eof { uncertain(error) } else { error })?;
         if !state.closed {

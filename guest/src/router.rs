@@ -295,6 +295,27 @@ impl Provider {
         Ok(opened.map(|stream| stream.map(|item| item.and_then(grpc::decode)).boxed_local()))
     }
 
+    /// One call with many messages to the sandbox's router, tried once and without a deadline.
+    ///
+    /// # Errors
+    ///
+    /// As [`Provider::router`].
+    pub(crate) async fn router_upload<Q: Message, A: Message + Default>(
+        &self,
+        sandbox: &str,
+        rpc: Rpc<Q, A>,
+        first: impl FnOnce(String) -> Q,
+        more: impl Iterator<Item = Bytes> + 'static,
+    ) -> Result<Result<A, Status>> {
+        let access = self.access(sandbox).await?;
+        let call = match access.dress(first(access.task_id.clone()).encode_to_vec().into(), None) {
+            Ok(call) => call.followed_by(more),
+            Err(status) => return Ok(Err(status)),
+        };
+        let answer = grpc::unary(self.channel(), access.origin()?, rpc.path, call).await;
+        Ok(answer.and_then(grpc::decode))
+    }
+
     /// Makes the next call ask for a new token; the task stays.
     pub(crate) fn expire_access(&self, sandbox: &str) {
         let mut state = self.inner.state.borrow_mut();

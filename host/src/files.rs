@@ -9,6 +9,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_util::io::SyncIoBridge;
 
@@ -21,8 +22,11 @@ use crate::spec::fresh_id;
 use crate::tree::{self, Fault, Unpacked};
 use crate::types::{self, Location, WriteOptions};
 
-/// Size of a piece: the cost of a call does not show, two of them are not much memory.
+/// Size of a piece that is read: the cost of a call does not show, two of them are not much memory.
 const PIECE: usize = 4 << 20;
+
+/// Size of a piece that is sent. More than above, for nothing is on its way between two calls.
+const SENT_PIECE: usize = 8 << 20;
 
 /// Times in a row that a piece is sent again, because an instance was lost to a crash or only a part was taken. What the
 /// provider reports is final: its own retries came before that.
@@ -239,13 +243,13 @@ impl Sandbox {
         let unfinished = Unfinished { transfer: Some((self.clone(), transfer.clone())) };
         let (mut offset, mut failures) = (0u64, 0);
         loop {
-            let last = piece.len() < PIECE;
-            let next = async { if last { Ok(Vec::new()) } else { read_piece(&mut reader, path).await } };
+            let last = piece.len() < SENT_PIECE;
+            let next = async { if last { Ok(Bytes::new()) } else { read_piece(&mut reader, path).await } };
             let send = async {
                 let mut done = 0;
                 loop {
                     let (at, transfer): (Location, String) = (at.clone(), transfer.clone());
-                    let (options, data, from) = (options.clone(), piece[done..].to_vec(), offset + done as u64);
+                    let (options, data, from) = (options.clone(), piece.slice(done..), offset + done as u64);
                     let sent = held
                         .call(self.changing("write", path), move |bound, store| {
                             Box::pin(async move {
@@ -478,15 +482,15 @@ impl<T: AsyncRead> AsyncRead for Whole<T> {
 }
 
 /// A full piece, or what there is up to the end.
-async fn read_piece<R: AsyncRead + Unpin>(reader: &mut R, path: &str) -> Result<Vec<u8>> {
+async fn read_piece<R: AsyncRead + Unpin>(reader: &mut R, path: &str) -> Result<Bytes> {
     let mut piece = Vec::new();
     // Not reserved at once: most files are small.
     reader
-        .take(PIECE as u64)
+        .take(SENT_PIECE as u64)
         .read_to_end(&mut piece)
         .await
         .map_err(|error| Error::io(format!("read what is to be written to {path}"), &error))?;
-    Ok(piece)
+    Ok(piece.into())
 }
 
 /// Takes up to `max` bytes, and fails at the first beyond.

@@ -75,7 +75,9 @@ impl Flow {
             Flow::Create => &["AuthTokenGet", "AppGetOrCreate", "ImageGetOrCreate", "SandboxCreateV2", "TaskExecStart"],
             Flow::Run | Flow::Stream => &["SandboxGet*", "TaskExecStart", "TaskExecStdioRead", "TaskExecWait"],
             Flow::Stdin => &["TaskExecStart", "TaskExecStdinWrite", "TaskExecStdioRead", "TaskExecWait"],
-            Flow::Upload | Flow::TreeUp => &["TaskExecStart", "TaskExecStdinWrite", "TaskExecWait"],
+            Flow::Upload | Flow::TreeUp => {
+                &["TaskExecStart", "TaskExecStdinWrite", "TaskExecStdinWriteStream", "TaskExecWait"]
+            }
             Flow::Download | Flow::TreeDown => &["TaskExecStart", "TaskExecStdioRead", "TaskExecWait"],
             Flow::Build => &["ImageGetOrCreate", "ImageJoinStreaming"],
             Flow::Snapshot => &["TaskSnapshotFilesystem"],

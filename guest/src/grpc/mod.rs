@@ -7,6 +7,7 @@
 mod status;
 
 use std::{
+    iter,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -14,11 +15,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _, stream::LocalBoxStream};
+use futures_util::{
+    Stream, StreamExt as _,
+    stream::{self, LocalBoxStream},
+};
 use modal_proto::{MAX_MESSAGE_BYTES, prost::Message};
 
 pub use self::status::{Code, Status};
-use crate::transport::{Body, Frame, Headers, Method, Request, Transport, Url, is_header_text, whole};
+use crate::transport::{Body, Frame, Headers, Method, Request, Transport, Url, is_header_text};
 
 /// Longest trailers of gRPC-Web that are read, in bytes: a status, its text and its details.
 const MAX_TRAILER_BYTES: usize = 64 * 1024;
@@ -52,6 +56,8 @@ pub struct Call {
     /// What is sent besides the message: names in lower case.
     headers: Vec<(&'static str, String)>,
     message: Bytes,
+    /// What follows the first message, where the request is a stream.
+    more: Box<dyn Iterator<Item = Bytes>>,
 }
 
 impl Call {
@@ -69,7 +75,13 @@ impl Call {
             };
             headers.push(("grpc-timeout", text));
         }
-        Call { headers, message }
+        Call { headers, message, more: Box::new(iter::empty()) }
+    }
+
+    /// With these messages behind the first, each made when there is room for it.
+    #[must_use]
+    pub fn followed_by(self, more: impl Iterator<Item = Bytes> + 'static) -> Call {
+        Call { more: Box::new(more), ..self }
     }
 
     /// Adds a header.
@@ -87,7 +99,7 @@ impl Call {
     }
 }
 
-/// One unary call.
+/// One call with one answer.
 ///
 /// # Errors
 ///
@@ -113,14 +125,16 @@ pub async fn server_stream(
     path: &'static str,
     call: Call,
 ) -> Result<LocalBoxStream<'static, Result<Bytes, Status>>, Status> {
-    let Call { mut headers, message } = call;
+    let Call { mut headers, message, more } = call;
     let web = channel.wire == Wire::GrpcWeb;
     headers.push(("te", "trailers".to_string()));
     headers.push(("content-type", if web { "application/grpc-web" } else { "application/grpc" }.to_string()));
     // What the address has for a path is where the service begins.
     let base = url.path.split('?').next().unwrap_or_default();
     url.path = format!("{}{path}", base.trim_end_matches('/'));
-    let body = whole(framed(&message)?);
+    let first = stream::iter([Ok(Frame::Data(framed(&message)?))]);
+    let more = more.map(|message| framed(&message).map(Frame::Data).map_err(|status| status.message().to_string()));
+    let body = Box::pin(first.chain(stream::iter(more)));
     let response = channel.transport.send(Request { method: Method::Post, url, headers, body }).await?;
     let status = Status::read(&response.headers).transpose()?;
     if status.is_none() && response.status != 200 {
@@ -296,7 +310,7 @@ fn parse(block: &[u8]) -> Result<Headers, Status> {
 mod tests {
     use super::*;
     use crate::transport::{LocalFuture, Response, Sending, TransportError, TransportFault};
-    use futures_util::{FutureExt as _, stream};
+    use futures_util::FutureExt as _;
     use std::cell::RefCell;
 
     /// Gives one answer, and keeps what was asked.
@@ -539,6 +553,11 @@ mod tests {
             let body: Vec<_> = asked.body.map(Result::unwrap).collect().now_or_never().unwrap();
             assert_eq!(body, [Frame::Data(Bytes::from_static(b"\0\0\0\0\x08question"))]);
         }
+        let many = call().followed_by([Bytes::from_static(b"a"), Bytes::new()].into_iter());
+        let body = ask(Wire::Grpc, "http://a", many, good()).0.expect("a request").body;
+        let body: Vec<_> = body.map(Result::unwrap).collect().now_or_never().unwrap();
+        let frames = [&b"\0\0\0\0\x08question"[..], b"\0\0\0\0\x01a", b"\0\0\0\0\0"];
+        assert_eq!(body, frames.map(|frame| Frame::Data(Bytes::from_static(frame))));
         let long = Call::new(Bytes::new(), Some(Duration::from_secs(200_000)));
         assert_eq!(long.headers, [("grpc-timeout", "200000S".to_string())]);
     }

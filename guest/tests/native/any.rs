@@ -395,8 +395,10 @@ fn a_server_that_does_not_hold_is_asked_at_a_walk() {
 mod streams {
     use super::*;
     use modal_proto::task_command_router::{
-        TaskExecStdinStatusResponse, TaskExecStdinWriteRequest, TaskExecStdinWriteResponse, TaskExecStdioReadRequest,
-        TaskExecStdioReadResponse, TaskExecWaitResponse, task_exec_wait_response::ExitStatus,
+        TaskExecStartRequest, TaskExecStartResponse, TaskExecStdinStatusRequest, TaskExecStdinStatusResponse,
+        TaskExecStdinWriteRequest, TaskExecStdinWriteResponse, TaskExecStdinWriteStreamRequest,
+        TaskExecStdioReadRequest, TaskExecStdioReadResponse, TaskExecWaitRequest, TaskExecWaitResponse,
+        task_exec_stdin_write_stream_request::Payload, task_exec_wait_response::ExitStatus,
     };
     use std::cell::RefCell;
 
@@ -431,7 +433,7 @@ mod streams {
                     None => Answer::Stream(pieces.collect(), 0),
                 }
             });
-            script.serves("TaskExecWait", |_: modal_proto::task_command_router::TaskExecWaitRequest| {
+            script.serves("TaskExecWait", |_: TaskExecWaitRequest| {
                 TaskExecWaitResponse { exit_status: Some(ExitStatus::Code(3)) }
             });
             let provider = script.provider();
@@ -476,7 +478,7 @@ mod streams {
                 *closed |= write.eof;
                 crate::script::ok(&TaskExecStdinWriteResponse {})
             });
-            script.serves("TaskExecStdinStatus", move |_: modal_proto::task_command_router::TaskExecStdinStatusRequest| {
+            script.serves("TaskExecStdinStatus", move |_: TaskExecStdinStatusRequest| {
                 TaskExecStdinStatusResponse { num_bytes_written: state.borrow().0.len() as u64, closed: state.borrow().1 }
             });
             let provider = script.provider();
@@ -493,6 +495,63 @@ mod streams {
             }
             prop_assert!(taken.borrow().0 == data);
             prop_assert!(taken.borrow().1);
+        }
+    }
+
+    /// A stream of input breaks after so many bytes were taken, and all of them were sent: single messages go on.
+    fn broken_stream(taken: usize, eof: bool, answer: Answer) {
+        let data: Vec<u8> = (0_u32..).flat_map(u32::to_le_bytes).take(2_500_000).collect();
+        let script = Script::new();
+        script.serves("TaskExecStart", |_: TaskExecStartRequest| TaskExecStartResponse::default());
+        script.will("TaskExecStdinWriteStream", answer);
+        script.serves("TaskExecStdinStatus", move |_: TaskExecStdinStatusRequest| TaskExecStdinStatusResponse {
+            num_bytes_written: taken as u64,
+            closed: false,
+        });
+        script.serves("TaskExecStdinWrite", |_: TaskExecStdinWriteRequest| TaskExecStdinWriteResponse {});
+        script.serves("TaskExecWait", |_: TaskExecWaitRequest| TaskExecWaitResponse {
+            exit_status: Some(ExitStatus::Code(0)),
+        });
+        let provider = script.provider();
+        let written = run(provider.write_file(&at(SANDBOX), "t1", &mode(WriteMode::Replace), 0, data.clone(), eof));
+        assert_eq!(written.expect("it is written"), data.len() as u64, "{taken}");
+
+        let [stream] = &script.calls("TaskExecStdinWriteStream")[..] else { panic!("one stream") };
+        let read = |message: &Bytes| TaskExecStdinWriteStreamRequest::decode(message.clone()).expect("one").payload;
+        let Some(Payload::Start(start)) = read(&stream.body) else { panic!("it begins with its start") };
+        assert_eq!((start.task_id.as_str(), start.offset), ("ta-1", 0));
+        let (mut sent, mut ended) = (Vec::new(), false);
+        for message in &stream.more {
+            match read(message) {
+                Some(Payload::Data(data)) if !ended => sent.extend(data),
+                Some(Payload::End(_)) if !ended => ended = true,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(sent == data && ended == eof, "{} bytes, {ended}", sent.len());
+
+        let after = script.calls("TaskExecStdinWrite");
+        if taken == data.len() && !eof {
+            return assert!(after.is_empty());
+        }
+        let [after] = &after[..] else { panic!("one message behind it") };
+        let after = TaskExecStdinWriteRequest::decode(after.body.clone()).expect("one");
+        assert_eq!((after.offset as usize, after.eof), (taken, eof));
+        assert!(after.data == data[taken..], "{taken}");
+    }
+
+    #[test]
+    fn input_goes_on_where_its_stream_broke() {
+        for eof in [false, true] {
+            for taken in [0, 1, 1 << 20, 1_500_000, 2_500_000] {
+                broken_stream(taken, eof, Answer::Status(14, Vec::new()));
+                broken_stream(taken, eof, Answer::Cut(Vec::new()));
+            }
+            broken_stream(7, eof, Answer::Refused);
+            // It hangs, and is given up.
+            broken_stream(7, eof, Answer::Hang(Vec::new()));
+            // As when the offset is not where the input is.
+            broken_stream(7, eof, Answer::Status(9, Vec::new()));
         }
     }
 }

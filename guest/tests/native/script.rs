@@ -52,7 +52,10 @@ pub fn ok(message: &impl Message) -> Answer {
 pub struct Seen {
     pub method: String,
     pub headers: Vec<(&'static str, String)>,
+    /// The first message, or what else was sent.
     pub body: Bytes,
+    /// The messages behind it.
+    pub more: Vec<Bytes>,
     pub at: Duration,
 }
 
@@ -148,6 +151,13 @@ pub fn framed(message: &[u8]) -> Bytes {
 }
 
 /// Headers of these names and values.
+/// Takes the frame off the first of these messages.
+fn unframed(bytes: &mut Bytes) -> Option<Bytes> {
+    let head: [u8; 5] = bytes.get(..5)?.try_into().ok()?;
+    let [0, length @ ..] = head else { panic!("a request's frame begins with {}", head[0]) };
+    Some(bytes.split_to(5 + u32::from_be_bytes(length) as usize).slice(5..))
+}
+
 pub fn headers<const N: usize>(headers: [(&str, &str); N]) -> Headers {
     Headers(headers.map(|(name, value)| (name.to_string(), value.into())).into())
 }
@@ -183,14 +193,19 @@ impl Transport for Script {
                     Err(message) => return Err(TransportError { kind: TransportFault::Broken, message }),
                 }
             }
-            let sent_body = Bytes::from(bytes);
+            let mut sent_body = Bytes::from(bytes);
+            let mut more = Vec::new();
+            if grpc {
+                more.extend(std::iter::from_fn(|| unframed(&mut sent_body)));
+                sent_body = more.remove(0);
+            }
             let at = *net.now.borrow();
             let served = net.served.borrow().get(method.as_str()).cloned();
             net.seen.borrow_mut().push(Rc::new(Seen {
                 method: method.clone(),
                 headers: sent,
-                // Without the frame around it, where it is a message.
-                body: if grpc { sent_body.slice(5..) } else { sent_body },
+                body: sent_body,
+                more,
                 at,
             }));
             let meddled = net.meddle.borrow_mut().as_mut().and_then(|meddle| meddle(&method));

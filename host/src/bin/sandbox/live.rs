@@ -13,6 +13,7 @@ use sandbox_host::types::{
 };
 use sandbox_host::{Error, LocalDockerfile, Provider, Sandbox, fresh_id};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 
 use crate::report::{self, FAILED};
 use crate::session::Session;
@@ -247,6 +248,13 @@ async fn commands(session: &Session, sandbox: &Sandbox, rows: &mut Rows) -> Resu
         let result = sandbox.run_with(ExecSpec::shell("wc -c"), data, limits).await?;
         let text = String::from_utf8_lossy(&result.stdout.data).trim().to_owned();
         expect(text == "9437184", format!("{text} bytes arrived"))
+    })
+    .await?;
+    rows.run(session, 15, "a file in several streams of stdin", async {
+        let size = 20 << 20;
+        sandbox.upload("/tmp/doctor-large", tokio::io::repeat(b'x').take(size), WriteOptions::default()).await?;
+        let there = sandbox.stat("/tmp/doctor-large", true).await?.size;
+        expect(there == size, format!("{there} bytes arrived"))
     })
     .await
 }
