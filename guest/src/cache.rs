@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 
-use crate::{auth::AuthToken, execs::millis, provider::Provider, router::Access};
+use crate::{auth::AuthToken, execs::millis, provider::Provider, router::Access, transport::Url};
 
 /// Largest cache that is looked at, in bytes.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -79,7 +79,7 @@ impl Provider {
                 .map(|(sandbox, access)| Router {
                     sandbox: sandbox.clone(),
                     task_id: access.task_id.clone(),
-                    url: access.url.clone(),
+                    url: access.origin.to_string(),
                     jwt: access.jwt.clone(),
                     expires: access.expires.map(millis),
                 })
@@ -119,7 +119,10 @@ impl Provider {
             state.builder_version = cache.builder_version;
         }
         for Router { sandbox, task_id, url, jwt, expires } in cache.routers {
-            state.routers.insert(sandbox, Access { task_id, url, jwt, expires: expires.map(Duration::from_millis) });
+            if let Some(origin) = Url::parse(&url) {
+                let expires = expires.map(Duration::from_millis);
+                state.routers.insert(sandbox, Access { task_id, origin, jwt, expires });
+            }
         }
     }
 }

@@ -5,7 +5,6 @@ use std::{future::poll_fn, task::Poll, time::Duration};
 use bytes::Bytes;
 use modal_proto::{
     client::{PtyInfo, SecretSource, StringMap, pty_info::PtyType, secret_source::Source},
-    prost::Message as _,
     rpc,
     task_command_router::{
         SandboxStdinWriteV2Request, TaskExecPollRequest, TaskExecStartRequest, TaskExecStderrConfig,
@@ -23,7 +22,7 @@ use crate::{
     },
     error::{Error, Result, shown},
     follow::Follow,
-    grpc::{Code, Status, Wire},
+    grpc::{Code, Framed, Status, Wire},
     ids,
     provider::Provider,
     retry,
@@ -40,8 +39,9 @@ const MAX_REPLY_BYTES: u32 = 64 * 1024 * 1024;
 /// Largest write to stdin in one call: the largest message that the official client sends (fact sheet, section 6.4).
 const MAX_INPUT_BYTES: usize = 16 * 1024 * 1024;
 
-/// Most bytes in one message of a stream to stdin; what is not more goes in a single message.
-const STREAM_PIECE: usize = 1024 * 1024;
+/// Bytes in one message of a stream to stdin, as the official clients send (fact sheet, section 8.1); what is not more goes
+/// in a single message.
+const STREAM_PIECE: usize = 256 * 1024;
 
 /// How long one write to stdin may wait for the program to read, before the caller is told how far it got.
 const INPUT_ATTEMPT: Duration = Duration::from_secs(60);
@@ -391,7 +391,7 @@ impl Provider {
         });
         let end = eof.then_some(Payload::End(TaskExecStdinWriteStreamEnd {}));
         let message = |payload| TaskExecStdinWriteStreamRequest { payload: Some(payload) };
-        let more = pieces.chain(end).map(move |payload| message(payload).encode_to_vec().into());
+        let more = pieces.chain(end).map(move |payload| Framed::new(&message(payload)));
         let rpc = rpc::TASK_EXEC_STDIN_WRITE_STREAM;
         let answer = self.router_upload(sandbox, rpc, |task_id| message(start(task_id)), more).await?;
         Ok(answer.map(drop))

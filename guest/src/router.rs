@@ -20,7 +20,7 @@ use crate::{
     bindings::{EndReason, ErrorKind},
     control::unreadable,
     error::{Error, Result},
-    grpc::{self, Call, Code, Status},
+    grpc::{self, Call, Code, Framed, Status},
     ids,
     provider::Provider,
     retry,
@@ -49,7 +49,7 @@ pub struct Access {
     /// The task that the sandbox runs as.
     pub task_id: String,
     /// Address of the router.
-    pub url: String,
+    pub origin: Url,
     /// Bearer token.
     pub jwt: String,
     /// When the token ends; none if it does not say.
@@ -57,15 +57,11 @@ pub struct Access {
 }
 
 impl Access {
-    fn new(task_id: String, url: String, jwt: String) -> Access {
+    fn new(task_id: String, url: &str, jwt: String) -> Result<Access> {
         let expires = expiry(&jwt);
-        Access { task_id, url, jwt, expires }
-    }
-
-    fn origin(&self) -> Result<Url> {
-        Url::parse(&self.url).ok_or_else(|| {
-            Error::internal(format!("Modal answered with a router address that is none: `{}`.", self.url))
-        })
+        let origin = Url::parse(url)
+            .ok_or_else(|| Error::internal(format!("Modal answered with a router address that is none: `{url}`.")))?;
+        Ok(Access { task_id, origin, jwt, expires })
     }
 
     /// A request with this access's token. `deadline` travels with it.
@@ -80,8 +76,10 @@ impl Provider {
     /// Remembers the access that a create answered with.
     pub(crate) fn remember_access(&self, sandbox: &str, task_id: &str, access: Option<CommandRouterAccess>) {
         if let Some(access) = access.filter(|access| !task_id.is_empty() && !access.url.is_empty()) {
-            let access = Access::new(task_id.to_string(), access.url, access.jwt);
-            self.inner.state.borrow_mut().routers.insert(sandbox.to_string(), access);
+            // One that cannot be used is asked for again, and told then.
+            if let Ok(access) = Access::new(task_id.to_string(), &access.url, access.jwt) {
+                self.inner.state.borrow_mut().routers.insert(sandbox.to_string(), access);
+            }
         }
     }
 
@@ -117,7 +115,7 @@ impl Provider {
             Ok(answer) => answer,
             Err(status) => return Err(self.explain(sandbox, &status, "reach the sandbox").await),
         };
-        let access = Access::new(task_id, url, jwt);
+        let access = Access::new(task_id, &url, jwt)?;
         self.inner.state.borrow_mut().routers.insert(sandbox.to_string(), access.clone());
         Ok(access)
     }
@@ -232,10 +230,9 @@ impl Provider {
         let (mut renewed, mut earlier) = (false, false);
         loop {
             let access = self.access(sandbox).await?;
-            let origin = access.origin()?;
             let result = retry::run(self.transport(), policy, max_throttle_wait, |_| {
                 let request = access.dress(body.clone(), policy.attempt);
-                let (channel, origin) = (self.channel(), origin.clone());
+                let (channel, origin) = (self.channel(), access.origin.clone());
                 async move { grpc::unary(channel, origin, path, request?).await }
             })
             .await;
@@ -291,7 +288,7 @@ impl Provider {
             Ok(request) => request,
             Err(status) => return Ok(Err(status)),
         };
-        let opened = grpc::server_stream(self.channel(), access.origin()?, rpc.path, request).await;
+        let opened = grpc::server_stream(self.channel(), access.origin, rpc.path, request).await;
         Ok(opened.map(|stream| stream.map(|item| item.and_then(grpc::decode)).boxed_local()))
     }
 
@@ -305,14 +302,14 @@ impl Provider {
         sandbox: &str,
         rpc: Rpc<Q, A>,
         first: impl FnOnce(String) -> Q,
-        more: impl Iterator<Item = Bytes> + 'static,
+        more: impl Iterator<Item = Framed> + 'static,
     ) -> Result<Result<A, Status>> {
         let access = self.access(sandbox).await?;
         let call = match access.dress(first(access.task_id.clone()).encode_to_vec().into(), None) {
             Ok(call) => call.followed_by(more),
             Err(status) => return Ok(Err(status)),
         };
-        let answer = grpc::unary(self.channel(), access.origin()?, rpc.path, call).await;
+        let answer = grpc::unary(self.channel(), access.origin, rpc.path, call).await;
         Ok(answer.and_then(grpc::decode))
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, future::poll_fn, pin::pin, time::Duration};
 
 use bytes::{Buf as _, Bytes};
-use futures_util::future::{Either, join4, select};
+use futures_util::future::{Either, join3, select};
 
 use crate::{
     bindings::{Captured, ErrorKind, ExecRef, ExecSpec, Happened, Keep, OutputLimits, RunResult, Verdict},
@@ -18,6 +18,9 @@ const MAX_KEPT: u64 = 32 * 1024 * 1024;
 
 /// Piece of stdin that is sent at a time.
 const INPUT_PIECE: usize = 4 * 1024 * 1024;
+
+/// When a command without input is told so: most never look, and the call is saved if they are over by then.
+const NO_INPUT_AFTER: Duration = Duration::from_millis(100);
 
 /// How long after its time limit an exec is ended by us: Modal rounds up to whole seconds and kills the program only,
 /// which leaves its children and whoever waits for the output that they hold.
@@ -47,13 +50,27 @@ impl Provider {
         self.start_exec(sandbox, request).await?;
 
         // From here on the command runs: whatever goes wrong, it happened.
-        let work = join4(
+        let output = join3(
             self.wait_for_ever(&exec),
             self.collect(&exec, 0, Kept::new(limits.stdout_max, limits.keep)),
             self.collect(&exec, 1, Kept::new(limits.stderr_max, limits.keep)),
-            self.feed(sandbox, &exec_id, stdin.into()),
         );
-        let (verdict, stdout, stderr, fed) = match select(pin!(work), pin!(self.end_overdue(&exec))).await {
+        let idle = stdin.is_empty();
+        let input = async {
+            if idle {
+                self.transport().sleep(NO_INPUT_AFTER).await;
+            }
+            self.feed(sandbox, &exec_id, stdin.into()).await
+        };
+        let work = async {
+            match select(pin!(output), pin!(input)).await {
+                // Nobody is left to be told that there is no input.
+                Either::Left((parts, _)) if idle => (parts, Ok(())),
+                Either::Left((parts, input)) => (parts, input.await),
+                Either::Right((fed, output)) => (output.await, fed),
+            }
+        };
+        let ((verdict, stdout, stderr), fed) = match select(pin!(work), pin!(self.end_overdue(&exec))).await {
             Either::Left((parts, _)) => parts,
             Either::Right((error, _)) => return Err(error),
         };

@@ -13,7 +13,7 @@ use system_tests::{
     refused, sh, told,
 };
 
-const SIZE: usize = 300_000;
+const SIZE: usize = 200_000;
 
 /// More than goes in a single message.
 const MUCH: usize = 3_000_000;

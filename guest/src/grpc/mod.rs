@@ -57,7 +57,7 @@ pub struct Call {
     headers: Vec<(&'static str, String)>,
     message: Bytes,
     /// What follows the first message, where the request is a stream.
-    more: Box<dyn Iterator<Item = Bytes>>,
+    more: Box<dyn Iterator<Item = Framed>>,
 }
 
 impl Call {
@@ -80,7 +80,7 @@ impl Call {
 
     /// With these messages behind the first, each made when there is room for it.
     #[must_use]
-    pub fn followed_by(self, more: impl Iterator<Item = Bytes> + 'static) -> Call {
+    pub fn followed_by(self, more: impl Iterator<Item = Framed> + 'static) -> Call {
         Call { more: Box::new(more), ..self }
     }
 
@@ -133,7 +133,7 @@ pub async fn server_stream(
     let base = url.path.split('?').next().unwrap_or_default();
     url.path = format!("{}{path}", base.trim_end_matches('/'));
     let first = stream::iter([Ok(Frame::Data(framed(&message)?))]);
-    let more = more.map(|message| framed(&message).map(Frame::Data).map_err(|status| status.message().to_string()));
+    let more = more.map(|Framed(message)| Ok(Frame::Data(message)));
     let body = Box::pin(first.chain(stream::iter(more)));
     let response = channel.transport.send(Request { method: Method::Post, url, headers, body }).await?;
     let status = Status::read(&response.headers).transpose()?;
@@ -151,6 +151,22 @@ pub async fn server_stream(
         status: status.map(Ok),
     }
     .boxed_local())
+}
+
+/// An encoded message as it stands in a stream of them.
+pub struct Framed(Bytes);
+
+impl Framed {
+    /// Encodes a message, which is not near the largest that there are.
+    #[must_use]
+    pub fn new(message: &impl Message) -> Framed {
+        let length = message.encoded_len();
+        let mut bytes = Vec::with_capacity(HEAD + length);
+        bytes.push(0);
+        bytes.extend_from_slice(&(length as u32).to_be_bytes());
+        message.encode_raw(&mut bytes);
+        Framed(bytes.into())
+    }
 }
 
 fn framed(message: &[u8]) -> Result<Bytes, Status> {
@@ -553,10 +569,10 @@ mod tests {
             let body: Vec<_> = asked.body.map(Result::unwrap).collect().now_or_never().unwrap();
             assert_eq!(body, [Frame::Data(Bytes::from_static(b"\0\0\0\0\x08question"))]);
         }
-        let many = call().followed_by([Bytes::from_static(b"a"), Bytes::new()].into_iter());
+        let many = call().followed_by(["a", ""].into_iter().map(|text| Framed::new(&text.to_string())));
         let body = ask(Wire::Grpc, "http://a", many, good()).0.expect("a request").body;
         let body: Vec<_> = body.map(Result::unwrap).collect().now_or_never().unwrap();
-        let frames = [&b"\0\0\0\0\x08question"[..], b"\0\0\0\0\x01a", b"\0\0\0\0\0"];
+        let frames = [&b"\0\0\0\0\x08question"[..], b"\0\0\0\0\x03\n\x01a", b"\0\0\0\0\0"];
         assert_eq!(body, frames.map(|frame| Frame::Data(Bytes::from_static(frame))));
         let long = Call::new(Bytes::new(), Some(Duration::from_secs(200_000)));
         assert_eq!(long.headers, [("grpc-timeout", "200000S".to_string())]);

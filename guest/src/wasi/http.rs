@@ -48,11 +48,16 @@ pub async fn send(request: Request) -> Result<Response, TransportError> {
 }
 
 fn outgoing_request(request: &Request) -> Result<OutgoingRequest, TransportError> {
-    let fields = Fields::new();
-    for (name, value) in &request.headers {
+    let bytes = |(name, value): &(&str, String)| (name.to_string(), value.as_bytes().to_vec());
+    let lines: Vec<_> = request.headers.iter().map(bytes).collect();
+    let fields = Fields::from_list(&lines).unwrap_or_else(|_| {
         // `content-length` and the like are the host's business; it refuses what it does not want to be told.
-        let _ = fields.append(name, value.as_bytes());
-    }
+        let fields = Fields::new();
+        for (name, value) in &lines {
+            let _ = fields.append(name, value);
+        }
+        fields
+    });
     let outgoing = OutgoingRequest::new(fields);
     let method = match request.method {
         Method::Post => wasi::Method::Post,

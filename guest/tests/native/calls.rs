@@ -11,10 +11,15 @@ use modal_proto::{
     },
     prost::Message,
     prost_types::Any,
-    task_command_router::{TaskExecStdioReadRequest, TaskExecStdioReadResponse, TaskExecWaitResponse},
+    task_command_router::{
+        TaskExecStartRequest, TaskExecStartResponse, TaskExecStdinWriteRequest, TaskExecStdinWriteResponse,
+        TaskExecStdioReadRequest, TaskExecStdioReadResponse, TaskExecWaitResponse, task_exec_wait_response::ExitStatus,
+    },
 };
 use modal_provider::{
-    bindings::{ErrorKind, ExecRef, Happened, ReadRequest, RetryAdvice, Verdict},
+    bindings::{
+        ErrorKind, ExecRef, ExecSpec, Happened, Keep, OutputLimits, OutputMode, ReadRequest, RetryAdvice, Verdict,
+    },
     transport::Transport as _,
 };
 
@@ -151,12 +156,7 @@ fn a_cut_stream_is_resumed_where_it_was_cut() {
     script.will("TaskExecStdioRead", Answer::Stream(Vec::new(), 0));
     script.will("TaskExecStdioRead", Answer::Cut(Vec::new()));
     script.will("TaskExecStdioRead", Answer::Stream(vec![piece(b"ld")], 0));
-    script.will(
-        "TaskExecWait",
-        ok(&TaskExecWaitResponse {
-            exit_status: Some(modal_proto::task_command_router::task_exec_wait_response::ExitStatus::Code(3)),
-        }),
-    );
+    script.will("TaskExecWait", ok(&TaskExecWaitResponse { exit_status: Some(ExitStatus::Code(3)) }));
     let mut all = Vec::new();
     let verdict = loop {
         let (exec, request) = reading(all.len() as u64);
@@ -216,6 +216,53 @@ fn a_sandbox_that_ended_is_the_verdict() {
     );
 }
 
+/// A command without input that ends, or not before it is told that it has none.
+fn runs_without_input(script: &Script, reads: bool) {
+    script.serves("TaskExecStart", |_: TaskExecStartRequest| TaskExecStartResponse::default());
+    script.answers_by("TaskExecStdioRead", |_| Answer::Stream(Vec::new(), 0));
+    script.serves("TaskExecStdinWrite", |_: TaskExecStdinWriteRequest| TaskExecStdinWriteResponse {});
+    let seen = script.clone();
+    script.answers_by("TaskExecWait", move |_| {
+        if reads && seen.calls("TaskExecStdinWrite").is_empty() {
+            return Answer::Hang(Vec::new());
+        }
+        ok(&TaskExecWaitResponse { exit_status: Some(ExitStatus::Code(3)) })
+    });
+    let spec = ExecSpec {
+        id: "e1".into(),
+        argv: vec!["cat".into()],
+        env: vec![],
+        secrets: vec![],
+        cwd: None,
+        user: None,
+        timeout: None,
+        pty: None,
+        stdout: OutputMode::Keep,
+        stderr: OutputMode::Keep,
+        merge_stderr: false,
+        container: None,
+        extra: vec![],
+    };
+    let limits = OutputLimits { stdout_max: 9, stderr_max: 9, keep: Keep::Head };
+    let result = run(script.provider().run(SANDBOX, spec, Vec::new(), limits)).expect("it runs");
+    assert!(matches!(result.verdict, Verdict::Exited(3)), "{:?}", result.verdict);
+}
+
+#[test]
+fn only_a_command_that_goes_on_is_told_that_it_has_no_input() {
+    let script = Script::new();
+    runs_without_input(&script, false);
+    assert!(script.calls("TaskExecStdinWrite").is_empty());
+
+    let script = Script::new();
+    let begun = script.now();
+    runs_without_input(&script, true);
+    let [told] = &script.calls("TaskExecStdinWrite")[..] else { panic!("once") };
+    let write = TaskExecStdinWriteRequest::decode(told.body.clone()).expect("a request");
+    assert!(write.eof && write.data.is_empty() && write.offset == 0);
+    assert_eq!(told.at - begun, Duration::from_millis(100));
+}
+
 #[test]
 fn a_router_that_is_not_up_yet_is_waited_for() {
     let script = Script::new();
@@ -224,12 +271,7 @@ fn a_router_that_is_not_up_yet_is_waited_for() {
         script.will("TaskExecWait", Answer::Refused);
         script.will("SandboxWaitV2", ok(&SandboxWaitResponse::default()));
     }
-    script.will(
-        "TaskExecWait",
-        ok(&TaskExecWaitResponse {
-            exit_status: Some(modal_proto::task_command_router::task_exec_wait_response::ExitStatus::Code(0)),
-        }),
-    );
+    script.will("TaskExecWait", ok(&TaskExecWaitResponse { exit_status: Some(ExitStatus::Code(0)) }));
     let (exec, _) = reading(0);
     let verdict = run(script.provider().wait_exec(exec, 600_000)).expect("in the end it is there");
     assert!(matches!(verdict, Some(Verdict::Exited(0))), "{verdict:?}");
