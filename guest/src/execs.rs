@@ -43,6 +43,9 @@ const MAX_INPUT_BYTES: usize = 16 * 1024 * 1024;
 /// in a single message.
 const STREAM_PIECE: usize = 256 * 1024;
 
+/// Bytes in a single message behind a stream that failed: little, for a slow connection may be why.
+const SINGLE_PIECE: usize = 1024 * 1024;
+
 /// How long one write to stdin may wait for the program to read, before the caller is told how far it got.
 const INPUT_ATTEMPT: Duration = Duration::from_secs(60);
 
@@ -348,7 +351,7 @@ impl Provider {
     }
 
     /// As [`Provider::write_stdin`], and faster for much: the other side takes the first bytes in while the last ones are
-    /// on their way. A stream is tried once; when it fails, single messages go on where it came to, with their retries.
+    /// on their way. A stream is tried once; when it fails, a single message goes on where it came to, with its retries.
     pub(crate) async fn write_much_stdin(
         &self,
         sandbox: &str,
@@ -368,11 +371,14 @@ impl Provider {
         }
         // This also ends a stream that the other side takes for alive (fact sheet, section 7.4).
         let state = self.input_state(sandbox, exec_id).await?;
-        let taken = state.accepted.clamp(offset, end) - offset;
-        if offset + taken == end && !eof {
+        let rest = data.slice((state.accepted.clamp(offset, end) - offset) as usize..);
+        let offset = end - rest.len() as u64;
+        if rest.is_empty() && !eof {
             return Ok(InputState { accepted: end, ..state });
         }
-        self.write_stdin(sandbox, exec_id, offset + taken, data.slice(taken as usize..), eof).await
+        let piece = rest.slice(..rest.len().min(SINGLE_PIECE));
+        let last = eof && piece.len() == rest.len();
+        self.write_stdin(sandbox, exec_id, offset, piece, last).await
     }
 
     async fn stream_stdin(

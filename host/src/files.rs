@@ -28,7 +28,7 @@ const PIECE: usize = 4 << 20;
 /// Size of a piece that is sent. More than above, for nothing is on its way between two calls.
 const SENT_PIECE: usize = 8 << 20;
 
-/// Times in a row that a piece is sent again, because an instance was lost to a crash or only a part was taken. What the
+/// Times in a row that a piece is sent again, because an instance was lost to a crash or nothing was taken. What the
 /// provider reports is final: its own retries came before that.
 const ATTEMPTS: u32 = 3;
 
@@ -265,10 +265,11 @@ impl Sandbox {
                         .await;
                     match sent {
                         Ok(position) if position >= offset + piece.len() as u64 => return Ok(()),
-                        Ok(position) if position > from || (position == from && failures < ATTEMPTS) => {
-                            failures += 1;
+                        Ok(position) if position > from => {
+                            failures = 0;
                             done = (position - offset) as usize;
                         }
+                        Ok(position) if position == from && failures < ATTEMPTS => failures += 1,
                         Ok(position) => {
                             return Err(Error::new(
                                 Kind::Internal,

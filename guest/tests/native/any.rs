@@ -498,7 +498,7 @@ mod streams {
         }
     }
 
-    /// A stream of input breaks after so many bytes were taken, and all of them were sent: single messages go on.
+    /// A stream of input breaks after so many bytes were taken, and all of them were sent: a single message goes on.
     fn broken_stream(taken: usize, eof: bool, answer: Answer) {
         let data: Vec<u8> = (0_u32..).flat_map(u32::to_le_bytes).take(2_500_000).collect();
         let script = Script::new();
@@ -514,7 +514,8 @@ mod streams {
         });
         let provider = script.provider();
         let written = run(provider.write_file(&at(SANDBOX), "t1", &mode(WriteMode::Replace), 0, data.clone(), eof));
-        assert_eq!(written.expect("it is written"), data.len() as u64, "{taken}");
+        let until = data.len().min(taken + (1 << 20));
+        assert_eq!(written.expect("it is written"), until as u64, "{taken}");
 
         let [stream] = &script.calls("TaskExecStdinWriteStream")[..] else { panic!("one stream") };
         let read = |message: &Bytes| TaskExecStdinWriteStreamRequest::decode(message.clone()).expect("one").payload;
@@ -536,8 +537,8 @@ mod streams {
         }
         let [after] = &after[..] else { panic!("one message behind it") };
         let after = TaskExecStdinWriteRequest::decode(after.body.clone()).expect("one");
-        assert_eq!((after.offset as usize, after.eof), (taken, eof));
-        assert!(after.data == data[taken..], "{taken}");
+        assert_eq!((after.offset as usize, after.eof), (taken, eof && until == data.len()));
+        assert!(after.data == data[taken..until], "{taken}");
     }
 
     #[test]
