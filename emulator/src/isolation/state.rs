@@ -80,7 +80,9 @@ fn lock(directory: &Path) -> anyhow::Result<File> {
     let lock = lock.context("cannot make its lock file")?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => anyhow::bail!("it is in use by another emulator"),
+        Err(TryLockError::WouldBlock) => {
+            anyhow::bail!("it is in use by another emulator: end that one, or name another")
+        }
         Err(TryLockError::Error(error)) => Err(error).context("cannot lock it"),
     }
 }
