@@ -111,8 +111,8 @@ impl Blob {
             }
             match put.response.await {
                 Ok(answer) if answer.is_success() => {
-                    let tag = answer.headers.get("etag").and_then(|tag| std::str::from_utf8(tag).ok());
-                    self.tags.push(tag.unwrap_or_default().to_string());
+                    let tag = answer.head.get("etag").and_then(|tag| String::from_utf8(tag).ok());
+                    self.tags.push(tag.unwrap_or_default());
                 }
                 answer => return Err(refusal(answer).await),
             }

@@ -169,7 +169,7 @@ impl Provider {
                 Err(status) => return Ok(Err(status)),
             };
             let server = self.config()?.server.clone();
-            match grpc::server_stream(self.channel(), server, rpc.path, request).await {
+            match grpc::willing_stream(self.channel(), server, rpc.path, request).await {
                 Err(status) if status.code() == Code::Unauthenticated && !renewed => {
                     renewed = true;
                     self.expire_auth();

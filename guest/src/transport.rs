@@ -141,12 +141,35 @@ impl Headers {
     }
 }
 
+/// The headers of an answer. Each is read when it is asked for: most answers say all that counts at their end.
+pub struct Head(Box<dyn Fn(&str) -> Option<Vec<u8>>>);
+
+impl Head {
+    /// With what gives the first value of the name in lower case that it is called with.
+    #[must_use]
+    pub fn new(read: impl Fn(&str) -> Option<Vec<u8>> + 'static) -> Head {
+        Head(Box::new(read))
+    }
+
+    /// The first value of that name, which is given in lower case.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Vec<u8>> {
+        (self.0)(name)
+    }
+}
+
+impl From<Headers> for Head {
+    fn from(headers: Headers) -> Head {
+        Head::new(move |name| headers.get(name).map(<[u8]>::to_vec))
+    }
+}
+
 /// An answer whose body is still coming.
 pub struct Response {
     /// The status of HTTP.
     pub status: u16,
     /// What was said before the body.
-    pub headers: Headers,
+    pub head: Head,
     /// What comes.
     pub body: Body,
 }

@@ -22,7 +22,7 @@ use futures_util::{
 use modal_proto::{MAX_MESSAGE_BYTES, prost::Message};
 
 pub use self::status::{Code, Status};
-use crate::transport::{Body, Frame, Headers, Method, Request, Transport, Url, is_header_text};
+use crate::transport::{Body, Frame, Head, Headers, Method, Request, Transport, Url, is_header_text};
 
 /// Longest trailers of gRPC-Web that are read, in bytes: a status, its text and its details.
 const MAX_TRAILER_BYTES: usize = 64 * 1024;
@@ -105,7 +105,7 @@ impl Call {
 ///
 /// What the server answered, or why it did not.
 pub async fn unary(channel: Channel, origin: Url, path: &'static str, call: Call) -> Result<Bytes, Status> {
-    let mut answers = server_stream(channel, origin, path, call).await?;
+    let mut answers = open(channel, origin, path, call).await?;
     let answer = answers.next().await.ok_or_else(|| Status::internal("Missing response message."))??;
     // The message counts for nothing without the status behind it.
     while let Some(more) = answers.next().await {
@@ -114,17 +114,30 @@ pub async fn unary(channel: Channel, origin: Url, path: &'static str, call: Call
     Ok(answer)
 }
 
-/// Opens a server stream; resolves when the server has begun to answer.
+/// The messages of a server stream.
+pub type Messages = LocalBoxStream<'static, Result<Bytes, Status>>;
+
+/// Opens a server stream; resolves when the server has begun to answer. A refusal may be the first item.
 ///
 /// # Errors
 ///
 /// As [`unary`].
-pub async fn server_stream(
-    channel: Channel,
-    mut url: Url,
-    path: &'static str,
-    call: Call,
-) -> Result<LocalBoxStream<'static, Result<Bytes, Status>>, Status> {
+pub async fn server_stream(channel: Channel, url: Url, path: &'static str, call: Call) -> Result<Messages, Status> {
+    Ok(open(channel, url, path, call).await?.boxed_local())
+}
+
+/// As [`server_stream`]; a refusal is an error now.
+///
+/// # Errors
+///
+/// As [`unary`].
+pub async fn willing_stream(channel: Channel, url: Url, path: &'static str, call: Call) -> Result<Messages, Status> {
+    let answers = open(channel, url, path, call).await?;
+    answers.said_before().transpose()?;
+    Ok(answers.boxed_local())
+}
+
+async fn open(channel: Channel, mut url: Url, path: &'static str, call: Call) -> Result<Answers, Status> {
     let Call { mut headers, message, more } = call;
     let web = channel.wire == Wire::GrpcWeb;
     headers.push(("te", "trailers".to_string()));
@@ -136,21 +149,21 @@ pub async fn server_stream(
     let more = more.map(|Framed(message)| Ok(Frame::Data(message)));
     let body = Box::pin(first.chain(stream::iter(more)));
     let response = channel.transport.send(Request { method: Method::Post, url, headers, body }).await?;
-    let status = Status::read(&response.headers).transpose()?;
-    if status.is_none() && response.status != 200 {
-        let message = format!("the server answered with HTTP status {}", response.status);
-        return Err(Status::new(Code::of_http(response.status), message));
-    }
-    Ok(Answers {
+    let answers = Answers {
+        head: response.head,
         body: response.body,
         web,
         rest: Bytes::new(),
         frame: Vec::new(),
         ended: false,
         told: false,
-        status: status.map(Ok),
+        status: None,
+    };
+    if response.status != 200 && answers.said_before().transpose()?.is_none() {
+        let message = format!("the server answered with HTTP status {}", response.status);
+        return Err(Status::new(Code::of_http(response.status), message));
     }
-    .boxed_local())
+    Ok(answers)
 }
 
 /// An encoded message as it stands in a stream of them.
@@ -204,6 +217,8 @@ fn strange_answer(error: &prost::DecodeError) -> Status {
 
 /// The messages of an answer, one after the other.
 struct Answers {
+    /// Has the status of an answer that has nothing else.
+    head: Head,
     body: Body,
     web: bool,
     /// Received and not looked at yet.
@@ -259,9 +274,12 @@ impl Answers {
     /// The last that is read.
     fn end(&mut self, trailers: &Headers) {
         self.ended = true;
-        if let Some(status) = Status::read(trailers) {
-            self.status = Some(status);
-        }
+        self.status = Status::read(|name| trailers.get(name).map(<[u8]>::to_vec));
+    }
+
+    /// How the call ended, if that stood before the messages.
+    fn said_before(&self) -> Option<Result<(), Status>> {
+        Status::read(|name| self.head.get(name))
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
@@ -271,7 +289,7 @@ impl Answers {
             }
             if self.ended {
                 let whole = self.frame.is_empty();
-                return Poll::Ready(match self.status.take() {
+                return Poll::Ready(match self.status.take().or_else(|| self.said_before()) {
                     Some(Err(status)) => Err(status),
                     Some(Ok(())) if whole => Ok(None),
                     _ => Err(Status::unavailable("the answer is cut off")),
@@ -363,7 +381,7 @@ mod tests {
     }
 
     fn answer(status: u16, head: &[(&str, &str)], frames: Vec<Result<Frame, String>>) -> Response {
-        Response { status, headers: headers(head), body: Box::pin(stream::iter(frames)) }
+        Response { status, head: headers(head).into(), body: Box::pin(stream::iter(frames)) }
     }
 
     /// What was asked, the messages that came, and how it ended.
@@ -515,7 +533,7 @@ mod tests {
 
     #[test]
     fn a_status_is_read_as_it_is_meant() {
-        let read = |lines: &[(&str, &str)]| Status::read(&headers(lines));
+        let read = |lines: &[(&str, &str)]| Status::read(|name| headers(lines).get(name).map(<[u8]>::to_vec));
         assert!(read(&[("grpc-message", "x")]).is_none());
         for (text, code) in [
             ("1", Code::Cancelled),

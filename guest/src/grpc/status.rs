@@ -9,7 +9,7 @@ use base64::{
 };
 use bytes::Bytes;
 
-use crate::transport::{Headers, TransportError, TransportFault};
+use crate::transport::{TransportError, TransportFault};
 
 /// Padding or none: servers send both.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -118,15 +118,15 @@ impl Status {
         Status::new(Code::Unavailable, message)
     }
 
-    /// What headers or trailers say, and none if they have no status.
-    pub(super) fn read(headers: &Headers) -> Option<Result<(), Status>> {
-        let code = Code::read(headers.get("grpc-status")?);
+    /// What headers or trailers say, asked for by name, and none if they have no status.
+    pub(super) fn read(header: impl Fn(&str) -> Option<Vec<u8>>) -> Option<Result<(), Status>> {
+        let code = Code::read(&header("grpc-status")?);
         if code == Code::Ok {
             return Some(Ok(()));
         }
-        let mut status = Status::new(code, unescaped(headers.get("grpc-message").unwrap_or_default()));
+        let mut status = Status::new(code, unescaped(&header("grpc-message").unwrap_or_default()));
         // Details that cannot be decoded are left out: they only say more of what the code says.
-        let details = headers.get("grpc-status-details-bin").and_then(|text| BASE64.decode(text).ok());
+        let details = header("grpc-status-details-bin").and_then(|text| BASE64.decode(text).ok());
         status.0.details = details.unwrap_or_default().into();
         Some(Err(status))
     }

@@ -17,7 +17,7 @@ use wasip2::{
 };
 
 use super::reactor::{Readiness, spawn};
-use crate::transport::{Body, Frame, Headers, Method, Request, Response, TransportError, TransportFault};
+use crate::transport::{Body, Frame, Head, Headers, Method, Request, Response, TransportError, TransportFault};
 
 /// Read in pieces of this size at most: the size of an HTTP/2 stream's usual read-ahead on the host's side.
 const READ_BYTES: u64 = 256 * 1024;
@@ -31,20 +31,22 @@ pub async fn send(request: Request) -> Result<Response, TransportError> {
 
     let mut readiness = Readiness::default();
     let incoming = loop {
+        poll_fn(|cx| readiness.poll(cx, false, &|| response.subscribe())).await;
         match response.get() {
             Some(Ok(Ok(incoming))) => break incoming,
             Some(Ok(Err(code))) => return Err(transport_error(code)),
             Some(Err(())) => return Err(local("the response was taken twice")),
-            None => poll_fn(|cx| readiness.poll(cx, &|| response.subscribe())).await,
+            None => {}
         }
     };
     drop(readiness);
 
-    let (status, headers) = (incoming.status(), received(&incoming.headers()));
+    let status = incoming.status();
     let body = incoming.consume().map_err(|()| local("the response has no body"))?;
     let stream = body.stream().map_err(|()| local("the response's body was taken twice"))?;
     let state = BodyState::Data(Data { readiness: Readiness::default(), stream, body });
-    Ok(Response { status, headers, body: Box::pin(ResponseBody { state }) })
+    let head = Head::new(move |name| incoming.headers().get(name).into_iter().next());
+    Ok(Response { status, head, body: Box::pin(ResponseBody { state }) })
 }
 
 fn outgoing_request(request: &Request) -> Result<OutgoingRequest, TransportError> {
@@ -75,8 +77,12 @@ fn outgoing_request(request: &Request) -> Result<OutgoingRequest, TransportError
     Ok(outgoing)
 }
 
-fn received(fields: &Fields) -> Headers {
-    Headers(fields.entries())
+/// Trailers: the one line that all answers have there, and the others only when something went wrong. A line costs a
+/// dozen calls back and forth.
+fn trailer_lines(fields: &Fields) -> Headers {
+    const STATUS: &str = "grpc-status";
+    let status = fields.get(STATUS);
+    if status == [b"0"] { Headers(vec![(STATUS.to_string(), b"0".to_vec())]) } else { Headers(fields.entries()) }
 }
 
 /// Writes the request body as it comes. Errors need no report: the response tells.
@@ -93,15 +99,9 @@ async fn send_body(outgoing: OutgoingBody, mut body: Body) {
                 return;
             }
         }
-        if stream.flush().is_err() {
-            return;
-        }
     }
-    // The flush must be over before the body may be finished.
-    if writable(&stream).await.is_ok() {
-        drop(stream);
-        let _ = OutgoingBody::finish(outgoing, None);
-    }
+    drop(stream);
+    let _ = OutgoingBody::finish(outgoing, None);
 }
 
 /// Resolves with how many bytes may be written, at least one.
@@ -109,7 +109,7 @@ async fn writable(stream: &OutputStream) -> Result<u64, StreamError> {
     let mut readiness = Readiness::default();
     loop {
         match stream.check_write()? {
-            0 => poll_fn(|cx| readiness.poll(cx, &|| stream.subscribe())).await,
+            0 => poll_fn(|cx| readiness.poll(cx, false, &|| stream.subscribe())).await,
             room => return Ok(room),
         }
     }
@@ -158,7 +158,7 @@ impl Stream for ResponseBody {
                 BodyState::Data(data) => match data.stream.read(READ_BYTES) {
                     Ok(bytes) if bytes.is_empty() => {
                         let stream = &data.stream;
-                        ready!(data.readiness.poll(cx, &|| stream.subscribe()));
+                        ready!(data.readiness.poll(cx, false, &|| stream.subscribe()));
                     }
                     Ok(bytes) => return Poll::Ready(Some(Ok(Frame::Data(bytes.into())))),
                     Err(StreamError::Closed) => {
@@ -175,14 +175,12 @@ impl Stream for ResponseBody {
                     }
                 },
                 BodyState::Trailers(waiting) => {
-                    let Some(result) = waiting.trailers.get() else {
-                        let trailers = &waiting.trailers;
-                        ready!(waiting.readiness.poll(cx, &|| trailers.subscribe()));
-                        continue;
-                    };
+                    let trailers = &waiting.trailers;
+                    ready!(waiting.readiness.poll(cx, true, &|| trailers.subscribe()));
+                    let Some(result) = trailers.get() else { continue };
                     self.state = BodyState::Done;
                     return Poll::Ready(match result {
-                        Ok(Ok(Some(fields))) => Some(Ok(Frame::Trailers(received(&fields)))),
+                        Ok(Ok(Some(fields))) => Some(Ok(Frame::Trailers(trailer_lines(&fields)))),
                         Ok(Err(code)) => Some(Err(broken(&words(code)))),
                         Ok(Ok(None)) | Err(()) => None,
                     });

@@ -7,10 +7,13 @@
 //!
 //! A future holds its pollable by table key ([`Readiness`]), never directly, so dropping the future drops the pollable
 //! before the stream that it belongs to.
+//!
+//! Every call to the host costs more than what is done here in between, so there are as few as will do: a pollable is made
+//! once for all the waiting on its object, and all timers share one, that of the next to be due.
 
 use std::{
     cell::RefCell,
-    future::{Future, poll_fn},
+    future::Future,
     pin::Pin,
     sync::{
         Arc,
@@ -20,14 +23,67 @@ use std::{
     time::Duration,
 };
 
-use wasip2::io::poll::{self, Pollable};
+use wasip2::{
+    clocks::monotonic_clock,
+    io::poll::{self, Pollable},
+};
 
 use crate::transport::LocalFuture;
 
-/// A pollable in the table. One without a waker is not waited for.
-struct Entry {
-    pollable: Pollable,
+/// What somebody waits for. One without a waker is not waited for.
+#[derive(Default)]
+struct Wait {
     waker: Option<Waker>,
+    fired: bool,
+}
+
+impl Wait {
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if std::mem::take(&mut self.fired) {
+            return Poll::Ready(());
+        }
+        self.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn fire(&mut self) {
+        self.fired = true;
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Places that are used again.
+struct Slots<T> {
+    items: Vec<Option<T>>,
+    free: Vec<usize>,
+}
+
+impl<T> Default for Slots<T> {
+    fn default() -> Self {
+        Slots { items: Vec::new(), free: Vec::new() }
+    }
+}
+
+impl<T> Slots<T> {
+    fn insert(&mut self, item: T) -> usize {
+        match self.free.pop() {
+            Some(key) => {
+                self.items[key] = Some(item);
+                key
+            }
+            None => {
+                self.items.push(Some(item));
+                self.items.len() - 1
+            }
+        }
+    }
+
+    fn remove(&mut self, key: usize) {
+        self.items[key] = None;
+        self.free.push(key);
+    }
 }
 
 /// Something that runs beside the call.
@@ -38,13 +94,21 @@ struct Task {
 
 #[derive(Default)]
 struct Reactor {
-    entries: Vec<Option<Entry>>,
-    free: Vec<usize>,
+    pollables: Slots<(Pollable, Wait)>,
+    /// By when they are due, in nanoseconds of the monotonic clock.
+    timers: Slots<(u64, Wait)>,
+    /// The pollable of the timer that is due next, and when.
+    alarm: Option<(u64, Pollable)>,
     tasks: Vec<Task>,
 }
 
 thread_local! {
     static REACTOR: RefCell<Reactor> = RefCell::default();
+}
+
+/// Works on the reactor, unless the instance ends and it is gone: with it went what was to be done.
+fn at_end(work: impl FnOnce(&mut Reactor)) {
+    let _ = REACTOR.try_with(|reactor| reactor.try_borrow_mut().map(|mut reactor| work(&mut reactor)));
 }
 
 /// A waker that notes that it was called.
@@ -66,58 +130,63 @@ impl Wake for Flag {
     }
 }
 
-/// Waits for one pollable at a time: made when first needed, dropped when it has fired.
+/// Waits for an object of the host, as often as needed; its pollable is made when first needed. Belongs to one object, and
+/// must go before that.
 #[derive(Default)]
 pub struct Readiness(Option<usize>);
 
 impl Readiness {
-    /// Ready once the pollable that `make` gives has fired. After `Ready` the next call makes a new one.
-    pub fn poll(&mut self, cx: &mut Context<'_>, make: &dyn Fn() -> Pollable) -> Poll<()> {
+    /// Ready once the pollable that `make` gives has fired since it was last said to be. The first time it looks at once
+    /// if told to `look`: for what was not just found not to be there.
+    pub fn poll(&mut self, cx: &mut Context<'_>, look: bool, make: &dyn Fn() -> Pollable) -> Poll<()> {
         REACTOR.with_borrow_mut(|reactor| {
             let key = *self.0.get_or_insert_with(|| {
-                let entry = Some(Entry { pollable: make(), waker: None });
-                match reactor.free.pop() {
-                    Some(key) => {
-                        reactor.entries[key] = entry;
-                        key
-                    }
-                    None => {
-                        reactor.entries.push(entry);
-                        reactor.entries.len() - 1
-                    }
-                }
+                let pollable = make();
+                let fired = look && pollable.ready();
+                reactor.pollables.insert((pollable, Wait { waker: None, fired }))
             });
-            let Some(entry) = reactor.entries[key].as_mut() else { return Poll::Ready(()) };
-            if entry.pollable.ready() {
-                reactor.entries[key] = None;
-                reactor.free.push(key);
-                self.0 = None;
-                return Poll::Ready(());
-            }
-            entry.waker = Some(cx.waker().clone());
-            Poll::Pending
+            reactor.pollables.items[key].as_mut().map_or(Poll::Ready(()), |(_, wait)| wait.poll(cx))
         })
     }
 }
 
 impl Drop for Readiness {
     fn drop(&mut self) {
-        let Some(key) = self.0.take() else { return };
-        // At the end of the instance the table may be gone already, and the pollable with it.
-        let _ = REACTOR.try_with(|reactor| {
-            if let Ok(mut reactor) = reactor.try_borrow_mut() {
-                reactor.entries[key] = None;
-                reactor.free.push(key);
-            }
-        });
+        if let Some(key) = self.0.take() {
+            at_end(|reactor| reactor.pollables.remove(key));
+        }
     }
 }
 
 /// Resolves after `duration`.
-pub async fn sleep(duration: Duration) {
-    let mut readiness = Readiness::default();
+pub fn sleep(duration: Duration) -> impl Future<Output = ()> {
     let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-    poll_fn(|cx| readiness.poll(cx, &|| wasip2::clocks::monotonic_clock::subscribe_duration(nanos))).await;
+    Sleep { due: monotonic_clock::now().saturating_add(nanos), timer: None }
+}
+
+struct Sleep {
+    due: u64,
+    timer: Option<usize>,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let due = self.due;
+        REACTOR.with_borrow_mut(|reactor| {
+            let key = *self.timer.get_or_insert_with(|| reactor.timers.insert((due, Wait::default())));
+            reactor.timers.items[key].as_mut().map_or(Poll::Ready(()), |(_, wait)| wait.poll(cx))
+        })
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(key) = self.timer.take() {
+            at_end(|reactor| reactor.timers.remove(key));
+        }
+    }
 }
 
 /// Runs `future` beside the call, and beside later ones if it takes so long.
@@ -170,22 +239,28 @@ fn run_tasks() -> bool {
     }
 }
 
-/// Blocks until one of the pollables that somebody waits for fires, and wakes who waits for it.
+/// Blocks until something happens that somebody waits for, and wakes who waits for it.
 fn wait() {
     REACTOR.with_borrow_mut(|reactor| {
-        let keys: Vec<usize> = (0..reactor.entries.len())
-            .filter(|key| reactor.entries[*key].as_ref().is_some_and(|entry| entry.waker.is_some()))
-            .collect();
-        assert!(!keys.is_empty(), "a future waits for nothing that could ever happen");
-        let pollables: Vec<&Pollable> =
-            keys.iter().filter_map(|key| reactor.entries[*key].as_ref().map(|entry| &entry.pollable)).collect();
-        let fired = poll::poll(&pollables);
-        for index in fired {
-            if let Some(key) = keys.get(index as usize)
-                && let Some(entry) = reactor.entries[*key].as_mut()
-                && let Some(waker) = entry.waker.take()
-            {
-                waker.wake();
+        let Reactor { pollables, timers, alarm, .. } = reactor;
+        let waited = |wait: &Wait| wait.waker.is_some();
+        let due = timers.items.iter().flatten().filter(|(_, wait)| waited(wait)).map(|(due, _)| *due).min();
+        if alarm.as_ref().map(|(due, _)| *due) != due {
+            *alarm = due.map(|due| (due, monotonic_clock::subscribe_instant(due)));
+        }
+        let mut waits: Vec<&mut (Pollable, Wait)> =
+            pollables.items.iter_mut().flatten().filter(|(_, wait)| waited(wait)).collect();
+        let list: Vec<&Pollable> =
+            waits.iter().map(|(pollable, _)| pollable).chain(alarm.as_ref().map(|(_, pollable)| pollable)).collect();
+        assert!(!list.is_empty(), "a future waits for nothing that could ever happen");
+        for index in poll::poll(&list) {
+            match waits.get_mut(index as usize) {
+                Some((_, wait)) => wait.fire(),
+                None => {
+                    let Some((now, _)) = alarm.take() else { continue };
+                    let late = timers.items.iter_mut().flatten().filter(|(due, _)| *due <= now);
+                    late.for_each(|(_, wait)| wait.fire());
+                }
             }
         }
     });

@@ -224,15 +224,15 @@ impl Transport for Script {
                 Answer::Cut(messages) => (messages, Some(Err("cut".to_string()))),
                 Answer::Hang(messages) => (messages, None),
                 Answer::Http(status, tag, text) => {
-                    let headers = headers([("etag", tag)]);
-                    return Ok(Response { status, headers, body: whole(Bytes::from_static(text.as_bytes())) });
+                    let head = headers([("etag", tag)]).into();
+                    return Ok(Response { status, head, body: whole(Bytes::from_static(text.as_bytes())) });
                 }
                 Answer::Raw(pieces, trailers) => {
                     let data = pieces.into_iter().map(|piece| Ok(Frame::Data(Bytes::from(piece))));
                     let frames = data.chain(trailers.map(|trailers| Ok(Frame::Trailers(trailers)))).collect();
                     let kind = kind.unwrap_or_else(|| "text/plain".to_string());
-                    let headers = headers([("content-type", &kind)]);
-                    return Ok(Response { status: 200, headers, body: body(frames) });
+                    let head = headers([("content-type", &kind)]).into();
+                    return Ok(Response { status: 200, head, body: body(frames) });
                 }
             };
             let mut frames: Vec<_> = messages.iter().map(|message| Ok(Frame::Data(framed(message)))).collect();
@@ -242,8 +242,8 @@ impl Transport for Script {
             if hangs {
                 parts = Box::pin(parts.chain(stream::pending()));
             }
-            let headers = headers([("content-type", "application/grpc")]);
-            Ok(Response { status: 200, headers, body: parts })
+            let head = headers([("content-type", "application/grpc")]).into();
+            Ok(Response { status: 200, head, body: parts })
         })
     }
 
