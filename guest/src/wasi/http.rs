@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use wasip2::{
     http::{
         outgoing_handler,
@@ -17,7 +17,9 @@ use wasip2::{
 };
 
 use super::reactor::{Readiness, spawn};
-use crate::transport::{Body, Frame, Head, Headers, Method, Request, Response, TransportError, TransportFault};
+use crate::transport::{
+    Body, Frame, Head, Headers, LocalFuture, Method, Request, Response, TransportError, TransportFault,
+};
 
 /// Read in pieces of this size at most: the size of an HTTP/2 stream's usual read-ahead on the host's side.
 const READ_BYTES: u64 = 256 * 1024;
@@ -26,8 +28,13 @@ const READ_BYTES: u64 = 256 * 1024;
 pub async fn send(request: Request) -> Result<Response, TransportError> {
     let outgoing = outgoing_request(&request)?;
     let outgoing_body = outgoing.body().map_err(|()| local("the request has no body"))?;
+    let mut body: LocalFuture<'static, ()> = Box::pin(send_body(outgoing_body, request.body));
+    // A small body is all there before the request is on its way, so that both leave together.
+    let sent = body.as_mut().now_or_never().is_some();
     let response = outgoing_handler::handle(outgoing, None).map_err(transport_error)?;
-    spawn(Box::pin(send_body(outgoing_body, request.body)));
+    if !sent {
+        spawn(body);
+    }
 
     let mut readiness = Readiness::default();
     let incoming = loop {
