@@ -86,11 +86,12 @@ impl Running {
         if let Some(limit) = limit {
             tokio::spawn(kill_after(running.clone(), limit));
         }
-        let ends = process.exit;
+        let (ends, over) = (process.exit, running.clone());
         tokio::spawn(async move {
             // The container went first: what was in it was killed.
             let how = ends.await.unwrap_or(Exit::Signal(libc::SIGKILL));
             exit.send_replace(Some(how));
+            over.stdin.release().await;
             // A child may hold the pipe for ever; it goes on being drained, but readers are not kept waiting.
             let deadline = Instant::now() + GRACE;
             for mut drained in drains {

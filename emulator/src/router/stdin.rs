@@ -44,6 +44,12 @@ impl Stdin {
         })
     }
 
+    /// Gives the descriptor back once the process has ended: from then on nothing is taken in, and one that nobody closed
+    /// would be held for as long as the sandbox lives.
+    pub async fn release(&self) {
+        self.pipe.lock().await.take();
+    }
+
     /// Bytes accepted, and whether end of file was.
     pub fn status(&self) -> (u64, bool) {
         (self.accepted.load(Ordering::Acquire), self.closed.load(Ordering::Acquire))
@@ -102,7 +108,11 @@ impl Stdin {
             let mut rest = &data[skip..];
             if !rest.is_empty() {
                 let Some(sender) = pipe.as_ref() else {
-                    return Err(Status::failed_precondition("standard input is closed"));
+                    return Err(if self.closed.load(Ordering::Acquire) {
+                        Status::failed_precondition("standard input is closed")
+                    } else {
+                        ended()
+                    });
                 };
                 while !rest.is_empty() {
                     let written = put(sender, rest, exit).await?;
@@ -111,8 +121,11 @@ impl Stdin {
                 }
             }
         }
-        if eof && let Some(sender) = pipe.take() {
-            if self.terminal && exit.borrow().is_none() {
+        if eof {
+            if let Some(sender) = pipe.take()
+                && self.terminal
+                && exit.borrow().is_none()
+            {
                 put(&sender, EOT, exit).await?;
             }
             self.closed.store(true, Ordering::Release);
@@ -121,9 +134,12 @@ impl Stdin {
     }
 }
 
+fn ended() -> Status {
+    Status::failed_precondition("the process has ended")
+}
+
 /// Writes some of `data`, waiting for room; fails when the process ends or no longer wants any.
 async fn put(sender: &pipe::Sender, data: &[u8], exit: &mut watch::Receiver<Option<Exit>>) -> Result<usize, Status> {
-    let ended = || Status::failed_precondition("the process has ended");
     loop {
         if exit.borrow().is_some() {
             return Err(ended());

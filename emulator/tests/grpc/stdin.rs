@@ -108,6 +108,22 @@ async fn a_writer_is_held_up_by_a_command_that_does_not_read() {
 }
 
 #[tokio::test]
+async fn input_that_nobody_closed_ends_with_its_command() {
+    let mut world = World::start().await;
+    let mut sandbox = world.sandbox().await;
+    // What it leaves behind still has its input, and waits for the end of it.
+    sandbox.start("short", "exec 3<&0; (cat <&3; echo over) > /tmp/seen & exit 0").await;
+    assert_eq!(sandbox.wait("short").await.unwrap(), 0);
+    sandbox.start("look", "until grep -q over /tmp/seen; do sleep 0.02; done").await;
+    assert_eq!(tokio::time::timeout(LIMIT, sandbox.wait("look")).await.unwrap().unwrap(), 0);
+    let late = sandbox.write("short", 0, b"late", false).await.unwrap_err();
+    assert_eq!((late.code(), late.message()), (Code::FailedPrecondition, "the process has ended"));
+    assert_eq!(sandbox.stdin_status("short").await, (0, false));
+    sandbox.write("short", 0, b"", true).await.unwrap();
+    assert_eq!(sandbox.stdin_status("short").await, (0, true));
+}
+
+#[tokio::test]
 async fn a_stream_must_begin_with_start_and_name_its_task() {
     let mut world = World::start().await;
     let (sandbox, other) = (world.sandbox().await, world.sandbox().await);
