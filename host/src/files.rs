@@ -9,7 +9,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_util::io::SyncIoBridge;
 
@@ -27,6 +27,9 @@ const PIECE: usize = 4 << 20;
 
 /// Size of a piece that is sent. More than above, for nothing is on its way between two calls.
 const SENT_PIECE: usize = 8 << 20;
+
+/// Read at a time for it.
+const READ_STEP: usize = 256 << 10;
 
 /// Times in a row that a piece is sent again, because an instance was lost to a crash or nothing was taken. What the
 /// provider reports is final: its own retries came before that.
@@ -239,12 +242,15 @@ impl Sandbox {
     ) -> Result<u64> {
         let mut held = self.inner().hold(self.route());
         let (at, transfer) = (self.location(path), fresh_id());
-        let mut piece = read_piece(&mut reader, path).await?;
+        let mut piece = read_piece(&mut reader, BytesMut::new(), path).await?;
+        // Two buffers by turns: a fresh one each time would cost more than filling it.
+        let mut spare = BytesMut::new();
         let unfinished = Unfinished { transfer: Some((self.clone(), transfer.clone())) };
         let (mut offset, mut failures) = (0u64, 0);
         loop {
             let last = piece.len() < SENT_PIECE;
-            let next = async { if last { Ok(Bytes::new()) } else { read_piece(&mut reader, path).await } };
+            let buffer = std::mem::take(&mut spare);
+            let next = async { if last { Ok(Bytes::new()) } else { read_piece(&mut reader, buffer, path).await } };
             let send = async {
                 let mut done = 0;
                 loop {
@@ -292,6 +298,7 @@ impl Sandbox {
                 unfinished.done();
                 return Ok(offset);
             }
+            spare = piece.try_into_mut().unwrap_or_default();
             piece = following?;
         }
     }
@@ -482,16 +489,21 @@ impl<T: AsyncRead> AsyncRead for Whole<T> {
     }
 }
 
-/// A full piece, or what there is up to the end.
-async fn read_piece<R: AsyncRead + Unpin>(reader: &mut R, path: &str) -> Result<Bytes> {
-    let mut piece = Vec::new();
-    // Not reserved at once: most files are small.
-    reader
-        .take(SENT_PIECE as u64)
-        .read_to_end(&mut piece)
-        .await
-        .map_err(|error| Error::io(format!("read what is to be written to {path}"), &error))?;
-    Ok(piece.into())
+/// A full piece, or what there is up to the end, in this buffer.
+async fn read_piece<R: AsyncRead + Unpin>(reader: &mut R, mut buffer: BytesMut, path: &str) -> Result<Bytes> {
+    buffer.clear();
+    while buffer.len() < SENT_PIECE {
+        // Not all reserved at once: most files are small.
+        let room = buffer.len().clamp(16 << 10, READ_STEP).min(SENT_PIECE - buffer.len());
+        buffer.reserve(room);
+        let read = (&mut *reader).take(room as u64).read_buf(&mut buffer).await;
+        if read.map_err(|error| Error::io(format!("read what is to be written to {path}"), &error))? == 0 {
+            break;
+        }
+        // A reader that always has something would hold up the piece that is being sent meanwhile.
+        tokio::task::yield_now().await;
+    }
+    Ok(buffer.freeze())
 }
 
 /// Takes up to `max` bytes, and fails at the first beyond.

@@ -48,7 +48,7 @@ const FIRST_BYTE: Duration = Duration::from_secs(15 * 60);
 
 /// Writes of at most 1 MiB each that are taken from a component before the wire has taken the first: enough to keep
 /// both busy, little enough that a thousand uploads do not fill memory.
-const BODY_CHUNKS: usize = 2;
+const BODY_CHUNKS: usize = 4;
 
 /// Attempts to find a connection that is not just being closed.
 const ATTEMPTS: usize = 4;
