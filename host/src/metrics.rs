@@ -54,6 +54,7 @@ pub(crate) struct Metrics {
     pub(crate) latencies: [AtomicU64; LATENCY_BOUNDS.len()],
     pub(crate) compute_micros: AtomicU64,
     pub(crate) instances_made: AtomicU64,
+    pub(crate) instances_nanos: AtomicU64,
     pub(crate) instances_reused: AtomicU64,
     pub(crate) requests: AtomicU64,
     pub(crate) requests_repeated: AtomicU64,
@@ -84,6 +85,8 @@ pub struct Snapshot {
     pub compute_micros: u64,
     /// Instances made.
     pub instances_made: u64,
+    /// Time in which they were made, in microseconds.
+    pub instances_micros: u64,
     /// Calls that found a warm instance.
     pub instances_reused: u64,
     /// Instances kept warm now.
@@ -129,6 +132,7 @@ impl Metrics {
             latencies: std::array::from_fn(|class| get(&self.latencies[class])),
             compute_micros: get(&self.compute_micros),
             instances_made: get(&self.instances_made),
+            instances_micros: get(&self.instances_nanos) / 1000,
             instances_reused: get(&self.instances_reused),
             instances_warm: 0,
             requests: get(&self.requests),
@@ -170,6 +174,7 @@ impl Snapshot {
             entry("call_microseconds", true, self.call_micros, "Time in calls"),
             entry("compute_microseconds", true, self.compute_micros, "Time in which the component computed"),
             entry("instances_made", true, self.instances_made, "Instances made"),
+            entry("instances_microseconds", true, self.instances_micros, "Time in which instances were made"),
             entry("instances_reused", true, self.instances_reused, "Calls that found a warm instance"),
             entry("instances_warm", false, self.instances_warm, "Instances kept warm"),
             entry("requests", true, self.requests, "HTTP requests"),

@@ -627,7 +627,9 @@ impl ProviderInner {
                 }
             }
         };
+        let begun = Instant::now();
         let mut instance = Instance::new(&self.plugin, &self.net, &self.env, &self.limits, permit).await?;
+        self.metrics.instances_nanos.fetch_add(begun.elapsed().as_nanos() as u64, Ordering::Relaxed);
         self.metrics.instances_made.fetch_add(1, Ordering::Relaxed);
         if let Some(cache) = self.warm.cache(route) {
             let call = Call::reading("hand over what is known");
