@@ -141,11 +141,14 @@ impl Headers {
     }
 }
 
+/// What gives the first value of the header whose name, in lower case, it is called with.
+type ReadHeader = dyn Fn(&str) -> Option<Vec<u8>>;
+
 /// The headers of an answer. Each is read when it is asked for: most answers say all that counts at their end.
-pub struct Head(Box<dyn Fn(&str) -> Option<Vec<u8>>>);
+pub struct Head(Box<ReadHeader>);
 
 impl Head {
-    /// With what gives the first value of the name in lower case that it is called with.
+    /// With what reads one of them.
     #[must_use]
     pub fn new(read: impl Fn(&str) -> Option<Vec<u8>> + 'static) -> Head {
         Head(Box::new(read))
