@@ -1,6 +1,8 @@
 //! Signals to an exec and the size of its terminal. Modal has calls for neither: a second exec, a shell script, finds the
 //! process tree and does it (fact sheet, section 7.4).
 
+use std::time::Duration;
+
 use crate::{
     bindings::{ErrorKind, ExecRef, ExecSpec, Keep, OutputLimits, Pty, RunResult, Verdict},
     error::{Error, Result},
@@ -71,6 +73,13 @@ exit 3
 /// How both end when they find nobody.
 const NOBODY: i32 = 3;
 
+/// How often an exec that has not ended is looked for: one that was just started, or is just becoming another program, has
+/// no marker for a moment.
+const LOOKS: u32 = 6;
+
+/// Pause behind the first look; each is twice as long as the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
 impl Provider {
     /// See `signal` in the interface.
     ///
@@ -88,13 +97,21 @@ impl Provider {
                 "The entry-point command cannot be signalled: terminate the sandbox.",
             ));
         }
-        let result = self.script(&exec, SIGNAL_SCRIPT, &[signal.to_string()]).await?;
-        match result.verdict {
-            Verdict::Exited(0) | Verdict::SandboxEnded(_) => Ok(()),
-            // It has ended, or there never was one.
-            Verdict::Exited(NOBODY) => self.has_ended(&exec).await.map(drop),
-            verdict => Err(failed("exec.signal", "tr and grep", &verdict, &result.stderr.data)),
+        for look in 0..LOOKS {
+            let result = self.script(&exec, SIGNAL_SCRIPT, &[signal.to_string()]).await?;
+            match result.verdict {
+                Verdict::Exited(0) | Verdict::SandboxEnded(_) => return Ok(()),
+                // It has ended, or there never was one.
+                Verdict::Exited(NOBODY) if self.has_ended(&exec).await? => return Ok(()),
+                Verdict::Exited(NOBODY) => self.transport().sleep(FIRST_PAUSE * (1 << look)).await,
+                verdict => return Err(failed("exec.signal", "tr and grep", &verdict, &result.stderr.data)),
+            }
         }
+        let text = format!(
+            "No process of the exec {} can be found: it has cleared its environment. Terminating the sandbox ends it.",
+            exec.exec
+        );
+        Err(Error::new(ErrorKind::Conflict, text).about(&exec.exec))
     }
 
     /// See `resize` in the interface.
@@ -124,7 +141,7 @@ impl Provider {
     }
 
     async fn has_ended(&self, exec: &ExecRef) -> Result<bool> {
-        let exit = self.wait_exit(&exec.sandbox, &ids::wire_uuid(&exec.exec), std::time::Duration::ZERO).await?;
+        let exit = self.wait_exit(&exec.sandbox, &ids::wire_uuid(&exec.exec), Duration::ZERO).await?;
         Ok(exit.is_some())
     }
 

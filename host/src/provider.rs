@@ -21,7 +21,7 @@ use crate::metrics::{Metrics, Snapshot};
 use crate::plugin::{Plugin, blocking};
 use crate::policy::{Fixed, Grant, Origin, Policy};
 use crate::profile;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, Signals};
 use crate::secret::Secret;
 use crate::spec::fresh_id;
 use crate::types;
@@ -319,7 +319,7 @@ impl ProviderBuilder {
             patience: self.patience,
             on_wait: self.on_wait,
             tasks: tokio::runtime::Handle::current(),
-            signals: tokio::sync::watch::Sender::new(0),
+            signals: tokio::sync::watch::Sender::default(),
         });
         let weak = Arc::downgrade(&inner);
         tokio::spawn(async move {
@@ -352,7 +352,7 @@ pub(crate) struct ProviderInner {
     /// For what has to be done after a handle was dropped, wherever that happens.
     pub(crate) tasks: tokio::runtime::Handle,
     /// How many signals are still to be sent for handles that were dropped.
-    pub(crate) signals: tokio::sync::watch::Sender<usize>,
+    pub(crate) signals: tokio::sync::watch::Sender<Signals>,
 }
 
 impl std::fmt::Debug for Provider {
@@ -460,12 +460,26 @@ impl Provider {
     }
 
     /// Waits until the signals have been sent that dropped handles left to be sent, to commands and copies that were given
-    /// up; at most for `grace`. Returns whether all were. For those who end the process right after they cancelled
-    /// something: a signal is sent in the background, and would end with it.
-    pub async fn signals_sent(&self, grace: Duration) -> bool {
+    /// up; at most for `grace`. For those who end the process right after they cancelled something: a signal is sent in the
+    /// background, and would end with it.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::TimedOut`] when `grace` has passed before; why a signal could not be sent since this was last asked.
+    pub async fn signals_sent(&self, grace: Duration) -> Result<()> {
         let mut signals = self.inner.signals.subscribe();
         // The sender lives as long as this does.
-        tokio::time::timeout(grace, signals.wait_for(|waiting| *waiting == 0)).await.is_ok()
+        let sent = tokio::time::timeout(grace, signals.wait_for(|signals| signals.waiting == 0)).await.is_ok();
+        let mut failed = None;
+        self.inner.signals.send_if_modified(|signals| {
+            failed = signals.failed.take();
+            false
+        });
+        match failed {
+            Some(error) => Err(error),
+            None if sent => Ok(()),
+            None => Err(Error::new(Kind::TimedOut, "signal a command that was given up", "no answer")),
+        }
     }
 
     /// Whether [`create`](Provider::create) would take these settings, as far as that can be told without asking the

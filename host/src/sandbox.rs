@@ -593,19 +593,34 @@ pub(crate) fn kill_later(sandbox: Sandbox, exec: String) {
     signal_later(sandbox, exec, 9);
 }
 
+/// Signals that dropped handles left to be sent.
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    /// Of them, those that are not sent yet.
+    pub(crate) waiting: usize,
+    /// Why one could not be sent; the first that nobody has been told about.
+    pub(crate) failed: Option<Error>,
+}
+
 /// A signal that is to be sent, as long as it is not.
-struct Waiting(tokio::sync::watch::Sender<usize>);
+struct Waiting(tokio::sync::watch::Sender<Signals>);
 
 impl Waiting {
-    fn new(signals: &tokio::sync::watch::Sender<usize>) -> Waiting {
-        signals.send_modify(|waiting| *waiting += 1);
+    fn new(signals: &tokio::sync::watch::Sender<Signals>) -> Waiting {
+        signals.send_modify(|signals| signals.waiting += 1);
         Waiting(signals.clone())
+    }
+
+    fn failed(&self, error: Error) {
+        self.0.send_modify(|signals| {
+            signals.failed.get_or_insert(error);
+        });
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.send_modify(|waiting| *waiting -= 1);
+        self.0.send_modify(|signals| signals.waiting -= 1);
     }
 }
 
@@ -614,13 +629,18 @@ pub(crate) fn signal_later(sandbox: Sandbox, exec: String, signal: u32) {
     let tasks = sandbox.inner().tasks.clone();
     let waiting = Waiting::new(&sandbox.inner().signals);
     tasks.spawn(async move {
-        let _waiting = waiting;
         // A dying runtime or a slow provider must not keep this for ever.
         let sent = tokio::time::timeout(Duration::from_secs(30), sandbox.signal(&exec, signal)).await;
-        match sent {
-            Ok(Ok(())) => tracing::debug!(exec, signal, "signalled"),
-            Ok(Err(error)) => tracing::debug!(exec, signal, %error, "not signalled"),
-            Err(_) => tracing::debug!(exec, signal, "not signalled in time"),
-        }
+        let error = match sent {
+            Ok(Ok(())) => return tracing::debug!(exec, signal, "signalled"),
+            // Nothing is left that could be.
+            Ok(Err(error)) if error.is_not_found() || error.is_sandbox_ended() => {
+                return tracing::debug!(exec, signal, %error, "nobody to signal");
+            }
+            Ok(Err(error)) => error,
+            Err(_) => Error::new(Kind::TimedOut, format!("signal {exec} in {}", sandbox.id()), "no answer"),
+        };
+        tracing::debug!(exec, signal, %error, "not signalled");
+        waiting.failed(error);
     });
 }

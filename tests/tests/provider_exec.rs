@@ -332,6 +332,43 @@ async fn a_signal_reaches_the_whole_tree() -> Result<()> {
     Ok(())
 }
 
+/// Between its start and its program's first instruction, an exec is nobody. Here it is for as long as the test wants.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_looks_again_for_whom_it_did_not_find() -> Result<()> {
+    use modal_emulator::control::chaos::{Fault, Rule};
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    let id = "0c9be1c8-6d0c-4d5c-9c39-6d8de3a2f3a1";
+    let script = "read id; echo ready; SANDBOX_EXEC_ID=$id exec sleep 1000";
+    let mut spec = ExecSpec::new(["env", "-i", "/bin/sh", "-c", script]);
+    spec.id = id.into();
+    let mut process = sandbox.spawn(spec).await?;
+
+    // Asked only when nobody was found.
+    let (method, fault) = ("TaskExecPoll".to_string(), Fault::Delay { millis: 500, jitter_millis: 0 });
+    world.emulator.chaos().add(Rule { method, times: Some(1), skip: 0, probability: 1.0, fault });
+    let signal = tokio::spawn({
+        let sandbox = sandbox.clone();
+        async move { sandbox.signal(id, 9).await }
+    });
+    while world.emulator.chaos().rules()[0].1 == 0 {
+        assert!(!signal.is_finished(), "it did not look whether the exec has ended");
+        tokio::task::yield_now().await;
+    }
+    let mut stdin = process.stdin.take().expect("a stream");
+    stdin.write_all(format!("{id}\n").as_bytes()).await.expect("it is read");
+    stdin.shutdown().await.expect("it is read");
+    assert_eq!(first_line(&mut process).await, "ready\n");
+    signal.await.expect("no panic")?;
+    assert!(matches!(process.wait().await?, Verdict::Signaled(9)));
+
+    // Nobody for good: the caller has to know.
+    let process = sandbox.spawn(ExecSpec::new(["env", "-i", "/bin/sleep", "1000"])).await?;
+    let error = refused(process.signal(9).await, &["cleared its environment", "Terminating the sandbox"]);
+    assert_eq!(error.kind(), &Kind::Conflict);
+    Ok(())
+}
+
 async fn first_line(process: &mut sandbox_host::Process) -> String {
     let stdout = process.stdout.as_mut().expect("a stream");
     let mut line = Vec::new();

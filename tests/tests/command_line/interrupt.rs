@@ -227,4 +227,22 @@ fn what_cannot_be_undone_is_told() {
     forget(&emulator);
     let terminated = feed(emulator.sandbox().args(["terminate", &id]), b"");
     assert!(terminated.status.success(), "{}", stderr(&terminated));
+
+    // A copy that is told to end by a command, which may not start.
+    let id = printed(&emulator, &["create", "-q"]);
+    let directory = tempfile::tempdir().expect("a directory");
+    order(&emulator, &json!([hold("TaskExecStdin*", 0)]));
+    let from = directory.path().to_str().expect("text");
+    let mut child = start(&emulator, &["cp", "-r", from, &format!("{id}:/copied")]);
+    assert_eq!(until_or_end(&mut child, || applied(&emulator) > 0), None);
+    let refused = json!({ "method": "TaskExecStart", "fault": { "status": { "code": 7, "message": "not today" } } });
+    order(&emulator, &json!([refused]));
+    interrupt(&mut child);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(130));
+    let text = stderr(&output);
+    assert!(
+        text.contains("left behind: perhaps a command that was copying files (") && text.contains("not today"),
+        "{text}"
+    );
 }

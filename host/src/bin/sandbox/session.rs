@@ -289,9 +289,9 @@ impl Session {
         }
         let provider = self.shared.provider.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(provider) = provider
-            && !provider.signals_sent(patience).await
+            && let Err(error) = provider.signals_sent(patience).await
         {
-            self.voice.warn("left behind: perhaps a command that was copying files (no answer)");
+            self.voice.warn(format_args!("left behind: perhaps a command that was copying files ({error})"));
             clean = false;
         }
         clean
