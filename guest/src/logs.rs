@@ -21,7 +21,10 @@ use crate::{
 };
 
 /// Entries asked for at a time.
-const ENTRIES: usize = 2000;
+const ENTRIES: u32 = 2000;
+
+/// The most that the service gives at a time; asked for where a span that is not halved has more than that.
+const MOST_ENTRIES: u32 = 20_000;
 
 /// The longest span that the service answers, in nanoseconds: 35 days.
 const LONGEST: u64 = 35 * 24 * 3600 * 1_000_000_000;
@@ -94,7 +97,7 @@ impl Provider {
         let mut request = AppFetchLogsRequest {
             app_id,
             task_id: self.task_id(sandbox).await?,
-            limit: ENTRIES as u32,
+            limit: ENTRIES,
             source: match query.stream {
                 None => FileDescriptor::Unspecified,
                 Some(OutputStream::Stdout) => FileDescriptor::Stdout,
@@ -113,10 +116,17 @@ impl Provider {
             let answer = self.control("read the sandbox's log", rpc::APP_FETCH_LOGS, &request).await?;
             let mut entries: Vec<TaskLogs> = answer.batches.into_iter().flat_map(|batch| batch.items).collect();
             let span = end.saturating_sub(cursor.from);
-            if entries.len() >= ENTRIES && span > SHORTEST {
-                end = cursor.from + span / 2;
-                continue;
+            if entries.len() >= request.limit as usize {
+                if span > SHORTEST {
+                    end = cursor.from + span / 2;
+                    continue;
+                }
+                if request.limit < MOST_ENTRIES {
+                    request.limit = MOST_ENTRIES;
+                    continue;
+                }
             }
+            request.limit = ENTRIES;
             entries.retain(|entry| (cursor.from..=cursor.until).contains(&at(entry)));
             settle(&mut entries, |a, b| at(a) < at(b));
             let mut seen = 0;

@@ -88,8 +88,19 @@ pub(crate) fn pack<W: Write>(from: &Path, writer: W) -> io::Result<()> {
 pub(crate) fn unpack<R: Read>(reader: R, to: &Path) -> Result<Unpacked, Fault> {
     std::fs::create_dir_all(to)?;
     let root = Dir::open_ambient_dir(to, cap_std::ambient_authority())?;
-    let mut archive = Archive::new(reader);
     let mut work = Work::new(&root);
+    match entries(reader, &mut work) {
+        Ok(()) => work.finish(),
+        Err(fault) => {
+            // What was made stays; links that lead outside do not.
+            work.remove_links()?;
+            Err(fault)
+        }
+    }
+}
+
+fn entries<R: Read>(reader: R, work: &mut Work<'_>) -> Result<(), Fault> {
+    let mut archive = Archive::new(reader);
     let mut names = Names::default();
     let foreign = |error: io::Error| Fault::Refused(format!("the sandbox's archive cannot be read: {error}"));
     // Raw: the library would read extended headers of any length into memory.
@@ -109,7 +120,7 @@ pub(crate) fn unpack<R: Read>(reader: R, to: &Path) -> Result<Unpacked, Fault> {
     }
     // Padding after the end is read too, so that the other side can finish writing.
     io::copy(&mut archive.into_inner(), &mut io::sink())?;
-    work.finish()
+    Ok(())
 }
 
 /// What extended headers say of the entry that follows.
@@ -167,11 +178,19 @@ struct Work<'a> {
     directories: Vec<(PathBuf, u32)>,
     links: BTreeSet<PathBuf>,
     remembered: usize,
+    mask: u32,
 }
 
 impl<'a> Work<'a> {
     fn new(root: &'a Dir) -> Work<'a> {
-        Work { root, unpacked: Unpacked::default(), directories: Vec::new(), links: BTreeSet::new(), remembered: 0 }
+        Work {
+            root,
+            unpacked: Unpacked::default(),
+            directories: Vec::new(),
+            links: BTreeSet::new(),
+            remembered: 0,
+            mask: creation_mask(),
+        }
     }
 
     fn remember(&mut self, path: &Path) -> Result<(), Fault> {
@@ -190,7 +209,8 @@ impl<'a> Work<'a> {
         data: &mut impl Read,
     ) -> Result<(), Fault> {
         let path = below(name)?;
-        let mode = header.mode().unwrap_or(0o644) & 0o777;
+        // Less what this user's new files do not get: it is not the sandbox that says who may write to them.
+        let mode = header.mode().unwrap_or(0o644) & 0o777 & !self.mask;
         let kind = match header.entry_type() {
             // As very old archives have directories.
             EntryType::Regular if name.ends_with(b"/") => EntryType::Directory,
@@ -220,8 +240,6 @@ impl<'a> Work<'a> {
                     return refused("the sandbox's archive ends in the middle of a file");
                 }
                 let file = file.into_std();
-                // Once more: the creation mask may have taken bits away, as for any copy it does not.
-                file.set_permissions(std::fs::Permissions::from_mode(mode))?;
                 let modified = header.mtime().ok().map(Duration::from_secs);
                 if let Some(time) = modified.and_then(|time| SystemTime::UNIX_EPOCH.checked_add(time)) {
                     // A time that the file system cannot hold is no reason to fail.
@@ -230,7 +248,7 @@ impl<'a> Work<'a> {
             }
             EntryType::Symlink => {
                 let target = PathBuf::from(std::ffi::OsString::from_vec(link.unwrap_or_default().to_vec()));
-                if target.as_os_str().is_empty() || target.is_absolute() {
+                if target.as_os_str().is_empty() || leads_outside(&path, &target) {
                     self.unpacked.skip(&path, "a link that leads outside");
                     return Ok(());
                 }
@@ -279,8 +297,8 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Takes away the links that turn out to lead outside, by way of others, and sets the modes of directories.
-    fn finish(mut self) -> Result<Unpacked, Fault> {
+    /// Takes away the links that turn out to lead outside, by way of others.
+    fn remove_links(&mut self) -> Result<(), Fault> {
         for path in &self.links {
             // Something else may have taken its place meanwhile.
             if !self.root.symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
@@ -294,6 +312,12 @@ impl<'a> Work<'a> {
                 self.unpacked.skip(path, "a link that leads outside");
             }
         }
+        Ok(())
+    }
+
+    /// Once everything is there: the links that do not stay, and the modes of directories.
+    fn finish(mut self) -> Result<Unpacked, Fault> {
+        self.remove_links()?;
         // Deepest first.
         for (path, mode) in self.directories.iter().rev() {
             if self.root.symlink_metadata(path).is_ok_and(|found| found.is_dir()) {
@@ -303,6 +327,28 @@ impl<'a> Work<'a> {
         }
         Ok(self.unpacked)
     }
+}
+
+/// Whether a link at this path, below the target, leads out of the target as far as its own words go: also by way of what
+/// is not there yet, for somebody may make it later.
+fn leads_outside(path: &Path, target: &Path) -> bool {
+    let mut depth = path.components().count() - 1;
+    for component in target.components() {
+        match component {
+            Component::CurDir => {}
+            Component::Normal(_) => depth += 1,
+            Component::ParentDir if depth > 0 => depth -= 1,
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return true,
+        }
+    }
+    false
+}
+
+/// The bits that this process's new files and directories do not get; the usual ones where that cannot be known.
+fn creation_mask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o022)
 }
 
 /// A name of the stream as a path below the target.

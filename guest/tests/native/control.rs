@@ -512,40 +512,41 @@ fn a_log_that_is_too_long_for_one_answer_is_read_in_halves() {
         let time = time.expect("a time");
         time.seconds as u64 * SECOND + time.nanos as u64
     };
-    // 6000 entries in the last quarter of 100 s, three at each moment.
-    let at = |number: u64| 75 * SECOND + number / 3 * (25 * SECOND / 2000);
-    let script = Script::new();
-    let app = SandboxHandleMetadata { app_id: "ap-7".into(), result: None };
-    script.will("SandboxWaitV2", ok(&SandboxWaitResponse { result: None, metadata: Some(app.clone()) }));
-    script.serves("AppFetchLogs", move |request: AppFetchLogsRequest| {
-        assert_eq!((request.app_id.as_str(), request.task_id.as_str()), ("ap-7", "ta-1"));
-        let span = nanos(request.since)..=nanos(request.until);
-        // The newest of them and in no order, as a service might.
-        let fitting = (0..6000).rev().filter(|number| span.contains(&at(*number))).take(request.limit as usize);
-        let entry =
-            |number: u64| TaskLogs { data: format!("{number}\n"), timestamp_ns: at(number), ..Default::default() };
-        let mut items: Vec<_> = fitting.map(entry).collect();
-        items.sort_by_key(|entry| (entry.timestamp_ns % 7, entry.data.parse::<u64>().unwrap_or(0)));
-        AppFetchLogsResponse { batches: vec![TaskLogsBatch { items, ..Default::default() }] }
-    });
-    let provider = script.provider();
-    let query = LogQuery { since: Some(0), until: Some(100_000), stream: None, search: None };
-    let mut found = Vec::new();
-    let mut cursor = None;
-    loop {
+    // 6000 entries in the last quarter of 100 s, three at each moment; or all at one.
+    for at in [|number: u64| 75 * SECOND + number / 3 * (25 * SECOND / 2000), |_| 75 * SECOND] {
+        let script = Script::new();
+        let app = SandboxHandleMetadata { app_id: "ap-7".into(), result: None };
         script.will("SandboxWaitV2", ok(&SandboxWaitResponse { result: None, metadata: Some(app.clone()) }));
-        let page = run(provider.read_logs(SANDBOX, &query, cursor, 10_007)).expect("a page");
-        found.extend(page.items.into_iter().map(|item| item.text));
-        match page.next {
-            Some(next) => cursor = Some(next),
-            None => break,
+        script.serves("AppFetchLogs", move |request: AppFetchLogsRequest| {
+            assert_eq!((request.app_id.as_str(), request.task_id.as_str()), ("ap-7", "ta-1"));
+            let span = nanos(request.since)..=nanos(request.until);
+            // The newest of them and in no order, as a service might.
+            let fitting = (0..6000).rev().filter(|number| span.contains(&at(*number))).take(request.limit as usize);
+            let entry =
+                |number: u64| TaskLogs { data: format!("{number}\n"), timestamp_ns: at(number), ..Default::default() };
+            let mut items: Vec<_> = fitting.map(entry).collect();
+            items.sort_by_key(|entry| (entry.timestamp_ns % 7, entry.data.parse::<u64>().unwrap_or(0)));
+            AppFetchLogsResponse { batches: vec![TaskLogsBatch { items, ..Default::default() }] }
+        });
+        let provider = script.provider();
+        let query = LogQuery { since: Some(0), until: Some(100_000), stream: None, search: None };
+        let mut found = Vec::new();
+        let mut cursor = None;
+        loop {
+            script.will("SandboxWaitV2", ok(&SandboxWaitResponse { result: None, metadata: Some(app.clone()) }));
+            let page = run(provider.read_logs(SANDBOX, &query, cursor, 10_007)).expect("a page");
+            found.extend(page.items.into_iter().map(|item| item.text));
+            match page.next {
+                Some(next) => cursor = Some(next),
+                None => break,
+            }
         }
+        let text = found.concat();
+        let mut numbers: Vec<u64> = text.lines().map(|line| line.parse().expect("a number")).collect();
+        assert!(numbers.is_sorted_by_key(|number| at(*number)), "in order of time");
+        numbers.sort_unstable();
+        assert!(numbers.iter().copied().eq(0..6000), "{} entries", numbers.len());
     }
-    let text = found.concat();
-    let mut numbers: Vec<u64> = text.lines().map(|line| line.parse().expect("a number")).collect();
-    assert!(numbers.is_sorted_by_key(|number| at(*number)), "in order of time");
-    numbers.sort_unstable();
-    assert!(numbers.iter().copied().eq(0..6000), "{} entries", numbers.len());
 }
 
 // ---- what is on one backend only, or on the router -------------------------------------------------------------------

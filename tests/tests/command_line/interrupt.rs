@@ -242,7 +242,7 @@ fn what_cannot_be_undone_is_told() {
     assert_eq!(output.status.code(), Some(130));
     let text = stderr(&output);
     assert!(
-        text.contains("left behind: perhaps a command that was copying files (") && text.contains("not today"),
+        text.contains("left behind: perhaps a command that was given up (") && text.contains("not today"),
         "{text}"
     );
 }

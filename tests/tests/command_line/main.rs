@@ -1,6 +1,7 @@
 //! The command line as a whole: what it prints, how it behaves on a terminal, what an interruption leaves, what a killed
 //! harness leaves, and where plugins come from. Simple uses are in `cli.rs`, wrong input in `bad_input.rs`.
 
+mod care;
 mod interrupt;
 mod output;
 mod pull;

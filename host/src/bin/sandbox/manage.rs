@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::args::{Id, List, Logs, Snapshot, Sweep, Tags, Terminate};
-use crate::report::{self, FAILED};
+use crate::report::{self, DEADLINE, FAILED};
 use crate::run::end_text;
 use crate::session::Session;
 
@@ -173,10 +173,18 @@ pub async fn wait(session: &Session, args: Id) -> Result<i32> {
     } else {
         report::print(end_text(&reason))?;
     }
-    Ok(match reason {
+    Ok(end_code(&reason))
+}
+
+/// The exit code of what waits for the end of a sandbox or a container.
+pub fn end_code(reason: &EndReason) -> i32 {
+    match reason {
         EndReason::Finished(code) => code & 0xff,
-        _ => 0,
-    })
+        EndReason::Lifetime | EndReason::Idle => DEADLINE,
+        // As a shell has it of what was killed.
+        EndReason::Terminated | EndReason::OutOfMemory => 128 + 9,
+        EndReason::FailedToStart(_) | EndReason::Lost(_) | EndReason::Other(_) => FAILED,
+    }
 }
 
 /// `sandbox terminate`
@@ -264,15 +272,19 @@ pub async fn tags(session: &Session, args: Tags) -> Result<i32> {
     let sandbox = session.provider().await?.sandbox(args.id);
     let mut tags = sandbox.tags().await?;
     if !args.set.is_empty() || !args.unset.is_empty() {
-        tags.retain(|(key, _)| !args.unset.contains(key) && !args.set.iter().any(|(new, _)| new == key));
-        tags.extend(args.set);
+        tags.retain(|(key, _)| !args.unset.contains(key));
+        for (key, value) in args.set {
+            // Of several, the last.
+            tags.retain(|(other, _)| *other != key);
+            tags.push((key, value));
+        }
         sandbox.set_tags(tags.clone()).await?;
     }
     if session.voice.json {
         report::print(tags_json(&tags))?;
     } else {
         for (key, value) in tags {
-            report::print(format_args!("{key}={value}"))?;
+            report::print(report::inline(&format!("{key}={value}")))?;
         }
     }
     Ok(0)

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use anyhow::Result;
-use sandbox_host::types::Tunnel;
+use sandbox_host::types::{PortKind, Tunnel};
 use sandbox_host::{Gateway as Open, Sandbox};
 use serde_json::json;
 use tokio::io::AsyncReadExt;
@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::args::{Forward, Gateway};
 use crate::report::{self, Failure};
+use crate::run::end_text;
 use crate::session::Session;
 
 /// How long ports may take to be assigned.
@@ -32,6 +33,12 @@ pub async fn forward(session: &Session, args: Forward) -> Result<i32> {
                 .hint(format!("create the sandbox with --port {remote}"))
                 .into());
         };
+        if session.with_emulator() && tunnel.kind != PortKind::Tcp {
+            let why = "it is open for TLS, and the emulator's certificate is one of its own making";
+            return Err(Failure::new(format!("forward to port {remote}"), why)
+                .hint(format!("create the sandbox with --port {remote}/tcp"))
+                .into());
+        }
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, local)).await.map_err(|error| {
             Failure::io(format!("listen on port {local}"), &error)
                 .hint(format!("give another, or 0 for any: 0:{remote}"))
@@ -44,9 +51,11 @@ pub async fn forward(session: &Session, args: Forward) -> Result<i32> {
         }
         doors.spawn(serve(session.voice, listener, sandbox.clone(), tunnel));
     }
-    // Until interrupted.
-    while doors.join_next().await.is_some() {}
-    Ok(0)
+    // Until interrupted, or until there is nothing to forward to.
+    let reason = sandbox.wait().await?;
+    Err(Failure::new(format!("go on forwarding to {}", sandbox.id()), format!("it has ended: {}", end_text(&reason)))
+        .hint("create a new sandbox")
+        .into())
 }
 
 async fn serve(voice: crate::report::Voice, listener: TcpListener, sandbox: Sandbox, tunnel: Tunnel) {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use sandbox_host::{FileFault, Kind};
 
@@ -189,8 +190,9 @@ impl Voice {
             let value = serde_json::json!({ "error": {
                 "kind": kind(error), "what": what, "why": why, "hint": hint, "retryable": retryable(error),
             }});
-            let _ = writeln!(std::io::stdout(), "{value}");
-            return;
+            if writeln!(std::io::stdout(), "{value}").is_ok() {
+                return;
+            }
         }
         let mut stderr = std::io::stderr().lock();
         let (red, bold, plain) = if self.color { ("\x1b[31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
@@ -395,9 +397,24 @@ fn retryable(error: &anyhow::Error) -> bool {
     error.downcast_ref::<sandbox_host::Error>().is_some_and(sandbox_host::Error::is_retryable)
 }
 
-/// Text of foreign origin without what would steer a terminal.
+/// Text of foreign origin, of any number of lines, without what would steer a terminal.
 pub fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
+    text.chars().filter(|c| matches!(c, '\n' | '\t') || !steers(*c)).collect()
+}
+
+/// A foreign name within a line of ours: what would steer a terminal, or begin a line that is none of ours, is shown as
+/// an escape, so that no two names look the same.
+pub fn inline(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if steers(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
+}
+
+/// Control characters, and those that change the direction of writing.
+fn steers(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Whether the failure is that whoever read our output has gone.
@@ -412,25 +429,23 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// Prints a line of result on stdout.
 pub fn print(line: impl fmt::Display) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{line}")?;
-    stdout.flush()?;
-    Ok(())
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("write to standard output")
 }
 
 /// Rows in columns, as wide as they need to be; the last one is not padded.
 pub fn table(rows: &[Vec<String>]) -> anyhow::Result<()> {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| inline(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<_> = (0..columns).map(width).collect();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
-            let cell = printable(cell);
             let last = column + 1 == row.len();
             let pad = if last { 0 } else { widths[column].saturating_sub(cell.chars().count()) + 2 };
-            line.push_str(&cell);
+            line.push_str(cell);
             line.push_str(&" ".repeat(pad));
         }
         print(line.trim_end())?;

@@ -88,12 +88,13 @@ pub async fn create(session: &Session, args: Create) -> Result<i32> {
                 .into());
         }
     }
-    creating.paid();
+    // Before it is let go: a sandbox whose id nobody has read would stay without anybody's knowledge.
     if session.voice.json {
         report::print(json!({ "sandbox": sandbox.id() }))?;
     } else {
         report::print(sandbox.id())?;
     }
+    creating.paid();
     Ok(0)
 }
 
@@ -445,6 +446,10 @@ async fn collect(session: &Session, sandbox: &Sandbox, command: ExecSpec, how: &
         "stderr_bytes": result.stderr.total,
     });
     for (name, captured) in [("stdout", result.stdout), ("stderr", result.stderr)] {
+        let kept = captured.data.len() as u64;
+        if kept < captured.total {
+            session.voice.warn(format_args!("{name}: only the last {kept} of {} bytes are shown", captured.total));
+        }
         // Not all output is text.
         match String::from_utf8(captured.data) {
             Ok(text) => value[name] = json!(text),

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use sandbox_host::types::ListFilter;
 use sandbox_host::{Kind, Limits, Plugin, PluginFault, Provider, Sandbox};
 use serde::Deserialize;
@@ -100,7 +102,11 @@ struct GrantsFile {
 
 impl Session {
     /// From the options.
-    pub fn new(global: Global) -> Session {
+    pub fn new(mut global: Global) -> Session {
+        // A variable that is set to nothing is as good as not set.
+        for path in [&mut global.plugin, &mut global.policy] {
+            path.take_if(|path| path.as_os_str().is_empty());
+        }
         let voice = Voice::new(global.json, global.quiet, global.no_color);
         Session { voice, global: Arc::new(global), shared: Arc::default() }
     }
@@ -124,6 +130,11 @@ impl Session {
     /// The command is to be killed when we are stopped.
     pub fn owe_exec(&self, sandbox: &Sandbox, exec: &str) -> Owed {
         self.owe(Debt::Exec(sandbox.clone(), exec.to_owned()))
+    }
+
+    /// Whether an emulator is worked with that was named as one.
+    pub fn with_emulator(&self) -> bool {
+        self.global.emulator || self.global.emulator_url.is_some()
     }
 
     /// The file of the plugin.
@@ -179,7 +190,9 @@ impl Session {
             None => PolicyFile::default(),
         };
         // An emulator gets no credentials that are worth anything.
-        if url.is_none() && !self.global.grant && !policy.grants.plugins.iter().any(|digest| digest == plugin.digest())
+        if url.is_none()
+            && !self.global.grant
+            && !policy.grants.plugins.iter().any(|digest| digest.eq_ignore_ascii_case(plugin.digest()))
         {
             self.require_bundled(&plugin).await?;
         }
@@ -205,9 +218,13 @@ impl Session {
         }
         if let Some(path) = &self.global.ca_file {
             // Said now, and not when the first connection with TLS is made.
-            std::fs::metadata(path).map_err(|error| {
-                Failure::io(format!("use the certificate authorities in {}", path.display()), &error)
-            })?;
+            let what = format!("use the certificate authorities in {}", path.display());
+            let bytes = std::fs::read(path).map_err(|error| Failure::io(&what, &error))?;
+            if CertificateDer::pem_slice_iter(&bytes).next().is_none_or(|first| first.is_err()) {
+                return Err(Failure::new(what, "no certificate in PEM form is in it")
+                    .hint("give a file with a line `-----BEGIN CERTIFICATE-----`")
+                    .into());
+            }
             builder = builder.ca_file(path);
         }
         builder = builder.limits(limits(policy.limits)?);
@@ -218,6 +235,16 @@ impl Session {
                 waiting.reason, waiting.pause, waiting.elapsed
             ));
         });
+        let known = |granted: &Option<Vec<String>>, wishes: Vec<&str>, what: &str| {
+            let Some(name) = granted.iter().flatten().find(|name| !wishes.contains(&name.as_str())) else {
+                return Ok(());
+            };
+            Err(Failure::new(format!("grant the {what} {name}"), "the plugin has no such wish")
+                .hint(format!("its wishes are [{}]", wishes.join(", "))))
+        };
+        let (manifest, grants) = (plugin.manifest(), &policy.grants);
+        known(&grants.origins, manifest.origin.iter().map(|wish| &*wish.name).collect(), "origin")?;
+        known(&grants.env, manifest.env.iter().map(|wish| &*wish.name).collect(), "variable")?;
         if let Some(variables) = policy.grants.env {
             builder = builder.show_only(variables);
         }
@@ -291,7 +318,7 @@ impl Session {
         if let Some(provider) = provider
             && let Err(error) = provider.signals_sent(patience).await
         {
-            self.voice.warn(format_args!("left behind: perhaps a command that was copying files ({error})"));
+            self.voice.warn(format_args!("left behind: perhaps a command that was given up ({error})"));
             clean = false;
         }
         clean
@@ -402,7 +429,7 @@ fn limits(file: LimitsFile) -> Result<Limits> {
         limits.resources = value;
     }
     if let Some(value) = file.body_mib {
-        limits.body_bytes = value << 20;
+        limits.body_bytes = value.saturating_mul(1 << 20);
     }
     if let Some(value) = file.header_bytes {
         limits.header_bytes = value;

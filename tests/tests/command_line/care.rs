@@ -1,0 +1,248 @@
+//! What a careful user would not want to happen: files that are lost or read by others, names that pretend, failures that
+//! look like success.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+use system_tests::{Emulator, feed, program, stderr};
+
+use super::{alive, printed, shared};
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).expect("it is there").permissions().mode() & 0o777
+}
+
+/// The program by way of a shell, which sets the scene.
+fn by_shell(emulator: &Emulator, line: &str, arguments: &[&str]) -> std::process::Output {
+    let mut command = Command::new("sh");
+    command.args(["-c", line]).arg(program()).args(["--emulator-url", emulator.url()]).args(arguments);
+    feed(&mut command, b"")
+}
+
+fn fails(emulator: &Emulator, arguments: &[&str], says: &[&str]) {
+    let output = feed(emulator.sandbox().args(arguments), b"");
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(125), "{arguments:?}: {text}");
+    for word in says {
+        assert!(text.contains(word), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn a_link_stays_and_what_it_leads_to_is_written() {
+    let emulator = shared();
+    let id = printed(emulator, &["create", "-q"]);
+    printed(emulator, &["exec", &id, "--", "sh", "-c", "echo new > /x"]);
+    let from = format!("{id}:/x");
+    let directory = tempfile::tempdir().expect("a directory");
+    let (link, target) = (directory.path().join("link"), directory.path().join("target"));
+    fs::write(&target, "old, and longer").expect("a file");
+    symlink("target", &link).expect("a link");
+    printed(emulator, &["cp", &from, link.to_str().expect("text")]);
+    assert!(link.is_symlink());
+    assert_eq!(fs::read_to_string(&target).expect("text"), "new\n");
+
+    // As `/dev/stdout` is one.
+    let (out, file) = (directory.path().join("out"), directory.path().join("file"));
+    symlink("/proc/self/fd/1", &out).expect("a link");
+    let stdout = fs::File::create(&file).expect("a file");
+    let copy = emulator.sandbox().args(["cp", &from]).arg(&out).stdout(stdout).status().expect("it runs");
+    assert!(copy.success() && out.is_symlink());
+    assert_eq!(fs::read_to_string(&file).expect("text"), "new\n");
+    printed(emulator, &["terminate", &id]);
+}
+
+#[test]
+fn a_copy_is_no_more_open_than_what_was_copied() {
+    let emulator = shared();
+    let id = printed(emulator, &["create", "-q"]);
+    let directory = tempfile::tempdir().expect("a directory");
+    let secret = directory.path().join("secret");
+    fs::write(&secret, "x").expect("a file");
+    for bits in [0o600, 0o640, 0o700] {
+        fs::set_permissions(&secret, fs::Permissions::from_mode(bits)).expect("it is ours");
+        printed(emulator, &["cp", secret.to_str().expect("text"), &format!("{id}:/secret")]);
+        let there = printed(emulator, &["exec", &id, "--", "stat", "-c", "%a", "/secret"]);
+        assert_eq!(there, format!("{bits:o}"));
+    }
+
+    // The sandbox does not say who may write to the user's files.
+    let script =
+        "mkdir -p /open/below; echo x > /open/file; chmod 777 /open/file /open/below; echo > /fixed; chmod 444 /fixed";
+    printed(emulator, &["exec", &id, "--", "sh", "-c", script]);
+    let place = directory.path().to_str().expect("text");
+    let fixed = directory.path().join("fixed");
+    printed(emulator, &["cp", &format!("{id}:/fixed"), fixed.to_str().expect("text")]);
+    assert_eq!(mode(&fixed), 0o444);
+    for (mask, bits) in [("077", 0o700), ("022", 0o755)] {
+        let line = format!("umask {mask}; cd {place}; exec \"$0\" \"$@\"");
+        let (one, all) = (format!("one-{mask}"), format!("all-{mask}"));
+        for arguments in
+            [["cp", &format!("{id}:/open/file"), &one].to_vec(), ["cp", "-r", &format!("{id}:/open"), &all].to_vec()]
+        {
+            let output = by_shell(emulator, &line, &arguments);
+            assert!(output.status.success(), "{}", stderr(&output));
+        }
+        for path in [one.clone(), format!("{all}/file"), format!("{all}/below")] {
+            assert_eq!(mode(&directory.path().join(&path)), bits, "{path}");
+        }
+    }
+    printed(emulator, &["terminate", &id]);
+}
+
+#[test]
+fn what_was_left_out_of_a_copy_is_told() {
+    let emulator = shared();
+    let id = printed(emulator, &["create", "-q"]);
+    let script = "mkdir /tree; echo x > /tree/file; ln -s /etc/passwd /tree/absolute; ln -s nothing/../.. /tree/later; ln -s file /tree/good";
+    printed(emulator, &["exec", &id, "--", "sh", "-c", script]);
+    let directory = tempfile::tempdir().expect("a directory");
+    let (from, to) = (format!("{id}:/tree"), directory.path().join("to"));
+    let output = feed(emulator.sandbox().args(["-q", "--json", "cp", "-r", &from]).arg(&to), b"");
+    let text = stderr(&output);
+    assert!(
+        output.status.success() && text.contains("not copied: absolute:") && text.contains("not copied: later:"),
+        "{text}"
+    );
+    let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(told["skipped"], 2);
+    assert!(to.join("good").is_symlink() && !to.join("later").is_symlink());
+    printed(emulator, &["terminate", &id]);
+}
+
+#[test]
+fn names_do_not_pretend_to_be_lines_or_steer_a_terminal() {
+    let emulator = Emulator::start();
+    let tag = "x=1\nsb-01FAKE  running \u{1b}[31m\u{202e}";
+    let id = printed(&emulator, &["create", "-q", "--tag", tag]);
+    let script = "mkdir /d; echo > \"/d/$(printf 'a\\nzz\\033[31m')\"";
+    printed(&emulator, &["exec", &id, "--", "sh", "-c", script]);
+    let place = format!("{id}:/d");
+    for arguments in [&["list"][..], &["tags", &id], &["inspect", &id], &["ls", &place], &["ls", "-l", &place]] {
+        let shown = printed(&emulator, arguments);
+        assert!(shown.contains("\\n") && shown.contains("\\u{1b}[31m"), "{arguments:?}: {shown}");
+        assert!(!shown.contains(['\u{1b}', '\u{202e}']), "{arguments:?}: {shown:?}");
+        assert!(!shown.lines().any(|line| line.starts_with("sb-01FAKE") || line.starts_with("zz")), "{shown}");
+    }
+}
+
+#[test]
+fn of_a_tag_that_is_set_twice_the_last_counts() {
+    let emulator = shared();
+    let id = printed(emulator, &["create", "-q"]);
+    let shown = printed(emulator, &["tags", &id, "a=1", "a=2"]);
+    assert!(shown.contains("a=2") && !shown.contains("a=1"), "{shown}");
+    printed(emulator, &["terminate", &id]);
+}
+
+#[test]
+fn a_log_is_whole_however_fast_it_was_written() {
+    let emulator = shared();
+    let id = printed(emulator, &["create", "-q", "--image", "debian", "--", "seq", "30000"]);
+    printed(emulator, &["wait", &id]);
+    let expected: Vec<String> = (1..=30_000).map(|number| number.to_string()).collect();
+    assert!(printed(emulator, &["logs", &id]).lines().eq(expected));
+}
+
+#[test]
+fn how_a_sandbox_ended_is_the_exit_code_of_waiting() {
+    let emulator = shared();
+    let waits = |arguments: &[&str]| {
+        let output = feed(emulator.sandbox().args(arguments), b"");
+        (output.status.code(), String::from_utf8(output.stdout).expect("text").trim().to_owned())
+    };
+    let id = printed(emulator, &["create", "-q", "--", "sh", "-c", "exit 7"]);
+    assert_eq!(waits(&["wait", &id]), (Some(7), "finished with 7".into()));
+    let id = printed(emulator, &["create", "-q"]);
+    printed(emulator, &["terminate", &id]);
+    assert_eq!(waits(&["wait", &id]), (Some(137), "terminated".into()));
+    let id = printed(emulator, &["create", "-q", "--lifetime", "1s"]);
+    assert_eq!(waits(&["wait", &id]), (Some(124), "lifetime over".into()));
+    let id = printed(emulator, &["create", "-q"]);
+    printed(emulator, &["sidecar", "add", &id, "other", "--", "sh", "-c", "exit 9"]);
+    assert_eq!(waits(&["sidecar", "wait", &id, "other"]), (Some(9), "finished with 9".into()));
+    printed(emulator, &["terminate", &id]);
+}
+
+#[test]
+fn a_sandbox_that_nobody_learns_of_does_not_stay() {
+    let emulator = Emulator::start();
+    let full = || fs::File::options().write(true).open("/dev/full").expect("the device");
+    for arguments in [&["create", "-q"][..], &["--json", "create", "-q"]] {
+        let mut command = emulator.sandbox();
+        let child = command.args(arguments).stdout(full()).stderr(Stdio::piped()).spawn().expect("it runs");
+        let output = child.wait_with_output().expect("it ends");
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(125), "{text}");
+        assert!(text.contains("write to standard output") && text.contains("No space left"), "{text}");
+        assert!(alive(&emulator).is_empty());
+    }
+}
+
+#[test]
+fn forwarding_ends_with_its_sandbox() {
+    let emulator = shared();
+    let id = printed(emulator, &["create", "-q", "--port", "7000/tcp", "--port", "8000"]);
+    fails(emulator, &["forward", &id, "0:8000"], &["certificate", "--port 8000/tcp"]);
+    let mut command = emulator.sandbox();
+    command.args(["forward", &id, "0:7000"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it runs");
+    let mut line = String::new();
+    let stdout = child.stdout.as_mut().expect("a pipe");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).expect("a line");
+    assert!(line.contains("-> port 7000"), "{line}");
+    printed(emulator, &["terminate", &id]);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(125));
+    assert!(stderr(&output).contains("it has ended: terminated"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_doctor_finds_what_works_to_work() {
+    let emulator = shared();
+    let home = tempfile::tempdir().expect("a directory");
+    let mut command = Command::new(program());
+    command
+        .arg("doctor")
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", home.path());
+    command.env("MODAL_SERVER_URL", emulator.url());
+    let output = feed(&mut command, b"");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(125), "{text}");
+    assert!(text.contains("set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or"), "{text}");
+    let output = feed(command.env("MODAL_TOKEN_ID", "ak-1").env("MODAL_TOKEN_SECRET", "as-1"), b"");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && text.contains("ok      service: answers"), "{text}");
+    let shown = printed(emulator, &["doctor"]);
+    assert!(shown.contains("ok      service: answers"), "{shown}");
+}
+
+#[test]
+fn settings_that_mean_nothing_are_refused() {
+    let emulator = shared();
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("file");
+    let path = file.to_str().expect("text");
+    for (policy, says) in [
+        ("[grants]\norigins = [\"nowhere\"]", ["grant the origin nowhere", "its wishes are ["]),
+        ("[grants]\nenv = [\"NOTHING\"]", ["grant the variable NOTHING", "MODAL_"]),
+    ] {
+        fs::write(&file, policy).expect("a file");
+        fails(emulator, &["list", "--policy", path], &says);
+    }
+    // More than there are bytes is no limit.
+    fs::write(&file, "[limits]\nbody_mib = 17592186044416").expect("a file");
+    printed(emulator, &["list", "--policy", path]);
+    fs::write(&file, "no certificate").expect("a file");
+    fails(emulator, &["list", "--ca-file", path], &["no certificate in PEM form", "BEGIN CERTIFICATE"]);
+    let mut command = emulator.sandbox();
+    let output = feed(command.arg("list").env("SANDBOX_PLUGIN", "").env("SANDBOX_POLICY", ""), b"");
+    assert!(output.status.success(), "{}", stderr(&output));
+}
