@@ -80,7 +80,27 @@ pub(crate) fn pack<W: Write>(from: &Path, writer: W) -> io::Result<()> {
     archive.follow_symlinks(false);
     // Not every `tar` in a sandbox knows them.
     archive.sparse(false);
-    archive.append_dir_all(".", from)?;
+    // Not all at once by the library: its errors do not say which of the files it was.
+    let mut left = vec![from.to_owned()];
+    while let Some(path) = left.pop() {
+        let name = Path::new(".").join(path.strip_prefix(from).unwrap_or(&path));
+        let named = |error: io::Error| match name.strip_prefix(".") {
+            Ok(name) if !name.as_os_str().is_empty() => {
+                io::Error::new(error.kind(), format!("{}: {error}", shown(name)))
+            }
+            _ => error,
+        };
+        // The directory to be packed may be named by a link; those in it are packed as links.
+        let meta = if path == from { std::fs::metadata(&path) } else { std::fs::symlink_metadata(&path) };
+        if meta.map_err(named)?.is_dir() {
+            for entry in std::fs::read_dir(&path).map_err(named)? {
+                left.push(entry.map_err(named)?.path());
+            }
+            archive.append_dir(&name, &path).map_err(named)?;
+        } else {
+            archive.append_path_with_name(&path, &name).map_err(named)?;
+        }
+    }
     archive.into_inner()?.flush()
 }
 

@@ -116,6 +116,25 @@ fn what_was_left_out_of_a_copy_is_told() {
 }
 
 #[test]
+fn one_failure_of_many_is_named_and_stops_nothing() {
+    let emulator = shared();
+    let id = printed(emulator, &["create", "-q"]);
+    printed(emulator, &["exec", &id, "--", "touch", "/a", "/b"]);
+    let places = ["a", "missing", "b"].map(|name| format!("{id}:/{name}"));
+    fails(emulator, &["rm", &places[0], &places[1], &places[2]], &["/missing"]);
+    assert_eq!(printed(emulator, &["exec", &id, "--", "sh", "-c", "ls -d /a /b 2>/dev/null | wc -l"]), "0");
+
+    // Of a tree that cannot be read: what it is that cannot be.
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::create_dir(directory.path().join("sub")).expect("a directory");
+    let name = "x".repeat(120);
+    std::os::unix::net::UnixListener::bind(directory.path().join("sub/socket")).expect("a socket");
+    fs::write(directory.path().join("sub").join(&name), "x").expect("a file");
+    fails(emulator, &["cp", "-r", directory.path().to_str().expect("text"), &format!("{id}:/tree")], &["sub/socket"]);
+    printed(emulator, &["terminate", &id]);
+}
+
+#[test]
 fn names_do_not_pretend_to_be_lines_or_steer_a_terminal() {
     let emulator = Emulator::start();
     let tag = "x=1\nsb-01FAKE  running \u{1b}[31m\u{202e}";

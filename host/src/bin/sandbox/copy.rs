@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::io::{AsyncWriteExt, BufReader};
 
 use crate::args::{Cat, Cp, Ls, Rm};
-use crate::report::{self, Failure};
+use crate::report::{self, FAILED, Failure};
 use crate::session::Session;
 
 /// One side of a copy.
@@ -374,15 +374,24 @@ fn ours(error: sandbox_host::Error) -> anyhow::Error {
 /// `sandbox rm`
 pub async fn rm(session: &Session, args: Rm) -> Result<i32> {
     let provider = session.provider().await?;
-    for text in &args.paths {
-        let (sandbox, path) = remote(&provider, text)?;
-        let _step = session.voice.step(format!("removing {path}"));
-        match sandbox.remove(&path, args.recursive).await {
+    let places = args.paths.iter().map(|text| remote(&provider, text)).collect::<Result<Vec<_>>>()?;
+    let mut code = 0;
+    for (sandbox, path) in places {
+        let step = session.voice.step(format!("removing {path}"));
+        let removed = sandbox.remove(&path, args.recursive).await;
+        drop(step);
+        match removed {
+            Ok(()) => {}
             Err(error) if args.force && matches!(error.file_fault(), Some(sandbox_host::FileFault::NotFound)) => {}
-            result => result?,
+            // The others are removed all the same; a sandbox that is not there has none of them.
+            Err(error) if error.file_fault().is_some() => {
+                session.voice.fail(&error.into());
+                code = FAILED;
+            }
+            Err(error) => return Err(error.into()),
         }
     }
-    Ok(0)
+    Ok(code)
 }
 
 #[cfg(test)]
