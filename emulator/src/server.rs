@@ -282,6 +282,7 @@ impl Server {
         let started = Instant::now();
         let method = path.strip_prefix(CONTROL_PREFIX).or_else(|| path.strip_prefix(ROUTER_PREFIX));
         let response = match method {
+            _ if from_a_page(&request, self.state.options.allow_remote) => not_for_pages(method.is_some()),
             Some(method) => self.rpc(method, request.map(Body::new), &line).await?,
             None if path.starts_with(BLOB_PREFIX) => blob(&self.state, &path[BLOB_PREFIX.len()..], request).await,
             None if path.starts_with(admin::PREFIX) => {
@@ -385,6 +386,34 @@ fn other(path: &str, grpc: bool) -> Response<Body> {
         StatusCode::NOT_FOUND,
         "This is an emulator of Modal's sandbox API. Point MODAL_SERVER_URL of a client here.\n",
     )
+}
+
+/// Whether a browser may have been led here: by a page of another origin, which browsers name, or by a name that somebody
+/// made to mean this machine. Whoever may run commands here is somebody who can run them anyway.
+fn from_a_page<B>(request: &Request<B>, allow_remote: bool) -> bool {
+    let local = |authority: &str| match authority.parse::<http::uri::Authority>() {
+        Ok(authority) => {
+            let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+            host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+        }
+        Err(_) => false,
+    };
+    let headers = request.headers();
+    let origin = headers.get(http::header::ORIGIN).map(|origin| {
+        let origin = origin.to_str().unwrap_or_default();
+        origin.split_once("://").is_some_and(|(_, authority)| local(authority))
+    });
+    let named = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    let host = named.or_else(|| headers.get(http::header::HOST).map(http::HeaderValue::as_bytes));
+    // Without a name there is none of a page's: HTTP/1.0.
+    let host = host.is_none_or(|host| std::str::from_utf8(host).is_ok_and(local));
+    origin == Some(false) || !(host || allow_remote)
+}
+
+fn not_for_pages(grpc: bool) -> Response<Body> {
+    let why = "the emulator answers no pages of the web, and only to the names of this machine: ask for it by 127.0.0.1 \
+               or localhost, or start it with --allow-remote";
+    if grpc { refuse(Status::permission_denied(why)) } else { plain(StatusCode::FORBIDDEN, format!("{why}\n")) }
 }
 
 /// A plain HTTP answer.

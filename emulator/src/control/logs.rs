@@ -24,6 +24,12 @@ pub type Batches = Pin<Box<dyn Stream<Item = Result<TaskLogsBatch, Status>> + Se
 /// Longest log stream; clients ask for 55 s and come back.
 const MAX_STREAM: Duration = Duration::from_secs(600);
 
+/// Output of each stream that is kept as a log, in bytes: the newest.
+const KEPT: u64 = 16 << 20;
+
+/// Longest entry that lines are put together to, in bytes.
+const ENTRY: usize = 64 << 10;
+
 /// Longest range of time that is answered, in seconds.
 const MAX_SPAN: f64 = 35.0 * 24.0 * 3600.0 + 1.0;
 
@@ -156,11 +162,18 @@ pub async fn fetch(
     }
     let limit = if request.limit == 0 { 20_000 } else { request.limit as usize };
     let span = Span::new(request.since, request.until)?;
-    let mut found = Vec::new();
+    let mut found: Vec<(Arc<Sandbox>, Line)> = Vec::new();
     for sandbox in of_app(state, &request.app_id, &request.task_id, &request.sandbox_id) {
         let lines = lines_of(&sandbox, request.source()).into_iter();
         let wanted = lines.filter(|line| span.contains(line.time) && line.text.contains(&request.search_text));
-        found.extend(wanted.map(|line| (sandbox.clone(), line)));
+        let first = found.len();
+        for line in wanted {
+            // What was written at once is one entry: nobody could page through thousands of the same time.
+            match found[first..].last_mut() {
+                Some((_, last)) if last.joins(&line) => last.text.push_str(&line.text),
+                _ => found.push((sandbox.clone(), line)),
+            }
+        }
     }
     // The newest of them, in order of time.
     found.sort_by(|(_, a), (_, b)| a.time.total_cmp(&b.time));
@@ -245,6 +258,13 @@ struct Line {
     text: String,
 }
 
+impl Line {
+    /// Whether the line belongs into the same entry.
+    fn joins(&self, next: &Line) -> bool {
+        self.fd == next.fd && self.time == next.time && self.text.len() + next.text.len() <= ENTRY
+    }
+}
+
 /// The time that logs are asked for; both ends belong to it.
 struct Span {
     since: f64,
@@ -266,7 +286,7 @@ impl Span {
     }
 }
 
-/// Lines of a sandbox's output; the newest megabyte of each stream.
+/// Lines of a sandbox's output, as far as it is kept.
 fn lines_of(sandbox: &Sandbox, source: FileDescriptor) -> Vec<Line> {
     let Some(entry) = sandbox.entry.borrow().clone() else { return Vec::new() };
     let mut lines = Vec::new();
@@ -286,7 +306,7 @@ fn lines_of(sandbox: &Sandbox, source: FileDescriptor) -> Vec<Line> {
 /// The end of what was written, and the offset that it begins at.
 fn tail(spool: &Spool) -> (u64, Vec<u8>) {
     let len = spool.progress().len;
-    let start = len.saturating_sub(1 << 20);
+    let start = len.saturating_sub(KEPT);
     let mut offset = start;
     let mut all = Vec::new();
     while offset < len {

@@ -93,3 +93,37 @@ async fn router_urls_suit_the_client() {
         assert!(access.url.starts_with(scheme), "{library}: {}", access.url);
     }
 }
+
+/// A name of anybody's may lead to this machine, and any page may ask what has one.
+#[tokio::test]
+async fn pages_of_the_web_are_not_answered() {
+    use crate::network::exchange;
+    let world = World::start().await;
+    let url = world.emulator.url();
+    let address = url.strip_prefix("http://").unwrap();
+    let port = address.rsplit(':').next().unwrap();
+    let status = async |host: &str, more: &str| {
+        let request = format!("GET /emulator/state HTTP/1.1\r\nHost: {host}\r\n{more}Connection: close\r\n\r\n");
+        exchange(address, &request).await.split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    for host in [address, "localhost", "LOCALHOST:1", "[::1]:80", "127.9.9.9"] {
+        assert_eq!(status(host, "").await, "200", "{host}");
+    }
+    for host in ["evil.example", &format!("evil.example:{port}"), "localhost.evil.example", "10.0.0.1", "[fe80::1]", ""]
+    {
+        assert_eq!(status(host, "").await, "403", "{host}");
+    }
+    assert_eq!(status(address, &format!("Origin: http://localhost:{port}\r\n")).await, "200");
+    for origin in ["http://evil.example", "https://evil.example:1", "null", ""] {
+        assert_eq!(status(address, &format!("Origin: {origin}\r\n")).await, "403", "{origin}");
+    }
+    // The same over HTTP/2.
+    let channel = tonic::transport::Endpoint::try_from(url.clone()).unwrap();
+    let mut client = proto::modal_client_client::ModalClientClient::new(
+        channel.origin("http://evil.example".parse().unwrap()).connect().await.unwrap(),
+    );
+    let mut request = tonic::Request::new(proto::AuthTokenGetRequest::default());
+    request.metadata_mut().insert("x-modal-token-id", "ak-1".parse().unwrap());
+    let refused = client.auth_token_get(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+}

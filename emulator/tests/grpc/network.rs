@@ -314,7 +314,7 @@ async fn get(address: &str, headers: &str) -> String {
     exchange(address, &format!("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n")).await
 }
 
-async fn exchange(address: &str, sent: &str) -> String {
+pub async fn exchange(address: &str, sent: &str) -> String {
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     stream.write_all(sent.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
