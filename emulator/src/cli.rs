@@ -121,9 +121,13 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     let mut interrupted = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
     let mut terminated = signal(SignalKind::terminate()).context("cannot wait for signals")?;
     let emulator = Emulator::start(Options::from(args)).await?;
-    {
+    let told = {
         let mut out = std::io::stdout().lock();
-        writeln!(out, "MODAL_SERVER_URL={}", emulator.url()).and_then(|()| out.flush()).context("standard output")?;
+        writeln!(out, "MODAL_SERVER_URL={}", emulator.url()).and_then(|()| out.flush())
+    };
+    if let Err(error) = told {
+        emulator.shutdown().await;
+        return Err(error).context("cannot write to standard output");
     }
     let reason = tokio::select! {
         _ = interrupted.recv() => INTERRUPTED,

@@ -149,3 +149,16 @@ fn few_streams_are_enough() {
         assert!(text.contains(" passed, 0 failed") && !text.contains("\n0 passed"), "{text}");
     }
 }
+
+/// Nobody would know where it listens.
+#[test]
+fn an_emulator_that_cannot_say_its_address_ends_and_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let mut command = sandbox();
+    let child = command.args(["emulator", "--state-dir"]).arg(directory.path()).stdout(full).stderr(Stdio::piped());
+    let output = child.spawn().unwrap().wait_with_output().unwrap();
+    let text = stderr(&output);
+    assert!(!output.status.success() && text.contains("cannot write to standard output"), "{text}");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
