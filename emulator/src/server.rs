@@ -120,6 +120,11 @@ impl Emulator {
             Some(program) => program.clone(),
             None => std::env::current_exe().context("cannot find this program's own file")?,
         };
+        // Before anything is made: a port that is taken must not leave anything behind.
+        let listener =
+            TcpListener::bind(options.listen).await.with_context(|| format!("cannot listen on {}", options.listen))?;
+        let front =
+            TcpListener::bind((options.listen.ip(), 0)).await.context("cannot listen for connections by token")?;
         let parent = options.state_dir.clone().unwrap_or_else(std::env::temp_dir);
         let dir = parent.join(format!("modal-emulator-{}", crate::ids::id("st")));
         let engine = Engine::new(&dir, &program, options.network).context("this machine cannot make sandboxes")?;
@@ -127,10 +132,6 @@ impl Emulator {
             tracing::warn!("{missing}");
         }
         State::make_directories(&dir).with_context(|| format!("cannot use {}", dir.display()))?;
-        let listener =
-            TcpListener::bind(options.listen).await.with_context(|| format!("cannot listen on {}", options.listen))?;
-        let front =
-            TcpListener::bind((options.listen.ip(), 0)).await.context("cannot listen for connections by token")?;
         let (options_seed, names) = (options.seed, Arc::new(Names::new(&options.resolve)));
         let state = Arc::new(State {
             address: listener.local_addr()?,
@@ -282,7 +283,10 @@ impl Server {
         let started = Instant::now();
         let method = path.strip_prefix(CONTROL_PREFIX).or_else(|| path.strip_prefix(ROUTER_PREFIX));
         let response = match method {
-            _ if from_a_page(&request, self.state.options.allow_remote) => not_for_pages(method.is_some()),
+            _ if from_a_page(&request) => not_for_pages(FROM_A_PAGE, method.is_some()),
+            _ if !self.state.options.allow_remote && !by_local_name(&request) => {
+                not_for_pages(BY_ANOTHER_NAME, method.is_some())
+            }
             Some(method) => self.rpc(method, request.map(Body::new), &line).await?,
             None if path.starts_with(BLOB_PREFIX) => blob(&self.state, &path[BLOB_PREFIX.len()..], request).await,
             None if path.starts_with(admin::PREFIX) => {
@@ -388,31 +392,36 @@ fn other(path: &str, grpc: bool) -> Response<Body> {
     )
 }
 
-/// Whether a browser may have been led here: by a page of another origin, which browsers name, or by a name that somebody
-/// made to mean this machine. Whoever may run commands here is somebody who can run them anyway.
-fn from_a_page<B>(request: &Request<B>, allow_remote: bool) -> bool {
-    let local = |authority: &str| match authority.parse::<http::uri::Authority>() {
-        Ok(authority) => {
-            let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-            host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
-        }
-        Err(_) => false,
-    };
-    let headers = request.headers();
-    let origin = headers.get(http::header::ORIGIN).map(|origin| {
-        let origin = origin.to_str().unwrap_or_default();
-        origin.split_once("://").is_some_and(|(_, authority)| local(authority))
-    });
-    let named = request.uri().authority().map(|authority| authority.as_str().as_bytes());
-    let host = named.or_else(|| headers.get(http::header::HOST).map(http::HeaderValue::as_bytes));
-    // Without a name there is none of a page's: HTTP/1.0.
-    let host = host.is_none_or(|host| std::str::from_utf8(host).is_ok_and(local));
-    origin == Some(false) || !(host || allow_remote)
+const FROM_A_PAGE: &str = "the emulator answers no pages of the web: whoever it answers runs commands on this machine";
+
+const BY_ANOTHER_NAME: &str = "the emulator answers only to the names of this machine: ask for it by 127.0.0.1 or \
+                               localhost, or start it with --allow-remote";
+
+/// Whether an authority's host is this machine, whatever a resolver says.
+fn is_local(authority: &str) -> bool {
+    let Ok(authority) = authority.parse::<http::uri::Authority>() else { return false };
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
-fn not_for_pages(grpc: bool) -> Response<Body> {
-    let why = "the emulator answers no pages of the web, and only to the names of this machine: ask for it by 127.0.0.1 \
-               or localhost, or start it with --allow-remote";
+/// Whether a page of another machine asks: browsers say whose it is.
+fn from_a_page<B>(request: &Request<B>) -> bool {
+    let local = |origin: &http::HeaderValue| {
+        origin.to_str().ok().and_then(|origin| origin.split_once("://")).is_some_and(|(_, host)| is_local(host))
+    };
+    !request.headers().get_all(http::header::ORIGIN).iter().all(local)
+}
+
+/// Whether it is asked for by this machine's name. Whoever has another name can make it mean this machine, for the browsers of
+/// those who visit a page there, and such a page's requests need not say whose they are.
+fn by_local_name<B>(request: &Request<B>) -> bool {
+    let named = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    let host = named.or_else(|| request.headers().get(http::header::HOST).map(http::HeaderValue::as_bytes));
+    // Without a name there is none of a page's: HTTP/1.0.
+    host.is_none_or(|host| std::str::from_utf8(host).is_ok_and(is_local))
+}
+
+fn not_for_pages(why: &str, grpc: bool) -> Response<Body> {
     if grpc { refuse(Status::permission_denied(why)) } else { plain(StatusCode::FORBIDDEN, format!("{why}\n")) }
 }
 

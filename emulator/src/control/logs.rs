@@ -27,6 +27,10 @@ const MAX_STREAM: Duration = Duration::from_secs(600);
 /// Output of each stream that is kept as a log, in bytes: the newest.
 const KEPT: u64 = 16 << 20;
 
+/// Lines of one write that are entries of their own. More are put together: nobody could page through thousands of the same
+/// time. Fewer are not, since whether two lines were written at once is chance: clients would see now one entry, now two.
+const FEW: usize = 16;
+
 /// Longest entry that lines are put together to, in bytes.
 const ENTRY: usize = 64 << 10;
 
@@ -164,14 +168,17 @@ pub async fn fetch(
     let span = Span::new(request.since, request.until)?;
     let mut found: Vec<(Arc<Sandbox>, Line)> = Vec::new();
     for sandbox in of_app(state, &request.app_id, &request.task_id, &request.sandbox_id) {
-        let lines = lines_of(&sandbox, request.source()).into_iter();
+        let lines = lines_of(&sandbox, request.source(), &span).into_iter();
         let wanted = lines.filter(|line| span.contains(line.time) && line.text.contains(&request.search_text));
-        let first = found.len();
-        for line in wanted {
-            // What was written at once is one entry: nobody could page through thousands of the same time.
-            match found[first..].last_mut() {
-                Some((_, last)) if last.joins(&line) => last.text.push_str(&line.text),
-                _ => found.push((sandbox.clone(), line)),
+        let mut wanted: Vec<Line> = wanted.collect();
+        for written in wanted.chunk_by_mut(|line, next| line.fd == next.fd && line.time == next.time) {
+            let longest = if written.len() > FEW { ENTRY } else { 0 };
+            let first = found.len();
+            for Line { fd, time, text } in written {
+                match found[first..].last_mut() {
+                    Some((_, last)) if last.text.len() + text.len() <= longest => last.text.push_str(text),
+                    _ => found.push((sandbox.clone(), Line { fd: *fd, time: *time, text: std::mem::take(text) })),
+                }
             }
         }
     }
@@ -196,7 +203,7 @@ pub async fn count(
     let width = i64::from(request.bucket_secs.max(1));
     let mut buckets = BTreeMap::new();
     for sandbox in of_app(state, &request.app_id, &request.task_id, &request.sandbox_id) {
-        for line in lines_of(&sandbox, request.source()) {
+        for line in lines_of(&sandbox, request.source(), &span) {
             if !span.contains(line.time) || !line.text.contains(&request.search_text) {
                 continue;
             }
@@ -258,13 +265,6 @@ struct Line {
     text: String,
 }
 
-impl Line {
-    /// Whether the line belongs into the same entry.
-    fn joins(&self, next: &Line) -> bool {
-        self.fd == next.fd && self.time == next.time && self.text.len() + next.text.len() <= ENTRY
-    }
-}
-
 /// The time that logs are asked for; both ends belong to it.
 struct Span {
     since: f64,
@@ -286,13 +286,13 @@ impl Span {
     }
 }
 
-/// Lines of a sandbox's output, as far as it is kept.
-fn lines_of(sandbox: &Sandbox, source: FileDescriptor) -> Vec<Line> {
+/// Lines of a sandbox's output, as far as it is kept: those of the span, and hardly more.
+fn lines_of(sandbox: &Sandbox, source: FileDescriptor, span: &Span) -> Vec<Line> {
     let Some(entry) = sandbox.entry.borrow().clone() else { return Vec::new() };
     let mut lines = Vec::new();
     for (fd, spool) in [(FileDescriptor::Stdout, &entry.stdout), (FileDescriptor::Stderr, &entry.stderr)] {
         if source == FileDescriptor::Unspecified || source == fd {
-            let (mut offset, bytes) = tail(spool);
+            let (mut offset, bytes) = kept(spool, span);
             for line in bytes.split_inclusive(|byte| *byte == b'\n') {
                 let text = String::from_utf8_lossy(line).into_owned();
                 lines.push(Line { fd, time: spool.written_at(offset), text });
@@ -303,20 +303,36 @@ fn lines_of(sandbox: &Sandbox, source: FileDescriptor) -> Vec<Line> {
     lines
 }
 
-/// The end of what was written, and the offset that it begins at.
-fn tail(spool: &Spool) -> (u64, Vec<u8>) {
+/// The lines that were begun in the span, and the offset of the first. A reader halves a span that holds too much, again and
+/// again: what is not in it is not read.
+fn kept(spool: &Spool, span: &Span) -> (u64, Vec<u8>) {
     let len = spool.progress().len;
-    let start = len.saturating_sub(KEPT);
-    let mut offset = start;
+    let oldest = len.saturating_sub(KEPT);
+    let written = spool.written_between(span.since, span.until);
+    if written.end <= oldest {
+        return (oldest, Vec::new());
+    }
+    // From the byte before, which tells whether a line begins here.
+    let mut start = written.start.saturating_sub(1).max(oldest);
+    let whole = start == oldest;
     let mut all = Vec::new();
-    while offset < len {
-        match spool.read(offset) {
-            Ok(piece) if !piece.is_empty() => {
-                offset += piece.len() as u64;
-                all.extend_from_slice(&piece);
-            }
+    // Where the end of the last line is looked for.
+    let mut from = (written.end - 1 - start) as usize;
+    while start + (all.len() as u64) < len {
+        match spool.read(start + all.len() as u64) {
+            Ok(piece) if !piece.is_empty() => all.extend_from_slice(&piece),
             _ => break,
         }
+        if let Some(end) = all.iter().skip(from).position(|byte| *byte == b'\n') {
+            all.truncate(from + end + 1);
+            break;
+        }
+        from = from.max(all.len());
+    }
+    if !whole {
+        let rest = all.iter().position(|byte| *byte == b'\n').map_or(all.len(), |end| end + 1);
+        all.drain(..rest);
+        start += rest as u64;
     }
     (start, all)
 }

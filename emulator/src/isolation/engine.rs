@@ -366,11 +366,15 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.remove_everything();
-        for part in ["lock", cgroups::RECORD] {
-            let _ = fs::remove_file(self.state.path().join(part));
+        let path = self.state.path();
+        let _ = fs::remove_file(path.join(cgroups::RECORD));
+        // What its maker keeps there stays, and the lock file with it: without one, a later start would take the directory
+        // for one that is just being made.
+        let ours = |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.file_name() == "lock");
+        if fs::read_dir(path).is_ok_and(|mut entries| entries.all(ours)) {
+            let _ = fs::remove_file(path.join("lock"));
+            let _ = fs::remove_dir(path);
         }
-        // Stays if its maker keeps things of its own there.
-        let _ = fs::remove_dir(self.state.path());
     }
 }
 

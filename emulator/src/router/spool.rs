@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -122,6 +123,18 @@ impl Spool {
         let marks = self.marks.lock();
         let next = marks.partition_point(|(start, _)| *start <= offset);
         marks.get(next.saturating_sub(1)).map_or(0.0, |(_, time)| *time)
+    }
+
+    /// The offsets between which all lies that was written from `since` to `until`, in Unix seconds; both belong to it.
+    pub fn written_between(&self, since: f64, until: f64) -> Range<u64> {
+        let marks = self.marks.lock();
+        // One by one: the clock may have been set back.
+        let fits = |(_, time): &(u64, f64)| (since..=until).contains(time);
+        let (Some(first), Some(last)) = (marks.iter().position(fits), marks.iter().rposition(fits)) else {
+            return 0..0;
+        };
+        let end = marks.get(last + 1).map_or_else(|| self.progress().len, |(start, _)| *start);
+        marks[first].0..end
     }
 
     /// Up to [`CHUNK`] bytes from `offset`; empty when there are none yet.

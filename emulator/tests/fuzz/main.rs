@@ -165,7 +165,7 @@ impl Fixture {
     async fn case(&mut self, method: &MethodDescriptor, bytes: &[u8]) -> Result<(), TestCaseError> {
         self.keep_usable().await;
         let mut choices = Choices::new(bytes);
-        let path = format!("http://emulator/{}/{}", method.parent_service().full_name(), method.name());
+        let path = format!("http://localhost/{}/{}", method.parent_service().full_name(), method.name());
         let signer = &self.world.emulator.state().signer;
         let mut request = Request::post(path)
             .header("content-type", "application/grpc")
@@ -214,7 +214,7 @@ impl Fixture {
     async fn plain(&mut self, method: &str, path: &str, body: Vec<u8>) -> Result<(), TestCaseError> {
         let request = Request::builder()
             .method(method)
-            .uri(format!("http://emulator{path}"))
+            .uri(format!("http://localhost{path}"))
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(body)));
         // What cannot be sent at all is no case.

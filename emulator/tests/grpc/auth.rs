@@ -127,3 +127,17 @@ async fn pages_of_the_web_are_not_answered() {
     let refused = client.auth_token_get(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
 }
+
+/// Who lets other machines in may give this one any name, but still answers no pages.
+#[tokio::test]
+async fn a_remote_emulator_has_any_name_and_answers_no_pages() {
+    use crate::network::exchange;
+    let world = World::with(Options { allow_remote: true, ..Options::default() }).await;
+    let url = world.emulator.url();
+    for (more, status) in [("", "200 "), ("Origin: http://build.example\r\n", "403 ")] {
+        let request = format!("GET /emulator/state HTTP/1.1\r\nHost: build.example\r\n{more}Connection: close\r\n\r\n");
+        let answer = exchange(url.strip_prefix("http://").unwrap(), &request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{more}: {answer}");
+        assert!(!answer.contains("--allow-remote"), "it would not help: {answer}");
+    }
+}

@@ -121,7 +121,7 @@ async fn arbitrary_bytes_never_panic() {
             if round % 4 == 3 {
                 frame.truncate(random.random_range(0..=frame.len()));
             }
-            let request = http::Request::post(format!("http://emulator{method}"))
+            let request = http::Request::post(format!("http://localhost{method}"))
                 .header("content-type", "application/grpc")
                 .header("te", "trailers")
                 .header("grpc-timeout", "300m")

@@ -8,7 +8,9 @@ mod endings;
 mod exec;
 #[path = "../../../tests/src/internet.rs"]
 mod internet;
+mod leftovers;
 mod load;
+mod logs;
 mod manual;
 mod network;
 mod robust;
