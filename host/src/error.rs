@@ -241,6 +241,14 @@ impl Error {
         self
     }
 
+    /// A limit of this host was the cause: what the component took for a broken connection will break each time.
+    pub(crate) fn with_limit(mut self, cause: String) -> Self {
+        self.0.kind = Kind::Forbidden;
+        self.0.why = cause;
+        self.0.retry = Retry::Never;
+        self.with_hint("if the plugin may send and receive that much, raise `body_mib` of the policy's limits")
+    }
+
     pub(crate) fn with_trace(mut self, backtrace: String, printed: String) -> Self {
         self.0.backtrace = Some(backtrace).filter(|text| !text.is_empty());
         self.0.printed = Some(printed).filter(|text| !text.is_empty());

@@ -3,16 +3,17 @@
 //! A stock WebAssembly host in another language can run the same component; what it lacks is HTTP/2. It points the
 //! component at the gateway, which forwards under this provider's policy and adds the credentials, so that the other
 //! host needs none. Answers that hand out further origins are changed on the way: the URL in them is replaced by one
-//! of a further door on loopback, behind which that origin lies. The component notices nothing of it.
+//! of this gateway, below which that origin lies: a door. The component notices nothing of it.
 //!
-//! The first door wants a token, as bearer token or as the value of any of the credential headers, so that other users
-//! of the machine cannot spend the credentials. The further doors add no credentials; what passes there carries the
-//! origin's own short-lived tokens.
+//! So that other users of the machine can neither spend the credentials nor pass, the service itself is behind a token,
+//! shown as bearer token or as the value of any of the credential headers, and a door is a path that cannot be guessed.
+//! Behind doors no credentials are added, wherever they lead: what passes there carries the origin's own short-lived tokens.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -23,24 +24,31 @@ use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{AbortHandle, JoinSet};
 use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody};
 
 use crate::error::{Error, Kind, Result};
-use crate::http::{Link, Net, rewrite};
+use crate::http::{Credentials, Link, Net, Note, media_type, rewrite};
 use crate::manifest::LearnWish;
 use crate::policy::Origin;
 use crate::provider::Provider;
 use crate::secret::Secret;
 use crate::spec::fresh_id;
 
-/// Connections at once, over all doors. HTTP/1.1 takes one per request.
+/// Connections at once. HTTP/1.1 takes one per request.
 const MAX_CONNECTIONS: usize = 1024;
 
-/// Further doors. Each is a port of this machine.
-const MAX_DOORS: usize = 256;
+/// Those among them that have not shown a token or a door yet. One more closes the oldest: who fills them does not keep
+/// out who has a token.
+const MAX_STRANGERS: usize = 256;
+
+/// Doors that are open, as many as origins that a policy learns. One more closes the one that has not been used for longest.
+const MAX_DOORS: usize = 4096;
+
+/// What the path of every door begins with.
+const DOOR: &str = "/door/";
 
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -71,9 +79,60 @@ struct Inner {
     origin: Origin,
     learn: Arc<[LearnWish]>,
     credential_headers: Vec<HeaderName>,
-    doors: Mutex<HashMap<Origin, SocketAddr>>,
-    tasks: Mutex<JoinSet<()>>,
-    permits: Arc<Semaphore>,
+    address: SocketAddr,
+    doors: Mutex<Doors>,
+    task: Mutex<Option<AbortHandle>>,
+}
+
+/// By the secret in their paths.
+#[derive(Default)]
+struct Doors {
+    open: HashMap<String, Door>,
+    clock: u64,
+}
+
+struct Door {
+    origin: Origin,
+    /// When it was used last.
+    used: u64,
+}
+
+impl Doors {
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    /// The secret of the door to an origin; opened at the first need.
+    fn to(&mut self, origin: &Origin) -> String {
+        let now = self.tick();
+        if let Some((secret, door)) = self.open.iter_mut().find(|(_, door)| door.origin == *origin) {
+            door.used = now;
+            return secret.clone();
+        }
+        if self.open.len() >= MAX_DOORS
+            && let Some(oldest) = self.open.iter().min_by_key(|(_, door)| door.used).map(|(secret, _)| secret.clone())
+        {
+            self.open.remove(&oldest);
+        }
+        let secret = fresh_secret();
+        self.open.insert(secret.clone(), Door { origin: origin.clone(), used: now });
+        secret
+    }
+
+    /// Where a path leads, and what of it goes on. None for one that is no door's, or not any more.
+    fn behind<'a>(&mut self, path: &'a str) -> Option<(Origin, &'a str)> {
+        let path = path.strip_prefix(DOOR)?;
+        let (secret, rest) = path.split_at(path.find(['/', '?']).unwrap_or(path.len()));
+        let now = self.tick();
+        let door = self.open.get_mut(secret)?;
+        door.used = now;
+        Some((door.origin.clone(), rest))
+    }
+}
+
+fn fresh_secret() -> String {
+    format!("{}{}", fresh_id(), fresh_id()).replace('-', "")
 }
 
 impl Gateway {
@@ -96,18 +155,18 @@ impl Gateway {
         let listener =
             TcpListener::bind(listen).await.map_err(|error| Error::io(format!("listen on {listen}"), &error))?;
         let address = listener.local_addr().map_err(|error| Error::io(WHAT, &error))?;
-        let token = Secret::new(format!("{}{}", fresh_id(), fresh_id()).replace('-', ""));
+        let token = Secret::new(fresh_secret());
         let inner = Arc::new(Inner {
             net,
             token: token.clone(),
             origin: fixed.origin,
             learn: fixed.learn,
             credential_headers: fixed.headers.into_iter().map(|(name, _)| name).collect(),
+            address,
             doors: Mutex::default(),
-            tasks: Mutex::default(),
-            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            task: Mutex::default(),
         });
-        inner.serve(listener, inner.origin.clone(), true);
+        inner.serve(listener);
         Ok(Gateway { address, token, inner })
     }
 
@@ -129,19 +188,29 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        if let Some(task) = self.inner.task.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            task.abort();
+        }
     }
 }
 
 type Reply = http_body_util::combinators::UnsyncBoxBody<Bytes, HttpError>;
 
+/// A connection that is served, and whether anything was let in by it.
+struct Served {
+    admitted: Arc<AtomicBool>,
+    task: AbortHandle,
+}
+
 impl Inner {
-    /// Accepts connections for one origin until the gateway is dropped.
-    fn serve(self: &Arc<Self>, listener: TcpListener, origin: Origin, first: bool) {
-        // Weak: the tasks must not keep alive what keeps them.
+    /// Accepts connections until the gateway is dropped.
+    fn serve(self: &Arc<Self>, listener: TcpListener) {
+        // Weak: the task must not keep alive what keeps it.
         let inner = Arc::downgrade(self);
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(async move {
+        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
+            let mut strangers: VecDeque<Served> = VecDeque::new();
             loop {
                 while connections.try_join_next().is_some() {}
                 let Ok((stream, _)) = listener.accept().await else {
@@ -149,27 +218,37 @@ impl Inner {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 };
+                strangers.retain(|served| !served.admitted.load(Ordering::Acquire) && !served.task.is_finished());
+                if strangers.len() >= MAX_STRANGERS
+                    && let Some(oldest) = strangers.pop_front()
+                {
+                    oldest.task.abort();
+                }
+                let Ok(permit) = permits.clone().acquire_owned().await else { return };
                 let Some(gateway) = inner.upgrade() else { return };
-                let Ok(permit) = gateway.permits.clone().acquire_owned().await else { return };
-                let _ = stream.set_nodelay(true);
-                let origin = origin.clone();
-                connections.spawn(async move {
-                    let service = hyper::service::service_fn(move |request| {
-                        let (gateway, origin) = (gateway.clone(), origin.clone());
-                        async move { Ok::<_, Infallible>(gateway.answer(request, &origin, first).await) }
-                    });
-                    let served = hyper::server::conn::http1::Builder::new()
-                        .timer(TokioTimer::new())
-                        .header_read_timeout(HEAD_TIMEOUT)
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
-                    if let Err(error) = served {
-                        tracing::debug!(%error, "gateway connection");
-                    }
-                    drop(permit);
-                });
+                let admitted = Arc::new(AtomicBool::new(false));
+                let task = connections.spawn(gateway.connection(stream, admitted.clone(), permit));
+                strangers.push_back(Served { admitted, task });
             }
         });
+        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.abort_handle());
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, admitted: Arc<AtomicBool>, permit: OwnedSemaphorePermit) {
+        let _ = stream.set_nodelay(true);
+        let service = hyper::service::service_fn(move |request| {
+            let (gateway, admitted) = (self.clone(), admitted.clone());
+            async move { Ok::<_, Infallible>(gateway.answer(request, &admitted).await) }
+        });
+        let served = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+        if let Err(error) = served {
+            tracing::debug!(%error, "gateway connection");
+        }
+        drop(permit);
     }
 
     fn is_admitted(&self, headers: &HeaderMap) -> bool {
@@ -179,56 +258,89 @@ impl Inner {
         bearer.into_iter().chain(others).any(|shown| same(shown, token))
     }
 
-    async fn answer(self: Arc<Self>, mut request: Request<Incoming>, origin: &Origin, first: bool) -> Response<Reply> {
-        if first && !self.is_admitted(request.headers()) {
-            let why = "the gateway's token is missing or wrong";
-            return refuse_unread(request, StatusCode::UNAUTHORIZED, 16, why).await;
-        }
-        let web = match request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes) {
-            Some(kind) if kind.starts_with(b"application/grpc-web-text") => {
-                let why = "the text form of gRPC-Web is not spoken here";
-                return refuse_unread(request, StatusCode::UNSUPPORTED_MEDIA_TYPE, 12, why).await;
+    async fn answer(self: Arc<Self>, mut request: Request<Incoming>, admitted: &AtomicBool) -> Response<Reply> {
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let door = self.doors.lock().unwrap_or_else(PoisonError::into_inner).behind(path);
+        let (credentials, target) = match door {
+            Some((origin, rest)) => (Credentials::Withheld, format!("{origin}{rest}")),
+            // Also for a door that is closed: a component that is told so asks for a new one, as for a token that has expired.
+            None if path.starts_with(DOOR) || !self.is_admitted(request.headers()) => {
+                let why = "the gateway's token is missing or wrong";
+                return refuse_unread(request, StatusCode::UNAUTHORIZED, 16, why).await;
             }
-            Some(kind) => kind.starts_with(b"application/grpc-web"),
-            None => false,
+            None => (Credentials::Added, format!("{}{path}", self.origin)),
         };
-        let path = request.uri().path().to_owned();
-        let target = format!("{origin}{}", request.uri().path_and_query().map_or("/", |path| path.as_str()));
+        admitted.store(true, Ordering::Release);
+        let kind = media_type(request.headers());
+        // The form of the messages, such as `+json`; that of protobuf goes without saying.
+        let web = match kind.strip_prefix("application/grpc") {
+            None => None,
+            Some(rest) => match rest.strip_prefix("-web") {
+                Some("+proto") => Some(String::new()),
+                Some(form) if form.is_empty() || form.starts_with('+') => Some(form.to_owned()),
+                _ => {
+                    let why = format!("{kind} is not spoken here, where gRPC is application/grpc-web");
+                    return refuse_unread(request, StatusCode::UNSUPPORTED_MEDIA_TYPE, 12, &why).await;
+                }
+            },
+        };
         let Ok(uri) = target.parse() else {
             return refuse_unread(request, StatusCode::BAD_REQUEST, 3, "the path is unusable").await;
         };
         *request.uri_mut() = uri;
+        let path = request.uri().path().to_owned();
         let headers = request.headers_mut();
-        if first {
-            // The gateway's token is nobody else's business.
-            headers.remove(header::AUTHORIZATION);
+        // The gateway's token is nobody else's business, nor are credentials that go elsewhere.
+        match credentials {
+            Credentials::Added => drop(headers.remove(header::AUTHORIZATION)),
+            Credentials::Withheld => self.credential_headers.iter().for_each(|name| drop(headers.remove(name))),
         }
         for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::CONTENT_LENGTH] {
-            if web || name != header::CONTENT_LENGTH {
+            if web.is_some() || name != header::CONTENT_LENGTH {
                 headers.remove(name);
             }
         }
         headers.remove("keep-alive");
         headers.remove("x-grpc-web");
-        if web {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        if let Some(form) = &web {
+            let kind = HeaderValue::try_from(format!("application/grpc{form}"));
+            headers.insert(header::CONTENT_TYPE, kind.expect("what a header's value began with"));
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
-        let request: Request<WasiBody> = request.map(|body| body.map_err(HttpError::Hyper).boxed_unsync());
+        let broken = Arc::new(AtomicBool::new(false));
+        let breaks = broken.clone();
+        let request: Request<WasiBody> = request.map(|body| {
+            let told = move |error| {
+                breaks.store(true, Ordering::Release);
+                HttpError::Hyper(error)
+            };
+            body.map_err(told).boxed_unsync()
+        });
         let link = Arc::new(Link::default());
-        let response = match self.net.send(link.clone(), request, RequestOptions::default()).await {
+        let response = match self.net.send_with(credentials, link.clone(), request, RequestOptions::default()).await {
             Ok(response) => response,
+            Err(_) if broken.load(Ordering::Acquire) => {
+                return refuse(StatusCode::BAD_REQUEST, 3, "the request broke off, or its body is malformed");
+            }
             Err(error) => {
-                let why = link.take_note().unwrap_or_else(|| error.to_string());
-                let (status, code) = match error {
-                    HttpError::HttpRequestDenied => (StatusCode::FORBIDDEN, 7),
+                let note = link.take_note();
+                let (status, code) = match (&note, &error) {
+                    (Some(Note::Limit(_)), _) => (StatusCode::PAYLOAD_TOO_LARGE, 8),
+                    (_, HttpError::HttpRequestDenied | HttpError::DestinationIpProhibited) => {
+                        (StatusCode::FORBIDDEN, 7)
+                    }
+                    (_, HttpError::HttpRequestUriInvalid) => (StatusCode::BAD_REQUEST, 3),
+                    (_, HttpError::HttpRequestHeaderSectionSize(_)) => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, 8),
                     _ => (StatusCode::BAD_GATEWAY, 14),
                 };
+                let why = note.map_or_else(|| error.to_string(), Note::into_text);
                 return refuse(status, code, &why);
             }
         };
-        let rules: Vec<_> =
-            if first { self.learn.iter().filter(|rule| rule.path == path).cloned().collect() } else { vec![] };
+        let rules: Vec<_> = match credentials {
+            Credentials::Added => self.learn.iter().filter(|rule| rule.path == path).cloned().collect(),
+            Credentials::Withheld => vec![],
+        };
         let (mut parts, body) = response.into_parts();
         parts.headers.remove(header::TRANSFER_ENCODING);
         parts.headers.remove(header::CONNECTION);
@@ -236,44 +348,31 @@ impl Inner {
             body
         } else {
             parts.headers.remove(header::CONTENT_LENGTH);
-            Doors { inner: body, gateway: self.clone(), rules, held: BytesMut::new(), state: DoorState::First }
+            DoorBody { inner: body, gateway: self.clone(), rules, held: BytesMut::new(), state: DoorState::First }
                 .boxed_unsync()
         };
-        if !web {
+        let kind = media_type(&parts.headers);
+        // What is no gRPC, such as the page of something in between, stays what it is.
+        let Some(form) = kind.strip_prefix("application/grpc").filter(|_| web.is_some()) else {
             return Response::from_parts(parts, body);
+        };
+        let form = if form.is_empty() { "+proto" } else { form };
+        if let Ok(kind) = HeaderValue::try_from(format!("application/grpc-web{form}")) {
+            parts.headers.insert(header::CONTENT_TYPE, kind);
         }
-        parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc-web+proto"));
         parts.headers.remove(header::CONTENT_LENGTH);
         parts.version = http::Version::HTTP_11;
         Response::from_parts(parts, WebBody { inner: body, done: false }.boxed_unsync())
     }
 
-    /// The door to a learned origin; opened at the first need.
-    fn door(self: &Arc<Self>, origin: &Origin) -> Option<SocketAddr> {
-        let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(address) = doors.get(origin) {
-            return Some(*address);
-        }
-        if doors.len() >= MAX_DOORS || self.net.policy.check(origin).is_err() {
-            return None;
-        }
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
-        listener.set_nonblocking(true).ok()?;
-        let address = listener.local_addr().ok()?;
-        self.serve(TcpListener::from_std(listener).ok()?, origin.clone(), false);
-        doors.insert(origin.clone(), address);
-        tracing::debug!(%origin, %address, "door opened");
-        Some(address)
-    }
-
     /// The same URL behind a door.
-    fn through_door(self: &Arc<Self>, url: &str) -> Option<String> {
+    fn through_door(&self, url: &str) -> Option<String> {
         let uri: http::Uri = url.parse().ok()?;
-        let address = self.door(&Origin::of(&uri)?)?;
+        let secret = self.doors.lock().unwrap_or_else(PoisonError::into_inner).to(&Origin::of(&uri)?);
         let path = uri.path_and_query().map_or("", |path| path.as_str());
         // A bare origin stays one.
         let path = if path == "/" && !url.ends_with('/') { "" } else { path };
-        Some(format!("http://{address}{path}"))
+        Some(format!("http://{}{DOOR}{secret}{path}", self.address))
     }
 }
 
@@ -285,8 +384,10 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 /// Refuses a request whose body nobody has read. A little of it is read all the same: a connection that is closed with
 /// something unread is reset, and the reset can overtake the refusal.
 async fn refuse_unread(request: Request<Incoming>, status: StatusCode, grpc: u8, why: &str) -> Response<Reply> {
-    let body = Limited::new(request.into_body(), UNREAD_BYTES);
-    let _ = tokio::time::timeout(UNREAD_TIMEOUT, body.collect()).await;
+    let mut body = Limited::new(request.into_body(), UNREAD_BYTES);
+    // Piece by piece: strangers are to cost no memory.
+    let read = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = tokio::time::timeout(UNREAD_TIMEOUT, read).await;
     refuse(status, grpc, why)
 }
 
@@ -345,7 +446,7 @@ fn trailer_frame(trailers: &HeaderMap) -> Bytes {
 }
 
 /// A body in whose first message URLs are replaced.
-struct Doors {
+struct DoorBody {
     inner: Reply,
     gateway: Arc<Inner>,
     rules: Vec<LearnWish>,
@@ -361,7 +462,7 @@ enum DoorState {
     Rest,
 }
 
-impl Doors {
+impl DoorBody {
     /// The first message with doors in it, once it is complete; what cannot be one is given on as it is.
     fn first(&mut self) -> Option<Bytes> {
         let [flags, length @ ..] = *self.held.first_chunk::<5>()?;
@@ -386,7 +487,7 @@ impl Doors {
     }
 }
 
-impl Body for Doors {
+impl Body for DoorBody {
     type Data = Bytes;
     type Error = HttpError;
 

@@ -16,7 +16,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::engine::{Ticking, runtime};
 use crate::error::{Error, Happened, Kind, Result, Retry, TrapCause, clip};
-use crate::http::{Hooks, Link, Net};
+use crate::http::{Hooks, Link, Net, Note};
 use crate::interface::Bound;
 use crate::plugin::Plugin;
 use crate::types;
@@ -256,7 +256,8 @@ impl Instance {
                     matches!(error.kind(), Kind::Unavailable | Kind::Forbidden | Kind::TimedOut | Kind::Internal);
                 let note = self.link.0.take_note().filter(|_| network);
                 Outcome::Answered(Err(match note {
-                    Some(note) => error.with_note(&note),
+                    Some(Note::Limit(cause)) => error.with_limit(cause),
+                    Some(Note::Network(note)) => error.with_note(&note),
                     None => error,
                 }))
             }

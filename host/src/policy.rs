@@ -249,13 +249,35 @@ pub struct Grant {
 #[derive(Clone, Debug)]
 pub(crate) struct Denied(pub(crate) String);
 
+/// Which addresses an origin's name may lead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Public ones.
+    Public,
+    /// This machine and private networks as well. Not the local link: what a service on this machine hands out is one more
+    /// thing on this machine, never a cloud's metadata.
+    Near,
+    /// All: the user named the origin.
+    Any,
+}
+
+impl Reach {
+    pub(crate) fn allows(self, class: AddressClass) -> bool {
+        match self {
+            Reach::Public => class == AddressClass::Public,
+            Reach::Near => class != AddressClass::LinkLocal,
+            Reach::Any => true,
+        }
+    }
+}
+
 /// Leave to send a request.
 #[derive(Clone)]
 pub(crate) struct Pass {
     pub(crate) headers: Vec<(HeaderName, HeaderSource)>,
     pub(crate) learn: Arc<[LearnWish]>,
-    /// Whether the address may be of this machine or of a private network.
-    pub(crate) local: bool,
+    /// Where the address may be.
+    pub(crate) reach: Reach,
     /// Whether further origins that this one hands out may be plain http and local.
     pub(crate) hands_out_local: bool,
 }
@@ -291,7 +313,7 @@ impl Policy {
             return Ok(Pass {
                 headers: fixed.headers.clone(),
                 learn: fixed.learn.clone(),
-                local: fixed.explicit,
+                reach: if fixed.explicit { Reach::Any } else { Reach::Public },
                 hands_out_local: fixed.is_local(),
             });
         }
@@ -300,7 +322,8 @@ impl Policy {
         match learned.get_mut(origin) {
             Some(entry) => {
                 entry.used = now;
-                Ok(Pass { headers: vec![], learn: Arc::new([]), local: entry.local, hands_out_local: false })
+                let reach = if entry.local { Reach::Near } else { Reach::Public };
+                Ok(Pass { headers: vec![], learn: Arc::new([]), reach, hands_out_local: false })
             }
             None => Err(Denied(format!("the policy does not let the plugin reach {origin}"))),
         }
@@ -415,7 +438,9 @@ mod tests {
         let policy = Policy::new(vec![fixed("http://127.0.0.1:9", true)]);
         let pass = policy.check(&Origin::parse("http://127.0.0.1:9").unwrap()).unwrap();
         policy.learn("http://127.0.0.1:10", &rule(), pass.hands_out_local);
-        assert!(policy.check(&Origin::parse("http://127.0.0.1:10").unwrap()).unwrap().local);
+        let reach = policy.check(&Origin::parse("http://127.0.0.1:10").unwrap()).unwrap().reach;
+        assert!(reach.allows(AddressClass::Loopback) && reach.allows(AddressClass::Private));
+        assert!(!reach.allows(AddressClass::LinkLocal));
     }
 
     #[test]

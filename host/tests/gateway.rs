@@ -95,35 +95,187 @@ async fn nobody_gets_in_without_the_token() {
     assert_eq!(error.kind(), &Kind::InvalidArgument);
 }
 
-#[tokio::test]
-async fn learned_origins_get_a_door_of_their_own() {
-    let worker = Server::echo().await;
-    let url = worker.url.clone();
-    let server = Server::start(None, move |_| {
-        let inner = [&[2 << 3 | 2, url.len() as u8][..], url.as_bytes()].concat();
+/// A service that hands out the URL that it is asked for, and a gateway to it with what clients show there.
+async fn handing_out() -> (Server, sandbox_host::Provider, Gateway, String) {
+    let server = Server::start(None, |seen| {
+        let url = seen.body.get(5..).unwrap_or_default();
+        let inner = [&[2 << 3 | 2, url.len() as u8][..], url].concat();
         let outer = [&[5 << 3 | 2, inner.len() as u8][..], &inner, &[1 << 3 | 2, 4], b"rest"].concat();
-        let response = Response::new(full(message(&outer)));
+        let mut response = Response::new(full(message(&outer)));
+        response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
         Box::pin(async move { response })
     })
     .await;
     let provider = provider(&server.url).await;
     let gateway = Gateway::open(&provider, "127.0.0.1:0".parse().unwrap()).await.unwrap();
     let bearer = format!("Bearer {}", gateway.token().expose());
-    let headers = [WEB, ("authorization", bearer.as_str())];
-    let (_, body) = ask(&gateway.url(), "/puppet.Main/Hand", &headers, &message(b"")).await;
+    (server, provider, gateway, bearer)
+}
+
+/// What the gateway makes of a URL that is handed out: the path of a door.
+async fn door(gateway: &Gateway, bearer: &str, url: &str) -> String {
+    let headers = [WEB, ("authorization", bearer)];
+    let (_, body) = ask(&gateway.url(), "/puppet.Main/Hand", &headers, &message(url.as_bytes())).await;
     let text = String::from_utf8_lossy(&body).into_owned();
-    assert!(!text.contains(&worker.url), "{text}");
-    let at = text.find("http://127.0.0.1:").unwrap();
-    let door: String = text[at..].chars().take_while(|c| c.is_ascii_graphic()).take(22).collect();
-    let door = door.trim_end_matches(|c: char| !c.is_ascii_digit()).to_owned();
-    assert!(text.contains("rest"));
+    assert!(!text.contains(url) && text.contains("rest"), "{text}");
+    let start = text.find(&gateway.url()).unwrap_or_else(|| panic!("no door: {text}")) + gateway.url().len();
+    text[start..].chars().take_while(|c| c.is_ascii_graphic()).collect()
+}
+
+#[tokio::test]
+async fn learned_origins_are_behind_doors() {
+    let worker = Server::echo().await;
+    let (_server, _provider, gateway, bearer) = handing_out().await;
+    let behind = door(&gateway, &bearer, &worker.url).await;
+    assert!(behind.starts_with("/door/") && behind.len() > 64, "{behind}");
+    // One origin has one door, and what the URL has for a path stays.
+    let signed = format!("{}/blob?signature=x", worker.url);
+    assert_eq!(door(&gateway, &bearer, &signed).await, format!("{behind}/blob?signature=x"));
 
     let worker_token = ("authorization", "Bearer of-the-worker");
-    let (parts, body) = ask(&door, "/w.S/M", &[WEB, worker_token], &message(b"")).await;
+    let (parts, body) = ask(&gateway.url(), &format!("{behind}/w.S/M?q"), &[WEB, worker_token], &message(b"")).await;
     assert_eq!((parts.status.as_u16(), &body[..]), (200, &b"/w.S/M"[..]));
     let seen = &worker.seen()[0];
-    assert_eq!(seen.headers["authorization"], "Bearer of-the-worker");
+    assert_eq!(
+        (seen.uri.query(), &seen.headers["authorization"]),
+        (Some("q"), &HeaderValue::from_static(worker_token.1))
+    );
     assert!(seen.headers.get("x-puppet-token").is_none());
+
+    // A door is as good as a token; what is nearly one is not.
+    for wrong in ["/door/", "/door//w.S/M", &format!("{}x/w.S/M", behind), &behind[..behind.len() - 1], "/door/?x"] {
+        let (parts, _) = ask(&gateway.url(), wrong, &[WEB, worker_token], &message(b"")).await;
+        assert_eq!(
+            (parts.status.as_u16(), &parts.headers["grpc-status"]),
+            (401, &HeaderValue::from_static("16")),
+            "{wrong}"
+        );
+    }
+    assert_eq!(worker.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn behind_doors_are_no_credentials() {
+    let (server, _provider, gateway, bearer) = handing_out().await;
+    // The service hands out its own address.
+    let behind = door(&gateway, &bearer, &server.url).await;
+    let mine = [WEB, ("x-puppet-token", gateway.token().expose()), ("authorization", "Bearer of-the-worker")];
+    let (parts, _) = ask(&gateway.url(), &format!("{behind}/p.S/M"), &mine, &message(b"")).await;
+    assert_eq!(parts.status, 200);
+    let seen = server.seen();
+    assert_eq!(seen[0].headers["x-puppet-token"], TOKEN);
+    assert_eq!(seen[1].uri.path(), "/p.S/M");
+    assert!(seen[1].headers.get("x-puppet-token").is_none(), "{:?}", seen[1]);
+    assert_eq!(seen[1].headers["authorization"], "Bearer of-the-worker");
+}
+
+#[tokio::test]
+async fn a_door_to_what_the_policy_forbids_says_so() {
+    let (_server, _provider, gateway, bearer) = handing_out().await;
+    let behind = door(&gateway, &bearer, "http://169.254.169.254").await;
+    let (parts, body) = ask(&gateway.url(), &format!("{behind}/w.S/M"), &[WEB], &message(b"")).await;
+    assert_eq!((parts.status.as_u16(), &parts.headers["grpc-status"]), (403, &HeaderValue::from_static("7")));
+    assert!(String::from_utf8_lossy(&body).contains("169.254.169.254"), "{body:?}");
+}
+
+#[tokio::test]
+async fn the_door_that_was_not_used_for_longest_is_closed() {
+    const MOST: usize = 4096;
+    let (_server, _provider, gateway, bearer) = handing_out().await;
+    let first = door(&gateway, &bearer, "http://127.0.1.1:1").await;
+    let second = door(&gateway, &bearer, "http://127.0.1.2:1").await;
+    let is_open = async |door: &str| ask(&gateway.url(), door, &[WEB], &message(b"")).await.0.status != 401;
+    // Used, and so not the oldest.
+    assert!(is_open(&first).await);
+    for n in 2..=MOST {
+        let new = door(&gateway, &bearer, &format!("http://127.1.{}.{}:1", n / 256, n % 256)).await;
+        assert!(new.starts_with("/door/"), "{n}: {new}");
+    }
+    assert!(is_open(&first).await && !is_open(&second).await);
+}
+
+#[tokio::test]
+async fn strangers_do_not_keep_out_who_has_the_token() {
+    const MANY: usize = 1100;
+    let (_server, _provider, gateway, bearer) = handing_out().await;
+    let address = gateway.address();
+    let mut strangers = Vec::new();
+    for n in 0..MANY {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        // Some say nothing, some are never done.
+        if n % 2 == 0 {
+            stream.write_all(b"POST /p.S/M HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n").await.unwrap();
+        }
+        strangers.push(stream);
+    }
+    let (parts, _) = ask(&gateway.url(), "/p.S/M", &[WEB, ("authorization", &bearer)], &message(b"")).await;
+    assert_eq!(parts.status, 200);
+    // The first of them were closed for it.
+    let mut rest = Vec::new();
+    let _ = strangers[1].read_to_end(&mut rest).await;
+    assert!(rest.is_empty(), "{rest:?}");
+}
+
+#[tokio::test]
+async fn the_form_of_grpc_is_kept_and_no_other_is_spoken() {
+    let server = Server::start(None, |seen| {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static("13"));
+        let page = seen.uri.path() == "/page";
+        let mut response = Response::new(if page { full("down") } else { with_trailers("", trailers) });
+        *response.status_mut() = if page { http::StatusCode::SERVICE_UNAVAILABLE } else { http::StatusCode::OK };
+        let kind = seen.headers["content-type"].clone();
+        let kind = if page { HeaderValue::from_static("text/html") } else { kind };
+        response.headers_mut().insert("content-type", kind);
+        Box::pin(async move { response })
+    })
+    .await;
+    let provider = provider(&server.url).await;
+    let gateway = Gateway::open(&provider, "127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let bearer = format!("Bearer {}", gateway.token().expose());
+    let as_kind = async |kind: &str, path: &str| {
+        ask(&gateway.url(), path, &[("content-type", kind), ("authorization", &bearer)], &message(b"")).await
+    };
+    for (kind, back) in [
+        ("application/grpc-web", "application/grpc-web+proto"),
+        ("Application/gRPC-Web+Proto; charset=x", "application/grpc-web+proto"),
+        ("application/grpc-web+json", "application/grpc-web+json"),
+    ] {
+        let (parts, body) = as_kind(kind, "/p.S/M").await;
+        assert_eq!(parts.headers["content-type"], back);
+        assert_eq!(&body[..], b"\x80\0\0\0\x11grpc-status: 13\r\n", "{kind}");
+    }
+    assert_eq!(server.seen()[2].headers["content-type"], "application/grpc+json");
+    for kind in ["application/grpc", "application/grpc+proto", "application/GRPC-web-text", "application/grpcx"] {
+        let (parts, _) = as_kind(kind, "/p.S/M").await;
+        assert_eq!(
+            (parts.status.as_u16(), &parts.headers["grpc-status"]),
+            (415, &HeaderValue::from_static("12")),
+            "{kind}"
+        );
+    }
+    // What comes from something in between is no gRPC, and does not pass for it.
+    let (parts, body) = as_kind("application/grpc-web", "/page").await;
+    assert_eq!((parts.status.as_u16(), &parts.headers["content-type"]), (503, &HeaderValue::from_static("text/html")));
+    assert_eq!(&body[..], b"down");
+}
+
+#[tokio::test]
+async fn what_is_the_clients_fault_is_not_the_services() {
+    let (server, _provider, gateway, bearer) = handing_out().await;
+    let long = "x".repeat(70_000);
+    let (parts, _) = ask(&gateway.url(), "/p.S/M", &[WEB, ("authorization", &bearer), ("x-long", &long)], &[]).await;
+    assert_eq!((parts.status.as_u16(), &parts.headers["grpc-status"]), (431, &HeaderValue::from_static("8")));
+    let mut stream = tokio::net::TcpStream::connect(gateway.address()).await.unwrap();
+    let head = format!(
+        "POST /p.S/M HTTP/1.1\r\nhost: x\r\nauthorization: {bearer}\r\ncontent-type: application/grpc-web\r\n\
+         transfer-encoding: chunked\r\nconnection: close\r\n\r\nno number\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("grpc-status: 3\r\n"), "{answer}");
+    assert!(server.seen().is_empty());
 }
 
 #[tokio::test]

@@ -81,7 +81,9 @@ async fn bodies_beyond_the_limit_are_cut_in_both_directions() {
     let provider = common::builder(&server.url).await.limits(limits).build().await.unwrap();
     // The puppet's own request has a frame of five bytes.
     let error = order(&provider, &format!("grpc {}/up", server.url)).await.unwrap_err();
-    assert!(error.to_string().contains("more than 4 bytes"), "{error}");
+    assert_eq!(error.kind(), &sandbox_host::Kind::Forbidden, "{error}");
+    assert!(error.parts().1.ends_with("a body of more than 4 bytes") && !error.is_retryable(), "{error}");
+    assert!(error.parts().2.is_some_and(|hint| hint.contains("`body_mib`")), "{error}");
     assert!(server.seen().iter().all(|seen| seen.uri.path() != "/up"));
 }
 

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use wasmtime_wasi_http::Error as HttpError;
 
 use super::proxy::{self, Proxies};
-use crate::policy::{AddressClass, Origin};
+use crate::policy::{AddressClass, Origin, Reach};
 
 /// From the first packet to the end of the handshake. What the official clients allow per attempt.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -112,30 +112,29 @@ impl Connector {
         Connector { trust, proxies, configs: Default::default() }
     }
 
-    /// Connects within [`CONNECT_TIMEOUT`]. `local`: whether addresses of this machine and of private networks will
-    /// do. `offer`: what TLS offers.
-    pub(crate) async fn connect(&self, origin: &Origin, local: bool, offer: Offer) -> Result<Connected, Failure> {
-        match tokio::time::timeout(CONNECT_TIMEOUT, self.attempt(origin, local, offer)).await {
+    /// Connects within [`CONNECT_TIMEOUT`] to an address within `reach`. `offer`: what TLS offers.
+    pub(crate) async fn connect(&self, origin: &Origin, reach: Reach, offer: Offer) -> Result<Connected, Failure> {
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.attempt(origin, reach, offer)).await {
             Ok(result) => result,
             Err(_) => Err(Failure::new(Code::Timeout, format!("{origin} did not answer within {CONNECT_TIMEOUT:?}"))),
         }
     }
 
-    async fn attempt(&self, origin: &Origin, local: bool, offer: Offer) -> Result<Connected, Failure> {
+    async fn attempt(&self, origin: &Origin, reach: Reach, offer: Offer) -> Result<Connected, Failure> {
         let Some(proxy) = self.proxies.of(origin) else {
-            return self.secure(origin, direct(origin, local).await?, offer).await;
+            return self.secure(origin, direct(origin, reach).await?, offer).await;
         };
         let address = if proxy::resolves_here(&proxy) {
-            Some(*permitted(origin, &resolve(origin).await?, local)?.first().ok_or_else(|| no_address(origin))?)
+            Some(*permitted(origin, &resolve(origin).await?, reach)?.first().ok_or_else(|| no_address(origin))?)
         } else {
             if let Some(address) = origin.address() {
-                permitted(origin, &[SocketAddr::new(address, origin.port)], local)?;
+                permitted(origin, &[SocketAddr::new(address, origin.port)], reach)?;
             }
             None
         };
         // The proxy is the user's own choice, wherever it is.
         let place = proxy::origin(&proxy)?;
-        let stream = self.secure(&place, direct(&place, true).await?, Offer::Bytes).await?.io;
+        let stream = self.secure(&place, direct(&place, Reach::Any).await?, Offer::Bytes).await?.io;
         let stream = proxy::through(&proxy, stream, origin, address).await?;
         self.secure(origin, stream, offer).await
     }
@@ -221,8 +220,8 @@ fn no_address(origin: &Origin) -> Failure {
 }
 
 /// Those of the addresses that the policy allows; an error when there is none.
-fn permitted(origin: &Origin, addresses: &[SocketAddr], local: bool) -> Result<Vec<SocketAddr>, Failure> {
-    let allowed = |address: &&SocketAddr| local || AddressClass::of(address.ip()) == AddressClass::Public;
+fn permitted(origin: &Origin, addresses: &[SocketAddr], reach: Reach) -> Result<Vec<SocketAddr>, Failure> {
+    let allowed = |address: &&SocketAddr| reach.allows(AddressClass::of(address.ip()));
     let found: Vec<_> = addresses.iter().filter(allowed).copied().collect();
     match (found.is_empty(), addresses.first()) {
         (false, _) => Ok(found),
@@ -239,9 +238,9 @@ fn permitted(origin: &Origin, addresses: &[SocketAddr], local: bool) -> Result<V
 }
 
 /// Resolves, checks, and connects to what was checked.
-async fn direct(origin: &Origin, local: bool) -> Result<Box<dyn Io>, Failure> {
+async fn direct(origin: &Origin, reach: Reach) -> Result<Box<dyn Io>, Failure> {
     let mut failure = None;
-    for address in permitted(origin, &resolve(origin).await?, local)? {
+    for address in permitted(origin, &resolve(origin).await?, reach)? {
         match tcp(origin, address).await {
             Ok(stream) => return Ok(Box::new(stream)),
             Err(error) => failure = Some(error),
@@ -304,11 +303,14 @@ mod tests {
         let connector = Connector::new(Trust::default(), Proxies::default());
         for host in ["localhost", "127.0.0.1", "::ffff:127.0.0.1"] {
             let origin = Origin { secure: true, host: host.into(), port };
-            let failure = connector.connect(&origin, false, Offer::Grpc).await.err().unwrap();
+            let failure = connector.connect(&origin, Reach::Public, Offer::Grpc).await.err().unwrap();
             assert_eq!(failure.code, Code::AddressProhibited, "{host}: {}", failure.text);
         }
         let origin = Origin { secure: false, host: "localhost".into(), port };
-        assert!(connector.connect(&origin, true, Offer::Grpc).await.is_ok());
+        assert!(connector.connect(&origin, Reach::Near, Offer::Grpc).await.is_ok());
+        let origin = Origin { secure: false, host: "169.254.169.254".into(), port: 80 };
+        let failure = connector.connect(&origin, Reach::Near, Offer::Grpc).await.err().unwrap();
+        assert_eq!(failure.code, Code::AddressProhibited, "{}", failure.text);
     }
 
     #[tokio::test]
@@ -319,7 +321,7 @@ mod tests {
         let connector = Connector::new(Trust::default(), proxies);
         for host in ["169.254.169.254", "10.0.0.1", "localhost"] {
             let origin = Origin { secure: true, host: host.into(), port: 443 };
-            let failure = connector.connect(&origin, false, Offer::Grpc).await.err().unwrap();
+            let failure = connector.connect(&origin, Reach::Public, Offer::Grpc).await.err().unwrap();
             assert_eq!(failure.code, Code::AddressProhibited, "{host}: {}", failure.text);
         }
     }

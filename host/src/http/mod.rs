@@ -32,7 +32,7 @@ pub use self::proxy::Proxy;
 use self::scrub::Scrubber;
 use crate::error::clip;
 use crate::metrics::Metrics;
-use crate::policy::{Origin, Policy};
+use crate::policy::{Origin, Policy, Reach};
 use crate::secret::Secret;
 
 /// Requests of one instance that can be under way. An instance serves one call, which holds a handful; the limit is
@@ -96,9 +96,25 @@ impl Link {
     }
 
     /// Takes the cause, or else the last note, and forgets the others.
-    pub(crate) fn take_note(&self) -> Option<String> {
+    pub(crate) fn take_note(&self) -> Option<Note> {
         let last = std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner)).pop();
-        self.blame.lock().unwrap_or_else(PoisonError::into_inner).take().or(last)
+        let cause = self.blame.lock().unwrap_or_else(PoisonError::into_inner).take();
+        cause.map(Note::Limit).or(last.map(Note::Network))
+    }
+}
+
+/// What the host knows of a failure.
+pub(crate) enum Note {
+    /// A limit of this host was the cause; whatever the component saw is its consequence.
+    Limit(String),
+    /// What happened on the way.
+    Network(String),
+}
+
+impl Note {
+    pub(crate) fn into_text(self) -> String {
+        let (Note::Limit(text) | Note::Network(text)) = self;
+        text
     }
 }
 
@@ -109,6 +125,13 @@ impl Drop for Slot {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
+}
+
+/// Whether a request gets the credentials of the origin that it goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Credentials {
+    Added,
+    Withheld,
 }
 
 /// The hook of one instance.
@@ -168,14 +191,25 @@ impl Net {
         self.pool.counts()
     }
 
-    /// Sends one request under the policy; the answer's body streams.
+    /// Sends one request under the policy, with the origin's credentials; the answer's body streams.
     pub(crate) async fn send(
         &self,
         link: Arc<Link>,
         request: Request<WasiBody>,
         options: RequestOptions,
     ) -> Result<Response<WasiBody>, HttpError> {
-        let result = self.try_send(link.clone(), request, options).await;
+        self.send_with(Credentials::Added, link, request, options).await
+    }
+
+    /// As [`Net::send`], perhaps without credentials.
+    pub(crate) async fn send_with(
+        &self,
+        credentials: Credentials,
+        link: Arc<Link>,
+        request: Request<WasiBody>,
+        options: RequestOptions,
+    ) -> Result<Response<WasiBody>, HttpError> {
+        let result = self.try_send(credentials, link.clone(), request, options).await;
         if let Err((_, why)) = &result {
             tracing::debug!(%why, "request failed");
             self.metrics.requests_failed.fetch_add(1, Ordering::Relaxed);
@@ -186,6 +220,7 @@ impl Net {
 
     async fn try_send(
         &self,
+        credentials: Credentials,
         link: Arc<Link>,
         mut request: Request<WasiBody>,
         options: RequestOptions,
@@ -218,7 +253,7 @@ impl Net {
         for (name, source) in &pass.headers {
             // Replaces whatever the component put there.
             headers.remove(name);
-            if let Some(value) = source.value() {
+            if let Some(value) = source.value().filter(|_| credentials == Credentials::Added) {
                 headers.insert(name, value);
             }
         }
@@ -227,15 +262,14 @@ impl Net {
             self.metrics.requests_repeated.fetch_add(1, Ordering::Relaxed);
             link.repeated.fetch_add(1, Ordering::Relaxed);
         }
-        let grpc = headers
-            .get(header::CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc") && !is_grpc_web(value));
+        let kind = media_type(headers);
+        let grpc = kind.strip_prefix("application/grpc").is_some_and(|rest| rest.is_empty() || rest.starts_with('+'));
         let wire = if grpc || (!origin.secure && self.pool.speaks_grpc(&origin)) { Wire::Grpc } else { Wire::Any };
         let path = request.uri().path().to_owned();
         self.metrics.requests.fetch_add(1, Ordering::Relaxed);
 
         let (response, lease) = {
-            let exchange = self.exchange(&origin, wire, pass.local, &link, request);
+            let exchange = self.exchange(&origin, wire, pass.reach, &link, request);
             let limit = options.first_byte_timeout.unwrap_or(FIRST_BYTE);
             tokio::time::timeout(limit, exchange).await.map_err(|_| {
                 (HttpError::HttpResponseTimeout, format!("{origin} did not begin to answer within {limit:?}"))
@@ -273,12 +307,12 @@ impl Net {
         &self,
         origin: &Origin,
         wire: Wire,
-        local: bool,
+        reach: Reach,
         link: &Arc<Link>,
         request: Request<WasiBody>,
     ) -> Result<(Response<Incoming>, Arc<Lease>), (HttpError, String)> {
         let connect_failed = |failure: Failure| (failure.error(), failure.text);
-        let mut lease = Arc::new(self.pool.lease(origin, wire, local).await.map_err(connect_failed)?);
+        let mut lease = Arc::new(self.pool.lease(origin, wire, reach).await.map_err(connect_failed)?);
         let limit = Limit::new(self.body_bytes);
         let mut request =
             request.map(|body| RequestBody::new(body, link.clone(), self.metrics.clone(), lease.clone(), limit));
@@ -316,15 +350,17 @@ impl Net {
             };
             lease.discard();
             request = returned;
-            lease = Arc::new(self.pool.lease(origin, wire, local).await.map_err(connect_failed)?);
+            lease = Arc::new(self.pool.lease(origin, wire, reach).await.map_err(connect_failed)?);
             request.body_mut().lease = lease.clone();
         }
         Err((HttpError::ConnectionTerminated, format!("{origin} closes every connection at once")))
     }
 }
 
-fn is_grpc_web(value: &HeaderValue) -> bool {
-    value.as_bytes().starts_with(b"application/grpc-web")
+/// What a body is: the type alone, in lower case; nothing where that is not said.
+pub(crate) fn media_type(headers: &http::HeaderMap) -> String {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// HTTP/1.1 wants the path in the request line, `Host`, and no `te: trailers`.

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use super::body::RequestBody;
 use super::connect::{Code, Connected, Connector, Failure, Io, Offer};
 use crate::metrics::Metrics;
-use crate::policy::Origin;
+use crate::policy::{Origin, Reach};
 
 /// Streams per connection: what peers commonly allow, and what is assumed until the peer has said. Our own cap too,
 /// since the connection's window below is sized for it.
@@ -86,7 +86,7 @@ struct Site {
     origin: Origin,
     wire: Wire,
     /// Whether addresses of this machine will do; fixed by the policy when the site was made.
-    local: bool,
+    reach: Reach,
     connector: Arc<Connector>,
     metrics: Arc<Metrics>,
     state: Mutex<SiteState>,
@@ -139,7 +139,7 @@ impl Pool {
     }
 
     /// A stream to this origin; connects if need be.
-    pub(crate) async fn lease(&self, origin: &Origin, wire: Wire, local: bool) -> Result<Lease, Failure> {
+    pub(crate) async fn lease(&self, origin: &Origin, wire: Wire, reach: Reach) -> Result<Lease, Failure> {
         let site = {
             let mut sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
             // Sites of origins that are not used any more hold nothing but their name.
@@ -150,19 +150,19 @@ impl Pool {
                 Arc::new(Site {
                     origin: origin.clone(),
                     wire,
-                    local,
+                    reach,
                     connector: self.connector.clone(),
                     metrics: self.metrics.clone(),
                     state: Mutex::default(),
                     next_id: AtomicU64::new(0),
                 })
             });
-            if site.local != local {
+            if site.reach != reach {
                 // The origin was granted anew with other rights.
                 let fresh = Site {
                     origin: origin.clone(),
                     wire,
-                    local,
+                    reach,
                     connector: self.connector.clone(),
                     metrics: self.metrics.clone(),
                     state: Mutex::default(),
@@ -184,7 +184,7 @@ impl Pool {
 
     /// A connection of its own, for bytes that are not ours.
     pub(crate) async fn connect(&self, origin: &Origin) -> Result<Box<dyn Io>, Failure> {
-        self.connector.connect(origin, true, Offer::Bytes).await.map(|connected| connected.io)
+        self.connector.connect(origin, Reach::Near, Offer::Bytes).await.map(|connected| connected.io)
     }
 
     /// Open connections and the streams on them.
@@ -266,7 +266,7 @@ impl Site {
     async fn open(self: &Arc<Self>) -> Result<Arc<Connection>, Failure> {
         let started = Instant::now();
         let offer = if self.wire == Wire::Grpc { Offer::Grpc } else { Offer::Http };
-        let Connected { io, h2 } = self.connector.connect(&self.origin, self.local, offer).await?;
+        let Connected { io, h2 } = self.connector.connect(&self.origin, self.reach, offer).await?;
         let h2 = self.wire == Wire::Grpc || h2 == Some(true);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let failed = |error: hyper::Error| Failure::new(Code::Protocol, format!("{}: {error}", self.origin));

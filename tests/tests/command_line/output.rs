@@ -284,8 +284,9 @@ fn files() {
     it.feed(&["cp", "-r", "-", &at("/again")], &archive);
     it.run(&["cat", &at("/again/stdin")]);
     it.run(&["rm", &at("/data/a")]);
-    it.run(&["rm", "-r", &at("/data"), &at("/again")]);
+    it.run(&["rm", "-r", "--json", &at("/data"), &at("/again")]);
     it.run(&["rm", "-f", &at("/data/a")]);
+    it.run(&["rm", "-f", "--json", &at("/data/a")]);
 
     it.run(&["cp", "tree", &at("/x")]);
     it.run(&["cp", &at("/from"), "x"]);
@@ -368,6 +369,8 @@ fn logs_and_snapshots() {
     it.run(&["unmount", &format!("{id}:/mnt/it")]);
     it.run(&["cat", &format!("{id}:/mnt/it/file")]);
     it.run(&["unmount", &format!("{id}:/mnt/it")]);
+    it.run(&["mount", "--json", &format!("{id}:/mnt/it")]);
+    it.run(&["unmount", "--json", &format!("{id}:/mnt/it")]);
     it.run(&["snapshot", "--directory", "/nothing", &id]);
     it.run(&["snapshot", "--memory", &id]);
     it.run(&["snapshot", "--memory", "--ttl", "1h", &id]);
@@ -382,6 +385,7 @@ fn networks_and_sidecars() {
     it.run(&["tunnels", &id]);
     it.run(&["tunnels", "--json", &id]);
     it.run(&["network", "--allow", "192.0.2.0/24", "--allow", "192.0.2.1", "--allow", "2001:db8::1", &id]);
+    it.run(&["network", "--json", "--allow", "192.0.2.0/24", "--allow", "example.com", &id]);
     it.run(&["network", "--open", &id]);
     it.run(&["network", "--block", &id]);
     it.run(&["network", &id]);

@@ -32,6 +32,7 @@ pub async fn restore(session: &Session, args: Restore) -> Result<i32> {
 pub async fn mount(session: &Session, args: Mount) -> Result<i32> {
     let (sandbox, path) = remote(&session.provider().await?, &args.path)?;
     sandbox.mount(&path, args.image.as_deref()).await?;
+    session.voice.result(json!({ "sandbox": sandbox.id(), "path": path, "image": args.image, "mounted": true }))?;
     Ok(0)
 }
 
@@ -39,20 +40,24 @@ pub async fn mount(session: &Session, args: Mount) -> Result<i32> {
 pub async fn unmount(session: &Session, args: Unmount) -> Result<i32> {
     let (sandbox, path) = remote(&session.provider().await?, &args.path)?;
     sandbox.unmount(&path).await?;
+    session.voice.result(json!({ "sandbox": sandbox.id(), "path": path, "mounted": false }))?;
     Ok(0)
 }
 
 /// `sandbox network`
 pub async fn network(session: &Session, args: Network) -> Result<i32> {
-    let policy = if args.open {
-        NetworkPolicy::open()
+    let (policy, shown) = if args.open {
+        (NetworkPolicy::open(), json!("open"))
     } else if args.block {
-        NetworkPolicy::blocked()
+        (NetworkPolicy::blocked(), json!("blocked"))
     } else {
         let (cidrs, domains) = places(&args.allow);
-        NetworkPolicy::allowing(cidrs, domains)
+        let shown = json!({ "cidrs": cidrs, "domains": domains });
+        (NetworkPolicy::allowing(cidrs, domains), shown)
     };
-    session.provider().await?.sandbox(args.id).set_network(policy).await?;
+    let sandbox = session.provider().await?.sandbox(args.id);
+    sandbox.set_network(policy).await?;
+    session.voice.result(json!({ "sandbox": sandbox.id(), "network": shown }))?;
     Ok(0)
 }
 

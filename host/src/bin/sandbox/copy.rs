@@ -380,16 +380,18 @@ pub async fn rm(session: &Session, args: Rm) -> Result<i32> {
         let step = session.voice.step(format!("removing {path}"));
         let removed = sandbox.remove(&path, args.recursive).await;
         drop(step);
-        match removed {
-            Ok(()) => {}
-            Err(error) if args.force && matches!(error.file_fault(), Some(sandbox_host::FileFault::NotFound)) => {}
+        let was_there = match removed {
+            Ok(()) => true,
+            Err(error) if args.force && matches!(error.file_fault(), Some(sandbox_host::FileFault::NotFound)) => false,
             // The others are removed all the same; a sandbox that is not there has none of them.
             Err(error) if error.file_fault().is_some() => {
                 session.voice.fail(&error.into());
                 code = FAILED;
+                continue;
             }
             Err(error) => return Err(error.into()),
-        }
+        };
+        session.voice.result(json!({ "sandbox": sandbox.id(), "path": path, "removed": was_there }))?;
     }
     Ok(code)
 }

@@ -87,6 +87,11 @@ impl Voice {
         Voice { json, quiet, color, terminal }
     }
 
+    /// With `--json`, the result of a command that has nothing to say to people when all is well.
+    pub fn result(&self, value: serde_json::Value) -> anyhow::Result<()> {
+        if self.json { print(value) } else { Ok(()) }
+    }
+
     /// Text for people, on stderr.
     pub fn say(&self, text: impl fmt::Display) {
         if !self.quiet {
