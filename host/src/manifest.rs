@@ -188,8 +188,8 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// [`PluginFault::Invalid`] when it is no TOML, has unknown keys, another format version, or refers to a
-    /// credential that it does not declare.
+    /// [`PluginFault::Invalid`] when it is no TOML, has unknown keys, another format version, names of variables that are
+    /// none, or refers to a credential that it does not declare.
     pub fn parse(text: &str) -> Result<Manifest> {
         let invalid = |why: String| Error::new(Kind::Plugin(PluginFault::Invalid), "read the plugin's manifest", why);
         if text.len() > MAX {
@@ -201,6 +201,16 @@ impl Manifest {
                 "it is written in format {}, and this host reads format 1",
                 manifest.manifest
             )));
+        }
+        for name in manifest.variables() {
+            let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(word) {
+                return Err(invalid(format!("{name:?} is no name of an environment variable")));
+            }
+        }
+        // They are printed, one per line, for another program to set.
+        if let Some((name, value)) = manifest.gateway.env.iter().find(|(_, value)| value.contains(char::is_control)) {
+            return Err(invalid(format!("the value for {name}, {value:?}, has a control character")));
         }
         for origin in &manifest.origin {
             for header in &origin.headers {
@@ -243,6 +253,18 @@ impl Manifest {
         Ok(None)
     }
 
+    /// All environment variables that it names.
+    fn variables(&self) -> impl Iterator<Item = &String> {
+        let origins = self.origin.iter().filter_map(|origin| origin.url.env.as_ref());
+        let profiles = self.profiles.iter().flat_map(|profiles| profiles.path.env.iter().chain([&profiles.select]));
+        (self.env.iter().map(|wish| &wish.name))
+            .chain(self.credential.iter().map(|wish| &wish.env))
+            .chain(origins)
+            .chain(profiles)
+            .chain(self.gateway.env.keys())
+            .chain(&self.proxy.off)
+    }
+
     /// The environment variables that hold credentials. Never given to the component, whatever `env` says.
     pub(crate) fn credential_variables(&self) -> impl Iterator<Item = &str> {
         self.credential.iter().map(|credential| credential.env.as_str())
@@ -251,6 +273,12 @@ impl Manifest {
     /// The credentials that are part of a set.
     pub(crate) fn members<'a>(&'a self, set: &'a str) -> impl Iterator<Item = &'a CredentialWish> {
         self.credential.iter().filter(move |wish| wish.sets().any(|name| name == set))
+    }
+
+    /// The credentials of the first set that it names.
+    pub fn first_set(&self) -> impl Iterator<Item = &CredentialWish> {
+        let set = self.credential.first().and_then(|wish| wish.sets().next()).unwrap_or_default();
+        self.members(set)
     }
 
     /// What to set for a set of credentials.
@@ -285,5 +313,22 @@ mod tests {
         let text = "manifest = 1\nname = 'x'\ninterface = 'y'\n[[origin]]\nname = 'o'\nurl = { default = 'https://a' }\n\
                     headers = [{ name = 'h', credential = 'c' }]";
         assert!(Manifest::parse(text).unwrap_err().to_string().contains("no declared credential"));
+    }
+
+    #[test]
+    fn what_could_be_read_as_a_line_of_its_own_is_refused() {
+        let head = "manifest = 1\nname = 'x'\ninterface = 'y'\n";
+        for (text, why) in [
+            (r#"gateway.env = { X = "1\nB=2" }"#, "control character"),
+            (r#"gateway.env = { X = "\u001b[1m" }"#, "control character"),
+            (r#"gateway.env = { "X=1\nB" = "2" }"#, "no name of an environment variable"),
+            ("[[env]]\nname = ''", "no name of an environment variable"),
+            ("[[env]]\nname = '1X'", "no name of an environment variable"),
+            ("[[origin]]\nname = 'o'\nurl = { env = 'A B' }", "no name of an environment variable"),
+        ] {
+            let error = Manifest::parse(&format!("{head}{text}")).unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+        assert!(Manifest::parse(&format!("{head}gateway.env = {{ X_1 = 'a b' }}")).is_ok());
     }
 }

@@ -1,5 +1,6 @@
 //! Loading a component and telling what it is.
 
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -114,14 +115,18 @@ fn load_what(label: &str) -> String {
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    let meta = std::fs::metadata(path)?;
+    let file = std::fs::File::open(path)?;
+    let meta = file.metadata()?;
     if meta.is_dir() {
         return Err(std::io::Error::other("it is a directory"));
     }
-    if meta.len() > MAX_SIZE {
-        return Err(std::io::Error::other(format!("it has {} bytes, more than any plugin", meta.len())));
+    // A pipe does not say how much comes.
+    let mut bytes = Vec::with_capacity(meta.len().min(MAX_SIZE) as usize);
+    file.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_SIZE {
+        return Err(std::io::Error::other(format!("it has more than {MAX_SIZE} bytes, more than any plugin")));
     }
-    std::fs::read(path)
+    Ok(bytes)
 }
 
 fn load(bytes: &[u8], label: String) -> Result<Plugin> {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::Value;
-use system_tests::{Emulator, feed, program, stderr};
+use system_tests::{Emulator, component, feed, program, stderr};
 
 use super::{alive, printed, shared};
 
@@ -264,4 +264,47 @@ fn settings_that_mean_nothing_are_refused() {
     let mut command = emulator.sandbox();
     let output = feed(command.arg("list").env("SANDBOX_PLUGIN", "").env("SANDBOX_POLICY", ""), b"");
     assert!(output.status.success(), "{}", stderr(&output));
+}
+
+/// What stands where the token is to go may be somebody else's.
+#[test]
+fn a_token_file_replaces_files_only() {
+    let emulator = shared();
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| directory.path().join(name);
+    nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    symlink("/proc/self/fd/1", at("out")).expect("a link");
+    fs::create_dir(at("folder")).expect("a directory");
+    for name in ["pipe", "out", "folder"] {
+        let path = at(name);
+        fails(emulator, &["gateway", "--token-file", path.to_str().expect("text")], &["it is no regular file"]);
+    }
+    assert!(fs::symlink_metadata(at("pipe")).is_ok_and(|found| !found.is_file()) && at("out").is_symlink());
+    fs::write(at("file"), "old").expect("a file");
+    fs::set_permissions(at("file"), fs::Permissions::from_mode(0o644)).expect("a file");
+    let path = at("file");
+    let gateway = ["gateway", "--exit-with-stdin", "--token-file", path.to_str().expect("text")];
+    let output = feed(emulator.sandbox().args(gateway), b"");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!((mode(&path), fs::read_to_string(&path).expect("text").trim().len()), (0o600, 64));
+    // What is to be set, and to what.
+    let told = String::from_utf8_lossy(&output.stdout);
+    let names: Vec<_> = told.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
+    assert_eq!(names, ["MODAL_SERVER_URL", "MODAL_GRPC_WIRE"]);
+    assert!(stderr(&output).contains("set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET to what"), "{}", stderr(&output));
+}
+
+/// A look at what a pipe brings costs no more than a plugin may be large.
+#[test]
+fn a_plugin_out_of_a_pipe_is_bounded() {
+    let look = |from: &str| {
+        let line = format!("ulimit -v 4000000; {from} | \"$0\" plugin inspect /dev/stdin");
+        feed(Command::new("sh").args(["-c", &line]).arg(program()).arg(component()), b"")
+    };
+    let endless = look("cat /dev/zero");
+    assert_eq!(endless.status.code(), Some(125));
+    assert!(stderr(&endless).contains("more than any plugin"), "{}", stderr(&endless));
+    let good = look("cat \"$1\"");
+    assert!(good.status.success(), "{}", stderr(&good));
+    assert!(String::from_utf8_lossy(&good.stdout).contains("behind a gateway  MODAL_GRPC_WIRE=grpc-web"));
 }

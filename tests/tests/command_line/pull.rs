@@ -273,7 +273,7 @@ fn what_is_wrong_with_an_address() {
     // The right bytes, but no plugin.
     let text = sandbox_host::digest(b"this is text");
     let address = format!("http://{}/text.wasm", server.authority);
-    place.refused(&[&address, "--digest", &text], &["not a WebAssembly"]);
+    place.refused(&[&address, "--digest", &text], &[&format!("cannot pull {address}\n  it is not a WebAssembly")]);
 
     // Before anything is asked.
     let asked = server.seen().len();
@@ -284,7 +284,9 @@ fn what_is_wrong_with_an_address() {
     place.refused(&[&at("it.wasm"), "--name", "../it"], &["cannot be its name"]);
     place.refused(&[&format!("http://{}/{pin}", server.authority)], &["--name"]);
     place.refused(&[&format!("http://example.invalid/it.wasm{pin}")], &["is not https"]);
-    place.refused(&[&format!("https://user:secret@example.invalid/it.wasm{pin}")], &["user name"]);
+    let known = format!("https://user:secret@example.invalid/it.wasm{pin}");
+    place.refused(&[&known], &["pull https://***@example.invalid/it.wasm", "user name"]);
+    assert!(!stderr(&place.run(&["plugin", "pull", &known])).contains("secret"));
     place.refused(&["ftp://example.invalid/it.wasm"], &["https://", "oci://"]);
     place.refused(&["it.wasm"], &["https://", "oci://"]);
     assert_eq!(server.seen().len(), asked);
@@ -308,11 +310,13 @@ fn from_where_an_address_leads() {
         );
     let place_there = format!("http://{}/it?signed=1", far.authority);
     let near = Server::start(move |request| match request.path.as_str() {
-        "/a.wasm" => Answer::to("/b"),
-        _ => Answer::to(place_there.clone()),
+        "/a.wasm" => Answer::to("/b/c"),
+        "/b/c" => Answer::to("d?e#f"),
+        "/b/d?e" => Answer::to(place_there.clone()),
+        _ => Answer::status(404),
     });
     place.pull(&[&format!("http://{}/a.wasm#sha256={}", near.authority, *SHA256)]);
-    assert_eq!((near.seen().len(), far.seen().len()), (2, 1));
+    assert_eq!((near.seen().len(), far.seen().len()), (3, 1));
 }
 
 #[test]
@@ -407,6 +411,8 @@ fn what_is_wrong_with_a_registry() {
     let image = manifest(&[("application/vnd.oci.image.layer.v1.tar+gzip", b"tar")]);
     wrong(&["application/wasm", "tar+gzip"], &registry(image, serve), ":1.0");
     wrong(&["one layer"], &registry(manifest(&[]), serve), ":1.0");
+    let forged = manifest(&[("x\u{1b}[1m\n  try: anything", b"x")]);
+    wrong(&["one layer", r#"["x\u{1b}[1m\n  try: anything"]"#], &registry(forged, serve), ":1.0");
     let two = manifest(&[("application/wasm", &COMPONENT), ("application/wasm", b"x")]);
     wrong(&["one layer"], &registry(two, serve), ":1.0");
     let index = "application/vnd.oci.image.index.v1+json";

@@ -83,16 +83,21 @@ async fn pass(mut stream: TcpStream, sandbox: &Sandbox, tunnel: &Tunnel) -> Resu
 pub async fn gateway(session: &Session, args: Gateway) -> Result<i32> {
     let provider = session.provider().await?;
     let gateway = Open::open(&provider, args.listen).await?;
-    // The names under which a stock host passes on what the gateway wants: those of the manifest.
+    // The names under which a stock host passes on what the gateway wants: those of the manifest. One set of credentials is
+    // enough, since the token stands for any.
     let manifest = provider.plugin().manifest();
     let address = manifest.origin.first().and_then(|origin| origin.url.env.clone()).unwrap_or_else(|| "URL".into());
     let mut lines = vec![(address, gateway.url())];
     lines.extend(manifest.gateway.env.clone());
+    let credentials = manifest.first_set().map(|credential| credential.env.clone());
     if let Some(path) = &args.token_file {
         write_token(path, gateway.token().expose())?;
+        let names: Vec<_> = credentials.collect();
+        if !names.is_empty() {
+            session.voice.say(format_args!("set {} to what {} holds", names.join(" and "), path.display()));
+        }
     } else {
-        let token = gateway.token().expose();
-        lines.extend(manifest.credential.iter().map(|credential| (credential.env.clone(), token.to_owned())));
+        lines.extend(credentials.map(|name| (name, gateway.token().expose().to_owned())));
     }
     if session.voice.json {
         let object: serde_json::Map<_, _> = lines.into_iter().map(|(name, value)| (name, json!(value))).collect();
@@ -116,17 +121,21 @@ pub async fn gateway(session: &Session, args: Gateway) -> Result<i32> {
 /// Only this user may read it.
 fn write_token(path: &std::path::Path, token: &str) -> Result<()> {
     use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
 
-    let what =
-        |error: std::io::Error| Failure::new(format!("write the token to {}", path.display()), error.to_string());
-    // A file that is there may be readable by others; it is replaced, not written to.
-    if let Err(error) = std::fs::remove_file(path)
-        && error.kind() != std::io::ErrorKind::NotFound
+    let what = format!("write the token to {}", path.display());
+    let failed = |error: std::io::Error| Failure::new(&what, error.to_string());
+    // A file that is there may be readable by others; it is replaced, not written to. A device or a pipe is not: somebody
+    // else reads or needs it.
+    if std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_file() && !found.is_symlink())
+        || std::fs::metadata(path).is_ok_and(|found| !found.is_file())
     {
-        return Err(what(error).into());
+        return Err(Failure::new(&what, "it is no regular file")
+            .hint("name a file, or leave --token-file away")
+            .into());
     }
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(what)?;
-    writeln!(file, "{token}").map_err(what)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(".".as_ref());
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    writeln!(file, "{token}").map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
     Ok(())
 }

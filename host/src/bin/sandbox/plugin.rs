@@ -46,6 +46,7 @@ pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
                     "learn": wish.learn.iter().map(|rule| json!({ "path": rule.path, "field": rule.field, "name": rule.name })).collect::<Vec<_>>(),
                 })).collect::<Vec<_>>(),
             },
+            "gateway": manifest.gateway.env,
             "grants": grants.iter().map(|grant| json!({
                 "origin": grant.origin.to_string(), "name": grant.name, "credentials": grant.credentials,
                 "private_addresses": grant.private_addresses,
@@ -95,6 +96,9 @@ pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
         for rule in &wish.learn {
             row("wishes to learn", format!("{} from {}", rule.name, rule.path));
         }
+    }
+    for (name, value) in &manifest.gateway.env {
+        row("behind a gateway", format!("{name}={value}"));
     }
     for grant in &grants {
         let with =

@@ -23,7 +23,7 @@ enum Source {
 
 /// `sandbox plugin pull`
 pub async fn pull(session: &Session, args: PluginPull) -> Result<i32> {
-    let what = format!("pull {}", args.reference);
+    let what = format!("pull {}", without_user(&args.reference));
     let (source, pin) = parse(&what, &args.reference, args.digest.as_deref())?;
     let name = match args.name {
         Some(name) => name,
@@ -57,7 +57,14 @@ pub async fn pull(session: &Session, args: PluginPull) -> Result<i32> {
     let size = bytes.len();
     // Nothing is kept that cannot be used.
     let step = session.voice.step("compiling the plugin");
-    let plugin = Plugin::from_bytes(bytes.to_vec()).await?;
+    let plugin = Plugin::from_bytes(bytes.to_vec()).await.map_err(|error| {
+        let (_, why, hint) = error.parts();
+        let failure = Failure::new(&what, why);
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    })?;
     drop(step);
     debug_assert_eq!(plugin.digest(), digest.hex());
     store(&file, &bytes).map_err(|error| Failure::new(format!("write {}", file.display()), error.to_string()))?;
@@ -78,6 +85,17 @@ pub async fn pull(session: &Session, args: PluginPull) -> Result<i32> {
     report::table(&rows)?;
     session.voice.say(format_args!("use it with --plugin {name}"));
     Ok(0)
+}
+
+/// For messages: a user name may come with a password.
+fn without_user(reference: &str) -> String {
+    let start = reference.find("://").map_or(0, |at| at + 3);
+    let (scheme, rest) = reference.split_at(start);
+    let end = rest.find('/').unwrap_or(rest.len());
+    match rest[..end].rfind('@').filter(|_| scheme.starts_with("http")) {
+        Some(at) => format!("{scheme}***{}", &rest[at..]),
+        None => reference.to_owned(),
+    }
 }
 
 /// Source, and the digest that the component must have.

@@ -271,8 +271,9 @@ impl Fetcher {
         mut token: Option<&Secret>,
     ) -> Result<Response<Incoming>, Failure> {
         let local = is_plain(start);
-        permitted(start, true)
-            .map_err(|why| Failure::new(what, why).hint("use an address that begins with https://"))?;
+        permitted(start, true).map_err(|why| {
+            Failure::new(what, why).hint("use an address that begins with https:// and the host's name")
+        })?;
         let mut uri = start.clone();
         for _ in 0..=REDIRECTS {
             let failed = |why: String| Failure::new(what, why);
@@ -285,7 +286,8 @@ impl Fetcher {
                 return Ok(answer);
             }
             let location = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-            let next = resolve(&uri, location).ok_or_else(|| failed(format!("{uri} leads to {location:?}")))?;
+            let next = (!location.is_empty()).then(|| resolve(&uri, location)).flatten();
+            let next = next.ok_or_else(|| failed(format!("{uri} leads to {location:?}, which is no address")))?;
             permitted(&next, local).map_err(|why| failed(format!("{uri} leads elsewhere: {why}")))?;
             if origin(&next) != origin(&uri) {
                 token = None;
@@ -392,12 +394,9 @@ async fn read(
 
 /// Where a redirect leads: an address, or a path of the same server.
 fn resolve(from: &Uri, location: &str) -> Option<Uri> {
-    if location.starts_with('/') && !location.starts_with("//") {
-        let mut parts = from.clone().into_parts();
-        parts.path_and_query = Some(location.parse().ok()?);
-        return Uri::from_parts(parts).ok();
-    }
-    location.contains("://").then(|| Uri::try_from(location).ok()).flatten()
+    let mut next = url::Url::parse(&from.to_string()).ok()?.join(location).ok()?;
+    next.set_fragment(None);
+    Uri::try_from(next.as_str()).ok()
 }
 
 /// For a query.
@@ -477,8 +476,9 @@ impl Manifest {
         }
         let mut fitting = manifest.layers.iter().filter(|layer| LAYERS.contains(&layer.media_type.as_str()));
         let (Some(layer), None) = (fitting.next(), fitting.next()) else {
-            let kinds: Vec<_> = manifest.layers.iter().map(|layer| layer.media_type.as_str()).collect();
-            return Err(format!("one layer of the type {:?} is needed; it has: [{}]", LAYERS[0], kinds.join(", ")));
+            let kinds: Vec<_> = manifest.layers.iter().map(|layer| &layer.media_type).take(8).collect();
+            let number = manifest.layers.len();
+            return Err(format!("one layer of the type {:?} is needed; it has {number}: {kinds:?}", LAYERS[0]));
         };
         let digest = Digest::parse(&layer.digest).filter(|_| layer.digest.starts_with("sha256:"));
         let digest = digest.ok_or_else(|| format!("{:?} is no digest that is known here", layer.digest))?;

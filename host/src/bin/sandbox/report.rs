@@ -201,12 +201,13 @@ impl Voice {
         }
         let mut stderr = std::io::stderr().lock();
         let (red, bold, plain) = if self.color { ("\x1b[31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
-        let _ = writeln!(stderr, "{red}error:{plain} {bold}cannot {}{plain}", printable(&what));
-        for line in why.lines() {
-            let _ = writeln!(stderr, "  {}", printable(line));
+        let _ = writeln!(stderr, "{red}error:{plain} {bold}cannot {}{plain}", inline(&what));
+        // Further lines are deeper than ours: what a service says cannot pass for advice.
+        for (line, indent) in why.lines().zip(std::iter::once("  ").chain(std::iter::repeat("    "))) {
+            let _ = writeln!(stderr, "{indent}{}", inline(line));
         }
         if let Some(hint) = hint {
-            let _ = writeln!(stderr, "  {bold}try:{plain} {}", printable(&hint));
+            let _ = writeln!(stderr, "  {bold}try:{plain} {}", printable(&hint).replace('\n', "\n    "));
         }
         if let Some(trace) = error.downcast_ref::<sandbox_host::Error>().and_then(|error| error.guest_backtrace()) {
             let _ = writeln!(stderr, "  in the plugin:");
