@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use wasmtime::component::Linker;
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmFeatures};
 
 use crate::error::{Error, Kind, PluginFault, Result};
 use crate::instance::{self, State};
@@ -17,9 +17,11 @@ use crate::instance::{self, State};
 /// per instance, 8 TiB of the 128 there are.
 pub const DEFAULT_MAX_INSTANCES: u32 = 2048;
 
-/// Core instances and tables per component instance. A component made from one module has three (the module, the
-/// shim that breaks the cycle with its imports, and the one that fills the shim in); five leaves room for an adapter.
-const CORE_PER_COMPONENT: u32 = 5;
+/// Core instances, and tables, that one component instance can have; there are as many for each that may live, so that
+/// none of them takes another one's. A component made from one module has three core instances (the module, the shim
+/// that breaks the cycle with its imports, and the one that fills the shim in) and two tables; one that brings an
+/// interpreter and its libraries has some more. Tables cost address space, 160 KB each.
+const PER_COMPONENT: u32 = 20;
 
 /// Largest memory that one instance can be allowed; the limit in force is [`Limits::memory`](crate::Limits::memory).
 pub(crate) const MEMORY_CEILING: usize = 1 << 30;
@@ -77,22 +79,34 @@ impl Runtime {
 
     /// Runs the clock while the guard lives.
     pub(crate) fn ticking(&'static self) -> Ticking {
-        self.clock.shared.running.fetch_add(1, Ordering::AcqRel);
-        if self.clock.shared.parked.swap(false, Ordering::AcqRel) {
+        self.clock.shared.running.fetch_add(1, Ordering::SeqCst);
+        if self.clock.shared.parked.swap(false, Ordering::SeqCst) {
             self.clock.thread.unpark();
         }
         Ticking(&self.clock.shared)
     }
 }
 
-/// What plugins may use is pinned here, so that an engine upgrade does not widen it.
+/// What rustc emits for wasm32-wasip2, the vector instructions that other compilers like, and what modules that are linked
+/// together need for their globals.
+const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
+    .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
+    .union(WasmFeatures::SIGN_EXTENSION)
+    .union(WasmFeatures::REFERENCE_TYPES)
+    .union(WasmFeatures::MULTI_VALUE)
+    .union(WasmFeatures::BULK_MEMORY)
+    .union(WasmFeatures::FLOATS)
+    .union(WasmFeatures::SIMD)
+    .union(WasmFeatures::EXTENDED_CONST)
+    .union(WasmFeatures::COMPONENT_MODEL);
+
+/// What plugins may use is pinned here, so that neither an upgrade of the engine nor a feature of its crate that
+/// somebody else in the same build has turned on (threads, collected objects, exceptions) widens it.
 fn config(pooled: Option<u32>) -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true);
-    // What rustc emits for wasm32-wasip2, and the vector instructions that other compilers like.
-    config.wasm_bulk_memory(true).wasm_multi_value(true).wasm_simd(true);
-    config.wasm_relaxed_simd(false).wasm_tail_call(false).wasm_multi_memory(false).wasm_memory64(false);
-    config.wasm_component_model(true);
+    config.wasm_features(WasmFeatures::all(), false).wasm_features(FEATURES, true);
+    config.concurrency_support(false);
     // Deep recursion in a guest ends in a trap, not in a large stack: half a MiB is what native threads of small
     // programs get by with, and each running call has one.
     config.max_wasm_stack(512 << 10);
@@ -100,13 +114,13 @@ fn config(pooled: Option<u32>) -> Config {
     if let Some(instances) = pooled {
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(instances);
-        pool.total_core_instances(instances.saturating_mul(CORE_PER_COMPONENT));
-        pool.total_tables(instances.saturating_mul(CORE_PER_COMPONENT));
+        pool.total_core_instances(instances.saturating_mul(PER_COMPONENT));
+        pool.total_tables(instances.saturating_mul(PER_COMPONENT));
         pool.total_memories(instances);
         pool.total_stacks(instances);
-        pool.max_core_instances_per_component(20);
+        pool.max_core_instances_per_component(PER_COMPONENT);
         pool.max_memories_per_component(1);
-        pool.max_tables_per_component(20);
+        pool.max_tables_per_component(PER_COMPONENT);
         pool.max_memory_size(MEMORY_CEILING);
         // Reused slots keep this much mapped: clearing it costs less than faulting it in again.
         pool.linear_memory_keep_resident(128 << 10);
@@ -122,6 +136,8 @@ struct Clock {
     thread: std::thread::Thread,
 }
 
+/// Each side writes one and then reads the other: the clock that it is going to stop, a call that it runs. At least one
+/// has to see what the other wrote, or the clock stands while a call runs; only sequential consistency gives that.
 struct ClockShared {
     running: AtomicUsize,
     parked: AtomicBool,
@@ -151,9 +167,9 @@ impl Clock {
                     continue;
                 }
                 idle = 0;
-                state.parked.store(true, Ordering::Release);
+                state.parked.store(true, Ordering::SeqCst);
                 // A call that began between the look and the flag would wait for a clock that stands.
-                if state.running.load(Ordering::Acquire) == 0 {
+                if state.running.load(Ordering::SeqCst) == 0 {
                     while state.parked.load(Ordering::Acquire) {
                         std::thread::park();
                     }
@@ -168,5 +184,78 @@ impl Clock {
             Err(_) => std::thread::current(),
         };
         Clock { shared, thread }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::Store;
+    use wasmtime::component::{Component, Instance};
+
+    use super::*;
+
+    /// A component of so many core instances, each with a table of its own.
+    fn component(parts: u32) -> Vec<u8> {
+        let instances = "(core instance (instantiate $m))".repeat(parts as usize);
+        wat::parse_str(format!("(component (core module $m (table 1 funcref)) {instances})")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn as_many_components_of_the_largest_kind_live_as_there_are_places() {
+        let engine = Engine::new(&config(Some(3))).unwrap();
+        let component = Component::new(&engine, component(PER_COMPONENT)).unwrap();
+        let linker = Linker::<()>::new(&engine);
+        let mut living: Vec<(Store<()>, Instance)> = Vec::new();
+        for n in 0..3 {
+            let mut store = Store::new(&engine, ());
+            store.set_epoch_deadline(u64::MAX / 2);
+            let made = linker.instantiate_async(&mut store, &component).await;
+            living.push((store, made.unwrap_or_else(|error| panic!("component {n}: {error:#}"))));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_component_that_is_larger_is_refused_when_it_is_loaded() {
+        let error = crate::Plugin::from_bytes(component(PER_COMPONENT + 1)).await.unwrap_err();
+        assert_eq!(error.kind(), &Kind::Plugin(PluginFault::Invalid));
+        let text = error.to_string();
+        assert!(text.contains("21 core module instances") && text.contains("maximum of 20"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_pinned_is_off() {
+        let engine = Engine::new(&config(None)).unwrap();
+        let taken = |module: &str| {
+            let bytes = wat::parse_str(format!("(component (core module {module}))")).unwrap();
+            Component::new(&engine, bytes).is_ok()
+        };
+        // What rustc emits.
+        for module in [
+            "(memory 1) (func (memory.copy (i32.const 0) (i32.const 0) (i32.const 0)))",
+            "(func (result i32 i32) (i32.const 0) (i32.const 0))",
+            "(func (param i32) (result i32) (i32.extend8_s (local.get 0)))",
+            "(func (param f32) (result i32) (i32.trunc_sat_f32_s (local.get 0)))",
+            "(global (export \"g\") (mut i32) (i32.const 0))",
+            "(table 1 funcref) (table 1 funcref)",
+            "(func (param v128))",
+            "(global i32 (i32.add (i32.const 1) (i32.const 1)))",
+        ] {
+            assert!(taken(module), "{module}");
+        }
+        for module in [
+            "(memory 1 1 shared)",
+            "(memory i64 1)",
+            "(memory 1) (memory 1)",
+            "(memory 1 (pagesize 1))",
+            "(tag)",
+            "(type (struct))",
+            "(type $f (func)) (func (param (ref null $f)))",
+            "(func $f (return_call $f))",
+            "(func (param i64 i64) (result i64 i64)
+               (i64.add128 (local.get 0) (local.get 1) (local.get 0) (local.get 1)))",
+            "(func (param v128) (result v128) (i8x16.relaxed_swizzle (local.get 0) (local.get 0)))",
+        ] {
+            assert!(!taken(module), "{module}");
+        }
     }
 }

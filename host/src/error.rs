@@ -208,9 +208,9 @@ impl Error {
                 types::RetryAdvice::Maybe => Retry::Maybe,
                 types::RetryAdvice::After(millis) => Retry::After(Duration::from_millis(millis)),
             },
-            provider_code: error.provider_code,
+            provider_code: error.provider_code.map(name),
             provider_message: error.provider_message.map(|text| clip(text, 8 << 10)),
-            subject: error.subject,
+            subject: error.subject.map(name),
             backtrace: None,
             printed: None,
         }))
@@ -377,7 +377,7 @@ impl From<types::ErrorKind> for Kind {
             K::Unavailable => Kind::Unavailable,
             K::Forbidden => Kind::Forbidden,
             K::Internal => Kind::Internal,
-            K::Other(name) => Kind::Other(name),
+            K::Other(text) => Kind::Other(name(text)),
         }
     }
 }
@@ -394,7 +394,7 @@ impl From<types::FileFault> for FileFault {
             F::PermissionDenied => FileFault::PermissionDenied,
             F::TooLarge => FileFault::TooLarge,
             F::NoSpace => FileFault::NoSpace,
-            F::Other(text) => FileFault::Other(text),
+            F::Other(text) => FileFault::Other(name(text)),
         }
     }
 }
@@ -438,6 +438,11 @@ impl fmt::Display for FileFault {
     }
 }
 
+/// A name of foreign origin, or what should be one.
+fn name(text: String) -> String {
+    clip(text, 1 << 10)
+}
+
 /// Shortens a text of foreign origin to at most `max` bytes, at a character boundary.
 pub(crate) fn clip(mut text: String, max: usize) -> String {
     if text.len() > max {
@@ -449,4 +454,34 @@ pub(crate) fn clip(mut text: String, max: usize) -> String {
         text.push('…');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_provider_says_is_short() {
+        let long = || "x".repeat(100 << 10);
+        for kind in [types::ErrorKind::Other(long()), types::ErrorKind::File(types::FileFault::Other(long()))] {
+            let error = Error::from_provider(
+                "do it".into(),
+                types::Error {
+                    kind,
+                    message: long(),
+                    happened: types::Happened::No,
+                    retry: types::RetryAdvice::Never,
+                    provider_code: Some(long()),
+                    provider_message: Some(long()),
+                    subject: Some(long()),
+                    extra: vec![],
+                },
+            );
+            let (Kind::Other(name) | Kind::File(FileFault::Other(name))) = error.kind() else { panic!("{error}") };
+            for text in [name.as_str(), error.provider_code().unwrap(), error.subject().unwrap()] {
+                assert!((1024..1030).contains(&text.len()), "{} bytes", text.len());
+            }
+            assert!(format!("{error:?}").len() < 40 << 10);
+        }
+    }
 }

@@ -41,6 +41,11 @@ const PIPE: usize = 1 << 20;
 /// Entries of a directory asked for at once.
 const ENTRIES: u32 = 1000;
 
+/// Entries of one directory, and bytes of their texts, that are collected. A provider that lists without end must not fill
+/// memory; directories of that size are worked on inside the sandbox.
+const MOST_ENTRIES: usize = 1_000_000;
+const MOST_TEXT: usize = 256 << 20;
+
 /// What a transfer moves.
 #[derive(Clone, Copy)]
 enum Form {
@@ -313,22 +318,28 @@ impl Sandbox {
         ask!(self.inner(), self.route(), self.on("look at", path), |guest, store| guest.call_stat(store, &at, follow))
     }
 
-    /// Entries of a directory, not recursive, sorted by name.
+    /// Entries of a directory, not recursive, sorted by name; at most a million.
     ///
     /// # Errors
     ///
-    /// [`Kind::File`] with the fault.
+    /// [`Kind::File`] with the fault; [`Kind::ResourceExhausted`] when there are more.
     pub async fn list_directory(&self, path: &str) -> Result<Vec<types::FileInfo>> {
-        let mut found = Vec::new();
-        let mut cursor: Option<String> = None;
+        let mut listing = Listing::default();
         loop {
-            let (at, next) = (self.location(path), cursor.take());
-            let page = ask!(self.inner(), self.route(), self.on("list", path), |guest, store| guest
-                .call_list_directory(store, &at, next.as_deref(), ENTRIES))?;
-            found.extend(page.items);
-            match page.next {
-                Some(next) => cursor = Some(next),
-                None => return Ok(found),
+            let (at, next) = (self.location(path), listing.next.clone());
+            let call = self.on("list", path);
+            let what = call.what.clone();
+            let page = ask!(self.inner(), self.route(), call, |guest, store| guest.call_list_directory(
+                store,
+                &at,
+                next.as_deref(),
+                ENTRIES
+            ))?;
+            let more = listing.add(page).map_err(|(kind, why)| {
+                Error::new(kind, what, format!("the plugin {} {why}", self.provider().plugin().label()))
+            })?;
+            if !more {
+                return Ok(listing.found);
             }
         }
     }
@@ -405,6 +416,37 @@ impl Sandbox {
         let (at, watch, wait) = (self.location(path), watch.to_owned(), crate::spec::millis(time));
         ask!(self.inner(), self.route(), self.on("watch", path), |guest, store| guest
             .call_watch(store, &at, &watch, recursive, position, ENTRIES, wait))
+    }
+}
+
+/// What is known of a directory so far.
+#[derive(Default)]
+struct Listing {
+    found: Vec<types::FileInfo>,
+    /// Bytes of their texts.
+    text: usize,
+    /// Where to go on.
+    next: Option<String>,
+}
+
+impl Listing {
+    /// Adds a page and tells whether there are more; what is wrong with it continues "the plugin …".
+    fn add(&mut self, page: types::FilePage) -> Result<bool, (Kind, String)> {
+        if page.next.is_some() && (page.items.is_empty() || page.next == self.next) {
+            return Err((
+                Kind::Internal,
+                "lists the directory without end: it gets no further from page to page".into(),
+            ));
+        }
+        let text = |item: &types::FileInfo| item.name.len() + item.path.len() + item.owner.len() + item.group.len();
+        self.text += page.items.iter().map(text).sum::<usize>();
+        if self.found.len() + page.items.len() > MOST_ENTRIES || self.text > MOST_TEXT {
+            let why = format!("lists more than {MOST_ENTRIES} entries, or {} MiB of names", MOST_TEXT >> 20);
+            return Err((Kind::ResourceExhausted, why));
+        }
+        self.found.extend(page.items);
+        self.next = page.next;
+        Ok(self.next.is_some())
     }
 }
 
@@ -537,5 +579,51 @@ impl AsyncWrite for Bounded {
         _: &mut std::task::Context<'_>,
     ) -> std::task::Poll<std::io::Result<()>> {
         std::task::Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(names: impl IntoIterator<Item = String>, next: Option<&str>) -> types::FilePage {
+        let items = names.into_iter().map(|name| types::FileInfo {
+            path: String::new(),
+            kind: types::FileKind::File,
+            size: 0,
+            mode: 0o644,
+            owner: String::new(),
+            group: String::new(),
+            modified: 0,
+            name,
+        });
+        types::FilePage { items: items.collect(), next: next.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_listing_ends() {
+        let one = || ["a".to_owned()];
+        let mut listing = Listing::default();
+        assert_eq!(listing.add(page(one(), Some("1"))), Ok(true));
+        assert_eq!(listing.add(page(one(), Some("2"))), Ok(true));
+        assert_eq!(listing.add(page(one(), Some("2"))).unwrap_err().0, Kind::Internal, "the same cursor");
+        assert_eq!(listing.add(page([], Some("3"))).unwrap_err().0, Kind::Internal, "nothing, and more of it");
+        assert_eq!(listing.add(page([], None)), Ok(false));
+        assert_eq!(listing.found.len(), 2);
+        assert_eq!(Listing::default().add(page([], None)), Ok(false), "an empty directory");
+    }
+
+    #[test]
+    fn a_listing_is_bounded() {
+        // Always another cursor and always something.
+        let mut listing = Listing::default();
+        let error = (0..)
+            .find_map(|n: usize| listing.add(page((0..10_000).map(|_| String::new()), Some(&n.to_string()))).err());
+        assert_eq!(error.unwrap().0, Kind::ResourceExhausted);
+        assert_eq!(listing.found.len(), MOST_ENTRIES);
+        let mut listing = Listing::default();
+        let error = (0..).find_map(|n: usize| listing.add(page(["x".repeat(32 << 20)], Some(&n.to_string()))).err());
+        assert_eq!(error.unwrap().0, Kind::ResourceExhausted);
+        assert_eq!(listing.found.len(), 8);
     }
 }

@@ -31,7 +31,8 @@ pub struct Limits {
     /// Elements of one instance's tables. Default 20,000; a component of 1 MiB has some thousands.
     pub table_elements: usize,
     /// How long one call may take, waiting included. Default 15 minutes: the longest wait of the interface is ten.
-    /// `run` and other calls that wait for a command have no limit of their own but the command's.
+    /// A `run` may take so much longer than its command's time limit, and has no end where there is none; a snapshot of
+    /// memory may take an hour.
     pub call_time: Duration,
     /// How long one call may compute. Default 30 seconds: a gigabyte passes through in one.
     pub compute_time: Duration,
@@ -147,7 +148,7 @@ pub(crate) struct Instance {
     pub(crate) age: u64,
     /// Whether it took over another one's cache.
     pub(crate) informed: bool,
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 }
 
 struct Dying(Arc<Link>);
@@ -169,6 +170,8 @@ pub(crate) struct Call {
     pub(crate) effect: bool,
     /// The exec that it is about, for whoever follows what goes on.
     pub(crate) exec: Option<String>,
+    /// It signals a command that was given up, which is done even while the provider is shut down.
+    pub(crate) signal: bool,
 }
 
 type Answer<'a, R> = Pin<Box<dyn Future<Output = wasmtime::Result<Result<R, types::Error>>> + Send + 'a>>;
@@ -231,7 +234,12 @@ impl Instance {
             Ok(Err(error)) => return Err(trap(what(), error, &store, &printed, limits, false)),
             Err(_) => return Err(over_time(what(), limits.call_time, &printed, false)),
         };
-        Ok(Instance { link: dying, bound, store, meter, printed, age: 0, informed: false, _permit: permit })
+        Ok(Instance { link: dying, bound, store, meter, printed, age: 0, informed: false, permit })
+    }
+
+    /// Its place, for another one.
+    pub(crate) fn into_permit(self) -> OwnedSemaphorePermit {
+        self.permit
     }
 
     /// Runs one call to its end. Dropping the future in mid-call leaves the instance unusable: drop it too.

@@ -172,7 +172,7 @@ pub struct AssertionWish {
 }
 
 /// An answer that hands out an origin.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LearnWish {
     /// Path of the request, compared as a whole.
@@ -189,7 +189,7 @@ impl Manifest {
     /// # Errors
     ///
     /// [`PluginFault::Invalid`] when it is no TOML, has unknown keys, another format version, names of variables that are
-    /// none, or refers to a credential that it does not declare.
+    /// none, refers to a credential that it does not declare, or wishes to be shown one that it does.
     pub fn parse(text: &str) -> Result<Manifest> {
         let invalid = |why: String| Error::new(Kind::Plugin(PluginFault::Invalid), "read the plugin's manifest", why);
         if text.len() > MAX {
@@ -208,6 +208,7 @@ impl Manifest {
                 return Err(invalid(format!("{name:?} is no name of an environment variable")));
             }
         }
+        manifest.check_credentials_stay_here().map_err(invalid)?;
         // They are printed, one per line, for another program to set.
         if let Some((name, value)) = manifest.gateway.env.iter().find(|(_, value)| value.contains(char::is_control)) {
             return Err(invalid(format!("the value for {name}, {value:?}, has a control character")));
@@ -251,6 +252,32 @@ impl Manifest {
             }
         }
         Ok(None)
+    }
+
+    /// What holds a credential is nothing else besides: whatever `env` and `url` name is given to the component. An `env`
+    /// wish for the credential's own variable is let be, since that variable is never given out.
+    fn check_credentials_stay_here(&self) -> Result<(), String> {
+        let of = |name: &str| {
+            let holds = |wish: &&CredentialWish| wish.env == name || wish.setting.as_deref() == Some(name);
+            self.credential.iter().find(holds)
+        };
+        let env = self.env.iter().flat_map(|wish| {
+            let name = Some(&wish.name).filter(|name| !self.credential_variables().any(|variable| variable == *name));
+            name.into_iter().chain(&wish.setting).map(move |source| (&wish.name, source))
+        });
+        let urls = self
+            .origin
+            .iter()
+            .flat_map(|wish| wish.url.env.iter().chain(&wish.url.setting).map(move |source| (&wish.name, source)));
+        for (wish, source) in env.chain(urls) {
+            if let Some(credential) = of(source) {
+                let name = &credential.name;
+                return Err(format!(
+                    "it wishes {source:?} to be shown as {wish:?}, and that is the credential {name:?}"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// All environment variables that it names.
@@ -313,6 +340,27 @@ mod tests {
         let text = "manifest = 1\nname = 'x'\ninterface = 'y'\n[[origin]]\nname = 'o'\nurl = { default = 'https://a' }\n\
                     headers = [{ name = 'h', credential = 'c' }]";
         assert!(Manifest::parse(text).unwrap_err().to_string().contains("no declared credential"));
+    }
+
+    #[test]
+    fn a_credential_is_not_shown_under_another_name() {
+        let head = "manifest = 1\nname = 'x'\ninterface = 'y'\n\
+                    [[credential]]\nname = 'token'\nenv = 'X_TOKEN'\nsetting = 'token_id'\n";
+        for wish in [
+            "[[env]]\nname = 'X_PLAIN'\nsetting = 'token_id'",
+            "[[env]]\nname = 'X_TOKEN'\nsetting = 'token_id'",
+            "[[env]]\nname = 'X_PLAIN'\nsetting = 'X_TOKEN'",
+            "[[env]]\nname = 'token_id'",
+            "[[origin]]\nname = 'o'\nurl = { env = 'X_TOKEN' }",
+            "[[origin]]\nname = 'o'\nurl = { env = 'X_URL', setting = 'token_id' }",
+        ] {
+            let error = Manifest::parse(&format!("{head}{wish}")).unwrap_err().to_string();
+            assert!(error.contains("that is the credential \"token\""), "{wish}: {error}");
+        }
+        // Its own variable is never given to the component, so that the wish is in vain.
+        for wish in ["[[env]]\nname = 'X_TOKEN'", "[[origin]]\nname = 'o'\nurl = { env = 'X_URL', setting = 'url' }"] {
+            Manifest::parse(&format!("{head}{wish}")).unwrap();
+        }
     }
 
     #[test]

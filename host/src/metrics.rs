@@ -70,7 +70,7 @@ pub(crate) struct Metrics {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// Calls into the component.
+    /// Calls into the component that are over: answered, failed or given up.
     pub calls: u64,
     /// Those that gave an error.
     pub calls_failed: u64,
@@ -114,8 +114,9 @@ pub struct Snapshot {
 }
 
 impl Metrics {
-    /// Counts a call by how long it took, whether it succeeded or not.
+    /// Counts a call that is over by how long it took, whether it succeeded or not.
     pub(crate) fn called(&self, micros: u64) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         self.call_micros.fetch_add(micros, Ordering::Relaxed);
         if let Some(class) = LATENCY_BOUNDS.iter().position(|bound| micros <= *bound) {
             self.latencies[class].fetch_add(1, Ordering::Relaxed);
@@ -190,32 +191,44 @@ impl Snapshot {
         ]
     }
 
-    /// The counters in Prometheus' text form, with the given value of the label `provider`.
+    /// The counters in Prometheus' text form, with the given value of the label `provider`. The texts of several
+    /// providers cannot be put together, since a name may be described once only: see
+    /// [`prometheus_of`](Snapshot::prometheus_of).
     pub fn prometheus(&self, provider: &str) -> String {
-        let label: String = provider.chars().filter(|c| !matches!(c, '"' | '\\' | '\n')).collect();
+        Snapshot::prometheus_of([(provider, self)])
+    }
+
+    /// The counters of several providers in Prometheus' text form, each under its own value of the label `provider`:
+    /// two of the same value would be the same series.
+    pub fn prometheus_of<'a>(providers: impl IntoIterator<Item = (&'a str, &'a Snapshot)>) -> String {
+        let label = |provider: &str| provider.chars().filter(|c| !matches!(c, '"' | '\\' | '\n')).collect::<String>();
+        let providers: Vec<_> =
+            providers.into_iter().map(|(provider, snapshot)| (label(provider), snapshot, snapshot.entries())).collect();
         let mut text = String::new();
-        for Entry { name, grows, value, help } in self.entries() {
+        for (index, Entry { name, grows, help, .. }) in Snapshot::default().entries().into_iter().enumerate() {
             // A custom of Prometheus.
             let (name, kind) = if grows { (format!("{name}_total"), "counter") } else { (name.to_owned(), "gauge") };
-            text.push_str(&format!(
-                "# HELP sandbox_host_{name} {help}.\n# TYPE sandbox_host_{name} {kind}\n\
-                 sandbox_host_{name}{{provider=\"{label}\"}} {value}\n"
-            ));
+            text.push_str(&format!("# HELP sandbox_host_{name} {help}.\n# TYPE sandbox_host_{name} {kind}\n"));
+            for (label, _, entries) in &providers {
+                text.push_str(&format!("sandbox_host_{name}{{provider=\"{label}\"}} {}\n", entries[index].value));
+            }
         }
-        // Prometheus counts in each class what is in the ones below as well.
         let name = "sandbox_host_call_duration_seconds";
         text.push_str(&format!("# HELP {name} Time that calls took.\n# TYPE {name} histogram\n"));
-        let mut below = 0;
-        for (bound, count) in LATENCY_BOUNDS.iter().zip(self.latencies) {
-            below += count;
-            let bound = *bound as f64 / 1e6;
-            text.push_str(&format!("{name}_bucket{{provider=\"{label}\",le=\"{bound}\"}} {below}\n"));
+        for (label, snapshot, _) in &providers {
+            // Prometheus counts in each class what is in the ones below as well.
+            let mut below = 0;
+            for (bound, count) in LATENCY_BOUNDS.iter().zip(snapshot.latencies) {
+                below += count;
+                let bound = *bound as f64 / 1e6;
+                text.push_str(&format!("{name}_bucket{{provider=\"{label}\",le=\"{bound}\"}} {below}\n"));
+            }
+            let (calls, sum) = (snapshot.calls, snapshot.call_micros as f64 / 1e6);
+            text.push_str(&format!("{name}_bucket{{provider=\"{label}\",le=\"+Inf\"}} {calls}\n"));
+            text.push_str(&format!(
+                "{name}_sum{{provider=\"{label}\"}} {sum}\n{name}_count{{provider=\"{label}\"}} {calls}\n"
+            ));
         }
-        let (calls, sum) = (self.calls, self.call_micros as f64 / 1e6);
-        text.push_str(&format!("{name}_bucket{{provider=\"{label}\",le=\"+Inf\"}} {calls}\n"));
-        text.push_str(&format!(
-            "{name}_sum{{provider=\"{label}\"}} {sum}\n{name}_count{{provider=\"{label}\"}} {calls}\n"
-        ));
         text
     }
 }
@@ -228,7 +241,6 @@ mod tests {
     fn a_histogram_as_prometheus_reads_it() {
         let metrics = Metrics::default();
         for micros in [900, 1_000, 1_001, 700_000_000] {
-            metrics.calls.fetch_add(1, Ordering::Relaxed);
             metrics.called(micros);
         }
         let text = metrics.snapshot().prometheus("x\"y");
@@ -242,5 +254,25 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }
+    }
+    #[test]
+    fn several_providers_are_described_once() {
+        let (one, other) = (Snapshot { calls: 1, ..Snapshot::default() }, Snapshot { calls: 2, ..Snapshot::default() });
+        let text = Snapshot::prometheus_of([("one", &one), ("other", &other)]);
+        let mut described: Vec<_> = text.lines().filter(|line| line.starts_with('#')).collect();
+        let all = described.len();
+        described.sort_unstable();
+        described.dedup();
+        assert_eq!((described.len(), all), (40, 40));
+        // All lines of one name follow its description.
+        let at = text.find("# TYPE sandbox_host_calls_total counter").unwrap();
+        let lines: Vec<_> = text[at..].lines().skip(1).take(3).collect();
+        assert_eq!(lines[0], "sandbox_host_calls_total{provider=\"one\"} 1");
+        assert_eq!(lines[1], "sandbox_host_calls_total{provider=\"other\"} 2");
+        assert!(lines[2].starts_with("# HELP"), "{}", lines[2]);
+        let count = "sandbox_host_call_duration_seconds_count";
+        assert!(text.contains(&format!("{count}{{provider=\"one\"}} 1\n")), "{text}");
+        assert!(text.contains(&format!("{count}{{provider=\"other\"}} 2\n")), "{text}");
+        assert_eq!(one.prometheus("one"), Snapshot::prometheus_of([("one", &one)]));
     }
 }

@@ -36,10 +36,24 @@ impl Origin {
     ///
     /// # Errors
     ///
-    /// What is wrong with the URL, in words.
+    /// What is wrong with the URL, in words. They quote it without user and password.
     pub fn parse(url: &str) -> Result<Origin, String> {
-        let uri: http::Uri = url.trim().parse().map_err(|error| format!("{url:?} is no URL: {error}"))?;
-        Origin::of(&uri).ok_or_else(|| format!("{url:?} is no URL of the form http://host:port or https://host"))
+        Origin::read(url).map_err(|why| format!("{:?} {why}", without_user(url)))
+    }
+
+    /// Reads a list of alternatives, as the official clients allow one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Origin::parse`]; the whole list is quoted, since a comma may be one of a password.
+    pub(crate) fn list(urls: &str) -> Result<Vec<Origin>, String> {
+        let read = urls.split(',').map(Origin::read).collect::<Result<_, _>>();
+        read.map_err(|why| format!("{:?} {why}", without_user(urls)))
+    }
+
+    fn read(url: &str) -> Result<Origin, String> {
+        let uri: http::Uri = url.trim().parse().map_err(|error| format!("is no URL: {error}"))?;
+        Origin::of(&uri).ok_or_else(|| "is no URL of the form http://host:port or https://host".into())
     }
 
     /// The origin of an absolute http or https URI.
@@ -81,11 +95,13 @@ impl Origin {
         }
     }
 
-    /// Whether it names this machine.
+    /// Whether it names this machine. The unspecified address does: connections to it go here.
     pub(crate) fn is_this_machine(&self) -> bool {
         self.host == "localhost"
             || self.host.ends_with(".localhost")
-            || self.address().is_some_and(|address| AddressClass::of(address) == AddressClass::Loopback)
+            || self.address().is_some_and(|address| {
+                AddressClass::of(address) == AddressClass::Loopback || address.to_canonical().is_unspecified()
+            })
     }
 
     /// Whether it names this machine, or an address of a private network.
@@ -93,6 +109,21 @@ impl Origin {
         self.host == "localhost"
             || self.host.ends_with(".localhost")
             || self.address().is_some_and(|address| AddressClass::of(address) != AddressClass::Public)
+    }
+}
+
+/// A URL that is to be quoted, without user and password. Up to the last `@`, since a password can have any character,
+/// also those that end an authority.
+fn without_user(url: &str) -> String {
+    match url.rsplit_once('@') {
+        Some((before, after)) => {
+            let scheme = before.split_once("://").map(|(scheme, _)| scheme);
+            match scheme.filter(|scheme| scheme.chars().all(|c| c.is_ascii_alphabetic())) {
+                Some(scheme) => format!("{scheme}://…@{after}"),
+                None => format!("…@{after}"),
+            }
+        }
+        None => url.to_owned(),
     }
 }
 
@@ -119,7 +150,8 @@ pub enum AddressClass {
 }
 
 impl AddressClass {
-    /// Classifies an address. IPv4 inside IPv6 (mapped, 6to4, NAT64) counts as the IPv4 address that it leads to.
+    /// Classifies an address. IPv4 inside IPv6 (mapped, 6to4, NAT64 by its well-known prefix) counts as the IPv4 address
+    /// that it leads to.
     pub fn of(address: IpAddr) -> AddressClass {
         match address {
             IpAddr::V4(v4) => AddressClass::of_v4(v4),
@@ -188,8 +220,9 @@ fn embedded(v6: Ipv6Addr) -> Option<Ipv4Addr> {
     if a == 0x2002 {
         return Some(low(b, c));
     }
-    // NAT64, the well-known prefix and the local one.
-    if a == 0x64 && (b == 0xff9b) {
+    // NAT64 by the well-known prefix. Where the address is within the prefix for local use, 64:ff9b:1::/48, is up to that
+    // network (RFC 6052, section 2.2), so that one leads nowhere known: it is reserved.
+    if v6.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0] {
         return Some(low(g, h));
     }
     // The old "compatible" form; ::1 and :: are not it.
@@ -213,9 +246,24 @@ pub(crate) struct Fixed {
 }
 
 impl Fixed {
-    /// A control plane on this machine may hand out origins on this machine: that is how an emulator works.
+    /// Whether the user chose something else than a service on the internet, so that it may hand out plain http: that is
+    /// how an emulator works.
     fn is_local(&self) -> bool {
         self.explicit && (!self.origin.secure || self.origin.is_local())
+    }
+
+    /// Which addresses what it hands out may lead to. Not further than the service is itself: what is on this machine is
+    /// for a service on this machine to hand out.
+    fn hands_out(&self) -> Reach {
+        if !self.is_local() {
+            return Reach::Public;
+        }
+        match self.origin.address().map(AddressClass::of) {
+            _ if self.origin.is_this_machine() => Reach::Near,
+            Some(AddressClass::Public) => Reach::Public,
+            // Also a name in plain http: a container's, or one of the local network. Names are not resolved here.
+            _ => Reach::Private,
+        }
     }
 }
 
@@ -250,10 +298,12 @@ pub struct Grant {
 pub(crate) struct Denied(pub(crate) String);
 
 /// Which addresses an origin's name may lead to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reach {
     /// Public ones.
     Public,
+    /// Private networks as well, but not this machine: what a service beside this machine hands out.
+    Private,
     /// This machine and private networks as well. Not the local link: what a service on this machine hands out is one more
     /// thing on this machine, never a cloud's metadata.
     Near,
@@ -265,6 +315,7 @@ impl Reach {
     pub(crate) fn allows(self, class: AddressClass) -> bool {
         match self {
             Reach::Public => class == AddressClass::Public,
+            Reach::Private => matches!(class, AddressClass::Public | AddressClass::Private),
             Reach::Near => class != AddressClass::LinkLocal,
             Reach::Any => true,
         }
@@ -278,7 +329,7 @@ pub(crate) struct Pass {
     pub(crate) learn: Arc<[LearnWish]>,
     /// Where the address may be.
     pub(crate) reach: Reach,
-    /// Whether further origins that this one hands out may be plain http and local.
+    /// Whether further origins that this one hands out may be plain http; where they may be, [`Policy::learn`] knows.
     pub(crate) hands_out_local: bool,
 }
 
@@ -295,7 +346,7 @@ pub(crate) struct Policy {
 struct Learned {
     name: String,
     path: String,
-    local: bool,
+    reach: Reach,
     used: u64,
 }
 
@@ -322,21 +373,28 @@ impl Policy {
         match learned.get_mut(origin) {
             Some(entry) => {
                 entry.used = now;
-                let reach = if entry.local { Reach::Near } else { Reach::Public };
-                Ok(Pass { headers: vec![], learn: Arc::new([]), reach, hands_out_local: false })
+                Ok(Pass { headers: vec![], learn: Arc::new([]), reach: entry.reach, hands_out_local: false })
             }
             None => Err(Denied(format!("the policy does not let the plugin reach {origin}"))),
         }
     }
 
-    /// Takes an origin that an answer handed out.
+    /// Takes an origin that an answer handed out. `local`: what [`Pass::hands_out_local`] says of who answered.
     pub(crate) fn learn(&self, url: &str, rule: &LearnWish, local: bool) {
         let origin = match Origin::parse(url) {
             Ok(origin) => origin,
             Err(why) => return tracing::debug!(%why, path = %rule.path, "nothing learned"),
         };
-        if !local && (!origin.secure || origin.is_local()) {
-            return tracing::warn!(%origin, path = %rule.path, "handed out by the service, but not allowed: not a public https origin");
+        // Of the services that are listened to by this rule the one that may the least decides.
+        let by_rule = self.fixed.iter().filter(|fixed| fixed.is_local() && fixed.learn.contains(rule));
+        let reach = by_rule.map(Fixed::hands_out).min().filter(|_| local).unwrap_or(Reach::Public);
+        let within = match origin.address() {
+            Some(address) => reach.allows(AddressClass::of(address)),
+            None => reach >= Reach::Near || !origin.is_this_machine(),
+        };
+        if !within || !(local || origin.secure) {
+            let why = if local { "not where this service may lead to" } else { "not a public https origin" };
+            return tracing::warn!(%origin, path = %rule.path, "handed out by the service, but not allowed: {why}");
         }
         if self.fixed.iter().any(|fixed| fixed.origin == origin) {
             return;
@@ -350,7 +408,7 @@ impl Policy {
             learned.remove(&oldest);
         }
         tracing::debug!(%origin, name = %rule.name, "origin learned");
-        learned.insert(origin, Learned { name: rule.name.clone(), path: rule.path.clone(), local, used });
+        learned.insert(origin, Learned { name: rule.name.clone(), path: rule.path.clone(), reach, used });
     }
 
     /// The manifest's origins that were granted, in its order.
@@ -375,7 +433,7 @@ impl Policy {
                 name: entry.name.clone(),
                 learned_from: Some(entry.path.clone()),
                 credentials: vec![],
-                private_addresses: entry.local,
+                private_addresses: entry.reach > Reach::Public,
             })
             .collect();
         learned.sort_by(|a, b| a.origin.cmp(&b.origin));
@@ -393,7 +451,7 @@ mod tests {
             origin: Origin::parse(url).unwrap(),
             explicit,
             headers: vec![],
-            learn: Arc::new([]),
+            learn: Arc::new([rule()]),
         }
     }
 
@@ -409,6 +467,20 @@ mod tests {
         for bad in ["ftp://a", "a", "https://user@host", "/path", "https://", "https://host:70000"] {
             assert!(Origin::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn errors_do_not_quote_passwords() {
+        for url in ["https://user:hush@host", "http://user:hu/sh@host:1/x", "user:hush@host", "https://hush@host:70000"]
+        {
+            let why = Origin::parse(url).unwrap_err();
+            assert!(why.contains("@host") && !why.contains("hu") && !why.contains("user"), "{why}");
+        }
+        // A password's comma parts no list.
+        let why = Origin::list("https://a,https://user:hu,sh@host").unwrap_err();
+        assert!(why.contains("@host") && !why.contains("hu") && !why.contains("sh@"), "{why}");
+        assert!(Origin::parse("ftp://host/x").unwrap_err().contains("ftp://host/x"));
+        assert_eq!(Origin::list("https://a/x, http://b:1").unwrap().len(), 2);
     }
 
     #[test]
@@ -443,6 +515,76 @@ mod tests {
         assert!(!reach.allows(AddressClass::LinkLocal));
     }
 
+    /// What a control plane at `from` can hand out, and where that may be.
+    fn handed_out(from: &str, explicit: bool, url: &str) -> Option<Reach> {
+        let policy = Policy::new(vec![fixed(from, explicit)]);
+        let local = policy.check(&Origin::parse(from).unwrap()).is_ok_and(|pass| pass.hands_out_local);
+        policy.learn(url, &rule(), local);
+        policy.check(&Origin::parse(url).unwrap()).ok().map(|pass| pass.reach)
+    }
+
+    /// Not this machine, whatever it calls it: that is for services on this machine.
+    #[test]
+    fn a_service_elsewhere_does_not_hand_out_this_machine() {
+        let this_machine =
+            ["http://127.0.0.1:1", "https://localhost", "http://a.localhost:1", "http://[::1]:1", "http://0.0.0.0:1"];
+        for from in ["http://control.example.com", "http://10.0.0.5:7000", "http://emulator:7000", "https://10.0.0.5"] {
+            for url in this_machine.into_iter().chain(["http://169.254.169.254", "http://[64:ff9b:1::a9fe:a9fe]"]) {
+                assert_eq!(handed_out(from, true, url), None, "{from} {url}");
+            }
+            // Nor a name that leads to it.
+            let reach = handed_out(from, true, "http://worker.example.com:1").unwrap();
+            for class in [AddressClass::Loopback, AddressClass::LinkLocal, AddressClass::Reserved] {
+                assert!(!reach.allows(class), "{from} {class}");
+            }
+        }
+        for from in ["http://localhost:7000", "http://127.0.0.1:7000", "http://[::1]:7000", "http://0.0.0.0:7000"] {
+            for url in this_machine.into_iter().chain(["http://10.0.0.5:1", "http://worker:1"]) {
+                assert_eq!(handed_out(from, true, url), Some(Reach::Near), "{from} {url}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_service_on_a_private_network_hands_out_itself_and_its_neighbours() {
+        for from in [
+            "http://192.168.1.5:7000",
+            "http://172.17.0.1:7000",
+            "http://host.docker.internal:7000",
+            "http://emulator:7000",
+        ] {
+            let other_port = from.replace("7000", "7001");
+            for url in [&*other_port, "http://192.168.1.6:7000", "http://worker:1", "https://worker.example.com"] {
+                assert_eq!(handed_out(from, true, url), Some(Reach::Private), "{from} {url}");
+            }
+        }
+        // A public address in plain http is no neighbour.
+        let public = "http://93.184.216.34:7000";
+        assert_eq!(handed_out(public, true, "http://93.184.216.34:7001"), Some(Reach::Public));
+        assert_eq!(handed_out(public, true, "http://worker.example.com"), Some(Reach::Public));
+        assert_eq!(handed_out(public, true, "http://192.168.1.6:7000"), None);
+        // Nor is https by name, or what the user did not set.
+        assert_eq!(handed_out("https://api.example.com", true, "https://worker.example.com"), Some(Reach::Public));
+        for url in ["http://worker.example.com", "https://192.168.1.6"] {
+            assert_eq!(handed_out("https://api.example.com", true, url), None, "{url}");
+            assert_eq!(handed_out("https://192.168.1.5", false, url), None, "{url}");
+        }
+    }
+
+    /// Alternatives are one entry of a manifest.
+    #[test]
+    fn of_alternatives_the_most_distant_decides() {
+        let policy = Policy::new(vec![fixed("http://127.0.0.1:1", true), fixed("http://emulator:7000", true)]);
+        policy.learn("http://127.0.0.1:2", &rule(), true);
+        policy.learn("http://worker:2", &rule(), true);
+        let learned: Vec<_> = policy.grants().into_iter().filter(|grant| grant.learned_from.is_some()).collect();
+        assert_eq!((learned.len(), &*learned[0].origin.host), (1, "worker"));
+        // A rule of nobody's leads to public places.
+        let other = LearnWish { path: "/other".into(), ..rule() };
+        policy.learn("http://10.0.0.1", &other, true);
+        assert_eq!(policy.grants().len(), 3);
+    }
+
     #[test]
     fn learned_origins_are_bounded() {
         let policy = Policy::new(vec![]);
@@ -461,6 +603,10 @@ mod tests {
             ("::ffff:10.0.0.1", AddressClass::Private),
             ("2002:0a00:0001::", AddressClass::Private),
             ("64:ff9b::a9fe:a9fe", AddressClass::LinkLocal),
+            ("64:ff9b:1::5db8:d822", AddressClass::Reserved),
+            ("64:ff9b:1:a9fe:a9:fe00::", AddressClass::Reserved),
+            ("64:ff9b:1:7f00:0:100:5db8:d822", AddressClass::Reserved),
+            ("64:ff9b::1:0:5db8:d822", AddressClass::Reserved),
             ("::7f00:1", AddressClass::Loopback),
             ("10.1.2.3", AddressClass::Private),
             ("100.64.0.1", AddressClass::Private),

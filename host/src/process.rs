@@ -10,6 +10,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -30,6 +31,9 @@ const PIECE: u32 = 1 << 20;
 
 /// How long one call waits for output. Ended by output, so it costs nothing; bounded so that a lost connection shows.
 const WAIT: u64 = 60_000;
+
+/// How long it waits while a reader is behind: what that one wants next has to be read again as soon as it comes.
+const WAIT_BEHIND: u64 = 250;
 
 /// Bytes of input on their way.
 const INPUT: usize = 1 << 20;
@@ -103,6 +107,7 @@ impl Process {
     /// When the provider cannot be asked.
     pub async fn wait(&mut self) -> Result<Verdict> {
         drop(self.stdin.take());
+        let mut stalled = Stalled::default();
         loop {
             if let Some(verdict) = self.shared.output().verdict.clone() {
                 self.kill = false;
@@ -117,8 +122,11 @@ impl Process {
                     Box::pin(async move { bound.guest().call_wait_exec(store, &exec, WAIT).await })
                 })
                 .await?;
+            stalled.answered(ended.is_some());
             if let Some(verdict) = ended {
                 self.shared.output().verdict = Some(verdict);
+            } else {
+                stalled.pause().await;
             }
         }
     }
@@ -190,7 +198,8 @@ impl Process {
             .await
     }
 
-    /// Lets it run on when this handle is gone. Gives its exec id.
+    /// Lets it run on when this handle is gone. Gives its exec id. Input that was written is sent in the background: flush
+    /// it before where the process may end first.
     pub fn detach(mut self) -> String {
         self.kill = false;
         if let Some(stdin) = self.stdin.take() {
@@ -253,16 +262,17 @@ impl Stream {
         self.end.is_some_and(|end| self.dropped || self.wanted >= end)
     }
 
-    fn take(&mut self, chunk: types::OutputChunk) {
+    /// False for a piece that cannot be.
+    fn take(&mut self, chunk: types::OutputChunk) -> bool {
         let types::OutputChunk { offset, data, end } = chunk;
-        let next = offset + data.len() as u64;
+        let Some(next) = offset.checked_add(data.len() as u64) else { return false };
         if end {
             self.end = Some(next);
         }
         if self.dropped {
             self.fetched = next;
             self.wanted = next;
-            return;
+            return true;
         }
         // In step with the reader: keep it. An answer begins later than asked where the provider dropped the bytes
         // between; nobody can have those.
@@ -277,6 +287,7 @@ impl Stream {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
+        true
     }
 
     /// Where to read on.
@@ -285,6 +296,35 @@ impl Stream {
             self.fetched = self.wanted;
         }
         self.fetched
+    }
+}
+
+/// Notices answers that came at once and brought nothing. A plugin that has waited brings something or has taken its time;
+/// one that does neither is asked ever less often, up to once a second.
+struct Stalled {
+    asked: Instant,
+    empty: u32,
+}
+
+impl Default for Stalled {
+    fn default() -> Self {
+        Stalled { asked: Instant::now(), empty: 0 }
+    }
+}
+
+impl Stalled {
+    fn answered(&mut self, news: bool) {
+        let early = self.asked.elapsed() < Duration::from_millis(50);
+        self.empty = if early && !news { self.empty.saturating_add(1) } else { 0 };
+    }
+
+    /// Before the next question.
+    async fn pause(&mut self) {
+        // A few may be: a wait that ended with what it waited for.
+        if self.empty > 8 {
+            tokio::time::sleep(Duration::from_millis(1 << (self.empty - 8).min(10))).await;
+        }
+        self.asked = Instant::now();
     }
 }
 
@@ -300,6 +340,8 @@ struct InputState {
     eof: bool,
     /// The program takes no more.
     closed: bool,
+    /// Nobody is left who writes, and the input stays open: what is pending goes, and nothing after it.
+    left: bool,
     failed: Option<Arc<Error>>,
     writer: Option<AbortHandle>,
     waker: Option<Waker>,
@@ -333,7 +375,7 @@ impl Shared {
 /// Reads both streams until they are complete or nobody is left to read them.
 async fn read(shared: Arc<Shared>) {
     let mut held = shared.sandbox.inner().hold(shared.sandbox.route());
-    let mut failures = 0;
+    let (mut failures, mut stalled) = (0, Stalled::default());
     loop {
         let room = shared.room.notified();
         let request = {
@@ -352,7 +394,7 @@ async fn read(shared: Arc<Shared>) {
                     stdout_offset: stdout.position(),
                     stderr_offset: stderr.position(),
                     max_bytes: PIECE,
-                    wait: WAIT,
+                    wait: if full > 0 { WAIT_BEHIND } else { WAIT },
                 })
             }
         };
@@ -363,13 +405,24 @@ async fn read(shared: Arc<Shared>) {
         match read_piece(&mut held, &shared.exec, request).await {
             Ok(output) => {
                 failures = 0;
-                let mut state = shared.output();
-                let [stdout, stderr] = &mut state.streams;
-                stdout.take(output.stdout);
-                stderr.take(output.stderr);
-                if output.verdict.is_some() {
-                    state.verdict = output.verdict;
+                let news = !output.stdout.data.is_empty() || !output.stderr.data.is_empty() || output.verdict.is_some();
+                {
+                    let mut state = shared.output();
+                    let [stdout, stderr] = &mut state.streams;
+                    if !(stdout.take(output.stdout) && stderr.take(output.stderr)) {
+                        state.failed = Some(Arc::new(Error::new(
+                            Kind::Internal,
+                            "read the output of a command",
+                            "the plugin returned a piece that ends beyond all numbers",
+                        )));
+                        break;
+                    }
+                    if output.verdict.is_some() {
+                        state.verdict = output.verdict;
+                    }
                 }
+                stalled.answered(news);
+                stalled.pause().await;
             }
             Err(error) if error.is_trap() && failures < ATTEMPTS => {
                 failures += 1;
@@ -483,26 +536,21 @@ pub struct Stdin {
 }
 
 impl Stdin {
-    /// Drops the handle without closing the input.
+    /// Drops the handle without closing the input. What was written is sent all the same.
     fn leave_open(self) {
-        if self.shared.input().pending.is_empty()
-            && let Some(writer) = self.shared.input().writer.take()
-        {
-            writer.abort();
-        }
-        self.shared.input().closed = true;
+        self.shared.input().left = true;
     }
 }
 
 /// Sends input until it is closed or nobody can send any more.
 async fn write(shared: Arc<Shared>) {
     let mut held = shared.sandbox.inner().hold(shared.sandbox.route());
-    let mut failures = 0;
+    let (mut failures, mut stalled) = (0, Stalled::default());
     loop {
         let more = shared.more.notified();
         let piece = {
             let mut state = shared.input();
-            if state.closed {
+            if state.closed || (state.left && !state.eof && state.pending.is_empty()) {
                 break;
             }
             if state.pending.len() > 1 {
@@ -516,9 +564,7 @@ async fn write(shared: Arc<Shared>) {
                 Some(data) => Some((state.accepted, data, state.eof)),
                 None if state.eof => Some((state.accepted, Bytes::new(), true)),
                 None => {
-                    if let Some(waker) = state.waker.take() {
-                        waker.wake();
-                    }
+                    state.wake();
                     None
                 }
             }
@@ -534,40 +580,48 @@ async fn write(shared: Arc<Shared>) {
                 Box::pin(async move { bound.guest().call_write_input(store, &exec, offset, &sent, eof).await })
             })
             .await;
-        let mut state = shared.input();
         match written {
             Ok(answer) => {
                 failures = 0;
-                if std::mem::take(&mut state.unknown) {
-                    state.accepted = answer.accepted;
-                    state.closed = answer.closed;
-                    continue;
-                }
-                let taken = answer.accepted.saturating_sub(offset).min(data.len() as u64) as usize;
-                state.accepted = offset + taken as u64;
-                state.size -= taken;
-                if let Some(front) = state.pending.front_mut() {
-                    front.advance(taken);
-                    if front.is_empty() {
-                        state.pending.pop_front();
-                    }
-                }
-                state.closed = answer.closed;
+                stalled.answered(shared.input().answered(&answer, offset, data.len()));
             }
-            Err(error) if error.is_trap() && failures < ATTEMPTS => {
-                failures += 1;
-                continue;
-            }
+            Err(error) if error.is_trap() && failures < ATTEMPTS => failures += 1,
             Err(error) => {
+                let mut state = shared.input();
                 state.failed = Some(Arc::new(error));
                 state.closed = true;
             }
         }
-        if let Some(waker) = state.waker.take() {
-            waker.wake();
+        stalled.pause().await;
+    }
+    shared.input().wake();
+}
+
+impl InputState {
+    /// Takes what was answered to a write. False when it brought nothing.
+    fn answered(&mut self, answer: &types::InputState, offset: u64, sent: usize) -> bool {
+        // Closed on this side meanwhile, it stays so.
+        self.closed |= answer.closed;
+        if std::mem::take(&mut self.unknown) {
+            self.accepted = answer.accepted;
+            return true;
         }
-        if state.closed {
-            break;
+        let taken = answer.accepted.saturating_sub(offset).min(sent as u64) as usize;
+        self.accepted = offset + taken as u64;
+        self.size -= taken;
+        if let Some(front) = self.pending.front_mut() {
+            front.advance(taken);
+            if front.is_empty() {
+                self.pending.pop_front();
+            }
+        }
+        self.wake();
+        taken > 0 || self.closed
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
         }
     }
 }
@@ -635,11 +689,16 @@ impl Drop for Stdin {
         let mut state = self.shared.input();
         // Somebody else's command keeps its input unless something was written here.
         let idle = state.unknown && state.pending.is_empty();
-        if !state.eof && !state.closed && !ended && !idle {
+        if ended {
+            state.closed = true;
+        } else if idle {
+            state.left = true;
+        } else if !state.eof && !state.closed && !state.left {
             state.eof = true;
             self.shared.start_writing(&mut state);
-            drop(state);
-            self.shared.more.notify_one();
         }
+        drop(state);
+        // Whatever it is, the writer is not to wait for more.
+        self.shared.more.notify_one();
     }
 }

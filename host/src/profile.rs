@@ -4,7 +4,10 @@
 //! the manifest names, else the one with `active = true`, else the one called `default`; more than one active profile
 //! and a chosen profile that does not exist are errors, not guesses.
 
-use std::path::PathBuf;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{Profiles, Settings};
@@ -20,14 +23,9 @@ pub(crate) fn read(profiles: &Profiles, chosen: Option<&str>, env: Lookup<'_>) -
     let path = path(profiles, env);
     let chosen = chosen.map(str::to_owned).or_else(|| env(&profiles.select).filter(|name| !name.is_empty()));
     let what = || format!("read the profiles in {}", path.display());
-    let text = match std::fs::metadata(&path).and_then(|meta| {
-        if meta.len() > MAX {
-            return Err(std::io::Error::other("the file is larger than 1 MiB"));
-        }
-        std::fs::read_to_string(&path)
-    }) {
+    let text = match text(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return match chosen {
                 None => Ok(Settings::new()),
                 Some(name) => Err(Error::new(
@@ -46,6 +44,36 @@ pub(crate) fn read(profiles: &Profiles, chosen: Option<&str>, env: Lookup<'_>) -
         Error::new(Kind::Config, what(), format!("line {line} is not valid TOML"))
     })?;
     select(&file, chosen.as_deref(), &path.display().to_string(), &profiles.select)
+}
+
+/// What is in the file. The path may be a plugin's wish, so it is not trusted to be one of a small file: a pipe would be
+/// waited for, and a device read for ever.
+fn text(path: &Path) -> io::Result<String> {
+    let regular = |meta: Metadata| match meta.is_file() {
+        true => Ok(()),
+        false => Err(io::Error::other("it is no regular file")),
+    };
+    // Before it is opened, since opening a device can be an act of its own; and after, since it may be another by then.
+    let meta = std::fs::metadata(path)?;
+    if is_null(&meta) {
+        return Ok(String::new());
+    }
+    regular(meta)?;
+    let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    regular(file.metadata()?)?;
+    let mut bytes = Vec::new();
+    file.take(MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX {
+        return Err(io::Error::other("the file is larger than 1 MiB"));
+    }
+    String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"))
+}
+
+/// Whether it is `/dev/null`, under whatever name: people's way to say that there is to be no file.
+fn is_null(meta: &Metadata) -> bool {
+    meta.file_type().is_char_device()
+        && std::fs::metadata("/dev/null")
+            .is_ok_and(|null| null.file_type().is_char_device() && null.rdev() == meta.rdev())
 }
 
 /// The file of the manifest's profiles.
@@ -101,7 +129,50 @@ fn scalar(value: &toml::Value) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::select;
+    use super::{MAX, Settings, read, select};
+    use crate::error::Result;
+    use crate::manifest::{PathWish, Profiles};
+
+    /// Reads the profiles in this file. Says so instead of waiting when that does not end.
+    fn from(path: impl AsRef<std::path::Path>) -> Result<Settings> {
+        let default = path.as_ref().to_str().unwrap().to_owned();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let profiles = Profiles { path: PathWish { env: None, default }, select: "V".into() };
+            sender.send(read(&profiles, None, &|_| None))
+        });
+        receiver.recv_timeout(std::time::Duration::from_secs(20)).expect("it does not wait")
+    }
+
+    #[test]
+    fn only_regular_files_of_a_moderate_size_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+        std::os::unix::fs::symlink("pipe", at("link")).unwrap();
+        for path in [at("pipe"), at("link"), directory.path().to_owned(), "/dev/zero".into()] {
+            let error = from(&path).unwrap_err().to_string();
+            assert!(error.contains("no regular file") && error.contains(path.to_str().unwrap()), "{error}");
+        }
+        std::fs::write(at("file"), "[default]\ntoken_id = 'd'\n").unwrap();
+        std::os::unix::fs::symlink("file", at("good")).unwrap();
+        assert_eq!(from(at("good")).unwrap()["token_id"], "d");
+        // One of exactly the size is read.
+        let comment = |size: u64| format!("{}\n", "#".repeat(size as usize - 1));
+        std::fs::write(at("file"), comment(MAX)).unwrap();
+        assert!(from(at("file")).unwrap().is_empty());
+        std::fs::write(at("file"), comment(MAX + 1)).unwrap();
+        assert!(from(at("file")).unwrap_err().to_string().contains("larger than 1 MiB"));
+    }
+
+    #[test]
+    fn no_file_is_no_profile() {
+        let directory = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/null", directory.path().join("null")).unwrap();
+        for path in [directory.path().join("missing"), directory.path().join("null"), "/dev/null".into()] {
+            assert!(from(&path).unwrap().is_empty(), "{path:?}");
+        }
+    }
 
     const FILE: &str = "[one]\ntoken_id = 'a'\nactive = true\n[two]\ntoken_id = 'b'\nsandbox_v2 = false\n";
 

@@ -25,13 +25,19 @@ use crate::sandbox::{Sandbox, Signals};
 use crate::secret::Secret;
 use crate::spec::fresh_id;
 use crate::types;
-use crate::warm::{self, Route, Warm};
+use crate::warm::{self, Route, Waiting as WaitingForPlace, Warm};
 
 /// How long a call waits for an instance when the process has as many as it may have.
 const INSTANCE_WAIT: Duration = Duration::from_secs(60);
 
 /// How long a create is repeated while the service asks to wait, unless [`ProviderBuilder::create_patience`] says otherwise.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
+
+/// How long a provider that is shut down waits until commands that were given up are signalled.
+const SIGNALLED: Duration = Duration::from_secs(10);
+
+/// Shortest pause between two attempts at a create, whatever a plugin says.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Longest single pause between two attempts at a create, whatever the service asks for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -71,12 +77,12 @@ pub(crate) use ask;
 impl Call {
     /// A call that changes nothing.
     pub(crate) fn reading(what: impl Into<String>) -> Call {
-        Call { what: what.into(), time: Some(Duration::MAX), effect: false, exec: None }
+        Call { what: what.into(), time: Some(Duration::MAX), effect: false, exec: None, signal: false }
     }
 
     /// A call that changes something.
     pub(crate) fn acting(what: impl Into<String>) -> Call {
-        Call { what: what.into(), time: Some(Duration::MAX), effect: true, exec: None }
+        Call { what: what.into(), time: Some(Duration::MAX), effect: true, exec: None, signal: false }
     }
 
     /// The call is about this exec.
@@ -84,9 +90,14 @@ impl Call {
         Call { exec: Some(exec.to_owned()), ..self }
     }
 
-    /// The call waits for a command and has no limit of its own.
-    pub(crate) fn unbounded(self) -> Call {
-        Call { time: None, ..self }
+    /// The call waits for something that takes its time: so long at most, or as long as it takes.
+    pub(crate) fn within(self, time: Option<Duration>) -> Call {
+        Call { time, ..self }
+    }
+
+    /// The call signals a command that was given up.
+    pub(crate) fn signalling(self) -> Call {
+        Call { signal: true, ..self }
     }
 }
 
@@ -170,7 +181,8 @@ impl ProviderBuilder {
     }
 
     /// Shows the component only these of the manifest's environment variables, besides what [`env`](Self::env) sets.
-    /// Without it all are shown.
+    /// Without it all are shown. A place that a variable of the process names, and that is not shown, is granted as one of
+    /// the manifest's own would be: https, and public addresses.
     pub fn show_only<I: IntoIterator<Item = S>, S: Into<String>>(mut self, variables: I) -> Self {
         self.shown = Some(variables.into_iter().map(Into::into).collect());
         self
@@ -206,7 +218,10 @@ impl ProviderBuilder {
         let lookup = move |name: &str| {
             overrides.get(name).cloned().or_else(|| inherit.then(|| std::env::var(name).ok()).flatten())
         };
-        let settings = match manifest.profiles.clone() {
+        // Who is granted nothing and shown nothing gets nothing out of a profile, and its path is the manifest's wish.
+        let none = |list: &Option<Vec<String>>| list.as_ref().is_some_and(Vec::is_empty);
+        let idle = self.anonymous && self.profile.is_none() && none(&self.granted) && none(&self.shown);
+        let settings = match manifest.profiles.clone().filter(|_| !idle) {
             Some(profiles) => {
                 let (lookup, chosen) = (lookup.clone(), self.profile.clone());
                 blocking(move || profile::read(&profiles, chosen.as_deref(), &lookup)).await?
@@ -235,12 +250,16 @@ impl ProviderBuilder {
             }
         }
         let secrets = credentials::choose(&manifest, secrets, self.anonymous, &what())?;
+        // Whatever holds a credential, in use or not: none of it is for the component.
+        let elsewhere = manifest
+            .credential
+            .iter()
+            .flat_map(|wish| lookup(&wish.env).into_iter().chain(setting(wish.setting.as_deref())).map(Secret::new));
+        let hidden: Vec<_> = elsewhere.chain(self.secrets.values().cloned()).chain(secrets.values().cloned()).collect();
 
+        let shows = |name: &String| self.shown.as_ref().is_none_or(|shown| shown.contains(name));
         let mut env = BTreeMap::new();
-        for wish in &manifest.env {
-            if self.shown.as_ref().is_some_and(|shown| !shown.contains(&wish.name)) {
-                continue;
-            }
+        for wish in manifest.env.iter().filter(|wish| shows(&wish.name)) {
             let value = lookup(&wish.name).or_else(|| setting(wish.setting.as_deref())).or(wish.default.clone());
             if let Some(value) = value {
                 env.insert(wish.name.clone(), value);
@@ -261,10 +280,21 @@ impl ProviderBuilder {
                 .and_then(&lookup)
                 .filter(present)
                 .or_else(|| setting(wish.url.setting.as_deref()).filter(present));
-            let explicit = set.is_some();
+            // A manifest can name any variable, so one of the process is the user's choice of a place only where the user
+            // lets the plugin have it; the origin is granted in any case. What the embedder sets it means.
+            let told = match &wish.url.env {
+                Some(variable) => self.env.contains_key(variable) || shows(variable),
+                None => self.shown.is_none(),
+            };
+            let explicit = set.is_some() && told;
             let Some(urls) = set.or(wish.url.default.clone()) else { continue };
-            if let Some(variable) = &wish.url.env {
-                env.insert(variable.clone(), urls.clone());
+            // The official clients allow a list of alternatives.
+            let origins = Origin::list(&urls).map_err(|why| {
+                let variable = wish.url.env.as_deref().unwrap_or("the plugin's manifest");
+                Error::new(Kind::Config, what(), why).with_hint(format!("correct {variable}"))
+            })?;
+            if let Some(variable) = wish.url.env.as_ref().filter(|_| told) {
+                env.insert(variable.clone(), address(&urls, &origins));
             }
             let mut headers = Vec::new();
             for header in &wish.headers {
@@ -273,12 +303,7 @@ impl ProviderBuilder {
                     headers.push((name, source));
                 }
             }
-            // The official clients allow a list of alternatives.
-            for url in urls.split(',') {
-                let origin = Origin::parse(url).map_err(|why| {
-                    let variable = wish.url.env.as_deref().unwrap_or("the plugin's manifest");
-                    Error::new(Kind::Config, what(), why).with_hint(format!("correct {variable}"))
-                })?;
+            for origin in origins {
                 fixed.push(Fixed {
                     name: wish.name.clone(),
                     origin,
@@ -291,6 +316,13 @@ impl ProviderBuilder {
         for variable in manifest.credential_variables() {
             env.remove(variable);
         }
+        env.retain(|name, value| {
+            let held = hidden.iter().any(|secret| secret.is_in(value));
+            if held {
+                tracing::warn!(variable = %name, "not shown to the plugin: its value holds a credential");
+            }
+            !held
+        });
         for grant in &fixed {
             tracing::debug!(origin = %grant.origin, name = %grant.name, explicit = grant.explicit, "granted");
         }
@@ -313,7 +345,7 @@ impl ProviderBuilder {
             net: Arc::new(net),
             env: env.into_iter().collect(),
             limits: self.limits,
-            warm: Warm::default(),
+            warm: Warm::new(),
             gate: Gate::default(),
             metrics,
             patience: self.patience,
@@ -333,6 +365,15 @@ impl ProviderBuilder {
     }
 }
 
+/// What the component is told of where a service is. A path belongs to that; what else a URL can carry may be meant for
+/// others, and then the origins alone are told.
+fn address(urls: &str, origins: &[Origin]) -> String {
+    if urls.contains(['@', '?', '#']) {
+        return origins.iter().map(Origin::to_string).collect::<Vec<_>>().join(",");
+    }
+    urls.to_owned()
+}
+
 /// A provider of sandboxes. Cheap to clone; all handles of one provider share its instances and connections.
 #[derive(Clone)]
 pub struct Provider {
@@ -344,8 +385,8 @@ pub(crate) struct ProviderInner {
     pub(crate) net: Arc<Net>,
     env: Vec<(String, String)>,
     pub(crate) limits: Limits,
-    warm: Warm,
-    gate: Gate,
+    warm: Arc<Warm>,
+    pub(crate) gate: Gate,
     metrics: Arc<Metrics>,
     patience: Duration,
     on_wait: Option<Arc<WaitObserver>>,
@@ -449,13 +490,20 @@ impl Provider {
     }
 
     /// Ends the use of this provider, in whatever handles of it there are: no further call begins, those under way have
-    /// `grace` to end and are cancelled then, instances are let go. Returns how many were cancelled. Sandboxes go on.
+    /// `grace` to end and are cancelled then, the commands of those and of handles that were dropped are killed (at most ten
+    /// more seconds are spent on that; [`signals_sent`](Provider::signals_sent) tells what could not be), instances are let
+    /// go. Returns how many were cancelled. Sandboxes go on.
     ///
     /// A runtime that is dropped while calls are under way ends their tasks in any order, and some may complain that
     /// another one is gone; this comes before.
     pub async fn shutdown(&self, grace: Duration) -> usize {
-        let cancelled = self.inner.gate.close(grace).await;
-        self.inner.warm.purge(Duration::ZERO);
+        let inner = &self.inner;
+        let cancelled = inner.gate.close(grace).await;
+        // The commands of those that were cancelled, and of handles that were dropped before.
+        let mut signals = inner.signals.subscribe();
+        let _ = tokio::time::timeout(SIGNALLED, signals.wait_for(|signals| signals.waiting == 0)).await;
+        inner.gate.shut();
+        inner.warm.purge(Duration::ZERO);
         cancelled
     }
 
@@ -521,7 +569,7 @@ impl Provider {
                 Err(error) => error,
             };
             let Retry::After(pause) = error.retry() else { return Err(error) };
-            let (pause, elapsed) = (pause.min(LONGEST_PAUSE), begun.elapsed());
+            let (pause, elapsed) = (pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE), begun.elapsed());
             if elapsed + pause > self.inner.patience {
                 return Err(error);
             }
@@ -625,7 +673,7 @@ impl ProviderInner {
         let permit = match permits.clone().try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
-                self.warm.purge(Duration::ZERO);
+                let _waiting = WaitingForPlace::begin();
                 match tokio::time::timeout(INSTANCE_WAIT, permits.clone().acquire_owned()).await {
                     Ok(Ok(permit)) => permit,
                     _ => {
@@ -645,23 +693,27 @@ impl ProviderInner {
         let mut instance = Instance::new(&self.plugin, &self.net, &self.env, &self.limits, permit).await?;
         self.metrics.instances_nanos.fetch_add(begun.elapsed().as_nanos() as u64, Ordering::Relaxed);
         self.metrics.instances_made.fetch_add(1, Ordering::Relaxed);
-        if let Some(cache) = self.warm.cache(route) {
-            let call = Call::reading("hand over what is known");
-            let taken = instance
-                .call(&self.bounded(call), &self.limits, move |bound, store| {
-                    Box::pin(async move { bound.guest().call_import_cache(store, &cache).await.map(Ok) })
-                })
-                .await;
-            if let Outcome::Broken(error) = taken {
-                return Err(error);
-            }
-            instance.informed = true;
+        let Some(cache) = self.warm.cache(route) else { return Ok(instance) };
+        let call = Call::reading("hand over what is known");
+        let taken = instance
+            .call(&self.bounded(call), &self.limits, move |bound, store| {
+                Box::pin(async move { bound.guest().call_import_cache(store, &cache).await.map(Ok) })
+            })
+            .await;
+        if let Outcome::Broken(error) = taken {
+            // The call that needs the instance has nothing to do with that: the next one is told nothing, and learns anew.
+            self.metrics.traps.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(%error, "what an instance exported, another cannot take");
+            self.warm.forget_cache(route);
+            return Ok(Instance::new(&self.plugin, &self.net, &self.env, &self.limits, instance.into_permit()).await?);
         }
+        instance.informed = true;
         Ok(instance)
     }
 
     fn bounded(&self, call: Call) -> Call {
-        Call { time: call.time.map(|time| time.min(self.limits.call_time)), ..call }
+        let usual = call.time == Some(Duration::MAX);
+        Call { time: if usual { Some(self.limits.call_time) } else { call.time }, ..call }
     }
 
     /// Forgets what is kept for a sandbox that is over.
@@ -682,7 +734,10 @@ impl ProviderInner {
                 true
             }
             Outcome::Answered(Err(_)) => true,
-            Outcome::Broken(_) => false,
+            Outcome::Broken(_) => {
+                self.metrics.traps.fetch_add(1, Ordering::Relaxed);
+                false
+            }
         }
     }
 }
@@ -707,42 +762,26 @@ impl Held {
         let (what, effect) = (call.what.clone(), call.effect);
         let over =
             |happened| Error::new(Kind::Conflict, what.clone(), "the provider was shut down").with_happened(happened);
-        let Some(_running) = provider.gate.enter() else { return Err(over(Happened::No)) };
+        let signal = call.signal;
+        let running = provider.gate.enter();
+        if running.is_none() && !(signal && provider.gate.lets_signals_pass()) {
+            return Err(over(Happened::No));
+        }
         let work = async {
-            let started = Instant::now();
-            let metrics = &provider.metrics;
-            metrics.calls.fetch_add(1, Ordering::Relaxed);
-            // While the call runs the instance belongs to this future: dropped together, they cancel the call.
-            let mut instance = match self.instance.take() {
-                Some(instance) => instance,
-                None => provider.instance(&self.route).await?,
-            };
-            let outcome = instance.call(&provider.bounded(call), &provider.limits, body).await;
-            let micros = started.elapsed().as_micros() as u64;
-            metrics.called(micros);
-            crate::metrics::note_repeated(instance.take_repeated());
-            metrics.compute_micros.fetch_add(instance.computed().as_micros() as u64, Ordering::Relaxed);
-            let result = match outcome {
-                Outcome::Answered(result) => {
-                    let usable = !provider.warm.wants_cache(&self.route, &instance)
-                        || provider.export_cache(&self.route, &mut instance).await;
-                    if usable {
-                        self.instance = Some(instance);
-                    }
-                    result
-                }
-                Outcome::Broken(error) => {
+            let counted = Counted { metrics: &provider.metrics, begun: Instant::now() };
+            let result = self.answer(&provider, call, body).await;
+            if let Err(error) = &result {
+                let metrics = &provider.metrics;
+                metrics.calls_failed.fetch_add(1, Ordering::Relaxed);
+                if error.is_trap() {
                     metrics.traps.fetch_add(1, Ordering::Relaxed);
-                    Err(error)
                 }
-            };
+                tracing::Span::current().record("otel.status_code", "ERROR");
+            }
+            let micros = counted.micros();
             match &result {
                 Ok(_) => tracing::debug!(micros, "done"),
-                Err(error) => {
-                    metrics.calls_failed.fetch_add(1, Ordering::Relaxed);
-                    tracing::Span::current().record("otel.status_code", "ERROR");
-                    tracing::debug!(micros, %error, "failed");
-                }
+                Err(error) => tracing::debug!(micros, %error, "failed"),
             }
             result
         }
@@ -750,8 +789,48 @@ impl Held {
         tokio::select! {
             biased;
             result = work => result,
-            () = provider.gate.cancelled() => Err(over(if effect { Happened::Unknown } else { Happened::No })),
+            () = provider.gate.cancelled(signal) => Err(over(if effect { Happened::Unknown } else { Happened::No })),
         }
+    }
+
+    async fn answer<R: Send>(&mut self, provider: &Arc<ProviderInner>, call: Call, body: impl Body<R>) -> Result<R> {
+        // While the call runs the instance belongs to this future: dropped together, they cancel the call.
+        let mut instance = match self.instance.take() {
+            Some(instance) => instance,
+            None => provider.instance(&self.route).await?,
+        };
+        let outcome = instance.call(&provider.bounded(call), &provider.limits, body).await;
+        crate::metrics::note_repeated(instance.take_repeated());
+        provider.metrics.compute_micros.fetch_add(instance.computed().as_micros() as u64, Ordering::Relaxed);
+        match outcome {
+            Outcome::Answered(result) => {
+                let usable = !provider.warm.wants_cache(&self.route, &instance)
+                    || provider.export_cache(&self.route, &mut instance).await;
+                if usable {
+                    self.instance = Some(instance);
+                }
+                result
+            }
+            Outcome::Broken(error) => Err(error),
+        }
+    }
+}
+
+/// Counts a call when it is over, however it ends.
+struct Counted<'a> {
+    metrics: &'a Metrics,
+    begun: Instant,
+}
+
+impl Counted<'_> {
+    fn micros(&self) -> u64 {
+        self.begun.elapsed().as_micros() as u64
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.metrics.called(self.micros());
     }
 }
 

@@ -17,6 +17,9 @@ use crate::warm::Route;
 /// The longest wait of one call; longer ones are made of several.
 const WAIT: u64 = 60_000;
 
+/// How long a snapshot of memory may take, where calls may not take longer anyway.
+const SNAPSHOT: Duration = Duration::from_secs(3600);
+
 /// Input of a command that is handed over in one call; more goes in pieces. A call's data lies in the instance's memory,
 /// next to the pieces that are under way.
 const STDIN: usize = 16 << 20;
@@ -120,9 +123,9 @@ impl Sandbox {
     ///
     /// As any call.
     pub async fn wait_for(&self, time: Duration) -> Result<Option<types::EndReason>> {
-        let deadline = std::time::Instant::now() + time;
+        let begun = std::time::Instant::now();
         loop {
-            let left = millis(deadline.saturating_duration_since(std::time::Instant::now()));
+            let left = millis(time.saturating_sub(begun.elapsed()));
             let ended = self.wait_once(left.min(WAIT)).await?;
             if ended.is_some() || left == 0 {
                 return Ok(ended);
@@ -145,9 +148,9 @@ impl Sandbox {
     ///
     /// [`Kind::Conflict`](crate::Kind::Conflict) for a sandbox without a probe.
     pub async fn wait_ready(&self, time: Duration) -> Result<bool> {
-        let deadline = std::time::Instant::now() + time;
+        let begun = std::time::Instant::now();
         loop {
-            let left = millis(deadline.saturating_duration_since(std::time::Instant::now()));
+            let left = millis(time.saturating_sub(begun.elapsed()));
             let (id, call, wait) = (self.id.to_string(), self.reading("wait for the sandbox"), left.min(WAIT));
             let ready = ask!(self.inner(), self.route(), call, |guest, store| guest.call_wait_ready(store, &id, wait))?;
             if ready || left == 0 {
@@ -327,7 +330,8 @@ impl Sandbox {
     /// [`Kind::Unsupported`](crate::Kind::Unsupported) where the provider cannot.
     pub async fn snapshot_memory(&self) -> Result<String> {
         let (id, key) = (self.id.to_string(), fresh_id());
-        let call = self.acting("take a memory snapshot of").unbounded();
+        let longest = self.inner().limits.call_time.max(SNAPSHOT);
+        let call = self.acting("take a memory snapshot of").within(Some(longest));
         ask!(self.inner(), self.route(), call, |guest, store| guest.call_snapshot_memory(store, &id, &key))
     }
 
@@ -439,15 +443,18 @@ impl Sandbox {
         }
         let command = self.here(command);
         let sandbox = Sandbox { container: command.container.as_deref().map(Arc::from), ..self.clone() };
-        let mut kill = KillOnDrop { sandbox: Some(sandbox), exec: command.id.clone() };
+        let mut kill = KillOnDrop::new(sandbox, command.id.clone());
         let id = self.id.to_string();
+        // The provider ends it at its time-out; a plugin that does not tell has as long as for any call.
+        let longest =
+            command.timeout.map(|time| Duration::from_millis(time).saturating_add(self.inner().limits.call_time));
         let argv0 = command.argv.first().map_or("", String::as_str);
-        let call = self.acting(&format!("run {argv0:?} in")).about(&command.id).unbounded();
+        let call = self.acting(&format!("run {argv0:?} in")).about(&command.id).within(longest);
         let result =
             ask!(self.inner(), self.route(), call, |guest, store| guest.call_run(store, &id, &command, &stdin, limits));
         // A failed call may have left it running: nobody is going to look after it.
         if result.as_ref().map_or_else(|error| error.happened() == Happened::No, |_| true) {
-            kill.sandbox = None;
+            kill.needed = false;
         }
         result
     }
@@ -502,7 +509,7 @@ impl Sandbox {
         check_argv(&command)?;
         let command = self.here(command);
         let sandbox = Sandbox { container: command.container.as_deref().map(Arc::from), ..self.clone() };
-        let mut kill = KillOnDrop { sandbox: Some(sandbox.clone()), exec: command.id.clone() };
+        let mut kill = KillOnDrop::new(sandbox.clone(), command.id.clone());
         let deadline = command.timeout.map(|time| now_millis().saturating_add(time));
         let exec = types::ExecRef { deadline, ..sandbox.exec_ref(&command.id) };
         let pty = command.pty.is_some();
@@ -511,7 +518,7 @@ impl Sandbox {
         let started = ask!(self.inner(), self.route(), call, |guest, store| guest.call_start(store, &id, &command));
         // As with `run`: what was never started needs no killing, and what may have been does.
         if started.as_ref().map_or_else(|error| error.happened() == Happened::No, |()| true) {
-            kill.sandbox = None;
+            kill.needed = false;
         }
         started?;
         Ok(Process::new(sandbox, exec, pty, true))
@@ -530,8 +537,12 @@ impl Sandbox {
     ///
     /// [`Kind::NotFound`](crate::Kind::NotFound) for an unknown exec; none if it has ended.
     pub async fn signal(&self, exec: &str, signal: u32) -> Result<()> {
+        self.send_signal(exec, signal, self.acting("signal a command in")).await
+    }
+
+    async fn send_signal(&self, exec: &str, signal: u32, call: Call) -> Result<()> {
         let exec = self.exec_ref(exec);
-        let call = self.acting("signal a command in").about(&exec.exec);
+        let call = call.about(&exec.exec);
         ask!(self.inner(), self.route(), call, |guest, store| guest.call_signal(store, &exec, signal))
     }
 }
@@ -574,17 +585,27 @@ fn now_millis() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, millis)
 }
 
-/// Kills a command whose caller has gone while it was being started or waited for.
+/// Kills a command whose caller has gone while it was being started or waited for. A provider that is shut down waits for
+/// it, so that the signal is on its way before nothing passes any more.
 struct KillOnDrop {
-    sandbox: Option<Sandbox>,
+    sandbox: Sandbox,
     exec: String,
+    needed: bool,
+}
+
+impl KillOnDrop {
+    fn new(sandbox: Sandbox, exec: String) -> KillOnDrop {
+        sandbox.inner().gate.stay();
+        KillOnDrop { sandbox, exec, needed: true }
+    }
 }
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        if let Some(sandbox) = self.sandbox.take() {
-            kill_later(sandbox, std::mem::take(&mut self.exec));
+        if self.needed {
+            kill_later(self.sandbox.clone(), std::mem::take(&mut self.exec));
         }
+        self.sandbox.inner().gate.leave();
     }
 }
 
@@ -630,7 +651,8 @@ pub(crate) fn signal_later(sandbox: Sandbox, exec: String, signal: u32) {
     let waiting = Waiting::new(&sandbox.inner().signals);
     tasks.spawn(async move {
         // A dying runtime or a slow provider must not keep this for ever.
-        let sent = tokio::time::timeout(Duration::from_secs(30), sandbox.signal(&exec, signal)).await;
+        let call = sandbox.acting("signal a command in").signalling();
+        let sent = tokio::time::timeout(Duration::from_secs(30), sandbox.send_signal(&exec, signal, call)).await;
         let error = match sent {
             Ok(Ok(())) => return tracing::debug!(exec, signal, "signalled"),
             // Nothing is left that could be.

@@ -4,14 +4,21 @@ use std::fmt;
 
 use http::HeaderValue;
 
-/// A long-lived credential. `Debug` shows nothing of it and there is no `Display`.
+/// Credentials shorter than this are not looked for within other text: a few letters are everywhere, and taking them out
+/// would break more than it protects.
+pub(crate) const SHORTEST: usize = 8;
+
+/// A long-lived credential, without white space around it: files and variables often end with a line end that is no part
+/// of it, and what is sent and what is looked for must be the same. `Debug` shows nothing of it and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
     /// Wraps a value.
     pub fn new(value: impl Into<String>) -> Self {
-        Secret(value.into())
+        let value = value.into();
+        let trimmed = value.trim();
+        Secret(if trimmed.len() == value.len() { value } else { trimmed.to_owned() })
     }
 
     /// The value itself. The only way to it, so that all uses can be found.
@@ -21,9 +28,14 @@ impl Secret {
 
     /// As a header value that is marked sensitive: not indexed by HPACK, not printed by `Debug`.
     pub(crate) fn header(&self) -> Option<HeaderValue> {
-        let mut value = HeaderValue::from_str(self.0.trim()).ok()?;
+        let mut value = HeaderValue::from_str(&self.0).ok()?;
         value.set_sensitive(true);
         Some(value)
+    }
+
+    /// Whether the text is this credential, or has it within.
+    pub(crate) fn is_in(&self, text: &str) -> bool {
+        !self.0.is_empty() && (text.trim() == self.0 || self.0.len() >= SHORTEST && text.contains(&self.0))
     }
 }
 
@@ -35,7 +47,7 @@ impl fmt::Debug for Secret {
 
 impl From<String> for Secret {
     fn from(value: String) -> Self {
-        Secret(value)
+        Secret::new(value)
     }
 }
 
@@ -47,5 +59,22 @@ mod tests {
     fn debug_shows_nothing() {
         let secret = Secret::new("as-1234");
         assert!(!format!("{secret:?} {:?}", secret.header()).contains("1234"));
+    }
+
+    #[test]
+    fn white_space_around_it_is_no_part_of_it() {
+        for secret in [Secret::new(" as-1234\n"), Secret::from("as-1234\r\n".to_owned())] {
+            assert_eq!((secret.expose(), secret.header().unwrap().as_bytes()), ("as-1234", &b"as-1234"[..]));
+        }
+    }
+
+    #[test]
+    fn it_is_found_in_other_text() {
+        let secret = Secret::new("as-12345678");
+        assert!(
+            secret.is_in("as-12345678\n") && secret.is_in("https://h/?as-12345678&x") && !secret.is_in("as-1234567")
+        );
+        // A short one only by itself.
+        assert!(Secret::new("x1").is_in("x1") && !Secret::new("x1").is_in("box1") && !Secret::new(" ").is_in(""));
     }
 }

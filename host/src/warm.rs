@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::instance::Instance;
@@ -30,8 +30,38 @@ const CACHE_BYTES: usize = 1 << 20;
 /// A cache older than this is exported anew after the next call.
 const CACHE_AGE: Duration = Duration::from_secs(60);
 
+/// Calls of this process that wait for an instance to become free, of whatever provider.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// The warm instances of all providers of this process: they share the number that there may be.
+static ALL: Mutex<Vec<Weak<Warm>>> = Mutex::new(Vec::new());
+
+/// A wait for an instance. While it lasts none is kept warm.
+pub(crate) struct Waiting(());
+
+impl Waiting {
+    /// Lets go of those that are warm now, so that whoever waits gets their places.
+    pub(crate) fn begin() -> Waiting {
+        // Before the purge: an instance that is put back is put before it, and goes with it, or finds this.
+        WAITING.fetch_add(1, Ordering::SeqCst);
+        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|warm| warm.strong_count() > 0);
+        let all: Vec<_> = all.iter().filter_map(Weak::upgrade).collect();
+        for warm in all {
+            warm.purge(Duration::ZERO);
+        }
+        Waiting(())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        WAITING.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// What a call is about: a sandbox, or the provider itself (none).
-pub(crate) type Route = Option<std::sync::Arc<str>>;
+pub(crate) type Route = Option<Arc<str>>;
 
 /// Warm instances and exported caches of one provider.
 #[derive(Default)]
@@ -42,6 +72,12 @@ pub(crate) struct Warm {
 }
 
 impl Warm {
+    pub(crate) fn new() -> Arc<Warm> {
+        let warm = Arc::new(Warm::default());
+        ALL.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&warm));
+        warm
+    }
+
     fn routes(&self) -> MutexGuard<'_, HashMap<Route, Vec<(Instance, Instant)>>> {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -58,10 +94,10 @@ impl Warm {
         Some(instance)
     }
 
-    /// Keeps an instance, unless there are enough.
+    /// Keeps an instance, unless there are enough, or somebody waits for its place.
     pub(crate) fn put(&self, route: Route, instance: Instance) {
         let mut routes = self.routes();
-        if self.count.load(Ordering::Relaxed) >= TOTAL {
+        if WAITING.load(Ordering::SeqCst) > 0 || self.count.load(Ordering::Relaxed) >= TOTAL {
             return;
         }
         let list = routes.entry(route).or_default();
@@ -84,6 +120,14 @@ impl Warm {
         drop(routes);
         self.count.fetch_sub(gone.len(), Ordering::Relaxed);
         !gone.is_empty()
+    }
+
+    /// Forgets what new instances for this route were told, which they could not bear.
+    pub(crate) fn forget_cache(&self, route: &Route) {
+        let mut caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
+        if caches.remove(route).is_none() {
+            caches.remove(&None);
+        }
     }
 
     /// Forgets a sandbox that is over.

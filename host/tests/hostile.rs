@@ -204,6 +204,121 @@ async fn what_is_not_granted_by_the_user_stays_out() {
     assert_eq!(server.connections.load(Ordering::SeqCst), 0);
 }
 
+/// What its manifest wishes for under other names, and what happens to hold it.
+#[tokio::test]
+async fn a_value_that_holds_a_credential_is_not_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("profiles.toml");
+    std::fs::write(&file, "[default]\ntoken = 'token-of-the-file'\nplain = 'see token-of-the-file'\n").unwrap();
+    let file = file.to_str().unwrap();
+    let shown = async |builder: sandbox_host::ProviderBuilder| {
+        let provider = builder.build().await.unwrap();
+        let seen = order(&provider, "env").await.unwrap();
+        extra(&seen, "PUPPET_PLAIN").map(str::to_owned)
+    };
+    let plain = format!("user:{TOKEN}@somewhere");
+    for value in [TOKEN, &format!("{TOKEN}\n"), &plain] {
+        assert_eq!(shown(builder(NOBODY).await.env("PUPPET_PLAIN", value)).await, None, "{value}");
+    }
+    let ended = builder(NOBODY).await.credential("token", format!("{TOKEN}\n"));
+    assert_eq!(shown(ended.env("PUPPET_PLAIN", TOKEN)).await, None);
+    // One that another one takes the place of is one, too.
+    assert_eq!(shown(builder(NOBODY).await.env("PUPPET_CONFIG", file)).await, None);
+    assert_eq!(shown(builder(NOBODY).await.env("PUPPET_PLAIN", "token")).await.as_deref(), Some("token"));
+}
+
+#[tokio::test]
+async fn a_place_is_told_without_what_is_not_its_address() {
+    let told = async |url: &str| {
+        let provider = builder(url).await.build().await.unwrap();
+        extra(&order(&provider, "env").await.unwrap(), "PUPPET_URL").unwrap().to_owned()
+    };
+    assert_eq!(told("https://host/gate/way/").await, "https://host/gate/way/");
+    assert_eq!(told("https://one/a,http://127.0.0.1:2/b").await, "https://one/a,http://127.0.0.1:2/b");
+    assert_eq!(told("https://host/hook?key=of-somebody").await, "https://host");
+    assert_eq!(told("https://host/hook#of-somebody,http://h:1/x").await, "https://host,http://h:1");
+    let error = builder("https://user:hush@host").await.build().await.unwrap_err().to_string();
+    assert!(error.contains("PUPPET_URL") && error.contains("@host") && !error.contains("hush"), "{error}");
+}
+
+/// A manifest names variables as it likes; where the user shows none, theirs lead to nothing local.
+#[test]
+fn a_place_that_is_not_shown_is_no_choice_of_the_users() {
+    // The environment belongs to the process, so that this is a process of its own.
+    const INSIDE: &str = "PUPPET_TEST_INSIDE";
+    let server = "http://127.0.0.1:1/path?key=of-somebody";
+    if std::env::var_os(INSIDE).is_none() {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_place_that_is_not_shown_is_no_choice_of_the_users", "--nocapture"])
+            .envs([(INSIDE, "1"), ("PUPPET_URL", server), ("PUPPET_CONFIG", "/dev/null")])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let plugin = common::plugin().await;
+        let builder = || sandbox_host::Provider::builder(&plugin).credential("token", TOKEN.to_owned());
+        for (shown, local) in [(vec![], false), (vec!["PUPPET_PLAIN"], false), (vec!["PUPPET_URL"], true)] {
+            let provider = builder().show_only(shown.clone()).build().await.unwrap();
+            let seen = order(&provider, "env").await.unwrap();
+            assert_eq!(extra(&seen, "PUPPET_URL"), local.then_some("http://127.0.0.1:1"), "{shown:?}");
+            let grants = provider.grants();
+            assert_eq!((grants.len(), grants[0].private_addresses), (1, local), "{shown:?}");
+            let error = order(&provider, "grpc http://127.0.0.1:1/a").await.unwrap_err();
+            assert_eq!(error.is_forbidden(), !local, "{shown:?}: {error}");
+        }
+        // What the embedder says by name it means.
+        let provider = builder().env("PUPPET_URL", NOBODY).show_only([""; 0]).build().await.unwrap();
+        assert!(provider.grants()[0].private_addresses);
+        assert_eq!(extra(&order(&provider, "env").await.unwrap(), "PUPPET_URL"), Some(NOBODY));
+    });
+}
+
+/// The puppet's `describe` tells what it sees to whoever can be reached.
+#[cfg(feature = "cli")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_that_is_looked_at_is_told_nothing_and_reaches_nothing() {
+    let server = Server::echo().await;
+    let puppet = tokio::task::spawn_blocking(common::puppet).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let profile = directory.path().join("profiles.toml");
+    std::fs::write(&profile, format!("[default]\nplain = 'of the file'\nurl = '{}'\n", server.url)).unwrap();
+    let inspect = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sandbox"));
+        command.args(arguments).arg(puppet).stdin(std::process::Stdio::null());
+        command.env("PUPPET_TOKEN", TOKEN).env("PUPPET_URL", &server.url).env("PUPPET_PLAIN", "of the user");
+        let output = command.env("PUPPET_CONFIG", &profile).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        text
+    };
+    let text = tokio::task::block_in_place(|| inspect(&["--json", "plugin", "inspect"]));
+    let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&told["name"], &told["capabilities"]), (&"puppet".into(), &serde_json::json!([])));
+    // What it would be granted is told all the same, and what it wishes to read.
+    assert_eq!(told["grants"][0]["origin"], server.url);
+    assert_eq!(told["grants"][0]["credentials"][0], "x-puppet-token");
+    let wishes = &told["wishes"];
+    assert_eq!(wishes["profiles"]["path"], "~/.puppet.toml");
+    assert_eq!(wishes["origins"][0]["setting"], "url");
+    let setting = |name: &str, variable: &str, shown: bool| serde_json::json!({ "setting": name, "variable": variable, "shown": shown });
+    let settings = [setting("plain", "PUPPET_PLAIN", true), setting("token", "PUPPET_TOKEN", false)];
+    assert_eq!(wishes["settings"], serde_json::Value::from(settings.to_vec()));
+    let shown = tokio::task::block_in_place(|| inspect(&["plugin", "inspect"]));
+    for line in [
+        "wishes to read   PUPPET_PLAIN, or the setting plain",
+        "settings are of  ~/.puppet.toml, or where PUPPET_CONFIG says; PUPPET_PROFILE selects a profile",
+        "wishes to send   token (PUPPET_TOKEN, or the setting token), added by the host",
+        "wishes to reach  main (https://puppet.invalid, or what is in PUPPET_URL, or the setting url), with x-puppet-token",
+    ] {
+        assert!(shown.contains(line), "{line} is missing in:\n{shown}");
+    }
+    assert!(!shown.contains("of the user") && !shown.contains("of the file") && !shown.contains(TOKEN), "{shown}");
+    assert_eq!(server.connections.load(Ordering::SeqCst), 0);
+}
+
 #[tokio::test]
 async fn giant_headers_are_refused_in_both_directions() {
     let server = Server::start(None, |_| {

@@ -101,6 +101,47 @@ async fn a_detached_process_and_one_that_has_ended_are_left_alone() {
 }
 
 #[tokio::test]
+async fn what_was_written_to_a_detached_process_is_sent_and_no_end() {
+    let (server, sandbox) = start().await;
+    let mut process = sandbox.spawn(command("tells_hang-4")).await.unwrap();
+    process.stdin.as_mut().unwrap().write_all(&[b'x'; 900]).await.unwrap();
+    process.detach();
+    server.wait_for(|path| path == "/report/input/900/false").await;
+    // The writer has ended with that, so that nothing comes after it: it holds an instance and a reference.
+    let mut other = sandbox.spawn(command("tells_out-1")).await.unwrap();
+    drop(other.stdin.take());
+    server.wait_for(|path| path == "/report/input/0/true").await;
+    let told: Vec<_> =
+        server.seen().iter().map(|seen| seen.uri.path().to_owned()).filter(|path| path.contains("input")).collect();
+    assert_eq!(told, ["/report/input/900/false", "/report/input/0/true"]);
+}
+
+#[tokio::test]
+async fn what_is_cut_by_a_shutdown_is_killed() {
+    let (server, sandbox) = start().await;
+    // Dropped right before, on a runtime that has had no time for it.
+    drop(sandbox.spawn(command("hang-5")).await.unwrap());
+    let running = {
+        let sandbox = sandbox.clone();
+        tokio::spawn(async move { sandbox.run(command("hang-6")).await })
+    };
+    let made = sandbox.provider().metrics().instances_made;
+    while sandbox.provider().metrics().instances_made == made && sandbox.provider().metrics().instances_warm > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(sandbox.provider().shutdown(std::time::Duration::ZERO).await, 1);
+    assert_eq!(running.await.unwrap().unwrap_err().kind(), &Kind::Conflict);
+    sandbox.provider().signals_sent(std::time::Duration::ZERO).await.unwrap();
+    for id in ["hang-5", "hang-6"] {
+        let path = format!("/report/signal/{id}/9");
+        assert!(server.seen().iter().any(|seen| seen.uri.path() == path), "{id}");
+    }
+    // After that nothing passes, which is told.
+    let late = sandbox.attach("hang-5");
+    assert_eq!(late.signal(9).await.unwrap_err().kind(), &Kind::Conflict);
+}
+
+#[tokio::test]
 async fn cancelling_a_run_kills_its_command() {
     let (server, sandbox) = start().await;
     let running = {

@@ -160,6 +160,58 @@ async fn an_upload_that_is_cancelled_does_not_look_complete() {
     assert!(server.seen().iter().all(|seen| seen.uri.path() != "/half"), "taken for a whole one");
 }
 
+/// A site whose one connection is full, and that takes no other: it is asked now and then, not all the time.
+#[tokio::test]
+async fn further_connections_that_are_refused_are_tried_with_pauses() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let go = Arc::new(tokio::sync::Semaphore::new(0));
+    let arrived = Arc::new(tokio::sync::Notify::new());
+    let (held, bell) = (go.clone(), arrived.clone());
+    let server = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        drop(listener);
+        let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            let (held, bell) = (held.clone(), bell.clone());
+            async move {
+                if request.uri().path() == "/held" {
+                    bell.notify_one();
+                    held.acquire().await.unwrap().forget();
+                }
+                Ok::<_, std::convert::Infallible>(Response::new(full("here")))
+            }
+        });
+        let mut builder = hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+        builder.max_concurrent_streams(1);
+        let _ = builder.serve_connection(hyper_util::rt::TokioIo::new(stream), service).await;
+    });
+    let provider = provider(&url).await;
+    let call = |path: &str| {
+        let (provider, words) = (provider.clone(), format!("grpc {url}/{path}"));
+        tokio::spawn(async move { order(&provider, &words).await })
+    };
+    // With this answer it is known how many streams there are.
+    call("before").await.unwrap().unwrap();
+    let first = call("held");
+    arrived.notified().await;
+    let begun = std::time::Instant::now();
+    let second = call("next");
+    // Pauses of 50, 100 and 200 ms. Timers are never early, so a slow machine can only take longer; a storm takes some
+    // milliseconds.
+    while provider.metrics().connections_failed < 4 {
+        assert!(!second.is_finished(), "it waits for the one stream there is");
+        tokio::task::yield_now().await;
+    }
+    let took = begun.elapsed();
+    assert!(took >= std::time::Duration::from_millis(350), "four attempts in {took:?}");
+    // Whoever waits gets the stream that is given back.
+    go.add_permits(1);
+    for call in [first, second] {
+        assert_eq!(extra(&call.await.unwrap().unwrap(), "body"), Some("here"));
+    }
+    server.abort();
+}
+
 #[tokio::test]
 async fn nobody_listening_is_told_in_words() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

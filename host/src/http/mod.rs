@@ -320,33 +320,35 @@ impl Net {
             let sent = match lease.sender() {
                 Sender::H2(sender) => {
                     *request.version_mut() = Version::HTTP_2;
-                    sender.clone().try_send_request(request).await
+                    Ok(sender.clone().try_send_request(request).await)
                 }
                 Sender::H1(slot) => {
                     to_http1(&mut request, origin);
                     let taken = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
                     match taken {
-                        Some(mut sender) => {
-                            let sent = match sender.ready().await {
-                                Ok(()) => sender.try_send_request(request).await,
-                                Err(error) => return Err(failure_of(&error)),
-                            };
-                            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
-                            sent
-                        }
-                        None => {
-                            return Err((HttpError::ConnectionTerminated, format!("{origin} closed the connection")));
-                        }
+                        Some(mut sender) => match sender.ready().await {
+                            Ok(()) => {
+                                let sent = sender.try_send_request(request).await;
+                                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+                                Ok(sent)
+                            }
+                            Err(_) => Err(request),
+                        },
+                        None => Err(request),
                     }
                 }
             };
-            let mut error = match sent {
-                Ok(response) => return Ok((response, lease)),
-                Err(error) => error,
-            };
-            let Some(returned) = error.take_message() else {
-                let (code, why) = failure_of(error.error());
-                return Err((code, format!("{origin}: {why}")));
+            let returned = match sent {
+                Ok(Ok(response)) => return Ok((response, lease)),
+                Ok(Err(mut error)) => match error.take_message() {
+                    Some(returned) => returned,
+                    None => {
+                        let (code, why) = failure_of(error.error());
+                        return Err((code, format!("{origin}: {why}")));
+                    }
+                },
+                // Closed before anything was sent.
+                Err(returned) => returned,
             };
             lease.discard();
             request = returned;
@@ -400,4 +402,46 @@ fn failure_of(error: &hyper::Error) -> (HttpError, String) {
         HttpError::HttpProtocolError
     };
     (code, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    #[tokio::test]
+    async fn an_http1_connection_that_closes_before_anything_was_sent_is_replaced() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = Origin { secure: false, host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
+        let pool = pool::tests::pool();
+        let net = Net {
+            policy: Arc::new(Policy::new(vec![])),
+            pool,
+            metrics: Arc::default(),
+            secrets: Arc::new([]),
+            retry_headers: vec![],
+            body_bytes: 1 << 10,
+        };
+        let pool::tests::Ends { mut peer, driver } = net.pool.plant(&origin, Reach::Near).await;
+        let body = http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync();
+        let request = Request::get(format!("{origin}/path")).body(body).unwrap();
+        let link = Arc::default();
+        let mut exchange = std::pin::pin!(net.exchange(&origin, Wire::Any, Reach::Near, &link, request));
+        // It waits until that connection is ready, which is not to be.
+        assert!(futures_util::poll!(&mut exchange).is_pending());
+        drop(driver);
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 17];
+            stream.read_exact(&mut head).await.unwrap();
+            assert_eq!(&head, b"GET /path HTTP/1.");
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+            stream
+        };
+        let (answered, _stream) = tokio::join!(exchange, server);
+        let (response, _lease) = answered.map_err(|(_, why)| why).unwrap();
+        assert_eq!(response.status(), 204);
+        assert_eq!(peer.read(&mut [0; 1]).await.unwrap(), 0, "nothing was sent on the first one");
+        assert_eq!(net.counts(), (1, 1));
+    }
 }

@@ -10,12 +10,13 @@ use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::body::RequestBody;
@@ -61,6 +62,11 @@ const IDLE_LOOK: Duration = Duration::from_secs(15);
 /// How long a request waits for a stream when no more connections may be opened.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Pause after an attempt to connect that failed while others of the site live; twice as long after each further one. A
+/// peer that is full refuses at once, and somebody always waits.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
 /// Largest header section of a response, in bytes as HPACK counts them.
 const MAX_HEADERS: u32 = 64 << 10;
 
@@ -100,11 +106,31 @@ struct SiteState {
     /// Streams that one more HTTP/2 connection is expected to bring: what the last one did.
     expected: usize,
     waiters: VecDeque<oneshot::Sender<Result<Lease, Failure>>>,
+    /// None when the last attempt brought a connection, or nobody is left who knows of it.
+    trouble: Option<Trouble>,
+    /// Where the last one who had to wait runs. A lease can be dropped where there is no runtime.
+    tasks: Option<Handle>,
+}
+
+/// The last attempt to connect failed.
+#[derive(Clone, Debug)]
+struct Trouble {
+    failure: Failure,
+    /// From then to the next attempt.
+    pause: Duration,
+    until: Instant,
 }
 
 impl Default for SiteState {
     fn default() -> Self {
-        SiteState { connections: Vec::new(), connecting: 0, expected: STREAMS, waiters: VecDeque::new() }
+        SiteState {
+            connections: Vec::new(),
+            connecting: 0,
+            expected: STREAMS,
+            waiters: VecDeque::new(),
+            trouble: None,
+            tasks: None,
+        }
     }
 }
 
@@ -146,33 +172,27 @@ impl Pool {
             if sites.len() >= 1024 {
                 sites.retain(|_, site| Arc::strong_count(site) > 1 || !site.state().connections.is_empty());
             }
-            let site = sites.entry((origin.clone(), wire)).or_insert_with(|| {
-                Arc::new(Site {
-                    origin: origin.clone(),
-                    wire,
-                    reach,
-                    connector: self.connector.clone(),
-                    metrics: self.metrics.clone(),
-                    state: Mutex::default(),
-                    next_id: AtomicU64::new(0),
-                })
-            });
+            let fresh = || self.site(origin, wire, reach);
+            let site = sites.entry((origin.clone(), wire)).or_insert_with(fresh);
             if site.reach != reach {
                 // The origin was granted anew with other rights.
-                let fresh = Site {
-                    origin: origin.clone(),
-                    wire,
-                    reach,
-                    connector: self.connector.clone(),
-                    metrics: self.metrics.clone(),
-                    state: Mutex::default(),
-                    next_id: AtomicU64::new(0),
-                };
-                *site = Arc::new(fresh);
+                *site = fresh();
             }
             site.clone()
         };
         site.lease().await
+    }
+
+    fn site(&self, origin: &Origin, wire: Wire, reach: Reach) -> Arc<Site> {
+        Arc::new(Site {
+            origin: origin.clone(),
+            wire,
+            reach,
+            connector: self.connector.clone(),
+            metrics: self.metrics.clone(),
+            state: Mutex::default(),
+            next_id: AtomicU64::new(0),
+        })
     }
 
     /// Whether HTTP/2 is spoken with this origin already, so that other requests can share it.
@@ -213,16 +233,31 @@ impl Site {
             }
             let (sender, receiver) = oneshot::channel();
             state.waiters.push_back(sender);
+            state.tasks = Some(Handle::current());
             self.open_as_needed(&mut state);
             receiver
         };
         match tokio::time::timeout(QUEUE_TIMEOUT, receiver).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(Failure::new(Code::Terminated, format!("connecting to {} was given up", self.origin))),
-            Err(_) => Err(Failure::new(
+            Err(_) => Err(self.all_in_use()),
+        }
+    }
+
+    fn all_in_use(&self) -> Failure {
+        let state = self.state();
+        match &state.trouble {
+            Some(Trouble { failure, .. }) => Failure::new(
+                failure.code,
+                format!(
+                    "all streams to {} are in use, and it takes no further connection: {}",
+                    self.origin, failure.text
+                ),
+            ),
+            None => Failure::new(
                 Code::Limit,
-                format!("all streams of {MAX_CONNECTIONS} connections to {} are in use", self.origin),
-            )),
+                format!("all streams of {} connections to {} are in use", state.connections.len(), self.origin),
+            ),
         }
     }
 
@@ -250,15 +285,22 @@ impl Site {
         let expected = self.expected(state);
         let unsettled = state.connections.iter().filter(|c| !c.settled.load(Ordering::Acquire));
         let coming: usize = unsettled.map(|c| expected.saturating_sub(c.streams.load(Ordering::Acquire))).sum();
+        // While attempts fail there is one at a time.
+        let most = if state.trouble.is_some() { 1 } else { MAX_CONNECTIONS };
         while coming + state.connecting * expected < state.waiters.len()
+            && state.connecting < most
             && state.connections.len() + state.connecting < MAX_CONNECTIONS
         {
+            let Some(tasks) = Handle::try_current().ok().or_else(|| state.tasks.clone()) else { return };
             state.connecting += 1;
             // A task of its own: the connection is wanted even if the first who asked has gone.
-            let site = self.clone();
-            tokio::spawn(async move {
+            let (site, trouble) = (self.clone(), state.trouble.clone());
+            tasks.spawn(async move {
+                if let Some(trouble) = &trouble {
+                    tokio::time::sleep_until(trouble.until.into()).await;
+                }
                 let result = site.open().await;
-                site.opened(result);
+                site.opened(result, trouble.map_or(Duration::ZERO, |trouble| trouble.pause));
             });
         }
     }
@@ -308,30 +350,40 @@ impl Site {
                 .await
                 .map_err(failed)?;
             let connection = connection(Sender::H1(Mutex::new(Some(sender))), 1, true);
-            let (site, driven) = (Arc::downgrade(self), connection.clone());
-            tokio::spawn(async move {
-                let _ = tokio::time::timeout(Duration::from_secs(24 * 3600), driver).await;
-                driven.dead.store(true, Ordering::Release);
-                if let Some(site) = site.upgrade() {
-                    site.remove(&driven);
-                }
-            });
+            tokio::spawn(drive_h1(Arc::downgrade(self), connection.clone(), driver, IDLE_LOOK));
             Ok(connection)
         }
     }
 
-    fn opened(self: &Arc<Self>, result: Result<Arc<Connection>, Failure>) {
+    /// What came of an attempt that was made after this pause.
+    fn opened(self: &Arc<Self>, result: Result<Arc<Connection>, Failure>, paused: Duration) {
         let mut unwanted = Vec::new();
         {
             let mut state = self.state();
             state.connecting -= 1;
+            let result = match result {
+                // Its task has ended before it was here to be removed: it would stay for ever.
+                Ok(connection) if connection.dead.load(Ordering::Acquire) => {
+                    Err(Failure::new(Code::Terminated, format!("{} closed the connection at once", self.origin)))
+                }
+                result => result,
+            };
             match result {
-                Ok(connection) => state.connections.push(connection),
+                Ok(connection) => {
+                    state.connections.push(connection);
+                    state.trouble = None;
+                }
                 Err(failure) => {
                     tracing::debug!(origin = %self.origin, why = %failure.text, "not connected");
                     self.metrics.connections_failed.fetch_add(1, Ordering::Relaxed);
+                    // Of several at once the one that was made after the longest pause counts.
+                    let before = state.trouble.as_ref().map_or(Duration::ZERO, |trouble| trouble.pause);
+                    let pause = (paused * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE).max(before);
+                    state.trouble = Some(Trouble { failure: failure.clone(), pause, until: Instant::now() + pause });
                     // Others may still bring streams; with none left nothing will.
                     if state.connecting == 0 && state.connections.is_empty() {
+                        // Each of them is told; who asks then asks anew.
+                        state.trouble = None;
                         for waiter in state.waiters.drain(..) {
                             unwanted.extend(waiter.send(Err(failure.clone())).err());
                         }
@@ -389,11 +441,21 @@ impl Connection {
         self.streams.load(Ordering::Acquire) == 0
             && self.idle_since.lock().unwrap_or_else(PoisonError::into_inner).elapsed() > IDLE
     }
+
+    fn end(self: &Arc<Self>, site: &Weak<Site>, ended: hyper::Result<()>) {
+        self.dead.store(true, Ordering::Release);
+        if let Some(site) = site.upgrade() {
+            if let Err(error) = ended {
+                tracing::debug!(origin = %site.origin, id = self.id, %error, "connection lost");
+            }
+            site.remove(self);
+        }
+    }
 }
 
 /// Runs a connection, learns how many streams the peer allows, and ends it when it has been idle.
 async fn drive_h2(
-    site: std::sync::Weak<Site>,
+    site: Weak<Site>,
     connection: Arc<Connection>,
     driver: http2::Connection<TokioIo<Box<dyn Io>>, RequestBody, TokioExecutor>,
 ) {
@@ -430,13 +492,25 @@ async fn drive_h2(
         Poll::Pending
     })
     .await;
-    connection.dead.store(true, Ordering::Release);
-    if let Some(site) = site.upgrade() {
-        if let Err(error) = ended {
-            tracing::debug!(origin = %site.origin, id = connection.id, %error, "connection lost");
+    connection.end(&site, ended);
+}
+
+/// Runs a connection and ends it when it has been idle.
+async fn drive_h1(
+    site: Weak<Site>,
+    connection: Arc<Connection>,
+    driver: http1::Connection<TokioIo<Box<dyn Io>>, RequestBody>,
+    look: Duration,
+) {
+    let mut driver = pin!(driver);
+    let ended = loop {
+        match tokio::time::timeout(look, driver.as_mut()).await {
+            Ok(ended) => break ended,
+            Err(_) if connection.is_idle() => break Ok(()),
+            Err(_) => {}
         }
-        site.remove(&connection);
-    }
+    };
+    connection.end(&site, ended);
 }
 
 impl Lease {
@@ -459,5 +533,127 @@ impl Drop for Lease {
         if !self.site.state().waiters.is_empty() {
             self.site.dispatch();
         }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::http::Proxies;
+    use crate::http::connect::Trust;
+
+    pub(in crate::http) fn pool() -> Pool {
+        Pool::new(Connector::new(Trust::default(), Proxies::default()), Arc::default())
+    }
+
+    /// The far end, and what runs this one.
+    pub(in crate::http) struct Ends {
+        pub(in crate::http) peer: tokio::io::DuplexStream,
+        pub(in crate::http) driver: http1::Connection<TokioIo<Box<dyn Io>>, RequestBody>,
+    }
+
+    impl Pool {
+        /// An HTTP/1.1 connection that nobody runs.
+        pub(in crate::http) async fn plant(&self, origin: &Origin, reach: Reach) -> Ends {
+            let (site, connection, ends) = planted(self, origin, reach).await;
+            site.state().connections.push(connection);
+            self.sites.lock().unwrap().insert((origin.clone(), Wire::Any), site);
+            ends
+        }
+    }
+
+    async fn planted(pool: &Pool, origin: &Origin, reach: Reach) -> (Arc<Site>, Arc<Connection>, Ends) {
+        let (io, peer) = tokio::io::duplex(1 << 10);
+        let (sender, driver) = http1::handshake(TokioIo::new(Box::new(io) as Box<dyn Io>)).await.unwrap();
+        let site = pool.site(origin, Wire::Any, reach);
+        let connection = Arc::new(Connection {
+            id: site.next_id.fetch_add(1, Ordering::Relaxed),
+            sender: Sender::H1(Mutex::new(Some(sender))),
+            streams: AtomicUsize::new(0),
+            limit: AtomicUsize::new(1),
+            settled: AtomicBool::new(true),
+            dead: AtomicBool::new(false),
+            idle_since: Mutex::new(Instant::now()),
+        });
+        (site, connection, Ends { peer, driver })
+    }
+
+    fn local(port: u16) -> Origin {
+        Origin { secure: false, host: "127.0.0.1".into(), port }
+    }
+
+    #[test]
+    fn a_lease_can_be_dropped_where_there_is_no_runtime() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (pool, listener) = (pool(), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let origin = local(listener.local_addr().unwrap().port());
+        let (lease, receiver, _ends) = runtime.block_on(async {
+            let ends = pool.plant(&origin, Reach::Near).await;
+            let lease = pool.lease(&origin, Wire::Any, Reach::Near).await.unwrap();
+            // Somebody waits, and the connection is not going to serve them.
+            lease.connection.dead.store(true, Ordering::Release);
+            let (sender, receiver) = oneshot::channel();
+            let mut state = lease.site.state();
+            state.waiters.push_back(sender);
+            state.tasks = Some(Handle::current());
+            drop(state);
+            (lease, receiver, ends)
+        });
+        drop(lease);
+        // Another connection is opened all the same.
+        let lease = runtime.block_on(receiver).unwrap().unwrap();
+        assert_eq!(pool.counts().1, 1);
+        runtime.block_on(async { drop(lease) });
+    }
+
+    #[tokio::test]
+    async fn an_idle_http1_connection_is_closed() {
+        let pool = pool();
+        let (site, connection, Ends { mut peer, driver }) = planted(&pool, &local(1), Reach::Near).await;
+        site.state().connections.push(connection.clone());
+        assert!(!connection.is_idle());
+        *connection.idle_since.lock().unwrap() = Instant::now().checked_sub(IDLE * 2).unwrap();
+        connection.streams.store(1, Ordering::Release);
+        assert!(!connection.is_idle(), "it is in use");
+        connection.streams.store(0, Ordering::Release);
+        drive_h1(Arc::downgrade(&site), connection.clone(), driver, FIRST_LOOK).await;
+        assert!(site.state().connections.is_empty() && !connection.is_usable());
+        let mut rest = Vec::new();
+        assert_eq!(tokio::io::AsyncReadExt::read_to_end(&mut peer, &mut rest).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_closed_at_once_is_not_kept() {
+        let pool = pool();
+        let (site, connection, Ends { driver, .. }) = planted(&pool, &local(1), Reach::Near).await;
+        // The task that runs it may be through before the connection is among the others.
+        site.state().connecting = 1;
+        drop(driver);
+        connection.end(&Arc::downgrade(&site), Ok(()));
+        site.opened(Ok(connection), Duration::ZERO);
+        assert!(site.state().connections.is_empty());
+    }
+
+    #[tokio::test]
+    async fn pauses_grow_and_end_with_a_success() {
+        let pool = pool();
+        let (site, connection, _ends) = planted(&pool, &local(1), Reach::Near).await;
+        site.state().connections.push(connection.clone());
+        let mut paused = Duration::ZERO;
+        let pauses = std::array::from_fn(|_| {
+            // Of two that failed at once the second one makes it no longer.
+            site.state().connecting = 2;
+            for _ in 0..2 {
+                site.opened(Err(Failure::new(Code::Refused, "full")), paused);
+            }
+            paused = site.state().trouble.as_ref().unwrap().pause;
+            paused.as_millis()
+        });
+        assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 2000, 2000]);
+        assert!(site.all_in_use().text.ends_with("no further connection: full"));
+        site.state().connecting = 1;
+        site.opened(Ok(connection), paused);
+        assert!(site.state().trouble.is_none());
+        assert_eq!(site.all_in_use().code, Code::Limit);
     }
 }

@@ -15,15 +15,11 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Sleep;
 
-use crate::secret::Secret;
+use crate::secret::{SHORTEST, Secret};
 
 /// How long an end that looks like the beginning of a credential is held back. Pieces of one message follow each other
 /// faster than this.
 const HOLD: Duration = Duration::from_millis(20);
-
-/// Credentials shorter than this are not looked for: overwriting every occurrence of a few letters would break more
-/// than it protects.
-const SHORTEST: usize = 8;
 
 /// What stands in headers where a credential was.
 const REDACTED: HeaderValue = HeaderValue::from_static("[redacted]");
@@ -31,9 +27,11 @@ const REDACTED: HeaderValue = HeaderValue::from_static("[redacted]");
 /// Looks for credentials in one answer.
 pub(super) struct Scrubber {
     secrets: Arc<[Secret]>,
-    /// The end of what has arrived and may be the beginning of a credential. Its first `released` bytes have been
-    /// given out already.
+    /// The end of what has arrived and may be the beginning of a credential.
     tail: BytesMut,
+    /// The same, as it is given out: one credential can be a part of another, so that what is overwritten already may
+    /// still be the beginning of a longer one. Its first `released` bytes have been given out.
+    shown: BytesMut,
     released: usize,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -44,6 +42,7 @@ impl Scrubber {
         secrets.iter().any(|secret| secret.expose().len() >= SHORTEST).then(|| Scrubber {
             secrets: secrets.clone(),
             tail: BytesMut::new(),
+            shown: BytesMut::new(),
             released: 0,
             timer: None,
         })
@@ -68,21 +67,24 @@ impl Scrubber {
         if clean {
             return data;
         }
-        let mut all = std::mem::take(&mut self.tail);
+        let (mut all, mut out) = (std::mem::take(&mut self.tail), std::mem::take(&mut self.shown));
         let released = std::mem::take(&mut self.released);
         self.timer = None;
         all.extend_from_slice(&data);
-        for secret in self.secrets.iter().map(|secret| secret.expose().as_bytes()).filter(|n| n.len() >= SHORTEST) {
+        out.extend_from_slice(&data);
+        for needle in self.needles() {
+            let finder = memchr::memmem::Finder::new(needle);
             let mut from = 0;
-            while let Some(at) = find(&all[from..], secret) {
+            // Looked for in what has arrived, not in what is overwritten: credentials can overlap, also with themselves.
+            while let Some(at) = finder.find(&all[from..]) {
                 let start = from + at;
-                all[start..start + secret.len()].fill(b'*');
-                from = start + secret.len();
+                out[start..start + needle.len()].fill(b'*');
+                from = start + 1;
             }
         }
         let keep = self.needles().map(|needle| overlap(&all, needle)).max().unwrap_or(0);
-        let tail = all.split_off(all.len() - keep);
-        let mut out = all;
+        self.tail = all.split_off(all.len() - keep);
+        self.shown = out.split_off(out.len() - keep);
         // What was let go before must not be given twice.
         if released <= out.len() {
             let _ = out.split_to(released);
@@ -91,7 +93,6 @@ impl Scrubber {
             self.released = released - out.len();
             out.clear();
         }
-        self.tail = tail;
         if self.tail.len() > self.released {
             self.timer = Some(Box::pin(tokio::time::sleep(HOLD)));
         }
@@ -105,18 +106,19 @@ impl Scrubber {
             Poll::Pending => None,
             Poll::Ready(()) => {
                 self.timer = None;
-                let data = Bytes::copy_from_slice(&self.tail[self.released..]);
-                self.released = self.tail.len();
+                let data = Bytes::copy_from_slice(&self.shown[self.released..]);
+                self.released = self.shown.len();
                 (!data.is_empty()).then_some(data)
             }
         }
     }
 
-    /// The end: what is held is no credential.
+    /// The end: what is held and not overwritten is no credential.
     pub(super) fn finish(&mut self) -> Option<Bytes> {
         self.timer = None;
-        let tail = std::mem::take(&mut self.tail).freeze();
-        let rest = tail.slice(std::mem::take(&mut self.released)..);
+        self.tail.clear();
+        let shown = std::mem::take(&mut self.shown).freeze();
+        let rest = shown.slice(std::mem::take(&mut self.released)..);
         (!rest.is_empty()).then_some(rest)
     }
 
@@ -151,7 +153,10 @@ mod tests {
     }
 
     fn through(pieces: &[&[u8]]) -> Vec<u8> {
-        let mut scrubber = scrubber();
+        through_of(scrubber(), pieces)
+    }
+
+    fn through_of(mut scrubber: Scrubber, pieces: &[&[u8]]) -> Vec<u8> {
         let mut out = Vec::new();
         for piece in pieces {
             out.extend_from_slice(&scrubber.push(Bytes::copy_from_slice(piece)));
@@ -169,6 +174,55 @@ mod tests {
         }
         let singles: Vec<&[u8]> = text.chunks(1).collect();
         assert_eq!(through(&singles), wanted);
+    }
+
+    /// Credentials of a file end with a line end, which is not sent.
+    #[tokio::test]
+    async fn white_space_around_a_credential_hides_no_echo() {
+        let scrubber = Scrubber::new(&Arc::from([Secret::new(" as-secret-1\n")])).unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert("x-echo", HeaderValue::from_static("as-secret-1"));
+        scrubber.headers(&mut headers);
+        assert_eq!(headers["x-echo"], REDACTED);
+        assert_eq!(through_of(scrubber, &[b"you sent as-secret-1."]), b"you sent ***********.");
+    }
+
+    #[tokio::test]
+    async fn credentials_that_overlap_are_overwritten_whole() {
+        let texts: [(&[&str], &str, &str); 4] = [
+            (&["secret-1", "my-secret-1-long"], "x my-secret-1-long secret-1 y", "x **************** ******** y"),
+            (&["secret-1", "secret-1-long"], "secret-1-long, secret-1-lon", "*************, ********-lon"),
+            (&["abcdefgh", "efghijkl"], "abcdefghijkl", "************"),
+            (&["abababab"], "ababababab-ababa", "**********-ababa"),
+        ];
+        for (secrets, text, wanted) in texts {
+            for reversed in [false, true] {
+                let mut secrets: Vec<_> = secrets.iter().map(|secret| Secret::new(*secret)).collect();
+                if reversed {
+                    secrets.reverse();
+                }
+                let secrets = Arc::from(secrets);
+                for cut in 0..text.len() {
+                    let (first, second) = text.as_bytes().split_at(cut);
+                    let out = through_of(Scrubber::new(&secrets).unwrap(), &[first, second]);
+                    assert_eq!(String::from_utf8_lossy(&out), wanted, "cut at {cut}");
+                }
+                let singles: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
+                let out = through_of(Scrubber::new(&secrets).unwrap(), &singles);
+                assert_eq!(String::from_utf8_lossy(&out), wanted, "in single bytes");
+            }
+        }
+    }
+
+    /// What is held as the beginning of a longer one is let go overwritten.
+    #[tokio::test]
+    async fn a_credential_that_begins_another_is_not_let_go_in_the_clear() {
+        let mut scrubber = Scrubber::new(&Arc::from([Secret::new("secret-1"), Secret::new("secret-1-long")])).unwrap();
+        assert_eq!(scrubber.push(Bytes::from_static(b"x secret-1")), "x ");
+        tokio::time::sleep_until(scrubber.due().unwrap()).await;
+        let released = std::future::poll_fn(|cx| Poll::Ready(scrubber.poll_release(cx))).await;
+        assert_eq!(released.unwrap(), "********");
+        assert_eq!(scrubber.push(Bytes::from_static(b"-long y")), "***** y");
     }
 
     #[tokio::test]

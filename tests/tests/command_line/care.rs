@@ -294,6 +294,43 @@ fn a_token_file_replaces_files_only() {
     assert!(stderr(&output).contains("set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET to what"), "{}", stderr(&output));
 }
 
+/// What a plugin would read is shown, and not what is there.
+#[test]
+fn a_look_at_a_plugin_shows_names_and_no_values() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let profile = directory.path().join("profile");
+    fs::write(&profile, "[default]\nenvironment = 'of-the-file'\ntoken_id = 'ak-of-the-file'\n").expect("a file");
+    let look = |arguments: &[&str]| {
+        let mut command = Command::new(program());
+        command
+            .args(arguments)
+            .env("MODAL_CONFIG_PATH", &profile)
+            .env("MODAL_SERVER_URL", "http://127.0.0.1:1/x?key=hush");
+        command.env("MODAL_TOKEN_ID", "ak-of-the-user").env("MODAL_TOKEN_SECRET", "as-of-the-user");
+        let output = feed(command.env("MODAL_ENVIRONMENT", "of-the-user"), b"");
+        assert!(output.status.success(), "{}", stderr(&output));
+        let shown = String::from_utf8(output.stdout).expect("text");
+        assert!(!shown.contains("of-the-") && !shown.contains("hush"), "{shown}");
+        shown
+    };
+    let shown = look(&["plugin", "inspect"]);
+    for line in [
+        "MODAL_ENVIRONMENT, or the setting environment",
+        "~/.modal.toml, or where MODAL_CONFIG_PATH says; MODAL_PROFILE selects a profile",
+        "token-id (MODAL_TOKEN_ID, or the setting token_id), added by the host",
+        "http://127.0.0.1:1 (control plane; x-modal-token-id, x-modal-token-secret)",
+    ] {
+        assert!(shown.contains(line), "{line} is missing in:\n{shown}");
+    }
+    let told: Value = serde_json::from_str(&look(&["--json", "plugin", "inspect"])).expect("JSON");
+    let wishes = &told["wishes"];
+    assert_eq!((&told["name"], &wishes["profiles"]["path"]), (&"modal".into(), &"~/.modal.toml".into()));
+    assert_eq!(
+        wishes["settings"][0],
+        serde_json::json!({ "setting": "server_url", "variable": "MODAL_SERVER_URL", "shown": true })
+    );
+}
+
 /// A look at what a pipe brings costs no more than a plugin may be large.
 #[test]
 fn a_plugin_out_of_a_pipe_is_bounded() {

@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 use clap::CommandFactory;
-use sandbox_host::Provider;
-use serde_json::json;
+use sandbox_host::types::Description;
+use sandbox_host::{Manifest, Plugin, Provider};
+use serde_json::{Value, json};
 
 use crate::args::{Cli, Completions, Man, PluginInspect};
 use crate::report;
@@ -16,10 +17,10 @@ pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
         None => session.plugin().await?,
     };
     let manifest = plugin.manifest();
-    // Sends nothing; credentials that are missing are shown as missing.
-    let provider = Provider::builder(&plugin).anonymous(true).build().await?;
-    let described = provider.describe().await;
-    let grants = provider.grants();
+    // What it would be granted. Nothing of the plugin runs for that, and nothing is sent; credentials that are missing are
+    // shown as missing.
+    let grants = Provider::builder(&plugin).anonymous(true).build().await?.grants();
+    let described = described(&plugin).await;
     if session.voice.json {
         let described = described.as_ref().ok();
         report::print(json!({
@@ -39,9 +40,13 @@ pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
             })).collect::<Vec<_>>()),
             "wishes": {
                 "env": manifest.env.iter().map(|wish| &wish.name).collect::<Vec<_>>(),
+                "settings": settings(manifest),
+                "profiles": manifest.profiles.as_ref().map(|profiles| json!({
+                    "path": profiles.path.default, "variable": profiles.path.env, "select": profiles.select,
+                })),
                 "credentials": manifest.credential.iter().map(|wish| &wish.env).collect::<Vec<_>>(),
                 "origins": manifest.origin.iter().map(|wish| json!({
-                    "name": wish.name, "variable": wish.url.env, "default": wish.url.default,
+                    "name": wish.name, "variable": wish.url.env, "setting": wish.url.setting, "default": wish.url.default,
                     "headers": wish.headers.iter().map(|header| &header.name).collect::<Vec<_>>(),
                     "learn": wish.learn.iter().map(|rule| json!({ "path": rule.path, "field": rule.field, "name": rule.name })).collect::<Vec<_>>(),
                 })).collect::<Vec<_>>(),
@@ -80,7 +85,15 @@ pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
         Err(error) => row("provider", format!("does not describe itself: {error}")),
     }
     for wish in &manifest.env {
-        row("wishes to read", wish.name.clone());
+        row("wishes to read", sources(Some(&wish.name), wish.setting.as_deref()));
+    }
+    if let Some(profiles) = &manifest.profiles {
+        let elsewhere = profiles.path.env.as_ref().map_or_else(String::new, |name| format!(", or where {name} says"));
+        row("settings are of", format!("{}{elsewhere}; {} selects a profile", profiles.path.default, profiles.select));
+    }
+    for wish in &manifest.credential {
+        let sources = sources(Some(&wish.env), wish.setting.as_deref());
+        row("wishes to send", format!("{} ({sources}), added by the host", wish.name));
     }
     for wish in &manifest.origin {
         let headers: Vec<_> = wish.headers.iter().map(|header| header.name.as_str()).collect();
@@ -89,10 +102,12 @@ pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
         } else {
             format!(", with {} added by the host", headers.join(" and "))
         };
-        row(
-            "wishes to reach",
-            format!("{} ({}){with}", wish.name, wish.url.default.as_deref().unwrap_or("no default")),
-        );
+        let place = match sources(wish.url.env.as_deref(), wish.url.setting.as_deref()) {
+            sources if sources.is_empty() => String::new(),
+            sources => format!(", or what is in {sources}"),
+        };
+        let default = wish.url.default.as_deref().unwrap_or("no default");
+        row("wishes to reach", format!("{} ({default}{place}){with}", wish.name));
         for rule in &wish.learn {
             row("wishes to learn", format!("{} from {}", rule.name, rule.path));
         }
@@ -107,6 +122,31 @@ pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
     }
     report::table(&rows)?;
     Ok(0)
+}
+
+/// What the plugin says of itself. It is told nothing and reaches nothing meanwhile: one that is looked at is not trusted
+/// yet.
+async fn described(plugin: &Plugin) -> sandbox_host::Result<Description> {
+    let nothing = || std::iter::empty::<String>();
+    let builder = Provider::builder(plugin).anonymous(true).inherit_env(false);
+    builder.grant_only(nothing()).show_only(nothing()).build().await?.describe().await
+}
+
+/// Keys of the profile that are read, and whether the plugin is shown what they hold.
+fn settings(manifest: &Manifest) -> Vec<Value> {
+    let shown = manifest.env.iter().map(|wish| (&wish.name, &wish.setting, true));
+    let kept = manifest.credential.iter().map(|wish| (&wish.env, &wish.setting, false));
+    shown
+        .chain(kept)
+        .filter(|(_, setting, _)| setting.is_some())
+        .map(|(variable, setting, shown)| json!({ "setting": setting, "variable": variable, "shown": shown }))
+        .collect()
+}
+
+/// A variable and what stands in for it.
+fn sources(variable: Option<&str>, setting: Option<&str>) -> String {
+    let setting = setting.map(|key| format!("the setting {key}"));
+    variable.map(str::to_owned).into_iter().chain(setting).collect::<Vec<_>>().join(", or ")
 }
 
 /// `sandbox completions`

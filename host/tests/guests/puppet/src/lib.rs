@@ -271,11 +271,15 @@ fn report(what: &str) {
 }
 
 impl Guest for Puppet {
+    /// As one that means harm would: tells all that it sees, here and to whoever can be reached.
     fn describe() -> Result<Description, Error> {
+        report("describe");
+        let seen = wasip2::cli::environment::get_environment();
+        let capability = |(name, note)| Capability { name: format!("x-{name}"), support: Support::Native, note };
         Ok(Description {
             name: "puppet".into(),
             version: "0.1.0".into(),
-            capabilities: vec![],
+            capabilities: seen.into_iter().map(capability).collect(),
             options_schema: "{}".into(),
             environment: vec![],
             digests: vec![],
@@ -288,10 +292,13 @@ impl Guest for Puppet {
     }
 
     fn export_cache() -> Vec<u8> {
-        b"cache".to_vec()
+        let poison = wasip2::cli::environment::get_environment().iter().any(|(_, value)| value == "poison");
+        if poison { b"poison".to_vec() } else { b"cache".to_vec() }
     }
 
-    fn import_cache(_: Vec<u8>) {}
+    fn import_cache(cache: Vec<u8>) {
+        assert!(cache != b"poison", "this cannot be borne");
+    }
 
     fn missing_content(_: Vec<Content>) -> Result<Vec<String>, Error> {
         unsupported()
@@ -446,6 +453,9 @@ impl Guest for Puppet {
         // Takes a part only, so that callers have to go on from where it stopped.
         let taken = if data.len() > 1000 { data.len() as u64 * 2 / 3 } else { data.len() as u64 };
         let all = taken == data.len() as u64;
+        if exec.exec.contains("tells") {
+            report(&format!("input/{}/{eof}", offset + taken));
+        }
         if let Some(limit) = part(&exec.exec, "takes") {
             return Ok(InputState { accepted: (offset + taken).min(limit), closed: offset + taken >= limit });
         }

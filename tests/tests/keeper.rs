@@ -1,0 +1,143 @@
+//! A keeper over a whole provider: the leases that others see. How it goes about its rounds is tested without a clock, in
+//! the host library; here a round takes the ten seconds that it does.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use modal_emulator::{
+    Options,
+    control::chaos::{Fault, Rule},
+};
+use sandbox_host::{
+    Keeper, LEASE_TAG, OWNER_TAG, Plugin, Provider, RUN_TAG, Result, Sandbox, Secret,
+    types::{ListFilter, SandboxSpec},
+};
+use system_tests::World;
+
+/// The shortest there is: a round begins every ten seconds.
+const LEASE: Duration = Duration::from_secs(30);
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after it").as_millis().try_into().expect("not in that future")
+}
+
+fn lease(tags: &[(String, String)]) -> u64 {
+    let tag = tags.iter().find(|(name, _)| name == LEASE_TAG).expect("a lease");
+    tag.1.parse().expect("a number")
+}
+
+/// Tags as the list has them: that the keeper reads tags may go wrong meanwhile, if a test says so.
+async fn listed(sandbox: &Sandbox) -> Result<Vec<(String, String)>> {
+    let all = sandbox.provider().list(&ListFilter::default(), 100).await?;
+    Ok(all.into_iter().find(|info| info.id == sandbox.id()).expect("it lives").tags)
+}
+
+/// Waits until the keeper has moved the lease on so many times.
+async fn moved(sandbox: &Sandbox, times: usize) -> Result<()> {
+    let watch = async {
+        let mut last = lease(&listed(sandbox).await?);
+        for _ in 0..times {
+            let before = last;
+            while last == before {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                last = lease(&listed(sandbox).await?);
+            }
+        }
+        Ok(())
+    };
+    // Several times what it takes: only who waits in vain waits so long.
+    tokio::time::timeout(Duration::from_secs(90), watch).await.expect("the lease is moved on")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_may_have_no_end() -> Result<()> {
+    let world = World::start().await;
+    let keeper = Keeper::new(&world.provider, "me", Duration::MAX)?;
+    assert_eq!(lease(&keeper.tag(SandboxSpec::default()).tags), u64::MAX);
+    let sandbox = keeper.create(SandboxSpec::default()).await?;
+    assert_eq!(lease(&sandbox.tags().await?), u64::MAX);
+    assert_eq!(world.provider.sweep("me", true).await?, []);
+    world.end().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_begins_when_there_is_a_sandbox() -> Result<()> {
+    let emulator =
+        modal_emulator::Emulator::start(Options { program: Some(system_tests::program()), ..Options::default() });
+    let emulator = emulator.await.expect("an emulator");
+    let waits = Arc::new(AtomicU64::new(0));
+    let told = waits.clone();
+    let provider = Provider::builder(&Plugin::load(system_tests::component()).await?)
+        .inherit_env(false)
+        .env("MODAL_SERVER_URL", emulator.url())
+        .credential("token-id", Secret::new("ak-test"))
+        .credential("token-secret", Secret::new("as-test"))
+        .on_wait(move |waiting| told.store(now() + waiting.pause.as_millis() as u64, Ordering::SeqCst))
+        .build()
+        .await?;
+    let keeper = Keeper::new(&provider, "me", LEASE)?;
+    let full = Fault::Status { code: 8, message: "full".into(), retry_after_secs: Some(6.0) };
+    let rule = Rule { method: "SandboxCreateV2".into(), times: Some(1), skip: 0, probability: 1.0, fault: full };
+    emulator.chaos().add(rule);
+    let sandbox = keeper.create(SandboxSpec::default()).await?;
+    let waited_until = waits.load(Ordering::SeqCst);
+    assert!(waited_until > 0, "it was made to wait");
+    let lease = lease(&sandbox.tags().await?);
+    // A second for a clock that is set meanwhile.
+    assert!(lease + 1000 >= waited_until + 30_000, "{lease} is no lease from {waited_until} on");
+    emulator.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_lease_is_changed_and_only_of_what_is_still_ours() -> Result<()> {
+    let world = World::start().await;
+    let keeper = Keeper::new(&world.provider, "me", LEASE)?;
+    let ours = keeper.create(SandboxSpec::default()).await?;
+    let theirs = keeper.create(SandboxSpec::default()).await?;
+
+    let mut tags = ours.tags().await?;
+    tags.push(("colour".into(), "blue".into()));
+    ours.set_tags(tags.clone()).await?;
+    let taken = [(OWNER_TAG, "you"), (RUN_TAG, "another"), (LEASE_TAG, "12345")];
+    let mut taken: Vec<_> = taken.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    theirs.set_tags(taken.clone()).await?;
+
+    // When the second round comes to one, the first is over for both.
+    moved(&ours, 2).await?;
+    let sorted = |mut tags: Vec<(String, String)>| {
+        tags.retain(|(name, _)| name != LEASE_TAG);
+        tags.sort();
+        tags
+    };
+    assert_eq!(sorted(ours.tags().await?), sorted(tags));
+    let mut found = theirs.tags().await?;
+    found.sort();
+    taken.sort();
+    assert_eq!(found, taken);
+    world.end().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewal_that_hangs_holds_up_nothing() -> Result<()> {
+    let world = World::start().await;
+    let keeper = Keeper::new(&world.provider, "me", LEASE)?;
+    let (one, other) = (keeper.create(SandboxSpec::default()).await?, keeper.create(SandboxSpec::default()).await?);
+    // Whichever it hits.
+    let fault = Fault::Delay { millis: 3_600_000, jitter_millis: 0 };
+    let rule = Rule { method: "SandboxTagsSet*".into(), times: Some(1), skip: 0, probability: 1.0, fault };
+    world.emulator.chaos().add(rule);
+    let (one, other) = futures_util::join!(moved(&one, 1), moved(&other, 1));
+    one?;
+    other?;
+    assert_eq!(world.emulator.chaos().rules()[0].1, 1, "one hung");
+    world.end().await;
+    Ok(())
+}
