@@ -379,6 +379,8 @@ mod tests {
         Fails(fn() -> Error),
     }
 
+    type Hook = dyn Fn(&str) + Send;
+
     /// A world whose clock goes when it is told to, and whose calls take no time or for ever.
     #[derive(Clone)]
     struct Toy(Arc<ToyInner>);
@@ -392,7 +394,7 @@ mod tests {
         fates: Mutex<HashMap<String, Fate>>,
         log: Mutex<Vec<String>>,
         /// Is told of each call before it is answered.
-        on_call: Mutex<Option<Box<dyn Fn(&str) + Send>>>,
+        on_call: Mutex<Option<Box<Hook>>>,
         under_way: Mutex<Vec<String>>,
         most: Mutex<usize>,
     }

@@ -705,7 +705,7 @@ impl ProviderInner {
             self.metrics.traps.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(%error, "what an instance exported, another cannot take");
             self.warm.forget_cache(route);
-            return Ok(Instance::new(&self.plugin, &self.net, &self.env, &self.limits, instance.into_permit()).await?);
+            return Instance::new(&self.plugin, &self.net, &self.env, &self.limits, instance.into_permit()).await;
         }
         instance.informed = true;
         Ok(instance)
