@@ -436,10 +436,9 @@ mod tests {
             stream.read_exact(&mut head).await.unwrap();
             assert_eq!(&head, b"GET /path HTTP/1.");
             stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
-            stream
+            Ok(stream)
         };
-        let (answered, _stream) = tokio::join!(exchange, server);
-        let (response, _lease) = answered.map_err(|(_, why)| why).unwrap();
+        let ((response, _lease), _stream) = tokio::try_join!(exchange, server).map_err(|(_, why)| why).unwrap();
         assert_eq!(response.status(), 204);
         assert_eq!(peer.read(&mut [0; 1]).await.unwrap(), 0, "nothing was sent on the first one");
         assert_eq!(net.counts(), (1, 1));
