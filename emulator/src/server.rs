@@ -30,7 +30,7 @@ use crate::isolation::{Engine, Space};
 use crate::jwt::Signer;
 use crate::network::Names;
 use crate::router::Router;
-use crate::state::{State, Tables};
+use crate::state::{State, Tables, is_local};
 
 const CONTROL_PREFIX: &str = "/modal.client.ModalClient/";
 const ROUTER_PREFIX: &str = "/modal.task_command_router.TaskCommandRouter/";
@@ -153,13 +153,13 @@ impl Emulator {
         };
         tokio::spawn(space::guard(state.clone(), keep, stopped.clone()));
         let accepting = tokio::spawn(accept(listener, state.clone(), stopped));
-        tracing::info!(url = %state.router_url(false), state = %state.dir.display(), "emulator ready");
+        tracing::info!(url = %state.router_url(false, None), state = %state.dir.display(), "emulator ready");
         Ok(Emulator { state, stop, accepting })
     }
 
     /// What goes into MODAL_SERVER_URL.
     pub fn url(&self) -> String {
-        self.state.router_url(false)
+        self.state.router_url(false, None)
     }
 
     /// Orders faults: for tests.
@@ -336,7 +336,9 @@ impl Server {
         let response = if is_control {
             match auth::control(&self.state, method, request.headers()) {
                 Ok(caller) => {
-                    request.extensions_mut().insert(Caller { ordered, ..caller });
+                    let asked = asked(&request).and_then(|host| http::uri::Authority::try_from(host).ok());
+                    let asked = asked.map(|authority| authority.to_string());
+                    request.extensions_mut().insert(Caller { ordered, asked, ..caller });
                     self.control.call(request).await?
                 }
                 Err(status) => refuse(status),
@@ -397,13 +399,6 @@ const FROM_A_PAGE: &str = "the emulator answers no pages of the web: whoever it 
 const BY_ANOTHER_NAME: &str = "the emulator answers only to the names of this machine: ask for it by 127.0.0.1 or \
                                localhost, or start it with --allow-remote";
 
-/// Whether an authority's host is this machine, whatever a resolver says.
-fn is_local(authority: &str) -> bool {
-    let Ok(authority) = authority.parse::<http::uri::Authority>() else { return false };
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
-}
-
 /// Whether a page of another machine asks: browsers say whose it is.
 fn from_a_page<B>(request: &Request<B>) -> bool {
     let local = |origin: &http::HeaderValue| {
@@ -415,10 +410,14 @@ fn from_a_page<B>(request: &Request<B>) -> bool {
 /// Whether it is asked for by this machine's name. Whoever has another name can make it mean this machine, for the browsers of
 /// those who visit a page there, and such a page's requests need not say whose they are.
 fn by_local_name<B>(request: &Request<B>) -> bool {
-    let named = request.uri().authority().map(|authority| authority.as_str().as_bytes());
-    let host = named.or_else(|| request.headers().get(http::header::HOST).map(http::HeaderValue::as_bytes));
     // Without a name there is none of a page's: HTTP/1.0.
-    host.is_none_or(|host| std::str::from_utf8(host).is_ok_and(is_local))
+    asked(request).is_none_or(|host| std::str::from_utf8(host).is_ok_and(is_local))
+}
+
+/// The authority that is asked for.
+fn asked<B>(request: &Request<B>) -> Option<&[u8]> {
+    let named = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    named.or_else(|| request.headers().get(http::header::HOST).map(http::HeaderValue::as_bytes))
 }
 
 fn not_for_pages(why: &str, grpc: bool) -> Response<Body> {

@@ -4,7 +4,7 @@
 //! (sandboxes, builds) sits in the tables as a shared handle and locks itself.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -295,8 +295,17 @@ impl State {
     }
 
     /// The router's URL as this client wants to see it: some take `https` for plain text on loopback (section 7.2).
-    pub fn router_url(&self, https: bool) -> String {
-        format!("{}://{}", if https { "https" } else { "http" }, self.address)
+    pub fn router_url(&self, https: bool, asked: Option<&str>) -> String {
+        format!("{}://{}", if https { "https" } else { "http" }, self.seen_at(asked))
+    }
+
+    /// Where a client that asked for this authority finds the emulator: there, if it is another machine's name for this one
+    /// or the emulator has no address of its own. By the names of this machine it has that.
+    pub fn seen_at(&self, asked: Option<&str>) -> String {
+        match asked {
+            Some(asked) if self.address.ip().is_unspecified() || !is_local(asked) => asked.to_owned(),
+            _ => self.address.to_string(),
+        }
     }
 
     /// The variable by which a container can show others what it is.
@@ -308,6 +317,13 @@ impl State {
     pub fn task_token(&self, task_id: &str, life: Option<Duration>) -> String {
         self.signer.sign(task_id, life.unwrap_or(self.options.router_token_life))
     }
+}
+
+/// Whether an authority's host is this machine, whatever a resolver says.
+pub fn is_local(authority: &str) -> bool {
+    let Ok(authority) = authority.parse::<http::uri::Authority>() else { return false };
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 impl Tables {

@@ -55,7 +55,11 @@ pub async fn get_or_create(
 }
 
 /// Makes an app without a name.
-pub async fn create(state: &Arc<State>, _: &Caller, request: AppCreateRequest) -> Result<AppCreateResponse, Status> {
+pub async fn create(
+    state: &Arc<State>,
+    caller: &Caller,
+    request: AppCreateRequest,
+) -> Result<AppCreateResponse, Status> {
     let environment = state.environment(&request.environment_name)?;
     let app = App {
         id: ids::id("ap"),
@@ -66,7 +70,7 @@ pub async fn create(state: &Arc<State>, _: &Caller, request: AppCreateRequest) -
         created_at: now(),
         stopped_at: 0.0,
     };
-    let url = format!("http://{}/apps/{}", state.address, app.id);
+    let url = format!("http://{}/apps/{}", state.seen_at(caller.asked.as_deref()), app.id);
     let response =
         AppCreateResponse { app_id: app.id.clone(), app_page_url: url.clone(), app_logs_url: format!("{url}/logs") };
     state.tables.lock().apps.insert(app.id.clone(), app);

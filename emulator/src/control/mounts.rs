@@ -133,7 +133,7 @@ pub fn get(state: &State, id: &str) -> Result<Arc<Mount>, Status> {
 /// Announces an upload.
 pub async fn blob_create(
     state: &Arc<State>,
-    _: &Caller,
+    caller: &Caller,
     request: BlobCreateRequest,
 ) -> Result<BlobCreateResponse, Status> {
     let length = u64::try_from(request.content_length).unwrap_or(u64::MAX);
@@ -142,7 +142,7 @@ pub async fn blob_create(
     }
     let id = ids::id("bl");
     state.tables.lock().blobs.insert(id.clone(), Blob { length, complete: false });
-    let url = format!("http://{}/blobs/{id}", state.address);
+    let url = format!("http://{}/blobs/{id}", state.seen_at(caller.asked.as_deref()));
     Ok(BlobCreateResponse {
         blob_id: id.clone(),
         blob_ids: vec![id],
@@ -154,10 +154,11 @@ pub async fn blob_create(
 }
 
 /// Where a blob can be fetched.
-pub async fn blob_get(state: &Arc<State>, _: &Caller, request: BlobGetRequest) -> Result<BlobGetResponse, Status> {
+pub async fn blob_get(state: &Arc<State>, caller: &Caller, request: BlobGetRequest) -> Result<BlobGetResponse, Status> {
     match state.tables.lock().blobs.get(&request.blob_id) {
         Some(blob) if blob.complete => {
-            Ok(BlobGetResponse { download_url: format!("http://{}/blobs/{}", state.address, request.blob_id) })
+            let at = state.seen_at(caller.asked.as_deref());
+            Ok(BlobGetResponse { download_url: format!("http://{at}/blobs/{}", request.blob_id) })
         }
         _ => Err(Status::not_found(format!("Blob {} not found", request.blob_id))),
     }

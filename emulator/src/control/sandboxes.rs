@@ -127,7 +127,7 @@ pub fn ports(definition: &modal_proto::client::Sandbox) -> &[PortSpec] {
 /// How to reach a sandbox's router.
 pub fn access(state: &State, caller: &Caller, sandbox: &Sandbox) -> CommandRouterAccess {
     let jwt = state.task_token(&sandbox.task_id, caller.ordered.token_life);
-    CommandRouterAccess { jwt, url: state.router_url(caller.https_router) }
+    CommandRouterAccess { jwt, url: state.router_url(caller.https_router, caller.asked.as_deref()) }
 }
 
 /// What every answer about a sandbox says besides.

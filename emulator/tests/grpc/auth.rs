@@ -94,6 +94,32 @@ async fn router_urls_suit_the_client() {
     }
 }
 
+/// A client elsewhere finds the emulator where it has found it already, whatever the emulator takes for its address.
+#[tokio::test]
+async fn addresses_are_those_that_a_client_asked_for() {
+    let listen = "0.0.0.0:0".parse().unwrap();
+    let mut world = World::with(Options { allow_remote: true, listen, ..Options::default() }).await;
+    let sandbox = world.sandbox().await;
+    let channel = tonic::transport::Endpoint::try_from(world.emulator.url()).unwrap();
+    for name in ["http://build.example:7000", "http://localhost:7000", "http://[fd00::1]"] {
+        let channel = channel.clone().origin(name.parse().unwrap()).connect().await.unwrap();
+        let mut control = crate::client::control(&channel, crate::client::credentials());
+        let token = control.auth_token_get(proto::AuthTokenGetRequest {}).await.unwrap().into_inner().token;
+        let mut headers = crate::client::credentials();
+        headers.push(("x-modal-auth-token", token));
+        let mut control = crate::client::control(&channel, headers);
+        let target = Some(proto::sandbox_get_command_router_access_request::Target::TaskId(sandbox.task_id.clone()));
+        let request = proto::SandboxGetCommandRouterAccessRequest { target };
+        assert_eq!(control.sandbox_get_command_router_access(request).await.unwrap().into_inner().url, name);
+        let blob = proto::BlobCreateRequest { content_length: 1, ..Default::default() };
+        let blob = control.blob_create(blob).await.unwrap().into_inner();
+        let Some(proto::blob_create_response::UploadTypeOneof::UploadUrl(url)) = blob.upload_type_oneof else {
+            panic!("{blob:?}")
+        };
+        assert!(url.starts_with(&format!("{name}/blobs/")), "{url}");
+    }
+}
+
 /// A name of anybody's may lead to this machine, and any page may ask what has one.
 #[tokio::test]
 async fn pages_of_the_web_are_not_answered() {

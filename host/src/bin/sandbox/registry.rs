@@ -286,8 +286,8 @@ impl Fetcher {
                 return Ok(answer);
             }
             let location = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-            let next = (!location.is_empty()).then(|| resolve(&uri, location)).flatten();
-            let next = next.ok_or_else(|| failed(format!("{uri} leads to {location:?}, which is no address")))?;
+            let next = resolve(&uri, location)
+                .ok_or_else(|| failed(format!("{uri} leads to {location:?}, which is no address")))?;
             permitted(&next, local).map_err(|why| failed(format!("{uri} leads elsewhere: {why}")))?;
             if origin(&next) != origin(&uri) {
                 token = None;
@@ -394,6 +394,9 @@ async fn read(
 
 /// Where a redirect leads: an address, or a path of the same server.
 fn resolve(from: &Uri, location: &str) -> Option<Uri> {
+    if location.is_empty() {
+        return None;
+    }
     let mut next = url::Url::parse(&from.to_string()).ok()?.join(location).ok()?;
     next.set_fragment(None);
     Uri::try_from(next.as_str()).ok()
@@ -531,7 +534,9 @@ mod tests {
         let from: Uri = "https://a.org/b/c?d".parse().unwrap();
         assert_eq!(resolve(&from, "/x?y").unwrap(), "https://a.org/x?y");
         assert_eq!(resolve(&from, "https://z.org/q").unwrap(), "https://z.org/q");
-        assert_eq!((resolve(&from, "//z.org/q"), resolve(&from, "x"), resolve(&from, "")), (None, None, None));
+        assert_eq!(resolve(&from, "//z.org/q").unwrap(), "https://z.org/q");
+        assert_eq!(resolve(&from, "x#y").unwrap(), "https://a.org/b/x");
+        assert_eq!((resolve(&from, ""), resolve(&from, "https://")), (None, None));
         assert_eq!(escaped("a b&c=d:é"), "a%20b%26c%3Dd:%C3%A9");
     }
 }
