@@ -265,7 +265,8 @@ impl Inner {
             Some((origin, rest)) => (Credentials::Withheld, format!("{origin}{rest}")),
             // Also for a door that is closed: a component that is told so asks for a new one, as for a token that has expired.
             None if path.starts_with(DOOR) || !self.is_admitted(request.headers()) => {
-                let why = "the gateway's token is missing or wrong";
+                let why =
+                    "the gateway's token is missing or wrong: send what `sandbox gateway` printed, as bearer token";
                 return refuse_unread(request, StatusCode::UNAUTHORIZED, 16, why).await;
             }
             None => (Credentials::Added, format!("{}{path}", self.origin)),

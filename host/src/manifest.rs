@@ -172,7 +172,7 @@ pub struct AssertionWish {
 }
 
 /// An answer that hands out an origin.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LearnWish {
     /// Path of the request, compared as a whole.

@@ -255,6 +255,7 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }
     }
+
     #[test]
     fn several_providers_are_described_once() {
         let (one, other) = (Snapshot { calls: 1, ..Snapshot::default() }, Snapshot { calls: 2, ..Snapshot::default() });

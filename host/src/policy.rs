@@ -246,24 +246,18 @@ pub(crate) struct Fixed {
 }
 
 impl Fixed {
-    /// Whether the user chose something else than a service on the internet, so that it may hand out plain http: that is
-    /// how an emulator works.
-    fn is_local(&self) -> bool {
-        self.explicit && (!self.origin.secure || self.origin.is_local())
-    }
-
-    /// Which addresses what it hands out may lead to. Not further than the service is itself: what is on this machine is
-    /// for a service on this machine to hand out.
-    fn hands_out(&self) -> Reach {
-        if !self.is_local() {
-            return Reach::Public;
-        }
-        match self.origin.address().map(AddressClass::of) {
+    /// Which addresses what it hands out may lead to, plain http included; none for a service on the internet, which hands
+    /// out public https alone. Not further than the service is itself: what is on this machine is for a service on this
+    /// machine to hand out.
+    fn hands_out(&self) -> Option<Reach> {
+        // The user chose something else than a service on the internet: that is how an emulator works.
+        let chosen = self.explicit && (!self.origin.secure || self.origin.is_local());
+        chosen.then(|| match self.origin.address().map(AddressClass::of) {
             _ if self.origin.is_this_machine() => Reach::Near,
             Some(AddressClass::Public) => Reach::Public,
             // Also a name in plain http: a container's, or one of the local network. Names are not resolved here.
             _ => Reach::Private,
-        }
+        })
     }
 }
 
@@ -329,8 +323,8 @@ pub(crate) struct Pass {
     pub(crate) learn: Arc<[LearnWish]>,
     /// Where the address may be.
     pub(crate) reach: Reach,
-    /// Whether further origins that this one hands out may be plain http; where they may be, [`Policy::learn`] knows.
-    pub(crate) hands_out_local: bool,
+    /// Where further origins that this one hands out may be, plain http included; none: public https alone.
+    pub(crate) hands_out: Option<Reach>,
 }
 
 /// The policy of one provider.
@@ -365,7 +359,7 @@ impl Policy {
                 headers: fixed.headers.clone(),
                 learn: fixed.learn.clone(),
                 reach: if fixed.explicit { Reach::Any } else { Reach::Public },
-                hands_out_local: fixed.is_local(),
+                hands_out: fixed.hands_out(),
             });
         }
         let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
@@ -373,21 +367,19 @@ impl Policy {
         match learned.get_mut(origin) {
             Some(entry) => {
                 entry.used = now;
-                Ok(Pass { headers: vec![], learn: Arc::new([]), reach: entry.reach, hands_out_local: false })
+                Ok(Pass { headers: vec![], learn: Arc::new([]), reach: entry.reach, hands_out: None })
             }
             None => Err(Denied(format!("the policy does not let the plugin reach {origin}"))),
         }
     }
 
-    /// Takes an origin that an answer handed out. `local`: what [`Pass::hands_out_local`] says of who answered.
-    pub(crate) fn learn(&self, url: &str, rule: &LearnWish, local: bool) {
+    /// Takes an origin that an answer handed out. `hands_out`: what [`Pass::hands_out`] says of who answered.
+    pub(crate) fn learn(&self, url: &str, rule: &LearnWish, hands_out: Option<Reach>) {
         let origin = match Origin::parse(url) {
             Ok(origin) => origin,
             Err(why) => return tracing::debug!(%why, path = %rule.path, "nothing learned"),
         };
-        // Of the services that are listened to by this rule the one that may the least decides.
-        let by_rule = self.fixed.iter().filter(|fixed| fixed.is_local() && fixed.learn.contains(rule));
-        let reach = by_rule.map(Fixed::hands_out).min().filter(|_| local).unwrap_or(Reach::Public);
+        let (local, reach) = (hands_out.is_some(), hands_out.unwrap_or(Reach::Public));
         let within = match origin.address() {
             Some(address) => reach.allows(AddressClass::of(address)),
             None => reach >= Reach::Near || !origin.is_this_machine(),
@@ -451,7 +443,7 @@ mod tests {
             origin: Origin::parse(url).unwrap(),
             explicit,
             headers: vec![],
-            learn: Arc::new([rule()]),
+            learn: Arc::new([]),
         }
     }
 
@@ -491,7 +483,7 @@ mod tests {
         assert!(check("http://api.example.com").is_err());
         assert!(check("https://api.example.com:444").is_err());
         assert!(check("https://worker.example.com").is_err());
-        policy.learn("https://worker.example.com:1234/", &rule(), false);
+        policy.learn("https://worker.example.com:1234/", &rule(), None);
         assert!(check("https://worker.example.com:1234").is_ok());
         assert!(check("https://worker.example.com").is_err());
     }
@@ -500,7 +492,7 @@ mod tests {
     fn a_public_service_cannot_hand_out_private_places() {
         let policy = Policy::new(vec![fixed("https://api.example.com", false)]);
         for url in ["http://worker.example.com", "https://127.0.0.1", "https://169.254.169.254", "https://localhost"] {
-            policy.learn(url, &rule(), false);
+            policy.learn(url, &rule(), None);
         }
         assert_eq!(policy.grants().len(), 1);
     }
@@ -509,7 +501,7 @@ mod tests {
     fn a_local_service_can() {
         let policy = Policy::new(vec![fixed("http://127.0.0.1:9", true)]);
         let pass = policy.check(&Origin::parse("http://127.0.0.1:9").unwrap()).unwrap();
-        policy.learn("http://127.0.0.1:10", &rule(), pass.hands_out_local);
+        policy.learn("http://127.0.0.1:10", &rule(), pass.hands_out);
         let reach = policy.check(&Origin::parse("http://127.0.0.1:10").unwrap()).unwrap().reach;
         assert!(reach.allows(AddressClass::Loopback) && reach.allows(AddressClass::Private));
         assert!(!reach.allows(AddressClass::LinkLocal));
@@ -518,8 +510,8 @@ mod tests {
     /// What a control plane at `from` can hand out, and where that may be.
     fn handed_out(from: &str, explicit: bool, url: &str) -> Option<Reach> {
         let policy = Policy::new(vec![fixed(from, explicit)]);
-        let local = policy.check(&Origin::parse(from).unwrap()).is_ok_and(|pass| pass.hands_out_local);
-        policy.learn(url, &rule(), local);
+        let hands_out = policy.check(&Origin::parse(from).unwrap()).ok().and_then(|pass| pass.hands_out);
+        policy.learn(url, &rule(), hands_out);
         policy.check(&Origin::parse(url).unwrap()).ok().map(|pass| pass.reach)
     }
 
@@ -571,25 +563,11 @@ mod tests {
         }
     }
 
-    /// Alternatives are one entry of a manifest.
-    #[test]
-    fn of_alternatives_the_most_distant_decides() {
-        let policy = Policy::new(vec![fixed("http://127.0.0.1:1", true), fixed("http://emulator:7000", true)]);
-        policy.learn("http://127.0.0.1:2", &rule(), true);
-        policy.learn("http://worker:2", &rule(), true);
-        let learned: Vec<_> = policy.grants().into_iter().filter(|grant| grant.learned_from.is_some()).collect();
-        assert_eq!((learned.len(), &*learned[0].origin.host), (1, "worker"));
-        // A rule of nobody's leads to public places.
-        let other = LearnWish { path: "/other".into(), ..rule() };
-        policy.learn("http://10.0.0.1", &other, true);
-        assert_eq!(policy.grants().len(), 3);
-    }
-
     #[test]
     fn learned_origins_are_bounded() {
         let policy = Policy::new(vec![]);
         for n in 0..MAX_LEARNED + 10 {
-            policy.learn(&format!("https://w{n}.example.com"), &rule(), false);
+            policy.learn(&format!("https://w{n}.example.com"), &rule(), None);
         }
         assert_eq!(policy.grants().len(), MAX_LEARNED);
     }

@@ -25,7 +25,7 @@ use crate::sandbox::{Sandbox, Signals};
 use crate::secret::Secret;
 use crate::spec::fresh_id;
 use crate::types;
-use crate::warm::{self, Route, Waiting as WaitingForPlace, Warm};
+use crate::warm::{self, Route, WaitForPlace, Warm};
 
 /// How long a call waits for an instance when the process has as many as it may have.
 const INSTANCE_WAIT: Duration = Duration::from_secs(60);
@@ -500,8 +500,7 @@ impl Provider {
         let inner = &self.inner;
         let cancelled = inner.gate.close(grace).await;
         // The commands of those that were cancelled, and of handles that were dropped before.
-        let mut signals = inner.signals.subscribe();
-        let _ = tokio::time::timeout(SIGNALLED, signals.wait_for(|signals| signals.waiting == 0)).await;
+        inner.signalled(SIGNALLED).await;
         inner.gate.shut();
         inner.warm.purge(Duration::ZERO);
         cancelled
@@ -515,9 +514,7 @@ impl Provider {
     ///
     /// [`Kind::TimedOut`] when `grace` has passed before; why a signal could not be sent since this was last asked.
     pub async fn signals_sent(&self, grace: Duration) -> Result<()> {
-        let mut signals = self.inner.signals.subscribe();
-        // The sender lives as long as this does.
-        let sent = tokio::time::timeout(grace, signals.wait_for(|signals| signals.waiting == 0)).await.is_ok();
+        let sent = self.inner.signalled(grace).await;
         let mut failed = None;
         self.inner.signals.send_if_modified(|signals| {
             failed = signals.failed.take();
@@ -654,6 +651,13 @@ impl Provider {
 }
 
 impl ProviderInner {
+    /// Waits until no signal is left to be sent. False when `grace` has passed before.
+    async fn signalled(&self, grace: Duration) -> bool {
+        let mut signals = self.signals.subscribe();
+        // The sender lives as long as this does.
+        tokio::time::timeout(grace, signals.wait_for(|signals| signals.waiting == 0)).await.is_ok()
+    }
+
     /// Runs one call on a warm instance, or on a new one.
     pub(crate) async fn call<R: Send>(self: &Arc<Self>, route: &Route, call: Call, body: impl Body<R>) -> Result<R> {
         self.hold(route.clone()).call(call, body).await
@@ -673,7 +677,7 @@ impl ProviderInner {
         let permit = match permits.clone().try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
-                let _waiting = WaitingForPlace::begin();
+                let _waiting = WaitForPlace::begin();
                 match tokio::time::timeout(INSTANCE_WAIT, permits.clone().acquire_owned()).await {
                     Ok(Ok(permit)) => permit,
                     _ => {

@@ -36,25 +36,27 @@ static WAITING: AtomicUsize = AtomicUsize::new(0);
 /// The warm instances of all providers of this process: they share the number that there may be.
 static ALL: Mutex<Vec<Weak<Warm>>> = Mutex::new(Vec::new());
 
-/// A wait for an instance. While it lasts none is kept warm.
-pub(crate) struct Waiting(());
+fn all() -> MutexGuard<'static, Vec<Weak<Warm>>> {
+    ALL.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-impl Waiting {
+/// A wait for an instance. While it lasts none is kept warm.
+pub(crate) struct WaitForPlace(());
+
+impl WaitForPlace {
     /// Lets go of those that are warm now, so that whoever waits gets their places.
-    pub(crate) fn begin() -> Waiting {
+    pub(crate) fn begin() -> WaitForPlace {
         // Before the purge: an instance that is put back is put before it, and goes with it, or finds this.
         WAITING.fetch_add(1, Ordering::SeqCst);
-        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|warm| warm.strong_count() > 0);
-        let all: Vec<_> = all.iter().filter_map(Weak::upgrade).collect();
+        let all: Vec<_> = all().iter().filter_map(Weak::upgrade).collect();
         for warm in all {
             warm.purge(Duration::ZERO);
         }
-        Waiting(())
+        WaitForPlace(())
     }
 }
 
-impl Drop for Waiting {
+impl Drop for WaitForPlace {
     fn drop(&mut self) {
         WAITING.fetch_sub(1, Ordering::SeqCst);
     }
@@ -74,7 +76,10 @@ pub(crate) struct Warm {
 impl Warm {
     pub(crate) fn new() -> Arc<Warm> {
         let warm = Arc::new(Warm::default());
-        ALL.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&warm));
+        let mut all = all();
+        // A process may make and drop any number of providers.
+        all.retain(|warm| warm.strong_count() > 0);
+        all.push(Arc::downgrade(&warm));
         warm
     }
 

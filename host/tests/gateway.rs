@@ -217,10 +217,6 @@ async fn strangers_do_not_keep_out_who_has_the_token() {
     // Half of the time after which strangers who say nothing are closed anyway.
     let (parts, _) = tokio::time::timeout(Duration::from_secs(15), answer).await.expect("it is not kept waiting");
     assert_eq!(parts.status, 200);
-    // The first of them were closed for it.
-    let mut rest = Vec::new();
-    let _ = strangers[1].read_to_end(&mut rest).await;
-    assert!(rest.is_empty(), "{rest:?}");
 }
 
 #[tokio::test]

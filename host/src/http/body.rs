@@ -18,7 +18,7 @@ use super::pool::Lease;
 use super::scrub::Scrubber;
 use super::{Link, Slot, failure_of};
 use crate::metrics::Metrics;
-use crate::policy::Policy;
+use crate::policy::{Policy, Reach};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -127,7 +127,7 @@ pub(crate) struct ResponseBody {
 pub(super) struct Lessons {
     pub(super) collector: Collector,
     pub(super) policy: Arc<Policy>,
-    pub(super) local: bool,
+    pub(super) hands_out: Option<Reach>,
 }
 
 /// The longest pause between two pieces.
@@ -148,7 +148,7 @@ impl ResponseBody {
         if let Some(lessons) = &mut self.lessons {
             // Before the component sees it, so that its next request finds the origin known.
             for (url, rule) in lessons.collector.push(&data) {
-                lessons.policy.learn(&url, &rule, lessons.local);
+                lessons.policy.learn(&url, &rule, lessons.hands_out);
             }
         }
         data

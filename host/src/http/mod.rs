@@ -280,7 +280,7 @@ impl Net {
         let lessons = Collector::new(&pass.learn, &path).map(|collector| Lessons {
             collector,
             policy: self.policy.clone(),
-            local: pass.hands_out_local,
+            hands_out: pass.hands_out,
         });
         // Only those who are sent credentials can echo them.
         let scrubber = if pass.headers.is_empty() { None } else { Scrubber::new(&self.secrets) };

@@ -91,7 +91,7 @@ pub(crate) struct Pool {
 struct Site {
     origin: Origin,
     wire: Wire,
-    /// Whether addresses of this machine will do; fixed by the policy when the site was made.
+    /// Where its addresses may be; fixed by the policy when the site was made.
     reach: Reach,
     connector: Arc<Connector>,
     metrics: Arc<Metrics>,

@@ -89,12 +89,12 @@ pub async fn pull(session: &Session, args: PluginPull) -> Result<i32> {
 
 /// For messages: a user name may come with a password.
 fn without_user(reference: &str) -> String {
-    let start = reference.find("://").map_or(0, |at| at + 3);
-    let (scheme, rest) = reference.split_at(start);
-    let end = rest.find('/').unwrap_or(rest.len());
-    match rest[..end].rfind('@').filter(|_| scheme.starts_with("http")) {
-        Some(at) => format!("{scheme}***{}", &rest[at..]),
-        None => reference.to_owned(),
+    match url::Url::parse(reference) {
+        Ok(mut url) if matches!(url.scheme(), "http" | "https") && !url.username().is_empty() => {
+            let _ = url.set_username("***").and_then(|()| url.set_password(None));
+            url.into()
+        }
+        _ => reference.to_owned(),
     }
 }
 
