@@ -33,10 +33,11 @@ const INSTANCE_WAIT: Duration = Duration::from_secs(60);
 /// How long a create is repeated while the service asks to wait, unless [`ProviderBuilder::create_patience`] says otherwise.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
-/// How long a provider that is shut down waits until commands that were given up are signalled.
+/// How long a provider that is shut down waits until commands that were given up are signalled. A signal takes
+/// milliseconds; a service that does not answer must not hold up an exit for long.
 const SIGNALLED: Duration = Duration::from_secs(10);
 
-/// Shortest pause between two attempts at a create, whatever a plugin says.
+/// Shortest pause between two attempts at a create: a plugin that asks for none must not make a loop of it.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Longest single pause between two attempts at a create, whatever the service asks for.
