@@ -129,7 +129,8 @@ async fn what_is_cut_by_a_shutdown_is_killed() {
     while sandbox.provider().metrics().instances_made == made && sandbox.provider().metrics().instances_warm > 0 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(sandbox.provider().shutdown(std::time::Duration::ZERO).await, 1);
+    // The run; and the first one's streams, where their readers had come as far as a call.
+    assert!((1..=3).contains(&sandbox.provider().shutdown(std::time::Duration::ZERO).await));
     assert_eq!(running.await.unwrap().unwrap_err().kind(), &Kind::Conflict);
     sandbox.provider().signals_sent(std::time::Duration::ZERO).await.unwrap();
     for id in ["hang-5", "hang-6"] {
