@@ -202,10 +202,34 @@ fn twice_ends_at_once_and_says_what_is_left() {
     // Quiet or not: this has to be known.
     assert_eq!(stderr(&output), format!("left behind: the sandbox {}\n", left[0]));
 
-    // A command is killed by another, and so is the second to be started.
-    let output = twice(&emulator, hold("TaskExecStart", 1), &["exec", &left[0], "--", "sh", "-c", script]);
+    // A command is killed by others, and these are started after it.
+    let mut kills = hold("TaskExecStart", 1);
+    kills["times"] = json!(CALLS);
+    let output = twice(&emulator, kills, &["exec", &left[0], "--", "sh", "-c", script]);
     let text = stderr(&output);
     assert!(text.contains("left behind: the command ") && text.contains(&format!(" in {}\n", left[0])), "{text}");
+
+    // A copy is killed in the background.
+    order(&emulator, &json!([hold("TaskExecStdin*", 0)]));
+    let directory = tempfile::tempdir().expect("a directory");
+    let from = directory.path().to_str().expect("text");
+    let mut child = start(&emulator, &["cp", "-r", from, &format!("{}:/copied", left[0])]);
+    assert_eq!(until_or_end(&mut child, || applied(&emulator) > 0), None);
+    forget(&emulator);
+    order(&emulator, &json!([hold("TaskExecStart", 0)]));
+    interrupt(&mut child);
+    assert_eq!(until_or_end(&mut child, || applied(&emulator) > 0), None);
+    interrupt(&mut child);
+    let output = child.wait_with_output().expect("it ends");
+    forget(&emulator);
+    assert_eq!(output.status.code(), Some(130));
+    let text = stderr(&output);
+    assert!(
+        text.ends_with(
+            "left behind: perhaps a command that was given up (cannot signal a command that was given up: no answer)\n"
+        ),
+        "{text}"
+    );
     printed(&emulator, &["terminate", &left[0]]);
 }
 

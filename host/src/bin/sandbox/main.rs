@@ -120,7 +120,7 @@ async fn supervise(cli: Cli) -> i32 {
         biased;
         () = async { session.settle(patience).await; session.close().await } => {}
         second = stops.next() => {
-            for left in session.left_behind() {
+            for left in session.left_behind().await {
                 session.voice.warn(format_args!("left behind: {left}"));
             }
             code = second;

@@ -300,6 +300,8 @@ impl Session {
     pub async fn settle(&self, patience: Duration) -> bool {
         // A private emulator takes everything with it.
         if self.shared.emulator.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            self.shared.provider.lock().unwrap_or_else(PoisonError::into_inner).take();
             return true;
         }
         let mut clean = true;
@@ -314,14 +316,18 @@ impl Session {
             clean &= self.settle_one(debt, patience).await;
             Owed { shared: self.shared.clone(), id }.paid();
         }
-        let provider = self.shared.provider.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(provider) = provider
-            && let Err(error) = provider.signals_sent(patience).await
-        {
-            self.voice.warn(format_args!("left behind: perhaps a command that was given up ({error})"));
+        if let Some(left) = self.unsignalled(patience).await {
+            self.voice.warn(format_args!("left behind: {left}"));
             clean = false;
         }
         clean
+    }
+
+    /// Commands that were given up, and have not been killed within `patience`.
+    async fn unsignalled(&self, patience: Duration) -> Option<String> {
+        let provider = self.shared.provider.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let error = provider?.signals_sent(patience).await.err()?;
+        Some(format!("perhaps a command that was given up ({error})"))
     }
 
     async fn settle_one(&self, debt: Debt, patience: Duration) -> bool {
@@ -360,17 +366,24 @@ impl Session {
     }
 
     /// What would be left behind now, in words.
-    pub fn left_behind(&self) -> Vec<String> {
-        let mut debts = self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner);
-        drop_covered(&mut debts);
-        debts
-            .iter()
-            .map(|(_, debt)| match debt {
-                Debt::Sandbox(sandbox) => format!("the sandbox {}", sandbox.id()),
-                Debt::Exec(sandbox, exec) => format!("the command {exec} in {}", sandbox.id()),
-                Debt::Creating(_, (key, value)) => format!("perhaps a sandbox with the tag {key}={value}"),
-            })
-            .collect()
+    pub async fn left_behind(&self) -> Vec<String> {
+        let mut left: Vec<_> = {
+            let mut debts = self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner);
+            drop_covered(&mut debts);
+            debts
+                .iter()
+                .map(|(_, debt)| match debt {
+                    Debt::Sandbox(sandbox) => format!("the sandbox {}", sandbox.id()),
+                    Debt::Exec(sandbox, exec) => format!("the command {exec} in {}", sandbox.id()),
+                    Debt::Creating(_, (key, value)) => format!("perhaps a sandbox with the tag {key}={value}"),
+                })
+                .collect()
+        };
+        // What is on the list may be what the signals are for.
+        if left.is_empty() {
+            left.extend(self.unsignalled(Duration::ZERO).await);
+        }
+        left
     }
 
     /// Stops the private emulator, if there is one.
