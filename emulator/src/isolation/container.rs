@@ -264,6 +264,8 @@ impl Link {
         *self.ready.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
         self.send(&Request::Setup(setup), Vec::new())?;
         tokio::select! {
+            // An init that fails says why and ends: both may have come when this is polled.
+            biased;
             answer = receiver => match answer? {
                 Ok(()) => Ok(()),
                 Err(message) => bail!(message),
