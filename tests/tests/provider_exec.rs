@@ -363,7 +363,9 @@ async fn a_signal_looks_again_for_whom_it_did_not_find() -> Result<()> {
     assert!(matches!(process.wait().await?, Verdict::Signaled(9)));
 
     // Nobody for good: the caller has to know.
-    let process = sandbox.spawn(ExecSpec::new(["env", "-i", "/bin/sleep", "1000"])).await?;
+    let script = "echo ready; exec /bin/sleep 1000";
+    let mut process = sandbox.spawn(ExecSpec::new(["env", "-i", "/bin/sh", "-c", script])).await?;
+    assert_eq!(first_line(&mut process).await, "ready\n", "before that it may not have cleared anything");
     let error = refused(process.signal(9).await, &["cleared its environment", "Terminating the sandbox"]);
     assert_eq!(error.kind(), &Kind::Conflict);
     Ok(())

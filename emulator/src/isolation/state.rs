@@ -21,11 +21,18 @@ const PREFIX: &str = "modal-emulator-";
 /// A directory without a lock file is one that is just being made, unless it is older than this.
 const UNLOCKED_AGE: Duration = Duration::from_secs(600);
 
-/// A locked state directory. The lock goes when the process does, however that ends.
+/// A locked state directory. The lock goes when this is dropped, or with the process, however that ends.
 #[derive(Debug)]
 pub(super) struct StateDir {
     path: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that is just being started holds the file too, until it has become its program.
+        let _ = self.lock.unlock();
+    }
 }
 
 impl StateDir {
@@ -35,7 +42,7 @@ impl StateDir {
         made.with_context(|| format!("cannot make the state directory {}", path.display()))?;
         let path = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
         let lock = lock(&path).with_context(|| format!("cannot use the state directory {}", path.display()))?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, lock })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -124,6 +131,8 @@ mod tests {
         let first = StateDir::open(&path).expect("it is free");
         let second = StateDir::open(&path).expect_err("it is not");
         assert!(format!("{second:#}").contains("in use by another emulator"), "{second:#}");
+        // As a process does that is just being started.
+        let _held = first.lock.try_clone().expect("a descriptor");
         drop(first);
         StateDir::open(&path).expect("it is free again");
     }
