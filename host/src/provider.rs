@@ -393,7 +393,7 @@ pub(crate) struct ProviderInner {
     on_wait: Option<Arc<WaitObserver>>,
     /// For what has to be done after a handle was dropped, wherever that happens.
     pub(crate) tasks: tokio::runtime::Handle,
-    /// How many signals are still to be sent for handles that were dropped.
+    /// What is still to be sent for handles that were dropped.
     pub(crate) signals: tokio::sync::watch::Sender<Signals>,
 }
 
@@ -513,18 +513,21 @@ impl Provider {
     ///
     /// # Errors
     ///
-    /// [`Kind::TimedOut`] when `grace` has passed before; why a signal could not be sent since this was last asked.
+    /// [`Kind::TimedOut`], with some of the commands, when `grace` has passed before; why a signal could not be sent since
+    /// this was last asked.
     pub async fn signals_sent(&self, grace: Duration) -> Result<()> {
         let sent = self.inner.signalled(grace).await;
-        let mut failed = None;
+        let (mut failed, mut waiting) = (None, Vec::new());
         self.inner.signals.send_if_modified(|signals| {
             failed = signals.failed.take();
+            waiting.clone_from(&signals.waiting);
             false
         });
         match failed {
             Some(error) => Err(error),
-            None if sent => Ok(()),
-            None => Err(Error::new(Kind::TimedOut, "signal a command that was given up", "no answer")),
+            // Between the two looks the last one may have been sent.
+            None if sent || waiting.is_empty() => Ok(()),
+            None => Err(Error::new(Kind::TimedOut, format!("signal {}", some_of(&waiting)), "no answer")),
         }
     }
 
@@ -651,12 +654,19 @@ impl Provider {
     }
 }
 
+/// The first few, and how many more there are: thousands may have been given up at once.
+fn some_of(names: &[String]) -> String {
+    let (first, more) = names.split_at(names.len().min(3));
+    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    first.join(", ") + &more
+}
+
 impl ProviderInner {
     /// Waits until no signal is left to be sent. False when `grace` has passed before.
     async fn signalled(&self, grace: Duration) -> bool {
         let mut signals = self.signals.subscribe();
         // The sender lives as long as this does.
-        tokio::time::timeout(grace, signals.wait_for(|signals| signals.waiting == 0)).await.is_ok()
+        tokio::time::timeout(grace, signals.wait_for(|signals| signals.waiting.is_empty())).await.is_ok()
     }
 
     /// Runs one call on a warm instance, or on a new one.

@@ -617,23 +617,28 @@ pub(crate) fn kill_later(sandbox: Sandbox, exec: String) {
 /// Signals that dropped handles left to be sent.
 #[derive(Debug, Default)]
 pub(crate) struct Signals {
-    /// Of them, those that are not sent yet.
-    pub(crate) waiting: usize,
+    /// To whom those go that are not sent yet.
+    pub(crate) waiting: Vec<String>,
     /// Why one could not be sent; the first that nobody has been told about.
     pub(crate) failed: Option<Error>,
 }
 
 /// A signal that is to be sent, as long as it is not.
-struct Waiting(tokio::sync::watch::Sender<Signals>);
+struct Waiting {
+    signals: tokio::sync::watch::Sender<Signals>,
+    whom: String,
+}
 
 impl Waiting {
-    fn new(signals: &tokio::sync::watch::Sender<Signals>) -> Waiting {
-        signals.send_modify(|signals| signals.waiting += 1);
-        Waiting(signals.clone())
+    fn new(sandbox: &Sandbox, exec: &str) -> Waiting {
+        let signals = sandbox.inner().signals.clone();
+        let whom = format!("{exec} in {}", sandbox.id());
+        signals.send_modify(|signals| signals.waiting.push(whom.clone()));
+        Waiting { signals, whom }
     }
 
     fn failed(&self, error: Error) {
-        self.0.send_modify(|signals| {
+        self.signals.send_modify(|signals| {
             signals.failed.get_or_insert(error);
         });
     }
@@ -641,14 +646,19 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.send_modify(|signals| signals.waiting -= 1);
+        self.signals.send_modify(|signals| {
+            // Of two that say the same it makes no difference which.
+            if let Some(at) = signals.waiting.iter().position(|whom| *whom == self.whom) {
+                signals.waiting.swap_remove(at);
+            }
+        });
     }
 }
 
 /// Sends a signal from wherever a handle was dropped.
 pub(crate) fn signal_later(sandbox: Sandbox, exec: String, signal: u32) {
     let tasks = sandbox.inner().tasks.clone();
-    let waiting = Waiting::new(&sandbox.inner().signals);
+    let waiting = Waiting::new(&sandbox, &exec);
     tasks.spawn(async move {
         // A dying runtime or a slow provider must not keep this for ever.
         let call = sandbox.acting("signal a command in").signalling();
@@ -660,7 +670,7 @@ pub(crate) fn signal_later(sandbox: Sandbox, exec: String, signal: u32) {
                 return tracing::debug!(exec, signal, %error, "nobody to signal");
             }
             Ok(Err(error)) => error,
-            Err(_) => Error::new(Kind::TimedOut, format!("signal {exec} in {}", sandbox.id()), "no answer"),
+            Err(_) => Error::new(Kind::TimedOut, format!("signal {}", waiting.whom), "no answer"),
         };
         tracing::debug!(exec, signal, %error, "not signalled");
         waiting.failed(error);

@@ -143,6 +143,21 @@ async fn what_is_cut_by_a_shutdown_is_killed() {
 }
 
 #[tokio::test]
+async fn who_is_not_signalled_yet_is_named() {
+    let server = Server::start(None, |_| Box::pin(std::future::pending())).await;
+    let sandbox = provider(&server.url).await.sandbox("sb-1");
+    let soon = std::time::Duration::ZERO;
+    sandbox.provider().signals_sent(soon).await.unwrap();
+    for n in 0..5 {
+        drop(sandbox.spawn(command(&format!("hang-{n}"))).await.unwrap());
+    }
+    let error = sandbox.provider().signals_sent(soon).await.unwrap_err();
+    assert_eq!(error.kind(), &Kind::TimedOut);
+    let named = "cannot signal hang-0 in sb-1, hang-1 in sb-1, hang-2 in sb-1 and 2 more: no answer";
+    assert_eq!(error.to_string(), named);
+}
+
+#[tokio::test]
 async fn cancelling_a_run_kills_its_command() {
     let (server, sandbox) = start().await;
     let running = {

@@ -2,6 +2,7 @@
 //! else, and is interrupted there.
 
 use std::{
+    io::{BufRead as _, BufReader},
     path::Path,
     process::{Child, Output, Stdio},
 };
@@ -11,7 +12,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::{Value, json};
-use system_tests::{Emulator, feed, stderr};
+use system_tests::{Emulator, feed, sandbox, stderr};
 
 use super::{alive, applied, order, printed, request, until, until_or_end};
 
@@ -224,13 +225,41 @@ fn twice_ends_at_once_and_says_what_is_left() {
     forget(&emulator);
     assert_eq!(output.status.code(), Some(130));
     let text = stderr(&output);
-    assert!(
-        text.ends_with(
-            "left behind: perhaps a command that was given up (cannot signal a command that was given up: no answer)\n"
-        ),
-        "{text}"
-    );
+    let (_, told) = text.split_once("left behind: perhaps a command that was given up (cannot signal ").expect(&text);
+    assert!(told.ends_with(&format!(" in {}: no answer)\n", left[0])), "{text}");
     printed(&emulator, &["terminate", &left[0]]);
+}
+
+/// The one child of a process.
+fn child_of(parent: u32) -> i32 {
+    let tasks = std::fs::read_dir(format!("/proc/{parent}/task")).expect("it is there");
+    let children: Vec<i32> = tasks
+        .map(|task| std::fs::read_to_string(task.expect("a task").path().join("children")).unwrap_or_default())
+        .flat_map(|list| list.split_whitespace().map(|pid| pid.parse().expect("a number")).collect::<Vec<_>>())
+        .collect();
+    let [child] = children[..] else { panic!("{parent} has the children {children:?}") };
+    child
+}
+
+/// A private emulator ends with the program, and all that is in it: nothing is left to be told of.
+#[test]
+fn a_private_emulator_leaves_nothing_behind() {
+    let mut command = sandbox();
+    command.args(["--emulator", "run", "--", "sh", "-c", "echo begun; sleep 4321"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+    std::io::Read::read_exact(child.stdout.as_mut().expect("a pipe"), &mut [0; 6]).expect("it says that it has begun");
+    // Stopped, so that its end is waited for when the second interruption comes.
+    let emulator = Pid::from_raw(child_of(child.id()));
+    kill(emulator, Signal::SIGSTOP).expect("it is there");
+    interrupt(&mut child);
+    let mut stderr = BufReader::new(child.stderr.take().expect("a pipe")).lines().map(|line| line.expect("text"));
+    assert!(stderr.any(|line| line.contains("interrupted, cleaning up")));
+    interrupt(&mut child);
+    let told: Vec<_> = stderr.collect();
+    assert_eq!(child.wait().expect("a child").code(), Some(130));
+    // Gone already, where it went with the program.
+    let _ = kill(emulator, Signal::SIGCONT);
+    assert!(!told.iter().any(|line| line.contains("left behind")), "{told:?}");
 }
 
 /// What cannot be undone is told.
