@@ -121,8 +121,9 @@ impl Emulator {
             None => std::env::current_exe().context("cannot find this program's own file")?,
         };
         // Before anything is made: a port that is taken must not leave anything behind.
-        let listener =
-            TcpListener::bind(options.listen).await.with_context(|| format!("cannot listen on {}", options.listen))?;
+        let listener = TcpListener::bind(options.listen)
+            .await
+            .with_context(|| format!("cannot listen on {} (port 0 takes any free one)", options.listen))?;
         let front =
             TcpListener::bind((options.listen.ip(), 0)).await.context("cannot listen for connections by token")?;
         let parent = options.state_dir.clone().unwrap_or_else(std::env::temp_dir);

@@ -152,8 +152,9 @@ impl Gateway {
         let Some(fixed) = net.policy.fixed().first().cloned() else {
             return Err(Error::new(Kind::Forbidden, WHAT, "the plugin was granted no origin"));
         };
-        let listener =
-            TcpListener::bind(listen).await.map_err(|error| Error::io(format!("listen on {listen}"), &error))?;
+        let listener = TcpListener::bind(listen).await.map_err(|error| {
+            Error::io(format!("listen on {listen}"), &error).with_hint("give another port, or 0 for any free one")
+        })?;
         let address = listener.local_addr().map_err(|error| Error::io(WHAT, &error))?;
         let token = Secret::new(fresh_secret());
         let inner = Arc::new(Inner {

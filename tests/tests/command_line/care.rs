@@ -256,6 +256,12 @@ fn settings_that_mean_nothing_are_refused() {
         fs::write(&file, policy).expect("a file");
         fails(emulator, &["list", "--policy", path], &says);
     }
+    // Taken by the emulator, and there is another way.
+    let taken = emulator.url().strip_prefix("http://").expect("plain http");
+    fails(emulator, &["gateway", "--listen", taken], &["cannot listen on", "try: give another port, or 0"]);
+    fails(emulator, &["emulator", "--listen", taken], &["cannot listen on", "port 0 takes any free one"]);
+    let signed_in = ["run", "--image", "im-1", "--registry-secret", "s", "--", "true"];
+    fails(emulator, &signed_in, &["comes from no registry", "try: leave it away"]);
     // More than there are bytes is no limit.
     fs::write(&file, "[limits]\nbody_mib = 17592186044416").expect("a file");
     printed(emulator, &["list", "--policy", path]);

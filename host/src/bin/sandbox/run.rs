@@ -211,7 +211,9 @@ async fn image_spec(session: &Session, provider: &Provider, args: &ImageArgs) ->
     };
     if let Some(secret) = &args.registry_secret {
         if !matches!(spec.source, ImageSource::Registry(_) | ImageSource::Dockerfile(_)) {
-            return Err(Failure::new("use --registry-secret", "this image comes from no registry").into());
+            return Err(Failure::new("use --registry-secret", "this image comes from no registry")
+                .hint("leave it away, or name a registry's image with --image")
+                .into());
         }
         spec = spec.registry_secret(secret);
     }
