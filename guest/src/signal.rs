@@ -73,9 +73,9 @@ exit 3
 /// How both end when they find nobody.
 const NOBODY: i32 = 3;
 
-/// How often an exec that has not ended is looked for: one that was just started, or is just becoming another program, has
-/// no marker for a moment.
-const LOOKS: u32 = 6;
+/// How often an exec that has not ended is looked for. One that was just started, or is just becoming another program, has no
+/// marker for a moment, which on a busy machine is seconds. With [`FIRST_PAUSE`] the looks take five seconds.
+const LOOKS: u32 = 8;
 
 /// Pause behind the first look; each is twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);

@@ -344,8 +344,8 @@ async fn a_signal_looks_again_for_whom_it_did_not_find() -> Result<()> {
     spec.id = id.into();
     let mut process = sandbox.spawn(spec).await?;
 
-    // Asked only when nobody was found.
-    let (method, fault) = ("TaskExecPoll".to_string(), Fault::Delay { millis: 500, jitter_millis: 0 });
+    // The call is made only after a look that found no process. It is held back until the process can be found.
+    let (method, fault) = ("TaskExecPoll".to_string(), Fault::Delay { millis: 600_000, jitter_millis: 0 });
     world.emulator.chaos().add(Rule { method, times: Some(1), skip: 0, probability: 1.0, fault });
     let signal = tokio::spawn({
         let sandbox = sandbox.clone();
@@ -359,6 +359,8 @@ async fn a_signal_looks_again_for_whom_it_did_not_find() -> Result<()> {
     stdin.write_all(format!("{id}\n").as_bytes()).await.expect("it is read");
     stdin.shutdown().await.expect("it is read");
     assert_eq!(first_line(&mut process).await, "ready\n");
+    while sh(&sandbox, "pgrep -fxc 'sleep 1000' || true").await != "1\n" {}
+    world.emulator.chaos().clear();
     signal.await.expect("no panic")?;
     assert!(matches!(process.wait().await?, Verdict::Signaled(9)));
 

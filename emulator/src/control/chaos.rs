@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tonic::{Code, Status};
 
 /// The rules in force.
@@ -23,6 +24,8 @@ use tonic::{Code, Status};
 pub struct Chaos {
     seed: u64,
     state: Mutex<State>,
+    /// How often all rules were removed.
+    generation: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
@@ -236,7 +239,8 @@ impl Answer {
 impl Chaos {
     /// No rules. The same seed and the same calls give the same faults.
     pub fn new(seed: u64) -> Chaos {
-        Chaos { seed, state: Mutex::new(State { rules: Vec::new(), random: StdRng::seed_from_u64(seed) }) }
+        let state = State { rules: Vec::new(), random: StdRng::seed_from_u64(seed) };
+        Chaos { seed, state: Mutex::new(state), generation: watch::Sender::new(0) }
     }
 
     /// Adds a rule after those that are there.
@@ -246,11 +250,24 @@ impl Chaos {
         self.state.lock().rules.push(Active { rule, seen: 0, applied: 0, tokens, refilled: Instant::now() });
     }
 
-    /// Removes all rules, and begins again with the seed: what is ordered next does not depend on what was before.
+    /// Removes all rules, and begins again with the seed: what is ordered next does not depend on what was before. Calls
+    /// that [`Fault::Delay`] holds back go on at once.
     pub fn clear(&self) {
         let mut state = self.state.lock();
         state.rules.clear();
         state.random = StdRng::seed_from_u64(self.seed);
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+
+    /// How often all rules were removed so far; for [`Chaos::hold_back`].
+    pub fn generation(&self) -> u64 {
+        *self.generation.borrow()
+    }
+
+    /// Holds a call back for so long, or until the rules that were in force in this generation are removed.
+    pub async fn hold_back(&self, delay: Duration, generation: u64) {
+        let mut current = self.generation.subscribe();
+        let _ = tokio::time::timeout(delay, current.wait_for(|current| *current != generation)).await;
     }
 
     /// The rules, each with how often it was applied.
