@@ -1,10 +1,6 @@
 //! The program as its users see it: whole outputs, exit codes, and the manual that is made from its definitions.
 
 #![cfg(feature = "cli")]
-#![allow(missing_docs)]
-
-mod common;
-
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -142,7 +138,7 @@ fn usage() {
 
 #[test]
 fn a_plugin_from_elsewhere_has_to_be_granted() {
-    let puppet = common::puppet().to_str().unwrap();
+    let puppet = crate::common::puppet().to_str().unwrap();
     let output = run(&["--plugin", puppet, "list"]);
     let error = text(&output.stderr);
     assert_eq!(output.status.code(), Some(125), "{error}");
@@ -167,7 +163,7 @@ fn a_plugin_from_elsewhere_has_to_be_granted() {
 
 #[test]
 fn a_command_that_ends_before_its_input_ends_the_program() {
-    let puppet = common::puppet().to_str().unwrap();
+    let puppet = crate::common::puppet().to_str().unwrap();
     let mut exec = sandbox(&["--plugin", puppet, "--grant", "exec", "-i", "sb", "--", "true"]);
     let mut child = exec.env("PUPPET_TOKEN", "token-of-a-test").stdin(Stdio::piped()).spawn().unwrap();
     // Held open: nobody is going to write or close it before the program has ended.
@@ -178,7 +174,7 @@ fn a_command_that_ends_before_its_input_ends_the_program() {
 
 #[test]
 fn inspecting_shows_wishes_and_grants() {
-    let puppet = common::puppet().to_str().unwrap();
+    let puppet = crate::common::puppet().to_str().unwrap();
     let output = run(&["--json", "plugin", "inspect", puppet]);
     let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(value["name"], "puppet");

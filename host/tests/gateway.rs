@@ -1,13 +1,9 @@
 //! The gateway: gRPC-Web over HTTP/1.1 in, gRPC over HTTP/2 out.
 
-#![allow(missing_docs)]
-
-mod common;
-
 use std::time::Duration;
 
+use crate::common::{Server, TOKEN, full, provider, with_trailers};
 use bytes::Bytes;
-use common::{Server, TOKEN, full, provider, with_trailers};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;

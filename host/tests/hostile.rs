@@ -1,13 +1,10 @@
 //! Plugins that mean harm: each is contained, named in the error, and leaves other calls undisturbed.
 
-#![allow(missing_docs)]
-
-mod common;
-
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use common::{Server, TOKEN, builder, extra, full, order, provider, with_trailers};
+use crate::common::{Server, TOKEN, builder, extra, full, order, provider, with_trailers};
+use crate::own_process::in_own_process;
 use http::{HeaderMap, HeaderValue, Response};
 use sandbox_host::{Happened, Kind, Limits, TrapCause};
 
@@ -244,35 +241,27 @@ async fn a_place_is_told_without_what_is_not_its_address() {
 /// A manifest names variables as it likes; where the user shows none, theirs lead to nothing local.
 #[test]
 fn a_place_that_is_not_shown_is_no_choice_of_the_users() {
-    // The environment belongs to the process, so that this is a process of its own.
-    const INSIDE: &str = "PUPPET_TEST_INSIDE";
+    // The environment belongs to the process.
     let server = "http://127.0.0.1:1/path?key=of-somebody";
-    if std::env::var_os(INSIDE).is_none() {
-        let output = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "a_place_that_is_not_shown_is_no_choice_of_the_users", "--nocapture"])
-            .envs([(INSIDE, "1"), ("PUPPET_URL", server), ("PUPPET_CONFIG", "/dev/null")])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        return;
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let plugin = common::plugin().await;
-        let builder = || sandbox_host::Provider::builder(&plugin).credential("token", TOKEN.to_owned());
-        for (shown, local) in [(vec![], false), (vec!["PUPPET_PLAIN"], false), (vec!["PUPPET_URL"], true)] {
-            let provider = builder().show_only(shown.clone()).build().await.unwrap();
-            let seen = order(&provider, "env").await.unwrap();
-            assert_eq!(extra(&seen, "PUPPET_URL"), local.then_some("http://127.0.0.1:1"), "{shown:?}");
-            let grants = provider.grants();
-            assert_eq!((grants.len(), grants[0].private_addresses), (1, local), "{shown:?}");
-            let error = order(&provider, "grpc http://127.0.0.1:1/a").await.unwrap_err();
-            assert_eq!(error.is_forbidden(), !local, "{shown:?}: {error}");
-        }
-        // What the embedder says by name it means.
-        let provider = builder().env("PUPPET_URL", NOBODY).show_only([""; 0]).build().await.unwrap();
-        assert!(provider.grants()[0].private_addresses);
-        assert_eq!(extra(&order(&provider, "env").await.unwrap(), "PUPPET_URL"), Some(NOBODY));
+    in_own_process(&[("PUPPET_URL", server), ("PUPPET_CONFIG", "/dev/null")], || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let plugin = crate::common::plugin().await;
+            let builder = || sandbox_host::Provider::builder(&plugin).credential("token", TOKEN.to_owned());
+            for (shown, local) in [(vec![], false), (vec!["PUPPET_PLAIN"], false), (vec!["PUPPET_URL"], true)] {
+                let provider = builder().show_only(shown.clone()).build().await.unwrap();
+                let seen = order(&provider, "env").await.unwrap();
+                assert_eq!(extra(&seen, "PUPPET_URL"), local.then_some("http://127.0.0.1:1"), "{shown:?}");
+                let grants = provider.grants();
+                assert_eq!((grants.len(), grants[0].private_addresses), (1, local), "{shown:?}");
+                let error = order(&provider, "grpc http://127.0.0.1:1/a").await.unwrap_err();
+                assert_eq!(error.is_forbidden(), !local, "{shown:?}: {error}");
+            }
+            // What the embedder says by name it means.
+            let provider = builder().env("PUPPET_URL", NOBODY).show_only([""; 0]).build().await.unwrap();
+            assert!(provider.grants()[0].private_addresses);
+            assert_eq!(extra(&order(&provider, "env").await.unwrap(), "PUPPET_URL"), Some(NOBODY));
+        });
     });
 }
 
@@ -281,7 +270,7 @@ fn a_place_that_is_not_shown_is_no_choice_of_the_users() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plugin_that_is_looked_at_is_told_nothing_and_reaches_nothing() {
     let server = Server::echo().await;
-    let puppet = tokio::task::spawn_blocking(common::puppet).await.unwrap();
+    let puppet = tokio::task::spawn_blocking(crate::common::puppet).await.unwrap();
     let directory = tempfile::tempdir().unwrap();
     let profile = directory.path().join("profiles.toml");
     std::fs::write(&profile, format!("[default]\nplain = 'of the file'\nurl = '{}'\n", server.url)).unwrap();

@@ -1,10 +1,6 @@
 //! Files that are no plugins, and what is said of them; plugins of older versions. Settings and profiles.
 
-#![allow(missing_docs)]
-
-mod common;
-
-use common::{extra, order, puppet};
+use crate::common::{extra, order, puppet};
 use sandbox_host::types::SandboxSpec;
 use sandbox_host::{Kind, Plugin, PluginFault, Provider};
 
@@ -76,10 +72,10 @@ async fn the_second_load_comes_from_the_cache() {
 /// The puppet is built against version 0.1.0: all tests of this crate go through that version's module.
 #[tokio::test]
 async fn a_plugin_of_an_older_version_keeps_working() {
-    let plugin = common::plugin().await;
+    let plugin = crate::common::plugin().await;
     assert_eq!(plugin.interface_version(), "0.1.0");
     assert_ne!(plugin.interface_version(), sandbox_host::INTERFACE_VERSION);
-    let provider = common::provider("http://127.0.0.1:1").await;
+    let provider = crate::common::provider("http://127.0.0.1:1").await;
     assert_eq!(provider.describe().await.unwrap().name, "puppet");
     // New since then, so it has none.
     let error = provider.check_spec(&SandboxSpec::default()).await.unwrap_err();
@@ -89,7 +85,7 @@ async fn a_plugin_of_an_older_version_keeps_working() {
 
 #[tokio::test]
 async fn missing_credentials_are_named() {
-    let plugin = common::plugin().await;
+    let plugin = crate::common::plugin().await;
     let builder = || Provider::builder(&plugin).inherit_env(false).env("HOME", "/nonexistent");
     let error = builder().build().await.unwrap_err();
     assert!(error.is_unauthenticated());
@@ -114,7 +110,7 @@ async fn settings_come_from_the_profile_and_the_environment_wins() {
          token = 'secret-two-x'\nplain = 'two'\n",
     )
     .unwrap();
-    let plugin = common::plugin().await;
+    let plugin = crate::common::plugin().await;
     let builder =
         || Provider::builder(&plugin).inherit_env(false).env("PUPPET_CONFIG", file.to_str().unwrap().to_owned());
     let plain =

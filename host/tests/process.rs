@@ -1,10 +1,6 @@
 //! Commands and files: streams, their ends, cancelling.
 
-#![allow(missing_docs)]
-
-mod common;
-
-use common::{Server, provider};
+use crate::common::{Server, provider};
 use sandbox_host::types::{ExecSpec, OutputLimits, Verdict, WriteOptions};
 use sandbox_host::{FileFault, Kind, Process, Sandbox};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

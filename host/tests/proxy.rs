@@ -1,12 +1,8 @@
 //! Ways out through a proxy, by servers on loopback that speak as little of their protocol as it takes.
 
-#![allow(missing_docs)]
-
-mod common;
-
 use std::sync::{Arc, Mutex};
 
-use common::{Server, builder, extra, order};
+use crate::common::{Server, builder, extra, order};
 use sandbox_host::{Kind, Proxy, Secret};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};

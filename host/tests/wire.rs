@@ -1,13 +1,9 @@
 //! What goes over the wire, and how many connections it takes.
 
-#![allow(missing_docs)]
-
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use common::{Server, extra, full, order, provider};
+use crate::common::{Server, extra, full, order, provider};
 use http::Response;
 
 #[tokio::test]
@@ -73,12 +69,12 @@ async fn bodies_beyond_the_limit_are_cut_in_both_directions() {
     // The puppet shows what it got before the error.
     for (limit, whole) in [(8999, false), (9000, true)] {
         limits.body_bytes = limit;
-        let provider = common::builder(&server.url).await.limits(limits.clone()).build().await.unwrap();
+        let provider = crate::common::builder(&server.url).await.limits(limits.clone()).build().await.unwrap();
         let info = order(&provider, &format!("grpc {}/down", server.url)).await.unwrap();
         assert_eq!(extra(&info, "body").map(|body| body.len() == 9000), Some(whole), "{limit}");
     }
     limits.body_bytes = 4;
-    let provider = common::builder(&server.url).await.limits(limits).build().await.unwrap();
+    let provider = crate::common::builder(&server.url).await.limits(limits).build().await.unwrap();
     // The puppet's own request has a frame of five bytes.
     let error = order(&provider, &format!("grpc {}/up", server.url)).await.unwrap_err();
     assert_eq!(error.kind(), &sandbox_host::Kind::Forbidden, "{error}");

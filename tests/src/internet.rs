@@ -14,6 +14,8 @@ use std::{
 
 use nix::sched::{CloneFlags, unshare};
 
+use crate::own_process::this_test_again;
+
 /// Says to a test program that it is on the machine already.
 const MARK: &str = "ON_THE_INTERNET";
 
@@ -53,7 +55,6 @@ pub fn on_the_internet(powers: Powers, test: impl FnOnce()) {
         let _internet = connect();
         return test();
     }
-    let name = std::thread::current().name().expect("a test has a name").to_owned();
     let root = nix::unistd::geteuid().is_root();
     let shut_in = powers == Powers::Nobodys || !root;
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
@@ -62,8 +63,8 @@ pub fn on_the_internet(powers: Powers, test: impl FnOnce()) {
         ("/proc/self/uid_map", format!("0 {uid} 1")),
         ("/proc/self/gid_map", format!("0 {gid} 1")),
     ];
-    let mut again = Command::new(std::env::current_exe().expect("this program"));
-    again.args(["--exact", &name, "--nocapture", "--test-threads=1"]).env(MARK, "");
+    let mut again = this_test_again();
+    again.env(MARK, "");
     // Safety: system calls and short writes only, on what was prepared above.
     unsafe {
         again.pre_exec(move || {
@@ -75,7 +76,7 @@ pub fn on_the_internet(powers: Powers, test: impl FnOnce()) {
         });
     }
     let ended = again.status().expect("this test makes namespaces: run it as root, or where users may make their own");
-    assert!(ended.success(), "{name} failed on the made-up machine; what it says stands above");
+    assert!(ended.success(), "it failed on the made-up machine ({ended}); its output is above");
 }
 
 /// Lays the cable and starts the servers; they end with the process.

@@ -5,6 +5,7 @@
 
 pub mod faults;
 pub mod internet;
+pub mod own_process;
 mod world;
 
 pub use world::{World, refused, sh, told};

@@ -7,7 +7,7 @@ use modal_proto::client as proto;
 use modal_proto::task_command_router as tcr;
 use tonic::Code;
 
-use crate::client::{LIMIT, World, code, control, credentials};
+use super::client::{LIMIT, World, code, control, credentials};
 
 #[tokio::test]
 async fn without_credentials_nothing_is_done() {
@@ -103,11 +103,11 @@ async fn addresses_are_those_that_a_client_asked_for() {
     let channel = tonic::transport::Endpoint::try_from(world.emulator.url()).unwrap();
     for name in ["http://build.example:7000", "http://localhost:7000", "http://[fd00::1]"] {
         let channel = channel.clone().origin(name.parse().unwrap()).connect().await.unwrap();
-        let mut control = crate::client::control(&channel, crate::client::credentials());
+        let mut control = super::client::control(&channel, super::client::credentials());
         let token = control.auth_token_get(proto::AuthTokenGetRequest {}).await.unwrap().into_inner().token;
-        let mut headers = crate::client::credentials();
+        let mut headers = super::client::credentials();
         headers.push(("x-modal-auth-token", token));
-        let mut control = crate::client::control(&channel, headers);
+        let mut control = super::client::control(&channel, headers);
         let target = Some(proto::sandbox_get_command_router_access_request::Target::TaskId(sandbox.task_id.clone()));
         let request = proto::SandboxGetCommandRouterAccessRequest { target };
         assert_eq!(control.sandbox_get_command_router_access(request).await.unwrap().into_inner().url, name);
@@ -123,7 +123,7 @@ async fn addresses_are_those_that_a_client_asked_for() {
 /// A name of anybody's may lead to this machine, and any page may ask what has one.
 #[tokio::test]
 async fn pages_of_the_web_are_not_answered() {
-    use crate::network::exchange;
+    use super::network::exchange;
     let world = World::start().await;
     let url = world.emulator.url();
     let address = url.strip_prefix("http://").unwrap();
@@ -157,7 +157,7 @@ async fn pages_of_the_web_are_not_answered() {
 /// Who lets other machines in may give this one any name, but still answers no pages.
 #[tokio::test]
 async fn a_remote_emulator_has_any_name_and_answers_no_pages() {
-    use crate::network::exchange;
+    use super::network::exchange;
     let world = World::with(Options { allow_remote: true, ..Options::default() }).await;
     let url = world.emulator.url();
     for (more, status) in [("", "200 "), ("Origin: http://build.example\r\n", "403 ")] {

@@ -7,7 +7,7 @@ use modal_proto::task_command_router as tcr;
 use rand::{Rng as _, SeedableRng as _};
 use tonic::Code;
 
-use crate::client::{World, code};
+use super::client::{World, code};
 
 #[tokio::test]
 async fn definitions_that_cannot_be() {
@@ -97,8 +97,8 @@ async fn arbitrary_bytes_never_panic() {
     }
     assert!(methods.len() > 90, "{}", methods.len());
     let signer = &world.emulator.state().signer;
-    let control = signer.sign("control-plane", crate::client::LIMIT);
-    let router = signer.sign(&sandbox.task_id, crate::client::LIMIT);
+    let control = signer.sign("control-plane", super::client::LIMIT);
+    let router = signer.sign(&sandbox.task_id, super::client::LIMIT);
     let stream = tokio::net::TcpStream::connect(world.emulator.state().address).await.unwrap();
     let (mut client, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();

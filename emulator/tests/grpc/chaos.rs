@@ -7,7 +7,7 @@ use modal_proto::prost::Message as _;
 use modal_proto::task_command_router as tcr;
 use tonic::{Code, Request};
 
-use crate::client::{LIMIT, World, code};
+use super::client::{LIMIT, World, code};
 
 fn rule(method: &str, times: u32, fault: Fault) -> Rule {
     Rule { method: method.to_owned(), times: Some(times), skip: 0, probability: 1.0, fault }
@@ -90,7 +90,7 @@ async fn connections_close_and_are_given_up() {
     for fault in [Fault::Close, Fault::Goaway] {
         // A channel of its own, which connects anew by itself.
         let channel = tonic::transport::Channel::from_shared(world.emulator.url()).unwrap().connect().await.unwrap();
-        let mut client = crate::client::control(&channel, crate::client::credentials());
+        let mut client = super::client::control(&channel, super::client::credentials());
         world.emulator.chaos().add(rule("ClientHello", 1, fault.clone()));
         let first = tokio::time::timeout(LIMIT, client.client_hello(())).await.unwrap();
         assert_eq!(first.is_err(), fault == Fault::Close);

@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tonic::transport::Channel;
 
-use crate::client::{Headers, LIMIT, control, credentials};
+use super::client::{Headers, LIMIT, control, credentials};
 
 /// An emulator as a program, with its state below a directory of the test's.
 struct Program {

@@ -3,7 +3,7 @@
 use modal_proto::task_command_router as tcr;
 use tonic::Code;
 
-use crate::client::{World, code};
+use super::client::{World, code};
 
 #[tokio::test]
 async fn output_from_any_offset_at_any_time() {
@@ -99,7 +99,7 @@ async fn nothing_goes_on_after_the_end_of_the_sandbox() {
     let mut world = World::start().await;
     let mut sandbox = world.sandbox().await;
     sandbox.start("long", "echo begun; sleep 100").await;
-    let mut other = crate::client::Running {
+    let mut other = super::client::Running {
         id: sandbox.id.clone(),
         task_id: sandbox.task_id.clone(),
         router: sandbox.router.clone(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use modal_proto::client::{self as proto, FileDescriptor};
 use modal_proto::prost_types::Timestamp;
 
-use crate::client::{Running, World};
+use super::client::{Running, World};
 
 /// A sandbox whose command is a script, once that has ended.
 async fn ended(world: &mut World, script: &str) -> Running {

@@ -8,7 +8,7 @@ use modal_proto::prost_types::{FieldDescriptorProto, FileDescriptorSet};
 use modal_proto::task_command_router as tcr;
 use tonic::Code;
 
-use crate::client::{World, code};
+use super::client::{World, code};
 
 /// The rows of a section's table that have one of these words in their second column.
 fn rows(section: &str, words: &[&str]) -> BTreeMap<String, String> {

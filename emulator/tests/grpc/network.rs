@@ -9,7 +9,7 @@ use modal_proto::task_command_router as tcr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
 
-use crate::client::{LIMIT, Running, World, code};
+use super::client::{LIMIT, Running, World, code};
 use crate::internet::{ECHO, HERE, HERE6, MACHINE, MACHINE6, Powers, THERE, TLS, on_the_internet};
 
 /// Python functions for scripts: each prints what came of it in one word.

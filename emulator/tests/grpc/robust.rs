@@ -8,7 +8,7 @@ use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use proto::generic_result::GenericStatus;
 
-use crate::client::World;
+use super::client::World;
 
 const MIB: u64 = 1 << 20;
 

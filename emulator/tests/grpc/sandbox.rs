@@ -4,7 +4,7 @@ use modal_proto::client as proto;
 use modal_proto::client::generic_result::GenericStatus;
 use tonic::{Code, Request};
 
-use crate::client::{World, code};
+use super::client::{World, code};
 
 #[tokio::test]
 async fn the_same_key_makes_one_sandbox() {

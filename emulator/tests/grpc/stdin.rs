@@ -8,7 +8,7 @@ use modal_proto::task_command_router as tcr;
 use tcr::task_exec_stdin_write_stream_request::Payload;
 use tonic::Code;
 
-use crate::client::{LIMIT, Running, World, code};
+use super::client::{LIMIT, Running, World, code};
 
 fn messages(
     sandbox: &Running,

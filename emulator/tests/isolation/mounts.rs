@@ -8,7 +8,7 @@ use std::{
 
 use modal_emulator::isolation::{Bind, Container, ContainerSpec, DirectoryError, Exit, MountSpec};
 
-use crate::{command, machine, output, run, shell, spec};
+use super::{command, machine, output, run, shell, spec};
 
 fn at(target: &str, layers: &[PathBuf]) -> MountSpec {
     MountSpec { target: target.into(), layers: layers.to_vec(), from_scratch: true }
@@ -82,7 +82,7 @@ async fn a_mounted_image_is_seen_at_once_and_hides_what_was_there() {
     fs::write(layer.join("new"), "from the image\n").unwrap();
     fs::set_permissions(&layer, fs::Permissions::from_mode(0o711)).unwrap();
     container.mount(at("/data/project/", std::slice::from_ref(&layer))).await.unwrap();
-    assert_eq!(crate::finish(waiting).await.1, "from the image\n");
+    assert_eq!(super::finish(waiting).await.1, "from the image\n");
     assert_eq!(output(&container, "ls /data/project; stat -c %a /data/project").await, "new\n711");
 
     // Written to in the container, not in the image.

@@ -3,11 +3,9 @@
 mod auth;
 mod bad_input;
 mod chaos;
-mod client;
+pub mod client;
 mod endings;
 mod exec;
-#[path = "../../../tests/src/internet.rs"]
-mod internet;
 mod leftovers;
 mod load;
 mod logs;

@@ -2,11 +2,8 @@
 //! nothing hangs, and in the end nothing is left over.
 //!
 //! Bounded and the same every time. For a long run: `PROPTEST_CASES=100000 PROPTEST_RNG_SEED=… cargo test -p
-//! modal-emulator --test fuzz`.
+//! modal-emulator --test emulator fuzz`.
 
-#[expect(dead_code, reason = "shared with the tests of single calls, which use all of it")]
-#[path = "../grpc/client.rs"]
-mod client;
 mod generate;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +21,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 use prost_reflect::{DescriptorPool, MethodDescriptor};
 
-use client::{LIMIT, Running, World};
+use crate::grpc::client::{LIMIT, Running, World};
 use generate::{Choices, Known};
 
 /// Cases of an ordinary run: a few dozen per method, in well under a minute.
@@ -281,6 +278,11 @@ fn children() -> Vec<String> {
 
 #[test]
 fn every_request_gets_a_status() {
+    // It counts panics and child processes.
+    crate::own_process::in_own_process(&[], send_requests);
+}
+
+fn send_requests() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         PANICS.lock().unwrap().push(panic.to_string());

@@ -589,7 +589,7 @@ async fn an_emulator_that_is_killed_leaves_nothing() {
     let living = engine_in(parent.path(), "1-living");
     let container = living.start(spec("a")).await.unwrap();
     let mut victim = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "an_emulator_to_be_killed", "--nocapture"])
+        .args(["--exact", "isolation::an_emulator_to_be_killed", "--nocapture"])
         .env("EMULATOR_TO_BE_KILLED", parent.path())
         .stdout(std::process::Stdio::piped())
         .spawn()

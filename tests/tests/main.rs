@@ -1,0 +1,18 @@
+//! Tests of the whole system: the programs that `cargo xtask build` made, the official SDKs, stock hosts. They are one
+//! program, since linking one takes seconds.
+
+#![allow(missing_docs)]
+
+mod bad_input;
+mod cli;
+mod command_line;
+mod component;
+mod emulator;
+mod faults;
+mod host;
+mod hosts;
+mod keeper;
+mod provider_control;
+mod provider_exec;
+mod provider_files;
+mod sdk;
