@@ -2,7 +2,18 @@
 //! use end up in the component.
 #![allow(missing_docs, clippy::all)]
 
-include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
+wit_bindgen::generate!({
+    path: "../wit",
+    inline: "
+        package local:provider;
+        world provider {
+            export harness:sandbox/sandbox-provider@0.1.1;
+        }
+    ",
+    world: "local:provider/provider",
+    generate_all,
+    pub_export_macro: true,
+});
 
 pub use exports::harness::sandbox::sandbox_provider::Guest;
 pub use harness::sandbox::types::*;

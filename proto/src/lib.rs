@@ -1,4 +1,5 @@
-//! What Modal speaks: messages, clients and server traits generated from this crate's own `.proto` text.
+//! What Modal speaks: messages, clients and server traits generated from this crate's own `.proto` text. After a change of
+//! that text, `cargo xtask generate` writes `generated/` anew.
 //!
 //! Two packages: [`client`] is the control plane (`api.modal.com`), [`task_command_router`] the endpoint on the worker
 //! that runs a sandbox. The text lists the messages and fields that sandboxes use and nothing else; unknown fields are
@@ -11,13 +12,13 @@
 /// Package `modal.client`: the control plane.
 #[allow(missing_docs, clippy::all)]
 pub mod client {
-    include!(concat!(env!("OUT_DIR"), "/modal.client.rs"));
+    include!("generated/modal.client.rs");
 }
 
 /// Package `modal.task_command_router`: execs, stdio, snapshots and sidecars on the worker.
 #[allow(missing_docs, clippy::all)]
 pub mod task_command_router {
-    include!(concat!(env!("OUT_DIR"), "/modal.task_command_router.rs"));
+    include!("generated/modal.task_command_router.rs");
 }
 
 /// A method: where its requests go, and what they and their answers are. A client that sends encoded messages through one
@@ -38,14 +39,14 @@ impl<Q, A> Rpc<Q, A> {
 pub mod rpc {
     use super::Rpc;
 
-    include!(concat!(env!("OUT_DIR"), "/rpcs.rs"));
+    include!("generated/rpcs.rs");
 }
 
 pub use prost;
 pub use prost_types;
 
 /// The compiled `FileDescriptorSet` of both files, as bytes.
-pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+pub const DESCRIPTORS: &[u8] = include_bytes!("generated/descriptors.bin");
 
 /// Largest message either side sends or accepts, in bytes. The official clients allow 100 MiB and emit up to 16 MiB;
 /// tonic's default of 4 MiB would refuse those (fact sheet, section 1.1).

@@ -1,33 +1,46 @@
-//! Compiles `proto/*.proto` with protox and writes message types, clients and server traits.
+//! Messages, clients, server traits and RPC constants from `proto/proto/*.proto`.
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo:rerun-if-changed=proto");
-    let mut descriptors = protox::compile(["control_plane.proto", "task_command_router.proto"], ["proto"])?;
-    let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
-    // Read back by the descriptor test and by tools that print messages.
-    std::fs::write(out.join("descriptors.bin"), {
-        use prost::Message as _;
-        descriptors.encode_to_vec()
-    })?;
+use std::{fmt::Write as _, fs, path::Path};
+
+use anyhow::{Context as _, Result};
+use heck::{ToShoutySnakeCase as _, ToUpperCamelCase as _};
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+
+use super::Generated;
+
+/// Where the sources go.
+const FOLDER: &str = "proto/src/generated";
+
+/// Generates them.
+pub fn generate(root: &Path) -> Result<Vec<Generated>> {
+    let mut descriptors =
+        protox::compile(["control_plane.proto", "task_command_router.proto"], [root.join("proto/proto")])?;
+    let generated = |name: &str, content: Vec<u8>| Generated { path: Path::new(FOLDER).join(name), content };
+    // For the test that compares them with the official client's, and for tools that print messages.
+    let mut files = vec![generated("descriptors.bin", descriptors.encode_to_vec())];
     // Comments stay in the .proto text: rustdoc would take their brackets for links.
     for file in &mut descriptors.file {
         file.source_code_info = None;
     }
-    std::fs::write(out.join("rpcs.rs"), rpcs(&descriptors))?;
+    files.push(generated("rpcs.rs", rpcs(&descriptors).into_bytes()));
+    let folder = tempfile::tempdir()?;
     tonic_prost_build::configure()
-        .build_client(std::env::var_os("CARGO_FEATURE_CLIENT").is_some())
-        .build_server(std::env::var_os("CARGO_FEATURE_SERVER").is_some())
+        .client_mod_attribute(".", "#[cfg(feature = \"client\")]")
+        .server_mod_attribute(".", "#[cfg(feature = \"server\")]")
         .build_transport(false)
         .bytes(".")
+        .out_dir(folder.path())
         .compile_fds(descriptors)?;
-    Ok(())
+    for name in ["modal.client.rs", "modal.task_command_router.rs"] {
+        let content = fs::read(folder.path().join(name)).with_context(|| format!("{name} was not generated"))?;
+        files.push(generated(name, content));
+    }
+    Ok(files)
 }
 
 /// One typed constant per method: its path, and the messages that go there and come back.
-fn rpcs(descriptors: &prost_types::FileDescriptorSet) -> String {
-    use heck::{ToShoutySnakeCase as _, ToUpperCamelCase as _};
-    use std::fmt::Write as _;
-
+fn rpcs(descriptors: &FileDescriptorSet) -> String {
     let rust_type = |name: Option<&String>| match name.map(String::as_str) {
         None | Some(".google.protobuf.Empty") => "()".to_string(),
         Some(name) => {
