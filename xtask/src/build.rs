@@ -3,13 +3,14 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    thread,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 
 use crate::{
-    shrink::shrink,
-    tools::{self, WASM_TARGET, cargo, run},
+    progress,
+    tools::{self, WASM_TARGET},
 };
 
 /// What was built.
@@ -18,46 +19,49 @@ pub struct Dist {
     pub program: PathBuf,
 }
 
-/// Builds both, optimised: compiling wasm with an unoptimised compiler takes longer than building it optimised.
+/// Builds both, optimised: compiling wasm with an unoptimised compiler takes longer than building it optimised. At the same
+/// time, since the last part of the component's build has work for one core only.
+///
+/// # Errors
+///
+/// If one of them cannot be built. What the compiler said has been printed by then.
 pub fn dist() -> Result<Dist> {
-    component()?;
-    let program = program()?;
+    tools::prepare()?;
+    eprintln!("Building the program and the component (from nothing: about 5 minutes on two cores)");
+    let program = thread::scope(|scope| {
+        let component = scope.spawn(component);
+        let program = program();
+        component.join().map_err(|_| anyhow!("building the component panicked"))??;
+        program
+    })?;
     eprintln!("Built {} and modal-provider.wasm beside it", program.display());
     Ok(Dist { program })
 }
 
 /// Builds the component alone.
+///
+/// # Errors
+///
+/// If it cannot be built.
 pub fn component() -> Result<PathBuf> {
     tools::prepare()?;
-    let dist = tools::target().join("dist");
-    fs::create_dir_all(&dist)?;
-    eprintln!("Building the component");
-    run(cargo()
-        .args(["build", "--package", "modal-provider", "--lib", "--target", WASM_TARGET, "--profile", "component"])
-        .env(format!("CARGO_TARGET_{}_RUSTFLAGS", WASM_TARGET.replace('-', "_").to_uppercase()), remap()))?;
-    let built = tools::target().join(WASM_TARGET).join("component/modal_provider.wasm");
-    let small = built.with_file_name("modal_provider.small.wasm");
-    if !newer(&small, &built) {
-        eprintln!("Shrinking the component");
-        shrink(&built, &small)?;
-    }
-    let component = dist.join("modal-provider.wasm");
-    place(&small, &component)?;
-    Ok(component)
+    let flags = (format!("CARGO_TARGET_{}_RUSTFLAGS", WASM_TARGET.replace('-', "_").to_uppercase()), remap());
+    let arguments = ["--package", "modal-provider", "--lib", "--target", WASM_TARGET, "--profile", "component"];
+    progress::cargo("component", "build", &arguments, &[flags])?;
+    place(&tools::target().join(WASM_TARGET).join("component/modal_provider.wasm"), "modal-provider.wasm")
 }
 
 /// Builds the program alone, optimised.
+///
+/// # Errors
+///
+/// If it cannot be built.
 pub fn program() -> Result<PathBuf> {
-    let dist = tools::target().join("dist");
-    fs::create_dir_all(&dist)?;
-    eprintln!("Building the program");
-    run(cargo().args(["build", "--package", "sandbox-host", "--bin", "sandbox", "--release"]))?;
-    let program = dist.join("sandbox");
-    place(&tools::target().join("release/sandbox"), &program)?;
-    Ok(program)
+    progress::cargo("program", "build", &["--package", "sandbox-host", "--bin", "sandbox", "--release"], &[])?;
+    place(&tools::target().join("release/sandbox"), "sandbox")
 }
 
-/// Panic messages name source files; the folders of whoever builds are nobody else's business.
+/// Panic messages name source files; the folders of the machine that builds do not belong into them.
 fn remap() -> String {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(std::env::home_dir()?.join(".cargo")));
     [(Some(tools::root()), "."), (home, "cargo")]
@@ -67,13 +71,21 @@ fn remap() -> String {
         .join(" ")
 }
 
-fn newer(file: &Path, than: &Path) -> bool {
-    let time = |file: &Path| fs::metadata(file).and_then(|meta| meta.modified());
-    time(file).is_ok_and(|file| time(than).is_ok_and(|than| file > than))
+/// Copies a file that was built into `target/dist` under this name.
+fn place(from: &Path, name: &str) -> Result<PathBuf> {
+    let dist = tools::target().join("dist");
+    fs::create_dir_all(&dist)?;
+    let to = dist.join(name);
+    replace(from, &to)?;
+    Ok(to)
 }
 
-/// Replaces `to` in one step, so that a running program is not written over.
-pub fn place(from: &Path, to: &Path) -> Result<()> {
+/// Replaces `to` by a copy of `from` in one step, so that a running program is not written over.
+///
+/// # Errors
+///
+/// If it cannot be written.
+pub fn replace(from: &Path, to: &Path) -> Result<()> {
     let partial = to.with_extension("partial");
     fs::copy(from, &partial).with_context(|| format!("could not copy {}", from.display()))?;
     fs::rename(&partial, to)?;

@@ -7,10 +7,11 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     build,
+    test::Report,
     tools::{self, run},
 };
 
@@ -37,7 +38,7 @@ fn builder() -> Result<PathBuf> {
 pub fn wheel() -> Result<PathBuf> {
     let component = build::component()?;
     let python = builder()?;
-    build::place(&component, &tree().join("python/inspect_modal_sandbox/modal-provider.wasm"))?;
+    build::replace(&component, &tree().join("python/inspect_modal_sandbox/modal-provider.wasm"))?;
     let folder = tools::target().join("wheels");
     // What an earlier version left must not be taken for this one's.
     let _ = fs::remove_dir_all(&folder);
@@ -56,23 +57,82 @@ pub fn wheel() -> Result<PathBuf> {
     Ok(wheel)
 }
 
-/// Lints, types, and all tests against the emulator, with the wheel in an environment of its own.
-pub fn test() -> Result<()> {
+/// Lints, types, and all tests against the emulator, with the wheel in an environment of its own. With a filter, only the
+/// tests whose names contain it.
+///
+/// # Errors
+///
+/// If a check failed, or a test twice.
+pub fn test(report: &mut Report, filter: Option<&str>) -> Result<()> {
     let builder = builder()?;
-    run(&mut module(&builder, &["ruff", "check", "."]))?;
-    run(&mut module(&builder, &["ruff", "format", "--check", "."]))?;
     let python = tools::environment("inspect-venv", &tree().join("requirements.txt"))?;
-    run(module(&builder, &["mypy", "python", "tests", "examples", "--python-executable"]).arg(&python))?;
-
+    if filter.is_none() {
+        run(&mut module(&builder, &["ruff", "check", "."]))?;
+        run(&mut module(&builder, &["ruff", "format", "--check", "."]))?;
+        run(module(&builder, &["mypy", "python", "tests", "examples", "--python-executable"]).arg(&python))?;
+    }
     let wheel = wheel()?;
     let program = build::program()?;
     let install = ["pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--force-reinstall"];
     run(module(&python, &install).arg(&wheel))?;
     // What the wheel says it needs is there.
     run(&mut module(&python, &["pip", "--disable-pip-version-check", "check"]))?;
-    // The tests of one file share sandboxes.
-    run(module(&python, &["pytest", "--quiet", "-p", "no:cacheprovider", "--numprocesses", "2", "--dist", "loadfile"])
-        .arg("tests")
-        .env("SANDBOX_PROGRAM", program)
-        .env("PATH", PATH))
+
+    let cache = tools::target().join("pytest-cache");
+    let pytest = |more: &[&str]| {
+        let mut command = module(&python, &["pytest", "--quiet", "-o"]);
+        // The tests of one file share sandboxes.
+        command.arg(format!("cache_dir={}", cache.display())).args(["--numprocesses", "2", "--dist", "loadfile"]);
+        command.args(filter.map(|text| ["-k", text]).into_iter().flatten()).args(more).arg("tests");
+        command.env("SANDBOX_PROGRAM", &program).env("PATH", PATH);
+        command
+    };
+    let _ = fs::remove_dir_all(&cache);
+    let mut lines = Vec::new();
+    let status = tools::run_watched(&mut pytest(&[]), |line| lines.push(line.to_string()))?;
+    report.passed(lines.iter().rev().find_map(|line| passed(line)).unwrap_or(0));
+    // pytest's code for "no test was selected".
+    if status.success() || (filter.is_some() && status.code() == Some(5)) {
+        return Ok(());
+    }
+    let failed = failed(&cache);
+    ensure!(!failed.is_empty(), "pytest failed ({status})");
+    report.output(&lines);
+    println!("\nRunning failed tests again: {}", failed.join(", "));
+    let again = run(&mut pytest(&["--last-failed"]));
+    let failed_again = if again.is_ok() { Vec::new() } else { self::failed(&cache) };
+    for name in failed {
+        if failed_again.contains(&name) {
+            // `tests/test_files.py::test_name[case]`: the name alone is what a filter takes.
+            report.failed(name.rsplit("::").next().and_then(|name| name.split('[').next()).unwrap_or(&name));
+        } else {
+            report.flaky(name);
+        }
+    }
+    again
+}
+
+/// How many tests passed, from pytest's last line: `2 failed, 40 passed in 3.21s`.
+fn passed(line: &str) -> Option<usize> {
+    let words: Vec<_> = line.split_whitespace().collect();
+    words.windows(2).find(|pair| pair[1].trim_end_matches(',') == "passed")?[0].parse().ok()
+}
+
+/// The tests that failed in pytest's last run, as its cache records them.
+fn failed(cache: &Path) -> Vec<String> {
+    let record = fs::read(cache.join("v/cache/lastfailed")).unwrap_or_default();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap_or_default();
+    record.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_passed_tests_is_read_from_the_last_line() {
+        assert_eq!(passed("2 failed, 40 passed, 1 skipped in 3.21s"), Some(40));
+        assert_eq!(passed("40 passed in 3.21s (0:00:03)"), Some(40));
+        assert_eq!(passed("no tests ran in 0.01s"), None);
+    }
 }

@@ -4,7 +4,7 @@ mod bench;
 mod build;
 mod demo;
 mod inspect;
-mod shrink;
+mod progress;
 mod test;
 mod tools;
 
@@ -35,14 +35,12 @@ enum Task {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Write the sources that are made from proto/proto
+    Generate,
     /// Build the Inspect AI plugin as a wheel into target/wheels
     Wheel,
     /// Build, check and test everything
-    Test {
-        /// Only the steps whose name contains this
-        #[arg(long)]
-        only: Option<String>,
-    },
+    Test(test::Selection),
     /// Measure: prints targets and what was reached; fails only when something goes wrong
     Bench {
         /// What to measure
@@ -56,8 +54,9 @@ fn main() -> ExitCode {
         Task::Build => build::dist().map(drop),
         Task::Demo => demo::run(),
         Task::Soak { runs, seed } => test::soak(runs, seed),
+        Task::Generate => tools::generate(&[]),
         Task::Wheel => inspect::wheel().map(drop),
-        Task::Test { only } => test::all(only.as_deref()),
+        Task::Test(selection) => test::all(&selection),
         Task::Bench { what } => bench::run(what),
     };
     // The causes in one line and no backtrace, which would push what the tests said out of sight.

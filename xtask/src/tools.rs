@@ -5,13 +5,17 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 /// Compiles to a component directly.
 pub const WASM_TARGET: &str = "wasm32-wasip2";
+
+/// What the programs are compiled for.
+const HOST_TARGET: &str =
+    if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-gnu" } else { "x86_64-unknown-linux-gnu" };
 
 /// The workspace's root.
 pub fn root() -> PathBuf {
@@ -50,8 +54,8 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command whose standard output is shown as it comes, and to `watch` line by line.
-pub fn run_watched(command: &mut Command, mut watch: impl FnMut(&str)) -> Result<()> {
+/// Runs a command, shows its standard output as it comes, and passes each line to `watch`. Returns how it ended.
+pub fn run_watched(command: &mut Command, mut watch: impl FnMut(&str)) -> Result<ExitStatus> {
     let line = line(command);
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("could not start `{line}`"))?;
     if let Some(output) = child.stdout.take() {
@@ -62,9 +66,7 @@ pub fn run_watched(command: &mut Command, mut watch: impl FnMut(&str)) -> Result
             watch(&text);
         }
     }
-    let status = child.wait()?;
-    ensure!(status.success(), "`{line}` failed ({status})");
-    Ok(())
+    Ok(child.wait()?)
 }
 
 /// A command as one would type it.
@@ -89,6 +91,7 @@ pub fn prepare() -> Result<()> {
     if !works(Command::new("cc").arg("--version")) {
         bail!("There is no C compiler (`cc`): install gcc with your package manager, such as `apt-get install gcc`.");
     }
+    fetch()?;
     if !has_wasm_target() {
         eprintln!("Adding the compilation target {WASM_TARGET}");
         run(Command::new("rustup").args(["target", "add", WASM_TARGET]).current_dir(root())).with_context(|| {
@@ -96,6 +99,25 @@ pub fn prepare() -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Downloads the sources of all crates, if some are missing, and says so: what needs them later would be silent about it.
+fn fetch() -> Result<()> {
+    let fetch = |more: &[&str]| {
+        let mut command = cargo();
+        command.args(["fetch", "--quiet", "--locked", "--target", HOST_TARGET, "--target", WASM_TARGET]).args(more);
+        command
+    };
+    if works(&mut fetch(&["--offline"])) {
+        return Ok(());
+    }
+    eprintln!("Downloading the sources of the crates (about 100 MB)");
+    run(&mut fetch(&[]))
+}
+
+/// Runs the program that writes generated sources.
+pub fn generate(arguments: &[&str]) -> Result<()> {
+    run(cargo().args(["run", "--quiet", "--package", "xtask-generate", "--"]).args(arguments))
 }
 
 /// Namespaces, for whatever starts the emulator.
@@ -193,4 +215,32 @@ pub fn npm() -> Result<PathBuf> {
     std::os::unix::fs::symlink(found.context("npm is there, but no node beside it")?, &node)?;
     fs::write(stamp, wanted)?;
     Ok(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Crates and their features, as one build of these packages has them.
+    fn features(packages: &[&str], edges: &str) -> BTreeSet<String> {
+        let mut command = cargo();
+        command.args(["tree", "--quiet", "--prefix", "none", "--format", "{p} {f}", "--edges", edges]);
+        command.args(packages.iter().flat_map(|package| ["--package", package]));
+        let output = command.output().expect("cargo runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).lines().map(|line| line.trim_end_matches(" (*)").to_string()).collect()
+    }
+
+    /// Otherwise the runtime and all that depends on it is compiled once more for the tests, which takes minutes.
+    #[test]
+    fn tests_and_the_plugin_are_built_from_the_crates_of_the_program() {
+        let tests = ["sandbox-host", "modal-emulator", "modal-proto", "system-tests", "xtask"];
+        let program = features(&["sandbox-host"], "normal,build");
+        for others in [features(&tests, "normal,build,dev"), features(&["inspect-modal-native"], "normal,build")] {
+            let missing: Vec<_> = program.difference(&others).collect();
+            assert!(missing.is_empty(), "other features than in the program: {missing:#?}");
+        }
+    }
 }

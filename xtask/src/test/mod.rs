@@ -1,0 +1,259 @@
+//! `cargo xtask test`: formatting, lints, documentation, and all tests, as steps that can be run one by one. `.ci/run` runs all
+//! of them.
+//!
+//! A failed test is run a second time by itself. If it passes then, it is listed as `flaky` and the run goes on; more than
+//! [`MAX_FLAKY`] of these fail the run. A test that fails twice fails its step. The other steps run all the same, so that one
+//! run shows everything that is wrong.
+
+mod report;
+mod rust;
+
+use std::{process::Command, time::Instant};
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    build, inspect, progress,
+    tools::{self, WASM_TARGET, cargo, run},
+};
+pub use report::Report;
+
+/// How many tests may pass at the second attempt only. Above this number something is wrong that chance does not explain.
+const MAX_FLAKY: usize = 3;
+
+/// One part of the run.
+struct Step {
+    name: &'static str,
+    about: &'static str,
+    run: Action,
+}
+
+enum Action {
+    /// A check that passes or fails as a whole.
+    Check(fn() -> Result<()>),
+    /// The test programs of this package.
+    Package(&'static str),
+    /// Tests that are run in another way and report their own failures.
+    Tests(fn(&mut Report, Option<&str>) -> Result<()>),
+}
+
+/// All steps, in the order in which they fail fastest.
+const STEPS: &[Step] = &[
+    Step {
+        name: "fmt",
+        about: "formatting of the Rust sources",
+        run: Action::Check(|| run(cargo().args(["fmt", "--all", "--check"]))),
+    },
+    Step {
+        name: "generated",
+        about: "the sources made from proto/proto are up to date",
+        run: Action::Check(|| tools::generate(&["--check"])),
+    },
+    Step {
+        name: "build",
+        about: "the program and the component, into target/dist",
+        run: Action::Check(|| build::dist().map(drop)),
+    },
+    Step { name: "clippy", about: "lints of the Rust sources", run: Action::Check(clippy) },
+    Step { name: "doc", about: "the documentation builds without warnings", run: Action::Check(doc) },
+    Step { name: "python", about: "lints and types of the Python sources in tests/", run: Action::Check(python) },
+    Step { name: "xtask", about: "this program's own tests", run: Action::Package("xtask") },
+    Step { name: "proto", about: "the messages that Modal speaks", run: Action::Package("modal-proto") },
+    Step {
+        name: "guest",
+        about: "the Modal provider, natively, with a scripted service",
+        run: Action::Package("modal-provider"),
+    },
+    Step {
+        name: "host",
+        about: "the host library and program, with a component for tests",
+        run: Action::Package("sandbox-host"),
+    },
+    Step { name: "emulator", about: "the emulator: isolation, RPCs, fuzzing", run: Action::Package("modal-emulator") },
+    Step {
+        name: "system",
+        about: "everything together, the official SDKs and stock hosts among it",
+        run: Action::Package("system-tests"),
+    },
+    Step {
+        name: "examples",
+        about: "the examples in the documentation of the Rust sources",
+        run: Action::Tests(rust::examples),
+    },
+    Step {
+        name: "inspect",
+        about: "the Inspect AI plugin: lints, types, tests of the built wheel",
+        run: Action::Tests(inspect::test),
+    },
+];
+
+/// Which part of the run is wanted.
+#[derive(Default, clap::Args)]
+pub struct Selection {
+    /// Steps to run, such as `host` or `clippy`; all when left out
+    steps: Vec<String>,
+    /// Run only the tests whose name contains this
+    #[arg(long, short, value_name = "TEXT")]
+    filter: Option<String>,
+    /// List the steps, or with steps their tests, and run nothing
+    #[arg(long)]
+    list: bool,
+}
+
+impl Selection {
+    /// The steps that were asked for, in their usual order. With a filter and no names: those that consist of tests.
+    fn steps(&self) -> Result<Vec<&'static Step>> {
+        for name in &self.steps {
+            let known = STEPS.iter().any(|step| step.name == name);
+            let names: Vec<_> = STEPS.iter().map(|step| step.name).collect();
+            ensure!(known, "There is no step `{name}`. The steps are: {}.", names.join(", "));
+        }
+        let wanted = |step: &&Step| match (self.steps.is_empty(), &self.filter) {
+            (true, None) => true,
+            (true, Some(_)) => !matches!(step.run, Action::Check(_)),
+            (false, _) => self.steps.iter().any(|name| name == step.name),
+        };
+        Ok(STEPS.iter().filter(wanted).collect())
+    }
+}
+
+/// Runs the selected steps, or lists them.
+///
+/// # Errors
+///
+/// If a step failed, or too many tests passed at the second attempt only. All of it has been printed by then.
+pub fn all(selection: &Selection) -> Result<()> {
+    let steps = selection.steps()?;
+    tools::prepare()?;
+    if selection.list {
+        return list(selection, &steps);
+    }
+    tools::check_namespaces()?;
+    let filter = selection.filter.as_deref();
+    let packages: Vec<_> = steps.iter().filter_map(|step| step.package()).collect();
+    let mut programs = rust::Programs::new(packages);
+    let mut report = Report::default();
+    for step in steps {
+        eprintln!("── {} ──", step.name);
+        let begun = Instant::now();
+        report.begin(step.name);
+        let result = match step.run {
+            Action::Check(check) => check(),
+            Action::Package(package) => needs(step.name).and_then(|()| programs.run(package, filter, &mut report)),
+            Action::Tests(tests) => tests(&mut report, filter),
+        };
+        report.end(result, begun.elapsed());
+    }
+    report.finish(filter, MAX_FLAKY)
+}
+
+impl Step {
+    fn package(&self) -> Option<&'static str> {
+        match self.run {
+            Action::Package(package) => Some(package),
+            _ => None,
+        }
+    }
+}
+
+fn list(selection: &Selection, steps: &[&Step]) -> Result<()> {
+    if selection.steps.is_empty() {
+        for step in steps {
+            println!("{:>10}  {}", step.name, step.about);
+        }
+        println!(
+            "\n`cargo xtask test --list STEP` lists the tests of a step, `cargo xtask test STEP --filter TEXT` runs some."
+        );
+        return Ok(());
+    }
+    let mut programs = rust::Programs::new(steps.iter().filter_map(|step| step.package()).collect());
+    for step in steps {
+        match step.package() {
+            Some(package) => programs.list(package, selection.filter.as_deref())?,
+            None => println!("{}: {}", step.name, step.about),
+        }
+    }
+    Ok(())
+}
+
+/// What the tests of a step use besides cargo's own products. In a full run all of it is there already.
+fn needs(step: &str) -> Result<()> {
+    match step {
+        "proto" => tools::python().map(drop),
+        "system" => {
+            build::dist()?;
+            tools::python()?;
+            tools::npm().map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Random faults; the program is one of `tests/`.
+///
+/// # Errors
+///
+/// If something was lost or done twice, or the programs cannot be built.
+pub fn soak(runs: u64, seed: Option<u64>) -> Result<()> {
+    let dist = build::dist()?;
+    let mut command = cargo();
+    command.args(["run", "--package", "system-tests", "--bin", "soak", "--release", "--", "--runs", &runs.to_string()]);
+    if let Some(seed) = seed {
+        command.args(["--seed", &seed.to_string()]);
+    }
+    let component = dist.program.with_file_name("modal-provider.wasm");
+    run(command.env("SANDBOX_PROGRAM", &dist.program).env("SANDBOX_COMPONENT", component))
+}
+
+fn clippy() -> Result<()> {
+    let all = ["--workspace", "--all-targets", "--release", "--", "-D", "warnings"];
+    progress::cargo("clippy", "clippy", &all, &[])?;
+    // The parts of the guest that exist only in the component.
+    let component = [
+        "--package",
+        "modal-provider",
+        "--lib",
+        "--target",
+        WASM_TARGET,
+        "--profile",
+        "component",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    progress::cargo("clippy of the component", "clippy", &component, &[]).map(drop)
+}
+
+fn doc() -> Result<()> {
+    let deny = [("RUSTDOCFLAGS".to_string(), "-D warnings".to_string())];
+    progress::cargo("documentation", "doc", &["--workspace", "--no-deps", "--release"], &deny).map(drop)
+}
+
+fn python() -> Result<()> {
+    let python = tools::python()?;
+    let tree = tools::root().join("tests");
+    run(Command::new(&python).args(["-m", "ruff", "check"]).arg(&tree))?;
+    run(Command::new(&python).args(["-m", "mypy", "--strict"]).arg(&tree))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(steps: &[&str], filter: Option<&str>) -> Vec<&'static str> {
+        let steps = steps.iter().map(|name| (*name).to_string()).collect();
+        let selection = Selection { steps, filter: filter.map(str::to_string), list: false };
+        selection.steps().expect("known steps").iter().map(|step| step.name).collect()
+    }
+
+    #[test]
+    fn steps_are_chosen_by_name_and_run_in_their_order() {
+        assert_eq!(names(&[], None).len(), STEPS.len());
+        assert_eq!(names(&["inspect", "fmt"], None), ["fmt", "inspect"]);
+        assert_eq!(names(&["host"], Some("x")), ["host"]);
+        assert!(!names(&[], Some("x")).contains(&"clippy"));
+        let unknown = Selection { steps: vec!["hots".into()], ..Selection::default() };
+        let error = unknown.steps().err().expect("an error").to_string();
+        assert!(error.contains("`hots`") && error.contains("host"), "{error}");
+    }
+}

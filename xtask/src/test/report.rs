@@ -1,0 +1,176 @@
+//! What came of a test run: the steps with their times, the tests that failed, and those that passed at the second attempt.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+/// How many lines of one program's failures are printed again at the end.
+const FAILURE_LINES: usize = 200;
+
+/// Filled while the steps run; [`Report::finish`] prints it.
+#[derive(Default)]
+pub struct Report {
+    steps: Vec<Outcome>,
+    /// Tests that passed, in all steps.
+    passed: usize,
+    /// Tests that failed and then passed.
+    flaky: Vec<String>,
+    /// What failed tests printed. It is printed again at the end, where a reader of the end of a long log finds it.
+    failures: Vec<String>,
+}
+
+struct Outcome {
+    step: &'static str,
+    time: Duration,
+    error: Option<String>,
+    /// Tests that failed twice.
+    failed: Vec<String>,
+}
+
+impl Report {
+    /// A step begins.
+    pub fn begin(&mut self, step: &'static str) {
+        self.steps.push(Outcome { step, time: Duration::ZERO, error: None, failed: Vec::new() });
+    }
+
+    /// The step is over.
+    pub fn end(&mut self, result: Result<()>, time: Duration) {
+        if let Some(outcome) = self.steps.last_mut() {
+            outcome.time = time;
+            if let Err(error) = result {
+                eprintln!("{}: {error:#}", outcome.step);
+                outcome.error = Some(format!("{error:#}"));
+            }
+        }
+    }
+
+    /// So many tests passed.
+    pub fn passed(&mut self, count: usize) {
+        self.passed += count;
+    }
+
+    /// A test failed and passed when it was run again.
+    pub fn flaky(&mut self, name: impl Into<String>) {
+        self.flaky.push(name.into());
+        self.passed += 1;
+    }
+
+    /// A test failed twice.
+    pub fn failed(&mut self, name: impl Into<String>) {
+        if let Some(outcome) = self.steps.last_mut() {
+            outcome.failed.push(name.into());
+        }
+    }
+
+    /// What failed tests printed, to be shown again at the end.
+    pub fn output(&mut self, lines: &[String]) {
+        self.failures.extend(lines.iter().take(FAILURE_LINES).cloned());
+    }
+
+    /// Prints all of it. The last line is `N passed, N failed`: tests, and steps that are one check.
+    ///
+    /// # Errors
+    ///
+    /// If a step failed, or more than `max_flaky` tests passed at the second attempt only.
+    pub fn finish(&self, filter: Option<&str>, max_flaky: usize) -> Result<()> {
+        for line in &self.failures {
+            println!("{line}");
+        }
+        for outcome in &self.steps {
+            let mark = if outcome.is_failed() { "  failed" } else { "" };
+            println!("{:>10} {:>5} s{mark}", outcome.step, outcome.time.as_secs());
+        }
+        for name in &self.flaky {
+            println!("flaky: {name}");
+        }
+        for outcome in self.steps.iter().filter(|outcome| outcome.is_failed()) {
+            for name in &outcome.failed {
+                println!("failed: {name}");
+            }
+            if let (true, Some(error)) = (outcome.failed.is_empty(), &outcome.error) {
+                println!("failed: {}: {error}", outcome.step);
+            }
+            println!("        run this again: {}", outcome.again(filter));
+        }
+        let failed: usize = self.steps.iter().map(Outcome::failures).sum();
+        println!(
+            "{} passed, {failed} failed",
+            self.passed + self.steps.iter().filter(|step| !step.is_failed()).count()
+        );
+        if failed > 0 {
+            let steps: Vec<_> = self.steps.iter().filter(|step| step.is_failed()).map(|step| step.step).collect();
+            bail!("failed: {}", steps.join(", "));
+        }
+        if self.flaky.len() > max_flaky {
+            bail!("{} tests passed at the second attempt only, and at most {max_flaky} may", self.flaky.len());
+        }
+        if let (Some(filter), 0) = (filter, self.passed) {
+            bail!(
+                "no test has a name that contains `{filter}`; `cargo xtask test --list STEP` lists the tests of a step"
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Outcome {
+    fn is_failed(&self) -> bool {
+        self.failures() > 0
+    }
+
+    fn failures(&self) -> usize {
+        self.failed.len().max(usize::from(self.error.is_some()))
+    }
+
+    /// The command that runs what failed and as little else as possible.
+    fn again(&self, filter: Option<&str>) -> String {
+        let filter = match &self.failed[..] {
+            [one] => Some(one.as_str()),
+            _ => filter,
+        };
+        let filter = filter.map(|text| format!(" --filter '{text}'")).unwrap_or_default();
+        format!("cargo xtask test {}{filter}", self.step)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn flaky_tests_are_tolerated_up_to_a_number() {
+        let mut report = Report::default();
+        report.begin("host");
+        report.passed(10);
+        (0..3).for_each(|n| report.flaky(format!("test-{n}")));
+        report.end(Ok(()), Duration::ZERO);
+        report.finish(None, 3).expect("three are tolerated");
+        report.flaky("one more");
+        let error = report.finish(None, 3).expect_err("four are not").to_string();
+        assert!(error.contains("4 tests") && error.contains("at most 3"), "{error}");
+    }
+
+    #[test]
+    fn a_failed_step_says_how_to_run_it_again() {
+        let mut report = Report::default();
+        report.begin("host");
+        report.failed("wire::one_of_them");
+        report.end(Err(anyhow!("a test failed")), Duration::ZERO);
+        report.begin("clippy");
+        report.end(Err(anyhow!("a lint")), Duration::ZERO);
+        assert_eq!(report.steps[0].again(None), "cargo xtask test host --filter 'wire::one_of_them'");
+        assert_eq!(report.steps[1].again(None), "cargo xtask test clippy");
+        assert_eq!(report.finish(None, 3).expect_err("it failed").to_string(), "failed: host, clippy");
+    }
+
+    #[test]
+    fn a_filter_that_fits_no_test_is_an_error() {
+        let mut report = Report::default();
+        report.begin("host");
+        report.end(Ok(()), Duration::ZERO);
+        assert!(report.finish(Some("no-such-test"), 3).is_err());
+        report.finish(None, 3).expect("a run without a filter may consist of checks alone");
+    }
+}
