@@ -213,7 +213,11 @@ impl Manifest {
         if let Some((name, value)) = manifest.gateway.env.iter().find(|(_, value)| value.contains(char::is_control)) {
             return Err(invalid(format!("the value for {name}, {value:?}, has a control character")));
         }
-        for origin in &manifest.origin {
+        // Origins are granted by their names.
+        for (n, origin) in manifest.origin.iter().enumerate() {
+            if manifest.origin[..n].iter().any(|other| other.name == origin.name) {
+                return Err(invalid(format!("two origins have the name {:?}", origin.name)));
+            }
             for header in &origin.headers {
                 if http::HeaderName::try_from(header.name.as_str()).is_err() {
                     return Err(invalid(format!("{:?} is no header name", header.name)));

@@ -109,6 +109,7 @@ pub struct ProviderBuilder {
     env: BTreeMap<String, String>,
     inherit: bool,
     profile: Option<String>,
+    read_profiles: bool,
     secrets: BTreeMap<String, Secret>,
     source: Option<Arc<CredentialSource>>,
     anonymous: bool,
@@ -138,6 +139,13 @@ impl ProviderBuilder {
     /// Chooses a profile of the manifest's profile file by name.
     pub fn profile(mut self, name: impl Into<String>) -> Self {
         self.profile = Some(name.into());
+        self
+    }
+
+    /// Whether the profile file that the manifest names is read. Default true. The manifest chooses the path, so this is
+    /// for plugins that are not trusted.
+    pub fn read_profiles(mut self, read: bool) -> Self {
+        self.read_profiles = read;
         self
     }
 
@@ -222,13 +230,14 @@ impl ProviderBuilder {
         // Who is granted nothing and shown nothing gets nothing out of a profile, and its path is the manifest's wish.
         let none = |list: &Option<Vec<String>>| list.as_ref().is_some_and(Vec::is_empty);
         let idle = self.anonymous && self.profile.is_none() && none(&self.granted) && none(&self.shown);
-        let settings = match manifest.profiles.clone().filter(|_| !idle) {
+        let settings = match manifest.profiles.clone().filter(|_| self.read_profiles && !idle) {
             Some(profiles) => {
                 let (lookup, chosen) = (lookup.clone(), self.profile.clone());
                 blocking(move || profile::read(&profiles, chosen.as_deref(), &lookup)).await?
             }
             None if self.profile.is_some() => {
-                return Err(Error::new(Kind::Config, what(), "the plugin knows no profiles"));
+                let why = if self.read_profiles { "the plugin knows no profiles" } else { "no profile is read for it" };
+                return Err(Error::new(Kind::Config, what(), why));
             }
             None => Settings::new(),
         };
@@ -412,6 +421,7 @@ impl Provider {
             env: BTreeMap::new(),
             inherit: true,
             profile: None,
+            read_profiles: true,
             secrets: BTreeMap::new(),
             source: None,
             anonymous: false,

@@ -161,6 +161,91 @@ fn a_plugin_from_elsewhere_has_to_be_granted() {
     assert_eq!((text(&output.stdout).as_str(), output.status.code()), ("[]\n", Some(0)));
 }
 
+/// The puppet with another manifest: the first one in the file counts.
+fn puppet_with(manifest: &str) -> tempfile::TempPath {
+    fn leb(mut n: usize, out: &mut Vec<u8>) {
+        while n >= 0x80 {
+            out.push(n as u8 | 0x80);
+            n >>= 7;
+        }
+        out.push(n as u8);
+    }
+    let name = sandbox_host::SECTION;
+    let mut section = Vec::new();
+    leb(name.len(), &mut section);
+    section.extend_from_slice(name.as_bytes());
+    section.extend_from_slice(manifest.as_bytes());
+    let mut bytes = std::fs::read(crate::common::puppet()).unwrap();
+    let mut inserted = vec![0];
+    leb(section.len(), &mut inserted);
+    inserted.extend(section);
+    bytes.splice(8..8, inserted);
+    let file = tempfile::Builder::new().suffix(".wasm").tempfile().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    file.into_temp_path()
+}
+
+/// Whether a connection was made to it so far. A connection is in the queue before the program that made it ends.
+fn was_reached(listener: &std::net::TcpListener) -> bool {
+    listener.set_nonblocking(true).unwrap();
+    listener.accept().is_ok()
+}
+
+#[test]
+fn without_a_grant_nothing_is_connected_to_whatever_the_manifest_says() {
+    let head = "manifest = 1\nname = 'x'\ninterface = 'harness:sandbox@0.1.0'\n";
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let profile = directory.path().join("profile.toml");
+    std::fs::write(&profile, format!("[default]\nurl = '{url}'\ntoken = 'token-of-a-test'\n")).unwrap();
+    let profiles = format!("[profiles]\npath = {{ default = '{}' }}\nselect = 'X_PROFILE'\n", profile.display());
+    let credential = "[[credential]]\nname = 'token'\nenv = 'X_TOKEN'\nsetting = 'token'\n";
+    let by_setting = format!("{profiles}[[origin]]\nname = 'main'\nurl = {{ setting = 'url' }}");
+    for wishes in [
+        "[[origin]]\nname = 'main'\nurl = { env = 'PUPPET_URL' }",
+        "[[origin]]\nname = 'main'\nurl = { default = 'https://puppet.invalid' }",
+        "[[origin]]\nname = 'main'\nurl = { env = 'PUPPET_URL', default = 'https://puppet.invalid' }",
+        &by_setting,
+        &format!("{credential}{by_setting}"),
+        "[[env]]\nname = 'PUPPET_URL'",
+        &profiles,
+    ] {
+        let plugin = puppet_with(&format!("{head}{wishes}"));
+        for command in [&["list"][..], &["doctor"], &["gateway"], &["inspect", "sb"]] {
+            let mut program = sandbox(&["--plugin", plugin.to_str().unwrap()]);
+            let output = program.args(command).env("PUPPET_URL", &url).output().unwrap();
+            let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+            assert!(!output.status.success() && said.contains("did not come with"), "{wishes} {command:?}: {said}");
+            assert!(!was_reached(&listener), "{wishes} {command:?}");
+        }
+    }
+    // With an emulator it gets that one, and neither its other origins nor the environment. The puppet reports what it
+    // is given to PUPPET_URL.
+    let wishes = "[[origin]]\nname = 'main'\nurl = { env = 'X_URL' }\n\
+                  [[origin]]\nname = 'other'\nurl = { env = 'PUPPET_URL' }\n";
+    let plugin = puppet_with(&format!("{head}{profiles}{credential}{wishes}"));
+    let report = |grant: &[&str]| {
+        let mut program = sandbox(&["--plugin", plugin.to_str().unwrap(), "--emulator-url", "http://127.0.0.1:1"]);
+        program.args(grant).args(["exec", "-i", "sb", "--", "true"]).env("PUPPET_URL", &url);
+        let input = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(input.path(), "input").unwrap();
+        program.stdin(input.reopen().unwrap()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let output = report(&[]).wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(!was_reached(&listener));
+    let error =
+        run(&["--plugin", plugin.to_str().unwrap(), "--emulator-url", "http://127.0.0.1:1", "--profile", "x", "list"]);
+    assert!(text(&error.stderr).contains("--grant"), "{}", text(&error.stderr));
+    // One that was granted tries to report: the test would notice.
+    let mut child = report(&["--grant"]);
+    listener.set_nonblocking(false).unwrap();
+    drop(listener.accept().unwrap());
+    drop(listener);
+    child.wait().unwrap();
+}
+
 #[test]
 fn a_command_that_ends_before_its_input_ends_the_program() {
     let puppet = crate::common::puppet().to_str().unwrap();

@@ -71,6 +71,10 @@ async fn service(session: &Session, findings: &mut Findings, plugin: &Plugin) {
         }
         return;
     }
+    if let Err(error) = session.require_trusted(plugin).await {
+        let _ = findings.note("plugin", Err(format!("{error:#}")));
+        return;
+    }
     let mut builder = Provider::builder(plugin).anonymous(true);
     if let Some(profile) = &session.global.profile {
         builder = builder.profile(profile);

@@ -185,16 +185,10 @@ impl Session {
                 .hint("give what `sandbox emulator` prints, such as http://127.0.0.1:7000")
                 .into());
         }
-        let policy = match &self.global.policy {
-            Some(path) => read_policy(path)?,
-            None => PolicyFile::default(),
-        };
-        // An emulator gets no credentials that are worth anything.
-        if url.is_none()
-            && !self.global.grant
-            && !policy.grants.plugins.iter().any(|digest| digest.eq_ignore_ascii_case(plugin.digest()))
-        {
-            self.require_bundled(&plugin).await?;
+        let policy = self.policy()?;
+        let trusted = self.is_trusted(&plugin, &policy).await;
+        if !trusted && (url.is_none() || self.global.profile.is_some()) {
+            refuse_wishes(&plugin)?;
         }
         let mut builder = Provider::builder(&plugin);
         if let Some(url) = url {
@@ -209,7 +203,14 @@ impl Session {
                 }
                 builder = builder.env(&profiles.select, "");
             }
-            if let Some(variable) = manifest.origin.first().and_then(|origin| origin.url.env.as_ref()) {
+            let first = manifest.origin.first().filter(|origin| origin.url.env.is_some());
+            if !trusted {
+                // It reaches the emulator and nothing else, and learns nothing of this machine: what it knows it can tell
+                // a process in a sandbox, which may reach the internet.
+                builder = builder.inherit_env(false).read_profiles(false).anonymous(true);
+                builder = builder.show_only(std::iter::empty::<String>()).grant_only(first.map(|origin| &origin.name));
+            }
+            if let Some(variable) = first.and_then(|origin| origin.url.env.as_ref()) {
                 builder = builder.env(variable, url);
             }
         }
@@ -245,10 +246,10 @@ impl Session {
         let (manifest, grants) = (plugin.manifest(), &policy.grants);
         known(&grants.origins, manifest.origin.iter().map(|wish| &*wish.name).collect(), "origin")?;
         known(&grants.env, manifest.env.iter().map(|wish| &*wish.name).collect(), "variable")?;
-        if let Some(variables) = policy.grants.env {
+        if let Some(variables) = policy.grants.env.filter(|_| trusted) {
             builder = builder.show_only(variables);
         }
-        if let Some(origins) = policy.grants.origins {
+        if let Some(origins) = policy.grants.origins.filter(|_| trusted) {
             builder = builder.grant_only(origins);
         }
         let provider = builder.build().await.map_err(|error| -> anyhow::Error {
@@ -263,37 +264,36 @@ impl Session {
         Ok(provider)
     }
 
-    /// A manifest says which environment variables and credentials go where; one that nobody has looked at could send
-    /// them anywhere. The component that comes with this program is known; any other has to be granted.
-    async fn require_bundled(&self, plugin: &Plugin) -> Result<()> {
-        if self.global.plugin.is_none() || plugin.manifest().credential.is_empty() && plugin.manifest().env.is_empty() {
-            return Ok(());
+    /// Fails unless the plugin may have what its manifest wishes for. A manifest says which environment variables,
+    /// credentials and origins the plugin gets, and can name any.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] that names `--grant`, and an error if the policy file cannot be read.
+    pub async fn require_trusted(&self, plugin: &Plugin) -> Result<()> {
+        match self.is_trusted(plugin, &self.policy()?).await {
+            true => Ok(()),
+            false => refuse_wishes(plugin),
         }
-        let same = match bundled() {
+    }
+
+    fn policy(&self) -> Result<PolicyFile> {
+        self.global.policy.as_deref().map_or_else(|| Ok(PolicyFile::default()), read_policy)
+    }
+
+    /// Whether the plugin is granted what it wishes for: by `--grant`, by its digest in the policy file, or because it is
+    /// the component that comes with this program.
+    async fn is_trusted(&self, plugin: &Plugin, policy: &PolicyFile) -> bool {
+        if self.global.plugin.is_none()
+            || self.global.grant
+            || policy.grants.plugins.iter().any(|digest| digest.eq_ignore_ascii_case(plugin.digest()))
+        {
+            return true;
+        }
+        match bundled() {
             Ok(path) => tokio::fs::read(path).await.is_ok_and(|bytes| sandbox_host::digest(&bytes) == plugin.digest()),
             Err(_) => false,
-        };
-        if same {
-            return Ok(());
         }
-        let wishes: Vec<_> = plugin
-            .manifest()
-            .origin
-            .iter()
-            .map(|origin| format!("{} ({})", origin.name, origin.url.default.as_deref().unwrap_or("no default")))
-            .collect();
-        Err(Failure::new(
-            format!("trust the plugin {}", plugin.label()),
-            format!(
-                "it did not come with this program, and wants to be given credentials for {}",
-                if wishes.is_empty() { "nothing in particular".to_owned() } else { wishes.join(", ") }
-            ),
-        )
-        .hint(format!(
-            "look at `sandbox plugin inspect {}`, then say --grant, or list its digest under grants.plugins in a --policy file",
-            plugin.label()
-        ))
-        .into())
     }
 
     /// Undoes what was left behind, and says so. True if everything could be undone. `patience`: for each piece.
@@ -412,6 +412,31 @@ fn drop_covered(debts: &mut Vec<(u64, Debt)>) {
 pub fn bundled() -> std::io::Result<PathBuf> {
     let program = std::env::current_exe()?;
     Ok(program.parent().unwrap_or(Path::new(".")).join(DEFAULT_PLUGIN))
+}
+
+/// Fails if the manifest wishes for anything: a plugin that is not trusted gets none of it.
+fn refuse_wishes(plugin: &Plugin) -> Result<()> {
+    let manifest = plugin.manifest();
+    let places = manifest.origin.iter().map(|origin| {
+        let url = origin.url.default.clone().or_else(|| origin.url.env.as_ref().map(|name| format!("${name}")));
+        format!("to reach {} ({})", origin.name, url.as_deref().unwrap_or("no default"))
+    });
+    let credentials = manifest.credential.iter().map(|wish| format!("to send {}", wish.env));
+    let variables = manifest.env.iter().map(|wish| format!("to read {}", wish.name));
+    let profiles = manifest.profiles.iter().map(|profiles| format!("to read {}", profiles.path.default));
+    let wishes: Vec<_> = places.chain(credentials).chain(variables).chain(profiles).collect();
+    if wishes.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        format!("trust the plugin {}", plugin.label()),
+        format!("it did not come with this program, and wishes {}", wishes.join(", ")),
+    )
+    .hint(format!(
+        "look at `sandbox plugin inspect {}`, then say --grant, or list its digest under grants.plugins in a --policy file",
+        plugin.label()
+    ))
+    .into())
 }
 
 fn read_policy(path: &Path) -> Result<PolicyFile> {
