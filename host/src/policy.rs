@@ -7,11 +7,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::HeaderName;
+pub use net_classes::Class as AddressClass;
 
 use crate::credentials::HeaderSource;
 use crate::manifest::LearnWish;
@@ -99,9 +100,7 @@ impl Origin {
     pub(crate) fn is_this_machine(&self) -> bool {
         self.host == "localhost"
             || self.host.ends_with(".localhost")
-            || self.address().is_some_and(|address| {
-                AddressClass::of(address) == AddressClass::Loopback || address.to_canonical().is_unspecified()
-            })
+            || self.address().is_some_and(|address| AddressClass::of(address) == AddressClass::Loopback)
     }
 
     /// Whether it names this machine, or an address of a private network.
@@ -133,103 +132,16 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What kind of address it is, as far as a policy cares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AddressClass {
-    /// Routed on the internet.
-    Public,
-    /// This machine.
-    Loopback,
-    /// A private network, unique local IPv6 and carrier-grade NAT included.
-    Private,
-    /// The local link, where clouds have their metadata services.
-    LinkLocal,
-    /// Unspecified, multicast, documentation and other reserved ranges.
-    Reserved,
-}
-
-impl AddressClass {
-    /// Classifies an address. IPv4 inside IPv6 (mapped, 6to4, NAT64 by its well-known prefix) counts as the IPv4 address
-    /// that it leads to.
-    pub fn of(address: IpAddr) -> AddressClass {
-        match address {
-            IpAddr::V4(v4) => AddressClass::of_v4(v4),
-            IpAddr::V6(v6) => match embedded(v6) {
-                Some(v4) => AddressClass::of_v4(v4),
-                None => AddressClass::of_v6(v6),
-            },
-        }
+/// How a policy names a class of addresses.
+pub(crate) fn class_name(class: AddressClass) -> &'static str {
+    match class {
+        AddressClass::Public => "a public address",
+        AddressClass::Loopback => "an address of this machine",
+        AddressClass::Private => "an address of a private network",
+        AddressClass::LinkLocal => "a link-local address",
+        AddressClass::Metadata => "the address of a cloud's metadata service",
+        _ => "a reserved address",
     }
-
-    fn of_v4(v4: Ipv4Addr) -> AddressClass {
-        let [a, b, c, _] = v4.octets();
-        if v4.is_loopback() {
-            AddressClass::Loopback
-        } else if v4.is_private() || (a == 100 && (64..128).contains(&b)) {
-            AddressClass::Private
-        } else if v4.is_link_local() {
-            AddressClass::LinkLocal
-        } else if a == 0
-            || a >= 224
-            || v4.is_documentation()
-            || (a, b, c) == (192, 0, 0)
-            || (a == 198 && (b & 0xfe) == 18)
-        {
-            AddressClass::Reserved
-        } else {
-            AddressClass::Public
-        }
-    }
-
-    fn of_v6(v6: Ipv6Addr) -> AddressClass {
-        let [first, second, ..] = v6.segments();
-        if v6.is_loopback() {
-            AddressClass::Loopback
-        } else if (first & 0xfe00) == 0xfc00 {
-            AddressClass::Private
-        } else if (first & 0xffc0) == 0xfe80 {
-            AddressClass::LinkLocal
-        } else if (first & 0xe000) != 0x2000 || (first, second) == (0x2001, 0x0db8) || (first, second) == (0x2001, 0) {
-            AddressClass::Reserved
-        } else {
-            AddressClass::Public
-        }
-    }
-}
-
-impl fmt::Display for AddressClass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            AddressClass::Public => "a public address",
-            AddressClass::Loopback => "an address of this machine",
-            AddressClass::Private => "an address of a private network",
-            AddressClass::LinkLocal => "a link-local address",
-            AddressClass::Reserved => "a reserved address",
-        })
-    }
-}
-
-fn embedded(v6: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [a, b, c, ..] = v6.segments();
-    let low = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
-    let [.., g, h] = v6.segments();
-    if let Some(v4) = v6.to_ipv4_mapped() {
-        return Some(v4);
-    }
-    if a == 0x2002 {
-        return Some(low(b, c));
-    }
-    // NAT64 by the well-known prefix. Where the address is within the prefix for local use, 64:ff9b:1::/48, is up to that
-    // network (RFC 6052, section 2.2), so that one leads nowhere known: it is reserved.
-    if v6.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0] {
-        return Some(low(g, h));
-    }
-    // The old "compatible" form; ::1 and :: are not it.
-    if v6.segments()[..6] == [0; 6] && g != 0 {
-        return Some(low(g, h));
-    }
-    None
 }
 
 /// An origin of the manifest that the user granted.
@@ -298,8 +210,8 @@ pub(crate) enum Reach {
     Public,
     /// Private networks as well, but not this machine: what a service beside this machine hands out.
     Private,
-    /// This machine and private networks as well. Not the local link: what a service on this machine hands out is one more
-    /// thing on this machine, never a cloud's metadata.
+    /// This machine and private networks as well. Not the local link, metadata services or reserved ranges: what a service
+    /// on this machine hands out is one more thing on this machine, never a cloud's metadata.
     Near,
     /// All: the user named the origin.
     Any,
@@ -310,7 +222,9 @@ impl Reach {
         match self {
             Reach::Public => class == AddressClass::Public,
             Reach::Private => matches!(class, AddressClass::Public | AddressClass::Private),
-            Reach::Near => class != AddressClass::LinkLocal,
+            Reach::Near => {
+                matches!(class, AddressClass::Public | AddressClass::Private | AddressClass::Loopback)
+            }
             Reach::Any => true,
         }
     }
@@ -504,7 +418,9 @@ mod tests {
         policy.learn("http://127.0.0.1:10", &rule(), pass.hands_out);
         let reach = policy.check(&Origin::parse("http://127.0.0.1:10").unwrap()).unwrap().reach;
         assert!(reach.allows(AddressClass::Loopback) && reach.allows(AddressClass::Private));
-        assert!(!reach.allows(AddressClass::LinkLocal));
+        for class in [AddressClass::LinkLocal, AddressClass::Metadata, AddressClass::Reserved] {
+            assert!(!reach.allows(class), "{class:?}");
+        }
     }
 
     /// What a control plane at `from` can hand out, and where that may be.
@@ -526,13 +442,28 @@ mod tests {
             }
             // Nor a name that leads to it.
             let reach = handed_out(from, true, "http://worker.example.com:1").unwrap();
-            for class in [AddressClass::Loopback, AddressClass::LinkLocal, AddressClass::Reserved] {
-                assert!(!reach.allows(class), "{from} {class}");
+            let never = [AddressClass::LinkLocal, AddressClass::Metadata, AddressClass::Reserved];
+            for class in never.into_iter().chain([AddressClass::Loopback]) {
+                assert!(!reach.allows(class), "{from} {class:?}");
             }
         }
         for from in ["http://localhost:7000", "http://127.0.0.1:7000", "http://[::1]:7000", "http://0.0.0.0:7000"] {
             for url in this_machine.into_iter().chain(["http://10.0.0.5:1", "http://worker:1"]) {
                 assert_eq!(handed_out(from, true, url), Some(Reach::Near), "{from} {url}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_service_hands_out_metadata_services() {
+        for from in ["http://localhost:7000", "http://10.0.0.5:7000", "http://emulator:7000", "https://api.example.com"]
+        {
+            for host in
+                ["169.254.169.254", "[fd00:ec2::254]", "100.100.100.200", "168.63.129.16", "[64:ff9b:1::a9fe:a9fe]"]
+            {
+                for url in [format!("http://{host}"), format!("https://{host}")] {
+                    assert_eq!(handed_out(from, true, &url), None, "{from} {url}");
+                }
             }
         }
     }
@@ -591,9 +522,13 @@ mod tests {
             ("172.21.0.1", AddressClass::Private),
             ("169.254.169.254", AddressClass::LinkLocal),
             ("fe80::1", AddressClass::LinkLocal),
-            ("fd00:ec2::254", AddressClass::Private),
-            ("0.0.0.0", AddressClass::Reserved),
-            ("::", AddressClass::Reserved),
+            ("fd00:ec2::254", AddressClass::Metadata),
+            ("100.100.100.200", AddressClass::Metadata),
+            ("168.63.129.16", AddressClass::Metadata),
+            ("3fff::1", AddressClass::Reserved),
+            ("2001:10::1", AddressClass::Reserved),
+            ("0.0.0.0", AddressClass::Loopback),
+            ("::", AddressClass::Loopback),
             ("255.255.255.255", AddressClass::Reserved),
             ("93.184.216.34", AddressClass::Public),
             ("2606:2800:220:1::1", AddressClass::Public),

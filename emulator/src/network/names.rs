@@ -7,6 +7,7 @@ use std::{
 };
 
 use dns_lookup::{AddrInfoHints, LookupErrorKind, SockType, getaddrinfo};
+use net_classes::Class;
 use tokio::sync::Semaphore;
 
 /// Look-ups at a time, of all containers together. The machine's resolver blocks, so each holds a thread, for many seconds
@@ -60,18 +61,16 @@ impl Names {
 }
 
 /// Whether a container may ever reach this address: an address of one other machine. Not this machine's own ones, among
-/// which are all on which its services listen; not those that mean "this host", "this link" (where clouds hand out
-/// credentials) or "everybody".
+/// which are all on which its services listen; not those that mean "this host", "this link" or "everybody", and not the
+/// metadata services of clouds, which hand out credentials. Ranges for documentation and benchmarks are nobody's in
+/// general, and a machine's own network may use them.
 pub fn may_be_reached(address: IpAddr) -> bool {
     let address = address.to_canonical();
-    let special = match address {
-        IpAddr::V4(v4) => {
-            v4.is_loopback() || v4.octets()[0] == 0 || v4.is_link_local() || v4.is_multicast() || v4.octets()[0] >= 240
-        }
-        IpAddr::V6(v6) => {
-            v6.is_loopback() || v6.is_unspecified() || v6.is_unicast_link_local() || v6.is_multicast() || holds_v4(v6)
-        }
-    };
+    let special = matches!(Class::of(address), Class::Loopback | Class::LinkLocal | Class::Metadata)
+        || match address {
+            IpAddr::V4(v4) => v4.octets()[0] == 0 || v4.octets()[0] >= 224,
+            IpAddr::V6(v6) => v6.is_multicast() || holds_v4(v6),
+        };
     !special && !is_own(address)
 }
 
@@ -118,6 +117,12 @@ mod tests {
             "2002:7f00:1::",
             "fe80::1",
             "ff02::1",
+            // Metadata services of clouds.
+            "fd00:ec2::254",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "64:ff9b:1::a9fe:a9fe",
         ] {
             assert!(!may_be_reached(address.parse().unwrap()), "{address}");
         }

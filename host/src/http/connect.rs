@@ -3,24 +3,30 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use wasmtime_wasi_http::Error as HttpError;
 
 use super::proxy::{self, Proxies};
-use crate::policy::{AddressClass, Origin, Reach};
+use crate::policy::{AddressClass, Origin, Reach, class_name};
 
 /// From the first packet to the end of the handshake. What the official clients allow per attempt.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long one address may take before the next of the same name is tried.
-const PER_ADDRESS: Duration = Duration::from_secs(4);
+/// How long an attempt at one address may take before the next address of the same name is tried beside it ("connection
+/// attempt delay", RFC 8305, section 5): the first connection wins.
+const NEXT_ADDRESS: Duration = Duration::from_millis(300);
 
 /// Why there is no connection: for the component, and in words for the user.
 #[derive(Debug)]
@@ -81,6 +87,80 @@ pub(crate) struct Trust {
 /// Any byte stream.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// When something came from the peer last. Cheap to clone; the clones are of one connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Heard {
+    begun: Instant,
+    /// Microseconds from `begun`, plus one; zero: nothing yet.
+    last: Arc<AtomicU64>,
+}
+
+impl Heard {
+    pub(crate) fn new() -> Heard {
+        Heard { begun: Instant::now(), last: Arc::default() }
+    }
+
+    /// The present, as [`Heard::last`] counts.
+    pub(crate) fn now(&self) -> u64 {
+        self.begun.elapsed().as_micros() as u64 + 1
+    }
+
+    /// When something came last; zero if nothing has.
+    pub(crate) fn last(&self) -> u64 {
+        self.last.load(Ordering::Acquire)
+    }
+}
+
+/// A byte stream that notes when something comes.
+struct Listening {
+    io: Box<dyn Io>,
+    heard: Heard,
+}
+
+impl Heard {
+    /// Notes from now on when something comes out of `io`.
+    pub(crate) fn on(&self, io: Box<dyn Io>) -> Box<dyn Io> {
+        Box::new(Listening { io, heard: self.clone() })
+    }
+}
+
+impl AsyncRead for Listening {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.heard.last.store(self.heard.now(), Ordering::Release);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Listening {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
 
 /// A connection, and whether the peer chose HTTP/2 during the TLS handshake (none without TLS or without a choice).
 pub(crate) struct Connected {
@@ -231,7 +311,7 @@ fn permitted(origin: &Origin, addresses: &[SocketAddr], reach: Reach) -> Result<
             format!(
                 "{origin} leads to {}, {}, which the policy does not allow for it",
                 address.ip(),
-                AddressClass::of(address.ip())
+                class_name(AddressClass::of(address.ip()))
             ),
         )),
     }
@@ -239,14 +319,50 @@ fn permitted(origin: &Origin, addresses: &[SocketAddr], reach: Reach) -> Result<
 
 /// Resolves, checks, and connects to what was checked.
 async fn direct(origin: &Origin, reach: Reach) -> Result<Box<dyn Io>, Failure> {
+    let addresses = permitted(origin, &resolve(origin).await?, reach)?;
+    Ok(Box::new(race(origin, alternating(addresses), NEXT_ADDRESS, tcp).await?))
+}
+
+/// Tries one address after the other and takes the first connection. The next attempt begins when one has failed, or when
+/// the last has taken `delay`; those under way go on. Gives the first failure if all fail.
+async fn race<T, F: Future<Output = Result<T, Failure>>>(
+    origin: &Origin,
+    addresses: Vec<SocketAddr>,
+    delay: Duration,
+    attempt: impl Fn(Origin, SocketAddr) -> F,
+) -> Result<T, Failure> {
+    let mut addresses = addresses.into_iter();
+    let mut attempts = FuturesUnordered::new();
     let mut failure = None;
-    for address in permitted(origin, &resolve(origin).await?, reach)? {
-        match tcp(origin, address).await {
-            Ok(stream) => return Ok(Box::new(stream)),
-            Err(error) => failure = Some(error),
+    loop {
+        let begun = addresses.next().map(|address| attempts.push(attempt(origin.clone(), address)));
+        if attempts.is_empty() {
+            return Err(failure.unwrap_or_else(|| no_address(origin)));
+        }
+        let wait = if begun.is_some() { delay } else { CONNECT_TIMEOUT };
+        match tokio::time::timeout(wait, attempts.next()).await {
+            Ok(Some(Ok(stream))) => return Ok(stream),
+            Ok(Some(Err(error))) => {
+                failure.get_or_insert(error);
+            }
+            Ok(None) | Err(_) => {}
         }
     }
-    Err(failure.unwrap_or_else(|| no_address(origin)))
+}
+
+/// Addresses of the two families in turn, beginning with the resolver's first: one family may lead nowhere.
+fn alternating(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let mut mixed = Vec::new();
+    loop {
+        let pair = [first.next(), second.next()];
+        if pair == [None, None] {
+            return mixed;
+        }
+        mixed.extend(pair.into_iter().flatten());
+    }
 }
 
 async fn resolve(origin: &Origin) -> Result<Vec<SocketAddr>, Failure> {
@@ -266,25 +382,20 @@ async fn resolve(origin: &Origin) -> Result<Vec<SocketAddr>, Failure> {
     }
 }
 
-async fn tcp(origin: &Origin, address: SocketAddr) -> Result<TcpStream, Failure> {
-    let stream = match tokio::time::timeout(PER_ADDRESS, TcpStream::connect(address)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            let (code, text) = match error.kind() {
-                io::ErrorKind::ConnectionRefused => {
-                    (Code::Refused, format!("nobody listens at {origin}: connection refused"))
-                }
-                io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
-                    (Code::Unroutable, format!("there is no way to {origin}: {error}"))
-                }
-                _ => (Code::Terminated, format!("connecting to {origin}: {error}")),
-            };
-            return Err(Failure::new(code, text));
-        }
-        Err(_) => {
-            return Err(Failure::new(Code::Timeout, format!("{origin} ({address}) did not answer in {PER_ADDRESS:?}")));
-        }
-    };
+async fn tcp(origin: Origin, address: SocketAddr) -> Result<TcpStream, Failure> {
+    let stream = TcpStream::connect(address).await.map_err(|error| {
+        let (code, text) = match error.kind() {
+            io::ErrorKind::ConnectionRefused => {
+                (Code::Refused, format!("nobody listens at {origin}: connection refused"))
+            }
+            io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
+                (Code::Unroutable, format!("there is no way to {origin}: {error}"))
+            }
+            io::ErrorKind::TimedOut => (Code::Timeout, format!("{origin} ({address}) did not answer: {error}")),
+            _ => (Code::Terminated, format!("connecting to {origin}: {error}")),
+        };
+        Failure::new(code, text)
+    })?;
     // Without it a unary call waits for the peer's delayed acknowledgement: 43 ms instead of 0.2.
     stream.set_nodelay(true).map_err(|error| Failure::new(Code::Terminated, error.to_string()))?;
     Ok(stream)
@@ -324,6 +435,58 @@ mod tests {
             let failure = connector.connect(&origin, Reach::Public, Offer::Grpc).await.err().unwrap();
             assert_eq!(failure.code, Code::AddressProhibited, "{host}: {}", failure.text);
         }
+    }
+
+    #[tokio::test]
+    async fn addresses_are_raced() {
+        #[derive(Clone, Copy)]
+        enum Fate {
+            Connects,
+            Fails,
+            /// Never answers.
+            Hole,
+            /// Connects when another attempt has begun.
+            Slow,
+        }
+        use Fate::*;
+        let origin = Origin { secure: true, host: "a.example".into(), port: 443 };
+        let run = async |fates: &[Fate]| {
+            let addresses = (0..fates.len()).map(|n| SocketAddr::from(([93, 184, 216, n as u8], 443))).collect();
+            let (begun, later) = (tokio::sync::Notify::new(), &fates);
+            let (begun, fates) = (&begun, later);
+            let result = race(&origin, addresses, NEXT_ADDRESS, |_, address| async move {
+                let SocketAddr::V4(v4) = address else { unreachable!() };
+                let n = v4.ip().octets()[3];
+                match fates[usize::from(n)] {
+                    Connects => Ok(n),
+                    Fails => Err(Failure::new(Code::Refused, format!("{n} failed"))),
+                    Hole => {
+                        begun.notify_one();
+                        std::future::pending().await
+                    }
+                    Slow => {
+                        begun.notified().await;
+                        Ok(n)
+                    }
+                }
+            });
+            result.await.map_err(|failure| failure.text)
+        };
+        assert_eq!(run(&[Connects, Hole]).await, Ok(0));
+        assert_eq!(run(&[Hole, Hole, Hole, Connects]).await, Ok(3));
+        assert_eq!(run(&[Hole, Fails, Connects]).await, Ok(2));
+        assert_eq!(run(&[Slow, Hole, Hole]).await, Ok(0));
+        assert_eq!(run(&[Fails, Fails]).await, Err("0 failed".into()));
+        assert!(run(&[]).await.unwrap_err().contains("has no address"));
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let all: Vec<SocketAddr> =
+            ["[2606::1]:1", "[2606::2]:1", "[2606::3]:1", "93.184.216.1:1"].map(|text| text.parse().unwrap()).into();
+        let mixed = alternating(all.clone());
+        assert_eq!(mixed, [all[0], all[3], all[1], all[2]]);
+        assert_eq!(alternating(vec![]), []);
     }
 
     #[tokio::test]

@@ -317,6 +317,7 @@ impl Net {
         let mut request =
             request.map(|body| RequestBody::new(body, link.clone(), self.metrics.clone(), lease.clone(), limit));
         for _ in 0..ATTEMPTS {
+            let asking = lease.asking();
             let sent = match lease.sender() {
                 Sender::H2(sender) => {
                     *request.version_mut() = Version::HTTP_2;
@@ -338,6 +339,7 @@ impl Net {
                     }
                 }
             };
+            asking.answered();
             let returned = match sent {
                 Ok(Ok(response)) => return Ok((response, lease)),
                 Ok(Err(mut error)) => match error.take_message() {

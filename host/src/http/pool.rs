@@ -4,6 +4,10 @@
 //! request that finds all of them full opens a further connection instead of waiting for a stream to end: an exec
 //! holds up to three streams for as long as it runs, so waiting could last for ever. HTTP/1.1 connections carry one.
 //!
+//! A connection on which a request got no answer, while nothing else came either, is suspect: it may lead nowhere, which
+//! shows otherwise only when a ping is not answered. Further requests take another one, which is opened if need be. The
+//! suspicion ends when something comes after all. Where no other connection can be had, suspect ones are used.
+//!
 //! Accounting is by [`Lease`]: whoever holds one has a stream. The last clone dropped gives it back.
 
 use std::collections::{HashMap, VecDeque};
@@ -20,7 +24,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::body::RequestBody;
-use super::connect::{Code, Connected, Connector, Failure, Io, Offer};
+use super::connect::{Code, Connected, Connector, Failure, Heard, Io, Offer};
 use crate::metrics::Metrics;
 use crate::policy::{Origin, Reach};
 
@@ -50,6 +54,10 @@ const MAX_CONNECTIONS: usize = 64;
 /// As the official clients do, so that dead peers and lost NAT entries are noticed.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A request that ends without an answer makes its connection suspect if nothing has come for so long. Shorter than any
+/// time-out that means something is wrong, longer than it takes to answer a request that was cancelled at once.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// A connection without streams is closed after this.
 const IDLE: Duration = Duration::from_secs(90);
@@ -143,6 +151,9 @@ struct Connection {
     settled: AtomicBool,
     dead: AtomicBool,
     idle_since: Mutex<Instant>,
+    heard: Heard,
+    /// When a request on it got no answer, as `heard` counts time.
+    unanswered: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -263,12 +274,14 @@ impl Site {
 
     /// A free stream, on the connection that has most of them free.
     fn take(self: &Arc<Self>, state: &mut SiteState) -> Option<Lease> {
+        // Suspect ones only where an attempt to get another has failed.
+        let last_resort = state.trouble.as_ref().is_some_and(|trouble| trouble.until > Instant::now());
         let connection = state
             .connections
             .iter()
-            .filter(|connection| connection.is_usable())
+            .filter(|connection| connection.is_usable() && (last_resort || !connection.is_suspect()))
             .filter(|connection| connection.free() > 0)
-            .max_by_key(|connection| connection.free())?
+            .max_by_key(|connection| (!connection.is_suspect(), connection.free()))?
             .clone();
         connection.streams.fetch_add(1, Ordering::AcqRel);
         Some(Lease { site: self.clone(), connection })
@@ -283,7 +296,7 @@ impl Site {
     /// Opens connections until those under way, and those whose limit is not known yet, will do for all who wait.
     fn open_as_needed(self: &Arc<Self>, state: &mut SiteState) {
         let expected = self.expected(state);
-        let unsettled = state.connections.iter().filter(|c| !c.settled.load(Ordering::Acquire));
+        let unsettled = state.connections.iter().filter(|c| !c.settled.load(Ordering::Acquire) && !c.is_suspect());
         let coming: usize = unsettled.map(|c| expected.saturating_sub(c.streams.load(Ordering::Acquire))).sum();
         // While attempts fail there is one at a time.
         let most = if state.trouble.is_some() { 1 } else { MAX_CONNECTIONS };
@@ -311,6 +324,8 @@ impl Site {
         let Connected { io, h2 } = self.connector.connect(&self.origin, self.reach, offer).await?;
         let h2 = self.wire == Wire::Grpc || h2 == Some(true);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let heard = Heard::new();
+        let io = heard.on(io);
         let failed = |error: hyper::Error| Failure::new(Code::Protocol, format!("{}: {error}", self.origin));
         let connection = |sender, limit, settled| {
             Arc::new(Connection {
@@ -321,6 +336,8 @@ impl Site {
                 settled: AtomicBool::new(settled),
                 dead: AtomicBool::new(false),
                 idle_since: Mutex::new(Instant::now()),
+                heard: heard.clone(),
+                unanswered: AtomicU64::new(0),
             })
         };
         self.metrics.connections_opened.fetch_add(1, Ordering::Relaxed);
@@ -437,6 +454,11 @@ impl Connection {
             }
     }
 
+    /// Whether a request got no answer, and nothing has come since.
+    fn is_suspect(&self) -> bool {
+        self.unanswered.load(Ordering::Acquire) > self.heard.last()
+    }
+
     fn is_idle(&self) -> bool {
         self.streams.load(Ordering::Acquire) == 0
             && self.idle_since.lock().unwrap_or_else(PoisonError::into_inner).elapsed() > IDLE
@@ -518,10 +540,54 @@ impl Lease {
         &self.connection.sender
     }
 
+    /// Watches over a request that is about to be sent.
+    pub(crate) fn asking(self: &Arc<Self>) -> Unanswered {
+        Unanswered { sent: self.connection.heard.now(), lease: Some(self.clone()), silence: SILENCE }
+    }
+
     /// The connection turned out to be closed: nobody else is to get it.
     pub(crate) fn discard(&self) {
         self.connection.dead.store(true, Ordering::Release);
         self.site.remove(&self.connection);
+    }
+}
+
+/// A request without an answer. Dropped without [`Unanswered::answered`], it makes the connection suspect if nothing has
+/// come on it for a while.
+pub(crate) struct Unanswered {
+    lease: Option<Arc<Lease>>,
+    sent: u64,
+    silence: Duration,
+}
+
+impl Unanswered {
+    /// There is an answer, or an error.
+    pub(crate) fn answered(mut self) {
+        self.lease = None;
+    }
+
+    /// With another measure of what is long.
+    #[cfg(test)]
+    pub(in crate::http) fn after(self, silence: Duration) -> Unanswered {
+        Unanswered { silence, lease: self.lease.clone(), sent: self.sent }
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        let Some(lease) = self.lease.take() else { return };
+        let (connection, site) = (&lease.connection, &lease.site);
+        let now = connection.heard.now();
+        let quiet = now.saturating_sub(connection.heard.last().max(self.sent));
+        if quiet < self.silence.as_micros() as u64 {
+            return;
+        }
+        tracing::debug!(origin = %site.origin, id = connection.id, "suspect: a request got no answer");
+        connection.unanswered.store(now, Ordering::Release);
+        // Others may be waiting for a stream on it.
+        if !site.state().waiters.is_empty() {
+            site.dispatch();
+        }
     }
 }
 
@@ -574,6 +640,8 @@ pub(super) mod tests {
             settled: AtomicBool::new(true),
             dead: AtomicBool::new(false),
             idle_since: Mutex::new(Instant::now()),
+            heard: Heard::new(),
+            unanswered: AtomicU64::new(0),
         });
         (site, connection, Ends { peer, driver })
     }
@@ -604,6 +672,42 @@ pub(super) mod tests {
         let lease = runtime.block_on(receiver).unwrap().unwrap();
         assert_eq!(pool.counts().1, 1);
         runtime.block_on(async { drop(lease) });
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_does_not_answer_is_suspect_until_something_comes() {
+        use tokio::io::AsyncReadExt as _;
+
+        let (pool, listener) = (pool(), tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let origin = local(listener.local_addr().unwrap().port());
+        let lease = async || Arc::new(pool.lease(&origin, Wire::Grpc, Reach::Near).await.unwrap());
+        // The peer takes connections and says nothing.
+        let (first, (mut peer, _)) = tokio::join!(lease(), async { listener.accept().await.unwrap() });
+        peer.read_u8().await.unwrap();
+        // One that is cancelled at once is no sign of anything, nor is one that is answered.
+        drop(first.asking());
+        first.asking().after(Duration::ZERO).answered();
+        assert!(!first.connection.is_suspect());
+        drop(first.asking().after(Duration::ZERO));
+        assert!(first.connection.is_suspect());
+        // The next request takes another connection, though there is room on this one.
+        let (second, (_other, _)) = tokio::join!(lease(), async { listener.accept().await.unwrap() });
+        assert_ne!(first.connection.id, second.connection.id);
+        assert_eq!(pool.counts().0, 2);
+        // Something comes after all: SETTINGS.
+        tokio::io::AsyncWriteExt::write_all(&mut peer, b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while first.connection.is_suspect() {
+            assert!(Instant::now() < deadline);
+            tokio::task::yield_now().await;
+        }
+        // Where no other can be had, a suspect one is better than none.
+        for lease in [&first, &second] {
+            drop(lease.asking().after(Duration::ZERO));
+            assert!(lease.connection.is_suspect());
+        }
+        drop(listener);
+        lease().await;
     }
 
     #[tokio::test]
