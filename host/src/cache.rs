@@ -1,18 +1,46 @@
 //! Compiled components on disk.
 //!
-//! Compiling takes a fifth of a second, loading what was compiled a third of a millisecond. Loading means running it,
-//! so only files that nobody else can have written are loaded: the directory belongs to this user alone (0700) and the
-//! file too. An entry is named by what it was made from (SHA-256 of the component) and for whom (the engine's
-//! compatibility hash), is written under another name and renamed, and is written anew when it does not load.
+//! Compiling takes a fifth of a second, loading what was compiled a few milliseconds. Loading means running it, so only
+//! files are loaded that no other user can have written:
+//!
+//! - The directory is opened once, component by component from the root. It belongs to this user; it and each directory
+//!   above it can be written to by this user and root alone, or is sticky, as `/tmp` is. From then on files are named
+//!   relative to its descriptor, so that a directory that is put into its place changes nothing.
+//! - A file is opened once, checked and read through the descriptor, and what was read is what is loaded.
+//! - A file begins with an HMAC over its name and its code, by a key of this user that lies in the same directory. A bit
+//!   that has flipped on the disk is noticed, and so is one entry under the name of another.
+//!
+//! An entry is named by what it was made from (SHA-256 of the component) and for which engine (its compatibility hash), is
+//! written under another name and renamed, and is written anew if it does not load.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component as Part, Path, PathBuf};
 
+use ring::hmac;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawMode};
+use rustix::io::Errno;
 use wasmtime::Engine;
 use wasmtime::component::Component;
+
+/// File in the directory that holds the user's key.
+const KEY: &str = "key";
+
+/// Bytes of the key, and of an HMAC-SHA256.
+const KEY_SIZE: usize = 32;
+
+/// The largest entry that is read. Code is a few times as large as the component, which has at most 256 MiB.
+const MAX_ENTRY: u64 = 2 << 30;
+
+/// Directories above the cache are passed through, not read: searching them is enough.
+#[cfg(target_os = "linux")]
+const SEARCH: OFlags = OFlags::PATH;
+#[cfg(not(target_os = "linux"))]
+const SEARCH: OFlags = OFlags::RDONLY;
 
 /// The directory of compiled code, or none when there is no place for one.
 pub(crate) fn directory(env: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
@@ -24,36 +52,45 @@ pub(crate) fn directory(env: impl Fn(&str) -> Option<OsString>) -> Option<PathBu
 
 /// Where the code of one component for one engine lies.
 pub(crate) struct Entry {
-    directory: PathBuf,
-    path: PathBuf,
+    directory: OwnedFd,
+    key: hmac::Key,
+    name: String,
 }
 
 impl Entry {
-    /// None when the directory cannot be made or is not ours alone.
+    /// None if the directory cannot be made, or if other users may write to it or to one above it.
     pub(crate) fn new(directory: &Path, engine: &Engine, digest: &str) -> Option<Entry> {
-        if let Err(error) = private(directory) {
-            tracing::debug!(%error, directory = %directory.display(), "compiled code is not kept");
-            return None;
-        }
+        let opened = open_directory(directory).and_then(|directory| Ok((key(&directory)?, directory)));
+        let (key, opened) = opened
+            .inspect_err(|error| {
+                tracing::debug!(%error, directory = %directory.display(), "compiled code is not kept");
+            })
+            .ok()?;
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
-        let path = directory.join(format!("{digest}-{:016x}.cwasm", hasher.finish()));
-        Some(Entry { directory: directory.to_owned(), path })
+        Some(Entry { directory: opened, key, name: format!("{digest}-{:016x}.cwasm", hasher.finish()) })
     }
 
     /// The compiled component, if there is one that can be trusted and used.
     pub(crate) fn load(&self, engine: &Engine) -> Option<Component> {
-        let meta = std::fs::symlink_metadata(&self.path).ok()?;
-        if !meta.is_file() || meta.uid() != own_uid() || meta.mode() & 0o022 != 0 {
-            tracing::debug!(path = %self.path.display(), "ignored: not this user's own file");
+        let bytes = match read(&self.directory, &self.name, MAX_ENTRY) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                tracing::debug!(%error, name = %self.name, "no compiled code");
+                return None;
+            }
+        };
+        let (tag, code) = bytes.split_at_checked(KEY_SIZE)?;
+        if !self.is_tag(tag, code) {
+            tracing::debug!(name = %self.name, "ignored: its checksum is wrong");
             return None;
         }
-        // SAFETY: the file was written by `store` of a process of this user: it lies in a directory that only this
-        // user can write to, and is itself this user's. Whoever can forge it can run code as this user already.
-        match unsafe { Component::deserialize_file(engine, &self.path) } {
+        // SAFETY: the code was made by `store` of a process of this user, since its tag was made with this user's key. Only
+        // this user and root can read the key or write to the directory, and the code was read before it was checked.
+        match unsafe { Component::deserialize(engine, code) } {
             Ok(component) => Some(component),
             Err(error) => {
-                tracing::debug!(%error, path = %self.path.display(), "ignored: does not load");
+                tracing::debug!(%error, name = %self.name, "ignored: does not load");
                 None
             }
         }
@@ -61,54 +98,246 @@ impl Entry {
 
     /// Keeps compiled code. Failing to is no error: the next start compiles again.
     pub(crate) fn store(&self, code: &[u8]) {
-        let write = || -> std::io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(&self.directory)?;
-            file.write_all(code)?;
-            file.as_file().sync_data()?;
-            file.persist(&self.path)?;
-            Ok(())
-        };
-        if let Err(error) = write() {
-            tracing::debug!(%error, path = %self.path.display(), "compiled code not kept");
+        let tag = self.tag(code);
+        if let Err(error) = write(&self.directory, &self.name, &[tag.as_ref(), code]) {
+            tracing::debug!(%error, name = %self.name, "compiled code not kept");
         }
+    }
+
+    fn tag(&self, code: &[u8]) -> hmac::Tag {
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(self.name.as_bytes());
+        context.update(code);
+        context.sign()
+    }
+
+    /// Whether this is the code's tag. An error of the disk is no attack that could measure the time of the comparison.
+    fn is_tag(&self, tag: &[u8], code: &[u8]) -> bool {
+        self.tag(code).as_ref() == tag
     }
 }
 
-/// Makes the directory if need be; an error unless it is a directory of ours that nobody else can write to.
-fn private(directory: &Path) -> std::io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    let meta = std::fs::symlink_metadata(directory)?;
-    if !meta.is_dir() {
-        return Err(std::io::Error::other("not a directory"));
+/// Opens the directory, and makes it if need be. An error unless it is this user's, and only this user and root can change
+/// what is at its path.
+fn open_directory(directory: &Path) -> io::Result<OwnedFd> {
+    // Links are resolved first, and then no further one is followed.
+    let mut base = directory.to_owned();
+    let mut missing = Vec::new();
+    let real = loop {
+        match std::fs::canonicalize(&base) {
+            Ok(real) => break real,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                missing.push(base.file_name().ok_or(error)?.to_owned());
+                base.pop();
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    let flags = SEARCH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut opened = rustix::fs::openat(CWD, "/", flags, Mode::empty())?;
+    only_ours(&opened, true)?;
+    for part in real.components() {
+        if let Part::Normal(name) = part {
+            opened = rustix::fs::openat(&opened, name, flags, Mode::empty())?;
+            only_ours(&opened, true)?;
+        }
     }
-    if meta.uid() != own_uid() {
-        return Err(std::io::Error::other("belongs to another user"));
+    for name in missing.iter().rev() {
+        match rustix::fs::mkdirat(&opened, name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        opened = rustix::fs::openat(&opened, name, flags, Mode::empty())?;
+        only_ours(&opened, true)?;
     }
-    if meta.mode() & 0o022 != 0 {
-        return Err(std::io::Error::other("others can write to it"));
+    only_ours(&opened, false)?;
+    Ok(opened)
+}
+
+/// An error if other users can write to the directory. `above`: it is one that leads to the cache, which may be root's, or
+/// sticky: what is in it and belongs to this user or root cannot be exchanged by others.
+fn only_ours(directory: &OwnedFd, above: bool) -> io::Result<()> {
+    let stat = rustix::fs::fstat(directory)?;
+    if !(is_own(stat.st_uid) || above && stat.st_uid == 0) {
+        return Err(io::Error::other("it, or a directory above it, belongs to another user"));
+    }
+    let mode = Mode::from_raw_mode(stat.st_mode as RawMode);
+    if mode.intersects(Mode::WGRP | Mode::WOTH) && !(above && mode.contains(Mode::SVTX)) {
+        return Err(io::Error::other("other users can write to it, or to a directory above it"));
     }
     Ok(())
 }
 
-fn own_uid() -> u32 {
-    // SAFETY: geteuid has no preconditions and cannot fail.
-    unsafe { libc::geteuid() }
+fn is_own(uid: u32) -> bool {
+    uid == rustix::process::geteuid().as_raw()
+}
+
+/// The user's key, made at the first use.
+fn key(directory: &OwnedFd) -> io::Result<hmac::Key> {
+    let bytes = match read(directory, KEY, KEY_SIZE as u64) {
+        Ok(bytes) if bytes.len() == KEY_SIZE => bytes,
+        // None yet, or one that is of no use: entries that were made with it do not load, and are made anew.
+        _ => {
+            let mut fresh = [0; KEY_SIZE];
+            SystemRandom::new().fill(&mut fresh).map_err(|_| io::Error::other("there are no random numbers"))?;
+            write(directory, KEY, &[&fresh])?;
+            // Of several processes that make one at once, the last one's stays.
+            read(directory, KEY, KEY_SIZE as u64)?
+        }
+    };
+    Ok(hmac::Key::new(hmac::HMAC_SHA256, &bytes))
+}
+
+/// Reads a file of ours, whole.
+fn read(directory: &OwnedFd, name: &str, most: u64) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&file)?;
+    let mode = Mode::from_raw_mode(stat.st_mode as RawMode);
+    let regular = FileType::from_raw_mode(stat.st_mode as RawMode) == FileType::RegularFile;
+    // A key that others can read is none.
+    let others = if name == KEY { Mode::RWXG | Mode::RWXO } else { Mode::WGRP | Mode::WOTH };
+    if !regular || !is_own(stat.st_uid) || mode.intersects(others) {
+        return Err(io::Error::other("not this user's own file"));
+    }
+    let size = stat.st_size as u64;
+    if size > most {
+        return Err(io::Error::other("too large"));
+    }
+    let mut bytes = Vec::with_capacity(size as usize);
+    File::from(file).take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Writes a file beside its place and moves it there: no reader sees half of it.
+fn write(directory: &OwnedFd, name: &str, parts: &[&[u8]]) -> io::Result<()> {
+    let temporary = format!(".{}.tmp", uuid::Uuid::new_v4());
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(directory, &temporary, flags, Mode::RUSR | Mode::WUSR)?;
+    let written = || -> io::Result<()> {
+        let mut file = File::from(file);
+        for part in parts {
+            file.write_all(part)?;
+        }
+        file.sync_data()?;
+        rustix::fs::renameat(directory.as_fd(), &temporary, directory.as_fd(), name)?;
+        Ok(())
+    };
+    written().inspect_err(|_| {
+        let _ = rustix::fs::unlinkat(directory, OsStr::new(&temporary), AtFlags::empty());
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 
     use super::*;
+
+    fn code(engine: &Engine) -> Vec<u8> {
+        engine.precompile_component(&wat::parse_str("(component)").unwrap()).unwrap()
+    }
+
+    fn open_to(path: &Path, mode: u32) {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
 
     #[test]
     fn a_directory_that_others_can_write_to_is_not_used() {
         let base = tempfile::tempdir().unwrap();
-        let directory = base.path().join("cache");
+        let directory = base.path().join("above/cache");
+        let above = directory.parent().unwrap();
         let engine = Engine::default();
-        assert!(Entry::new(&directory, &engine, "d").is_some());
-        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(Entry::new(&directory, &engine, "d").is_none());
+        let usable = || Entry::new(&directory, &engine, "d").is_some();
+        assert!(usable());
+        assert_eq!(std::fs::metadata(&directory).unwrap().mode() & 0o7777, 0o700);
+        for mode in [0o777, 0o770, 0o1777] {
+            open_to(&directory, mode);
+            assert!(!usable(), "{mode:o}");
+        }
+        open_to(&directory, 0o700);
+        for (mode, expected) in [(0o777, false), (0o770, false), (0o1777, true), (0o755, true), (0o711, true)] {
+            open_to(above, mode);
+            assert_eq!(usable(), expected, "above: {mode:o}");
+        }
+        // Also one above that is another user's. Only root can give a directory away.
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(above, Some(12345), None).unwrap();
+            assert!(!usable());
+            std::os::unix::fs::chown(above, Some(0), None).unwrap();
+            std::os::unix::fs::chown(&directory, Some(12345), None).unwrap();
+            assert!(!usable());
+        }
+    }
+
+    #[test]
+    fn a_directory_is_not_looked_up_again() {
+        let base = tempfile::tempdir().unwrap();
+        let (directory, aside) = (base.path().join("cache"), base.path().join("aside"));
+        let engine = Engine::default();
+        let entry = Entry::new(&directory, &engine, "d").unwrap();
+        entry.store(&code(&engine));
+        std::fs::rename(&directory, &aside).unwrap();
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::write(directory.join(&entry.name), "forged").unwrap();
+        assert!(entry.load(&engine).is_some());
+        std::fs::remove_file(aside.join(&entry.name)).unwrap();
+        entry.store(&code(&engine));
+        assert!(aside.join(&entry.name).exists());
+        assert_eq!(std::fs::read(directory.join(&entry.name)).unwrap(), b"forged");
+    }
+
+    #[test]
+    fn a_flipped_bit_is_noticed() {
+        let base = tempfile::tempdir().unwrap();
+        let engine = Engine::default();
+        let entry = Entry::new(base.path(), &engine, "d").unwrap();
+        let path = base.path().join(&entry.name);
+        entry.store(&code(&engine));
+        let size = std::fs::metadata(&path).unwrap().len();
+        for at in (0..size).step_by(size as usize / 40).chain([size - 1]) {
+            let file = File::options().read(true).write(true).open(&path).unwrap();
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).unwrap();
+            file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+            assert!(entry.load(&engine).is_none(), "byte {at} of {size}");
+            file.write_all_at(&byte, at).unwrap();
+        }
+        assert!(entry.load(&engine).is_some());
+        File::options().write(true).open(&path).unwrap().set_len(size - 1).unwrap();
+        assert!(entry.load(&engine).is_none());
+        entry.store(&code(&engine));
+        assert!(entry.load(&engine).is_some());
+        // One entry is not another, and another user's key does not do.
+        let other = Entry::new(base.path(), &engine, "e").unwrap();
+        std::fs::copy(&path, base.path().join(&other.name)).unwrap();
+        assert!(other.load(&engine).is_none());
+        std::fs::remove_file(base.path().join(KEY)).unwrap();
+        assert!(Entry::new(base.path(), &engine, "d").unwrap().load(&engine).is_none());
+    }
+
+    #[test]
+    fn only_the_users_own_regular_files_are_read() {
+        let base = tempfile::tempdir().unwrap();
+        let engine = Engine::default();
+        let entry = Entry::new(base.path(), &engine, "d").unwrap();
+        let (path, other) = (base.path().join(&entry.name), base.path().join("other"));
+        entry.store(&code(&engine));
+        open_to(&path, 0o620);
+        assert!(entry.load(&engine).is_none());
+        open_to(&path, 0o600);
+        std::fs::rename(&path, &other).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        assert!(entry.load(&engine).is_none());
+        std::fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert!(entry.load(&engine).is_none());
+        std::fs::rename(&other, &path).unwrap();
+        assert!(entry.load(&engine).is_some());
+        // A key that others can read is replaced.
+        open_to(&base.path().join(KEY), 0o644);
+        assert!(Entry::new(base.path(), &engine, "d").unwrap().load(&engine).is_none());
+        assert_eq!(std::fs::metadata(base.path().join(KEY)).unwrap().mode() & 0o777, 0o600);
     }
 
     #[test]
@@ -118,8 +347,10 @@ mod tests {
         let entry = Entry::new(base.path(), &engine, "d").unwrap();
         entry.store(b"garbage");
         assert!(entry.load(&engine).is_none());
-        entry.store(&engine.precompile_component(b"(component)").unwrap_or_default());
-        assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 1);
+        entry.store(&code(&engine));
+        assert!(entry.load(&engine).is_some());
+        // And the key.
+        assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 2);
     }
 
     #[test]

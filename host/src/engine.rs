@@ -39,6 +39,8 @@ static MAX_INSTANCES: AtomicUsize = AtomicUsize::new(DEFAULT_MAX_INSTANCES as us
 /// The engine and what is made once for it.
 pub(crate) struct Runtime {
     pub(crate) engine: Engine,
+    /// Whether instances are in a pool; else they are mapped one by one.
+    pub(crate) pooled: bool,
     pub(crate) linker: Linker<State>,
     /// One permit per component instance that may live.
     pub(crate) permits: Arc<Semaphore>,
@@ -65,16 +67,19 @@ pub(crate) fn runtime() -> Result<&'static Runtime> {
 impl Runtime {
     fn new() -> wasmtime::Result<Runtime> {
         let max = MAX_INSTANCES.load(Ordering::Relaxed) as u32;
-        // Where so much address space is not to be had (a container with a limit on it), instances are mapped one by
-        // one: slower to make, the same otherwise.
-        let engine = Engine::new(&config(Some(max))).or_else(|error| {
-            tracing::debug!(%error, "no pooling allocator, mapping instances one by one");
-            Engine::new(&config(None))
-        })?;
+        // Where so much address space is not to be had (a limit on it, or a machine that does not overcommit), instances
+        // are mapped one by one, and memory as it is used: slower to make, the same otherwise.
+        let (engine, pooled) = match Engine::new(&config(Some(max))) {
+            Ok(engine) => (engine, true),
+            Err(error) => {
+                tracing::debug!(%error, "no pooling allocator, mapping instances one by one");
+                (Engine::new(&config(None))?, false)
+            }
+        };
         let mut linker = Linker::new(&engine);
         instance::link(&mut linker)?;
         let clock = Clock::new(engine.weak());
-        Ok(Runtime { engine, linker, permits: Arc::new(Semaphore::new(max as usize)), clock })
+        Ok(Runtime { engine, pooled, linker, permits: Arc::new(Semaphore::new(max as usize)), clock })
     }
 
     /// Runs the clock while the guard lives.
@@ -85,6 +90,11 @@ impl Runtime {
         }
         Ticking(&self.clock.shared)
     }
+}
+
+/// An engine like that of [`runtime`], for a process that only compiles.
+pub(crate) fn compiler(pooled: bool) -> wasmtime::Result<Engine> {
+    Engine::new(&config(pooled.then(|| MAX_INSTANCES.load(Ordering::Relaxed) as u32)))
 }
 
 /// What rustc emits for wasm32-wasip2, the vector instructions that other compilers like, and what modules that are linked
@@ -126,6 +136,12 @@ fn config(pooled: Option<u32>) -> Config {
         pool.linear_memory_keep_resident(128 << 10);
         pool.table_keep_resident(16 << 10);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    } else {
+        // By default each memory reserves 4 GiB of address space, so that code needs no bounds checks; that would be more
+        // than the limit which led here.
+        config.memory_reservation(0);
+        config.memory_reservation_for_growth(4 << 20);
+        config.memory_guard_size(64 << 10);
     }
     config
 }

@@ -27,6 +27,7 @@
 //! command unless it was detached. No thread is used per call.
 
 mod cache;
+mod compile;
 mod context;
 mod credentials;
 mod dockerfile;
@@ -54,6 +55,7 @@ mod spec;
 mod tree;
 mod warm;
 
+pub use compile::{compile_apart, compile_child};
 pub use context::{Context, ContextFilter};
 pub use dockerfile::{LocalDockerfile, Sent};
 pub use engine::{DEFAULT_MAX_INSTANCES, set_max_instances};

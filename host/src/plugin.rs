@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
 use crate::cache;
+use crate::compile;
 use crate::engine;
 use crate::error::{Error, Kind, PluginFault, Result};
 use crate::interface::{INTERFACE, INTERFACE_VERSIONS, PACKAGE, Pre};
@@ -151,13 +152,15 @@ fn load(bytes: &[u8], label: String) -> Result<Plugin> {
     let component = match loaded {
         Some(component) => component,
         None => {
-            let invalid = |error: wasmtime::Error| fault(PluginFault::Invalid, format!("{error:#}"));
-            let code = runtime.engine.precompile_component(bytes).map_err(invalid)?;
+            let invalid = |why| fault(PluginFault::Invalid, why);
+            compile::check(bytes).map_err(invalid)?;
+            let code = compile::compile(runtime, bytes).map_err(invalid)?;
             if let Some(entry) = &entry {
                 entry.store(&code);
             }
-            // SAFETY: these bytes were made by this engine a line above.
-            unsafe { Component::deserialize(&runtime.engine, &code) }.map_err(invalid)?
+            // SAFETY: these bytes were made above by an engine of the same settings, here or in another process of this
+            // program.
+            unsafe { Component::deserialize(&runtime.engine, &code) }.map_err(|error| invalid(format!("{error:#}")))?
         }
     };
     let kind = component.component_type();

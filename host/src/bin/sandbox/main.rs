@@ -19,6 +19,7 @@ mod telemetry;
 mod terminal;
 
 use std::future::pending;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -30,6 +31,9 @@ use crate::args::{Cli, Command, PluginCommand};
 use crate::report::{FAILED, INTERRUPTED};
 use crate::session::Session;
 
+/// The argument that has this program compile a component and end. Not for users.
+const COMPILE: &str = "compile-component";
+
 /// How long undoing one thing may take when we were stopped.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -38,6 +42,17 @@ const UNREACHABLE: Duration = Duration::from_secs(2);
 
 fn main() {
     emulator::child_entry();
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == COMPILE) {
+        std::process::exit(sandbox_host::compile_child());
+    }
+    sandbox_host::compile_apart(|| {
+        // The very program that runs, even if its file has been replaced meanwhile.
+        let program = Path::new("/proc/self/exe");
+        let own = if program.exists() { Ok(program.to_owned()) } else { std::env::current_exe() };
+        let mut command = std::process::Command::new(own.as_deref().unwrap_or(Path::new("sandbox")));
+        command.arg(COMPILE).env_clear();
+        command
+    });
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if !error.use_stderr() => {
