@@ -24,6 +24,7 @@ use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{AbortHandle, JoinSet};
@@ -32,10 +33,10 @@ use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody};
 use crate::error::{Error, Kind, Result};
 use crate::http::{Credentials, Link, Net, Note, media_type, rewrite};
 use crate::manifest::LearnWish;
+use crate::plugin::hex;
 use crate::policy::Origin;
 use crate::provider::Provider;
 use crate::secret::Secret;
-use crate::spec::fresh_id;
 
 /// Connections at once. HTTP/1.1 takes one per request.
 const MAX_CONNECTIONS: usize = 1024;
@@ -131,8 +132,12 @@ impl Doors {
     }
 }
 
+/// 256 random bits of the system's generator.
 fn fresh_secret() -> String {
-    format!("{}{}", fresh_id(), fresh_id()).replace('-', "")
+    let mut bytes = [0; 32];
+    // It fails only on systems without a generator, and there nothing here is to go on.
+    SystemRandom::new().fill(&mut bytes).expect("the system has random numbers");
+    hex(&bytes)
 }
 
 impl Gateway {
@@ -522,6 +527,18 @@ impl Body for DoorBody {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_have_256_random_bits() {
+        let secrets: Vec<Vec<u8>> = (0..64).map(|_| fresh_secret().into_bytes()).collect();
+        assert!(secrets.iter().all(|secret| secret.len() == 64));
+        // Each digit takes several values, each of its bits both: by chance one in 2^55 runs fails.
+        for at in 0..64 {
+            let digits = secrets.iter().map(|secret| (secret[at] as char).to_digit(16).unwrap());
+            let (all, any) = digits.fold((0xf, 0), |(all, any), digit| (all & digit, any | digit));
+            assert_eq!((all, any), (0, 0xf), "digit {at}");
+        }
+    }
 
     #[test]
     fn trailers_become_a_frame() {

@@ -41,7 +41,7 @@ impl Provider {
     ///
     /// [`Kind::NotFound`](crate::Kind::NotFound) when there is none.
     pub async fn image(&self, id: &str) -> Result<types::BuiltImage> {
-        let (call, id) = (Call::reading(format!("look up the image {id}")), id.to_owned());
+        let (call, id) = (Call::reading(format!("look up the image {id}")).prompt(), id.to_owned());
         ask!(self.inner, None, call, |guest, store| guest.call_get_image(store, &id))
     }
 

@@ -16,7 +16,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::engine::{Ticking, runtime};
 use crate::error::{Error, Happened, Kind, Result, Retry, TrapCause, clip};
-use crate::http::{Hooks, Link, Net, Note};
+use crate::http::{Hooks, Link, Net, Note, Patience};
 use crate::interface::Bound;
 use crate::plugin::Plugin;
 use crate::types;
@@ -34,6 +34,9 @@ pub struct Limits {
     /// A `run` may take so much longer than its command's time limit, and has no end where there is none; a snapshot of
     /// memory may take an hour.
     pub call_time: Duration,
+    /// How long a service may take until it begins to answer a request of a call that is usually answered at once: look-ups,
+    /// lists, tags, terminations. Default one minute; other calls may wait for as long as they last.
+    pub answer_time: Duration,
     /// How long one call may compute. Default 30 seconds: a gigabyte passes through in one.
     pub compute_time: Duration,
     /// Handles (requests, bodies, streams, pollables) that one instance may hold. Default 4,096.
@@ -51,6 +54,7 @@ impl Default for Limits {
             memory: 256 << 20,
             table_elements: 20_000,
             call_time: Duration::from_secs(15 * 60),
+            answer_time: Duration::from_secs(60),
             compute_time: Duration::from_secs(30),
             resources: 4096,
             header_bytes: 128 << 10,
@@ -170,6 +174,8 @@ pub(crate) struct Call {
     pub(crate) effect: bool,
     /// The exec that it is about, for whoever follows what goes on.
     pub(crate) exec: Option<String>,
+    /// How long its requests may take until they are answered.
+    pub(crate) patience: Patience,
     /// It signals a command that was given up, which is done even while the provider is shut down.
     pub(crate) signal: bool,
 }
@@ -247,6 +253,7 @@ impl Instance {
         self.age += 1;
         self.meter.reset();
         self.link.0.take_note();
+        self.link.0.expect(call.patience, limits.answer_time);
         self.store.set_epoch_deadline(1);
         let ended = {
             let _ticking: Option<Ticking> = runtime().ok().map(|runtime| runtime.ticking());

@@ -61,7 +61,7 @@ pub use dockerfile::{LocalDockerfile, Sent};
 pub use engine::{DEFAULT_MAX_INSTANCES, set_max_instances};
 pub use error::{Error, FileFault, Happened, Kind, PluginFault, Result, Retry, TrapCause};
 pub use gateway::Gateway;
-pub use http::Proxy;
+pub use http::{Proxy, Silence};
 pub use image::{Build, BuildLog};
 pub use instance::Limits;
 pub use interface::{INTERFACE_VERSION, INTERFACE_VERSIONS, types};

@@ -27,7 +27,7 @@ pub const RUN_TAG: &str = "sandbox-run";
 /// Until when it is looked after: milliseconds since the Unix epoch.
 pub const LEASE_TAG: &str = "sandbox-lease";
 
-/// Clocks of two machines differ, and a renewal takes its time: a lease counts as over only this long after its end.
+/// Leases go by the service's time, where it says that with its answers, else by the machine's. A renewal takes its time: a lease counts as over only this long after its end.
 pub const GRACE: Duration = Duration::from_secs(60);
 
 /// The shortest lease: below it, renewing would be most of what is done.
@@ -69,7 +69,9 @@ trait World: Send + Sync + 'static {
 
 impl World for Provider {
     fn now(&self) -> u64 {
-        now_millis()
+        // The local clock where the service says no time. A sandbox that is created first of all has a lease by it; the
+        // renewals go by the service's time.
+        self.inner.net.service_now().unwrap_or_else(now_millis)
     }
 
     fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
@@ -285,7 +287,8 @@ async fn turn<W: World>(keeper: Weak<Inner<W>>, id: String) -> String {
 }
 
 impl Provider {
-    /// Terminates this owner's sandboxes whose lease is over, or only finds them. Gives what was found.
+    /// Terminates this owner's sandboxes whose lease is over by the service's time, or only finds them. Gives what was
+    /// found.
     ///
     /// # Errors
     ///
@@ -294,13 +297,13 @@ impl Provider {
         let filter = ListFilter::default().tag(OWNER_TAG, owner);
         let mut found = Vec::new();
         for info in self.list(&filter, SWEEP).await? {
-            let Some((run, overdue)) = expired(&info.tags, owner, now_millis()) else { continue };
+            let Some((run, overdue)) = expired(&info.tags, owner, self.now()) else { continue };
             let mut swept = Swept { id: info.id, run, overdue, terminated: false };
             if !dry_run {
                 let sandbox = self.sandbox(swept.id.clone());
                 // The list may be old: its owner may have moved the lease on since.
                 match sandbox.tags().await {
-                    Ok(tags) if expired(&tags, owner, now_millis()).is_some() => match sandbox.terminate().await {
+                    Ok(tags) if expired(&tags, owner, self.now()).is_some() => match sandbox.terminate().await {
                         Ok(()) => swept.terminated = true,
                         Err(error) => tracing::warn!(sandbox = swept.id, %error, "not swept"),
                     },

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
 use http::HeaderName;
@@ -14,7 +14,7 @@ use crate::credentials::{self, HeaderSource};
 use crate::engine::runtime;
 use crate::error::{Error, Happened, Kind, Result, Retry};
 use crate::gate::Gate;
-use crate::http::{Connector, Net, Proxies, Proxy, Trust};
+use crate::http::{Connector, Net, Patience, Proxies, Proxy, Silence, SilenceObserver, Trust};
 use crate::instance::{Body, Call, Instance, Limits, Outcome};
 use crate::manifest::{CredentialWish, Settings};
 use crate::metrics::{Metrics, Snapshot};
@@ -78,17 +78,41 @@ pub(crate) use ask;
 impl Call {
     /// A call that changes nothing.
     pub(crate) fn reading(what: impl Into<String>) -> Call {
-        Call { what: what.into(), time: Some(Duration::MAX), effect: false, exec: None, signal: false }
+        Call {
+            what: what.into(),
+            time: Some(Duration::MAX),
+            effect: false,
+            exec: None,
+            patience: Patience::Held,
+            signal: false,
+        }
     }
 
     /// A call that changes something.
     pub(crate) fn acting(what: impl Into<String>) -> Call {
-        Call { what: what.into(), time: Some(Duration::MAX), effect: true, exec: None, signal: false }
+        Call {
+            what: what.into(),
+            time: Some(Duration::MAX),
+            effect: true,
+            exec: None,
+            patience: Patience::Held,
+            signal: false,
+        }
     }
 
     /// The call is about this exec.
     pub(crate) fn about(self, exec: &str) -> Call {
         Call { exec: Some(exec.to_owned()), ..self }
+    }
+
+    /// The service answers it at once, or something is wrong.
+    pub(crate) fn prompt(self) -> Call {
+        Call { patience: Patience::Prompt, ..self }
+    }
+
+    /// The service may take a while for it, which the user is told of.
+    pub(crate) fn told(self) -> Call {
+        Call { patience: Patience::Told, ..self }
     }
 
     /// The call waits for something that takes its time: so long at most, or as long as it takes.
@@ -120,6 +144,7 @@ pub struct ProviderBuilder {
     proxy: Proxy,
     patience: Duration,
     on_wait: Option<Arc<WaitObserver>>,
+    on_silence: Option<Arc<SilenceObserver>>,
 }
 
 impl ProviderBuilder {
@@ -212,6 +237,13 @@ impl ProviderBuilder {
     /// Is called each time that a create waits because the service asks to.
     pub fn on_wait(mut self, observer: impl Fn(&Waiting) + Send + Sync + 'static) -> Self {
         self.on_wait = Some(Arc::new(observer));
+        self
+    }
+
+    /// Is called when a service has not begun to answer a request after five seconds, and again while that lasts, for calls
+    /// that are usually answered soon. Not for those that wait for something to happen.
+    pub fn on_silence(mut self, observer: impl Fn(&Silence) + Send + Sync + 'static) -> Self {
+        self.on_silence = Some(Arc::new(observer));
         self
     }
 
@@ -348,8 +380,15 @@ impl ProviderBuilder {
         let connector = Connector::new(self.trust, proxies);
         let retry_headers = manifest.retry_headers.iter().filter_map(|name| HeaderName::try_from(name.as_str()).ok());
         let policy = Arc::new(Policy::new(fixed));
-        let net =
-            Net::new(policy, connector, metrics.clone(), secrets, retry_headers.collect(), self.limits.body_bytes);
+        let net = Net::new(
+            policy,
+            connector,
+            metrics.clone(),
+            secrets,
+            retry_headers.collect(),
+            self.limits.body_bytes,
+            self.on_silence,
+        );
         let inner = Arc::new(ProviderInner {
             plugin: self.plugin,
             net: Arc::new(net),
@@ -432,6 +471,7 @@ impl Provider {
             proxy: Proxy::default(),
             patience: PATIENCE,
             on_wait: None,
+            on_silence: None,
         }
     }
 
@@ -476,7 +516,7 @@ impl Provider {
     ///
     /// Whatever stands in the way: [`Kind::Unauthenticated`], [`Kind::Unavailable`], …
     pub async fn check(&self) -> Result<()> {
-        ask!(self.inner, None, Call::reading("reach the provider"), |guest, store| guest.call_check(store))
+        ask!(self.inner, None, Call::reading("reach the provider").prompt(), |guest, store| guest.call_check(store))
     }
 
     /// Gets ready for calls: opens a connection and makes `instances` instances (at most 64) that know the session's
@@ -574,7 +614,7 @@ impl Provider {
         spec.key.get_or_insert_with(fresh_id);
         let begun = Instant::now();
         loop {
-            let (call, wanted) = (Call::acting("create the sandbox"), spec.clone());
+            let (call, wanted) = (Call::acting("create the sandbox").told(), spec.clone());
             let error = match ask!(self.inner, None, call, |guest, store| guest.call_create(store, &wanted)) {
                 Ok(info) => return Ok((self.sandbox(info.id.clone()), info)),
                 Err(error) => error,
@@ -593,6 +633,12 @@ impl Provider {
         }
     }
 
+    /// The service's time, by what its latest answer said; none before the first answer, or if it does not say it. Leases
+    /// are kept by it, since the clocks of several machines differ.
+    pub fn service_time(&self) -> Option<SystemTime> {
+        self.inner.net.service_now().map(|millis| UNIX_EPOCH + Duration::from_millis(millis))
+    }
+
     /// A handle to a sandbox by its id. Sends nothing: whether it exists shows at the first call.
     pub fn sandbox(&self, id: impl Into<String>) -> Sandbox {
         Sandbox::new(self.clone(), id.into())
@@ -604,7 +650,7 @@ impl Provider {
     ///
     /// [`Kind::NotFound`] when there is none.
     pub async fn find(&self, name: &str) -> Result<(Sandbox, types::SandboxInfo)> {
-        let (call, name) = (Call::reading(format!("find the sandbox {name:?}")), name.to_owned());
+        let (call, name) = (Call::reading(format!("find the sandbox {name:?}")).prompt(), name.to_owned());
         let info = ask!(self.inner, None, call, |guest, store| guest.call_find(store, &name))?;
         Ok((self.sandbox(info.id.clone()), info))
     }
@@ -621,7 +667,7 @@ impl Provider {
         max: u32,
     ) -> Result<types::SandboxPage> {
         let filter = filter.clone();
-        ask!(self.inner, None, Call::reading("list the sandboxes"), |guest, store| guest.call_list(
+        ask!(self.inner, None, Call::reading("list the sandboxes").prompt(), |guest, store| guest.call_list(
             store,
             &filter,
             cursor.as_deref(),
@@ -656,7 +702,7 @@ impl Provider {
     ///
     /// [`Kind::NotFound`], [`Kind::Unsupported`].
     pub async fn restore(&self, snapshot: &str, name: Option<&str>) -> Result<Sandbox> {
-        let call = Call::acting(format!("restore the snapshot {snapshot}"));
+        let call = Call::acting(format!("restore the snapshot {snapshot}")).told();
         let (snapshot, key, name) = (snapshot.to_owned(), fresh_id(), name.map(str::to_owned));
         let info =
             ask!(self.inner, None, call, |guest, store| guest.call_restore(store, &snapshot, &key, name.as_deref()))?;

@@ -101,7 +101,8 @@ impl Sandbox {
     /// [`Kind::NotFound`](crate::Kind::NotFound) when the provider knows no such sandbox.
     pub async fn info(&self) -> Result<types::SandboxInfo> {
         let id = self.id.to_string();
-        ask!(self.inner(), self.route(), self.reading("look at the sandbox"), |guest, store| guest.call_get(store, &id))
+        ask!(self.inner(), self.route(), self.reading("look at the sandbox").prompt(), |guest, store| guest
+            .call_get(store, &id))
     }
 
     /// Waits for its end.
@@ -166,8 +167,9 @@ impl Sandbox {
     /// [`Kind::NotFound`](crate::Kind::NotFound) when the provider knows no such sandbox.
     pub async fn terminate(&self) -> Result<()> {
         let id = self.id.to_string();
-        let ended = ask!(self.inner(), self.route(), self.acting("terminate the sandbox"), |guest, store| guest
-            .call_terminate(store, &id));
+        let ended =
+            ask!(self.inner(), self.route(), self.acting("terminate the sandbox").prompt(), |guest, store| guest
+                .call_terminate(store, &id));
         self.inner().forget(&self.route());
         ended
     }
@@ -179,7 +181,7 @@ impl Sandbox {
     /// [`Kind::AlreadyExists`](crate::Kind::AlreadyExists) for a name that is taken.
     pub async fn set_name(&self, name: &str) -> Result<()> {
         let (id, name) = (self.id.to_string(), name.to_owned());
-        ask!(self.inner(), self.route(), self.acting("name the sandbox"), |guest, store| guest
+        ask!(self.inner(), self.route(), self.acting("name the sandbox").prompt(), |guest, store| guest
             .call_set_name(store, &id, &name))
     }
 
@@ -190,7 +192,7 @@ impl Sandbox {
     /// As any call.
     pub async fn tags(&self) -> Result<Vec<(String, String)>> {
         let id = self.id.to_string();
-        ask!(self.inner(), self.route(), self.reading("read the tags of"), |guest, store| guest
+        ask!(self.inner(), self.route(), self.reading("read the tags of").prompt(), |guest, store| guest
             .call_get_tags(store, &id))
     }
 
@@ -201,7 +203,7 @@ impl Sandbox {
     /// As any call.
     pub async fn set_tags(&self, tags: Vec<(String, String)>) -> Result<()> {
         let id = self.id.to_string();
-        ask!(self.inner(), self.route(), self.acting("set the tags of"), |guest, store| guest
+        ask!(self.inner(), self.route(), self.acting("set the tags of").prompt(), |guest, store| guest
             .call_set_tags(store, &id, &tags))
     }
 
@@ -267,7 +269,8 @@ impl Sandbox {
     /// As any call.
     pub async fn stats(&self) -> Result<types::Usage> {
         let id = self.id.to_string();
-        ask!(self.inner(), self.route(), self.reading("read the usage of"), |guest, store| guest.call_stats(store, &id))
+        ask!(self.inner(), self.route(), self.reading("read the usage of").prompt(), |guest, store| guest
+            .call_stats(store, &id))
     }
 
     /// Replaces its network policy.
@@ -389,7 +392,7 @@ impl Sandbox {
     /// As any call.
     pub async fn sidecars(&self) -> Result<Vec<types::SidecarInfo>> {
         let id = self.id.to_string();
-        ask!(self.inner(), self.route(), self.reading("list the sidecars of"), |guest, store| guest
+        ask!(self.inner(), self.route(), self.reading("list the sidecars of").prompt(), |guest, store| guest
             .call_list_sidecars(store, &id))
     }
 

@@ -161,15 +161,17 @@ fn a_plugin_from_elsewhere_has_to_be_granted() {
     assert_eq!((text(&output.stdout).as_str(), output.status.code()), ("[]\n", Some(0)));
 }
 
+/// A number as it stands in a WebAssembly file.
+fn leb(mut n: usize, out: &mut Vec<u8>) {
+    while n >= 0x80 {
+        out.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+}
+
 /// The puppet with another manifest: the first one in the file counts.
 fn puppet_with(manifest: &str) -> tempfile::TempPath {
-    fn leb(mut n: usize, out: &mut Vec<u8>) {
-        while n >= 0x80 {
-            out.push(n as u8 | 0x80);
-            n >>= 7;
-        }
-        out.push(n as u8);
-    }
     let name = sandbox_host::SECTION;
     let mut section = Vec::new();
     leb(name.len(), &mut section);
@@ -246,6 +248,56 @@ fn without_a_grant_nothing_is_connected_to_whatever_the_manifest_says() {
     child.wait().unwrap();
 }
 
+/// Components that cost the compiler much: small files with many things in them, and what passes the counts.
+#[test]
+fn looking_at_a_component_takes_bounded_time_and_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("large.wasm");
+    // Nothing is to come from a cache.
+    let inspect = |bytes: &[u8]| {
+        std::fs::write(&file, bytes).unwrap();
+        let mut program = sandbox(&["plugin", "inspect", file.to_str().unwrap()]);
+        program.env_remove("XDG_CACHE_HOME").output().unwrap()
+    };
+    let nested = (0..10_000).fold(b"\0asm\x0d\0\x01\0".to_vec(), |inner, _| {
+        let mut outer = b"\0asm\x0d\0\x01\0\x04".to_vec();
+        leb(inner.len(), &mut outer);
+        outer.extend(inner);
+        outer
+    });
+    let functions = wat::parse_str(format!("(component (core module {}))", "(func)".repeat(300_000))).unwrap();
+    for bytes in [nested, functions] {
+        let output = inspect(&bytes);
+        let error = text(&output.stderr);
+        assert!(output.status.code() == Some(125) && error.contains("more than any plugin"), "{error}");
+    }
+    // Compiling happens in a process of its own.
+    let puppet = std::fs::read(crate::common::puppet()).unwrap();
+    let output = inspect(&puppet);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    // That one keeps to limits: here it has its own, and less of it than the program would set.
+    let compile = |limit: &str| {
+        let script = format!("{limit} exec \"$0\" compile-component");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_sandbox")]).env("SANDBOX_HOST_ALLOCATION", "mapped");
+        command.stdin(std::fs::File::open(crate::common::puppet()).unwrap()).output().unwrap()
+    };
+    let output = compile("");
+    assert!(output.status.success() && output.stdout.starts_with(b"\x7fELF"), "{}", text(&output.stderr));
+    assert!(!compile("ulimit -d 10000;").status.success());
+}
+
+/// Without much address space there is no pool of instances, and no memory that reserves all that it could ever need.
+#[test]
+fn a_limit_on_address_space_is_lived_with() {
+    let puppet = crate::common::puppet().to_str().unwrap();
+    let mut program = Command::new("sh");
+    program.args(["-c", "ulimit -v 4096000; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_sandbox")]);
+    program.args(["--plugin", puppet, "--grant", "--json", "list"]).env_clear().env("PUPPET_TOKEN", "token-of-a-test");
+    let output = program.output().unwrap();
+    assert_eq!(text(&output.stdout), "[]\n", "{}", text(&output.stderr));
+}
+
 #[test]
 fn a_command_that_ends_before_its_input_ends_the_program() {
     let puppet = crate::common::puppet().to_str().unwrap();
@@ -270,6 +322,35 @@ fn inspecting_shows_wishes_and_grants() {
     let output = run(&["plugin", "inspect", puppet]);
     let shown = text(&output.stdout);
     assert!(shown.contains("exports") && shown.contains("harness:sandbox/sandbox-provider@0.1.0"), "{shown}");
+}
+
+#[test]
+fn what_cannot_be_used_can_be_inspected() {
+    let directory = tempfile::tempdir().unwrap();
+    let broken = directory.path().join("broken.toml");
+    std::fs::write(&broken, "[one\n").unwrap();
+    let head = "manifest = 1\nname = 'x'\ninterface = 'harness:sandbox@0.1.0'\n[[env]]\nname = 'X_WISH'\n";
+    let profile = |path: &str| format!("[profiles]\npath = {{ default = '{path}' }}\nselect = 'X_PROFILE'\n");
+    for (wishes, why) in [
+        ("[[origin]]\nname = 'main'\nurl = { default = 'no url' }".to_owned(), "no url"),
+        ("[[origin]]\nname = 'main'\nurl = { env = 'X_URL' }".to_owned(), "bad/url"),
+        (profile(directory.path().to_str().unwrap()), "no regular file"),
+        (profile(broken.to_str().unwrap()), "line 1 is not valid TOML"),
+    ] {
+        let plugin = puppet_with(&format!("{head}{wishes}"));
+        let inspect = |options: &[&str]| {
+            let mut program = sandbox(options);
+            program.args(["plugin", "inspect", plugin.to_str().unwrap()]).env("X_URL", "bad/url");
+            let output = program.output().unwrap();
+            assert_eq!(output.status.code(), Some(0), "{wishes}: {}", text(&output.stderr));
+            text(&output.stdout)
+        };
+        let shown = inspect(&[]);
+        assert!(shown.contains("X_WISH") && shown.contains(why), "{wishes}: {shown}");
+        let value: serde_json::Value = serde_json::from_str(&inspect(&["--json"])).unwrap();
+        assert_eq!(value["wishes"]["env"][0], "X_WISH");
+        assert!(value["grants_error"].as_str().unwrap().contains(why), "{value}");
+    }
 }
 
 #[test]

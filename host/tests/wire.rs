@@ -250,3 +250,46 @@ async fn a_server_that_dies_in_mid_answer_ends_the_call() {
     assert!(matches!(error.kind(), sandbox_host::Kind::Unavailable), "{error}");
     server.await.unwrap();
 }
+
+/// A peer that takes requests and answers none.
+#[tokio::test]
+async fn what_is_usually_answered_at_once_is_not_waited_for_for_long() {
+    let server = Server::start(None, |_| Box::pin(std::future::pending())).await;
+    let (told, mut tellings) = tokio::sync::mpsc::unbounded_channel();
+    let mut limits = sandbox_host::Limits::default();
+    limits.answer_time = std::time::Duration::from_secs(6);
+    let builder = crate::common::builder(&server.url).await.limits(limits);
+    let builder = builder.on_silence(move |silence| told.send(silence.clone()).unwrap());
+    let provider = builder.build().await.unwrap();
+    let error = order(&provider, &format!("grpc {}/p.S/Method", server.url)).await.unwrap_err();
+    assert!(error.to_string().contains("did not begin to answer /p.S/Method within 6s"), "{error}");
+    let silence = tellings.try_recv().unwrap();
+    assert_eq!((silence.origin.to_string(), silence.path.as_str()), (server.url.clone(), "/p.S/Method"));
+}
+
+#[tokio::test]
+async fn the_time_is_the_services() {
+    use std::time::{Duration, SystemTime};
+
+    // A service whose clock is twelve minutes behind this machine's.
+    let behind = Duration::from_secs(12 * 60);
+    let date = httpdate::fmt_http_date(SystemTime::now() - behind);
+    let server = Server::start(None, move |seen| {
+        let date = date.clone();
+        Box::pin(async move {
+            let answer = Response::new(full("")).map(|body| body);
+            let (mut parts, body) = answer.into_parts();
+            if seen.uri.path() == "/dated" {
+                parts.headers.insert("date", date.parse().unwrap());
+            }
+            Response::from_parts(parts, body)
+        })
+    })
+    .await;
+    let provider = provider(&server.url).await;
+    assert_eq!(provider.service_time(), None);
+    order(&provider, &format!("grpc {}/dated", server.url)).await.unwrap();
+    let ahead = SystemTime::now().duration_since(provider.service_time().unwrap()).unwrap();
+    // The date has whole seconds, and the test its time.
+    assert!(ahead > behind - Duration::from_secs(2) && ahead < behind + Duration::from_secs(120), "{ahead:?}");
+}

@@ -12,9 +12,9 @@ mod proxy;
 mod scrub;
 
 use std::error::Error as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderName, HeaderValue, Request, Response, Version, header};
 use http_body_util::BodyExt;
@@ -46,6 +46,9 @@ const MAX_REQUEST_HEADERS: usize = 64 << 10;
 /// when there is some.
 const FIRST_BYTE: Duration = Duration::from_secs(15 * 60);
 
+/// After how long without an answer it is said that there is none, where that is unusual; then after twice as long.
+const TOLD: Duration = Duration::from_secs(5);
+
 /// Writes of at most 1 MiB each that are taken from a component before the wire has taken the first: enough to keep
 /// both busy, little enough that a thousand uploads do not fill memory.
 const BODY_CHUNKS: usize = 4;
@@ -54,7 +57,6 @@ const BODY_CHUNKS: usize = 4;
 const ATTEMPTS: usize = 4;
 
 /// The network side of one provider, shared by its instances.
-#[derive(Debug)]
 pub(crate) struct Net {
     pub(crate) policy: Arc<Policy>,
     pool: Pool,
@@ -65,6 +67,74 @@ pub(crate) struct Net {
     retry_headers: Vec<HeaderName>,
     /// Bytes of one body.
     body_bytes: u64,
+    /// Is told of requests that are not answered soon.
+    on_silence: Option<Arc<SilenceObserver>>,
+    clock: ServiceClock,
+}
+
+impl std::fmt::Debug for Net {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Net").field("policy", &self.policy).field("pool", &self.pool).finish_non_exhaustive()
+    }
+}
+
+/// Is told of a request that is not answered soon.
+pub(crate) type SilenceObserver = dyn Fn(&Silence) + Send + Sync;
+
+/// A request that a service usually answers soon, and has not begun to answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// The service.
+    pub origin: Origin,
+    /// Path of the request: the name of the method, with gRPC.
+    pub path: String,
+    /// Since it was sent.
+    pub elapsed: Duration,
+}
+
+/// The service's time, as the `date` of its answers says: what several machines agree on, whatever their own clocks say.
+#[derive(Debug)]
+struct ServiceClock {
+    /// How far it is ahead of ours, in milliseconds; `i64::MIN` when no answer has said so yet.
+    ahead: AtomicI64,
+}
+
+impl ServiceClock {
+    fn new() -> ServiceClock {
+        ServiceClock { ahead: AtomicI64::new(i64::MIN) }
+    }
+
+    /// Takes what an answer says that has just come.
+    fn set(&self, headers: &http::HeaderMap) {
+        let date = headers.get(header::DATE).and_then(|value| value.to_str().ok());
+        let Some(date) = date.and_then(|date| httpdate::parse_http_date(date).ok()) else { return };
+        let ahead = i128::from(millis_of(date)) - i128::from(millis_of(SystemTime::now()));
+        if let Ok(ahead) = i64::try_from(ahead) {
+            self.ahead.store(ahead, Ordering::Relaxed);
+        }
+    }
+
+    fn now(&self) -> Option<u64> {
+        let ahead = self.ahead.load(Ordering::Relaxed);
+        (ahead != i64::MIN).then(|| millis_of(SystemTime::now()).saturating_add_signed(ahead))
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+fn millis_of(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
+}
+
+/// How long the requests of a call may take until their answer begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// A look-up or a small change: the service answers soon, or something is wrong.
+    Prompt,
+    /// It can take a while, which is said.
+    Told,
+    /// It waits for something to happen.
+    #[default]
+    Held,
 }
 
 /// What one instance and its requests share.
@@ -77,9 +147,16 @@ pub(crate) struct Link {
     pub(crate) repeated: AtomicU64,
     notes: Mutex<Vec<String>>,
     blame: Mutex<Option<String>>,
+    /// Of the call that runs now, and how long a prompt answer may take.
+    patience: Mutex<(Patience, Duration)>,
 }
 
 impl Link {
+    /// Sets what holds for the requests of the call that begins.
+    pub(crate) fn expect(&self, patience: Patience, prompt: Duration) {
+        *self.patience.lock().unwrap_or_else(PoisonError::into_inner) = (patience, prompt);
+    }
+
     /// Remembers why something failed, in words that the component's error code cannot carry.
     fn note(&self, why: String) {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -176,9 +253,11 @@ impl Net {
         secrets: Arc<[Secret]>,
         retry_headers: Vec<HeaderName>,
         body_bytes: u64,
+        on_silence: Option<Arc<SilenceObserver>>,
     ) -> Net {
         let pool = Pool::new(connector, metrics.clone());
-        Net { policy, pool, metrics, secrets, retry_headers, body_bytes }
+        let clock = ServiceClock::new();
+        Net { policy, pool, metrics, secrets, retry_headers, body_bytes, on_silence, clock }
     }
 
     /// A byte stream to a place that the user named, outside of what the plugin may reach.
@@ -268,13 +347,24 @@ impl Net {
         let path = request.uri().path().to_owned();
         self.metrics.requests.fetch_add(1, Ordering::Relaxed);
 
+        let (patience, prompt) = *link.patience.lock().unwrap_or_else(PoisonError::into_inner);
         let (response, lease) = {
             let exchange = self.exchange(&origin, wire, pass.reach, &link, request);
             let limit = options.first_byte_timeout.unwrap_or(FIRST_BYTE);
-            tokio::time::timeout(limit, exchange).await.map_err(|_| {
-                (HttpError::HttpResponseTimeout, format!("{origin} did not begin to answer within {limit:?}"))
+            let limit = if patience == Patience::Prompt { limit.min(prompt) } else { limit };
+            let answer = tokio::select! {
+                biased;
+                () = self.tell(patience, &origin, &path) => unreachable!("it does not end"),
+                answer = tokio::time::timeout(limit, exchange) => answer,
+            };
+            answer.map_err(|_| {
+                let why = format!("{origin} did not begin to answer {path} within {limit:?}");
+                (HttpError::HttpResponseTimeout, why)
             })??
         };
+        if self.policy.fixed().iter().any(|fixed| fixed.origin == origin) {
+            self.clock.set(response.headers());
+        }
         tracing::trace!(%origin, path, status = response.status().as_u16(), "answered");
 
         let lessons = Collector::new(&pass.learn, &path).map(|collector| Lessons {
@@ -300,6 +390,25 @@ impl Net {
             next: None,
         };
         Ok(Response::from_parts(parts, body.boxed_unsync()))
+    }
+
+    /// Says again and again that there is no answer, where that is unusual. Does not end.
+    async fn tell(&self, patience: Patience, origin: &Origin, path: &str) {
+        let (begun, mut pause) = (Instant::now(), TOLD);
+        if let Some(observer) = self.on_silence.as_ref().filter(|_| patience != Patience::Held) {
+            loop {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+                let elapsed = begun.elapsed();
+                observer(&Silence { origin: origin.clone(), path: path.to_owned(), elapsed });
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// The service's time in milliseconds since the Unix epoch, if it has answered and said it.
+    pub(crate) fn service_now(&self) -> Option<u64> {
+        self.clock.now()
     }
 
     /// Sends on some connection. One that turns out to be closed before anything was sent is replaced.
@@ -423,6 +532,8 @@ mod tests {
             secrets: Arc::new([]),
             retry_headers: vec![],
             body_bytes: 1 << 10,
+            on_silence: None,
+            clock: ServiceClock::new(),
         };
         let pool::tests::Ends { mut peer, driver } = net.pool.plant(&origin, Reach::Near).await;
         let body = http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync();

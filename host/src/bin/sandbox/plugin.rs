@@ -18,8 +18,12 @@ pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
     };
     let manifest = plugin.manifest();
     // What it would be granted. Nothing of the plugin runs for that, and nothing is sent; credentials that are missing are
-    // shown as missing.
-    let grants = Provider::builder(&plugin).anonymous(true).build().await?.grants();
+    // shown as missing. A profile that cannot be read, or a URL that is none, does not hide what it wishes for.
+    let built = Provider::builder(&plugin).anonymous(true).build().await;
+    let (grants, unusable) = match built {
+        Ok(provider) => (provider.grants(), None),
+        Err(error) => (vec![], Some(error)),
+    };
     let described = described(&plugin).await;
     if session.voice.json {
         let described = described.as_ref().ok();
@@ -56,6 +60,7 @@ pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
                 "origin": grant.origin.to_string(), "name": grant.name, "credentials": grant.credentials,
                 "private_addresses": grant.private_addresses,
             })).collect::<Vec<_>>(),
+            "grants_error": unusable.map(|error| error.to_string()),
         }))?;
         return Ok(0);
     }
@@ -119,6 +124,9 @@ pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
         let with =
             if grant.credentials.is_empty() { "no credentials".to_owned() } else { grant.credentials.join(", ") };
         row("granted", format!("{} ({}; {with})", grant.origin, grant.name));
+    }
+    if let Some(error) = unusable {
+        rows.push(vec!["granted".into(), format!("nothing, as it stands: {error}")]);
     }
     report::table(&rows)?;
     Ok(0)

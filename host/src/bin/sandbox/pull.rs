@@ -4,14 +4,16 @@
 //! (`grants.plugins` of a policy), and a pull of something without a known digest is refused where nothing vouches for it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
+use bytes::Bytes;
 use http::Uri;
 use sandbox_host::Plugin;
 use serde_json::json;
 
 use crate::args::PluginPull;
-use crate::registry::{Digest, Fetcher, Reference};
+use crate::registry::{Digest, Fetcher, Reference, WHOLE};
 use crate::report::{self, Failure};
 use crate::session::Session;
 
@@ -42,13 +44,7 @@ pub async fn pull(session: &Session, args: PluginPull) -> Result<i32> {
         Some(size) => shown.at(position, size),
         None => shown.to(position),
     };
-    let (bytes, manifest) = match &source {
-        Source::File(uri) => (fetcher.file(&what, uri, progress).await?, None),
-        Source::Registry(reference) => {
-            let (bytes, manifest) = fetcher.component(&what, reference, progress).await?;
-            (bytes, Some(manifest))
-        }
-    };
+    let (bytes, manifest) = fetch(&fetcher, &what, &source, progress, WHOLE).await?;
     drop(shown);
     if let Some(pin) = &pin {
         pin.verify(&what, &bytes)?;
@@ -85,6 +81,32 @@ pub async fn pull(session: &Session, args: PluginPull) -> Result<i32> {
     report::table(&rows)?;
     session.voice.say(format_args!("use it with --plugin {name}"));
     Ok(0)
+}
+
+/// The component, and the digest of its manifest if it has one. Its size is bounded, and so is the time that all requests
+/// take together.
+async fn fetch(
+    fetcher: &Fetcher,
+    what: &str,
+    source: &Source,
+    progress: impl FnMut(u64, Option<u64>),
+    time: Duration,
+) -> Result<(Bytes, Option<Digest>)> {
+    let fetched = async {
+        match source {
+            Source::File(uri) => Ok((fetcher.file(what, uri, progress).await?, None)),
+            Source::Registry(reference) => {
+                let (bytes, manifest) = fetcher.component(what, reference, progress).await?;
+                Ok((bytes, Some(manifest)))
+            }
+        }
+    };
+    match tokio::time::timeout(time, fetched).await {
+        Ok(result) => result,
+        Err(_) => Err(Failure::new(what, format!("it takes more than {time:?}"))
+            .hint("fetch it by other means, and use --plugin FILE")
+            .into()),
+    }
 }
 
 /// For messages: a user name may come with a password.
@@ -191,6 +213,30 @@ fn store(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A server that keeps within every other limit: a byte now and then, for ever.
+    #[tokio::test]
+    async fn a_pull_that_does_not_end_is_given_up() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let source = Source::File(format!("http://{}/x.wasm", listener.local_addr().unwrap()).parse().unwrap());
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_u8().await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n").await.unwrap();
+            loop {
+                let _ = stream.write_all(b"x").await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let fetcher = Fetcher::new(None).unwrap();
+        let fetched = tokio::select! {
+            fetched = fetch(&fetcher, "pull it", &source, |_, _| {}, Duration::from_millis(300)) => fetched,
+            () = server => unreachable!(),
+        };
+        assert!(fetched.unwrap_err().to_string().contains("more than 300ms"));
+    }
 
     #[test]
     fn names() {

@@ -40,6 +40,10 @@ const CONNECT: Duration = Duration::from_secs(30);
 /// Between a request and its answer, and between two pieces of one.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// All of a pull, redirects, tokens and manifests included. The largest component takes two minutes at half a MB per second;
+/// a server that sends a byte now and then keeps within all other limits for years.
+pub const WHOLE: Duration = Duration::from_secs(15 * 60);
+
 /// Redirects of one request. Registries use one.
 const REDIRECTS: usize = 5;
 

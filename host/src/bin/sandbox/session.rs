@@ -83,6 +83,7 @@ struct LimitsFile {
     memory_mib: Option<usize>,
     table_elements: Option<usize>,
     call_time: Option<String>,
+    answer_time: Option<String>,
     compute_time: Option<String>,
     resources: Option<usize>,
     header_bytes: Option<usize>,
@@ -234,6 +235,13 @@ impl Session {
             voice.say(format_args!(
                 "the provider asks to wait: {}; trying again in {:.0?} (waiting for {:.0?} so far)",
                 waiting.reason, waiting.pause, waiting.elapsed
+            ));
+        });
+        builder = builder.on_silence(move |silence| {
+            let method = silence.path.rsplit('/').next().unwrap_or_default();
+            voice.say(format_args!(
+                "waiting for {} to answer {method:?} ({:.0?} so far)",
+                silence.origin, silence.elapsed
             ));
         });
         let known = |granted: &Option<Vec<String>>, wishes: Vec<&str>, what: &str| {
@@ -461,6 +469,9 @@ fn limits(file: LimitsFile) -> Result<Limits> {
     }
     if let Some(value) = time(file.call_time, "call_time")? {
         limits.call_time = value;
+    }
+    if let Some(value) = time(file.answer_time, "answer_time")? {
+        limits.answer_time = value;
     }
     if let Some(value) = time(file.compute_time, "compute_time")? {
         limits.compute_time = value;
