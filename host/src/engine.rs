@@ -92,9 +92,10 @@ impl Runtime {
     }
 }
 
-/// An engine like that of [`runtime`], for a process that only compiles.
+/// An engine that makes code for that of [`runtime`], for a process that only compiles: with room for one instance, since
+/// what a pool sets aside counts as memory of the process.
 pub(crate) fn compiler(pooled: bool) -> wasmtime::Result<Engine> {
-    Engine::new(&config(pooled.then(|| MAX_INSTANCES.load(Ordering::Relaxed) as u32)))
+    Engine::new(&config(pooled.then_some(1)))
 }
 
 /// What rustc emits for wasm32-wasip2, the vector instructions that other compilers like, and what modules that are linked
@@ -236,6 +237,16 @@ mod tests {
         assert_eq!(error.kind(), &Kind::Plugin(PluginFault::Invalid));
         let text = error.to_string();
         assert!(text.contains("21 core module instances") && text.contains("maximum of 20"), "{text}");
+    }
+
+    #[test]
+    fn code_from_the_compiling_process_fits() {
+        for pooled in [true, false] {
+            let engine = Engine::new(&config(pooled.then_some(100))).unwrap();
+            let code = compiler(pooled).unwrap().precompile_component(&component(1)).unwrap();
+            // SAFETY: it was made in the line above.
+            unsafe { Component::deserialize(&engine, &code) }.unwrap();
+        }
     }
 
     #[test]

@@ -114,6 +114,9 @@ async fn checks(
         well("signed in")
     })
     .await?;
+    let told = provider.service_time();
+    let text = told.map_or("no answer says the time", |_| "its answers say the time");
+    rows.note(16, "the service says what time it is", expect(told.is_some(), text))?;
 
     let begun = Instant::now();
     let spec = |image| SandboxSpec::new(image).tag(TAG, run).lifetime(LIFETIME);
