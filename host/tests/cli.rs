@@ -222,30 +222,31 @@ fn without_a_grant_nothing_is_connected_to_whatever_the_manifest_says() {
             assert!(!was_reached(&listener), "{wishes} {command:?}");
         }
     }
-    // With an emulator it gets that one, and neither its other origins nor the environment. The puppet reports what it
-    // is given to PUPPET_URL.
+    // With an emulator it gets that one, and neither its other origins nor the environment. When the puppet is asked
+    // whether it can be reached, it reports to PUPPET_URL.
     let wishes = "[[origin]]\nname = 'main'\nurl = { env = 'X_URL' }\n\
                   [[origin]]\nname = 'other'\nurl = { env = 'PUPPET_URL' }\n";
     let plugin = puppet_with(&format!("{head}{profiles}{credential}{wishes}"));
-    let report = |grant: &[&str]| {
+    let with_emulator = |options: &[&str]| {
         let mut program = sandbox(&["--plugin", plugin.to_str().unwrap(), "--emulator-url", "http://127.0.0.1:1"]);
-        program.args(grant).args(["exec", "-i", "sb", "--", "true"]).env("PUPPET_URL", &url);
-        let input = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(input.path(), "input").unwrap();
-        program.stdin(input.reopen().unwrap()).stderr(Stdio::piped()).spawn().unwrap()
+        program.args(options).env("PUPPET_URL", &url).stdout(Stdio::piped()).stderr(Stdio::piped());
+        program.spawn().unwrap()
     };
-    let output = report(&[]).wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let output = with_emulator(&["doctor"]).wait_with_output().unwrap();
+    let said = text(&output.stdout);
+    assert!(said.lines().any(|line| line.starts_with("ok") && line.contains("service")), "{said}");
     assert!(!was_reached(&listener));
-    let error =
-        run(&["--plugin", plugin.to_str().unwrap(), "--emulator-url", "http://127.0.0.1:1", "--profile", "x", "list"]);
-    assert!(text(&error.stderr).contains("--grant"), "{}", text(&error.stderr));
-    // One that was granted tries to report: the test would notice.
-    let mut child = report(&["--grant"]);
-    listener.set_nonblocking(false).unwrap();
-    drop(listener.accept().unwrap());
+    let error = text(&with_emulator(&["--profile", "x", "list"]).wait_with_output().unwrap().stderr);
+    assert!(error.contains("--grant"), "{error}");
+    // One that was granted does report: otherwise the test would see nothing.
+    let granted = with_emulator(&["--grant", "doctor"]);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    while !was_reached(&listener) {
+        assert!(std::time::Instant::now() < deadline, "it does not report");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     drop(listener);
-    child.wait().unwrap();
+    granted.wait_with_output().unwrap();
 }
 
 /// Components that cost the compiler much: small files with many things in them, and what passes the counts.

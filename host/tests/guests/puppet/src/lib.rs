@@ -288,6 +288,7 @@ impl Guest for Puppet {
     }
 
     fn check() -> Result<(), Error> {
+        report("check");
         Ok(())
     }
 
