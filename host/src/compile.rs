@@ -12,7 +12,10 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
-use wasmparser::{Parser, Payload};
+use wasmparser::{
+    BinaryReader, ComponentAlias, ComponentExternName, ComponentImport, ComponentType, ComponentTypeRef, CoreType,
+    Parser, Payload,
+};
 
 use crate::engine;
 use crate::error::clip;
@@ -23,8 +26,9 @@ const MAX_DEPTH: usize = 24;
 /// Components and core modules in all. An interpreter with its libraries has about 60.
 const MAX_PARTS: usize = 500;
 
-/// Functions of all modules. An interpreter with its libraries has some tens of thousands.
-const MAX_FUNCTIONS: u64 = 200_000;
+/// Functions of all modules. An interpreter with its libraries has some tens of thousands; a hundred thousand empty ones take
+/// seven seconds and half a GiB.
+const MAX_FUNCTIONS: u64 = 100_000;
 
 /// Bytes of one function. The largest ones, the main loops of interpreters, have some hundred thousand.
 const MAX_FUNCTION: usize = 2 << 20;
@@ -37,6 +41,10 @@ const MAX_LOCALS: u64 = 10_000_000;
 
 /// Types of all parts, of any kind.
 const MAX_TYPES: u64 = 100_000;
+
+/// Types of components and instances inside one another. Interfaces nest three deep. They are read by recursion, with some
+/// KiB of stack for each.
+const MAX_TYPE_DEPTH: usize = 50;
 
 /// Bytes of the types of components. The interfaces of a provider take some ten thousand.
 const MAX_TYPE_BYTES: u64 = 2 << 20;
@@ -101,6 +109,9 @@ pub(crate) fn check(wasm: &[u8]) -> Result<(), String> {
                 // Types have lists of further ones in them. Their size bounds those too, without reading them.
                 counts.types += u64::from(section.count());
                 counts.type_bytes += section.range().len() as u64;
+                if wasm.get(section.range()).is_some_and(|section| is_deep(section).unwrap_or(false)) {
+                    return Err(format!("it has types more than {MAX_TYPE_DEPTH} deep, more than any plugin"));
+                }
             }
             Payload::ImportSection(section) => counts.imports += u64::from(section.count()),
             Payload::ComponentImportSection(section) => counts.imports += u64::from(section.count()),
@@ -122,6 +133,44 @@ pub(crate) fn check(wasm: &[u8]) -> Result<(), String> {
         counts.within(depth)?;
     }
     Ok(())
+}
+
+/// Whether types of components are nested too deeply in a section of types. Reads them without recursion.
+fn is_deep(section: &[u8]) -> wasmparser::Result<bool> {
+    let mut reader = BinaryReader::new(section, 0);
+    // What is still to be read at each level: types at the first one, declarations at the others.
+    let mut left = vec![reader.read_var_u32()?];
+    while let Some(count) = left.last_mut() {
+        if *count == 0 {
+            left.pop();
+            continue;
+        }
+        *count -= 1;
+        match if left.len() == 1 { 0x01 } else { reader.read_u8()? } {
+            0x00 => drop(reader.read::<CoreType>()?),
+            0x01 => {
+                let mut inner = reader.clone();
+                if matches!(inner.read_u8()?, 0x41 | 0x42) {
+                    left.push(inner.read_var_u32()?);
+                    reader = inner;
+                } else {
+                    reader.read::<ComponentType>()?;
+                }
+            }
+            0x02 => drop(reader.read::<ComponentAlias>()?),
+            0x03 => drop(reader.read::<ComponentImport>()?),
+            0x04 => {
+                reader.read::<ComponentExternName>()?;
+                reader.read::<ComponentTypeRef>()?;
+            }
+            // Malformed.
+            _ => return Ok(false),
+        }
+        if left.len() > MAX_TYPE_DEPTH {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 impl Counts {
@@ -242,7 +291,8 @@ fn why(status: ExitStatus, said: &str) -> String {
         }
         // How a program ends that gets no memory.
         Some(libc::SIGABRT) => {
-            format!("compiling it failed; it may take more than {} GiB of memory ({})", MEMORY_BYTES >> 30, said.trim())
+            let said = clip(said.trim().to_owned(), MAX_MESSAGE);
+            format!("compiling it failed; it may take more than {} GiB of memory ({said})", MEMORY_BYTES >> 30)
         }
         Some(signal) => format!("compiling it ended by signal {signal}"),
         None if said.is_empty() => format!("compiling it failed ({status})"),
@@ -299,6 +349,9 @@ mod tests {
             let import = section(2, &[leb(count), import.repeat(count)].concat());
             [COMPONENT, &section(1, &[MODULE, &section(1, b"\x01\x60\0\0"), &import].concat())].concat()
         };
+        let deep = |kind: u8, depth: usize| {
+            [COMPONENT, &section(7, &[vec![1], [kind, 1, 1].repeat(depth), vec![kind, 0]].concat())].concat()
+        };
         let modules = |count: usize| [COMPONENT.to_vec(), section(1, MODULE).repeat(count)].concat();
         for (bytes, what) in [
             (nested(MAX_DEPTH + 1), "inside one another"),
@@ -311,14 +364,32 @@ mod tests {
             (types(MAX_TYPES as usize + 1), "types"),
             ([COMPONENT, &section(7, &vec![0; MAX_TYPE_BYTES as usize + 1])].concat(), "bytes of types"),
             (imports(MAX_IMPORTS as usize + 1), "imports"),
+            (deep(0x41, 100_000), "deep"),
+            (deep(0x42, MAX_TYPE_DEPTH), "deep"),
         ] {
             let why = check(&bytes).expect_err(what);
             assert!(why.contains(what), "{what}: {why}");
         }
         // What real ones have.
-        for bytes in [nested(8), modules(100), functions(100_000, empty), types(20_000), imports(50_000)] {
+        let typed = wat::parse_str(
+            "(component (type (func)) (type (component
+               (core type (module)) (alias outer 1 0 (type))
+               (import \"a\" (instance (type (func (param \"p\" string))) (export \"h\" (func (type 0)))))
+               (type (instance (export \"x\" (func)))) (export \"e\" (func)))))",
+        );
+        let typed = typed.unwrap();
+        check(&typed).unwrap();
+        // All of it is read.
+        for payload in Parser::new(0).parse_all(&typed) {
+            if let Payload::ComponentTypeSection(section) = payload.unwrap() {
+                assert!(!is_deep(&typed[section.range()]).unwrap());
+            }
+        }
+        check(&deep(0x42, 20)).unwrap();
+        for bytes in [nested(8), modules(100), functions(60_000, empty), types(20_000), imports(50_000)] {
             check(&bytes).unwrap();
         }
+        assert!(is_deep(b"\x01\x7f").is_ok_and(|deep| !deep) && is_deep(b"\x02\x7f").is_err());
         check(b"\0asm\x0d\0\x01\0\x07\xff").unwrap();
     }
 
