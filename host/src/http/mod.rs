@@ -426,7 +426,7 @@ impl Net {
         let mut request =
             request.map(|body| RequestBody::new(body, link.clone(), self.metrics.clone(), lease.clone(), limit));
         for _ in 0..ATTEMPTS {
-            let asking = lease.asking();
+            let asking = lease.asking(link);
             let sent = match lease.sender() {
                 Sender::H2(sender) => {
                     *request.version_mut() = Version::HTTP_2;

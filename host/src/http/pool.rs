@@ -23,6 +23,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use super::Link;
 use super::body::RequestBody;
 use super::connect::{Code, Connected, Connector, Failure, Heard, Io, Offer};
 use crate::metrics::Metrics;
@@ -540,9 +541,10 @@ impl Lease {
         &self.connection.sender
     }
 
-    /// Watches over a request that is about to be sent.
-    pub(crate) fn asking(self: &Arc<Self>) -> Unanswered {
-        Unanswered { sent: self.connection.heard.now(), lease: Some(self.clone()), silence: SILENCE }
+    /// Watches over a request of this instance that is about to be sent.
+    pub(crate) fn asking(self: &Arc<Self>, link: &Arc<Link>) -> Unanswered {
+        let sent = self.connection.heard.now();
+        Unanswered { lease: Some(self.clone()), link: link.clone(), sent, silence: SILENCE }
     }
 
     /// The connection turned out to be closed: nobody else is to get it.
@@ -556,6 +558,7 @@ impl Lease {
 /// come on it for a while.
 pub(crate) struct Unanswered {
     lease: Option<Arc<Lease>>,
+    link: Arc<Link>,
     sent: u64,
     silence: Duration,
 }
@@ -569,13 +572,17 @@ impl Unanswered {
     /// With another measure of what is long.
     #[cfg(test)]
     pub(in crate::http) fn after(self, silence: Duration) -> Unanswered {
-        Unanswered { silence, lease: self.lease.clone(), sent: self.sent }
+        Unanswered { silence, lease: self.lease.clone(), link: self.link.clone(), sent: self.sent }
     }
 }
 
 impl Drop for Unanswered {
     fn drop(&mut self) {
         let Some(lease) = self.lease.take() else { return };
+        // The whole call was cancelled, perhaps while it waited for something to happen: that says nothing.
+        if self.link.dead.load(Ordering::Acquire) {
+            return;
+        }
         let (connection, site) = (&lease.connection, &lease.site);
         let now = connection.heard.now();
         let quiet = now.saturating_sub(connection.heard.last().max(self.sent));
@@ -681,14 +688,18 @@ pub(super) mod tests {
         let (pool, listener) = (pool(), tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap());
         let origin = local(listener.local_addr().unwrap().port());
         let lease = async || Arc::new(pool.lease(&origin, Wire::Grpc, Reach::Near).await.unwrap());
+        let link = Arc::new(Link::default());
         // The peer takes connections and says nothing.
         let (first, (mut peer, _)) = tokio::join!(lease(), async { listener.accept().await.unwrap() });
         peer.read_u8().await.unwrap();
         // One that is cancelled at once is no sign of anything, nor is one that is answered.
-        drop(first.asking());
-        first.asking().after(Duration::ZERO).answered();
+        drop(first.asking(&link));
+        first.asking(&link).after(Duration::ZERO).answered();
+        let gone = Arc::new(Link::default());
+        gone.dead.store(true, Ordering::Release);
+        drop(first.asking(&gone).after(Duration::ZERO));
         assert!(!first.connection.is_suspect());
-        drop(first.asking().after(Duration::ZERO));
+        drop(first.asking(&link).after(Duration::ZERO));
         assert!(first.connection.is_suspect());
         // The next request takes another connection, though there is room on this one.
         let (second, (_other, _)) = tokio::join!(lease(), async { listener.accept().await.unwrap() });
@@ -703,7 +714,7 @@ pub(super) mod tests {
         }
         // Where no other can be had, a suspect one is better than none.
         for lease in [&first, &second] {
-            drop(lease.asking().after(Duration::ZERO));
+            drop(lease.asking(&link).after(Duration::ZERO));
             assert!(lease.connection.is_suspect());
         }
         drop(listener);
