@@ -267,29 +267,47 @@ async fn what_is_usually_answered_at_once_is_not_waited_for_for_long() {
     assert_eq!((silence.origin.to_string(), silence.path.as_str()), (server.url.clone(), "/p.S/Method"));
 }
 
-#[tokio::test]
-async fn the_time_is_the_services() {
-    use std::time::{Duration, SystemTime};
-
-    // A service whose clock is twelve minutes behind this machine's.
-    let behind = Duration::from_secs(12 * 60);
-    let date = httpdate::fmt_http_date(SystemTime::now() - behind);
-    let server = Server::start(None, move |seen| {
-        let date = date.clone();
+/// A service whose clock differs from this machine's by so many minutes.
+async fn service_with_clock(minutes: i64) -> Server {
+    Server::start(None, move |_| {
         Box::pin(async move {
-            let answer = Response::new(full("")).map(|body| body);
-            let (mut parts, body) = answer.into_parts();
-            if seen.uri.path() == "/dated" {
-                parts.headers.insert("date", date.parse().unwrap());
-            }
-            Response::from_parts(parts, body)
+            let mut answer = Response::new(full(""));
+            let date = httpdate::fmt_http_date(in_minutes(minutes));
+            answer.headers_mut().insert("date", date.parse().unwrap());
+            answer
         })
     })
-    .await;
-    let provider = provider(&server.url).await;
-    assert_eq!(provider.service_time(), None);
-    order(&provider, &format!("grpc {}/dated", server.url)).await.unwrap();
-    let ahead = SystemTime::now().duration_since(provider.service_time().unwrap()).unwrap();
-    // The date has whole seconds, and the test its time.
-    assert!(ahead > behind - Duration::from_secs(2) && ahead < behind + Duration::from_secs(120), "{ahead:?}");
+    .await
+}
+
+fn in_minutes(minutes: i64) -> std::time::SystemTime {
+    let time = std::time::Duration::from_secs(60 * minutes.unsigned_abs());
+    let now = std::time::SystemTime::now();
+    if minutes < 0 { now - time } else { now + time }
+}
+
+#[tokio::test]
+async fn the_time_is_the_services() {
+    for minutes in [-12, 12] {
+        let server = service_with_clock(minutes).await;
+        let provider = provider(&server.url).await;
+        assert_eq!(provider.service_time(), None);
+        order(&provider, &format!("grpc {}/p.S/M", server.url)).await.unwrap();
+        let time = provider.service_time().unwrap();
+        // The date has whole seconds, and the test takes its time.
+        assert!(time > in_minutes(minutes - 2) && time < in_minutes(minutes + 2), "{time:?}");
+    }
+}
+
+/// A lease that is over by this machine's clock, and not by the service's, and the other way around.
+#[tokio::test]
+async fn a_sweep_goes_by_the_services_time() {
+    for (service, until, over) in [(-12, -9, false), (-12, -20, true), (12, 9, true), (12, 20, false), (0, -9, true)] {
+        let server = service_with_clock(service).await;
+        let until = in_minutes(until).duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+        let tags = format!("tags:sandbox-owner=me,sandbox-run=r,sandbox-lease={until}");
+        let provider = crate::common::builder(&server.url).await.env("PUPPET_PLAIN", tags).build().await.unwrap();
+        let found = provider.sweep("me", true).await.unwrap();
+        assert_eq!(found.len(), usize::from(over), "service {service}, lease until {until}: {found:?}");
+    }
 }

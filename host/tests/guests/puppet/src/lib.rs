@@ -57,7 +57,11 @@ fn info(id: String, extra: Vec<(String, String)>) -> SandboxInfo {
 }
 
 /// Sends one request and gives what came back.
-fn request(url: &str, headers: &[(&str, Vec<u8>)], body: Option<&[u8]>) -> Result<(u16, Vec<(String, String)>, Vec<u8>), ErrorCode> {
+fn request(
+    url: &str,
+    headers: &[(&str, Vec<u8>)],
+    body: Option<&[u8]>,
+) -> Result<(u16, Vec<(String, String)>, Vec<u8>), ErrorCode> {
     let (scheme, rest) = url.split_once("://").unwrap_or(("https", url));
     let (authority, path) = match rest.find('/') {
         Some(at) => rest.split_at(at),
@@ -238,7 +242,8 @@ fn order(words: &[&str]) -> Result<SandboxInfo, Error> {
                     Err(_) => refused += 1,
                 }
             }
-            let extra = vec![("answered".to_owned(), answered.to_string()), ("refused".to_owned(), refused.to_string())];
+            let extra =
+                vec![("answered".to_owned(), answered.to_string()), ("refused".to_owned(), refused.to_string())];
             Ok(info("flooded".into(), extra))
         }
         _ => Err(error(ErrorKind::InvalidArgument, format!("no such order: {words:?}"))),
@@ -263,9 +268,19 @@ fn verdict(id: &str) -> Verdict {
     }
 }
 
+/// The tags of the one sandbox that there is, where the test gave some: `tags:NAME=VALUE,…`.
+fn tags() -> Vec<(String, String)> {
+    let env = wasip2::cli::environment::get_environment();
+    let given = env.iter().find(|(name, _)| name == "PUPPET_PLAIN").and_then(|(_, value)| value.strip_prefix("tags:"));
+    let pair = |pair: &str| pair.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    given.into_iter().flat_map(|given| given.split(',')).filter_map(pair).collect()
+}
+
 /// Tells a server what was done, where the test gave one.
 fn report(what: &str) {
-    if let Some((_, url)) = wasip2::cli::environment::get_environment().into_iter().find(|(name, _)| name == "PUPPET_URL") {
+    if let Some((_, url)) =
+        wasip2::cli::environment::get_environment().into_iter().find(|(name, _)| name == "PUPPET_URL")
+    {
         let _ = request(&format!("{url}/report/{what}"), &grpc_headers(), Some(&[0, 0, 0, 0, 0]));
     }
 }
@@ -338,7 +353,13 @@ impl Guest for Puppet {
     }
 
     fn list(_: ListFilter, _: Option<String>, _: u32) -> Result<SandboxPage, Error> {
-        Ok(SandboxPage { items: vec![], next: None })
+        let tags = tags();
+        if tags.is_empty() {
+            return Ok(SandboxPage { items: vec![], next: None });
+        }
+        report("list");
+        let tagged = SandboxInfo { tags, ..info("sb-tagged".into(), vec![]) };
+        Ok(SandboxPage { items: vec![tagged], next: None })
     }
 
     fn wait(_: String, _: u64) -> Result<Option<EndReason>, Error> {
@@ -358,7 +379,7 @@ impl Guest for Puppet {
     }
 
     fn get_tags(_: String) -> Result<Vec<(String, String)>, Error> {
-        Ok(vec![])
+        Ok(tags())
     }
 
     fn set_tags(_: String, _: Vec<(String, String)>) -> Result<(), Error> {
@@ -507,7 +528,14 @@ impl Guest for Puppet {
         }
     }
 
-    fn write_file(at: Location, _: String, _: WriteOptions, offset: u64, data: Vec<u8>, eof: bool) -> Result<u64, Error> {
+    fn write_file(
+        at: Location,
+        _: String,
+        _: WriteOptions,
+        offset: u64,
+        data: Vec<u8>,
+        eof: bool,
+    ) -> Result<u64, Error> {
         if at.path.starts_with("/denied") {
             return Err(error(ErrorKind::File(FileFault::PermissionDenied), "not yours"));
         }
