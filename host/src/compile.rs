@@ -147,7 +147,9 @@ fn is_deep(section: &[u8]) -> wasmparser::Result<bool> {
         }
         *count -= 1;
         match if left.len() == 1 { 0x01 } else { reader.read_u8()? } {
-            0x00 => drop(reader.read::<CoreType>()?),
+            0x00 => {
+                reader.read::<CoreType>()?;
+            }
             0x01 => {
                 let mut inner = reader.clone();
                 if matches!(inner.read_u8()?, 0x41 | 0x42) {
@@ -157,8 +159,12 @@ fn is_deep(section: &[u8]) -> wasmparser::Result<bool> {
                     reader.read::<ComponentType>()?;
                 }
             }
-            0x02 => drop(reader.read::<ComponentAlias>()?),
-            0x03 => drop(reader.read::<ComponentImport>()?),
+            0x02 => {
+                reader.read::<ComponentAlias>()?;
+            }
+            0x03 => {
+                reader.read::<ComponentImport>()?;
+            }
             0x04 => {
                 reader.read::<ComponentExternName>()?;
                 reader.read::<ComponentTypeRef>()?;
