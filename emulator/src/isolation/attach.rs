@@ -25,7 +25,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{mounts, protocol::Overlay, root};
+use super::{mounts, program::Program, protocol::Overlay, root};
 
 /// argv[0] by which the program knows that it has this role.
 pub(crate) const NAME: &str = "modal-emulator-mount";
@@ -65,10 +65,12 @@ struct Errand {
 }
 
 /// Has an order carried out in the container whose init `pidfd` stands for. Blocks for some milliseconds.
-pub(super) fn order(program: &Path, pidfd: &OwnedFd, user_namespace: bool, order: Order) -> anyhow::Result<Answer> {
+pub(super) fn order(program: &Program, pidfd: &OwnedFd, user_namespace: bool, order: Order) -> anyhow::Result<Answer> {
     let container = pidfd.as_raw_fd();
     let errand = serde_json::to_vec(&Errand { container, user_namespace, order })?;
-    let mut command = Command::new(program);
+    // By the number that it has here and, until it is executed, in the new process.
+    let program = program.executable()?;
+    let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
     command.arg0(NAME).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     // Safety: between fork and exec, one system call on a descriptor that outlives the child's start.
     unsafe {
@@ -90,6 +92,8 @@ pub(super) fn order(program: &Path, pidfd: &OwnedFd, user_namespace: bool, order
 
 /// Runs the role. Never returns.
 pub(crate) fn main() -> ! {
+    // Nothing inside may look into this process, which has descriptors of the machine.
+    let _ = nix::sys::prctl::set_dumpable(false);
     let answer = match serde_json::from_reader(io::stdin().lock()) {
         Ok(errand) => run(errand).unwrap_or_else(Answer::Failed),
         Err(error) => Answer::Failed(error.to_string()),

@@ -25,6 +25,7 @@ use super::{
     cgroups::{self, Group, Groups},
     container::{Link, Places},
     device::GATEWAY,
+    program::Program,
     protocol::{Inbox, Overlay, Reply, Request, Setup, send_blocking},
     spawn::{self, Init, Kind, Spawner},
     state::StateDir,
@@ -41,7 +42,7 @@ const NO_DEVICES: &str = "containers cannot have a network device (the kernel mu
 /// What all containers of an engine share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    program: PathBuf,
+    program: Arc<Program>,
     base: Base,
     groups: Groups,
     spawner: Spawner,
@@ -64,9 +65,8 @@ struct Prepared {
 
 impl Shared {
     pub(super) fn new(state: &Path, program: &Path, devices: bool) -> anyhow::Result<Self> {
-        let program = program.canonicalize().with_context(|| format!("cannot find {}", program.display()))?;
-        nix::unistd::access(&program, nix::unistd::AccessFlags::X_OK)
-            .with_context(|| format!("cannot execute {}", program.display()))?;
+        // Before anything is made: a program that is missing must not leave anything behind.
+        let program = Arc::new(Program::copy(program, &std::env::temp_dir())?);
         raise_file_limit();
         let state = StateDir::open(state)?;
         state.sweep();
@@ -78,7 +78,7 @@ impl Shared {
         let base = Base::make(&state.path().join("base"), all_ids)
             .context("cannot prepare what lies below every container in the state directory")?;
         let (groups, limits_missing) = Groups::new(state.path(), &state.group_name());
-        let spawner = Spawner::new(&program).context("cannot start a thread")?;
+        let spawner = Spawner::new(program.clone()).context("cannot start a thread")?;
         let mut shared = Self {
             program,
             base,
@@ -203,7 +203,7 @@ impl Shared {
             device: spec.device,
             all_ids: self.all_ids,
             user_namespace: self.user_namespace,
-            program: self.program.clone(),
+            program: self.program.path().to_owned(),
         })
     }
 

@@ -60,6 +60,11 @@ pub(crate) fn main() -> ! {
 }
 
 fn run() -> Result<(), String> {
+    // Processes inside must neither read this one's descriptors nor trace it, nor reach its program. Its forks inherit that,
+    // and are shown only when they execute a program of the container: the kernel resets it then.
+    nix::sys::prctl::set_dumpable(false).map_err(|error| error.to_string())?;
+    // It was executed by descriptor, so the kernel knows no name for it.
+    let _ = nix::sys::prctl::set_name(c"modal-emulator");
     // Safety: the engine put its socket here before it executed this program; nothing else knows the number.
     let socket = unsafe { OwnedFd::from_raw_fd(CONTROL_FD) };
     let close_on_exec = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC);
@@ -120,8 +125,6 @@ fn prepare(setup: &Setup) -> Result<(OwnedFd, root::Built), String> {
     // Safety: the call makes a keyring of its own and takes no memory of ours.
     unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
     caps::limit(setup.user_namespace).map_err(|error| format!("capabilities: {error}"))?;
-    // Processes inside must neither read this one's descriptors nor trace it.
-    nix::sys::prctl::set_dumpable(false).map_err(|error| error.to_string())?;
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let limit = OPEN_FILES.min(hard);
         let _ = setrlimit(Resource::RLIMIT_NOFILE, limit, limit);

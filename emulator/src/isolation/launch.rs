@@ -82,8 +82,6 @@ pub(super) fn run(spec: &ProcessSpec, terminal: Option<Terminal>, pipes: &[Owned
     // Safety: sets the default action.
     let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
 
-    // Unlike init, whose files under /proc are not its own either.
-    let _ = nix::sys::prctl::set_dumpable(true);
     // When memory runs out, a process goes before the container's init, and before what else runs on the machine.
     let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
 

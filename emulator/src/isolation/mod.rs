@@ -5,8 +5,8 @@
 //! image is an ordered list of such directories ("layers") over the machine's programs.
 //!
 //! - On the emulator's side: [`Engine`] (`engine`, with the state directory in `state`, what lies below every container in
-//!   `base`, limits in `cgroups`), [`Container`] (`container`), `spawn` (the inner process comes to be), `layer` (snapshots),
-//!   `attach` (images mounted in a running container).
+//!   `base`, limits in `cgroups`), [`Container`] (`container`), `program` and `spawn` (the inner process comes to be),
+//!   `layer` (snapshots), `attach` (images mounted in a running container).
 //! - Inside: `init` (process 1), `root` (builds the root), [`device`] (its network), `launch` (a fork becomes a process),
 //!   `users`, `caps`.
 //! - Between them: `protocol`.
@@ -26,6 +26,7 @@ pub(crate) mod init;
 mod launch;
 mod layer;
 mod mounts;
+mod program;
 mod protocol;
 mod root;
 mod space;

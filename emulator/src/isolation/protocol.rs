@@ -23,6 +23,9 @@ use super::{Bind, Exit, ProcessSpec};
 /// The descriptor on which init finds its end of the socket.
 pub(super) const CONTROL_FD: RawFd = 3;
 
+/// The descriptor that init is executed from, and which is closed by that.
+pub(super) const PROGRAM_FD: RawFd = 4;
+
 /// Most descriptors one frame carries: stdin, stdout, stderr.
 const MAX_FDS: usize = 3;
 

@@ -14,14 +14,17 @@ use std::{
     io::{self, Write},
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
-        unix::{ffi::OsStrExt, net::UnixStream},
+        unix::net::UnixStream,
     },
-    path::{Path, PathBuf},
-    sync::mpsc,
+    path::PathBuf,
+    sync::{Arc, mpsc},
     thread,
 };
 
-use super::protocol::CONTROL_FD;
+use super::{
+    program::Program,
+    protocol::{CONTROL_FD, PROGRAM_FD},
+};
 
 /// argv[0] by which the program knows that it is a container's init.
 pub(crate) const INIT_NAME: &str = "modal-emulator-init";
@@ -90,8 +93,7 @@ struct Job {
 
 impl Spawner {
     /// Starts the thread; it ends, and with it every container, when the last sender is dropped.
-    pub(super) fn new(program: &Path) -> io::Result<Self> {
-        let program = program.to_owned();
+    pub(super) fn new(program: Arc<Program>) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
         thread::Builder::new().name("containers".into()).spawn(move || {
             for job in queue {
@@ -108,10 +110,10 @@ impl Spawner {
     }
 }
 
-fn start(program: &Path, kind: &Kind) -> io::Result<Init> {
+fn start(program: &Program, kind: &Kind) -> io::Result<Init> {
     let (ours, theirs) = UnixStream::pair()?;
     let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    let path = CString::new(program.as_os_str().as_bytes())?;
+    let program = program.executable()?;
     let name = CString::new(INIT_NAME)?;
     let argv = [name.as_ptr(), std::ptr::null()];
     let envp: [*const libc::c_char; 1] = [std::ptr::null()];
@@ -139,7 +141,7 @@ fn start(program: &Path, kind: &Kind) -> io::Result<Init> {
     }
     if pid == 0 {
         // Safety: as above.
-        unsafe { child(theirs.as_raw_fd(), null.as_raw_fd(), path.as_ptr(), argv.as_ptr(), envp.as_ptr()) }
+        unsafe { child(theirs.as_raw_fd(), null.as_raw_fd(), program.as_raw_fd(), argv.as_ptr(), envp.as_ptr()) }
     }
     // Safety: the kernel stored a descriptor that is ours alone.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
@@ -167,7 +169,7 @@ fn start(program: &Path, kind: &Kind) -> io::Result<Init> {
 unsafe fn child(
     socket: RawFd,
     null: RawFd,
-    path: *const libc::c_char,
+    program: RawFd,
     argv: *const *const libc::c_char,
     envp: *const *const libc::c_char,
 ) -> ! {
@@ -182,13 +184,15 @@ unsafe fn child(
         // Over numbers that are surely different: dup2 onto itself would keep close-on-exec.
         let socket = libc::fcntl(socket, libc::F_DUPFD, 10);
         let null = libc::fcntl(null, libc::F_DUPFD, 10);
+        let program = libc::fcntl(program, libc::F_DUPFD, 10);
         for number in 0..CONTROL_FD {
             libc::dup2(null, number);
         }
         libc::dup2(socket, CONTROL_FD);
+        libc::dup3(program, PROGRAM_FD, libc::O_CLOEXEC);
         // Before waiting: among the rest are copies of the engine's ends of sockets, this container's and others', and an
         // end of stream is seen only once all of them are closed.
-        libc::close_range(CONTROL_FD as libc::c_uint + 1, libc::c_uint::MAX, 0);
+        libc::close_range(PROGRAM_FD as libc::c_uint + 1, libc::c_uint::MAX, 0);
         let mut go = 0u8;
         loop {
             let count = libc::read(CONTROL_FD, (&raw mut go).cast(), 1);
@@ -199,7 +203,7 @@ unsafe fn child(
                 libc::_exit(125);
             }
         }
-        libc::execve(path, argv, envp);
+        libc::syscall(libc::SYS_execveat, PROGRAM_FD, c"".as_ptr(), argv, envp, libc::AT_EMPTY_PATH);
         libc::_exit(126)
     }
 }

@@ -1,0 +1,107 @@
+//! Attacks from inside a container on the emulator's own program, and on what the kernel does not keep apart.
+
+use super::*;
+
+/// Changes mode and owner of every program file that it can reach through `/proc`, but of its own, until it is killed. First
+/// it moves the loader away if told to, so that no other program starts.
+const TAKE_OVER: &str = r#"
+import os, sys
+if sys.argv[1:] == ["move"]:
+    loader = os.path.realpath(sys.argv[0])
+    os.rename(loader, loader + ".gone")
+own = os.readlink("/proc/self/exe")
+print("ready", flush=True)
+while True:
+    for pid in os.listdir("/proc"):
+        exe = "/proc/" + pid + "/exe"
+        try:
+            if pid.isdigit() and os.readlink(exe) != own:
+                os.chmod(exe, 0o4777)
+                os.chown(exe, 1234, 1234)
+        except OSError:
+            pass
+"#;
+
+struct Attacker {
+    pid: i32,
+    _stdin: OwnedFd,
+    _stdout: tokio::net::unix::pipe::Receiver,
+}
+
+/// Starts [`TAKE_OVER`]; it is at work when this returns.
+async fn take_over(container: &Container, arguments: &[&str]) -> Attacker {
+    let argv = [&["/usr/bin/python3", "-c", TAKE_OVER], arguments].concat();
+    let Process { pid, stdin, stdout, .. } =
+        container.spawn(ProcessSpec { merge_stderr: true, ..command(&argv) }).await.unwrap();
+    let mut stdout = tokio::net::unix::pipe::Receiver::from_owned_fd(stdout).unwrap();
+    let mut ready = [0; 6];
+    tokio::time::timeout(PATIENCE, stdout.read_exact(&mut ready)).await.unwrap().unwrap();
+    assert_eq!(&ready, b"ready\n");
+    Attacker { pid, _stdin: stdin, _stdout: stdout }
+}
+
+/// What of a file must not change.
+fn attributes(path: &Path) -> (u32, u32, u32) {
+    let found = fs::metadata(path).unwrap();
+    (found.mode(), found.uid(), found.gid())
+}
+
+/// The program is reached in three ways: while a process of it has not yet become another program; at leisure, where the file
+/// tools are called because their program cannot be loaded; and by executing the program of the own process, which is init's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_program_of_the_emulator_keeps_mode_and_owner() {
+    let parent = tempfile::tempdir().unwrap();
+    let program = parent.path().join("program");
+    fs::copy(PROGRAM, &program).unwrap();
+    let before = attributes(&program);
+    let engine = Engine::new(&parent.path().join("modal-emulator-1-test"), &program, false).unwrap();
+    let check = |way: &str| assert_eq!(attributes(&program), before, "{way}");
+
+    // A process of the emulator's program that waits for its input, under a name of the container's choice.
+    let container = engine.start(spec("held")).await.unwrap();
+    output(&container, "ln -s /proc/self/exe /tmp/modal-sandbox-fs-tools").await;
+    for tools in ["/tmp/modal-sandbox-fs-tools", FS_TOOLS] {
+        let held = container.spawn(command(&[tools, r#"{"WriteFile": {"path": "/tmp/x"}}"#])).await.unwrap();
+        // Until it has become that program; then its file can be looked at.
+        let exe = format!("/proc/{}/exe", held.pid);
+        let waits = format!(
+            "until test -n \"$(readlink {exe})\"; do sleep 0.01; done; chmod 4777 {exe}; chown 1234 {exe}; true"
+        );
+        tokio::time::timeout(PATIENCE, output(&container, &waits)).await.unwrap();
+        check(tools);
+        container.kill(held.pid, libc::SIGKILL).await.unwrap();
+        assert_eq!(held.exit.await.unwrap(), Exit::Signal(libc::SIGKILL), "{tools}");
+    }
+
+    // Processes that look for their program in very many places before they become it.
+    let attacker = take_over(&container, &[]).await;
+    for _ in 0..10 {
+        let slow = ProcessSpec { env: vec![("PATH".into(), "x:".repeat(30_000).into())], ..command(&["no-program"]) };
+        assert_eq!(run(&container, slow).await.0, Exit::Code(127));
+    }
+    container.kill(attacker.pid, libc::SIGKILL).await.unwrap();
+    check("before a process becomes another program");
+
+    // No program starts any more, so the file tools are called instead of executed.
+    let container = engine.start(spec("unloadable")).await.unwrap();
+    let loader = "/lib64/ld-linux-x86-64.so.2";
+    let loader = if Path::new(loader).exists() { loader } else { "/lib/ld-linux-aarch64.so.1" };
+    let script = format!("import sys; sys.argv = ['{loader}', 'move']\n{TAKE_OVER}");
+    let mover = ProcessSpec { merge_stderr: true, ..command(&["/usr/bin/python3", "-c", &script]) };
+    let Process { stdout, stdin: _stdin, .. } = container.spawn(mover).await.unwrap();
+    let mut stdout = tokio::net::unix::pipe::Receiver::from_owned_fd(stdout).unwrap();
+    let mut ready = [0; 6];
+    tokio::time::timeout(PATIENCE, stdout.read_exact(&mut ready)).await.unwrap().unwrap();
+    assert_eq!(&ready, b"ready\n");
+    for number in 0..20 {
+        let argument = format!(r#"{{"WriteFile": {{"path": "/tmp/{number}"}}}}"#);
+        let (exit, _, errors) = run(&container, command(&[FS_TOOLS, &argument])).await;
+        assert_eq!(exit, Exit::Code(0), "{errors}");
+    }
+    check("while the file tools are called");
+
+    // What was done to the copy that runs inside does not keep others from starting.
+    let other = engine.start(spec("other")).await.unwrap();
+    output(&other, "true").await;
+    engine.shutdown().await;
+}
