@@ -7,7 +7,6 @@
 mod context;
 mod dockerfile;
 mod expand;
-mod files;
 mod known;
 mod log;
 mod stage;

@@ -9,10 +9,10 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
-use super::files::Root;
 use super::{Built, Log};
 use crate::control::outbound;
 use crate::control::sandbox::code;
+use crate::isolation::rootfs::Root;
 use crate::isolation::{Bind, Container, ContainerSpec, ProcessSpec};
 use crate::network::{Network, Policy, Port, Switch};
 use crate::state::State;
@@ -68,8 +68,8 @@ impl Stage {
 
     /// The root directory as it is now.
     pub async fn root(&mut self) -> Result<Root, String> {
-        let path = self.container().await?.root();
-        Root::open(&path).map_err(|e| format!("cannot open the build container's root: {e}"))
+        let root = self.container().await?.root().await;
+        root.map_err(|e| format!("cannot open the build container's root: {e:#}"))
     }
 
     /// Runs a command, its output into the log. Its exit code.

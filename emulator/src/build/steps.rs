@@ -10,13 +10,13 @@ use modal_proto::client as proto;
 use super::context;
 use super::dockerfile::{Command, Copy, Instruction, Line, parse, parse_line};
 use super::expand::expand;
-use super::files::{Attributes, Root};
 use super::known;
 use super::stage::Stage;
 use super::{Built, Image, remove};
 use crate::control::mounts;
 use crate::control::sandbox::DEFAULT_PATH;
 use crate::ids;
+use crate::isolation::rootfs::{Attributes, Root};
 use crate::state::{State, overlay};
 
 /// Builds an image. The text of a failure is what clients show.
@@ -139,7 +139,9 @@ impl Build {
                 let path = self.expand(path)?;
                 let path = absolute(self.stage()?.image.config.workdir.as_deref(), &path);
                 let root = self.stage()?.root().await?;
-                root.make_directories(Path::new(&path[1..]), Attributes::default()).map_err(|e| e.to_string())?;
+                let inside = PathBuf::from(&path[1..]);
+                let made = move || root.make_directories(&inside, Attributes::default()).map_err(|e| e.to_string());
+                blocking(made).await?;
                 self.stage()?.image.config.workdir = Some(path);
                 Ok(())
             }
@@ -263,7 +265,8 @@ impl Build {
                 let path = format!("/tmp/.{}", ids::id("script"));
                 let attributes = Attributes { owner: None, mode: Some(0o755) };
                 let root = self.stage()?.root().await?;
-                root.write(Path::new(&path[1..]), text.as_bytes(), attributes).map_err(|e| e.to_string())?;
+                let (inside, text) = (PathBuf::from(&path[1..]), text.clone());
+                blocking(move || root.write(&inside, text.as_bytes(), attributes).map_err(|e| e.to_string())).await?;
                 script = Some(path.clone());
                 vec![path]
             }
@@ -280,7 +283,8 @@ impl Build {
         overlay(&mut env, secrets);
         let code = stage.run(argv, env, &image.log).await?;
         if let Some(path) = script {
-            let _ = stage.root().await?.remove(Path::new(&path[1..]));
+            let root = stage.root().await?;
+            let _ = blocking(move || root.remove(Path::new(&path[1..])).map_err(|e| e.to_string())).await;
         }
         if code == 0 { Ok(()) } else { Err(format!("the command exited with code {code}")) }
     }
@@ -291,9 +295,10 @@ impl Build {
             let mode = self.expand(mode)?;
             attributes.mode = Some(u32::from_str_radix(&mode, 8).map_err(|_| format!("--chmod={mode} is not octal"))?);
         }
-        let to = self.stage()?.root().await?;
+        let to = Arc::new(self.stage()?.root().await?);
         if let Some(owner) = &copy.chown {
-            attributes.owner = Some(owner_of(&to, &self.expand(owner)?)?);
+            let (root, owner) = (to.clone(), self.expand(owner)?);
+            attributes.owner = Some(blocking(move || owner_of(&root, &owner)).await?);
         }
         let mut sources = Vec::new();
         for source in &copy.sources {
@@ -303,7 +308,8 @@ impl Build {
         let into = target.ends_with('/') || target == "." || sources.len() + copy.inline.len() > 1;
         let target = absolute(self.stage()?.image.config.workdir.as_deref(), &target);
         let target = PathBuf::from(&target[1..]);
-        let into = into || to.is_dir(&target);
+        let (root, directory) = (to.clone(), target.clone());
+        let into = into || blocking(move || Ok(root.is_dir(&directory))).await?;
         if let Some(url) = sources.iter().find(|s| copy.add && (s.contains("://") || s.starts_with("git@"))) {
             return Err(format!("the emulator fetches nothing from the network: {url}"));
         }
@@ -313,9 +319,12 @@ impl Build {
                     let from = self.expand(from)?;
                     self.source_root(&from).await?
                 }
-                None => Root::open(&self.context().await?).map_err(|e| e.to_string())?,
+                None => {
+                    let context = self.context().await?;
+                    blocking(move || Root::open(&context).map_err(|e| e.to_string())).await?
+                }
             };
-            let job = Job { from, to: self.stage()?.root().await?, sources, target: target.clone(), into, attributes };
+            let job = Job { from, to: to.clone(), sources, target: target.clone(), into, attributes };
             let archives = blocking(move || job.run()).await?;
             if copy.add && copy.from.is_none() {
                 for archive in archives {
@@ -325,7 +334,8 @@ impl Build {
         }
         for (name, content) in &copy.inline {
             let path = if into { target.join(name) } else { target.clone() };
-            to.write(&path, content.as_bytes(), attributes).map_err(|e| e.to_string())?;
+            let (root, content) = (to.clone(), content.clone());
+            blocking(move || root.write(&path, content.as_bytes(), attributes).map_err(|e| e.to_string())).await?;
         }
         Ok(())
     }
@@ -343,7 +353,10 @@ impl Build {
         stage.image.config.user = user;
         stage.image.config.workdir = workdir;
         match code? {
-            0 => stage.root().await?.remove(archive).map_err(|e| e.to_string()),
+            0 => {
+                let (root, archive) = (stage.root().await?, archive.to_owned());
+                blocking(move || root.remove(&archive).map_err(|e| e.to_string())).await
+            }
             code => Err(format!("cannot unpack {path}: tar exited with code {code}")),
         }
     }
@@ -392,7 +405,7 @@ impl Build {
 /// The copying of one COPY or ADD.
 struct Job {
     from: Root,
-    to: Root,
+    to: Arc<Root>,
     sources: Vec<String>,
     target: PathBuf,
     /// The target is a directory to copy into.

@@ -18,8 +18,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use nix::{
     errno::Errno,
-    fcntl::{FcntlArg, OFlag, OpenHow, ResolveFlag, fcntl, open, openat2},
-    sys::stat::Mode,
+    fcntl::{FcntlArg, OFlag, fcntl},
     unistd::pipe2,
 };
 use tokio::{
@@ -33,11 +32,9 @@ use super::{
     attach::{Answer, Order},
     cgroups::Group,
     engine::Shared,
-    layer,
     protocol::{Inbox, Message, Reply, Request, Setup, has_zero, send_some},
-    space,
+    rootfs::{Root, layer, remove_tree, tree},
     spawn::Init,
-    tree::remove_tree,
 };
 
 /// What pipes are enlarged to. The default of 64 KiB costs a wake-up for each; beyond this nothing more is gained.
@@ -68,8 +65,8 @@ pub(super) struct Places {
     pub(super) upper: PathBuf,
     /// Limit of what can be written, which then is written elsewhere.
     pub(super) disk: Option<u64>,
-    /// Directories of the machine that it may write to.
-    pub(super) shared: Vec<PathBuf>,
+    /// Directories of the machine that it may write to, and the part of each that it sees.
+    pub(super) shared: Vec<(PathBuf, PathBuf)>,
 }
 
 /// What was mounted while it runs.
@@ -400,17 +397,18 @@ impl Link {
         Ok(())
     }
 
+    /// Its root directory. Blocks for a moment.
+    pub(super) fn root(&self) -> anyhow::Result<Root> {
+        let pid = self.machine_pid().context("the container has ended")?;
+        let root = Root::open(Path::new(&format!("/proc/{pid}/root"))).context("cannot enter the container")?;
+        // Only now it is certain whose root that is: a number is given to another process once its own is collected.
+        self.machine_pid().context("the container has ended")?;
+        Ok(root)
+    }
+
     /// Copies a directory as it is seen inside.
     pub(super) fn copy_directory(&self, path: &Path, to: &Path) -> Result<(), DirectoryError> {
-        let root = self.machine_pid().context("the container has ended")?;
-        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let root = open(format!("/proc/{root}/root").as_str(), flags | OFlag::O_PATH, Mode::empty());
-        let root = root.context("cannot enter the container")?;
-        // Only now it is certain whose root that is: a number is given to somebody else once its process is collected.
-        self.machine_pid().context("the container has ended")?;
-        let how =
-            OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        let directory = openat2(&root, path, how).map_err(|error| match error {
+        let directory = self.root()?.open_directory(path).map_err(|error| match error {
             Errno::ENOENT => DirectoryError::Missing,
             Errno::ENOTDIR | Errno::ELOOP => DirectoryError::NotADirectory,
             other => DirectoryError::Failed(anyhow::Error::new(other).context("cannot open the directory")),
@@ -447,8 +445,10 @@ impl Link {
 
     /// Bytes on disk that it has written, or may have.
     pub(super) fn used(&self) -> u64 {
-        let own = [self.places.upper.clone(), self.places.directory.join("mounts")];
-        own.iter().chain(&self.places.shared).map(|place| space::used(place)).sum()
+        let all = Path::new("");
+        let own = [(&*self.places.upper, all), (&*self.places.directory, Path::new("mounts"))];
+        let shared = self.places.shared.iter().map(|(source, inside)| (&**source, &**inside));
+        own.into_iter().chain(shared).map(|(tree, inside)| tree::used(tree, inside)).sum()
     }
 
     /// Resolves when all is gone.

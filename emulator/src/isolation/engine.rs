@@ -27,9 +27,9 @@ use super::{
     device::GATEWAY,
     program::Program,
     protocol::{Inbox, Overlay, Reply, Request, Setup, send_blocking},
+    rootfs::remove_tree,
     spawn::{self, Init, Kind, Spawner},
     state::StateDir,
-    tree::remove_tree,
 };
 
 /// Descriptors that a thousand processes with three streams each need, and some.
@@ -286,8 +286,7 @@ impl Shared {
         });
         let Prepared { directory, upper, setup, group } = prepared;
         let writable = setup.binds.iter().filter(|bind| !bind.read_only);
-        let shared =
-            writable.map(|bind| bind.source.join(bind.inside.strip_prefix("/").unwrap_or(&bind.inside))).collect();
+        let shared = writable.map(|bind| (bind.source.clone(), bind.inside.clone())).collect();
         let places = Places { directory: directory.clone(), upper, disk: setup.disk, shared };
         let init = match receiver.await.context("the spawning thread is gone").and_then(|init| Ok(init?)) {
             Ok(init) => init,

@@ -6,7 +6,7 @@
 //!
 //! - On the emulator's side: [`Engine`] (`engine`, with the state directory in `state`, what lies below every container in
 //!   `base`, limits in `cgroups`), [`Container`] (`container`), `program` and `spawn` (the inner process comes to be),
-//!   `layer` (snapshots), `attach` (images mounted in a running container).
+//!   `attach` (images mounted in a running container), [`rootfs`] (all that is done to a container's files from outside).
 //! - Inside: `init` (process 1), `root` (builds the root), [`device`] (its network), `launch` (a fork becomes a process),
 //!   `users`, `caps`.
 //! - Between them: `protocol`.
@@ -24,15 +24,14 @@ mod engine;
 mod etc;
 pub(crate) mod init;
 mod launch;
-mod layer;
 mod mounts;
 mod program;
 mod protocol;
 mod root;
+pub mod rootfs;
 mod space;
 pub(crate) mod spawn;
 mod state;
-mod tree;
 mod users;
 
 use std::{
@@ -47,8 +46,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
+pub use rootfs::remove_tree;
 pub use space::Space;
-pub use tree::remove_tree;
 
 /// Makes containers. One per emulator.
 #[derive(Debug)]
@@ -269,10 +268,10 @@ impl Container {
         connected.map_err(|_| refused)
     }
 
-    /// The container's root directory as seen from the machine, while it runs. Links in it are relative to whoever follows
-    /// them: resolve paths with `openat2` and `RESOLVE_IN_ROOT`.
-    pub fn root(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root", self.link.machine_pid().unwrap_or(0)))
+    /// The container's root directory, to work in it from outside.
+    pub async fn root(&self) -> anyhow::Result<rootfs::Root> {
+        let link = self.link.clone();
+        tokio::task::spawn_blocking(move || link.root()).await?
     }
 
     /// The directory that holds all that was written in this container: a layer for other containers once it is copied.
@@ -285,7 +284,7 @@ impl Container {
     /// kept). Processes may run meanwhile.
     pub async fn snapshot(&self, to: &Path) -> anyhow::Result<()> {
         let (from, to) = (self.link.written(), to.to_owned());
-        tokio::task::spawn_blocking(move || layer::copy_layer(&from, &to)).await??;
+        tokio::task::spawn_blocking(move || rootfs::layer::copy_layer(&from, &to)).await??;
         self.link.ensure_whole()
     }
 

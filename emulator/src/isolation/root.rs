@@ -15,11 +15,10 @@ use std::{
             fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown, symlink},
         },
     },
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use nix::{
-    errno::Errno,
     fcntl::OFlag,
     mount::{MntFlags, MsFlags, umount2},
     sys::stat::Mode,
@@ -29,6 +28,7 @@ use super::{
     Bind, device,
     mounts::{self, mount},
     protocol::{Overlay, Setup},
+    rootfs::open_inside,
 };
 
 /// Where the file tools sit inside.
@@ -86,26 +86,6 @@ impl Held {
         }
         at(&step, mounts::attach(&self.mount, &self.target))
     }
-}
-
-/// Opens a directory below another one, step by step: what is there may have been written by a container, so no link is
-/// followed. Missing directories are made.
-fn open_inside(source: &Path, inside: &Path) -> nix::Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut held = nix::fcntl::open(source, flags, Mode::empty())?;
-    for part in inside.components() {
-        let name = match part {
-            Component::Normal(name) => name,
-            Component::RootDir | Component::CurDir => continue,
-            Component::ParentDir | Component::Prefix(_) => return Err(Errno::EINVAL),
-        };
-        match nix::sys::stat::mkdirat(&held, name, Mode::from_bits_truncate(0o755)) {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(error) => return Err(error),
-        }
-        held = nix::fcntl::openat(&held, name, flags, Mode::empty())?;
-    }
-    Ok(held)
 }
 
 /// What comes of building.

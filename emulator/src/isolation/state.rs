@@ -12,7 +12,7 @@ use anyhow::Context;
 
 use super::{
     cgroups,
-    tree::{detach_mounts, remove_tree},
+    rootfs::{remove_tree, tree::detach_mounts},
 };
 
 /// State directories are named so; a later emulator looks for the leftovers of this one by it.

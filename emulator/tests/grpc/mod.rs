@@ -6,6 +6,7 @@ mod chaos;
 pub mod client;
 mod endings;
 mod exec;
+mod hostile_build;
 mod leftovers;
 mod load;
 mod logs;

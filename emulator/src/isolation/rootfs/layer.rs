@@ -41,14 +41,14 @@ const NOT_COPIED: [&str; 6] = [
 ];
 
 /// Copies the layer `from` into `to`, which is made, or is an empty directory.
-pub(super) fn copy_layer(from: &Path, to: &Path) -> anyhow::Result<()> {
+pub(in super::super) fn copy_layer(from: &Path, to: &Path) -> anyhow::Result<()> {
     let directory = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let source = nix::fcntl::open(from, directory, Mode::empty())?;
     copy(source, to, None).with_context(|| format!("cannot copy {}", from.display()))
 }
 
 /// Copies a directory as it is seen, without what is mounted below it, into `to`, likewise.
-pub(super) fn copy_seen(source: OwnedFd, to: &Path) -> anyhow::Result<()> {
+pub(in super::super) fn copy_seen(source: OwnedFd, to: &Path) -> anyhow::Result<()> {
     let device = nix::sys::stat::fstat(&source)?.st_dev;
     copy(source, to, Some(device))
 }
@@ -109,7 +109,7 @@ impl Copy {
         path: &mut Vec<CString>,
     ) -> anyhow::Result<()> {
         let found = fstatat(source, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        let kind = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
+        let kind = super::kind(&found);
         let key = (found.st_dev, found.st_ino);
         if kind != SFlag::S_IFDIR && found.st_nlink > 1 && !is_whiteout(&found) {
             if let Some(first) = self.links.get(&key) {
@@ -120,15 +120,13 @@ impl Copy {
         match kind {
             SFlag::S_IFDIR if self.device.is_some_and(|device| device != found.st_dev) => {
                 mkdirat(target, name, Mode::S_IRWXU)?;
-                let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-                return self.finish(openat(target, name, flags, Mode::empty())?.as_fd(), &found);
+                return self.finish(super::open_directory(target, name)?.as_fd(), &found);
             }
             SFlag::S_IFDIR => {
                 let shut = !self.as_root && found.st_mode & 0o500 != 0o500;
                 let inner = self.open(source, name, OFlag::O_DIRECTORY, shut)?;
                 mkdirat(target, name, Mode::S_IRWXU)?;
-                let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-                let made = openat(target, name, flags, Mode::empty())?;
+                let made = super::open_directory(target, name)?;
                 let again = if shut { Some(inner.try_clone()?) } else { None };
                 let copied = self.directory(inner, &made, &found, path);
                 if let Some(directory) = again {
@@ -138,18 +136,18 @@ impl Copy {
             }
             SFlag::S_IFREG => {
                 let shut = !self.as_root && found.st_mode & 0o400 == 0;
-                let mut from = File::from(self.open(source, name, OFlag::O_NONBLOCK, shut)?);
+                let from = File::from(self.open(source, name, OFlag::O_NONBLOCK, shut)?);
                 if shut {
                     fchmod(&from, Mode::from_bits_truncate(found.st_mode))?;
                 }
-                if !from.metadata()?.is_file() {
+                let now = nix::sys::stat::fstat(&from)?;
+                if super::kind(&now) != SFlag::S_IFREG {
                     // Replaced meanwhile.
                     return Ok(());
                 }
                 let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
                 let mut to = File::from(openat(target, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
-                // Shares blocks where the file system can, and otherwise copies within the kernel.
-                io::copy(&mut from, &mut to)?;
+                super::copy_content(&from, &now, &mut to)?;
                 copy_attributes(&from, &to)?;
                 return self.finish(to.as_fd(), &found);
             }
@@ -171,7 +169,7 @@ impl Copy {
 
     /// Opens for reading; what is shut to its owner, us, is opened to us first, and shut again by the caller.
     fn open(&self, directory: &OwnedFd, name: &CStr, flags: OFlag, shut: bool) -> nix::Result<OwnedFd> {
-        let safely = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let safely = OFlag::O_NOFOLLOW | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         if shut {
             let held = openat(directory, name, OFlag::O_PATH | safely, Mode::empty())?;
             let found = nix::sys::stat::fstat(&held)?;
