@@ -181,9 +181,8 @@ impl Emulator {
         for sandbox in &sandboxes {
             sandbox.terminate();
         }
-        for sandbox in &sandboxes {
-            sandbox.wait(Duration::from_secs(5)).await;
-        }
+        // All at the same time: what does not end by itself is killed below.
+        futures_util::future::join_all(sandboxes.iter().map(|sandbox| sandbox.wait(Duration::from_secs(5)))).await;
         self.state.engine.shutdown().await;
         let dir = self.state.dir.clone();
         let removed = tokio::task::spawn_blocking(move || crate::build::remove(&dir)).await;

@@ -11,3 +11,4 @@ mod internet;
 mod isolation;
 #[path = "../../tests/src/own_process.rs"]
 mod own_process;
+mod program;

@@ -33,7 +33,7 @@ struct Names(HashMap<u32, String>);
 
 impl Names {
     fn read(path: &str) -> Self {
-        let text = String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
+        let text = String::from_utf8_lossy(&crate::isolation::accounts(path).unwrap_or_default()).into_owned();
         let account = |line: &str| {
             let mut fields = line.split(':');
             let (name, id) = (fields.next()?, fields.nth(1)?);

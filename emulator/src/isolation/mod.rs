@@ -48,6 +48,7 @@ use tokio::net::TcpStream;
 
 pub use rootfs::remove_tree;
 pub use space::Space;
+pub(crate) use users::accounts;
 
 /// Makes containers. One per emulator.
 #[derive(Debug)]

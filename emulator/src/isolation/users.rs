@@ -2,9 +2,16 @@
 //!
 //! Read by hand: the libraries' look-ups would load plug-ins of the machine or ask its name services.
 
-use std::fs;
+use std::{
+    fs,
+    io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
+};
 
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
+
+/// Bytes of an account file that are read.
+const LARGEST_ACCOUNTS: u64 = 1 << 20;
 
 /// Whom a process becomes.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,7 +34,7 @@ impl User {
 /// Who `spec` is; none when it is root as init is already.
 pub(super) fn find(spec: Option<&str>, all_ids: bool) -> Result<Option<User>, String> {
     let Some(spec) = spec.filter(|spec| !spec.is_empty()) else { return Ok(None) };
-    let read = |path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
+    let read = |path| String::from_utf8_lossy(&accounts(path).unwrap_or_default()).into_owned();
     let user = look_up(spec, &read("/etc/passwd"), &read("/etc/group"))?;
     if all_ids {
         return Ok(Some(user));
@@ -37,6 +44,17 @@ pub(super) fn find(spec: Option<&str>, all_ids: bool) -> Result<Option<User>, St
         return Ok(None);
     }
     Err(format!("cannot become user {spec}: the emulator runs without privileges, so root is the only user inside"))
+}
+
+/// The beginning of an account file, which may be anything: a pipe would never be opened, and a link may lead to one.
+pub(crate) fn accounts(path: &str) -> io::Result<Vec<u8>> {
+    let mut options = fs::File::options();
+    let file = options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    let mut content = Vec::new();
+    if file.metadata()?.is_file() {
+        file.take(LARGEST_ACCOUNTS).read_to_end(&mut content)?;
+    }
+    Ok(content)
 }
 
 fn look_up(spec: &str, passwd: &str, group: &str) -> Result<User, String> {

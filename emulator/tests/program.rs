@@ -1,0 +1,130 @@
+//! The emulator as a program: how it ends, and what it leaves, whatever becomes of those that started it or read its log.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use modal_proto::client as proto;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tonic::transport::Channel;
+
+use crate::grpc::client::{control, credentials};
+
+/// Longer than anything takes that will happen at all.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn emulator(parent: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_modal-emulator"));
+    command.arg("--state-dir").arg(parent).env("RUST_LOG", "debug");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command
+}
+
+/// Its address, once it has said it.
+fn url(child: &mut Child) -> String {
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    line.trim().strip_prefix("MODAL_SERVER_URL=").unwrap_or_else(|| panic!("it says: {line}")).to_owned()
+}
+
+/// How it ends; it is killed when it does not.
+fn end(child: &mut Child) -> ExitStatus {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if begun.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("it does not end");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+}
+
+fn left(parent: &Path) -> Vec<String> {
+    fs::read_dir(parent).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Builds an image over gRPC; what the failure says.
+async fn build(url: &str, lines: &[&str]) -> Result<(), String> {
+    let channel = Channel::from_shared(url.to_owned()).unwrap().connect().await.unwrap();
+    let mut headers = credentials();
+    let token = control(&channel, headers.clone()).auth_token_get(proto::AuthTokenGetRequest {}).await.unwrap();
+    headers.push(("x-modal-auth-token", token.into_inner().token));
+    let mut control = control(&channel, headers);
+    let app = proto::AppGetOrCreateRequest {
+        app_name: "tests".into(),
+        object_creation_type: proto::ObjectCreationType::CreateIfMissing as i32,
+        ..Default::default()
+    };
+    let app_id = control.app_get_or_create(app).await.unwrap().into_inner().app_id;
+    let image = proto::Image {
+        dockerfile_commands: lines.iter().map(|line| (*line).to_owned()).collect(),
+        ..Default::default()
+    };
+    let request = proto::ImageGetOrCreateRequest { app_id, image: Some(image), ..Default::default() };
+    let image_id = control.image_get_or_create(request).await.unwrap().into_inner().image_id;
+    let join = proto::ImageJoinStreamingRequest { image_id, timeout: 60.0, ..Default::default() };
+    let mut stream = control.image_join_streaming(join).await.unwrap().into_inner();
+    let mut result = None;
+    while let Some(message) = stream.message().await.map_err(|status| status.to_string())? {
+        result = result.or(message.result);
+    }
+    let result = result.ok_or("the build does not end")?;
+    if result.exception.is_empty() { Ok(()) } else { Err(result.exception) }
+}
+
+/// Files of a container that are no files, or have no end, where the emulator looks for accounts and for what to copy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pipes_in_place_of_files_hold_nothing_up() {
+    let parent = tempfile::tempdir().unwrap();
+    let mut child = emulator(parent.path()).spawn().unwrap();
+    let url = url(&mut child);
+    // More of them than the emulator has threads for its work.
+    let pipes = (0..8).map(|number| {
+        let url = url.clone();
+        tokio::spawn(async move {
+            let pipe = format!("RUN rm -f /etc/passwd && mkfifo /etc/passwd # {number}");
+            build(&url, &["FROM debian", &pipe, "COPY --from=debian --chown=daemon /etc/group /x"]).await
+        })
+    });
+    let pipes: Vec<_> = pipes.collect();
+    let all = async {
+        for pipe in pipes {
+            let refused = pipe.await.unwrap().unwrap_err();
+            assert!(refused.contains("daemon is unknown in the image"), "{refused}");
+        }
+        let endless = "RUN rm -f /etc/passwd && truncate -s 1T /etc/passwd";
+        let refused = build(&url, &["FROM debian", endless, "COPY --from=debian --chown=daemon /etc/group /x"]).await;
+        assert!(refused.unwrap_err().contains("daemon is unknown in the image"));
+        // Pipes are not copied.
+        build(
+            &url,
+            &[
+                "FROM debian AS from",
+                "RUN mkdir /d && mkfifo /d/pipe && echo x >/d/file",
+                "FROM debian",
+                "COPY --from=from /d /d",
+                "COPY --from=from /d/pipe /e",
+                "RUN test \"$(ls /d)\" = file && test ! -e /e",
+            ],
+        )
+        .await
+        .unwrap();
+    };
+    let done = tokio::time::timeout(PATIENCE, all).await;
+    signal(&child, Signal::SIGTERM);
+    let ended = tokio::task::spawn_blocking(move || end(&mut child)).await.unwrap();
+    done.expect("builds end");
+    assert!(ended.success(), "{ended}");
+    assert_eq!(left(parent.path()), [""; 0]);
+}
