@@ -3,10 +3,12 @@
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+use nix::sys::signal::{SigSet, Signal};
+use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use crate::{Emulator, Options};
@@ -103,66 +105,135 @@ impl From<&Args> for Options {
     }
 }
 
-/// Runs an emulator until a signal, or the end of standard input, ends it. Prints one line when it is ready.
+/// Runs an emulator until a signal, or the end of standard input, ends it. Prints one line when it is ready. To be called
+/// while the program has one thread.
 pub fn run(args: Args) -> anyhow::Result<()> {
     start_log(args.log_format);
+    // Before anything is made: a signal from here on must not leave anything behind.
+    let end = End::watch(args.exit_with_stdin).context("cannot wait for signals")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
-    let ended = runtime.block_on(serve(&args));
+    let ended = runtime.block_on(serve(&args, &end));
     // Nothing that still runs then is worth waiting for.
     runtime.shutdown_timeout(Duration::from_millis(100));
     ended
 }
 
-/// A reason to end.
-const INTERRUPTED: &str = "interrupted";
+/// How long cleaning up may take. A defect must not keep the emulator from ending; what is left is removed at the next start.
+const CLEANING_LIMIT: Duration = Duration::from_secs(60);
 
-async fn serve(args: &Args) -> anyhow::Result<()> {
-    // Before anything is made: a signal from here on must not leave anything behind.
-    let mut interrupted = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
-    let mut terminated = signal(SignalKind::terminate()).context("cannot wait for signals")?;
+/// The signals that end it. SIGHUP is that of a terminal that is closed.
+const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+
+/// Why it ends, once it does. Signals and the input have threads of their own, which nothing that goes wrong in the runtime
+/// can hold up.
+#[derive(Debug, Clone)]
+struct End(watch::Sender<Option<&'static str>>);
+
+impl End {
+    /// Begins to wait for reasons: signals, and the end of standard input if that is one.
+    fn watch(input: bool) -> anyhow::Result<End> {
+        let end = End(watch::Sender::new(None));
+        let mut signals = SigSet::empty();
+        for signal in ENDING.into_iter().filter(|signal| *signal != Signal::SIGHUP || !is_ignored(*signal)) {
+            signals.add(signal);
+        }
+        // For all threads that are started from here on; a signal that comes now waits for the thread below.
+        signals.thread_block()?;
+        let told = end.clone();
+        let wait = move || {
+            let mut interrupts = 0;
+            while let Ok(signal) = signals.wait() {
+                interrupts += u32::from(signal == Signal::SIGINT);
+                let first = told.tell(if signal == Signal::SIGINT { "interrupted" } else { "told to end" });
+                // Who interrupts twice does not wait. Once is not to insist, though there be another reason already: Ctrl-C
+                // reaches the program that started this one as well, and its end is the end of the input.
+                if !first && interrupts > 1 {
+                    std::process::exit(0);
+                }
+            }
+        };
+        thread::Builder::new().name("signals".into()).spawn(wait)?;
+        if input {
+            let told = end.clone();
+            let read = move || {
+                let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+                told.tell("standard input ended");
+            };
+            thread::Builder::new().name("input".into()).spawn(read)?;
+        }
+        Ok(end)
+    }
+
+    /// Ends the emulator for this reason; false when there is one already. From here on there is a limit of time.
+    fn tell(&self, reason: &'static str) -> bool {
+        let first = self.0.send_if_modified(|known| known.is_none() && known.replace(reason).is_none());
+        if first {
+            let limit = || {
+                thread::sleep(CLEANING_LIMIT);
+                tracing::error!("cleaning up takes more than {CLEANING_LIMIT:?}; the next start removes what is left");
+                std::process::exit(1);
+            };
+            let _ = thread::Builder::new().name("limit".into()).spawn(limit);
+        }
+        first
+    }
+
+    /// Resolves with the reason.
+    async fn reason(&self) -> &'static str {
+        let mut reasons = self.0.subscribe();
+        match reasons.wait_for(Option::is_some).await {
+            Ok(reason) => reason.unwrap_or_default(),
+            Err(_) => "no reason",
+        }
+    }
+}
+
+/// Whether the program that started this one wants a signal to be ignored, as `nohup` does.
+fn is_ignored(signal: Signal) -> bool {
+    // Safety: only asks; the structure is plain data, and written by the call.
+    unsafe {
+        let mut found: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal as i32, std::ptr::null(), &raw mut found) == 0 && found.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+async fn serve(args: &Args, end: &End) -> anyhow::Result<()> {
     let emulator = Emulator::start(Options::from(args)).await?;
     let told = {
         let mut out = std::io::stdout().lock();
         writeln!(out, "MODAL_SERVER_URL={}", emulator.url()).and_then(|()| out.flush())
     };
-    if let Err(error) = told {
-        emulator.shutdown().await;
-        return Err(error).context("cannot write to standard output");
-    }
-    let reason = tokio::select! {
-        _ = interrupted.recv() => INTERRUPTED,
-        _ = terminated.recv() => "told to end",
-        () = input_ends(), if args.exit_with_stdin => "standard input ended",
-    };
-    tracing::info!(reason, "emulator ends");
-    // Who interrupts twice does not wait; what is left is removed at the next start. Once is not to insist, though there be
-    // another reason already: Ctrl-C reaches the program that started this one as well, and its end is the end of the input.
-    let insists = async {
-        if reason != INTERRUPTED {
-            interrupted.recv().await;
+    let told = match told {
+        Ok(()) => {
+            let reason = end.reason().await;
+            tracing::info!(reason, "emulator ends");
+            Ok(())
         }
-        interrupted.recv().await;
+        failed => failed.context("cannot write to standard output"),
     };
-    tokio::select! {
-        () = emulator.shutdown() => {}
-        () = insists => {}
-    }
-    Ok(())
+    emulator.shutdown().await;
+    told
 }
 
-async fn input_ends() {
-    let (ended, is_ended) = tokio::sync::oneshot::channel();
-    // A thread of its own: a read of standard input cannot be called off, and the runtime would wait for it.
-    std::thread::spawn(move || {
-        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
-        let _ = ended.send(());
-    });
-    let _ = is_ended.await;
+/// Standard error, for lines that may be lost. A pipe that nothing reads any more, or a full disk, is no reason to fail.
+#[derive(Debug, Clone, Copy)]
+struct Lossy;
+
+impl std::io::Write for Lossy {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        let _ = std::io::stderr().write_all(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 fn start_log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // What goes wrong with the log itself would be printed by a macro that panics when that cannot be written either.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(|| Lossy);
     // A program that has set up its own log keeps it.
     let _ = match format {
         LogFormat::Text => {

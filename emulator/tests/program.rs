@@ -128,3 +128,65 @@ async fn pipes_in_place_of_files_hold_nothing_up() {
     assert!(ended.success(), "{ended}");
     assert_eq!(left(parent.path()), [""; 0]);
 }
+
+/// The log goes to a pipe that nothing reads any more, or to a full disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_cannot_be_written_is_no_failure() {
+    for full in [false, true] {
+        let parent = tempfile::tempdir().unwrap();
+        let mut command = emulator(parent.path());
+        if full {
+            command.stderr(File::options().write(true).open("/dev/full").unwrap());
+        } else {
+            command.stderr(Stdio::piped());
+        }
+        let mut child = command.spawn().unwrap();
+        drop(child.stderr.take());
+        let url = url(&mut child);
+        build(&url, &["FROM debian", "RUN echo x"]).await.unwrap();
+        signal(&child, Signal::SIGTERM);
+        let ended = tokio::task::spawn_blocking(move || end(&mut child)).await.unwrap();
+        assert!(ended.success(), "{ended}");
+        assert_eq!(left(parent.path()), [""; 0]);
+    }
+}
+
+/// Also an error that ends it is no panic when it cannot be told.
+#[test]
+fn an_error_that_cannot_be_told_has_its_exit_code() {
+    let parent = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = emulator(parent.path());
+    command.args(["--listen", &taken.local_addr().unwrap().to_string()]);
+    command.stderr(File::options().write(true).open("/dev/full").unwrap());
+    assert_eq!(end(&mut command.spawn().unwrap()).code(), Some(1));
+}
+
+/// Signals at every moment of the start; and the end of the input, with the readers of all that it says.
+#[test]
+fn an_early_end_leaves_nothing() {
+    for how in [Some(Signal::SIGTERM), Some(Signal::SIGINT), Some(Signal::SIGHUP), None] {
+        for step in 0..5 {
+            let parent = tempfile::tempdir().unwrap();
+            let mut command = emulator(parent.path());
+            command.arg("--exit-with-stdin").stdin(Stdio::piped()).stderr(Stdio::piped());
+            let mut child = command.spawn().unwrap();
+            // From the moment on at which there is something to be left, or a little later.
+            let begun = Instant::now();
+            while left(parent.path()).is_empty() && child.try_wait().unwrap().is_none() && begun.elapsed() < PATIENCE {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(Duration::from_millis(step * step * 15));
+            match how {
+                Some(how) => signal(&child, how),
+                None => {
+                    drop(child.stdout.take());
+                    drop(child.stderr.take());
+                    drop(child.stdin.take());
+                }
+            }
+            end(&mut child);
+            assert_eq!(left(parent.path()), [""; 0], "{how:?} after step {step}");
+        }
+    }
+}

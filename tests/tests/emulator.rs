@@ -162,3 +162,36 @@ fn an_emulator_that_cannot_say_its_address_ends_and_leaves_nothing() {
     assert!(!output.status.success() && text.contains("cannot write to standard output"), "{text}");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
+
+/// The private emulator of a program that is killed, or told to end while the emulator is just starting.
+#[test]
+fn a_private_emulator_leaves_nothing_however_its_program_ends() {
+    use nix::sys::signal::{Signal, kill};
+    let never = std::time::Duration::from_secs(120);
+    for how in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT] {
+        for step in 0..8 {
+            let parent = tempfile::tempdir().unwrap();
+            let is_state = |entry: std::io::Result<std::fs::DirEntry>| {
+                entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("modal-emulator-"))
+            };
+            let left = || std::fs::read_dir(parent.path()).unwrap().filter_map(|e| is_state(e).then_some(())).count();
+            let mut command = sandbox();
+            command.env("TMPDIR", parent.path()).args(["--emulator", "run", "--", "sleep", "1000"]);
+            let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            let begun = std::time::Instant::now();
+            // From the moment on at which there is something to be left, or a little later.
+            while left() == 0 && child.try_wait().unwrap().is_none() {
+                assert!(begun.elapsed() < never, "it does not start");
+                std::thread::yield_now();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(step * step * 10));
+            kill(nix::unistd::Pid::from_raw(child.id() as i32), how).unwrap();
+            child.wait_with_output().unwrap();
+            let begun = std::time::Instant::now();
+            while left() > 0 {
+                assert!(begun.elapsed() < never, "{how} after step {step}: something is left");
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+    }
+}

@@ -44,7 +44,8 @@ pub fn foreground(_args: crate::args::Emulator) -> Result<i32> {
         .into())
 }
 
-/// A private emulator. It ends when its standard input does, so it dies with this process however that ends.
+/// A private emulator. It ends when its standard input does, so it ends with this process however that ends, and removes what
+/// it made. For that it is never killed while it may still do so, also not when this is dropped before it is ready.
 pub struct Private {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -59,7 +60,7 @@ impl Private {
         let program = std::env::current_exe()?;
         let mut command = Command::new(program);
         command.args(["emulator", "--listen", "127.0.0.1:0", "--exit-with-stdin"]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.stderr(if verbose { Stdio::inherit() } else { Stdio::piped() });
         // Ctrl-C on a terminal reaches the whole group; the emulator must outlive our own cleaning up.
         command.process_group(0);
@@ -100,7 +101,13 @@ impl Private {
                 let why = if why.is_empty() { "it ended at once".to_owned() } else { why };
                 Err(Failure::new(what, why).into())
             }
-            Err(_) => Err(Failure::new(what, format!("it was not ready after {START_TIMEOUT:?}")).into()),
+            Err(_) => {
+                drop(stdin);
+                if tokio::time::timeout(STOP_TIMEOUT, child.wait()).await.is_err() {
+                    let _ = child.kill().await;
+                }
+                Err(Failure::new(what, format!("it was not ready after {START_TIMEOUT:?}")).into())
+            }
         }
     }
 
@@ -113,8 +120,8 @@ impl Private {
     pub async fn stop(mut self) {
         drop(self.stdin.take());
         if tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await.is_err() {
-            tracing::warn!("the emulator did not end by itself");
-            let _ = self.child.kill().await;
+            // Killed, it would leave what it has not removed yet. It ends in any case.
+            tracing::warn!("the emulator is still cleaning up");
         }
     }
 }

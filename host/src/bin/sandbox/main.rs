@@ -99,7 +99,7 @@ fn main() {
             code
         }
         Err(error) => {
-            eprintln!("error: cannot start: {error}");
+            voice.fail(&report::Failure::new("start", error.to_string()).into());
             FAILED
         }
     };

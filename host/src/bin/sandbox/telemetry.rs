@@ -23,6 +23,8 @@ where
     };
     tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
+        // They would be printed by a macro that panics when standard error cannot be written.
+        .log_internal_errors(false)
         .with_ansi(!no_color && std::io::stderr().is_terminal())
         .with_filter(filter)
 }
