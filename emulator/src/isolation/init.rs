@@ -31,6 +31,7 @@ use nix::{
 use super::{
     Exit, ProcessSpec, caps,
     cgroups::MOST_PROCESSES,
+    filter,
     launch::{self, Terminal},
     protocol::{CONTROL_FD, Inbox, Reply, Request, Setup, send_blocking},
     root,
@@ -124,6 +125,8 @@ fn prepare(setup: &Setup) -> Result<(OwnedFd, root::Built), String> {
     // The keys of whoever started the emulator.
     // Safety: the call makes a keyring of its own and takes no memory of ours.
     unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
+    // While there are the capabilities for it: programs that change their user shall go on doing so.
+    filter::install().map_err(|error| format!("system call filter: {error}"))?;
     caps::limit(setup.user_namespace).map_err(|error| format!("capabilities: {error}"))?;
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let limit = OPEN_FILES.min(hard);

@@ -8,7 +8,7 @@
 //!   `base`, limits in `cgroups`), [`Container`] (`container`), `program` and `spawn` (the inner process comes to be),
 //!   `attach` (images mounted in a running container), [`rootfs`] (all that is done to a container's files from outside).
 //! - Inside: `init` (process 1), `root` (builds the root), [`device`] (its network), `launch` (a fork becomes a process),
-//!   `users`, `caps`.
+//!   `users`, `caps`, `filter` (system calls).
 //! - Between them: `protocol`.
 //!
 //! Needs Linux 5.12. As root of the machine a container's root is still shut in by a user namespace in which all ids mean the
@@ -22,6 +22,7 @@ mod container;
 pub mod device;
 mod engine;
 mod etc;
+mod filter;
 pub(crate) mod init;
 mod launch;
 mod mounts;
