@@ -1,6 +1,6 @@
 //! The command line of the emulator, shared by its own program and by others that offer it.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::thread;
@@ -13,6 +13,12 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{Emulator, Options};
 
+/// Files that are open at once in an emulator without a sandbox, and some to spare.
+const NEEDED_FILES: usize = 64;
+
+/// Longest line of credentials on standard input, in bytes.
+const LONGEST_TOKEN: u64 = 4096;
+
 /// What can be said on the command line.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
@@ -22,6 +28,9 @@ pub struct Args {
     /// Allow an address that other machines can reach: they can then run commands on this one
     #[arg(long)]
     pub allow_remote: bool,
+    /// Answer every user of this machine: they can then run commands as the one that runs the emulator [default: this user and root]
+    #[arg(long)]
+    pub any_user: bool,
     /// Where to make the state directory [default: the temporary directory]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
@@ -43,9 +52,9 @@ pub struct Args {
     /// Image builder version that environments name
     #[arg(long, value_name = "VERSION", default_value = "2025.06")]
     pub image_builder_version: String,
-    /// Take only these credentials [default: any]
+    /// Take only these credentials; `-` reads them from the first line of standard input [default: any]
     #[arg(long, value_name = "ID:SECRET", value_parser = token)]
-    pub token: Option<(String, String)>,
+    pub token: Option<Token>,
     /// How long router tokens are good for, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     pub router_token_life: u64,
@@ -72,10 +81,41 @@ pub enum LogFormat {
     Json,
 }
 
-fn token(text: &str) -> Result<(String, String), String> {
+/// Where the only credentials that are taken come from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Token {
+    /// The command line, which other users of the machine can read.
+    Given(String, String),
+    /// The first line of standard input.
+    Input,
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Token::Given(..) => "Given(…)",
+            Token::Input => "Input",
+        })
+    }
+}
+
+fn token(text: &str) -> Result<Token, String> {
     match text.split_once(':') {
-        Some((id, secret)) if !id.is_empty() && !secret.is_empty() => Ok((id.to_owned(), secret.to_owned())),
-        _ => Err("expected ID:SECRET".to_owned()),
+        None if text == "-" => Ok(Token::Input),
+        Some((id, secret)) if !id.is_empty() && !secret.is_empty() => {
+            Ok(Token::Given(id.to_owned(), secret.to_owned()))
+        }
+        _ => Err("expected ID:SECRET, or - to read that from standard input".to_owned()),
+    }
+}
+
+/// The credentials on the first line of standard input.
+fn token_of_input() -> anyhow::Result<(String, String)> {
+    let mut line = String::new();
+    std::io::stdin().lock().take(LONGEST_TOKEN).read_line(&mut line).context("cannot read standard input")?;
+    match token(line.trim()) {
+        Ok(Token::Given(id, secret)) => Ok((id, secret)),
+        _ => anyhow::bail!("--token - needs a line ID:SECRET on standard input"),
     }
 }
 
@@ -89,6 +129,7 @@ impl From<&Args> for Options {
         Options {
             listen: args.listen,
             allow_remote: args.allow_remote,
+            any_user: args.any_user,
             state_dir: args.state_dir.clone(),
             network: args.network,
             resolve: args.resolve.clone(),
@@ -96,7 +137,10 @@ impl From<&Args> for Options {
             keep_free: args.keep_free.map(|mib| mib.saturating_mul(1 << 20)),
             max_streams: args.max_streams,
             image_builder_version: args.image_builder_version.clone(),
-            token: args.token.clone(),
+            token: match &args.token {
+                Some(Token::Given(id, secret)) => Some((id.clone(), secret.clone())),
+                Some(Token::Input) | None => None,
+            },
             router_token_life: Duration::from_secs(args.router_token_life),
             auth_token_life: Duration::from_secs(args.auth_token_life),
             seed: args.seed,
@@ -108,11 +152,20 @@ impl From<&Args> for Options {
 /// Runs an emulator until a signal, or the end of standard input, ends it. Prints one line when it is ready. To be called
 /// while the program has one thread.
 pub fn run(args: Args) -> anyhow::Result<()> {
+    // Without them, what is started below ends in a panic here and there.
+    let opened: std::io::Result<Vec<_>> = (0..NEEDED_FILES).map(|_| std::fs::File::open("/dev/null")).collect();
+    opened
+        .map(drop)
+        .with_context(|| format!("{NEEDED_FILES} files cannot be open at once; raise the limit with `ulimit -n`"))?;
     start_log(args.log_format);
+    let mut options = Options::from(&args);
+    if args.token == Some(Token::Input) {
+        options.token = Some(token_of_input()?);
+    }
     // Before anything is made: a signal from here on must not leave anything behind.
     let end = End::watch(args.exit_with_stdin).context("cannot wait for signals")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
-    let ended = runtime.block_on(serve(&args, &end));
+    let ended = runtime.block_on(serve(options, &end));
     // Nothing that still runs then is worth waiting for.
     runtime.shutdown_timeout(Duration::from_millis(100));
     ended
@@ -197,8 +250,8 @@ fn is_ignored(signal: Signal) -> bool {
     }
 }
 
-async fn serve(args: &Args, end: &End) -> anyhow::Result<()> {
-    let emulator = Emulator::start(Options::from(args)).await?;
+async fn serve(options: Options, end: &End) -> anyhow::Result<()> {
+    let emulator = Emulator::start(options).await?;
     let told = {
         let mut out = std::io::stdout().lock();
         writeln!(out, "MODAL_SERVER_URL={}", emulator.url()).and_then(|()| out.flush())

@@ -6,6 +6,7 @@
 //! - [`control`]: the control plane — apps, images, secrets, sandboxes and what happens to them.
 //! - [`router`]: the task command router — commands in a sandbox, their input and output, snapshots.
 //! - [`build`]: image builds — Dockerfile lines that really run.
+//! - [`peers`]: which user of the machine a connection comes from.
 //! - [`server`]: one port for all of it.
 //!
 //! [`Emulator`] starts one inside a test; [`cli`] is the command line.
@@ -19,6 +20,7 @@ pub mod ids;
 pub mod isolation;
 pub mod jwt;
 pub mod network;
+pub mod peers;
 pub mod router;
 pub mod server;
 pub mod state;

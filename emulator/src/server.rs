@@ -29,6 +29,7 @@ use crate::control::{Caller, Control, admin, auth, connect, mounts, space};
 use crate::isolation::{Engine, Space};
 use crate::jwt::Signer;
 use crate::network::Names;
+use crate::peers::Peers;
 use crate::router::Router;
 use crate::state::{State, Tables, is_local};
 
@@ -43,6 +44,9 @@ const STREAM_WINDOW: u32 = 4 << 20;
 /// Longest message of a status, in bytes on the wire.
 const LONGEST_MESSAGE: usize = 4096;
 
+/// How long a connection that is not answered may take to hear why.
+const REFUSAL_TIME: Duration = Duration::from_secs(10);
+
 /// How an emulator is started.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -50,6 +54,10 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Listen elsewhere than on loopback. The emulator has no account of who may use it.
     pub allow_remote: bool,
+    /// Answer every user of this machine. Without it, and on loopback, only the user that runs the emulator, and root.
+    pub any_user: bool,
+    /// Where clients find it, when that is not where it listens: the address of a proxy in front of it.
+    pub advertise: Option<SocketAddr>,
     /// Parent of the state directory; the machine's temporary directory by default.
     pub state_dir: Option<PathBuf>,
     /// The program that is executed for inner roles; this one by default. It must call [`crate::child_entry`] first.
@@ -82,6 +90,8 @@ impl Default for Options {
         Options {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             allow_remote: false,
+            any_user: false,
+            advertise: None,
             state_dir: None,
             program: None,
             network: false,
@@ -132,12 +142,14 @@ impl Emulator {
         for missing in engine.limits_missing() {
             tracing::warn!("{missing}");
         }
+        let peers = peers(&options);
         State::make_directories(&dir).with_context(|| format!("cannot use {}", dir.display()))?;
         let (options_seed, names) = (options.seed, Arc::new(Names::new(&options.resolve)));
         let state = Arc::new(State {
             address: listener.local_addr()?,
             front: front.local_addr()?,
             options,
+            peers,
             engine: Arc::new(engine),
             names,
             signer: Signer::new(),
@@ -238,8 +250,32 @@ async fn accept(listener: TcpListener, state: Arc<State>, mut stopped: watch::Re
     }
 }
 
+/// Whose connections are answered. Other machines have users of their own, which this one's kernel does not know.
+fn peers(options: &Options) -> Peers {
+    if options.any_user || options.allow_remote {
+        return Peers::any();
+    }
+    Peers::of_this_user().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the kernel does not tell whose a connection is: every user of this machine is answered");
+        Peers::any()
+    })
+}
+
 async fn serve(server: Server, stream: TcpStream) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
+    let refused = server.state.peers.admit(&stream).await.err();
+    let Some(why) = refused else { return serve_admitted(server, stream, Line::default()).await };
+    tracing::debug!(why, "connection refused");
+    // It is told why, and does not keep the connection.
+    let told = serve_admitted(server, stream, Line { refused: Some(why), ..Line::default() });
+    tokio::time::timeout(REFUSAL_TIME, told).await.unwrap_or(Ok(()))
+}
+
+async fn serve_admitted(
+    server: Server,
+    stream: TcpStream,
+    line: Line,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let max_streams = server.state.options.max_streams;
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     builder
@@ -250,7 +286,7 @@ async fn serve(server: Server, stream: TcpStream) -> Result<(), Box<dyn std::err
         .initial_connection_window_size(4 * STREAM_WINDOW)
         .max_frame_size(256 * 1024)
         .max_send_buf_size(STREAM_WINDOW as usize);
-    let line = Arc::new(Line::default());
+    let line = Arc::new(line);
     let of_calls = line.clone();
     let service = hyper::service::service_fn(move |request| server.clone().call(request, of_calls.clone()));
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
@@ -268,6 +304,8 @@ async fn serve(server: Server, stream: TcpStream) -> Result<(), Box<dyn std::err
 struct Line {
     close: Notify,
     goaway: Notify,
+    /// Why nothing is answered over it.
+    refused: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -283,13 +321,17 @@ impl Server {
         let started = Instant::now();
         let method = path.strip_prefix(CONTROL_PREFIX).or_else(|| path.strip_prefix(ROUTER_PREFIX));
         let response = match method {
-            _ if from_a_page(&request) => not_for_pages(FROM_A_PAGE, method.is_some()),
+            _ if line.refused.is_some() => forbidden(line.refused.as_deref().unwrap_or_default(), method.is_some()),
+            _ if from_a_page(&request) => forbidden(FROM_A_PAGE, method.is_some()),
             _ if !self.state.options.allow_remote && !by_local_name(&request) => {
-                not_for_pages(BY_ANOTHER_NAME, method.is_some())
+                forbidden(BY_ANOTHER_NAME, method.is_some())
             }
             Some(method) => self.rpc(method, request.map(Body::new), &line).await?,
             None if path.starts_with(BLOB_PREFIX) => blob(&self.state, &path[BLOB_PREFIX.len()..], request).await,
             None if path.starts_with(admin::PREFIX) => {
+                if let Err(status) = auth::pair(&self.state, request.headers()) {
+                    return Ok(plain(StatusCode::UNAUTHORIZED, format!("{}\n", status.message())));
+                }
                 admin::serve(&self.state, &path[admin::PREFIX.len()..], request).await
             }
             None => other(&path, request.headers().contains_key("te")),
@@ -421,7 +463,8 @@ fn asked<B>(request: &Request<B>) -> Option<&[u8]> {
     named.or_else(|| request.headers().get(http::header::HOST).map(http::HeaderValue::as_bytes))
 }
 
-fn not_for_pages(why: &str, grpc: bool) -> Response<Body> {
+/// An answer that says why there is none.
+fn forbidden(why: &str, grpc: bool) -> Response<Body> {
     if grpc { refuse(Status::permission_denied(why)) } else { plain(StatusCode::FORBIDDEN, format!("{why}\n")) }
 }
 

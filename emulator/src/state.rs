@@ -33,6 +33,8 @@ pub struct State {
     pub address: SocketAddr,
     /// Where it listens for connections by token.
     pub front: SocketAddr,
+    /// Whose connections are answered.
+    pub peers: crate::peers::Peers,
     /// Makes containers.
     pub engine: Arc<Engine>,
     /// Resolves names for sandboxes.
@@ -304,7 +306,7 @@ impl State {
     pub fn seen_at(&self, asked: Option<&str>) -> String {
         match asked {
             Some(asked) if self.address.ip().is_unspecified() || !is_local(asked) => asked.to_owned(),
-            _ => self.address.to_string(),
+            _ => self.options.advertise.unwrap_or(self.address).to_string(),
         }
     }
 

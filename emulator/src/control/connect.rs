@@ -92,9 +92,15 @@ pub async fn serve(listener: TcpListener, state: Arc<State>, mut stopped: watch:
                 let (state, mut stopped) = (state.clone(), stopped.clone());
                 tokio::spawn(async move {
                     let _ = stream.set_nodelay(true);
+                    let refused = Arc::new(state.peers.admit(&stream).await.err());
                     let service = hyper::service::service_fn(move |request| {
-                        let state = state.clone();
-                        async move { Ok::<_, Infallible>(answer(&state, peer, request).await) }
+                        let (state, refused) = (state.clone(), refused.clone());
+                        async move {
+                            Ok::<_, Infallible>(match &*refused {
+                                Some(why) => last(plain(StatusCode::FORBIDDEN, format!("{why}\n"))),
+                                None => answer(&state, peer, request).await,
+                            })
+                        }
                     });
                     let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
                     tokio::select! {
@@ -111,6 +117,12 @@ pub async fn serve(listener: TcpListener, state: Arc<State>, mut stopped: watch:
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
+}
+
+/// An answer after which the connection ends.
+fn last(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 async fn answer(state: &Arc<State>, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {

@@ -21,6 +21,7 @@ use super::Caller;
 use super::sandbox::{Sandbox, Unit};
 use super::sandboxes::ports;
 use crate::isolation::Container;
+use crate::peers::Peers;
 use crate::state::State;
 
 /// The listeners of one sandbox; gone when dropped.
@@ -59,7 +60,12 @@ pub async fn open(state: &Arc<State>, sandbox: &Sandbox, unit: &Arc<Unit>) -> an
     let h2 = acceptor(true)?;
     let mut made = Tunnels::default();
     for port in wanted {
-        let inside = Inside { container: unit.container.clone(), port: port.port as u16, allowed: allowed.clone() };
+        let inside = Inside {
+            container: unit.container.clone(),
+            port: port.port as u16,
+            allowed: allowed.clone(),
+            peers: state.peers.clone(),
+        };
         let of_tls = if port.tunnel_type() == TunnelType::H2 { h2.clone() } else { tls.clone() };
         let address = listen(&mut made.tasks, state.address.ip(), Some(of_tls), inside.clone()).await?;
         let mut data = TunnelData {
@@ -86,6 +92,7 @@ struct Inside {
     container: Arc<Container>,
     port: u16,
     allowed: Vec<IpNet>,
+    peers: Peers,
 }
 
 impl Inside {
@@ -123,6 +130,10 @@ async fn listen(
 }
 
 async fn forward(mut outside: TcpStream, tls: Option<TlsAcceptor>, inside: Inside) {
+    if let Err(why) = inside.peers.admit(&outside).await {
+        tracing::info!(why, "not let into the tunnel");
+        return;
+    }
     let done = async {
         let _ = outside.set_nodelay(true);
         match tls {

@@ -167,3 +167,113 @@ async fn a_remote_emulator_has_any_name_and_answers_no_pages() {
         assert!(!answer.contains("--allow-remote"), "it would not help: {answer}");
     }
 }
+
+/// What a user of this machine gets for an HTTP request. `None` when this process may not take another user's name.
+async fn as_user(user: u32, address: &str, request: String) -> Option<String> {
+    use std::io::{Read as _, Write as _};
+    let address = address.to_owned();
+    let asked = std::thread::spawn(move || {
+        let user = nix::unistd::Uid::from_raw(user);
+        // Of this thread alone; the kernel takes the owner of a socket from it. The second call tells what the first did.
+        nix::unistd::setfsuid(user);
+        if nix::unistd::setfsuid(user) != user {
+            return None;
+        }
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        let mut answer = Vec::new();
+        // One that is closed at once may be reset.
+        let _ = stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_end(&mut answer));
+        Some(String::from_utf8_lossy(&answer).into_owned())
+    });
+    tokio::task::spawn_blocking(|| asked.join().unwrap()).await.unwrap()
+}
+
+/// A loopback port is open to every user of the machine; the emulator runs commands as its own user.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_users_of_this_machine_are_not_answered() {
+    const OTHER: u32 = 54_321;
+    let own = nix::unistd::geteuid().as_raw();
+    for any_user in [false, true] {
+        let mut world = World::with(Options { any_user, ..Options::default() }).await;
+        let url = world.emulator.url();
+        let address = url.strip_prefix("http://").unwrap().to_owned();
+        let to = |address: &str, path: &str, more: &str| {
+            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{more}Connection: close\r\n\r\n")
+        };
+        let state = to(&address, "/emulator/state", "");
+        assert!(as_user(own, &address, state.clone()).await.unwrap().starts_with("HTTP/1.1 200"));
+        let Some(answer) = as_user(OTHER, &address, state).await else {
+            println!("skipped: only root can take another user's name");
+            return;
+        };
+        let wanted = if any_user { "HTTP/1.1 200" } else { "HTTP/1.1 403" };
+        assert!(answer.starts_with(wanted), "{answer}");
+        assert_eq!(answer.contains("--any-user"), !any_user, "{answer}");
+        // A call has its answer in a form that clients of gRPC show.
+        let call = to(&address, "/modal.client.ModalClient/AppList", "content-type: application/grpc\r\n");
+        let answer = as_user(OTHER, &address, call).await.unwrap();
+        assert_eq!(answer.contains("grpc-status: 7"), !any_user, "{answer}");
+        // The other listeners: tunnels, and connections by token.
+        let server =
+            "import http.server as h; h.HTTPServer(('127.0.0.1', 8080), h.SimpleHTTPRequestHandler).serve_forever()";
+        let ports =
+            proto::PortSpecs { ports: vec![proto::PortSpec { port: 8080, unencrypted: true, ..Default::default() }] };
+        let definition = proto::Sandbox {
+            entrypoint_args: ["python3", "-c", server].map(str::to_owned).to_vec(),
+            open_ports_oneof: Some(proto::sandbox::OpenPortsOneof::OpenPorts(ports)),
+            ..world.definition()
+        };
+        let sandbox = world.sandbox_with(definition).await;
+        let request = proto::SandboxGetTunnelsRequest { sandbox_id: sandbox.id.clone(), timeout: 10.0 };
+        let tunnels = world.control.sandbox_get_tunnels_v2(request).await.unwrap().into_inner().tunnels;
+        let tunnel = format!("127.0.0.1:{}", tunnels[0].unencrypted_port.unwrap());
+        let request = to(&tunnel, "/", "");
+        let begun = std::time::Instant::now();
+        while !as_user(own, &tunnel, request.clone()).await.unwrap().contains(" 200 ") {
+            assert!(begun.elapsed() < Duration::from_secs(120), "the server inside does not come up");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(as_user(OTHER, &tunnel, request).await.unwrap().contains(" 200 "), any_user);
+        let token = proto::SandboxCreateConnectTokenRequest { sandbox_id: sandbox.id.clone(), ..Default::default() };
+        let grant = world.control.sandbox_create_connect_token_v2(token).await.unwrap().into_inner();
+        let front = grant.url.strip_prefix("http://").unwrap();
+        let request = to(front, "/", &format!("Authorization: Bearer {}\r\n", grant.token));
+        let answer = as_user(OTHER, front, request.clone()).await.unwrap();
+        assert!(answer.contains(if any_user { " 200 " } else { " 403 " }), "{answer}");
+        assert!(as_user(own, front, request).await.unwrap().contains(" 200 "));
+        world.emulator.shutdown().await;
+    }
+}
+
+/// The emulator's own endpoint ends sandboxes and orders faults.
+#[tokio::test]
+async fn the_given_credentials_guard_the_emulators_own_endpoint() {
+    use super::network::exchange;
+    let token = Some(("ak-test".to_owned(), "as-test".to_owned()));
+    let mut world = World::with(Options { token, ..Options::default() }).await;
+    let sandbox = world.sandbox().await;
+    let url = world.emulator.url();
+    let address = url.strip_prefix("http://").unwrap();
+    let ask = async |method: &str, path: &str, body: &str, more: &str| {
+        let length = body.len();
+        let request = format!(
+            "{method} /emulator/{path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{more}Connection: close\r\n\r\n{body}"
+        );
+        exchange(address, &request).await
+    };
+    let rule = r#"{"method":"*","fault":"close"}"#;
+    let requests = [("GET", "state", ""), ("GET", "faults", ""), ("POST", "faults", rule), ("DELETE", "faults", "")];
+    let lose = ("POST", "lose-worker", "{}");
+    for more in ["", "X-Modal-Token-Id: ak-test\r\n", "X-Modal-Token-Id: ak-test\r\nX-Modal-Token-Secret: as-tes\r\n"] {
+        for (method, path, body) in requests.into_iter().chain([lose]) {
+            let answer = ask(method, path, body, more).await;
+            assert!(answer.starts_with("HTTP/1.1 401"), "{method} {path} {more}: {answer}");
+        }
+    }
+    assert!(world.emulator.chaos().rules().is_empty());
+    let good = "X-Modal-Token-Id: ak-test\r\nX-Modal-Token-Secret: as-test\r\n";
+    let state = ask("GET", "state", "", good).await;
+    assert!(state.starts_with("HTTP/1.1 200") && state.contains("running") && state.contains(&sandbox.id), "{state}");
+    let lost = ask("POST", "lose-worker", "{}", good).await;
+    assert!(lost.starts_with("HTTP/1.1 200") && lost.contains("\"lost\": 1"), "{lost}");
+}

@@ -4,7 +4,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Result;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use ring::rand::SecureRandom as _;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 
 use crate::report::Failure;
@@ -12,7 +13,7 @@ use crate::report::Failure;
 /// What the emulator prints when it is ready.
 const READY: &str = "MODAL_SERVER_URL=";
 
-/// Credentials that the emulator takes; they open nothing else.
+/// Credentials for an emulator that takes any; they open nothing else.
 pub const CREDENTIALS: [(&str, &str); 2] = [("token-id", "ak-emulator"), ("token-secret", "as-emulator")];
 
 /// An emulator may have to look at the machine first.
@@ -44,13 +45,25 @@ pub fn foreground(_args: crate::args::Emulator) -> Result<i32> {
         .into())
 }
 
+/// 256 random bits as hexadecimal digits.
+fn random() -> Result<String> {
+    let mut bytes = [0; 32];
+    let failed = |_| Failure::new("start the emulator", "the system has no random numbers");
+    ring::rand::SystemRandom::new().fill(&mut bytes).map_err(failed)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 /// A private emulator. It ends when its standard input does, so it ends with this process however that ends, and removes what
-/// it made. For that it is never killed while it may still do so, also not when this is dropped before it is ready.
+/// it made. For that it is never killed while it may still do so, also not when this is dropped before it is ready. It takes
+/// credentials that only the two processes know: they go through standard input, since other users of the machine can read
+/// command lines.
 pub struct Private {
     child: Child,
     stdin: Option<ChildStdin>,
     /// Where it listens.
     pub url: String,
+    /// The only credentials that it takes.
+    pub credentials: [(&'static str, String); 2],
 }
 
 impl Private {
@@ -59,13 +72,21 @@ impl Private {
         let what = "start the emulator";
         let program = std::env::current_exe()?;
         let mut command = Command::new(program);
-        command.args(["emulator", "--listen", "127.0.0.1:0", "--exit-with-stdin"]);
+        command.args(["emulator", "--listen", "127.0.0.1:0", "--exit-with-stdin", "--token", "-"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.stderr(if verbose { Stdio::inherit() } else { Stdio::piped() });
         // Ctrl-C on a terminal reaches the whole group; the emulator must outlive our own cleaning up.
         command.process_group(0);
         let mut child = command.spawn().map_err(|error| Failure::new(what, error.to_string()))?;
-        let stdin = child.stdin.take();
+        let mut stdin = child.stdin.take();
+        let [id, secret] = [random()?, random()?];
+        let (id, secret) = (format!("ak-{id}"), format!("as-{secret}"));
+        if let Some(stdin) = &mut stdin {
+            // One that has ended already says why on its standard error.
+            let _ = stdin.write_all(format!("{id}:{secret}\n").as_bytes()).await;
+        }
+        let [(id_name, _), (secret_name, _)] = CREDENTIALS;
+        let credentials = [(id_name, id), (secret_name, secret)];
         let stderr = child.stderr.take();
         let printed = tokio::spawn(async move {
             let mut kept = Vec::new();
@@ -93,7 +114,7 @@ impl Private {
             None
         };
         match tokio::time::timeout(START_TIMEOUT, ready).await {
-            Ok(Some(url)) => Ok(Private { child, stdin, url }),
+            Ok(Some(url)) => Ok(Private { child, stdin, url, credentials }),
             Ok(None) => {
                 let _ = child.wait().await;
                 let text = printed.await.unwrap_or_default();

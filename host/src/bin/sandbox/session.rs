@@ -11,6 +11,7 @@ use rustls::pki_types::pem::PemObject as _;
 use sandbox_host::types::ListFilter;
 use sandbox_host::{Kind, Limits, Plugin, PluginFault, Provider, Sandbox};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use crate::args::{Global, duration};
 use crate::emulator::{self, Private};
@@ -170,16 +171,17 @@ impl Session {
     /// Loads the plugin and sets up the provider, with a private emulator if that was asked for.
     pub async fn provider(&self) -> Result<Provider> {
         let verbose = self.global.verbose > 0;
-        let (plugin, url) = if self.global.emulator {
+        let (plugin, url, credentials) = if self.global.emulator {
             // Each takes its time, and neither needs the other.
             let (plugin, emulator) = tokio::join!(self.plugin(), Private::start(verbose));
             let emulator = emulator?;
             tracing::debug!(pid = emulator.pid(), url = %emulator.url, "emulator");
-            let url = emulator.url.clone();
+            let (url, credentials) = (emulator.url.clone(), emulator.credentials.clone());
             *self.shared.emulator.lock().unwrap_or_else(PoisonError::into_inner) = Some(emulator);
-            (plugin?, Some(url))
+            (plugin?, Some(url), credentials)
         } else {
-            (self.plugin().await?, self.global.emulator_url.clone())
+            let any = emulator::CREDENTIALS.map(|(name, value)| (name, value.to_owned()));
+            (self.plugin().await?, self.global.emulator_url.clone(), any)
         };
         if let Some(url) = self.global.emulator_url.as_deref().filter(|url| sandbox_host::Origin::parse(url).is_err()) {
             return Err(Failure::new(format!("use the emulator at {url}"), "that is no address of one")
@@ -195,8 +197,8 @@ impl Session {
         if let Some(url) = url {
             let manifest = plugin.manifest();
             // No account of the user's has any business with an emulator.
-            for (name, value) in emulator::CREDENTIALS {
-                builder = builder.credential(name, value.to_owned());
+            for (name, value) in credentials {
+                builder = builder.credential(name, value);
             }
             if let Some(profiles) = &manifest.profiles {
                 if let Some(variable) = &profiles.path.env {
@@ -304,7 +306,7 @@ impl Session {
         }
     }
 
-    /// Undoes what was left behind, and says so. True if everything could be undone. `patience`: for each piece.
+    /// Undoes what was left behind, and says so. True if everything could be undone. `patience`: for all of it.
     pub async fn settle(&self, patience: Duration) -> bool {
         // A private emulator takes everything with it.
         if self.shared.emulator.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
@@ -312,23 +314,24 @@ impl Session {
             self.shared.provider.lock().unwrap_or_else(PoisonError::into_inner).take();
             return true;
         }
-        let mut clean = true;
-        // Each stays on the list until it is undone, for whoever is asked what is left.
-        loop {
-            let last = {
-                let mut debts = self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner);
-                drop_covered(&mut debts);
-                debts.last().cloned()
-            };
-            let Some((id, debt)) = last else { break };
-            clean &= self.settle_one(debt, patience).await;
+        // All at the same time: what is far away must not use up the time of the rest.
+        let until = Instant::now() + patience;
+        let debts = {
+            let mut debts = self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner);
+            drop_covered(&mut debts);
+            debts.clone()
+        };
+        let undone = futures_util::future::join_all(debts.into_iter().rev().map(|(id, debt)| async move {
+            let undone = self.settle_one(debt, until).await;
+            // Each stays on the list until then, for when it is asked what is left.
             Owed { shared: self.shared.clone(), id }.paid();
-        }
-        if let Some(left) = self.unsignalled(patience).await {
+            undone
+        }));
+        let (undone, unsignalled) = tokio::join!(undone, self.unsignalled(patience));
+        if let Some(left) = &unsignalled {
             self.voice.warn(format_args!("left behind: {left}"));
-            clean = false;
         }
-        clean
+        undone.into_iter().all(|undone| undone) && unsignalled.is_none()
     }
 
     /// Commands that were given up, and have not been killed within `patience`.
@@ -338,14 +341,14 @@ impl Session {
         Some(format!("perhaps a command that was given up ({error})"))
     }
 
-    async fn settle_one(&self, debt: Debt, patience: Duration) -> bool {
+    async fn settle_one(&self, debt: Debt, until: Instant) -> bool {
         let (name, result) = match debt {
             Debt::Sandbox(sandbox) => {
                 let _step = self.voice.step(format!("terminating {}", sandbox.id()));
-                (format!("the sandbox {}", sandbox.id()), tokio::time::timeout(patience, sandbox.terminate()).await)
+                (format!("the sandbox {}", sandbox.id()), tokio::time::timeout_at(until, sandbox.terminate()).await)
             }
             Debt::Exec(sandbox, exec) => {
-                let killed = tokio::time::timeout(patience, sandbox.signal(&exec, 9)).await;
+                let killed = tokio::time::timeout_at(until, sandbox.signal(&exec, 9)).await;
                 (format!("the command {exec} in {}", sandbox.id()), killed)
             }
             Debt::Creating(provider, (key, value)) => {
@@ -356,7 +359,7 @@ impl Session {
                     }
                     Ok(())
                 };
-                (name, tokio::time::timeout(patience, search).await)
+                (name, tokio::time::timeout_at(until, search).await)
             }
         };
         match result {
