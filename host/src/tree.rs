@@ -1,16 +1,24 @@
 //! Directories as tar streams, on this side: packing one, and unpacking what a sandbox sent.
 //!
 //! **What a sandbox sends is not trusted.** Every path is resolved below the target directory and nowhere else, by the
-//! kernel where it can (`cap-std`), so neither `..` nor a link, whether it came in the stream or lay there before, leads
-//! a write outside. Links that lead outside are not made, devices, pipes and sockets neither; set-user-id and the like are
-//! dropped. Owners are whoever unpacks. Extended headers, which hold names of any length, are read up to a bound.
+//! kernel where it can (`cap-std`), and one directory at a time, so neither `..` nor a link, whether it came in the stream
+//! or lay there before, leads a write elsewhere. Links that lead outside are not made, devices, pipes and sockets neither;
+//! set-user-id and the like are dropped. Owners are whoever unpacks. Extended headers, which hold names of any length, are
+//! read up to a bound.
+//!
+//! A link stays only when it goes up first and then down, and not up beyond the target: `../../a/b`. Since nothing is
+//! written through a link, each link lies in the directory that its path names, so it goes up through real directories;
+//! from there on it can only go down, whatever is made later, also by the next stream. What lay in the target before may be
+//! a link that leads outside; links that lead there are found and removed at the end, also when unpacking fails.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _, Permissions};
@@ -24,6 +32,9 @@ const MAX_REMEMBERED: usize = 64 << 20;
 
 /// Skipped entries that are named; the rest are only counted.
 const MAX_NAMED: usize = 20;
+
+/// Why a link is left out.
+const LEADS_OUTSIDE: &str = "a link that leads outside";
 
 /// What became of a tree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -111,11 +122,11 @@ pub(crate) fn unpack<R: Read>(reader: R, to: &Path) -> Result<Unpacked, Fault> {
     let mut work = Work::new(&root);
     match entries(reader, &mut work) {
         Ok(()) => work.finish(),
-        Err(fault) => {
-            // What was made stays; links that lead outside do not.
-            work.remove_links()?;
-            Err(fault)
-        }
+        // What was made stays; links that lead outside do not.
+        Err(fault) => match work.remove_links() {
+            Ok(()) => Err(fault),
+            Err(left) => refused(format!("{fault}; and a link that leads outside is left: {left}")),
+        },
     }
 }
 
@@ -193,6 +204,8 @@ impl Names {
 /// An unpacking under way.
 struct Work<'a> {
     root: &'a Dir,
+    /// The directory of the last entry, and its path: the next entry is often in the same one.
+    last: Option<(PathBuf, Rc<Dir>)>,
     unpacked: Unpacked,
     /// Modes of directories, set when nothing more is written into them.
     directories: Vec<(PathBuf, u32)>,
@@ -205,6 +218,7 @@ impl<'a> Work<'a> {
     fn new(root: &'a Dir) -> Work<'a> {
         Work {
             root,
+            last: None,
             unpacked: Unpacked::default(),
             directories: Vec::new(),
             links: BTreeSet::new(),
@@ -242,8 +256,8 @@ impl<'a> Work<'a> {
         }
         match kind {
             EntryType::Directory => {
-                self.make_room(&path, true)?;
-                match self.root.create_dir(&path) {
+                let (parent, name) = self.make_room(&path, true)?;
+                match parent.create_dir(&name) {
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                     made => made.map_err(|error| at(&path, error))?,
                 }
@@ -251,10 +265,10 @@ impl<'a> Work<'a> {
                 self.directories.push((path, mode | 0o700));
             }
             EntryType::Regular | EntryType::Continuous => {
-                self.make_room(&path, false)?;
+                let (parent, name) = self.make_room(&path, false)?;
                 let mut options = OpenOptions::new();
                 options.write(true).create_new(true).mode(mode);
-                let mut file = self.root.open_with(&path, &options).map_err(|error| at(&path, error))?;
+                let mut file = parent.open_with(&name, &options).map_err(|error| at(&path, error))?;
                 let size = io::copy(data, &mut file).map_err(|error| at(&path, error))?;
                 if size != header.entry_size().unwrap_or(size) {
                     return refused("the sandbox's archive ends in the middle of a file");
@@ -267,27 +281,12 @@ impl<'a> Work<'a> {
                 }
             }
             EntryType::Symlink => {
-                let target = PathBuf::from(std::ffi::OsString::from_vec(link.unwrap_or_default().to_vec()));
-                if target.as_os_str().is_empty() || leads_outside(&path, &target) {
-                    self.unpacked.skip(&path, "a link that leads outside");
-                    return Ok(());
-                }
-                self.make_room(&path, false)?;
-                self.root.symlink(&target, &path).map_err(|error| at(&path, error))?;
-                self.remember(&path)?;
-                self.links.insert(path);
+                let target = PathBuf::from(OsString::from_vec(link.unwrap_or_default().to_vec()));
+                return self.link(path, &target);
             }
             EntryType::Link => {
                 let target = below(link.unwrap_or_default())?;
-                self.make_room(&path, false)?;
-                match self.root.hard_link(&target, self.root, &path) {
-                    // What it shares its content with was skipped.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                        self.unpacked.skip(&path, "a link to what was skipped");
-                        return Ok(());
-                    }
-                    linked => linked.map_err(|error| at(&path, error))?,
-                }
+                return self.hard_link(path, &target);
             }
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
                 self.unpacked.skip(&path, "a device or a pipe");
@@ -302,62 +301,157 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Makes the parents, and takes away what is in the place of an entry; a directory only if it is another kind's.
-    fn make_room(&self, path: &Path, directory: bool) -> Result<(), Fault> {
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            self.root.create_dir_all(parent).map_err(|error| at(parent, error))?;
+    /// Makes a symbolic link, unless it leads outside.
+    fn link(&mut self, path: PathBuf, target: &Path) -> Result<(), Fault> {
+        if target.as_os_str().is_empty() || leads_outside(&path, target) {
+            self.unpacked.skip(&path, LEADS_OUTSIDE);
+            return Ok(());
         }
-        match self.root.symlink_metadata(path) {
-            Ok(found) if found.is_dir() && directory => Ok(()),
-            // What is not empty is not removed for a file's sake.
-            Ok(found) if found.is_dir() => self.root.remove_dir(path).map_err(|error| at(path, error)),
-            Ok(_) => self.root.remove_file(path).map_err(|error| at(path, error)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(at(path, error)),
-        }
+        let (parent, name) = self.make_room(&path, false)?;
+        parent.symlink(target, &name).map_err(|error| at(&path, error))?;
+        self.unpacked.entries += 1;
+        self.remember(&path)?;
+        self.links.insert(path);
+        Ok(())
     }
 
-    /// Takes away the links that turn out to lead outside, by way of others.
+    /// Makes one more name for what is there.
+    fn hard_link(&mut self, path: PathBuf, target: &Path) -> Result<(), Fault> {
+        let found = self.parent(target, false).and_then(|(parent, name)| {
+            let found = parent.symlink_metadata(&name).map_err(|error| at(target, error))?;
+            Ok((parent, name, found))
+        });
+        let (from, from_name, found) = match found {
+            Ok(found) => found,
+            // What it shares its content with was skipped.
+            Err(Fault::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                self.unpacked.skip(&path, "a link to what was skipped");
+                return Ok(());
+            }
+            Err(fault) => return Err(fault),
+        };
+        if found.is_symlink() {
+            // Where a link leads to depends on where it lies: this one is as good as a new one.
+            let target = from.read_link_contents(&from_name).map_err(|error| at(target, error))?;
+            return self.link(path, &target);
+        }
+        if !found.is_file() {
+            self.unpacked.skip(&path, "a link to what is no file");
+            return Ok(());
+        }
+        if path != target {
+            let (parent, name) = self.make_room(&path, false)?;
+            from.hard_link(&from_name, &parent, &name).map_err(|error| at(&path, error))?;
+        }
+        self.unpacked.entries += 1;
+        Ok(())
+    }
+
+    /// The directory that holds a path, and the name in it. No link is followed on the way. With `make`, directories that
+    /// are missing are made.
+    fn parent(&mut self, path: &Path, make: bool) -> Result<(Rc<Dir>, OsString), Fault> {
+        let name = path.file_name().unwrap_or_default().to_owned();
+        let above = path.parent().unwrap_or(Path::new(""));
+        if let Some((_, known)) = self.last.as_ref().filter(|(path, _)| path == above) {
+            return Ok((known.clone(), name));
+        }
+        let mut directory = self.root.try_clone()?;
+        let mut reached = PathBuf::new();
+        for part in above {
+            reached.push(part);
+            let failed = |error| at(&reached, error);
+            match directory.symlink_metadata(part) {
+                Ok(found) if found.is_dir() => {}
+                Ok(found) if found.is_symlink() => {
+                    return Err(failed(io::Error::new(
+                        io::ErrorKind::NotADirectory,
+                        "nothing is written through a link",
+                    )));
+                }
+                Ok(_) => return Err(failed(io::ErrorKind::NotADirectory.into())),
+                Err(error) if make && error.kind() == io::ErrorKind::NotFound => {
+                    directory.create_dir(part).map_err(failed)?;
+                }
+                Err(error) => return Err(failed(error)),
+            }
+            directory = directory.open_dir(part).map_err(failed)?;
+        }
+        let directory = Rc::new(directory);
+        self.last = Some((above.to_owned(), directory.clone()));
+        Ok((directory, name))
+    }
+
+    /// Makes the parents, and takes away what is in the place of an entry; a directory only if it is another kind's. Gives
+    /// the directory that the entry goes into, and its name there.
+    fn make_room(&mut self, path: &Path, directory: bool) -> Result<(Rc<Dir>, OsString), Fault> {
+        let (parent, name) = self.parent(path, true)?;
+        match parent.symlink_metadata(&name) {
+            Ok(found) if found.is_dir() && directory => {}
+            Ok(found) if found.is_dir() => {
+                // What is not empty is not removed for a file's sake.
+                parent.remove_dir(&name).map_err(|error| at(path, error))?;
+                self.last = None;
+            }
+            Ok(_) => parent.remove_file(&name).map_err(|error| at(path, error))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(at(path, error)),
+        }
+        Ok((parent, name))
+    }
+
+    /// Takes away the links that turn out to lead outside, by way of others. All that can be are, and the first failure is
+    /// told.
     fn remove_links(&mut self) -> Result<(), Fault> {
-        for path in &self.links {
+        let mut failed = None;
+        for path in std::mem::take(&mut self.links) {
             // Something else may have taken its place meanwhile.
-            if !self.root.symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
+            let Ok((parent, name)) = self.parent(&path, false) else { continue };
+            if !parent.symlink_metadata(&name).is_ok_and(|found| found.is_symlink()) {
                 continue;
             }
-            if let Err(error) = self.root.metadata(path)
+            if let Err(error) = self.root.metadata(&path)
                 && error.kind() == io::ErrorKind::PermissionDenied
             {
-                self.root.remove_file(path).map_err(|error| at(path, error))?;
-                self.unpacked.entries -= 1;
-                self.unpacked.skip(path, "a link that leads outside");
+                match parent.remove_file(&name) {
+                    Ok(()) => {
+                        self.unpacked.entries -= 1;
+                        self.unpacked.skip(&path, LEADS_OUTSIDE);
+                    }
+                    Err(error) => {
+                        failed.get_or_insert(at(&path, error));
+                    }
+                }
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// Once everything is there: the links that do not stay, and the modes of directories.
     fn finish(mut self) -> Result<Unpacked, Fault> {
         self.remove_links()?;
         // Deepest first.
-        for (path, mode) in self.directories.iter().rev() {
-            if self.root.symlink_metadata(path).is_ok_and(|found| found.is_dir()) {
+        for (path, mode) in std::mem::take(&mut self.directories).iter().rev() {
+            // Something else may have taken its place meanwhile, or that of a directory above.
+            let Ok((parent, name)) = self.parent(path, false) else { continue };
+            if parent.symlink_metadata(&name).is_ok_and(|found| found.is_dir()) {
                 let permissions = Permissions::from_std(std::fs::Permissions::from_mode(*mode));
-                self.root.set_permissions(path, permissions).map_err(|error| at(path, error))?;
+                parent.set_permissions(&name, permissions).map_err(|error| at(path, error))?;
             }
         }
         Ok(self.unpacked)
     }
 }
 
-/// Whether a link at this path, below the target, leads out of the target as far as its own words go: also by way of what
-/// is not there yet, for somebody may make it later.
+/// Whether a link at this path, below the target, may lead out of the target: also by way of what is not there yet, for it
+/// may be made later. What comes down and then goes up again may: a directory that it comes through can become a link.
 fn leads_outside(path: &Path, target: &Path) -> bool {
     let mut depth = path.components().count() - 1;
+    let mut goes_down = false;
     for component in target.components() {
         match component {
             Component::CurDir => {}
-            Component::Normal(_) => depth += 1,
-            Component::ParentDir if depth > 0 => depth -= 1,
+            Component::Normal(_) => goes_down = true,
+            Component::ParentDir if depth > 0 && !goes_down => depth -= 1,
             Component::ParentDir | Component::RootDir | Component::Prefix(_) => return true,
         }
     }
@@ -397,4 +491,166 @@ fn at(path: &Path, error: io::Error) -> Fault {
 /// A foreign name, fit to be read.
 fn shown(path: &Path) -> String {
     crate::error::clip(path.to_string_lossy().escape_debug().to_string(), 512)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use proptest::prelude::*;
+
+    /// An entry of a made-up archive: what `tar` itself would never write is in it, too.
+    #[derive(Debug, Clone)]
+    struct Entry {
+        kind: EntryType,
+        name: String,
+        link: String,
+    }
+
+    fn name() -> impl Strategy<Value = String> {
+        // Few names, so that entries get in each other's way.
+        prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..5).prop_map(|parts| parts.join("/"))
+    }
+
+    fn target() -> impl Strategy<Value = String> {
+        let parts = prop::sample::select(vec!["a", "b", "c", "..", "..", ".", "outside"]);
+        let relative = prop::collection::vec(parts, 1..6).prop_map(|parts| parts.join("/"));
+        prop_oneof![8 => relative, 1 => Just("/".to_owned()), 1 => name().prop_map(|name| format!("/{name}"))]
+    }
+
+    fn an_entry() -> impl Strategy<Value = Entry> {
+        let kinds = prop_oneof![
+            (Just(EntryType::Directory), Just(String::new())),
+            (Just(EntryType::Regular), Just(String::new())),
+            (Just(EntryType::Symlink), target()),
+            (Just(EntryType::Link), name()),
+        ];
+        let name = prop_oneof![30 => name(), 1 => name().prop_map(|name| format!("a/../../{name}"))];
+        (kinds, name).prop_map(|((kind, link), name)| Entry { kind, name, link })
+    }
+
+    fn archive(entries: &[Entry]) -> Vec<u8> {
+        let mut archive = Builder::new(Vec::new());
+        for entry in entries {
+            let mut header = tar::Header::new_old();
+            header.as_old_mut().name[..entry.name.len()].copy_from_slice(entry.name.as_bytes());
+            header.as_old_mut().linkname[..entry.link.len()].copy_from_slice(entry.link.as_bytes());
+            let data: &[u8] = if entry.kind == EntryType::Regular { b"from the sandbox" } else { b"" };
+            header.set_entry_type(entry.kind);
+            header.set_size(data.len() as u64);
+            header.set_mode(0o755);
+            header.set_cksum();
+            archive.append(&header, data).unwrap();
+        }
+        archive.into_inner().unwrap()
+    }
+
+    /// Whether a link below `root` leads out of it: now, or as soon as what it names is made.
+    fn escapes(root: &Path, link: &Path) -> bool {
+        let mut at: Vec<std::ffi::OsString> = Vec::new();
+        let mut left: Vec<PathBuf> = link.components().rev().map(|part| part.as_os_str().into()).collect();
+        // More than any kernel follows: a circle leads nowhere.
+        for _ in 0..1000 {
+            let Some(part) = left.pop() else { return false };
+            match part.components().next() {
+                None | Some(Component::CurDir) => {}
+                Some(Component::ParentDir) => {
+                    if at.pop().is_none() {
+                        return true;
+                    }
+                }
+                Some(Component::Normal(name)) => {
+                    at.push(name.to_owned());
+                    if let Ok(target) = std::fs::read_link(root.join(at.iter().collect::<PathBuf>())) {
+                        at.pop();
+                        left.extend(target.components().rev().map(|part| PathBuf::from(part.as_os_str())));
+                    }
+                }
+                Some(Component::RootDir | Component::Prefix(_)) => return true,
+            }
+        }
+        false
+    }
+
+    /// All links below a directory, by their paths in it.
+    fn links(root: &Path, below: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(root.join(below)).unwrap() {
+            let entry = entry.unwrap();
+            let (path, kind) = (below.join(entry.file_name()), entry.file_type().unwrap());
+            if kind.is_symlink() {
+                found.push(path);
+            } else if kind.is_dir() {
+                links(root, &path, found);
+            }
+        }
+    }
+
+    fn check(archives: &[(Vec<Entry>, Option<prop::sample::Index>)], before: bool) -> Result<(), TestCaseError> {
+        let base = tempfile::tempdir().unwrap();
+        let (to, outside) = (base.path().join("to"), base.path().join("outside"));
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::write(outside.join("secret"), "secret").unwrap();
+        std::fs::create_dir(&to).unwrap();
+        if before {
+            // The user's own, which may lead anywhere.
+            std::os::unix::fs::symlink("../outside", to.join("c")).unwrap();
+        }
+        for (entries, cut) in archives {
+            let mut archive = archive(entries);
+            if let Some(cut) = cut {
+                archive.truncate(cut.index(archive.len()));
+            }
+            let unpacked = unpack(archive.as_slice(), &to);
+            let mut found = Vec::new();
+            links(&to, Path::new(""), &mut found);
+            for link in found {
+                let own =
+                    std::fs::read_link(to.join(&link)).unwrap() == Path::new("../outside") && link == Path::new("c");
+                prop_assert!((before && own) || !escapes(&to, &link), "{link:?} leads outside: {unpacked:?}");
+            }
+            let names = |at: &Path| {
+                let mut names: Vec<_> =
+                    std::fs::read_dir(at).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+                names.sort();
+                names
+            };
+            prop_assert_eq!(names(base.path()), ["outside", "to"]);
+            prop_assert_eq!(names(&outside), ["secret"]);
+            prop_assert_eq!(std::fs::read(outside.join("secret")).unwrap(), b"secret");
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// One archive after the other into the same directory, some of them cut off.
+        #[test]
+        fn no_archive_leaves_a_link_that_leads_outside(
+            archives in prop::collection::vec(
+                (prop::collection::vec(an_entry(), 1..10), prop::option::weighted(0.2, any::<prop::sample::Index>())),
+                1..4,
+            ),
+            before in any::<bool>(),
+        ) {
+            check(&archives, before)?;
+        }
+    }
+
+    /// What the random archives need luck for.
+    #[test]
+    fn a_hard_link_to_a_link_is_a_link() {
+        let entry = |kind, name: &str, link: &str| Entry { kind, name: name.into(), link: link.into() };
+        let up = entry(EntryType::Symlink, "a/b/up", "../../c");
+        let moved = entry(EntryType::Link, "up", "a/b/up");
+        let kept = entry(EntryType::Link, "a/a/up", "a/b/up");
+        let broken = entry(EntryType::Regular, "a/../../x", "");
+        for entries in [vec![up.clone(), moved.clone()], vec![up.clone(), moved, kept.clone(), broken]] {
+            check(&[(entries, None)], false).unwrap();
+        }
+        let base = tempfile::tempdir().unwrap();
+        let unpacked = unpack(archive(&[up, kept]).as_slice(), base.path()).unwrap();
+        assert_eq!((unpacked.entries, unpacked.skipped), (2, 0));
+        assert_eq!(std::fs::read_link(base.path().join("a/a/up")).unwrap(), Path::new("../../c"));
+    }
 }
