@@ -32,8 +32,14 @@ const MAX_PATH_BYTES: usize = 4096;
 /// Largest piece of one write, as for stdin.
 const MAX_WRITE_BYTES: usize = 16 * 1024 * 1024;
 
-/// Largest answer other than file content, in bytes: a listing of some hundred thousand entries.
-const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+/// Largest answer other than file content and listings, in bytes.
+const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+
+/// Longest entry of a listing, in bytes: a name and two paths, each character escaped.
+const MAX_ENTRY_BYTES: usize = 64 * 1024;
+
+/// Size of the entries after which a page is full, in bytes as the helper prints them.
+const MAX_PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Most that is read of what a failed program complains about, in bytes.
 const MAX_COMPLAINT_BYTES: usize = 64 * 1024;
@@ -187,16 +193,46 @@ impl Provider {
         if max == 0 {
             return Err(Error::invalid("max is 0: ask for at least one entry."));
         }
-        let answer = self.answer(at, tool_argv("ListFiles", &at.path)).await?;
-        let entries = parse(&answer, |value| match value {
-            Value::List(entries) => entries.iter().map(entry).collect::<Option<Vec<FileInfo>>>(),
-            _ => None,
-        })?;
-        // The cursor is the last name given: entries are sorted by name.
-        let mut rest = entries.into_iter().filter(|entry| cursor.as_ref().is_none_or(|last| entry.name > *last));
-        let items: Vec<FileInfo> = rest.by_ref().take(max.min(MAX_ENTRIES) as usize).collect();
-        let next = rest.next().and_then(|_| items.last().map(|entry| entry.name.clone()));
-        Ok(FilePage { items, next })
+        check_location(at)?;
+        // The helper lists once. A page is a piece of what it printed, and the cursor says where the next one begins.
+        let (transfer, offset) = match cursor {
+            Some(cursor) => listing_cursor(&cursor)?,
+            None => {
+                let transfer = self.new_uuid();
+                self.begin(at, &transfer, tool_argv("ListFiles", &at.path)).await?;
+                (transfer, 0)
+            }
+        };
+        let exec = exec_ref(at, &transfer);
+        let mut follow = self.take_follow(&exec, 0, offset);
+        let mut elements = Elements::new(offset == 0);
+        let mut items = Vec::new();
+        let max = max.min(MAX_ENTRIES) as usize;
+        loop {
+            let is_full = items.len() == max || elements.done() >= MAX_PAGE_BYTES;
+            match elements.next(is_full) {
+                Next::Element(text) => items.push(parse(text, entry)?),
+                Next::Another => {
+                    follow.give_back(elements.rest());
+                    let next = format!("{transfer}:{}", follow.offset());
+                    self.keep_follow(&exec, 0, follow);
+                    return Ok(FilePage { items, next: Some(next) });
+                }
+                Next::End => break,
+                Next::More if follow.is_ended() => {
+                    // Why it stopped says its exit code, if anything does.
+                    self.finish(at, &transfer).await?;
+                    return Err(unreadable());
+                }
+                Next::More => {
+                    poll_fn(|cx| follow.poll_fill(cx, 1)).await.map_err(uncertain)?;
+                    elements.add(&follow.take(usize::MAX));
+                }
+                Next::Unreadable => return Err(unreadable()),
+            }
+        }
+        self.finish(at, &transfer).await?;
+        Ok(FilePage { items, next: None })
     }
 
     /// See `make-directory` in the interface.
@@ -239,7 +275,7 @@ impl Provider {
             if answer.len() > MAX_ANSWER_BYTES {
                 return Err(Error::new(
                     ErrorKind::ResourceExhausted,
-                    format!("{} has more entries than can be listed at once: list it by a command.", at.path),
+                    format!("The answer about {} is too long.", at.path),
                 )
                 .about(&at.path));
             }
@@ -324,9 +360,114 @@ fn entry(value: &Value) -> Option<FileInfo> {
 
 fn parse<T>(answer: &[u8], read: impl FnOnce(&Value) -> Option<T>) -> Result<T> {
     let value = std::str::from_utf8(answer).ok().and_then(Value::parse);
-    value
-        .and_then(|value| read(&value))
-        .ok_or_else(|| Error::internal("The sandbox's file helper answered with something unreadable."))
+    value.and_then(|value| read(&value)).ok_or_else(unreadable)
+}
+
+fn unreadable() -> Error {
+    Error::internal("The sandbox's file helper answered with something unreadable.")
+}
+
+/// The transfer that a listing is read from, and the offset of its next entry.
+fn listing_cursor(cursor: &str) -> Result<(String, u64)> {
+    let parts = cursor.split_once(':').and_then(|(transfer, offset)| Some((transfer, offset.parse().ok()?)));
+    let Some((transfer, offset)) = parts.filter(|(_, offset)| *offset > 0) else {
+        return Err(Error::invalid(format!("`{}` is not a cursor of this list.", shown(&clip(cursor)))));
+    };
+    check_transfer(transfer)?;
+    Ok((transfer.to_string(), offset))
+}
+
+/// Takes an array of objects apart while its text comes in, so that no more than one piece of it is in memory.
+struct Elements {
+    text: Vec<u8>,
+    /// Where the next element may begin; what is before has been given.
+    given: usize,
+    /// How far the text has been looked at. Within an element, it begins at `given`.
+    seen: usize,
+    /// Brackets that are open within the element; 0 between elements.
+    depth: u32,
+    quoted: bool,
+    escaped: bool,
+    /// The array's own bracket comes first.
+    begins: bool,
+    /// Bytes that were given and are not in `text` any more.
+    dropped: usize,
+}
+
+enum Next<'a> {
+    /// An element.
+    Element(&'a [u8]),
+    /// There is another element, which was not wanted.
+    Another,
+    /// The end of the array.
+    End,
+    /// The text goes on.
+    More,
+    /// No array of objects.
+    Unreadable,
+}
+
+impl Elements {
+    /// `begins`: the text is that of the array from its beginning on, or else what follows an element.
+    fn new(begins: bool) -> Elements {
+        Elements { text: Vec::new(), given: 0, seen: 0, depth: 0, quoted: false, escaped: false, begins, dropped: 0 }
+    }
+
+    /// More text.
+    fn add(&mut self, text: &[u8]) {
+        self.text.drain(..self.given);
+        self.dropped += self.given;
+        self.seen -= self.given;
+        self.given = 0;
+        self.text.extend_from_slice(text);
+    }
+
+    /// Bytes that were given so far.
+    fn done(&self) -> usize {
+        self.dropped + self.given
+    }
+
+    /// What was not given.
+    fn rest(&mut self) -> Vec<u8> {
+        self.text.split_off(self.given)
+    }
+
+    /// The next element; if it is not wanted, whether there is one.
+    fn next(&mut self, is_full: bool) -> Next<'_> {
+        while let Some(byte) = self.text.get(self.seen).copied() {
+            if self.depth == 0 {
+                match byte {
+                    b'{' if !self.begins && is_full => return Next::Another,
+                    b'{' if !self.begins => self.depth = 1,
+                    b'[' if self.begins => self.begins = false,
+                    b']' if !self.begins => return Next::End,
+                    b',' if !self.begins => {}
+                    b' ' | b'\t' | b'\n' | b'\r' => {}
+                    _ => return Next::Unreadable,
+                }
+                if self.depth == 0 {
+                    self.given = self.seen + 1;
+                }
+                self.seen += 1;
+                continue;
+            }
+            self.seen += 1;
+            match byte {
+                _ if self.escaped => self.escaped = false,
+                b'\\' if self.quoted => self.escaped = true,
+                b'"' => self.quoted = !self.quoted,
+                _ if self.quoted => {}
+                b'{' | b'[' => self.depth += 1,
+                b'}' | b']' => self.depth -= 1,
+                _ => {}
+            }
+            if self.depth == 0 {
+                let start = std::mem::replace(&mut self.given, self.seen);
+                return Next::Element(&self.text[start..self.seen]);
+            }
+        }
+        if self.text.len() - self.given > MAX_ENTRY_BYTES { Next::Unreadable } else { Next::More }
+    }
 }
 
 /// What a program's complaint means: the helper's are objects (fact sheet, section 8.1), those of others are lines.
@@ -433,6 +574,51 @@ mod tests {
         assert!(matches!(complained("/x", 127, "sh: not found").kind, ErrorKind::Unsupported));
         assert!(matches!(complained("/x", 1, "\u{fffd}").kind, ErrorKind::File(FileFault::Other(_))));
         assert!(matches!(complained("/x", 1, "mv: /x: File exists").kind, ErrorKind::File(FileFault::AlreadyExists)));
+    }
+
+    #[test]
+    fn an_array_is_taken_apart() {
+        let text = br#" [ {"a":"}],{\\\""} ,{"b":[{},[1]]},{}] "#;
+        let wanted = [r#"{"a":"}],{\\\""}"#, r#"{"b":[{},[1]]}"#, "{}"];
+        for size in 1..text.len() {
+            // Page by page, each of one element and begun anew with what is left.
+            let (mut found, mut at) = (Vec::new(), 0);
+            'pages: loop {
+                let mut elements = Elements::new(at == 0);
+                let mut pieces = text[at..].chunks(size);
+                let mut of_page = 0;
+                loop {
+                    match elements.next(of_page == 1) {
+                        Next::Element(text) => {
+                            found.push(String::from_utf8(text.to_vec()).unwrap());
+                            of_page += 1;
+                        }
+                        Next::Another => {
+                            at += elements.done();
+                            continue 'pages;
+                        }
+                        Next::More => elements.add(pieces.next().unwrap()),
+                        Next::End => break 'pages,
+                        Next::Unreadable => panic!("{size} {found:?}"),
+                    }
+                }
+            }
+            assert_eq!(found, wanted, "{size}");
+        }
+        for bad in ["{}", "[x", "x", "]", "[\"a\"", &format!("[{{{}", "a".repeat(MAX_ENTRY_BYTES))] {
+            let mut elements = Elements::new(true);
+            elements.add(bad.as_bytes());
+            assert!(matches!(elements.next(false), Next::Unreadable), "{bad:.20}");
+        }
+    }
+
+    #[test]
+    fn cursors_of_listings() {
+        let id = "0b0e5d1e-6f3c-4d3a-9c7e-2f1d5a7b8c9d";
+        assert_eq!(listing_cursor(&format!("{id}:7")).unwrap(), (id.to_string(), 7));
+        for bad in ["", "name", "main:7", &format!("{id}:"), &format!("{id}:0"), &format!("{id}:-1"), "\n:1"] {
+            assert!(listing_cursor(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -133,6 +133,16 @@ impl Follow {
         taken
     }
 
+    /// Takes back the end of what was taken, as if it had not been.
+    pub fn give_back(&mut self, data: Vec<u8>) {
+        if data.is_empty() {
+            return;
+        }
+        self.offset -= data.len() as u64;
+        self.pending_bytes += data.len();
+        self.pending.push_front(data.into());
+    }
+
     /// Takes a piece of what has been received, as it came.
     pub fn take_piece(&mut self) -> Option<Bytes> {
         let piece = self.pending.pop_front()?;

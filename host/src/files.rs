@@ -38,8 +38,11 @@ const ATTEMPTS: u32 = 3;
 /// Between the packing or unpacking thread and the transfer.
 const PIPE: usize = 1 << 20;
 
-/// Entries of a directory asked for at once.
-const ENTRIES: u32 = 1000;
+/// Events of a watch asked for at once.
+const EVENTS: u32 = 1000;
+
+/// Entries of a directory asked for at once; the interface allows no more.
+const ENTRIES: u32 = 10_000;
 
 /// Entries of one directory, and bytes of their texts, that are collected. A provider that lists without end must not fill
 /// memory; directories of that size are worked on inside the sandbox.
@@ -326,22 +329,43 @@ impl Sandbox {
     pub async fn list_directory(&self, path: &str) -> Result<Vec<types::FileInfo>> {
         let mut listing = Listing::default();
         loop {
-            let (at, next) = (self.location(path), listing.next.clone());
-            let call = self.on("list", path);
-            let what = call.what.clone();
-            let page = ask!(self.inner(), self.route(), call, |guest, store| guest.call_list_directory(
-                store,
-                &at,
-                next.as_deref(),
-                ENTRIES
-            ))?;
-            let more = listing.add(page).map_err(|(kind, why)| {
-                Error::new(kind, what, format!("the plugin {} {why}", self.provider().plugin().label()))
-            })?;
+            let page = self.entries_from(path, listing.next.as_deref()).await?;
+            let more = listing.add(page).map_err(|fault| self.listing_fault(path, fault))?;
             if !more {
                 return Ok(listing.found);
             }
         }
+    }
+
+    /// Entries of a directory, page by page: for directories of any size.
+    ///
+    /// ```no_run
+    /// # async fn example(sandbox: &sandbox_host::Sandbox) -> sandbox_host::Result<()> {
+    /// let mut pages = sandbox.directory_pages("/data");
+    /// while let Some(entries) = pages.next().await? {
+    ///     println!("{} more", entries.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn directory_pages(&self, path: &str) -> DirectoryPages {
+        DirectoryPages { sandbox: self.clone(), path: path.to_owned(), next: Some(None) }
+    }
+
+    async fn entries_from(&self, path: &str, cursor: Option<&str>) -> Result<types::FilePage> {
+        let (at, cursor) = (self.location(path), cursor.map(str::to_owned));
+        ask!(self.inner(), self.route(), self.on("list", path), |guest, store| guest.call_list_directory(
+            store,
+            &at,
+            cursor.as_deref(),
+            ENTRIES
+        ))
+    }
+
+    fn listing_fault(&self, path: &str, (kind, why): (Kind, String)) -> Error {
+        let what = self.on("list", path).what;
+        Error::new(kind, what, format!("the plugin {} {why}", self.provider().plugin().label()))
     }
 
     /// Makes a directory; with `parents` also those above, and one that is there is no error.
@@ -415,8 +439,41 @@ impl Sandbox {
     ) -> Result<types::WatchPage> {
         let (at, watch, wait) = (self.location(path), watch.to_owned(), crate::spec::millis(time));
         ask!(self.inner(), self.route(), self.on("watch", path), |guest, store| guest
-            .call_watch(store, &at, &watch, recursive, position, ENTRIES, wait))
+            .call_watch(store, &at, &watch, recursive, position, EVENTS, wait))
     }
+}
+
+/// See [`Sandbox::directory_pages`].
+#[derive(Debug)]
+pub struct DirectoryPages {
+    sandbox: Sandbox,
+    path: String,
+    /// Where to go on; none at the end.
+    next: Option<Option<String>>,
+}
+
+impl DirectoryPages {
+    /// The next entries, sorted by name over all pages; none at the end.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::File`] with the fault.
+    pub async fn next(&mut self) -> Result<Option<Vec<types::FileInfo>>> {
+        let Some(cursor) = &self.next else { return Ok(None) };
+        let page = self.sandbox.entries_from(&self.path, cursor.as_deref()).await?;
+        advances(cursor.as_ref(), &page).map_err(|fault| self.sandbox.listing_fault(&self.path, fault))?;
+        self.next = page.next.map(Some);
+        Ok(Some(page.items))
+    }
+}
+
+/// Whether a page gets further than the cursor that it was asked with; if not, what is wrong continues "the plugin …".
+fn advances(cursor: Option<&String>, page: &types::FilePage) -> Result<(), (Kind, String)> {
+    if page.next.is_some() && (page.items.is_empty() || page.next.as_ref() == cursor) {
+        let why = "lists the directory without end: it gets no further from page to page";
+        return Err((Kind::Internal, why.into()));
+    }
+    Ok(())
 }
 
 /// What is known of a directory so far.
@@ -432,12 +489,7 @@ struct Listing {
 impl Listing {
     /// Adds a page and tells whether there are more; what is wrong with it continues "the plugin …".
     fn add(&mut self, page: types::FilePage) -> Result<bool, (Kind, String)> {
-        if page.next.is_some() && (page.items.is_empty() || page.next == self.next) {
-            return Err((
-                Kind::Internal,
-                "lists the directory without end: it gets no further from page to page".into(),
-            ));
-        }
+        advances(self.next.as_ref(), &page)?;
         let text = |item: &types::FileInfo| item.name.len() + item.path.len() + item.owner.len() + item.group.len();
         self.text += page.items.iter().map(text).sum::<usize>();
         if self.found.len() + page.items.len() > MOST_ENTRIES || self.text > MOST_TEXT {

@@ -60,6 +60,7 @@ pub use context::{Context, ContextFilter};
 pub use dockerfile::{LocalDockerfile, Sent};
 pub use engine::{DEFAULT_MAX_INSTANCES, set_max_instances};
 pub use error::{Error, FileFault, Happened, Kind, PluginFault, Result, Retry, TrapCause};
+pub use files::DirectoryPages;
 pub use gateway::Gateway;
 pub use http::{Proxy, Silence};
 pub use image::{Build, BuildLog};

@@ -203,11 +203,41 @@ async fn what_a_path_is() -> Result<()> {
     assert_eq!(names("/s/d/e").await?, Vec::<String>::new());
     assert_eq!(fault(sandbox.list_directory("/s/no").await), FileFault::NotFound);
     assert_eq!(fault(sandbox.list_directory("/s/d/f").await), FileFault::NotADirectory);
-    // More than a page.
-    sh(&sandbox, "mkdir /many; cd /many; seq 2500 | xargs touch").await;
-    let mut expected: Vec<String> = (1..=2500).map(|number| number.to_string()).collect();
+    Ok(())
+}
+
+/// What is asked of the service does not grow faster than the directory, nor what is in memory: a page is a piece of one
+/// listing, and not the end of one more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_directory_is_listed_once() -> Result<()> {
+    const ENTRIES: usize = 100_000;
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    sh(&sandbox, &format!("mkdir /many; cd /many; seq {ENTRIES} | xargs touch")).await;
+    let mut expected: Vec<String> = (1..=ENTRIES).map(|number| number.to_string()).collect();
     expected.sort();
-    assert_eq!(names("/many").await?, expected);
+    // Faults that change nothing count calls.
+    for method in ["TaskExecStart", "TaskExecStdioRead", "TaskExecWait"] {
+        let count = serde_json::json!({ "method": method, "fault": { "delay": { "millis": 0 } } });
+        world.emulator.chaos().add(serde_json::from_value(count).expect("a rule"));
+    }
+    let calls = || world.emulator.chaos().rules().iter().map(|(_, applied)| *applied).collect::<Vec<_>>();
+    let mut pages = sandbox.directory_pages("/many");
+    let (mut found, mut count) = (Vec::new(), 0);
+    while let Some(page) = pages.next().await? {
+        assert!(page.len() <= 10_000, "{}", page.len());
+        count += 1;
+        found.extend(page.into_iter().map(|entry| entry.name));
+    }
+    assert!(found == expected, "{} of {ENTRIES} entries", found.len());
+    assert!((ENTRIES / 10_000..ENTRIES / 1000).contains(&(count as usize)), "{count} pages");
+    let made = calls();
+    // One helper, and one or two connections for a page: an instance that did not begin the listing goes on with it.
+    assert_eq!(made[0], 1, "{made:?}");
+    assert!(made[1] <= 2 * count && made[2] <= count, "{made:?}, {count} pages");
+    let found: Vec<_> = sandbox.list_directory("/many").await?.into_iter().map(|entry| entry.name).collect();
+    assert!(found == expected, "{} of {ENTRIES} entries", found.len());
+    assert_eq!(calls()[0], 2);
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{About, Failure, Kind, Outcome, say};
+use super::{About, Failure, Kind, Outcome, say, say_each};
 
 /// One file, directory or link as clients see it; links are shown as such.
 #[derive(Serialize)]
@@ -91,18 +91,22 @@ pub(super) fn stat(path: &Path) -> Outcome {
 
 pub(super) fn list(path: &Path) -> Outcome {
     let describer = Describer::new();
-    let mut entries = Vec::new();
+    let mut names = Vec::new();
     for entry in fs::read_dir(path).about(path)? {
-        let entry = entry.about(path)?;
-        match entry.metadata() {
-            Ok(found) => entries.push((entry.file_name(), describer.entry(&entry.path(), &found))),
-            // Removed meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Failure::io(&entry.path(), &error)),
-        }
+        names.push(entry.about(path)?.file_name());
     }
-    entries.sort_by(|(one, _), (other, _)| one.as_bytes().cmp(other.as_bytes()));
-    say(&entries.into_iter().map(|(_, entry)| entry).collect::<Vec<_>>())
+    names.sort_by(|one, other| one.as_bytes().cmp(other.as_bytes()));
+    // Only the names are held: of a million entries the rest would not fit into many a sandbox.
+    let present = names.into_iter().filter_map(|name| {
+        let path = path.join(name);
+        match fs::symlink_metadata(&path) {
+            Ok(found) => Some(Ok(describer.entry(&path, &found))),
+            // Removed meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => Some(Err(Failure::io(&path, &error))),
+        }
+    });
+    say_each(present)
 }
 
 pub(super) fn make_directory(path: &Path, parents: bool) -> Outcome {

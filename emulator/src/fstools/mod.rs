@@ -178,6 +178,20 @@ fn say(line: &impl Serialize) -> Outcome {
     out.write_all(&text).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
 }
 
+/// Prints an array, an item at a time.
+fn say_each<T: Serialize>(items: impl Iterator<Item = Outcome<T>>) -> Outcome {
+    let mut out = io::BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    let failed = |error: io::Error| Failure::output(&error);
+    let mut before: &[u8] = b"[";
+    for item in items {
+        out.write_all(before).map_err(failed)?;
+        serde_json::to_writer(&mut out, &item?).map_err(|error| failed(error.into()))?;
+        before = b",";
+    }
+    let end: &[u8] = if before == b"[" { b"[]\n" } else { b"]\n" };
+    out.write_all(end).and_then(|()| out.flush()).map_err(failed)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

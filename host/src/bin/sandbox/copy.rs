@@ -108,7 +108,7 @@ pub async fn cp(session: &Session, args: Cp) -> Result<i32> {
         _ => return Err(Failure::new(what, "neither side is in a sandbox").into()),
     };
     if session.voice.json {
-        report::print(json!({ "bytes": copied.size, "skipped": copied.skipped }))?;
+        report::print_json(json!({ "bytes": copied.size, "skipped": copied.skipped }))?;
     }
     Ok(0)
 }
@@ -173,7 +173,7 @@ async fn unpack(session: &Session, sandbox: &Sandbox, path: &str, to: &Path) -> 
     let unpacked = unpacked.await?;
     drop(transfer);
     for (path, why) in &unpacked.examples {
-        session.voice.warn(format_args!("not copied: {}: {why}", report::inline(&path.to_string_lossy())));
+        session.voice.warn(format_args!("not copied: {}: {why}", path.to_string_lossy()));
     }
     let unnamed = unpacked.skipped - unpacked.examples.len() as u64;
     if unnamed > 0 {
@@ -283,24 +283,37 @@ pub async fn ls(session: &Session, args: Ls) -> Result<i32> {
         Err(error) if error.is_not_found() => sandbox.stat(&path, false).await?,
         result => result?,
     };
-    let entries = match info.kind {
-        FileKind::Directory => sandbox.list_directory(&path).await?,
-        _ => vec![info],
+    // A page at a time: a directory may have more entries than fit into memory.
+    let mut pages = matches!(info.kind, FileKind::Directory).then(|| sandbox.directory_pages(&path));
+    let mut page = match &mut pages {
+        Some(pages) => pages.next().await?.unwrap_or_default(),
+        None => vec![info],
     };
     drop(step);
-    if session.voice.json {
-        let rows: Vec<_> = entries.iter().map(entry_json).collect();
-        report::print(json!(rows))?;
-    } else if args.long {
-        let rows: Vec<_> = entries.iter().map(entry_row).collect();
-        report::table(&rows)?;
-    } else {
-        for entry in &entries {
+    let mut rows = report::Rows::default();
+    let mut array = session.voice.json.then(report::Array::begin).transpose()?;
+    loop {
+        if let Some(array) = &mut array {
+            page.iter().try_for_each(|entry| array.add(&entry_json(entry)))?;
+        } else if args.long {
+            rows.print(&page.iter().map(entry_row).collect::<Vec<_>>())?;
+        } else {
             // One line each, whatever is in the name.
-            report::print(report::inline(&entry.name))?;
+            report::print_lines(page.iter().map(|entry| &entry.name))?;
+        }
+        let following = match &mut pages {
+            Some(pages) => pages.next().await,
+            None => Ok(None),
+        };
+        match following {
+            Ok(Some(following)) => page = following,
+            // What was printed stays readable, whatever comes after it.
+            ended => {
+                array.map_or(Ok(()), report::Array::end)?;
+                return Ok(ended.map(|_| 0)?);
+            }
         }
     }
-    Ok(0)
 }
 
 fn kind_name(kind: &FileKind) -> &str {
