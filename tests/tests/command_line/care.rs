@@ -8,8 +8,8 @@ use std::{
     process::{Command, Stdio},
 };
 
-use serde_json::Value;
-use system_tests::{Emulator, component, feed, program, stderr};
+use serde_json::{Value, json};
+use system_tests::{Emulator, component, feed, program, sandbox, stderr};
 
 use super::{alive, printed, shared};
 
@@ -147,6 +147,22 @@ fn names_do_not_pretend_to_be_lines_or_steer_a_terminal() {
         assert!(shown.contains("\\n") && shown.contains("\\u{1b}[31m"), "{arguments:?}: {shown}");
         assert!(!shown.contains(['\u{1b}', '\u{202e}']), "{arguments:?}: {shown:?}");
         assert!(!shown.lines().any(|line| line.starts_with("sb-01FAKE") || line.starts_with("zz")), "{shown}");
+    }
+    // What the service itself says while it makes us wait, and when it fails.
+    let message = "busy\u{1b}]0;title\u{7}\nsb-01FAKE  running\u{9b}31m\u{202e}";
+    let status = |code: i32, wait: Option<f64>| {
+        json!([{ "method": "SandboxListV2", "times": 1, "fault":
+            { "status": { "code": code, "message": message, "retry_after_secs": wait } } }])
+    };
+    for (rules, arguments) in
+        [(status(8, Some(0.01)), &["list"][..]), (status(3, None), &["list"]), (status(3, None), &["--json", "list"])]
+    {
+        super::order(&emulator, &rules);
+        let output = feed(emulator.sandbox().args(arguments), b"");
+        let told = if arguments.len() == 1 { stderr(&output) } else { String::from_utf8_lossy(&output.stdout).into() };
+        assert!(told.contains("busy"), "{told:?}");
+        assert!(!told.contains(['\u{1b}', '\u{7}', '\u{9b}', '\u{202e}']), "{told:?}");
+        assert!(!told.lines().any(|line| line.starts_with("sb-01FAKE")), "{told}");
     }
 }
 
@@ -350,4 +366,47 @@ fn a_plugin_out_of_a_pipe_is_bounded() {
     let good = look("cat \"$1\"");
     assert!(good.status.success(), "{}", stderr(&good));
     assert!(String::from_utf8_lossy(&good.stdout).contains("behind a gateway  MODAL_GRPC_WIRE=grpc-web"));
+}
+
+/// Another user of the machine can find the port, and a process of the same user can connect to it.
+#[test]
+fn a_private_emulator_takes_its_own_credentials_only() {
+    use std::io::{BufRead as _, Read as _, Write as _};
+    let mut command = sandbox();
+    command.args(["--emulator", "-v", "run", "-i", "--", "sh", "-c", "echo ready; cat"]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+    let (told, tells) = std::sync::mpsc::channel();
+    let log = std::io::BufReader::new(child.stderr.take().expect("a pipe"));
+    let reader = std::thread::spawn(move || {
+        for line in log.lines().map_while(Result::ok) {
+            let _ = told.send(line);
+        }
+    });
+    let mut line = String::new();
+    let mut stdout = std::io::BufReader::new(child.stdout.take().expect("a pipe"));
+    stdout.read_line(&mut line).expect("a line");
+    assert_eq!(line, "ready\n");
+    let mut lines = Vec::new();
+    let url = loop {
+        let line = tells.recv_timeout(super::NEVER).unwrap_or_else(|_| panic!("no address in {lines:?}"));
+        if let Some((_, url)) = line.split_once("http://127.0.0.1:") {
+            break url.to_owned();
+        }
+        lines.push(line);
+    };
+    let port: String = url.chars().take_while(char::is_ascii_digit).collect();
+    let address = format!("127.0.0.1:{port}");
+    let output = sandbox().args(["--emulator-url", &format!("http://{address}"), "list"]).output().expect("it runs");
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(125), "{text}");
+    assert!(text.contains("Token validation failed"), "{text}");
+    let mut stream = std::net::TcpStream::connect(&address).expect("it listens");
+    write!(stream, "GET /emulator/state HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    drop(child.stdin.take());
+    assert!(child.wait().expect("it ends").success());
+    reader.join().expect("the log ends");
 }

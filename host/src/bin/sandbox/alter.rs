@@ -25,7 +25,7 @@ pub async fn restore(session: &Session, args: Restore) -> Result<i32> {
     let step = session.voice.step("restoring the snapshot");
     let sandbox = provider.restore(&args.snapshot, args.name.as_deref()).await?;
     drop(step);
-    show(session, json!({ "sandbox": sandbox.id() }), sandbox.id())
+    show(session, json!({ "sandbox": sandbox.id() }), [sandbox.id()])
 }
 
 /// `sandbox mount`
@@ -64,23 +64,22 @@ pub async fn network(session: &Session, args: Network) -> Result<i32> {
 /// `sandbox token`
 pub async fn token(session: &Session, args: Token) -> Result<i32> {
     let made = session.provider().await?.sandbox(args.id).connect_token(args.port, &args.metadata).await?;
-    show(session, json!({ "url": made.url, "token": made.token }), format_args!("{}\n{}", made.url, made.token))
+    show(session, json!({ "url": made.url, "token": made.token }), [&made.url, &made.token])
 }
 
 /// `sandbox stats`
 pub async fn stats(session: &Session, args: Id) -> Result<i32> {
     let used = session.provider().await?.sandbox(args.id).stats().await?;
     let hours = |millis: u64| millis as f64 / 3_600_000.0;
-    let text = format!(
-        "processor    {:.6} core hours\nmemory       {:.6} GiB hours\naccelerator  {:.6} hours",
-        hours(used.cpu_core_millis),
-        hours(used.memory_mib_millis) / 1024.0,
-        hours(used.gpu_millis)
-    );
+    let lines = [
+        format!("processor    {:.6} core hours", hours(used.cpu_core_millis)),
+        format!("memory       {:.6} GiB hours", hours(used.memory_mib_millis) / 1024.0),
+        format!("accelerator  {:.6} hours", hours(used.gpu_millis)),
+    ];
     let value = json!({
         "cpu_core_ms": used.cpu_core_millis, "memory_mib_ms": used.memory_mib_millis, "gpu_ms": used.gpu_millis,
     });
-    show(session, value, text)
+    show(session, value, lines)
 }
 
 /// `sandbox sidecar …`
@@ -90,7 +89,7 @@ pub async fn sidecar(session: &Session, command: SidecarCommand) -> Result<i32> 
         SidecarCommand::List(args) => {
             let found = session.provider().await?.sandbox(args.id).sidecars().await?;
             if session.voice.json {
-                report::print(json!(found.iter().map(sidecar_json).collect::<Vec<_>>()))?;
+                report::print_json(json!(found.iter().map(sidecar_json).collect::<Vec<_>>()))?;
                 return Ok(0);
             }
             let mut rows = vec![["NAME", "STATE", "ID"].map(str::to_owned).to_vec()];
@@ -106,12 +105,12 @@ pub async fn sidecar(session: &Session, command: SidecarCommand) -> Result<i32> 
                     break reason;
                 }
             };
-            show(session, json!({ "sidecar": name, "end": end_text(&end) }), end_text(&end))?;
+            show(session, json!({ "sidecar": name, "end": end_text(&end) }), [end_text(&end)])?;
             Ok(end_code(&end))
         }
         SidecarCommand::Terminate(SidecarName { id, name }) => {
             session.provider().await?.sandbox(id).terminate_sidecar(&name).await?;
-            show(session, json!({ "sidecar": name, "terminated": true }), &name)
+            show(session, json!({ "sidecar": name, "terminated": true }), [&name])
         }
     }
 }
@@ -123,7 +122,7 @@ async fn add_sidecar(session: &Session, args: SidecarAdd) -> Result<i32> {
     spec.env = args.env;
     spec.workdir = args.workdir;
     let made = provider.sandbox(args.id).create_sidecar(spec).await?;
-    show(session, sidecar_json(&made), &made.id)
+    show(session, sidecar_json(&made), [&made.id])
 }
 
 fn sidecar_json(sidecar: &SidecarInfo) -> Value {
@@ -138,20 +137,20 @@ pub async fn image(session: &Session, command: ImageCommand) -> Result<i32> {
             let found = provider.image(&image).await?;
             let workdir = found.workdir.as_deref().unwrap_or("-");
             let value = json!({ "image": found.id, "workdir": found.workdir });
-            show(session, value, format_args!("image    {}\nworkdir  {workdir}", found.id))
+            show(session, value, [format!("image    {}", found.id), format!("workdir  {workdir}")])
         }
         ImageCommand::Rm(ImageId { image }) => {
             provider.delete_image(&image).await?;
-            show(session, json!({ "image": image, "removed": true }), &image)
+            show(session, json!({ "image": image, "removed": true }), [&image])
         }
     }
 }
 
-fn show(session: &Session, value: Value, text: impl std::fmt::Display) -> Result<i32> {
+fn show<L: Into<report::Line>>(session: &Session, value: Value, lines: impl IntoIterator<Item = L>) -> Result<i32> {
     if session.voice.json {
-        report::print(value)?;
+        report::print_json(value)?;
     } else {
-        report::print(text)?;
+        report::print_lines(lines.into_iter())?;
     }
     Ok(0)
 }

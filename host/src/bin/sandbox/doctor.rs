@@ -18,7 +18,7 @@ pub async fn doctor(session: &Session) -> Result<i32> {
         emulator(session, &mut findings).await;
     }
     if findings.json {
-        report::print(json!({ "ok": !findings.failed, "checks": findings.rows }))?;
+        report::print_json(json!({ "ok": !findings.failed, "checks": findings.rows }))?;
     }
     Ok(if findings.failed { FAILED } else { 0 })
 }
@@ -40,7 +40,7 @@ impl Findings {
             self.rows.push(json!({ "check": check, "state": state, "text": text }));
             return Ok(());
         }
-        report::print(format_args!("{state:6}  {check}: {}", report::printable(text)))
+        report::print_text(format_args!("{state:6}  {check}: "), text)
     }
 }
 

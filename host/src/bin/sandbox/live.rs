@@ -60,7 +60,7 @@ pub async fn live(session: &Session) -> Result<i32> {
     }
     checked?;
     if rows.json {
-        report::print(json!({ "ok": rows.failed == 0, "checks": rows.rows }))?;
+        report::print_json(json!({ "ok": rows.failed == 0, "checks": rows.rows }))?;
     }
     Ok(if rows.failed == 0 { 0 } else { FAILED })
 }
@@ -85,7 +85,7 @@ impl Rows {
             return Ok(());
         }
         let number = if number == 0 { "-".to_owned() } else { number.to_string() };
-        report::print(format_args!("{state:7}  {number:>2}  {check}: {}", report::printable(&text)))
+        report::print_text(format_args!("{state:7}  {number:>2}  {check}: "), &text)
     }
 
     /// Runs a check and notes what it found.

@@ -1,5 +1,8 @@
 //! The program `sandbox`: what was typed becomes calls of the library, what comes back becomes output and an exit code.
 
+// Everything is printed by `report`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod alter;
 mod args;
 mod context;
@@ -34,7 +37,10 @@ use crate::session::Session;
 /// The argument that has this program compile a component and end. Not for users.
 const COMPILE: &str = "compile-component";
 
-/// How long undoing one thing may take when we were stopped.
+/// Files that are open at once when next to nothing is done, and some to spare: the runtime, the plugin, a connection.
+const NEEDED_FILES: usize = 32;
+
+/// How long undoing everything may take when we were stopped.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The same when the service was not to be reached a moment ago: one more try, no more.
@@ -70,6 +76,13 @@ fn main() {
             std::process::exit(FAILED);
         }
     };
+    // Below, what cannot be opened ends in a panic here and there.
+    if let Err(error) = files_can_be_opened() {
+        let why = format!("{NEEDED_FILES} more files cannot be opened: {error}");
+        let failure = report::Failure::new("start", why).hint("raise the limit with `ulimit -n`");
+        report::Voice::new(cli.global.json, cli.global.quiet, cli.global.no_color).fail(&failure.into());
+        std::process::exit(FAILED);
+    }
     // The emulator sets up its own log and runtime, and looks after its own end.
     if let Command::Emulator(args) = cli.command {
         let ended = emulator::foreground(args);
@@ -104,6 +117,12 @@ fn main() {
         }
     };
     std::process::exit(code);
+}
+
+/// Whether this process may open as many files as it needs to begin with.
+fn files_can_be_opened() -> std::io::Result<()> {
+    let opened: std::io::Result<Vec<_>> = (0..NEEDED_FILES).map(|_| std::fs::File::open("/dev/null")).collect();
+    opened.map(drop)
 }
 
 /// Runs the command, and sees to it that nothing is left behind however it ends.

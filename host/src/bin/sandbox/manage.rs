@@ -35,7 +35,7 @@ pub async fn list(session: &Session, args: List) -> Result<i32> {
     drop(step);
     if session.voice.json {
         let rows: Vec<_> = found.iter().map(info_json).collect();
-        report::print(json!(rows))?;
+        report::print_json(json!(rows))?;
         return Ok(0);
     }
     let mut rows = vec![["ID", "NAME", "STATE", "CREATED", "TAGS"].map(str::to_owned).to_vec()];
@@ -77,7 +77,7 @@ pub async fn inspect(session: &Session, args: Id) -> Result<i32> {
     }
     let value = info_json(&info);
     if session.voice.json {
-        report::print(value)?;
+        report::print_json(value)?;
         return Ok(0);
     }
     let mut rows = vec![
@@ -112,7 +112,7 @@ pub async fn logs(session: &Session, args: Logs) -> Result<i32> {
                 if session.voice.json {
                     let name = if to == OutputStream::Stdout { "stdout" } else { "stderr" };
                     let text = String::from_utf8_lossy(&piece[..size]);
-                    report::print(json!({ "stream": name, "text": text, "at_ms": null }))?;
+                    report::print_json(json!({ "stream": name, "text": text, "at_ms": null }))?;
                 } else if to == OutputStream::Stdout {
                     let mut stdout = tokio::io::stdout();
                     stdout.write_all(&piece[..size]).await?;
@@ -144,7 +144,7 @@ pub async fn logs(session: &Session, args: Logs) -> Result<i32> {
                 None => "system",
             };
             if session.voice.json {
-                report::print(json!({ "stream": name, "text": chunk.text, "at_ms": chunk.at }))?;
+                report::print_json(json!({ "stream": name, "text": chunk.text, "at_ms": chunk.at }))?;
             } else if chunk.stream == Some(OutputStream::Stderr) {
                 let mut stderr = tokio::io::stderr();
                 stderr.write_all(chunk.text.as_bytes()).await?;
@@ -169,7 +169,7 @@ pub async fn wait(session: &Session, args: Id) -> Result<i32> {
     let reason = sandbox.wait().await?;
     drop(_step);
     if session.voice.json {
-        report::print(json!({ "sandbox": sandbox.id(), "end": end_text(&reason) }))?;
+        report::print_json(json!({ "sandbox": sandbox.id(), "end": end_text(&reason) }))?;
     } else {
         report::print(end_text(&reason))?;
     }
@@ -206,7 +206,7 @@ pub async fn terminate(session: &Session, args: Terminate) -> Result<i32> {
     let mut code = 0;
     for (id, result) in args.ids.iter().zip(results) {
         match result {
-            Ok(()) if session.voice.json => report::print(json!({ "sandbox": id, "terminated": true }))?,
+            Ok(()) if session.voice.json => report::print_json(json!({ "sandbox": id, "terminated": true }))?,
             Ok(()) => report::print(id)?,
             // The others are terminated all the same.
             Err(error) => {
@@ -251,7 +251,7 @@ pub async fn sweep(session: &Session, args: Sweep) -> Result<i32> {
                 })
             })
             .collect();
-        report::print(json!({ "owner": owner, "dry_run": dry_run, "found": rows }))?;
+        report::print_json(json!({ "owner": owner, "dry_run": dry_run, "found": rows }))?;
     } else {
         for swept in &found {
             let state = if swept.terminated { "terminated" } else { "left behind" };
@@ -281,10 +281,10 @@ pub async fn tags(session: &Session, args: Tags) -> Result<i32> {
         sandbox.set_tags(tags.clone()).await?;
     }
     if session.voice.json {
-        report::print(tags_json(&tags))?;
+        report::print_json(tags_json(&tags))?;
     } else {
         for (key, value) in tags {
-            report::print(report::inline(&format!("{key}={value}")))?;
+            report::print(format_args!("{key}={value}"))?;
         }
     }
     Ok(0)
@@ -309,7 +309,7 @@ pub async fn snapshot(session: &Session, args: Snapshot) -> Result<i32> {
     };
     drop(_step);
     if session.voice.json {
-        report::print(json!({ kind: id }))?;
+        report::print_json(json!({ kind: id }))?;
     } else {
         report::print(id)?;
     }
@@ -324,7 +324,7 @@ pub async fn tunnels(session: &Session, args: Id) -> Result<i32> {
     drop(_step);
     if session.voice.json {
         let rows: Vec<_> = tunnels.iter().map(tunnel_json).collect();
-        report::print(json!(rows))?;
+        report::print_json(json!(rows))?;
     } else {
         for tunnel in &tunnels {
             report::print(tunnel_text(tunnel))?;

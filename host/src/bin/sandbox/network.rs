@@ -45,7 +45,7 @@ pub async fn forward(session: &Session, args: Forward) -> Result<i32> {
         })?;
         let address = listener.local_addr()?;
         if session.voice.json {
-            report::print(json!({ "listen": address.to_string(), "port": remote }))?;
+            report::print_json(json!({ "listen": address.to_string(), "port": remote }))?;
         } else {
             report::print(format_args!("{address} -> port {remote} of {}", sandbox.id()))?;
         }
@@ -101,7 +101,7 @@ pub async fn gateway(session: &Session, args: Gateway) -> Result<i32> {
     }
     if session.voice.json {
         let object: serde_json::Map<_, _> = lines.into_iter().map(|(name, value)| (name, json!(value))).collect();
-        report::print(serde_json::Value::from(object))?;
+        report::print_json(serde_json::Value::from(object))?;
     } else {
         for (name, value) in lines {
             report::print(format_args!("{name}={value}"))?;

@@ -27,7 +27,7 @@ pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
     let described = described(&plugin).await;
     if session.voice.json {
         let described = described.as_ref().ok();
-        report::print(json!({
+        report::print_json(json!({
             "file": plugin.label(),
             "sha256": plugin.digest(),
             "size": plugin.size(),
@@ -161,7 +161,7 @@ fn sources(variable: Option<&str>, setting: Option<&str>) -> String {
 pub fn completions(args: Completions) -> Result<i32> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "sandbox", &mut script);
-    report::print(String::from_utf8_lossy(&script).trim_end())?;
+    report::print_own(&script)?;
     Ok(0)
 }
 
@@ -175,7 +175,7 @@ pub fn man(args: Man) -> Result<i32> {
         None => {
             let mut page = Vec::new();
             clap_mangen::Man::new(Cli::command()).render(&mut page)?;
-            report::print(String::from_utf8_lossy(&page).trim_end())?;
+            report::print_own(&page)?;
         }
     }
     Ok(0)

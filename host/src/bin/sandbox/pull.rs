@@ -66,7 +66,7 @@ pub async fn pull(session: &Session, args: PluginPull) -> Result<i32> {
     store(&file, &bytes).map_err(|error| Failure::new(format!("write {}", file.display()), error.to_string()))?;
     let manifest = manifest.map(|manifest| format!("sha256:{}", manifest.hex()));
     if session.voice.json {
-        report::print(json!({
+        report::print_json(json!({
             "name": name, "file": file, "sha256": digest.hex(), "size": size, "source": args.reference,
             "manifest": manifest,
         }))?;

@@ -1,4 +1,7 @@
 //! How the program speaks: results on stdout, everything else on stderr, failures in three parts.
+//!
+//! What a service, a sandbox or a plugin says could steer the terminal or pass for a line of this program. So this module
+//! alone prints, and prints lines only as [`Line`]s, which hold nothing of that kind, wherever their parts come from.
 
 use std::fmt;
 use std::io::{IsTerminal, Write};
@@ -12,6 +15,8 @@ use sandbox_host::{FileFault, Kind};
 pub const FAILED: i32 = 125;
 /// The command's time limit ran out.
 pub const DEADLINE: i32 = 124;
+/// The command was killed because our output was not read any more: what a shell says of SIGPIPE.
+pub const UNREAD: i32 = 128 + 13;
 /// Ctrl-C.
 pub const INTERRUPTED: i32 = 130;
 
@@ -89,19 +94,19 @@ impl Voice {
 
     /// With `--json`, the result of a command that has nothing to say to people when all is well.
     pub fn result(&self, value: serde_json::Value) -> anyhow::Result<()> {
-        if self.json { print(value) } else { Ok(()) }
+        if self.json { print_json(value) } else { Ok(()) }
     }
 
     /// Text for people, on stderr.
-    pub fn say(&self, text: impl fmt::Display) {
+    pub fn say(&self, text: impl Into<Line>) {
         if !self.quiet {
-            let _ = writeln!(std::io::stderr(), "{text}");
+            self.warn(text);
         }
     }
 
     /// What has to be known, quiet or not.
-    pub fn warn(&self, text: impl fmt::Display) {
-        let _ = writeln!(std::io::stderr(), "{text}");
+    pub fn warn(&self, text: impl Into<Line>) {
+        let _ = writeln!(std::io::stderr(), "{}", text.into().0);
     }
 
     /// A piece of a build log, on stderr.
@@ -116,11 +121,11 @@ impl Voice {
     }
 
     /// Shows that something is under way, once it has taken a second, until dropped.
-    pub fn step(&self, text: impl Into<String>) -> Step {
+    pub fn step(&self, text: impl Into<Line>) -> Step {
         if self.quiet {
             return Step { task: None, bar: None };
         }
-        let text = text.into();
+        let text = text.into().0;
         if self.terminal {
             let bar = ProgressBar::hidden();
             let shown = bar.clone();
@@ -141,12 +146,12 @@ impl Voice {
     }
 
     /// Shows how far a transfer is, once it has taken a second. `size` if it is known.
-    pub fn transfer(&self, text: impl Into<String>, size: Option<u64>) -> Transfer {
+    pub fn transfer(&self, text: impl Into<Line>, size: Option<u64>) -> Transfer {
         let bar = ProgressBar::hidden();
         if let Some(size) = size {
             bar.set_length(size);
         }
-        let text = text.into();
+        let text = text.into().0;
         bar.set_message(text.clone());
         let step = if self.quiet {
             Step { task: None, bar: None }
@@ -195,7 +200,7 @@ impl Voice {
             let value = serde_json::json!({ "error": {
                 "kind": kind(error), "what": what, "why": why, "hint": hint, "retryable": retryable(error),
             }});
-            if writeln!(std::io::stdout(), "{value}").is_ok() {
+            if print_json(value).is_ok() {
                 return;
             }
         }
@@ -376,7 +381,7 @@ pub fn fail_usage(error: &clap::Error) {
     let value = serde_json::json!({ "error": {
         "kind": "usage", "what": "understand the command line", "why": why, "hint": hint, "retryable": false,
     }});
-    let _ = writeln!(std::io::stdout(), "{value}");
+    let _ = print_json(value);
 }
 
 /// What to do, where the failure itself does not say it.
@@ -403,14 +408,43 @@ fn retryable(error: &anyhow::Error) -> bool {
     error.downcast_ref::<sandbox_host::Error>().is_some_and(sandbox_host::Error::is_retryable)
 }
 
+/// A line fit to be printed: control characters, line ends and changes of the writing direction are shown as escapes. It
+/// can be made of any text and read by nothing but the functions of this module that print, so text that was not treated so
+/// cannot be printed.
+pub struct Line(String);
+
+impl From<fmt::Arguments<'_>> for Line {
+    fn from(text: fmt::Arguments<'_>) -> Line {
+        Line(inline(&text.to_string()))
+    }
+}
+
+impl From<&str> for Line {
+    fn from(text: &str) -> Line {
+        Line(inline(text))
+    }
+}
+
+impl From<&String> for Line {
+    fn from(text: &String) -> Line {
+        Line(inline(text))
+    }
+}
+
+impl From<String> for Line {
+    fn from(text: String) -> Line {
+        Line(inline(&text))
+    }
+}
+
 /// Text of foreign origin, of any number of lines, without what would steer a terminal.
 pub fn printable(text: &str) -> String {
     text.chars().filter(|c| matches!(c, '\n' | '\t') || !steers(*c)).collect()
 }
 
 /// A foreign name within a line of ours: what would steer a terminal, or begin a line that is none of ours, is shown as
-/// an escape, so that no two names look the same.
-pub fn inline(text: &str) -> String {
+/// an escape, so that no two names look the same. What was treated so stays the same.
+fn inline(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         if steers(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
@@ -433,28 +467,139 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// Prints a line of result on stdout.
-pub fn print(line: impl fmt::Display) -> anyhow::Result<()> {
+pub fn print(line: impl Into<Line>) -> anyhow::Result<()> {
+    print_lines(std::iter::once(line))
+}
+
+/// Prints what this program itself is the author of, as it is.
+pub fn print_own(text: &[u8]) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("write to standard output")
+    let text = text.trim_ascii_end();
+    stdout
+        .write_all(text)
+        .and_then(|()| stdout.write_all(b"\n"))
+        .and_then(|()| stdout.flush())
+        .context("write to standard output")
+}
+
+/// Prints a heading and a text of any number of lines, of which those after the first are deeper than the heading.
+pub fn print_text(heading: impl Into<Line>, text: &str) -> anyhow::Result<()> {
+    let mut lines = text.lines();
+    let first = format!("{}{}", heading.into().0, lines.next().unwrap_or_default());
+    print_lines(std::iter::once(first).chain(lines.map(|line| format!("          {line}"))))
+}
+
+/// Prints a result as JSON on a line of stdout.
+pub fn print_json(value: serde_json::Value) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{}", JsonLine(&value)).and_then(|()| stdout.flush()).context("write to standard output")
+}
+
+/// JSON in which no string steers a terminal either: JSON itself escapes the control characters of ASCII only.
+struct JsonLine<'a>(&'a serde_json::Value);
+
+impl fmt::Display for JsonLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.to_string();
+        let mut rest = text.as_str();
+        // These occur in strings only, and all have four digits.
+        while let Some((at, c)) = rest.char_indices().find(|(_, c)| steers(*c)) {
+            f.write_str(&rest[..at])?;
+            write!(f, "\\u{:04x}", u32::from(c))?;
+            rest = &rest[at + c.len_utf8()..];
+        }
+        f.write_str(rest)
+    }
+}
+
+/// Prints lines of result on stdout, at once.
+pub fn print_lines(lines: impl Iterator<Item = impl Into<Line>>) -> anyhow::Result<()> {
+    let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
+    let write = || {
+        for line in lines {
+            writeln!(stdout, "{}", line.into().0)?;
+        }
+        stdout.flush()
+    };
+    write().context("write to standard output")
+}
+
+/// An array as JSON on stdout, on one line, a value at a time. [`Array::end`] ends it.
+pub struct Array {
+    stdout: std::io::BufWriter<std::io::Stdout>,
+    is_empty: bool,
+}
+
+impl Array {
+    /// Begins it.
+    pub fn begin() -> anyhow::Result<Array> {
+        let mut stdout = std::io::BufWriter::new(std::io::stdout());
+        write!(stdout, "[").context("write to standard output")?;
+        Ok(Array { stdout, is_empty: true })
+    }
+
+    /// One more value.
+    pub fn add(&mut self, value: &serde_json::Value) -> anyhow::Result<()> {
+        let between = if std::mem::replace(&mut self.is_empty, false) { "" } else { "," };
+        write!(self.stdout, "{between}{}", JsonLine(value)).context("write to standard output")
+    }
+
+    /// Ends it.
+    pub fn end(mut self) -> anyhow::Result<()> {
+        writeln!(self.stdout, "]").and_then(|()| self.stdout.flush()).context("write to standard output")
+    }
 }
 
 /// Rows in columns, as wide as they need to be; the last one is not padded.
 pub fn table(rows: &[Vec<String>]) -> anyhow::Result<()> {
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| inline(cell)).collect()).collect();
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<_> = (0..columns).map(width).collect();
-    for row in &rows {
-        let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let last = column + 1 == row.len();
-            let pad = if last { 0 } else { widths[column].saturating_sub(cell.chars().count()) + 2 };
-            line.push_str(cell);
-            line.push_str(&" ".repeat(pad));
+    Rows::default().print(rows)
+}
+
+/// Rows in columns that come piece by piece: the columns of a piece are no narrower than those before.
+#[derive(Default)]
+pub struct Rows {
+    widths: Vec<usize>,
+}
+
+impl Rows {
+    /// Prints a piece.
+    pub fn print(&mut self, rows: &[Vec<String>]) -> anyhow::Result<()> {
+        let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| inline(cell)).collect()).collect();
+        for row in &rows {
+            self.widths.resize(self.widths.len().max(row.len()), 0);
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
         }
-        print(line.trim_end())?;
+        print_lines(rows.iter().map(|row| {
+            let mut line = String::new();
+            for (column, cell) in row.iter().enumerate() {
+                let last = column + 1 == row.len();
+                let pad = if last { 0 } else { self.widths[column].saturating_sub(cell.chars().count()) + 2 };
+                line.push_str(cell);
+                line.push_str(&" ".repeat(pad));
+            }
+            line.trim_end().to_owned()
+        }))
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{JsonLine, Line};
+
+    #[test]
+    fn no_line_steers_a_terminal_or_pretends_to_be_another() {
+        let foreign = "a\u{1b}]0;x\u{7}\r\nsb-1  running\u{9b}31m\u{202e}\u{2066}\u{85}\u{2028}é";
+        for line in [Line::from(foreign), Line::from(foreign.to_owned()), Line::from(format_args!("id {foreign}"))] {
+            let shown = line.0;
+            assert!(shown.ends_with('é') && shown.contains("\\u{1b}]0;x\\u{7}\\r\\nsb-1"), "{shown:?}");
+            assert!(!shown.chars().any(super::steers), "{shown:?}");
+            assert_eq!(Line::from(shown.as_str()).0, shown, "twice is as good as once");
+        }
+        let value = serde_json::json!({ foreign: [foreign] });
+        let shown = JsonLine(&value).to_string();
+        assert!(!shown.chars().any(super::steers), "{shown:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+    }
 }

@@ -150,7 +150,7 @@ pub async fn shell(session: &Session, args: crate::args::Shell) -> Result<i32> {
         owed.paid();
     }
     if session.voice.json {
-        report::print(serde_json::json!({ "exit_code": code.as_ref().ok() }))?;
+        report::print_json(serde_json::json!({ "exit_code": code.as_ref().ok() }))?;
     }
     code
 }
