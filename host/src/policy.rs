@@ -317,6 +317,11 @@ impl Policy {
         learned.insert(origin, Learned { name: rule.name.clone(), path: rule.path.clone(), reach, used });
     }
 
+    /// Where what the granted origins hand out may lead to, for what is not learned from an answer but told by the plugin.
+    pub(crate) fn handed_out(&self) -> Reach {
+        self.fixed.iter().filter_map(Fixed::hands_out).max().unwrap_or(Reach::Public)
+    }
+
     /// The manifest's origins that were granted, in its order.
     pub(crate) fn fixed(&self) -> &[Fixed] {
         &self.fixed

@@ -219,11 +219,12 @@ impl Sandbox {
     }
 
     /// Connects to a tunnel, with TLS where it has it: bytes as the program behind the port speaks them. The
-    /// connection is the caller's, not the plugin's, and is not subject to its policy.
+    /// connection is the caller's, not the plugin's. The address is the service's word: it may be one of this machine or of
+    /// a private network only where the service is there too, as for the origins that it hands out.
     ///
     /// # Errors
     ///
-    /// [`Kind::Unavailable`](crate::Kind::Unavailable) when there is nobody.
+    /// [`Kind::Unavailable`](crate::Kind::Unavailable) when nothing answers, or the address is not allowed.
     pub async fn connect(&self, tunnel: &types::Tunnel) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>> {
         let origin = Origin {
             secure: tunnel.kind != types::PortKind::Tcp,

@@ -43,6 +43,34 @@ async fn a_call_that_only_waits_ends_at_its_time_limit() {
     order(&provider, "random").await.unwrap();
 }
 
+/// The address of a tunnel is the word of the service, and the user's own connection goes there.
+#[tokio::test]
+async fn a_tunnel_leads_no_further_than_its_service() {
+    use sandbox_host::types::{PortKind, Tunnel};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let public_port = listener.local_addr().unwrap().port();
+    let tunnel = |host: &str, kind| Tunnel { port: 80, kind, public_host: host.into(), public_port };
+    let here = ["127.0.0.1", "localhost", "::ffff:127.0.0.1", "0.0.0.0"];
+    let far = ["169.254.169.254"];
+    let private = ["10.255.255.1", "fd00::1"];
+    for (url, refused) in [
+        ("https://control.example", [&here[..], &far[..], &private[..]].concat()),
+        ("http://8.8.8.8:80", [&here[..], &far[..], &private[..]].concat()),
+        ("http://control.example:80", [&here[..], &far[..]].concat()),
+        (NOBODY, far.to_vec()),
+    ] {
+        let sandbox = provider(url).await.sandbox("sb");
+        for host in refused {
+            for kind in [PortKind::Tcp, PortKind::Tls] {
+                let error = sandbox.connect(&tunnel(host, kind)).await.err().unwrap();
+                assert!(error.to_string().contains("the policy does not allow"), "{url} {host}: {error}");
+            }
+        }
+    }
+    let sandbox = provider(NOBODY).await.sandbox("sb");
+    assert!(sandbox.connect(&tunnel("127.0.0.1", PortKind::Tcp)).await.is_ok());
+}
+
 #[tokio::test]
 async fn a_panic_is_told_with_its_message_and_a_backtrace() {
     let provider = provider(NOBODY).await;

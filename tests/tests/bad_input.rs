@@ -137,3 +137,20 @@ fn an_emulator_that_is_killed_in_mid_exec() {
     assert_eq!(child.wait().expect("it ends").code(), Some(125), "{text}");
     assert!(text.contains(emulator.url()), "{text}");
 }
+
+/// What cannot be opened is told in words, wherever it happens first.
+#[test]
+fn a_limit_of_open_files_is_told() {
+    // Where a limit is too low even to begin depends on the machine, so those around are tried too.
+    for limit in 6..20 {
+        for arguments in [&["--emulator-url", "http://127.0.0.1:1", "list"][..], &["emulator"]] {
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\"")]);
+            let output = feed(command.arg(system_tests::program()).args(arguments), b"");
+            let text = stderr(&output);
+            assert_eq!(output.status.code(), Some(125), "{limit} {arguments:?}: {text}");
+            assert!(text.starts_with("error: cannot start") && text.contains("ulimit -n"), "{limit}: {text}");
+            assert!(!text.contains("panicked"), "{limit}: {text}");
+        }
+    }
+}

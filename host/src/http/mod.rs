@@ -260,9 +260,10 @@ impl Net {
         Net { policy, pool, metrics, secrets, retry_headers, body_bytes, on_silence, clock }
     }
 
-    /// A byte stream to a place that the user named, outside of what the plugin may reach.
+    /// A byte stream to a place that the service named, for the user and not for the plugin. It may be where anything may be
+    /// that the service hands out.
     pub(crate) async fn connect(&self, origin: &Origin) -> Result<Box<dyn connect::Io>, String> {
-        self.pool.connect(origin).await.map_err(|failure| failure.text)
+        self.pool.connect(origin, self.policy.handed_out()).await.map_err(|failure| failure.text)
     }
 
     /// Open connections and streams in use.

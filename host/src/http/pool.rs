@@ -215,8 +215,8 @@ impl Pool {
     }
 
     /// A connection of its own, for bytes that are not ours.
-    pub(crate) async fn connect(&self, origin: &Origin) -> Result<Box<dyn Io>, Failure> {
-        self.connector.connect(origin, Reach::Near, Offer::Bytes).await.map(|connected| connected.io)
+    pub(crate) async fn connect(&self, origin: &Origin, reach: Reach) -> Result<Box<dyn Io>, Failure> {
+        self.connector.connect(origin, reach, Offer::Bytes).await.map(|connected| connected.io)
     }
 
     /// Open connections and the streams on them.

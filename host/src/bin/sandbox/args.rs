@@ -16,6 +16,7 @@ Exit codes:
   127    the remote command was not found
   130    interrupted
   137    from `wait`: terminated, or out of memory
+  141    the remote command was killed, since its output was not read any more
 
 Environment:
   SANDBOX_LOG                  what -v shows, more finely: sandbox_host=trace

@@ -90,7 +90,7 @@ pub async fn create(session: &Session, args: Create) -> Result<i32> {
     }
     // Before it is let go: a sandbox whose id nobody has read would stay without anybody's knowledge.
     if session.voice.json {
-        report::print(json!({ "sandbox": sandbox.id() }))?;
+        report::print_json(json!({ "sandbox": sandbox.id() }))?;
     } else {
         report::print(sandbox.id())?;
     }
@@ -115,7 +115,7 @@ pub async fn exec(session: &Session, args: Exec) -> Result<i32> {
         let process = sandbox.spawn(command).await?;
         let id = process.detach();
         if session.voice.json {
-            report::print(json!({ "sandbox": sandbox.id(), "exec": id }))?;
+            report::print_json(json!({ "sandbox": sandbox.id(), "exec": id }))?;
         } else {
             report::print(id)?;
         }
@@ -141,7 +141,7 @@ pub async fn build(session: &Session, args: Build) -> Result<i32> {
         provider.image(&id).await?;
     }
     if session.voice.json {
-        report::print(json!({ "image": id }))?;
+        report::print_json(json!({ "image": id }))?;
     } else {
         report::print(id)?;
     }
@@ -359,10 +359,11 @@ pub async fn execute(session: &Session, sandbox: &Sandbox, command: ExecSpec, ho
     let passed = streams.await;
     if let Err(error) = passed {
         if report::is_broken_pipe(&error) {
-            // Whoever read our output has had enough. That is no failure; the command ends with us.
+            // Our output is not read any more. The command ends with us, and with the code of a program that SIGPIPE ends: it
+            // was not successful, since it was not finished.
             process.kill().await?;
             owed.paid();
-            return Ok(0);
+            return Ok(report::UNREAD);
         }
         return Err(error);
     }
@@ -462,7 +463,7 @@ async fn collect(session: &Session, sandbox: &Sandbox, command: ExecSpec, how: &
             }
         }
     }
-    report::print(value)?;
+    report::print_json(value)?;
     Ok(code_of(&result.verdict))
 }
 
