@@ -22,7 +22,7 @@ use sandbox_host::{
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::{World, sh, told};
+use crate::{World, proxy::Proxy, sh, told};
 
 /// Nothing takes so long, even when every retry is used up: the longest are ten on a router, some ten seconds each for
 /// the few calls of a flow.
@@ -110,6 +110,8 @@ pub enum Trouble {
     Goaway,
     /// The worker is lost after so many milliseconds.
     Lost(u64),
+    /// Connections are spoiled on their way, as [`crate::proxy`] does it.
+    Wire,
 }
 
 impl Trouble {
@@ -124,7 +126,7 @@ impl Trouble {
             Trouble::CutRequest(after_bytes) => Fault::CutRequest { after_bytes },
             Trouble::Close => Fault::Close,
             Trouble::Goaway => Fault::Goaway,
-            Trouble::Lost(_) => return None,
+            Trouble::Lost(_) | Trouble::Wire => return None,
         })
     }
 }
@@ -181,11 +183,17 @@ impl Case {
         Case { seed, flow, trouble, method, times, skip, size }
     }
 
+    /// The case of a seed whose connections are spoiled; it needs a bench behind a proxy.
+    #[must_use]
+    pub fn through_a_proxy(seed: u64) -> Case {
+        Case { trouble: Trouble::Wire, method: "*", times: None, skip: 0, ..Case::random(seed) }
+    }
+
     /// Whether the flow must succeed all the same.
     #[must_use]
     pub fn is_survivable(&self) -> bool {
         match self.trouble {
-            Trouble::Lost(_) => false,
+            Trouble::Lost(_) | Trouble::Wire => false,
             // A connection that is given up in an orderly way takes nothing with it.
             Trouble::Goaway => true,
             // One refused token may be an old one; the one that signs in must be good.
@@ -207,6 +215,7 @@ pub enum Outcome {
 /// A world for one case after the other.
 pub struct Bench {
     world: World,
+    proxy: Option<Proxy>,
     sandbox: Option<Sandbox>,
     /// A directory of this machine.
     local: PathBuf,
@@ -219,9 +228,23 @@ impl Bench {
     ///
     /// When this machine cannot.
     pub async fn new(name: &str) -> Bench {
+        Bench { world: World::start().await, proxy: None, sandbox: None, local: Bench::local(name) }
+    }
+
+    /// Makes one for cases through a proxy.
+    ///
+    /// # Panics
+    ///
+    /// When this machine cannot.
+    pub async fn behind_a_proxy(name: &str) -> Bench {
+        let proxy = Proxy::start().await;
+        Bench { world: World::behind(&proxy).await, proxy: Some(proxy), sandbox: None, local: Bench::local(name) }
+    }
+
+    fn local(name: &str) -> PathBuf {
         let local = std::env::temp_dir().join(format!("sandbox-faults-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&local).expect("a directory");
-        Bench { world: World::start().await, sandbox: None, local }
+        local
     }
 
     /// Ends it.
@@ -249,6 +272,9 @@ impl Bench {
             let rule = Rule { method, times: case.times, skip: case.skip, probability: 1.0, fault };
             self.world.emulator.chaos().add(rule);
         }
+        if let (Trouble::Wire, Some(proxy)) = (case.trouble, &self.proxy) {
+            proxy.spoil(case.seed, case.size);
+        }
         let losing = async {
             if let Trouble::Lost(millis) = case.trouble {
                 tokio::time::sleep(Duration::from_millis(millis)).await;
@@ -260,6 +286,9 @@ impl Bench {
         };
         let (done, ()) = tokio::join!(tokio::time::timeout(HANGS, job.run(&provider)), losing);
         self.world.emulator.chaos().clear();
+        if let Some(proxy) = &self.proxy {
+            proxy.calm();
+        }
         let done = done.map_err(|_| format!("it hangs: nothing after {HANGS:?}"))?;
         let lost = matches!(case.trouble, Trouble::Lost(_));
         let outcome = job.check(case, done, lost).await?;
@@ -541,7 +570,8 @@ fn same(found: &[u8], expected: &[u8]) -> Done {
     Done::Wrong(format!("{} bytes instead of {}, different from byte {at} on", found.len(), expected.len()))
 }
 
-/// Runs the cases of the seeds from `first` on, `runs` of them, on `benches` at a time. `told` of each as it ends.
+/// Runs the cases of the seeds from `first` on, `runs` of them, on `benches` at a time, `through_a_proxy` or with faults of
+/// the emulator. `told` of each as it ends.
 ///
 /// # Errors
 ///
@@ -550,16 +580,18 @@ pub async fn soak(
     first: u64,
     runs: u64,
     benches: u64,
+    through_a_proxy: bool,
     told: impl Fn(&Case, &Outcome) + Clone + Send + 'static,
 ) -> Result<BTreeMap<&'static str, u64>, (Case, String)> {
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..benches {
         let told = told.clone();
         tasks.spawn(async move {
-            let mut bench = Bench::new(&format!("{first}-{number}")).await;
+            let name = format!("{first}-{number}");
+            let mut bench = if through_a_proxy { Bench::behind_a_proxy(&name).await } else { Bench::new(&name).await };
             let mut counts = BTreeMap::new();
             for seed in (first..first + runs).skip(number as usize).step_by(benches as usize) {
-                let case = Case::random(seed);
+                let case = if through_a_proxy { Case::through_a_proxy(seed) } else { Case::random(seed) };
                 let outcome = bench.run(&case).await.map_err(|why| (case.clone(), why))?;
                 *counts.entry(if outcome == Outcome::Exact { "exact" } else { "told" }).or_insert(0) += 1;
                 told(&case, &outcome);

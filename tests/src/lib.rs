@@ -6,6 +6,7 @@
 pub mod faults;
 pub mod internet;
 pub mod own_process;
+pub mod proxy;
 mod world;
 
 pub use world::{World, refused, sh, told};

@@ -36,6 +36,20 @@ impl World {
         World { emulator, provider }
     }
 
+    /// Starts one whose clients reach it through a proxy only.
+    ///
+    /// # Panics
+    ///
+    /// When this machine cannot.
+    pub async fn behind(proxy: &crate::proxy::Proxy) -> World {
+        let program = Some(crate::program());
+        let options = Options { program, advertise: Some(proxy.address()), ..Options::default() };
+        let emulator = Emulator::start(options).await.expect("an emulator");
+        proxy.lead_to(emulator.state().address);
+        let provider = World::provider(&emulator.url()).await.expect("a provider");
+        World { emulator, provider }
+    }
+
     /// A provider of one's own, with nothing learned yet.
     ///
     /// # Errors

@@ -78,7 +78,14 @@ async fn files() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_cases() {
-    if let Err((case, why)) = faults::soak(1, 120, 4, |_, _| ()).await {
+    if let Err((case, why)) = faults::soak(1, 120, 4, false, |_, _| ()).await {
+        panic!("{case:?}: {why}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_cases_through_a_proxy() {
+    if let Err((case, why)) = faults::soak(1, 40, 4, true, |_, _| ()).await {
         panic!("{case:?}: {why}");
     }
 }

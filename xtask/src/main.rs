@@ -34,6 +34,9 @@ enum Task {
         /// Of the first one; another each time when left out
         #[arg(long)]
         seed: Option<u64>,
+        /// Spoil connections on their way (cut, stall, delay, duplicate, swallow) instead of calls
+        #[arg(long)]
+        proxy: bool,
     },
     /// Write the sources that are made from proto/proto
     Generate,
@@ -53,7 +56,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Build => build::dist().map(drop),
         Task::Demo => demo::run(),
-        Task::Soak { runs, seed } => test::soak(runs, seed),
+        Task::Soak { runs, seed, proxy } => test::soak(runs, seed, proxy),
         Task::Generate => tools::generate(&[]),
         Task::Wheel => inspect::wheel().map(drop),
         Task::Test(selection) => test::all(&selection),

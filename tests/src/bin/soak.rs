@@ -1,5 +1,5 @@
 //! Many random cases of [`system_tests::faults`]; `cargo xtask soak` starts it. A case that does not hold is printed with
-//! its seed, and `--runs 1 --seed` runs it again.
+//! its seed, and `--runs 1 --seed` runs it again. With `--proxy` the connections are spoiled instead of the calls.
 
 use std::{
     process::ExitCode,
@@ -29,11 +29,12 @@ async fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let proxy = arguments.iter().any(|argument| argument == "--proxy");
     // A new one each time, and small enough to be typed.
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) * 100_000);
     println!("{runs} runs from seed {seed}");
     let verbose = runs == 1;
-    let ended = faults::soak(seed, runs, BENCHES.min(runs), move |case, outcome| {
+    let ended = faults::soak(seed, runs, BENCHES.min(runs), proxy, move |case, outcome| {
         let done = DONE.fetch_add(1, Ordering::Relaxed) + 1;
         if verbose {
             println!("{case:?}\n{outcome:?}");
@@ -47,7 +48,8 @@ async fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err((case, why)) => {
-            eprintln!("did not hold: {case:?}\n{why}\nagain: cargo xtask soak --runs 1 --seed {}", case.seed);
+            let how = if proxy { " --proxy" } else { "" };
+            eprintln!("did not hold: {case:?}\n{why}\nagain: cargo xtask soak{how} --runs 1 --seed {}", case.seed);
             ExitCode::FAILURE
         }
     }

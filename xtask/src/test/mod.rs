@@ -195,12 +195,15 @@ fn needs(step: &str) -> Result<()> {
 /// # Errors
 ///
 /// If something was lost or done twice, or the programs cannot be built.
-pub fn soak(runs: u64, seed: Option<u64>) -> Result<()> {
+pub fn soak(runs: u64, seed: Option<u64>, proxy: bool) -> Result<()> {
     let dist = build::dist()?;
     let mut command = cargo();
     command.args(["run", "--package", "system-tests", "--bin", "soak", "--release", "--", "--runs", &runs.to_string()]);
     if let Some(seed) = seed {
         command.args(["--seed", &seed.to_string()]);
+    }
+    if proxy {
+        command.arg("--proxy");
     }
     let component = dist.program.with_file_name("modal-provider.wasm");
     run(command.env("SANDBOX_PROGRAM", &dist.program).env("SANDBOX_COMPONENT", component))
