@@ -236,8 +236,6 @@ fn without_a_grant_nothing_is_connected_to_whatever_the_manifest_says() {
     let said = text(&output.stdout);
     assert!(said.lines().any(|line| line.starts_with("ok") && line.contains("service")), "{said}");
     assert!(!was_reached(&listener));
-    let error = text(&with_emulator(&["--profile", "x", "list"]).wait_with_output().unwrap().stderr);
-    assert!(error.contains("--grant"), "{error}");
     // One that was granted does report: otherwise the test would see nothing.
     let granted = with_emulator(&["--grant", "doctor"]);
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);

@@ -190,7 +190,7 @@ impl Session {
         }
         let policy = self.policy()?;
         let trusted = self.is_trusted(&plugin, &policy).await;
-        if !trusted && (url.is_none() || self.global.profile.is_some()) {
+        if !trusted && url.is_none() {
             refuse_wishes(&plugin)?;
         }
         let mut builder = Provider::builder(&plugin);
