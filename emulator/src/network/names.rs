@@ -61,9 +61,9 @@ impl Names {
 }
 
 /// Whether a container may ever reach this address: an address of one other machine. Not this machine's own ones, among
-/// which are all on which its services listen; not those that mean "this host", "this link" or "everybody", and not the
-/// metadata services of clouds, which hand out credentials. Ranges for documentation and benchmarks are nobody's in
-/// general, and a machine's own network may use them.
+/// which are all on which its services listen; not those that mean "this host", "this link" or "all hosts", and not the
+/// metadata services of clouds, which hand out credentials. Ranges for documentation and benchmarks may be reached: a
+/// machine's own network may use them.
 pub fn may_be_reached(address: IpAddr) -> bool {
     let address = address.to_canonical();
     let special = matches!(Class::of(address), Class::Loopback | Class::LinkLocal | Class::Metadata)
