@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
+    net::{Shutdown, TcpListener, TcpStream},
     process::Stdio,
 };
 
@@ -23,6 +24,38 @@ fn standard_input_comes_through() {
     let output = feed(sandbox().args(["--emulator", "run", "-q", "-i", "--", "cat"]), b"hi\n");
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(output.stdout, b"hi\n");
+}
+
+/// The first connection is accepted and leads nowhere, as behind a balancer whose worker is gone. The sign-in is tried again
+/// on another.
+#[test]
+fn a_connection_that_leads_nowhere_is_not_used_again() {
+    let emulator = Emulator::start();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let target = emulator.url().trim_start_matches("http://").to_owned();
+    std::thread::spawn(move || {
+        let mut hole = None;
+        for client in listener.incoming().flatten() {
+            if hole.is_none() {
+                hole = Some(client);
+                continue;
+            }
+            let server = TcpStream::connect(&target).expect("the emulator listens");
+            let copy = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
+            for (mut from, mut to) in [(copy(&client), copy(&server)), (server, client)] {
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+            }
+        }
+    });
+    let output = sandbox().args(["--emulator-url", &url, "--json", "list"]).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(output.stdout, b"[]\n");
+    let said = stderr(&output);
+    assert!(said.contains(&format!("waiting for {url} to answer \"AuthTokenGet\"")), "{said}");
 }
 
 #[test]
