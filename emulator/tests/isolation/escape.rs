@@ -3,12 +3,11 @@
 use super::*;
 
 /// Changes mode and owner of every program file that it can reach through `/proc`, but of its own, until it is killed. First
-/// it moves the loader away if told to, so that no other program starts.
+/// it removes the loader if told to, so that no other program starts.
 const TAKE_OVER: &str = r#"
 import os, sys
-if sys.argv[1:] == ["move"]:
-    loader = os.path.realpath(sys.argv[0])
-    os.rename(loader, loader + ".gone")
+if sys.argv[1:] == ["remove"]:
+    os.unlink(os.path.realpath(sys.argv[0]))
 own = os.readlink("/proc/self/exe")
 print("ready", flush=True)
 while True:
@@ -86,9 +85,9 @@ async fn the_program_of_the_emulator_keeps_mode_and_owner() {
     let container = engine.start(spec("unloadable")).await.unwrap();
     let loader = "/lib64/ld-linux-x86-64.so.2";
     let loader = if Path::new(loader).exists() { loader } else { "/lib/ld-linux-aarch64.so.1" };
-    let script = format!("import sys; sys.argv = ['{loader}', 'move']\n{TAKE_OVER}");
-    let mover = ProcessSpec { merge_stderr: true, ..command(&["/usr/bin/python3", "-c", &script]) };
-    let Process { stdout, stdin: _stdin, .. } = container.spawn(mover).await.unwrap();
+    let script = format!("import sys; sys.argv = ['{loader}', 'remove']\n{TAKE_OVER}");
+    let remover = ProcessSpec { merge_stderr: true, ..command(&["/usr/bin/python3", "-c", &script]) };
+    let Process { stdout, stdin: _stdin, .. } = container.spawn(remover).await.unwrap();
     let mut stdout = tokio::net::unix::pipe::Receiver::from_owned_fd(stdout).unwrap();
     let mut ready = [0; 6];
     tokio::time::timeout(PATIENCE, stdout.read_exact(&mut ready)).await.unwrap().unwrap();
