@@ -198,8 +198,8 @@ impl End {
             while let Ok(signal) = signals.wait() {
                 interrupts += u32::from(signal == Signal::SIGINT);
                 let first = told.tell(if signal == Signal::SIGINT { "interrupted" } else { "told to end" });
-                // Who interrupts twice does not wait. Once is not to insist, though there be another reason already: Ctrl-C
-                // reaches the program that started this one as well, and its end is the end of the input.
+                // The second interrupt ends it at once; what is left is removed at the next start. One interrupt after another
+                // reason does not: Ctrl-C also reaches the program that started this one, whose end is the end of the input.
                 if !first && interrupts > 1 {
                     std::process::exit(0);
                 }

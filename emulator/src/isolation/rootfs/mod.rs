@@ -17,7 +17,12 @@ pub(super) mod layer;
 mod root;
 pub(super) mod tree;
 
-use std::{fs::File, io, os::fd::AsFd, path::Path};
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
 
 use nix::{
     errno::Errno,
@@ -27,8 +32,6 @@ use nix::{
 
 pub use root::{Attributes, Root};
 pub use tree::remove_tree;
-
-use std::os::fd::OwnedFd;
 
 /// A directory to look into.
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);

@@ -180,7 +180,7 @@ fn names(directory: OwnedFd) -> io::Result<Vec<CString>> {
     Ok(names)
 }
 
-/// Makes a directory, or takes the one that is there. Nobody else may enter it yet.
+/// Makes a directory that only its owner may enter, or takes the one that is there.
 fn make_directory(parent: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
     match mkdirat(parent, name, Mode::S_IRWXU) {
         Ok(()) | Err(Errno::EEXIST) => {}

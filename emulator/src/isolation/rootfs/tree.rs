@@ -193,7 +193,7 @@ pub(in super::super) fn used(tree: &Path, inside: &Path) -> u64 {
     sum
 }
 
-/// Somebody else's removal is as good as ours.
+/// A file that something else has removed meanwhile counts as removed.
 fn gone(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
