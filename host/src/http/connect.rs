@@ -452,8 +452,7 @@ mod tests {
         let origin = Origin { secure: true, host: "a.example".into(), port: 443 };
         let run = async |fates: &[Fate]| {
             let addresses = (0..fates.len()).map(|n| SocketAddr::from(([93, 184, 216, n as u8], 443))).collect();
-            let (begun, later) = (tokio::sync::Notify::new(), &fates);
-            let (begun, fates) = (&begun, later);
+            let begun = &tokio::sync::Notify::new();
             let result = race(&origin, addresses, NEXT_ADDRESS, |_, address| async move {
                 let SocketAddr::V4(v4) = address else { unreachable!() };
                 let n = v4.ip().octets()[3];
