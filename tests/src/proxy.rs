@@ -1,5 +1,9 @@
 //! A TCP proxy between the host and the emulator that spoils connections: it cuts, stalls, delays, duplicates and swallows.
 //! What it does to the connections that are opened while it is told to follows from a seed, in their order.
+//!
+//! It does what a network can do under TLS: bytes are late, or end, or the whole of what the host says comes a second time on
+//! another connection. Bytes that are wrong or missing in the middle of a connection are what TCP and TLS rule out, and
+//! nothing above could tell them from right ones.
 
 use std::{
     io,
@@ -10,14 +14,17 @@ use std::{
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
 };
 
 /// Connections of one case that are spoiled at most; those after them are good, so that trying again can help.
 const MOST_SPOILED: u32 = 4;
 
-/// What happens to one direction of a connection, at an offset of its bytes.
+/// What happens to a connection: to one of its directions from an offset of its bytes on, or to all of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Spoil {
     /// The connection ends.
@@ -26,10 +33,10 @@ enum Spoil {
     Stall(Duration),
     /// Each piece from there on is late by so long.
     Delay(Duration),
-    /// A piece comes twice.
+    /// All that the host says comes a second time, on a connection whose answers are dropped.
     Duplicate,
-    /// So many bytes never come.
-    Swallow(u64),
+    /// Nothing comes any more, and the connection stays.
+    Swallow,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -54,13 +61,12 @@ impl Orders {
         self.left = self.left.checked_sub(1)?;
         let random = &mut self.random;
         let spoil = match random.random_range(0..12) {
-            0..3 => Spoil::Cut,
-            3 | 4 => Spoil::Stall(Duration::from_millis(random.random_range(1..3000))),
-            5 | 6 => Spoil::Delay(Duration::from_millis(random.random_range(1..30))),
-            7 | 8 => Spoil::Duplicate,
-            9 | 10 => Spoil::Swallow(random.random_range(1..5000)),
+            0..4 => Spoil::Cut,
+            4 | 5 => Spoil::Stall(Duration::from_millis(random.random_range(1..3000))),
+            6 | 7 => Spoil::Delay(Duration::from_millis(random.random_range(1..30))),
+            8..11 => Spoil::Duplicate,
             _ if std::mem::replace(&mut self.silent, true) => Spoil::Cut,
-            _ => Spoil::Swallow(u64::MAX),
+            _ => Spoil::Swallow,
         };
         // Where calls begin, as often as in the middle of what they move.
         let reach = if random.random_bool(0.5) { 3000 } else { self.size + 3000 };
@@ -150,18 +156,34 @@ async fn pass(near: TcpStream, to: SocketAddr, plan: Option<Plan>) -> io::Result
     far.set_nodelay(true)?;
     let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
     let of = |answers: bool| plan.filter(|plan| plan.of_answers == answers);
-    tokio::try_join!(direction(near_in, far_out, of(false)), direction(far_in, near_out, of(true)))?;
+    let again = match plan {
+        Some(Plan { spoil: Spoil::Duplicate, .. }) => Some(TcpStream::connect(to).await?),
+        _ => None,
+    };
+    let (again_in, again_out) = again.map(TcpStream::into_split).unzip();
+    let dropped = async {
+        if let Some(mut again) = again_in {
+            // Its end is not that of the connection.
+            let _ = tokio::io::copy(&mut again, &mut tokio::io::sink()).await;
+        }
+        Ok(())
+    };
+    tokio::try_join!(
+        direction(near_in, far_out, again_out, of(false)),
+        direction(far_in, near_out, None, of(true)),
+        dropped
+    )?;
     Ok(())
 }
 
 async fn direction(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut again: Option<OwnedWriteHalf>,
     plan: Option<Plan>,
 ) -> io::Result<()> {
     let mut piece = vec![0; 16 << 10];
     let (mut passed, mut done) = (0, false);
-    let mut swallowing = 0_u64;
     loop {
         let size = from.read(&mut piece).await?;
         if size == 0 {
@@ -174,28 +196,32 @@ async fn direction(
             let (before, after) = data.split_at(usize::try_from(plan.at.saturating_sub(passed)).unwrap_or(0));
             match plan.spoil {
                 Spoil::Delay(time) => tokio::time::sleep(time).await,
-                _ if !first => {}
+                Spoil::Duplicate => {}
                 Spoil::Cut => {
                     to.write_all(before).await?;
                     return Err(io::ErrorKind::ConnectionAborted.into());
                 }
                 Spoil::Stall(time) => {
-                    to.write_all(before).await?;
-                    tokio::time::sleep(time).await;
-                    data = after;
+                    if first {
+                        to.write_all(before).await?;
+                        tokio::time::sleep(time).await;
+                        data = after;
+                    }
                 }
-                Spoil::Duplicate => to.write_all(data).await?,
-                Spoil::Swallow(bytes) => {
+                Spoil::Swallow => {
                     to.write_all(before).await?;
-                    (swallowing, data) = (bytes, after);
+                    // Read on: a full pipe would tell the other end that something is wrong.
+                    while from.read(&mut piece).await? > 0 {}
+                    return to.shutdown().await;
                 }
             }
         }
-        let lost = usize::try_from(swallowing).unwrap_or(usize::MAX).min(data.len());
-        if swallowing != u64::MAX {
-            swallowing -= lost as u64;
+        to.write_all(data).await?;
+        if let Some(to) = &mut again
+            && to.write_all(data).await.is_err()
+        {
+            again = None;
         }
-        to.write_all(&data[lost..]).await?;
         passed = reached;
     }
 }

@@ -150,13 +150,15 @@ fn names_do_not_pretend_to_be_lines_or_steer_a_terminal() {
     }
     // What the service itself says while it makes us wait, and when it fails.
     let message = "busy\u{1b}]0;title\u{7}\nsb-01FAKE  running\u{9b}31m\u{202e}";
-    let status = |code: i32, wait: Option<f64>| {
-        json!([{ "method": "SandboxListV2", "times": 1, "fault":
-            { "status": { "code": code, "message": message, "retry_after_secs": wait } } }])
+    let status = |method: &str, code: i32, wait: Option<f64>| {
+        let fault = json!({ "status": { "code": code, "message": message, "retry_after_secs": wait } });
+        json!([{ "method": method, "times": 1, "fault": fault }])
     };
-    for (rules, arguments) in
-        [(status(8, Some(0.01)), &["list"][..]), (status(3, None), &["list"]), (status(3, None), &["--json", "list"])]
-    {
+    for (rules, arguments) in [
+        (status("SandboxCreateV2", 8, Some(0.05)), &["create"][..]),
+        (status("SandboxListV2", 3, None), &["list"]),
+        (status("SandboxListV2", 3, None), &["--json", "list"]),
+    ] {
         super::order(&emulator, &rules);
         let output = feed(emulator.sandbox().args(arguments), b"");
         let told = if arguments.len() == 1 { stderr(&output) } else { String::from_utf8_lossy(&output.stdout).into() };
