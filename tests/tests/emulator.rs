@@ -169,7 +169,7 @@ fn a_private_emulator_leaves_nothing_however_its_program_ends() {
     use nix::sys::signal::{Signal, kill};
     let never = std::time::Duration::from_secs(120);
     for how in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT] {
-        for step in 0..8 {
+        for step in 0..4 {
             let parent = tempfile::tempdir().unwrap();
             let is_state = |entry: std::io::Result<std::fs::DirEntry>| {
                 entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("modal-emulator-"))
@@ -184,7 +184,7 @@ fn a_private_emulator_leaves_nothing_however_its_program_ends() {
                 assert!(begun.elapsed() < never, "it does not start");
                 std::thread::yield_now();
             }
-            std::thread::sleep(std::time::Duration::from_millis(step * step * 10));
+            std::thread::sleep(std::time::Duration::from_millis(step * step * 50));
             kill(nix::unistd::Pid::from_raw(child.id() as i32), how).unwrap();
             child.wait_with_output().unwrap();
             let begun = std::time::Instant::now();
