@@ -2,12 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use modal_proto::client as proto;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{self, Signal, kill};
 use nix::unistd::Pid;
 use tonic::transport::Channel;
 
@@ -20,6 +21,11 @@ fn emulator(parent: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_modal-emulator"));
     command.arg("--state-dir").arg(parent).env("RUST_LOG", "debug");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    // A test run under `nohup` would have the emulator ignore SIGHUP, as it should then.
+    // Safety: one system call, which takes nothing from memory.
+    unsafe {
+        command.pre_exec(|| Ok(signal::signal(Signal::SIGHUP, signal::SigHandler::SigDfl).map(drop)?));
+    }
     command
 }
 
@@ -46,7 +52,7 @@ fn end(child: &mut Child) -> ExitStatus {
     }
 }
 
-fn signal(child: &Child, signal: Signal) {
+fn send(child: &Child, signal: Signal) {
     kill(Pid::from_raw(child.id() as i32), signal).unwrap();
 }
 
@@ -122,7 +128,7 @@ async fn pipes_in_place_of_files_hold_nothing_up() {
         .unwrap();
     };
     let done = tokio::time::timeout(PATIENCE, all).await;
-    signal(&child, Signal::SIGTERM);
+    send(&child, Signal::SIGTERM);
     let ended = tokio::task::spawn_blocking(move || end(&mut child)).await.unwrap();
     done.expect("builds end");
     assert!(ended.success(), "{ended}");
@@ -144,7 +150,7 @@ async fn a_log_that_cannot_be_written_is_no_failure() {
         drop(child.stderr.take());
         let url = url(&mut child);
         build(&url, &["FROM debian", "RUN echo x"]).await.unwrap();
-        signal(&child, Signal::SIGTERM);
+        send(&child, Signal::SIGTERM);
         let ended = tokio::task::spawn_blocking(move || end(&mut child)).await.unwrap();
         assert!(ended.success(), "{ended}");
         assert_eq!(left(parent.path()), [""; 0]);
@@ -178,7 +184,7 @@ fn an_early_end_leaves_nothing() {
             }
             std::thread::sleep(Duration::from_millis(step * step * 15));
             match how {
-                Some(how) => signal(&child, how),
+                Some(how) => send(&child, how),
                 None => {
                     drop(child.stdout.take());
                     drop(child.stderr.take());
