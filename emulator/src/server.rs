@@ -351,11 +351,11 @@ impl Server {
         mut request: Request<Body>,
         line: &Line,
     ) -> Result<Response<Body>, Infallible> {
-        let generation = self.state.chaos.generation();
+        let released = self.state.chaos.released();
         let verdict = self.state.chaos.verdict(method);
         match &verdict {
             Some(Verdict::Refuse(answer)) => return Ok(refuse(answer.status())),
-            Some(Verdict::Delay(delay)) => self.state.chaos.hold_back(*delay, generation).await,
+            Some(Verdict::Delay(delay)) => self.state.chaos.hold_back(*delay, released).await,
             Some(Verdict::Close) => {
                 line.close.notify_one();
                 // The connection takes this call with it.

@@ -54,8 +54,6 @@ fn a_connection_that_leads_nowhere_is_not_used_again() {
     let output = sandbox().args(["--emulator-url", &url, "--json", "list"]).output().expect("it runs");
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(output.stdout, b"[]\n");
-    let said = stderr(&output);
-    assert!(said.contains(&format!("waiting for {url} to answer \"AuthTokenGet\"")), "{said}");
 }
 
 #[test]

@@ -360,7 +360,7 @@ async fn a_signal_looks_again_for_whom_it_did_not_find() -> Result<()> {
     stdin.shutdown().await.expect("it is read");
     assert_eq!(first_line(&mut process).await, "ready\n");
     while sh(&sandbox, "pgrep -fxc 'sleep 1000' || true").await != "1\n" {}
-    world.emulator.chaos().clear();
+    world.emulator.chaos().release();
     signal.await.expect("no panic")?;
     assert!(matches!(process.wait().await?, Verdict::Signaled(9)));
 

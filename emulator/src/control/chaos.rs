@@ -24,8 +24,8 @@ use tonic::{Code, Status};
 pub struct Chaos {
     seed: u64,
     state: Mutex<State>,
-    /// How often all rules were removed.
-    generation: watch::Sender<u64>,
+    /// How often calls that were held back were let go.
+    released: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
@@ -240,7 +240,7 @@ impl Chaos {
     /// No rules. The same seed and the same calls give the same faults.
     pub fn new(seed: u64) -> Chaos {
         let state = State { rules: Vec::new(), random: StdRng::seed_from_u64(seed) };
-        Chaos { seed, state: Mutex::new(state), generation: watch::Sender::new(0) }
+        Chaos { seed, state: Mutex::new(state), released: watch::Sender::new(0) }
     }
 
     /// Adds a rule after those that are there.
@@ -251,23 +251,27 @@ impl Chaos {
     }
 
     /// Removes all rules, and begins again with the seed: what is ordered next does not depend on what was before. Calls
-    /// that [`Fault::Delay`] holds back go on at once.
+    /// that are held back stay so.
     pub fn clear(&self) {
         let mut state = self.state.lock();
         state.rules.clear();
         state.random = StdRng::seed_from_u64(self.seed);
-        self.generation.send_modify(|generation| *generation += 1);
     }
 
-    /// How often all rules were removed so far; for [`Chaos::hold_back`].
-    pub fn generation(&self) -> u64 {
-        *self.generation.borrow()
+    /// Lets all calls go on that [`Fault::Delay`] holds back now.
+    pub fn release(&self) {
+        self.released.send_modify(|released| *released += 1);
     }
 
-    /// Holds a call back for so long, or until the rules that were in force in this generation are removed.
-    pub async fn hold_back(&self, delay: Duration, generation: u64) {
-        let mut current = self.generation.subscribe();
-        let _ = tokio::time::timeout(delay, current.wait_for(|current| *current != generation)).await;
+    /// How often calls were let go so far; for [`Chaos::hold_back`].
+    pub fn released(&self) -> u64 {
+        *self.released.borrow()
+    }
+
+    /// Holds a call back for so long, or until calls are let go once more than `released` times.
+    pub async fn hold_back(&self, delay: Duration, released: u64) {
+        let mut current = self.released.subscribe();
+        let _ = tokio::time::timeout(delay, current.wait_for(|current| *current != released)).await;
     }
 
     /// The rules, each with how often it was applied.
