@@ -89,8 +89,8 @@ async fn a_lease_begins_when_there_is_a_sandbox() -> Result<()> {
     let waited_until = waits.load(Ordering::SeqCst);
     assert!(waited_until > 0, "it was made to wait");
     let lease = lease(&sandbox.tags().await?);
-    // A second for a clock that is set meanwhile.
-    assert!(lease + 1000 >= waited_until + 30_000, "{lease} is no lease from {waited_until} on");
+    // The service says its time in whole seconds, and an answer takes its time to arrive: less than the six of the wait.
+    assert!(lease + 4_000 >= waited_until + 30_000, "{lease} is no lease from {waited_until} on");
     emulator.shutdown().await;
     Ok(())
 }
