@@ -12,7 +12,7 @@ use nix::sys::signal::{self, Signal, kill};
 use nix::unistd::Pid;
 use tonic::transport::Channel;
 
-use crate::grpc::client::{control, credentials};
+use crate::grpc::client::signed_in;
 
 /// Longer than anything takes that will happen at all.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -63,16 +63,7 @@ fn left(parent: &Path) -> Vec<String> {
 /// Builds an image over gRPC; what the failure says.
 async fn build(url: &str, lines: &[&str]) -> Result<(), String> {
     let channel = Channel::from_shared(url.to_owned()).unwrap().connect().await.unwrap();
-    let mut headers = credentials();
-    let token = control(&channel, headers.clone()).auth_token_get(proto::AuthTokenGetRequest {}).await.unwrap();
-    headers.push(("x-modal-auth-token", token.into_inner().token));
-    let mut control = control(&channel, headers);
-    let app = proto::AppGetOrCreateRequest {
-        app_name: "tests".into(),
-        object_creation_type: proto::ObjectCreationType::CreateIfMissing as i32,
-        ..Default::default()
-    };
-    let app_id = control.app_get_or_create(app).await.unwrap().into_inner().app_id;
+    let (mut control, app_id) = signed_in(&channel).await;
     let image = proto::Image {
         dockerfile_commands: lines.iter().map(|line| (*line).to_owned()).collect(),
         ..Default::default()

@@ -156,6 +156,21 @@ pub fn control(channel: &Channel, headers: Vec<(&'static str, String)>) -> Contr
     ModalClientClient::with_interceptor(channel.clone(), Headers(headers))
 }
 
+/// Signs in to an emulator that runs as a program of its own, and gets an app there: the client and the app's id.
+pub async fn signed_in(channel: &Channel) -> (Control, String) {
+    let mut headers = credentials();
+    let token = control(channel, headers.clone()).auth_token_get(proto::AuthTokenGetRequest {}).await.unwrap();
+    headers.push(("x-modal-auth-token", token.into_inner().token));
+    let mut control = control(channel, headers);
+    let app = proto::AppGetOrCreateRequest {
+        app_name: "tests".into(),
+        object_creation_type: proto::ObjectCreationType::CreateIfMissing as i32,
+        ..Default::default()
+    };
+    let app_id = control.app_get_or_create(app).await.unwrap().into_inner().app_id;
+    (control, app_id)
+}
+
 impl Running {
     /// A request that starts a shell script.
     pub fn start_request(&self, exec_id: &str, script: &str) -> tcr::TaskExecStartRequest {

@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tonic::transport::Channel;
 
-use super::client::{Headers, LIMIT, control, credentials};
+use super::client::{Headers, LIMIT, signed_in};
 
 /// An emulator as a program, with its state below a directory of the test's.
 struct Program {
@@ -40,16 +40,7 @@ impl Program {
     /// Makes everything that could remain: an image, a sandbox with processes, and an image that is mounted in it.
     async fn fill(&self) {
         let channel = Channel::from_shared(self.url.clone()).unwrap().connect().await.unwrap();
-        let mut headers = credentials();
-        let token = control(&channel, headers.clone()).auth_token_get(proto::AuthTokenGetRequest {}).await.unwrap();
-        headers.push(("x-modal-auth-token", token.into_inner().token));
-        let mut control = control(&channel, headers);
-        let app = proto::AppGetOrCreateRequest {
-            app_name: "tests".into(),
-            object_creation_type: proto::ObjectCreationType::CreateIfMissing as i32,
-            ..Default::default()
-        };
-        let app_id = control.app_get_or_create(app).await.unwrap().into_inner().app_id;
+        let (mut control, app_id) = signed_in(&channel).await;
         let image = proto::Image {
             dockerfile_commands: vec!["FROM debian".into(), "RUN mkdir -m 0 /shut".into()],
             ..Default::default()
