@@ -129,7 +129,7 @@ fn plain(address: SocketAddr) -> SocketAddr {
 }
 
 /// A line of the table as a connection and its owner. Returns `None` for a socket that no process holds any more: the
-/// kernel says 0 for its owner, whoever it belonged to.
+/// kernel reports user 0 as its owner, and not the user that it belonged to.
 fn entry(line: &str) -> Option<(Pair, u32)> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let (local, remote) = (address(fields.next()?)?, address(fields.next()?)?);

@@ -3,8 +3,8 @@
 //! **What a sandbox sends is not trusted.** Every path is resolved below the target directory and nowhere else, by the
 //! kernel where it can (`cap-std`), and one directory at a time, so neither `..` nor a link, whether it came in the stream
 //! or lay there before, leads a write elsewhere. Links that lead outside are not made, devices, pipes and sockets neither;
-//! set-user-id and the like are dropped. Owners are whoever unpacks. Extended headers, which hold names of any length, are
-//! read up to a bound.
+//! set-user-id and the like are dropped. Files belong to the user that unpacks them. Extended headers, which hold names of
+//! any length, are read up to a bound.
 //!
 //! A link stays only when it goes up first and then down, and not up beyond the target: `../../a/b`. Since nothing is
 //! written through a link, each link lies in the directory that its path names, so it goes up through real directories;

@@ -214,7 +214,7 @@ async fn nobody_listening_is_told_in_words() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
     let error = order(&provider(&url).await, &format!("grpc {url}/a")).await.unwrap_err();
-    assert!(error.to_string().contains(&format!("nobody listens at {url}")), "{error}");
+    assert!(error.to_string().contains(&format!("no server listens at {url}")), "{error}");
 }
 
 #[tokio::test]

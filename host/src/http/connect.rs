@@ -386,7 +386,7 @@ async fn tcp(origin: Origin, address: SocketAddr) -> Result<TcpStream, Failure> 
     let stream = TcpStream::connect(address).await.map_err(|error| {
         let (code, text) = match error.kind() {
             io::ErrorKind::ConnectionRefused => {
-                (Code::Refused, format!("nobody listens at {origin}: connection refused"))
+                (Code::Refused, format!("no server listens at {origin}: connection refused"))
             }
             io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
                 (Code::Unroutable, format!("there is no way to {origin}: {error}"))

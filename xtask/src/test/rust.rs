@@ -134,7 +134,7 @@ fn run_program(program: &Executable, filter: Option<&str>, report: &mut Report) 
 #[derive(Default)]
 struct Attempt {
     passed: BTreeSet<String>,
-    /// Tests with `#[ignore]`.
+    /// Tests that the program reports as ignored; there is none in the tree today.
     ignored: BTreeSet<String>,
     /// What it printed of its failures.
     failures: Vec<String>,
