@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 CODE = """
 import sys
@@ -22,3 +24,34 @@ def test_importing_the_entry_point_loads_nothing_but_the_class() -> None:
     names = ("inspect_modal_sandbox", "inspect_modal_sandbox._registry", "inspect_modal_sandbox.environment")
     assert modules.split() == sorted(names)
     assert mapped == "False"
+
+
+OPEN = """
+import asyncio, sys
+from inspect_modal_sandbox._native import NativeError, Provider
+from inspect_modal_sandbox.provider import component
+if sys.argv[1:]:
+    sys.executable = sys.argv[1]
+env = [("MODAL_SERVER_URL", "http://127.0.0.1:1"), ("MODAL_TOKEN_ID", "ak-1"), ("MODAL_TOKEN_SECRET", "as-1")]
+async def open():
+    return await Provider.open(component(), env, "someone", 600)
+try:
+    asyncio.run(open())
+    print("opened")
+except NativeError as error:
+    print(error.args[1])
+"""
+
+
+def test_the_component_is_compiled_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """What is compiled may be somebody else's: memory and time of the compiler are bounded there. Never in the caller."""
+
+    def opened(cache: str, *interpreter: str) -> str:
+        env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / cache)}
+        command = [sys.executable, "-c", OPEN, *interpreter]
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout.strip()
+
+    assert opened("one") == "opened"
+    assert "compiling it failed" in opened("two", "/bin/false")
+    # What has been compiled is kept, and no process is needed.
+    assert opened("one", "/bin/false") == "opened"

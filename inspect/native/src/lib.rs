@@ -5,6 +5,7 @@
 //! sandbox or an image is to be comes as JSON ([`spec`]), so that this module stays small and everything that is a decision
 //! is made in Python.
 
+mod apart;
 mod bridge;
 mod error;
 mod provider;
@@ -14,6 +15,8 @@ use pyo3::prelude::*;
 
 #[pymodule]
 mod _native {
+    #[pymodule_export]
+    use crate::apart::compile_component;
     #[pymodule_export]
     use crate::error::NativeError;
     #[pymodule_export]

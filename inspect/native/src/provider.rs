@@ -12,6 +12,7 @@ use sandbox_host::types::{Captured, EndReason, ExecSpec, Keep, ListFilter, Outpu
 use sandbox_host::{FileFault, Keeper, Plugin, with_retries};
 use tokio::sync::Mutex;
 
+use crate::apart;
 use crate::bridge::awaitable;
 use crate::error::{NativeError, invalid, raise};
 use crate::spec;
@@ -36,6 +37,7 @@ impl Provider {
         owner: String,
         lease_secs: u64,
     ) -> PyResult<Bound<'_, PyAny>> {
+        apart::set_up(py)?;
         awaitable(py, async move {
             let opened = async {
                 let plugin = Plugin::load(component).await?;

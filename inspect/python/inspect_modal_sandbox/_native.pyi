@@ -7,6 +7,8 @@ Texts = list[str]
 Rows = list[tuple[str, str | None, int | None, Pairs]]
 Tunnels = list[tuple[int, str, int]]
 
+def compile_component() -> int: ...
+
 class NativeError(Exception):
     args: tuple[str, str, str, bool, str]
 
