@@ -299,3 +299,32 @@ fn what_cannot_be_undone_is_told() {
         "{text}"
     );
 }
+
+/// The service takes the calls that clean up and never answers them: the program ends all the same and names what it left.
+#[test]
+fn cleaning_up_ends_though_no_answer_comes() {
+    let emulator = Emulator::start();
+    let sandbox = printed(&emulator, &["create", "-q"]);
+    let script = "echo begun; sleep 4321";
+    let begin = |arguments: &[&str]| {
+        let mut child = start(&emulator, arguments);
+        let stdout = child.stdout.as_mut().expect("a pipe");
+        std::io::Read::read_exact(stdout, &mut [0; 6]).expect("it says that it has begun");
+        child
+    };
+    // A sandbox that is to be terminated, and a command that is to be killed by another command.
+    let mut run = begin(&["run", "--image", "debian", "--", "sh", "-c", script]);
+    let mut exec = begin(&["exec", &sandbox, "--", "sh", "-c", script]);
+    let held = |method: &str| json!({ "method": method, "fault": { "delay": { "millis": FOR_EVER } } });
+    order(&emulator, &json!([held("SandboxTerminate*"), held("TaskExecStart")]));
+    interrupt(&mut run);
+    interrupt(&mut exec);
+    let [run, exec] = [run, exec].map(|child| child.wait_with_output().expect("it ends"));
+    forget(&emulator);
+    let made = alive(&emulator).into_iter().find(|id| *id != sandbox).expect("it could not be terminated");
+    for (output, left) in [(run, format!("the sandbox {made} (no answer)")), (exec, "the command ".to_owned())] {
+        assert_eq!(output.status.code(), Some(130));
+        let text = stderr(&output);
+        assert!(text.contains(&format!("left behind: {left}")), "{text}");
+    }
+}

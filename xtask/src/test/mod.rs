@@ -5,6 +5,7 @@
 //! [`MAX_FLAKY`] of these fail the run. A test that fails twice fails its step. The other steps run all the same, so that one
 //! run shows everything that is wrong.
 
+mod busy;
 mod report;
 mod rust;
 
@@ -99,6 +100,12 @@ pub struct Selection {
     /// List the steps, or with steps their tests, and run nothing
     #[arg(long)]
     list: bool,
+    /// Run each test program this many times, count what fails, and run nothing again
+    #[arg(long, value_name = "N", conflicts_with = "list", value_parser = clap::value_parser!(u32).range(1..))]
+    times: Option<u32>,
+    /// Keep this many processor cores busy beside the tests, to find tests that depend on the machine's speed
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    busy: usize,
 }
 
 impl Selection {
@@ -134,6 +141,17 @@ pub fn all(selection: &Selection) -> Result<()> {
     let packages: Vec<_> = steps.iter().filter_map(|step| step.package()).collect();
     let mut programs = rust::Programs::new(packages);
     let mut report = Report::default();
+    if let Some(times) = selection.times {
+        let tests: Vec<_> = steps.iter().filter_map(|step| Some((step.name, step.package()?))).collect();
+        ensure!(!tests.is_empty(), "--times is for steps with test programs, such as `host`");
+        for (step, _) in &tests {
+            needs(step)?;
+        }
+        programs.build()?;
+        let _busy = busy::Loops::start(selection.busy);
+        return programs.repeat(&tests.into_iter().map(|(_, package)| package).collect::<Vec<_>>(), filter, times);
+    }
+    let _busy = busy::Loops::start(selection.busy);
     for step in steps {
         eprintln!("── {} ──", step.name);
         let begun = Instant::now();
@@ -246,7 +264,7 @@ mod tests {
 
     fn names(steps: &[&str], filter: Option<&str>) -> Vec<&'static str> {
         let steps = steps.iter().map(|name| (*name).to_string()).collect();
-        let selection = Selection { steps, filter: filter.map(str::to_string), list: false };
+        let selection = Selection { steps, filter: filter.map(str::to_string), ..Selection::default() };
         selection.steps().expect("known steps").iter().map(|step| step.name).collect()
     }
 

@@ -4,7 +4,7 @@
 //! program that hangs is ended with the names of the tests that it had not finished.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io::{BufRead as _, BufReader},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
@@ -43,6 +43,42 @@ impl Programs {
     pub fn new(packages: Vec<&'static str>) -> Programs {
         let (apart, together) = packages.into_iter().partition(|package| *package == GUEST);
         Programs { groups: [apart, together], built: [None, None] }
+    }
+
+    /// Builds all of them.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be built.
+    pub fn build(&mut self) -> Result<()> {
+        for package in self.groups.concat() {
+            self.of(package)?;
+        }
+        Ok(())
+    }
+
+    /// Runs each program of these packages `times` times, and prints a line for each: runs, failed runs, and the names of
+    /// the tests that failed with how often. A failed test is not run again by itself.
+    ///
+    /// # Errors
+    ///
+    /// If a test failed in any run.
+    pub fn repeat(&mut self, packages: &[&'static str], filter: Option<&str>, times: u32) -> Result<()> {
+        let (mut record, mut failures) = (Vec::new(), 0);
+        for package in packages {
+            for program in self.of(package)? {
+                let names = tests_of(program, filter)?;
+                if names.is_empty() {
+                    continue;
+                }
+                let (line, failed) = record_of(program, filter, &names, times)?;
+                record.push(format!("{package} ({}, {}): {line}", program.target, program.kind));
+                failures += failed;
+            }
+        }
+        println!("\n{}", record.join("\n"));
+        ensure!(failures == 0, "{} failed", count(failures, "test run"));
+        Ok(())
     }
 
     /// The programs of one package; the first call builds those of its whole group.
@@ -128,6 +164,28 @@ fn run_program(program: &Executable, filter: Option<&str>, report: &mut Report) 
     }
     report.output(&second.failures);
     Ok(failed_again)
+}
+
+/// Runs a program a number of times. Returns the line that sums it up, and how many of the runs failed.
+fn record_of(program: &Executable, filter: Option<&str>, names: &[String], times: u32) -> Result<(String, usize)> {
+    let arguments: Vec<&str> = filter.into_iter().collect();
+    let (begun, mut failed_runs, mut failed) = (Instant::now(), 0, BTreeMap::<String, u32>::new());
+    for run in 1..=times {
+        println!("\n{} ({}), run {run} of {times}", program.target, program.kind);
+        let attempt = attempt(program, &arguments, names)?;
+        let not_passed = attempt.not_passed(names);
+        failed_runs += usize::from(!not_passed.is_empty());
+        for name in not_passed {
+            *failed.entry(name).or_default() += 1;
+        }
+    }
+    let each = begun.elapsed() / times;
+    let tests = count(names.len(), "test");
+    let mut line = format!("{times} runs of {tests}, {} each: {failed_runs} failed", progress::clock(each));
+    for (name, number) in failed {
+        line.push_str(&format!("\n    {name}: {number}"));
+    }
+    Ok((line, failed_runs))
 }
 
 /// What one run of a program came to.
@@ -356,6 +414,16 @@ mod tests {
         report.begin("step");
         let failed = run_program(&script(directory.path(), &body), None, &mut report).expect("it runs");
         assert_eq!(failed, ["b"]);
+    }
+
+    #[test]
+    fn failures_of_repeated_runs_are_counted() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let body = "if [ -e failed ]; then exit 0; fi; touch failed; printf 'failures:\\n    b\\n\\n'; exit 101";
+        let names = ["a", "b"].map(str::to_string);
+        let (line, failed) = record_of(&script(directory.path(), body), None, &names, 3).expect("it runs");
+        assert_eq!(failed, 1);
+        assert!(line.starts_with("3 runs of 2 tests") && line.ends_with("1 failed\n    b: 1"), "{line}");
     }
 
     /// Its other tests may have been cut off with it, so that all of them run again.
