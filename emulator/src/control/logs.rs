@@ -171,13 +171,18 @@ pub async fn fetch(
         let lines = lines_of(&sandbox, request.source(), &span).into_iter();
         let wanted = lines.filter(|line| span.contains(line.time) && line.text.contains(&request.search_text));
         let mut wanted: Vec<Line> = wanted.collect();
-        for written in wanted.chunk_by_mut(|line, next| line.fd == next.fd && line.time == next.time) {
+        for written in
+            wanted.chunk_by_mut(|line, next| (line.fd, line.time, &line.sidecar) == (next.fd, next.time, &next.sidecar))
+        {
             let longest = if written.len() > FEW { ENTRY } else { 0 };
             let first = found.len();
-            for Line { fd, time, text } in written {
+            for Line { sidecar, fd, time, text } in written {
                 match found[first..].last_mut() {
                     Some((_, last)) if last.text.len() + text.len() <= longest => last.text.push_str(text),
-                    _ => found.push((sandbox.clone(), Line { fd: *fd, time: *time, text: std::mem::take(text) })),
+                    _ => {
+                        let (sidecar, text) = (sidecar.take(), std::mem::take(text));
+                        found.push((sandbox.clone(), Line { sidecar, fd: *fd, time: *time, text }));
+                    }
                 }
             }
         }
@@ -185,10 +190,13 @@ pub async fn fetch(
     // The newest of them, in order of time.
     found.sort_by(|(_, a), (_, b)| a.time.total_cmp(&b.time));
     let newest = found.split_off(found.len().saturating_sub(limit));
-    let batches = newest
-        .into_iter()
-        .zip(1..)
-        .map(|((sandbox, line), number)| batch(&sandbox, line.fd, line.time, line.text, number));
+    let batches = newest.into_iter().zip(1..).map(|((sandbox, line), number)| {
+        let mut batch = batch(&sandbox, line.fd, line.time, line.text, number);
+        if let (Some((id, name)), Some(entry)) = (line.sidecar, batch.items.first_mut()) {
+            (entry.container_id, entry.container_name) = (id, name);
+        }
+        batch
+    });
     Ok(AppFetchLogsResponse { batches: batches.collect() })
 }
 
@@ -259,6 +267,8 @@ fn of_app(state: &State, app_id: &str, task_id: &str, sandbox_id: &str) -> Vec<A
 
 /// A line of a sandbox's output.
 struct Line {
+    /// Id and name of the sidecar that it is of; none for the sandbox's own container.
+    sidecar: Option<(String, String)>,
     fd: FileDescriptor,
     /// When its first byte was written, in Unix seconds.
     time: f64,
@@ -288,15 +298,19 @@ impl Span {
 
 /// Lines of a sandbox's output, as far as it is kept: those of the span, and hardly more.
 fn lines_of(sandbox: &Sandbox, source: FileDescriptor, span: &Span) -> Vec<Line> {
-    let Some(entry) = sandbox.entry.borrow().clone() else { return Vec::new() };
+    let main = sandbox.entry.borrow().clone().map(|entry| (None, entry));
+    let sidecars = sandbox.sidecars.lock().clone();
+    let sidecars = sidecars.iter().map(|one| (Some((one.id.clone(), one.name.clone())), one.entry.clone()));
     let mut lines = Vec::new();
-    for (fd, spool) in [(FileDescriptor::Stdout, &entry.stdout), (FileDescriptor::Stderr, &entry.stderr)] {
-        if source == FileDescriptor::Unspecified || source == fd {
-            let (mut offset, bytes) = kept(spool, span);
-            for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-                let text = String::from_utf8_lossy(line).into_owned();
-                lines.push(Line { fd, time: spool.written_at(offset), text });
-                offset += line.len() as u64;
+    for (sidecar, entry) in main.into_iter().chain(sidecars) {
+        for (fd, spool) in [(FileDescriptor::Stdout, &entry.stdout), (FileDescriptor::Stderr, &entry.stderr)] {
+            if source == FileDescriptor::Unspecified || source == fd {
+                let (mut offset, bytes) = kept(spool, span);
+                for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+                    let text = String::from_utf8_lossy(line).into_owned();
+                    lines.push(Line { sidecar: sidecar.clone(), fd, time: spool.written_at(offset), text });
+                    offset += line.len() as u64;
+                }
             }
         }
     }

@@ -26,6 +26,8 @@ pub struct Sidecar {
     pub id: String,
     /// Unique among the live ones of its sandbox.
     pub name: String,
+    /// Its entry point, whose output is kept for the sandbox's log.
+    pub entry: Arc<Running>,
     /// Where it stands.
     pub phase: watch::Sender<Phase>,
     /// Mebibytes of what is set aside for sidecars.
@@ -193,11 +195,12 @@ pub async fn create(state: &Arc<State>, sandbox: &Arc<Sandbox>, plan: Plan) -> R
     });
     let mut process = unit.process(command(&plan.args, &plan.image));
     terminal(&mut process, plan.pty.as_ref());
-    let discard = Keep { stdout: false, stderr: false };
-    let entry = Running::start(&unit.container, process, discard, None, &state.spools()).await.map_err(failed)?;
+    let keep = Keep { stdout: true, stderr: true };
+    let entry = Running::start(&unit.container, process, keep, None, &state.spools()).await.map_err(failed)?;
     let sidecar = Arc::new(Sidecar {
         id,
         name: plan.name,
+        entry: entry.clone(),
         memory,
         phase: watch::Sender::new(Phase::Running(unit.clone())),
         stop: watch::Sender::new(false),
