@@ -128,6 +128,7 @@ impl Provider {
             }
             request.limit = ENTRIES;
             entries.retain(|entry| (cursor.from..=cursor.until).contains(&at(entry)));
+            entries.iter_mut().for_each(attribute);
             settle(&mut entries, |a, b| at(a) < at(b));
             let mut seen = 0;
             for entry in entries {
@@ -182,6 +183,14 @@ fn at(entry: &TaskLogs) -> u64 {
     match entry.timestamp_ns {
         0 => Duration::try_from_secs_f64(entry.timestamp).map_or(0, nanos),
         nanos => nanos,
+    }
+}
+
+/// Begins each line of a sidecar with the sidecar's name: a sandbox's log is that of all its containers.
+fn attribute(entry: &mut TaskLogs) {
+    if !entry.container_name.is_empty() && entry.container_name != ids::MAIN {
+        let lines = entry.data.split_inclusive('\n').map(|line| format!("{} | {line}", entry.container_name));
+        entry.data = lines.collect();
     }
 }
 

@@ -193,7 +193,13 @@ async fn checks(
     })
     .await?;
     rows.run(session, 11, "a running sandbox is cut off by an allow-list of nothing", cut_off(&sandbox)).await?;
-    for (number, check) in [(9, "sidecars share a network"), (14, "memory snapshots and their restoring")] {
+    for (number, check) in [
+        (9, "sidecars share a network"),
+        (14, "memory snapshots and their restoring"),
+        (21, "the log names the container of each line"),
+        (22, "a list of the sandboxes of all apps"),
+        (23, "a volume is deleted when its sandbox has been terminated"),
+    ] {
         rows.note(
             number,
             check,
