@@ -149,6 +149,10 @@ impl Guest for Component {
         call(|p| async move { p.reload_volumes(&sandbox).await })
     }
 
+    fn delete_volume(volume: String) -> Answer<()> {
+        call(|p| async move { p.delete_volume(&volume).await })
+    }
+
     fn snapshot_filesystem(sandbox: String, key: String, ttl: Option<u64>) -> Answer<String> {
         call(|p| async move { p.snapshot_filesystem(&sandbox, &key, ttl).await })
     }

@@ -2,7 +2,8 @@
 
 use modal_proto::{
     client::{
-        ObjectCreationType, ProxyGetRequest, SecretGetOrCreateRequest, VolumeCreateOptions, VolumeGetOrCreateRequest,
+        ObjectCreationType, ProxyGetRequest, SecretGetOrCreateRequest, VolumeCreateOptions, VolumeDeleteRequest,
+        VolumeGetOrCreateRequest,
     },
     rpc,
 };
@@ -71,6 +72,21 @@ impl Provider {
             .await
             .map_err(|error| unknown("volume", volume, error))?;
         Ok(answer.volume_id)
+    }
+
+    /// See `delete-volume` in the interface.
+    ///
+    /// # Errors
+    ///
+    /// As documented there.
+    pub async fn delete_volume(&self, volume: &str) -> Result<()> {
+        let gone = |error: Error| if error.kind_is_not_found() { Ok(()) } else { Err(error.about(volume)) };
+        let volume_id = match self.volume_id(volume, false).await {
+            Ok(id) => id,
+            Err(error) => return gone(error),
+        };
+        let request = VolumeDeleteRequest { volume_id, environment_name: self.config()?.environment.clone() };
+        self.control("delete the volume", rpc::VOLUME_DELETE, &request).await.or_else(gone)
     }
 
     /// The id of a named proxy.

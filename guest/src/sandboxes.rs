@@ -108,14 +108,19 @@ impl Provider {
     ///
     /// As documented there.
     pub async fn list(&self, filter: ListFilter, cursor: Option<String>, max: u32) -> Result<SandboxPage> {
-        check_extra(&filter.extra)?;
+        let all_apps = match &filter.extra[..] {
+            [(name, value)] if name == "all-apps" && value == "true" => true,
+            other => check_extra(other).map(|()| false)?,
+        };
         if max == 0 {
             return Err(Error::invalid("max is 0: ask for at least one sandbox."));
         }
         let after = cursor.map(|text| ListCursor::parse(&text)).transpose()?;
         let mut before = after.as_ref().map_or(0.0, |after| after.created + TIE);
         let mut request = SandboxListRequest {
-            app_id: self.app_id().await?,
+            // Without an app: those of the whole environment (fact sheet, section 6.2).
+            app_id: if all_apps { String::new() } else { self.app_id().await? },
+            environment_name: if all_apps { self.config()?.environment.clone() } else { String::new() },
             include_finished: filter.include_ended,
             tags: tags(&filter.tags),
             ..Default::default()

@@ -296,7 +296,7 @@ impl Provider {
     pub async fn sweep(&self, owner: &str, dry_run: bool) -> Result<Vec<Swept>> {
         let filter = ListFilter::default().tag(OWNER_TAG, owner);
         let mut found = Vec::new();
-        for info in self.list(&filter, SWEEP).await? {
+        for info in self.list_all_apps(&filter, SWEEP).await? {
             let Some((run, overdue)) = expired(&info.tags, owner, self.now()) else { continue };
             let mut swept = Swept { id: info.id, run, overdue, terminated: false };
             if !dry_run {

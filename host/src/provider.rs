@@ -27,6 +27,9 @@ use crate::spec::fresh_id;
 use crate::types;
 use crate::warm::{self, Route, WaitForPlace, Warm};
 
+/// The further field of a list filter that asks for the sandboxes of all apps.
+const ALL_APPS: &str = "all-apps";
+
 /// How long a call waits for an instance when the process has as many as it may have.
 const INSTANCE_WAIT: Duration = Duration::from_secs(60);
 
@@ -694,6 +697,33 @@ impl Provider {
         }
         found.truncate(max);
         Ok(found)
+    }
+
+    /// Sandboxes of all apps (or projects, or whatever the provider divides its sandboxes by), newest first, at most `max` of
+    /// them. With a provider that does not divide them it is [`list`](Provider::list).
+    ///
+    /// # Errors
+    ///
+    /// As any call.
+    pub async fn list_all_apps(&self, filter: &types::ListFilter, max: usize) -> Result<Vec<types::SandboxInfo>> {
+        let mut wide = filter.clone();
+        wide.extra.push((ALL_APPS.to_owned(), "true".to_owned()));
+        match self.list(&wide, max).await {
+            Err(error) if *error.kind() == Kind::InvalidArgument && error.subject() == Some(ALL_APPS) => {
+                self.list(filter, max).await
+            }
+            found => found,
+        }
+    }
+
+    /// Deletes a named volume with all that is in it. One that is not there is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`] about `delete-volume` when the plugin speaks a version before 0.1.1.
+    pub async fn delete_volume(&self, name: &str) -> Result<()> {
+        let (call, name) = (Call::acting(format!("delete the volume {name:?}")), name.to_owned());
+        ask!(self.inner, None, call, |guest, store| guest.call_delete_volume(store, &name))
     }
 
     /// A new sandbox from a memory snapshot.

@@ -170,6 +170,14 @@ impl Guest<'_> {
             Guest::V0_1_0(_) => Ok(Err(missing("check-spec", "0.1.1"))),
         }
     }
+
+    /// New in 0.1.1.
+    pub(crate) async fn call_delete_volume(self, store: &mut Store<State>, volume: &str) -> Answer<()> {
+        match self {
+            Guest::V0_1_1(guest) => guest.call_delete_volume(store, volume).await,
+            Guest::V0_1_0(_) => Ok(Err(missing("delete-volume", "0.1.1"))),
+        }
+    }
 }
 
 /// What a plugin of an older version cannot be asked for.

@@ -31,8 +31,15 @@ pub async fn list(session: &Session, args: List) -> Result<i32> {
     let mut filter = ListFilter { include_ended: args.all, ..ListFilter::default() };
     filter.tags = args.tag;
     let step = session.voice.step("listing sandboxes");
-    let found = provider.list(&filter, args.limit).await?;
+    let found = provider.list_all_apps(&filter, args.limit).await?;
     drop(step);
+    if !session.voice.json {
+        let environment = provider.environment().iter().find(|(name, _)| name == "MODAL_ENVIRONMENT");
+        session.voice.say(match environment {
+            Some((_, name)) if !name.is_empty() => format!("Looked in all apps of the environment {name}"),
+            _ => "Looked in all apps of the default environment".to_owned(),
+        });
+    }
     if session.voice.json {
         let rows: Vec<_> = found.iter().map(info_json).collect();
         report::print_json(json!(rows))?;
