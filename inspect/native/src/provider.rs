@@ -8,7 +8,9 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};
 
-use sandbox_host::types::{Captured, EndReason, ExecSpec, Keep, ListFilter, OutputLimits, SandboxState, Verdict};
+use sandbox_host::types::{
+    Captured, EndReason, ExecSpec, Keep, ListFilter, LogQuery, OutputLimits, SandboxState, Verdict,
+};
 use sandbox_host::{FileFault, Keeper, Plugin, with_retries};
 use tokio::sync::Mutex;
 
@@ -16,6 +18,9 @@ use crate::apart;
 use crate::bridge::awaitable;
 use crate::error::{NativeError, invalid, raise};
 use crate::spec;
+
+/// Log text asked for at once.
+const LOG_BYTES: u32 = 1 << 20;
 
 type Pairs = Vec<(String, String)>;
 
@@ -133,15 +138,45 @@ impl Provider {
         })
     }
 
-    /// Live sandboxes with all of these tags, newest first, at most `max`: (id, name, created in milliseconds, tags).
-    fn list<'py>(&self, py: Python<'py>, tags: Pairs, max: usize) -> PyResult<Bound<'py, PyAny>> {
+    /// Live sandboxes with all of these tags, newest first, at most `max`: (id, name, created in milliseconds, tags). Those
+    /// of the provider's app, or of all apps of its environment.
+    #[pyo3(signature = (tags, max, *, all_apps=false))]
+    fn list<'py>(&self, py: Python<'py>, tags: Pairs, max: usize, all_apps: bool) -> PyResult<Bound<'py, PyAny>> {
         let provider = self.provider.clone();
         awaitable(py, async move {
             let filter = ListFilter { tags, ..ListFilter::default() };
-            let found = provider.list(&filter, max).await.map_err(raise)?;
+            let found =
+                if all_apps { provider.list_all_apps(&filter, max).await } else { provider.list(&filter, max).await };
+            let found = found.map_err(raise)?;
             let rows = found.into_iter().map(|info| (info.id, info.name, info.created, info.tags));
             Ok(rows.collect::<Vec<_>>())
         })
+    }
+
+    /// The end of what a sidecar has printed, at most `max` bytes, also after its end.
+    fn logs<'py>(&self, py: Python<'py>, sandbox: &str, sidecar: &str, max: usize) -> PyResult<Bound<'py, PyAny>> {
+        let sandbox = self.provider.sandbox(sandbox);
+        let prefix = format!("{sidecar} | ");
+        awaitable(py, async move {
+            let (mut text, mut cursor) = (String::new(), None);
+            loop {
+                let query = LogQuery { since: None, until: None, stream: None, search: None };
+                let page = sandbox.logs(query, cursor, LOG_BYTES).await.map_err(raise)?;
+                text.extend(page.items.into_iter().map(|chunk| chunk.text));
+                cursor = page.next;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            let said: String = text.split_inclusive('\n').filter_map(|line| line.strip_prefix(&prefix)).collect();
+            Ok(said[said.ceil_char_boundary(said.len().saturating_sub(max))..].to_owned())
+        })
+    }
+
+    /// Deletes a named volume; one that is not there is no error.
+    fn delete_volume<'py>(&self, py: Python<'py>, name: String) -> PyResult<Bound<'py, PyAny>> {
+        let provider = self.provider.clone();
+        awaitable(py, async move { provider.delete_volume(&name).await.map_err(raise) })
     }
 
     /// A sandbox's tags.
