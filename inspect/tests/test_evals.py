@@ -109,6 +109,51 @@ def test_images(tmp_path: Path) -> None:
     assert done.said.count("COPY greeting.txt") == 1, "once"
 
 
+TWO = """
+from inspect_ai import Task, task
+from inspect_ai.dataset import Sample
+from inspect_ai.solver import generate
+from inspect_ai.util import ComposeConfig, SandboxEnvironmentSpec
+from inspect_modal_sandbox import ModalSandboxConfig
+from scripted import prints, scripted
+
+
+def of(config):
+    samples = [
+        Sample(id=number, input="?", target="WHERE", sandbox=SandboxEnvironmentSpec("modal", config)) for number in range(2)
+    ]
+    return Task(dataset=samples, solver=generate(), scorer=prints("cat /where"), model=scripted())
+
+
+@task
+def native_WHERE():
+    return of(ModalSandboxConfig(dockerfile="Dockerfile"))
+
+
+@task
+def compose_WHERE():
+    services = {"default": {"build": ".", "command": "tail -f /dev/null"}}
+    return of(ComposeConfig.model_validate({"services": services}))
+
+
+@task
+def relative_WHERE():
+    return of("Dockerfile")
+"""
+
+
+def test_equal_configurations_of_tasks_in_different_directories_are_different(tmp_path: Path) -> None:
+    """The value of a configuration does not tell where its relative paths start."""
+    for where in ("here", "there"):
+        (tmp_path / where).mkdir()
+        (tmp_path / where / "tasks.py").write_text(TWO.replace("WHERE", where))
+        (tmp_path / where / "Dockerfile").write_text(f"FROM debian:13\nRUN echo {where} >/where\n")
+    names = [f"{kind}_{where}" for where in ("here", "there") for kind in ("native", "compose", "relative")]
+    tasks = [str(tmp_path / name.split("_")[1] / f"tasks.py@{name}") for name in names]
+    done = Evaluation(["eval", *tasks, "--max-tasks", "6"], tmp_path / "logs")
+    assert all(all_correct(done.log(name)) for name in names)
+
+
 def test_a_broken_dockerfile_fails_the_run_once(tmp_path: Path) -> None:
     done = Evaluation(["eval", "examples/images/images.py@broken"], tmp_path)
     assert done.code != 0

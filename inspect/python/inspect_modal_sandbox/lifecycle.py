@@ -121,8 +121,9 @@ class Run:
     images: dict[tuple[int, str], tuple[str, str | None]] = field(default_factory=dict)
     """Id and working directory of an image, by provider and definition."""
     building: dict[tuple[int, str], asyncio.Lock] = field(default_factory=dict)
-    directories: dict[object, Path] = field(default_factory=dict)
-    """Where relative paths of a configuration start: only `task_init` is called there."""
+    directories: dict[object, list[Path]] = field(default_factory=dict)
+    """The directories that `task_init` was called in with a configuration of this value. Tasks in different directories may
+    have equal configurations, so the value alone does not say where relative paths start (`_directory`)."""
     alive: dict[str, Created] = field(default_factory=dict)
     creating: set[asyncio.Task[tuple[str, int]]] = field(default_factory=set)
     warned: set[str] = field(default_factory=set)
@@ -193,8 +194,11 @@ async def prepare(config: object) -> None:
         PrerequisiteError: for whatever would fail every sample.
     """
     run = current_run()
-    run.directories[_directory_key(config)] = Path.cwd()
-    made = plan.make(config, Path.cwd(), {})
+    here = Path.cwd()
+    known = run.directories.setdefault(_directory_key(config), [])
+    if here not in known:
+        known.append(here)
+    made = plan.make(config, here, {})
     provider = await opened(made.app, made.environment)
     if id(provider) not in run.swept:
         run.swept.add(id(provider))
@@ -260,8 +264,7 @@ async def start(task_name: str, config: object, metadata: Mapping[str, Any]) -> 
     from ._native import NativeError
 
     run = current_run()
-    directory = run.directories.get(_directory_key(config), Path.cwd())
-    made = plan.make(config, directory, metadata)
+    made = plan.make(config, _directory(run, config, metadata), metadata)
     provider = await opened(made.app, made.environment)
     for warning in made.warnings:
         _warn(run, warning)
@@ -610,8 +613,47 @@ async def _leave(left: list[Created]) -> None:
     print("All of them: inspect sandbox cleanup modal")
 
 
+def _directory(run: Run, config: object, metadata: Mapping[str, Any]) -> Path:
+    """Where relative paths of a sample's configuration start: the directory of the sample's task.
+
+    Raises:
+        PrerequisiteError: if tasks in several directories have this configuration, it means something else in each, and
+            Inspect's records do not say which of them the sample belongs to.
+    """
+    known = run.directories.get(_directory_key(config), [])
+    if len(known) < 2:
+        return known[0] if known else Path.cwd()
+    own = _task_directory()
+    if own in known:
+        return own
+    first, *others = [plan.make(config, directory, metadata) for directory in known]
+    if any(other != first for other in others):
+        raise PrerequisiteError(
+            f"Tasks in {' and '.join(map(str, known))} have the same configuration of the sandbox, and it is not known which "
+            "of them this sample belongs to: write its paths as absolute ones."
+        )
+    return known[0]
+
+
+def _task_directory() -> Path | None:
+    """The directory of the running sample's task; `None` if Inspect's records do not say. A task without a file has the
+    directory that Inspect was started in."""
+    try:
+        from inspect_ai._control.eval_state import get_eval_state
+        from inspect_ai.log._samples import sample_active
+
+        sample = sample_active()
+        state = get_eval_state(sample.eval_id) if sample is not None else None
+        spec = getattr(getattr(state, "live", None), "eval", None)
+        if spec is None:
+            return None
+        return (Path.cwd() / spec.task_file).parent.resolve() if spec.task_file else Path.cwd()
+    except (ImportError, AttributeError):
+        return None
+
+
 def _directory_key(config: object) -> object:
-    """By what a configuration is known again in `sample_init`."""
+    """By what a configuration is known again in `sample_init`, together with the directory."""
     try:
         hash(config)
     except TypeError:

@@ -24,7 +24,10 @@ LEASE_SECS = 600
 COMPONENT_VARIABLE = "INSPECT_MODAL_COMPONENT"
 OWNER_VARIABLE = "INSPECT_MODAL_OWNER"
 
-_opened: dict[tuple[str, str, str, str], Provider] = {}
+SETTINGS_VARIABLES = ("MODAL_SERVER_URL", "MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "MODAL_PROFILE", "MODAL_CONFIG_PATH")
+"""What decides, besides the arguments, where a provider goes and who it is there."""
+
+_opened: dict[tuple[str, ...], Provider] = {}
 
 
 def owner() -> str:
@@ -63,7 +66,7 @@ async def opened(app: str | None = None, environment: str | None = None) -> Prov
 
     app = app or os.environ.get("MODAL_APP_NAME") or APP
     environment = environment or os.environ.get("MODAL_ENVIRONMENT") or ""
-    key = (app, environment, os.environ.get("MODAL_SERVER_URL", ""), owner())
+    key = (app, environment, owner(), component(), *[os.environ.get(name, "") for name in SETTINGS_VARIABLES])
     if key in _opened:
         return _opened[key]
     env = [("MODAL_APP_NAME", app)]
