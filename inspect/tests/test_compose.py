@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from inspect_ai.util import ComposeConfig
-from inspect_modal_sandbox import ModalSandboxConfig, ModalSandboxEnvironment, compose, lifecycle, plan
+from inspect_modal_sandbox import ModalSandboxConfig, ModalSandboxEnvironment, compose, composeyaml, envfile, lifecycle, plan
 
 
 def made(text: str, directory: Path = Path("/")) -> plan.Plan:
-    return compose.plan(yaml.safe_load(text), "compose.yaml", directory)
+    (document,) = composeyaml.load(text)
+    return compose.plan(document, "compose.yaml", directory)
 
 
 def of_service(text: str) -> plan.Plan:
@@ -99,7 +99,7 @@ def test_warnings_name_the_key(line: str, key: str) -> None:
         ("secrets: [one]", "services.default.secrets"),
         ("read_only: true", "services.default.read_only"),
         ("mem_limit: lots", "services.default.mem_limit"),
-        ("ports: ['53:53/udp']", "services.default.ports"),
+        ("ports: ['53:53/quic']", "services.default.ports"),
         ("build: {context: /no/such/directory}", "services.default.build.context"),
         ("healthcheck: {test: [CMD, x], interval: often}", "services.default.healthcheck.interval"),
         ("extra_hosts: {there: nowhere}", "services.default.extra_hosts.there"),
@@ -131,7 +131,7 @@ services:
   web: {image: x, depends_on: {app: {condition: service_healthy}}, container_name: site, links: ['db:store']}
   default: {image: x, depends_on: [web], command: sleep infinity}
   app: {image: x, depends_on: {setup: {condition: service_completed_successfully}}, healthcheck: {test: [CMD, true]}}
-  db: {image: x, networks: {inner: {aliases: [database, web]}}, extra_hosts: ['a:10.0.0.1', 'b=::1']}
+  db: {image: x, networks: {default: , inner: {aliases: [database, web]}}, extra_hosts: ['a:10.0.0.1', 'b=::1']}
   setup: {image: x, depends_on: {db: {condition: service_started}}}
   debug: {image: x, profiles: [debug]}
 networks: {inner: {}}
@@ -173,7 +173,7 @@ def test_networks() -> None:
     several = "networks: {inner: {internal: true}}\nservices: {%s}"
     both = ", ".join(f"{name}: {{image: debian, networks: [inner]}}" for name in "ab")
     assert made(several % both).outbound == "internal", "they reach each other"
-    with pytest.raises(plan.ConfigError, match="with and without"):
+    with pytest.raises(plan.ConfigError, match="are not to reach each other"):
         made("services: {default: {image: a}, other: {image: b, network_mode: none}}")
 
 
@@ -219,14 +219,14 @@ def test_volumes_of_modals() -> None:
         "services: {default: {image: x, volumes: ['data:/data:ro', 'shared:/shared', /scratch]}}"
     )
     assert [(v["volume"], v["path"], v["read_only"], v["create"]) for v in result.services[0].volumes] == [
-        ("data", "/data", True, True),
         ("there", "/shared", False, False),
     ]
+    assert result.services[0].directories == ["/data", "/scratch"], "what only it sees is its own"
 
 
 def test_variables() -> None:
     def fill(text: str) -> Any:
-        return compose.interpolate(text, {"A": "1", "EMPTY": ""}, "here")
+        return envfile.substitute(text, {"A": "1", "EMPTY": ""}.get, "here", lambda name: None)
 
     assert fill("$A ${A} $$A ${NO-x} ${NO:-$A} ${EMPTY-x} ${EMPTY:-x} ${A:+y} ${NO:+y}") == "1 1 $A x 1  x y "
     with pytest.raises(plan.ConfigError, match="NO is not set"):

@@ -11,6 +11,7 @@ import pty
 import random
 import shlex
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -209,7 +210,9 @@ async def test_too_large_a_file(box: SandboxEnvironment) -> None:
 async def test_connection(box: SandboxEnvironment) -> None:
     connection = await box.connection(user="nobody")
     assert connection.type == "modal"
-    assert connection.command.startswith("sandbox shell sb-") and connection.command.endswith("--user nobody")
+    words = shlex.split(connection.command)
+    assert Path(words[0]).name == "sandbox" and words[1] == "shell" and words[2].startswith("sb-")
+    assert connection.command.endswith("--user nobody") and connection.ports is None
     assert box.default_polling_interval() == 0.2
 
 
@@ -278,6 +281,127 @@ async def test_services_reach_each_other_by_all_their_names(tmp_path: Path) -> N
         await provider().sample_cleanup("contract", str(path), environments, False)
 
 
+async def compose(tmp_path: Path, text: str) -> Path:
+    """A compose file; `IDLE` is what a service does that only stays alive."""
+    path = tmp_path / "compose.yaml"
+    path.write_text(text.replace("IDLE", "image: debian:13, command: tail -f /dev/null"))
+    return path
+
+
+async def test_ports_are_told_by_the_connection(tmp_path: Path) -> None:
+    path = await compose(tmp_path, "services: {default: {IDLE, ports: ['8080:8080', 9000]}, other: {IDLE}}")
+    environments = await provider().sample_init("contract", str(path), {"__sample_id__": 20})
+    try:
+        ports = (await environments["default"].connection()).ports
+        assert ports is not None and sorted(port.container_port for port in ports) == [8080, 9000]
+        assert all(port.protocol == "tcp" and port.mappings[0].host_port > 0 for port in ports)
+        assert (await environments["other"].connection()).ports is None
+    finally:
+        await provider().sample_cleanup("contract", str(path), environments, False)
+
+
+async def test_a_service_that_has_done_its_work_does_not_fail_the_sample(tmp_path: Path) -> None:
+    path = await compose(
+        tmp_path, "services: {default: {IDLE}, once: {image: debian:13, command: 'true'}, app: {IDLE, depends_on: [once]}}"
+    )
+    environments = await provider().sample_init("contract", str(path), {"__sample_id__": 21})
+    try:
+        assert [name for name in environments if name != "once"] == ["default", "app"]
+    finally:
+        await provider().sample_cleanup("contract", str(path), environments, False)
+
+
+async def test_a_service_that_fails_is_named_with_its_exit_code_and_output(tmp_path: Path) -> None:
+    path = await compose(
+        tmp_path,
+        """
+services:
+  default: {IDLE}
+  db: {image: debian:13, command: [sh, -c, 'echo starting; echo no space left >&2; exit 7']}
+""",
+    )
+    before = set(current_run().alive)
+    with pytest.raises(RuntimeError, match=r"(?s)'db' has ended: .*exit code 7.*no space left") as raised:
+        await provider().sample_init("contract", str(path), {"__sample_id__": 22})
+    assert "starting" in str(raised.value) and "db |" not in str(raised.value)
+    assert set(current_run().alive) == before, "nothing is left of it"
+
+
+async def test_the_health_check_of_an_image_counts(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(
+        "FROM debian:13\nHEALTHCHECK --interval=1s --retries=60 CMD test -e /tmp/ready\n"
+        'CMD ["sh", "-c", "sleep 2; touch /tmp/ready; tail -f /dev/null"]\n'
+    )
+    path = await compose(
+        tmp_path, "services: {default: {IDLE, depends_on: {app: {condition: service_healthy}}}, app: {build: .}}"
+    )
+    environments = await provider().sample_init("contract", str(path), {"__sample_id__": 23})
+    try:
+        assert (await environments["app"].exec(["test", "-e", "/tmp/ready"])).success
+    finally:
+        await provider().sample_cleanup("contract", str(path), environments, False)
+
+
+async def test_read_only_mounts_are_copied_in_before_the_service_starts(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index").write_bytes(b"\0\xff$HOME")
+    (tmp_path / "settings").write_text("colour = red\n")
+    path = await compose(
+        tmp_path,
+        """
+services:
+  default: {IDLE, volumes: ['./site:/srv/site:ro']}
+  app:
+    image: debian:13
+    command: [sh, -c, 'cp /etc/app/settings /tmp/seen && exec tail -f /dev/null']
+    volumes: [{type: bind, source: settings, target: /etc/app/settings, read_only: true}]
+""",
+    )
+    environments = await provider().sample_init("contract", str(path), {"__sample_id__": 24})
+    try:
+        assert await environments["default"].read_file("/srv/site/index", False) == b"\0\xff$HOME"
+        await until(environments["app"], "[ -s /tmp/seen ]")
+        assert await environments["app"].read_file("/tmp/seen") == "colour = red\n"
+    finally:
+        await provider().sample_cleanup("contract", str(path), environments, False)
+
+
+async def test_services_of_one_network_of_which_one_reaches_out(tmp_path: Path) -> None:
+    """The agent's network is internal; its proxy is on a second one, which is not."""
+    path = tmp_path / "compose.yaml"
+    services: dict[str, Any] = {
+        name: {"image": "python:3.13", "command": ["python3", "-c", SERVER % name], "networks": networks}
+        for name, networks in {"default": ["inside"], "proxy": ["inside", "outside"]}.items()
+    }
+    path.write_text(json.dumps({"services": services, "networks": {"inside": {"internal": True}, "outside": {}}}))
+    environments = await provider().sample_init("contract", str(path), {"__sample_id__": 25})
+    try:
+        for source, target in [("default", "proxy"), ("proxy", "default")]:
+            answer = await environments[source].exec(["python3", "-c", ASK, target], timeout=60)
+            assert answer.stdout == f"{target}\n", answer
+        out = await environments["default"].exec(["python3", "-c", ASK, "192.0.2.7"])
+        assert "No route to host" in out.stderr
+    finally:
+        await provider().sample_cleanup("contract", str(path), environments, False)
+
+
+async def test_a_default_service_alone_reaches_none_of_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "compose.yaml"
+    services: dict[str, Any] = {
+        name: {"image": "python:3.13", "command": ["python3", "-c", SERVER % name]} for name in ("default", "one", "two")
+    }
+    services["default"]["network_mode"] = "none"
+    path.write_text(json.dumps({"services": services}))
+    environments = await provider().sample_init("contract", str(path), {"__sample_id__": 26})
+    try:
+        answer = await environments["one"].exec(["python3", "-c", ASK, "two"], timeout=60)
+        assert answer.stdout == "two\n", answer
+        for name in ("one", "two"):
+            assert not (await environments["default"].exec(["getent", "hosts", name])).success
+    finally:
+        await provider().sample_cleanup("contract", str(path), environments, False)
+
+
 async def test_a_service_that_others_wait_for_may_fail(tmp_path: Path) -> None:
     path = tmp_path / "compose.yaml"
     path.write_text(
@@ -307,10 +431,9 @@ async def test_connections_lead_into_the_container_that_is_meant(tmp_path: Path)
     try:
         connection = await environments["other"].connection()
         words = shlex.split(connection.command)
-        assert words[0] == "sandbox"
-        said = await asyncio.to_thread(
-            type_into, [os.environ["SANDBOX_PROGRAM"], *words[1:]], "echo in-$WHERE as $(id -un)\nexit\n"
-        )
+        # The one that was installed with the package.
+        assert Path(words[0]) == Path(sys.executable).with_name("sandbox")
+        said = await asyncio.to_thread(type_into, words, "echo in-$WHERE as $(id -un)\nexit\n")
         assert "in-other as nobody" in said
         connection = await environments["other"].connection(user="root")
         assert "--user root" in connection.command

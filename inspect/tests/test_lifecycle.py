@@ -110,6 +110,65 @@ async def test_everything_that_can_be_asked_for() -> None:
         await provider().sample_cleanup("contract", config, environments, False)
 
 
+VOLUMES = """
+services:
+  default: {image: debian:13, command: tail -f /dev/null, volumes: ["both:/both", "own:/own"]}
+  other: {image: debian:13, command: tail -f /dev/null, volumes: ["both:/both"]}
+volumes: {both: , own: }
+"""
+
+
+async def is_gone(volume: str) -> bool:
+    """Whether there is no volume of that name."""
+    config = ModalSandboxConfig.model_validate({"image": "debian:13", "volumes": [{"name": volume, "path": "/v"}]})
+    try:
+        environments = await provider().sample_init("contract", config, {"__sample_id__": "looks"})
+    except PrerequisiteError as error:
+        assert f"no volume `{volume}`" in str(error)
+        return True
+    await provider().sample_cleanup("contract", config, environments, False)
+    return False
+
+
+def of(environments: dict[str, SandboxEnvironment]) -> ModalSandboxEnvironment:
+    environment = environments["default"]
+    assert isinstance(environment, ModalSandboxEnvironment)
+    return environment
+
+
+async def test_volumes_belong_to_their_sample_and_end_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "compose.yaml"
+    path.write_text(VOLUMES)
+    first, second = [await provider().sample_init("contract", str(path), {"__sample_id__": f"v{n}"}) for n in (1, 2)]
+    names = [volume for environments in (first, second) for volume in of(environments).created.volumes]
+    assert len(set(names)) == 2 and all(f"v{number}" in name for number, name in enumerate(names, 1)), names
+    assert not await is_gone(names[0])
+    await first["default"].write_file("/both/x", "of the first")
+    await first["default"].write_file("/own/x", "of the first")
+    await until(first["other"], "[ -e /both/x ]")
+    for directory in ("both", "own"):
+        assert not (await second["default"].exec(["test", "-e", f"/{directory}/x"])).success
+    await provider().sample_cleanup("contract", str(path), first, False)
+    assert await is_gone(names[0]) and not await is_gone(names[1])
+    # What is left is removed by the clean-up, in a process of its own.
+    id = of(second).created.id
+    assert f"Terminated {id}" in (await asyncio.to_thread(cleanup, id)).stdout
+    assert await is_gone(names[1])
+    current_run().alive.clear()
+
+
+async def test_volumes_of_a_killed_run_are_removed_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "compose.yaml"
+    path.write_text(VOLUMES)
+    left = of(await provider().sample_init("contract", str(path), {"__sample_id__": "v3"})).created
+    tags = {**dict(await left.provider.tags(left.id)), "sandbox-lease": "1"}
+    await left.provider.leave(left.id, list(tags.items()))
+    current_run().swept.clear()
+    await provider().task_init("startup", CONFIG)
+    assert await is_gone(left.volumes[0])
+    current_run().alive.clear()
+
+
 async def test_what_a_killed_run_has_left_is_ended_by_the_next(capfd: pytest.CaptureFixture[str]) -> None:
     left, kept = [(await fresh())[1].created for _ in range(2)]
     tags = {**dict(await left.provider.tags(left.id)), "sandbox-lease": "1"}
@@ -193,6 +252,21 @@ async def test_cleanup_by_the_command_line(emulator: Emulator) -> None:
     rest = await asyncio.to_thread(cleanup)
     assert rest.returncode == 0 and all(f"Terminated {id}" in rest.stdout for id in ids[1:])
     assert await (await opened()).list([("sandbox-owner", "inspect-tests")], 100) == []
+    current_run().alive.clear()
+
+
+async def test_cleanup_looks_over_all_apps_and_says_where() -> None:
+    config = ModalSandboxConfig(image="debian:13", app_name="inspect-tests-elsewhere")
+    environments = await provider().sample_init("contract", config, {"__sample_id__": 3})
+    id = of(environments).created.id
+    program = os.environ["SANDBOX_PROGRAM"]
+    listed = await asyncio.to_thread(
+        subprocess.run, [program, "list", "--tag", "sandbox-owner=inspect-tests"], capture_output=True, text=True, timeout=60
+    )
+    assert id in listed.stdout and "all apps of the default environment" in listed.stderr, listed
+    done = await asyncio.to_thread(cleanup)
+    assert f"Terminated {id}" in done.stdout and "in all apps of the default environment" in done.stdout
+    assert "in all apps" in (await asyncio.to_thread(cleanup)).stdout
     current_run().alive.clear()
 
 

@@ -8,6 +8,7 @@ import time
 
 from inspect_ai._util.error import PrerequisiteError
 
+from .lifecycle import volumes_of
 from .provider import opened, owner
 
 MOST = 10_000
@@ -24,17 +25,17 @@ async def run(id: str | None) -> None:
     provider = await opened()
     try:
         # The tags decide, for one id as well: what is not ours is not touched, whatever was typed.
-        found = await provider.list([(OWNER_TAG, owner())], MOST)
+        found = await provider.list([(OWNER_TAG, owner())], MOST, all_apps=True)
     except NativeError as error:
         raise PrerequisiteError(error.args[1]) from None
     if id is not None:
         found = [sandbox for sandbox in found if id in (sandbox[0], sandbox[1])]
         if not found:
-            raise PrerequisiteError(f"There is no live sandbox {id!r} of {owner()}.")
+            raise PrerequisiteError(f"There is no live sandbox {id!r} of {owner()} {_where()}.")
     if not found:
-        print(f"There are no sandboxes of {owner()}.")
+        print(f"There are no sandboxes of {owner()} {_where()}.")
         return
-    print(f"Sandboxes of {owner()}:")
+    print(f"Sandboxes of {owner()} {_where()}:")
     now = time.time() * 1000
     for sandbox, name, created, pairs in found:
         tags = dict(pairs)
@@ -47,9 +48,11 @@ async def run(id: str | None) -> None:
         print("Nothing was terminated.")
         return
     left = []
-    for sandbox, *_ in found:
+    for sandbox, _, _, pairs in found:
         try:
             await provider.terminate(sandbox)
+            for volume in volumes_of(dict(pairs)):
+                await provider.delete_volume(volume)
             print(f"Terminated {sandbox}")
         except NativeError as error:
             left.append(sandbox)
@@ -57,6 +60,14 @@ async def run(id: str | None) -> None:
     if left:
         print(f"Still there: {', '.join(left)}", file=sys.stderr)
         sys.exit(1)
+
+
+def _where() -> str:
+    """Where was looked."""
+    environment = os.environ.get("MODAL_ENVIRONMENT")
+    server = os.environ.get("MODAL_SERVER_URL")
+    place = f"the environment {environment}" if environment else "the default environment"
+    return f"in all apps of {place}" + (f" at {server}" if server else "")
 
 
 def _confirmed(number: int) -> bool:

@@ -248,13 +248,16 @@ class ModalSandboxEnvironment(SandboxEnvironment):
         return data.decode() if text else data
 
     async def connection(self, *, user: str | None = None) -> SandboxConnection:
-        """The command that leads into a login shell: that of this project's program `sandbox`. Asks nobody."""
-        words = ["sandbox", "shell", self.created.id]
+        """The command that leads into a login shell, by this project's program `sandbox`; and where the ports are reached."""
+        from . import lifecycle, provider
+
+        words = [provider.program(), "shell", self.created.id, "--plugin", provider.component()]
         if self._container is not None:
             words += ["--container", self._container]
         if user or self._user:
             words += ["--user", str(user or self._user)]
-        return SandboxConnection(type="modal", command=shlex.join(words), container=self.created.id)
+        ports = await lifecycle.ports(self.created) if self._container is None else None
+        return SandboxConnection(type="modal", command=shlex.join(words), ports=ports, container=self.created.id)
 
     def default_polling_interval(self) -> float:
         return 0.2

@@ -13,12 +13,12 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from logging import getLogger
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 from inspect_ai._util.error import PrerequisiteError
@@ -31,12 +31,19 @@ from .errors import SETTINGS, call_error, is_unknown_user
 from .provider import opened, owner
 
 if TYPE_CHECKING:
+    from inspect_ai.util._sandbox.environment import PortMapping
+
     from ._native import Provider
 
 logger = getLogger(__name__)
 
+T = TypeVar("T")
+
 TAG = "inspect"
 """Beginning of the names of our tags; the leases have tags of their own."""
+
+VOLUMES_TAG = "inspect-volumes"
+"""Tells the volumes that belong to a sandbox: the beginning of their names, and how many there are."""
 
 KEPT_TAG = "inspect-kept"
 """Marks a sandbox that was left on purpose: it has no lease, and no sweep ends it."""
@@ -65,8 +72,20 @@ done
 """Gives names their addresses. One without an address gets the loopback unless something else knows it: a container without
 a network can be reached at most by that."""
 
+ENDED_SECS = 2.0
+"""How long a container whose commands fail is waited for to have ended."""
+
+TUNNEL_SECS = 30.0
+"""How long ports may take to be assigned."""
+
+OUTPUT_BYTES = 1000
+"""Of the output of a service that has ended, in errors."""
+
 ENDING_SECS = 60.0
 """How long the end of a task waits for what is still being created or terminated."""
+
+MOST = 10_000
+"""Sandboxes that one sweep looks at."""
 
 AT_ONCE = 20
 """Sandboxes that are terminated at the same time."""
@@ -111,7 +130,12 @@ class Created:
     provider: Provider
     run: Run
     tags: dict[str, str]
+    volumes: list[str] = field(default_factory=list)
+    """Volumes that belong to it and end with it."""
     metrics: Metrics = field(default_factory=Metrics)
+    has_ports: bool = False
+    ports: list[PortMapping] | None = None
+    """Where its ports are reached, once that has been asked for."""
 
 
 @dataclass
@@ -169,7 +193,10 @@ def image_variables(config: object, metadata: Mapping[str, Any]) -> dict[str, st
             return {}
     else:
         return {}
-    variables = {name: str(value) for key, value in metadata.items() if (name := metadata_variable(key)) in text}
+    # What is included or extended may name them as well.
+    elsewhere = "include:" in text or "extends:" in text
+    names = {metadata_variable(key): str(value) for key, value in metadata.items()}
+    variables = {name: value for name, value in names.items() if elsewhere or name in text}
     if not variables:
         return {}
 
@@ -206,7 +233,7 @@ async def prepare(config: object) -> None:
     for warning in made.warnings:
         _warn(run, warning)
     for service in made.services:
-        await _built(run, provider, service, loud=True)
+        await _image(run, provider, service, loud=True)
 
 
 async def _greet(provider: Provider) -> None:
@@ -216,7 +243,9 @@ async def _greet(provider: Provider) -> None:
         with trace_action(traces, "Modal", "check credentials"):
             await provider.check()
         with trace_action(traces, "Modal", "sweep"):
+            volumes = {row[0]: volumes_of(dict(row[3])) for row in await provider.list([("sandbox-owner", owner())], MOST)}
             swept = await provider.sweep(owner())
+            await _delete(provider, [volume for id in swept for volume in volumes.get(id, [])])
     except NativeError as error:
         raise PrerequisiteError(error.args[1]) from None
     if swept:
@@ -229,31 +258,43 @@ def _warn(run: Run, text: str) -> None:
         logger.warning(text)
 
 
-async def _built(run: Run, provider: Provider, service: plan.Service, loud: bool) -> tuple[str, str | None]:
-    """A service's image, built if this run has not built it yet."""
+async def _image(run: Run, provider: Provider, service: plan.Service, loud: bool) -> tuple[str, str | None]:
+    """A service's image, with the directories that the service is to find there."""
+    built = await _built(run, provider, service.name, service.image, loud)
+    if not service.directories:
+        return built
+    image, workdir = built
+    # A WORKDIR line makes a directory that is missing, as Docker does for a volume, without a shell. What the image has there
+    # stays, and the working directory is again that of the image.
+    lines = [f"WORKDIR {directory}" for directory in [*service.directories, workdir or "/"]]
+    return await _built(run, provider, service.name, {"source": {"id": image}, "commands": lines}, loud)
+
+
+async def _built(run: Run, provider: Provider, service: str, image: dict[str, Any], loud: bool) -> tuple[str, str | None]:
+    """An image, built if this run has not built it yet."""
     from ._native import NativeError
 
-    key = (id(provider), service.image_key())
+    key = (id(provider), plan.image_key(image))
     async with run.building.setdefault(key, asyncio.Lock()):
         if key in run.images:
             return run.images[key]
         try:
-            with trace_action(traces, "Modal", "build the image of %s", service.name):
-                build = await provider.build(json.dumps(service.image))
+            with trace_action(traces, "Modal", "build the image of %s", service):
+                build = await provider.build(json.dumps(image))
                 begun = False
                 while (text := await build.next()) is not None:
                     if loud and not begun:
-                        print(f"Building the image of the service '{service.name}' on Modal")
+                        print(f"Building the image of the service '{service}' on Modal")
                         begun = True
                     if loud:
                         print(text, end="" if text.endswith("\n") else "\n", flush=True)
         except NativeError as error:
-            raise PrerequisiteError(f"The image of the service '{service.name}': {error.args[1]}") from None
-        image = build.image
-        if image is None:
-            raise PrerequisiteError(f"The image of the service '{service.name}' was not built.")
-        run.images[key] = image
-        return image
+            raise PrerequisiteError(f"The image of the service '{service}': {error.args[1]}") from None
+        made = build.image
+        if made is None:
+            raise PrerequisiteError(f"The image of the service '{service}' was not built.")
+        run.images[key] = made
+        return made
 
 
 # ---- a sample -------------------------------------------------------------------------------------------------------
@@ -268,20 +309,23 @@ async def start(task_name: str, config: object, metadata: Mapping[str, Any]) -> 
     provider = await opened(made.app, made.environment)
     for warning in made.warnings:
         _warn(run, warning)
-    images = [await _built(run, provider, service, loud=False) for service in made.services]
+    images = [await _image(run, provider, service, loud=False) for service in made.services]
     tags = {**made.tags, **_tags(task_name, metadata)}
+    volumes = _own_volumes(made, tags)
     spec = _specification(made, [image for image, _ in images], tags)
     begun = time.monotonic()
     await pacing.turn()
     asked = time.monotonic()
     try:
-        sandbox, retries = await _create(run, provider, spec, tags)
+        sandbox, retries = await _create(run, provider, spec, tags, volumes)
     except NativeError as error:
+        with anyio.CancelScope(shield=True):
+            await _delete(provider, volumes)
         # Not found: a secret or a volume that the configuration names.
         if error.args[0] in SETTINGS | {"invalid-argument", "unsupported", "not-found"}:
             raise PrerequisiteError(error.args[1]) from None
         raise RuntimeError(error.args[1]) from None
-    created = Created(sandbox, provider, run, tags)
+    created = Created(sandbox, provider, run, tags, volumes, has_ports=bool(made.sandbox.get("ports")))
     created.metrics.create_secs = time.monotonic() - asked
     created.metrics.retries += retries
     run.alive[sandbox] = created
@@ -299,7 +343,46 @@ async def start(task_name: str, config: object, metadata: Mapping[str, Any]) -> 
     return environments
 
 
-async def _create(run: Run, provider: Provider, spec: dict[str, Any], tags: dict[str, str]) -> tuple[str, int]:
+def _own_volumes(made: plan.Plan, tags: dict[str, str]) -> list[str]:
+    """Gives the volumes that belong to the sample names that no other sample has, and a tag by which they are found when only
+    the sandbox is known."""
+    run = re.sub(r"[^A-Za-z0-9]", "", tags.get(f"{TAG}-run", ""))[:8]
+    prefix = "-".join(part for part in ("inspect", run, _readable(tags)[:24].strip("-."), uuid.uuid4().hex[:8]) if part)
+    names: dict[str, str] = {}
+    for service in made.services:
+        for volume in service.volumes:
+            if volume.pop("sample", False):
+                volume["volume"] = names.setdefault(volume["volume"], f"{prefix}.{len(names)}")
+    if names:
+        tags[VOLUMES_TAG] = f"{prefix}.{len(names)}"
+    return list(names.values())
+
+
+def volumes_of(tags: Mapping[str, str]) -> list[str]:
+    """The volumes that belong to the sandbox with these tags."""
+    prefix, _, number = tags.get(VOLUMES_TAG, "").rpartition(".")
+    return [f"{prefix}.{index}" for index in range(int(number))] if prefix and number.isdigit() else []
+
+
+async def _delete(provider: Provider, volumes: Iterable[str]) -> bool:
+    """Deletes volumes; false if one may be left."""
+    from ._native import NativeError
+
+    done = True
+    for volume in volumes:
+        try:
+            with trace_action(traces, "Modal", "delete the volume %s", volume):
+                await provider.delete_volume(volume)
+        except NativeError as error:
+            if error.args[0] != "not-found":
+                trace_message(traces, "Modal", f"The volume {volume} was not deleted: {error.args[1]}")
+                done = False
+    return done
+
+
+async def _create(
+    run: Run, provider: Provider, spec: dict[str, Any], tags: dict[str, str], volumes: list[str]
+) -> tuple[str, int]:
     """Makes the sandbox. If we are cancelled the creation goes on, and its sandbox is ended as soon as it is there: a
     request that was sent cannot be taken back."""
 
@@ -317,7 +400,7 @@ async def _create(run: Run, provider: Provider, spec: dict[str, Any], tags: dict
         def abandoned(task: asyncio.Task[tuple[str, int]]) -> None:
             if not task.cancelled() and task.exception() is None:
                 sandbox, _ = task.result()
-                run.alive[sandbox] = Created(sandbox, provider, run, tags)
+                run.alive[sandbox] = Created(sandbox, provider, run, tags, volumes)
 
         task.add_done_callback(abandoned)
         raise
@@ -357,41 +440,111 @@ async def _container(
     raise RuntimeError(f"The service '{service.name}' does not answer as it should: {complaint}")
 
 
+class _Ended(Exception):
+    """A service's container has ended by itself."""
+
+    def __init__(self, service: str, code: int, why: str, output: str) -> None:
+        said = f" Its last output: {output}" if output else ""
+        super().__init__(f"The service '{service}' has ended: {why}.{said}")
+        self.code = code
+
+
+async def _watched(created: Created, service: str, sidecar: bool, call: Coroutine[Any, Any, T]) -> T:
+    """What a call to a container gives.
+
+    Raises:
+        _Ended: instead of the call's error, if the reason of that is the end of the container.
+    """
+    from ._native import NativeError
+
+    try:
+        return await call
+    except (NativeError, SandboxUnavailableError, RuntimeError):
+        end = None
+        if sidecar:
+            with contextlib.suppress(NativeError):
+                end = await created.provider.wait_sidecar(created.id, service, ENDED_SECS)
+        if end is None:
+            raise
+        raise _Ended(service, *end, await _last_output(created, service)) from None
+
+
+async def _last_output(created: Created, service: str) -> str:
+    """The end of what a sidecar has printed, as far as the provider has it."""
+    from ._native import NativeError
+
+    try:
+        return (await created.provider.logs(created.id, service, OUTPUT_BYTES)).strip()
+    except NativeError as error:
+        trace_message(traces, "Modal", f"The output of {service} cannot be read: {error.args[1]}")
+        return ""
+
+
 async def _services(
     created: Created, made: plan.Plan, images: list[tuple[str, str | None]]
 ) -> dict[str, ModalSandboxEnvironment]:
-    """Waits until all containers of a sandbox are there and healthy, and makes those that were to wait for others."""
+    """Waits until all containers of a sandbox are there and healthy, and makes those that were to wait for others.
+
+    A sidecar that ends with exit code 0 has done what it had to do, and is no environment; any other end is an error.
+    """
     services = {service.name: service for service in made.services}
+    main = made.services[0].name
     later = {service.name for service in made.later()}
     ending = {source for service in made.services for source, wanted in service.after.items() if wanted == "completed"}
     environments: dict[str, ModalSandboxEnvironment] = {}
     addresses: dict[str, str] = {}
     healthy: set[str] = set()
 
+    async def watched(name: str, call: Coroutine[Any, Any, T]) -> T | None:
+        try:
+            return await _watched(created, name, name != main, call)
+        except _Ended as ended:
+            if ended.code != 0:
+                raise RuntimeError(str(ended)) from None
+            environments.pop(name, None)
+            addresses.pop(name, None)
+            return None
+
     async def be_healthy(service: plan.Service) -> None:
-        if service.healthcheck is not None and service.name not in healthy:
-            await _healthy(environments[service.name], service.healthcheck)
+        if service.healthcheck is None or service.name in healthy:
+            return
+        if service.name in environments:
+            await watched(service.name, _healthy(environments[service.name], service.healthcheck))
+        if service.name not in environments:
+            waiting = [other.name for other in made.services if other.after.get(service.name) == "healthy"]
+            if waiting:
+                raise RuntimeError(f"The service '{service.name}' has ended, and {', '.join(waiting)} waits for its health.")
         healthy.add(service.name)
 
-    def called(names: Iterable[str]) -> list[tuple[str, str]]:
-        return [(addresses[name], alias) for name in names for alias in (name, *services[name].names)]
+    def called(name: str, others: Iterable[str]) -> list[tuple[str, str]]:
+        """Addresses and names that a service knows others, and itself, by."""
+        # What has no address is not reached by any: its name leads to the loopback.
+        near = {name, *services[name].peers}
+        known = [other for other in others if other in addresses and (other in near or not addresses[other])]
+        return [(addresses[other], alias) for other in known for alias in (other, *services[other].names)]
 
     async def arrived(names: list[str]) -> None:
         """These containers are there: they and those before get to know each other."""
 
         async def look(name: str) -> None:
             index = made.services.index(services[name])
-            environments[name] = await _container(created, services[name], name if index else None, images[index][1])
-            addresses[name] = await _address(environments[name]) if len(services) > 1 else ""
+            container = None if name == main else name
+            found = await watched(name, _container(created, services[name], container, images[index][1]))
+            if found is None:
+                return
+            environments[name] = found
+            address = await watched(name, _address(found)) if len(services) > 1 else ""
+            if address is not None:
+                addresses[name] = address
 
         await asyncio.gather(*[look(name) for name in names])
         calls = []
         for name, environment in environments.items():
-            pairs = [] if len(services) == 1 else called(environments if name in names else names)
+            pairs = [] if len(services) == 1 else called(name, list(environments) if name in names else names)
             if name in names:
                 pairs += [(address, host) for host, address in services[name].hosts.items()]
             if pairs:
-                calls.append(_introduce(environment, pairs))
+                calls.append(watched(name, _introduce(environment, pairs)))
         await asyncio.gather(*calls)
 
     await arrived([name for name in services if name not in later and name not in ending])
@@ -405,7 +558,7 @@ async def _services(
                 await _completed(created, source)
         image = images[made.services.index(service)][0]
         with trace_action(traces, "Modal", "add %s to %s", service.name, created.id):
-            await created.provider.add_sidecar(created.id, json.dumps(_sidecar(made, service, image)))
+            await created.provider.add_sidecar(created.id, json.dumps(_sidecar(service, image)))
         if service.name not in ending:
             await arrived([service.name])
     for service in made.services:
@@ -421,7 +574,9 @@ async def _completed(created: Created, service: str) -> None:
             pass
     code, why = end
     if code != 0:
-        raise RuntimeError(f"The service '{service}', which others depend on, did not complete: {why}")
+        said = await _last_output(created, service)
+        output = f" Its last output: {said}" if said else ""
+        raise RuntimeError(f"The service '{service}', which others depend on, did not complete: {why}.{output}")
 
 
 async def _address(environment: ModalSandboxEnvironment) -> str:
@@ -479,11 +634,11 @@ def _specification(made: plan.Plan, images: list[str], tags: dict[str, str]) -> 
         "secrets": main.secrets,
         "workdir": main.workdir,
         "volumes": main.volumes,
-        "outbound": _connected(made),
+        "outbound": _connected(made.outbound),
         "name": _name(tags),
         "tags": list(tags.items()),
         "sidecars": [
-            _sidecar(made, service, image)
+            _sidecar(service, image)
             for service, image in zip(made.services, images, strict=True)
             if service is not main and service not in later
         ],
@@ -491,13 +646,13 @@ def _specification(made: plan.Plan, images: list[str], tags: dict[str, str]) -> 
     return {name: value for name, value in spec.items() if value is not None}
 
 
-def _connected(made: plan.Plan) -> Any:
+def _connected(outbound: Any) -> Any:
     """The network of a container. Services that share an internal network reach each other and nothing else, which is what
     an allow-list of nothing does; what is blocked has no address to be reached at."""
-    return {"allowed": {}} if made.outbound == "internal" else made.outbound
+    return {"allowed": {}} if outbound == "internal" else outbound
 
 
-def _sidecar(made: plan.Plan, service: plan.Service, image: str) -> dict[str, Any]:
+def _sidecar(service: plan.Service, image: str) -> dict[str, Any]:
     return {
         "name": service.name,
         "image": image,
@@ -506,8 +661,7 @@ def _sidecar(made: plan.Plan, service: plan.Service, image: str) -> dict[str, An
         "secrets": service.secrets,
         "workdir": service.workdir,
         "volumes": service.volumes,
-        # There are no blocked ones.
-        "outbound": {"allowed": {}} if made.outbound == "blocked" else _connected(made),
+        "outbound": _connected(service.outbound),
     }
 
 
@@ -530,12 +684,35 @@ def _tags(task_name: str, metadata: Mapping[str, Any]) -> dict[str, str]:
 
 def _name(tags: Mapping[str, str]) -> str:
     """A name to recognise it by, unique among the live ones."""
+    return f"{_readable(tags)[:46]}-{uuid.uuid4().hex[:12]}".lstrip("-")
+
+
+def _readable(tags: Mapping[str, str]) -> str:
+    """Task, sample and epoch, as a name may have them."""
     parts = [tags.get(f"{TAG}-{part}", "") for part in ("task", "sample", "epoch")]
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(part for part in parts if part)).strip("-.")
-    return f"{readable[:46]}-{uuid.uuid4().hex[:12]}".lstrip("-")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(part for part in parts if part)).strip("-.")
 
 
 # ---- afterwards -----------------------------------------------------------------------------------------------------
+
+
+async def ports(created: Created) -> list[PortMapping] | None:
+    """Where the ports of a sandbox are reached; `None` if it has none, or if that is not known."""
+    from inspect_ai.util._sandbox.environment import HostMapping, PortMapping
+
+    from ._native import NativeError
+
+    if created.has_ports and created.ports is None:
+        try:
+            found = await created.provider.tunnels(created.id, TUNNEL_SECS)
+        except NativeError as error:
+            trace_message(traces, "Modal", f"The ports of {created.id} are not known: {error.args[1]}")
+            return None
+        created.ports = [
+            PortMapping(container_port=inside, protocol="tcp", mappings=[HostMapping(host_ip=host, host_port=outside)])
+            for inside, host, outside in found
+        ]
+    return created.ports
 
 
 async def finish(created: Created, interrupted: bool) -> None:
@@ -559,6 +736,8 @@ async def _terminate(created: Created) -> bool:
         if error.args[0] != "not-found":
             trace_message(traces, "Modal", f"{created.id} was not terminated: {error.args[1]}")
             return False
+    if not await _delete(created.provider, created.volumes):
+        return False
     created.run.alive.pop(created.id, None)
     return True
 

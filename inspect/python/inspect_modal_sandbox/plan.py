@@ -68,6 +68,12 @@ class Service:
     """Further names in its `/etc/hosts`, with their addresses."""
     after: dict[str, str] = field(default_factory=dict)
     """Services that it starts after, each with what it waits for: `started`, `healthy` or `completed`."""
+    directories: list[str] = field(default_factory=list)
+    """Directories that are made if its image has none of that path."""
+    outbound: Any = "open"
+    """The network of a service that is not the default one: `open`, `internal`, or an allow-list."""
+    peers: list[str] = field(default_factory=list)
+    """Services that it reaches, by their names."""
 
     def __post_init__(self) -> None:
         # A directory that is missing keeps a container from starting. A WORKDIR line makes it, as Docker does.
@@ -76,7 +82,7 @@ class Service:
 
     def image_key(self) -> str:
         """The same for the same image."""
-        return json.dumps(self.image, sort_keys=True)
+        return image_key(self.image)
 
 
 @dataclass
@@ -105,6 +111,11 @@ class Plan:
         return found
 
 
+def image_key(image: Mapping[str, Any]) -> str:
+    """The same for the same image: what is to be built, with the absolute paths of what it is built from."""
+    return json.dumps(image, sort_keys=True)
+
+
 def default_outbound() -> str:
     """The network of a sandbox that says nothing of it."""
     chosen = os.environ.get(NETWORK_VARIABLE, "blocked")
@@ -131,9 +142,7 @@ def make(config: object, directory: Path, metadata: Mapping[str, Any]) -> Plan:
     if isinstance(config, ComposeConfig):
         from . import compose
 
-        document = config.model_dump(mode="json", by_alias=True, exclude_none=True)
-        where = "the ComposeConfig"
-        return compose.plan(compose.filled(document, where, directory, metadata), where, directory)
+        return compose.of_object(config.model_dump(mode="json", by_alias=True, exclude_none=True), directory, metadata)
     if isinstance(config, str):
         path = directory / config
         if is_dockerfile(config):
@@ -141,7 +150,7 @@ def make(config: object, directory: Path, metadata: Mapping[str, Any]) -> Plan:
         if is_compose_yaml(config) or path.suffix in (".yaml", ".yml"):
             from . import compose
 
-            return compose.plan(compose.read(path, metadata), str(path), path.parent)
+            return compose.of_file(path, metadata)
         raise ConfigError(f"{config!r} is no configuration of a sandbox: give a Dockerfile or a compose file.")
     raise ConfigError(
         f"A {type(config).__name__} is no configuration of the sandbox type 'modal': give a path, a ComposeConfig or a "

@@ -5,7 +5,9 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import shutil
 import socket
+import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +48,13 @@ def component() -> str:
     """The file of the component: the one in this package, unless `INSPECT_MODAL_COMPONENT` names another."""
     chosen = os.environ.get(COMPONENT_VARIABLE)
     return chosen or str(Path(__file__).with_name("modal-provider.wasm"))
+
+
+def program() -> str:
+    """The program `sandbox`: the one that was installed with this package, or the one on the path."""
+    installed = Path(sysconfig.get_path("scripts")) / "sandbox"
+    # Where there is none, the name says what is missing.
+    return str(installed) if os.access(installed, os.X_OK) else shutil.which("sandbox") or "sandbox"
 
 
 async def opened(app: str | None = None, environment: str | None = None) -> Provider:
