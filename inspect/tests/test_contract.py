@@ -432,7 +432,7 @@ async def test_connections_lead_into_the_container_that_is_meant(tmp_path: Path)
         connection = await environments["other"].connection()
         words = shlex.split(connection.command)
         # The one that was installed with the package.
-        assert Path(words[0]) == Path(sys.executable).with_name("sandbox")
+        assert Path(words[0]).samefile(Path(sys.executable).with_name("sandbox"))
         said = await asyncio.to_thread(type_into, words, "echo in-$WHERE as $(id -un)\nexit\n")
         assert "in-other as nobody" in said
         connection = await environments["other"].connection(user="root")
