@@ -200,7 +200,15 @@ def entry_points() -> None:
     with sandbox(image=image) as own:
         equal(own.stdout.read(), "shell-form me\n")
     with sandbox("echo", "asked", image=image) as own:
+        equal(own.stdout.read(), "shell-form me\n")
+    with sandbox("echo", "asked", image=base().dockerfile_commands('ENTRYPOINT ["env", "A=1"]', 'CMD ["false"]')) as own:
         equal(own.stdout.read(), "asked\n")
+    with sandbox(image=base().dockerfile_commands('ENTRYPOINT ["/bin/bash"]')) as own:
+        equal(sh(own, "echo alive")[0], "alive\n")
+    with sandbox("-c", "echo $0 $1", "a", "b", image=base().dockerfile_commands('ENTRYPOINT ["/bin/bash"]')) as own:
+        equal(own.stdout.read(), "a b\n")
+    with sandbox(image=base().dockerfile_commands('CMD ["one"]').dockerfile_commands('ENTRYPOINT ["echo", "alone"]')) as own:
+        equal(own.stdout.read(), "alone\n")
     with sandbox(image=base().dockerfile_commands('ENTRYPOINT ["echo", "a"]', "ENTRYPOINT []", 'CMD ["echo", "cmd"]')) as own:
         equal(own.stdout.read(), "cmd\n")
 

@@ -144,7 +144,7 @@ def dockerfile() -> None:
         image = modal.Image.from_dockerfile(path, context_dir=directory, build_args={"WHO": "me"})
         with sandbox(image=image) as own:
             equal(own.stdout.read(), "B\n")
-        with sandbox("sleep", "60", image=image) as own:
+        with sandbox("sleep", "60", image=image.entrypoint([])) as own:
             equal(sh(own, "cat who heredoc renamed.txt; stat -c %a deep/b.sh renamed.txt; pwd")[0], "me\nAone\ntwo\nC755\n600\n/out\n")
 
 

@@ -449,14 +449,13 @@ async fn start(
     Ok((unit, entry, network))
 }
 
-/// What a container's first process is.
+/// Returns the arguments of a container's first process: the image's ENTRYPOINT, and after it the command of the request, or
+/// the image's CMD if the request names none.
 pub fn command(asked: &[String], image: &Built) -> Vec<String> {
-    if !asked.is_empty() {
-        return asked.to_vec();
-    }
     let config = &image.config;
-    let own: Vec<String> = config.entrypoint.iter().flatten().chain(config.cmd.iter().flatten()).cloned().collect();
-    if own.is_empty() { DEFAULT_COMMAND.map(str::to_owned).to_vec() } else { own }
+    let rest = if asked.is_empty() { config.cmd.as_deref().unwrap_or_default() } else { asked };
+    let all: Vec<String> = config.entrypoint.iter().flatten().chain(rest).cloned().collect();
+    if all.is_empty() { DEFAULT_COMMAND.map(str::to_owned).to_vec() } else { all }
 }
 
 /// Gives a process a terminal, and the variables that describe it, if one is asked for.

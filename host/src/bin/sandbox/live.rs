@@ -180,6 +180,20 @@ async fn checks(
         expect(place == "/opt/doctor", place)
     })
     .await?;
+    rows.run(session, 17, "a command follows the image's ENTRYPOINT", async {
+        let lines = "FROM debian:bookworm-slim\nENTRYPOINT [\"/usr/bin/env\", \"DOCTOR=entered\"]\nCMD [\"false\"]\n";
+        let (image, _) = provider.dockerfile(LocalDockerfile::new(lines.to_owned()), |_, _| ()).await?;
+        let image = provider.build(image).await?.finish(|_| ()).await?;
+        images.push(image.id.clone());
+        let script = "echo \"says $DOCTOR\" > /tmp/doctor-part && mv /tmp/doctor-part /tmp/doctor-entry; exec sleep 900";
+        let other = provider.create(spec(ImageSpec::id(image.id)).command(["sh", "-c", script])).await?;
+        let wait = "n=0; until [ -e /tmp/doctor-entry ] || [ $n = 300 ]; do n=$((n+1)); sleep 0.1; done; cat /tmp/doctor-entry";
+        let seen = said(&other, wait).await;
+        other.terminate().await?;
+        let seen = seen?;
+        expect(seen == "says entered", seen)
+    })
+    .await?;
     rows.run(session, 13, "the log of the entry point", async {
         for _ in 0..30 {
             let page = sandbox.logs(LogQuery::default(), None, 1 << 20).await?;
