@@ -102,6 +102,12 @@ impl Base {
         for (name, mode) in SCRATCH {
             make_directory(&directory.join("scratch").join(name), mode)?;
         }
+        // What a distribution's image has in root's home.
+        for (from, to) in [("dot.bashrc", "root/.bashrc"), ("dot.profile", "root/.profile")] {
+            if let Ok(content) = fs::read(Path::new("/usr/share/base-files").join(from)) {
+                fs::write(skeleton.join(to), content)?;
+            }
+        }
         symlink("/run", skeleton.join("var/run"))?;
         symlink("/run/lock", skeleton.join("var/lock"))?;
         // An empty package database, rather than none: the tools start out from it.

@@ -102,8 +102,15 @@ pub(super) fn run(spec: &ProcessSpec, terminal: Option<Terminal>, pipes: &[Owned
     if let Err(error) = nix::unistd::chdir(directory) {
         fail(127, &format!("cannot change to {}: {}", directory.display(), error.desc()));
     }
-    let Some(program) = spec.argv.first() else { fail(127, "no program given") };
-    execute(spec, program)
+    let mut spec = spec.clone();
+    // As container runtimes do: the one variable that follows from the user.
+    if !spec.env.iter().any(|(name, _)| name == "HOME") {
+        spec.env.push(("HOME".into(), users::home(spec.user.as_deref())));
+    }
+    match spec.argv.first() {
+        Some(program) => execute(&spec, program),
+        None => fail(127, "no program given"),
+    }
 }
 
 /// Replaces this process by the program.

@@ -134,7 +134,7 @@ pub enum DirectoryError {
 pub struct ProcessSpec {
     /// Program and arguments; at least one. A program without a slash is looked up in PATH of `env`.
     pub argv: Vec<OsString>,
-    /// The whole environment; nothing is inherited.
+    /// The whole environment; nothing is inherited. HOME is added where it is missing, from the container's account files.
     pub env: Vec<(OsString, OsString)>,
     /// Absolute directory to start in; `/` when it is empty. A missing one makes the process exit 127 with a message.
     pub cwd: PathBuf,

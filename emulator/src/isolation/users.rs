@@ -3,6 +3,7 @@
 //! Read by hand: the libraries' look-ups would load plug-ins of the machine or ask its name services.
 
 use std::{
+    ffi::OsString,
     fs,
     io::{self, Read},
     os::unix::fs::OpenOptionsExt,
@@ -44,6 +45,22 @@ pub(super) fn find(spec: Option<&str>, all_ids: bool) -> Result<Option<User>, St
         return Ok(None);
     }
     Err(format!("cannot become user {spec}: the emulator runs without privileges, so root is the only user inside"))
+}
+
+/// Returns the home directory of `spec`, root's without one; `/` if the account files do not say it, as container runtimes do.
+pub(super) fn home(spec: Option<&str>) -> OsString {
+    let passwd = String::from_utf8_lossy(&accounts("/etc/passwd").unwrap_or_default()).into_owned();
+    home_of(spec.filter(|spec| !spec.is_empty()).unwrap_or("0"), &passwd).into()
+}
+
+fn home_of<'a>(spec: &str, passwd: &'a str) -> &'a str {
+    let user = spec.split(':').next().unwrap_or_default();
+    let home = passwd.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let (name, uid, home) = (fields.first()?, fields.get(2)?, fields.get(5)?);
+        (*name == user || *uid == user).then_some(*home)
+    });
+    home.filter(|home| !home.is_empty()).unwrap_or("/")
 }
 
 /// The beginning of an account file, which may be anything: a pipe would never be opened, and a link may lead to one.
@@ -105,6 +122,15 @@ mod tests {
     fn ids(spec: &str) -> (u32, u32, Vec<u32>) {
         let user = look_up(spec, PASSWD, GROUP).unwrap();
         (user.uid.as_raw(), user.gid.as_raw(), user.groups.iter().map(|gid| gid.as_raw()).collect())
+    }
+
+    #[test]
+    fn homes_by_name_and_number() {
+        for (spec, home) in
+            [("0", "/root"), ("root:docker", "/root"), ("ann", "/home/ann"), ("1000", "/home/ann"), ("4000", "/")]
+        {
+            assert_eq!(home_of(spec, PASSWD), home, "{spec}");
+        }
     }
 
     #[test]

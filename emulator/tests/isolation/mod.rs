@@ -163,7 +163,9 @@ async fn a_process_has_what_it_was_given_and_nothing_else() {
     let container = machine.engine.start(spec("a")).await.unwrap();
     let (_, environment, _) =
         run(&container, ProcessSpec { env: vec![("A".into(), "b c".into())], ..command(&["env"]) }).await;
-    assert_eq!(environment, "A=b c\n");
+    assert_eq!(environment, "A=b c\nHOME=/root\n");
+    let own = ProcessSpec { env: vec![("HOME".into(), "".into())], ..command(&["env"]) };
+    assert_eq!(run(&container, own).await.1, "HOME=\n");
     let placed = ProcessSpec { cwd: "/usr/share".into(), ..command(&["pwd"]) };
     assert_eq!(run(&container, placed).await.1, "/usr/share\n");
     assert_eq!(output(&container, "ls /proc/self/fd | tr '\\n' ' '").await, "0 1 2 3");
@@ -237,15 +239,18 @@ async fn the_machine_cannot_be_seen() {
     let here = machine.parent.path().to_str().unwrap();
     let container = machine.engine.start(spec("a")).await.unwrap();
     let other = machine.engine.start(spec("b")).await.unwrap();
-    assert_eq!(
-        output(&container, "ls -A /root /home /tmp /var/tmp /mnt /srv /media /sys").await.matches('\n').count(),
-        14
-    );
+    assert_eq!(output(&container, "ls -A /home /tmp /var/tmp /mnt /srv /media /sys").await.matches('\n').count(), 12);
+    // What a distribution's image has in root's home, and nothing of the machine's.
+    let home = output(&container, "ls -A /root; cmp /root/.bashrc /usr/share/base-files/dot.bashrc; true").await;
+    assert!(["", ".bashrc\n.profile"].contains(&home.as_str()), "{home}");
     assert_eq!(output(&container, &format!("test -e {here}; echo $?")).await, "1");
     // Its own processes only: init and the shell.
     assert_eq!(output(&container, "cd /proc; set -- [0-9]*; echo $#").await, "2");
     assert_eq!(output(&container, "grep -c '[$]' /etc/shadow; true").await, "0");
-    assert_eq!(output(&container, "cat /etc/machine-id; ls /etc/ssh /etc/ssl/private 2>/dev/null; true").await, "");
+    assert_eq!(
+        output(&container, "cat /etc/machine-id; ls /etc/ssh/*_key /etc/ssl/private 2>/dev/null; true").await,
+        ""
+    );
     assert_eq!(
         output(&container, "find /etc /opt -maxdepth 2 ! -perm -4 ! -type l 2>/dev/null | sort").await,
         "/etc/gshadow\n/etc/shadow"
