@@ -157,6 +157,7 @@ impl Emulator {
             tables: parking_lot::Mutex::new(Tables::new()),
             chaos: Chaos::new(options_seed),
             replies: Default::default(),
+            caches: Default::default(),
         });
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(connect::serve(front, state.clone(), stopped.clone()));

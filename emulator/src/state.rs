@@ -49,6 +49,8 @@ pub struct State {
     pub chaos: crate::control::chaos::Chaos,
     /// Answers to calls that may come twice.
     pub replies: crate::control::once::Replies,
+    /// Directories that commands of builds share.
+    pub caches: crate::build::Caches,
 }
 
 /// Everything with an id. Fields are read and changed by the modules of [`crate::control`] that serve them.

@@ -207,6 +207,8 @@ def entry_points() -> None:
         equal(sh(own, "echo alive")[0], "alive\n")
     with sandbox("-c", "echo $0 $1", "a", "b", image=base().dockerfile_commands('ENTRYPOINT ["/bin/bash"]')) as own:
         equal(own.stdout.read(), "a b\n")
+    with sandbox(image=base().dockerfile_commands('CMD ["one"]', 'ENTRYPOINT ["echo"]')) as own:
+        equal(own.stdout.read(), "one\n")
     with sandbox(image=base().dockerfile_commands('CMD ["one"]').dockerfile_commands('ENTRYPOINT ["echo", "alone"]')) as own:
         equal(own.stdout.read(), "alone\n")
     with sandbox(image=base().dockerfile_commands('ENTRYPOINT ["echo", "a"]', "ENTRYPOINT []", 'CMD ["echo", "cmd"]')) as own:

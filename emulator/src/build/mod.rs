@@ -5,10 +5,14 @@
 //! request gets the same image (`request_hash`).
 
 mod context;
+mod copy;
 mod dockerfile;
 mod expand;
+mod glob;
 mod known;
 mod log;
+mod mount;
+mod mounting;
 mod stage;
 mod steps;
 
@@ -27,6 +31,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 pub use self::log::Log;
+pub use self::mounting::Caches;
 use crate::control::mounts::{self, hex};
 use crate::ids;
 use crate::state::{State, now};

@@ -13,7 +13,7 @@ use super::{Built, Log};
 use crate::control::outbound;
 use crate::control::sandbox::code;
 use crate::isolation::rootfs::Root;
-use crate::isolation::{Bind, Container, ContainerSpec, ProcessSpec};
+use crate::isolation::{Bind, Container, ContainerSpec, DirectoryError, MountSpec, ProcessSpec};
 use crate::network::{Network, Policy, Port, Switch};
 use crate::state::State;
 
@@ -32,6 +32,8 @@ pub struct Stage {
     pub image: Built,
     /// Arguments declared so far, with their values.
     pub args: Vec<(String, String)>,
+    /// It has a CMD of its own, which an ENTRYPOINT leaves alone.
+    pub has_cmd: bool,
     container: Option<Container>,
     network: Option<Network>,
     state: Arc<State>,
@@ -41,7 +43,16 @@ pub struct Stage {
 impl Stage {
     /// A stage on top of an image.
     pub fn new(state: &Arc<State>, name: Option<String>, image: Built, binds: Vec<Bind>) -> Stage {
-        Stage { name, image, args: Vec::new(), container: None, network: None, state: state.clone(), binds }
+        Stage {
+            name,
+            image,
+            args: Vec::new(),
+            has_cmd: false,
+            container: None,
+            network: None,
+            state: state.clone(),
+            binds,
+        }
     }
 
     async fn container(&mut self) -> Result<&Container, String> {
@@ -70,6 +81,17 @@ impl Stage {
     pub async fn root(&mut self) -> Result<Root, String> {
         let root = self.container().await?.root().await;
         root.map_err(|e| format!("cannot open the build container's root: {e:#}"))
+    }
+
+    /// Mounts something in the container.
+    pub async fn mount(&mut self, spec: MountSpec) -> Result<(), DirectoryError> {
+        let container = self.container().await.map_err(anyhow::Error::msg)?;
+        container.mount(spec).await
+    }
+
+    /// Takes away what is mounted at a path.
+    pub async fn unmount(&mut self, target: &Path) -> Result<(), String> {
+        self.container().await?.unmount(target).await.map_err(|e| format!("cannot unmount {}: {e:#}", target.display()))
     }
 
     /// Runs a command, its output into the log. Its exit code.

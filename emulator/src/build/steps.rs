@@ -2,22 +2,28 @@
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
 use std::sync::Arc;
 
-use globset::{GlobBuilder, GlobMatcher};
 use modal_proto::client as proto;
 
 use super::context;
-use super::dockerfile::{Command, Copy, Instruction, Line, parse, parse_line};
-use super::expand::expand;
+use super::copy::Job;
+use super::dockerfile::{Command, Copy, Instruction, Line, Run, parse, parse_trigger};
+use super::expand::{expand, expand_document};
+use super::glob::Rules;
 use super::known;
+use super::mounting::Mounted;
 use super::stage::Stage;
-use super::{Built, Image, remove};
+use super::{Built, Image, Log, remove};
 use crate::control::mounts;
 use crate::control::sandbox::DEFAULT_PATH;
 use crate::ids;
-use crate::isolation::rootfs::{Attributes, Root};
+use crate::isolation::rootfs::{Attributes, Chmod, Root};
 use crate::state::{State, overlay};
+
+/// Build arguments that RUN sees without an ARG line, in either case.
+const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
 /// Builds an image. The text of a failure is what clients show.
 pub async fn build(state: Arc<State>, image: Arc<Image>, definition: proto::Image) -> Result<Built, String> {
@@ -35,17 +41,18 @@ pub async fn build(state: Arc<State>, image: Arc<Image>, definition: proto::Imag
     done
 }
 
-struct Build {
-    state: Arc<State>,
-    image: Arc<Image>,
-    definition: proto::Image,
+pub(super) struct Build {
+    pub(super) state: Arc<State>,
+    pub(super) image: Arc<Image>,
+    pub(super) definition: proto::Image,
     lines: Vec<Line>,
+    escape: char,
     /// The last one is being built.
-    stages: Vec<Stage>,
-    /// ARG before the first FROM.
+    pub(super) stages: Vec<Stage>,
+    /// ARG before the first FROM, and what is known of the platform.
     global_args: Vec<(String, String)>,
     /// Variables of RUN that come from secrets.
-    secrets: Vec<(String, String)>,
+    pub(super) secrets: Vec<(String, String)>,
     context: Option<PathBuf>,
     /// The context is the service's own Python, for which the machine's stands in.
     stand_in_python: bool,
@@ -53,20 +60,27 @@ struct Build {
 
 impl Build {
     fn new(state: Arc<State>, image: Arc<Image>, definition: proto::Image) -> Result<Build, String> {
-        let lines = parse(&definition.dockerfile_commands.join("\n"))?;
+        let file = parse(&definition.dockerfile_commands.join("\n"))?;
         let mut secrets = Vec::new();
         for id in &definition.secret_ids {
             secrets.extend(state.secret_values(id).map_err(|status| status.message().to_owned())?);
         }
         let mount = mounts::get(&state, &definition.context_mount_id).ok();
         let stand_in_python = mount.is_some_and(|mount| mount.files.is_empty());
+        let mut global_args = platform();
+        for (name, value) in &mut global_args {
+            if let Some(given) = definition.build_args.get(name) {
+                value.clone_from(given);
+            }
+        }
         Ok(Build {
             state,
             image,
             definition,
-            lines,
+            lines: file.lines,
+            escape: file.escape,
             stages: Vec::new(),
-            global_args: Vec::new(),
+            global_args,
             secrets,
             context: None,
             stand_in_python,
@@ -97,28 +111,28 @@ impl Build {
         last.finish(&layer).await
     }
 
-    fn stage(&mut self) -> Result<&mut Stage, String> {
+    pub(super) fn stage(&mut self) -> Result<&mut Stage, String> {
         self.stages.last_mut().ok_or_else(|| "there is no FROM before this line".to_owned())
     }
 
     /// A variable as instructions see it: ENV before ARG.
-    fn expand(&self, text: &str) -> Result<String, String> {
-        let find = |list: &[(String, String)], name: &str| {
-            list.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone())
-        };
+    fn variable(&self, name: &str) -> Option<String> {
+        let find = |list: &[(String, String)]| list.iter().rev().find(|(key, _)| key == name).map(|(_, v)| v.clone());
         match self.stages.last() {
-            Some(stage) => {
-                expand(text, &|name| find(&stage.image.config.env, name).or_else(|| find(&stage.args, name)))
-            }
-            None => expand(text, &|name| find(&self.global_args, name)),
+            Some(stage) => find(&stage.image.config.env).or_else(|| find(&stage.args)),
+            None => find(&self.global_args),
         }
+    }
+
+    pub(super) fn expand(&self, text: &str) -> Result<String, String> {
+        expand(text, self.escape, &|name| self.variable(name))
     }
 
     async fn step(&mut self, instruction: &Instruction) -> Result<(), String> {
         match instruction {
-            Instruction::From { image, alias } => self.from(image, alias.clone()).await,
+            Instruction::From { image, alias, platform } => self.from(image, alias.clone(), platform.as_deref()).await,
             Instruction::Arg(args) => self.args(args),
-            Instruction::Run(command) => self.run_command(command).await,
+            Instruction::Run(run) => self.run_command(run).await,
             Instruction::Copy(copy) => self.copy(copy).await,
             Instruction::Env(pairs) => {
                 let mut values = Vec::new();
@@ -137,11 +151,18 @@ impl Build {
             }
             Instruction::Workdir(path) => {
                 let path = self.expand(path)?;
-                let path = absolute(self.stage()?.image.config.workdir.as_deref(), &path);
+                let config = &self.stage()?.image.config;
+                let (path, user) = (absolute(config.workdir.as_deref(), &path), config.user.clone());
                 let root = self.stage()?.root().await?;
                 let inside = PathBuf::from(&path[1..]);
-                let made = move || root.make_directories(&inside, Attributes::default()).map_err(|e| e.to_string());
-                blocking(made).await?;
+                blocking(move || {
+                    // A directory that is made belongs to the USER. Without privileges there is root only.
+                    let user = user.filter(|user| !user.is_empty() && nix::unistd::geteuid().is_root());
+                    let owner = user.map(|user| owner_of(&root, "USER ", &user)).transpose()?;
+                    let attributes = Attributes { owner, ..Attributes::default() };
+                    root.make_directories(&inside, &attributes).map_err(|e| e.to_string())
+                })
+                .await?;
                 self.stage()?.image.config.workdir = Some(path);
                 Ok(())
             }
@@ -152,15 +173,19 @@ impl Build {
             }
             Instruction::Entrypoint(command) => {
                 let argv = self.argv(command)?;
-                let config = &mut self.stage()?.image.config;
-                // A new entry point makes the base's command meaningless.
-                config.cmd = None;
-                config.entrypoint = Some(argv);
+                let stage = self.stage()?;
+                // A new entry point makes the base's command meaningless, but not one of the same stage.
+                if !stage.has_cmd {
+                    stage.image.config.cmd = None;
+                }
+                stage.image.config.entrypoint = Some(argv);
                 Ok(())
             }
             Instruction::Cmd(command) => {
                 let argv = self.argv(command)?;
-                self.stage()?.image.config.cmd = Some(argv);
+                let stage = self.stage()?;
+                stage.has_cmd = true;
+                stage.image.config.cmd = Some(argv);
                 Ok(())
             }
             Instruction::Shell(shell) => {
@@ -171,38 +196,72 @@ impl Build {
                 self.stage()?.image.config.onbuild.push(line.clone());
                 Ok(())
             }
+            Instruction::Expose(ports) => {
+                self.stage()?;
+                for port in ports {
+                    // One variable may hold several ports.
+                    let ports = self.expand(port)?;
+                    if let Some(bad) = ports.split_whitespace().find(|port| !is_port(port)) {
+                        return Err(format!("{bad} is not a port"));
+                    }
+                }
+                Ok(())
+            }
+            Instruction::StopSignal(signal) => {
+                self.stage()?;
+                let signal = self.expand(signal)?;
+                if is_signal(&signal) { Ok(()) } else { Err(format!("{signal} is not a signal")) }
+            }
             Instruction::Ignored => self.stage().map(drop),
         }
     }
 
-    async fn from(&mut self, image: &str, alias: Option<String>) -> Result<(), String> {
-        let expanded = {
-            let find = |name: &str| self.global_args.iter().rev().find(|(k, _)| k == name).map(|(_, v)| v.clone());
-            expand(image, &find)?
-        };
+    async fn from(&mut self, image: &str, alias: Option<String>, platform: Option<&str>) -> Result<(), String> {
+        let find = |name: &str| self.global_args.iter().rev().find(|(k, _)| k == name).map(|(_, v)| v.clone());
+        let expanded = expand(image, self.escape, &find)?;
+        if expanded.is_empty() {
+            return Err(format!("{image} stands for nothing"));
+        }
+        if let Some(platform) = platform {
+            let platform = expand(platform, self.escape, &find)?;
+            let mut parts = platform.split('/');
+            let (os, wanted) = (parts.next().unwrap_or_default(), parts.next());
+            if os != "linux" {
+                return Err(format!("the emulator builds images for linux only, not for '{platform}'"));
+            }
+            if let Some(wanted) =
+                wanted.map(architecture).filter(|wanted| *wanted != architecture(std::env::consts::ARCH))
+            {
+                self.image.log.info(format!("{expanded}: the machine's programs stand in for those of {wanted}"));
+            }
+        }
         // A stage that others build on is finished first.
         let earlier =
             self.stages.iter().position(|stage| stage.name.as_deref() == Some(&expanded.to_ascii_lowercase()));
-        let mut base = match earlier {
-            Some(at) => self.finish_stage(at).await?,
-            None => self.base(&expanded)?,
+        let (mut base, args) = match earlier {
+            Some(at) => (self.finish_stage(at).await?, self.stages[at].args.clone()),
+            None => (self.base(&expanded)?, Vec::new()),
         };
         let triggers = std::mem::take(&mut base.config.onbuild);
         let binds = crate::control::storage::binds(&self.state, &self.definition.volume_mounts, &[])
             .map_err(|error| format!("cannot mount a volume: {error}"))?;
-        self.stages.push(Stage::new(&self.state, alias, base, binds));
+        let mut stage = Stage::new(&self.state, alias, base, binds);
+        stage.args = args;
+        self.stages.push(stage);
         for line in triggers {
-            self.image.log.info(format!("=> ONBUILD {line}"));
-            let instruction = parse_line(&line)?;
-            Box::pin(self.step(&instruction)).await.map_err(|e| format!("ONBUILD {line}: {e}"))?;
+            let shown = line.lines().next().unwrap_or_default();
+            self.image.log.info(format!("=> ONBUILD {shown}"));
+            let instruction = parse_trigger(&line)?;
+            Box::pin(self.step(&instruction)).await.map_err(|e| format!("ONBUILD {shown}: {e}"))?;
         }
         Ok(())
     }
 
     /// Turns a stage's writes into a layer; the stage goes on from there.
-    async fn finish_stage(&mut self, at: usize) -> Result<Built, String> {
+    pub(super) async fn finish_stage(&mut self, at: usize) -> Result<Built, String> {
         let stage = &mut self.stages[at];
-        let again = Stage::new(&self.state, stage.name.clone(), Built::default(), Vec::new());
+        let mut again = Stage::new(&self.state, stage.name.clone(), Built::default(), Vec::new());
+        again.args.clone_from(&stage.args);
         let layer = self.state.layers().join(format!("{}-{at}-{}", self.image.id, ids::id("stage")));
         let built = std::mem::replace(stage, again).finish(&layer).await?;
         self.stages[at].image = built.clone();
@@ -210,7 +269,7 @@ impl Build {
     }
 
     /// The image that a name in FROM or `--from` means, other than a stage.
-    fn base(&self, name: &str) -> Result<Built, String> {
+    pub(super) fn base(&self, name: &str) -> Result<Built, String> {
         if let Some(base) = self.definition.base_images.iter().find(|base| base.docker_tag == name) {
             let built = self.state.image(&base.image_id).and_then(|image| image.built());
             return built.map(|built| (*built).clone()).map_err(|status| status.message().to_owned());
@@ -226,17 +285,22 @@ impl Build {
     }
 
     fn args(&mut self, args: &[(String, Option<String>)]) -> Result<(), String> {
+        let mut values = Vec::new();
         for (name, default) in args {
-            let value = match (self.definition.build_args.get(name), default) {
+            let name = self.expand(name)?;
+            let value = match (self.definition.build_args.get(&name), default) {
                 (Some(given), _) => Some(given.clone()),
                 (None, Some(default)) => Some(self.expand(default)?),
-                (None, None) => self.global_args.iter().rev().find(|(key, _)| key == name).map(|(_, v)| v.clone()),
+                (None, None) => self.global_args.iter().rev().find(|(key, _)| *key == name).map(|(_, v)| v.clone()),
             };
-            let Some(value) = value else { continue };
-            match self.stages.last_mut() {
-                Some(stage) => overlay(&mut stage.args, [(name.clone(), value)]),
-                None => overlay(&mut self.global_args, [(name.clone(), value)]),
+            values.extend(value.map(|value| (name, value)));
+            if self.stages.is_empty() {
+                // Those before the first FROM see each other, also on one line.
+                overlay(&mut self.global_args, values.drain(..));
             }
+        }
+        if let Some(stage) = self.stages.last_mut() {
+            overlay(&mut stage.args, values);
         }
         Ok(())
     }
@@ -258,60 +322,92 @@ impl Build {
         }
     }
 
-    async fn run_command(&mut self, command: &Command) -> Result<(), String> {
+    async fn run_command(&mut self, run: &Run) -> Result<(), String> {
         let mut script = None;
-        let argv = match command {
+        let argv = match &run.command {
             Command::Script(text) if text.starts_with("#!") => {
                 let path = format!("/tmp/.{}", ids::id("script"));
-                let attributes = Attributes { owner: None, mode: Some(0o755) };
+                let attributes = Attributes { mode: Some(Chmod::parse("755")?), ..Attributes::default() };
                 let root = self.stage()?.root().await?;
                 let (inside, text) = (PathBuf::from(&path[1..]), text.clone());
-                blocking(move || root.write(&inside, text.as_bytes(), attributes).map_err(|e| e.to_string())).await?;
+                blocking(move || root.write(&inside, text.as_bytes(), &attributes).map_err(|e| e.to_string())).await?;
                 script = Some(path.clone());
                 vec![path]
             }
+            // What a shell does with nothing.
+            Command::Script(text) if text.trim().is_empty() => vec!["true".to_owned()],
             command => self.argv(command)?,
         };
         if argv.is_empty() {
             return Err("RUN needs a command".to_owned());
         }
         let mut env = vec![("PATH".to_owned(), DEFAULT_PATH.to_owned())];
+        let given = self.definition.build_args.iter();
+        let proxies = given.filter(|(name, _)| PROXIES.iter().any(|known| known.eq_ignore_ascii_case(name)));
+        overlay(&mut env, proxies.map(|(name, value)| (name.clone(), value.clone())));
         let (secrets, image) = (self.secrets.clone(), self.image.clone());
         let stage = self.stage()?;
         overlay(&mut env, stage.args.clone());
         overlay(&mut env, stage.image.config.env.clone());
         overlay(&mut env, secrets);
-        let code = stage.run(argv, env, &image.log).await?;
+        let mut mounted = Mounted::default();
+        let code = match self.mount(&run.mounts, &mut mounted).await {
+            Ok(()) => {
+                overlay(&mut env, mounted.env.clone());
+                self.stage()?.run(argv, env, &image.log).await
+            }
+            Err(error) => Err(error),
+        };
+        let unmounted = self.unmount(mounted).await;
         if let Some(path) = script {
-            let root = stage.root().await?;
+            let root = self.stage()?.root().await?;
             let _ = blocking(move || root.remove(Path::new(&path[1..])).map_err(|e| e.to_string())).await;
         }
-        if code == 0 { Ok(()) } else { Err(format!("the command exited with code {code}")) }
+        match code? {
+            0 => unmounted,
+            code => Err(format!("the command exited with code {code}")),
+        }
     }
 
     async fn copy(&mut self, copy: &Copy) -> Result<(), String> {
-        let mut attributes = Attributes::default();
-        if let Some(mode) = &copy.chmod {
-            let mode = self.expand(mode)?;
-            attributes.mode = Some(u32::from_str_radix(&mode, 8).map_err(|_| format!("--chmod={mode} is not octal"))?);
-        }
         let to = Arc::new(self.stage()?.root().await?);
+        // Owners in the context mean nothing here; those of a stage are kept.
+        let mut attributes = Attributes { keep_owner: copy.from.is_some(), ..Attributes::default() };
+        if let Some(mode) = &copy.chmod {
+            attributes.mode = Some(Chmod::parse(&self.expand(mode)?).map_err(|e| format!("--chmod: {e}"))?);
+        }
         if let Some(owner) = &copy.chown {
             let (root, owner) = (to.clone(), self.expand(owner)?);
-            attributes.owner = Some(blocking(move || owner_of(&root, &owner)).await?);
+            attributes.owner = Some(blocking(move || owner_of(&root, "--chown=", &owner)).await?);
         }
-        let mut sources = Vec::new();
-        for source in &copy.sources {
-            sources.push(self.expand(source)?);
+        let expanded = |texts: &[String]| texts.iter().map(|text| self.expand(text)).collect::<Result<Vec<_>, _>>();
+        let (sources, exclude) = (expanded(&copy.sources)?, Rules::new(&expanded(&copy.exclude)?)?);
+        let mut inline = Vec::new();
+        for document in &copy.inline {
+            let lookup = |name: &str| self.variable(name);
+            let text = if document.expand { expand_document(&document.text, &lookup)? } else { document.text.clone() };
+            inline.push((document.name.clone(), text));
         }
         let target = self.expand(&copy.target)?;
-        let into = target.ends_with('/') || target == "." || sources.len() + copy.inline.len() > 1;
+        let into = target.ends_with('/')
+            || target == "."
+            || target.ends_with("/.")
+            || sources.len() + inline.len() > 1
+            || copy.parents;
         let target = absolute(self.stage()?.image.config.workdir.as_deref(), &target);
         let target = PathBuf::from(&target[1..]);
         let (root, directory) = (to.clone(), target.clone());
         let into = into || blocking(move || Ok(root.is_dir(&directory))).await?;
-        if let Some(url) = sources.iter().find(|s| copy.add && (s.contains("://") || s.starts_with("git@"))) {
+        let remote = |source: &&String| {
+            let source = source.as_str();
+            copy.add
+                && (["http://", "https://", "git://", "ssh://", "git@"].iter().any(|start| source.starts_with(start)))
+        };
+        if let Some(url) = sources.iter().find(remote) {
             return Err(format!("the emulator fetches nothing from the network: {url}"));
+        }
+        if copy.checksum.is_some() {
+            return Err("--checksum is for sources that are fetched, and none is".to_owned());
         }
         if !sources.is_empty() {
             let from = match &copy.from {
@@ -324,52 +420,62 @@ impl Build {
                     blocking(move || Root::open(&context).map_err(|e| e.to_string())).await?
                 }
             };
-            let job = Job { from, to: to.clone(), sources, target: target.clone(), into, attributes };
-            let archives = blocking(move || job.run()).await?;
-            if copy.add && copy.from.is_none() {
-                for archive in archives {
-                    self.unpack(&archive).await?;
-                }
+            let from = Arc::new(from);
+            let job = Job {
+                from: from.clone(),
+                to: to.clone(),
+                sources,
+                target: target.clone(),
+                into,
+                attributes: attributes.clone(),
+                exclude,
+                parents: copy.parents,
+                unpack: copy.unpack.unwrap_or(copy.add),
+            };
+            for archive in blocking(move || job.run()).await? {
+                self.unpack(&from, archive, &to, target.clone(), into, &attributes).await?;
             }
         }
-        for (name, content) in &copy.inline {
+        for (name, content) in inline {
             let path = if into { target.join(name) } else { target.clone() };
-            let (root, content) = (to.clone(), content.clone());
-            blocking(move || root.write(&path, content.as_bytes(), attributes).map_err(|e| e.to_string())).await?;
+            let (root, attributes) = (to.clone(), attributes.clone());
+            blocking(move || root.write(&path, content.as_bytes(), &attributes).map_err(|e| e.to_string())).await?;
         }
         Ok(())
     }
 
-    /// ADD unpacks local archives where it would have put them.
-    async fn unpack(&mut self, archive: &Path) -> Result<(), String> {
-        let path = format!("/{}", archive.display());
-        let parent = Path::new(&path).parent().unwrap_or(Path::new("/")).display().to_string();
-        let argv = ["tar", "-xf", &path, "-C", &parent].map(str::to_owned).to_vec();
-        let image = self.image.clone();
-        let stage = self.stage()?;
-        let user = stage.image.config.user.take();
-        let workdir = stage.image.config.workdir.take();
-        let code = stage.run(argv, vec![("PATH".to_owned(), DEFAULT_PATH.to_owned())], &image.log).await;
-        stage.image.config.user = user;
-        stage.image.config.workdir = workdir;
-        match code? {
-            0 => {
-                let (root, archive) = (stage.root().await?, archive.to_owned());
-                blocking(move || root.remove(&archive).map_err(|e| e.to_string())).await
-            }
-            code => Err(format!("cannot unpack {path}: tar exited with code {code}")),
-        }
+    /// Unpacks a local archive into the target directory, or copies it if it is no archive after all. The image may have no
+    /// programs for that, so the machine's do it, in a container of their own.
+    async fn unpack(
+        &mut self,
+        from: &Arc<Root>,
+        source: PathBuf,
+        to: &Arc<Root>,
+        target: PathBuf,
+        into: bool,
+        attributes: &Attributes,
+    ) -> Result<(), String> {
+        let mut helper = Stage::new(&self.state, None, Built::default(), Vec::new());
+        let done = unpack(&mut helper, from, source, to, target, into, attributes).await;
+        helper.discard().await;
+        done
+    }
+
+    /// The number of the stage that is meant by `--from`, if one is.
+    pub(super) fn earlier_stage(&self, name: &str) -> Option<usize> {
+        let last = self.stages.len().saturating_sub(1);
+        let named = &self.stages[..last];
+        let named = named.iter().position(|stage| stage.name.as_deref() == Some(&name.to_ascii_lowercase()));
+        named.or_else(|| name.parse().ok().filter(|at| *at < last))
     }
 
     /// The files of a stage or image named in `--from`.
-    async fn source_root(&mut self, name: &str) -> Result<Root, String> {
-        let last = self.stages.len().saturating_sub(1);
-        let named =
-            self.stages[..last].iter().position(|stage| stage.name.as_deref() == Some(&name.to_ascii_lowercase()));
-        let at = match named.or_else(|| name.parse().ok().filter(|at| *at < last)) {
+    pub(super) async fn source_root(&mut self, name: &str) -> Result<Root, String> {
+        let at = match self.earlier_stage(name) {
             Some(at) => at,
             None => {
                 // Before the stage in work, which stays the last.
+                let last = self.stages.len().saturating_sub(1);
                 let stage = Stage::new(&self.state, Some(name.to_ascii_lowercase()), self.base(name)?, Vec::new());
                 self.stages.insert(last, stage);
                 last
@@ -379,7 +485,7 @@ impl Build {
     }
 
     /// The build context as a directory, made when it is first needed.
-    async fn context(&mut self) -> Result<PathBuf, String> {
+    pub(super) async fn context(&mut self) -> Result<PathBuf, String> {
         if let Some(path) = &self.context {
             return Ok(path.clone());
         }
@@ -402,79 +508,104 @@ impl Build {
     }
 }
 
-/// The copying of one COPY or ADD.
-struct Job {
-    from: Root,
-    to: Arc<Root>,
-    sources: Vec<String>,
+/// Does the work of [`Build::unpack`] in a stage of its own.
+async fn unpack(
+    helper: &mut Stage,
+    from: &Arc<Root>,
+    source: PathBuf,
+    to: &Arc<Root>,
     target: PathBuf,
-    /// The target is a directory to copy into.
     into: bool,
-    attributes: Attributes,
-}
-
-impl Job {
-    /// Returns archives that have been copied, as paths in the target.
-    fn run(self) -> Result<Vec<PathBuf>, String> {
-        let mut archives = Vec::new();
-        let mut found = Vec::new();
-        for source in &self.sources {
-            let matches = matching(&self.from, source).map_err(|e| format!("{source}: {e}"))?;
-            if matches.is_empty() {
-                return Err(format!("{source}: not found in the source"));
-            }
-            found.extend(matches);
+    attributes: &Attributes,
+) -> Result<(), String> {
+    let place = Arc::new(helper.root().await?);
+    let (from, inside, copied) = (from.clone(), place.clone(), source.clone());
+    blocking(move || {
+        let attributes = Attributes::default();
+        inside.make_directories(Path::new("out"), &attributes).map_err(|e| e.to_string())?;
+        inside.copy(&from, &copied, Path::new("archive"), &attributes, None).map_err(|e| e.to_string())
+    })
+    .await?;
+    let mut tar = async |arguments: &[&str], log: &Log| {
+        let argv = std::iter::once("tar").chain(arguments.iter().copied()).map(str::to_owned).collect();
+        helper.run(argv, vec![("PATH".to_owned(), DEFAULT_PATH.to_owned())], log).await
+    };
+    // What is compressed need not be an archive.
+    let names = Log::default();
+    let unpacks = tar(&["-tf", "/archive"], &names).await? == 0 && !names.is_empty();
+    if unpacks {
+        let owner = if nix::unistd::geteuid().is_root() { "--same-owner" } else { "--no-same-owner" };
+        let log = Log::default();
+        let arguments = ["-xpf", "/archive", "-C", "/out", "--numeric-owner", owner];
+        if tar(&arguments, &log).await? != 0 {
+            let said: String =
+                log.follow(0, usize::from(!log.is_empty())).await.into_iter().map(|line| line.data).collect();
+            return Err(format!("cannot unpack {}: {}", source.display(), said.trim()));
         }
-        let into = self.into || found.len() > 1;
-        for source in found {
-            let is_directory = self.from.is_dir(&source);
-            let target = match source.file_name() {
-                Some(name) if into && !is_directory => self.target.join(name),
-                _ => self.target.clone(),
-            };
-            if target.as_os_str().is_empty() && !is_directory {
-                return Err("the target is a directory".to_owned());
-            }
-            let copied = self.to.copy(&self.from, &source, &target, self.attributes);
-            copied.map_err(|e| format!("{}: {e}", source.display()))?;
-            let name = source.to_string_lossy();
-            let endings = [".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz"];
-            if !is_directory && endings.iter().any(|ending| name.ends_with(ending)) {
-                archives.push(target);
-            }
-        }
-        Ok(archives)
     }
-}
-
-/// Paths that a source pattern means. `*`, `?` and `[…]` stand for characters within one part of a path.
-fn matching(root: &Root, source: &str) -> Result<Vec<PathBuf>, String> {
-    let mut found = vec![PathBuf::new()];
-    for part in absolute(None, source).split('/').filter(|part| !part.is_empty()) {
-        let mut next = Vec::new();
-        if part.contains(['*', '?', '[', '\\']) {
-            let pattern = pattern(part)?;
-            for base in found {
-                let names = root.list(&base).unwrap_or_default();
-                next.extend(names.iter().filter(|name| pattern.is_match(name)).map(|name| base.join(name)));
-            }
+    let (to, attributes) = (to.clone(), attributes.clone());
+    blocking(move || {
+        let copied = if unpacks {
+            // As they are in the archive.
+            let attributes = Attributes { keep_owner: attributes.owner.is_none(), ..attributes };
+            to.copy(&place, Path::new("out"), &target, &attributes, None)
         } else {
-            next.extend(found.iter().map(|base| base.join(part)).filter(|path| root.exists(path)));
-        }
-        found = next;
+            let name = source.file_name().unwrap_or_default();
+            let target = if into { target.join(name) } else { target };
+            to.copy(&place, Path::new("archive"), &target, &attributes, None)
+        };
+        copied.map_err(|e| format!("{}: {e}", source.display()))
+    })
+    .await
+}
+
+/// What is known of the platform: variables of FROM lines, and of stages that declare them.
+fn platform() -> Vec<(String, String)> {
+    let arch = architecture(std::env::consts::ARCH);
+    let variant = if arch == "arm" { "v7" } else { "" };
+    let whole = format!("linux/{arch}{}{variant}", if variant.is_empty() { "" } else { "/" });
+    let of = |start: &str| {
+        [("PLATFORM", whole.as_str()), ("OS", "linux"), ("OSVERSION", ""), ("ARCH", arch), ("VARIANT", variant)]
+            .map(|(end, value)| (format!("{start}{end}"), value.to_owned()))
+    };
+    let stage = ("TARGETSTAGE".to_owned(), "default".to_owned());
+    of("BUILD").into_iter().chain(of("TARGET")).chain([stage]).collect()
+}
+
+/// A processor's name as images have it.
+fn architecture(name: &str) -> &str {
+    match name {
+        "x86_64" | "x86-64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" | "i386" | "i686" => "386",
+        "armhf" | "armel" => "arm",
+        "powerpc64le" | "powerpc64" => "ppc64le",
+        other => other,
     }
-    Ok(found)
 }
 
-/// A pattern for one part of a path, without the alternatives in braces that this syntax does not have.
-fn pattern(part: &str) -> Result<GlobMatcher, String> {
-    let escaped = part.replace('{', "[{]").replace('}', "[}]");
-    let glob = GlobBuilder::new(&escaped).literal_separator(true).backslash_escape(true).build();
-    glob.map(|glob| glob.compile_matcher()).map_err(|error| format!("not a pattern: {}", error.kind()))
+/// `80`, `80/tcp`, `8000-8010/udp`.
+fn is_port(text: &str) -> bool {
+    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    let known = ["tcp", "udp", "sctp"].iter().any(|known| known.eq_ignore_ascii_case(protocol));
+    matches!((first.parse::<u16>(), last.parse::<u16>()), (Ok(first), Ok(last)) if first <= last) && known
 }
 
-/// `user[:group]` of `--chown`, in names or numbers, as the image knows them.
-fn owner_of(root: &Root, text: &str) -> Result<(u32, u32), String> {
+/// `9`, `KILL`, `SIGKILL`, `RTMIN+3`.
+fn is_signal(text: &str) -> bool {
+    let name = text.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    text.parse::<i32>().is_ok_and(|number| (1..=64).contains(&number))
+        || nix::sys::signal::Signal::from_str(&format!("SIG{name}")).is_ok()
+        || ["RTMIN", "RTMAX"].iter().filter_map(|start| name.strip_prefix(start)).any(|rest| {
+            rest.is_empty()
+                || rest.strip_prefix(['+', '-']).is_some_and(|number| number.parse::<u8>().is_ok_and(|n| n <= 30))
+        })
+}
+
+/// `user[:group]` in names or numbers, as the image knows them; `what` says where it stands.
+pub(super) fn owner_of(root: &Root, what: &str, text: &str) -> Result<(u32, u32), String> {
     let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
     let find = |file: &str, name: &str| -> Option<Vec<u32>> {
         let content = root.read(Path::new(file))?;
@@ -482,7 +613,7 @@ fn owner_of(root: &Root, text: &str) -> Result<(u32, u32), String> {
         let line = content.lines().find(|line| line.split(':').next() == Some(name))?.to_owned();
         Some(line.split(':').skip(2).take(2).filter_map(|field| field.parse().ok()).collect())
     };
-    let unknown = |name: &str| format!("--chown={text}: {name} is unknown in the image");
+    let unknown = |name: &str| format!("{what}{text}: {name} is unknown in the image");
     let (user, primary) = match user.parse() {
         Ok(id) => (id, id),
         Err(_) => {
@@ -502,7 +633,7 @@ fn owner_of(root: &Root, text: &str) -> Result<(u32, u32), String> {
 }
 
 /// A path against the working directory, without `.` and `..`.
-fn absolute(workdir: Option<&str>, path: &str) -> String {
+pub(super) fn absolute(workdir: Option<&str>, path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     let base = if path.starts_with('/') { "" } else { workdir.unwrap_or("/") };
     for part in base.split('/').chain(path.split('/')) {
@@ -539,7 +670,9 @@ fn python_layer(state: &State) -> std::io::Result<Option<PathBuf>> {
     Ok(Some(layer))
 }
 
-async fn blocking<T: Send + 'static>(job: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+pub(super) async fn blocking<T: Send + 'static>(
+    job: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
     tokio::task::spawn_blocking(job).await.unwrap_or_else(|e| Err(e.to_string()))
 }
 
@@ -553,21 +686,5 @@ mod tests {
         assert_eq!(absolute(Some("/w"), "./a/../b/"), "/w/b");
         assert_eq!(absolute(Some("/w"), "/../a"), "/a");
         assert_eq!(absolute(Some("/w"), "."), "/w");
-    }
-
-    #[test]
-    fn patterns() {
-        let fits = |part: &str, name: &str| pattern(part).unwrap().is_match(name);
-        for (part, name) in
-            [("*.py", "a.py"), ("a?", "ab"), ("[a-c]*", "bx"), ("[^a]", "b"), ("{a}*", "{a}b"), ("\\*", "*")]
-        {
-            assert!(fits(part, name), "{part} {name}");
-        }
-        for (part, name) in [("*.py", "a.pyc"), ("a?", "a"), ("[a-c]", "d"), ("{a,b}*", "a"), ("\\*", "a")] {
-            assert!(!fits(part, name), "{part} {name}");
-        }
-        assert!(pattern("[a").unwrap_err().contains("not a pattern"));
-        // Takes time in proportion to the name, whatever the pattern.
-        assert!(!fits(&"*a".repeat(100), &format!("{}b", "a".repeat(200))));
     }
 }

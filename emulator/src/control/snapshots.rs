@@ -91,7 +91,12 @@ pub async fn mount(state: &State, unit: &Unit, path: &str, image_id: &str, key: 
         "" => Arc::new(Built { from_scratch: true, ..Default::default() }),
         id => state.image(id)?.unsealed(key)?,
     };
-    let spec = MountSpec { target: path.into(), layers: image.layers.clone(), from_scratch: image.from_scratch };
+    let spec = MountSpec {
+        target: path.into(),
+        layers: image.layers.clone(),
+        from_scratch: image.from_scratch,
+        ..MountSpec::default()
+    };
     unit.container.mount(spec).await.map_err(|error| refusal("mount an image at", path, error))?;
     tracing::info!(container = unit.container.id(), path, image = image_id, "image mounted");
     Ok(())
@@ -108,7 +113,7 @@ pub async fn unmount(unit: &Unit, path: &str) -> Result<(), Status> {
 fn refusal(what: &str, path: &str, error: DirectoryError) -> Status {
     let text = format!("Cannot {what} '{path}': {error}");
     match error {
-        DirectoryError::Missing => Status::not_found(text),
+        DirectoryError::Missing | DirectoryError::NoSource => Status::not_found(text),
         DirectoryError::NotADirectory | DirectoryError::Reserved => Status::invalid_argument(text),
         DirectoryError::NotMounted => Status::failed_precondition(text),
         DirectoryError::Failed(error) => Status::internal(format!("Cannot {what} '{path}': {error:#}")),

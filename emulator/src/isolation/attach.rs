@@ -20,12 +20,15 @@ use std::{
 
 use anyhow::{Context, ensure};
 use nix::{
+    errno::Errno,
+    fcntl::{OFlag, ResolveFlag},
     mount::{MntFlags, MsFlags, umount2},
     sched::{CloneFlags, setns, unshare},
+    sys::stat::Mode,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{mounts, program::Program, protocol::Overlay, root};
+use super::{mounts, program::Program, protocol::Overlay, root, rootfs};
 
 /// argv[0] by which the program knows that it has this role.
 pub(crate) const NAME: &str = "modal-emulator-mount";
@@ -36,10 +39,25 @@ const RESERVED: [&str; 4] = ["/proc", "/sys", "/dev", "/__modal"];
 /// What is to be done.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Order {
-    /// Put overlays together on an empty directory of the machine and attach them at a path inside.
-    Mount { stage: PathBuf, overlays: Vec<Overlay>, disk: Option<u64>, target: PathBuf },
+    /// Attach something at a path inside.
+    Mount {
+        what: What,
+        /// The part of it.
+        source: PathBuf,
+        read_only: bool,
+        target: PathBuf,
+    },
     /// Take a mount away, which must be at this path still.
     Unmount { target: PathBuf, mount: u64 },
+}
+
+/// What is mounted.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum What {
+    /// Overlays, put together on an empty directory of the machine.
+    Overlays { stage: PathBuf, overlays: Vec<Overlay>, disk: Option<u64> },
+    /// A directory of the machine.
+    Directory(PathBuf),
 }
 
 /// What came of it.
@@ -50,6 +68,8 @@ pub(super) enum Answer {
     Unmounted,
     /// The path, or one above it, is not a directory.
     NotADirectory,
+    /// There is nothing to mount.
+    NoSource,
     /// The path leads to where nothing may be mounted.
     Reserved,
     /// Something else, or nothing, is mounted there.
@@ -113,12 +133,25 @@ fn run(Errand { container, user_namespace, order }: Errand) -> Result<Answer, St
         at("enter the user namespace", setns(container, CloneFlags::CLONE_NEWUSER))?;
     }
     match order {
-        Order::Mount { stage, overlays, disk, target } => {
+        Order::Mount { what, source, read_only, target } => {
             at("make a mount namespace", unshare(CloneFlags::CLONE_NEWNS))?;
             let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
             at("private mounts", nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>))?;
-            let (root, _) = root::assemble(&stage, overlays, disk)?;
-            let image = at("take hold of the image", mounts::copy_of(&root))?;
+            let root = match what {
+                What::Overlays { stage, overlays, disk } => root::assemble(&stage, overlays, disk)?.0,
+                What::Directory(directory) => directory,
+            };
+            let held = nix::fcntl::open(&root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+            let held = at("open what is mounted", held)?;
+            // Containers have written what is in there.
+            let held = match rootfs::resolve(&held, &source, OFlag::O_PATH, ResolveFlag::RESOLVE_IN_ROOT) {
+                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(Answer::NoSource),
+                held => at("open what is mounted", held)?,
+            };
+            let image = at("take hold of the image", mounts::copy_of_held(&held))?;
+            if read_only {
+                at("protect the image", mounts::make_read_only(&image))?;
+            }
             at("enter the container", setns(container, CloneFlags::CLONE_NEWNS))?;
             attach(&image, &target)
         }
@@ -130,20 +163,36 @@ fn run(Errand { container, user_namespace, order }: Errand) -> Result<Answer, St
 }
 
 fn attach(image: &OwnedFd, target: &Path) -> Result<Answer, String> {
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    match std::fs::create_dir_all(target) {
+    nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+    let found = at("look at the image", nix::sys::stat::fstat(image))?;
+    let is_directory = found.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    if target == Path::new("/") {
+        return Ok(Answer::Reserved);
+    }
+    let directory = if is_directory { target } else { target.parent().unwrap_or(target) };
+    match std::fs::create_dir_all(directory) {
         Ok(()) => {}
         Err(error) if matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists) => {
             return Ok(Answer::NotADirectory);
         }
-        Err(error) => return Err(format!("make {}: {error}", target.display())),
+        Err(error) => return Err(format!("make {}: {error}", directory.display())),
+    }
+    if !is_directory {
+        match std::fs::File::create_new(target) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(format!("make {}: {error}", target.display()));
+            }
+            _ => {}
+        }
     }
     // Held from here on: the path may lead elsewhere in a moment.
-    let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_CLOEXEC;
-    let held = at("open the directory", nix::fcntl::open(target, flags, nix::sys::stat::Mode::empty()))?;
-    let device = at("look at the directory", nix::sys::stat::fstat(&held))?.st_dev;
-    let same = |place: &&str| nix::sys::stat::stat(*place).is_ok_and(|found| found.st_dev == device);
-    if target == Path::new("/") || RESERVED.iter().any(same) {
+    let held = at("open the target", nix::fcntl::open(target, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()))?;
+    let place = at("look at the target", nix::sys::stat::fstat(&held))?;
+    if (place.st_mode & libc::S_IFMT == libc::S_IFDIR) != is_directory {
+        return Ok(Answer::NotADirectory);
+    }
+    let same = |reserved: &&str| nix::sys::stat::stat(*reserved).is_ok_and(|found| found.st_dev == place.st_dev);
+    if RESERVED.iter().any(same) {
         return Ok(Answer::Reserved);
     }
     at("attach", mounts::attach_to(image, &held))?;

@@ -29,7 +29,7 @@ use tokio::{
 
 use super::{
     DirectoryError, End, Exit, MountSpec, Process, ProcessSpec,
-    attach::{Answer, Order},
+    attach::{Answer, Order, What},
     cgroups::Group,
     engine::Shared,
     protocol::{Inbox, Message, Reply, Request, Setup, has_zero, send_some},
@@ -362,10 +362,15 @@ impl Link {
         let directory = self.places.directory.join("mounts").join(mounted.count.to_string());
         let (link, place) = (self.clone(), target.clone());
         let attached = tokio::task::spawn_blocking(move || {
-            let (stage, overlays) = link.engine.lay_out_mount(&spec, &directory)?;
-            let answer = link
-                .engine
-                .attach(&link.pidfd, Order::Mount { stage, overlays, disk: link.places.disk, target: place });
+            let what = match &spec.directory {
+                Some(directory) => What::Directory(directory.clone()),
+                None => {
+                    let (stage, overlays) = link.engine.lay_out_mount(&spec, &directory)?;
+                    What::Overlays { stage, overlays, disk: spec.disk.or(link.places.disk) }
+                }
+            };
+            let (source, read_only) = (spec.source, spec.read_only);
+            let answer = link.engine.attach(&link.pidfd, Order::Mount { what, source, read_only, target: place });
             if !matches!(answer, Ok(Answer::Mounted(_))) {
                 remove_tree(&directory)?;
             }
@@ -510,6 +515,7 @@ impl Drop for Link {
 fn refusal(answer: Answer) -> DirectoryError {
     match answer {
         Answer::NotADirectory => DirectoryError::NotADirectory,
+        Answer::NoSource => DirectoryError::NoSource,
         Answer::Reserved => DirectoryError::Reserved,
         Answer::NotMounted => DirectoryError::NotMounted,
         Answer::Failed(message) => DirectoryError::Failed(anyhow::Error::msg(message)),

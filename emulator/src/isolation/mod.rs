@@ -98,15 +98,23 @@ pub struct Bind {
     pub read_only: bool,
 }
 
-/// An image to mount in a running container.
+/// An image, or a directory of the machine, to mount in a running container.
 #[derive(Debug, Clone, Default)]
 pub struct MountSpec {
-    /// Where: an absolute path inside without `..`. Directories that are missing are made.
+    /// Where: an absolute path inside without `..`. Directories that are missing are made, and an empty file for a file.
     pub target: PathBuf,
-    /// Layers, bottom first; none for an empty directory.
+    /// Layers, bottom first; none for an empty directory. What is written is kept apart from them.
     pub layers: Vec<PathBuf>,
     /// Only the layers are shown, not the machine's programs.
     pub from_scratch: bool,
+    /// A directory of the machine instead, which no container can replace; it is written to itself.
+    pub directory: Option<PathBuf>,
+    /// Only this file or directory of it, links followed as if it were the root. All of it when empty.
+    pub source: PathBuf,
+    /// It cannot be written to.
+    pub read_only: bool,
+    /// Bytes that can be written, held in memory; as many as the container can when there is none.
+    pub disk: Option<u64>,
 }
 
 /// Why a directory of a running container could not be mounted at, unmounted or copied.
@@ -115,9 +123,12 @@ pub enum DirectoryError {
     /// There is nothing at the path.
     #[error("there is no such directory")]
     Missing,
-    /// What is at the path, or above it, is not a directory.
+    /// What is at the path, or above it, is not a directory, or is one where a file is to be mounted.
     #[error("it is not a directory")]
     NotADirectory,
+    /// What is to be mounted is not there.
+    #[error("what is to be mounted is not there")]
+    NoSource,
     /// The path leads to what the kernel or the emulator has mounted.
     #[error("nothing can be mounted there")]
     Reserved,

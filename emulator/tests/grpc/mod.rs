@@ -2,6 +2,7 @@
 
 mod auth;
 mod bad_input;
+mod builds;
 mod chaos;
 pub mod client;
 mod endings;

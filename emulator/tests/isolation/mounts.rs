@@ -11,7 +11,7 @@ use modal_emulator::isolation::{Bind, Container, ContainerSpec, DirectoryError, 
 use super::{command, machine, output, run, shell, spec};
 
 fn at(target: &str, layers: &[PathBuf]) -> MountSpec {
-    MountSpec { target: target.into(), layers: layers.to_vec(), from_scratch: true }
+    MountSpec { target: target.into(), layers: layers.to_vec(), from_scratch: true, ..MountSpec::default() }
 }
 
 /// Mounts as a container's kernel lists them.
@@ -113,7 +113,7 @@ async fn a_whole_image_is_mounted_with_its_programs() {
     let layer = machine.parent.path().join("layer");
     fs::create_dir_all(layer.join("usr/local/bin")).unwrap();
     fs::write(layer.join("usr/local/bin/own"), "").unwrap();
-    let whole = MountSpec { target: "/image".into(), layers: vec![layer], from_scratch: false };
+    let whole = MountSpec { target: "/image".into(), layers: vec![layer], ..MountSpec::default() };
     container.mount(whole).await.unwrap();
     assert_eq!(
         output(&container, "test -x /image/usr/bin/env && ls /image/usr/local/bin/own /image/etc/passwd").await,

@@ -13,6 +13,7 @@
 //! [`Root`] copies and writes files (builds); `layer` copies trees (snapshots), `tree` removes them and counts what they
 //! take. What runs inside a container (its init, the file tools) is not meant: paths are the container's own there.
 
+mod chmod;
 pub(super) mod layer;
 mod root;
 pub(super) mod tree;
@@ -30,7 +31,8 @@ use nix::{
     sys::stat::{FileStat, Mode, SFlag, fstat},
 };
 
-pub use root::{Attributes, Root};
+pub use chmod::Chmod;
+pub use root::{Attributes, Entry, Root, Wanted};
 pub use tree::remove_tree;
 
 /// A directory to look into.
@@ -39,7 +41,7 @@ const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::
 /// Times that a path is resolved again because something was renamed meanwhile, which the kernel answers with EAGAIN.
 const RESOLVE_TRIES: usize = 64;
 
-fn resolve(directory: impl AsFd, path: &Path, flags: OFlag, how: ResolveFlag) -> nix::Result<OwnedFd> {
+pub(super) fn resolve(directory: impl AsFd, path: &Path, flags: OFlag, how: ResolveFlag) -> nix::Result<OwnedFd> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(how | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     let mut tries = 0;
