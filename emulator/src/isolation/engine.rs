@@ -14,6 +14,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
+    thread::{self, JoinHandle},
 };
 
 use anyhow::{Context, bail, ensure};
@@ -51,6 +52,8 @@ pub(super) struct Shared {
     limits_missing: Vec<String>,
     containers: Mutex<HashMap<String, Weak<Link>>>,
     shut: AtomicBool,
+    /// Copies the package database; taken by the first container, which waits for it.
+    packages: Mutex<Option<JoinHandle<io::Result<()>>>>,
     // Last: its lock is let go after all else is.
     state: StateDir,
 }
@@ -89,12 +92,16 @@ impl Shared {
             limits_missing,
             containers: Mutex::default(),
             shut: AtomicBool::new(false),
+            packages: Mutex::default(),
             state,
         };
         shared.find_mode()?;
         if devices {
             shared.probe(true).context(NO_DEVICES)?;
         }
+        // What reads it has not been started yet: an overlay must not change below.
+        let base = shared.base.clone();
+        shared.packages = Mutex::new(Some(thread::spawn(move || base.add_packages(all_ids))));
         if !all_ids {
             shared.limits_missing.push(
                 "without root, root is the only user inside, and existing programs of the machine can be replaced but \
@@ -275,7 +282,11 @@ impl Shared {
         ensure!(!self.shut.load(Ordering::SeqCst), "the engine is shut down");
         let id = spec.id.clone();
         let engine = self.clone();
-        let prepared = tokio::task::spawn_blocking(move || engine.prepare(&spec)).await??;
+        let prepared = tokio::task::spawn_blocking(move || {
+            engine.complete_base();
+            engine.prepare(&spec)
+        });
+        let prepared = prepared.await??;
         let (sender, receiver) = oneshot::channel();
         self.spawner.start(self.kind(&prepared), move |init| {
             // Nobody waits any more: the container is not wanted.
@@ -311,6 +322,18 @@ impl Shared {
         Ok(container)
     }
 
+    /// Waits until what lies below containers is complete.
+    fn complete_base(&self) {
+        let mut packages = self.packages.lock().unwrap_or_else(PoisonError::into_inner);
+        match packages.take().map(JoinHandle::join) {
+            None | Some(Ok(Ok(()))) => {}
+            Some(Ok(Err(error))) => {
+                tracing::warn!(%error, "package tools inside see no packages: cannot copy the database")
+            }
+            Some(Err(_)) => tracing::warn!("package tools inside see no packages: copying the database broke off"),
+        }
+    }
+
     pub(super) async fn shutdown(&self) {
         self.shut.store(true, Ordering::SeqCst);
         let links: Vec<_> = self.containers().values().filter_map(Weak::upgrade).collect();
@@ -324,6 +347,7 @@ impl Shared {
     }
 
     fn remove_everything(&self) {
+        self.complete_base();
         self.groups.remove();
         for part in ["containers", "base"] {
             let path = self.state.path().join(part);

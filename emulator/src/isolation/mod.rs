@@ -26,6 +26,7 @@ mod filter;
 pub(crate) mod init;
 mod launch;
 mod mounts;
+mod packages;
 mod program;
 mod protocol;
 mod root;

@@ -80,10 +80,20 @@ impl World {
 
     /// Builds an image; the failure's text when that fails.
     pub async fn build(&mut self, lines: &[&str]) -> Result<String, String> {
+        self.build_with(lines, &[]).await
+    }
+
+    /// The same with small files in the context.
+    pub async fn build_with(&mut self, lines: &[&str], files: &[(&str, Vec<u8>)]) -> Result<String, String> {
+        let file = |(name, data): &(&str, Vec<u8>)| proto::ImageContextFile {
+            filename: (*name).to_owned(),
+            data: data.clone().into(),
+        };
         let request = proto::ImageGetOrCreateRequest {
             app_id: self.app_id.clone(),
             image: Some(proto::Image {
                 dockerfile_commands: lines.iter().map(|line| (*line).to_owned()).collect(),
+                context_files: files.iter().map(file).collect(),
                 ..Default::default()
             }),
             ..Default::default()

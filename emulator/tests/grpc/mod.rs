@@ -13,6 +13,7 @@ mod load;
 mod logs;
 mod manual;
 mod network;
+mod packages;
 mod robust;
 mod sandbox;
 mod stdin;
