@@ -2,11 +2,13 @@
 //! its user, with arguments of any length. Each wrapper ends in `exec`, so the program is the process that was started and
 //! sees exactly the arguments, the input and the output that it was meant to.
 
+use std::collections::HashMap;
+
 use crate::{
     bindings::Location,
     error::{Error, Result, clip, shown},
     files::tool_argv,
-    ids,
+    ids, inside,
     provider::Provider,
 };
 
@@ -19,6 +21,10 @@ const MAX_ARGUMENT_BYTES: usize = 128 * 1024 - 1;
 /// Longest argv in all, in bytes: three quarters of the stack that Linux gives to arguments at the very most. With the
 /// usual limits a program gets a third of that; beyond, it ends with 126 and "Argument list too long".
 const MAX_TOTAL_BYTES: usize = 6 * 1024 * 1024;
+
+/// Largest environment of one exec, in bytes: it goes in one message, beside a command line of [`MAX_ARGV_BYTES`], and gRPC
+/// servers take messages of 4 MiB.
+const MAX_ENVIRONMENT_BYTES: usize = 2 * 1024 * 1024;
 
 /// Refuses what no program can be given.
 ///
@@ -56,14 +62,66 @@ pub(crate) fn check(argv: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Whether Modal takes no command line of this length.
+pub(crate) fn is_long(argv: &[String]) -> bool {
+    total(argv) > MAX_ARGV_BYTES
+}
+
 fn total(argv: &[String]) -> usize {
     argv.iter().map(String::len).sum()
 }
 
-/// Modal takes absolute directories only: a relative one is resolved by a shell, from where it was started.
+/// Modal takes absolute directories only: a relative one is resolved by a shell, from where it was started. As the user of
+/// the command, so that the directory is one that this user may enter.
 pub(crate) fn in_directory(cwd: &str, argv: Vec<String>) -> Vec<String> {
-    let shell = ["/bin/sh", "-c", r#"cd -- "$1" && shift && exec "$@""#, "sh", cwd];
+    let shell = ["/bin/sh", "-c", r#"CDPATH= cd -- "$1" && shift && exec "$@""#, "sh", cwd];
     shell.into_iter().map(str::to_string).chain(argv).collect()
+}
+
+/// A shell passes on only variables whose names it could use itself. Others are set again behind it, by `env`.
+pub(crate) fn past_a_shell(env: &HashMap<String, String>, argv: Vec<String>) -> Vec<String> {
+    let mut others: Vec<String> =
+        env.iter().filter(|(name, _)| !is_identifier(name)).map(|(name, value)| format!("{name}={value}")).collect();
+    if !others.is_empty() {
+        others.insert(0, "/usr/bin/env".to_string());
+    }
+    others.into_iter().chain(argv).collect()
+}
+
+/// Whether a shell can have a variable of this name.
+fn is_identifier(name: &str) -> bool {
+    let good =
+        |(index, byte): (usize, u8)| byte == b'_' || byte.is_ascii_alphabetic() || index > 0 && byte.is_ascii_digit();
+    !name.is_empty() && name.bytes().enumerate().all(good)
+}
+
+/// Refuses variables that no program can be given.
+///
+/// # Errors
+///
+/// `invalid-argument`.
+pub(crate) fn check_env(env: &[(String, String)]) -> Result<()> {
+    let mut total = 0;
+    for (name, value) in env {
+        let fault = if name.is_empty() || name.contains(['=', '\0']) {
+            "cannot name an environment variable: a name is not empty and has neither `=` nor NUL"
+        } else if value.contains('\0') {
+            "has a value with a NUL character, which no program can be given"
+        } else if name.len() + value.len() + 1 > MAX_ARGUMENT_BYTES {
+            "has a value that is too long: Linux takes 131072 bytes for a variable"
+        } else {
+            total += name.len() + value.len() + 2;
+            continue;
+        };
+        let name = clip(name);
+        return Err(Error::invalid(format!("The environment variable `{}` {fault}.", shown(&name))).about(&name));
+    }
+    if total > MAX_ENVIRONMENT_BYTES {
+        return Err(Error::invalid(format!(
+            "The environment has {total} bytes and may have {MAX_ENVIRONMENT_BYTES} at the most: pass the rest by a file."
+        )));
+    }
+    Ok(())
 }
 
 impl Provider {
@@ -79,27 +137,27 @@ impl Provider {
         exec_id: &str,
         argv: Vec<String>,
     ) -> Result<Vec<String>> {
-        if total(&argv) <= MAX_ARGV_BYTES {
+        if !is_long(&argv) {
             return Ok(argv);
         }
         let at = Location {
             sandbox: sandbox.to_string(),
             container: container.map(str::to_string),
-            path: format!("/tmp/.sandbox-argv-{exec_id}"),
+            path: format!("/tmp/.{exec_id}.sh"),
         };
         // Named after the exec, so that a repeated start writes nothing twice.
         let transfer = ids::derived_uuid(&format!("argv {exec_id}"));
         self.begin(&at, &transfer, tool_argv("WriteFile", &at.path)).await?;
         self.feed(sandbox, &transfer, script(&argv).into_bytes().into()).await?;
         self.finish(&at, &transfer).await?;
-        Ok(vec!["/bin/sh".to_string(), at.path])
+        Ok(self.placed(sandbox, container, vec![inside::SHELL.to_string(), at.path]))
     }
 }
 
 /// A script that removes itself and becomes this command.
 fn script(argv: &[String]) -> String {
     let mut text = String::with_capacity(total(argv) + 4 * argv.len() + 32);
-    text.push_str("rm -f -- \"$0\"\nexec");
+    text.push_str("(PATH=/usr/bin:/bin; exec rm -f -- \"$0\")\nexec");
     for argument in argv {
         text.push_str(" '");
         text.push_str(&argument.replace('\'', r"'\''"));
@@ -125,6 +183,32 @@ mod tests {
         let expected: String = argv[2..].iter().map(|argument| format!("{argument}|")).collect();
         assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
         assert!(!directory.exists(), "it removes itself");
+    }
+
+    #[test]
+    fn variables_of_any_name_that_linux_takes() {
+        let check = |name: &str, value: &str| check_env(&[(name.to_string(), value.to_string())]);
+        for name in ["A", "discovery.type", "1A", "a-b", "ü", "a b"] {
+            assert!(check(name, "x").is_ok(), "{name}");
+        }
+        let long = "x".repeat(MAX_ARGUMENT_BYTES);
+        for (name, value, word) in [
+            ("", "x", "name"),
+            ("a=b", "x", "name"),
+            ("a\0", "x", "name"),
+            ("A", "x\0y", "NUL"),
+            ("A", &long, "too long"),
+        ] {
+            let message = check(name, value).unwrap_err().into_record().message;
+            assert!(message.contains(word), "{word}: {message}");
+        }
+        let many: Vec<_> = (0..100).map(|n| (format!("A{n}"), "x".repeat(100_000))).collect();
+        assert!(check_env(&many).unwrap_err().into_record().message.contains("bytes"));
+
+        let env =
+            HashMap::from([("a.b", "c d"), ("A", "x")].map(|(name, value)| (name.to_string(), value.to_string())));
+        assert_eq!(past_a_shell(&env, vec!["id".into()]), ["/usr/bin/env", "a.b=c d", "id"]);
+        assert_eq!(past_a_shell(&HashMap::new(), vec!["id".into()]), ["id"]);
     }
 
     #[test]

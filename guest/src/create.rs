@@ -12,12 +12,13 @@ use modal_proto::{
 };
 
 use crate::{
+    argv::check_env,
     bindings::{
         BucketMount, Gpu, Outbound, Port, PortKind, Readiness, Resources as Wanted, RetryAdvice, SandboxInfo,
         SandboxSpec, SandboxState, VolumeMount as WantedVolume,
     },
     error::{Error, Result, shown},
-    execs::{check_env, check_extra, pty_info, whole_seconds},
+    execs::{check_extra, pty_info, whole_seconds},
     grpc::Status,
     ids,
     images::check_image,

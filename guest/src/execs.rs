@@ -26,6 +26,7 @@ use crate::{
     ids,
     provider::Provider,
     retry,
+    run::KILL_AFTER,
     signal::MARKER,
     transport::within,
 };
@@ -100,17 +101,20 @@ impl Provider {
         };
         let mut env: std::collections::HashMap<_, _> =
             switch.iter().flat_map(crate::user::Switch::environment).chain(spec.env).collect();
-        env.insert(MARKER.to_string(), exec_id.clone());
-        sources.push(SecretSource { source: Some(Source::Env(StringMap { contents: env })) });
-
-        let mut argv = match &switch {
-            Some(switch) => switch.wrap(spec.argv),
-            None => spec.argv,
-        };
-        let mut workdir = spec.cwd;
-        if let Some(cwd) = workdir.take_if(|cwd| !cwd.starts_with('/')) {
+        let (mut argv, mut workdir) = (spec.argv, spec.cwd);
+        let relative = workdir.take_if(|cwd| !cwd.starts_with('/'));
+        if relative.is_some() || argv::is_long(&argv) || switch.as_ref().is_some_and(|switch| switch.needs_shell(&env))
+        {
+            argv = argv::past_a_shell(&env, argv);
+        }
+        if let Some(cwd) = relative {
             argv = argv::in_directory(&cwd, argv);
         }
+        if let Some(switch) = &switch {
+            argv = switch.wrap(argv, &mut env);
+        }
+        env.insert(MARKER.to_string(), exec_id.clone());
+        sources.push(SecretSource { source: Some(Source::Env(StringMap { contents: env })) });
         let argv = self.bootstrap(sandbox, container, &exec_id, argv).await?;
         Ok(TaskExecStartRequest {
             exec_id,
@@ -127,7 +131,7 @@ impl Provider {
                 OutputMode::Discard => TaskExecStderrConfig::Devnull,
             }
             .into(),
-            timeout_secs: spec.timeout.map(whole_seconds),
+            timeout_secs: spec.timeout.map(|time| whole_seconds(time.saturating_add(millis(KILL_AFTER)))),
             workdir,
             pty_info: spec.pty.map(pty_info),
             secret_sources: sources,
@@ -148,7 +152,7 @@ impl Provider {
         let mut stderr = self.take_follow(&exec, 1, request.stderr_offset);
 
         // What outlives its time limit is ended, or its output might never be.
-        let due = self.sweep_due(&exec).filter(|due| *due <= deadline);
+        let due = self.overdue_at(&exec).filter(|due| *due <= deadline);
         let mut timer = self.transport().sleep(due.unwrap_or(deadline).saturating_sub(self.now()));
         let mut timed_out = false;
         let result = poll_fn(|cx| {
@@ -167,11 +171,12 @@ impl Provider {
             }
         })
         .await;
-        if timed_out && due.is_some() {
-            self.sweep(&exec).await;
-        }
-        if let Err(error) = result {
-            let verdict = self.fate(&exec, error).await?;
+        let given_up = timed_out && due.is_some() && self.overdue(&exec).await;
+        if given_up || result.is_err() {
+            let verdict = match result {
+                Err(error) => self.fate(&exec, error).await?,
+                Ok(()) => self.given_up(&exec),
+            };
             return Ok(Output {
                 stdout: OutputChunk { offset: stdout.offset(), data: Vec::new(), end: true },
                 stderr: OutputChunk { offset: stderr.offset(), data: Vec::new(), end: true },
@@ -225,28 +230,28 @@ impl Provider {
             return Ok(self.wait_end(&exec.sandbox, wait).await?.map(main_verdict));
         }
         let until = self.now() + wait;
-        let due = self.sweep_due(exec).filter(|due| *due <= until);
-        if let Some(due) = due {
-            let verdict = self.exit_verdict(exec, due.saturating_sub(self.now())).await?;
-            if verdict.is_some() {
-                return Ok(verdict);
+        let verdict = loop {
+            let due = self.overdue_at(exec).filter(|due| *due <= until);
+            let verdict = self.exit_verdict(exec, due.unwrap_or(until).saturating_sub(self.now())).await?;
+            if verdict.is_some() || due.is_none() {
+                break verdict;
             }
-            self.sweep(exec).await;
-        }
-        self.exit_verdict(exec, until.saturating_sub(self.now())).await
-    }
-
-    async fn exit_verdict(&self, exec: &ExecRef, wait: Duration) -> Result<Option<Verdict>> {
-        let exit = match self.wait_exit(&exec.sandbox, &ids::wire_uuid(&exec.exec), wait).await {
-            Ok(exit) => exit,
-            Err(error) => return self.fate(exec, error).await.map(Some),
+            if self.overdue(exec).await {
+                break Some(self.given_up(exec));
+            }
         };
-        let verdict = exit.map(|exit| self.verdict(exit, exec.deadline));
         // Modal has killed the program, and not what it has started.
-        if matches!(verdict, Some(Verdict::Deadline)) && self.sweep_due(exec).is_some() {
+        if matches!(verdict, Some(Verdict::Deadline)) {
             self.sweep(exec).await;
         }
         Ok(verdict)
+    }
+
+    pub(crate) async fn exit_verdict(&self, exec: &ExecRef, wait: Duration) -> Result<Option<Verdict>> {
+        match self.wait_exit(&exec.sandbox, &ids::wire_uuid(&exec.exec), wait).await {
+            Ok(exit) => Ok(exit.map(|exit| self.verdict(exit, exec))),
+            Err(error) => self.fate(exec, error).await.map(Some),
+        }
     }
 
     /// Waits for the exit of an exec, asking again each minute.
@@ -310,13 +315,14 @@ impl Provider {
         Err(error)
     }
 
-    /// Modal kills with SIGKILL when the time is up and does not say why (fact sheet, section 7.4): such an end at or
-    /// after the deadline is the deadline's. Our clock started before Modal's, so none of its kills comes too early.
-    fn verdict(&self, exit: Exit, deadline: Option<u64>) -> Verdict {
-        let now = u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX);
-        let overdue = deadline.is_some_and(|deadline| now >= deadline);
+    /// An exec that was ended because its time was up does not say so (fact sheet, section 7.4): neither Modal's SIGKILL nor
+    /// the SIGTERM of this or another instance. Such an end at or after the deadline is the deadline's, and so is any end
+    /// of an exec that this instance has ended.
+    fn verdict(&self, exit: Exit, exec: &ExecRef) -> Verdict {
+        let overdue = exec.deadline.is_some_and(|deadline| millis(self.now()) >= deadline);
         match exit {
-            Exit::Signal(9) | Exit::Code(137) if overdue => Verdict::Deadline,
+            _ if self.was_ended(exec) => Verdict::Deadline,
+            Exit::Signal(9 | 15) | Exit::Code(137 | 143) if overdue => Verdict::Deadline,
             Exit::Code(code) => Verdict::Exited(code),
             Exit::Signal(signal) => Verdict::Signaled(signal.unsigned_abs()),
         }
@@ -531,7 +537,7 @@ fn check_spec(spec: &ExecSpec) -> Result<()> {
         ));
     }
     argv::check(&spec.argv)?;
-    check_env(&spec.env)?;
+    argv::check_env(&spec.env)?;
     if spec.cwd.as_deref().is_some_and(|cwd| cwd.is_empty() || cwd.contains('\0')) {
         return Err(Error::invalid("The working directory is empty or contains a NUL character: give a path."));
     }
@@ -549,26 +555,6 @@ pub(crate) fn check_extra(extra: &[(String, String)]) -> Result<()> {
                 .about(name))
         }
     }
-}
-
-pub(crate) fn check_env(env: &[(String, String)]) -> Result<()> {
-    for (name, value) in env {
-        let good = name
-            .bytes()
-            .enumerate()
-            .all(|(index, byte)| byte == b'_' || byte.is_ascii_alphabetic() || index > 0 && byte.is_ascii_digit());
-        if name.is_empty() || !good {
-            return Err(Error::invalid(format!(
-                "`{}` cannot name an environment variable: use letters, digits and `_`, not a digit first.",
-                shown(name)
-            ))
-            .about(name));
-        }
-        if value.contains('\0') {
-            return Err(Error::invalid(format!("The value of {name} contains a NUL character.")).about(name));
-        }
-    }
-    Ok(())
 }
 
 pub(crate) fn check_ref(exec: &ExecRef) -> Result<()> {
@@ -636,7 +622,7 @@ mod tests {
             (|s| s.argv[0].clear(), "empty"),
             (|s| s.argv.push("a\0b".into()), "NUL"),
             (|s| s.id = "main".into(), "main"),
-            (|s| s.env.push(("1A".into(), "x".into())), "1A"),
+            (|s| s.env.push(("A=B".into(), "x".into())), "A=B"),
             (|s| s.timeout = Some(0), "time limit"),
             (|s| s.extra.push(("nice".into(), "1".into())), "nice"),
         ];

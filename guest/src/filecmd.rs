@@ -1,10 +1,12 @@
 //! File operations that Modal's helper lacks (fact sheet, section 8.1), done by the image's own programs: mode, append,
-//! create-new, rename, links, trees. They run in the C locale, so that their complaints are those of POSIX in words.
+//! create-new, rename, links, trees. How they are found: [`crate::inside`]. They run in the C locale, so that their
+//! complaints are those of POSIX in words.
 
 use crate::{
     bindings::{FileChunk, FileFault, Location, WriteMode, WriteOptions},
     error::{Error, Result, clip},
-    files::{check_location, check_path},
+    files::{check_location, check_path, check_transfer},
+    inside,
     provider::Provider,
 };
 
@@ -13,9 +15,11 @@ use crate::{
 const WRITE: &str = r#"
 fail() { echo "$1: $2" >&2; exit 1; }
 path=$1 how=$2 mode=$3
+need mkdir rm cat chmod mv
 case $path in */) fail "$path" 'Is a directory';; esac
 if [ -L "$path" ] && [ "$how" != create-new ]; then
   # Written through, as the kernel does it. The letter keeps line ends at the end of a name.
+  need readlink
   path=$(readlink -f -- "$path" && echo x)
   path=${path%?x}
   [ -n "$path" ] || fail "$1" 'Too many levels of symbolic links'
@@ -28,12 +32,16 @@ draft=$directory$4
 trap 'rm -f -- "$draft"' EXIT
 trap 'exit 1' HUP INT TERM
 umask 077
+# Nothing is written through what another user may have put there.
+set -C
 cat >"$draft" || exit 1
+set +C
 if [ "$how" = replace ] && { [ -f "$path" ] || [ ! -e "$path" ]; }; then
   chmod -- "$mode" "$draft" && mv -f -- "$draft" "$path"
   exit
 fi
 if [ "$how" = create-new ]; then
+  need ln
   chmod -- "${mode:-00644}" "$draft" || exit 1
   # A link to what is there fails; where there are no links, so does the redirection.
   ln -- "$draft" "$path" 2>/dev/null && exit
@@ -46,6 +54,7 @@ if [ "$how" = append ]; then cat -- "$draft" >>"$path"; else cat -- "$draft" >"$
 
 /// Moves `$1` to `$2`; `$3` is `yes` to replace. As rename(2) does it, while `mv` alone would move into a directory.
 const RENAME: &str = r#"
+need mv rmdir rm
 fail() { echo "$1: $2" >&2; exit 1; }
 real_directory() { [ -d "$1" ] && [ ! -L "$1" ]; }
 [ -e "$1" ] || [ -L "$1" ] || fail "$1" 'No such file or directory'
@@ -67,16 +76,19 @@ exec mv -f -- "$1" "$2"
 /// Makes the link `$2` that holds `$1`.
 const LINK: &str = r#"
 if [ -e "$2" ] || [ -L "$2" ]; then echo "$2: File exists" >&2; exit 1; fi
+need ln
 exec ln -s -- "$1" "$2"
 "#;
 
 /// Unpacks standard input into the directory `$1`. Owners are those of whoever unpacks; `tar` refuses what would land
 /// outside.
-const UNPACK: &str = r#"mkdir -p -- "$1" && exec tar -C "$1" -xpof -"#;
+const UNPACK: &str = r#"need mkdir tar; mkdir -p -- "$1" && exec tar -C "$1" -xpof -"#;
 
-fn shell(script: &str, words: &[&str]) -> Vec<String> {
-    ["/bin/sh", "-c", script, "sh"].iter().chain(words).map(|word| (*word).to_string()).collect()
-}
+/// Packs the directory `$1`.
+const PACK: &str = r#"need tar; exec tar -C "$1" -cf - ."#;
+
+/// Gives `$2` the mode `$1`.
+const CHMOD: &str = r#"need chmod; exec chmod -- "$1" "$2""#;
 
 /// What writes a file with these options; none where the helper does it.
 pub(crate) fn writer(at: &Location, options: &WriteOptions, transfer: &str) -> Option<Vec<String>> {
@@ -87,7 +99,7 @@ pub(crate) fn writer(at: &Location, options: &WriteOptions, transfer: &str) -> O
         WriteMode::CreateNew => "create-new",
     };
     let mode = options.permissions.map(octal).unwrap_or_default();
-    Some(shell(WRITE, &[&at.path, how, &mode, &format!(".sandbox-{transfer}")]))
+    Some(inside::script(WRITE, &[&at.path, how, &mode, &format!(".{transfer}.tmp")]))
 }
 
 /// Five digits: with less, `chmod` keeps the special bits of directories.
@@ -110,7 +122,7 @@ impl Provider {
     /// As documented there.
     pub async fn rename(&self, at: &Location, to: &str, replace: bool) -> Result<()> {
         check_path(to)?;
-        self.change(at, shell(RENAME, &[&at.path, to, if replace { "yes" } else { "no" }])).await
+        self.change(at, RENAME, &[&at.path, to, if replace { "yes" } else { "no" }]).await
     }
 
     /// See `make-symlink` in the interface.
@@ -122,7 +134,7 @@ impl Provider {
         if target.is_empty() || target.contains('\0') || target.len() > 4095 {
             return Err(Error::invalid("A link holds 1 to 4095 bytes without NUL.").about(&at.path));
         }
-        self.change(at, shell(LINK, &[target, &at.path])).await
+        self.change(at, LINK, &[target, &at.path]).await
     }
 
     /// See `set-permissions` in the interface.
@@ -132,12 +144,17 @@ impl Provider {
     /// As documented there.
     pub async fn set_permissions(&self, at: &Location, permissions: u32) -> Result<()> {
         check_permissions(permissions)?;
-        let argv = ["chmod", "--", &octal(permissions), &at.path].map(str::to_string);
-        self.change(at, argv.into()).await
+        self.change(at, CHMOD, &[&octal(permissions), &at.path]).await
     }
 
-    async fn change(&self, at: &Location, argv: Vec<String>) -> Result<()> {
-        self.answer(at, argv).await.map(drop)
+    async fn change(&self, at: &Location, script: &str, words: &[&str]) -> Result<()> {
+        let argv = inside::script(script, words);
+        loop {
+            let changed = self.answer(at, argv.clone()).await;
+            if !self.is_elsewhere(at, changed.as_ref().err()).await {
+                return changed.map(drop);
+            }
+        }
     }
 
     /// See `read-tree` in the interface.
@@ -146,8 +163,15 @@ impl Provider {
     ///
     /// As documented there.
     pub async fn read_tree(&self, at: &Location, transfer: &str, offset: u64, max_bytes: u32) -> Result<FileChunk> {
-        let argv = ["tar", "-C", &at.path, "-cf", "-", "."].map(str::to_string);
-        self.read_transfer(at, transfer, argv.into(), offset, max_bytes).await
+        check_transfer(transfer)?;
+        let argv = inside::script(PACK, &[&at.path]);
+        loop {
+            let id = self.script_id(at, transfer);
+            let read = self.read_transfer(at, &id, argv.clone(), offset, max_bytes).await;
+            if !self.is_elsewhere(at, read.as_ref().err()).await {
+                return read;
+            }
+        }
     }
 
     /// See `write-tree` in the interface.
@@ -164,7 +188,15 @@ impl Provider {
         eof: bool,
     ) -> Result<u64> {
         check_location(at)?;
-        self.write_transfer(at, transfer, shell(UNPACK, &[&at.path]), offset, data, eof).await
+        check_transfer(transfer)?;
+        let (argv, data) = (inside::script(UNPACK, &[&at.path]), bytes::Bytes::from(data));
+        loop {
+            let id = self.script_id(at, transfer);
+            let written = self.write_transfer(at, &id, argv.clone(), offset, data.clone(), eof).await;
+            if !self.is_elsewhere(at, written.as_ref().err()).await {
+                return written;
+            }
+        }
     }
 }
 

@@ -4,8 +4,10 @@
 //! A transfer id is the exec id of the program that does the transfer. Starting an exec twice does nothing, and its output
 //! can be read from any offset, so any instance can carry a transfer on, and all pieces come from one opened file.
 
-use std::{future::poll_fn, time::Duration};
+use std::{future::poll_fn, pin::pin, time::Duration};
 
+use bytes::Bytes;
+use futures_util::future::{Either, select};
 use modal_proto::{
     client::{SecretSource, StringMap, secret_source::Source},
     task_command_router::{TaskExecStartRequest, TaskExecStderrConfig, TaskExecStdoutConfig},
@@ -17,14 +19,17 @@ use crate::{
     },
     error::{Error, Result, clip, shown},
     execs::{Exit, check_extra, check_max},
-    filecmd, ids,
+    filecmd,
+    follow::Follow,
+    ids, inside,
     json::{Value, object},
     provider::Provider,
     signal::MARKER,
+    transport::{LocalFuture, within},
 };
 
 /// Where Modal puts the helper.
-const TOOL: &str = "/__modal/.bin/modal-sandbox-fs-tools";
+pub(crate) const TOOL: &str = "/__modal/.bin/modal-sandbox-fs-tools";
 
 /// Longest path, in bytes; Linux's PATH_MAX.
 const MAX_PATH_BYTES: usize = 4096;
@@ -53,8 +58,19 @@ const MAX_LINKS: u32 = 40;
 /// How long a program may take to end once its output has.
 const END_WAIT: Duration = Duration::from_secs(600);
 
-/// Bits of a mode that are permissions.
+/// When it is looked at what a file is, if its transfer has not got anywhere by then: opening a pipe, a socket or a terminal
+/// may take for ever.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a file may be silent while it is read.
+const READ_STALL: Duration = Duration::from_secs(120);
+
+/// How long a program that was given up may take to be killed.
+const KILL_TIME: Duration = Duration::from_secs(30);
+
+/// Bits of a mode that are permissions, and those that say what it is.
 const PERMISSION_BITS: u32 = 0o7777;
+const FORMAT_BITS: u32 = 0o170_000;
 
 /// The helper's argv for an operation on a path.
 pub(crate) fn tool_argv(operation: &str, path: &str) -> Vec<String> {
@@ -73,7 +89,34 @@ impl Provider {
     ///
     /// As documented there.
     pub async fn read_file(&self, at: &Location, transfer: &str, offset: u64, max_bytes: u32) -> Result<FileChunk> {
-        self.read_transfer(at, transfer, tool_argv("ReadFile", &at.path), offset, max_bytes).await
+        let read = self.read_transfer(at, transfer, tool_argv("ReadFile", &at.path), offset, max_bytes);
+        match select(pin!(read), self.stuck(at, transfer, offset == 0, true)).await {
+            Either::Left((result, _)) => result,
+            Either::Right((error, _)) => Err(error),
+        }
+    }
+
+    /// Ends a step of a transfer that takes too long. If it is the `first` and gets nowhere, the file is looked at, and
+    /// refused if it is a pipe or a socket, or a device that is to be `read`.
+    fn stuck<'a>(&'a self, at: &'a Location, transfer: &'a str, first: bool, read: bool) -> LocalFuture<'a, Error> {
+        Box::pin(async move {
+            self.transport().sleep(LOOK_AFTER).await;
+            let found = if first { self.stat(at, true).await.ok().map(|found| found.kind) } else { None };
+            let error = match found {
+                Some(FileKind::Other(kind)) if read || matches!(&*kind, "pipe" | "socket") => {
+                    let message = format!("{}: it is a {kind} and not a regular file", at.path);
+                    Error::file(FileFault::Other(format!("a {kind}")), &at.path, message)
+                }
+                _ => {
+                    self.transport().sleep(if read { READ_STALL } else { END_WAIT * 2 }).await;
+                    late(&at.path)
+                }
+            };
+            // Boxed: to signal is to run a script.
+            let kill: LocalFuture<'_, Result<()>> = Box::pin(self.signal(exec_ref(at, transfer), 9));
+            let _ = within(self.transport(), KILL_TIME, kill).await;
+            error.with_happened(Happened::Unknown)
+        })
     }
 
     /// See `write-file` in the interface.
@@ -91,10 +134,24 @@ impl Provider {
         eof: bool,
     ) -> Result<u64> {
         check_location(at)?;
+        check_transfer(transfer)?;
         check_extra(&options.extra)?;
         options.permissions.map_or(Ok(()), filecmd::check_permissions)?;
         let argv = filecmd::writer(at, options, transfer).unwrap_or_else(|| tool_argv("WriteFile", &at.path));
-        self.write_transfer(at, transfer, argv, offset, data, eof).await
+        let data = Bytes::from(data);
+        let write = async {
+            loop {
+                let id = self.script_id(at, transfer);
+                let written = self.write_transfer(at, &id, argv.clone(), offset, data.clone(), eof).await;
+                if !self.is_elsewhere(at, written.as_ref().err()).await {
+                    return written;
+                }
+            }
+        };
+        match select(pin!(write), self.stuck(at, transfer, offset == 0, false)).await {
+            Either::Left((result, _)) => result,
+            Either::Right((error, _)) => Err(error),
+        }
     }
 
     /// A piece of what a program prints.
@@ -129,7 +186,7 @@ impl Provider {
         transfer: &str,
         argv: Vec<String>,
         offset: u64,
-        data: Vec<u8>,
+        data: Bytes,
         eof: bool,
     ) -> Result<u64> {
         check_transfer(transfer)?;
@@ -142,7 +199,7 @@ impl Provider {
         self.begin(at, transfer, argv).await?;
         let end = offset + data.len() as u64;
         let state = self
-            .write_much_stdin(&at.sandbox, &ids::wire_uuid(transfer), offset, data.into(), eof)
+            .write_much_stdin(&at.sandbox, &ids::wire_uuid(transfer), offset, data, eof)
             .await
             .map_err(|error| if eof { uncertain(error) } else { error })?;
         if !state.closed {
@@ -208,6 +265,7 @@ impl Provider {
         let mut elements = Elements::new(offset == 0);
         let mut items = Vec::new();
         let max = max.min(MAX_ENTRIES) as usize;
+        let until = self.now() + END_WAIT;
         loop {
             let is_full = items.len() == max || elements.done() >= MAX_PAGE_BYTES;
             match elements.next(is_full) {
@@ -225,7 +283,7 @@ impl Provider {
                     return Err(unreadable());
                 }
                 Next::More => {
-                    poll_fn(|cx| follow.poll_fill(cx, 1)).await.map_err(uncertain)?;
+                    self.fill(at, &mut follow, until).await?;
                     elements.add(&follow.take(usize::MAX));
                 }
                 Next::Unreadable => return Err(unreadable()),
@@ -263,14 +321,20 @@ impl Provider {
 
     /// Runs a program to its end and gives its output.
     pub(crate) async fn answer(&self, at: &Location, argv: Vec<String>) -> Result<Vec<u8>> {
+        self.answer_in(at, argv, true).await
+    }
+
+    /// [`Provider::answer`]; the program sees the container's environment unless it is to be `clean`.
+    pub(crate) async fn answer_in(&self, at: &Location, argv: Vec<String>, clean: bool) -> Result<Vec<u8>> {
         check_location(at)?;
         let transfer = self.new_uuid();
-        self.begin(at, &transfer, argv).await?;
+        self.begin_in(at, &transfer, argv, clean).await?;
         let exec = exec_ref(at, &transfer);
         let mut follow = self.take_follow(&exec, 0, 0);
         let mut answer = Vec::new();
+        let until = self.now() + END_WAIT;
         while !follow.is_ended() {
-            poll_fn(|cx| follow.poll_fill(cx, 1)).await.map_err(uncertain)?;
+            self.fill(at, &mut follow, until).await?;
             answer.extend(follow.take(usize::MAX));
             if answer.len() > MAX_ANSWER_BYTES {
                 return Err(Error::new(
@@ -284,21 +348,37 @@ impl Provider {
         Ok(answer)
     }
 
+    /// Waits for more output of a program until then.
+    fn fill<'a>(&'a self, at: &'a Location, follow: &'a mut Follow, until: Duration) -> LocalFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let filled = poll_fn(|cx| follow.poll_fill(cx, 1));
+            match within(self.transport(), until.saturating_sub(self.now()), filled).await {
+                Some(filled) => filled.map_err(uncertain),
+                None => Err(late(&at.path).with_happened(Happened::Unknown)),
+            }
+        })
+    }
+
     /// Starts the program of a transfer, once.
     pub(crate) async fn begin(&self, at: &Location, transfer: &str, argv: Vec<String>) -> Result<()> {
+        self.begin_in(at, transfer, argv, true).await
+    }
+
+    async fn begin_in(&self, at: &Location, transfer: &str, argv: Vec<String>, clean: bool) -> Result<()> {
         let key = (at.sandbox.clone(), transfer.to_string());
         if self.inner.state.borrow().started.get(&key).is_some() {
             return Ok(());
         }
         let exec_id = ids::wire_uuid(transfer);
-        let env = [(MARKER.to_string(), exec_id.clone()), ("LC_ALL".to_string(), "C".to_string())];
+        let own = clean.then(inside::environment).into_iter().flatten();
+        let env = StringMap { contents: own.chain([(MARKER.to_string(), exec_id.clone())]).collect() };
         let request = TaskExecStartRequest {
             exec_id,
             container_id: self.container_id(&at.sandbox, at.container.as_deref()).await?,
-            command_args: argv,
+            command_args: self.placed(&at.sandbox, at.container.as_deref(), argv),
             stdout_config: TaskExecStdoutConfig::Pipe.into(),
             stderr_config: TaskExecStderrConfig::Pipe.into(),
-            secret_sources: vec![SecretSource { source: Some(Source::Env(StringMap { contents: env.into() })) }],
+            secret_sources: vec![SecretSource { source: Some(Source::Env(env)) }],
             ..Default::default()
         };
         self.start_exec(&at.sandbox, request).await?;
@@ -313,21 +393,24 @@ impl Provider {
             Some(Exit::Code(0)) => return Ok(()),
             Some(Exit::Code(code)) => code,
             Some(Exit::Signal(signal)) => 128 + signal,
-            None => {
-                let message = format!("The file operation on {} did not end.", at.path);
-                return Err(Error::new(ErrorKind::TimedOut, message).with_happened(Happened::Unknown).about(&at.path));
-            }
+            None => return Err(late(&at.path).with_happened(Happened::Unknown)),
         };
         let exec = exec_ref(at, transfer);
         let mut follow = self.take_follow(&exec, 1, 0);
         let mut complaint = Vec::new();
+        let until = self.now() + END_WAIT;
         while !follow.is_ended() && complaint.len() < MAX_COMPLAINT_BYTES {
-            poll_fn(|cx| follow.poll_fill(cx, 1)).await.map_err(uncertain)?;
+            self.fill(at, &mut follow, until).await?;
             complaint.extend(follow.take(MAX_COMPLAINT_BYTES));
         }
         let complaint = String::from_utf8_lossy(&complaint);
         if filecmd::is_harmless(code, &complaint) { Ok(()) } else { Err(complained(&at.path, code, &complaint)) }
     }
+}
+
+/// An operation that was not over in time.
+fn late(path: &str) -> Error {
+    Error::new(ErrorKind::TimedOut, format!("The file operation on {path} did not end.")).about(path)
 }
 
 /// An error after the program was started: only what the program itself said is sure.
@@ -341,9 +424,18 @@ fn uncertain(error: Error) -> Error {
 /// A directory entry as the helper prints it.
 fn entry(value: &Value) -> Option<FileInfo> {
     let text = |name: &str| value.get(name).text().map(str::to_string);
+    let mode = value.get("mode").whole::<u32>()?;
+    // The helper calls all that is neither a directory nor a link a file.
+    let other = match mode & FORMAT_BITS {
+        0o010_000 => Some("pipe"),
+        0o020_000 => Some("character device"),
+        0o060_000 => Some("block device"),
+        0o140_000 => Some("socket"),
+        _ => None,
+    };
     Some(FileInfo {
         kind: match value.get("type").text()? {
-            "file" => FileKind::File,
+            "file" => other.map_or(FileKind::File, |kind| FileKind::Other(kind.to_string())),
             "directory" => FileKind::Directory,
             "symlink" => FileKind::Symlink(text("symlink_target").unwrap_or_default()),
             other => FileKind::Other(other.to_string()),
@@ -351,7 +443,7 @@ fn entry(value: &Value) -> Option<FileInfo> {
         name: text("name")?,
         path: text("path")?,
         size: value.get("size").whole().unwrap_or(0),
-        mode: value.get("mode").whole::<u32>()? & PERMISSION_BITS,
+        mode: mode & PERMISSION_BITS,
         owner: text("owner")?,
         group: text("group")?,
         modified: value.get("modified_time").thousandths().unwrap_or(0),

@@ -11,6 +11,7 @@
 //! | [`create`], [`options`], [`sandboxes`], [`snapshots`], [`sidecars`], [`logs`] | sandboxes |
 //! | [`execs`], [`run`], [`signal`] | commands: step by step, in one call, their process tree |
 //! | [`argv`], [`user`] | what is started for a command: long arguments, another user |
+//! | [`inside`] | the scripts and programs that our own operations run in a sandbox |
 //! | [`files`], [`filecmd`], [`watch`] | files: through Modal's helper, through the image's own programs, changes |
 //! | [`names`] | secrets, volumes and proxies by name |
 //! | [`json`] | what little JSON is spoken |
@@ -43,6 +44,7 @@ pub mod follow;
 pub mod grpc;
 pub mod ids;
 pub mod images;
+pub mod inside;
 pub mod json;
 pub mod logs;
 pub mod names;

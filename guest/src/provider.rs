@@ -16,6 +16,7 @@ use crate::{
     grpc::{Channel, Wire},
     names::Secret,
     router::Access,
+    run::Swept,
     transport::Transport,
     user::Switch,
 };
@@ -50,8 +51,10 @@ pub struct State {
     pub(crate) joins: Bounded<String, Join>,
     pub(crate) started: Bounded<(String, String), ()>,
     pub(crate) users: Bounded<(String, Option<String>, String), Switch>,
-    /// Execs that were ended because they outlived their time limit.
-    pub(crate) swept: Bounded<(String, String), ()>,
+    /// Execs that have outlived their time limit.
+    pub(crate) swept: Bounded<(String, String), Swept>,
+    /// Containers that have their shell in another place.
+    pub(crate) shells: Bounded<(String, Option<String>), ()>,
 }
 
 impl Provider {

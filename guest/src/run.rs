@@ -1,12 +1,12 @@
 //! `run`: start, feed, collect and wait in one call.
 
-use std::{collections::VecDeque, future::poll_fn, pin::pin, time::Duration};
+use std::{cell::RefCell, collections::VecDeque, future::poll_fn, pin::pin, time::Duration};
 
 use bytes::{Buf as _, Bytes};
 use futures_util::future::{Either, join3, select};
 
 use crate::{
-    bindings::{Captured, ErrorKind, ExecRef, ExecSpec, Happened, Keep, OutputLimits, RunResult, Verdict},
+    bindings::{Captured, ExecRef, ExecSpec, Happened, Keep, OutputLimits, RunResult, Verdict},
     error::{Error, Result},
     execs::{WAIT_ATTEMPT, millis},
     provider::Provider,
@@ -22,13 +22,25 @@ const INPUT_PIECE: usize = 4 * 1024 * 1024;
 /// When a command without input is told so: most never look, and the call is saved if they are over by then.
 const NO_INPUT_AFTER: Duration = Duration::from_millis(100);
 
-/// How long after its time limit an exec is ended by us: Modal rounds up to whole seconds and kills the program only,
-/// which leaves its children and whoever waits for the output that they hold.
-const SWEEP_AFTER: Duration = Duration::from_secs(2);
+/// How long a command whose time is up has to end after SIGTERM, in tenths of a second; then it is killed.
+const GRACE_TENTHS: u32 = 50;
 
-/// Time for ending it, and time in which it must then be over.
+/// How much later than that the service is told to kill the program, where we can not. Modal rounds up to whole seconds and
+/// kills the program only, which leaves its children and whoever waits for the output that they hold.
+pub(crate) const KILL_AFTER: Duration = Duration::from_secs(7);
+
+/// Time for ending it, and time in which it must then be over: what is not is given up.
 const SWEEP_TIME: Duration = Duration::from_secs(30);
-const SWEPT_WAIT: Duration = Duration::from_secs(60);
+const SWEPT_WAIT: Duration = Duration::from_secs(5);
+
+/// An exec whose time is up.
+#[derive(Debug, Clone, Copy)]
+pub struct Swept {
+    /// When it was ended, or will have been.
+    at: Duration,
+    /// It had come to its end by itself before that; what it left behind was ended.
+    over: bool,
+}
 
 impl Provider {
     /// See `run` in the interface.
@@ -50,11 +62,9 @@ impl Provider {
         self.start_exec(sandbox, request).await?;
 
         // From here on the command runs: whatever goes wrong, it happened.
-        let output = join3(
-            self.wait_for_ever(&exec),
-            self.collect(&exec, 0, Kept::new(limits.stdout_max, limits.keep)),
-            self.collect(&exec, 1, Kept::new(limits.stderr_max, limits.keep)),
-        );
+        let stdout = RefCell::new(Kept::new(limits.stdout_max, limits.keep));
+        let stderr = RefCell::new(Kept::new(limits.stderr_max, limits.keep));
+        let output = join3(self.wait_for_ever(&exec), self.collect(&exec, 0, &stdout), self.collect(&exec, 1, &stderr));
         let idle = stdin.is_empty();
         let input = async {
             if idle {
@@ -70,10 +80,17 @@ impl Provider {
                 Either::Right((fed, output)) => (output.await, fed),
             }
         };
-        let ((verdict, stdout, stderr), fed) = match select(pin!(work), pin!(self.end_overdue(&exec))).await {
-            Either::Left((parts, _)) => parts,
-            Either::Right((error, _)) => return Err(error),
+        let parts = match select(pin!(work), pin!(self.sweep_when_due(&exec))).await {
+            Either::Left((parts, swept)) => {
+                // Nothing that it has started is to be left.
+                if matches!(parts.0.0, Ok(Verdict::Deadline)) {
+                    swept.await;
+                }
+                Some(parts)
+            }
+            Either::Right(((), work)) => within(self.transport(), SWEPT_WAIT, work).await,
         };
+        let ((verdict, out, err), fed) = parts.unwrap_or_else(|| ((Ok(self.given_up(&exec)), None, None), Ok(())));
         let mut failure = None;
         let verdict = match verdict {
             Ok(verdict) => verdict,
@@ -86,33 +103,38 @@ impl Provider {
             }
         };
         if !matches!(verdict, Verdict::SandboxEnded(_) | Verdict::Lost(_)) {
-            failure = [stdout.1, stderr.1, fed.err()].into_iter().flatten().next();
+            failure = [out, err, fed.err()].into_iter().flatten().next();
         }
         if let Some(error) = failure {
             return Err(error.with_happened(Happened::Yes));
         }
         let duration = millis(self.now().saturating_sub(begun));
-        Ok(RunResult { verdict, stdout: stdout.0.captured(), stderr: stderr.0.captured(), duration })
+        Ok(RunResult {
+            verdict,
+            stdout: stdout.into_inner().captured(),
+            stderr: stderr.into_inner().captured(),
+            duration,
+        })
     }
 
     async fn wait_for_ever(&self, exec: &ExecRef) -> Result<Verdict> {
         loop {
-            if let Some(verdict) = self.wait_verdict(exec, WAIT_ATTEMPT).await? {
+            if let Some(verdict) = self.exit_verdict(exec, WAIT_ATTEMPT).await? {
                 return Ok(verdict);
             }
         }
     }
 
-    /// Reads a stream to its end, keeping what the limit allows.
-    async fn collect(&self, exec: &ExecRef, descriptor: i32, mut kept: Kept) -> (Kept, Option<Error>) {
+    /// Reads a stream to its end, keeping what the limit allows. Gives why it could not.
+    async fn collect(&self, exec: &ExecRef, descriptor: i32, kept: &RefCell<Kept>) -> Option<Error> {
         let mut follow = self.take_follow(exec, descriptor, 0);
         loop {
             let filled = poll_fn(|cx| follow.poll_fill(cx, 1)).await;
             while let Some(piece) = follow.take_piece() {
-                kept.push(&piece);
+                kept.borrow_mut().push(&piece);
             }
             if filled.is_err() || follow.is_ended() {
-                return (kept, filled.err());
+                return filled.err();
             }
         }
     }
@@ -133,31 +155,63 @@ impl Provider {
         }
     }
 
-    /// Ends an exec that outlives its time limit, with all that it has started. Resolves only when that did not help.
-    async fn end_overdue(&self, exec: &ExecRef) -> Error {
-        let Some(due) = self.sweep_due(exec) else { return std::future::pending().await };
-        self.transport().sleep(due.saturating_sub(self.now())).await;
+    /// Ends an exec when its time is up, with all that it has started. Without a time limit, never.
+    async fn sweep_when_due(&self, exec: &ExecRef) {
+        let Some(deadline) = exec.deadline else { return std::future::pending().await };
+        self.transport().sleep(Duration::from_millis(deadline).saturating_sub(self.now())).await;
         self.sweep(exec).await;
-        self.transport().sleep(SWEPT_WAIT).await;
-        let message = "The command was killed after its time limit and is not over: something in it cannot be killed. \
-                       Terminate the sandbox.";
-        Error::new(ErrorKind::TimedOut, message).with_happened(Happened::Yes)
     }
 
-    /// When an exec counts as overdue; none without a limit, or when it has been ended.
-    pub(crate) fn sweep_due(&self, exec: &ExecRef) -> Option<Duration> {
-        let key = (exec.sandbox.clone(), exec.exec.clone());
-        if self.inner.state.borrow().swept.get(&key).is_some() {
-            return None;
+    /// When something is to be done about an exec that has not ended by then: [`Provider::overdue`]. None without a time
+    /// limit, and when all has been done.
+    pub(crate) fn overdue_at(&self, exec: &ExecRef) -> Option<Duration> {
+        let deadline = Duration::from_millis(exec.deadline?);
+        match self.swept(exec) {
+            None => Some(deadline),
+            Some(swept) => (!swept.over).then(|| swept.at + SWEPT_WAIT),
         }
-        exec.deadline.map(|deadline| Duration::from_millis(deadline).saturating_add(SWEEP_AFTER))
     }
 
-    /// Kills whatever is left of an exec, once. An image without a shell has only Modal's own kill.
+    /// Ends an exec whose time is up. True when that has been done before, and it is to be given up.
+    pub(crate) async fn overdue(&self, exec: &ExecRef) -> bool {
+        let known = self.swept(exec).is_some();
+        self.sweep(exec).await;
+        known
+    }
+
+    /// Whether it is us who has ended the exec.
+    pub(crate) fn was_ended(&self, exec: &ExecRef) -> bool {
+        self.swept(exec).is_some_and(|swept| !swept.over)
+    }
+
+    fn swept(&self, exec: &ExecRef) -> Option<Swept> {
+        self.inner.state.borrow().swept.get(&(exec.sandbox.clone(), exec.exec.clone())).copied()
+    }
+
+    /// What became of an exec that goes on though its time is up, whatever was done about it.
+    pub(crate) fn given_up(&self, exec: &ExecRef) -> Verdict {
+        self.transport().tell(&format!(
+            "the command {} was killed at its time limit and is not over: something in it cannot be killed, or the service \
+             does not kill it; terminate the sandbox {}",
+            exec.exec, exec.sandbox
+        ));
+        Verdict::Deadline
+    }
+
+    /// Ends whatever is left of an exec, once: by SIGTERM, and by SIGKILL what is left after a grace. An image without a
+    /// shell has only Modal's own kill.
     pub(crate) async fn sweep(&self, exec: &ExecRef) {
-        let key = (exec.sandbox.clone(), exec.exec.clone());
-        self.inner.state.borrow_mut().swept.insert(key, ());
-        let _ = within(self.transport(), SWEEP_TIME, self.signal(exec.clone(), 9)).await;
+        if self.swept(exec).is_some() {
+            return;
+        }
+        let note = |at: Duration, over: bool| {
+            let key = (exec.sandbox.clone(), exec.exec.clone());
+            self.inner.state.borrow_mut().swept.insert(key, Swept { at, over });
+        };
+        let over = matches!(self.exit_verdict(exec, Duration::ZERO).await, Ok(Some(_)));
+        note(self.now() + SWEEP_TIME, over);
+        let _ = within(self.transport(), SWEEP_TIME, self.end(exec, GRACE_TENTHS)).await;
+        note(self.now(), over);
     }
 }
 

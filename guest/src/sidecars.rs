@@ -11,10 +11,11 @@ use modal_proto::{
 };
 
 use crate::{
+    argv::check_env,
     bindings::{EndReason, ErrorKind, Outbound, SandboxState, SidecarInfo, SidecarSpec},
     create::{check_volumes, network_access, secret_sources},
     error::{Error, Result},
-    execs::{bounded_wait, check_env, check_extra},
+    execs::{bounded_wait, check_extra},
     ids,
     provider::Provider,
     retry,

@@ -4,18 +4,26 @@
 //!
 //! One exec per sandbox and user finds out which there is and who the user is; after that the switch costs nothing but the
 //! helper itself, and a missing helper or user is an error of `start` rather than a strange exit code.
+//!
+//! The helper runs as root, so what the environment has for the dynamic linker (LD_PRELOAD and the like) is kept from it and
+//! given to the command behind it.
+
+use std::collections::HashMap;
 
 use crate::{
-    bindings::{ErrorKind, ExecSpec, Keep, OutputLimits, Verdict},
+    bindings::{ErrorKind, ExecSpec, Keep, OutputLimits, RunResult, Verdict},
     error::{Error, Result, shown},
     execs::plain_spec,
+    inside,
     provider::Provider,
 };
 
 /// Prints the helper and the user as `key=value` lines. Needs a shell and nothing else: `/etc/passwd` and `/etc/group` are
 /// read by the shell itself. `$1` is the user, `$2` the group or empty.
 const PROBE: &str = r#"
-for path in /usr/bin/setpriv /bin/setpriv /usr/sbin/runuser /sbin/runuser /usr/bin/runuser /bin/su /usr/bin/su /bin/busybox /usr/bin/busybox; do
+other=/busybox/busybox
+[ -x "$other" ] && safe /busybox || other=
+for path in /usr/bin/setpriv /bin/setpriv /usr/sbin/runuser /sbin/runuser /usr/bin/runuser /bin/su /usr/bin/su /bin/busybox /usr/bin/busybox $other; do
   [ -x "$path" ] || continue
   case "$path" in
     # Busybox has a setpriv that cannot change the user.
@@ -54,14 +62,25 @@ pub struct Switch {
     uid: u32,
     gid: u32,
     home: String,
+    /// What the container's environment has for the dynamic linker.
+    loader: Vec<(String, String)>,
 }
 
 impl Switch {
-    /// The argv that runs `argv` as this user.
+    /// The argv that runs `argv` with `env` as this user. Changes `env` to what the helper is to see.
     #[must_use]
-    pub fn wrap(&self, argv: Vec<String>) -> Vec<String> {
+    pub fn wrap(&self, mut argv: Vec<String>, env: &mut HashMap<String, String>) -> Vec<String> {
         if self.helper.is_empty() {
             return argv;
+        }
+        let mut kept: Vec<(String, String)> =
+            self.loader.iter().filter(|(name, _)| !env.contains_key(name)).cloned().collect();
+        kept.extend(
+            env.iter().filter(|(name, _)| inside::is_loader(name)).map(|(name, value)| (name.clone(), value.clone())),
+        );
+        if !kept.is_empty() {
+            argv = inside::with_variables(&kept, argv);
+            env.extend(kept.into_iter().map(|(name, _)| (name, String::new())));
         }
         let mut wrapped: Vec<String> = if self.helper.ends_with("/setpriv") {
             let groups = if self.name.is_empty() { "--clear-groups" } else { "--init-groups" };
@@ -85,6 +104,15 @@ impl Switch {
         wrapped
     }
 
+    /// Whether a shell is among the programs that it takes.
+    #[must_use]
+    pub fn needs_shell(&self, env: &HashMap<String, String>) -> bool {
+        !self.helper.is_empty()
+            && (!(self.helper.ends_with("/setpriv") || self.helper.ends_with("/runuser"))
+                || !self.loader.is_empty()
+                || env.keys().any(|name| inside::is_loader(name)))
+    }
+
     /// What the environment should say of the user, unless the caller says otherwise.
     pub fn environment(&self) -> impl Iterator<Item = (String, String)> {
         let mut pairs =
@@ -98,6 +126,29 @@ impl Switch {
 }
 
 impl Provider {
+    /// Runs a script of ours to its end.
+    pub(crate) async fn run_script(
+        &self,
+        sandbox: &str,
+        container: Option<&str>,
+        argv: Vec<String>,
+        limits: OutputLimits,
+    ) -> Result<RunResult> {
+        loop {
+            let spec = ExecSpec {
+                argv: self.placed(sandbox, container, argv.clone()),
+                env: inside::environment().collect(),
+                container: container.map(str::to_string),
+                ..plain_spec(self.new_uuid())
+            };
+            // Boxed: `run` starts commands and ends what has outlived its time limit, and both may come here.
+            let result = Box::pin(self.run(sandbox, spec, Vec::new(), limits)).await?;
+            if !matches!(result.verdict, Verdict::Exited(126 | 127)) || !self.find_shell(sandbox, container).await {
+                return Ok(result);
+            }
+        }
+    }
+
     /// How to become `user` (`name|number[:group|number]`) in this sandbox.
     ///
     /// # Errors
@@ -110,19 +161,16 @@ impl Provider {
         if let Some(known) = self.inner.state.borrow().users.get(&key) {
             return Ok(known.clone());
         }
-        let argv = ["/bin/sh", "-c", PROBE, "sh", name, group.unwrap_or_default()];
-        let spec = ExecSpec {
-            argv: argv.map(str::to_string).into(),
-            container: container.map(str::to_string),
-            ..plain_spec(self.new_uuid())
-        };
+        let argv = inside::script(PROBE, &[name, group.unwrap_or_default()]);
         let limits = OutputLimits { stdout_max: MAX_PROBE_BYTES, stderr_max: MAX_PROBE_BYTES, keep: Keep::Head };
-        // Boxed: `run` starts commands, and starting may come here.
-        let result = Box::pin(self.run(sandbox, spec, Vec::new(), limits)).await?;
+        let result = self.run_script(sandbox, container, argv, limits).await?;
         if !matches!(result.verdict, Verdict::Exited(0)) {
             return Err(no_helper(user, "it has no working /bin/sh"));
         }
-        let switch = parse(user, name, group, &String::from_utf8_lossy(&result.stdout.data))?;
+        let mut switch = parse(user, name, group, &String::from_utf8_lossy(&result.stdout.data))?;
+        if !switch.helper.is_empty() {
+            switch.loader = self.loader_variables(sandbox, container).await;
+        }
         self.inner.state.borrow_mut().users.insert(key, switch.clone());
         Ok(switch)
     }
@@ -197,6 +245,7 @@ fn parse(user: &str, name: &str, group: Option<&str>, text: &str) -> Result<Swit
         uid,
         gid,
         home: value("home").unwrap_or_default().to_string(),
+        loader: Vec::new(),
     };
     if !helper.is_empty() && !helper.ends_with("/setpriv") {
         if switch.name.is_empty() {
@@ -227,22 +276,29 @@ mod tests {
         let found = "helper=/usr/bin/setpriv\nname=www\nuid=33\ngid=34\nhome=/var/www\ngroup=4\n";
         let switch = parse("www", "www", None, found).unwrap();
         assert_eq!((switch.uid, switch.gid), (33, 34));
-        let argv = switch.wrap(vec!["id".into(), "-u".into()]);
-        assert_eq!(argv, ["/usr/bin/setpriv", "--reuid=33", "--regid=34", "--init-groups", "--", "id", "-u"]);
+        let wrapped = switch.wrap(vec!["id".into(), "-u".into()], &mut HashMap::new());
+        assert_eq!(wrapped, ["/usr/bin/setpriv", "--reuid=33", "--regid=34", "--init-groups", "--", "id", "-u"]);
         assert_eq!(parse("www:adm", "www", Some("adm"), found).unwrap().gid, 4);
 
         let number = parse("1234", "1234", None, "helper=/usr/bin/setpriv\n").unwrap();
         assert_eq!((number.uid, number.gid, number.name.as_str()), (1234, 1234, ""));
-        assert!(number.wrap(Vec::new()).contains(&"--clear-groups".to_string()));
+        assert!(number.wrap(Vec::new(), &mut HashMap::new()).contains(&"--clear-groups".to_string()));
 
         let su = parse("www", "www", None, "helper=/bin/su\nname=www\nuid=33\ngid=33\nhome=/\n").unwrap();
         assert_eq!(
-            su.wrap(vec!["id".into()]),
+            su.wrap(vec!["id".into()], &mut HashMap::new()),
             ["/bin/su", "-s", "/bin/sh", "-c", r#"exec "$0" "$@""#, "www", "--", "id"]
         );
 
+        let mut env = HashMap::from([("LD_PRELOAD".to_string(), "/a".to_string()), ("A".to_string(), "b".to_string())]);
+        let loader = [("LD_LIBRARY_PATH", "/l"), ("LD_PRELOAD", "/i")].map(|(name, value)| (name.into(), value.into()));
+        let argv = Switch { loader: loader.into(), ..switch.clone() }.wrap(vec!["id".into()], &mut env);
+        assert_eq!(argv[..5], wrapped[..5], "the helper first");
+        assert_eq!(argv[argv.len() - 3..], ["/l", "/a", "id"], "the caller's wins over the image's");
+        assert_eq!((&*env["LD_PRELOAD"], &*env["LD_LIBRARY_PATH"], &*env["A"]), ("", "", "b"));
+
         let own = parse("root", "root", None, "name=root\nuid=0\ngid=0\nhome=/root\nown-uid=0\nown-gid=0\n").unwrap();
-        assert_eq!(own.wrap(vec!["id".into()]), ["id"], "no helper is needed");
+        assert_eq!(own.wrap(vec!["id".into()], &mut HashMap::new()), ["id"], "no helper is needed");
 
         let kind = |result: Result<Switch>| format!("{:?}", result.unwrap_err().kind);
         assert_eq!(kind(parse("ghost", "ghost", None, "helper=/bin/su\n")), "ErrorKind::NotFound");

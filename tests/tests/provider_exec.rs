@@ -119,7 +119,20 @@ async fn the_environment_and_the_directory() -> Result<()> {
     let result = sandbox.run(ExecSpec::new(["pwd"]).cwd("no/such")).await?;
     assert!(matches!(result.verdict, Verdict::Exited(code) if code != 0), "{}", told(&result));
     refused(sandbox.run(ExecSpec::new(["pwd"]).cwd("")).await, &["working directory"]);
-    refused(sandbox.run(ExecSpec::new(["pwd"]).env("1A", "x")).await, &["1A"]);
+    refused(sandbox.run(ExecSpec::new(["pwd"]).env("A=B", "x")).await, &["A=B"]);
+    refused(sandbox.run(ExecSpec::new(["pwd"]).env("", "x")).await, &["name"]);
+    // Names that no shell could use, also where a shell is on the way.
+    for (user, cwd) in [(None, None), (Some("nobody"), None), (None, Some("tmp"))] {
+        let mut command = ExecSpec::new(["env"]).env("discovery.type", "single node").env("1A", "x");
+        (command.user, command.cwd) = (user.map(str::to_string), cwd.map(str::to_string));
+        let said = out(sandbox.run(command).await?);
+        assert!(said.contains("\ndiscovery.type=single node\n") || said.starts_with("discovery.type="), "{said}");
+        assert!(said.lines().any(|line| line == "1A=x"), "{said}");
+    }
+    // Nothing in it says who runs the command.
+    let said = out(sandbox.run(ExecSpec::new(["env"])).await?);
+    let names: Vec<_> = said.lines().filter_map(|line| line.split('=').next()).collect();
+    assert!(names.contains(&"PROCESS_TAG") && !names.iter().any(|name| name.starts_with("SANDBOX")), "{names:?}");
     refused(sandbox.run(ExecSpec::new(["pwd"]).env("A", "x\0y")).await, &["NUL"]);
     let mut command = ExecSpec::new(["true"]);
     command.secrets.push("no-such-secret".into());
@@ -339,7 +352,7 @@ async fn a_signal_looks_again_for_whom_it_did_not_find() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     let id = "0c9be1c8-6d0c-4d5c-9c39-6d8de3a2f3a1";
-    let script = "read id; echo ready; SANDBOX_EXEC_ID=$id exec sleep 1000";
+    let script = "read id; echo ready; PROCESS_TAG=$id exec sleep 1000";
     let mut spec = ExecSpec::new(["env", "-i", "/bin/sh", "-c", script]);
     spec.id = id.into();
     let mut process = sandbox.spawn(spec).await?;
@@ -398,6 +411,22 @@ async fn a_deadline_ends_the_whole_tree() -> Result<()> {
     assert!(matches!(process.wait().await?, Verdict::Deadline));
     let (verdict, _, _) = process.output().await?;
     assert!(matches!(verdict, Verdict::Deadline));
+
+    // A program that ends in its own way when it is asked to, and what it then says.
+    let polite = "trap 'echo bye; exit 0' TERM; echo ready; sleep 1000 & wait";
+    let result = sandbox.run(ExecSpec::shell(polite).timeout(limit)).await?;
+    assert!(matches!(result.verdict, Verdict::Deadline), "{}", told(&result));
+    assert_eq!(result.stdout.data, b"ready\nbye\n");
+    let mut process = sandbox.spawn(ExecSpec::shell(polite).timeout(limit)).await?;
+    first_line(&mut process).await;
+    let (verdict, stdout, _) = process.output().await?;
+    assert!(matches!(verdict, Verdict::Deadline) && stdout == b"bye\n", "{verdict:?}");
+    // One that ended in time stays what it was, whoever asks late.
+    let mut spec = ExecSpec::shell("echo done; exit 4").timeout(limit);
+    spec.id = sandbox_host::fresh_id();
+    let mut process = sandbox.spawn(spec).await?;
+    sh(&sandbox, "sleep 2").await;
+    assert!(matches!(process.wait().await?, Verdict::Exited(4)));
 
     // A program that says of itself what a kill looks like.
     for line in ["exit 137", "kill -9 $$"] {

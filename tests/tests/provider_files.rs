@@ -566,12 +566,11 @@ async fn directories_up_and_down() -> Result<()> {
 
 /// A sandbox whose `tar` says whatever its owner likes.
 async fn liar(world: &World, archive: &[u8]) -> Sandbox {
-    let spec = SandboxSpec::new(ImageSpec::default()).env("PATH", "/lie:/usr/bin:/bin");
-    let sandbox = world.provider.create(spec).await.expect("a sandbox");
+    let sandbox = world.sandbox().await;
     let written = async {
         sandbox.write_file("/lie/archive", archive, WriteOptions::default()).await?;
         sandbox
-            .write_file("/lie/tar", "#!/bin/sh\ncat /lie/archive\n", WriteOptions::default().permissions(0o755))
+            .write_file("/usr/bin/tar", "#!/bin/sh\ncat /lie/archive\n", WriteOptions::default().permissions(0o755))
             .await
     };
     written.await.expect("a lie");
@@ -664,6 +663,161 @@ async fn what_a_sandbox_sends_stays_where_it_is_put() -> Result<()> {
         let sandbox = liar(&world, &archive).await;
         let error = refused(sandbox.download_directory("/any", &to, |_| ()).await, &["archive"]);
         assert_eq!(error.kind(), &Kind::Forbidden, "{error}");
+    }
+    Ok(())
+}
+
+/// What would be opened for ever is refused at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pipes_and_sockets_are_no_files() -> Result<()> {
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    sh(&sandbox, "mkdir /s; mkfifo /s/pipe; ln -s pipe /s/link").await;
+    let mut listener =
+        sandbox.spawn(ExecSpec::new(["python3", "-c", "import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('/s/socket'); print('ready', flush=True); time.sleep(1000)"])).await?;
+    use tokio::io::AsyncReadExt as _;
+    listener.stdout.as_mut().expect("a stream").read_u8().await.expect("it began");
+    let is_special = |fault: FileFault| matches!(fault, FileFault::Other(_));
+    for name in ["/s/pipe", "/s/link"] {
+        assert!(is_special(fault(sandbox.read_file(name, 10).await)), "{name}");
+        assert!(is_special(fault(sandbox.write_file(name, "x", WriteOptions::default()).await)), "{name}");
+        let append = sandbox.write_file(name, "x", options(WriteMode::Append, None)).await;
+        assert!(is_special(fault(append)), "{name}");
+    }
+    for name in ["/s/socket"] {
+        assert!(is_special(fault(sandbox.read_file(name, 10).await)), "{name}");
+        assert!(is_special(fault(sandbox.write_file(name, "x", WriteOptions::default()).await)), "{name}");
+    }
+    let kinds: Vec<_> = sandbox.list_directory("/s").await?.into_iter().map(|entry| entry.kind).collect();
+    let other = |kind: &str| FileKind::Other(kind.to_string());
+    assert_eq!(kinds, [FileKind::Symlink("pipe".to_string()), other("pipe"), other("socket")]);
+    assert_eq!(sandbox.stat("/dev/null", false).await?.kind, other("character device"));
+    // Those that were given up are gone.
+    let left = "! grep -lsz modal-sandbox-fs-tools /proc/[0-9]*/cmdline";
+    sh(&sandbox, &format!("for n in $(seq 300); do {left} && exit 0; sleep 0.1; done; exit 1")).await;
+    listener.kill().await
+}
+
+/// What an unprivileged user of a sandbox may have put where the image's environment leads.
+const PLANTED: [&str; 24] = [
+    "sh", "tr", "grep", "rm", "tar", "chmod", "mv", "mkdir", "cat", "ln", "readlink", "rmdir", "sleep", "stty", "head",
+    "wc", "env", "setpriv", "su", "runuser", "id", "kill", "ls", "cp",
+];
+
+/// Our own operations in an image whose PATH, and other variables, lead to the files of another user: nothing of those
+/// runs as root, and nothing changes what the operations do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_planted_in_an_image_does_not_run_as_root() -> Result<()> {
+    let world = World::start().await;
+    let dockerfile = format!(
+        "FROM debian\n\
+         RUN useradd -m -u 4321 agent && touch /seen && chmod 666 /seen && mkdir /home/agent/bin\n\
+         RUN for name in {}; do printf '#!/bin/dash\\necho \"%s $(/usr/bin/id -u)\" >>/seen\\nexit 1\\n' $name \
+         >/home/agent/bin/$name; done; chmod 755 /home/agent/bin/*; echo 'echo env $(/usr/bin/id -u) >>/seen' >/home/agent/env\n\
+         RUN printf '#include <stdio.h>\\n#include <unistd.h>\\n__attribute__((constructor)) static void f(void) {{ FILE *s = \
+         fopen(\"/seen\", \"a\"); if (s) {{ fprintf(s, \"library %%d\\\\n\", geteuid()); fclose(s); }} }}\\n' >/tmp/x.c && \
+         gcc -shared -fPIC -o /home/agent/x.so /tmp/x.c && chown -R agent /home/agent\n\
+         ENV PATH=/home/agent/bin:/usr/sbin:/usr/bin:/sbin:/bin BASH_ENV=/home/agent/env ENV=/home/agent/env CDPATH=/home \
+         TAR_OPTIONS=--exclude=* GREP_OPTIONS=-v POSIXLY_CORRECT=1 GLOBIGNORE=* IFS=/ SHELLOPTS=xtrace LC_ALL=de_DE.UTF-8\n\
+         ENV LD_PRELOAD=/home/agent/x.so LD_LIBRARY_PATH=/home/agent/lib\n",
+        PLANTED.join(" ")
+    );
+    let spec = SandboxSpec::new(ImageSpec::dockerfile(dockerfile)).command(["/usr/bin/sleep", "infinity"]);
+    let sandbox = world.provider.create(spec).await?;
+    // Until here the image's own environment held, also for the entry point.
+    sandbox.write_file("/seen", "", WriteOptions::default()).await?;
+    let agent = |argv: &[&str]| ExecSpec::new(argv.iter().copied()).user("agent");
+
+    // Another user's commands have the image's environment, and the directory and the arguments that were asked for.
+    let line = "echo $PATH $LD_PRELOAD $LD_LIBRARY_PATH $0; /bin/pwd";
+    let said = sandbox.run(agent(&["/bin/dash", "-c", line, "zero"]).cwd("tmp")).await?;
+    let path = "/home/agent/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let expected = format!("{path} /home/agent/x.so /home/agent/lib zero\n/tmp\n");
+    assert_eq!(String::from_utf8_lossy(&said.stdout.data), expected, "{}", told(&said));
+    let own = sandbox.run(agent(&["/bin/dash", "-c", "echo $LD_PRELOAD"]).env("LD_PRELOAD", "")).await?;
+    assert_eq!(own.stdout.data, b"\n", "{}", told(&own));
+    let long = "x".repeat(40_000);
+    let said = sandbox.run(agent(&["/bin/dash", "-c", "echo ${#1} ${#2}", "sh", &long, &long])).await?;
+    assert_eq!(said.stdout.data, b"40000 40000\n", "{}", told(&said));
+    let planted = sandbox.run(agent(&["id"])).await?;
+    assert!(matches!(planted.verdict, Verdict::Exited(1)), "its PATH is the image's: {}", told(&planted));
+
+    // Signals and time limits.
+    let sleep = ["/bin/dash", "-c", "echo ready; /bin/sleep 1000 & wait"];
+    let mut process = sandbox.spawn(agent(&sleep)).await?;
+    use tokio::io::AsyncReadExt as _;
+    process.stdout.as_mut().expect("a stream").read_u8().await.expect("it began");
+    process.kill().await?;
+    assert!(matches!(process.wait().await?, Verdict::Signaled(9)));
+    let late = sandbox.run(agent(&sleep).timeout(Duration::from_secs(1))).await?;
+    assert!(matches!(late.verdict, Verdict::Deadline), "{}", told(&late));
+    let mut process = sandbox.spawn(agent(&sleep).pty(24, 80, "vt100")).await?;
+    process.stdout.as_mut().expect("a stream").read_u8().await.expect("it began");
+    process.resize(50, 132).await?;
+    process.kill().await?;
+
+    // Files.
+    for (mode, permissions) in
+        [(WriteMode::Replace, Some(0o640)), (WriteMode::Append, None), (WriteMode::CreateNew, Some(0o600))]
+    {
+        let name = format!("/w/{mode:?}");
+        sandbox.write_file(&name, "text", options(mode, permissions)).await?;
+        assert_eq!(sandbox.read_file(&name, 10).await?, b"text", "{mode:?}");
+    }
+    sandbox.rename("/w/Append", "/w/moved", false).await?;
+    sandbox.make_symlink("/w/link", "moved").await?;
+    sandbox.set_permissions("/w/link", 0o604).await?;
+    assert_eq!(sandbox.stat("/w/moved", true).await?.mode, 0o604);
+    let names: Vec<_> = sandbox.list_directory("/w").await?.into_iter().map(|entry| entry.name).collect();
+    assert_eq!(names, ["CreateNew", "Replace", "link", "moved"]);
+    let local = Local::new("planted");
+    sandbox.download_directory("/w", &local.0.join("down"), |_| ()).await?;
+    sandbox.upload_directory(&local.0.join("down"), "/again", |_| ()).await?;
+    sandbox.download_directory("/again", &local.0.join("again"), |_| ()).await?;
+    assert_eq!(tree(&local.0.join("again")), tree(&local.0.join("down")));
+    assert_eq!(std::fs::read(local.0.join("again/moved")).expect("a file"), b"text");
+    sandbox.remove("/again", true).await?;
+
+    let seen = String::from_utf8(sandbox.read_file("/seen", 1 << 20).await?).expect("text");
+    let as_root: Vec<_> = seen.lines().filter(|line| line.ends_with(" 0")).collect();
+    assert!(as_root.is_empty(), "{as_root:?}");
+    assert!(seen.contains("library 4321") && seen.contains("id 4321"), "the user's own commands see it: {seen}");
+    Ok(())
+}
+
+/// Programs in an unusual place are used when only root can put something there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_whose_programs_lie_in_another_place() -> Result<()> {
+    let world = World::start().await;
+    let programs = "sh tar mkdir rm cat chmod mv ln readlink rmdir tr grep";
+    let image = |change: &str| {
+        // What takes the rest away is the last to go.
+        let take = "cd / && for name in tar mkdir cat chmod mv ln readlink rmdir tr grep sh; do \
+                    /busybox/rm -f /bin/$name /usr/bin/$name; done";
+        ImageSpec::dockerfile(format!(
+            "FROM debian\nRUN mkdir /busybox && for name in {programs}; do cp -L $(command -v $name) /busybox/; done && \
+             {change} && {take}\n"
+        ))
+    };
+    let sandbox = world.sandbox_of(image("true")).await;
+    sandbox.write_file("/d/f", "text", options(WriteMode::Replace, Some(0o640))).await?;
+    sandbox.rename("/d/f", "/d/g", false).await?;
+    let local = Local::new("busybox");
+    sandbox.download_directory("/d", &local.0.join("d"), |_| ()).await?;
+    assert_eq!(std::fs::read(local.0.join("d/g")).expect("a file"), b"text");
+    sandbox.upload_directory(&local.0.join("d"), "/up/here", |_| ()).await?;
+    assert_eq!(sandbox.read_file("/up/here/g", 10).await?, b"text");
+    let command = ["/busybox/sh", "-c", "echo ready; /usr/bin/sleep 1000 & wait"];
+    let mut process = sandbox.spawn(ExecSpec::new(command)).await?;
+    use tokio::io::AsyncReadExt as _;
+    process.stdout.as_mut().expect("a stream").read_u8().await.expect("it began");
+    process.kill().await?;
+    assert!(matches!(process.wait().await?, Verdict::Signaled(9)));
+
+    for change in ["chown 4321 /busybox", "chmod 777 /busybox"] {
+        let sandbox = world.sandbox_of(image(change)).await;
+        let error = refused(sandbox.set_permissions("/etc/passwd", 0o600).await, &["no program"]);
+        assert_eq!(error.kind(), &Kind::Unsupported, "{change}");
     }
     Ok(())
 }

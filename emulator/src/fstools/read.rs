@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Write},
     os::fd::AsFd,
     path::Path,
 };
@@ -12,7 +12,13 @@ use super::{About, Failure, Kind, Outcome};
 /// Modal reads no larger file.
 const LARGEST: u64 = 5 * 1024 * 1024 * 1024;
 
+/// Its own environment, as it was meant.
+const ENVIRONMENT: &str = "/proc/self/environ";
+
 pub(super) fn read(path: &Path) -> Outcome {
+    if path == Path::new(ENVIRONMENT) {
+        return environment(path);
+    }
     let file = File::open(path).about(path)?;
     let found = file.metadata().about(path)?;
     if found.is_dir() {
@@ -31,4 +37,16 @@ pub(super) fn read(path: &Path) -> Outcome {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::Unheard),
         Err(error) => Err(Failure::io(path, &error)),
     }
+}
+
+fn environment(path: &Path) -> Outcome {
+    let mut pairs = Vec::new();
+    for pair in std::fs::read(path).about(path)?.split(|byte| *byte == 0).filter(|pair| !pair.is_empty()) {
+        match pair.strip_prefix(super::HIDDEN) {
+            Some(hidden) => pairs.extend(hidden.split(|byte| *byte == super::BETWEEN).map(<[u8]>::to_vec)),
+            None => pairs.push(pair.to_vec()),
+        }
+    }
+    let text: Vec<u8> = pairs.into_iter().flat_map(|pair| [pair, vec![0]].concat()).collect();
+    io::stdout().write_all(&text).map_err(|error| Failure::output(&error))
 }

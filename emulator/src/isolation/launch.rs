@@ -119,8 +119,15 @@ fn execute(spec: &ProcessSpec, program: &OsStr) -> ! {
         CString::new(parts.concat()).unwrap_or_else(|_| fail(126, "an argument or variable contains a zero byte"))
     };
     let argv: Vec<CString> = spec.argv.iter().map(|argument| text(&[argument.as_bytes()])).collect();
-    let env: Vec<CString> =
-        spec.env.iter().map(|(name, value)| text(&[name.as_bytes(), b"=", value.as_bytes()])).collect();
+    let variables = spec.env.iter().map(|(name, value)| text(&[name.as_bytes(), b"=", value.as_bytes()]));
+    let (mut env, mut hidden): (Vec<CString>, Vec<CString>) = (variables.collect(), Vec::new());
+    if program == root::FS_TOOLS {
+        (hidden, env) = env.into_iter().partition(|pair| crate::fstools::is_loaders(pair.as_bytes()));
+    }
+    if !hidden.is_empty() {
+        let pairs: Vec<&[u8]> = hidden.iter().map(|pair| pair.as_bytes()).collect();
+        env.push(text(&[crate::fstools::HIDDEN, &pairs.join(&crate::fstools::BETWEEN)]));
+    }
     let attempt = |file: &CString| match nix::unistd::execve(file, &argv, &env) {
         Ok(never) => match never {},
         Err(error) => error,

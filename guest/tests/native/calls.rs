@@ -12,8 +12,9 @@ use modal_proto::{
     prost::Message,
     prost_types::Any,
     task_command_router::{
-        TaskExecStartRequest, TaskExecStartResponse, TaskExecStdinWriteRequest, TaskExecStdinWriteResponse,
-        TaskExecStdioReadRequest, TaskExecStdioReadResponse, TaskExecWaitResponse, task_exec_wait_response::ExitStatus,
+        TaskExecPollRequest, TaskExecPollResponse, TaskExecStartRequest, TaskExecStartResponse,
+        TaskExecStdinWriteRequest, TaskExecStdinWriteResponse, TaskExecStdioReadRequest, TaskExecStdioReadResponse,
+        TaskExecWaitRequest, TaskExecWaitResponse, task_exec_wait_response::ExitStatus,
     },
 };
 use modal_provider::{
@@ -216,19 +217,8 @@ fn a_sandbox_that_ended_is_the_verdict() {
     );
 }
 
-/// A command without input that ends, or not before it is told that it has none.
-fn runs_without_input(script: &Script, reads: bool) {
-    script.serves("TaskExecStart", |_: TaskExecStartRequest| TaskExecStartResponse::default());
-    script.answers_by("TaskExecStdioRead", |_| Answer::Stream(Vec::new(), 0));
-    script.serves("TaskExecStdinWrite", |_: TaskExecStdinWriteRequest| TaskExecStdinWriteResponse {});
-    let seen = script.clone();
-    script.answers_by("TaskExecWait", move |_| {
-        if reads && seen.calls("TaskExecStdinWrite").is_empty() {
-            return Answer::Hang(Vec::new());
-        }
-        ok(&TaskExecWaitResponse { exit_status: Some(ExitStatus::Code(3)) })
-    });
-    let spec = ExecSpec {
+fn command() -> ExecSpec {
+    ExecSpec {
         id: "e1".into(),
         argv: vec!["cat".into()],
         env: vec![],
@@ -242,7 +232,22 @@ fn runs_without_input(script: &Script, reads: bool) {
         merge_stderr: false,
         container: None,
         extra: vec![],
-    };
+    }
+}
+
+/// A command without input that ends, or not before it is told that it has none.
+fn runs_without_input(script: &Script, reads: bool) {
+    script.serves("TaskExecStart", |_: TaskExecStartRequest| TaskExecStartResponse::default());
+    script.answers_by("TaskExecStdioRead", |_| Answer::Stream(Vec::new(), 0));
+    script.serves("TaskExecStdinWrite", |_: TaskExecStdinWriteRequest| TaskExecStdinWriteResponse {});
+    let seen = script.clone();
+    script.answers_by("TaskExecWait", move |_| {
+        if reads && seen.calls("TaskExecStdinWrite").is_empty() {
+            return Answer::Hang(Vec::new());
+        }
+        ok(&TaskExecWaitResponse { exit_status: Some(ExitStatus::Code(3)) })
+    });
+    let spec = command();
     let limits = OutputLimits { stdout_max: 9, stderr_max: 9, keep: Keep::Head };
     let result = run(script.provider().run(SANDBOX, spec, Vec::new(), limits)).expect("it runs");
     assert!(matches!(result.verdict, Verdict::Exited(3)), "{:?}", result.verdict);
@@ -261,6 +266,86 @@ fn only_a_command_that_goes_on_is_told_that_it_has_no_input() {
     let write = TaskExecStdinWriteRequest::decode(told.body.clone()).expect("a request");
     assert!(write.eof && write.data.is_empty() && write.offset == 0);
     assert_eq!(told.at - begun, Duration::from_millis(100));
+}
+
+/// A service that neither ends a command at its time limit nor lets us end it.
+fn never_ending() -> (Script, &'static str) {
+    let id = "7f0e6a30-5a57-4a4b-8c6a-2f2d1f6f1c11";
+    let script = Script::new();
+    script.serves("TaskExecStart", |_: TaskExecStartRequest| TaskExecStartResponse::default());
+    script.serves("TaskExecStdinWrite", |_: TaskExecStdinWriteRequest| TaskExecStdinWriteResponse {});
+    script.answers_by("TaskExecStdioRead", move |body| {
+        let asked = TaskExecStdioReadRequest::decode(body).expect("a request");
+        match (asked.exec_id == id, asked.offset) {
+            (true, 0) if asked.file_descriptor == 0 => Answer::Hang(vec![piece(b"early")]),
+            (true, _) => Answer::Hang(Vec::new()),
+            (false, _) => Answer::Stream(Vec::new(), 0),
+        }
+    });
+    script.answers_by("TaskExecWait", move |body| {
+        let asked = TaskExecWaitRequest::decode(body).expect("a request");
+        match asked.exec_id == id {
+            true => Answer::Hang(Vec::new()),
+            false => ok(&TaskExecWaitResponse { exit_status: Some(ExitStatus::Code(0)) }),
+        }
+    });
+    script.serves("TaskExecPoll", |_: TaskExecPollRequest| TaskExecPollResponse::default());
+    (script, id)
+}
+
+/// The script by which the process tree is ended has been started once, with this id.
+fn ended_once(script: &Script, id: &str) {
+    let starts = script.calls("TaskExecStart");
+    let starts = starts.iter().map(|seen| TaskExecStartRequest::decode(seen.body.clone()).expect("a request"));
+    let ours: Vec<_> = starts.filter(|start| start.exec_id != id).collect();
+    assert_eq!(ours.len(), 1);
+    assert_eq!(ours[0].command_args[4..], [id, "15", "50"]);
+}
+
+#[test]
+fn a_time_limit_that_the_service_ignores_holds_all_the_same() {
+    let (script, id) = never_ending();
+    let begun = script.now();
+    let spec = ExecSpec { id: id.into(), timeout: Some(2000), ..command() };
+    let limits = OutputLimits { stdout_max: 9, stderr_max: 9, keep: Keep::Head };
+    let result = run(script.provider().run(SANDBOX, spec, Vec::new(), limits)).expect("a verdict");
+    assert!(matches!(result.verdict, Verdict::Deadline), "{:?}", result.verdict);
+    assert_eq!(result.stdout.data, b"early", "what was printed by then");
+    assert!(script.now() - begun < Duration::from_secs(15), "{:?}", script.now() - begun);
+    ended_once(&script, id);
+    assert!(script.0.told.borrow().iter().any(|line| line.contains("is not over")));
+    let [start, ..] = &script.calls("TaskExecStart")[..] else { panic!("it was started") };
+    let start = TaskExecStartRequest::decode(start.body.clone()).expect("a request");
+    assert_eq!(start.timeout_secs, Some(9), "the service kills only what the signals before it did not end");
+
+    // Started, then waited for.
+    let (script, id) = never_ending();
+    let provider = script.provider();
+    let deadline = Some(script.now().as_millis() as u64 + 2000);
+    let exec = ExecRef { sandbox: SANDBOX.into(), exec: id.into(), deadline, container: None };
+    let verdict = run(provider.wait_exec(exec.clone(), 600_000)).expect("a verdict");
+    assert!(matches!(verdict, Some(Verdict::Deadline)), "{verdict:?}");
+    ended_once(&script, id);
+
+    // Started, then read.
+    let (script, id) = never_ending();
+    let provider = script.provider();
+    let deadline = Some(script.now().as_millis() as u64 + 2000);
+    let exec = ExecRef { deadline, ..exec };
+    let mut read = ReadRequest { stdout_offset: 0, stderr_offset: 0, max_bytes: 100, wait: 60_000 };
+    let mut seen = Vec::new();
+    let verdict = loop {
+        let output = run(provider.read_output(exec.clone(), read)).expect("output");
+        read.stdout_offset = output.stdout.offset + output.stdout.data.len() as u64;
+        seen.extend(output.stdout.data);
+        assert_eq!(output.stdout.end, output.verdict.is_some());
+        if let Some(verdict) = output.verdict {
+            break verdict;
+        }
+        assert!(script.now() < Duration::from_secs(60), "it is read without end");
+    };
+    assert!(matches!(verdict, Verdict::Deadline) && seen == b"early", "{verdict:?} {seen:?}");
+    ended_once(&script, id);
 }
 
 #[test]

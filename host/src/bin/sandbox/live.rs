@@ -210,6 +210,8 @@ async fn checks(
     for (number, check) in [
         (9, "sidecars share a network"),
         (14, "memory snapshots and their restoring"),
+        (18, "the file helper is linked statically"),
+        (19, "variables may have names with dots"),
         (21, "the log names the container of each line"),
         (22, "a list of the sandboxes of all apps"),
         (23, "a volume is deleted when its sandbox has been terminated"),
