@@ -20,7 +20,8 @@ use tokio::task::AbortHandle;
 use crate::error::{Error, Kind, Result};
 use crate::instance::Call;
 use crate::provider::Held;
-use crate::sandbox::{Sandbox, kill_later};
+use crate::sandbox::{Sandbox, kill_later, now_millis};
+use crate::spec::millis;
 use crate::types::{self, ExecRef, Verdict};
 
 /// What is kept here per stream for a reader that has not come yet.
@@ -41,6 +42,10 @@ const INPUT: usize = 1 << 20;
 /// Instances in a row that may be lost to a crash before a stream is given up. What the provider reports is final: its
 /// own retries came before that, and repeating them would multiply the time until the failure shows.
 const ATTEMPTS: u32 = 2;
+
+/// How long after its time limit a command's end is waited for. A plugin ends what outlives its limit and says so, well within
+/// this; with one that does not, the command is killed and given up.
+const OVERDUE: Duration = Duration::from_secs(90);
 
 /// A command that was started, or attached to.
 ///
@@ -125,6 +130,9 @@ impl Process {
             stalled.answered(ended.is_some());
             if let Some(verdict) = ended {
                 self.shared.output().verdict = Some(verdict);
+            } else if is_overdue(&self.exec) {
+                kill_later(self.sandbox.clone(), self.exec.exec.clone());
+                self.shared.output().give_up();
             } else {
                 stalled.pause().await;
             }
@@ -250,6 +258,24 @@ struct Stream {
     end: Option<u64>,
     waker: Option<Waker>,
     dropped: bool,
+}
+
+impl OutputState {
+    /// Nothing more is waited for: the time limit is over.
+    fn give_up(&mut self) {
+        self.verdict.get_or_insert(Verdict::Deadline);
+        for stream in &mut self.streams {
+            stream.end = Some(stream.wanted);
+            if let Some(waker) = stream.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+}
+
+/// Whether the plugin should have said long ago that the time limit is over.
+fn is_overdue(exec: &ExecRef) -> bool {
+    exec.deadline.is_some_and(|deadline| now_millis() > deadline.saturating_add(millis(OVERDUE)))
 }
 
 impl Stream {
@@ -419,6 +445,9 @@ async fn read(shared: Arc<Shared>) {
                     }
                     if output.verdict.is_some() {
                         state.verdict = output.verdict;
+                    } else if !news && is_overdue(&shared.exec) {
+                        kill_later(shared.sandbox.clone(), shared.exec.exec.clone());
+                        state.give_up();
                     }
                 }
                 stalled.answered(news);

@@ -585,7 +585,7 @@ fn check_argv(command: &types::ExecSpec) -> Result<()> {
     Ok(())
 }
 
-fn now_millis() -> u64 {
+pub(crate) fn now_millis() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, millis)
 }
 
