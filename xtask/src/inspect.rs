@@ -1,5 +1,5 @@
 //! `cargo xtask wheel` and the step `inspect` of the tests: the Inspect AI plugin as a wheel with the component inside, and
-//! its tests in an environment where that wheel is all there is of us.
+//! its tests in an environment where that wheel is all there is of us. The step `evals` beside it runs its tests in the same way.
 
 use std::{
     fs,
@@ -18,12 +18,13 @@ use crate::{
 /// What the tests find programs by: nothing of Rust's, and nothing of this machine's user.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-fn tree() -> PathBuf {
+/// The plugin's directory.
+pub fn tree() -> PathBuf {
     tools::root().join("inspect")
 }
 
 /// A Python module, run in the plugin's directory.
-fn module(python: &Path, arguments: &[&str]) -> Command {
+pub fn module(python: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(python);
     command.arg("-m").args(arguments).current_dir(tree());
     command
@@ -76,19 +77,37 @@ pub fn test(report: &mut Report, filter: Option<&str>) -> Result<()> {
         run(&mut module(&builder, &["ruff", "format", "--check", "."]))?;
         run(module(&builder, &["mypy", "python", "tests", "examples", "--python-executable"]).arg(&python))?;
     }
-    let wheel = wheel()?;
-    let program = build::program()?;
-    let install = ["pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--force-reinstall"];
-    run(module(&python, &install).arg(&wheel))?;
-    // What the wheel says it needs is there.
-    run(&mut module(&python, &["pip", "--disable-pip-version-check", "check"]))?;
+    install(&python)?;
+    pytest(report, filter, || module(&python, &["pytest", "tests", "--ignore", "tests/outside"]))
+}
 
+/// Builds the wheel and puts it into the environment of this Python, which holds all that it needs.
+///
+/// # Errors
+///
+/// If it cannot be built, or needs what is not there.
+pub fn install(python: &Path) -> Result<()> {
+    let install = ["pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--force-reinstall"];
+    run(module(python, &install).arg(wheel()?))?;
+    // What the wheel says it needs is there.
+    run(&mut module(python, &["pip", "--disable-pip-version-check", "check"]))
+}
+
+/// Runs pytest by `command`, which names the tests, and those that failed a second time. With a filter, only the tests whose
+/// names contain it.
+///
+/// # Errors
+///
+/// If a test failed twice.
+pub fn pytest(report: &mut Report, filter: Option<&str>, command: impl Fn() -> Command) -> Result<()> {
+    let program = build::program()?;
     let cache = tools::target().join("pytest-cache");
     let pytest = |more: &[&str]| {
-        let mut command = module(&python, &["pytest", "--quiet", "-o"]);
+        let mut command = command();
         // The tests of one file share sandboxes.
-        command.arg(format!("cache_dir={}", cache.display())).args(["--numprocesses", "2", "--dist", "loadfile"]);
-        command.args(filter.map(|text| ["-k", text]).into_iter().flatten()).args(more).arg("tests");
+        command.args(["--quiet", "--numprocesses", "2", "--dist", "loadfile", "-o"]);
+        command.arg(format!("cache_dir={}", cache.display()));
+        command.args(filter.map(|text| ["-k", text]).into_iter().flatten()).args(more);
         command.env("SANDBOX_PROGRAM", &program).env("PATH", PATH);
         command
     };

@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod demo;
+mod evals;
 mod inspect;
 mod progress;
 mod test;

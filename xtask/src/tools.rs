@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsStr,
-    fs,
+    fmt, fs,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
@@ -16,6 +16,12 @@ pub const WASM_TARGET: &str = "wasm32-wasip2";
 /// What the programs are compiled for.
 const HOST_TARGET: &str =
     if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-gnu" } else { "x86_64-unknown-linux-gnu" };
+
+/// The Python that everything uses for which its version makes no difference.
+const PYTHON: &str = "python3";
+
+/// The newest minor version that is looked for by name: wheels of large packages come some time after a release.
+const NEWEST_MINOR: u32 = 14;
 
 /// The workspace's root.
 pub fn root() -> PathBuf {
@@ -162,22 +168,72 @@ pub fn python() -> Result<PathBuf> {
 
 /// The Python of the virtual environment of that name below `target/`, with what a file of requirements pins.
 pub fn environment(name: &str, requirements: &Path) -> Result<PathBuf> {
+    environment_of(Path::new(PYTHON), name, requirements)
+}
+
+/// The same with an interpreter of one's own choice. Another one than the last time makes the environment anew.
+pub fn environment_of(interpreter: &Path, name: &str, requirements: &Path) -> Result<PathBuf> {
     let environment = target().join(name);
     let python = environment.join("bin/python");
-    let wanted = fs::read_to_string(requirements)?;
+    let mut wanted = fs::read_to_string(requirements)?;
+    if interpreter != Path::new(PYTHON) {
+        wanted.push_str(&format!("# {}\n", interpreter.display()));
+    }
     let stamp = environment.join("requirements.txt");
     if fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) && works(Command::new(&python).arg("--version")) {
         return Ok(python);
     }
     eprintln!("Installing Python packages into {}", environment.display());
-    run(Command::new("python3").args(["-m", "venv"]).arg(&environment)).context(
+    run(Command::new(interpreter).args(["-m", "venv", "--clear"]).arg(&environment)).context(
         "Python 3.10 or newer with its venv module is needed: install it with your package manager, such as `apt-get install python3-venv`.",
     )?;
+    // What is never imported need not be compiled; that takes as long as all the rest.
     run(Command::new(&python)
-        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"])
+        .args(["-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check", "--requirement"])
         .arg(requirements))?;
     fs::write(stamp, wanted)?;
     Ok(python)
+}
+
+/// A version of Python: 3 and 12.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub u32, pub u32);
+
+impl fmt::Display for Version {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}", self.0, self.1)
+    }
+}
+
+/// The newest Python on the path, or in pyenv's folder, that starts, can make environments, and is at least this new. (pyenv puts
+/// a program on the path for every version it has, and most of them refuse to start.)
+pub fn newest_python(least: Version) -> Option<(PathBuf, Version)> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<_> = std::env::split_paths(&path).collect();
+    let pyenv = std::env::var_os("PYENV_ROOT")
+        .map(PathBuf::from)
+        .or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".pyenv")));
+    let versions = pyenv.and_then(|root| fs::read_dir(root.join("versions")).ok());
+    folders.extend(versions.into_iter().flatten().flatten().map(|version| version.path().join("bin")));
+    newest_python_in(&folders, least)
+}
+
+fn newest_python_in(folders: &[PathBuf], least: Version) -> Option<(PathBuf, Version)> {
+    // Newest first. A plain `python3` can be any version, and is taken if nothing else is there.
+    let names = (least.1..=NEWEST_MINOR).rev().map(|minor| format!("{PYTHON}.{minor}")).chain([PYTHON.to_string()]);
+    names
+        .flat_map(|name| folders.iter().map(move |folder| folder.join(&name)))
+        .filter(|file| file.is_file())
+        .find_map(|file| version(&file).filter(|version| *version >= least).map(|version| (file, version)))
+}
+
+/// The version of this Python, if it starts and can make environments.
+fn version(python: &Path) -> Option<Version> {
+    let code = "import ensurepip, sys, venv; print(*sys.version_info[:2])";
+    let output = Command::new(python).args(["-c", code]).stdin(Stdio::null()).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let (major, minor) = text.trim().split_once(' ')?;
+    Some(Version(major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// A folder below `target/` with the npm packages that `xtask/package.json` pins, and a link `node` to the Node that runs
@@ -219,9 +275,34 @@ pub fn npm() -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, os::unix::fs::PermissionsExt as _};
 
     use super::*;
+
+    #[test]
+    fn the_newest_python_that_starts_is_found() {
+        let folder = target().join(format!("tmp/newest-python-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let put = |name: &str, script: &str| {
+            let file = folder.join(name);
+            fs::write(&file, format!("#!/bin/sh\n{script}\n")).expect("a program");
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("its mode");
+            file
+        };
+        put("python3.13", "echo 'pyenv: python3.13: command not found' >&2; exit 127");
+        let newest = put("python3.12", "echo 3 12");
+        put("python3.11", "echo 3 11");
+        let plain = put("python3", "echo 3 10");
+        let folders = [folder.join("none"), folder.clone()];
+        let found = |least| newest_python_in(&folders, least);
+        assert_eq!(found(Version(3, 11)), Some((newest.clone(), Version(3, 12))));
+        assert_eq!(found(Version(3, 13)), None);
+        fs::remove_file(newest).expect("it was there");
+        fs::remove_file(folder.join("python3.11")).expect("it was there");
+        assert_eq!(found(Version(3, 10)), Some((plain, Version(3, 10))));
+        assert_eq!(found(Version(3, 11)), None);
+        fs::remove_dir_all(folder).expect("it was there");
+    }
 
     /// Crates and their features, as one build of these packages has them.
     fn features(packages: &[&str], edges: &str) -> BTreeSet<String> {

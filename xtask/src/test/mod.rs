@@ -14,7 +14,7 @@ use std::{process::Command, time::Instant};
 use anyhow::{Result, ensure};
 
 use crate::{
-    build, inspect, progress,
+    build, evals, inspect, progress,
     tools::{self, WASM_TARGET, cargo, run},
 };
 pub use report::Report;
@@ -86,6 +86,11 @@ const STEPS: &[Step] = &[
         name: "inspect",
         about: "the Inspect AI plugin: lints, types, tests of the built wheel",
         run: Action::Tests(inspect::test),
+    },
+    Step {
+        name: "evals",
+        about: "evals of other packages with the Inspect AI plugin and scripted models",
+        run: Action::Tests(evals::test),
     },
 ];
 

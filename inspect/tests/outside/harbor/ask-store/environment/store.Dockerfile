@@ -1,0 +1,3 @@
+FROM python:3.12
+WORKDIR /store
+COPY price.txt ./

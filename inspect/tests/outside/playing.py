@@ -1,0 +1,89 @@
+"""Runs a task of another package in our sandboxes, with a model that plays a script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from inspect_ai import Task
+from inspect_ai import eval as evaluate
+from inspect_ai.log import EvalSample
+from inspect_ai.model import ChatMessage, GenerateConfig, Model, ModelOutput, ModelUsage, get_model
+from inspect_ai.tool import ToolChoice, ToolInfo
+
+Step = tuple[str, dict[str, Any]] | str
+"""A tool and its arguments, or a text."""
+
+Turn = Step | Callable[[list[ChatMessage]], Step]
+"""A step, or what makes one of the conversation so far."""
+
+NAME = "mockllm/model"
+
+
+def plays(*turns: Turn) -> Model:
+    """One turn after the other. A model that is asked for more fails the sample: the script did not end the task."""
+
+    def play(input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig) -> ModelOutput:
+        number = sum(message.role == "assistant" for message in input)
+        assert number < len(turns), f"the script has {len(turns)} turns, and the conversation is:\n{told(input)}"
+        turn = turns[number]
+        step = turn(input) if callable(turn) else turn
+        if isinstance(step, str):
+            output = ModelOutput.from_content(NAME, step)
+        else:
+            output = ModelOutput.for_tool_call(NAME, *step)
+        # Without it the tokens are counted, which needs a download.
+        output.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)
+        return output
+
+    model = get_model(NAME, custom_outputs=play, memoize=False)
+    # Agents that compact their conversations count its tokens, for which the model's own way needs a download as well.
+    model.api.count_text_tokens = words  # type: ignore[method-assign]
+    return model
+
+
+async def words(text: str) -> int:
+    """A number of tokens."""
+    return len(text.split())
+
+
+def told(conversation: list[ChatMessage]) -> str:
+    """What was said and went wrong, for a failure's text."""
+    return "\n".join(f"{message.role}: {message.text} {getattr(message, 'error', None) or ''}" for message in conversation)
+
+
+def submits(answer: str | None = None) -> Turn:
+    """The tool `submit` with this answer, or with what the last tool printed."""
+
+    def submit(conversation: list[ChatMessage]) -> Step:
+        last = conversation[-1]
+        assert answer is not None or last.role == "tool", told(conversation)
+        return "submit", {"answer": last.text.strip() if answer is None else answer}
+
+    return submit
+
+
+def run(task: Task | Callable[..., Task], model: Model, logs: Path, **more: Any) -> EvalSample:
+    """Evaluates one sample in a sandbox of ours and gives it with its scores."""
+    done = evaluate(task, model=model, sandbox="modal", epochs=1, log_dir=str(logs), display="none", **more)
+    assert len(done) == 1
+    log = done[0]
+    assert log.status == "success", log.error
+    assert log.samples is not None and len(log.samples) == 1
+    sample = log.samples[0]
+    assert sample.error is None, sample.error
+    notes = [event.data for event in sample.events if event.event == "info" and event.source == "modal"]
+    assert notes and all(str(note["sandbox"]).startswith("sb-") for note in notes if isinstance(note, dict))
+    return sample
+
+
+def first_result(sample: EvalSample) -> str:
+    """What the first tool gave."""
+    return next(message.text for message in sample.messages if message.role == "tool")
+
+
+def score(sample: EvalSample) -> Any:
+    """The value of its only score."""
+    assert sample.scores is not None and len(sample.scores) == 1
+    return next(iter(sample.scores.values())).value

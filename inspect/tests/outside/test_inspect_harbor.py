@@ -1,0 +1,33 @@
+"""A task in Harbor's form, run by the package `inspect_harbor`: its conversion, its agent, its verifier."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from inspect_ai import task_with
+from playing import first_result, plays, run, score, submits
+
+pytestmark = pytest.mark.skipif(sys.version_info < (3, 12), reason="inspect_harbor needs Python 3.12")
+
+TASKS = Path(__file__).parent / "harbor"
+
+
+@pytest.mark.parametrize("name", ["sort-words", "ask-store"])
+def test_harbor_runs_the_reference_solution(name: str, tmp_path: Path) -> None:
+    from inspect_harbor import harbor, oracle
+
+    task = task_with(harbor(path=TASKS / name, sandbox_env_name="modal"), solver=oracle())
+    done = run(task, plays(), tmp_path)
+    assert score(done) == 1, done.scores
+
+
+@pytest.mark.parametrize(("command", "expected"), [("sort words.txt >sorted.txt", 1), ("cp words.txt sorted.txt", 0)])
+def test_harbor_verifies_what_an_agent_did(command: str, expected: int, tmp_path: Path) -> None:
+    from inspect_harbor import harbor
+
+    model = plays(("bash", {"command": f"pwd; echo $LC_ALL; {command}"}), submits("done"))
+    done = run(harbor(path=TASKS / "sort-words", sandbox_env_name="modal"), model, tmp_path)
+    assert score(done) == expected, done.scores
+    assert first_result(done).split() == ["/app", "C"]
