@@ -2,6 +2,7 @@
 //!
 //! An image is one or two layers: where it comes from, and the further commands on top.
 
+use dockerfile_text::Instruction;
 use modal_proto::client::{
     BaseImage, DeploymentNamespace, Image, ImageDeleteRequest, ImageFromIdRequest, ImageGetByTagRequest,
     ImageGetOrCreateRequest, ImageMetadata, ImageRegistryConfig, RegistryAuthType,
@@ -12,7 +13,6 @@ use crate::{
     bindings::{BuiltImage, Dockerfile, ErrorKind, ImageSource, ImageSpec, RegistryLogin},
     context::check_files,
     create::{check_gpu, gpu_config},
-    dockerfile,
     error::{Error, Result, shown},
     execs::check_extra,
     grpc::{Code, Status},
@@ -100,7 +100,12 @@ impl Provider {
             }
             ImageSource::Dockerfile(dockerfile) => {
                 layers.push(request(Image {
-                    dockerfile_commands: stage(dockerfile)?.lines().map(str::to_string).collect(),
+                    // The service is not known to pass over a byte order mark.
+                    dockerfile_commands: stage(dockerfile)?
+                        .trim_start_matches('\u{feff}')
+                        .lines()
+                        .map(str::to_string)
+                        .collect(),
                     context_mount_id: self.context_mount(&dockerfile.context).await?,
                     image_registry_config: self.registry_config(dockerfile.login.as_ref()).await?,
                     build_args: dockerfile.build_args.iter().cloned().collect(),
@@ -187,7 +192,14 @@ fn login_kind(keys: &[String]) -> Option<RegistryAuthType> {
 /// What has to be built of a Dockerfile.
 fn stage(dockerfile: &Dockerfile) -> Result<&str> {
     match &dockerfile.target {
-        Some(target) => dockerfile::up_to_stage(&dockerfile.text, target),
+        Some(target) => dockerfile_text::up_to_stage(&dockerfile.text, target).map_err(|named| {
+            Error::invalid(format!(
+                "The Dockerfile has no stage `{}`; its named stages are: {}.",
+                shown(target),
+                if named.is_empty() { "none".to_string() } else { named.join(", ") }
+            ))
+            .about("target")
+        }),
         None => Ok(&dockerfile.text),
     }
 }
@@ -262,7 +274,7 @@ pub(crate) fn check_image(spec: &ImageSpec) -> Result<()> {
             ))
             .about("commands"));
         }
-        if dockerfile::instructions(command).iter().any(dockerfile::Instruction::reads_context) {
+        if dockerfile_text::parse(command).instructions.iter().any(Instruction::reads_context) {
             return Err(Error::invalid(format!(
                 "`{}` copies files, but further commands have no build context: use a Dockerfile.",
                 shown(command)
@@ -280,7 +292,7 @@ fn check_dockerfile(dockerfile: &Dockerfile) -> Result<()> {
     if dockerfile.text.contains('\0') {
         return Err(Error::invalid("The Dockerfile contains a NUL character: it is not text."));
     }
-    let instructions = dockerfile::instructions(stage(dockerfile)?);
+    let instructions = dockerfile_text::parse(stage(dockerfile)?).instructions;
     match instructions.iter().find(|instruction| instruction.word != "ARG") {
         Some(first) if first.word == "FROM" => {}
         _ => {

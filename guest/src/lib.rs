@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `component` | the exports; only in the wasm build |
 //! | [`describe`] | what this provider is |
-//! | [`images`], [`builds`], [`context`] | images, their builds, the files that go in; [`blobs`], [`dockerfile`] below |
+//! | [`images`], [`builds`], [`context`] | images, their builds, the files that go in; [`blobs`] below |
 //! | [`create`], [`options`], [`sandboxes`], [`snapshots`], [`sidecars`], [`logs`] | sandboxes |
 //! | [`execs`], [`run`], [`signal`] | commands: step by step, in one call, their process tree |
 //! | [`argv`], [`user`] | what is started for a command: long arguments, another user |
@@ -35,7 +35,6 @@ pub mod context;
 pub mod control;
 pub mod create;
 pub mod describe;
-pub mod dockerfile;
 pub mod error;
 pub mod execs;
 pub mod filecmd;

@@ -25,9 +25,17 @@ impl Ignore {
                 Some(glob) => (false, glob.trim()),
                 None => (true, line),
             };
-            let glob = clean(glob);
-            if !glob.is_empty() {
-                rules.push((exclude, pattern(&glob)?));
+            if glob.is_empty() && !exclude {
+                return Err(Error::invalid(
+                    "read the patterns of the build context",
+                    format!("the line {line:?} takes nothing back in"),
+                )
+                .with_hint("write a pattern after the exclamation mark"));
+            }
+            match inside(glob) {
+                Some(glob) if !glob.is_empty() => rules.push((exclude, pattern(&glob)?)),
+                // The context itself, and what is not in it. The syntax counts all the same.
+                _ => drop(pattern(glob)?),
             }
         }
         Ok(Ignore { rules })
@@ -42,6 +50,20 @@ impl Ignore {
     pub(crate) fn has_exceptions(&self) -> bool {
         self.rules.iter().any(|(exclude, _)| !exclude)
     }
+}
+
+/// A pattern without empty parts, `.` and `..`; `None` if it leads out of the context, as `../a` does. A leading slash is the
+/// root of the context, which nothing leads out of.
+fn inside(glob: &str) -> Option<String> {
+    let mut depth = 0_usize;
+    for part in glob.split('/').filter(|_| !glob.starts_with('/')) {
+        match part {
+            "" | "." => {}
+            ".." => depth = depth.checked_sub(1)?,
+            _ => depth += 1,
+        }
+    }
+    Some(clean(glob))
 }
 
 /// A path without empty parts, `.` and `..`, relative to the root of the context, beyond which nothing leads.
@@ -68,14 +90,15 @@ pub(crate) fn pattern(glob: &str) -> Result<Regex> {
     while let Some(c) = rest.next() {
         match c {
             '*' if rest.next_if_eq(&'*').is_some() => {
-                // Any number of directories, none included.
-                text.push_str(if rest.next_if_eq(&'/').is_some() { "(?:.*/)?" } else { ".*" });
+                // Any number of directories, none included; at the end all that is below.
+                let slash = rest.next_if_eq(&'/').is_some();
+                text.push_str(if slash || rest.peek().is_some() { "(?:.*/)?" } else { ".*" });
             }
             '*' => text.push_str("[^/]*"),
             '?' => text.push_str("[^/]"),
             '[' => {
                 text.push('[');
-                if rest.next_if(|c| matches!(c, '^' | '!')).is_some() {
+                if rest.next_if_eq(&'^').is_some() {
                     text.push('^');
                 }
                 let mut empty = true;
@@ -139,6 +162,18 @@ mod tests {
     }
 
     #[test]
+    fn rules_that_lead_out_of_the_context_fit_nothing() {
+        let ignore = Ignore::parse("\u{feff}../a\nb/../../a\n.\n/\n\n  \n!../c\n /../d \r\n #e\n").unwrap();
+        for path in ["a", "b/a", "c", "e"] {
+            assert!(!ignore.excludes(path), "{path}");
+        }
+        assert!(ignore.excludes("d") && ignore.excludes("#e"));
+        for text in ["!", "a\n ! \n", "../[", "!["] {
+            assert!(Ignore::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
     fn patterns() {
         for (glob, path, fits) in [
             ("a/**/b", "a/b", true),
@@ -146,6 +181,12 @@ mod tests {
             ("a/**", "a/x", true),
             ("**/x", "x", true),
             ("**", "anything/at all", true),
+            ("**.tmp", "a/b/.tmp", true),
+            ("a**b", "axb", false),
+            ("a**b", "ax/b", true),
+            ("a/**", "a", false),
+            ("[!a]x", "!x", true),
+            ("[!a]x", "bx", false),
             ("a?c", "a/c", false),
             ("a*c", "a/c", false),
             ("[^a]x", "bx", true),

@@ -7,6 +7,7 @@ mod bad_input;
 mod cli;
 mod command_line;
 mod component;
+mod corpus;
 mod emulator;
 mod faults;
 mod host;

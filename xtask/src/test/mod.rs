@@ -60,6 +60,7 @@ const STEPS: &[Step] = &[
     Step { name: "python", about: "lints and types of the Python sources in tests/", run: Action::Check(python) },
     Step { name: "xtask", about: "this program's own tests", run: Action::Package("xtask") },
     Step { name: "classes", about: "kinds of addresses", run: Action::Package("net-classes") },
+    Step { name: "dockerfile", about: "Dockerfile text taken apart", run: Action::Package("dockerfile-text") },
     Step { name: "proto", about: "the messages that Modal speaks", run: Action::Package("modal-proto") },
     Step {
         name: "guest",

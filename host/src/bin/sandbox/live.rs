@@ -212,6 +212,7 @@ async fn checks(
         (14, "memory snapshots and their restoring"),
         (18, "the file helper is linked statically"),
         (19, "variables may have names with dots"),
+        (20, "links and empty directories of a context"),
         (21, "the log names the container of each line"),
         (22, "a list of the sandboxes of all apps"),
         (23, "a volume is deleted when its sandbox has been terminated"),
