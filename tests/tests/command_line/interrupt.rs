@@ -46,6 +46,14 @@ fn interrupt(child: &mut Child) {
     }
 }
 
+/// Interrupts again and again until the program ends: interruptions right after the first are one with it.
+fn insist(child: &mut Child) {
+    until(|| {
+        interrupt(child);
+        child.try_wait().expect("a child").is_some()
+    });
+}
+
 /// Interrupts the command at each call that it makes, in turn, and gives how often it was. `check`: what must hold
 /// after each.
 fn at_every_call(emulator: &Emulator, arguments: &[&str], mut check: impl FnMut(usize)) -> usize {
@@ -185,7 +193,7 @@ fn twice(emulator: &Emulator, cleaning: Value, arguments: &[&str]) -> Output {
     std::io::Read::read_exact(stdout, &mut [0; 6]).expect("it says that it has begun");
     interrupt(&mut child);
     assert_eq!(until_or_end(&mut child, || applied(emulator) > 0), None);
-    interrupt(&mut child);
+    insist(&mut child);
     let output = child.wait_with_output().expect("it ends");
     forget(emulator);
     assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
@@ -220,7 +228,7 @@ fn twice_ends_at_once_and_says_what_is_left() {
     order(&emulator, &json!([hold("TaskExecStart", 0)]));
     interrupt(&mut child);
     assert_eq!(until_or_end(&mut child, || applied(&emulator) > 0), None);
-    interrupt(&mut child);
+    insist(&mut child);
     let output = child.wait_with_output().expect("it ends");
     forget(&emulator);
     assert_eq!(output.status.code(), Some(130));
@@ -228,6 +236,32 @@ fn twice_ends_at_once_and_says_what_is_left() {
     let (_, told) = text.split_once("left behind: perhaps a command that was given up (cannot signal ").expect(&text);
     assert!(told.ends_with(&format!(" in {}: no answer)\n", left[0])), "{text}");
     printed(&emulator, &["terminate", &left[0]]);
+}
+
+/// GNU `timeout` signals the program, and at once its group too: that is one wish to stop, after which nothing is left.
+#[test]
+fn signals_right_after_the_first_do_not_abandon_the_cleaning_up() {
+    let emulator = Emulator::start();
+    for (first, second, code) in [(Signal::SIGTERM, Signal::SIGTERM, 143), (Signal::SIGINT, Signal::SIGTERM, 143)] {
+        // So that the second finds the cleaning up under way.
+        let slow = json!({ "method": "SandboxTerminateV2", "times": 1, "fault": { "delay": { "millis": 3000 } } });
+        order(&emulator, &json!([slow]));
+        let script = "echo begun; sleep 4321";
+        let mut child = start(&emulator, &["run", "--image", "debian", "--", "sh", "-c", script]);
+        let stdout = child.stdout.as_mut().expect("a pipe");
+        std::io::Read::read_exact(stdout, &mut [0; 6]).expect("it says that it has begun");
+        let pid = Pid::from_raw(child.id() as i32);
+        kill(pid, first).expect("it is there");
+        // It has been taken notice of when its exit code is decided, which the next one may change.
+        let mut told = BufReader::new(child.stderr.take().expect("a pipe")).lines().map(|line| line.expect("text"));
+        assert!(told.any(|line| line.contains("interrupted, cleaning up")));
+        kill(pid, second).expect("it is there");
+        let rest: Vec<_> = told.collect();
+        assert_eq!(child.wait().expect("a child").code(), Some(code), "{rest:?}");
+        forget(&emulator);
+        assert!(!rest.iter().any(|line| line.contains("left behind")), "{rest:?}");
+        assert_eq!(alive(&emulator), NONE, "{first} {second}");
+    }
 }
 
 /// The one child of a process.
@@ -254,7 +288,7 @@ fn a_private_emulator_leaves_nothing_behind() {
     interrupt(&mut child);
     let mut stderr = BufReader::new(child.stderr.take().expect("a pipe")).lines().map(|line| line.expect("text"));
     assert!(stderr.any(|line| line.contains("interrupted, cleaning up")));
-    interrupt(&mut child);
+    insist(&mut child);
     let told: Vec<_> = stderr.collect();
     assert_eq!(child.wait().expect("a child").code(), Some(130));
     // Gone already, where it went with the program.

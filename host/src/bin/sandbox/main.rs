@@ -23,7 +23,8 @@ mod terminal;
 
 use std::future::pending;
 use std::path::Path;
-use std::time::Duration;
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Parser;
@@ -45,6 +46,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The same when the service was not to be reached a moment ago: one more try, no more.
 const UNREACHABLE: Duration = Duration::from_secs(2);
+
+/// What is said when a signal has ended the command.
+const CLEANING_UP: &str = "interrupted, cleaning up (again to stop at once)";
+
+/// Signals within this time of the first are the same wish to stop: `timeout` signals the program and then its group, and a
+/// terminal's key may be held down. One that comes later means to stop at once.
+const SAME_STOP: Duration = Duration::from_secs(1);
 
 fn main() {
     emulator::child_entry();
@@ -130,6 +138,7 @@ async fn supervise(cli: Cli) -> i32 {
     let session = Session::new(cli.global);
     let mut stops = Stops::new();
     let mut patience = PATIENCE;
+    let mut stopped = None;
     let mut code = tokio::select! {
         // The command first: when it has ended there is nothing to be stopped.
         biased;
@@ -146,21 +155,37 @@ async fn supervise(cli: Cli) -> i32 {
             }
         },
         code = stops.next() => {
-            session.voice.say("interrupted, cleaning up (again to stop at once)");
+            stopped = Some(Instant::now());
+            session.voice.say(CLEANING_UP);
             code
         }
     };
-    tokio::select! {
-        biased;
-        () = async { session.settle(patience).await; session.close().await } => {}
-        second = stops.next() => {
-            for left in session.left_behind().await {
-                session.voice.warn(format_args!("left behind: {left}"));
+    let mut settled = pin!(async {
+        session.settle(patience).await;
+        session.close().await
+    });
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut settled => return code,
+            signal = stops.next() => {
+                code = signal;
+                match stopped {
+                    None => {
+                        stopped = Some(Instant::now());
+                        session.voice.say(CLEANING_UP);
+                    }
+                    Some(first) if first.elapsed() < SAME_STOP => {}
+                    Some(_) => {
+                        for left in session.left_behind().await {
+                            session.voice.warn(format_args!("left behind: {left}"));
+                        }
+                        return code;
+                    }
+                }
             }
-            code = second;
         }
     }
-    code
 }
 
 /// The signals that ask us to stop.
