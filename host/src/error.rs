@@ -159,6 +159,16 @@ struct Repr {
     printed: Option<String>,
 }
 
+/// Why this machine refused something. A full disk is said to be this machine's, since a sandbox has one of its own.
+pub fn local_reason(error: &std::io::Error) -> String {
+    use std::io::ErrorKind as K;
+    match error.kind() {
+        K::StorageFull => format!("this machine's disk is full: {error}"),
+        K::QuotaExceeded => format!("this machine's disk quota is used up: {error}"),
+        _ => error.to_string(),
+    }
+}
+
 impl Error {
     /// An error of this host: `what` was being done ("load the plugin x.wasm"), `why` it failed.
     pub(crate) fn new(kind: Kind, what: impl Into<String>, why: impl Into<String>) -> Self {
@@ -182,7 +192,7 @@ impl Error {
     }
 
     pub(crate) fn io(what: impl Into<String>, error: &std::io::Error) -> Self {
-        Error::new(Kind::Io(error.kind()), what, error.to_string())
+        Error::new(Kind::Io(error.kind()), what, local_reason(error))
     }
 
     /// What the provider answered to `what`.
@@ -483,5 +493,11 @@ mod tests {
             }
             assert!(format!("{error:?}").len() < 40 << 10);
         }
+    }
+
+    #[test]
+    fn a_full_disk_is_said_to_be_this_machines() {
+        let error = Error::io("write /x", &std::io::ErrorKind::StorageFull.into());
+        assert!(error.to_string().contains("this machine's disk is full"), "{error}");
     }
 }

@@ -157,6 +157,49 @@ impl Sandbox {
         }
     }
 
+    /// Copies a directory with all below it into another sandbox, as `at` there, which is made. `told` of each piece's length.
+    /// Gives the length of what was sent there.
+    ///
+    /// Nothing is written outside of `at`, whatever this sandbox sends.
+    ///
+    /// # Errors
+    ///
+    /// As [`download`](Self::download) and [`upload`](Self::upload); [`Kind::Forbidden`] when the stream tries to leave `at`.
+    pub async fn copy_directory(
+        &self,
+        path: &str,
+        to: &Sandbox,
+        at: &str,
+        told: impl FnMut(u64) + Unpin,
+    ) -> Result<u64> {
+        let (writer, reader) = tokio::io::duplex(PIPE);
+        let (passed_writer, passed_reader) = tokio::io::duplex(PIPE);
+        let passing = {
+            let (reader, writer) = (SyncIoBridge::new(reader), SyncIoBridge::new(passed_writer));
+            blocking(move || Ok(tree::pass(reader, writer)))
+        };
+        // A stream that broke off must not look like the end of the tree: its end is held back until that is known.
+        let (ended, whole) = tokio::sync::oneshot::channel();
+        let both = async {
+            let downloading = self.download_tree(path, Told { stream: writer, told });
+            let (downloaded, passed) = futures_util::future::join(downloading, passing).await;
+            let _ = ended.send(downloaded.is_ok() && matches!(passed, Ok(Ok(()))));
+            (downloaded, passed)
+        };
+        let uploading = to.upload_tree(at, Whole { stream: passed_reader, whole });
+        let (uploaded, (downloaded, passed)) = futures_util::future::join(uploading, both).await;
+        let what = || format!("copy {path} of {} to {}", self.id(), to.id());
+        match (downloaded, passed?, uploaded) {
+            // What breaks off breaks the pipes of the others.
+            (_, Err(Fault::Refused(why)), _) => Err(Error::new(Kind::Forbidden, what(), why)),
+            (Err(error), ..) if !matches!(error.kind(), Kind::Io(_)) => Err(error),
+            (_, _, Err(error)) if !matches!(error.kind(), Kind::Io(_)) => Err(error),
+            (_, Err(Fault::Io(error)), _) => Err(Error::io(what(), &error)),
+            (Err(error), ..) => Err(error),
+            (_, _, uploaded) => uploaded,
+        }
+    }
+
     /// Copies a directory with all below it into the sandbox, as `path`, which is made. One exec, one stream. `told` of
     /// each piece's length. Gives the stream's length.
     ///

@@ -59,7 +59,7 @@ pub use compile::{compile_apart, compile_child};
 pub use context::{Context, ContextFilter};
 pub use dockerfile::{LocalDockerfile, Sent};
 pub use engine::{DEFAULT_MAX_INSTANCES, set_max_instances};
-pub use error::{Error, FileFault, Happened, Kind, PluginFault, Result, Retry, TrapCause};
+pub use error::{Error, FileFault, Happened, Kind, PluginFault, Result, Retry, TrapCause, local_reason};
 pub use files::DirectoryPages;
 pub use gateway::Gateway;
 pub use http::{Proxy, Silence};

@@ -3,7 +3,7 @@
 //! **What a sandbox sends is not trusted.** Every path is resolved below the target directory and nowhere else, by the
 //! kernel where it can (`cap-std`), and one directory at a time, so neither `..` nor a link, whether it came in the stream
 //! or lay there before, leads a write elsewhere. Links that lead outside are not made, devices, pipes and sockets neither;
-//! set-user-id and the like are dropped. Files belong to the user that unpacks them. Extended headers, which hold names of
+//! set-user-id and set-group-id bits of files are dropped, the sticky bit is kept. Files belong to the user that unpacks them. Extended headers, which hold names of
 //! any length, are read up to a bound.
 //!
 //! A link stays only when it goes up first and then down, and not up beyond the target: `../../a/b`. Since nothing is
@@ -46,6 +46,11 @@ pub struct Unpacked {
     pub skipped: u64,
     /// The first of those: path and reason.
     pub examples: Vec<(PathBuf, &'static str)>,
+    /// Files that were made without their set-user-id or set-group-id bit: on this machine they would give the sandbox's
+    /// program the rights of the user that unpacks it.
+    pub unprivileged: u64,
+    /// The first of those.
+    pub unprivileged_examples: Vec<PathBuf>,
 }
 
 impl Unpacked {
@@ -154,6 +159,60 @@ fn entries<R: Read>(reader: R, work: &mut Work<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Passes an archive of one sandbox on to another, whose `tar` may be less careful than [`unpack`]: no name leads out of the
+/// target, and nothing lies below a link that came before it. Links stay as they are.
+pub(crate) fn pass<R: Read, W: Write>(reader: R, writer: W) -> Result<(), Fault> {
+    let mut archive = Archive::new(reader);
+    let mut passed = Builder::new(writer);
+    let mut names = Names::default();
+    let mut links = BTreeSet::new();
+    let mut remembered = 0;
+    let foreign = |error: io::Error| Fault::Refused(format!("the sandbox's archive cannot be read: {error}"));
+    for entry in archive.entries().map_err(foreign)?.raw(true) {
+        let mut entry = entry.map_err(foreign)?;
+        if names.take(&mut entry)? {
+            continue;
+        }
+        let names = std::mem::take(&mut names);
+        if names.size.is_some_and(|size| size != entry.size()) {
+            return refused("the sandbox's archive gives a file two sizes");
+        }
+        let mut header = entry.header().clone();
+        let mut path = below(&names.path.unwrap_or_else(|| header.path_bytes().into_owned()))?;
+        let link = names.link.or_else(|| header.link_name_bytes().map(|name| name.into_owned())).unwrap_or_default();
+        if path.ancestors().any(|above| links.contains(above)) {
+            return refused(format!("the sandbox sent an entry below or in place of a link: {}", shown(&path)));
+        }
+        if path.as_os_str().is_empty() {
+            path.push(".");
+        }
+        match header.entry_type() {
+            EntryType::Symlink => {
+                remembered += path.as_os_str().len();
+                if remembered > MAX_REMEMBERED {
+                    return refused("the sandbox's tree has too many links");
+                }
+                links.insert(path.clone());
+                passed.append_link(&mut header, &path, OsString::from_vec(link))?;
+            }
+            EntryType::Link => {
+                let target = below(&link)?;
+                if target.ancestors().skip(1).any(|above| links.contains(above)) {
+                    return refused(format!("the sandbox sent a link by way of another: {}", shown(&path)));
+                }
+                if links.contains(&target) {
+                    links.insert(path.clone());
+                }
+                passed.append_link(&mut header, &path, &target)?;
+            }
+            _ => passed.append_data(&mut header, &path, &mut entry)?,
+        }
+    }
+    io::copy(&mut archive.into_inner(), &mut io::sink())?;
+    passed.into_inner()?.flush()?;
+    Ok(())
+}
+
 /// What extended headers say of the entry that follows.
 #[derive(Default)]
 struct Names {
@@ -244,7 +303,8 @@ impl<'a> Work<'a> {
     ) -> Result<(), Fault> {
         let path = below(name)?;
         // Less what this user's new files do not get: it is not the sandbox that says who may write to them.
-        let mode = header.mode().unwrap_or(0o644) & 0o777 & !self.mask;
+        let sent = header.mode().unwrap_or(0o644);
+        let mode = sent & 0o1777 & !self.mask;
         let kind = match header.entry_type() {
             // As very old archives have directories.
             EntryType::Regular if name.ends_with(b"/") => EntryType::Directory,
@@ -262,7 +322,7 @@ impl<'a> Work<'a> {
                     made => made.map_err(|error| at(&path, error))?,
                 }
                 self.remember(&path)?;
-                self.directories.push((path, mode | 0o700));
+                self.directories.push((path, mode | sent & 0o2000 | 0o700));
             }
             EntryType::Regular | EntryType::Continuous => {
                 let (parent, name) = self.make_room(&path, false)?;
@@ -272,6 +332,12 @@ impl<'a> Work<'a> {
                 let size = io::copy(data, &mut file).map_err(|error| at(&path, error))?;
                 if size != header.entry_size().unwrap_or(size) {
                     return refused("the sandbox's archive ends in the middle of a file");
+                }
+                if sent & 0o6000 != 0 {
+                    self.unpacked.unprivileged += 1;
+                    if self.unpacked.unprivileged_examples.len() < MAX_NAMED {
+                        self.unpacked.unprivileged_examples.push(path.clone());
+                    }
                 }
                 let file = file.into_std();
                 let modified = header.mtime().ok().map(Duration::from_secs);
@@ -635,6 +701,67 @@ mod tests {
         ) {
             check(&archives, before)?;
         }
+    }
+
+    /// Another sandbox's `tar` gets no entry that leads out of the directory it unpacks into.
+    #[test]
+    fn what_is_passed_on_stays_inside() {
+        let entry = |kind, name: &str, link: &str| Entry { kind, name: name.into(), link: link.into() };
+        let good = [
+            entry(EntryType::Directory, "./", ""),
+            entry(EntryType::Directory, "a", ""),
+            entry(EntryType::Regular, "a/f", ""),
+            entry(EntryType::Symlink, "a/l", "/etc/passwd"),
+            entry(EntryType::Link, "h", "a/f"),
+        ];
+        let mut passed = Vec::new();
+        pass(archive(&good).as_slice(), &mut passed).unwrap();
+        let mut read = Archive::new(passed.as_slice());
+        let names: Vec<_> = read
+            .entries()
+            .unwrap()
+            .map(|entry| {
+                let entry = entry.unwrap();
+                let link = entry.link_name().unwrap().unwrap_or_default();
+                format!("{} {}", entry.path().unwrap().display(), link.display())
+            })
+            .collect();
+        assert_eq!(names, [". ", "a ", "a/f ", "a/l /etc/passwd", "h a/f"]);
+        let link = entry(EntryType::Symlink, "l", "/etc");
+        for bad in [
+            vec![entry(EntryType::Regular, "../f", "")],
+            vec![entry(EntryType::Regular, "/f", "")],
+            vec![link.clone(), entry(EntryType::Regular, "l/f", "")],
+            vec![link.clone(), entry(EntryType::Directory, "l", "")],
+            vec![link.clone(), entry(EntryType::Link, "m", "l"), entry(EntryType::Regular, "m/f", "")],
+            vec![link, entry(EntryType::Link, "h", "l/passwd")],
+            vec![entry(EntryType::Link, "h", "../f")],
+        ] {
+            assert!(matches!(pass(archive(&bad).as_slice(), io::sink()), Err(Fault::Refused(_))), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_sticky_bit_stays_and_a_file_gets_no_rights_of_its_user() {
+        let mut builder = Builder::new(Vec::new());
+        for (name, kind, mode) in [
+            ("shared/", EntryType::Directory, 0o1777),
+            ("group/", EntryType::Directory, 0o2755),
+            ("program", EntryType::Regular, 0o6755),
+        ] {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_mode(mode);
+            header.set_size(0);
+            builder.append_data(&mut header, name, io::empty()).unwrap();
+        }
+        let base = tempfile::tempdir().unwrap();
+        let unpacked = unpack(builder.into_inner().unwrap().as_slice(), base.path()).unwrap();
+        let mode = |name: &str| std::fs::metadata(base.path().join(name)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode("shared"), 0o1777 & !creation_mask());
+        assert_eq!(mode("group"), 0o2755 & !creation_mask());
+        assert_eq!(mode("program"), 0o755 & !creation_mask());
+        assert_eq!((unpacked.unprivileged, unpacked.unprivileged_examples), (1, vec!["program".into()]));
     }
 
     /// What the random archives need luck for.

@@ -95,6 +95,88 @@ fn a_copy_is_no_more_open_than_what_was_copied() {
     printed(emulator, &["terminate", &id]);
 }
 
+/// All that is below a directory, by relative path.
+fn below(directory: &Path) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut left = vec![directory.to_owned()];
+    while let Some(path) = left.pop() {
+        for entry in fs::read_dir(&path).expect("a directory") {
+            let entry = entry.expect("an entry").path();
+            all.push(entry.strip_prefix(directory).expect("below it").to_string_lossy().into_owned());
+            if entry.is_dir() && !entry.is_symlink() {
+                left.push(entry);
+            }
+        }
+    }
+    all.sort();
+    all
+}
+
+/// Whatever name the path in the sandbox ends in, nothing is written beside the destination.
+#[test]
+fn a_copy_stays_below_its_destination() {
+    let emulator = shared();
+    let id = printed(emulator, &["create", "-q"]);
+    let script = "mkdir -p /tree/sub; echo x > /tree/file; echo y > /tree/sub/deep; ln -s sub /tree/link";
+    printed(emulator, &["exec", &id, "--", "sh", "-c", script]);
+    let base = tempfile::tempdir().expect("a directory");
+    for (number, (path, first)) in [
+        ("/tree/sub/..", "file"),
+        ("/tree/sub/../", "file"),
+        ("/tree/sub/../.", "file"),
+        ("/tree/.", "file"),
+        ("/tree//", "tree"),
+        ("/tree/link", "link"),
+        ("/tree/sub/../../tree/..//tree", "tree"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let here = base.path().join(format!("{number}/here"));
+        fs::create_dir_all(&here).expect("a directory");
+        printed(emulator, &["cp", "-r", &format!("{id}:{path}"), here.to_str().expect("text")]);
+        let all = below(here.parent().expect("a parent"));
+        assert!(all.iter().all(|path| path == "here" || path.starts_with("here/")), "{path}: {all:?}");
+        assert_eq!(all.get(1), Some(&format!("here/{first}")), "{path}: {all:?}");
+    }
+
+    // Between two sandboxes.
+    let to = printed(emulator, &["create", "-q"]);
+    printed(emulator, &["exec", &to, "--", "mkdir", "-p", "/base/here"]);
+    printed(emulator, &["cp", "-r", &format!("{id}:/tree/sub/.."), &format!("{to}:/base/here")]);
+    let all =
+        printed(emulator, &["exec", &to, "--", "sh", "-c", "cd /base; find . | sort | xargs; readlink here/link"]);
+    assert_eq!(all, ". ./here ./here/file ./here/link ./here/sub ./here/sub/deep\nsub");
+
+    // A link of the user's in the place of the copy leads nowhere.
+    let (here, outside) = (base.path().join("own"), base.path().join("outside"));
+    fs::create_dir_all(&here).expect("a directory");
+    fs::create_dir_all(&outside).expect("a directory");
+    symlink("../outside", here.join("tree")).expect("a link");
+    symlink("../outside/file", here.join("file")).expect("a link");
+    fails(emulator, &["cp", "-r", &format!("{id}:/tree"), here.to_str().expect("text")], &["a link is in the place"]);
+    printed(emulator, &["cp", &format!("{id}:/tree/file"), here.to_str().expect("text")]);
+    assert_eq!(fs::read_to_string(here.join("file")).expect("text"), "x\n");
+    assert_eq!(below(&outside), [""; 0]);
+    printed(emulator, &["terminate", &id, &to]);
+}
+
+#[test]
+fn a_copied_directory_keeps_its_sticky_bit() {
+    let emulator = shared();
+    let id = printed(emulator, &["create", "-q"]);
+    let script = "mkdir -p /tree/shared; chmod 1777 /tree/shared; echo > /tree/program; chmod 4755 /tree/program";
+    printed(emulator, &["exec", &id, "--", "sh", "-c", script]);
+    let directory = tempfile::tempdir().expect("a directory");
+    let to = directory.path().join("to");
+    let output = feed(emulator.sandbox().args(["cp", "-r", &format!("{id}:/tree")]).arg(&to), b"");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let bits = |name: &str| fs::metadata(to.join(name)).expect("it is there").permissions().mode() & 0o7000;
+    assert_eq!((bits("shared"), bits("program")), (0o1000, 0));
+    assert!(stderr(&output).contains("without its set-user-id or set-group-id bit: program"), "{}", stderr(&output));
+    printed(emulator, &["terminate", &id]);
+}
+
 #[test]
 fn what_was_left_out_of_a_copy_is_told() {
     let emulator = shared();

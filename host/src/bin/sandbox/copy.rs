@@ -113,26 +113,40 @@ pub async fn cp(session: &Session, args: Cp) -> Result<i32> {
     Ok(0)
 }
 
+/// The name that a copy of what is at `path` gets in a directory. A path that ends in none, such as `/a/..`, `/a/.` and `/`,
+/// means what is in the directory, as with `cp`.
+fn own_name(path: &str) -> Option<&str> {
+    let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    (!matches!(last, "" | "." | "..")).then_some(last)
+}
+
 /// Out of a sandbox. A file appears under its name when all of it has arrived.
 async fn get(session: &Session, sandbox: &Sandbox, path: &str, to: &Path, recursive: bool) -> Result<Copied> {
     let step = session.voice.step(format!("looking at {path}"));
     let info = sandbox.stat(path, true).await?;
     drop(step);
     let is_directory = matches!(info.kind, FileKind::Directory);
-    let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    let to = if to.is_dir() && !(recursive && is_directory) { to.join(name) } else { to.to_owned() };
+    let inside = to.is_dir().then(|| own_name(path).map(|name| to.join(name))).flatten();
+    // A link in the place of the copy may lead out of the directory that was named.
+    let a_link = |to: &Path| std::fs::symlink_metadata(to).is_ok_and(|found| found.is_symlink());
+    let linked = inside.as_deref().is_some_and(a_link);
+    let to = inside.unwrap_or_else(|| to.to_owned());
     if is_directory {
         if !recursive {
             return Err(Failure::new(format!("copy {path}"), "it is a directory").hint("use -r").into());
         }
-        let target = if to.is_dir() { to.join(name) } else { to };
-        return unpack(session, sandbox, path, &target).await;
+        if linked {
+            return Err(Failure::new(format!("write {}", to.display()), "a link is in the place of the directory")
+                .hint("remove the link, or name the directory that it leads to")
+                .into());
+        }
+        return unpack(session, sandbox, path, &to).await;
     }
     let what = |error: std::io::Error| Failure::io(format!("write {}", to.display()), &error);
     let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // A device or a pipe is written to, not replaced; nor is what a link leads to, which may be anything.
+    // A device or a pipe is written to, not replaced; nor is what a link leads to that was named itself.
     let special = |meta: std::fs::Metadata| !meta.is_file();
-    if std::fs::metadata(&to).is_ok_and(special) || std::fs::symlink_metadata(&to).is_ok_and(special) {
+    if !linked && (std::fs::metadata(&to).is_ok_and(special) || std::fs::symlink_metadata(&to).is_ok_and(special)) {
         let file = tokio::fs::OpenOptions::new().write(true).truncate(true).open(&to).await.map_err(what)?;
         return Ok(sandbox.download(path, file).await.map_err(ours)?.into());
     }
@@ -178,6 +192,14 @@ async fn unpack(session: &Session, sandbox: &Sandbox, path: &str, to: &Path) -> 
     let unnamed = unpacked.skipped - unpacked.examples.len() as u64;
     if unnamed > 0 {
         session.voice.warn(format_args!("not copied: {unnamed} more"));
+    }
+    for path in &unpacked.unprivileged_examples {
+        let path = path.to_string_lossy();
+        session.voice.warn(format_args!("copied without its set-user-id or set-group-id bit: {path}"));
+    }
+    let unnamed = unpacked.unprivileged - unpacked.unprivileged_examples.len() as u64;
+    if unnamed > 0 {
+        session.voice.warn(format_args!("copied without set-user-id or set-group-id bits: {unnamed} more"));
     }
     Ok(Copied { size, skipped: unpacked.skipped })
 }
@@ -246,28 +268,20 @@ async fn between(
     at: &str,
     recursive: bool,
 ) -> Result<u64> {
-    let at = into(session, to, at, path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()).await?;
+    let at = into(session, to, at, own_name(path).unwrap_or_default()).await?;
     let at = at.as_str();
-    let (writer, reader) = tokio::io::duplex(1 << 20);
     let transfer = session.voice.transfer(format!("copying {path}"), None);
+    if recursive {
+        return Ok(from.copy_directory(path, to, at, |length| transfer.add(length)).await?);
+    }
+    let (writer, reader) = tokio::io::duplex(1 << 20);
     let reading = async {
         let mut writer = transfer.wrap(writer);
-        if recursive {
-            from.download_tree(path, &mut writer).await?;
-        } else {
-            from.download(path, &mut writer).await?;
-        }
+        from.download(path, &mut writer).await?;
         writer.shutdown().await?;
         anyhow::Ok(())
     };
-    let writing = async {
-        let size = if recursive {
-            to.upload_tree(at, reader).await?
-        } else {
-            to.upload(at, reader, WriteOptions::default()).await?
-        };
-        anyhow::Ok(size)
-    };
+    let writing = async { anyhow::Ok(to.upload(at, reader, WriteOptions::default()).await?) };
     // A failed reading must not look like a short file: its error ends both.
     let (_, size) = tokio::try_join!(reading, writing)?;
     Ok(size)
@@ -411,7 +425,24 @@ pub async fn rm(session: &Session, args: Rm) -> Result<i32> {
 
 #[cfg(test)]
 mod tests {
-    use super::Place;
+    use super::{Place, own_name};
+
+    #[test]
+    fn only_a_name_is_a_name() {
+        for (path, name) in [
+            ("/a/b", Some("b")),
+            ("/a/b//", Some("b")),
+            ("/a/..b", Some("..b")),
+            ("/a/new\nline", Some("new\nline")),
+            ("/a/..", None),
+            ("/a/../", None),
+            ("/a/.", None),
+            ("/", None),
+            ("", None),
+        ] {
+            assert_eq!(own_name(path), name, "{path:?}");
+        }
+    }
 
     #[test]
     fn places() {

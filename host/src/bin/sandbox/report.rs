@@ -44,7 +44,7 @@ impl Failure {
     /// Reading or writing on this side failed.
     pub fn io(what: impl Into<String>, error: &std::io::Error) -> Self {
         let kind = format!("io:{}", kebab(&format!("{:?}", error.kind())));
-        Failure { kind, ..Failure::new(what, error.to_string()) }
+        Failure { kind, ..Failure::new(what, sandbox_host::local_reason(error)) }
     }
 
     /// The same failure, of whose hint the program knows more than the library.
