@@ -177,6 +177,39 @@ fn a_copied_directory_keeps_its_sticky_bit() {
     printed(emulator, &["terminate", &id]);
 }
 
+/// A command of one's own takes the place of the image's, whose end must not be that of the sandbox.
+#[test]
+fn a_command_runs_in_an_image_whose_own_program_ends() {
+    let emulator = shared();
+    for (number, own) in [
+        "CMD [\"true\"]",
+        "CMD exit 3",
+        "ENTRYPOINT [\"/bin/bash\"]",
+        "ENTRYPOINT [\"true\"]\nCMD [\"x\"]",
+        "ENTRYPOINT echo done",
+        "ENTRYPOINT [\"sh\", \"-c\", \"exec \\\"$@\\\"\", \"sh\"]",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut command = emulator.sandbox();
+        let arguments = ["run", "-q", "--dockerfile", "-", "--", "sh", "-c", "sleep 0.2; echo out; exit 7"];
+        let output = feed(command.args(arguments), format!("FROM debian\nENV n={number}\n{own}\n").as_bytes());
+        assert_eq!(output.status.code(), Some(7), "{own}: {}", stderr(&output));
+        assert_eq!(output.stdout, b"out\n", "{own}");
+    }
+
+    // An image of which nothing but its id is known, and a sandbox that was made without a command.
+    let mut command = emulator.sandbox();
+    let built = feed(command.args(["build", "-q", "--dockerfile", "-"]), b"FROM debian\nENTRYPOINT [\"false\"]\n");
+    let image = String::from_utf8(built.stdout).expect("text").trim().to_owned();
+    assert_eq!(printed(emulator, &["run", "-q", "--image", &image, "--", "echo", "out"]), "out");
+    let id = printed(emulator, &["create", "-q", "--image", &image]);
+    // Its exit code is that of the image's program.
+    assert_eq!(feed(emulator.sandbox().args(["wait", &id]), b"").status.code(), Some(1));
+    fails(emulator, &["exec", &id, "--", "true"], &["program ended first", "finished with 1", "sleep infinity"]);
+}
+
 #[test]
 fn what_was_left_out_of_a_copy_is_told() {
     let emulator = shared();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use sandbox_host::types::{self, ExecSpec, ImageSource, ImageSpec, SandboxSpec, SidecarSpec, Verdict};
-use sandbox_host::{Keeper, Kind, LEASE_TAG, OWNER_TAG, Process, Provider, RUN_TAG, Sandbox, fresh_id};
+use sandbox_host::{Happened, Keeper, Kind, LEASE_TAG, OWNER_TAG, Process, Provider, RUN_TAG, Sandbox, fresh_id};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -21,17 +21,79 @@ const COLLECTED: u64 = 10 << 20;
 /// What a read of ours asks for.
 const PIECE: usize = 64 << 10;
 
+/// The command of a sandbox that is there for other commands: that of the service's own default image, which lasts longer than
+/// any sandbox. It takes the place of the image's CMD, which may end at any time.
+const KEEP_ALIVE: [&str; 2] = ["sleep", "172800"];
+
+/// The Dockerfile line for an image whose own program does not run the command that it is given.
+const NO_ENTRYPOINT: &str = "ENTRYPOINT []";
+
+/// How long the reason is waited for why a sandbox that has ended did so.
+const PROGRAM_END: Duration = Duration::from_secs(5);
+
+/// What to do about an image whose own program ends.
+const STAY_HINT: &str = "give the sandbox a command that stays, such as `sandbox create … -- sleep infinity`; if the \
+                             image has an ENTRYPOINT that does not run it, add --line 'ENTRYPOINT []'";
+
+/// What the first process of a sandbox of `run` is.
+#[derive(Clone, Copy, PartialEq)]
+enum Life {
+    /// The image's ENTRYPOINT with a command that stays.
+    Kept,
+    /// That command alone: the ENTRYPOINT does not run it.
+    Alone,
+    /// The image's own program: there may be no `sleep` in it.
+    Own,
+}
+
 /// `sandbox run`
 pub async fn run(session: &Session, args: Run) -> Result<i32> {
     require_argv(&args.argv)?;
     let provider = session.provider().await?;
-    let mut spec = sandbox_spec(&args.sandbox, ImageSpec::default())?;
+    let spec = sandbox_spec(&args.sandbox, ImageSpec::default())?;
     refuse_early(&provider, &spec).await?;
-    spec.image = ImageSpec::id(build_image(session, &provider, &args.image).await?);
-    let (sandbox, owed, keeper) = create_sandbox(session, &provider, spec).await?;
-    let mut command = ExecSpec::new(args.argv);
+    let built = build_for(session, &provider, &args.image, true).await?;
+    let mut ended = String::new();
+    for life in [Life::Kept, Life::Alone, Life::Own] {
+        let mut spec = spec.clone();
+        spec.image = match life {
+            Life::Kept | Life::Own => ImageSpec::id(&built),
+            Life::Alone => {
+                let without = ImageSpec { commands: vec![NO_ENTRYPOINT.to_owned()], ..ImageSpec::id(&built) };
+                ImageSpec::id(follow(session, provider.build(without).await?).await?)
+            }
+        };
+        if life != Life::Own {
+            spec = spec.command(KEEP_ALIVE);
+        }
+        match run_once(session, &provider, spec, &args).await? {
+            Ran::Ended(code) => return Ok(code),
+            Ran::NotBegun(reason) => ended = end_text(&reason),
+        }
+    }
+    Err(Failure::new("run the command", format!("the sandbox ended first: {ended}")).hint(STAY_HINT).into())
+}
+
+/// What became of the command of `run`.
+enum Ran {
+    /// It ended with this code.
+    Ended(i32),
+    /// The sandbox's own program had ended before.
+    NotBegun(types::EndReason),
+}
+
+/// Makes a sandbox, runs the command in it, and ends the sandbox.
+async fn run_once(session: &Session, provider: &Provider, spec: SandboxSpec, args: &Run) -> Result<Ran> {
+    let (sandbox, owed, keeper) = create_sandbox(session, provider, spec).await?;
+    let mut command = ExecSpec::new(args.argv.clone());
     apply(&mut command, &args.how)?;
     let code = execute(session, &sandbox, command, &args.how).await;
+    if let Err(error) = &code
+        && let Some(reason) = not_begun(&sandbox, error).await
+    {
+        owed.paid();
+        return Ok(Ran::NotBegun(reason));
+    }
     if args.keep && code.is_ok() {
         // From here on nobody renews the lease, so nobody may take it for abandoned.
         let tags = sandbox.tags().await?.into_iter().filter(|(name, _)| name != LEASE_TAG).collect();
@@ -39,7 +101,7 @@ pub async fn run(session: &Session, args: Run) -> Result<i32> {
         sandbox.set_tags(tags).await?;
         session.voice.say(format_args!("kept: {}", sandbox.id()));
         owed.paid();
-        return code;
+        return code.map(Ran::Ended);
     }
     // Waited for, so that the exit code comes when nothing is left; a failure of the command is reported, not hidden.
     let ended = {
@@ -52,7 +114,17 @@ pub async fn run(session: &Session, args: Run) -> Result<i32> {
         Err(error) if code.is_ok() => return Err(error.into()),
         Err(_) => {}
     }
-    code
+    code.map(Ran::Ended)
+}
+
+/// How the sandbox's own program ended, if that is why a command could not begin.
+async fn not_begun(sandbox: &Sandbox, error: &anyhow::Error) -> Option<types::EndReason> {
+    let known = error.downcast_ref::<sandbox_host::Error>()?;
+    if !known.is_sandbox_ended() || known.happened() != Happened::No {
+        return None;
+    }
+    let reason = sandbox.wait_for(PROGRAM_END).await.ok()??;
+    matches!(reason, types::EndReason::Finished(_) | types::EndReason::FailedToStart(_)).then_some(reason)
 }
 
 /// `sandbox create`
@@ -121,7 +193,14 @@ pub async fn exec(session: &Session, args: Exec) -> Result<i32> {
         }
         return Ok(0);
     }
-    execute(session, &sandbox, command, &args.how).await
+    let code = execute(session, &sandbox, command, &args.how).await;
+    if let Err(error) = &code
+        && let Some(reason) = not_begun(&sandbox, error).await
+    {
+        let why = format!("the sandbox's own program ended first: {}", end_text(&reason));
+        return Err(Failure::new("run the command", why).hint(STAY_HINT).into());
+    }
+    code
 }
 
 /// The container of a sandbox that is meant.
@@ -172,12 +251,22 @@ fn terminal() -> types::Pty {
 
 /// Builds the image with its log on stderr, and gives its id.
 pub async fn build_image(session: &Session, provider: &Provider, args: &ImageArgs) -> Result<String> {
-    let spec = image_spec(session, provider, args).await?;
+    build_for(session, provider, args, false).await
+}
+
+/// The same. `stays`: an image whose Dockerfile has an ENTRYPOINT is made one without, since what it runs may end before
+/// the commands in its sandbox do.
+async fn build_for(session: &Session, provider: &Provider, args: &ImageArgs, stays: bool) -> Result<String> {
+    let mut spec = image_spec(session, provider, args).await?;
     if let (ImageSource::Id(id), true) = (&spec.source, spec.commands.is_empty()) {
         return Ok(id.clone());
     }
-    let mut step = Some(session.voice.step("building the image"));
-    let mut unfinished = false;
+    if let ImageSource::Dockerfile(dockerfile) = &spec.source
+        && stays
+        && dockerfile_text::has_entry_point(&dockerfile.text, dockerfile.target.as_deref())
+    {
+        spec.commands.push(NO_ENTRYPOINT.to_owned());
+    }
     let build = provider.build(spec).await.map_err(|error| {
         let from_stdin = args.dockerfile.as_deref() == Some(std::path::Path::new("-"));
         if !error.parts().1.contains("build context") || !from_stdin || args.context.is_some() {
@@ -185,6 +274,13 @@ pub async fn build_image(session: &Session, provider: &Provider, args: &ImageArg
         }
         Failure::of(&error).hint("a Dockerfile from standard input has no files to copy but with --context DIR").into()
     })?;
+    follow(session, build).await
+}
+
+/// Follows a build with its log on stderr, and gives the image's id.
+async fn follow(session: &Session, build: sandbox_host::Build) -> Result<String> {
+    let mut step = Some(session.voice.step("building the image"));
+    let mut unfinished = false;
     let image = build
         .finish(|chunk| {
             step.take();
@@ -480,8 +576,12 @@ fn code_of(verdict: &Verdict) -> i32 {
 pub fn exit_code(session: &Session, verdict: Verdict) -> Result<i32> {
     match &verdict {
         Verdict::SandboxEnded(reason) => {
+            let hint = match reason {
+                types::EndReason::Finished(_) => STAY_HINT,
+                _ => "create a new sandbox",
+            };
             return Err(Failure::new("finish the command", format!("the sandbox ended first: {}", end_text(reason)))
-                .hint("create a new sandbox")
+                .hint(hint)
                 .into());
         }
         Verdict::Lost(why) => {
