@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import pty
 import random
@@ -156,6 +157,25 @@ async def test_an_image_of_another_user_cannot_become_root(tmp_path: Path) -> No
             await environment.exec(["id"], user="root")
     finally:
         await provider().sample_cleanup("contract", str(dockerfile), environments, False)
+
+
+async def test_a_build_context_arrives_as_with_docker(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dockerfile = tmp_path / "Dockerfile"
+    dockerfile.write_text('FROM debian:13\nCOPY "data/" \'/out/\'\n')
+    (tmp_path / "data" / "empty").mkdir(parents=True)
+    (tmp_path / "data" / "file").write_text("text")
+    (tmp_path / "data" / "link").symlink_to("file")
+    (tmp_path / "data" / "broken").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "data" / "pipe")
+    with caplog.at_level(logging.WARNING):
+        environments = await provider().sample_init("contract", str(dockerfile), {"__sample_id__": 5})
+    try:
+        script = "cd /out && ls -A | sort && readlink link broken && cat link && ls -A empty"
+        result = await environments["default"].exec(["sh", "-c", script])
+        assert result.stdout == "broken\nempty\nfile\nlink\nfile\nnowhere\ntext", result
+    finally:
+        await provider().sample_cleanup("contract", str(dockerfile), environments, False)
+    assert "not in the build context: data/pipe: it is a named pipe" in caplog.text
 
 
 async def test_path_may_be_replaced(box: SandboxEnvironment) -> None:

@@ -210,6 +210,29 @@ async def test_an_interrupted_sample_is_ended_with_the_task() -> None:
         await environment.exec(["true"])
 
 
+INTERRUPTED = """
+import asyncio
+from inspect_ai.util._sandbox.registry import registry_find_sandboxenv
+from inspect_modal_sandbox import ModalSandboxConfig
+
+async def main() -> None:
+    config = ModalSandboxConfig(image="debian:13")
+    await registry_find_sandboxenv("modal").sample_init("twice", config, {"__sample_id__": "twice"})
+    raise KeyboardInterrupt
+
+asyncio.run(main())
+"""
+
+
+async def test_a_second_interruption_leaves_nothing() -> None:
+    """It takes the event loop away before the task's end could terminate anything."""
+    command = [sys.executable, "-c", INTERRUPTED]
+    ended = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=120)
+    assert "Terminating 1 Modal sandboxes" in ended.stdout, ended.stderr
+    assert "KeyboardInterrupt" in ended.stderr
+    assert await (await opened()).list([("inspect-sample", "twice")], 10) == []
+
+
 async def test_a_cancelled_creation_leaves_nothing(emulator: Emulator) -> None:
     emulator.ask("faults", {"method": "SandboxCreateV2", "times": 1, "fault": {"delay": {"millis": 500}}})
     # Before the task, which gets a copy of this context.

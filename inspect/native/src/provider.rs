@@ -75,9 +75,12 @@ impl Provider {
         let image: spec::Image = serde_json::from_str(image).map_err(invalid)?;
         let provider = self.provider.clone();
         awaitable(py, async move {
-            let started = async { provider.build(image.resolve(&provider).await?).await };
-            let build = started.await.map_err(raise)?;
-            Ok(Build { build: Arc::new(Mutex::new(build)) })
+            let started = async {
+                let (spec, skipped) = image.resolve(&provider).await?;
+                Ok::<_, sandbox_host::Error>((provider.build(spec).await?, skipped))
+            };
+            let (build, skipped) = started.await.map_err(raise)?;
+            Ok(Build { build: Arc::new(Mutex::new(build)), skipped })
         })
     }
 
@@ -348,6 +351,9 @@ fn too_large(path: &str, max: u64) -> PyErr {
 #[pyclass(frozen, module = "inspect_modal_sandbox._native")]
 pub(crate) struct Build {
     build: Arc<Mutex<sandbox_host::Build>>,
+    /// What of the build context could not be sent, with the reason.
+    #[pyo3(get)]
+    skipped: Vec<String>,
 }
 
 #[pymethods]

@@ -47,8 +47,9 @@ enum Source {
 }
 
 impl Image {
-    /// As the interface has it; what a Dockerfile copies is sent to the provider.
-    pub(crate) async fn resolve(self, provider: &Provider) -> Result<ImageSpec> {
+    /// As the interface has it; what a Dockerfile copies is sent to the provider. Also what of it could not be sent.
+    pub(crate) async fn resolve(self, provider: &Provider) -> Result<(ImageSpec, Vec<String>)> {
+        let mut skipped = Vec::new();
         let login = |secret: Option<String>| secret.map(RegistryLogin::AnySecret);
         let source = match self.source {
             Source::Default => ImageSource::ProviderDefault,
@@ -72,16 +73,19 @@ impl Image {
                 if let Some(login) = login(login_secret) {
                     dockerfile = dockerfile.login(login);
                 }
-                provider.dockerfile(dockerfile, |_, _| {}).await?.0.source
+                let (spec, sent) = provider.dockerfile(dockerfile, |_, _| {}).await?;
+                skipped = sent.skipped;
+                spec.source
             }
         };
-        Ok(ImageSpec {
+        let spec = ImageSpec {
             source,
             commands: self.commands,
             secrets: self.secrets,
             force: self.force,
             ..Default::default()
-        })
+        };
+        Ok((spec, skipped))
     }
 }
 

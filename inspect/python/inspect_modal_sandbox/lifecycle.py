@@ -7,9 +7,11 @@ that live. Nothing is keyed by task name, of which Inspect uses three forms.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import ipaddress
 import json
+import os
 import re
 import time
 import uuid
@@ -83,6 +85,9 @@ OUTPUT_BYTES = 1000
 
 ENDING_SECS = 60.0
 """How long the end of a task waits for what is still being created or terminated."""
+
+EXIT_SECS = 20.0
+"""How long the end of the process waits for the same."""
 
 MOST = 10_000
 """Sandboxes that one sweep looks at."""
@@ -166,11 +171,26 @@ def current_run() -> Run:
     except ImportError:
         state = None
     if state is not None:
-        return state.get(Run)
+        return _noted(state.get(Run))
     run = _run.get()
     if run is None:
         run = Run()
         _run.set(run)
+    return _noted(run)
+
+
+_runs: list[Run] = []
+"""Those of this process, for its end."""
+
+
+def _noted(run: Run) -> Run:
+    if not any(run is known for known in _runs):
+        if not _runs:
+            # Imported first, so that its own hook comes after ours.
+            from . import _native  # noqa: F401
+
+            atexit.register(_at_exit, os.getpid())
+        _runs.append(run)
     return run
 
 
@@ -281,6 +301,8 @@ async def _built(run: Run, provider: Provider, service: str, image: dict[str, An
         try:
             with trace_action(traces, "Modal", "build the image of %s", service):
                 build = await provider.build(json.dumps(image))
+                for entry in build.skipped:
+                    _warn(run, f"The image of the service '{service}': not in the build context: {entry}")
                 begun = False
                 while (text := await build.next()) is not None:
                     if loud and not begun:
@@ -769,6 +791,29 @@ async def end(cleanup: bool) -> None:
         logger.warning(
             "Not terminated: %s. They end by themselves; sooner with `inspect sandbox cleanup modal`.",
             ", ".join(failed),
+        )
+
+
+def _at_exit(process: int) -> None:
+    """Ends what is left when the process ends before the tasks could: a second Ctrl-C takes the event loop away, however soon
+    it follows the first."""
+    left = [created for run in _runs for created in run.alive.values()]
+    if not left or os.getpid() != process:
+        return
+    print(f"Terminating {len(left)} Modal sandboxes (please do not interrupt this)", flush=True)
+
+    async def terminate() -> None:
+        with anyio.move_on_after(EXIT_SECS):
+            await asyncio.gather(*[_terminate(created) for created in left])
+
+    # Another interruption ends the waiting too.
+    with contextlib.suppress(Exception, KeyboardInterrupt, asyncio.CancelledError):
+        asyncio.run(terminate())
+    failed = [created.id for created in left if created.id in created.run.alive]
+    if failed:
+        print(
+            f"Not terminated: {', '.join(failed)}. They end by themselves; sooner with `inspect sandbox cleanup modal`.",
+            flush=True,
         )
 
 
