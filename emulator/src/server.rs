@@ -3,19 +3,22 @@
 //! The official clients speak HTTP/2 with prior knowledge to a loopback address; blob uploads are HTTP/1.1. Credentials are
 //! checked here, before a message is decoded.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use modal_proto::MAX_MESSAGE_BYTES;
 use modal_proto::client::modal_client_server::ModalClientServer;
+use modal_proto::prost::Message as _;
+use modal_proto::prost_types::FileDescriptorSet;
 use modal_proto::task_command_router::task_command_router_server::TaskCommandRouterServer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
@@ -25,7 +28,7 @@ use tonic::body::Body;
 use tower_service::Service;
 
 use crate::control::chaos::{Chaos, Cut, Ordered, Verdict};
-use crate::control::{Caller, Control, admin, auth, connect, mounts, space};
+use crate::control::{Caller, Control, admin, apps, auth, connect, mounts, space, volume_files};
 use crate::isolation::{Engine, Space};
 use crate::jwt::Signer;
 use crate::network::Names;
@@ -36,6 +39,7 @@ use crate::state::{State, Tables, is_local};
 const CONTROL_PREFIX: &str = "/modal.client.ModalClient/";
 const ROUTER_PREFIX: &str = "/modal.task_command_router.TaskCommandRouter/";
 const BLOB_PREFIX: &str = "/blobs/";
+const BLOCK_PREFIX: &str = "/blocks/";
 
 /// Flow-control window of one stream. 4 MiB already saturates loopback; 64 MiB, as the clients choose, would let each of a
 /// thousand streams hold that much.
@@ -166,6 +170,7 @@ impl Emulator {
             None => space::reserve(Space::of(&state.dir)?),
         };
         tokio::spawn(space::guard(state.clone(), keep, stopped.clone()));
+        tokio::spawn(apps::watch(state.clone(), stopped.clone()));
         let accepting = tokio::spawn(accept(listener, state.clone(), stopped));
         tracing::info!(url = %state.router_url(false, None), state = %state.dir.display(), "emulator ready");
         Ok(Emulator { state, stop, accepting })
@@ -327,15 +332,16 @@ impl Server {
             _ if !self.state.options.allow_remote && !by_local_name(&request) => {
                 forbidden(BY_ANOTHER_NAME, method.is_some())
             }
-            Some(method) => self.rpc(method, request.map(Body::new), &line).await?,
+            Some(method) if is_served(&path) => self.rpc(method, request.map(Body::new), &line).await?,
             None if path.starts_with(BLOB_PREFIX) => blob(&self.state, &path[BLOB_PREFIX.len()..], request).await,
+            None if path.starts_with(BLOCK_PREFIX) => block(&self.state, &path[BLOCK_PREFIX.len()..], &request).await,
             None if path.starts_with(admin::PREFIX) => {
                 if let Err(status) = auth::pair(&self.state, request.headers()) {
                     return Ok(plain(StatusCode::UNAUTHORIZED, format!("{}\n", status.message())));
                 }
                 admin::serve(&self.state, &path[admin::PREFIX.len()..], request).await
             }
-            None => other(&path, request.headers().contains_key("te")),
+            _ => other(&path, method.is_some() || is_grpc(request.headers())),
         };
         if tracing::enabled!(tracing::Level::DEBUG) {
             let method = path.rsplit('/').next().unwrap_or_default();
@@ -428,9 +434,30 @@ fn refuse(status: Status) -> Response<Body> {
     status.into_http()
 }
 
+/// Whether this is the path of a method that the emulator has. Each of the descriptors has one: the services are whole.
+fn is_served(path: &str) -> bool {
+    static METHODS: LazyLock<HashSet<String>> = LazyLock::new(|| {
+        let all = FileDescriptorSet::decode(modal_proto::DESCRIPTORS).unwrap_or_default();
+        let services = all.file.iter().flat_map(|file| file.service.iter().map(|service| (file.package(), service)));
+        let paths = services.flat_map(|(package, service)| {
+            service.method.iter().map(move |method| format!("/{package}.{}/{}", service.name(), method.name()))
+        });
+        paths.collect()
+    });
+    METHODS.contains(path)
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.starts_with("application/grpc")
+}
+
 fn other(path: &str, grpc: bool) -> Response<Body> {
     if grpc {
-        return refuse(Status::unimplemented(format!("the emulator does not serve {path}")));
+        let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or(("", path));
+        return refuse(Status::unimplemented(format!(
+            "The emulator does not serve {method} (of {service}): docs/emulator.md lists what it serves"
+        )));
     }
     plain(
         StatusCode::NOT_FOUND,
@@ -480,7 +507,8 @@ async fn blob(state: &State, id: &str, request: Request<Incoming>) -> Response<B
     match *request.method() {
         http::Method::PUT => match mounts::put_blob(state, id, request.into_body().into_data_stream()).await {
             Ok(md5) => {
-                let mut response = plain(StatusCode::OK, "");
+                // What a client sends back with the block of a volume that it has put.
+                let mut response = plain(StatusCode::OK, id.to_owned());
                 if let Ok(tag) = format!("\"{md5}\"").parse() {
                     response.headers_mut().insert(http::header::ETAG, tag);
                 }
@@ -499,5 +527,18 @@ async fn blob(state: &State, id: &str, request: Request<Incoming>) -> Response<B
             }
         }
         _ => plain(StatusCode::METHOD_NOT_ALLOWED, "PUT or GET"),
+    }
+}
+
+async fn block(state: &Arc<State>, name: &str, request: &Request<Incoming>) -> Response<Body> {
+    if request.method() != http::Method::GET {
+        return plain(StatusCode::METHOD_NOT_ALLOWED, "GET");
+    }
+    match volume_files::block(state, name).await {
+        Ok(content) => plain(StatusCode::OK, content),
+        Err(status) if status.code() == tonic::Code::NotFound => {
+            plain(StatusCode::NOT_FOUND, status.message().to_owned())
+        }
+        Err(status) => plain(StatusCode::INTERNAL_SERVER_ERROR, status.message().to_owned()),
     }
 }

@@ -3,7 +3,7 @@
 //! The lock is held for look-ups and changes of these tables only, never across a wait. What has a life of its own
 //! (sandboxes, builds) sits in the tables as a shared handle and locks itself.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,15 +11,22 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use modal_proto::client as proto;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tonic::Status;
 
 use crate::build::Image;
 use crate::control::connect::Grant;
+use crate::control::images::Tag;
 use crate::control::sandbox::Sandbox;
+use crate::control::views::Shared;
 use crate::isolation::Engine;
 use crate::jwt::Signer;
 use crate::network::Names;
 use crate::{Options, ids};
+
+/// Ended sandboxes whose results and output can still be asked for: the newest. A record has a few kilobytes, and up to 32
+/// KiB of output; what is longer is on disk.
+const ENDED_SANDBOXES: usize = 4096;
 
 /// The environment meant by an empty name.
 pub const DEFAULT_ENVIRONMENT: &str = "main";
@@ -72,16 +79,33 @@ pub struct Tables {
     pub images: HashMap<String, Arc<Image>>,
     /// Image id by hash of the layer definition.
     pub image_cache: HashMap<String, String>,
-    /// Image id by (environment, name, tag).
-    pub image_tags: HashMap<(String, String, String), String>,
+    /// By (environment, name, tag).
+    pub image_tags: BTreeMap<(String, String, String), Tag>,
+    /// The image that an image was built on, by its id.
+    pub image_bases: HashMap<String, String>,
+    /// By id.
+    pub downloads: HashMap<String, Download>,
+    /// Ids of downloads, oldest first.
+    pub download_order: VecDeque<String>,
     /// By id; ended ones too.
     pub sandboxes: HashMap<String, Arc<Sandbox>>,
     /// Sandbox id by task id.
     pub tasks: HashMap<String, String>,
     /// What connect tokens are good for.
     pub grants: HashMap<String, Grant>,
-    /// Persistent sandboxes by id: the ids of their sessions, newest last.
-    pub persistent: HashMap<String, Vec<String>>,
+    /// Persistent sandboxes by id.
+    pub persistent: HashMap<String, Arc<Persistent>>,
+    /// Ids of ended sandboxes whose records are kept, in the order of their ends.
+    pub ended: VecDeque<String>,
+}
+
+/// A persistent sandbox.
+#[derive(Debug)]
+pub struct Persistent {
+    /// Held while a session is made or ended, so that callers that come together get the same one.
+    pub turn: Mutex<()>,
+    /// The id of its newest session. Nothing else is locked while this is.
+    pub session: Mutex<String>,
 }
 
 /// An environment.
@@ -110,6 +134,12 @@ pub struct App {
     pub created_at: f64,
     /// Unix seconds; 0 while it lives.
     pub stopped_at: f64,
+    /// Unix seconds; 0 unless it was deployed.
+    pub deployed_at: f64,
+    /// Keys and values.
+    pub tags: HashMap<String, String>,
+    /// When its client was heard last, if it says that it is there.
+    pub heartbeat: Option<Instant>,
 }
 
 /// A secret.
@@ -142,6 +172,17 @@ pub struct Volume {
     pub version: i32,
     /// Unix seconds.
     pub created_at: f64,
+    /// What containers have of it.
+    pub shared: Arc<Shared>,
+}
+
+/// A file of a volume that a client fetches.
+#[derive(Debug, Clone)]
+pub struct Download {
+    /// The volume.
+    pub volume_id: String,
+    /// Path in it.
+    pub path: PathBuf,
 }
 
 /// A set of files: a build context, or local files added when a sandbox starts.
@@ -186,7 +227,7 @@ impl State {
         self.dir.join("images")
     }
 
-    /// Output of processes, without names.
+    /// Output of processes.
     pub fn spools(&self) -> PathBuf {
         self.dir.join("spools")
     }
@@ -196,9 +237,14 @@ impl State {
         self.dir.join("blobs")
     }
 
-    /// What is in a volume.
+    /// What has been committed to a volume.
     pub fn volume_dir(&self, id: &str) -> PathBuf {
         self.dir.join("volumes").join(id)
+    }
+
+    /// What containers see of volumes, by container.
+    pub fn views(&self) -> PathBuf {
+        self.dir.join("views")
     }
 
     /// What is in a bucket.
@@ -208,7 +254,7 @@ impl State {
 
     /// Makes the directories below `dir`.
     pub fn make_directories(dir: &Path) -> std::io::Result<()> {
-        for name in ["files", "images", "spools", "blobs", "volumes", "buckets"] {
+        for name in ["files", "images", "spools", "blobs", "volumes", "views", "buckets"] {
             std::fs::create_dir_all(dir.join(name))?;
         }
         Ok(())
@@ -335,7 +381,25 @@ impl Tables {
     pub fn forget_image(&mut self, id: &str) {
         self.images.remove(id);
         self.image_cache.retain(|_, cached| cached != id);
-        self.image_tags.retain(|_, named| named != id);
+        self.image_tags.retain(|_, tag| tag.image_id() != id);
+        self.image_bases.remove(id);
+    }
+
+    /// Enters a sandbox that has ended among those that are kept, and forgets the oldest of them when there are too many.
+    pub fn retire(&mut self, id: &str) {
+        self.ended.push_back(id.to_owned());
+        if self.ended.len() <= ENDED_SANDBOXES {
+            return;
+        }
+        // A persistent sandbox goes on from its last session.
+        let needed: HashSet<String> = self.persistent.values().map(|chain| chain.session.lock().clone()).collect();
+        let oldest = self.ended.iter().position(|id| !needed.contains(id));
+        if let Some(id) = oldest.and_then(|at| self.ended.remove(at)) {
+            if let Some(sandbox) = self.sandboxes.remove(&id) {
+                self.tasks.remove(&sandbox.task_id);
+            }
+            self.grants.retain(|_, grant| grant.sandbox_id != id);
+        }
     }
 
     /// With the default environment.

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use modal_proto::client as proto;
 use nix::sys::signal::{self, Signal, kill};
 use nix::unistd::Pid;
@@ -185,5 +186,122 @@ fn an_early_end_leaves_nothing() {
             end(&mut child);
             assert_eq!(left(parent.path()), [""; 0], "{how:?} after step {step}");
         }
+    }
+}
+
+/// What a process and its cgroups hold: descriptors, threads, resident memory in KiB, children, mounts, groups.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    descriptors: usize,
+    threads: usize,
+    memory: usize,
+    children: usize,
+    mounts: usize,
+    groups: usize,
+    files: usize,
+}
+
+impl Held {
+    /// Counts what the emulator with this state directory holds.
+    fn by(pid: u32, state: &Path) -> Held {
+        let count = |path: &str| fs::read_dir(format!("/proc/{pid}/{path}")).unwrap().count();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let children = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().map(|task| {
+            let of_task = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            of_task.split_whitespace().count()
+        });
+        let groups = fs::read_to_string(state.join("cgroups")).unwrap_or_default();
+        let groups = groups
+            .lines()
+            .flat_map(fs::read_dir)
+            .map(|group| group.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).count());
+        let files = ["containers", "spools", "volumes"].map(|part| fs::read_dir(state.join(part)).unwrap().count());
+        Held {
+            descriptors: count("fd"),
+            threads: count("task"),
+            memory: memory.trim().trim_end_matches("kB").trim().parse().unwrap(),
+            children: children.sum(),
+            mounts: fs::read_to_string(format!("/proc/{pid}/mounts")).unwrap().lines().count(),
+            groups: groups.sum(),
+            files: files.iter().sum(),
+        }
+    }
+}
+
+/// Each ended sandbox left a descriptor of its first process, so that after some hundreds no further one could be made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_two_thousand_ended_sandboxes_is_left() {
+    const WARM_UP: usize = 100;
+    const ALL: usize = 2000;
+    /// Sandboxes at the same time.
+    const TOGETHER: usize = 8;
+    let parent = tempfile::tempdir().unwrap();
+    let mut child = emulator(parent.path()).env("RUST_LOG", "error").spawn().unwrap();
+    let url = url(&mut child);
+    let state = parent.path().join(left(parent.path()).pop().unwrap());
+    let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
+    let (mut control, app_id) = signed_in(&channel).await;
+    let image = proto::Image { dockerfile_commands: vec!["FROM debian".into()], ..Default::default() };
+    let request = proto::ImageGetOrCreateRequest { app_id: app_id.clone(), image: Some(image), ..Default::default() };
+    let image_id = control.image_get_or_create(request).await.unwrap().into_inner().image_id;
+    let join = proto::ImageJoinStreamingRequest { image_id: image_id.clone(), timeout: 60.0, ..Default::default() };
+    let mut stream = control.image_join_streaming(join).await.unwrap().into_inner();
+    while stream.message().await.unwrap().is_some() {}
+    let make = |number: usize| {
+        let mut control = control.clone();
+        // Some say more than fits into memory.
+        let argv: &[&str] = if number % 20 == 0 { &["head", "-c", "50000", "/dev/zero"] } else { &["true"] };
+        let request = proto::SandboxCreateV2Request {
+            app_id: app_id.clone(),
+            definition: Some(proto::Sandbox {
+                image_id: image_id.clone(),
+                timeout_secs: 600,
+                entrypoint_args: argv.iter().map(|arg| (*arg).to_owned()).collect(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        async move {
+            let sandbox_id = control.sandbox_create_v2(request).await.unwrap().into_inner().sandbox_id;
+            let wait = proto::SandboxWaitRequest { sandbox_id, timeout: 60.0 };
+            let result = control.sandbox_wait_v2(wait).await.unwrap().into_inner().result.expect("it ends");
+            assert_eq!(result.status(), proto::generic_result::GenericStatus::Success, "{result:?}");
+        }
+    };
+    let many = async |range: std::ops::Range<usize>| {
+        futures_util::stream::iter(range.map(make)).buffer_unordered(TOGETHER).collect::<()>().await;
+    };
+    many(0..WARM_UP).await;
+    let before = settled(child.id(), &state, |_| true);
+    many(WARM_UP..WARM_UP + ALL).await;
+    let kept = |now: &Held| {
+        now.descriptors <= before.descriptors + 2
+            && now.threads <= before.threads + 2
+            && now.children <= before.children
+            && now.mounts <= before.mounts
+            && now.groups <= before.groups
+            // The output that is too long for memory, of every twentieth.
+            && now.files <= before.files + ALL / 20
+            // The records that results are asked of: some kilobytes for each.
+            && now.memory <= before.memory + ALL * 16
+    };
+    let after = settled(child.id(), &state, kept);
+    assert!(kept(&after), "before: {before:?}, after: {after:?}");
+    send(&child, Signal::SIGTERM);
+    assert!(end(&mut child).success());
+    assert!(left(parent.path()).is_empty());
+}
+
+/// What is held once no container is left and `good` is true, or for ever.
+fn settled(pid: u32, state: &Path, good: impl Fn(&Held) -> bool) -> Held {
+    let begun = Instant::now();
+    loop {
+        let held = Held::by(pid, state);
+        let gone = fs::read_dir(state.join("containers")).unwrap().count() == 0;
+        if (gone && good(&held)) || begun.elapsed() > PATIENCE {
+            return held;
+        }
+        std::thread::sleep(Duration::from_millis(50));
     }
 }

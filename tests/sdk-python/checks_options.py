@@ -80,8 +80,10 @@ def volume_sub_path() -> None:
     volume = modal.Volume.from_name(f"vol-{uuid.uuid4().hex[:12]}", create_if_missing=True)
     with sandbox(volumes={"/v": volume}) as one, sandbox(volumes={"/part": volume.with_mount_options(sub_path="a/b")}) as two:
         sh(two, "echo part > /part/f")
+        one.reload_volumes()
         equal(sh(one, "cat /v/a/b/f")[0], "part\n")
         sh(one, "ln -s / /v/root")
+        one.reload_volumes()
     with sandbox("sleep", "60", volumes={"/v": volume.with_mount_options(sub_path="root")}) as three:
         three.wait(raise_on_termination=False)
         assert three.returncode not in (0, None), three.returncode
@@ -123,6 +125,7 @@ def sidecar_options() -> None:
         )
         process = side.exec("sh", "-c", "echo v > /sv/f; echo b > /sb/f; echo $MODAL_IDENTITY_TOKEN | tr -cd . | wc -c")
         equal((process.stdout.read(), process.wait()), ("2\n", 0))
+        own.reload_volumes()
         equal(sh(own, "cat /v/part/f /b/f")[0], "v\nb\n")
         raises(
             exception.NotFoundError,

@@ -1,5 +1,8 @@
 """Secrets, volumes, networks, sidecars and limits."""
 
+import concurrent.futures
+import hashlib
+import io
 import ssl
 import urllib.request
 
@@ -17,20 +20,78 @@ def named_secret() -> None:
         equal(sh(own, "echo $K")[0], "named\n")
         equal(sh(own, "echo $K", secrets=[modal.Secret.from_name(name, required_keys=["K"])])[0], "named\n")
     missing = modal.Secret.from_name(name, required_keys=["OTHER"])
-    raises(exception.Error, modal.Sandbox.create, app=app(), secrets=[missing], containing="missing key")
+    raises(exception.Error, modal.Sandbox.create, app=app(), secrets=[missing], containing="is missing key(s): OTHER")
     raises(exception.NotFoundError, modal.Sandbox.create, app=app(), secrets=[modal.Secret.from_name(fresh("no"))])
 
 
 @check
 def volume() -> None:
-    """volumes: shared between sandboxes, kept after their end"""
+    """volumes: others see what was written once they reload, and it is kept after the end"""
     made = modal.Volume.from_name(fresh("vol"), create_if_missing=True)
     with sandbox(volumes={"/mnt/v": made}) as one, sandbox(volumes={"/mnt/v": made}) as two:
-        sh(one, "echo shared > /mnt/v/f; sync")
+        sh(one, "mkdir /mnt/v/d; echo shared > /mnt/v/d/f; echo old > /mnt/v/g; sync /mnt/v")
+        equal(sh(two, "ls /mnt/v")[0], "")
         two.reload_volumes()
-        equal(sh(two, "cat /mnt/v/f")[0], "shared\n")
+        equal(sh(two, "cat /mnt/v/d/f; echo new > /mnt/v/g; rm /mnt/v/d/f; ls /mnt/v/d")[0], "shared\n")
+        equal(sh(one, "cat /mnt/v/g /mnt/v/d/f")[0], "old\nshared\n")
+        one.reload_volumes()
+        equal(sh(one, "cat /mnt/v/g; ls /mnt/v/d")[0], "new\n")
+        sh(one, "echo last > /mnt/v/last")
+        one.terminate()
+        one.wait(raise_on_termination=False)
+        equal(sh(two, "ls /mnt/v/last 2>&1; true")[0].strip().endswith("No such file or directory"), True)
+        two.reload_volumes()
+        equal(sh(two, "cat /mnt/v/last")[0], "last\n")
     with sandbox(volumes={"/other": made}) as three:
-        equal(sh(three, "cat /other/f")[0], "shared\n")
+        equal(sh(three, "cat /other/g /other/last")[0], "new\nlast\n")
+
+
+@check
+def one_volume_for_all() -> None:
+    """volumes: threads that make one of a name at the same time all write to the same"""
+    name = fresh("vol")
+
+    def write(number: int) -> None:
+        made = modal.Volume.from_name(name, create_if_missing=True)
+        with made.batch_upload() as batch:
+            batch.put_file(io.BytesIO(b"x"), f"/{number}")
+
+    with concurrent.futures.ThreadPoolExecutor(max_workers=8) as pool:
+        list(pool.map(write, range(8)))
+    entries = modal.Volume.from_name(name).listdir("/")
+    equal(sorted(entry.path for entry in entries), [str(number) for number in range(8)])
+
+
+@check
+def files_of_volumes() -> None:
+    """volumes: files from outside, of both versions"""
+    big = bytes(range(256)) * 40_000
+    for version in (1, 2):
+        made = modal.Volume.from_name(fresh("vol"), create_if_missing=True, version=version).hydrate()
+        with made.batch_upload() as batch:
+            batch.put_file(io.BytesIO(big), "/a/big")
+            batch.put_file(io.BytesIO(b""), "/empty", mode=0o600)
+        with sandbox(volumes={"/v": made}) as own:
+            equal(sh(own, "sha256sum < /v/a/big")[0].split()[0], hashlib.sha256(big).hexdigest())
+            equal(sh(own, "stat -c %a:%s /v/empty; echo inside > /v/a/inside")[0], "600:0\n")
+            equal(b"".join(made.read_file("a/inside")), b"inside\n")
+        equal(b"".join(made.read_file("/a/big")), big)
+        equal(sorted(e.path for e in made.listdir("/", recursive=True)), ["a", "a/big", "a/inside", "empty"])
+        try:
+            with made.batch_upload() as batch:
+                batch.put_file(io.BytesIO(b"new"), "/empty")
+        except FileExistsError:
+            pass
+        else:
+            raise AssertionError("a file was replaced")
+        with made.batch_upload(force=True) as batch:
+            batch.put_file(io.BytesIO(b"new"), "/empty")
+        made.copy_files(["empty"], "copied")
+        equal(b"".join(made.read_file("copied")), b"new")
+        raises(Exception, made.remove_file, "a")
+        made.remove_file("a", recursive=True)
+        equal(sorted(e.path for e in made.listdir("/")), ["copied", "empty"])
+        raises(FileNotFoundError, lambda: b"".join(made.read_file("a/big")))
 
 
 @check

@@ -68,6 +68,7 @@ def everything_in_one() -> None:
         equal(side.poll(), None)
         equal(sh(side, "pwd; echo $K; echo shared > /w/f; echo 1 > /one")[0], "/usr/lib\nkept\n")
         side.reload_volumes()
+        own.reload_volumes()
         equal(sh(own, "cat /v/f")[0], "shared\n")
         side.filesystem.write_text("written", "/tmp/side")
         equal(side.filesystem.read_text("/tmp/side"), "written")

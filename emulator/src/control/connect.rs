@@ -48,7 +48,8 @@ const HOP_BY_HOP: [HeaderName; 5] = [
 /// What a token is good for.
 #[derive(Debug, Clone)]
 pub struct Grant {
-    sandbox_id: String,
+    /// The sandbox.
+    pub sandbox_id: String,
     port: u16,
     metadata: Option<HeaderValue>,
 }
@@ -142,7 +143,7 @@ async fn answer(state: &Arc<State>, peer: SocketAddr, request: Request<Incoming>
         return plain(StatusCode::NOT_FOUND, "The sandbox has ended\n");
     };
     let _busy = sandbox.busy();
-    let forwarded = match unit.container.connect(grant.port).await {
+    let forwarded = match super::ready::connect(&unit.container, grant.port).await {
         Ok(inside) => forward(inside, request, &grant).await.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };

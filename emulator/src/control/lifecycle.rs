@@ -145,17 +145,7 @@ fn info(sandbox: &Sandbox) -> SandboxInfo {
     SandboxInfo {
         id: sandbox.id.clone(),
         created_at: sandbox.created_at,
-        task_info: Some(TaskInfo {
-            id: sandbox.task_id.clone(),
-            started_at: changing.started_at,
-            finished_at: changing.finished_at,
-            result: sandbox.result(),
-            enqueued_at: sandbox.created_at,
-            gpu_type: gpu.gpu_type.clone(),
-            sandbox_id: sandbox.id.clone(),
-            gpu_config: Some(gpu.clone()),
-            ..Default::default()
-        }),
+        task_info: Some(task_info(sandbox)),
         app_id: sandbox.app_id.clone(),
         tags: changing.tags,
         name: changing.name.unwrap_or_default(),
@@ -175,6 +165,24 @@ fn info(sandbox: &Sandbox) -> SandboxInfo {
         readiness_probe: definition.readiness_probe.clone(),
         tunnels: if ports(definition).is_empty() { Vec::new() } else { super::tunnels::known_at_once(sandbox) },
         metadata: Some(metadata(sandbox)),
+    }
+}
+
+/// What is told of a sandbox's task.
+pub fn task_info(sandbox: &Sandbox) -> TaskInfo {
+    let changing = sandbox.changing.lock().clone();
+    let gpu = sandbox.definition.resources.as_ref().and_then(|resources| resources.gpu_config.clone());
+    let gpu = gpu.unwrap_or_default();
+    TaskInfo {
+        id: sandbox.task_id.clone(),
+        started_at: changing.started_at,
+        finished_at: changing.finished_at,
+        result: sandbox.result(),
+        enqueued_at: sandbox.created_at,
+        gpu_type: gpu.gpu_type.clone(),
+        sandbox_id: sandbox.id.clone(),
+        gpu_config: Some(gpu),
+        ..Default::default()
     }
 }
 

@@ -13,6 +13,7 @@ use modal_proto::prost_types::Timestamp;
 use tonic::Status;
 
 use super::Caller;
+use super::app_logs::Scope;
 use super::sandbox::{Phase, Sandbox};
 use crate::router::process::Running;
 use crate::router::spool::Spool;
@@ -22,7 +23,7 @@ use crate::state::{State, now, wait};
 pub type Batches = Pin<Box<dyn Stream<Item = Result<TaskLogsBatch, Status>> + Send>>;
 
 /// Longest log stream; clients ask for 55 s and come back.
-const MAX_STREAM: Duration = Duration::from_secs(600);
+pub(super) const MAX_STREAM: Duration = Duration::from_secs(600);
 
 /// Output of each stream that is kept as a log, in bytes: the newest.
 const KEPT: u64 = 16 << 20;
@@ -81,7 +82,7 @@ fn cursor(entry_id: &str) -> u64 {
     entry_id.split('-').next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
-fn batch(sandbox: &Sandbox, fd: FileDescriptor, time: f64, data: String, end: u64) -> TaskLogsBatch {
+pub(super) fn batch(sandbox: &Sandbox, fd: FileDescriptor, time: f64, data: String, end: u64) -> TaskLogsBatch {
     TaskLogsBatch {
         task_id: sandbox.task_id.clone(),
         items: vec![TaskLogs {
@@ -109,13 +110,13 @@ fn last(sandbox: &Sandbox, end: u64) -> TaskLogsBatch {
 
 /// Bytes to text in pieces: a character that is cut in two waits for its rest.
 #[derive(Debug, Default)]
-struct Text {
+pub(super) struct Text {
     held: Vec<u8>,
 }
 
 impl Text {
     /// The text so far, and how many bytes of it are still held back.
-    fn push(&mut self, bytes: &[u8]) -> (String, usize) {
+    pub(super) fn push(&mut self, bytes: &[u8]) -> (String, usize) {
         self.held.extend_from_slice(bytes);
         let cut = match std::str::from_utf8(&self.held) {
             Err(e) if e.error_len().is_none() => e.valid_up_to(),
@@ -141,16 +142,23 @@ pub async fn stdin(
     }
     let _busy = sandbox.busy();
     let entry = entry(&sandbox).await.ok_or_else(ended)?;
-    let known = sandbox.changing.lock().stdin_index;
-    if request.index <= known && request.index != 0 {
+    // One at a time: a repeated request that comes while the first one waits for room must not be written as well.
+    let mut writes = sandbox.stdin_writes.lock().await;
+    let done = writes.done;
+    if request.index <= done && request.index != 0 {
         return Ok(SandboxStdinWriteResponse {});
     }
-    if request.index > known + 1 {
-        return Err(Status::failed_precondition(format!("index {} comes before index {}", request.index, known + 1)));
+    if request.index > done + 1 {
+        return Err(Status::failed_precondition(format!("index {} comes before index {}", request.index, done + 1)));
     }
-    let (offset, _) = entry.stdin.status();
+    let offset = match writes.begun {
+        // An attempt that was given up half-way: what it has written is not written again.
+        Some((index, offset)) if index == request.index && index != 0 => offset,
+        _ => entry.stdin.status().0,
+    };
+    writes.begun = Some((request.index, offset));
     entry.stdin.write(offset, &request.input, request.eof, None, &mut entry.exit.clone()).await?;
-    sandbox.changing.lock().stdin_index = request.index.max(known);
+    writes.done = request.index.max(done);
     Ok(SandboxStdinWriteResponse {})
 }
 
@@ -160,14 +168,20 @@ pub async fn fetch(
     _: &Caller,
     request: AppFetchLogsRequest,
 ) -> Result<AppFetchLogsResponse, Status> {
-    state.app(&request.app_id)?;
     if request.limit > 20_000 {
         return Err(Status::invalid_argument("limit must be at most 20000"));
     }
     let limit = if request.limit == 0 { 20_000 } else { request.limit as usize };
     let span = Span::new(request.since, request.until)?;
+    if let Some(mut items) = super::images::built_by(state, &request.task_id).await {
+        items.retain(|line| span.wants(line, request.source(), &request.search_text));
+        let items = items.split_off(items.len().saturating_sub(limit));
+        let batch = TaskLogsBatch { task_id: request.task_id, items, ..Default::default() };
+        return Ok(AppFetchLogsResponse { batches: vec![batch] });
+    }
+    let scope = Scope::new(state, &request.app_id, &request.task_id, &request.sandbox_id)?;
     let mut found: Vec<(Arc<Sandbox>, Line)> = Vec::new();
-    for sandbox in of_app(state, &request.app_id, &request.task_id, &request.sandbox_id) {
+    for sandbox in scope.sandboxes(state) {
         let lines = lines_of(&sandbox, request.source(), &span).into_iter();
         let wanted = lines.filter(|line| span.contains(line.time) && line.text.contains(&request.search_text));
         let mut wanted: Vec<Line> = wanted.collect();
@@ -206,63 +220,34 @@ pub async fn count(
     _: &Caller,
     request: AppCountLogsRequest,
 ) -> Result<AppCountLogsResponse, Status> {
-    state.app(&request.app_id)?;
     let span = Span::new(request.since, request.until)?;
     let width = i64::from(request.bucket_secs.max(1));
     let mut buckets = BTreeMap::new();
-    for sandbox in of_app(state, &request.app_id, &request.task_id, &request.sandbox_id) {
-        for line in lines_of(&sandbox, request.source(), &span) {
-            if !span.contains(line.time) || !line.text.contains(&request.search_text) {
-                continue;
-            }
-            let seconds = (line.time as i64).div_euclid(width) * width;
-            let bucket = buckets.entry(seconds).or_insert_with(|| app_count_logs_response::LogBucket {
-                bucket_start_at: Some(Timestamp { seconds, nanos: 0 }),
-                ..Default::default()
-            });
-            match line.fd {
-                FileDescriptor::Stderr => bucket.stderr_logs += 1,
-                _ => bucket.stdout_logs += 1,
-            }
+    let mut count = |time: f64, fd: FileDescriptor| {
+        let seconds = (time as i64).div_euclid(width) * width;
+        let bucket = buckets.entry(seconds).or_insert_with(|| app_count_logs_response::LogBucket {
+            bucket_start_at: Some(Timestamp { seconds, nanos: 0 }),
+            ..Default::default()
+        });
+        match fd {
+            FileDescriptor::Stderr => bucket.stderr_logs += 1,
+            _ => bucket.stdout_logs += 1,
         }
-    }
-    Ok(AppCountLogsResponse { app_id: request.app_id, buckets: buckets.into_values().collect() })
-}
-
-/// Follows the output of a sandbox, or of all of an app's: what is there already, then what the chosen one adds.
-pub async fn app_stream(state: &Arc<State>, caller: &Caller, request: AppGetLogsRequest) -> Result<Batches, Status> {
-    state.app(&request.app_id)?;
-    let mut sandboxes = of_app(state, &request.app_id, &request.task_id, &request.sandbox_id);
-    let mut streams = Vec::new();
-    sandboxes.sort_by(|a, b| a.created_at.total_cmp(&b.created_at));
-    for sandbox in sandboxes {
-        for fd in [FileDescriptor::Stdout, FileDescriptor::Stderr] {
-            if request.file_descriptor != 0 && request.file_descriptor != fd as i32 {
-                continue;
-            }
-            let one = SandboxGetLogsRequest {
-                sandbox_id: sandbox.id.clone(),
-                file_descriptor: fd as i32,
-                timeout: request.timeout,
-                last_entry_id: request.last_entry_id.clone(),
-            };
-            // Each stream's own end is not the app's.
-            let open = |batch: &Result<TaskLogsBatch, Status>| !batch.as_ref().is_ok_and(|batch| batch.eof);
-            let stream = stream(state, caller, one).await?;
-            streams.push(stream.filter(move |batch| std::future::ready(open(batch))).boxed());
-        }
-    }
-    let done = TaskLogsBatch { app_done: true, eof: true, ..Default::default() };
-    Ok(stream::select_all(streams).chain(stream::iter([Ok(done)])).boxed())
-}
-
-fn of_app(state: &State, app_id: &str, task_id: &str, sandbox_id: &str) -> Vec<Arc<Sandbox>> {
-    let fits = |s: &&Arc<Sandbox>| {
-        s.app_id == app_id
-            && (task_id.is_empty() || s.task_id == task_id)
-            && (sandbox_id.is_empty() || s.id == sandbox_id)
     };
-    state.tables.lock().sandboxes.values().filter(fits).cloned().collect()
+    if let Some(mut lines) = super::images::built_by(state, &request.task_id).await {
+        lines.retain(|line| span.wants(line, request.source(), &request.search_text));
+        lines.iter().for_each(|line| count(line.timestamp, line.file_descriptor()));
+        return Ok(AppCountLogsResponse { app_id: request.app_id, buckets: buckets.into_values().collect() });
+    }
+    let scope = Scope::new(state, &request.app_id, &request.task_id, &request.sandbox_id)?;
+    for sandbox in scope.sandboxes(state) {
+        for line in lines_of(&sandbox, request.source(), &span) {
+            if span.contains(line.time) && line.text.contains(&request.search_text) {
+                count(line.time, line.fd);
+            }
+        }
+    }
+    Ok(AppCountLogsResponse { app_id: scope.app_id().to_owned(), buckets: buckets.into_values().collect() })
 }
 
 /// A line of a sandbox's output.
@@ -294,13 +279,21 @@ impl Span {
     fn contains(&self, time: f64) -> bool {
         (self.since..=self.until).contains(&time)
     }
+
+    /// Whether a line is among those that are asked for.
+    fn wants(&self, line: &TaskLogs, source: FileDescriptor, search: &str) -> bool {
+        self.contains(line.timestamp)
+            && (source == FileDescriptor::Unspecified || source == line.file_descriptor())
+            && line.data.contains(search)
+    }
 }
 
 /// Lines of a sandbox's output, as far as it is kept: those of the span, and hardly more.
 fn lines_of(sandbox: &Sandbox, source: FileDescriptor, span: &Span) -> Vec<Line> {
     let main = sandbox.entry.borrow().clone().map(|entry| (None, entry));
     let sidecars = sandbox.sidecars.lock().clone();
-    let sidecars = sidecars.iter().map(|one| (Some((one.id.clone(), one.name.clone())), one.entry.clone()));
+    let sidecars =
+        sidecars.iter().filter_map(|one| Some((Some((one.id.clone(), one.name.clone())), one.entry.get()?.clone())));
     let mut lines = Vec::new();
     for (sidecar, entry) in main.into_iter().chain(sidecars) {
         for (fd, spool) in [(FileDescriptor::Stdout, &entry.stdout), (FileDescriptor::Stderr, &entry.stderr)] {

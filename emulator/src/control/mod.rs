@@ -4,6 +4,7 @@
 //! [`Caller`].
 
 pub mod admin;
+pub mod app_logs;
 pub mod apps;
 pub mod auth;
 pub mod chaos;
@@ -24,8 +25,12 @@ pub mod sidecar;
 pub mod sidecars;
 pub mod snapshots;
 pub mod space;
+pub mod stats;
 pub mod storage;
+pub mod tasks;
 pub mod tunnels;
+pub mod views;
+pub mod volume_files;
 pub mod volumes;
 
 use std::future::Future;
@@ -84,6 +89,8 @@ macro_rules! methods {
             type AppGetLogsStream = logs::Batches;
             type ImageJoinStreamingStream = images::Joined;
             type SandboxGetLogsStream = logs::Batches;
+            type VolumeListFilesStream = volume_files::Listed<VolumeListFilesResponse>;
+            type VolumeListFiles2Stream = volume_files::Listed<VolumeListFiles2Response>;
             $(
                 async fn $name(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
                     let caller = caller(&request);
@@ -98,25 +105,41 @@ macro_rules! methods {
 }
 
 methods! {
+    each app_client_disconnect(AppClientDisconnectRequest) -> () = apps::disconnect;
     each app_count_logs(AppCountLogsRequest) -> AppCountLogsResponse = logs::count;
     once app_create(AppCreateRequest) -> AppCreateResponse = apps::create;
     each app_fetch_logs(AppFetchLogsRequest) -> AppFetchLogsResponse = logs::fetch;
-    each app_get_logs(AppGetLogsRequest) -> logs::Batches = logs::app_stream;
+    each app_get_by_deployment_name(AppGetByDeploymentNameRequest) -> AppGetByDeploymentNameResponse = apps::by_name;
+    each app_get_info(AppGetInfoRequest) -> AppGetInfoResponse = apps::info;
+    each app_get_layout(AppGetLayoutRequest) -> AppGetLayoutResponse = apps::layout;
+    each app_get_lifecycle(AppGetLifecycleRequest) -> AppGetLifecycleResponse = apps::lifecycle;
+    each app_get_logs(AppGetLogsRequest) -> logs::Batches = app_logs::stream;
     each app_get_or_create(AppGetOrCreateRequest) -> AppGetOrCreateResponse = apps::get_or_create;
+    each app_get_tags(AppGetTagsRequest) -> AppGetTagsResponse = apps::tags;
+    each app_heartbeat(AppHeartbeatRequest) -> () = apps::heartbeat;
     each app_list(AppListRequest) -> AppListResponse = apps::list;
+    each app_publish(AppPublishRequest) -> AppPublishResponse = apps::publish;
+    each app_set_tags(AppSetTagsRequest) -> () = apps::set_tags;
     each app_stop(AppStopRequest) -> () = apps::stop;
     each auth_token_get(AuthTokenGetRequest) -> AuthTokenGetResponse = auth::token;
     once blob_create(BlobCreateRequest) -> BlobCreateResponse = mounts::blob_create;
     each blob_get(BlobGetRequest) -> BlobGetResponse = mounts::blob_get;
     each client_hello(()) -> ClientHelloResponse = auth::hello;
+    each container_stop(ContainerStopRequest) -> ContainerStopResponse = tasks::stop;
+    once environment_create(EnvironmentCreateRequest) -> () = apps::environment_create;
+    each environment_delete(EnvironmentDeleteRequest) -> () = apps::environment_delete;
     each environment_get_or_create(EnvironmentGetOrCreateRequest) -> EnvironmentGetOrCreateResponse = apps::environment_get_or_create;
     each environment_list(()) -> EnvironmentListResponse = apps::environment_list;
+    each image_build_chain_get(ImageBuildChainGetRequest) -> ImageBuildChainGetResponse = images::build_chain;
     each image_delete(ImageDeleteRequest) -> () = images::delete;
     each image_from_id(ImageFromIdRequest) -> ImageFromIdResponse = images::from_id;
     each image_get_by_tag(ImageGetByTagRequest) -> ImageGetByTagResponse = images::by_tag;
     once image_get_or_create(ImageGetOrCreateRequest) -> ImageGetOrCreateResponse = images::get_or_create;
     each image_join_streaming(ImageJoinStreamingRequest) -> images::Joined = images::join;
+    each image_list_tags(ImageListTagsRequest) -> ImageListTagsResponse = images::list_tags;
+    each image_name_delete(ImageNameDeleteRequest) -> () = images::delete_name;
     each image_publish(ImagePublishRequest) -> ImagePublishResponse = images::publish;
+    each image_tag_revisions(ImageTagRevisionsRequest) -> ImageTagRevisionsResponse = images::tag_revisions;
     each mount_batched_check_existence(MountBatchedCheckExistenceRequest) -> MountBatchedCheckExistenceResponse = mounts::check;
     once mount_get_or_create(MountGetOrCreateRequest) -> MountGetOrCreateResponse = mounts::get_or_create;
     each mount_put_file(MountPutFileRequest) -> MountPutFileResponse = mounts::put;
@@ -138,6 +161,8 @@ methods! {
     each sandbox_get_from_name_v2(SandboxGetFromNameRequest) -> SandboxGetFromNameResponse = lifecycle::from_name_v2;
     each sandbox_get_logs(SandboxGetLogsRequest) -> logs::Batches = logs::stream;
     each sandbox_get_resource_usage(SandboxGetResourceUsageRequest) -> SandboxGetResourceUsageResponse = lifecycle::resource_usage;
+    each sandbox_get_stats(SandboxGetStatsRequest) -> SandboxGetStatsResponse = stats::get;
+    each sandbox_get_stats_v2(SandboxGetStatsRequest) -> SandboxGetStatsResponse = stats::get;
     each sandbox_get_task_id(SandboxGetTaskIdRequest) -> SandboxGetTaskIdResponse = lifecycle::task_id;
     each sandbox_get_task_id_v2(SandboxGetTaskIdRequest) -> SandboxGetTaskIdResponse = lifecycle::task_id;
     each sandbox_get_tunnels(SandboxGetTunnelsRequest) -> SandboxGetTunnelsResponse = tunnels::get;
@@ -170,8 +195,21 @@ methods! {
     once secret_get_or_create(SecretGetOrCreateRequest) -> SecretGetOrCreateResponse = secrets::get_or_create;
     each secret_list(SecretListRequest) -> SecretListResponse = secrets::list;
     each task_get_command_router_access(TaskGetCommandRouterAccessRequest) -> TaskGetCommandRouterAccessResponse = lifecycle::task_router_access;
+    each task_get_info(TaskGetInfoRequest) -> TaskGetInfoResponse = tasks::info;
+    each task_list(TaskListRequest) -> TaskListResponse = tasks::list;
+    once volume_copy_files(VolumeCopyFilesRequest) -> () = volume_files::copy_v1;
+    once volume_copy_files2(VolumeCopyFiles2Request) -> () = volume_files::copy_v2;
     each volume_delete(VolumeDeleteRequest) -> () = volumes::delete;
     each volume_get_by_id(VolumeGetByIdRequest) -> VolumeGetByIdResponse = volumes::by_id;
+    each volume_get_file2(VolumeGetFile2Request) -> VolumeGetFile2Response = volume_files::read;
     once volume_get_or_create(VolumeGetOrCreateRequest) -> VolumeGetOrCreateResponse = volumes::get_or_create;
     each volume_heartbeat(VolumeHeartbeatRequest) -> () = volumes::heartbeat;
+    each volume_list(VolumeListRequest) -> VolumeListResponse = volumes::list;
+    each volume_list_files(VolumeListFilesRequest) -> volume_files::Listed<VolumeListFilesResponse> = volume_files::list_v1;
+    each volume_list_files2(VolumeListFiles2Request) -> volume_files::Listed<VolumeListFiles2Response> = volume_files::list_v2;
+    once volume_put_files(VolumePutFilesRequest) -> () = volume_files::put_v1;
+    once volume_put_files2(VolumePutFiles2Request) -> VolumePutFiles2Response = volume_files::put_v2;
+    once volume_remove_file(VolumeRemoveFileRequest) -> () = volume_files::remove_v1;
+    once volume_remove_file2(VolumeRemoveFile2Request) -> () = volume_files::remove_v2;
+    once volume_rename(VolumeRenameRequest) -> () = volumes::rename;
 }

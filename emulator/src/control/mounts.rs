@@ -49,29 +49,34 @@ pub async fn put(state: &Arc<State>, _: &Caller, request: MountPutFileRequest) -
             }
             write_new(&path, &data).await.map_err(stored)?;
         }
-        Some(DataOneof::DataBlobId(id)) => {
-            let complete = state.tables.lock().blobs.get(&id).is_some_and(|blob| blob.complete);
-            if !complete {
-                return Err(Status::not_found(format!("Blob {id} not found, or not uploaded yet")));
-            }
-            let blob = state.blobs().join(&id);
-            let from = blob.clone();
-            let hash = tokio::task::spawn_blocking(move || hash_file(&from))
-                .await
-                .map_err(|e| Status::internal(e.to_string()))?
-                .map_err(stored)?;
-            if !hash.eq_ignore_ascii_case(&request.sha256_hex) {
-                return Err(Status::invalid_argument("the blob does not have the SHA-256 it was announced with"));
-            }
-            // A link and not a rename: the blob may be named by several files.
-            match tokio::fs::hard_link(&blob, &path).await {
-                Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(stored(e)),
-                _ => {}
-            }
-        }
+        Some(DataOneof::DataBlobId(id)) => keep_blob(state, &id, &request.sha256_hex).await?,
         None => {}
     }
     Ok(MountPutFileResponse { exists: is_present(&path).await, checked_at: Some(timestamp()) })
+}
+
+/// Stores a blob as the content that has this SHA-256.
+pub async fn keep_blob(state: &State, id: &str, sha256: &str) -> Result<(), Status> {
+    let path = content(state, sha256)?;
+    let stored = |e: std::io::Error| Status::internal(format!("cannot store the file: {e}"));
+    let complete = state.tables.lock().blobs.get(id).is_some_and(|blob| blob.complete);
+    if !complete {
+        return Err(Status::not_found(format!("Blob {id} not found, or not uploaded yet")));
+    }
+    let blob = state.blobs().join(id);
+    let from = blob.clone();
+    let hash = tokio::task::spawn_blocking(move || hash_file(&from))
+        .await
+        .map_err(|e| Status::internal(e.to_string()))?
+        .map_err(stored)?;
+    if !hash.eq_ignore_ascii_case(sha256) {
+        return Err(Status::invalid_argument("the blob does not have the SHA-256 it was announced with"));
+    }
+    // A link and not a rename: the blob may be named by several files.
+    match tokio::fs::hard_link(&blob, &path).await {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(stored(e)),
+        _ => Ok(()),
+    }
 }
 
 /// Makes a mount of stored contents.
@@ -115,13 +120,18 @@ fn lookup(state: &State, name: &str) -> Result<MountGetOrCreateResponse, Status>
         return Err(Status::not_found(format!("Mount '{name}' not found")));
     }
     tracing::info!(name, "a standalone Python was asked for: the machine's Python stands in for it");
-    let mount = Mount { id: ids::id("mo"), files: Vec::new(), checksum: hex(&Sha256::digest(name)) };
-    let response = MountGetOrCreateResponse {
+    let checksum = hex(&Sha256::digest(name));
+    let mut tables = state.tables.lock();
+    let known = tables.mounts.values().find(|mount| mount.checksum == checksum).cloned();
+    let mount = known.unwrap_or_else(|| {
+        let mount = Arc::new(Mount { id: ids::id("mo"), files: Vec::new(), checksum });
+        tables.mounts.insert(mount.id.clone(), mount.clone());
+        mount
+    });
+    Ok(MountGetOrCreateResponse {
         mount_id: mount.id.clone(),
         handle_metadata: Some(MountHandleMetadata { content_checksum_sha256_hex: mount.checksum.clone() }),
-    };
-    state.tables.lock().mounts.insert(mount.id.clone(), Arc::new(mount));
-    Ok(response)
+    })
 }
 
 /// A mount by id.
@@ -216,7 +226,8 @@ pub fn content(state: &State, hash: &str) -> Result<PathBuf, Status> {
     }
 }
 
-async fn is_present(path: &Path) -> bool {
+/// Whether a content is stored.
+pub async fn is_present(path: &Path) -> bool {
     tokio::fs::try_exists(path).await.unwrap_or(false)
 }
 

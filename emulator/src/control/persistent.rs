@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use modal_proto::client::*;
+use parking_lot::Mutex;
 use tonic::Status;
 
 use super::Caller;
 use super::sandbox::Sandbox;
-use crate::state::State;
+use crate::state::{Persistent, State};
 
 /// Makes one with its first session.
 pub async fn create(
@@ -23,7 +24,8 @@ pub async fn create(
     }
     let sandbox = super::sandboxes::make(state, caller, true, request.app_id, definition, Vec::new(), env)?;
     let id = crate::ids::id("ps");
-    state.tables.lock().persistent.insert(id.clone(), vec![sandbox.id.clone()]);
+    let chain = Persistent { turn: Mutex::default(), session: Mutex::new(sandbox.id.clone()) };
+    state.tables.lock().persistent.insert(id.clone(), Arc::new(chain));
     Ok(PersistentSandboxCreateResponse { persistent_sandbox_id: id, sandbox_id: sandbox.id.clone() })
 }
 
@@ -51,6 +53,8 @@ pub async fn resume(
     request: PersistentSandboxResumeRequest,
 ) -> Result<PersistentSandboxResumeResponse, Status> {
     let id = request.persistent_sandbox_id;
+    let chain = state.tables.lock().persistent.get(&id).cloned().ok_or_else(|| missing(&id))?;
+    let _turn = chain.turn.lock();
     let last = session(state, &id)?;
     if last.lives() {
         return Ok(PersistentSandboxResumeResponse { sandbox_id: last.id.clone() });
@@ -69,9 +73,7 @@ pub async fn resume(
     }
     let (app_id, env) = (last.app_id.clone(), last.env.clone());
     let sandbox = super::sandboxes::make(state, caller, true, app_id, definition, Vec::new(), env)?;
-    if let Some(sessions) = state.tables.lock().persistent.get_mut(&id) {
-        sessions.push(sandbox.id.clone());
-    }
+    chain.session.lock().clone_from(&sandbox.id);
     Ok(PersistentSandboxResumeResponse { sandbox_id: sandbox.id.clone() })
 }
 
@@ -81,8 +83,11 @@ pub async fn terminate(
     _: &Caller,
     request: PersistentSandboxTerminateRequest,
 ) -> Result<PersistentSandboxTerminateResponse, Status> {
-    session(state, &request.persistent_sandbox_id)?.terminate();
-    state.tables.lock().persistent.remove(&request.persistent_sandbox_id);
+    let id = request.persistent_sandbox_id;
+    let chain = state.tables.lock().persistent.get(&id).cloned().ok_or_else(|| missing(&id))?;
+    let _turn = chain.turn.lock();
+    session(state, &id)?.terminate();
+    state.tables.lock().persistent.remove(&id);
     Ok(PersistentSandboxTerminateResponse::default())
 }
 
@@ -99,10 +104,13 @@ pub async fn tunnels(
 
 /// The newest session.
 fn session(state: &State, id: &str) -> Result<Arc<Sandbox>, Status> {
-    let tables = state.tables.lock();
-    let session = tables.persistent.get(id).and_then(|sessions| sessions.last());
-    let session = session.and_then(|id| tables.sandboxes.get(id)).cloned();
-    session.ok_or_else(|| Status::not_found(format!("Persistent sandbox {id} not found")))
+    let chain = state.tables.lock().persistent.get(id).cloned().ok_or_else(|| missing(id))?;
+    let session = chain.session.lock().clone();
+    state.sandbox(&session).map_err(|_| missing(id))
+}
+
+fn missing(id: &str) -> Status {
+    Status::not_found(format!("Persistent sandbox {id} not found"))
 }
 
 fn by_name(state: &State, wanted: &PersistentSandboxNameLookup) -> Result<String, Status> {
@@ -114,7 +122,7 @@ fn by_name(state: &State, wanted: &PersistentSandboxNameLookup) -> Result<String
             && sandbox.changing.lock().name.as_deref() == Some(wanted.name.as_str())
     };
     let mut all = tables.persistent.iter();
-    let found = all.find(|(_, sessions)| sessions.last().and_then(|id| tables.sandboxes.get(id)).is_some_and(fits));
+    let found = all.find(|(_, chain)| tables.sandboxes.get(&*chain.session.lock()).is_some_and(fits));
     found
         .map(|(id, _)| id.clone())
         .ok_or_else(|| Status::not_found(format!("Persistent sandbox '{}' not found", wanted.name)))

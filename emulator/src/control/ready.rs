@@ -1,13 +1,16 @@
-//! Readiness: a sandbox's probe, run until it passes.
+//! Readiness: a sandbox's probe, run until it passes; and connections to servers that are just starting.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use modal_proto::client::probe::ProbeOneof;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::sandbox::{Phase, Sandbox, Unit};
-use crate::isolation::{Exit, ProcessSpec};
+use crate::isolation::{Container, Exit, ProcessSpec};
 use crate::state::now;
 
 /// How often, unless the sandbox says otherwise.
@@ -15,6 +18,28 @@ const INTERVAL_MS: u32 = 100;
 
 /// The file helper's place inside every container.
 pub const FS_TOOLS: &str = "/__modal/.bin/modal-sandbox-fs-tools";
+
+/// How long a connection from outside waits for somebody to listen inside. Examples of the service start a server and connect
+/// at once; a server in Python takes some tenths of a second, and seconds on a busy machine.
+const LISTENING: Duration = Duration::from_secs(10);
+
+/// Longest pause between two attempts to connect.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connects to a port of a container. While nobody listens there it tries again, for a bounded time.
+pub async fn connect(container: &Container, port: u16) -> io::Result<TcpStream> {
+    let deadline = Instant::now() + LISTENING;
+    let mut pause = Duration::from_millis(5);
+    loop {
+        match container.connect(port).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && Instant::now() < deadline => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
 
 /// Runs the sandbox's probe until it passes; returns at once when it has none.
 pub async fn probe(sandbox: Arc<Sandbox>, unit: Arc<Unit>) {

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Status;
 
+use super::views::Views;
 use super::{outbound, storage};
 use crate::build::Built;
 use crate::isolation::{Container, ContainerSpec, End, Exit, ProcessSpec};
@@ -61,6 +62,8 @@ pub struct Sandbox {
     pub ready: watch::Sender<Option<f64>>,
     /// Its entry point, once started; stays readable after the end.
     pub entry: watch::Sender<Option<Arc<Running>>>,
+    /// Which SandboxStdinWrite was carried out last. Held while one is.
+    pub stdin_writes: tokio::sync::Mutex<StdinWrites>,
     /// Commands started in it, by exec id.
     pub execs: Mutex<HashMap<String, Arc<Exec>>>,
     /// Image ids by snapshot id: a repeated request gets the same image.
@@ -73,6 +76,8 @@ pub struct Sandbox {
     pub switch: Switch,
     /// How servers inside are reached, while it runs.
     pub tunnels: Mutex<super::tunnels::Tunnels>,
+    /// What it has used.
+    pub samples: Mutex<super::stats::Samples>,
     /// Further containers, oldest first; ended ones too.
     pub sidecars: Mutex<Vec<Arc<super::sidecar::Sidecar>>>,
     orders: watch::Sender<Option<Order>>,
@@ -91,8 +96,15 @@ pub struct Changing {
     pub started_at: f64,
     /// Unix seconds; 0 until it has ended.
     pub finished_at: f64,
-    /// Next index that SandboxStdinWrite expects, minus one.
-    pub stdin_index: u32,
+}
+
+/// How far SandboxStdinWrite has come.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StdinWrites {
+    /// The index of the last request that was carried out; 0 before the first.
+    pub done: u32,
+    /// The index of the last request that was begun, and the offset of its first byte.
+    pub begun: Option<(u32, u64)>,
 }
 
 /// Where a sandbox stands.
@@ -123,6 +135,8 @@ pub struct Unit {
     pub image: Arc<Built>,
     /// Its layers: the image's and those of local files.
     pub layers: Vec<PathBuf>,
+    /// What it sees of volumes.
+    pub volumes: Arc<Views>,
 }
 
 /// Why a sandbox should end.
@@ -192,12 +206,14 @@ impl Sandbox {
             phase: watch::Sender::new(Phase::Starting),
             ready: watch::Sender::new(None),
             entry: watch::Sender::new(None),
+            stdin_writes: tokio::sync::Mutex::default(),
             execs: Mutex::default(),
             snapshots: Mutex::default(),
             exit_snapshot: Mutex::default(),
             policy: watch::Sender::new(Arc::new(plan.policy)),
             switch: Switch::default(),
             tunnels: Mutex::default(),
+            samples: Mutex::default(),
             sidecars: Mutex::default(),
             orders: watch::Sender::new(None),
             busy: AtomicUsize::new(0),
@@ -241,6 +257,12 @@ impl Sandbox {
         let execs: Vec<_> = self.execs.lock().values().cloned().collect();
         let running = execs.iter().filter_map(|exec| exec.started()).chain(self.entry.borrow().clone());
         running.map(|running| running.stdout.progress().len + running.stderr.progress().len).sum()
+    }
+
+    /// Gives up what is kept on disk of an ended sandbox's output. Returns how many bytes that were.
+    pub fn discard_output(&self) -> u64 {
+        let entry = self.entry.borrow().clone().filter(|_| self.result().is_some());
+        entry.map_or(0, |entry| entry.stdout.discard() + entry.stderr.discard())
     }
 
     /// What calls that need a running sandbox get afterwards.
@@ -328,6 +350,7 @@ pub async fn supervise(state: Arc<State>, sandbox: Arc<Sandbox>) {
                 starting
             });
             let probe = tokio::spawn(super::ready::probe(sandbox.clone(), unit.clone()));
+            let sampling = tokio::spawn(super::stats::sample(sandbox.clone(), unit.clone()));
             let lifetime = Duration::from_secs(u64::from(sandbox.definition.timeout_secs));
             let idle = sandbox.definition.idle_timeout_secs.map(|secs| Duration::from_secs(u64::from(secs)));
             let result = tokio::select! {
@@ -357,6 +380,8 @@ pub async fn supervise(state: Arc<State>, sandbox: Arc<Sandbox>) {
                 } => result(GenericStatus::IdleTimeout, 137, "The sandbox was idle for too long"),
             };
             probe.abort();
+            sampling.abort();
+            super::stats::look(&sandbox, &unit);
             sandbox.phase.send_replace(Phase::Ending);
             *sandbox.tunnels.lock() = Default::default();
             super::sidecar::stop_all(&sandbox).await;
@@ -366,12 +391,14 @@ pub async fn supervise(state: Arc<State>, sandbox: Arc<Sandbox>) {
                 *sandbox.exit_snapshot.lock() = Some(taken);
             }
             unit.container.stop().await;
+            unit.volumes.close(true).await;
             drop(network);
             remove_in_background(unit.container.clone());
             result
         }
     };
     sandbox.execs.lock().clear();
+    sandbox.snapshots.lock().clear();
     sandbox.changing.lock().finished_at = now();
     tracing::info!(
         sandbox = sandbox.id,
@@ -380,15 +407,21 @@ pub async fn supervise(state: Arc<State>, sandbox: Arc<Sandbox>) {
         "sandbox ended"
     );
     sandbox.phase.send_replace(Phase::Ended(result));
+    let mut tables = state.tables.lock();
+    super::apps::settle(&mut tables, &sandbox.app_id);
+    tables.retire(&sandbox.id);
 }
 
 /// Removes what an ended container has written.
 pub fn remove_in_background(container: Arc<Container>) {
-    tokio::spawn(async move {
-        if let Err(error) = container.remove().await {
-            tracing::warn!(%error, "cannot remove what a container left");
-        }
-    });
+    tokio::spawn(async move { remove(&container).await });
+}
+
+/// Ends a container and removes what it has written.
+pub async fn remove(container: &Container) {
+    if let Err(error) = container.remove().await {
+        tracing::warn!(%error, "cannot remove what a container left");
+    }
 }
 
 fn out_of_memory() -> proto::GenericResult {
@@ -416,7 +449,9 @@ async fn start(
     for id in &definition.mount_ids {
         layers.push(crate::build::mount_layer(state, id).await?);
     }
-    let binds = storage::binds(state, &definition.volume_mounts, &storage::buckets(definition))?;
+    let volumes = Arc::new(Views::open(state, &sandbox.id, &definition.volume_mounts).await?);
+    let mut binds = volumes.binds();
+    binds.extend(storage::bucket_binds(state, &storage::buckets(definition))?);
     let resources = definition.resources.clone().unwrap_or_default();
     let port = outbound::port(state.options.network && !outbound::is_blocked(definition), &sandbox.switch)?;
     let spec = ContainerSpec {
@@ -431,8 +466,13 @@ async fn start(
         cpu_limit: (resources.milli_cpu_max > 0).then_some(resources.milli_cpu_max),
         disk_limit: sandbox.disk,
     };
-    let container = Arc::new(state.engine.start(spec).await?);
-    let network = outbound::serve(state, &sandbox.id, container.device(), port, sandbox.policy.subscribe())?;
+    let container = match state.engine.start(spec).await {
+        Ok(container) => Arc::new(container),
+        Err(error) => {
+            volumes.close(false).await;
+            return Err(error);
+        }
+    };
     let workdir = definition.workdir.clone().or_else(|| sandbox.image.config.workdir.clone());
     let unit = Arc::new(Unit {
         container,
@@ -441,12 +481,24 @@ async fn start(
         user: sandbox.image.config.user.clone(),
         image: sandbox.image.clone(),
         layers,
+        volumes,
     });
-    let mut process = unit.process(command(&definition.entrypoint_args, &sandbox.image));
-    terminal(&mut process, definition.pty_info.as_ref());
-    let entry = Running::start(&unit.container, process, Keep::ALL, None, &state.spools()).await?;
-    super::tunnels::open(state, sandbox, &unit).await?;
-    Ok((unit, entry, network))
+    let entered = async {
+        let network = outbound::serve(state, &sandbox.id, unit.container.device(), port, sandbox.policy.subscribe())?;
+        let mut process = unit.process(command(&definition.entrypoint_args, &sandbox.image));
+        terminal(&mut process, definition.pty_info.as_ref());
+        let entry = Running::start(&unit.container, process, Keep::ALL, None, &state.spools()).await?;
+        super::tunnels::open(state, sandbox, &unit).await?;
+        anyhow::Ok((entry, network))
+    };
+    match entered.await {
+        Ok((entry, network)) => Ok((unit, entry, network)),
+        Err(error) => {
+            remove(&unit.container).await;
+            unit.volumes.close(false).await;
+            Err(error)
+        }
+    }
 }
 
 /// Returns the arguments of a container's first process: the image's ENTRYPOINT, and after it the command of the request, or

@@ -60,9 +60,10 @@ pub async fn get_or_create(
             secret
         }
     };
-    let missing: Vec<_> = request.required_keys.iter().filter(|key| !secret.values.contains_key(*key)).collect();
+    let missing = request.required_keys.iter().filter(|key| !secret.values.contains_key(*key));
+    let missing: Vec<&str> = missing.map(String::as_str).collect();
     if !missing.is_empty() {
-        return Err(Status::failed_precondition(format!("Secret is missing key(s): {missing:?}")));
+        return Err(Status::failed_precondition(format!("Secret is missing key(s): {}", missing.join(", "))));
     }
     Ok(SecretGetOrCreateResponse { secret_id: secret.id.clone(), metadata: Some(metadata(&secret)) })
 }

@@ -1,15 +1,16 @@
 //! Further containers of a sandbox: each with its own image, processes and result, all ended with the sandbox.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use modal_proto::client as proto;
 use modal_proto::task_command_router as tcr;
 use proto::generic_result::GenericStatus;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tonic::Status;
 
 use super::sandbox::{DEFAULT_PATH, Sandbox, Unit, code, command, result, terminal};
 use super::storage;
+use super::views::Views;
 use crate::build::Built;
 use crate::isolation::ContainerSpec;
 use crate::network::{Network, Policy, Port};
@@ -26,8 +27,8 @@ pub struct Sidecar {
     pub id: String,
     /// Unique among the live ones of its sandbox.
     pub name: String,
-    /// Its entry point, whose output is kept for the sandbox's log.
-    pub entry: Arc<Running>,
+    /// Its entry point once it has started. Its output is kept for the sandbox's log.
+    pub entry: OnceLock<Arc<Running>>,
     /// Where it stands.
     pub phase: watch::Sender<Phase>,
     /// Mebibytes of what is set aside for sidecars.
@@ -38,6 +39,8 @@ pub struct Sidecar {
 /// Where a sidecar stands.
 #[derive(Debug, Clone)]
 pub enum Phase {
+    /// Its container is being made. Its name and memory are taken from here on.
+    Starting,
     /// Processes can be started in it.
     Running(Arc<Unit>),
     /// It is over.
@@ -75,7 +78,7 @@ impl Sidecar {
     /// What is told about it.
     pub fn info(&self) -> tcr::TaskContainerInfo {
         let result = match &*self.phase.borrow() {
-            Phase::Running(_) => None,
+            Phase::Starting | Phase::Running(_) => None,
             Phase::Ended(result) => Some(result.clone()),
         };
         let status = match result.as_ref().map(|r| r.status()) {
@@ -99,7 +102,7 @@ impl Sidecar {
     }
 
     fn lives(&self) -> bool {
-        matches!(*self.phase.borrow(), Phase::Running(_))
+        matches!(*self.phase.borrow(), Phase::Starting | Phase::Running(_))
     }
 }
 
@@ -110,10 +113,11 @@ pub async fn unit(sandbox: &Sandbox, container_id: &str) -> Result<Arc<Unit>, St
         return Ok(main);
     }
     let sidecar = find(sandbox, container_id)?;
-    let phase = sidecar.phase.borrow().clone();
-    match phase {
-        Phase::Running(unit) => Ok(unit),
-        Phase::Ended(_) => Err(Status::not_found(format!("Container {container_id} has ended"))),
+    let mut phase = sidecar.phase.subscribe();
+    let phase = phase.wait_for(|phase| !matches!(phase, Phase::Starting)).await;
+    match phase.as_deref() {
+        Ok(Phase::Running(unit)) => Ok(unit.clone()),
+        _ => Err(Status::not_found(format!("Container {container_id} has ended"))),
     }
 }
 
@@ -134,9 +138,8 @@ pub fn by_name(sandbox: &Sandbox, name: &str, ended_too: bool) -> Result<Arc<Sid
 }
 
 /// What a new sidecar gets of the memory that its sandbox has set aside for sidecars, if it has.
-fn memory(sandbox: &Sandbox, wanted: Option<u32>) -> Result<Option<u32>, Status> {
-    let Some(reserve) = super::options::sidecar_memory(&sandbox.definition) else { return Ok(None) };
-    let sidecars = sandbox.sidecars.lock();
+fn memory(reserve: Option<u32>, sidecars: &[Arc<Sidecar>], wanted: Option<u32>) -> Result<Option<u32>, Status> {
+    let Some(reserve) = reserve else { return Ok(None) };
     let taken: u32 = sidecars.iter().filter(|sidecar| sidecar.lives()).filter_map(|sidecar| sidecar.memory).sum();
     let left = reserve.saturating_sub(taken);
     let wanted = wanted.unwrap_or(left);
@@ -148,6 +151,30 @@ fn memory(sandbox: &Sandbox, wanted: Option<u32>) -> Result<Option<u32>, Status>
     Ok(Some(wanted))
 }
 
+/// Enters a sidecar into its sandbox's list: its name and its memory are looked at and taken under one lock, so that two
+/// callers cannot get the same.
+fn enter(sandbox: &Sandbox, plan: &Plan) -> Result<Arc<Sidecar>, Status> {
+    let reserve = super::options::sidecar_memory(&sandbox.definition);
+    let mut sidecars = sandbox.sidecars.lock();
+    // The sandbox's phase changes before `stop_all` looks at the list, so that it stops whatever is entered here.
+    if !sandbox.lives() {
+        return Err(sandbox.gone());
+    }
+    if sidecars.iter().any(|other| other.name == plan.name && other.lives()) {
+        return Err(Status::already_exists(format!("A container named '{}' is already running", plan.name)));
+    }
+    let sidecar = Arc::new(Sidecar {
+        id: crate::ids::id("ctr"),
+        name: plan.name.clone(),
+        memory: memory(reserve, &sidecars, plan.memory)?,
+        entry: OnceLock::new(),
+        phase: watch::Sender::new(Phase::Starting),
+        stop: watch::Sender::new(false),
+    });
+    sidecars.push(sidecar.clone());
+    Ok(sidecar)
+}
+
 /// Starts one.
 pub async fn create(state: &Arc<State>, sandbox: &Arc<Sandbox>, plan: Plan) -> Result<Arc<Sidecar>, Status> {
     crate::state::check_name("container", &plan.name)?;
@@ -155,35 +182,76 @@ pub async fn create(state: &Arc<State>, sandbox: &Arc<Sandbox>, plan: Plan) -> R
         return Err(Status::invalid_argument("The container name 'main' is reserved"));
     }
     sandbox.unit().await?;
-    let taken = |name: &str| Err(Status::already_exists(format!("A container named '{name}' is already running")));
-    if by_name(sandbox, &plan.name, false).is_ok() {
-        return taken(&plan.name);
-    }
     let mut env = vec![("PATH".to_owned(), DEFAULT_PATH.to_owned())];
     overlay(&mut env, plan.image.config.env.clone());
-    overlay(&mut env, plan.variables);
-    let id = crate::ids::id("ctr");
+    overlay(&mut env, plan.variables.clone());
     check_variables(&env)?;
     super::options::check_workdir(Some(plan.workdir.as_str()).filter(|workdir| !workdir.is_empty()))?;
     storage::check(state, &plan.volumes, &plan.buckets)?;
-    let memory = memory(sandbox, plan.memory)?;
-    let failed = |e: anyhow::Error| Status::internal(format!("{e:#}"));
-    let binds = storage::binds(state, &plan.volumes, &plan.buckets).map_err(|e| failed(e.into()))?;
-    let port = super::outbound::port(state.options.network, &sandbox.switch).map_err(failed)?;
+    let sidecar = enter(sandbox, &plan)?;
+    let (told, answer) = oneshot::channel();
+    // A task of its own: a caller that hangs up half-way leaves no container behind that is in no list.
+    tokio::spawn(run(state.clone(), sandbox.clone(), sidecar.clone(), plan, env, told));
+    match answer.await {
+        Ok(Ok(())) => Ok(sidecar),
+        Ok(Err(error)) => Err(Status::internal(format!("{error:#}"))),
+        Err(_) => Err(Status::internal("the start was lost")),
+    }
+}
+
+/// A sidecar's life.
+async fn run(
+    state: Arc<State>,
+    sandbox: Arc<Sandbox>,
+    sidecar: Arc<Sidecar>,
+    plan: Plan,
+    env: Vec<(String, String)>,
+    told: oneshot::Sender<anyhow::Result<()>>,
+) {
+    match start(&state, &sandbox, &sidecar, plan, env).await {
+        Ok((unit, entry, network)) => {
+            let _ = sidecar.entry.set(entry.clone());
+            sidecar.phase.send_replace(Phase::Running(unit.clone()));
+            let _ = told.send(Ok(()));
+            supervise(sidecar, unit, entry, network).await;
+        }
+        Err(error) => {
+            sandbox.sidecars.lock().retain(|other| other.id != sidecar.id);
+            sidecar.phase.send_replace(Phase::Ended(result(GenericStatus::InitFailure, 1, format!("{error:#}"))));
+            let _ = told.send(Err(error));
+        }
+    }
+}
+
+async fn start(
+    state: &Arc<State>,
+    sandbox: &Sandbox,
+    sidecar: &Sidecar,
+    plan: Plan,
+    env: Vec<(String, String)>,
+) -> anyhow::Result<(Arc<Unit>, Arc<Running>, Option<Network>)> {
+    let volumes = Arc::new(Views::open(state, &sidecar.id, &plan.volumes).await?);
+    let mut binds = volumes.binds();
+    binds.extend(storage::bucket_binds(state, &plan.buckets)?);
+    let port = super::outbound::port(state.options.network, &sandbox.switch)?;
     let spec = ContainerSpec {
-        id: id.clone(),
+        id: sidecar.id.clone(),
         layers: plan.image.layers.clone(),
         from_scratch: plan.image.from_scratch,
-        hostname: plan.name.clone(),
+        hostname: plan.name,
         device: port.as_ref().map(Port::number),
         binds,
         disk_limit: plan.disk.or(state.options.disk),
-        memory_limit: memory.map(|mib| u64::from(mib) << 20),
+        memory_limit: sidecar.memory.map(|mib| u64::from(mib) << 20),
         ..Default::default()
     };
-    let container = Arc::new(state.engine.start(spec).await.map_err(failed)?);
-    let policy = watch::Sender::new(Arc::new(plan.policy)).subscribe();
-    let network = super::outbound::serve(state, &id, container.device(), port, policy).map_err(failed)?;
+    let container = match state.engine.start(spec).await {
+        Ok(container) => Arc::new(container),
+        Err(error) => {
+            volumes.close(false).await;
+            return Err(error);
+        }
+    };
     let workdir = Some(plan.workdir).filter(|w| !w.is_empty()).or_else(|| plan.image.config.workdir.clone());
     let unit = Arc::new(Unit {
         container,
@@ -192,29 +260,25 @@ pub async fn create(state: &Arc<State>, sandbox: &Arc<Sandbox>, plan: Plan) -> R
         user: plan.image.config.user.clone(),
         image: plan.image.clone(),
         layers: plan.image.layers.clone(),
+        volumes,
     });
-    let mut process = unit.process(command(&plan.args, &plan.image));
-    terminal(&mut process, plan.pty.as_ref());
-    let keep = Keep { stdout: true, stderr: true };
-    let entry = Running::start(&unit.container, process, keep, None, &state.spools()).await.map_err(failed)?;
-    let sidecar = Arc::new(Sidecar {
-        id,
-        name: plan.name,
-        entry: entry.clone(),
-        memory,
-        phase: watch::Sender::new(Phase::Running(unit.clone())),
-        stop: watch::Sender::new(false),
-    });
-    {
-        let mut sidecars = sandbox.sidecars.lock();
-        if sidecars.iter().any(|other| other.name == sidecar.name && other.lives()) {
-            drop(sidecars);
-            return taken(&sidecar.name);
+    let entered = async {
+        let policy = watch::Sender::new(Arc::new(plan.policy)).subscribe();
+        let network = super::outbound::serve(state, &sidecar.id, unit.container.device(), port, policy)?;
+        let mut process = unit.process(command(&plan.args, &plan.image));
+        terminal(&mut process, plan.pty.as_ref());
+        let keep = Keep { stdout: true, stderr: true };
+        let entry = Running::start(&unit.container, process, keep, None, &state.spools()).await?;
+        anyhow::Ok((entry, network))
+    };
+    match entered.await {
+        Ok((entry, network)) => Ok((unit, entry, network)),
+        Err(error) => {
+            super::sandbox::remove(&unit.container).await;
+            unit.volumes.close(false).await;
+            Err(error)
         }
-        sidecars.push(sidecar.clone());
     }
-    tokio::spawn(supervise(sidecar.clone(), unit, entry, network));
-    Ok(sidecar)
 }
 
 async fn supervise(sidecar: Arc<Sidecar>, unit: Arc<Unit>, entry: Arc<Running>, network: Option<Network>) {
@@ -228,6 +292,7 @@ async fn supervise(sidecar: Arc<Sidecar>, unit: Arc<Unit>, entry: Arc<Running>, 
         },
     };
     unit.container.stop().await;
+    unit.volumes.close(true).await;
     drop(network);
     super::sandbox::remove_in_background(unit.container.clone());
     sidecar.phase.send_replace(Phase::Ended(result));

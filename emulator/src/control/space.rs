@@ -45,12 +45,17 @@ async fn make_room(state: &Arc<State>, keep: u64) {
     // What has ended gives its room back; until it has, nobody else pays for it.
     wait_while(|| state.engine.clearing()).await;
     let Some(free) = free(state).filter(|free| *free < keep) else { return };
+    let all: Vec<_> = state.tables.lock().sandboxes.values().cloned().collect();
+    let discarded: u64 = all.iter().map(|sandbox| sandbox.discard_output()).sum();
+    if discarded > 0 {
+        tracing::warn!(discarded, free, keep, "the disk is nearly full: the output of ended sandboxes is given up");
+        return;
+    }
     let engine = state.engine.clone();
     let mut used: HashMap<String, u64> =
         tokio::task::spawn_blocking(move || engine.usage().into_iter().collect()).await.unwrap_or_default();
     // What its processes have said is kept for it as well.
-    let sandboxes: Vec<_> = state.tables.lock().sandboxes.values().filter(|sandbox| sandbox.lives()).cloned().collect();
-    for sandbox in &sandboxes {
+    for sandbox in all.iter().filter(|sandbox| sandbox.lives()) {
         *used.entry(sandbox.id.clone()).or_default() += sandbox.output();
     }
     match used.into_iter().max_by_key(|(_, bytes)| *bytes) {

@@ -108,26 +108,28 @@ fn stays_inside(part: &str) -> bool {
     !part.contains('\0') && part.split('/').all(|name| name != "..")
 }
 
-/// What a container has to mount, once [`check`] has passed it.
+/// A directory to mount.
+pub fn bind(source: PathBuf, inside: Option<&str>, target: &str, read_only: bool) -> Bind {
+    Bind { source, inside: relative(inside), target: PathBuf::from(target), read_only }
+}
+
+/// What a build's container has to mount, once [`check`] has passed it: volumes themselves, nobody's copies of them.
 pub fn binds(state: &State, volumes: &[VolumeMount], buckets: &[CloudBucketMount]) -> std::io::Result<Vec<Bind>> {
-    let mut binds = Vec::with_capacity(volumes.len() + buckets.len());
-    for volume in volumes {
-        binds.push(Bind {
-            source: state.volume_dir(&volume.volume_id),
-            inside: relative(volume.sub_path.as_deref()),
-            target: PathBuf::from(&volume.mount_path),
-            read_only: volume.read_only,
-        });
-    }
+    let volumes = volumes.iter().map(|volume| {
+        bind(state.volume_dir(&volume.volume_id), volume.sub_path.as_deref(), &volume.mount_path, volume.read_only)
+    });
+    let mut binds: Vec<Bind> = volumes.collect();
+    binds.extend(bucket_binds(state, buckets)?);
+    Ok(binds)
+}
+
+/// The buckets that a container has to mount.
+pub fn bucket_binds(state: &State, buckets: &[CloudBucketMount]) -> std::io::Result<Vec<Bind>> {
+    let mut binds = Vec::with_capacity(buckets.len());
     for bucket in buckets {
         let source = state.bucket_dir(&format!("{}-{}", bucket.bucket_type().as_str_name(), bucket.bucket_name));
         std::fs::create_dir_all(&source)?;
-        binds.push(Bind {
-            source,
-            inside: relative(bucket.key_prefix.as_deref()),
-            target: PathBuf::from(&bucket.mount_path),
-            read_only: bucket.read_only,
-        });
+        binds.push(bind(source, bucket.key_prefix.as_deref(), &bucket.mount_path, bucket.read_only));
     }
     Ok(binds)
 }

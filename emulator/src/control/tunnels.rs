@@ -97,7 +97,7 @@ struct Inside {
 
 impl Inside {
     async fn dial(&self) -> io::Result<TcpStream> {
-        let stream = self.container.connect(self.port).await?;
+        let stream = super::ready::connect(&self.container, self.port).await?;
         stream.set_nodelay(true)?;
         Ok(stream)
     }

@@ -252,6 +252,17 @@ impl Group {
         self.counted.load(Ordering::Relaxed)
     }
 
+    /// Microseconds of processor time that were used so far, and bytes of memory that are used now; 0 where it is not counted.
+    pub(super) fn usage(&self) -> (u64, u64) {
+        let read = |name: &str| self.directories.iter().find_map(|group| fs::read_to_string(group.join(name)).ok());
+        let number = |text: String| text.trim().parse::<u64>().ok();
+        let micros = |text: String| text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse().ok());
+        let processor = read("cpu.stat").and_then(micros);
+        let processor = processor.or_else(|| Some(read("cpuacct.usage").and_then(number)? / 1000));
+        let memory = read("memory.current").or_else(|| read("memory.usage_in_bytes")).and_then(number);
+        (processor.unwrap_or(0), memory.unwrap_or(0))
+    }
+
     /// Removes the groups, of which all processes must have ended.
     pub(super) fn remove(&self) {
         self.oom_kills();

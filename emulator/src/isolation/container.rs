@@ -469,6 +469,10 @@ impl Link {
         self.group.oom_kills() > 0
     }
 
+    pub(super) fn usage(&self) -> (u64, u64) {
+        self.group.usage()
+    }
+
     /// The number of init as the machine counts processes; it is in the kernel's own account of the descriptor.
     pub(super) fn machine_pid(&self) -> Option<i32> {
         let account = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.pidfd.as_raw_fd())).ok()?;

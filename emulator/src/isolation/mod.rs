@@ -344,6 +344,12 @@ impl Container {
         self.link.ended().await
     }
 
+    /// Microseconds of processor time that it has used so far, and bytes of memory that it uses now; 0 where this machine does not
+    /// count them for a container.
+    pub fn usage(&self) -> (u64, u64) {
+        self.link.usage()
+    }
+
     /// Whether the kernel has killed a process of this container because its memory limit was reached.
     pub fn oom_killed(&self) -> bool {
         self.link.oom_killed()

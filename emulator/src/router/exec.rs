@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use modal_proto::task_command_router as tcr;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::process::{Keep, Running};
@@ -60,6 +61,8 @@ pub async fn start(
         return Err(sandbox.gone());
     }
     check(&request)?;
+    // From the request's arrival on: a client's own clock starts before, or when it has the answer.
+    let due = request.timeout_secs.map(|secs| Instant::now() + Duration::from_secs(u64::from(secs)));
     let mut variables = state.variables(&request.secret_sources)?;
     for id in &request.secret_ids {
         variables.extend(state.secret_values(id)?);
@@ -74,7 +77,7 @@ pub async fn start(
         std::collections::hash_map::Entry::Vacant(slot) => (slot.insert(exec).clone(), true),
     };
     if fresh {
-        tokio::spawn(run(state.clone(), sandbox.clone(), request, variables, exec.clone()));
+        tokio::spawn(run(state.clone(), sandbox.clone(), request, variables, due, exec.clone()));
     }
     exec.running().await.map(drop)
 }
@@ -84,6 +87,7 @@ async fn run(
     sandbox: Arc<Sandbox>,
     request: tcr::TaskExecStartRequest,
     variables: Vec<(String, String)>,
+    due: Option<Instant>,
     exec: Arc<Exec>,
 ) {
     let busy = sandbox.busy();
@@ -94,8 +98,7 @@ async fn run(
             stdout: request.stdout_config() == tcr::TaskExecStdoutConfig::Pipe,
             stderr: request.stderr_config() == tcr::TaskExecStderrConfig::Pipe,
         };
-        let limit = request.timeout_secs.map(|secs| Duration::from_secs(u64::from(secs)));
-        Running::start(&unit.container, spec, keep, limit, &state.spools())
+        Running::start(&unit.container, spec, keep, due, &state.spools())
             .await
             .map_err(|error| if sandbox.lives() { Status::internal(format!("{error:#}")) } else { sandbox.gone() })
     }

@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::net::unix::pipe;
@@ -52,16 +52,17 @@ pub struct Running {
     pub started: Instant,
     /// Its number inside the container.
     pub pid: i32,
-    container: Arc<Container>,
+    /// Not kept by this: output is read long after the container's end.
+    container: Weak<Container>,
 }
 
 impl Running {
-    /// Starts a command. Output that outgrows memory goes to files in `spools`; after `limit` it is killed.
+    /// Starts a command. Output that outgrows memory goes to files in `spools`; it is killed when it runs at `due`.
     pub async fn start(
         container: &Arc<Container>,
         spec: ProcessSpec,
         keep: Keep,
-        limit: Option<Duration>,
+        due: Option<Instant>,
         spools: &Path,
     ) -> anyhow::Result<Arc<Running>> {
         let terminal = spec.pty.is_some();
@@ -81,10 +82,10 @@ impl Running {
             exit: exited,
             started: Instant::now(),
             pid: process.pid,
-            container: container.clone(),
+            container: Arc::downgrade(container),
         });
-        if let Some(limit) = limit {
-            tokio::spawn(kill_after(running.clone(), limit));
+        if let Some(due) = due {
+            tokio::spawn(kill_at(running.clone(), due));
         }
         let (ends, over) = (process.exit, running.clone());
         tokio::spawn(async move {
@@ -120,15 +121,16 @@ impl Running {
     /// Sends a signal to its whole process group.
     pub async fn kill(&self, signal: i32) {
         if self.ended().is_none()
-            && let Err(error) = self.container.kill(self.pid, signal).await
+            && let Some(container) = self.container.upgrade()
+            && let Err(error) = container.kill(self.pid, signal).await
         {
             tracing::debug!(%error, pid = self.pid, "signal not delivered");
         }
     }
 }
 
-async fn kill_after(running: Arc<Running>, limit: Duration) {
-    if tokio::time::timeout(limit, running.wait()).await.is_err() {
+async fn kill_at(running: Arc<Running>, due: Instant) {
+    if tokio::time::timeout_at(due, running.wait()).await.is_err() {
         running.kill(libc::SIGKILL).await;
     }
 }

@@ -1,7 +1,8 @@
 //! What a process has written, kept from the first byte on and read by offset.
 //!
 //! Readers come late, come back, and never hold the writer up. The first bytes stay in memory (most commands say little);
-//! beyond that everything moves to an unlinked file, so that a gigabyte of output costs disk and no memory.
+//! beyond that everything moves to a file, so that a gigabyte of output costs disk and no memory. The file is open while the
+//! stream is; afterwards it is opened for each read, so that kept output costs no descriptor.
 
 use std::fs::File;
 use std::io;
@@ -37,9 +38,23 @@ pub struct Spool {
 #[derive(Debug)]
 enum Store {
     Memory(Vec<u8>),
-    File(std::sync::Arc<File>),
+    /// The stream is open.
+    File(Kept, std::sync::Arc<File>),
+    /// The stream is closed.
+    Closed(Kept),
     /// The disk had no room for the file.
     Broken,
+}
+
+/// A file that is gone with this.
+#[derive(Debug)]
+struct Kept(PathBuf);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // Nothing to be done about it here; the directory goes with the emulator.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// How far a stream has come.
@@ -67,15 +82,16 @@ impl Spool {
     /// Adds bytes at the end. Returns true the first time the stream moves to disk: a sign of a lot to come.
     pub fn append(&self, data: &[u8]) -> bool {
         let mut store = self.store.lock();
-        let Progress { len, broken: false, .. } = *self.progress.borrow() else { return false };
+        let Progress { len, broken: false, closed: false } = *self.progress.borrow() else { return false };
         let mut moved = false;
         if let Store::Memory(kept) = &mut *store {
             if kept.len() + data.len() <= IN_MEMORY {
                 kept.extend_from_slice(data);
             } else {
                 moved = true;
-                *store = match unlinked(&self.directory).and_then(|file| file.write_all_at(kept, 0).map(|()| file)) {
-                    Ok(file) => Store::File(std::sync::Arc::new(file)),
+                let made = create(&self.directory);
+                *store = match made.and_then(|(name, file)| file.write_all_at(kept, 0).map(|()| (name, file))) {
+                    Ok((name, file)) => Store::File(name, std::sync::Arc::new(file)),
                     Err(error) => {
                         refused(&error);
                         Store::Broken
@@ -86,8 +102,8 @@ impl Spool {
         let lost = match &*store {
             Store::Memory(_) => false,
             // What is in the file stays: it can be read, and shows who has filled the disk.
-            Store::File(file) => file.write_all_at(data, len).inspect_err(refused).is_err(),
-            Store::Broken => true,
+            Store::File(_, file) => file.write_all_at(data, len).inspect_err(refused).is_err(),
+            Store::Closed(_) | Store::Broken => true,
         };
         {
             let mut marks = self.marks.lock();
@@ -110,7 +126,28 @@ impl Spool {
 
     /// Says that nothing more will come. Idempotent.
     pub fn close(&self) {
+        let mut store = self.store.lock();
+        *store = match std::mem::replace(&mut *store, Store::Broken) {
+            Store::Memory(mut kept) => {
+                kept.shrink_to_fit();
+                Store::Memory(kept)
+            }
+            Store::File(name, _) => Store::Closed(name),
+            other => other,
+        };
+        self.marks.lock().shrink_to_fit();
         self.progress.send_if_modified(|p| !std::mem::replace(&mut p.closed, true));
+    }
+
+    /// Gives up what a closed stream has on disk. Returns how many bytes that were; readers learn that they are lost.
+    pub fn discard(&self) -> u64 {
+        let mut store = self.store.lock();
+        if !matches!(*store, Store::Closed(_)) {
+            return 0;
+        }
+        *store = Store::Broken;
+        self.progress.send_modify(|p| p.broken = true);
+        self.progress().len
     }
 
     /// How far it has come.
@@ -137,6 +174,13 @@ impl Spool {
         marks[first].0..end
     }
 
+    /// The offset from which on bytes were written later than `time`, in microseconds of Unix time.
+    pub fn written_after(&self, time: u64) -> u64 {
+        let marks = self.marks.lock();
+        let later = marks.iter().find(|(_, at)| micros(*at) > time).map(|(start, _)| *start);
+        later.unwrap_or_else(|| self.progress().len)
+    }
+
     /// Up to [`CHUNK`] bytes from `offset`; empty when there are none yet.
     pub fn read(&self, offset: u64) -> io::Result<Bytes> {
         let len = self.progress.borrow().len;
@@ -144,14 +188,17 @@ impl Spool {
         if wanted == 0 {
             return Ok(Bytes::new());
         }
-        let file = match &*self.store.lock() {
+        let store = self.store.lock();
+        let file = match &*store {
             Store::Memory(kept) => {
                 let start = offset as usize;
                 return Ok(Bytes::copy_from_slice(kept.get(start..start + wanted).unwrap_or_default()));
             }
-            Store::File(file) => file.clone(),
+            Store::File(_, file) => file.clone(),
+            Store::Closed(name) => std::sync::Arc::new(File::open(&name.0)?),
             Store::Broken => return Err(io::Error::other("output was lost: the emulator's disk is full")),
         };
+        drop(store);
         let mut chunk = BytesMut::zeroed(wanted);
         file.read_exact_at(&mut chunk, offset)?;
         Ok(chunk.freeze())
@@ -184,24 +231,20 @@ impl Spool {
     }
 }
 
+/// Unix seconds as microseconds.
+pub fn micros(seconds: f64) -> u64 {
+    (seconds * 1e6) as u64
+}
+
 fn refused(error: &io::Error) {
     tracing::error!(%error, "cannot keep a command's output");
 }
 
-/// A file without a name: gone with its last descriptor, whatever happens to this process.
-fn unlinked(directory: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.read(true).write(true);
-    match options.custom_flags(libc::O_TMPFILE).mode(0o600).open(directory) {
-        Ok(file) => Ok(file),
-        // Not every file system can do that.
-        Err(_) => {
-            let path = directory.join(crate::ids::id("spool"));
-            let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-            std::fs::remove_file(path)?;
-            Ok(file)
-        }
-    }
+/// A new file in `directory`.
+fn create(directory: &Path) -> io::Result<(Kept, File)> {
+    let path = directory.join(crate::ids::id("spool"));
+    let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+    Ok((Kept(path), file))
 }
 
 #[cfg(test)]
@@ -234,5 +277,8 @@ mod tests {
             }
             assert_eq!(read, all.get(offset..).unwrap_or_default());
         }
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+        drop(spool);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 }

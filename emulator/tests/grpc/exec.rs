@@ -1,6 +1,7 @@
 //! Commands: starts that come twice, output by offset, ends.
 
 use modal_proto::task_command_router as tcr;
+use modal_proto::task_command_router::task_command_router_client::TaskCommandRouterClient;
 use tonic::Code;
 
 use super::client::{World, code};
@@ -64,6 +65,26 @@ async fn a_time_limit_kills_the_whole_group() {
     // A killed child may still wait to be collected, but it no longer runs.
     sandbox.start("look", &format!("cat /proc/{}/cmdline 2>/dev/null | wc -c", child.trim())).await;
     assert_eq!(sandbox.read("look", 0, 0).await.unwrap().0, b"0\n");
+}
+
+/// The official SDKs count a time limit from the answer of the start on, and say -1 when theirs is over first.
+#[tokio::test]
+async fn the_verdict_of_a_time_limit_comes_before_the_clients_own() {
+    let mut world = World::start().await;
+    let mut sandbox = world.sandbox().await;
+    let mut request = tonic::Request::new(sandbox.start_request("slow", "exec sleep 50"));
+    request.get_mut().timeout_secs = Some(1);
+    // As Python's SDK calls itself: tonic puts its own name behind this one.
+    let agent = "modal-client/1.6.4";
+    let channel = tonic::transport::Channel::from_shared(world.emulator.url()).unwrap().user_agent(agent).unwrap();
+    let token = world.emulator.state().task_token(&sandbox.task_id, None);
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    let mut router = TaskCommandRouterClient::new(channel.connect().await.unwrap());
+    let asked = std::time::Instant::now();
+    router.task_exec_start(request).await.unwrap();
+    // The limit has been counted for as long as this when the client begins to.
+    assert!(asked.elapsed() >= std::time::Duration::from_millis(500));
+    assert_eq!(sandbox.wait("slow").await.unwrap(), -9);
 }
 
 #[tokio::test]

@@ -6,9 +6,10 @@ use modal_proto::client as proto;
 use modal_proto::prost::Message as _;
 use modal_proto::prost_types::{FieldDescriptorProto, FileDescriptorSet};
 use modal_proto::task_command_router as tcr;
-use tonic::Code;
+use tonic::service::interceptor::InterceptedService;
+use tonic::{Code, Request, Status};
 
-use super::client::{World, code};
+use super::client::{Headers, World, code, credentials};
 
 /// The rows of a section's table that have one of these words in their second column.
 fn rows(section: &str, words: &[&str]) -> BTreeMap<String, String> {
@@ -44,6 +45,39 @@ fn every_method_is_in_the_table_once() {
     // Both services have a method of this name.
     names.dedup();
     assert_eq!(table().into_keys().collect::<Vec<_>>(), names);
+}
+
+/// A call of a method that the emulator lacks: what it answers.
+async fn call(world: &World, path: &'static str, headers: Headers) -> Status {
+    let mut client = tonic::client::Grpc::new(InterceptedService::new(world.channel.clone(), headers));
+    client.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<(), ()>::default();
+    client.unary(Request::new(()), path.parse().unwrap(), codec).await.unwrap_err()
+}
+
+/// Their users read "None" where the answer had no text.
+#[tokio::test]
+async fn methods_that_are_not_served_are_named() {
+    let mut world = World::start().await;
+    let sandbox = world.sandbox().await;
+    let token = world.emulator.state().task_token(&sandbox.task_id, None);
+    let router = Headers(vec![("authorization", format!("Bearer {token}"))]);
+    let control = Headers(credentials());
+    for (path, headers) in [
+        ("/modal.client.ModalClient/FunctionGet", control.clone()),
+        // Would need a token if it were served.
+        ("/modal.client.ModalClient/SandboxFlyToTheMoonV2", control.clone()),
+        ("/modal.client.ModalClient/DictGetOrCreate", Headers::default()),
+        ("/modal.task_command_router.TaskCommandRouter/TaskTeleport", router),
+        ("/modal.task_command_router.TaskCommandRouter/TaskTeleport", Headers::default()),
+        ("/modal.unknown.Service/Method", control),
+        ("/grpc.health.v1.Health/Check", Headers::default()),
+    ] {
+        let status = call(&world, path, headers).await;
+        let method = path.rsplit('/').next().unwrap();
+        assert_eq!(status.code(), Code::Unimplemented, "{path}: {status}");
+        assert!(status.message().contains(method) && status.message().contains("does not serve"), "{path}: {status}");
+    }
 }
 
 /// What the table does not call served is refused, with a code that a client can tell from a mistake of its own.

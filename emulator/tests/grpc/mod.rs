@@ -17,3 +17,4 @@ mod packages;
 mod robust;
 mod sandbox;
 mod stdin;
+mod together;

@@ -425,6 +425,30 @@ async fn connections_by_token() {
     assert!(get(&front, &bearer).await.starts_with("HTTP/1.1 404"));
 }
 
+/// The first connection to a server that is just starting waits for it, by token and through a tunnel.
+#[tokio::test]
+async fn connections_wait_for_a_server_that_is_starting() {
+    let mut world = World::start().await;
+    let mut definition = world.definition();
+    let script = format!("until test -e /go; do sleep 0.01; done; exec python3 -c '{SERVER}'");
+    definition.entrypoint_args = ["sh", "-c", &script].map(str::to_owned).to_vec();
+    let port = proto::PortSpec { port: 9000, unencrypted: true, ..Default::default() };
+    definition.open_ports_oneof =
+        Some(proto::sandbox::OpenPortsOneof::OpenPorts(proto::PortSpecs { ports: vec![port] }));
+    let mut sandbox = world.sandbox_with(definition).await;
+    let request = proto::SandboxGetTunnelsRequest { sandbox_id: sandbox.id.clone(), timeout: 10.0 };
+    let tunnels = world.control.sandbox_get_tunnels_v2(request).await.unwrap().into_inner().tunnels;
+    let tunnel = format!("127.0.0.1:{}", tunnels[0].unencrypted_port.unwrap());
+    let grant = world.token(&sandbox.id, Some(9000), "").await;
+    let front = grant.url.strip_prefix("http://").unwrap().to_owned();
+    let bearer = format!("Authorization: Bearer {}\r\n", grant.token);
+    let asked = tokio::spawn(async move { tokio::join!(get(&front, &bearer), get(&tunnel, "")) });
+    sandbox.start("go", "touch /go").await;
+    let (by_token, through_tunnel) = asked.await.unwrap();
+    assert!(by_token.starts_with("HTTP/1.1 200"), "{by_token}");
+    assert!(through_tunnel.starts_with("HTTP/1.1 200"), "{through_tunnel}");
+}
+
 #[tokio::test]
 async fn a_closed_list_closes_connections_by_token_too() {
     let mut world = World::start().await;

@@ -2452,6 +2452,611 @@ pub struct VolumeGetByIdResponse {
     #[prost(message, optional, tag = "2")]
     pub metadata: ::core::option::Option<VolumeMetadata>,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AppPublishRequest {
+    #[prost(string, tag = "1")]
+    pub app_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub deployment_tag: ::prost::alloc::string::String,
+    #[prost(enumeration = "AppState", tag = "4")]
+    pub app_state: i32,
+    #[prost(map = "string, string", tag = "5")]
+    pub function_ids: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(map = "string, string", tag = "6")]
+    pub class_ids: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(map = "string, string", tag = "11")]
+    pub tags: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AppPublishResponse {
+    #[prost(string, tag = "1")]
+    pub url: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "3")]
+    pub server_warnings: ::prost::alloc::vec::Vec<Warning>,
+    #[prost(double, tag = "4")]
+    pub deployed_at: f64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AppHeartbeatRequest {
+    #[prost(string, tag = "1")]
+    pub app_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AppClientDisconnectRequest {
+    #[prost(string, tag = "1")]
+    pub app_id: ::prost::alloc::string::String,
+    #[prost(enumeration = "AppDisconnectReason", tag = "2")]
+    pub reason: i32,
+    #[prost(string, tag = "3")]
+    pub exception: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AppGetLifecycleRequest {
+    #[prost(string, tag = "1")]
+    pub app_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AppGetLifecycleResponse {
+    #[prost(message, optional, tag = "1")]
+    pub lifecycle: ::core::option::Option<AppLifecycle>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AppGetByDeploymentNameRequest {
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub environment_name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AppGetByDeploymentNameResponse {
+    #[prost(string, tag = "1")]
+    pub app_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub previous_app_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub environment_name: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "4")]
+    pub lifecycle: ::core::option::Option<AppLifecycle>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AppGetInfoRequest {
+    #[prost(string, tag = "1")]
+    pub app_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AppGetInfoResponse {
+    #[prost(message, optional, tag = "1")]
+    pub info: ::core::option::Option<AppHandleMetadata>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AppGetLayoutRequest {
+    #[prost(string, tag = "1")]
+    pub app_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AppLayout {
+    #[prost(map = "string, string", tag = "2")]
+    pub function_ids: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(map = "string, string", tag = "3")]
+    pub class_ids: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AppGetLayoutResponse {
+    #[prost(message, optional, tag = "1")]
+    pub app_layout: ::core::option::Option<AppLayout>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AppGetTagsRequest {
+    #[prost(string, tag = "1")]
+    pub app_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AppGetTagsResponse {
+    #[prost(map = "string, string", tag = "1")]
+    pub tags: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AppSetTagsRequest {
+    #[prost(string, tag = "1")]
+    pub app_id: ::prost::alloc::string::String,
+    #[prost(map = "string, string", tag = "2")]
+    pub tags: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TaskListRequest {
+    #[prost(string, tag = "1")]
+    pub environment_name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub app_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TaskStats {
+    #[prost(string, tag = "1")]
+    pub task_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub app_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub app_description: ::prost::alloc::string::String,
+    #[prost(double, tag = "4")]
+    pub started_at: f64,
+    #[prost(double, tag = "5")]
+    pub enqueued_at: f64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TaskListResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub tasks: ::prost::alloc::vec::Vec<TaskStats>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TaskGetInfoRequest {
+    #[prost(string, tag = "1")]
+    pub task_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TaskGetInfoResponse {
+    #[prost(string, tag = "1")]
+    pub app_id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub info: ::core::option::Option<TaskInfo>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ContainerStopRequest {
+    #[prost(string, tag = "1")]
+    pub task_id: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub graceful: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ContainerStopResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EnvironmentCreateRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub is_managed: bool,
+    #[prost(enumeration = "EnvironmentType", tag = "4")]
+    pub environment_type: i32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EnvironmentDeleteRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImageBuildChainGetRequest {
+    #[prost(string, tag = "1")]
+    pub image_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImageBuildStep {
+    #[prost(string, tag = "1")]
+    pub image_id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub started_at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, optional, tag = "3")]
+    pub finished_at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(string, tag = "4")]
+    pub builder_app_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub builder_task_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ImageBuildChainGetResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub build_steps: ::prost::alloc::vec::Vec<ImageBuildStep>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImageListTagsRequest {
+    #[prost(string, tag = "1")]
+    pub environment_name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub tag_prefix: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub max_objects: u32,
+    #[prost(string, tag = "4")]
+    pub page_token: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub image_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ImageListTagsItem {
+    #[prost(string, tag = "1")]
+    pub tag: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub image_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub revision_id: ::prost::alloc::string::String,
+    #[prost(double, tag = "4")]
+    pub created_at: f64,
+    #[prost(double, tag = "5")]
+    pub updated_at: f64,
+    #[prost(string, tag = "6")]
+    pub last_published_by: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ImageListTagsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub items: ::prost::alloc::vec::Vec<ImageListTagsItem>,
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub environment_name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImageTagRevisionsRequest {
+    #[prost(string, tag = "1")]
+    pub tag: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub environment_name: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub max_objects: u32,
+    #[prost(string, tag = "4")]
+    pub page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ImageTagRevisionsItem {
+    #[prost(string, tag = "1")]
+    pub image_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub revision_id: ::prost::alloc::string::String,
+    #[prost(double, tag = "3")]
+    pub created_at: f64,
+    #[prost(string, tag = "4")]
+    pub published_by: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ImageTagRevisionsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub items: ::prost::alloc::vec::Vec<ImageTagRevisionsItem>,
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub tag: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub environment_name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImageNameDeleteRequest {
+    #[prost(string, tag = "1")]
+    pub tag: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VolumeListRequest {
+    #[prost(string, tag = "1")]
+    pub environment_name: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub pagination: ::core::option::Option<ListPagination>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VolumeListItem {
+    #[prost(string, tag = "1")]
+    pub label: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub volume_id: ::prost::alloc::string::String,
+    #[prost(double, tag = "3")]
+    pub created_at: f64,
+    #[prost(message, optional, tag = "4")]
+    pub metadata: ::core::option::Option<VolumeMetadata>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VolumeListResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub items: ::prost::alloc::vec::Vec<VolumeListItem>,
+    #[prost(string, tag = "2")]
+    pub environment_name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VolumeRenameRequest {
+    #[prost(string, tag = "1")]
+    pub volume_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FileEntry {
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(enumeration = "file_entry::FileType", tag = "2")]
+    pub r#type: i32,
+    #[prost(uint64, tag = "3")]
+    pub mtime: u64,
+    #[prost(uint64, tag = "4")]
+    pub size: u64,
+}
+/// Nested message and enum types in `FileEntry`.
+pub mod file_entry {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum FileType {
+        Unspecified = 0,
+        File = 1,
+        Directory = 2,
+        Symlink = 3,
+        Fifo = 4,
+        Socket = 5,
+    }
+    impl FileType {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "UNSPECIFIED",
+                Self::File => "FILE",
+                Self::Directory => "DIRECTORY",
+                Self::Symlink => "SYMLINK",
+                Self::Fifo => "FIFO",
+                Self::Socket => "SOCKET",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "UNSPECIFIED" => Some(Self::Unspecified),
+                "FILE" => Some(Self::File),
+                "DIRECTORY" => Some(Self::Directory),
+                "SYMLINK" => Some(Self::Symlink),
+                "FIFO" => Some(Self::Fifo),
+                "SOCKET" => Some(Self::Socket),
+                _ => None,
+            }
+        }
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VolumeListFilesRequest {
+    #[prost(string, tag = "1")]
+    pub volume_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(uint32, optional, tag = "3")]
+    pub max_entries: ::core::option::Option<u32>,
+    #[prost(bool, tag = "4")]
+    pub recursive: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VolumeListFilesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub entries: ::prost::alloc::vec::Vec<FileEntry>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VolumeListFiles2Request {
+    #[prost(string, tag = "1")]
+    pub volume_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(uint32, optional, tag = "3")]
+    pub max_entries: ::core::option::Option<u32>,
+    #[prost(bool, tag = "4")]
+    pub recursive: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VolumeListFiles2Response {
+    #[prost(message, repeated, tag = "1")]
+    pub entries: ::prost::alloc::vec::Vec<FileEntry>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VolumeGetFile2Request {
+    #[prost(string, tag = "1")]
+    pub volume_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub start: u64,
+    #[prost(uint64, tag = "4")]
+    pub len: u64,
+    #[prost(bool, tag = "5")]
+    pub client_pads_blocks: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VolumeGetFile2Response {
+    #[prost(string, repeated, tag = "1")]
+    pub get_urls: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint64, tag = "2")]
+    pub size: u64,
+    #[prost(uint64, tag = "3")]
+    pub start: u64,
+    #[prost(uint64, tag = "4")]
+    pub len: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VolumePutFilesRequest {
+    #[prost(string, tag = "1")]
+    pub volume_id: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub files: ::prost::alloc::vec::Vec<MountFile>,
+    #[prost(bool, tag = "3")]
+    pub disallow_overwrite_existing_files: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VolumePutFiles2Request {
+    #[prost(string, tag = "1")]
+    pub volume_id: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub files: ::prost::alloc::vec::Vec<volume_put_files2_request::File>,
+    #[prost(bool, tag = "3")]
+    pub disallow_overwrite_existing_files: bool,
+}
+/// Nested message and enum types in `VolumePutFiles2Request`.
+pub mod volume_put_files2_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Block {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub contents_sha256: ::prost::bytes::Bytes,
+        #[prost(bytes = "bytes", optional, tag = "2")]
+        pub put_response: ::core::option::Option<::prost::bytes::Bytes>,
+    }
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct File {
+        #[prost(string, tag = "1")]
+        pub path: ::prost::alloc::string::String,
+        #[prost(uint64, tag = "2")]
+        pub size: u64,
+        #[prost(message, repeated, tag = "3")]
+        pub blocks: ::prost::alloc::vec::Vec<Block>,
+        #[prost(uint32, optional, tag = "4")]
+        pub mode: ::core::option::Option<u32>,
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VolumePutFiles2Response {
+    #[prost(message, repeated, tag = "1")]
+    pub missing_blocks: ::prost::alloc::vec::Vec<
+        volume_put_files2_response::MissingBlock,
+    >,
+}
+/// Nested message and enum types in `VolumePutFiles2Response`.
+pub mod volume_put_files2_response {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct MissingBlock {
+        #[prost(uint64, tag = "1")]
+        pub file_index: u64,
+        #[prost(uint64, tag = "2")]
+        pub block_index: u64,
+        #[prost(string, tag = "3")]
+        pub put_url: ::prost::alloc::string::String,
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VolumeRemoveFileRequest {
+    #[prost(string, tag = "1")]
+    pub volume_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(bool, tag = "3")]
+    pub recursive: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VolumeRemoveFile2Request {
+    #[prost(string, tag = "1")]
+    pub volume_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(bool, tag = "3")]
+    pub recursive: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VolumeCopyFilesRequest {
+    #[prost(string, tag = "1")]
+    pub volume_id: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub src_paths: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, tag = "3")]
+    pub dst_path: ::prost::alloc::string::String,
+    #[prost(bool, tag = "4")]
+    pub recursive: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VolumeCopyFiles2Request {
+    #[prost(string, tag = "1")]
+    pub volume_id: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub src_paths: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, tag = "3")]
+    pub dst_path: ::prost::alloc::string::String,
+    #[prost(bool, tag = "4")]
+    pub recursive: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SandboxGetStatsRequest {
+    #[prost(string, tag = "1")]
+    pub sandbox_id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, optional, tag = "3")]
+    pub until: ::core::option::Option<::prost_types::Timestamp>,
+}
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct StatsPercentile {
+    #[prost(uint32, tag = "1")]
+    pub percentile_basis_points: u32,
+    #[prost(double, tag = "2")]
+    pub value: f64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StatsPercentileDistribution {
+    #[prost(string, tag = "1")]
+    pub unit: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub percentiles: ::prost::alloc::vec::Vec<StatsPercentile>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SandboxGetStatsResponse {
+    #[prost(string, optional, tag = "1")]
+    pub cost: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(map = "string, string", tag = "2")]
+    pub cost_by_resource: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(uint64, tag = "3")]
+    pub num_datapoints: u64,
+    #[prost(message, optional, tag = "4")]
+    pub cpu_cores: ::core::option::Option<sandbox_get_stats_response::ResourceStats>,
+    #[prost(message, optional, tag = "5")]
+    pub memory_gib: ::core::option::Option<sandbox_get_stats_response::ResourceStats>,
+    #[prost(double, tag = "6")]
+    pub duration_hours: f64,
+    #[prost(double, tag = "7")]
+    pub billed_cpu_core_seconds: f64,
+    #[prost(double, tag = "8")]
+    pub billed_memory_gib_seconds: f64,
+    #[prost(message, optional, tag = "9")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, optional, tag = "10")]
+    pub until: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(map = "string, message", tag = "11")]
+    pub percentile_stats: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        StatsPercentileDistribution,
+    >,
+}
+/// Nested message and enum types in `SandboxGetStatsResponse`.
+pub mod sandbox_get_stats_response {
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct ResourceStats {
+        #[prost(message, repeated, tag = "1")]
+        pub percentiles: ::prost::alloc::vec::Vec<super::StatsPercentile>,
+        #[prost(double, tag = "2")]
+        pub mean: f64,
+        #[prost(double, tag = "3")]
+        pub max: f64,
+    }
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ClientType {
@@ -3112,6 +3717,48 @@ impl TaskSnapshotBehavior {
         }
     }
 }
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AppDisconnectReason {
+    Unspecified = 0,
+    LocalException = 1,
+    KeyboardInterrupt = 2,
+    EntrypointCompleted = 3,
+    DeploymentException = 4,
+    RemoteException = 5,
+}
+impl AppDisconnectReason {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "APP_DISCONNECT_REASON_UNSPECIFIED",
+            Self::LocalException => "APP_DISCONNECT_REASON_LOCAL_EXCEPTION",
+            Self::KeyboardInterrupt => "APP_DISCONNECT_REASON_KEYBOARD_INTERRUPT",
+            Self::EntrypointCompleted => "APP_DISCONNECT_REASON_ENTRYPOINT_COMPLETED",
+            Self::DeploymentException => "APP_DISCONNECT_REASON_DEPLOYMENT_EXCEPTION",
+            Self::RemoteException => "APP_DISCONNECT_REASON_REMOTE_EXCEPTION",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "APP_DISCONNECT_REASON_UNSPECIFIED" => Some(Self::Unspecified),
+            "APP_DISCONNECT_REASON_LOCAL_EXCEPTION" => Some(Self::LocalException),
+            "APP_DISCONNECT_REASON_KEYBOARD_INTERRUPT" => Some(Self::KeyboardInterrupt),
+            "APP_DISCONNECT_REASON_ENTRYPOINT_COMPLETED" => {
+                Some(Self::EntrypointCompleted)
+            }
+            "APP_DISCONNECT_REASON_DEPLOYMENT_EXCEPTION" => {
+                Some(Self::DeploymentException)
+            }
+            "APP_DISCONNECT_REASON_REMOTE_EXCEPTION" => Some(Self::RemoteException),
+            _ => None,
+        }
+    }
+}
 /// Generated client implementations.
 #[cfg(feature = "client")]
 pub mod modal_client_client {
@@ -3193,6 +3840,29 @@ pub mod modal_client_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
+        pub async fn app_client_disconnect(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AppClientDisconnectRequest>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/AppClientDisconnect",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("modal.client.ModalClient", "AppClientDisconnect"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn app_count_logs(
             &mut self,
             request: impl tonic::IntoRequest<super::AppCountLogsRequest>,
@@ -3265,6 +3935,104 @@ pub mod modal_client_client {
                 .insert(GrpcMethod::new("modal.client.ModalClient", "AppFetchLogs"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn app_get_by_deployment_name(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AppGetByDeploymentNameRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AppGetByDeploymentNameResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/AppGetByDeploymentName",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("modal.client.ModalClient", "AppGetByDeploymentName"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn app_get_info(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AppGetInfoRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AppGetInfoResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/AppGetInfo",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("modal.client.ModalClient", "AppGetInfo"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn app_get_layout(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AppGetLayoutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AppGetLayoutResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/AppGetLayout",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("modal.client.ModalClient", "AppGetLayout"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn app_get_lifecycle(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AppGetLifecycleRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AppGetLifecycleResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/AppGetLifecycle",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("modal.client.ModalClient", "AppGetLifecycle"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn app_get_logs(
             &mut self,
             request: impl tonic::IntoRequest<super::AppGetLogsRequest>,
@@ -3313,6 +4081,51 @@ pub mod modal_client_client {
                 .insert(GrpcMethod::new("modal.client.ModalClient", "AppGetOrCreate"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn app_get_tags(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AppGetTagsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AppGetTagsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/AppGetTags",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("modal.client.ModalClient", "AppGetTags"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn app_heartbeat(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AppHeartbeatRequest>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/AppHeartbeat",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("modal.client.ModalClient", "AppHeartbeat"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn app_list(
             &mut self,
             request: impl tonic::IntoRequest<super::AppListRequest>,
@@ -3335,6 +4148,51 @@ pub mod modal_client_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("modal.client.ModalClient", "AppList"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn app_publish(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AppPublishRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AppPublishResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/AppPublish",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("modal.client.ModalClient", "AppPublish"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn app_set_tags(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AppSetTagsRequest>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/AppSetTags",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("modal.client.ModalClient", "AppSetTags"));
             self.inner.unary(req, path, codec).await
         }
         pub async fn app_stop(
@@ -3454,6 +4312,76 @@ pub mod modal_client_client {
                 .insert(GrpcMethod::new("modal.client.ModalClient", "ClientHello"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn container_stop(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ContainerStopRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ContainerStopResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/ContainerStop",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("modal.client.ModalClient", "ContainerStop"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn environment_create(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EnvironmentCreateRequest>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/EnvironmentCreate",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("modal.client.ModalClient", "EnvironmentCreate"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn environment_delete(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EnvironmentDeleteRequest>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/EnvironmentDelete",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("modal.client.ModalClient", "EnvironmentDelete"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn environment_get_or_create(
             &mut self,
             request: impl tonic::IntoRequest<super::EnvironmentGetOrCreateRequest>,
@@ -3502,6 +4430,32 @@ pub mod modal_client_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("modal.client.ModalClient", "EnvironmentList"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn image_build_chain_get(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ImageBuildChainGetRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ImageBuildChainGetResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/ImageBuildChainGet",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("modal.client.ModalClient", "ImageBuildChainGet"),
+                );
             self.inner.unary(req, path, codec).await
         }
         pub async fn image_delete(
@@ -3623,6 +4577,51 @@ pub mod modal_client_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
+        pub async fn image_list_tags(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ImageListTagsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ImageListTagsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/ImageListTags",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("modal.client.ModalClient", "ImageListTags"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn image_name_delete(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ImageNameDeleteRequest>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/ImageNameDelete",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("modal.client.ModalClient", "ImageNameDelete"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn image_publish(
             &mut self,
             request: impl tonic::IntoRequest<super::ImagePublishRequest>,
@@ -3645,6 +4644,32 @@ pub mod modal_client_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("modal.client.ModalClient", "ImagePublish"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn image_tag_revisions(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ImageTagRevisionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ImageTagRevisionsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/ImageTagRevisions",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("modal.client.ModalClient", "ImageTagRevisions"),
+                );
             self.inner.unary(req, path, codec).await
         }
         pub async fn mount_batched_check_existence(
@@ -4211,6 +5236,56 @@ pub mod modal_client_client {
                         "modal.client.ModalClient",
                         "SandboxGetResourceUsage",
                     ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn sandbox_get_stats(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SandboxGetStatsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SandboxGetStatsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/SandboxGetStats",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("modal.client.ModalClient", "SandboxGetStats"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn sandbox_get_stats_v2(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SandboxGetStatsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SandboxGetStatsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/SandboxGetStatsV2",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("modal.client.ModalClient", "SandboxGetStatsV2"),
                 );
             self.inner.unary(req, path, codec).await
         }
@@ -5015,6 +6090,96 @@ pub mod modal_client_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        pub async fn task_get_info(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TaskGetInfoRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::TaskGetInfoResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/TaskGetInfo",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("modal.client.ModalClient", "TaskGetInfo"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn task_list(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TaskListRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::TaskListResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/TaskList",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("modal.client.ModalClient", "TaskList"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn volume_copy_files(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VolumeCopyFilesRequest>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/VolumeCopyFiles",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("modal.client.ModalClient", "VolumeCopyFiles"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn volume_copy_files2(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VolumeCopyFiles2Request>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/VolumeCopyFiles2",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("modal.client.ModalClient", "VolumeCopyFiles2"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn volume_delete(
             &mut self,
             request: impl tonic::IntoRequest<super::VolumeDeleteRequest>,
@@ -5058,6 +6223,30 @@ pub mod modal_client_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("modal.client.ModalClient", "VolumeGetById"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn volume_get_file2(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VolumeGetFile2Request>,
+        ) -> std::result::Result<
+            tonic::Response<super::VolumeGetFile2Response>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/VolumeGetFile2",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("modal.client.ModalClient", "VolumeGetFile2"));
             self.inner.unary(req, path, codec).await
         }
         pub async fn volume_get_or_create(
@@ -5107,6 +6296,188 @@ pub mod modal_client_client {
                 .insert(GrpcMethod::new("modal.client.ModalClient", "VolumeHeartbeat"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn volume_list(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VolumeListRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::VolumeListResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/VolumeList",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("modal.client.ModalClient", "VolumeList"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn volume_list_files(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VolumeListFilesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::VolumeListFilesResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/VolumeListFiles",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("modal.client.ModalClient", "VolumeListFiles"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        pub async fn volume_list_files2(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VolumeListFiles2Request>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::VolumeListFiles2Response>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/VolumeListFiles2",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("modal.client.ModalClient", "VolumeListFiles2"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        pub async fn volume_put_files(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VolumePutFilesRequest>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/VolumePutFiles",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("modal.client.ModalClient", "VolumePutFiles"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn volume_put_files2(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VolumePutFiles2Request>,
+        ) -> std::result::Result<
+            tonic::Response<super::VolumePutFiles2Response>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/VolumePutFiles2",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("modal.client.ModalClient", "VolumePutFiles2"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn volume_remove_file(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VolumeRemoveFileRequest>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/VolumeRemoveFile",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("modal.client.ModalClient", "VolumeRemoveFile"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn volume_remove_file2(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VolumeRemoveFile2Request>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/VolumeRemoveFile2",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("modal.client.ModalClient", "VolumeRemoveFile2"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn volume_rename(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VolumeRenameRequest>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/VolumeRename",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("modal.client.ModalClient", "VolumeRename"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -5123,6 +6494,10 @@ pub mod modal_client_server {
     /// Generated trait containing gRPC methods that should be implemented for use with ModalClientServer.
     #[async_trait]
     pub trait ModalClient: std::marker::Send + std::marker::Sync + 'static {
+        async fn app_client_disconnect(
+            &self,
+            request: tonic::Request<super::AppClientDisconnectRequest>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status>;
         async fn app_count_logs(
             &self,
             request: tonic::Request<super::AppCountLogsRequest>,
@@ -5144,6 +6519,34 @@ pub mod modal_client_server {
             tonic::Response<super::AppFetchLogsResponse>,
             tonic::Status,
         >;
+        async fn app_get_by_deployment_name(
+            &self,
+            request: tonic::Request<super::AppGetByDeploymentNameRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AppGetByDeploymentNameResponse>,
+            tonic::Status,
+        >;
+        async fn app_get_info(
+            &self,
+            request: tonic::Request<super::AppGetInfoRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AppGetInfoResponse>,
+            tonic::Status,
+        >;
+        async fn app_get_layout(
+            &self,
+            request: tonic::Request<super::AppGetLayoutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AppGetLayoutResponse>,
+            tonic::Status,
+        >;
+        async fn app_get_lifecycle(
+            &self,
+            request: tonic::Request<super::AppGetLifecycleRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AppGetLifecycleResponse>,
+            tonic::Status,
+        >;
         /// Server streaming response type for the AppGetLogs method.
         type AppGetLogsStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::TaskLogsBatch, tonic::Status>,
@@ -5161,10 +6564,32 @@ pub mod modal_client_server {
             tonic::Response<super::AppGetOrCreateResponse>,
             tonic::Status,
         >;
+        async fn app_get_tags(
+            &self,
+            request: tonic::Request<super::AppGetTagsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AppGetTagsResponse>,
+            tonic::Status,
+        >;
+        async fn app_heartbeat(
+            &self,
+            request: tonic::Request<super::AppHeartbeatRequest>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status>;
         async fn app_list(
             &self,
             request: tonic::Request<super::AppListRequest>,
         ) -> std::result::Result<tonic::Response<super::AppListResponse>, tonic::Status>;
+        async fn app_publish(
+            &self,
+            request: tonic::Request<super::AppPublishRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AppPublishResponse>,
+            tonic::Status,
+        >;
+        async fn app_set_tags(
+            &self,
+            request: tonic::Request<super::AppSetTagsRequest>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status>;
         async fn app_stop(
             &self,
             request: tonic::Request<super::AppStopRequest>,
@@ -5194,6 +6619,21 @@ pub mod modal_client_server {
             tonic::Response<super::ClientHelloResponse>,
             tonic::Status,
         >;
+        async fn container_stop(
+            &self,
+            request: tonic::Request<super::ContainerStopRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ContainerStopResponse>,
+            tonic::Status,
+        >;
+        async fn environment_create(
+            &self,
+            request: tonic::Request<super::EnvironmentCreateRequest>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status>;
+        async fn environment_delete(
+            &self,
+            request: tonic::Request<super::EnvironmentDeleteRequest>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status>;
         async fn environment_get_or_create(
             &self,
             request: tonic::Request<super::EnvironmentGetOrCreateRequest>,
@@ -5206,6 +6646,13 @@ pub mod modal_client_server {
             request: tonic::Request<()>,
         ) -> std::result::Result<
             tonic::Response<super::EnvironmentListResponse>,
+            tonic::Status,
+        >;
+        async fn image_build_chain_get(
+            &self,
+            request: tonic::Request<super::ImageBuildChainGetRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ImageBuildChainGetResponse>,
             tonic::Status,
         >;
         async fn image_delete(
@@ -5249,11 +6696,29 @@ pub mod modal_client_server {
             tonic::Response<Self::ImageJoinStreamingStream>,
             tonic::Status,
         >;
+        async fn image_list_tags(
+            &self,
+            request: tonic::Request<super::ImageListTagsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ImageListTagsResponse>,
+            tonic::Status,
+        >;
+        async fn image_name_delete(
+            &self,
+            request: tonic::Request<super::ImageNameDeleteRequest>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status>;
         async fn image_publish(
             &self,
             request: tonic::Request<super::ImagePublishRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ImagePublishResponse>,
+            tonic::Status,
+        >;
+        async fn image_tag_revisions(
+            &self,
+            request: tonic::Request<super::ImageTagRevisionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ImageTagRevisionsResponse>,
             tonic::Status,
         >;
         async fn mount_batched_check_existence(
@@ -5407,6 +6872,20 @@ pub mod modal_client_server {
             request: tonic::Request<super::SandboxGetResourceUsageRequest>,
         ) -> std::result::Result<
             tonic::Response<super::SandboxGetResourceUsageResponse>,
+            tonic::Status,
+        >;
+        async fn sandbox_get_stats(
+            &self,
+            request: tonic::Request<super::SandboxGetStatsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SandboxGetStatsResponse>,
+            tonic::Status,
+        >;
+        async fn sandbox_get_stats_v2(
+            &self,
+            request: tonic::Request<super::SandboxGetStatsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SandboxGetStatsResponse>,
             tonic::Status,
         >;
         async fn sandbox_get_task_id(
@@ -5624,6 +7103,28 @@ pub mod modal_client_server {
             tonic::Response<super::TaskGetCommandRouterAccessResponse>,
             tonic::Status,
         >;
+        async fn task_get_info(
+            &self,
+            request: tonic::Request<super::TaskGetInfoRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::TaskGetInfoResponse>,
+            tonic::Status,
+        >;
+        async fn task_list(
+            &self,
+            request: tonic::Request<super::TaskListRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::TaskListResponse>,
+            tonic::Status,
+        >;
+        async fn volume_copy_files(
+            &self,
+            request: tonic::Request<super::VolumeCopyFilesRequest>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status>;
+        async fn volume_copy_files2(
+            &self,
+            request: tonic::Request<super::VolumeCopyFiles2Request>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status>;
         async fn volume_delete(
             &self,
             request: tonic::Request<super::VolumeDeleteRequest>,
@@ -5633,6 +7134,13 @@ pub mod modal_client_server {
             request: tonic::Request<super::VolumeGetByIdRequest>,
         ) -> std::result::Result<
             tonic::Response<super::VolumeGetByIdResponse>,
+            tonic::Status,
+        >;
+        async fn volume_get_file2(
+            &self,
+            request: tonic::Request<super::VolumeGetFile2Request>,
+        ) -> std::result::Result<
+            tonic::Response<super::VolumeGetFile2Response>,
             tonic::Status,
         >;
         async fn volume_get_or_create(
@@ -5645,6 +7153,65 @@ pub mod modal_client_server {
         async fn volume_heartbeat(
             &self,
             request: tonic::Request<super::VolumeHeartbeatRequest>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status>;
+        async fn volume_list(
+            &self,
+            request: tonic::Request<super::VolumeListRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::VolumeListResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the VolumeListFiles method.
+        type VolumeListFilesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::VolumeListFilesResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        async fn volume_list_files(
+            &self,
+            request: tonic::Request<super::VolumeListFilesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::VolumeListFilesStream>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the VolumeListFiles2 method.
+        type VolumeListFiles2Stream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<
+                    super::VolumeListFiles2Response,
+                    tonic::Status,
+                >,
+            >
+            + std::marker::Send
+            + 'static;
+        async fn volume_list_files2(
+            &self,
+            request: tonic::Request<super::VolumeListFiles2Request>,
+        ) -> std::result::Result<
+            tonic::Response<Self::VolumeListFiles2Stream>,
+            tonic::Status,
+        >;
+        async fn volume_put_files(
+            &self,
+            request: tonic::Request<super::VolumePutFilesRequest>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status>;
+        async fn volume_put_files2(
+            &self,
+            request: tonic::Request<super::VolumePutFiles2Request>,
+        ) -> std::result::Result<
+            tonic::Response<super::VolumePutFiles2Response>,
+            tonic::Status,
+        >;
+        async fn volume_remove_file(
+            &self,
+            request: tonic::Request<super::VolumeRemoveFileRequest>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status>;
+        async fn volume_remove_file2(
+            &self,
+            request: tonic::Request<super::VolumeRemoveFile2Request>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status>;
+        async fn volume_rename(
+            &self,
+            request: tonic::Request<super::VolumeRenameRequest>,
         ) -> std::result::Result<tonic::Response<()>, tonic::Status>;
     }
     #[derive(Debug)]
@@ -5723,6 +7290,52 @@ pub mod modal_client_server {
         }
         fn call(&mut self, req: http::Request<B>) -> Self::Future {
             match req.uri().path() {
+                "/modal.client.ModalClient/AppClientDisconnect" => {
+                    #[allow(non_camel_case_types)]
+                    struct AppClientDisconnectSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::AppClientDisconnectRequest>
+                    for AppClientDisconnectSvc<T> {
+                        type Response = ();
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AppClientDisconnectRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::app_client_disconnect(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AppClientDisconnectSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/modal.client.ModalClient/AppCountLogs" => {
                     #[allow(non_camel_case_types)]
                     struct AppCountLogsSvc<T: ModalClient>(pub Arc<T>);
@@ -5858,6 +7471,190 @@ pub mod modal_client_server {
                     };
                     Box::pin(fut)
                 }
+                "/modal.client.ModalClient/AppGetByDeploymentName" => {
+                    #[allow(non_camel_case_types)]
+                    struct AppGetByDeploymentNameSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::AppGetByDeploymentNameRequest>
+                    for AppGetByDeploymentNameSvc<T> {
+                        type Response = super::AppGetByDeploymentNameResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AppGetByDeploymentNameRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::app_get_by_deployment_name(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AppGetByDeploymentNameSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/AppGetInfo" => {
+                    #[allow(non_camel_case_types)]
+                    struct AppGetInfoSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::AppGetInfoRequest>
+                    for AppGetInfoSvc<T> {
+                        type Response = super::AppGetInfoResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AppGetInfoRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::app_get_info(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AppGetInfoSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/AppGetLayout" => {
+                    #[allow(non_camel_case_types)]
+                    struct AppGetLayoutSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::AppGetLayoutRequest>
+                    for AppGetLayoutSvc<T> {
+                        type Response = super::AppGetLayoutResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AppGetLayoutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::app_get_layout(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AppGetLayoutSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/AppGetLifecycle" => {
+                    #[allow(non_camel_case_types)]
+                    struct AppGetLifecycleSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::AppGetLifecycleRequest>
+                    for AppGetLifecycleSvc<T> {
+                        type Response = super::AppGetLifecycleResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AppGetLifecycleRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::app_get_lifecycle(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AppGetLifecycleSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/modal.client.ModalClient/AppGetLogs" => {
                     #[allow(non_camel_case_types)]
                     struct AppGetLogsSvc<T: ModalClient>(pub Arc<T>);
@@ -5949,6 +7746,96 @@ pub mod modal_client_server {
                     };
                     Box::pin(fut)
                 }
+                "/modal.client.ModalClient/AppGetTags" => {
+                    #[allow(non_camel_case_types)]
+                    struct AppGetTagsSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::AppGetTagsRequest>
+                    for AppGetTagsSvc<T> {
+                        type Response = super::AppGetTagsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AppGetTagsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::app_get_tags(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AppGetTagsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/AppHeartbeat" => {
+                    #[allow(non_camel_case_types)]
+                    struct AppHeartbeatSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::AppHeartbeatRequest>
+                    for AppHeartbeatSvc<T> {
+                        type Response = ();
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AppHeartbeatRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::app_heartbeat(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AppHeartbeatSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/modal.client.ModalClient/AppList" => {
                     #[allow(non_camel_case_types)]
                     struct AppListSvc<T: ModalClient>(pub Arc<T>);
@@ -5979,6 +7866,96 @@ pub mod modal_client_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = AppListSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/AppPublish" => {
+                    #[allow(non_camel_case_types)]
+                    struct AppPublishSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::AppPublishRequest>
+                    for AppPublishSvc<T> {
+                        type Response = super::AppPublishResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AppPublishRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::app_publish(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AppPublishSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/AppSetTags" => {
+                    #[allow(non_camel_case_types)]
+                    struct AppSetTagsSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::AppSetTagsRequest>
+                    for AppSetTagsSvc<T> {
+                        type Response = ();
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AppSetTagsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::app_set_tags(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AppSetTagsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -6214,6 +8191,143 @@ pub mod modal_client_server {
                     };
                     Box::pin(fut)
                 }
+                "/modal.client.ModalClient/ContainerStop" => {
+                    #[allow(non_camel_case_types)]
+                    struct ContainerStopSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::ContainerStopRequest>
+                    for ContainerStopSvc<T> {
+                        type Response = super::ContainerStopResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ContainerStopRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::container_stop(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ContainerStopSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/EnvironmentCreate" => {
+                    #[allow(non_camel_case_types)]
+                    struct EnvironmentCreateSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::EnvironmentCreateRequest>
+                    for EnvironmentCreateSvc<T> {
+                        type Response = ();
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EnvironmentCreateRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::environment_create(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EnvironmentCreateSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/EnvironmentDelete" => {
+                    #[allow(non_camel_case_types)]
+                    struct EnvironmentDeleteSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::EnvironmentDeleteRequest>
+                    for EnvironmentDeleteSvc<T> {
+                        type Response = ();
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EnvironmentDeleteRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::environment_delete(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EnvironmentDeleteSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/modal.client.ModalClient/EnvironmentGetOrCreate" => {
                     #[allow(non_camel_case_types)]
                     struct EnvironmentGetOrCreateSvc<T: ModalClient>(pub Arc<T>);
@@ -6288,6 +8402,52 @@ pub mod modal_client_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = EnvironmentListSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/ImageBuildChainGet" => {
+                    #[allow(non_camel_case_types)]
+                    struct ImageBuildChainGetSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::ImageBuildChainGetRequest>
+                    for ImageBuildChainGetSvc<T> {
+                        type Response = super::ImageBuildChainGetResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ImageBuildChainGetRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::image_build_chain_get(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ImageBuildChainGetSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -6532,6 +8692,96 @@ pub mod modal_client_server {
                     };
                     Box::pin(fut)
                 }
+                "/modal.client.ModalClient/ImageListTags" => {
+                    #[allow(non_camel_case_types)]
+                    struct ImageListTagsSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::ImageListTagsRequest>
+                    for ImageListTagsSvc<T> {
+                        type Response = super::ImageListTagsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ImageListTagsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::image_list_tags(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ImageListTagsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/ImageNameDelete" => {
+                    #[allow(non_camel_case_types)]
+                    struct ImageNameDeleteSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::ImageNameDeleteRequest>
+                    for ImageNameDeleteSvc<T> {
+                        type Response = ();
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ImageNameDeleteRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::image_name_delete(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ImageNameDeleteSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/modal.client.ModalClient/ImagePublish" => {
                     #[allow(non_camel_case_types)]
                     struct ImagePublishSvc<T: ModalClient>(pub Arc<T>);
@@ -6562,6 +8812,52 @@ pub mod modal_client_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ImagePublishSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/ImageTagRevisions" => {
+                    #[allow(non_camel_case_types)]
+                    struct ImageTagRevisionsSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::ImageTagRevisionsRequest>
+                    for ImageTagRevisionsSvc<T> {
+                        type Response = super::ImageTagRevisionsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ImageTagRevisionsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::image_tag_revisions(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ImageTagRevisionsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -7589,6 +9885,97 @@ pub mod modal_client_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SandboxGetResourceUsageSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/SandboxGetStats" => {
+                    #[allow(non_camel_case_types)]
+                    struct SandboxGetStatsSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::SandboxGetStatsRequest>
+                    for SandboxGetStatsSvc<T> {
+                        type Response = super::SandboxGetStatsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SandboxGetStatsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::sandbox_get_stats(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SandboxGetStatsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/SandboxGetStatsV2" => {
+                    #[allow(non_camel_case_types)]
+                    struct SandboxGetStatsV2Svc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::SandboxGetStatsRequest>
+                    for SandboxGetStatsV2Svc<T> {
+                        type Response = super::SandboxGetStatsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SandboxGetStatsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::sandbox_get_stats_v2(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SandboxGetStatsV2Svc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -9091,6 +11478,187 @@ pub mod modal_client_server {
                     };
                     Box::pin(fut)
                 }
+                "/modal.client.ModalClient/TaskGetInfo" => {
+                    #[allow(non_camel_case_types)]
+                    struct TaskGetInfoSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::TaskGetInfoRequest>
+                    for TaskGetInfoSvc<T> {
+                        type Response = super::TaskGetInfoResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TaskGetInfoRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::task_get_info(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TaskGetInfoSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/TaskList" => {
+                    #[allow(non_camel_case_types)]
+                    struct TaskListSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::TaskListRequest>
+                    for TaskListSvc<T> {
+                        type Response = super::TaskListResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TaskListRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::task_list(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TaskListSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/VolumeCopyFiles" => {
+                    #[allow(non_camel_case_types)]
+                    struct VolumeCopyFilesSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::VolumeCopyFilesRequest>
+                    for VolumeCopyFilesSvc<T> {
+                        type Response = ();
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::VolumeCopyFilesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::volume_copy_files(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VolumeCopyFilesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/VolumeCopyFiles2" => {
+                    #[allow(non_camel_case_types)]
+                    struct VolumeCopyFiles2Svc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::VolumeCopyFiles2Request>
+                    for VolumeCopyFiles2Svc<T> {
+                        type Response = ();
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::VolumeCopyFiles2Request>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::volume_copy_files2(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VolumeCopyFiles2Svc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/modal.client.ModalClient/VolumeDelete" => {
                     #[allow(non_camel_case_types)]
                     struct VolumeDeleteSvc<T: ModalClient>(pub Arc<T>);
@@ -9166,6 +11734,51 @@ pub mod modal_client_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = VolumeGetByIdSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/VolumeGetFile2" => {
+                    #[allow(non_camel_case_types)]
+                    struct VolumeGetFile2Svc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::VolumeGetFile2Request>
+                    for VolumeGetFile2Svc<T> {
+                        type Response = super::VolumeGetFile2Response;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::VolumeGetFile2Request>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::volume_get_file2(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VolumeGetFile2Svc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -9257,6 +11870,373 @@ pub mod modal_client_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = VolumeHeartbeatSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/VolumeList" => {
+                    #[allow(non_camel_case_types)]
+                    struct VolumeListSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::VolumeListRequest>
+                    for VolumeListSvc<T> {
+                        type Response = super::VolumeListResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::VolumeListRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::volume_list(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VolumeListSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/VolumeListFiles" => {
+                    #[allow(non_camel_case_types)]
+                    struct VolumeListFilesSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::ServerStreamingService<
+                        super::VolumeListFilesRequest,
+                    > for VolumeListFilesSvc<T> {
+                        type Response = super::VolumeListFilesResponse;
+                        type ResponseStream = T::VolumeListFilesStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::VolumeListFilesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::volume_list_files(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VolumeListFilesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/VolumeListFiles2" => {
+                    #[allow(non_camel_case_types)]
+                    struct VolumeListFiles2Svc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::ServerStreamingService<
+                        super::VolumeListFiles2Request,
+                    > for VolumeListFiles2Svc<T> {
+                        type Response = super::VolumeListFiles2Response;
+                        type ResponseStream = T::VolumeListFiles2Stream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::VolumeListFiles2Request>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::volume_list_files2(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VolumeListFiles2Svc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/VolumePutFiles" => {
+                    #[allow(non_camel_case_types)]
+                    struct VolumePutFilesSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::VolumePutFilesRequest>
+                    for VolumePutFilesSvc<T> {
+                        type Response = ();
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::VolumePutFilesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::volume_put_files(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VolumePutFilesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/VolumePutFiles2" => {
+                    #[allow(non_camel_case_types)]
+                    struct VolumePutFiles2Svc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::VolumePutFiles2Request>
+                    for VolumePutFiles2Svc<T> {
+                        type Response = super::VolumePutFiles2Response;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::VolumePutFiles2Request>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::volume_put_files2(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VolumePutFiles2Svc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/VolumeRemoveFile" => {
+                    #[allow(non_camel_case_types)]
+                    struct VolumeRemoveFileSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::VolumeRemoveFileRequest>
+                    for VolumeRemoveFileSvc<T> {
+                        type Response = ();
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::VolumeRemoveFileRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::volume_remove_file(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VolumeRemoveFileSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/VolumeRemoveFile2" => {
+                    #[allow(non_camel_case_types)]
+                    struct VolumeRemoveFile2Svc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::VolumeRemoveFile2Request>
+                    for VolumeRemoveFile2Svc<T> {
+                        type Response = ();
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::VolumeRemoveFile2Request>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::volume_remove_file2(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VolumeRemoveFile2Svc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/VolumeRename" => {
+                    #[allow(non_camel_case_types)]
+                    struct VolumeRenameSvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<super::VolumeRenameRequest>
+                    for VolumeRenameSvc<T> {
+                        type Response = ();
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::VolumeRenameRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::volume_rename(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VolumeRenameSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

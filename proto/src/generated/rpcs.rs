@@ -1,15 +1,33 @@
+/// `AppClientDisconnect` of `ModalClient`.
+pub const APP_CLIENT_DISCONNECT: Rpc<crate::client::AppClientDisconnectRequest, ()> = Rpc::new("/modal.client.ModalClient/AppClientDisconnect");
 /// `AppCountLogs` of `ModalClient`.
 pub const APP_COUNT_LOGS: Rpc<crate::client::AppCountLogsRequest, crate::client::AppCountLogsResponse> = Rpc::new("/modal.client.ModalClient/AppCountLogs");
 /// `AppCreate` of `ModalClient`.
 pub const APP_CREATE: Rpc<crate::client::AppCreateRequest, crate::client::AppCreateResponse> = Rpc::new("/modal.client.ModalClient/AppCreate");
 /// `AppFetchLogs` of `ModalClient`.
 pub const APP_FETCH_LOGS: Rpc<crate::client::AppFetchLogsRequest, crate::client::AppFetchLogsResponse> = Rpc::new("/modal.client.ModalClient/AppFetchLogs");
+/// `AppGetByDeploymentName` of `ModalClient`.
+pub const APP_GET_BY_DEPLOYMENT_NAME: Rpc<crate::client::AppGetByDeploymentNameRequest, crate::client::AppGetByDeploymentNameResponse> = Rpc::new("/modal.client.ModalClient/AppGetByDeploymentName");
+/// `AppGetInfo` of `ModalClient`.
+pub const APP_GET_INFO: Rpc<crate::client::AppGetInfoRequest, crate::client::AppGetInfoResponse> = Rpc::new("/modal.client.ModalClient/AppGetInfo");
+/// `AppGetLayout` of `ModalClient`.
+pub const APP_GET_LAYOUT: Rpc<crate::client::AppGetLayoutRequest, crate::client::AppGetLayoutResponse> = Rpc::new("/modal.client.ModalClient/AppGetLayout");
+/// `AppGetLifecycle` of `ModalClient`.
+pub const APP_GET_LIFECYCLE: Rpc<crate::client::AppGetLifecycleRequest, crate::client::AppGetLifecycleResponse> = Rpc::new("/modal.client.ModalClient/AppGetLifecycle");
 /// `AppGetLogs` of `ModalClient`.
 pub const APP_GET_LOGS: Rpc<crate::client::AppGetLogsRequest, crate::client::TaskLogsBatch> = Rpc::new("/modal.client.ModalClient/AppGetLogs");
 /// `AppGetOrCreate` of `ModalClient`.
 pub const APP_GET_OR_CREATE: Rpc<crate::client::AppGetOrCreateRequest, crate::client::AppGetOrCreateResponse> = Rpc::new("/modal.client.ModalClient/AppGetOrCreate");
+/// `AppGetTags` of `ModalClient`.
+pub const APP_GET_TAGS: Rpc<crate::client::AppGetTagsRequest, crate::client::AppGetTagsResponse> = Rpc::new("/modal.client.ModalClient/AppGetTags");
+/// `AppHeartbeat` of `ModalClient`.
+pub const APP_HEARTBEAT: Rpc<crate::client::AppHeartbeatRequest, ()> = Rpc::new("/modal.client.ModalClient/AppHeartbeat");
 /// `AppList` of `ModalClient`.
 pub const APP_LIST: Rpc<crate::client::AppListRequest, crate::client::AppListResponse> = Rpc::new("/modal.client.ModalClient/AppList");
+/// `AppPublish` of `ModalClient`.
+pub const APP_PUBLISH: Rpc<crate::client::AppPublishRequest, crate::client::AppPublishResponse> = Rpc::new("/modal.client.ModalClient/AppPublish");
+/// `AppSetTags` of `ModalClient`.
+pub const APP_SET_TAGS: Rpc<crate::client::AppSetTagsRequest, ()> = Rpc::new("/modal.client.ModalClient/AppSetTags");
 /// `AppStop` of `ModalClient`.
 pub const APP_STOP: Rpc<crate::client::AppStopRequest, ()> = Rpc::new("/modal.client.ModalClient/AppStop");
 /// `AuthTokenGet` of `ModalClient`.
@@ -20,10 +38,18 @@ pub const BLOB_CREATE: Rpc<crate::client::BlobCreateRequest, crate::client::Blob
 pub const BLOB_GET: Rpc<crate::client::BlobGetRequest, crate::client::BlobGetResponse> = Rpc::new("/modal.client.ModalClient/BlobGet");
 /// `ClientHello` of `ModalClient`.
 pub const CLIENT_HELLO: Rpc<(), crate::client::ClientHelloResponse> = Rpc::new("/modal.client.ModalClient/ClientHello");
+/// `ContainerStop` of `ModalClient`.
+pub const CONTAINER_STOP: Rpc<crate::client::ContainerStopRequest, crate::client::ContainerStopResponse> = Rpc::new("/modal.client.ModalClient/ContainerStop");
+/// `EnvironmentCreate` of `ModalClient`.
+pub const ENVIRONMENT_CREATE: Rpc<crate::client::EnvironmentCreateRequest, ()> = Rpc::new("/modal.client.ModalClient/EnvironmentCreate");
+/// `EnvironmentDelete` of `ModalClient`.
+pub const ENVIRONMENT_DELETE: Rpc<crate::client::EnvironmentDeleteRequest, ()> = Rpc::new("/modal.client.ModalClient/EnvironmentDelete");
 /// `EnvironmentGetOrCreate` of `ModalClient`.
 pub const ENVIRONMENT_GET_OR_CREATE: Rpc<crate::client::EnvironmentGetOrCreateRequest, crate::client::EnvironmentGetOrCreateResponse> = Rpc::new("/modal.client.ModalClient/EnvironmentGetOrCreate");
 /// `EnvironmentList` of `ModalClient`.
 pub const ENVIRONMENT_LIST: Rpc<(), crate::client::EnvironmentListResponse> = Rpc::new("/modal.client.ModalClient/EnvironmentList");
+/// `ImageBuildChainGet` of `ModalClient`.
+pub const IMAGE_BUILD_CHAIN_GET: Rpc<crate::client::ImageBuildChainGetRequest, crate::client::ImageBuildChainGetResponse> = Rpc::new("/modal.client.ModalClient/ImageBuildChainGet");
 /// `ImageDelete` of `ModalClient`.
 pub const IMAGE_DELETE: Rpc<crate::client::ImageDeleteRequest, ()> = Rpc::new("/modal.client.ModalClient/ImageDelete");
 /// `ImageFromId` of `ModalClient`.
@@ -34,8 +60,14 @@ pub const IMAGE_GET_BY_TAG: Rpc<crate::client::ImageGetByTagRequest, crate::clie
 pub const IMAGE_GET_OR_CREATE: Rpc<crate::client::ImageGetOrCreateRequest, crate::client::ImageGetOrCreateResponse> = Rpc::new("/modal.client.ModalClient/ImageGetOrCreate");
 /// `ImageJoinStreaming` of `ModalClient`.
 pub const IMAGE_JOIN_STREAMING: Rpc<crate::client::ImageJoinStreamingRequest, crate::client::ImageJoinStreamingResponse> = Rpc::new("/modal.client.ModalClient/ImageJoinStreaming");
+/// `ImageListTags` of `ModalClient`.
+pub const IMAGE_LIST_TAGS: Rpc<crate::client::ImageListTagsRequest, crate::client::ImageListTagsResponse> = Rpc::new("/modal.client.ModalClient/ImageListTags");
+/// `ImageNameDelete` of `ModalClient`.
+pub const IMAGE_NAME_DELETE: Rpc<crate::client::ImageNameDeleteRequest, ()> = Rpc::new("/modal.client.ModalClient/ImageNameDelete");
 /// `ImagePublish` of `ModalClient`.
 pub const IMAGE_PUBLISH: Rpc<crate::client::ImagePublishRequest, crate::client::ImagePublishResponse> = Rpc::new("/modal.client.ModalClient/ImagePublish");
+/// `ImageTagRevisions` of `ModalClient`.
+pub const IMAGE_TAG_REVISIONS: Rpc<crate::client::ImageTagRevisionsRequest, crate::client::ImageTagRevisionsResponse> = Rpc::new("/modal.client.ModalClient/ImageTagRevisions");
 /// `MountBatchedCheckExistence` of `ModalClient`.
 pub const MOUNT_BATCHED_CHECK_EXISTENCE: Rpc<crate::client::MountBatchedCheckExistenceRequest, crate::client::MountBatchedCheckExistenceResponse> = Rpc::new("/modal.client.ModalClient/MountBatchedCheckExistence");
 /// `MountGetOrCreate` of `ModalClient`.
@@ -78,6 +110,10 @@ pub const SANDBOX_GET_FROM_NAME_V2: Rpc<crate::client::SandboxGetFromNameRequest
 pub const SANDBOX_GET_LOGS: Rpc<crate::client::SandboxGetLogsRequest, crate::client::TaskLogsBatch> = Rpc::new("/modal.client.ModalClient/SandboxGetLogs");
 /// `SandboxGetResourceUsage` of `ModalClient`.
 pub const SANDBOX_GET_RESOURCE_USAGE: Rpc<crate::client::SandboxGetResourceUsageRequest, crate::client::SandboxGetResourceUsageResponse> = Rpc::new("/modal.client.ModalClient/SandboxGetResourceUsage");
+/// `SandboxGetStats` of `ModalClient`.
+pub const SANDBOX_GET_STATS: Rpc<crate::client::SandboxGetStatsRequest, crate::client::SandboxGetStatsResponse> = Rpc::new("/modal.client.ModalClient/SandboxGetStats");
+/// `SandboxGetStatsV2` of `ModalClient`.
+pub const SANDBOX_GET_STATS_V2: Rpc<crate::client::SandboxGetStatsRequest, crate::client::SandboxGetStatsResponse> = Rpc::new("/modal.client.ModalClient/SandboxGetStatsV2");
 /// `SandboxGetTaskId` of `ModalClient`.
 pub const SANDBOX_GET_TASK_ID: Rpc<crate::client::SandboxGetTaskIdRequest, crate::client::SandboxGetTaskIdResponse> = Rpc::new("/modal.client.ModalClient/SandboxGetTaskId");
 /// `SandboxGetTaskIdV2` of `ModalClient`.
@@ -142,14 +178,40 @@ pub const SECRET_GET_OR_CREATE: Rpc<crate::client::SecretGetOrCreateRequest, cra
 pub const SECRET_LIST: Rpc<crate::client::SecretListRequest, crate::client::SecretListResponse> = Rpc::new("/modal.client.ModalClient/SecretList");
 /// `TaskGetCommandRouterAccess` of `ModalClient`.
 pub const TASK_GET_COMMAND_ROUTER_ACCESS: Rpc<crate::client::TaskGetCommandRouterAccessRequest, crate::client::TaskGetCommandRouterAccessResponse> = Rpc::new("/modal.client.ModalClient/TaskGetCommandRouterAccess");
+/// `TaskGetInfo` of `ModalClient`.
+pub const TASK_GET_INFO: Rpc<crate::client::TaskGetInfoRequest, crate::client::TaskGetInfoResponse> = Rpc::new("/modal.client.ModalClient/TaskGetInfo");
+/// `TaskList` of `ModalClient`.
+pub const TASK_LIST: Rpc<crate::client::TaskListRequest, crate::client::TaskListResponse> = Rpc::new("/modal.client.ModalClient/TaskList");
+/// `VolumeCopyFiles` of `ModalClient`.
+pub const VOLUME_COPY_FILES: Rpc<crate::client::VolumeCopyFilesRequest, ()> = Rpc::new("/modal.client.ModalClient/VolumeCopyFiles");
+/// `VolumeCopyFiles2` of `ModalClient`.
+pub const VOLUME_COPY_FILES2: Rpc<crate::client::VolumeCopyFiles2Request, ()> = Rpc::new("/modal.client.ModalClient/VolumeCopyFiles2");
 /// `VolumeDelete` of `ModalClient`.
 pub const VOLUME_DELETE: Rpc<crate::client::VolumeDeleteRequest, ()> = Rpc::new("/modal.client.ModalClient/VolumeDelete");
 /// `VolumeGetById` of `ModalClient`.
 pub const VOLUME_GET_BY_ID: Rpc<crate::client::VolumeGetByIdRequest, crate::client::VolumeGetByIdResponse> = Rpc::new("/modal.client.ModalClient/VolumeGetById");
+/// `VolumeGetFile2` of `ModalClient`.
+pub const VOLUME_GET_FILE2: Rpc<crate::client::VolumeGetFile2Request, crate::client::VolumeGetFile2Response> = Rpc::new("/modal.client.ModalClient/VolumeGetFile2");
 /// `VolumeGetOrCreate` of `ModalClient`.
 pub const VOLUME_GET_OR_CREATE: Rpc<crate::client::VolumeGetOrCreateRequest, crate::client::VolumeGetOrCreateResponse> = Rpc::new("/modal.client.ModalClient/VolumeGetOrCreate");
 /// `VolumeHeartbeat` of `ModalClient`.
 pub const VOLUME_HEARTBEAT: Rpc<crate::client::VolumeHeartbeatRequest, ()> = Rpc::new("/modal.client.ModalClient/VolumeHeartbeat");
+/// `VolumeList` of `ModalClient`.
+pub const VOLUME_LIST: Rpc<crate::client::VolumeListRequest, crate::client::VolumeListResponse> = Rpc::new("/modal.client.ModalClient/VolumeList");
+/// `VolumeListFiles` of `ModalClient`.
+pub const VOLUME_LIST_FILES: Rpc<crate::client::VolumeListFilesRequest, crate::client::VolumeListFilesResponse> = Rpc::new("/modal.client.ModalClient/VolumeListFiles");
+/// `VolumeListFiles2` of `ModalClient`.
+pub const VOLUME_LIST_FILES2: Rpc<crate::client::VolumeListFiles2Request, crate::client::VolumeListFiles2Response> = Rpc::new("/modal.client.ModalClient/VolumeListFiles2");
+/// `VolumePutFiles` of `ModalClient`.
+pub const VOLUME_PUT_FILES: Rpc<crate::client::VolumePutFilesRequest, ()> = Rpc::new("/modal.client.ModalClient/VolumePutFiles");
+/// `VolumePutFiles2` of `ModalClient`.
+pub const VOLUME_PUT_FILES2: Rpc<crate::client::VolumePutFiles2Request, crate::client::VolumePutFiles2Response> = Rpc::new("/modal.client.ModalClient/VolumePutFiles2");
+/// `VolumeRemoveFile` of `ModalClient`.
+pub const VOLUME_REMOVE_FILE: Rpc<crate::client::VolumeRemoveFileRequest, ()> = Rpc::new("/modal.client.ModalClient/VolumeRemoveFile");
+/// `VolumeRemoveFile2` of `ModalClient`.
+pub const VOLUME_REMOVE_FILE2: Rpc<crate::client::VolumeRemoveFile2Request, ()> = Rpc::new("/modal.client.ModalClient/VolumeRemoveFile2");
+/// `VolumeRename` of `ModalClient`.
+pub const VOLUME_RENAME: Rpc<crate::client::VolumeRenameRequest, ()> = Rpc::new("/modal.client.ModalClient/VolumeRename");
 /// `SandboxStdinWriteV2` of `TaskCommandRouter`.
 pub const SANDBOX_STDIN_WRITE_V2: Rpc<crate::task_command_router::SandboxStdinWriteV2Request, crate::task_command_router::SandboxStdinWriteV2Response> = Rpc::new("/modal.task_command_router.TaskCommandRouter/SandboxStdinWriteV2");
 /// `SandboxStdioReadV2` of `TaskCommandRouter`.

@@ -10,11 +10,12 @@
 //!   had when it was opened.
 //! - Nothing of it runs on a thread of the runtime.
 //!
-//! [`Root`] copies and writes files (builds); `layer` copies trees (snapshots), `tree` removes them and counts what they
-//! take. What runs inside a container (its init, the file tools) is not meant: paths are the container's own there.
+//! [`Root`] copies and writes files (builds); [`Replica`] keeps what a container sees of a volume; `layer` copies trees
+//! (snapshots), `tree` removes them and counts what they take. What runs inside a container (its init, the file tools) is not meant: paths are the container's own there.
 
 mod chmod;
 pub(super) mod layer;
+mod replica;
 mod root;
 pub(super) mod tree;
 
@@ -32,7 +33,8 @@ use nix::{
 };
 
 pub use chmod::Chmod;
-pub use root::{Attributes, Entry, Root, Wanted};
+pub use replica::{Entry, EntryKind, Replica};
+pub use root::{Attributes, Listed, Root, Wanted};
 pub use tree::remove_tree;
 
 /// A directory to look into.

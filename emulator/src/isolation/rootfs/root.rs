@@ -28,7 +28,7 @@ const LARGEST_READ: u64 = 1 << 20;
 const MOST_LINKS: usize = 40;
 
 /// Levels of directories that are copied; two descriptors are held for each.
-const DEEPEST: usize = 400;
+pub(super) const DEEPEST: usize = 400;
 
 /// The root directory of something: a container, or a build context.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ pub struct Attributes {
 impl Attributes {
     /// Gives a directory that was made for what is copied, or a file that was written, its owner and its mode. The mode comes
     /// second: a change of the owner takes bits away.
-    fn give(&self, file: impl std::os::fd::AsFd, mode: u32) -> io::Result<()> {
+    pub(super) fn give(&self, file: impl std::os::fd::AsFd, mode: u32) -> io::Result<()> {
         // Without privileges everything belongs to us, who are root inside; other owners cannot be had then.
         if let Some((user, group)) = self.owner {
             fchown(&file, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
@@ -85,9 +85,9 @@ impl Attributes {
 /// Which paths below a directory are copied; all when there is none.
 pub type Wanted<'a> = Option<&'a dyn Fn(&Path) -> bool>;
 
-/// What is at a name in a directory.
+/// A name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct Listed {
     /// Its name.
     pub name: String,
     /// It is a directory, and no link to one.
@@ -115,7 +115,7 @@ impl Root {
     }
 
     /// The directory that something is in, and its name there.
-    fn parent<'a>(&self, path: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
+    pub(super) fn parent<'a>(&self, path: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         Ok((self.directory(path.parent().unwrap_or(Path::new("")))?, name))
     }
@@ -165,13 +165,13 @@ impl Root {
     }
 
     /// What is in a directory, sorted by name. Names that are not UTF-8 are left out.
-    pub fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+    pub fn list(&self, path: &Path) -> io::Result<Vec<Listed>> {
         let directory = self.directory(path)?;
         let mut entries = Vec::new();
         for name in names(directory.try_clone()?)? {
             let found = fstatat(&directory, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
             let is_directory = found.is_ok_and(|found| kind(&found) == SFlag::S_IFDIR);
-            entries.extend(name.into_string().ok().map(|name| Entry { name, is_directory }));
+            entries.extend(name.into_string().ok().map(|name| Listed { name, is_directory }));
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
@@ -183,7 +183,7 @@ impl Root {
     }
 
     /// The same; the directory.
-    fn made_directory(&self, path: &Path, attributes: &Attributes) -> io::Result<OwnedFd> {
+    pub(super) fn made_directory(&self, path: &Path, attributes: &Attributes) -> io::Result<OwnedFd> {
         let mut so_far = PathBuf::new();
         let place = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let mut held = self.resolve(&so_far, place)?;
@@ -262,12 +262,12 @@ impl Root {
     }
 }
 
-fn text(name: &OsStr) -> io::Result<CString> {
+pub(super) fn text(name: &OsStr) -> io::Result<CString> {
     Ok(CString::new(name.as_bytes())?)
 }
 
 /// All names in a directory, at once: what is added meanwhile is not waited for.
-fn names(directory: OwnedFd) -> io::Result<Vec<CString>> {
+pub(super) fn names(directory: OwnedFd) -> io::Result<Vec<CString>> {
     let mut names = Vec::new();
     for entry in Dir::from_fd(directory)?.iter() {
         let entry = entry?;
@@ -307,7 +307,7 @@ impl Contents<'_> {
             if self.wanted.is_some_and(|wanted| !wanted(&path)) {
                 continue;
             }
-            match self.entry(&from, &name, to, &path, depth) {
+            match self.entry(&from, &name, to, &name, &path, depth) {
                 // It was removed meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 other => other?,
@@ -316,28 +316,36 @@ impl Contents<'_> {
         Ok(())
     }
 
-    /// Copies one entry, links as links.
-    fn entry(&self, from: &OwnedFd, name: &CStr, to: &OwnedFd, path: &Path, depth: usize) -> io::Result<()> {
+    /// Copies one entry to a name, links as links.
+    fn entry(
+        &self,
+        from: &OwnedFd,
+        name: &CStr,
+        to: &OwnedFd,
+        new_name: &CStr,
+        path: &Path,
+        depth: usize,
+    ) -> io::Result<()> {
         let found = fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
         match kind(&found) {
             SFlag::S_IFDIR => {
                 let source = open_directory(from, name)?;
-                let target = make_directory(to, OsStr::from_bytes(name.to_bytes()))?;
+                let target = make_directory(to, OsStr::from_bytes(new_name.to_bytes()))?;
                 let found = fstat(&source)?;
                 self.copy(source, &target, path, depth + 1)?;
                 self.attributes.give_copy(&target, &found)
             }
             SFlag::S_IFLNK => {
                 let target = readlinkat(from, name)?;
-                let _ = unlinkat(to, name, UnlinkatFlags::NoRemoveDir);
-                symlinkat(target.as_os_str(), to, name)?;
+                let _ = unlinkat(to, new_name, UnlinkatFlags::NoRemoveDir);
+                symlinkat(target.as_os_str(), to, new_name)?;
                 if let Some((user, group)) = self.attributes.owner_of_copy(&found) {
-                    fchownat(to, name, Some(user), Some(group), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+                    fchownat(to, new_name, Some(user), Some(group), AtFlags::AT_SYMLINK_NOFOLLOW)?;
                 }
                 Ok(())
             }
             SFlag::S_IFREG => match open_file(from, name)? {
-                Some((source, found)) => copy_file(&source, &found, to, name, self.attributes),
+                Some((source, found)) => copy_file(&source, &found, to, new_name, self.attributes),
                 // Something else by now is left out like the following.
                 None => Ok(()),
             },
@@ -345,6 +353,17 @@ impl Contents<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// Copies one entry to a name, with all that is in it, links as links.
+pub(super) fn copy_entry(
+    from: &OwnedFd,
+    name: &CStr,
+    to: &OwnedFd,
+    new_name: &CStr,
+    attributes: &Attributes,
+) -> io::Result<()> {
+    Contents { attributes, wanted: None }.entry(from, name, to, new_name, Path::new(""), 0)
 }
 
 fn copy_file(source: &File, found: &FileStat, to: &OwnedFd, name: &CStr, attributes: &Attributes) -> io::Result<()> {

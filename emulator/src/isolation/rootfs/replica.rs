@@ -1,0 +1,408 @@
+//! Two directories that are made alike from time to time: what a volume holds, and what a container sees of it.
+//!
+//! Containers write to their own directory, so that others see nothing of it. [`Replica::commit`] carries what has changed
+//! there over to the volume, [`Replica::refresh`] what has changed in the volume to the container. Of two changes of one
+//! file the later commit wins.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::{CStr, OsStr},
+    fs::File,
+    io,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{AtFlags, OFlag, openat, renameat},
+    sys::stat::{FileStat, Mode, SFlag, fstat, fstatat},
+    unistd::{UnlinkatFlags, unlinkat},
+};
+
+use super::{
+    Attributes, Root, kind, open_directory, open_file,
+    root::{DEEPEST, copy_entry, names, text},
+};
+
+/// Name of a file that is being written, in its directory.
+const PART: &CStr = c".modal-volume-part";
+
+/// What an entry of a directory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Link,
+    /// A pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A device.
+    Other,
+}
+
+/// An entry below a root.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// From the root on.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Bytes.
+    pub size: u64,
+    /// Unix seconds of its last change.
+    pub modified: u64,
+    stamp: Stamp,
+}
+
+/// By which a changed entry is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    mode: u32,
+    owner: (u32, u32),
+    /// Inode, size, times. Those of a directory change with what is in it.
+    content: Option<(u64, i64, (i64, i64), (i64, i64))>,
+}
+
+impl Entry {
+    fn new(path: PathBuf, found: &FileStat) -> Entry {
+        let kind = match kind(found) {
+            SFlag::S_IFREG => EntryKind::File,
+            SFlag::S_IFDIR => EntryKind::Directory,
+            SFlag::S_IFLNK => EntryKind::Link,
+            SFlag::S_IFIFO => EntryKind::Fifo,
+            SFlag::S_IFSOCK => EntryKind::Socket,
+            _ => EntryKind::Other,
+        };
+        let times = ((found.st_mtime, found.st_mtime_nsec), (found.st_ctime, found.st_ctime_nsec));
+        let content = (found.st_ino, found.st_size, times.0, times.1);
+        Entry {
+            path,
+            kind,
+            size: u64::try_from(found.st_size).unwrap_or(0),
+            modified: u64::try_from(found.st_mtime).unwrap_or(0),
+            stamp: Stamp {
+                mode: found.st_mode,
+                owner: (found.st_uid, found.st_gid),
+                content: (kind != EntryKind::Directory).then_some(content),
+            },
+        }
+    }
+
+    fn is_kept(&self) -> bool {
+        matches!(self.kind, EntryKind::File | EntryKind::Directory | EntryKind::Link)
+            && self.path.file_name() != Some(OsStr::from_bytes(PART.to_bytes()))
+    }
+}
+
+impl Root {
+    /// What is at a path: links in the last part are followed within the root.
+    pub fn entry(&self, path: &Path) -> io::Result<Entry> {
+        let found = fstat(self.resolve(path, OFlag::O_PATH)?)?;
+        Ok(Entry::new(path.to_owned(), &found))
+    }
+
+    /// The entries of a directory, all below it if `recursive`, parents before what is in them; a file's own entry.
+    pub fn entries(&self, path: &Path, recursive: bool) -> io::Result<Vec<Entry>> {
+        let mut all = Vec::new();
+        match self.open_directory(path) {
+            Ok(directory) => enter(directory, path, recursive, &mut all, 0)?,
+            Err(Errno::ENOTDIR) => all.push(self.entry(path)?),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(all)
+    }
+
+    /// Opens a regular file for reading.
+    pub fn open_file(&self, path: &Path) -> io::Result<(File, u64)> {
+        let file = self.resolve(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
+        let found = fstat(&file)?;
+        match kind(&found) {
+            SFlag::S_IFREG => Ok((File::from(file), u64::try_from(found.st_size).unwrap_or(0))),
+            SFlag::S_IFDIR => Err(io::ErrorKind::IsADirectory.into()),
+            _ => Err(io::Error::other("not a regular file")),
+        }
+    }
+
+    /// Makes a file of what `source` gives; its parents are made, and a file that is there is replaced at once.
+    pub fn put(&self, path: &Path, mut source: impl io::Read, mode: u32) -> io::Result<()> {
+        let name = text(path.file_name().ok_or(io::ErrorKind::InvalidInput)?)?;
+        let directory = self.made_directory(path.parent().unwrap_or(Path::new("")), &Attributes::default())?;
+        let _ = unlinkat(&directory, PART, UnlinkatFlags::NoRemoveDir);
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mut part = File::from(openat(&directory, PART, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
+        io::copy(&mut source, &mut part)?;
+        Attributes::default().give(&part, mode)?;
+        Ok(renameat(&directory, PART, &directory, name.as_c_str())?)
+    }
+
+    /// Removes what is at a path, links not followed; a directory only if it is empty or `recursive`.
+    pub fn remove_all(&self, path: &Path, recursive: bool) -> io::Result<()> {
+        let (directory, name) = self.parent(path)?;
+        remove(&directory, &text(name)?, recursive, 0)
+    }
+}
+
+fn enter(directory: OwnedFd, path: &Path, recursive: bool, all: &mut Vec<Entry>, depth: usize) -> io::Result<()> {
+    if depth > DEEPEST {
+        return Err(io::Error::other(format!("directories are nested deeper than {DEEPEST} levels")));
+    }
+    let mut names = names(directory.try_clone()?)?;
+    names.sort();
+    for name in names {
+        // It may have been removed meanwhile.
+        let Ok(found) = fstatat(&directory, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) else { continue };
+        let entry = Entry::new(path.join(OsStr::from_bytes(name.to_bytes())), &found);
+        let below = (recursive && entry.kind == EntryKind::Directory).then(|| entry.path.clone());
+        all.push(entry);
+        if let Some(path) = below
+            && let Ok(directory) = open_directory(&directory, name.as_c_str())
+        {
+            enter(directory, &path, recursive, all, depth + 1)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(directory: &OwnedFd, name: &CStr, recursive: bool, depth: usize) -> io::Result<()> {
+    match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
+        Err(Errno::EISDIR | Errno::EPERM) if depth <= DEEPEST => {}
+        other => return Ok(other?),
+    }
+    if recursive {
+        let inner = open_directory(directory, name)?;
+        for name in names(inner.try_clone()?)? {
+            remove(&inner, &name, true, depth + 1)?;
+        }
+    }
+    Ok(unlinkat(directory, name, UnlinkatFlags::RemoveDir)?)
+}
+
+/// A container's own copy of a volume.
+#[derive(Debug)]
+pub struct Replica {
+    volume: PathBuf,
+    own: PathBuf,
+    /// What both had when they were last alike: as it is in the volume, and in the copy.
+    alike: BTreeMap<PathBuf, (Stamp, Stamp)>,
+}
+
+impl Replica {
+    /// Copies the directory `volume` to `own`, which is made.
+    pub fn new(volume: PathBuf, own: PathBuf) -> io::Result<Replica> {
+        std::fs::create_dir_all(&own)?;
+        let mut replica = Replica { volume, own, alike: BTreeMap::new() };
+        replica.refresh()?;
+        Ok(replica)
+    }
+
+    /// Carries what has changed in the copy over to the volume. True if anything had.
+    pub fn commit(&mut self) -> io::Result<bool> {
+        let (volume, own) = (Root::open(&self.volume)?, Root::open(&self.own)?);
+        let alike = &mut self.alike;
+        carry(&own, &volume, alike, |(_, own)| *own, |in_own, in_volume| (in_volume, in_own))
+    }
+
+    /// Carries what has changed in the volume over to the copy. True if anything had.
+    pub fn refresh(&mut self) -> io::Result<bool> {
+        let (volume, own) = (Root::open(&self.volume)?, Root::open(&self.own)?);
+        let alike = &mut self.alike;
+        carry(&volume, &own, alike, |(volume, _)| *volume, |in_volume, in_own| (in_volume, in_own))
+    }
+}
+
+/// Carries what has changed in `from`, seen by its stamps among those of `alike`, over to `to`.
+fn carry(
+    from: &Root,
+    to: &Root,
+    alike: &mut BTreeMap<PathBuf, (Stamp, Stamp)>,
+    side: impl Fn(&(Stamp, Stamp)) -> Stamp,
+    both: impl Fn(Stamp, Stamp) -> (Stamp, Stamp),
+) -> io::Result<bool> {
+    let mut changed = false;
+    let mut seen = BTreeSet::new();
+    for entry in from.entries(Path::new(""), true)? {
+        if !entry.is_kept() {
+            continue;
+        }
+        seen.insert(entry.path.clone());
+        if alike.get(&entry.path).is_some_and(|stamps| side(stamps) == entry.stamp) {
+            continue;
+        }
+        match copy(from, to, &entry) {
+            Ok(stamp) => {
+                changed = true;
+                alike.insert(entry.path, both(entry.stamp, stamp));
+            }
+            // It was removed meanwhile: the next time tells.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    // What is in a directory before the directory.
+    let gone: Vec<PathBuf> = alike.keys().rev().filter(|path| !seen.contains(*path)).cloned().collect();
+    for path in gone {
+        match to.remove_all(&path, false) {
+            // What others have put there stays.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Err(error);
+            }
+            _ => changed = true,
+        }
+        alike.remove(&path);
+    }
+    Ok(changed)
+}
+
+/// Copies one entry, a directory without what is in it. The stamp that it has there.
+fn copy(from: &Root, to: &Root, entry: &Entry) -> io::Result<Stamp> {
+    let owner = nix::unistd::geteuid().is_root().then_some(entry.stamp.owner);
+    let attributes = Attributes { owner, ..Attributes::default() };
+    let (source, name) = from.parent(&entry.path)?;
+    let name = text(name)?;
+    let parent = to.made_directory(entry.path.parent().unwrap_or(Path::new("")), &Attributes::default())?;
+    let there = fstatat(&parent, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok();
+    let is_directory = there.as_ref().map(|found| kind(found) == SFlag::S_IFDIR);
+    if is_directory.is_some_and(|there| there != (entry.kind == EntryKind::Directory)) {
+        remove(&parent, &name, true, 0)?;
+    }
+    match entry.kind {
+        EntryKind::Directory => {
+            let made = to.made_directory(&entry.path, &Attributes::default())?;
+            // Made anew by its name: what was found is open for its path only.
+            drop(made);
+            attributes.give(open_directory(&parent, name.as_c_str())?, entry.stamp.mode)?;
+        }
+        EntryKind::File => {
+            // Neither a pipe nor a device that has taken its place.
+            if open_file(&source, name.as_c_str())?.is_none() {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            copy_entry(&source, &name, &parent, PART, &attributes)?;
+            renameat(&parent, PART, &parent, name.as_c_str())?;
+        }
+        _ => {
+            copy_entry(&source, &name, &parent, PART, &attributes)?;
+            renameat(&parent, PART, &parent, name.as_c_str())?;
+        }
+    }
+    let found = fstatat(&parent, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    Ok(Entry::new(entry.path.clone(), &found).stamp)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    struct Place {
+        directory: tempfile::TempDir,
+    }
+
+    impl Place {
+        fn new() -> Place {
+            let directory = tempfile::tempdir().unwrap();
+            fs::create_dir(directory.path().join("volume")).unwrap();
+            Place { directory }
+        }
+
+        fn at(&self, path: &str) -> PathBuf {
+            self.directory.path().join(path)
+        }
+
+        fn replica(&self, name: &str) -> Replica {
+            Replica::new(self.at("volume"), self.at(name)).unwrap()
+        }
+    }
+
+    #[test]
+    fn changes_are_seen_after_commit_and_refresh() {
+        let place = Place::new();
+        fs::write(place.at("volume/old"), "old").unwrap();
+        let (mut one, mut two) = (place.replica("one"), place.replica("two"));
+        assert_eq!(fs::read_to_string(place.at("one/old")).unwrap(), "old");
+        fs::create_dir_all(place.at("one/a/b")).unwrap();
+        fs::write(place.at("one/a/b/new"), "new").unwrap();
+        symlink("/etc/passwd", place.at("one/link")).unwrap();
+        fs::remove_file(place.at("one/old")).unwrap();
+        assert!(!two.refresh().unwrap());
+        assert!(one.commit().unwrap());
+        assert!(!one.commit().unwrap());
+        assert!(!place.at("two/a").exists() && place.at("two/old").exists());
+        assert!(two.refresh().unwrap());
+        assert_eq!(fs::read_to_string(place.at("two/a/b/new")).unwrap(), "new");
+        assert_eq!(fs::read_link(place.at("two/link")).unwrap(), Path::new("/etc/passwd"));
+        assert!(!place.at("two/old").exists());
+        // Nothing of it comes back.
+        assert!(!two.commit().unwrap());
+        assert!(!one.refresh().unwrap());
+    }
+
+    #[test]
+    fn changes_of_different_files_come_together_and_the_later_one_of_a_file_wins() {
+        let place = Place::new();
+        fs::write(place.at("volume/both"), "0").unwrap();
+        fs::create_dir(place.at("volume/d")).unwrap();
+        let (mut one, mut two) = (place.replica("one"), place.replica("two"));
+        fs::write(place.at("one/both"), "one").unwrap();
+        fs::write(place.at("one/mine"), "one").unwrap();
+        fs::write(place.at("two/both"), "second").unwrap();
+        fs::write(place.at("two/d/theirs"), "two").unwrap();
+        fs::remove_dir(place.at("one/d")).unwrap();
+        two.commit().unwrap();
+        one.commit().unwrap();
+        two.refresh().unwrap();
+        one.refresh().unwrap();
+        for side in ["volume", "one", "two"] {
+            let read = |name: &str| fs::read_to_string(place.at(side).join(name)).unwrap();
+            assert_eq!((read("both"), read("mine"), read("d/theirs")), ("one".into(), "one".into(), "two".into()));
+        }
+    }
+
+    #[test]
+    fn a_file_takes_the_place_of_a_directory_and_the_other_way_round() {
+        let place = Place::new();
+        fs::create_dir_all(place.at("volume/x/y")).unwrap();
+        fs::write(place.at("volume/z"), "file").unwrap();
+        let mut one = place.replica("one");
+        fs::remove_dir_all(place.at("one/x")).unwrap();
+        fs::write(place.at("one/x"), "file").unwrap();
+        fs::remove_file(place.at("one/z")).unwrap();
+        fs::create_dir(place.at("one/z")).unwrap();
+        fs::write(place.at("one/z/in"), "in").unwrap();
+        one.commit().unwrap();
+        assert_eq!(fs::read_to_string(place.at("volume/x")).unwrap(), "file");
+        assert_eq!(fs::read_to_string(place.at("volume/z/in")).unwrap(), "in");
+    }
+
+    #[test]
+    fn no_link_leads_out() {
+        let place = Place::new();
+        fs::create_dir(place.at("outside")).unwrap();
+        let mut one = place.replica("one");
+        fs::create_dir(place.at("one/d")).unwrap();
+        fs::write(place.at("one/d/f"), "f").unwrap();
+        one.commit().unwrap();
+        // The volume's directory becomes a link that leads out, as a container that writes to it could make it.
+        fs::remove_dir_all(place.at("volume/d")).unwrap();
+        symlink(place.at("outside"), place.at("volume/d")).unwrap();
+        fs::write(place.at("one/d/f"), "more").unwrap();
+        let _ = one.commit();
+        assert_eq!(fs::read_dir(place.at("outside")).unwrap().count(), 0);
+        let root = Root::open(&place.at("volume")).unwrap();
+        symlink("/etc/passwd", place.at("volume/passwd")).unwrap();
+        assert_eq!(root.open_file(Path::new("passwd")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        root.put(Path::new("a/b"), &b"x"[..], 0o600).unwrap();
+        assert_eq!(fs::read_to_string(place.at("volume/a/b")).unwrap(), "x");
+        assert!(root.remove_all(Path::new("a"), false).is_err());
+        root.remove_all(Path::new("a"), true).unwrap();
+        assert!(!place.at("volume/a").exists());
+    }
+}
