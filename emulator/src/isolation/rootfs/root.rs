@@ -101,7 +101,7 @@ impl Root {
         Ok(Root { fd: nix::fcntl::open(path, flags, Mode::empty())? })
     }
 
-    fn resolve(&self, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
+    pub(super) fn resolve(&self, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
         Ok(resolve(&self.fd, path, flags, ResolveFlag::RESOLVE_IN_ROOT)?)
     }
 
