@@ -24,6 +24,10 @@ const KEPT: [&str; 6] = ["list", "preinst", "postinst", "prerm", "postrm", "trig
 /// Directories of which all files are copied.
 const WHOLE: [&str; 4] = ["var/lib/dpkg/alternatives", "var/lib/dpkg/triggers", "var/lib/pam", "var/lib/ucf"];
 
+/// Names in `/etc` that hold a machine's keys and rules beside what packages bring: nothing of them is shown.
+const SHUT: [&str; 8] =
+    ["ssh", "ssl/private", "sudoers", "sudoers.d", "NetworkManager", "wpa_supplicant", "docker", "kubernetes"];
+
 /// Options of dpkg. A file of the machine that belongs to no package stays without a question when a package brings another
 /// one; options on a command line come first. Files need not survive a crash of the machine.
 const OPTIONS: &str = "force-confold\nforce-unsafe-io\n";
@@ -77,6 +81,9 @@ pub(super) fn copy(machine: &Path, skeleton: &Path, etc: &Path, privileged: bool
 
     for (path, sum) in configuration(&status) {
         let Some(inside) = path.strip_prefix("/etc/") else { continue };
+        if SHUT.iter().any(|name| Path::new(inside).starts_with(name)) {
+            continue;
+        }
         let (from, to) = (machine.join("etc").join(inside), etc.join(inside));
         if to.symlink_metadata().is_ok() || !is_open_file(&from) {
             continue;
@@ -164,11 +171,12 @@ mod tests {
         };
         let sum = |text: &str| Md5::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let status = format!(
-            "Package: a\nConffiles:\n /etc/a/own {}\n /etc/a/changed {}\n /etc/a/old {} obsolete\n /etc/seen {}\n",
+            "Package: a\nConffiles:\n /etc/a/own {}\n /etc/a/changed {}\n /etc/a/old {} obsolete\n /etc/seen {}\n /etc/ssh/config {}\n",
             sum("own"),
             sum("as it was"),
             sum("old"),
-            sum("seen")
+            sum("seen"),
+            sum("own")
         );
         write("var/lib/dpkg/status", &status);
         write("var/lib/dpkg/info/format", "1\n");
@@ -181,6 +189,7 @@ mod tests {
             write(&format!("etc/a/{name}"), content);
         }
         write("etc/seen", "seen");
+        write("etc/ssh/config", "own");
         fs::create_dir_all(skeleton.join("var/lib/dpkg/info")).unwrap();
         fs::create_dir_all(etc.join("dpkg")).unwrap();
         fs::write(etc.join("seen"), "before").unwrap();
@@ -200,7 +209,7 @@ mod tests {
         assert_eq!(fs::read_to_string(etc.join("a/own")).unwrap(), "own");
         assert_eq!(fs::read_dir(etc.join("a")).unwrap().count(), 1);
         assert_eq!(fs::read_to_string(etc.join("seen")).unwrap(), "before");
-        assert!(etc.join("dpkg/dpkg.cfg.d/emulator").is_file());
+        assert!(etc.join("dpkg/dpkg.cfg.d/emulator").is_file() && !etc.join("ssh").exists());
         copy(&places.path().join("none"), &skeleton, &etc, false).unwrap();
     }
 }

@@ -247,10 +247,7 @@ async fn the_machine_cannot_be_seen() {
     // Its own processes only: init and the shell.
     assert_eq!(output(&container, "cd /proc; set -- [0-9]*; echo $#").await, "2");
     assert_eq!(output(&container, "grep -c '[$]' /etc/shadow; true").await, "0");
-    assert_eq!(
-        output(&container, "cat /etc/machine-id; ls /etc/ssh/*_key /etc/ssl/private 2>/dev/null; true").await,
-        ""
-    );
+    assert_eq!(output(&container, "cat /etc/machine-id; ls /etc/ssh /etc/ssl/private 2>/dev/null; true").await, "");
     assert_eq!(
         output(&container, "find /etc /opt -maxdepth 2 ! -perm -4 ! -type l 2>/dev/null | sort").await,
         "/etc/gshadow\n/etc/shadow"
