@@ -1,6 +1,6 @@
 //! What is mounted while a RUN command runs: files of the context, of stages and images, caches, empty directories, secrets.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -66,7 +66,8 @@ pub struct Mounted {
     stubs: Vec<PathBuf>,
     /// Directories of the machine that are not needed any more then.
     temporary: Vec<PathBuf>,
-    locks: Vec<OwnedMutexGuard<()>>,
+    /// Names of caches by their ids, and the locks that are held for them.
+    caches: BTreeMap<String, (String, Option<OwnedMutexGuard<()>>)>,
 }
 
 impl Build {
@@ -91,8 +92,17 @@ impl Build {
         });
         let (stubs, targets) = places.await?;
         mounted.stubs = stubs;
-        for ((mount, _), target) in mounts.into_iter().zip(targets) {
-            let spec = self.spec(&mount, target.clone(), mounted).await?;
+        // All at once and by their order, each only once: commands never wait for each other in a circle.
+        let caches = mounts.iter().filter(|(mount, _)| mount.kind == Kind::Cache);
+        let caches: BTreeMap<String, Sharing> =
+            caches.map(|(mount, target)| (cache_id(mount, target), mount.sharing)).collect();
+        for (id, sharing) in caches {
+            let state = self.state.clone();
+            let taken = state.caches.take(&id, sharing).await;
+            mounted.caches.insert(id, taken);
+        }
+        for ((mount, given), target) in mounts.into_iter().zip(targets) {
+            let spec = self.spec(&mount, &given, target.clone(), mounted).await?;
             let shown = target.display();
             let done = self.stage()?.mount(spec).await;
             done.map_err(|error| match error {
@@ -158,7 +168,14 @@ impl Build {
         if target == "/" { Err("nothing can be mounted at /".to_owned()) } else { Ok(Some(target.into())) }
     }
 
-    async fn spec(&mut self, mount: &Mount, target: PathBuf, mounted: &mut Mounted) -> Result<MountSpec, String> {
+    /// What to mount; `given` is the target as it was written, by which a cache without an id is known.
+    async fn spec(
+        &mut self,
+        mount: &Mount,
+        given: &Path,
+        target: PathBuf,
+        mounted: &mut Mounted,
+    ) -> Result<MountSpec, String> {
         let mut spec = MountSpec {
             source: clean(&mount.source).into(),
             read_only: mount.read_only,
@@ -177,11 +194,8 @@ impl Build {
                 }
             },
             Kind::Cache => {
-                let id = mount.id.clone().unwrap_or_else(|| target.display().to_string());
-                let state = self.state.clone();
-                let (name, lock) = state.caches.take(&id, mount.sharing).await;
-                mounted.locks.extend(lock);
-                let directory = self.state.layers().join(name);
+                let name = mounted.caches.get(&cache_id(mount, given)).map(|(name, _)| name.as_str());
+                let directory = self.state.layers().join(name.unwrap_or_default());
                 if !directory.is_dir() {
                     self.new_cache(mount, &directory).await?;
                 }
@@ -231,6 +245,10 @@ impl Build {
         };
         blocking(move || make().map_err(|e| format!("cannot make a cache: {e}"))).await
     }
+}
+
+fn cache_id(mount: &Mount, target: &Path) -> String {
+    mount.id.clone().unwrap_or_else(|| target.display().to_string())
 }
 
 fn secret_id(mount: &Mount) -> String {
