@@ -171,7 +171,7 @@ impl Provider {
             }
         })
         .await;
-        let given_up = timed_out && due.is_some() && self.overdue(&exec).await;
+        let given_up = timed_out && due.is_some() && self.overdue(&exec, false).await;
         if given_up || result.is_err() {
             let verdict = match result {
                 Err(error) => self.fate(&exec, error).await?,
@@ -232,17 +232,18 @@ impl Provider {
         let until = self.now() + wait;
         let verdict = loop {
             let due = self.overdue_at(exec).filter(|due| *due <= until);
+            let early = due.is_some_and(|due| due > self.now());
             let verdict = self.exit_verdict(exec, due.unwrap_or(until).saturating_sub(self.now())).await?;
             if verdict.is_some() || due.is_none() {
                 break verdict;
             }
-            if self.overdue(exec).await {
+            if self.overdue(exec, early).await {
                 break Some(self.given_up(exec));
             }
         };
         // Modal has killed the program, and not what it has started.
         if matches!(verdict, Some(Verdict::Deadline)) {
-            self.sweep(exec).await;
+            self.sweep(exec, true).await;
         }
         Ok(verdict)
     }

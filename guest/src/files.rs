@@ -68,6 +68,9 @@ const READ_STALL: Duration = Duration::from_secs(120);
 /// How long a program that was given up may take to be killed.
 const KILL_TIME: Duration = Duration::from_secs(30);
 
+/// How long it may take to remove its draft before that, in tenths of a second.
+const KILL_GRACE_TENTHS: u32 = 20;
+
 /// Bits of a mode that are permissions, and those that say what it is.
 const PERMISSION_BITS: u32 = 0o7777;
 const FORMAT_BITS: u32 = 0o170_000;
@@ -113,7 +116,8 @@ impl Provider {
                 }
             };
             // Boxed: to signal is to run a script.
-            let kill: LocalFuture<'_, Result<()>> = Box::pin(self.signal(exec_ref(at, transfer), 9));
+            let exec = exec_ref(at, transfer);
+            let kill: LocalFuture<'_, Result<()>> = Box::pin(self.end(&exec, KILL_GRACE_TENTHS));
             let _ = within(self.transport(), KILL_TIME, kill).await;
             error.with_happened(Happened::Unknown)
         })

@@ -159,7 +159,7 @@ impl Provider {
     async fn sweep_when_due(&self, exec: &ExecRef) {
         let Some(deadline) = exec.deadline else { return std::future::pending().await };
         self.transport().sleep(Duration::from_millis(deadline).saturating_sub(self.now())).await;
-        self.sweep(exec).await;
+        self.sweep(exec, true).await;
     }
 
     /// When something is to be done about an exec that has not ended by then: [`Provider::overdue`]. None without a time
@@ -172,10 +172,10 @@ impl Provider {
         }
     }
 
-    /// Ends an exec whose time is up. True when that has been done before, and it is to be given up.
-    pub(crate) async fn overdue(&self, exec: &ExecRef) -> bool {
+    /// Ends an exec whose time is up; `alive` as for [`Provider::sweep`]. True when that has been done before, and it is to be given up.
+    pub(crate) async fn overdue(&self, exec: &ExecRef, alive: bool) -> bool {
         let known = self.swept(exec).is_some();
-        self.sweep(exec).await;
+        self.sweep(exec, alive).await;
         known
     }
 
@@ -199,8 +199,9 @@ impl Provider {
     }
 
     /// Ends whatever is left of an exec, once: by SIGTERM, and by SIGKILL what is left after a grace. An image without a
-    /// shell has only Modal's own kill.
-    pub(crate) async fn sweep(&self, exec: &ExecRef) {
+    /// shell has only Modal's own kill. `alive` if it is known not to have ended before its limit; else it is asked, for
+    /// whoever asks late must not take a good end for a deadline.
+    pub(crate) async fn sweep(&self, exec: &ExecRef, alive: bool) {
         if self.swept(exec).is_some() {
             return;
         }
@@ -208,7 +209,7 @@ impl Provider {
             let key = (exec.sandbox.clone(), exec.exec.clone());
             self.inner.state.borrow_mut().swept.insert(key, Swept { at, over });
         };
-        let over = matches!(self.exit_verdict(exec, Duration::ZERO).await, Ok(Some(_)));
+        let over = !alive && matches!(self.exit_verdict(exec, Duration::ZERO).await, Ok(Some(_)));
         note(self.now() + SWEEP_TIME, over);
         let _ = within(self.transport(), SWEEP_TIME, self.end(exec, GRACE_TENTHS)).await;
         note(self.now(), over);

@@ -47,6 +47,9 @@ const ATTEMPTS: u32 = 2;
 /// this; with one that does not, the command is killed and given up.
 const OVERDUE: Duration = Duration::from_secs(90);
 
+/// Between two looks whether the reader has learned the end.
+const ENDING: Duration = Duration::from_millis(5);
+
 /// A command that was started, or attached to.
 ///
 /// The streams can be taken out and used independently. Dropping the process kills the command's whole process tree,
@@ -117,6 +120,11 @@ impl Process {
             if let Some(verdict) = self.shared.output().verdict.clone() {
                 self.kill = false;
                 return Ok(verdict);
+            }
+            if self.shared.output().is_ending() {
+                // The reader is about to learn it. Another instance may not know why a command has ended.
+                tokio::time::sleep(ENDING).await;
+                continue;
             }
             let call = Call::reading(format!("wait for a command in {}", self.sandbox.id())).about(&self.exec.exec);
             let exec = self.exec.clone();
@@ -261,6 +269,12 @@ struct Stream {
 }
 
 impl OutputState {
+    /// Both streams have been read to their ends, and the reader asks for the verdict.
+    fn is_ending(&self) -> bool {
+        self.streams.iter().all(|stream| stream.end.is_some() && stream.is_complete())
+            && self.reader.as_ref().is_some_and(|reader| !reader.is_finished())
+    }
+
     /// Nothing more is waited for: the time limit is over.
     fn give_up(&mut self) {
         self.verdict.get_or_insert(Verdict::Deadline);
@@ -542,7 +556,9 @@ impl Drop for Output {
         stream.chunks.clear();
         stream.buffered = 0;
         stream.waker = None;
-        let abandoned = state.streams.iter().all(|stream| stream.dropped);
+        // One that has come to the ends still learns the verdict.
+        let abandoned = state.streams.iter().all(|stream| stream.dropped)
+            && state.streams.iter().any(|stream| stream.end.is_none());
         if abandoned && let Some(reader) = state.reader.take() {
             reader.abort();
         }
