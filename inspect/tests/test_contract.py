@@ -14,16 +14,18 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from conftest import Emulator
+from inspect_ai.tool import ToolError
 from inspect_ai.util import (
     OutputLimitExceededError,
     SandboxEnvironment,
+    SandboxUnavailableError,
     SandboxUserUnsupportedError,
     override_sandbox_output_limit,
 )
@@ -104,9 +106,93 @@ async def test_invalid_utf8_is_replaced(box: SandboxEnvironment) -> None:
     assert result.stdout == "a\N{REPLACEMENT CHARACTER}b"
 
 
-async def test_nul_in_a_word(box: SandboxEnvironment) -> None:
-    with pytest.raises(ValueError, match="embedded null byte"):
-        await box.exec(["echo", "a\0b"])
+async def test_a_nul_anywhere_is_a_tool_error(box: SandboxEnvironment) -> None:
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: box.exec(["echo", "a\0b"]),
+        lambda: box.exec(["true"], env={"A": "x\0y"}),
+        lambda: box.exec(["true"], env={"A\0": "x"}),
+        lambda: box.exec(["true"], cwd="a\0b"),
+        lambda: box.exec(["true"], user="a\0b"),
+        lambda: box.read_file("a\0b"),
+        lambda: box.write_file("a\0b", "x"),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="embedded null byte"):
+            await call()
+
+
+async def test_what_cannot_be_run_is_a_failed_command(box: SandboxEnvironment) -> None:
+    for cmd in ([], [""]):
+        result = await box.exec(cmd)
+        assert (result.success, result.returncode, result.stderr) == (False, 126, "the command is empty\n")
+    for env in ({"A": "x" * 200_000}, {f"A{number}": "x" * 100_000 for number in range(50)}):
+        result = await box.exec(["true"], env=env)
+        assert (result.returncode, result.stderr) == (126, "true: Argument list too long\n")
+    result = await box.exec(["true", "x" * 200_000])
+    assert (result.returncode, result.stderr) == (126, "true: Argument list too long\n")
+    for name in ("", "=A"):
+        result = await box.exec(["true"], env={name: "x"})
+        assert result.returncode == 126 and "invalid environment variable" in result.stderr
+    for user in ("ghost", "a;b", "-x", ":"):
+        result = await box.exec(["true"], user=user)
+        assert result.returncode == 126 and "no matching entries in passwd file" in result.stderr
+    for timeout in (0, -1):
+        with pytest.raises(SandboxTimeoutError, match=f"after {timeout} seconds"):
+            await box.exec(["touch", "/tmp/never"], timeout=timeout)
+    assert not (await box.exec(["test", "-e", "/tmp/never"])).success
+
+
+async def test_variables_of_any_name(box: SandboxEnvironment) -> None:
+    result = await box.exec(["env"], env={"discovery.type": "single-node", "A=B": "x"})
+    assert "discovery.type=single-node\n" in result.stdout and "\nA=B=x\n" in f"\n{result.stdout}"
+
+
+async def test_the_environment_tells_nothing_of_the_harness(box: SandboxEnvironment) -> None:
+    said = (await box.exec(["env"])).stdout.lower()
+    assert not any(word in said for word in ("sandbox", "inspect", "exec_id")), said
+
+
+async def test_a_program_that_may_not_be_executed(box: SandboxEnvironment) -> None:
+    for user in (None, "nobody"):
+        with pytest.raises(PermissionError):
+            await box.exec(["/etc/passwd"], user=user)
+    with pytest.raises(PermissionError):
+        await box.exec(["/etc"], cwd="/tmp")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "echo result; echo 'x: Permission denied' >&2; exit 126",
+        "echo 'x: Permission denied' >&2; exit 126",
+        "echo 'Permission denied'; exit 126",
+        "/etc/passwd",
+        'echo "$0: Permission denied" >&2; exit 126',
+    ],
+)
+async def test_what_a_command_prints_is_never_thrown_away(box: SandboxEnvironment, script: str) -> None:
+    await box.write_file("/tmp/speaks", f"#!/bin/sh\n{script}\n")
+    await box.exec(["chmod", "755", "/tmp/speaks"])
+    for cmd in (["/tmp/speaks"], ["sh", "-c", script]):
+        result = await box.exec(cmd)
+        assert result.returncode == 126 and "permission denied" in (result.stdout + result.stderr).lower()
+
+
+async def test_a_time_limit_asks_first(box: SandboxEnvironment) -> None:
+    with pytest.raises(SandboxTimeoutError) as raised:
+        await box.exec(["sh", "-c", "trap 'echo saved; exit 0' TERM; echo working; sleep 4715 & wait"], timeout=1)
+    assert raised.value.truncated_output == "working\nsaved\n"
+    await until(box, "! pgrep -f 'sleep 471[5]'")
+
+
+@pytest.mark.parametrize(
+    "script", ["printf 'ab\\303\\244'", "head -c 5000 /dev/zero | tr '\\0' '\\377'", "yes ä | head -n 3000"]
+)
+@pytest.mark.parametrize("limit", [1, 3, 100, 1000])
+async def test_the_end_of_what_is_no_text_fits_the_limit(box: SandboxEnvironment, script: str, limit: int) -> None:
+    with override_sandbox_output_limit(limit, "exec"):
+        result = await box.exec(["sh", "-c", script])
+    assert result.success and len(result.stdout.encode()) <= limit
 
 
 async def test_surrogates_do_not_end_the_sample(box: SandboxEnvironment) -> None:
@@ -225,6 +311,33 @@ async def test_too_large_a_file(box: SandboxEnvironment) -> None:
     with pytest.raises(OutputLimitExceededError, match="100 MiB"):
         await box.read_file("/tmp/sparse", False)
     assert time.monotonic() - begun < 60
+
+
+async def test_what_is_no_file_is_refused_at_once(box: SandboxEnvironment) -> None:
+    script = "import socket; socket.socket(socket.AF_UNIX).bind('/tmp/socket')"
+    assert (await box.exec(["sh", "-c", f'mkfifo /tmp/pipe; python3 -c "{script}"'])).success
+    begun = time.monotonic()
+    for name in ("/tmp/pipe", "/tmp/socket", "/dev/zero"):
+        with pytest.raises(OSError, match="not a regular file") as raised:
+            await box.read_file(name)
+        assert isinstance(raised.value, ToolError) and raised.value.filename == name
+    with pytest.raises(OSError) as raised:
+        await box.write_file("/tmp/pipe", "x")
+    assert isinstance(raised.value, ToolError)
+    assert time.monotonic() - begun < 60
+    with pytest.raises(OSError, match="name too long"):
+        await box.read_file("/tmp/" + "x" * 5000)
+
+
+async def test_errors_that_a_model_sees_tell_nothing_of_the_harness(emulator: Emulator) -> None:
+    environments = await provider().sample_init("contract", CONFIG, {"__sample_id__": 20})
+    environment = environments["default"]
+    await environment.created.provider.terminate(environment.created.id)
+    for call in (environment.exec(["true"]), environment.read_file("/etc/passwd"), environment.write_file("/x", "x")):
+        with pytest.raises(SandboxUnavailableError) as raised:
+            await call
+        assert str(raised.value) == "The sandbox is not available."
+    await provider().sample_cleanup("contract", CONFIG, environments, False)
 
 
 async def test_connection(box: SandboxEnvironment) -> None:

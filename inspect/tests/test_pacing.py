@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from inspect_modal_sandbox import pacing
@@ -68,3 +69,71 @@ def test_a_file_that_says_nothing_is_begun_anew(tmp_path: Path, monkeypatch: pyt
     file.write_text("nonsense")
     monkeypatch.setattr("time.time", lambda: 5.0)
     assert pacing.reserve(1.0) == 5.0
+
+
+def test_a_refusal_halves_the_rate_once_and_it_recovers_slowly() -> None:
+    pace = pacing.Pace()
+    assert [pace.next(100.0, 20.0) for _ in range(3)] == [100.0, 100.05, 100.1]
+    for moment in (100.2, 100.3, 101.1):
+        pace.slow_down(moment, 0.0)
+    assert pace.share_at(101.1) == pytest.approx(0.5, abs=0.01), "those that were under way together count once"
+    pace.slow_down(102.0, 0.0)
+    assert pace.share_at(102.0) == pytest.approx(0.25, abs=0.01)
+    assert pace.share_at(132.0) == pytest.approx(0.35, abs=0.01)
+    assert pace.share_at(10_000.0) == 1.0
+    for moment in range(200, 400, 2):
+        pace.slow_down(float(moment), 0.0)
+    assert pace.share_at(398.0) >= pacing.SLOWEST_SHARE
+
+
+def test_a_time_that_the_service_tells_is_waited_for() -> None:
+    pace = pacing.Pace()
+    pace.slow_down(100.0, 12.5)
+    assert pace.next(100.0, 20.0) == 112.5
+    assert pace.next(100.0, 20.0) > 112.5
+    pace.slow_down(200.0, 1e9)
+    assert pace.next(200.0, 20.0) == 200.0 + pacing.LONGEST_WAIT_SECS
+
+
+class Service:
+    """A provider whose first creations are refused."""
+
+    def __init__(self, refusals: int, kind: str = "resource-exhausted", happened: str = "no") -> None:
+        self.refusals, self.kind, self.happened, self.asked = refusals, kind, happened, 0
+
+    def throttled(self) -> tuple[int, float]:
+        return 0, 0.0
+
+    async def create(self, specification: str) -> tuple[str, int]:
+        from inspect_modal_sandbox._native import NativeError
+
+        self.asked += 1
+        if self.asked <= self.refusals:
+            raise NativeError(self.kind, "too many", self.happened, True, "")
+        return specification, 0
+
+
+@pytest.mark.asyncio
+async def test_a_creation_that_is_one_too_many_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from inspect_modal_sandbox._native import NativeError
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv(pacing.RATE_VARIABLE, "1000")
+    waited: list[float] = []
+
+    async def sleep(secs: float) -> None:
+        waited.append(secs)
+
+    monkeypatch.setattr("asyncio.sleep", sleep)
+    service: Any = Service(3)
+    assert await pacing.create(service, "it") == ("it", 0)
+    assert service.asked == 4 and len(waited) == 3 and waited == sorted(waited)
+    for refused, asked in [
+        (Service(99), pacing.ATTEMPTS),
+        (Service(1, "invalid-argument"), 1),
+        (Service(1, happened="unknown"), 1),
+    ]:
+        service = refused
+        with pytest.raises(NativeError):
+            await pacing.create(service, "it")
+        assert service.asked == asked

@@ -1,7 +1,8 @@
 //! The three objects that Python sees: a provider, a build under way, and what a command gave.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::future::try_join;
 use pyo3::prelude::*;
@@ -9,7 +10,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};
 
 use sandbox_host::types::{
-    Captured, EndReason, ExecSpec, Keep, ListFilter, LogQuery, OutputLimits, SandboxState, Verdict,
+    Captured, EndReason, ExecSpec, FileKind, Keep, ListFilter, LogQuery, OutputLimits, SandboxState, Verdict,
 };
 use sandbox_host::{FileFault, Keeper, Plugin, with_retries};
 use tokio::sync::Mutex;
@@ -29,6 +30,14 @@ type Pairs = Vec<(String, String)>;
 pub(crate) struct Provider {
     provider: sandbox_host::Provider,
     keeper: Arc<Keeper>,
+    throttle: Arc<Throttle>,
+}
+
+/// How often the service has asked a creation to wait, and until when at the last time.
+#[derive(Default)]
+struct Throttle {
+    count: AtomicU64,
+    until: std::sync::Mutex<Option<Instant>>,
 }
 
 #[pymethods]
@@ -46,13 +55,18 @@ impl Provider {
         awaitable(py, async move {
             let opened = async {
                 let plugin = Plugin::load(component).await?;
-                let mut builder = sandbox_host::Provider::builder(&plugin);
+                let throttle = Arc::new(Throttle::default());
+                let told = throttle.clone();
+                let mut builder = sandbox_host::Provider::builder(&plugin).on_wait(move |waiting| {
+                    *told.until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + waiting.pause);
+                    told.count.fetch_add(1, Ordering::Relaxed);
+                });
                 for (name, value) in env {
                     builder = builder.env(name, value);
                 }
                 let provider = builder.build().await?;
                 let keeper = Arc::new(Keeper::new(&provider, owner, Duration::from_secs(lease_secs))?);
-                Ok(Provider { provider, keeper })
+                Ok(Provider { provider, keeper, throttle })
             };
             opened.await.map_err(raise)
         })
@@ -62,6 +76,13 @@ impl Provider {
     #[getter]
     fn run_id(&self) -> &str {
         self.keeper.run()
+    }
+
+    /// How often the service has asked a creation to wait, and for how many seconds from now on at the last time.
+    fn throttled(&self) -> (u64, f64) {
+        let until = *self.throttle.until.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = until.map(|until| until.saturating_duration_since(Instant::now())).unwrap_or_default();
+        (self.throttle.count.load(Ordering::Relaxed), left.as_secs_f64())
     }
 
     /// One cheap request that proves address and credentials.
@@ -282,8 +303,11 @@ impl Provider {
             // Neither waits for the other; a file that is too large ends the reading of it.
             let look = async {
                 let info = sandbox.stat(&path, true).await.map_err(raise)?;
-                if info.size > max && matches!(info.kind, sandbox_host::types::FileKind::File) {
-                    return Err(too_large(&path, max));
+                match info.kind {
+                    FileKind::File if info.size > max => return Err(too_large(&path, max)),
+                    // To open it might take for ever.
+                    FileKind::Other(kind) => return Err(special(&path, &kind)),
+                    _ => {}
                 }
                 Ok(info.mode)
             };
@@ -341,6 +365,11 @@ impl Provider {
             None => sandbox,
         }
     }
+}
+
+fn special(path: &str, kind: &str) -> PyErr {
+    let why = format!("{path} is a {kind}, not a regular file");
+    NativeError::new_err(("file:special", why.clone(), "no", false, why))
 }
 
 fn too_large(path: &str, max: u64) -> PyErr {

@@ -7,6 +7,7 @@ The class methods are Inspect's hooks and lead to `lifecycle`; the rest is one r
 from __future__ import annotations
 
 import errno
+import re
 import shlex
 import time
 from logging import getLogger
@@ -21,7 +22,6 @@ from inspect_ai.util import (
     SandboxEnvironment,
     SandboxEnvironmentConfigType,
     SandboxEnvironmentLimits,
-    SandboxUnavailableError,
     trace_action,
 )
 
@@ -40,6 +40,22 @@ TRACED_CHARACTERS = 1000
 PATIENCE_SECS = 90.0
 """How much later than its time limit a command's end may be reported before the waiting is given up: the component kills
 what outlives its limit, and gives that up after about a minute and a half itself."""
+
+
+LOOK_SECS = 60.0
+"""For a look at a program."""
+
+SHOWN_CHARACTERS = 200
+"""Of a program's name, in a message."""
+
+USER = re.compile(r"[A-Za-z0-9_.$][A-Za-z0-9_.$-]{0,63}")
+"""A user or group, by name or number."""
+
+EXECUTABLE = """
+case $1 in */*) file=$1;; *) file=$(command -v -- "$1") || exit 1;; esac
+[ -f "$file" ] && [ -x "$file" ]
+"""
+"""Whether the program `$1` may be started."""
 
 
 class ModalSandboxEnvironment(SandboxEnvironment):
@@ -131,9 +147,9 @@ class ModalSandboxEnvironment(SandboxEnvironment):
         from ._native import NativeError
         from .errors import exec_error, is_unknown_user
 
-        if any("\0" in word for word in cmd):
-            # The words by which Inspect knows it for a mistake in what the model wrote.
-            raise ValueError("embedded null byte in the command")
+        refused = _refused(cmd, cwd, env or {}, user, timeout)
+        if refused is not None:
+            return refused
         limit = SandboxEnvironmentLimits.MAX_EXEC_OUTPUT_SIZE
         stdin = input.encode(errors="replace") if isinstance(input, str) else input
         started = time.monotonic()
@@ -151,14 +167,27 @@ class ModalSandboxEnvironment(SandboxEnvironment):
                 )
         except NativeError as error:
             if user is not None and is_unknown_user(error):
-                return ExecResult(False, 126, "", f"unable to find user {user}: {error.args[4]}\n")
+                return _failed(f"unable to find user {user}: no matching entries in passwd file")
+            if error.args[0] == "invalid-argument":
+                # What no program can be given; the command line and the environment have no other fault by now.
+                return _failed(f"{cmd[0][:SHOWN_CHARACTERS]}: Argument list too long")
             mapped = exec_error(error, user)
             if isinstance(mapped, TimeoutError) and timeout is not None:
                 mapped = TimeoutError(f"Command timed out after {timeout} seconds")
             raise (mapped or RuntimeError(error.args[1])) from None
         finally:
             self.created.metrics.executed(time.monotonic() - started)
-        return _outcome(cmd, result, timeout)
+        if _may_not_start(cmd, result) and not await self._executable(cmd[0], cwd, env, user):
+            raise PermissionError(errno.EACCES, "Permission denied", cmd[0])
+        return _outcome(result, timeout, limit)
+
+    async def _executable(self, program: str, cwd: str | None, env: dict[str, str] | None, user: str | None) -> bool:
+        """Whether a program can be started: then what was printed is its own."""
+        argv = ["/bin/sh", "-c", EXECUTABLE, "sh", program]
+        directory = str(self._workdir / cwd) if cwd is not None else None
+        with trace_action(logger, "Modal", "look at a program in %s", self.created.id):
+            result = await self.run(argv, cwd=directory, env=env, user=user, timeout=LOOK_SECS)
+        return result.verdict == "exited" and result.code == 0
 
     async def run(
         self,
@@ -182,7 +211,7 @@ class ModalSandboxEnvironment(SandboxEnvironment):
                 [_text(word) for word in argv],
                 stdin=stdin,
                 cwd=cwd or str(self._workdir),
-                env=[(_text(name), _text(value)) for name, value in (env or {}).items()],
+                env=[_pair(name, value) for name, value in (env or {}).items()],
                 user=user or self._user,
                 timeout=timeout,
                 stdout_max=stdout_max,
@@ -200,6 +229,7 @@ class ModalSandboxEnvironment(SandboxEnvironment):
 
         data = contents.encode(errors="replace") if isinstance(contents, str) else contents
         path = self._path(file)
+        _check_name(file)
         if file.endswith("/") or _names_directory(file):
             raise os_error(errno.EISDIR, file)
         try:
@@ -227,6 +257,7 @@ class ModalSandboxEnvironment(SandboxEnvironment):
 
         limit = SandboxEnvironmentLimits.MAX_READ_FILE_SIZE
         path = self._path(file)
+        _check_name(file)
         if _names_directory(file):
             raise os_error(errno.EISDIR, file)
         try:
@@ -275,12 +306,73 @@ def _text(word: str) -> str:
     return word.encode(errors="replace").decode()
 
 
-def _outcome(cmd: list[str], result: RunResult, timeout: int | None) -> ExecResult[str]:
-    stdout, stderr = result.stdout.decode(errors="replace"), result.stderr.decode(errors="replace")
+def _pair(name: str, value: str) -> tuple[str, str]:
+    """A variable. As with `docker exec --env`, the first equals sign ends its name."""
+    name, _, value = _text(f"{name}={value}").partition("=")
+    return name, value
+
+
+def _check_name(file: str) -> None:
+    from .errors import NUL
+
+    if "\0" in file:
+        raise ValueError(f"{NUL} in the name of a file")
+
+
+def _failed(text: str) -> ExecResult[str]:
+    """What cannot be run, as the result that Docker's provider gives."""
+    return ExecResult(False, 126, "", f"{text}\n")
+
+
+def _refused(
+    cmd: list[str], cwd: str | None, env: dict[str, str], user: str | None, timeout: int | None
+) -> ExecResult[str] | None:
+    """What can be said without asking: a mistake of the model must not end its sample."""
+    from .errors import NUL
+
+    if any("\0" in word for word in [*cmd, cwd or "", user or "", *env, *env.values()]):
+        raise ValueError(f"{NUL} in the command")
+    if not cmd or not cmd[0]:
+        return _failed("the command is empty")
+    if any(not name or name.startswith("=") for name in env):
+        return _failed("invalid environment variable: a variable has no name")
+    if user is not None and not all(USER.fullmatch(part) for part in user.split(":", 1)):
+        return _failed(f"unable to find user {user}: no matching entries in passwd file")
+    if timeout is not None and timeout <= 0:
+        raise TimeoutError(f"Command timed out after {timeout} seconds")
+    return None
+
+
+def _may_not_start(cmd: list[str], result: RunResult) -> bool:
+    """Whether the end looks like that of a program that may not be executed: one line, which names it."""
+    lines = result.stderr.decode(errors="replace").splitlines()
+    return (
+        result.verdict == "exited"
+        and result.code == 126
+        and result.stdout_total == 0
+        and len(lines) == 1
+        and cmd[0] in lines[0]
+        and "permission denied" in lines[0].lower()
+    )
+
+
+def _tail(data: bytes, total: int, limit: int) -> str:
+    """Output as text of at most `limit` bytes: its end, like that of Docker's provider. What is no text is replaced, also
+    where that makes it longer, and half a character at the cut is left out."""
+    if total > len(data):
+        data = data[next((at for at, byte in enumerate(data[:4]) if byte & 0xC0 != 0x80), 0) :]
+    text = data.decode(errors="replace")
+    if "\N{REPLACEMENT CHARACTER}" in text and len(encoded := text.encode()) > limit:
+        text = encoded[-limit:].decode(errors="ignore")
+    return text
+
+
+def _outcome(result: RunResult, timeout: int | None, limit: int) -> ExecResult[str]:
+    from .errors import unavailable
+
+    stdout, stderr = _tail(result.stdout, result.stdout_total, limit), _tail(result.stderr, result.stderr_total, limit)
     match result.verdict:
         case "exited":
-            if result.code == 126 and "permission denied" in (stderr + stdout).lower():
-                raise PermissionError(errno.EACCES, "Permission denied", cmd[0] if cmd else "")
             code = result.code
         case "signaled":
             code = 128 + result.code
@@ -290,7 +382,7 @@ def _outcome(cmd: list[str], result: RunResult, timeout: int | None) -> ExecResu
                 late.truncated_output = stdout + stderr  # type: ignore[attr-defined]
             raise late
         case "sandbox-ended":
-            raise SandboxUnavailableError(f"The sandbox has ended: {result.detail}")
+            raise unavailable(f"it has ended: {result.detail}")
         case _:
-            raise SandboxUnavailableError(f"The command was lost: {result.detail}")
+            raise unavailable(f"the command was lost: {result.detail}")
     return ExecResult(code == 0, code, stdout, stderr)

@@ -2,19 +2,26 @@
 
 Inspect turns a short list of exception types into something a model sees; all others end the sample in error. So each
 kind is decided here, once, for commands and for files.
+
+A model must not learn from an error where it runs: the texts of exceptions that it sees name no service, address or id. What
+they leave out goes to the log.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from logging import getLogger
 from typing import TYPE_CHECKING
 
 from inspect_ai._util.error import PrerequisiteError
+from inspect_ai.tool import ToolError
 from inspect_ai.util import SandboxUnavailableError, SandboxUserUnsupportedError
 
 if TYPE_CHECKING:
     from ._native import NativeError
+
+logger = getLogger(__name__)
 
 FILE_ERRORS = {
     "file:not-found": errno.ENOENT,
@@ -24,7 +31,23 @@ FILE_ERRORS = {
     "file:not-empty": errno.ENOTEMPTY,
     "file:permission-denied": errno.EACCES,
     "file:no-space": errno.ENOSPC,
+    "file:special": errno.EINVAL,
 }
+
+SPECIAL = "It is not a regular file"
+"""A pipe, a socket or a device."""
+
+NUL = "embedded null byte"
+"""The words by which Inspect knows a `ValueError` for a mistake in what the model wrote."""
+
+
+class FileError(OSError, ToolError):
+    """A failed file operation for which Python has no class of its own: an `OSError` that a model sees as a tool error."""
+
+    def __init__(self, number: int, text: str, path: str) -> None:
+        OSError.__init__(self, number, text, path)
+        self.message = f"{text}: '{path}'"
+
 
 GONE = frozenset({"sandbox-ended", "not-found"})
 """Kinds that mean that there is no such sandbox any more, where the call names nothing else."""
@@ -33,9 +56,14 @@ SETTINGS = frozenset({"unauthenticated", "permission-denied", "config", "forbidd
 """Kinds that whoever started the evaluation has to put right."""
 
 
+SEEN = (FileNotFoundError, IsADirectoryError, PermissionError)
+"""Subclasses of `OSError` that Inspect makes a tool error of."""
+
+
 def os_error(number: int, path: str) -> OSError:
     """The exception for a POSIX error on a file, in the three-part form of which Inspect prints text and name."""
-    return OSError(number, os.strerror(number), path)
+    known = OSError(number, os.strerror(number), path)
+    return known if isinstance(known, SEEN) else FileError(number, os.strerror(number), path)
 
 
 def file_error(error: NativeError, path: str) -> Exception:
@@ -45,9 +73,15 @@ def file_error(error: NativeError, path: str) -> Exception:
     # A path through something that is no directory leads to no file, and Inspect knows no error of its own for it.
     if number == errno.ENOTDIR:
         number = errno.ENOENT
+    if kind == "file:special":
+        return FileError(errno.EINVAL, SPECIAL, path)
     if number is not None:
         return os_error(number, path)
-    return call_error(error) or OSError(errno.EIO, message, path)
+    if kind == "invalid-argument":
+        return os_error(errno.ENAMETOOLONG, path)
+    if kind.startswith("file:"):
+        return FileError(errno.EIO, "It could not be read or written", path)
+    return _neutral(call_error(error)) or OSError(errno.EIO, message, path)
 
 
 def call_error(error: NativeError) -> Exception | None:
@@ -69,8 +103,23 @@ def exec_error(error: NativeError, user: str | None) -> Exception | None:
         return SandboxUserUnsupportedError(message)
     # Also where nobody knows whether it was started: as with a command that was lost later, the way to it is gone.
     if kind == "unavailable" or (kind in {"internal", "resource-exhausted", "conflict"} and happened == "no"):
-        return SandboxUnavailableError(message)
-    return call_error(error)
+        return unavailable(message)
+    return _neutral(call_error(error))
+
+
+def unavailable(why: str) -> SandboxUnavailableError:
+    """The sandbox cannot be used any more, or not now."""
+    logger.warning("A sandbox is not available: %s", why)
+    return SandboxUnavailableError("The sandbox is not available.")
+
+
+def _neutral(error: Exception | None) -> Exception | None:
+    if isinstance(error, SandboxUnavailableError):
+        return unavailable(str(error))
+    if isinstance(error, TimeoutError):
+        logger.warning("%s", error)
+        return TimeoutError("The operation did not end in time.")
+    return error
 
 
 def is_unknown_user(error: NativeError) -> bool:

@@ -9,19 +9,24 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from inspect_ai.util import OutputLimitExceededError, SandboxEnvironmentLimits, SandboxUnavailableError
+from inspect_ai.util import OutputLimitExceededError, SandboxEnvironmentLimits
 
-from .errors import os_error
+from .errors import SPECIAL, FileError, os_error, unavailable
 
 if TYPE_CHECKING:
     from ._native import RunResult
     from .environment import ModalSandboxEnvironment
 
-PINNED = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
-"""Programs of the system, with the complaints of POSIX in words: never what the image's PATH leads to."""
+PINNED = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C",
+    **dict.fromkeys(("LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "BASH_ENV", "ENV", "SHELLOPTS", "CDPATH"), ""),
+}
+"""Programs of the system, with the complaints of POSIX in words: never what the image's environment leads to."""
 
 READ = """
 [ -d "$1" ] && exit 21
+[ -e "$1" ] && [ ! -f "$1" ] && exit 22
 [ -f "$1" ] && [ -r "$1" ] && [ "$(wc -c <"$1")" -ge "$2" ] && exit 27
 exec head -c "$2" -- "$1"
 """
@@ -29,6 +34,7 @@ exec head -c "$2" -- "$1"
 
 WRITE = """
 [ -d "$1" ] && exit 21
+[ -p "$1" ] || [ -S "$1" ] && exit 22
 case $1 in */*) mkdir -p -- "${1%/*}/" || exit 1;; esac
 exec cat >"$1"
 """
@@ -71,13 +77,15 @@ def _check(result: RunResult, name: str) -> None:
     if result.verdict == "deadline":
         raise TimeoutError(f"{name}: not transferred in {TIME_SECS:.0f} seconds")
     if result.verdict in ("sandbox-ended", "lost"):
-        raise SandboxUnavailableError(f"The sandbox has ended: {result.detail}")
+        raise unavailable(result.detail)
     if result.verdict == "exited" and result.code == 0:
         return
     if result.code == 21:
         raise os_error(errno.EISDIR, name)
+    if result.code == 22:
+        raise FileError(errno.EINVAL, SPECIAL, name)
     complaint = result.stderr.decode(errors="replace").strip()
     for words, number in COMPLAINTS.items():
         if words in complaint:
             raise os_error(number, name)
-    raise OSError(errno.EIO, complaint or f"the transfer ended with code {result.code}", name)
+    raise FileError(errno.EIO, complaint or f"The transfer ended with code {result.code}", name)

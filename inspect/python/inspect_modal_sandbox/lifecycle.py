@@ -336,7 +336,7 @@ async def start(task_name: str, config: object, metadata: Mapping[str, Any]) -> 
     volumes = _own_volumes(made, tags)
     spec = _specification(made, [image for image, _ in images], tags)
     begun = time.monotonic()
-    await pacing.turn()
+    await pacing.turn(provider)
     asked = time.monotonic()
     try:
         sandbox, retries = await _create(run, provider, spec, tags, volumes)
@@ -410,7 +410,7 @@ async def _create(
 
     async def creation() -> tuple[str, int]:
         with trace_action(traces, "Modal", "create %s", spec["name"]):
-            return await provider.create(json.dumps(spec))
+            return await pacing.create(provider, json.dumps(spec))
 
     task = asyncio.ensure_future(creation())
     run.creating.add(task)
