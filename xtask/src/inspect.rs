@@ -35,8 +35,8 @@ fn builder() -> Result<PathBuf> {
     tools::environment("inspect-build-venv", &tree().join("requirements-build.txt"))
 }
 
-/// Builds the wheel into `target/wheels` and gives its file. The program `sandbox` is in it, as a script that is installed
-/// beside Python.
+/// Builds the wheel into `target/wheels` and gives its file. The program `sandbox` is in it, with a component of its own, as a
+/// script that is installed beside Python.
 pub fn wheel() -> Result<PathBuf> {
     let component = build::component()?;
     let program = build::program()?;
@@ -44,6 +44,8 @@ pub fn wheel() -> Result<PathBuf> {
     let scripts = tree().join("inspect_modal_sandbox.data/scripts");
     fs::create_dir_all(&scripts)?;
     build::replace(&program, &scripts.join("sandbox"))?;
+    // The program looks for it there, and trusts it.
+    build::replace(&component, &scripts.join("modal-provider.wasm"))?;
     build::replace(&component, &tree().join("python/inspect_modal_sandbox/modal-provider.wasm"))?;
     let folder = tools::target().join("wheels");
     // What an earlier version left must not be taken for this one's.

@@ -282,7 +282,7 @@ class ModalSandboxEnvironment(SandboxEnvironment):
         """The command that leads into a login shell, by this project's program `sandbox`; and where the ports are reached."""
         from . import lifecycle, provider
 
-        words = [provider.program(), "shell", self.created.id, "--plugin", provider.component()]
+        words = [*provider.program(), "shell", self.created.id]
         if self._container is not None:
             words += ["--container", self._container]
         if user or self._user:

@@ -586,6 +586,16 @@ async def _services(
     for service in made.services:
         if service.name not in ending:
             await be_healthy(service)
+
+    async def still_there(name: str) -> None:
+        end = await created.provider.wait_sidecar(created.id, name, 0.0)
+        if end is not None:
+            environments.pop(name, None)
+            if end[0] != 0:
+                raise RuntimeError(str(_Ended(name, *end, await _last_output(created, name))))
+
+    # Some have answered, and ended since.
+    await asyncio.gather(*[still_there(name) for name in environments if name != main])
     return {name: environments[name] for name in services if name in environments}
 
 

@@ -50,11 +50,13 @@ def component() -> str:
     return chosen or str(Path(__file__).with_name("modal-provider.wasm"))
 
 
-def program() -> str:
-    """The program `sandbox`: the one that was installed with this package, or the one on the path."""
+def program() -> list[str]:
+    """The program `sandbox`: the one that was installed with this package, or the one on the path. Each has its component
+    beside it; one that `INSPECT_MODAL_COMPONENT` names is given to it."""
     installed = Path(sysconfig.get_path("scripts")) / "sandbox"
     # Where there is none, the name says what is missing.
-    return str(installed) if os.access(installed, os.X_OK) else shutil.which("sandbox") or "sandbox"
+    found = str(installed) if os.access(installed, os.X_OK) else shutil.which("sandbox") or "sandbox"
+    return [found, *(["--plugin", component(), "--grant"] if os.environ.get(COMPONENT_VARIABLE) else [])]
 
 
 async def opened(app: str | None = None, environment: str | None = None) -> Provider:
