@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.util import ComposeConfig
 from inspect_modal_sandbox import ModalSandboxConfig, ModalSandboxEnvironment, compose, composeyaml, envfile, lifecycle, plan
 
@@ -312,3 +313,25 @@ def test_a_wrong_configuration_is_told() -> None:
             plan.make(config, Path("/"), {})
     with pytest.raises(plan.ConfigError, match="cannot be read"):
         plan.make("Dockerfile", Path("/no/such"), {})
+
+
+def test_a_configuration_of_several_directories_is_never_taken_for_another_ones(tmp_path: Path) -> None:
+    """Where Inspect's records do not say whose sample it is, which they do in an evaluation."""
+    run = lifecycle.Run()
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "Dockerfile").write_text(f"FROM debian:13\nRUN echo {name}\n")
+    built, plain = ModalSandboxConfig(dockerfile="Dockerfile"), ModalSandboxConfig(image="debian:13")
+    services = {"default": {"build": "."}}
+    for config in (built, plain, ComposeConfig.model_validate({"services": services})):
+        run.directories[lifecycle._directory_key(config)] = [tmp_path / "here", tmp_path / "there"]
+    assert lifecycle._directory(run, plain, {}) == tmp_path / "here", "it is the same everywhere"
+    for config in (built, ComposeConfig.model_validate({"services": services})):
+        with pytest.raises(PrerequisiteError, match=r"here and .*there have the same configuration"):
+            lifecycle._directory(run, config, {})
+
+
+def test_the_log_says_which_volumes_are_shared() -> None:
+    text = "volumes: {cache: {name: everyones}}\nservices: {default: {image: x, volumes: ['cache:/cache']}}"
+    (warning,) = made(text).warnings
+    assert "volumes.cache is the volume everyones of Modal's: all samples share it" in warning
