@@ -30,7 +30,8 @@ pub fn test(report: &mut Report, filter: Option<&str>) -> Result<()> {
     // The packages keep files there, and the plugin its compiled component.
     let cache: PathBuf = tools::target().join("evals-cache");
     inspect::pytest(report, filter, || {
-        let mut command = inspect::module(&python, &["pytest", "tests/outside"]);
+        // The warnings are about the packages.
+        let mut command = inspect::module(&python, &["pytest", "tests/outside", "--disable-warnings"]);
         command.env("XDG_CACHE_HOME", &cache);
         command
     })
