@@ -32,6 +32,9 @@ const SHUT: [&str; 8] =
 /// one; options on a command line come first. Files need not survive a crash of the machine.
 const OPTIONS: &str = "force-confold\nforce-unsafe-io\n";
 
+/// Options of apt where root is the only user inside: it cannot fetch as another one.
+const ONE_USER: &str = "APT::Sandbox::User \"root\";\n";
+
 /// Copies what package tools need below `skeleton`, and files of packages to `etc`, from the machine's root directory. Does
 /// nothing on a machine with other package tools.
 pub(super) fn copy(machine: &Path, skeleton: &Path, etc: &Path, privileged: bool) -> io::Result<()> {
@@ -100,6 +103,10 @@ pub(super) fn copy(machine: &Path, skeleton: &Path, etc: &Path, privileged: bool
     if etc.join("dpkg").is_dir() {
         make_directory(&options, 0o755)?;
         fs::write(options.join("emulator"), OPTIONS)?;
+    }
+    if !privileged && etc.join("apt").is_dir() {
+        make_directory(&etc.join("apt/apt.conf.d"), 0o755)?;
+        fs::write(etc.join("apt/apt.conf.d/99emulator"), ONE_USER)?;
     }
     Ok(())
 }
