@@ -57,13 +57,16 @@ pub enum Sharing {
     Locked,
 }
 
+/// Puts the values of variables in.
+pub type Expand<'a> = &'a dyn Fn(&str) -> Result<String, String>;
+
 /// Checks what can be told before variables have values.
 pub fn check(text: &str) -> Result<(), String> {
     read(text, None).map(drop)
 }
 
 /// Reads a value; `expand` puts in the values of variables.
-pub fn parse(text: &str, expand: &dyn Fn(&str) -> Result<String, String>) -> Result<Mount, String> {
+pub fn parse(text: &str, expand: Expand<'_>) -> Result<Mount, String> {
     let mount = read(text, Some(expand))?;
     let lacks = |what: &str| Err(format!("--mount={text}: {what} is missing"));
     match mount.kind {
@@ -74,7 +77,7 @@ pub fn parse(text: &str, expand: &dyn Fn(&str) -> Result<String, String>) -> Res
     }
 }
 
-fn read(text: &str, expand: Option<&dyn Fn(&str) -> Result<String, String>>) -> Result<Mount, String> {
+fn read(text: &str, expand: Option<Expand<'_>>) -> Result<Mount, String> {
     let mut mount = Mount::default();
     let mut writable = None;
     let mut fields = Vec::new();
