@@ -172,7 +172,8 @@ impl Provider {
         }
     }
 
-    /// Ends an exec whose time is up; `alive` as for [`Provider::sweep`]. True when that has been done before, and it is to be given up.
+    /// Ends an exec whose time is up; `alive` as for [`Provider::sweep`]. True when that has been done before, and it is to
+    /// be given up.
     pub(crate) async fn overdue(&self, exec: &ExecRef, alive: bool) -> bool {
         let known = self.swept(exec).is_some();
         self.sweep(exec, alive).await;

@@ -684,10 +684,8 @@ async fn pipes_and_sockets_are_no_files() -> Result<()> {
         let append = sandbox.write_file(name, "x", options(WriteMode::Append, None)).await;
         assert!(is_special(fault(append)), "{name}");
     }
-    for name in ["/s/socket"] {
-        assert!(is_special(fault(sandbox.read_file(name, 10).await)), "{name}");
-        assert!(is_special(fault(sandbox.write_file(name, "x", WriteOptions::default()).await)), "{name}");
-    }
+    assert!(is_special(fault(sandbox.read_file("/s/socket", 10).await)));
+    assert!(is_special(fault(sandbox.write_file("/s/socket", "x", WriteOptions::default()).await)));
     let kinds: Vec<_> = sandbox.list_directory("/s").await?.into_iter().map(|entry| entry.kind).collect();
     let other = |kind: &str| FileKind::Other(kind.to_string());
     assert_eq!(kinds, [FileKind::Symlink("pipe".to_string()), other("pipe"), other("socket")]);
