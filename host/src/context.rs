@@ -58,6 +58,9 @@ pub struct Context {
     skipped: Vec<String>,
     /// What each pattern means.
     found: HashMap<String, Vec<String>>,
+    /// Links on the way of a pattern that leave the directory of the files: where they lead from there, as seen from its
+    /// root's parent, and the path in the context that this means.
+    leaving: Vec<(String, String)>,
     /// The archive, once it is made.
     archive: Option<(ContextFile, Arc<NamedTempFile>)>,
     md5: bool,
@@ -162,6 +165,11 @@ impl Context {
         let mut all: Vec<_> = files.chain(links).chain(empty).collect();
         all.sort();
         all
+    }
+
+    /// Paths at the root of the stage that has the files in [`FILES`], and the paths in the context that they stand for.
+    pub(crate) fn leaving(&self) -> &[(String, String)] {
+        &self.leaving
     }
 
     pub(crate) fn has_files(&self) -> bool {
@@ -323,11 +331,14 @@ impl Tree {
         let mut selected: BTreeSet<String> = BTreeSet::new();
         match &filter.only {
             Some(only) => {
+                let mut passed = BTreeSet::new();
                 for pattern in only {
-                    let found = self.matching(pattern, &mut selected)?;
+                    let found = self.matching(pattern, &mut passed)?;
                     found.iter().for_each(|path| self.select(path, &mut selected));
                     context.found.insert(pattern.clone(), found);
                 }
+                context.leaving = passed.iter().filter_map(|link| self.leaving(link)).collect();
+                selected.append(&mut passed);
             }
             None => self.select("", &mut selected),
         }
@@ -474,6 +485,23 @@ impl Tree {
             }
         }
         Some(reached)
+    }
+}
+
+impl Tree {
+    /// Where a link leads in a stage that has the context in [`FILES`], if that is not below it; and what is meant in the
+    /// context, whose root nothing leads out of.
+    fn leaving(&self, link: &str) -> Option<(String, String)> {
+        let Node::Link(target) = self.nodes.get(link)? else { return None };
+        let target = target.to_str()?;
+        let above = link.rsplit_once('/').map_or("", |(above, _)| above);
+        let staged = if target.starts_with('/') { clean(target) } else { clean(&format!("{FILES}/{above}/{target}")) };
+        let inside = staged == FILES || staged.strip_prefix(FILES).is_some_and(|rest| rest.starts_with('/'));
+        if inside || staged.is_empty() {
+            return None;
+        }
+        let real = self.real(link, &mut BTreeSet::new(), &mut MAX_LINKS.clone())?;
+        (!real.is_empty()).then_some((staged, real))
     }
 }
 

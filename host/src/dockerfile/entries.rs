@@ -47,6 +47,12 @@ impl Archived<'_> {
                     out.push_str(&format!("COPY {FILES}/ /{FILES}/\n"));
                 }
                 out.push_str(&format!("ADD {ARCHIVE} /{FILES}/\n"));
+                // A link that the build follows means the root of the context, and finds that of the stage.
+                for (staged, real) in context.leaving() {
+                    let words = [format!("{FILES}/{real}"), format!("/{staged}")];
+                    let words = words.map(|word| escaped(&word, self.file.escape, true));
+                    out.push_str(&format!("COPY {}\n", serde_json::json!(words)));
+                }
             }
             if let Some(lines) = rewriting.instruction(instruction) {
                 out.push_str(&self.text[at..instruction.lines.start]);
