@@ -247,7 +247,7 @@ async def test_an_image_of_another_user_cannot_become_root(tmp_path: Path) -> No
 
 async def test_a_build_context_arrives_as_with_docker(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     dockerfile = tmp_path / "Dockerfile"
-    dockerfile.write_text('FROM debian:13\nCOPY "data/" \'/out/\'\n')
+    dockerfile.write_text("FROM debian:13\nCOPY \"data/\" '/out/'\n")
     (tmp_path / "data" / "empty").mkdir(parents=True)
     (tmp_path / "data" / "file").write_text("text")
     (tmp_path / "data" / "link").symlink_to("file")
