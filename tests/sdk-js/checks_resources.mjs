@@ -6,11 +6,27 @@ import * as modal from "modal";
 
 import { check, client, fresh, sandbox, sh, shared } from "./harness.mjs";
 
-check("volumes: shared", async () => {
+check("volumes: others see what was written once they reload", async () => {
   const volume = await client.volumes.fromName(fresh("vol"), { createIfMissing: true });
   const [one, two] = [await sandbox({ volumes: { "/v": volume } }), await sandbox({ volumes: { "/v": volume } })];
-  await sh(one, "echo shared > /v/f");
+  await sh(one, "echo shared > /v/f; sync /v");
+  assert.equal((await sh(two, "ls /v"))[0], "");
+  await two.reloadVolumes();
   assert.equal((await sh(two, "cat /v/f"))[0], "shared\n");
+});
+
+check("volumes: callers that make one of a name at the same time get the same", async () => {
+  for (let round = 0; round < 10; round++) {
+    const name = fresh("vol");
+    const made = await Promise.all(
+      Array.from({ length: 8 }, () => client.volumes.fromName(name, { createIfMissing: true })),
+    );
+    assert.equal(new Set(made.map((volume) => volume.volumeId)).size, 1);
+  }
+});
+
+check("images: one that is not there cannot be deleted", async () => {
+  await assert.rejects(client.images.delete("im-nonexistent"), /No Image with ID/);
 });
 
 check("secrets: named ones that are missing", async () => {
@@ -25,7 +41,9 @@ check("secrets: named ones, keys that must be there, removal", async () => {
   const own = await sandbox({ secrets: [secret] });
   assert.equal((await sh(own, "echo $K"))[0], "named\n");
   assert.equal((await sh(await shared(), "echo $K", { secrets: [secret] }))[0], "named\n");
-  await assert.rejects(client.secrets.fromName(name, { requiredKeys: ["OTHER"] }), /OTHER/);
+  await assert.rejects(client.secrets.fromName(name, { requiredKeys: ["OTHER"] }), (error) => {
+    return error instanceof modal.NotFoundError && error.message.includes("Secret is missing key(s): OTHER");
+  });
   await client.secrets.delete(name);
   await assert.rejects(client.secrets.fromName(name), modal.NotFoundError);
   await assert.rejects(client.secrets.delete(name), modal.NotFoundError);

@@ -217,9 +217,11 @@ mod tests {
 
     #[test]
     fn many_samples_keep_their_sum() {
-        let mut samples = Samples::default();
-        samples.all = (0..256).map(|n| Sample { end: f64::from(n), seconds: 1.0, cores: 2.0, gib: 0.5 }).collect();
-        samples.last = Instant::now().checked_sub(Duration::from_secs(1));
+        let mut samples = Samples {
+            all: (0..256).map(|n| Sample { end: f64::from(n), seconds: 1.0, cores: 2.0, gib: 0.5 }).collect(),
+            last: Instant::now().checked_sub(Duration::from_secs(1)),
+            ..Samples::default()
+        };
         samples.add(2_000_000, 1 << 29);
         assert_eq!(samples.all.len(), 129);
         let seconds: f64 = samples.all.iter().map(|sample| sample.seconds).sum();

@@ -64,8 +64,17 @@ pub struct Entry {
 struct Stamp {
     mode: u32,
     owner: (u32, u32),
-    /// Inode, size, times. Those of a directory change with what is in it.
-    content: Option<(u64, i64, (i64, i64), (i64, i64))>,
+    /// None for a directory, whose own changes with what is in it.
+    content: Option<Content>,
+}
+
+/// Inode, size, times of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Content {
+    inode: u64,
+    size: i64,
+    modified: (i64, i64),
+    changed: (i64, i64),
 }
 
 impl Entry {
@@ -78,8 +87,12 @@ impl Entry {
             SFlag::S_IFSOCK => EntryKind::Socket,
             _ => EntryKind::Other,
         };
-        let times = ((found.st_mtime, found.st_mtime_nsec), (found.st_ctime, found.st_ctime_nsec));
-        let content = (found.st_ino, found.st_size, times.0, times.1);
+        let content = Content {
+            inode: found.st_ino,
+            size: found.st_size,
+            modified: (found.st_mtime, found.st_mtime_nsec),
+            changed: (found.st_ctime, found.st_ctime_nsec),
+        };
         Entry {
             path,
             kind,
