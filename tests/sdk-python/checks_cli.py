@@ -42,7 +42,7 @@ def run(*args: str, code: int = 0, **options: Any) -> str:
         [sys.executable, "-m", "modal", *args], env=env, text=True, capture_output=True, timeout=120, **options
     )
     assert done.returncode == code, (args, done.returncode, done.stdout, done.stderr)
-    return done.stdout if code == 0 else done.stdout + done.stderr
+    return str(done.stdout if code == 0 else done.stdout + done.stderr)
 
 
 @check
