@@ -46,6 +46,20 @@ fn a_port_with_nobody_listening() {
     refused(&output, &[&url, "refused"]);
 }
 
+/// The program said to check the two variables, and ignored them.
+#[test]
+fn an_emulator_that_takes_one_pair_of_credentials() {
+    let emulator = Emulator::with(&["--token", "ak-own:as-own"]);
+    let list = |id: &str| {
+        let mut command = sandbox();
+        command.args(["--emulator-url", emulator.url(), "list"]);
+        command.env("MODAL_TOKEN_ID", id).env("MODAL_TOKEN_SECRET", "as-own").output().expect("it runs")
+    };
+    refused(&list("ak-other"), &["MODAL_TOKEN_ID"]);
+    let output = list("ak-own");
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
 #[test]
 fn a_plugin_that_is_none() {
     let directory = std::env::temp_dir().join(format!("sandbox-plugins-{}", std::process::id()));

@@ -196,9 +196,17 @@ impl Session {
         let mut builder = Provider::builder(&plugin);
         if let Some(url) = url {
             let manifest = plugin.manifest();
-            // No account of the user's has any business with an emulator.
-            for (name, value) in credentials {
-                builder = builder.credential(name, value);
+            // An emulator on this machine may have been started with credentials of its own (`--token`), which the environment
+            // gives. Otherwise no account of the user's has any business with an emulator.
+            let named = self.global.emulator_url.is_some() && trusted && is_loopback_url(&url);
+            let of_environment = |name: &str| {
+                let wish = manifest.credential.iter().find(|wish| wish.name == name)?;
+                std::env::var(&wish.env).ok().filter(|value| !value.is_empty())
+            };
+            let given: Option<Vec<String>> = credentials.iter().map(|(name, _)| of_environment(name)).collect();
+            let given = given.filter(|_| named).unwrap_or_default();
+            for (index, (name, value)) in credentials.into_iter().enumerate() {
+                builder = builder.credential(name, given.get(index).cloned().unwrap_or(value));
             }
             if let Some(profiles) = &manifest.profiles {
                 if let Some(variable) = &profiles.path.env {
@@ -489,4 +497,10 @@ fn limits(file: LimitsFile) -> Result<Limits> {
         limits.header_bytes = value;
     }
     Ok(limits)
+}
+
+/// Whether a URL leads to this machine.
+fn is_loopback_url(url: &str) -> bool {
+    let uri = url.trim().parse::<http::Uri>().ok();
+    uri.as_ref().and_then(http::Uri::host).is_some_and(crate::registry::is_loopback)
 }
