@@ -365,7 +365,9 @@ fn a_server_that_does_not_hold_is_asked_at_a_walk() {
     let empty = || Answer::Raw(vec![framed(&[]).to_vec()], Some(headers([("grpc-status", "0")])));
     let wait: [(&str, Call); 4] = [
         ("SandboxWaitV2", |p, s| Box::pin(async move { p.wait(&s, 60_000).await.map(drop) })),
-        ("TaskExecWait", |p, s| Box::pin(async move { p.wait_exec(exec(&s), 60_000).await.map(drop) })),
+        ("TaskExecWait", |p, s| {
+            Box::pin(async move { p.wait_exec(ExecRef { deadline: None, ..exec(&s) }, 60_000).await.map(drop) })
+        }),
         ("SandboxGetExitSnapshotV2", |p, s| Box::pin(async move { p.exit_snapshot(&s, 60_000).await.map(drop) })),
         ("ImageJoinStreaming", |p, _| {
             Box::pin(async move {
@@ -502,6 +504,8 @@ mod streams {
     fn broken_stream(taken: usize, eof: bool, answer: Answer) {
         let data: Vec<u8> = (0_u32..).flat_map(u32::to_le_bytes).take(2_500_000).collect();
         let script = Script::new();
+        // A transfer that is slow is looked at: that look fails.
+        script.answers_by("TaskExecStdioRead", |_| Answer::Stream(Vec::new(), 0));
         script.serves("TaskExecStart", |_: TaskExecStartRequest| TaskExecStartResponse::default());
         script.will("TaskExecStdinWriteStream", answer);
         script.serves("TaskExecStdinStatus", move |_: TaskExecStdinStatusRequest| TaskExecStdinStatusResponse {
