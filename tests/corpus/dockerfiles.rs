@@ -112,11 +112,11 @@ impl Case {
             let (name, what) = line.split_once('\t').unwrap_or((line, ""));
             let (name, target) = name.split_once(" -> ").map_or((name, None), |(name, target)| (name, Some(target)));
             let path = context.join(name);
-            make_directories(&context, path.parent().expect("a parent"));
+            make_directories(path.parent().expect("a parent"));
             if let Some(target) = target {
                 symlink(target, &path).expect("a link");
             } else if name.ends_with('/') {
-                make_directories(&context, &path);
+                make_directories(&path);
                 set_mode(&path, what, 0o755);
             } else if let Some(names) = what.strip_prefix("archive ") {
                 fs::write(&path, archive(names)).expect("a file");
@@ -134,11 +134,11 @@ impl Case {
     }
 }
 
-fn make_directories(context: &Path, path: &Path) {
+fn make_directories(path: &Path) {
     if path.is_dir() {
         return;
     }
-    make_directories(context, path.parent().expect("a parent"));
+    make_directories(path.parent().expect("a parent"));
     fs::create_dir(path).expect("a directory");
     set_mode(path, "", 0o755);
 }
