@@ -351,9 +351,8 @@ impl Tree {
             let parents = path.match_indices('/').map(|(at, _)| path[..at].to_owned());
             match self.nodes.get(path) {
                 Some(Node::File) => {
-                    if self.file(&mut context, path)? {
-                        filled.extend(parents.clone());
-                    }
+                    let sent = self.file(&mut context, path)?;
+                    filled.extend(parents.clone().filter(|_| sent));
                 }
                 Some(Node::Link(target)) => context.links.push((path.clone(), target.clone())),
                 Some(Node::Directory { .. }) => drop(above.insert(path.clone())),
