@@ -251,7 +251,7 @@ async fn nothing_of_two_thousand_ended_sandboxes_is_left() {
     let make = |number: usize| {
         let mut control = control.clone();
         // Some say more than fits into memory.
-        let argv: &[&str] = if number % 20 == 0 { &["head", "-c", "50000", "/dev/zero"] } else { &["true"] };
+        let argv: &[&str] = if number.is_multiple_of(20) { &["head", "-c", "50000", "/dev/zero"] } else { &["true"] };
         let request = proto::SandboxCreateV2Request {
             app_id: app_id.clone(),
             definition: Some(proto::Sandbox {

@@ -23,11 +23,11 @@ const SAMPLES: usize = 256;
 /// What a sandbox gets that asks for nothing, in thousandths of a core and in MiB: defaults of the service.
 const LEAST: (u32, u32) = (125, 128);
 
-/// Dollars for a core and for a GiB of a sandbox, by the second: list prices of the service.
+/// Dollars for a core and for a GiB of a sandbox, by the second. Made up in the order of the service's prices.
 const CPU_PRICE: f64 = 0.000_039_42;
 const MEMORY_PRICE: f64 = 0.000_006_72;
 
-/// Dollars for a GPU by the second: list prices of the service.
+/// Dollars for a GPU by the second, made up likewise.
 const GPU_PRICES: [(&str, f64); 9] = [
     ("B200", 0.001_736),
     ("H200", 0.001_261),

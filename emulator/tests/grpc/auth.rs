@@ -1,6 +1,6 @@
 //! Credentials and tokens.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use modal_emulator::Options;
 use modal_proto::client as proto;
@@ -272,8 +272,16 @@ async fn the_given_credentials_guard_the_emulators_own_endpoint() {
     }
     assert!(world.emulator.chaos().rules().is_empty());
     let good = "X-Modal-Token-Id: ak-test\r\nX-Modal-Token-Secret: as-test\r\n";
-    let state = ask("GET", "state", "", good).await;
-    assert!(state.starts_with("HTTP/1.1 200") && state.contains("running") && state.contains(&sandbox.id), "{state}");
+    let begun = Instant::now();
+    loop {
+        let state = ask("GET", "state", "", good).await;
+        assert!(state.starts_with("HTTP/1.1 200") && state.contains(&sandbox.id), "{state}");
+        if state.contains("running") {
+            break;
+        }
+        assert!(state.contains("starting") && begun.elapsed() < Duration::from_secs(60), "{state}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let lost = ask("POST", "lose-worker", "{}", good).await;
     assert!(lost.starts_with("HTTP/1.1 200") && lost.contains("\"lost\": 1"), "{lost}");
 }

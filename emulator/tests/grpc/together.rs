@@ -218,11 +218,7 @@ async fn one_of_many_sandboxes_gets_the_name() {
 async fn a_persistent_sandbox_is_resumed_once() {
     let mut world = World::start().await;
     let definition = proto::Sandbox { entrypoint_args: vec!["sleep".into(), "600".into()], ..world.definition() };
-    let request = proto::PersistentSandboxCreateRequest {
-        app_id: world.app_id.clone(),
-        definition: Some(definition),
-        ..Default::default()
-    };
+    let request = proto::PersistentSandboxCreateRequest { app_id: world.app_id.clone(), definition: Some(definition) };
     let made = world.control.persistent_sandbox_create(request).await.unwrap().into_inner();
     let (id, mut session) = (made.persistent_sandbox_id, made.sandbox_id);
     for _ in 0..3 {
