@@ -203,7 +203,9 @@ fn a_command_runs_in_an_image_whose_own_program_ends() {
     let mut command = emulator.sandbox();
     let built = feed(command.args(["build", "-q", "--dockerfile", "-"]), b"FROM debian\nENTRYPOINT [\"false\"]\n");
     let image = String::from_utf8(built.stdout).expect("text").trim().to_owned();
-    assert_eq!(printed(emulator, &["run", "-q", "--image", &image, "--", "echo", "out"]), "out");
+    // Its program may end before the command begins or just after. Then the command is not run a second time.
+    let output = feed(emulator.sandbox().args(["run", "-q", "--image", &image, "--", "echo", "out"]), b"");
+    assert!(output.stdout == b"out\n" || stderr(&output).contains("--line 'ENTRYPOINT []'"), "{output:?}");
     let id = printed(emulator, &["create", "-q", "--image", &image]);
     // Its exit code is that of the image's program.
     assert_eq!(feed(emulator.sandbox().args(["wait", &id]), b"").status.code(), Some(1));
