@@ -470,7 +470,7 @@ async fn what_makes_no_sense_is_refused_before_anything_is_sent() -> Result<()> 
         (base().name("a b"), "`a b`"),
         (base().key("a/b"), "`a/b`"),
         (base().workdir("tmp"), "absolute"),
-        (base().env("1A", "x"), "1A"),
+        (base().env("1=A", "x"), "1=A"),
         (base().env("A", "x\0"), "NUL"),
         (base().command(["a\0"]), "NUL"),
         (base().command(["x".repeat(70_000)]), "70000 bytes"),
