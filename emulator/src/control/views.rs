@@ -26,7 +26,8 @@ pub struct Shared {
 /// One container's copy of one volume.
 #[derive(Debug)]
 struct View {
-    replica: Mutex<Replica>,
+    /// None once the container has ended: its files are removed then, and must not be taken for deleted by it.
+    replica: Mutex<Option<Replica>>,
     writes: bool,
     /// Its changes are committed while it runs.
     background: bool,
@@ -53,7 +54,7 @@ impl Shared {
 /// Commits the changes of those that run.
 fn commit(views: &[Weak<View>]) {
     for view in views.iter().filter_map(Weak::upgrade).filter(|view| view.writes && view.background) {
-        if let Err(error) = view.replica.lock().commit() {
+        if let Some(Err(error)) = view.replica.lock().as_mut().map(Replica::commit) {
             tracing::warn!(%error, "cannot commit what a container has written to a volume");
         }
     }
@@ -79,7 +80,7 @@ impl Views {
                     let _ = remove_tree(&made.directory);
                 })?;
                 let view = Arc::new(View {
-                    replica: Mutex::new(replica),
+                    replica: Mutex::new(Some(replica)),
                     writes: !mount.read_only,
                     background: mount.allow_background_commits,
                 });
@@ -112,6 +113,7 @@ impl Views {
                 let others = shared.views.lock();
                 commit(&others);
                 let mut replica = view.replica.lock();
+                let Some(replica) = replica.as_mut() else { continue };
                 if view.writes {
                     replica.commit()?;
                 }
@@ -129,11 +131,15 @@ impl Views {
         }
         let views = self.clone();
         let done = tokio::task::spawn_blocking(move || {
-            for (shared, view) in views.views.iter().filter(|(_, view)| keep && view.writes) {
+            let mut committed = Ok(());
+            for (shared, view) in &views.views {
                 let _others = shared.views.lock();
-                view.replica.lock().commit()?;
+                let replica = view.replica.lock().take();
+                if let Some(mut replica) = replica.filter(|_| keep && view.writes) {
+                    committed = committed.and(replica.commit().map(drop));
+                }
             }
-            remove_tree(&views.directory)
+            committed.and_then(|()| remove_tree(&views.directory))
         });
         if let Ok(Err(error)) = done.await {
             tracing::warn!(%error, "cannot commit what a container has written to its volumes");
