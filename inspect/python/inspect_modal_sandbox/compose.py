@@ -585,8 +585,8 @@ class _Volumes:
         else:
             if len(self.users[source]) > 1:
                 self._warn(
-                    f"{at} is a volume of Modal's, since several services mount it: what one writes is seen by the others "
-                    "only after some seconds, and what their images have there is not."
+                    f"{at} is a volume of Modal's, since several services mount it: others that run see what one writes "
+                    "only once they reload it, and what their images have there is not seen."
                 )
             entry = {"volume": source, "create": True, "sample": True}
         made.volumes.append({**entry, "path": target, "read_only": read_only, "sub_path": sub_path})
