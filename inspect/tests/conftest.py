@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+from inspect_modal_sandbox import lifecycle
 
 
 class Emulator:
@@ -45,6 +46,9 @@ def emulator() -> Iterator[Emulator]:
     try:
         yield Emulator(url)
     finally:
+        # What tests have left ends with the emulator: at its exit this process has nothing to terminate.
+        for run in lifecycle._runs:
+            run.alive.clear()
         process.stdin.close()
         process.wait(timeout=60)
 
