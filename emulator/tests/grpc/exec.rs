@@ -57,7 +57,8 @@ async fn a_time_limit_kills_the_whole_group() {
     let mut world = World::start().await;
     let mut sandbox = world.sandbox().await;
     let mut request = sandbox.start_request("slow", "sleep 50 & echo $!; sleep 50");
-    request.timeout_secs = Some(1);
+    // It counts from the request on, and the sandbox may still be starting.
+    request.timeout_secs = Some(10);
     sandbox.router.task_exec_start(request).await.unwrap();
     assert_eq!(sandbox.wait("slow").await.unwrap(), -9);
     let (child, _) = sandbox.read("slow", 0, 0).await.unwrap();
@@ -73,7 +74,7 @@ async fn the_verdict_of_a_time_limit_comes_before_the_clients_own() {
     let mut world = World::start().await;
     let mut sandbox = world.sandbox().await;
     let mut request = tonic::Request::new(sandbox.start_request("slow", "exec sleep 50"));
-    request.get_mut().timeout_secs = Some(1);
+    request.get_mut().timeout_secs = Some(10);
     // As Python's SDK calls itself: tonic puts its own name behind this one.
     let agent = "modal-client/1.6.4";
     let channel = tonic::transport::Channel::from_shared(world.emulator.url()).unwrap().user_agent(agent).unwrap();
