@@ -26,7 +26,7 @@ const NO_INPUT_AFTER: Duration = Duration::from_millis(100);
 const GRACE_TENTHS: u32 = 50;
 
 /// How much later than that the service is told to kill the program, where we can not. Modal rounds up to whole seconds and
-/// kills the program only, which leaves its children and whoever waits for the output that they hold.
+/// kills the program only, which leaves its children, and callers that wait for the output that they hold.
 pub(crate) const KILL_AFTER: Duration = Duration::from_secs(7);
 
 /// Time for ending it, and time in which it must then be over: what is not is given up.
@@ -201,7 +201,7 @@ impl Provider {
 
     /// Ends whatever is left of an exec, once: by SIGTERM, and by SIGKILL what is left after a grace. An image without a
     /// shell has only Modal's own kill. `alive` if it is known not to have ended before its limit; else it is asked, for
-    /// whoever asks late must not take a good end for a deadline.
+    /// a late question must not take a good end for a deadline.
     pub(crate) async fn sweep(&self, exec: &ExecRef, alive: bool) {
         if self.swept(exec).is_some() {
             return;

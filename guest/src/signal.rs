@@ -61,7 +61,7 @@ owned() {
 /// Sends signal `$2` to the exec whose marker is `$1`: to every process whose environment carries it, to all their
 /// descendants, and to all groups and sessions that one of them leads. A process that cleared its environment is missed
 /// only when nothing above it is left. When `$3` tenths of a second have passed, those that are left get SIGKILL; 0 for
-/// none. SIGKILL is repeated until nobody is left, so that a tree that forks while it is being killed does not get away,
+/// none. SIGKILL is repeated until no process is left, so that a tree that forks while it is being killed does not get away,
 /// but not for ever: a process may be stuck in the kernel.
 const SIGNAL_SCRIPT: &str = r#"
 signal=$2 grace=$3 rounds=0

@@ -44,7 +44,7 @@ except NativeError as error:
 
 
 def test_the_component_is_compiled_in_a_process_of_its_own(tmp_path: Path) -> None:
-    """What is compiled may be somebody else's: memory and time of the compiler are bounded there. Never in the caller."""
+    """A component may be untrusted: in that process memory and time of the compiler are bounded."""
 
     def opened(cache: str, *interpreter: str) -> str:
         env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / cache)}

@@ -421,7 +421,7 @@ async fn a_deadline_ends_the_whole_tree() -> Result<()> {
     first_line(&mut process).await;
     let (verdict, stdout, _) = process.output().await?;
     assert!(matches!(verdict, Verdict::Deadline) && stdout == b"bye\n", "{verdict:?}");
-    // One that ended in time stays what it was, whoever asks late.
+    // A command that ended in time has its exit code, also for a late question.
     let mut spec = ExecSpec::shell("echo done; exit 4").timeout(limit);
     spec.id = sandbox_host::fresh_id();
     let mut process = sandbox.spawn(spec).await?;

@@ -19,14 +19,14 @@ const INTERVAL_MS: u32 = 100;
 /// The file helper's place inside every container.
 pub const FS_TOOLS: &str = "/__modal/.bin/modal-sandbox-fs-tools";
 
-/// How long a connection from outside waits for somebody to listen inside. Examples of the service start a server and connect
+/// How long a connection from outside waits until a program listens inside. Examples of the service start a server and connect
 /// at once; a server in Python takes some tenths of a second, and seconds on a busy machine.
 const LISTENING: Duration = Duration::from_secs(10);
 
 /// Longest pause between two attempts to connect.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connects to a port of a container. While nobody listens there it tries again, for a bounded time.
+/// Connects to a port of a container. While no program listens there, it tries again, for `LISTENING` at the most.
 pub async fn connect(container: &Container, port: u16) -> io::Result<TcpStream> {
     let deadline = Instant::now() + LISTENING;
     let mut pause = Duration::from_millis(5);

@@ -113,7 +113,7 @@ pub fn bind(source: PathBuf, inside: Option<&str>, target: &str, read_only: bool
     Bind { source, inside: relative(inside), target: PathBuf::from(target), read_only }
 }
 
-/// What a build's container has to mount, once [`check`] has passed it: volumes themselves, nobody's copies of them.
+/// What a build's container has to mount, once [`check`] has passed it: the volumes themselves, and not a container's copies of them.
 pub fn binds(state: &State, volumes: &[VolumeMount], buckets: &[CloudBucketMount]) -> std::io::Result<Vec<Bind>> {
     let volumes = volumes.iter().map(|volume| {
         bind(state.volume_dir(&volume.volume_id), volume.sub_path.as_deref(), &volume.mount_path, volume.read_only)

@@ -1,8 +1,8 @@
 //! What containers see of volumes: each has a copy of its own, made when it starts.
 //!
 //! As on the service, what a container writes is seen by others once it is committed, and by those that run already once
-//! they reload. A container's changes are committed in the background while it runs: here at the moment when somebody looks
-//! at the volume (another container starts with it or reloads, a client lists or reads its files). They are committed as
+//! they reload. A container's changes are committed in the background while it runs: here at the moment when the volume
+//! is read (another container starts with it or reloads, a client lists or reads its files). They are committed as
 //! well when it reloads itself, and when it ends.
 
 use std::io;

@@ -11,7 +11,7 @@ use super::client::World;
 /// Files of the machine's `/etc` that no package owns; one of them is what the tested package brings along.
 const STRAY: [&str; 3] = ["/etc/nsswitch.conf", "/etc/profile", "/etc/timezone"];
 
-/// Where a machine's `/etc` has a file that a package brings, dpkg asks which one is wanted, and stops when nobody answers.
+/// Where a machine's `/etc` has a file that a package brings, dpkg asks which one is wanted, and stops without an answer.
 #[tokio::test]
 async fn a_package_is_installed_over_a_file_of_the_machine() {
     let has = |path: &str| Path::new(path).is_file();

@@ -635,7 +635,7 @@ def _networks(
         service.outbound = "open" if outside[service.name] else "internal"
     if outside[main.name]:
         return "open"
-    # With nobody else there, it is the same.
+    # Without other services, an internal network reaches nothing.
     return "internal" if main.peers else "blocked"
 
 

@@ -46,7 +46,7 @@ class Pace:
     """What the processes share. Times are in seconds since the epoch."""
 
     free: float = 0.0
-    """The next moment that nobody has."""
+    """The next moment that no process has taken."""
     share: float = 1.0
     """Of the full rate, at the time below."""
     slowed: float = 0.0

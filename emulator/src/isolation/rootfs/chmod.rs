@@ -7,9 +7,9 @@ pub struct Chmod(Vec<Change>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Change {
     Exactly(u32),
-    /// Bits of whom, how, and which.
+    /// `classes`: the bits of those named by `u`, `g`, `o` or `a`. `sign`: `+`, `-` or `=`. `what`: the letters behind it.
     Some {
-        whom: u32,
+        classes: u32,
         sign: char,
         what: Vec<char>,
     },
@@ -31,9 +31,9 @@ impl Chmod {
         let mut changes = Vec::new();
         for clause in text.split(',') {
             let at = clause.find(['+', '-', '=']).ok_or_else(bad)?;
-            let mut whom = 0;
+            let mut classes = 0;
             for letter in clause[..at].chars() {
-                whom |= match letter {
+                classes |= match letter {
                     'u' => USER,
                     'g' => GROUP,
                     'o' => OTHERS,
@@ -41,8 +41,8 @@ impl Chmod {
                     _ => return Err(bad()),
                 };
             }
-            if whom == 0 {
-                whom = USER | GROUP | OTHERS;
+            if classes == 0 {
+                classes = USER | GROUP | OTHERS;
             }
             let mut actions: Vec<(char, Vec<char>)> = Vec::new();
             for letter in clause[at..].chars() {
@@ -52,7 +52,7 @@ impl Chmod {
                     _ => return Err(bad()),
                 }
             }
-            changes.extend(actions.into_iter().map(|(sign, what)| Change::Some { whom, sign, what }));
+            changes.extend(actions.into_iter().map(|(sign, what)| Change::Some { classes, sign, what }));
         }
         Ok(Chmod(changes))
     }
@@ -61,7 +61,7 @@ impl Chmod {
     pub fn apply(&self, mode: u32, is_directory: bool) -> u32 {
         self.0.iter().fold(mode & 0o7777, |mode, change| match change {
             Change::Exactly(bits) => *bits,
-            Change::Some { whom, sign, what } => {
+            Change::Some { classes, sign, what } => {
                 let all = |bits: u32| bits << 6 | bits << 3 | bits;
                 let bits = what.iter().fold(0, |bits, letter| {
                     bits | match letter {
@@ -76,12 +76,12 @@ impl Chmod {
                         'o' => all(mode & 7),
                         _ => 0,
                     }
-                }) & whom;
+                }) & classes;
                 match sign {
                     '+' => mode | bits,
                     '-' => mode & !bits,
                     // As with `chmod`, a directory keeps the bits that its files' owners hang on.
-                    _ => mode & !(whom & if is_directory { 0o1777 } else { 0o7777 }) | bits,
+                    _ => mode & !(classes & if is_directory { 0o1777 } else { 0o7777 }) | bits,
                 }
             }
         })
