@@ -317,7 +317,15 @@ mod tests {
     /// Otherwise the runtime and all that depends on it is compiled once more for the tests, which takes minutes.
     #[test]
     fn tests_and_the_plugin_are_built_from_the_crates_of_the_program() {
-        let tests = ["sandbox-host", "modal-emulator", "modal-proto", "system-tests", "xtask"];
+        let tests = [
+            "sandbox-host",
+            "container-network",
+            "container-isolation",
+            "modal-emulator",
+            "modal-proto",
+            "system-tests",
+            "xtask",
+        ];
         let program = features(&["sandbox-host"], "normal,build");
         for others in [features(&tests, "normal,build,dev"), features(&["inspect-modal-native"], "normal,build")] {
             let missing: Vec<_> = program.difference(&others).collect();

@@ -32,8 +32,8 @@ struct Step {
 enum Action {
     /// A check that passes or fails as a whole.
     Check(fn() -> Result<()>),
-    /// The test programs of this package.
-    Package(&'static str),
+    /// The test programs of these packages.
+    Packages(&'static [&'static str]),
     /// Tests that are run in another way and report their own failures.
     Tests(fn(&mut Report, Option<&str>) -> Result<()>),
 }
@@ -58,25 +58,29 @@ const STEPS: &[Step] = &[
     Step { name: "clippy", about: "lints of the Rust sources", run: Action::Check(clippy) },
     Step { name: "doc", about: "the documentation builds without warnings", run: Action::Check(doc) },
     Step { name: "python", about: "lints and types of the Python sources in tests/", run: Action::Check(python) },
-    Step { name: "xtask", about: "this program's own tests", run: Action::Package("xtask") },
-    Step { name: "classes", about: "kinds of addresses", run: Action::Package("net-classes") },
-    Step { name: "dockerfile", about: "Dockerfile text taken apart", run: Action::Package("dockerfile-text") },
-    Step { name: "proto", about: "the messages that Modal speaks", run: Action::Package("modal-proto") },
+    Step { name: "xtask", about: "this program's own tests", run: Action::Packages(&["xtask"]) },
+    Step { name: "classes", about: "kinds of addresses", run: Action::Packages(&["net-classes"]) },
+    Step { name: "dockerfile", about: "Dockerfile text taken apart", run: Action::Packages(&["dockerfile-text"]) },
+    Step { name: "proto", about: "the messages that Modal speaks", run: Action::Packages(&["modal-proto"]) },
     Step {
         name: "guest",
         about: "the Modal provider, natively, with a scripted service",
-        run: Action::Package("modal-provider"),
+        run: Action::Packages(&["modal-provider"]),
     },
     Step {
         name: "host",
         about: "the host library and program, with a component for tests",
-        run: Action::Package("sandbox-host"),
+        run: Action::Packages(&["sandbox-host"]),
     },
-    Step { name: "emulator", about: "the emulator: isolation, RPCs, fuzzing", run: Action::Package("modal-emulator") },
+    Step {
+        name: "emulator",
+        about: "the emulator: isolation, RPCs, fuzzing",
+        run: Action::Packages(&["container-network", "container-isolation", "modal-emulator"]),
+    },
     Step {
         name: "system",
         about: "everything together, the official SDKs and stock hosts among it",
-        run: Action::Package("system-tests"),
+        run: Action::Packages(&["system-tests"]),
     },
     Step {
         name: "examples",
@@ -144,18 +148,18 @@ pub fn all(selection: &Selection) -> Result<()> {
     }
     tools::check_namespaces()?;
     let filter = selection.filter.as_deref();
-    let packages: Vec<_> = steps.iter().filter_map(|step| step.package()).collect();
+    let packages: Vec<_> = steps.iter().flat_map(|step| step.packages()).copied().collect();
     let mut programs = rust::Programs::new(packages);
     let mut report = Report::default();
     if let Some(times) = selection.times {
-        let tests: Vec<_> = steps.iter().filter_map(|step| Some((step.name, step.package()?))).collect();
+        let tests: Vec<_> = steps.iter().flat_map(|step| step.packages()).copied().collect();
         ensure!(!tests.is_empty(), "--times is for steps with test programs, such as `host`");
-        for (step, _) in &tests {
-            needs(step)?;
+        for step in steps.iter().filter(|step| !step.packages().is_empty()) {
+            needs(step.name)?;
         }
         programs.build()?;
         let _busy = busy::Loops::start(selection.busy);
-        return programs.repeat(&tests.into_iter().map(|(_, package)| package).collect::<Vec<_>>(), filter, times);
+        return programs.repeat(&tests, filter, times);
     }
     let _busy = busy::Loops::start(selection.busy);
     for step in steps {
@@ -164,7 +168,7 @@ pub fn all(selection: &Selection) -> Result<()> {
         report.begin(step.name);
         let result = match step.run {
             Action::Check(check) => check(),
-            Action::Package(package) => needs(step.name).and_then(|()| programs.run(package, filter, &mut report)),
+            Action::Packages(packages) => needs(step.name).and_then(|()| programs.run(packages, filter, &mut report)),
             Action::Tests(tests) => tests(&mut report, filter),
         };
         report.end(result, begun.elapsed());
@@ -173,10 +177,10 @@ pub fn all(selection: &Selection) -> Result<()> {
 }
 
 impl Step {
-    fn package(&self) -> Option<&'static str> {
+    fn packages(&self) -> &'static [&'static str] {
         match self.run {
-            Action::Package(package) => Some(package),
-            _ => None,
+            Action::Packages(packages) => packages,
+            _ => &[],
         }
     }
 }
@@ -191,11 +195,15 @@ fn list(selection: &Selection, steps: &[&Step]) -> Result<()> {
         );
         return Ok(());
     }
-    let mut programs = rust::Programs::new(steps.iter().filter_map(|step| step.package()).collect());
+    let mut programs = rust::Programs::new(steps.iter().flat_map(|step| step.packages()).copied().collect());
     for step in steps {
-        match step.package() {
-            Some(package) => programs.list(package, selection.filter.as_deref())?,
-            None => println!("{}: {}", step.name, step.about),
+        match step.packages() {
+            [] => println!("{}: {}", step.name, step.about),
+            packages => {
+                for package in packages {
+                    programs.list(package, selection.filter.as_deref())?;
+                }
+            }
         }
     }
     Ok(())

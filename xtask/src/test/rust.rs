@@ -96,17 +96,19 @@ impl Programs {
         Ok(built.filter(|program| program.test && program.package == directory).collect())
     }
 
-    /// Runs the tests of a package.
+    /// Runs the tests of these packages.
     ///
     /// # Errors
     ///
     /// If the programs cannot be built, or a test failed twice.
-    pub fn run(&mut self, package: &str, filter: Option<&str>, report: &mut Report) -> Result<()> {
-        let programs = self.of(package)?;
-        ensure!(!programs.is_empty(), "cargo built no test program of the package {package}");
+    pub fn run(&mut self, packages: &[&str], filter: Option<&str>, report: &mut Report) -> Result<()> {
         let mut failed = Vec::new();
-        for program in programs {
-            failed.extend(run_program(program, filter, report)?);
+        for package in packages {
+            let programs = self.of(package)?;
+            ensure!(!programs.is_empty(), "cargo built no test program of the package {package}");
+            for program in programs {
+                failed.extend(run_program(program, filter, report)?);
+            }
         }
         ensure!(failed.is_empty(), "{} failed twice: {}", count(failed.len(), "test"), failed.join(", "));
         Ok(())

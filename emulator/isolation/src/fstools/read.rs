@@ -1,0 +1,52 @@
+//! Reading a file to standard output.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::fd::AsFd,
+    path::Path,
+};
+
+use super::{About, Failure, Kind, Outcome};
+
+/// Modal reads no larger file.
+const LARGEST: u64 = 5 * 1024 * 1024 * 1024;
+
+/// Its own environment, as it was meant.
+const ENVIRONMENT: &str = "/proc/self/environ";
+
+pub(crate) fn read(path: &Path) -> Outcome {
+    if path == Path::new(ENVIRONMENT) {
+        return environment(path);
+    }
+    let file = File::open(path).about(path)?;
+    let found = file.metadata().about(path)?;
+    if found.is_dir() {
+        return Err(Failure::new(Kind::IsDirectory, format!("{}: is a directory", path.display())));
+    }
+    let too_large = || Failure::new(Kind::FileTooLarge, format!("{}: larger than {LARGEST} bytes", path.display()));
+    if found.len() > LARGEST {
+        return Err(too_large());
+    }
+    // Descriptor to descriptor, so that the kernel moves the content itself; a file that never ends does so at the limit.
+    let mut out = File::from(io::stdout().as_fd().try_clone_to_owned().about(Path::new("output"))?);
+    let copied = io::copy(&mut (&file).take(LARGEST), &mut out);
+    match copied {
+        Ok(LARGEST) if (&file).read(&mut [0]).about(path)? > 0 => Err(too_large()),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::Unheard),
+        Err(error) => Err(Failure::io(path, &error)),
+    }
+}
+
+fn environment(path: &Path) -> Outcome {
+    let mut pairs = Vec::new();
+    for pair in std::fs::read(path).about(path)?.split(|byte| *byte == 0).filter(|pair| !pair.is_empty()) {
+        match pair.strip_prefix(super::HIDDEN) {
+            Some(hidden) => pairs.extend(hidden.split(|byte| *byte == super::BETWEEN).map(<[u8]>::to_vec)),
+            None => pairs.push(pair.to_vec()),
+        }
+    }
+    let text: Vec<u8> = pairs.into_iter().flat_map(|pair| [pair, vec![0]].concat()).collect();
+    io::stdout().write_all(&text).map_err(|error| Failure::output(&error))
+}

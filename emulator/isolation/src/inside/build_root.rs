@@ -1,0 +1,289 @@
+//! Builds a container's root, as its init, in its fresh mount namespace.
+//!
+//! The root is an overlay of the skeleton and the image's layers; `/usr` and what else of the machine is offered are
+//! overlays of their own on top of it, because a user namespace may not use a directory with mounts below it (such as `/`)
+//! as a lower layer. Everything else of the machine is never mounted. Sources (devices, volumes, the program) are taken
+//! hold of as descriptors before the machine's root is let go, and attached after: by then every path, also one through
+//! links that an image contains, can only lead to places inside the container.
+
+use std::{
+    fs,
+    os::{
+        fd::OwnedFd,
+        unix::{
+            ffi::OsStrExt,
+            fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown, symlink},
+        },
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    fcntl::OFlag,
+    mount::{MntFlags, MsFlags, umount2},
+    sys::stat::Mode,
+};
+
+use super::tun;
+use crate::{
+    Bind,
+    mount_calls::{self, mount},
+    protocol::{Overlay, Setup},
+    rootfs::open_inside,
+};
+
+/// Where the file tools sit inside.
+pub(crate) const FS_TOOLS: &str = "/__modal/.bin/modal-sandbox-fs-tools";
+
+/// Devices that every program may expect.
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// With a limit of the disk, one file for so many bytes of it; the usual file systems have one for 16 KiB.
+const BYTES_PER_FILE: u64 = 4096;
+
+/// Files that even the smallest disk holds, beyond those.
+const SPARE_FILES: u64 = 1024;
+
+fn at<T, E: std::fmt::Display>(step: impl std::fmt::Display, result: Result<T, E>) -> Result<T, String> {
+    result.map_err(|error| format!("{step}: {error}"))
+}
+
+/// A mount that waits to be attached.
+struct Held {
+    mount: OwnedFd,
+    is_directory: bool,
+    target: PathBuf,
+}
+
+impl Held {
+    /// For reading only.
+    fn take(source: &Path, target: &Path) -> Result<Self, String> {
+        let step = format!("take hold of {}", source.display());
+        let is_directory = at(&step, fs::metadata(source))?.is_dir();
+        let copy = at(&step, mount_calls::copy_of(source))?;
+        at(&step, mount_calls::make_read_only(&copy))?;
+        Ok(Self { mount: copy, is_directory, target: target.to_owned() })
+    }
+
+    fn take_inside(bind: &Bind) -> Result<Self, String> {
+        let step = format!("take hold of {} in {}", bind.inside.display(), bind.source.display());
+        let held = at(&step, open_inside(&bind.source, &bind.inside))?;
+        let copy = at(&step, mount_calls::copy_of_held(&held))?;
+        if bind.read_only {
+            at(&step, mount_calls::make_read_only(&copy))?;
+        }
+        Ok(Self { mount: copy, is_directory: true, target: bind.target.clone() })
+    }
+
+    fn attach(&self) -> Result<(), String> {
+        let step = format!("attach {}", self.target.display());
+        if self.is_directory {
+            at(&step, fs::create_dir_all(&self.target))?;
+        } else if !self.target.exists() {
+            if let Some(parent) = self.target.parent() {
+                at(&step, fs::create_dir_all(parent))?;
+            }
+            at(&step, fs::File::create(&self.target))?;
+        }
+        at(&step, mount_calls::attach(&self.mount, &self.target))
+    }
+}
+
+/// What comes of building.
+pub(crate) struct Built {
+    /// What had to be left out, one sentence each.
+    pub(crate) missing: Vec<String>,
+    /// The network device, if asked for.
+    pub(crate) device: Option<OwnedFd>,
+    /// The directory of what is written, with a limit of the disk.
+    pub(crate) written: Option<OwnedFd>,
+}
+
+/// Builds the root and moves into it.
+pub(crate) fn build(setup: &Setup) -> Result<Built, String> {
+    let mut missing = Vec::new();
+    let network = if setup.device.is_some() { Some(at(format_args!("open {}", tun::TUN), tun::open())?) } else { None };
+    // Nothing mounted here may travel back to the machine, nor the other way round.
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    at("private mounts", nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>))?;
+
+    let mut held = Vec::new();
+    for name in DEVICES.into_iter().filter(|name| Path::new("/dev").join(name).exists()) {
+        // Read-only: not what they give and take, but what they are, for the machine's root may be root here.
+        held.push(Held::take(&Path::new("/dev").join(name), &Path::new("/dev").join(name))?);
+    }
+    let tools = Held::take(&setup.program, Path::new(FS_TOOLS))?;
+    let mut volumes = Vec::new();
+    for bind in &setup.binds {
+        volumes.push(Held::take_inside(bind)?);
+    }
+
+    let (root, written) = assemble(&setup.stage, setup.overlays.clone(), setup.disk)?;
+    if setup.user_namespace {
+        // Whoever makes a user namespace inside may mount the groups' file system if he has groups of his own; and the files
+        // in it, limits among them, belong to the machine's root, whom the container's root may be.
+        let _ = fs::write("/proc/sys/user/max_cgroup_namespaces", "1");
+    }
+    mount_proc(&root.join("proc"), &mut missing)?;
+
+    at("enter the root", nix::unistd::chdir(&root))?;
+    at("change the root", nix::unistd::pivot_root(".", "."))?;
+    at("leave the machine's root", umount2(".", MntFlags::MNT_DETACH))?;
+    at("enter /", nix::unistd::chdir("/"))?;
+
+    let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount("sys", Path::new("/sys"), "tmpfs", quiet | MsFlags::MS_RDONLY, "mode=755,size=4k")?;
+    mount("dev", Path::new("/dev"), "tmpfs", MsFlags::MS_NOSUID, "mode=755,size=1m")?;
+    for device in &held {
+        device.attach()?;
+    }
+    finish_dev(setup.all_ids)?;
+    mount("modal", Path::new("/__modal"), "tmpfs", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=755,size=4k")?;
+    tools.attach()?;
+    at("protect /__modal", mount_calls::protect(Path::new("/__modal")))?;
+    for volume in &volumes {
+        volume.attach()?;
+    }
+
+    at("bring the loopback up", tun::loopback_up())?;
+    if let Some(number) = setup.device {
+        at("bring the network device up", tun::bring_up(number))?;
+    }
+    at("host name", nix::unistd::sethostname(&setup.hostname))?;
+    Ok(Built { missing, device: network, written })
+}
+
+/// Puts overlays together below `stage`, an empty directory of the machine, and says where. The first one is the root of the
+/// others. With a limit, they write to a file system of that size in memory, whose directory of what is written is returned.
+pub(crate) fn assemble(
+    stage: &Path,
+    mut overlays: Vec<Overlay>,
+    disk: Option<u64>,
+) -> Result<(PathBuf, Option<OwnedFd>), String> {
+    mount("stage", stage, "tmpfs", MsFlags::empty(), "mode=755")?;
+    let root = stage.join("root");
+    at("make the root", fs::create_dir(&root))?;
+    let written = disk.map(|bytes| limit(&stage.join("disk"), &mut overlays, bytes)).transpose()?;
+    for (number, overlay) in overlays.iter().enumerate() {
+        mount_overlay(stage, number, &root, overlay)?;
+    }
+    Ok((root, written))
+}
+
+/// Has overlays write to a file system of a limited size.
+fn limit(disk: &Path, overlays: &mut [Overlay], bytes: u64) -> Result<OwnedFd, String> {
+    let step = "limit the disk";
+    at(step, fs::create_dir(disk))?;
+    // Files take memory beyond their content, so their number is limited as well, as on a disk.
+    let options = format!("mode=755,size={bytes},nr_inodes={}", bytes / BYTES_PER_FILE + SPARE_FILES);
+    mount("disk", disk, "tmpfs", MsFlags::empty(), &options)?;
+    let (upper, work) = (disk.join("upper"), disk.join("work"));
+    at(step, fs::create_dir(&work))?;
+    for (number, overlay) in overlays.iter_mut().enumerate() {
+        let found = at(step, fs::metadata(&overlay.upper))?;
+        // Each lies in the one of the root, which comes first.
+        overlay.upper = upper.join(overlay.target.strip_prefix("/").unwrap_or(&overlay.target));
+        overlay.work = work.join(number.to_string());
+        at(step, fs::create_dir(&overlay.work))?;
+        at(step, fs::create_dir(&overlay.upper))?;
+        at(step, lchown(&overlay.upper, Some(found.uid()), Some(found.gid())))?;
+        at(step, fs::set_permissions(&overlay.upper, found.permissions()))?;
+    }
+    // Without them a directory could not be replaced.
+    let name = c"user.overlay.probe";
+    let path = at(step, std::ffi::CString::new(upper.as_os_str().as_bytes()))?;
+    // Safety: the texts outlive the calls.
+    unsafe {
+        if libc::setxattr(path.as_ptr(), name.as_ptr(), c"y".as_ptr().cast(), 1, 0) < 0 {
+            return Err(format!("{step}: tmpfs keeps no extended attributes here, which takes Linux 6.6 or newer"));
+        }
+        libc::removexattr(path.as_ptr(), name.as_ptr());
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    at(step, nix::fcntl::open(&upper, flags, Mode::empty()))
+}
+
+/// Mounts one overlay. The option string must fit a page and treats `:` and `,` as its own, so the layers are named by
+/// short links made for the purpose.
+fn mount_overlay(stage: &Path, number: usize, root: &Path, overlay: &Overlay) -> Result<(), String> {
+    let step = format!("layers of {}", overlay.target.display());
+    let names = stage.join(number.to_string());
+    at(&step, fs::create_dir(&names))?;
+    for (layer, path) in overlay.lower.iter().enumerate() {
+        at(&step, symlink(path, names.join(layer.to_string())))?;
+    }
+    at(&step, symlink(&overlay.upper, names.join("u")))?;
+    at(&step, symlink(&overlay.work, names.join("w")))?;
+    at(&step, nix::unistd::chdir(&names))?;
+    let lower: Vec<String> = (0..overlay.lower.len()).map(|layer| layer.to_string()).collect();
+    // userxattr: the only form that a user namespace may use, and one form for all, so that a layer made in one mode works
+    // in the other. volatile: nothing written here has to survive a crash of the machine, so `fsync` need not reach the disk.
+    let options = format!("userxattr,volatile,lowerdir={},upperdir=u,workdir=w", lower.join(":"));
+    let target = match overlay.target.strip_prefix("/") {
+        Ok(inside) => root.join(inside),
+        Err(_) => return Err(format!("{step}: not an absolute path")),
+    };
+    mount("overlay", &target, "overlay", MsFlags::empty(), &options)
+}
+
+/// A procfs of the container's own processes, without the files that say or change something about the machine.
+fn mount_proc(proc: &Path, missing: &mut Vec<String>) -> Result<(), String> {
+    let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    if let Err(error) = mount("proc", proc, "proc", quiet, "") {
+        // The kernel refuses a user namespace a full procfs while parts of the one outside are covered.
+        missing.push(format!("there is no /proc in containers: {error}"));
+        return mount("none", proc, "tmpfs", quiet | MsFlags::MS_RDONLY, "size=4k");
+    }
+    for name in ["kcore", "keys", "latency_stats", "timer_list", "sched_debug", "kmsg"] {
+        let path = proc.join(name);
+        if path.exists() {
+            let flags = MsFlags::MS_BIND;
+            let covered = nix::mount::mount(Some("/dev/null"), &path, None::<&str>, flags, None::<&str>);
+            at(format_args!("cover {}", path.display()), covered)?;
+        }
+    }
+    for name in ["acpi", "scsi"] {
+        let path = proc.join(name);
+        if path.is_dir() {
+            mount("none", &path, "tmpfs", quiet | MsFlags::MS_RDONLY, "size=4k")?;
+        }
+    }
+    // The rest is the machine's, and owned by its root, whom the container's root may be: also its modes and owners would be
+    // changed for the whole machine. Processes' own directories stay as they are.
+    for entry in at("list /proc", fs::read_dir(proc))?.flatten() {
+        let is_process = entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
+        if is_process || entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+            continue;
+        }
+        let path = entry.path();
+        let step = format!("protect {}", path.display());
+        let copy = at(&step, mount_calls::copy_of(&path))?;
+        at(&step, mount_calls::make_read_only(&copy))?;
+        at(&step, mount_calls::attach(&copy, &path))?;
+    }
+    Ok(())
+}
+
+fn finish_dev(all_ids: bool) -> Result<(), String> {
+    // Group 5 is tty everywhere; where only root exists it cannot be named.
+    let options =
+        if all_ids { "newinstance,ptmxmode=0666,mode=620,gid=5" } else { "newinstance,ptmxmode=0666,mode=620" };
+    let no_exec = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    for (name, mode) in [("pts", 0o755), ("shm", 0o1777)] {
+        let path = Path::new("/dev").join(name);
+        at(name, fs::DirBuilder::new().mode(mode).create(&path))?;
+        at(name, fs::set_permissions(&path, fs::Permissions::from_mode(mode)))?;
+    }
+    mount("devpts", Path::new("/dev/pts"), "devpts", no_exec, options)?;
+    mount("shm", Path::new("/dev/shm"), "tmpfs", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=1777")?;
+    for (name, target) in [
+        ("ptmx", "pts/ptmx"),
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+    ] {
+        at(name, symlink(target, Path::new("/dev").join(name)))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! The forked child of init that becomes a process: streams, terminal, directory, user, `exec`.
+//!
+//! A missing program or directory ends with 127 and a program that cannot be executed with 126, with a line on standard
+//! error, as a shell does it. The file tools are not executed but called: they are this same program, and an image made
+//! from nothing has no loader for it.
+
+use std::{
+    ffi::{CString, OsStr},
+    io::Write,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    sys::{
+        signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask},
+        stat::Mode,
+    },
+};
+
+use super::build_root;
+use crate::{ProcessSpec, fstools, users};
+
+/// PATH for processes whose environment has none.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A tenth of the memory that there is, in the kernel's weighing of whom to kill.
+const OOM_SCORE: &str = "100";
+
+/// A terminal of the container's own.
+pub(crate) struct Terminal {
+    /// The engine's side.
+    pub(crate) master: OwnedFd,
+    slave: OwnedFd,
+}
+
+impl Terminal {
+    /// Opens a new one in `directory`, which is the container's `/dev/pts`.
+    pub(crate) fn open(directory: &OwnedFd, rows: u16, columns: u16) -> nix::Result<Self> {
+        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let master = nix::fcntl::openat(directory, "ptmx", flags, Mode::empty())?;
+        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let unlocked: libc::c_int = 0;
+        // Safety: the calls read their argument and, the second, make a descriptor that is ours alone. The slave is asked
+        // of the master, not opened by name: names in the container may be changed by it.
+        let slave = unsafe {
+            Errno::result(libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked))?;
+            let slave = libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags.bits());
+            OwnedFd::from_raw_fd(Errno::result(slave)?)
+        };
+        // Safety: reads the structure only.
+        unsafe { Errno::result(libc::ioctl(slave.as_raw_fd(), libc::TIOCSWINSZ, &raw const size))? };
+        Ok(Self { master, slave })
+    }
+}
+
+/// Becomes the process. Called in a fresh fork of init, which has one thread.
+pub(crate) fn run(spec: &ProcessSpec, terminal: Option<Terminal>, pipes: &[OwnedFd], all_ids: bool) -> ! {
+    let _ = nix::unistd::setsid();
+    let streams: Vec<i32> = match &terminal {
+        Some(terminal) => vec![terminal.slave.as_raw_fd(); 3],
+        None => pipes.iter().map(AsRawFd::as_raw_fd).collect(),
+    };
+    // Safety: plain system calls on descriptors of this process, which has one thread. The streams never are 0 to 2: init
+    // has /dev/null there. All that is closed belongs to init's side of the fork, and nothing here uses or drops it again.
+    unsafe {
+        for (number, stream) in streams.iter().enumerate() {
+            libc::dup2(*stream, number as i32);
+        }
+        if terminal.is_some() {
+            libc::ioctl(0, libc::TIOCSCTTY, 0);
+        }
+        libc::close_range(3, libc::c_uint::MAX, 0);
+    }
+    let has_terminal = terminal.is_some();
+    std::mem::forget(terminal);
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+    // Ignored by every Rust program, and ignoring is inherited.
+    // Safety: sets the default action.
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
+
+    // When memory runs out, a process goes before the container's init, and before what else runs on the machine.
+    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
+
+    let user = match users::find(spec.user.as_deref(), all_ids) {
+        Ok(user) => user,
+        Err(message) => fail(126, &message),
+    };
+    if has_terminal && let Some(user) = &user {
+        // Its own terminal, so that it may open it again by name.
+        let _ = nix::unistd::fchown(std::io::stdin(), Some(user.uid), None);
+    }
+    if let Some(user) = &user
+        && let Err(message) = user.switch()
+    {
+        fail(126, &message);
+    }
+    let directory = if spec.cwd.as_os_str().is_empty() { OsStr::new("/") } else { spec.cwd.as_os_str() };
+    if let Err(error) = nix::unistd::chdir(directory) {
+        fail(127, &format!("cannot change to {}: {}", directory.display(), error.desc()));
+    }
+    let mut spec = spec.clone();
+    // As container runtimes do: the one variable that follows from the user.
+    if !spec.env.iter().any(|(name, _)| name == "HOME") {
+        spec.env.push(("HOME".into(), users::home(spec.user.as_deref())));
+    }
+    match spec.argv.first() {
+        Some(program) => execute(&spec, program),
+        None => fail(127, "no program given"),
+    }
+}
+
+/// Replaces this process by the program.
+fn execute(spec: &ProcessSpec, program: &OsStr) -> ! {
+    let text = |parts: &[&[u8]]| {
+        CString::new(parts.concat()).unwrap_or_else(|_| fail(126, "an argument or variable contains a zero byte"))
+    };
+    let argv: Vec<CString> = spec.argv.iter().map(|argument| text(&[argument.as_bytes()])).collect();
+    let variables = spec.env.iter().map(|(name, value)| text(&[name.as_bytes(), b"=", value.as_bytes()]));
+    let (mut env, mut hidden): (Vec<CString>, Vec<CString>) = (variables.collect(), Vec::new());
+    if program == build_root::FS_TOOLS {
+        (hidden, env) = env.into_iter().partition(|pair| fstools::is_loaders(pair.as_bytes()));
+    }
+    if !hidden.is_empty() {
+        let pairs: Vec<&[u8]> = hidden.iter().map(|pair| pair.as_bytes()).collect();
+        env.push(text(&[fstools::HIDDEN, &pairs.join(&fstools::BETWEEN)]));
+    }
+    let attempt = |file: &CString| match nix::unistd::execve(file, &argv, &env) {
+        Ok(never) => match never {},
+        Err(error) => error,
+    };
+
+    let error = if program.as_bytes().contains(&b'/') {
+        attempt(&text(&[program.as_bytes()]))
+    } else if program.is_empty() {
+        Errno::ENOENT
+    } else {
+        let path = spec.env.iter().rev().find(|(name, _)| name == "PATH");
+        let path = path.map_or(DEFAULT_PATH.as_bytes(), |(_, value)| value.as_bytes());
+        let mut error = Errno::ENOENT;
+        for directory in path.split(|byte| *byte == b':') {
+            let directory = if directory.is_empty() { b"." } else { directory };
+            match attempt(&text(&[directory, b"/", program.as_bytes()])) {
+                Errno::ENOENT | Errno::ENOTDIR => {}
+                // Perhaps a later directory has one that may be executed.
+                Errno::EACCES => error = Errno::EACCES,
+                other => {
+                    error = other;
+                    break;
+                }
+            }
+        }
+        error
+    };
+    // Executed like any other, so that it shows under /proc as what it is; an image may lack the libraries for that.
+    if program == build_root::FS_TOOLS {
+        std::process::exit(fstools::run(&spec.argv));
+    }
+    match error {
+        Errno::ENOENT | Errno::ENOTDIR => fail(127, &format!("{}: not found", program.display())),
+        other => fail(126, &format!("{}: {}", program.display(), other.desc())),
+    }
+}
+
+fn fail(code: i32, message: &str) -> ! {
+    let _ = writeln!(std::io::stderr(), "{message}");
+    std::process::exit(code)
+}

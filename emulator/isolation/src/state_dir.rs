@@ -1,0 +1,171 @@
+//! The state directory: made, locked, and cleared of what emulators that are no more left beside it.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context;
+
+use super::{
+    cgroups,
+    rootfs::{remove_tree, remove_tree::detach_mounts},
+};
+
+/// State directories are named so; a later emulator looks for the leftovers of this one by it.
+const PREFIX: &str = "modal-emulator-";
+
+/// A directory without a lock file is one that is just being made, unless it is older than this.
+const UNLOCKED_AGE: Duration = Duration::from_secs(600);
+
+/// A locked state directory. The lock goes when this is dropped, or with the process, however that ends.
+#[derive(Debug)]
+pub(crate) struct StateDir {
+    path: PathBuf,
+    lock: File,
+}
+
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that is just being started holds the file too, until it has become its program.
+        let _ = self.lock.unlock();
+    }
+}
+
+impl StateDir {
+    /// Makes the directory where missing, for nobody else to enter, and locks it.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(path);
+        made.with_context(|| format!("cannot make the state directory {}", path.display()))?;
+        let path = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
+        let lock = lock(&path).with_context(|| format!("cannot use the state directory {}", path.display()))?;
+        Ok(Self { path, lock })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The name under which this emulator's control groups stand.
+    pub(crate) fn group_name(&self) -> String {
+        let name = self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let tail: String = name.strip_prefix(PREFIX).unwrap_or(name).chars().filter(char::is_ascii).collect();
+        format!("{PREFIX}{}-{}", std::process::id(), tail.replace(['/', '\n'], "-"))
+    }
+
+    /// Removes sibling directories whose emulators are no more. What cannot be removed stays for the next one.
+    pub(crate) fn sweep(&self) {
+        let Some(parent) = self.path.parent() else { return };
+        for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(PREFIX) && entry.path() != self.path {
+                match sweep_one(&entry.path()) {
+                    Ok(true) => tracing::info!(directory = %entry.path().display(), "removed leftovers"),
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::warn!(directory = %entry.path().display(), %error, "cannot remove leftovers");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The directory's lock file, locked.
+fn lock(directory: &Path) -> anyhow::Result<File> {
+    let path = directory.join("lock");
+    // Locked before it has the name by which another emulator that starts now would look whether this one lives.
+    let made = tempfile::NamedTempFile::new_in(directory).context("cannot write into it")?;
+    made.as_file().try_lock().context("cannot lock a file in it")?;
+    let lock = match made.persist_noclobber(&path) {
+        Ok(lock) => return Ok(lock),
+        Err(taken) if taken.error.kind() == io::ErrorKind::AlreadyExists => File::open(&path),
+        Err(failed) => Err(failed.error),
+    };
+    let lock = lock.context("cannot make its lock file")?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            anyhow::bail!("it is in use by another emulator: end that one, or name another")
+        }
+        Err(TryLockError::Error(error)) => Err(error).context("cannot lock it"),
+    }
+}
+
+/// True if the directory was a dead emulator's and is gone.
+fn sweep_one(path: &Path) -> io::Result<bool> {
+    let found = fs::symlink_metadata(path)?;
+    if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() {
+        return Ok(false);
+    }
+    // Not through a link that somebody may have put there.
+    let lock = match fs::symlink_metadata(path.join("lock")) {
+        Ok(lock) if lock.is_file() => File::open(path.join("lock"))?,
+        Ok(_) => return Ok(false),
+        Err(_) if found.modified()?.elapsed().unwrap_or_default() > UNLOCKED_AGE => File::open(path)?,
+        Err(_) => return Ok(false),
+    };
+    if lock.try_lock().is_err() || !detach_mounts(path) {
+        return Ok(false);
+    }
+    cgroups::remove_recorded(path);
+    remove_tree(path)?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_user() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let path = parent.path().join(format!("{PREFIX}one"));
+        let first = StateDir::open(&path).expect("it is free");
+        let second = StateDir::open(&path).expect_err("it is not");
+        assert!(format!("{second:#}").contains("in use by another emulator"), "{second:#}");
+        // As a process does that is just being started.
+        let _held = first.lock.try_clone().expect("a descriptor");
+        drop(first);
+        StateDir::open(&path).expect("it is free again");
+    }
+
+    /// Two processes start at once: what the one is just making is no leftover for the other.
+    #[test]
+    fn what_is_being_made_is_no_leftover() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let sweeper = StateDir::open(&parent.path().join(format!("{PREFIX}sweeper"))).expect("it is free");
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    sweeper.sweep();
+                }
+            });
+            let made: Result<Vec<_>, _> =
+                (0..2_000).map(|n| StateDir::open(&parent.path().join(format!("{PREFIX}{n}")))).collect();
+            done.store(true, Ordering::Relaxed);
+            let made = made.expect("nobody else uses them");
+            assert!(made.iter().all(|state| state.path().join("lock").exists()));
+        });
+    }
+
+    #[test]
+    fn leftovers_go() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let dead = parent.path().join(format!("{PREFIX}dead"));
+        drop(StateDir::open(&dead).expect("it is free"));
+        fs::write(dead.join("file"), "left").expect("a file");
+        let other = parent.path().join("another's");
+        fs::create_dir(&other).expect("a directory");
+        StateDir::open(&parent.path().join(format!("{PREFIX}new"))).expect("it is free").sweep();
+        assert!(!dead.exists() && other.exists());
+    }
+}

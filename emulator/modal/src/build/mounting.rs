@@ -1,0 +1,280 @@
+//! What is mounted while a RUN command runs: files of the context, of stages and images, caches, empty directories, secrets.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+
+use super::glob::clean;
+use super::mount::{Kind, Mount, Sharing, parse};
+use super::steps::{Build, absolute, blocking};
+use crate::control::mounts::hex;
+use crate::ids;
+use container_isolation::rootfs::{Attributes, Root};
+use container_isolation::{DirectoryError, MountSpec};
+
+/// Where secrets are files if nothing else is said.
+const SECRETS: &str = "/run/secrets";
+
+/// The file that holds a secret, in a directory of its own.
+const SECRET: &str = "secret";
+
+/// Directories that commands of all builds share, by the ids that they name; a lock for each.
+#[derive(Debug, Default)]
+pub struct Caches(Mutex<HashMap<String, Arc<AsyncMutex<()>>>>);
+
+impl Caches {
+    fn lock(&self, name: &str) -> Arc<AsyncMutex<()>> {
+        self.0.lock().entry(name.to_owned()).or_default().clone()
+    }
+
+    /// The name of the cache to use, and the lock that is held meanwhile.
+    async fn take(&self, id: &str, sharing: Sharing) -> (String, Option<OwnedMutexGuard<()>>) {
+        let name = format!("cache-{}", &hex(&Sha256::digest(id))[..32]);
+        match sharing {
+            Sharing::Shared => (name, None),
+            Sharing::Locked => {
+                let lock = self.lock(&name);
+                (name, Some(lock.lock_owned().await))
+            }
+            Sharing::Private => {
+                let mut number = 0;
+                loop {
+                    let name = if number == 0 { name.clone() } else { format!("{name}-{number}") };
+                    if let Ok(guard) = self.lock(&name).try_lock_owned() {
+                        return (name, Some(guard));
+                    }
+                    number += 1;
+                }
+            }
+        }
+    }
+}
+
+/// What was mounted for a command.
+#[derive(Debug, Default)]
+pub struct Mounted {
+    /// Variables that hold secrets.
+    pub env: Vec<(String, String)>,
+    /// Paths inside.
+    targets: Vec<PathBuf>,
+    /// What was made for them in the image, from the root, those above first.
+    stubs: Vec<PathBuf>,
+    /// Directories of the machine that are not needed any more then.
+    temporary: Vec<PathBuf>,
+    /// Names of caches by their ids, and the locks that are held for them.
+    caches: BTreeMap<String, (String, Option<OwnedMutexGuard<()>>)>,
+}
+
+impl Build {
+    /// Mounts what values of `--mount` say. What has been mounted is in `mounted` also after a failure.
+    pub(super) async fn mount(&mut self, values: &[String], mounted: &mut Mounted) -> Result<(), String> {
+        let mut mounts = Vec::new();
+        for value in values {
+            let mount = parse(value, &|text| self.expand(text))?;
+            if let Some(target) = self.target(&mount, mounted)? {
+                mounts.push((mount, target));
+            }
+        }
+        if mounts.is_empty() {
+            return Ok(());
+        }
+        let root = self.stage()?.root().await?;
+        let targets: Vec<PathBuf> = mounts.iter().map(|(_, target)| target.clone()).collect();
+        let places = blocking(move || {
+            // Without links: they can be changed before it is unmounted.
+            let targets: Vec<PathBuf> = targets.iter().map(|target| Path::new("/").join(root.real(target))).collect();
+            Ok((missing(&root, &targets), targets))
+        });
+        let (stubs, targets) = places.await?;
+        mounted.stubs = stubs;
+        // All at once and by their order, each only once: commands never wait for each other in a circle.
+        let caches = mounts.iter().filter(|(mount, _)| mount.kind == Kind::Cache);
+        let caches: BTreeMap<String, Sharing> =
+            caches.map(|(mount, target)| (cache_id(mount, target), mount.sharing)).collect();
+        for (id, sharing) in caches {
+            let state = self.state.clone();
+            let taken = state.caches.take(&id, sharing).await;
+            mounted.caches.insert(id, taken);
+        }
+        for ((mount, given), target) in mounts.into_iter().zip(targets) {
+            let spec = self.spec(&mount, &given, target.clone(), mounted).await?;
+            let shown = target.display();
+            let done = self.stage()?.mount(spec).await;
+            done.map_err(|error| match error {
+                DirectoryError::NoSource => format!("{}: not found in the source", mount.source),
+                DirectoryError::NotADirectory => {
+                    format!("cannot mount at {shown}: a directory and a file are not the same")
+                }
+                DirectoryError::Failed(error) => format!("cannot mount at {shown}: {error:#}"),
+                error => format!("cannot mount at {shown}: {error}"),
+            })?;
+            if !mounted.targets.contains(&target) {
+                mounted.targets.push(target);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes it all away again, with the directories and empty files that were made for it.
+    pub(super) async fn unmount(&mut self, mounted: Mounted) -> Result<(), String> {
+        let mut done = Ok(());
+        for target in mounted.targets.iter().rev() {
+            done = done.and(self.stage()?.unmount(target).await);
+        }
+        if !mounted.stubs.is_empty() {
+            let (root, stubs) = (self.stage()?.root().await?, mounted.stubs);
+            blocking(move || {
+                for stub in stubs.iter().rev() {
+                    // What has something in it by now stays.
+                    let _ = root.remove_empty(stub);
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        for directory in mounted.temporary {
+            super::remove_in_background(directory);
+        }
+        done
+    }
+
+    /// Where a mount is to be; none if it only sets a variable, or nothing.
+    fn target(&mut self, mount: &Mount, mounted: &mut Mounted) -> Result<Option<PathBuf>, String> {
+        let mut target = mount.target.clone();
+        if mount.kind == Kind::Secret {
+            let id = secret_id(mount);
+            let Some((_, value)) = self.secrets.iter().rev().find(|(name, _)| *name == id) else {
+                return if mount.required {
+                    Err(format!("the secret {id} is required, and not given"))
+                } else {
+                    Ok(None)
+                };
+            };
+            if let Some(name) = &mount.env {
+                mounted.env.push((name.clone(), value.clone()));
+            }
+            if target.is_none() && mount.env.is_none() {
+                let name = id.rsplit('/').next().unwrap_or_default();
+                target = Some(format!("{SECRETS}/{name}"));
+            }
+        }
+        let Some(target) = target else { return Ok(None) };
+        let target = absolute(self.stage()?.image.config.workdir.as_deref(), &target);
+        if target == "/" { Err("nothing can be mounted at /".to_owned()) } else { Ok(Some(target.into())) }
+    }
+
+    /// What to mount; `given` is the target as it was written, by which a cache without an id is known.
+    async fn spec(
+        &mut self,
+        mount: &Mount,
+        given: &Path,
+        target: PathBuf,
+        mounted: &mut Mounted,
+    ) -> Result<MountSpec, String> {
+        let mut spec = MountSpec {
+            source: clean(&mount.source).into(),
+            read_only: mount.read_only,
+            from_scratch: true,
+            ..MountSpec::default()
+        };
+        match mount.kind {
+            Kind::Bind => match &mount.from {
+                None => spec.layers = vec![self.context().await?],
+                Some(name) => {
+                    let built = match self.earlier_stage(name) {
+                        Some(at) => self.finish_stage(at).await?,
+                        None => self.base(name)?,
+                    };
+                    (spec.layers, spec.from_scratch) = (built.layers, built.from_scratch);
+                }
+            },
+            Kind::Cache => {
+                let name = mounted.caches.get(&cache_id(mount, given)).map(|(name, _)| name.as_str());
+                let directory = self.state.layers().join(name.unwrap_or_default());
+                if !directory.is_dir() {
+                    self.new_cache(mount, &directory).await?;
+                }
+                (spec.directory, spec.source) = (Some(directory), PathBuf::new());
+            }
+            Kind::Tmpfs => spec.disk = mount.size,
+            Kind::Secret => {
+                let id = secret_id(mount);
+                let value = self.secrets.iter().rev().find(|(name, _)| *name == id).map(|(_, value)| value.clone());
+                let directory = self.state.layers().join(ids::id("secret"));
+                mounted.temporary.push(directory.clone());
+                let (made, mount) = (directory.clone(), mount.clone());
+                let write = move || -> std::io::Result<()> {
+                    std::fs::create_dir(&made)?;
+                    let file = made.join(SECRET);
+                    std::fs::write(&file, value.unwrap_or_default())?;
+                    own(&file, &mount, 0o400)
+                };
+                blocking(move || write().map_err(|e| format!("cannot write a secret: {e}"))).await?;
+                (spec.directory, spec.source, spec.read_only) = (Some(directory), SECRET.into(), true);
+            }
+        }
+        spec.target = target;
+        Ok(spec)
+    }
+
+    /// Makes the directory of a cache, with what it begins with.
+    async fn new_cache(&mut self, mount: &Mount, directory: &Path) -> Result<(), String> {
+        let from = match &mount.from {
+            Some(name) => Some(self.source_root(name).await?),
+            None => None,
+        };
+        let (part, directory, mount) = (directory.with_extension(ids::id("part")), directory.to_owned(), mount.clone());
+        let make = move || -> std::io::Result<()> {
+            std::fs::create_dir(&part)?;
+            if let Some(from) = from {
+                let attributes = Attributes { keep_owner: true, ..Attributes::default() };
+                let source = PathBuf::from(clean(&mount.source));
+                Root::open(&part)?.copy(&from, &source, Path::new(""), &attributes, None)?;
+            }
+            own(&part, &mount, 0o755)?;
+            // Another build may have been faster; its directory is as good.
+            if std::fs::rename(&part, &directory).is_err() {
+                super::remove(&part)?;
+            }
+            Ok(())
+        };
+        blocking(move || make().map_err(|e| format!("cannot make a cache: {e}"))).await
+    }
+}
+
+fn cache_id(mount: &Mount, target: &Path) -> String {
+    mount.id.clone().unwrap_or_else(|| target.display().to_string())
+}
+
+fn secret_id(mount: &Mount) -> String {
+    let target = mount.target.as_deref().unwrap_or_default();
+    mount.id.clone().unwrap_or_else(|| target.rsplit('/').next().unwrap_or_default().to_owned())
+}
+
+/// Gives the owner and the mode of a `--mount`. Without privileges there is one owner only.
+fn own(path: &Path, mount: &Mount, mode: u32) -> std::io::Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        chown(path, Some(mount.uid), Some(mount.gid))?;
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mount.mode.unwrap_or(mode)))
+}
+
+/// What of these paths is not there yet, from the root, those above first.
+fn missing(root: &Root, targets: &[PathBuf]) -> Vec<PathBuf> {
+    let mut missing = Vec::new();
+    for target in targets {
+        let mut path = PathBuf::new();
+        for part in target.components().skip(1) {
+            path.push(part);
+            if !missing.contains(&path) && !root.exists(&path) {
+                missing.push(path.clone());
+            }
+        }
+    }
+    missing
+}

@@ -1,0 +1,166 @@
+//! Standard input of a process, written by absolute offset.
+//!
+//! A byte counts as accepted once it is in the pipe, so a writer is held up by a process that does not read and nothing is
+//! buffered here. Offsets make retries harmless: bytes before the accepted count are skipped (fact sheet, section 7.4).
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::net::unix::pipe;
+use tokio::sync::{Mutex, watch};
+use tonic::Status;
+
+use container_isolation::Exit;
+
+/// The write end of a process's standard input.
+#[derive(Debug)]
+pub struct Stdin {
+    pipe: Mutex<Option<pipe::Sender>>,
+    accepted: AtomicU64,
+    closed: AtomicBool,
+    /// A terminal has no end of file; the character that means it is written instead.
+    terminal: bool,
+    /// Number of the stream that may write; a newer stream or a status call takes it away.
+    turn: watch::Sender<u64>,
+}
+
+/// How long a process that no longer reads is given to end before it counts as one that goes on.
+const DYING: Duration = Duration::from_millis(500);
+
+/// End of transmission, what a terminal takes for end of file.
+const EOT: &[u8] = &[4];
+
+impl Stdin {
+    /// Takes over the descriptor, which must be non-blocking.
+    pub fn new(fd: OwnedFd, terminal: bool) -> io::Result<Stdin> {
+        Ok(Stdin {
+            pipe: Mutex::new(Some(pipe::Sender::from_owned_fd_unchecked(fd)?)),
+            accepted: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            terminal,
+            turn: watch::Sender::new(0),
+        })
+    }
+
+    /// Gives the descriptor back once the process has ended: from then on nothing is taken in, and one that nobody closed
+    /// would be held for as long as the sandbox lives.
+    pub async fn release(&self) {
+        self.pipe.lock().await.take();
+    }
+
+    /// Bytes accepted, and whether end of file was.
+    pub fn status(&self) -> (u64, bool) {
+        (self.accepted.load(Ordering::Acquire), self.closed.load(Ordering::Acquire))
+    }
+
+    /// Takes the right to write away from any stream in flight and gives it to the caller.
+    pub fn take_turn(&self) -> u64 {
+        let mut mine = 0;
+        self.turn.send_modify(|turn| {
+            *turn += 1;
+            mine = *turn;
+        });
+        mine
+    }
+
+    /// Writes `data`, whose first byte stands at `offset` of the whole input, then closes it if `eof`. Returns when all of
+    /// it is in the pipe. With `turn`, gives up as soon as somebody else has taken it.
+    pub async fn write(
+        &self,
+        offset: u64,
+        data: &[u8],
+        eof: bool,
+        turn: Option<u64>,
+        exit: &mut watch::Receiver<Option<Exit>>,
+    ) -> Result<(), Status> {
+        let mut turns = self.turn.subscribe();
+        let lost = async move {
+            match turn {
+                Some(mine) => drop(turns.wait_for(|turn| *turn != mine).await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = lost => Err(Status::aborted("another writer took over standard input")),
+            done = self.write_in_turn(offset, data, eof, exit) => done,
+        }
+    }
+
+    async fn write_in_turn(
+        &self,
+        offset: u64,
+        data: &[u8],
+        eof: bool,
+        exit: &mut watch::Receiver<Option<Exit>>,
+    ) -> Result<(), Status> {
+        let mut pipe = self.pipe.lock().await;
+        let accepted = self.accepted.load(Ordering::Acquire);
+        if !data.is_empty() {
+            if offset > accepted {
+                return Err(Status::failed_precondition(format!(
+                    "standard input has {accepted} bytes, cannot write at {offset}"
+                )));
+            }
+            let skip = usize::try_from(accepted - offset).unwrap_or(usize::MAX).min(data.len());
+            let mut rest = &data[skip..];
+            if !rest.is_empty() {
+                let Some(sender) = pipe.as_ref() else {
+                    return Err(if self.closed.load(Ordering::Acquire) {
+                        Status::failed_precondition("standard input is closed")
+                    } else {
+                        ended()
+                    });
+                };
+                while !rest.is_empty() {
+                    let written = put(sender, rest, exit).await?;
+                    rest = &rest[written..];
+                    self.accepted.fetch_add(written as u64, Ordering::AcqRel);
+                }
+            }
+        }
+        if eof {
+            if let Some(sender) = pipe.take()
+                && self.terminal
+                && exit.borrow().is_none()
+            {
+                put(&sender, EOT, exit).await?;
+            }
+            self.closed.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+}
+
+fn ended() -> Status {
+    Status::failed_precondition("the process has ended")
+}
+
+/// Writes some of `data`, waiting for room; fails when the process ends or no longer wants any.
+async fn put(sender: &pipe::Sender, data: &[u8], exit: &mut watch::Receiver<Option<Exit>>) -> Result<usize, Status> {
+    loop {
+        if exit.borrow().is_some() {
+            return Err(ended());
+        }
+        tokio::select! {
+            biased;
+            ready = sender.writable() => ready.map_err(|e| Status::internal(e.to_string()))?,
+            _ = exit.wait_for(Option::is_some) => return Err(ended()),
+        }
+        match sender.try_write(data) {
+            Ok(written) => return Ok(written),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock || e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
+                // Who dies closes this first. Clients ask at once whether the process lives, and take it for ours if so.
+                let dies = tokio::time::timeout(DYING, exit.wait_for(Option::is_some)).await;
+                return Err(match dies {
+                    Ok(_) => ended(),
+                    Err(_) => Status::failed_precondition("the process has closed its standard input"),
+                });
+            }
+            Err(_) => return Err(ended()),
+        }
+    }
+}
