@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use modal_emulator::control::chaos::{Fault, Rule};
+use modal_emulator::model::faults::{Fault, Rule};
 use rand::{Rng as _, RngCore as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use sandbox_host::{
     Error, FileFault, Happened, Kind, Provider, Result, Sandbox, fresh_id,

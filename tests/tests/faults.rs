@@ -93,7 +93,7 @@ async fn random_cases_through_a_proxy() {
 /// What never gets better is an error that says what happened.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_never_gets_better() -> Result<()> {
-    use modal_emulator::control::chaos::{Fault, Rule};
+    use modal_emulator::model::faults::{Fault, Rule};
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     let order = |method: &str, fault: Fault| {

@@ -11,7 +11,7 @@ use std::{
 
 use modal_emulator::{
     Options,
-    control::chaos::{Fault, Rule},
+    model::faults::{Fault, Rule},
 };
 use sandbox_host::{
     Keeper, LEASE_TAG, OWNER_TAG, Plugin, Provider, RUN_TAG, Result, Sandbox, Secret,

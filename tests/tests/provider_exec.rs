@@ -348,7 +348,7 @@ async fn a_signal_reaches_the_whole_tree() -> Result<()> {
 /// Between its start and its program's first instruction, an exec is nobody. Here it is for as long as the test wants.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_signal_looks_again_for_whom_it_did_not_find() -> Result<()> {
-    use modal_emulator::control::chaos::{Fault, Rule};
+    use modal_emulator::model::faults::{Fault, Rule};
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     let id = "0c9be1c8-6d0c-4d5c-9c39-6d8de3a2f3a1";

@@ -3,24 +3,20 @@
 //! Containers are made by the crate `container-isolation`, and their network is served by the crate `container-network`. Neither
 //! imports the other; this crate composes them.
 //!
-//! - [`control`]: the control plane — apps, images, secrets, sandboxes and what happens to them.
-//! - [`router`]: the task command router — commands in a sandbox, their input and output, snapshots.
+//! - [`http`]: one port for everything.
+//! - [`service`]: the two gRPC services.
+//! - [`runtime`]: what happens to sandboxes.
 //! - [`build`]: image builds — Dockerfile lines that really run.
-//! - [`peers`]: which user of the machine a connection comes from.
-//! - [`server`]: one port for all of it.
+//! - [`model`]: the domain.
 //!
 //! [`Emulator`] starts one inside a test; [`cli`] is the command line.
 
-pub mod addressing;
 pub mod build;
 pub mod cli;
-pub mod control;
-pub mod ids;
-pub mod jwt;
-pub mod peers;
-pub mod router;
-pub mod server;
-pub mod state;
+pub mod http;
+pub mod model;
+pub mod runtime;
+pub mod service;
 
 pub use container_isolation::child_entry;
-pub use server::{Emulator, Options};
+pub use http::server::{Emulator, Options};

@@ -6,8 +6,8 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::make_directories;
-use crate::state::Mount;
+use crate::build::make_directories;
+use crate::model::state::Mount;
 
 /// Writes a mount's files below `to`. As a `layer` it will lie over the machine's programs: a file meant for `/bin` then
 /// goes where the machine's `/bin` points.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::glob::{Glob, Rules, above, clean};
+use crate::build::glob::{Glob, Rules, above, clean};
 use container_isolation::rootfs::{Attributes, Root};
 
 /// The copying of one COPY or ADD.

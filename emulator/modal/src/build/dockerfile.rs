@@ -1,11 +1,11 @@
 //! Dockerfile text taken apart: one instruction after the other, with the line it begins on.
 //!
-//! Variables are left as they are; which values they have depends on the instructions before ([`super::steps`]).
+//! Variables are left as they are; which values they have depends on the instructions before ([`crate::build::steps`]).
 
 use std::str::FromStr as _;
 
-use super::expand::{expand, words};
-use super::mount;
+use crate::build::expand::{expand, words};
+use crate::build::mount;
 
 /// A Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Words, quotes and variables of Dockerfile lines.
 
-use super::glob::Glob;
+use crate::build::glob::Glob;
 
 /// Looks a variable up.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;

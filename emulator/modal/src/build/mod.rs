@@ -10,7 +10,6 @@ mod dockerfile;
 mod expand;
 mod glob;
 mod known;
-mod log;
 mod mount;
 mod mounting;
 mod stage;
@@ -30,11 +29,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Status;
 
-pub use self::log::Log;
-pub use self::mounting::Caches;
-use crate::control::mounts::{self, hex};
-use crate::ids;
-use crate::state::{State, now};
+pub use crate::build::mounting::Caches;
+pub use crate::model::build_log::Log;
+use crate::model::ids;
+use crate::model::state::{State, now};
+use crate::service::uploads;
+use crate::service::uploads::hex;
 
 /// An image, from the moment its build begins.
 #[derive(Debug)]
@@ -266,9 +266,9 @@ fn check(state: &State, definition: &proto::Image) -> Result<(), Status> {
         state.secret_values(id)?;
     }
     if !definition.context_mount_id.is_empty() {
-        mounts::get(state, &definition.context_mount_id)?;
+        uploads::get(state, &definition.context_mount_id)?;
     }
-    crate::control::storage::check(state, &definition.volume_mounts, &[])
+    crate::model::storage::check(state, &definition.volume_mounts, &[])
 }
 
 /// A name for what a request asks for. Contents count, not the ids they happen to have.
@@ -296,7 +296,7 @@ fn request_hash(state: &State, request: &proto::ImageGetOrCreateRequest) -> Resu
         add("arg", format!("{key}={value}").as_bytes());
     }
     if !definition.context_mount_id.is_empty() {
-        add("context", mounts::get(state, &definition.context_mount_id)?.checksum.as_bytes());
+        add("context", uploads::get(state, &definition.context_mount_id)?.checksum.as_bytes());
     }
     for id in &definition.secret_ids {
         for (key, value) in state.secret_values(id)? {
@@ -311,7 +311,7 @@ fn request_hash(state: &State, request: &proto::ImageGetOrCreateRequest) -> Resu
 
 /// A layer that holds a mount's files; made once per mount.
 pub async fn mount_layer(state: &Arc<State>, id: &str) -> anyhow::Result<PathBuf> {
-    let mount = mounts::get(state, id).map_err(|status| anyhow::anyhow!("{}", status.message()))?;
+    let mount = uploads::get(state, id).map_err(|status| anyhow::anyhow!("{}", status.message()))?;
     let layer = state.layers().join(format!("{id}-layer"));
     if layer.is_dir() {
         return Ok(layer);

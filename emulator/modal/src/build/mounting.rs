@@ -9,11 +9,11 @@ use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
-use super::glob::clean;
-use super::mount::{Kind, Mount, Sharing, parse};
-use super::steps::{Build, absolute, blocking};
-use crate::control::mounts::hex;
-use crate::ids;
+use crate::build::glob::clean;
+use crate::build::mount::{Kind, Mount, Sharing, parse};
+use crate::build::steps::{Build, absolute, blocking};
+use crate::model::ids;
+use crate::service::uploads::hex;
 use container_isolation::rootfs::{Attributes, Root};
 use container_isolation::{DirectoryError, MountSpec};
 
@@ -138,7 +138,7 @@ impl Build {
             .await?;
         }
         for directory in mounted.temporary {
-            super::remove_in_background(directory);
+            crate::build::remove_in_background(directory);
         }
         done
     }
@@ -239,7 +239,7 @@ impl Build {
             own(&part, &mount, 0o755)?;
             // Another build may have been faster; its directory is as good.
             if std::fs::rename(&part, &directory).is_err() {
-                super::remove(&part)?;
+                crate::build::remove(&part)?;
             }
             Ok(())
         };

@@ -9,10 +9,10 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
-use super::{Built, Log};
-use crate::control::outbound;
-use crate::control::sandbox::code;
-use crate::state::State;
+use crate::build::{Built, Log};
+use crate::model::outbound_policy;
+use crate::model::sandbox::code;
+use crate::model::state::State;
 use container_isolation::rootfs::Root;
 use container_isolation::{Bind, Container, ContainerSpec, DirectoryError, MountSpec, ProcessSpec};
 use container_network::{Network, Policy, Port};
@@ -58,9 +58,10 @@ impl Stage {
     async fn container(&mut self) -> Result<&Container, String> {
         if self.container.is_none() {
             let failed = |e: anyhow::Error| format!("cannot start a build container: {e:#}");
-            let port = outbound::port(self.state.options.network, &crate::addressing::switch()).map_err(failed)?;
+            let port =
+                outbound_policy::port(self.state.options.network, &crate::model::network::switch()).map_err(failed)?;
             let spec = ContainerSpec {
-                id: crate::ids::id("build"),
+                id: crate::model::ids::id("build"),
                 layers: self.image.layers.clone(),
                 from_scratch: self.image.from_scratch,
                 hostname: "build".to_owned(),
@@ -71,7 +72,7 @@ impl Stage {
             let id = spec.id.clone();
             let container = self.state.engine.start(spec).await.map_err(failed)?;
             let open = watch::Sender::new(Arc::new(Policy::open())).subscribe();
-            self.network = outbound::serve(&self.state, &id, container.device(), port, open).map_err(failed)?;
+            self.network = outbound_policy::serve(&self.state, &id, container.device(), port, open).map_err(failed)?;
             self.container = Some(container);
         }
         self.container.as_ref().ok_or_else(|| "no build container".to_owned())

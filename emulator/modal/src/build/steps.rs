@@ -7,19 +7,19 @@ use std::sync::Arc;
 
 use modal_proto::client as proto;
 
-use super::context;
-use super::copy::Job;
-use super::dockerfile::{Command, Copy, Instruction, Line, Run, parse, parse_trigger};
-use super::expand::{expand, expand_document};
-use super::glob::Rules;
-use super::known;
-use super::mounting::Mounted;
-use super::stage::Stage;
-use super::{Built, Image, Log, remove};
-use crate::control::mounts;
-use crate::control::sandbox::DEFAULT_PATH;
-use crate::ids;
-use crate::state::{State, overlay};
+use crate::build::context;
+use crate::build::copy::Job;
+use crate::build::dockerfile::{Command, Copy, Instruction, Line, Run, parse, parse_trigger};
+use crate::build::expand::{expand, expand_document};
+use crate::build::glob::Rules;
+use crate::build::known;
+use crate::build::mounting::Mounted;
+use crate::build::stage::Stage;
+use crate::build::{Built, Image, Log, remove};
+use crate::model::ids;
+use crate::model::sandbox::DEFAULT_PATH;
+use crate::model::state::{State, overlay};
+use crate::service::uploads;
 use container_isolation::rootfs::{Attributes, Chmod, Root};
 
 /// Build arguments that RUN sees without an ARG line, in either case.
@@ -33,7 +33,7 @@ pub async fn build(state: Arc<State>, image: Arc<Image>, definition: proto::Imag
         stage.discard().await;
     }
     if let Some(directory) = build.context.take() {
-        super::remove_in_background(directory);
+        crate::build::remove_in_background(directory);
     }
     if let Err(error) = &done {
         build.image.log.info(format!("Build failed: {error}"));
@@ -65,7 +65,7 @@ impl Build {
         for id in &definition.secret_ids {
             secrets.extend(state.secret_values(id).map_err(|status| status.message().to_owned())?);
         }
-        let mount = mounts::get(&state, &definition.context_mount_id).ok();
+        let mount = uploads::get(&state, &definition.context_mount_id).ok();
         let stand_in_python = mount.is_some_and(|mount| mount.files.is_empty());
         let mut global_args = platform();
         for (name, value) in &mut global_args {
@@ -243,7 +243,7 @@ impl Build {
             None => (self.base(&expanded)?, Vec::new()),
         };
         let triggers = std::mem::take(&mut base.config.onbuild);
-        let binds = crate::control::storage::binds(&self.state, &self.definition.volume_mounts, &[])
+        let binds = crate::model::storage::binds(&self.state, &self.definition.volume_mounts, &[])
             .map_err(|error| format!("cannot mount a volume: {error}"))?;
         let mut stage = Stage::new(&self.state, alias, base, binds);
         stage.args = args;
@@ -490,7 +490,7 @@ impl Build {
             return Ok(path.clone());
         }
         let path = self.state.layers().join(format!("{}-context", self.image.id));
-        let mount = mounts::get(&self.state, &self.definition.context_mount_id).ok();
+        let mount = uploads::get(&self.state, &self.definition.context_mount_id).ok();
         let (contents, files, to) = (self.state.files(), self.definition.context_files.clone(), path.clone());
         blocking(move || {
             std::fs::create_dir_all(&to).map_err(|e| e.to_string())?;
@@ -661,7 +661,7 @@ fn python_layer(state: &State) -> std::io::Result<Option<PathBuf>> {
     if !layer.is_dir() {
         let part = state.layers().join(ids::id("python"));
         std::fs::create_dir(&part)?;
-        super::make_directories(&part, Path::new("usr/local/bin"))?;
+        crate::build::make_directories(&part, Path::new("usr/local/bin"))?;
         symlink(python3, part.join("usr/local/bin/python"))?;
         if std::fs::rename(&part, &layer).is_err() {
             remove(&part)?;

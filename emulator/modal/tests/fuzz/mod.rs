@@ -130,7 +130,7 @@ impl Fixture {
     }
 
     /// Sandboxes that live.
-    fn live(&self) -> Vec<std::sync::Arc<modal_emulator::control::sandbox::Sandbox>> {
+    fn live(&self) -> Vec<std::sync::Arc<modal_emulator::model::sandbox::Sandbox>> {
         let tables = self.world.emulator.state().tables.lock();
         tables.sandboxes.values().filter(|sandbox| sandbox.lives()).cloned().collect()
     }

@@ -1,7 +1,7 @@
 //! Faults that were ordered, as a client sees them.
 
 use modal_emulator::Options;
-use modal_emulator::control::chaos::{Fault, Rule};
+use modal_emulator::model::faults::{Fault, Rule};
 use modal_proto::client as proto;
 use modal_proto::prost::Message as _;
 use modal_proto::task_command_router as tcr;

@@ -1,0 +1,129 @@
+//! Who may call: the credentials of each request, and the short-lived token that some calls need as well.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use modal_proto::client::*;
+use sha2::{Digest as _, Sha256};
+use tonic::Status;
+
+use crate::model::state::State;
+use crate::model::tokens;
+use crate::model::tokens::{CONTROL, Claims};
+use crate::service::control::Caller;
+
+/// A short-lived token for the control plane.
+pub async fn token(
+    state: &Arc<State>,
+    caller: &Caller,
+    _: AuthTokenGetRequest,
+) -> Result<AuthTokenGetResponse, Status> {
+    let life = caller.ordered.token_life.unwrap_or(state.options.auth_token_life);
+    Ok(AuthTokenGetResponse { token: state.signer.sign(CONTROL, life) })
+}
+
+/// Says hello.
+pub async fn hello(state: &Arc<State>, _: &Caller, (): ()) -> Result<ClientHelloResponse, Status> {
+    Ok(ClientHelloResponse { image_builder_version: state.options.image_builder_version.clone(), ..Default::default() })
+}
+
+/// Checks a control-plane call (fact sheet, section 1.2). `method` without the service's name.
+pub fn control(state: &State, method: &str, headers: &HeaderMap) -> Result<Caller, Status> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (id, secret) = (text("x-modal-token-id"), text("x-modal-token-secret"));
+    let refresh = text("x-modal-refresh-token");
+    if !refresh.is_empty() {
+        oauth(state, &text)?;
+    } else if id.is_empty() || secret.is_empty() {
+        return Err(Status::unauthenticated(
+            "Token missing. Could not authenticate client. Set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET; the emulator takes any pair, such as ak-test and as-test",
+        ));
+    }
+    if refresh.is_empty() {
+        pair(state, headers)?;
+    }
+    let token = control_token(headers);
+    if token.is_empty() {
+        if needs_token(method) {
+            return Err(Status::unauthenticated(format!(
+                "{method} needs the token of AuthTokenGet (x-modal-auth-token)"
+            )));
+        }
+    } else if method != "AuthTokenGet" {
+        let claims =
+            state.signer.check(token).map_err(|e| Status::unauthenticated(format!("x-modal-auth-token: {e}")))?;
+        if claims.sub != CONTROL {
+            return Err(Status::unauthenticated("x-modal-auth-token: this token is for something else"));
+        }
+    }
+    let library = text("x-modal-libmodal-version");
+    let key = text("x-idempotency-key");
+    Ok(Caller {
+        https_router: library.starts_with("modal-js/") || library.starts_with("modal-go/"),
+        key: (!key.is_empty()).then(|| key.to_owned()),
+        ..Default::default()
+    })
+}
+
+/// Checks the credentials of a request, where only one pair is taken. The emulator's own endpoint takes nothing else.
+pub fn pair(state: &State, headers: &HeaderMap) -> Result<(), Status> {
+    let Some((id, secret)) = &state.options.token else { return Ok(()) };
+    // Digests are compared, so that the time it takes says nothing of how much of a guess is right.
+    let is = |name: &str, wanted: &String| {
+        headers.get(name).is_some_and(|value| Sha256::digest(value.as_bytes()) == Sha256::digest(wanted.as_bytes()))
+    };
+    if is("x-modal-token-id", id) && is("x-modal-token-secret", secret) {
+        return Ok(());
+    }
+    Err(Status::unauthenticated("Token validation failed. Could not authenticate client"))
+}
+
+/// Calls of the second backend carry the short-lived token in every official client.
+/// A client of OAuth instead of a pair of tokens (fact sheet, sections 1.3 and 1.4): any, as with tokens. A signature is
+/// not verified, since nobody has told the emulator the public key; what it signs is.
+fn oauth<'a>(state: &State, text: &impl Fn(&str) -> &'a str) -> Result<(), Status> {
+    let (client, secret) = (text("x-modal-oauth-client-id"), text("x-modal-oauth-client-secret"));
+    let assertion = text("x-modal-oauth-client-assertion");
+    let refused = |why: &str| Err(Status::unauthenticated(format!("OAuth: {why}")));
+    if state.options.token.is_some() {
+        return refused("this emulator takes one pair of tokens only");
+    }
+    if !text("x-modal-token-id").is_empty() || !text("x-modal-token-secret").is_empty() {
+        return refused("it cannot be combined with a pair of tokens");
+    }
+    if client.is_empty() || secret.is_empty() == assertion.is_empty() {
+        return refused("a client id is needed, and either a secret or an assertion");
+    }
+    if secret.is_empty()
+        && let Err(why) = tokens::check_assertion(assertion, client)
+    {
+        return refused(&why);
+    }
+    Ok(())
+}
+
+fn needs_token(method: &str) -> bool {
+    (method.starts_with("Sandbox") && method.ends_with("V2"))
+        || method.starts_with("PersistentSandbox")
+        || method == "SandboxGetCommandRouterAccess"
+}
+
+/// Checks a router call: whose task it may touch.
+pub fn router(state: &State, headers: &HeaderMap) -> Result<Claims, Status> {
+    let token = router_token(headers);
+    if token.is_empty() {
+        return Err(Status::unauthenticated("a router call needs `authorization: Bearer <token>`"));
+    }
+    state.signer.check(token).map_err(|e| Status::unauthenticated(e.to_string()))
+}
+
+/// The short-lived token of a control-plane call; empty when it has none.
+pub fn control_token(headers: &HeaderMap) -> &str {
+    headers.get("x-modal-auth-token").and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// The token of a router call; empty when it has none.
+pub fn router_token(headers: &HeaderMap) -> &str {
+    let header = headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    header.strip_prefix("Bearer ").or_else(|| header.strip_prefix("bearer ")).unwrap_or_default().trim()
+}

@@ -1,0 +1,240 @@
+//! Connect tokens: HTTP, WebSockets included, to a server inside a sandbox, for whoever holds a token.
+//!
+//! One more listener of the emulator's, for all sandboxes: the token says which sandbox and port are meant. It comes as
+//! `Authorization: Bearer`, as the query parameter or as the cookie `_modal_connect_token`, and is not passed on; what the
+//! token's maker wanted the server to know is, as `X-Verified-User-Data`.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
+use http::{Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use modal_proto::client::*;
+use rand::RngCore as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tonic::Status;
+use tonic::body::Body;
+
+use crate::http::server::plain;
+use crate::model::outbound_policy;
+use crate::model::state::State;
+use crate::service::control::Caller;
+
+/// Port of the server inside unless a token names another.
+const DEFAULT_PORT: u32 = 8080;
+
+/// Name of the query parameter and of the cookie.
+const PARAMETER: &str = "_modal_connect_token";
+
+/// The header by which the server inside learns the token's metadata; what a client says there itself is dropped.
+const METADATA: HeaderName = HeaderName::from_static("x-verified-user-data");
+
+/// Headers that are about one connection and not passed on (RFC 9110, section 7.6.1).
+const HOP_BY_HOP: [HeaderName; 5] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    http::header::TE,
+    http::header::TRANSFER_ENCODING,
+];
+
+/// What a token is good for.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// The sandbox.
+    pub sandbox_id: String,
+    port: u16,
+    metadata: Option<HeaderValue>,
+}
+
+/// Makes a token.
+pub async fn create(
+    state: &Arc<State>,
+    _: &Caller,
+    request: SandboxCreateConnectTokenRequest,
+) -> Result<SandboxCreateConnectTokenResponse, Status> {
+    let sandbox = state.sandbox(&request.sandbox_id)?;
+    if !sandbox.lives() {
+        return Err(sandbox.gone());
+    }
+    let port = request.port.unwrap_or(DEFAULT_PORT);
+    let port = u16::try_from(port).ok().filter(|port| *port > 0);
+    let port = port.ok_or_else(|| Status::invalid_argument("port must be between 1 and 65535"))?;
+    let metadata = match request.user_metadata.as_str() {
+        "" => None,
+        text => Some(HeaderValue::from_str(text).map_err(|_| {
+            Status::invalid_argument("user_metadata travels in a header: it cannot contain control characters")
+        })?),
+    };
+    let mut random = [0; 32];
+    rand::rng().fill_bytes(&mut random);
+    let token = URL_SAFE_NO_PAD.encode(random);
+    let grant = Grant { sandbox_id: sandbox.id.clone(), port, metadata };
+    state.tables.lock().grants.insert(token.clone(), grant);
+    Ok(SandboxCreateConnectTokenResponse { url: format!("http://{}", state.front), token })
+}
+
+/// Serves the listener until told to stop.
+pub async fn serve(listener: TcpListener, state: Arc<State>, mut stopped: watch::Receiver<bool>) {
+    loop {
+        let accepted = tokio::select! {
+            _ = stopped.wait_for(|stop| *stop) => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let (state, mut stopped) = (state.clone(), stopped.clone());
+                tokio::spawn(async move {
+                    let _ = stream.set_nodelay(true);
+                    let refused = Arc::new(state.peers.admit(&stream).await.err());
+                    let service = hyper::service::service_fn(move |request| {
+                        let (state, refused) = (state.clone(), refused.clone());
+                        async move {
+                            Ok::<_, Infallible>(match &*refused {
+                                Some(why) => last(plain(StatusCode::FORBIDDEN, format!("{why}\n"))),
+                                None => answer(&state, peer, request).await,
+                            })
+                        }
+                    });
+                    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                    tokio::select! {
+                        served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service) => {
+                            if let Err(error) = served {
+                                tracing::debug!(%peer, %error, "connection by token ended");
+                            }
+                        }
+                        _ = stopped.wait_for(|stop| *stop) => {}
+                    }
+                });
+            }
+            // Out of descriptors: wait for some to be given back instead of turning round and round.
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// An answer after which the connection ends.
+fn last(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+async fn answer(state: &Arc<State>, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+    let grant = token(&request).and_then(|token| state.tables.lock().grants.get(&token).cloned());
+    let Some(grant) = grant else {
+        return plain(StatusCode::UNAUTHORIZED, "The connect token is missing or not valid\n");
+    };
+    let Ok(sandbox) = state.sandbox(&grant.sandbox_id) else {
+        return plain(StatusCode::NOT_FOUND, "There is no such sandbox\n");
+    };
+    let allowed = outbound_policy::cidrs(&sandbox.definition.inbound_cidr_allowlist).unwrap_or_default();
+    if !outbound_policy::may_enter(peer.ip(), &allowed) {
+        tracing::info!(%peer, sandbox = sandbox.id, "not in inbound_cidr_allowlist");
+        return plain(StatusCode::FORBIDDEN, "This address is not in the sandbox's inbound allow-list\n");
+    }
+    let Ok(unit) = sandbox.unit().await else {
+        return plain(StatusCode::NOT_FOUND, "The sandbox has ended\n");
+    };
+    let _busy = sandbox.busy();
+    let forwarded = match crate::runtime::readiness::connect(&unit.container, grant.port).await {
+        Ok(inside) => forward(inside, request, &grant).await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    forwarded.unwrap_or_else(|error| {
+        let text = format!("The server at port {} of the sandbox does not answer: {error}\n", grant.port);
+        plain(StatusCode::BAD_GATEWAY, text)
+    })
+}
+
+async fn forward(
+    inside: TcpStream,
+    mut request: Request<Incoming>,
+    grant: &Grant,
+) -> Result<Response<Body>, hyper::Error> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(inside)).await?;
+    tokio::spawn(connection.with_upgrades());
+    let wants_upgrade = request.headers().contains_key(UPGRADE);
+    let outer = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
+    prepare(&mut request, grant, wants_upgrade);
+    let mut response = sender.send_request(request).await?;
+    // Of the client's connection, not of the one inside.
+    *response.version_mut() = Version::HTTP_11;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let inner = hyper::upgrade::on(&mut response);
+        if let Some(outer) = outer {
+            tokio::spawn(async move {
+                if let (Ok(outer), Ok(inner)) = tokio::join!(outer, inner) {
+                    let (mut outer, mut inner) = (TokioIo::new(outer), TokioIo::new(inner));
+                    let _ = tokio::io::copy_bidirectional(&mut outer, &mut inner).await;
+                }
+            });
+        }
+    } else {
+        HOP_BY_HOP.iter().for_each(|name| drop(response.headers_mut().remove(name)));
+    }
+    Ok(response.map(Body::new))
+}
+
+/// Makes a client's request one for the server inside: nothing of the token, nothing about the connection it came over.
+fn prepare(request: &mut Request<Incoming>, grant: &Grant, upgrade: bool) {
+    let query: Vec<&str> = request.uri().query().into_iter().flat_map(|query| query.split('&')).collect();
+    let kept: Vec<&str> = query.iter().copied().filter(|pair| parameter(pair).is_none()).collect();
+    let path = request.uri().path();
+    let target = if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) };
+    let authority = request.uri().authority().map(ToString::to_string);
+    if let Ok(target) = target.parse::<Uri>() {
+        *request.uri_mut() = target;
+    }
+    *request.version_mut() = Version::HTTP_11;
+    let headers = request.headers_mut();
+    if let Some(authority) = authority.and_then(|authority| authority.parse().ok()) {
+        headers.entry(HOST).or_insert(authority);
+    }
+    for name in HOP_BY_HOP.iter().filter(|name| !(upgrade && **name == CONNECTION)) {
+        headers.remove(name);
+    }
+    if bearer(headers).is_some() {
+        headers.remove(AUTHORIZATION);
+    }
+    let cookies: Vec<String> = cookies(headers).filter(|pair| parameter(pair).is_none()).map(str::to_owned).collect();
+    headers.remove(COOKIE);
+    if let Ok(cookies) = HeaderValue::from_str(&cookies.join("; "))
+        && !cookies.is_empty()
+    {
+        headers.insert(COOKIE, cookies);
+    }
+    headers.remove(METADATA);
+    if let Some(metadata) = &grant.metadata {
+        headers.insert(METADATA, metadata.clone());
+    }
+}
+
+fn token(request: &Request<Incoming>) -> Option<String> {
+    let headers = request.headers();
+    let query = request.uri().query().unwrap_or_default();
+    let found = bearer(headers)
+        .or_else(|| query.split('&').find_map(parameter))
+        .or_else(|| cookies(headers).find_map(parameter));
+    found.map(str::to_owned)
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let all = headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    all.flat_map(|value| value.split(';')).map(str::trim).filter(|pair| !pair.is_empty())
+}
+
+/// The token, if this `name=value` is one.
+fn parameter(pair: &str) -> Option<&str> {
+    pair.split_once('=').filter(|(name, _)| *name == PARAMETER).map(|(_, value)| value)
+}

@@ -1,0 +1,547 @@
+//! One port for everything: control plane, router, and blobs over plain HTTP.
+//!
+//! The official clients speak HTTP/2 with prior knowledge to a loopback address; blob uploads are HTTP/1.1. Credentials are
+//! checked here, before a message is decoded.
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use modal_proto::MAX_MESSAGE_BYTES;
+use modal_proto::client::modal_client_server::ModalClientServer;
+use modal_proto::prost::Message as _;
+use modal_proto::prost_types::FileDescriptorSet;
+use modal_proto::task_command_router::task_command_router_server::TaskCommandRouterServer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tonic::Status;
+use tonic::body::Body;
+use tower_service::Service;
+
+use crate::http::{admin, auth, connect_tokens};
+use crate::model::faults::{Chaos, Cut, Ordered, Verdict};
+use crate::model::peers::Peers;
+use crate::model::state::{State, Tables, is_local};
+use crate::model::tokens::Signer;
+use crate::runtime::disk_guard;
+use crate::service::control::{Caller, Control};
+use crate::service::router::Router;
+use crate::service::{apps, uploads, volume_files};
+use container_isolation::{Engine, Space};
+use container_network::Names;
+
+const CONTROL_PREFIX: &str = "/modal.client.ModalClient/";
+const ROUTER_PREFIX: &str = "/modal.task_command_router.TaskCommandRouter/";
+const BLOB_PREFIX: &str = "/blobs/";
+const BLOCK_PREFIX: &str = "/blocks/";
+
+/// Flow-control window of one stream. 4 MiB already saturates loopback; 64 MiB, as the clients choose, would let each of a
+/// thousand streams hold that much.
+const STREAM_WINDOW: u32 = 4 << 20;
+
+/// Longest message of a status, in bytes on the wire.
+const LONGEST_MESSAGE: usize = 4096;
+
+/// How long a connection that is not answered may take to hear why.
+const REFUSAL_TIME: Duration = Duration::from_secs(10);
+
+/// How an emulator is started.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where to listen; port 0 for any.
+    pub listen: SocketAddr,
+    /// Listen elsewhere than on loopback. The emulator has no account of who may use it.
+    pub allow_remote: bool,
+    /// Answer every user of this machine. Without it, and on loopback, only the user that runs the emulator, and root.
+    pub any_user: bool,
+    /// Where clients find it, when that is not where it listens: the address of a proxy in front of it.
+    pub advertise: Option<SocketAddr>,
+    /// Parent of the state directory; the machine's temporary directory by default.
+    pub state_dir: Option<PathBuf>,
+    /// The program that is executed for inner roles; this one by default. It must call [`crate::child_entry`] first.
+    pub program: Option<PathBuf>,
+    /// Sandboxes reach, through this machine, what their policies permit; otherwise nothing.
+    pub network: bool,
+    /// Names that have these addresses inside sandboxes, whatever the machine's resolver says.
+    pub resolve: Vec<(String, IpAddr)>,
+    /// Bytes that every sandbox has to write to. Held in memory; without it they write to the machine's disk.
+    pub disk: Option<u64>,
+    /// Bytes to leave free on the disk of the state directory: what has written most is ended before. By default up to a
+    /// gibibyte.
+    pub keep_free: Option<u64>,
+    /// Streams a connection may have open at once.
+    pub max_streams: u32,
+    /// What environments say images are built with.
+    pub image_builder_version: String,
+    /// The only credentials taken; any when none are given.
+    pub token: Option<(String, String)>,
+    /// How long router tokens are good for.
+    pub router_token_life: Duration,
+    /// How long control-plane tokens are good for.
+    pub auth_token_life: Duration,
+    /// Decides which calls are hit by faults with a probability.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            allow_remote: false,
+            any_user: false,
+            advertise: None,
+            state_dir: None,
+            program: None,
+            network: false,
+            resolve: Vec::new(),
+            disk: None,
+            keep_free: None,
+            max_streams: 100,
+            image_builder_version: "2025.06".to_owned(),
+            token: None,
+            router_token_life: Duration::from_secs(600),
+            auth_token_life: Duration::from_secs(1200),
+            seed: 0,
+        }
+    }
+}
+
+/// A running emulator.
+#[derive(Debug)]
+pub struct Emulator {
+    state: Arc<State>,
+    stop: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+}
+
+impl Emulator {
+    /// Starts one. Needs a tokio runtime with I/O and time.
+    pub async fn start(options: Options) -> anyhow::Result<Emulator> {
+        if !options.listen.ip().is_loopback() && !options.allow_remote {
+            anyhow::bail!(
+                "{} is not a loopback address: whoever reaches the emulator runs commands on this machine (--allow-remote if that is meant)",
+                options.listen
+            );
+        }
+        raise_file_limit();
+        let program = match &options.program {
+            Some(program) => program.clone(),
+            None => std::env::current_exe().context("cannot find this program's own file")?,
+        };
+        // Before anything is made: a port that is taken must not leave anything behind.
+        let listener = TcpListener::bind(options.listen)
+            .await
+            .with_context(|| format!("cannot listen on {} (port 0 takes any free one)", options.listen))?;
+        let front =
+            TcpListener::bind((options.listen.ip(), 0)).await.context("cannot listen for connections by token")?;
+        let parent = options.state_dir.clone().unwrap_or_else(std::env::temp_dir);
+        let dir = parent.join(format!("modal-emulator-{}", crate::model::ids::id("st")));
+        let engine = Engine::new(&dir, &program, options.network).context("this machine cannot make sandboxes")?;
+        for missing in engine.limits_missing() {
+            tracing::warn!("{missing}");
+        }
+        let peers = peers(&options);
+        State::make_directories(&dir).with_context(|| format!("cannot use {}", dir.display()))?;
+        let (options_seed, names) = (options.seed, Arc::new(Names::new(&options.resolve)));
+        let state = Arc::new(State {
+            address: listener.local_addr()?,
+            front: front.local_addr()?,
+            options,
+            peers,
+            engine: Arc::new(engine),
+            names,
+            signer: Signer::new(),
+            dir,
+            tables: parking_lot::Mutex::new(Tables::new()),
+            chaos: Chaos::new(options_seed),
+            replies: Default::default(),
+            caches: Default::default(),
+        });
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(connect_tokens::serve(front, state.clone(), stopped.clone()));
+        let keep = match state.options.keep_free {
+            Some(bytes) => bytes,
+            None => disk_guard::reserve(Space::of(&state.dir)?),
+        };
+        tokio::spawn(disk_guard::guard(state.clone(), keep, stopped.clone()));
+        tokio::spawn(apps::watch(state.clone(), stopped.clone()));
+        let accepting = tokio::spawn(accept(listener, state.clone(), stopped));
+        tracing::info!(url = %state.router_url(false, None), state = %state.dir.display(), "emulator ready");
+        Ok(Emulator { state, stop, accepting })
+    }
+
+    /// What goes into MODAL_SERVER_URL.
+    pub fn url(&self) -> String {
+        self.state.router_url(false, None)
+    }
+
+    /// Orders faults: for tests.
+    pub fn chaos(&self) -> &Chaos {
+        &self.state.chaos
+    }
+
+    /// Its state: for tests that look inside.
+    pub fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// Ends every sandbox and removes everything that was made.
+    pub async fn shutdown(self) {
+        self.stop.send_replace(true);
+        let _ = self.accepting.await;
+        let sandboxes: Vec<_> = self.state.tables.lock().sandboxes.values().cloned().collect();
+        for sandbox in &sandboxes {
+            sandbox.terminate();
+        }
+        // All at the same time: what does not end by itself is killed below.
+        futures_util::future::join_all(sandboxes.iter().map(|sandbox| sandbox.wait(Duration::from_secs(5)))).await;
+        self.state.engine.shutdown().await;
+        let dir = self.state.dir.clone();
+        let removed = tokio::task::spawn_blocking(move || crate::build::remove(&dir)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(%error, state = %self.state.dir.display(), "the state directory is not quite gone");
+        }
+    }
+}
+
+/// Each exec holds several descriptors; the usual soft limit of 1024 would stop at about 200 of them.
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+async fn accept(listener: TcpListener, state: Arc<State>, mut stopped: watch::Receiver<bool>) {
+    let server = Server {
+        control: ModalClientServer::new(Control(state.clone()))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        router: TaskCommandRouterServer::new(Router(state.clone()))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        state,
+    };
+    loop {
+        let accepted = tokio::select! {
+            _ = stopped.wait_for(|stop| *stop) => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let (server, mut stopped) = (server.clone(), stopped.clone());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        served = serve(server, stream) => if let Err(error) = served {
+                            tracing::debug!(%peer, %error, "connection ended");
+                        },
+                        _ = stopped.wait_for(|stop| *stop) => {}
+                    }
+                });
+            }
+            Err(error) => {
+                // Out of descriptors: wait for some to be given back instead of turning round and round.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// Whose connections are answered. Other machines have users of their own, which this one's kernel does not know.
+fn peers(options: &Options) -> Peers {
+    if options.any_user || options.allow_remote {
+        return Peers::any();
+    }
+    Peers::of_this_user().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the kernel does not tell whose a connection is: every user of this machine is answered");
+        Peers::any()
+    })
+}
+
+async fn serve(server: Server, stream: TcpStream) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    stream.set_nodelay(true)?;
+    let refused = server.state.peers.admit(&stream).await.err();
+    let Some(why) = refused else { return serve_admitted(server, stream, Line::default()).await };
+    tracing::debug!(why, "connection refused");
+    // It is told why, and does not keep the connection.
+    let told = serve_admitted(server, stream, Line { refused: Some(why), ..Line::default() });
+    tokio::time::timeout(REFUSAL_TIME, told).await.unwrap_or(Ok(()))
+}
+
+async fn serve_admitted(
+    server: Server,
+    stream: TcpStream,
+    line: Line,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let max_streams = server.state.options.max_streams;
+    let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(max_streams)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(4 * STREAM_WINDOW)
+        .max_frame_size(256 * 1024)
+        .max_send_buf_size(STREAM_WINDOW as usize);
+    let line = Arc::new(line);
+    let of_calls = line.clone();
+    let service = hyper::service::service_fn(move |request| server.clone().call(request, of_calls.clone()));
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    loop {
+        tokio::select! {
+            served = connection.as_mut() => return served,
+            () = line.close.notified() => return Ok(()),
+            () = line.goaway.notified() => connection.as_mut().graceful_shutdown(),
+        }
+    }
+}
+
+/// What a call can order for the connection it came over.
+#[derive(Debug, Default)]
+struct Line {
+    close: Notify,
+    goaway: Notify,
+    /// Why nothing is answered over it.
+    refused: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+struct Server {
+    state: Arc<State>,
+    control: ModalClientServer<Control>,
+    router: TaskCommandRouterServer<Router>,
+}
+
+impl Server {
+    async fn call(mut self, request: Request<Incoming>, line: Arc<Line>) -> Result<Response<Body>, Infallible> {
+        let path = request.uri().path().to_owned();
+        let started = Instant::now();
+        let method = path.strip_prefix(CONTROL_PREFIX).or_else(|| path.strip_prefix(ROUTER_PREFIX));
+        let response = match method {
+            _ if line.refused.is_some() => forbidden(line.refused.as_deref().unwrap_or_default(), method.is_some()),
+            _ if from_a_page(&request) => forbidden(FROM_A_PAGE, method.is_some()),
+            _ if !self.state.options.allow_remote && !by_local_name(&request) => {
+                forbidden(BY_ANOTHER_NAME, method.is_some())
+            }
+            Some(method) if is_served(&path) => self.rpc(method, request.map(Body::new), &line).await?,
+            None if path.starts_with(BLOB_PREFIX) => blob(&self.state, &path[BLOB_PREFIX.len()..], request).await,
+            None if path.starts_with(BLOCK_PREFIX) => block(&self.state, &path[BLOCK_PREFIX.len()..], &request).await,
+            None if path.starts_with(admin::PREFIX) => {
+                if let Err(status) = auth::pair(&self.state, request.headers()) {
+                    return Ok(plain(StatusCode::UNAUTHORIZED, format!("{}\n", status.message())));
+                }
+                admin::serve(&self.state, &path[admin::PREFIX.len()..], request).await
+            }
+            _ => other(&path, method.is_some() || is_grpc(request.headers())),
+        };
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let method = path.rsplit('/').next().unwrap_or_default();
+            let status = Status::from_header_map(response.headers()).map_or(tonic::Code::Ok, |status| status.code());
+            tracing::debug!(method, ?status, micros = started.elapsed().as_micros() as u64, "call");
+        }
+        Ok(response)
+    }
+
+    /// A call of one of the two services, and what was ordered to go wrong with it.
+    async fn rpc(
+        &mut self,
+        method: &str,
+        mut request: Request<Body>,
+        line: &Line,
+    ) -> Result<Response<Body>, Infallible> {
+        let released = self.state.chaos.released();
+        let verdict = self.state.chaos.verdict(method);
+        match &verdict {
+            Some(Verdict::Refuse(answer)) => return Ok(refuse(answer.status())),
+            Some(Verdict::Delay(delay)) => self.state.chaos.hold_back(*delay, released).await,
+            Some(Verdict::Close) => {
+                line.close.notify_one();
+                // The connection takes this call with it.
+                std::future::pending::<()>().await;
+            }
+            Some(Verdict::Goaway) => line.goaway.notify_one(),
+            Some(Verdict::CutRequest(after)) => request = request.map(|body| Body::new(Cut::new(body, *after))),
+            _ => {}
+        }
+        let is_control = request.uri().path().starts_with(CONTROL_PREFIX);
+        let mut ordered = Ordered::default();
+        match &verdict {
+            Some(Verdict::TokenLife(life)) => ordered.token_life = Some(*life),
+            Some(Verdict::Disk(bytes)) => ordered.disk = Some(*bytes),
+            Some(Verdict::ExpireToken) => {
+                let token = if is_control { auth::control_token } else { auth::router_token }(request.headers());
+                self.state.signer.expire(token);
+            }
+            _ => {}
+        }
+        let response = if is_control {
+            match auth::control(&self.state, method, request.headers()) {
+                Ok(caller) => {
+                    let asked = asked(&request).and_then(|host| http::uri::Authority::try_from(host).ok());
+                    let asked = asked.map(|authority| authority.to_string());
+                    request.extensions_mut().insert(Caller { ordered, asked, ..caller });
+                    self.control.call(request).await?
+                }
+                Err(status) => refuse(status),
+            }
+        } else {
+            match auth::router(&self.state, request.headers()) {
+                Ok(claims) => {
+                    request.extensions_mut().insert(claims);
+                    request.extensions_mut().insert(ordered);
+                    self.router.call(request).await?
+                }
+                Err(status) => refuse(status),
+            }
+        };
+        let response = shorten(response);
+        Ok(match verdict {
+            Some(Verdict::Lose(answer)) => refuse(answer.status()),
+            Some(Verdict::Cut(after)) => response.map(|body| Body::new(Cut::new(body, after))),
+            _ => response,
+        })
+    }
+}
+
+/// Keeps a status from breaking the connection it is sent over: a message that quotes a request travels in a header, and
+/// clients close connections on which headers get longer than 8 or 16 KiB.
+fn shorten(mut response: Response<Body>) -> Response<Body> {
+    if let Some(message) = response.headers_mut().get_mut("grpc-message")
+        && message.len() > LONGEST_MESSAGE
+    {
+        let mut end = LONGEST_MESSAGE;
+        // Not in the middle of a `%xx`.
+        while message.as_bytes()[end - 2..end].contains(&b'%') {
+            end -= 1;
+        }
+        if let Ok(short) = http::HeaderValue::from_bytes(&message.as_bytes()[..end]) {
+            *message = short;
+        }
+    }
+    response
+}
+
+fn refuse(status: Status) -> Response<Body> {
+    status.into_http()
+}
+
+/// Whether this is the path of a method that the emulator has. Each of the descriptors has one: the services are whole.
+fn is_served(path: &str) -> bool {
+    static METHODS: LazyLock<HashSet<String>> = LazyLock::new(|| {
+        let all = FileDescriptorSet::decode(modal_proto::DESCRIPTORS).unwrap_or_default();
+        let services = all.file.iter().flat_map(|file| file.service.iter().map(|service| (file.package(), service)));
+        let paths = services.flat_map(|(package, service)| {
+            service.method.iter().map(move |method| format!("/{package}.{}/{}", service.name(), method.name()))
+        });
+        paths.collect()
+    });
+    METHODS.contains(path)
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.starts_with("application/grpc")
+}
+
+fn other(path: &str, grpc: bool) -> Response<Body> {
+    if grpc {
+        let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or(("", path));
+        return refuse(Status::unimplemented(format!(
+            "The emulator does not serve {method} (of {service}): docs/emulator.md lists what it serves"
+        )));
+    }
+    plain(
+        StatusCode::NOT_FOUND,
+        "This is an emulator of Modal's sandbox API. Point MODAL_SERVER_URL of a client here.\n",
+    )
+}
+
+const FROM_A_PAGE: &str = "the emulator answers no pages of the web: whoever it answers runs commands on this machine";
+
+const BY_ANOTHER_NAME: &str = "the emulator answers only to the names of this machine: ask for it by 127.0.0.1 or \
+                               localhost, or start it with --allow-remote";
+
+/// Whether a page of another machine asks: browsers say whose it is.
+fn from_a_page<B>(request: &Request<B>) -> bool {
+    let local = |origin: &http::HeaderValue| {
+        origin.to_str().ok().and_then(|origin| origin.split_once("://")).is_some_and(|(_, host)| is_local(host))
+    };
+    !request.headers().get_all(http::header::ORIGIN).iter().all(local)
+}
+
+/// Whether it is asked for by this machine's name. Whoever has another name can make it mean this machine, for the browsers of
+/// those who visit a page there, and such a page's requests need not say whose they are.
+fn by_local_name<B>(request: &Request<B>) -> bool {
+    // Without a name there is none of a page's: HTTP/1.0.
+    asked(request).is_none_or(|host| std::str::from_utf8(host).is_ok_and(is_local))
+}
+
+/// The authority that is asked for.
+fn asked<B>(request: &Request<B>) -> Option<&[u8]> {
+    let named = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    named.or_else(|| request.headers().get(http::header::HOST).map(http::HeaderValue::as_bytes))
+}
+
+/// An answer that says why there is none.
+fn forbidden(why: &str, grpc: bool) -> Response<Body> {
+    if grpc { refuse(Status::permission_denied(why)) } else { plain(StatusCode::FORBIDDEN, format!("{why}\n")) }
+}
+
+/// A plain HTTP answer.
+pub(crate) fn plain(status: StatusCode, text: impl Into<bytes::Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::new(Full::new(text.into())));
+    *response.status_mut() = status;
+    response
+}
+
+async fn blob(state: &State, id: &str, request: Request<Incoming>) -> Response<Body> {
+    match *request.method() {
+        http::Method::PUT => match uploads::put_blob(state, id, request.into_body().into_data_stream()).await {
+            Ok(md5) => {
+                // What a client sends back with the block of a volume that it has put.
+                let mut response = plain(StatusCode::OK, id.to_owned());
+                if let Ok(tag) = format!("\"{md5}\"").parse() {
+                    response.headers_mut().insert(http::header::ETAG, tag);
+                }
+                response
+            }
+            Err(status) if status.code() == tonic::Code::NotFound => {
+                plain(StatusCode::NOT_FOUND, status.message().to_owned())
+            }
+            Err(status) => plain(StatusCode::BAD_REQUEST, status.message().to_owned()),
+        },
+        http::Method::GET => {
+            let Some(path) = uploads::get_blob(state, id) else { return plain(StatusCode::NOT_FOUND, "no such blob") };
+            match tokio::fs::read(path).await {
+                Ok(content) => plain(StatusCode::OK, content),
+                Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            }
+        }
+        _ => plain(StatusCode::METHOD_NOT_ALLOWED, "PUT or GET"),
+    }
+}
+
+async fn block(state: &Arc<State>, name: &str, request: &Request<Incoming>) -> Response<Body> {
+    if request.method() != http::Method::GET {
+        return plain(StatusCode::METHOD_NOT_ALLOWED, "GET");
+    }
+    match volume_files::block(state, name).await {
+        Ok(content) => plain(StatusCode::OK, content),
+        Err(status) if status.code() == tonic::Code::NotFound => {
+            plain(StatusCode::NOT_FOUND, status.message().to_owned())
+        }
+        Err(status) => plain(StatusCode::INTERNAL_SERVER_ERROR, status.message().to_owned()),
+    }
+}

@@ -1,0 +1,262 @@
+//! What a sandbox's definition may ask for. Every field does what it says, makes no difference by its nature, or is refused as
+//! the service refuses it: the manual has the table ("Create options"), and a test holds it to the messages.
+
+use std::collections::HashSet;
+
+use modal_proto::client::*;
+use tonic::Status;
+
+use crate::model::state::{State, check_name};
+use crate::model::{outbound_policy, storage};
+use crate::service::sandbox_create::ports;
+
+/// Longest life of a sandbox, in seconds: a day.
+const MAX_TIMEOUT: u32 = 24 * 3600;
+
+/// Longest command, in bytes of all arguments; the official clients check the same.
+const MAX_COMMAND: usize = 65_536;
+
+/// Cloud names that the service knows.
+const CLOUDS: [&str; 5] = ["aws", "gcp", "oci", "auto", "azure"];
+
+/// Beginnings of region names that the service knows.
+const REGIONS: [&str; 12] = ["us", "eu", "uk", "ap", "ca", "me", "sa", "af", "mx", "jp", "au", "il"];
+
+/// GPU names that the service knows, without the `!` or `+` that may follow.
+const GPUS: [&str; 14] = [
+    "ANY",
+    "T4",
+    "L4",
+    "A10",
+    "A10G",
+    "L40S",
+    "A100",
+    "A100-40GB",
+    "A100-80GB",
+    "H100",
+    "H200",
+    "B200",
+    "B300",
+    "RTX-PRO-6000",
+];
+
+/// Experimental options that make a difference.
+const EXPERIMENTAL: [&str; 3] = ["enable_docker", "enable_exit_snapshot", "vm_sidecar_memory_reserve_mib"];
+
+fn bad<T>(text: impl Into<String>) -> Result<T, Status> {
+    Err(Status::invalid_argument(text))
+}
+
+/// Checks a definition for one of the two backends.
+pub fn check(state: &State, v2: bool, definition: &Sandbox) -> Result<(), Status> {
+    check_process(definition)?;
+    if definition.timeout_secs > MAX_TIMEOUT {
+        return bad(format!("timeout_secs must be at most {MAX_TIMEOUT}, got {}", definition.timeout_secs));
+    }
+    if definition.idle_timeout_secs == Some(0) {
+        return bad("idle_timeout_secs must be positive");
+    }
+    if let Some(name) = definition.name.as_deref().filter(|name| !name.is_empty()) {
+        check_name("sandbox", name)?;
+    }
+    check_resources(v2, &definition.resources.clone().unwrap_or_default())?;
+    check_placement(definition)?;
+    check_network(v2, definition)?;
+    check_probe(definition.readiness_probe.as_ref())?;
+    check_experimental(definition)?;
+    storage::check(state, &definition.volume_mounts, &storage::buckets(definition))?;
+    for id in &definition.mount_ids {
+        crate::service::uploads::get(state, id)?;
+    }
+    match definition.nfs_mounts.first() {
+        Some(_) if v2 => bad("Network file systems are not supported on this backend"),
+        // There is no way to make one here.
+        Some(mount) => Err(Status::not_found(format!("Network file system {} not found", mount.shared_volume_id))),
+        None if definition.include_x509_svid => Err(Status::unimplemented("The emulator issues no certificates")),
+        None => Ok(()),
+    }
+}
+
+fn check_process(definition: &Sandbox) -> Result<(), Status> {
+    if definition.image_id.is_empty() {
+        return bad("image_id is required");
+    }
+    if definition.entrypoint_args.iter().map(String::len).sum::<usize>() > MAX_COMMAND {
+        return bad(format!("The command has more than {MAX_COMMAND} bytes"));
+    }
+    if definition.entrypoint_args.iter().any(|arg| arg.contains('\0')) {
+        return bad("The command contains a zero byte");
+    }
+    check_workdir(definition.workdir.as_deref())
+}
+
+/// Checks where processes are to start.
+pub fn check_workdir(workdir: Option<&str>) -> Result<(), Status> {
+    match workdir {
+        Some(workdir) if !workdir.starts_with('/') || workdir.contains('\0') => {
+            bad(format!("workdir must be an absolute path, got '{workdir}'"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_resources(v2: bool, resources: &Resources) -> Result<(), Status> {
+    let (memory, most_memory) = (resources.memory_mb, resources.memory_mb_max);
+    if most_memory != 0 && most_memory < memory {
+        return bad(format!("The memory limit {most_memory} is below the request {memory}"));
+    }
+    let (cpu, most_cpu) = (resources.milli_cpu, resources.milli_cpu_max);
+    if most_cpu != 0 && most_cpu < cpu {
+        return bad(format!("The CPU limit {most_cpu} is below the request {cpu}"));
+    }
+    if resources.ephemeral_disk_mb != 0 {
+        return bad("Ephemeral disk requests are not supported for sandboxes");
+    }
+    if resources.rdma {
+        return bad("RDMA is not supported for sandboxes");
+    }
+    let gpu = resources.gpu_config.clone().unwrap_or_default();
+    if gpu.count == 0 && gpu.gpu_type.is_empty() {
+        return Ok(());
+    }
+    if v2 {
+        return bad("GPUs are not supported on this backend");
+    }
+    if gpu.count > 8 {
+        return bad(format!("At most 8 GPUs can be asked for, got {}", gpu.count));
+    }
+    let name = gpu.gpu_type.trim_end_matches(['!', '+']);
+    if !name.is_empty() && !GPUS.contains(&name.to_ascii_uppercase().as_str()) {
+        return bad(format!("Unknown GPU type: '{}'", gpu.gpu_type));
+    }
+    Ok(())
+}
+
+fn check_placement(definition: &Sandbox) -> Result<(), Status> {
+    let cloud = &definition.cloud_provider_str;
+    if !cloud.is_empty() && !CLOUDS.contains(&cloud.to_ascii_lowercase().as_str()) {
+        return bad(format!("Unknown cloud provider: '{cloud}'"));
+    }
+    let placement = definition.scheduler_placement.clone().unwrap_or_default();
+    for region in &placement.regions {
+        let start = region.split('-').next().unwrap_or_default();
+        if !REGIONS.contains(&start) {
+            return bad(format!("Unknown region: '{region}'"));
+        }
+    }
+    if placement.nonpreemptible {
+        return bad("Sandboxes cannot be made non-preemptible");
+    }
+    if let Some(runtime) = definition.runtime.as_deref().filter(|r| !["", "gvisor", "vm"].contains(r)) {
+        return bad(format!("Unknown runtime: '{runtime}'"));
+    }
+    if !definition.worker_id.is_empty() {
+        return Err(Status::not_found(format!("Worker {} not found", definition.worker_id)));
+    }
+    Ok(())
+}
+
+fn check_network(v2: bool, definition: &Sandbox) -> Result<(), Status> {
+    let ports = ports(definition);
+    let mut seen = HashSet::new();
+    for port in ports {
+        if port.port == 0 || port.port > 65_535 || !seen.insert(port.port) {
+            return bad(format!("Invalid port, or a port given twice: {}", port.port));
+        }
+    }
+    outbound_policy::cidrs(&definition.inbound_cidr_allowlist)?;
+    if outbound_policy::is_blocked(definition) && !ports.is_empty() {
+        return bad("Ports cannot be opened when the network is blocked");
+    }
+    check_proxy(definition.proxy_id.as_deref())?;
+    if !definition.custom_domain.is_empty() {
+        return Err(Status::not_found(format!("Custom domain '{}' not found", definition.custom_domain)));
+    }
+    match definition.i6pn_enabled {
+        true if v2 => Err(Status::unimplemented("The emulator has no private network between sandboxes")),
+        true => bad("i6pn is not supported on this backend"),
+        false => Ok(()),
+    }
+}
+
+/// There are no proxies.
+pub fn check_proxy(proxy_id: Option<&str>) -> Result<(), Status> {
+    match proxy_id {
+        Some(id) if !id.is_empty() => Err(Status::not_found(format!("Proxy {id} not found"))),
+        _ => Ok(()),
+    }
+}
+
+fn check_probe(probe: Option<&Probe>) -> Result<(), Status> {
+    use probe::ProbeOneof;
+    match probe.map(|probe| &probe.probe_oneof) {
+        Some(Some(ProbeOneof::TcpPort(port))) if *port == 0 || *port > 65_535 => {
+            bad(format!("Invalid readiness probe port: {port}"))
+        }
+        Some(Some(ProbeOneof::ExecCommand(command))) if command.argv.is_empty() => {
+            bad("The readiness probe's command is empty")
+        }
+        Some(None) => bad("The readiness probe is empty"),
+        _ => Ok(()),
+    }
+}
+
+fn check_experimental(definition: &Sandbox) -> Result<(), Status> {
+    for name in definition.experimental_options.keys().chain(definition.experimental_options_v2.keys()) {
+        if !EXPERIMENTAL.contains(&name.as_str()) {
+            tracing::warn!(option = name, "an experimental option that the emulator does not know makes no difference");
+        }
+    }
+    if is_on(definition, "enable_docker") {
+        return Err(Status::unimplemented("The emulator runs no Docker inside sandboxes"));
+    }
+    match definition.experimental_options_v2.get("vm_sidecar_memory_reserve_mib") {
+        Some(text) if sidecar_memory(definition).is_none() => {
+            bad(format!("vm_sidecar_memory_reserve_mib must be a positive number, got '{text}'"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether an experimental option is on, in either of the forms in which they come.
+pub fn is_on(definition: &Sandbox, option: &str) -> bool {
+    let text = definition.experimental_options_v2.get(option);
+    text.is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        || definition.experimental_options.get(option).copied().unwrap_or(false)
+}
+
+/// Mebibytes that are set aside for sidecars, if any are.
+pub fn sidecar_memory(definition: &Sandbox) -> Option<u32> {
+    let text = definition.experimental_options_v2.get("vm_sidecar_memory_reserve_mib")?;
+    text.parse().ok().filter(|mib| *mib > 0)
+}
+
+/// Names of the fields that a sidecar's definition must not have.
+pub fn refused_for_sidecars(definition: &Sandbox) -> Option<&'static str> {
+    let resources = definition.resources.clone().unwrap_or_default();
+    // What it takes of the memory set aside is asked for as memory.
+    let only_memory = Resources { memory_mb: resources.memory_mb, ..Default::default() };
+    [
+        (resources != only_memory, "resources"),
+        (!definition.mount_ids.is_empty(), "mount_ids"),
+        (definition.timeout_secs != 0, "timeout_secs"),
+        (!definition.nfs_mounts.is_empty(), "nfs_mounts"),
+        (!definition.s3_mounts.is_empty(), "s3_mounts"),
+        (definition.scheduler_placement.is_some(), "scheduler_placement"),
+        (!ports(definition).is_empty(), "open_ports"),
+        (definition.i6pn_enabled, "i6pn_enabled"),
+        (definition.enable_snapshot, "enable_snapshot"),
+        (definition.name.is_some(), "name"),
+        (definition.idle_timeout_secs.is_some(), "idle_timeout_secs"),
+        (!definition.custom_domain.is_empty(), "custom_domain"),
+        (definition.readiness_probe.is_some(), "readiness_probe"),
+        (!definition.inbound_cidr_allowlist.is_empty(), "inbound_cidr_allowlist"),
+        (!definition.experimental_options.is_empty(), "experimental_options"),
+        (!definition.experimental_options_v2.is_empty(), "experimental_options_v2"),
+        (definition.experimental_outbound_policy.is_some(), "experimental_outbound_policy"),
+        (definition.include_x509_svid, "include_x509_svid"),
+        (definition.outbound_policy.is_some(), "outbound_policy"),
+    ]
+    .into_iter()
+    .find_map(|(used, name)| used.then_some(name))
+}

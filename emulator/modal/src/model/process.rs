@@ -1,0 +1,188 @@
+//! A started command: its output kept, its input written in order, its end known.
+//!
+//! Both execs and a sandbox's entry point are one of these. Output is drained whether or not anybody reads, so a process
+//! never stands still because of a reader (fact sheet, section 7.4).
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::model::spool::Spool;
+use crate::model::stdin::Stdin;
+use container_isolation::{Container, Exit, ProcessSpec};
+
+/// How long after a process's end its output stays open for children that still hold it.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Pipe size for commands that write a lot: fewer wake-ups. More than this is refused to unprivileged users.
+const BIG_PIPE: i32 = 1 << 20;
+
+/// What becomes of the output.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep {
+    /// Keep standard output; otherwise it is read and thrown away.
+    pub stdout: bool,
+    /// The same for standard error.
+    pub stderr: bool,
+}
+
+impl Keep {
+    /// Both.
+    pub const ALL: Keep = Keep { stdout: true, stderr: true };
+}
+
+/// A started command.
+#[derive(Debug)]
+pub struct Running {
+    /// Standard output, or everything a terminal showed.
+    pub stdout: Arc<Spool>,
+    /// Standard error; closed from the start when merged.
+    pub stderr: Arc<Spool>,
+    /// Standard input.
+    pub stdin: Stdin,
+    /// Set once it has ended.
+    pub exit: watch::Receiver<Option<Exit>>,
+    /// When it was started.
+    pub started: Instant,
+    /// Its number inside the container.
+    pub pid: i32,
+    /// Not kept by this: output is read long after the container's end.
+    container: Weak<Container>,
+}
+
+impl Running {
+    /// Starts a command. Output that outgrows memory goes to files in `spools`; it is killed when it runs at `due`.
+    pub async fn start(
+        container: &Arc<Container>,
+        spec: ProcessSpec,
+        keep: Keep,
+        due: Option<Instant>,
+        spools: &Path,
+    ) -> anyhow::Result<Arc<Running>> {
+        let terminal = spec.pty.is_some();
+        let process = container.spawn(spec).await?;
+        let (exit, exited) = watch::channel(None);
+        let stdout = Arc::new(Spool::new(spools));
+        let stderr = Arc::new(Spool::new(spools));
+        let mut drains = vec![drain(process.stdout, keep.stdout.then(|| stdout.clone()))?];
+        match process.stderr {
+            Some(fd) => drains.push(drain(fd, keep.stderr.then(|| stderr.clone()))?),
+            None => stderr.close(),
+        }
+        let running = Arc::new(Running {
+            stdout: stdout.clone(),
+            stderr: stderr.clone(),
+            stdin: Stdin::new(process.stdin, terminal)?,
+            exit: exited,
+            started: Instant::now(),
+            pid: process.pid,
+            container: Arc::downgrade(container),
+        });
+        if let Some(due) = due {
+            tokio::spawn(kill_at(running.clone(), due));
+        }
+        let (ends, over) = (process.exit, running.clone());
+        tokio::spawn(async move {
+            // The container went first: what was in it was killed.
+            let how = ends.await.unwrap_or(Exit::Signal(libc::SIGKILL));
+            exit.send_replace(Some(how));
+            over.stdin.release().await;
+            // A child may hold the pipe for ever; it goes on being drained, but readers are not kept waiting.
+            let deadline = Instant::now() + GRACE;
+            for mut drained in drains {
+                let _ = tokio::time::timeout_at(deadline, drained.wait_for(|done| *done)).await;
+            }
+            stdout.close();
+            stderr.close();
+        });
+        Ok(running)
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&self) -> Option<Exit> {
+        *self.exit.borrow()
+    }
+
+    /// Waits for its end.
+    pub async fn wait(&self) -> Exit {
+        let mut exit = self.exit.clone();
+        match exit.wait_for(Option::is_some).await {
+            Ok(ended) => ended.unwrap_or(Exit::Signal(libc::SIGKILL)),
+            Err(_) => Exit::Signal(libc::SIGKILL),
+        }
+    }
+
+    /// Sends a signal to its whole process group.
+    pub async fn kill(&self, signal: i32) {
+        if self.ended().is_none()
+            && let Some(container) = self.container.upgrade()
+            && let Err(error) = container.kill(self.pid, signal).await
+        {
+            tracing::debug!(%error, pid = self.pid, "signal not delivered");
+        }
+    }
+}
+
+async fn kill_at(running: Arc<Running>, due: Instant) {
+    if tokio::time::timeout_at(due, running.wait()).await.is_err() {
+        running.kill(libc::SIGKILL).await;
+    }
+}
+
+thread_local! {
+    /// What a drain reads into. One per thread and not per process: most pipes are empty most of the time.
+    static SCRATCH: std::cell::RefCell<Vec<u8>> = std::cell::RefCell::new(vec![0; 256 * 1024]);
+}
+
+/// Reads `fd` to its end in the background. The answer turns true when everything has been read, or when the stream is
+/// closed to readers.
+fn drain(fd: OwnedFd, spool: Option<Arc<Spool>>) -> io::Result<watch::Receiver<bool>> {
+    let pipe = pipe::Receiver::from_owned_fd_unchecked(fd)?;
+    let (done, drained) = watch::channel(false);
+    tokio::spawn(async move {
+        let mut rounds = 0u32;
+        loop {
+            let read = SCRATCH.with_borrow_mut(|scratch| match pipe.try_read(scratch) {
+                Ok(0) => Ok(false),
+                Ok(n) => {
+                    if let Some(spool) = spool.as_deref().filter(|spool| !spool.progress().closed)
+                        && spool.append(&scratch[..n])
+                    {
+                        enlarge(pipe.as_fd().as_raw_fd());
+                    }
+                    Ok(true)
+                }
+                Err(e) => Err(e),
+            });
+            match read {
+                Ok(true) => {
+                    rounds += 1;
+                    if rounds.is_multiple_of(8) {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if pipe.readable().await.is_err() {
+                        break;
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // A terminal whose other side is closed answers EIO.
+                Ok(false) | Err(_) => break,
+            }
+        }
+        done.send_replace(true);
+    });
+    Ok(drained)
+}
+
+fn enlarge(fd: i32) {
+    // Safety: changes a property of a descriptor that we hold; refusal is harmless.
+    unsafe { libc::fcntl(fd, libc::F_SETPIPE_SZ, BIG_PIPE) };
+}

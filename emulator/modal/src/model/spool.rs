@@ -1,0 +1,284 @@
+//! What a process has written, kept from the first byte on and read by offset.
+//!
+//! Readers come late, come back, and never hold the writer up. The first bytes stay in memory (most commands say little);
+//! beyond that everything moves to a file, so that a gigabyte of output costs disk and no memory. The file is open while the
+//! stream is; afterwards it is opened for each read, so that kept output costs no descriptor.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::Stream;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tonic::Status;
+
+/// Largest piece handed to a reader: what the official clients send in the other direction.
+pub const CHUNK: usize = 256 * 1024;
+
+/// Output up to this size stays in memory. A thousand chatty execs then cost 32 MiB at most.
+const IN_MEMORY: usize = 16 * 1024;
+
+/// Times of writing that are kept per stream; beyond it every second one is forgotten.
+const MARKS: usize = 4096;
+
+/// One output stream of one process.
+#[derive(Debug)]
+pub struct Spool {
+    directory: PathBuf,
+    store: Mutex<Store>,
+    /// From which offset on bytes were written when, in Unix seconds; in order.
+    marks: Mutex<Vec<(u64, f64)>>,
+    progress: watch::Sender<Progress>,
+}
+
+#[derive(Debug)]
+enum Store {
+    Memory(Vec<u8>),
+    /// The stream is open.
+    File(Kept, std::sync::Arc<File>),
+    /// The stream is closed.
+    Closed(Kept),
+    /// The disk had no room for the file.
+    Broken,
+}
+
+/// A file that is gone with this.
+#[derive(Debug)]
+struct Kept(PathBuf);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // Nothing to be done about it here; the directory goes with the emulator.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// How far a stream has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes kept so far.
+    pub len: u64,
+    /// Nothing more will come.
+    pub closed: bool,
+    /// Bytes were lost.
+    pub broken: bool,
+}
+
+impl Spool {
+    /// An empty stream whose file, when it needs one, is made in `directory`.
+    pub fn new(directory: &Path) -> Spool {
+        Spool {
+            directory: directory.to_owned(),
+            store: Mutex::new(Store::Memory(Vec::new())),
+            marks: Mutex::default(),
+            progress: watch::Sender::new(Progress::default()),
+        }
+    }
+
+    /// Adds bytes at the end. Returns true the first time the stream moves to disk: a sign of a lot to come.
+    pub fn append(&self, data: &[u8]) -> bool {
+        let mut store = self.store.lock();
+        let Progress { len, broken: false, closed: false } = *self.progress.borrow() else { return false };
+        let mut moved = false;
+        if let Store::Memory(kept) = &mut *store {
+            if kept.len() + data.len() <= IN_MEMORY {
+                kept.extend_from_slice(data);
+            } else {
+                moved = true;
+                let made = create(&self.directory);
+                *store = match made.and_then(|(name, file)| file.write_all_at(kept, 0).map(|()| (name, file))) {
+                    Ok((name, file)) => Store::File(name, std::sync::Arc::new(file)),
+                    Err(error) => {
+                        refused(&error);
+                        Store::Broken
+                    }
+                };
+            }
+        }
+        let lost = match &*store {
+            Store::Memory(_) => false,
+            // What is in the file stays: it can be read, and shows who has filled the disk.
+            Store::File(_, file) => file.write_all_at(data, len).inspect_err(refused).is_err(),
+            Store::Closed(_) | Store::Broken => true,
+        };
+        {
+            let mut marks = self.marks.lock();
+            if marks.len() == MARKS {
+                let mut index = 0;
+                marks.retain(|_| {
+                    index += 1;
+                    index % 2 == 1
+                });
+            }
+            marks.push((len, crate::model::state::now()));
+        }
+        drop(store);
+        self.progress.send_modify(|p| {
+            p.broken |= lost;
+            p.len += if lost { 0 } else { data.len() as u64 };
+        });
+        moved
+    }
+
+    /// Says that nothing more will come. Idempotent.
+    pub fn close(&self) {
+        let mut store = self.store.lock();
+        *store = match std::mem::replace(&mut *store, Store::Broken) {
+            Store::Memory(mut kept) => {
+                kept.shrink_to_fit();
+                Store::Memory(kept)
+            }
+            Store::File(name, _) => Store::Closed(name),
+            other => other,
+        };
+        self.marks.lock().shrink_to_fit();
+        self.progress.send_if_modified(|p| !std::mem::replace(&mut p.closed, true));
+    }
+
+    /// Gives up what a closed stream has on disk. Returns how many bytes that were; readers learn that they are lost.
+    pub fn discard(&self) -> u64 {
+        let mut store = self.store.lock();
+        if !matches!(*store, Store::Closed(_)) {
+            return 0;
+        }
+        *store = Store::Broken;
+        self.progress.send_modify(|p| p.broken = true);
+        self.progress().len
+    }
+
+    /// How far it has come.
+    pub fn progress(&self) -> Progress {
+        *self.progress.borrow()
+    }
+
+    /// When the byte at `offset` was written, in Unix seconds.
+    pub fn written_at(&self, offset: u64) -> f64 {
+        let marks = self.marks.lock();
+        let next = marks.partition_point(|(start, _)| *start <= offset);
+        marks.get(next.saturating_sub(1)).map_or(0.0, |(_, time)| *time)
+    }
+
+    /// The offsets between which all lies that was written from `since` to `until`, in Unix seconds; both belong to it.
+    pub fn written_between(&self, since: f64, until: f64) -> Range<u64> {
+        let marks = self.marks.lock();
+        // One by one: the clock may have been set back.
+        let fits = |(_, time): &(u64, f64)| (since..=until).contains(time);
+        let (Some(first), Some(last)) = (marks.iter().position(fits), marks.iter().rposition(fits)) else {
+            return 0..0;
+        };
+        let end = marks.get(last + 1).map_or_else(|| self.progress().len, |(start, _)| *start);
+        marks[first].0..end
+    }
+
+    /// The offset from which on bytes were written later than `time`, in microseconds of Unix time.
+    pub fn written_after(&self, time: u64) -> u64 {
+        let marks = self.marks.lock();
+        let later = marks.iter().find(|(_, at)| micros(*at) > time).map(|(start, _)| *start);
+        later.unwrap_or_else(|| self.progress().len)
+    }
+
+    /// Up to [`CHUNK`] bytes from `offset`; empty when there are none yet.
+    pub fn read(&self, offset: u64) -> io::Result<Bytes> {
+        let len = self.progress.borrow().len;
+        let wanted = len.saturating_sub(offset).min(CHUNK as u64) as usize;
+        if wanted == 0 {
+            return Ok(Bytes::new());
+        }
+        let store = self.store.lock();
+        let file = match &*store {
+            Store::Memory(kept) => {
+                let start = offset as usize;
+                return Ok(Bytes::copy_from_slice(kept.get(start..start + wanted).unwrap_or_default()));
+            }
+            Store::File(_, file) => file.clone(),
+            Store::Closed(name) => std::sync::Arc::new(File::open(&name.0)?),
+            Store::Broken => return Err(io::Error::other("output was lost: the emulator's disk is full")),
+        };
+        drop(store);
+        let mut chunk = BytesMut::zeroed(wanted);
+        file.read_exact_at(&mut chunk, offset)?;
+        Ok(chunk.freeze())
+    }
+
+    /// All bytes from `offset` on, as they come, until the stream is closed. Never an empty piece.
+    pub fn follow(self: std::sync::Arc<Self>, offset: u64) -> impl Stream<Item = Result<(u64, Bytes), Status>> + Send {
+        let progress = self.progress.subscribe();
+        futures_util::stream::unfold(Some((self, progress, offset)), |state| async move {
+            let (spool, mut progress, offset) = state?;
+            loop {
+                let seen = *progress.borrow_and_update();
+                if seen.len > offset {
+                    return match spool.read(offset) {
+                        Ok(chunk) => {
+                            let next = offset + chunk.len() as u64;
+                            Some((Ok((offset, chunk)), Some((spool, progress, next))))
+                        }
+                        Err(error) => Some((Err(Status::data_loss(error.to_string())), None)),
+                    };
+                }
+                if seen.broken {
+                    return Some((Err(Status::data_loss("output was lost: the emulator's disk is full")), None));
+                }
+                if seen.closed || progress.changed().await.is_err() {
+                    return None;
+                }
+            }
+        })
+    }
+}
+
+/// Unix seconds as microseconds.
+pub fn micros(seconds: f64) -> u64 {
+    (seconds * 1e6) as u64
+}
+
+fn refused(error: &io::Error) {
+    tracing::error!(%error, "cannot keep a command's output");
+}
+
+/// A new file in `directory`.
+fn create(directory: &Path) -> io::Result<(Kept, File)> {
+    let path = directory.join(crate::model::ids::id("spool"));
+    let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+    Ok((Kept(path), file))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn any_offset_across_the_move_to_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = Arc::new(Spool::new(directory.path()));
+        let all: Vec<u8> = (0..600_000u32).map(|n| (n % 251) as u8).collect();
+        let mut moves = 0;
+        for piece in all.chunks(7001) {
+            moves += u32::from(spool.append(piece));
+        }
+        spool.close();
+        assert_eq!(moves, 1);
+        for offset in [0usize, 1, 7000, 16_384, 599_999, 600_000, 700_000] {
+            let pieces: Vec<_> = spool.clone().follow(offset as u64).collect().await;
+            let mut read = Vec::new();
+            for piece in pieces {
+                let (at, bytes) = piece.unwrap();
+                assert!(!bytes.is_empty() && bytes.len() <= CHUNK);
+                assert_eq!(at as usize, offset + read.len());
+                read.extend_from_slice(&bytes);
+            }
+            assert_eq!(read, all.get(offset..).unwrap_or_default());
+        }
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+        drop(spool);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+}

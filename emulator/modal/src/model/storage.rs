@@ -1,0 +1,139 @@
+//! What is mounted in a container from its start on: volumes, and buckets.
+//!
+//! A bucket is a directory of the emulator by the bucket's name, which every container that mounts it shares. No cloud is
+//! asked for it, and credentials only have to be there.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use modal_proto::client::cloud_bucket_mount::BucketType;
+use modal_proto::client::*;
+use tonic::Status;
+
+use crate::model::state::State;
+use container_isolation::Bind;
+
+/// Where the kernel, or the service itself, has something mounted.
+const KERNELS: [&str; 4] = ["proc", "sys", "dev", "__modal"];
+
+/// All buckets of a definition; those in the older form become ones in the newer.
+pub fn buckets(definition: &Sandbox) -> Vec<CloudBucketMount> {
+    let older = definition.s3_mounts.iter().map(|mount| CloudBucketMount {
+        bucket_name: mount.bucket_name.clone(),
+        mount_path: mount.mount_path.clone(),
+        credentials_secret_id: mount.credentials_secret_id.clone(),
+        read_only: mount.read_only,
+        bucket_type: BucketType::S3.into(),
+        ..Default::default()
+    });
+    definition.cloud_bucket_mounts.iter().cloned().chain(older).collect()
+}
+
+/// Checks what is to be mounted, and where.
+pub fn check(state: &State, volumes: &[VolumeMount], buckets: &[CloudBucketMount]) -> Result<(), Status> {
+    let bad = |text: String| Err(Status::invalid_argument(text));
+    let (mut seen, mut places) = (HashSet::new(), HashSet::new());
+    let paths = volumes.iter().map(|volume| &volume.mount_path).chain(buckets.iter().map(|bucket| &bucket.mount_path));
+    for path in paths {
+        check_path(path)?;
+        if !places.insert(path.trim_end_matches('/')) {
+            return bad(format!("Two things are to be mounted at '{path}'"));
+        }
+    }
+    for volume in volumes {
+        crate::service::volumes::get(state, &volume.volume_id)?;
+        if !seen.insert(&volume.volume_id) {
+            return bad(format!("Volume {} is mounted twice", volume.volume_id));
+        }
+        if volume.sub_path.as_deref().is_some_and(|sub| !stays_inside(sub)) {
+            return bad("A volume's sub_path must stay inside it".into());
+        }
+    }
+    for bucket in buckets {
+        let name = &bucket.bucket_name;
+        let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        if name.is_empty() || name.len() > 222 || !name.bytes().all(fits) || name.starts_with('.') {
+            return bad(format!("Invalid bucket name: '{name}'"));
+        }
+        if !matches!(BucketType::try_from(bucket.bucket_type), Ok(BucketType::S3 | BucketType::R2 | BucketType::Gcp)) {
+            return bad(format!("Unknown type of bucket '{name}'"));
+        }
+        if bucket.key_prefix.as_deref().is_some_and(|prefix| !prefix.ends_with('/') || !stays_inside(prefix)) {
+            return bad("key_prefix must end in a '/' and stay inside the bucket".into());
+        }
+        if !bucket.credentials_secret_id.is_empty() {
+            state.secret_values(&bucket.credentials_secret_id)?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks credentials that come with a request: for buckets that are there, and where they are needed.
+pub fn check_credentials<'a>(
+    buckets: &[CloudBucketMount],
+    inline: impl Iterator<Item = &'a String> + Clone,
+) -> Result<(), Status> {
+    let mut given = inline.clone();
+    if let Some(path) = given.find(|path| !buckets.iter().any(|bucket| bucket.mount_path == **path)) {
+        return Err(Status::invalid_argument(format!(
+            "There are credentials for '{path}', where no bucket is mounted"
+        )));
+    }
+    let has = |bucket: &CloudBucketMount| {
+        !bucket.credentials_secret_id.is_empty() || inline.clone().any(|path| *path == bucket.mount_path)
+    };
+    match buckets.iter().find(|bucket| bucket.requester_pays && !has(bucket)) {
+        Some(bucket) => {
+            Err(Status::invalid_argument(format!("Bucket '{}' needs credentials: requester pays", bucket.bucket_name)))
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_path(path: &str) -> Result<(), Status> {
+    let canonical = path.starts_with('/')
+        && path.len() > 1
+        && path[1..].trim_end_matches('/').split('/').all(|part| !part.is_empty() && part != "." && part != "..")
+        && !path.contains('\0');
+    let taken = ["/root", "/tmp"].contains(&path.trim_end_matches('/'))
+        || path.split('/').nth(1).is_some_and(|top| KERNELS.contains(&top));
+    if canonical && !taken {
+        Ok(())
+    } else {
+        Err(Status::invalid_argument(format!("Nothing can be mounted at '{path}'")))
+    }
+}
+
+fn stays_inside(part: &str) -> bool {
+    !part.contains('\0') && part.split('/').all(|name| name != "..")
+}
+
+/// A directory to mount.
+pub fn bind(source: PathBuf, inside: Option<&str>, target: &str, read_only: bool) -> Bind {
+    Bind { source, inside: relative(inside), target: PathBuf::from(target), read_only }
+}
+
+/// What a build's container has to mount, once [`check`] has passed it: the volumes themselves, and not a container's copies of them.
+pub fn binds(state: &State, volumes: &[VolumeMount], buckets: &[CloudBucketMount]) -> std::io::Result<Vec<Bind>> {
+    let volumes = volumes.iter().map(|volume| {
+        bind(state.volume_dir(&volume.volume_id), volume.sub_path.as_deref(), &volume.mount_path, volume.read_only)
+    });
+    let mut binds: Vec<Bind> = volumes.collect();
+    binds.extend(bucket_binds(state, buckets)?);
+    Ok(binds)
+}
+
+/// The buckets that a container has to mount.
+pub fn bucket_binds(state: &State, buckets: &[CloudBucketMount]) -> std::io::Result<Vec<Bind>> {
+    let mut binds = Vec::with_capacity(buckets.len());
+    for bucket in buckets {
+        let source = state.bucket_dir(&format!("{}-{}", bucket.bucket_type().as_str_name(), bucket.bucket_name));
+        std::fs::create_dir_all(&source)?;
+        binds.push(bind(source, bucket.key_prefix.as_deref(), &bucket.mount_path, bucket.read_only));
+    }
+    Ok(binds)
+}
+
+fn relative(inside: Option<&str>) -> PathBuf {
+    Path::new(inside.unwrap_or_default().trim_matches('/')).to_owned()
+}

@@ -1,0 +1,172 @@
+//! Tunnels: how a server inside a sandbox is reached from outside.
+//!
+//! Each open port of a sandbox gets listeners on the emulator's own address: one that speaks TLS (with a certificate made at
+//! start, which nobody can verify), and for an unencrypted port a plain one. What connects there is connected to the port
+//! on the sandbox's own loopback.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use modal_proto::client::*;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tonic::Status;
+
+use crate::model::peers::Peers;
+use crate::model::sandbox::{Sandbox, Unit};
+use crate::model::state::State;
+use crate::service::control::Caller;
+use crate::service::sandbox_create::ports;
+use container_isolation::Container;
+
+/// The listeners of one sandbox; gone when dropped.
+#[derive(Debug, Default)]
+pub struct Tunnels {
+    /// By container port.
+    open: BTreeMap<u32, TunnelData>,
+    /// Accepting and forwarding; aborted with this.
+    tasks: JoinSet<()>,
+}
+
+/// Tunnels that are known already: all of them once the sandbox runs, none before.
+pub fn known_at_once(sandbox: &Sandbox) -> Vec<TunnelData> {
+    sandbox.tunnels.lock().open.values().cloned().collect()
+}
+
+/// All tunnels of a sandbox, once it runs.
+pub async fn get(
+    state: &Arc<State>,
+    _: &Caller,
+    request: SandboxGetTunnelsRequest,
+) -> Result<SandboxGetTunnelsResponse, Status> {
+    let sandbox = state.sandbox(&request.sandbox_id)?;
+    sandbox.unit().await?;
+    Ok(SandboxGetTunnelsResponse { tunnels: known_at_once(&sandbox), ..Default::default() })
+}
+
+/// Opens the tunnels that a sandbox asks for.
+pub async fn open(state: &Arc<State>, sandbox: &Sandbox, unit: &Arc<Unit>) -> anyhow::Result<()> {
+    let wanted = ports(&sandbox.definition);
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let allowed = crate::model::outbound_policy::cidrs(&sandbox.definition.inbound_cidr_allowlist)?;
+    let tls = acceptor(false)?;
+    let h2 = acceptor(true)?;
+    let mut made = Tunnels::default();
+    for port in wanted {
+        let inside = Inside {
+            container: unit.container.clone(),
+            port: port.port as u16,
+            allowed: allowed.clone(),
+            peers: state.peers.clone(),
+        };
+        let of_tls = if port.tunnel_type() == TunnelType::H2 { h2.clone() } else { tls.clone() };
+        let address = listen(&mut made.tasks, state.address.ip(), Some(of_tls), inside.clone()).await?;
+        let mut data = TunnelData {
+            host: address.ip().to_string(),
+            port: u32::from(address.port()),
+            container_port: port.port,
+            ..Default::default()
+        };
+        if port.unencrypted {
+            let address = listen(&mut made.tasks, state.address.ip(), None, inside).await?;
+            data.unencrypted_host = Some(address.ip().to_string());
+            data.unencrypted_port = Some(u32::from(address.port()));
+        }
+        tracing::info!(sandbox = sandbox.id, container_port = port.port, "tunnel at {}:{}", data.host, data.port);
+        made.open.insert(port.port, data);
+    }
+    *sandbox.tunnels.lock() = made;
+    Ok(())
+}
+
+/// A port of a sandbox.
+#[derive(Debug, Clone)]
+struct Inside {
+    container: Arc<Container>,
+    port: u16,
+    allowed: Vec<IpNet>,
+    peers: Peers,
+}
+
+impl Inside {
+    async fn dial(&self) -> io::Result<TcpStream> {
+        let stream = crate::runtime::readiness::connect(&self.container, self.port).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+async fn listen(
+    tasks: &mut JoinSet<()>,
+    address: IpAddr,
+    tls: Option<TlsAcceptor>,
+    inside: Inside,
+) -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind((address, 0)).await?;
+    let address = listener.local_addr()?;
+    tasks.spawn(async move {
+        let mut forwarding = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) if crate::model::outbound_policy::may_enter(peer.ip(), &inside.allowed) => {
+                        forwarding.spawn(forward(stream, tls.clone(), inside.clone()));
+                    }
+                    Ok((_, peer)) => tracing::info!(%peer, "not in inbound_cidr_allowlist"),
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                },
+                Some(_) = forwarding.join_next() => {}
+            }
+        }
+    });
+    Ok(address)
+}
+
+async fn forward(mut outside: TcpStream, tls: Option<TlsAcceptor>, inside: Inside) {
+    if let Err(why) = inside.peers.admit(&outside).await {
+        tracing::info!(why, "not let into the tunnel");
+        return;
+    }
+    let done = async {
+        let _ = outside.set_nodelay(true);
+        match tls {
+            Some(tls) => {
+                let mut outside = tls.accept(outside).await?;
+                let mut inside = inside.dial().await?;
+                tokio::io::copy_bidirectional(&mut outside, &mut inside).await
+            }
+            None => {
+                let mut inside = inside.dial().await?;
+                tokio::io::copy_bidirectional(&mut outside, &mut inside).await
+            }
+        }
+    };
+    if let Err(error) = done.await {
+        tracing::debug!(%error, "tunnel connection ended");
+    }
+}
+
+/// TLS with a certificate of its own, made when first needed.
+fn acceptor(h2: bool) -> anyhow::Result<TlsAcceptor> {
+    static CERTIFICATE: std::sync::OnceLock<(Vec<u8>, Vec<u8>)> = std::sync::OnceLock::new();
+    if CERTIFICATE.get().is_none() {
+        let made =
+            rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()])?;
+        let _ = CERTIFICATE.set((made.cert.der().to_vec(), made.signing_key.serialize_der()));
+    }
+    let (certificate, key) = CERTIFICATE.get().cloned().unwrap_or_default();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.into()], rustls::pki_types::PrivatePkcs8KeyDer::from(key).into())?;
+    config.alpn_protocols = if h2 { vec![b"h2".to_vec()] } else { vec![b"http/1.1".to_vec()] };
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}

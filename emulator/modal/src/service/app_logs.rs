@@ -1,0 +1,178 @@
+//! Following the output of an app, a task or a sandbox: what is there already, then what comes, until it is over.
+//!
+//! The cursor is the time of writing in microseconds, which is the same for all streams that are followed together.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{BoxStream, SelectAll};
+use futures_util::{StreamExt as _, stream};
+use modal_proto::client::*;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use crate::model::sandbox::Sandbox;
+use crate::model::spool::micros;
+use crate::model::state::{State, wait};
+use crate::service::control::Caller;
+use crate::service::logs::{Batches, MAX_STREAM, Text, batch, entry};
+
+/// How often is looked for further sandboxes and for the app's end.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How long what is there already may take to be sent after the stream's time is over.
+const LATE: Duration = Duration::from_secs(5);
+
+/// Batches that wait for a slow client.
+const WAITING: usize = 16;
+
+/// Whose output is meant: an app's, or that of one of its sandboxes, which may be given alone.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    app_id: String,
+    /// The one sandbox that is meant.
+    only: Option<String>,
+}
+
+impl Scope {
+    /// Checks that there is such an app, task or sandbox; it may have ended.
+    pub fn new(state: &State, app_id: &str, task_id: &str, sandbox_id: &str) -> Result<Scope, Status> {
+        if app_id.is_empty() && task_id.is_empty() && sandbox_id.is_empty() {
+            return Err(Status::invalid_argument("app_id, task_id or sandbox_id is required"));
+        }
+        if !app_id.is_empty() && !state.tables.lock().apps.contains_key(app_id) {
+            return Err(Status::not_found(format!("App with ID {app_id} not found")));
+        }
+        let of_task = if task_id.is_empty() { None } else { Some(state.task(task_id)?) };
+        let by_id = if sandbox_id.is_empty() { None } else { Some(state.sandbox(sandbox_id)?) };
+        let only = of_task.or(by_id);
+        let strange = |sandbox: &Arc<Sandbox>| {
+            (!app_id.is_empty() && sandbox.app_id != app_id)
+                || (!task_id.is_empty() && sandbox.task_id != task_id)
+                || (!sandbox_id.is_empty() && sandbox.id != sandbox_id)
+        };
+        if only.as_ref().is_some_and(strange) {
+            return Err(Status::not_found("No such task or sandbox in this app"));
+        }
+        let app_id = only.as_ref().map_or_else(|| app_id.to_owned(), |sandbox| sandbox.app_id.clone());
+        Ok(Scope { app_id, only: only.map(|sandbox| sandbox.id.clone()) })
+    }
+
+    /// The app.
+    pub fn app_id(&self) -> &str {
+        &self.app_id
+    }
+
+    /// The sandboxes that are known now.
+    pub fn sandboxes(&self, state: &State) -> Vec<Arc<Sandbox>> {
+        let tables = state.tables.lock();
+        match &self.only {
+            Some(id) => tables.sandboxes.get(id).cloned().into_iter().collect(),
+            None => tables.sandboxes.values().filter(|sandbox| sandbox.app_id == self.app_id).cloned().collect(),
+        }
+    }
+
+    /// Whether no further sandbox, and no further output of those that are known, will come.
+    fn is_over(&self, state: &State) -> bool {
+        let tables = state.tables.lock();
+        let ended = |sandbox: &Arc<Sandbox>| sandbox.result().is_some();
+        match &self.only {
+            Some(id) => tables.sandboxes.get(id).is_none_or(ended),
+            None => {
+                tables.apps.get(&self.app_id).is_none_or(|app| app.stopped_at > 0.0)
+                    && tables.sandboxes.values().filter(|sandbox| sandbox.app_id == self.app_id).all(ended)
+            }
+        }
+    }
+}
+
+/// Follows the output of a scope.
+pub async fn stream(state: &Arc<State>, _: &Caller, request: AppGetLogsRequest) -> Result<Batches, Status> {
+    let scope = Scope::new(state, &request.app_id, &request.task_id, &request.sandbox_id)?;
+    let since = request.last_entry_id.split('-').next().and_then(|number| number.parse().ok()).unwrap_or(0);
+    let until = Instant::now() + wait(request.timeout, MAX_STREAM);
+    let (sender, receiver) = mpsc::channel(WAITING);
+    let wanted = match request.file_descriptor() {
+        FileDescriptor::Unspecified => vec![FileDescriptor::Stdout, FileDescriptor::Stderr],
+        one => vec![one],
+    };
+    tokio::spawn(follow(state.clone(), scope, wanted, since, until, sender));
+    Ok(ReceiverStream::new(receiver).boxed())
+}
+
+async fn follow(
+    state: Arc<State>,
+    scope: Scope,
+    wanted: Vec<FileDescriptor>,
+    since: u64,
+    until: Instant,
+    sender: mpsc::Sender<Result<TaskLogsBatch, Status>>,
+) {
+    let (mut seen, mut streams, mut newest) = (HashSet::new(), SelectAll::new(), since);
+    loop {
+        // Before the look at the sandboxes: after its end, none is added.
+        let over = scope.is_over(&state);
+        for sandbox in scope.sandboxes(&state) {
+            if seen.insert(sandbox.id.clone()) {
+                streams.extend(wanted.iter().map(|fd| output(sandbox.clone(), *fd, since)));
+            }
+        }
+        let look = (Instant::now() + LOOK).min(until);
+        loop {
+            tokio::select! {
+                biased;
+                () = sender.closed() => return,
+                Some(batch) = streams.next(), if !streams.is_empty() => {
+                    let batch: Result<(u64, TaskLogsBatch), Status> = batch;
+                    let batch = batch.map(|(time, batch)| {
+                        newest = newest.max(time);
+                        TaskLogsBatch { entry_id: format!("{newest}-0"), ..batch }
+                    });
+                    if sender.send(batch).await.is_err() || Instant::now() > until + LATE {
+                        return;
+                    }
+                }
+                () = tokio::time::sleep_until(look), if !(over && streams.is_empty()) => break,
+                else => break,
+            }
+        }
+        if over && streams.is_empty() {
+            let entry_id = format!("{newest}-0");
+            let _ = sender.send(Ok(TaskLogsBatch { app_done: true, eof: true, entry_id, ..Default::default() })).await;
+            return;
+        }
+        if Instant::now() >= until {
+            return;
+        }
+    }
+}
+
+/// One stream of a sandbox: what was written after a time, with the time of the last of it.
+fn output(
+    sandbox: Arc<Sandbox>,
+    fd: FileDescriptor,
+    since: u64,
+) -> BoxStream<'static, Result<(u64, TaskLogsBatch), Status>> {
+    let started = async move {
+        let Some(running) = entry(&sandbox).await else { return stream::empty().boxed() };
+        let spool = match fd {
+            FileDescriptor::Stdout => running.stdout.clone(),
+            FileDescriptor::Stderr => running.stderr.clone(),
+            _ => return stream::empty().boxed(),
+        };
+        let mut text = Text::default();
+        let from = spool.written_after(since);
+        let pieces = spool.clone().follow(from).map(move |piece| {
+            let (at, bytes) = piece?;
+            let end = at + bytes.len() as u64;
+            let time = spool.written_at(end.saturating_sub(1));
+            let (data, _) = text.push(&bytes);
+            Ok((micros(time), batch(&sandbox, fd, time, data, end)))
+        });
+        pieces.boxed()
+    };
+    stream::once(started).flatten().boxed()
+}

@@ -1,0 +1,303 @@
+//! Sandboxes after their creation: look-ups, waiting, ending, names, tags.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use modal_proto::client::*;
+use tonic::Status;
+
+use crate::model::sandbox::{Phase, Sandbox};
+use crate::model::state::{State, check_name, now, wait};
+use crate::service::control::Caller;
+use crate::service::sandbox_create::{access, check_tags, free_name, metadata, ports};
+
+/// Longest hold of a call that waits. Clients ask for 10 s or 55 s.
+const MAX_HOLD: Duration = Duration::from_secs(60);
+
+/// Sandboxes on one page of a list.
+const PAGE: usize = 100;
+
+/// Waits for a result. `result` stays unset while the sandbox runs: some clients take its presence for the end (6.1).
+pub async fn wait_for(
+    state: &Arc<State>,
+    _: &Caller,
+    request: SandboxWaitRequest,
+) -> Result<SandboxWaitResponse, Status> {
+    let sandbox = state.sandbox(&request.sandbox_id)?;
+    let result = sandbox.wait(wait(request.timeout, MAX_HOLD)).await;
+    Ok(SandboxWaitResponse { result, metadata: Some(metadata(&sandbox)) })
+}
+
+/// Ends a sandbox; returns at once.
+pub async fn terminate(
+    state: &Arc<State>,
+    _: &Caller,
+    request: SandboxTerminateRequest,
+) -> Result<SandboxTerminateResponse, Status> {
+    let sandbox = state.sandbox(&request.sandbox_id)?;
+    let existing_result = sandbox.result();
+    sandbox.terminate();
+    Ok(SandboxTerminateResponse { existing_result })
+}
+
+/// The task that runs a sandbox.
+pub async fn task_id(
+    state: &Arc<State>,
+    _: &Caller,
+    request: SandboxGetTaskIdRequest,
+) -> Result<SandboxGetTaskIdResponse, Status> {
+    let sandbox = state.sandbox(&request.sandbox_id)?;
+    if request.wait_until_ready {
+        let most = wait(request.timeout.unwrap_or(55.0), MAX_HOLD);
+        let mut phase = sandbox.phase.subscribe();
+        let _ = tokio::time::timeout(most, phase.wait_for(|phase| !matches!(phase, Phase::Starting))).await;
+    }
+    Ok(SandboxGetTaskIdResponse { task_id: Some(sandbox.task_id.clone()), task_result: sandbox.result() })
+}
+
+/// Router access for a sandbox or task of the second backend. Given for ended ones too: their output can still be read.
+pub async fn router_access(
+    state: &Arc<State>,
+    caller: &Caller,
+    request: SandboxGetCommandRouterAccessRequest,
+) -> Result<SandboxGetCommandRouterAccessResponse, Status> {
+    use sandbox_get_command_router_access_request::Target;
+    let sandbox = match &request.target {
+        Some(Target::SandboxId(id)) => state.sandbox(id)?,
+        Some(Target::TaskId(id)) => state.task(id)?,
+        None => return Err(Status::invalid_argument("sandbox_id or task_id is required")),
+    };
+    let CommandRouterAccess { jwt, url } = access(state, caller, &sandbox);
+    Ok(SandboxGetCommandRouterAccessResponse { jwt, url, worker_ipv4_address: state.address.ip().to_string() })
+}
+
+/// Router access for a task.
+pub async fn task_router_access(
+    state: &Arc<State>,
+    caller: &Caller,
+    request: TaskGetCommandRouterAccessRequest,
+) -> Result<TaskGetCommandRouterAccessResponse, Status> {
+    let sandbox = state.task(&request.task_id)?;
+    let CommandRouterAccess { jwt, url } = access(state, caller, &sandbox);
+    Ok(TaskGetCommandRouterAccessResponse { jwt, url })
+}
+
+/// Lists sandboxes, newest first.
+pub async fn list(
+    state: &Arc<State>,
+    caller: &Caller,
+    request: SandboxListRequest,
+) -> Result<SandboxListResponse, Status> {
+    list_some(state, caller, request, false)
+}
+
+/// The same, of both backends.
+pub async fn list_v2(
+    state: &Arc<State>,
+    caller: &Caller,
+    request: SandboxListRequest,
+) -> Result<SandboxListResponse, Status> {
+    list_some(state, caller, request, true)
+}
+
+fn list_some(
+    state: &Arc<State>,
+    _: &Caller,
+    request: SandboxListRequest,
+    v2: bool,
+) -> Result<SandboxListResponse, Status> {
+    let environment = match request.app_id.as_str() {
+        "" => Some(state.environment(&request.environment_name)?),
+        id if state.tables.lock().apps.contains_key(id) => None,
+        id => return Err(Status::not_found(format!("App with ID {id} not found"))),
+    };
+    let before = if request.before_timestamp > 0.0 { request.before_timestamp } else { f64::INFINITY };
+    let mut found: Vec<_> = {
+        let tables = state.tables.lock();
+        let wanted = |s: &&Arc<Sandbox>| {
+            environment.as_ref().map_or(s.app_id == request.app_id, |e| s.environment == *e)
+                && (v2 || !s.v2)
+                && s.created_at < before
+                && (request.include_finished || s.lives())
+        };
+        tables.sandboxes.values().filter(wanted).cloned().collect()
+    };
+    found.retain(|sandbox| {
+        let changing = sandbox.changing.lock();
+        request.tags.iter().all(|tag| changing.tags.contains(tag))
+    });
+    found.sort_by(|a, b| b.created_at.total_cmp(&a.created_at));
+    // The cursor is a time: sandboxes made at the very same moment must not be torn apart.
+    let mut end = found.len().min(PAGE);
+    while end < found.len() && found[end].created_at >= found[end - 1].created_at {
+        end += 1;
+    }
+    found.truncate(end);
+    Ok(SandboxListResponse { sandboxes: found.iter().map(|sandbox| info(sandbox)).collect() })
+}
+
+fn info(sandbox: &Sandbox) -> SandboxInfo {
+    let changing = sandbox.changing.lock().clone();
+    let definition = &sandbox.definition;
+    let resources = definition.resources.clone().unwrap_or_default();
+    let value = |value: u32| Some(resource_info::ResourceValue { value, is_default: value == 0 });
+    let gpu = resources.gpu_config.clone().unwrap_or_default();
+    SandboxInfo {
+        id: sandbox.id.clone(),
+        created_at: sandbox.created_at,
+        task_info: Some(task_info(sandbox)),
+        app_id: sandbox.app_id.clone(),
+        tags: changing.tags,
+        name: changing.name.unwrap_or_default(),
+        image_id: definition.image_id.clone(),
+        resource_info: Some(ResourceInfo {
+            memory_mb: value(resources.memory_mb),
+            milli_cpu: value(resources.milli_cpu),
+            gpu_type: gpu.gpu_type,
+            memory_mb_max: resources.memory_mb_max,
+            ephemeral_disk_mb: resources.ephemeral_disk_mb,
+            milli_cpu_max: resources.milli_cpu_max,
+        }),
+        regions: definition.scheduler_placement.clone().unwrap_or_default().regions,
+        timeout_secs: definition.timeout_secs,
+        idle_timeout_secs: definition.idle_timeout_secs,
+        ready_at: *sandbox.ready.borrow(),
+        readiness_probe: definition.readiness_probe.clone(),
+        tunnels: if ports(definition).is_empty() {
+            Vec::new()
+        } else {
+            crate::runtime::tunnels::known_at_once(sandbox)
+        },
+        metadata: Some(metadata(sandbox)),
+    }
+}
+
+/// What is told of a sandbox's task.
+pub fn task_info(sandbox: &Sandbox) -> TaskInfo {
+    let changing = sandbox.changing.lock().clone();
+    let gpu = sandbox.definition.resources.as_ref().and_then(|resources| resources.gpu_config.clone());
+    let gpu = gpu.unwrap_or_default();
+    TaskInfo {
+        id: sandbox.task_id.clone(),
+        started_at: changing.started_at,
+        finished_at: changing.finished_at,
+        result: sandbox.result(),
+        enqueued_at: sandbox.created_at,
+        gpu_type: gpu.gpu_type.clone(),
+        sandbox_id: sandbox.id.clone(),
+        gpu_config: Some(gpu),
+        ..Default::default()
+    }
+}
+
+/// Finds a sandbox of the first backend by name.
+pub async fn from_name(
+    state: &Arc<State>,
+    _: &Caller,
+    request: SandboxGetFromNameRequest,
+) -> Result<SandboxGetFromNameResponse, Status> {
+    by_name(state, &request, false)
+}
+
+/// Finds a sandbox of the second backend by name.
+pub async fn from_name_v2(
+    state: &Arc<State>,
+    _: &Caller,
+    request: SandboxGetFromNameRequest,
+) -> Result<SandboxGetFromNameResponse, Status> {
+    by_name(state, &request, true)
+}
+
+fn by_name(state: &State, request: &SandboxGetFromNameRequest, v2: bool) -> Result<SandboxGetFromNameResponse, Status> {
+    let environment = state.environment(&request.environment_name)?;
+    let missing =
+        || Status::not_found(format!("Sandbox '{}' not found in app '{}'", request.sandbox_name, request.app_name));
+    let mut found: Vec<_> = {
+        let tables = state.tables.lock();
+        let mut apps = tables.apps.values();
+        let app =
+            apps.find(|app| app.name == request.app_name && app.environment == environment && app.stopped_at == 0.0);
+        let app = app.ok_or_else(missing)?;
+        tables.sandboxes.values().filter(|s| s.app_id == app.id && s.v2 == v2).cloned().collect()
+    };
+    found.retain(|s| s.changing.lock().name.as_deref() == Some(request.sandbox_name.as_str()));
+    found.sort_by(|a, b| b.lives().cmp(&a.lives()).then(b.created_at.total_cmp(&a.created_at)));
+    let sandbox = found.first().filter(|s| s.lives() || request.include_terminated).ok_or_else(missing)?;
+    Ok(SandboxGetFromNameResponse { sandbox_id: sandbox.id.clone(), metadata: Some(metadata(sandbox)) })
+}
+
+/// Names a sandbox that has no name yet.
+pub async fn set_name(
+    state: &Arc<State>,
+    _: &Caller,
+    request: SandboxSetNameRequest,
+) -> Result<SandboxSetNameResponse, Status> {
+    let sandbox = state.sandbox(&request.sandbox_id)?;
+    check_name("sandbox", &request.name)?;
+    let tables = state.tables.lock();
+    let known = sandbox.changing.lock().name.clone();
+    match known {
+        Some(name) if name == request.name => return Ok(SandboxSetNameResponse {}),
+        Some(name) => return Err(Status::failed_precondition(format!("The sandbox already has the name '{name}'"))),
+        None => {}
+    }
+    if !sandbox.lives() {
+        return Err(sandbox.gone());
+    }
+    free_name(&tables, &sandbox.app_id, &request.name)?;
+    sandbox.changing.lock().name = Some(request.name);
+    Ok(SandboxSetNameResponse {})
+}
+
+/// A sandbox's tags.
+pub async fn tags(
+    state: &Arc<State>,
+    _: &Caller,
+    request: SandboxTagsGetRequest,
+) -> Result<SandboxTagsGetResponse, Status> {
+    let sandbox = state.sandbox(&request.sandbox_id)?;
+    let tags = sandbox.changing.lock().tags.clone();
+    Ok(SandboxTagsGetResponse { tags })
+}
+
+/// Replaces a sandbox's tags.
+pub async fn set_tags(state: &Arc<State>, _: &Caller, request: SandboxTagsSetRequest) -> Result<(), Status> {
+    let sandbox = state.sandbox(&request.sandbox_id)?;
+    check_tags(&request.tags)?;
+    sandbox.changing.lock().tags = request.tags;
+    Ok(())
+}
+
+/// Waits for the readiness probe: the older, control-plane form.
+pub async fn wait_until_ready(
+    state: &Arc<State>,
+    _: &Caller,
+    request: SandboxWaitUntilReadyRequest,
+) -> Result<SandboxWaitUntilReadyResponse, Status> {
+    let sandbox = state.sandbox(&request.sandbox_id)?;
+    let ready_at = crate::runtime::readiness::wait(&sandbox, wait(request.timeout, Duration::from_secs(600))).await?;
+    Ok(SandboxWaitUntilReadyResponse { ready_at })
+}
+
+/// What a sandbox has cost: what it asked for, times how long it ran.
+pub async fn resource_usage(
+    state: &Arc<State>,
+    _: &Caller,
+    request: SandboxGetResourceUsageRequest,
+) -> Result<SandboxGetResourceUsageResponse, Status> {
+    let sandbox = state.sandbox(&request.sandbox_id)?;
+    let changing = sandbox.changing.lock().clone();
+    let end = if changing.finished_at > 0.0 { changing.finished_at } else { now() };
+    let seconds = if changing.started_at > 0.0 { (end - changing.started_at).max(0.0) } else { 0.0 };
+    let resources = sandbox.definition.resources.clone().unwrap_or_default();
+    // Defaults of the service: an eighth of a core, 128 MiB.
+    let cores = f64::from(if resources.milli_cpu == 0 { 125 } else { resources.milli_cpu }) / 1000.0;
+    let gib = f64::from(if resources.memory_mb == 0 { 128 } else { resources.memory_mb }) / 1024.0;
+    let gpu = resources.gpu_config.unwrap_or_default();
+    Ok(SandboxGetResourceUsageResponse {
+        cpu_core_nanosecs: (cores * seconds * 1e9) as u64,
+        mem_gib_nanosecs: (gib * seconds * 1e9) as u64,
+        gpu_nanosecs: (f64::from(gpu.count) * seconds * 1e9) as u64,
+        gpu_type: Some(gpu.gpu_type).filter(|gpu| !gpu.is_empty()),
+    })
+}

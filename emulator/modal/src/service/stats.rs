@@ -1,0 +1,238 @@
+//! What sandboxes use and cost: samples while they run, which can be asked for after the end as well.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use modal_proto::client::sandbox_get_stats_response::ResourceStats;
+use modal_proto::client::*;
+use modal_proto::prost_types::Timestamp;
+use tokio::time::Instant;
+use tonic::Status;
+
+use crate::model::sandbox::{Sandbox, Unit};
+use crate::model::state::{State, now};
+use crate::service::control::Caller;
+
+/// How often a sandbox's usage is looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Samples that are kept of a sandbox; when there are more, each two become one.
+const SAMPLES: usize = 256;
+
+/// What a sandbox gets that asks for nothing, in thousandths of a core and in MiB: defaults of the service.
+const LEAST: (u32, u32) = (125, 128);
+
+/// Dollars for a core and for a GiB of a sandbox, by the second. Made up in the order of the service's prices.
+const CPU_PRICE: f64 = 0.000_039_42;
+const MEMORY_PRICE: f64 = 0.000_006_72;
+
+/// Dollars for a GPU by the second, made up likewise.
+const GPU_PRICES: [(&str, f64); 9] = [
+    ("B200", 0.001_736),
+    ("H200", 0.001_261),
+    ("H100", 0.001_097),
+    ("A100-80GB", 0.000_694),
+    ("A100-40GB", 0.000_583),
+    ("L40S", 0.000_542),
+    ("A10G", 0.000_306),
+    ("L4", 0.000_222),
+    ("T4", 0.000_164),
+];
+
+/// Parts of a dollar that costs are counted in, so that they add up to the digit.
+const PICO: f64 = 1e12;
+
+/// The percentiles that are told, in hundredths.
+const PERCENTILES: [u32; 3] = [5000, 9000, 9900];
+
+/// The samples of one sandbox.
+#[derive(Debug, Default)]
+pub struct Samples {
+    all: Vec<Sample>,
+    /// Microseconds of processor time at the last one.
+    used: u64,
+    last: Option<Instant>,
+}
+
+/// Usage in a stretch of time.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    /// Its end, in Unix seconds.
+    end: f64,
+    seconds: f64,
+    cores: f64,
+    gib: f64,
+}
+
+impl Samples {
+    /// Adds what was used since the last sample, or since the start.
+    fn add(&mut self, used: u64, memory: u64) {
+        let seconds = self.last.replace(Instant::now()).map_or(0.0, |last| last.elapsed().as_secs_f64());
+        let spent = used.saturating_sub(self.used);
+        self.used = used;
+        if seconds <= 0.0 {
+            return;
+        }
+        let gib = memory as f64 / f64::from(1 << 30);
+        self.all.push(Sample { end: now(), seconds, cores: spent as f64 / 1e6 / seconds, gib });
+        if self.all.len() > SAMPLES {
+            self.all = self.all.chunks(2).map(merged).collect();
+        }
+    }
+}
+
+fn merged(samples: &[Sample]) -> Sample {
+    let seconds: f64 = samples.iter().map(|sample| sample.seconds).sum();
+    let mean = |value: fn(&Sample) -> f64| samples.iter().map(|s| value(s) * s.seconds).sum::<f64>() / seconds;
+    let end = samples.last().map_or(0.0, |sample| sample.end);
+    Sample { end, seconds, cores: mean(|s| s.cores), gib: mean(|s| s.gib) }
+}
+
+/// Looks at a sandbox's usage once.
+pub fn look(sandbox: &Sandbox, unit: &Unit) {
+    let (used, memory) = unit.container.usage();
+    sandbox.samples.lock().add(used, memory);
+}
+
+/// Looks at a sandbox's usage for as long as this is polled.
+pub async fn sample(sandbox: Arc<Sandbox>, unit: Arc<Unit>) {
+    loop {
+        look(&sandbox, &unit);
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// What a sandbox has used and cost in a range of time.
+pub async fn get(
+    state: &Arc<State>,
+    _: &Caller,
+    request: SandboxGetStatsRequest,
+) -> Result<SandboxGetStatsResponse, Status> {
+    let sandbox = state.sandbox(&request.sandbox_id)?;
+    let seconds = |time: Timestamp| time.seconds as f64 + f64::from(time.nanos) / 1e9;
+    let since = request.since.map_or(sandbox.created_at, seconds);
+    let until = request.until.map_or_else(now, seconds);
+    if since >= until {
+        return Err(Status::invalid_argument("since must be before until"));
+    }
+    let changing = sandbox.changing.lock().clone();
+    let ended = if changing.finished_at > 0.0 { changing.finished_at } else { now() };
+    let ran = if changing.started_at > 0.0 { overlap(changing.started_at, ended, since, until) } else { 0.0 };
+    let samples: Vec<(Sample, f64)> = {
+        let samples = sandbox.samples.lock();
+        let part = |s: &Sample| (*s, overlap(s.end - s.seconds, s.end, since, until));
+        samples.all.iter().map(part).filter(|(_, seconds)| *seconds > 0.0).collect()
+    };
+    let resources = sandbox.definition.resources.clone().unwrap_or_default();
+    let asked = |value: u32, least: u32| f64::from(if value == 0 { least } else { value });
+    let cores = asked(resources.milli_cpu, LEAST.0) / 1000.0;
+    let gib = asked(resources.memory_mb, LEAST.1) / 1024.0;
+    let billed = |value: fn(&Sample) -> f64, asked: f64| -> f64 {
+        samples.iter().map(|(sample, seconds)| value(sample).max(asked) * seconds).sum()
+    };
+    let (cpu_seconds, memory_seconds) = (billed(|s| s.cores, cores), billed(|s| s.gib, gib));
+    let mut costs: Vec<(String, u64)> = Vec::new();
+    if !samples.is_empty() {
+        costs.push(("CPU".to_owned(), (cpu_seconds * CPU_PRICE * PICO).round() as u64));
+        costs.push(("Memory".to_owned(), (memory_seconds * MEMORY_PRICE * PICO).round() as u64));
+        let gpu = resources.gpu_config.unwrap_or_default();
+        let price = GPU_PRICES.iter().find(|(name, _)| name.eq_ignore_ascii_case(&gpu.gpu_type));
+        if let Some((name, price)) = price {
+            let time: f64 = samples.iter().map(|(_, seconds)| seconds).sum();
+            costs.push(((*name).to_owned(), (time * f64::from(gpu.count) * price * PICO).round() as u64));
+        }
+    }
+    let sum: u64 = costs.iter().map(|(_, cost)| cost).sum();
+    let distribution = |unit: &str, value: fn(&Sample) -> f64| StatsPercentileDistribution {
+        unit: unit.to_owned(),
+        percentiles: percentiles(&samples, value),
+    };
+    let mut percentile_stats = HashMap::new();
+    if !samples.is_empty() {
+        percentile_stats.insert("CPU Usage (cores)".to_owned(), distribution("cores", |s| s.cores));
+        percentile_stats.insert("Memory Usage (GiB)".to_owned(), distribution("GiB", |s| s.gib));
+    }
+    Ok(SandboxGetStatsResponse {
+        cost: (!samples.is_empty()).then(|| dollars(sum)),
+        cost_by_resource: costs.into_iter().map(|(name, cost)| (name, dollars(cost))).collect(),
+        num_datapoints: samples.len() as u64,
+        cpu_cores: summary(&samples, |s| s.cores),
+        memory_gib: summary(&samples, |s| s.gib),
+        duration_hours: ran / 3600.0,
+        billed_cpu_core_seconds: cpu_seconds,
+        billed_memory_gib_seconds: memory_seconds,
+        since: Some(timestamp(since)),
+        until: Some(timestamp(until)),
+        percentile_stats,
+    })
+}
+
+/// Seconds that two ranges have in common.
+fn overlap(from: f64, to: f64, since: f64, until: f64) -> f64 {
+    (to.min(until) - from.max(since)).max(0.0)
+}
+
+fn percentiles(samples: &[(Sample, f64)], value: fn(&Sample) -> f64) -> Vec<StatsPercentile> {
+    let mut values: Vec<f64> = samples.iter().map(|(sample, _)| value(sample)).collect();
+    values.sort_by(f64::total_cmp);
+    let at = |points: u32| {
+        let rank = (values.len() * points as usize).div_ceil(10_000).max(1);
+        values.get(rank - 1).copied().unwrap_or(0.0)
+    };
+    PERCENTILES.map(|points| StatsPercentile { percentile_basis_points: points, value: at(points) }).to_vec()
+}
+
+fn summary(samples: &[(Sample, f64)], value: fn(&Sample) -> f64) -> Option<ResourceStats> {
+    let time: f64 = samples.iter().map(|(_, seconds)| seconds).sum();
+    (time > 0.0).then(|| ResourceStats {
+        percentiles: percentiles(samples, value),
+        mean: samples.iter().map(|(sample, seconds)| value(sample) * seconds).sum::<f64>() / time,
+        max: samples.iter().map(|(sample, _)| value(sample)).fold(0.0, f64::max),
+    })
+}
+
+/// A sum as a decimal number.
+fn dollars(pico: u64) -> String {
+    let whole = PICO as u64;
+    let text = format!("{}.{:012}", pico / whole, pico % whole);
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    text.to_owned()
+}
+
+fn timestamp(seconds: f64) -> Timestamp {
+    (UNIX_EPOCH + Duration::try_from_secs_f64(seconds).unwrap_or_default()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dollars_are_exact() {
+        assert_eq!(dollars(0), "0");
+        assert_eq!(dollars(1), "0.000000000001");
+        assert_eq!(dollars(2_500_000_000_000), "2.5");
+    }
+
+    #[test]
+    fn many_samples_keep_their_sum() {
+        let mut samples = Samples {
+            all: (0..256).map(|n| Sample { end: f64::from(n), seconds: 1.0, cores: 2.0, gib: 0.5 }).collect(),
+            last: Instant::now().checked_sub(Duration::from_secs(1)),
+            ..Samples::default()
+        };
+        samples.add(2_000_000, 1 << 29);
+        assert_eq!(samples.all.len(), 129);
+        let seconds: f64 = samples.all.iter().map(|sample| sample.seconds).sum();
+        assert!((seconds - 257.0).abs() < 0.5, "{seconds}");
+    }
+
+    #[test]
+    fn percentiles_are_values_that_were_seen() {
+        let sample = |cores| (Sample { end: 0.0, seconds: 1.0, cores, gib: 0.0 }, 1.0);
+        let samples: Vec<_> = (1..=100).map(|n| sample(f64::from(n))).collect();
+        let values: Vec<f64> = percentiles(&samples, |s| s.cores).iter().map(|p| p.value).collect();
+        assert_eq!(values, [50.0, 90.0, 99.0]);
+    }
+}

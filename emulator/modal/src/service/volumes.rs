@@ -1,0 +1,173 @@
+//! Volumes: directories of the emulator's state. What containers see of them is [`crate::model::volume_views`]'s, and how clients read and
+//! change their files [`crate::service::volume_files`]'s.
+
+use std::sync::Arc;
+
+use modal_proto::client::*;
+use tonic::Status;
+
+use crate::model::ids;
+use crate::model::state::{State, Tables, Volume, check_name, now};
+use crate::service::control::Caller;
+
+/// Finds a named volume, or makes one.
+pub async fn get_or_create(
+    state: &Arc<State>,
+    _: &Caller,
+    request: VolumeGetOrCreateRequest,
+) -> Result<VolumeGetOrCreateResponse, Status> {
+    let kind = request.object_creation_type();
+    let named = kind != ObjectCreationType::Ephemeral;
+    let environment = state.environment(&request.environment_name)?;
+    if VolumeFsVersion::try_from(request.version).is_err() {
+        return Err(Status::invalid_argument("unknown volume version"));
+    }
+    if named {
+        check_name("volume", &request.deployment_name)?;
+    }
+    let found = known(&state.tables.lock(), &request, named, &environment);
+    let (volume, made) = match (found, kind) {
+        (None, ObjectCreationType::Unspecified) => {
+            return Err(Status::not_found(format!(
+                "Volume '{}' not found in environment '{environment}'",
+                request.deployment_name
+            )));
+        }
+        (None, _) => make(state, &request, named, &environment).await?,
+        (Some(volume), _) => (volume, false),
+    };
+    if !made && kind == ObjectCreationType::CreateFailIfExists {
+        return Err(Status::already_exists(format!("Volume '{}' already exists", request.deployment_name)));
+    }
+    if request.version != 0 && request.version != volume.version {
+        return Err(Status::failed_precondition(format!(
+            "Volume '{}' has version {}, not {}",
+            volume.name, volume.version, request.version
+        )));
+    }
+    Ok(VolumeGetOrCreateResponse {
+        volume_id: volume.id.clone(),
+        version: volume.version,
+        metadata: Some(metadata(&volume)),
+    })
+}
+
+/// The volume that a request names, if there is one.
+fn known(tables: &Tables, request: &VolumeGetOrCreateRequest, named: bool, environment: &str) -> Option<Volume> {
+    let mut volumes = tables.volumes.values();
+    volumes.find(|v| named && v.name == request.deployment_name && v.environment == environment).cloned()
+}
+
+/// Makes the volume that a request describes, unless another caller makes one of the same name first; true if it is new.
+async fn make(
+    state: &State,
+    request: &VolumeGetOrCreateRequest,
+    named: bool,
+    environment: &str,
+) -> Result<(Volume, bool), Status> {
+    let volume = Volume {
+        id: ids::id("vo"),
+        name: if named { request.deployment_name.clone() } else { String::new() },
+        environment: environment.to_owned(),
+        version: request.version.max(VolumeFsVersion::V1 as i32),
+        created_at: now(),
+        shared: Arc::default(),
+    };
+    let directory = state.volume_dir(&volume.id);
+    // Before it is in the table: a volume that callers know has its directory.
+    tokio::fs::create_dir_all(&directory)
+        .await
+        .map_err(|e| Status::internal(format!("cannot make the volume: {e}")))?;
+    let earlier = {
+        let mut tables = state.tables.lock();
+        let earlier = known(&tables, request, named, environment);
+        if earlier.is_none() {
+            tables.volumes.insert(volume.id.clone(), volume.clone());
+        }
+        earlier
+    };
+    match earlier {
+        None => Ok((volume, true)),
+        Some(earlier) => {
+            let _ = tokio::fs::remove_dir(&directory).await;
+            Ok((earlier, false))
+        }
+    }
+}
+
+/// Finds a volume by id.
+pub async fn by_id(
+    state: &Arc<State>,
+    _: &Caller,
+    request: VolumeGetByIdRequest,
+) -> Result<VolumeGetByIdResponse, Status> {
+    let volume = get(state, &request.volume_id)?;
+    Ok(VolumeGetByIdResponse { volume_id: volume.id.clone(), metadata: Some(metadata(&volume)) })
+}
+
+/// Keeps an ephemeral volume alive; here they all live as long as the emulator.
+pub async fn heartbeat(state: &Arc<State>, _: &Caller, request: VolumeHeartbeatRequest) -> Result<(), Status> {
+    get(state, &request.volume_id).map(drop)
+}
+
+/// Removes a volume. Its files go once no sandbox can have it mounted any more: with the emulator.
+pub async fn delete(state: &Arc<State>, _: &Caller, request: VolumeDeleteRequest) -> Result<(), Status> {
+    let removed = state.tables.lock().volumes.remove(&request.volume_id);
+    removed.map(drop).ok_or_else(|| missing(&request.volume_id))
+}
+
+/// Lists an environment's named volumes, newest first.
+pub async fn list(state: &Arc<State>, _: &Caller, request: VolumeListRequest) -> Result<VolumeListResponse, Status> {
+    let environment = state.environment(&request.environment_name)?;
+    let page = request.pagination.unwrap_or_default();
+    let before = if page.created_before > 0.0 { page.created_before } else { f64::INFINITY };
+    let mut volumes: Vec<_> = {
+        let tables = state.tables.lock();
+        let fits = |v: &&Volume| v.environment == environment && !v.name.is_empty() && v.created_at < before;
+        tables.volumes.values().filter(fits).cloned().collect()
+    };
+    volumes.sort_by(|a, b| b.created_at.total_cmp(&a.created_at));
+    volumes.truncate(usize::try_from(page.max_objects).ok().filter(|n| *n > 0).unwrap_or(100).min(100));
+    let item = |volume: &Volume| VolumeListItem {
+        label: volume.name.clone(),
+        volume_id: volume.id.clone(),
+        created_at: volume.created_at,
+        metadata: Some(metadata(volume)),
+    };
+    Ok(VolumeListResponse { items: volumes.iter().map(item).collect(), environment_name: environment })
+}
+
+/// Gives a volume another name.
+pub async fn rename(state: &Arc<State>, _: &Caller, request: VolumeRenameRequest) -> Result<(), Status> {
+    check_name("volume", &request.name)?;
+    let mut tables = state.tables.lock();
+    let volume = tables.volumes.get(&request.volume_id).ok_or_else(|| missing(&request.volume_id))?;
+    let mut others = tables.volumes.values().filter(|other| other.id != volume.id);
+    if others.any(|other| other.name == request.name && other.environment == volume.environment) {
+        return Err(Status::already_exists(format!("Volume '{}' already exists", request.name)));
+    }
+    if let Some(volume) = tables.volumes.get_mut(&request.volume_id) {
+        volume.name = request.name;
+    }
+    Ok(())
+}
+
+/// A volume by id.
+pub fn get(state: &State, id: &str) -> Result<Volume, Status> {
+    state.tables.lock().volumes.get(id).cloned().ok_or_else(|| missing(id))
+}
+
+fn missing(id: &str) -> Status {
+    Status::not_found(format!("Volume with ID {id} not found"))
+}
+
+fn metadata(volume: &Volume) -> VolumeMetadata {
+    VolumeMetadata {
+        version: volume.version,
+        name: volume.name.clone(),
+        creation_info: Some(CreationInfo {
+            created_at: volume.created_at,
+            created_by: crate::service::apps::USER.to_owned(),
+        }),
+    }
+}
