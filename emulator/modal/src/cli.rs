@@ -11,7 +11,8 @@ use nix::sys::signal::{SigSet, Signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-use crate::{Emulator, Options};
+use crate::emulator::Emulator;
+use crate::model::options::Options;
 
 /// Files that are open at once in an emulator without a sandbox, and some to spare.
 const NEEDED_FILES: usize = 64;

@@ -3,11 +3,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use crate::build::make_directories;
-use crate::model::state::Mount;
+use crate::build::directories::{make_directories, remove};
+use crate::model::ids;
+use crate::model::state::{Mount, State};
 
 /// Writes a mount's files below `to`. As a `layer` it will lie over the machine's programs: a file meant for `/bin` then
 /// goes where the machine's `/bin` points.
@@ -55,4 +57,25 @@ fn through_links(path: &Path) -> PathBuf {
         }
         _ => path.to_owned(),
     }
+}
+
+/// A layer that holds a mount's files; made once per mount.
+pub async fn mount_layer(state: &Arc<State>, id: &str) -> anyhow::Result<PathBuf> {
+    let mount = state.mount(id)?;
+    let layer = state.layers().join(format!("{id}-layer"));
+    if layer.is_dir() {
+        return Ok(layer);
+    }
+    let (contents, wanted) = (state.files(), layer.clone());
+    tokio::task::spawn_blocking(move || {
+        let part = wanted.with_extension(ids::id("part"));
+        write(&mount, &contents, &part, true)?;
+        // Somebody else may have been faster; theirs is as good.
+        if std::fs::rename(&part, &wanted).is_err() {
+            remove(&part)?;
+        }
+        anyhow::Ok(())
+    })
+    .await??;
+    Ok(layer)
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::build::glob::{Glob, Rules, above, clean};
 use container_isolation::rootfs::{Attributes, Root};
+
+use crate::build::glob::{Glob, Rules, above, clean};
 
 /// The copying of one COPY or ADD.
 pub struct Job {

@@ -1,5 +1,7 @@
 //! Values of `RUN --mount`.
 
+use crate::model::build_caches::Sharing;
+
 /// What is mounted while a command runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mount {
@@ -43,18 +45,6 @@ pub enum Kind {
     Tmpfs,
     /// A file that holds a secret.
     Secret,
-}
-
-/// What happens when two commands want the same cache.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Sharing {
-    /// Both use it.
-    #[default]
-    Shared,
-    /// The second one gets another.
-    Private,
-    /// The second one waits.
-    Locked,
 }
 
 /// Puts the values of variables in.

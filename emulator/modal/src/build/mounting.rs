@@ -1,59 +1,25 @@
 //! What is mounted while a RUN command runs: files of the context, of stages and images, caches, empty directories, secrets.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use parking_lot::Mutex;
-use sha2::{Digest as _, Sha256};
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
-
-use crate::build::glob::clean;
-use crate::build::mount::{Kind, Mount, Sharing, parse};
-use crate::build::steps::{Build, absolute, blocking};
-use crate::model::ids;
-use crate::service::uploads::hex;
 use container_isolation::rootfs::{Attributes, Root};
 use container_isolation::{DirectoryError, MountSpec};
+use tokio::sync::OwnedMutexGuard;
+
+use crate::build::directories::{remove, remove_in_background};
+use crate::build::glob::clean;
+use crate::build::mount::{Kind, Mount, parse};
+use crate::build::steps::{Build, absolute, blocking};
+use crate::model::build_caches::Sharing;
+use crate::model::ids;
 
 /// Where secrets are files if nothing else is said.
 const SECRETS: &str = "/run/secrets";
 
 /// The file that holds a secret, in a directory of its own.
 const SECRET: &str = "secret";
-
-/// Directories that commands of all builds share, by the ids that they name; a lock for each.
-#[derive(Debug, Default)]
-pub struct Caches(Mutex<HashMap<String, Arc<AsyncMutex<()>>>>);
-
-impl Caches {
-    fn lock(&self, name: &str) -> Arc<AsyncMutex<()>> {
-        self.0.lock().entry(name.to_owned()).or_default().clone()
-    }
-
-    /// The name of the cache to use, and the lock that is held meanwhile.
-    async fn take(&self, id: &str, sharing: Sharing) -> (String, Option<OwnedMutexGuard<()>>) {
-        let name = format!("cache-{}", &hex(&Sha256::digest(id))[..32]);
-        match sharing {
-            Sharing::Shared => (name, None),
-            Sharing::Locked => {
-                let lock = self.lock(&name);
-                (name, Some(lock.lock_owned().await))
-            }
-            Sharing::Private => {
-                let mut number = 0;
-                loop {
-                    let name = if number == 0 { name.clone() } else { format!("{name}-{number}") };
-                    if let Ok(guard) = self.lock(&name).try_lock_owned() {
-                        return (name, Some(guard));
-                    }
-                    number += 1;
-                }
-            }
-        }
-    }
-}
 
 /// What was mounted for a command.
 #[derive(Debug, Default)]
@@ -138,7 +104,7 @@ impl Build {
             .await?;
         }
         for directory in mounted.temporary {
-            crate::build::remove_in_background(directory);
+            remove_in_background(directory);
         }
         done
     }
@@ -239,7 +205,7 @@ impl Build {
             own(&part, &mount, 0o755)?;
             // Another build may have been faster; its directory is as good.
             if std::fs::rename(&part, &directory).is_err() {
-                crate::build::remove(&part)?;
+                remove(&part)?;
             }
             Ok(())
         };

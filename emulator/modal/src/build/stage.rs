@@ -4,18 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use container_isolation::rootfs::Root;
+use container_isolation::{Bind, Container, ContainerSpec, DirectoryError, MountSpec, ProcessSpec};
+use container_network::{Network, Policy, Port};
 use modal_proto::client::FileDescriptor;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
-use crate::build::{Built, Log};
-use crate::model::outbound_policy;
-use crate::model::sandbox::code;
+use crate::model::build_log::Log;
+use crate::model::image::Built;
+use crate::model::network;
+use crate::model::outcome::code;
 use crate::model::state::State;
-use container_isolation::rootfs::Root;
-use container_isolation::{Bind, Container, ContainerSpec, DirectoryError, MountSpec, ProcessSpec};
-use container_network::{Network, Policy, Port};
 
 /// A line that never ends is cut into pieces of this size, so that it cannot fill memory.
 const LONGEST_LINE: usize = 8 * 1024;
@@ -58,8 +59,7 @@ impl Stage {
     async fn container(&mut self) -> Result<&Container, String> {
         if self.container.is_none() {
             let failed = |e: anyhow::Error| format!("cannot start a build container: {e:#}");
-            let port =
-                outbound_policy::port(self.state.options.network, &crate::model::network::switch()).map_err(failed)?;
+            let port = network::port(self.state.options.network, &network::switch()).map_err(failed)?;
             let spec = ContainerSpec {
                 id: crate::model::ids::id("build"),
                 layers: self.image.layers.clone(),
@@ -72,7 +72,7 @@ impl Stage {
             let id = spec.id.clone();
             let container = self.state.engine.start(spec).await.map_err(failed)?;
             let open = watch::Sender::new(Arc::new(Policy::open())).subscribe();
-            self.network = outbound_policy::serve(&self.state, &id, container.device(), port, open).map_err(failed)?;
+            self.network = network::serve(&self.state.names, &id, container.device(), port, open).map_err(failed)?;
             self.container = Some(container);
         }
         self.container.as_ref().ok_or_else(|| "no build container".to_owned())

@@ -5,22 +5,22 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::sync::Arc;
 
+use container_isolation::rootfs::{Attributes, Chmod, Root};
 use modal_proto::client as proto;
 
-use crate::build::context;
 use crate::build::copy::Job;
+use crate::build::directories::{make_directories, remove, remove_in_background};
 use crate::build::dockerfile::{Command, Copy, Instruction, Line, Run, parse, parse_trigger};
 use crate::build::expand::{expand, expand_document};
 use crate::build::glob::Rules;
-use crate::build::known;
 use crate::build::mounting::Mounted;
 use crate::build::stage::Stage;
-use crate::build::{Built, Image, Log, remove};
-use crate::model::ids;
-use crate::model::sandbox::DEFAULT_PATH;
-use crate::model::state::{State, overlay};
-use crate::service::uploads;
-use container_isolation::rootfs::{Attributes, Chmod, Root};
+use crate::build::{context, known};
+use crate::model::build_log::Log;
+use crate::model::image::{Built, Image};
+use crate::model::state::State;
+use crate::model::values::{DEFAULT_PATH, overlay};
+use crate::model::{ids, storage};
 
 /// Build arguments that RUN sees without an ARG line, in either case.
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
@@ -33,7 +33,7 @@ pub async fn build(state: Arc<State>, image: Arc<Image>, definition: proto::Imag
         stage.discard().await;
     }
     if let Some(directory) = build.context.take() {
-        crate::build::remove_in_background(directory);
+        remove_in_background(directory);
     }
     if let Err(error) = &done {
         build.image.log.info(format!("Build failed: {error}"));
@@ -65,7 +65,7 @@ impl Build {
         for id in &definition.secret_ids {
             secrets.extend(state.secret_values(id).map_err(|status| status.message().to_owned())?);
         }
-        let mount = uploads::get(&state, &definition.context_mount_id).ok();
+        let mount = state.mount(&definition.context_mount_id).ok();
         let stand_in_python = mount.is_some_and(|mount| mount.files.is_empty());
         let mut global_args = platform();
         for (name, value) in &mut global_args {
@@ -243,7 +243,7 @@ impl Build {
             None => (self.base(&expanded)?, Vec::new()),
         };
         let triggers = std::mem::take(&mut base.config.onbuild);
-        let binds = crate::model::storage::binds(&self.state, &self.definition.volume_mounts, &[])
+        let binds = storage::binds(&self.state, &self.definition.volume_mounts, &[])
             .map_err(|error| format!("cannot mount a volume: {error}"))?;
         let mut stage = Stage::new(&self.state, alias, base, binds);
         stage.args = args;
@@ -490,7 +490,7 @@ impl Build {
             return Ok(path.clone());
         }
         let path = self.state.layers().join(format!("{}-context", self.image.id));
-        let mount = uploads::get(&self.state, &self.definition.context_mount_id).ok();
+        let mount = self.state.mount(&self.definition.context_mount_id).ok();
         let (contents, files, to) = (self.state.files(), self.definition.context_files.clone(), path.clone());
         blocking(move || {
             std::fs::create_dir_all(&to).map_err(|e| e.to_string())?;
@@ -661,7 +661,7 @@ fn python_layer(state: &State) -> std::io::Result<Option<PathBuf>> {
     if !layer.is_dir() {
         let part = state.layers().join(ids::id("python"));
         std::fs::create_dir(&part)?;
-        crate::build::make_directories(&part, Path::new("usr/local/bin"))?;
+        make_directories(&part, Path::new("usr/local/bin"))?;
         symlink(python3, part.join("usr/local/bin/python"))?;
         if std::fs::rename(&part, &layer).is_err() {
             remove(&part)?;

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tonic::body::Body;
 
-use crate::http::server::plain;
+use crate::http::plain::plain;
 use crate::model::faults::Rule;
 use crate::model::sandbox::{Phase, Sandbox};
 use crate::model::state::State;

@@ -1,31 +1,13 @@
 //! Who may call: the credentials of each request, and the short-lived token that some calls need as well.
 
-use std::sync::Arc;
-
 use http::HeaderMap;
-use modal_proto::client::*;
 use sha2::{Digest as _, Sha256};
 use tonic::Status;
 
 use crate::model::state::State;
 use crate::model::tokens;
 use crate::model::tokens::{CONTROL, Claims};
-use crate::service::control::Caller;
-
-/// A short-lived token for the control plane.
-pub async fn token(
-    state: &Arc<State>,
-    caller: &Caller,
-    _: AuthTokenGetRequest,
-) -> Result<AuthTokenGetResponse, Status> {
-    let life = caller.ordered.token_life.unwrap_or(state.options.auth_token_life);
-    Ok(AuthTokenGetResponse { token: state.signer.sign(CONTROL, life) })
-}
-
-/// Says hello.
-pub async fn hello(state: &Arc<State>, _: &Caller, (): ()) -> Result<ClientHelloResponse, Status> {
-    Ok(ClientHelloResponse { image_builder_version: state.options.image_builder_version.clone(), ..Default::default() })
-}
+use crate::service::caller::Caller;
 
 /// Checks a control-plane call (fact sheet, section 1.2). `method` without the service's name.
 pub fn control(state: &State, method: &str, headers: &HeaderMap) -> Result<Caller, Status> {

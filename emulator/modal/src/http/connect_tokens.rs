@@ -9,26 +9,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use modal_proto::client::*;
-use rand::RngCore as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tonic::Status;
 use tonic::body::Body;
 
-use crate::http::server::plain;
+use crate::http::plain::plain;
 use crate::model::outbound_policy;
-use crate::model::state::State;
-use crate::service::control::Caller;
-
-/// Port of the server inside unless a token names another.
-const DEFAULT_PORT: u32 = 8080;
+use crate::model::state::{Grant, State};
 
 /// Name of the query parameter and of the cookie.
 const PARAMETER: &str = "_modal_connect_token";
@@ -44,42 +35,6 @@ const HOP_BY_HOP: [HeaderName; 5] = [
     http::header::TE,
     http::header::TRANSFER_ENCODING,
 ];
-
-/// What a token is good for.
-#[derive(Debug, Clone)]
-pub struct Grant {
-    /// The sandbox.
-    pub sandbox_id: String,
-    port: u16,
-    metadata: Option<HeaderValue>,
-}
-
-/// Makes a token.
-pub async fn create(
-    state: &Arc<State>,
-    _: &Caller,
-    request: SandboxCreateConnectTokenRequest,
-) -> Result<SandboxCreateConnectTokenResponse, Status> {
-    let sandbox = state.sandbox(&request.sandbox_id)?;
-    if !sandbox.lives() {
-        return Err(sandbox.gone());
-    }
-    let port = request.port.unwrap_or(DEFAULT_PORT);
-    let port = u16::try_from(port).ok().filter(|port| *port > 0);
-    let port = port.ok_or_else(|| Status::invalid_argument("port must be between 1 and 65535"))?;
-    let metadata = match request.user_metadata.as_str() {
-        "" => None,
-        text => Some(HeaderValue::from_str(text).map_err(|_| {
-            Status::invalid_argument("user_metadata travels in a header: it cannot contain control characters")
-        })?),
-    };
-    let mut random = [0; 32];
-    rand::rng().fill_bytes(&mut random);
-    let token = URL_SAFE_NO_PAD.encode(random);
-    let grant = Grant { sandbox_id: sandbox.id.clone(), port, metadata };
-    state.tables.lock().grants.insert(token.clone(), grant);
-    Ok(SandboxCreateConnectTokenResponse { url: format!("http://{}", state.front), token })
-}
 
 /// Serves the listener until told to stop.
 pub async fn serve(listener: TcpListener, state: Arc<State>, mut stopped: watch::Receiver<bool>) {
@@ -211,8 +166,8 @@ fn prepare(request: &mut Request<Incoming>, grant: &Grant, upgrade: bool) {
         headers.insert(COOKIE, cookies);
     }
     headers.remove(METADATA);
-    if let Some(metadata) = &grant.metadata {
-        headers.insert(METADATA, metadata.clone());
+    if let Some(metadata) = grant.metadata.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
+        headers.insert(METADATA, metadata);
     }
 }
 

@@ -5,14 +5,11 @@
 
 use std::collections::HashSet;
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use modal_proto::MAX_MESSAGE_BYTES;
@@ -22,22 +19,20 @@ use modal_proto::prost_types::FileDescriptorSet;
 use modal_proto::task_command_router::task_command_router_server::TaskCommandRouterServer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
 use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
 
-use crate::http::{admin, auth, connect_tokens};
-use crate::model::faults::{Chaos, Cut, Ordered, Verdict};
-use crate::model::peers::Peers;
-use crate::model::state::{State, Tables, is_local};
-use crate::model::tokens::Signer;
-use crate::runtime::disk_guard;
-use crate::service::control::{Caller, Control};
+use crate::http::cut_body::Cut;
+use crate::http::plain::plain;
+use crate::http::{admin, auth};
+use crate::model::faults::{Ordered, Verdict};
+use crate::model::state::State;
+use crate::service::addresses::is_local;
+use crate::service::caller::Caller;
+use crate::service::control::Control;
 use crate::service::router::Router;
-use crate::service::{apps, uploads, volume_files};
-use container_isolation::{Engine, Space};
-use container_network::Names;
+use crate::service::{status, uploads, volume_files};
 
 const CONTROL_PREFIX: &str = "/modal.client.ModalClient/";
 const ROUTER_PREFIX: &str = "/modal.task_command_router.TaskCommandRouter/";
@@ -54,178 +49,9 @@ const LONGEST_MESSAGE: usize = 4096;
 /// How long a connection that is not answered may take to hear why.
 const REFUSAL_TIME: Duration = Duration::from_secs(10);
 
-/// How an emulator is started.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Where to listen; port 0 for any.
-    pub listen: SocketAddr,
-    /// Listen elsewhere than on loopback. The emulator has no account of who may use it.
-    pub allow_remote: bool,
-    /// Answer every user of this machine. Without it, and on loopback, only the user that runs the emulator, and root.
-    pub any_user: bool,
-    /// Where clients find it, when that is not where it listens: the address of a proxy in front of it.
-    pub advertise: Option<SocketAddr>,
-    /// Parent of the state directory; the machine's temporary directory by default.
-    pub state_dir: Option<PathBuf>,
-    /// The program that is executed for inner roles; this one by default. It must call [`crate::child_entry`] first.
-    pub program: Option<PathBuf>,
-    /// Sandboxes reach, through this machine, what their policies permit; otherwise nothing.
-    pub network: bool,
-    /// Names that have these addresses inside sandboxes, whatever the machine's resolver says.
-    pub resolve: Vec<(String, IpAddr)>,
-    /// Bytes that every sandbox has to write to. Held in memory; without it they write to the machine's disk.
-    pub disk: Option<u64>,
-    /// Bytes to leave free on the disk of the state directory: what has written most is ended before. By default up to a
-    /// gibibyte.
-    pub keep_free: Option<u64>,
-    /// Streams a connection may have open at once.
-    pub max_streams: u32,
-    /// What environments say images are built with.
-    pub image_builder_version: String,
-    /// The only credentials taken; any when none are given.
-    pub token: Option<(String, String)>,
-    /// How long router tokens are good for.
-    pub router_token_life: Duration,
-    /// How long control-plane tokens are good for.
-    pub auth_token_life: Duration,
-    /// Decides which calls are hit by faults with a probability.
-    pub seed: u64,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            allow_remote: false,
-            any_user: false,
-            advertise: None,
-            state_dir: None,
-            program: None,
-            network: false,
-            resolve: Vec::new(),
-            disk: None,
-            keep_free: None,
-            max_streams: 100,
-            image_builder_version: "2025.06".to_owned(),
-            token: None,
-            router_token_life: Duration::from_secs(600),
-            auth_token_life: Duration::from_secs(1200),
-            seed: 0,
-        }
-    }
-}
-
-/// A running emulator.
-#[derive(Debug)]
-pub struct Emulator {
-    state: Arc<State>,
-    stop: watch::Sender<bool>,
-    accepting: JoinHandle<()>,
-}
-
-impl Emulator {
-    /// Starts one. Needs a tokio runtime with I/O and time.
-    pub async fn start(options: Options) -> anyhow::Result<Emulator> {
-        if !options.listen.ip().is_loopback() && !options.allow_remote {
-            anyhow::bail!(
-                "{} is not a loopback address: whoever reaches the emulator runs commands on this machine (--allow-remote if that is meant)",
-                options.listen
-            );
-        }
-        raise_file_limit();
-        let program = match &options.program {
-            Some(program) => program.clone(),
-            None => std::env::current_exe().context("cannot find this program's own file")?,
-        };
-        // Before anything is made: a port that is taken must not leave anything behind.
-        let listener = TcpListener::bind(options.listen)
-            .await
-            .with_context(|| format!("cannot listen on {} (port 0 takes any free one)", options.listen))?;
-        let front =
-            TcpListener::bind((options.listen.ip(), 0)).await.context("cannot listen for connections by token")?;
-        let parent = options.state_dir.clone().unwrap_or_else(std::env::temp_dir);
-        let dir = parent.join(format!("modal-emulator-{}", crate::model::ids::id("st")));
-        let engine = Engine::new(&dir, &program, options.network).context("this machine cannot make sandboxes")?;
-        for missing in engine.limits_missing() {
-            tracing::warn!("{missing}");
-        }
-        let peers = peers(&options);
-        State::make_directories(&dir).with_context(|| format!("cannot use {}", dir.display()))?;
-        let (options_seed, names) = (options.seed, Arc::new(Names::new(&options.resolve)));
-        let state = Arc::new(State {
-            address: listener.local_addr()?,
-            front: front.local_addr()?,
-            options,
-            peers,
-            engine: Arc::new(engine),
-            names,
-            signer: Signer::new(),
-            dir,
-            tables: parking_lot::Mutex::new(Tables::new()),
-            chaos: Chaos::new(options_seed),
-            replies: Default::default(),
-            caches: Default::default(),
-        });
-        let (stop, stopped) = watch::channel(false);
-        tokio::spawn(connect_tokens::serve(front, state.clone(), stopped.clone()));
-        let keep = match state.options.keep_free {
-            Some(bytes) => bytes,
-            None => disk_guard::reserve(Space::of(&state.dir)?),
-        };
-        tokio::spawn(disk_guard::guard(state.clone(), keep, stopped.clone()));
-        tokio::spawn(apps::watch(state.clone(), stopped.clone()));
-        let accepting = tokio::spawn(accept(listener, state.clone(), stopped));
-        tracing::info!(url = %state.router_url(false, None), state = %state.dir.display(), "emulator ready");
-        Ok(Emulator { state, stop, accepting })
-    }
-
-    /// What goes into MODAL_SERVER_URL.
-    pub fn url(&self) -> String {
-        self.state.router_url(false, None)
-    }
-
-    /// Orders faults: for tests.
-    pub fn chaos(&self) -> &Chaos {
-        &self.state.chaos
-    }
-
-    /// Its state: for tests that look inside.
-    pub fn state(&self) -> &Arc<State> {
-        &self.state
-    }
-
-    /// Ends every sandbox and removes everything that was made.
-    pub async fn shutdown(self) {
-        self.stop.send_replace(true);
-        let _ = self.accepting.await;
-        let sandboxes: Vec<_> = self.state.tables.lock().sandboxes.values().cloned().collect();
-        for sandbox in &sandboxes {
-            sandbox.terminate();
-        }
-        // All at the same time: what does not end by itself is killed below.
-        futures_util::future::join_all(sandboxes.iter().map(|sandbox| sandbox.wait(Duration::from_secs(5)))).await;
-        self.state.engine.shutdown().await;
-        let dir = self.state.dir.clone();
-        let removed = tokio::task::spawn_blocking(move || crate::build::remove(&dir)).await;
-        if let Ok(Err(error)) = removed {
-            tracing::warn!(%error, state = %self.state.dir.display(), "the state directory is not quite gone");
-        }
-    }
-}
-
-/// Each exec holds several descriptors; the usual soft limit of 1024 would stop at about 200 of them.
-fn raise_file_limit() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-    {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
-}
-
-async fn accept(listener: TcpListener, state: Arc<State>, mut stopped: watch::Receiver<bool>) {
+pub(crate) async fn accept(listener: TcpListener, state: Arc<State>, mut stopped: watch::Receiver<bool>) {
     let server = Server {
-        control: ModalClientServer::new(Control(state.clone()))
+        control: ModalClientServer::new(Control::new(state.clone()))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
         router: TaskCommandRouterServer::new(Router(state.clone()))
@@ -257,17 +83,6 @@ async fn accept(listener: TcpListener, state: Arc<State>, mut stopped: watch::Re
             }
         }
     }
-}
-
-/// Whose connections are answered. Other machines have users of their own, which this one's kernel does not know.
-fn peers(options: &Options) -> Peers {
-    if options.any_user || options.allow_remote {
-        return Peers::any();
-    }
-    Peers::of_this_user().unwrap_or_else(|error| {
-        tracing::warn!(%error, "the kernel does not tell whose a connection is: every user of this machine is answered");
-        Peers::any()
-    })
 }
 
 async fn serve(server: Server, stream: TcpStream) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -364,7 +179,7 @@ impl Server {
         let released = self.state.chaos.released();
         let verdict = self.state.chaos.verdict(method);
         match &verdict {
-            Some(Verdict::Refuse(answer)) => return Ok(refuse(answer.status())),
+            Some(Verdict::Refuse(answer)) => return Ok(refuse(status::ordered(answer))),
             Some(Verdict::Delay(delay)) => self.state.chaos.hold_back(*delay, released).await,
             Some(Verdict::Close) => {
                 line.close.notify_one();
@@ -408,7 +223,7 @@ impl Server {
         };
         let response = shorten(response);
         Ok(match verdict {
-            Some(Verdict::Lose(answer)) => refuse(answer.status()),
+            Some(Verdict::Lose(answer)) => refuse(status::ordered(&answer)),
             Some(Verdict::Cut(after)) => response.map(|body| Body::new(Cut::new(body, after))),
             _ => response,
         })
@@ -497,13 +312,6 @@ fn asked<B>(request: &Request<B>) -> Option<&[u8]> {
 /// An answer that says why there is none.
 fn forbidden(why: &str, grpc: bool) -> Response<Body> {
     if grpc { refuse(Status::permission_denied(why)) } else { plain(StatusCode::FORBIDDEN, format!("{why}\n")) }
-}
-
-/// A plain HTTP answer.
-pub(crate) fn plain(status: StatusCode, text: impl Into<bytes::Bytes>) -> Response<Body> {
-    let mut response = Response::new(Body::new(Full::new(text.into())));
-    *response.status_mut() = status;
-    response
 }
 
 async fn blob(state: &State, id: &str, request: Request<Incoming>) -> Response<Body> {

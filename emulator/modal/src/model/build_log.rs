@@ -4,7 +4,7 @@ use modal_proto::client::{FileDescriptor, TaskLogs};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::model::state::now;
+use crate::model::values::now;
 
 /// Lines kept per build. Beyond it the log says so once and stays as it is: it lives in memory.
 const MOST: usize = 100_000;

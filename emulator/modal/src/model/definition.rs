@@ -4,14 +4,17 @@
 use std::collections::HashSet;
 
 use modal_proto::client::*;
-use tonic::Status;
 
-use crate::model::state::{State, check_name};
+use crate::model::error::Error;
+use crate::model::state::State;
+use crate::model::values::check_name;
 use crate::model::{outbound_policy, storage};
-use crate::service::sandbox_create::ports;
 
 /// Longest life of a sandbox, in seconds: a day.
 const MAX_TIMEOUT: u32 = 24 * 3600;
+
+/// Most tags of one sandbox.
+const MAX_TAGS: usize = 50;
 
 /// Longest command, in bytes of all arguments; the official clients check the same.
 const MAX_COMMAND: usize = 65_536;
@@ -43,12 +46,12 @@ const GPUS: [&str; 14] = [
 /// Experimental options that make a difference.
 const EXPERIMENTAL: [&str; 3] = ["enable_docker", "enable_exit_snapshot", "vm_sidecar_memory_reserve_mib"];
 
-fn bad<T>(text: impl Into<String>) -> Result<T, Status> {
-    Err(Status::invalid_argument(text))
+fn bad<T>(text: impl Into<String>) -> Result<T, Error> {
+    Err(Error::invalid_argument(text))
 }
 
 /// Checks a definition for one of the two backends.
-pub fn check(state: &State, v2: bool, definition: &Sandbox) -> Result<(), Status> {
+pub fn check(state: &State, v2: bool, definition: &Sandbox) -> Result<(), Error> {
     check_process(definition)?;
     if definition.timeout_secs > MAX_TIMEOUT {
         return bad(format!("timeout_secs must be at most {MAX_TIMEOUT}, got {}", definition.timeout_secs));
@@ -66,18 +69,18 @@ pub fn check(state: &State, v2: bool, definition: &Sandbox) -> Result<(), Status
     check_experimental(definition)?;
     storage::check(state, &definition.volume_mounts, &storage::buckets(definition))?;
     for id in &definition.mount_ids {
-        crate::service::uploads::get(state, id)?;
+        state.mount(id)?;
     }
     match definition.nfs_mounts.first() {
         Some(_) if v2 => bad("Network file systems are not supported on this backend"),
         // There is no way to make one here.
-        Some(mount) => Err(Status::not_found(format!("Network file system {} not found", mount.shared_volume_id))),
-        None if definition.include_x509_svid => Err(Status::unimplemented("The emulator issues no certificates")),
+        Some(mount) => Err(Error::not_found(format!("Network file system {} not found", mount.shared_volume_id))),
+        None if definition.include_x509_svid => Err(Error::unimplemented("The emulator issues no certificates")),
         None => Ok(()),
     }
 }
 
-fn check_process(definition: &Sandbox) -> Result<(), Status> {
+fn check_process(definition: &Sandbox) -> Result<(), Error> {
     if definition.image_id.is_empty() {
         return bad("image_id is required");
     }
@@ -91,7 +94,7 @@ fn check_process(definition: &Sandbox) -> Result<(), Status> {
 }
 
 /// Checks where processes are to start.
-pub fn check_workdir(workdir: Option<&str>) -> Result<(), Status> {
+pub fn check_workdir(workdir: Option<&str>) -> Result<(), Error> {
     match workdir {
         Some(workdir) if !workdir.starts_with('/') || workdir.contains('\0') => {
             bad(format!("workdir must be an absolute path, got '{workdir}'"))
@@ -100,7 +103,7 @@ pub fn check_workdir(workdir: Option<&str>) -> Result<(), Status> {
     }
 }
 
-fn check_resources(v2: bool, resources: &Resources) -> Result<(), Status> {
+fn check_resources(v2: bool, resources: &Resources) -> Result<(), Error> {
     let (memory, most_memory) = (resources.memory_mb, resources.memory_mb_max);
     if most_memory != 0 && most_memory < memory {
         return bad(format!("The memory limit {most_memory} is below the request {memory}"));
@@ -132,7 +135,7 @@ fn check_resources(v2: bool, resources: &Resources) -> Result<(), Status> {
     Ok(())
 }
 
-fn check_placement(definition: &Sandbox) -> Result<(), Status> {
+fn check_placement(definition: &Sandbox) -> Result<(), Error> {
     let cloud = &definition.cloud_provider_str;
     if !cloud.is_empty() && !CLOUDS.contains(&cloud.to_ascii_lowercase().as_str()) {
         return bad(format!("Unknown cloud provider: '{cloud}'"));
@@ -151,12 +154,12 @@ fn check_placement(definition: &Sandbox) -> Result<(), Status> {
         return bad(format!("Unknown runtime: '{runtime}'"));
     }
     if !definition.worker_id.is_empty() {
-        return Err(Status::not_found(format!("Worker {} not found", definition.worker_id)));
+        return Err(Error::not_found(format!("Worker {} not found", definition.worker_id)));
     }
     Ok(())
 }
 
-fn check_network(v2: bool, definition: &Sandbox) -> Result<(), Status> {
+fn check_network(v2: bool, definition: &Sandbox) -> Result<(), Error> {
     let ports = ports(definition);
     let mut seen = HashSet::new();
     for port in ports {
@@ -170,24 +173,24 @@ fn check_network(v2: bool, definition: &Sandbox) -> Result<(), Status> {
     }
     check_proxy(definition.proxy_id.as_deref())?;
     if !definition.custom_domain.is_empty() {
-        return Err(Status::not_found(format!("Custom domain '{}' not found", definition.custom_domain)));
+        return Err(Error::not_found(format!("Custom domain '{}' not found", definition.custom_domain)));
     }
     match definition.i6pn_enabled {
-        true if v2 => Err(Status::unimplemented("The emulator has no private network between sandboxes")),
+        true if v2 => Err(Error::unimplemented("The emulator has no private network between sandboxes")),
         true => bad("i6pn is not supported on this backend"),
         false => Ok(()),
     }
 }
 
 /// There are no proxies.
-pub fn check_proxy(proxy_id: Option<&str>) -> Result<(), Status> {
+pub fn check_proxy(proxy_id: Option<&str>) -> Result<(), Error> {
     match proxy_id {
-        Some(id) if !id.is_empty() => Err(Status::not_found(format!("Proxy {id} not found"))),
+        Some(id) if !id.is_empty() => Err(Error::not_found(format!("Proxy {id} not found"))),
         _ => Ok(()),
     }
 }
 
-fn check_probe(probe: Option<&Probe>) -> Result<(), Status> {
+fn check_probe(probe: Option<&Probe>) -> Result<(), Error> {
     use probe::ProbeOneof;
     match probe.map(|probe| &probe.probe_oneof) {
         Some(Some(ProbeOneof::TcpPort(port))) if *port == 0 || *port > 65_535 => {
@@ -201,14 +204,14 @@ fn check_probe(probe: Option<&Probe>) -> Result<(), Status> {
     }
 }
 
-fn check_experimental(definition: &Sandbox) -> Result<(), Status> {
+fn check_experimental(definition: &Sandbox) -> Result<(), Error> {
     for name in definition.experimental_options.keys().chain(definition.experimental_options_v2.keys()) {
         if !EXPERIMENTAL.contains(&name.as_str()) {
             tracing::warn!(option = name, "an experimental option that the emulator does not know makes no difference");
         }
     }
     if is_on(definition, "enable_docker") {
-        return Err(Status::unimplemented("The emulator runs no Docker inside sandboxes"));
+        return Err(Error::unimplemented("The emulator runs no Docker inside sandboxes"));
     }
     match definition.experimental_options_v2.get("vm_sidecar_memory_reserve_mib") {
         Some(text) if sidecar_memory(definition).is_none() => {
@@ -259,4 +262,31 @@ pub fn refused_for_sidecars(definition: &Sandbox) -> Option<&'static str> {
     ]
     .into_iter()
     .find_map(|(used, name)| used.then_some(name))
+}
+
+/// The ports a sandbox wants to be reached at.
+pub fn ports(definition: &Sandbox) -> &[PortSpec] {
+    match &definition.open_ports_oneof {
+        Some(sandbox::OpenPortsOneof::OpenPorts(ports)) => &ports.ports,
+        None => &[],
+    }
+}
+
+/// Checks a set of tags.
+pub fn check_tags(tags: &[SandboxTag]) -> Result<(), Error> {
+    let mut names = HashSet::new();
+    if tags.len() > MAX_TAGS {
+        return Err(Error::invalid_argument(format!("A sandbox can have at most {MAX_TAGS} tags")));
+    }
+    for tag in tags {
+        if tag.tag_name.is_empty() || !names.insert(&tag.tag_name) {
+            return Err(Error::invalid_argument(format!("Tag '{}' is empty or given twice", tag.tag_name)));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a snapshot is to be taken when the sandbox ends.
+pub fn wants_exit_snapshot(definition: &Sandbox) -> bool {
+    is_on(definition, "enable_exit_snapshot")
 }

@@ -3,21 +3,16 @@
 //! A [`Rule`] names methods and a [`Fault`]. The first rule that fits a call and has any left is applied; which calls are
 //! hit by a rule with a probability follows from a seed. Every fault is in the log.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf as _, Bytes};
-use http_body::{Body, Frame};
-use modal_proto::client::{RpcRetryPolicy, RpcStatus};
-use modal_proto::prost::Message as _;
-use modal_proto::prost_types::Any;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use tonic::{Code, Status};
+
+/// Number of the gRPC status RESOURCE_EXHAUSTED.
+const RESOURCE_EXHAUSTED: i32 = 8;
 
 /// The rules in force.
 #[derive(Debug)]
@@ -214,26 +209,15 @@ pub enum Verdict {
     Disk(u64),
 }
 
-/// A status that can be compared.
+/// The status of an answer that was ordered.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
-    code: i32,
-    message: String,
-    retry_after_secs: Option<f32>,
-}
-
-impl Answer {
-    /// As it goes out.
-    pub fn status(&self) -> Status {
-        let code = Code::from_i32(self.code);
-        let Some(retry_after_secs) = self.retry_after_secs else { return Status::new(code, self.message.clone()) };
-        let policy = Any {
-            type_url: "type.modal.com/modal.client.RPCRetryPolicy".to_owned(),
-            value: RpcRetryPolicy { retry_after_secs }.encode_to_vec(),
-        };
-        let details = RpcStatus { code: self.code, message: self.message.clone(), details: vec![policy] };
-        Status::with_details(code, self.message.clone(), Bytes::from(details.encode_to_vec()))
-    }
+    /// Number of the gRPC status.
+    pub code: i32,
+    /// Its text.
+    pub message: String,
+    /// Tells the client when to try again, in seconds.
+    pub retry_after_secs: Option<f32>,
 }
 
 impl Chaos {
@@ -331,7 +315,7 @@ impl Active {
                 }
                 let wait = (1.0 - self.tokens) / per_second.max(1e-3);
                 Verdict::Refuse(Answer {
-                    code: Code::ResourceExhausted as i32,
+                    code: RESOURCE_EXHAUSTED,
                     message: "Too many requests".to_owned(),
                     retry_after_secs: Some(wait as f32),
                 })
@@ -348,50 +332,6 @@ fn fits(pattern: &str, method: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(start) => method.starts_with(start),
         None => pattern == method,
-    }
-}
-
-/// A body that breaks off after so many bytes.
-#[derive(Debug)]
-pub struct Cut<B> {
-    body: B,
-    left: u64,
-}
-
-impl<B> Cut<B> {
-    /// Lets `left` bytes through.
-    pub fn new(body: B, left: u64) -> Cut<B> {
-        Cut { body, left }
-    }
-}
-
-impl<B> Body for Cut<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let this = self.get_mut();
-        let broken = || Poll::Ready(Some(Err("cut off, as was ordered".into())));
-        if this.left == 0 {
-            return broken();
-        }
-        match std::task::ready!(Pin::new(&mut this.body).poll_frame(cx)) {
-            None => Poll::Ready(None),
-            Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(mut data) => {
-                    data.truncate(usize::try_from(this.left).unwrap_or(usize::MAX));
-                    this.left -= data.remaining() as u64;
-                    Poll::Ready(Some(Ok(Frame::data(data))))
-                }
-                // The end has come before the cut.
-                Err(frame) => Poll::Ready(Some(Ok(frame))),
-            },
-        }
     }
 }
 

@@ -2,11 +2,18 @@
 //! devices.
 
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, LazyLock};
 
+use anyhow::Context as _;
 use container_isolation::tun;
+use container_network::Names;
+use container_network::Network;
+use container_network::Policy;
+use container_network::Port;
 use container_network::{Addressing, Switch};
 use ipnet::IpNet;
+use tokio::sync::watch;
 
 static ADDRESSING: LazyLock<Arc<Addressing>> = LazyLock::new(|| {
     let (first, first6) = tun::addresses(0);
@@ -22,6 +29,24 @@ static ADDRESSING: LazyLock<Arc<Addressing>> = LazyLock::new(|| {
 /// Connects the containers of one sandbox.
 pub fn switch() -> Switch {
     Switch::new(ADDRESSING.clone())
+}
+
+/// A place for a container among those that it reaches, if it is to have a network device.
+pub fn port(wanted: bool, switch: &Switch) -> anyhow::Result<Option<Port>> {
+    let port = wanted.then(|| switch.port().context("the sandbox has no addresses left for further containers"));
+    port.transpose()
+}
+
+/// Serves the network device of a container, if it has one, at the place that it has got its addresses from.
+pub fn serve(
+    names: &Arc<Names>,
+    label: &str,
+    device: Option<OwnedFd>,
+    port: Option<Port>,
+    policy: watch::Receiver<Arc<Policy>>,
+) -> anyhow::Result<Option<Network>> {
+    let served = device.zip(port);
+    served.map(|(device, port)| Ok(Network::start(label, device, port, policy, names.clone())?)).transpose()
 }
 
 #[cfg(test)]

@@ -9,13 +9,13 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use container_isolation::{Container, Exit, ProcessSpec};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::model::spool::Spool;
 use crate::model::stdin::Stdin;
-use container_isolation::{Container, Exit, ProcessSpec};
 
 /// How long after a process's end its output stays open for children that still hold it.
 const GRACE: Duration = Duration::from_secs(1);

@@ -14,7 +14,9 @@ use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tonic::Status;
+
+use crate::model::error::Error;
+use crate::model::values::now;
 
 /// Largest piece handed to a reader: what the official clients send in the other direction.
 pub const CHUNK: usize = 256 * 1024;
@@ -114,7 +116,7 @@ impl Spool {
                     index % 2 == 1
                 });
             }
-            marks.push((len, crate::model::state::now()));
+            marks.push((len, now()));
         }
         drop(store);
         self.progress.send_modify(|p| {
@@ -205,7 +207,7 @@ impl Spool {
     }
 
     /// All bytes from `offset` on, as they come, until the stream is closed. Never an empty piece.
-    pub fn follow(self: std::sync::Arc<Self>, offset: u64) -> impl Stream<Item = Result<(u64, Bytes), Status>> + Send {
+    pub fn follow(self: std::sync::Arc<Self>, offset: u64) -> impl Stream<Item = Result<(u64, Bytes), Error>> + Send {
         let progress = self.progress.subscribe();
         futures_util::stream::unfold(Some((self, progress, offset)), |state| async move {
             let (spool, mut progress, offset) = state?;
@@ -217,11 +219,11 @@ impl Spool {
                             let next = offset + chunk.len() as u64;
                             Some((Ok((offset, chunk)), Some((spool, progress, next))))
                         }
-                        Err(error) => Some((Err(Status::data_loss(error.to_string())), None)),
+                        Err(error) => Some((Err(Error::data_loss(error.to_string())), None)),
                     };
                 }
                 if seen.broken {
-                    return Some((Err(Status::data_loss("output was lost: the emulator's disk is full")), None));
+                    return Some((Err(Error::data_loss("output was lost: the emulator's disk is full")), None));
                 }
                 if seen.closed || progress.changed().await.is_err() {
                     return None;

@@ -4,26 +4,29 @@
 //! (sandboxes, builds) sits in the tables as a shared handle and locks itself.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use container_isolation::Engine;
+use container_network::Names;
 use modal_proto::client as proto;
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use tonic::Status;
 
-use crate::Options;
-use crate::build::Image;
-use crate::http::connect_tokens::Grant;
+use crate::model::build_caches::Caches;
+use crate::model::error::Error;
+use crate::model::faults::Chaos;
 use crate::model::ids;
+use crate::model::image::Image;
+use crate::model::image_names::Tag;
+use crate::model::options::Options;
+use crate::model::peers::Peers;
 use crate::model::sandbox::Sandbox;
 use crate::model::tokens::Signer;
+use crate::model::values::{check_variables, now};
 use crate::model::volume_views::Shared;
-use crate::service::images::Tag;
-use container_isolation::Engine;
-use container_network::Names;
 
 /// Ended sandboxes whose results and output can still be asked for: the newest. A record has a few kilobytes, and up to 32
 /// KiB of output; what is longer is on disk.
@@ -42,7 +45,7 @@ pub struct State {
     /// Where it listens for connections by token.
     pub front: SocketAddr,
     /// Whose connections are answered.
-    pub peers: crate::model::peers::Peers,
+    pub peers: Peers,
     /// Makes containers.
     pub engine: Arc<Engine>,
     /// Resolves names for sandboxes.
@@ -54,11 +57,9 @@ pub struct State {
     /// Everything with an id.
     pub tables: Mutex<Tables>,
     /// Faults that were ordered.
-    pub chaos: crate::model::faults::Chaos,
-    /// Answers to calls that may come twice.
-    pub replies: crate::service::replies::Replies,
+    pub chaos: Chaos,
     /// Directories that commands of builds share.
-    pub caches: crate::build::Caches,
+    pub caches: Caches,
 }
 
 /// Everything with an id. Fields are read and changed by the modules of [`crate::service::control`] that serve them.
@@ -186,6 +187,17 @@ pub struct Download {
     pub path: PathBuf,
 }
 
+/// What a token is good for.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// The sandbox.
+    pub sandbox_id: String,
+    /// Port of the server inside.
+    pub port: u16,
+    /// What the server inside is told of the token, as the value of a header.
+    pub metadata: Option<String>,
+}
+
 /// A set of files: a build context, or local files added when a sandbox starts.
 #[derive(Debug)]
 pub struct Mount {
@@ -262,47 +274,59 @@ impl State {
     }
 
     /// The environment meant by `name` (empty: the default one), if it exists.
-    pub fn environment(&self, name: &str) -> Result<String, Status> {
+    pub fn environment(&self, name: &str) -> Result<String, Error> {
         let name = if name.is_empty() { DEFAULT_ENVIRONMENT } else { name };
         if self.tables.lock().environments.contains_key(name) {
             Ok(name.to_owned())
         } else {
-            Err(Status::not_found(format!("Environment '{name}' not found")))
+            Err(Error::not_found(format!("Environment '{name}' not found")))
         }
     }
 
     /// A running app by id.
-    pub fn app(&self, id: &str) -> Result<App, Status> {
+    pub fn app(&self, id: &str) -> Result<App, Error> {
         if id.is_empty() {
-            return Err(Status::invalid_argument("app_id is required"));
+            return Err(Error::invalid_argument("app_id is required"));
         }
         match self.tables.lock().apps.get(id) {
             Some(app) if app.state == proto::AppState::Stopped as i32 => {
-                Err(Status::failed_precondition(format!("App {id} has been stopped")))
+                Err(Error::failed_precondition(format!("App {id} has been stopped")))
             }
             Some(app) => Ok(app.clone()),
-            None => Err(Status::not_found(format!("App with ID {id} not found"))),
+            None => Err(Error::not_found(format!("App with ID {id} not found"))),
         }
     }
 
     /// A sandbox by id.
-    pub fn sandbox(&self, id: &str) -> Result<Arc<Sandbox>, Status> {
+    pub fn sandbox(&self, id: &str) -> Result<Arc<Sandbox>, Error> {
         if id.is_empty() {
-            return Err(Status::invalid_argument("sandbox_id is required"));
+            return Err(Error::invalid_argument("sandbox_id is required"));
         }
         let sandbox = self.tables.lock().sandboxes.get(id).cloned();
-        sandbox.ok_or_else(|| Status::not_found(format!("Sandbox with ID {id} not found")))
+        sandbox.ok_or_else(|| Error::not_found(format!("Sandbox with ID {id} not found")))
     }
 
     /// The sandbox of a task.
-    pub fn task(&self, task_id: &str) -> Result<Arc<Sandbox>, Status> {
+    pub fn task(&self, task_id: &str) -> Result<Arc<Sandbox>, Error> {
         let tables = self.tables.lock();
         let sandbox = tables.tasks.get(task_id).and_then(|id| tables.sandboxes.get(id)).cloned();
-        sandbox.ok_or_else(|| Status::not_found(format!("Task {task_id} not found")))
+        sandbox.ok_or_else(|| Error::not_found(format!("Task {task_id} not found")))
+    }
+
+    /// A volume by id.
+    pub fn volume(&self, id: &str) -> Result<Volume, Error> {
+        let volume = self.tables.lock().volumes.get(id).cloned();
+        volume.ok_or_else(|| Error::not_found(format!("Volume with ID {id} not found")))
+    }
+
+    /// A mount by id.
+    pub fn mount(&self, id: &str) -> Result<Arc<Mount>, Error> {
+        let mount = self.tables.lock().mounts.get(id).cloned();
+        mount.ok_or_else(|| Error::not_found(format!("Mount with ID {id} not found")))
     }
 
     /// An image by id, built or not. One whose time is over is forgotten.
-    pub fn image(&self, id: &str) -> Result<Arc<Image>, Status> {
+    pub fn image(&self, id: &str) -> Result<Arc<Image>, Error> {
         let mut tables = self.tables.lock();
         let image = tables.images.get(id).cloned();
         match image {
@@ -312,13 +336,13 @@ impl State {
                     tracing::info!(image = id, "image expired");
                     tables.forget_image(id);
                 }
-                Err(Status::not_found(format!("Could not find image with ID {id}")))
+                Err(Error::not_found(format!("Could not find image with ID {id}")))
             }
         }
     }
 
     /// The variables of a list of sources, in order; later ones win.
-    pub fn variables(&self, sources: &[proto::SecretSource]) -> Result<Vec<(String, String)>, Status> {
+    pub fn variables(&self, sources: &[proto::SecretSource]) -> Result<Vec<(String, String)>, Error> {
         use proto::secret_source::Source;
         let mut all = Vec::new();
         for source in sources {
@@ -327,7 +351,7 @@ impl State {
                 Some(Source::Env(map)) => {
                     all.extend(map.contents.iter().map(|(key, value)| (key.clone(), value.clone())));
                 }
-                None => return Err(Status::invalid_argument("a secret source is empty")),
+                None => return Err(Error::invalid_argument("a secret source is empty")),
             }
         }
         check_variables(&all)?;
@@ -335,27 +359,13 @@ impl State {
     }
 
     /// The variables of one secret.
-    pub fn secret_values(&self, id: &str) -> Result<Vec<(String, String)>, Status> {
+    pub fn secret_values(&self, id: &str) -> Result<Vec<(String, String)>, Error> {
         match self.tables.lock().secrets.get_mut(id) {
             Some(secret) => {
                 secret.last_used_at = now();
                 Ok(secret.values.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
             }
-            None => Err(Status::not_found(format!("Secret with ID {id} not found"))),
-        }
-    }
-
-    /// The router's URL as this client wants to see it: some take `https` for plain text on loopback (section 7.2).
-    pub fn router_url(&self, https: bool, asked: Option<&str>) -> String {
-        format!("{}://{}", if https { "https" } else { "http" }, self.seen_at(asked))
-    }
-
-    /// Where a client that asked for this authority finds the emulator: there, if it is another machine's name for this one
-    /// or the emulator has no address of its own. By the names of this machine it has that.
-    pub fn seen_at(&self, asked: Option<&str>) -> String {
-        match asked {
-            Some(asked) if self.address.ip().is_unspecified() || !is_local(asked) => asked.to_owned(),
-            _ => self.options.advertise.unwrap_or(self.address).to_string(),
+            None => Err(Error::not_found(format!("Secret with ID {id} not found"))),
         }
     }
 
@@ -368,13 +378,6 @@ impl State {
     pub fn task_token(&self, task_id: &str, life: Option<Duration>) -> String {
         self.signer.sign(task_id, life.unwrap_or(self.options.router_token_life))
     }
-}
-
-/// Whether an authority's host is this machine, whatever a resolver says.
-pub fn is_local(authority: &str) -> bool {
-    let Ok(authority) = authority.parse::<http::uri::Authority>() else { return false };
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 impl Tables {
@@ -403,6 +406,18 @@ impl Tables {
         }
     }
 
+    /// Fails when a live sandbox of the app has this name.
+    pub fn free_name(&self, app_id: &str, name: &str) -> Result<(), Error> {
+        let mut sandboxes = self.sandboxes.values();
+        let taken = sandboxes.any(|other| {
+            other.app_id == app_id && other.lives() && other.changing.lock().name.as_deref() == Some(name)
+        });
+        if taken {
+            return Err(Error::already_exists(format!("Sandbox with name '{name}' already exists in this app")));
+        }
+        Ok(())
+    }
+
     /// With the default environment.
     pub fn new() -> Tables {
         let mut tables = Tables::default();
@@ -410,52 +425,5 @@ impl Tables {
             .environments
             .insert(DEFAULT_ENVIRONMENT.to_owned(), Environment { id: ids::id("en"), created_at: now() });
         tables
-    }
-}
-
-/// Checks that processes can have these variables.
-pub fn check_variables(variables: &[(String, String)]) -> Result<(), Status> {
-    let unusable =
-        |(key, value): &&(String, String)| key.is_empty() || key.contains(['=', '\0']) || value.contains('\0');
-    match variables.iter().find(unusable) {
-        Some((key, _)) => Err(Status::invalid_argument(format!("{key:?} is not a usable environment variable"))),
-        None => Ok(()),
-    }
-}
-
-/// Adds variables over others: same name, new value.
-pub fn overlay(env: &mut Vec<(String, String)>, over: impl IntoIterator<Item = (String, String)>) {
-    for (key, value) in over {
-        match env.iter_mut().find(|(known, _)| *known == key) {
-            Some(slot) => slot.1 = value,
-            None => env.push((key, value)),
-        }
-    }
-}
-
-/// Unix time in seconds.
-pub fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64()
-}
-
-/// A client's number of seconds as a wait: nonsense is none, and nothing exceeds `most`.
-pub fn wait(seconds: f32, most: Duration) -> Duration {
-    Duration::try_from_secs_f32(seconds.max(0.0)).unwrap_or(Duration::ZERO).min(most)
-}
-
-/// Checks the name of an app, sandbox, volume, secret or image (fact sheet, section 2).
-pub fn check_name(what: &str, name: &str) -> Result<(), Status> {
-    let fits = !name.is_empty()
-        && name.len() <= 64
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-    let is_id = name
-        .strip_prefix("ap-")
-        .is_some_and(|rest| rest.len() == 22 && rest.bytes().all(|b| b.is_ascii_alphanumeric()));
-    if fits && !is_id {
-        Ok(())
-    } else {
-        Err(Status::invalid_argument(format!(
-            "Invalid {what} name: '{name}'. Names may contain only alphanumeric characters, dashes, periods and underscores, and must be at most 64 characters"
-        )))
     }
 }

@@ -8,11 +8,11 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use container_isolation::Exit;
 use tokio::net::unix::pipe;
 use tokio::sync::{Mutex, watch};
-use tonic::Status;
 
-use container_isolation::Exit;
+use crate::model::error::Error;
 
 /// The write end of a process's standard input.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Stdin {
         eof: bool,
         turn: Option<u64>,
         exit: &mut watch::Receiver<Option<Exit>>,
-    ) -> Result<(), Status> {
+    ) -> Result<(), Error> {
         let mut turns = self.turn.subscribe();
         let lost = async move {
             match turn {
@@ -84,7 +84,7 @@ impl Stdin {
         };
         tokio::select! {
             biased;
-            () = lost => Err(Status::aborted("another writer took over standard input")),
+            () = lost => Err(Error::aborted("another writer took over standard input")),
             done = self.write_in_turn(offset, data, eof, exit) => done,
         }
     }
@@ -95,12 +95,12 @@ impl Stdin {
         data: &[u8],
         eof: bool,
         exit: &mut watch::Receiver<Option<Exit>>,
-    ) -> Result<(), Status> {
+    ) -> Result<(), Error> {
         let mut pipe = self.pipe.lock().await;
         let accepted = self.accepted.load(Ordering::Acquire);
         if !data.is_empty() {
             if offset > accepted {
-                return Err(Status::failed_precondition(format!(
+                return Err(Error::failed_precondition(format!(
                     "standard input has {accepted} bytes, cannot write at {offset}"
                 )));
             }
@@ -109,7 +109,7 @@ impl Stdin {
             if !rest.is_empty() {
                 let Some(sender) = pipe.as_ref() else {
                     return Err(if self.closed.load(Ordering::Acquire) {
-                        Status::failed_precondition("standard input is closed")
+                        Error::failed_precondition("standard input is closed")
                     } else {
                         ended()
                     });
@@ -134,19 +134,19 @@ impl Stdin {
     }
 }
 
-fn ended() -> Status {
-    Status::failed_precondition("the process has ended")
+fn ended() -> Error {
+    Error::failed_precondition("the process has ended")
 }
 
 /// Writes some of `data`, waiting for room; fails when the process ends or no longer wants any.
-async fn put(sender: &pipe::Sender, data: &[u8], exit: &mut watch::Receiver<Option<Exit>>) -> Result<usize, Status> {
+async fn put(sender: &pipe::Sender, data: &[u8], exit: &mut watch::Receiver<Option<Exit>>) -> Result<usize, Error> {
     loop {
         if exit.borrow().is_some() {
             return Err(ended());
         }
         tokio::select! {
             biased;
-            ready = sender.writable() => ready.map_err(|e| Status::internal(e.to_string()))?,
+            ready = sender.writable() => ready.map_err(|e| Error::internal(e.to_string()))?,
             _ = exit.wait_for(Option::is_some) => return Err(ended()),
         }
         match sender.try_write(data) {
@@ -157,7 +157,7 @@ async fn put(sender: &pipe::Sender, data: &[u8], exit: &mut watch::Receiver<Opti
                 let dies = tokio::time::timeout(DYING, exit.wait_for(Option::is_some)).await;
                 return Err(match dies {
                     Ok(_) => ended(),
-                    Err(_) => Status::failed_precondition("the process has closed its standard input"),
+                    Err(_) => Error::failed_precondition("the process has closed its standard input"),
                 });
             }
             Err(_) => return Err(ended()),

@@ -4,14 +4,14 @@
 //! asked for it, and credentials only have to be there.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
 
+use container_isolation::Bind;
 use modal_proto::client::cloud_bucket_mount::BucketType;
 use modal_proto::client::*;
-use tonic::Status;
 
+use crate::model::error::Error;
 use crate::model::state::State;
-use container_isolation::Bind;
+use crate::model::volume_views::{Views, Wanted, bind};
 
 /// Where the kernel, or the service itself, has something mounted.
 const KERNELS: [&str; 4] = ["proc", "sys", "dev", "__modal"];
@@ -30,8 +30,8 @@ pub fn buckets(definition: &Sandbox) -> Vec<CloudBucketMount> {
 }
 
 /// Checks what is to be mounted, and where.
-pub fn check(state: &State, volumes: &[VolumeMount], buckets: &[CloudBucketMount]) -> Result<(), Status> {
-    let bad = |text: String| Err(Status::invalid_argument(text));
+pub fn check(state: &State, volumes: &[VolumeMount], buckets: &[CloudBucketMount]) -> Result<(), Error> {
+    let bad = |text: String| Err(Error::invalid_argument(text));
     let (mut seen, mut places) = (HashSet::new(), HashSet::new());
     let paths = volumes.iter().map(|volume| &volume.mount_path).chain(buckets.iter().map(|bucket| &bucket.mount_path));
     for path in paths {
@@ -41,7 +41,7 @@ pub fn check(state: &State, volumes: &[VolumeMount], buckets: &[CloudBucketMount
         }
     }
     for volume in volumes {
-        crate::service::volumes::get(state, &volume.volume_id)?;
+        state.volume(&volume.volume_id)?;
         if !seen.insert(&volume.volume_id) {
             return bad(format!("Volume {} is mounted twice", volume.volume_id));
         }
@@ -72,25 +72,23 @@ pub fn check(state: &State, volumes: &[VolumeMount], buckets: &[CloudBucketMount
 pub fn check_credentials<'a>(
     buckets: &[CloudBucketMount],
     inline: impl Iterator<Item = &'a String> + Clone,
-) -> Result<(), Status> {
+) -> Result<(), Error> {
     let mut given = inline.clone();
     if let Some(path) = given.find(|path| !buckets.iter().any(|bucket| bucket.mount_path == **path)) {
-        return Err(Status::invalid_argument(format!(
-            "There are credentials for '{path}', where no bucket is mounted"
-        )));
+        return Err(Error::invalid_argument(format!("There are credentials for '{path}', where no bucket is mounted")));
     }
     let has = |bucket: &CloudBucketMount| {
         !bucket.credentials_secret_id.is_empty() || inline.clone().any(|path| *path == bucket.mount_path)
     };
     match buckets.iter().find(|bucket| bucket.requester_pays && !has(bucket)) {
         Some(bucket) => {
-            Err(Status::invalid_argument(format!("Bucket '{}' needs credentials: requester pays", bucket.bucket_name)))
+            Err(Error::invalid_argument(format!("Bucket '{}' needs credentials: requester pays", bucket.bucket_name)))
         }
         None => Ok(()),
     }
 }
 
-fn check_path(path: &str) -> Result<(), Status> {
+fn check_path(path: &str) -> Result<(), Error> {
     let canonical = path.starts_with('/')
         && path.len() > 1
         && path[1..].trim_end_matches('/').split('/').all(|part| !part.is_empty() && part != "." && part != "..")
@@ -100,17 +98,12 @@ fn check_path(path: &str) -> Result<(), Status> {
     if canonical && !taken {
         Ok(())
     } else {
-        Err(Status::invalid_argument(format!("Nothing can be mounted at '{path}'")))
+        Err(Error::invalid_argument(format!("Nothing can be mounted at '{path}'")))
     }
 }
 
 fn stays_inside(part: &str) -> bool {
     !part.contains('\0') && part.split('/').all(|name| name != "..")
-}
-
-/// A directory to mount.
-pub fn bind(source: PathBuf, inside: Option<&str>, target: &str, read_only: bool) -> Bind {
-    Bind { source, inside: relative(inside), target: PathBuf::from(target), read_only }
 }
 
 /// What a build's container has to mount, once [`check`] has passed it: the volumes themselves, and not a container's copies of them.
@@ -134,6 +127,12 @@ pub fn bucket_binds(state: &State, buckets: &[CloudBucketMount]) -> std::io::Res
     Ok(binds)
 }
 
-fn relative(inside: Option<&str>) -> PathBuf {
-    Path::new(inside.unwrap_or_default().trim_matches('/')).to_owned()
+/// Makes a container's copies of the volumes that it mounts.
+pub async fn views(state: &State, container_id: &str, mounts: &[VolumeMount]) -> anyhow::Result<Views> {
+    let wanted = mounts.iter().map(|mount| {
+        let volume = state.volume(&mount.volume_id)?;
+        let committed = state.volume_dir(&volume.id);
+        Ok(Wanted { id: volume.id, shared: volume.shared, committed, mount: mount.clone() })
+    });
+    Views::open(state.views().join(container_id), wanted.collect::<Result<_, Error>>()?).await
 }

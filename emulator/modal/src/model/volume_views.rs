@@ -6,16 +6,14 @@
 //! well when it reloads itself, and when it ends.
 
 use std::io;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
-use modal_proto::client::VolumeMount;
-use parking_lot::Mutex;
-use tonic::Status;
-
-use crate::model::state::{State, Volume};
 use container_isolation::rootfs::{Replica, Root};
 use container_isolation::{Bind, remove_tree};
+use modal_proto::client::VolumeMount;
+use parking_lot::Mutex;
 
 /// What containers have of one volume. The lock is held while files of the volume are read or changed.
 #[derive(Debug, Default)]
@@ -42,6 +40,19 @@ pub struct Views {
     directory: PathBuf,
 }
 
+/// A volume to mount.
+#[derive(Debug)]
+pub struct Wanted {
+    /// The volume's id.
+    pub id: String,
+    /// What containers have of it.
+    pub shared: Arc<Shared>,
+    /// The directory of what has been committed to it.
+    pub committed: PathBuf,
+    /// Where and how.
+    pub mount: VolumeMount,
+}
+
 impl Shared {
     /// Does something with a volume's committed files. Blocks.
     pub fn with<T>(&self, directory: &std::path::Path, work: impl FnOnce(&Root) -> io::Result<T>) -> io::Result<T> {
@@ -62,23 +73,18 @@ fn commit(views: &[Weak<View>]) {
 
 impl Views {
     /// Makes the copies for a container.
-    pub async fn open(state: &Arc<State>, container_id: &str, mounts: &[VolumeMount]) -> anyhow::Result<Views> {
+    /// `directory` is where they are made, one for each volume.
+    pub async fn open(directory: PathBuf, mounts: Vec<Wanted>) -> anyhow::Result<Views> {
         if mounts.is_empty() {
             return Ok(Views::default());
         }
-        let found: Result<Vec<(Volume, VolumeMount)>, Status> = mounts
-            .iter()
-            .map(|mount| Ok((crate::service::volumes::get(state, &mount.volume_id)?, mount.clone())))
-            .collect();
-        let found = found.map_err(|status| anyhow::anyhow!("{}", status.message()))?;
-        let (state, directory) = (state.clone(), state.views().join(container_id));
         tokio::task::spawn_blocking(move || {
             let mut made = Views { directory, ..Views::default() };
-            for (volume, mount) in found {
-                let own = made.directory.join(&volume.id);
-                let mut views = volume.shared.views.lock();
+            for Wanted { id, shared, committed, mount } in mounts {
+                let own = made.directory.join(&id);
+                let mut views = shared.views.lock();
                 commit(&views);
-                let replica = Replica::new(state.volume_dir(&volume.id), own.clone()).inspect_err(|_| {
+                let replica = Replica::new(committed, own.clone()).inspect_err(|_| {
                     let _ = remove_tree(&made.directory);
                 })?;
                 let view = Arc::new(View {
@@ -89,13 +95,8 @@ impl Views {
                 views.retain(|view| view.strong_count() > 0);
                 views.push(Arc::downgrade(&view));
                 drop(views);
-                made.views.push((volume.shared, view));
-                made.binds.push(crate::model::storage::bind(
-                    own,
-                    mount.sub_path.as_deref(),
-                    &mount.mount_path,
-                    mount.read_only,
-                ));
+                made.views.push((shared, view));
+                made.binds.push(bind(own, mount.sub_path.as_deref(), &mount.mount_path, mount.read_only));
             }
             anyhow::Ok(made)
         })
@@ -147,4 +148,13 @@ impl Views {
             tracing::warn!(%error, "cannot commit what a container has written to its volumes");
         }
     }
+}
+
+/// A directory to mount.
+pub fn bind(source: PathBuf, inside: Option<&str>, target: &str, read_only: bool) -> Bind {
+    Bind { source, inside: relative(inside), target: PathBuf::from(target), read_only }
+}
+
+fn relative(inside: Option<&str>) -> PathBuf {
+    Path::new(inside.unwrap_or_default().trim_matches('/')).to_owned()
 }

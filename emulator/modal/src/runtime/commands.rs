@@ -6,49 +6,29 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use container_isolation::ProcessSpec;
 use modal_proto::task_command_router as tcr;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tonic::Status;
 
+use crate::model::error::Error;
+use crate::model::exec::Exec;
 use crate::model::process::{Keep, Running};
-use crate::model::sandbox::{Sandbox, Unit, terminal};
-use crate::model::state::{State, overlay};
-use container_isolation::ProcessSpec;
-
-/// A command, from the request to start it on.
-#[derive(Debug)]
-pub struct Exec {
-    started: watch::Sender<Option<Result<Arc<Running>, Status>>>,
-}
+use crate::model::sandbox::Sandbox;
+use crate::model::state::State;
+use crate::model::unit::{Unit, terminal};
+use crate::model::values::overlay;
 
 /// Most bytes of argv; the official clients check the same.
 const MAX_ARGV: usize = 65_536;
 
-impl Exec {
-    /// The started command, if it has been started.
-    pub fn started(&self) -> Option<Arc<Running>> {
-        self.started.borrow().as_ref().and_then(|started| started.as_ref().ok().cloned())
-    }
-
-    /// The started command; waits for its start.
-    pub async fn running(&self) -> Result<Arc<Running>, Status> {
-        let mut started = self.started.subscribe();
-        match started.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(Ok(running))) => Ok(running.clone()),
-            Ok(Some(Err(status))) => Err(status.clone()),
-            _ => Err(Status::internal("the start was lost")),
-        }
-    }
-}
-
 /// Finds a command.
-pub fn find(sandbox: &Sandbox, exec_id: &str) -> Result<Arc<Exec>, Status> {
+pub fn find(sandbox: &Sandbox, exec_id: &str) -> Result<Arc<Exec>, Error> {
     if !sandbox.lives() {
         return Err(sandbox.gone());
     }
     let exec = sandbox.execs.lock().get(exec_id).cloned();
-    exec.ok_or_else(|| Status::not_found(format!("Exec {exec_id} not found")))
+    exec.ok_or_else(|| Error::not_found(format!("Exec {exec_id} not found")))
 }
 
 /// Starts a command, or waits for the start of the one that has this id already.
@@ -56,7 +36,7 @@ pub async fn start(
     state: &Arc<State>,
     sandbox: &Arc<Sandbox>,
     request: tcr::TaskExecStartRequest,
-) -> Result<(), Status> {
+) -> Result<(), Error> {
     if !sandbox.lives() {
         return Err(sandbox.gone());
     }
@@ -100,7 +80,7 @@ async fn run(
         };
         Running::start(&unit.container, spec, keep, due, &state.spools())
             .await
-            .map_err(|error| if sandbox.lives() { Status::internal(format!("{error:#}")) } else { sandbox.gone() })
+            .map_err(|error| if sandbox.lives() { Error::internal(format!("{error:#}")) } else { sandbox.gone() })
     }
     .await;
     match &running {
@@ -130,8 +110,8 @@ async fn run(
     drop(busy);
 }
 
-fn check(request: &tcr::TaskExecStartRequest) -> Result<(), Status> {
-    let bad = |text: String| Err(Status::invalid_argument(text));
+fn check(request: &tcr::TaskExecStartRequest) -> Result<(), Error> {
+    let bad = |text: String| Err(Error::invalid_argument(text));
     if request.exec_id.is_empty() || request.exec_id.len() > 128 {
         return bad("exec_id must be 1 to 128 characters long".into());
     }

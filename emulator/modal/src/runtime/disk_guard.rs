@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use container_isolation::Space;
 use tokio::sync::watch;
 
 use crate::model::state::State;
-use container_isolation::Space;
 
 /// How often is looked. A disk takes a few gigabytes a second at most, so what must be left is not passed by much.
 const INTERVAL: Duration = Duration::from_millis(100);

@@ -4,14 +4,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use container_isolation::{Container, Exit, ProcessSpec};
 use modal_proto::client::probe::ProbeOneof;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tonic::Status;
 
-use crate::model::sandbox::{Phase, Sandbox, Unit};
-use crate::model::state::now;
-use container_isolation::{Container, Exit, ProcessSpec};
+use crate::model::error::Error;
+use crate::model::sandbox::{Phase, Sandbox};
+use crate::model::unit::Unit;
+use crate::model::values::now;
 
 /// How often, unless the sandbox says otherwise.
 const INTERVAL_MS: u32 = 100;
@@ -62,9 +63,9 @@ pub async fn probe(sandbox: Arc<Sandbox>, unit: Arc<Unit>) {
 }
 
 /// Waits until the probe has passed. The time at which it did, in unix seconds.
-pub async fn wait(sandbox: &Sandbox, most: Duration) -> Result<f64, Status> {
+pub async fn wait(sandbox: &Sandbox, most: Duration) -> Result<f64, Error> {
     if sandbox.definition.readiness_probe.is_none() {
-        return Err(Status::failed_precondition("The sandbox has no readiness probe configured"));
+        return Err(Error::failed_precondition("The sandbox has no readiness probe configured"));
     }
     let mut ready = sandbox.ready.subscribe();
     let mut phase = sandbox.phase.subscribe();
@@ -74,7 +75,7 @@ pub async fn wait(sandbox: &Sandbox, most: Duration) -> Result<f64, Status> {
         biased;
         at = passed => at.ok_or_else(|| sandbox.gone()),
         _ = ended => Err(sandbox.gone()),
-        () = tokio::time::sleep(most) => Err(Status::deadline_exceeded("The sandbox did not become ready in time")),
+        () = tokio::time::sleep(most) => Err(Error::deadline_exceeded("The sandbox did not become ready in time")),
     }
 }
 

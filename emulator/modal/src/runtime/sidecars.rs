@@ -2,50 +2,23 @@
 
 use std::sync::{Arc, OnceLock};
 
-use modal_proto::client as proto;
-use modal_proto::task_command_router as tcr;
-use proto::generic_result::GenericStatus;
-use tokio::sync::{oneshot, watch};
-use tonic::Status;
-
-use crate::build::Built;
-use crate::model::process::{Keep, Running};
-use crate::model::sandbox::{DEFAULT_PATH, Sandbox, Unit, code, command, result, terminal};
-use crate::model::state::{State, check_variables, overlay};
-use crate::model::storage;
-use crate::model::volume_views::Views;
 use container_isolation::ContainerSpec;
 use container_network::{Network, Policy, Port};
+use modal_proto::client as proto;
+use proto::generic_result::GenericStatus;
+use tokio::sync::{oneshot, watch};
 
-/// The name of a sandbox's own container.
-pub const MAIN: &str = "main";
-
-/// One further container.
-#[derive(Debug)]
-pub struct Sidecar {
-    /// `ctr-…`
-    pub id: String,
-    /// Unique among the live ones of its sandbox.
-    pub name: String,
-    /// Its entry point once it has started. Its output is kept for the sandbox's log.
-    pub entry: OnceLock<Arc<Running>>,
-    /// Where it stands.
-    pub phase: watch::Sender<Phase>,
-    /// Mebibytes of what is set aside for sidecars.
-    memory: Option<u32>,
-    stop: watch::Sender<bool>,
-}
-
-/// Where a sidecar stands.
-#[derive(Debug, Clone)]
-pub enum Phase {
-    /// Its container is being made. Its name and memory are taken from here on.
-    Starting,
-    /// Processes can be started in it.
-    Running(Arc<Unit>),
-    /// It is over.
-    Ended(proto::GenericResult),
-}
+use crate::model::error::Error;
+use crate::model::image::Built;
+use crate::model::outcome::{code, result};
+use crate::model::process::{Keep, Running};
+use crate::model::sandbox::Sandbox;
+use crate::model::sidecar::{MAIN, Phase, Sidecar};
+use crate::model::state::State;
+use crate::model::unit::{Unit, command, terminal};
+use crate::model::values::{DEFAULT_PATH, check_name, check_variables, overlay};
+use crate::model::{definition, network, storage};
+use crate::runtime::removal::{remove, remove_in_background};
 
 /// What a sidecar is made of.
 #[derive(Debug)]
@@ -74,40 +47,8 @@ pub struct Plan {
     pub disk: Option<u64>,
 }
 
-impl Sidecar {
-    /// What is told about it.
-    pub fn info(&self) -> tcr::TaskContainerInfo {
-        let result = match &*self.phase.borrow() {
-            Phase::Starting | Phase::Running(_) => None,
-            Phase::Ended(result) => Some(result.clone()),
-        };
-        let status = match result.as_ref().map(|r| r.status()) {
-            None if *self.stop.borrow() => "stopping",
-            None => "running",
-            Some(GenericStatus::Success) => "success",
-            Some(GenericStatus::Terminated) => "terminated",
-            Some(_) => "failure",
-        };
-        tcr::TaskContainerInfo {
-            container_id: self.id.clone(),
-            container_name: self.name.clone(),
-            status: status.to_owned(),
-            result,
-        }
-    }
-
-    /// Ends it; returns at once.
-    pub fn terminate(&self) {
-        self.stop.send_replace(true);
-    }
-
-    fn lives(&self) -> bool {
-        matches!(*self.phase.borrow(), Phase::Starting | Phase::Running(_))
-    }
-}
-
 /// The container that a request means: empty for the sandbox's own.
-pub async fn unit(sandbox: &Sandbox, container_id: &str) -> Result<Arc<Unit>, Status> {
+pub async fn unit(sandbox: &Sandbox, container_id: &str) -> Result<Arc<Unit>, Error> {
     let main = sandbox.unit().await?;
     if container_id.is_empty() {
         return Ok(main);
@@ -117,34 +58,34 @@ pub async fn unit(sandbox: &Sandbox, container_id: &str) -> Result<Arc<Unit>, St
     let phase = phase.wait_for(|phase| !matches!(phase, Phase::Starting)).await;
     match phase.as_deref() {
         Ok(Phase::Running(unit)) => Ok(unit.clone()),
-        _ => Err(Status::not_found(format!("Container {container_id} has ended"))),
+        _ => Err(Error::not_found(format!("Container {container_id} has ended"))),
     }
 }
 
 /// A sidecar by id.
-pub fn find(sandbox: &Sandbox, container_id: &str) -> Result<Arc<Sidecar>, Status> {
+pub fn find(sandbox: &Sandbox, container_id: &str) -> Result<Arc<Sidecar>, Error> {
     let sidecars = sandbox.sidecars.lock();
     let found = sidecars.iter().find(|sidecar| sidecar.id == container_id).cloned();
-    found.ok_or_else(|| Status::not_found(format!("Container {container_id} not found")))
+    found.ok_or_else(|| Error::not_found(format!("Container {container_id} not found")))
 }
 
 /// A sidecar by name: a live one, or the newest ended one if that is asked for.
-pub fn by_name(sandbox: &Sandbox, name: &str, ended_too: bool) -> Result<Arc<Sidecar>, Status> {
+pub fn by_name(sandbox: &Sandbox, name: &str, ended_too: bool) -> Result<Arc<Sidecar>, Error> {
     let sidecars = sandbox.sidecars.lock();
     let mut named = sidecars.iter().rev().filter(|sidecar| sidecar.name == name);
     let live = named.clone().find(|sidecar| sidecar.lives());
     let found = live.or_else(|| named.next().filter(|_| ended_too)).cloned();
-    found.ok_or_else(|| Status::not_found(format!("Container '{name}' not found")))
+    found.ok_or_else(|| Error::not_found(format!("Container '{name}' not found")))
 }
 
 /// What a new sidecar gets of the memory that its sandbox has set aside for sidecars, if it has.
-fn memory(reserve: Option<u32>, sidecars: &[Arc<Sidecar>], wanted: Option<u32>) -> Result<Option<u32>, Status> {
+fn memory(reserve: Option<u32>, sidecars: &[Arc<Sidecar>], wanted: Option<u32>) -> Result<Option<u32>, Error> {
     let Some(reserve) = reserve else { return Ok(None) };
     let taken: u32 = sidecars.iter().filter(|sidecar| sidecar.lives()).filter_map(|sidecar| sidecar.memory).sum();
     let left = reserve.saturating_sub(taken);
     let wanted = wanted.unwrap_or(left);
     if wanted == 0 || wanted > left {
-        return Err(Status::resource_exhausted(format!(
+        return Err(Error::resource_exhausted(format!(
             "{left} MiB are left of the {reserve} MiB set aside for sidecars, {wanted} are asked for"
         )));
     }
@@ -153,15 +94,15 @@ fn memory(reserve: Option<u32>, sidecars: &[Arc<Sidecar>], wanted: Option<u32>) 
 
 /// Enters a sidecar into its sandbox's list: its name and its memory are looked at and taken under one lock, so that two
 /// callers cannot get the same.
-fn enter(sandbox: &Sandbox, plan: &Plan) -> Result<Arc<Sidecar>, Status> {
-    let reserve = crate::model::definition::sidecar_memory(&sandbox.definition);
+fn enter(sandbox: &Sandbox, plan: &Plan) -> Result<Arc<Sidecar>, Error> {
+    let reserve = definition::sidecar_memory(&sandbox.definition);
     let mut sidecars = sandbox.sidecars.lock();
     // The sandbox's phase changes before `stop_all` looks at the list, so that it stops whatever is entered here.
     if !sandbox.lives() {
         return Err(sandbox.gone());
     }
     if sidecars.iter().any(|other| other.name == plan.name && other.lives()) {
-        return Err(Status::already_exists(format!("A container named '{}' is already running", plan.name)));
+        return Err(Error::already_exists(format!("A container named '{}' is already running", plan.name)));
     }
     let sidecar = Arc::new(Sidecar {
         id: crate::model::ids::id("ctr"),
@@ -176,17 +117,17 @@ fn enter(sandbox: &Sandbox, plan: &Plan) -> Result<Arc<Sidecar>, Status> {
 }
 
 /// Starts one.
-pub async fn create(state: &Arc<State>, sandbox: &Arc<Sandbox>, plan: Plan) -> Result<Arc<Sidecar>, Status> {
-    crate::model::state::check_name("container", &plan.name)?;
+pub async fn create(state: &Arc<State>, sandbox: &Arc<Sandbox>, plan: Plan) -> Result<Arc<Sidecar>, Error> {
+    check_name("container", &plan.name)?;
     if plan.name == MAIN {
-        return Err(Status::invalid_argument("The container name 'main' is reserved"));
+        return Err(Error::invalid_argument("The container name 'main' is reserved"));
     }
     sandbox.unit().await?;
     let mut env = vec![("PATH".to_owned(), DEFAULT_PATH.to_owned())];
     overlay(&mut env, plan.image.config.env.clone());
     overlay(&mut env, plan.variables.clone());
     check_variables(&env)?;
-    crate::model::definition::check_workdir(Some(plan.workdir.as_str()).filter(|workdir| !workdir.is_empty()))?;
+    definition::check_workdir(Some(plan.workdir.as_str()).filter(|workdir| !workdir.is_empty()))?;
     storage::check(state, &plan.volumes, &plan.buckets)?;
     let sidecar = enter(sandbox, &plan)?;
     let (told, answer) = oneshot::channel();
@@ -194,8 +135,8 @@ pub async fn create(state: &Arc<State>, sandbox: &Arc<Sandbox>, plan: Plan) -> R
     tokio::spawn(run(state.clone(), sandbox.clone(), sidecar.clone(), plan, env, told));
     match answer.await {
         Ok(Ok(())) => Ok(sidecar),
-        Ok(Err(error)) => Err(Status::internal(format!("{error:#}"))),
-        Err(_) => Err(Status::internal("the start was lost")),
+        Ok(Err(error)) => Err(Error::internal(format!("{error:#}"))),
+        Err(_) => Err(Error::internal("the start was lost")),
     }
 }
 
@@ -230,10 +171,10 @@ async fn start(
     plan: Plan,
     env: Vec<(String, String)>,
 ) -> anyhow::Result<(Arc<Unit>, Arc<Running>, Option<Network>)> {
-    let volumes = Arc::new(Views::open(state, &sidecar.id, &plan.volumes).await?);
+    let volumes = Arc::new(storage::views(state, &sidecar.id, &plan.volumes).await?);
     let mut binds = volumes.binds();
     binds.extend(storage::bucket_binds(state, &plan.buckets)?);
-    let port = crate::model::outbound_policy::port(state.options.network, &sandbox.switch)?;
+    let port = network::port(state.options.network, &sandbox.switch)?;
     let spec = ContainerSpec {
         id: sidecar.id.clone(),
         layers: plan.image.layers.clone(),
@@ -264,7 +205,7 @@ async fn start(
     });
     let entered = async {
         let policy = watch::Sender::new(Arc::new(plan.policy)).subscribe();
-        let network = crate::model::outbound_policy::serve(state, &sidecar.id, unit.container.device(), port, policy)?;
+        let network = network::serve(&state.names, &sidecar.id, unit.container.device(), port, policy)?;
         let mut process = unit.process(command(&plan.args, &plan.image));
         terminal(&mut process, plan.pty.as_ref());
         let keep = Keep { stdout: true, stderr: true };
@@ -274,7 +215,7 @@ async fn start(
     match entered.await {
         Ok((entry, network)) => Ok((unit, entry, network)),
         Err(error) => {
-            crate::model::sandbox::remove(&unit.container).await;
+            remove(&unit.container).await;
             unit.volumes.close(false).await;
             Err(error)
         }
@@ -294,7 +235,7 @@ async fn supervise(sidecar: Arc<Sidecar>, unit: Arc<Unit>, entry: Arc<Running>, 
     unit.container.stop().await;
     unit.volumes.close(true).await;
     drop(network);
-    crate::model::sandbox::remove_in_background(unit.container.clone());
+    remove_in_background(unit.container.clone());
     sidecar.phase.send_replace(Phase::Ended(result));
 }
 

@@ -4,49 +4,28 @@
 //! start, which nobody can verify), and for an unencrypted port a plain one. What connects there is connected to the port
 //! on the sandbox's own loopback.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use container_isolation::Container;
 use ipnet::IpNet;
 use modal_proto::client::*;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
-use tonic::Status;
 
+use crate::model::definition::ports;
 use crate::model::peers::Peers;
-use crate::model::sandbox::{Sandbox, Unit};
+use crate::model::sandbox::Sandbox;
 use crate::model::state::State;
-use crate::service::control::Caller;
-use crate::service::sandbox_create::ports;
-use container_isolation::Container;
-
-/// The listeners of one sandbox; gone when dropped.
-#[derive(Debug, Default)]
-pub struct Tunnels {
-    /// By container port.
-    open: BTreeMap<u32, TunnelData>,
-    /// Accepting and forwarding; aborted with this.
-    tasks: JoinSet<()>,
-}
+use crate::model::tunnels::Tunnels;
+use crate::model::unit::Unit;
 
 /// Tunnels that are known already: all of them once the sandbox runs, none before.
 pub fn known_at_once(sandbox: &Sandbox) -> Vec<TunnelData> {
     sandbox.tunnels.lock().open.values().cloned().collect()
-}
-
-/// All tunnels of a sandbox, once it runs.
-pub async fn get(
-    state: &Arc<State>,
-    _: &Caller,
-    request: SandboxGetTunnelsRequest,
-) -> Result<SandboxGetTunnelsResponse, Status> {
-    let sandbox = state.sandbox(&request.sandbox_id)?;
-    sandbox.unit().await?;
-    Ok(SandboxGetTunnelsResponse { tunnels: known_at_once(&sandbox), ..Default::default() })
 }
 
 /// Opens the tunnels that a sandbox asks for.

@@ -16,8 +16,9 @@ use tonic::Status;
 
 use crate::model::sandbox::Sandbox;
 use crate::model::spool::micros;
-use crate::model::state::{State, wait};
-use crate::service::control::Caller;
+use crate::model::state::State;
+use crate::model::values::wait;
+use crate::service::caller::Caller;
 use crate::service::logs::{Batches, MAX_STREAM, Text, batch, entry};
 
 /// How often is looked for further sandboxes and for the app's end.

@@ -2,25 +2,20 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use modal_proto::client::*;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Status;
 
 use crate::model::ids;
-use crate::model::state::{App, DEFAULT_ENVIRONMENT, Environment, State, Tables, check_name, now};
-use crate::service::control::Caller;
+use crate::model::state::{App, DEFAULT_ENVIRONMENT, Environment, State, Tables};
+use crate::model::values::{check_name, now};
+use crate::runtime::app_lives::{end, leave};
+use crate::service::addresses::seen_at;
+use crate::service::caller::Caller;
 
 /// What the emulator calls the one who asks.
 pub const USER: &str = "emulator";
-
-/// How long an app lives whose client says that it is there and then no longer does: clients say it every 15 seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// How often such apps are looked for.
-const LOOK: Duration = Duration::from_secs(5);
 
 /// Finds an app by name or id, or makes it.
 pub async fn get_or_create(
@@ -120,20 +115,6 @@ pub async fn stop(state: &Arc<State>, _: &Caller, request: AppStopRequest) -> Re
     Ok(())
 }
 
-/// Stops an app and ends its sandboxes.
-fn end(tables: &mut Tables, id: &str) {
-    if let Some(app) = tables.apps.get_mut(id)
-        && app.stopped_at == 0.0
-    {
-        tracing::info!(app = id, "app stopped");
-        app.state = AppState::Stopped as i32;
-        app.stopped_at = now();
-    }
-    for sandbox in tables.sandboxes.values().filter(|sandbox| sandbox.app_id == id) {
-        sandbox.terminate();
-    }
-}
-
 /// An app by id, stopped or not.
 fn known<'a>(tables: &'a Tables, id: &str) -> Result<&'a App, Status> {
     tables.apps.get(id).ok_or_else(|| Status::not_found(format!("App with ID {id} not found")))
@@ -145,7 +126,7 @@ fn is_named(app: &App, name: &str, environment: &str) -> bool {
 }
 
 fn page(state: &State, caller: &Caller, id: &str) -> String {
-    format!("http://{}/apps/{id}", state.seen_at(caller.asked.as_deref()))
+    format!("http://{}/apps/{id}", seen_at(state, caller.asked.as_deref()))
 }
 
 /// Says that an app is complete: it runs for as long as its client, detached from it, or is deployed under a name.
@@ -206,44 +187,6 @@ pub async fn disconnect(state: &Arc<State>, _: &Caller, request: AppClientDiscon
     tracing::info!(app = request.app_id, reason = ?request.reason(), error = request.exception, "client disconnects");
     leave(&mut tables, &request.app_id);
     Ok(())
-}
-
-fn leave(tables: &mut Tables, id: &str) {
-    let Some(app) = tables.apps.get_mut(id) else { return };
-    app.heartbeat = None;
-    match AppState::try_from(app.state) {
-        Ok(AppState::Ephemeral | AppState::Initializing) => end(tables, id),
-        Ok(AppState::Detached) => {
-            app.state = AppState::DetachedDisconnected as i32;
-            settle(tables, id);
-        }
-        _ => {}
-    }
-}
-
-/// Stops a detached app whose client has left once none of its sandboxes lives.
-pub fn settle(tables: &mut Tables, id: &str) {
-    let alone = tables.apps.get(id).is_some_and(|app| app.state == AppState::DetachedDisconnected as i32);
-    if alone && !tables.sandboxes.values().any(|sandbox| sandbox.app_id == id && sandbox.result().is_none()) {
-        end(tables, id);
-    }
-}
-
-/// Watches for clients that vanish without a word, until the emulator ends.
-pub async fn watch(state: Arc<State>, mut stopped: watch::Receiver<bool>) {
-    loop {
-        tokio::select! {
-            _ = stopped.wait_for(|stop| *stop) => return,
-            () = tokio::time::sleep(LOOK) => {}
-        }
-        let mut tables = state.tables.lock();
-        let silent = |app: &&App| app.heartbeat.is_some_and(|heard| heard.elapsed() > PATIENCE);
-        let gone: Vec<String> = tables.apps.values().filter(silent).map(|app| app.id.clone()).collect();
-        for id in gone {
-            tracing::info!(app = id, "its client has not been heard for {PATIENCE:?}");
-            leave(&mut tables, &id);
-        }
-    }
 }
 
 /// Where an app stands.

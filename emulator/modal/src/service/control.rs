@@ -1,6 +1,6 @@
 //! The control plane, `modal.client.ModalClient`: a table of its methods, each served by a function of a module here.
 //!
-//! Credentials are checked before a call gets here ([`auth`], called by [`crate::http::server`]); what is left of them is a
+//! Credentials are checked before a call gets here ([`crate::http::auth`]); what is left of them is a
 //! [`Caller`].
 
 use std::future::Future;
@@ -11,30 +11,20 @@ use modal_proto::client::*;
 use modal_proto::prost::Message;
 use tonic::{Request, Response, Status};
 
-use crate::http::{auth, connect_tokens};
 use crate::model::state::State;
-use crate::model::{faults, outbound_policy};
-use crate::runtime::tunnels;
+use crate::service::caller::Caller;
+use crate::service::replies::Replies;
 use crate::service::{
-    app_logs, apps, images, logs, persistent, sandbox_create, sandbox_manage, secrets, sidecar_create, snapshots,
-    stats, tasks, uploads, volume_files, volumes,
+    app_logs, apps, auth, connect_tokens, images, logs, outbound, persistent, sandbox_create, sandbox_manage, secrets,
+    sidecar_create, snapshots, stats, tasks, tunnels, uploads, volume_files, volumes,
 };
 
 /// The control plane.
 #[derive(Debug, Clone)]
-pub struct Control(pub Arc<State>);
-
-/// Who calls, and how.
-#[derive(Debug, Clone, Default)]
-pub struct Caller {
-    /// Wants router URLs with `https`, though it speaks plain text on loopback (fact sheet, section 7.2).
-    pub https_router: bool,
-    /// The authority that it asked for.
-    pub asked: Option<String>,
-    /// The same for every attempt of one call.
-    pub key: Option<String>,
-    /// Faults that do not keep the call from being carried out.
-    pub ordered: faults::Ordered,
+pub struct Control {
+    state: Arc<State>,
+    /// Answers to calls that may come twice.
+    replies: Arc<Replies>,
 }
 
 fn caller<T>(request: &Request<T>) -> Caller {
@@ -42,13 +32,18 @@ fn caller<T>(request: &Request<T>) -> Caller {
 }
 
 impl Control {
+    /// Serves this state.
+    pub fn new(state: Arc<State>) -> Control {
+        Control { state, replies: Arc::default() }
+    }
+
     /// Answers a call, or repeats the answer that an earlier attempt of it got.
     async fn once<T, F>(&self, method: &str, caller: &Caller, call: F) -> Result<Response<T>, Status>
     where
         T: Message + Default,
         F: Future<Output = Result<T, Status>>,
     {
-        self.0.replies.once(method, caller.key.as_deref(), call).await.map(Response::new)
+        self.replies.once(method, caller.key.as_deref(), call).await.map(Response::new)
     }
 }
 
@@ -71,7 +66,7 @@ macro_rules! methods {
             $(
                 async fn $name(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
                     let caller = caller(&request);
-                    methods!(@call $kind, self, $name, caller, $function(&self.0, &caller, request.into_inner()))
+                    methods!(@call $kind, self, $name, caller, $function(&self.state, &caller, request.into_inner()))
                 }
             )*
         }
@@ -125,7 +120,7 @@ methods! {
     once persistent_sandbox_resume(PersistentSandboxResumeRequest) -> PersistentSandboxResumeResponse = persistent::resume;
     each persistent_sandbox_terminate(PersistentSandboxTerminateRequest) -> PersistentSandboxTerminateResponse = persistent::terminate;
     each persistent_sandbox_tunnels_list(PersistentSandboxTunnelsListRequest) -> PersistentSandboxTunnelsListResponse = persistent::tunnels;
-    each proxy_get(ProxyGetRequest) -> ProxyGetResponse = outbound_policy::proxy;
+    each proxy_get(ProxyGetRequest) -> ProxyGetResponse = outbound::proxy;
     once sandbox_container_create_v2(SandboxContainerCreateV2Request) -> SandboxContainerCreateV2Response = sidecar_create::create_v2;
     once sandbox_create(SandboxCreateRequest) -> SandboxCreateResponse = sandbox_create::create;
     each sandbox_create_connect_token(SandboxCreateConnectTokenRequest) -> SandboxCreateConnectTokenResponse = connect_tokens::create;
@@ -149,8 +144,8 @@ methods! {
     once sandbox_restore(SandboxRestoreRequest) -> SandboxRestoreResponse = snapshots::restore;
     once sandbox_restore_v2(SandboxRestoreV2Request) -> SandboxRestoreV2Response = snapshots::restore_v2;
     each sandbox_set_name(SandboxSetNameRequest) -> SandboxSetNameResponse = sandbox_manage::set_name;
-    each sandbox_set_outbound_policy(SandboxSetOutboundPolicyRequest) -> SandboxSetOutboundPolicyResponse = outbound_policy::set;
-    each sandbox_set_outbound_policy_v2(SandboxSetOutboundPolicyRequest) -> SandboxSetOutboundPolicyResponse = outbound_policy::set;
+    each sandbox_set_outbound_policy(SandboxSetOutboundPolicyRequest) -> SandboxSetOutboundPolicyResponse = outbound::set;
+    each sandbox_set_outbound_policy_v2(SandboxSetOutboundPolicyRequest) -> SandboxSetOutboundPolicyResponse = outbound::set;
     once sandbox_snapshot(SandboxSnapshotRequest) -> SandboxSnapshotResponse = snapshots::memory;
     once sandbox_snapshot_fs(SandboxSnapshotFsRequest) -> SandboxSnapshotFsResponse = snapshots::fs;
     once sandbox_snapshot_fs_async(SandboxSnapshotFsAsyncRequest) -> SandboxSnapshotFsAsyncResponse = snapshots::fs_async;

@@ -11,10 +11,12 @@ use modal_proto::client::*;
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::build::{Built, Image, Outcome};
-use crate::model::sandbox::result;
-use crate::model::state::{State, check_name, wait};
-use crate::service::control::Caller;
+use crate::model::image::{Built, Image, Outcome};
+use crate::model::image_names::Revision;
+use crate::model::outcome::result;
+use crate::model::state::State;
+use crate::model::values::{check_name, now, wait};
+use crate::service::caller::Caller;
 
 /// A stream of build messages.
 pub type Joined = Pin<Box<dyn Stream<Item = Result<ImageJoinStreamingResponse, Status>> + Send>>;
@@ -27,29 +29,6 @@ const LINES: usize = 256;
 
 /// Revisions of a name that are kept.
 const REVISIONS: usize = 100;
-
-/// A name of images.
-#[derive(Debug, Default)]
-pub struct Tag {
-    /// What was published under it, newest last; never empty.
-    revisions: Vec<Revision>,
-}
-
-/// A publication.
-#[derive(Debug)]
-struct Revision {
-    id: String,
-    image_id: String,
-    /// Unix seconds.
-    created_at: f64,
-}
-
-impl Tag {
-    /// The image that the name means.
-    pub fn image_id(&self) -> &str {
-        self.revisions.last().map(|revision| revision.image_id.as_str()).unwrap_or_default()
-    }
-}
 
 /// Finds a layer that was built before, or starts building it.
 pub async fn get_or_create(
@@ -129,11 +108,7 @@ pub async fn publish(
 ) -> Result<ImagePublishResponse, Status> {
     let key = name(state, &request.tag, &request.environment_name)?;
     state.image(&request.image_id)?.built()?;
-    let revision = Revision {
-        id: crate::model::ids::id("rv"),
-        image_id: request.image_id.clone(),
-        created_at: crate::model::state::now(),
-    };
+    let revision = Revision { id: crate::model::ids::id("rv"), image_id: request.image_id.clone(), created_at: now() };
     let revision_id = revision.id.clone();
     let mut tables = state.tables.lock();
     let revisions = &mut tables.image_tags.entry(key).or_default().revisions;

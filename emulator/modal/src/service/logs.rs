@@ -15,9 +15,10 @@ use tonic::Status;
 use crate::model::process::Running;
 use crate::model::sandbox::{Phase, Sandbox};
 use crate::model::spool::Spool;
-use crate::model::state::{State, now, wait};
+use crate::model::state::State;
+use crate::model::values::{now, wait};
 use crate::service::app_logs::Scope;
-use crate::service::control::Caller;
+use crate::service::caller::Caller;
 
 /// A stream of log batches.
 pub type Batches = Pin<Box<dyn Stream<Item = Result<TaskLogsBatch, Status>> + Send>>;

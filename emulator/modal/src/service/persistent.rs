@@ -8,7 +8,8 @@ use tonic::Status;
 
 use crate::model::sandbox::Sandbox;
 use crate::model::state::{Persistent, State};
-use crate::service::control::Caller;
+use crate::runtime::create::make;
+use crate::service::caller::Caller;
 
 /// Makes one with its first session.
 pub async fn create(
@@ -22,8 +23,7 @@ pub async fn create(
     for id in &definition.secret_ids {
         env.extend(state.secret_values(id)?);
     }
-    let sandbox =
-        crate::service::sandbox_create::make(state, caller, true, request.app_id, definition, Vec::new(), env)?;
+    let sandbox = make(state, caller.ordered.disk, true, request.app_id, definition, Vec::new(), env)?;
     let id = crate::model::ids::id("ps");
     let chain = Persistent { turn: Mutex::default(), session: Mutex::new(sandbox.id.clone()) };
     state.tables.lock().persistent.insert(id.clone(), Arc::new(chain));
@@ -73,7 +73,7 @@ pub async fn resume(
         None => return Err(Status::failed_precondition("The last session never ran")),
     }
     let (app_id, env) = (last.app_id.clone(), last.env.clone());
-    let sandbox = crate::service::sandbox_create::make(state, caller, true, app_id, definition, Vec::new(), env)?;
+    let sandbox = make(state, caller.ordered.disk, true, app_id, definition, Vec::new(), env)?;
     chain.session.lock().clone_from(&sandbox.id);
     Ok(PersistentSandboxResumeResponse { sandbox_id: sandbox.id.clone() })
 }
@@ -100,7 +100,7 @@ pub async fn tunnels(
 ) -> Result<PersistentSandboxTunnelsListResponse, Status> {
     let sandbox_id = session(state, &request.persistent_sandbox_id)?.id.clone();
     let tunnels =
-        crate::runtime::tunnels::get(state, caller, SandboxGetTunnelsRequest { sandbox_id, timeout: 0.0 }).await?;
+        crate::service::tunnels::get(state, caller, SandboxGetTunnelsRequest { sandbox_id, timeout: 0.0 }).await?;
     Ok(PersistentSandboxTunnelsListResponse { tunnels: tunnels.tunnels })
 }
 

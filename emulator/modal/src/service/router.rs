@@ -6,21 +6,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use container_isolation::Exit;
 use futures_util::{Stream, StreamExt as _, stream};
 use modal_proto::task_command_router::task_command_router_server::TaskCommandRouter;
 use modal_proto::task_command_router::*;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::build::Lifetime;
 use crate::model::faults::Ordered;
-use crate::model::outbound_policy;
+use crate::model::image::Lifetime;
 use crate::model::sandbox::Sandbox;
-use crate::model::state::{State, wait};
+use crate::model::sidecar;
+use crate::model::state::State;
 use crate::model::tokens::Claims;
-use crate::runtime::{commands, readiness, sidecars};
-use crate::service::{logs, sidecar_create, snapshots};
-use container_isolation::Exit;
+use crate::model::values::wait;
+use crate::runtime::{commands, readiness, sidecars, snapshots};
+use crate::service::{logs, outbound, sidecar_create};
 
 /// The router.
 #[derive(Debug, Clone)]
@@ -42,13 +43,13 @@ impl Router {
     /// The sandbox of a task, if the caller's token is for it.
     fn task<T>(&self, request: &Request<T>, task_id: &str) -> Result<Arc<Sandbox>, Status> {
         allowed(request.extensions().get(), task_id)?;
-        self.0.task(task_id)
+        Ok(self.0.task(task_id)?)
     }
 
     /// The same, if it still runs.
     fn live<T>(&self, request: &Request<T>, task_id: &str) -> Result<Arc<Sandbox>, Status> {
         let sandbox = self.task(request, task_id)?;
-        if sandbox.lives() { Ok(sandbox) } else { Err(sandbox.gone()) }
+        if sandbox.lives() { Ok(sandbox) } else { Err(sandbox.gone().into()) }
     }
 }
 
@@ -213,7 +214,7 @@ impl TaskCommandRouter for Router {
         let exit = running.wait().await;
         // What dies with its sandbox has no end of its own.
         if !sandbox.lives() && exit == Exit::Signal(libc::SIGKILL) {
-            return Err(sandbox.gone());
+            return Err(sandbox.gone().into());
         }
         let exit_status = Some(match exit {
             Exit::Code(code) => ExitStatus::Code(code),
@@ -329,7 +330,7 @@ impl TaskCommandRouter for Router {
     ) -> Answer<TaskSnapshotMemoryResponse> {
         let sandbox = self.live(&request, &request.get_ref().task_id)?;
         sandbox.unit().await?;
-        Err(snapshots::no_memory(&sandbox))
+        Err(crate::service::snapshots::no_memory(&sandbox))
     }
 
     async fn task_reload_volumes(
@@ -351,7 +352,7 @@ impl TaskCommandRouter for Router {
         let sandbox = self.live(&request, &request.get_ref().task_id)?;
         let access = request.into_inner().network_access;
         let access = access.ok_or_else(|| Status::invalid_argument("network_access is required"))?;
-        outbound_policy::set_access(&sandbox, &access).await?;
+        outbound::set_access(&sandbox, &access).await?;
         Ok(Response::new(TaskSetNetworkAccessResponse {}))
     }
 
@@ -360,7 +361,7 @@ impl TaskCommandRouter for Router {
         request: Request<TaskSetExperimentalOutboundPolicyRequest>,
     ) -> Answer<TaskSetExperimentalOutboundPolicyResponse> {
         let sandbox = self.live(&request, &request.get_ref().task_id)?;
-        outbound_policy::set_headers(&sandbox).await?;
+        outbound::set_headers(&sandbox).await?;
         Ok(Response::new(TaskSetExperimentalOutboundPolicyResponse {}))
     }
 
@@ -402,7 +403,7 @@ impl TaskCommandRouter for Router {
         let sandbox = self.live(&request, &request.get_ref().task_id)?;
         let found = sidecars::find(&sandbox, &request.get_ref().container_id)?;
         let mut phase = found.phase.subscribe();
-        let ended = phase.wait_for(|phase| matches!(phase, sidecars::Phase::Ended(_)));
+        let ended = phase.wait_for(|phase| matches!(phase, sidecar::Phase::Ended(_)));
         let _ = tokio::time::timeout(wait(request.get_ref().timeout, MAX_HOLD), ended).await;
         Ok(Response::new(TaskContainerWaitResponse { result: found.info().result }))
     }

@@ -6,10 +6,12 @@ use std::time::Duration;
 use modal_proto::client::*;
 use tonic::Status;
 
+use crate::model::definition::{check_tags, ports};
 use crate::model::sandbox::{Phase, Sandbox};
-use crate::model::state::{State, check_name, now, wait};
-use crate::service::control::Caller;
-use crate::service::sandbox_create::{access, check_tags, free_name, metadata, ports};
+use crate::model::state::State;
+use crate::model::values::{check_name, now, wait};
+use crate::service::caller::Caller;
+use crate::service::sandbox_create::{access, metadata};
 
 /// Longest hold of a call that waits. Clients ask for 10 s or 55 s.
 const MAX_HOLD: Duration = Duration::from_secs(60);
@@ -242,9 +244,9 @@ pub async fn set_name(
         None => {}
     }
     if !sandbox.lives() {
-        return Err(sandbox.gone());
+        return Err(sandbox.gone().into());
     }
-    free_name(&tables, &sandbox.app_id, &request.name)?;
+    tables.free_name(&sandbox.app_id, &request.name)?;
     sandbox.changing.lock().name = Some(request.name);
     Ok(SandboxSetNameResponse {})
 }

@@ -6,8 +6,9 @@ use modal_proto::client::*;
 use tonic::Status;
 
 use crate::model::ids;
-use crate::model::state::{Secret, State, check_name, now};
-use crate::service::control::Caller;
+use crate::model::state::{Secret, State};
+use crate::model::values::{check_name, now};
+use crate::service::caller::Caller;
 
 /// Finds a named secret, or makes one.
 pub async fn get_or_create(

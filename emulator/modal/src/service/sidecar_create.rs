@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
+use container_network::Policy;
 use modal_proto::client::*;
 use modal_proto::task_command_router as tcr;
 use network_access::NetworkAccessType;
 use tonic::Status;
 
 use crate::model::sandbox::Sandbox;
+use crate::model::sidecar::Sidecar;
 use crate::model::state::State;
-use crate::model::{definition, storage};
-use crate::runtime::sidecars::{Plan, Sidecar, create};
-use crate::service::control::Caller;
-use container_network::Policy;
+use crate::model::{definition, outbound_policy, storage};
+use crate::runtime::sidecars::{Plan, create};
+use crate::service::caller::Caller;
 
 /// The control plane's form, for sandboxes of the second backend.
 pub async fn create_v2(
@@ -82,7 +83,7 @@ pub async fn create_by_task(
         pty: request.pty_info,
         disk,
     };
-    create(state, sandbox, plan).await
+    Ok(create(state, sandbox, plan).await?)
 }
 
 fn policy(access: Option<&NetworkAccess>) -> Result<Policy, Status> {
@@ -90,5 +91,5 @@ fn policy(access: Option<&NetworkAccess>) -> Result<Policy, Status> {
     if access.network_access_type() == NetworkAccessType::Blocked {
         return Err(Status::invalid_argument("A sidecar container's network cannot be blocked"));
     }
-    crate::model::outbound_policy::of_access(access)
+    Ok(outbound_policy::of_access(access)?)
 }

@@ -1,124 +1,19 @@
-//! Snapshots: a sandbox's files, or those of a directory, as an image; and images mounted in running sandboxes. Memory
-//! snapshots are answered as the service does where it has none.
+//! Calls of the control plane about snapshots. Memory snapshots are answered as the service does where it has none.
 
-use std::future::Future;
-use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use modal_proto::client::generic_result::GenericStatus;
 use modal_proto::client::*;
 use tonic::Status;
 
-use crate::build::{Built, Image, Lifetime};
-use crate::model::ids;
-use crate::model::sandbox::{Sandbox, Unit, result};
+use crate::model::definition;
+use crate::model::image::Image;
+use crate::model::outcome::result;
+use crate::model::sandbox::Sandbox;
 use crate::model::state::State;
-use crate::service::control::Caller;
-use container_isolation::{DirectoryError, MountSpec};
-
-/// How an image of a snapshot is kept.
-#[derive(Debug)]
-pub struct Keep {
-    /// How long.
-    pub lifetime: Lifetime,
-    /// The key without which it cannot be used.
-    pub key: Option<Bytes>,
-}
-
-impl Keep {
-    /// As long as the emulator, for everybody.
-    pub const ALWAYS: Keep = Keep { lifetime: Lifetime::Unlimited, key: None };
-}
-
-/// Makes an image of all files of a container as they are now. What is mounted in it stays out.
-pub async fn filesystem(state: &Arc<State>, unit: &Unit, keep: Keep) -> Result<Arc<Image>, Status> {
-    let id = ids::id("im");
-    let layer = state.layers().join(&id);
-    let copied = unit.container.snapshot(&layer).await;
-    if let Err(error) = copied {
-        crate::build::remove_in_background(layer);
-        return Err(Status::internal(format!("cannot take a snapshot: {error:#}")));
-    }
-    let mut layers = unit.layers.clone();
-    layers.push(layer);
-    let built = Built { layers, from_scratch: unit.image.from_scratch, config: unit.image.config.clone() };
-    Ok(put(state, &id, built, keep))
-}
-
-/// Makes an image of a directory as processes in a container see it, without what is mounted below it.
-pub async fn directory(state: &Arc<State>, unit: &Unit, path: &str, keep: Keep) -> Result<Arc<Image>, Status> {
-    if path.trim_matches('/').is_empty() {
-        return filesystem(state, unit, keep).await;
-    }
-    let id = ids::id("im");
-    let layer = state.layers().join(&id);
-    let copied = unit.container.snapshot_directory(Path::new(path), &layer).await;
-    if let Err(error) = copied {
-        crate::build::remove_in_background(layer);
-        return Err(refusal("take a snapshot of", path, error));
-    }
-    let built = Built { layers: vec![layer], from_scratch: true, config: Default::default() };
-    Ok(put(state, &id, built, keep))
-}
-
-fn put(state: &State, id: &str, built: Built, keep: Keep) -> Arc<Image> {
-    let image = Arc::new(Image::snapshot(id, built, keep.lifetime, keep.key.as_deref()));
-    tracing::info!(image = id, lifetime = ?image.lifetime(), encrypted = keep.key.is_some(), "snapshot taken");
-    state.tables.lock().images.insert(id.to_owned(), image.clone());
-    image
-}
-
-/// Takes a snapshot once for each snapshot id, and gives its image's id.
-pub async fn once<F>(sandbox: &Sandbox, snapshot_id: &str, take: F) -> Result<String, Status>
-where
-    F: Future<Output = Result<Arc<Image>, Status>>,
-{
-    if snapshot_id.is_empty() {
-        return take.await.map(|image| image.id.clone());
-    }
-    let cell = sandbox.snapshots.lock().entry(snapshot_id.to_owned()).or_default().clone();
-    let id = cell.get_or_try_init(|| async { take.await.map(|image| image.id.clone()) }).await?;
-    Ok(id.clone())
-}
-
-/// Mounts an image, or without an id an empty directory, in a running container.
-pub async fn mount(state: &State, unit: &Unit, path: &str, image_id: &str, key: Option<&[u8]>) -> Result<(), Status> {
-    if path.trim_matches('/').is_empty() {
-        return Err(Status::invalid_argument("An image cannot be mounted at /"));
-    }
-    let image = match image_id {
-        "" => Arc::new(Built { from_scratch: true, ..Default::default() }),
-        id => state.image(id)?.unsealed(key)?,
-    };
-    let spec = MountSpec {
-        target: path.into(),
-        layers: image.layers.clone(),
-        from_scratch: image.from_scratch,
-        ..MountSpec::default()
-    };
-    unit.container.mount(spec).await.map_err(|error| refusal("mount an image at", path, error))?;
-    tracing::info!(container = unit.container.id(), path, image = image_id, "image mounted");
-    Ok(())
-}
-
-/// Takes a mounted image away.
-pub async fn unmount(unit: &Unit, path: &str) -> Result<(), Status> {
-    let unmounted = unit.container.unmount(Path::new(path)).await;
-    unmounted.map_err(|error| refusal("unmount an image from", path, error))?;
-    tracing::info!(container = unit.container.id(), path, "image unmounted");
-    Ok(())
-}
-
-fn refusal(what: &str, path: &str, error: DirectoryError) -> Status {
-    let text = format!("Cannot {what} '{path}': {error}");
-    match error {
-        DirectoryError::Missing | DirectoryError::NoSource => Status::not_found(text),
-        DirectoryError::NotADirectory | DirectoryError::Reserved => Status::invalid_argument(text),
-        DirectoryError::NotMounted => Status::failed_precondition(text),
-        DirectoryError::Failed(error) => Status::internal(format!("Cannot {what} '{path}': {error:#}")),
-    }
-}
+use crate::model::values::wait;
+use crate::runtime::snapshots::{Keep, filesystem};
+use crate::service::caller::Caller;
 
 /// The older form, on the control plane.
 pub async fn fs(
@@ -229,10 +124,10 @@ pub async fn at_exit(
 ) -> Result<SandboxGetExitSnapshotResponse, Status> {
     use sandbox_get_exit_snapshot_response::{Outcome, Pending, Success};
     let sandbox = state.sandbox(&request.sandbox_id)?;
-    if !wants_exit_snapshot(&sandbox.definition) {
+    if !definition::wants_exit_snapshot(&sandbox.definition) {
         return Err(Status::failed_precondition("The sandbox was created without enable_exit_snapshot"));
     }
-    sandbox.wait(crate::model::state::wait(request.timeout, std::time::Duration::from_secs(60))).await;
+    sandbox.wait(wait(request.timeout, std::time::Duration::from_secs(60))).await;
     let taken = sandbox.exit_snapshot.lock().clone();
     let outcome = match (sandbox.result(), taken) {
         (None, _) => Outcome::Pending(Pending {}),
@@ -243,9 +138,4 @@ pub async fn at_exit(
         }),
     };
     Ok(SandboxGetExitSnapshotResponse { outcome: Some(outcome) })
-}
-
-/// Whether a snapshot is to be taken when the sandbox ends.
-pub fn wants_exit_snapshot(definition: &modal_proto::client::Sandbox) -> bool {
-    crate::model::definition::is_on(definition, "enable_exit_snapshot")
 }

@@ -1,4 +1,4 @@
-//! What sandboxes use and cost: samples while they run, which can be asked for after the end as well.
+//! What sandboxes have used and cost, also after their end.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,18 +7,12 @@ use std::time::{Duration, UNIX_EPOCH};
 use modal_proto::client::sandbox_get_stats_response::ResourceStats;
 use modal_proto::client::*;
 use modal_proto::prost_types::Timestamp;
-use tokio::time::Instant;
 use tonic::Status;
 
-use crate::model::sandbox::{Sandbox, Unit};
-use crate::model::state::{State, now};
-use crate::service::control::Caller;
-
-/// How often a sandbox's usage is looked at.
-const INTERVAL: Duration = Duration::from_secs(1);
-
-/// Samples that are kept of a sandbox; when there are more, each two become one.
-const SAMPLES: usize = 256;
+use crate::model::samples::Sample;
+use crate::model::state::State;
+use crate::model::values::now;
+use crate::service::caller::Caller;
 
 /// What a sandbox gets that asks for nothing, in thousandths of a core and in MiB: defaults of the service.
 const LEAST: (u32, u32) = (125, 128);
@@ -45,63 +39,6 @@ const PICO: f64 = 1e12;
 
 /// The percentiles that are told, in hundredths.
 const PERCENTILES: [u32; 3] = [5000, 9000, 9900];
-
-/// The samples of one sandbox.
-#[derive(Debug, Default)]
-pub struct Samples {
-    all: Vec<Sample>,
-    /// Microseconds of processor time at the last one.
-    used: u64,
-    last: Option<Instant>,
-}
-
-/// Usage in a stretch of time.
-#[derive(Debug, Clone, Copy)]
-struct Sample {
-    /// Its end, in Unix seconds.
-    end: f64,
-    seconds: f64,
-    cores: f64,
-    gib: f64,
-}
-
-impl Samples {
-    /// Adds what was used since the last sample, or since the start.
-    fn add(&mut self, used: u64, memory: u64) {
-        let seconds = self.last.replace(Instant::now()).map_or(0.0, |last| last.elapsed().as_secs_f64());
-        let spent = used.saturating_sub(self.used);
-        self.used = used;
-        if seconds <= 0.0 {
-            return;
-        }
-        let gib = memory as f64 / f64::from(1 << 30);
-        self.all.push(Sample { end: now(), seconds, cores: spent as f64 / 1e6 / seconds, gib });
-        if self.all.len() > SAMPLES {
-            self.all = self.all.chunks(2).map(merged).collect();
-        }
-    }
-}
-
-fn merged(samples: &[Sample]) -> Sample {
-    let seconds: f64 = samples.iter().map(|sample| sample.seconds).sum();
-    let mean = |value: fn(&Sample) -> f64| samples.iter().map(|s| value(s) * s.seconds).sum::<f64>() / seconds;
-    let end = samples.last().map_or(0.0, |sample| sample.end);
-    Sample { end, seconds, cores: mean(|s| s.cores), gib: mean(|s| s.gib) }
-}
-
-/// Looks at a sandbox's usage once.
-pub fn look(sandbox: &Sandbox, unit: &Unit) {
-    let (used, memory) = unit.container.usage();
-    sandbox.samples.lock().add(used, memory);
-}
-
-/// Looks at a sandbox's usage for as long as this is polled.
-pub async fn sample(sandbox: Arc<Sandbox>, unit: Arc<Unit>) {
-    loop {
-        look(&sandbox, &unit);
-        tokio::time::sleep(INTERVAL).await;
-    }
-}
 
 /// What a sandbox has used and cost in a range of time.
 pub async fn get(
@@ -213,19 +150,6 @@ mod tests {
         assert_eq!(dollars(0), "0");
         assert_eq!(dollars(1), "0.000000000001");
         assert_eq!(dollars(2_500_000_000_000), "2.5");
-    }
-
-    #[test]
-    fn many_samples_keep_their_sum() {
-        let mut samples = Samples {
-            all: (0..256).map(|n| Sample { end: f64::from(n), seconds: 1.0, cores: 2.0, gib: 0.5 }).collect(),
-            last: Instant::now().checked_sub(Duration::from_secs(1)),
-            ..Samples::default()
-        };
-        samples.add(2_000_000, 1 << 29);
-        assert_eq!(samples.all.len(), 129);
-        let seconds: f64 = samples.all.iter().map(|sample| sample.seconds).sum();
-        assert!((seconds - 257.0).abs() < 0.5, "{seconds}");
     }
 
     #[test]

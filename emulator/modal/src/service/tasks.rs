@@ -6,7 +6,7 @@ use modal_proto::client::*;
 use tonic::Status;
 
 use crate::model::state::State;
-use crate::service::control::Caller;
+use crate::service::caller::Caller;
 use crate::service::sandbox_manage::task_info;
 
 /// Lists the tasks that have not ended, of an app or of an environment.

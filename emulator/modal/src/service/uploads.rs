@@ -18,7 +18,9 @@ use tonic::Status;
 
 use crate::model::ids;
 use crate::model::state::{Blob, Mount, MountFile, State};
-use crate::service::control::Caller;
+use crate::model::values::hex;
+use crate::service::addresses::seen_at;
+use crate::service::caller::Caller;
 
 /// Largest blob: no client sends more for a build context, and the disk is shared.
 const MAX_BLOB: u64 = 64 << 30;
@@ -134,12 +136,6 @@ fn lookup(state: &State, name: &str) -> Result<MountGetOrCreateResponse, Status>
     })
 }
 
-/// A mount by id.
-pub fn get(state: &State, id: &str) -> Result<Arc<Mount>, Status> {
-    let mount = state.tables.lock().mounts.get(id).cloned();
-    mount.ok_or_else(|| Status::not_found(format!("Mount with ID {id} not found")))
-}
-
 /// Announces an upload.
 pub async fn blob_create(
     state: &Arc<State>,
@@ -152,7 +148,7 @@ pub async fn blob_create(
     }
     let id = ids::id("bl");
     state.tables.lock().blobs.insert(id.clone(), Blob { length, complete: false });
-    let url = format!("http://{}/blobs/{id}", state.seen_at(caller.asked.as_deref()));
+    let url = format!("http://{}/blobs/{id}", seen_at(state, caller.asked.as_deref()));
     Ok(BlobCreateResponse {
         blob_id: id.clone(),
         blob_ids: vec![id],
@@ -167,7 +163,7 @@ pub async fn blob_create(
 pub async fn blob_get(state: &Arc<State>, caller: &Caller, request: BlobGetRequest) -> Result<BlobGetResponse, Status> {
     match state.tables.lock().blobs.get(&request.blob_id) {
         Some(blob) if blob.complete => {
-            let at = state.seen_at(caller.asked.as_deref());
+            let at = seen_at(state, caller.asked.as_deref());
             Ok(BlobGetResponse { download_url: format!("http://{at}/blobs/{}", request.blob_id) })
         }
         _ => Err(Status::not_found(format!("Blob {} not found", request.blob_id))),
@@ -241,11 +237,6 @@ fn hash_file(path: &Path) -> std::io::Result<String> {
     let mut hash = Sha256::new();
     std::io::copy(&mut std::fs::File::open(path)?, &mut hash)?;
     Ok(hex(&hash.finalize()))
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn timestamp() -> Timestamp {

@@ -8,16 +8,17 @@ use std::path::{Component, Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
+use container_isolation::rootfs::{Attributes, Entry, EntryKind, Root};
 use futures_util::{Stream, stream};
 use modal_proto::client::*;
 use tonic::Status;
 
 use crate::model::ids;
 use crate::model::state::{Blob, Download, State};
-use crate::service::control::Caller;
+use crate::model::values::hex;
+use crate::service::addresses::seen_at;
+use crate::service::caller::Caller;
 use crate::service::uploads;
-use crate::service::volumes::get;
-use container_isolation::rootfs::{Attributes, Entry, EntryKind, Root};
 
 /// Bytes of a block: what the clients upload and expect.
 const BLOCK: u64 = 8 << 20;
@@ -67,7 +68,7 @@ async fn with<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce(&Root) -> io::Result<T> + Send + 'static,
 ) -> Result<T, Status> {
-    let (volume, directory, path) = (get(state, id)?, state.volume_dir(id), path.display().to_string());
+    let (volume, directory, path) = (state.volume(id)?, state.volume_dir(id), path.display().to_string());
     let done = tokio::task::spawn_blocking(move || volume.shared.with(&directory, work)).await;
     done.map_err(|error| Status::internal(error.to_string()))?.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Status::not_found(format!("No such file or directory: '{path}'")),
@@ -161,7 +162,7 @@ pub async fn read(
         tables.download_order.push_back(id.clone());
         tables.downloads.insert(id.clone(), Download { volume_id: request.volume_id, path });
     }
-    let at = state.seen_at(caller.asked.as_deref());
+    let at = seen_at(state, caller.asked.as_deref());
     let mut get_urls = Vec::new();
     let mut from = start;
     while from < start + len {
@@ -241,7 +242,7 @@ pub async fn put_v2(
     caller: &Caller,
     request: VolumePutFiles2Request,
 ) -> Result<VolumePutFiles2Response, Status> {
-    get(state, &request.volume_id)?;
+    state.volume(&request.volume_id)?;
     let (mut files, mut missing_blocks) = (Vec::with_capacity(request.files.len()), Vec::new());
     for (file_index, file) in (0..).zip(&request.files) {
         if file.blocks.len() as u64 != file.size.div_ceil(BLOCK) {
@@ -252,7 +253,7 @@ pub async fn put_v2(
         }
         let mut contents = Vec::with_capacity(file.blocks.len());
         for (block_index, block) in (0..).zip(&file.blocks) {
-            let hash = uploads::hex(&block.contents_sha256);
+            let hash = hex(&block.contents_sha256);
             let content = uploads::content(state, &hash)?;
             if let Some(blob) = block.put_response.as_ref().and_then(|blob| std::str::from_utf8(blob).ok())
                 && !uploads::is_present(&content).await
@@ -263,7 +264,7 @@ pub async fn put_v2(
                 let length = BLOCK.min(file.size - block_index * BLOCK);
                 let id = ids::id("bl");
                 state.tables.lock().blobs.insert(id.clone(), Blob { length, complete: false });
-                let put_url = format!("http://{}/blobs/{id}", state.seen_at(caller.asked.as_deref()));
+                let put_url = format!("http://{}/blobs/{id}", seen_at(state, caller.asked.as_deref()));
                 missing_blocks.push(volume_put_files2_response::MissingBlock { file_index, block_index, put_url });
             }
             contents.push(content);

@@ -1,5 +1,5 @@
-//! Volumes: directories of the emulator's state. What containers see of them is [`crate::model::volume_views`]'s, and how clients read and
-//! change their files [`crate::service::volume_files`]'s.
+//! Calls about volumes, which are directories of the emulator's state. [`crate::model::volume_views`] holds what containers see
+//! of them, and [`crate::service::volume_files`] serves the calls that read and change their files.
 
 use std::sync::Arc;
 
@@ -7,8 +7,9 @@ use modal_proto::client::*;
 use tonic::Status;
 
 use crate::model::ids;
-use crate::model::state::{State, Tables, Volume, check_name, now};
-use crate::service::control::Caller;
+use crate::model::state::{State, Tables, Volume};
+use crate::model::values::{check_name, now};
+use crate::service::caller::Caller;
 
 /// Finds a named volume, or makes one.
 pub async fn get_or_create(
@@ -101,13 +102,14 @@ pub async fn by_id(
     _: &Caller,
     request: VolumeGetByIdRequest,
 ) -> Result<VolumeGetByIdResponse, Status> {
-    let volume = get(state, &request.volume_id)?;
+    let volume = state.volume(&request.volume_id)?;
     Ok(VolumeGetByIdResponse { volume_id: volume.id.clone(), metadata: Some(metadata(&volume)) })
 }
 
 /// Keeps an ephemeral volume alive; here they all live as long as the emulator.
 pub async fn heartbeat(state: &Arc<State>, _: &Caller, request: VolumeHeartbeatRequest) -> Result<(), Status> {
-    get(state, &request.volume_id).map(drop)
+    state.volume(&request.volume_id)?;
+    Ok(())
 }
 
 /// Removes a volume. Its files go once no sandbox can have it mounted any more: with the emulator.
@@ -150,11 +152,6 @@ pub async fn rename(state: &Arc<State>, _: &Caller, request: VolumeRenameRequest
         volume.name = request.name;
     }
     Ok(())
-}
-
-/// A volume by id.
-pub fn get(state: &State, id: &str) -> Result<Volume, Status> {
-    state.tables.lock().volumes.get(id).cloned().ok_or_else(|| missing(id))
 }
 
 fn missing(id: &str) -> Status {

@@ -1,0 +1,42 @@
+//! Makes and removes directories of layers.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// Removes a directory in the background.
+pub fn remove_in_background(path: PathBuf) {
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = remove(&path) {
+            tracing::warn!(%error, path = %path.display(), "cannot remove");
+        }
+    });
+}
+
+/// Removes a directory, however little its modes allow.
+pub fn remove(path: &Path) -> std::io::Result<()> {
+    container_isolation::remove_tree(path)
+}
+
+/// Modes of directories that would otherwise take those of a layer that merely passes through them: in an overlay the
+/// topmost directory's own mode counts.
+fn directory_mode(path: &Path) -> u32 {
+    match path.to_str() {
+        Some("tmp" | "var/tmp" | "dev/shm" | "run/lock") => 0o1777,
+        Some("root") => 0o700,
+        _ => 0o755,
+    }
+}
+
+/// Makes a directory and those above it below `root`, with the modes they have in the base.
+pub(crate) fn make_directories(root: &Path, path: &Path) -> std::io::Result<()> {
+    let mut so_far = PathBuf::new();
+    for part in path.components() {
+        so_far.push(part);
+        let directory = root.join(&so_far);
+        if !directory.is_dir() {
+            std::fs::create_dir(&directory)?;
+            std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(directory_mode(&so_far)))?;
+        }
+    }
+    Ok(())
+}

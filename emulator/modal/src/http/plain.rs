@@ -1,0 +1,12 @@
+//! Answers in plain text.
+
+use http::{Response, StatusCode};
+use http_body_util::Full;
+use tonic::body::Body;
+
+/// A plain HTTP answer.
+pub(crate) fn plain(status: StatusCode, text: impl Into<bytes::Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::new(Full::new(text.into())));
+    *response.status_mut() = status;
+    response
+}

@@ -1,0 +1,70 @@
+//! When apps end: with their client, with their last sandbox, or because they are told to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use modal_proto::client::AppState;
+use tokio::sync::watch;
+
+use crate::model::state::{App, State, Tables};
+use crate::model::values::now;
+
+/// How long an app lives whose client says that it is there and then no longer does: clients say it every 15 seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often such apps are looked for.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Stops an app and ends its sandboxes.
+/// It goes on being listed.
+pub fn end(tables: &mut Tables, id: &str) {
+    if let Some(app) = tables.apps.get_mut(id)
+        && app.stopped_at == 0.0
+    {
+        tracing::info!(app = id, "app stopped");
+        app.state = AppState::Stopped as i32;
+        app.stopped_at = now();
+    }
+    for sandbox in tables.sandboxes.values().filter(|sandbox| sandbox.app_id == id) {
+        sandbox.terminate();
+    }
+}
+
+/// Says that an app's client leaves.
+pub fn leave(tables: &mut Tables, id: &str) {
+    let Some(app) = tables.apps.get_mut(id) else { return };
+    app.heartbeat = None;
+    match AppState::try_from(app.state) {
+        Ok(AppState::Ephemeral | AppState::Initializing) => end(tables, id),
+        Ok(AppState::Detached) => {
+            app.state = AppState::DetachedDisconnected as i32;
+            settle(tables, id);
+        }
+        _ => {}
+    }
+}
+
+/// Stops a detached app whose client has left once none of its sandboxes lives.
+pub fn settle(tables: &mut Tables, id: &str) {
+    let alone = tables.apps.get(id).is_some_and(|app| app.state == AppState::DetachedDisconnected as i32);
+    if alone && !tables.sandboxes.values().any(|sandbox| sandbox.app_id == id && sandbox.result().is_none()) {
+        end(tables, id);
+    }
+}
+
+/// Watches for clients that vanish without a word, until the emulator ends.
+pub async fn watch(state: Arc<State>, mut stopped: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = stopped.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        let mut tables = state.tables.lock();
+        let silent = |app: &&App| app.heartbeat.is_some_and(|heard| heard.elapsed() > PATIENCE);
+        let gone: Vec<String> = tables.apps.values().filter(silent).map(|app| app.id.clone()).collect();
+        for id in gone {
+            tracing::info!(app = id, "its client has not been heard for {PATIENCE:?}");
+            leave(&mut tables, &id);
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Calls by which clients sign in. Credentials themselves are checked in [`crate::http::auth`].
+
+use std::sync::Arc;
+
+use modal_proto::client::*;
+use tonic::Status;
+
+use crate::model::state::State;
+use crate::model::tokens::CONTROL;
+use crate::service::caller::Caller;
+
+/// A short-lived token for the control plane.
+pub async fn token(
+    state: &Arc<State>,
+    caller: &Caller,
+    _: AuthTokenGetRequest,
+) -> Result<AuthTokenGetResponse, Status> {
+    let life = caller.ordered.token_life.unwrap_or(state.options.auth_token_life);
+    Ok(AuthTokenGetResponse { token: state.signer.sign(CONTROL, life) })
+}
+
+/// Says hello.
+pub async fn hello(state: &Arc<State>, _: &Caller, (): ()) -> Result<ClientHelloResponse, Status> {
+    Ok(ClientHelloResponse { image_builder_version: state.options.image_builder_version.clone(), ..Default::default() })
+}
