@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use super::ContainerSpec;
+use crate::spec::ContainerSpec;
 
 /// Processes and threads of one container: a fork bomb ends here, nothing else does.
 pub(crate) const MOST_PROCESSES: u32 = 4096;

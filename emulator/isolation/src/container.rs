@@ -27,14 +27,14 @@ use tokio::{
     sync::{Mutex as AsyncMutex, mpsc, oneshot, watch},
 };
 
-use super::{
-    DirectoryError, End, Exit, MountSpec, Process, ProcessSpec,
+use crate::{
     cgroups::Group,
     engine::Shared,
     live_mounts::{Answer, Order, What},
     protocol::{Inbox, Message, Reply, Request, Setup, has_zero, send_some},
-    rootfs::{Root, layer, remove_tree},
+    rootfs::{self, Root, layer, remove_tree},
     spawner::Init,
+    spec::{DirectoryError, End, Exit, MountSpec, Process, ProcessSpec},
 };
 
 /// What pipes are enlarged to. The default of 64 KiB costs a wake-up for each; beyond this nothing more is gained.
@@ -453,7 +453,13 @@ impl Link {
         let all = Path::new("");
         let own = [(&*self.places.upper, all), (&*self.places.directory, Path::new("mounts"))];
         let shared = self.places.shared.iter().map(|(source, inside)| (&**source, &**inside));
-        own.into_iter().chain(shared).map(|(tree, inside)| remove_tree::used(tree, inside)).sum()
+        own.into_iter().chain(shared).map(|(tree, inside)| rootfs::used(tree, inside)).sum()
+    }
+
+    /// Kills everything inside and waits until it is gone.
+    pub(crate) async fn stop(&self) {
+        self.kill();
+        self.ended().await;
     }
 
     /// Resolves when all is gone.

@@ -20,8 +20,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use tokio::sync::oneshot;
 
-use super::{
-    Bind, Container, ContainerSpec, MountSpec,
+use crate::{
     cgroups::{self, Group, Groups},
     container::{Link, Places},
     inside::tun::GATEWAY,
@@ -31,6 +30,7 @@ use super::{
     rootfs_base::{Base, make_directory},
     sealed_program::Program,
     spawner::{self, Init, Kind, Spawner},
+    spec::{Bind, ContainerSpec, MountSpec},
     state_dir::StateDir,
 };
 
@@ -279,7 +279,7 @@ impl Shared {
         live_mounts::order(&self.program, pidfd, self.user_namespace, order)
     }
 
-    pub(crate) async fn start(self: &Arc<Self>, spec: ContainerSpec) -> anyhow::Result<Container> {
+    pub(crate) async fn start(self: &Arc<Self>, spec: ContainerSpec) -> anyhow::Result<Arc<Link>> {
         ensure!(!self.shut.load(Ordering::SeqCst), "the engine is shut down");
         let id = spec.id.clone();
         let engine = self.clone();
@@ -309,18 +309,17 @@ impl Shared {
             }
         };
         let link = Link::new(self.clone(), id.clone(), places, group, init)?;
-        let container = Container { link: link.clone() };
         self.containers().insert(id, Arc::downgrade(&link));
         if self.shut.load(Ordering::SeqCst) {
-            container.stop().await;
+            link.stop().await;
         }
         let started = link.start(setup).await;
         if let Err(error) = started {
-            container.stop().await;
+            link.stop().await;
             let _ = remove_tree(&directory);
             return Err(error.context("cannot start a container"));
         }
-        Ok(container)
+        Ok(link)
     }
 
     /// Waits until what lies below containers is complete.

@@ -28,7 +28,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{inside::build_root, mount_calls, protocol::Overlay, rootfs, sealed_program::Program};
+use crate::{mount_calls, overlays, protocol::Overlay, rootfs, sealed_program::Program, steps::at};
 
 /// argv[0] by which the program knows that it has this role.
 pub(crate) const NAME: &str = "modal-emulator-mount";
@@ -122,10 +122,6 @@ pub(crate) fn main() -> ! {
     std::process::exit(i32::from(written.is_err()))
 }
 
-fn at<T, E: std::fmt::Display>(step: &str, result: Result<T, E>) -> Result<T, String> {
-    result.map_err(|error| format!("{step}: {error}"))
-}
-
 fn run(Errand { container, user_namespace, order }: Errand) -> Result<Answer, String> {
     // Safety: the emulator left it open for this process, which never closes it.
     let container = unsafe { BorrowedFd::borrow_raw(container) };
@@ -138,7 +134,7 @@ fn run(Errand { container, user_namespace, order }: Errand) -> Result<Answer, St
             let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
             at("private mounts", nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>))?;
             let root = match what {
-                What::Overlays { stage, overlays, disk } => build_root::assemble(&stage, overlays, disk)?.0,
+                What::Overlays { stage, overlays, disk } => overlays::assemble(&stage, overlays, disk)?.0,
                 What::Directory(directory) => directory,
             };
             let held = nix::fcntl::open(&root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());

@@ -3,13 +3,15 @@
 
 use std::{
     ffi::{CStr, CString, OsStr},
-    io,
+    fs, io,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
 };
+
+use nix::mount::{MntFlags, umount2};
 
 // Flags of linux/mount.h.
 const OPEN_TREE_CLONE: libc::c_uint = 1;
@@ -122,4 +124,20 @@ pub(crate) fn mount(
 ) -> Result<(), String> {
     nix::mount::mount(Some(source), target, Some(kind), flags, Some(options))
         .map_err(|error| format!("mount {kind} at {}: {}", target.display(), error.desc()))
+}
+
+/// Takes away mounts below `path` that this process can see. False if one stays: removing the tree would then remove
+/// what is mounted.
+pub(crate) fn detach_mounts(path: &Path) -> bool {
+    let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return false };
+    // Blanks and the like are written in octal there, so a directory with one in its name would seem to have no mounts.
+    if path.as_os_str().as_bytes().iter().any(|byte| byte.is_ascii_whitespace() || *byte == b'\\') {
+        return false;
+    }
+    let below = |line: &str| {
+        let target = line.split(' ').nth(4).map(Path::new)?;
+        target.starts_with(path).then(|| target.to_owned())
+    };
+    // Later ones lie over earlier ones.
+    mounts.lines().filter_map(below).rev().all(|target| umount2(&target, MntFlags::MNT_DETACH).is_ok())
 }

@@ -18,7 +18,7 @@ use std::{
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 
-use super::{Bind, Exit, ProcessSpec};
+use crate::spec::{Bind, Exit, ProcessSpec};
 
 /// The descriptor on which init finds its end of the socket.
 pub(crate) const CONTROL_FD: RawFd = 3;

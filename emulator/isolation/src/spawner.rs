@@ -21,7 +21,7 @@ use std::{
     thread,
 };
 
-use super::{
+use crate::{
     protocol::{CONTROL_FD, PROGRAM_FD},
     sealed_program::Program,
 };

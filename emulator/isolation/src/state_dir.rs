@@ -10,10 +10,7 @@ use std::{
 
 use anyhow::Context;
 
-use super::{
-    cgroups,
-    rootfs::{remove_tree, remove_tree::detach_mounts},
-};
+use crate::{cgroups, mount_calls::detach_mounts, rootfs::remove_tree};
 
 /// State directories are named so; a later emulator looks for the leftovers of this one by it.
 const PREFIX: &str = "modal-emulator-";

@@ -10,7 +10,10 @@ use std::{
 
 use serde::Serialize;
 
-use super::{About, Failure, Kind, Outcome, say, say_each};
+use super::{
+    failure::{About, Failure, Kind, Outcome},
+    output::{say, say_each},
+};
 
 /// One file, directory or link as clients see it; links are shown as such.
 #[derive(Serialize)]

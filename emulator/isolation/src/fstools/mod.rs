@@ -7,6 +7,9 @@
 //! Failure: exit code 1 and one JSON object on standard error, from whose `error_kind` clients make their exceptions.
 
 mod entries;
+mod failure;
+mod names;
+mod output;
 mod read;
 mod watch;
 mod write;
@@ -14,25 +17,13 @@ mod write;
 use std::{
     ffi::OsString,
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use serde::{Deserialize, Serialize};
 
-/// The program's file name, by which it knows its role.
-pub const NAME: &str = "modal-sandbox-fs-tools";
-
-/// The service's program is linked statically, so the dynamic linker's variables mean nothing to it. They are kept from this
-/// one in a variable of this name, one behind the other.
-pub const HIDDEN: &[u8] = b"MODAL_EMULATOR_HIDDEN=";
-
-/// Between those.
-pub const BETWEEN: u8 = 0x1f;
-
-/// Whether a variable, with its value, is the dynamic linker's.
-pub fn is_loaders(pair: &[u8]) -> bool {
-    pair.starts_with(b"LD_") || pair.starts_with(b"GLIBC_TUNABLES=")
-}
+use failure::{Failure, Kind, Outcome};
+pub use names::{BETWEEN, HIDDEN, NAME, is_loaders};
 
 /// What can be asked. Keys are only ever added: unknown ones are ignored, missing ones have a default.
 #[derive(Debug, Deserialize)]
@@ -64,76 +55,6 @@ enum Operation {
 
 fn yes() -> bool {
     true
-}
-
-/// What clients tell apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-enum Kind {
-    NotFound,
-    IsDirectory,
-    NotDirectory,
-    AlreadyExists,
-    PathAlreadyExists,
-    DirectoryNotEmpty,
-    PermissionDenied,
-    FileTooLarge,
-    NotSupported,
-    InvalidArgument,
-    Io,
-}
-
-/// Why an operation failed.
-#[derive(Debug)]
-enum Failure {
-    Told {
-        kind: Kind,
-        message: String,
-        detail: Option<String>,
-    },
-    /// Nobody reads our output any more: nothing is left to be told.
-    Unheard,
-}
-
-type Outcome<T = ()> = Result<T, Failure>;
-
-impl Failure {
-    fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self::Told { kind, message: message.into(), detail: None }
-    }
-
-    /// From an error of the kernel about `path`.
-    fn io(path: &Path, error: &io::Error) -> Self {
-        let (kind, text) = match error.raw_os_error() {
-            Some(libc::ENOENT) => (Kind::NotFound, "no such file or directory"),
-            Some(libc::EISDIR) => (Kind::IsDirectory, "is a directory"),
-            Some(libc::ENOTDIR) => (Kind::NotDirectory, "not a directory"),
-            Some(libc::EEXIST) => (Kind::AlreadyExists, "exists already"),
-            Some(libc::ENOTEMPTY) => (Kind::DirectoryNotEmpty, "directory is not empty"),
-            Some(libc::EACCES | libc::EPERM) => (Kind::PermissionDenied, "permission denied"),
-            Some(libc::EFBIG) => (Kind::FileTooLarge, "file is too large"),
-            Some(libc::EOPNOTSUPP) => (Kind::NotSupported, "not supported here"),
-            Some(libc::ENOSPC | libc::EDQUOT) => (Kind::Io, "no space left on device"),
-            _ => (Kind::Io, "input or output error"),
-        };
-        let message = format!("{}: {text}", path.display());
-        Self::Told { kind, message, detail: Some(error.to_string()) }
-    }
-
-    /// From an error while writing to standard output.
-    fn output(error: &io::Error) -> Self {
-        if error.kind() == io::ErrorKind::BrokenPipe { Self::Unheard } else { Self::io(Path::new("output"), error) }
-    }
-}
-
-/// Adds to an error of the kernel what it was about.
-trait About<T> {
-    fn about(self, path: &Path) -> Outcome<T>;
-}
-
-impl<T> About<T> for io::Result<T> {
-    fn about(self, path: &Path) -> Outcome<T> {
-        self.map_err(|error| Failure::io(path, &error))
-    }
 }
 
 /// Does what `arguments` (with the program's own name first) say; the exit code.
@@ -180,28 +101,6 @@ fn perform(operation: Operation) -> Outcome {
         Operation::Remove { path, recursive } => entries::remove(&path, recursive),
         Operation::Watch(watch) => watch.run(),
     }
-}
-
-/// One line of JSON on standard output.
-fn say(line: &impl Serialize) -> Outcome {
-    let mut text = serde_json::to_vec(line).map_err(|error| Failure::new(Kind::Io, error.to_string()))?;
-    text.push(b'\n');
-    let mut out = io::stdout().lock();
-    out.write_all(&text).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
-}
-
-/// Prints an array, an item at a time.
-fn say_each<T: Serialize>(items: impl Iterator<Item = Outcome<T>>) -> Outcome {
-    let mut out = io::BufWriter::with_capacity(1 << 16, io::stdout().lock());
-    let failed = |error: io::Error| Failure::output(&error);
-    let mut before: &[u8] = b"[";
-    for item in items {
-        out.write_all(before).map_err(failed)?;
-        serde_json::to_writer(&mut out, &item?).map_err(|error| failed(error.into()))?;
-        before = b",";
-    }
-    let end: &[u8] = if before == b"[" { b"[]\n" } else { b"]\n" };
-    out.write_all(end).and_then(|()| out.flush()).map_err(failed)
 }
 
 #[cfg(test)]

@@ -7,7 +7,10 @@ use std::{
     path::Path,
 };
 
-use super::{About, Failure, Kind, Outcome};
+use super::{
+    failure::{About, Failure, Kind, Outcome},
+    names::{BETWEEN, HIDDEN},
+};
 
 /// Modal reads no larger file.
 const LARGEST: u64 = 5 * 1024 * 1024 * 1024;
@@ -42,8 +45,8 @@ pub(crate) fn read(path: &Path) -> Outcome {
 fn environment(path: &Path) -> Outcome {
     let mut pairs = Vec::new();
     for pair in std::fs::read(path).about(path)?.split(|byte| *byte == 0).filter(|pair| !pair.is_empty()) {
-        match pair.strip_prefix(super::HIDDEN) {
-            Some(hidden) => pairs.extend(hidden.split(|byte| *byte == super::BETWEEN).map(<[u8]>::to_vec)),
+        match pair.strip_prefix(HIDDEN) {
+            Some(hidden) => pairs.extend(hidden.split(|byte| *byte == BETWEEN).map(<[u8]>::to_vec)),
             None => pairs.push(pair.to_vec()),
         }
     }

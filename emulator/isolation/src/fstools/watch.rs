@@ -15,7 +15,10 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{About, Failure, Outcome, say};
+use super::{
+    failure::{About, Failure, Outcome},
+    output::say,
+};
 
 /// The two halves of a rename come one right after the other; a first half without a second within this has none.
 const RENAME_GRACE: Duration = Duration::from_millis(20);

@@ -20,7 +20,10 @@ use nix::{
     unistd::{AccessFlags, Gid, Uid, faccessat, fchown, linkat},
 };
 
-use super::{About, Failure, Kind, Outcome};
+use super::{
+    failure::{About, Failure, Kind, Outcome},
+    names::NAME,
+};
 
 /// As many as the kernel follows.
 const MOST_LINKS: usize = 40;
@@ -164,7 +167,7 @@ impl Drop for Draft {
 fn unused<T>(directory: &Path, make: impl Fn(&Path) -> io::Result<T>) -> io::Result<(PathBuf, T)> {
     let mut number: u32 = 0;
     loop {
-        let name = directory.join(OsString::from(format!(".{}-{}-{number}", super::NAME, std::process::id())));
+        let name = directory.join(OsString::from(format!(".{}-{}-{number}", NAME, std::process::id())));
         match make(&name) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
             made => return Ok((name, made?)),

@@ -10,26 +10,21 @@ use std::{
     fs,
     os::{
         fd::OwnedFd,
-        unix::{
-            ffi::OsStrExt,
-            fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown, symlink},
-        },
+        unix::fs::{DirBuilderExt, PermissionsExt, symlink},
     },
     path::{Path, PathBuf},
 };
 
-use nix::{
-    fcntl::OFlag,
-    mount::{MntFlags, MsFlags, umount2},
-    sys::stat::Mode,
-};
+use nix::mount::{MntFlags, MsFlags, umount2};
 
 use super::tun;
 use crate::{
-    Bind,
     mount_calls::{self, mount},
-    protocol::{Overlay, Setup},
+    overlays,
+    protocol::Setup,
     rootfs::open_inside,
+    spec::Bind,
+    steps::at,
 };
 
 /// Where the file tools sit inside.
@@ -37,16 +32,6 @@ pub(crate) const FS_TOOLS: &str = "/__modal/.bin/modal-sandbox-fs-tools";
 
 /// Devices that every program may expect.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
-
-/// With a limit of the disk, one file for so many bytes of it; the usual file systems have one for 16 KiB.
-const BYTES_PER_FILE: u64 = 4096;
-
-/// Files that even the smallest disk holds, beyond those.
-const SPARE_FILES: u64 = 1024;
-
-fn at<T, E: std::fmt::Display>(step: impl std::fmt::Display, result: Result<T, E>) -> Result<T, String> {
-    result.map_err(|error| format!("{step}: {error}"))
-}
 
 /// A mount that waits to be attached.
 struct Held {
@@ -118,7 +103,7 @@ pub(crate) fn build(setup: &Setup) -> Result<Built, String> {
         volumes.push(Held::take_inside(bind)?);
     }
 
-    let (root, written) = assemble(&setup.stage, setup.overlays.clone(), setup.disk)?;
+    let (root, written) = overlays::assemble(&setup.stage, setup.overlays.clone(), setup.disk)?;
     if setup.user_namespace {
         // Whoever makes a user namespace inside may mount the groups' file system if he has groups of his own; and the files
         // in it, limits among them, belong to the machine's root, whom the container's root may be.
@@ -151,79 +136,6 @@ pub(crate) fn build(setup: &Setup) -> Result<Built, String> {
     }
     at("host name", nix::unistd::sethostname(&setup.hostname))?;
     Ok(Built { missing, device: network, written })
-}
-
-/// Puts overlays together below `stage`, an empty directory of the machine, and says where. The first one is the root of the
-/// others. With a limit, they write to a file system of that size in memory, whose directory of what is written is returned.
-pub(crate) fn assemble(
-    stage: &Path,
-    mut overlays: Vec<Overlay>,
-    disk: Option<u64>,
-) -> Result<(PathBuf, Option<OwnedFd>), String> {
-    mount("stage", stage, "tmpfs", MsFlags::empty(), "mode=755")?;
-    let root = stage.join("root");
-    at("make the root", fs::create_dir(&root))?;
-    let written = disk.map(|bytes| limit(&stage.join("disk"), &mut overlays, bytes)).transpose()?;
-    for (number, overlay) in overlays.iter().enumerate() {
-        mount_overlay(stage, number, &root, overlay)?;
-    }
-    Ok((root, written))
-}
-
-/// Has overlays write to a file system of a limited size.
-fn limit(disk: &Path, overlays: &mut [Overlay], bytes: u64) -> Result<OwnedFd, String> {
-    let step = "limit the disk";
-    at(step, fs::create_dir(disk))?;
-    // Files take memory beyond their content, so their number is limited as well, as on a disk.
-    let options = format!("mode=755,size={bytes},nr_inodes={}", bytes / BYTES_PER_FILE + SPARE_FILES);
-    mount("disk", disk, "tmpfs", MsFlags::empty(), &options)?;
-    let (upper, work) = (disk.join("upper"), disk.join("work"));
-    at(step, fs::create_dir(&work))?;
-    for (number, overlay) in overlays.iter_mut().enumerate() {
-        let found = at(step, fs::metadata(&overlay.upper))?;
-        // Each lies in the one of the root, which comes first.
-        overlay.upper = upper.join(overlay.target.strip_prefix("/").unwrap_or(&overlay.target));
-        overlay.work = work.join(number.to_string());
-        at(step, fs::create_dir(&overlay.work))?;
-        at(step, fs::create_dir(&overlay.upper))?;
-        at(step, lchown(&overlay.upper, Some(found.uid()), Some(found.gid())))?;
-        at(step, fs::set_permissions(&overlay.upper, found.permissions()))?;
-    }
-    // Without them a directory could not be replaced.
-    let name = c"user.overlay.probe";
-    let path = at(step, std::ffi::CString::new(upper.as_os_str().as_bytes()))?;
-    // Safety: the texts outlive the calls.
-    unsafe {
-        if libc::setxattr(path.as_ptr(), name.as_ptr(), c"y".as_ptr().cast(), 1, 0) < 0 {
-            return Err(format!("{step}: tmpfs keeps no extended attributes here, which takes Linux 6.6 or newer"));
-        }
-        libc::removexattr(path.as_ptr(), name.as_ptr());
-    }
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    at(step, nix::fcntl::open(&upper, flags, Mode::empty()))
-}
-
-/// Mounts one overlay. The option string must fit a page and treats `:` and `,` as its own, so the layers are named by
-/// short links made for the purpose.
-fn mount_overlay(stage: &Path, number: usize, root: &Path, overlay: &Overlay) -> Result<(), String> {
-    let step = format!("layers of {}", overlay.target.display());
-    let names = stage.join(number.to_string());
-    at(&step, fs::create_dir(&names))?;
-    for (layer, path) in overlay.lower.iter().enumerate() {
-        at(&step, symlink(path, names.join(layer.to_string())))?;
-    }
-    at(&step, symlink(&overlay.upper, names.join("u")))?;
-    at(&step, symlink(&overlay.work, names.join("w")))?;
-    at(&step, nix::unistd::chdir(&names))?;
-    let lower: Vec<String> = (0..overlay.lower.len()).map(|layer| layer.to_string()).collect();
-    // userxattr: the only form that a user namespace may use, and one form for all, so that a layer made in one mode works
-    // in the other. volatile: nothing written here has to survive a crash of the machine, so `fsync` need not reach the disk.
-    let options = format!("userxattr,volatile,lowerdir={},upperdir=u,workdir=w", lower.join(":"));
-    let target = match overlay.target.strip_prefix("/") {
-        Ok(inside) => root.join(inside),
-        Err(_) => return Err(format!("{step}: not an absolute path")),
-    };
-    mount("overlay", &target, "overlay", MsFlags::empty(), &options)
 }
 
 /// A procfs of the container's own processes, without the files that say or change something about the machine.

@@ -34,9 +34,9 @@ use super::{
     syscall_filter,
 };
 use crate::{
-    Exit, ProcessSpec,
     cgroups::MOST_PROCESSES,
     protocol::{CONTROL_FD, Inbox, Reply, Request, Setup, send_blocking},
+    spec::{Exit, ProcessSpec},
 };
 
 /// Limit of open files that programs start with; what container engines give.

@@ -23,7 +23,7 @@ use nix::{
 };
 
 use super::build_root;
-use crate::{ProcessSpec, fstools, users};
+use crate::{fstools, spec::ProcessSpec, users};
 
 /// PATH for processes whose environment has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

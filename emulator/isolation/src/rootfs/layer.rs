@@ -27,6 +27,8 @@ use nix::{
     unistd::{Gid, Uid, fchownat, linkat, symlinkat},
 };
 
+use super::open;
+
 /// Two descriptors are held per level; more levels than this nobody needs.
 const DEEPEST: usize = 400;
 
@@ -109,7 +111,7 @@ impl Copy {
         path: &mut Vec<CString>,
     ) -> anyhow::Result<()> {
         let found = fstatat(source, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        let kind = super::kind(&found);
+        let kind = open::kind(&found);
         let key = (found.st_dev, found.st_ino);
         if kind != SFlag::S_IFDIR && found.st_nlink > 1 && !is_whiteout(&found) {
             if let Some(first) = self.links.get(&key) {
@@ -120,13 +122,13 @@ impl Copy {
         match kind {
             SFlag::S_IFDIR if self.device.is_some_and(|device| device != found.st_dev) => {
                 mkdirat(target, name, Mode::S_IRWXU)?;
-                return self.finish(super::open_directory(target, name)?.as_fd(), &found);
+                return self.finish(open::open_directory(target, name)?.as_fd(), &found);
             }
             SFlag::S_IFDIR => {
                 let shut = !self.as_root && found.st_mode & 0o500 != 0o500;
                 let inner = self.open(source, name, OFlag::O_DIRECTORY, shut)?;
                 mkdirat(target, name, Mode::S_IRWXU)?;
-                let made = super::open_directory(target, name)?;
+                let made = open::open_directory(target, name)?;
                 let again = if shut { Some(inner.try_clone()?) } else { None };
                 let copied = self.directory(inner, &made, &found, path);
                 if let Some(directory) = again {
@@ -141,13 +143,13 @@ impl Copy {
                     fchmod(&from, Mode::from_bits_truncate(found.st_mode))?;
                 }
                 let now = nix::sys::stat::fstat(&from)?;
-                if super::kind(&now) != SFlag::S_IFREG {
+                if open::kind(&now) != SFlag::S_IFREG {
                     // Replaced meanwhile.
                     return Ok(());
                 }
                 let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
                 let mut to = File::from(openat(target, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
-                super::copy_content(&from, &now, &mut to)?;
+                open::copy_content(&from, &now, &mut to)?;
                 copy_attributes(&from, &to)?;
                 return self.finish(to.as_fd(), &found);
             }

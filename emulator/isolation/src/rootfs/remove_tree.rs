@@ -22,12 +22,11 @@ use nix::{
     dir::{Dir, Type},
     errno::Errno,
     fcntl::{AT_FDCWD, AtFlags, OFlag, ResolveFlag, renameat},
-    mount::{MntFlags, umount2},
     sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, fstatat},
     unistd::{UnlinkatFlags, unlinkat},
 };
 
-use super::{kind, open_directory, resolve};
+use super::open::{kind, open_directory, resolve};
 
 /// Removals at a time; the waiting is for the disk.
 const THREADS: usize = 16;
@@ -37,9 +36,6 @@ const FEW: usize = 4;
 
 /// Below the kernel's limit of 4,096 for a path, with room for a name.
 const LONGEST_PATH: usize = 3_500;
-
-/// Unit of `st_blocks`, whatever the file system's own is.
-const BLOCK: u64 = 512;
 
 /// Removes a tree of ours; missing is fine. Overlays leave directories without permissions behind, which only root may
 /// enter as they are, and containers trees deeper than a path can be long. Links are removed, not followed.
@@ -73,7 +69,7 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
 }
 
 /// Opens what is at a path below the top.
-fn open(top: &OwnedFd, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+pub(crate) fn open(top: &OwnedFd, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
     let how = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
     resolve(top, path, flags | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW, how)
 }
@@ -152,7 +148,7 @@ fn remove_directory(top: &OwnedFd, path: &Path) -> io::Result<()> {
 }
 
 /// All entries at once, and whether they are directories: reading them one by one would hold a descriptor open per level.
-fn entries(directory: OwnedFd) -> io::Result<Vec<(CString, bool)>> {
+pub(crate) fn entries(directory: OwnedFd) -> io::Result<Vec<(CString, bool)>> {
     let held = directory.try_clone()?;
     let mut found = Vec::new();
     for entry in Dir::from_fd(directory)?.iter() {
@@ -170,27 +166,6 @@ fn entries(directory: OwnedFd) -> io::Result<Vec<(CString, bool)>> {
 /// For file systems that do not say it with the name.
 fn is_directory(parent: &OwnedFd, name: &CStr) -> bool {
     fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok_and(|found| kind(&found) == SFlag::S_IFDIR)
-}
-
-/// Bytes that a tree, or the directory `inside` it, takes on disk. What vanishes meanwhile, or cannot be entered, counts as
-/// nothing.
-pub(crate) fn used(tree: &Path, inside: &Path) -> u64 {
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let Ok(top) = nix::fcntl::open(tree, flags, Mode::empty()) else { return 0 };
-    let mut sum = 0;
-    let mut left = vec![inside.strip_prefix("/").unwrap_or(inside).to_owned()];
-    while let Some(path) = left.pop() {
-        let Ok(directory) = open(&top, &path, OFlag::O_RDONLY) else { continue };
-        let Ok(all) = directory.try_clone().and_then(entries) else { continue };
-        for (name, is_directory) in all {
-            let Ok(found) = fstatat(&directory, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) else { continue };
-            sum += u64::try_from(found.st_blocks).unwrap_or(0) * BLOCK;
-            if is_directory {
-                left.push(path.join(std::ffi::OsStr::from_bytes(name.to_bytes())));
-            }
-        }
-    }
-    sum
 }
 
 /// A file that something else has removed meanwhile counts as removed.
@@ -225,27 +200,11 @@ fn many(paths: &[&PathBuf], act: impl Fn(&Path) -> io::Result<()> + Sync) -> io:
     })
 }
 
-/// Takes away mounts below `path` that this process can see. False if one stays: removing the tree would then remove
-/// what is mounted.
-pub(crate) fn detach_mounts(path: &Path) -> bool {
-    let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return false };
-    // Blanks and the like are written in octal there, so a directory with one in its name would seem to have no mounts.
-    if path.as_os_str().as_bytes().iter().any(|byte| byte.is_ascii_whitespace() || *byte == b'\\') {
-        return false;
-    }
-    let below = |line: &str| {
-        let target = line.split(' ').nth(4).map(Path::new)?;
-        target.starts_with(path).then(|| target.to_owned())
-    };
-    // Later ones lie over earlier ones.
-    mounts.lines().filter_map(below).rev().all(|target| umount2(&target, MntFlags::MNT_DETACH).is_ok())
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use super::*;
+    use super::{super::disk_usage::used, *};
 
     #[test]
     fn trees_without_permissions_and_of_any_depth_are_removed() {

@@ -21,8 +21,8 @@ use nix::{
 };
 
 use super::{
-    Attributes, Root, kind, open_directory, open_file,
-    root::{DEEPEST, copy_entry, names, text},
+    open::{kind, open_directory, open_file},
+    root::{Attributes, DEEPEST, Root, copy_entry, names, text},
 };
 
 /// Name of a file that is being written, in its directory.

@@ -19,7 +19,10 @@ use nix::{
     unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, symlinkat, unlinkat},
 };
 
-use super::{Chmod, copy_content, kind, open_directory, open_file, resolve};
+use super::{
+    chmod::Chmod,
+    open::{copy_content, kind, open_directory, open_file, resolve},
+};
 
 /// Bytes that are read of a file: those that are looked at are small.
 const LARGEST_READ: u64 = 1 << 20;

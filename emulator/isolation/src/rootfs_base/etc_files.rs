@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use super::make_directory;
+use super::make::make_directory;
 
 /// Names in `/etc` that programs need, in groups; a `*` at the end stands for anything. Accounts and the container's own files
 /// are written, not copied.

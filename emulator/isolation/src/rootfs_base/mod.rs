@@ -8,16 +8,18 @@
 //! - `masks/usr`, `masks/opt`: laid over the machine's directories. They hide what only some may read, and for an emulator
 //!   without privileges they hold directories of its own, so that programs can be installed inside.
 
+mod etc_files;
+mod make;
+mod package_database;
+
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown, symlink},
+    os::unix::fs::{MetadataExt, lchown, symlink},
     path::{Path, PathBuf},
 };
 
-use nix::sys::stat::{Mode, SFlag};
-
-mod etc_files;
-mod package_database;
+pub(crate) use make::make_directory;
+use make::whiteout;
 
 /// The machine's directories that are offered, besides `/etc` and those that stand beside `/usr` on machines that keep
 /// `/bin` apart.
@@ -168,15 +170,6 @@ impl Base {
     }
 }
 
-/// Makes a directory with exactly this mode, whatever the umask says.
-pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
-    match fs::DirBuilder::new().mode(mode).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
-        other => other?,
-    }
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
-}
-
 /// Hides what only some may read and, with `writable`, makes directories of our own, which can be written.
 fn mask_directory(machine: &Path, mask: &Path, writable: bool, depth: usize) -> io::Result<()> {
     // One that cannot be read is not seen inside either.
@@ -221,9 +214,4 @@ fn has_mounts_below(directory: &Path) -> bool {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let target = |line: &str| line.split(' ').nth(4).map(PathBuf::from);
     mounts.lines().filter_map(target).any(|target| target != directory && target.starts_with(directory))
-}
-
-/// An overlay's mark for "not there". The kernel lets everybody make this one device node.
-pub(crate) fn whiteout(path: &Path) -> io::Result<()> {
-    Ok(nix::sys::stat::mknod(path, SFlag::S_IFCHR, Mode::empty(), 0)?)
 }

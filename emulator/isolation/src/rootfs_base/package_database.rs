@@ -15,7 +15,7 @@ use std::{
 
 use md5::{Digest, Md5};
 
-use super::make_directory;
+use super::make::make_directory;
 
 /// What is kept for each package that tools need to remove, replace or trigger it. Checksums and development data are not
 /// among it: copying them would double the time.
