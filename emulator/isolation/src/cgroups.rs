@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use crate::spec::ContainerSpec;
+use crate::{spec::ContainerSpec, sys::PausedChild};
 
 /// Processes and threads of one container: a fork bomb ends here, nothing else does.
 pub(crate) const MOST_PROCESSES: u32 = 4096;
@@ -308,27 +308,8 @@ fn remove_busy(directory: &Path) {
 
 /// Whether a process of ours can be put there: permission for that depends on more than the directory.
 fn can_join(directory: &Path) -> bool {
-    // Safety: the child makes one system call that only waits; a fork of a program with threads may do that.
-    let child = unsafe { libc::fork() };
-    if child < 0 {
-        return false;
-    }
-    if child == 0 {
-        loop {
-            // Safety: as above. It ends with its parent, should that be killed right now.
-            unsafe {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                libc::pause();
-            }
-        }
-    }
-    let joined = fs::write(directory.join("cgroup.procs"), child.to_string()).is_ok();
-    // Safety: the child is ours and not yet collected.
-    unsafe {
-        libc::kill(child, libc::SIGKILL);
-        libc::waitpid(child, std::ptr::null_mut(), 0);
-    }
-    joined
+    let Ok(child) = PausedChild::start() else { return false };
+    fs::write(directory.join("cgroup.procs"), child.pid().to_string()).is_ok()
 }
 
 /// A mounted hierarchy: what it controls, and where a group of ours could stand, best first.

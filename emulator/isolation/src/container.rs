@@ -22,7 +22,7 @@ use nix::{
     unistd::pipe2,
 };
 use tokio::{
-    io::{Interest, unix::AsyncFd},
+    io::unix::AsyncFd,
     net::TcpSocket,
     sync::{Mutex as AsyncMutex, mpsc, oneshot, watch},
 };
@@ -35,6 +35,7 @@ use crate::{
     rootfs::{self, Root, layer, remove_tree},
     spawner::Init,
     spec::{DirectoryError, End, Exit, MountSpec, Process, ProcessSpec},
+    sys,
 };
 
 /// What pipes are enlarged to. The default of 64 KiB costs a wake-up for each; beyond this nothing more is gained.
@@ -112,12 +113,7 @@ impl Link {
     ) -> anyhow::Result<Arc<Self>> {
         let (outgoing, queue) = mpsc::unbounded_channel();
         let watched = || -> io::Result<_> {
-            let pidfd = init.pidfd.try_clone()?;
-            // Safety: both own their descriptors and keep the same one open as long as they live.
-            unsafe {
-                let ended = AsyncFd::register_with_interest(pidfd, Interest::READABLE)?;
-                Ok((ended, AsyncFd::register(init.control)?))
-            }
+            Ok((sys::watch_readable(init.pidfd.try_clone()?)?, sys::watch_socket(init.control)?))
         };
         let (ended, control) = watched().inspect_err(|_| {
             Init::kill(&init.pidfd);

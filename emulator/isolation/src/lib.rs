@@ -12,7 +12,7 @@
 //! - Inside: `inside::init` (process 1), `inside::build_root` (its root, of `overlays`), [`tun`] (its network),
 //!   `inside::launch` (turns a fork into a process), `inside::capabilities`, `inside::syscall_filter`, and `users`; [`fstools`]
 //!   is the program inside a container by which clients read and write files.
-//! - Between them: `protocol`. Below all: `mount_calls`.
+//! - Between them: `protocol`. Below all: `mount_calls`, and `sys` with all unsafe code.
 //!
 //! A program that uses this crate calls [`child_entry`] first thing in `main`: it is executed again for the inner roles.
 //!
@@ -38,6 +38,7 @@ mod spawner;
 mod spec;
 mod state_dir;
 mod steps;
+mod sys;
 mod users;
 
 pub use disk_space::Space;

@@ -11,7 +11,7 @@ use std::{
     ffi::{CString, OsStr},
     io::{self, Write},
     os::{
-        fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
+        fd::{AsRawFd, OwnedFd, RawFd},
         unix::{ffi::OsStrExt, process::CommandExt},
     },
     path::{Path, PathBuf},
@@ -28,7 +28,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{mount_calls, overlays, protocol::Overlay, rootfs, sealed_program::Program, steps::at};
+use crate::{mount_calls, overlays, protocol::Overlay, rootfs, sealed_program::Program, steps::at, sys};
 
 /// argv[0] by which the program knows that it has this role.
 pub(crate) const NAME: &str = "modal-emulator-mount";
@@ -86,22 +86,14 @@ struct Errand {
 
 /// Has an order carried out in the container whose init `pidfd` stands for. Blocks for some milliseconds.
 pub(crate) fn order(program: &Program, pidfd: &OwnedFd, user_namespace: bool, order: Order) -> anyhow::Result<Answer> {
+    let pidfd = pidfd.try_clone()?;
     let container = pidfd.as_raw_fd();
     let errand = serde_json::to_vec(&Errand { container, user_namespace, order })?;
     // By the number that it has here and, until it is executed, in the new process.
     let program = program.executable()?;
     let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
     command.arg0(NAME).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    // Safety: between fork and exec, one system call on a descriptor that outlives the child's start.
-    unsafe {
-        command.pre_exec(move || {
-            nix::fcntl::fcntl(
-                BorrowedFd::borrow_raw(container),
-                nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
-            )?;
-            Ok(())
-        });
-    }
+    sys::leave_open(&mut command, pidfd);
     let mut child = command.spawn().context("cannot start a process that mounts")?;
     // Should it be gone already, its answer says so by not being there.
     let _ = child.stdin.take().map(|mut stdin| stdin.write_all(&errand));
@@ -123,10 +115,9 @@ pub(crate) fn main() -> ! {
 }
 
 fn run(Errand { container, user_namespace, order }: Errand) -> Result<Answer, String> {
-    // Safety: the emulator left it open for this process, which never closes it.
-    let container = unsafe { BorrowedFd::borrow_raw(container) };
+    let container = at("take over the container's descriptor", sys::take_inherited(container))?;
     if user_namespace {
-        at("enter the user namespace", setns(container, CloneFlags::CLONE_NEWUSER))?;
+        at("enter the user namespace", setns(&container, CloneFlags::CLONE_NEWUSER))?;
     }
     match order {
         Order::Mount { what, source, read_only, target } => {
@@ -148,11 +139,11 @@ fn run(Errand { container, user_namespace, order }: Errand) -> Result<Answer, St
             if read_only {
                 at("protect the image", mount_calls::make_read_only(&image))?;
             }
-            at("enter the container", setns(container, CloneFlags::CLONE_NEWNS))?;
+            at("enter the container", setns(&container, CloneFlags::CLONE_NEWNS))?;
             attach(&image, &target)
         }
         Order::Unmount { target, mount } => {
-            at("enter the container", setns(container, CloneFlags::CLONE_NEWNS))?;
+            at("enter the container", setns(&container, CloneFlags::CLONE_NEWNS))?;
             detach(&target, mount)
         }
     }
@@ -192,13 +183,13 @@ fn attach(image: &OwnedFd, target: &Path) -> Result<Answer, String> {
         return Ok(Answer::Reserved);
     }
     at("attach", mount_calls::attach_to(image, &held))?;
-    at("look at the mount", mount_calls::id(image.as_raw_fd(), OsStr::new(""))).map(Answer::Mounted)
+    at("look at the mount", mount_calls::id(image, OsStr::new(""))).map(Answer::Mounted)
 }
 
 fn detach(target: &Path, mount: u64) -> Result<Answer, String> {
     let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else { return Ok(Answer::NotMounted) };
     // From its directory on: a mount point can neither be renamed nor replaced, what is above it can.
-    if nix::unistd::chdir(parent).is_err() || mount_calls::id(libc::AT_FDCWD, name).ok() != Some(mount) {
+    if nix::unistd::chdir(parent).is_err() || mount_calls::id(rustix::fs::CWD, name).ok() != Some(mount) {
         return Ok(Answer::NotMounted);
     }
     let name = at("name", CString::new(name.as_bytes()))?;

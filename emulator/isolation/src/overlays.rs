@@ -4,15 +4,13 @@ use std::{
     fs,
     os::{
         fd::OwnedFd,
-        unix::{
-            ffi::OsStrExt,
-            fs::{MetadataExt, lchown, symlink},
-        },
+        unix::fs::{MetadataExt, lchown, symlink},
     },
     path::{Path, PathBuf},
 };
 
 use nix::{fcntl::OFlag, mount::MsFlags, sys::stat::Mode};
+use rustix::fs::XattrFlags;
 
 use crate::{mount_calls::mount, protocol::Overlay, steps::at};
 
@@ -60,14 +58,10 @@ fn limit(disk: &Path, overlays: &mut [Overlay], bytes: u64) -> Result<OwnedFd, S
     }
     // Without them a directory could not be replaced.
     let name = c"user.overlay.probe";
-    let path = at(step, std::ffi::CString::new(upper.as_os_str().as_bytes()))?;
-    // Safety: the texts outlive the calls.
-    unsafe {
-        if libc::setxattr(path.as_ptr(), name.as_ptr(), c"y".as_ptr().cast(), 1, 0) < 0 {
-            return Err(format!("{step}: tmpfs keeps no extended attributes here, which takes Linux 6.6 or newer"));
-        }
-        libc::removexattr(path.as_ptr(), name.as_ptr());
+    if rustix::fs::setxattr(&upper, name, b"y", XattrFlags::empty()).is_err() {
+        return Err(format!("{step}: tmpfs keeps no extended attributes here, which takes Linux 6.6 or newer"));
     }
+    let _ = rustix::fs::removexattr(&upper, name);
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     at(step, nix::fcntl::open(&upper, flags, Mode::empty()))
 }

@@ -7,24 +7,21 @@
 use std::{
     collections::VecDeque,
     ffi::{OsStr, OsString},
-    io::{self, IoSlice, IoSliceMut},
+    io::{self, IoSlice},
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+        fd::{AsRawFd, OwnedFd, RawFd},
         unix::ffi::{OsStrExt, OsStringExt},
     },
     path::PathBuf,
 };
 
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{Bind, Exit, ProcessSpec};
-
-/// The descriptor on which init finds its end of the socket.
-pub(crate) const CONTROL_FD: RawFd = 3;
-
-/// The descriptor that init is executed from, and which is closed by that.
-pub(crate) const PROGRAM_FD: RawFd = 4;
+use crate::{
+    spec::{Bind, Exit, ProcessSpec},
+    sys,
+};
 
 /// Most descriptors one frame carries: stdin, stdout, stderr.
 const MAX_FDS: usize = 3;
@@ -337,18 +334,8 @@ impl Inbox {
     /// One `recvmsg`. False at the end of the stream.
     pub(crate) fn receive_some(&mut self, socket: RawFd) -> io::Result<bool> {
         let mut buffer = [0u8; 32 * 1024];
-        let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
-        let received = {
-            let mut parts = [IoSliceMut::new(&mut buffer)];
-            let message = recvmsg::<UnixAddr>(socket, &mut parts, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
-            for part in message.cmsgs()? {
-                if let ControlMessageOwned::ScmRights(fds) = part {
-                    // Safety: the kernel has just installed these descriptors for us alone.
-                    self.fds.extend(fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
-                }
-            }
-            message.bytes
-        };
+        let (received, fds) = sys::receive::<MAX_FDS>(socket, &mut buffer)?;
+        self.fds.extend(fds);
         self.bytes.extend_from_slice(&buffer[..received]);
         Ok(received != 0)
     }

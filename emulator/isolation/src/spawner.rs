@@ -13,7 +13,7 @@ use std::{
     fs,
     io::{self, Write},
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+        fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
     },
     path::PathBuf,
@@ -21,10 +21,12 @@ use std::{
     thread,
 };
 
-use crate::{
-    protocol::{CONTROL_FD, PROGRAM_FD},
-    sealed_program::Program,
+use rustix::{
+    io::Errno,
+    process::{Signal, WaitId, WaitIdOptions, waitid},
 };
+
+use crate::{sealed_program::Program, sys};
 
 /// argv[0] by which the program knows that it is a container's init.
 pub(crate) const INIT_NAME: &str = "modal-emulator-init";
@@ -39,22 +41,14 @@ pub(crate) struct Init {
 }
 
 impl Init {
-    /// Ends init, and with it everything in the container.
-    pub(crate) fn kill(pidfd: &impl AsRawFd) {
-        let none = std::ptr::null::<libc::siginfo_t>();
-        // Safety: a plain system call on a descriptor that the caller holds. ESRCH (already gone) is fine.
-        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::SIGKILL, none, 0) };
+    /// Ends init, and with it everything in the container. Does nothing when it has ended.
+    pub(crate) fn kill(pidfd: impl AsFd) {
+        let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
     }
 
     /// Collects an ended init, so that it does not stay behind as a zombie. Blocks until it has ended.
-    pub(crate) fn reap(pidfd: &impl AsRawFd) {
-        // Safety: the structure is written by the kernel during the call only.
-        unsafe {
-            let mut info: libc::siginfo_t = std::mem::zeroed();
-            while libc::waitid(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, &raw mut info, libc::WEXITED) < 0
-                && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
-            {}
-        }
+    pub(crate) fn reap(pidfd: impl AsFd) {
+        while let Err(Errno::INTR) = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {}
     }
 }
 
@@ -115,36 +109,13 @@ fn start(program: &Program, kind: &Kind) -> io::Result<Init> {
     let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     let program = program.executable()?;
     let name = CString::new(INIT_NAME)?;
-    let argv = [name.as_ptr(), std::ptr::null()];
-    let envp: [*const libc::c_char; 1] = [std::ptr::null()];
-
-    let mut flags = libc::CLONE_NEWNS
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWNET
-        | libc::CLONE_PIDFD;
-    if kind.user_namespace {
-        flags |= libc::CLONE_NEWUSER;
-    }
-    let mut pidfd: RawFd = -1;
-    // Safety: zero is a valid value of every field.
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = flags as u64;
-    args.pidfd = &raw mut pidfd as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
-
-    // Safety: without CLONE_VM this is a fork; the child below makes system calls only, on memory prepared above.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
-    if pid < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    if pid == 0 {
-        // Safety: as above.
-        unsafe { child(theirs.as_raw_fd(), null.as_raw_fd(), program.as_raw_fd(), argv.as_ptr(), envp.as_ptr()) }
-    }
-    // Safety: the kernel stored a descriptor that is ours alone.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let (pid, pidfd) = sys::start(&sys::Start {
+        program: program.as_fd(),
+        name: &name,
+        control: theirs.as_fd(),
+        null: null.as_fd(),
+        user_namespace: kind.user_namespace,
+    })?;
     drop(theirs);
     let let_go = || {
         if kind.user_namespace {
@@ -166,50 +137,8 @@ fn start(program: &Program, kind: &Kind) -> io::Result<Init> {
     }
 }
 
-unsafe fn child(
-    socket: RawFd,
-    null: RawFd,
-    program: RawFd,
-    argv: *const *const libc::c_char,
-    envp: *const *const libc::c_char,
-) -> ! {
-    unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        // The engine may be anything: give the program signals as a shell would.
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
-        // Away from the emulator's terminal and its signals.
-        libc::setsid();
-        // Over numbers that are surely different: dup2 onto itself would keep close-on-exec.
-        let socket = libc::fcntl(socket, libc::F_DUPFD, 10);
-        let null = libc::fcntl(null, libc::F_DUPFD, 10);
-        let program = libc::fcntl(program, libc::F_DUPFD, 10);
-        for number in 0..CONTROL_FD {
-            libc::dup2(null, number);
-        }
-        libc::dup2(socket, CONTROL_FD);
-        libc::dup3(program, PROGRAM_FD, libc::O_CLOEXEC);
-        // Before waiting: among the rest are copies of the engine's ends of sockets, this container's and others', and an
-        // end of stream is seen only once all of them are closed.
-        libc::close_range(PROGRAM_FD as libc::c_uint + 1, libc::c_uint::MAX, 0);
-        let mut go = 0u8;
-        loop {
-            let count = libc::read(CONTROL_FD, (&raw mut go).cast(), 1);
-            if count == 1 {
-                break;
-            }
-            if count == 0 || *libc::__errno_location() != libc::EINTR {
-                libc::_exit(125);
-            }
-        }
-        libc::syscall(libc::SYS_execveat, PROGRAM_FD, c"".as_ptr(), argv, envp, libc::AT_EMPTY_PATH);
-        libc::_exit(126)
-    }
-}
-
 /// With all ids each means the same inside and outside; otherwise our own id is root inside and nobody else exists.
-fn map_ids(pid: libc::c_long, all_ids: bool) -> io::Result<()> {
+fn map_ids(pid: i32, all_ids: bool) -> io::Result<()> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     if all_ids {
         for what in ["uid_map", "gid_map"] {

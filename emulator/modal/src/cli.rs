@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::emulator::Emulator;
 use crate::model::options::Options;
+use crate::sys::is_ignored;
 
 /// Files that are open at once in an emulator without a sandbox, and some to spare.
 const NEEDED_FILES: usize = 64;
@@ -239,15 +240,6 @@ impl End {
             Ok(reason) => reason.unwrap_or_default(),
             Err(_) => "no reason",
         }
-    }
-}
-
-/// Whether the program that started this one wants a signal to be ignored, as `nohup` does.
-fn is_ignored(signal: Signal) -> bool {
-    // Safety: only asks; the structure is plain data, and written by the call.
-    unsafe {
-        let mut found: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(signal as i32, std::ptr::null(), &raw mut found) == 0 && found.sa_sigaction == libc::SIG_IGN
     }
 }
 

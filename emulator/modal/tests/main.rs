@@ -10,3 +10,4 @@ mod internet;
 #[path = "../../../tests/src/own_process.rs"]
 mod own_process;
 mod program;
+mod sys;

@@ -2,14 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use modal_proto::client as proto;
-use nix::sys::signal::{self, Signal, kill};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tonic::transport::Channel;
 
@@ -22,11 +21,7 @@ fn emulator(parent: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_modal-emulator"));
     command.arg("--state-dir").arg(parent).env("RUST_LOG", "debug");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    // A test run under `nohup` would have the emulator ignore SIGHUP, as it should then.
-    // Safety: one system call, which takes nothing from memory.
-    unsafe {
-        command.pre_exec(|| Ok(signal::signal(Signal::SIGHUP, signal::SigHandler::SigDfl).map(drop)?));
-    }
+    crate::sys::default_sighup(&mut command);
     command
 }
 

@@ -22,6 +22,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::sys;
 use failure::{Failure, Kind, Outcome};
 pub use names::{BETWEEN, HIDDEN, NAME, is_loaders};
 
@@ -60,9 +61,7 @@ fn yes() -> bool {
 /// Does what `arguments` (with the program's own name first) say; the exit code.
 pub fn run(arguments: &[OsString]) -> i32 {
     // Writing to nobody shall be an error that is handled here, also where the starter has reset this.
-    // Safety: no handler is involved.
-    let _ =
-        unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigIgn) };
+    sys::ignore_sigpipe();
     let failure = match parse(arguments).and_then(perform) {
         Ok(()) => return 0,
         Err(failure) => failure,

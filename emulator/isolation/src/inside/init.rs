@@ -11,7 +11,7 @@
 use std::{
     collections::HashMap,
     fs,
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
 };
 
 use nix::{
@@ -25,8 +25,9 @@ use nix::{
         socket::{AddressFamily, SockFlag, SockType, socket},
         stat::Mode,
     },
-    unistd::{ForkResult, fork},
 };
+
+use rustix::process::{WaitOptions, wait};
 
 use super::{
     build_root, capabilities,
@@ -35,15 +36,13 @@ use super::{
 };
 use crate::{
     cgroups::MOST_PROCESSES,
-    protocol::{CONTROL_FD, Inbox, Reply, Request, Setup, send_blocking},
+    protocol::{Inbox, Reply, Request, Setup, send_blocking},
     spec::{Exit, ProcessSpec},
+    sys::{self, Fork},
 };
 
 /// Limit of open files that programs start with; what container engines give.
 const OPEN_FILES: u64 = 65_536;
-
-/// Of linux/keyctl.h.
-const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
 
 /// Times that a session is looked through for new members while it is killed: one that forks faster than that is a fork
 /// bomb and wants [`crate::Container::stop`].
@@ -68,8 +67,8 @@ fn run() -> Result<(), String> {
     nix::sys::prctl::set_dumpable(false).map_err(|error| error.to_string())?;
     // It was executed by descriptor, so the kernel knows no name for it.
     let _ = nix::sys::prctl::set_name(c"modal-emulator");
-    // Safety: the engine put its socket here before it executed this program; nothing else knows the number.
-    let socket = unsafe { OwnedFd::from_raw_fd(CONTROL_FD) };
+    // The engine put its socket there before it executed this program.
+    let socket = sys::take_inherited(sys::CONTROL_FD).map_err(|error| error.to_string())?;
     let close_on_exec = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC);
     nix::fcntl::fcntl(&socket, close_on_exec).map_err(|error| error.to_string())?;
     let mut inbox = Inbox::default();
@@ -124,9 +123,8 @@ fn prepare(setup: &Setup) -> Result<(OwnedFd, build_root::Built), String> {
     let terminals = nix::fcntl::open("/dev/pts", flags, Mode::empty()).map_err(|error| format!("/dev/pts: {error}"))?;
     // Hides the emulator's place in the control groups; a kernel without them has nothing to hide.
     let _ = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP);
-    // The keys of whoever started the emulator.
-    // Safety: the call makes a keyring of its own and takes no memory of ours.
-    unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
+    // Away from the keys of the user that started the engine.
+    sys::join_own_keyring();
     // While there are the capabilities for it: programs that change their user shall go on doing so.
     syscall_filter::install().map_err(|error| format!("system call filter: {error}"))?;
     capabilities::limit(setup.user_namespace).map_err(|error| format!("capabilities: {error}"))?;
@@ -142,12 +140,8 @@ fn prepare(setup: &Setup) -> Result<(OwnedFd, build_root::Built), String> {
         let _ = setrlimit(Resource::RLIMIT_NPROC, MOST_PROCESSES.into(), MOST_PROCESSES.into());
     }
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
-    // Whatever the emulator was told to ignore, its containers are not. The C library keeps two of the numbers to itself.
-    let default = [0u64; 4];
-    for signal in 1..=64 {
-        // Safety: the kernel's structure, all zero, is the default action; SIGKILL and SIGSTOP refuse, which is fine.
-        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u64>(), 8) };
-    }
+    // Signals that the engine was told to ignore are not ignored in its containers.
+    sys::reset_signals();
     Ok((terminals, built))
 }
 
@@ -183,13 +177,12 @@ impl Init {
             None if fds.len() == 3 => None,
             None => return Err(Errno::EINVAL),
         };
-        // Safety: there is one thread, so the child finds every lock free and may do what it likes.
-        match unsafe { fork() }? {
-            ForkResult::Child => launch::run(spec, terminal, &fds, self.all_ids),
-            ForkResult::Parent { child } => {
-                self.running.insert(child.as_raw(), id);
+        match sys::fork()? {
+            Fork::Child(child) => launch::run(spec, terminal, &fds, self.all_ids, child),
+            Fork::Parent(child) => {
+                self.running.insert(child, id);
                 let master = terminal.as_ref().map(|terminal| terminal.master.as_raw_fd());
-                self.reply(&Reply::Started { id, pid: child.as_raw() }, master.as_slice());
+                self.reply(&Reply::Started { id, pid: child }, master.as_slice());
                 Ok(())
             }
         }
@@ -197,19 +190,15 @@ impl Init {
 
     fn collect(&mut self) {
         loop {
-            let mut status = 0;
-            // Safety: writes one integer. nix's wrapper loses processes that a real-time signal ended.
-            let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
-            if pid < 0 && Errno::last() == Errno::EINTR {
-                continue;
-            }
-            if pid <= 0 {
-                return;
-            }
-            let exit = if libc::WIFSIGNALED(status) {
-                Exit::Signal(libc::WTERMSIG(status))
-            } else {
-                Exit::Code(libc::WEXITSTATUS(status))
+            // Not nix's: it loses processes that a real-time signal ended.
+            let (pid, status) = match wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) => (pid.as_raw_nonzero().get(), status),
+                Err(rustix::io::Errno::INTR) => continue,
+                Ok(None) | Err(_) => return,
+            };
+            let exit = match status.terminating_signal() {
+                Some(signal) => Exit::Signal(signal),
+                None => Exit::Code(status.exit_status().unwrap_or_default()),
             };
             if let Some(id) = self.running.remove(&pid) {
                 self.reply(&Reply::Exited { id, exit }, &[]);
@@ -220,8 +209,7 @@ impl Init {
 
 /// Signals the group that `pid` leads, itself should it not lead one yet, and what of its session made groups of its own.
 fn kill(pid: i32, signal: i32) {
-    // Safety: plain system calls.
-    let send = |to: i32| unsafe { libc::kill(to, signal) } == 0;
+    let send = |to: i32| sys::kill(to, signal);
     if pid <= 1 {
         return;
     }

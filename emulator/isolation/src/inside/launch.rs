@@ -7,23 +7,31 @@
 use std::{
     ffi::{CString, OsStr},
     io::Write,
-    os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd},
-        unix::ffi::OsStrExt,
-    },
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
 };
 
 use nix::{
     errno::Errno,
     fcntl::OFlag,
     sys::{
-        signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask},
+        signal::{SigSet, SigmaskHow, sigprocmask},
         stat::Mode,
     },
+    unistd::{dup2_stderr, dup2_stdin, dup2_stdout},
+};
+
+use rustix::{
+    pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt},
+    termios::{Winsize, tcsetwinsize},
 };
 
 use super::build_root;
-use crate::{fstools, spec::ProcessSpec, users};
+use crate::{
+    fstools,
+    spec::ProcessSpec,
+    sys::{self, ForkedChild},
+    users,
+};
 
 /// PATH for processes whose environment has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -43,45 +51,48 @@ impl Terminal {
     pub(crate) fn open(directory: &OwnedFd, rows: u16, columns: u16) -> nix::Result<Self> {
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let master = nix::fcntl::openat(directory, "ptmx", flags, Mode::empty())?;
-        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        let unlocked: libc::c_int = 0;
-        // Safety: the calls read their argument and, the second, make a descriptor that is ours alone. The slave is asked
-        // of the master, not opened by name: names in the container may be changed by it.
-        let slave = unsafe {
-            Errno::result(libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked))?;
-            let slave = libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags.bits());
-            OwnedFd::from_raw_fd(Errno::result(slave)?)
-        };
-        // Safety: reads the structure only.
-        unsafe { Errno::result(libc::ioctl(slave.as_raw_fd(), libc::TIOCSWINSZ, &raw const size))? };
+        let slave = open_slave(&master, rows, columns);
+        let slave = slave.map_err(|error| Errno::from_raw(error.raw_os_error()))?;
         Ok(Self { master, slave })
     }
 }
 
+/// The other side of a terminal. It is asked of the master, not opened by name: names in the container may be changed by it.
+fn open_slave(master: &OwnedFd, rows: u16, columns: u16) -> rustix::io::Result<OwnedFd> {
+    unlockpt(master)?;
+    let slave = ioctl_tiocgptpeer(master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    tcsetwinsize(&slave, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })?;
+    Ok(slave)
+}
+
 /// Becomes the process. Called in a fresh fork of init, which has one thread.
-pub(crate) fn run(spec: &ProcessSpec, terminal: Option<Terminal>, pipes: &[OwnedFd], all_ids: bool) -> ! {
+pub(crate) fn run(
+    spec: &ProcessSpec,
+    terminal: Option<Terminal>,
+    pipes: &[OwnedFd],
+    all_ids: bool,
+    child: ForkedChild,
+) -> ! {
     let _ = nix::unistd::setsid();
-    let streams: Vec<i32> = match &terminal {
-        Some(terminal) => vec![terminal.slave.as_raw_fd(); 3],
-        None => pipes.iter().map(AsRawFd::as_raw_fd).collect(),
+    // The streams never are 0 to 2: init has /dev/null there.
+    let streams = match (&terminal, pipes) {
+        (Some(terminal), _) => [&terminal.slave; 3],
+        (None, [input, output, errors]) => [input, output, errors],
+        (None, _) => fail(126, "no streams given"),
     };
-    // Safety: plain system calls on descriptors of this process, which has one thread. The streams never are 0 to 2: init
-    // has /dev/null there. All that is closed belongs to init's side of the fork, and nothing here uses or drops it again.
-    unsafe {
-        for (number, stream) in streams.iter().enumerate() {
-            libc::dup2(*stream, number as i32);
-        }
-        if terminal.is_some() {
-            libc::ioctl(0, libc::TIOCSCTTY, 0);
-        }
-        libc::close_range(3, libc::c_uint::MAX, 0);
+    let _ = dup2_stdin(streams[0]);
+    let _ = dup2_stdout(streams[1]);
+    let _ = dup2_stderr(streams[2]);
+    if terminal.is_some() {
+        let _ = rustix::process::ioctl_tiocsctty(std::io::stdin());
     }
+    // What is closed belongs to init's side of the fork; nothing here uses or drops it.
+    sys::close_all_but_standard(child);
     let has_terminal = terminal.is_some();
     std::mem::forget(terminal);
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
     // Ignored by every Rust program, and ignoring is inherited.
-    // Safety: sets the default action.
-    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
+    sys::default_sigpipe();
 
     // When memory runs out, a process goes before the container's init, and before what else runs on the machine.
     let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);

@@ -8,6 +8,8 @@
 
 use std::io;
 
+use crate::sys;
+
 /// Kinds of sockets that can be made: they belong to the container's own network or to its files.
 const FAMILIES: [i32; 5] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_PACKET];
 
@@ -96,17 +98,5 @@ fn program() -> Vec<libc::sock_filter> {
 /// Sets the filter for the calling process and all that it starts. It must have the capability for it (`CAP_SYS_ADMIN` in its
 /// user namespace): the other way takes from all programs inside the possibility to change their user.
 pub(crate) fn install() -> io::Result<()> {
-    let mut filter = program();
-    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-    // Safety: the program and its steps outlive the call, which copies them.
-    let set = unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            // Without it, older kernels slow every process down that has a filter.
-            libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
-            &raw const program,
-        )
-    };
-    if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    sys::set_filter(&mut program())
 }

@@ -7,7 +7,7 @@
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr},
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::OwnedFd,
 };
 
 use nix::{
@@ -17,6 +17,8 @@ use nix::{
         stat::Mode,
     },
 };
+
+use crate::sys::interfaces;
 
 /// The device file that makes them.
 pub(crate) const TUN: &str = "/dev/net/tun";
@@ -48,31 +50,11 @@ pub const MTU: usize = 65_535;
 /// Its name inside: what programs expect.
 const NAME: &[u8] = b"eth0";
 
-// Of linux/if_tun.h; `_IOW('T', 202, int)`.
-const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
-
-/// The kernel's `struct in6_rtmsg`, whose fields the library hides.
-#[repr(C)]
-struct Route6 {
-    destination: libc::in6_addr,
-    source: libc::in6_addr,
-    gateway: libc::in6_addr,
-    kind: u32,
-    destination_length: u16,
-    source_length: u16,
-    metric: u32,
-    info: libc::c_ulong,
-    flags: u32,
-    interface: libc::c_int,
-}
-
 /// Opens a device for the caller's network namespace. To be called while the machine's `/dev` is still there.
 pub(crate) fn open() -> io::Result<OwnedFd> {
     let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
     let device = nix::fcntl::open(TUN, flags, Mode::empty())?;
-    let mut request = request(NAME);
-    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
-    ioctl(&device, TUNSETIFF, &mut request)?;
+    interfaces::make_tun(&device, NAME)?;
     Ok(device)
 }
 
@@ -80,96 +62,30 @@ pub(crate) fn open() -> io::Result<OwnedFd> {
 pub(crate) fn bring_up(number: u8) -> io::Result<()> {
     let (own, own6) = addresses(number);
     let socket = udp(AddressFamily::Inet)?;
-    let mut request = request(NAME);
-    request.ifr_ifru.ifru_mtu = MTU as libc::c_int;
-    ioctl(&socket, libc::SIOCSIFMTU, &mut request)?;
-    request.ifr_ifru.ifru_addr = address(own);
-    ioctl(&socket, libc::SIOCSIFADDR, &mut request)?;
-    request.ifr_ifru.ifru_netmask = address(MASK);
-    ioctl(&socket, libc::SIOCSIFNETMASK, &mut request)?;
-    set_up(&socket, NAME)?;
-
-    // Safety: all-zero is a valid route: no destination, no mask is the default route.
-    let mut route: libc::rtentry = unsafe { std::mem::zeroed() };
-    route.rt_dst = address(Ipv4Addr::UNSPECIFIED);
-    route.rt_gateway = address(GATEWAY);
-    route.rt_genmask = address(Ipv4Addr::UNSPECIFIED);
-    route.rt_flags = libc::RTF_UP | libc::RTF_GATEWAY;
-    ioctl(&socket, libc::SIOCADDRT, &mut route)?;
-
-    ioctl(&socket, libc::SIOCGIFINDEX, &mut request)?;
-    // Safety: the call above has stored the number.
-    let index = unsafe { request.ifr_ifru.ifru_ifindex };
+    interfaces::set_mtu(&socket, NAME, MTU as i32)?;
+    interfaces::set_address(&socket, NAME, own, MASK)?;
+    interfaces::set_up(&socket, NAME)?;
+    interfaces::set_default_route(&socket, GATEWAY)?;
+    let index = interfaces::index(&socket, NAME)?;
     // A kernel without IPv6 has none inside either.
     let _ = bring_up6(index, own6);
     Ok(())
 }
 
-fn bring_up6(index: libc::c_int, own: Ipv6Addr) -> io::Result<()> {
+fn bring_up6(index: i32, own: Ipv6Addr) -> io::Result<()> {
     let socket = udp(AddressFamily::Inet6)?;
-    let own = libc::in6_addr { s6_addr: own.octets() };
-    let none = libc::in6_addr { s6_addr: [0; 16] };
-    let mut request = libc::in6_ifreq { ifr6_addr: own, ifr6_prefixlen: u32::from(PREFIX6), ifr6_ifindex: index };
-    ioctl(&socket, libc::SIOCSIFADDR, &mut request)?;
-    let mut route = Route6 {
-        destination: none,
-        source: none,
-        gateway: none,
-        kind: 0,
-        destination_length: 0,
-        source_length: 0,
-        metric: 1,
-        info: 0,
-        flags: u32::from(libc::RTF_UP),
-        interface: index,
-    };
-    ioctl(&socket, libc::SIOCADDRT, &mut route)
+    interfaces::set_address6(&socket, index, own, PREFIX6)?;
+    interfaces::set_default_route6(&socket, index)
 }
 
 /// Brings the namespace's own loopback up.
 pub(crate) fn loopback_up() -> io::Result<()> {
-    set_up(&udp(AddressFamily::Inet)?, b"lo")
-}
-
-fn set_up(socket: &OwnedFd, name: &[u8]) -> io::Result<()> {
-    let mut request = request(name);
-    ioctl(socket, libc::SIOCGIFFLAGS, &mut request)?;
-    // Safety: the call above has stored the flags.
-    unsafe { request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short };
-    ioctl(socket, libc::SIOCSIFFLAGS, &mut request)
+    interfaces::set_up(&udp(AddressFamily::Inet)?, b"lo")
 }
 
 /// Any socket will do: these requests only need one of the family.
 fn udp(family: AddressFamily) -> io::Result<OwnedFd> {
     Ok(socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?)
-}
-
-fn request(name: &[u8]) -> libc::ifreq {
-    // Safety: an all-zero structure is valid.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(name) {
-        *to = *from as libc::c_char;
-    }
-    request
-}
-
-fn address(address: Ipv4Addr) -> libc::sockaddr {
-    let inet = libc::sockaddr_in {
-        sin_family: libc::AF_INET as libc::sa_family_t,
-        sin_port: 0,
-        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.octets()) },
-        sin_zero: [0; 8],
-    };
-    // Safety: both are sixteen bytes of plain data.
-    unsafe { std::mem::transmute::<libc::sockaddr_in, libc::sockaddr>(inet) }
-}
-
-fn ioctl<T>(fd: &OwnedFd, number: libc::c_ulong, argument: &mut T) -> io::Result<()> {
-    // Safety: each caller passes the structure that the request reads and writes.
-    if unsafe { libc::ioctl(fd.as_raw_fd(), number as _, std::ptr::from_mut(argument)) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
 }
 
 #[cfg(test)]

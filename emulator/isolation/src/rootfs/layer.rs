@@ -27,6 +27,8 @@ use nix::{
     unistd::{Gid, Uid, fchownat, linkat, symlinkat},
 };
 
+use rustix::fs::XattrFlags;
+
 use super::open;
 
 /// Two descriptors are held per level; more levels than this nobody needs.
@@ -214,27 +216,20 @@ fn times(found: &FileStat) -> (TimeSpec, TimeSpec) {
 }
 
 /// Extended attributes: overlay's marks, capabilities of programs, users' own.
-fn copy_attributes(from: &impl AsRawFd, to: &impl AsRawFd) -> io::Result<()> {
-    let (from, to) = (from.as_raw_fd(), to.as_raw_fd());
+fn copy_attributes(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
     let mut names = vec![0u8; 64 * 1024];
-    // Safety: the kernel writes at most the length given.
-    let length = unsafe { libc::flistxattr(from, names.as_mut_ptr().cast(), names.len()) };
-    let Ok(length) = usize::try_from(length) else { return Ok(()) };
+    let Ok(length) = rustix::fs::flistxattr(&from, names.as_mut_slice()) else { return Ok(()) };
     for name in names[..length].split_inclusive(|byte| *byte == 0) {
         let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
         if name.to_str().is_ok_and(|name| NOT_COPIED.contains(&name)) {
             continue;
         }
         let mut value = vec![0u8; 64 * 1024];
-        // Safety: the name ends with a zero; the kernel writes and reads at most the lengths given.
-        let set = unsafe {
-            let length = libc::fgetxattr(from, name.as_ptr(), value.as_mut_ptr().cast(), value.len());
-            let Ok(length) = usize::try_from(length) else { continue };
-            libc::fsetxattr(to, name.as_ptr(), value.as_ptr().cast(), length, 0)
-        };
-        // Labels of security modules and, without privileges, capabilities may not be set; a layer does without them.
-        if set < 0 && name.to_bytes().starts_with(b"user.") {
-            return Err(io::Error::last_os_error());
+        let Ok(length) = rustix::fs::fgetxattr(&from, name, value.as_mut_slice()) else { continue };
+        match rustix::fs::fsetxattr(&to, name, &value[..length], XattrFlags::empty()) {
+            // Labels of security modules and, without privileges, capabilities may not be set; a layer does without them.
+            Err(_) if !name.to_bytes().starts_with(b"user.") => {}
+            set => set?,
         }
     }
     Ok(())

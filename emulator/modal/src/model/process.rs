@@ -4,12 +4,13 @@
 //! never stands still because of a reader (fact sheet, section 7.4).
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use container_isolation::{Container, Exit, ProcessSpec};
+use nix::fcntl::{FcntlArg, fcntl};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -154,7 +155,8 @@ fn drain(fd: OwnedFd, spool: Option<Arc<Spool>>) -> io::Result<watch::Receiver<b
                     if let Some(spool) = spool.as_deref().filter(|spool| !spool.progress().closed)
                         && spool.append(&scratch[..n])
                     {
-                        enlarge(pipe.as_fd().as_raw_fd());
+                        // Refusal is harmless.
+                        let _ = fcntl(pipe.as_fd(), FcntlArg::F_SETPIPE_SZ(BIG_PIPE));
                     }
                     Ok(true)
                 }
@@ -180,9 +182,4 @@ fn drain(fd: OwnedFd, spool: Option<Arc<Spool>>) -> io::Result<watch::Receiver<b
         done.send_replace(true);
     });
     Ok(drained)
-}
-
-fn enlarge(fd: i32) {
-    // Safety: changes a property of a descriptor that we hold; refusal is harmless.
-    unsafe { libc::fcntl(fd, libc::F_SETPIPE_SZ, BIG_PIPE) };
 }

@@ -1,0 +1,17 @@
+//! The unsafe code of this crate: what neither nix nor rustix wraps. Nothing here knows what the calls are for.
+
+mod clone;
+mod descriptors;
+pub(crate) mod interfaces;
+mod mount_attributes;
+mod processes;
+mod seccomp;
+
+pub(crate) use clone::{CONTROL_FD, Start, start};
+pub(crate) use descriptors::{leave_open, receive, take_inherited, watch_readable, watch_socket};
+pub(crate) use mount_attributes::set_read_only;
+pub(crate) use processes::{
+    Fork, ForkedChild, PausedChild, close_all_but_standard, default_sigpipe, fork, ignore_sigpipe, join_own_keyring,
+    kill, reset_signals,
+};
+pub(crate) use seccomp::set_filter;
