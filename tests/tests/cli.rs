@@ -65,7 +65,7 @@ fn an_oauth_client_stands_in_for_tokens() {
         command.envs(variables.iter().copied()).output().expect("it runs")
     };
     let client = [("MODAL_OAUTH_REFRESH_TOKEN", "rt-1234567890"), ("MODAL_OAUTH_CLIENT_ID", "client-7")];
-    let key = include_str!("../../host/tests/oauth-test-key.pem");
+    let key = include_str!("../../host/lib/tests/oauth-test-key.pem");
     for proof in [("MODAL_OAUTH_CLIENT_SECRET", "hush-hush"), ("MODAL_OAUTH_JWT_KEY", key)] {
         let output = run(&[client[0], client[1], proof]);
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"hi\n"[..]), "{}", stderr(&output));

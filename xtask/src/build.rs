@@ -62,7 +62,7 @@ pub fn component() -> Result<PathBuf> {
 ///
 /// If it cannot be built.
 pub fn program() -> Result<PathBuf> {
-    progress::cargo("program", "build", &["--package", "sandbox-host", "--bin", "sandbox", "--release"], &[])?;
+    progress::cargo("program", "build", &["--package", "sandbox-cli", "--bin", "sandbox", "--release"], &[])?;
     place(&tools::target().join("release/sandbox"), "sandbox")
 }
 

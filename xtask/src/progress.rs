@@ -317,12 +317,12 @@ mod tests {
 
     #[test]
     fn programs_are_found_in_messages() {
-        let line = r#"{"reason":"compiler-artifact","package_id":"path+file:///w/host#0.1.0",
-            "manifest_path":"/w/host/Cargo.toml","target":{"kind":["test"],"name":"host"},
+        let line = r#"{"reason":"compiler-artifact","package_id":"path+file:///w/host/lib#sandbox-host@0.1.0",
+            "manifest_path":"/w/host/lib/Cargo.toml","target":{"kind":["test"],"name":"host"},
             "profile":{"test":true},"executable":"/w/target/release/deps/host-1","fresh":false}"#;
         let found = artifact(line).as_ref().and_then(executable).expect("a program");
         assert_eq!((found.target.as_str(), found.kind.as_str(), found.test), ("host", "test", true));
-        assert_eq!(found.package, PathBuf::from("/w/host"));
+        assert_eq!(found.package, PathBuf::from("/w/host/lib"));
         assert!(artifact(r#"{"reason":"build-finished","success":true}"#).is_none());
     }
 }

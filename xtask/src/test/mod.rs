@@ -70,7 +70,7 @@ const STEPS: &[Step] = &[
     Step {
         name: "host",
         about: "the host library and program, with a component for tests",
-        run: Action::Packages(&["sandbox-host"]),
+        run: Action::Packages(&["sandbox-host", "sandbox-cli"]),
     },
     Step {
         name: "emulator",
@@ -149,17 +149,16 @@ pub fn all(selection: &Selection) -> Result<()> {
     tools::check_namespaces()?;
     let filter = selection.filter.as_deref();
     let packages: Vec<_> = steps.iter().flat_map(|step| step.packages()).copied().collect();
-    let mut programs = rust::Programs::new(packages);
+    let mut programs = rust::Programs::new(packages.clone());
     let mut report = Report::default();
     if let Some(times) = selection.times {
-        let tests: Vec<_> = steps.iter().flat_map(|step| step.packages()).copied().collect();
-        ensure!(!tests.is_empty(), "--times is for steps with test programs, such as `host`");
+        ensure!(!packages.is_empty(), "--times is for steps with test programs, such as `host`");
         for step in steps.iter().filter(|step| !step.packages().is_empty()) {
             needs(step.name)?;
         }
         programs.build()?;
         let _busy = busy::Loops::start(selection.busy);
-        return programs.repeat(&tests, filter, times);
+        return programs.repeat(&packages, filter, times);
     }
     let _busy = busy::Loops::start(selection.busy);
     for step in steps {
@@ -197,13 +196,11 @@ fn list(selection: &Selection, steps: &[&Step]) -> Result<()> {
     }
     let mut programs = rust::Programs::new(steps.iter().flat_map(|step| step.packages()).copied().collect());
     for step in steps {
-        match step.packages() {
-            [] => println!("{}: {}", step.name, step.about),
-            packages => {
-                for package in packages {
-                    programs.list(package, selection.filter.as_deref())?;
-                }
-            }
+        if step.packages().is_empty() {
+            println!("{}: {}", step.name, step.about);
+        }
+        for package in step.packages() {
+            programs.list(package, selection.filter.as_deref())?;
         }
     }
     Ok(())

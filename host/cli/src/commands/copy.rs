@@ -1,0 +1,457 @@
+//! `cp`, `ls`, `cat`, `rm`: files.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use sandbox_host::types::{FileInfo, FileKind, WriteOptions};
+use sandbox_host::{Provider, Sandbox};
+use serde_json::json;
+use tokio::io::{AsyncWriteExt, BufReader};
+
+use crate::args::{Cat, Cp, Ls, Rm};
+use crate::output::{self, FAILED, Failure};
+use crate::session::Session;
+
+/// One side of a copy.
+#[derive(Debug, PartialEq)]
+enum Place {
+    Local(PathBuf),
+    Remote { id: String, path: String },
+    Stream,
+}
+
+impl Place {
+    /// `ID:/path` is in a sandbox, `-` a stream, all else local. A local name with a colon is written `./a:b`.
+    fn parse(text: &str) -> Place {
+        if text == "-" {
+            return Place::Stream;
+        }
+        match text.split_once(':') {
+            Some((id, path)) if !id.is_empty() && !id.contains('/') && path.starts_with('/') => {
+                Place::Remote { id: id.to_owned(), path: path.to_owned() }
+            }
+            _ => Place::Local(PathBuf::from(text)),
+        }
+    }
+}
+
+/// `ID:/path` of the commands that take nothing else.
+pub fn remote(provider: &Provider, text: &str) -> Result<(Sandbox, String)> {
+    match Place::parse(text) {
+        Place::Remote { id, path } => Ok((provider.sandbox(id), path)),
+        _ => Err(Failure::new(format!("use {text:?}"), "it is no path in a sandbox")
+            .hint("write SANDBOX-ID:/absolute/path")
+            .into()),
+    }
+}
+
+/// What a copy came to.
+struct Copied {
+    /// In bytes; of directories, that of the stream.
+    size: u64,
+    /// Entries of a directory that have no place on this side.
+    skipped: u64,
+}
+
+impl From<u64> for Copied {
+    fn from(size: u64) -> Copied {
+        Copied { size, skipped: 0 }
+    }
+}
+
+/// `sandbox cp`
+pub async fn cp(session: &Session, args: Cp) -> Result<i32> {
+    let what = format!("copy {} to {}", args.source, args.destination);
+    let (source, destination) = (Place::parse(&args.source), Place::parse(&args.destination));
+    let both_here = !matches!((&source, &destination), (Place::Remote { .. }, _) | (_, Place::Remote { .. }));
+    if both_here {
+        return Err(Failure::new(what, "neither side is in a sandbox")
+            .hint("write SANDBOX-ID:/absolute/path for the side that is")
+            .into());
+    }
+    let provider = session.provider().await?;
+    let copied: Copied = match (source, destination) {
+        (Place::Remote { id, path }, Place::Local(to)) => {
+            get(session, &provider.sandbox(id), &path, &to, args.recursive).await?
+        }
+        (Place::Remote { id, path }, Place::Stream) => {
+            let sandbox = provider.sandbox(id);
+            if session.voice.json {
+                return Err(Failure::new(what, "standard output is to be a file and JSON at once")
+                    .hint("leave --json away")
+                    .into());
+            }
+            let transfer = session.voice.transfer(format!("copying {path}"), None);
+            let to = transfer.wrap(tokio::io::stdout());
+            let size =
+                if args.recursive { sandbox.download_tree(&path, to).await } else { sandbox.download(&path, to).await };
+            size.map_err(ours)?.into()
+        }
+        (Place::Local(from), Place::Remote { id, path }) => {
+            put(session, &provider.sandbox(id), &from, &path, args.recursive).await?.into()
+        }
+        (Place::Stream, Place::Remote { id, path }) => {
+            let sandbox = provider.sandbox(id);
+            let transfer = session.voice.transfer(format!("copying to {path}"), None);
+            let from = transfer.wrap(tokio::io::stdin());
+            let size = if args.recursive {
+                sandbox.upload_tree(&path, from).await?
+            } else {
+                sandbox.upload(&path, from, WriteOptions::default()).await?
+            };
+            size.into()
+        }
+        (Place::Remote { id, path }, Place::Remote { id: to, path: at }) => {
+            between(session, &provider.sandbox(id), &path, &provider.sandbox(to), &at, args.recursive).await?.into()
+        }
+        _ => return Err(Failure::new(what, "neither side is in a sandbox").into()),
+    };
+    if session.voice.json {
+        output::print_json(json!({ "bytes": copied.size, "skipped": copied.skipped }))?;
+    }
+    Ok(0)
+}
+
+/// The name that a copy of what is at `path` gets in a directory. A path that ends in none, such as `/a/..`, `/a/.` and `/`,
+/// means what is in the directory, as with `cp`.
+fn own_name(path: &str) -> Option<&str> {
+    let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    (!matches!(last, "" | "." | "..")).then_some(last)
+}
+
+/// Out of a sandbox. A file appears under its name when all of it has arrived.
+async fn get(session: &Session, sandbox: &Sandbox, path: &str, to: &Path, recursive: bool) -> Result<Copied> {
+    let step = session.voice.step(format!("looking at {path}"));
+    let info = sandbox.stat(path, true).await?;
+    drop(step);
+    let is_directory = matches!(info.kind, FileKind::Directory);
+    let inside = to.is_dir().then(|| own_name(path).map(|name| to.join(name))).flatten();
+    // A link in the place of the copy may lead out of the directory that was named.
+    let a_link = |to: &Path| std::fs::symlink_metadata(to).is_ok_and(|found| found.is_symlink());
+    let linked = inside.as_deref().is_some_and(a_link);
+    let to = inside.unwrap_or_else(|| to.to_owned());
+    if is_directory {
+        if !recursive {
+            return Err(Failure::new(format!("copy {path}"), "it is a directory").hint("use -r").into());
+        }
+        if linked {
+            return Err(Failure::new(format!("write {}", to.display()), "a link is in the place of the directory")
+                .hint("remove the link, or name the directory that it leads to")
+                .into());
+        }
+        return unpack(session, sandbox, path, &to).await;
+    }
+    let what = |error: std::io::Error| Failure::io(format!("write {}", to.display()), &error);
+    let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // A device or a pipe is written to, not replaced; nor is what a link leads to that was named itself.
+    let special = |meta: std::fs::Metadata| !meta.is_file();
+    if !linked && (std::fs::metadata(&to).is_ok_and(special) || std::fs::symlink_metadata(&to).is_ok_and(special)) {
+        let file = tokio::fs::OpenOptions::new().write(true).truncate(true).open(&to).await.map_err(what)?;
+        return Ok(sandbox.download(path, file).await.map_err(ours)?.into());
+    }
+    // Less what this user's new files do not get, whatever the sandbox says.
+    let mode = if matches!(info.kind, FileKind::File) { info.mode & 0o777 } else { 0o644 };
+    let permissions = std::fs::Permissions::from_mode(mode | 0o200);
+    let made = tempfile::Builder::new().permissions(permissions).tempfile_in(directory);
+    let temporary = made.map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound if !directory.exists() => Failure::io(format!("write {}", to.display()), &error)
+            .because(format!("there is no directory {}", directory.display()))
+            .hint("make it first"),
+        std::io::ErrorKind::PermissionDenied => Failure::io(format!("write {}", to.display()), &error)
+            .because(format!("no file can be made in {}: permission denied", directory.display()))
+            .hint("choose another place, or write it from the shell: `sandbox cat ID:/PATH > FILE`"),
+        // Its own text names the temporary file, which means nothing to anybody.
+        kind => what(kind.into()),
+    })?;
+    let size = matches!(info.kind, FileKind::File).then_some(info.size);
+    let transfer = session.voice.transfer(format!("copying {path}"), size);
+    let file = tokio::fs::File::from_std(temporary.reopen().map_err(what)?);
+    let size = sandbox.download(path, transfer.wrap(file)).await?;
+    if mode & 0o200 == 0 {
+        let writable = temporary.as_file().metadata().map_err(what)?.permissions().mode();
+        temporary.as_file().set_permissions(std::fs::Permissions::from_mode(writable & !0o200)).map_err(what)?;
+    }
+    temporary.persist(&to).map_err(|error| what(error.error))?;
+    Ok(size.into())
+}
+
+/// A directory out of a sandbox.
+async fn unpack(session: &Session, sandbox: &Sandbox, path: &str, to: &Path) -> Result<Copied> {
+    let transfer = session.voice.transfer(format!("copying {path}"), None);
+    let mut size = 0;
+    let unpacked = sandbox.download_directory(path, to, |length| {
+        size += length;
+        transfer.add(length);
+    });
+    let unpacked = unpacked.await?;
+    drop(transfer);
+    for (path, why) in &unpacked.examples {
+        session.voice.warn(format_args!("not copied: {}: {why}", path.to_string_lossy()));
+    }
+    let unnamed = unpacked.skipped - unpacked.examples.len() as u64;
+    if unnamed > 0 {
+        session.voice.warn(format_args!("not copied: {unnamed} more"));
+    }
+    for path in &unpacked.unprivileged_examples {
+        let path = path.to_string_lossy();
+        session.voice.warn(format_args!("copied without its set-user-id or set-group-id bit: {path}"));
+    }
+    let unnamed = unpacked.unprivileged - unpacked.unprivileged_examples.len() as u64;
+    if unnamed > 0 {
+        session.voice.warn(format_args!("copied without set-user-id or set-group-id bits: {unnamed} more"));
+    }
+    Ok(Copied { size, skipped: unpacked.skipped })
+}
+
+/// Into a sandbox.
+async fn put(session: &Session, sandbox: &Sandbox, from: &Path, path: &str, recursive: bool) -> Result<u64> {
+    let what = |error: std::io::Error| Failure::io(format!("read {}", from.display()), &error);
+    let meta = tokio::fs::metadata(from).await.map_err(what)?;
+    let name = from.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if meta.is_dir() {
+        if !recursive {
+            return Err(Failure::new(format!("copy {}", from.display()), "it is a directory").hint("use -r").into());
+        }
+        // `.` and `..` have no name of their own to get.
+        let name = match from.file_name() {
+            Some(_) => name.to_owned(),
+            None => {
+                let whole = from.canonicalize().map_err(what)?;
+                whole.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned()
+            }
+        };
+        let target = into(session, sandbox, path, &name).await?;
+        return pack(session, sandbox, from, &target).await;
+    }
+    let path = into(session, sandbox, path, name).await?;
+    let size = meta.is_file().then_some(meta.len());
+    // Only what matters is asked for: a new file gets 0644 anyway, and not every provider can set modes. What runs is to
+    // run there, and what others may not read here they may not there.
+    let mode = meta.permissions().mode() & 0o777;
+    let mut options = WriteOptions::default();
+    if meta.is_file() && (mode & 0o111 != 0 || mode & 0o004 == 0) {
+        options = options.permissions(mode);
+    }
+    let file = tokio::fs::File::open(from).await.map_err(what)?;
+    let transfer = session.voice.transfer(format!("copying {}", from.display()), size);
+    Ok(sandbox.upload(&path, transfer.wrap(BufReader::new(file)), options).await?)
+}
+
+/// Where a thing called `name` goes that is copied to `path`: below it if that is a directory, as with `cp`.
+async fn into(session: &Session, sandbox: &Sandbox, path: &str, name: &str) -> Result<String> {
+    let _step = session.voice.step(format!("looking at {path}"));
+    let below = path.ends_with('/') || is_remote_directory(sandbox, path).await?;
+    Ok(if below && !name.is_empty() { format!("{}/{name}", path.trim_end_matches('/')) } else { path.to_owned() })
+}
+
+async fn is_remote_directory(sandbox: &Sandbox, path: &str) -> Result<bool> {
+    match sandbox.stat(path, true).await {
+        Ok(info) => Ok(matches!(info.kind, FileKind::Directory)),
+        Err(error) if error.file_fault().is_some() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A directory into a sandbox.
+async fn pack(session: &Session, sandbox: &Sandbox, from: &Path, path: &str) -> Result<u64> {
+    let transfer = session.voice.transfer(format!("copying {}", from.display()), None);
+    Ok(sandbox.upload_directory(from, path, |length| transfer.add(length)).await?)
+}
+
+/// From one sandbox to another, through us, a piece at a time.
+async fn between(
+    session: &Session,
+    from: &Sandbox,
+    path: &str,
+    to: &Sandbox,
+    at: &str,
+    recursive: bool,
+) -> Result<u64> {
+    let at = into(session, to, at, own_name(path).unwrap_or_default()).await?;
+    let at = at.as_str();
+    let transfer = session.voice.transfer(format!("copying {path}"), None);
+    if recursive {
+        return Ok(from.copy_directory(path, to, at, |length| transfer.add(length)).await?);
+    }
+    let (writer, reader) = tokio::io::duplex(1 << 20);
+    let reading = async {
+        let mut writer = transfer.wrap(writer);
+        from.download(path, &mut writer).await?;
+        writer.shutdown().await?;
+        anyhow::Ok(())
+    };
+    let writing = async { anyhow::Ok(to.upload(at, reader, WriteOptions::default()).await?) };
+    // A failed reading must not look like a short file: its error ends both.
+    let (_, size) = tokio::try_join!(reading, writing)?;
+    Ok(size)
+}
+
+/// `sandbox ls`
+pub async fn ls(session: &Session, args: Ls) -> Result<i32> {
+    let provider = session.provider().await?;
+    let (sandbox, path) = remote(&provider, &args.path)?;
+    let step = session.voice.step(format!("looking at {path}"));
+    // A link that leads nowhere is shown as what it is.
+    let info = match sandbox.stat(&path, true).await {
+        Err(error) if error.is_not_found() => sandbox.stat(&path, false).await?,
+        result => result?,
+    };
+    // A page at a time: a directory may have more entries than fit into memory.
+    let mut pages = matches!(info.kind, FileKind::Directory).then(|| sandbox.directory_pages(&path));
+    let mut page = match &mut pages {
+        Some(pages) => pages.next().await?.unwrap_or_default(),
+        None => vec![info],
+    };
+    drop(step);
+    let mut rows = output::Rows::default();
+    let mut array = session.voice.json.then(output::Array::begin).transpose()?;
+    loop {
+        if let Some(array) = &mut array {
+            page.iter().try_for_each(|entry| array.add(&entry_json(entry)))?;
+        } else if args.long {
+            rows.print(&page.iter().map(entry_row).collect::<Vec<_>>())?;
+        } else {
+            // One line each, whatever is in the name.
+            output::print_lines(page.iter().map(|entry| &entry.name))?;
+        }
+        let following = match &mut pages {
+            Some(pages) => pages.next().await,
+            None => Ok(None),
+        };
+        match following {
+            Ok(Some(following)) => page = following,
+            // What was printed stays readable, whatever comes after it.
+            ended => {
+                array.map_or(Ok(()), output::Array::end)?;
+                return Ok(ended.map(|_| 0)?);
+            }
+        }
+    }
+}
+
+fn kind_name(kind: &FileKind) -> &str {
+    match kind {
+        FileKind::File => "file",
+        FileKind::Directory => "directory",
+        FileKind::Symlink(_) => "symlink",
+        FileKind::Other(name) => name,
+    }
+}
+
+fn entry_json(entry: &FileInfo) -> serde_json::Value {
+    let mut value = json!({
+        "name": entry.name, "path": entry.path, "kind": kind_name(&entry.kind), "size": entry.size,
+        "mode": format!("{:04o}", entry.mode), "owner": entry.owner, "group": entry.group,
+        "modified_ms": entry.modified,
+    });
+    if let FileKind::Symlink(target) = &entry.kind {
+        value["target"] = json!(target);
+    }
+    value
+}
+
+fn entry_row(entry: &FileInfo) -> Vec<String> {
+    let letter = match &entry.kind {
+        FileKind::File => '-',
+        FileKind::Directory => 'd',
+        FileKind::Symlink(_) => 'l',
+        FileKind::Other(_) => '?',
+    };
+    let mut mode = String::from(letter);
+    for shift in [6, 3, 0] {
+        for (bit, letter) in [(4, 'r'), (2, 'w'), (1, 'x')] {
+            mode.push(if entry.mode >> shift & bit != 0 { letter } else { '-' });
+        }
+    }
+    let name = match &entry.kind {
+        FileKind::Symlink(target) => format!("{} -> {target}", entry.name),
+        _ => entry.name.clone(),
+    };
+    vec![
+        mode,
+        entry.owner.clone(),
+        entry.group.clone(),
+        entry.size.to_string(),
+        crate::commands::manage::time(entry.modified),
+        name,
+    ]
+}
+
+/// `sandbox cat`
+pub async fn cat(session: &Session, args: Cat) -> Result<i32> {
+    let provider = session.provider().await?;
+    for text in &args.paths {
+        let (sandbox, path) = remote(&provider, text)?;
+        sandbox.download(&path, tokio::io::stdout()).await.map_err(ours)?;
+    }
+    Ok(0)
+}
+
+/// A broken pipe of our own stdout, not of the provider's making.
+fn ours(error: sandbox_host::Error) -> anyhow::Error {
+    match error.kind() {
+        sandbox_host::Kind::Io(std::io::ErrorKind::BrokenPipe) => {
+            std::io::Error::from(std::io::ErrorKind::BrokenPipe).into()
+        }
+        _ => error.into(),
+    }
+}
+
+/// `sandbox rm`
+pub async fn rm(session: &Session, args: Rm) -> Result<i32> {
+    let provider = session.provider().await?;
+    let places = args.paths.iter().map(|text| remote(&provider, text)).collect::<Result<Vec<_>>>()?;
+    let mut code = 0;
+    for (sandbox, path) in places {
+        let step = session.voice.step(format!("removing {path}"));
+        let removed = sandbox.remove(&path, args.recursive).await;
+        drop(step);
+        let was_there = match removed {
+            Ok(()) => true,
+            Err(error) if args.force && matches!(error.file_fault(), Some(sandbox_host::FileFault::NotFound)) => false,
+            // The others are removed all the same; a sandbox that is not there has none of them.
+            Err(error) if error.file_fault().is_some() => {
+                session.voice.fail(&error.into());
+                code = FAILED;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        session.voice.result(json!({ "sandbox": sandbox.id(), "path": path, "removed": was_there }))?;
+    }
+    Ok(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Place, own_name};
+
+    #[test]
+    fn only_a_name_is_a_name() {
+        for (path, name) in [
+            ("/a/b", Some("b")),
+            ("/a/b//", Some("b")),
+            ("/a/..b", Some("..b")),
+            ("/a/new\nline", Some("new\nline")),
+            ("/a/..", None),
+            ("/a/../", None),
+            ("/a/.", None),
+            ("/", None),
+            ("", None),
+        ] {
+            assert_eq!(own_name(path), name, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn places() {
+        let remote = |id: &str, path: &str| Place::Remote { id: id.into(), path: path.into() };
+        assert_eq!(Place::parse("sb-1:/a"), remote("sb-1", "/a"));
+        assert_eq!(Place::parse("sb-1:/a:b"), remote("sb-1", "/a:b"));
+        assert_eq!(Place::parse("-"), Place::Stream);
+        for local in ["a", "./sb-1:/a", "/x:/y", "sb-1:a", ":/a", "c:"] {
+            assert_eq!(Place::parse(local), Place::Local(local.into()), "{local}");
+        }
+    }
+}

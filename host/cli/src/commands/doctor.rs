@@ -1,0 +1,133 @@
+//! `doctor`: what works and what does not, each with what to do.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use sandbox_host::{Plugin, Provider};
+use serde_json::{Value, json};
+
+use crate::output::{self, FAILED};
+use crate::session::Session;
+use crate::session::emulator::Private;
+
+/// `sandbox doctor`
+pub async fn doctor(session: &Session) -> Result<i32> {
+    let mut findings = Findings { json: session.voice.json, rows: Vec::new(), failed: false };
+    if let Some(plugin) = plugin(session, &mut findings).await {
+        service(session, &mut findings, &plugin).await;
+        emulator(session, &mut findings).await;
+    }
+    if findings.json {
+        output::print_json(json!({ "ok": !findings.failed, "checks": findings.rows }))?;
+    }
+    Ok(if findings.failed { FAILED } else { 0 })
+}
+
+struct Findings {
+    json: bool,
+    rows: Vec<Value>,
+    failed: bool,
+}
+
+impl Findings {
+    fn note(&mut self, check: &str, result: Result<String, String>) -> Result<()> {
+        let (state, text) = match &result {
+            Ok(text) => ("ok", text),
+            Err(text) => ("failed", text),
+        };
+        self.failed |= result.is_err();
+        if self.json {
+            self.rows.push(json!({ "check": check, "state": state, "text": text }));
+            return Ok(());
+        }
+        output::print_text(format_args!("{state:6}  {check}: "), text)
+    }
+}
+
+async fn plugin(session: &Session, findings: &mut Findings) -> Option<Plugin> {
+    let started = Instant::now();
+    match session.plugin().await {
+        Ok(plugin) => {
+            let how = if plugin.from_cache() { "from the cache" } else { "compiled" };
+            let text =
+                format!("{} ({} bytes, {how} in {} ms)", plugin.label(), plugin.size(), started.elapsed().as_millis());
+            findings.note("plugin", Ok(text)).ok()?;
+            Some(plugin)
+        }
+        Err(error) => {
+            findings.note("plugin", Err(format!("{error:#}"))).ok()?;
+            None
+        }
+    }
+}
+
+async fn service(session: &Session, findings: &mut Findings, plugin: &Plugin) {
+    if session.with_emulator() {
+        match session.provider().await {
+            Ok(provider) => answers(findings, &provider).await,
+            Err(error) => {
+                let _ = findings.note("settings", Err(format!("{error:#}")));
+            }
+        }
+        return;
+    }
+    if let Err(error) = session.require_trusted(plugin).await {
+        let _ = findings.note("plugin", Err(format!("{error:#}")));
+        return;
+    }
+    let mut builder = Provider::builder(plugin).anonymous(true);
+    if let Some(profile) = &session.global.profile {
+        builder = builder.profile(profile);
+    }
+    let provider = match builder.build().await {
+        Ok(provider) => provider,
+        Err(error) => {
+            let _ = findings.note("settings", Err(error.to_string()));
+            return;
+        }
+    };
+    for grant in provider.grants() {
+        // Part of a set is refused before.
+        let result = if grant.credentials.is_empty() {
+            Err(format!("none for {}; set {}, or work with --emulator", grant.origin, needed(plugin)))
+        } else {
+            Ok(format!("{} with {}", grant.origin, grant.credentials.join(", ")))
+        };
+        let missing = result.is_err();
+        let _ = findings.note("credentials", result);
+        if missing {
+            return;
+        }
+    }
+    answers(findings, &provider).await;
+}
+
+async fn answers(findings: &mut Findings, provider: &Provider) {
+    let started = Instant::now();
+    let result = provider.check().await;
+    let _ = findings.note(
+        "service",
+        result.map(|()| format!("answers in {} ms", started.elapsed().as_millis())).map_err(|error| error.to_string()),
+    );
+}
+
+/// The variables that make up the first set of credentials.
+fn needed(plugin: &Plugin) -> String {
+    let wishes = &plugin.manifest().credential;
+    let first = wishes.first().map(|wish| wish.sets.first());
+    let names: Vec<_> =
+        wishes.iter().filter(|wish| Some(wish.sets.first()) == first).map(|wish| wish.env.as_str()).collect();
+    names.join(" and ")
+}
+
+async fn emulator(session: &Session, findings: &mut Findings) {
+    let started = Instant::now();
+    let result = match Private::start(session.global.verbose > 0).await {
+        Ok(emulator) => {
+            emulator.stop().await;
+            Ok(format!("starts and stops in {} ms", started.elapsed().as_millis()))
+        }
+        Err(error) => Err(format!("{error:#}")),
+    };
+    let _ = findings.note("emulator", result);
+}

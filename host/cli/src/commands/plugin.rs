@@ -1,0 +1,182 @@
+//! `plugin inspect`, and what the program says of itself: `completions`, `man`.
+
+use anyhow::Result;
+use clap::CommandFactory;
+use sandbox_host::types::Description;
+use sandbox_host::{Manifest, Plugin, Provider};
+use serde_json::{Value, json};
+
+use crate::args::{Cli, Completions, Man, PluginInspect};
+use crate::output;
+use crate::session::Session;
+
+/// `sandbox plugin inspect`
+pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
+    let plugin = match &args.file {
+        Some(path) => Session::load(crate::pull::find(path).unwrap_or_else(|| path.clone()), true).await?,
+        None => session.plugin().await?,
+    };
+    let manifest = plugin.manifest();
+    // What it would be granted. Nothing of the plugin runs for that, and nothing is sent; credentials that are missing are
+    // shown as missing. A profile that cannot be read, or a URL that is none, does not hide what it wishes for.
+    let built = Provider::builder(&plugin).anonymous(true).build().await;
+    let (grants, unusable) = match built {
+        Ok(provider) => (provider.grants(), None),
+        Err(error) => (vec![], Some(error)),
+    };
+    let described = described(&plugin).await;
+    if session.voice.json {
+        let described = described.as_ref().ok();
+        output::print_json(json!({
+            "file": plugin.label(),
+            "sha256": plugin.digest(),
+            "size": plugin.size(),
+            "from_cache": plugin.from_cache(),
+            "interface": plugin.interface_version(),
+            "host_interfaces": sandbox_host::INTERFACE_VERSIONS,
+            "exports": plugin.exports(),
+            "imports": plugin.imports(),
+            "name": described.map(|d| d.name.clone()),
+            "version": described.map(|d| d.version.clone()),
+            "capabilities": described.map(|d| d.capabilities.iter().map(|c| json!({
+                "name": c.name, "support": format!("{:?}", c.support).trim_start_matches("Support::").to_lowercase(),
+                "note": c.note,
+            })).collect::<Vec<_>>()),
+            "wishes": {
+                "env": manifest.env.iter().map(|wish| &wish.name).collect::<Vec<_>>(),
+                "settings": settings(manifest),
+                "profiles": manifest.profiles.as_ref().map(|profiles| json!({
+                    "path": profiles.path.default, "variable": profiles.path.env, "select": profiles.select,
+                })),
+                "credentials": manifest.credential.iter().map(|wish| &wish.env).collect::<Vec<_>>(),
+                "origins": manifest.origin.iter().map(|wish| json!({
+                    "name": wish.name, "variable": wish.url.env, "setting": wish.url.setting, "default": wish.url.default,
+                    "headers": wish.headers.iter().map(|header| &header.name).collect::<Vec<_>>(),
+                    "learn": wish.learn.iter().map(|rule| json!({ "path": rule.path, "field": rule.field, "name": rule.name })).collect::<Vec<_>>(),
+                })).collect::<Vec<_>>(),
+            },
+            "gateway": manifest.gateway.env,
+            "grants": grants.iter().map(|grant| json!({
+                "origin": grant.origin.to_string(), "name": grant.name, "credentials": grant.credentials,
+                "private_addresses": grant.private_addresses,
+            })).collect::<Vec<_>>(),
+            "grants_error": unusable.map(|error| error.to_string()),
+        }))?;
+        return Ok(0);
+    }
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut row = |name: &str, text: String| rows.push(vec![name.to_owned(), text]);
+    row("file", plugin.label().to_owned());
+    row("sha256", plugin.digest().to_owned());
+    row("size", format!("{} bytes", plugin.size()));
+    let known = sandbox_host::INTERFACE_VERSIONS.join(" and ");
+    row("interface", format!("harness:sandbox {} (this host speaks {known})", plugin.interface_version()));
+    for name in plugin.exports() {
+        row("exports", name.clone());
+    }
+    for name in plugin.imports() {
+        row("imports", name.clone());
+    }
+    match &described {
+        Ok(described) => {
+            row("provider", format!("{} {}", described.name, described.version));
+            for capability in &described.capabilities {
+                let note = if capability.note.is_empty() { String::new() } else { format!(": {}", capability.note) };
+                let support = format!("{:?}", capability.support);
+                let support = support.rsplit("::").next().unwrap_or_default().to_lowercase();
+                row("capability", format!("{} ({support}){note}", capability.name));
+            }
+        }
+        Err(error) => row("provider", format!("does not describe itself: {error}")),
+    }
+    for wish in &manifest.env {
+        row("wishes to read", sources(Some(&wish.name), wish.setting.as_deref()));
+    }
+    if let Some(profiles) = &manifest.profiles {
+        let elsewhere = profiles.path.env.as_ref().map_or_else(String::new, |name| format!(", or where {name} says"));
+        row("settings are of", format!("{}{elsewhere}; {} selects a profile", profiles.path.default, profiles.select));
+    }
+    for wish in &manifest.credential {
+        let sources = sources(Some(&wish.env), wish.setting.as_deref());
+        row("wishes to send", format!("{} ({sources}), added by the host", wish.name));
+    }
+    for wish in &manifest.origin {
+        let headers: Vec<_> = wish.headers.iter().map(|header| header.name.as_str()).collect();
+        let with = if headers.is_empty() {
+            String::new()
+        } else {
+            format!(", with {} added by the host", headers.join(" and "))
+        };
+        let place = match sources(wish.url.env.as_deref(), wish.url.setting.as_deref()) {
+            sources if sources.is_empty() => String::new(),
+            sources => format!(", or what is in {sources}"),
+        };
+        let default = wish.url.default.as_deref().unwrap_or("no default");
+        row("wishes to reach", format!("{} ({default}{place}){with}", wish.name));
+        for rule in &wish.learn {
+            row("wishes to learn", format!("{} from {}", rule.name, rule.path));
+        }
+    }
+    for (name, value) in &manifest.gateway.env {
+        row("behind a gateway", format!("{name}={value}"));
+    }
+    for grant in &grants {
+        let with =
+            if grant.credentials.is_empty() { "no credentials".to_owned() } else { grant.credentials.join(", ") };
+        row("granted", format!("{} ({}; {with})", grant.origin, grant.name));
+    }
+    if let Some(error) = unusable {
+        rows.push(vec!["granted".into(), format!("nothing, as it stands: {error}")]);
+    }
+    output::table(&rows)?;
+    Ok(0)
+}
+
+/// What the plugin says of itself. It is told nothing and reaches nothing meanwhile: one that is looked at is not trusted
+/// yet.
+async fn described(plugin: &Plugin) -> sandbox_host::Result<Description> {
+    let nothing = || std::iter::empty::<String>();
+    let builder = Provider::builder(plugin).anonymous(true).inherit_env(false);
+    builder.grant_only(nothing()).show_only(nothing()).build().await?.describe().await
+}
+
+/// Keys of the profile that are read, and whether the plugin is shown what they hold.
+fn settings(manifest: &Manifest) -> Vec<Value> {
+    let shown = manifest.env.iter().map(|wish| (&wish.name, &wish.setting, true));
+    let kept = manifest.credential.iter().map(|wish| (&wish.env, &wish.setting, false));
+    shown
+        .chain(kept)
+        .filter(|(_, setting, _)| setting.is_some())
+        .map(|(variable, setting, shown)| json!({ "setting": setting, "variable": variable, "shown": shown }))
+        .collect()
+}
+
+/// A variable and what stands in for it.
+fn sources(variable: Option<&str>, setting: Option<&str>) -> String {
+    let setting = setting.map(|key| format!("the setting {key}"));
+    variable.map(str::to_owned).into_iter().chain(setting).collect::<Vec<_>>().join(", or ")
+}
+
+/// `sandbox completions`
+pub fn completions(args: Completions) -> Result<i32> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "sandbox", &mut script);
+    output::print_own(&script)?;
+    Ok(0)
+}
+
+/// `sandbox man`
+pub fn man(args: Man) -> Result<i32> {
+    match &args.directory {
+        Some(directory) => {
+            std::fs::create_dir_all(directory)?;
+            clap_mangen::generate_to(Cli::command(), directory)?;
+        }
+        None => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            output::print_own(&page)?;
+        }
+    }
+    Ok(0)
+}

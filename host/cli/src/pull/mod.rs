@@ -1,0 +1,255 @@
+//! `plugin pull`: components from elsewhere, kept under names of the user's.
+//!
+//! A name says nothing of what it stands for, and can stand for something else tomorrow: trust is given to digests
+//! (`grants.plugins` of a policy), and a pull of something without a known digest is refused where nothing vouches for it.
+
+pub mod registry;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+use bytes::Bytes;
+use http::Uri;
+use sandbox_host::Plugin;
+use serde_json::json;
+
+use crate::args::PluginPull;
+use crate::output::{self, Failure};
+use crate::pull::registry::{Digest, Fetcher, Reference, WHOLE};
+use crate::session::Session;
+
+/// Where a component comes from.
+enum Source {
+    File(Uri),
+    Registry(Reference),
+}
+
+/// `sandbox plugin pull`
+pub async fn pull(session: &Session, args: PluginPull) -> Result<i32> {
+    let what = format!("pull {}", without_user(&args.reference));
+    let (source, pin) = parse(&what, &args.reference, args.digest.as_deref())?;
+    let name = match args.name {
+        Some(name) => name,
+        None => name_of(&source)
+            .ok_or_else(|| Failure::new(&what, "it is not clear how to call it").hint("choose a name with --name"))?,
+    };
+    if !is_name(Path::new(&name)) {
+        return Err(Failure::new(&what, format!("{name:?} cannot be its name"))
+            .hint("choose one of letters, digits, `.`, `_` and `-` with --name")
+            .into());
+    }
+    let file = directory()?.join(format!("{name}.wasm"));
+    let fetcher = Fetcher::new(session.global.ca_file.as_deref())?;
+    let shown = session.voice.transfer(format!("pulling {name}"), None);
+    let progress = |position, size: Option<u64>| match size {
+        Some(size) => shown.at(position, size),
+        None => shown.to(position),
+    };
+    let (bytes, manifest) = fetch(&fetcher, &what, &source, progress, WHOLE).await?;
+    drop(shown);
+    if let Some(pin) = &pin {
+        pin.verify(&what, &bytes)?;
+    }
+    let digest = Digest::of(&bytes);
+    let size = bytes.len();
+    // Nothing is kept that cannot be used.
+    let step = session.voice.step("compiling the plugin");
+    let plugin = Plugin::from_bytes(bytes.to_vec()).await.map_err(|error| {
+        let (_, why, hint) = error.parts();
+        let failure = Failure::new(&what, why);
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    })?;
+    drop(step);
+    debug_assert_eq!(plugin.digest(), digest.hex());
+    store(&file, &bytes).map_err(|error| Failure::new(format!("write {}", file.display()), error.to_string()))?;
+    let manifest = manifest.map(|manifest| format!("sha256:{}", manifest.hex()));
+    if session.voice.json {
+        output::print_json(json!({
+            "name": name, "file": file, "sha256": digest.hex(), "size": size, "source": args.reference,
+            "manifest": manifest,
+        }))?;
+        return Ok(0);
+    }
+    let mut rows = vec![["name", &name], ["file", &file.to_string_lossy()], ["sha256", digest.hex()]]
+        .into_iter()
+        .map(|row| row.map(str::to_owned).to_vec())
+        .collect::<Vec<_>>();
+    rows.push(vec!["size".into(), format!("{size} bytes")]);
+    rows.extend(manifest.map(|manifest| vec!["manifest".into(), manifest]));
+    output::table(&rows)?;
+    session.voice.say(format_args!("use it with --plugin {name}"));
+    Ok(0)
+}
+
+/// The component, and the digest of its manifest if it has one. Its size is bounded, and so is the time that all requests
+/// take together.
+async fn fetch(
+    fetcher: &Fetcher,
+    what: &str,
+    source: &Source,
+    progress: impl FnMut(u64, Option<u64>),
+    time: Duration,
+) -> Result<(Bytes, Option<Digest>)> {
+    let fetched = async {
+        match source {
+            Source::File(uri) => Ok((fetcher.file(what, uri, progress).await?, None)),
+            Source::Registry(reference) => {
+                let (bytes, manifest) = fetcher.component(what, reference, progress).await?;
+                Ok((bytes, Some(manifest)))
+            }
+        }
+    };
+    match tokio::time::timeout(time, fetched).await {
+        Ok(result) => result,
+        Err(_) => Err(Failure::new(what, format!("it takes more than {time:?}"))
+            .hint("fetch it by other means, and use --plugin FILE")
+            .into()),
+    }
+}
+
+/// For messages: a user name may come with a password.
+fn without_user(reference: &str) -> String {
+    match url::Url::parse(reference) {
+        Ok(mut url) if matches!(url.scheme(), "http" | "https") && !url.username().is_empty() => {
+            let _ = url.set_username("***").and_then(|()| url.set_password(None));
+            url.into()
+        }
+        _ => reference.to_owned(),
+    }
+}
+
+/// Source, and the digest that the component must have.
+fn parse(what: &str, text: &str, digest: Option<&str>) -> Result<(Source, Option<Digest>)> {
+    let wanted = |text: &str| {
+        Digest::parse(text)
+            .ok_or_else(|| Failure::new(what, format!("{text:?} is no sha256")).hint("give its 64 hexadecimal digits"))
+    };
+    let mut pin = digest.map(wanted).transpose()?;
+    if let Some(reference) = text.strip_prefix("oci://") {
+        let reference = Reference::parse(reference).ok_or_else(|| {
+            Failure::new(what, "it is no reference").hint("write oci://HOST/NAME:TAG or oci://HOST/NAME@sha256:…")
+        })?;
+        return Ok((Source::Registry(reference), pin));
+    }
+    let (address, fragment) = text.split_once('#').unwrap_or((text, ""));
+    if !fragment.is_empty() {
+        let Some(digest) = fragment.strip_prefix("sha256=") else {
+            return Err(Failure::new(what, format!("`#{fragment}` is no digest")).hint("write #sha256=…").into());
+        };
+        let digest = wanted(digest)?;
+        if pin.as_ref().is_some_and(|pin| *pin != digest) {
+            return Err(Failure::new(what, "the digest in the address and --digest differ").into());
+        }
+        pin = Some(digest);
+    }
+    let uri = Uri::try_from(address).ok().filter(|uri| matches!(uri.scheme_str(), Some("https" | "http")));
+    let uri = uri.ok_or_else(|| {
+        Failure::new(what, "it is no address").hint("write https://HOST/PATH#sha256=… or oci://HOST/NAME:TAG")
+    })?;
+    if pin.is_none() {
+        return Err(Failure::new(what, "nothing says what the file is to be")
+            .hint("append #sha256=DIGEST, or say --digest; whoever publishes it names its digest")
+            .into());
+    }
+    Ok((Source::File(uri), pin))
+}
+
+/// The last part of where it comes from.
+fn name_of(source: &Source) -> Option<String> {
+    let path = match source {
+        Source::File(uri) => uri.path(),
+        Source::Registry(reference) => &reference.repository,
+    };
+    let name = path.rsplit('/').next()?;
+    let name = name.strip_suffix(".wasm").unwrap_or(name);
+    is_name(Path::new(name)).then(|| name.to_owned())
+}
+
+/// Whether this can be the name of a pulled plugin, which is no path.
+fn is_name(name: &Path) -> bool {
+    let Some(name) = name.to_str() else { return false };
+    name.len() <= 100
+        && !name.ends_with(".wasm")
+        && name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+/// Where pulled plugins are kept.
+fn directory() -> Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("SANDBOX_PLUGIN_DIR")
+        .or_else(|| set("XDG_DATA_HOME").map(|data| data.join("sandbox/plugins")))
+        .or_else(|| set("HOME").map(|home| home.join(".local/share/sandbox/plugins")))
+        .ok_or_else(|| {
+            Failure::new("find the directory of plugins", "there is no home directory")
+                .hint("name one with SANDBOX_PLUGIN_DIR")
+                .into()
+        })
+}
+
+/// The file of a pulled plugin, if `name` is a name and not a path, and there is one.
+pub fn find(name: &Path) -> Option<PathBuf> {
+    let name = is_name(name).then(|| name.to_str()).flatten()?;
+    let file = directory().ok()?.join(format!("{name}.wasm"));
+    file.is_file().then_some(file)
+}
+
+/// Written beside and moved into place: nobody sees half a file.
+fn store(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::DirBuilderExt;
+
+    let directory = file.parent().unwrap_or(Path::new("."));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let mut temporary = tempfile::NamedTempFile::new_in(directory)?;
+    temporary.write_all(bytes)?;
+    temporary.as_file().sync_all()?;
+    temporary.persist(file)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that keeps within every other limit: a byte now and then, for ever.
+    #[tokio::test]
+    async fn a_pull_that_does_not_end_is_given_up() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let source = Source::File(format!("http://{}/x.wasm", listener.local_addr().unwrap()).parse().unwrap());
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_u8().await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n").await.unwrap();
+            loop {
+                let _ = stream.write_all(b"x").await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let fetcher = Fetcher::new(None).unwrap();
+        let fetched = tokio::select! {
+            fetched = fetch(&fetcher, "pull it", &source, |_, _| {}, Duration::from_millis(300)) => fetched,
+            () = server => unreachable!(),
+        };
+        assert!(fetched.unwrap_err().to_string().contains("more than 300ms"));
+    }
+
+    #[test]
+    fn names() {
+        for good in ["modal-provider", "a", "a.b_c-1"] {
+            assert!(is_name(Path::new(good)), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "./a", "a.wasm", "-a", "ä", "a b"] {
+            assert!(!is_name(Path::new(bad)), "{bad}");
+        }
+        let name = |text: &str| name_of(&Source::File(text.parse().unwrap()));
+        assert_eq!(name("https://x.org/a/b.wasm?c=d").as_deref(), Some("b"));
+        assert_eq!(name("https://x.org/").as_deref(), None);
+    }
+}

@@ -1,0 +1,546 @@
+//! Fetching bytes that are known by their SHA-256: over https, and from OCI registries.
+//!
+//! What a server says is believed as little as possible. Everything is bounded; plain http goes to this machine only;
+//! redirects are followed to https alone, and a registry's token is not sent to another origin. That what arrives is
+//! what was wanted is decided by the digest, never by where it came from.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, USER_AGENT, WWW_AUTHENTICATE};
+use http::{Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use sandbox_host::Secret;
+use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::output::Failure;
+
+/// Largest component. Ours has one megabyte; those of languages with a runtime of their own have ten to forty.
+pub const LARGEST: u64 = 64 << 20;
+
+/// Largest manifest, as registries themselves limit it.
+const LARGEST_MANIFEST: u64 = 4 << 20;
+
+/// Largest answer of a token service.
+const LARGEST_TOKEN: u64 = 1 << 20;
+
+/// From the first packet to the end of the TLS handshake.
+const CONNECT: Duration = Duration::from_secs(30);
+
+/// Between a request and its answer, and between two pieces of one.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// All of a pull, redirects, tokens and manifests included. The largest component takes two minutes at half a MB per second;
+/// a server that sends a byte now and then keeps within all other limits for years.
+pub const WHOLE: Duration = Duration::from_secs(15 * 60);
+
+/// Redirects of one request. Registries use one.
+const REDIRECTS: usize = 5;
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// A layer that is a component: what the OCI working group for wasm settled on, and what tools wrote before.
+const LAYERS: [&str; 2] = ["application/wasm", "application/vnd.wasm.content.layer.v1+wasm"];
+
+/// A SHA-256, in lower-case hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Digest(String);
+
+impl Digest {
+    /// `sha256:HEX`, or the number alone.
+    pub fn parse(text: &str) -> Option<Digest> {
+        let hex = text.strip_prefix("sha256:").unwrap_or(text);
+        let good = hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+        good.then(|| Digest(hex.to_ascii_lowercase()))
+    }
+
+    /// The digest of these bytes.
+    pub fn of(bytes: &[u8]) -> Digest {
+        Digest(sandbox_host::digest(bytes))
+    }
+
+    /// The number.
+    pub fn hex(&self) -> &str {
+        &self.0
+    }
+
+    /// Fails unless this is the digest of `bytes`.
+    pub fn verify(&self, what: &str, bytes: &[u8]) -> Result<(), Failure> {
+        let found = Digest::of(bytes);
+        if found == *self {
+            return Ok(());
+        }
+        Err(Failure::new(what, format!("its sha256 is {}, not {}", found.0, self.0))
+            .hint("do not use it before you know why: it was changed, or the digest belongs to another version"))
+    }
+}
+
+/// `HOST/REPOSITORY:TAG@DIGEST` of a registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// Host and port.
+    pub authority: String,
+    /// Name there, with slashes.
+    pub repository: String,
+    /// Name of the version; not looked at where there is a digest.
+    pub tag: String,
+    /// Digest of the manifest.
+    pub digest: Option<Digest>,
+}
+
+impl Reference {
+    /// What follows `oci://`.
+    pub fn parse(text: &str) -> Option<Reference> {
+        let (text, digest) = match text.split_once('@') {
+            Some((text, digest)) => (text, Some(digest.strip_prefix("sha256:").and_then(Digest::parse)?)),
+            None => (text, None),
+        };
+        let (authority, path) = text.split_once('/')?;
+        let (repository, tag) = path.split_once(':').unwrap_or((path, "latest"));
+        let part = |part: &str| {
+            let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
+            part.bytes().all(inner) && part.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+        };
+        let good_tag = tag.len() <= 128
+            && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+            && tag.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if !repository.split('/').all(part) || !good_tag || authority.is_empty() {
+            return None;
+        }
+        Some(Reference { authority: authority.into(), repository: repository.into(), tag: tag.into(), digest })
+    }
+}
+
+/// Whether this is a name of the machine itself.
+pub fn is_loopback(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn is_plain(uri: &Uri) -> bool {
+    uri.scheme_str() == Some("http")
+}
+
+fn origin(uri: &Uri) -> (Option<&str>, Option<&str>, u16) {
+    (uri.scheme_str(), uri.host(), port(uri))
+}
+
+fn port(uri: &Uri) -> u16 {
+    uri.port_u16().unwrap_or(if is_plain(uri) { 80 } else { 443 })
+}
+
+/// Where a request may go: https, and http on this machine if we began there.
+fn permitted(uri: &Uri, local: bool) -> Result<(), String> {
+    let Some(host) = uri.host().filter(|host| !host.is_empty()) else { return Err(format!("{uri} names no host")) };
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err("addresses with a user name in them are not used".into());
+    }
+    match uri.scheme_str() {
+        Some("https") => Ok(()),
+        Some("http") if local && is_loopback(host) => Ok(()),
+        _ => Err(format!("{uri} is not https")),
+    }
+}
+
+/// Makes requests.
+pub struct Fetcher {
+    tls: Arc<ClientConfig>,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+impl Fetcher {
+    /// Trusts what the machine trusts, the built-in authorities, and those in `extra`.
+    pub fn new(extra: Option<&std::path::Path>) -> Result<Fetcher, Failure> {
+        let mut roots = RootCertStore::empty();
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if let Some(path) = extra {
+            let what = format!("use the certificate authorities in {}", path.display());
+            let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            for certificate in found.map_err(|error| Failure::new(&what, error.to_string()))? {
+                roots.add(certificate).map_err(|error| Failure::new(&what, error.to_string()))?;
+            }
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Failure::new("set up TLS", error.to_string()))?;
+        Ok(Fetcher { tls: Arc::new(config.with_root_certificates(roots).with_no_client_auth()) })
+    }
+
+    /// The component at an address. `progress` hears of each piece, and of the size where it is known.
+    pub async fn file(&self, what: &str, uri: &Uri, progress: impl FnMut(u64, Option<u64>)) -> Result<Bytes, Failure> {
+        let answer = self.get(what, uri, "application/wasm, application/octet-stream, */*", None).await?;
+        read(what, found(what, uri, answer)?, LARGEST, progress).await
+    }
+
+    /// The component in a registry, and the digest of its manifest.
+    pub async fn component(
+        &self,
+        what: &str,
+        reference: &Reference,
+        progress: impl FnMut(u64, Option<u64>),
+    ) -> Result<(Bytes, Digest), Failure> {
+        let failed = |why: String| Failure::new(what, why);
+        let host = Uri::try_from(format!("https://{}", reference.authority)).ok();
+        let host = host.as_ref().and_then(Uri::host).ok_or_else(|| failed("the registry's name is none".into()))?;
+        let scheme = if is_loopback(host) { "http" } else { "https" };
+        let base = format!("{scheme}://{}/v2/{}", reference.authority, reference.repository);
+        let uri = |path: String| Uri::try_from(format!("{base}/{path}")).map_err(|error| failed(error.to_string()));
+        let version = match &reference.digest {
+            Some(digest) => format!("sha256:{}", digest.hex()),
+            None => reference.tag.clone(),
+        };
+
+        let address = uri(format!("manifests/{version}"))?;
+        let mut token = None;
+        let mut answer = self.get(what, &address, MANIFEST, None).await?;
+        if answer.status() == StatusCode::UNAUTHORIZED {
+            token = Some(self.token(what, &address, &reference.repository, answer).await?);
+            answer = self.get(what, &address, MANIFEST, token.as_ref()).await?;
+        }
+        let answer = found(what, &address, answer)?;
+        let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let (said, kind) = (header("docker-content-digest"), header(CONTENT_TYPE.as_str()));
+        let manifest = read(what, answer, LARGEST_MANIFEST, |_, _| {}).await?;
+        let digest = Digest::of(&manifest);
+        if let Some(wanted) = &reference.digest {
+            wanted.verify(&format!("{what}: use its manifest"), &manifest)?;
+        } else if let Some(wanted) = said.as_deref().and_then(Digest::parse) {
+            wanted.verify(&format!("{what}: use its manifest"), &manifest)?;
+        }
+        let layer = Manifest::layer(&manifest, kind.as_deref()).map_err(failed)?;
+
+        let address = uri(format!("blobs/sha256:{}", layer.1.hex()))?;
+        let answer = self.get(what, &address, "*/*", token.as_ref()).await?;
+        let bytes = read(what, found(what, &address, answer)?, layer.0, progress).await?;
+        if bytes.len() as u64 != layer.0 {
+            return Err(failed(format!("{} bytes arrived of {}", bytes.len(), layer.0)));
+        }
+        layer.1.verify(what, &bytes)?;
+        Ok((bytes, digest))
+    }
+
+    /// A token for reading, from where the registry says; anybody gets one for what is public.
+    async fn token(
+        &self,
+        what: &str,
+        registry: &Uri,
+        repository: &str,
+        answer: Response<Incoming>,
+    ) -> Result<Secret, Failure> {
+        let private = || {
+            Failure::new(what, "the registry wants to know who asks")
+                .hint("only what everybody may read can be pulled; fetch it by other means and use --plugin FILE")
+        };
+        let challenge = answer.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
+        let challenge = challenge.and_then(Challenge::parse).ok_or_else(private)?;
+        let mut address = challenge.realm;
+        address.push(if address.contains('?') { '&' } else { '?' });
+        if let Some(service) = &challenge.service {
+            address.push_str(&format!("service={}&", escaped(service)));
+        }
+        // What we need, whatever the registry proposes.
+        address.push_str(&format!("scope={}", escaped(&format!("repository:{repository}:pull"))));
+        let failed = |why: String| Failure::new(format!("{what}: get a token"), why);
+        let address = Uri::try_from(address).map_err(|error| failed(error.to_string()))?;
+        permitted(&address, is_plain(registry)).map_err(failed)?;
+        let answer = self.get(what, &address, "application/json", None).await?;
+        if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Err(private());
+        }
+        let body = read(what, found(what, &address, answer)?, LARGEST_TOKEN, |_, _| {}).await?;
+        let token: Token = serde_json::from_slice(&body).map_err(|error| failed(error.to_string()))?;
+        token.token.or(token.access_token).map(Secret::from).ok_or_else(|| failed("there is none in the answer".into()))
+    }
+
+    /// One request, with the redirects that come of it.
+    async fn get(
+        &self,
+        what: &str,
+        start: &Uri,
+        accept: &str,
+        mut token: Option<&Secret>,
+    ) -> Result<Response<Incoming>, Failure> {
+        let local = is_plain(start);
+        permitted(start, true).map_err(|why| {
+            Failure::new(what, why).hint("use an address that begins with https:// and the host's name")
+        })?;
+        let mut uri = start.clone();
+        for _ in 0..=REDIRECTS {
+            let failed = |why: String| Failure::new(what, why);
+            let answer = self.once(&uri, accept, token).await.map_err(|why| {
+                failed(format!("{}: {why}", uri.authority().map_or("", |authority| authority.as_str())))
+                    .hint("check the network, and try again")
+            })?;
+            let status = answer.status();
+            if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+                return Ok(answer);
+            }
+            let location = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let next = resolve(&uri, location)
+                .ok_or_else(|| failed(format!("{uri} leads to {location:?}, which is no address")))?;
+            permitted(&next, local).map_err(|why| failed(format!("{uri} leads elsewhere: {why}")))?;
+            if origin(&next) != origin(&uri) {
+                token = None;
+            }
+            uri = next;
+        }
+        Err(Failure::new(what, format!("{start} leads from one place to another without end")))
+    }
+
+    async fn once(&self, uri: &Uri, accept: &str, token: Option<&Secret>) -> Result<Response<Incoming>, String> {
+        let authority = uri.authority().ok_or("no host")?.as_str();
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let connect = async {
+            let stream = TcpStream::connect((host, port(uri))).await.map_err(|error| error.to_string())?;
+            stream.set_nodelay(true).map_err(|error| error.to_string())?;
+            if is_plain(uri) {
+                return Ok::<Box<dyn Stream>, String>(Box::new(stream));
+            }
+            let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
+            let connector = tokio_rustls::TlsConnector::from(self.tls.clone());
+            Ok(Box::new(connector.connect(name, stream).await.map_err(|error| error.to_string())?))
+        };
+        let stream = timeout(CONNECT, connect).await.map_err(|_| format!("no connection within {CONNECT:?}"))??;
+        let made = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = made.map_err(|error| error.to_string())?;
+        // It ends with the answer, or when that is dropped.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection ended");
+            }
+        });
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let mut request = Request::get(path)
+            .header(HOST, authority)
+            .header(USER_AGENT, concat!("sandbox/", env!("CARGO_PKG_VERSION")))
+            .header(ACCEPT, accept);
+        if let Some(token) = token {
+            let mut value = http::HeaderValue::try_from(format!("Bearer {}", token.expose()))
+                .map_err(|_| "the token is none".to_owned())?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
+        match timeout(IDLE, sender.send_request(request)).await {
+            Ok(answer) => answer.map_err(|error| told(&error)),
+            Err(_) => Err(format!("no answer within {IDLE:?}")),
+        }
+    }
+}
+
+/// hyper's errors say the reason in what they come from.
+fn told(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// The answer, if it is the thing itself.
+fn found(what: &str, uri: &Uri, answer: Response<Incoming>) -> Result<Response<Incoming>, Failure> {
+    let failed = |why: &str| Failure::new(what, format!("{uri}: {why} ({})", answer.status()));
+    match answer.status().as_u16() {
+        200 => Ok(answer),
+        401 | 403 => Err(failed("the server does not let everybody read it")),
+        404 | 410 => Err(failed("there is no such thing").hint("check name and version")),
+        429 | 500.. => Err(failed("the server does not answer now").hint("try again later")),
+        _ => Err(failed("an unexpected answer")),
+    }
+}
+
+/// All of an answer, if that is not more than `limit`.
+async fn read(
+    what: &str,
+    answer: Response<Incoming>,
+    limit: u64,
+    mut progress: impl FnMut(u64, Option<u64>),
+) -> Result<Bytes, Failure> {
+    let too_large = || Failure::new(what, format!("it is larger than {limit} bytes"));
+    let length = answer.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > limit) {
+        return Err(too_large());
+    }
+    let mut body = answer.into_body();
+    let mut bytes = Vec::new();
+    loop {
+        let frame = match timeout(IDLE, body.frame()).await {
+            Ok(None) => return Ok(bytes.into()),
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(error))) => {
+                let why = format!("the connection broke after {} bytes: {}", bytes.len(), told(&error));
+                return Err(Failure::new(what, why).hint("try again"));
+            }
+            Err(_) => return Err(Failure::new(what, format!("nothing came for {IDLE:?}")).hint("try again")),
+        };
+        if let Ok(piece) = frame.into_data() {
+            if (bytes.len() + piece.len()) as u64 > limit {
+                return Err(too_large());
+            }
+            bytes.extend_from_slice(&piece);
+            progress(bytes.len() as u64, length);
+        }
+    }
+}
+
+/// Where a redirect leads: an address, or a path of the same server.
+fn resolve(from: &Uri, location: &str) -> Option<Uri> {
+    if location.is_empty() {
+        return None;
+    }
+    let mut next = url::Url::parse(&from.to_string()).ok()?.join(location).ok()?;
+    next.set_fragment(None);
+    Uri::try_from(next.as_str()).ok()
+}
+
+/// For a query.
+fn escaped(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~:/".contains(&byte) {
+            out.push(byte as char);
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[derive(Deserialize)]
+struct Token {
+    token: Option<String>,
+    access_token: Option<String>,
+}
+
+/// Where a registry sends those who have no token.
+#[derive(Debug, PartialEq, Eq)]
+struct Challenge {
+    realm: String,
+    service: Option<String>,
+}
+
+impl Challenge {
+    /// `Bearer realm="…",service="…",scope="…"`.
+    fn parse(header: &str) -> Option<Challenge> {
+        let (scheme, mut rest) = header.trim().split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return None;
+        }
+        let (mut realm, mut service) = (None, None);
+        while let Some((name, after)) = rest.trim_start_matches([' ', ',']).split_once('=') {
+            let value;
+            (value, rest) = match after.strip_prefix('"') {
+                Some(quoted) => quoted.split_once('"')?,
+                None => after.split_once(',').unwrap_or((after, "")),
+            };
+            match name.trim().to_ascii_lowercase().as_str() {
+                "realm" => realm = Some(value.to_owned()),
+                "service" => service = Some(value.to_owned()),
+                _ => {}
+            }
+        }
+        Some(Challenge { realm: realm?, service })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest {
+    media_type: Option<String>,
+    #[serde(default)]
+    layers: Vec<Layer>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Layer {
+    media_type: String,
+    digest: String,
+    size: u64,
+}
+
+impl Manifest {
+    /// Size and digest of the one layer that is a component.
+    fn layer(bytes: &[u8], said: Option<&str>) -> Result<(u64, Digest), String> {
+        let manifest: Manifest =
+            serde_json::from_slice(bytes).map_err(|error| format!("its manifest cannot be read: {error}"))?;
+        let kind = manifest.media_type.as_deref().or(said).unwrap_or_default();
+        if kind != MANIFEST {
+            return Err(format!("its manifest is of the type {kind:?}; one of {MANIFEST:?} is needed"));
+        }
+        let mut fitting = manifest.layers.iter().filter(|layer| LAYERS.contains(&layer.media_type.as_str()));
+        let (Some(layer), None) = (fitting.next(), fitting.next()) else {
+            let kinds: Vec<_> = manifest.layers.iter().map(|layer| &layer.media_type).take(8).collect();
+            let number = manifest.layers.len();
+            return Err(format!("one layer of the type {:?} is needed; it has {number}: {kinds:?}", LAYERS[0]));
+        };
+        let digest = Digest::parse(&layer.digest).filter(|_| layer.digest.starts_with("sha256:"));
+        let digest = digest.ok_or_else(|| format!("{:?} is no digest that is known here", layer.digest))?;
+        if layer.size > LARGEST {
+            return Err(format!("it is larger than {LARGEST} bytes"));
+        }
+        Ok((layer.size, digest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references() {
+        let hex = "ab".repeat(32);
+        let parsed = Reference::parse(&format!("ghcr.io/a/b-c:1.0@sha256:{hex}")).unwrap();
+        assert_eq!(
+            (parsed.authority.as_str(), parsed.repository.as_str(), parsed.tag.as_str()),
+            ("ghcr.io", "a/b-c", "1.0")
+        );
+        assert_eq!(parsed.digest.unwrap().hex(), hex);
+        assert_eq!(Reference::parse("localhost:5000/x").unwrap().tag, "latest");
+        for bad in
+            ["x", "/x", "h/", "h/A", "h/a//b", "h/../x", "h/a:", "h/a:b c", "h/a@sha256:12", "h/a@md5:00", "h/a?b"]
+        {
+            assert_eq!(Reference::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn challenges() {
+        let parsed =
+            Challenge::parse(r#"Bearer realm="https://auth.x/t",service="a,b",scope="r:x:pull,push""#).unwrap();
+        assert_eq!(parsed, Challenge { realm: "https://auth.x/t".into(), service: Some("a,b".into()) });
+        assert_eq!(Challenge::parse("bearer realm=https://x").unwrap().realm, "https://x");
+        for bad in ["Basic realm=\"x\"", "Bearer", "Bearer service=\"x\"", "Bearer realm=\"x", ""] {
+            assert_eq!(Challenge::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn places() {
+        let allowed = |text: &str, local| permitted(&text.parse().unwrap(), local).is_ok();
+        assert!(allowed("https://example.org/x", false) && allowed("http://127.0.0.1:5000/x", true));
+        assert!(allowed("http://[::1]:5000/x", true) && allowed("http://localhost/x", true));
+        assert!(!allowed("http://127.0.0.1:5000/x", false) && !allowed("http://example.org/x", true));
+        assert!(!allowed("https://user@example.org/x", true) && !allowed("ftp://example.org/x", true));
+        let from: Uri = "https://a.org/b/c?d".parse().unwrap();
+        assert_eq!(resolve(&from, "/x?y").unwrap(), "https://a.org/x?y");
+        assert_eq!(resolve(&from, "https://z.org/q").unwrap(), "https://z.org/q");
+        assert_eq!(resolve(&from, "//z.org/q").unwrap(), "https://z.org/q");
+        assert_eq!(resolve(&from, "x#y").unwrap(), "https://a.org/b/x");
+        assert_eq!((resolve(&from, ""), resolve(&from, "https://")), (None, None));
+        assert_eq!(escaped("a b&c=d:é"), "a%20b%26c%3Dd:%C3%A9");
+    }
+}

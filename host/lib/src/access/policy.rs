@@ -1,0 +1,544 @@
+//! What a plugin may reach: origins, and the addresses behind them. Deny by default.
+//!
+//! An origin gets in by one of two doors: it is in the manifest and granted by the user (*fixed*), or an answer of a
+//! fixed origin handed it out at a place that the manifest names (*learned*). There is no wildcard. The address that a
+//! name resolves to is looked at too, and the connection goes to exactly that address, so that a name that resolves to
+//! this machine or its network opens no back door.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::HeaderName;
+pub use net_classes::Class as AddressClass;
+
+use crate::access::credentials::HeaderSource;
+use crate::plugin::manifest::LearnWish;
+
+/// Learned origins that are remembered per provider. Modal hands out one per worker; the least recently used goes
+/// first, and comes back with the next answer that names it.
+const MAX_LEARNED: usize = 4096;
+
+/// Scheme, host and port: where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Origin {
+    /// `https` if set, else `http`.
+    pub secure: bool,
+    /// Host name in lower case, or an address without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+impl Origin {
+    /// Reads the origin of a URL; path and query are ignored.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the URL, in words. They quote it without user and password.
+    pub fn parse(url: &str) -> Result<Origin, String> {
+        Origin::read(url).map_err(|why| format!("{:?} {why}", without_user(url)))
+    }
+
+    /// Reads a list of alternatives, as the official clients allow one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Origin::parse`]; the whole list is quoted, since a comma may be one of a password.
+    pub(crate) fn list(urls: &str) -> Result<Vec<Origin>, String> {
+        let read = urls.split(',').map(Origin::read).collect::<Result<_, _>>();
+        read.map_err(|why| format!("{:?} {why}", without_user(urls)))
+    }
+
+    fn read(url: &str) -> Result<Origin, String> {
+        let uri: http::Uri = url.trim().parse().map_err(|error| format!("is no URL: {error}"))?;
+        Origin::of(&uri).ok_or_else(|| "is no URL of the form http://host:port or https://host".into())
+    }
+
+    /// The origin of an absolute http or https URI.
+    pub(crate) fn of(uri: &http::Uri) -> Option<Origin> {
+        let secure = match uri.scheme_str()? {
+            "https" => true,
+            "http" => false,
+            _ => return None,
+        };
+        let authority = uri.authority()?;
+        // User information in a URL is a way to hide where it goes.
+        if authority.as_str().contains('@') {
+            return None;
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+        if host.is_empty() {
+            return None;
+        }
+        // Not `authority.port()`: that is none for a port that is out of range.
+        let port = match authority.as_str().strip_prefix(authority.host())? {
+            "" if secure => 443,
+            "" => 80,
+            rest => rest.strip_prefix(':')?.parse().ok().filter(|port| *port != 0)?,
+        };
+        Some(Origin { secure, host: host.to_ascii_lowercase(), port })
+    }
+
+    /// The host as an address, if it is one.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
+    }
+
+    /// The host as it stands in an authority: IPv6 in brackets, the port only where it is not the scheme's own.
+    pub(crate) fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        match (self.secure, self.port) {
+            (true, 443) | (false, 80) => host,
+            (_, port) => format!("{host}:{port}"),
+        }
+    }
+
+    /// Whether it names this machine. The unspecified address does: connections to it go here.
+    pub(crate) fn is_this_machine(&self) -> bool {
+        self.host == "localhost"
+            || self.host.ends_with(".localhost")
+            || self.address().is_some_and(|address| AddressClass::of(address) == AddressClass::Loopback)
+    }
+
+    /// Whether it names this machine, or an address of a private network.
+    fn is_local(&self) -> bool {
+        self.host == "localhost"
+            || self.host.ends_with(".localhost")
+            || self.address().is_some_and(|address| AddressClass::of(address) != AddressClass::Public)
+    }
+}
+
+/// A URL that is to be quoted, without user and password. Up to the last `@`, since a password can have any character,
+/// also those that end an authority.
+fn without_user(url: &str) -> String {
+    match url.rsplit_once('@') {
+        Some((before, after)) => {
+            let scheme = before.split_once("://").map(|(scheme, _)| scheme);
+            match scheme.filter(|scheme| scheme.chars().all(|c| c.is_ascii_alphabetic())) {
+                Some(scheme) => format!("{scheme}://…@{after}"),
+                None => format!("…@{after}"),
+            }
+        }
+        None => url.to_owned(),
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.secure { "https" } else { "http" }, self.authority())
+    }
+}
+
+/// How a policy names a class of addresses.
+pub(crate) fn class_name(class: AddressClass) -> &'static str {
+    match class {
+        AddressClass::Public => "a public address",
+        AddressClass::Loopback => "an address of this machine",
+        AddressClass::Private => "an address of a private network",
+        AddressClass::LinkLocal => "a link-local address",
+        AddressClass::Metadata => "the address of a cloud's metadata service",
+        _ => "a reserved address",
+    }
+}
+
+/// An origin of the manifest that the user granted.
+#[derive(Clone)]
+pub(crate) struct Fixed {
+    pub(crate) name: String,
+    pub(crate) origin: Origin,
+    /// Set by the user (environment, profile, code), not by the manifest's default.
+    pub(crate) explicit: bool,
+    /// Added to each request. Values are marked sensitive.
+    pub(crate) headers: Vec<(HeaderName, HeaderSource)>,
+    /// Where its answers hand out further origins.
+    pub(crate) learn: Arc<[LearnWish]>,
+}
+
+impl Fixed {
+    /// Which addresses what it hands out may lead to, plain http included; none for a service on the internet, which hands
+    /// out public https alone. Not further than the service is itself: what is on this machine is for a service on this
+    /// machine to hand out.
+    fn hands_out(&self) -> Option<Reach> {
+        // The user chose something else than a service on the internet: that is how an emulator works.
+        let chosen = self.explicit && (!self.origin.secure || self.origin.is_local());
+        chosen.then(|| match self.origin.address().map(AddressClass::of) {
+            _ if self.origin.is_this_machine() => Reach::Near,
+            Some(AddressClass::Public) => Reach::Public,
+            // Also a name in plain http: a container's, or one of the local network. Names are not resolved here.
+            _ => Reach::Private,
+        })
+    }
+}
+
+impl fmt::Debug for Fixed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<_> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Fixed")
+            .field("name", &self.name)
+            .field("origin", &self.origin)
+            .field("headers", &headers)
+            .finish()
+    }
+}
+
+/// What is known of a granted origin; a row of what [`crate::Provider::grants`] lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The origin.
+    pub origin: Origin,
+    /// What it is, in the manifest's words.
+    pub name: String,
+    /// How it was learned: the request path of the answer; none for origins of the manifest.
+    pub learned_from: Option<String>,
+    /// Names of the credential headers that the host adds.
+    pub credentials: Vec<String>,
+    /// Whether the name may resolve to this machine or a private network.
+    pub private_addresses: bool,
+}
+
+/// Why a request does not leave.
+#[derive(Clone, Debug)]
+pub(crate) struct Denied(pub(crate) String);
+
+/// Which addresses an origin's name may lead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reach {
+    /// Public ones.
+    Public,
+    /// Private networks as well, but not this machine: what a service beside this machine hands out.
+    Private,
+    /// This machine and private networks as well. Not the local link, metadata services or reserved ranges: what a service
+    /// on this machine hands out is one more thing on this machine, never a cloud's metadata.
+    Near,
+    /// All: the user named the origin.
+    Any,
+}
+
+impl Reach {
+    pub(crate) fn allows(self, class: AddressClass) -> bool {
+        match self {
+            Reach::Public => class == AddressClass::Public,
+            Reach::Private => matches!(class, AddressClass::Public | AddressClass::Private),
+            Reach::Near => {
+                matches!(class, AddressClass::Public | AddressClass::Private | AddressClass::Loopback)
+            }
+            Reach::Any => true,
+        }
+    }
+}
+
+/// Leave to send a request.
+#[derive(Clone)]
+pub(crate) struct Pass {
+    pub(crate) headers: Vec<(HeaderName, HeaderSource)>,
+    pub(crate) learn: Arc<[LearnWish]>,
+    /// Where the address may be.
+    pub(crate) reach: Reach,
+    /// Where further origins that this one hands out may be, plain http included; none: public https alone.
+    pub(crate) hands_out: Option<Reach>,
+}
+
+/// The policy of one provider.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    fixed: Vec<Fixed>,
+    learned: Mutex<HashMap<Origin, Learned>>,
+    /// Counts uses, so that the least recent one is known.
+    clock: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Learned {
+    name: String,
+    path: String,
+    reach: Reach,
+    used: u64,
+}
+
+impl Policy {
+    pub(crate) fn new(fixed: Vec<Fixed>) -> Policy {
+        Policy { fixed, learned: Mutex::default(), clock: AtomicU64::new(0) }
+    }
+
+    /// Whether a request to this origin may leave, and with what.
+    pub(crate) fn check(&self, origin: &Origin) -> Result<Pass, Denied> {
+        if let Some(fixed) = self.fixed.iter().find(|fixed| fixed.origin == *origin) {
+            if !origin.secure && !fixed.explicit {
+                return Err(Denied(format!("{origin} is plain http and was not set by the user")));
+            }
+            return Ok(Pass {
+                headers: fixed.headers.clone(),
+                learn: fixed.learn.clone(),
+                reach: if fixed.explicit { Reach::Any } else { Reach::Public },
+                hands_out: fixed.hands_out(),
+            });
+        }
+        let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.fetch_add(1, Ordering::Relaxed);
+        match learned.get_mut(origin) {
+            Some(entry) => {
+                entry.used = now;
+                Ok(Pass { headers: vec![], learn: Arc::new([]), reach: entry.reach, hands_out: None })
+            }
+            None => Err(Denied(format!("the policy does not let the plugin reach {origin}"))),
+        }
+    }
+
+    /// Takes an origin that an answer handed out. `hands_out`: what [`Pass::hands_out`] says of who answered.
+    pub(crate) fn learn(&self, url: &str, rule: &LearnWish, hands_out: Option<Reach>) {
+        let origin = match Origin::parse(url) {
+            Ok(origin) => origin,
+            Err(why) => return tracing::debug!(%why, path = %rule.path, "nothing learned"),
+        };
+        let (local, reach) = (hands_out.is_some(), hands_out.unwrap_or(Reach::Public));
+        let within = match origin.address() {
+            Some(address) => reach.allows(AddressClass::of(address)),
+            None => reach >= Reach::Near || !origin.is_this_machine(),
+        };
+        if !within || !(local || origin.secure) {
+            let why = if local { "not where this service may lead to" } else { "not a public https origin" };
+            return tracing::warn!(%origin, path = %rule.path, "handed out by the service, but not allowed: {why}");
+        }
+        if self.fixed.iter().any(|fixed| fixed.origin == origin) {
+            return;
+        }
+        let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = self.clock.fetch_add(1, Ordering::Relaxed);
+        if learned.len() >= MAX_LEARNED
+            && !learned.contains_key(&origin)
+            && let Some(oldest) = learned.iter().min_by_key(|(_, entry)| entry.used).map(|(origin, _)| origin.clone())
+        {
+            learned.remove(&oldest);
+        }
+        tracing::debug!(%origin, name = %rule.name, "origin learned");
+        learned.insert(origin, Learned { name: rule.name.clone(), path: rule.path.clone(), reach, used });
+    }
+
+    /// Where what the granted origins hand out may lead to, for what is not learned from an answer but told by the plugin.
+    pub(crate) fn handed_out(&self) -> Reach {
+        self.fixed.iter().filter_map(Fixed::hands_out).max().unwrap_or(Reach::Public)
+    }
+
+    /// The manifest's origins that were granted, in its order.
+    pub(crate) fn fixed(&self) -> &[Fixed] {
+        &self.fixed
+    }
+
+    /// Everything that is granted now.
+    pub(crate) fn grants(&self) -> Vec<Grant> {
+        let fixed = self.fixed.iter().map(|fixed| Grant {
+            origin: fixed.origin.clone(),
+            name: fixed.name.clone(),
+            learned_from: None,
+            credentials: fixed.headers.iter().map(|(name, _)| name.to_string()).collect(),
+            private_addresses: fixed.explicit,
+        });
+        let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut learned: Vec<_> = learned
+            .iter()
+            .map(|(origin, entry)| Grant {
+                origin: origin.clone(),
+                name: entry.name.clone(),
+                learned_from: Some(entry.path.clone()),
+                credentials: vec![],
+                private_addresses: entry.reach > Reach::Public,
+            })
+            .collect();
+        learned.sort_by(|a, b| a.origin.cmp(&b.origin));
+        fixed.chain(learned).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixed(url: &str, explicit: bool) -> Fixed {
+        Fixed {
+            name: "control plane".into(),
+            origin: Origin::parse(url).unwrap(),
+            explicit,
+            headers: vec![],
+            learn: Arc::new([]),
+        }
+    }
+
+    fn rule() -> LearnWish {
+        LearnWish { path: "/a/B".into(), field: vec![1], name: "router".into() }
+    }
+
+    #[test]
+    fn origins_are_canonical() {
+        assert_eq!(Origin::parse("https://API.example.com/x?y").unwrap().to_string(), "https://api.example.com");
+        assert_eq!(Origin::parse("https://a:443").unwrap(), Origin::parse("https://a.").unwrap());
+        assert_eq!(Origin::parse("http://[::1]:80").unwrap().to_string(), "http://[::1]");
+        for bad in ["ftp://a", "a", "https://user@host", "/path", "https://", "https://host:70000"] {
+            assert!(Origin::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn errors_do_not_quote_passwords() {
+        for url in ["https://user:hush@host", "http://user:hu/sh@host:1/x", "user:hush@host", "https://hush@host:70000"]
+        {
+            let why = Origin::parse(url).unwrap_err();
+            assert!(why.contains("@host") && !why.contains("hu") && !why.contains("user"), "{why}");
+        }
+        // A password's comma parts no list.
+        let why = Origin::list("https://a,https://user:hu,sh@host").unwrap_err();
+        assert!(why.contains("@host") && !why.contains("hu") && !why.contains("sh@"), "{why}");
+        assert!(Origin::parse("ftp://host/x").unwrap_err().contains("ftp://host/x"));
+        assert_eq!(Origin::list("https://a/x, http://b:1").unwrap().len(), 2);
+    }
+
+    #[test]
+    fn nothing_is_reached_that_was_not_granted() {
+        let policy = Policy::new(vec![fixed("https://api.example.com", false)]);
+        let check = |url: &str| policy.check(&Origin::parse(url).unwrap());
+        assert!(check("https://api.example.com").is_ok());
+        assert!(check("http://api.example.com").is_err());
+        assert!(check("https://api.example.com:444").is_err());
+        assert!(check("https://worker.example.com").is_err());
+        policy.learn("https://worker.example.com:1234/", &rule(), None);
+        assert!(check("https://worker.example.com:1234").is_ok());
+        assert!(check("https://worker.example.com").is_err());
+    }
+
+    #[test]
+    fn a_public_service_cannot_hand_out_private_places() {
+        let policy = Policy::new(vec![fixed("https://api.example.com", false)]);
+        for url in ["http://worker.example.com", "https://127.0.0.1", "https://169.254.169.254", "https://localhost"] {
+            policy.learn(url, &rule(), None);
+        }
+        assert_eq!(policy.grants().len(), 1);
+    }
+
+    #[test]
+    fn a_local_service_can() {
+        let policy = Policy::new(vec![fixed("http://127.0.0.1:9", true)]);
+        let pass = policy.check(&Origin::parse("http://127.0.0.1:9").unwrap()).unwrap();
+        policy.learn("http://127.0.0.1:10", &rule(), pass.hands_out);
+        let reach = policy.check(&Origin::parse("http://127.0.0.1:10").unwrap()).unwrap().reach;
+        assert!(reach.allows(AddressClass::Loopback) && reach.allows(AddressClass::Private));
+        for class in [AddressClass::LinkLocal, AddressClass::Metadata, AddressClass::Reserved] {
+            assert!(!reach.allows(class), "{class:?}");
+        }
+    }
+
+    /// What a control plane at `from` can hand out, and where that may be.
+    fn handed_out(from: &str, explicit: bool, url: &str) -> Option<Reach> {
+        let policy = Policy::new(vec![fixed(from, explicit)]);
+        let hands_out = policy.check(&Origin::parse(from).unwrap()).ok().and_then(|pass| pass.hands_out);
+        policy.learn(url, &rule(), hands_out);
+        policy.check(&Origin::parse(url).unwrap()).ok().map(|pass| pass.reach)
+    }
+
+    /// Not this machine, whatever it calls it: that is for services on this machine.
+    #[test]
+    fn a_service_elsewhere_does_not_hand_out_this_machine() {
+        let this_machine =
+            ["http://127.0.0.1:1", "https://localhost", "http://a.localhost:1", "http://[::1]:1", "http://0.0.0.0:1"];
+        for from in ["http://control.example.com", "http://10.0.0.5:7000", "http://emulator:7000", "https://10.0.0.5"] {
+            for url in this_machine.into_iter().chain(["http://169.254.169.254", "http://[64:ff9b:1::a9fe:a9fe]"]) {
+                assert_eq!(handed_out(from, true, url), None, "{from} {url}");
+            }
+            // Nor a name that leads to it.
+            let reach = handed_out(from, true, "http://worker.example.com:1").unwrap();
+            let never = [AddressClass::LinkLocal, AddressClass::Metadata, AddressClass::Reserved];
+            for class in never.into_iter().chain([AddressClass::Loopback]) {
+                assert!(!reach.allows(class), "{from} {class:?}");
+            }
+        }
+        for from in ["http://localhost:7000", "http://127.0.0.1:7000", "http://[::1]:7000", "http://0.0.0.0:7000"] {
+            for url in this_machine.into_iter().chain(["http://10.0.0.5:1", "http://worker:1"]) {
+                assert_eq!(handed_out(from, true, url), Some(Reach::Near), "{from} {url}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_service_hands_out_metadata_services() {
+        for from in ["http://localhost:7000", "http://10.0.0.5:7000", "http://emulator:7000", "https://api.example.com"]
+        {
+            for host in
+                ["169.254.169.254", "[fd00:ec2::254]", "100.100.100.200", "168.63.129.16", "[64:ff9b:1::a9fe:a9fe]"]
+            {
+                for url in [format!("http://{host}"), format!("https://{host}")] {
+                    assert_eq!(handed_out(from, true, &url), None, "{from} {url}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_service_on_a_private_network_hands_out_itself_and_its_neighbours() {
+        for from in [
+            "http://192.168.1.5:7000",
+            "http://172.17.0.1:7000",
+            "http://host.docker.internal:7000",
+            "http://emulator:7000",
+        ] {
+            let other_port = from.replace("7000", "7001");
+            for url in [&*other_port, "http://192.168.1.6:7000", "http://worker:1", "https://worker.example.com"] {
+                assert_eq!(handed_out(from, true, url), Some(Reach::Private), "{from} {url}");
+            }
+        }
+        // A public address in plain http is no neighbour.
+        let public = "http://93.184.216.34:7000";
+        assert_eq!(handed_out(public, true, "http://93.184.216.34:7001"), Some(Reach::Public));
+        assert_eq!(handed_out(public, true, "http://worker.example.com"), Some(Reach::Public));
+        assert_eq!(handed_out(public, true, "http://192.168.1.6:7000"), None);
+        // Nor is https by name, or what the user did not set.
+        assert_eq!(handed_out("https://api.example.com", true, "https://worker.example.com"), Some(Reach::Public));
+        for url in ["http://worker.example.com", "https://192.168.1.6"] {
+            assert_eq!(handed_out("https://api.example.com", true, url), None, "{url}");
+            assert_eq!(handed_out("https://192.168.1.5", false, url), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn learned_origins_are_bounded() {
+        let policy = Policy::new(vec![]);
+        for n in 0..MAX_LEARNED + 10 {
+            policy.learn(&format!("https://w{n}.example.com"), &rule(), None);
+        }
+        assert_eq!(policy.grants().len(), MAX_LEARNED);
+    }
+
+    #[test]
+    fn addresses_are_classified() {
+        for (text, class) in [
+            ("127.0.0.1", AddressClass::Loopback),
+            ("::1", AddressClass::Loopback),
+            ("::ffff:127.0.0.1", AddressClass::Loopback),
+            ("::ffff:10.0.0.1", AddressClass::Private),
+            ("2002:0a00:0001::", AddressClass::Private),
+            ("64:ff9b::a9fe:a9fe", AddressClass::LinkLocal),
+            ("64:ff9b:1::5db8:d822", AddressClass::Reserved),
+            ("64:ff9b:1:a9fe:a9:fe00::", AddressClass::Reserved),
+            ("64:ff9b:1:7f00:0:100:5db8:d822", AddressClass::Reserved),
+            ("64:ff9b::1:0:5db8:d822", AddressClass::Reserved),
+            ("::7f00:1", AddressClass::Loopback),
+            ("10.1.2.3", AddressClass::Private),
+            ("100.64.0.1", AddressClass::Private),
+            ("172.21.0.1", AddressClass::Private),
+            ("169.254.169.254", AddressClass::LinkLocal),
+            ("fe80::1", AddressClass::LinkLocal),
+            ("fd00:ec2::254", AddressClass::Metadata),
+            ("100.100.100.200", AddressClass::Metadata),
+            ("168.63.129.16", AddressClass::Metadata),
+            ("3fff::1", AddressClass::Reserved),
+            ("2001:10::1", AddressClass::Reserved),
+            ("0.0.0.0", AddressClass::Loopback),
+            ("::", AddressClass::Loopback),
+            ("255.255.255.255", AddressClass::Reserved),
+            ("93.184.216.34", AddressClass::Public),
+            ("2606:2800:220:1::1", AddressClass::Public),
+        ] {
+            assert_eq!(AddressClass::of(text.parse().unwrap()), class, "{text}");
+        }
+    }
+}

@@ -1,0 +1,724 @@
+//! Files of a sandbox: small ones as bytes, large ones as streams, whole directories as tar.
+//!
+//! Transfers go piece by piece under one transfer id, so that a repeated piece does no harm and a file that changes
+//! while it is read is not mixed. While one piece is under way the next is read or the last one written; memory holds
+//! two, whatever the size.
+
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_util::io::SyncIoBridge;
+
+use crate::api::provider::ask;
+use crate::api::sandbox::{Sandbox, signal_later};
+use crate::api::spec::fresh_id;
+use crate::error::{Error, Kind, Result};
+use crate::local::tree::{self, Fault, Unpacked};
+use crate::plugin::load::blocking;
+use crate::runtime::instance::Call;
+use crate::types::{self, Location, WriteOptions};
+
+/// Size of a piece that is read: the cost of a call does not show, two of them are not much memory.
+const PIECE: usize = 4 << 20;
+
+/// Size of a piece that is sent. More than above, for nothing is on its way between two calls.
+const SENT_PIECE: usize = 8 << 20;
+
+/// Read at a time for it.
+const READ_STEP: usize = 256 << 10;
+
+/// Times in a row that a piece is sent again, because an instance was lost to a crash or nothing was taken. What the
+/// provider reports is final: its own retries came before that.
+const ATTEMPTS: u32 = 3;
+
+/// Between the packing or unpacking thread and the transfer.
+const PIPE: usize = 1 << 20;
+
+/// Events of a watch asked for at once.
+const EVENTS: u32 = 1000;
+
+/// Entries of a directory asked for at once; the interface allows no more.
+const ENTRIES: u32 = 10_000;
+
+/// Entries of one directory, and bytes of their texts, that are collected. A provider that lists without end must not fill
+/// memory; directories of that size are worked on inside the sandbox.
+const MOST_ENTRIES: usize = 1_000_000;
+const MOST_TEXT: usize = 256 << 20;
+
+/// What a transfer moves.
+#[derive(Clone, Copy)]
+enum Form {
+    File,
+    Tree,
+}
+
+impl Sandbox {
+    fn on(&self, verb: &str, path: &str) -> Call {
+        Call::reading(format!("{verb} {path} in {}", self.id()))
+    }
+
+    fn changing(&self, verb: &str, path: &str) -> Call {
+        Call::acting(format!("{verb} {path} in {}", self.id()))
+    }
+
+    /// Reads a whole file into memory; an error if it is larger than `max` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::File`] with the fault; [`FileFault::TooLarge`](crate::FileFault::TooLarge) beyond `max`.
+    pub async fn read_file(&self, path: &str, max: u64) -> Result<Vec<u8>> {
+        let mut sink = Bounded { data: Vec::new(), max };
+        match self.download(path, &mut sink).await {
+            Err(_) if sink.data.len() as u64 > max => Err(Error::new(
+                Kind::File(crate::FileFault::TooLarge),
+                format!("read {path} in {}", self.id()),
+                format!("it is larger than {max} bytes"),
+            )
+            .with_hint("use download for files of any size")),
+            result => result.map(|_| sink.data),
+        }
+    }
+
+    /// Writes a whole file: the old content or the new is there, never a part. Parent directories are made.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::File`] with the fault.
+    pub async fn write_file(&self, path: &str, data: impl AsRef<[u8]>, options: WriteOptions) -> Result<()> {
+        self.upload(path, data.as_ref(), options).await.map(drop)
+    }
+
+    /// Copies a file of any size out of the sandbox. Gives its length.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::File`] with the fault; [`Kind::Io`] when `writer` fails.
+    pub async fn download<W: AsyncWrite + Unpin>(&self, path: &str, writer: W) -> Result<u64> {
+        self.pull(Form::File, path, writer).await
+    }
+
+    /// Copies a file of any size into the sandbox. It appears when all of it has arrived. Gives its length.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::File`] with the fault; [`Kind::Io`] when `reader` fails.
+    pub async fn upload<R: AsyncRead + Unpin>(&self, path: &str, reader: R, options: WriteOptions) -> Result<u64> {
+        self.push(Form::File, path, reader, options).await
+    }
+
+    /// Reads a directory with all below it as a tar stream. Gives the stream's length. What it holds is the sandbox's
+    /// word: [`download_directory`](Self::download_directory) unpacks it with care.
+    ///
+    /// # Errors
+    ///
+    /// As [`download`](Self::download).
+    pub async fn download_tree<W: AsyncWrite + Unpin>(&self, path: &str, writer: W) -> Result<u64> {
+        self.pull(Form::Tree, path, writer).await
+    }
+
+    /// Unpacks a tar stream into a directory, which is made. Gives the stream's length.
+    ///
+    /// # Errors
+    ///
+    /// As [`upload`](Self::upload).
+    pub async fn upload_tree<R: AsyncRead + Unpin>(&self, path: &str, reader: R) -> Result<u64> {
+        self.push(Form::Tree, path, reader, WriteOptions::default()).await
+    }
+
+    /// Copies a directory with all below it out of the sandbox, into `to`, which is made. One exec, one stream. `told` of
+    /// each piece's length.
+    ///
+    /// Nothing is written outside of `to`, whatever the sandbox sends: see [`Unpacked::skipped`] for what has no place
+    /// on this side. What was there already stays, unless something takes its place.
+    ///
+    /// # Errors
+    ///
+    /// As [`download`](Self::download); [`Kind::Forbidden`] when the stream tries to leave `to`.
+    pub async fn download_directory(&self, path: &str, to: &Path, told: impl FnMut(u64) + Unpin) -> Result<Unpacked> {
+        let (writer, reader) = tokio::io::duplex(PIPE);
+        let unpacking = {
+            let (reader, to) = (SyncIoBridge::new(reader), to.to_owned());
+            blocking(move || Ok(tree::unpack(reader, &to)))
+        };
+        let downloading = self.download_tree(path, Told { stream: writer, told });
+        let (downloaded, unpacked) = futures_util::future::join(downloading, unpacking).await;
+        let what = || format!("unpack {path} of {} into {}", self.id(), to.display());
+        match (downloaded, unpacked?) {
+            (Ok(_), Ok(unpacked)) => Ok(unpacked),
+            // Unpacking that stops breaks the pipe; a stream that stops cannot be unpacked.
+            (Err(error), Err(_)) if !matches!(error.kind(), Kind::Io(_)) => Err(error),
+            (_, Err(Fault::Refused(why))) => Err(Error::new(Kind::Forbidden, what(), why)),
+            (_, Err(Fault::Io(error))) => Err(Error::io(what(), &error)),
+            (Err(error), Ok(_)) => Err(error),
+        }
+    }
+
+    /// Copies a directory with all below it into another sandbox, as `at` there, which is made. `told` of each piece's length.
+    /// Gives the length of what was sent there.
+    ///
+    /// Nothing is written outside of `at`, whatever this sandbox sends.
+    ///
+    /// # Errors
+    ///
+    /// As [`download`](Self::download) and [`upload`](Self::upload); [`Kind::Forbidden`] when the stream tries to leave `at`.
+    pub async fn copy_directory(
+        &self,
+        path: &str,
+        to: &Sandbox,
+        at: &str,
+        told: impl FnMut(u64) + Unpin,
+    ) -> Result<u64> {
+        let (writer, reader) = tokio::io::duplex(PIPE);
+        let (passed_writer, passed_reader) = tokio::io::duplex(PIPE);
+        let passing = {
+            let (reader, writer) = (SyncIoBridge::new(reader), SyncIoBridge::new(passed_writer));
+            blocking(move || Ok(tree::pass(reader, writer)))
+        };
+        // A stream that broke off must not look like the end of the tree: its end is held back until that is known.
+        let (ended, whole) = tokio::sync::oneshot::channel();
+        let both = async {
+            let downloading = self.download_tree(path, Told { stream: writer, told });
+            let (downloaded, passed) = futures_util::future::join(downloading, passing).await;
+            let _ = ended.send(downloaded.is_ok() && matches!(passed, Ok(Ok(()))));
+            (downloaded, passed)
+        };
+        let uploading = to.upload_tree(at, Whole { stream: passed_reader, whole });
+        let (uploaded, (downloaded, passed)) = futures_util::future::join(uploading, both).await;
+        let what = || format!("copy {path} of {} to {}", self.id(), to.id());
+        match (downloaded, passed?, uploaded) {
+            // What breaks off breaks the pipes of the others.
+            (_, Err(Fault::Refused(why)), _) => Err(Error::new(Kind::Forbidden, what(), why)),
+            (Err(error), ..) if !matches!(error.kind(), Kind::Io(_)) => Err(error),
+            (_, _, Err(error)) if !matches!(error.kind(), Kind::Io(_)) => Err(error),
+            (_, Err(Fault::Io(error)), _) => Err(Error::io(what(), &error)),
+            (Err(error), ..) => Err(error),
+            (_, _, uploaded) => uploaded,
+        }
+    }
+
+    /// Copies a directory with all below it into the sandbox, as `path`, which is made. One exec, one stream. `told` of
+    /// each piece's length. Gives the stream's length.
+    ///
+    /// # Errors
+    ///
+    /// As [`upload`](Self::upload).
+    pub async fn upload_directory(&self, from: &Path, path: &str, told: impl FnMut(u64) + Unpin) -> Result<u64> {
+        let (writer, reader) = tokio::io::duplex(PIPE);
+        let packing = {
+            let (writer, from) = (SyncIoBridge::new(writer), from.to_owned());
+            blocking(move || Ok(tree::pack(&from, writer)))
+        };
+        // A packing that failed must not look like the end of the tree: the stream's end is held back until it is known.
+        let (failed, whole) = tokio::sync::oneshot::channel();
+        let packing = async {
+            let packed = packing.await;
+            let good = matches!(packed, Ok(Ok(_)));
+            let _ = failed.send(good);
+            packed
+        };
+        let uploading = self.upload_tree(path, Whole { stream: Told { stream: reader, told }, whole });
+        let (uploaded, packed) = futures_util::future::join(uploading, packing).await;
+        match (uploaded, packed?) {
+            // Its reason is better than that of the stream that it broke off.
+            (Err(error), Err(reason)) if matches!(error.kind(), Kind::Io(io::ErrorKind::UnexpectedEof)) => {
+                Err(Error::io(format!("read {}", from.display()), &reason))
+            }
+            (uploaded, _) => uploaded,
+        }
+    }
+
+    async fn pull<W: AsyncWrite + Unpin>(&self, form: Form, path: &str, mut writer: W) -> Result<u64> {
+        let mut held = self.inner().hold(self.route());
+        let (at, transfer) = (self.location(path), fresh_id());
+        let unfinished = Unfinished { transfer: Some((self.clone(), transfer.clone())) };
+        let mut ready: Vec<u8> = Vec::new();
+        let (mut offset, mut end, mut failures) = (0u64, false, 0);
+        loop {
+            let fetch = async {
+                if end {
+                    return Ok(None);
+                }
+                let (at, transfer): (Location, String) = (at.clone(), transfer.clone());
+                held.call(self.on("read", path), move |bound, store| {
+                    Box::pin(async move {
+                        let guest = bound.guest();
+                        match form {
+                            Form::File => guest.call_read_file(store, &at, &transfer, offset, PIECE as u32).await,
+                            Form::Tree => guest.call_read_tree(store, &at, &transfer, offset, PIECE as u32).await,
+                        }
+                    })
+                })
+                .await
+                .map(Some)
+            };
+            let (fetched, written) = futures_util::future::join(fetch, writer.write_all(&ready)).await;
+            written.map_err(|error| Error::io(format!("store what was read from {path}"), &error))?;
+            ready.clear();
+            match fetched {
+                Ok(None) => break,
+                Ok(Some(chunk)) if chunk.data.len() > PIECE || (chunk.data.is_empty() && !chunk.end) => {
+                    return Err(Error::new(
+                        Kind::Internal,
+                        format!("read {path} in {}", self.id()),
+                        "the plugin returned a piece of a size that was not asked for",
+                    ));
+                }
+                Ok(Some(chunk)) => {
+                    failures = 0;
+                    offset += chunk.data.len() as u64;
+                    ready = chunk.data;
+                    end = chunk.end;
+                }
+                Err(error) if error.is_trap() && failures < ATTEMPTS => {
+                    failures += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        unfinished.done();
+        writer.flush().await.map_err(|error| Error::io(format!("store what was read from {path}"), &error))?;
+        Ok(offset)
+    }
+
+    async fn push<R: AsyncRead + Unpin>(
+        &self,
+        form: Form,
+        path: &str,
+        mut reader: R,
+        options: WriteOptions,
+    ) -> Result<u64> {
+        let mut held = self.inner().hold(self.route());
+        let (at, transfer) = (self.location(path), fresh_id());
+        let mut piece = read_piece(&mut reader, BytesMut::new(), path).await?;
+        // Two buffers by turns: a fresh one each time would cost more than filling it.
+        let mut spare = BytesMut::new();
+        let unfinished = Unfinished { transfer: Some((self.clone(), transfer.clone())) };
+        let (mut offset, mut failures) = (0u64, 0);
+        loop {
+            let last = piece.len() < SENT_PIECE;
+            let buffer = std::mem::take(&mut spare);
+            let next = async { if last { Ok(Bytes::new()) } else { read_piece(&mut reader, buffer, path).await } };
+            let send = async {
+                let mut done = 0;
+                loop {
+                    let (at, transfer): (Location, String) = (at.clone(), transfer.clone());
+                    let (options, data, from) = (options.clone(), piece.slice(done..), offset + done as u64);
+                    let sent = held
+                        .call(self.changing("write", path), move |bound, store| {
+                            Box::pin(async move {
+                                let guest = bound.guest();
+                                match form {
+                                    Form::File => {
+                                        guest.call_write_file(store, &at, &transfer, &options, from, &data, last).await
+                                    }
+                                    Form::Tree => guest.call_write_tree(store, &at, &transfer, from, &data, last).await,
+                                }
+                            })
+                        })
+                        .await;
+                    match sent {
+                        Ok(position) if position >= offset + piece.len() as u64 => return Ok(()),
+                        Ok(position) if position > from => {
+                            failures = 0;
+                            done = (position - offset) as usize;
+                        }
+                        Ok(position) if position == from && failures < ATTEMPTS => failures += 1,
+                        Ok(position) => {
+                            return Err(Error::new(
+                                Kind::Internal,
+                                format!("write {path} in {}", self.id()),
+                                format!("the provider went back to byte {position} of a stream that is at {from}"),
+                            ));
+                        }
+                        Err(error) if error.is_trap() && failures < ATTEMPTS => {
+                            failures += 1;
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+            };
+            let (sent, following) = futures_util::future::join(send, next).await;
+            sent?;
+            failures = 0;
+            offset += piece.len() as u64;
+            if last {
+                unfinished.done();
+                return Ok(offset);
+            }
+            spare = piece.try_into_mut().unwrap_or_default();
+            piece = following?;
+        }
+    }
+
+    /// What a path is; with `follow`, what a link leads to.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::File`] with the fault.
+    pub async fn stat(&self, path: &str, follow: bool) -> Result<types::FileInfo> {
+        let at = self.location(path);
+        ask!(self.inner(), self.route(), self.on("look at", path), |guest, store| guest.call_stat(store, &at, follow))
+    }
+
+    /// Entries of a directory, not recursive, sorted by name; at most a million.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::File`] with the fault; [`Kind::ResourceExhausted`] when there are more.
+    pub async fn list_directory(&self, path: &str) -> Result<Vec<types::FileInfo>> {
+        let mut listing = Listing::default();
+        loop {
+            let page = self.entries_from(path, listing.next.as_deref()).await?;
+            let more = listing.add(page).map_err(|fault| self.listing_fault(path, fault))?;
+            if !more {
+                return Ok(listing.found);
+            }
+        }
+    }
+
+    /// Entries of a directory, page by page: for directories of any size.
+    ///
+    /// ```no_run
+    /// # async fn example(sandbox: &sandbox_host::Sandbox) -> sandbox_host::Result<()> {
+    /// let mut pages = sandbox.directory_pages("/data");
+    /// while let Some(entries) = pages.next().await? {
+    ///     println!("{} more", entries.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn directory_pages(&self, path: &str) -> DirectoryPages {
+        DirectoryPages { sandbox: self.clone(), path: path.to_owned(), next: Some(None) }
+    }
+
+    async fn entries_from(&self, path: &str, cursor: Option<&str>) -> Result<types::FilePage> {
+        let (at, cursor) = (self.location(path), cursor.map(str::to_owned));
+        ask!(self.inner(), self.route(), self.on("list", path), |guest, store| guest.call_list_directory(
+            store,
+            &at,
+            cursor.as_deref(),
+            ENTRIES
+        ))
+    }
+
+    fn listing_fault(&self, path: &str, (kind, why): (Kind, String)) -> Error {
+        let what = self.on("list", path).what;
+        Error::new(kind, what, format!("the plugin {} {why}", self.provider().plugin().label()))
+    }
+
+    /// Makes a directory; with `parents` also those above, and one that is there is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::File`] with the fault.
+    pub async fn make_directory(&self, path: &str, parents: bool) -> Result<()> {
+        let at = self.location(path);
+        ask!(self.inner(), self.route(), self.changing("make", path), |guest, store| guest
+            .call_make_directory(store, &at, parents))
+    }
+
+    /// Removes a file, a link or an empty directory; with `recursive` whatever is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::File`] with the fault.
+    pub async fn remove(&self, path: &str, recursive: bool) -> Result<()> {
+        let at = self.location(path);
+        ask!(self.inner(), self.route(), self.changing("remove", path), |guest, store| guest
+            .call_remove(store, &at, recursive))
+    }
+
+    /// Moves within the sandbox. Something at `to` is replaced if `replace` is set.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::File`] with the fault.
+    pub async fn rename(&self, path: &str, to: &str, replace: bool) -> Result<()> {
+        let (at, to) = (self.location(path), to.to_owned());
+        ask!(self.inner(), self.route(), self.changing("move", path), |guest, store| guest
+            .call_rename(store, &at, &to, replace))
+    }
+
+    /// Makes a symbolic link at `path` that holds `target`.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::File`] with the fault.
+    pub async fn make_symlink(&self, path: &str, target: &str) -> Result<()> {
+        let (at, target) = (self.location(path), target.to_owned());
+        ask!(self.inner(), self.route(), self.changing("make", path), |guest, store| guest
+            .call_make_symlink(store, &at, &target))
+    }
+
+    /// Sets the low twelve mode bits.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::File`] with the fault.
+    pub async fn set_permissions(&self, path: &str, permissions: u32) -> Result<()> {
+        let at = self.location(path);
+        ask!(self.inner(), self.route(), self.changing("change the mode of", path), |guest, store| guest
+            .call_set_permissions(store, &at, permissions))
+    }
+
+    /// Events below a path since `position` (0 at first), waiting up to `time` for some. The first call with a `watch`
+    /// id starts the watch; it ends with the sandbox, or by [`signal`](Self::signal)ling its id.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`] where the provider cannot watch.
+    pub async fn watch(
+        &self,
+        path: &str,
+        watch: &str,
+        recursive: bool,
+        position: u64,
+        time: std::time::Duration,
+    ) -> Result<types::WatchPage> {
+        let (at, watch, wait) = (self.location(path), watch.to_owned(), crate::api::spec::millis(time));
+        ask!(self.inner(), self.route(), self.on("watch", path), |guest, store| guest
+            .call_watch(store, &at, &watch, recursive, position, EVENTS, wait))
+    }
+}
+
+/// See [`Sandbox::directory_pages`].
+#[derive(Debug)]
+pub struct DirectoryPages {
+    sandbox: Sandbox,
+    path: String,
+    /// Where to go on; none at the end.
+    next: Option<Option<String>>,
+}
+
+impl DirectoryPages {
+    /// The next entries, sorted by name over all pages; none at the end.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::File`] with the fault.
+    pub async fn next(&mut self) -> Result<Option<Vec<types::FileInfo>>> {
+        let Some(cursor) = &self.next else { return Ok(None) };
+        let page = self.sandbox.entries_from(&self.path, cursor.as_deref()).await?;
+        advances(cursor.as_ref(), &page).map_err(|fault| self.sandbox.listing_fault(&self.path, fault))?;
+        self.next = page.next.map(Some);
+        Ok(Some(page.items))
+    }
+}
+
+/// Whether a page gets further than the cursor that it was asked with; if not, what is wrong continues "the plugin …".
+fn advances(cursor: Option<&String>, page: &types::FilePage) -> Result<(), (Kind, String)> {
+    if page.next.is_some() && (page.items.is_empty() || page.next.as_ref() == cursor) {
+        let why = "lists the directory without end: it gets no further from page to page";
+        return Err((Kind::Internal, why.into()));
+    }
+    Ok(())
+}
+
+/// What is known of a directory so far.
+#[derive(Default)]
+struct Listing {
+    found: Vec<types::FileInfo>,
+    /// Bytes of their texts.
+    text: usize,
+    /// Where to go on.
+    next: Option<String>,
+}
+
+impl Listing {
+    /// Adds a page and tells whether there are more; what is wrong with it continues "the plugin …".
+    fn add(&mut self, page: types::FilePage) -> Result<bool, (Kind, String)> {
+        advances(self.next.as_ref(), &page)?;
+        let text = |item: &types::FileInfo| item.name.len() + item.path.len() + item.owner.len() + item.group.len();
+        self.text += page.items.iter().map(text).sum::<usize>();
+        if self.found.len() + page.items.len() > MOST_ENTRIES || self.text > MOST_TEXT {
+            let why = format!("lists more than {MOST_ENTRIES} entries, or {} MiB of names", MOST_TEXT >> 20);
+            return Err((Kind::ResourceExhausted, why));
+        }
+        self.found.extend(page.items);
+        self.next = page.next;
+        Ok(self.next.is_some())
+    }
+}
+
+/// Ends a transfer that its caller gave up: its program would wait for ever for the rest.
+struct Unfinished {
+    transfer: Option<(Sandbox, String)>,
+}
+
+impl Unfinished {
+    fn done(mut self) {
+        self.transfer = None;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some((sandbox, transfer)) = self.transfer.take() {
+            // Gently: it may have a draft to remove.
+            signal_later(sandbox, transfer, 15);
+        }
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// Tells how much has passed.
+    struct Told<T, F> {
+        #[pin]
+        stream: T,
+        told: F,
+    }
+}
+
+impl<T: AsyncRead, F: FnMut(u64)> AsyncRead for Told<T, F> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.project();
+        let before = buf.filled().len();
+        let polled = this.stream.poll_read(cx, buf);
+        (this.told)((buf.filled().len() - before) as u64);
+        polled
+    }
+}
+
+impl<T: AsyncWrite, F: FnMut(u64)> AsyncWrite for Told<T, F> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.project();
+        let written = ready!(this.stream.poll_write(cx, data))?;
+        (this.told)(written as u64);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().stream.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().stream.poll_shutdown(cx)
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A stream whose end counts only when `whole` says so.
+    struct Whole<T> {
+        #[pin]
+        stream: T,
+        #[pin]
+        whole: tokio::sync::oneshot::Receiver<bool>,
+    }
+}
+
+impl<T: AsyncRead> AsyncRead for Whole<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.project();
+        let before = buf.filled().len();
+        ready!(this.stream.poll_read(cx, buf))?;
+        if buf.filled().len() > before || buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        match ready!(this.whole.poll(cx)) {
+            Ok(true) => Poll::Ready(Ok(())),
+            _ => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+}
+
+/// A full piece, or what there is up to the end, in this buffer.
+async fn read_piece<R: AsyncRead + Unpin>(reader: &mut R, mut buffer: BytesMut, path: &str) -> Result<Bytes> {
+    buffer.clear();
+    while buffer.len() < SENT_PIECE {
+        // Not all reserved at once: most files are small.
+        let room = buffer.len().clamp(16 << 10, READ_STEP).min(SENT_PIECE - buffer.len());
+        buffer.reserve(room);
+        let read = (&mut *reader).take(room as u64).read_buf(&mut buffer).await;
+        if read.map_err(|error| Error::io(format!("read what is to be written to {path}"), &error))? == 0 {
+            break;
+        }
+        // A reader that always has something would hold up the piece that is being sent meanwhile.
+        tokio::task::yield_now().await;
+    }
+    Ok(buffer.freeze())
+}
+
+/// Takes up to `max` bytes, and fails at the first beyond.
+struct Bounded {
+    data: Vec<u8>,
+    max: u64,
+}
+
+impl AsyncWrite for Bounded {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        data: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        self.data.extend_from_slice(data);
+        if self.data.len() as u64 > self.max {
+            return std::task::Poll::Ready(Err(std::io::ErrorKind::FileTooLarge.into()));
+        }
+        std::task::Poll::Ready(Ok(data.len()))
+    }
+
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(names: impl IntoIterator<Item = String>, next: Option<&str>) -> types::FilePage {
+        let items = names.into_iter().map(|name| types::FileInfo {
+            path: String::new(),
+            kind: types::FileKind::File,
+            size: 0,
+            mode: 0o644,
+            owner: String::new(),
+            group: String::new(),
+            modified: 0,
+            name,
+        });
+        types::FilePage { items: items.collect(), next: next.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_listing_ends() {
+        let one = || ["a".to_owned()];
+        let mut listing = Listing::default();
+        assert_eq!(listing.add(page(one(), Some("1"))), Ok(true));
+        assert_eq!(listing.add(page(one(), Some("2"))), Ok(true));
+        assert_eq!(listing.add(page(one(), Some("2"))).unwrap_err().0, Kind::Internal, "the same cursor");
+        assert_eq!(listing.add(page([], Some("3"))).unwrap_err().0, Kind::Internal, "nothing, and more of it");
+        assert_eq!(listing.add(page([], None)), Ok(false));
+        assert_eq!(listing.found.len(), 2);
+        assert_eq!(Listing::default().add(page([], None)), Ok(false), "an empty directory");
+    }
+
+    #[test]
+    fn a_listing_is_bounded() {
+        // Always another cursor and always something.
+        let mut listing = Listing::default();
+        let error = (0..)
+            .find_map(|n: usize| listing.add(page((0..10_000).map(|_| String::new()), Some(&n.to_string()))).err());
+        assert_eq!(error.unwrap().0, Kind::ResourceExhausted);
+        assert_eq!(listing.found.len(), MOST_ENTRIES);
+        let mut listing = Listing::default();
+        let error = (0..).find_map(|n: usize| listing.add(page(["x".repeat(32 << 20)], Some(&n.to_string()))).err());
+        assert_eq!(error.unwrap().0, Kind::ResourceExhausted);
+        assert_eq!(listing.found.len(), 8);
+    }
+}

@@ -1,0 +1,162 @@
+//! Images: building them with their log, looking them up, removing them.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_util::Stream;
+use futures_util::future::BoxFuture;
+
+use crate::api::provider::{Held, Provider, ask};
+use crate::error::Result;
+use crate::runtime::instance::Call;
+use crate::types;
+
+/// Log text asked for at once.
+const LOG_BYTES: u32 = 256 << 10;
+
+/// How long one call waits for more of the log: short enough that a cancelled build is noticed by the provider soon,
+/// long enough that a quiet build costs little.
+const LOG_WAIT: u64 = 30_000;
+
+impl Provider {
+    /// Starts a build, or joins one, or finds the finished image. The build goes on whether or not its log is read.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::InvalidArgument`](crate::Kind::InvalidArgument) for an unusable specification; later ones come from
+    /// [`Build::next`].
+    pub async fn build(&self, spec: types::ImageSpec) -> Result<Build> {
+        let mut held = self.inner.hold(None);
+        let progress = held
+            .call(Call::acting("build the image"), move |bound, store| {
+                Box::pin(async move { bound.guest().call_start_build(store, &spec).await })
+            })
+            .await?;
+        Ok(Build { held, cursor: progress.cursor, pending: progress.log, image: progress.image })
+    }
+
+    /// Looks up an image by id.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::NotFound`](crate::Kind::NotFound) when there is none.
+    pub async fn image(&self, id: &str) -> Result<types::BuiltImage> {
+        let (call, id) = (Call::reading(format!("look up the image {id}")).prompt(), id.to_owned());
+        ask!(self.inner, None, call, |guest, store| guest.call_get_image(store, &id))
+    }
+
+    /// Removes an image; one that is gone is no error.
+    ///
+    /// # Errors
+    ///
+    /// As any call.
+    pub async fn delete_image(&self, id: &str) -> Result<()> {
+        let (call, id) = (Call::acting(format!("remove the image {id}")), id.to_owned());
+        ask!(self.inner, None, call, |guest, store| guest.call_delete_image(store, &id))
+    }
+}
+
+/// A build under way. Dropping it stops the reading, not the build.
+pub struct Build {
+    held: Held,
+    cursor: String,
+    pending: Vec<types::LogChunk>,
+    image: Option<types::BuiltImage>,
+}
+
+impl Build {
+    /// The next piece of the log; none when the image is ready.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::BuildFailed`](crate::Kind::BuildFailed) after the log of a failed build has been read.
+    pub async fn next(&mut self) -> Result<Option<types::LogChunk>> {
+        loop {
+            if !self.pending.is_empty() {
+                return Ok(Some(self.pending.remove(0)));
+            }
+            if self.image.is_some() {
+                return Ok(None);
+            }
+            let cursor = self.cursor.clone();
+            let progress = self
+                .held
+                .call(Call::reading("build the image"), move |bound, store| {
+                    Box::pin(async move {
+                        let guest = bound.guest();
+                        guest.call_read_build(store, &cursor, LOG_BYTES, LOG_WAIT).await
+                    })
+                })
+                .await?;
+            self.cursor = progress.cursor;
+            self.pending = progress.log;
+            self.image = progress.image;
+        }
+    }
+
+    /// Reads the log to its end, giving each piece to `log`, and returns the image.
+    ///
+    /// # Errors
+    ///
+    /// As [`Build::next`].
+    pub async fn finish(mut self, mut log: impl FnMut(types::LogChunk)) -> Result<types::BuiltImage> {
+        loop {
+            if let Some(chunk) = self.next().await? {
+                log(chunk);
+            } else if let Some(image) = self.image.take() {
+                return Ok(image);
+            }
+        }
+    }
+
+    /// The log as a stream, which ends when the image is ready or with the error of the build.
+    pub fn into_log(self) -> BuildLog {
+        BuildLog { state: LogState::Ready(Box::new(self)) }
+    }
+
+    /// The image, once [`next`](Build::next) has given none.
+    pub fn image(&self) -> Option<&types::BuiltImage> {
+        self.image.as_ref()
+    }
+}
+
+/// The log of a build as a stream.
+pub struct BuildLog {
+    state: LogState,
+}
+
+enum LogState {
+    Ready(Box<Build>),
+    Reading(BoxFuture<'static, (Box<Build>, Result<Option<types::LogChunk>>)>),
+    Done,
+}
+
+impl Stream for BuildLog {
+    type Item = Result<types::LogChunk>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            match std::mem::replace(&mut self.state, LogState::Done) {
+                LogState::Done => return Poll::Ready(None),
+                LogState::Ready(mut build) => {
+                    self.state = LogState::Reading(Box::pin(async move {
+                        let next = build.next().await;
+                        (build, next)
+                    }));
+                }
+                LogState::Reading(mut reading) => match reading.as_mut().poll(cx) {
+                    Poll::Pending => {
+                        self.state = LogState::Reading(reading);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready((build, Ok(Some(chunk)))) => {
+                        self.state = LogState::Ready(build);
+                        return Poll::Ready(Some(Ok(chunk)));
+                    }
+                    Poll::Ready((_, Ok(None))) => return Poll::Ready(None),
+                    Poll::Ready((_, Err(error))) => return Poll::Ready(Some(Err(error))),
+                },
+            }
+        }
+    }
+}

@@ -1,0 +1,682 @@
+//! A sandbox by its id.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use crate::access::policy::Origin;
+use crate::api::process::{Output, Process};
+use crate::api::provider::{Provider, ProviderInner, ask};
+use crate::api::spec::{fresh_id, millis};
+use crate::error::{Error, Happened, Kind, Result};
+use crate::runtime::instance::Call;
+use crate::runtime::warm::Route;
+use crate::types;
+
+/// The longest wait of one call; longer ones are made of several.
+const WAIT: u64 = 60_000;
+
+/// How long a snapshot of memory may take, where calls may not take longer anyway.
+const SNAPSHOT: Duration = Duration::from_secs(3600);
+
+/// Input of a command that is handed over in one call; more goes in pieces. A call's data lies in the instance's memory,
+/// next to the pieces that are under way.
+const STDIN: usize = 16 << 20;
+
+/// Output of a command that one call hands over, of each stream; more is collected piece by piece. The interface's bound.
+const COLLECTED: u64 = 32 << 20;
+
+/// A handle to a sandbox: its id, and the provider to ask. Cheap to clone; dropping it does nothing to the sandbox.
+#[derive(Clone)]
+pub struct Sandbox {
+    provider: Provider,
+    id: Arc<str>,
+    /// The sidecar that commands and files of this handle are in; none for the main container.
+    container: Option<Arc<str>>,
+}
+
+impl std::fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Sandbox").field(&self.id).finish()
+    }
+}
+
+impl Sandbox {
+    pub(crate) fn new(provider: Provider, id: String) -> Self {
+        Sandbox { provider, id: id.into(), container: None }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The provider it belongs to.
+    pub fn provider(&self) -> &Provider {
+        &self.provider
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<ProviderInner> {
+        &self.provider.inner
+    }
+
+    pub(crate) fn route(&self) -> Route {
+        Some(self.id.clone())
+    }
+
+    pub(crate) fn location(&self, path: &str) -> types::Location {
+        let container = self.container.as_deref().map(str::to_owned);
+        types::Location { sandbox: self.id.to_string(), container, path: path.to_owned() }
+    }
+
+    fn exec_ref(&self, exec: &str) -> types::ExecRef {
+        let container = self.container.as_deref().map(str::to_owned);
+        types::ExecRef { sandbox: self.id.to_string(), exec: exec.to_owned(), deadline: None, container }
+    }
+
+    /// A command of this handle's container, unless it names another.
+    fn here(&self, mut command: types::ExecSpec) -> types::ExecSpec {
+        command.container = command.container.or_else(|| self.container.as_deref().map(str::to_owned));
+        command
+    }
+
+    /// The same sandbox, with commands and files in the sidecar of that name. Sends nothing.
+    pub fn sidecar(&self, name: &str) -> Sandbox {
+        Sandbox { container: Some(name.into()), ..self.clone() }
+    }
+
+    fn reading(&self, verb: &str) -> Call {
+        Call::reading(format!("{verb} {}", self.id))
+    }
+
+    fn acting(&self, verb: &str) -> Call {
+        Call::acting(format!("{verb} {}", self.id))
+    }
+
+    /// Its state, also after its end.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::NotFound`](crate::Kind::NotFound) when the provider knows no such sandbox.
+    pub async fn info(&self) -> Result<types::SandboxInfo> {
+        let id = self.id.to_string();
+        ask!(self.inner(), self.route(), self.reading("look at the sandbox").prompt(), |guest, store| guest
+            .call_get(store, &id))
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// As any call.
+    pub async fn wait(&self) -> Result<types::EndReason> {
+        loop {
+            if let Some(reason) = self.wait_once(WAIT).await? {
+                return Ok(reason);
+            }
+        }
+    }
+
+    /// Waits for its end; none when `time` has passed first. No time is a look.
+    ///
+    /// # Errors
+    ///
+    /// As any call.
+    pub async fn wait_for(&self, time: Duration) -> Result<Option<types::EndReason>> {
+        let begun = std::time::Instant::now();
+        loop {
+            let left = millis(time.saturating_sub(begun.elapsed()));
+            let ended = self.wait_once(left.min(WAIT)).await?;
+            if ended.is_some() || left == 0 {
+                return Ok(ended);
+            }
+        }
+    }
+
+    async fn wait_once(&self, wait: u64) -> Result<Option<types::EndReason>> {
+        let (id, call) = (self.id.to_string(), self.reading("wait for the sandbox"));
+        let ended = ask!(self.inner(), self.route(), call, |guest, store| guest.call_wait(store, &id, wait))?;
+        if ended.is_some() {
+            self.inner().forget(&self.route());
+        }
+        Ok(ended)
+    }
+
+    /// Waits until its readiness probe has passed; false when `time` has passed first.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Conflict`](crate::Kind::Conflict) for a sandbox without a probe.
+    pub async fn wait_ready(&self, time: Duration) -> Result<bool> {
+        let begun = std::time::Instant::now();
+        loop {
+            let left = millis(time.saturating_sub(begun.elapsed()));
+            let (id, call, wait) = (self.id.to_string(), self.reading("wait for the sandbox"), left.min(WAIT));
+            let ready = ask!(self.inner(), self.route(), call, |guest, store| guest.call_wait_ready(store, &id, wait))?;
+            if ready || left == 0 {
+                return Ok(ready);
+            }
+        }
+    }
+
+    /// Ends it; returns when the provider has accepted that. One that has ended is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::NotFound`](crate::Kind::NotFound) when the provider knows no such sandbox.
+    pub async fn terminate(&self) -> Result<()> {
+        let id = self.id.to_string();
+        let ended =
+            ask!(self.inner(), self.route(), self.acting("terminate the sandbox").prompt(), |guest, store| guest
+                .call_terminate(store, &id));
+        self.inner().forget(&self.route());
+        ended
+    }
+
+    /// Gives a name to a sandbox that has none.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::AlreadyExists`](crate::Kind::AlreadyExists) for a name that is taken.
+    pub async fn set_name(&self, name: &str) -> Result<()> {
+        let (id, name) = (self.id.to_string(), name.to_owned());
+        ask!(self.inner(), self.route(), self.acting("name the sandbox").prompt(), |guest, store| guest
+            .call_set_name(store, &id, &name))
+    }
+
+    /// Its tags.
+    ///
+    /// # Errors
+    ///
+    /// As any call.
+    pub async fn tags(&self) -> Result<Vec<(String, String)>> {
+        let id = self.id.to_string();
+        ask!(self.inner(), self.route(), self.reading("read the tags of").prompt(), |guest, store| guest
+            .call_get_tags(store, &id))
+    }
+
+    /// Replaces its tags as a whole.
+    ///
+    /// # Errors
+    ///
+    /// As any call.
+    pub async fn set_tags(&self, tags: Vec<(String, String)>) -> Result<()> {
+        let id = self.id.to_string();
+        ask!(self.inner(), self.route(), self.acting("set the tags of").prompt(), |guest, store| guest
+            .call_set_tags(store, &id, &tags))
+    }
+
+    /// Where its ports are reached; waits up to `time` for them to be assigned.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::TimedOut`](crate::Kind::TimedOut) when they are not.
+    pub async fn tunnels(&self, time: Duration) -> Result<Vec<types::Tunnel>> {
+        let (id, wait) = (self.id.to_string(), millis(time));
+        ask!(self.inner(), self.route(), self.reading("find the tunnels of"), |guest, store| guest
+            .call_tunnels(store, &id, wait))
+    }
+
+    /// Connects to a tunnel, with TLS where it has it: bytes as the program behind the port speaks them. The
+    /// connection is the caller's, not the plugin's. The address is the service's word: it may be one of this machine or of
+    /// a private network only where the service is there too, as for the origins that it hands out.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unavailable`](crate::Kind::Unavailable) when nothing answers, or the address is not allowed.
+    pub async fn connect(&self, tunnel: &types::Tunnel) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>> {
+        let origin = Origin {
+            secure: tunnel.kind != types::PortKind::Tcp,
+            host: tunnel.public_host.to_ascii_lowercase(),
+            port: tunnel.public_port,
+        };
+        self.inner().net.connect(&origin).await.map_err(|why| {
+            Error::new(Kind::Unavailable, format!("connect to port {} of {}", tunnel.port, self.id), why)
+        })
+    }
+
+    /// A token for HTTP connections to a port.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported) where the provider has none.
+    pub async fn connect_token(&self, port: u16, metadata: &str) -> Result<types::ConnectToken> {
+        let (id, metadata) = (self.id.to_string(), metadata.to_owned());
+        ask!(self.inner(), self.route(), self.acting("make a token for"), |guest, store| guest
+            .call_create_connect_token(store, &id, port, &metadata))
+    }
+
+    /// A part of its persisted log: at most `max_bytes` of text, going on at `cursor`.
+    ///
+    /// # Errors
+    ///
+    /// As any call.
+    pub async fn logs(&self, query: types::LogQuery, cursor: Option<String>, max_bytes: u32) -> Result<types::LogPage> {
+        let id = self.id.to_string();
+        ask!(self.inner(), self.route(), self.reading("read the log of"), |guest, store| guest.call_read_logs(
+            store,
+            &id,
+            &query,
+            cursor.as_deref(),
+            max_bytes
+        ))
+    }
+
+    /// What it has used so far.
+    ///
+    /// # Errors
+    ///
+    /// As any call.
+    pub async fn stats(&self) -> Result<types::Usage> {
+        let id = self.id.to_string();
+        ask!(self.inner(), self.route(), self.reading("read the usage of").prompt(), |guest, store| guest
+            .call_stats(store, &id))
+    }
+
+    /// Replaces its network policy.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported) where it cannot be changed.
+    pub async fn set_network(&self, policy: types::NetworkPolicy) -> Result<()> {
+        let id = self.id.to_string();
+        ask!(self.inner(), self.route(), self.acting("change the network of"), |guest, store| guest
+            .call_set_network(store, &id, &policy))
+    }
+
+    /// Makes writes of others to its volumes visible.
+    ///
+    /// # Errors
+    ///
+    /// As any call.
+    pub async fn reload_volumes(&self) -> Result<()> {
+        let id = self.id.to_string();
+        ask!(self.inner(), self.route(), self.acting("reload the volumes of"), |guest, store| guest
+            .call_reload_volumes(store, &id))
+    }
+
+    /// Freezes its file system as an image, kept for `ttl` (none for ever).
+    ///
+    /// # Errors
+    ///
+    /// As any call.
+    pub async fn snapshot_filesystem(&self, ttl: Option<Duration>) -> Result<String> {
+        self.snapshot_filesystem_as(&fresh_id(), ttl).await
+    }
+
+    /// The same under a key of the caller's choice: repeated, it gives the same image.
+    ///
+    /// # Errors
+    ///
+    /// As any call.
+    pub async fn snapshot_filesystem_as(&self, key: &str, ttl: Option<Duration>) -> Result<String> {
+        let (id, key, ttl) = (self.id.to_string(), key.to_owned(), ttl.map(millis));
+        ask!(self.inner(), self.route(), self.acting("take a snapshot of"), |guest, store| guest
+            .call_snapshot_filesystem(store, &id, &key, ttl))
+    }
+
+    /// Freezes one directory as an image that can be mounted.
+    ///
+    /// # Errors
+    ///
+    /// As any call.
+    pub async fn snapshot_directory(&self, path: &str, ttl: Option<Duration>) -> Result<String> {
+        let (at, key, ttl) = (self.location(path), fresh_id(), ttl.map(millis));
+        ask!(self.inner(), self.route(), self.acting("take a snapshot of a directory of"), |guest, store| guest
+            .call_snapshot_directory(store, &at, &key, ttl))
+    }
+
+    /// Freezes memory and processes too. Ends the sandbox where the provider works that way.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported) where the provider cannot.
+    pub async fn snapshot_memory(&self) -> Result<String> {
+        let (id, key) = (self.id.to_string(), fresh_id());
+        let longest = self.inner().limits.call_time.max(SNAPSHOT);
+        let call = self.acting("take a memory snapshot of").within(Some(longest));
+        ask!(self.inner(), self.route(), call, |guest, store| guest.call_snapshot_memory(store, &id, &key))
+    }
+
+    /// The file-system image taken when the sandbox ended; none if it is not there within `time`.
+    ///
+    /// # Errors
+    ///
+    /// As any call.
+    pub async fn exit_snapshot(&self, time: Duration) -> Result<Option<String>> {
+        let (id, wait) = (self.id.to_string(), millis(time));
+        ask!(self.inner(), self.route(), self.reading("find the exit snapshot of"), |guest, store| guest
+            .call_exit_snapshot(store, &id, wait))
+    }
+
+    /// Mounts an image at a path (an empty directory for none).
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::NotFound`](crate::Kind::NotFound) for an unknown image.
+    pub async fn mount(&self, path: &str, image: Option<&str>) -> Result<()> {
+        let (at, image) = (self.location(path), image.map(str::to_owned));
+        ask!(self.inner(), self.route(), self.acting("mount an image in"), |guest, store| guest.call_mount(
+            store,
+            &at,
+            image.as_ref()
+        ))
+    }
+
+    /// Undoes [`mount`](Self::mount).
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::NotFound`](crate::Kind::NotFound) where nothing is mounted.
+    pub async fn unmount(&self, path: &str) -> Result<()> {
+        let at = self.location(path);
+        ask!(self.inner(), self.route(), self.acting("unmount an image in"), |guest, store| guest
+            .call_unmount(store, &at))
+    }
+
+    /// Adds a container.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::AlreadyExists`](crate::Kind::AlreadyExists) for a name in use.
+    pub async fn create_sidecar(&self, spec: types::SidecarSpec) -> Result<types::SidecarInfo> {
+        let id = self.id.to_string();
+        ask!(self.inner(), self.route(), self.acting("add a sidecar to"), |guest, store| guest
+            .call_create_sidecar(store, &id, &spec))
+    }
+
+    /// Its containers but the main one, ended ones included.
+    ///
+    /// # Errors
+    ///
+    /// As any call.
+    pub async fn sidecars(&self) -> Result<Vec<types::SidecarInfo>> {
+        let id = self.id.to_string();
+        ask!(self.inner(), self.route(), self.reading("list the sidecars of").prompt(), |guest, store| guest
+            .call_list_sidecars(store, &id))
+    }
+
+    /// Waits up to `time` for the end of a sidecar.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::NotFound`](crate::Kind::NotFound) when there is none of that name.
+    pub async fn wait_sidecar(&self, name: &str, time: Duration) -> Result<Option<types::EndReason>> {
+        let (id, name, wait) = (self.id.to_string(), name.to_owned(), millis(time));
+        ask!(self.inner(), self.route(), self.reading("wait for a sidecar of"), |guest, store| guest
+            .call_wait_sidecar(store, &id, &name, wait))
+    }
+
+    /// Ends a sidecar.
+    ///
+    /// # Errors
+    ///
+    /// As any call.
+    pub async fn terminate_sidecar(&self, name: &str) -> Result<()> {
+        let (id, name) = (self.id.to_string(), name.to_owned());
+        ask!(self.inner(), self.route(), self.acting("end a sidecar of"), |guest, store| guest
+            .call_terminate_sidecar(store, &id, &name))
+    }
+
+    /// Runs a command to its end and gives what it printed, up to the default limits of
+    /// [`OutputLimits`](types::OutputLimits). Dropping the future kills the command.
+    ///
+    /// # Errors
+    ///
+    /// Only when it could not be run or followed: a command that fails is a result.
+    pub async fn run(&self, command: types::ExecSpec) -> Result<types::RunResult> {
+        self.run_with(command, Vec::new(), types::OutputLimits::default()).await
+    }
+
+    /// Like [`run`](Self::run), with standard input and limits.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    pub async fn run_with(
+        &self,
+        command: types::ExecSpec,
+        stdin: impl Into<Vec<u8>>,
+        limits: types::OutputLimits,
+    ) -> Result<types::RunResult> {
+        check_argv(&command)?;
+        let stdin = stdin.into();
+        if stdin.len() > STDIN || limits.stdout_max.max(limits.stderr_max) > COLLECTED {
+            return self.run_in_pieces(command, &stdin, limits).await;
+        }
+        let command = self.here(command);
+        let sandbox = Sandbox { container: command.container.as_deref().map(Arc::from), ..self.clone() };
+        let mut kill = KillOnDrop::new(sandbox, command.id.clone());
+        let id = self.id.to_string();
+        // The provider ends it at its time-out; a plugin that does not tell has as long as for any call.
+        let longest =
+            command.timeout.map(|time| Duration::from_millis(time).saturating_add(self.inner().limits.call_time));
+        let argv0 = command.argv.first().map_or("", String::as_str);
+        let call = self.acting(&format!("run {argv0:?} in")).about(&command.id).within(longest);
+        let result =
+            ask!(self.inner(), self.route(), call, |guest, store| guest.call_run(store, &id, &command, &stdin, limits));
+        // A failed call may have left it running: nobody is going to look after it.
+        if result.as_ref().map_or_else(|error| error.happened() == Happened::No, |_| true) {
+            kill.needed = false;
+        }
+        result
+    }
+
+    async fn run_in_pieces(
+        &self,
+        command: types::ExecSpec,
+        stdin: &[u8],
+        limits: types::OutputLimits,
+    ) -> Result<types::RunResult> {
+        let begun = std::time::Instant::now();
+        let mut process = self.spawn(command).await?;
+        let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
+        let feeding = async {
+            let Some(mut input) = process.stdin.take() else { return Ok(()) };
+            let written = async {
+                input.write_all(stdin).await?;
+                input.shutdown().await
+            };
+            match written.await {
+                // A program that has had enough.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe && error.get_ref().is_none() => Ok(()),
+                written => written,
+            }
+        };
+        let what = || format!("run a command in {}", self.id);
+        let (fed, stdout, stderr) = futures_util::future::join3(
+            feeding,
+            collect(stdout, limits.stdout_max, limits.keep),
+            collect(stderr, limits.stderr_max, limits.keep),
+        )
+        .await;
+        let ours = |error: std::io::Error| match error.downcast::<Error>() {
+            Ok(error) => error,
+            Err(error) => Error::io(what(), &error),
+        };
+        let verdict = process.wait().await?;
+        if !matches!(verdict, types::Verdict::SandboxEnded(_) | types::Verdict::Lost(_)) {
+            fed.map_err(ours)?;
+        }
+        let (stdout, stderr) = (stdout.map_err(ours)?, stderr.map_err(ours)?);
+        Ok(types::RunResult { verdict, stdout, stderr, duration: millis(begun.elapsed()) })
+    }
+
+    /// Starts a command and gives a handle with its three streams. Dropping the handle kills it, unless it is
+    /// [detached](Process::detach).
+    ///
+    /// # Errors
+    ///
+    /// When it could not be started. A missing program is no error but the verdict `exited(127)`.
+    pub async fn spawn(&self, command: types::ExecSpec) -> Result<Process> {
+        check_argv(&command)?;
+        let command = self.here(command);
+        let sandbox = Sandbox { container: command.container.as_deref().map(Arc::from), ..self.clone() };
+        let mut kill = KillOnDrop::new(sandbox.clone(), command.id.clone());
+        let deadline = command.timeout.map(|time| now_millis().saturating_add(time));
+        let exec = types::ExecRef { deadline, ..sandbox.exec_ref(&command.id) };
+        let pty = command.pty.is_some();
+        let (id, argv0) = (self.id.to_string(), command.argv.first().cloned().unwrap_or_default());
+        let call = self.acting(&format!("start {argv0:?} in")).about(&command.id);
+        let started = ask!(self.inner(), self.route(), call, |guest, store| guest.call_start(store, &id, &command));
+        // As with `run`: what was never started needs no killing, and what may have been does.
+        if started.as_ref().map_or_else(|error| error.happened() == Happened::No, |()| true) {
+            kill.needed = false;
+        }
+        started?;
+        Ok(Process::new(sandbox, exec, pty, true))
+    }
+
+    /// A handle to a command that was started elsewhere, by its exec id; `main` is the entry-point command. Dropping
+    /// the handle does not kill it. Sends nothing.
+    pub fn attach(&self, exec: impl Into<String>) -> Process {
+        let exec = self.exec_ref(&exec.into());
+        Process::new(self.clone(), exec, false, false)
+    }
+
+    /// Sends a signal to an exec's whole process tree.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::NotFound`](crate::Kind::NotFound) for an unknown exec; none if it has ended.
+    pub async fn signal(&self, exec: &str, signal: u32) -> Result<()> {
+        self.send_signal(exec, signal, self.acting("signal a command in")).await
+    }
+
+    async fn send_signal(&self, exec: &str, signal: u32, call: Call) -> Result<()> {
+        let exec = self.exec_ref(exec);
+        let call = call.about(&exec.exec);
+        ask!(self.inner(), self.route(), call, |guest, store| guest.call_signal(store, &exec, signal))
+    }
+}
+
+/// Reads a stream to its end, keeping what the limit allows.
+async fn collect(stream: Option<Output>, max: u64, keep: types::Keep) -> std::io::Result<types::Captured> {
+    let max = usize::try_from(max).unwrap_or(usize::MAX);
+    let mut kept = std::collections::VecDeque::new();
+    let mut total = 0;
+    let mut piece = vec![0; 64 << 10];
+    if let Some(mut stream) = stream {
+        loop {
+            let size = stream.read(&mut piece).await?;
+            if size == 0 {
+                break;
+            }
+            total += size as u64;
+            match keep {
+                types::Keep::Head => kept.extend(&piece[..size.min(max - kept.len())]),
+                types::Keep::Tail => {
+                    kept.extend(&piece[..size]);
+                    kept.drain(..kept.len().saturating_sub(max));
+                }
+            }
+        }
+    }
+    Ok(types::Captured { data: kept.into(), total })
+}
+
+fn check_argv(command: &types::ExecSpec) -> Result<()> {
+    if command.argv.first().is_none_or(String::is_empty) {
+        return Err(
+            Error::invalid("run a command", "the command is empty").with_hint("give a program and its arguments")
+        );
+    }
+    Ok(())
+}
+
+pub(crate) fn now_millis() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, millis)
+}
+
+/// Kills a command whose caller has gone while it was being started or waited for. A provider that is shut down waits for
+/// it, so that the signal is on its way before nothing passes any more.
+struct KillOnDrop {
+    sandbox: Sandbox,
+    exec: String,
+    needed: bool,
+}
+
+impl KillOnDrop {
+    fn new(sandbox: Sandbox, exec: String) -> KillOnDrop {
+        sandbox.inner().gate.stay();
+        KillOnDrop { sandbox, exec, needed: true }
+    }
+}
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        if self.needed {
+            kill_later(self.sandbox.clone(), std::mem::take(&mut self.exec));
+        }
+        self.sandbox.inner().gate.leave();
+    }
+}
+
+/// Kills a command from wherever a handle was dropped.
+pub(crate) fn kill_later(sandbox: Sandbox, exec: String) {
+    signal_later(sandbox, exec, 9);
+}
+
+/// Signals that dropped handles left to be sent.
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    /// To whom those go that are not sent yet.
+    pub(crate) waiting: Vec<String>,
+    /// Why one could not be sent; the first that nobody has been told about.
+    pub(crate) failed: Option<Error>,
+}
+
+/// A signal that is to be sent, as long as it is not.
+struct Waiting {
+    signals: tokio::sync::watch::Sender<Signals>,
+    whom: String,
+}
+
+impl Waiting {
+    fn new(sandbox: &Sandbox, exec: &str) -> Waiting {
+        let signals = sandbox.inner().signals.clone();
+        let whom = format!("{exec} in {}", sandbox.id());
+        signals.send_modify(|signals| signals.waiting.push(whom.clone()));
+        Waiting { signals, whom }
+    }
+
+    fn failed(&self, error: Error) {
+        self.signals.send_modify(|signals| {
+            signals.failed.get_or_insert(error);
+        });
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.signals.send_modify(|signals| {
+            // Of two that say the same it makes no difference which.
+            if let Some(at) = signals.waiting.iter().position(|whom| *whom == self.whom) {
+                signals.waiting.swap_remove(at);
+            }
+        });
+    }
+}
+
+/// Sends a signal from wherever a handle was dropped.
+pub(crate) fn signal_later(sandbox: Sandbox, exec: String, signal: u32) {
+    let tasks = sandbox.inner().tasks.clone();
+    let waiting = Waiting::new(&sandbox, &exec);
+    tasks.spawn(async move {
+        // A dying runtime or a slow provider must not keep this for ever.
+        let call = sandbox.acting("signal a command in").signalling();
+        let sent = tokio::time::timeout(Duration::from_secs(30), sandbox.send_signal(&exec, signal, call)).await;
+        let error = match sent {
+            Ok(Ok(())) => return tracing::debug!(exec, signal, "signalled"),
+            // Nothing is left that could be.
+            Ok(Err(error)) if error.is_not_found() || error.is_sandbox_ended() => {
+                return tracing::debug!(exec, signal, %error, "nobody to signal");
+            }
+            Ok(Err(error)) => error,
+            Err(_) => Error::new(Kind::TimedOut, format!("signal {}", waiting.whom), "no answer"),
+        };
+        tracing::debug!(exec, signal, %error, "not signalled");
+        waiting.failed(error);
+    });
+}

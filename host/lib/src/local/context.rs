@@ -1,0 +1,701 @@
+//! The build context: the files that a Dockerfile may COPY.
+//!
+//! They are found by walking the directory with the rules of `.dockerignore` ([`crate::local::ignore`]), named by digest, and sent
+//! once: what the provider has already is not sent again.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::{Read, Write as _};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use md5::Md5;
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+
+use crate::api::provider::{Provider, ask};
+use crate::error::{Error, Kind, Result};
+use crate::local::ignore::{Ignore, clean, pattern};
+use crate::plugin::load::{blocking, hex};
+use crate::runtime::instance::Call;
+use crate::types::{Content, ContextFile};
+
+/// Files of a context. A directory with more was not meant to be one.
+const MAX_FILES: usize = 100_000;
+
+/// Size of a piece of an upload.
+const PIECE: usize = 4 << 20;
+
+/// How often a content is sent from its beginning before the upload is given up.
+const ATTEMPTS: u32 = 3;
+
+/// Uploads at once, and questions at once which contents are missing.
+const AT_ONCE: usize = 8;
+
+/// Contents that one call asks for: ten of the provider's own requests.
+const ASKED: usize = 640;
+
+/// Where the files of a context that has more than files are, within what is sent: see [`crate::local::dockerfile`].
+pub(crate) const FILES: &str = "context";
+
+/// The archive of what is no file, within what is sent.
+pub(crate) const ARCHIVE: &str = "entries.tar";
+
+/// Links that are followed on the way to one file.
+const MAX_LINKS: u32 = 40;
+
+/// A build context on this machine.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    files: Vec<(ContextFile, PathBuf)>,
+    links: Vec<(String, PathBuf)>,
+    /// Directories with their modes, those above files among them.
+    directories: Vec<(String, u32)>,
+    /// Directories that no file is in.
+    empty: usize,
+    skipped: Vec<String>,
+    /// What each pattern means.
+    found: HashMap<String, Vec<String>>,
+    /// Links on the way of a pattern that leave the directory of the files: where they lead from there, as seen from its
+    /// root's parent, and the path in the context that this means.
+    leaving: Vec<(String, String)>,
+    /// The archive, once it is made.
+    archive: Option<(ContextFile, Arc<NamedTempFile>)>,
+    md5: bool,
+}
+
+/// What of a directory is wanted.
+#[derive(Clone, Debug, Default)]
+pub struct ContextFilter {
+    /// The file with ignore rules; none for `.dockerignore` in the directory, if it is there.
+    pub ignore_file: Option<PathBuf>,
+    /// Patterns, such as the sources of COPY lines; none for everything.
+    pub only: Option<Vec<String>>,
+    /// Further digest algorithms that the provider asks for.
+    pub digests: Vec<String>,
+}
+
+impl Context {
+    /// Reads a directory, without what its `.dockerignore` excludes. `digests`: further digest algorithms that the
+    /// provider asks for. See [`filtered`](Context::filtered).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn directory(path: impl Into<PathBuf>, digests: &[String]) -> Result<Context> {
+        Context::filtered(path, ContextFilter { digests: digests.to_vec(), ..ContextFilter::default() }).await
+    }
+
+    /// Reads the files that are wanted of a directory. Links to files within it are what they point to; other links, and what
+    /// is neither file nor directory, are left out, see [`skipped`](Context::skipped). [`Provider::dockerfile`] also sends
+    /// links and empty directories.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Io`] when something cannot be read, [`Kind::InvalidArgument`] beyond 100,000 files,
+    /// [`Kind::Unsupported`] for an unknown digest.
+    pub async fn filtered(path: impl Into<PathBuf>, filter: ContextFilter) -> Result<Context> {
+        Context::read(path.into(), filter, false).await
+    }
+
+    /// Reads what is wanted of a directory, `links` as links or as what they point to.
+    pub(crate) async fn read(path: PathBuf, filter: ContextFilter, links: bool) -> Result<Context> {
+        blocking(move || {
+            let what = format!("read the build context {}", path.display());
+            if let Some(unknown) = filter.digests.iter().find(|name| *name != "md5") {
+                return Err(Error::new(
+                    Kind::Unsupported,
+                    what,
+                    format!("the provider asks for the digest {unknown:?}, which this host does not know"),
+                ));
+            }
+            let root = path.canonicalize().map_err(|error| Error::io(&what, &error))?;
+            let rules = filter.ignore_file.clone().unwrap_or_else(|| root.join(".dockerignore"));
+            let ignore = match std::fs::read(&rules) {
+                Ok(text) => Ignore::parse(&String::from_utf8_lossy(&text))?,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && filter.ignore_file.is_none() => {
+                    Ignore::default()
+                }
+                Err(error) => return Err(Error::io(format!("read {}", rules.display()), &error)),
+            };
+            let mut tree = Tree { root, nodes: BTreeMap::new() };
+            tree.directory(&ignore, "")?;
+            tree.context(&filter, links)
+        })
+        .await
+    }
+
+    /// The files as an image specification wants them.
+    pub fn files(&self) -> Vec<ContextFile> {
+        let Some((archive, _)) = &self.archive else {
+            return self.files.iter().map(|(file, _)| file.clone()).collect();
+        };
+        let moved = |file: &ContextFile| ContextFile { path: format!("{FILES}/{}", file.path), ..file.clone() };
+        self.files.iter().map(|(file, _)| moved(file)).chain([archive.clone()]).collect()
+    }
+
+    /// What was wanted and cannot be sent, with the reason.
+    pub fn skipped(&self) -> &[String] {
+        &self.skipped
+    }
+
+    /// Bytes of all files together.
+    pub fn size(&self) -> u64 {
+        self.files.iter().map(|(file, _)| file.content.size).sum()
+    }
+
+    /// Files and links.
+    pub(crate) fn count(&self) -> usize {
+        self.files.len() + self.links.len()
+    }
+
+    /// Files, links, and directories without files, sorted, one line each.
+    #[cfg(test)]
+    pub(crate) fn entries(&self) -> Vec<String> {
+        let files = self.files.iter().map(|(file, _)| file.path.clone());
+        let links = self.links.iter().map(|(path, target)| format!("{path} -> {}", target.display()));
+        let filled = |directory: &str| {
+            let below = format!("{directory}/");
+            let paths = self.files.iter().map(|(file, _)| &file.path).chain(self.links.iter().map(|(path, _)| path));
+            paths.into_iter().any(|path| path.starts_with(&below))
+        };
+        let empty = self.directories.iter().filter(|(path, _)| !filled(path)).map(|(path, _)| format!("{path}/"));
+        let mut all: Vec<_> = files.chain(links).chain(empty).collect();
+        all.sort();
+        all
+    }
+
+    /// Paths at the root of the stage that has the files in [`FILES`], and the paths in the context that they stand for.
+    pub(crate) fn leaving(&self) -> &[(String, String)] {
+        &self.leaving
+    }
+
+    pub(crate) fn has_files(&self) -> bool {
+        !self.files.is_empty()
+    }
+
+    /// Whether a list of files says all there is. Whether the group may write to a directory makes no difference, since its
+    /// files belong to root in the image.
+    pub(crate) fn is_flat(&self) -> bool {
+        let usual = |mode: u32| mode & !0o020 == 0o755;
+        self.has_files()
+            && self.links.is_empty()
+            && self.empty == 0
+            && self.directories.iter().all(|(_, mode)| usual(*mode))
+    }
+
+    /// Whether a pattern that was asked for means anything.
+    pub(crate) fn has(&self, pattern: &str) -> bool {
+        self.found.get(pattern).is_some_and(|found| !found.is_empty())
+    }
+
+    /// Whether one of the files that a pattern means is an archive, which ADD unpacks.
+    pub(crate) fn has_archive(&self, pattern: &str) -> bool {
+        let Some(found) = self.found.get(pattern) else { return false };
+        self.files.iter().any(|(file, path)| found.contains(&file.path) && is_archive(&file.path, path))
+    }
+
+    /// Makes the archive of links and directories, which is from then on one of the files.
+    pub(crate) async fn archive(&mut self) -> Result<()> {
+        let (directories, links, md5) = (self.directories.clone(), self.links.clone(), self.md5);
+        let made = blocking(move || {
+            let fail = |error: std::io::Error| Error::io("collect the links of the build context", &error);
+            let file = NamedTempFile::new().map_err(fail)?;
+            write_archive(&directories, &links, file.as_file()).map_err(fail)?;
+            let content = digest(file.path(), md5).map_err(fail)?;
+            Ok((ContextFile { path: ARCHIVE.to_owned(), mode: 0o644, content }, Arc::new(file)))
+        });
+        self.archive = Some(made.await?);
+        Ok(())
+    }
+}
+
+/// The same entries give the same archive.
+fn write_archive(
+    directories: &[(String, u32)],
+    links: &[(String, PathBuf)],
+    to: &std::fs::File,
+) -> std::io::Result<()> {
+    let mut archive = tar::Builder::new(std::io::BufWriter::new(to));
+    let header = |kind, mode| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_mtime(0);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_size(0);
+        header
+    };
+    // An archive without entries is not recognised as one.
+    let root = [(".".to_owned(), 0o755)];
+    for (path, mode) in root.iter().chain(directories) {
+        archive.append_data(&mut header(tar::EntryType::Directory, *mode), format!("{path}/"), std::io::empty())?;
+    }
+    for (path, target) in links {
+        let mut header = header(tar::EntryType::Symlink, 0o777);
+        let short = target.as_os_str().len() < header.as_old().linkname.len();
+        if short {
+            // As it is: the library would write `./a` without the dot.
+            header.set_link_name_literal(target.as_os_str().as_encoded_bytes())?;
+            archive.append_data(&mut header, path, std::io::empty())?;
+        } else {
+            archive.append_link(&mut header, path, target)?;
+        }
+    }
+    archive.into_inner()?.flush()
+}
+
+/// Whether ADD unpacks a file: by its name, or by how it begins.
+fn is_archive(name: &str, path: &Path) -> bool {
+    let endings = [".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst"];
+    if endings.iter().any(|ending| name.ends_with(ending)) {
+        return true;
+    }
+    let mut head = Vec::new();
+    if std::fs::File::open(path).and_then(|file| file.take(512).read_to_end(&mut head)).is_err() {
+        return false;
+    }
+    let packed: [&[u8]; 4] = [b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
+    packed.iter().any(|magic| head.starts_with(magic)) || head.get(257..262) == Some(b"ustar")
+}
+
+/// What a directory of the machine holds.
+struct Tree {
+    root: PathBuf,
+    /// By path below the root; the root itself is not among them.
+    nodes: BTreeMap<String, Node>,
+}
+
+enum Node {
+    File,
+    Directory {
+        mode: u32,
+    },
+    Link(PathBuf),
+    /// What cannot be sent, with the reason.
+    Other(String),
+}
+
+impl Tree {
+    fn directory(&mut self, ignore: &Ignore, inside: &str) -> Result<()> {
+        let directory = self.root.join(inside);
+        let fail = |error: std::io::Error| Error::io(format!("read the build context {}", directory.display()), &error);
+        let entries = match std::fs::read_dir(&directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !inside.is_empty() => {
+                self.nodes.insert(inside.to_owned(), Node::Other("permission to read it is denied".to_owned()));
+                return Ok(());
+            }
+            entries => entries.map_err(fail)?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(fail)?;
+            let name = entry.file_name();
+            let shown = name.to_string_lossy();
+            let inner = if inside.is_empty() { shown.to_string() } else { format!("{inside}/{shown}") };
+            let excluded = ignore.excludes(&inner);
+            let kind = entry.file_type().map_err(fail)?;
+            if excluded && !(kind.is_dir() && ignore.has_exceptions()) {
+                continue;
+            }
+            if name.to_str().is_none() {
+                self.nodes.insert(inner, Node::Other("its name is not UTF-8".to_owned()));
+                continue;
+            }
+            if kind.is_dir() {
+                let before = self.nodes.len();
+                self.directory(ignore, &inner)?;
+                // One that is excluded is there for what is taken back in, if anything is.
+                if !excluded || self.nodes.len() > before {
+                    let mode = entry.metadata().map_err(fail)?.permissions().mode() & 0o7777;
+                    self.nodes.entry(inner).or_insert(Node::Directory { mode });
+                }
+            } else if kind.is_symlink() {
+                let target = std::fs::read_link(entry.path()).map_err(fail)?;
+                self.nodes.insert(inner, Node::Link(target));
+            } else if kind.is_file() {
+                self.nodes.insert(inner, Node::File);
+            } else {
+                self.nodes.insert(inner, Node::Other(unsendable(kind).to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what is wanted.
+    fn context(mut self, filter: &ContextFilter, links: bool) -> Result<Context> {
+        let md5 = filter.digests.iter().any(|name| name == "md5");
+        let mut context = Context { md5, ..Context::default() };
+        let mut selected: BTreeSet<String> = BTreeSet::new();
+        match &filter.only {
+            Some(only) => {
+                let mut passed = BTreeSet::new();
+                for pattern in only {
+                    let found = self.matching(pattern, &mut passed)?;
+                    found.iter().for_each(|path| self.select(path, &mut selected));
+                    context.found.insert(pattern.clone(), found);
+                }
+                context.leaving = passed.iter().filter_map(|link| self.leaving(link)).collect();
+                selected.append(&mut passed);
+            }
+            None => self.select("", &mut selected),
+        }
+        if !links {
+            self.follow_links(&mut selected, &mut context);
+        }
+        let mut above = BTreeSet::new();
+        let mut filled = BTreeSet::new();
+        for path in &selected {
+            let parents = path.match_indices('/').map(|(at, _)| path[..at].to_owned());
+            match self.nodes.get(path) {
+                Some(Node::File) => {
+                    let sent = self.file(&mut context, path)?;
+                    filled.extend(parents.clone().filter(|_| sent));
+                }
+                Some(Node::Link(target)) => context.links.push((path.clone(), target.clone())),
+                Some(Node::Directory { .. }) => drop(above.insert(path.clone())),
+                Some(Node::Other(why)) => context.skipped.push(format!("{path}: {why}")),
+                None => {}
+            }
+            above.extend(parents);
+        }
+        for path in above {
+            if let Some(Node::Directory { mode }) = self.nodes.get(&path) {
+                context.empty += usize::from(!filled.contains(&path));
+                context.directories.push((path, *mode));
+            }
+        }
+        Ok(context)
+    }
+
+    /// Adds a file; false if it cannot be sent.
+    fn file(&self, context: &mut Context, inner: &str) -> Result<bool> {
+        if context.files.len() >= MAX_FILES {
+            return Err(Error::invalid(
+                format!("read the build context {}", self.root.display()),
+                format!("it has more than {MAX_FILES} files"),
+            )
+            .with_hint("exclude what is not needed in .dockerignore"));
+        }
+        let path = self.root.join(inner);
+        let read = std::fs::metadata(&path).and_then(|meta| Ok((meta, digest(&path, context.md5)?)));
+        match read {
+            Ok((meta, content)) => {
+                let file = ContextFile { path: inner.to_owned(), mode: meta.permissions().mode() & 0o7777, content };
+                context.files.push((file, path));
+                Ok(true)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                context.skipped.push(format!("{inner}: permission to read it is denied"));
+                Ok(false)
+            }
+            Err(error) => Err(Error::io(format!("read {}", path.display()), &error)),
+        }
+    }
+
+    /// Puts files in the place of the links to them, for those who have no place for links.
+    fn follow_links(&mut self, selected: &mut BTreeSet<String>, context: &mut Context) {
+        for path in selected.iter() {
+            if !matches!(self.nodes.get(path), Some(Node::Link(_))) {
+                continue;
+            }
+            let target = self.root.join(path).canonicalize().ok().filter(|target| target.starts_with(&self.root));
+            let node = match target.map(|target| target.metadata()) {
+                Some(Ok(meta)) if meta.is_file() => Node::File,
+                Some(Ok(meta)) if meta.is_dir() => Node::Other("a link to a directory".to_owned()),
+                Some(Ok(meta)) => Node::Other(unsendable(meta.file_type()).to_owned()),
+                _ => Node::Other("a link that leads nowhere, or out of the context".to_owned()),
+            };
+            self.nodes.insert(path.clone(), node);
+        }
+        context.directories.clear();
+    }
+
+    /// Adds a path with all below it.
+    fn select(&self, path: &str, selected: &mut BTreeSet<String>) {
+        if path.is_empty() {
+            selected.extend(self.nodes.keys().cloned());
+        } else if self.nodes.contains_key(path) {
+            selected.insert(path.to_owned());
+            let below = format!("{path}/");
+            let all = self.nodes.range(below.clone()..).map(|(path, _)| path);
+            selected.extend(all.take_while(|path| path.starts_with(&below)).cloned());
+        }
+    }
+
+    /// What a source of COPY means: paths without links in them. The links on the way are added to `passed`, since the build
+    /// follows them too.
+    fn matching(&self, source: &str, passed: &mut BTreeSet<String>) -> Result<Vec<String>> {
+        let glob = clean(source);
+        if glob.split('/').any(|part| part.contains("**")) {
+            let glob = pattern(&glob)?;
+            return Ok(self.nodes.keys().filter(|path| glob.is_match(path)).cloned().collect());
+        }
+        let mut found = vec![String::new()];
+        for part in glob.split('/').filter(|part| !part.is_empty()) {
+            let join =
+                |base: &str, name: &str| if base.is_empty() { name.to_owned() } else { format!("{base}/{name}") };
+            let mut next = Vec::new();
+            for base in found {
+                if !part.contains(['*', '?', '[', '\\']) {
+                    next.push(join(&base, part));
+                    continue;
+                }
+                let glob = pattern(part)?;
+                next.extend(self.names(&base).filter(|name| glob.is_match(name)).map(|name| join(&base, name)));
+            }
+            found = next.into_iter().filter_map(|path| self.real(&path, passed, &mut MAX_LINKS.clone())).collect();
+        }
+        // The context itself is there even if nothing is in it.
+        Ok(found)
+    }
+
+    /// The names in a directory.
+    fn names<'a>(&'a self, base: &'a str) -> impl Iterator<Item = &'a str> {
+        let below = if base.is_empty() { String::new() } else { format!("{base}/") };
+        let length = below.len();
+        let all = self.nodes.range(below.clone()..).map(|(path, _)| path.as_str());
+        all.take_while(move |path| path.starts_with(&below))
+            .map(move |path| &path[length..])
+            .filter(|name| !name.contains('/'))
+    }
+
+    /// Where a path leads: `None` if nothing is there, or too many links are on the way.
+    fn real(&self, path: &str, passed: &mut BTreeSet<String>, left: &mut u32) -> Option<String> {
+        let Node::Link(target) = self.nodes.get(path)? else { return Some(path.to_owned()) };
+        passed.insert(path.to_owned());
+        *left = left.checked_sub(1)?;
+        let target = target.to_str()?;
+        let mut reached = match path.rsplit_once('/') {
+            Some((above, _)) if !target.starts_with('/') => above.to_owned(),
+            // The root of the context stands for that of the machine.
+            _ => String::new(),
+        };
+        for part in target.split('/') {
+            match part {
+                "" | "." => {}
+                ".." => reached.truncate(reached.rfind('/').unwrap_or(0)),
+                part => {
+                    let inner = if reached.is_empty() { part.to_owned() } else { format!("{reached}/{part}") };
+                    reached = self.real(&inner, passed, left)?;
+                }
+            }
+        }
+        Some(reached)
+    }
+}
+
+impl Tree {
+    /// Where a link leads in a stage that has the context in [`FILES`], if that is not below it; and what is meant in the
+    /// context, whose root nothing leads out of.
+    fn leaving(&self, link: &str) -> Option<(String, String)> {
+        let Node::Link(target) = self.nodes.get(link)? else { return None };
+        let target = target.to_str()?;
+        let above = link.rsplit_once('/').map_or("", |(above, _)| above);
+        let staged = if target.starts_with('/') { clean(target) } else { clean(&format!("{FILES}/{above}/{target}")) };
+        let inside = staged == FILES || staged.strip_prefix(FILES).is_some_and(|rest| rest.starts_with('/'));
+        if inside || staged.is_empty() {
+            return None;
+        }
+        let real = self.real(link, &mut BTreeSet::new(), &mut MAX_LINKS.clone())?;
+        (!real.is_empty()).then_some((staged, real))
+    }
+}
+
+/// Why something that is neither file, directory nor link cannot be sent.
+fn unsendable(kind: std::fs::FileType) -> &'static str {
+    match kind {
+        kind if kind.is_socket() => "it is a socket",
+        kind if kind.is_fifo() => "it is a named pipe",
+        kind if kind.is_block_device() || kind.is_char_device() => "it is a device",
+        _ => "it is neither a file nor a directory",
+    }
+}
+
+fn digest(path: &Path, with_md5: bool) -> std::io::Result<Content> {
+    let mut file = std::fs::File::open(path)?;
+    let (mut sha256, mut md5, mut size) = (Sha256::new(), Md5::new(), 0);
+    let mut piece = vec![0; 256 << 10];
+    loop {
+        let read = file.read(&mut piece)?;
+        if read == 0 {
+            break;
+        }
+        size += read as u64;
+        sha256.update(&piece[..read]);
+        if with_md5 {
+            md5.update(&piece[..read]);
+        }
+    }
+    let digests = if with_md5 { vec![("md5".to_owned(), hex(&md5.finalize()))] } else { vec![] };
+    Ok(Content { sha256: hex(&sha256.finalize()), size, digests })
+}
+
+impl Provider {
+    /// Which of these contents the provider does not have, by SHA-256.
+    ///
+    /// # Errors
+    ///
+    /// As any call.
+    pub async fn missing_content(&self, contents: &[Content]) -> Result<Vec<String>> {
+        let parts: Vec<_> = contents.chunks(ASKED).map(<[Content]>::to_vec).collect();
+        let asked = parts.into_iter().map(|part| async move {
+            let call = Call::reading("ask which files are missing");
+            ask!(self.inner, None, call, |guest, store| guest.call_missing_content(store, &part))
+        });
+        let missing: Vec<Vec<String>> = stream::iter(asked).buffered(AT_ONCE).try_collect().await?;
+        Ok(missing.concat())
+    }
+
+    /// Sends the files of a context that the provider does not have. Gives the number of bytes sent.
+    ///
+    /// # Errors
+    ///
+    /// As any call; [`Kind::Io`] when a file cannot be read or has changed.
+    pub async fn upload_context(&self, context: &Context) -> Result<u64> {
+        self.upload_context_with(context, |_, _| {}).await
+    }
+
+    /// Like [`upload_context`](Provider::upload_context), telling after each piece how many bytes have been sent, and of
+    /// how many.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn upload_context_with(&self, context: &Context, progress: impl Fn(u64, u64)) -> Result<u64> {
+        let archive = context.archive.iter().map(|(file, temporary)| (file, temporary.path()));
+        let files = context.files.iter().map(|(file, path)| (file, path.as_path()));
+        let paths: HashMap<_, _> =
+            files.chain(archive).map(|(file, path)| (file.content.sha256.clone(), (&file.content, path))).collect();
+        let contents: Vec<_> = paths.values().map(|(content, _)| (*content).clone()).collect();
+        let missing = self.missing_content(&contents).await?;
+        let wanted: Vec<_> = missing.iter().filter_map(|digest| paths.get(digest)).collect();
+        let total: u64 = wanted.iter().map(|(content, _)| content.size).sum();
+        let sent = std::sync::atomic::AtomicU64::new(0);
+        let count = |bytes: u64| {
+            let so_far = sent.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed) + bytes;
+            progress(so_far.min(total), total);
+        };
+        // A loop, since the compiler cannot tell that a stream over a closure of references may change threads.
+        let mut uploads = Vec::with_capacity(wanted.len());
+        for (content, path) in wanted {
+            uploads.push(self.upload_content(content, path, &count));
+        }
+        stream::iter(uploads).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        Ok(total)
+    }
+
+    async fn upload_content(&self, content: &Content, path: &Path, count: &impl Fn(u64)) -> Result<()> {
+        let what = || format!("send {}", path.display());
+        let fail = |error: std::io::Error| Error::io(format!("read {}", path.display()), &error);
+        let mut file = tokio::fs::File::open(path).await.map_err(fail)?;
+        // The pieces of one content go through one instance, which has the upload open.
+        let mut held = self.inner.hold(None);
+        let (mut offset, mut starts) = (0, 0);
+        loop {
+            starts += u32::from(offset == 0);
+            file.seek(std::io::SeekFrom::Start(offset)).await.map_err(fail)?;
+            let mut data = Vec::new();
+            (&mut file).take(PIECE as u64).read_to_end(&mut data).await.map_err(fail)?;
+            if offset + data.len() as u64 > content.size || data.is_empty() && content.size > 0 {
+                return Err(fail(std::io::Error::other("it has changed while it was sent")));
+            }
+            let (size, named) = (data.len() as u64, content.clone());
+            let arrived = held
+                .call(Call::acting(what()), move |bound, store| {
+                    Box::pin(async move {
+                        let guest = bound.guest();
+                        guest.call_upload_content(store, &named, offset, &data).await
+                    })
+                })
+                .await;
+            offset = match arrived {
+                Ok(arrived) if arrived >= content.size => {
+                    count(size);
+                    return Ok(());
+                }
+                Ok(arrived) if arrived > offset => {
+                    count(size);
+                    arrived
+                }
+                // Everything is to be sent again: the instance was lost, or the store let go of the upload.
+                Ok(_) if starts < ATTEMPTS => 0,
+                Ok(arrived) => {
+                    return Err(Error::new(Kind::Internal, what(), format!("the provider stays at byte {arrived}")));
+                }
+                Err(error) if error.is_retryable() && starts < ATTEMPTS => 0,
+                Err(error) => return Err(error),
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(context: &Context) -> Vec<String> {
+        context.files().into_iter().map(|file| file.path).collect()
+    }
+
+    #[tokio::test]
+    async fn a_directory_becomes_named_files() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("sub")).unwrap();
+        std::fs::write(directory.path().join("sub/a"), b"hello").unwrap();
+        std::fs::write(directory.path().join("b.log"), b"no").unwrap();
+        std::fs::write(directory.path().join(".dockerignore"), b"*.log\n.dockerignore\n").unwrap();
+        let context = Context::directory(directory.path(), &["md5".to_owned()]).await.unwrap();
+        let files = context.files();
+        assert_eq!(paths(&context), ["sub/a"]);
+        assert_eq!(files[0].content.size, 5);
+        assert_eq!(files[0].content.sha256, "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
+        assert_eq!(files[0].content.digests[0].1, "5d41402abc4b2a76b9719d911017c592");
+        assert!(Context::directory(directory.path(), &["sha1".to_owned()]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn only_what_is_copied_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        for path in ["src/a.rs", "src/deep/b.rs", "Cargo.toml", "target/x"] {
+            let path = directory.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, b"x").unwrap();
+        }
+        let only = |globs: &[&str]| ContextFilter {
+            only: Some(globs.iter().map(|glob| (*glob).to_owned()).collect()),
+            ..ContextFilter::default()
+        };
+        let read = |globs: &'static [&'static str]| {
+            let directory = directory.path().to_owned();
+            async move { paths(&Context::filtered(directory, only(globs)).await.unwrap()) }
+        };
+        assert_eq!(read(&["./src/", "Cargo.*"]).await, ["Cargo.toml", "src/a.rs", "src/deep/b.rs"]);
+        assert_eq!(read(&["../src/*.rs"]).await, ["src/a.rs"]);
+        assert_eq!(read(&["**/*.rs"]).await, ["src/a.rs", "src/deep/b.rs"]);
+        assert_eq!(read(&["s*"]).await, ["src/a.rs", "src/deep/b.rs"]);
+        assert_eq!(read(&["."]).await.len(), 4);
+        assert_eq!(read(&["nothing"]).await, [""; 0]);
+    }
+
+    /// What lies outside must not be sent because a link points there.
+    #[tokio::test]
+    async fn links_that_lead_out_are_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (root, outside) = (directory.path().join("root"), directory.path().join("secret"));
+        std::fs::create_dir_all(root.join("sub")).unwrap();
+        std::fs::write(&outside, b"secret").unwrap();
+        std::fs::write(root.join("sub/file"), b"inside").unwrap();
+        let link = |to: &Path, name: &str| std::os::unix::fs::symlink(to, root.join(name)).unwrap();
+        link(&outside, "out");
+        link(Path::new("../secret"), "relative");
+        link(Path::new("sub/file"), "in");
+        link(Path::new("sub"), "directory");
+        link(Path::new("nowhere"), "dangling");
+        let context = Context::directory(&root, &[]).await.unwrap();
+        assert_eq!(paths(&context), ["in", "sub/file"]);
+        assert_eq!(context.skipped().len(), 4, "{:?}", context.skipped());
+    }
+}

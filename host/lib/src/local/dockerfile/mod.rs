@@ -1,0 +1,235 @@
+//! A Dockerfile on this machine, with the directory that its COPY lines mean.
+//!
+//! [`sources`] finds what the build takes from that directory, and [`crate::local::context`] reads it. A provider takes a flat list
+//! of files; [`entries`] is how links, empty directories and modes of directories reach the image nonetheless.
+
+mod entries;
+mod sources;
+
+use std::path::{Path, PathBuf};
+
+use self::entries::Archived;
+use self::sources::Sources;
+use crate::api::provider::Provider;
+use crate::error::{Error, Result};
+use crate::local::context::{Context, ContextFilter};
+use crate::types::{Dockerfile, ImageSource, ImageSpec, RegistryLogin};
+
+/// A Dockerfile and what its build takes from this machine.
+#[derive(Clone, Debug)]
+pub struct LocalDockerfile {
+    text: String,
+    context: Option<PathBuf>,
+    ignore_file: Option<PathBuf>,
+    build_args: Vec<(String, String)>,
+    target: Option<String>,
+    login: Option<RegistryLogin>,
+}
+
+/// What was sent for a build.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Files and links of the context.
+    pub files: usize,
+    /// Bytes that the provider did not have.
+    pub bytes: u64,
+    /// What was wanted and could not be sent, with the reason.
+    pub skipped: Vec<String>,
+}
+
+impl LocalDockerfile {
+    /// A Dockerfile by its text, without a context.
+    pub fn new(text: impl Into<String>) -> Self {
+        LocalDockerfile {
+            text: text.into(),
+            context: None,
+            ignore_file: None,
+            build_args: vec![],
+            target: None,
+            login: None,
+        }
+    }
+
+    /// Reads a Dockerfile. Its directory is the context until [`context`](Self::context) names another; a file beside it
+    /// with `.dockerignore` after its name has the ignore rules, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Io`](crate::Kind::Io) when it cannot be read or is not text.
+    pub async fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text = tokio::fs::read_to_string(path)
+            .await
+            .map_err(|error| Error::io(format!("read the Dockerfile {}", path.display()), &error))?;
+        let mut rules = path.as_os_str().to_owned();
+        rules.push(".dockerignore");
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let ignore_file = Some(PathBuf::from(rules)).filter(|rules| rules.is_file());
+        Ok(LocalDockerfile { context: Some(parent.to_owned()), ignore_file, ..LocalDockerfile::new(text) })
+    }
+
+    /// Sets the directory that COPY lines mean.
+    pub fn context(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.context = Some(directory.into());
+        self
+    }
+
+    /// Gives a value for an ARG line.
+    pub fn build_arg(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.build_args.push((name.into(), value.into()));
+        self
+    }
+
+    /// Builds this stage and those that it needs.
+    pub fn target(mut self, stage: impl Into<String>) -> Self {
+        self.target = Some(stage.into());
+        self
+    }
+
+    /// Signs in to the registry of the FROM images.
+    pub fn login(mut self, login: RegistryLogin) -> Self {
+        self.login = Some(login);
+        self
+    }
+
+    /// What the build takes from its context.
+    fn sources(&self) -> Sources {
+        Sources::of(&dockerfile_text::parse(&self.text), &self.build_args, self.target.as_deref())
+    }
+
+    /// Reads what the build takes from its context. The Dockerfile then is one for a provider, which takes a list of files.
+    async fn local(mut self, digests: Vec<String>) -> Result<(LocalDockerfile, Option<Context>)> {
+        // Not every builder passes over a byte order mark.
+        if self.text.starts_with('\u{feff}') {
+            self.text.remove(0);
+        }
+        let sources = self.sources();
+        let (Some(directory), true) = (&self.context, sources.any()) else { return Ok((self, None)) };
+        let everything = sources.everything.then(|| ".".to_owned());
+        let only = sources.wanted.iter().map(|wanted| wanted.path.clone()).chain(everything).collect();
+        let filter = ContextFilter { ignore_file: self.ignore_file.clone(), only: Some(only), digests };
+        let mut context = Context::read(directory.clone(), filter, true).await?;
+        let missing: Vec<_> = sources
+            .wanted
+            .iter()
+            .filter(|wanted| wanted.required && !context.has(&wanted.path))
+            .map(|wanted| wanted.path.as_str())
+            .collect();
+        if !missing.is_empty() {
+            return Err(Error::invalid(
+                format!("build with the context {}", directory.display()),
+                format!("what is to be copied is not in it: {}", missing.join(", ")),
+            )
+            .with_hint("paths of COPY are relative to the context; .dockerignore may exclude them"));
+        }
+        if !context.is_flat() {
+            let file = dockerfile_text::parse(&self.text);
+            let archived =
+                Archived { text: &self.text, file: &file, sources: &sources, target: self.target.as_deref() };
+            (self.text, self.target) = archived.rewritten(&context);
+            context.archive().await?;
+        }
+        Ok((self, Some(context)))
+    }
+}
+
+impl Provider {
+    /// Makes an image specification of a Dockerfile: reads what its COPY lines take of the context, and sends what the
+    /// provider does not have. `progress` is told how many bytes of how many have been sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Io`](crate::Kind::Io) when the context cannot be read, [`Kind::InvalidArgument`](crate::Kind::InvalidArgument)
+    /// when something is not there that is to be copied; as any call.
+    pub async fn dockerfile(
+        &self,
+        dockerfile: LocalDockerfile,
+        progress: impl Fn(u64, u64),
+    ) -> Result<(ImageSpec, Sent)> {
+        let reads = dockerfile.context.is_some() && dockerfile.sources().any();
+        let digests = if reads { self.describe().await?.digests } else { vec![] };
+        let (dockerfile, context) = dockerfile.local(digests).await?;
+        let (mut sent, mut files) = (Sent::default(), vec![]);
+        if let Some(context) = context {
+            files = context.files();
+            sent.files = context.count();
+            sent.bytes = self.upload_context_with(&context, progress).await?;
+            sent.skipped = context.skipped().to_vec();
+        }
+        let LocalDockerfile { text, build_args, target, login, .. } = dockerfile;
+        let source = ImageSource::Dockerfile(Dockerfile { text, context: files, build_args, target, login });
+        Ok((ImageSpec { source, ..ImageSpec::default() }, sent))
+    }
+}
+
+#[cfg(test)]
+#[path = "../../../../../tests/corpus/dockerfiles.rs"]
+mod corpus;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a build of each shape of Dockerfile sends.
+    #[tokio::test]
+    async fn the_corpus_sends_what_it_takes_and_nothing_else() {
+        let cases = corpus::all();
+        assert!(cases.len() >= 100, "{}", cases.len());
+        let mut wrong = Vec::new();
+        for case in cases {
+            let directory = tempfile::tempdir().unwrap();
+            let (path, context) = case.write(directory.path());
+            let mut dockerfile = LocalDockerfile::read(&path).await.unwrap().context(&context);
+            for (name, value) in &case.args {
+                dockerfile = dockerfile.build_arg(name, value);
+            }
+            if let Some(target) = &case.target {
+                dockerfile = dockerfile.target(target);
+            }
+            let sent = match dockerfile.local(vec!["md5".to_owned()]).await {
+                Ok((_, None)) => vec![],
+                Ok((_, Some(context))) => context.entries(),
+                Err(error) => vec![error.to_string()],
+            };
+            if sent != case.sent {
+                wrong.push(format!("{}: {sent:?} instead of {:?}", case.name, case.sent));
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("a"), "").unwrap();
+        for (text, missing) in [
+            ("FROM x\nCOPY a 'b c' /x/", Some("b c")),
+            ("FROM x\nCOPY a b* /x/", None),
+            ("FROM x AS y\nCOPY b /x/\nFROM z\nCOPY a /x/", None),
+            ("FROM x\nRUN --mount=source=d/e,target=/x true", Some("d/e")),
+            ("FROM x\nADD https://example.org/b a /x/", None),
+        ] {
+            let local = LocalDockerfile::new(text).context(directory.path()).local(vec![]).await;
+            match (local, missing) {
+                (Ok(_), None) => {}
+                (Err(error), Some(name)) => assert!(error.to_string().contains(name), "{error}"),
+                (local, missing) => panic!("{text}: {missing:?}, {local:?}"),
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn what_cannot_be_sent_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(directory.path().join("s")).unwrap();
+        std::fs::write(directory.path().join("a"), "").unwrap();
+        std::fs::write(directory.path().join(std::ffi::OsString::from_vec(b"\xff".to_vec())), "").unwrap();
+        let dockerfile = LocalDockerfile::new("FROM x\nCOPY . /x/").context(directory.path());
+        let (_, context) = dockerfile.local(vec![]).await.unwrap();
+        let skipped = context.unwrap().skipped().join("\n");
+        assert!(skipped.contains("s: it is a socket") && skipped.contains("its name is not UTF-8"), "{skipped}");
+    }
+
+    use std::os::unix::ffi::OsStringExt as _;
+}

@@ -1,0 +1,244 @@
+//! Bodies on their way through: what is counted, learned, scrubbed and timed is done as the pieces pass. Nothing is
+//! collected; each side goes as fast as the other takes.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+use wasmtime_wasi_http::{Error as HttpError, WasiBody};
+
+use super::hook::{Link, Slot, failure_of};
+use super::learn::Collector;
+use super::pool::Lease;
+use super::scrub::Scrubber;
+use crate::access::policy::{Policy, Reach};
+use crate::runtime::metrics::Metrics;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What the component sends.
+pub(crate) struct RequestBody {
+    inner: WasiBody,
+    link: Arc<Link>,
+    metrics: Arc<Metrics>,
+    /// A stream is in use until both directions have ended.
+    pub(super) lease: Arc<Lease>,
+    limit: Limit,
+}
+
+/// How much of a body may still pass.
+pub(crate) struct Limit {
+    whole: u64,
+    left: u64,
+}
+
+impl Limit {
+    pub(super) fn new(whole: u64) -> Limit {
+        Limit { whole, left: whole }
+    }
+
+    /// False when it is too much.
+    fn take(&mut self, bytes: usize) -> bool {
+        match self.left.checked_sub(bytes as u64) {
+            Some(left) => self.left = left,
+            None => return false,
+        }
+        true
+    }
+}
+
+impl RequestBody {
+    pub(super) fn new(
+        inner: WasiBody,
+        link: Arc<Link>,
+        metrics: Arc<Metrics>,
+        lease: Arc<Lease>,
+        limit: Limit,
+    ) -> Self {
+        RequestBody { inner, link, metrics, lease, limit }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match Pin::new(&mut self.inner).poll_frame(cx) {
+            // When an instance is dropped in mid-upload its body looks as if it had ended here. To the peer it must
+            // not: a truncated upload would pass for a whole one. An error resets the stream.
+            Poll::Ready(None) if self.link.dead.load(Ordering::Acquire) => {
+                Poll::Ready(Some(Err("the call was cancelled".into())))
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    if !self.limit.take(data.len()) {
+                        let why = format!("the plugin sent a body of more than {} bytes", self.limit.whole);
+                        self.link.blame(why.clone());
+                        return Poll::Ready(Some(Err(why.into())));
+                    }
+                    self.metrics.bytes_sent.fetch_add(data.len() as u64, Ordering::Relaxed);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl std::fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RequestBody")
+    }
+}
+
+/// What the component receives.
+pub(crate) struct ResponseBody {
+    pub(super) inner: Incoming,
+    pub(super) link: Arc<Link>,
+    pub(super) metrics: Arc<Metrics>,
+    /// Given back at the end of the stream, not only when the component lets go of the body.
+    pub(super) hold: Option<(Arc<Lease>, Slot)>,
+    pub(super) lessons: Option<Lessons>,
+    pub(super) scrubber: Option<Scrubber>,
+    pub(super) idle: Option<Idle>,
+    pub(super) limit: Limit,
+    /// Read already, to be given next.
+    pub(super) next: Option<Frame<Bytes>>,
+}
+
+/// What is learned from this answer, and for whom.
+pub(super) struct Lessons {
+    pub(super) collector: Collector,
+    pub(super) policy: Arc<Policy>,
+    pub(super) hands_out: Option<Reach>,
+}
+
+/// The longest pause between two pieces.
+pub(super) struct Idle {
+    limit: Duration,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Idle {
+    pub(super) fn new(limit: Duration) -> Idle {
+        Idle { limit, timer: Box::pin(tokio::time::sleep(limit)) }
+    }
+}
+
+impl ResponseBody {
+    fn data(&mut self, data: Bytes) -> Bytes {
+        self.metrics.bytes_received.fetch_add(data.len() as u64, Ordering::Relaxed);
+        if let Some(lessons) = &mut self.lessons {
+            // Before the component sees it, so that its next request finds the origin known.
+            for (url, rule) in lessons.collector.push(&data) {
+                lessons.policy.learn(&url, &rule, lessons.hands_out);
+            }
+        }
+        data
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        let this = &mut *self;
+        if let Some(frame) = this.next.take() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        loop {
+            let frame = match Pin::new(&mut this.inner).poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => {
+                    if let Some(data) = this.scrubber.as_mut().and_then(|scrubber| scrubber.poll_release(cx)) {
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                    if let Some(idle) = &mut this.idle
+                        && idle.timer.as_mut().poll(cx).is_ready()
+                    {
+                        this.hold = None;
+                        this.link.note(format!("nothing came for {:?}", idle.limit));
+                        return Poll::Ready(Some(Err(HttpError::ConnectionReadTimeout)));
+                    }
+                    return Poll::Pending;
+                }
+            };
+            if let Some(idle) = &mut this.idle {
+                idle.timer.as_mut().reset(Instant::now() + idle.limit);
+            }
+            match frame {
+                None => {
+                    this.hold = None;
+                    let rest = this.scrubber.as_mut().and_then(Scrubber::finish);
+                    return Poll::Ready(rest.map(|data| Ok(Frame::data(data))));
+                }
+                Some(Err(error)) => {
+                    this.hold = None;
+                    let (error, why) = failure_of(&error);
+                    this.link.note(why);
+                    return Poll::Ready(Some(Err(error)));
+                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if !this.limit.take(data.len()) => {
+                        this.hold = None;
+                        this.link.blame(format!("the answer has more than {} bytes", this.limit.whole));
+                        return Poll::Ready(Some(Err(HttpError::HttpResponseBodySize(Some(this.limit.whole)))));
+                    }
+                    Ok(data) => {
+                        let data = this.data(data);
+                        let data = match &mut this.scrubber {
+                            Some(scrubber) => scrubber.push(data),
+                            None => data,
+                        };
+                        // All of it may be the beginning of a credential.
+                        if !data.is_empty() {
+                            return Poll::Ready(Some(Ok(Frame::data(data))));
+                        }
+                    }
+                    Err(frame) => {
+                        this.hold = None;
+                        let frame = match (frame.into_trailers(), &this.scrubber) {
+                            (Ok(mut trailers), Some(scrubber)) => {
+                                scrubber.headers(&mut trailers);
+                                Frame::trailers(trailers)
+                            }
+                            (Ok(trailers), None) => Frame::trailers(trailers),
+                            (Err(frame), _) => frame,
+                        };
+                        if let Some(rest) = this.scrubber.as_mut().and_then(Scrubber::finish) {
+                            this.next = Some(frame);
+                            return Poll::Ready(Some(Ok(Frame::data(rest))));
+                        }
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
+                },
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.next.is_none() && self.scrubber.is_none() && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

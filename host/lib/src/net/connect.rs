@@ -1,0 +1,500 @@
+//! From an origin to a byte stream: resolve, check the address, connect to exactly that address, TLS.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use wasmtime_wasi_http::Error as HttpError;
+
+use super::proxy::{self, Proxies};
+use crate::access::policy::{AddressClass, Origin, Reach, class_name};
+
+/// From the first packet to the end of the handshake. What the official clients allow per attempt.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an attempt at one address may take before the next address of the same name is tried beside it ("connection
+/// attempt delay", RFC 8305, section 5): the first connection wins.
+const NEXT_ADDRESS: Duration = Duration::from_millis(300);
+
+/// Why there is no connection: for the component, and in words for the user.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: Code,
+    pub(crate) text: String,
+}
+
+/// The part of wasi:http's error codes that connecting gives; unlike those, it can be cloned for every waiter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Code {
+    Refused,
+    Terminated,
+    Timeout,
+    Dns,
+    Tls,
+    Certificate,
+    AddressProhibited,
+    Unroutable,
+    Limit,
+    Protocol,
+}
+
+impl Failure {
+    pub(crate) fn new(code: Code, text: impl Into<String>) -> Self {
+        Failure { code, text: text.into() }
+    }
+
+    pub(crate) fn error(&self) -> HttpError {
+        match self.code {
+            Code::Refused => HttpError::ConnectionRefused,
+            Code::Terminated => HttpError::ConnectionTerminated,
+            Code::Timeout => HttpError::ConnectionTimeout,
+            Code::Dns => HttpError::DnsError { rcode: Some(self.text.clone()), info_code: None },
+            Code::Tls => HttpError::TlsProtocolError,
+            Code::Certificate => HttpError::TlsCertificateError,
+            Code::AddressProhibited => HttpError::DestinationIpProhibited,
+            Code::Unroutable => HttpError::DestinationIpUnroutable,
+            Code::Limit => HttpError::ConnectionLimitReached,
+            Code::Protocol => HttpError::HttpProtocolError,
+        }
+    }
+}
+
+impl Clone for Failure {
+    fn clone(&self) -> Self {
+        Failure { code: self.code, text: self.text.clone() }
+    }
+}
+
+/// What TLS connections trust besides the built-in roots.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Trust {
+    /// A PEM file with further certificate authorities.
+    pub(crate) extra: Option<PathBuf>,
+}
+
+/// Any byte stream.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// When something came from the peer last. Cheap to clone; the clones are of one connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Heard {
+    begun: Instant,
+    /// Microseconds from `begun`, plus one; zero: nothing yet.
+    last: Arc<AtomicU64>,
+}
+
+impl Heard {
+    pub(crate) fn new() -> Heard {
+        Heard { begun: Instant::now(), last: Arc::default() }
+    }
+
+    /// The present, as [`Heard::last`] counts.
+    pub(crate) fn now(&self) -> u64 {
+        self.begun.elapsed().as_micros() as u64 + 1
+    }
+
+    /// When something came last; zero if nothing has.
+    pub(crate) fn last(&self) -> u64 {
+        self.last.load(Ordering::Acquire)
+    }
+}
+
+/// A byte stream that notes when something comes.
+struct Listening {
+    io: Box<dyn Io>,
+    heard: Heard,
+}
+
+impl Heard {
+    /// Notes from now on when something comes out of `io`.
+    pub(crate) fn on(&self, io: Box<dyn Io>) -> Box<dyn Io> {
+        Box::new(Listening { io, heard: self.clone() })
+    }
+}
+
+impl AsyncRead for Listening {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.heard.last.store(self.heard.now(), Ordering::Release);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Listening {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// A connection, and whether the peer chose HTTP/2 during the TLS handshake (none without TLS or without a choice).
+pub(crate) struct Connected {
+    pub(crate) io: Box<dyn Io>,
+    pub(crate) h2: Option<bool>,
+}
+
+/// Makes connections; one per provider.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    trust: Trust,
+    proxies: Proxies,
+    configs: [OnceLock<Result<Arc<ClientConfig>, String>>; 3],
+}
+
+/// What is offered during the TLS handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offer {
+    /// HTTP/2 alone.
+    Grpc,
+    /// HTTP/2 and HTTP/1.1.
+    Http,
+    /// Nothing: what is spoken inside is not ours.
+    Bytes,
+}
+
+impl Connector {
+    pub(crate) fn new(trust: Trust, proxies: Proxies) -> Connector {
+        Connector { trust, proxies, configs: Default::default() }
+    }
+
+    /// Connects within [`CONNECT_TIMEOUT`] to an address within `reach`. `offer`: what TLS offers.
+    pub(crate) async fn connect(&self, origin: &Origin, reach: Reach, offer: Offer) -> Result<Connected, Failure> {
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.attempt(origin, reach, offer)).await {
+            Ok(result) => result,
+            Err(_) => Err(Failure::new(Code::Timeout, format!("{origin} did not answer within {CONNECT_TIMEOUT:?}"))),
+        }
+    }
+
+    async fn attempt(&self, origin: &Origin, reach: Reach, offer: Offer) -> Result<Connected, Failure> {
+        let Some(proxy) = self.proxies.of(origin) else {
+            return self.secure(origin, direct(origin, reach).await?, offer).await;
+        };
+        let address = if proxy::resolves_here(&proxy) {
+            Some(*permitted(origin, &resolve(origin).await?, reach)?.first().ok_or_else(|| no_address(origin))?)
+        } else {
+            if let Some(address) = origin.address() {
+                permitted(origin, &[SocketAddr::new(address, origin.port)], reach)?;
+            }
+            None
+        };
+        // The proxy is the user's own choice, wherever it is.
+        let place = proxy::origin(&proxy)?;
+        let stream = self.secure(&place, direct(&place, Reach::Any).await?, Offer::Bytes).await?.io;
+        let stream = proxy::through(&proxy, stream, origin, address).await?;
+        self.secure(origin, stream, offer).await
+    }
+
+    async fn secure(&self, origin: &Origin, stream: Box<dyn Io>, offer: Offer) -> Result<Connected, Failure> {
+        if !origin.secure {
+            return Ok(Connected { io: stream, h2: None });
+        }
+        let config = self.config(offer).await.map_err(|why| Failure::new(Code::Tls, why))?;
+        let name = match origin.address() {
+            Some(address) => ServerName::from(address),
+            None => ServerName::try_from(origin.host.clone())
+                .map_err(|_| Failure::new(Code::Dns, format!("{:?} is no host name", origin.host)))?,
+        };
+        let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.map_err(|error| {
+            let certificate = error
+                .get_ref()
+                .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+                .is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(_)));
+            let code = if certificate { Code::Certificate } else { Code::Tls };
+            Failure::new(code, format!("TLS with {origin}: {error}"))
+        })?;
+        let h2 = stream.get_ref().1.alpn_protocol().map(|protocol| protocol == b"h2");
+        Ok(Connected { io: Box::new(stream), h2 })
+    }
+
+    /// Reading the roots of the system takes tens of milliseconds, so it is done for the first TLS connection only,
+    /// and not on the executor's threads.
+    async fn config(&self, offer: Offer) -> Result<Arc<ClientConfig>, String> {
+        let slot = &self.configs[offer as usize];
+        if let Some(config) = slot.get() {
+            return config.clone();
+        }
+        let trust = self.trust.clone();
+        let config = tokio::task::spawn_blocking(move || client_config(&trust, offer))
+            .await
+            .unwrap_or_else(|error| Err(error.to_string()));
+        slot.get_or_init(|| config).clone()
+    }
+}
+
+fn client_config(trust: &Trust, offer: Offer) -> Result<Arc<ClientConfig>, String> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    // The system's roots; `SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured by the crate.
+    let native = rustls_native_certs::load_native_certs();
+    for error in &native.errors {
+        tracing::debug!(%error, "a root certificate of the system was not read");
+    }
+    roots.add_parsable_certificates(native.certs);
+    if let Some(path) = &trust.extra {
+        add_file(&mut roots, path)?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = match offer {
+        Offer::Grpc => vec![b"h2".to_vec()],
+        Offer::Http => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        Offer::Bytes => vec![],
+    };
+    Ok(Arc::new(config))
+}
+
+fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
+    let what = |error: &dyn std::fmt::Display| format!("the certificates in {}: {error}", path.display());
+    let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(path)
+        .and_then(|items| items.collect::<Result<_, _>>())
+        .map_err(|error| what(&error))?;
+    if certificates.is_empty() {
+        return Err(what(&"there are none"));
+    }
+    for certificate in certificates {
+        roots.add(certificate).map_err(|error| what(&error))?;
+    }
+    Ok(())
+}
+
+fn no_address(origin: &Origin) -> Failure {
+    Failure::new(Code::Dns, format!("{} has no address", origin.host))
+}
+
+/// Those of the addresses that the policy allows; an error when there is none.
+fn permitted(origin: &Origin, addresses: &[SocketAddr], reach: Reach) -> Result<Vec<SocketAddr>, Failure> {
+    let allowed = |address: &&SocketAddr| reach.allows(AddressClass::of(address.ip()));
+    let found: Vec<_> = addresses.iter().filter(allowed).copied().collect();
+    match (found.is_empty(), addresses.first()) {
+        (false, _) => Ok(found),
+        (true, None) => Err(no_address(origin)),
+        (true, Some(address)) => Err(Failure::new(
+            Code::AddressProhibited,
+            format!(
+                "{origin} leads to {}, {}, which the policy does not allow for it",
+                address.ip(),
+                class_name(AddressClass::of(address.ip()))
+            ),
+        )),
+    }
+}
+
+/// Resolves, checks, and connects to what was checked.
+async fn direct(origin: &Origin, reach: Reach) -> Result<Box<dyn Io>, Failure> {
+    let addresses = permitted(origin, &resolve(origin).await?, reach)?;
+    Ok(Box::new(race(origin, alternating(addresses), NEXT_ADDRESS, tcp).await?))
+}
+
+/// Tries one address after the other and takes the first connection. The next attempt begins when one has failed, or when
+/// the last has taken `delay`; those under way go on. Gives the first failure if all fail.
+async fn race<T, F: Future<Output = Result<T, Failure>>>(
+    origin: &Origin,
+    addresses: Vec<SocketAddr>,
+    delay: Duration,
+    attempt: impl Fn(Origin, SocketAddr) -> F,
+) -> Result<T, Failure> {
+    let mut addresses = addresses.into_iter();
+    let mut attempts = FuturesUnordered::new();
+    let mut failure = None;
+    loop {
+        let begun = addresses.next().map(|address| attempts.push(attempt(origin.clone(), address)));
+        if attempts.is_empty() {
+            return Err(failure.unwrap_or_else(|| no_address(origin)));
+        }
+        let wait = if begun.is_some() { delay } else { CONNECT_TIMEOUT };
+        match tokio::time::timeout(wait, attempts.next()).await {
+            Ok(Some(Ok(stream))) => return Ok(stream),
+            Ok(Some(Err(error))) => {
+                failure.get_or_insert(error);
+            }
+            Ok(None) | Err(_) => {}
+        }
+    }
+}
+
+/// Addresses of the two families in turn, beginning with the resolver's first: one family may lead nowhere.
+fn alternating(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let mut mixed = Vec::new();
+    loop {
+        let pair = [first.next(), second.next()];
+        if pair == [None, None] {
+            return mixed;
+        }
+        mixed.extend(pair.into_iter().flatten());
+    }
+}
+
+async fn resolve(origin: &Origin) -> Result<Vec<SocketAddr>, Failure> {
+    if let Some(address) = origin.address() {
+        return Ok(vec![SocketAddr::new(address, origin.port)]);
+    }
+    // By definition this machine (RFC 6761); asking a resolver costs a thread and trusts a file.
+    if origin.host == "localhost" {
+        return Ok([IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1u16])]
+            .map(|address| SocketAddr::new(address, origin.port))
+            .into());
+    }
+    match tokio::net::lookup_host((origin.host.as_str(), origin.port)).await {
+        // A name with hundreds of addresses would take hundreds of time-outs.
+        Ok(addresses) => Ok(addresses.take(8).collect()),
+        Err(error) => Err(Failure::new(Code::Dns, format!("the name {} is not known: {error}", origin.host))),
+    }
+}
+
+async fn tcp(origin: Origin, address: SocketAddr) -> Result<TcpStream, Failure> {
+    let stream = TcpStream::connect(address).await.map_err(|error| {
+        let (code, text) = match error.kind() {
+            io::ErrorKind::ConnectionRefused => {
+                (Code::Refused, format!("no server listens at {origin}: connection refused"))
+            }
+            io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
+                (Code::Unroutable, format!("there is no way to {origin}: {error}"))
+            }
+            io::ErrorKind::TimedOut => (Code::Timeout, format!("{origin} ({address}) did not answer: {error}")),
+            _ => (Code::Terminated, format!("connecting to {origin}: {error}")),
+        };
+        Failure::new(code, text)
+    })?;
+    // Without it a unary call waits for the peer's delayed acknowledgement: 43 ms instead of 0.2.
+    stream.set_nodelay(true).map_err(|error| Failure::new(Code::Terminated, error.to_string()))?;
+    Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::secret::Secret;
+    use crate::net::proxy::Proxy;
+
+    #[tokio::test]
+    async fn a_name_that_leads_to_this_machine_opens_no_back_door() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let connector = Connector::new(Trust::default(), Proxies::default());
+        for host in ["localhost", "127.0.0.1", "::ffff:127.0.0.1"] {
+            let origin = Origin { secure: true, host: host.into(), port };
+            let failure = connector.connect(&origin, Reach::Public, Offer::Grpc).await.err().unwrap();
+            assert_eq!(failure.code, Code::AddressProhibited, "{host}: {}", failure.text);
+        }
+        let origin = Origin { secure: false, host: "localhost".into(), port };
+        assert!(connector.connect(&origin, Reach::Near, Offer::Grpc).await.is_ok());
+        let origin = Origin { secure: false, host: "169.254.169.254".into(), port: 80 };
+        let failure = connector.connect(&origin, Reach::Near, Offer::Grpc).await.err().unwrap();
+        assert_eq!(failure.code, Code::AddressProhibited, "{}", failure.text);
+    }
+
+    #[tokio::test]
+    async fn nor_does_a_proxy() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let proxies = Proxies::new(&Proxy::To(Secret::new(url)), |_| None).unwrap();
+        let connector = Connector::new(Trust::default(), proxies);
+        for host in ["169.254.169.254", "10.0.0.1", "localhost"] {
+            let origin = Origin { secure: true, host: host.into(), port: 443 };
+            let failure = connector.connect(&origin, Reach::Public, Offer::Grpc).await.err().unwrap();
+            assert_eq!(failure.code, Code::AddressProhibited, "{host}: {}", failure.text);
+        }
+    }
+
+    #[tokio::test]
+    async fn addresses_are_raced() {
+        #[derive(Clone, Copy)]
+        enum Fate {
+            Connects,
+            Fails,
+            /// Never answers.
+            Hole,
+            /// Connects when another attempt has begun.
+            Slow,
+        }
+        use Fate::*;
+        let origin = Origin { secure: true, host: "a.example".into(), port: 443 };
+        let run = async |fates: &[Fate]| {
+            let addresses = (0..fates.len()).map(|n| SocketAddr::from(([93, 184, 216, n as u8], 443))).collect();
+            let begun = &tokio::sync::Notify::new();
+            let result = race(&origin, addresses, NEXT_ADDRESS, |_, address| async move {
+                let SocketAddr::V4(v4) = address else { unreachable!() };
+                let n = v4.ip().octets()[3];
+                match fates[usize::from(n)] {
+                    Connects => Ok(n),
+                    Fails => Err(Failure::new(Code::Refused, format!("{n} failed"))),
+                    Hole => {
+                        begun.notify_one();
+                        std::future::pending().await
+                    }
+                    Slow => {
+                        begun.notified().await;
+                        Ok(n)
+                    }
+                }
+            });
+            result.await.map_err(|failure| failure.text)
+        };
+        assert_eq!(run(&[Connects, Hole]).await, Ok(0));
+        assert_eq!(run(&[Hole, Hole, Hole, Connects]).await, Ok(3));
+        assert_eq!(run(&[Hole, Fails, Connects]).await, Ok(2));
+        assert_eq!(run(&[Slow, Hole, Hole]).await, Ok(0));
+        assert_eq!(run(&[Fails, Fails]).await, Err("0 failed".into()));
+        assert!(run(&[]).await.unwrap_err().contains("has no address"));
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let all: Vec<SocketAddr> =
+            ["[2606::1]:1", "[2606::2]:1", "[2606::3]:1", "93.184.216.1:1"].map(|text| text.parse().unwrap()).into();
+        let mixed = alternating(all.clone());
+        assert_eq!(mixed, [all[0], all[3], all[1], all[2]]);
+        assert_eq!(alternating(vec![]), []);
+    }
+
+    #[tokio::test]
+    async fn unusable_certificate_files_are_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let trust = Trust { extra: Some(file.path().to_owned()) };
+        let error = client_config(&trust, Offer::Grpc).unwrap_err();
+        assert!(error.contains("there are none"), "{error}");
+        let trust = Trust { extra: Some("/does/not/exist.pem".into()) };
+        assert!(client_config(&trust, Offer::Grpc).unwrap_err().contains("/does/not/exist.pem"));
+    }
+}

@@ -1,0 +1,10 @@
+//! The way of a component's requests to the wire and of the answers back.
+
+pub(crate) mod body;
+pub(crate) mod connect;
+pub(crate) mod gateway;
+pub(crate) mod hook;
+pub(crate) mod learn;
+pub(crate) mod pool;
+pub(crate) mod proxy;
+pub(crate) mod scrub;

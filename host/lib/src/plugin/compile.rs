@@ -1,0 +1,419 @@
+//! Compiling a component that is not trusted, in bounded time and memory.
+//!
+//! Two bounds stand one behind the other. First the component is read through once, without keeping anything, and what it
+//! has is counted: a small file can hold a great many things that each cost the compiler memory and time. What passes can
+//! still be costly, and a compiler cannot be stopped from within its process; so the program that embeds this library can
+//! have components compiled in a process of its own, with limits that the kernel holds to. [`compile_apart`] sets that up,
+//! [`compile_child`] is the other process's side. A library cannot start its embedder's program unasked, so without
+//! [`compile_apart`] the counts are all there is.
+
+use std::io::{self, Read, Write};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+use wasmparser::{
+    BinaryReader, ComponentAlias, ComponentExternName, ComponentImport, ComponentType, ComponentTypeRef, CoreType,
+    Parser, Payload,
+};
+
+use crate::error::clip;
+use crate::plugin::engine;
+
+/// Components and modules inside one another. Toolchains nest three deep, compositions of components some more.
+const MAX_DEPTH: usize = 24;
+
+/// Components and core modules in all. An interpreter with its libraries has about 60.
+const MAX_PARTS: usize = 500;
+
+/// Functions of all modules. An interpreter with its libraries has some tens of thousands; a hundred thousand empty ones take
+/// seven seconds and half a GiB.
+const MAX_FUNCTIONS: u64 = 100_000;
+
+/// Bytes of one function. The largest ones, the main loops of interpreters, have some hundred thousand.
+const MAX_FUNCTION: usize = 2 << 20;
+
+/// Bytes of all functions. A component of 40 MB has about 30 MB of them; the rest is data.
+const MAX_CODE: u64 = 64 << 20;
+
+/// Local variables of all functions. Compilers make about ten for each.
+const MAX_LOCALS: u64 = 10_000_000;
+
+/// Types of all parts, of any kind.
+const MAX_TYPES: u64 = 100_000;
+
+/// Types of components and instances inside one another. Interfaces nest three deep. They are read by recursion, with some
+/// KiB of stack for each.
+const MAX_TYPE_DEPTH: usize = 50;
+
+/// Bytes of the types of components. The interfaces of a provider take some ten thousand.
+const MAX_TYPE_BYTES: u64 = 2 << 20;
+
+/// Imports of all parts. A library that is linked at run time imports each symbol that it uses.
+const MAX_IMPORTS: u64 = 200_000;
+
+/// Everything else that has a number: exports, globals, tables, memories, segments, instances, aliases.
+const MAX_ITEMS: u64 = 1_000_000;
+
+/// Computing time of the other process, in seconds, all threads together. A component of 1 MiB takes less than one, one of
+/// 40 MB about forty.
+pub(crate) const COMPUTE_SECONDS: u64 = 300;
+
+/// Writable memory of the other process. A component of 40 MB takes about 1.5 GiB.
+pub(crate) const MEMORY_BYTES: u64 = 4 << 30;
+
+/// The most of the code, and of what is said about a failure, that is taken from the other process.
+const MAX_OUTPUT: u64 = 2 << 30;
+const MAX_MESSAGE: usize = 4 << 10;
+
+/// What has been found in a component so far.
+#[derive(Default)]
+struct Counts {
+    parts: usize,
+    functions: u64,
+    code: u64,
+    locals: u64,
+    types: u64,
+    type_bytes: u64,
+    imports: u64,
+    items: u64,
+}
+
+/// Says what there is too much of. What is malformed is left to the compiler, which says so better.
+pub(crate) fn check(wasm: &[u8]) -> Result<(), String> {
+    let mut counts = Counts::default();
+    let mut depth = 0;
+    for payload in Parser::new(0).parse_all(wasm) {
+        let Ok(payload) = payload else { return Ok(()) };
+        match &payload {
+            Payload::Version { .. } => {
+                depth += 1;
+                counts.parts += 1;
+            }
+            Payload::End(_) => depth -= 1,
+            Payload::CodeSectionEntry(body) => {
+                let size = body.range().len();
+                if size > MAX_FUNCTION {
+                    return Err(format!("one of its functions has {size} bytes, more than {MAX_FUNCTION}"));
+                }
+                counts.functions += 1;
+                counts.code += size as u64;
+                if let Ok(locals) = body.get_locals_reader() {
+                    let count = |local: wasmparser::Result<(u32, _)>| local.map_or(0, |(count, _)| u64::from(count));
+                    counts.locals += locals.into_iter().map(count).sum::<u64>();
+                }
+            }
+            Payload::TypeSection(section) => counts.types += u64::from(section.count()),
+            Payload::CoreTypeSection(section) => counts.types += u64::from(section.count()),
+            Payload::ComponentTypeSection(section) => {
+                // Types have lists of further ones in them. Their size bounds those too, without reading them.
+                counts.types += u64::from(section.count());
+                counts.type_bytes += section.range().len() as u64;
+                if wasm.get(section.range()).is_some_and(|section| is_deep(section).unwrap_or(false)) {
+                    return Err(format!("it has types more than {MAX_TYPE_DEPTH} deep, more than any plugin"));
+                }
+            }
+            Payload::ImportSection(section) => counts.imports += u64::from(section.count()),
+            Payload::ComponentImportSection(section) => counts.imports += u64::from(section.count()),
+            Payload::FunctionSection(section) => counts.items += u64::from(section.count()),
+            Payload::TableSection(section) => counts.items += u64::from(section.count()),
+            Payload::MemorySection(section) => counts.items += u64::from(section.count()),
+            Payload::TagSection(section) => counts.items += u64::from(section.count()),
+            Payload::GlobalSection(section) => counts.items += u64::from(section.count()),
+            Payload::ExportSection(section) => counts.items += u64::from(section.count()),
+            Payload::ElementSection(section) => counts.items += u64::from(section.count()),
+            Payload::DataSection(section) => counts.items += u64::from(section.count()),
+            Payload::InstanceSection(section) => counts.items += u64::from(section.count()),
+            Payload::ComponentInstanceSection(section) => counts.items += u64::from(section.count()),
+            Payload::ComponentAliasSection(section) => counts.items += u64::from(section.count()),
+            Payload::ComponentCanonicalSection(section) => counts.items += u64::from(section.count()),
+            Payload::ComponentExportSection(section) => counts.items += u64::from(section.count()),
+            _ => {}
+        }
+        counts.within(depth)?;
+    }
+    Ok(())
+}
+
+/// Whether types of components are nested too deeply in a section of types. Reads them without recursion.
+fn is_deep(section: &[u8]) -> wasmparser::Result<bool> {
+    let mut reader = BinaryReader::new(section, 0);
+    // What is still to be read at each level: types at the first one, declarations at the others.
+    let mut left = vec![reader.read_var_u32()?];
+    while let Some(count) = left.last_mut() {
+        if *count == 0 {
+            left.pop();
+            continue;
+        }
+        *count -= 1;
+        match if left.len() == 1 { 0x01 } else { reader.read_u8()? } {
+            0x00 => {
+                reader.read::<CoreType>()?;
+            }
+            0x01 => {
+                let mut inner = reader.clone();
+                if matches!(inner.read_u8()?, 0x41 | 0x42) {
+                    left.push(inner.read_var_u32()?);
+                    reader = inner;
+                } else {
+                    reader.read::<ComponentType>()?;
+                }
+            }
+            0x02 => {
+                reader.read::<ComponentAlias>()?;
+            }
+            0x03 => {
+                reader.read::<ComponentImport>()?;
+            }
+            0x04 => {
+                reader.read::<ComponentExternName>()?;
+                reader.read::<ComponentTypeRef>()?;
+            }
+            // Malformed.
+            _ => return Ok(false),
+        }
+        if left.len() > MAX_TYPE_DEPTH {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+impl Counts {
+    fn within(&self, depth: usize) -> Result<(), String> {
+        let most = [
+            ("components and modules inside one another", depth as u64, MAX_DEPTH as u64),
+            ("components and modules", self.parts as u64, MAX_PARTS as u64),
+            ("functions", self.functions, MAX_FUNCTIONS),
+            ("bytes of functions", self.code, MAX_CODE),
+            ("local variables", self.locals, MAX_LOCALS),
+            ("types", self.types, MAX_TYPES),
+            ("bytes of types", self.type_bytes, MAX_TYPE_BYTES),
+            ("imports", self.imports, MAX_IMPORTS),
+            ("exports, globals, segments and the like", self.items, MAX_ITEMS),
+        ];
+        match most.into_iter().find(|(_, count, most)| count > most) {
+            Some((what, _, most)) => Err(format!("it has more than {most} {what}, more than any plugin")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Tells the other process how this one's engine gets memory; code that is made for one way does not fit the other.
+const ALLOCATION: &str = "SANDBOX_HOST_ALLOCATION";
+
+/// Makes the command that [`compile_child`] is called in.
+type Child = Box<dyn Fn() -> Command + Send + Sync>;
+
+static CHILD: OnceLock<Child> = OnceLock::new();
+
+/// Has components compiled in a process of its own from now on, with limits on its memory and computing time. `command`
+/// makes the command that starts one; what it starts has to call [`compile_child`]. Returns false if it was called before.
+pub fn compile_apart(command: impl Fn() -> Command + Send + Sync + 'static) -> bool {
+    CHILD.set(Box::new(command)).is_ok()
+}
+
+/// Compiles a component: reads it from standard input, writes the code to standard output, or says on standard error why
+/// not. Returns the exit code that the process is to end with. For the process that [`compile_apart`] starts, before it
+/// has other threads.
+pub fn compile_child() -> i32 {
+    compile_within(MEMORY_BYTES, COMPUTE_SECONDS)
+}
+
+fn compile_within(memory: u64, seconds: u64) -> i32 {
+    let result = || -> Result<(), String> {
+        let limit = |resource, most| {
+            let limit = Rlimit { current: Some(most), maximum: Some(most) };
+            setrlimit(resource, limit).map_err(|error| format!("the limits on compiling cannot be set: {error}"))
+        };
+        // Writable memory, and not address space: the engine reserves a lot of that without using it.
+        limit(Resource::Data, memory)?;
+        limit(Resource::Cpu, seconds)?;
+        // It would be a picture of the component.
+        limit(Resource::Core, 0)?;
+        let mut wasm = Vec::new();
+        io::stdin().lock().read_to_end(&mut wasm).map_err(|error| error.to_string())?;
+        let pooled = std::env::var(ALLOCATION).is_ok_and(|how| how == "pooled");
+        let code = engine::compiler(pooled)
+            .and_then(|engine| engine.precompile_component(&wasm))
+            .map_err(|error| format!("{error:#}"))?;
+        let mut output = io::stdout().lock();
+        output.write_all(&code).and_then(|()| output.flush()).map_err(|error| error.to_string())
+    };
+    match result() {
+        Ok(()) => 0,
+        Err(why) => {
+            let _ = io::stderr().write_all(why.as_bytes());
+            1
+        }
+    }
+}
+
+/// Compiles in a process of its own if that was set up, else here.
+pub(crate) fn compile(runtime: &engine::Runtime, wasm: &[u8]) -> Result<Vec<u8>, String> {
+    match CHILD.get() {
+        Some(command) => {
+            let mut command = command();
+            command.env(ALLOCATION, if runtime.pooled { "pooled" } else { "mapped" });
+            apart(command, wasm)
+        }
+        None => runtime.engine.precompile_component(wasm).map_err(|error| format!("{error:#}")),
+    }
+}
+
+fn apart(mut command: Command, wasm: &[u8]) -> Result<Vec<u8>, String> {
+    let failed = |error: io::Error| format!("the process that compiles it: {error}");
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
+    let (input, output, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (mut code, mut said) = (Vec::new(), Vec::new());
+    let read = std::thread::scope(|scope| {
+        // One that fails early does not read all of it; what it says then tells why.
+        scope.spawn(|| input.is_some_and(|mut input| input.write_all(wasm).is_ok()));
+        scope.spawn(|| {
+            errors.map_or(Ok(0), |mut errors| {
+                let read = errors.by_ref().take(MAX_MESSAGE as u64).read_to_end(&mut said);
+                // It must not wait for a reader.
+                io::copy(&mut errors, &mut io::sink()).and(read)
+            })
+        });
+        output.map_or(Ok(0), |output| output.take(MAX_OUTPUT).read_to_end(&mut code))
+    });
+    let status = child.wait().map_err(failed)?;
+    read.map_err(failed)?;
+    if status.success() {
+        return Ok(code);
+    }
+    Err(why(status, &String::from_utf8_lossy(&said)))
+}
+
+/// Why the other process failed.
+fn why(status: ExitStatus, said: &str) -> String {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    match status.signal() {
+        Some(libc::SIGXCPU | libc::SIGKILL) => {
+            format!("compiling it takes more than {COMPUTE_SECONDS} seconds of computing time, or was stopped")
+        }
+        // How a program ends that gets no memory.
+        Some(libc::SIGABRT) => {
+            let said = clip(said.trim().to_owned(), MAX_MESSAGE);
+            format!("compiling it failed; it may take more than {} GiB of memory ({said})", MEMORY_BYTES >> 30)
+        }
+        Some(signal) => format!("compiling it ended by signal {signal}"),
+        None if said.is_empty() => format!("compiling it failed ({status})"),
+        None => clip(said.trim().to_owned(), MAX_MESSAGE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A number as it stands in a binary.
+    fn leb(mut n: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        while n >= 0x80 {
+            out.push(n as u8 | 0x80);
+            n >>= 7;
+        }
+        out.push(n as u8);
+        out
+    }
+
+    fn section(id: u8, content: &[u8]) -> Vec<u8> {
+        [&[id], &*leb(content.len()), content].concat()
+    }
+
+    const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+    const MODULE: &[u8] = b"\0asm\x01\0\0\0";
+
+    /// Components inside one another.
+    fn nested(depth: usize) -> Vec<u8> {
+        let mut bytes = COMPONENT.to_vec();
+        for _ in 1..depth {
+            bytes = [COMPONENT, &section(4, &bytes)].concat();
+        }
+        bytes
+    }
+
+    /// A component with one module of so many functions, each with this body.
+    fn functions(count: usize, body: &[u8]) -> Vec<u8> {
+        let body = [&leb(body.len()), body].concat();
+        let types = section(1, b"\x01\x60\0\0");
+        let declared = section(3, &[leb(count), vec![0; count]].concat());
+        let code = section(10, &[leb(count), body.repeat(count)].concat());
+        [COMPONENT, &section(1, &[MODULE, &types, &declared, &code].concat())].concat()
+    }
+
+    #[test]
+    fn what_costs_much_is_counted() {
+        let empty = b"\0\x0b";
+        let types = |count: usize| [COMPONENT, &section(7, &[leb(count), vec![0x7f; count]].concat())].concat();
+        let imports = |count: usize| {
+            let import = b"\0\0\0\0";
+            let import = section(2, &[leb(count), import.repeat(count)].concat());
+            [COMPONENT, &section(1, &[MODULE, &section(1, b"\x01\x60\0\0"), &import].concat())].concat()
+        };
+        let deep = |kind: u8, depth: usize| {
+            [COMPONENT, &section(7, &[vec![1], [kind, 1, 1].repeat(depth), vec![kind, 0]].concat())].concat()
+        };
+        let modules = |count: usize| [COMPONENT.to_vec(), section(1, MODULE).repeat(count)].concat();
+        for (bytes, what) in [
+            (nested(MAX_DEPTH + 1), "inside one another"),
+            (nested(10_000), "inside one another"),
+            (modules(MAX_PARTS), "components and modules"),
+            (functions(MAX_FUNCTIONS as usize + 1, empty), "functions"),
+            (functions(300, b"\x01\xd0\x86\x03\x7f\x0b"), "local variables"),
+            (functions(1, &vec![0; MAX_FUNCTION + 1]), "one of its functions"),
+            (functions(MAX_CODE as usize / MAX_FUNCTION + 1, &vec![0; MAX_FUNCTION]), "bytes of functions"),
+            (types(MAX_TYPES as usize + 1), "types"),
+            ([COMPONENT, &section(7, &vec![0; MAX_TYPE_BYTES as usize + 1])].concat(), "bytes of types"),
+            (imports(MAX_IMPORTS as usize + 1), "imports"),
+            (deep(0x41, 100_000), "deep"),
+            (deep(0x42, MAX_TYPE_DEPTH), "deep"),
+        ] {
+            let why = check(&bytes).expect_err(what);
+            assert!(why.contains(what), "{what}: {why}");
+        }
+        // What real ones have.
+        let typed = wat::parse_str(
+            "(component (type (func)) (type (component
+               (core type (module)) (alias outer 1 0 (type))
+               (import \"a\" (instance (type (func (param \"p\" string))) (export \"h\" (func (type 0)))))
+               (type (instance (export \"x\" (func)))) (export \"e\" (func)))))",
+        );
+        let typed = typed.unwrap();
+        check(&typed).unwrap();
+        // All of it is read.
+        for payload in Parser::new(0).parse_all(&typed) {
+            if let Payload::ComponentTypeSection(section) = payload.unwrap() {
+                assert!(!is_deep(&typed[section.range()]).unwrap());
+            }
+        }
+        check(&deep(0x42, 20)).unwrap();
+        for bytes in [nested(8), modules(100), functions(60_000, empty), types(20_000), imports(50_000)] {
+            check(&bytes).unwrap();
+        }
+        assert!(is_deep(b"\x01\x7f").is_ok_and(|deep| !deep) && is_deep(b"\x02\x7f").is_err());
+        check(b"\0asm\x0d\0\x01\0\x07\xff").unwrap();
+    }
+
+    #[test]
+    fn what_the_other_process_says_is_passed_on() {
+        let run = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            // More than a pipe holds, for one that does not read it.
+            apart(command, &vec![b'x'; 1 << 20])
+        };
+        assert_eq!(run("cat").unwrap().len(), 1 << 20);
+        assert_eq!(run("echo it is wrong >&2; exit 1").unwrap_err(), "it is wrong");
+        let long = run("head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 1").unwrap_err();
+        assert!(long.len() <= MAX_MESSAGE + 10, "{}", long.len());
+        assert!(run("kill -XCPU $$").unwrap_err().contains("computing time"));
+        assert!(run("kill -ABRT $$").unwrap_err().contains("4 GiB of memory"));
+        assert!(run("kill -SEGV $$").unwrap_err().contains("signal 11"));
+        assert!(apart(Command::new("/does/not/exist"), b"").unwrap_err().contains("the process that compiles it"));
+    }
+}

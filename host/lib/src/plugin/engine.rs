@@ -1,0 +1,288 @@
+//! The one engine of the process: what WebAssembly may do here, how instances get their memory, and the clock that
+//! stops loops.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use wasmtime::component::Linker;
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmFeatures};
+
+use crate::error::{Error, Kind, PluginFault, Result};
+use crate::runtime::instance::{self, State};
+
+/// Component instances that can live at once unless [`set_max_instances`] says otherwise. A thousand commands in flight
+/// take a thousand instances; twice that leaves room for their readers. Costs address space, not memory: 4 GiB of it
+/// per instance, 8 TiB of the 128 there are.
+pub const DEFAULT_MAX_INSTANCES: u32 = 2048;
+
+/// Core instances, and tables, that one component instance can have; there are as many for each that may live, so that
+/// none of them takes another one's. A component made from one module has three core instances (the module, the shim
+/// that breaks the cycle with its imports, and the one that fills the shim in) and two tables; one that brings an
+/// interpreter and its libraries has some more. Tables cost address space, 160 KB each.
+const PER_COMPONENT: u32 = 20;
+
+/// Largest memory that one instance can be allowed; the limit in force is [`Limits::memory`](crate::Limits::memory).
+pub(crate) const MEMORY_CEILING: usize = 1 << 30;
+
+/// How often a running instance looks up: it yields to other tasks, and its computing time is checked. Ten
+/// milliseconds keep the others responsive; a tick costs a thread wake-up, so the clock stands still when no
+/// instance runs.
+pub(crate) const TICK: Duration = Duration::from_millis(10);
+
+/// Ticks without any call before the clock stops. Starting it again takes a wake-up, so it does not stop at once.
+const IDLE_TICKS: u32 = 100;
+
+static MAX_INSTANCES: AtomicUsize = AtomicUsize::new(DEFAULT_MAX_INSTANCES as usize);
+
+/// The engine and what is made once for it.
+pub(crate) struct Runtime {
+    pub(crate) engine: Engine,
+    /// Whether instances are in a pool; else they are mapped one by one.
+    pub(crate) pooled: bool,
+    pub(crate) linker: Linker<State>,
+    /// One permit per component instance that may live.
+    pub(crate) permits: Arc<Semaphore>,
+    clock: Clock,
+}
+
+/// Sets how many component instances can live at once in this process, from 1 to 16384. Returns false when it comes
+/// too late: the engine is made when the first plugin is loaded.
+pub fn set_max_instances(count: u32) -> bool {
+    MAX_INSTANCES.store(count.clamp(1, 16384) as usize, Ordering::Relaxed);
+    RUNTIME.get().is_none()
+}
+
+static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
+
+/// The engine, made at the first call.
+pub(crate) fn runtime() -> Result<&'static Runtime> {
+    RUNTIME
+        .get_or_init(|| Runtime::new().map_err(|error| format!("{error:#}")))
+        .as_ref()
+        .map_err(|why| Error::new(Kind::Plugin(PluginFault::Invalid), "set up the WebAssembly engine", why.clone()))
+}
+
+impl Runtime {
+    fn new() -> wasmtime::Result<Runtime> {
+        let max = MAX_INSTANCES.load(Ordering::Relaxed) as u32;
+        // Where so much address space is not to be had (a limit on it, or a machine that does not overcommit), instances
+        // are mapped one by one, and memory as it is used: slower to make, the same otherwise.
+        let (engine, pooled) = match Engine::new(&config(Some(max))) {
+            Ok(engine) => (engine, true),
+            Err(error) => {
+                tracing::debug!(%error, "no pooling allocator, mapping instances one by one");
+                (Engine::new(&config(None))?, false)
+            }
+        };
+        let mut linker = Linker::new(&engine);
+        instance::link(&mut linker)?;
+        let clock = Clock::new(engine.weak());
+        Ok(Runtime { engine, pooled, linker, permits: Arc::new(Semaphore::new(max as usize)), clock })
+    }
+
+    /// Runs the clock while the guard lives.
+    pub(crate) fn ticking(&'static self) -> Ticking {
+        self.clock.shared.running.fetch_add(1, Ordering::SeqCst);
+        if self.clock.shared.parked.swap(false, Ordering::SeqCst) {
+            self.clock.thread.unpark();
+        }
+        Ticking(&self.clock.shared)
+    }
+}
+
+/// An engine that makes code for that of [`runtime`], for a process that only compiles: with room for one instance, since
+/// what a pool sets aside counts as memory of the process.
+pub(crate) fn compiler(pooled: bool) -> wasmtime::Result<Engine> {
+    Engine::new(&config(pooled.then_some(1)))
+}
+
+/// What rustc emits for wasm32-wasip2, the vector instructions that other compilers like, and what modules that are linked
+/// together need for their globals.
+const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
+    .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
+    .union(WasmFeatures::SIGN_EXTENSION)
+    .union(WasmFeatures::REFERENCE_TYPES)
+    .union(WasmFeatures::MULTI_VALUE)
+    .union(WasmFeatures::BULK_MEMORY)
+    .union(WasmFeatures::FLOATS)
+    .union(WasmFeatures::SIMD)
+    .union(WasmFeatures::EXTENDED_CONST)
+    .union(WasmFeatures::COMPONENT_MODEL);
+
+/// What plugins may use is pinned here, so that neither an upgrade of the engine nor a feature of its crate that
+/// somebody else in the same build has turned on (threads, collected objects, exceptions) widens it.
+fn config(pooled: Option<u32>) -> Config {
+    let mut config = Config::new();
+    config.epoch_interruption(true);
+    config.wasm_features(WasmFeatures::all(), false).wasm_features(FEATURES, true);
+    config.concurrency_support(false);
+    // Deep recursion in a guest ends in a trap, not in a large stack: half a MiB is what native threads of small
+    // programs get by with, and each running call has one.
+    config.max_wasm_stack(512 << 10);
+    config.async_stack_size(1 << 20);
+    if let Some(instances) = pooled {
+        let mut pool = PoolingAllocationConfig::new();
+        pool.total_component_instances(instances);
+        pool.total_core_instances(instances.saturating_mul(PER_COMPONENT));
+        pool.total_tables(instances.saturating_mul(PER_COMPONENT));
+        pool.total_memories(instances);
+        pool.total_stacks(instances);
+        pool.max_core_instances_per_component(PER_COMPONENT);
+        pool.max_memories_per_component(1);
+        pool.max_tables_per_component(PER_COMPONENT);
+        pool.max_memory_size(MEMORY_CEILING);
+        // Reused slots keep this much mapped: clearing it costs less than faulting it in again.
+        pool.linear_memory_keep_resident(128 << 10);
+        pool.table_keep_resident(16 << 10);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    } else {
+        // By default each memory reserves 4 GiB of address space, so that code needs no bounds checks; that would be more
+        // than the limit which led here.
+        config.memory_reservation(0);
+        config.memory_reservation_for_growth(4 << 20);
+        config.memory_guard_size(64 << 10);
+    }
+    config
+}
+
+/// The thread that advances the engine's epoch.
+struct Clock {
+    shared: Arc<ClockShared>,
+    thread: std::thread::Thread,
+}
+
+/// Each side writes one and then reads the other: the clock that it is going to stop, a call that it runs. At least one
+/// has to see what the other wrote, or the clock stands while a call runs; only sequential consistency gives that.
+struct ClockShared {
+    running: AtomicUsize,
+    parked: AtomicBool,
+}
+
+/// Keeps the clock running.
+pub(crate) struct Ticking(&'static Arc<ClockShared>);
+
+impl Drop for Ticking {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Clock {
+    fn new(engine: wasmtime::EngineWeak) -> Clock {
+        let shared = Arc::new(ClockShared { running: AtomicUsize::new(0), parked: AtomicBool::new(false) });
+        let state = shared.clone();
+        let handle = std::thread::Builder::new().name("sandbox-epoch".into()).spawn(move || {
+            let mut idle = 0;
+            while let Some(engine) = engine.upgrade() {
+                engine.increment_epoch();
+                drop(engine);
+                idle = if state.running.load(Ordering::Acquire) == 0 { idle + 1 } else { 0 };
+                if idle < IDLE_TICKS {
+                    std::thread::sleep(TICK);
+                    continue;
+                }
+                idle = 0;
+                state.parked.store(true, Ordering::SeqCst);
+                // A call that began between the look and the flag would wait for a clock that stands.
+                if state.running.load(Ordering::SeqCst) == 0 {
+                    while state.parked.load(Ordering::Acquire) {
+                        std::thread::park();
+                    }
+                } else {
+                    state.parked.store(false, Ordering::Release);
+                }
+            }
+        });
+        // Without a thread there is no clock; loops then run until the call's time limit at their next wait.
+        let thread = match &handle {
+            Ok(handle) => handle.thread().clone(),
+            Err(_) => std::thread::current(),
+        };
+        Clock { shared, thread }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::Store;
+    use wasmtime::component::{Component, Instance};
+
+    use super::*;
+
+    /// A component of so many core instances, each with a table of its own.
+    fn component(parts: u32) -> Vec<u8> {
+        let instances = "(core instance (instantiate $m))".repeat(parts as usize);
+        wat::parse_str(format!("(component (core module $m (table 1 funcref)) {instances})")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn as_many_components_of_the_largest_kind_live_as_there_are_places() {
+        let engine = Engine::new(&config(Some(3))).unwrap();
+        let component = Component::new(&engine, component(PER_COMPONENT)).unwrap();
+        let linker = Linker::<()>::new(&engine);
+        let mut living: Vec<(Store<()>, Instance)> = Vec::new();
+        for n in 0..3 {
+            let mut store = Store::new(&engine, ());
+            store.set_epoch_deadline(u64::MAX / 2);
+            let made = linker.instantiate_async(&mut store, &component).await;
+            living.push((store, made.unwrap_or_else(|error| panic!("component {n}: {error:#}"))));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_component_that_is_larger_is_refused_when_it_is_loaded() {
+        let error = crate::Plugin::from_bytes(component(PER_COMPONENT + 1)).await.unwrap_err();
+        assert_eq!(error.kind(), &Kind::Plugin(PluginFault::Invalid));
+        let text = error.to_string();
+        assert!(text.contains("21 core module instances") && text.contains("maximum of 20"), "{text}");
+    }
+
+    #[test]
+    fn code_from_the_compiling_process_fits() {
+        for pooled in [true, false] {
+            let engine = Engine::new(&config(pooled.then_some(100))).unwrap();
+            let code = compiler(pooled).unwrap().precompile_component(&component(1)).unwrap();
+            // SAFETY: it was made in the line above.
+            unsafe { Component::deserialize(&engine, &code) }.unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_not_pinned_is_off() {
+        let engine = Engine::new(&config(None)).unwrap();
+        let taken = |module: &str| {
+            let bytes = wat::parse_str(format!("(component (core module {module}))")).unwrap();
+            Component::new(&engine, bytes).is_ok()
+        };
+        // What rustc emits.
+        for module in [
+            "(memory 1) (func (memory.copy (i32.const 0) (i32.const 0) (i32.const 0)))",
+            "(func (result i32 i32) (i32.const 0) (i32.const 0))",
+            "(func (param i32) (result i32) (i32.extend8_s (local.get 0)))",
+            "(func (param f32) (result i32) (i32.trunc_sat_f32_s (local.get 0)))",
+            "(global (export \"g\") (mut i32) (i32.const 0))",
+            "(table 1 funcref) (table 1 funcref)",
+            "(func (param v128))",
+            "(global i32 (i32.add (i32.const 1) (i32.const 1)))",
+        ] {
+            assert!(taken(module), "{module}");
+        }
+        for module in [
+            "(memory 1 1 shared)",
+            "(memory i64 1)",
+            "(memory 1) (memory 1)",
+            "(memory 1 (pagesize 1))",
+            "(tag)",
+            "(type (struct))",
+            "(type $f (func)) (func (param (ref null $f)))",
+            "(func $f (return_call $f))",
+            "(func (param i64 i64) (result i64 i64)
+               (i64.add128 (local.get 0) (local.get 1) (local.get 0) (local.get 1)))",
+            "(func (param v128) (result v128) (i8x16.relaxed_swizzle (local.get 0) (local.get 0)))",
+        ] {
+            assert!(!taken(module), "{module}");
+        }
+    }
+}
