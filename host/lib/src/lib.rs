@@ -26,8 +26,20 @@
 //! Handles are `Send + Sync` and cheap to clone. Dropping a future cancels the call; dropping a [`Process`] kills its
 //! command unless it was detached. No thread is used per call.
 
+// Modules import from those below them only:
+//
+//   api        what embedders use
+//   runtime    instances and the calls into them
+//   net        the way of requests to the wire, and the gateway
+//   access     policy, credentials, profiles, secrets
+//   plugin     loading and compiling components       local   files of this machine
+//   blocking   threads for work that blocks           digest  SHA-256
+//   error      the error type
+//   interface  the records and functions of `harness:sandbox`, by version
 mod access;
 mod api;
+mod blocking;
+mod digest;
 mod error;
 mod interface;
 mod local;
@@ -37,13 +49,16 @@ mod runtime;
 
 pub use access::policy::{AddressClass, Grant, Origin};
 pub use access::secret::Secret;
+pub use api::builder::ProviderBuilder;
 pub use api::files::DirectoryPages;
 pub use api::image::{Build, BuildLog};
 pub use api::keeper::{GRACE, Keeper, LEASE_TAG, OWNER_TAG, RUN_TAG, Swept};
+pub use api::plugin::Plugin;
 pub use api::process::{Output, Process, Stdin};
-pub use api::provider::{Provider, ProviderBuilder, Waiting};
+pub use api::provider::{Provider, Waiting};
 pub use api::sandbox::Sandbox;
 pub use api::spec::fresh_id;
+pub use digest::digest;
 pub use error::{Error, FileFault, Happened, Kind, PluginFault, Result, Retry, TrapCause, local_reason};
 pub use interface::{INTERFACE_VERSION, INTERFACE_VERSIONS, types};
 pub use local::context::{Context, ContextFilter};
@@ -54,12 +69,11 @@ pub use net::hook::Silence;
 pub use net::proxy::Proxy;
 pub use plugin::compile::{compile_apart, compile_child};
 pub use plugin::engine::{DEFAULT_MAX_INSTANCES, set_max_instances};
-pub use plugin::load::{Plugin, digest};
 pub use plugin::manifest::{
     AssertionWish, CredentialWish, EnvWish, GatewayWish, HeaderWish, LearnWish, Manifest, OriginWish, PathWish,
     Profiles, ProxyWish, SECTION, UrlWish,
 };
-pub use runtime::instance::Limits;
+pub use runtime::limits::Limits;
 pub use runtime::metrics::{Entry, LATENCY_BOUNDS, Snapshot, with_retries};
 
 /// The harness of the embedding guide compiles.

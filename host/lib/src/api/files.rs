@@ -13,13 +13,13 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_util::io::SyncIoBridge;
 
-use crate::api::provider::ask;
 use crate::api::sandbox::{Sandbox, signal_later};
 use crate::api::spec::fresh_id;
+use crate::blocking::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::local::tree::{self, Fault, Unpacked};
-use crate::plugin::load::blocking;
-use crate::runtime::instance::Call;
+use crate::runtime::call::Call;
+use crate::runtime::runner::ask;
 use crate::types::{self, Location, WriteOptions};
 
 /// Size of a piece that is read: the cost of a call does not show, two of them are not much memory.

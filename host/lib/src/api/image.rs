@@ -6,9 +6,10 @@ use std::task::{Context, Poll};
 use futures_util::Stream;
 use futures_util::future::BoxFuture;
 
-use crate::api::provider::{Held, Provider, ask};
+use crate::api::provider::Provider;
 use crate::error::Result;
-use crate::runtime::instance::Call;
+use crate::runtime::call::Call;
+use crate::runtime::runner::{Held, ask};
 use crate::types;
 
 /// Log text asked for at once.

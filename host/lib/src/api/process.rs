@@ -17,11 +17,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use crate::api::provider::Held;
 use crate::api::sandbox::{Sandbox, kill_later, now_millis};
 use crate::api::spec::millis;
 use crate::error::{Error, Kind, Result};
-use crate::runtime::instance::Call;
+use crate::runtime::call::Call;
+use crate::runtime::runner::Held;
 use crate::types::{self, ExecRef, Verdict};
 
 /// What is kept here per stream for a reader that has not come yet.

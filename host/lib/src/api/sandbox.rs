@@ -7,10 +7,11 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::access::policy::Origin;
 use crate::api::process::{Output, Process};
-use crate::api::provider::{Provider, ProviderInner, ask};
+use crate::api::provider::Provider;
 use crate::api::spec::{fresh_id, millis};
 use crate::error::{Error, Happened, Kind, Result};
-use crate::runtime::instance::Call;
+use crate::runtime::call::Call;
+use crate::runtime::runner::{Runner, ask};
 use crate::runtime::warm::Route;
 use crate::types;
 
@@ -57,7 +58,7 @@ impl Sandbox {
         &self.provider
     }
 
-    pub(crate) fn inner(&self) -> &Arc<ProviderInner> {
+    pub(crate) fn inner(&self) -> &Arc<Runner> {
         &self.provider.inner
     }
 
@@ -618,51 +619,10 @@ pub(crate) fn kill_later(sandbox: Sandbox, exec: String) {
     signal_later(sandbox, exec, 9);
 }
 
-/// Signals that dropped handles left to be sent.
-#[derive(Debug, Default)]
-pub(crate) struct Signals {
-    /// To whom those go that are not sent yet.
-    pub(crate) waiting: Vec<String>,
-    /// Why one could not be sent; the first that nobody has been told about.
-    pub(crate) failed: Option<Error>,
-}
-
-/// A signal that is to be sent, as long as it is not.
-struct Waiting {
-    signals: tokio::sync::watch::Sender<Signals>,
-    whom: String,
-}
-
-impl Waiting {
-    fn new(sandbox: &Sandbox, exec: &str) -> Waiting {
-        let signals = sandbox.inner().signals.clone();
-        let whom = format!("{exec} in {}", sandbox.id());
-        signals.send_modify(|signals| signals.waiting.push(whom.clone()));
-        Waiting { signals, whom }
-    }
-
-    fn failed(&self, error: Error) {
-        self.signals.send_modify(|signals| {
-            signals.failed.get_or_insert(error);
-        });
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.signals.send_modify(|signals| {
-            // Of two that say the same it makes no difference which.
-            if let Some(at) = signals.waiting.iter().position(|whom| *whom == self.whom) {
-                signals.waiting.swap_remove(at);
-            }
-        });
-    }
-}
-
 /// Sends a signal from wherever a handle was dropped.
 pub(crate) fn signal_later(sandbox: Sandbox, exec: String, signal: u32) {
     let tasks = sandbox.inner().tasks.clone();
-    let waiting = Waiting::new(&sandbox, &exec);
+    let waiting = sandbox.inner().signals.add(format!("{exec} in {}", sandbox.id()));
     tasks.spawn(async move {
         // A dying runtime or a slow provider must not keep this for ever.
         let call = sandbox.acting("signal a command in").signalling();
@@ -674,7 +634,7 @@ pub(crate) fn signal_later(sandbox: Sandbox, exec: String, signal: u32) {
                 return tracing::debug!(exec, signal, %error, "nobody to signal");
             }
             Ok(Err(error)) => error,
-            Err(_) => Error::new(Kind::TimedOut, format!("signal {}", waiting.whom), "no answer"),
+            Err(_) => Error::new(Kind::TimedOut, format!("signal {}", waiting.target()), "no answer"),
         };
         tracing::debug!(exec, signal, %error, "not signalled");
         waiting.failed(error);

@@ -14,7 +14,6 @@ use wasmtime::component::InstancePre;
 
 use self::types::*;
 pub use self::v0_1_1::harness::sandbox::types;
-use crate::runtime::instance::State;
 
 /// The package and the interface that a provider exports.
 pub(crate) const PACKAGE: &str = "harness:sandbox";
@@ -27,9 +26,9 @@ pub const INTERFACE_VERSION: &str = "0.1.1";
 pub const INTERFACE_VERSIONS: [&str; 2] = [INTERFACE_VERSION, "0.1.0"];
 
 /// A component whose imports are given, in its version of the interface.
-pub(crate) enum Pre {
-    V0_1_1(v0_1_1::PluginPre<State>),
-    V0_1_0(v0_1_0::PluginPre<State>),
+pub(crate) enum Pre<T: 'static> {
+    V0_1_1(v0_1_1::PluginPre<T>),
+    V0_1_0(v0_1_0::PluginPre<T>),
 }
 
 /// An instance, in its version of the interface.
@@ -38,16 +37,16 @@ pub(crate) enum Bound {
     V0_1_0(v0_1_0::Plugin),
 }
 
-impl Pre {
+impl<T: Send + 'static> Pre<T> {
     /// `version` is one of [`INTERFACE_VERSIONS`].
-    pub(crate) fn new(version: &str, component: InstancePre<State>) -> wasmtime::Result<Pre> {
+    pub(crate) fn new(version: &str, component: InstancePre<T>) -> wasmtime::Result<Pre<T>> {
         match version {
             "0.1.0" => v0_1_0::PluginPre::new(component).map(Pre::V0_1_0),
             _ => v0_1_1::PluginPre::new(component).map(Pre::V0_1_1),
         }
     }
 
-    pub(crate) async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Bound> {
+    pub(crate) async fn instantiate(&self, store: &mut Store<T>) -> wasmtime::Result<Bound> {
         match self {
             Pre::V0_1_1(pre) => pre.instantiate_async(store).await.map(Bound::V0_1_1),
             Pre::V0_1_0(pre) => pre.instantiate_async(store).await.map(Bound::V0_1_0),
@@ -81,7 +80,11 @@ macro_rules! in_all_versions {
         // As many as the interface says.
         #[allow(clippy::too_many_arguments)]
         impl Guest<'_> {$(
-            pub(crate) async fn $function(self, store: &mut Store<State>, $($name: $kind),*) -> Answer<$answer> {
+            pub(crate) async fn $function<T: Send + 'static>(
+                self,
+                store: &mut Store<T>,
+                $($name: $kind),*
+            ) -> Answer<$answer> {
                 match self {
                     Guest::V0_1_1(guest) => guest.$function(store, $($name),*).await,
                     Guest::V0_1_0(guest) => guest.$function(store, $($name),*).await,
@@ -149,14 +152,18 @@ in_all_versions! {
 }
 
 impl Guest<'_> {
-    pub(crate) async fn call_export_cache(self, store: &mut Store<State>) -> wasmtime::Result<Vec<u8>> {
+    pub(crate) async fn call_export_cache<T: Send + 'static>(self, store: &mut Store<T>) -> wasmtime::Result<Vec<u8>> {
         match self {
             Guest::V0_1_1(guest) => guest.call_export_cache(store).await,
             Guest::V0_1_0(guest) => guest.call_export_cache(store).await,
         }
     }
 
-    pub(crate) async fn call_import_cache(self, store: &mut Store<State>, cache: &[u8]) -> wasmtime::Result<()> {
+    pub(crate) async fn call_import_cache<T: Send + 'static>(
+        self,
+        store: &mut Store<T>,
+        cache: &[u8],
+    ) -> wasmtime::Result<()> {
         match self {
             Guest::V0_1_1(guest) => guest.call_import_cache(store, cache).await,
             Guest::V0_1_0(guest) => guest.call_import_cache(store, cache).await,
@@ -164,7 +171,11 @@ impl Guest<'_> {
     }
 
     /// New in 0.1.1.
-    pub(crate) async fn call_check_spec(self, store: &mut Store<State>, spec: &SandboxSpec) -> Answer<()> {
+    pub(crate) async fn call_check_spec<T: Send + 'static>(
+        self,
+        store: &mut Store<T>,
+        spec: &SandboxSpec,
+    ) -> Answer<()> {
         match self {
             Guest::V0_1_1(guest) => guest.call_check_spec(store, spec).await,
             Guest::V0_1_0(_) => Ok(Err(missing("check-spec", "0.1.1"))),
@@ -172,7 +183,7 @@ impl Guest<'_> {
     }
 
     /// New in 0.1.1.
-    pub(crate) async fn call_delete_volume(self, store: &mut Store<State>, volume: &str) -> Answer<()> {
+    pub(crate) async fn call_delete_volume<T: Send + 'static>(self, store: &mut Store<T>, volume: &str) -> Answer<()> {
         match self {
             Guest::V0_1_1(guest) => guest.call_delete_volume(store, volume).await,
             Guest::V0_1_0(_) => Ok(Err(missing("delete-volume", "0.1.1"))),

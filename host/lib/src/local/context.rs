@@ -9,33 +9,18 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
 use md5::Md5;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
-use crate::api::provider::{Provider, ask};
+use crate::blocking::blocking;
+use crate::digest::hex;
 use crate::error::{Error, Kind, Result};
 use crate::local::ignore::{Ignore, clean, pattern};
-use crate::plugin::load::{blocking, hex};
-use crate::runtime::instance::Call;
 use crate::types::{Content, ContextFile};
 
 /// Files of a context. A directory with more was not meant to be one.
 const MAX_FILES: usize = 100_000;
-
-/// Size of a piece of an upload.
-const PIECE: usize = 4 << 20;
-
-/// How often a content is sent from its beginning before the upload is given up.
-const ATTEMPTS: u32 = 3;
-
-/// Uploads at once, and questions at once which contents are missing.
-const AT_ONCE: usize = 8;
-
-/// Contents that one call asks for: ten of the provider's own requests.
-const ASKED: usize = 640;
 
 /// Where the files of a context that has more than files are, within what is sent: see [`crate::local::dockerfile`].
 pub(crate) const FILES: &str = "context";
@@ -89,7 +74,7 @@ impl Context {
     }
 
     /// Reads the files that are wanted of a directory. Links to files within it are what they point to; other links, and what
-    /// is neither file nor directory, are left out, see [`skipped`](Context::skipped). [`Provider::dockerfile`] also sends
+    /// is neither file nor directory, are left out, see [`skipped`](Context::skipped). [`Provider::dockerfile`](crate::Provider::dockerfile) also sends
     /// links and empty directories.
     ///
     /// # Errors
@@ -144,6 +129,13 @@ impl Context {
     /// Bytes of all files together.
     pub fn size(&self) -> u64 {
         self.files.iter().map(|(file, _)| file.content.size).sum()
+    }
+
+    /// The files that are sent, each content once, by its SHA-256.
+    pub(crate) fn contents(&self) -> HashMap<&str, (&Content, &Path)> {
+        let archive = self.archive.iter().map(|(file, temporary)| (file, temporary.path()));
+        let files = self.files.iter().map(|(file, path)| (file, path.as_path()));
+        files.chain(archive).map(|(file, path)| (file.content.sha256.as_str(), (&file.content, path))).collect()
     }
 
     /// Files and links.
@@ -531,105 +523,6 @@ fn digest(path: &Path, with_md5: bool) -> std::io::Result<Content> {
     }
     let digests = if with_md5 { vec![("md5".to_owned(), hex(&md5.finalize()))] } else { vec![] };
     Ok(Content { sha256: hex(&sha256.finalize()), size, digests })
-}
-
-impl Provider {
-    /// Which of these contents the provider does not have, by SHA-256.
-    ///
-    /// # Errors
-    ///
-    /// As any call.
-    pub async fn missing_content(&self, contents: &[Content]) -> Result<Vec<String>> {
-        let parts: Vec<_> = contents.chunks(ASKED).map(<[Content]>::to_vec).collect();
-        let asked = parts.into_iter().map(|part| async move {
-            let call = Call::reading("ask which files are missing");
-            ask!(self.inner, None, call, |guest, store| guest.call_missing_content(store, &part))
-        });
-        let missing: Vec<Vec<String>> = stream::iter(asked).buffered(AT_ONCE).try_collect().await?;
-        Ok(missing.concat())
-    }
-
-    /// Sends the files of a context that the provider does not have. Gives the number of bytes sent.
-    ///
-    /// # Errors
-    ///
-    /// As any call; [`Kind::Io`] when a file cannot be read or has changed.
-    pub async fn upload_context(&self, context: &Context) -> Result<u64> {
-        self.upload_context_with(context, |_, _| {}).await
-    }
-
-    /// Like [`upload_context`](Provider::upload_context), telling after each piece how many bytes have been sent, and of
-    /// how many.
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub async fn upload_context_with(&self, context: &Context, progress: impl Fn(u64, u64)) -> Result<u64> {
-        let archive = context.archive.iter().map(|(file, temporary)| (file, temporary.path()));
-        let files = context.files.iter().map(|(file, path)| (file, path.as_path()));
-        let paths: HashMap<_, _> =
-            files.chain(archive).map(|(file, path)| (file.content.sha256.clone(), (&file.content, path))).collect();
-        let contents: Vec<_> = paths.values().map(|(content, _)| (*content).clone()).collect();
-        let missing = self.missing_content(&contents).await?;
-        let wanted: Vec<_> = missing.iter().filter_map(|digest| paths.get(digest)).collect();
-        let total: u64 = wanted.iter().map(|(content, _)| content.size).sum();
-        let sent = std::sync::atomic::AtomicU64::new(0);
-        let count = |bytes: u64| {
-            let so_far = sent.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed) + bytes;
-            progress(so_far.min(total), total);
-        };
-        // A loop, since the compiler cannot tell that a stream over a closure of references may change threads.
-        let mut uploads = Vec::with_capacity(wanted.len());
-        for (content, path) in wanted {
-            uploads.push(self.upload_content(content, path, &count));
-        }
-        stream::iter(uploads).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-        Ok(total)
-    }
-
-    async fn upload_content(&self, content: &Content, path: &Path, count: &impl Fn(u64)) -> Result<()> {
-        let what = || format!("send {}", path.display());
-        let fail = |error: std::io::Error| Error::io(format!("read {}", path.display()), &error);
-        let mut file = tokio::fs::File::open(path).await.map_err(fail)?;
-        // The pieces of one content go through one instance, which has the upload open.
-        let mut held = self.inner.hold(None);
-        let (mut offset, mut starts) = (0, 0);
-        loop {
-            starts += u32::from(offset == 0);
-            file.seek(std::io::SeekFrom::Start(offset)).await.map_err(fail)?;
-            let mut data = Vec::new();
-            (&mut file).take(PIECE as u64).read_to_end(&mut data).await.map_err(fail)?;
-            if offset + data.len() as u64 > content.size || data.is_empty() && content.size > 0 {
-                return Err(fail(std::io::Error::other("it has changed while it was sent")));
-            }
-            let (size, named) = (data.len() as u64, content.clone());
-            let arrived = held
-                .call(Call::acting(what()), move |bound, store| {
-                    Box::pin(async move {
-                        let guest = bound.guest();
-                        guest.call_upload_content(store, &named, offset, &data).await
-                    })
-                })
-                .await;
-            offset = match arrived {
-                Ok(arrived) if arrived >= content.size => {
-                    count(size);
-                    return Ok(());
-                }
-                Ok(arrived) if arrived > offset => {
-                    count(size);
-                    arrived
-                }
-                // Everything is to be sent again: the instance was lost, or the store let go of the upload.
-                Ok(_) if starts < ATTEMPTS => 0,
-                Ok(arrived) => {
-                    return Err(Error::new(Kind::Internal, what(), format!("the provider stays at byte {arrived}")));
-                }
-                Err(error) if error.is_retryable() && starts < ATTEMPTS => 0,
-                Err(error) => return Err(error),
-            };
-        }
-    }
 }
 
 #[cfg(test)]

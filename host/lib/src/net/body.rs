@@ -13,12 +13,13 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::{Error as HttpError, WasiBody};
 
-use super::hook::{Link, Slot, failure_of};
+use super::counters::Counters;
+use super::failure;
 use super::learn::Collector;
+use super::link::{Link, Slot};
 use super::pool::Lease;
 use super::scrub::Scrubber;
 use crate::access::policy::{Policy, Reach};
-use crate::runtime::metrics::Metrics;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -26,7 +27,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) struct RequestBody {
     inner: WasiBody,
     link: Arc<Link>,
-    metrics: Arc<Metrics>,
+    counters: Arc<Counters>,
     /// A stream is in use until both directions have ended.
     pub(super) lease: Arc<Lease>,
     limit: Limit,
@@ -57,11 +58,11 @@ impl RequestBody {
     pub(super) fn new(
         inner: WasiBody,
         link: Arc<Link>,
-        metrics: Arc<Metrics>,
+        counters: Arc<Counters>,
         lease: Arc<Lease>,
         limit: Limit,
     ) -> Self {
-        RequestBody { inner, link, metrics, lease, limit }
+        RequestBody { inner, link, counters, lease, limit }
     }
 }
 
@@ -83,7 +84,7 @@ impl Body for RequestBody {
                         self.link.blame(why.clone());
                         return Poll::Ready(Some(Err(why.into())));
                     }
-                    self.metrics.bytes_sent.fetch_add(data.len() as u64, Ordering::Relaxed);
+                    self.counters.bytes_sent.fetch_add(data.len() as u64, Ordering::Relaxed);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -112,7 +113,7 @@ impl std::fmt::Debug for RequestBody {
 pub(crate) struct ResponseBody {
     pub(super) inner: Incoming,
     pub(super) link: Arc<Link>,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) counters: Arc<Counters>,
     /// Given back at the end of the stream, not only when the component lets go of the body.
     pub(super) hold: Option<(Arc<Lease>, Slot)>,
     pub(super) lessons: Option<Lessons>,
@@ -144,7 +145,7 @@ impl Idle {
 
 impl ResponseBody {
     fn data(&mut self, data: Bytes) -> Bytes {
-        self.metrics.bytes_received.fetch_add(data.len() as u64, Ordering::Relaxed);
+        self.counters.bytes_received.fetch_add(data.len() as u64, Ordering::Relaxed);
         if let Some(lessons) = &mut self.lessons {
             // Before the component sees it, so that its next request finds the origin known.
             for (url, rule) in lessons.collector.push(&data) {
@@ -192,7 +193,7 @@ impl Body for ResponseBody {
                 }
                 Some(Err(error)) => {
                     this.hold = None;
-                    let (error, why) = failure_of(&error);
+                    let (error, why) = failure::of_exchange(&error);
                     this.link.note(why);
                     return Poll::Ready(Some(Err(error)));
                 }

@@ -16,8 +16,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use wasmtime_wasi_http::Error as HttpError;
 
+use super::failure::{Code, Failure};
 use super::proxy::{self, Proxies};
 use crate::access::policy::{AddressClass, Origin, Reach, class_name};
 
@@ -27,55 +27,6 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an attempt at one address may take before the next address of the same name is tried beside it ("connection
 /// attempt delay", RFC 8305, section 5): the first connection wins.
 const NEXT_ADDRESS: Duration = Duration::from_millis(300);
-
-/// Why there is no connection: for the component, and in words for the user.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) code: Code,
-    pub(crate) text: String,
-}
-
-/// The part of wasi:http's error codes that connecting gives; unlike those, it can be cloned for every waiter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Code {
-    Refused,
-    Terminated,
-    Timeout,
-    Dns,
-    Tls,
-    Certificate,
-    AddressProhibited,
-    Unroutable,
-    Limit,
-    Protocol,
-}
-
-impl Failure {
-    pub(crate) fn new(code: Code, text: impl Into<String>) -> Self {
-        Failure { code, text: text.into() }
-    }
-
-    pub(crate) fn error(&self) -> HttpError {
-        match self.code {
-            Code::Refused => HttpError::ConnectionRefused,
-            Code::Terminated => HttpError::ConnectionTerminated,
-            Code::Timeout => HttpError::ConnectionTimeout,
-            Code::Dns => HttpError::DnsError { rcode: Some(self.text.clone()), info_code: None },
-            Code::Tls => HttpError::TlsProtocolError,
-            Code::Certificate => HttpError::TlsCertificateError,
-            Code::AddressProhibited => HttpError::DestinationIpProhibited,
-            Code::Unroutable => HttpError::DestinationIpUnroutable,
-            Code::Limit => HttpError::ConnectionLimitReached,
-            Code::Protocol => HttpError::HttpProtocolError,
-        }
-    }
-}
-
-impl Clone for Failure {
-    fn clone(&self) -> Self {
-        Failure { code: self.code, text: self.text.clone() }
-    }
-}
 
 /// What TLS connections trust besides the built-in roots.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -32,11 +32,11 @@ use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody};
 
 use crate::access::policy::Origin;
 use crate::access::secret::Secret;
-use crate::api::provider::Provider;
+use crate::digest::hex;
 use crate::error::{Error, Kind, Result};
-use crate::net::hook::{Credentials, Link, Net, Note, media_type};
+use crate::net::hook::{Credentials, Net, media_type};
 use crate::net::learn::rewrite;
-use crate::plugin::load::hex;
+use crate::net::link::{Link, Note};
 use crate::plugin::manifest::LearnWish;
 
 /// Connections at once. HTTP/1.1 takes one per request.
@@ -142,19 +142,13 @@ fn fresh_secret() -> String {
 }
 
 impl Gateway {
-    /// Opens a gateway to the first origin that the provider was granted. The address must be of this machine.
-    ///
-    /// # Errors
-    ///
-    /// [`Kind::InvalidArgument`] for an address that other machines can reach, [`Kind::Forbidden`] when no origin is
-    /// granted, [`Kind::Io`] when the port cannot be had.
-    pub async fn open(provider: &Provider, listen: SocketAddr) -> Result<Gateway> {
+    /// Opens a gateway to the first origin that the policy grants. The address must be of this machine.
+    pub(crate) async fn over(net: Arc<Net>, listen: SocketAddr) -> Result<Gateway> {
         const WHAT: &str = "open the gateway";
         if !listen.ip().is_loopback() {
             return Err(Error::invalid(WHAT, format!("{listen} can be reached from other machines"))
                 .with_hint("listen on 127.0.0.1"));
         }
-        let net = provider.inner.net.clone();
         let Some(fixed) = net.policy.fixed().first().cloned() else {
             return Err(Error::new(Kind::Forbidden, WHAT, "the plugin was granted no origin"));
         };

@@ -4,10 +4,9 @@
 //! credentials of its origin, goes out on a pooled connection, and its answer is learned from and scrubbed on the way
 //! back. Redirects are answers like any other: nothing here follows them.
 
-use std::error::Error as _;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue, Request, Response, Version, header};
 use http_body_util::BodyExt;
@@ -15,14 +14,16 @@ use hyper::body::Incoming;
 use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::body::{Idle, Lessons, Limit, RequestBody, ResponseBody};
-use super::connect::{self, Connector, Failure};
+use super::clock::ServiceClock;
+use super::connect::{self, Connector};
+use super::counters::Counters;
+use super::failure::{self, Failure};
 use super::learn::Collector;
+use super::link::{Link, Patience};
 use super::pool::{Lease, Pool, Sender, Wire};
 use super::scrub::Scrubber;
 use crate::access::policy::{Origin, Policy, Reach};
 use crate::access::secret::Secret;
-use crate::error::clip;
-use crate::runtime::metrics::Metrics;
 
 /// Requests of one instance that can be under way. An instance serves one call, which holds a handful; the limit is
 /// for those that mean harm.
@@ -49,7 +50,7 @@ const ATTEMPTS: usize = 4;
 pub(crate) struct Net {
     pub(crate) policy: Arc<Policy>,
     pool: Pool,
-    metrics: Arc<Metrics>,
+    counters: Arc<Counters>,
     /// Everything that must not reach the component.
     secrets: Arc<[Secret]>,
     /// Headers in which the component counts its attempts.
@@ -79,118 +80,6 @@ pub struct Silence {
     pub path: String,
     /// Since it was sent.
     pub elapsed: Duration,
-}
-
-/// The service's time, as the `date` of its answers says: what several machines agree on, whatever their own clocks say.
-#[derive(Debug)]
-struct ServiceClock {
-    /// How far it is ahead of ours, in milliseconds; `i64::MIN` when no answer has said so yet.
-    ahead: AtomicI64,
-}
-
-impl ServiceClock {
-    fn new() -> ServiceClock {
-        ServiceClock { ahead: AtomicI64::new(i64::MIN) }
-    }
-
-    /// Takes what an answer says that has just come.
-    fn set(&self, headers: &http::HeaderMap) {
-        let date = headers.get(header::DATE).and_then(|value| value.to_str().ok());
-        let Some(date) = date.and_then(|date| httpdate::parse_http_date(date).ok()) else { return };
-        let ahead = i128::from(millis_of(date)) - i128::from(millis_of(SystemTime::now()));
-        if let Ok(ahead) = i64::try_from(ahead) {
-            self.ahead.store(ahead, Ordering::Relaxed);
-        }
-    }
-
-    fn now(&self) -> Option<u64> {
-        let ahead = self.ahead.load(Ordering::Relaxed);
-        (ahead != i64::MIN).then(|| millis_of(SystemTime::now()).saturating_add_signed(ahead))
-    }
-}
-
-/// Milliseconds since the Unix epoch.
-fn millis_of(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
-}
-
-/// How long the requests of a call may take until their answer begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Patience {
-    /// A look-up or a small change: the service answers soon, or something is wrong.
-    Prompt,
-    /// It can take a while, which is said.
-    Told,
-    /// It waits for something to happen.
-    #[default]
-    Held,
-}
-
-/// What one instance and its requests share.
-#[derive(Debug, Default)]
-pub(crate) struct Link {
-    /// The instance is gone: its bodies have not ended, they were cut off.
-    pub(crate) dead: AtomicBool,
-    in_flight: AtomicUsize,
-    /// Requests that were retries.
-    pub(crate) repeated: AtomicU64,
-    notes: Mutex<Vec<String>>,
-    blame: Mutex<Option<String>>,
-    /// Of the call that runs now, and how long a prompt answer may take.
-    patience: Mutex<(Patience, Duration)>,
-}
-
-impl Link {
-    /// Sets what holds for the requests of the call that begins.
-    pub(crate) fn expect(&self, patience: Patience, prompt: Duration) {
-        *self.patience.lock().unwrap_or_else(PoisonError::into_inner) = (patience, prompt);
-    }
-
-    /// Remembers why something failed, in words that the component's error code cannot carry.
-    pub(super) fn note(&self, why: String) {
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        // The last few tell the story; a component in a loop must not fill memory with them.
-        if notes.len() >= 4 {
-            notes.remove(0);
-        }
-        notes.push(clip(why, 1 << 10));
-    }
-
-    /// Remembers a cause on this side: what is noted after it is its consequence.
-    pub(super) fn blame(&self, why: String) {
-        self.blame.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
-    }
-
-    /// Takes the cause, or else the last note, and forgets the others.
-    pub(crate) fn take_note(&self) -> Option<Note> {
-        let last = std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner)).pop();
-        let cause = self.blame.lock().unwrap_or_else(PoisonError::into_inner).take();
-        cause.map(Note::Limit).or(last.map(Note::Network))
-    }
-}
-
-/// What the host knows of a failure.
-pub(crate) enum Note {
-    /// A limit of this host was the cause; whatever the component saw is its consequence.
-    Limit(String),
-    /// What happened on the way.
-    Network(String),
-}
-
-impl Note {
-    pub(crate) fn into_text(self) -> String {
-        let (Note::Limit(text) | Note::Network(text)) = self;
-        text
-    }
-}
-
-/// Counts a request for as long as it is under way.
-pub(crate) struct Slot(Arc<Link>);
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 /// Whether a request gets the credentials of the origin that it goes to.
@@ -238,21 +127,26 @@ impl Net {
     pub(crate) fn new(
         policy: Arc<Policy>,
         connector: Connector,
-        metrics: Arc<Metrics>,
         secrets: Arc<[Secret]>,
         retry_headers: Vec<HeaderName>,
         body_bytes: u64,
         on_silence: Option<Arc<SilenceObserver>>,
     ) -> Net {
-        let pool = Pool::new(connector, metrics.clone());
+        let counters = Arc::new(Counters::default());
+        let pool = Pool::new(connector, counters.clone());
         let clock = ServiceClock::new();
-        Net { policy, pool, metrics, secrets, retry_headers, body_bytes, on_silence, clock }
+        Net { policy, pool, counters, secrets, retry_headers, body_bytes, on_silence, clock }
     }
 
     /// A byte stream to a place that the service named, for the user and not for the plugin. It may be where anything may be
     /// that the service hands out.
     pub(crate) async fn connect(&self, origin: &Origin) -> Result<Box<dyn connect::Io>, String> {
         self.pool.connect(origin, self.policy.handed_out()).await.map_err(|failure| failure.text)
+    }
+
+    /// What was done so far.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// Open connections and streams in use.
@@ -281,7 +175,7 @@ impl Net {
         let result = self.try_send(credentials, link.clone(), request, options).await;
         if let Err((_, why)) = &result {
             tracing::debug!(%why, "request failed");
-            self.metrics.requests_failed.fetch_add(1, Ordering::Relaxed);
+            self.counters.requests_failed.fetch_add(1, Ordering::Relaxed);
             link.note(why.clone());
         }
         result.map_err(|(error, _)| error)
@@ -295,16 +189,11 @@ impl Net {
         options: RequestOptions,
     ) -> Result<Response<WasiBody>, (HttpError, String)> {
         let denied = |why: String| {
-            self.metrics.requests_denied.fetch_add(1, Ordering::Relaxed);
+            self.counters.requests_denied.fetch_add(1, Ordering::Relaxed);
             (HttpError::HttpRequestDenied, why)
         };
-        let slot = {
-            let before = link.in_flight.fetch_add(1, Ordering::AcqRel);
-            let slot = Slot(link.clone());
-            if before >= MAX_IN_FLIGHT {
-                return Err(denied(format!("the plugin has {MAX_IN_FLIGHT} requests under way and wants more")));
-            }
-            slot
+        let Some(slot) = link.begin(MAX_IN_FLIGHT) else {
+            return Err(denied(format!("the plugin has {MAX_IN_FLIGHT} requests under way and wants more")));
         };
         let origin = Origin::of(request.uri())
             .ok_or_else(|| (HttpError::HttpRequestUriInvalid, "the plugin asked for no http or https URL".into()))?;
@@ -328,16 +217,16 @@ impl Net {
         }
         let again = |name: &HeaderName| headers.get(name).is_some_and(|count| count.as_bytes() != b"0");
         if self.retry_headers.iter().any(again) {
-            self.metrics.requests_repeated.fetch_add(1, Ordering::Relaxed);
+            self.counters.requests_repeated.fetch_add(1, Ordering::Relaxed);
             link.repeated.fetch_add(1, Ordering::Relaxed);
         }
         let kind = media_type(headers);
         let grpc = kind.strip_prefix("application/grpc").is_some_and(|rest| rest.is_empty() || rest.starts_with('+'));
         let wire = if grpc || (!origin.secure && self.pool.speaks_grpc(&origin)) { Wire::Grpc } else { Wire::Any };
         let path = request.uri().path().to_owned();
-        self.metrics.requests.fetch_add(1, Ordering::Relaxed);
+        self.counters.requests.fetch_add(1, Ordering::Relaxed);
 
-        let (patience, prompt) = *link.patience.lock().unwrap_or_else(PoisonError::into_inner);
+        let (patience, prompt) = link.patience();
         let (response, lease) = {
             let exchange = self.exchange(&origin, wire, pass.reach, &link, request);
             let limit = options.first_byte_timeout.unwrap_or(FIRST_BYTE);
@@ -371,7 +260,7 @@ impl Net {
         let body = ResponseBody {
             inner,
             link,
-            metrics: self.metrics.clone(),
+            counters: self.counters.clone(),
             hold: Some((lease, slot)),
             lessons,
             scrubber,
@@ -414,7 +303,7 @@ impl Net {
         let mut lease = Arc::new(self.pool.lease(origin, wire, reach).await.map_err(connect_failed)?);
         let limit = Limit::new(self.body_bytes);
         let mut request =
-            request.map(|body| RequestBody::new(body, link.clone(), self.metrics.clone(), lease.clone(), limit));
+            request.map(|body| RequestBody::new(body, link.clone(), self.counters.clone(), lease.clone(), limit));
         for _ in 0..ATTEMPTS {
             let asking = lease.asking(link);
             let sent = match lease.sender() {
@@ -444,7 +333,7 @@ impl Net {
                 Ok(Err(mut error)) => match error.take_message() {
                     Some(returned) => returned,
                     None => {
-                        let (code, why) = failure_of(error.error());
+                        let (code, why) = failure::of_exchange(error.error());
                         return Err((code, format!("{origin}: {why}")));
                     }
                 },
@@ -478,33 +367,6 @@ fn to_http1(request: &mut Request<RequestBody>, origin: &Origin) {
     request.headers_mut().remove(header::TE);
 }
 
-/// What the component and the user are told of a broken exchange.
-pub(super) fn failure_of(error: &hyper::Error) -> (HttpError, String) {
-    let mut why = error.to_string();
-    let mut source = error.source();
-    let mut io = false;
-    let mut refused = false;
-    while let Some(cause) = source {
-        why = format!("{why}: {cause}");
-        io |= cause.is::<std::io::Error>();
-        if let Some(h2) = cause.downcast_ref::<h2::Error>() {
-            io |= h2.is_io() || h2.is_go_away();
-            refused |= h2.reason() == Some(h2::Reason::REFUSED_STREAM);
-        }
-        source = cause.source();
-    }
-    let code = if error.is_timeout() {
-        HttpError::ConnectionReadTimeout
-    } else if refused || io || error.is_canceled() || error.is_closed() {
-        HttpError::ConnectionTerminated
-    } else if error.is_incomplete_message() {
-        HttpError::HttpResponseIncomplete
-    } else {
-        HttpError::HttpProtocolError
-    };
-    (code, why)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -519,7 +381,7 @@ mod tests {
         let net = Net {
             policy: Arc::new(Policy::new(vec![])),
             pool,
-            metrics: Arc::default(),
+            counters: Arc::default(),
             secrets: Arc::new([]),
             retry_headers: vec![],
             body_bytes: 1 << 10,

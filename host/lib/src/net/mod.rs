@@ -1,10 +1,14 @@
 //! The way of a component's requests to the wire and of the answers back.
 
 pub(crate) mod body;
+pub(crate) mod clock;
 pub(crate) mod connect;
+pub(crate) mod counters;
+pub(crate) mod failure;
 pub(crate) mod gateway;
 pub(crate) mod hook;
 pub(crate) mod learn;
+pub(crate) mod link;
 pub(crate) mod pool;
 pub(crate) mod proxy;
 pub(crate) mod scrub;

@@ -24,10 +24,11 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::body::RequestBody;
-use super::connect::{Code, Connected, Connector, Failure, Heard, Io, Offer};
-use super::hook::Link;
+use super::connect::{Connected, Connector, Heard, Io, Offer};
+use super::counters::Counters;
+use super::failure::{Code, Failure};
+use super::link::Link;
 use crate::access::policy::{Origin, Reach};
-use crate::runtime::metrics::Metrics;
 
 /// Streams per connection: what peers commonly allow, and what is assumed until the peer has said. Our own cap too,
 /// since the connection's window below is sized for it.
@@ -92,7 +93,7 @@ pub(crate) enum Wire {
 #[derive(Debug)]
 pub(crate) struct Pool {
     connector: Arc<Connector>,
-    metrics: Arc<Metrics>,
+    counters: Arc<Counters>,
     sites: Mutex<HashMap<(Origin, Wire), Arc<Site>>>,
 }
 
@@ -103,7 +104,7 @@ struct Site {
     /// Where its addresses may be; fixed by the policy when the site was made.
     reach: Reach,
     connector: Arc<Connector>,
-    metrics: Arc<Metrics>,
+    counters: Arc<Counters>,
     state: Mutex<SiteState>,
     next_id: AtomicU64,
 }
@@ -172,8 +173,8 @@ pub(crate) struct Lease {
 }
 
 impl Pool {
-    pub(crate) fn new(connector: Connector, metrics: Arc<Metrics>) -> Pool {
-        Pool { connector: Arc::new(connector), metrics, sites: Mutex::default() }
+    pub(crate) fn new(connector: Connector, counters: Arc<Counters>) -> Pool {
+        Pool { connector: Arc::new(connector), counters, sites: Mutex::default() }
     }
 
     /// A stream to this origin; connects if need be.
@@ -201,7 +202,7 @@ impl Pool {
             wire,
             reach,
             connector: self.connector.clone(),
-            metrics: self.metrics.clone(),
+            counters: self.counters.clone(),
             state: Mutex::default(),
             next_id: AtomicU64::new(0),
         })
@@ -341,7 +342,7 @@ impl Site {
                 unanswered: AtomicU64::new(0),
             })
         };
-        self.metrics.connections_opened.fetch_add(1, Ordering::Relaxed);
+        self.counters.connections_opened.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(origin = %self.origin, id, h2, micros = started.elapsed().as_micros() as u64, "connected");
         if h2 {
             let (sender, driver) = http2::Builder::new(TokioExecutor::new())
@@ -393,7 +394,7 @@ impl Site {
                 }
                 Err(failure) => {
                     tracing::debug!(origin = %self.origin, why = %failure.text, "not connected");
-                    self.metrics.connections_failed.fetch_add(1, Ordering::Relaxed);
+                    self.counters.connections_failed.fetch_add(1, Ordering::Relaxed);
                     // Of several at once the one that was made after the longest pause counts.
                     let before = state.trouble.as_ref().map_or(Duration::ZERO, |trouble| trouble.pause);
                     let pause = (paused * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE).max(before);

@@ -16,7 +16,8 @@ use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::TokioIo;
 use tower_service::Service;
 
-use super::connect::{Code, Failure, Io};
+use super::connect::Io;
+use super::failure::{Code, Failure};
 use crate::access::policy::Origin;
 use crate::access::secret::Secret;
 

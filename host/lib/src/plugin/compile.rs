@@ -250,14 +250,14 @@ fn compile_within(memory: u64, seconds: u64) -> i32 {
 }
 
 /// Compiles in a process of its own if that was set up, else here.
-pub(crate) fn compile(runtime: &engine::Runtime, wasm: &[u8]) -> Result<Vec<u8>, String> {
+pub(crate) fn compile(shared: &engine::Shared, wasm: &[u8]) -> Result<Vec<u8>, String> {
     match CHILD.get() {
         Some(command) => {
             let mut command = command();
-            command.env(ALLOCATION, if runtime.pooled { "pooled" } else { "mapped" });
+            command.env(ALLOCATION, if shared.pooled { "pooled" } else { "mapped" });
             apart(command, wasm)
         }
-        None => runtime.engine.precompile_component(wasm).map_err(|error| format!("{error:#}")),
+        None => shared.engine.precompile_component(wasm).map_err(|error| format!("{error:#}")),
     }
 }
 

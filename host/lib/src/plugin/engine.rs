@@ -6,11 +6,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use wasmtime::component::Linker;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmFeatures};
 
 use crate::error::{Error, Kind, PluginFault, Result};
-use crate::runtime::instance::{self, State};
 
 /// Component instances that can live at once unless [`set_max_instances`] says otherwise. A thousand commands in flight
 /// take a thousand instances; twice that leaves room for their readers. Costs address space, not memory: 4 GiB of it
@@ -21,7 +19,7 @@ pub const DEFAULT_MAX_INSTANCES: u32 = 2048;
 /// none of them takes another one's. A component made from one module has three core instances (the module, the shim
 /// that breaks the cycle with its imports, and the one that fills the shim in) and two tables; one that brings an
 /// interpreter and its libraries has some more. Tables cost address space, 160 KB each.
-const PER_COMPONENT: u32 = 20;
+pub(in crate::plugin) const PER_COMPONENT: u32 = 20;
 
 /// Largest memory that one instance can be allowed; the limit in force is [`Limits::memory`](crate::Limits::memory).
 pub(crate) const MEMORY_CEILING: usize = 1 << 30;
@@ -36,12 +34,11 @@ const IDLE_TICKS: u32 = 100;
 
 static MAX_INSTANCES: AtomicUsize = AtomicUsize::new(DEFAULT_MAX_INSTANCES as usize);
 
-/// The engine and what is made once for it.
-pub(crate) struct Runtime {
+/// The engine and what all instances share.
+pub(crate) struct Shared {
     pub(crate) engine: Engine,
     /// Whether instances are in a pool; else they are mapped one by one.
     pub(crate) pooled: bool,
-    pub(crate) linker: Linker<State>,
     /// One permit per component instance that may live.
     pub(crate) permits: Arc<Semaphore>,
     clock: Clock,
@@ -51,21 +48,21 @@ pub(crate) struct Runtime {
 /// too late: the engine is made when the first plugin is loaded.
 pub fn set_max_instances(count: u32) -> bool {
     MAX_INSTANCES.store(count.clamp(1, 16384) as usize, Ordering::Relaxed);
-    RUNTIME.get().is_none()
+    SHARED.get().is_none()
 }
 
-static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
+static SHARED: OnceLock<Result<Shared, String>> = OnceLock::new();
 
 /// The engine, made at the first call.
-pub(crate) fn runtime() -> Result<&'static Runtime> {
-    RUNTIME
-        .get_or_init(|| Runtime::new().map_err(|error| format!("{error:#}")))
+pub(crate) fn shared() -> Result<&'static Shared> {
+    SHARED
+        .get_or_init(|| Shared::new().map_err(|error| format!("{error:#}")))
         .as_ref()
         .map_err(|why| Error::new(Kind::Plugin(PluginFault::Invalid), "set up the WebAssembly engine", why.clone()))
 }
 
-impl Runtime {
-    fn new() -> wasmtime::Result<Runtime> {
+impl Shared {
+    fn new() -> wasmtime::Result<Shared> {
         let max = MAX_INSTANCES.load(Ordering::Relaxed) as u32;
         // Where so much address space is not to be had (a limit on it, or a machine that does not overcommit), instances
         // are mapped one by one, and memory as it is used: slower to make, the same otherwise.
@@ -76,10 +73,8 @@ impl Runtime {
                 (Engine::new(&config(None))?, false)
             }
         };
-        let mut linker = Linker::new(&engine);
-        instance::link(&mut linker)?;
         let clock = Clock::new(engine.weak());
-        Ok(Runtime { engine, pooled, linker, permits: Arc::new(Semaphore::new(max as usize)), clock })
+        Ok(Shared { engine, pooled, permits: Arc::new(Semaphore::new(max as usize)), clock })
     }
 
     /// Runs the clock while the guard lives.
@@ -92,7 +87,7 @@ impl Runtime {
     }
 }
 
-/// An engine that makes code for that of [`runtime`], for a process that only compiles: with room for one instance, since
+/// An engine that makes code for that of [`shared`], for a process that only compiles: with room for one instance, since
 /// what a pool sets aside counts as memory of the process.
 pub(crate) fn compiler(pooled: bool) -> wasmtime::Result<Engine> {
     Engine::new(&config(pooled.then_some(1)))
@@ -205,14 +200,14 @@ impl Clock {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::plugin) mod tests {
     use wasmtime::Store;
-    use wasmtime::component::{Component, Instance};
+    use wasmtime::component::{Component, Instance, Linker};
 
     use super::*;
 
     /// A component of so many core instances, each with a table of its own.
-    fn component(parts: u32) -> Vec<u8> {
+    pub(in crate::plugin) fn component(parts: u32) -> Vec<u8> {
         let instances = "(core instance (instantiate $m))".repeat(parts as usize);
         wat::parse_str(format!("(component (core module $m (table 1 funcref)) {instances})")).unwrap()
     }
@@ -229,14 +224,6 @@ mod tests {
             let made = linker.instantiate_async(&mut store, &component).await;
             living.push((store, made.unwrap_or_else(|error| panic!("component {n}: {error:#}"))));
         }
-    }
-
-    #[tokio::test]
-    async fn a_component_that_is_larger_is_refused_when_it_is_loaded() {
-        let error = crate::Plugin::from_bytes(component(PER_COMPONENT + 1)).await.unwrap_err();
-        assert_eq!(error.kind(), &Kind::Plugin(PluginFault::Invalid));
-        let text = error.to_string();
-        assert!(text.contains("21 core module instances") && text.contains("maximum of 20"), "{text}");
     }
 
     #[test]

@@ -1,14 +1,13 @@
-//! Loading a component and telling what it is.
+//! Loading a component: reading it, compiling it, and telling what it is. Linking it to its imports is for [`crate::runtime`].
 
 use std::io::Read as _;
 use std::path::Path;
-use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
+use crate::digest::digest;
 use crate::error::{Error, Kind, PluginFault, Result};
-use crate::interface::{INTERFACE, INTERFACE_VERSIONS, PACKAGE, Pre};
+use crate::interface::{INTERFACE, INTERFACE_VERSIONS, PACKAGE};
 use crate::plugin::cache;
 use crate::plugin::compile;
 use crate::plugin::engine;
@@ -17,97 +16,36 @@ use crate::plugin::manifest::Manifest;
 /// The largest component that is loaded. Real ones are below 1 MiB; one with an interpreter inside has some tens.
 const MAX_SIZE: u64 = 256 << 20;
 
-/// A loaded provider component: compiled code and manifest. Cheap to clone.
-#[derive(Clone)]
-pub struct Plugin {
-    pub(crate) inner: Arc<PluginInner>,
-}
-
-pub(crate) struct PluginInner {
-    pub(crate) pre: Pre,
+/// A component that was compiled, and what it says of itself.
+pub(crate) struct Loaded {
+    pub(crate) component: Component,
     pub(crate) manifest: Manifest,
-    version: &'static str,
-    label: String,
-    digest: String,
-    size: u64,
-    imports: Vec<String>,
-    exports: Vec<String>,
-    cached: bool,
-}
-
-impl Plugin {
-    /// Loads a component from a file. Compiled code is kept in `$XDG_CACHE_HOME/sandbox-host` (or
-    /// `~/.cache/sandbox-host`), so that only the first load of a component takes time.
-    ///
-    /// # Errors
-    ///
-    /// [`Kind::Plugin`] with the [`PluginFault`] that says what is wrong with it.
-    pub async fn load(path: impl AsRef<Path>) -> Result<Plugin> {
-        let path = path.as_ref().to_owned();
-        blocking(move || {
-            let label = path.display().to_string();
-            let bytes = read(&path).map_err(|error| {
-                Error::new(Kind::Plugin(PluginFault::Missing), load_what(&label), error.to_string())
-            })?;
-            load(&bytes, label)
-        })
-        .await
-    }
-
-    /// Loads a component from memory.
-    ///
-    /// # Errors
-    ///
-    /// As [`Plugin::load`].
-    pub async fn from_bytes(bytes: impl Into<Vec<u8>>) -> Result<Plugin> {
-        let bytes = bytes.into();
-        blocking(move || load(&bytes, "(from memory)".into())).await
-    }
-
-    /// What it wishes for; empty when it has no manifest.
-    pub fn manifest(&self) -> &Manifest {
-        &self.inner.manifest
-    }
-
-    /// SHA-256 of the component, 64 hexadecimal digits.
-    pub fn digest(&self) -> &str {
-        &self.inner.digest
-    }
-
-    /// Size of the component in bytes.
-    pub fn size(&self) -> u64 {
-        self.inner.size
-    }
-
-    /// The version of the interface that it speaks, one of [`INTERFACE_VERSIONS`](crate::INTERFACE_VERSIONS).
-    pub fn interface_version(&self) -> &'static str {
-        self.inner.version
-    }
-
+    /// The version of the interface that it speaks, one of [`INTERFACE_VERSIONS`].
+    pub(crate) version: &'static str,
     /// Where it came from, for messages.
-    pub fn label(&self) -> &str {
-        &self.inner.label
-    }
-
-    /// The interfaces that it imports.
-    pub fn imports(&self) -> &[String] {
-        &self.inner.imports
-    }
-
-    /// The interfaces that it exports.
-    pub fn exports(&self) -> &[String] {
-        &self.inner.exports
-    }
-
-    /// Whether its code came from the cache of compiled code.
-    pub fn from_cache(&self) -> bool {
-        self.inner.cached
-    }
+    pub(crate) label: String,
+    /// SHA-256 of its bytes.
+    pub(crate) digest: String,
+    /// Bytes.
+    pub(crate) size: u64,
+    pub(crate) imports: Vec<String>,
+    pub(crate) exports: Vec<String>,
+    /// Whether the compiled code came from the cache.
+    pub(crate) cached: bool,
 }
 
-impl std::fmt::Debug for Plugin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Plugin").field("label", &self.inner.label).field("digest", &self.inner.digest).finish()
+impl Loaded {
+    /// Reads a component from a file and compiles it.
+    pub(crate) fn from_file(path: &Path) -> Result<Loaded> {
+        let label = path.display().to_string();
+        let bytes = read(path)
+            .map_err(|error| Error::new(Kind::Plugin(PluginFault::Missing), load_what(&label), error.to_string()))?;
+        Loaded::from_bytes(&bytes, label)
+    }
+
+    /// An error of loading it.
+    pub(crate) fn fault(&self, fault: PluginFault, why: String) -> Error {
+        Error::new(Kind::Plugin(fault), load_what(&self.label), why)
     }
 }
 
@@ -130,61 +68,50 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn load(bytes: &[u8], label: String) -> Result<Plugin> {
-    let fault = |fault, why: String| Error::new(Kind::Plugin(fault), load_what(&label), why);
-    match bytes.get(..8) {
-        Some([0, b'a', b's', b'm', 0x01, 0x00, 0x00, 0x00]) => {
-            return Err(fault(PluginFault::CoreModule, "it is a core WebAssembly module, not a component".into())
-                .with_hint("build it for wasm32-wasip2, or wrap it with `wasm-tools component new`"));
-        }
-        Some([0, b'a', b's', b'm', _, _, 0x01, 0x00]) => {}
-        _ => {
-            return Err(fault(PluginFault::NotWasm, "it is not a WebAssembly file".into())
-                .with_hint("give the .wasm file of a provider component"));
-        }
-    }
-    let runtime = engine::runtime()?;
-    let digest = digest(bytes);
-    let entry = cache::directory(|name| std::env::var_os(name))
-        .and_then(|directory| cache::Entry::new(&directory, &runtime.engine, &digest));
-    let loaded = entry.as_ref().and_then(|entry| entry.load(&runtime.engine));
-    let cached = loaded.is_some();
-    let component = match loaded {
-        Some(component) => component,
-        None => {
-            let invalid = |why| fault(PluginFault::Invalid, why);
-            compile::check(bytes).map_err(invalid)?;
-            let code = compile::compile(runtime, bytes).map_err(invalid)?;
-            if let Some(entry) = &entry {
-                entry.store(&code);
+impl Loaded {
+    /// Compiles a component, or takes its code from the cache.
+    pub(crate) fn from_bytes(bytes: &[u8], label: String) -> Result<Loaded> {
+        let fault = |fault, why: String| Error::new(Kind::Plugin(fault), load_what(&label), why);
+        match bytes.get(..8) {
+            Some([0, b'a', b's', b'm', 0x01, 0x00, 0x00, 0x00]) => {
+                return Err(fault(PluginFault::CoreModule, "it is a core WebAssembly module, not a component".into())
+                    .with_hint("build it for wasm32-wasip2, or wrap it with `wasm-tools component new`"));
             }
-            // SAFETY: these bytes were made above by an engine of the same settings, here or in another process of this
-            // program.
-            unsafe { Component::deserialize(&runtime.engine, &code) }.map_err(|error| invalid(format!("{error:#}")))?
+            Some([0, b'a', b's', b'm', _, _, 0x01, 0x00]) => {}
+            _ => {
+                return Err(fault(PluginFault::NotWasm, "it is not a WebAssembly file".into())
+                    .with_hint("give the .wasm file of a provider component"));
+            }
         }
-    };
-    let kind = component.component_type();
-    let imports: Vec<String> = kind.imports(&runtime.engine).map(|(name, _)| name.to_owned()).collect();
-    let exports: Vec<String> = kind.exports(&runtime.engine).map(|(name, _)| name.to_owned()).collect();
-    let version = spoken(&exports).map_err(|(kind, why, hint)| fault(kind, why).with_hint(hint))?;
-    let strangers: Vec<_> = imports.iter().filter(|name| !crate::runtime::instance::is_linked(name)).cloned().collect();
-    if !strangers.is_empty() {
-        return Err(fault(
-            PluginFault::Imports,
-            format!("it imports {}, which plugins are not given", strangers.join(", ")),
-        )
-        .with_hint("a provider reaches the outside by wasi:http alone: no files, no sockets"));
+        let shared = engine::shared()?;
+        let digest = digest(bytes);
+        let entry = cache::directory(|name| std::env::var_os(name))
+            .and_then(|directory| cache::Entry::new(&directory, &shared.engine, &digest));
+        let loaded = entry.as_ref().and_then(|entry| entry.load(&shared.engine));
+        let cached = loaded.is_some();
+        let component = match loaded {
+            Some(component) => component,
+            None => {
+                let invalid = |why| fault(PluginFault::Invalid, why);
+                compile::check(bytes).map_err(invalid)?;
+                let code = compile::compile(shared, bytes).map_err(invalid)?;
+                if let Some(entry) = &entry {
+                    entry.store(&code);
+                }
+                // SAFETY: these bytes were made above by an engine of the same settings, here or in another process of this
+                // program.
+                unsafe { Component::deserialize(&shared.engine, &code) }
+                    .map_err(|error| invalid(format!("{error:#}")))?
+            }
+        };
+        let kind = component.component_type();
+        let imports: Vec<String> = kind.imports(&shared.engine).map(|(name, _)| name.to_owned()).collect();
+        let exports: Vec<String> = kind.exports(&shared.engine).map(|(name, _)| name.to_owned()).collect();
+        let version = spoken(&exports).map_err(|(kind, why, hint)| fault(kind, why).with_hint(hint))?;
+        let manifest = Manifest::find(bytes)?.unwrap_or_default();
+        let size = bytes.len() as u64;
+        Ok(Loaded { component, manifest, version, label, digest, size, imports, exports, cached })
     }
-    let pre = runtime
-        .linker
-        .instantiate_pre(&component)
-        .and_then(|component| Pre::new(version, component))
-        .map_err(|error| fault(PluginFault::NoInterface, format!("{error:#}")))?;
-    let manifest = Manifest::find(bytes)?.unwrap_or_default();
-    let size = bytes.len() as u64;
-    Ok(Plugin {
-        inner: Arc::new(PluginInner { pre, manifest, version, label, digest, size, imports, exports, cached }),
-    })
 }
 
 /// The newest version of the interface that the exports hold and this host speaks; if there is none, the fault, why, and
@@ -214,26 +141,19 @@ fn spoken(exports: &[String]) -> Result<&'static str, (PluginFault, String, &'st
     ))
 }
 
-/// SHA-256 of a component's bytes, as [`Plugin::digest`] gives it.
-pub fn digest(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Runs something that takes its time without holding up the executor.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Error::new(Kind::Internal, "finish the work of a thread", error.to_string())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::engine::{PER_COMPONENT, tests::component};
+
+    #[test]
+    fn a_component_that_is_larger_is_refused_when_it_is_loaded() {
+        let loaded = Loaded::from_bytes(&component(PER_COMPONENT + 1), "(a test's)".into());
+        let error = loaded.err().unwrap();
+        assert_eq!(error.kind(), &Kind::Plugin(PluginFault::Invalid));
+        let text = error.to_string();
+        assert!(text.contains("21 core module instances") && text.contains("maximum of 20"), "{text}");
+    }
 
     #[test]
     fn versions_and_exports_are_named() {

@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::net::counters::Counters;
+
 /// Upper bounds of the classes that calls are counted in, in microseconds: a millisecond to ten minutes.
 pub const LATENCY_BOUNDS: [u64; 17] = [
     1_000,
@@ -43,9 +45,9 @@ pub(crate) fn note_repeated(number: u64) {
     let _ = REPEATED.try_with(|count| count.fetch_add(number, Ordering::Relaxed));
 }
 
-/// Counters; all only grow.
+/// Counters of the calls; all only grow. Those of the requests are [`Counters`].
 #[derive(Debug, Default)]
-pub(crate) struct Metrics {
+pub(crate) struct CallCounters {
     pub(crate) calls: AtomicU64,
     pub(crate) calls_failed: AtomicU64,
     pub(crate) traps: AtomicU64,
@@ -56,14 +58,6 @@ pub(crate) struct Metrics {
     pub(crate) instances_made: AtomicU64,
     pub(crate) instances_nanos: AtomicU64,
     pub(crate) instances_reused: AtomicU64,
-    pub(crate) requests: AtomicU64,
-    pub(crate) requests_repeated: AtomicU64,
-    pub(crate) requests_denied: AtomicU64,
-    pub(crate) requests_failed: AtomicU64,
-    pub(crate) bytes_sent: AtomicU64,
-    pub(crate) bytes_received: AtomicU64,
-    pub(crate) connections_opened: AtomicU64,
-    pub(crate) connections_failed: AtomicU64,
 }
 
 /// A look at the counters of a provider.
@@ -113,39 +107,13 @@ pub struct Snapshot {
     pub streams: u64,
 }
 
-impl Metrics {
+impl CallCounters {
     /// Counts a call that is over by how long it took, whether it succeeded or not.
     pub(crate) fn called(&self, micros: u64) {
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.call_micros.fetch_add(micros, Ordering::Relaxed);
         if let Some(class) = LATENCY_BOUNDS.iter().position(|bound| micros <= *bound) {
             self.latencies[class].fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Snapshot {
-            calls: get(&self.calls),
-            calls_failed: get(&self.calls_failed),
-            traps: get(&self.traps),
-            call_micros: get(&self.call_micros),
-            latencies: std::array::from_fn(|class| get(&self.latencies[class])),
-            compute_micros: get(&self.compute_micros),
-            instances_made: get(&self.instances_made),
-            instances_micros: get(&self.instances_nanos) / 1000,
-            instances_reused: get(&self.instances_reused),
-            instances_warm: 0,
-            requests: get(&self.requests),
-            requests_repeated: get(&self.requests_repeated),
-            requests_denied: get(&self.requests_denied),
-            requests_failed: get(&self.requests_failed),
-            bytes_sent: get(&self.bytes_sent),
-            bytes_received: get(&self.bytes_received),
-            connections_opened: get(&self.connections_opened),
-            connections_failed: get(&self.connections_failed),
-            connections: 0,
-            streams: 0,
         }
     }
 }
@@ -165,6 +133,33 @@ pub struct Entry {
 }
 
 impl Snapshot {
+    /// `net`: the requests, and the connections and streams in use. The warm instances are left out.
+    pub(crate) fn of(calls: &CallCounters, net: &Counters, (connections, streams): (usize, usize)) -> Snapshot {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Snapshot {
+            calls: get(&calls.calls),
+            calls_failed: get(&calls.calls_failed),
+            traps: get(&calls.traps),
+            call_micros: get(&calls.call_micros),
+            latencies: std::array::from_fn(|class| get(&calls.latencies[class])),
+            compute_micros: get(&calls.compute_micros),
+            instances_made: get(&calls.instances_made),
+            instances_micros: get(&calls.instances_nanos) / 1000,
+            instances_reused: get(&calls.instances_reused),
+            instances_warm: 0,
+            requests: get(&net.requests),
+            requests_repeated: get(&net.requests_repeated),
+            requests_denied: get(&net.requests_denied),
+            requests_failed: get(&net.requests_failed),
+            bytes_sent: get(&net.bytes_sent),
+            bytes_received: get(&net.bytes_received),
+            connections_opened: get(&net.connections_opened),
+            connections_failed: get(&net.connections_failed),
+            connections: connections as u64,
+            streams: streams as u64,
+        }
+    }
+
     /// All numbers but the histogram.
     pub fn entries(&self) -> Vec<Entry> {
         let entry = |name, grows, value, help| Entry { name, grows, value, help };
@@ -239,11 +234,11 @@ mod tests {
 
     #[test]
     fn a_histogram_as_prometheus_reads_it() {
-        let metrics = Metrics::default();
+        let calls = CallCounters::default();
         for micros in [900, 1_000, 1_001, 700_000_000] {
-            metrics.called(micros);
+            calls.called(micros);
         }
-        let text = metrics.snapshot().prometheus("x\"y");
+        let text = Snapshot::of(&calls, &Counters::default(), (0, 0)).prometheus("x\"y");
         for line in [
             "sandbox_host_call_duration_seconds_bucket{provider=\"xy\",le=\"0.001\"} 2",
             "sandbox_host_call_duration_seconds_bucket{provider=\"xy\",le=\"0.0025\"} 3",

@@ -1,6 +1,14 @@
 //! Running components: instances, their limits, which instance serves which call, and the counters.
 
+pub(crate) mod call;
 pub(crate) mod gate;
 pub(crate) mod instance;
+pub(crate) mod limits;
+pub(crate) mod link;
+pub(crate) mod meter;
 pub(crate) mod metrics;
+pub(crate) mod printed;
+pub(crate) mod runner;
+pub(crate) mod signals;
+pub(crate) mod store;
 pub(crate) mod warm;

@@ -10,10 +10,9 @@ use std::path::{Path, PathBuf};
 
 use self::entries::Archived;
 use self::sources::Sources;
-use crate::api::provider::Provider;
 use crate::error::{Error, Result};
 use crate::local::context::{Context, ContextFilter};
-use crate::types::{Dockerfile, ImageSource, ImageSpec, RegistryLogin};
+use crate::types::{ContextFile, Dockerfile, RegistryLogin};
 
 /// A Dockerfile and what its build takes from this machine.
 #[derive(Clone, Debug)]
@@ -92,13 +91,24 @@ impl LocalDockerfile {
         self
     }
 
+    /// Whether the build takes anything from a directory of this machine.
+    pub(crate) fn reads_context(&self) -> bool {
+        self.context.is_some() && self.sources().any()
+    }
+
+    /// Gives what a provider is told, with these files of the context.
+    pub(crate) fn with_files(self, context: Vec<ContextFile>) -> Dockerfile {
+        let LocalDockerfile { text, build_args, target, login, .. } = self;
+        Dockerfile { text, context, build_args, target, login }
+    }
+
     /// What the build takes from its context.
     fn sources(&self) -> Sources {
         Sources::of(&dockerfile_text::parse(&self.text), &self.build_args, self.target.as_deref())
     }
 
     /// Reads what the build takes from its context. The Dockerfile then is one for a provider, which takes a list of files.
-    async fn local(mut self, digests: Vec<String>) -> Result<(LocalDockerfile, Option<Context>)> {
+    pub(crate) async fn local(mut self, digests: Vec<String>) -> Result<(LocalDockerfile, Option<Context>)> {
         // Not every builder passes over a byte order mark.
         if self.text.starts_with('\u{feff}') {
             self.text.remove(0);
@@ -130,35 +140,6 @@ impl LocalDockerfile {
             context.archive().await?;
         }
         Ok((self, Some(context)))
-    }
-}
-
-impl Provider {
-    /// Makes an image specification of a Dockerfile: reads what its COPY lines take of the context, and sends what the
-    /// provider does not have. `progress` is told how many bytes of how many have been sent.
-    ///
-    /// # Errors
-    ///
-    /// [`Kind::Io`](crate::Kind::Io) when the context cannot be read, [`Kind::InvalidArgument`](crate::Kind::InvalidArgument)
-    /// when something is not there that is to be copied; as any call.
-    pub async fn dockerfile(
-        &self,
-        dockerfile: LocalDockerfile,
-        progress: impl Fn(u64, u64),
-    ) -> Result<(ImageSpec, Sent)> {
-        let reads = dockerfile.context.is_some() && dockerfile.sources().any();
-        let digests = if reads { self.describe().await?.digests } else { vec![] };
-        let (dockerfile, context) = dockerfile.local(digests).await?;
-        let (mut sent, mut files) = (Sent::default(), vec![]);
-        if let Some(context) = context {
-            files = context.files();
-            sent.files = context.count();
-            sent.bytes = self.upload_context_with(&context, progress).await?;
-            sent.skipped = context.skipped().to_vec();
-        }
-        let LocalDockerfile { text, build_args, target, login, .. } = dockerfile;
-        let source = ImageSource::Dockerfile(Dockerfile { text, context: files, build_args, target, login });
-        Ok((ImageSpec { source, ..ImageSpec::default() }, sent))
     }
 }
 

@@ -1,0 +1,98 @@
+//! What components are linked to: WASI without files and sockets, and HTTP.
+
+use std::sync::OnceLock;
+
+use wasmtime::component::Linker;
+
+use crate::error::{Error, Kind, PluginFault, Result};
+use crate::interface::Pre;
+use crate::plugin::engine;
+use crate::plugin::load::Loaded;
+use crate::runtime::store::State;
+
+/// A component whose imports are given, so that instances of it can be made.
+pub(crate) struct Linked {
+    pub(crate) loaded: Loaded,
+    pub(super) pre: Pre<State>,
+}
+
+impl Linked {
+    /// Fails with [`Kind::Plugin`] if the component imports what plugins are not given, or does not export the functions of
+    /// its version of the interface.
+    pub(crate) fn new(loaded: Loaded) -> Result<Linked> {
+        let strangers: Vec<_> = loaded.imports.iter().filter(|name| !is_linked(name)).cloned().collect();
+        if !strangers.is_empty() {
+            let why = format!("it imports {}, which plugins are not given", strangers.join(", "));
+            return Err(loaded
+                .fault(PluginFault::Imports, why)
+                .with_hint("a provider reaches the outside by wasi:http alone: no files, no sockets"));
+        }
+        let pre = linker()?
+            .instantiate_pre(&loaded.component)
+            .and_then(|component| Pre::new(loaded.version, component))
+            .map_err(|error| loaded.fault(PluginFault::NoInterface, format!("{error:#}")))?;
+        Ok(Linked { loaded, pre })
+    }
+}
+
+/// The imports of all components, made at the first call.
+fn linker() -> Result<&'static Linker<State>> {
+    static LINKER: OnceLock<Result<Linker<State>, String>> = OnceLock::new();
+    let engine = &engine::shared()?.engine;
+    let made = LINKER.get_or_init(|| {
+        let mut linker = Linker::new(engine);
+        link(&mut linker).map_err(|error| format!("{error:#}"))?;
+        Ok(linker)
+    });
+    let failed = |why: &String| Error::new(Kind::Plugin(PluginFault::Invalid), "set up the imports of plugins", why);
+    made.as_ref().map_err(failed)
+}
+
+/// The packages and interfaces that a plugin is linked to: no files, no sockets.
+const LINKED: [&str; 19] = [
+    "wasi:io/error",
+    "wasi:io/poll",
+    "wasi:io/streams",
+    "wasi:clocks/monotonic-clock",
+    "wasi:clocks/wall-clock",
+    "wasi:random/random",
+    "wasi:random/insecure",
+    "wasi:random/insecure-seed",
+    "wasi:cli/environment",
+    "wasi:cli/exit",
+    "wasi:cli/stdin",
+    "wasi:cli/stdout",
+    "wasi:cli/stderr",
+    "wasi:cli/terminal-input",
+    "wasi:cli/terminal-output",
+    "wasi:cli/terminal-stdin",
+    "wasi:cli/terminal-stdout",
+    "wasi:cli/terminal-stderr",
+    "wasi:http/types",
+];
+
+/// Whether an import of this name is given. An interface of our own that only has types counts too.
+fn is_linked(import: &str) -> bool {
+    let name = import.split('@').next().unwrap_or(import);
+    LINKED.contains(&name) || name == "wasi:http/outgoing-handler" || name == "harness:sandbox/types"
+}
+
+/// Links what [`is_linked`] names.
+fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    use wasmtime_wasi::cli::{WasiCli, WasiCliView};
+    use wasmtime_wasi::p2::bindings::{cli, random};
+    use wasmtime_wasi::random::WasiRandom;
+
+    wasmtime_wasi::p2::add_to_linker_proxy_interfaces_async(linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
+    random::insecure::add_to_linker::<State, WasiRandom>(linker, |state| state.wasi.random())?;
+    random::insecure_seed::add_to_linker::<State, WasiRandom>(linker, |state| state.wasi.random())?;
+    cli::environment::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::exit::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_input::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_output::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_stdin::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_stdout::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_stderr::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    Ok(())
+}

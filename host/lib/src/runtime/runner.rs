@@ -1,0 +1,281 @@
+//! Runs the calls of one provider: on warm instances or new ones, counted, and ended when the provider is shut down.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tracing::Instrument;
+
+use crate::error::{Error, Happened, Kind, Result};
+use crate::net::hook::Net;
+use crate::plugin::engine;
+use crate::runtime::call::{Body, Call};
+use crate::runtime::gate::Gate;
+use crate::runtime::instance::{Instance, Outcome};
+use crate::runtime::limits::Limits;
+use crate::runtime::link::Linked;
+use crate::runtime::metrics::{self, CallCounters, Snapshot};
+use crate::runtime::signals::Signals;
+use crate::runtime::warm::{self, Route, WaitForPlace, Warm};
+
+/// How long a call waits for an instance when the process has as many as it may have.
+const INSTANCE_WAIT: Duration = Duration::from_secs(60);
+
+/// How long a shutdown waits until commands that were given up are signalled. A signal takes milliseconds; a service that does
+/// not answer must not hold up an exit for long.
+const SIGNALS_TIME: Duration = Duration::from_secs(10);
+
+/// Calls one function of the interface: `ask!(provider, route, call, |guest, store| guest.call_x(store, &a))`.
+macro_rules! ask {
+    ($provider:expr, $route:expr, $call:expr, |$guest:ident, $store:ident| $body:expr) => {
+        $provider
+            .call(&$route, $call, move |bound, $store| {
+                Box::pin(async move {
+                    let $guest = bound.guest();
+                    $body.await
+                })
+            })
+            .await
+    };
+}
+pub(crate) use ask;
+
+/// What the handles of one provider share.
+pub(crate) struct Runner {
+    plugin: Arc<Linked>,
+    pub(crate) net: Arc<Net>,
+    /// The environment variables that the component sees.
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) limits: Limits,
+    warm: Arc<Warm>,
+    pub(crate) gate: Gate,
+    metrics: CallCounters,
+    /// For what has to be done after a handle was dropped, wherever that happens.
+    pub(crate) tasks: tokio::runtime::Handle,
+    /// What is still to be sent for handles that were dropped.
+    pub(crate) signals: Signals,
+}
+
+impl Runner {
+    /// Made within a tokio runtime, which lets go of idle instances from then on.
+    pub(crate) fn new(plugin: Arc<Linked>, net: Net, env: Vec<(String, String)>, limits: Limits) -> Arc<Runner> {
+        let runner = Arc::new(Runner {
+            plugin,
+            net: Arc::new(net),
+            env,
+            limits,
+            warm: Warm::new(),
+            gate: Gate::default(),
+            metrics: CallCounters::default(),
+            tasks: tokio::runtime::Handle::current(),
+            signals: Signals::default(),
+        });
+        let weak = Arc::downgrade(&runner);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(warm::IDLE / 4).await;
+                let Some(runner) = weak.upgrade() else { break };
+                runner.warm.purge(warm::IDLE);
+            }
+        });
+        runner
+    }
+
+    /// What was done so far, and what is open now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let warm = self.warm.len() as u64;
+        Snapshot { instances_warm: warm, ..Snapshot::of(&self.metrics, self.net.counters(), self.net.counts()) }
+    }
+
+    /// Ends all use, as [`Provider::shutdown`](crate::Provider::shutdown) says.
+    pub(crate) async fn shut_down(&self, grace: Duration) -> usize {
+        let cancelled = self.gate.close(grace).await;
+        // The commands of those that were cancelled, and of handles that were dropped before.
+        self.signals.wait(SIGNALS_TIME).await;
+        self.gate.shut();
+        self.warm.purge(Duration::ZERO);
+        cancelled
+    }
+
+    /// Runs one call on a warm instance, or on a new one.
+    pub(crate) async fn call<R: Send>(self: &Arc<Self>, route: &Route, call: Call, body: impl Body<R>) -> Result<R> {
+        self.hold(route.clone()).call(call, body).await
+    }
+
+    /// An instance to be used for several calls in a row. Taken at the first call, given back when dropped.
+    pub(crate) fn hold(self: &Arc<Self>, route: Route) -> Held {
+        Held { runner: self.clone(), route, instance: None }
+    }
+
+    async fn instance(&self, route: &Route) -> Result<Instance> {
+        if let Some(instance) = self.warm.take(route) {
+            self.metrics.instances_reused.fetch_add(1, Ordering::Relaxed);
+            return Ok(instance);
+        }
+        let permits = &engine::shared()?.permits;
+        let permit = match permits.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                let _waiting = WaitForPlace::begin();
+                match tokio::time::timeout(INSTANCE_WAIT, permits.clone().acquire_owned()).await {
+                    Ok(Ok(permit)) => permit,
+                    _ => {
+                        return Err(Error::new(
+                            Kind::ResourceExhausted,
+                            "start another instance of the plugin",
+                            format!(
+                                "the process has as many as it may have, and none became free in {INSTANCE_WAIT:?}"
+                            ),
+                        )
+                        .with_hint("run fewer commands at once, or raise sandbox_host::set_max_instances"));
+                    }
+                }
+            }
+        };
+        let begun = Instant::now();
+        let mut instance = Instance::new(&self.plugin, &self.net, &self.env, &self.limits, permit).await?;
+        self.metrics.instances_nanos.fetch_add(begun.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        self.metrics.instances_made.fetch_add(1, Ordering::Relaxed);
+        let Some(cache) = self.warm.cache(route) else { return Ok(instance) };
+        let call = Call::reading("hand over what is known");
+        let taken = instance
+            .call(&call, &self.limits, move |bound, store| {
+                Box::pin(async move { bound.guest().call_import_cache(store, &cache).await.map(Ok) })
+            })
+            .await;
+        if let Outcome::Broken(error) = taken {
+            // The call that needs the instance has nothing to do with that: the next one is told nothing, and learns anew.
+            self.metrics.traps.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(%error, "what an instance exported, another cannot take");
+            self.warm.forget_cache(route);
+            return Instance::new(&self.plugin, &self.net, &self.env, &self.limits, instance.into_permit()).await;
+        }
+        instance.informed = true;
+        Ok(instance)
+    }
+
+    /// Forgets what is kept for a sandbox that is over.
+    pub(crate) fn forget(&self, route: &Route) {
+        self.warm.forget(route);
+    }
+
+    async fn export_cache(&self, route: &Route, instance: &mut Instance) -> bool {
+        let call = Call::reading("export what is known");
+        let exported = instance
+            .call(&call, &self.limits, |bound, store| {
+                Box::pin(async move { bound.guest().call_export_cache(store).await.map(Ok) })
+            })
+            .await;
+        match exported {
+            Outcome::Answered(Ok(cache)) => {
+                self.warm.store_cache(route, cache);
+                true
+            }
+            Outcome::Answered(Err(_)) => true,
+            Outcome::Broken(_) => {
+                self.metrics.traps.fetch_add(1, Ordering::Relaxed);
+                false
+            }
+        }
+    }
+}
+
+/// An instance held for a series of calls.
+pub(crate) struct Held {
+    runner: Arc<Runner>,
+    route: Route,
+    instance: Option<Instance>,
+}
+
+impl Held {
+    pub(crate) async fn call<R: Send>(&mut self, call: Call, body: impl Body<R>) -> Result<R> {
+        let runner = self.runner.clone();
+        let span = tracing::debug_span!(
+            "call",
+            what = %call.what,
+            sandbox = self.route.as_deref(),
+            exec = call.exec.as_deref(),
+            otel.status_code = tracing::field::Empty,
+        );
+        let (what, effect) = (call.what.clone(), call.effect);
+        let over =
+            |happened| Error::new(Kind::Conflict, what.clone(), "the provider was shut down").with_happened(happened);
+        let signal = call.signal;
+        let running = runner.gate.enter();
+        if running.is_none() && !(signal && runner.gate.lets_signals_pass()) {
+            return Err(over(Happened::No));
+        }
+        let work = async {
+            let counted = Counted { metrics: &runner.metrics, begun: Instant::now() };
+            let result = self.answer(&runner, call, body).await;
+            if let Err(error) = &result {
+                let metrics = &runner.metrics;
+                metrics.calls_failed.fetch_add(1, Ordering::Relaxed);
+                if error.is_trap() {
+                    metrics.traps.fetch_add(1, Ordering::Relaxed);
+                }
+                tracing::Span::current().record("otel.status_code", "ERROR");
+            }
+            let micros = counted.micros();
+            match &result {
+                Ok(_) => tracing::debug!(micros, "done"),
+                Err(error) => tracing::debug!(micros, %error, "failed"),
+            }
+            result
+        }
+        .instrument(span);
+        tokio::select! {
+            biased;
+            result = work => result,
+            () = runner.gate.cancelled(signal) => Err(over(if effect { Happened::Unknown } else { Happened::No })),
+        }
+    }
+
+    async fn answer<R: Send>(&mut self, runner: &Arc<Runner>, call: Call, body: impl Body<R>) -> Result<R> {
+        // While the call runs the instance belongs to this future: dropped together, they cancel the call.
+        let mut instance = match self.instance.take() {
+            Some(instance) => instance,
+            None => runner.instance(&self.route).await?,
+        };
+        let outcome = instance.call(&call, &runner.limits, body).await;
+        metrics::note_repeated(instance.take_repeated());
+        runner.metrics.compute_micros.fetch_add(instance.computed().as_micros() as u64, Ordering::Relaxed);
+        match outcome {
+            Outcome::Answered(result) => {
+                let usable = !runner.warm.wants_cache(&self.route, &instance)
+                    || runner.export_cache(&self.route, &mut instance).await;
+                if usable {
+                    self.instance = Some(instance);
+                }
+                result
+            }
+            Outcome::Broken(error) => Err(error),
+        }
+    }
+}
+
+/// Counts a call when it is over, however it ends.
+struct Counted<'a> {
+    metrics: &'a CallCounters,
+    begun: Instant,
+}
+
+impl Counted<'_> {
+    fn micros(&self) -> u64 {
+        self.begun.elapsed().as_micros() as u64
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.metrics.called(self.micros());
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(instance) = self.instance.take() {
+            self.runner.warm.put(self.route.take(), instance);
+        }
+    }
+}
