@@ -3,26 +3,33 @@
 // Everything is printed by `output`.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+// Modules import from those below them only:
+//
+//   commands   a file for each subcommand
+//   steps      what several commands do: image, sandbox, command, terminal
+//   session    plugin, provider, policy, private emulator, and what to undo
+//   pull       plugins from elsewhere
+//   output     everything printed      args   everything typed
 mod args;
 mod commands;
 mod output;
 mod pull;
 mod session;
+mod steps;
 
 use std::future::pending;
 use std::path::Path;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::Instrument as _;
 
-use crate::args::{Cli, Command, PluginCommand};
-use crate::commands::{alter, copy, doctor, live, manage, network, plugin, run, terminal};
+use crate::args::{Cli, Command};
+use crate::commands::emulator;
 use crate::output::{FAILED, INTERRUPTED};
-use crate::session::{Session, emulator, telemetry};
+use crate::session::{Session, telemetry};
 
 /// The argument that has this program compile a component and end. Not for users.
 const COMPILE: &str = "compile-component";
@@ -131,7 +138,7 @@ async fn supervise(cli: Cli) -> i32 {
     let mut code = tokio::select! {
         // The command first: when it has ended there is nothing to be stopped.
         biased;
-        result = dispatch(&session, cli.command).instrument(tracing::info_span!("command")) => match result {
+        result = commands::dispatch(&session, cli.command).instrument(tracing::info_span!("command")) => match result {
             Ok(code) => code,
             Err(error) if output::is_broken_pipe(&error) => 0,
             Err(error) => {
@@ -208,45 +215,5 @@ impl Stops {
             () = wait(&mut self.terminate) => 128 + 15,
             () = wait(&mut self.hangup) => 128 + 1,
         }
-    }
-}
-
-async fn dispatch(session: &Session, command: Command) -> Result<i32> {
-    match command {
-        Command::Run(args) => run::run(session, args).await,
-        Command::Create(args) => run::create(session, args).await,
-        Command::Exec(args) => run::exec(session, args).await,
-        Command::Shell(args) => terminal::shell(session, args).await,
-        Command::Build(args) => run::build(session, args).await,
-        Command::Cp(args) => copy::cp(session, args).await,
-        Command::Ls(args) => copy::ls(session, args).await,
-        Command::Cat(args) => copy::cat(session, args).await,
-        Command::Rm(args) => copy::rm(session, args).await,
-        Command::List(args) => manage::list(session, args).await,
-        Command::Inspect(args) => manage::inspect(session, args).await,
-        Command::Logs(args) => manage::logs(session, args).await,
-        Command::Wait(args) => manage::wait(session, args).await,
-        Command::Terminate(args) => manage::terminate(session, args).await,
-        Command::Tags(args) => manage::tags(session, args).await,
-        Command::Snapshot(args) => manage::snapshot(session, args).await,
-        Command::Restore(args) => alter::restore(session, args).await,
-        Command::Mount(args) => alter::mount(session, args).await,
-        Command::Unmount(args) => alter::unmount(session, args).await,
-        Command::Network(args) => alter::network(session, args).await,
-        Command::Token(args) => alter::token(session, args).await,
-        Command::Stats(args) => alter::stats(session, args).await,
-        Command::Sidecar(command) => alter::sidecar(session, command).await,
-        Command::Image(command) => alter::image(session, command).await,
-        Command::Tunnels(args) => manage::tunnels(session, args).await,
-        Command::Sweep(args) => manage::sweep(session, args).await,
-        Command::Forward(args) => network::forward(session, args).await,
-        Command::Gateway(args) => network::gateway(session, args).await,
-        Command::Doctor(args) if args.live => live::live(session).await,
-        Command::Doctor(_) => doctor::doctor(session).await,
-        Command::Plugin(PluginCommand::Inspect(args)) => plugin::inspect(session, args).await,
-        Command::Plugin(PluginCommand::Pull(args)) => pull::pull(session, args).await,
-        Command::Emulator(args) => emulator::foreground(args),
-        Command::Completions(args) => plugin::completions(args),
-        Command::Man(args) => plugin::man(args),
     }
 }

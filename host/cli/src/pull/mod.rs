@@ -1,4 +1,4 @@
-//! `plugin pull`: components from elsewhere, kept under names of the user's.
+//! Components from elsewhere, kept under names of the user's.
 //!
 //! A name says nothing of what it stands for, and can stand for something else tomorrow: trust is given to digests
 //! (`grants.plugins` of a policy), and a pull of something without a known digest is refused where nothing vouches for it.
@@ -11,83 +11,19 @@ use std::time::Duration;
 use anyhow::Result;
 use bytes::Bytes;
 use http::Uri;
-use sandbox_host::Plugin;
-use serde_json::json;
 
-use crate::args::PluginPull;
-use crate::output::{self, Failure};
-use crate::pull::registry::{Digest, Fetcher, Reference, WHOLE};
-use crate::session::Session;
+use self::registry::{Digest, Fetcher, Reference};
+use crate::output::Failure;
 
 /// Where a component comes from.
-enum Source {
+pub enum Source {
     File(Uri),
     Registry(Reference),
 }
 
-/// `sandbox plugin pull`
-pub async fn pull(session: &Session, args: PluginPull) -> Result<i32> {
-    let what = format!("pull {}", without_user(&args.reference));
-    let (source, pin) = parse(&what, &args.reference, args.digest.as_deref())?;
-    let name = match args.name {
-        Some(name) => name,
-        None => name_of(&source)
-            .ok_or_else(|| Failure::new(&what, "it is not clear how to call it").hint("choose a name with --name"))?,
-    };
-    if !is_name(Path::new(&name)) {
-        return Err(Failure::new(&what, format!("{name:?} cannot be its name"))
-            .hint("choose one of letters, digits, `.`, `_` and `-` with --name")
-            .into());
-    }
-    let file = directory()?.join(format!("{name}.wasm"));
-    let fetcher = Fetcher::new(session.global.ca_file.as_deref())?;
-    let shown = session.voice.transfer(format!("pulling {name}"), None);
-    let progress = |position, size: Option<u64>| match size {
-        Some(size) => shown.at(position, size),
-        None => shown.to(position),
-    };
-    let (bytes, manifest) = fetch(&fetcher, &what, &source, progress, WHOLE).await?;
-    drop(shown);
-    if let Some(pin) = &pin {
-        pin.verify(&what, &bytes)?;
-    }
-    let digest = Digest::of(&bytes);
-    let size = bytes.len();
-    // Nothing is kept that cannot be used.
-    let step = session.voice.step("compiling the plugin");
-    let plugin = Plugin::from_bytes(bytes.to_vec()).await.map_err(|error| {
-        let (_, why, hint) = error.parts();
-        let failure = Failure::new(&what, why);
-        match hint {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
-    })?;
-    drop(step);
-    debug_assert_eq!(plugin.digest(), digest.hex());
-    store(&file, &bytes).map_err(|error| Failure::new(format!("write {}", file.display()), error.to_string()))?;
-    let manifest = manifest.map(|manifest| format!("sha256:{}", manifest.hex()));
-    if session.voice.json {
-        output::print_json(json!({
-            "name": name, "file": file, "sha256": digest.hex(), "size": size, "source": args.reference,
-            "manifest": manifest,
-        }))?;
-        return Ok(0);
-    }
-    let mut rows = vec![["name", &name], ["file", &file.to_string_lossy()], ["sha256", digest.hex()]]
-        .into_iter()
-        .map(|row| row.map(str::to_owned).to_vec())
-        .collect::<Vec<_>>();
-    rows.push(vec!["size".into(), format!("{size} bytes")]);
-    rows.extend(manifest.map(|manifest| vec!["manifest".into(), manifest]));
-    output::table(&rows)?;
-    session.voice.say(format_args!("use it with --plugin {name}"));
-    Ok(0)
-}
-
 /// The component, and the digest of its manifest if it has one. Its size is bounded, and so is the time that all requests
 /// take together.
-async fn fetch(
+pub async fn fetch(
     fetcher: &Fetcher,
     what: &str,
     source: &Source,
@@ -112,7 +48,7 @@ async fn fetch(
 }
 
 /// For messages: a user name may come with a password.
-fn without_user(reference: &str) -> String {
+pub fn without_user(reference: &str) -> String {
     match url::Url::parse(reference) {
         Ok(mut url) if matches!(url.scheme(), "http" | "https") && !url.username().is_empty() => {
             let _ = url.set_username("***").and_then(|()| url.set_password(None));
@@ -123,7 +59,7 @@ fn without_user(reference: &str) -> String {
 }
 
 /// Source, and the digest that the component must have.
-fn parse(what: &str, text: &str, digest: Option<&str>) -> Result<(Source, Option<Digest>)> {
+pub fn parse(what: &str, text: &str, digest: Option<&str>) -> Result<(Source, Option<Digest>)> {
     let wanted = |text: &str| {
         Digest::parse(text)
             .ok_or_else(|| Failure::new(what, format!("{text:?} is no sha256")).hint("give its 64 hexadecimal digits"))
@@ -159,7 +95,7 @@ fn parse(what: &str, text: &str, digest: Option<&str>) -> Result<(Source, Option
 }
 
 /// The last part of where it comes from.
-fn name_of(source: &Source) -> Option<String> {
+pub fn name_of(source: &Source) -> Option<String> {
     let path = match source {
         Source::File(uri) => uri.path(),
         Source::Registry(reference) => &reference.repository,
@@ -170,7 +106,7 @@ fn name_of(source: &Source) -> Option<String> {
 }
 
 /// Whether this can be the name of a pulled plugin, which is no path.
-fn is_name(name: &Path) -> bool {
+pub fn is_name(name: &Path) -> bool {
     let Some(name) = name.to_str() else { return false };
     name.len() <= 100
         && !name.ends_with(".wasm")
@@ -179,7 +115,7 @@ fn is_name(name: &Path) -> bool {
 }
 
 /// Where pulled plugins are kept.
-fn directory() -> Result<PathBuf> {
+pub fn directory() -> Result<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("SANDBOX_PLUGIN_DIR")
         .or_else(|| set("XDG_DATA_HOME").map(|data| data.join("sandbox/plugins")))
@@ -199,7 +135,7 @@ pub fn find(name: &Path) -> Option<PathBuf> {
 }
 
 /// Written beside and moved into place: nobody sees half a file.
-fn store(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub fn store(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::DirBuilderExt;
 

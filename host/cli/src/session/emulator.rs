@@ -1,4 +1,4 @@
-//! The emulator: in the foreground as a command, or as a child of our own for one command.
+//! An emulator of this program's own, for one command.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -21,29 +21,6 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long it may take to remove what it made.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// The emulator has entry points that the very first line of `main` must give way to.
-pub fn child_entry() {
-    #[cfg(feature = "emulator")]
-    modal_emulator::child_entry();
-}
-
-/// Runs the emulator in the foreground, with a runtime of its own.
-#[cfg(feature = "emulator")]
-pub fn foreground(args: crate::args::Emulator) -> Result<i32> {
-    match modal_emulator::cli::run(args.args) {
-        Ok(()) => Ok(0),
-        Err(error) => Err(Failure::new("start the emulator", format!("{error:#}")).into()),
-    }
-}
-
-/// Runs the emulator in the foreground, with a runtime of its own.
-#[cfg(not(feature = "emulator"))]
-pub fn foreground(_args: crate::args::Emulator) -> Result<i32> {
-    Err(Failure::new("start the emulator", "this program was built without it")
-        .hint("build it with the feature `emulator`")
-        .into())
-}
 
 /// 256 random bits as hexadecimal digits.
 fn random() -> Result<String> {

@@ -1,39 +1,28 @@
 //! What all commands need: the provider to talk to, and a list of what has to be undone if we are stopped.
 
-pub mod context;
 pub mod emulator;
+pub mod policy;
 pub mod telemetry;
+pub mod undo;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use anyhow::Result;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use sandbox_host::types::ListFilter;
-use sandbox_host::{Kind, Limits, Plugin, PluginFault, Provider, Sandbox};
-use serde::Deserialize;
-use tokio::time::Instant;
+use sandbox_host::{Kind, Plugin, PluginFault, Provider};
 
-use crate::args::{Global, duration};
+use self::emulator::Private;
+use self::policy::PolicyFile;
+use self::undo::Debt;
+use crate::args::Global;
 use crate::output::{Failure, Voice};
-use crate::session::emulator::Private;
+use crate::pull::registry;
 
 /// The component that comes with this program.
 pub const DEFAULT_PLUGIN: &str = "modal-provider.wasm";
-
-/// What is left to be done when a command was stopped in the middle.
-#[derive(Clone)]
-enum Debt {
-    /// Terminate the sandbox.
-    Sandbox(Sandbox),
-    /// A create was under way: terminate what carries this tag.
-    Creating(Provider, (String, String)),
-    /// Kill the command.
-    Exec(Sandbox, String),
-}
 
 /// One run of this program.
 #[derive(Clone)]
@@ -53,59 +42,6 @@ struct Shared {
     provider: Mutex<Option<Provider>>,
 }
 
-/// Takes a debt off the list when dropped by [`Owed::paid`]; stays on it otherwise.
-#[must_use]
-pub struct Owed {
-    shared: Arc<Shared>,
-    id: u64,
-}
-
-impl Owed {
-    /// Nothing is left to do if the call is certain to have done nothing.
-    pub fn unless_happened(self, error: &sandbox_host::Error) {
-        if error.happened() == sandbox_host::Happened::No {
-            self.paid();
-        }
-    }
-
-    /// Nothing is left to do.
-    pub fn paid(self) {
-        self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner).retain(|(id, _)| *id != self.id);
-    }
-}
-
-/// A policy file.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct PolicyFile {
-    limits: LimitsFile,
-    grants: GrantsFile,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct LimitsFile {
-    memory_mib: Option<usize>,
-    table_elements: Option<usize>,
-    call_time: Option<String>,
-    answer_time: Option<String>,
-    compute_time: Option<String>,
-    resources: Option<usize>,
-    header_bytes: Option<usize>,
-    body_mib: Option<u64>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct GrantsFile {
-    /// Names of the manifest's origins.
-    origins: Option<Vec<String>>,
-    /// Environment variables of the manifest that the plugin is shown.
-    env: Option<Vec<String>>,
-    /// SHA-256 of plugins that are trusted with what they wish for.
-    plugins: Vec<String>,
-}
-
 impl Session {
     /// From the options.
     pub fn new(mut global: Global) -> Session {
@@ -115,27 +51,6 @@ impl Session {
         }
         let voice = Voice::new(global.json, global.quiet, global.no_color);
         Session { voice, global: Arc::new(global), shared: Arc::default() }
-    }
-
-    fn owe(&self, debt: Debt) -> Owed {
-        let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner).push((id, debt));
-        Owed { shared: self.shared.clone(), id }
-    }
-
-    /// The sandbox is to be terminated when we are stopped.
-    pub fn owe_sandbox(&self, sandbox: &Sandbox) -> Owed {
-        self.owe(Debt::Sandbox(sandbox.clone()))
-    }
-
-    /// A sandbox with this tag may come into being.
-    pub fn owe_creation(&self, provider: &Provider, tag: (String, String)) -> Owed {
-        self.owe(Debt::Creating(provider.clone(), tag))
-    }
-
-    /// The command is to be killed when we are stopped.
-    pub fn owe_exec(&self, sandbox: &Sandbox, exec: &str) -> Owed {
-        self.owe(Debt::Exec(sandbox.clone(), exec.to_owned()))
     }
 
     /// Whether an emulator is worked with that was named as one.
@@ -243,7 +158,7 @@ impl Session {
             }
             builder = builder.ca_file(path);
         }
-        builder = builder.limits(limits(policy.limits)?);
+        builder = builder.limits(policy::limits(policy.limits)?);
         let voice = self.voice;
         builder = builder.on_wait(move |waiting| {
             voice.say(format_args!(
@@ -281,7 +196,7 @@ impl Session {
             }
             error.into()
         })?;
-        crate::session::telemetry::watch(&provider);
+        telemetry::watch(&provider);
         *self.shared.provider.lock().unwrap_or_else(PoisonError::into_inner) = Some(provider.clone());
         Ok(provider)
     }
@@ -300,7 +215,7 @@ impl Session {
     }
 
     fn policy(&self) -> Result<PolicyFile> {
-        self.global.policy.as_deref().map_or_else(|| Ok(PolicyFile::default()), read_policy)
+        self.global.policy.as_deref().map_or_else(|| Ok(PolicyFile::default()), policy::read_policy)
     }
 
     /// Whether the plugin is granted what it wishes for: by `--grant`, by its digest in the policy file, or because it is
@@ -318,97 +233,6 @@ impl Session {
         }
     }
 
-    /// Undoes what was left behind, and says so. True if everything could be undone. `patience`: for all of it.
-    pub async fn settle(&self, patience: Duration) -> bool {
-        // A private emulator takes everything with it.
-        if self.shared.emulator.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
-            self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner).clear();
-            self.shared.provider.lock().unwrap_or_else(PoisonError::into_inner).take();
-            return true;
-        }
-        // All at the same time: what is far away must not use up the time of the rest.
-        let until = Instant::now() + patience;
-        let debts = {
-            let mut debts = self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner);
-            drop_covered(&mut debts);
-            debts.clone()
-        };
-        let undone = futures_util::future::join_all(debts.into_iter().rev().map(|(id, debt)| async move {
-            let undone = self.settle_one(debt, until).await;
-            // Each stays on the list until then, for when it is asked what is left.
-            Owed { shared: self.shared.clone(), id }.paid();
-            undone
-        }));
-        let (undone, unsignalled) = tokio::join!(undone, self.unsignalled(patience));
-        if let Some(left) = &unsignalled {
-            self.voice.warn(format_args!("left behind: {left}"));
-        }
-        undone.into_iter().all(|undone| undone) && unsignalled.is_none()
-    }
-
-    /// Commands that were given up, and have not been killed within `patience`.
-    async fn unsignalled(&self, patience: Duration) -> Option<String> {
-        let provider = self.shared.provider.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let error = provider?.signals_sent(patience).await.err()?;
-        Some(format!("perhaps a command that was given up ({error})"))
-    }
-
-    async fn settle_one(&self, debt: Debt, until: Instant) -> bool {
-        let (name, result) = match debt {
-            Debt::Sandbox(sandbox) => {
-                let _step = self.voice.step(format!("terminating {}", sandbox.id()));
-                (format!("the sandbox {}", sandbox.id()), tokio::time::timeout_at(until, sandbox.terminate()).await)
-            }
-            Debt::Exec(sandbox, exec) => {
-                let killed = tokio::time::timeout_at(until, sandbox.signal(&exec, 9)).await;
-                (format!("the command {exec} in {}", sandbox.id()), killed)
-            }
-            Debt::Creating(provider, (key, value)) => {
-                let name = format!("a sandbox with the tag {key}={value}");
-                let search = async {
-                    for info in provider.list(&ListFilter::default().tag(key, value), 10).await? {
-                        provider.sandbox(info.id).terminate().await?;
-                    }
-                    Ok(())
-                };
-                (name, tokio::time::timeout_at(until, search).await)
-            }
-        };
-        match result {
-            Ok(Ok(())) => true,
-            Ok(Err(error)) if error.is_not_found() || error.is_sandbox_ended() => true,
-            Ok(Err(error)) => {
-                self.voice.warn(format_args!("left behind: {name} ({error})"));
-                false
-            }
-            Err(_) => {
-                self.voice.warn(format_args!("left behind: {name} (no answer)"));
-                false
-            }
-        }
-    }
-
-    /// What would be left behind now, in words.
-    pub async fn left_behind(&self) -> Vec<String> {
-        let mut left: Vec<_> = {
-            let mut debts = self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner);
-            drop_covered(&mut debts);
-            debts
-                .iter()
-                .map(|(_, debt)| match debt {
-                    Debt::Sandbox(sandbox) => format!("the sandbox {}", sandbox.id()),
-                    Debt::Exec(sandbox, exec) => format!("the command {exec} in {}", sandbox.id()),
-                    Debt::Creating(_, (key, value)) => format!("perhaps a sandbox with the tag {key}={value}"),
-                })
-                .collect()
-        };
-        // What is on the list may be what the signals are for.
-        if left.is_empty() {
-            left.extend(self.unsignalled(Duration::ZERO).await);
-        }
-        left
-    }
-
     /// Stops the private emulator, if there is one.
     pub async fn close(&self) {
         let emulator = self.shared.emulator.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -417,18 +241,6 @@ impl Session {
             emulator.stop().await;
         }
     }
-}
-
-/// A command goes with its sandbox.
-fn drop_covered(debts: &mut Vec<(u64, Debt)>) {
-    let ending: Vec<_> = debts
-        .iter()
-        .filter_map(|(_, debt)| match debt {
-            Debt::Sandbox(sandbox) => Some(sandbox.id().to_owned()),
-            _ => None,
-        })
-        .collect();
-    debts.retain(|(_, debt)| !matches!(debt, Debt::Exec(sandbox, _) if ending.iter().any(|id| id == sandbox.id())));
 }
 
 /// Where the component that comes with this program lies.
@@ -462,49 +274,8 @@ fn refuse_wishes(plugin: &Plugin) -> Result<()> {
     .into())
 }
 
-fn read_policy(path: &Path) -> Result<PolicyFile> {
-    let what = format!("read the policy {}", path.display());
-    let text = std::fs::read_to_string(path).map_err(|error| Failure::io(&what, &error))?;
-    toml::from_str(&text).map_err(|error| {
-        Failure::new(what, error.to_string()).hint("docs/security.md shows what may stand in it").into()
-    })
-}
-
-fn limits(file: LimitsFile) -> Result<Limits> {
-    let mut limits = Limits::default();
-    let time = |text: Option<String>, name: &str| {
-        text.map(|text| duration(&text).map_err(|why| Failure::new(format!("use the policy's {name}"), why)))
-            .transpose()
-    };
-    if let Some(value) = file.memory_mib {
-        limits.memory = value.saturating_mul(1 << 20);
-    }
-    if let Some(value) = file.table_elements {
-        limits.table_elements = value;
-    }
-    if let Some(value) = time(file.call_time, "call_time")? {
-        limits.call_time = value;
-    }
-    if let Some(value) = time(file.answer_time, "answer_time")? {
-        limits.answer_time = value;
-    }
-    if let Some(value) = time(file.compute_time, "compute_time")? {
-        limits.compute_time = value;
-    }
-    if let Some(value) = file.resources {
-        limits.resources = value;
-    }
-    if let Some(value) = file.body_mib {
-        limits.body_bytes = value.saturating_mul(1 << 20);
-    }
-    if let Some(value) = file.header_bytes {
-        limits.header_bytes = value;
-    }
-    Ok(limits)
-}
-
 /// Whether a URL leads to this machine.
 fn is_loopback_url(url: &str) -> bool {
     let uri = url.trim().parse::<http::Uri>().ok();
-    uri.as_ref().and_then(http::Uri::host).is_some_and(crate::pull::registry::is_loopback)
+    uri.as_ref().and_then(http::Uri::host).is_some_and(registry::is_loopback)
 }

@@ -1,12 +1,11 @@
-//! `plugin inspect`, and what the program says of itself: `completions`, `man`.
+//! `sandbox plugin inspect`
 
 use anyhow::Result;
-use clap::CommandFactory;
 use sandbox_host::types::Description;
 use sandbox_host::{Manifest, Plugin, Provider};
 use serde_json::{Value, json};
 
-use crate::args::{Cli, Completions, Man, PluginInspect};
+use crate::args::PluginInspect;
 use crate::output;
 use crate::session::Session;
 
@@ -155,28 +154,4 @@ fn settings(manifest: &Manifest) -> Vec<Value> {
 fn sources(variable: Option<&str>, setting: Option<&str>) -> String {
     let setting = setting.map(|key| format!("the setting {key}"));
     variable.map(str::to_owned).into_iter().chain(setting).collect::<Vec<_>>().join(", or ")
-}
-
-/// `sandbox completions`
-pub fn completions(args: Completions) -> Result<i32> {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "sandbox", &mut script);
-    output::print_own(&script)?;
-    Ok(0)
-}
-
-/// `sandbox man`
-pub fn man(args: Man) -> Result<i32> {
-    match &args.directory {
-        Some(directory) => {
-            std::fs::create_dir_all(directory)?;
-            clap_mangen::generate_to(Cli::command(), directory)?;
-        }
-        None => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
-            output::print_own(&page)?;
-        }
-    }
-    Ok(0)
 }

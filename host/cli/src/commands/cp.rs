@@ -1,50 +1,18 @@
-//! `cp`, `ls`, `cat`, `rm`: files.
+//! `sandbox cp`
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
-use sandbox_host::types::{FileInfo, FileKind, WriteOptions};
-use sandbox_host::{Provider, Sandbox};
+use sandbox_host::Sandbox;
+use sandbox_host::types::{FileKind, WriteOptions};
 use serde_json::json;
 use tokio::io::{AsyncWriteExt, BufReader};
 
-use crate::args::{Cat, Cp, Ls, Rm};
-use crate::output::{self, FAILED, Failure};
+use crate::args::Cp;
+use crate::output::{self, Failure};
 use crate::session::Session;
-
-/// One side of a copy.
-#[derive(Debug, PartialEq)]
-enum Place {
-    Local(PathBuf),
-    Remote { id: String, path: String },
-    Stream,
-}
-
-impl Place {
-    /// `ID:/path` is in a sandbox, `-` a stream, all else local. A local name with a colon is written `./a:b`.
-    fn parse(text: &str) -> Place {
-        if text == "-" {
-            return Place::Stream;
-        }
-        match text.split_once(':') {
-            Some((id, path)) if !id.is_empty() && !id.contains('/') && path.starts_with('/') => {
-                Place::Remote { id: id.to_owned(), path: path.to_owned() }
-            }
-            _ => Place::Local(PathBuf::from(text)),
-        }
-    }
-}
-
-/// `ID:/path` of the commands that take nothing else.
-pub fn remote(provider: &Provider, text: &str) -> Result<(Sandbox, String)> {
-    match Place::parse(text) {
-        Place::Remote { id, path } => Ok((provider.sandbox(id), path)),
-        _ => Err(Failure::new(format!("use {text:?}"), "it is no path in a sandbox")
-            .hint("write SANDBOX-ID:/absolute/path")
-            .into()),
-    }
-}
+use crate::steps::place::{Place, ours};
 
 /// What a copy came to.
 struct Copied {
@@ -287,145 +255,9 @@ async fn between(
     Ok(size)
 }
 
-/// `sandbox ls`
-pub async fn ls(session: &Session, args: Ls) -> Result<i32> {
-    let provider = session.provider().await?;
-    let (sandbox, path) = remote(&provider, &args.path)?;
-    let step = session.voice.step(format!("looking at {path}"));
-    // A link that leads nowhere is shown as what it is.
-    let info = match sandbox.stat(&path, true).await {
-        Err(error) if error.is_not_found() => sandbox.stat(&path, false).await?,
-        result => result?,
-    };
-    // A page at a time: a directory may have more entries than fit into memory.
-    let mut pages = matches!(info.kind, FileKind::Directory).then(|| sandbox.directory_pages(&path));
-    let mut page = match &mut pages {
-        Some(pages) => pages.next().await?.unwrap_or_default(),
-        None => vec![info],
-    };
-    drop(step);
-    let mut rows = output::Rows::default();
-    let mut array = session.voice.json.then(output::Array::begin).transpose()?;
-    loop {
-        if let Some(array) = &mut array {
-            page.iter().try_for_each(|entry| array.add(&entry_json(entry)))?;
-        } else if args.long {
-            rows.print(&page.iter().map(entry_row).collect::<Vec<_>>())?;
-        } else {
-            // One line each, whatever is in the name.
-            output::print_lines(page.iter().map(|entry| &entry.name))?;
-        }
-        let following = match &mut pages {
-            Some(pages) => pages.next().await,
-            None => Ok(None),
-        };
-        match following {
-            Ok(Some(following)) => page = following,
-            // What was printed stays readable, whatever comes after it.
-            ended => {
-                array.map_or(Ok(()), output::Array::end)?;
-                return Ok(ended.map(|_| 0)?);
-            }
-        }
-    }
-}
-
-fn kind_name(kind: &FileKind) -> &str {
-    match kind {
-        FileKind::File => "file",
-        FileKind::Directory => "directory",
-        FileKind::Symlink(_) => "symlink",
-        FileKind::Other(name) => name,
-    }
-}
-
-fn entry_json(entry: &FileInfo) -> serde_json::Value {
-    let mut value = json!({
-        "name": entry.name, "path": entry.path, "kind": kind_name(&entry.kind), "size": entry.size,
-        "mode": format!("{:04o}", entry.mode), "owner": entry.owner, "group": entry.group,
-        "modified_ms": entry.modified,
-    });
-    if let FileKind::Symlink(target) = &entry.kind {
-        value["target"] = json!(target);
-    }
-    value
-}
-
-fn entry_row(entry: &FileInfo) -> Vec<String> {
-    let letter = match &entry.kind {
-        FileKind::File => '-',
-        FileKind::Directory => 'd',
-        FileKind::Symlink(_) => 'l',
-        FileKind::Other(_) => '?',
-    };
-    let mut mode = String::from(letter);
-    for shift in [6, 3, 0] {
-        for (bit, letter) in [(4, 'r'), (2, 'w'), (1, 'x')] {
-            mode.push(if entry.mode >> shift & bit != 0 { letter } else { '-' });
-        }
-    }
-    let name = match &entry.kind {
-        FileKind::Symlink(target) => format!("{} -> {target}", entry.name),
-        _ => entry.name.clone(),
-    };
-    vec![
-        mode,
-        entry.owner.clone(),
-        entry.group.clone(),
-        entry.size.to_string(),
-        crate::commands::manage::time(entry.modified),
-        name,
-    ]
-}
-
-/// `sandbox cat`
-pub async fn cat(session: &Session, args: Cat) -> Result<i32> {
-    let provider = session.provider().await?;
-    for text in &args.paths {
-        let (sandbox, path) = remote(&provider, text)?;
-        sandbox.download(&path, tokio::io::stdout()).await.map_err(ours)?;
-    }
-    Ok(0)
-}
-
-/// A broken pipe of our own stdout, not of the provider's making.
-fn ours(error: sandbox_host::Error) -> anyhow::Error {
-    match error.kind() {
-        sandbox_host::Kind::Io(std::io::ErrorKind::BrokenPipe) => {
-            std::io::Error::from(std::io::ErrorKind::BrokenPipe).into()
-        }
-        _ => error.into(),
-    }
-}
-
-/// `sandbox rm`
-pub async fn rm(session: &Session, args: Rm) -> Result<i32> {
-    let provider = session.provider().await?;
-    let places = args.paths.iter().map(|text| remote(&provider, text)).collect::<Result<Vec<_>>>()?;
-    let mut code = 0;
-    for (sandbox, path) in places {
-        let step = session.voice.step(format!("removing {path}"));
-        let removed = sandbox.remove(&path, args.recursive).await;
-        drop(step);
-        let was_there = match removed {
-            Ok(()) => true,
-            Err(error) if args.force && matches!(error.file_fault(), Some(sandbox_host::FileFault::NotFound)) => false,
-            // The others are removed all the same; a sandbox that is not there has none of them.
-            Err(error) if error.file_fault().is_some() => {
-                session.voice.fail(&error.into());
-                code = FAILED;
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        };
-        session.voice.result(json!({ "sandbox": sandbox.id(), "path": path, "removed": was_there }))?;
-    }
-    Ok(code)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Place, own_name};
+    use super::own_name;
 
     #[test]
     fn only_a_name_is_a_name() {
@@ -441,17 +273,6 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(own_name(path), name, "{path:?}");
-        }
-    }
-
-    #[test]
-    fn places() {
-        let remote = |id: &str, path: &str| Place::Remote { id: id.into(), path: path.into() };
-        assert_eq!(Place::parse("sb-1:/a"), remote("sb-1", "/a"));
-        assert_eq!(Place::parse("sb-1:/a:b"), remote("sb-1", "/a:b"));
-        assert_eq!(Place::parse("-"), Place::Stream);
-        for local in ["a", "./sb-1:/a", "/x:/y", "sb-1:a", ":/a", "c:"] {
-            assert_eq!(Place::parse(local), Place::Local(local.into()), "{local}");
         }
     }
 }

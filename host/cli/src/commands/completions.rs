@@ -1,0 +1,15 @@
+//! `sandbox completions`
+
+use anyhow::Result;
+use clap::CommandFactory;
+
+use crate::args::{Cli, Completions};
+use crate::output;
+
+/// `sandbox completions`
+pub fn completions(args: Completions) -> Result<i32> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "sandbox", &mut script);
+    output::print_own(&script)?;
+    Ok(0)
+}

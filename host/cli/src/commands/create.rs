@@ -1,0 +1,56 @@
+//! `sandbox create`
+
+use anyhow::Result;
+use sandbox_host::types::ImageSpec;
+use sandbox_host::{OWNER_TAG, RUN_TAG, fresh_id};
+use serde_json::json;
+
+use crate::args::Create;
+use crate::output::{self, Failure};
+use crate::session::Session;
+use crate::steps::image::build_image;
+use crate::steps::sandbox::{default_owner, refuse_early, sandbox_spec};
+use crate::steps::terminal::terminal;
+
+/// `sandbox create`
+pub async fn create(session: &Session, args: Create) -> Result<i32> {
+    let provider = session.provider().await?;
+    let mut spec = sandbox_spec(&args.sandbox, ImageSpec::default())?.command(args.argv);
+    spec.key = args.key;
+    spec.pty = args.tty.then(terminal);
+    if args.wait_ready.is_some() && spec.readiness.is_none() {
+        return Err(Failure::new("wait until the sandbox is ready", "nothing says when it is")
+            .hint("say so with --ready-port or --ready-command")
+            .into());
+    }
+    refuse_early(&provider, &spec).await?;
+    spec.image = ImageSpec::id(build_image(session, &provider, &args.image).await?);
+    let tag = (RUN_TAG.to_owned(), fresh_id());
+    let spec = spec.tag(OWNER_TAG, default_owner()).tag(&tag.0, &tag.1);
+    let step = session.voice.step("creating the sandbox");
+    let creating = session.owe_creation(&provider, tag);
+    let sandbox = match provider.create(spec).await {
+        Ok(sandbox) => sandbox,
+        Err(error) => {
+            creating.unless_happened(&error);
+            return Err(error.into());
+        }
+    };
+    drop(step);
+    if let Some(time) = args.wait_ready {
+        let _step = session.voice.step("waiting until the sandbox is ready");
+        if !sandbox.wait_ready(time).await? {
+            return Err(Failure::new(format!("wait until {} is ready", sandbox.id()), "its time ran out")
+                .hint("give it more with --wait-ready TIME, or look at what --ready-port or --ready-command waits for")
+                .into());
+        }
+    }
+    // Before it is let go: a sandbox whose id nobody has read would stay without anybody's knowledge.
+    if session.voice.json {
+        output::print_json(json!({ "sandbox": sandbox.id() }))?;
+    } else {
+        output::print(sandbox.id())?;
+    }
+    creating.paid();
+    Ok(0)
+}

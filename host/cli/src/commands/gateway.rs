@@ -1,0 +1,71 @@
+//! `sandbox gateway`
+
+use anyhow::Result;
+use sandbox_host::Gateway as Open;
+use serde_json::json;
+use tokio::io::AsyncReadExt;
+
+use crate::args::Gateway;
+use crate::output::{self, Failure};
+use crate::session::Session;
+
+/// `sandbox gateway`
+pub async fn gateway(session: &Session, args: Gateway) -> Result<i32> {
+    let provider = session.provider().await?;
+    let gateway = Open::open(&provider, args.listen).await?;
+    // The names under which a stock host passes on what the gateway wants: those of the manifest. One set of credentials is
+    // enough, since the token stands for any.
+    let manifest = provider.plugin().manifest();
+    let address = manifest.origin.first().and_then(|origin| origin.url.env.clone()).unwrap_or_else(|| "URL".into());
+    let mut lines = vec![(address, gateway.url())];
+    lines.extend(manifest.gateway.env.clone());
+    let credentials = manifest.first_set().map(|credential| credential.env.clone());
+    if let Some(path) = &args.token_file {
+        write_token(path, gateway.token().expose())?;
+        let names: Vec<_> = credentials.collect();
+        if !names.is_empty() {
+            session.voice.say(format_args!("set {} to what {} holds", names.join(" and "), path.display()));
+        }
+    } else {
+        lines.extend(credentials.map(|name| (name, gateway.token().expose().to_owned())));
+    }
+    if session.voice.json {
+        let object: serde_json::Map<_, _> = lines.into_iter().map(|(name, value)| (name, json!(value))).collect();
+        output::print_json(serde_json::Value::from(object))?;
+    } else {
+        for (name, value) in lines {
+            output::print(format_args!("{name}={value}"))?;
+        }
+    }
+    if args.exit_with_stdin {
+        let mut stdin = tokio::io::stdin();
+        let mut piece = [0; 1024];
+        while let Ok(1..) = stdin.read(&mut piece).await {}
+    } else {
+        std::future::pending::<()>().await;
+    }
+    drop(gateway);
+    Ok(0)
+}
+
+/// Only this user may read it.
+fn write_token(path: &std::path::Path, token: &str) -> Result<()> {
+    use std::io::Write;
+
+    let what = format!("write the token to {}", path.display());
+    let failed = |error: std::io::Error| Failure::new(&what, error.to_string());
+    // A file that is there may be readable by others; it is replaced, not written to. A device or a pipe is not: somebody
+    // else reads or needs it.
+    if std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_file() && !found.is_symlink())
+        || std::fs::metadata(path).is_ok_and(|found| !found.is_file())
+    {
+        return Err(Failure::new(&what, "it is no regular file")
+            .hint("name a file, or leave --token-file away")
+            .into());
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(".".as_ref());
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    writeln!(file, "{token}").map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}

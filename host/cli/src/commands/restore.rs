@@ -1,0 +1,17 @@
+//! `sandbox restore`
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::args::Restore;
+use crate::session::Session;
+
+/// `sandbox restore`
+pub async fn restore(session: &Session, args: Restore) -> Result<i32> {
+    let provider = session.provider().await?;
+    let step = session.voice.step("restoring the snapshot");
+    let sandbox = provider.restore(&args.snapshot, args.name.as_deref()).await?;
+    drop(step);
+    session.voice.show(json!({ "sandbox": sandbox.id() }), [sandbox.id()])?;
+    Ok(0)
+}

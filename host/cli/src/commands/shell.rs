@@ -1,0 +1,44 @@
+//! `sandbox shell`
+
+use anyhow::Result;
+use sandbox_host::types::ExecSpec;
+
+use crate::args::Shell;
+use crate::output;
+use crate::session::Session;
+use crate::steps::image::build_image;
+use crate::steps::sandbox::{container, create_sandbox};
+use crate::steps::terminal::{run, size};
+
+/// `sandbox shell`
+pub async fn shell(session: &Session, args: Shell) -> Result<i32> {
+    let provider = session.provider().await?;
+    let (sandbox, owed) = match &args.id {
+        Some(id) => (container(provider.sandbox(id), args.container.as_deref()), None),
+        None => {
+            let image = build_image(session, &provider, &args.image).await?;
+            let spec = sandbox_host::types::SandboxSpec::new(sandbox_host::types::ImageSpec::id(image));
+            let (sandbox, owed, keeper) = create_sandbox(session, &provider, spec).await?;
+            (sandbox, Some((owed, keeper)))
+        }
+    };
+    let mut command = match &args.shell {
+        Some(shell) => ExecSpec::new([shell.as_str(), "-l"]),
+        // One exec instead of a look and an exec.
+        None => ExecSpec::shell("if command -v bash >/dev/null; then exec bash -l; else exec sh -l; fi"),
+    };
+    command.user = args.user.clone();
+    let (rows, columns) = size().unwrap_or((24, 80));
+    let term = std::env::var("TERM").unwrap_or_else(|_| "xterm-256color".into());
+    let command = command.pty(rows, columns, term);
+    let code = run(session, &sandbox, command).await;
+    if let Some((owed, _keeper)) = owed {
+        let _step = session.voice.step(format!("terminating {}", sandbox.id()));
+        sandbox.terminate().await?;
+        owed.paid();
+    }
+    if session.voice.json {
+        output::print_json(serde_json::json!({ "exit_code": code.as_ref().ok() }))?;
+    }
+    code
+}

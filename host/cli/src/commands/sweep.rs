@@ -1,0 +1,46 @@
+//! `sandbox sweep`
+
+use std::io::IsTerminal;
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::args::Sweep;
+use crate::output::{self, FAILED};
+use crate::session::Session;
+use crate::steps::sandbox::default_owner;
+
+/// `sandbox sweep`
+pub async fn sweep(session: &Session, args: Sweep) -> Result<i32> {
+    let provider = session.provider().await?;
+    let owner = args.owner.unwrap_or_else(default_owner);
+    // Somebody who looks wants to see first.
+    let dry_run = args.dry_run || (!args.yes && std::io::stdout().is_terminal());
+    let step = session.voice.step("looking for sandboxes that were left behind");
+    let found = provider.sweep(&owner, dry_run).await?;
+    drop(step);
+    if session.voice.json {
+        let rows: Vec<_> = found
+            .iter()
+            .map(|swept| {
+                json!({
+                    "sandbox": swept.id, "run": swept.run, "overdue_ms": swept.overdue.as_millis() as u64,
+                    "terminated": swept.terminated,
+                })
+            })
+            .collect();
+        output::print_json(json!({ "owner": owner, "dry_run": dry_run, "found": rows }))?;
+    } else {
+        for swept in &found {
+            let state = if swept.terminated { "terminated" } else { "left behind" };
+            output::print(format_args!("{}  {state}, lease over for {} s", swept.id, swept.overdue.as_secs()))?;
+        }
+        if found.is_empty() {
+            session.voice.say(format_args!("nothing of {owner} was left behind"));
+        } else if dry_run {
+            session.voice.say("nothing was removed; say --yes to remove them");
+        }
+    }
+    let failed = !dry_run && found.iter().any(|swept| !swept.terminated);
+    Ok(if failed { FAILED } else { 0 })
+}

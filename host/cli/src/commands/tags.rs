@@ -1,0 +1,31 @@
+//! `sandbox tags`
+
+use anyhow::Result;
+
+use crate::args::Tags;
+use crate::output;
+use crate::output::results::tags_json;
+use crate::session::Session;
+
+/// `sandbox tags`
+pub async fn tags(session: &Session, args: Tags) -> Result<i32> {
+    let sandbox = session.provider().await?.sandbox(args.id);
+    let mut tags = sandbox.tags().await?;
+    if !args.set.is_empty() || !args.unset.is_empty() {
+        tags.retain(|(key, _)| !args.unset.contains(key));
+        for (key, value) in args.set {
+            // Of several, the last.
+            tags.retain(|(other, _)| *other != key);
+            tags.push((key, value));
+        }
+        sandbox.set_tags(tags.clone()).await?;
+    }
+    if session.voice.json {
+        output::print_json(tags_json(&tags))?;
+    } else {
+        for (key, value) in tags {
+            output::print(format_args!("{key}={value}"))?;
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,32 @@
+//! `sandbox tunnels`
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::args::Id;
+use crate::output;
+use crate::output::results::tunnel_json;
+use crate::output::text::tunnel_text;
+use crate::session::Session;
+
+/// How long ports may take to be assigned.
+pub const TUNNEL_WAIT: Duration = Duration::from_secs(50);
+
+/// `sandbox tunnels`
+pub async fn tunnels(session: &Session, args: Id) -> Result<i32> {
+    let sandbox = session.provider().await?.sandbox(args.id);
+    let _step = session.voice.step("waiting for the ports");
+    let tunnels = sandbox.tunnels(TUNNEL_WAIT).await?;
+    drop(_step);
+    if session.voice.json {
+        let rows: Vec<_> = tunnels.iter().map(tunnel_json).collect();
+        output::print_json(json!(rows))?;
+    } else {
+        for tunnel in &tunnels {
+            output::print(tunnel_text(tunnel))?;
+        }
+    }
+    Ok(0)
+}

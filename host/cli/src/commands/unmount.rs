@@ -1,0 +1,16 @@
+//! `sandbox unmount`
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::args::Unmount;
+use crate::session::Session;
+use crate::steps::place::remote;
+
+/// `sandbox unmount`
+pub async fn unmount(session: &Session, args: Unmount) -> Result<i32> {
+    let (sandbox, path) = remote(&session.provider().await?, &args.path)?;
+    sandbox.unmount(&path).await?;
+    session.voice.result(json!({ "sandbox": sandbox.id(), "path": path, "mounted": false }))?;
+    Ok(0)
+}

@@ -1,0 +1,24 @@
+//! `sandbox wait`
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::args::Id;
+use crate::output;
+use crate::output::text::end_text;
+use crate::session::Session;
+use crate::steps::verdict::end_code;
+
+/// `sandbox wait`
+pub async fn wait(session: &Session, args: Id) -> Result<i32> {
+    let sandbox = session.provider().await?.sandbox(args.id);
+    let _step = session.voice.step(format!("waiting for {}", sandbox.id()));
+    let reason = sandbox.wait().await?;
+    drop(_step);
+    if session.voice.json {
+        output::print_json(json!({ "sandbox": sandbox.id(), "end": end_text(&reason) }))?;
+    } else {
+        output::print(end_text(&reason))?;
+    }
+    Ok(end_code(&reason))
+}

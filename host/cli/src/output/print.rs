@@ -1,0 +1,108 @@
+//! Results on standard output.
+
+use std::io::Write;
+
+use anyhow::Context as _;
+
+use super::line::{JsonLine, Line, inline};
+
+/// Prints a line of result on stdout.
+pub fn print(line: impl Into<Line>) -> anyhow::Result<()> {
+    print_lines(std::iter::once(line))
+}
+
+/// Prints what this program itself is the author of, as it is.
+pub fn print_own(text: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    let text = text.trim_ascii_end();
+    stdout
+        .write_all(text)
+        .and_then(|()| stdout.write_all(b"\n"))
+        .and_then(|()| stdout.flush())
+        .context("write to standard output")
+}
+
+/// Prints a heading and a text of any number of lines, of which those after the first are deeper than the heading.
+pub fn print_text(heading: impl Into<Line>, text: &str) -> anyhow::Result<()> {
+    let mut lines = text.lines();
+    let first = format!("{}{}", heading.into().0, lines.next().unwrap_or_default());
+    print_lines(std::iter::once(first).chain(lines.map(|line| format!("          {line}"))))
+}
+
+/// Prints a result as JSON on a line of stdout.
+pub fn print_json(value: serde_json::Value) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{}", JsonLine(&value)).and_then(|()| stdout.flush()).context("write to standard output")
+}
+
+/// Prints lines of result on stdout, at once.
+pub fn print_lines(lines: impl Iterator<Item = impl Into<Line>>) -> anyhow::Result<()> {
+    let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
+    let write = || {
+        for line in lines {
+            writeln!(stdout, "{}", line.into().0)?;
+        }
+        stdout.flush()
+    };
+    write().context("write to standard output")
+}
+
+/// An array as JSON on stdout, on one line, a value at a time. [`Array::end`] ends it.
+pub struct Array {
+    stdout: std::io::BufWriter<std::io::Stdout>,
+    is_empty: bool,
+}
+
+impl Array {
+    /// Begins it.
+    pub fn begin() -> anyhow::Result<Array> {
+        let mut stdout = std::io::BufWriter::new(std::io::stdout());
+        write!(stdout, "[").context("write to standard output")?;
+        Ok(Array { stdout, is_empty: true })
+    }
+
+    /// One more value.
+    pub fn add(&mut self, value: &serde_json::Value) -> anyhow::Result<()> {
+        let between = if std::mem::replace(&mut self.is_empty, false) { "" } else { "," };
+        write!(self.stdout, "{between}{}", JsonLine(value)).context("write to standard output")
+    }
+
+    /// Ends it.
+    pub fn end(mut self) -> anyhow::Result<()> {
+        writeln!(self.stdout, "]").and_then(|()| self.stdout.flush()).context("write to standard output")
+    }
+}
+
+/// Rows in columns, as wide as they need to be; the last one is not padded.
+pub fn table(rows: &[Vec<String>]) -> anyhow::Result<()> {
+    Rows::default().print(rows)
+}
+
+/// Rows in columns that come piece by piece: the columns of a piece are no narrower than those before.
+#[derive(Default)]
+pub struct Rows {
+    widths: Vec<usize>,
+}
+
+impl Rows {
+    /// Prints a piece.
+    pub fn print(&mut self, rows: &[Vec<String>]) -> anyhow::Result<()> {
+        let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| inline(cell)).collect()).collect();
+        for row in &rows {
+            self.widths.resize(self.widths.len().max(row.len()), 0);
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        print_lines(rows.iter().map(|row| {
+            let mut line = String::new();
+            for (column, cell) in row.iter().enumerate() {
+                let last = column + 1 == row.len();
+                let pad = if last { 0 } else { self.widths[column].saturating_sub(cell.chars().count()) + 2 };
+                line.push_str(cell);
+                line.push_str(&" ".repeat(pad));
+            }
+            line.trim_end().to_owned()
+        }))
+    }
+}

@@ -1,0 +1,284 @@
+//! How the program speaks: progress, messages and failures on standard error, as the options say.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::failure::{kind, parts, retryable};
+use super::line::{Line, inline, printable};
+use super::print::{print_json, print_lines};
+
+/// Anything that takes longer than this shows that it is under way.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Between two lines of a transfer.
+const LINES: Duration = Duration::from_secs(10);
+
+/// How to speak.
+#[derive(Clone, Copy, Debug)]
+pub struct Voice {
+    /// Results as JSON.
+    pub json: bool,
+    quiet: bool,
+    color: bool,
+    terminal: bool,
+}
+
+impl Voice {
+    /// From the options and what stderr is.
+    pub fn new(json: bool, quiet: bool, no_color: bool) -> Voice {
+        let terminal = std::io::stderr().is_terminal();
+        let color = terminal && !no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Voice { json, quiet, color, terminal }
+    }
+
+    /// With `--json`, the result of a command that has nothing to say to people when all is well.
+    pub fn result(&self, value: serde_json::Value) -> anyhow::Result<()> {
+        if self.json { print_json(value) } else { Ok(()) }
+    }
+
+    /// The result of a command: JSON with `--json`, else these lines.
+    pub fn show<L: Into<Line>>(
+        &self,
+        value: serde_json::Value,
+        lines: impl IntoIterator<Item = L>,
+    ) -> anyhow::Result<()> {
+        if self.json { print_json(value) } else { print_lines(lines.into_iter()) }
+    }
+
+    /// Text for people, on stderr.
+    pub fn say(&self, text: impl Into<Line>) {
+        if !self.quiet {
+            self.warn(text);
+        }
+    }
+
+    /// What has to be known, quiet or not.
+    pub fn warn(&self, text: impl Into<Line>) {
+        let _ = writeln!(std::io::stderr(), "{}", text.into().0);
+    }
+
+    /// A piece of a build log, on stderr.
+    pub fn log(&self, text: &str) {
+        if self.quiet {
+            return;
+        }
+        let mut stderr = std::io::stderr().lock();
+        let text = printable(text);
+        let _ = if self.color { write!(stderr, "\x1b[2m{text}\x1b[0m") } else { write!(stderr, "{text}") };
+        let _ = stderr.flush();
+    }
+
+    /// Shows that something is under way, once it has taken a second, until dropped.
+    pub fn step(&self, text: impl Into<Line>) -> Step {
+        if self.quiet {
+            return Step { task: None, bar: None };
+        }
+        let text = text.into().0;
+        if self.terminal {
+            let bar = ProgressBar::hidden();
+            let shown = bar.clone();
+            let task = tokio::spawn(async move {
+                tokio::time::sleep(PATIENCE).await;
+                shown.set_style(ProgressStyle::default_spinner());
+                shown.set_message(text);
+                shown.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+                shown.enable_steady_tick(Duration::from_millis(120));
+            });
+            return Step { task: Some(task), bar: Some(bar) };
+        }
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(PATIENCE).await;
+            let _ = writeln!(std::io::stderr(), "{text} …");
+        });
+        Step { task: Some(task), bar: None }
+    }
+
+    /// Shows how far a transfer is, once it has taken a second. `size` if it is known.
+    pub fn transfer(&self, text: impl Into<Line>, size: Option<u64>) -> Transfer {
+        let bar = ProgressBar::hidden();
+        if let Some(size) = size {
+            bar.set_length(size);
+        }
+        let text = text.into().0;
+        bar.set_message(text.clone());
+        let step = if self.quiet {
+            Step { task: None, bar: None }
+        } else if self.terminal {
+            let shown = bar.clone();
+            let style = if size.is_some() {
+                "{msg} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec}"
+            } else {
+                "{spinner} {msg} {bytes} {binary_bytes_per_sec}"
+            };
+            let task = tokio::spawn(async move {
+                tokio::time::sleep(PATIENCE).await;
+                if let Ok(style) = ProgressStyle::with_template(style) {
+                    shown.set_style(style.progress_chars("=> "));
+                }
+                shown.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+                // Also while nothing moves.
+                shown.enable_steady_tick(Duration::from_millis(200));
+            });
+            Step { task: Some(task), bar: Some(bar.clone()) }
+        } else {
+            // Lines for a log: that it has begun, and then how far it is.
+            let at = bar.clone();
+            let task = tokio::spawn(async move {
+                tokio::time::sleep(PATIENCE).await;
+                loop {
+                    let done = indicatif::BinaryBytes(at.position());
+                    let _ = match at.length() {
+                        Some(size) => {
+                            writeln!(std::io::stderr(), "{text}: {done} of {}", indicatif::BinaryBytes(size))
+                        }
+                        None => writeln!(std::io::stderr(), "{text}: {done}"),
+                    };
+                    tokio::time::sleep(LINES).await;
+                }
+            });
+            Step { task: Some(task), bar: None }
+        };
+        Transfer { bar, _step: step }
+    }
+
+    /// Reports a failure in three parts, or as JSON on stdout.
+    pub fn fail(&self, error: &anyhow::Error) {
+        let (what, why, hint) = parts(error);
+        if self.json {
+            let value = serde_json::json!({ "error": {
+                "kind": kind(error), "what": what, "why": why, "hint": hint, "retryable": retryable(error),
+            }});
+            if print_json(value).is_ok() {
+                return;
+            }
+        }
+        let mut stderr = std::io::stderr().lock();
+        let (red, bold, plain) = if self.color { ("\x1b[31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
+        let _ = writeln!(stderr, "{red}error:{plain} {bold}cannot {}{plain}", inline(&what));
+        // Further lines are deeper than ours: what a service says cannot pass for advice.
+        for (line, indent) in why.lines().zip(std::iter::once("  ").chain(std::iter::repeat("    "))) {
+            let _ = writeln!(stderr, "{indent}{}", inline(line));
+        }
+        if let Some(hint) = hint {
+            let _ = writeln!(stderr, "  {bold}try:{plain} {}", printable(&hint).replace('\n', "\n    "));
+        }
+        if let Some(trace) = error.downcast_ref::<sandbox_host::Error>().and_then(|error| error.guest_backtrace()) {
+            let _ = writeln!(stderr, "  in the plugin:");
+            for line in trace.lines().take(30) {
+                let _ = writeln!(stderr, "    {}", printable(line));
+            }
+        }
+    }
+}
+
+/// Something under way; dropping it takes the sign away.
+pub struct Step {
+    task: Option<tokio::task::JoinHandle<()>>,
+    bar: Option<ProgressBar>,
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// A transfer under way.
+pub struct Transfer {
+    bar: ProgressBar,
+    _step: Step,
+}
+
+impl Transfer {
+    /// Moves it to where it is, of how much there is.
+    pub fn at(&self, position: u64, size: u64) {
+        self.bar.set_length(size);
+        self.bar.set_position(position);
+    }
+
+    /// Moves it to where it is.
+    pub fn to(&self, position: u64) {
+        self.bar.set_position(position);
+    }
+
+    /// Counts what has passed.
+    pub fn add(&self, length: u64) {
+        self.bar.inc(length);
+    }
+
+    /// Counts what passes.
+    pub fn wrap<T>(&self, stream: T) -> Counted<T> {
+        Counted { stream, bar: self.bar.clone() }
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A stream that moves a progress bar.
+    pub struct Counted<T> {
+        #[pin]
+        stream: T,
+        bar: ProgressBar,
+    }
+}
+
+impl<T: tokio::io::AsyncRead> tokio::io::AsyncRead for Counted<T> {
+    fn poll_read(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        let this = self.project();
+        let before = buf.filled().len();
+        let polled = this.stream.poll_read(cx, buf);
+        this.bar.inc((buf.filled().len() - before) as u64);
+        polled
+    }
+}
+
+impl<T: tokio::io::AsyncWrite> tokio::io::AsyncWrite for Counted<T> {
+    fn poll_write(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        data: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        let this = self.project();
+        let polled = this.stream.poll_write(cx, data);
+        if let std::task::Poll::Ready(Ok(size)) = &polled {
+            this.bar.inc(*size as u64);
+        }
+        polled
+    }
+
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        self.project().stream.poll_flush(cx)
+    }
+
+    fn poll_shutdown(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        self.project().stream.poll_shutdown(cx)
+    }
+}
+
+/// What was typed is not understood, for those who asked for JSON.
+pub fn fail_usage(error: &clap::Error) {
+    let text = error.render().to_string();
+    let mut parts = text.split("\n\n").map(str::trim);
+    let why = parts.next().unwrap_or_default().trim_start_matches("error: ");
+    let hint = parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n");
+    let value = serde_json::json!({ "error": {
+        "kind": "usage", "what": "understand the command line", "why": why, "hint": hint, "retryable": false,
+    }});
+    let _ = print_json(value);
+}

@@ -1,0 +1,160 @@
+//! A command in a sandbox with the streams of this program.
+
+use anyhow::Result;
+use sandbox_host::types::{self, ExecSpec};
+use sandbox_host::{Process, Sandbox};
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::args::CommandArgs;
+use crate::output::{self, Failure};
+use crate::session::Session;
+use crate::steps::terminal::{self, terminal};
+use crate::steps::verdict::{code_of, exit_code, unwrap, verdict_name};
+
+/// Output that `--json` collects per stream.
+const COLLECTED: u64 = 10 << 20;
+
+/// What a read of ours asks for.
+const PIECE: usize = 64 << 10;
+
+pub fn require_argv(argv: &[String]) -> Result<()> {
+    if argv.first().is_none_or(String::is_empty) {
+        return Err(Failure::new("run a command", "the command is empty")
+            .hint("give a program and its arguments after `--`, such as `-- echo hello`")
+            .into());
+    }
+    Ok(())
+}
+
+pub fn apply(command: &mut ExecSpec, how: &CommandArgs) -> Result<()> {
+    command.user = how.user.clone();
+    command.timeout = how.timeout.map(|time| time.as_millis() as u64);
+    command.pty = how.tty.then(terminal);
+    Ok(())
+}
+
+/// Runs a command with our streams, and gives its exit code.
+pub async fn execute(session: &Session, sandbox: &Sandbox, command: ExecSpec, how: &CommandArgs) -> Result<i32> {
+    if how.tty {
+        return terminal::run(session, sandbox, command).await;
+    }
+    if session.voice.json {
+        return collect(session, sandbox, command, how).await;
+    }
+    let started = session.voice.step("starting the command");
+    let owed = session.owe_exec(sandbox, &command.id);
+    let mut process = match sandbox.spawn(command).await {
+        Ok(process) => process,
+        Err(error) => {
+            owed.unless_happened(&error);
+            return Err(error.into());
+        }
+    };
+    drop(started);
+    let feeding = feed(&mut process, how.interactive);
+    let stdout = process.stdout.take();
+    let stderr = process.stderr.take();
+    let streams = async { tokio::try_join!(pass(stdout, tokio::io::stdout()), pass(stderr, tokio::io::stderr())) };
+    let passed = streams.await;
+    if let Err(error) = passed {
+        if output::is_broken_pipe(&error) {
+            // Our output is not read any more. The command ends with us, and with the code of a program that SIGPIPE ends: it
+            // was not successful, since it was not finished.
+            process.kill().await?;
+            owed.paid();
+            return Ok(output::UNREAD);
+        }
+        return Err(error);
+    }
+    let verdict = process.wait().await?;
+    feeding.abort();
+    owed.paid();
+    exit_code(session, verdict)
+}
+
+/// Passes standard input on until it or the program ends.
+fn feed(process: &mut Process, interactive: bool) -> tokio::task::JoinHandle<()> {
+    let stdin = process.stdin.take();
+    tokio::spawn(async move {
+        let Some(mut stdin) = stdin else { return };
+        if interactive {
+            let mut source = tokio::io::stdin();
+            let mut piece = vec![0; PIECE];
+            loop {
+                match source.read(&mut piece).await {
+                    Ok(0) | Err(_) => break,
+                    // A program that has had enough closes its input; its output says the rest.
+                    Ok(size) => {
+                        if stdin.write_all(&piece[..size]).await.is_err() {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        if let Err(error) = stdin.shutdown().await {
+            tracing::debug!(%error, "input not closed");
+        }
+    })
+}
+
+/// Passes a stream on as it arrives.
+async fn pass(from: Option<impl AsyncRead + Unpin>, mut to: impl AsyncWrite + Unpin) -> Result<()> {
+    let Some(mut from) = from else { return Ok(()) };
+    let mut piece = vec![0; PIECE];
+    loop {
+        let size = match from.read(&mut piece).await {
+            Ok(0) => return Ok(()),
+            Ok(size) => size,
+            Err(error) => return Err(unwrap(error)),
+        };
+        to.write_all(&piece[..size]).await?;
+        to.flush().await?;
+    }
+}
+
+/// Runs to the end and prints one object.
+async fn collect(session: &Session, sandbox: &Sandbox, command: ExecSpec, how: &CommandArgs) -> Result<i32> {
+    let mut stdin = Vec::new();
+    if how.interactive {
+        tokio::io::stdin().read_to_end(&mut stdin).await?;
+    }
+    let exec = command.id.clone();
+    let owed = session.owe_exec(sandbox, &exec);
+    let limits = types::OutputLimits { stdout_max: COLLECTED, stderr_max: COLLECTED, keep: types::Keep::Tail };
+    let result = match sandbox.run_with(command, stdin, limits).await {
+        Ok(result) => result,
+        Err(error) => {
+            owed.unless_happened(&error);
+            return Err(error.into());
+        }
+    };
+    owed.paid();
+    let mut value = json!({
+        "sandbox": sandbox.id(),
+        "exec": exec,
+        "verdict": verdict_name(&result.verdict),
+        "exit_code": code_of(&result.verdict),
+        "duration_ms": result.duration,
+        "stdout_bytes": result.stdout.total,
+        "stderr_bytes": result.stderr.total,
+    });
+    for (name, captured) in [("stdout", result.stdout), ("stderr", result.stderr)] {
+        let kept = captured.data.len() as u64;
+        if kept < captured.total {
+            session.voice.warn(format_args!("{name}: only the last {kept} of {} bytes are shown", captured.total));
+        }
+        // Not all output is text.
+        match String::from_utf8(captured.data) {
+            Ok(text) => value[name] = json!(text),
+            Err(error) => {
+                use base64::Engine as _;
+                let text = base64::engine::general_purpose::STANDARD.encode(error.as_bytes());
+                value[format!("{name}_base64")] = json!(text);
+            }
+        }
+    }
+    output::print_json(value)?;
+    Ok(code_of(&result.verdict))
+}

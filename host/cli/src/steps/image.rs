@@ -1,0 +1,87 @@
+//! The image that the options describe: specified, built with its log, and named by its id.
+
+use anyhow::Result;
+use sandbox_host::Provider;
+use sandbox_host::types::{ImageSource, ImageSpec};
+
+use crate::args::ImageArgs;
+use crate::output::Failure;
+use crate::session::Session;
+use crate::steps::dockerfile::dockerfile;
+
+/// The Dockerfile line for an image whose own program does not run the command that it is given.
+pub const NO_ENTRYPOINT: &str = "ENTRYPOINT []";
+
+/// Builds the image with its log on stderr, and gives its id.
+pub async fn build_image(session: &Session, provider: &Provider, args: &ImageArgs) -> Result<String> {
+    build_for(session, provider, args, false).await
+}
+
+/// The same. `stays`: an image whose Dockerfile has an ENTRYPOINT is made one without, since what it runs may end before
+/// the commands in its sandbox do.
+pub async fn build_for(session: &Session, provider: &Provider, args: &ImageArgs, stays: bool) -> Result<String> {
+    let mut spec = image_spec(session, provider, args).await?;
+    if let (ImageSource::Id(id), true) = (&spec.source, spec.commands.is_empty()) {
+        return Ok(id.clone());
+    }
+    if let ImageSource::Dockerfile(dockerfile) = &spec.source
+        && stays
+        && dockerfile_text::has_entry_point(&dockerfile.text, dockerfile.target.as_deref())
+    {
+        spec.commands.push(NO_ENTRYPOINT.to_owned());
+    }
+    let build = provider.build(spec).await.map_err(|error| {
+        let from_stdin = args.dockerfile.as_deref() == Some(std::path::Path::new("-"));
+        if !error.parts().1.contains("build context") || !from_stdin || args.context.is_some() {
+            return anyhow::Error::from(error);
+        }
+        Failure::of(&error).hint("a Dockerfile from standard input has no files to copy but with --context DIR").into()
+    })?;
+    follow(session, build).await
+}
+
+/// Follows a build with its log on stderr, and gives the image's id.
+pub async fn follow(session: &Session, build: sandbox_host::Build) -> Result<String> {
+    let mut step = Some(session.voice.step("building the image"));
+    let mut unfinished = false;
+    let image = build
+        .finish(|chunk| {
+            step.take();
+            unfinished = !chunk.text.ends_with('\n');
+            session.voice.log(&chunk.text);
+        })
+        .await;
+    if unfinished {
+        session.voice.log("\n");
+    }
+    Ok(image?.id)
+}
+
+async fn image_spec(session: &Session, provider: &Provider, args: &ImageArgs) -> Result<ImageSpec> {
+    let mut spec = match (&args.image, &args.dockerfile, &args.published) {
+        (Some(reference), ..) if reference.starts_with("im-") => ImageSpec::id(reference),
+        (Some(reference), ..) if reference.trim().is_empty() => {
+            return Err(Failure::new("use the image", "its name is empty").hint("give a name such as debian").into());
+        }
+        (Some(reference), ..) => ImageSpec::registry(reference),
+        (None, Some(path), _) => dockerfile(session, provider, args, path).await?,
+        (None, None, Some(name)) => ImageSpec::named(name),
+        (None, None, None) => ImageSpec::default(),
+    };
+    if let Some(secret) = &args.registry_secret {
+        if !matches!(spec.source, ImageSource::Registry(_) | ImageSource::Dockerfile(_)) {
+            return Err(Failure::new("use --registry-secret", "this image comes from no registry")
+                .hint("leave it away, or name a registry's image with --image")
+                .into());
+        }
+        spec = spec.registry_secret(secret);
+    }
+    if let Some((model, count)) = &args.build_gpu {
+        spec = spec.gpu(model, *count);
+    }
+    spec.secrets = args.build_secret.clone();
+    spec.builder_version = args.builder_version.clone();
+    spec.commands = args.lines.clone();
+    spec.force = args.force_build;
+    Ok(spec)
+}

@@ -1,0 +1,89 @@
+//! How a command or a sandbox ended, as an exit code and in words.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use sandbox_host::types::{self, EndReason, Verdict};
+use sandbox_host::{Happened, Sandbox};
+
+use crate::output::text::end_text;
+use crate::output::{DEADLINE, FAILED, Failure};
+use crate::session::Session;
+
+/// How long the reason is waited for why a sandbox that has ended did so.
+const PROGRAM_END: Duration = Duration::from_secs(5);
+
+/// What to do about an image whose own program ends.
+pub const STAY_HINT: &str = "give the sandbox a command that stays, such as `sandbox create … -- sleep infinity`; if the \
+                             image has an ENTRYPOINT that does not run it, add --line 'ENTRYPOINT []'";
+
+/// How the sandbox's own program ended, if that is why a command could not begin.
+pub async fn not_begun(sandbox: &Sandbox, error: &anyhow::Error) -> Option<types::EndReason> {
+    let known = error.downcast_ref::<sandbox_host::Error>()?;
+    if !known.is_sandbox_ended() || known.happened() != Happened::No {
+        return None;
+    }
+    let reason = sandbox.wait_for(PROGRAM_END).await.ok()??;
+    matches!(reason, types::EndReason::Finished(_) | types::EndReason::FailedToStart(_)).then_some(reason)
+}
+
+pub fn code_of(verdict: &Verdict) -> i32 {
+    match verdict {
+        Verdict::Exited(code) => *code & 0xff,
+        Verdict::Signaled(signal) => 128 + (*signal as i32 & 0x7f),
+        Verdict::Deadline => DEADLINE,
+        Verdict::SandboxEnded(_) | Verdict::Lost(_) => FAILED,
+    }
+}
+
+/// The exit code, and a word on stderr where the code alone does not say what happened.
+pub fn exit_code(session: &Session, verdict: Verdict) -> Result<i32> {
+    match &verdict {
+        Verdict::SandboxEnded(reason) => {
+            let hint = match reason {
+                types::EndReason::Finished(_) => STAY_HINT,
+                _ => "create a new sandbox",
+            };
+            return Err(Failure::new("finish the command", format!("the sandbox ended first: {}", end_text(reason)))
+                .hint(hint)
+                .into());
+        }
+        Verdict::Lost(why) => {
+            return Err(Failure::new("learn how the command ended", why.clone()).into());
+        }
+        Verdict::Deadline => session.voice.say("the command's time limit ran out and it was killed"),
+        Verdict::Signaled(signal) => session.voice.say(format_args!("the command was killed by signal {signal}")),
+        Verdict::Exited(_) => {}
+    }
+    Ok(code_of(&verdict))
+}
+
+/// A verdict as one word for JSON.
+pub fn verdict_name(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Exited(_) => "exited".into(),
+        Verdict::Signaled(signal) => format!("signaled {signal}"),
+        Verdict::Deadline => "deadline".into(),
+        Verdict::SandboxEnded(reason) => format!("sandbox ended: {}", end_text(reason)),
+        Verdict::Lost(why) => format!("lost: {why}"),
+    }
+}
+
+/// The error of this crate inside an I/O error, if that is what it is.
+pub fn unwrap(error: std::io::Error) -> anyhow::Error {
+    match error.downcast::<sandbox_host::Error>() {
+        Ok(error) => error.into(),
+        Err(error) => error.into(),
+    }
+}
+
+/// The exit code of what waits for the end of a sandbox or a container.
+pub fn end_code(reason: &EndReason) -> i32 {
+    match reason {
+        EndReason::Finished(code) => code & 0xff,
+        EndReason::Lifetime | EndReason::Idle => DEADLINE,
+        // As a shell has it of what was killed.
+        EndReason::Terminated | EndReason::OutOfMemory => 128 + 9,
+        EndReason::FailedToStart(_) | EndReason::Lost(_) | EndReason::Other(_) => FAILED,
+    }
+}
