@@ -3,7 +3,10 @@
 //! An [`Error`] says three things: what was being done, why it did not work, and, where there is something to be done,
 //! what. Programs match on [`Error::kind`] or ask the predicates; people read `Display`.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::types;
@@ -54,7 +57,126 @@ pub enum Kind {
     /// Settings, profile or policy of this host are unusable.
     Config,
     /// Reading or writing on this side failed.
-    Io(std::io::ErrorKind),
+    Io(io::ErrorKind),
+}
+
+impl Kind {
+    /// The kind in a word for programs, such as `not-found`. A kind that has one within it comes with that after a colon:
+    /// `file:not-found`, `plugin:not-wasm`, `trap:memory`, `io:permission-denied`, `other:` and the provider's name.
+    ///
+    /// These words do not change. The command line prints them with `--json`, and the bindings for other languages have them
+    /// in their errors.
+    pub fn code(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Kind::InvalidArgument => "invalid-argument",
+            Kind::Unsupported => "unsupported",
+            Kind::Unauthenticated => "unauthenticated",
+            Kind::PermissionDenied => "permission-denied",
+            Kind::NotFound => "not-found",
+            Kind::AlreadyExists => "already-exists",
+            Kind::Conflict => "conflict",
+            Kind::ResourceExhausted => "resource-exhausted",
+            Kind::BuildFailed => "build-failed",
+            Kind::SandboxEnded => "sandbox-ended",
+            Kind::TimedOut => "timed-out",
+            Kind::Unavailable => "unavailable",
+            Kind::Forbidden => "forbidden",
+            Kind::Internal => "internal",
+            Kind::Config => "config",
+            Kind::File(fault) => return format!("file:{}", fault.code()).into(),
+            Kind::Plugin(fault) => return format!("plugin:{}", fault.code()).into(),
+            Kind::Trap(cause) => return format!("trap:{}", cause.code()).into(),
+            Kind::Io(kind) => return format!("io:{}", io_code(*kind)).into(),
+            Kind::Other(name) => return format!("other:{name}").into(),
+        })
+    }
+}
+
+impl PluginFault {
+    fn code(&self) -> &'static str {
+        match self {
+            PluginFault::Missing => "missing",
+            PluginFault::NotWasm => "not-wasm",
+            PluginFault::CoreModule => "core-module",
+            PluginFault::NoInterface => "no-interface",
+            PluginFault::OtherVersion => "other-version",
+            PluginFault::Imports => "imports",
+            PluginFault::Invalid => "invalid",
+        }
+    }
+}
+
+impl TrapCause {
+    fn code(self) -> &'static str {
+        match self {
+            TrapCause::Fault => "fault",
+            TrapCause::ComputeTime => "compute-time",
+            TrapCause::CallTime => "call-time",
+            TrapCause::Memory => "memory",
+        }
+    }
+}
+
+impl FileFault {
+    fn code(&self) -> &'static str {
+        match self {
+            FileFault::NotFound => "not-found",
+            FileFault::IsADirectory => "is-a-directory",
+            FileFault::NotADirectory => "not-a-directory",
+            FileFault::AlreadyExists => "already-exists",
+            FileFault::NotEmpty => "not-empty",
+            FileFault::PermissionDenied => "permission-denied",
+            FileFault::TooLarge => "too-large",
+            FileFault::NoSpace => "no-space",
+            FileFault::Other(_) => "other",
+        }
+    }
+}
+
+fn io_code(kind: io::ErrorKind) -> &'static str {
+    use io::ErrorKind as K;
+    match kind {
+        K::NotFound => "not-found",
+        K::PermissionDenied => "permission-denied",
+        K::ConnectionRefused => "connection-refused",
+        K::ConnectionReset => "connection-reset",
+        K::HostUnreachable => "host-unreachable",
+        K::NetworkUnreachable => "network-unreachable",
+        K::ConnectionAborted => "connection-aborted",
+        K::NotConnected => "not-connected",
+        K::AddrInUse => "addr-in-use",
+        K::AddrNotAvailable => "addr-not-available",
+        K::NetworkDown => "network-down",
+        K::BrokenPipe => "broken-pipe",
+        K::AlreadyExists => "already-exists",
+        K::WouldBlock => "would-block",
+        K::NotADirectory => "not-a-directory",
+        K::IsADirectory => "is-a-directory",
+        K::DirectoryNotEmpty => "directory-not-empty",
+        K::ReadOnlyFilesystem => "read-only-filesystem",
+        K::StaleNetworkFileHandle => "stale-network-file-handle",
+        K::InvalidInput => "invalid-input",
+        K::InvalidData => "invalid-data",
+        K::TimedOut => "timed-out",
+        K::WriteZero => "write-zero",
+        K::StorageFull => "storage-full",
+        K::NotSeekable => "not-seekable",
+        K::QuotaExceeded => "quota-exceeded",
+        K::FileTooLarge => "file-too-large",
+        K::ResourceBusy => "resource-busy",
+        K::ExecutableFileBusy => "executable-file-busy",
+        K::Deadlock => "deadlock",
+        K::CrossesDevices => "crosses-devices",
+        K::TooManyLinks => "too-many-links",
+        K::InvalidFilename => "invalid-filename",
+        K::ArgumentListTooLong => "argument-list-too-long",
+        K::Interrupted => "interrupted",
+        K::Unsupported => "unsupported",
+        K::UnexpectedEof => "unexpected-eof",
+        K::OutOfMemory => "out-of-memory",
+        // The standard library's list grows.
+        _ => "other",
+    }
 }
 
 /// Why a component cannot be loaded.
@@ -139,10 +261,34 @@ pub enum Retry {
 
 /// Why a call did not give its result.
 ///
-/// `Display` is one line: what, why, and what to do. [`Error::parts`] gives the three separately.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", self.line())]
+/// `Display` is one line: what, why, and what to do. [`Error::parts`] gives the three separately, and
+/// [`source`](std::error::Error::source) the error of this machine that was the cause, if there is one.
+///
+/// ```
+/// # async fn example(sandbox: &sandbox_host::Sandbox) -> sandbox_host::Result<()> {
+/// match sandbox.read_file("/etc/motd", 1 << 20).await {
+///     Ok(data) => println!("{} bytes", data.len()),
+///     Err(error) if error.is_not_found() => println!("there is none"),
+///     Err(error) if error.is_retryable() => println!("later perhaps ({}): {error}", error.kind().code()),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
 pub struct Error(Box<Repr>);
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.line())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
 
 #[derive(Clone, Debug)]
 struct Repr {
@@ -157,11 +303,16 @@ struct Repr {
     subject: Option<String>,
     backtrace: Option<String>,
     printed: Option<String>,
+    /// The sandbox that the call was about.
+    sandbox: Option<String>,
+    /// The limit that was the cause: the name of a field of [`Limits`](crate::Limits).
+    limit: Option<&'static str>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 /// Why this machine refused something. A full disk is said to be this machine's, since a sandbox has one of its own.
-pub fn local_reason(error: &std::io::Error) -> String {
-    use std::io::ErrorKind as K;
+pub fn local_reason(error: &io::Error) -> String {
+    use io::ErrorKind as K;
     match error.kind() {
         K::StorageFull => format!("this machine's disk is full: {error}"),
         K::QuotaExceeded => format!("this machine's disk quota is used up: {error}"),
@@ -184,6 +335,9 @@ impl Error {
             subject: None,
             backtrace: None,
             printed: None,
+            sandbox: None,
+            limit: None,
+            source: None,
         }))
     }
 
@@ -191,8 +345,8 @@ impl Error {
         Error::new(Kind::InvalidArgument, what, why)
     }
 
-    pub(crate) fn io(what: impl Into<String>, error: &std::io::Error) -> Self {
-        Error::new(Kind::Io(error.kind()), what, local_reason(error))
+    pub(crate) fn io(what: impl Into<String>, error: io::Error) -> Self {
+        Error::new(Kind::Io(error.kind()), what, local_reason(&error)).with_source(error)
     }
 
     /// What the provider answered to `what`.
@@ -200,7 +354,6 @@ impl Error {
         let kind = Kind::from(error.kind);
         let hint = match &kind {
             Kind::SandboxEnded => Some("create a new sandbox".to_owned()),
-            Kind::Unsupported => Some("`sandbox plugin inspect` lists what this provider can do".to_owned()),
             _ => None,
         };
         Error(Box::new(Repr {
@@ -223,6 +376,9 @@ impl Error {
             subject: error.subject.map(name),
             backtrace: None,
             printed: None,
+            sandbox: None,
+            limit: None,
+            source: None,
         }))
     }
 
@@ -252,11 +408,23 @@ impl Error {
     }
 
     /// A limit of this host was the cause: what the component took for a broken connection will break each time.
-    pub(crate) fn with_limit(mut self, cause: String) -> Self {
+    pub(crate) fn with_limit(mut self, limit: &'static str, cause: String) -> Self {
         self.0.kind = Kind::Forbidden;
         self.0.why = cause;
         self.0.retry = Retry::Never;
-        self.with_hint("if the plugin may send and receive that much, raise `body_mib` of the policy's limits")
+        self.0.limit = Some(limit);
+        self.with_hint(format!("if the plugin may use that much, raise `Limits::{limit}`"))
+    }
+
+    pub(crate) fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into().into());
+        self
+    }
+
+    /// Notes the sandbox that the call was about.
+    pub(crate) fn with_sandbox(mut self, sandbox: Option<&str>) -> Self {
+        self.0.sandbox = sandbox.map(str::to_owned);
+        self
     }
 
     pub(crate) fn with_trace(mut self, backtrace: String, printed: String) -> Self {
@@ -303,6 +471,21 @@ impl Error {
     /// What the error is about: an id, a path, the name of an option.
     pub fn subject(&self) -> Option<&str> {
         self.0.subject.as_deref()
+    }
+
+    /// The sandbox that the call was about; none for calls about the provider.
+    pub fn sandbox(&self) -> Option<&str> {
+        self.0.sandbox.as_deref()
+    }
+
+    /// Whether the error is about the sandbox of the call itself, and not about a command, a file or a setting.
+    pub fn is_about_sandbox(&self) -> bool {
+        self.0.subject.is_some() && self.0.subject == self.0.sandbox
+    }
+
+    /// The limit of this host that was the cause: the name of a field of [`Limits`](crate::Limits).
+    pub fn limit(&self) -> Option<&'static str> {
+        self.0.limit
     }
 
     /// Where the component was when it was stopped ([`Kind::Trap`] only).
@@ -409,9 +592,9 @@ impl From<types::FileFault> for FileFault {
     }
 }
 
-impl From<Error> for std::io::Error {
+impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
-        use std::io::ErrorKind as K;
+        use io::ErrorKind as K;
         let kind = match error.kind() {
             Kind::NotFound | Kind::File(FileFault::NotFound) => K::NotFound,
             Kind::PermissionDenied | Kind::Forbidden | Kind::File(FileFault::PermissionDenied) => K::PermissionDenied,
@@ -428,7 +611,7 @@ impl From<Error> for std::io::Error {
             Kind::Io(kind) => *kind,
             _ => K::Other,
         };
-        std::io::Error::new(kind, error)
+        io::Error::new(kind, error)
     }
 }
 
@@ -497,7 +680,57 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_said_to_be_this_machines() {
-        let error = Error::io("write /x", &std::io::ErrorKind::StorageFull.into());
+        let error = Error::io("write /x", io::ErrorKind::StorageFull.into());
         assert!(error.to_string().contains("this machine's disk is full"), "{error}");
+        let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
+        assert_eq!(source.map(io::Error::kind), Some(io::ErrorKind::StorageFull));
+    }
+
+    #[test]
+    fn every_kind_has_a_code() {
+        use Kind as K;
+        for (kind, code) in [
+            (K::InvalidArgument, "invalid-argument"),
+            (K::Unsupported, "unsupported"),
+            (K::Unauthenticated, "unauthenticated"),
+            (K::PermissionDenied, "permission-denied"),
+            (K::NotFound, "not-found"),
+            (K::AlreadyExists, "already-exists"),
+            (K::Conflict, "conflict"),
+            (K::ResourceExhausted, "resource-exhausted"),
+            (K::BuildFailed, "build-failed"),
+            (K::SandboxEnded, "sandbox-ended"),
+            (K::TimedOut, "timed-out"),
+            (K::Unavailable, "unavailable"),
+            (K::Forbidden, "forbidden"),
+            (K::Internal, "internal"),
+            (K::Config, "config"),
+            (K::Other("quota-of-its-own".into()), "other:quota-of-its-own"),
+            (K::File(FileFault::NotFound), "file:not-found"),
+            (K::File(FileFault::IsADirectory), "file:is-a-directory"),
+            (K::File(FileFault::NotADirectory), "file:not-a-directory"),
+            (K::File(FileFault::AlreadyExists), "file:already-exists"),
+            (K::File(FileFault::NotEmpty), "file:not-empty"),
+            (K::File(FileFault::PermissionDenied), "file:permission-denied"),
+            (K::File(FileFault::TooLarge), "file:too-large"),
+            (K::File(FileFault::NoSpace), "file:no-space"),
+            (K::File(FileFault::Other("a pipe".into())), "file:other"),
+            (K::Plugin(PluginFault::Missing), "plugin:missing"),
+            (K::Plugin(PluginFault::NotWasm), "plugin:not-wasm"),
+            (K::Plugin(PluginFault::CoreModule), "plugin:core-module"),
+            (K::Plugin(PluginFault::NoInterface), "plugin:no-interface"),
+            (K::Plugin(PluginFault::OtherVersion), "plugin:other-version"),
+            (K::Plugin(PluginFault::Imports), "plugin:imports"),
+            (K::Plugin(PluginFault::Invalid), "plugin:invalid"),
+            (K::Trap(TrapCause::Fault), "trap:fault"),
+            (K::Trap(TrapCause::ComputeTime), "trap:compute-time"),
+            (K::Trap(TrapCause::CallTime), "trap:call-time"),
+            (K::Trap(TrapCause::Memory), "trap:memory"),
+            (K::Io(io::ErrorKind::NotFound), "io:not-found"),
+            (K::Io(io::ErrorKind::StorageFull), "io:storage-full"),
+            (K::Io(io::ErrorKind::Other), "io:other"),
+        ] {
+            assert_eq!(kind.code(), code);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Errors for Python: one exception whose arguments are data, which the Python side turns into Inspect's exceptions.
 
 use pyo3::{PyErr, create_exception, exceptions::PyException};
-use sandbox_host::{Error, FileFault, Happened, Kind};
+use sandbox_host::{Error, Happened, Kind};
 
 create_exception!(
     inspect_modal_sandbox._native,
@@ -29,38 +29,5 @@ pub(crate) fn invalid(error: serde_json::Error) -> PyErr {
 }
 
 fn kind(kind: &Kind) -> String {
-    let name = match kind {
-        Kind::InvalidArgument => "invalid-argument",
-        Kind::Unsupported => "unsupported",
-        Kind::Unauthenticated => "unauthenticated",
-        Kind::PermissionDenied => "permission-denied",
-        Kind::NotFound => "not-found",
-        Kind::AlreadyExists => "already-exists",
-        Kind::Conflict => "conflict",
-        Kind::ResourceExhausted => "resource-exhausted",
-        Kind::BuildFailed => "build-failed",
-        Kind::SandboxEnded => "sandbox-ended",
-        Kind::File(fault) => match fault {
-            FileFault::NotFound => "file:not-found",
-            FileFault::IsADirectory => "file:is-a-directory",
-            FileFault::NotADirectory => "file:not-a-directory",
-            FileFault::AlreadyExists => "file:already-exists",
-            FileFault::NotEmpty => "file:not-empty",
-            FileFault::PermissionDenied => "file:permission-denied",
-            FileFault::TooLarge => "file:too-large",
-            FileFault::NoSpace => "file:no-space",
-            _ => "file:other",
-        },
-        Kind::TimedOut => "timed-out",
-        Kind::Unavailable => "unavailable",
-        Kind::Forbidden => "forbidden",
-        Kind::Internal => "internal",
-        Kind::Other(name) => return format!("other:{name}"),
-        Kind::Plugin(_) => "plugin",
-        Kind::Trap(_) => "trap",
-        Kind::Config => "config",
-        Kind::Io(_) => "io",
-        _ => "unknown",
-    };
-    name.to_owned()
+    kind.code().into_owned()
 }

@@ -91,7 +91,7 @@ def call_error(error: NativeError) -> Exception | None:
         return SandboxUnavailableError(message)
     if kind == "timed-out":
         return TimeoutError(message)
-    if kind in SETTINGS:
+    if kind.partition(":")[0] in SETTINGS:
         return PrerequisiteError(message)
     return None
 

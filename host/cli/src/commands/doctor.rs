@@ -6,6 +6,7 @@ use anyhow::Result;
 use sandbox_host::{Plugin, Provider};
 use serde_json::{Value, json};
 
+use crate::output::failure::in_one_line;
 use crate::output::{self, FAILED};
 use crate::session::Session;
 use crate::session::emulator::Private;
@@ -55,7 +56,7 @@ async fn plugin(session: &Session, findings: &mut Findings) -> Option<Plugin> {
             Some(plugin)
         }
         Err(error) => {
-            findings.note("plugin", Err(format!("{error:#}"))).ok()?;
+            findings.note("plugin", Err(in_one_line(&error))).ok()?;
             None
         }
     }
@@ -66,13 +67,13 @@ async fn service(session: &Session, findings: &mut Findings, plugin: &Plugin) {
         match session.provider().await {
             Ok(provider) => answers(findings, &provider).await,
             Err(error) => {
-                let _ = findings.note("settings", Err(format!("{error:#}")));
+                let _ = findings.note("settings", Err(in_one_line(&error)));
             }
         }
         return;
     }
     if let Err(error) = session.require_trusted(plugin).await {
-        let _ = findings.note("plugin", Err(format!("{error:#}")));
+        let _ = findings.note("plugin", Err(in_one_line(&error)));
         return;
     }
     let mut builder = Provider::builder(plugin).anonymous(true);
@@ -127,7 +128,7 @@ async fn emulator(session: &Session, findings: &mut Findings) {
             emulator.stop().await;
             Ok(format!("starts and stops in {} ms", started.elapsed().as_millis()))
         }
-        Err(error) => Err(format!("{error:#}")),
+        Err(error) => Err(in_one_line(&error)),
     };
     let _ = findings.note("emulator", result);
 }

@@ -33,14 +33,19 @@ impl Failure {
 
     /// Reading or writing on this side failed.
     pub fn io(what: impl Into<String>, error: &std::io::Error) -> Self {
-        let kind = format!("io:{}", kebab(&format!("{:?}", error.kind())));
+        let kind = Kind::Io(error.kind()).code().into_owned();
         Failure { kind, ..Failure::new(what, sandbox_host::local_reason(error)) }
     }
 
     /// The same failure, of whose hint the program knows more than the library.
     pub fn of(error: &sandbox_host::Error) -> Self {
         let (what, why, hint) = error.parts();
-        Failure { what: what.into(), why: why.into(), hint: hint.map(str::to_owned), kind: kind_of(error) }
+        Failure {
+            what: what.into(),
+            why: why.into(),
+            hint: hint.map(str::to_owned),
+            kind: error.kind().code().into_owned(),
+        }
     }
 
     /// A better reason.
@@ -71,7 +76,8 @@ pub fn parts(error: &anyhow::Error) -> (String, String, Option<String>) {
             Some(code) => format!("{why}\n[{code}]"),
             None => why.to_owned(),
         };
-        return (what.to_owned(), why, hint.or_else(|| advice(error)).map(str::to_owned));
+        let hint = limit_advice(error).or(hint).or_else(|| advice(error));
+        return (what.to_owned(), why, hint.map(str::to_owned));
     }
     if let Some(failure) = error.downcast_ref::<Failure>() {
         return (failure.what.clone(), failure.why.clone(), failure.hint.clone());
@@ -82,53 +88,47 @@ pub fn parts(error: &anyhow::Error) -> (String, String, Option<String>) {
     if rest.is_empty() { ("go on".into(), first, None) } else { (first, rest.join(": "), None) }
 }
 
+/// A failure in one line.
+pub fn in_one_line(error: &anyhow::Error) -> String {
+    // The text of the library's errors holds that of their causes.
+    match error.downcast_ref::<sandbox_host::Error>() {
+        Some(error) => error.to_string(),
+        None => format!("{error:#}"),
+    }
+}
+
 /// A word for each kind of failure, for programs. What has a kind within it comes with a second one: `file:not-found`.
 pub fn kind(error: &anyhow::Error) -> String {
     if let Some(failure) = error.downcast_ref::<Failure>() {
         return failure.kind.clone();
     }
-    error.downcast_ref::<sandbox_host::Error>().map_or_else(|| "internal".into(), kind_of)
+    error
+        .downcast_ref::<sandbox_host::Error>()
+        .map_or_else(|| "internal".into(), |error| error.kind().code().into_owned())
 }
 
-fn kind_of(error: &sandbox_host::Error) -> String {
-    let (name, within) = match error.kind() {
-        Kind::Other(name) => return name.clone(),
-        Kind::File(FileFault::Other(_)) => ("File".to_owned(), Some("Other".to_owned())),
-        Kind::File(fault) => ("File".to_owned(), Some(format!("{fault:?}"))),
-        Kind::Plugin(fault) => ("Plugin".to_owned(), Some(format!("{fault:?}"))),
-        Kind::Trap(cause) => ("Trap".to_owned(), Some(format!("{cause:?}"))),
-        Kind::Io(kind) => ("Io".to_owned(), Some(format!("{kind:?}"))),
-        kind => (format!("{kind:?}"), None),
-    };
-    within.into_iter().fold(kebab(&name), |name, within| format!("{name}:{}", kebab(&within)))
-}
-
-/// `NotFound` as `not-found`.
-fn kebab(name: &str) -> String {
-    let mut out = String::new();
-    for c in name.chars().take_while(|c| c.is_ascii_alphanumeric()) {
-        if c.is_ascii_uppercase() && !out.is_empty() {
-            out.push('-');
-        }
-        out.push(c.to_ascii_lowercase());
-    }
-    out
+/// What to do about a limit of this host: the library names its own setting, and here it is one of a policy.
+fn limit_advice(error: &sandbox_host::Error) -> Option<&'static str> {
+    Some(match error.limit()? {
+        "body_bytes" => "if the plugin may send and receive that much, raise `body_mib` of the policy's limits",
+        _ => return None,
+    })
 }
 
 /// What to do, where the failure itself does not say it.
 fn advice(error: &sandbox_host::Error) -> Option<&'static str> {
-    let (_, why, _) = error.parts();
     Some(match error.kind() {
-        Kind::NotFound if why.contains("no sandbox ") => {
+        Kind::NotFound if error.is_about_sandbox() => {
             "`sandbox list` shows the sandboxes that run, `sandbox list --all` the others too"
         }
-        Kind::InvalidArgument if why.contains("sandbox id") => "`sandbox list` shows the ids of sandboxes",
+        Kind::InvalidArgument if error.is_about_sandbox() => "`sandbox list` shows the ids of sandboxes",
         Kind::AlreadyExists => "choose another name, or end what has it",
         Kind::File(FileFault::NotFound) => "`sandbox ls ID:/DIRECTORY` shows what is there",
         Kind::File(FileFault::NotEmpty) => "use -r",
         Kind::PermissionDenied => "use credentials that may do this",
         Kind::ResourceExhausted | Kind::TimedOut => "try again later",
         Kind::Unavailable => "try again; `sandbox doctor` looks at what is needed",
+        Kind::Unsupported => "`sandbox plugin inspect` lists what this provider can do",
         Kind::BuildFailed => "correct the line, and build again",
         Kind::Internal => "try again; -vv shows more of what happens",
         _ => return None,
@@ -141,7 +141,8 @@ pub fn retryable(error: &anyhow::Error) -> bool {
 
 /// Whether the failure is that whoever read our output has gone.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
+    // An error of the library may have one of another pipe as its cause.
+    error.chain().take_while(|cause| !cause.is::<sandbox_host::Error>()).any(|cause| {
         cause
             .downcast_ref::<std::io::Error>()
             .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe && error.get_ref().is_none())

@@ -1,8 +1,8 @@
 //! The image that the options describe: specified, built with its log, and named by its id.
 
 use anyhow::Result;
-use sandbox_host::Provider;
 use sandbox_host::types::{ImageSource, ImageSpec};
+use sandbox_host::{Kind, Provider};
 
 use crate::args::ImageArgs;
 use crate::output::Failure;
@@ -32,7 +32,8 @@ pub async fn build_for(session: &Session, provider: &Provider, args: &ImageArgs,
     }
     let build = provider.build(spec).await.map_err(|error| {
         let from_stdin = args.dockerfile.as_deref() == Some(std::path::Path::new("-"));
-        if !error.parts().1.contains("build context") || !from_stdin || args.context.is_some() {
+        let lacks_context = *error.kind() == Kind::InvalidArgument && error.subject() == Some("context");
+        if !lacks_context || !from_stdin || args.context.is_some() {
             return anyhow::Error::from(error);
         }
         Failure::of(&error).hint("a Dockerfile from standard input has no files to copy but with --context DIR").into()

@@ -152,7 +152,7 @@ impl Sandbox {
             // Unpacking that stops breaks the pipe; a stream that stops cannot be unpacked.
             (Err(error), Err(_)) if !matches!(error.kind(), Kind::Io(_)) => Err(error),
             (_, Err(Fault::Refused(why))) => Err(Error::new(Kind::Forbidden, what(), why)),
-            (_, Err(Fault::Io(error))) => Err(Error::io(what(), &error)),
+            (_, Err(Fault::Io(error))) => Err(Error::io(what(), error)),
             (Err(error), Ok(_)) => Err(error),
         }
     }
@@ -194,7 +194,7 @@ impl Sandbox {
             (_, Err(Fault::Refused(why)), _) => Err(Error::new(Kind::Forbidden, what(), why)),
             (Err(error), ..) if !matches!(error.kind(), Kind::Io(_)) => Err(error),
             (_, _, Err(error)) if !matches!(error.kind(), Kind::Io(_)) => Err(error),
-            (_, Err(Fault::Io(error)), _) => Err(Error::io(what(), &error)),
+            (_, Err(Fault::Io(error)), _) => Err(Error::io(what(), error)),
             (Err(error), ..) => Err(error),
             (_, _, uploaded) => uploaded,
         }
@@ -225,7 +225,7 @@ impl Sandbox {
         match (uploaded, packed?) {
             // Its reason is better than that of the stream that it broke off.
             (Err(error), Err(reason)) if matches!(error.kind(), Kind::Io(io::ErrorKind::UnexpectedEof)) => {
-                Err(Error::io(format!("read {}", from.display()), &reason))
+                Err(Error::io(format!("read {}", from.display()), reason))
             }
             (uploaded, _) => uploaded,
         }
@@ -256,7 +256,7 @@ impl Sandbox {
                 .map(Some)
             };
             let (fetched, written) = futures_util::future::join(fetch, writer.write_all(&ready)).await;
-            written.map_err(|error| Error::io(format!("store what was read from {path}"), &error))?;
+            written.map_err(|error| Error::io(format!("store what was read from {path}"), error))?;
             ready.clear();
             match fetched {
                 Ok(None) => break,
@@ -280,7 +280,7 @@ impl Sandbox {
             }
         }
         unfinished.done();
-        writer.flush().await.map_err(|error| Error::io(format!("store what was read from {path}"), &error))?;
+        writer.flush().await.map_err(|error| Error::io(format!("store what was read from {path}"), error))?;
         Ok(offset)
     }
 
@@ -634,7 +634,7 @@ async fn read_piece<R: AsyncRead + Unpin>(reader: &mut R, mut buffer: BytesMut, 
         let room = buffer.len().clamp(16 << 10, READ_STEP).min(SENT_PIECE - buffer.len());
         buffer.reserve(room);
         let read = (&mut *reader).take(room as u64).read_buf(&mut buffer).await;
-        if read.map_err(|error| Error::io(format!("read what is to be written to {path}"), &error))? == 0 {
+        if read.map_err(|error| Error::io(format!("read what is to be written to {path}"), error))? == 0 {
             break;
         }
         // A reader that always has something would hold up the piece that is being sent meanwhile.

@@ -171,7 +171,7 @@ impl Process {
         let (stdout, stderr) = futures_util::future::join(read(stdout), read(stderr)).await;
         let fail = |error: io::Error| match error.downcast::<Error>() {
             Ok(error) => error,
-            Err(error) => Error::io("read the output of a command", &error),
+            Err(error) => Error::io("read the output of a command", error),
         };
         let (stdout, stderr) = (stdout.map_err(fail)?, stderr.map_err(fail)?);
         Ok((self.wait().await?, stdout, stderr))

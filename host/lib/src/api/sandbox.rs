@@ -494,7 +494,7 @@ impl Sandbox {
         .await;
         let ours = |error: std::io::Error| match error.downcast::<Error>() {
             Ok(error) => error,
-            Err(error) => Error::io(what(), &error),
+            Err(error) => Error::io(what(), error),
         };
         let verdict = process.wait().await?;
         if !matches!(verdict, types::Verdict::SandboxEnded(_) | types::Verdict::Lost(_)) {

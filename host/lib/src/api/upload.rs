@@ -104,7 +104,7 @@ impl Provider {
 
     async fn upload_content(&self, content: &Content, path: &Path, count: &impl Fn(u64)) -> Result<()> {
         let what = || format!("send {}", path.display());
-        let fail = |error: std::io::Error| Error::io(format!("read {}", path.display()), &error);
+        let fail = |error: std::io::Error| Error::io(format!("read {}", path.display()), error);
         let mut file = tokio::fs::File::open(path).await.map_err(fail)?;
         // The pieces of one content go through one instance, which has the upload open.
         let mut held = self.inner.hold(None);

@@ -96,14 +96,14 @@ impl Context {
                     format!("the provider asks for the digest {unknown:?}, which this host does not know"),
                 ));
             }
-            let root = path.canonicalize().map_err(|error| Error::io(&what, &error))?;
+            let root = path.canonicalize().map_err(|error| Error::io(&what, error))?;
             let rules = filter.ignore_file.clone().unwrap_or_else(|| root.join(".dockerignore"));
             let ignore = match std::fs::read(&rules) {
                 Ok(text) => Ignore::parse(&String::from_utf8_lossy(&text))?,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound && filter.ignore_file.is_none() => {
                     Ignore::default()
                 }
-                Err(error) => return Err(Error::io(format!("read {}", rules.display()), &error)),
+                Err(error) => return Err(Error::io(format!("read {}", rules.display()), error)),
             };
             let mut tree = Tree { root, nodes: BTreeMap::new() };
             tree.directory(&ignore, "")?;
@@ -193,7 +193,7 @@ impl Context {
     pub(crate) async fn archive(&mut self) -> Result<()> {
         let (directories, links, md5) = (self.directories.clone(), self.links.clone(), self.md5);
         let made = blocking(move || {
-            let fail = |error: std::io::Error| Error::io("collect the links of the build context", &error);
+            let fail = |error: std::io::Error| Error::io("collect the links of the build context", error);
             let file = NamedTempFile::new().map_err(fail)?;
             write_archive(&directories, &links, file.as_file()).map_err(fail)?;
             let content = digest(file.path(), md5).map_err(fail)?;
@@ -274,7 +274,7 @@ enum Node {
 impl Tree {
     fn directory(&mut self, ignore: &Ignore, inside: &str) -> Result<()> {
         let directory = self.root.join(inside);
-        let fail = |error: std::io::Error| Error::io(format!("read the build context {}", directory.display()), &error);
+        let fail = |error: std::io::Error| Error::io(format!("read the build context {}", directory.display()), error);
         let entries = match std::fs::read_dir(&directory) {
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !inside.is_empty() => {
                 self.nodes.insert(inside.to_owned(), Node::Other("permission to read it is denied".to_owned()));
@@ -383,7 +383,7 @@ impl Tree {
                 context.skipped.push(format!("{inner}: permission to read it is denied"));
                 Ok(false)
             }
-            Err(error) => Err(Error::io(format!("read {}", path.display()), &error)),
+            Err(error) => Err(Error::io(format!("read {}", path.display()), error)),
         }
     }
 

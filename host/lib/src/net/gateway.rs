@@ -153,9 +153,9 @@ impl Gateway {
             return Err(Error::new(Kind::Forbidden, WHAT, "the plugin was granted no origin"));
         };
         let listener = TcpListener::bind(listen).await.map_err(|error| {
-            Error::io(format!("listen on {listen}"), &error).with_hint("give another port, or 0 for any free one")
+            Error::io(format!("listen on {listen}"), error).with_hint("give another port, or 0 for any free one")
         })?;
-        let address = listener.local_addr().map_err(|error| Error::io(WHAT, &error))?;
+        let address = listener.local_addr().map_err(|error| Error::io(WHAT, error))?;
         let token = Secret::new(fresh_secret());
         let inner = Arc::new(Inner {
             net,
@@ -266,8 +266,7 @@ impl Inner {
             Some((origin, rest)) => (Credentials::Withheld, format!("{origin}{rest}")),
             // Also for a door that is closed: a component that is told so asks for a new one, as for a token that has expired.
             None if path.starts_with(DOOR) || !self.is_admitted(request.headers()) => {
-                let why =
-                    "the gateway's token is missing or wrong: send what `sandbox gateway` printed, as bearer token";
+                let why = "the gateway's token is missing or wrong: send it as bearer token";
                 return refuse_unread(request, StatusCode::UNAUTHORIZED, 16, why).await;
             }
             None => (Credentials::Added, format!("{}{path}", self.origin)),

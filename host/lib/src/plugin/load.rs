@@ -38,8 +38,9 @@ impl Loaded {
     /// Reads a component from a file and compiles it.
     pub(crate) fn from_file(path: &Path) -> Result<Loaded> {
         let label = path.display().to_string();
-        let bytes = read(path)
-            .map_err(|error| Error::new(Kind::Plugin(PluginFault::Missing), load_what(&label), error.to_string()))?;
+        let bytes = read(path).map_err(|error| {
+            Error::new(Kind::Plugin(PluginFault::Missing), load_what(&label), error.to_string()).with_source(error)
+        })?;
         Loaded::from_bytes(&bytes, label)
     }
 

@@ -138,7 +138,7 @@ impl Instance {
                     matches!(error.kind(), Kind::Unavailable | Kind::Forbidden | Kind::TimedOut | Kind::Internal);
                 let note = self.link.0.take_note().filter(|_| network);
                 Outcome::Answered(Err(match note {
-                    Some(Note::Limit(cause)) => error.with_limit(cause),
+                    Some(Note::Limit(cause)) => error.with_limit("body_bytes", cause),
                     Some(Note::Network(note)) => error.with_note(&note),
                     None => error,
                 }))

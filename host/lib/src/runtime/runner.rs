@@ -208,6 +208,7 @@ impl Held {
         let work = async {
             let counted = Counted { metrics: &runner.metrics, begun: Instant::now() };
             let result = self.answer(&runner, call, body).await;
+            let result = result.map_err(|error| error.with_sandbox(self.route.as_deref()));
             if let Err(error) = &result {
                 let metrics = &runner.metrics;
                 metrics.calls_failed.fetch_add(1, Ordering::Relaxed);

@@ -59,7 +59,7 @@ impl LocalDockerfile {
         let path = path.as_ref();
         let text = tokio::fs::read_to_string(path)
             .await
-            .map_err(|error| Error::io(format!("read the Dockerfile {}", path.display()), &error))?;
+            .map_err(|error| Error::io(format!("read the Dockerfile {}", path.display()), error))?;
         let mut rules = path.as_os_str().to_owned();
         rules.push(".dockerignore");
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
