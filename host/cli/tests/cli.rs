@@ -75,6 +75,68 @@ fn fails(args: &[&str], wanted: &str) {
     assert!(output.stdout.is_empty());
 }
 
+/// The section on `--json`: the structs of `output/results.rs` with the comments on them and their fields.
+fn results() -> String {
+    let mut section = String::from(
+        "\n## Results as JSON\n\nWith `--json` a command prints its result on one line of standard output. `tags` prints an object of \
+         tags by their names, `gateway` one of variables. A command that fails prints `Failed`, and exits with 125. Times are in \
+         milliseconds. A field with `?` may be null, one with `—` may be missing.\n",
+    );
+    let (mut comment, mut inside, mut optional) = (Vec::new(), false, false);
+    for line in include_str!("../src/output/results.rs").lines() {
+        let text = line.trim();
+        if let Some(words) = text.strip_prefix("/// ") {
+            comment.push(words);
+        } else if let Some(name) = line.strip_prefix("pub struct ") {
+            let name = name.split(['<', ' ']).next().unwrap();
+            let about = comment.join(" ");
+            section.push_str(&format!(
+                "\n### {name}\n\n{}\n\n| field | type | |\n|---|---|---|\n",
+                about.trim_end_matches('.')
+            ));
+            (inside, comment) = (true, Vec::new());
+        } else if let Some((name, kind)) =
+            text.strip_prefix("pub ").filter(|_| inside).and_then(|text| text.split_once(": "))
+        {
+            let (kind, null) = kind_of(kind.trim_end_matches(','));
+            let mark = if optional {
+                " —"
+            } else if null {
+                " ?"
+            } else {
+                ""
+            };
+            section.push_str(&format!("| `{name}` | {kind}{mark} | {} |\n", comment.join(" ")));
+            (optional, comment) = (false, Vec::new());
+        } else if text.starts_with("#[serde(skip_serializing_if") {
+            optional = true;
+        } else if line.starts_with("pub fn ") || line.starts_with("pub enum ") || line.starts_with("impl") {
+            (inside, comment) = (false, Vec::new());
+        }
+    }
+    section
+}
+
+/// A Rust type as one of JSON, and whether it may be null.
+fn kind_of(rust: &str) -> (String, bool) {
+    let inner = |name: &str| rust.strip_prefix(name).and_then(|rest| rest.strip_suffix('>'));
+    if let Some(inner) = inner("Option<") {
+        return (kind_of(inner).0, true);
+    }
+    let array = rust.strip_prefix("&'a [").and_then(|rest| rest.strip_suffix(']'));
+    if let Some(inner) = inner("Vec<").or(array) {
+        return (format!("array of {}", kind_of(inner).0), false);
+    }
+    let kind = match rust {
+        "String" | "&'a str" | "&'static str" | "&'a Path" | "Cow<'a, str>" => "string",
+        "bool" => "boolean",
+        "u16" | "u32" | "u64" | "usize" | "i32" => "number",
+        map if map.contains("BTreeMap<") => "object",
+        name => name.split('<').next().unwrap(),
+    };
+    (kind.to_owned(), false)
+}
+
 #[test]
 fn the_manual_is_what_the_program_says() {
     let mut manual = String::from(
@@ -92,6 +154,7 @@ fn the_manual_is_what_the_program_says() {
         let lines: Vec<_> = text(&output.stdout).lines().map(|line| line.trim_end().to_owned()).collect();
         manual.push_str(&format!("\n## {}\n\n```text\n{}\n```\n", title.trim_end(), lines.join("\n").trim_end()));
     }
+    manual.push_str(&results());
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli.md");
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, &manual).unwrap();

@@ -1,10 +1,10 @@
 //! `sandbox build`
 
 use anyhow::Result;
-use serde_json::json;
 
 use crate::args::Build;
 use crate::output;
+use crate::output::results::Built;
 use crate::session::Session;
 use crate::steps::image::build_image;
 
@@ -17,7 +17,7 @@ pub async fn build(session: &Session, args: Build) -> Result<i32> {
         provider.image(&id).await?;
     }
     if session.voice.json {
-        output::print_json(json!({ "image": id }))?;
+        output::print_json(&Built { image: &id })?;
     } else {
         output::print(id)?;
     }

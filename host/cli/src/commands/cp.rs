@@ -6,10 +6,10 @@ use std::path::Path;
 use anyhow::Result;
 use sandbox_host::Sandbox;
 use sandbox_host::types::{FileKind, WriteOptions};
-use serde_json::json;
 use tokio::io::{AsyncWriteExt, BufReader};
 
 use crate::args::Cp;
+use crate::output::results;
 use crate::output::{self, Failure};
 use crate::session::Session;
 use crate::steps::place::{Place, ours};
@@ -76,7 +76,7 @@ pub async fn cp(session: &Session, args: Cp) -> Result<i32> {
         _ => return Err(Failure::new(what, "neither side is in a sandbox").into()),
     };
     if session.voice.json {
-        output::print_json(json!({ "bytes": copied.size, "skipped": copied.skipped }))?;
+        output::print_json(&results::Copied { bytes: copied.size, skipped: copied.skipped })?;
     }
     Ok(0)
 }

@@ -3,9 +3,9 @@
 use anyhow::Result;
 use sandbox_host::types::ImageSpec;
 use sandbox_host::{OWNER_TAG, RUN_TAG, fresh_id};
-use serde_json::json;
 
 use crate::args::Create;
+use crate::output::results::Created;
 use crate::output::{self, Failure};
 use crate::session::Session;
 use crate::steps::image::build_image;
@@ -47,7 +47,7 @@ pub async fn create(session: &Session, args: Create) -> Result<i32> {
     }
     // Before it is let go: a sandbox whose id nobody has read would stay without anybody's knowledge.
     if session.voice.json {
-        output::print_json(json!({ "sandbox": sandbox.id() }))?;
+        output::print_json(&Created { sandbox: sandbox.id() })?;
     } else {
         output::print(sandbox.id())?;
     }

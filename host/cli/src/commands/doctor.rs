@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use anyhow::Result;
 use sandbox_host::{Plugin, Provider};
-use serde_json::{Value, json};
 
 use crate::output::failure::in_one_line;
+use crate::output::results::{Check, Checks};
 use crate::output::{self, FAILED};
 use crate::session::Session;
 use crate::session::emulator::Private;
@@ -19,14 +19,14 @@ pub async fn doctor(session: &Session) -> Result<i32> {
         emulator(session, &mut findings).await;
     }
     if findings.json {
-        output::print_json(json!({ "ok": !findings.failed, "checks": findings.rows }))?;
+        output::print_json(&Checks { ok: !findings.failed, checks: findings.rows })?;
     }
     Ok(if findings.failed { FAILED } else { 0 })
 }
 
 struct Findings {
     json: bool,
-    rows: Vec<Value>,
+    rows: Vec<Check>,
     failed: bool,
 }
 
@@ -38,7 +38,7 @@ impl Findings {
         };
         self.failed |= result.is_err();
         if self.json {
-            self.rows.push(json!({ "check": check, "state": state, "text": text }));
+            self.rows.push(Check { number: None, check: check.to_owned(), state, text: text.clone() });
             return Ok(());
         }
         output::print_text(format_args!("{state:6}  {check}: "), text)

@@ -12,9 +12,9 @@ use sandbox_host::types::{
     Verdict, WriteOptions,
 };
 use sandbox_host::{Error, LocalDockerfile, Provider, Sandbox, fresh_id};
-use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 
+use crate::output::results;
 use crate::output::{self, FAILED};
 use crate::session::Session;
 
@@ -60,14 +60,14 @@ pub async fn live(session: &Session) -> Result<i32> {
     }
     checked?;
     if rows.json {
-        output::print_json(json!({ "ok": rows.failed == 0, "checks": rows.rows }))?;
+        output::print_json(&results::Checks { ok: rows.failed == 0, checks: rows.rows })?;
     }
     Ok(if rows.failed == 0 { 0 } else { FAILED })
 }
 
 struct Rows {
     json: bool,
-    rows: Vec<Value>,
+    rows: Vec<results::Check>,
     failed: usize,
 }
 
@@ -81,7 +81,7 @@ impl Rows {
         };
         self.failed += usize::from(state == "failed");
         if self.json {
-            self.rows.push(json!({ "number": number, "check": check, "state": state, "text": text }));
+            self.rows.push(results::Check { number: Some(number), check: check.to_owned(), state, text });
             return Ok(());
         }
         let number = if number == 0 { "-".to_owned() } else { number.to_string() };

@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use sandbox_host::types::ExecSpec;
-use serde_json::json;
 
 use crate::args::Exec;
+use crate::output::results::Started;
 use crate::output::text::end_text;
 use crate::output::{self, Failure};
 use crate::session::Session;
@@ -29,7 +29,7 @@ pub async fn exec(session: &Session, args: Exec) -> Result<i32> {
         let process = sandbox.spawn(command).await?;
         let id = process.detach();
         if session.voice.json {
-            output::print_json(json!({ "sandbox": sandbox.id(), "exec": id }))?;
+            output::print_json(&Started { sandbox: sandbox.id(), exec: &id })?;
         } else {
             output::print(id)?;
         }

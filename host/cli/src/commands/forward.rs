@@ -5,11 +5,11 @@ use std::net::Ipv4Addr;
 use anyhow::Result;
 use sandbox_host::Sandbox;
 use sandbox_host::types::{PortKind, Tunnel};
-use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::args::Forward;
 use crate::commands::tunnels::TUNNEL_WAIT;
+use crate::output::results::Forwarded;
 use crate::output::text::end_text;
 use crate::output::{self, Failure, Voice};
 use crate::session::Session;
@@ -42,7 +42,7 @@ pub async fn forward(session: &Session, args: Forward) -> Result<i32> {
         })?;
         let address = listener.local_addr()?;
         if session.voice.json {
-            output::print_json(json!({ "listen": address.to_string(), "port": remote }))?;
+            output::print_json(&Forwarded { listen: address.to_string(), port: remote })?;
         } else {
             output::print(format_args!("{address} -> port {remote} of {}", sandbox.id()))?;
         }

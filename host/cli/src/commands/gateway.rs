@@ -1,8 +1,9 @@
 //! `sandbox gateway`
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use sandbox_host::Gateway as Open;
-use serde_json::json;
 use tokio::io::AsyncReadExt;
 
 use crate::args::Gateway;
@@ -30,8 +31,7 @@ pub async fn gateway(session: &Session, args: Gateway) -> Result<i32> {
         lines.extend(credentials.map(|name| (name, gateway.token().expose().to_owned())));
     }
     if session.voice.json {
-        let object: serde_json::Map<_, _> = lines.into_iter().map(|(name, value)| (name, json!(value))).collect();
-        output::print_json(serde_json::Value::from(object))?;
+        output::print_json(&lines.into_iter().collect::<BTreeMap<_, _>>())?;
     } else {
         for (name, value) in lines {
             output::print(format_args!("{name}={value}"))?;

@@ -5,7 +5,7 @@ use sandbox_host::types::{ListFilter, SandboxState};
 
 use crate::args::Id;
 use crate::output;
-use crate::output::results::info_json;
+use crate::output::results;
 use crate::output::text::{state_text, time, tunnel_text};
 use crate::session::Session;
 
@@ -34,9 +34,8 @@ pub async fn inspect(session: &Session, args: Id) -> Result<i32> {
             }
         }
     }
-    let value = info_json(&info);
     if session.voice.json {
-        output::print_json(value)?;
+        output::print_json(&results::Sandbox::from(&info))?;
         return Ok(0);
     }
     let mut rows = vec![

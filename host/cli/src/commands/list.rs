@@ -2,11 +2,10 @@
 
 use anyhow::Result;
 use sandbox_host::types::ListFilter;
-use serde_json::json;
 
 use crate::args::List;
 use crate::output;
-use crate::output::results::info_json;
+use crate::output::results;
 use crate::output::text::{state_text, time};
 use crate::session::Session;
 
@@ -26,8 +25,8 @@ pub async fn list(session: &Session, args: List) -> Result<i32> {
         });
     }
     if session.voice.json {
-        let rows: Vec<_> = found.iter().map(info_json).collect();
-        output::print_json(json!(rows))?;
+        let rows: Vec<_> = found.iter().map(results::Sandbox::from).collect();
+        output::print_json(&rows)?;
         return Ok(0);
     }
     let mut rows = vec![["ID", "NAME", "STATE", "CREATED", "TAGS"].map(str::to_owned).to_vec()];

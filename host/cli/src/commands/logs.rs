@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use sandbox_host::types::{LogQuery, OutputStream};
-use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::args::Logs;
 use crate::output;
+use crate::output::results::LogChunk;
 use crate::session::Session;
 use crate::steps::verdict::unwrap;
 
@@ -33,7 +33,7 @@ pub async fn logs(session: &Session, args: Logs) -> Result<i32> {
                 if session.voice.json {
                     let name = if to == OutputStream::Stdout { "stdout" } else { "stderr" };
                     let text = String::from_utf8_lossy(&piece[..size]);
-                    output::print_json(json!({ "stream": name, "text": text, "at_ms": null }))?;
+                    output::print_json(&LogChunk { stream: name, text: &text, at_ms: None })?;
                 } else if to == OutputStream::Stdout {
                     let mut stdout = tokio::io::stdout();
                     stdout.write_all(&piece[..size]).await?;
@@ -65,7 +65,7 @@ pub async fn logs(session: &Session, args: Logs) -> Result<i32> {
                 None => "system",
             };
             if session.voice.json {
-                output::print_json(json!({ "stream": name, "text": chunk.text, "at_ms": chunk.at }))?;
+                output::print_json(&LogChunk { stream: name, text: &chunk.text, at_ms: chunk.at })?;
             } else if chunk.stream == Some(OutputStream::Stderr) {
                 let mut stderr = tokio::io::stderr();
                 stderr.write_all(chunk.text.as_bytes()).await?;

@@ -4,7 +4,7 @@ use anyhow::Result;
 use sandbox_host::types::{FileInfo, FileKind};
 
 use crate::args::Ls;
-use crate::output::results::entry_json;
+use crate::output::results::Entry;
 use crate::output::{self, text};
 use crate::session::Session;
 use crate::steps::place::remote;
@@ -30,7 +30,7 @@ pub async fn ls(session: &Session, args: Ls) -> Result<i32> {
     let mut array = session.voice.json.then(output::Array::begin).transpose()?;
     loop {
         if let Some(array) = &mut array {
-            page.iter().try_for_each(|entry| array.add(&entry_json(entry)))?;
+            page.iter().try_for_each(|entry| array.add(&Entry::from(entry)))?;
         } else if args.long {
             rows.print(&page.iter().map(entry_row).collect::<Vec<_>>())?;
         } else {

@@ -2,25 +2,25 @@
 
 use anyhow::Result;
 use sandbox_host::types::NetworkPolicy;
-use serde_json::json;
 
 use crate::args::Network;
+use crate::output::results::{self, AllowedPlaces, NetworkChanged};
 use crate::session::Session;
 use crate::steps::sandbox::places;
 
 /// `sandbox network`
 pub async fn network(session: &Session, args: Network) -> Result<i32> {
     let (policy, shown) = if args.open {
-        (NetworkPolicy::open(), json!("open"))
+        (NetworkPolicy::open(), results::Network::All("open"))
     } else if args.block {
-        (NetworkPolicy::blocked(), json!("blocked"))
+        (NetworkPolicy::blocked(), results::Network::All("blocked"))
     } else {
         let (cidrs, domains) = places(&args.allow);
-        let shown = json!({ "cidrs": cidrs, "domains": domains });
+        let shown = results::Network::Allowed(AllowedPlaces { cidrs: cidrs.clone(), domains: domains.clone() });
         (NetworkPolicy::allowing(cidrs, domains), shown)
     };
     let sandbox = session.provider().await?.sandbox(args.id);
     sandbox.set_network(policy).await?;
-    session.voice.result(json!({ "sandbox": sandbox.id(), "network": shown }))?;
+    session.voice.result(&NetworkChanged { sandbox: sandbox.id(), network: shown })?;
     Ok(0)
 }

@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 use sandbox_host::types::Description;
-use sandbox_host::{Manifest, Plugin, Provider};
-use serde_json::{Value, json};
+use sandbox_host::{Grant, Manifest, Plugin, Provider};
 
 use crate::args::PluginInspect;
 use crate::output;
+use crate::output::results::{PluginInfo, support_name};
 use crate::session::Session;
 
 /// `sandbox plugin inspect`
@@ -15,7 +15,6 @@ pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
         Some(path) => Session::load(crate::pull::find(path).unwrap_or_else(|| path.clone()), true).await?,
         None => session.plugin().await?,
     };
-    let manifest = plugin.manifest();
     // What it would be granted. Nothing of the plugin runs for that, and nothing is sent; credentials that are missing are
     // shown as missing. A profile that cannot be read, or a URL that is none, does not hide what it wishes for.
     let built = Provider::builder(&plugin).anonymous(true).build().await;
@@ -26,43 +25,28 @@ pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
     let described = described(&plugin).await;
     if session.voice.json {
         let described = described.as_ref().ok();
-        output::print_json(json!({
-            "file": plugin.label(),
-            "sha256": plugin.digest(),
-            "size": plugin.size(),
-            "from_cache": plugin.from_cache(),
-            "interface": plugin.interface_version(),
-            "host_interfaces": sandbox_host::INTERFACE_VERSIONS,
-            "exports": plugin.exports(),
-            "imports": plugin.imports(),
-            "name": described.map(|d| d.name.clone()),
-            "version": described.map(|d| d.version.clone()),
-            "capabilities": described.map(|d| d.capabilities.iter().map(|c| json!({
-                "name": c.name, "support": format!("{:?}", c.support).trim_start_matches("Support::").to_lowercase(),
-                "note": c.note,
-            })).collect::<Vec<_>>()),
-            "wishes": {
-                "env": manifest.env.iter().map(|wish| &wish.name).collect::<Vec<_>>(),
-                "settings": settings(manifest),
-                "profiles": manifest.profiles.as_ref().map(|profiles| json!({
-                    "path": profiles.path.default, "variable": profiles.path.env, "select": profiles.select,
-                })),
-                "credentials": manifest.credential.iter().map(|wish| &wish.env).collect::<Vec<_>>(),
-                "origins": manifest.origin.iter().map(|wish| json!({
-                    "name": wish.name, "variable": wish.url.env, "setting": wish.url.setting, "default": wish.url.default,
-                    "headers": wish.headers.iter().map(|header| &header.name).collect::<Vec<_>>(),
-                    "learn": wish.learn.iter().map(|rule| json!({ "path": rule.path, "field": rule.field, "name": rule.name })).collect::<Vec<_>>(),
-                })).collect::<Vec<_>>(),
-            },
-            "gateway": manifest.gateway.env,
-            "grants": grants.iter().map(|grant| json!({
-                "origin": grant.origin.to_string(), "name": grant.name, "credentials": grant.credentials,
-                "private_addresses": grant.private_addresses,
-            })).collect::<Vec<_>>(),
-            "grants_error": unusable.map(|error| error.to_string()),
-        }))?;
+        output::print_json(&PluginInfo {
+            name: described.map(|described| described.name.as_str()),
+            version: described.map(|described| described.version.as_str()),
+            capabilities: described.map(|described| described.capabilities.iter().map(Into::into).collect()),
+            grants: grants.iter().map(Into::into).collect(),
+            grants_error: unusable.map(|error| error.to_string()),
+            ..PluginInfo::new(&plugin)
+        })?;
         return Ok(0);
     }
+    let mut rows = facts(&plugin, described.as_ref());
+    rows.extend(wishes(plugin.manifest()));
+    rows.extend(grants.iter().map(granted));
+    if let Some(error) = unusable {
+        rows.push(vec!["granted".into(), format!("nothing, as it stands: {error}")]);
+    }
+    output::table(&rows)?;
+    Ok(0)
+}
+
+/// What it is.
+fn facts(plugin: &Plugin, described: Result<&Description, &sandbox_host::Error>) -> Vec<Vec<String>> {
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |name: &str, text: String| rows.push(vec![name.to_owned(), text]);
     row("file", plugin.label().to_owned());
@@ -76,18 +60,24 @@ pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
     for name in plugin.imports() {
         row("imports", name.clone());
     }
-    match &described {
+    match described {
         Ok(described) => {
             row("provider", format!("{} {}", described.name, described.version));
             for capability in &described.capabilities {
                 let note = if capability.note.is_empty() { String::new() } else { format!(": {}", capability.note) };
-                let support = format!("{:?}", capability.support);
-                let support = support.rsplit("::").next().unwrap_or_default().to_lowercase();
+                let support = support_name(capability.support);
                 row("capability", format!("{} ({support}){note}", capability.name));
             }
         }
         Err(error) => row("provider", format!("does not describe itself: {error}")),
     }
+    rows
+}
+
+/// What its manifest wishes for.
+fn wishes(manifest: &Manifest) -> Vec<Vec<String>> {
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut row = |name: &str, text: String| rows.push(vec![name.to_owned(), text]);
     for wish in &manifest.env {
         row("wishes to read", sources(Some(&wish.name), wish.setting.as_deref()));
     }
@@ -119,16 +109,12 @@ pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
     for (name, value) in &manifest.gateway.env {
         row("behind a gateway", format!("{name}={value}"));
     }
-    for grant in &grants {
-        let with =
-            if grant.credentials.is_empty() { "no credentials".to_owned() } else { grant.credentials.join(", ") };
-        row("granted", format!("{} ({}; {with})", grant.origin, grant.name));
-    }
-    if let Some(error) = unusable {
-        rows.push(vec!["granted".into(), format!("nothing, as it stands: {error}")]);
-    }
-    output::table(&rows)?;
-    Ok(0)
+    rows
+}
+
+fn granted(grant: &Grant) -> Vec<String> {
+    let with = if grant.credentials.is_empty() { "no credentials".to_owned() } else { grant.credentials.join(", ") };
+    vec!["granted".to_owned(), format!("{} ({}; {with})", grant.origin, grant.name)]
 }
 
 /// What the plugin says of itself. It is told nothing and reaches nothing meanwhile: one that is looked at is not trusted
@@ -137,17 +123,6 @@ async fn described(plugin: &Plugin) -> sandbox_host::Result<Description> {
     let nothing = || std::iter::empty::<String>();
     let builder = Provider::builder(plugin).anonymous(true).inherit_env(false);
     builder.grant_only(nothing()).show_only(nothing()).build().await?.describe().await
-}
-
-/// Keys of the profile that are read, and whether the plugin is shown what they hold.
-fn settings(manifest: &Manifest) -> Vec<Value> {
-    let shown = manifest.env.iter().map(|wish| (&wish.name, &wish.setting, true));
-    let kept = manifest.credential.iter().map(|wish| (&wish.env, &wish.setting, false));
-    shown
-        .chain(kept)
-        .filter(|(_, setting, _)| setting.is_some())
-        .map(|(variable, setting, shown)| json!({ "setting": setting, "variable": variable, "shown": shown }))
-        .collect()
 }
 
 /// A variable and what stands in for it.

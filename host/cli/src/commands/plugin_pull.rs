@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use sandbox_host::Plugin;
-use serde_json::json;
 
 use crate::args::PluginPull;
+use crate::output::results::Pulled;
 use crate::output::{self, Failure};
 use crate::pull::registry::{Digest, Fetcher, WHOLE};
 use crate::pull::{directory, fetch, is_name, name_of, parse, store, without_user};
@@ -55,10 +55,14 @@ pub async fn pull(session: &Session, args: PluginPull) -> Result<i32> {
     store(&file, &bytes).map_err(|error| Failure::new(format!("write {}", file.display()), error.to_string()))?;
     let manifest = manifest.map(|manifest| format!("sha256:{}", manifest.hex()));
     if session.voice.json {
-        output::print_json(json!({
-            "name": name, "file": file, "sha256": digest.hex(), "size": size, "source": args.reference,
-            "manifest": manifest,
-        }))?;
+        output::print_json(&Pulled {
+            name: &name,
+            file: &file,
+            sha256: digest.hex(),
+            size,
+            source: &args.reference,
+            manifest: manifest.as_deref(),
+        })?;
         return Ok(0);
     }
     let mut rows = vec![["name", &name], ["file", &file.to_string_lossy()], ["sha256", digest.hex()]]

@@ -1,9 +1,9 @@
 //! `sandbox restore`
 
 use anyhow::Result;
-use serde_json::json;
 
 use crate::args::Restore;
+use crate::output::results::Created;
 use crate::session::Session;
 
 /// `sandbox restore`
@@ -12,6 +12,6 @@ pub async fn restore(session: &Session, args: Restore) -> Result<i32> {
     let step = session.voice.step("restoring the snapshot");
     let sandbox = provider.restore(&args.snapshot, args.name.as_deref()).await?;
     drop(step);
-    session.voice.show(json!({ "sandbox": sandbox.id() }), [sandbox.id()])?;
+    session.voice.show(&Created { sandbox: sandbox.id() }, [sandbox.id()])?;
     Ok(0)
 }

@@ -1,10 +1,10 @@
 //! `sandbox rm`
 
 use anyhow::Result;
-use serde_json::json;
 
 use crate::args::Rm;
 use crate::output::FAILED;
+use crate::output::results::Removed;
 use crate::session::Session;
 use crate::steps::place::remote;
 
@@ -28,7 +28,7 @@ pub async fn rm(session: &Session, args: Rm) -> Result<i32> {
             }
             Err(error) => return Err(error.into()),
         };
-        session.voice.result(json!({ "sandbox": sandbox.id(), "path": path, "removed": was_there }))?;
+        session.voice.result(&Removed { sandbox: sandbox.id(), path: &path, removed: was_there })?;
     }
     Ok(code)
 }

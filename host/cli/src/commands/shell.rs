@@ -5,6 +5,7 @@ use sandbox_host::types::ExecSpec;
 
 use crate::args::Shell;
 use crate::output;
+use crate::output::results::ShellEnded;
 use crate::session::Session;
 use crate::steps::image::build_image;
 use crate::steps::sandbox::{container, create_sandbox};
@@ -38,7 +39,7 @@ pub async fn shell(session: &Session, args: Shell) -> Result<i32> {
         owed.paid();
     }
     if session.voice.json {
-        output::print_json(serde_json::json!({ "exit_code": code.as_ref().ok() }))?;
+        output::print_json(&ShellEnded { exit_code: code.as_ref().ok().copied() })?;
     }
     code
 }

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use sandbox_host::types::{ImageSpec, SidecarSpec};
-use serde_json::json;
 
 use crate::args::{SidecarAdd, SidecarCommand, SidecarName};
 use crate::output;
-use crate::output::results::sidecar_json;
+use crate::output::results::{Sidecar, SidecarEnded, SidecarTerminated};
 use crate::output::text::{end_text, state_text};
 use crate::session::Session;
 use crate::steps::image::build_image;
@@ -24,7 +23,7 @@ pub async fn sidecar(session: &Session, command: SidecarCommand) -> Result<i32> 
         SidecarCommand::List(args) => {
             let found = session.provider().await?.sandbox(args.id).sidecars().await?;
             if session.voice.json {
-                output::print_json(json!(found.iter().map(sidecar_json).collect::<Vec<_>>()))?;
+                output::print_json(&found.iter().map(Sidecar::from).collect::<Vec<_>>())?;
                 return Ok(0);
             }
             let mut rows = vec![["NAME", "STATE", "ID"].map(str::to_owned).to_vec()];
@@ -40,12 +39,13 @@ pub async fn sidecar(session: &Session, command: SidecarCommand) -> Result<i32> 
                     break reason;
                 }
             };
-            session.voice.show(json!({ "sidecar": name, "end": end_text(&end) }), [end_text(&end)])?;
+            let text = end_text(&end);
+            session.voice.show(&SidecarEnded { sidecar: &name, end: &text }, [&text])?;
             Ok(end_code(&end))
         }
         SidecarCommand::Terminate(SidecarName { id, name }) => {
             session.provider().await?.sandbox(id).terminate_sidecar(&name).await?;
-            session.voice.show(json!({ "sidecar": name, "terminated": true }), [&name])?;
+            session.voice.show(&SidecarTerminated { sidecar: &name, terminated: true }, [&name])?;
             Ok(0)
         }
     }
@@ -58,6 +58,6 @@ async fn add_sidecar(session: &Session, args: SidecarAdd) -> Result<i32> {
     spec.env = args.env;
     spec.workdir = args.workdir;
     let made = provider.sandbox(args.id).create_sidecar(spec).await?;
-    session.voice.show(sidecar_json(&made), [&made.id])?;
+    session.voice.show(&Sidecar::from(&made), [&made.id])?;
     Ok(0)
 }

@@ -1,9 +1,9 @@
 //! `sandbox stats`
 
 use anyhow::Result;
-use serde_json::json;
 
 use crate::args::Id;
+use crate::output::results::Usage;
 use crate::session::Session;
 
 /// `sandbox stats`
@@ -15,9 +15,8 @@ pub async fn stats(session: &Session, args: Id) -> Result<i32> {
         format!("memory       {:.6} GiB hours", hours(used.memory_mib_millis) / 1024.0),
         format!("accelerator  {:.6} hours", hours(used.gpu_millis)),
     ];
-    let value = json!({
-        "cpu_core_ms": used.cpu_core_millis, "memory_mib_ms": used.memory_mib_millis, "gpu_ms": used.gpu_millis,
-    });
-    session.voice.show(value, lines)?;
+    let usage =
+        Usage { cpu_core_ms: used.cpu_core_millis, memory_mib_ms: used.memory_mib_millis, gpu_ms: used.gpu_millis };
+    session.voice.show(&usage, lines)?;
     Ok(0)
 }

@@ -3,9 +3,9 @@
 use std::io::IsTerminal;
 
 use anyhow::Result;
-use serde_json::json;
 
 use crate::args::Sweep;
+use crate::output::results::{self, LeftBehind};
 use crate::output::{self, FAILED};
 use crate::session::Session;
 use crate::steps::sandbox::default_owner;
@@ -22,14 +22,14 @@ pub async fn sweep(session: &Session, args: Sweep) -> Result<i32> {
     if session.voice.json {
         let rows: Vec<_> = found
             .iter()
-            .map(|swept| {
-                json!({
-                    "sandbox": swept.id, "run": swept.run, "overdue_ms": swept.overdue.as_millis() as u64,
-                    "terminated": swept.terminated,
-                })
+            .map(|swept| LeftBehind {
+                sandbox: &swept.id,
+                run: &swept.run,
+                overdue_ms: swept.overdue.as_millis() as u64,
+                terminated: swept.terminated,
             })
             .collect();
-        output::print_json(json!({ "owner": owner, "dry_run": dry_run, "found": rows }))?;
+        output::print_json(&results::Sweep { owner: &owner, dry_run, found: rows })?;
     } else {
         for swept in &found {
             let state = if swept.terminated { "terminated" } else { "left behind" };

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::args::Tags;
 use crate::output;
-use crate::output::results::tags_json;
+use crate::output::results;
 use crate::session::Session;
 
 /// `sandbox tags`
@@ -21,7 +21,7 @@ pub async fn tags(session: &Session, args: Tags) -> Result<i32> {
         sandbox.set_tags(tags.clone()).await?;
     }
     if session.voice.json {
-        output::print_json(tags_json(&tags))?;
+        output::print_json(&results::tags(&tags))?;
     } else {
         for (key, value) in tags {
             output::print(format_args!("{key}={value}"))?;

@@ -1,9 +1,9 @@
 //! `sandbox terminate`
 
 use anyhow::Result;
-use serde_json::json;
 
 use crate::args::Terminate;
+use crate::output::results::Terminated;
 use crate::output::{self, FAILED};
 use crate::session::Session;
 
@@ -26,7 +26,7 @@ pub async fn terminate(session: &Session, args: Terminate) -> Result<i32> {
     let mut code = 0;
     for (id, result) in args.ids.iter().zip(results) {
         match result {
-            Ok(()) if session.voice.json => output::print_json(json!({ "sandbox": id, "terminated": true }))?,
+            Ok(()) if session.voice.json => output::print_json(&Terminated { sandbox: id, terminated: true })?,
             Ok(()) => output::print(id)?,
             // The others are terminated all the same.
             Err(error) => {

@@ -1,14 +1,14 @@
 //! `sandbox token`
 
 use anyhow::Result;
-use serde_json::json;
 
 use crate::args::Token;
+use crate::output::results::ConnectToken;
 use crate::session::Session;
 
 /// `sandbox token`
 pub async fn token(session: &Session, args: Token) -> Result<i32> {
     let made = session.provider().await?.sandbox(args.id).connect_token(args.port, &args.metadata).await?;
-    session.voice.show(json!({ "url": made.url, "token": made.token }), [&made.url, &made.token])?;
+    session.voice.show(&ConnectToken { url: &made.url, token: &made.token }, [&made.url, &made.token])?;
     Ok(0)
 }

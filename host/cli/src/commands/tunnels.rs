@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use serde_json::json;
 
 use crate::args::Id;
 use crate::output;
-use crate::output::results::tunnel_json;
+use crate::output::results;
 use crate::output::text::tunnel_text;
 use crate::session::Session;
 
@@ -21,8 +20,8 @@ pub async fn tunnels(session: &Session, args: Id) -> Result<i32> {
     let tunnels = sandbox.tunnels(TUNNEL_WAIT).await?;
     drop(_step);
     if session.voice.json {
-        let rows: Vec<_> = tunnels.iter().map(tunnel_json).collect();
-        output::print_json(json!(rows))?;
+        let rows: Vec<_> = tunnels.iter().map(results::Tunnel::from).collect();
+        output::print_json(&rows)?;
     } else {
         for tunnel in &tunnels {
             output::print(tunnel_text(tunnel))?;

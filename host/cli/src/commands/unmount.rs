@@ -1,9 +1,9 @@
 //! `sandbox unmount`
 
 use anyhow::Result;
-use serde_json::json;
 
 use crate::args::Unmount;
+use crate::output::results::Unmounted;
 use crate::session::Session;
 use crate::steps::place::remote;
 
@@ -11,6 +11,6 @@ use crate::steps::place::remote;
 pub async fn unmount(session: &Session, args: Unmount) -> Result<i32> {
     let (sandbox, path) = remote(&session.provider().await?, &args.path)?;
     sandbox.unmount(&path).await?;
-    session.voice.result(json!({ "sandbox": sandbox.id(), "path": path, "mounted": false }))?;
+    session.voice.result(&Unmounted { sandbox: sandbox.id(), path: &path, mounted: false })?;
     Ok(0)
 }

@@ -1,10 +1,10 @@
 //! `sandbox wait`
 
 use anyhow::Result;
-use serde_json::json;
 
 use crate::args::Id;
 use crate::output;
+use crate::output::results::SandboxEnded;
 use crate::output::text::end_text;
 use crate::session::Session;
 use crate::steps::verdict::end_code;
@@ -16,7 +16,7 @@ pub async fn wait(session: &Session, args: Id) -> Result<i32> {
     let reason = sandbox.wait().await?;
     drop(_step);
     if session.voice.json {
-        output::print_json(json!({ "sandbox": sandbox.id(), "end": end_text(&reason) }))?;
+        output::print_json(&SandboxEnded { sandbox: sandbox.id(), end: &end_text(&reason) })?;
     } else {
         output::print(end_text(&reason))?;
     }

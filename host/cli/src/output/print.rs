@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use anyhow::Context as _;
+use serde::Serialize;
 
 use super::line::{JsonLine, Line, inline};
 
@@ -30,7 +31,8 @@ pub fn print_text(heading: impl Into<Line>, text: &str) -> anyhow::Result<()> {
 }
 
 /// Prints a result as JSON on a line of stdout.
-pub fn print_json(value: serde_json::Value) -> anyhow::Result<()> {
+pub fn print_json(result: &impl Serialize) -> anyhow::Result<()> {
+    let value = serde_json::to_value(result).context("make JSON of the result")?;
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{}", JsonLine(&value)).and_then(|()| stdout.flush()).context("write to standard output")
 }
@@ -62,9 +64,10 @@ impl Array {
     }
 
     /// One more value.
-    pub fn add(&mut self, value: &serde_json::Value) -> anyhow::Result<()> {
+    pub fn add(&mut self, result: &impl Serialize) -> anyhow::Result<()> {
+        let value = serde_json::to_value(result).context("make JSON of the result")?;
         let between = if std::mem::replace(&mut self.is_empty, false) { "" } else { "," };
-        write!(self.stdout, "{between}{}", JsonLine(value)).context("write to standard output")
+        write!(self.stdout, "{between}{}", JsonLine(&value)).context("write to standard output")
     }
 
     /// Ends it.

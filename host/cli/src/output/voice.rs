@@ -4,10 +4,12 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
 use super::failure::{kind, parts, retryable};
 use super::line::{Line, inline, printable};
 use super::print::{print_json, print_lines};
+use super::results::{Failed, Problem};
 
 /// Anything that takes longer than this shows that it is under way.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -34,17 +36,17 @@ impl Voice {
     }
 
     /// With `--json`, the result of a command that has nothing to say to people when all is well.
-    pub fn result(&self, value: serde_json::Value) -> anyhow::Result<()> {
-        if self.json { print_json(value) } else { Ok(()) }
+    pub fn result(&self, result: &impl Serialize) -> anyhow::Result<()> {
+        if self.json { print_json(result) } else { Ok(()) }
     }
 
     /// The result of a command: JSON with `--json`, else these lines.
     pub fn show<L: Into<Line>>(
         &self,
-        value: serde_json::Value,
+        result: &impl Serialize,
         lines: impl IntoIterator<Item = L>,
     ) -> anyhow::Result<()> {
-        if self.json { print_json(value) } else { print_lines(lines.into_iter()) }
+        if self.json { print_json(result) } else { print_lines(lines.into_iter()) }
     }
 
     /// Text for people, on stderr.
@@ -147,10 +149,16 @@ impl Voice {
     pub fn fail(&self, error: &anyhow::Error) {
         let (what, why, hint) = parts(error);
         if self.json {
-            let value = serde_json::json!({ "error": {
-                "kind": kind(error), "what": what, "why": why, "hint": hint, "retryable": retryable(error),
-            }});
-            if print_json(value).is_ok() {
+            let failed = Failed {
+                error: Problem {
+                    kind: kind(error).into(),
+                    what: (&what).into(),
+                    why: (&why).into(),
+                    hint: hint.as_ref().map(Into::into),
+                    retryable: retryable(error),
+                },
+            };
+            if print_json(&failed).is_ok() {
                 return;
             }
         }
@@ -277,8 +285,14 @@ pub fn fail_usage(error: &clap::Error) {
     let mut parts = text.split("\n\n").map(str::trim);
     let why = parts.next().unwrap_or_default().trim_start_matches("error: ");
     let hint = parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n");
-    let value = serde_json::json!({ "error": {
-        "kind": "usage", "what": "understand the command line", "why": why, "hint": hint, "retryable": false,
-    }});
-    let _ = print_json(value);
+    let failed = Failed {
+        error: Problem {
+            kind: "usage".into(),
+            what: "understand the command line".into(),
+            why: why.into(),
+            hint: Some(hint.into()),
+            retryable: false,
+        },
+    };
+    let _ = print_json(&failed);
 }

@@ -1,12 +1,13 @@
 //! A command in a sandbox with the streams of this program.
 
 use anyhow::Result;
+use base64::Engine as _;
 use sandbox_host::types::{self, ExecSpec};
 use sandbox_host::{Process, Sandbox};
-use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::args::CommandArgs;
+use crate::output::results::CommandResult;
 use crate::output::{self, Failure};
 use crate::session::Session;
 use crate::steps::terminal::{self, terminal};
@@ -131,30 +132,33 @@ async fn collect(session: &Session, sandbox: &Sandbox, command: ExecSpec, how: &
         }
     };
     owed.paid();
-    let mut value = json!({
-        "sandbox": sandbox.id(),
-        "exec": exec,
-        "verdict": verdict_name(&result.verdict),
-        "exit_code": code_of(&result.verdict),
-        "duration_ms": result.duration,
-        "stdout_bytes": result.stdout.total,
-        "stderr_bytes": result.stderr.total,
-    });
-    for (name, captured) in [("stdout", result.stdout), ("stderr", result.stderr)] {
-        let kept = captured.data.len() as u64;
-        if kept < captured.total {
-            session.voice.warn(format_args!("{name}: only the last {kept} of {} bytes are shown", captured.total));
-        }
-        // Not all output is text.
-        match String::from_utf8(captured.data) {
-            Ok(text) => value[name] = json!(text),
-            Err(error) => {
-                use base64::Engine as _;
-                let text = base64::engine::general_purpose::STANDARD.encode(error.as_bytes());
-                value[format!("{name}_base64")] = json!(text);
-            }
-        }
-    }
-    output::print_json(value)?;
+    let (stdout_bytes, stderr_bytes) = (result.stdout.total, result.stderr.total);
+    let (stdout, stdout_base64) = text_of(session, "stdout", result.stdout);
+    let (stderr, stderr_base64) = text_of(session, "stderr", result.stderr);
+    output::print_json(&CommandResult {
+        sandbox: sandbox.id(),
+        exec: &exec,
+        verdict: verdict_name(&result.verdict),
+        exit_code: code_of(&result.verdict),
+        duration_ms: result.duration,
+        stdout_bytes,
+        stderr_bytes,
+        stdout,
+        stdout_base64,
+        stderr,
+        stderr_base64,
+    })?;
     Ok(code_of(&result.verdict))
+}
+
+/// What was kept of a stream: as text, or in base64 where it is none.
+fn text_of(session: &Session, name: &str, captured: types::Captured) -> (Option<String>, Option<String>) {
+    let kept = captured.data.len() as u64;
+    if kept < captured.total {
+        session.voice.warn(format_args!("{name}: only the last {kept} of {} bytes are shown", captured.total));
+    }
+    match String::from_utf8(captured.data) {
+        Ok(text) => (Some(text), None),
+        Err(error) => (None, Some(base64::engine::general_purpose::STANDARD.encode(error.as_bytes()))),
+    }
 }
