@@ -29,7 +29,7 @@ use tokio::{
 
 use crate::{
     cgroups::Group,
-    engine::Shared,
+    engine::EngineCore,
     live_mounts::{Answer, Order, What},
     protocol::{Inbox, Message, Reply, Request, Setup, has_zero, send_some},
     rootfs::{self, Root, layer, remove_tree},
@@ -80,8 +80,8 @@ struct Mounted {
 
 /// A running container, as its task and its handle see it.
 #[derive(Debug)]
-pub(crate) struct Link {
-    engine: Arc<Shared>,
+pub(crate) struct ContainerCore {
+    engine: Arc<EngineCore>,
     id: String,
     places: Places,
     /// Where it is written, with a limit.
@@ -102,10 +102,10 @@ pub(crate) struct Link {
     end: watch::Sender<Option<End>>,
 }
 
-impl Link {
+impl ContainerCore {
     /// Starts the task that lives as long as init does.
     pub(crate) fn new(
-        engine: Arc<Shared>,
+        engine: Arc<EngineCore>,
         id: String,
         places: Places,
         group: Group,
@@ -507,7 +507,7 @@ impl Link {
     }
 }
 
-impl Drop for Link {
+impl Drop for ContainerCore {
     /// Only reached before the end when the runtime is taken down: its task, which holds one, was dropped.
     fn drop(&mut self) {
         if !*self.reaped.get_mut() {

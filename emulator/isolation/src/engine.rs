@@ -22,12 +22,12 @@ use tokio::sync::oneshot;
 
 use crate::{
     cgroups::{self, Group, Groups},
-    container::{Link, Places},
+    container::{ContainerCore, Places},
     inside::tun::GATEWAY,
     live_mounts,
     protocol::{Inbox, Overlay, Reply, Request, Setup, send_blocking},
     rootfs::remove_tree,
-    rootfs_base::{Base, make_directory},
+    rootfs_base::{RootfsBase, make_directory},
     sealed_program::Program,
     spawner::{self, Init, Kind, Spawner},
     spec::{Bind, ContainerSpec, MountSpec},
@@ -43,15 +43,15 @@ const NO_DEVICES: &str = "containers cannot have a network device (the kernel mu
 
 /// What all containers of an engine share.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct EngineCore {
     program: Arc<Program>,
-    base: Base,
+    base: RootfsBase,
     groups: Groups,
     spawner: Spawner,
     user_namespace: bool,
     all_ids: bool,
     limits_missing: Vec<String>,
-    containers: Mutex<HashMap<String, Weak<Link>>>,
+    containers: Mutex<HashMap<String, Weak<ContainerCore>>>,
     shut: AtomicBool,
     /// Copies the package database; taken by the first container, which waits for it.
     packages: Mutex<Option<JoinHandle<io::Result<()>>>>,
@@ -67,7 +67,7 @@ struct Prepared {
     group: Group,
 }
 
-impl Shared {
+impl EngineCore {
     pub(crate) fn new(state: &Path, program: &Path, devices: bool) -> anyhow::Result<Self> {
         // Before anything is made: a program that is missing must not leave anything behind.
         let program = Arc::new(Program::copy(program, &std::env::temp_dir())?);
@@ -79,7 +79,7 @@ impl Shared {
             remove_tree(&state.path().join(part))?;
         }
         make_directory(&state.path().join("containers"), 0o711)?;
-        let base = Base::make(&state.path().join("base"), all_ids)
+        let base = RootfsBase::make(&state.path().join("base"), all_ids)
             .context("cannot prepare what lies below every container in the state directory")?;
         let (groups, limits_missing) = Groups::new(state.path(), &state.group_name());
         let spawner = Spawner::new(program.clone()).context("cannot start a thread")?;
@@ -279,7 +279,7 @@ impl Shared {
         live_mounts::order(&self.program, pidfd, self.user_namespace, order)
     }
 
-    pub(crate) async fn start(self: &Arc<Self>, spec: ContainerSpec) -> anyhow::Result<Arc<Link>> {
+    pub(crate) async fn start(self: &Arc<Self>, spec: ContainerSpec) -> anyhow::Result<Arc<ContainerCore>> {
         ensure!(!self.shut.load(Ordering::SeqCst), "the engine is shut down");
         let id = spec.id.clone();
         let engine = self.clone();
@@ -308,7 +308,7 @@ impl Shared {
                 return Err(error.context("cannot start a container"));
             }
         };
-        let link = Link::new(self.clone(), id.clone(), places, group, init)?;
+        let link = ContainerCore::new(self.clone(), id.clone(), places, group, init)?;
         self.containers().insert(id, Arc::downgrade(&link));
         if self.shut.load(Ordering::SeqCst) {
             link.stop().await;
@@ -357,7 +357,7 @@ impl Shared {
         }
     }
 
-    pub(crate) fn running(&self, id: &str) -> Option<Arc<Link>> {
+    pub(crate) fn running(&self, id: &str) -> Option<Arc<ContainerCore>> {
         self.containers().get(id).and_then(Weak::upgrade)
     }
 
@@ -381,12 +381,12 @@ impl Shared {
         &self.limits_missing
     }
 
-    fn containers(&self) -> MutexGuard<'_, HashMap<String, Weak<Link>>> {
+    fn containers(&self) -> MutexGuard<'_, HashMap<String, Weak<ContainerCore>>> {
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Shared {
+impl Drop for EngineCore {
     fn drop(&mut self) {
         self.remove_everything();
         let path = self.state.path();

@@ -11,8 +11,8 @@ use std::{
 use tokio::net::TcpStream;
 
 use crate::{
-    container::Link,
-    engine::Shared,
+    container::ContainerCore,
+    engine::EngineCore,
     rootfs::{Root, layer, remove_tree},
     spec::{ContainerSpec, DirectoryError, End, MountSpec, Process, ProcessSpec},
 };
@@ -20,13 +20,13 @@ use crate::{
 /// Makes containers. One per emulator.
 #[derive(Debug)]
 pub struct Engine {
-    shared: Arc<Shared>,
+    shared: Arc<EngineCore>,
 }
 
 /// A running container. Killed, and its mounts gone, when dropped; its `upper` directory stays until removed.
 #[derive(Debug)]
 pub struct Container {
-    link: Arc<Link>,
+    link: Arc<ContainerCore>,
 }
 
 impl Engine {
@@ -37,7 +37,7 @@ impl Engine {
     /// to see how that can be done here, so it blocks for some tens of milliseconds. `devices`: containers with a network
     /// device will be wanted, and it is an error if they cannot be had.
     pub fn new(state: &Path, program: &Path, devices: bool) -> anyhow::Result<Engine> {
-        Ok(Engine { shared: Arc::new(Shared::new(state, program, devices)?) })
+        Ok(Engine { shared: Arc::new(EngineCore::new(state, program, devices)?) })
     }
 
     /// What cannot be enforced on this machine, one sentence each, for the log at start.

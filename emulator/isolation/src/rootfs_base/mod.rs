@@ -86,13 +86,13 @@ const MASK_DEPTH: usize = 3;
 
 /// The directories that lie below every container.
 #[derive(Debug, Clone)]
-pub(crate) struct Base {
+pub(crate) struct RootfsBase {
     directory: PathBuf,
     /// Top-level directories with an overlay of their own, `etc` not among them.
     offered: Vec<String>,
 }
 
-impl Base {
+impl RootfsBase {
     /// Makes them in `directory`, which must not exist.
     pub(crate) fn make(directory: &Path, privileged: bool) -> io::Result<Self> {
         for part in ["", "skeleton", "scratch", "nothing", "etc", "masks"] {

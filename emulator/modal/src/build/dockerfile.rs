@@ -5,7 +5,7 @@
 use std::str::FromStr as _;
 
 use crate::build::expand::{expand, words};
-use crate::build::mount;
+use crate::build::mount_options;
 
 /// A Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -322,7 +322,7 @@ fn run(rest: &str, documents: Vec<Document>) -> Result<Instruction, String> {
         let value = flag.value()?;
         match (flag.name, value.as_str()) {
             ("mount", _) => {
-                mount::check(&value)?;
+                mount_options::check(&value)?;
                 mounts.push(value);
             }
             ("network", "default" | "none" | "host") | ("security", "sandbox" | "insecure") => {}

@@ -13,9 +13,9 @@ use crate::build::directories::{make_directories, remove, remove_in_background};
 use crate::build::dockerfile::{Command, Copy, Instruction, Line, Run, parse, parse_trigger};
 use crate::build::expand::{expand, expand_document};
 use crate::build::glob::Rules;
-use crate::build::mounting::Mounted;
+use crate::build::run_mounts::Mounted;
 use crate::build::stage::Stage;
-use crate::build::{context, known};
+use crate::build::{context, offline_stand_ins};
 use crate::model::build_log::Log;
 use crate::model::image::{Built, Image};
 use crate::model::state::State;
@@ -88,16 +88,16 @@ impl Build {
     }
 
     async fn run(&mut self) -> Result<Built, String> {
-        let default_image = known::is_default_image(&self.definition.dockerfile_commands);
+        let default_image = offline_stand_ins::is_default_image(&self.definition.dockerfile_commands);
         if default_image {
-            self.image.log.info(format!("The default image: {}", known::STAND_IN));
+            self.image.log.info(format!("The default image: {}", offline_stand_ins::STAND_IN));
         }
         let requirements = self.definition.context_files.iter().any(|f| f.filename.ends_with("modal_requirements.txt"));
         for line in std::mem::take(&mut self.lines) {
             let shown = &line.text[..line.text.floor_char_boundary(500)];
             self.image.log.info(format!("=> {shown}"));
             let skipped = default_image && !matches!(line.instruction, Instruction::From { .. } | Instruction::Cmd(_))
-                || requirements && known::is_client_preparation(&line.text)
+                || requirements && offline_stand_ins::is_client_preparation(&line.text)
                 || self.stand_in_python && is_python_preparation(&line.text);
             if skipped {
                 self.image.log.info("   (not carried out: the machine's programs stand in)");
@@ -277,8 +277,8 @@ impl Build {
         if name == "scratch" {
             return Ok(Built { from_scratch: true, ..Built::default() });
         }
-        known::check_reference(name)?;
-        self.image.log.info(format!("{name}: {}", known::STAND_IN));
+        offline_stand_ins::check_reference(name)?;
+        self.image.log.info(format!("{name}: {}", offline_stand_ins::STAND_IN));
         let mut built = Built::default();
         built.layers.extend(python_layer(&self.state).map_err(|e| e.to_string())?);
         Ok(built)

@@ -38,14 +38,14 @@ pub fn leave(tables: &mut Tables, id: &str) {
         Ok(AppState::Ephemeral | AppState::Initializing) => end(tables, id),
         Ok(AppState::Detached) => {
             app.state = AppState::DetachedDisconnected as i32;
-            settle(tables, id);
+            end_if_abandoned(tables, id);
         }
         _ => {}
     }
 }
 
 /// Stops a detached app whose client has left once none of its sandboxes lives.
-pub fn settle(tables: &mut Tables, id: &str) {
+pub fn end_if_abandoned(tables: &mut Tables, id: &str) {
     let alone = tables.apps.get(id).is_some_and(|app| app.state == AppState::DetachedDisconnected as i32);
     if alone && !tables.sandboxes.values().any(|sandbox| sandbox.app_id == id && sandbox.result().is_none()) {
         end(tables, id);

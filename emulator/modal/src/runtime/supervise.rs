@@ -101,7 +101,7 @@ pub async fn supervise(state: Arc<State>, sandbox: Arc<Sandbox>) {
     );
     sandbox.phase.send_replace(Phase::Ended(result));
     let mut tables = state.tables.lock();
-    app_lives::settle(&mut tables, &sandbox.app_id);
+    app_lives::end_if_abandoned(&mut tables, &sandbox.app_id);
     tables.retire(&sandbox.id);
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::build::directories::{remove, remove_in_background};
 use crate::build::glob::clean;
-use crate::build::mount::{Kind, Mount, parse};
+use crate::build::mount_options::{Kind, Mount, parse};
 use crate::build::steps::{Build, absolute, blocking};
 use crate::model::build_caches::Sharing;
 use crate::model::ids;
