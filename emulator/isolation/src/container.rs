@@ -220,7 +220,7 @@ impl ContainerCore {
                 let Some((started, exit)) = self.processes().starting.remove(&id) else { return };
                 self.processes().running.insert(id, exit);
                 if started.send(Ok((pid, fds.pop()))).is_err() {
-                    // Whoever asked has given up and would never know of it.
+                    // The caller has given up and would never know of it.
                     let _ = self.send(&Request::Kill { pid, signal: libc::SIGKILL }, Vec::new());
                 }
             }

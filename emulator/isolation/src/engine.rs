@@ -290,7 +290,7 @@ impl EngineCore {
         let prepared = prepared.await??;
         let (sender, receiver) = oneshot::channel();
         self.spawner.start(self.kind(&prepared), move |init| {
-            // Nobody waits any more: the container is not wanted.
+            // The caller waits no more: the container is not wanted.
             if let Err(Ok(init)) = sender.send(init) {
                 Init::kill(&init.pidfd);
                 Init::reap(&init.pidfd);
@@ -430,7 +430,7 @@ fn write_own_etc(etc: &Path, spec: &ContainerSpec) -> io::Result<()> {
     let name = if spec.hostname.is_empty() { "localhost" } else { &spec.hostname };
     write("hostname", &format!("{name}\n"))?;
     write("hosts", &format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost ip6-localhost ip6-loopback\n"))?;
-    // With nobody to ask, questions are answered at once by their failure.
+    // Without a name server, look-ups fail at once.
     let resolvers = if spec.device.is_some() { format!("nameserver {GATEWAY}\n") } else { String::new() };
     write("resolv.conf", &resolvers)
 }

@@ -144,7 +144,7 @@ impl Container {
     /// is written there stays apart from the container's other files.
     pub async fn mount(&self, spec: MountSpec) -> Result<(), DirectoryError> {
         let link = self.link.clone();
-        // A task of its own: given up half-way, nobody would know of the mount.
+        // A task of its own: given up half-way, the mount would not be recorded.
         tokio::spawn(async move { link.mount(spec).await }).await.map_err(anyhow::Error::from)?
     }
 

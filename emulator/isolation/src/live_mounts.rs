@@ -193,7 +193,7 @@ fn detach(target: &Path, mount: u64) -> Result<Answer, String> {
         return Ok(Answer::NotMounted);
     }
     let name = at("name", CString::new(name.as_bytes()))?;
-    // Whoever is in there stays there, with what was mounted, as long as he likes.
+    // Processes that are in there stay there, with what was mounted.
     at("unmount", umount2(name.as_c_str(), MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW))?;
     Ok(Answer::Unmounted)
 }

@@ -12,7 +12,7 @@ use crate::{fstools, inside::init, live_mounts, spawner};
 /// called first thing in `main` of every program that starts an emulator, before there is any other thread.
 pub fn child_entry() {
     let Some(name) = std::env::args_os().next() else { return };
-    // The first process of a container bears exactly this name; a path would be somebody's program of that name.
+    // The first process of a container bears exactly this name; a path would be another program of that name.
     if name == spawner::INIT_NAME {
         init::main();
     }

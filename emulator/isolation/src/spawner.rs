@@ -137,7 +137,7 @@ fn start(program: &Program, kind: &Kind) -> io::Result<Init> {
     }
 }
 
-/// With all ids each means the same inside and outside; otherwise our own id is root inside and nobody else exists.
+/// With all ids each means the same inside and outside; otherwise our own id is root inside and no other id exists.
 fn map_ids(pid: i32, all_ids: bool) -> io::Result<()> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     if all_ids {

@@ -105,7 +105,7 @@ pub struct ProcessSpec {
 }
 
 /// A started process. Its descriptors are non-blocking on our side. Reading from a terminal fails with EIO, rather than
-/// ends, once nobody has its other side open.
+/// ends, once no process has its other side open.
 #[derive(Debug)]
 pub struct Process {
     /// Its number inside the container.

@@ -33,7 +33,7 @@ impl Drop for StateDir {
 }
 
 impl StateDir {
-    /// Makes the directory where missing, for nobody else to enter, and locks it.
+    /// Makes the directory where missing, with mode 700, and locks it.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(path);
         made.with_context(|| format!("cannot make the state directory {}", path.display()))?;
@@ -97,7 +97,7 @@ fn sweep_one(path: &Path) -> io::Result<bool> {
     if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() {
         return Ok(false);
     }
-    // Not through a link that somebody may have put there.
+    // Not through a link, which another user may have put there.
     let lock = match fs::symlink_metadata(path.join("lock")) {
         Ok(lock) if lock.is_file() => File::open(path.join("lock"))?,
         Ok(_) => return Ok(false),
@@ -149,7 +149,7 @@ mod tests {
             let made: Result<Vec<_>, _> =
                 (0..2_000).map(|n| StateDir::open(&parent.path().join(format!("{PREFIX}{n}")))).collect();
             done.store(true, Ordering::Relaxed);
-            let made = made.expect("nobody else uses them");
+            let made = made.expect("no other test uses them");
             assert!(made.iter().all(|state| state.path().join("lock").exists()));
         });
     }

@@ -14,7 +14,7 @@ use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 /// Bytes of an account file that are read.
 const LARGEST_ACCOUNTS: u64 = 1 << 20;
 
-/// Whom a process becomes.
+/// The user that a process becomes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct User {
     pub(crate) uid: Uid,

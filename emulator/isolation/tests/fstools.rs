@@ -46,7 +46,7 @@ fn fails(argument: Value) -> String {
 
 fn write(path: &Path, content: &[u8]) -> Output {
     let mut child = tool(json!({"WriteFile": {"path": path}}).to_string()).stdin(Stdio::piped()).spawn().unwrap();
-    // Refused before it is read: then nobody takes it.
+    // Refused before it is read.
     let _ = child.stdin.take().unwrap().write_all(content);
     child.wait_with_output().unwrap()
 }
@@ -115,7 +115,7 @@ fn replacing_keeps_mode_and_goes_through_links() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o751)).unwrap();
     symlink("f", &link).unwrap();
     symlink("later", &dangling).unwrap();
-    // Somebody who has the old file open goes on reading the old file.
+    // A process that has the old file open goes on reading the old file.
     let mut open = fs::File::open(&file).unwrap();
     write_ok(&link, b"new");
     let mut old = String::new();

@@ -33,7 +33,7 @@ impl Emulator {
     pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         if !options.listen.ip().is_loopback() && !options.allow_remote {
             anyhow::bail!(
-                "{} is not a loopback address: whoever reaches the emulator runs commands on this machine (--allow-remote if that is meant)",
+                "{} is not a loopback address: every program that reaches the emulator can run commands on this machine (--allow-remote if that is meant)",
                 options.listen
             );
         }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use crate::names::Failure;
 
-/// Largest answer of the original protocol: with no more, nobody has to ask again over TCP.
+/// Largest answer of the original protocol: with no more, no resolver has to ask again over TCP.
 const MOST: usize = 512;
 
 /// How long answers may be kept, in seconds: not long, since the machine's resolver does the keeping.
@@ -36,7 +36,7 @@ pub(crate) struct Question {
 }
 
 impl Question {
-    /// None for what is no question, or one that nobody asks.
+    /// `None` for a message that is not a question, or is one that resolvers do not ask.
     pub(crate) fn parse(message: &[u8]) -> Option<Question> {
         let header = message.get(..HEADER)?;
         let is_answer = header[2] & 0x80 != 0;

@@ -27,7 +27,7 @@ pub(crate) struct Gate {
 pub(crate) enum Seen {
     /// It was not looked into.
     Nothing,
-    /// Whom its TLS is for, none without TLS.
+    /// The server name of its TLS; none without TLS.
     Name {
         name: Option<String>,
         /// It goes to an address of that name for certain.
@@ -40,7 +40,7 @@ impl Gate {
         self.device.write(&packet.unreachable(reason));
     }
 
-    /// Waits until the policy has changed into one that is not known to permit this flow. Nobody looks into a flow twice:
+    /// Waits until the policy has changed into one that is not known to permit this flow. A flow is looked into once:
     /// if it should now depend on a name that was not looked at, it has to begin anew.
     pub(crate) async fn until_forbidden(&self, transport: Transport, outside: SocketAddr, seen: &Seen) {
         let mut policy = self.policy.clone();

@@ -19,7 +19,7 @@ const AT_A_TIME: usize = 16;
 pub enum Failure {
     /// There is no such name.
     Unknown,
-    /// Nobody could be asked.
+    /// No name server could be asked.
     Unavailable,
 }
 
@@ -74,7 +74,7 @@ pub fn may_be_reached(address: IpAddr) -> bool {
     !special && !is_own(address)
 }
 
-/// IPv4 in IPv6 clothes: translators would take it to an address that nobody has checked.
+/// Whether an IPv6 address holds an IPv4 address: translators would send packets to that address, which has not been checked.
 fn holds_v4(address: Ipv6Addr) -> bool {
     let [a, b, c, d, e, f, ..] = address.segments();
     // The deprecated `::a.b.c.d`, 6to4, and the well-known and local prefixes of NAT64 (RFC 6052, RFC 8215).
@@ -126,7 +126,7 @@ mod tests {
         ] {
             assert!(!may_be_reached(address.parse().unwrap()), "{address}");
         }
-        // Documentation addresses: nobody's.
+        // Documentation addresses: no host has them.
         for address in ["192.0.2.1", "2001:db8::1"] {
             assert!(may_be_reached(address.parse().unwrap()), "{address}");
         }

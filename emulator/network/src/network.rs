@@ -99,7 +99,7 @@ impl Gate {
     fn pass_on(&self, packet: &[u8]) -> bool {
         let Some((from, to)) = packet::addresses(packet) else { return false };
         let Some(neighbour) = self.port.neighbour(to) else { return false };
-        // Nobody speaks for another.
+        // A container sends from its own addresses only.
         if self.port.is_own(from) {
             neighbour.write(packet);
         }
@@ -130,7 +130,7 @@ impl Gate {
                 _ => self.refuse(packet, Reason::Port),
             };
         }
-        // No neighbour's, and nobody's elsewhere.
+        // No container has this address, and no host outside does.
         if self.port.addressing().is_containers(outside.ip()) {
             return self.refuse(packet, Reason::Host);
         }

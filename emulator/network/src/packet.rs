@@ -56,7 +56,7 @@ pub(crate) enum Reason {
     Prohibited,
     /// The destination cannot be reached.
     Host,
-    /// Nobody listens there.
+    /// No process listens there.
     Port,
 }
 

@@ -1,7 +1,7 @@
 //! What may leave a container, and where to: an ordered list of rules, of which the first that fits decides.
 //!
 //! Open, blocked and allow-lists are short lists of the same rules. Names are those of TLS: a connection's first message
-//! says, unencrypted, whom it is for; nothing is ever decrypted.
+//! gives, unencrypted, the name of the server that it is for; nothing is ever decrypted.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -35,7 +35,7 @@ pub enum Verdict {
     Pass,
     /// To an address of the name it is for, whatever address it was sent to.
     PassByName,
-    /// It depends on whom its TLS is for, which shows only once it has begun.
+    /// It depends on the server name of its TLS, which shows only once it has begun.
     Inspect,
     /// Nowhere.
     Block,

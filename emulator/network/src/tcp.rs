@@ -2,7 +2,7 @@
 //! program wants to go.
 //!
 //! The program's connection is accepted only when the other one stands, so that it sees a refusal where there is one. Only
-//! where the policy depends on whom TLS is for is it accepted first, and the other end dialled once that is known.
+//! where the policy depends on the server name of TLS is it accepted first, and the other end dialled once that is known.
 //!
 //! Every flow has a stack of its own: packets are sorted by flow before they get here, so nothing is shared, nothing is
 //! locked, and a flow ends with its task.
@@ -185,7 +185,8 @@ impl Inside {
         self.turn();
     }
 
-    /// Whom the connection's TLS is for, none if it is no TLS or does not say. None at all if it broke before that.
+    /// The server name that the connection's TLS gives: `Some(None)` if it is not TLS or gives none, `None` if the connection
+    /// broke before that.
     async fn hello(&mut self) -> Option<Option<String>> {
         let until = Time::now() + HELLO;
         let mut seen = 0;
@@ -318,7 +319,7 @@ impl Inside {
 enum Hello {
     /// More is needed.
     Partial,
-    /// Whom it is for, if it says so and is TLS.
+    /// The server name, if it is TLS and gives one.
     Complete(Option<String>),
 }
 

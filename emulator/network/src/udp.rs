@@ -55,7 +55,7 @@ pub(crate) async fn run(gate: Gate, ends: Ends, mut packets: mpsc::Receiver<Vec<
                 }
                 last = packet;
             }
-            // That nobody listens shows as an error alone.
+            // That no process listens shows as an error alone.
             failed = socket.async_io(Interest::READABLE | Interest::ERROR, || deliver(&gate, &socket, ends)) => {
                 if let Err(error) = failed {
                     refuse(&gate, &last, reason(&error));

@@ -28,7 +28,7 @@ pub(crate) enum Failure {
         message: String,
         detail: Option<String>,
     },
-    /// Nobody reads our output any more: nothing is left to be told.
+    /// No process reads the output any more, so there is no reader to tell.
     Unheard,
 }
 

@@ -1,7 +1,7 @@
 //! The program inside a sandbox by which clients read and write files (fact sheet 8.1).
 //!
 //! Clients execute it at its fixed path with one JSON argument that names an operation; content goes through its standard
-//! streams. It is this same program in another role, runs as whoever the exec runs as, and needs no more memory for large
+//! streams. It is this same program in another role, runs as the user of the exec, and needs no more memory for large
 //! files than for small ones.
 //!
 //! Failure: exit code 1 and one JSON object on standard error, from whose `error_kind` clients make their exceptions.
@@ -60,7 +60,7 @@ fn yes() -> bool {
 
 /// Does what `arguments` (with the program's own name first) say; the exit code.
 pub fn run(arguments: &[OsString]) -> i32 {
-    // Writing to nobody shall be an error that is handled here, also where the starter has reset this.
+    // Writing to a closed pipe shall be an error that is handled here, also where the starter has reset this.
     sys::ignore_sigpipe();
     let failure = match parse(arguments).and_then(perform) {
         Ok(()) => return 0,

@@ -105,8 +105,8 @@ pub(crate) fn build(setup: &Setup) -> Result<Built, String> {
 
     let (root, written) = overlays::assemble(&setup.stage, setup.overlays.clone(), setup.disk)?;
     if setup.user_namespace {
-        // Whoever makes a user namespace inside may mount the groups' file system if he has groups of his own; and the files
-        // in it, limits among them, belong to the machine's root, whom the container's root may be.
+        // A process that makes a user namespace inside could mount the groups' file system if it had groups of its own. The
+        // files in it, limits among them, belong to the machine's root, and the container's root may be the same user.
         let _ = fs::write("/proc/sys/user/max_cgroup_namespaces", "1");
     }
     mount_proc(&root.join("proc"), &mut missing)?;
@@ -160,8 +160,8 @@ fn mount_proc(proc: &Path, missing: &mut Vec<String>) -> Result<(), String> {
             mount("none", &path, "tmpfs", quiet | MsFlags::MS_RDONLY, "size=4k")?;
         }
     }
-    // The rest is the machine's, and owned by its root, whom the container's root may be: also its modes and owners would be
-    // changed for the whole machine. Processes' own directories stay as they are.
+    // The rest is the machine's and owned by its root, and the container's root may be the same user: changes of modes and
+    // owners would count for the whole machine. Processes' own directories stay as they are.
     for entry in at("list /proc", fs::read_dir(proc))?.flatten() {
         let is_process = entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
         if is_process || entry.file_type().is_ok_and(|kind| kind.is_symlink()) {

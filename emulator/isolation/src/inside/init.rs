@@ -6,7 +6,7 @@
 //! whatever became of that.
 //!
 //! It trusts nothing in the container: whatever may block or lie (account files, directories, programs) is touched only by
-//! the forked child ([`super::launch`]), which harms nobody but itself.
+//! the forked child ([`super::launch`]), which harms only itself.
 
 use std::{
     collections::HashMap,

@@ -36,7 +36,7 @@ use crate::{
 /// PATH for processes whose environment has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A tenth of the memory that there is, in the kernel's weighing of whom to kill.
+/// Counts as a tenth of the machine's memory when the kernel chooses a process to kill.
 const OOM_SCORE: &str = "100";
 
 /// A terminal of the container's own.

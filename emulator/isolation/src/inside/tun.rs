@@ -24,7 +24,7 @@ use crate::sys::interfaces;
 pub(crate) const TUN: &str = "/dev/net/tun";
 
 /// A container's own addresses on its device, by its number among those of one network. 192.0.0.0/24 is set aside for
-/// protocols (RFC 6890), so it is nobody's destination; the IPv6 prefix is a locally assigned one, which resolvers prefer
+/// protocols (RFC 6890), so no host has an address in it; the IPv6 prefix is a locally assigned one, which resolvers prefer
 /// IPv4 to.
 pub fn addresses(number: u8) -> (Ipv4Addr, Ipv6Addr) {
     let host = number.saturating_add(FIRST);

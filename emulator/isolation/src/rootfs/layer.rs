@@ -31,7 +31,7 @@ use rustix::fs::XattrFlags;
 
 use super::open;
 
-/// Two descriptors are held per level; more levels than this nobody needs.
+/// Two descriptors are held per level; no image needs more levels than this.
 const DEEPEST: usize = 400;
 
 /// Overlay's own attributes that make sense in one mount only; the others (`opaque`) are what makes a layer a layer.

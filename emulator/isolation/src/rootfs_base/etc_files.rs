@@ -1,8 +1,8 @@
 //! What containers see of the machine's `/etc`: what its programs need, and nothing that belongs to the machine or its people.
 //!
-//! Three sieves, each of which would do for most of it. Only names that programs are known to need are taken ([`NEEDED`]):
-//! what nobody thought of stays out, be it ever so readable. Of those, only what everybody on the machine may read. Of those,
-//! no file that holds a private key, or a password in an address. The account files are made anew: system accounts, without
+//! Three filters, each of which would do for most of it. Only names that programs are known to need are taken ([`NEEDED`]):
+//! other names stay out, also where they can be read. Of those, only what every user of the machine may read. Of those, no
+//! file that holds a private key, or a password in an address. The account files are made anew: system accounts, without
 //! people and without passwords.
 
 use std::{
@@ -45,7 +45,7 @@ const NOT_NEEDED: [&str; 5] = ["private", "auth.conf", "auth.conf.d", "opasswd",
 /// A file larger than this is data, not configuration, and would only slow every start down.
 const LARGEST: u64 = 16 * 1024 * 1024;
 
-/// The first id that is given to people; and the one of nobody.
+/// The first id that is given to people; and the id of the user `nobody`.
 const PEOPLE: u32 = 1000;
 const NOBODY: u32 = 65_534;
 

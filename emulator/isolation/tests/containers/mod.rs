@@ -222,7 +222,7 @@ async fn a_terminal_is_one() {
     std::io::Write::write_all(&mut writer, b"hello\n").unwrap();
     let read = tokio::task::spawn_blocking(move || {
         let mut text = Vec::new();
-        // Ends with an error once nobody has the other side open.
+        // Ends with an error once no process has the other side open.
         let _ = std::io::Read::read_to_end(&mut reader, &mut text);
         String::from_utf8_lossy(&text).into_owned()
     });
@@ -409,7 +409,7 @@ async fn the_file_tools_are_there_for_clients_and_for_scripts() {
     assert_eq!(output(&container, "ls -A /w; stat -c %a /w/x; cat /w/x").await, "x\n644\ncontent");
     assert_eq!(output(&container, &format!("{FS_TOOLS} '{{\"ReadFile\": {{\"path\": \"/w/x\"}}}}'")).await, "content");
     if is_root() {
-        // As whoever asks, also where the tools are not executed but called.
+        // As the user that asks, also where the tools are not executed but called.
         let write = command(&[FS_TOOLS, r#"{"WriteFile": {"path": "/tmp/d/n"}}"#]);
         let (exit, _, err) = run(&container, ProcessSpec { user: Some("nobody".into()), ..write.clone() }).await;
         assert_eq!((exit, err.as_str()), (Exit::Code(0), ""));
@@ -460,7 +460,7 @@ async fn the_network_is_its_own() {
     let connect = command(&["bash", "-c", &format!("echo > /dev/tcp/127.0.0.1/{port}")]);
     let alone = machine.engine.start(spec("alone")).await.unwrap();
     let (exit, _, err) = run(&alone, connect).await;
-    // Refused, not unreachable: there is a loopback, and nobody listens on it.
+    // Refused, not unreachable: there is a loopback, and no process listens on it.
     assert!(exit == Exit::Code(1) && err.contains("refused"), "{err}");
 }
 
@@ -476,7 +476,7 @@ async fn a_kill_takes_the_whole_tree() {
     stdout.read_exact(&mut ready).await.unwrap();
     container.kill(pid, libc::SIGKILL).await.unwrap();
     assert_eq!(exit.await.unwrap(), Exit::Signal(libc::SIGKILL));
-    // Its end is seen when nobody holds the other side any more.
+    // Its end is seen when no process holds the other side any more.
     tokio::time::timeout(PATIENCE, stdout.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
     assert_eq!(output(&container, "cat /proc/[0-9]*/comm | grep -c sleep; true").await, "0");
     container.kill(pid, libc::SIGTERM).await.unwrap();

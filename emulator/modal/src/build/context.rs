@@ -70,7 +70,7 @@ pub async fn mount_layer(state: &Arc<State>, id: &str) -> anyhow::Result<PathBuf
     tokio::task::spawn_blocking(move || {
         let part = wanted.with_extension(ids::id("part"));
         write(&mount, &contents, &part, true)?;
-        // Somebody else may have been faster; theirs is as good.
+        // Another caller may have been faster; its layer is as good.
         if std::fs::rename(&part, &wanted).is_err() {
             remove(&part)?;
         }

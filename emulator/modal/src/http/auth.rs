@@ -60,9 +60,8 @@ pub fn pair(state: &State, headers: &HeaderMap) -> Result<(), Status> {
     Err(Status::unauthenticated("Token validation failed. Could not authenticate client"))
 }
 
-/// Calls of the second backend carry the short-lived token in every official client.
 /// A client of OAuth instead of a pair of tokens (fact sheet, sections 1.3 and 1.4): any, as with tokens. A signature is
-/// not verified, since nobody has told the emulator the public key; what it signs is.
+/// not verified, since the emulator does not know the public key; what it signs is.
 fn oauth<'a>(state: &State, text: &impl Fn(&str) -> &'a str) -> Result<(), Status> {
     let (client, secret) = (text("x-modal-oauth-client-id"), text("x-modal-oauth-client-secret"));
     let assertion = text("x-modal-oauth-client-assertion");
@@ -84,6 +83,7 @@ fn oauth<'a>(state: &State, text: &impl Fn(&str) -> &'a str) -> Result<(), Statu
     Ok(())
 }
 
+/// Calls of the second backend carry the short-lived token in every official client.
 fn needs_token(method: &str) -> bool {
     (method.starts_with("Sandbox") && method.ends_with("V2"))
         || method.starts_with("PersistentSandbox")

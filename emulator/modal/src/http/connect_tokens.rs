@@ -1,4 +1,4 @@
-//! Connect tokens: HTTP, WebSockets included, to a server inside a sandbox, for whoever holds a token.
+//! Connect tokens: HTTP, WebSockets included, to a server inside a sandbox, for holders of a token.
 //!
 //! One more listener of the emulator's, for all sandboxes: the token says which sandbox and port are meant. It comes as
 //! `Authorization: Bearer`, as the query parameter or as the cookie `_modal_connect_token`, and is not passed on; what the

@@ -283,7 +283,7 @@ fn other(path: &str, grpc: bool) -> Response<Body> {
     )
 }
 
-const FROM_A_PAGE: &str = "the emulator answers no pages of the web: whoever it answers runs commands on this machine";
+const FROM_A_PAGE: &str = "the emulator answers no pages of the web, since callers can run commands on this machine";
 
 const BY_ANOTHER_NAME: &str = "the emulator answers only to the names of this machine: ask for it by 127.0.0.1 or \
                                localhost, or start it with --allow-remote";
@@ -296,8 +296,8 @@ fn from_a_page<B>(request: &Request<B>) -> bool {
     !request.headers().get_all(http::header::ORIGIN).iter().all(local)
 }
 
-/// Whether it is asked for by this machine's name. Whoever has another name can make it mean this machine, for the browsers of
-/// those who visit a page there, and such a page's requests need not say whose they are.
+/// Whether it is asked for by this machine's name. The owner of another name can make that name mean this machine, for browsers
+/// that show a page of theirs, and such a page's requests need not say where they come from.
 fn by_local_name<B>(request: &Request<B>) -> bool {
     // Without a name there is none of a page's: HTTP/1.0.
     asked(request).is_none_or(|host| std::str::from_utf8(host).is_ok_and(is_local))

@@ -1,4 +1,4 @@
-//! Faults on demand: what a test wants to go wrong, and how often. Off unless somebody asks.
+//! Faults on demand: what a test wants to go wrong, and how often. None unless a test orders them.
 //!
 //! A [`Rule`] names methods and a [`Fault`]. The first rule that fits a call and has any left is applied; which calls are
 //! hit by a rule with a probability follows from a seed. Every fault is in the log.

@@ -25,7 +25,7 @@ pub struct Image {
     pub created_at: f64,
     /// What its build says.
     pub log: Log,
-    /// Somebody has been told what its build says.
+    /// A client has been told what its build says.
     pub followed: AtomicBool,
     outcome: watch::Sender<Option<Outcome>>,
     lifetime: Lifetime,

@@ -272,7 +272,7 @@ impl Sandbox {
         });
     }
 
-    /// Says that somebody is doing something with it, as long as the answer is kept.
+    /// Marks it as in use for as long as the returned value is kept.
     pub fn busy(self: &Arc<Self>) -> Busy {
         self.busy.fetch_add(1, Ordering::AcqRel);
         Busy(self.clone())

@@ -44,7 +44,7 @@ impl Stdin {
         })
     }
 
-    /// Gives the descriptor back once the process has ended: from then on nothing is taken in, and one that nobody closed
+    /// Gives the descriptor back once the process has ended: from then on nothing is taken in, and one that no client closed
     /// would be held for as long as the sandbox lives.
     pub async fn release(&self) {
         self.pipe.lock().await.take();
@@ -66,7 +66,7 @@ impl Stdin {
     }
 
     /// Writes `data`, whose first byte stands at `offset` of the whole input, then closes it if `eof`. Returns when all of
-    /// it is in the pipe. With `turn`, gives up as soon as somebody else has taken it.
+    /// it is in the pipe. With `turn`, gives up as soon as another writer has taken it.
     pub async fn write(
         &self,
         offset: u64,

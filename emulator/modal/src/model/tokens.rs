@@ -145,7 +145,7 @@ pub fn check_assertion(token: &str, client: &str) -> Result<(), String> {
         (head.kid.len() == 43, "it names no key by its thumbprint"),
         (URL_SAFE_NO_PAD.decode(signature).is_ok_and(|mark| mark.len() >= 256), "its key has fewer than 2048 bits"),
         (says.iss == client && says.sub == client, "it is not about this client"),
-        (says.aud == "modal-server", "it is for somebody else"),
+        (says.aud == "modal-server", "it is for another audience"),
         (says.exp > now && says.iat <= now + 60, "it is not good now"),
         (says.exp.saturating_sub(says.iat) <= 300, "it is good for too long"),
         (!says.jti.is_empty(), "it has no number"),

@@ -21,7 +21,7 @@ pub struct Unit {
     pub env: Vec<(String, String)>,
     /// Where processes start.
     pub workdir: PathBuf,
-    /// As whom.
+    /// The user that they run as.
     pub user: Option<String>,
     /// The image it was made of.
     pub image: Arc<Built>,

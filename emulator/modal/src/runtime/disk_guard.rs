@@ -16,7 +16,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// How long the end of one container, and the removal of what it wrote, are waited for before another one is chosen.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Most that is kept free unless somebody says otherwise: enough for the machine to go on with.
+/// Most that is kept free by default: enough for the machine to go on with.
 const MOST: u64 = 1 << 30;
 
 /// What is to be left on a file system: no more than a twentieth of it, nor than half of what is free now.
@@ -42,7 +42,7 @@ fn free(state: &State) -> Option<u64> {
 }
 
 async fn make_room(state: &Arc<State>, keep: u64) {
-    // What has ended gives its room back; until it has, nobody else pays for it.
+    // What has ended gives its room back; until it has, no other container is ended for it.
     wait_while(|| state.engine.clearing()).await;
     let Some(free) = free(state).filter(|free| *free < keep) else { return };
     let all: Vec<_> = state.tables.lock().sandboxes.values().cloned().collect();

@@ -1,7 +1,7 @@
 //! Tunnels: how a server inside a sandbox is reached from outside.
 //!
 //! Each open port of a sandbox gets listeners on the emulator's own address: one that speaks TLS (with a certificate made at
-//! start, which nobody can verify), and for an unencrypted port a plain one. What connects there is connected to the port
+//! start, which clients cannot verify), and for an unencrypted port a plain one. What connects there is connected to the port
 //! on the sandbox's own loopback.
 
 use std::io;

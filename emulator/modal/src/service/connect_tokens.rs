@@ -1,4 +1,4 @@
-//! Connect tokens: who holds one reaches a server inside a sandbox over HTTP ([`crate::http::connect_tokens`]).
+//! Makes connect tokens. With one, a client reaches a server inside a sandbox over HTTP ([`crate::http::connect_tokens`]).
 
 use std::sync::Arc;
 

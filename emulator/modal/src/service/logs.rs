@@ -29,7 +29,7 @@ pub(super) const MAX_STREAM: Duration = Duration::from_secs(600);
 /// Output of each stream that is kept as a log, in bytes: the newest.
 const KEPT: u64 = 16 << 20;
 
-/// Lines of one write that are entries of their own. More are put together: nobody could page through thousands of the same
+/// Lines of one write that are entries of their own. More are put together: no client could page through thousands of the same
 /// time. Fewer are not, since whether two lines were written at once is chance: clients would see now one entry, now two.
 const FEW: usize = 16;
 

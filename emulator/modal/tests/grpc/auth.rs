@@ -120,7 +120,7 @@ async fn addresses_are_those_that_a_client_asked_for() {
     }
 }
 
-/// A name of anybody's may lead to this machine, and any page may ask what has one.
+/// Any name on the internet may lead to this machine, and any page may ask what has one.
 #[tokio::test]
 async fn pages_of_the_web_are_not_answered() {
     use super::network::exchange;

@@ -189,7 +189,7 @@ async fn nothing_remains_after_a_kill_once_another_one_starts() {
     let (mut program, traces) = filled(parent.path()).await;
     program.child.kill().unwrap();
     program.child.wait().unwrap();
-    // The kernel ends the processes without anybody's help.
+    // The kernel ends the processes by itself.
     let began = Instant::now();
     while !traces.left(parent.path()).processes.is_empty() {
         assert!(began.elapsed() < LIMIT, "{:?}", traces.left(parent.path()).processes);

@@ -134,7 +134,7 @@ fn open_reaches_everything_but_the_machine() {
         }
         for listener in [loopback, own] {
             listener.set_nonblocking(true).unwrap();
-            assert!(listener.accept().is_err(), "somebody got through");
+            assert!(listener.accept().is_err(), "a connection got through");
         }
     });
 }
@@ -405,7 +405,7 @@ async fn connections_by_token() {
     let answer = exchange(&front, &upgrade).await;
     assert!(answer.starts_with("HTTP/1.1 101") && answer.ends_with("\r\n\r\nhello"), "{answer}");
 
-    // Nobody listens at the port that a token is for without one.
+    // No process listens at the port that a token is for without one.
     let elsewhere = world.token(&sandbox.id, None, "").await.token;
     assert!(get(&front, &format!("Authorization: Bearer {elsewhere}\r\n")).await.starts_with("HTTP/1.1 502"));
     for (port, metadata) in [(0, ""), (65_536, ""), (80, "a\nb")] {
