@@ -27,6 +27,8 @@ use rustix::io::Errno;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use crate::plugin::sys::Code;
+
 /// File in the directory that holds the user's key.
 const KEY: &str = "key";
 
@@ -81,13 +83,11 @@ impl Entry {
             }
         };
         let (tag, code) = bytes.split_at_checked(KEY_SIZE)?;
-        if !self.is_tag(tag, code) {
+        let Some(code) = Code::kept(&self.key, &self.name, tag, code) else {
             tracing::debug!(name = %self.name, "ignored: its checksum is wrong");
             return None;
-        }
-        // SAFETY: the code was made by `store` of a process of this user, since its tag was made with this user's key. Only
-        // this user and root can read the key or write to the directory, and the code was read before it was checked.
-        match unsafe { Component::deserialize(engine, code) } {
+        };
+        match code.load(engine) {
             Ok(component) => Some(component),
             Err(error) => {
                 tracing::debug!(%error, name = %self.name, "ignored: does not load");
@@ -97,23 +97,11 @@ impl Entry {
     }
 
     /// Keeps compiled code. Failing to is no error: the next start compiles again.
-    pub(crate) fn store(&self, code: &[u8]) {
-        let tag = self.tag(code);
-        if let Err(error) = write(&self.directory, &self.name, &[tag.as_ref(), code]) {
+    pub(super) fn store(&self, code: &Code<'_>) {
+        let tag = code.tag(&self.key, &self.name);
+        if let Err(error) = write(&self.directory, &self.name, &[tag.as_ref(), code.bytes()]) {
             tracing::debug!(%error, name = %self.name, "compiled code not kept");
         }
-    }
-
-    fn tag(&self, code: &[u8]) -> hmac::Tag {
-        let mut context = hmac::Context::with_key(&self.key);
-        context.update(self.name.as_bytes());
-        context.update(code);
-        context.sign()
-    }
-
-    /// Whether this is the code's tag. An error of the disk is no attack that could measure the time of the comparison.
-    fn is_tag(&self, tag: &[u8], code: &[u8]) -> bool {
-        self.tag(code).as_ref() == tag
     }
 }
 
@@ -234,8 +222,8 @@ mod tests {
 
     use super::*;
 
-    fn code(engine: &Engine) -> Vec<u8> {
-        engine.precompile_component(&wat::parse_str("(component)").unwrap()).unwrap()
+    fn code(engine: &Engine) -> Code<'static> {
+        Code::of(engine.precompile_component(&wat::parse_str("(component)").unwrap()).unwrap())
     }
 
     fn open_to(path: &Path, mode: u32) {
@@ -345,7 +333,7 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let engine = Engine::default();
         let entry = Entry::new(base.path(), &engine, "d").unwrap();
-        entry.store(b"garbage");
+        entry.store(&Code::of(b"garbage".to_vec()));
         assert!(entry.load(&engine).is_none());
         entry.store(&code(&engine));
         assert!(entry.load(&engine).is_some());

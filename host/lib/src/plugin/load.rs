@@ -12,6 +12,7 @@ use crate::plugin::cache;
 use crate::plugin::compile;
 use crate::plugin::engine;
 use crate::plugin::manifest::Manifest;
+use crate::plugin::sys::Code;
 
 /// The largest component that is loaded. Real ones are below 1 MiB; one with an interpreter inside has some tens.
 const MAX_SIZE: u64 = 256 << 20;
@@ -95,14 +96,11 @@ impl Loaded {
             None => {
                 let invalid = |why| fault(PluginFault::Invalid, why);
                 compile::check(bytes).map_err(invalid)?;
-                let code = compile::compile(shared, bytes).map_err(invalid)?;
+                let code = Code::compile(shared, bytes).map_err(invalid)?;
                 if let Some(entry) = &entry {
                     entry.store(&code);
                 }
-                // SAFETY: these bytes were made above by an engine of the same settings, here or in another process of this
-                // program.
-                unsafe { Component::deserialize(&shared.engine, &code) }
-                    .map_err(|error| invalid(format!("{error:#}")))?
+                code.load(&shared.engine).map_err(|error| invalid(format!("{error:#}")))?
             }
         };
         let kind = component.component_type();

@@ -5,3 +5,4 @@ pub(crate) mod compile;
 pub(crate) mod engine;
 pub(crate) mod load;
 pub(crate) mod manifest;
+mod sys;
