@@ -158,6 +158,52 @@ async fn checks(
         expect(found == b"kept", format!("{image} has {} bytes where 4 are expected", found.len()))
     })
     .await?;
+    image_checks(session, provider, run, images, rows).await?;
+    rows.run(session, 13, "the log of the entry point", async {
+        for _ in 0..30 {
+            let page = sandbox.logs(LogQuery::default(), None, 1 << 20).await?;
+            if page.items.iter().any(|chunk| chunk.text.contains("from the beginning")) {
+                return well("it has what the program printed");
+            }
+            // The service collects logs in its own time.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        Ok(Found::Other("nothing of it after half a minute".to_owned()))
+    })
+    .await?;
+    rows.run(session, 11, "a running sandbox is cut off by an allow-list of nothing", cut_off(&sandbox)).await?;
+    for (number, check) in [
+        (9, "sidecars share a network"),
+        (14, "memory snapshots and their restoring"),
+        (18, "the file helper is linked statically"),
+        (19, "variables may have names with dots"),
+        (20, "links and empty directories of a context"),
+        (21, "the log names the container of each line"),
+        (22, "a list of the sandboxes of all apps"),
+        (23, "a volume is deleted when its sandbox has been terminated"),
+    ] {
+        rows.note(
+            number,
+            check,
+            Ok(Found::Skipped("try it by hand: it costs more than a minute's sandbox".to_owned())),
+        )?;
+    }
+    rows.run(session, 0, "a terminated sandbox has ended", async {
+        sandbox.terminate().await?;
+        let end = sandbox.wait_for(Duration::from_secs(60)).await?;
+        expect(end.is_some(), format!("{end:?}"))
+    })
+    .await
+}
+
+async fn image_checks(
+    session: &Session,
+    provider: &Provider,
+    run: &str,
+    images: &mut Vec<String>,
+    rows: &mut Rows,
+) -> Result<()> {
+    let spec = |image| SandboxSpec::new(image).tag(TAG, run).lifetime(LIFETIME);
     let mut built = None;
     rows.run(session, 12, "the log of a build names its steps", async {
         let lines = format!("FROM debian:bookworm-slim\nWORKDIR /opt/doctor\nRUN echo {run}\n");
@@ -192,41 +238,6 @@ async fn checks(
         other.terminate().await?;
         let seen = seen?;
         expect(seen == "says entered", seen)
-    })
-    .await?;
-    rows.run(session, 13, "the log of the entry point", async {
-        for _ in 0..30 {
-            let page = sandbox.logs(LogQuery::default(), None, 1 << 20).await?;
-            if page.items.iter().any(|chunk| chunk.text.contains("from the beginning")) {
-                return well("it has what the program printed");
-            }
-            // The service collects logs in its own time.
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        Ok(Found::Other("nothing of it after half a minute".to_owned()))
-    })
-    .await?;
-    rows.run(session, 11, "a running sandbox is cut off by an allow-list of nothing", cut_off(&sandbox)).await?;
-    for (number, check) in [
-        (9, "sidecars share a network"),
-        (14, "memory snapshots and their restoring"),
-        (18, "the file helper is linked statically"),
-        (19, "variables may have names with dots"),
-        (20, "links and empty directories of a context"),
-        (21, "the log names the container of each line"),
-        (22, "a list of the sandboxes of all apps"),
-        (23, "a volume is deleted when its sandbox has been terminated"),
-    ] {
-        rows.note(
-            number,
-            check,
-            Ok(Found::Skipped("try it by hand: it costs more than a minute's sandbox".to_owned())),
-        )?;
-    }
-    rows.run(session, 0, "a terminated sandbox has ended", async {
-        sandbox.terminate().await?;
-        let end = sandbox.wait_for(Duration::from_secs(60)).await?;
-        expect(end.is_some(), format!("{end:?}"))
     })
     .await
 }

@@ -2,6 +2,7 @@
 
 pub mod emulator;
 pub mod policy;
+mod setup;
 pub mod telemetry;
 pub mod undo;
 
@@ -10,8 +11,6 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use sandbox_host::{Kind, Plugin, PluginFault, Provider};
 
 use self::emulator::Private;
@@ -89,19 +88,7 @@ impl Session {
 
     /// Loads the plugin and sets up the provider, with a private emulator if that was asked for.
     pub async fn provider(&self) -> Result<Provider> {
-        let verbose = self.global.verbose > 0;
-        let (plugin, url, credentials) = if self.global.emulator {
-            // Each takes its time, and neither needs the other.
-            let (plugin, emulator) = tokio::join!(self.plugin(), Private::start(verbose));
-            let emulator = emulator?;
-            tracing::debug!(pid = emulator.pid(), url = %emulator.url, "emulator");
-            let (url, credentials) = (emulator.url.clone(), emulator.credentials.clone());
-            *self.shared.emulator.lock().unwrap_or_else(PoisonError::into_inner) = Some(emulator);
-            (plugin?, Some(url), credentials)
-        } else {
-            let any = emulator::CREDENTIALS.map(|(name, value)| (name, value.to_owned()));
-            (self.plugin().await?, self.global.emulator_url.clone(), any)
-        };
+        let (plugin, emulator) = self.plugin_and_emulator().await?;
         if let Some(url) = self.global.emulator_url.as_deref().filter(|url| sandbox_host::Origin::parse(url).is_err()) {
             return Err(Failure::new(format!("use the emulator at {url}"), "that is no address of one")
                 .hint("give what `sandbox emulator` prints, such as http://127.0.0.1:7000")
@@ -109,86 +96,22 @@ impl Session {
         }
         let policy = self.policy()?;
         let trusted = self.is_trusted(&plugin, &policy).await;
-        if !trusted && url.is_none() {
+        if !trusted && emulator.is_none() {
             refuse_wishes(&plugin)?;
         }
         let mut builder = Provider::builder(&plugin);
-        if let Some(url) = url {
-            let manifest = plugin.manifest();
-            // An emulator on this machine may have been started with credentials of its own (`--token`), which the environment
-            // gives. Otherwise no account of the user's has any business with an emulator.
-            let named = self.global.emulator_url.is_some() && trusted && is_loopback_url(&url);
-            let of_environment = |name: &str| {
-                let wish = manifest.credential.iter().find(|wish| wish.name == name)?;
-                std::env::var(&wish.env).ok().filter(|value| !value.is_empty())
-            };
-            let given: Option<Vec<String>> = credentials.iter().map(|(name, _)| of_environment(name)).collect();
-            let given = given.filter(|_| named).unwrap_or_default();
-            for (index, (name, value)) in credentials.into_iter().enumerate() {
-                builder = builder.credential(name, given.get(index).cloned().unwrap_or(value));
-            }
-            if let Some(profiles) = &manifest.profiles {
-                if let Some(variable) = &profiles.path.env {
-                    builder = builder.env(variable, "/dev/null");
-                }
-                builder = builder.env(&profiles.select, "");
-            }
-            let first = manifest.origin.first().filter(|origin| origin.url.env.is_some());
-            if !trusted {
-                // It reaches the emulator and nothing else, and learns nothing of this machine: what it knows it can tell
-                // a process in a sandbox, which may reach the internet.
-                builder = builder.inherit_env(false).read_profiles(false).anonymous(true);
-                builder = builder.show_only(std::iter::empty::<String>()).grant_only(first.map(|origin| &origin.name));
-            }
-            if let Some(variable) = first.and_then(|origin| origin.url.env.as_ref()) {
-                builder = builder.env(variable, url);
-            }
+        if let Some(emulator) = emulator {
+            let named = self.global.emulator_url.is_some() && is_loopback_url(&emulator.url);
+            builder = setup::at_emulator(builder, plugin.manifest(), emulator, trusted, named);
         }
         if let Some(profile) = &self.global.profile {
             builder = builder.profile(profile);
         }
         if let Some(path) = &self.global.ca_file {
-            // Said now, and not when the first connection with TLS is made.
-            let what = format!("use the certificate authorities in {}", path.display());
-            let bytes = std::fs::read(path).map_err(|error| Failure::io(&what, &error))?;
-            if CertificateDer::pem_slice_iter(&bytes).next().is_none_or(|first| first.is_err()) {
-                return Err(Failure::new(what, "no certificate in PEM form is in it")
-                    .hint("give a file with a line `-----BEGIN CERTIFICATE-----`")
-                    .into());
-            }
-            builder = builder.ca_file(path);
+            builder = setup::trusting(builder, path)?;
         }
-        builder = builder.limits(policy::limits(policy.limits)?);
-        let voice = self.voice;
-        builder = builder.on_wait(move |waiting| {
-            voice.say(format_args!(
-                "the provider asks to wait: {}; trying again in {:.0?} (waiting for {:.0?} so far)",
-                waiting.reason, waiting.pause, waiting.elapsed
-            ));
-        });
-        builder = builder.on_silence(move |silence| {
-            let method = silence.path.rsplit('/').next().unwrap_or_default();
-            voice.say(format_args!(
-                "waiting for {} to answer {method:?} ({:.0?} so far)",
-                silence.origin, silence.elapsed
-            ));
-        });
-        let known = |granted: &Option<Vec<String>>, wishes: Vec<&str>, what: &str| {
-            let Some(name) = granted.iter().flatten().find(|name| !wishes.contains(&name.as_str())) else {
-                return Ok(());
-            };
-            Err(Failure::new(format!("grant the {what} {name}"), "the plugin has no such wish")
-                .hint(format!("its wishes are [{}]", wishes.join(", "))))
-        };
-        let (manifest, grants) = (plugin.manifest(), &policy.grants);
-        known(&grants.origins, manifest.origin.iter().map(|wish| &*wish.name).collect(), "origin")?;
-        known(&grants.env, manifest.env.iter().map(|wish| &*wish.name).collect(), "variable")?;
-        if let Some(variables) = policy.grants.env.filter(|_| trusted) {
-            builder = builder.show_only(variables);
-        }
-        if let Some(origins) = policy.grants.origins.filter(|_| trusted) {
-            builder = builder.grant_only(origins);
-        }
+        builder = setup::reporting(builder.limits(policy::limits(policy.limits)?), self.voice);
+        builder = setup::granting(builder, plugin.manifest(), policy.grants, trusted)?;
         let provider = builder.build().await.map_err(|error| -> anyhow::Error {
             if error.is_unauthenticated() {
                 let hint = format!("{}, or use --emulator", error.parts().2.unwrap_or("set the credentials"));
@@ -199,6 +122,22 @@ impl Session {
         telemetry::watch(&provider);
         *self.shared.provider.lock().unwrap_or_else(PoisonError::into_inner) = Some(provider.clone());
         Ok(provider)
+    }
+
+    /// Loads the plugin, and starts or names the emulator that it is to work with.
+    async fn plugin_and_emulator(&self) -> Result<(Plugin, Option<setup::Emulator>)> {
+        if self.global.emulator {
+            // Each takes its time, and neither needs the other.
+            let (plugin, emulator) = tokio::join!(self.plugin(), Private::start(self.global.verbose > 0));
+            let emulator = emulator?;
+            tracing::debug!(pid = emulator.pid(), url = %emulator.url, "emulator");
+            let used = setup::Emulator { url: emulator.url.clone(), credentials: emulator.credentials.clone() };
+            *self.shared.emulator.lock().unwrap_or_else(PoisonError::into_inner) = Some(emulator);
+            return Ok((plugin?, Some(used)));
+        }
+        let any = emulator::CREDENTIALS.map(|(name, value)| (name, value.to_owned()));
+        let named = self.global.emulator_url.clone().map(|url| setup::Emulator { url, credentials: any });
+        Ok((self.plugin().await?, named))
     }
 
     /// Fails unless the plugin may have what its manifest wishes for. A manifest says which environment variables,

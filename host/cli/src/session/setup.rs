@@ -1,0 +1,115 @@
+//! Parts of setting up a provider: the emulator it works with, what it trusts, what it reports, what it is granted.
+
+use std::path::Path;
+
+use anyhow::Result;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use sandbox_host::{Manifest, ProviderBuilder};
+
+use super::policy::GrantsFile;
+use crate::output::{Failure, Voice};
+
+/// An emulator to work with.
+pub(super) struct Emulator {
+    pub(super) url: String,
+    /// Credentials that it takes, by their names in the manifest.
+    pub(super) credentials: [(&'static str, String); 2],
+}
+
+/// Has the provider work with an emulator. `named`: it is one on this machine that the user named.
+pub(super) fn at_emulator(
+    mut builder: ProviderBuilder,
+    manifest: &Manifest,
+    emulator: Emulator,
+    trusted: bool,
+    named: bool,
+) -> ProviderBuilder {
+    // An emulator on this machine may have been started with credentials of its own (`--token`), which the environment
+    // gives. Otherwise no account of the user's has any business with an emulator.
+    let of_environment = |name: &str| {
+        let wish = manifest.credential.iter().find(|wish| wish.name == name)?;
+        std::env::var(&wish.env).ok().filter(|value| !value.is_empty())
+    };
+    let given: Option<Vec<String>> = emulator.credentials.iter().map(|(name, _)| of_environment(name)).collect();
+    let given = given.filter(|_| named && trusted).unwrap_or_default();
+    for (index, (name, value)) in emulator.credentials.into_iter().enumerate() {
+        builder = builder.credential(name, given.get(index).cloned().unwrap_or(value));
+    }
+    if let Some(profiles) = &manifest.profiles {
+        if let Some(variable) = &profiles.path.env {
+            builder = builder.env(variable, "/dev/null");
+        }
+        builder = builder.env(&profiles.select, "");
+    }
+    let first = manifest.origin.first().filter(|origin| origin.url.env.is_some());
+    if !trusted {
+        // It reaches the emulator and nothing else, and learns nothing of this machine: what it knows it can tell
+        // a process in a sandbox, which may reach the internet.
+        builder = builder.inherit_env(false).read_profiles(false).anonymous(true);
+        builder = builder.show_only(std::iter::empty::<String>()).grant_only(first.map(|origin| &origin.name));
+    }
+    if let Some(variable) = first.and_then(|origin| origin.url.env.as_ref()) {
+        builder = builder.env(variable, emulator.url);
+    }
+    builder
+}
+
+/// Trusts the certificate authorities in a file. Reads it at once, and not when the first connection with TLS is made.
+///
+/// # Errors
+///
+/// If it cannot be read, or holds no certificate.
+pub(super) fn trusting(builder: ProviderBuilder, path: &Path) -> Result<ProviderBuilder> {
+    let what = format!("use the certificate authorities in {}", path.display());
+    let bytes = std::fs::read(path).map_err(|error| Failure::io(&what, &error))?;
+    if CertificateDer::pem_slice_iter(&bytes).next().is_none_or(|first| first.is_err()) {
+        return Err(Failure::new(what, "no certificate in PEM form is in it")
+            .hint("give a file with a line `-----BEGIN CERTIFICATE-----`")
+            .into());
+    }
+    Ok(builder.ca_file(path))
+}
+
+/// Tells the user when something takes its time.
+pub(super) fn reporting(builder: ProviderBuilder, voice: Voice) -> ProviderBuilder {
+    let builder = builder.on_wait(move |waiting| {
+        voice.say(format_args!(
+            "the provider asks to wait: {}; trying again in {:.0?} (waiting for {:.0?} so far)",
+            waiting.reason, waiting.pause, waiting.elapsed
+        ));
+    });
+    builder.on_silence(move |silence| {
+        let method = silence.path.rsplit('/').next().unwrap_or_default();
+        voice.say(format_args!("waiting for {} to answer {method:?} ({:.0?} so far)", silence.origin, silence.elapsed));
+    })
+}
+
+/// Grants what the policy says. A plugin that is not trusted is granted nothing by it.
+///
+/// # Errors
+///
+/// If the policy grants what the manifest does not wish for.
+pub(super) fn granting(
+    mut builder: ProviderBuilder,
+    manifest: &Manifest,
+    grants: GrantsFile,
+    trusted: bool,
+) -> Result<ProviderBuilder> {
+    let known = |granted: &Option<Vec<String>>, wishes: Vec<&str>, what: &str| {
+        let Some(name) = granted.iter().flatten().find(|name| !wishes.contains(&name.as_str())) else {
+            return Ok(());
+        };
+        Err(Failure::new(format!("grant the {what} {name}"), "the plugin has no such wish")
+            .hint(format!("its wishes are [{}]", wishes.join(", "))))
+    };
+    known(&grants.origins, manifest.origin.iter().map(|wish| &*wish.name).collect(), "origin")?;
+    known(&grants.env, manifest.env.iter().map(|wish| &*wish.name).collect(), "variable")?;
+    if let Some(variables) = grants.env.filter(|_| trusted) {
+        builder = builder.show_only(variables);
+    }
+    if let Some(origins) = grants.origins.filter(|_| trusted) {
+        builder = builder.grant_only(origins);
+    }
+    Ok(builder)
+}
