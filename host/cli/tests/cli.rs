@@ -364,7 +364,7 @@ fn a_command_that_ends_before_its_input_ends_the_program() {
     let puppet = crate::common::puppet().to_str().unwrap();
     let mut exec = sandbox(&["--plugin", puppet, "--grant", "exec", "-i", "sb", "--", "true"]);
     let mut child = exec.env("PUPPET_TOKEN", "token-of-a-test").stdin(Stdio::piped()).spawn().unwrap();
-    // Held open: nobody is going to write or close it before the program has ended.
+    // Held open: it is neither written to nor closed before the program has ended.
     let stdin = child.stdin.take();
     assert_eq!(child.wait().unwrap().code(), Some(0));
     drop(stdin);

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crate::common::{Server, TOKEN};
 
-/// The puppet's `describe` tells what it sees to whoever can be reached.
+/// The puppet's `describe` sends what it sees to every address that it can reach.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plugin_that_is_looked_at_is_told_nothing_and_reaches_nothing() {
     let server = Server::echo().await;

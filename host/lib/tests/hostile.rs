@@ -8,7 +8,7 @@ use crate::own_process::in_own_process;
 use http::{HeaderMap, HeaderValue, Response};
 use sandbox_host::{Happened, Kind, Limits, TrapCause};
 
-const NOBODY: &str = "http://127.0.0.1:1";
+const NO_SERVER: &str = "http://127.0.0.1:1";
 
 fn limits(set: impl FnOnce(&mut Limits)) -> Limits {
     let mut limits = Limits::default();
@@ -19,7 +19,7 @@ fn limits(set: impl FnOnce(&mut Limits)) -> Limits {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_loop_is_stopped_and_others_run_on() {
     let limits = limits(|limits| limits.compute_time = Duration::from_millis(500));
-    let provider = builder(NOBODY).await.limits(limits).build().await.unwrap();
+    let provider = builder(NO_SERVER).await.limits(limits).build().await.unwrap();
     let looping = {
         let provider = provider.clone();
         tokio::spawn(async move { order(&provider, "loop").await })
@@ -37,7 +37,7 @@ async fn a_loop_is_stopped_and_others_run_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_only_waits_ends_at_its_time_limit() {
     let limits = limits(|limits| limits.call_time = Duration::from_millis(300));
-    let provider = builder(NOBODY).await.limits(limits).build().await.unwrap();
+    let provider = builder(NO_SERVER).await.limits(limits).build().await.unwrap();
     let error = order(&provider, "wait").await.unwrap_err();
     assert_eq!(error.kind(), &Kind::Trap(TrapCause::CallTime));
     order(&provider, "random").await.unwrap();
@@ -57,7 +57,7 @@ async fn a_tunnel_leads_no_further_than_its_service() {
         ("https://control.example", [&here[..], &far[..], &private[..]].concat()),
         ("http://8.8.8.8:80", [&here[..], &far[..], &private[..]].concat()),
         ("http://control.example:80", [&here[..], &far[..]].concat()),
-        (NOBODY, far.to_vec()),
+        (NO_SERVER, far.to_vec()),
     ] {
         let sandbox = provider(url).await.sandbox("sb");
         for host in refused {
@@ -67,13 +67,13 @@ async fn a_tunnel_leads_no_further_than_its_service() {
             }
         }
     }
-    let sandbox = provider(NOBODY).await.sandbox("sb");
+    let sandbox = provider(NO_SERVER).await.sandbox("sb");
     assert!(sandbox.connect(&tunnel("127.0.0.1", PortKind::Tcp)).await.is_ok());
 }
 
 #[tokio::test]
 async fn a_panic_is_told_with_its_message_and_a_backtrace() {
-    let provider = provider(NOBODY).await;
+    let provider = provider(NO_SERVER).await;
     let error = order(&provider, "panic the-reason").await.unwrap_err();
     assert_eq!(error.kind(), &Kind::Trap(TrapCause::Fault));
     // Message and place, in the line that everybody sees.
@@ -87,7 +87,7 @@ async fn a_panic_is_told_with_its_message_and_a_backtrace() {
 
 #[tokio::test]
 async fn an_acting_call_that_crashed_may_have_happened() {
-    let sandbox = provider(NOBODY).await.sandbox("sb");
+    let sandbox = provider(NO_SERVER).await.sandbox("sb");
     let mut command = sandbox_host::types::ExecSpec::new(["true"]);
     command.id = "crash".into();
     let error = sandbox.run(command).await.unwrap_err();
@@ -96,7 +96,7 @@ async fn an_acting_call_that_crashed_may_have_happened() {
 
 #[tokio::test]
 async fn exits_stack_overflows_and_bad_text_are_contained() {
-    let provider = provider(NOBODY).await;
+    let provider = provider(NO_SERVER).await;
     let error = order(&provider, "exit").await.unwrap_err();
     assert!(error.to_string().contains("ended itself with exit code"), "{error}");
     let error = order(&provider, "recurse").await.unwrap_err();
@@ -112,7 +112,7 @@ async fn memory_and_handles_are_limited() {
         limits.memory = 32 << 20;
         limits.resources = 1000;
     });
-    let provider = builder(NOBODY).await.limits(limits).build().await.unwrap();
+    let provider = builder(NO_SERVER).await.limits(limits).build().await.unwrap();
     let error = order(&provider, "memory").await.unwrap_err();
     assert_eq!(error.kind(), &Kind::Trap(TrapCause::Memory));
     assert!(error.to_string().contains("32 MiB"), "{error}");
@@ -243,13 +243,13 @@ async fn a_value_that_holds_a_credential_is_not_shown() {
     };
     let plain = format!("user:{TOKEN}@somewhere");
     for value in [TOKEN, &format!("{TOKEN}\n"), &plain] {
-        assert_eq!(shown(builder(NOBODY).await.env("PUPPET_PLAIN", value)).await, None, "{value}");
+        assert_eq!(shown(builder(NO_SERVER).await.env("PUPPET_PLAIN", value)).await, None, "{value}");
     }
-    let ended = builder(NOBODY).await.credential("token", format!("{TOKEN}\n"));
+    let ended = builder(NO_SERVER).await.credential("token", format!("{TOKEN}\n"));
     assert_eq!(shown(ended.env("PUPPET_PLAIN", TOKEN)).await, None);
     // One that another one takes the place of is one, too.
-    assert_eq!(shown(builder(NOBODY).await.env("PUPPET_CONFIG", file)).await, None);
-    assert_eq!(shown(builder(NOBODY).await.env("PUPPET_PLAIN", "token")).await.as_deref(), Some("token"));
+    assert_eq!(shown(builder(NO_SERVER).await.env("PUPPET_CONFIG", file)).await, None);
+    assert_eq!(shown(builder(NO_SERVER).await.env("PUPPET_PLAIN", "token")).await.as_deref(), Some("token"));
 }
 
 #[tokio::test]
@@ -260,8 +260,8 @@ async fn a_place_is_told_without_what_is_not_its_address() {
     };
     assert_eq!(told("https://host/gate/way/").await, "https://host/gate/way/");
     assert_eq!(told("https://one/a,http://127.0.0.1:2/b").await, "https://one/a,http://127.0.0.1:2/b");
-    assert_eq!(told("https://host/hook?key=of-somebody").await, "https://host");
-    assert_eq!(told("https://host/hook#of-somebody,http://h:1/x").await, "https://host,http://h:1");
+    assert_eq!(told("https://host/hook?key=of-a-user").await, "https://host");
+    assert_eq!(told("https://host/hook#of-a-user,http://h:1/x").await, "https://host,http://h:1");
     let error = builder("https://user:hush@host").await.build().await.unwrap_err().to_string();
     assert!(error.contains("PUPPET_URL") && error.contains("@host") && !error.contains("hush"), "{error}");
 }
@@ -270,7 +270,7 @@ async fn a_place_is_told_without_what_is_not_its_address() {
 #[test]
 fn a_place_that_is_not_shown_is_no_choice_of_the_users() {
     // The environment belongs to the process.
-    let server = "http://127.0.0.1:1/path?key=of-somebody";
+    let server = "http://127.0.0.1:1/path?key=of-a-user";
     in_own_process(&[("PUPPET_URL", server), ("PUPPET_CONFIG", "/dev/null")], || {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -286,9 +286,9 @@ fn a_place_that_is_not_shown_is_no_choice_of_the_users() {
                 assert_eq!(error.is_forbidden(), !local, "{shown:?}: {error}");
             }
             // What the embedder says by name it means.
-            let provider = builder().env("PUPPET_URL", NOBODY).show_only([""; 0]).build().await.unwrap();
+            let provider = builder().env("PUPPET_URL", NO_SERVER).show_only([""; 0]).build().await.unwrap();
             assert!(provider.grants()[0].private_addresses);
-            assert_eq!(extra(&order(&provider, "env").await.unwrap(), "PUPPET_URL"), Some(NOBODY));
+            assert_eq!(extra(&order(&provider, "env").await.unwrap(), "PUPPET_URL"), Some(NO_SERVER));
         });
     });
 }

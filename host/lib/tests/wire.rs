@@ -86,7 +86,7 @@ async fn bodies_beyond_the_limit_are_cut_in_both_directions() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_streams_than_one_connection_allows_open_more_connections() {
     const AT_ONCE: usize = 60;
-    // Nobody is answered until all have arrived: waiting for a free stream would last for ever.
+    // No request is answered until all have arrived: waiting for a free stream would last for ever.
     let barrier = Arc::new(tokio::sync::Barrier::new(AT_ONCE));
     let server = Server::start(Some(10), move |_| {
         let barrier = barrier.clone();
@@ -200,7 +200,7 @@ async fn further_connections_that_are_refused_are_tried_with_pauses() {
     }
     let took = begun.elapsed();
     assert!(took >= std::time::Duration::from_millis(350), "four attempts in {took:?}");
-    // Whoever waits gets the stream that is given back.
+    // The request that waits gets the stream that is given back.
     go.add_permits(1);
     for call in [first, second] {
         assert_eq!(extra(&call.await.unwrap().unwrap(), "body"), Some("here"));

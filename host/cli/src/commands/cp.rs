@@ -129,7 +129,7 @@ async fn get(session: &Session, sandbox: &Sandbox, path: &str, to: &Path, recurs
         std::io::ErrorKind::PermissionDenied => Failure::io(format!("write {}", to.display()), &error)
             .because(format!("no file can be made in {}: permission denied", directory.display()))
             .hint("choose another place, or write it from the shell: `sandbox cat ID:/PATH > FILE`"),
-        // Its own text names the temporary file, which means nothing to anybody.
+        // Its own text names the temporary file, which means nothing to the user.
         kind => what(kind.into()),
     })?;
     let size = matches!(info.kind, FileKind::File).then_some(info.size);

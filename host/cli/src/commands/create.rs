@@ -45,7 +45,7 @@ pub async fn create(session: &Session, args: Create) -> Result<i32> {
                 .into());
         }
     }
-    // Before it is let go: a sandbox whose id nobody has read would stay without anybody's knowledge.
+    // Before it is let go: a sandbox whose id was not printed would go on unnoticed.
     if session.voice.json {
         output::print_json(&Created { sandbox: sandbox.id() })?;
     } else {

@@ -54,8 +54,8 @@ fn write_token(path: &std::path::Path, token: &str) -> Result<()> {
 
     let what = format!("write the token to {}", path.display());
     let failed = |error: std::io::Error| Failure::new(&what, error.to_string());
-    // A file that is there may be readable by others; it is replaced, not written to. A device or a pipe is not: somebody
-    // else reads or needs it.
+    // A file that is there may be readable by others; it is replaced, not written to. A device or a pipe is not: another
+    // program uses it.
     if std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_file() && !found.is_symlink())
         || std::fs::metadata(path).is_ok_and(|found| !found.is_file())
     {

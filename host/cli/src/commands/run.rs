@@ -77,7 +77,7 @@ async fn run_once(session: &Session, provider: &Provider, spec: SandboxSpec, arg
         return Ok(Ran::NotBegun(reason));
     }
     if args.keep && code.is_ok() {
-        // From here on nobody renews the lease, so nobody may take it for abandoned.
+        // From here on the lease is not renewed. Without its tag no sweep takes the sandbox for abandoned.
         let tags = sandbox.tags().await?.into_iter().filter(|(name, _)| name != LEASE_TAG).collect();
         keeper.release(&sandbox);
         sandbox.set_tags(tags).await?;

@@ -14,7 +14,7 @@ use crate::steps::sandbox::default_owner;
 pub async fn sweep(session: &Session, args: Sweep) -> Result<i32> {
     let provider = session.provider().await?;
     let owner = args.owner.unwrap_or_else(default_owner);
-    // Somebody who looks wants to see first.
+    // On a terminal the user sees first what would be removed.
     let dry_run = args.dry_run || (!args.yes && std::io::stdout().is_terminal());
     let step = session.voice.step("looking for sandboxes that were left behind");
     let found = provider.sweep(&owner, dry_run).await?;

@@ -139,7 +139,7 @@ pub fn retryable(error: &anyhow::Error) -> bool {
     error.downcast_ref::<sandbox_host::Error>().is_some_and(sandbox_host::Error::is_retryable)
 }
 
-/// Whether the failure is that whoever read our output has gone.
+/// Whether the failure is that the reader of our output has gone.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     // An error of the library may have one of another pipe as its cause.
     error.chain().take_while(|cause| !cause.is::<sandbox_host::Error>()).any(|cause| {

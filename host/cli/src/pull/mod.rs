@@ -88,7 +88,7 @@ pub fn parse(what: &str, text: &str, digest: Option<&str>) -> Result<(Source, Op
     })?;
     if pin.is_none() {
         return Err(Failure::new(what, "nothing says what the file is to be")
-            .hint("append #sha256=DIGEST, or say --digest; whoever publishes it names its digest")
+            .hint("append #sha256=DIGEST, or say --digest; the publisher names it")
             .into());
     }
     Ok((Source::File(uri), pin))
@@ -134,7 +134,7 @@ pub fn find(name: &Path) -> Option<PathBuf> {
     file.is_file().then_some(file)
 }
 
-/// Written beside and moved into place: nobody sees half a file.
+/// Writes the file beside its place and moves it there, so that no reader sees half of it.
 pub fn store(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::DirBuilderExt;

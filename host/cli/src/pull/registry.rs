@@ -233,7 +233,7 @@ impl Fetcher {
         Ok((bytes, digest))
     }
 
-    /// A token for reading, from where the registry says; anybody gets one for what is public.
+    /// A token for reading, from where the registry says; for public images it needs no account.
     async fn token(
         &self,
         what: &str,

@@ -49,7 +49,7 @@ mod without {
         Ok(Telemetry)
     }
 
-    /// Passes on a provider's counters: to nobody.
+    /// Passes on no counters.
     pub fn watch(_: &sandbox_host::Provider) {}
 
     impl Telemetry {

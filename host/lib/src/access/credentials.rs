@@ -1,7 +1,7 @@
 //! Credentials: found, held against what belongs together, and made into headers.
 //!
 //! A provider may take one of several sets of credentials (a pair of tokens, or an OAuth client with a secret or with a
-//! key). Exactly one set has to be there; what belongs to another one besides is an error, since nobody can tell which
+//! key). Exactly one set has to be there; what belongs to another one besides is an error, since it cannot be told which
 //! was meant. A key is never sent: what is sent is a statement signed with it, made anew for each request.
 
 use std::collections::{BTreeMap, BTreeSet};

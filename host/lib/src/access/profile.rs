@@ -116,7 +116,7 @@ fn select(file: &toml::Table, chosen: Option<&str>, path: &str, variable: &str) 
     Ok(table.iter().filter_map(|(key, value)| Some((key.clone(), scalar(value)?))).collect())
 }
 
-/// Settings are text wherever they go; nested ones are nobody's.
+/// Settings are text wherever they go; nested ones belong to other programs.
 fn scalar(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),

@@ -1,10 +1,10 @@
 //! Whose sandbox it is, and until when: so that a harness that was killed leaves nothing for longer than its lease.
 //!
 //! A [`Keeper`] tags each sandbox in the create request itself with owner, run and the end of its lease, and moves that
-//! end on while it lives; other tags it leaves as they are, and a sandbox whose tags say that it is somebody else's it
+//! end on while it lives; other tags it leaves as they are, and a sandbox whose tags say that it belongs to another owner it
 //! leaves alone. [`Provider::sweep`] terminates what carries all three tags, belongs to the given owner, and
 //! whose lease is over; it looks at the tags once more just before, and never touches anything else: not sandboxes
-//! without tags, with other owners', with leases that do not parse, or that somebody moved on in the meantime.
+//! without tags, with other owners', with leases that do not parse, or whose lease was moved on in the meantime.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -147,7 +147,7 @@ impl Keeper {
         Ok(sandbox)
     }
 
-    /// Looks after it no longer: it is over, or somebody else does. No renewal is begun after this; of one that is just
+    /// Looks after it no longer: it is over, or another owner does. No renewal is begun after this; of one that is just
     /// being sent, the service may have heard.
     pub fn release(&self, sandbox: &Sandbox) {
         self.inner.kept().remove(sandbox.id());
@@ -199,14 +199,14 @@ impl<W: World> Inner<W> {
         let (sender, receiver) = watch::channel(());
         // A create may wait for half an hour: without this, the sandbox could be given out with its lease over.
         let late = self.world.now().saturating_sub(begun) >= millis(self.lease / 6);
-        // Kept only then: if the caller gives up meanwhile, nobody has the sandbox, and it must fall to a sweep.
+        // Kept only then: if the caller gives up meanwhile, the sandbox has no owner, and a sweep must find it.
         if !late || self.renew(id, receiver).await {
             self.kept().insert(id.to_owned(), sender);
         }
     }
 
     /// Moves the lease of one sandbox on, unless `kept` ends first. False when there is nothing to look after any more:
-    /// it is over, or somebody else's. What else goes wrong is in the log.
+    /// it is over, or has another owner. What else goes wrong is in the log.
     ///
     /// Tags are only set as a whole, so what others set between our reading and our writing is lost.
     async fn renew(&self, id: &str, mut kept: watch::Receiver<()>) -> bool {
@@ -217,7 +217,7 @@ impl<W: World> Inner<W> {
                 return Ok(false);
             }
             if !self.is_ours(&tags) {
-                tracing::warn!(sandbox = id, "looked after no longer: its tags say that it is somebody else's");
+                tracing::warn!(sandbox = id, "looked after no longer: its tags name another owner");
                 return Ok(false);
             }
             tags.retain(|(name, _)| name != LEASE_TAG);
@@ -717,7 +717,7 @@ mod tests {
         assert_eq!(keep(1_800_000, &|toy| toy.fate("write a", ended)), (2, 30_000, false));
     }
 
-    /// Then nobody has it, and it must fall to a sweep.
+    /// Then it has no owner, and a sweep must find it.
     #[test]
     fn what_is_given_up_before_it_is_given_out_is_not_kept() {
         let toy = Toy::new();

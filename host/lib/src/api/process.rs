@@ -1,6 +1,6 @@
 //! A running command: its three streams, its end.
 //!
-//! Output lies at the provider and is read by offset, so reading is restartable and nobody blocks the command. One
+//! Output lies at the provider and is read by offset, so reading is restartable and does not block the command. One
 //! task per process reads both streams on one instance, into a buffer each. A stream whose reader is slow does not
 //! hold up the other: what does not fit into its buffer is dropped here and read again from the provider when there
 //! is room.
@@ -297,7 +297,7 @@ impl Stream {
         !self.dropped && self.buffered >= BUFFER
     }
 
-    /// Everything has been put into the buffer, or nobody wants it.
+    /// Everything has been put into the buffer, or its reader has gone.
     fn is_complete(&self) -> bool {
         self.end.is_some_and(|end| self.dropped || self.wanted >= end)
     }
@@ -315,7 +315,7 @@ impl Stream {
             return true;
         }
         // In step with the reader: keep it. An answer begins later than asked where the provider dropped the bytes
-        // between; nobody can have those.
+        // between; those are lost.
         if self.fetched == self.wanted && offset >= self.wanted && !self.is_full() {
             if !data.is_empty() {
                 self.buffered += data.len();
@@ -380,7 +380,7 @@ struct InputState {
     eof: bool,
     /// The program takes no more.
     closed: bool,
-    /// Nobody is left who writes, and the input stays open: what is pending goes, and nothing after it.
+    /// The writer has gone, and the input stays open: what is pending is sent, and nothing after it.
     left: bool,
     failed: Option<Arc<Error>>,
     writer: Option<AbortHandle>,
@@ -412,7 +412,7 @@ impl Shared {
     }
 }
 
-/// Reads both streams until they are complete or nobody is left to read them.
+/// Reads both streams until they are complete or their readers have gone.
 async fn read(shared: Arc<Shared>) {
     let mut held = shared.sandbox.inner().hold(shared.sandbox.route());
     let (mut failures, mut stalled) = (0, Stalled::default());
@@ -425,7 +425,7 @@ async fn read(shared: Arc<Shared>) {
             }
             let hungry = state.streams.iter().any(|stream| stream.waker.is_some());
             let full = state.streams.iter().filter(|stream| stream.is_full()).count();
-            // One full stream does not stop the other while somebody waits for it.
+            // One full stream does not stop the other while a reader waits for it.
             if full == 2 || (full == 1 && !hungry) {
                 None
             } else {
@@ -587,7 +587,7 @@ impl Stdin {
     }
 }
 
-/// Sends input until it is closed or nobody can send any more.
+/// Sends input until it is closed or its writer has gone.
 async fn write(shared: Arc<Shared>) {
     let mut held = shared.sandbox.inner().hold(shared.sandbox.route());
     let (mut failures, mut stalled) = (0, Stalled::default());
@@ -732,7 +732,7 @@ impl Drop for Stdin {
     fn drop(&mut self) {
         let ended = self.shared.output().verdict.is_some();
         let mut state = self.shared.input();
-        // Somebody else's command keeps its input unless something was written here.
+        // A command that was started elsewhere keeps its input unless something was written here.
         let idle = state.unknown && state.pending.is_empty();
         if ended {
             state.closed = true;

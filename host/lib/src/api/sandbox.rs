@@ -457,7 +457,7 @@ impl Sandbox {
         let call = self.acting(&format!("run {argv0:?} in")).about(&command.id).within(longest);
         let result =
             ask!(self.inner(), self.route(), call, |guest, store| guest.call_run(store, &id, &command, &stdin, limits));
-        // A failed call may have left it running: nobody is going to look after it.
+        // A failed call may have left it running, and nothing else would end it.
         if result.as_ref().map_or_else(|error| error.happened() == Happened::No, |_| true) {
             kill.needed = false;
         }
@@ -631,7 +631,7 @@ pub(crate) fn signal_later(sandbox: Sandbox, exec: String, signal: u32) {
             Ok(Ok(())) => return tracing::debug!(exec, signal, "signalled"),
             // Nothing is left that could be.
             Ok(Err(error)) if error.is_not_found() || error.is_sandbox_ended() => {
-                return tracing::debug!(exec, signal, %error, "nobody to signal");
+                return tracing::debug!(exec, signal, %error, "nothing to signal");
             }
             Ok(Err(error)) => error,
             Err(_) => Error::new(Kind::TimedOut, format!("signal {}", waiting.target()), "no answer"),

@@ -124,7 +124,7 @@ pub(crate) struct ResponseBody {
     pub(super) next: Option<Frame<Bytes>>,
 }
 
-/// What is learned from this answer, and for whom.
+/// What is learned from this answer, and the policy that learns it.
 pub(super) struct Lessons {
     pub(super) collector: Collector,
     pub(super) policy: Arc<Policy>,

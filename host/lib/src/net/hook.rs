@@ -111,7 +111,7 @@ impl WasiHttpHooks for Hooks {
         &mut self,
         request: Request<WasiBody>,
         options: Option<RequestOptions>,
-        // The outcome of the component's reading, which nobody here waits for.
+        // The outcome of the component's reading, which is not waited for here.
         _fut: Box<dyn Future<Output = Result<(), HttpError>> + Send>,
     ) -> Box<dyn Future<Output = Result<Answered, HttpError>> + Send> {
         let (net, link) = (self.net.clone(), self.link.clone());

@@ -8,7 +8,7 @@
 //! shows otherwise only when a ping is not answered. Further requests take another one, which is opened if need be. The
 //! suspicion ends when something comes after all. Where no other connection can be had, suspect ones are used.
 //!
-//! Accounting is by [`Lease`]: whoever holds one has a stream. The last clone dropped gives it back.
+//! Accounting is by [`Lease`]: a request that holds one has a stream. The last clone dropped gives it back.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -43,10 +43,10 @@ const UNSETTLED: usize = STREAMS + 3;
 const EARLY_STREAMS: usize = 8;
 
 /// Flow-control window of a stream: bandwidth × delay for 40 MB/s at 100 ms. It is also how much unread data a stream
-/// that nobody reads can pile up here.
+/// that is not read can pile up here.
 const STREAM_WINDOW: u32 = 4 << 20;
 
-/// Window of a connection: all of its streams at once. With less, a few streams that nobody reads would stop all
+/// Window of a connection: all of its streams at once. With less, a few streams that are not read would stop all
 /// others of the connection. It is a permission, not an allocation: memory is used by unread data only.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 
@@ -73,7 +73,7 @@ const IDLE_LOOK: Duration = Duration::from_secs(15);
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Pause after an attempt to connect that failed while others of the site live; twice as long after each further one. A
-/// peer that is full refuses at once, and somebody always waits.
+/// peer that is full refuses at once, and some request always waits.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -116,7 +116,7 @@ struct SiteState {
     /// Streams that one more HTTP/2 connection is expected to bring: what the last one did.
     expected: usize,
     waiters: VecDeque<oneshot::Sender<Result<Lease, Failure>>>,
-    /// None when the last attempt brought a connection, or nobody is left who knows of it.
+    /// None when the last attempt brought a connection, or no request is left that knows of it.
     trouble: Option<Trouble>,
     /// Where the last one who had to wait runs. A lease can be dropped where there is no runtime.
     tasks: Option<Handle>,
@@ -416,7 +416,7 @@ impl Site {
 
     /// Hands free streams to those who wait.
     fn dispatch(self: &Arc<Self>) {
-        // Dropping a lease takes the lock, so those that nobody took are dropped after it.
+        // Dropping a lease takes the lock, so those that were not taken are dropped after it.
         let mut unwanted = Vec::new();
         {
             let mut state = self.state();
@@ -548,7 +548,7 @@ impl Lease {
         Unanswered { lease: Some(self.clone()), link: link.clone(), sent, silence: SILENCE }
     }
 
-    /// The connection turned out to be closed: nobody else is to get it.
+    /// The connection turned out to be closed: no other request is to get it.
     pub(crate) fn discard(&self) {
         self.connection.dead.store(true, Ordering::Release);
         self.site.remove(&self.connection);
@@ -627,7 +627,7 @@ pub(super) mod tests {
     }
 
     impl Pool {
-        /// An HTTP/1.1 connection that nobody runs.
+        /// An HTTP/1.1 connection whose driver is not polled.
         pub(in crate::net) async fn plant(&self, origin: &Origin, reach: Reach) -> Ends {
             let (site, connection, ends) = planted(self, origin, reach).await;
             site.state().connections.push(connection);
@@ -666,7 +666,7 @@ pub(super) mod tests {
         let (lease, receiver, _ends) = runtime.block_on(async {
             let ends = pool.plant(&origin, Reach::Near).await;
             let lease = pool.lease(&origin, Wire::Any, Reach::Near).await.unwrap();
-            // Somebody waits, and the connection is not going to serve them.
+            // A request waits, and the connection is not going to serve it.
             lease.connection.dead.store(true, Ordering::Release);
             let (sender, receiver) = oneshot::channel();
             let mut state = lease.site.state();

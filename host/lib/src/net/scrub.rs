@@ -3,7 +3,7 @@
 //! Only answers of origins that credentials are sent to are looked at. In headers the whole value goes; in bodies the
 //! credential is overwritten with asterisks, byte for byte, so that lengths stay right. A credential can be cut by the
 //! border of two pieces: an end that could be the beginning of one is held back until the next piece shows. Since the
-//! next piece may be long in coming and the held bytes may be all that somebody waits for, they are let go after a
+//! next piece may be long in coming and the held bytes may be all that the component waits for, they are let go after a
 //! moment; what follows is still recognised as the rest.
 
 use std::pin::Pin;

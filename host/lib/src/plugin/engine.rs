@@ -107,7 +107,7 @@ const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
     .union(WasmFeatures::COMPONENT_MODEL);
 
 /// What plugins may use is pinned here, so that neither an upgrade of the engine nor a feature of its crate that
-/// somebody else in the same build has turned on (threads, collected objects, exceptions) widens it.
+/// another crate of the same build has turned on (threads, collected objects, exceptions) widens it.
 fn config(pooled: Option<u32>) -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true);

@@ -159,13 +159,13 @@ pub struct HeaderWish {
     pub assertion: Option<AssertionWish>,
 }
 
-/// A statement of who somebody is: a JSON web token, signed by RS256, made for each request.
+/// A statement of who the client is: a JSON web token, signed by RS256, made for each request.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AssertionWish {
     /// Name of the credential that says who: issuer and subject.
     pub subject: String,
-    /// For whom it is.
+    /// The service that it is meant for.
     pub audience: String,
     /// How long it is good, in seconds.
     pub seconds: u64,

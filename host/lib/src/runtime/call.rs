@@ -19,7 +19,7 @@ pub(crate) struct Call {
     pub(crate) time: CallTime,
     /// Whether it changes something at the provider, so that an interrupted one may have happened.
     pub(crate) effect: bool,
-    /// The exec that it is about, for whoever follows what goes on.
+    /// The exec that it is about, for the log.
     pub(crate) exec: Option<String>,
     /// How long its requests may take until they are answered.
     pub(crate) patience: Patience,

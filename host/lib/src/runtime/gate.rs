@@ -1,12 +1,12 @@
 //! Whether calls may run: open, closing (those under way may end), cancelled, or closed. Until it is closed, signals to
-//! commands that were given up still pass: nobody else is going to end those.
+//! commands that were given up still pass: nothing else ends those.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-/// How long calls that were cancelled may take to be dropped by whoever awaits them.
+/// How long calls that were cancelled may take to be dropped by the tasks that await them.
 const DROPPED: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
@@ -53,7 +53,7 @@ impl Drop for Running<'_> {
 impl Gate {
     /// Lets a call in, unless the gate is closing.
     pub(crate) fn enter(&self) -> Option<Running<'_>> {
-        // Counted before looking: whoever closes the gate sees this call, or this call sees the closed gate.
+        // Counted before looking: either the closing of the gate sees this call, or this call sees the closed gate.
         self.running.fetch_add(1, Ordering::AcqRel);
         let running = Running(self);
         (*self.state.borrow() == State::Open).then_some(running)
@@ -83,14 +83,14 @@ impl Gate {
         }
     }
 
-    /// Lets nobody in any more but signals, waits for those inside, and cancels those that take longer than `grace`.
+    /// Lets nothing in any more but signals, waits for the calls inside, and cancels those that take longer than `grace`.
     /// Returns how many there were to be cancelled.
     pub(crate) async fn close(&self, grace: Duration) -> usize {
         self.advance(State::Closing);
         let ended = tokio::time::timeout(grace, self.empty()).await.is_ok();
         let cut = if ended { 0 } else { self.running.load(Ordering::Acquire) };
         self.advance(State::Cancelled);
-        // A call is dropped when its caller polls it next. One that nobody polls any more cannot be waited for.
+        // A call is dropped when its caller polls it next. One that is not polled any more cannot be waited for.
         let _ = tokio::time::timeout(DROPPED, self.empty()).await;
         cut
     }

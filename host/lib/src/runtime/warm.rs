@@ -17,7 +17,7 @@ const PER_ROUTE: usize = 64;
 /// Warm instances in all. At a third of a MiB each, some 80 MiB.
 const TOTAL: usize = 256;
 
-/// An instance that nobody wanted for this long is let go. Worker tokens live for minutes; idle HTTP/2 streams that it
+/// An instance that was not used for this long is let go. Worker tokens live for minutes; idle HTTP/2 streams that it
 /// holds are not worth more.
 pub(crate) const IDLE: Duration = Duration::from_secs(60);
 
@@ -44,7 +44,7 @@ fn all() -> MutexGuard<'static, Vec<Weak<Warm>>> {
 pub(crate) struct WaitForPlace(());
 
 impl WaitForPlace {
-    /// Lets go of those that are warm now, so that whoever waits gets their places.
+    /// Lets go of those that are warm now, so that the waiting calls get their places.
     pub(crate) fn begin() -> WaitForPlace {
         // Before the purge: an instance that is put back is put before it, and goes with it, or finds this.
         WAITING.fetch_add(1, Ordering::SeqCst);
@@ -99,7 +99,7 @@ impl Warm {
         Some(instance)
     }
 
-    /// Keeps an instance, unless there are enough, or somebody waits for its place.
+    /// Keeps an instance, unless there are enough, or a call waits for its place.
     pub(crate) fn put(&self, route: Route, instance: Instance) {
         let mut routes = self.routes();
         if WAITING.load(Ordering::SeqCst) > 0 || self.count.load(Ordering::Relaxed) >= TOTAL {

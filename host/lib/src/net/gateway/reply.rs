@@ -17,7 +17,7 @@ const UNREAD_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) type Reply = http_body_util::combinators::UnsyncBoxBody<Bytes, HttpError>;
 
-/// Refuses a request whose body nobody has read. A little of it is read all the same: a connection that is closed with
+/// Refuses a request whose body has not been read. A little of it is read all the same: a connection that is closed with
 /// something unread is reset, and the reset can overtake the refusal.
 pub(super) async fn refuse_unread(
     request: Request<Incoming>,

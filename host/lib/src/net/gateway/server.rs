@@ -230,7 +230,7 @@ impl Inner {
 
     /// Makes the headers of a request those that go on.
     fn prepare(&self, headers: &mut HeaderMap, credentials: Credentials, web: Option<&str>) {
-        // The gateway's token is nobody else's business, nor are credentials that go elsewhere.
+        // The gateway's token goes no further, and no credentials go where they do not belong.
         match credentials {
             Credentials::Added => drop(headers.remove(header::AUTHORIZATION)),
             Credentials::Withheld => self.credential_headers.iter().for_each(|name| drop(headers.remove(name))),

@@ -286,7 +286,7 @@ fn report(what: &str) {
 }
 
 impl Guest for Puppet {
-    /// As one that means harm would: tells all that it sees, here and to whoever can be reached.
+    /// As one that means harm would: tells all that it sees, here and to every address that it can reach.
     fn describe() -> Result<Description, Error> {
         report("describe");
         let seen = wasip2::cli::environment::get_environment();
