@@ -40,7 +40,7 @@ fn it_carries_its_manifest() {
         _ => None,
     });
     let text = String::from_utf8(manifest.expect("a section harness:manifest")).expect("text");
-    assert_eq!(text, include_str!("../../guest/manifest.toml"));
+    assert_eq!(text, include_str!("../../guest/modal/manifest.toml"));
 }
 
 #[test]

@@ -1056,8 +1056,8 @@ async fn the_description_is_data_and_holds() -> Result<()> {
         include_str!("provider_control.rs"),
         include_str!("provider_exec.rs"),
         include_str!("provider_files.rs"),
-        include_str!("../../guest/tests/native/control.rs"),
-        include_str!("../../guest/tests/native/calls.rs"),
+        include_str!("../../guest/modal/tests/native/control.rs"),
+        include_str!("../../guest/modal/tests/native/calls.rs"),
     ];
     for (name, _, test) in held {
         let there = sources.iter().any(|source| source.contains(&format!("fn {test}()")));

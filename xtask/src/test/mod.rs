@@ -64,8 +64,8 @@ const STEPS: &[Step] = &[
     Step { name: "proto", about: "the messages that Modal speaks", run: Action::Packages(&["modal-proto"]) },
     Step {
         name: "guest",
-        about: "the Modal provider, natively, with a scripted service",
-        run: Action::Packages(&["modal-provider"]),
+        about: "what providers share and the Modal provider, natively, with a scripted service",
+        run: Action::Packages(&["sandbox-provider-kit", "modal-provider"]),
     },
     Step {
         name: "host",
@@ -243,6 +243,8 @@ fn clippy() -> Result<()> {
     progress::cargo("clippy", "clippy", &all, &[])?;
     // The parts of the guest that exist only in the component.
     let component = [
+        "--package",
+        "sandbox-provider-kit",
         "--package",
         "modal-provider",
         "--lib",

@@ -168,7 +168,7 @@ impl Assertion {
 mod tests {
     use super::*;
 
-    const MANIFEST: &str = include_str!("../../../../guest/manifest.toml");
+    const MANIFEST: &str = include_str!("../../../../guest/modal/manifest.toml");
 
     fn choice(names: &[&str]) -> Result<Credentials> {
         let manifest = Manifest::parse(MANIFEST)?;

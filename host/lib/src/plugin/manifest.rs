@@ -332,7 +332,7 @@ mod tests {
 
     #[test]
     fn the_modal_manifest_is_understood() {
-        let manifest = Manifest::parse(include_str!("../../../../guest/manifest.toml")).unwrap();
+        let manifest = Manifest::parse(include_str!("../../../../guest/modal/manifest.toml")).unwrap();
         assert_eq!(manifest.name, "modal");
         assert!(manifest.origin[0].headers.len() >= 2);
         assert!(manifest.origin[0].learn.iter().any(|rule| rule.field == [5, 2]));

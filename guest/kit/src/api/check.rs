@@ -1,0 +1,309 @@
+//! Checks of arguments before anything is sent. All fail with `invalid-argument`, with what is wrong and what to give
+//! instead; the subject is the argument, or what it names.
+
+use super::{
+    error::{Error, Result, clip, shown},
+    ids,
+    wit::{ExecSpec, Gpu},
+};
+
+/// Largest reply that one call gives, in bytes; the interface documents it.
+const MAX_REPLY_BYTES: u32 = 64 * 1024 * 1024;
+
+/// Longest path, in bytes; Linux's PATH_MAX.
+const MAX_PATH_BYTES: usize = 4096;
+
+/// Longest single argument, in bytes: Linux's MAX_ARG_STRLEN less the zero byte at its end.
+const MAX_ARGUMENT_BYTES: usize = 128 * 1024 - 1;
+
+/// Longest argv in all, in bytes: three quarters of the stack that Linux gives to arguments at the very most. With the
+/// usual limits a program gets a third of that; beyond, it ends with 126 and "Argument list too long".
+const MAX_TOTAL_BYTES: usize = 6 * 1024 * 1024;
+
+/// Largest environment of one command, in bytes: it travels in one message, beside the command line, and servers commonly
+/// take messages of 4 MiB.
+const MAX_ENVIRONMENT_BYTES: usize = 2 * 1024 * 1024;
+
+/// Refuses further fields, where a provider knows none.
+///
+/// # Errors
+///
+/// `invalid-argument` naming the first field.
+pub fn extra(extra: &[(String, String)]) -> Result<()> {
+    match extra.first() {
+        None => Ok(()),
+        Some((name, _)) => {
+            Err(Error::invalid(format!("There is no field `{}`: this version takes no extra fields.", shown(name)))
+                .about(name))
+        }
+    }
+}
+
+/// How many bytes a reply may have that was asked for with this `max-bytes`.
+///
+/// # Errors
+///
+/// `invalid-argument` for 0.
+pub fn max_bytes(max_bytes: u32) -> Result<usize> {
+    if max_bytes == 0 {
+        return Err(Error::invalid("max-bytes is 0: ask for at least one byte."));
+    }
+    Ok(max_bytes.min(MAX_REPLY_BYTES) as usize)
+}
+
+/// Refuses a path in a sandbox that is relative, has a NUL character or is longer than Linux takes.
+///
+/// # Errors
+///
+/// `invalid-argument`.
+pub fn path(path: &str) -> Result<()> {
+    let fault = if !path.starts_with('/') {
+        "is not absolute: begin it with `/`"
+    } else if path.contains('\0') {
+        "contains a NUL character"
+    } else if path.len() > MAX_PATH_BYTES {
+        "is longer than 4096 bytes"
+    } else {
+        return Ok(());
+    };
+    Err(Error::invalid(format!("The path `{}` {fault}.", shown(&clip(path)))).about(path))
+}
+
+/// Refuses file modes of more than twelve bits.
+///
+/// # Errors
+///
+/// `invalid-argument`.
+pub fn permissions(permissions: u32) -> Result<()> {
+    if permissions > 0o7777 {
+        return Err(Error::invalid(format!("{permissions:o} (octal) is no file mode: twelve bits are, 0 to 7777.")));
+    }
+    Ok(())
+}
+
+/// Refuses what cannot be a transfer id.
+///
+/// # Errors
+///
+/// `invalid-argument`.
+pub fn transfer(transfer: &str) -> Result<()> {
+    ids::check_chosen("a transfer id", transfer)?;
+    if transfer == ids::MAIN {
+        return Err(Error::invalid("`main` is the entry-point command: choose another transfer id, such as a UUID."));
+    }
+    Ok(())
+}
+
+/// Refuses what cannot name a sandbox: names have 1 to 64 characters of `[A-Za-z0-9._-]`.
+///
+/// # Errors
+///
+/// `invalid-argument`.
+pub fn name(name: &str) -> Result<()> {
+    let good = (1..=64).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+    if good {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "`{}` cannot name a sandbox: use 1 to 64 letters, digits, `.`, `_` and `-`.",
+        shown(name)
+    ))
+    .about("name"))
+}
+
+/// Refuses what is no accelerator.
+///
+/// # Errors
+///
+/// `invalid-argument`.
+pub fn gpu(gpu: &Gpu) -> Result<()> {
+    let named = !gpu.model.is_empty() && gpu.model.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    if named && gpu.count > 0 {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "{} × `{}` is no accelerator: give a model such as H100 and a number of at least 1.",
+        gpu.count,
+        shown(&gpu.model)
+    ))
+    .about("gpu"))
+}
+
+/// Refuses a command that cannot be started.
+///
+/// # Errors
+///
+/// `invalid-argument`.
+pub fn exec_spec(spec: &ExecSpec) -> Result<()> {
+    ids::check_chosen("an exec id", &spec.id)?;
+    if spec.id == ids::MAIN {
+        return Err(Error::invalid(
+            "The exec id `main` stands for the entry-point command: choose another, such as a UUID.",
+        ));
+    }
+    argv(&spec.argv)?;
+    env(&spec.env)?;
+    if spec.cwd.as_deref().is_some_and(|cwd| cwd.is_empty() || cwd.contains('\0')) {
+        return Err(Error::invalid("The working directory is empty or contains a NUL character: give a path."));
+    }
+    if spec.timeout == Some(0) {
+        return Err(Error::invalid("A time limit of 0 would kill the command at once: leave it out for no limit."));
+    }
+    extra(&spec.extra)
+}
+
+/// Refuses what no program can be given.
+///
+/// # Errors
+///
+/// `invalid-argument`.
+pub fn argv(argv: &[String]) -> Result<()> {
+    match argv.first() {
+        None => return Err(Error::invalid("The command is empty: give a program and its arguments.")),
+        Some(program) if program.is_empty() => {
+            return Err(Error::invalid("The program's name is empty: give a name or a path."));
+        }
+        Some(_) => {}
+    }
+    for argument in argv {
+        if argument.contains('\0') {
+            return Err(Error::invalid(format!(
+                "The argument `{}` contains a NUL character, which no program can be given.",
+                shown(&clip(argument))
+            )));
+        }
+        if argument.len() > MAX_ARGUMENT_BYTES {
+            return Err(Error::invalid(format!(
+                "An argument has {} bytes and Linux takes {MAX_ARGUMENT_BYTES}: pass it by stdin or a file.",
+                argument.len()
+            )));
+        }
+    }
+    let total: usize = argv.iter().map(String::len).sum();
+    if total > MAX_TOTAL_BYTES {
+        return Err(Error::invalid(format!(
+            "The command has {total} bytes and Linux takes {MAX_TOTAL_BYTES} at the most: pass the rest by stdin or a file."
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses variables that no program can be given.
+///
+/// # Errors
+///
+/// `invalid-argument`.
+pub fn env(env: &[(String, String)]) -> Result<()> {
+    let mut total = 0;
+    for (name, value) in env {
+        let fault = if name.is_empty() || name.contains(['=', '\0']) {
+            "cannot name an environment variable: a name is not empty and has neither `=` nor NUL"
+        } else if value.contains('\0') {
+            "has a value with a NUL character, which no program can be given"
+        } else if name.len() + value.len() + 1 > MAX_ARGUMENT_BYTES {
+            "has a value that is too long: Linux takes 131072 bytes for a variable"
+        } else {
+            total += name.len() + value.len() + 2;
+            continue;
+        };
+        let name = clip(name);
+        return Err(Error::invalid(format!("The environment variable `{}` {fault}.", shown(&name))).about(&name));
+    }
+    if total > MAX_ENVIRONMENT_BYTES {
+        return Err(Error::invalid(format!(
+            "The environment has {total} bytes and may have {MAX_ENVIRONMENT_BYTES} at the most: pass the rest by a file."
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::wit::OutputMode;
+
+    #[test]
+    fn bad_specs_are_refused_with_their_reason() {
+        let spec = |change: fn(&mut ExecSpec)| {
+            let mut spec = ExecSpec {
+                id: "e1".into(),
+                argv: vec!["true".into()],
+                env: Vec::new(),
+                secrets: Vec::new(),
+                cwd: None,
+                user: None,
+                timeout: None,
+                pty: None,
+                stdout: OutputMode::Keep,
+                stderr: OutputMode::Keep,
+                merge_stderr: false,
+                container: None,
+                extra: Vec::new(),
+            };
+            change(&mut spec);
+            exec_spec(&spec).map_err(|error| error.into_record().message)
+        };
+        assert_eq!(spec(|_| {}), Ok(()));
+        type Change = fn(&mut ExecSpec);
+        let refused: [(Change, &str); 7] = [
+            (|s| s.argv.clear(), "empty"),
+            (|s| s.argv[0].clear(), "empty"),
+            (|s| s.argv.push("a\0b".into()), "NUL"),
+            (|s| s.id = "main".into(), "main"),
+            (|s| s.env.push(("A=B".into(), "x".into())), "A=B"),
+            (|s| s.timeout = Some(0), "time limit"),
+            (|s| s.extra.push(("nice".into(), "1".into())), "nice"),
+        ];
+        for (change, text) in refused {
+            assert!(spec(change).is_err_and(|message| message.contains(text)), "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_paths_are_refused() {
+        assert!(path("/a b/ü").is_ok());
+        for bad in ["", "a", "./a", "/a\0b", &format!("/{}", "x".repeat(4096))] {
+            assert!(path(bad).is_err(), "{bad:.20}");
+        }
+    }
+
+    #[test]
+    fn variables_of_any_name_that_linux_takes() {
+        let check = |name: &str, value: &str| env(&[(name.to_string(), value.to_string())]);
+        for name in ["A", "discovery.type", "1A", "a-b", "ü", "a b"] {
+            assert!(check(name, "x").is_ok(), "{name}");
+        }
+        let long = "x".repeat(MAX_ARGUMENT_BYTES);
+        for (name, value, word) in [
+            ("", "x", "name"),
+            ("a=b", "x", "name"),
+            ("a\0", "x", "name"),
+            ("A", "x\0y", "NUL"),
+            ("A", &long, "too long"),
+        ] {
+            let message = check(name, value).unwrap_err().into_record().message;
+            assert!(message.contains(word), "{word}: {message}");
+        }
+        let many: Vec<_> = (0..100).map(|n| (format!("A{n}"), "x".repeat(100_000))).collect();
+        assert!(env(&many).unwrap_err().into_record().message.contains("bytes"));
+    }
+
+    #[test]
+    fn impossible_arguments_are_refused() {
+        let check = |words: &[&str]| argv(&words.iter().map(|a| (*a).to_string()).collect::<Vec<_>>());
+        assert!(check(&["true"]).is_ok());
+        let long = "x".repeat(MAX_ARGUMENT_BYTES + 1);
+        assert!(check(&["echo", &long[1..]]).is_ok());
+        for (words, word) in [
+            (vec![], "empty"),
+            (vec![""], "empty"),
+            (vec!["a", "b\0c"], "NUL"),
+            (vec!["a", long.as_str()], "131072 bytes"),
+            (vec!["a"; MAX_TOTAL_BYTES + 1], "at the most"),
+        ] {
+            let message = check(&words).unwrap_err().into_record().message;
+            assert!(message.contains(word), "{word}: {message}");
+        }
+    }
+}

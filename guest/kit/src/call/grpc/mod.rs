@@ -1,0 +1,627 @@
+//! gRPC over the transport, in encoded messages: one code path for all methods. A generated client per method would make a
+//! component three times as large. Where calls go with a token: [`crate::call::endpoint`].
+//!
+//! gRPC-Web is read by the same parser: it is gRPC whose trailers are the last frame of the body. What little of gRPC a client
+//! needs is here and not tonic's: with the types of HTTP that it brings along, that is a sixth of the component.
+
+mod error;
+mod status;
+
+use std::{
+    iter,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{
+    Stream, StreamExt as _,
+    stream::{self, LocalBoxStream},
+};
+use prost::Message;
+
+pub use self::status::{Code, Status};
+use crate::platform::{Body, Frame, Head, Headers, Method, Request, Transport, Url, is_header_text};
+
+/// Largest message that either side sends or accepts, in bytes. Services allow messages of up to 100 MiB; the usual default
+/// of 4 MiB would refuse those.
+pub const MAX_MESSAGE_BYTES: usize = 100 * 1024 * 1024;
+
+/// Longest trailers of gRPC-Web that are read, in bytes: a status, its text and its details.
+const MAX_TRAILER_BYTES: usize = 64 * 1024;
+
+/// Length of what stands before each message: a byte of flags, four of length.
+const HEAD: usize = 5;
+
+/// The flag of trailers in gRPC-Web.
+const TRAILERS: u8 = 0x80;
+
+/// How gRPC is put into HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wire {
+    /// gRPC proper, for hosts that speak HTTP/2.
+    Grpc,
+    /// gRPC-Web, whose trailers are the end of the body: for hosts that speak HTTP/1.1 alone, to a gateway.
+    GrpcWeb,
+}
+
+/// Where calls go and how.
+#[derive(Clone)]
+pub struct Channel {
+    /// Where requests go.
+    pub transport: Rc<dyn Transport>,
+    /// In which form.
+    pub wire: Wire,
+}
+
+/// A call as it is made: what it asks for, and what goes with it.
+pub struct Call {
+    /// What is sent besides the message: names in lower case.
+    headers: Vec<(&'static str, String)>,
+    message: Bytes,
+    /// What follows the first message, where the request is a stream.
+    more: Box<dyn Iterator<Item = Framed>>,
+}
+
+impl Call {
+    /// With this message, and a deadline that travels with it.
+    #[must_use]
+    pub fn new(message: Bytes, deadline: Option<Duration>) -> Call {
+        let mut headers = Vec::new();
+        if let Some(deadline) = deadline {
+            // Eight digits at most, in milliseconds as long as they suffice.
+            let millis = deadline.as_millis();
+            let text = if millis < 100_000_000 {
+                format!("{millis}m")
+            } else {
+                format!("{}S", deadline.as_secs().min(99_999_999))
+            };
+            headers.push(("grpc-timeout", text));
+        }
+        Call { headers, message, more: Box::new(iter::empty()) }
+    }
+
+    /// With these messages behind the first, each made when there is room for it.
+    #[must_use]
+    pub fn followed_by(self, more: impl Iterator<Item = Framed> + 'static) -> Call {
+        Call { more: Box::new(more), ..self }
+    }
+
+    /// Adds a header.
+    ///
+    /// # Errors
+    ///
+    /// INTERNAL when it has characters that no header has.
+    pub fn header(&mut self, name: &'static str, value: impl Into<String>) -> Result<(), Status> {
+        let value = value.into();
+        if !is_header_text(&value) {
+            return Err(Status::internal("a header value is not ASCII"));
+        }
+        self.headers.push((name, value));
+        Ok(())
+    }
+}
+
+/// One call with one answer.
+///
+/// # Errors
+///
+/// What the server answered, or why it did not.
+pub async fn unary(channel: Channel, origin: Url, path: &'static str, call: Call) -> Result<Bytes, Status> {
+    let mut answers = open(channel, origin, path, call).await?;
+    let answer = answers.next().await.ok_or_else(|| Status::internal("Missing response message."))??;
+    // The message counts for nothing without the status behind it.
+    while let Some(more) = answers.next().await {
+        more?;
+    }
+    Ok(answer)
+}
+
+/// The messages of a server stream.
+pub type Messages = LocalBoxStream<'static, Result<Bytes, Status>>;
+
+/// Opens a server stream; resolves when the server has begun to answer. A refusal may be the first item.
+///
+/// # Errors
+///
+/// As [`unary`].
+pub async fn server_stream(channel: Channel, url: Url, path: &'static str, call: Call) -> Result<Messages, Status> {
+    Ok(open(channel, url, path, call).await?.boxed_local())
+}
+
+/// As [`server_stream`]; a refusal is an error now.
+///
+/// # Errors
+///
+/// As [`unary`].
+pub async fn willing_stream(channel: Channel, url: Url, path: &'static str, call: Call) -> Result<Messages, Status> {
+    let answers = open(channel, url, path, call).await?;
+    answers.said_before().transpose()?;
+    Ok(answers.boxed_local())
+}
+
+async fn open(channel: Channel, mut url: Url, path: &'static str, call: Call) -> Result<Answers, Status> {
+    let Call { mut headers, message, more } = call;
+    let web = channel.wire == Wire::GrpcWeb;
+    headers.push(("te", "trailers".to_string()));
+    headers.push(("content-type", if web { "application/grpc-web" } else { "application/grpc" }.to_string()));
+    // What the address has for a path is where the service begins.
+    let base = url.path.split('?').next().unwrap_or_default();
+    url.path = format!("{}{path}", base.trim_end_matches('/'));
+    let first = stream::iter([Ok(Frame::Data(framed(&message)?))]);
+    let more = more.map(|Framed(message)| Ok(Frame::Data(message)));
+    let body = Box::pin(first.chain(stream::iter(more)));
+    let response = channel.transport.send(Request { method: Method::Post, url, headers, body }).await?;
+    let answers = Answers {
+        head: response.head,
+        body: response.body,
+        web,
+        rest: Bytes::new(),
+        frame: Vec::new(),
+        ended: false,
+        told: false,
+        status: None,
+    };
+    if response.status != 200 && answers.said_before().transpose()?.is_none() {
+        let message = format!("the server answered with HTTP status {}", response.status);
+        return Err(Status::new(Code::of_http(response.status), message));
+    }
+    Ok(answers)
+}
+
+/// An encoded message as it stands in a stream of them.
+pub struct Framed(Bytes);
+
+impl Framed {
+    /// Encodes a message, which is not near the largest that there are.
+    #[must_use]
+    pub fn new(message: &impl Message) -> Framed {
+        let length = message.encoded_len();
+        let mut bytes = Vec::with_capacity(HEAD + length);
+        bytes.push(0);
+        bytes.extend_from_slice(&(length as u32).to_be_bytes());
+        message.encode_raw(&mut bytes);
+        Framed(bytes.into())
+    }
+}
+
+fn framed(message: &[u8]) -> Result<Bytes, Status> {
+    if message.len() > MAX_MESSAGE_BYTES {
+        return Err(too_large("request", message.len()));
+    }
+    let mut bytes = Vec::with_capacity(HEAD + message.len());
+    bytes.push(0);
+    bytes.extend_from_slice(&(message.len() as u32).to_be_bytes());
+    bytes.extend_from_slice(message);
+    Ok(bytes.into())
+}
+
+#[cold]
+fn too_large(what: &str, length: usize) -> Status {
+    Status::new(
+        Code::OutOfRange,
+        format!("the {what} is a message of {length} bytes; {MAX_MESSAGE_BYTES} are the most that is allowed"),
+    )
+}
+
+/// A message out of its encoded form.
+///
+/// # Errors
+///
+/// INTERNAL when the bytes are no such message.
+pub fn decode<A: Message + Default>(bytes: Bytes) -> Result<A, Status> {
+    A::decode(bytes).map_err(|error| strange_answer(&error))
+}
+
+#[cold]
+fn strange_answer(error: &prost::DecodeError) -> Status {
+    Status::internal(format!("the answer cannot be read: {error}"))
+}
+
+/// The messages of an answer, one after the other.
+struct Answers {
+    /// Has the status of an answer that has nothing else.
+    head: Head,
+    body: Body,
+    web: bool,
+    /// Received and not looked at yet.
+    rest: Bytes,
+    /// As much as there is of the frame that is being put together, with what stands before it.
+    frame: Vec<u8>,
+    /// Nothing more is to be read.
+    ended: bool,
+    /// And the end has been told.
+    told: bool,
+    /// How the call ended, once that is known and as long as it has not been told.
+    status: Option<Result<(), Status>>,
+}
+
+impl Answers {
+    /// The next message of what has been received; none if that needs more, or was the last.
+    fn take(&mut self) -> Result<Option<Bytes>, Status> {
+        while !self.ended {
+            let mut wanted = HEAD;
+            if let Some((head, _)) = self.frame.split_first_chunk::<HEAD>() {
+                let [flags, length @ ..] = *head;
+                let length = u32::from_be_bytes(length) as usize;
+                let trailers = self.web && flags & TRAILERS != 0;
+                if trailers && length > MAX_TRAILER_BYTES {
+                    return Err(Status::internal(format!("the answer's trailers have {length} bytes")));
+                }
+                if !trailers && flags != 0 {
+                    let why = if flags == 1 { "is compressed, which was not asked for" } else { "is none of gRPC" };
+                    return Err(Status::internal(format!("the answer {why}")));
+                }
+                if !trailers && length > MAX_MESSAGE_BYTES {
+                    return Err(too_large("answer", length));
+                }
+                wanted += length;
+                if self.frame.len() == wanted {
+                    let frame = Bytes::from(std::mem::take(&mut self.frame)).slice(HEAD..);
+                    if !trailers {
+                        return Ok(Some(frame));
+                    }
+                    self.end(&parse(&frame)?);
+                    break;
+                }
+            }
+            if self.rest.is_empty() {
+                break;
+            }
+            let piece = self.rest.split_to(self.rest.len().min(wanted - self.frame.len()));
+            self.frame.extend_from_slice(&piece);
+        }
+        Ok(None)
+    }
+
+    /// The last that is read.
+    fn end(&mut self, trailers: &Headers) {
+        self.ended = true;
+        self.status = Status::read(|name| trailers.get(name).map(<[u8]>::to_vec));
+    }
+
+    /// How the call ended, if that stood before the messages.
+    fn said_before(&self) -> Option<Result<(), Status>> {
+        Status::read(|name| self.head.get(name))
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
+        loop {
+            if let Some(message) = self.take()? {
+                return Poll::Ready(Ok(Some(message)));
+            }
+            if self.ended {
+                let whole = self.frame.is_empty();
+                return Poll::Ready(match self.status.take().or_else(|| self.said_before()) {
+                    Some(Err(status)) => Err(status),
+                    Some(Ok(())) if whole => Ok(None),
+                    _ => Err(Status::unavailable("the answer is cut off")),
+                });
+            }
+            match ready!(self.body.as_mut().poll_next(cx)) {
+                Some(Ok(Frame::Data(data))) => self.rest = data,
+                Some(Ok(Frame::Trailers(trailers))) => self.end(&trailers),
+                Some(Err(text)) => return Poll::Ready(Err(Status::unavailable(text))),
+                None => self.ended = true,
+            }
+        }
+    }
+}
+
+impl Stream for Answers {
+    type Item = Result<Bytes, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.told {
+            return Poll::Ready(None);
+        }
+        let item = ready!(self.poll(cx)).transpose();
+        self.told = !matches!(item, Some(Ok(_)));
+        Poll::Ready(item)
+    }
+}
+
+/// Trailers as a block of header lines.
+fn parse(block: &[u8]) -> Result<Headers, Status> {
+    let mut trailers = Headers::default();
+    for line in block.split(|byte| *byte == b'\n') {
+        let line = line.trim_ascii();
+        if line.is_empty() {
+            continue;
+        }
+        let colon = line.iter().position(|byte| *byte == b':').unwrap_or(0);
+        let (name, value) = (&line[..colon], line.get(colon + 1..).unwrap_or_default().trim_ascii());
+        let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+        if name.is_empty()
+            || !name.iter().all(is_name)
+            || value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t')
+        {
+            return Err(Status::internal("the answer's trailers cannot be read"));
+        }
+        trailers.0.push((String::from_utf8_lossy(name).into_owned(), value.to_vec()));
+    }
+    Ok(trailers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::{LocalFuture, Response, Sending, TransportError, TransportFault};
+    use futures_util::FutureExt as _;
+    use std::cell::RefCell;
+
+    /// Gives one answer, and keeps what was asked.
+    struct Once(RefCell<Option<Result<Response, TransportError>>>, RefCell<Option<Request>>);
+
+    impl Transport for Once {
+        fn send(&self, request: Request) -> Sending {
+            *self.1.borrow_mut() = Some(request);
+            let answer = self.0.borrow_mut().take().expect("one request");
+            Box::pin(async move { answer })
+        }
+
+        fn sleep(&self, _: Duration) -> LocalFuture<'static, ()> {
+            Box::pin(std::future::pending())
+        }
+
+        fn now(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn random(&self) -> [u8; 16] {
+            [0; 16]
+        }
+
+        fn env(&self, _: &str) -> Option<String> {
+            None
+        }
+
+        fn tell(&self, _: &str) {}
+    }
+
+    fn headers(lines: &[(&str, &str)]) -> Headers {
+        Headers(lines.iter().map(|(name, value)| ((*name).to_string(), value.as_bytes().to_vec())).collect())
+    }
+
+    fn answer(status: u16, head: &[(&str, &str)], frames: Vec<Result<Frame, String>>) -> Response {
+        Response { status, head: headers(head).into(), body: Box::pin(stream::iter(frames)) }
+    }
+
+    /// What was asked, the messages that came, and how it ended.
+    fn ask(
+        wire: Wire,
+        url: &str,
+        call: Call,
+        answer: Result<Response, TransportError>,
+    ) -> (Option<Request>, Vec<Bytes>, Result<(), Status>) {
+        let once = Rc::new(Once(RefCell::new(Some(answer)), RefCell::default()));
+        let channel = Channel { transport: once.clone(), wire };
+        let mut messages = Vec::new();
+        let ended = async {
+            let mut answers = server_stream(channel, Url::parse(url).expect("a URL"), "/s/m", call).await?;
+            while let Some(item) = answers.next().await {
+                match item {
+                    Ok(message) => messages.push(message),
+                    Err(status) => {
+                        assert!(answers.next().await.is_none(), "an error is the last");
+                        return Err(status);
+                    }
+                }
+            }
+            assert!(answers.next().await.is_none(), "the end stays the end");
+            Ok(())
+        };
+        let ended = ended.now_or_never().expect("it is all there");
+        (once.1.take(), messages, ended)
+    }
+
+    fn call() -> Call {
+        Call::new(Bytes::from_static(b"question"), None)
+    }
+
+    /// The messages in these bytes, cut into pieces of this size, and how it ended.
+    fn read(wire: Wire, bytes: &[u8], size: usize, end: Option<&[(&str, &str)]>) -> (Vec<Vec<u8>>, Result<(), Status>) {
+        let mut frames: Vec<_> = bytes.chunks(size).map(|piece| Ok(Frame::Data(piece.to_vec().into()))).collect();
+        frames.extend(end.map(|end| Ok(Frame::Trailers(headers(end)))));
+        let (_, messages, ended) = ask(wire, "http://a", call(), Ok(answer(200, &[], frames)));
+        (messages.into_iter().map(|message| message.to_vec()).collect(), ended)
+    }
+
+    const MESSAGES: &[u8] = &[0, 0, 0, 0, 2, b'a', b'b', 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, b'c'];
+    const BORDERS: [usize; 4] = [0, 7, 12, 18];
+
+    fn block(text: &[u8]) -> Vec<u8> {
+        [&[TRAILERS, 0, 0, 0, u8::try_from(text.len()).unwrap()][..], text].concat()
+    }
+
+    #[test]
+    fn messages_are_put_together_however_they_come() {
+        for size in [1, 2, 3, 7, 1000] {
+            let (messages, ended) = read(Wire::Grpc, MESSAGES, size, Some(&[("grpc-status", "0")]));
+            assert!(ended.is_ok());
+            assert_eq!(messages, [&b"ab"[..], b"", b"c"], "{size}");
+            // Without a status, or in the middle of a message, it is cut off; what was whole counts.
+            for end in 0..=MESSAGES.len() {
+                let whole = BORDERS.iter().filter(|border| **border <= end).count() - 1;
+                let (messages, ended) = read(Wire::Grpc, &MESSAGES[..end], size, None);
+                assert_eq!((messages.len(), ended.unwrap_err().code()), (whole, Code::Unavailable), "{end}");
+                let (messages, ended) = read(Wire::Grpc, &MESSAGES[..end], size, Some(&[("grpc-status", "0")]));
+                assert_eq!((messages.len(), ended.is_ok()), (whole, BORDERS.contains(&end)), "{end}");
+                let (_, ended) = read(Wire::Grpc, &MESSAGES[..end], size, Some(&[("grpc-status", "5")]));
+                assert_eq!(ended.unwrap_err().code(), Code::NotFound, "{end}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_frame_of_grpc_web_is_the_trailers() {
+        let good = [MESSAGES, &block(b"grpc-status:0\r\n")].concat();
+        let bad = [MESSAGES, &block(b"grpc-status: 5\r\ngrpc-message:a:b\r\n")].concat();
+        for size in [1, 2, 3, 7, 1000] {
+            let (messages, ended) = read(Wire::GrpcWeb, &good, size, None);
+            assert!(ended.is_ok() && messages == [&b"ab"[..], b"", b"c"], "{size}");
+            let (messages, ended) = read(Wire::GrpcWeb, &bad, size, None);
+            let status = ended.unwrap_err();
+            assert_eq!((messages.len(), status.code(), status.message()), (3, Code::NotFound, "a:b"), "{size}");
+            // Cut off anywhere, it is an error.
+            for end in 0..good.len() {
+                let (_, ended) = read(Wire::GrpcWeb, &good[..end], size, None);
+                assert_eq!(ended.unwrap_err().code(), Code::Unavailable, "{end}");
+            }
+        }
+        // In gRPC proper it is no frame, and in gRPC-Web nothing follows it.
+        assert_eq!(read(Wire::Grpc, &good, 7, None).1.unwrap_err().code(), Code::Internal);
+        assert!(read(Wire::GrpcWeb, &[&good[..], b"more"].concat(), 7, None).1.is_ok());
+    }
+
+    #[test]
+    fn what_is_no_trailer_is_refused() {
+        for bad in [&b"no colon"[..], b"a b: c\r\n", b"x: \x01\r\n", b": c\r\n"] {
+            let (_, ended) = read(Wire::GrpcWeb, &block(bad), 100, None);
+            assert_eq!(ended.unwrap_err().code(), Code::Internal, "{bad:?}");
+        }
+        let (_, ended) = read(Wire::GrpcWeb, &[TRAILERS, 0xff, 0xff, 0xff, 0xff], 100, None);
+        assert_eq!(ended.unwrap_err().message(), "the answer's trailers have 4294967295 bytes");
+        let (_, ended) = read(Wire::GrpcWeb, &block(b"\r\n grpc-status :0\r\n"), 100, None);
+        assert!(ended.is_err(), "a name ends at its colon");
+        assert!(read(Wire::GrpcWeb, &block(b"GRPC-Status: 0\n\nx:\ty \n"), 100, None).1.is_ok());
+    }
+
+    #[test]
+    fn strange_frames_are_refused_before_they_are_read() {
+        let most = u32::try_from(MAX_MESSAGE_BYTES).unwrap().to_be_bytes();
+        let over = u32::try_from(MAX_MESSAGE_BYTES + 1).unwrap().to_be_bytes();
+        for wire in [Wire::Grpc, Wire::GrpcWeb] {
+            let code = |flags: u8, length: [u8; 4]| {
+                read(wire, &[&[flags][..], &length].concat(), 100, None).1.unwrap_err().code()
+            };
+            assert_eq!(code(0, most), Code::Unavailable, "it may come, and is cut off");
+            assert_eq!(code(0, over), Code::OutOfRange);
+            assert_eq!(code(1, [0; 4]), Code::Internal);
+            assert_eq!(code(0x3c, [0; 4]), Code::Internal);
+        }
+        let large = Call::new(vec![0; MAX_MESSAGE_BYTES + 1].into(), None);
+        let (asked, _, ended) = ask(Wire::Grpc, "http://a", large, Ok(answer(200, &[], Vec::new())));
+        assert!(asked.is_none(), "nothing is sent");
+        assert_eq!(ended.unwrap_err().code(), Code::OutOfRange);
+    }
+
+    #[test]
+    fn the_status_may_stand_in_the_head() {
+        let ended = |status: u16, head: &[(&str, &str)], frames| {
+            ask(Wire::Grpc, "http://a", call(), Ok(answer(status, head, frames))).2
+        };
+        let status = ended(200, &[("grpc-status", "7"), ("grpc-message", "no")], Vec::new()).unwrap_err();
+        assert_eq!((status.code(), status.message()), (Code::PermissionDenied, "no"));
+        assert!(ended(200, &[("grpc-status", "0")], Vec::new()).is_ok());
+        // HTTP's own status counts where gRPC's is missing.
+        for (http, code) in [
+            (400, Code::Internal),
+            (401, Code::Unauthenticated),
+            (403, Code::PermissionDenied),
+            (404, Code::Unimplemented),
+            (429, Code::Unavailable),
+            (500, Code::Unknown),
+            (502, Code::Unavailable),
+            (503, Code::Unavailable),
+            (504, Code::Unavailable),
+        ] {
+            assert_eq!(ended(http, &[], Vec::new()).unwrap_err().code(), code, "{http}");
+            let status = ended(http, &[("grpc-status", "5")], Vec::new()).unwrap_err();
+            assert_eq!(status.code(), Code::NotFound, "{http}");
+        }
+        let broken = ended(200, &[], vec![Err("torn".to_string())]).unwrap_err();
+        assert_eq!((broken.code(), broken.message(), broken.fault()), (Code::Unavailable, "torn", None));
+    }
+
+    #[test]
+    fn a_status_is_read_as_it_is_meant() {
+        let read = |lines: &[(&str, &str)]| Status::read(|name| headers(lines).get(name).map(<[u8]>::to_vec));
+        assert!(read(&[("grpc-message", "x")]).is_none());
+        for (text, code) in [
+            ("1", Code::Cancelled),
+            ("9", Code::FailedPrecondition),
+            ("10", Code::Aborted),
+            ("16", Code::Unauthenticated),
+            ("17", Code::Unknown),
+            ("99", Code::Unknown),
+            ("016", Code::Unknown),
+            ("", Code::Unknown),
+            ("-1", Code::Unknown),
+            ("x", Code::Unknown),
+        ] {
+            assert_eq!(read(&[("grpc-status", text)]).unwrap().unwrap_err().code(), code, "{text:?}");
+        }
+        assert!(Code::ALL.iter().zip(0..).all(|(code, number)| *code as u8 == number));
+        for (text, message) in [
+            ("a%20b%25", "a b%"),
+            ("%C3%A4%e2%82%ac", "ä€"),
+            ("100%", "100%"),
+            ("%4", "%4"),
+            ("%zz%41", "%zzA"),
+            ("%ff", "\u{fffd}"),
+        ] {
+            let status = read(&[("grpc-status", "2"), ("grpc-message", text)]).unwrap().unwrap_err();
+            assert_eq!(status.message(), message, "{text}");
+        }
+        for (text, details) in [("YWI", &b"ab"[..]), ("YWI=", b"ab"), ("%%", b""), ("", b"")] {
+            let status = read(&[("grpc-status", "2"), ("grpc-status-details-bin", text)]).unwrap().unwrap_err();
+            assert_eq!(status.details(), details, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_call_is_put_into_http() {
+        let good = || Ok(answer(200, &[("grpc-status", "0")], Vec::new()));
+        for (wire, kind) in [(Wire::Grpc, "application/grpc"), (Wire::GrpcWeb, "application/grpc-web")] {
+            let mut call = Call::new(Bytes::from_static(b"question"), Some(Duration::from_millis(1500)));
+            call.header("x-a", "b").unwrap();
+            assert!(call.header("x-b", "ä").is_err() && call.header("x-c", "a\nb").is_err());
+            let (asked, ..) = ask(wire, "https://a:1/base/?q", call, good());
+            let asked = asked.expect("a request");
+            assert_eq!((asked.method, asked.url.to_string()), (Method::Post, "https://a:1/base/s/m".to_string()));
+            let header =
+                |name: &str| asked.headers.iter().find(|(other, _)| *other == name).map(|(_, value)| &value[..]);
+            assert_eq!(header("content-type"), Some(kind));
+            assert_eq!(header("te"), Some("trailers"));
+            assert_eq!(header("grpc-timeout"), Some("1500m"));
+            assert_eq!(header("x-a"), Some("b"));
+            assert_eq!(asked.headers.len(), 4);
+            let body: Vec<_> = asked.body.map(Result::unwrap).collect().now_or_never().unwrap();
+            assert_eq!(body, [Frame::Data(Bytes::from_static(b"\0\0\0\0\x08question"))]);
+        }
+        let many = call().followed_by(["a", ""].into_iter().map(|text| Framed::new(&text.to_string())));
+        let body = ask(Wire::Grpc, "http://a", many, good()).0.expect("a request").body;
+        let body: Vec<_> = body.map(Result::unwrap).collect().now_or_never().unwrap();
+        let frames = [&b"\0\0\0\0\x08question"[..], b"\0\0\0\0\x03\n\x01a", b"\0\0\0\0\0"];
+        assert_eq!(body, frames.map(|frame| Frame::Data(Bytes::from_static(frame))));
+        let long = Call::new(Bytes::new(), Some(Duration::from_secs(200_000)));
+        assert_eq!(long.headers, [("grpc-timeout", "200000S".to_string())]);
+    }
+
+    #[test]
+    fn a_unary_call_needs_a_message_and_a_good_end() {
+        let unary = |bytes: &'static [u8], end: &[(&str, &str)]| {
+            let frames = vec![Ok(Frame::Data(bytes.into())), Ok(Frame::Trailers(headers(end)))];
+            let answer = Ok(answer(200, &[], frames));
+            let channel =
+                Channel { transport: Rc::new(Once(RefCell::new(Some(answer)), RefCell::default())), wire: Wire::Grpc };
+            unary(channel, Url::parse("http://a").unwrap(), "/s/m", call()).now_or_never().expect("it is all there")
+        };
+        let message = b"\0\0\0\0\x01a";
+        assert_eq!(unary(message, &[("grpc-status", "0")]).unwrap(), "a");
+        assert_eq!(unary(message, &[("grpc-status", "8")]).unwrap_err().code(), Code::ResourceExhausted);
+        assert_eq!(unary(message, &[]).unwrap_err().code(), Code::Unavailable);
+        assert_eq!(unary(b"", &[("grpc-status", "0")]).unwrap_err().message(), "Missing response message.");
+    }
+
+    #[test]
+    fn a_request_that_gets_no_answer_says_why() {
+        let error = TransportError { kind: TransportFault::NotSent, message: "nobody listens".to_string() };
+        let status = ask(Wire::Grpc, "http://a", call(), Err(error)).2.unwrap_err();
+        assert_eq!((status.fault(), status.message()), (Some(TransportFault::NotSent), "nobody listens"));
+        assert_eq!(status.code(), Code::Unavailable);
+    }
+}

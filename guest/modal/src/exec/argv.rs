@@ -1,0 +1,117 @@
+//! What is started for an argv: through which programs it goes until the one that was asked for runs, in its directory, as
+//! its user, with arguments of any length. Each wrapper ends in `exec`, so the program is the process that was started and
+//! sees exactly the arguments, the input and the output that it was meant to.
+
+use std::collections::HashMap;
+
+use crate::{exec::inside, files::transfer::tool_argv, provider::Provider};
+use sandbox_provider_kit::{
+    Result,
+    api::{ids, wit::Location},
+};
+
+/// Longest argv that Modal takes, in bytes (fact sheet, section 7.4).
+const MAX_ARGV_BYTES: usize = 65_536;
+
+/// Whether Modal takes no command line of this length.
+pub(crate) fn is_long(argv: &[String]) -> bool {
+    total(argv) > MAX_ARGV_BYTES
+}
+
+fn total(argv: &[String]) -> usize {
+    argv.iter().map(String::len).sum()
+}
+
+/// Modal takes absolute directories only: a relative one is resolved by a shell, from where it was started. As the user of
+/// the command, so that the directory is one that this user may enter.
+pub(crate) fn in_directory(cwd: &str, argv: Vec<String>) -> Vec<String> {
+    let shell = ["/bin/sh", "-c", r#"CDPATH= cd -- "$1" && shift && exec "$@""#, "sh", cwd];
+    shell.into_iter().map(str::to_string).chain(argv).collect()
+}
+
+/// A shell passes on only variables whose names it could use itself. Others are set again behind it, by `env`.
+pub(crate) fn past_a_shell(env: &HashMap<String, String>, argv: Vec<String>) -> Vec<String> {
+    let mut others: Vec<String> =
+        env.iter().filter(|(name, _)| !is_identifier(name)).map(|(name, value)| format!("{name}={value}")).collect();
+    if !others.is_empty() {
+        others.insert(0, "/usr/bin/env".to_string());
+    }
+    others.into_iter().chain(argv).collect()
+}
+
+/// Whether a shell can have a variable of this name.
+fn is_identifier(name: &str) -> bool {
+    let good =
+        |(index, byte): (usize, u8)| byte == b'_' || byte.is_ascii_alphabetic() || index > 0 && byte.is_ascii_digit();
+    !name.is_empty() && name.bytes().enumerate().all(good)
+}
+
+impl Provider {
+    /// The argv to start for `argv`: the same, or when Modal would not take it, a shell that reads it from a file.
+    ///
+    /// # Errors
+    ///
+    /// What writing the file gives.
+    pub(crate) async fn bootstrap(
+        &self,
+        sandbox: &str,
+        container: Option<&str>,
+        exec_id: &str,
+        argv: Vec<String>,
+    ) -> Result<Vec<String>> {
+        if !is_long(&argv) {
+            return Ok(argv);
+        }
+        let at = Location {
+            sandbox: sandbox.to_string(),
+            container: container.map(str::to_string),
+            path: format!("/tmp/.{exec_id}.sh"),
+        };
+        // Named after the exec, so that a repeated start writes nothing twice.
+        let transfer = ids::derived_uuid(&format!("argv {exec_id}"));
+        self.begin(&at, &transfer, tool_argv("WriteFile", &at.path)).await?;
+        self.feed(sandbox, &transfer, script(&argv).into_bytes().into()).await?;
+        self.finish(&at, &transfer).await?;
+        Ok(self.placed(sandbox, container, vec![inside::SHELL.to_string(), at.path]))
+    }
+}
+
+/// A script that removes itself and becomes this command.
+fn script(argv: &[String]) -> String {
+    let mut text = String::with_capacity(total(argv) + 4 * argv.len() + 32);
+    text.push_str("(PATH=/usr/bin:/bin; exec rm -f -- \"$0\")\nexec");
+    for argument in argv {
+        text.push_str(" '");
+        text.push_str(&argument.replace('\'', r"'\''"));
+        text.push('\'');
+    }
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_gives_the_arguments_unchanged() {
+        let argv: Vec<String> =
+            ["printf", "%s|", "", "a b", "it's", "$HOME `id` \\ \"", "line\nbreak", "-n", "\u{141}ódź\u{81}"]
+                .map(str::to_string)
+                .into();
+        let directory = std::env::temp_dir().join(format!("argv-{}", std::process::id()));
+        std::fs::write(&directory, script(&argv)).unwrap();
+        let output = std::process::Command::new("/bin/sh").arg(&directory).output().unwrap();
+        let expected: String = argv[2..].iter().map(|argument| format!("{argument}|")).collect();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+        assert!(!directory.exists(), "it removes itself");
+    }
+
+    #[test]
+    fn variables_that_a_shell_would_drop_are_set_behind_it() {
+        let env =
+            HashMap::from([("a.b", "c d"), ("A", "x")].map(|(name, value)| (name.to_string(), value.to_string())));
+        assert_eq!(past_a_shell(&env, vec!["id".into()]), ["/usr/bin/env", "a.b=c d", "id"]);
+        assert_eq!(past_a_shell(&HashMap::new(), vec!["id".into()]), ["id"]);
+    }
+}

@@ -1,0 +1,5 @@
+//! Files.
+
+pub mod script;
+pub mod transfer;
+pub mod watch;

@@ -1,0 +1,114 @@
+//! Changes below a path: the helper's `Watch`, whose output is one JSON object per line (fact sheet, section 8.1). The
+//! position of a watch is the offset of a line in that output, so any instance can carry it on.
+
+use std::{future::poll_fn, task::Poll};
+
+use crate::{
+    exec::process::Exit,
+    files::transfer::{check_location, exec_ref, tool},
+    provider::Provider,
+};
+use sandbox_provider_kit::{
+    Error, Result,
+    api::{
+        check, ids,
+        time::bounded_wait,
+        wit::{FileEvent, FileEventKind, Location, WatchPage},
+    },
+    call::json::{Value, object},
+};
+
+/// Most events of one page, as for entries of a directory.
+const MAX_EVENTS: u32 = 10_000;
+
+impl Provider {
+    /// See `watch` in the interface.
+    ///
+    /// # Errors
+    ///
+    /// As documented there.
+    pub async fn watch(
+        &self,
+        at: &Location,
+        watch: &str,
+        recursive: bool,
+        position: u64,
+        max_events: u32,
+        wait: u64,
+    ) -> Result<WatchPage> {
+        check_location(at)?;
+        check::transfer(watch)?;
+        if max_events == 0 {
+            return Err(Error::invalid("max-events is 0: ask for at least one event."));
+        }
+        let argument = object([
+            ("path", at.path.as_str().into()),
+            ("recursive", recursive.into()),
+            ("filter", Value::Null),
+            ("timeout_secs", Value::Null),
+        ]);
+        self.begin(at, watch, tool("Watch", argument)).await?;
+        let exec = exec_ref(at, watch);
+        let mut follow = self.take_follow(&exec, 0, position);
+        let mut timer = self.transport().sleep(bounded_wait(wait));
+        poll_fn(|cx| match follow.poll_line(cx) {
+            Poll::Pending => timer.as_mut().poll(cx).map(Ok),
+            ready => ready,
+        })
+        .await?;
+        let mut events = Vec::new();
+        while events.len() < max_events.min(MAX_EVENTS) as usize
+            && let Some(line) = follow.take_line()
+        {
+            events.push(event(&line)?);
+        }
+        let (next, end) = (follow.offset(), follow.is_ended());
+        if !end {
+            self.keep_follow(&exec, 0, follow);
+        } else if !matches!(
+            self.wait_exit(&at.sandbox, &ids::wire_uuid(watch), std::time::Duration::ZERO).await?,
+            // Ended by a signal, as the interface says to end it.
+            Some(Exit::Signal(_))
+        ) {
+            self.finish(at, watch).await?;
+        }
+        Ok(WatchPage { events, next, end })
+    }
+}
+
+fn event(line: &[u8]) -> Result<FileEvent> {
+    let read = || {
+        let line = Value::parse(std::str::from_utf8(line).ok()?)?;
+        let Value::List(paths) = line.get("paths") else { return None };
+        let paths: Option<Vec<_>> = paths.iter().map(|path| path.text().map(str::to_string)).collect();
+        Some((line.get("event_type").text()?.to_string(), paths?))
+    };
+    let (name, paths) =
+        read().ok_or_else(|| Error::internal("The sandbox's file helper told of a change unreadably."))?;
+    let kind = match name.as_str() {
+        "Create" => FileEventKind::Created,
+        "Modify" | "Rename" | "RenameFrom" | "RenameTo" => FileEventKind::Modified,
+        "Remove" => FileEventKind::Removed,
+        "Access" => FileEventKind::Accessed,
+        _ => FileEventKind::Other(name),
+    };
+    Ok(FileEvent { kind, paths })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_events() {
+        let kind = |name: &str| event(format!(r#"{{"event_type":"{name}","paths":["/a"]}}"#).as_bytes()).unwrap().kind;
+        assert!(matches!(kind("Create"), FileEventKind::Created));
+        assert!(matches!(kind("RenameTo"), FileEventKind::Modified));
+        assert!(matches!(kind("Remove"), FileEventKind::Removed));
+        assert!(matches!(kind("Access"), FileEventKind::Accessed));
+        assert!(matches!(kind("Unknown"), FileEventKind::Other(name) if name == "Unknown"));
+        for bad in [&b""[..], b"{}", b"[]", b"\xff", br#"{"event_type":1,"paths":[]}"#] {
+            assert!(event(bad).is_err());
+        }
+    }
+}

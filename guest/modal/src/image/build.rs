@@ -1,0 +1,538 @@
+//! Builds that are followed by cursor (fact sheet, section 3.1).
+//!
+//! Modal builds one layer per request and needs the id of a finished one below, so a cursor carries the layers that are
+//! still to come; any instance can go on with it.
+
+use std::{future::poll_fn, task::Poll, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+use bytes::Bytes;
+use futures_util::{Stream as _, StreamExt as _, stream::LocalBoxStream};
+use modal_proto::client::{
+    FileDescriptor, GenericResult, ImageGetOrCreateRequest, ImageJoinStreamingRequest, ImageJoinStreamingResponse,
+    ImageMetadata, TaskLogs, generic_result::GenericStatus,
+};
+use modal_proto::rpc;
+use prost::Message;
+
+use crate::{
+    image::layers::{base_image, check_image},
+    provider::Provider,
+    service::policy,
+};
+use sandbox_provider_kit::{
+    Error, Result,
+    api::{
+        check,
+        error::clip,
+        time::{bounded_wait, millis},
+        wit::{BuildProgress, BuiltImage, ErrorKind, Happened, ImageSource, ImageSpec, LogChunk, OutputStream},
+    },
+    call::{
+        Failure as _,
+        grpc::{Code, Status},
+        retry::not_yet,
+    },
+};
+
+/// How long the server holds one log stream, in seconds (fact sheet, section 3.1).
+const JOIN_SECONDS: f32 = 55.0;
+
+/// Log text kept for the message of a failed build, in bytes: the end of the output of the failing line.
+const TAIL_BYTES: usize = 2048;
+
+/// As much of a log line is looked at to tell whether it begins a step, and kept as the step's name, in bytes.
+const LINE_BYTES: usize = 300;
+
+/// How the builder's log begins the line that names a step.
+const STEP: &str = "=> ";
+
+/// Largest cursor that is looked at; the interface promises to give none larger.
+const MAX_CURSOR_BYTES: usize = 64 * 1024;
+
+/// Where a build stands. Travels to the caller in base64.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+struct Cursor {
+    /// The layer that is being built.
+    #[prost(string, tag = "1")]
+    image: String,
+    /// The last log entry that was delivered in full.
+    #[prost(string, tag = "2")]
+    entry: String,
+    /// Bytes of the entry after it that were delivered.
+    #[prost(uint64, tag = "3")]
+    skip: u64,
+    /// The end of the output of the step that runs.
+    #[prost(string, tag = "4")]
+    tail: String,
+    /// The step that runs: a line of the Dockerfile as the log names it.
+    #[prost(string, tag = "5")]
+    step: String,
+    /// The beginning of the log line that is not at its end yet.
+    #[prost(string, tag = "6")]
+    line: String,
+    /// Requests for the layers on top, without their base.
+    #[prost(bytes = "vec", repeated, tag = "7")]
+    next: Vec<Vec<u8>>,
+    /// The layer is built.
+    #[prost(bool, tag = "8")]
+    done: bool,
+    /// Its working directory.
+    #[prost(string, optional, tag = "9")]
+    workdir: Option<String>,
+}
+
+impl Cursor {
+    fn encode(&self) -> Result<String> {
+        let text = STANDARD_NO_PAD.encode(self.encode_to_vec());
+        if text.len() > MAX_CURSOR_BYTES {
+            return Err(Error::invalid("The further commands are too long: put them into a Dockerfile."));
+        }
+        Ok(text)
+    }
+
+    fn decode_text(text: &str) -> Result<Cursor> {
+        let bytes = Some(text).filter(|text| text.len() <= MAX_CURSOR_BYTES);
+        let bytes = bytes.and_then(|text| STANDARD_NO_PAD.decode(text).ok()).ok_or_else(strange_cursor)?;
+        let cursor = <Cursor as Message>::decode(Bytes::from(bytes)).map_err(|_| strange_cursor())?;
+        if cursor.image.is_empty() { Err(strange_cursor()) } else { Ok(cursor) }
+    }
+
+    /// Keeps what the message of a failed build would need of the log.
+    fn remember(&mut self, text: &str) {
+        for line in text.split_inclusive('\n') {
+            let room = LINE_BYTES.saturating_sub(self.line.len());
+            self.line.push_str(&line[..line.floor_char_boundary(room)]);
+            self.tail.push_str(line);
+            if line.ends_with('\n') {
+                if let Some(step) = self.line.strip_prefix(STEP) {
+                    self.step = step.trim().to_string();
+                    self.tail.clear();
+                }
+                self.line.clear();
+            }
+            if self.tail.len() > TAIL_BYTES {
+                let cut = self.tail.len() - TAIL_BYTES;
+                self.tail.drain(..self.tail.ceil_char_boundary(cut));
+            }
+        }
+    }
+}
+
+fn strange_cursor() -> Error {
+    Error::invalid("This is not a cursor of a build: give one that `start-build` or `read-build` gave.")
+}
+
+/// A log stream that lies open between calls, with a message of which a part has been delivered.
+pub struct Join {
+    stream: LocalBoxStream<'static, Result<ImageJoinStreamingResponse, Status>>,
+    pending: Option<ImageJoinStreamingResponse>,
+}
+
+impl Provider {
+    /// See `start-build` in the interface.
+    ///
+    /// # Errors
+    ///
+    /// As documented there.
+    pub async fn start_build(&self, spec: &ImageSpec) -> Result<BuildProgress> {
+        check_image(spec)?;
+        if spec.commands.is_empty() {
+            let known = match &spec.source {
+                ImageSource::Id(id) => Some(id.clone()),
+                ImageSource::Named(name) => Some(self.named_image(name).await?),
+                _ => None,
+            };
+            if let Some(id) = known {
+                let image = Some(self.get_image(&id).await?);
+                return Ok(BuildProgress { log: Vec::new(), cursor: String::new(), image });
+            }
+        }
+        let mut layers = self.layers(spec).await?.into_iter();
+        let first = layers.next().ok_or_else(|| Error::internal("An image without layers."))?;
+        let next = layers.map(|layer| layer.encode_to_vec()).collect();
+        let mut cursor = self.request_layer(first, Cursor { next, ..Cursor::default() }).await?;
+        // Nothing to read when every layer is there already.
+        while cursor.done {
+            match self.next_layer(cursor).await? {
+                Step::Next(next) => cursor = next,
+                Step::Image(image, cursor) => {
+                    return Ok(BuildProgress { log: Vec::new(), cursor: cursor.encode()?, image: Some(image) });
+                }
+            }
+        }
+        Ok(BuildProgress { log: Vec::new(), cursor: cursor.encode()?, image: None })
+    }
+
+    /// See `read-build` in the interface.
+    ///
+    /// # Errors
+    ///
+    /// As documented there.
+    pub async fn read_build(&self, text: &str, max_bytes: u32, wait: u64) -> Result<BuildProgress> {
+        let mut room = check::max_bytes(max_bytes)?;
+        let mut cursor = Cursor::decode_text(text)?;
+        let deadline = self.now() + bounded_wait(wait);
+        let mut log = Vec::new();
+        let mut failures = 0;
+        loop {
+            if cursor.done {
+                match self.next_layer(cursor).await? {
+                    Step::Next(next) => cursor = next,
+                    Step::Image(image, cursor) => {
+                        return Ok(BuildProgress { log, cursor: cursor.encode()?, image: Some(image) });
+                    }
+                }
+                continue;
+            }
+            let (asked, key) = (self.now(), cursor.encode()?);
+            let kept = self.inner.state.borrow_mut().joins.remove(&key);
+            let mut join = match kept {
+                Some(join) => join,
+                None => self.join(&cursor).await?,
+            };
+            let outcome = self.read_join(&mut join, &mut cursor, &mut log, &mut room, deadline).await?;
+            if cursor.encode()? != key {
+                failures = 0;
+            }
+            match outcome {
+                Read::Done => {}
+                Read::Failed(error) if log.is_empty() => return Err(error),
+                // The log first; the next call finds the failure again.
+                Read::Failed(_) => return Ok(BuildProgress { log, cursor: cursor.encode()?, image: None }),
+                // Broken again and again, and nothing new in between.
+                Read::Broken(status) if failures >= policy::CONTROL.retries && log.is_empty() => {
+                    return Err(self.image_error(&cursor.image, &status));
+                }
+                Read::Broken(_) if failures >= policy::CONTROL.retries => {
+                    return Ok(BuildProgress { log, cursor: cursor.encode()?, image: None });
+                }
+                ended @ (Read::Reopen | Read::Broken(_)) => {
+                    if self.now() >= deadline {
+                        return Ok(BuildProgress { log, cursor: cursor.encode()?, image: None });
+                    }
+                    let transport = self.transport();
+                    match ended {
+                        Read::Broken(_) => {
+                            transport.sleep(policy::CONTROL.pause(failures, &**transport)).await;
+                            failures += 1;
+                        }
+                        _ => not_yet(transport, asked, Duration::from_secs_f32(JOIN_SECONDS)).await,
+                    }
+                }
+                Read::Enough => {
+                    let text = cursor.encode()?;
+                    self.inner.state.borrow_mut().joins.insert(text.clone(), join);
+                    return Ok(BuildProgress { log, cursor: text, image: None });
+                }
+            }
+        }
+    }
+
+    /// The image of a spec, built if need be without showing the log.
+    pub(crate) async fn ready_image(&self, spec: &ImageSpec) -> Result<BuiltImage> {
+        if let ImageSource::Id(id) = &spec.source
+            && spec.commands.is_empty()
+        {
+            check_image(spec)?;
+            return Ok(BuiltImage { id: id.clone(), workdir: None, extra: Vec::new() });
+        }
+        let mut progress = self.start_build(spec).await?;
+        loop {
+            if let Some(image) = progress.image {
+                return Ok(image);
+            }
+            progress = self.read_build(&progress.cursor, 1024 * 1024, 60_000).await?;
+        }
+    }
+
+    /// Asks for a layer; the cursor then stands at its log, or behind it when it is there already.
+    async fn request_layer(&self, layer: ImageGetOrCreateRequest, cursor: Cursor) -> Result<Cursor> {
+        let answer = self.control("build the image", rpc::IMAGE_GET_OR_CREATE, &layer).await?;
+        if answer.image_id.is_empty() {
+            return Err(Error::internal("Modal answered to the build with no image."));
+        }
+        let mut cursor = Cursor { image: answer.image_id, next: cursor.next, ..Cursor::default() };
+        if let Some(result) = answer.result.filter(|result| result.status() != GenericStatus::Unspecified) {
+            if let Some(error) = build_error(&result, &cursor) {
+                return Err(error);
+            }
+            cursor.done = true;
+            cursor.workdir = answer.metadata.and_then(|metadata| metadata.workdir);
+        }
+        Ok(cursor)
+    }
+
+    /// The layer is there: on to the one above, or done.
+    async fn next_layer(&self, mut cursor: Cursor) -> Result<Step> {
+        if cursor.next.is_empty() {
+            let image = BuiltImage { id: cursor.image.clone(), workdir: cursor.workdir.clone(), extra: Vec::new() };
+            return Ok(Step::Image(image, cursor));
+        }
+        let encoded = cursor.next.remove(0);
+        let mut layer = ImageGetOrCreateRequest::decode(Bytes::from(encoded)).map_err(|_| strange_cursor())?;
+        if let Some(image) = &mut layer.image {
+            image.base_images = vec![base_image(cursor.image.clone())];
+        }
+        Ok(Step::Next(self.request_layer(layer, cursor).await?))
+    }
+
+    async fn join(&self, cursor: &Cursor) -> Result<Join> {
+        let (mut failures, begun) = (0, self.now());
+        loop {
+            let request = ImageJoinStreamingRequest {
+                image_id: cursor.image.clone(),
+                timeout: JOIN_SECONDS,
+                last_entry_id: cursor.entry.clone(),
+                include_logs_for_finished: true,
+            };
+            let opened = self.control_stream(rpc::IMAGE_JOIN_STREAMING, &request).await?;
+            match opened {
+                Ok(stream) => return Ok(Join { stream: stream.boxed_local(), pending: None }),
+                Err(status) if self.comes_back(&status, begun).await? => {}
+                Err(status) if status.is_retryable() && failures < policy::CONTROL.retries => {
+                    let transport = self.transport();
+                    transport.sleep(policy::CONTROL.pause(failures, &**transport)).await;
+                    failures += 1;
+                }
+                Err(status) => return Err(self.image_error(&cursor.image, &status)),
+            }
+        }
+    }
+
+    /// Waits as long as the service asks to, if it does, and that is not too long; such a wait uses up no retry.
+    async fn comes_back(&self, status: &Status, begun: Duration) -> Result<bool> {
+        let Some(wait) = policy::server_wait(status) else { return Ok(false) };
+        let most = self.config()?.max_throttle_wait.unwrap_or(Duration::MAX);
+        let follow = self.now().saturating_sub(begun).saturating_add(wait) <= most;
+        if follow {
+            self.transport().sleep(wait).await;
+        }
+        Ok(follow)
+    }
+
+    /// Reads what is there, waiting for something until `deadline`.
+    async fn read_join(
+        &self,
+        join: &mut Join,
+        cursor: &mut Cursor,
+        log: &mut Vec<LogChunk>,
+        room: &mut usize,
+        deadline: Duration,
+    ) -> Result<Read> {
+        let mut timer = self.inner.transport.sleep(deadline.saturating_sub(self.now()));
+        loop {
+            let message = match join.pending.take() {
+                Some(message) => Some(Ok(message)),
+                None => {
+                    let stream = &mut join.stream;
+                    let hurried = !log.is_empty();
+                    let item = poll_fn(|cx| match std::pin::Pin::new(&mut *stream).poll_next(cx) {
+                        Poll::Ready(item) => Poll::Ready(Some(item)),
+                        // Something has been read: hand it out rather than wait for more.
+                        Poll::Pending if hurried => Poll::Ready(None),
+                        Poll::Pending => timer.as_mut().poll(cx).map(|()| None),
+                    })
+                    .await;
+                    match item {
+                        None => return Ok(Read::Enough),
+                        Some(item) => item,
+                    }
+                }
+            };
+            let message = match message {
+                None => return Ok(Read::Reopen),
+                Some(Err(status)) if status.code() == Code::Unauthenticated => {
+                    self.expire_auth();
+                    return Ok(Read::Broken(status));
+                }
+                Some(Err(status)) if status.is_retryable() => return Ok(Read::Broken(status)),
+                Some(Err(status)) => return Err(self.image_error(&cursor.image, &status)),
+                Some(Ok(message)) => message,
+            };
+            if !deliver(&message, cursor, log, room) {
+                join.pending = Some(message);
+                return Ok(Read::Enough);
+            }
+            if let Some(result) = message.result.filter(|result| result.status() != GenericStatus::Unspecified) {
+                if let Some(error) = build_error(&result, cursor) {
+                    return Ok(Read::Failed(error));
+                }
+                cursor.done = true;
+                cursor.workdir = message.metadata.and_then(|metadata: ImageMetadata| metadata.workdir);
+                return Ok(Read::Done);
+            }
+        }
+    }
+}
+
+enum Step {
+    Next(Cursor),
+    Image(BuiltImage, Cursor),
+}
+
+/// How far reading a log stream went.
+enum Read {
+    /// The layer is built.
+    Done,
+    /// The build failed.
+    Failed(Error),
+    /// The stream ended without an outcome: open it again.
+    Reopen,
+    /// It broke off.
+    Broken(Status),
+    /// As much as was asked for, or as there is.
+    Enough,
+}
+
+/// Moves a message's log to the caller as far as there is room; false if some is left.
+fn deliver(
+    message: &ImageJoinStreamingResponse,
+    cursor: &mut Cursor,
+    log: &mut Vec<LogChunk>,
+    room: &mut usize,
+) -> bool {
+    let mut passed = 0;
+    for entry in &message.task_logs {
+        let skip = usize::try_from(cursor.skip).unwrap_or(usize::MAX).saturating_sub(passed).min(entry.data.len());
+        passed += entry.data.len();
+        let text = entry.data.get(skip..).unwrap_or_default();
+        if text.is_empty() {
+            continue;
+        }
+        let fits = text.floor_char_boundary(*room);
+        if fits == 0 && !log.is_empty() {
+            return false;
+        }
+        // A character that is larger than all the room there is goes through whole, or nothing ever would.
+        let fits = fits.max(text.chars().next().map_or(0, char::len_utf8));
+        let piece = &text[..fits];
+        *room = room.saturating_sub(fits);
+        cursor.remember(piece);
+        log.push(LogChunk {
+            stream: output_stream(entry),
+            text: piece.to_string(),
+            at: Duration::try_from_secs_f64(entry.timestamp).ok().filter(|at| !at.is_zero()).map(millis),
+        });
+        if fits < text.len() {
+            cursor.skip = (passed - (text.len() - fits)) as u64;
+            return false;
+        }
+        cursor.skip = passed as u64;
+    }
+    if !message.entry_id.is_empty() {
+        cursor.entry.clone_from(&message.entry_id);
+        cursor.skip = 0;
+    }
+    true
+}
+
+/// Where an entry was printed; none for what the service says itself.
+pub(crate) fn output_stream(entry: &TaskLogs) -> Option<OutputStream> {
+    match entry.file_descriptor() {
+        FileDescriptor::Stdout => Some(OutputStream::Stdout),
+        FileDescriptor::Stderr => Some(OutputStream::Stderr),
+        FileDescriptor::Unspecified | FileDescriptor::Info => None,
+    }
+}
+
+/// The error of a finished build; none if it went well (fact sheet, section 3.1).
+fn build_error(result: &GenericResult, cursor: &Cursor) -> Option<Error> {
+    let said = clip(result.exception.trim_end());
+    let what = match result.status() {
+        GenericStatus::Success => return None,
+        GenericStatus::Terminated => "The image build was terminated",
+        GenericStatus::Timeout => "The image build took too long",
+        _ => "The image could not be built",
+    };
+    let mut message = what.to_string();
+    if !cursor.step.is_empty() {
+        message = format!("{message}, at `{}`", cursor.step);
+    }
+    if !said.is_empty() {
+        message = format!("{message}: {}", said.trim_end_matches('.'));
+    }
+    message.push('.');
+    let tail = cursor.tail.trim_end();
+    if !tail.is_empty() && !said.contains(tail) {
+        message = format!("{message}\nThe end of its output:\n{tail}");
+    }
+    Some(
+        Error::new(ErrorKind::BuildFailed, message)
+            .with_happened(Happened::Yes)
+            .with_provider(Some(format!("build:{}", result.status().as_str_name())), Some(said))
+            .about(&cursor.image),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(entry: &str, texts: &[&str]) -> ImageJoinStreamingResponse {
+        ImageJoinStreamingResponse {
+            entry_id: entry.to_string(),
+            task_logs: texts.iter().map(|text| TaskLogs { data: (*text).to_string(), ..Default::default() }).collect(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_log_read_in_small_pieces_is_the_whole_log() {
+        let message = message("7", &["one\n", "", "zwölf\n", "three"]);
+        for max in [1, 2, 3, 5, 8, 100] {
+            let mut cursor = Cursor { image: "im-1".into(), ..Cursor::default() };
+            let mut text = String::new();
+            for call in 0.. {
+                assert!(call < 50, "no progress with {max} bytes a call");
+                let (mut log, mut room) = (Vec::new(), max);
+                // A cursor goes through the caller each time.
+                cursor = Cursor::decode_text(&cursor.encode().unwrap()).unwrap();
+                let all = deliver(&message, &mut cursor, &mut log, &mut room);
+                text.extend(log.iter().map(|chunk| chunk.text.as_str()));
+                if all {
+                    break;
+                }
+            }
+            assert_eq!(text, "one\nzwölf\nthree", "{max} bytes a call");
+            assert_eq!((cursor.entry.as_str(), cursor.skip), ("7", 0));
+        }
+    }
+
+    #[test]
+    fn strange_cursors_are_refused() {
+        for text in ["", "x", "e30", "!!!!", &"A".repeat(70_000)] {
+            assert!(Cursor::decode_text(text).is_err(), "{text:.10}");
+        }
+    }
+
+    #[test]
+    fn the_tail_keeps_whole_characters() {
+        let mut cursor = Cursor::default();
+        for _ in 0..3000 {
+            cursor.remember("ü");
+        }
+        assert!(cursor.tail.len() <= TAIL_BYTES && cursor.tail.chars().all(|c| c == 'ü'));
+    }
+    #[test]
+    fn a_failure_names_its_line_and_the_end_of_its_output() {
+        let log = "=> FROM debian\nfetched\n=> RUN make\ngcc: error: no input files\nmake: *** Error 1\n";
+        for size in [1, 7, 1000] {
+            let mut cursor = Cursor { image: "im-1".into(), ..Cursor::default() };
+            for piece in log.as_bytes().chunks(size) {
+                cursor.remember(std::str::from_utf8(piece).unwrap());
+            }
+            let result = GenericResult {
+                status: GenericStatus::Failure.into(),
+                exception: "exit code 2".into(),
+                ..Default::default()
+            };
+            let message = build_error(&result, &cursor).unwrap().into_record().message;
+            assert_eq!(
+                message,
+                "The image could not be built, at `RUN make`: exit code 2.\nThe end of its output:\ngcc: error: no input files\nmake: *** Error 1"
+            );
+        }
+    }
+}

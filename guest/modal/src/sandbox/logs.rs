@@ -1,0 +1,223 @@
+//! Persisted logs of sandboxes (fact sheet, section 6.4).
+//!
+//! The service answers a span of time with at most so many entries and does not say which end it left out. A span that gives
+//! as many as that is therefore halved until one gives fewer, which is then known to be whole.
+
+use std::time::Duration;
+
+use modal_proto::{
+    client::{AppFetchLogsRequest, FileDescriptor, SandboxWaitRequest, TaskLogs},
+    prost_types::Timestamp,
+    rpc,
+};
+
+use crate::{
+    provider::Provider,
+    sandbox::manage::{settle, unknown_sandbox},
+    service::id,
+};
+use sandbox_provider_kit::{
+    Error, Result,
+    api::{
+        check,
+        error::shown,
+        ids,
+        wit::{LogChunk, LogPage, LogQuery, OutputStream},
+    },
+};
+
+/// Entries asked for at a time.
+const ENTRIES: u32 = 2000;
+
+/// The most that the service gives at a time; asked for where a span that is not halved has more than that.
+const MOST_ENTRIES: u32 = 20_000;
+
+/// The longest span that the service answers, in nanoseconds: 35 days.
+const LONGEST: u64 = 35 * 24 * 3600 * 1_000_000_000;
+
+/// The shortest span that is halved, in nanoseconds: the clocks behind the entries are not finer.
+const SHORTEST: u64 = 1_000_000;
+
+/// Where reading goes on. Times are nanoseconds since the Unix epoch.
+struct Cursor {
+    /// The end of what is asked for, fixed by the first call so that a growing log has one.
+    until: u64,
+    /// The time of the entry to go on with.
+    from: u64,
+    /// Entries of that very time that have been given.
+    entries: usize,
+    /// Bytes of the next one that have been given.
+    bytes: usize,
+}
+
+impl Cursor {
+    fn text(&self) -> String {
+        format!("{}.{}.{}.{}", self.until, self.from, self.entries, self.bytes)
+    }
+
+    fn parse(text: &str) -> Option<Cursor> {
+        let mut parts = text.split('.').map(|part| part.parse::<u64>().ok());
+        let mut next = || parts.next().flatten();
+        let (until, from, entries, bytes) = (next()?, next()?, next()?, next()?);
+        Some(Cursor { until, from, entries: usize::try_from(entries).ok()?, bytes: usize::try_from(bytes).ok()? })
+    }
+}
+
+impl Provider {
+    /// See `read-logs` in the interface.
+    ///
+    /// # Errors
+    ///
+    /// As documented there.
+    pub async fn read_logs(
+        &self,
+        sandbox: &str,
+        query: &LogQuery,
+        cursor: Option<String>,
+        max_bytes: u32,
+    ) -> Result<LogPage> {
+        id::check_sandbox(sandbox)?;
+        let mut room = check::max_bytes(max_bytes)?;
+        let mut cursor = match cursor {
+            Some(text) => Cursor::parse(&text).ok_or_else(|| {
+                Error::invalid(format!(
+                    "`{}` is not a cursor of a log: give the one that came with the page before, or none.",
+                    shown(&text)
+                ))
+            })?,
+            None => {
+                let until = query.until.map_or_else(|| nanos(self.now()), |until| until.saturating_mul(1_000_000));
+                let since = query.since.map_or(0, |since| since.saturating_mul(1_000_000));
+                if since > until {
+                    return Err(
+                        Error::invalid("The log is asked for from a time that is after its end.").about("since")
+                    );
+                }
+                Cursor { until, from: since.max(until.saturating_sub(LONGEST)), entries: 0, bytes: 0 }
+            }
+        };
+        let request = SandboxWaitRequest { sandbox_id: sandbox.to_string(), timeout: 0.0 };
+        let rpc = if id::is_v1(sandbox) { rpc::SANDBOX_WAIT } else { rpc::SANDBOX_WAIT_V2 };
+        let answer = self.control("look at the sandbox", rpc, &request).await;
+        let app_id = answer.map_err(|error| unknown_sandbox(sandbox, error))?.metadata.unwrap_or_default().app_id;
+        let mut request = AppFetchLogsRequest {
+            app_id,
+            task_id: self.task_id(sandbox).await?,
+            limit: ENTRIES,
+            source: match query.stream {
+                None => FileDescriptor::Unspecified,
+                Some(OutputStream::Stdout) => FileDescriptor::Stdout,
+                Some(OutputStream::Stderr) => FileDescriptor::Stderr,
+            }
+            .into(),
+            search_text: query.search.clone().unwrap_or_default(),
+            ..Default::default()
+        };
+        let mut end = cursor.until;
+        let mut items = Vec::new();
+        loop {
+            // A little earlier, whichever way the service takes its borders; what does not belong is left out below.
+            request.since = Some(timestamp(cursor.from.saturating_sub(1000)));
+            request.until = Some(timestamp(end));
+            let answer = self.control("read the sandbox's log", rpc::APP_FETCH_LOGS, &request).await?;
+            let mut entries: Vec<TaskLogs> = answer.batches.into_iter().flat_map(|batch| batch.items).collect();
+            let span = end.saturating_sub(cursor.from);
+            if entries.len() >= request.limit as usize {
+                if span > SHORTEST {
+                    end = cursor.from + span / 2;
+                    continue;
+                }
+                if request.limit < MOST_ENTRIES {
+                    request.limit = MOST_ENTRIES;
+                    continue;
+                }
+            }
+            request.limit = ENTRIES;
+            entries.retain(|entry| (cursor.from..=cursor.until).contains(&at(entry)));
+            entries.iter_mut().for_each(attribute);
+            settle(&mut entries, |a, b| at(a) < at(b));
+            let mut seen = 0;
+            for entry in entries {
+                let time = at(&entry);
+                if time > cursor.from {
+                    (cursor.from, cursor.entries, cursor.bytes) = (time, 0, 0);
+                    seen = 0;
+                }
+                seen += 1;
+                if seen <= cursor.entries {
+                    continue;
+                }
+                let text = entry.data.get(cursor.bytes..).unwrap_or_default();
+                let mut fits = text.floor_char_boundary(room);
+                if fits == 0 && items.is_empty() {
+                    // A character that is larger than all the room there is goes through whole, or nothing ever would.
+                    fits = text.chars().next().map_or(0, char::len_utf8);
+                }
+                if fits > 0 {
+                    items.push(chunk(&entry, &text[..fits]));
+                    room = room.saturating_sub(fits);
+                }
+                if fits < text.len() {
+                    cursor.bytes += fits;
+                    return Ok(LogPage { items, next: Some(cursor.text()) });
+                }
+                (cursor.entries, cursor.bytes) = (cursor.entries + 1, 0);
+            }
+            if end >= cursor.until {
+                return Ok(LogPage { items, next: None });
+            }
+            // On with the second half. Had anything of its first moment been given, the cursor would stand there.
+            if cursor.from < end {
+                (cursor.from, cursor.entries, cursor.bytes) = (end, 0, 0);
+            }
+            end = cursor.until;
+        }
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn timestamp(nanos: u64) -> Timestamp {
+    let (seconds, nanos) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
+    Timestamp { seconds: i64::try_from(seconds).unwrap_or(i64::MAX), nanos: nanos as i32 }
+}
+
+/// When an entry was printed.
+fn at(entry: &TaskLogs) -> u64 {
+    match entry.timestamp_ns {
+        0 => Duration::try_from_secs_f64(entry.timestamp).map_or(0, nanos),
+        nanos => nanos,
+    }
+}
+
+/// Begins each line of a sidecar with the sidecar's name: a sandbox's log is that of all its containers.
+fn attribute(entry: &mut TaskLogs) {
+    if !entry.container_name.is_empty() && entry.container_name != ids::MAIN {
+        let lines = entry.data.split_inclusive('\n').map(|line| format!("{} | {line}", entry.container_name));
+        entry.data = lines.collect();
+    }
+}
+
+fn chunk(entry: &TaskLogs, text: &str) -> LogChunk {
+    LogChunk {
+        stream: crate::image::build::output_stream(entry),
+        text: text.to_string(),
+        at: Some(at(entry) / 1_000_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_are_read_as_they_are_written() {
+        let cursor = Cursor { until: u64::MAX, from: 7, entries: 3, bytes: 9 };
+        assert_eq!(Cursor::parse(&cursor.text()).unwrap().text(), cursor.text());
+        for text in ["", "1.2.3", "a.b.c.d", "1.2.3.-4", "99999999999999999999.1.1.1"] {
+            assert!(Cursor::parse(text).is_none(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Configuration: environment variables, the one mechanism that every host has (fact sheet, section 1.4).
+
+use std::time::Duration;
+
+use sandbox_provider_kit::{
+    Error, Result,
+    api::wit::EnvVar,
+    call::{grpc::Wire, json},
+    platform::{Transport, Url, is_header_text},
+};
+
+/// The service's address when none is configured.
+pub const DEFAULT_SERVER_URL: &str = "https://api.modal.com";
+
+/// The app that sandboxes belong to when none is configured. Modal has no sandbox outside an app.
+pub const DEFAULT_APP_NAME: &str = "sandbox-provider";
+
+/// What was configured.
+#[derive(Clone)]
+pub struct Config {
+    /// The control plane.
+    pub server: Url,
+    /// Name of the environment; empty for the workspace's default.
+    pub environment: String,
+    /// Name of the app.
+    pub app: String,
+    /// Version of the image builder; none to ask the service.
+    pub builder_version: Option<String>,
+    /// Longest time to follow the service's requests to wait; none for no limit, zero to never follow them.
+    pub max_throttle_wait: Option<Duration>,
+    /// Whether V2 is used where V1 is not needed.
+    pub v2: bool,
+    /// Build images anew.
+    pub force_build: bool,
+    /// How gRPC is spoken.
+    pub wire: Wire,
+    /// Token id and secret, where the host passes them instead of adding them itself.
+    pub token: Option<(String, String)>,
+}
+
+impl Config {
+    /// Reads the environment.
+    ///
+    /// # Errors
+    ///
+    /// `invalid-argument` naming the variable that makes no sense.
+    pub fn read(transport: &dyn Transport) -> Result<Config> {
+        let text = transport.env("MODAL_SERVER_URL").unwrap_or_else(|| DEFAULT_SERVER_URL.to_string());
+        // The official client races a list of addresses; one is enough for a host that pools connections.
+        let first = text.split(',').next().unwrap_or_default().trim().trim_end_matches('/');
+        let server = server_url(first)?;
+        let max_throttle_wait = match transport.env("MODAL_MAX_THROTTLE_WAIT") {
+            Some(text) => Some(json::thousandths(text.trim()).map(Duration::from_millis).ok_or_else(|| {
+                bad("MODAL_MAX_THROTTLE_WAIT", &text, "give a number of seconds such as 60, or 0 for never")
+            })?),
+            None => None,
+        };
+        let wire = match transport.env("MODAL_GRPC_WIRE").as_deref() {
+            None | Some("grpc") => Wire::Grpc,
+            Some("grpc-web") => Wire::GrpcWeb,
+            Some(other) => return Err(bad("MODAL_GRPC_WIRE", other, "give grpc or grpc-web")),
+        };
+        let token = match (transport.env("MODAL_TOKEN_ID"), transport.env("MODAL_TOKEN_SECRET")) {
+            (Some(id), Some(secret)) => Some((header("MODAL_TOKEN_ID", &id)?, header("MODAL_TOKEN_SECRET", &secret)?)),
+            _ => None,
+        };
+        Ok(Config {
+            server,
+            environment: transport.env("MODAL_ENVIRONMENT").unwrap_or_default(),
+            app: transport.env("MODAL_APP_NAME").unwrap_or_else(|| DEFAULT_APP_NAME.to_string()),
+            builder_version: transport.env("MODAL_IMAGE_BUILDER_VERSION"),
+            max_throttle_wait,
+            v2: !matches!(transport.env("MODAL_SANDBOX_V2").as_deref(), Some("0" | "false" | "False")),
+            force_build: matches!(transport.env("MODAL_FORCE_BUILD").as_deref(), Some("1" | "true" | "True")),
+            wire,
+            token,
+        })
+    }
+}
+
+fn bad(variable: &str, text: &str, help: &str) -> Error {
+    Error::invalid(format!("{variable} is `{text}`, which cannot be used: {help}.")).about(variable)
+}
+
+fn server_url(text: &str) -> Result<Url> {
+    let help = "give http://HOST:PORT or https://HOST, such as https://api.modal.com";
+    Url::parse(text).ok_or_else(|| bad("MODAL_SERVER_URL", text, help))
+}
+
+fn header(variable: &str, value: &str) -> Result<String> {
+    let value = value.trim();
+    if !is_header_text(value) {
+        let why = format!("{variable} has characters that no token has: copy it again from the service's page.");
+        return Err(Error::invalid(why).about(variable));
+    }
+    Ok(value.to_string())
+}
+
+/// The variables that [`Config::read`] looks at, for `describe`.
+#[must_use]
+pub fn variables() -> Vec<EnvVar> {
+    let variable = |name: &str, purpose: &str, default: Option<&str>, secret: bool| EnvVar {
+        name: name.to_string(),
+        purpose: purpose.to_string(),
+        default: default.map(str::to_string),
+        secret,
+    };
+    vec![
+        variable("MODAL_SERVER_URL", "Address of the control plane.", Some(DEFAULT_SERVER_URL), false),
+        variable("MODAL_ENVIRONMENT", "Environment that apps, secrets and volumes are looked up in.", Some(""), false),
+        variable("MODAL_APP_NAME", "App that sandboxes belong to; made when missing.", Some(DEFAULT_APP_NAME), false),
+        variable("MODAL_IMAGE_BUILDER_VERSION", "Version of the image builder; asked for when absent.", None, false),
+        variable(
+            "MODAL_MAX_THROTTLE_WAIT",
+            "Seconds to follow the service's requests to wait; 0 for never, no limit when absent.",
+            None,
+            false,
+        ),
+        variable("MODAL_SANDBOX_V2", "0 to use the older backend throughout.", Some("1"), false),
+        variable("MODAL_FORCE_BUILD", "1 to build images anew.", Some("0"), false),
+        variable(
+            "MODAL_GRPC_WIRE",
+            "grpc, or grpc-web where the host speaks HTTP/1.1 alone and MODAL_SERVER_URL is a gateway's.",
+            Some("grpc"),
+            false,
+        ),
+        variable("MODAL_TOKEN_ID", "Token id, where the host does not add credentials itself.", None, true),
+        variable("MODAL_TOKEN_SECRET", "Token secret, likewise.", None, true),
+    ]
+}
