@@ -7,6 +7,9 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`export`] | the exports of a component, and the trait behind them |
+//! | [`exec`] | bookkeeping of commands: resume at an offset, feed, collect head or tail, deadlines |
+//! | [`inside`] | scripts that run in a sandbox: files, signals, user switch, long argument lists |
+//! | [`image`] | Dockerfiles, build contexts by digest, uploads in parts |
 //! | [`call`] | one way to reach a service: retry, tokens and their renewal, HTTP, JSON, gRPC (feature `grpc`) |
 //! | [`api`] | the interface: its records, the error builder, checks of arguments |
 //! | [`platform`] | what all of it runs on: HTTP, clock, random numbers; over WASI, and scripted for tests (feature `scripted`) |
@@ -16,7 +19,10 @@
 
 pub mod api;
 pub mod call;
+pub mod exec;
 pub mod export;
+pub mod image;
+pub mod inside;
 pub mod memo;
 pub mod platform;
 

@@ -1,25 +1,27 @@
 //! Modal as a sandbox provider: a component for `wasm32-wasip2` that exports `harness:sandbox/sandbox-provider` and
-//! imports nothing but `wasi:io`, `wasi:clocks`, `wasi:random`, `wasi:cli` and `wasi:http`.
+//! imports nothing but `wasi:io`, `wasi:clocks`, `wasi:random`, `wasi:cli` and `wasi:http`. What is not Modal's own about it is
+//! in `sandbox-provider-kit`.
 //!
-//! From the outside in:
+//! From the outside in; each imports only what stands below it:
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`describe`] | what this provider is |
-//! | [`files`] | files: through Modal's helper, through the image's own programs, changes |
-//! | [`exec`] | commands: step by step, in one call, their process tree |
-//! | [`sandbox`] | sandboxes, their sidecars, snapshots and logs |
+//! | [`describe`], [`cache`] | what this provider is; what one instance can tell another |
+//! | [`files`] | files: contents, directories, changes, watching |
+//! | [`exec`] | commands: step by step, in one call, their process tree, their user; programs of our own |
+//! | [`sandbox`] | sandboxes: making, finding, managing them; sidecars, snapshots, logs |
 //! | [`image`] | images, their builds, the files that go in |
-//! | [`service`] | the two endpoints, the worker's command router and the control plane; names, configuration |
-//! | [`provider`] | the state that all of them share |
+//! | [`service`] | the two endpoints: the worker's command router, the control plane; names, configuration |
 
+pub mod cache;
 pub mod describe;
 pub mod exec;
 pub mod files;
 pub mod image;
-pub mod provider;
 pub mod sandbox;
 pub mod service;
+
+use std::rc::Rc;
 
 use sandbox_provider_kit::{
     api::wit::{
@@ -29,209 +31,281 @@ use sandbox_provider_kit::{
         SidecarSpec, Tunnel, Usage, Verdict, WatchPage, WriteOptions,
     },
     export::SandboxProvider,
+    platform::Transport,
 };
 
-pub use provider::Provider;
+use self::{
+    exec::{commands::Commands, helper::Helper, output::Outputs, script::Scripts},
+    files::{change, directory, transfer, watch},
+    image::{build::Builds, context::Contexts, layers},
+    sandbox::{create, find, logs, manage, sidecar, snapshot},
+    service::Service,
+};
+
 pub use sandbox_provider_kit::api::{Error, Result};
 
 sandbox_provider_kit::export!(Provider, Provider::new, "../manifest.toml");
 
+/// Modal as a provider.
+pub struct Provider {
+    service: Service,
+    contexts: Contexts,
+    builds: Builds,
+    scripts: Rc<Scripts>,
+    commands: Commands,
+}
+
+impl Provider {
+    /// A provider on this transport. Reads nothing and sends nothing yet.
+    #[must_use]
+    pub fn new(transport: Rc<dyn Transport>) -> Provider {
+        let service = Service::new(transport);
+        let scripts = Rc::new(Scripts::new(Helper::new(Outputs::new(service.clone()))));
+        Provider {
+            contexts: Contexts::new(service.clone()),
+            builds: Builds::new(service.clone()),
+            commands: Commands::new(scripts.clone()),
+            scripts,
+            service,
+        }
+    }
+}
+
+/// Each function is that of a feature; the futures are passed on as they are, for one that only waits for another would be in
+/// the component once more.
 impl SandboxProvider for Provider {
     fn describe(&self) -> Description {
         describe::describe()
     }
 
     fn export_cache(&self) -> Vec<u8> {
-        Provider::export_cache(self)
+        cache::export(&self.service)
     }
 
     fn import_cache(&self, cache: &[u8]) {
-        Provider::import_cache(self, cache);
+        cache::import(&self.service, cache);
     }
 
     fn check_spec(&self, spec: &SandboxSpec) -> Result<()> {
-        Provider::check_spec(self, spec)
+        create::check(&self.service, spec)
     }
 
-    async fn check(&self) -> Result<()> {
-        Provider::check(self).await
+    // ---- the provider ---------------------------------------------------------------------------------------------------
+
+    fn check(&self) -> impl Future<Output = Result<()>> {
+        self.service.control.check()
     }
 
-    async fn missing_content(&self, contents: &[Content]) -> Result<Vec<String>> {
-        Provider::missing_content(self, contents).await
+    // ---- images ---------------------------------------------------------------------------------------------------------
+
+    fn missing_content(&self, contents: &[Content]) -> impl Future<Output = Result<Vec<String>>> {
+        self.contexts.missing(contents)
     }
 
-    async fn upload_content(&self, content: &Content, offset: u64, data: Vec<u8>) -> Result<u64> {
-        Provider::upload_content(self, content, offset, data).await
+    fn upload_content(&self, content: &Content, offset: u64, data: Vec<u8>) -> impl Future<Output = Result<u64>> {
+        self.contexts.upload(content, offset, data)
     }
 
-    async fn start_build(&self, spec: &ImageSpec) -> Result<BuildProgress> {
-        Provider::start_build(self, spec).await
+    fn start_build(&self, spec: &ImageSpec) -> impl Future<Output = Result<BuildProgress>> {
+        self.builds.start_build(spec)
     }
 
-    async fn read_build(&self, cursor: &str, max_bytes: u32, wait: u64) -> Result<BuildProgress> {
-        Provider::read_build(self, cursor, max_bytes, wait).await
+    fn read_build(&self, cursor: &str, max_bytes: u32, wait: u64) -> impl Future<Output = Result<BuildProgress>> {
+        self.builds.read_build(cursor, max_bytes, wait)
     }
 
-    async fn get_image(&self, image: &str) -> Result<BuiltImage> {
-        Provider::get_image(self, image).await
+    fn get_image(&self, image: &str) -> impl Future<Output = Result<BuiltImage>> {
+        layers::get(&self.service, image)
     }
 
-    async fn delete_image(&self, image: &str) -> Result<()> {
-        Provider::delete_image(self, image).await
+    fn delete_image(&self, image: &str) -> impl Future<Output = Result<()>> {
+        layers::delete(&self.service, image)
     }
 
-    async fn create(&self, spec: SandboxSpec) -> Result<SandboxInfo> {
-        Provider::create(self, spec).await
+    // ---- sandboxes ------------------------------------------------------------------------------------------------------
+
+    fn create(&self, spec: SandboxSpec) -> impl Future<Output = Result<SandboxInfo>> {
+        create::create(&self.service, &self.builds, spec)
     }
 
-    async fn get(&self, sandbox: &str) -> Result<SandboxInfo> {
-        Provider::get(self, sandbox).await
+    fn get(&self, sandbox: &str) -> impl Future<Output = Result<SandboxInfo>> {
+        find::get(&self.service, sandbox)
     }
 
-    async fn find(&self, name: &str) -> Result<SandboxInfo> {
-        Provider::find(self, name).await
+    fn find(&self, name: &str) -> impl Future<Output = Result<SandboxInfo>> {
+        find::find(&self.service, name)
     }
 
-    async fn list(&self, filter: ListFilter, cursor: Option<String>, max: u32) -> Result<SandboxPage> {
-        Provider::list(self, filter, cursor, max).await
+    fn list(&self, filter: ListFilter, cursor: Option<String>, max: u32) -> impl Future<Output = Result<SandboxPage>> {
+        find::list(&self.service, filter, cursor, max)
     }
 
-    async fn wait(&self, sandbox: &str, wait: u64) -> Result<Option<EndReason>> {
-        Provider::wait(self, sandbox, wait).await
+    fn wait(&self, sandbox: &str, wait: u64) -> impl Future<Output = Result<Option<EndReason>>> {
+        manage::wait(&self.service, sandbox, wait)
     }
 
-    async fn wait_ready(&self, sandbox: &str, wait: u64) -> Result<bool> {
-        Provider::wait_ready(self, sandbox, wait).await
+    fn wait_ready(&self, sandbox: &str, wait: u64) -> impl Future<Output = Result<bool>> {
+        manage::wait_ready(&self.service, sandbox, wait)
     }
 
-    async fn terminate(&self, sandbox: &str) -> Result<()> {
-        Provider::terminate(self, sandbox).await
+    fn terminate(&self, sandbox: &str) -> impl Future<Output = Result<()>> {
+        manage::terminate(&self.service, sandbox)
     }
 
-    async fn set_name(&self, sandbox: &str, name: &str) -> Result<()> {
-        Provider::set_name(self, sandbox, name).await
+    fn set_name(&self, sandbox: &str, name: &str) -> impl Future<Output = Result<()>> {
+        manage::set_name(&self.service, sandbox, name)
     }
 
-    async fn get_tags(&self, sandbox: &str) -> Result<Vec<Pair>> {
-        Provider::get_tags(self, sandbox).await
+    fn get_tags(&self, sandbox: &str) -> impl Future<Output = Result<Vec<Pair>>> {
+        manage::get_tags(&self.service, sandbox)
     }
 
-    async fn set_tags(&self, sandbox: &str, tags: &[Pair]) -> Result<()> {
-        Provider::set_tags(self, sandbox, tags).await
+    fn set_tags(&self, sandbox: &str, tags: &[Pair]) -> impl Future<Output = Result<()>> {
+        manage::set_tags(&self.service, sandbox, tags)
     }
 
-    async fn tunnels(&self, sandbox: &str, wait: u64) -> Result<Vec<Tunnel>> {
-        Provider::tunnels(self, sandbox, wait).await
+    fn tunnels(&self, sandbox: &str, wait: u64) -> impl Future<Output = Result<Vec<Tunnel>>> {
+        manage::tunnels(&self.service, sandbox, wait)
     }
 
-    async fn create_connect_token(&self, sandbox: &str, port: u16, metadata: String) -> Result<ConnectToken> {
-        Provider::create_connect_token(self, sandbox, port, metadata).await
+    fn create_connect_token(
+        &self,
+        sandbox: &str,
+        port: u16,
+        metadata: String,
+    ) -> impl Future<Output = Result<ConnectToken>> {
+        manage::create_connect_token(&self.service, sandbox, port, metadata)
     }
 
-    async fn read_logs(
+    fn read_logs(
         &self,
         sandbox: &str,
         query: &LogQuery,
         cursor: Option<String>,
         max_bytes: u32,
-    ) -> Result<LogPage> {
-        Provider::read_logs(self, sandbox, query, cursor, max_bytes).await
+    ) -> impl Future<Output = Result<LogPage>> {
+        logs::read(&self.service, sandbox, query, cursor, max_bytes)
     }
 
-    async fn stats(&self, sandbox: &str) -> Result<Usage> {
-        Provider::stats(self, sandbox).await
+    fn stats(&self, sandbox: &str) -> impl Future<Output = Result<Usage>> {
+        manage::stats(&self.service, sandbox)
     }
 
-    async fn set_network(&self, sandbox: &str, policy: &NetworkPolicy) -> Result<()> {
-        Provider::set_network(self, sandbox, policy).await
+    fn set_network(&self, sandbox: &str, policy: &NetworkPolicy) -> impl Future<Output = Result<()>> {
+        manage::set_network(&self.service, sandbox, policy)
     }
 
-    async fn reload_volumes(&self, sandbox: &str) -> Result<()> {
-        Provider::reload_volumes(self, sandbox).await
+    fn reload_volumes(&self, sandbox: &str) -> impl Future<Output = Result<()>> {
+        manage::reload_volumes(&self.service, sandbox)
     }
 
-    async fn delete_volume(&self, volume: &str) -> Result<()> {
-        Provider::delete_volume(self, volume).await
+    fn delete_volume(&self, volume: &str) -> impl Future<Output = Result<()>> {
+        self.service.names.delete_volume(volume)
     }
 
-    async fn snapshot_filesystem(&self, sandbox: &str, key: &str, ttl: Option<u64>) -> Result<String> {
-        Provider::snapshot_filesystem(self, sandbox, key, ttl).await
+    // ---- snapshots ------------------------------------------------------------------------------------------------------
+
+    fn snapshot_filesystem(&self, sandbox: &str, key: &str, ttl: Option<u64>) -> impl Future<Output = Result<String>> {
+        snapshot::filesystem(&self.service, sandbox, key, ttl)
     }
 
-    async fn snapshot_directory(&self, at: &Location, key: &str, ttl: Option<u64>) -> Result<String> {
-        Provider::snapshot_directory(self, at, key, ttl).await
+    fn snapshot_directory(&self, at: &Location, key: &str, ttl: Option<u64>) -> impl Future<Output = Result<String>> {
+        snapshot::directory(&self.service, at, key, ttl)
     }
 
-    async fn mount(&self, at: &Location, image: Option<&str>) -> Result<()> {
-        Provider::mount(self, at, image).await
+    fn mount(&self, at: &Location, image: Option<&str>) -> impl Future<Output = Result<()>> {
+        snapshot::mount(&self.service, at, image)
     }
 
-    async fn unmount(&self, at: &Location) -> Result<()> {
-        Provider::unmount(self, at).await
+    fn unmount(&self, at: &Location) -> impl Future<Output = Result<()>> {
+        snapshot::unmount(&self.service, at)
     }
 
-    async fn snapshot_memory(&self, sandbox: &str, key: &str) -> Result<String> {
-        Provider::snapshot_memory(self, sandbox, key).await
+    fn snapshot_memory(&self, sandbox: &str, key: &str) -> impl Future<Output = Result<String>> {
+        snapshot::memory(&self.service, sandbox, key)
     }
 
-    async fn restore(&self, snapshot: &str, key: &str, name: Option<String>) -> Result<SandboxInfo> {
-        Provider::restore(self, snapshot, key, name).await
+    fn restore(&self, snapshot: &str, key: &str, name: Option<String>) -> impl Future<Output = Result<SandboxInfo>> {
+        snapshot::restore(&self.service, snapshot, key, name)
     }
 
-    async fn exit_snapshot(&self, sandbox: &str, wait: u64) -> Result<Option<String>> {
-        Provider::exit_snapshot(self, sandbox, wait).await
+    fn exit_snapshot(&self, sandbox: &str, wait: u64) -> impl Future<Output = Result<Option<String>>> {
+        snapshot::exit(&self.service, sandbox, wait)
     }
 
-    async fn create_sidecar(&self, sandbox: &str, spec: &SidecarSpec) -> Result<SidecarInfo> {
-        Provider::create_sidecar(self, sandbox, spec).await
+    // ---- sidecars -------------------------------------------------------------------------------------------------------
+
+    fn create_sidecar(&self, sandbox: &str, spec: &SidecarSpec) -> impl Future<Output = Result<SidecarInfo>> {
+        sidecar::create(&self.service, &self.builds, sandbox, spec)
     }
 
-    async fn list_sidecars(&self, sandbox: &str) -> Result<Vec<SidecarInfo>> {
-        Provider::list_sidecars(self, sandbox).await
+    fn list_sidecars(&self, sandbox: &str) -> impl Future<Output = Result<Vec<SidecarInfo>>> {
+        sidecar::list(&self.service, sandbox)
     }
 
-    async fn wait_sidecar(&self, sandbox: &str, name: &str, wait: u64) -> Result<Option<EndReason>> {
-        Provider::wait_sidecar(self, sandbox, name, wait).await
+    fn wait_sidecar(&self, sandbox: &str, name: &str, wait: u64) -> impl Future<Output = Result<Option<EndReason>>> {
+        sidecar::wait(&self.service, sandbox, name, wait)
     }
 
-    async fn terminate_sidecar(&self, sandbox: &str, name: &str) -> Result<()> {
-        Provider::terminate_sidecar(self, sandbox, name).await
+    fn terminate_sidecar(&self, sandbox: &str, name: &str) -> impl Future<Output = Result<()>> {
+        sidecar::terminate(&self.service, sandbox, name)
     }
 
-    async fn start(&self, sandbox: &str, spec: ExecSpec) -> Result<()> {
-        Provider::start(self, sandbox, spec).await
+    // ---- commands -------------------------------------------------------------------------------------------------------
+
+    fn start(&self, sandbox: &str, spec: ExecSpec) -> impl Future<Output = Result<()>> {
+        self.commands.start(sandbox, spec)
     }
 
-    async fn read_output(&self, exec: ExecRef, request: ReadRequest) -> Result<Output> {
-        Provider::read_output(self, exec, request).await
+    fn read_output(&self, exec: ExecRef, request: ReadRequest) -> impl Future<Output = Result<Output>> {
+        self.commands.read_output(exec, request)
     }
 
-    async fn write_input(&self, exec: ExecRef, offset: u64, data: Vec<u8>, eof: bool) -> Result<InputState> {
-        Provider::write_input(self, exec, offset, data, eof).await
+    fn write_input(
+        &self,
+        exec: ExecRef,
+        offset: u64,
+        data: Vec<u8>,
+        eof: bool,
+    ) -> impl Future<Output = Result<InputState>> {
+        self.commands.write_input(exec, offset, data, eof)
     }
 
-    async fn wait_exec(&self, exec: ExecRef, wait: u64) -> Result<Option<Verdict>> {
-        Provider::wait_exec(self, exec, wait).await
+    fn wait_exec(&self, exec: ExecRef, wait: u64) -> impl Future<Output = Result<Option<Verdict>>> {
+        self.commands.wait_exec(exec, wait)
     }
 
-    async fn signal(&self, exec: ExecRef, signal: u32) -> Result<()> {
-        Provider::signal(self, exec, signal).await
+    fn signal(&self, exec: ExecRef, signal: u32) -> impl Future<Output = Result<()>> {
+        self.scripts.signal(exec, signal)
     }
 
-    async fn resize(&self, exec: ExecRef, size: Pty) -> Result<()> {
-        Provider::resize(self, exec, size).await
+    fn resize(&self, exec: ExecRef, size: Pty) -> impl Future<Output = Result<()>> {
+        self.scripts.resize(exec, size)
     }
 
-    async fn run(&self, sandbox: &str, spec: ExecSpec, stdin: Vec<u8>, limits: OutputLimits) -> Result<RunResult> {
-        Provider::run(self, sandbox, spec, stdin, limits).await
+    fn run(
+        &self,
+        sandbox: &str,
+        spec: ExecSpec,
+        stdin: Vec<u8>,
+        limits: OutputLimits,
+    ) -> impl Future<Output = Result<RunResult>> {
+        self.commands.run(sandbox, spec, stdin, limits)
     }
 
-    async fn read_file(&self, at: &Location, transfer: &str, offset: u64, max_bytes: u32) -> Result<FileChunk> {
-        Provider::read_file(self, at, transfer, offset, max_bytes).await
+    // ---- files ----------------------------------------------------------------------------------------------------------
+
+    fn read_file(
+        &self,
+        at: &Location,
+        transfer: &str,
+        offset: u64,
+        max_bytes: u32,
+    ) -> impl Future<Output = Result<FileChunk>> {
+        transfer::read(&self.scripts, at, transfer, offset, max_bytes)
     }
 
-    async fn write_file(
+    fn write_file(
         &self,
         at: &Location,
         transfer: &str,
@@ -239,47 +313,65 @@ impl SandboxProvider for Provider {
         offset: u64,
         data: Vec<u8>,
         eof: bool,
-    ) -> Result<u64> {
-        Provider::write_file(self, at, transfer, options, offset, data, eof).await
+    ) -> impl Future<Output = Result<u64>> {
+        transfer::write(&self.scripts, at, transfer, options, offset, data, eof)
     }
 
-    async fn stat(&self, at: &Location, follow: bool) -> Result<FileInfo> {
-        Provider::stat(self, at, follow).await
+    fn stat(&self, at: &Location, follow: bool) -> impl Future<Output = Result<FileInfo>> {
+        directory::stat(&self.scripts, at, follow)
     }
 
-    async fn list_directory(&self, at: &Location, cursor: Option<String>, max: u32) -> Result<FilePage> {
-        Provider::list_directory(self, at, cursor, max).await
+    fn list_directory(
+        &self,
+        at: &Location,
+        cursor: Option<String>,
+        max: u32,
+    ) -> impl Future<Output = Result<FilePage>> {
+        directory::list(&self.scripts, at, cursor, max)
     }
 
-    async fn make_directory(&self, at: &Location, parents: bool) -> Result<()> {
-        Provider::make_directory(self, at, parents).await
+    fn make_directory(&self, at: &Location, parents: bool) -> impl Future<Output = Result<()>> {
+        directory::make(&self.scripts, at, parents)
     }
 
-    async fn remove(&self, at: &Location, recursive: bool) -> Result<()> {
-        Provider::remove(self, at, recursive).await
+    fn remove(&self, at: &Location, recursive: bool) -> impl Future<Output = Result<()>> {
+        directory::remove(&self.scripts, at, recursive)
     }
 
-    async fn rename(&self, at: &Location, to: &str, replace: bool) -> Result<()> {
-        Provider::rename(self, at, to, replace).await
+    fn rename(&self, at: &Location, to: &str, replace: bool) -> impl Future<Output = Result<()>> {
+        change::rename(&self.scripts, at, to, replace)
     }
 
-    async fn make_symlink(&self, at: &Location, target: &str) -> Result<()> {
-        Provider::make_symlink(self, at, target).await
+    fn make_symlink(&self, at: &Location, target: &str) -> impl Future<Output = Result<()>> {
+        change::make_symlink(&self.scripts, at, target)
     }
 
-    async fn set_permissions(&self, at: &Location, permissions: u32) -> Result<()> {
-        Provider::set_permissions(self, at, permissions).await
+    fn set_permissions(&self, at: &Location, permissions: u32) -> impl Future<Output = Result<()>> {
+        change::set_permissions(&self.scripts, at, permissions)
     }
 
-    async fn read_tree(&self, at: &Location, transfer: &str, offset: u64, max_bytes: u32) -> Result<FileChunk> {
-        Provider::read_tree(self, at, transfer, offset, max_bytes).await
+    fn read_tree(
+        &self,
+        at: &Location,
+        transfer: &str,
+        offset: u64,
+        max_bytes: u32,
+    ) -> impl Future<Output = Result<FileChunk>> {
+        change::read_tree(&self.scripts, at, transfer, offset, max_bytes)
     }
 
-    async fn write_tree(&self, at: &Location, transfer: &str, offset: u64, data: Vec<u8>, eof: bool) -> Result<u64> {
-        Provider::write_tree(self, at, transfer, offset, data, eof).await
+    fn write_tree(
+        &self,
+        at: &Location,
+        transfer: &str,
+        offset: u64,
+        data: Vec<u8>,
+        eof: bool,
+    ) -> impl Future<Output = Result<u64>> {
+        change::write_tree(&self.scripts, at, transfer, offset, data, eof)
     }
 
-    async fn watch(
+    fn watch(
         &self,
         at: &Location,
         watch: &str,
@@ -287,7 +379,7 @@ impl SandboxProvider for Provider {
         position: u64,
         max_events: u32,
         wait: u64,
-    ) -> Result<WatchPage> {
-        Provider::watch(self, at, watch, recursive, position, max_events, wait).await
+    ) -> impl Future<Output = Result<WatchPage>> {
+        watch::watch(&self.scripts, at, watch, recursive, position, max_events, wait)
     }
 }

@@ -1,9 +1,14 @@
-//! Commands.
+//! Commands. From the bottom up: one command on the wire ([`process`], [`stdin`], [`output`], [`verdict`]); programs of ours in
+//! a sandbox ([`placed`], [`helper`], [`shell`], [`script`]); the commands of callers ([`user`], [`start`], [`commands`]).
 
-pub mod argv;
-pub mod inside;
+pub mod commands;
+pub mod helper;
 pub mod output;
+pub mod placed;
 pub mod process;
-pub mod run;
-pub mod signal;
+pub mod script;
+pub mod shell;
+pub mod start;
+pub mod stdin;
 pub mod user;
+pub mod verdict;

@@ -3,10 +3,10 @@
 
 use std::{future::poll_fn, task::Poll};
 
-use crate::{
-    exec::process::Exit,
-    files::transfer::{check_location, exec_ref, tool},
-    provider::Provider,
+use crate::exec::{
+    helper::{check_location, exec_ref, tool},
+    process::{self, Exit},
+    script::Scripts,
 };
 use sandbox_provider_kit::{
     Error, Result,
@@ -21,59 +21,57 @@ use sandbox_provider_kit::{
 /// Most events of one page, as for entries of a directory.
 const MAX_EVENTS: u32 = 10_000;
 
-impl Provider {
-    /// See `watch` in the interface.
-    ///
-    /// # Errors
-    ///
-    /// As documented there.
-    pub async fn watch(
-        &self,
-        at: &Location,
-        watch: &str,
-        recursive: bool,
-        position: u64,
-        max_events: u32,
-        wait: u64,
-    ) -> Result<WatchPage> {
-        check_location(at)?;
-        check::transfer(watch)?;
-        if max_events == 0 {
-            return Err(Error::invalid("max-events is 0: ask for at least one event."));
-        }
-        let argument = object([
-            ("path", at.path.as_str().into()),
-            ("recursive", recursive.into()),
-            ("filter", Value::Null),
-            ("timeout_secs", Value::Null),
-        ]);
-        self.begin(at, watch, tool("Watch", argument)).await?;
-        let exec = exec_ref(at, watch);
-        let mut follow = self.take_follow(&exec, 0, position);
-        let mut timer = self.transport().sleep(bounded_wait(wait));
-        poll_fn(|cx| match follow.poll_line(cx) {
-            Poll::Pending => timer.as_mut().poll(cx).map(Ok),
-            ready => ready,
-        })
-        .await?;
-        let mut events = Vec::new();
-        while events.len() < max_events.min(MAX_EVENTS) as usize
-            && let Some(line) = follow.take_line()
-        {
-            events.push(event(&line)?);
-        }
-        let (next, end) = (follow.offset(), follow.is_ended());
-        if !end {
-            self.keep_follow(&exec, 0, follow);
-        } else if !matches!(
-            self.wait_exit(&at.sandbox, &ids::wire_uuid(watch), std::time::Duration::ZERO).await?,
-            // Ended by a signal, as the interface says to end it.
-            Some(Exit::Signal(_))
-        ) {
-            self.finish(at, watch).await?;
-        }
-        Ok(WatchPage { events, next, end })
+/// See `watch` in the interface.
+///
+/// # Errors
+///
+/// As documented there.
+pub async fn watch(
+    scripts: &Scripts,
+    at: &Location,
+    watch: &str,
+    recursive: bool,
+    position: u64,
+    max_events: u32,
+    wait: u64,
+) -> Result<WatchPage> {
+    check_location(at)?;
+    check::transfer(watch)?;
+    if max_events == 0 {
+        return Err(Error::invalid("max-events is 0: ask for at least one event."));
     }
+    let argument = object([
+        ("path", at.path.as_str().into()),
+        ("recursive", recursive.into()),
+        ("filter", Value::Null),
+        ("timeout_secs", Value::Null),
+    ]);
+    scripts.helper().begin(at, watch, tool("Watch", argument)).await?;
+    let exec = exec_ref(at, watch);
+    let mut follow = scripts.helper().outputs().take(&exec, 0, position);
+    let mut timer = scripts.service().transport().sleep(bounded_wait(wait));
+    poll_fn(|cx| match follow.poll_line(cx) {
+        Poll::Pending => timer.as_mut().poll(cx).map(Ok),
+        ready => ready,
+    })
+    .await?;
+    let mut events = Vec::new();
+    while events.len() < max_events.min(MAX_EVENTS) as usize
+        && let Some(line) = follow.take_line()
+    {
+        events.push(event(&line)?);
+    }
+    let (next, end) = (follow.offset(), follow.is_ended());
+    if !end {
+        scripts.helper().outputs().keep(&exec, 0, follow);
+    } else if !matches!(
+        process::wait_exit(scripts.service(), &at.sandbox, &ids::wire_uuid(watch), std::time::Duration::ZERO).await?,
+        // Ended by a signal, as the interface says to end it.
+        Some(Exit::Signal(_))
+    ) {
+        scripts.helper().finish(at, watch).await?;
+    }
+    Ok(WatchPage { events, next, end })
 }
 
 fn event(line: &[u8]) -> Result<FileEvent> {

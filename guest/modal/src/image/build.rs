@@ -3,22 +3,21 @@
 //! Modal builds one layer per request and needs the id of a finished one below, so a cursor carries the layers that are
 //! still to come; any instance can go on with it.
 
-use std::{future::poll_fn, task::Poll, time::Duration};
+use std::{cell::RefCell, future::poll_fn, rc::Rc, task::Poll, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use bytes::Bytes;
 use futures_util::{Stream as _, StreamExt as _, stream::LocalBoxStream};
 use modal_proto::client::{
-    FileDescriptor, GenericResult, ImageGetOrCreateRequest, ImageJoinStreamingRequest, ImageJoinStreamingResponse,
-    ImageMetadata, TaskLogs, generic_result::GenericStatus,
+    GenericResult, ImageGetOrCreateRequest, ImageJoinStreamingRequest, ImageJoinStreamingResponse, ImageMetadata,
+    generic_result::GenericStatus,
 };
 use modal_proto::rpc;
 use prost::Message;
 
 use crate::{
-    image::layers::{base_image, check_image},
-    provider::Provider,
-    service::policy,
+    image::layers::{self, base_image, check_image, image_error, named_image},
+    service::{Service, policy, wire::output_stream},
 };
 use sandbox_provider_kit::{
     Error, Result,
@@ -26,13 +25,14 @@ use sandbox_provider_kit::{
         check,
         error::clip,
         time::{bounded_wait, millis},
-        wit::{BuildProgress, BuiltImage, ErrorKind, Happened, ImageSource, ImageSpec, LogChunk, OutputStream},
+        wit::{BuildProgress, BuiltImage, ErrorKind, Happened, ImageSource, ImageSpec, LogChunk},
     },
     call::{
-        Failure as _,
+        Endpoint as _, Failure as _,
         grpc::{Code, Status},
         retry::not_yet,
     },
+    memo::Memo,
 };
 
 /// How long the server holds one log stream, in seconds (fact sheet, section 3.1).
@@ -130,7 +130,20 @@ pub struct Join {
     pending: Option<ImageJoinStreamingResponse>,
 }
 
-impl Provider {
+/// Builds that are followed. Clones share the log streams that lie open.
+#[derive(Clone)]
+pub struct Builds {
+    service: Service,
+    joins: Rc<RefCell<Memo<String, Join>>>,
+}
+
+impl Builds {
+    /// Follows none yet.
+    #[must_use]
+    pub fn new(service: Service) -> Builds {
+        Builds { service, joins: Rc::default() }
+    }
+
     /// See `start-build` in the interface.
     ///
     /// # Errors
@@ -141,15 +154,15 @@ impl Provider {
         if spec.commands.is_empty() {
             let known = match &spec.source {
                 ImageSource::Id(id) => Some(id.clone()),
-                ImageSource::Named(name) => Some(self.named_image(name).await?),
+                ImageSource::Named(name) => Some(named_image(&self.service, name).await?),
                 _ => None,
             };
             if let Some(id) = known {
-                let image = Some(self.get_image(&id).await?);
+                let image = Some(layers::get(&self.service, &id).await?);
                 return Ok(BuildProgress { log: Vec::new(), cursor: String::new(), image });
             }
         }
-        let mut layers = self.layers(spec).await?.into_iter();
+        let mut layers = layers::layers(&self.service, spec).await?.into_iter();
         let first = layers.next().ok_or_else(|| Error::internal("An image without layers."))?;
         let next = layers.map(|layer| layer.encode_to_vec()).collect();
         let mut cursor = self.request_layer(first, Cursor { next, ..Cursor::default() }).await?;
@@ -173,7 +186,7 @@ impl Provider {
     pub async fn read_build(&self, text: &str, max_bytes: u32, wait: u64) -> Result<BuildProgress> {
         let mut room = check::max_bytes(max_bytes)?;
         let mut cursor = Cursor::decode_text(text)?;
-        let deadline = self.now() + bounded_wait(wait);
+        let deadline = self.service.now() + bounded_wait(wait);
         let mut log = Vec::new();
         let mut failures = 0;
         loop {
@@ -186,8 +199,8 @@ impl Provider {
                 }
                 continue;
             }
-            let (asked, key) = (self.now(), cursor.encode()?);
-            let kept = self.inner.state.borrow_mut().joins.remove(&key);
+            let (asked, key) = (self.service.now(), cursor.encode()?);
+            let kept = self.joins.borrow_mut().remove(&key);
             let mut join = match kept {
                 Some(join) => join,
                 None => self.join(&cursor).await?,
@@ -203,16 +216,16 @@ impl Provider {
                 Read::Failed(_) => return Ok(BuildProgress { log, cursor: cursor.encode()?, image: None }),
                 // Broken again and again, and nothing new in between.
                 Read::Broken(status) if failures >= policy::CONTROL.retries && log.is_empty() => {
-                    return Err(self.image_error(&cursor.image, &status));
+                    return Err(image_error(&self.service, &cursor.image, &status));
                 }
                 Read::Broken(_) if failures >= policy::CONTROL.retries => {
                     return Ok(BuildProgress { log, cursor: cursor.encode()?, image: None });
                 }
                 ended @ (Read::Reopen | Read::Broken(_)) => {
-                    if self.now() >= deadline {
+                    if self.service.now() >= deadline {
                         return Ok(BuildProgress { log, cursor: cursor.encode()?, image: None });
                     }
-                    let transport = self.transport();
+                    let transport = self.service.transport();
                     match ended {
                         Read::Broken(_) => {
                             transport.sleep(policy::CONTROL.pause(failures, &**transport)).await;
@@ -223,7 +236,7 @@ impl Provider {
                 }
                 Read::Enough => {
                     let text = cursor.encode()?;
-                    self.inner.state.borrow_mut().joins.insert(text.clone(), join);
+                    self.joins.borrow_mut().insert(text.clone(), join);
                     return Ok(BuildProgress { log, cursor: text, image: None });
                 }
             }
@@ -249,7 +262,7 @@ impl Provider {
 
     /// Asks for a layer; the cursor then stands at its log, or behind it when it is there already.
     async fn request_layer(&self, layer: ImageGetOrCreateRequest, cursor: Cursor) -> Result<Cursor> {
-        let answer = self.control("build the image", rpc::IMAGE_GET_OR_CREATE, &layer).await?;
+        let answer = self.service.control.call("build the image", rpc::IMAGE_GET_OR_CREATE, &layer).await?;
         if answer.image_id.is_empty() {
             return Err(Error::internal("Modal answered to the build with no image."));
         }
@@ -279,7 +292,7 @@ impl Provider {
     }
 
     async fn join(&self, cursor: &Cursor) -> Result<Join> {
-        let (mut failures, begun) = (0, self.now());
+        let (mut failures, begun) = (0, self.service.now());
         loop {
             let request = ImageJoinStreamingRequest {
                 image_id: cursor.image.clone(),
@@ -287,16 +300,16 @@ impl Provider {
                 last_entry_id: cursor.entry.clone(),
                 include_logs_for_finished: true,
             };
-            let opened = self.control_stream(rpc::IMAGE_JOIN_STREAMING, &request).await?;
+            let opened = self.service.control.stream(rpc::IMAGE_JOIN_STREAMING, &request).await?;
             match opened {
                 Ok(stream) => return Ok(Join { stream: stream.boxed_local(), pending: None }),
                 Err(status) if self.comes_back(&status, begun).await? => {}
                 Err(status) if status.is_retryable() && failures < policy::CONTROL.retries => {
-                    let transport = self.transport();
+                    let transport = self.service.transport();
                     transport.sleep(policy::CONTROL.pause(failures, &**transport)).await;
                     failures += 1;
                 }
-                Err(status) => return Err(self.image_error(&cursor.image, &status)),
+                Err(status) => return Err(image_error(&self.service, &cursor.image, &status)),
             }
         }
     }
@@ -304,10 +317,10 @@ impl Provider {
     /// Waits as long as the service asks to, if it does, and that is not too long; such a wait uses up no retry.
     async fn comes_back(&self, status: &Status, begun: Duration) -> Result<bool> {
         let Some(wait) = policy::server_wait(status) else { return Ok(false) };
-        let most = self.config()?.max_throttle_wait.unwrap_or(Duration::MAX);
-        let follow = self.now().saturating_sub(begun).saturating_add(wait) <= most;
+        let most = self.service.config()?.max_throttle_wait.unwrap_or(Duration::MAX);
+        let follow = self.service.now().saturating_sub(begun).saturating_add(wait) <= most;
         if follow {
-            self.transport().sleep(wait).await;
+            self.service.transport().sleep(wait).await;
         }
         Ok(follow)
     }
@@ -321,7 +334,7 @@ impl Provider {
         room: &mut usize,
         deadline: Duration,
     ) -> Result<Read> {
-        let mut timer = self.inner.transport.sleep(deadline.saturating_sub(self.now()));
+        let mut timer = self.service.transport().sleep(deadline.saturating_sub(self.service.now()));
         loop {
             let message = match join.pending.take() {
                 Some(message) => Some(Ok(message)),
@@ -344,11 +357,11 @@ impl Provider {
             let message = match message {
                 None => return Ok(Read::Reopen),
                 Some(Err(status)) if status.code() == Code::Unauthenticated => {
-                    self.expire_auth();
+                    self.service.control.expire();
                     return Ok(Read::Broken(status));
                 }
                 Some(Err(status)) if status.is_retryable() => return Ok(Read::Broken(status)),
-                Some(Err(status)) => return Err(self.image_error(&cursor.image, &status)),
+                Some(Err(status)) => return Err(image_error(&self.service, &cursor.image, &status)),
                 Some(Ok(message)) => message,
             };
             if !deliver(&message, cursor, log, room) {
@@ -428,15 +441,6 @@ fn deliver(
     true
 }
 
-/// Where an entry was printed; none for what the service says itself.
-pub(crate) fn output_stream(entry: &TaskLogs) -> Option<OutputStream> {
-    match entry.file_descriptor() {
-        FileDescriptor::Stdout => Some(OutputStream::Stdout),
-        FileDescriptor::Stderr => Some(OutputStream::Stderr),
-        FileDescriptor::Unspecified | FileDescriptor::Info => None,
-    }
-}
-
 /// The error of a finished build; none if it went well (fact sheet, section 3.1).
 fn build_error(result: &GenericResult, cursor: &Cursor) -> Option<Error> {
     let said = clip(result.exception.trim_end());
@@ -468,6 +472,8 @@ fn build_error(result: &GenericResult, cursor: &Cursor) -> Option<Error> {
 
 #[cfg(test)]
 mod tests {
+    use modal_proto::client::TaskLogs;
+
     use super::*;
 
     fn message(entry: &str, texts: &[&str]) -> ImageJoinStreamingResponse {

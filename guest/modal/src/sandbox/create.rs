@@ -3,24 +3,26 @@
 
 use modal_proto::{
     client::{
-        CloudBucketMount, GpuConfig, NetworkAccess, ObjectCreationType, PortSpec, PortSpecs, Probe, Resources, Sandbox,
-        SandboxCreateRequest, SandboxCreateV2Request, SandboxTag, SchedulerPlacement, SecretGetOrCreateRequest,
-        SecretSource, SharedVolumeMount, StringMap, TunnelType, VolumeMount, cloud_bucket_mount::BucketType,
-        network_access::NetworkAccessType, probe, sandbox, secret_source::Source,
+        CloudBucketMount, ObjectCreationType, PortSpec, PortSpecs, Probe, Resources, Sandbox, SandboxCreateRequest,
+        SandboxCreateV2Request, SchedulerPlacement, SecretGetOrCreateRequest, SharedVolumeMount, TunnelType,
+        cloud_bucket_mount::BucketType, probe, sandbox,
     },
     rpc,
 };
 
 use crate::{
-    exec::process::pty_info,
-    image::layers::check_image,
-    provider::Provider,
+    image::{build::Builds, layers::check_image},
     sandbox::{
-        manage::tunnel,
+        find::{self, tunnel},
+        manage::terminate,
         options::{Backend, Options},
-        sidecar::check_sidecar,
+        sidecar, volume,
+        volume::is_canonical,
     },
-    service::policy,
+    service::{
+        Service,
+        wire::{gpu_config, network_access, pty_info, secret_sources, tags},
+    },
 };
 use sandbox_provider_kit::{
     Error, Result,
@@ -28,13 +30,12 @@ use sandbox_provider_kit::{
         check,
         error::shown,
         ids,
-        time::{millis, whole_seconds},
+        time::whole_seconds,
         wit::{
-            BucketMount, Gpu, Outbound, Port, PortKind, Readiness, Resources as Wanted, RetryAdvice, SandboxInfo,
-            SandboxSpec, SandboxState, VolumeMount as WantedVolume,
+            BucketMount, Outbound, Port, PortKind, Readiness, Resources as Wanted, SandboxInfo, SandboxSpec,
+            SandboxState,
         },
     },
-    call::grpc::Status,
 };
 
 /// Life of a sandbox that asks for none: Modal's own default (fact sheet, section 5.2), in seconds.
@@ -43,215 +44,188 @@ const DEFAULT_LIFETIME_SECS: u32 = 300;
 /// Longest command, in bytes in all (fact sheet, section 5.2).
 const MAX_COMMAND_BYTES: usize = 65_536;
 
-/// Where no volume can be mounted (fact sheet, section 4).
-const NO_VOLUMES: [&str; 3] = ["/", "/root", "/tmp"];
+/// See `check-spec` in the interface.
+///
+/// # Errors
+///
+/// As documented there.
+pub fn check(service: &Service, spec: &SandboxSpec) -> Result<()> {
+    considered(service, spec).map(drop)
+}
 
-impl Provider {
-    /// See `check-spec` in the interface.
-    ///
-    /// # Errors
-    ///
-    /// As documented there.
-    pub fn check_spec(&self, spec: &SandboxSpec) -> Result<()> {
-        self.considered(spec).map(drop)
+/// All that can be said of a specification before anything is sent.
+fn considered(service: &Service, spec: &SandboxSpec) -> Result<(Options, Backend)> {
+    check_spec(spec)?;
+    check_image(&spec.image)?;
+    for sidecar in &spec.sidecars {
+        check_image(&sidecar.image)?;
     }
+    let options = Options::read(&spec.options)?;
+    let backend = choose(spec, &options, service.config()?.v2)?;
+    Ok((options, backend))
+}
 
-    /// All that can be said of a specification before anything is sent.
-    fn considered(&self, spec: &SandboxSpec) -> Result<(Options, Backend)> {
-        check_spec(spec)?;
-        check_image(&spec.image)?;
-        for sidecar in &spec.sidecars {
-            check_image(&sidecar.image)?;
-        }
-        let options = Options::read(&spec.options)?;
-        let backend = choose(spec, &options, self.config()?.v2)?;
-        Ok((options, backend))
+/// See `create` in the interface.
+///
+/// # Errors
+///
+/// As documented there.
+pub async fn create(service: &Service, builds: &Builds, spec: SandboxSpec) -> Result<SandboxInfo> {
+    let (options, backend) = considered(service, &spec)?;
+    let app_id = service.app.id().await?;
+    let image = builds.ready_image(&spec.image).await?;
+    let mut sidecar_images = Vec::with_capacity(spec.sidecars.len());
+    for sidecar in &spec.sidecars {
+        sidecar_images.push(builds.ready_image(&sidecar.image).await?.id);
     }
-
-    /// See `create` in the interface.
-    ///
-    /// # Errors
-    ///
-    /// As documented there.
-    pub async fn create(&self, spec: SandboxSpec) -> Result<SandboxInfo> {
-        let (options, backend) = self.considered(&spec)?;
-        let app_id = self.app_id().await?;
-        let image = self.ready_image(&spec.image).await?;
-        let mut sidecar_images = Vec::with_capacity(spec.sidecars.len());
-        for sidecar in &spec.sidecars {
-            sidecar_images.push(self.ready_image(&sidecar.image).await?.id);
+    // One key for all that this create does, so that a repetition does none of it again.
+    let key = spec.key.as_ref().map_or_else(|| service.new_uuid(), |key| format!("create {key}"));
+    let mut definition = definition(service, &spec, options, image.id.clone()).await?;
+    let v1 = backend == Backend::V1;
+    let request_key = ids::derived_uuid(&key);
+    let tags = tags(&spec.tags);
+    let (id, task_id, access, tunnels) = if v1 {
+        if !spec.env.is_empty() {
+            definition.secret_ids.push(env_secret(service, &spec.env, &format!("{key} env")).await?);
         }
-        // One key for all that this create does, so that a repetition does none of it again.
-        let key = spec.key.as_ref().map_or_else(|| self.new_uuid(), |key| format!("create {key}"));
-        let mut definition = self.definition(&spec, options, image.id.clone()).await?;
-        let v1 = backend == Backend::V1;
-        let request_key = ids::derived_uuid(&key);
-        let tags = tags(&spec.tags);
-        let (id, task_id, access, tunnels) = if v1 {
-            if !spec.env.is_empty() {
-                definition.secret_ids.push(self.env_secret(&spec.env, &format!("{key} env")).await?);
-            }
-            let request = SandboxCreateRequest { app_id, definition: Some(definition), tags, ..Default::default() };
-            let answer = self.control_create(&request_key, rpc::SANDBOX_CREATE, &request).await?;
-            (answer.sandbox_id, String::new(), None, Vec::new())
-        } else {
-            let secret_sources = secret_sources(&definition.secret_ids, &spec.env);
-            let definition = Some(definition);
-            let request = SandboxCreateV2Request { app_id, definition, tags, secret_sources, ..Default::default() };
-            let answer = self.control_create(&request_key, rpc::SANDBOX_CREATE_V2, &request).await?;
-            (answer.sandbox_id, answer.task_id, answer.command_router_access, answer.tunnels)
-        };
-        if id.is_empty() {
-            return Err(Error::internal("Modal answered a create without a sandbox id."));
-        }
-        self.remember_access(&id, &task_id, access);
-        for (sidecar, image) in spec.sidecars.iter().zip(&sidecar_images) {
-            let key = format!("{key} sidecar {}", sidecar.name);
-            if let Err(mut error) = self.make_sidecar(&id, sidecar, image, &key).await {
-                // Half of what was asked for is nothing: nobody would look after it.
-                let gone = self.terminate(&id).await.is_ok();
-                error.message = format!(
-                    "{} (sidecar `{}`; the sandbox {id} {})",
-                    error.message,
-                    sidecar.name,
-                    if gone { "was terminated again" } else { "is left and has to be terminated" }
-                );
-                return Err(error);
-            }
-        }
-        Ok(SandboxInfo {
-            extra: vec![crate::sandbox::manage::backend(&id)],
-            id,
-            name: spec.name,
-            state: if task_id.is_empty() { SandboxState::Pending } else { SandboxState::Running },
-            image: Some(image.id),
-            created: None,
-            tags: spec.tags,
-            tunnels: tunnels.iter().flat_map(tunnel).collect(),
-        })
+        let request = SandboxCreateRequest { app_id, definition: Some(definition), tags, ..Default::default() };
+        let answer = service.control.create(&request_key, rpc::SANDBOX_CREATE, &request).await?;
+        (answer.sandbox_id, String::new(), None, Vec::new())
+    } else {
+        let secret_sources = secret_sources(&definition.secret_ids, &spec.env);
+        let definition = Some(definition);
+        let request = SandboxCreateV2Request { app_id, definition, tags, secret_sources, ..Default::default() };
+        let answer = service.control.create(&request_key, rpc::SANDBOX_CREATE_V2, &request).await?;
+        (answer.sandbox_id, answer.task_id, answer.command_router_access, answer.tunnels)
+    };
+    if id.is_empty() {
+        return Err(Error::internal("Modal answered a create without a sandbox id."));
     }
-
-    pub(crate) fn create_error(&self, status: &Status) -> Error {
-        let mut error = self.control_error(status, "create the sandbox");
-        if let Some(wait) = policy::server_wait(status) {
-            error.retry = RetryAdvice::After(millis(wait));
+    service.router.accesses().remember(&id, &task_id, access);
+    for (sidecar, image) in spec.sidecars.iter().zip(&sidecar_images) {
+        let key = format!("{key} sidecar {}", sidecar.name);
+        if let Err(mut error) = sidecar::make(service, &id, sidecar, image, &key).await {
+            // Half of what was asked for is nothing: nobody would look after it.
+            let gone = terminate(service, &id).await.is_ok();
+            error.message = format!(
+                "{} (sidecar `{}`; the sandbox {id} {})",
+                error.message,
+                sidecar.name,
+                if gone { "was terminated again" } else { "is left and has to be terminated" }
+            );
+            return Err(error);
         }
-        error
     }
+    Ok(SandboxInfo {
+        extra: vec![find::backend(&id)],
+        id,
+        name: spec.name,
+        state: if task_id.is_empty() { SandboxState::Pending } else { SandboxState::Running },
+        image: Some(image.id),
+        created: None,
+        tags: spec.tags,
+        tunnels: tunnels.iter().flat_map(tunnel).collect(),
+    })
+}
 
-    async fn definition(&self, spec: &SandboxSpec, options: Options, image_id: String) -> Result<Sandbox> {
-        let mut bucket_mounts = Vec::with_capacity(spec.buckets.len());
-        for bucket in &spec.buckets {
-            bucket_mounts.push(self.bucket_mount(bucket).await?);
-        }
-        let proxy_id = match &spec.proxy {
-            Some(name) => Some(self.proxy_id(name).await?),
-            None => None,
-        };
-        Ok(Sandbox {
-            entrypoint_args: spec.command.clone(),
-            image_id,
-            secret_ids: self.secret_ids(&spec.secrets).await?,
-            resources: Some(resources(&spec.resources)),
-            timeout_secs: spec.lifetime.map_or(DEFAULT_LIFETIME_SECS, whole_seconds),
-            workdir: spec.workdir.clone(),
-            volume_mounts: self.volume_mounts(&spec.volumes).await?,
-            cloud_bucket_mounts: bucket_mounts,
-            nfs_mounts: options
-                .network_file_systems
-                .into_iter()
-                .map(|(mount_path, shared_volume_id)| SharedVolumeMount {
-                    mount_path,
-                    shared_volume_id,
-                    ..Default::default()
-                })
-                .collect(),
-            pty_info: spec.pty.clone().map(pty_info),
-            scheduler_placement: (!spec.regions.is_empty())
-                .then(|| SchedulerPlacement { regions: spec.regions.clone(), ..Default::default() }),
-            open_ports_oneof: Some(open_ports(&spec.ports)),
-            i6pn_enabled: options.i6pn,
-            network_access: Some(network_access(&spec.network.outbound)),
-            proxy_id,
-            enable_snapshot: options.memory_snapshots,
-            cloud_provider_str: options.cloud,
-            runtime: options.runtime,
-            verbose: options.verbose,
-            name: spec.name.clone(),
-            idle_timeout_secs: spec.idle_timeout.map(whole_seconds),
-            custom_domain: options.custom_domain,
-            include_oidc_identity_token: options.identity_token,
-            readiness_probe: spec.readiness.as_ref().map(|wanted| Probe {
-                probe_oneof: Some(match &wanted.check {
-                    Readiness::Tcp(port) => probe::ProbeOneof::TcpPort((*port).into()),
-                    Readiness::Exec(argv) => probe::ProbeOneof::ExecCommand(probe::ExecCommand { argv: argv.clone() }),
-                }),
-                interval_ms: wanted.interval.map(|interval| u32::try_from(interval).unwrap_or(u32::MAX)),
+async fn definition(service: &Service, spec: &SandboxSpec, options: Options, image_id: String) -> Result<Sandbox> {
+    let mut bucket_mounts = Vec::with_capacity(spec.buckets.len());
+    for bucket in &spec.buckets {
+        bucket_mounts.push(bucket_mount(service, bucket).await?);
+    }
+    let proxy_id = match &spec.proxy {
+        Some(name) => Some(service.names.proxy_id(name).await?),
+        None => None,
+    };
+    Ok(Sandbox {
+        entrypoint_args: spec.command.clone(),
+        image_id,
+        secret_ids: service.names.secret_ids(&spec.secrets).await?,
+        resources: Some(resources(&spec.resources)),
+        timeout_secs: spec.lifetime.map_or(DEFAULT_LIFETIME_SECS, whole_seconds),
+        workdir: spec.workdir.clone(),
+        volume_mounts: volume::mounts(service, &spec.volumes).await?,
+        cloud_bucket_mounts: bucket_mounts,
+        nfs_mounts: options
+            .network_file_systems
+            .into_iter()
+            .map(|(mount_path, shared_volume_id)| SharedVolumeMount {
+                mount_path,
+                shared_volume_id,
+                ..Default::default()
+            })
+            .collect(),
+        pty_info: spec.pty.clone().map(pty_info),
+        scheduler_placement: (!spec.regions.is_empty())
+            .then(|| SchedulerPlacement { regions: spec.regions.clone(), ..Default::default() }),
+        open_ports_oneof: Some(open_ports(&spec.ports)),
+        i6pn_enabled: options.i6pn,
+        network_access: Some(network_access(&spec.network.outbound)),
+        proxy_id,
+        enable_snapshot: options.memory_snapshots,
+        cloud_provider_str: options.cloud,
+        runtime: options.runtime,
+        verbose: options.verbose,
+        name: spec.name.clone(),
+        idle_timeout_secs: spec.idle_timeout.map(whole_seconds),
+        custom_domain: options.custom_domain,
+        include_oidc_identity_token: options.identity_token,
+        readiness_probe: spec.readiness.as_ref().map(|wanted| Probe {
+            probe_oneof: Some(match &wanted.check {
+                Readiness::Tcp(port) => probe::ProbeOneof::TcpPort((*port).into()),
+                Readiness::Exec(argv) => probe::ProbeOneof::ExecCommand(probe::ExecCommand { argv: argv.clone() }),
             }),
-            inbound_cidr_allowlist: spec.network.inbound_cidrs.clone(),
-            experimental_options_v2: options.experimental.into_iter().collect(),
-            ..Default::default()
-        })
-    }
+            interval_ms: wanted.interval.map(|interval| u32::try_from(interval).unwrap_or(u32::MAX)),
+        }),
+        inbound_cidr_allowlist: spec.network.inbound_cidrs.clone(),
+        experimental_options_v2: options.experimental.into_iter().collect(),
+        ..Default::default()
+    })
+}
 
-    /// Environment variables as a secret: the older backend takes them in no other form (fact sheet, section 4).
-    async fn env_secret(&self, env: &[(String, String)], key: &str) -> Result<String> {
-        let request = SecretGetOrCreateRequest {
-            environment_name: self.config()?.environment.clone(),
-            object_creation_type: ObjectCreationType::AnonymousOwnedByApp.into(),
-            env_dict: env.iter().cloned().collect(),
-            app_id: self.app_id().await?,
-            ..Default::default()
-        };
-        let answer = self.control_keyed(&ids::derived_uuid(key), rpc::SECRET_GET_OR_CREATE, &request).await?;
-        answer
-            .map(|answer| answer.secret_id)
-            .map_err(|status| self.control_error(&status, "pass on the environment variables"))
-    }
+/// Environment variables as a secret: the older backend takes them in no other form (fact sheet, section 4).
+async fn env_secret(service: &Service, env: &[(String, String)], key: &str) -> Result<String> {
+    let request = SecretGetOrCreateRequest {
+        environment_name: service.config()?.environment.clone(),
+        object_creation_type: ObjectCreationType::AnonymousOwnedByApp.into(),
+        env_dict: env.iter().cloned().collect(),
+        app_id: service.app.id().await?,
+        ..Default::default()
+    };
+    let answer = service.control.keyed(&ids::derived_uuid(key), rpc::SECRET_GET_OR_CREATE, &request).await?;
+    answer
+        .map(|answer| answer.secret_id)
+        .map_err(|status| service.control.error(&status, "pass on the environment variables"))
+}
 
-    pub(crate) async fn volume_mounts(&self, wanted: &[WantedVolume]) -> Result<Vec<VolumeMount>> {
-        let mut mounts = Vec::with_capacity(wanted.len());
-        for volume in wanted {
-            mounts.push(VolumeMount {
-                volume_id: self.volume_id(&volume.volume, volume.create).await?,
-                mount_path: volume.path.clone(),
-                allow_background_commits: true,
-                read_only: volume.read_only,
-                sub_path: volume.sub_path.clone(),
-            });
-        }
-        Ok(mounts)
-    }
-
-    async fn bucket_mount(&self, bucket: &BucketMount) -> Result<CloudBucketMount> {
-        let extra = BucketExtra::read(bucket)?;
-        let host = bucket.endpoint.as_deref().unwrap_or_default();
-        let host = host.split_once("://").map_or(host, |(_, rest)| rest).split(['/', ':']).next().unwrap_or_default();
-        let kind = if host.ends_with("r2.cloudflarestorage.com") {
-            BucketType::R2
-        } else if host.ends_with("storage.googleapis.com") {
-            BucketType::Gcp
-        } else {
-            BucketType::S3
-        };
-        let credentials_secret_id = match &bucket.secret {
-            Some(name) => self.secret(name).await?.id,
-            None => String::new(),
-        };
-        Ok(CloudBucketMount {
-            bucket_name: bucket.bucket.clone(),
-            mount_path: bucket.path.clone(),
-            credentials_secret_id,
-            read_only: bucket.read_only,
-            bucket_type: kind.into(),
-            requester_pays: extra.requester_pays,
-            bucket_endpoint_url: bucket.endpoint.clone(),
-            key_prefix: bucket.prefix.clone(),
-            oidc_auth_role_arn: extra.oidc_role,
-            force_path_style: extra.force_path_style,
-            ..Default::default()
-        })
-    }
+async fn bucket_mount(service: &Service, bucket: &BucketMount) -> Result<CloudBucketMount> {
+    let extra = BucketExtra::read(bucket)?;
+    let host = bucket.endpoint.as_deref().unwrap_or_default();
+    let host = host.split_once("://").map_or(host, |(_, rest)| rest).split(['/', ':']).next().unwrap_or_default();
+    let kind = if host.ends_with("r2.cloudflarestorage.com") {
+        BucketType::R2
+    } else if host.ends_with("storage.googleapis.com") {
+        BucketType::Gcp
+    } else {
+        BucketType::S3
+    };
+    let credentials_secret_id = match &bucket.secret {
+        Some(name) => service.names.secret(name).await?.id,
+        None => String::new(),
+    };
+    Ok(CloudBucketMount {
+        bucket_name: bucket.bucket.clone(),
+        mount_path: bucket.path.clone(),
+        credentials_secret_id,
+        read_only: bucket.read_only,
+        bucket_type: kind.into(),
+        requester_pays: extra.requester_pays,
+        bucket_endpoint_url: bucket.endpoint.clone(),
+        key_prefix: bucket.prefix.clone(),
+        oidc_auth_role_arn: extra.oidc_role,
+        force_path_style: extra.force_path_style,
+        ..Default::default()
+    })
 }
 
 /// The backend for a specification: the newer one, unless something is asked for that only the older one has (fact sheet,
@@ -278,30 +252,6 @@ fn choose(spec: &SandboxSpec, options: &Options, v2: bool) -> Result<Backend> {
     }
 }
 
-/// Secrets and then variables, which win (fact sheet, section 4).
-pub(crate) fn secret_sources(secret_ids: &[String], env: &[(String, String)]) -> Vec<SecretSource> {
-    let mut sources: Vec<_> =
-        secret_ids.iter().map(|id| SecretSource { source: Some(Source::SecretId(id.clone())) }).collect();
-    if !env.is_empty() {
-        let contents = env.iter().cloned().collect();
-        sources.push(SecretSource { source: Some(Source::Env(StringMap { contents })) });
-    }
-    sources
-}
-
-/// Tags as Modal writes them.
-pub(crate) fn tags(pairs: &[(String, String)]) -> Vec<SandboxTag> {
-    // Of two equal names the later one wins.
-    let last = |index: usize, name: &String| pairs[index + 1..].iter().all(|(later, _)| later != name);
-    let kept = pairs.iter().enumerate().filter(|(index, (name, _))| last(*index, name));
-    kept.map(|(_, (name, value))| SandboxTag { tag_name: name.clone(), tag_value: value.clone() }).collect()
-}
-
-/// An accelerator as Modal writes it.
-pub(crate) fn gpu_config(gpu: &Gpu) -> GpuConfig {
-    GpuConfig { count: gpu.count, gpu_type: gpu.model.to_ascii_uppercase(), ..Default::default() }
-}
-
 fn resources(wanted: &Wanted) -> Resources {
     Resources {
         memory_mb: wanted.memory_request_mib.unwrap_or_default(),
@@ -310,21 +260,6 @@ fn resources(wanted: &Wanted) -> Resources {
         memory_mb_max: wanted.memory_limit_mib.unwrap_or_default(),
         milli_cpu_max: wanted.cpu_limit_millicores.unwrap_or_default(),
         ..Default::default()
-    }
-}
-
-/// An outbound policy as Modal writes it.
-pub(crate) fn network_access(outbound: &Outbound) -> NetworkAccess {
-    match outbound {
-        Outbound::Open => NetworkAccess { network_access_type: NetworkAccessType::Open.into(), ..Default::default() },
-        Outbound::Blocked => {
-            NetworkAccess { network_access_type: NetworkAccessType::Blocked.into(), ..Default::default() }
-        }
-        Outbound::Allowed(list) => NetworkAccess {
-            network_access_type: NetworkAccessType::Allowlist.into(),
-            allowed_cidrs: list.cidrs.clone(),
-            allowed_domains: list.domains.clone(),
-        },
     }
 }
 
@@ -403,7 +338,7 @@ fn check_spec(spec: &SandboxSpec) -> Result<()> {
         }
         _ => {}
     }
-    check_volumes(&spec.volumes)?;
+    volume::check(&spec.volumes)?;
     for bucket in &spec.buckets {
         check_bucket(bucket)?;
     }
@@ -412,40 +347,12 @@ fn check_spec(spec: &SandboxSpec) -> Result<()> {
         return Err(Error::invalid(format!("Two things are to be mounted at `{path}`.")).about(path));
     }
     for (index, sidecar) in spec.sidecars.iter().enumerate() {
-        check_sidecar(sidecar)?;
+        sidecar::check_spec(sidecar)?;
         if spec.sidecars[..index].iter().any(|earlier| earlier.name == sidecar.name) {
             return Err(Error::invalid(format!("Two sidecars are named `{}`.", sidecar.name)).about(&sidecar.name));
         }
     }
     check::extra(&spec.extra)
-}
-
-/// An absolute path without anything that would have to be resolved.
-fn is_canonical(path: &str) -> bool {
-    let mut parts = path.split('/');
-    let absolute = parts.next() == Some("");
-    absolute && path.len() > 1 && parts.all(|part| !matches!(part, "" | "." | "..")) && !path.contains('\0')
-}
-
-pub(crate) fn check_volumes(volumes: &[WantedVolume]) -> Result<()> {
-    for (index, volume) in volumes.iter().enumerate() {
-        if !is_canonical(&volume.path) || NO_VOLUMES.contains(&volume.path.as_str()) {
-            return Err(Error::invalid(format!(
-                "A volume cannot be mounted at `{}`: give an absolute path without `.`, `..` and `//`, other than {}.",
-                shown(&volume.path),
-                NO_VOLUMES.join(", ")
-            ))
-            .about(&volume.path));
-        }
-        if volumes[..index].iter().any(|earlier| earlier.volume == volume.volume) {
-            return Err(Error::invalid(format!("The volume `{}` is mounted twice.", shown(&volume.volume)))
-                .about(&volume.volume));
-        }
-        if volume.sub_path.as_deref().is_some_and(|path| path.split('/').any(|part| part == "..")) {
-            return Err(Error::invalid("The part of a volume to be mounted must lie within it.").about(&volume.volume));
-        }
-    }
-    Ok(())
 }
 
 fn check_bucket(bucket: &BucketMount) -> Result<()> {

@@ -12,9 +12,8 @@ use modal_proto::{
 };
 
 use crate::{
-    provider::Provider,
-    sandbox::manage::{settle, unknown_sandbox},
-    service::id,
+    sandbox::sort::insertion_sort,
+    service::{Service, ended, id, wire::output_stream},
 };
 use sandbox_provider_kit::{
     Error, Result,
@@ -63,115 +62,111 @@ impl Cursor {
     }
 }
 
-impl Provider {
-    /// See `read-logs` in the interface.
-    ///
-    /// # Errors
-    ///
-    /// As documented there.
-    pub async fn read_logs(
-        &self,
-        sandbox: &str,
-        query: &LogQuery,
-        cursor: Option<String>,
-        max_bytes: u32,
-    ) -> Result<LogPage> {
-        id::check_sandbox(sandbox)?;
-        let mut room = check::max_bytes(max_bytes)?;
-        let mut cursor = match cursor {
-            Some(text) => Cursor::parse(&text).ok_or_else(|| {
-                Error::invalid(format!(
-                    "`{}` is not a cursor of a log: give the one that came with the page before, or none.",
-                    shown(&text)
-                ))
-            })?,
-            None => {
-                let until = query.until.map_or_else(|| nanos(self.now()), |until| until.saturating_mul(1_000_000));
-                let since = query.since.map_or(0, |since| since.saturating_mul(1_000_000));
-                if since > until {
-                    return Err(
-                        Error::invalid("The log is asked for from a time that is after its end.").about("since")
-                    );
-                }
-                Cursor { until, from: since.max(until.saturating_sub(LONGEST)), entries: 0, bytes: 0 }
+/// See `read-logs` in the interface.
+///
+/// # Errors
+///
+/// As documented there.
+pub async fn read(
+    service: &Service,
+    sandbox: &str,
+    query: &LogQuery,
+    cursor: Option<String>,
+    max_bytes: u32,
+) -> Result<LogPage> {
+    id::check_sandbox(sandbox)?;
+    let mut room = check::max_bytes(max_bytes)?;
+    let mut cursor = match cursor {
+        Some(text) => Cursor::parse(&text).ok_or_else(|| {
+            Error::invalid(format!(
+                "`{}` is not a cursor of a log: give the one that came with the page before, or none.",
+                shown(&text)
+            ))
+        })?,
+        None => {
+            let until = query.until.map_or_else(|| nanos(service.now()), |until| until.saturating_mul(1_000_000));
+            let since = query.since.map_or(0, |since| since.saturating_mul(1_000_000));
+            if since > until {
+                return Err(Error::invalid("The log is asked for from a time that is after its end.").about("since"));
             }
-        };
-        let request = SandboxWaitRequest { sandbox_id: sandbox.to_string(), timeout: 0.0 };
-        let rpc = if id::is_v1(sandbox) { rpc::SANDBOX_WAIT } else { rpc::SANDBOX_WAIT_V2 };
-        let answer = self.control("look at the sandbox", rpc, &request).await;
-        let app_id = answer.map_err(|error| unknown_sandbox(sandbox, error))?.metadata.unwrap_or_default().app_id;
-        let mut request = AppFetchLogsRequest {
-            app_id,
-            task_id: self.task_id(sandbox).await?,
-            limit: ENTRIES,
-            source: match query.stream {
-                None => FileDescriptor::Unspecified,
-                Some(OutputStream::Stdout) => FileDescriptor::Stdout,
-                Some(OutputStream::Stderr) => FileDescriptor::Stderr,
-            }
-            .into(),
-            search_text: query.search.clone().unwrap_or_default(),
-            ..Default::default()
-        };
-        let mut end = cursor.until;
-        let mut items = Vec::new();
-        loop {
-            // A little earlier, whichever way the service takes its borders; what does not belong is left out below.
-            request.since = Some(timestamp(cursor.from.saturating_sub(1000)));
-            request.until = Some(timestamp(end));
-            let answer = self.control("read the sandbox's log", rpc::APP_FETCH_LOGS, &request).await?;
-            let mut entries: Vec<TaskLogs> = answer.batches.into_iter().flat_map(|batch| batch.items).collect();
-            let span = end.saturating_sub(cursor.from);
-            if entries.len() >= request.limit as usize {
-                if span > SHORTEST {
-                    end = cursor.from + span / 2;
-                    continue;
-                }
-                if request.limit < MOST_ENTRIES {
-                    request.limit = MOST_ENTRIES;
-                    continue;
-                }
-            }
-            request.limit = ENTRIES;
-            entries.retain(|entry| (cursor.from..=cursor.until).contains(&at(entry)));
-            entries.iter_mut().for_each(attribute);
-            settle(&mut entries, |a, b| at(a) < at(b));
-            let mut seen = 0;
-            for entry in entries {
-                let time = at(&entry);
-                if time > cursor.from {
-                    (cursor.from, cursor.entries, cursor.bytes) = (time, 0, 0);
-                    seen = 0;
-                }
-                seen += 1;
-                if seen <= cursor.entries {
-                    continue;
-                }
-                let text = entry.data.get(cursor.bytes..).unwrap_or_default();
-                let mut fits = text.floor_char_boundary(room);
-                if fits == 0 && items.is_empty() {
-                    // A character that is larger than all the room there is goes through whole, or nothing ever would.
-                    fits = text.chars().next().map_or(0, char::len_utf8);
-                }
-                if fits > 0 {
-                    items.push(chunk(&entry, &text[..fits]));
-                    room = room.saturating_sub(fits);
-                }
-                if fits < text.len() {
-                    cursor.bytes += fits;
-                    return Ok(LogPage { items, next: Some(cursor.text()) });
-                }
-                (cursor.entries, cursor.bytes) = (cursor.entries + 1, 0);
-            }
-            if end >= cursor.until {
-                return Ok(LogPage { items, next: None });
-            }
-            // On with the second half. Had anything of its first moment been given, the cursor would stand there.
-            if cursor.from < end {
-                (cursor.from, cursor.entries, cursor.bytes) = (end, 0, 0);
-            }
-            end = cursor.until;
+            Cursor { until, from: since.max(until.saturating_sub(LONGEST)), entries: 0, bytes: 0 }
         }
+    };
+    let request = SandboxWaitRequest { sandbox_id: sandbox.to_string(), timeout: 0.0 };
+    let rpc = if id::is_v1(sandbox) { rpc::SANDBOX_WAIT } else { rpc::SANDBOX_WAIT_V2 };
+    let answer = service.control.call("look at the sandbox", rpc, &request).await;
+    let app_id = answer.map_err(|error| ended::unknown(sandbox, error))?.metadata.unwrap_or_default().app_id;
+    let mut request = AppFetchLogsRequest {
+        app_id,
+        task_id: service.router.accesses().task_id(sandbox).await?,
+        limit: ENTRIES,
+        source: match query.stream {
+            None => FileDescriptor::Unspecified,
+            Some(OutputStream::Stdout) => FileDescriptor::Stdout,
+            Some(OutputStream::Stderr) => FileDescriptor::Stderr,
+        }
+        .into(),
+        search_text: query.search.clone().unwrap_or_default(),
+        ..Default::default()
+    };
+    let mut end = cursor.until;
+    let mut items = Vec::new();
+    loop {
+        // A little earlier, whichever way the service takes its borders; what does not belong is left out below.
+        request.since = Some(timestamp(cursor.from.saturating_sub(1000)));
+        request.until = Some(timestamp(end));
+        let answer = service.control.call("read the sandbox's log", rpc::APP_FETCH_LOGS, &request).await?;
+        let mut entries: Vec<TaskLogs> = answer.batches.into_iter().flat_map(|batch| batch.items).collect();
+        let span = end.saturating_sub(cursor.from);
+        if entries.len() >= request.limit as usize {
+            if span > SHORTEST {
+                end = cursor.from + span / 2;
+                continue;
+            }
+            if request.limit < MOST_ENTRIES {
+                request.limit = MOST_ENTRIES;
+                continue;
+            }
+        }
+        request.limit = ENTRIES;
+        entries.retain(|entry| (cursor.from..=cursor.until).contains(&at(entry)));
+        entries.iter_mut().for_each(attribute);
+        insertion_sort(&mut entries, |a, b| at(a) < at(b));
+        let mut seen = 0;
+        for entry in entries {
+            let time = at(&entry);
+            if time > cursor.from {
+                (cursor.from, cursor.entries, cursor.bytes) = (time, 0, 0);
+                seen = 0;
+            }
+            seen += 1;
+            if seen <= cursor.entries {
+                continue;
+            }
+            let text = entry.data.get(cursor.bytes..).unwrap_or_default();
+            let mut fits = text.floor_char_boundary(room);
+            if fits == 0 && items.is_empty() {
+                // A character that is larger than all the room there is goes through whole, or nothing ever would.
+                fits = text.chars().next().map_or(0, char::len_utf8);
+            }
+            if fits > 0 {
+                items.push(chunk(&entry, &text[..fits]));
+                room = room.saturating_sub(fits);
+            }
+            if fits < text.len() {
+                cursor.bytes += fits;
+                return Ok(LogPage { items, next: Some(cursor.text()) });
+            }
+            (cursor.entries, cursor.bytes) = (cursor.entries + 1, 0);
+        }
+        if end >= cursor.until {
+            return Ok(LogPage { items, next: None });
+        }
+        // On with the second half. Had anything of its first moment been given, the cursor would stand there.
+        if cursor.from < end {
+            (cursor.from, cursor.entries, cursor.bytes) = (end, 0, 0);
+        }
+        end = cursor.until;
     }
 }
 
@@ -201,11 +196,7 @@ fn attribute(entry: &mut TaskLogs) {
 }
 
 fn chunk(entry: &TaskLogs, text: &str) -> LogChunk {
-    LogChunk {
-        stream: crate::image::build::output_stream(entry),
-        text: text.to_string(),
-        at: Some(at(entry) / 1_000_000),
-    }
+    LogChunk { stream: output_stream(entry), text: text.to_string(), at: Some(at(entry) / 1_000_000) }
 }
 
 #[cfg(test)]

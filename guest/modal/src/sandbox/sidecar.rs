@@ -5,180 +5,153 @@ use modal_proto::{
     client::{NetworkAccess, Sandbox, SandboxContainerCreateV2Request},
     rpc,
     task_command_router::{
-        TaskContainerCreateRequest, TaskContainerGetRequest, TaskContainerInfo, TaskContainerListRequest,
-        TaskContainerTerminateRequest, TaskContainerWaitRequest,
+        TaskContainerCreateRequest, TaskContainerInfo, TaskContainerListRequest, TaskContainerTerminateRequest,
+        TaskContainerWaitRequest,
     },
 };
 
 use crate::{
-    provider::Provider,
-    sandbox::{
-        create::{check_volumes, network_access, secret_sources},
-        manage::{HOLD_SLACK, WAIT_HOLD, end_reason},
+    image::build::Builds,
+    sandbox::volume,
+    service::{
+        Service, container, ended,
+        ended::{HOLD_SLACK, WAIT_HOLD},
+        id, policy,
+        wire::{network_access, secret_sources},
     },
-    service::{id, policy},
 };
 use sandbox_provider_kit::{
     Error, Result,
     api::{
         check, ids,
         time::bounded_wait,
-        wit::{EndReason, ErrorKind, Outbound, SandboxState, SidecarInfo, SidecarSpec},
+        wit::{EndReason, Outbound, SandboxState, SidecarInfo, SidecarSpec},
     },
     call::retry::{Policy, not_yet},
 };
 
-impl Provider {
-    /// See `create-sidecar` in the interface.
-    ///
-    /// # Errors
-    ///
-    /// As documented there.
-    pub async fn create_sidecar(&self, sandbox: &str, spec: &SidecarSpec) -> Result<SidecarInfo> {
-        id::check_sandbox(sandbox)?;
-        check_sidecar(spec)?;
-        let image = self.ready_image(&spec.image).await?;
-        self.make_sidecar(sandbox, spec, &image.id, &self.new_uuid()).await
-    }
+/// See `create-sidecar` in the interface.
+///
+/// # Errors
+///
+/// As documented there.
+pub async fn create(service: &Service, builds: &Builds, sandbox: &str, spec: &SidecarSpec) -> Result<SidecarInfo> {
+    id::check_sandbox(sandbox)?;
+    check_spec(spec)?;
+    let image = builds.ready_image(&spec.image).await?;
+    make(service, sandbox, spec, &image.id, &service.new_uuid()).await
+}
 
-    /// Adds one whose image is there. The same key adds it once.
-    pub(crate) async fn make_sidecar(
-        &self,
-        sandbox: &str,
-        spec: &SidecarSpec,
-        image_id: &str,
-        key: &str,
-    ) -> Result<SidecarInfo> {
-        let secret_ids = self.secret_ids(&spec.secrets).await?;
-        let secret_sources = secret_sources(&secret_ids, &spec.env);
-        let volume_mounts = self.volume_mounts(&spec.volumes).await?;
-        let access: NetworkAccess = network_access(&spec.outbound);
-        let (image_id, name) = (image_id.to_string(), spec.name.clone());
-        let id = if id::is_v1(sandbox) {
-            let make = |task_id| TaskContainerCreateRequest {
-                task_id,
-                container_name: name,
-                image_id,
-                args: spec.command.clone(),
-                workdir: spec.workdir.clone().unwrap_or_default(),
-                volume_mounts,
-                network_access: Some(access),
-                secret_sources,
-                ..Default::default()
-            };
-            self.ask_router(sandbox, &policy::ROUTER, "add the sidecar", rpc::TASK_CONTAINER_CREATE, make)
-                .await?
-                .container_id
-        } else {
-            let definition = Sandbox {
-                entrypoint_args: spec.command.clone(),
-                image_id,
-                secret_ids,
-                workdir: spec.workdir.clone(),
-                volume_mounts,
-                network_access: Some(access),
-                ..Default::default()
-            };
-            let request = SandboxContainerCreateV2Request {
-                sandbox_id: sandbox.to_string(),
-                container_name: name,
-                definition: Some(definition),
-                secret_sources,
-                ..Default::default()
-            };
-            let answer =
-                self.control_keyed(&ids::derived_uuid(key), rpc::SANDBOX_CONTAINER_CREATE_V2, &request).await?;
-            match answer {
-                Ok(answer) => answer.container_id,
-                // Not found may be the image, or whatever else the sidecar is to have.
-                Err(status) => return Err(self.explain(sandbox, &status, "add the sidecar").await),
-            }
+/// Adds one whose image is there. The same key adds it once.
+pub(crate) async fn make(
+    service: &Service,
+    sandbox: &str,
+    spec: &SidecarSpec,
+    image_id: &str,
+    key: &str,
+) -> Result<SidecarInfo> {
+    let secret_ids = service.names.secret_ids(&spec.secrets).await?;
+    let secret_sources = secret_sources(&secret_ids, &spec.env);
+    let volume_mounts = volume::mounts(service, &spec.volumes).await?;
+    let access: NetworkAccess = network_access(&spec.outbound);
+    let (image_id, name) = (image_id.to_string(), spec.name.clone());
+    let id = if id::is_v1(sandbox) {
+        let make = |task_id| TaskContainerCreateRequest {
+            task_id,
+            container_name: name,
+            image_id,
+            args: spec.command.clone(),
+            workdir: spec.workdir.clone().unwrap_or_default(),
+            volume_mounts,
+            network_access: Some(access),
+            secret_sources,
+            ..Default::default()
         };
-        Ok(SidecarInfo { id, name: spec.name.clone(), state: SandboxState::Running })
-    }
+        service
+            .router
+            .ask(sandbox, &policy::ROUTER, "add the sidecar", rpc::TASK_CONTAINER_CREATE, make)
+            .await?
+            .container_id
+    } else {
+        let definition = Sandbox {
+            entrypoint_args: spec.command.clone(),
+            image_id,
+            secret_ids,
+            workdir: spec.workdir.clone(),
+            volume_mounts,
+            network_access: Some(access),
+            ..Default::default()
+        };
+        let request = SandboxContainerCreateV2Request {
+            sandbox_id: sandbox.to_string(),
+            container_name: name,
+            definition: Some(definition),
+            secret_sources,
+            ..Default::default()
+        };
+        let answer = service.control.keyed(&ids::derived_uuid(key), rpc::SANDBOX_CONTAINER_CREATE_V2, &request).await?;
+        match answer {
+            Ok(answer) => answer.container_id,
+            // Not found may be the image, or whatever else the sidecar is to have.
+            Err(status) => return Err(service.router.explain(sandbox, &status, "add the sidecar").await),
+        }
+    };
+    Ok(SidecarInfo { id, name: spec.name.clone(), state: SandboxState::Running })
+}
 
-    /// See `list-sidecars` in the interface.
-    ///
-    /// # Errors
-    ///
-    /// As documented there.
-    pub async fn list_sidecars(&self, sandbox: &str) -> Result<Vec<SidecarInfo>> {
-        let make = |task_id| TaskContainerListRequest { task_id, include_terminated: true };
+/// See `list-sidecars` in the interface.
+///
+/// # Errors
+///
+/// As documented there.
+pub async fn list(service: &Service, sandbox: &str) -> Result<Vec<SidecarInfo>> {
+    let make = |task_id| TaskContainerListRequest { task_id, include_terminated: true };
+    let answer =
+        service.router.ask(sandbox, &policy::ROUTER, "list the sidecars", rpc::TASK_CONTAINER_LIST, make).await?;
+    let sidecars = answer.containers.into_iter().filter(|container| container.container_name != ids::MAIN);
+    Ok(sidecars.map(|container| SidecarInfo { state: state(&container), ..named(container) }).collect())
+}
+
+/// See `wait-sidecar` in the interface.
+///
+/// # Errors
+///
+/// As documented there.
+pub async fn wait(service: &Service, sandbox: &str, name: &str, wait: u64) -> Result<Option<EndReason>> {
+    let deadline = service.now() + bounded_wait(wait);
+    let container = container::find(&service.router, sandbox, name).await?;
+    if let Some(reason) = container.result.as_ref().and_then(ended::reason) {
+        return Ok(Some(reason));
+    }
+    loop {
+        let asked = service.now();
+        let left = deadline.saturating_sub(asked);
+        let hold = left.min(WAIT_HOLD);
+        let policy = Policy { attempt: Some(hold + HOLD_SLACK), ..policy::ROUTER };
+        let container_id = container.container_id.clone();
+        let make = |task_id| TaskContainerWaitRequest { task_id, container_id, timeout: hold.as_secs_f32() };
         let answer =
-            self.ask_router(sandbox, &policy::ROUTER, "list the sidecars", rpc::TASK_CONTAINER_LIST, make).await?;
-        let sidecars = answer.containers.into_iter().filter(|container| container.container_name != ids::MAIN);
-        Ok(sidecars.map(|container| SidecarInfo { state: state(&container), ..named(container) }).collect())
-    }
-
-    /// See `wait-sidecar` in the interface.
-    ///
-    /// # Errors
-    ///
-    /// As documented there.
-    pub async fn wait_sidecar(&self, sandbox: &str, name: &str, wait: u64) -> Result<Option<EndReason>> {
-        let deadline = self.now() + bounded_wait(wait);
-        let container = self.container(sandbox, name).await?;
-        if let Some(reason) = container.result.as_ref().and_then(end_reason) {
-            return Ok(Some(reason));
+            service.router.ask(sandbox, &policy, "wait for the sidecar", rpc::TASK_CONTAINER_WAIT, make).await?;
+        let ended = answer.result.as_ref().and_then(ended::reason);
+        if ended.is_some() || left.is_zero() {
+            return Ok(ended);
         }
-        loop {
-            let asked = self.now();
-            let left = deadline.saturating_sub(asked);
-            let hold = left.min(WAIT_HOLD);
-            let policy = Policy { attempt: Some(hold + HOLD_SLACK), ..policy::ROUTER };
-            let container_id = container.container_id.clone();
-            let make = |task_id| TaskContainerWaitRequest { task_id, container_id, timeout: hold.as_secs_f32() };
-            let answer =
-                self.ask_router(sandbox, &policy, "wait for the sidecar", rpc::TASK_CONTAINER_WAIT, make).await?;
-            let ended = answer.result.as_ref().and_then(end_reason);
-            if ended.is_some() || left.is_zero() {
-                return Ok(ended);
-            }
-            not_yet(self.transport(), asked, hold).await;
-        }
+        not_yet(service.transport(), asked, hold).await;
     }
+}
 
-    /// See `terminate-sidecar` in the interface.
-    ///
-    /// # Errors
-    ///
-    /// As documented there.
-    pub async fn terminate_sidecar(&self, sandbox: &str, name: &str) -> Result<()> {
-        let container = self.container(sandbox, name).await?;
-        if container.result.as_ref().and_then(end_reason).is_some() {
-            return Ok(());
-        }
-        let make = |task_id| TaskContainerTerminateRequest { task_id, container_id: container.container_id };
-        self.ask_router(sandbox, &policy::ROUTER, "end the sidecar", rpc::TASK_CONTAINER_TERMINATE, make)
-            .await
-            .map(drop)
+/// See `terminate-sidecar` in the interface.
+///
+/// # Errors
+///
+/// As documented there.
+pub async fn terminate(service: &Service, sandbox: &str, name: &str) -> Result<()> {
+    let container = container::find(&service.router, sandbox, name).await?;
+    if container.result.as_ref().and_then(ended::reason).is_some() {
+        return Ok(());
     }
-
-    /// The newest container of that name, ended ones included.
-    async fn container(&self, sandbox: &str, name: &str) -> Result<TaskContainerInfo> {
-        id::check_sandbox(sandbox)?;
-        check_sidecar_name(name)?;
-        let container_name = name.to_string();
-        let make = |task_id| TaskContainerGetRequest { task_id, container_name, include_terminated: true };
-        let answer = self
-            .ask_router(sandbox, &policy::ROUTER, "find the sidecar", rpc::TASK_CONTAINER_GET, make)
-            .await
-            .map_err(|error| match error.kind {
-                ErrorKind::NotFound if error.subject.as_deref() == Some(sandbox) && error.provider_code.is_some() => {
-                    error.with_message(format!("The sandbox {sandbox} has no sidecar `{name}`.")).about(name)
-                }
-                _ => error,
-            })?;
-        answer.container.ok_or_else(|| Error::internal("Modal answered with no container.").about(name))
-    }
-
-    /// The id of a container by its name, as requests to the router want it: empty for the main one.
-    pub(crate) async fn container_id(&self, sandbox: &str, name: Option<&str>) -> Result<String> {
-        match name {
-            None => Ok(String::new()),
-            Some(name) => Ok(self.container(sandbox, name).await?.container_id),
-        }
-    }
+    let make = |task_id| TaskContainerTerminateRequest { task_id, container_id: container.container_id };
+    service.router.ask(sandbox, &policy::ROUTER, "end the sidecar", rpc::TASK_CONTAINER_TERMINATE, make).await.map(drop)
 }
 
 fn named(container: TaskContainerInfo) -> SidecarInfo {
@@ -186,21 +159,14 @@ fn named(container: TaskContainerInfo) -> SidecarInfo {
 }
 
 fn state(container: &TaskContainerInfo) -> SandboxState {
-    container.result.as_ref().and_then(end_reason).map_or(SandboxState::Running, SandboxState::Ended)
-}
-
-fn check_sidecar_name(name: &str) -> Result<()> {
-    if name == ids::MAIN {
-        return Err(Error::invalid("`main` is the sandbox's own container: give a sidecar's name.").about(name));
-    }
-    check::name(name)
+    container.result.as_ref().and_then(ended::reason).map_or(SandboxState::Running, SandboxState::Ended)
 }
 
 /// Refuses what cannot be a sidecar.
-pub(crate) fn check_sidecar(spec: &SidecarSpec) -> Result<()> {
-    check_sidecar_name(&spec.name)?;
+pub(crate) fn check_spec(spec: &SidecarSpec) -> Result<()> {
+    container::check_name(&spec.name)?;
     check::env(&spec.env)?;
-    check_volumes(&spec.volumes)?;
+    volume::check(&spec.volumes)?;
     if matches!(spec.outbound, Outbound::Blocked) {
         return Err(Error::unsupported(
             "network.blocked",

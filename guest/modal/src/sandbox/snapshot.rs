@@ -16,9 +16,13 @@ use modal_proto::{
 };
 
 use crate::{
-    provider::Provider,
-    sandbox::manage::{HOLD_SLACK, WAIT_HOLD, backend, unknown_sandbox},
-    service::{id, policy},
+    image::layers::check_image_id,
+    sandbox::find::backend,
+    service::{
+        Service, container, ended,
+        ended::{HOLD_SLACK, WAIT_HOLD},
+        id, policy,
+    },
 };
 use sandbox_provider_kit::{
     Error, Result,
@@ -43,232 +47,231 @@ const MEMORY_ATTEMPT: Duration = Duration::from_secs(300);
 const MEMORY_HOLD: f32 = 55.0;
 const MEMORY_LOOKS: u32 = 6;
 
-impl Provider {
-    /// See `snapshot-filesystem` in the interface.
-    ///
-    /// # Errors
-    ///
-    /// As documented there.
-    pub async fn snapshot_filesystem(&self, sandbox: &str, key: &str, ttl: Option<u64>) -> Result<String> {
-        let (snapshot_id, ttl_seconds) = named(key, ttl)?;
-        let make = |task_id| TaskSnapshotFilesystemRequest { task_id, snapshot_id, ttl_seconds, ..Default::default() };
-        let policy = Policy { attempt: Some(FILES_ATTEMPT), ..policy::ROUTER };
-        let what = "snapshot the file system";
-        Ok(self.ask_router(sandbox, &policy, what, rpc::TASK_SNAPSHOT_FILESYSTEM, make).await?.image_id)
-    }
+/// See `snapshot-filesystem` in the interface.
+///
+/// # Errors
+///
+/// As documented there.
+pub async fn filesystem(service: &Service, sandbox: &str, key: &str, ttl: Option<u64>) -> Result<String> {
+    let (snapshot_id, ttl_seconds) = named(key, ttl)?;
+    let make = |task_id| TaskSnapshotFilesystemRequest { task_id, snapshot_id, ttl_seconds, ..Default::default() };
+    let policy = Policy { attempt: Some(FILES_ATTEMPT), ..policy::ROUTER };
+    let what = "snapshot the file system";
+    Ok(service.router.ask(sandbox, &policy, what, rpc::TASK_SNAPSHOT_FILESYSTEM, make).await?.image_id)
+}
 
-    /// See `snapshot-directory` in the interface.
-    ///
-    /// # Errors
-    ///
-    /// As documented there.
-    pub async fn snapshot_directory(&self, at: &Location, key: &str, ttl: Option<u64>) -> Result<String> {
-        let (snapshot_id, ttl_seconds) = named(key, ttl)?;
-        let (path, container_id) = self.place(at).await?;
-        let make = |task_id| TaskSnapshotDirectoryRequest {
-            task_id,
-            path,
+/// See `snapshot-directory` in the interface.
+///
+/// # Errors
+///
+/// As documented there.
+pub async fn directory(service: &Service, at: &Location, key: &str, ttl: Option<u64>) -> Result<String> {
+    let (snapshot_id, ttl_seconds) = named(key, ttl)?;
+    let (path, container_id) = place(service, at).await?;
+    let make = |task_id| TaskSnapshotDirectoryRequest {
+        task_id,
+        path,
+        snapshot_id,
+        ttl_seconds,
+        container_id,
+        ..Default::default()
+    };
+    let policy = Policy { attempt: Some(FILES_ATTEMPT), ..policy::ROUTER };
+    let what = "snapshot the directory";
+    let answer = service.router.ask(&at.sandbox, &policy, what, rpc::TASK_SNAPSHOT_DIRECTORY, make).await;
+    Ok(answer.map_err(|error| about_path(error, at))?.image_id)
+}
+
+/// See `mount` in the interface.
+///
+/// # Errors
+///
+/// As documented there.
+pub async fn mount(service: &Service, at: &Location, image: Option<&str>) -> Result<()> {
+    if let Some(image) = image {
+        check_image_id(image)?;
+    }
+    let (path, container_id) = place(service, at).await?;
+    let image_id = image.unwrap_or_default().to_string();
+    let make = |task_id| TaskMountDirectoryRequest { task_id, path, image_id, container_id, ..Default::default() };
+    let what = "mount the image";
+    let answer = service.router.ask(&at.sandbox, &policy::ROUTER, what, rpc::TASK_MOUNT_DIRECTORY, make).await;
+    answer.map_err(|error| about_path(error, at))
+}
+
+/// See `unmount` in the interface.
+///
+/// # Errors
+///
+/// As documented there.
+pub async fn unmount(service: &Service, at: &Location) -> Result<()> {
+    let (path, container_id) = place(service, at).await?;
+    let make = |task_id| TaskUnmountDirectoryRequest { task_id, path, container_id };
+    let what = "unmount the image";
+    let answer = service.router.ask(&at.sandbox, &policy::ROUTER, what, rpc::TASK_UNMOUNT_DIRECTORY, make).await;
+    answer.map_err(|error| match error.kind {
+        // Modal's word for it; a sandbox that is over has been told apart before.
+        ErrorKind::Conflict => {
+            let mut error = error;
+            error.kind = ErrorKind::NotFound;
+            about_path(error, at)
+        }
+        _ => about_path(error, at),
+    })
+}
+
+/// A location as the router takes it: path, and id of the container.
+async fn place(service: &Service, at: &Location) -> Result<(bytes::Bytes, String)> {
+    id::check_sandbox(&at.sandbox)?;
+    let path = &at.path;
+    if !path.starts_with('/') || path.trim_matches('/').is_empty() || path.contains('\0') || path.len() > 4096 {
+        return Err(Error::invalid(format!(
+            "`{}` is no directory to work on: give an absolute path below `/` of at most 4096 bytes.",
+            shown(path)
+        ))
+        .about(path));
+    }
+    let container_id = container::id(&service.router, &at.sandbox, at.container.as_deref()).await?;
+    Ok((path.clone().into(), container_id))
+}
+
+/// See `snapshot-memory` in the interface.
+///
+/// # Errors
+///
+/// As documented there.
+pub async fn memory(service: &Service, sandbox: &str, key: &str) -> Result<String> {
+    let (idempotency_key, _) = named(key, None)?;
+    id::check_sandbox(sandbox)?;
+    if !id::is_v1(sandbox) {
+        let make = |task_id| TaskSnapshotMemoryRequest { task_id, idempotency_key };
+        let policy = Policy { attempt: Some(MEMORY_ATTEMPT), ..policy::ROUTER };
+        let what = "snapshot the memory";
+        return Ok(service.router.ask(sandbox, &policy, what, rpc::TASK_SNAPSHOT_MEMORY, make).await?.snapshot_id);
+    }
+    let request = SandboxSnapshotRequest { sandbox_id: sandbox.to_string() };
+    let answer = service.control.keyed(&idempotency_key, rpc::SANDBOX_SNAPSHOT, &request).await?;
+    let answer =
+        answer.map_err(|status| ended::unknown(sandbox, service.control.error(&status, "snapshot the memory")))?;
+    let request = SandboxSnapshotWaitRequest { snapshot_id: answer.snapshot_id.clone(), timeout: MEMORY_HOLD };
+    for _ in 0..MEMORY_LOOKS {
+        let asked = service.now();
+        let waited = service.control.call("snapshot the memory", rpc::SANDBOX_SNAPSHOT_WAIT, &request).await?;
+        let result = waited.result.unwrap_or_default();
+        match result.status() {
+            GenericStatus::Success => return Ok(answer.snapshot_id),
+            GenericStatus::Unspecified => {
+                not_yet(service.transport(), asked, Duration::from_secs_f32(MEMORY_HOLD)).await;
+            }
+            _ => {
+                return Err(
+                    Error::internal(format!("The memory snapshot failed: {}.", result.exception)).about(sandbox)
+                );
+            }
+        }
+    }
+    Err(late("The memory snapshot was not ready in time. Repeat it with the same key.", sandbox))
+}
+
+/// See `restore` in the interface.
+///
+/// # Errors
+///
+/// As documented there.
+pub async fn restore(service: &Service, snapshot: &str, key: &str, name: Option<String>) -> Result<SandboxInfo> {
+    ids::check_chosen("a key", key)?;
+    let good = snapshot.strip_prefix("sn-").is_some_and(|rest| {
+        !rest.is_empty() && rest.len() <= 128 && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    });
+    if !good {
+        let shown = shown(snapshot);
+        return Err(
+            Error::invalid(format!("`{shown}` is not a snapshot id: Modal's begin with `sn-`.")).about(snapshot)
+        );
+    }
+    if let Some(name) = &name {
+        check::name(name)?;
+    }
+    let request = SandboxSnapshotGetRequest { snapshot_id: snapshot.to_string() };
+    let answer = service
+        .control
+        .call("look up the snapshot", rpc::SANDBOX_SNAPSHOT_GET, &request)
+        .await
+        .map_err(|error| error.about(snapshot))?;
+    let key = ids::derived_uuid(&format!("restore {key}"));
+    let override_type = match &name {
+        // The name of the sandbox that the snapshot is of may still be taken.
+        None => SandboxNameOverrideType::None,
+        Some(_) => SandboxNameOverrideType::String,
+    };
+    let (snapshot_id, sandbox_name_override) = (snapshot.to_string(), name.clone().unwrap_or_default());
+    let sandbox_name_override_type = override_type.into();
+    let id = if answer.handle_metadata.unwrap_or_default().is_v2 {
+        let request = SandboxRestoreV2Request {
             snapshot_id,
-            ttl_seconds,
-            container_id,
+            sandbox_name_override,
+            sandbox_name_override_type,
             ..Default::default()
         };
-        let policy = Policy { attempt: Some(FILES_ATTEMPT), ..policy::ROUTER };
-        let what = "snapshot the directory";
-        let answer = self.ask_router(&at.sandbox, &policy, what, rpc::TASK_SNAPSHOT_DIRECTORY, make).await;
-        Ok(answer.map_err(|error| about_path(error, at))?.image_id)
-    }
+        let answer = service.control.create(&key, rpc::SANDBOX_RESTORE_V2, &request).await?;
+        service.router.accesses().remember(&answer.sandbox_id, &answer.task_id, answer.command_router_access);
+        answer.sandbox_id
+    } else {
+        let request = SandboxRestoreRequest {
+            snapshot_id,
+            sandbox_name_override,
+            sandbox_name_override_type,
+            ..Default::default()
+        };
+        let id = service.control.create(&key, rpc::SANDBOX_RESTORE, &request).await?.sandbox_id;
+        let request =
+            SandboxGetTaskIdRequest { sandbox_id: id.clone(), timeout: Some(MEMORY_HOLD), wait_until_ready: true };
+        service.control.call("wait for the restored sandbox", rpc::SANDBOX_GET_TASK_ID, &request).await?;
+        id
+    };
+    Ok(SandboxInfo {
+        extra: vec![backend(&id)],
+        id,
+        name,
+        state: SandboxState::Running,
+        image: None,
+        created: None,
+        tags: Vec::new(),
+        tunnels: Vec::new(),
+    })
+}
 
-    /// See `mount` in the interface.
-    ///
-    /// # Errors
-    ///
-    /// As documented there.
-    pub async fn mount(&self, at: &Location, image: Option<&str>) -> Result<()> {
-        if let Some(image) = image {
-            crate::image::layers::check_image_id(image)?;
-        }
-        let (path, container_id) = self.place(at).await?;
-        let image_id = image.unwrap_or_default().to_string();
-        let make = |task_id| TaskMountDirectoryRequest { task_id, path, image_id, container_id, ..Default::default() };
-        let what = "mount the image";
-        let answer = self.ask_router(&at.sandbox, &policy::ROUTER, what, rpc::TASK_MOUNT_DIRECTORY, make).await;
-        answer.map_err(|error| about_path(error, at))
-    }
-
-    /// See `unmount` in the interface.
-    ///
-    /// # Errors
-    ///
-    /// As documented there.
-    pub async fn unmount(&self, at: &Location) -> Result<()> {
-        let (path, container_id) = self.place(at).await?;
-        let make = |task_id| TaskUnmountDirectoryRequest { task_id, path, container_id };
-        let what = "unmount the image";
-        let answer = self.ask_router(&at.sandbox, &policy::ROUTER, what, rpc::TASK_UNMOUNT_DIRECTORY, make).await;
-        answer.map_err(|error| match error.kind {
-            // Modal's word for it; a sandbox that is over has been told apart before.
-            ErrorKind::Conflict => {
-                let mut error = error;
-                error.kind = ErrorKind::NotFound;
-                about_path(error, at)
-            }
-            _ => about_path(error, at),
-        })
-    }
-
-    /// A location as the router takes it: path, and id of the container.
-    async fn place(&self, at: &Location) -> Result<(bytes::Bytes, String)> {
-        id::check_sandbox(&at.sandbox)?;
-        let path = &at.path;
-        if !path.starts_with('/') || path.trim_matches('/').is_empty() || path.contains('\0') || path.len() > 4096 {
-            return Err(Error::invalid(format!(
-                "`{}` is no directory to work on: give an absolute path below `/` of at most 4096 bytes.",
-                shown(path)
-            ))
-            .about(path));
-        }
-        let container_id = self.container_id(&at.sandbox, at.container.as_deref()).await?;
-        Ok((path.clone().into(), container_id))
-    }
-
-    /// See `snapshot-memory` in the interface.
-    ///
-    /// # Errors
-    ///
-    /// As documented there.
-    pub async fn snapshot_memory(&self, sandbox: &str, key: &str) -> Result<String> {
-        let (idempotency_key, _) = named(key, None)?;
-        id::check_sandbox(sandbox)?;
-        if !id::is_v1(sandbox) {
-            let make = |task_id| TaskSnapshotMemoryRequest { task_id, idempotency_key };
-            let policy = Policy { attempt: Some(MEMORY_ATTEMPT), ..policy::ROUTER };
-            let what = "snapshot the memory";
-            return Ok(self.ask_router(sandbox, &policy, what, rpc::TASK_SNAPSHOT_MEMORY, make).await?.snapshot_id);
-        }
-        let request = SandboxSnapshotRequest { sandbox_id: sandbox.to_string() };
-        let answer = self.control_keyed(&idempotency_key, rpc::SANDBOX_SNAPSHOT, &request).await?;
-        let answer =
-            answer.map_err(|status| unknown_sandbox(sandbox, self.control_error(&status, "snapshot the memory")))?;
-        let request = SandboxSnapshotWaitRequest { snapshot_id: answer.snapshot_id.clone(), timeout: MEMORY_HOLD };
-        for _ in 0..MEMORY_LOOKS {
-            let asked = self.now();
-            let waited = self.control("snapshot the memory", rpc::SANDBOX_SNAPSHOT_WAIT, &request).await?;
-            let result = waited.result.unwrap_or_default();
-            match result.status() {
-                GenericStatus::Success => return Ok(answer.snapshot_id),
-                GenericStatus::Unspecified => {
-                    not_yet(self.transport(), asked, Duration::from_secs_f32(MEMORY_HOLD)).await;
-                }
-                _ => {
-                    return Err(
-                        Error::internal(format!("The memory snapshot failed: {}.", result.exception)).about(sandbox)
-                    );
-                }
-            }
-        }
-        Err(late("The memory snapshot was not ready in time. Repeat it with the same key.", sandbox))
-    }
-
-    /// See `restore` in the interface.
-    ///
-    /// # Errors
-    ///
-    /// As documented there.
-    pub async fn restore(&self, snapshot: &str, key: &str, name: Option<String>) -> Result<SandboxInfo> {
-        ids::check_chosen("a key", key)?;
-        let good = snapshot.strip_prefix("sn-").is_some_and(|rest| {
-            !rest.is_empty() && rest.len() <= 128 && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        });
-        if !good {
-            let shown = shown(snapshot);
-            return Err(
-                Error::invalid(format!("`{shown}` is not a snapshot id: Modal's begin with `sn-`.")).about(snapshot)
-            );
-        }
-        if let Some(name) = &name {
-            check::name(name)?;
-        }
-        let request = SandboxSnapshotGetRequest { snapshot_id: snapshot.to_string() };
-        let answer = self
-            .control("look up the snapshot", rpc::SANDBOX_SNAPSHOT_GET, &request)
+/// See `exit-snapshot` in the interface.
+///
+/// # Errors
+///
+/// As documented there.
+pub async fn exit(service: &Service, sandbox: &str, wait: u64) -> Result<Option<String>> {
+    id::check_sandbox(sandbox)?;
+    let v1 = id::is_v1(sandbox);
+    let deadline = service.now() + bounded_wait(wait);
+    loop {
+        let asked = service.now();
+        let left = deadline.saturating_sub(asked);
+        let hold = left.min(WAIT_HOLD);
+        let request = SandboxGetExitSnapshotRequest { sandbox_id: sandbox.to_string(), timeout: hold.as_secs_f32() };
+        let rpc = if v1 { rpc::SANDBOX_GET_EXIT_SNAPSHOT } else { rpc::SANDBOX_GET_EXIT_SNAPSHOT_V2 };
+        let answer = service
+            .control
+            .call_within("find the exit snapshot", rpc, &request, hold + HOLD_SLACK)
             .await
-            .map_err(|error| error.about(snapshot))?;
-        let key = ids::derived_uuid(&format!("restore {key}"));
-        let override_type = match &name {
-            // The name of the sandbox that the snapshot is of may still be taken.
-            None => SandboxNameOverrideType::None,
-            Some(_) => SandboxNameOverrideType::String,
-        };
-        let (snapshot_id, sandbox_name_override) = (snapshot.to_string(), name.clone().unwrap_or_default());
-        let sandbox_name_override_type = override_type.into();
-        let id = if answer.handle_metadata.unwrap_or_default().is_v2 {
-            let request = SandboxRestoreV2Request {
-                snapshot_id,
-                sandbox_name_override,
-                sandbox_name_override_type,
-                ..Default::default()
-            };
-            let answer = self.control_create(&key, rpc::SANDBOX_RESTORE_V2, &request).await?;
-            self.remember_access(&answer.sandbox_id, &answer.task_id, answer.command_router_access);
-            answer.sandbox_id
-        } else {
-            let request = SandboxRestoreRequest {
-                snapshot_id,
-                sandbox_name_override,
-                sandbox_name_override_type,
-                ..Default::default()
-            };
-            let id = self.control_create(&key, rpc::SANDBOX_RESTORE, &request).await?.sandbox_id;
-            let request =
-                SandboxGetTaskIdRequest { sandbox_id: id.clone(), timeout: Some(MEMORY_HOLD), wait_until_ready: true };
-            self.control("wait for the restored sandbox", rpc::SANDBOX_GET_TASK_ID, &request).await?;
-            id
-        };
-        Ok(SandboxInfo {
-            extra: vec![backend(&id)],
-            id,
-            name,
-            state: SandboxState::Running,
-            image: None,
-            created: None,
-            tags: Vec::new(),
-            tunnels: Vec::new(),
-        })
-    }
-
-    /// See `exit-snapshot` in the interface.
-    ///
-    /// # Errors
-    ///
-    /// As documented there.
-    pub async fn exit_snapshot(&self, sandbox: &str, wait: u64) -> Result<Option<String>> {
-        id::check_sandbox(sandbox)?;
-        let v1 = id::is_v1(sandbox);
-        let deadline = self.now() + bounded_wait(wait);
-        loop {
-            let asked = self.now();
-            let left = deadline.saturating_sub(asked);
-            let hold = left.min(WAIT_HOLD);
-            let request =
-                SandboxGetExitSnapshotRequest { sandbox_id: sandbox.to_string(), timeout: hold.as_secs_f32() };
-            let rpc = if v1 { rpc::SANDBOX_GET_EXIT_SNAPSHOT } else { rpc::SANDBOX_GET_EXIT_SNAPSHOT_V2 };
-            let answer = self
-                .control_within("find the exit snapshot", rpc, &request, hold + HOLD_SLACK)
-                .await
-                .map_err(|error| unknown_sandbox(sandbox, error))?;
-            match answer.outcome {
-                Some(Outcome::Success(taken)) => return Ok(Some(taken.image_id)),
-                Some(Outcome::Error(error)) => {
-                    return Err(Error::new(
-                        ErrorKind::NotFound,
-                        format!("The snapshot at the sandbox's end could not be taken: {}.", error.message),
-                    )
-                    .about(sandbox));
-                }
-                Some(Outcome::Pending(_)) | None if left.is_zero() => return Ok(None),
-                Some(Outcome::Pending(_)) | None => not_yet(self.transport(), asked, hold).await,
+            .map_err(|error| ended::unknown(sandbox, error))?;
+        match answer.outcome {
+            Some(Outcome::Success(taken)) => return Ok(Some(taken.image_id)),
+            Some(Outcome::Error(error)) => {
+                return Err(Error::new(
+                    ErrorKind::NotFound,
+                    format!("The snapshot at the sandbox's end could not be taken: {}.", error.message),
+                )
+                .about(sandbox));
             }
+            Some(Outcome::Pending(_)) | None if left.is_zero() => return Ok(None),
+            Some(Outcome::Pending(_)) | None => not_yet(service.transport(), asked, hold).await,
         }
     }
 }

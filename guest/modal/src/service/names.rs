@@ -1,5 +1,7 @@
 //! What has a name at Modal: secrets, volumes, proxies, and the ids behind those names (fact sheet, section 4).
 
+use std::cell::RefCell;
+
 use modal_proto::{
     client::{
         ObjectCreationType, ProxyGetRequest, SecretGetOrCreateRequest, VolumeCreateOptions, VolumeDeleteRequest,
@@ -8,8 +10,8 @@ use modal_proto::{
     rpc,
 };
 
-use crate::provider::Provider;
-use sandbox_provider_kit::{Error, Result, api::error::shown};
+use crate::service::control::Control;
+use sandbox_provider_kit::{Error, Result, api::error::shown, memo::Memo};
 
 /// A secret: its id and the names of its entries.
 #[derive(Clone)]
@@ -20,25 +22,38 @@ pub struct Secret {
     pub keys: Vec<String>,
 }
 
-impl Provider {
+/// Looks up names. Secrets are remembered.
+pub struct Names {
+    control: Control,
+    secrets: RefCell<Memo<String, Secret>>,
+}
+
+impl Names {
+    /// Knows none yet.
+    #[must_use]
+    pub fn new(control: Control) -> Names {
+        Names { control, secrets: RefCell::default() }
+    }
+
     /// A named secret.
     pub(crate) async fn secret(&self, name: &str) -> Result<Secret> {
         check_name("a secret", name)?;
-        if let Some(known) = self.inner.state.borrow().secrets.get(&name.to_string()) {
+        if let Some(known) = self.secrets.borrow().get(&name.to_string()) {
             return Ok(known.clone());
         }
         let request = SecretGetOrCreateRequest {
             deployment_name: name.to_string(),
-            environment_name: self.config()?.environment.clone(),
+            environment_name: self.control.setup().config()?.environment.clone(),
             object_creation_type: ObjectCreationType::Unspecified.into(),
             ..Default::default()
         };
         let answer = self
-            .control("look up the secret", rpc::SECRET_GET_OR_CREATE, &request)
+            .control
+            .call("look up the secret", rpc::SECRET_GET_OR_CREATE, &request)
             .await
             .map_err(|error| unknown("secret", name, error))?;
         let secret = Secret { id: answer.secret_id, keys: answer.metadata.unwrap_or_default().keys };
-        self.inner.state.borrow_mut().secrets.insert(name.to_string(), secret.clone());
+        self.secrets.borrow_mut().insert(name.to_string(), secret.clone());
         Ok(secret)
     }
 
@@ -60,13 +75,14 @@ impl Provider {
         let creation = if create { ObjectCreationType::CreateIfMissing } else { ObjectCreationType::Unspecified };
         let request = VolumeGetOrCreateRequest {
             deployment_name: volume.to_string(),
-            environment_name: self.config()?.environment.clone(),
+            environment_name: self.control.setup().config()?.environment.clone(),
             object_creation_type: creation.into(),
             create_options: Some(VolumeCreateOptions::default()),
             ..Default::default()
         };
         let answer = self
-            .control("look up the volume", rpc::VOLUME_GET_OR_CREATE, &request)
+            .control
+            .call("look up the volume", rpc::VOLUME_GET_OR_CREATE, &request)
             .await
             .map_err(|error| unknown("volume", volume, error))?;
         Ok(answer.volume_id)
@@ -83,16 +99,21 @@ impl Provider {
             Ok(id) => id,
             Err(error) => return gone(error),
         };
-        let request = VolumeDeleteRequest { volume_id, environment_name: self.config()?.environment.clone() };
-        self.control("delete the volume", rpc::VOLUME_DELETE, &request).await.or_else(gone)
+        let request =
+            VolumeDeleteRequest { volume_id, environment_name: self.control.setup().config()?.environment.clone() };
+        self.control.call("delete the volume", rpc::VOLUME_DELETE, &request).await.or_else(gone)
     }
 
     /// The id of a named proxy.
     pub(crate) async fn proxy_id(&self, name: &str) -> Result<String> {
         check_name("a proxy", name)?;
-        let request = ProxyGetRequest { name: name.to_string(), environment_name: self.config()?.environment.clone() };
+        let request = ProxyGetRequest {
+            name: name.to_string(),
+            environment_name: self.control.setup().config()?.environment.clone(),
+        };
         let answer = self
-            .control("look up the proxy", rpc::PROXY_GET, &request)
+            .control
+            .call("look up the proxy", rpc::PROXY_GET, &request)
             .await
             .map_err(|error| unknown("proxy", name, error))?;
         Ok(answer.proxy.unwrap_or_default().proxy_id)

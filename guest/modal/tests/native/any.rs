@@ -23,6 +23,7 @@ use sandbox_provider_kit::{
         Content, ErrorKind, ExecRef, ExecSpec, Keep, Location, LogQuery, NetworkPolicy, Outbound, OutputLimits,
         OutputMode, Pty, ReadRequest, WriteMode, WriteOptions,
     },
+    export::SandboxProvider as _,
     platform::{Headers, LocalFuture, Transport as _},
 };
 

@@ -21,6 +21,7 @@ use sandbox_provider_kit::{
     api::wit::{
         ErrorKind, ExecRef, ExecSpec, Happened, Keep, OutputLimits, OutputMode, ReadRequest, RetryAdvice, Verdict,
     },
+    export::SandboxProvider as _,
     platform::Transport as _,
 };
 

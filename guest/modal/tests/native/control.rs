@@ -33,6 +33,7 @@ use sandbox_provider_kit::{
         LogQuery, NetworkPolicy, Outbound, Port, PortKind, Probe, Pty, Readiness, Resources, RetryAdvice, SandboxSpec,
         SidecarSpec, VolumeMount,
     },
+    export::SandboxProvider as _,
     platform::Transport as _,
 };
 use sha2::{Digest as _, Sha256};

@@ -1,15 +1,10 @@
-//! File operations that Modal's helper lacks (fact sheet, section 8.1), done by the image's own programs: mode, append,
-//! create-new, rename, links, trees. How they are found: [`crate::exec::inside`]. They run in the C locale, so that their
-//! complaints are those of POSIX in words.
+//! File operations by the image's own programs: mode, append, create-new, rename, links, trees. They run in the C locale, so
+//! that their complaints are those of POSIX in words.
 
-use crate::{exec::inside, files::transfer::check_location, provider::Provider};
-use sandbox_provider_kit::{
-    Error, Result,
-    api::{
-        check,
-        error::clip,
-        wit::{FileChunk, FileFault, Location, WriteMode, WriteOptions},
-    },
+use super::script::Script;
+use crate::api::{
+    error::clip,
+    wit::{FileFault, WriteMode, WriteOptions},
 };
 
 /// Writes standard input to the file `$1`, which appears or grows when all of it is there. `$2` is how, `$3` the mode or
@@ -82,7 +77,7 @@ need ln
 exec ln -s -- "$1" "$2"
 "#;
 
-/// Unpacks standard input into the directory `$1`. Owners are those of whoever unpacks; `tar` refuses what would land
+/// Unpacks standard input into the directory `$1`. Owners are those of the unpacking process; `tar` refuses what would land
 /// outside.
 const UNPACK: &str = r#"need mkdir tar; mkdir -p -- "$1" && exec tar -C "$1" -xpof -"#;
 
@@ -92,16 +87,46 @@ const PACK: &str = r#"need tar; exec tar -C "$1" -cf - ."#;
 /// Gives `$2` the mode `$1`.
 const CHMOD: &str = r#"need chmod; exec chmod -- "$1" "$2""#;
 
-/// What writes a file with these options; none where the helper does it.
-pub(crate) fn writer(at: &Location, options: &WriteOptions, transfer: &str) -> Option<Vec<String>> {
+/// Writes standard input to a file. `draft` names the temporary file beside it.
+#[must_use]
+pub fn write(path: &str, options: &WriteOptions, draft: &str) -> Script {
     let how = match options.mode {
-        WriteMode::Replace if options.permissions.is_none() => return None,
         WriteMode::Replace => "replace",
         WriteMode::Append => "append",
         WriteMode::CreateNew => "create-new",
     };
     let mode = options.permissions.map(octal).unwrap_or_default();
-    Some(inside::script(WRITE, &[&at.path, how, &mode, &format!(".{transfer}.tmp")]))
+    Script::new(WRITE, &[path, how, &mode, draft])
+}
+
+/// Moves a file or directory, as rename(2) does it.
+#[must_use]
+pub fn rename(from: &str, to: &str, replace: bool) -> Script {
+    Script::new(RENAME, &[from, to, if replace { "yes" } else { "no" }])
+}
+
+/// Makes a symbolic link that holds `target`.
+#[must_use]
+pub fn link(path: &str, target: &str) -> Script {
+    Script::new(LINK, &[target, path])
+}
+
+/// Gives a file these permissions.
+#[must_use]
+pub fn chmod(path: &str, permissions: u32) -> Script {
+    Script::new(CHMOD, &[&octal(permissions), path])
+}
+
+/// Prints a directory as a tar archive.
+#[must_use]
+pub fn pack(path: &str) -> Script {
+    Script::new(PACK, &[path])
+}
+
+/// Unpacks a tar archive from standard input into a directory.
+#[must_use]
+pub fn unpack(path: &str) -> Script {
+    Script::new(UNPACK, &[path])
 }
 
 /// Five digits: with less, `chmod` keeps the special bits of directories.
@@ -109,97 +134,12 @@ fn octal(permissions: u32) -> String {
     format!("{permissions:05o}")
 }
 
-impl Provider {
-    /// See `rename` in the interface.
-    ///
-    /// # Errors
-    ///
-    /// As documented there.
-    pub async fn rename(&self, at: &Location, to: &str, replace: bool) -> Result<()> {
-        check::path(to)?;
-        self.change(at, RENAME, &[&at.path, to, if replace { "yes" } else { "no" }]).await
-    }
-
-    /// See `make-symlink` in the interface.
-    ///
-    /// # Errors
-    ///
-    /// As documented there.
-    pub async fn make_symlink(&self, at: &Location, target: &str) -> Result<()> {
-        if target.is_empty() || target.contains('\0') || target.len() > 4095 {
-            return Err(Error::invalid("A link holds 1 to 4095 bytes without NUL.").about(&at.path));
-        }
-        self.change(at, LINK, &[target, &at.path]).await
-    }
-
-    /// See `set-permissions` in the interface.
-    ///
-    /// # Errors
-    ///
-    /// As documented there.
-    pub async fn set_permissions(&self, at: &Location, permissions: u32) -> Result<()> {
-        check::permissions(permissions)?;
-        self.change(at, CHMOD, &[&octal(permissions), &at.path]).await
-    }
-
-    async fn change(&self, at: &Location, script: &str, words: &[&str]) -> Result<()> {
-        let argv = inside::script(script, words);
-        loop {
-            let changed = self.answer(at, argv.clone()).await;
-            if !self.is_elsewhere(at, changed.as_ref().err()).await {
-                return changed.map(drop);
-            }
-        }
-    }
-
-    /// See `read-tree` in the interface.
-    ///
-    /// # Errors
-    ///
-    /// As documented there.
-    pub async fn read_tree(&self, at: &Location, transfer: &str, offset: u64, max_bytes: u32) -> Result<FileChunk> {
-        check::transfer(transfer)?;
-        let argv = inside::script(PACK, &[&at.path]);
-        loop {
-            let id = self.script_id(at, transfer);
-            let read = self.read_transfer(at, &id, argv.clone(), offset, max_bytes).await;
-            if !self.is_elsewhere(at, read.as_ref().err()).await {
-                return read;
-            }
-        }
-    }
-
-    /// See `write-tree` in the interface.
-    ///
-    /// # Errors
-    ///
-    /// As documented there.
-    pub async fn write_tree(
-        &self,
-        at: &Location,
-        transfer: &str,
-        offset: u64,
-        data: Vec<u8>,
-        eof: bool,
-    ) -> Result<u64> {
-        check_location(at)?;
-        check::transfer(transfer)?;
-        let (argv, data) = (inside::script(UNPACK, &[&at.path]), bytes::Bytes::from(data));
-        loop {
-            let id = self.script_id(at, transfer);
-            let written = self.write_transfer(at, &id, argv.clone(), offset, data.clone(), eof).await;
-            if !self.is_elsewhere(at, written.as_ref().err()).await {
-                return written;
-            }
-        }
-    }
-}
-
 /// What `tar` says of a file that was written to or removed while it was read, and exits with 1. The stream is whole.
 const CHANGED: [&str; 2] = ["file changed as we read it", "File removed before we read it"];
 
-/// Whether a program that ended so has done what it was asked for all the same.
-pub(crate) fn is_harmless(code: i32, complaint: &str) -> bool {
+/// Whether a program that ended with this exit code and these complaints has done what it was asked for all the same.
+#[must_use]
+pub fn is_harmless(code: i32, complaint: &str) -> bool {
     let mut lines = complaint.lines().filter(|line| !line.is_empty()).peekable();
     code == 1 && lines.peek().is_some() && lines.all(|line| CHANGED.iter().any(|text| line.ends_with(text)))
 }
@@ -219,7 +159,8 @@ const ERRORS: [(&str, FileFault); 10] = [
 ];
 
 /// The fault that a program's complaint names.
-pub(crate) fn fault(complaint: &str) -> FileFault {
+#[must_use]
+pub fn fault(complaint: &str) -> FileFault {
     for line in complaint.lines() {
         let line = line.trim_end();
         // A parent that is a file.

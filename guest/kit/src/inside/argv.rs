@@ -4,33 +4,27 @@
 
 use std::collections::HashMap;
 
-use crate::{exec::inside, files::transfer::tool_argv, provider::Provider};
-use sandbox_provider_kit::{
-    Result,
-    api::{ids, wit::Location},
-};
-
-/// Longest argv that Modal takes, in bytes (fact sheet, section 7.4).
-const MAX_ARGV_BYTES: usize = 65_536;
-
-/// Whether Modal takes no command line of this length.
-pub(crate) fn is_long(argv: &[String]) -> bool {
-    total(argv) > MAX_ARGV_BYTES
+/// Whether a command line has more bytes than a service takes.
+#[must_use]
+pub fn is_long(argv: &[String], limit: usize) -> bool {
+    total(argv) > limit
 }
 
 fn total(argv: &[String]) -> usize {
     argv.iter().map(String::len).sum()
 }
 
-/// Modal takes absolute directories only: a relative one is resolved by a shell, from where it was started. As the user of
+/// For services that take absolute directories only: a relative one is resolved by a shell, from where it was started. As the user of
 /// the command, so that the directory is one that this user may enter.
-pub(crate) fn in_directory(cwd: &str, argv: Vec<String>) -> Vec<String> {
+#[must_use]
+pub fn in_directory(cwd: &str, argv: Vec<String>) -> Vec<String> {
     let shell = ["/bin/sh", "-c", r#"CDPATH= cd -- "$1" && shift && exec "$@""#, "sh", cwd];
     shell.into_iter().map(str::to_string).chain(argv).collect()
 }
 
 /// A shell passes on only variables whose names it could use itself. Others are set again behind it, by `env`.
-pub(crate) fn past_a_shell(env: &HashMap<String, String>, argv: Vec<String>) -> Vec<String> {
+#[must_use]
+pub fn past_a_shell(env: &HashMap<String, String>, argv: Vec<String>) -> Vec<String> {
     let mut others: Vec<String> =
         env.iter().filter(|(name, _)| !is_identifier(name)).map(|(name, value)| format!("{name}={value}")).collect();
     if !others.is_empty() {
@@ -46,38 +40,10 @@ fn is_identifier(name: &str) -> bool {
     !name.is_empty() && name.bytes().enumerate().all(good)
 }
 
-impl Provider {
-    /// The argv to start for `argv`: the same, or when Modal would not take it, a shell that reads it from a file.
-    ///
-    /// # Errors
-    ///
-    /// What writing the file gives.
-    pub(crate) async fn bootstrap(
-        &self,
-        sandbox: &str,
-        container: Option<&str>,
-        exec_id: &str,
-        argv: Vec<String>,
-    ) -> Result<Vec<String>> {
-        if !is_long(&argv) {
-            return Ok(argv);
-        }
-        let at = Location {
-            sandbox: sandbox.to_string(),
-            container: container.map(str::to_string),
-            path: format!("/tmp/.{exec_id}.sh"),
-        };
-        // Named after the exec, so that a repeated start writes nothing twice.
-        let transfer = ids::derived_uuid(&format!("argv {exec_id}"));
-        self.begin(&at, &transfer, tool_argv("WriteFile", &at.path)).await?;
-        self.feed(sandbox, &transfer, script(&argv).into_bytes().into()).await?;
-        self.finish(&at, &transfer).await?;
-        Ok(self.placed(sandbox, container, vec![inside::SHELL.to_string(), at.path]))
-    }
-}
-
-/// A script that removes itself and becomes this command.
-fn script(argv: &[String]) -> String {
+/// The text of a script that removes itself and becomes this command. For services that take command lines of a limited
+/// length: the script is written to a file and run by a shell.
+#[must_use]
+pub fn script(argv: &[String]) -> String {
     let mut text = String::with_capacity(total(argv) + 4 * argv.len() + 32);
     text.push_str("(PATH=/usr/bin:/bin; exec rm -f -- \"$0\")\nexec");
     for argument in argv {

@@ -1,0 +1,122 @@
+//! A command in one call: fed, collected and waited for after it was started.
+
+use std::{cell::RefCell, future::Future, future::poll_fn, pin::pin, rc::Rc, time::Duration};
+
+use futures_util::future::{Either, join3, select};
+
+use super::{
+    capture::Capture,
+    deadline::SWEPT_WAIT,
+    follow::{Follow, Source},
+};
+use crate::{
+    api::{
+        error::{Error, Result},
+        time::millis,
+        wit::{Happened, OutputLimits, RunResult, Verdict},
+    },
+    platform::{Transport, within},
+};
+
+/// When a command without input is told so: most never look, and the call is saved if they are over by then.
+const NO_INPUT_AFTER: Duration = Duration::from_millis(100);
+
+/// A command that was started, and what is to be done with it.
+pub struct Running<S: Source, V, I, D, G> {
+    /// When it was started.
+    pub begun: Duration,
+    /// How much of its output is kept.
+    pub limits: OutputLimits,
+    /// Its standard output, from the beginning.
+    pub stdout: Follow<S>,
+    /// Its standard error, from the beginning.
+    pub stderr: Follow<S>,
+    /// Waits for its end, as long as it takes.
+    pub verdict: V,
+    /// Writes its input and closes it.
+    pub input: I,
+    /// Whether there is no input, so that it need not be told before it asks.
+    pub idle: bool,
+    /// Ends it with all that it has started when its time is up. Without a time limit, it never resolves.
+    pub sweep: D,
+    /// Its verdict if it goes on although that was done.
+    pub given_up: G,
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+///
+/// What its input or output failed with, or why nothing is known of its end. It has been started, so the error says that it
+/// happened.
+pub async fn run<S, V, I, D, G>(transport: &Rc<dyn Transport>, running: Running<S, V, I, D, G>) -> Result<RunResult>
+where
+    S: Source,
+    V: Future<Output = Result<Verdict>>,
+    I: Future<Output = Result<()>>,
+    D: Future<Output = ()>,
+    G: FnOnce() -> Verdict,
+{
+    let Running { begun, limits, stdout, stderr, verdict, input, idle, sweep, given_up } = running;
+    let out = RefCell::new(Capture::new(limits.stdout_max, limits.keep));
+    let err = RefCell::new(Capture::new(limits.stderr_max, limits.keep));
+    let output = join3(verdict, collect(stdout, &out), collect(stderr, &err));
+    let input = async {
+        if idle {
+            transport.sleep(NO_INPUT_AFTER).await;
+        }
+        input.await
+    };
+    let work = async {
+        match select(pin!(output), pin!(input)).await {
+            // The command is over, so it need not be told that there is no input.
+            Either::Left((parts, _)) if idle => (parts, Ok(())),
+            Either::Left((parts, input)) => (parts, input.await),
+            Either::Right((fed, output)) => (output.await, fed),
+        }
+    };
+    let parts = match select(pin!(work), pin!(sweep)).await {
+        Either::Left((parts, swept)) => {
+            // Nothing that it has started is to be left.
+            if matches!(parts.0.0, Ok(Verdict::Deadline)) {
+                swept.await;
+            }
+            Some(parts)
+        }
+        Either::Right(((), work)) => within(transport, SWEPT_WAIT, work).await,
+    };
+    let ((verdict, out_failure, err_failure), fed) = parts.unwrap_or_else(|| ((Ok(given_up()), None, None), Ok(())));
+    let mut failure = None;
+    let verdict = match verdict {
+        Ok(verdict) => verdict,
+        // It was started, so it, or its sandbox, was there; its end will never be known.
+        Err(error) if error.is_not_found() => Verdict::Lost(error.into_record().message),
+        Err(error) => {
+            let message = error.message.clone();
+            failure = Some(error);
+            Verdict::Lost(message)
+        }
+    };
+    if !matches!(verdict, Verdict::SandboxEnded(_) | Verdict::Lost(_)) {
+        failure = [out_failure, err_failure, fed.err()].into_iter().flatten().next();
+    }
+    if let Some(error) = failure {
+        return Err(error.with_happened(Happened::Yes));
+    }
+    let duration = millis(transport.now().saturating_sub(begun));
+    let (stdout, stderr) = (out.into_inner().captured(), err.into_inner().captured());
+    Ok(RunResult { verdict, stdout, stderr, duration })
+}
+
+/// Reads a stream to its end, keeping what the limit allows. Gives why it could not.
+async fn collect<S: Source>(mut follow: Follow<S>, kept: &RefCell<Capture>) -> Option<Error> {
+    loop {
+        let filled = poll_fn(|cx| follow.poll_fill(cx, 1)).await;
+        while let Some(piece) = follow.take_piece() {
+            kept.borrow_mut().push(&piece);
+        }
+        if filled.is_err() || follow.is_ended() {
+            return filled.err();
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Commands as the interface has them: start, output, input and end, step by step or in one call.
+
+use std::{rc::Rc, time::Duration};
+
+use sandbox_provider_kit::{
+    Result,
+    api::{
+        check, ids,
+        time::{bounded_wait, millis},
+        wit::{ExecRef, ExecSpec, InputState, Output, OutputChunk, OutputLimits, ReadRequest, RunResult, Verdict},
+    },
+    exec::{fill, share},
+};
+
+use super::{
+    output::Outputs,
+    process::{self, check_ref},
+    script::Scripts,
+    start, stdin,
+    user::Users,
+    verdict,
+};
+use crate::service::{Service, ended};
+
+/// Commands of callers.
+pub struct Commands {
+    scripts: Rc<Scripts>,
+    users: Users,
+}
+
+impl Commands {
+    /// With these scripts.
+    #[must_use]
+    pub fn new(scripts: Rc<Scripts>) -> Commands {
+        Commands { scripts, users: Users::default() }
+    }
+
+    fn service(&self) -> &Service {
+        self.scripts.service()
+    }
+
+    fn outputs(&self) -> &Outputs {
+        self.scripts.helper().outputs()
+    }
+
+    /// See `start` in the interface.
+    ///
+    /// # Errors
+    ///
+    /// As documented there.
+    pub async fn start(&self, sandbox: &str, spec: ExecSpec) -> Result<()> {
+        let request = start::request(&self.scripts, &self.users, sandbox, spec).await?;
+        process::start(self.service(), sandbox, request).await
+    }
+
+    /// See `read-output` in the interface.
+    ///
+    /// # Errors
+    ///
+    /// As documented there.
+    pub async fn read_output(&self, exec: ExecRef, request: ReadRequest) -> Result<Output> {
+        check_ref(&exec)?;
+        let max = check::max_bytes(request.max_bytes)?;
+        let deadline = self.service().now() + bounded_wait(request.wait);
+        let mut stdout = self.outputs().take(&exec, 0, request.stdout_offset);
+        let mut stderr = self.outputs().take(&exec, 1, request.stderr_offset);
+
+        // What outlives its time limit is ended, or its output might never be.
+        let due = self.scripts.deadlines().due_at(&exec).filter(|due| *due <= deadline);
+        let timer = self.service().transport().sleep(due.unwrap_or(deadline).saturating_sub(self.service().now()));
+        let filled = fill(&mut stdout, &mut stderr, max, timer).await;
+        let timed_out = matches!(filled, Ok(true));
+        let given_up = timed_out && due.is_some() && self.scripts.overdue(&exec, false).await;
+        if given_up || filled.is_err() {
+            let verdict = match filled {
+                Err(error) => verdict::fate(self.service(), &exec, error).await?,
+                Ok(_) => self.scripts.given_up(&exec),
+            };
+            return Ok(Output {
+                stdout: OutputChunk { offset: stdout.offset(), data: Vec::new(), end: true },
+                stderr: OutputChunk { offset: stderr.offset(), data: Vec::new(), end: true },
+                verdict: Some(verdict),
+            });
+        }
+
+        let (stdout_chunk, stderr_chunk) = share(&mut stdout, &mut stderr, max);
+        let verdict =
+            if stdout_chunk.end && stderr_chunk.end && stdout_chunk.data.is_empty() && stderr_chunk.data.is_empty() {
+                let left = deadline.saturating_sub(self.service().now());
+                self.wait_verdict(&exec, left).await?
+            } else {
+                None
+            };
+        if verdict.is_none() {
+            self.outputs().keep(&exec, 0, stdout);
+            self.outputs().keep(&exec, 1, stderr);
+        }
+        Ok(Output { stdout: stdout_chunk, stderr: stderr_chunk, verdict })
+    }
+
+    /// See `wait-exec` in the interface.
+    ///
+    /// # Errors
+    ///
+    /// As documented there.
+    pub async fn wait_exec(&self, exec: ExecRef, wait: u64) -> Result<Option<Verdict>> {
+        check_ref(&exec)?;
+        self.wait_verdict(&exec, bounded_wait(wait)).await
+    }
+
+    pub(crate) async fn wait_verdict(&self, exec: &ExecRef, wait: Duration) -> Result<Option<Verdict>> {
+        if exec.exec == ids::MAIN {
+            return Ok(ended::wait(&self.service().control, &exec.sandbox, wait).await?.map(verdict::main_verdict));
+        }
+        let until = self.service().now() + wait;
+        let verdict = loop {
+            let due = self.scripts.deadlines().due_at(exec).filter(|due| *due <= until);
+            let early = due.is_some_and(|due| due > self.service().now());
+            let verdict = verdict::wait(
+                self.service(),
+                self.scripts.deadlines(),
+                exec,
+                due.unwrap_or(until).saturating_sub(self.service().now()),
+            )
+            .await?;
+            if verdict.is_some() || due.is_none() {
+                break verdict;
+            }
+            if self.scripts.overdue(exec, early).await {
+                break Some(self.scripts.given_up(exec));
+            }
+        };
+        // Modal has killed the program, and not what it has started.
+        if matches!(verdict, Some(Verdict::Deadline)) {
+            self.scripts.sweep(exec, true).await;
+        }
+        Ok(verdict)
+    }
+
+    /// See `write-input` in the interface.
+    ///
+    /// # Errors
+    ///
+    /// As documented there.
+    pub async fn write_input(&self, exec: ExecRef, offset: u64, data: Vec<u8>, eof: bool) -> Result<InputState> {
+        stdin::write_input(self.service(), exec, offset, data, eof).await
+    }
+
+    /// See `run` in the interface.
+    ///
+    /// # Errors
+    ///
+    /// As documented there.
+    pub async fn run(&self, sandbox: &str, spec: ExecSpec, stdin: Vec<u8>, limits: OutputLimits) -> Result<RunResult> {
+        let begun = self.service().now();
+        let deadline = spec.timeout.map(|timeout| millis(begun).saturating_add(timeout));
+        let exec = ExecRef {
+            sandbox: sandbox.to_string(),
+            exec: spec.id.clone(),
+            deadline,
+            container: spec.container.clone(),
+        };
+        self.start(sandbox, spec).await?;
+        self.scripts.attend(&exec, begun, stdin.into(), limits).await
+    }
+}

@@ -1,0 +1,354 @@
+//! Programs that our own operations run in a sandbox, first of all Modal's helper: it is put into every sandbox and does file
+//! operations, with one JSON argument each (fact sheet, section 8.1).
+//!
+//! A transfer id is the exec id of the program that does the transfer. Starting an exec twice does nothing, and its output
+//! can be read from any offset, so any instance can carry a transfer on, and all pieces come from one opened file.
+
+use std::{cell::RefCell, future::poll_fn, time::Duration};
+
+use modal_proto::{
+    client::{SecretSource, StringMap, secret_source::Source},
+    task_command_router::{TaskExecStartRequest, TaskExecStderrConfig, TaskExecStdoutConfig},
+};
+use sandbox_provider_kit::{
+    Error, Result,
+    api::{
+        check,
+        error::clip,
+        ids,
+        wit::{ErrorKind, ExecRef, FileFault, FileInfo, FileKind, Happened, Location},
+    },
+    call::json::{Value, object},
+    inside::{files, script::environment, signal::MARKER},
+    memo::Memo,
+    platform::{LocalFuture, within},
+};
+
+use super::{
+    output::{Follow, Outputs},
+    placed::ShellPlaces,
+    process::{self, Exit},
+};
+use crate::service::{Service, container, id};
+
+/// Where Modal puts the helper.
+pub(crate) const TOOL: &str = "/__modal/.bin/modal-sandbox-fs-tools";
+
+/// Largest answer other than file content and listings, in bytes.
+const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+
+/// Most that is read of what a failed program complains about, in bytes.
+const MAX_COMPLAINT_BYTES: usize = 64 * 1024;
+
+/// Links that are followed one after the other; as many as the kernel follows.
+const MAX_LINKS: u32 = 40;
+
+/// How long a program may take to end once its output has.
+pub(crate) const END_WAIT: Duration = Duration::from_secs(600);
+
+/// Bits of a mode that are permissions, and those that say what it is.
+const PERMISSION_BITS: u32 = 0o7777;
+const FORMAT_BITS: u32 = 0o170_000;
+
+/// The helper's argv for an operation on a path.
+pub(crate) fn tool_argv(operation: &str, path: &str) -> Vec<String> {
+    tool(operation, object([("path", path.into())]))
+}
+
+/// The helper's argv for what it is to do.
+pub(crate) fn tool(operation: &str, argument: Value) -> Vec<String> {
+    vec![TOOL.to_string(), object([(operation, argument)]).to_string()]
+}
+
+/// Runs programs of ours in sandboxes.
+pub struct Helper {
+    outputs: Outputs,
+    places: ShellPlaces,
+    /// Transfers that have been started, by sandbox and id.
+    started: RefCell<Memo<(String, String), ()>>,
+}
+
+impl Helper {
+    /// Reads what they print from these outputs.
+    #[must_use]
+    pub fn new(outputs: Outputs) -> Helper {
+        Helper { outputs, places: ShellPlaces::default(), started: RefCell::default() }
+    }
+
+    pub(crate) fn service(&self) -> &Service {
+        self.outputs.service()
+    }
+
+    pub(crate) fn outputs(&self) -> &Outputs {
+        &self.outputs
+    }
+
+    pub(crate) fn places(&self) -> &ShellPlaces {
+        &self.places
+    }
+
+    /// See `stat` in the interface.
+    ///
+    /// # Errors
+    ///
+    /// As documented there.
+    pub async fn stat(&self, at: &Location, follow: bool) -> Result<FileInfo> {
+        check_location(at)?;
+        let mut place = at.clone();
+        for _ in 0..=MAX_LINKS {
+            let info = parse(&self.answer(&place, tool_argv("Stat", &place.path)).await?, entry)?;
+            let FileKind::Symlink(target) = &info.kind else {
+                if place.path == at.path {
+                    return Ok(info);
+                }
+                // The answer is about the path that was asked for, wherever it led.
+                let name = at.path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_string();
+                return Ok(FileInfo { name, path: at.path.clone(), ..info });
+            };
+            if !follow {
+                return Ok(info);
+            }
+            // The kernel resolves the rest: parents that are links, and `..` behind them.
+            place.path = match place.path.trim_end_matches('/').rsplit_once('/') {
+                Some((parent, _)) if !target.starts_with('/') => format!("{parent}/{target}"),
+                _ => target.clone(),
+            };
+        }
+        let fault = FileFault::Other("too many links".to_string());
+        Err(Error::file(fault, &at.path, format!("{}: too many levels of symbolic links", at.path)))
+    }
+
+    /// Runs a program to its end and gives its output.
+    pub(crate) async fn answer(&self, at: &Location, argv: Vec<String>) -> Result<Vec<u8>> {
+        self.answer_in(at, argv, true).await
+    }
+
+    /// [`Helper::answer`]; the program sees the container's environment unless it is to be `clean`.
+    pub(crate) async fn answer_in(&self, at: &Location, argv: Vec<String>, clean: bool) -> Result<Vec<u8>> {
+        check_location(at)?;
+        let transfer = self.service().new_uuid();
+        self.begin_in(at, &transfer, argv, clean).await?;
+        let exec = exec_ref(at, &transfer);
+        let mut follow = self.outputs.take(&exec, 0, 0);
+        let mut answer = Vec::new();
+        let until = self.service().now() + END_WAIT;
+        while !follow.is_ended() {
+            self.fill(at, &mut follow, until).await?;
+            answer.extend(follow.take(usize::MAX));
+            if answer.len() > MAX_ANSWER_BYTES {
+                return Err(Error::new(
+                    ErrorKind::ResourceExhausted,
+                    format!("The answer about {} is too long.", at.path),
+                )
+                .about(&at.path));
+            }
+        }
+        self.finish(at, &transfer).await?;
+        Ok(answer)
+    }
+
+    /// Waits for more output of a program until then.
+    pub(crate) fn fill<'a>(
+        &'a self,
+        at: &'a Location,
+        follow: &'a mut Follow,
+        until: Duration,
+    ) -> LocalFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let filled = poll_fn(|cx| follow.poll_fill(cx, 1));
+            match within(self.service().transport(), until.saturating_sub(self.service().now()), filled).await {
+                Some(filled) => filled.map_err(uncertain),
+                None => Err(late(&at.path).with_happened(Happened::Unknown)),
+            }
+        })
+    }
+
+    /// Starts the program of a transfer, once.
+    pub(crate) async fn begin(&self, at: &Location, transfer: &str, argv: Vec<String>) -> Result<()> {
+        self.begin_in(at, transfer, argv, true).await
+    }
+
+    async fn begin_in(&self, at: &Location, transfer: &str, argv: Vec<String>, clean: bool) -> Result<()> {
+        let key = (at.sandbox.clone(), transfer.to_string());
+        if self.started.borrow().get(&key).is_some() {
+            return Ok(());
+        }
+        let exec_id = ids::wire_uuid(transfer);
+        let own = clean.then(environment).into_iter().flatten();
+        let env = StringMap { contents: own.chain([(MARKER.to_string(), exec_id.clone())]).collect() };
+        let request = TaskExecStartRequest {
+            exec_id,
+            container_id: container::id(&self.service().router, &at.sandbox, at.container.as_deref()).await?,
+            command_args: self.places.placed(&at.sandbox, at.container.as_deref(), argv),
+            stdout_config: TaskExecStdoutConfig::Pipe.into(),
+            stderr_config: TaskExecStderrConfig::Pipe.into(),
+            secret_sources: vec![SecretSource { source: Some(Source::Env(env)) }],
+            ..Default::default()
+        };
+        process::start(self.service(), &at.sandbox, request).await?;
+        self.started.borrow_mut().insert(key, ());
+        Ok(())
+    }
+
+    /// Waits for the program's end and reads what it complains about.
+    pub(crate) async fn finish(&self, at: &Location, transfer: &str) -> Result<()> {
+        let exit = process::wait_exit(self.service(), &at.sandbox, &ids::wire_uuid(transfer), END_WAIT)
+            .await
+            .map_err(uncertain)?;
+        let code = match exit {
+            Some(Exit::Code(0)) => return Ok(()),
+            Some(Exit::Code(code)) => code,
+            Some(Exit::Signal(signal)) => 128 + signal,
+            None => return Err(late(&at.path).with_happened(Happened::Unknown)),
+        };
+        let exec = exec_ref(at, transfer);
+        let mut follow = self.outputs.take(&exec, 1, 0);
+        let mut complaint = Vec::new();
+        let until = self.service().now() + END_WAIT;
+        while !follow.is_ended() && complaint.len() < MAX_COMPLAINT_BYTES {
+            self.fill(at, &mut follow, until).await?;
+            complaint.extend(follow.take(MAX_COMPLAINT_BYTES));
+        }
+        let complaint = String::from_utf8_lossy(&complaint);
+        if files::is_harmless(code, &complaint) { Ok(()) } else { Err(complained(&at.path, code, &complaint)) }
+    }
+}
+
+/// An operation that was not over in time.
+pub(crate) fn late(path: &str) -> Error {
+    Error::new(ErrorKind::TimedOut, format!("The file operation on {path} did not end.")).about(path)
+}
+
+/// An error after the program was started: only what the program itself said is sure.
+pub(crate) fn uncertain(error: Error) -> Error {
+    match error.happened {
+        Happened::No => error.with_happened(Happened::Unknown),
+        _ => error,
+    }
+}
+
+/// A directory entry as the helper prints it.
+pub(crate) fn entry(value: &Value) -> Option<FileInfo> {
+    let text = |name: &str| value.get(name).text().map(str::to_string);
+    let mode = value.get("mode").whole::<u32>()?;
+    // The helper calls all that is neither a directory nor a link a file.
+    let other = match mode & FORMAT_BITS {
+        0o010_000 => Some("pipe"),
+        0o020_000 => Some("character device"),
+        0o060_000 => Some("block device"),
+        0o140_000 => Some("socket"),
+        _ => None,
+    };
+    Some(FileInfo {
+        kind: match value.get("type").text()? {
+            "file" => other.map_or(FileKind::File, |kind| FileKind::Other(kind.to_string())),
+            "directory" => FileKind::Directory,
+            "symlink" => FileKind::Symlink(text("symlink_target").unwrap_or_default()),
+            other => FileKind::Other(other.to_string()),
+        },
+        name: text("name")?,
+        path: text("path")?,
+        size: value.get("size").whole().unwrap_or(0),
+        mode: mode & PERMISSION_BITS,
+        owner: text("owner")?,
+        group: text("group")?,
+        modified: value.get("modified_time").thousandths().unwrap_or(0),
+    })
+}
+
+pub(crate) fn parse<T>(answer: &[u8], read: impl FnOnce(&Value) -> Option<T>) -> Result<T> {
+    let value = std::str::from_utf8(answer).ok().and_then(Value::parse);
+    value.and_then(|value| read(&value)).ok_or_else(unreadable)
+}
+
+pub(crate) fn unreadable() -> Error {
+    Error::internal("The sandbox's file helper answered with something unreadable.")
+}
+
+/// What a program's complaint means: the helper's are objects (fact sheet, section 8.1), those of others are lines.
+fn complained(path: &str, code: i32, complaint: &str) -> Error {
+    let object = Value::parse(complaint).unwrap_or(Value::Null);
+    let (Some(kind), Some(message)) = (object.get("error_kind").text(), object.get("message").text()) else {
+        let text = clip(complaint.trim());
+        if matches!(code, 126 | 127) {
+            return Error::unsupported(
+                "files",
+                format!("The sandbox has no program for this (exit code {code}). {text}"),
+            );
+        }
+        let fault = files::fault(&text);
+        let words = words(&fault);
+        return Error::file(fault, path, format!("{path}: {words}: {text}"))
+            .with_provider(Some(format!("exit:{code}")), None);
+    };
+    let detail = object.get("detail").text().filter(|detail| !detail.is_empty()).map(|detail| format!(" ({detail})"));
+    let text = clip(&format!("{message}{}", detail.unwrap_or_default()));
+    let fault = match kind {
+        "NotFound" => FileFault::NotFound,
+        "IsDirectory" => FileFault::IsADirectory,
+        // The last is a parent that is a file.
+        "IsFile" | "NotDirectory" | "AlreadyExists" => FileFault::NotADirectory,
+        "PathAlreadyExists" => FileFault::AlreadyExists,
+        "DirectoryNotEmpty" => FileFault::NotEmpty,
+        "PermissionDenied" => FileFault::PermissionDenied,
+        "FileTooLarge" => FileFault::TooLarge,
+        _ if text.contains("No space left") || text.contains("os error 28") => FileFault::NoSpace,
+        other => FileFault::Other(other.to_string()),
+    };
+    let words = words(&fault);
+    Error::file(fault, path, format!("{path}: {words}: {text}")).with_provider(Some(format!("fs:{kind}")), Some(text))
+}
+
+fn words(fault: &FileFault) -> &'static str {
+    match fault {
+        FileFault::NotFound => "there is no such file or directory",
+        FileFault::IsADirectory => "it is a directory",
+        FileFault::NotADirectory => "it, or a parent, is not a directory",
+        FileFault::AlreadyExists => "something is there already",
+        FileFault::NotEmpty => "the directory is not empty",
+        FileFault::PermissionDenied => "permission denied",
+        FileFault::TooLarge => "the file is too large to be transferred",
+        FileFault::NoSpace => "the sandbox's disk is full",
+        FileFault::Other(_) => "the operation failed",
+    }
+}
+
+/// The exec that does a transfer.
+pub(crate) fn exec_ref(at: &Location, transfer: &str) -> ExecRef {
+    ExecRef { sandbox: at.sandbox.clone(), exec: transfer.to_string(), deadline: None, container: at.container.clone() }
+}
+
+/// Refuses what cannot be a path in a sandbox.
+pub(crate) fn check_location(at: &Location) -> Result<()> {
+    id::check_sandbox(&at.sandbox)?;
+    check::path(&at.path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_become_faults() {
+        let cases = [
+            ("NotFound", FileFault::NotFound),
+            ("IsDirectory", FileFault::IsADirectory),
+            ("NotDirectory", FileFault::NotADirectory),
+            ("PermissionDenied", FileFault::PermissionDenied),
+            ("DirectoryNotEmpty", FileFault::NotEmpty),
+            ("FileTooLarge", FileFault::TooLarge),
+            ("Strange", FileFault::Other("Strange".into())),
+        ];
+        for (kind, fault) in cases {
+            let complaint = format!(r#"{{"version":1,"error_kind":"{kind}","message":"m"}}"#);
+            let error = complained("/x", 1, &complaint);
+            let ErrorKind::File(found) = &error.kind else { panic!("{error:?}") };
+            assert_eq!(format!("{found:?}"), format!("{fault:?}"));
+        }
+        let full = r#"{"version":1,"error_kind":"Io","message":"write: No space left on device"}"#;
+        assert!(matches!(complained("/x", 1, full).kind, ErrorKind::File(FileFault::NoSpace)));
+        assert!(matches!(complained("/x", 127, "sh: not found").kind, ErrorKind::Unsupported));
+        assert!(matches!(complained("/x", 1, "\u{fffd}").kind, ErrorKind::File(FileFault::Other(_))));
+        assert!(matches!(complained("/x", 1, "mv: /x: File exists").kind, ErrorKind::File(FileFault::AlreadyExists)));
+    }
+}

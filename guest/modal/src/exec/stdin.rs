@@ -1,0 +1,198 @@
+//! Input of commands (fact sheet, sections 7.4 and 8.1).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use modal_proto::{
+    rpc,
+    task_command_router::{
+        SandboxStdinWriteV2Request, TaskExecStdinStatusRequest, TaskExecStdinWriteRequest, TaskExecStdinWriteStreamEnd,
+        TaskExecStdinWriteStreamRequest, TaskExecStdinWriteStreamStart, task_exec_stdin_write_stream_request::Payload,
+    },
+};
+use sandbox_provider_kit::{
+    Error, Result,
+    api::{
+        ids,
+        wit::{ExecRef, InputState},
+    },
+    call::grpc::{Code, Framed, Status, Wire},
+    exec,
+    platform::within,
+};
+
+use super::process::{self, check_ref};
+use crate::service::{Service, id, policy};
+
+/// Largest write to stdin in one call: the largest message that the official client sends (fact sheet, section 6.4).
+const MAX_INPUT_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes in one message of a stream to stdin, as the official clients send (fact sheet, section 8.1); what is not more goes
+/// in a single message.
+const STREAM_PIECE: usize = 256 * 1024;
+
+/// Bytes in a single message behind a stream that failed: little, for a slow connection may be why.
+const SINGLE_PIECE: usize = 1024 * 1024;
+
+/// How long one write to stdin may wait for the program to read, before the caller is told how far it got.
+const INPUT_ATTEMPT: Duration = Duration::from_secs(60);
+
+/// See `write-input` in the interface.
+///
+/// # Errors
+///
+/// As documented there.
+pub async fn write_input(
+    service: &Service,
+    exec: ExecRef,
+    offset: u64,
+    data: Vec<u8>,
+    eof: bool,
+) -> Result<InputState> {
+    check_ref(&exec)?;
+    if data.len() > MAX_INPUT_BYTES {
+        return Err(Error::invalid(format!(
+            "{} bytes are too many for one write to stdin: send at most {MAX_INPUT_BYTES} at a time.",
+            data.len()
+        )));
+    }
+    if exec.exec == ids::MAIN {
+        return write_main(service, &exec.sandbox, offset, data, eof).await;
+    }
+    let exec_id = ids::wire_uuid(&exec.exec);
+    if data.is_empty() && !eof {
+        return state(service, &exec.sandbox, &exec_id).await;
+    }
+    let write = write(service, &exec.sandbox, &exec_id, offset, data.into(), eof);
+    match within(service.transport(), INPUT_ATTEMPT, write).await {
+        Some(written) => written,
+        // The program does not read. What went in before it stopped counts.
+        None => state(service, &exec.sandbox, &exec_id).await,
+    }
+}
+
+/// As [`write`], and faster for much: the other side takes the first bytes in while the last ones are
+/// on their way. A stream is tried once; when it fails, a single message goes on where it came to, with its retries.
+pub(crate) async fn write_much(
+    service: &Service,
+    sandbox: &str,
+    exec_id: &str,
+    offset: u64,
+    data: Bytes,
+    eof: bool,
+) -> Result<InputState> {
+    let end = offset + data.len() as u64;
+    // gRPC-Web has no streams of requests.
+    if data.len() <= STREAM_PIECE || service.control.setup().channel().wire == Wire::GrpcWeb {
+        return write(service, sandbox, exec_id, offset, data, eof).await;
+    }
+    let stream = stream(service, sandbox, exec_id, offset, data.clone(), eof);
+    if let Some(Ok(())) = within(service.transport(), INPUT_ATTEMPT, stream).await.transpose()? {
+        return Ok(InputState { accepted: end, closed: eof });
+    }
+    // This also ends a stream that the other side takes for alive (fact sheet, section 7.4).
+    let state = state(service, sandbox, exec_id).await?;
+    let rest = data.slice((state.accepted.clamp(offset, end) - offset) as usize..);
+    let offset = end - rest.len() as u64;
+    if rest.is_empty() && !eof {
+        return Ok(InputState { accepted: end, ..state });
+    }
+    let piece = rest.slice(..rest.len().min(SINGLE_PIECE));
+    let last = eof && piece.len() == rest.len();
+    write(service, sandbox, exec_id, offset, piece, last).await
+}
+
+async fn stream(
+    service: &Service,
+    sandbox: &str,
+    exec_id: &str,
+    offset: u64,
+    data: Bytes,
+    eof: bool,
+) -> Result<Result<(), Status>> {
+    let exec_id = exec_id.to_string();
+    let start = |task_id| Payload::Start(TaskExecStdinWriteStreamStart { task_id, exec_id, offset });
+    let pieces = (0..data.len().div_ceil(STREAM_PIECE)).map(move |number| {
+        let begin = number * STREAM_PIECE;
+        Payload::Data(data.slice(begin..data.len().min(begin + STREAM_PIECE)))
+    });
+    let end = eof.then_some(Payload::End(TaskExecStdinWriteStreamEnd {}));
+    let message = |payload| TaskExecStdinWriteStreamRequest { payload: Some(payload) };
+    let more = pieces.chain(end).map(move |payload| Framed::new(&message(payload)));
+    let rpc = rpc::TASK_EXEC_STDIN_WRITE_STREAM;
+    let answer = service.router.upload(sandbox, rpc, |task_id| message(start(task_id)), more).await?;
+    Ok(answer.map(drop))
+}
+
+/// Writes in one message, with its retries.
+pub(crate) async fn write(
+    service: &Service,
+    sandbox: &str,
+    exec_id: &str,
+    offset: u64,
+    data: Bytes,
+    eof: bool,
+) -> Result<InputState> {
+    let end = offset + data.len() as u64;
+    let make = |task_id: String| TaskExecStdinWriteRequest {
+        task_id,
+        exec_id: exec_id.to_string(),
+        offset,
+        data: data.clone(),
+        eof,
+    };
+    let result = service.router.call(sandbox, &policy::ROUTER, rpc::TASK_EXEC_STDIN_WRITE, make).await?;
+    let status = match result {
+        Ok(_) => return Ok(InputState { accepted: end, closed: eof }),
+        Err(status) => status,
+    };
+    if matches!(status.code(), Code::FailedPrecondition | Code::Aborted | Code::OutOfRange | Code::InvalidArgument) {
+        // The program has ended, or the offset does not fit, or the program has closed its end.
+        if process::wait_exit(service, sandbox, exec_id, Duration::ZERO).await?.is_some() {
+            return Ok(InputState { accepted: offset, closed: true });
+        }
+        let state = state(service, sandbox, exec_id).await?;
+        if offset > state.accepted && !state.closed {
+            return Err(Error::invalid(format!(
+                "Bytes at offset {offset} were offered to stdin, but only {} have arrived: send from there.",
+                state.accepted
+            )));
+        }
+        let refused = status.code() == Code::FailedPrecondition && state.accepted == offset;
+        if refused || state.closed || state.accepted != offset {
+            return Ok(InputState { closed: state.closed || refused, ..state });
+        }
+    }
+    Err(service.router.explain(sandbox, &status, "write to the command's stdin").await)
+}
+
+async fn state(service: &Service, sandbox: &str, exec_id: &str) -> Result<InputState> {
+    let make = |task_id: String| TaskExecStdinStatusRequest { task_id, exec_id: exec_id.to_string() };
+    let result = service.router.call(sandbox, &policy::ROUTER, rpc::TASK_EXEC_STDIN_STATUS, make).await?;
+    match result {
+        Ok(answer) => Ok(InputState { accepted: answer.num_bytes_written, closed: answer.closed }),
+        Err(status) => Err(service.router.explain(sandbox, &status, "look at the command's stdin").await),
+    }
+}
+
+async fn write_main(service: &Service, sandbox: &str, offset: u64, data: Vec<u8>, eof: bool) -> Result<InputState> {
+    if id::is_v1(sandbox) {
+        return Err(Error::unsupported(
+            "main.input",
+            "Input of the entry-point command needs a sandbox on Modal's V2 backend.",
+        ));
+    }
+    let end = offset + data.len() as u64;
+    let data = Bytes::from(data);
+    let make = |task_id: String| SandboxStdinWriteV2Request { task_id, offset, data: data.clone(), eof };
+    let result = service.router.call(sandbox, &policy::ROUTER, rpc::SANDBOX_STDIN_WRITE_V2, make).await?;
+    match result {
+        Ok(_) => Ok(InputState { accepted: end, closed: eof }),
+        Err(status) => Err(service.router.explain(sandbox, &status, "write to the entry-point command's stdin").await),
+    }
+}
+
+/// Writes all of `input` and closes it.
+pub(crate) async fn feed(service: &Service, sandbox: &str, exec_id: &str, input: Bytes) -> Result<()> {
+    exec::feed(input, |offset, piece, last| write(service, sandbox, exec_id, offset, piece, last)).await
+}

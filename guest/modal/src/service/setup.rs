@@ -1,0 +1,65 @@
+//! What everything in this provider runs on: the transport, and the configuration that is read from its environment.
+
+use std::{cell::OnceCell, rc::Rc, time::Duration};
+
+use sandbox_provider_kit::{
+    Error, Result,
+    api::ids,
+    call::{
+        grpc::{Channel, Status, Wire},
+        retry::Throttle,
+    },
+    platform::Transport,
+};
+
+use super::{config::Config, policy};
+
+/// See the head of this file.
+pub struct Setup {
+    transport: Rc<dyn Transport>,
+    config: OnceCell<Config>,
+}
+
+impl Setup {
+    /// On this transport. Reads nothing and sends nothing yet.
+    #[must_use]
+    pub fn new(transport: Rc<dyn Transport>) -> Setup {
+        Setup { transport, config: OnceCell::new() }
+    }
+
+    /// The configuration, read at first use so that `describe` works whatever the environment says.
+    ///
+    /// # Errors
+    ///
+    /// `invalid-argument` naming the variable that makes no sense.
+    pub fn config(&self) -> Result<&Config> {
+        if self.config.get().is_none() {
+            let config = Config::read(&*self.transport)?;
+            let _ = self.config.set(config);
+        }
+        self.config.get().ok_or_else(|| Error::internal("The configuration could not be kept."))
+    }
+
+    /// What it runs on.
+    #[must_use]
+    pub fn transport(&self) -> &Rc<dyn Transport> {
+        &self.transport
+    }
+
+    pub(crate) fn channel(&self) -> Channel {
+        let wire = self.config().map_or(Wire::Grpc, |config| config.wire);
+        Channel { transport: self.transport.clone(), wire }
+    }
+
+    pub(crate) fn throttle(&self) -> Result<Throttle<Status>> {
+        Ok(Throttle { wait: policy::server_wait, longest: self.config()?.max_throttle_wait })
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.transport.now()
+    }
+
+    pub(crate) fn new_uuid(&self) -> String {
+        ids::format_uuid(self.transport.random())
+    }
+}
