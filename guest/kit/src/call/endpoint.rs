@@ -126,3 +126,126 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+    use crate::{
+        call::http::{Refusal, exchange},
+        platform::{
+            Method, Request, Url, empty,
+            scripted::{Answer, Script, run},
+        },
+    };
+
+    const POLICY: Policy = Policy {
+        retries: 1,
+        base: Duration::from_millis(100),
+        cap: Duration::from_secs(1),
+        refused: 0,
+        attempt: None,
+        throttle_any: false,
+        patience: None,
+    };
+
+    /// A service whose tokens are numbered, and that takes three seconds to come up.
+    struct Service {
+        transport: Rc<dyn Transport>,
+        token: RefCell<Option<u32>>,
+        fetched: Cell<u32>,
+    }
+
+    impl Endpoint for Service {
+        type Failure = Refusal;
+        type Access = u32;
+
+        fn transport(&self) -> &Rc<dyn Transport> {
+            &self.transport
+        }
+
+        fn throttle(&self) -> Result<Throttle<Refusal>> {
+            Ok(Throttle { wait: Refusal::retry_after, longest: None })
+        }
+
+        async fn access(&self) -> Result<u32> {
+            if self.token.borrow().is_none() {
+                self.fetched.set(self.fetched.get() + 1);
+                *self.token.borrow_mut() = Some(self.fetched.get());
+            }
+            Ok(self.fetched.get())
+        }
+
+        fn expire(&self) {
+            *self.token.borrow_mut() = None;
+        }
+
+        async fn comes_up(&self, failure: &Refusal, since: Duration) -> Result<bool> {
+            if !failure.is_refused() || self.transport.now() - since >= Duration::from_secs(3) {
+                return Ok(false);
+            }
+            self.transport.sleep(Duration::from_secs(1)).await;
+            Ok(true)
+        }
+    }
+
+    fn service(script: &Script) -> Service {
+        Service { transport: Rc::new(script.clone()), token: RefCell::default(), fetched: Cell::default() }
+    }
+
+    fn ask(service: &Service) -> Result<(), Refusal> {
+        let answer = run(call(service, &POLICY, |token, _| {
+            let (method, url) = (Method::Get, Url::parse("http://a/x").expect("a URL"));
+            let headers = vec![("authorization", token.to_string())];
+            let (transport, request) = (service.transport.clone(), Request { method, url, headers, body: empty() });
+            async move { exchange(&transport, request, 100).await.map(drop) }
+        }));
+        answer.expect("a token")
+    }
+
+    #[test]
+    fn a_token_that_is_refused_is_renewed_once() {
+        let script = Script::new();
+        let service = service(&script);
+        script.will("x", Answer::Http(401, "", ""));
+        script.will("x", Answer::Http(200, "", ""));
+        assert!(ask(&service).is_ok());
+        let tokens: Vec<_> = script.calls("x").iter().map(|seen| seen.header("authorization")).collect();
+        assert_eq!(tokens, ["1", "2"]);
+        for _ in 0..2 {
+            script.will("x", Answer::Http(401, "", ""));
+        }
+        assert!(ask(&service).is_err_and(|refusal| refusal.is_unauthenticated()), "the second refusal is believed");
+        assert_eq!(service.fetched.get(), 3);
+    }
+
+    #[test]
+    fn an_attempt_before_the_renewal_counts() {
+        let script = Script::new();
+        let service = service(&script);
+        // It may have happened at the first attempt, whatever the later ones are answered.
+        for status in [502, 401, 404] {
+            script.will("x", Answer::Http(status, "", ""));
+        }
+        let refusal = ask(&service).unwrap_err();
+        assert!(refusal.status() == Some(404) && refusal.may_have_happened(), "{refusal}");
+    }
+
+    #[test]
+    fn an_endpoint_that_is_not_up_yet_is_waited_for() {
+        let script = Script::new();
+        let waiting = service(&script);
+        for _ in 0..2 {
+            script.will("x", Answer::Refused);
+        }
+        script.will("x", Answer::Http(200, "", ""));
+        assert!(ask(&waiting).is_ok());
+        assert_eq!(script.now(), Duration::from_secs(2));
+        for _ in 0..4 {
+            script.will("x", Answer::Refused);
+        }
+        assert!(ask(&waiting).is_err_and(|refusal| refusal.is_refused()));
+        assert_eq!(script.now(), Duration::from_secs(5), "but not for ever");
+    }
+}

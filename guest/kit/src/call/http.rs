@@ -183,3 +183,99 @@ impl Error {
             .with_provider(code, said)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        call::retry::{self, Policy, Throttle},
+        platform::{
+            Headers, Method, Url, empty,
+            scripted::{Answer, Script, run},
+        },
+    };
+
+    const POLICY: Policy = Policy {
+        retries: 2,
+        base: Duration::from_millis(100),
+        cap: Duration::from_secs(1),
+        refused: 1,
+        attempt: Some(Duration::from_secs(5)),
+        throttle_any: false,
+        patience: None,
+    };
+
+    fn get(script: &Script) -> Result<super::Answer, Refusal> {
+        let transport: Rc<dyn Transport> = Rc::new(script.clone());
+        let url = Url::parse("http://a/v1").unwrap().below("/things", &[("all", "1")]);
+        let throttle = Throttle { wait: Refusal::retry_after, longest: Some(Duration::from_secs(60)) };
+        run(retry::run(&transport, &POLICY, throttle, |_| {
+            let request = Request { method: Method::Get, url: url.clone(), headers: Vec::new(), body: empty() };
+            let transport = transport.clone();
+            async move { exchange(&transport, request, 8).await }
+        }))
+    }
+
+    #[test]
+    fn an_answer_is_read_whole() {
+        let script = Script::new();
+        script.will("things", Answer::Http(200, "tag", "text"));
+        let answer = get(&script).map_err(|refusal| refusal.to_string()).unwrap();
+        assert_eq!((answer.status, &answer.body[..]), (200, &b"text"[..]));
+        assert_eq!(answer.head.get("etag").as_deref(), Some(&b"tag"[..]));
+        let [seen] = &script.calls("things")[..] else { panic!("one request") };
+        assert!(seen.body.is_empty());
+
+        // Longer than allowed: it may have had its effect, so it is tried again.
+        for _ in 0..3 {
+            script.will("things", Answer::Http(200, "", "nine long"));
+        }
+        let refusal = get(&script).err().unwrap();
+        assert!(refusal.may_have_happened() && refusal.status().is_none(), "{refusal}");
+        assert_eq!(script.calls("things").len(), 4);
+    }
+
+    #[test]
+    fn what_may_pass_is_tried_again() {
+        let script = Script::new();
+        script.will("things", Answer::Http(502, "", ""));
+        script.will("things", Answer::Http(429, "", "later"));
+        script.will("things", Answer::Http(200, "", ""));
+        assert!(get(&script).is_ok());
+        let times: Vec<_> = script.calls("things").iter().map(|seen| seen.at.as_millis()).collect();
+        assert_eq!(times, [0, 100, 300]);
+
+        let script = Script::new();
+        for _ in 0..2 {
+            script.will("things", Answer::Refused);
+        }
+        let refusal = get(&script).err().unwrap();
+        assert!(refusal.is_refused() && !refusal.may_have_happened(), "{refusal}");
+    }
+
+    #[test]
+    fn a_refusal_is_final_and_becomes_an_error() {
+        let cases = [
+            (400, ErrorKind::InvalidArgument),
+            (401, ErrorKind::Unauthenticated),
+            (403, ErrorKind::PermissionDenied),
+            (404, ErrorKind::NotFound),
+            (409, ErrorKind::Conflict),
+            (501, ErrorKind::Unsupported),
+        ];
+        for (status, kind) in cases {
+            let script = Script::new();
+            script.will("things", Answer::Http(status, "", "no, it"));
+            let refusal = get(&script).err().unwrap();
+            let error = Error::from_refusal(&refusal, "look at things");
+            assert_eq!(format!("{:?}", error.kind), format!("{kind:?}"), "{status}");
+            assert_eq!(error.message, format!("Could not look at things: HTTP status {status}: no, it."));
+            assert!(matches!(error.happened, Happened::No), "{status}");
+            assert_eq!(error.provider_code, Some(format!("http:{status}")));
+            assert_eq!(script.calls("things").len(), 1, "{status}");
+        }
+        let head = Headers(vec![("retry-after".to_string(), b" 7 ".to_vec())]);
+        assert_eq!(head.get("retry-after").and_then(seconds), Some(Duration::from_secs(7)));
+        assert_eq!(seconds(b"Wed, 21 Oct 2026 07:28:00 GMT"), None);
+    }
+}

@@ -47,6 +47,8 @@ macro_rules! export {
             static MANIFEST: [u8; include_bytes!($manifest).len()] = *include_bytes!($manifest);
 
             impl $crate::export::component::Instance for $provider {
+                // Once, and not in each function of the interface.
+                #[inline(never)]
                 fn instance() -> &'static $provider {
                     thread_local! {
                         static INSTANCE: &'static $provider = Box::leak(Box::new($make(

@@ -28,7 +28,7 @@ pub struct TransportError {
 pub enum TransportFault {
     /// The host does not allow the connection. Trying again is useless.
     Forbidden,
-    /// The request did not leave: name not found, nobody listening, TLS refused. It had no effect.
+    /// The request did not leave: name not found, connection refused, TLS refused. It had no effect.
     NotSent,
     /// The connection broke. The request may have had its effect.
     Broken,

@@ -105,7 +105,7 @@ pub async fn create(service: &Service, builds: &Builds, spec: SandboxSpec) -> Re
     for (sidecar, image) in spec.sidecars.iter().zip(&sidecar_images) {
         let key = format!("{key} sidecar {}", sidecar.name);
         if let Err(mut error) = sidecar::make(service, &id, sidecar, image, &key).await {
-            // Half of what was asked for is nothing: nobody would look after it.
+            // Half of what was asked for is of no use, and the caller has no id to end it by.
             let gone = terminate(service, &id).await.is_ok();
             error.message = format!(
                 "{} (sidecar `{}`; the sandbox {id} {})",

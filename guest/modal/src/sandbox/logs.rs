@@ -76,39 +76,8 @@ pub async fn read(
 ) -> Result<LogPage> {
     id::check_sandbox(sandbox)?;
     let mut room = check::max_bytes(max_bytes)?;
-    let mut cursor = match cursor {
-        Some(text) => Cursor::parse(&text).ok_or_else(|| {
-            Error::invalid(format!(
-                "`{}` is not a cursor of a log: give the one that came with the page before, or none.",
-                shown(&text)
-            ))
-        })?,
-        None => {
-            let until = query.until.map_or_else(|| nanos(service.now()), |until| until.saturating_mul(1_000_000));
-            let since = query.since.map_or(0, |since| since.saturating_mul(1_000_000));
-            if since > until {
-                return Err(Error::invalid("The log is asked for from a time that is after its end.").about("since"));
-            }
-            Cursor { until, from: since.max(until.saturating_sub(LONGEST)), entries: 0, bytes: 0 }
-        }
-    };
-    let request = SandboxWaitRequest { sandbox_id: sandbox.to_string(), timeout: 0.0 };
-    let rpc = if id::is_v1(sandbox) { rpc::SANDBOX_WAIT } else { rpc::SANDBOX_WAIT_V2 };
-    let answer = service.control.call("look at the sandbox", rpc, &request).await;
-    let app_id = answer.map_err(|error| ended::unknown(sandbox, error))?.metadata.unwrap_or_default().app_id;
-    let mut request = AppFetchLogsRequest {
-        app_id,
-        task_id: service.router.accesses().task_id(sandbox).await?,
-        limit: ENTRIES,
-        source: match query.stream {
-            None => FileDescriptor::Unspecified,
-            Some(OutputStream::Stdout) => FileDescriptor::Stdout,
-            Some(OutputStream::Stderr) => FileDescriptor::Stderr,
-        }
-        .into(),
-        search_text: query.search.clone().unwrap_or_default(),
-        ..Default::default()
-    };
+    let mut cursor = begin(service, query, cursor)?;
+    let mut request = request(service, sandbox, query).await?;
     let mut end = cursor.until;
     let mut items = Vec::new();
     loop {
@@ -132,32 +101,8 @@ pub async fn read(
         entries.retain(|entry| (cursor.from..=cursor.until).contains(&at(entry)));
         entries.iter_mut().for_each(attribute);
         insertion_sort(&mut entries, |a, b| at(a) < at(b));
-        let mut seen = 0;
-        for entry in entries {
-            let time = at(&entry);
-            if time > cursor.from {
-                (cursor.from, cursor.entries, cursor.bytes) = (time, 0, 0);
-                seen = 0;
-            }
-            seen += 1;
-            if seen <= cursor.entries {
-                continue;
-            }
-            let text = entry.data.get(cursor.bytes..).unwrap_or_default();
-            let mut fits = text.floor_char_boundary(room);
-            if fits == 0 && items.is_empty() {
-                // A character that is larger than all the room there is goes through whole, or nothing ever would.
-                fits = text.chars().next().map_or(0, char::len_utf8);
-            }
-            if fits > 0 {
-                items.push(chunk(&entry, &text[..fits]));
-                room = room.saturating_sub(fits);
-            }
-            if fits < text.len() {
-                cursor.bytes += fits;
-                return Ok(LogPage { items, next: Some(cursor.text()) });
-            }
-            (cursor.entries, cursor.bytes) = (cursor.entries + 1, 0);
+        if !deliver(&entries, &mut cursor, &mut room, &mut items) {
+            return Ok(LogPage { items, next: Some(cursor.text()) });
         }
         if end >= cursor.until {
             return Ok(LogPage { items, next: None });
@@ -168,6 +113,79 @@ pub async fn read(
         }
         end = cursor.until;
     }
+}
+
+/// Where reading begins, or goes on.
+fn begin(service: &Service, query: &LogQuery, cursor: Option<String>) -> Result<Cursor> {
+    match cursor {
+        Some(text) => Cursor::parse(&text).ok_or_else(|| {
+            Error::invalid(format!(
+                "`{}` is not a cursor of a log: give the one that came with the page before, or none.",
+                shown(&text)
+            ))
+        }),
+        None => {
+            let until = query.until.map_or_else(|| nanos(service.now()), |until| until.saturating_mul(1_000_000));
+            let since = query.since.map_or(0, |since| since.saturating_mul(1_000_000));
+            if since > until {
+                return Err(Error::invalid("The log is asked for from a time that is after its end.").about("since"));
+            }
+            Ok(Cursor { until, from: since.max(until.saturating_sub(LONGEST)), entries: 0, bytes: 0 })
+        }
+    }
+}
+
+/// The request for the log of a sandbox, whose app and task are looked up.
+async fn request(service: &Service, sandbox: &str, query: &LogQuery) -> Result<AppFetchLogsRequest> {
+    let request = SandboxWaitRequest { sandbox_id: sandbox.to_string(), timeout: 0.0 };
+    let rpc = if id::is_v1(sandbox) { rpc::SANDBOX_WAIT } else { rpc::SANDBOX_WAIT_V2 };
+    let answer = service.control.call("look at the sandbox", rpc, &request).await;
+    let app_id = answer.map_err(|error| ended::unknown(sandbox, error))?.metadata.unwrap_or_default().app_id;
+    Ok(AppFetchLogsRequest {
+        app_id,
+        task_id: service.router.accesses().task_id(sandbox).await?,
+        limit: ENTRIES,
+        source: match query.stream {
+            None => FileDescriptor::Unspecified,
+            Some(OutputStream::Stdout) => FileDescriptor::Stdout,
+            Some(OutputStream::Stderr) => FileDescriptor::Stderr,
+        }
+        .into(),
+        search_text: query.search.clone().unwrap_or_default(),
+        ..Default::default()
+    })
+}
+
+/// Hands out entries from the cursor on as far as there is room; false if some are left.
+fn deliver(entries: &[TaskLogs], cursor: &mut Cursor, room: &mut usize, items: &mut Vec<LogChunk>) -> bool {
+    let mut seen = 0;
+    for entry in entries {
+        let time = at(entry);
+        if time > cursor.from {
+            (cursor.from, cursor.entries, cursor.bytes) = (time, 0, 0);
+            seen = 0;
+        }
+        seen += 1;
+        if seen <= cursor.entries {
+            continue;
+        }
+        let text = entry.data.get(cursor.bytes..).unwrap_or_default();
+        let mut fits = text.floor_char_boundary(*room);
+        if fits == 0 && items.is_empty() {
+            // A character that is larger than all the room there is goes through whole, or nothing ever would.
+            fits = text.chars().next().map_or(0, char::len_utf8);
+        }
+        if fits > 0 {
+            items.push(chunk(entry, &text[..fits]));
+            *room = room.saturating_sub(fits);
+        }
+        if fits < text.len() {
+            cursor.bytes += fits;
+            return false;
+        }
+        (cursor.entries, cursor.bytes) = (cursor.entries + 1, 0);
+    }
+    true
 }
 
 fn nanos(time: Duration) -> u64 {

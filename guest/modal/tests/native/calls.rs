@@ -67,7 +67,7 @@ fn nobody_there_is_known_not_to_have_happened() {
     for _ in 0..4 {
         script.will("SandboxListV2", Answer::Refused);
     }
-    let error = run(script.provider().list(filter(), None, 10)).expect_err("nobody listens");
+    let error = run(script.provider().list(filter(), None, 10)).expect_err("it is refused");
     assert!(matches!(error.kind, ErrorKind::Unavailable) && matches!(error.happened, Happened::No), "{error:?}");
     assert!(error.message.contains("http://control.test"), "{}", error.message);
 }
@@ -113,7 +113,7 @@ fn a_wait_that_the_server_asks_for_uses_up_no_retry() {
     let last = calls.last().expect("calls");
     assert_eq!((text(last, "x-retry-attempt"), text(last, "x-throttle-retry-attempt")), ("0".into(), "6".into()));
     assert_eq!(last.at, Duration::from_secs(42));
-    // Somebody may wonder why it takes so long.
+    // The user of the host is told why it takes so long.
     let told = script.0.told.borrow();
     assert_eq!(told.len(), 6);
     assert!(told[0].starts_with("waiting 7 s"), "{told:?}");

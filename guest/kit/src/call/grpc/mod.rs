@@ -619,9 +619,9 @@ mod tests {
 
     #[test]
     fn a_request_that_gets_no_answer_says_why() {
-        let error = TransportError { kind: TransportFault::NotSent, message: "nobody listens".to_string() };
+        let error = TransportError { kind: TransportFault::NotSent, message: "connection refused".to_string() };
         let status = ask(Wire::Grpc, "http://a", call(), Err(error)).2.unwrap_err();
-        assert_eq!((status.fault(), status.message()), (Some(TransportFault::NotSent), "nobody listens"));
+        assert_eq!((status.fault(), status.message()), (Some(TransportFault::NotSent), "connection refused"));
         assert_eq!(status.code(), Code::Unavailable);
     }
 }

@@ -239,7 +239,7 @@ fn words(code: ErrorCode) -> String {
         ErrorCode::DnsError(_) | ErrorCode::DnsTimeout | ErrorCode::DestinationNotFound => {
             "the name could not be resolved"
         }
-        ErrorCode::ConnectionRefused => "nobody listens there (connection refused)",
+        ErrorCode::ConnectionRefused => "no program listens there (connection refused)",
         ErrorCode::ConnectionTimeout => "no connection in time",
         ErrorCode::DestinationUnavailable | ErrorCode::DestinationIpUnroutable => "there is no way to that address",
         ErrorCode::ConnectionLimitReached => "the host has too many connections open",

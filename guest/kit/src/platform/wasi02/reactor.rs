@@ -3,7 +3,7 @@
 //! A library reactor that is made anew for each call would do for calls that are complete in themselves. Here output streams
 //! stay open between calls, so that following an output costs no further requests; their pollables must therefore belong
 //! to something that outlives the call. That is the one thread-local below: a table of pollables with the waker of
-//! whoever waits for them, and the tasks that run beside the call (the request bodies being sent).
+//! the future that waits for them, and the tasks that run beside the call (the request bodies being sent).
 //!
 //! A future holds its pollable by table key ([`Readiness`]), never directly, so dropping the future drops the pollable
 //! before the stream that it belongs to.
@@ -30,7 +30,7 @@ use wasip2::{
 
 use crate::platform::LocalFuture;
 
-/// What somebody waits for. One without a waker is not waited for.
+/// What a future waits for. One without a waker is not waited for.
 #[derive(Default)]
 struct Wait {
     waker: Option<Waker>,
@@ -239,7 +239,7 @@ fn run_tasks() -> bool {
     }
 }
 
-/// Blocks until something happens that somebody waits for, and wakes who waits for it.
+/// Blocks until something happens that a future waits for, and wakes that future.
 fn wait() {
     REACTOR.with_borrow_mut(|reactor| {
         let Reactor { pollables, timers, alarm, .. } = reactor;
