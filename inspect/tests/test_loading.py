@@ -28,7 +28,8 @@ def test_importing_the_entry_point_loads_nothing_but_the_class() -> None:
 
 OPEN = """
 import asyncio, sys
-from inspect_modal_sandbox._native import NativeError, Provider
+from inspect_modal_sandbox._native import Provider
+from inspect_modal_sandbox.nativeerror import NativeError
 from inspect_modal_sandbox.provider import component
 if sys.argv[1:]:
     sys.executable = sys.argv[1]
@@ -39,7 +40,7 @@ try:
     asyncio.run(open())
     print("opened")
 except NativeError as error:
-    print(error.args[1])
+    print(error.message)
 """
 
 

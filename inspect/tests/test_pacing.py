@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from inspect_modal_sandbox import pacing
+from inspect_modal_sandbox.nativeerror import Happened, NativeError
 
 RESERVE = """
 import os, sys, time
@@ -98,25 +99,21 @@ def test_a_time_that_the_service_tells_is_waited_for() -> None:
 class Service:
     """A provider whose first creations are refused."""
 
-    def __init__(self, refusals: int, kind: str = "resource-exhausted", happened: str = "no") -> None:
+    def __init__(self, refusals: int, kind: str = "resource-exhausted", happened: Happened = "no") -> None:
         self.refusals, self.kind, self.happened, self.asked = refusals, kind, happened, 0
 
     def throttled(self) -> tuple[int, float]:
         return 0, 0.0
 
     async def create(self, specification: str) -> tuple[str, int]:
-        from inspect_modal_sandbox._native import NativeError
-
         self.asked += 1
         if self.asked <= self.refusals:
-            raise NativeError(self.kind, "too many", self.happened, True, "")
+            raise NativeError(self.kind, "too many", happened=self.happened, retryable=True)
         return specification, 0
 
 
 @pytest.mark.asyncio
 async def test_a_creation_that_is_one_too_many_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from inspect_modal_sandbox._native import NativeError
-
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv(pacing.RATE_VARIABLE, "1000")
     waited: list[float] = []

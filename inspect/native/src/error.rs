@@ -1,33 +1,37 @@
-//! Errors for Python: one exception whose arguments are data, which the Python side turns into Inspect's exceptions.
+//! Errors for Python: a failed call raises `NativeError`, whose fields say what went wrong.
+//!
+//! The class itself is in `python/inspect_modal_sandbox/nativeerror.py`. A `pyclass` cannot extend an exception under the
+//! stable ABI before Python 3.12, and this module is built for 3.10.
 
-use pyo3::{PyErr, create_exception, exceptions::PyException};
-use sandbox_host::{Error, Happened, Kind};
+use pyo3::{PyErr, import_exception};
+use sandbox_host::{Error, Happened};
 
-create_exception!(
-    inspect_modal_sandbox._native,
-    NativeError,
-    PyException,
-    "A call that did not give its result: `args` are kind, message, whether it happened (no, unknown, yes), whether the \
-     same call may succeed later, and the provider's own text or an empty string."
-);
+import_exception!(inspect_modal_sandbox.nativeerror, NativeError);
 
-/// The exception for an error of the host.
+/// Converts an error of the host.
 pub(crate) fn raise(error: Error) -> PyErr {
     let happened = match error.happened() {
         Happened::No => "no",
         Happened::Unknown => "unknown",
         Happened::Yes => "yes",
     };
-    let (_, why, _) = error.parts();
-    let why = why.to_owned();
-    NativeError::new_err((kind(error.kind()), error.to_string(), happened, error.is_retryable(), why))
+    let (_, reason, _) = error.parts();
+    NativeError::new_err((
+        error.kind().code().into_owned(),
+        error.to_string(),
+        happened,
+        error.is_retryable(),
+        reason.to_owned(),
+        error.subject().map(str::to_owned),
+    ))
 }
 
-/// The exception for a specification that cannot be read.
+/// Returns the exception for a specification that is not valid JSON or has an unknown field.
 pub(crate) fn invalid(error: serde_json::Error) -> PyErr {
-    NativeError::new_err(("invalid-argument", format!("cannot read the specification: {error}"), "no", false, ""))
+    refused("invalid-argument", format!("cannot read the specification: {error}"), None)
 }
 
-fn kind(kind: &Kind) -> String {
-    kind.code().into_owned()
+/// Returns the exception for a call that this module itself refuses. Nothing was changed, and the same call fails again.
+pub(crate) fn refused(kind: &'static str, reason: String, subject: Option<String>) -> PyErr {
+    NativeError::new_err((kind, reason.clone(), "no", false, reason, subject))
 }

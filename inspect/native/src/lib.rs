@@ -18,8 +18,6 @@ mod _native {
     #[pymodule_export]
     use crate::apart::compile_component;
     #[pymodule_export]
-    use crate::error::NativeError;
-    #[pymodule_export]
     use crate::provider::{Build, Provider, RunResult};
     use pyo3::prelude::*;
     use pyo3::wrap_pyfunction;

@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 
 use crate::apart;
 use crate::bridge::awaitable;
-use crate::error::{NativeError, invalid, raise};
+use crate::error::{invalid, raise, refused};
 use crate::spec;
 
 /// Log text asked for at once.
@@ -368,12 +368,11 @@ impl Provider {
 }
 
 fn special(path: &str, kind: &str) -> PyErr {
-    let why = format!("{path} is a {kind}, not a regular file");
-    NativeError::new_err(("file:special", why.clone(), "no", false, why))
+    refused("file:special", format!("{path} is a {kind}, not a regular file"), Some(path.to_owned()))
 }
 
 fn too_large(path: &str, max: u64) -> PyErr {
-    NativeError::new_err(("file:too-large", format!("{path} is larger than {max} bytes"), "no", false, ""))
+    refused("file:too-large", format!("{path} is larger than {max} bytes"), Some(path.to_owned()))
 }
 
 /// A build under way.

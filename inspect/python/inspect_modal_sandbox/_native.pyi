@@ -1,4 +1,4 @@
-"""The native module; see `native/src/provider.rs`."""
+"""The native module; see `native/src/provider.rs`. A call that fails raises `nativeerror.NativeError`."""
 
 from collections.abc import Awaitable
 
@@ -8,9 +8,6 @@ Rows = list[tuple[str, str | None, int | None, Pairs]]
 Tunnels = list[tuple[int, str, int]]
 
 def compile_component() -> int: ...
-
-class NativeError(Exception):
-    args: tuple[str, str, str, bool, str]
 
 class Provider:
     @staticmethod

@@ -9,6 +9,7 @@ import time
 from inspect_ai._util.error import PrerequisiteError
 
 from .lifecycle import volumes_of
+from .nativeerror import NativeError
 from .provider import opened, owner
 
 MOST = 10_000
@@ -20,14 +21,12 @@ LEASE_TAG = "sandbox-lease"
 
 async def run(id: str | None) -> None:
     """Lists, asks where somebody can answer, and terminates. Ends the process with code 1 and names when some are left."""
-    from ._native import NativeError
-
     provider = await opened()
     try:
         # The tags decide, for one id as well: what is not ours is not touched, whatever was typed.
         found = await provider.list([(OWNER_TAG, owner())], MOST, all_apps=True)
     except NativeError as error:
-        raise PrerequisiteError(error.args[1]) from None
+        raise PrerequisiteError(error.message) from None
     if id is not None:
         found = [sandbox for sandbox in found if id in (sandbox[0], sandbox[1])]
         if not found:
@@ -56,7 +55,7 @@ async def run(id: str | None) -> None:
             print(f"Terminated {sandbox}")
         except NativeError as error:
             left.append(sandbox)
-            print(f"Not terminated: {sandbox}: {error.args[1]}", file=sys.stderr)
+            print(f"Not terminated: {sandbox}: {error.message}", file=sys.stderr)
     if left:
         print(f"Still there: {', '.join(left)}", file=sys.stderr)
         sys.exit(1)

@@ -144,8 +144,8 @@ class ModalSandboxEnvironment(SandboxEnvironment):
     ) -> ExecResult[str]:
         """Runs a command. It is never run twice, whatever `timeout_retry` says: only a start that certainly did not
         happen is repeated, by the component. There is no queue, so nothing for `concurrency` to skip."""
-        from ._native import NativeError
         from .errors import exec_error, is_unknown_user
+        from .nativeerror import NativeError
 
         refused = _refused(cmd, cwd, env or {}, user, timeout)
         if refused is not None:
@@ -168,13 +168,13 @@ class ModalSandboxEnvironment(SandboxEnvironment):
         except NativeError as error:
             if user is not None and is_unknown_user(error):
                 return _failed(f"unable to find user {user}: no matching entries in passwd file")
-            if error.args[0] == "invalid-argument":
+            if error.kind == "invalid-argument":
                 # What no program can be given; the command line and the environment have no other fault by now.
                 return _failed(f"{cmd[0][:SHOWN_CHARACTERS]}: Argument list too long")
             mapped = exec_error(error, user)
             if isinstance(mapped, TimeoutError) and timeout is not None:
                 mapped = TimeoutError(f"Command timed out after {timeout} seconds")
-            raise (mapped or RuntimeError(error.args[1])) from None
+            raise (mapped or RuntimeError(error.message)) from None
         finally:
             self.created.metrics.executed(time.monotonic() - started)
         if _may_not_start(cmd, result) and not await self._executable(cmd[0], cwd, env, user):
@@ -224,8 +224,8 @@ class ModalSandboxEnvironment(SandboxEnvironment):
 
     async def write_file(self, file: str, contents: str | bytes) -> None:
         from . import files
-        from ._native import NativeError
         from .errors import file_error, os_error
+        from .nativeerror import NativeError
 
         data = contents.encode(errors="replace") if isinstance(contents, str) else contents
         path = self._path(file)
@@ -252,8 +252,8 @@ class ModalSandboxEnvironment(SandboxEnvironment):
 
     async def read_file(self, file: str, text: bool = True) -> str | bytes:
         from . import files
-        from ._native import NativeError
         from .errors import file_error, os_error
+        from .nativeerror import NativeError
 
         limit = SandboxEnvironmentLimits.MAX_READ_FILE_SIZE
         path = self._path(file)
@@ -273,7 +273,7 @@ class ModalSandboxEnvironment(SandboxEnvironment):
                 else:
                     data = await files.read(self, path, file)
         except NativeError as error:
-            if error.args[0] == "file:too-large":
+            if error.kind == "file:too-large":
                 raise OutputLimitExceededError(SandboxEnvironmentLimits.MAX_READ_FILE_SIZE_STR, None) from None
             raise file_error(error, file) from None
         return data.decode() if text else data

@@ -12,14 +12,12 @@ from __future__ import annotations
 import errno
 import os
 from logging import getLogger
-from typing import TYPE_CHECKING
 
 from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.tool import ToolError
 from inspect_ai.util import SandboxUnavailableError, SandboxUserUnsupportedError
 
-if TYPE_CHECKING:
-    from ._native import NativeError
+from .nativeerror import NativeError
 
 logger = getLogger(__name__)
 
@@ -68,7 +66,7 @@ def os_error(number: int, path: str) -> OSError:
 
 def file_error(error: NativeError, path: str) -> Exception:
     """What a failed file operation raises. `path` is as the caller wrote it."""
-    kind, message = error.args[0], error.args[1]
+    kind, message = error.kind, error.message
     number = FILE_ERRORS.get(kind)
     # A path through something that is no directory leads to no file, and Inspect knows no error of its own for it.
     if number == errno.ENOTDIR:
@@ -86,7 +84,7 @@ def file_error(error: NativeError, path: str) -> Exception:
 
 def call_error(error: NativeError) -> Exception | None:
     """What a call that is not about one file raises; none where there is no better exception than the error itself."""
-    kind, message = error.args[0], error.args[1]
+    kind, message = error.kind, error.message
     if kind in GONE:
         return SandboxUnavailableError(message)
     if kind == "timed-out":
@@ -98,8 +96,8 @@ def call_error(error: NativeError) -> Exception | None:
 
 def exec_error(error: NativeError, user: str | None) -> Exception | None:
     """What a command that could not be run, or not be followed, raises."""
-    kind, message, happened, _, why = error.args
-    if user is not None and kind == "unsupported" and "cannot run commands as" in why:
+    kind, message, happened, reason = error.kind, error.message, error.happened, error.reason
+    if user is not None and kind == "unsupported" and "cannot run commands as" in reason:
         return SandboxUserUnsupportedError(message)
     # Also where nobody knows whether it was started: as with a command that was lost later, the way to it is gone.
     if kind == "unavailable" or (kind in {"internal", "resource-exhausted", "conflict"} and happened == "no"):
@@ -124,4 +122,4 @@ def _neutral(error: Exception | None) -> Exception | None:
 
 def is_unknown_user(error: NativeError) -> bool:
     """Whether the sandbox has no user or group of the name that was asked for."""
-    return error.args[0] == "not-found" and error.args[4].startswith("The image has no ")
+    return error.kind == "not-found" and error.reason.startswith("The image has no ")

@@ -30,6 +30,7 @@ from . import pacing, plan
 from .environment import ModalSandboxEnvironment
 from .environment import logger as traces
 from .errors import SETTINGS, call_error, is_unknown_user
+from .nativeerror import NativeError
 from .provider import opened, owner
 
 if TYPE_CHECKING:
@@ -257,8 +258,6 @@ async def prepare(config: object) -> None:
 
 
 async def _greet(provider: Provider) -> None:
-    from ._native import NativeError
-
     try:
         with trace_action(traces, "Modal", "check credentials"):
             await provider.check()
@@ -267,7 +266,7 @@ async def _greet(provider: Provider) -> None:
             swept = await provider.sweep(owner())
             await _delete(provider, [volume for id in swept for volume in volumes.get(id, [])])
     except NativeError as error:
-        raise PrerequisiteError(error.args[1]) from None
+        raise PrerequisiteError(error.message) from None
     if swept:
         print(f"Terminated {len(swept)} Modal sandboxes that earlier runs had left: {', '.join(swept)}")
 
@@ -292,8 +291,6 @@ async def _image(run: Run, provider: Provider, service: plan.Service, loud: bool
 
 async def _built(run: Run, provider: Provider, service: str, image: dict[str, Any], loud: bool) -> tuple[str, str | None]:
     """An image, built if this run has not built it yet."""
-    from ._native import NativeError
-
     key = (id(provider), plan.image_key(image))
     async with run.building.setdefault(key, asyncio.Lock()):
         if key in run.images:
@@ -311,7 +308,7 @@ async def _built(run: Run, provider: Provider, service: str, image: dict[str, An
                     if loud:
                         print(text, end="" if text.endswith("\n") else "\n", flush=True)
         except NativeError as error:
-            raise PrerequisiteError(f"The image of the service '{service}': {error.args[1]}") from None
+            raise PrerequisiteError(f"The image of the service '{service}': {error.message}") from None
         made = build.image
         if made is None:
             raise PrerequisiteError(f"The image of the service '{service}' was not built.")
@@ -324,8 +321,6 @@ async def _built(run: Run, provider: Provider, service: str, image: dict[str, An
 
 async def start(task_name: str, config: object, metadata: Mapping[str, Any]) -> dict[str, ModalSandboxEnvironment]:
     """Makes a sample's sandbox and gives its containers, the default one first. What fails half way is ended again."""
-    from ._native import NativeError
-
     run = current_run()
     made = plan.make(config, _directory(run, config, metadata), metadata)
     provider = await opened(made.app, made.environment)
@@ -344,9 +339,9 @@ async def start(task_name: str, config: object, metadata: Mapping[str, Any]) -> 
         with anyio.CancelScope(shield=True):
             await _delete(provider, volumes)
         # Not found: a secret or a volume that the configuration names.
-        if error.args[0] in SETTINGS | {"invalid-argument", "unsupported", "not-found"}:
-            raise PrerequisiteError(error.args[1]) from None
-        raise RuntimeError(error.args[1]) from None
+        if error.kind in SETTINGS | {"invalid-argument", "unsupported", "not-found"}:
+            raise PrerequisiteError(error.message) from None
+        raise RuntimeError(error.message) from None
     created = Created(sandbox, provider, run, tags, volumes, has_ports=bool(made.sandbox.get("ports")))
     created.metrics.create_secs = time.monotonic() - asked
     created.metrics.retries += retries
@@ -358,8 +353,8 @@ async def start(task_name: str, config: object, metadata: Mapping[str, Any]) -> 
             await _terminate(created)
         if isinstance(error, NativeError):
             if is_unknown_user(error):
-                raise PrerequisiteError(f"The configuration's user: {error.args[4]}") from None
-            raise (call_error(error) or RuntimeError(error.args[1])) from None
+                raise PrerequisiteError(f"The configuration's user: {error.reason}") from None
+            raise (call_error(error) or RuntimeError(error.message)) from None
         raise
     created.metrics.start_secs = time.monotonic() - begun
     return environments
@@ -388,16 +383,14 @@ def volumes_of(tags: Mapping[str, str]) -> list[str]:
 
 async def _delete(provider: Provider, volumes: Iterable[str]) -> bool:
     """Deletes volumes; false if one may be left."""
-    from ._native import NativeError
-
     done = True
     for volume in volumes:
         try:
             with trace_action(traces, "Modal", "delete the volume %s", volume):
                 await provider.delete_volume(volume)
         except NativeError as error:
-            if error.args[0] != "not-found":
-                trace_message(traces, "Modal", f"The volume {volume} was not deleted: {error.args[1]}")
+            if error.kind != "not-found":
+                trace_message(traces, "Modal", f"The volume {volume} was not deleted: {error.message}")
                 done = False
     return done
 
@@ -477,8 +470,6 @@ async def _watched(created: Created, service: str, sidecar: bool, call: Coroutin
     Raises:
         _Ended: instead of the call's error, if the reason of that is the end of the container.
     """
-    from ._native import NativeError
-
     try:
         return await call
     except (NativeError, SandboxUnavailableError, RuntimeError):
@@ -493,12 +484,10 @@ async def _watched(created: Created, service: str, sidecar: bool, call: Coroutin
 
 async def _last_output(created: Created, service: str) -> str:
     """The end of what a sidecar has printed, as far as the provider has it."""
-    from ._native import NativeError
-
     try:
         return (await created.provider.logs(created.id, service, OUTPUT_BYTES)).strip()
     except NativeError as error:
-        trace_message(traces, "Modal", f"The output of {service} cannot be read: {error.args[1]}")
+        trace_message(traces, "Modal", f"The output of {service} cannot be read: {error.message}")
         return ""
 
 
@@ -624,14 +613,12 @@ async def _address(environment: ModalSandboxEnvironment) -> str:
 
 async def _introduce(environment: ModalSandboxEnvironment, names: list[tuple[str, str]]) -> None:
     """Makes names resolve in a container: pairs of address and name."""
-    from ._native import NativeError
-
     words = [word for address, name in names for word in (address or "-", name)]
     try:
         result = await environment.run(["/bin/sh", "-c", HOSTS, "sh", *words], user="root")
         said = "" if (result.verdict, result.code) == ("exited", 0) else result.stderr.decode(errors="replace").strip()
     except NativeError as error:
-        said = error.args[1]
+        said = error.message
     if said:
         _warn(environment.created.run, f"The names of services do not resolve in '{environment.service}': {said}")
 
@@ -732,13 +719,11 @@ async def ports(created: Created) -> list[PortMapping] | None:
     """Where the ports of a sandbox are reached; `None` if it has none, or if that is not known."""
     from inspect_ai.util._sandbox.environment import HostMapping, PortMapping
 
-    from ._native import NativeError
-
     if created.has_ports and created.ports is None:
         try:
             found = await created.provider.tunnels(created.id, TUNNEL_SECS)
         except NativeError as error:
-            trace_message(traces, "Modal", f"The ports of {created.id} are not known: {error.args[1]}")
+            trace_message(traces, "Modal", f"The ports of {created.id} are not known: {error.message}")
             return None
         created.ports = [
             PortMapping(container_port=inside, protocol="tcp", mappings=[HostMapping(host_ip=host, host_port=outside)])
@@ -759,14 +744,12 @@ async def finish(created: Created, interrupted: bool) -> None:
 
 async def _terminate(created: Created) -> bool:
     """Ends a sandbox; what fails is said in the log and left to the end of the task."""
-    from ._native import NativeError
-
     try:
         with trace_action(traces, "Modal", "terminate %s", created.id):
             await created.provider.terminate(created.id)
     except NativeError as error:
-        if error.args[0] != "not-found":
-            trace_message(traces, "Modal", f"{created.id} was not terminated: {error.args[1]}")
+        if error.kind != "not-found":
+            trace_message(traces, "Modal", f"{created.id} was not terminated: {error.message}")
             return False
     if not await _delete(created.provider, created.volumes):
         return False
@@ -829,8 +812,6 @@ def _at_exit(process: int) -> None:
 
 async def _leave(left: list[Created]) -> None:
     """Takes the leases off, so that no sweep ends what is meant to stay, and says how to end it."""
-    from ._native import NativeError
-
     print("These Modal sandboxes are left running:")
     for created in left:
         try:
@@ -838,7 +819,7 @@ async def _leave(left: list[Created]) -> None:
             tags = [(name, value) for name, value in leased if name != "sandbox-lease"]
             await created.provider.leave(created.id, [*tags, (KEPT_TAG, "yes")])
         except NativeError as error:
-            trace_message(traces, "Modal", f"{created.id} keeps its lease: {error.args[1]}")
+            trace_message(traces, "Modal", f"{created.id} keeps its lease: {error.message}")
         created.run.alive.pop(created.id, None)
         sample = created.tags.get(f"{TAG}-sample", "")
         print(f"  {created.id}  {created.tags.get(f'{TAG}-task', '')} {sample}".rstrip())

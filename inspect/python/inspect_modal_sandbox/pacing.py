@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .nativeerror import NativeError
+
 if TYPE_CHECKING:
     from ._native import Provider
 
@@ -148,13 +150,11 @@ async def turn(provider: Provider | None = None) -> None:
 
 async def create(provider: Provider, specification: str) -> tuple[str, int]:
     """Makes a sandbox, whose turn it is. One that is refused because there are too many waits for another turn."""
-    from ._native import NativeError
-
     for attempt in range(1, ATTEMPTS + 1):
         try:
             created: tuple[str, int] = await provider.create(specification)
         except NativeError as error:
-            if error.args[0] != "resource-exhausted" or error.args[2] != "no" or attempt == ATTEMPTS or _rate() <= 0:
+            if error.kind != "resource-exhausted" or error.happened != "no" or attempt == ATTEMPTS or _rate() <= 0:
                 raise
             slow_down(min(2.0**attempt, 30.0))
             await turn(provider)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import sniffio
 from inspect_ai._util.error import PrerequisiteError
 
+from .nativeerror import NativeError
+
 if TYPE_CHECKING:
     from ._native import Provider
 
@@ -73,7 +75,7 @@ async def opened(app: str | None = None, environment: str | None = None) -> Prov
         raise PrerequisiteError(
             f"The sandbox type 'modal' runs on asyncio, and this is {library}: leave INSPECT_ASYNC_BACKEND unset."
         )
-    from ._native import NativeError, Provider
+    from ._native import Provider
 
     app = app or os.environ.get("MODAL_APP_NAME") or APP
     environment = environment or os.environ.get("MODAL_ENVIRONMENT") or ""
@@ -86,6 +88,6 @@ async def opened(app: str | None = None, environment: str | None = None) -> Prov
     try:
         provider = await Provider.open(component(), env, owner(), LEASE_SECS)
     except NativeError as error:
-        raise PrerequisiteError(error.args[1]) from None
+        raise PrerequisiteError(error.message) from None
     # Whoever came first: sandboxes and their leases belong to one provider.
     return _opened.setdefault(key, provider)
