@@ -269,7 +269,10 @@ async fn commands_as_another_user() -> Result<()> {
         }
         for ghost in ["ghost", "worker:ghost"] {
             let error = refused(sandbox.run(ExecSpec::new(["true"]).user(ghost)).await, &["ghost"]);
-            assert!(error.is_not_found() && error.happened() == Happened::No, "{error:?}");
+            assert!(
+                error.is_not_found() && error.subject() == Some("user") && error.happened() == Happened::No,
+                "{error:?}"
+            );
         }
     }
     let none = image(&[format!("RUN {remove} /usr/sbin/runuser /sbin/runuser /usr/bin/runuser /bin/su /usr/bin/su")]);

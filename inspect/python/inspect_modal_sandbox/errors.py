@@ -1,10 +1,10 @@
-"""What an error of the component becomes for Inspect.
+"""Maps errors of the native module to the exceptions that Inspect knows.
 
-Inspect turns a short list of exception types into something a model sees; all others end the sample in error. So each
-kind is decided here, once, for commands and for files.
+Inspect shows a short list of exception types to the model as the failure of a tool; every other exception ends the sample in
+error. This module chooses the type for commands and for files, by the kind and the subject of the native error.
 
-A model must not learn from an error where it runs: the texts of exceptions that it sees name no service, address or id. What
-they leave out goes to the log.
+A model must not learn from an error where it runs. The texts of the exceptions that a model sees therefore name no service,
+address or id; the full text goes to the log.
 """
 
 from __future__ import annotations
@@ -21,105 +21,115 @@ from .nativeerror import NativeError
 
 logger = getLogger(__name__)
 
-FILE_ERRORS = {
+FILE_ERRNO = {
     "file:not-found": errno.ENOENT,
     "file:is-a-directory": errno.EISDIR,
-    "file:not-a-directory": errno.ENOTDIR,
+    # Python's class for ENOTDIR is not one that Inspect shows to a model. A path that leads through a file does not exist.
+    "file:not-a-directory": errno.ENOENT,
     "file:already-exists": errno.EEXIST,
     "file:not-empty": errno.ENOTEMPTY,
     "file:permission-denied": errno.EACCES,
     "file:no-space": errno.ENOSPC,
-    "file:special": errno.EINVAL,
+    # The argument of a file operation that the provider refuses before sending it is a path that is too long.
+    "invalid-argument": errno.ENAMETOOLONG,
 }
+"""The POSIX error number for each kind that has one."""
 
-SPECIAL = "It is not a regular file"
-"""A pipe, a socket or a device."""
+NOT_REGULAR = "It is not a regular file"
+"""The text for a pipe, a socket or a device."""
 
 NUL = "embedded null byte"
-"""The words by which Inspect knows a `ValueError` for a mistake in what the model wrote."""
+"""Inspect takes a `ValueError` with these words for a mistake of the model."""
+
+USER_CAPABILITY = "exec.user"
+"""The subject of `unsupported` if the sandbox cannot run commands as another user; see `subject` in `wit/types.wit`."""
+
+USER_OPTION = "user"
+"""The subject of `not-found` if the image has no such user or group; see `subject` in `wit/types.wit`."""
+
+SANDBOX_GONE = frozenset({"sandbox-ended", "not-found"})
+"""Kinds which say that the sandbox does not exist any more, for calls that name nothing else."""
+
+SETTINGS = frozenset({"unauthenticated", "permission-denied", "config", "forbidden", "plugin"})
+"""Kinds that only the user who started the evaluation can fix, by credentials, policy or installation."""
+
+SHOWN_TO_MODEL = (FileNotFoundError, IsADirectoryError, PermissionError)
+"""Subclasses of `OSError` that Inspect shows to the model as a tool error."""
 
 
 class FileError(OSError, ToolError):
-    """A failed file operation for which Python has no class of its own: an `OSError` that a model sees as a tool error."""
+    """A failed file operation that the model is to see, for error numbers whose own Python class Inspect does not show."""
 
     def __init__(self, number: int, text: str, path: str) -> None:
         OSError.__init__(self, number, text, path)
         self.message = f"{text}: '{path}'"
 
 
-GONE = frozenset({"sandbox-ended", "not-found"})
-"""Kinds that mean that there is no such sandbox any more, where the call names nothing else."""
-
-SETTINGS = frozenset({"unauthenticated", "permission-denied", "config", "forbidden", "plugin"})
-"""Kinds that whoever started the evaluation has to put right."""
-
-
-SEEN = (FileNotFoundError, IsADirectoryError, PermissionError)
-"""Subclasses of `OSError` that Inspect makes a tool error of."""
-
-
 def os_error(number: int, path: str) -> OSError:
-    """The exception for a POSIX error on a file, in the three-part form of which Inspect prints text and name."""
+    """Returns the exception for a POSIX error number. It has number, text and path, since Inspect prints the last two."""
     known = OSError(number, os.strerror(number), path)
-    return known if isinstance(known, SEEN) else FileError(number, os.strerror(number), path)
+    return known if isinstance(known, SHOWN_TO_MODEL) else FileError(number, os.strerror(number), path)
 
 
 def file_error(error: NativeError, path: str) -> Exception:
-    """What a failed file operation raises. `path` is as the caller wrote it."""
-    kind, message = error.kind, error.message
-    number = FILE_ERRORS.get(kind)
-    # A path through something that is no directory leads to no file, and Inspect knows no error of its own for it.
-    if number == errno.ENOTDIR:
-        number = errno.ENOENT
-    if kind == "file:special":
-        return FileError(errno.EINVAL, SPECIAL, path)
+    """Returns the exception for a failed file operation. `path` is the path as the caller wrote it."""
+    number = FILE_ERRNO.get(error.kind)
     if number is not None:
         return os_error(number, path)
-    if kind == "invalid-argument":
-        return os_error(errno.ENAMETOOLONG, path)
-    if kind.startswith("file:"):
+    if error.kind == "file:special":
+        return FileError(errno.EINVAL, NOT_REGULAR, path)
+    if error.kind.startswith("file:"):
         return FileError(errno.EIO, "It could not be read or written", path)
-    return _neutral(call_error(error)) or OSError(errno.EIO, message, path)
+    return _without_details(call_error(error)) or OSError(errno.EIO, error.message, path)
 
 
 def call_error(error: NativeError) -> Exception | None:
-    """What a call that is not about one file raises; none where there is no better exception than the error itself."""
-    kind, message = error.kind, error.message
-    if kind in GONE:
-        return SandboxUnavailableError(message)
-    if kind == "timed-out":
-        return TimeoutError(message)
-    if kind.partition(":")[0] in SETTINGS:
-        return PrerequisiteError(message)
+    """Returns the exception for a failed call that is not about a file, or `None` if there is no better one than `error`."""
+    if error.kind in SANDBOX_GONE:
+        return SandboxUnavailableError(error.message)
+    if error.kind == "timed-out":
+        return TimeoutError(error.message)
+    if error.kind in SETTINGS:
+        return PrerequisiteError(error.message)
     return None
 
 
 def exec_error(error: NativeError, user: str | None) -> Exception | None:
-    """What a command that could not be run, or not be followed, raises."""
-    kind, message, happened, reason = error.kind, error.message, error.happened, error.reason
-    if user is not None and kind == "unsupported" and "cannot run commands as" in reason:
-        return SandboxUserUnsupportedError(message)
-    # Also where nobody knows whether it was started: as with a command that was lost later, the way to it is gone.
-    if kind == "unavailable" or (kind in {"internal", "resource-exhausted", "conflict"} and happened == "no"):
-        return unavailable(message)
-    return _neutral(call_error(error))
+    """Returns the exception for a command that could not be started or followed, or `None` if there is no better one.
+
+    `user` is the user that the caller asked for.
+    """
+    if user is not None and is_unsupported_user(error):
+        return SandboxUserUnsupportedError(error.message)
+    # For `unavailable`, also if the command may have been started: its output cannot be read any more.
+    if error.kind == "unavailable":
+        return unavailable(error.message)
+    if error.kind in {"internal", "resource-exhausted", "conflict"} and error.happened == "no":
+        return unavailable(error.message)
+    return _without_details(call_error(error))
 
 
-def unavailable(why: str) -> SandboxUnavailableError:
-    """The sandbox cannot be used any more, or not now."""
-    logger.warning("A sandbox is not available: %s", why)
+def unavailable(reason: str) -> SandboxUnavailableError:
+    """Logs the reason and returns the exception for a sandbox that cannot be used."""
+    logger.warning("A sandbox is not available: %s", reason)
     return SandboxUnavailableError("The sandbox is not available.")
 
 
-def _neutral(error: Exception | None) -> Exception | None:
+def is_unsupported_user(error: NativeError) -> bool:
+    """Returns whether the sandbox cannot run commands as another user."""
+    return error.kind == "unsupported" and error.subject == USER_CAPABILITY
+
+
+def is_unknown_user(error: NativeError) -> bool:
+    """Returns whether the image has no user or group of the requested name."""
+    return error.kind == "not-found" and error.subject == USER_OPTION
+
+
+def _without_details(error: Exception | None) -> Exception | None:
+    """Replaces the text of an exception that a model sees, and logs the original one."""
     if isinstance(error, SandboxUnavailableError):
         return unavailable(str(error))
     if isinstance(error, TimeoutError):
         logger.warning("%s", error)
         return TimeoutError("The operation did not end in time.")
     return error
-
-
-def is_unknown_user(error: NativeError) -> bool:
-    """Whether the sandbox has no user or group of the name that was asked for."""
-    return error.kind == "not-found" and error.reason.startswith("The image has no ")

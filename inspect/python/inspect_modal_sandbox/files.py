@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from inspect_ai.util import OutputLimitExceededError, SandboxEnvironmentLimits
 
-from .errors import SPECIAL, FileError, os_error, unavailable
+from .errors import NOT_REGULAR, FileError, os_error, unavailable
 
 if TYPE_CHECKING:
     from ._native import RunResult
@@ -83,7 +83,7 @@ def _check(result: RunResult, name: str) -> None:
     if result.code == 21:
         raise os_error(errno.EISDIR, name)
     if result.code == 22:
-        raise FileError(errno.EINVAL, SPECIAL, name)
+        raise FileError(errno.EINVAL, NOT_REGULAR, name)
     complaint = result.stderr.decode(errors="replace").strip()
     for words, number in COMPLAINTS.items():
         if words in complaint:

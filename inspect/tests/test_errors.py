@@ -1,0 +1,123 @@
+"""The exception that each kind of native error becomes. Nothing is sent."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+
+import pytest
+from inspect_ai._util.error import PrerequisiteError
+from inspect_ai.tool import ToolError
+from inspect_ai.util import SandboxUnavailableError, SandboxUserUnsupportedError
+from inspect_modal_sandbox.errors import exec_error, file_error, is_unknown_user
+from inspect_modal_sandbox.nativeerror import Happened, NativeError
+
+DETAILS = "cannot run a command: https://worker-7.example/sb-123 did not answer"
+"""A message with details that a model must not see."""
+
+
+def native(kind: str, subject: str | None = None, happened: Happened = "no") -> NativeError:
+    return NativeError(kind, DETAILS, happened=happened, subject=subject)
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject", "happened", "expected"),
+    [
+        ("unsupported", "exec.user", "no", SandboxUserUnsupportedError),
+        ("unsupported", "exec.pty", "no", None),
+        ("unsupported", None, "no", None),
+        ("not-found", None, "no", SandboxUnavailableError),
+        ("sandbox-ended", None, "no", SandboxUnavailableError),
+        ("sandbox-ended", None, "yes", SandboxUnavailableError),
+        ("unavailable", None, "no", SandboxUnavailableError),
+        ("unavailable", None, "unknown", SandboxUnavailableError),
+        ("internal", None, "no", SandboxUnavailableError),
+        ("internal", None, "unknown", None),
+        ("resource-exhausted", None, "no", SandboxUnavailableError),
+        ("resource-exhausted", None, "yes", None),
+        ("conflict", None, "no", SandboxUnavailableError),
+        ("conflict", None, "unknown", None),
+        ("timed-out", None, "unknown", TimeoutError),
+        ("unauthenticated", None, "no", PrerequisiteError),
+        ("permission-denied", None, "no", PrerequisiteError),
+        ("config", None, "no", PrerequisiteError),
+        ("forbidden", None, "no", PrerequisiteError),
+        ("plugin", None, "no", PrerequisiteError),
+        ("trap", None, "unknown", None),
+        ("io", None, "no", None),
+        ("other:strange", None, "no", None),
+    ],
+)
+def test_errors_of_commands(kind: str, subject: str | None, happened: Happened, expected: type[Exception] | None) -> None:
+    raised = exec_error(native(kind, subject, happened), "agent")
+    assert (type(raised) if raised is not None else None) is expected
+    if expected in (SandboxUnavailableError, TimeoutError):
+        assert "example" not in str(raised) and "sb-123" not in str(raised), "a model sees this text"
+
+
+def test_only_a_user_that_was_asked_for_is_reported_as_unsupported() -> None:
+    assert exec_error(native("unsupported", "exec.user"), None) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject", "expected"),
+    [
+        ("not-found", "user", True),
+        ("not-found", "sb-123", False),
+        ("not-found", None, False),
+        ("invalid-argument", "user", False),
+    ],
+)
+def test_unknown_users(kind: str, subject: str | None, expected: bool) -> None:
+    assert is_unknown_user(native(kind, subject)) is expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected", "number"),
+    [
+        ("file:not-found", FileNotFoundError, errno.ENOENT),
+        ("file:not-a-directory", FileNotFoundError, errno.ENOENT),
+        ("file:is-a-directory", IsADirectoryError, errno.EISDIR),
+        ("file:permission-denied", PermissionError, errno.EACCES),
+        ("file:already-exists", ToolError, errno.EEXIST),
+        ("file:not-empty", ToolError, errno.ENOTEMPTY),
+        ("file:no-space", ToolError, errno.ENOSPC),
+        ("file:special", ToolError, errno.EINVAL),
+        ("file:other", ToolError, errno.EIO),
+        ("invalid-argument", ToolError, errno.ENAMETOOLONG),
+        ("internal", OSError, errno.EIO),
+    ],
+)
+def test_errors_of_files(kind: str, expected: type[Exception], number: int) -> None:
+    raised = file_error(native(kind), "notes.txt")
+    assert isinstance(raised, OSError) and isinstance(raised, expected)
+    assert (raised.errno, raised.filename) == (number, "notes.txt")
+    assert isinstance(raised, ToolError) is (expected is ToolError)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("sandbox-ended", SandboxUnavailableError),
+        ("not-found", SandboxUnavailableError),
+        ("timed-out", TimeoutError),
+        ("unauthenticated", PrerequisiteError),
+    ],
+)
+def test_errors_of_files_that_are_about_the_sandbox(kind: str, expected: type[Exception]) -> None:
+    assert type(file_error(native(kind), "notes.txt")) is expected
+
+
+def test_a_native_error_prints_its_message_and_survives_pickling() -> None:
+    error = NativeError("not-found", "cannot do it: gone", "unknown", True, "gone", "sb-1")
+    again = pickle.loads(pickle.dumps(error))
+    assert str(again) == "cannot do it: gone"
+    assert vars(again) == vars(error)
+    assert vars(again) == {
+        "kind": "not-found",
+        "message": "cannot do it: gone",
+        "happened": "unknown",
+        "retryable": True,
+        "reason": "gone",
+        "subject": "sb-1",
+    }
