@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from inspect_modal_sandbox import lifecycle
+from inspect_modal_sandbox.lifecycle.run import runs
 
 
 class Emulator:
@@ -47,7 +47,7 @@ def emulator() -> Iterator[Emulator]:
         yield Emulator(url)
     finally:
         # What tests have left ends with the emulator: at its exit this process has nothing to terminate.
-        for run in lifecycle._runs:
+        for run in runs:
             run.alive.clear()
         process.stdin.close()
         process.wait(timeout=60)

@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.util import ComposeConfig
-from inspect_modal_sandbox import ModalSandboxConfig, ModalSandboxEnvironment, compose, composeyaml, envfile, lifecycle, plan
+from inspect_modal_sandbox import ModalSandboxConfig, ModalSandboxEnvironment, compose, plan, planning
+from inspect_modal_sandbox.compose import envfile, goyaml
+from inspect_modal_sandbox.lifecycle import directories
+from inspect_modal_sandbox.lifecycle.images import image_variables
+from inspect_modal_sandbox.lifecycle.run import Run
 
 
 def made(text: str, directory: Path = Path("/")) -> plan.Plan:
-    (document,) = composeyaml.load(text)
+    (document,) = goyaml.load(text)
     return compose.plan(document, "compose.yaml", directory)
 
 
@@ -174,17 +178,17 @@ def test_networks() -> None:
     several = "networks: {inner: {internal: true}}\nservices: {%s}"
     both = ", ".join(f"{name}: {{image: debian, networks: [inner]}}" for name in "ab")
     assert made(several % both).outbound == "internal", "they reach each other"
-    with pytest.raises(plan.ConfigError, match="are not to reach each other"):
+    with pytest.raises(plan.ConfigError, match="must not reach each other"):
         made("services: {default: {image: a}, other: {image: b, network_mode: none}}")
 
 
 def test_network_without_a_file_is_closed_and_has_one_switch(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert plan.make(None, Path("/"), {}).outbound == "blocked"
-    assert plan.make(ModalSandboxConfig(), Path("/"), {}).outbound == "blocked"
+    assert planning.make(None, Path("/"), {}).outbound == "blocked"
+    assert planning.make(ModalSandboxConfig(), Path("/"), {}).outbound == "blocked"
     monkeypatch.setenv("INSPECT_MODAL_NETWORK", "open")
-    assert plan.make(None, Path("/"), {}).outbound == "open"
-    assert plan.make(ModalSandboxConfig(), Path("/"), {}).outbound == "open"
-    assert plan.make(ModalSandboxConfig(network="blocked"), Path("/"), {}).outbound == "blocked"
+    assert planning.make(None, Path("/"), {}).outbound == "open"
+    assert planning.make(ModalSandboxConfig(), Path("/"), {}).outbound == "open"
+    assert planning.make(ModalSandboxConfig(network="blocked"), Path("/"), {}).outbound == "blocked"
 
 
 def test_which_service_is_the_default() -> None:
@@ -267,11 +271,11 @@ def test_extensions() -> None:
 
 def test_a_compose_config_object() -> None:
     config = ComposeConfig.model_validate({"services": {"default": {"image": "debian", "network_mode": "none"}}})
-    result = plan.make(config, Path("/"), {})
+    result = planning.make(config, Path("/"), {})
     assert result.outbound == "blocked" and result.warnings == []
     config = ComposeConfig.model_validate({"services": {"default": {"image": "debian:${SAMPLE_METADATA_TAG}"}}})
-    assert lifecycle.image_variables(config, {"tag": "13"}) == {"SAMPLE_METADATA_TAG": "13"}
-    image = plan.make(config, Path("/"), {"tag": "13"}).services[0].image
+    assert image_variables(config, {"tag": "13"}) == {"SAMPLE_METADATA_TAG": "13"}
+    image = planning.make(config, Path("/"), {"tag": "13"}).services[0].image
     assert image == {"source": {"registry": {"reference": "debian:13"}}}
 
 
@@ -279,10 +283,10 @@ def test_images_that_depend_on_metadata(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "compose.yaml"
     path.write_text("services: {default: {image: 'debian:${SAMPLE_METADATA_TAG}', environment: {C: $SAMPLE_METADATA_C}}}")
-    assert lifecycle.image_variables(str(path), {"tag": "13", "other": 1}) == {"SAMPLE_METADATA_TAG": "13"}
+    assert image_variables(str(path), {"tag": "13", "other": 1}) == {"SAMPLE_METADATA_TAG": "13"}
     path.write_text("services: {default: {image: 'debian', environment: {C: $SAMPLE_METADATA_C}}}")
-    assert lifecycle.image_variables(str(path), {"c": "x"}) == {}
-    assert plan.make(str(path), tmp_path, {"c": "x"}).services[0].env == {"C": "x"}
+    assert image_variables(str(path), {"c": "x"}) == {}
+    assert planning.make(str(path), tmp_path, {"c": "x"}).services[0].env == {"C": "x"}
 
 
 def test_our_config_survives_the_log_and_is_no_compose_document() -> None:
@@ -310,28 +314,28 @@ def test_our_config_survives_the_log_and_is_no_compose_document() -> None:
 def test_a_wrong_configuration_is_told() -> None:
     for config in ("values.txt", 3):
         with pytest.raises(plan.ConfigError):
-            plan.make(config, Path("/"), {})
+            planning.make(config, Path("/"), {})
     with pytest.raises(plan.ConfigError, match="cannot be read"):
-        plan.make("Dockerfile", Path("/no/such"), {})
+        planning.make("Dockerfile", Path("/no/such"), {})
 
 
 def test_a_configuration_of_several_directories_is_never_taken_for_another_ones(tmp_path: Path) -> None:
     """Where Inspect's records do not say whose sample it is, which they do in an evaluation."""
-    run = lifecycle.Run()
+    run = Run()
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "Dockerfile").write_text(f"FROM debian:13\nRUN echo {name}\n")
     built, plain = ModalSandboxConfig(dockerfile="Dockerfile"), ModalSandboxConfig(image="debian:13")
     services = {"default": {"build": "."}}
     for config in (built, plain, ComposeConfig.model_validate({"services": services})):
-        run.directories[lifecycle._directory_key(config)] = [tmp_path / "here", tmp_path / "there"]
-    assert lifecycle._directory(run, plain, {}) == tmp_path / "here", "it is the same everywhere"
+        run.directories[directories.directory_key(config)] = [tmp_path / "here", tmp_path / "there"]
+    assert directories.directory_of(run, plain, {}) == tmp_path / "here", "it is the same everywhere"
     for config in (built, ComposeConfig.model_validate({"services": services})):
         with pytest.raises(PrerequisiteError, match=r"here and .*there have the same configuration"):
-            lifecycle._directory(run, config, {})
+            directories.directory_of(run, config, {})
 
 
 def test_the_log_says_which_volumes_are_shared() -> None:
     text = "volumes: {cache: {name: everyones}}\nservices: {default: {image: x, volumes: ['cache:/cache']}}"
     (warning,) = made(text).warnings
-    assert "volumes.cache is the volume everyones of Modal's: all samples share it" in warning
+    assert "volumes.cache is the volume everyones at Modal: all samples share it" in warning

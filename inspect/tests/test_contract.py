@@ -32,7 +32,7 @@ from inspect_ai.util import (
 from inspect_ai.util._sandbox.events import SandboxEnvironmentProxy, SandboxTimeoutError
 from inspect_ai.util._sandbox.registry import registry_find_sandboxenv
 from inspect_modal_sandbox import ModalSandboxConfig
-from inspect_modal_sandbox.lifecycle import current_run
+from inspect_modal_sandbox.lifecycle.run import current_run
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
-from inspect_modal_sandbox import composeyaml, plan
+from inspect_modal_sandbox import plan, planning
+from inspect_modal_sandbox.compose import goyaml
 
 CORPUS = Path(__file__).parent / "corpus" / "compose"
 FILES = sorted(CORPUS.glob("*.yaml"))
@@ -23,7 +24,7 @@ def expected(path: Path) -> dict[str, Any]:
     """What a file says of itself; of one that is no YAML for Compose, as PyYAML has it."""
     text = path.read_text("utf-8-sig")
     try:
-        documents = composeyaml.load(text)
+        documents = goyaml.load(text)
     except yaml.YAMLError:
         documents = [yaml.safe_load(text)]
     return {key: value for document in documents for key, value in document.items() if key.startswith("x-expect")}
@@ -47,11 +48,11 @@ def test_corpus(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     says = expected(path)
     if "x-expect-refused" in says:
         with pytest.raises(plan.ConfigError) as refused:
-            plan.make(str(path), CORPUS, {})
+            planning.make(str(path), CORPUS, {})
         assert says["x-expect-refused"] in str(refused.value)
         return
     expect = says["x-expect"]
-    made = plan.make(str(path), CORPUS, {})
+    made = planning.make(str(path), CORPUS, {})
     services = {service.name: service for service in made.services}
     assert set(expect.get("services", {"default": {}})) == set(services)
     for name, attributes in expect.get("services", {}).items():

@@ -90,7 +90,8 @@ def test_unknown_users(kind: str, subject: str | None, expected: bool) -> None:
 )
 def test_errors_of_files(kind: str, expected: type[Exception], number: int) -> None:
     raised = file_error(native(kind), "notes.txt")
-    assert isinstance(raised, OSError) and isinstance(raised, expected)
+    assert isinstance(raised, expected)
+    assert isinstance(raised, OSError)
     assert (raised.errno, raised.filename) == (number, "notes.txt")
     assert isinstance(raised, ToolError) is (expected is ToolError)
 

@@ -17,7 +17,7 @@ from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.util import SandboxEnvironment, SandboxUnavailableError
 from inspect_ai.util._sandbox.registry import registry_find_sandboxenv
 from inspect_modal_sandbox import ModalSandboxConfig, ModalSandboxEnvironment
-from inspect_modal_sandbox.lifecycle import current_run
+from inspect_modal_sandbox.lifecycle.run import current_run
 from inspect_modal_sandbox.provider import opened
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

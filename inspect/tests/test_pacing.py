@@ -84,7 +84,7 @@ def test_a_refusal_halves_the_rate_once_and_it_recovers_slowly() -> None:
     assert pace.share_at(10_000.0) == 1.0
     for moment in range(200, 400, 2):
         pace.slow_down(float(moment), 0.0)
-    assert pace.share_at(398.0) >= pacing.SLOWEST_SHARE
+    assert pace.share_at(398.0) >= pacing.MIN_SHARE
 
 
 def test_a_time_that_the_service_tells_is_waited_for() -> None:
@@ -93,7 +93,7 @@ def test_a_time_that_the_service_tells_is_waited_for() -> None:
     assert pace.next(100.0, 20.0) == 112.5
     assert pace.next(100.0, 20.0) > 112.5
     pace.slow_down(200.0, 1e9)
-    assert pace.next(200.0, 20.0) == 200.0 + pacing.LONGEST_WAIT_SECS
+    assert pace.next(200.0, 20.0) == 200.0 + pacing.MAX_WAIT_SECS
 
 
 class Service:

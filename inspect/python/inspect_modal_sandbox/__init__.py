@@ -1,4 +1,7 @@
-"""Modal sandboxes for Inspect AI. Nothing is loaded before it is used: see `_registry` for the entry point."""
+"""Modal sandboxes for Inspect AI.
+
+The entry point is `_registry`. This module loads its classes only when they are used.
+"""
 
 from typing import TYPE_CHECKING, Any
 

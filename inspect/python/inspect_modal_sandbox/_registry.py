@@ -1,7 +1,7 @@
-"""The entry point that Inspect imports with every command: registers the type `modal`, loads nothing heavy.
+"""The entry point that every `inspect` command imports. It registers the sandbox type `modal`.
 
-Inspect calls a function given to `sandboxenv` at once, so delaying has to happen inside: the native module and the
-component are loaded by the first hook that needs them (`provider.opened`).
+Inspect calls a function that is passed to `sandboxenv` at once. So the class is registered, and its hooks load the native
+module and the component when they first need them (`provider.opened`).
 """
 
 from inspect_ai.util import sandboxenv

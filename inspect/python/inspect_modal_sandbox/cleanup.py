@@ -1,4 +1,4 @@
-"""`inspect sandbox cleanup modal [id]`: ends sandboxes of this owner, in a process of its own."""
+"""`inspect sandbox cleanup modal [id]`: terminates sandboxes of this owner. It runs in a process of its own."""
 
 from __future__ import annotations
 
@@ -8,33 +8,37 @@ import time
 
 from inspect_ai._util.error import PrerequisiteError
 
-from .lifecycle import volumes_of
+from .lifecycle.tags import LEASE_TAG, OWNER_TAG
+from .lifecycle.volumes import volumes_of
 from .nativeerror import NativeError
 from .provider import opened, owner
 
-MOST = 10_000
-"""Sandboxes that one clean-up looks at."""
-
-OWNER_TAG = "sandbox-owner"
-LEASE_TAG = "sandbox-lease"
+MAX_SANDBOXES = 10_000
+"""The number of sandboxes that one clean-up looks at."""
 
 
 async def run(id: str | None) -> None:
-    """Lists, asks where somebody can answer, and terminates. Ends the process with code 1 and names when some are left."""
+    """Lists the owner's sandboxes, asks for confirmation on a terminal, and terminates them. With an id, only that one.
+
+    Exits with code 1 if a sandbox could not be terminated, and names it on standard error.
+
+    Raises:
+        PrerequisiteError: if they cannot be listed, or there is no sandbox with that id.
+    """
     provider = await opened()
     try:
-        # The tags decide, for one id as well: what is not ours is not touched, whatever was typed.
-        found = await provider.list([(OWNER_TAG, owner())], MOST, all_apps=True)
+        # Also for a single id: sandboxes with another owner's tag must not be terminated.
+        found = await provider.list([(OWNER_TAG, owner())], MAX_SANDBOXES, all_apps=True)
     except NativeError as error:
         raise PrerequisiteError(error.message) from None
     if id is not None:
         found = [sandbox for sandbox in found if id in (sandbox[0], sandbox[1])]
         if not found:
-            raise PrerequisiteError(f"There is no live sandbox {id!r} of {owner()} {_where()}.")
+            raise PrerequisiteError(f"There is no live sandbox {id!r} of {owner()} {_searched()}.")
     if not found:
-        print(f"There are no sandboxes of {owner()} {_where()}.")
+        print(f"There are no sandboxes of {owner()} {_searched()}.")
         return
-    print(f"Sandboxes of {owner()} {_where()}:")
+    print(f"Sandboxes of {owner()} {_searched()}:")
     now = time.time() * 1000
     for sandbox, name, created, pairs in found:
         tags = dict(pairs)
@@ -61,8 +65,8 @@ async def run(id: str | None) -> None:
         sys.exit(1)
 
 
-def _where() -> str:
-    """Where was looked."""
+def _searched() -> str:
+    """Returns where sandboxes were searched for."""
     environment = os.environ.get("MODAL_ENVIRONMENT")
     server = os.environ.get("MODAL_SERVER_URL")
     place = f"the environment {environment}" if environment else "the default environment"
@@ -70,7 +74,7 @@ def _where() -> str:
 
 
 def _confirmed(number: int) -> bool:
-    """Asks on a terminal only, and never where nobody watches."""
+    """Asks for confirmation on a terminal. Returns true without a question elsewhere, and in CI and tests."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("CI") or os.environ.get("PYTEST_CURRENT_TEST"):
         return True
     answer = input(f"Terminate {'it' if number == 1 else f'these {number}'}? [y/N] ")

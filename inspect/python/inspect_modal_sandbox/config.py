@@ -1,7 +1,7 @@
 """The plugin's own configuration object.
 
-It is hashable, since Inspect puts it into sets, and cannot be mistaken for a compose document, since it has no field
-`services`: when a log is read again, that is what Inspect tries first.
+It is hashable, because Inspect puts configurations into sets. It has no field `services`: when Inspect reads a log, it first
+tries to read a configuration as a compose document, and would take it for one.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ Pairs = tuple[tuple[str, str], ...]
 
 
 def _pairs(value: Any) -> Any:
-    """A mapping as sorted pairs, which can be hashed; a log gives lists."""
+    """Converts a mapping to sorted pairs, which are hashable. A log holds lists already."""
     if isinstance(value, Mapping):
         return tuple(sorted((str(name), str(text)) for name, text in value.items()))
     return value
 
 
 def _several(value: Any) -> Any:
-    """One text where several may stand."""
+    """Accepts a single text for a list of texts."""
     return (value,) if isinstance(value, str) else value
 
 
@@ -31,7 +31,7 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_several)]
 
 
 class ModalVolume(BaseModel):
-    """A volume of Modal's, mounted."""
+    """A mount of a Modal volume."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,7 +43,7 @@ class ModalVolume(BaseModel):
 
 
 class ModalAllowList(BaseModel):
-    """What a sandbox may connect to: these address ranges, and TLS on port 443 to these names."""
+    """Permits connections to these address ranges, and TLS on port 443 to these names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,101 +52,102 @@ class ModalAllowList(BaseModel):
 
 
 class ModalSandboxConfig(BaseModel):
-    """One sandbox per sample, as Modal can make it. Of `image`, `dockerfile`, `image_id` and `image_name` at most one."""
+    """The sandbox of a sample, with the options of Modal. Give at most one of `image`, `dockerfile`, `image_id` and
+    `image_name`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     image: str | None = None
-    """Name in a registry, such as `python:3.12`."""
+    """Name of an image in a registry, such as `python:3.12`."""
 
     registry_secret: str | None = None
     """Name of the Modal secret that signs in to the registry, for `image` and for FROM lines."""
 
     dockerfile: str | None = None
-    """Path of a Dockerfile; relative to the task's directory."""
+    """Path of a Dockerfile, relative to the directory of the task."""
 
     context: str | None = None
-    """Directory that COPY takes from; the Dockerfile's own if not given."""
+    """Directory that COPY reads from. Default: the directory of the Dockerfile."""
 
     build_args: Mapped = ()
     """Values for ARG lines."""
 
     build_secrets: Texts = ()
-    """Names of Modal secrets that RUN lines see."""
+    """Names of Modal secrets that become environment variables of RUN lines."""
 
     target: str | None = None
-    """Stage to build; the last if not given."""
+    """Stage to build. Default: the last one."""
 
     image_id: str | None = None
-    """An image of Modal's, `im-…`, snapshots included."""
+    """Id of an image or a snapshot at Modal, `im-…`."""
 
     image_name: str | None = None
-    """An image published under a name at Modal."""
+    """Name under which an image was published at Modal."""
 
     force_build: bool = False
-    """Build again even what Modal has."""
+    """Whether to build the image even if Modal has it already."""
 
     command: Texts | None = None
-    """Entry-point command without a shell; `tail -f /dev/null` if not given."""
+    """Command of the container, without a shell. Default: `tail -f /dev/null`."""
 
     environment: Mapped = ()
-    """Variables of every command. They are in the log: for credentials use `secrets`."""
+    """Environment variables of every command. They appear in the log; use `secrets` for credentials."""
 
     secrets: Texts = ()
     """Names of Modal secrets that become environment variables."""
 
     workdir: str | None = None
-    """Directory that commands and relative paths start in; the image's if not given."""
+    """Directory at which commands and relative paths start. Default: that of the image."""
 
     user: str | None = None
-    """Default user of commands and files, `name` or `uid`, each with `:group` if wanted. The container itself runs as the
-    image's user, which has to be root for this."""
+    """Default user of commands and files: `name` or `uid`, with an optional `:group`. The container itself runs as the user of
+    the image, which must be root."""
 
     cpu: float | tuple[float, float] | None = None
-    """Physical cores to reserve, or (reserved, limit)."""
+    """Physical cores: the reservation, or a pair of reservation and limit."""
 
     memory: int | tuple[int, int] | None = None
-    """MiB to reserve, or (reserved, limit)."""
+    """Memory in MiB: the reservation, or a pair of reservation and limit."""
 
     gpu: str | None = None
-    """Such as `H100` or `A100:2`."""
+    """Model and number of GPUs, such as `H100` or `A100:2`."""
 
     timeout: int = Field(default=86400, ge=1, le=86400)
-    """Seconds that the sandbox lives at most."""
+    """Maximum lifetime of the sandbox in seconds."""
 
     idle_timeout: int | None = Field(default=None, ge=1)
-    """Seconds that it lives without a command."""
+    """Seconds without a command after which the sandbox ends."""
 
     region: Texts = ()
-    """Regions to choose from."""
+    """Regions from which Modal chooses."""
 
     cloud: str | None = None
     """Cloud provider, such as `aws`."""
 
     network: Literal["open", "blocked"] | ModalAllowList = "blocked"
-    """What it may connect to. Blocked if not given, as with Inspect's own Docker provider."""
+    """Permitted connections to the outside. Default: none, which is also the default of Inspect's Docker provider."""
 
     inbound_cidrs: Texts = ()
-    """Address ranges that may connect to `ports`; all if none is given."""
+    """Address ranges that may connect to `ports`. Default: all."""
 
     ports: tuple[int, ...] = ()
-    """Ports reachable from outside by TLS."""
+    """Ports that are reachable from the outside by TLS."""
 
     volumes: tuple[ModalVolume, ...] = ()
-    """Volumes."""
+    """Modal volumes to mount."""
 
     tags: Mapped = ()
-    """Further tags of the sandbox."""
+    """Additional tags of the sandbox."""
 
     app_name: str | None = None
-    """Modal app; `MODAL_APP_NAME`, or `inspect-modal-sandbox` if not given."""
+    """Modal app. Default: `MODAL_APP_NAME`, or `inspect-modal-sandbox`."""
 
     modal_environment: str | None = None
-    """Modal environment; `MODAL_ENVIRONMENT`, or the workspace's default if not given."""
+    """Modal environment. Default: `MODAL_ENVIRONMENT`, or the default of the workspace."""
 
     options: Mapped = ()
-    """Further options of the provider, values as JSON text, such as `{"docker": "true"}`; `sandbox plugin inspect` lists
-    them."""
+    """Further options of the provider. Values are JSON texts, such as `{"docker": "true"}`. `sandbox plugin inspect` lists the
+    options."""
 
     @model_validator(mode="after")
     def _one_image(self) -> ModalSandboxConfig:
@@ -156,13 +157,13 @@ class ModalSandboxConfig(BaseModel):
             if (value := getattr(self, name)) is not None
         }
         if len(sources) > 1:
-            raise ValueError(f"give one image: {' and '.join(sources)} are given")
+            raise ValueError(f"give one image, not {' and '.join(sources)}")
         if self.dockerfile is None:
             for name in ("context", "target"):
                 if getattr(self, name) is not None:
-                    raise ValueError(f"{name} belongs to a dockerfile, and none is given")
+                    raise ValueError(f"{name} needs a dockerfile")
             if self.build_args:
-                raise ValueError("build_args belong to a dockerfile, and none is given")
+                raise ValueError("build_args need a dockerfile")
         if self.workdir is not None and not self.workdir.startswith("/"):
-            raise ValueError(f"workdir is an absolute path, not {self.workdir!r}")
+            raise ValueError(f"workdir must be an absolute path, not {self.workdir!r}")
         return self

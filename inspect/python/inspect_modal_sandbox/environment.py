@@ -1,7 +1,10 @@
-"""The sandbox environment as Inspect knows it: one container of a Modal sandbox.
+"""The sandbox environment that Inspect uses: its hooks, and the commands and files of one container.
 
-The class methods are Inspect's hooks and lead to `lifecycle`; the rest is one running container. Imported by every
-`inspect` command, so nothing heavy is imported here at the top.
+The hooks (class methods) call the package `lifecycle`. The instance methods translate between Inspect's contract and one
+running container (`lifecycle.container`).
+
+Every `inspect` command imports this module. So the top of it imports only Inspect; everything else is imported where it is
+used.
 """
 
 from __future__ import annotations
@@ -10,7 +13,6 @@ import errno
 import re
 import shlex
 import time
-from logging import getLogger
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -29,37 +31,31 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from ._native import RunResult
-    from .lifecycle import Created
+    from .lifecycle.container import Container
+    from .lifecycle.run import Created
 
-logger = getLogger(f"inspect_ai.{__name__}")
-"""For traces. Inspect collects them from loggers of its own package alone: others get the level that is displayed."""
+GRACE_SECS = 90.0
+"""How long after its time limit a command may still be reported. The component kills a command that outlives its limit, and
+gives up after about a minute and a half."""
 
-TRACED_CHARACTERS = 1000
-"""Of a command, in traces."""
-
-PATIENCE_SECS = 90.0
-"""How much later than its time limit a command's end may be reported before the waiting is given up: the component kills
-what outlives its limit, and gives that up after about a minute and a half itself."""
-
-
-LOOK_SECS = 60.0
-"""For a look at a program."""
+CHECK_SECS = 60.0
+"""The time limit of the command that checks whether a program may be executed."""
 
 SHOWN_CHARACTERS = 200
-"""Of a program's name, in a message."""
+"""The length at which the name of a program is cut in a message."""
 
 USER = re.compile(r"[A-Za-z0-9_.$][A-Za-z0-9_.$-]{0,63}")
 """A user or group, by name or number."""
 
-EXECUTABLE = """
+IS_EXECUTABLE = """
 case $1 in */*) file=$1;; *) file=$(command -v -- "$1") || exit 1;; esac
 [ -f "$file" ] && [ -x "$file" ]
 """
-"""Whether the program `$1` may be started."""
+"""Succeeds if the program `$1` may be executed."""
 
 
 class ModalSandboxEnvironment(SandboxEnvironment):
-    """A container of a Modal sandbox: the sandbox's own, or one of its sidecars."""
+    """A container of a Modal sandbox: the sandbox's own container, or one of its sidecars."""
 
     @classmethod
     def config_files(cls) -> list[str]:
@@ -79,23 +75,24 @@ class ModalSandboxEnvironment(SandboxEnvironment):
     async def task_init_environment(
         cls, config: SandboxEnvironmentConfigType | None, metadata: dict[str, str]
     ) -> dict[str, str]:
-        from . import lifecycle
+        from .lifecycle.images import image_variables
 
-        return lifecycle.image_variables(config, metadata)
+        return image_variables(config, metadata)
 
     @classmethod
     async def task_init(cls, task_name: str, config: SandboxEnvironmentConfigType | None) -> None:
-        from . import lifecycle
+        from .lifecycle.startup import prepare
 
-        await lifecycle.prepare(config)
+        await prepare(config)
 
     @classmethod
     async def sample_init(
         cls, task_name: str, config: SandboxEnvironmentConfigType | None, metadata: dict[str, str]
     ) -> dict[str, SandboxEnvironment]:
-        from . import lifecycle
+        from .lifecycle.create import start
 
-        return {**await lifecycle.start(task_name, config, metadata)}
+        containers = await start(task_name, config, metadata)
+        return {name: cls(container) for name, container in containers.items()}
 
     @classmethod
     async def sample_cleanup(
@@ -105,31 +102,32 @@ class ModalSandboxEnvironment(SandboxEnvironment):
         environments: dict[str, SandboxEnvironment],
         interrupted: bool,
     ) -> None:
-        from . import lifecycle
+        from .lifecycle.ending import finish
 
         created = {id(env.created): env.created for env in environments.values() if isinstance(env, cls)}
         for one in created.values():
-            await lifecycle.finish(one, interrupted)
+            await finish(one, interrupted)
 
     @classmethod
     async def task_cleanup(cls, task_name: str, config: SandboxEnvironmentConfigType | None, cleanup: bool) -> None:
-        from . import lifecycle
+        from .lifecycle.ending import end
 
-        await lifecycle.end(cleanup)
+        await end(cleanup)
 
     @classmethod
     async def cli_cleanup(cls, id: str | None) -> None:
-        from . import cleanup
+        from .cleanup import run
 
-        await cleanup.run(id)
+        await run(id)
 
-    def __init__(self, created: Created, service: str, container: str | None, workdir: str, user: str | None) -> None:
+    def __init__(self, container: Container) -> None:
         super().__init__()
-        self.created = created
-        self.service = service
         self._container = container
-        self._workdir = PurePosixPath(workdir)
-        self._user = user
+
+    @property
+    def created(self) -> Created:
+        """The sandbox that this container belongs to."""
+        return self._container.created
 
     async def exec(
         self,
@@ -142,8 +140,11 @@ class ModalSandboxEnvironment(SandboxEnvironment):
         timeout_retry: bool = True,
         concurrency: bool = True,
     ) -> ExecResult[str]:
-        """Runs a command. It is never run twice, whatever `timeout_retry` says: only a start that certainly did not
-        happen is repeated, by the component. There is no queue, so nothing for `concurrency` to skip."""
+        """Runs a command.
+
+        A command is never run twice, whatever `timeout_retry` says: the component repeats a start only if it certainly did not
+        happen. `concurrency` has no effect, because commands do not wait for each other.
+        """
         from .errors import exec_error, is_unknown_user
         from .nativeerror import NativeError
 
@@ -154,11 +155,11 @@ class ModalSandboxEnvironment(SandboxEnvironment):
         stdin = input.encode(errors="replace") if isinstance(input, str) else input
         started = time.monotonic()
         try:
-            with anyio.fail_after(None if timeout is None else timeout + PATIENCE_SECS):
-                result = await self.run(
+            with anyio.fail_after(None if timeout is None else timeout + GRACE_SECS):
+                result = await self._container.run(
                     cmd,
                     stdin=stdin,
-                    cwd=str(self._workdir / cwd) if cwd is not None else None,
+                    cwd=self._directory(cwd),
                     env=env or {},
                     user=user,
                     timeout=timeout,
@@ -167,64 +168,33 @@ class ModalSandboxEnvironment(SandboxEnvironment):
                 )
         except NativeError as error:
             if user is not None and is_unknown_user(error):
-                return _failed(f"unable to find user {user}: no matching entries in passwd file")
+                return _unknown_user(user)
             if error.kind == "invalid-argument":
-                # What no program can be given; the command line and the environment have no other fault by now.
-                return _failed(f"{cmd[0][:SHOWN_CHARACTERS]}: Argument list too long")
+                # `_refused` has found all other mistakes, so the command line or the environment is too long.
+                return _not_run(f"{cmd[0][:SHOWN_CHARACTERS]}: Argument list too long")
             mapped = exec_error(error, user)
             if isinstance(mapped, TimeoutError) and timeout is not None:
-                mapped = TimeoutError(f"Command timed out after {timeout} seconds")
+                mapped = _timed_out(timeout)
             raise (mapped or RuntimeError(error.message)) from None
         finally:
             self.created.metrics.executed(time.monotonic() - started)
-        if _may_not_start(cmd, result) and not await self._executable(cmd[0], cwd, env, user):
+        if _looks_not_executable(cmd, result) and not await self._is_executable(cmd[0], cwd, env, user):
             raise PermissionError(errno.EACCES, "Permission denied", cmd[0])
         return _outcome(result, timeout, limit)
 
-    async def _executable(self, program: str, cwd: str | None, env: dict[str, str] | None, user: str | None) -> bool:
-        """Whether a program can be started: then what was printed is its own."""
-        argv = ["/bin/sh", "-c", EXECUTABLE, "sh", program]
-        directory = str(self._workdir / cwd) if cwd is not None else None
-        with trace_action(logger, "Modal", "look at a program in %s", self.created.id):
-            result = await self.run(argv, cwd=directory, env=env, user=user, timeout=LOOK_SECS)
-        return result.verdict == "exited" and result.code == 0
+    async def _is_executable(self, program: str, cwd: str | None, env: dict[str, str] | None, user: str | None) -> bool:
+        """Returns whether a program may be executed. If so, the program itself printed what looked like a refusal."""
+        from .lifecycle.traces import ACTION, logger
 
-    async def run(
-        self,
-        argv: list[str],
-        *,
-        stdin: bytes | None = None,
-        cwd: str | None = None,
-        env: dict[str, str] | None = None,
-        user: str | None = None,
-        timeout: float | None = None,
-        stdout_max: int = 65536,
-        stderr_max: int = 65536,
-    ) -> RunResult:
-        """Runs a command in this container as the default user or another one, and gives what the component says."""
-        line = shlex.join(argv)
-        if len(line) > TRACED_CHARACTERS:
-            line = line[:TRACED_CHARACTERS] + "…"
-        with trace_action(logger, "Modal", "exec in %s (%s): %s", self.created.id, self.service, line):
-            result = await self.created.provider.run(
-                self.created.id,
-                [_text(word) for word in argv],
-                stdin=stdin,
-                cwd=cwd or str(self._workdir),
-                env=[_pair(name, value) for name, value in (env or {}).items()],
-                user=user or self._user,
-                timeout=timeout,
-                stdout_max=stdout_max,
-                stderr_max=stderr_max,
-                container=self._container,
-            )
-        self.created.metrics.retries += result.retries
-        self.created.metrics.transferred(len(stdin or b""), result.stdout_total + result.stderr_total)
-        return result
+        argv = ["/bin/sh", "-c", IS_EXECUTABLE, "sh", program]
+        with trace_action(logger, ACTION, "look at a program in %s", self.created.id):
+            result = await self._container.run(argv, cwd=self._directory(cwd), env=env, user=user, timeout=CHECK_SECS)
+        return result.verdict == "exited" and result.code == 0
 
     async def write_file(self, file: str, contents: str | bytes) -> None:
         from . import files
         from .errors import file_error, os_error
+        from .lifecycle.traces import ACTION, logger
         from .nativeerror import NativeError
 
         data = contents.encode(errors="replace") if isinstance(contents, str) else contents
@@ -232,15 +202,15 @@ class ModalSandboxEnvironment(SandboxEnvironment):
         _check_name(file)
         if file.endswith("/") or _names_directory(file):
             raise os_error(errno.EISDIR, file)
+        container = self._container
         try:
-            with trace_action(logger, "Modal", "write %d bytes to %s in %s", len(data), path, self.created.id):
-                if self._user is None:
-                    with anyio.fail_after(files.TIME_SECS):
-                        write = self.created.provider.write_file(self.created.id, path, data, self._container)
-                        await write
+            with trace_action(logger, ACTION, "write %d bytes to %s in %s", len(data), path, self.created.id):
+                if container.user is None:
+                    with anyio.fail_after(files.TRANSFER_SECS):
+                        await self.created.provider.write_file(self.created.id, path, data, container.sidecar)
                     self.created.metrics.transferred(len(data), 0)
                 else:
-                    await files.write(self, path, file, data)
+                    await files.write(container, path, file, data)
         except NativeError as error:
             raise file_error(error, file) from None
 
@@ -253,6 +223,7 @@ class ModalSandboxEnvironment(SandboxEnvironment):
     async def read_file(self, file: str, text: bool = True) -> str | bytes:
         from . import files
         from .errors import file_error, os_error
+        from .lifecycle.traces import ACTION, logger
         from .nativeerror import NativeError
 
         limit = SandboxEnvironmentLimits.MAX_READ_FILE_SIZE
@@ -260,18 +231,18 @@ class ModalSandboxEnvironment(SandboxEnvironment):
         _check_name(file)
         if _names_directory(file):
             raise os_error(errno.EISDIR, file)
+        container = self._container
         try:
-            with trace_action(logger, "Modal", "read %s in %s", path, self.created.id):
-                if self._user is None:
-                    with anyio.fail_after(files.TIME_SECS):
-                        read = self.created.provider.read_file(self.created.id, path, limit, self._container)
-                        data, mode = await read
-                    # Root may read everything. What its owner may not read is meant not to be read.
+            with trace_action(logger, ACTION, "read %s in %s", path, self.created.id):
+                if container.user is None:
+                    with anyio.fail_after(files.TRANSFER_SECS):
+                        data, mode = await self.created.provider.read_file(self.created.id, path, limit, container.sidecar)
+                    # Root can read every file. A file that its owner may not read was made unreadable on purpose.
                     if not mode & 0o400:
                         raise os_error(errno.EACCES, file)
                     self.created.metrics.transferred(0, len(data))
                 else:
-                    data = await files.read(self, path, file)
+                    data = await files.read(container, path, file)
         except NativeError as error:
             if error.kind == "file:too-large":
                 raise OutputLimitExceededError(SandboxEnvironmentLimits.MAX_READ_FILE_SIZE_STR, None) from None
@@ -279,37 +250,34 @@ class ModalSandboxEnvironment(SandboxEnvironment):
         return data.decode() if text else data
 
     async def connection(self, *, user: str | None = None) -> SandboxConnection:
-        """The command that leads into a login shell, by this project's program `sandbox`; and where the ports are reached."""
-        from . import lifecycle, provider
+        """Returns the command that opens a shell in the container, and the public addresses of its ports."""
+        from . import provider
+        from .lifecycle.ports import public_ports
 
+        container = self._container
         words = [*provider.program(), "shell", self.created.id]
-        if self._container is not None:
-            words += ["--container", self._container]
-        if user or self._user:
-            words += ["--user", str(user or self._user)]
-        ports = await lifecycle.ports(self.created) if self._container is None else None
+        if container.sidecar is not None:
+            words += ["--container", container.sidecar]
+        if user or container.user:
+            words += ["--user", str(user or container.user)]
+        ports = await public_ports(self.created) if container.sidecar is None else None
         return SandboxConnection(type="modal", command=shlex.join(words), ports=ports, container=self.created.id)
 
     def default_polling_interval(self) -> float:
         return 0.2
 
     def _path(self, file: str) -> str:
-        return str(self._workdir / _text(file))
+        from .lifecycle.container import without_surrogates
+
+        return str(self._container.workdir / without_surrogates(file))
+
+    def _directory(self, cwd: str | None) -> str | None:
+        return str(self._container.workdir / cwd) if cwd is not None else None
 
 
 def _names_directory(file: str) -> bool:
+    """Returns whether a path can only be that of a directory."""
     return PurePosixPath(file).name in ("", "..") or file.endswith("/.")
-
-
-def _text(word: str) -> str:
-    """Without lone surrogates, which no UTF-8 can carry; a model's JSON may hold them."""
-    return word.encode(errors="replace").decode()
-
-
-def _pair(name: str, value: str) -> tuple[str, str]:
-    """A variable. As with `docker exec --env`, the first equals sign ends its name."""
-    name, _, value = _text(f"{name}={value}").partition("=")
-    return name, value
 
 
 def _check_name(file: str) -> None:
@@ -319,32 +287,47 @@ def _check_name(file: str) -> None:
         raise ValueError(f"{NUL} in the name of a file")
 
 
-def _failed(text: str) -> ExecResult[str]:
-    """What cannot be run, as the result that Docker's provider gives."""
+def _not_run(text: str) -> ExecResult[str]:
+    """Returns the result that Inspect's Docker provider gives for a command that cannot be run."""
     return ExecResult(False, 126, "", f"{text}\n")
+
+
+def _unknown_user(user: str) -> ExecResult[str]:
+    return _not_run(f"unable to find user {user}: no matching entries in passwd file")
+
+
+def _timed_out(timeout: int | None) -> TimeoutError:
+    return TimeoutError(f"Command timed out after {timeout} seconds")
 
 
 def _refused(
     cmd: list[str], cwd: str | None, env: dict[str, str], user: str | None, timeout: int | None
 ) -> ExecResult[str] | None:
-    """What can be said without asking: a mistake of the model must not end its sample."""
+    """Returns the result of a command that cannot be run whatever the sandbox is like, or `None`.
+
+    These are mistakes of the model, and must not end its sample.
+    """
     from .errors import NUL
 
     if any("\0" in word for word in [*cmd, cwd or "", user or "", *env, *env.values()]):
         raise ValueError(f"{NUL} in the command")
     if not cmd or not cmd[0]:
-        return _failed("the command is empty")
+        return _not_run("the command is empty")
     if any(not name or name.startswith("=") for name in env):
-        return _failed("invalid environment variable: a variable has no name")
+        return _not_run("invalid environment variable: a variable has no name")
     if user is not None and not all(USER.fullmatch(part) for part in user.split(":", 1)):
-        return _failed(f"unable to find user {user}: no matching entries in passwd file")
+        return _unknown_user(user)
     if timeout is not None and timeout <= 0:
-        raise TimeoutError(f"Command timed out after {timeout} seconds")
+        raise _timed_out(timeout)
     return None
 
 
-def _may_not_start(cmd: list[str], result: RunResult) -> bool:
-    """Whether the end looks like that of a program that may not be executed: one line, which names it."""
+def _looks_not_executable(cmd: list[str], result: RunResult) -> bool:
+    """Returns whether the program may not be executed, as far as its end tells.
+
+    The runtime of the container prints one line, which names the program. A program can print the same itself, so this only
+    decides whether `_is_executable` has to look.
+    """
     lines = result.stderr.decode(errors="replace").splitlines()
     return (
         result.verdict == "exited"
@@ -357,8 +340,10 @@ def _may_not_start(cmd: list[str], result: RunResult) -> bool:
 
 
 def _tail(data: bytes, total: int, limit: int) -> str:
-    """Output as text of at most `limit` bytes: its end, like that of Docker's provider. What is no text is replaced, also
-    where that makes it longer, and half a character at the cut is left out."""
+    """Returns the end of an output of `total` bytes as text of at most `limit` bytes, as Inspect's Docker provider does.
+
+    Bytes that are not UTF-8 are replaced, which can make the text longer. A character that is cut in two is left out.
+    """
     if total > len(data):
         data = data[next((at for at, byte in enumerate(data[:4]) if byte & 0xC0 != 0x80), 0) :]
     text = data.decode(errors="replace")
@@ -368,6 +353,7 @@ def _tail(data: bytes, total: int, limit: int) -> str:
 
 
 def _outcome(result: RunResult, timeout: int | None, limit: int) -> ExecResult[str]:
+    """Returns the result of a command that ended, and raises the exception for one that did not."""
     from .errors import unavailable
 
     stdout, stderr = _tail(result.stdout, result.stdout_total, limit), _tail(result.stderr, result.stderr_total, limit)
@@ -377,7 +363,7 @@ def _outcome(result: RunResult, timeout: int | None, limit: int) -> ExecResult[s
         case "signaled":
             code = 128 + result.code
         case "deadline":
-            late = TimeoutError(f"Command timed out after {timeout} seconds")
+            late = _timed_out(timeout)
             if stdout or stderr:
                 late.truncated_output = stdout + stderr  # type: ignore[attr-defined]
             raise late

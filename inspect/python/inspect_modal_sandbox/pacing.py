@@ -1,8 +1,8 @@
-"""Pacing of what creates sandboxes, across all processes of this user on this machine.
+"""Limits the rate at which all processes of this user on this machine create sandboxes.
 
-Modal takes so many creations per second from a workspace and answers what is beyond with a time to wait. The component
-honours that; coming in step in the first place keeps a thousand samples from waiting for each other's retries. The pace
-begins at a rate that most workspaces have, is halved when the service says that it is too fast, and recovers slowly.
+Modal limits the creations per second of a workspace. It refuses more with a time to wait, which the component obeys. Pacing the
+creations beforehand keeps a thousand samples from waiting for the retries of each other. The rate begins at a value that most
+workspaces permit, is halved when the service refuses, and recovers slowly.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ if TYPE_CHECKING:
 
 RATE_VARIABLE = "INSPECT_MODAL_CREATES_PER_SECOND"
 DEFAULT_RATE = 20.0
-"""Creations per second to begin with, and the most there will be."""
+"""Creations per second: the rate at the beginning, and the highest one."""
 
-SLOWEST_SHARE = 1 / 64
-"""Of the rate at the beginning: it is not halved any further."""
+MIN_SHARE = 1 / 64
+"""The lowest rate, as a share of the highest one."""
 
 RECOVERY_SECS = 300.0
-"""From nothing back to the full rate."""
+"""The time in which the rate would recover from zero to the highest one."""
 
-SAME_SECS = 1.0
-"""Refusals within this time are one: those of creations that were under way together."""
+SAME_REFUSAL_SECS = 1.0
+"""Refusals within this time count once, because the creations were under way together."""
 
-LONGEST_WAIT_SECS = 600.0
-"""No moment lies further ahead: a clock that was put back must not keep everybody waiting."""
+MAX_WAIT_SECS = 600.0
+"""The longest wait for a turn. Without it, all processes would wait after the clock was set back."""
 
 ATTEMPTS = 6
-"""Creations that are refused for their number without a time to wait are tried so often in all."""
+"""How often a creation is tried if the service refuses it for its rate and gives no time to wait."""
 
 
 @dataclass
 class Pace:
-    """What the processes share. Times are in seconds since the epoch."""
+    """The state that the processes share. Times are in seconds since the epoch."""
 
     free: float = 0.0
-    """The next moment that no process has taken."""
+    """The next time that no process has reserved."""
     share: float = 1.0
-    """Of the full rate, at the time below."""
+    """The rate at the time `slowed`, as a share of the highest one."""
     slowed: float = 0.0
-    """When it was last halved."""
+    """When the rate was last halved."""
 
     @classmethod
     def read(cls, text: bytes) -> Pace:
-        """What a file says; a new one where that makes no sense."""
+        """Returns the state in a file, or a new one if the file is damaged."""
         try:
             known = json.loads(text)
             pace = cls(**{name: float(known[name]) for name in asdict(cls())})
@@ -65,23 +65,24 @@ class Pace:
         return pace if 0 < pace.share <= 1 else cls()
 
     def share_at(self, now: float) -> float:
-        """The share of the full rate that is used now."""
+        """Returns the current rate as a share of the highest one."""
         return min(1.0, self.share + max(0.0, now - self.slowed) / RECOVERY_SECS)
 
     def next(self, now: float, rate: float) -> float:
-        """Takes the next free moment."""
-        start = min(max(now, self.free), now + LONGEST_WAIT_SECS)
+        """Reserves the next free time for a creation and returns it. `rate` is the highest rate per second."""
+        start = min(max(now, self.free), now + MAX_WAIT_SECS)
         self.free = start + 1 / (rate * self.share_at(now))
         return start
 
     def slow_down(self, now: float, wait: float) -> None:
-        """Halves the rate, and leaves free the time that the service asks for."""
-        if not 0 <= now - self.slowed < SAME_SECS:
-            self.share, self.slowed = max(SLOWEST_SHARE, self.share_at(now) / 2), now
-        self.free = min(max(self.free, now + wait), now + LONGEST_WAIT_SECS)
+        """Halves the rate. No creation is reserved for the next `wait` seconds, which the service asks for."""
+        if not 0 <= now - self.slowed < SAME_REFUSAL_SECS:
+            self.share, self.slowed = max(MIN_SHARE, self.share_at(now) / 2), now
+        self.free = min(max(self.free, now + wait), now + MAX_WAIT_SECS)
 
 
 def _rate() -> float:
+    """Returns the highest rate, in creations per second. 0 switches pacing off."""
     try:
         return float(os.environ.get(RATE_VARIABLE, DEFAULT_RATE))
     except ValueError:
@@ -89,11 +90,11 @@ def _rate() -> float:
 
 
 def _changed(change: Callable[[Pace], float]) -> float:
-    """Changes what the processes share, one after the other."""
+    """Changes the shared state under a lock and returns the result of `change`."""
     path = Path(tempfile.gettempdir()) / f"inspect-modal-sandbox-{os.getuid()}.pace"
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        # Held for some microseconds: no reason for a thread.
+        # The lock is held for microseconds, so it may block the event loop.
         fcntl.flock(handle, fcntl.LOCK_EX)
         pace = Pace.read(os.pread(handle, 1024, 0))
         result = change(pace)
@@ -104,12 +105,12 @@ def _changed(change: Callable[[Pace], float]) -> float:
 
 
 def reserve(rate: float) -> float:
-    """Takes the next free moment, and gives when that is."""
+    """Reserves the next free time for a creation and returns it, in seconds since the epoch."""
     return _changed(lambda pace: pace.next(time.time(), rate))
 
 
 def slow_down(wait: float = 0.0) -> None:
-    """Tells all processes that the service takes fewer, and how long it wants none, in seconds."""
+    """Lowers the rate of all processes. `wait` is how long the service wants no creation, in seconds."""
 
     def change(pace: Pace) -> float:
         pace.slow_down(time.time(), wait)
@@ -122,10 +123,11 @@ def slow_down(wait: float = 0.0) -> None:
 
 
 _seen: dict[int, int] = {}
+"""The number of refusals of each provider that were already counted."""
 
 
-def _look(provider: Provider) -> None:
-    """Whether the service has asked creations of this process to wait since the last look."""
+def _count_refusals(provider: Provider) -> None:
+    """Lowers the rate if the service has asked creations of this process to wait since the last call."""
     count, wait = provider.throttled()
     if count != _seen.get(id(provider), 0):
         _seen[id(provider)] = count
@@ -133,28 +135,35 @@ def _look(provider: Provider) -> None:
 
 
 async def turn(provider: Provider | None = None) -> None:
-    """Waits until it is this creation's turn."""
+    """Waits for the turn of one creation."""
     rate = _rate()
     if rate <= 0:
         return
     if provider is not None:
-        _look(provider)
+        _count_refusals(provider)
     try:
         wait = reserve(rate) - time.time()
     except OSError:
-        # Without a place for the file there is no pacing, and nothing worse.
+        # If the file cannot be written, creations are not paced.
         return
     if wait > 0:
         await asyncio.sleep(wait)
 
 
 async def create(provider: Provider, specification: str) -> tuple[str, int]:
-    """Makes a sandbox, whose turn it is. One that is refused because there are too many waits for another turn."""
+    """Creates a sandbox, after `turn`. If the service refuses it for its rate, waits for another turn and repeats it.
+
+    Returns the id and the number of repeated requests.
+
+    Raises:
+        NativeError: if it fails for another reason, or too often.
+    """
     for attempt in range(1, ATTEMPTS + 1):
         try:
             created: tuple[str, int] = await provider.create(specification)
         except NativeError as error:
-            if error.kind != "resource-exhausted" or error.happened != "no" or attempt == ATTEMPTS or _rate() <= 0:
+            refused = error.kind == "resource-exhausted" and error.happened == "no"
+            if not refused or attempt == ATTEMPTS or _rate() <= 0:
                 raise
             slow_down(min(2.0**attempt, 30.0))
             await turn(provider)

@@ -1,4 +1,4 @@
-"""The component in use: loaded when first needed, once per process and set of settings."""
+"""Loads the component when it is first needed, once per process and set of settings."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from ._native import Provider
 
 APP = "inspect-modal-sandbox"
-"""The Modal app that sandboxes belong to unless the configuration or `MODAL_APP_NAME` names another."""
+"""The Modal app of all sandboxes, unless the configuration or `MODAL_APP_NAME` names another one."""
 
 LEASE_SECS = 600
-"""How long a sandbox outlives an evaluation that was killed, before anybody's next run sweeps it."""
+"""How long a sandbox keeps its lease after its evaluation was killed. The next run of the same owner terminates it then."""
 
 COMPONENT_VARIABLE = "INSPECT_MODAL_COMPONENT"
 OWNER_VARIABLE = "INSPECT_MODAL_OWNER"
 
 SETTINGS_VARIABLES = ("MODAL_SERVER_URL", "MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "MODAL_PROFILE", "MODAL_CONFIG_PATH")
-"""What decides, besides the arguments, where a provider goes and who it is there."""
+"""The variables that choose the service and the credentials. A provider with other values must be loaded anew."""
 
 _opened: dict[tuple[str, ...], Provider] = {}
 
 
 def owner() -> str:
-    """Whose sandboxes these are: a user of a machine, or what `INSPECT_MODAL_OWNER` says."""
+    """Returns the owner of the sandboxes: `INSPECT_MODAL_OWNER`, or the name of the user and of the machine."""
     chosen = os.environ.get(OWNER_VARIABLE)
     if chosen:
         return chosen
@@ -47,25 +47,28 @@ def owner() -> str:
 
 
 def component() -> str:
-    """The file of the component: the one in this package, unless `INSPECT_MODAL_COMPONENT` names another."""
+    """Returns the path of the component: `INSPECT_MODAL_COMPONENT`, or the file in this package."""
     chosen = os.environ.get(COMPONENT_VARIABLE)
     return chosen or str(Path(__file__).with_name("modal-provider.wasm"))
 
 
 def program() -> list[str]:
-    """The program `sandbox`: the one that was installed with this package, or the one on the path. Each has its component
-    beside it; one that `INSPECT_MODAL_COMPONENT` names is given to it."""
+    """Returns the program `sandbox` and the arguments that name the component.
+
+    The program is the one that was installed with this package, or else the one on the search path. Both have a component
+    beside them, so an argument is only needed if `INSPECT_MODAL_COMPONENT` names another one.
+    """
     installed = Path(sysconfig.get_path("scripts")) / "sandbox"
-    # Where there is none, the name says what is missing.
+    # Without a program, the plain name makes the shell say what is missing.
     found = str(installed) if os.access(installed, os.X_OK) else shutil.which("sandbox") or "sandbox"
     return [found, *(["--plugin", component(), "--grant"] if os.environ.get(COMPONENT_VARIABLE) else [])]
 
 
 async def opened(app: str | None = None, environment: str | None = None) -> Provider:
-    """The provider for an app and an environment of Modal; both may be left to settings.
+    """Returns the provider for an app and an environment of Modal. The default of both comes from environment variables.
 
     Raises:
-        PrerequisiteError: without asyncio, without credentials, or when the component cannot be loaded.
+        PrerequisiteError: if asyncio does not run, credentials are missing, or the component cannot be loaded.
     """
     try:
         library = sniffio.current_async_library()
@@ -73,7 +76,7 @@ async def opened(app: str | None = None, environment: str | None = None) -> Prov
         library = "none"
     if library != "asyncio":
         raise PrerequisiteError(
-            f"The sandbox type 'modal' runs on asyncio, and this is {library}: leave INSPECT_ASYNC_BACKEND unset."
+            f"The sandbox type 'modal' needs asyncio, but {library} is running. Unset INSPECT_ASYNC_BACKEND."
         )
     from ._native import Provider
 
@@ -89,5 +92,5 @@ async def opened(app: str | None = None, environment: str | None = None) -> Prov
         provider = await Provider.open(component(), env, owner(), LEASE_SECS)
     except NativeError as error:
         raise PrerequisiteError(error.message) from None
-    # Whoever came first: sandboxes and their leases belong to one provider.
+    # Another call may have opened it meanwhile. Only one is used, because the leases of sandboxes belong to it.
     return _opened.setdefault(key, provider)

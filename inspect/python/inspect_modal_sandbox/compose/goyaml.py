@@ -1,8 +1,8 @@
-"""Reads YAML with the types that Docker Compose gives to plain scalars.
+"""Reads YAML as Docker Compose does, with the types of Go's `yaml.v3`.
 
 PyYAML reads YAML 1.1, where `22:22` is the number 1342, `on` and `NO` are booleans, and `2026-01-01` is a date. Docker Compose
-reads YAML 1.2 by Go's `yaml.v3`, where these are texts. Of the older version Go keeps merge keys (`<<`), numbers with `_`, and
-octal numbers with a leading 0 (`010` is 8, as `0o10` is). A mapping that has a key twice is an error.
+reads YAML 1.2, where these are texts. From YAML 1.1 it keeps merge keys (`<<`), numbers with `_`, and octal numbers with a
+leading 0 (`010` is 8, like `0o10`). A duplicate key is an error.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ PREFIX = "tag:yaml.org,2002:"
 
 @dataclass(frozen=True)
 class Reset:
-    """`!reset`: takes the value away that the extended or included file gives."""
+    """`!reset`: removes the value of the extended or included file."""
 
 
 @dataclass(frozen=True)
 class Override:
-    """`!override`: replaces the value that the extended or included file gives, instead of being merged with it."""
+    """`!override`: replaces the value of the extended or included file instead of merging with it."""
 
     value: Any
 
 
 def load(text: str) -> list[Any]:
-    """The documents of a file.
+    """Returns the documents in a text.
 
     Raises:
-        yaml.YAMLError: if it is no YAML.
+        yaml.YAMLError: if the text is not YAML.
     """
     return list(yaml.load_all(text, Loader=_Loader))
 
 
 def number_text(value: int | float) -> str:
-    """A number as Docker Compose writes it where a text is wanted, such as in `environment`: `1.0` is `1`, `3.10` is `3.1`."""
+    """Converts a number to text as Docker Compose does, for instance in `environment`: `1.0` to `1`, `3.10` to `3.1`."""
     if isinstance(value, int):
         return str(value)
     if math.isnan(value):
@@ -68,7 +68,7 @@ def number_text(value: int | float) -> str:
 
 
 def _kind(text: str) -> str:
-    """The tag of a plain scalar."""
+    """Returns the type of a plain scalar: the end of its YAML tag."""
     if text in NULL:
         return "null"
     if text in BOOLEANS:
@@ -99,9 +99,9 @@ class _Loader(yaml.SafeLoader):
             seen = set()
             for key, _ in node.value:
                 if not isinstance(key, yaml.ScalarNode):
-                    raise yaml.constructor.ConstructorError(None, None, "a key is not a text", key.start_mark)
+                    raise yaml.constructor.ConstructorError(None, None, "a key must be a text", key.start_mark)
                 if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} is there twice", key.start_mark)
+                    raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} is duplicated", key.start_mark)
                 seen.add(key.value)
             self.flatten_mapping(node)
             return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
@@ -136,12 +136,12 @@ def _float(loader: _Loader, node: Any) -> float:
 
 def _boolean(loader: _Loader, node: Any) -> bool:
     if node.value not in BOOLEANS:
-        raise yaml.constructor.ConstructorError(None, None, f"{node.value!r} is no boolean", node.start_mark)
+        raise yaml.constructor.ConstructorError(None, None, f"{node.value!r} is not a boolean", node.start_mark)
     return BOOLEANS[node.value]
 
 
 def _any(loader: _Loader, node: Any) -> Any:
-    """A value whose tag is not known: the tag makes no difference, as in Go."""
+    """Reads a value whose tag is not known. As in Go, the tag has no effect."""
     if isinstance(node, yaml.MappingNode):
         return _mapping(loader, node)
     if isinstance(node, yaml.SequenceNode):

@@ -1,4 +1,4 @@
-"""Health checks: those of compose files, and those that a Dockerfile gives its image."""
+"""Health checks of compose files and of Dockerfiles."""
 
 from __future__ import annotations
 
@@ -8,30 +8,37 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..plan import ConfigError, Healthcheck
 from .document import text
-from .plan import ConfigError, Healthcheck
 
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
 SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 HEREDOC = re.compile(r"<<(-?)([\"']?)([A-Za-z_][A-Za-z0-9_.]*)\2")
 TIMES = {"interval": 30.0, "timeout": 30.0, "start_period": 0.0, "start_interval": 5.0}
-"""Seconds, where nothing is said; as Docker has it."""
+"""Docker's defaults, in seconds."""
 RETRIES = 3
+"""Docker's default."""
 
 
 def seconds(value: Any, where: str) -> float:
-    """`90`, `1m30s`, `500ms`."""
+    """Reads a duration in seconds, such as `90`, `1m30s` or `500ms`."""
     given = text(value).strip()
     if re.fullmatch(r"\d+(\.\d+)?", given):
         return float(given)
     parts = DURATION.findall(given)
     if not parts or "".join(number + unit for number, unit in parts) != given:
-        raise ConfigError(f"{where}: {given!r} is no span of time: give one such as 1m30s.")
+        raise ConfigError(f"{where}: {given!r} is not a duration. Give one such as 1m30s.")
     return float(sum(float(number) * SECONDS[unit] for number, unit in parts))
 
 
 def of_service(body: Mapping[str, Any] | None, of_image: Healthcheck | None, where: str) -> Healthcheck | None:
-    """The check of a service whose key `healthcheck` holds `body`. What it does not say is that of the image."""
+    """Returns the health check of a service whose key `healthcheck` holds `body`. Its defaults are those of the image's check.
+
+    Returns `None` if there is no check, or it is switched off.
+
+    Raises:
+        ConfigError: if a value is wrong.
+    """
     if body is None:
         return of_image
     test = body.get("test")
@@ -48,23 +55,25 @@ def of_service(body: Mapping[str, Any] | None, of_image: Healthcheck | None, whe
     elif isinstance(test, list) and test and test[0] == "CMD":
         argv = [text(word) for word in test[1:]]
     else:
-        raise ConfigError(f"{where}.test begins with CMD, CMD-SHELL or NONE.")
+        raise ConfigError(f"{where}.test must begin with CMD, CMD-SHELL or NONE.")
     made = Healthcheck(argv) if of_image is None else replace(of_image, argv=argv)
     for key, default in TIMES.items():
         if body.get(key) is not None:
-            # 0 means what is usual, as with Docker.
+            # As with Docker, 0 means the default.
             setattr(made, key, seconds(body[key], f"{where}.{key}") or default)
     if body.get("retries") is not None:
         given = text(body["retries"])
         if not given.isdigit():
-            raise ConfigError(f"{where}.retries: {given!r} is no number of attempts.")
+            raise ConfigError(f"{where}.retries: {given!r} is not a number of attempts.")
         made.retries = int(given) or RETRIES
     return made
 
 
 def of_dockerfile(dockerfile: str, target: str | None, where: str) -> Healthcheck | None:
-    """The check that a Dockerfile gives to its last stage, or to the stage `target`. That of a base image from a registry is
-    not known."""
+    """Returns the health check that a Dockerfile defines for the stage `target`, or for its last stage.
+
+    The check of a base image from a registry is not known.
+    """
     stages: dict[str, Healthcheck | None] = {}
     current: Healthcheck | None = None
     name, number = "", -1
@@ -91,7 +100,7 @@ def _of_instruction(rest: str, where: str) -> Healthcheck | None:
     if kind.upper() == "NONE":
         return None
     if kind.upper() != "CMD":
-        raise ConfigError(f"{where} is followed by CMD or NONE.")
+        raise ConfigError(f"{where} must be followed by CMD or NONE.")
     try:
         argv = json.loads(command)
         argv = [str(word) for word in argv] if isinstance(argv, list) else None
@@ -101,7 +110,7 @@ def _of_instruction(rest: str, where: str) -> Healthcheck | None:
 
 
 def _instructions(dockerfile: str) -> list[tuple[str, str]]:
-    """The instructions of a Dockerfile: continued lines are joined, comments and here-documents left out."""
+    """Returns the instructions of a Dockerfile. Continued lines are joined; comments and here-documents are left out."""
     lines = dockerfile.removeprefix("\ufeff").splitlines()
     escape = "\\"
     for line in lines:

@@ -1,8 +1,7 @@
-"""Compose documents before they are understood: read, filled in, extended, and included.
+"""Reads compose documents: fills in variables, and resolves `include` and `extends`.
 
-What comes out (`Document`) has no `include` and no `extends` any more, and services in one form: lists of pairs are mappings,
-mounts are mappings, and paths are absolute, since files of several directories may have contributed. `compose` makes a plan
-of it.
+The result (`Document`) has no `include` and no `extends`. Its services have a canonical form: lists of pairs and mounts are
+mappings, and paths are absolute, because the document may consist of files in several directories.
 """
 
 from __future__ import annotations
@@ -17,49 +16,50 @@ from typing import Any
 
 import yaml
 
+from ..plan import ConfigError
 from . import envfile
-from .composeyaml import Override, Reset, load, number_text
-from .plan import ConfigError
+from .goyaml import Override, Reset, load, number_text
 
 PAIRS = ("environment", "labels", "annotations", "extra_hosts", "sysctls")
-"""Keys of a service that are a mapping, or a list of `NAME=VALUE`."""
+"""Keys of a service that hold a mapping or a list of `NAME=VALUE`."""
 
 NAMED = ("depends_on", "networks")
-"""Keys of a service that are a mapping, or a list of names."""
+"""Keys of a service that hold a mapping or a list of names."""
 
 LISTS = ("env_file", "dns", "dns_search", "tmpfs", "volumes", "ports", "expose")
-"""Keys of a service that are a list, or one entry of it."""
+"""Keys of a service that hold a list or a single entry."""
 
 REPLACED = {"command", "entrypoint", "test"}
-"""Lists that the extending service replaces instead of adding to them."""
+"""Lists that an extending service replaces. It adds to all other lists."""
 
 IDENTITY = {"volumes": ("target",), "ports": ("host_ip", "target", "published", "protocol"), "env_file": ("path",)}
-"""What entries of these lists are the same by."""
+"""For lists of mappings: the keys by which two entries are the same one, so that the later replaces the earlier."""
 
 REMOTE = re.compile(r"^(?:[a-z][a-z0-9+.-]*://|git@)")
 
 
 @dataclass
 class Document:
-    """A compose document, complete by itself."""
+    """A complete compose document."""
 
     body: dict[str, Any]
     where: str
-    """What errors call it."""
+    """The name of the document in errors."""
     directory: Path
-    """Where relative paths start that are still there."""
+    """The directory at which the remaining relative paths start."""
     variables: dict[str, str] = field(default_factory=dict)
-    """What was filled in from."""
+    """The variables that were filled in."""
     unset: dict[str, list[str]] = field(default_factory=dict)
-    """Variables without a value, by the place in which they were wanted."""
+    """Variables without a value, by the place that refers to them."""
 
 
 def read(path: Path, metadata: Mapping[str, Any]) -> Document:
-    """A compose file. Variables are filled in from the environment, the `.env` beside the file, and the sample's metadata as
-    `SAMPLE_METADATA_<KEY>`.
+    """Reads a compose file.
+
+    Variables come from the environment, the `.env` beside the file, and the sample's metadata as `SAMPLE_METADATA_<KEY>`.
 
     Raises:
-        ConfigError: if it, or a file that it includes or extends, cannot be read.
+        ConfigError: if the file, or one that it includes or extends, cannot be read.
     """
     variables = {**envfile.environment(path.parent), **_of_metadata(metadata)}
     made = Document({}, str(path), path.parent, variables)
@@ -68,7 +68,11 @@ def read(path: Path, metadata: Mapping[str, Any]) -> Document:
 
 
 def complete(body: dict[str, Any], where: str, directory: Path, metadata: Mapping[str, Any]) -> Document:
-    """A document that is no file of its own."""
+    """Completes a document that is not a file. `where` names it in errors.
+
+    Raises:
+        ConfigError: if a file that it includes or extends cannot be read.
+    """
     variables = {**envfile.environment(directory), **_of_metadata(metadata)}
     made = Document({}, where, directory, variables)
     made.body = _Reader(made).body([body], where, directory, ())
@@ -76,27 +80,26 @@ def complete(body: dict[str, Any], where: str, directory: Path, metadata: Mappin
 
 
 def _of_metadata(metadata: Mapping[str, Any]) -> dict[str, str]:
-    from .lifecycle import metadata_variable
-
-    return {metadata_variable(str(key)): str(value) for key, value in metadata.items()}
+    """Returns the variables that hold a sample's metadata."""
+    return {envfile.metadata_variable(str(key)): str(value) for key, value in metadata.items()}
 
 
 class _Reader:
-    """The reading of one document, with all that it includes and extends."""
+    """Reads one document, and the files that it includes and extends."""
 
     def __init__(self, document: Document) -> None:
         self.document = document
         self.variables = document.variables
 
     def file(self, path: Path, directory: Path, within: tuple[Path, ...]) -> dict[str, Any]:
-        """A file whose relative paths start at `directory`, reached through the files of `within`."""
+        """Reads a file. Relative paths in it start at `directory`; the files `within` include it, directly or not."""
         path = Path(os.path.abspath(path))
         if path in within:
-            raise ConfigError(f"{path} includes itself, by way of {', '.join(map(str, within))}.")
+            raise ConfigError(f"{path} includes itself, through {', '.join(map(str, within))}.")
         return self.body(_parsed(path), str(path), directory, (*within, path))
 
     def body(self, bodies: list[Any], where: str, directory: Path, within: tuple[Path, ...]) -> dict[str, Any]:
-        """The documents of one file, of which later ones are laid over earlier ones."""
+        """Merges the documents of one file. Later ones win."""
         merged: dict[str, Any] = {}
         for body in bodies:
             merged = _merged(merged, self.one(body, where, directory, within))
@@ -108,7 +111,7 @@ class _Reader:
 
     def one(self, body: Any, where: str, directory: Path, within: tuple[Path, ...]) -> dict[str, Any]:
         if not isinstance(body, dict):
-            raise ConfigError(f"{where} is no compose file: it holds no mapping.")
+            raise ConfigError(f"{where} is not a compose file: it does not hold a mapping.")
         filled = {str(key): self.filled(value, f"{where}: {key}") for key, value in body.items()}
         services = filled.get("services")
         if isinstance(services, Mapping):
@@ -118,11 +121,10 @@ class _Reader:
         return filled
 
     def filled(self, value: Any, where: str) -> Any:
-        """The value with its variables filled in."""
+        """Returns a value with its variables filled in."""
         if isinstance(value, Override):
             return Override(self.filled(value.value, where))
         if isinstance(value, Mapping):
-            # The places of a service are `services.name.key`; below, they are the key's own.
             return {str(key): self.filled(inner, f"{where}.{key}") for key, inner in value.items()}
         if isinstance(value, list):
             return [self.filled(inner, where) for inner in value]
@@ -147,7 +149,8 @@ class _Reader:
         within: tuple[Path, ...],
         through: tuple[tuple[str, str], ...],
     ) -> Any:
-        """A service in its one form, laid over what it extends."""
+        """Returns a service in its canonical form, merged over the one that it extends. `through` are the services that extend
+        it."""
         at = f"{where}: services.{name}"
         service = bodies[name]
         if isinstance(service, Reset):
@@ -157,7 +160,7 @@ class _Reader:
         if service is None:
             service = {}
         if not isinstance(service, Mapping):
-            raise ConfigError(f"{at} is no mapping.")
+            raise ConfigError(f"{at} is not a mapping.")
         if (where, name) in through:
             raise ConfigError(f"{at}.extends: services extend each other in a circle.")
         service = dict(service)
@@ -172,30 +175,30 @@ class _Reader:
             base = self.extended(str(wanted), bodies, where, directory, within, (*through, (where, name)))
         else:
             if REMOTE.match(str(file)):
-                raise ConfigError(f"{at}.extends.file: {file} is no file of this machine.")
+                raise ConfigError(f"{at}.extends.file: {file} is not a local file.")
             path = Path(os.path.abspath(directory / str(file)))
             others: dict[str, Any] = {}
             for body in _parsed(path):
                 if not isinstance(body, dict):
-                    raise ConfigError(f"{path} is no compose file: it holds no mapping.")
+                    raise ConfigError(f"{path} is not a compose file: it does not hold a mapping.")
                 services = self.filled(body.get("services") or {}, f"{path}: services")
                 others = _merged(others, {str(key): value for key, value in services.items()})
             if wanted not in others:
                 raise ConfigError(f"{at}.extends: there is no service {wanted} in {path}.")
             base = self.extended(str(wanted), others, str(path), path.parent, within, (*through, (where, name)))
-        # As in Docker's: other services of the file that it comes from are not there.
+        # As with Docker, the other services of that file are not added.
         return _merged(base, own)
 
     def include(self, body: dict[str, Any], entry: Any, where: str, directory: Path, within: tuple[Path, ...]) -> None:
-        """Adds what an included file defines."""
+        """Adds the services, volumes, networks and extensions of an included file to `body`."""
         if isinstance(entry, str):
             entry = {"path": entry}
         if not isinstance(entry, Mapping) or not entry.get("path"):
-            raise ConfigError(f"{where}: include has neither a path nor a mapping with one.")
+            raise ConfigError(f"{where}: include needs a path, or a mapping with one.")
         paths = [str(path) for path in (entry["path"] if isinstance(entry["path"], list) else [entry["path"]])]
         for path in paths:
             if REMOTE.match(path):
-                raise ConfigError(f"{where}: include: {path} is no file of this machine.")
+                raise ConfigError(f"{where}: include: {path} is not a local file.")
         files = [Path(os.path.abspath(directory / path)) for path in paths]
         home = directory / str(entry["project_directory"]) if entry.get("project_directory") else files[0].parent
         variables = self.variables
@@ -227,17 +230,18 @@ class _Reader:
 
 
 def _parsed(path: Path) -> list[Any]:
+    """Reads the documents of a file."""
     try:
         return load(path.read_bytes().decode("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"The compose file {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-# ---- one form -------------------------------------------------------------------------------------------------------
+# ---- canonical form -------------------------------------------------------------------------------------------------
 
 
 def canonical(service: Mapping[str, Any], where: str, directory: Path, variables: Mapping[str, str]) -> dict[str, Any]:
-    """A service with its short forms written out and its paths made absolute."""
+    """Returns a service with its short forms written out and its paths made absolute."""
     made = dict(service)
     for key in PAIRS:
         if key in made:
@@ -270,14 +274,14 @@ def canonical(service: Mapping[str, Any], where: str, directory: Path, variables
 
 
 def _each(value: Any, change: Any) -> Any:
-    """The change, below a `!override` too."""
+    """Applies a change to a value, also to one that is marked `!override`."""
     if isinstance(value, Reset):
         return value
     return Override(change(value.value)) if isinstance(value, Override) else change(value)
 
 
 def pairs(value: Any, where: str, separators: str = "=") -> Any:
-    """`{NAME: value}` of that, or of `[NAME=value]`. A name alone has no value."""
+    """Returns a mapping for a mapping or for a list of `NAME=value`. The value of a name without one is `None`."""
     if value is None:
         return {}
     if isinstance(value, Mapping):
@@ -295,13 +299,13 @@ def _build(value: Any, where: str, directory: Path) -> Any:
     if isinstance(value, str):
         value = {"context": value}
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{where} is neither a path nor a mapping.")
+        raise ConfigError(f"{where} must be a path or a mapping.")
     made = dict(value)
     if isinstance(made.get("context"), Reset | Override):
         return made
     context = text(made.get("context") or ".")
     if REMOTE.match(context):
-        raise ConfigError(f"{where}.context: {context} is no directory of this machine.")
+        raise ConfigError(f"{where}.context: {context} is not a local directory.")
     made["context"] = os.path.abspath(directory / os.path.expanduser(context))
     if "args" in made:
         made["args"] = _each(made["args"], lambda value: pairs(value, f"{where}.args"))
@@ -312,18 +316,18 @@ def _file(entry: Any, where: str, directory: Path) -> list[dict[str, Any]]:
     if not isinstance(entry, Mapping):
         entry = {"path": entry}
     if not entry.get("path"):
-        raise ConfigError(f"{where} has neither a path nor a mapping with one.")
+        raise ConfigError(f"{where} needs a path, or a mapping with one.")
     return [{**entry, "path": os.path.abspath(directory / os.path.expanduser(text(entry["path"])))}]
 
 
 def mount(entry: Any, where: str, directory: Path) -> list[dict[str, Any]]:
-    """A mount as a mapping: `type`, `source`, `target`, `read_only`."""
+    """Returns a mount as a mapping with `type`, `source`, `target` and `read_only`, in a list of one."""
     if isinstance(entry, Mapping):
         made = dict(entry)
     else:
         parts = text(entry).split(":")
         if len(parts) > 3 or not parts[-1] or (len(parts) > 1 and not parts[1]):
-            raise ConfigError(f"{where}: {text(entry)!r} is no mount.")
+            raise ConfigError(f"{where}: {text(entry)!r} is not a mount.")
         made = {"target": parts[0]} if len(parts) == 1 else {"source": parts[0], "target": parts[1]}
         modes = parts[2].split(",") if len(parts) > 2 else []
         if "ro" in modes:
@@ -341,16 +345,17 @@ def mount(entry: Any, where: str, directory: Path) -> list[dict[str, Any]]:
 
 
 def published(entry: Any, where: str, directory: Path) -> list[dict[str, Any]]:
-    """Ports as mappings, one for each port of a range: `target`, `published`, `protocol`, `host_ip`."""
+    """Returns the ports of an entry as mappings with `target`, `published`, `protocol` and `host_ip`, one for each of a
+    range."""
     if isinstance(entry, Mapping):
         made = {"protocol": "tcp", **entry}
         return [{**made, "target": port} for port in _range(text(made.get("target")), where, entry)]
     rest, _, protocol = text(entry).partition("/")
     if protocol and protocol not in ("tcp", "udp", "sctp"):
-        raise ConfigError(f"{where}: {text(entry)!r} names the protocol {protocol!r}; it is tcp or udp.")
+        raise ConfigError(f"{where}: {text(entry)!r} has the protocol {protocol!r}. It must be tcp or udp.")
     match = re.fullmatch(r"(?:(?:(\[[^]]*\]|[0-9.]+):)?([0-9-]*):)?([0-9]+(?:-[0-9]+)?)", rest)
     if match is None:
-        raise ConfigError(f"{where}: {text(entry)!r} is no port: give one such as 80, 8080:80, or 8000-8010.")
+        raise ConfigError(f"{where}: {text(entry)!r} is not a port. Give one such as 80, 8080:80, or 8000-8010.")
     address, outside, inside = match.groups()
     ports = _range(inside, where, entry)
     made = {"protocol": protocol or "tcp", **({"host_ip": address.strip("[]")} if address else {})}
@@ -358,22 +363,22 @@ def published(entry: Any, where: str, directory: Path) -> list[dict[str, Any]]:
     if len(outsides) == len(ports):
         return [{**made, "target": port, "published": str(other)} for port, other in zip(ports, outsides, strict=True)]
     if outsides and len(ports) > 1:
-        raise ConfigError(f"{where}: {text(entry)!r} has ranges of different length.")
+        raise ConfigError(f"{where}: {text(entry)!r} has ranges of different lengths.")
     return [{**made, "target": port, **({"published": outside} if outside else {})} for port in ports]
 
 
 def _range(value: str, where: str, entry: Any) -> list[int]:
     first, _, last = value.partition("-")
     if not first.isdigit() or not (last or first).isdigit():
-        raise ConfigError(f"{where}: {text(entry)!r} is no port: give one such as 80, 8080:80, or 8000-8010.")
+        raise ConfigError(f"{where}: {text(entry)!r} is not a port. Give one such as 80, 8080:80, or 8000-8010.")
     begin, end = int(first), int(last or first)
     if not 0 < begin <= end < 65536:
-        raise ConfigError(f"{where}: {text(entry)!r} is no port: ports are from 1 to 65535.")
+        raise ConfigError(f"{where}: {text(entry)!r} is not a port. Ports are numbers from 1 to 65535.")
     return list(range(begin, end + 1))
 
 
 def text(value: Any) -> str:
-    """A scalar as Compose writes it where a text is wanted."""
+    """Converts a scalar to text as Docker Compose does."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -385,7 +390,7 @@ def text(value: Any) -> str:
 
 
 def _merged(base: Any, over: Any, key: str = "") -> Any:
-    """The second laid over the first, by Compose's rules: mappings key by key, lists one after the other, else the second."""
+    """Merges `over` into `base` by the rules of Docker Compose: mappings by key, lists in sequence; otherwise `over` wins."""
     if isinstance(over, Override):
         return over.value
     if isinstance(over, Reset) or base is None or isinstance(base, Reset):
@@ -413,7 +418,7 @@ def _merged(base: Any, over: Any, key: str = "") -> Any:
 
 
 def _settled(value: Any) -> Any:
-    """Without the marks of merging: what was taken away is not there."""
+    """Returns a merged value without the marks `!override` and `!reset`. Reset values are left out."""
     if isinstance(value, Override):
         return _settled(value.value)
     if isinstance(value, Mapping):

@@ -1,8 +1,8 @@
-"""Files of this machine that a service mounts read-only: they are copied into its image.
+"""Read-only mounts of local files: the files are copied into the image of the service.
 
-An image from a registry becomes a Dockerfile of one `FROM` and the copies, whose context is a directory of copies of just
-these files, kept as long as this process lives. An image that is built gets the copies as further lines, so they have to be
-in its context.
+An image from a registry becomes a Dockerfile with one `FROM` and the copies. Its context is a temporary directory with copies
+of these files, which is deleted when the process ends. An image that is built gets the copies as further lines, so the files
+must be in its build context.
 """
 
 from __future__ import annotations
@@ -14,28 +14,32 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-MOST_BYTES = 16 << 20
-"""What the mounts of a service may come to: more belongs into an image, or into a volume."""
+from .values import refuse
 
-MOST_FILES = 2000
+MAX_BYTES = 16 << 20
+"""The total size of the mounts of a service. Larger files belong into an image or a volume."""
+
+MAX_FILES = 2000
+"""The number of files and directories in the mounts of a service."""
 
 _staged: dict[str, Path] = {}
-"""Directories of copies, by a digest of what is in them."""
+"""Temporary directories with copies, by a digest of their content."""
 
 
-def copied(
-    image: dict[str, Any], copies: list[tuple[Path, str]], where: str, directory: Path, refuse: Callable[[str, str], NoReturn]
-) -> None:
-    """Lets an image have copies of files and directories, each with its path there."""
+def add_copies(image: dict[str, Any], copies: list[tuple[Path, str]], where: str, directory: Path) -> None:
+    """Adds copies of files and directories to the definition of an image. `copies` are pairs of source and target.
+
+    Raises:
+        ConfigError: if a source is outside of `directory` or of the build context, does not exist, or is too large.
+    """
     if not copies:
         return
-    left = [MOST_BYTES, MOST_FILES]
+    left = [MAX_BYTES, MAX_FILES]
     for source, target in copies:
-        _checked(source, target, where, directory, left, refuse)
+        _check(source, target, where, directory, left)
     kind, definition = next(iter(image["source"].items()))
     if kind == "registry":
         context = _stage([source for source, _ in copies])
@@ -54,46 +58,45 @@ def copied(
     context = Path(definition["context"])
     lines = []
     if definition.get("target") is not None:
-        # What follows the last stage would not be in this one.
+        # The lines are added to the end of the file, so they need a stage of their own that continues the target.
         lines.append(f"FROM {definition['target']} AS with-mounts")
         definition["target"] = "with-mounts"
     for source, target in copies:
         if not source.is_relative_to(context):
-            refuse(where, f": {source} is not in the context of the build, {context}, and cannot be copied into its image.")
+            refuse(where, f": {source} is not in the build context {context}, so it cannot be copied into the image.")
         lines.append(_line(source.relative_to(context).as_posix(), source, target))
     definition["text"] = definition["text"].rstrip("\n") + "\n" + "\n".join(lines) + "\n"
-    # The text is no longer that of the file.
+    # The text differs from the file now.
     definition.pop("path", None)
 
 
 def _line(name: str, source: Path, target: str) -> str:
-    # Of a directory, COPY takes what is in it.
+    """Returns the COPY line. COPY takes the content of a directory, so the target is then a directory too."""
     return f"COPY {json.dumps([name, target + '/' if source.is_dir() else target], ensure_ascii=False)}"
 
 
-def _checked(
-    source: Path, target: str, where: str, directory: Path, left: list[int], refuse: Callable[[str, str], NoReturn]
-) -> None:
+def _check(source: Path, target: str, where: str, directory: Path, left: list[int]) -> None:
+    """Refuses a source that cannot be copied. Subtracts its bytes and files from `left`."""
     if not source.resolve().is_relative_to(directory.resolve()):
-        refuse(where, f": {source} is not beside the compose file, in {directory}, and is not copied from there.")
+        refuse(where, f": {source} is not beside the compose file, in {directory}, so it is not copied.")
     if not source.exists():
-        refuse(where, f": {source} is not there.")
+        refuse(where, f": {source} does not exist.")
     for path in [source, *(source.rglob("*") if source.is_dir() else [])]:
         status = path.lstat() if path != source else path.stat()
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode)):
-            refuse(where, f": {path} is neither a file nor a directory, and cannot be copied to {target}.")
+            refuse(where, f": {path} is neither a file nor a directory, so it cannot be copied to {target}.")
         left[0] -= status.st_size if stat.S_ISREG(status.st_mode) else 0
         left[1] -= 1
         if min(left) < 0:
             refuse(
                 where,
-                f": {source} is too large to be copied to {target}: at most {MOST_BYTES >> 20} MiB in {MOST_FILES} files are. "
+                f": {source} is too large to be copied to {target}. The limit is {MAX_BYTES >> 20} MiB in {MAX_FILES} files. "
                 "Copy it into the image, or use a volume.",
             )
 
 
 def _stage(sources: list[Path]) -> Path:
-    """A directory with copies of these, named by their number. The same content is the same directory."""
+    """Returns a directory with copies of the sources, named by their numbers. Equal content gives the same directory."""
     digest = hashlib.sha256()
     for source in sources:
         for path in sorted([source, *(source.rglob("*") if source.is_dir() else [])]):

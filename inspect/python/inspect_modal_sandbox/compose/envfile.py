@@ -1,12 +1,11 @@
-"""Variables of compose files: their interpolation, and the files that give them (`.env`, `env_file`).
+"""Variables of compose files: interpolation, and the files that define them (`.env`, `env_file`).
 
-Both follow the grammar of Docker Compose's own reader. The library `python-dotenv` is near to it, but does not tell a value in
-single quotes, whose `$` is meant, from others; takes no `:` between name and value; ends the reading of `export NAME`
-differently; knows only `${NAME}` and `${NAME:-default}`; and leaves the octal escapes and `\\$` undone. So the grammar is
-written out here.
+Both follow the grammar of Docker Compose. The library `python-dotenv` differs in several points: it interpolates values in
+single quotes, does not accept `:` between name and value, reads `export NAME` differently, knows only `${NAME}` and
+`${NAME:-default}`, and does not decode octal escapes and `\\$`. So this module has its own parser.
 
-Where this differs from Docker Compose: a variable that is not set is empty without a warning if its name begins with
-`SAMPLE_METADATA_`, since Inspect's samples need not all have the same metadata.
+One rule differs from Docker Compose: an unset variable gives no warning if its name begins with `SAMPLE_METADATA_`, because the
+samples of a task need not have the same metadata.
 """
 
 from __future__ import annotations
@@ -17,11 +16,12 @@ from collections.abc import Callable, Mapping, MutableMapping
 from logging import getLogger
 from pathlib import Path
 
-from .plan import ConfigError
+from ..plan import ConfigError
 
 logger = getLogger(__name__)
 
 METADATA_PREFIX = "SAMPLE_METADATA_"
+"""The beginning of the variables that hold a sample's metadata."""
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 BRACED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:?[-?+])(.*))?", re.DOTALL)
@@ -30,20 +30,27 @@ ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v"
 SPACE = " \t\v\f\r\x85\xa0"
 
 Lookup = Callable[[str], "str | None"]
+"""Returns the value of a variable, or `None` if it is not set."""
 
-_told: set[tuple[str, str]] = set()
-"""Places and variables that the log has been told of."""
+_warned: set[tuple[str, str]] = set()
+"""Places and unset variables that a warning was logged for."""
+
+
+def metadata_variable(key: str) -> str:
+    """Returns the variable that holds an entry of a sample's metadata. Inspect's Docker provider uses the same name."""
+    return f"{METADATA_PREFIX}{key.replace(' ', '_').upper()}"
 
 
 # ---- interpolation --------------------------------------------------------------------------------------------------
 
 
 def substitute(text: str, lookup: Lookup, where: str, unset: Callable[[str], None]) -> str:
-    """Fills in `$NAME`, `${NAME}`, `${NAME:-default}`, `${NAME:?message}` and `${NAME:+other}`, each also without the colon;
-    `$$` is a dollar sign. `unset` is told the names that have no value and no default.
+    """Fills in `$NAME`, `${NAME}`, `${NAME:-default}`, `${NAME:?message}` and `${NAME:+other}`, each also without the colon.
+
+    `$$` stands for a dollar sign. `unset` is called with each name that has no value and no default.
 
     Raises:
-        ConfigError: for `${` that is none of these, and for `?` without a value.
+        ConfigError: if `${` begins another form, or a variable with `?` has no value.
     """
     filled, at = "", 0
     while (dollar := text.find("$", at)) >= 0:
@@ -56,7 +63,7 @@ def substitute(text: str, lookup: Lookup, where: str, unset: Callable[[str], Non
             end = _closing(text, at)
             match = BRACED.fullmatch(text[at + 1 : end]) if end is not None else None
             if end is None or match is None:
-                raise ConfigError(f"{where}: {text!r} has a ${{ that is no variable; write $${{ for the text.")
+                raise ConfigError(f"{where}: {text!r} has a ${{ that does not begin a variable. To get this text, write $${{.")
             filled += _braced(match, lookup, where, unset)
             at = end + 1
         elif match := NAME.match(text, at):
@@ -71,7 +78,7 @@ def substitute(text: str, lookup: Lookup, where: str, unset: Callable[[str], Non
 
 
 def _closing(text: str, start: int) -> int | None:
-    """Where the brace that opens at `start` is closed."""
+    """Returns the position of the brace that closes the one at `start`, or `None`."""
     depth = 0
     for at in range(start, len(text)):
         if text[at] == "{":
@@ -101,12 +108,12 @@ def _braced(match: re.Match[str], lookup: Lookup, where: str, unset: Callable[[s
 
 
 def warned(where: str) -> Callable[[str], None]:
-    """Tells in the log of a variable that is not set: once for each place, not for each sample."""
+    """Returns a function that logs a warning for an unset variable. It does so once for each place, not for each sample."""
 
     def unset(name: str) -> None:
-        if not name.startswith(METADATA_PREFIX) and (where, name) not in _told:
-            _told.add((where, name))
-            logger.warning("%s: the variable %s is not set, and taken as empty.", where, name)
+        if not name.startswith(METADATA_PREFIX) and (where, name) not in _warned:
+            _warned.add((where, name))
+            logger.warning("%s: the variable %s is not set. An empty text is used.", where, name)
 
     return unset
 
@@ -115,28 +122,30 @@ def warned(where: str) -> Callable[[str], None]:
 
 
 def read(path: Path, lookup: Lookup, *, missing_ok: bool = False, format: str | None = None) -> dict[str, str]:
-    """The variables of a file. `lookup` gives those from outside, which interpolation prefers.
+    """Reads the variables in a file. Interpolation uses `lookup`, and then the earlier variables of the file.
+
+    With `format="raw"`, values are taken as written. With `missing_ok`, a missing file has no variables.
 
     Raises:
-        ConfigError: if the file cannot be read, or is not of the format.
+        ConfigError: if the file cannot be read, or does not follow the format.
     """
     try:
         text = path.read_bytes().decode("utf-8").removeprefix("\ufeff")
     except FileNotFoundError:
         if missing_ok:
             return {}
-        raise ConfigError(f"The env_file {path} is not there.") from None
+        raise ConfigError(f"The env_file {path} does not exist.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The env_file {path} cannot be read: {error}") from None
     if format == "raw":
         return _raw(text, lookup, str(path))
     if format is not None:
-        raise ConfigError(f"The env_file {path}: the format {format!r} is not known; it is `raw`, or not given.")
+        raise ConfigError(f"The env_file {path}: the format {format!r} is not known. The only format is `raw`.")
     return parse(text, lookup, str(path))
 
 
 def _raw(text: str, lookup: Lookup, where: str) -> dict[str, str]:
-    """Lines `NAME=VALUE`, whose values are taken as written: quotes, `$` and `#` have no meaning."""
+    """Reads lines `NAME=VALUE`. Quotes, `$` and `#` have no meaning in values."""
     values: dict[str, str] = {}
     for number, line in enumerate(text.split("\n"), 1):
         line = line.removesuffix("\r").lstrip()
@@ -144,7 +153,7 @@ def _raw(text: str, lookup: Lookup, where: str) -> dict[str, str]:
             continue
         name, separator, value = line.partition("=")
         if not name or any(character.isspace() for character in name):
-            raise ConfigError(f"{where}, line {number}: {name!r} is no name of a variable.")
+            raise ConfigError(f"{where}, line {number}: {name!r} is not the name of a variable.")
         found = value if separator else lookup(name)
         if found is not None:
             values[name] = found
@@ -152,14 +161,18 @@ def _raw(text: str, lookup: Lookup, where: str) -> dict[str, str]:
 
 
 def parse(text: str, lookup: Lookup, where: str) -> dict[str, str]:
-    """The variables in a text of Compose's grammar."""
+    """Reads the variables in a text that follows the grammar of Docker Compose.
+
+    Raises:
+        ConfigError: if the text does not follow it.
+    """
     values: dict[str, str] = {}
     _Parser(text, lookup, where).into(values)
     return values
 
 
 class _Parser:
-    """One reading of a text."""
+    """Parses one text."""
 
     def __init__(self, text: str, lookup: Lookup, where: str) -> None:
         self.text = text
@@ -178,7 +191,7 @@ class _Parser:
                 values[name] = self._value(values)
 
     def _statement(self) -> bool:
-        """Goes to the beginning of the next statement; false at the end."""
+        """Moves to the beginning of the next statement. Returns false at the end of the text."""
         while self.at < len(self.text):
             if self.text[self.at].isspace():
                 self.at += 1
@@ -190,7 +203,7 @@ class _Parser:
         return False
 
     def _name(self) -> tuple[str, bool]:
-        """The name of a variable, and whether it stands alone, so that its value comes from outside."""
+        """Reads the name of a variable. Also returns whether no value follows, so that `lookup` gives the value."""
         if match := re.compile(r"export\s+").match(self.text, self.at):
             self.at = match.end()
         start = self.at
@@ -199,12 +212,12 @@ class _Parser:
             if character in "=:\n":
                 break
             if not (character in SPACE or character in "_.-[]" or character.isalnum()):
-                raise self._wrong(f"{character!r} in the name of a variable")
+                raise self._error(f"{character!r} in the name of a variable")
             self.at += 1
         name = self.text[start : self.at].rstrip()
         inherited = self.at >= len(self.text) or self.text[self.at] == "\n"
         if not name or any(character.isspace() for character in name):
-            raise self._wrong(f"{name!r} is no name of a variable")
+            raise self._error(f"{name!r} is not the name of a variable")
         self.at += 1
         while not inherited and self.at < len(self.text) and self.text[self.at] in SPACE:
             self.at += 1
@@ -231,7 +244,7 @@ class _Parser:
                 found += "\\"
             escaped = False
             found += character
-        raise self._wrong("a quoted value has no end")
+        raise self._error("a quoted value has no end")
 
     def _fill(self, text: str, values: Mapping[str, str]) -> str:
         def lookup(name: str) -> str | None:
@@ -240,7 +253,7 @@ class _Parser:
 
         return substitute(text, lookup, self.where, warned(self.where))
 
-    def _wrong(self, what: str) -> ConfigError:
+    def _error(self, what: str) -> ConfigError:
         line = self.text.count("\n", 0, self.at) + 1
         return ConfigError(f"{self.where}, line {line}: {what}.")
 
@@ -255,5 +268,6 @@ def _unescape(match: re.Match[str]) -> str:
 
 
 def environment(directory: Path) -> dict[str, str]:
-    """The variables that a compose file in this directory sees: those of this process, and those of the `.env` beside it."""
+    """Returns the variables for a compose file in this directory: those of the `.env` beside it and of this process, which
+    win."""
     return {**read(directory / ".env", os.environ.get, missing_ok=True), **os.environ}

@@ -1,0 +1,159 @@
+"""Turns a complete compose document into a plan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..plan import LIFETIME_SECS, ConfigError, Plan, Service
+from .document import Document, canonical, complete, read, text
+from .extensions import apply_extensions
+from .keys import DOCUMENT, IDLE
+from .networks import set_networks
+from .order import default_service, dependencies, start_order
+from .resources import ports, resources
+from .services import service
+from .values import Refusal, refuse
+from .volumes import Volumes
+
+
+def of_file(path: Path, metadata: Mapping[str, Any]) -> Plan:
+    """Returns the plan for a compose file.
+
+    Raises:
+        ConfigError: if the file cannot be read, or has a value that is wrong or not supported.
+    """
+    return _of_document(read(path, metadata))
+
+
+def of_object(body: dict[str, Any], directory: Path, metadata: Mapping[str, Any]) -> Plan:
+    """Returns the plan for a document that is not a file. Relative paths start at `directory`.
+
+    Raises:
+        ConfigError: if a value is wrong or not supported.
+    """
+    return _of_document(complete(body, "the ComposeConfig", directory, metadata))
+
+
+def _of_document(document: Document) -> Plan:
+    """Returns the plan for a document. Errors name the unset variables that their value refers to."""
+    try:
+        return plan(document.body, document.where, document.directory, document.variables)
+    except Refusal as refusal:
+        names = [
+            name
+            for place, names in document.unset.items()
+            if place == refusal.at or place.startswith(refusal.at + ".") or refusal.at.startswith(place + ".")
+            for name in names
+        ]
+        if not names:
+            raise
+        unset = f"the variables {', '.join(names)} are" if len(names) > 1 else f"the variable {names[0]} is"
+        raise ConfigError(f"{refusal} (In this value, {unset} not set.)") from None
+
+
+def plan(document: Mapping[str, Any], where: str, directory: Path, variables: Mapping[str, str] | None = None) -> Plan:
+    """Returns the plan for a document whose variables are filled in. Relative paths start at `directory`.
+
+    `where` names the document in errors. Names without a value, and files of variables, take values from `variables`, which are
+    by default those of the process.
+
+    Raises:
+        ConfigError: if a value is wrong or not supported. The text names its key.
+    """
+    variables = os.environ if variables is None else variables
+    warnings: list[str] = []
+    for key in document:
+        if key not in DOCUMENT and not str(key).startswith("x-"):
+            warnings.append(f"{where}: the key {key} is not known and has no effect.")
+    bodies = _active_services(document, where, directory, variables)
+    default = default_service(bodies, where)
+    after = {name: dependencies(body, f"{where}: services.{name}.depends_on", bodies) for name, body in bodies.items()}
+    ordered = start_order(default, after, where)
+    volumes = Volumes(document.get("volumes") or {}, bodies, where, warnings)
+    services = [
+        service(name, bodies[name], f"{where}: services.{name}", directory, volumes, variables, warnings) for name in ordered
+    ]
+    for one in services:
+        one.after = after[one.name]
+        _check_conditions(one, default, services, where)
+    _add_links(services, bodies)
+    _drop_taken_names(services)
+    main = services[0]
+    if main.after and main.command and main.command[:1] not in IDLE:
+        warnings.append(
+            f"{where}: services.{default}.depends_on has no effect on its command: its container is the sandbox's own, and "
+            "starts first. The sample begins when all services are running and healthy."
+        )
+    sandbox: dict[str, Any] = {"lifetime_secs": LIFETIME_SECS, **resources(bodies[default], f"{where}: services.{default}")}
+    for name in ordered[1:]:
+        if resources(bodies[name], f"{where}: services.{name}"):
+            warnings.append(f"{where}: services.{name}: its resources have no effect: the sandbox has those of {default}.")
+        if bodies[name].get("ports"):
+            warnings.append(f"{where}: services.{name}.ports: only ports of {default} can be reached from outside.")
+    sandbox["ports"] = [
+        [port, "tls"] for port in ports(bodies[default].get("ports") or [], f"{where}: services.{default}.ports", warnings)
+    ]
+    known = document.get("networks") or {}
+    outbound = set_networks({name: bodies[name] for name in ordered}, known, services, where, warnings)
+    result = Plan(services, outbound, sandbox, warnings=warnings)
+    apply_extensions(document, where, result)
+    return result
+
+
+def _active_services(
+    document: Mapping[str, Any], where: str, directory: Path, variables: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Returns the services in their canonical form, without those whose profiles are not active."""
+    services = document.get("services")
+    if not isinstance(services, Mapping) or not services:
+        raise ConfigError(f"{where}: there are no services.")
+    bodies: dict[str, dict[str, Any]] = {}
+    for name, body in services.items():
+        at = f"{where}: services.{name}"
+        if body is not None and not isinstance(body, Mapping):
+            refuse(at, " is not a mapping.")
+        if "extends" in (body or {}):
+            refuse(f"{at}.extends", " is only supported in files.")
+        bodies[str(name)] = canonical(body or {}, at, directory, variables)
+    active = {one.strip() for one in variables.get("COMPOSE_PROFILES", "").split(",")}
+    bodies = {
+        name: body for name, body in bodies.items() if not body.get("profiles") or active & {"*", *map(str, body["profiles"])}
+    }
+    if not bodies:
+        raise ConfigError(f"{where}: all services have profiles, and COMPOSE_PROFILES names none of them.")
+    return bodies
+
+
+def _check_conditions(one: Service, default: str, services: list[Service], where: str) -> None:
+    """Refuses conditions of `depends_on` that can never become true."""
+    at = f"{where}: services.{one.name}.depends_on"
+    for source, condition in one.after.items():
+        if condition == "completed" and source == default:
+            refuse(at, f": {default} ends with the sandbox.")
+        if condition == "healthy" and not any(other.name == source and other.healthcheck for other in services):
+            refuse(
+                at,
+                f": {source} has no healthcheck. The healthcheck of an image from a registry is not known here: write it under "
+                f"services.{source}.healthcheck.",
+            )
+
+
+def _add_links(services: list[Service], bodies: Mapping[str, Mapping[str, Any]]) -> None:
+    """Gives services the names by which `links` refer to them."""
+    for one in services:
+        for entry in bodies[one.name].get("links") or []:
+            source, _, alias = text(entry).partition(":")
+            for other in services:
+                if other.name == source and alias:
+                    other.names.append(alias)
+
+
+def _drop_taken_names(services: list[Service]) -> None:
+    """Drops further names that another service has already."""
+    taken = {one.name for one in services}
+    for one in services:
+        one.names = [name for name in dict.fromkeys(one.names) if name not in taken]
+        taken |= set(one.names)

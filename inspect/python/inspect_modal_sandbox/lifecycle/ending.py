@@ -1,0 +1,142 @@
+"""The end of sandboxes: with their sample, with the tasks, or with the process."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import functools
+import os
+from logging import getLogger
+
+import anyio
+from inspect_ai.util import trace_action, trace_message
+
+from ..nativeerror import NativeError
+from .run import Created, current_run, runs
+from .samplelog import write_metrics
+from .tags import KEPT_TAG, LEASE_TAG, PREFIX
+from .traces import ACTION
+from .traces import logger as traces
+from .volumes import delete_volumes
+
+logger = getLogger(__name__)
+
+END_SECS = 60.0
+"""How long the end of the tasks waits for creations under way, and for each termination."""
+
+EXIT_SECS = 20.0
+"""How long the end of the process waits for all terminations."""
+
+CONCURRENT_TERMINATIONS = 20
+"""Sandboxes that the end of the tasks terminates at the same time."""
+
+
+async def finish(created: Created, interrupted: bool) -> None:
+    """Ends the sandbox of a sample that is over.
+
+    After an interruption the sandbox is left to the end of the tasks, which shows its progress to the user.
+    """
+    write_metrics(created)
+    if not interrupted:
+        await terminate(created)
+
+
+async def terminate(created: Created) -> bool:
+    """Terminates a sandbox and deletes its volumes.
+
+    Returns false if something is left. The reason is in the trace, and the end of the tasks tries again.
+    """
+    try:
+        with trace_action(traces, ACTION, "terminate %s", created.id):
+            await created.provider.terminate(created.id)
+    except NativeError as error:
+        if error.kind != "not-found":
+            trace_message(traces, ACTION, f"{created.id} was not terminated: {error.message}")
+            return False
+    if not await delete_volumes(created.provider, created.volumes):
+        return False
+    created.run.alive.pop(created.id, None)
+    return True
+
+
+async def end(cleanup: bool) -> None:
+    """Terminates what is left at the end of the tasks. If `cleanup` is false, prints what is left and how to end it."""
+    run = current_run()
+    if run.creating:
+        with anyio.move_on_after(END_SECS):
+            await asyncio.gather(*run.creating, return_exceptions=True)
+    left = list(run.alive.values())
+    if not left:
+        return
+    if not cleanup:
+        await _keep(left)
+        return
+    print(f"Terminating {len(left)} Modal sandboxes (please do not interrupt this)")
+    slots = asyncio.Semaphore(CONCURRENT_TERMINATIONS)
+
+    async def terminate_in_turn(created: Created) -> None:
+        async with slots:
+            with anyio.move_on_after(END_SECS):
+                await terminate(created)
+
+    await asyncio.gather(*[terminate_in_turn(created) for created in left])
+    if failed := _still_alive(left):
+        logger.warning("%s", _not_terminated(failed))
+
+
+@functools.cache
+def terminate_at_exit() -> None:
+    """Makes the end of the process terminate what is left.
+
+    A second Ctrl-C ends the event loop before `end` can run.
+    """
+    # The native module registers a hook that ends its threads. Hooks run in reverse order, so that module is loaded first.
+    from .. import _native  # noqa: F401
+
+    atexit.register(_at_exit, os.getpid())
+
+
+def _at_exit(process: int) -> None:
+    left = [created for run in runs for created in run.alive.values()]
+    # A forked process inherits the hook, but not the sandboxes.
+    if not left or os.getpid() != process:
+        return
+    print(f"Terminating {len(left)} Modal sandboxes (please do not interrupt this)", flush=True)
+
+    async def terminate_all() -> None:
+        with anyio.move_on_after(EXIT_SECS):
+            await asyncio.gather(*[terminate(created) for created in left])
+
+    # One more interruption ends the wait.
+    with contextlib.suppress(Exception, KeyboardInterrupt, asyncio.CancelledError):
+        asyncio.run(terminate_all())
+    if failed := _still_alive(left):
+        print(_not_terminated(failed), flush=True)
+
+
+def _still_alive(created: list[Created]) -> list[str]:
+    """Returns the ids of those that were not terminated."""
+    return [one.id for one in created if one.id in one.run.alive]
+
+
+def _not_terminated(ids: list[str]) -> str:
+    return f"Not terminated: {', '.join(ids)}. They end by themselves; sooner with `inspect sandbox cleanup modal`."
+
+
+async def _keep(left: list[Created]) -> None:
+    """Removes the leases, so that no sweep terminates these sandboxes, and prints how to use and end them."""
+    print("These Modal sandboxes are left running:")
+    for created in left:
+        try:
+            leased = await created.provider.tags(created.id)
+            tags = [(name, value) for name, value in leased if name != LEASE_TAG]
+            await created.provider.leave(created.id, [*tags, (KEPT_TAG, "yes")])
+        except NativeError as error:
+            trace_message(traces, ACTION, f"{created.id} keeps its lease: {error.message}")
+        created.run.alive.pop(created.id, None)
+        sample = created.tags.get(f"{PREFIX}-sample", "")
+        print(f"  {created.id}  {created.tags.get(f'{PREFIX}-task', '')} {sample}".rstrip())
+        print(f"    shell:   sandbox shell {created.id}")
+        print(f"    cleanup: inspect sandbox cleanup modal {created.id}")
+    print("All of them: inspect sandbox cleanup modal")

@@ -1,0 +1,102 @@
+"""Builds the images of services, each definition once per run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inspect_ai._util.error import PrerequisiteError
+from inspect_ai.util import trace_action
+
+from .. import planning
+from ..compose.envfile import metadata_variable
+from ..nativeerror import NativeError
+from ..plan import Service, image_key
+from .run import Run
+from .traces import ACTION, logger
+
+if TYPE_CHECKING:
+    from .._native import Provider
+
+Image = tuple[str, "str | None"]
+"""The id of an image, and its working directory if known."""
+
+
+def image_variables(config: object, metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the variables for which Inspect has to call `task_init` with this sample's values.
+
+    These are the variables of the sample's metadata, if the images of the configuration depend on them.
+    """
+    from inspect_ai.util import ComposeConfig
+
+    if not metadata:
+        return {}
+    if isinstance(config, ComposeConfig):
+        text = config.model_dump_json()
+    elif isinstance(config, str):
+        try:
+            text = (Path.cwd() / config).read_text()
+        except (OSError, UnicodeDecodeError):
+            return {}
+    else:
+        return {}
+    # Included and extended files may refer to variables that this text does not contain.
+    refers_to_files = "include:" in text or "extends:" in text
+    names = {metadata_variable(key): str(value) for key, value in metadata.items()}
+    variables = {name: value for name, value in names.items() if refers_to_files or name in text}
+    if not variables:
+        return {}
+
+    def images(metadata: Mapping[str, Any]) -> list[str] | None:
+        try:
+            return [service.image_key() for service in planning.make(config, Path.cwd(), metadata).services]
+        except PrerequisiteError:
+            return None
+
+    return variables if images(metadata) != images({}) else {}
+
+
+async def image_of(run: Run, provider: Provider, service: Service, *, show_log: bool) -> Image:
+    """Returns the image of a service, in which the directories exist that the service needs.
+
+    Raises:
+        PrerequisiteError: if it cannot be built.
+    """
+    built = await _built(run, provider, service.name, service.image, show_log)
+    if not service.directories:
+        return built
+    image, workdir = built
+    # WORKDIR creates a missing directory, as Docker does for a volume, and needs no shell in the image. An existing directory
+    # keeps its content. The last line restores the working directory of the image.
+    lines = [f"WORKDIR {directory}" for directory in [*service.directories, workdir or "/"]]
+    return await _built(run, provider, service.name, {"source": {"id": image}, "commands": lines}, show_log)
+
+
+async def _built(run: Run, provider: Provider, service: str, image: dict[str, Any], show_log: bool) -> Image:
+    """Builds an image, unless this run has built it already."""
+    key = (id(provider), image_key(image))
+    async with run.building.setdefault(key, asyncio.Lock()):
+        if key in run.images:
+            return run.images[key]
+        try:
+            with trace_action(logger, ACTION, "build the image of %s", service):
+                build = await provider.build(json.dumps(image))
+                for entry in build.skipped:
+                    run.warn(f"The image of the service '{service}': not in the build context: {entry}")
+                announced = False
+                while (text := await build.next()) is not None:
+                    if not show_log:
+                        continue
+                    if not announced:
+                        print(f"Building the image of the service '{service}' on Modal")
+                        announced = True
+                    print(text, end="" if text.endswith("\n") else "\n", flush=True)
+        except NativeError as error:
+            raise PrerequisiteError(f"The image of the service '{service}': {error.message}") from None
+        if build.image is None:
+            raise PrerequisiteError(f"The image of the service '{service}' was not built.")
+        run.images[key] = build.image
+        return build.image

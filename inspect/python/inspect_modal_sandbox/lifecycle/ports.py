@@ -1,0 +1,34 @@
+"""The public addresses of a sandbox's ports, for `SandboxEnvironment.connection`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from inspect_ai.util import trace_message
+
+from ..nativeerror import NativeError
+from .run import Created
+from .traces import ACTION, logger
+
+if TYPE_CHECKING:
+    from inspect_ai.util._sandbox.environment import PortMapping
+
+TUNNEL_SECS = 30.0
+"""How long Modal may take to assign the addresses."""
+
+
+async def public_ports(created: Created) -> list[PortMapping] | None:
+    """Returns where the ports of a sandbox are reached, or `None` if it has no ports or Modal does not tell."""
+    from inspect_ai.util._sandbox.environment import HostMapping, PortMapping
+
+    if created.has_ports and created.ports is None:
+        try:
+            found = await created.provider.tunnels(created.id, TUNNEL_SECS)
+        except NativeError as error:
+            trace_message(logger, ACTION, f"The ports of {created.id} are not known: {error.message}")
+            return None
+        created.ports = [
+            PortMapping(container_port=inside, protocol="tcp", mappings=[HostMapping(host_ip=host, host_port=outside)])
+            for inside, host, outside in found
+        ]
+    return created.ports

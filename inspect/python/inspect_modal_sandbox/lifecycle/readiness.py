@@ -1,0 +1,161 @@
+"""Waits for one container: until it answers, until it is healthy, until it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import anyio
+from inspect_ai.util import SandboxUnavailableError, trace_action, trace_message
+
+from ..nativeerror import NativeError
+from ..plan import Healthcheck, Service
+from .container import Container
+from .run import Created
+from .traces import ACTION, logger
+
+T = TypeVar("T")
+
+PROBE = 'pwd; while read -r key uid _; do [ "$key" = Uid: ] && echo "$uid"; done </proc/self/status; exit 0'
+"""The first command in each container. It prints the working directory and the effective user id."""
+
+PROBE_BYTES = 8192
+"""Of the probe's output."""
+
+END_WAIT_SECS = 2.0
+"""How long to wait for the end of a container after a command in it failed. The end explains the failure, but may be reported a
+moment later."""
+
+COMPLETION_POLL_SECS = 50.0
+"""The duration of one request that waits for the end of a container."""
+
+LAST_OUTPUT_BYTES = 1000
+"""The part of a service's output that an error shows."""
+
+
+class ServiceEnded(Exception):
+    """The container of a service has ended by itself."""
+
+    def __init__(self, service: str, code: int, reason: str, output: str) -> None:
+        super().__init__(f"The service '{service}' has ended: {reason}.{quoted_output(output)}")
+        self.code = code
+
+
+async def answering_container(created: Created, service: Service, sidecar: str | None, workdir: str | None) -> Container:
+    """Waits until a container runs commands, and returns it with its working directory.
+
+    `workdir` is the working directory of the image, for a container that cannot report its own.
+
+    Raises:
+        SandboxUnavailableError: if the container has ended.
+        RuntimeError: if its shell fails.
+        NativeError: if the command could not be started.
+    """
+    with trace_action(logger, ACTION, "start of %s (%s)", created.id, service.name):
+        result = await created.provider.run(
+            created.id,
+            ["/bin/sh", "-c", PROBE],
+            stdin=None,
+            cwd=service.workdir,
+            env=[],
+            user=service.user,
+            timeout=None,
+            stdout_max=PROBE_BYTES,
+            stderr_max=PROBE_BYTES,
+            container=sidecar,
+        )
+    if result.verdict in ("sandbox-ended", "lost"):
+        raise SandboxUnavailableError(f"The service '{service.name}' did not start: {result.detail}")
+    lines = result.stdout.decode(errors="replace").splitlines()
+    if result.verdict == "exited" and result.code == 0 and lines and lines[0].startswith("/"):
+        return Container(created, service.name, sidecar, lines[0], service.user)
+    if result.code in (126, 127):
+        # The image has no shell. Commands can still be run in it.
+        return Container(created, service.name, sidecar, service.workdir or workdir or "/", service.user)
+    complaint = (result.stderr or result.stdout).decode(errors="replace").strip()
+    raise RuntimeError(f"The service '{service.name}' started, but a first command in it failed: {complaint}")
+
+
+async def unless_ended(created: Created, service: str, is_sidecar: bool, call: Coroutine[Any, Any, T]) -> T:
+    """Returns the result of a call to a container.
+
+    Raises:
+        ServiceEnded: if the call failed because the container has ended. Only the end of a sidecar can be told.
+        Exception: the call's own exception otherwise.
+    """
+    try:
+        return await call
+    except (NativeError, SandboxUnavailableError, RuntimeError):
+        end = None
+        if is_sidecar:
+            with contextlib.suppress(NativeError):
+                end = await created.provider.wait_sidecar(created.id, service, END_WAIT_SECS)
+        if end is None:
+            raise
+        raise ServiceEnded(service, *end, await last_output(created, service)) from None
+
+
+async def check_running(created: Created, service: str) -> None:
+    """Returns if a sidecar is running.
+
+    Raises:
+        ServiceEnded: if it has ended.
+    """
+    end = await created.provider.wait_sidecar(created.id, service, 0.0)
+    if end is not None:
+        raise ServiceEnded(service, *end, await last_output(created, service))
+
+
+async def last_output(created: Created, service: str) -> str:
+    """Returns the end of what a sidecar has printed, or an empty text if the provider cannot tell."""
+    try:
+        return (await created.provider.logs(created.id, service, LAST_OUTPUT_BYTES)).strip()
+    except NativeError as error:
+        trace_message(logger, ACTION, f"The output of {service} cannot be read: {error.message}")
+        return ""
+
+
+def quoted_output(output: str) -> str:
+    """Returns the sentence that adds the output of a service to an error."""
+    return f" Its last output: {output}" if output else ""
+
+
+async def wait_completed(created: Created, service: str) -> None:
+    """Waits until a sidecar, which other services depend on, has ended with exit code 0.
+
+    Raises:
+        RuntimeError: if it ended otherwise.
+    """
+    with trace_action(logger, ACTION, "end of %s in %s", service, created.id):
+        while (end := await created.provider.wait_sidecar(created.id, service, COMPLETION_POLL_SECS)) is None:
+            pass
+    code, reason = end
+    if code != 0:
+        output = quoted_output(await last_output(created, service))
+        raise RuntimeError(f"The service '{service}', which others depend on, did not complete: {reason}.{output}")
+
+
+async def wait_healthy(container: Container, check: Healthcheck) -> None:
+    """Waits until the health check passes. Intervals, retries and start period mean the same as with Docker.
+
+    Raises:
+        SandboxUnavailableError: if the container has ended.
+        RuntimeError: if the check failed as often as it may.
+    """
+    begun = time.monotonic()
+    failures = 0
+    while True:
+        result = await container.run(check.argv, timeout=check.timeout)
+        if result.verdict == "exited" and result.code == 0:
+            return
+        if result.verdict in ("sandbox-ended", "lost"):
+            raise SandboxUnavailableError(f"The service '{container.service}' ended: {result.detail}")
+        starting = time.monotonic() - begun < check.start_period
+        if not starting:
+            failures += 1
+        if failures >= check.retries:
+            said = (result.stdout + result.stderr).decode(errors="replace").strip()[-LAST_OUTPUT_BYTES:]
+            raise RuntimeError(f"The service '{container.service}' is not healthy: {said or result.code}")
+        await anyio.sleep(min(check.start_interval, check.interval) if starting else check.interval)

@@ -1,0 +1,15 @@
+"""What the log of a sample says about its sandbox: an info event of the source `modal`."""
+
+from __future__ import annotations
+
+import contextlib
+
+from .run import Created
+
+
+def write_metrics(created: Created) -> None:
+    """Writes the metrics of a sandbox into the log of the running sample. Failures are ignored: there may be no sample."""
+    with contextlib.suppress(Exception):
+        from inspect_ai.log import transcript
+
+        transcript().info({"sandbox": created.id, **created.metrics.as_dict()}, source="modal")

@@ -1,0 +1,62 @@
+"""The start of a task: checks credentials, removes what earlier runs left, and builds the images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inspect_ai._util.error import PrerequisiteError
+from inspect_ai.util import trace_action
+
+from .. import planning
+from ..nativeerror import NativeError
+from ..provider import opened, owner
+from .directories import note_directory
+from .images import image_of
+from .run import current_run
+from .tags import OWNER_TAG
+from .traces import ACTION, logger
+from .volumes import delete_volumes, volumes_of
+
+if TYPE_CHECKING:
+    from .._native import Provider
+
+MAX_SWEPT = 10_000
+"""The number of sandboxes whose volumes a sweep looks up."""
+
+
+async def prepare(config: object) -> None:
+    """Prepares a task: its credentials, leftovers and images. The build log goes to standard output.
+
+    Raises:
+        PrerequisiteError: if every sample would fail, for instance because an image cannot be built.
+    """
+    run = current_run()
+    here = Path.cwd()
+    note_directory(run, config, here)
+    plan = planning.make(config, here, {})
+    provider = await opened(plan.app, plan.environment)
+    if id(provider) not in run.swept:
+        run.swept.add(id(provider))
+        await _check_and_sweep(provider)
+    for warning in plan.warnings:
+        run.warn(warning)
+    for service in plan.services:
+        await image_of(run, provider, service, show_log=True)
+
+
+async def _check_and_sweep(provider: Provider) -> None:
+    """Checks the credentials, and removes the sandboxes and volumes of earlier runs whose lease is over."""
+    try:
+        with trace_action(logger, ACTION, "check credentials"):
+            await provider.check()
+        with trace_action(logger, ACTION, "sweep"):
+            # The tags, which name the volumes, cannot be read after the sweep.
+            rows = await provider.list([(OWNER_TAG, owner())], MAX_SWEPT)
+            volumes = {row[0]: volumes_of(dict(row[3])) for row in rows}
+            swept = await provider.sweep(owner())
+            await delete_volumes(provider, [volume for id in swept for volume in volumes.get(id, [])])
+    except NativeError as error:
+        raise PrerequisiteError(error.message) from None
+    if swept:
+        print(f"Terminated {len(swept)} Modal sandboxes that earlier runs had left: {', '.join(swept)}")

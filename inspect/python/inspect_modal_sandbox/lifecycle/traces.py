@@ -1,0 +1,11 @@
+"""The logger for traces of remote calls, which `inspect trace` shows."""
+
+from __future__ import annotations
+
+from logging import getLogger
+
+logger = getLogger("inspect_ai.inspect_modal_sandbox")
+"""Inspect records traces only from loggers below its own package. All other loggers have the level that is displayed."""
+
+ACTION = "Modal"
+"""The name of the action in every trace."""
