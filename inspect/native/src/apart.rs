@@ -1,4 +1,4 @@
-//! Compiles components in a Python process of their own, so that limits of the kernel bound the compiler's memory and time.
+//! Compiles a component in a separate Python process, so that the kernel limits memory and time of the compiler.
 //!
 //! The host library can only start a program that the embedding program names. Here that is the Python interpreter: it
 //! loads this module by its file name alone, without the package around it, and calls [`compile_component`].
@@ -8,7 +8,7 @@ use std::sync::Once;
 
 use pyo3::prelude::*;
 
-/// What the other interpreter runs. Its argument is the file of this module.
+/// The program of the other interpreter. Its argument is the file of this module.
 const SCRIPT: &str = "\
 import sys
 from importlib import machinery, util
@@ -18,8 +18,10 @@ loader.exec_module(module)
 sys.exit(module.compile_component())
 ";
 
-/// Sets up compiling in another process, once for this process. Does nothing where Python does not know its own program,
-/// as inside a program that embeds Python; the component is compiled in this process then.
+/// Sets up compilation in another process, once for this process.
+///
+/// Does nothing if Python does not know its own program, for instance inside a program that embeds Python. Then this process
+/// compiles the component.
 pub(crate) fn set_up(py: Python<'_>) -> PyResult<()> {
     static ONCE: Once = Once::new();
     if ONCE.is_completed() {
@@ -31,9 +33,9 @@ pub(crate) fn set_up(py: Python<'_>) -> PyResult<()> {
         ONCE.call_once(|| {
             sandbox_host::compile_apart(move || {
                 let mut command = Command::new(&program);
-                // `-I` and `-S`: no settings of the environment, no packages.
+                // `-I` and `-S`: the environment and installed packages have no influence.
                 command.args(["-I", "-S", "-c", SCRIPT, &module]).env_clear();
-                // Some interpreters find their own library by it.
+                // Some interpreters find their library by this variable.
                 command.envs(std::env::var_os("LD_LIBRARY_PATH").map(|path| ("LD_LIBRARY_PATH", path)));
                 command
             });

@@ -1,8 +1,9 @@
-//! From futures of Rust's to awaitables of asyncio's: no thread per call, cancelling in both directions, a quiet exit.
+//! Turns Rust futures into asyncio futures, without a thread for each call.
 //!
-//! A finished future is handed to its event loop by `call_soon_threadsafe`. A thread of the runtime that enters Python
-//! while the interpreter is being taken down would take the process down with it, so entering is counted: before the
-//! interpreter ends, no more is let in, and who is in is waited for.
+//! `call_soon_threadsafe` hands a result to the event loop. Cancelling the asyncio future cancels the Rust future.
+//!
+//! A thread that enters Python while the interpreter shuts down would crash the process. So threads are counted while they
+//! are in Python. Before the interpreter shuts down, [`close`] refuses further threads and waits for the others.
 
 use std::future::Future;
 use std::sync::OnceLock;
@@ -15,10 +16,10 @@ use pyo3::{IntoPyObjectExt, wrap_pyfunction};
 use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
 
-/// Threads of the runtime that are in Python or about to be.
+/// Number of threads of the runtime that are in Python or about to enter it.
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
 
-/// The interpreter is ending.
+/// Whether the interpreter is shutting down.
 static CLOSED: AtomicBool = AtomicBool::new(false);
 
 fn runtime() -> PyResult<&'static Runtime> {
@@ -34,7 +35,7 @@ fn runtime() -> PyResult<&'static Runtime> {
     Ok(RUNTIME.get_or_init(|| made))
 }
 
-/// Starts the work and gives a future of the running event loop for it. Cancelling that drops the work.
+/// Starts the work and returns a future of the running event loop for it. Cancelling the future drops the work.
 pub(crate) fn awaitable<'py, T, F>(py: Python<'py>, work: F) -> PyResult<Bound<'py, PyAny>>
 where
     T: for<'a> IntoPyObject<'a> + Send + 'static,
@@ -50,7 +51,7 @@ where
                 Ok(value) => (waiting, true, value),
                 Err(error) => (waiting, false, error.into_value(py).into_any()),
             };
-            // A loop that is closed has nobody waiting.
+            // Fails if the loop is closed. Then there is no task that waits for the result.
             let settle = wrap_pyfunction!(settle, py)?;
             event_loop
                 .bind(py)
@@ -62,7 +63,7 @@ where
     Ok(future)
 }
 
-/// Runs something in Python, unless the interpreter is ending.
+/// Runs a function in Python, unless the interpreter is shutting down.
 fn enter(work: impl for<'py> FnOnce(Python<'py>) -> PyResult<()>) {
     INSIDE.fetch_add(1, Ordering::SeqCst);
     if !CLOSED.load(Ordering::SeqCst) {
@@ -73,7 +74,7 @@ fn enter(work: impl for<'py> FnOnce(Python<'py>) -> PyResult<()>) {
     INSIDE.fetch_sub(1, Ordering::SeqCst);
 }
 
-/// Lets nobody in any more. Called by `atexit`.
+/// Refuses further threads and waits until none is in Python. `atexit` calls it.
 #[pyfunction]
 pub(crate) fn close(py: Python<'_>) {
     CLOSED.store(true, Ordering::SeqCst);
@@ -84,7 +85,7 @@ pub(crate) fn close(py: Python<'_>) {
     });
 }
 
-/// Gives a future its result, in its own loop's thread. One that was cancelled has it already.
+/// Sets the result of a future, in the thread of its event loop. Does nothing if the future was cancelled.
 #[pyfunction]
 fn settle(future: &Bound<'_, PyAny>, good: bool, value: Bound<'_, PyAny>) -> PyResult<()> {
     if !future.call_method0("done")?.is_truthy()? {
@@ -93,7 +94,7 @@ fn settle(future: &Bound<'_, PyAny>, good: bool, value: Bound<'_, PyAny>) -> PyR
     Ok(())
 }
 
-/// Drops the work of a future that was cancelled.
+/// The callback of a future: drops the work if the future was cancelled.
 #[pyclass(frozen)]
 struct Cancel {
     task: AbortHandle,

@@ -1,9 +1,8 @@
-//! The Python module `inspect_modal_sandbox._native`: a thin asynchronous face of `sandbox-host`.
+//! The Python module `inspect_modal_sandbox._native`: an asynchronous binding of `sandbox-host`.
 //!
-//! Every call gives an awaitable of the running asyncio loop ([`bridge`]). The work is done by a few threads of one tokio
-//! runtime, whatever the number of calls; cancelling the awaitable drops the future, and with it cancels the call. What a
-//! sandbox or an image is to be comes as JSON ([`spec`]), so that this module stays small and everything that is a decision
-//! is made in Python.
+//! Every call returns an awaitable of the running asyncio loop ([`bridge`]). A few threads of one tokio runtime do the work of
+//! all calls. Cancelling the awaitable cancels the call. Python passes sandboxes and images as JSON ([`spec`]), and makes all
+//! decisions, so that this module stays small. A call that fails raises `NativeError` ([`error`]).
 
 mod apart;
 mod bridge;
@@ -22,7 +21,7 @@ mod _native {
     use pyo3::prelude::*;
     use pyo3::wrap_pyfunction;
 
-    /// Nothing starts before the first call; the end is prepared for.
+    /// Registers the hook for the exit of the interpreter. The runtime starts with the first call.
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let close = wrap_pyfunction!(crate::bridge::close, module)?;

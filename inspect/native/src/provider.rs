@@ -1,10 +1,11 @@
-//! The three objects that Python sees: a provider, a build under way, and what a command gave.
+//! The three classes for Python: a provider, a running build, and the result of a command.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::future::try_join;
+use futures_util::future::{Either, select};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};
@@ -20,12 +21,12 @@ use crate::bridge::awaitable;
 use crate::error::{invalid, raise, refused};
 use crate::spec;
 
-/// Log text asked for at once.
+/// The size of one piece of a log, in bytes.
 const LOG_BYTES: u32 = 1 << 20;
 
 type Pairs = Vec<(String, String)>;
 
-/// A provider in use: the component with settings and credentials, and the leases of what was created through it.
+/// An open provider: the component with settings and credentials, and the leases of the sandboxes that it created.
 #[pyclass(frozen, module = "inspect_modal_sandbox._native")]
 pub(crate) struct Provider {
     provider: sandbox_host::Provider,
@@ -33,7 +34,7 @@ pub(crate) struct Provider {
     throttle: Arc<Throttle>,
 }
 
-/// How often the service has asked a creation to wait, and until when at the last time.
+/// How often the service has asked creations to wait, and the end of the latest wait.
 #[derive(Default)]
 struct Throttle {
     count: AtomicU64,
@@ -42,7 +43,7 @@ struct Throttle {
 
 #[pymethods]
 impl Provider {
-    /// Loads the component and sets the provider up. `env` wins over the process's environment. Sends nothing.
+    /// Loads the component and opens the provider, without a request. `env` wins over the environment of the process.
     #[staticmethod]
     fn open(
         py: Python<'_>,
@@ -72,26 +73,26 @@ impl Provider {
         })
     }
 
-    /// The run's id: the value of the tag that everything created through this provider carries.
+    /// The id of the run, which is the value of a tag of every sandbox that this provider creates.
     #[getter]
     fn run_id(&self) -> &str {
         self.keeper.run()
     }
 
-    /// How often the service has asked a creation to wait, and for how many seconds from now on at the last time.
+    /// How often the service has asked creations to wait, and how many seconds of the latest wait are left.
     fn throttled(&self) -> (u64, f64) {
         let until = *self.throttle.until.lock().unwrap_or_else(PoisonError::into_inner);
         let left = until.map(|until| until.saturating_duration_since(Instant::now())).unwrap_or_default();
         (self.throttle.count.load(Ordering::Relaxed), left.as_secs_f64())
     }
 
-    /// One cheap request that proves address and credentials.
+    /// Sends one cheap request that checks address and credentials.
     fn check<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let provider = self.provider.clone();
         awaitable(py, async move { provider.check().await.map_err(raise) })
     }
 
-    /// Starts a build, or joins one; its context is sent first. Gives a `Build`.
+    /// Sends the build context, then starts a build or joins a running one. Returns a `Build`.
     fn build<'py>(&self, py: Python<'py>, image: &str) -> PyResult<Bound<'py, PyAny>> {
         let image: spec::Image = serde_json::from_str(image).map_err(invalid)?;
         let provider = self.provider.clone();
@@ -105,7 +106,7 @@ impl Provider {
         })
     }
 
-    /// Makes a sandbox and keeps its lease. Gives its id, and how many requests were retries.
+    /// Creates a sandbox and keeps its lease. Returns its id and the number of repeated requests.
     fn create<'py>(&self, py: Python<'py>, sandbox: &str) -> PyResult<Bound<'py, PyAny>> {
         let sandbox: spec::Sandbox = serde_json::from_str(sandbox).map_err(invalid)?;
         let keeper = self.keeper.clone();
@@ -115,14 +116,15 @@ impl Provider {
         })
     }
 
-    /// Adds a container to a sandbox.
+    /// Adds a sidecar to a sandbox.
     fn add_sidecar<'py>(&self, py: Python<'py>, sandbox: &str, sidecar: &str) -> PyResult<Bound<'py, PyAny>> {
         let sidecar: spec::Sidecar = serde_json::from_str(sidecar).map_err(invalid)?;
         let sandbox = self.provider.sandbox(sandbox);
         awaitable(py, async move { sandbox.create_sidecar(sidecar.into()).await.map(drop).map_err(raise) })
     }
 
-    /// Waits for the end of a container; none when the time has passed first. Its exit code, or -1 and why there is none.
+    /// Waits for the end of a sidecar. Returns its exit code and a description; the code is -1 if there is none. Returns `None` if
+    /// the sidecar still runs after `secs`.
     fn wait_sidecar<'py>(
         &self,
         py: Python<'py>,
@@ -141,7 +143,7 @@ impl Provider {
         })
     }
 
-    /// Ends a sandbox and its lease; one that has ended is no error.
+    /// Terminates a sandbox and gives up its lease. Succeeds if the sandbox has ended already.
     fn terminate<'py>(&self, py: Python<'py>, sandbox: &str) -> PyResult<Bound<'py, PyAny>> {
         let (sandbox, keeper) = (self.provider.sandbox(sandbox), self.keeper.clone());
         awaitable(py, async move {
@@ -153,7 +155,7 @@ impl Provider {
         })
     }
 
-    /// Gives up a sandbox's lease without ending it: `tags` replace those it has.
+    /// Gives up the lease of a sandbox that keeps running. `tags` replace its tags.
     fn leave<'py>(&self, py: Python<'py>, sandbox: &str, tags: Pairs) -> PyResult<Bound<'py, PyAny>> {
         let (sandbox, keeper) = (self.provider.sandbox(sandbox), self.keeper.clone());
         awaitable(py, async move {
@@ -162,8 +164,8 @@ impl Provider {
         })
     }
 
-    /// Live sandboxes with all of these tags, newest first, at most `max`: (id, name, created in milliseconds, tags). Those
-    /// of the provider's app, or of all apps of its environment.
+    /// Returns live sandboxes with all of these tags, newest first, at most `max`: (id, name, creation in milliseconds since the
+    /// epoch, tags). They belong to the provider's app, or with `all_apps` to any app of its environment.
     #[pyo3(signature = (tags, max, *, all_apps=false))]
     fn list<'py>(&self, py: Python<'py>, tags: Pairs, max: usize, all_apps: bool) -> PyResult<Bound<'py, PyAny>> {
         let provider = self.provider.clone();
@@ -177,7 +179,7 @@ impl Provider {
         })
     }
 
-    /// The end of what a sidecar has printed, at most `max` bytes, also after its end.
+    /// Returns the last `max` bytes that a sidecar has printed, also after its end.
     fn logs<'py>(&self, py: Python<'py>, sandbox: &str, sidecar: &str, max: usize) -> PyResult<Bound<'py, PyAny>> {
         let sandbox = self.provider.sandbox(sandbox);
         let prefix = format!("{sidecar} | ");
@@ -197,19 +199,19 @@ impl Provider {
         })
     }
 
-    /// Deletes a named volume; one that is not there is no error.
+    /// Deletes a volume by name. Succeeds if there is no such volume.
     fn delete_volume<'py>(&self, py: Python<'py>, name: String) -> PyResult<Bound<'py, PyAny>> {
         let provider = self.provider.clone();
         awaitable(py, async move { provider.delete_volume(&name).await.map_err(raise) })
     }
 
-    /// A sandbox's tags.
+    /// Returns the tags of a sandbox.
     fn tags<'py>(&self, py: Python<'py>, sandbox: &str) -> PyResult<Bound<'py, PyAny>> {
         let sandbox = self.provider.sandbox(sandbox);
         awaitable(py, async move { sandbox.tags().await.map_err(raise) })
     }
 
-    /// Why a sandbox has ended; none while it lives.
+    /// Returns why a sandbox has ended, or `None` while it runs.
     fn ended<'py>(&self, py: Python<'py>, sandbox: &str) -> PyResult<Bound<'py, PyAny>> {
         let sandbox = self.provider.sandbox(sandbox);
         awaitable(py, async move {
@@ -220,7 +222,7 @@ impl Provider {
         })
     }
 
-    /// Terminates the owner's sandboxes whose lease is over. Gives their ids.
+    /// Terminates the owner's sandboxes whose lease is over, and returns their ids.
     fn sweep<'py>(&self, py: Python<'py>, owner: String) -> PyResult<Bound<'py, PyAny>> {
         let provider = self.provider.clone();
         awaitable(py, async move {
@@ -229,14 +231,14 @@ impl Provider {
         })
     }
 
-    /// Waits until the readiness probe has passed; false when the time has passed first.
+    /// Waits until the readiness probe succeeds. Returns false if it does not within `secs`.
     fn wait_ready<'py>(&self, py: Python<'py>, sandbox: &str, secs: f64) -> PyResult<Bound<'py, PyAny>> {
         let sandbox = self.provider.sandbox(sandbox);
         let time = Duration::try_from_secs_f64(secs).unwrap_or_default();
         awaitable(py, async move { sandbox.wait_ready(time).await.map_err(raise) })
     }
 
-    /// Where the ports are reached: (port inside, host, port).
+    /// Returns where the ports are reached: (port of the container, host, port of the host).
     fn tunnels<'py>(&self, py: Python<'py>, sandbox: &str, secs: f64) -> PyResult<Bound<'py, PyAny>> {
         let sandbox = self.provider.sandbox(sandbox);
         let time = Duration::try_from_secs_f64(secs).unwrap_or_default();
@@ -246,8 +248,8 @@ impl Provider {
         })
     }
 
-    /// Runs a command to its end. Cancelling kills it. Of each stream the last `stdout_max` and `stderr_max` bytes are
-    /// kept; `timeout` is in seconds.
+    /// Runs a command to its end, or until it is cancelled, which kills it. Keeps the last `stdout_max` and `stderr_max` bytes of
+    /// its output. `timeout` is in seconds.
     #[pyo3(signature = (sandbox, argv, *, stdin, cwd, env, user, timeout, stdout_max, stderr_max, container))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of a Python function")]
     fn run<'py>(
@@ -288,7 +290,7 @@ impl Provider {
         })
     }
 
-    /// A whole file of at most `max` bytes, and its mode bits.
+    /// Returns the content of a file of at most `max` bytes, and its mode bits.
     #[pyo3(signature = (sandbox, path, max, container=None))]
     fn read_file<'py>(
         &self,
@@ -300,16 +302,15 @@ impl Provider {
     ) -> PyResult<Bound<'py, PyAny>> {
         let sandbox = self.sandbox(sandbox, container);
         awaitable(py, async move {
-            // Neither waits for the other; a file that is too large ends the reading of it.
+            // Both requests are sent at the same time. An error of `stat` ends the read, and is the one to report: it says what is
+            // wrong with a special file or one that is too large, where reading fails in some way or never ends.
             let look = async {
                 let info = sandbox.stat(&path, true).await.map_err(raise)?;
                 match info.kind {
-                    FileKind::File if info.size > max => return Err(too_large(&path, max)),
-                    // To open it might take for ever.
-                    FileKind::Other(kind) => return Err(special(&path, &kind)),
-                    _ => {}
+                    FileKind::File if info.size > max => Err(too_large(&path, max)),
+                    FileKind::Other(kind) => Err(special(&path, &kind)),
+                    _ => Ok(info.mode),
                 }
-                Ok(info.mode)
             };
             let read = async {
                 sandbox.read_file(&path, max).await.map_err(|error| match error.file_fault() {
@@ -317,12 +318,15 @@ impl Provider {
                     _ => raise(error),
                 })
             };
-            let (mode, data) = try_join(look, read).await?;
+            let (mode, data) = match select(pin!(look), pin!(read)).await {
+                Either::Left((mode, read)) => (mode?, read.await?),
+                Either::Right((data, look)) => (look.await?, data?),
+            };
             Python::attach(|py| Ok((PyBytes::new(py, &data).unbind(), mode)))
         })
     }
 
-    /// Replaces a whole file; parents are made.
+    /// Replaces a file, and creates its parents.
     #[pyo3(signature = (sandbox, path, data, container=None))]
     fn write_file<'py>(
         &self,
@@ -336,7 +340,7 @@ impl Provider {
         awaitable(py, async move { sandbox.write_file(&path, data, Default::default()).await.map_err(raise) })
     }
 
-    /// Counters since the provider was opened.
+    /// Returns the host's counters since the provider was opened.
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let metrics = self.provider.metrics();
         let values = PyDict::new(py);
@@ -375,18 +379,18 @@ fn too_large(path: &str, max: u64) -> PyErr {
     refused("file:too-large", format!("{path} is larger than {max} bytes"), Some(path.to_owned()))
 }
 
-/// A build under way.
+/// A running build.
 #[pyclass(frozen, module = "inspect_modal_sandbox._native")]
 pub(crate) struct Build {
     build: Arc<Mutex<sandbox_host::Build>>,
-    /// What of the build context could not be sent, with the reason.
+    /// The files of the build context that cannot be sent, with the reason.
     #[pyo3(get)]
     skipped: Vec<String>,
 }
 
 #[pymethods]
 impl Build {
-    /// The next piece of the log; none when the image is ready.
+    /// Returns the next piece of the log, or `None` when the image is ready.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let build = self.build.clone();
         awaitable(py, async move {
@@ -395,7 +399,7 @@ impl Build {
         })
     }
 
-    /// The image's id and working directory, once `next` has given none.
+    /// The image's id and working directory, after `next` has returned `None`.
     #[getter]
     fn image(&self) -> Option<(String, Option<String>)> {
         let build = self.build.try_lock().ok()?;
@@ -403,24 +407,24 @@ impl Build {
     }
 }
 
-/// What a command gave.
+/// The result of a command.
 #[pyclass(frozen, module = "inspect_modal_sandbox._native")]
 pub(crate) struct RunResult {
     /// `exited`, `signaled`, `deadline`, `sandbox-ended` or `lost`.
     #[pyo3(get)]
     verdict: &'static str,
-    /// Exit code or number of the signal; 0 otherwise.
+    /// The exit code or the number of the signal; otherwise 0.
     #[pyo3(get)]
     code: i64,
-    /// Why the sandbox ended or the command was lost; empty otherwise.
+    /// Why the sandbox ended or the command was lost; otherwise empty.
     #[pyo3(get)]
     detail: String,
     stdout: Stream,
     stderr: Stream,
-    /// Seconds from start to end.
+    /// The duration in seconds.
     #[pyo3(get)]
     duration: f64,
-    /// Requests that were retries.
+    /// The number of repeated requests.
     #[pyo3(get)]
     retries: u64,
 }
@@ -439,13 +443,13 @@ impl RunResult {
         self.stderr.data.clone_ref(py)
     }
 
-    /// Bytes printed to standard output in all.
+    /// The number of bytes that were printed to standard output.
     #[getter]
     fn stdout_total(&self) -> u64 {
         self.stdout.total
     }
 
-    /// Bytes printed to standard error in all.
+    /// The number of bytes that were printed to standard error.
     #[getter]
     fn stderr_total(&self) -> u64 {
         self.stderr.total

@@ -1,5 +1,5 @@
-//! Specifications as JSON. Fields are those of the interface (`wit/types.wit`); what is missing is the provider's default,
-//! what is unknown is an error.
+//! Reads specifications of images and sandboxes from JSON. Fields have the names of the interface (`wit/types.wit`). A missing
+//! field has the provider's default; an unknown field is an error.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use sandbox_host::types::{
 use sandbox_host::{LocalDockerfile, Provider, Result};
 use serde::Deserialize;
 
-/// An image to be built.
+/// An image to build.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Image {
@@ -35,9 +35,9 @@ enum Source {
     },
     Dockerfile {
         text: String,
-        /// Where the text was read; none where it was not in a file.
+        /// The file that the text was read from, if any.
         path: Option<PathBuf>,
-        /// Directory of the files that COPY takes.
+        /// The directory that COPY reads from.
         context: PathBuf,
         #[serde(default)]
         build_args: Vec<(String, String)>,
@@ -47,7 +47,8 @@ enum Source {
 }
 
 impl Image {
-    /// As the interface has it; what a Dockerfile copies is sent to the provider. Also what of it could not be sent.
+    /// Converts the image to the type of the host library, with the build context that a Dockerfile copies from. Also returns
+    /// the files that cannot be sent, with the reason.
     pub(crate) async fn resolve(self, provider: &Provider) -> Result<(ImageSpec, Vec<String>)> {
         let mut skipped = Vec::new();
         let login = |secret: Option<String>| secret.map(RegistryLogin::AnySecret);
@@ -89,7 +90,7 @@ impl Image {
     }
 }
 
-/// A sandbox to be made of images that are there.
+/// A sandbox to create from images that were built.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sandbox {
@@ -121,14 +122,14 @@ pub(crate) struct Sandbox {
     name: Option<String>,
     #[serde(default)]
     tags: Vec<(String, String)>,
-    /// A command that exits 0 when the sandbox is ready, and milliseconds between tries.
+    /// A command that exits with 0 when the sandbox is ready, and the milliseconds between tries.
     readiness: Option<(Vec<String>, Option<u64>)>,
     #[serde(default)]
     sidecars: Vec<Sidecar>,
     #[serde(default)]
     pty: bool,
     proxy: Option<String>,
-    /// Values are JSON.
+    /// Names and JSON values.
     #[serde(default)]
     options: Vec<(String, serde_json::Value)>,
 }
