@@ -42,9 +42,9 @@ def native(kind: str, subject: str | None = None, happened: Happened = "no") -> 
         ("permission-denied", None, "no", PrerequisiteError),
         ("config", None, "no", PrerequisiteError),
         ("forbidden", None, "no", PrerequisiteError),
-        ("plugin", None, "no", PrerequisiteError),
-        ("trap", None, "unknown", None),
-        ("io", None, "no", None),
+        ("plugin:imports", None, "no", PrerequisiteError),
+        ("trap:memory", None, "unknown", None),
+        ("io:broken-pipe", None, "no", None),
         ("other:strange", None, "no", None),
     ],
 )

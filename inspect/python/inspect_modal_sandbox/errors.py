@@ -51,7 +51,7 @@ SANDBOX_GONE = frozenset({"sandbox-ended", "not-found"})
 """Kinds which say that the sandbox does not exist any more, for calls that name nothing else."""
 
 SETTINGS = frozenset({"unauthenticated", "permission-denied", "config", "forbidden", "plugin"})
-"""Kinds that only the user who started the evaluation can fix, by credentials, policy or installation."""
+"""General kinds that only the user who started the evaluation can fix, by credentials, policy or installation."""
 
 SHOWN_TO_MODEL = (FileNotFoundError, IsADirectoryError, PermissionError)
 """Subclasses of `OSError` that Inspect shows to the model as a tool error."""
@@ -78,7 +78,7 @@ def file_error(error: NativeError, path: str) -> Exception:
         return os_error(number, path)
     if error.kind == "file:special":
         return FileError(errno.EINVAL, NOT_REGULAR, path)
-    if error.kind.startswith("file:"):
+    if error.general_kind == "file":
         return FileError(errno.EIO, "It could not be read or written", path)
     return _without_details(call_error(error)) or OSError(errno.EIO, error.message, path)
 
@@ -89,7 +89,7 @@ def call_error(error: NativeError) -> Exception | None:
         return SandboxUnavailableError(error.message)
     if error.kind == "timed-out":
         return TimeoutError(error.message)
-    if error.kind in SETTINGS:
+    if error.general_kind in SETTINGS:
         return PrerequisiteError(error.message)
     return None
 

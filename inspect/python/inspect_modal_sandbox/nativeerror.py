@@ -21,8 +21,8 @@ class NativeError(Exception):
     kind: str
     """What went wrong, such as `not-found` or `timed-out`.
 
-    The names are those of `error-kind` in `wit/types.wit`. Errors of file operations are `file:` and the name of the fault,
-    such as `file:not-found`. Errors of the host itself are `plugin`, `trap`, `config` and `io`.
+    The names are those of `error-kind` in `wit/types.wit`. Errors of the host itself are `plugin`, `trap`, `config` and `io`.
+    Some kinds have a detail after a colon, such as `file:not-found` for a file operation.
     """
 
     message: str
@@ -57,6 +57,11 @@ class NativeError(Exception):
         self.retryable = retryable
         self.reason = reason
         self.subject = subject
+
+    @property
+    def general_kind(self) -> str:
+        """The kind without its detail: `file` for `file:not-found`."""
+        return self.kind.partition(":")[0]
 
     def __str__(self) -> str:
         return self.message

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .._native import Provider
 
 CONFIGURATION_ERRORS = SETTINGS | {"invalid-argument", "unsupported", "not-found"}
-"""Kinds of a failed creation that the user has to fix. `not-found` is a secret or a volume that the configuration names."""
+"""General kinds of a failed creation that the user has to fix. `not-found` is a secret or volume that does not exist."""
 
 
 async def start(task_name: str, config: object, metadata: Mapping[str, Any]) -> dict[str, Container]:
@@ -62,7 +62,7 @@ async def start(task_name: str, config: object, metadata: Mapping[str, Any]) -> 
     except NativeError as error:
         with anyio.CancelScope(shield=True):
             await delete_volumes(provider, volumes)
-        if error.kind in CONFIGURATION_ERRORS:
+        if error.general_kind in CONFIGURATION_ERRORS:
             raise PrerequisiteError(error.message) from None
         raise RuntimeError(error.message) from None
     created = Created(sandbox, provider, run, tags, volumes, has_ports=bool(plan.sandbox.get("ports")))

@@ -33,13 +33,15 @@ CONCURRENT_TERMINATIONS = 20
 
 
 async def finish(created: Created, interrupted: bool) -> None:
-    """Ends the sandbox of a sample that is over.
+    """Ends the sandbox of a sample that is over, and writes what it did into the sample's log.
 
     After an interruption the sandbox is left to the end of the tasks, which shows its progress to the user.
     """
-    write_metrics(created)
-    if not interrupted:
-        await terminate(created)
+    try:
+        if not interrupted:
+            await terminate(created)
+    finally:
+        write_metrics(created)
 
 
 async def terminate(created: Created) -> bool:
