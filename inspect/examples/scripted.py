@@ -1,4 +1,4 @@
-"""A model that plays a script, so that the examples run without one: no network, no key, the same every time."""
+"""A model that follows a script. So the examples need no network and no key, and do the same in every run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 from inspect_ai.util import sandbox
 
 Step = tuple[str, dict[str, Any]]
-"""A tool and its arguments."""
+"""A call of a tool with its arguments."""
 
 
 def scripted(*steps: Step) -> Model:
-    """Calls one tool after the other, and then says "done". Where it is shows in the conversation, so any number of
-    samples can share it."""
+    """Returns a model that calls one tool after the other, and then says "done".
+
+    It counts its turns in the conversation, so several samples can share it.
+    """
 
     def play(input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig) -> ModelOutput:
         turn = sum(message.role == "assistant" for message in input)
@@ -25,7 +27,7 @@ def scripted(*steps: Step) -> Model:
             output = ModelOutput.for_tool_call("mockllm/model", tool, arguments)
         else:
             output = ModelOutput.from_content("mockllm/model", "done")
-        # Without it the tokens are counted, which needs a download.
+        # Without the usage, Inspect counts the tokens, which needs a download.
         output.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)
         return output
 
@@ -34,7 +36,7 @@ def scripted(*steps: Step) -> Model:
 
 @scorer(metrics=[accuracy()])
 def prints(command: str, service: str | None = None) -> Scorer:
-    """Correct when a command in the sandbox prints the target."""
+    """Scores a sample as correct if a command in its sandbox prints the target."""
 
     async def score(state: TaskState, target: Target) -> Score:
         result = await sandbox(service).exec(["sh", "-c", command])
@@ -45,7 +47,7 @@ def prints(command: str, service: str | None = None) -> Scorer:
 
 @scorer(metrics=[accuracy()])
 def tools_said() -> Scorer:
-    """Correct when the last answer of a tool, or its error, contains the target."""
+    """Scores a sample as correct if the last output of a tool, or its error, contains the target."""
 
     async def score(state: TaskState, target: Target) -> Score:
         answers = [message for message in state.messages if message.role == "tool"]

@@ -1,4 +1,4 @@
-"""The tools of Inspect's that work in a sandbox, each doing its main job.
+"""Inspect's tools that work in a sandbox: one task for each.
 
 inspect eval tools.py
 """
@@ -16,7 +16,7 @@ from scripted import prints, scripted, tools_said
 
 @task
 def bash_tool() -> Task:
-    """A command that leaves a file."""
+    """A command that writes a file."""
     return Task(
         dataset=[Sample(input="Write 42 to /tmp/answer.", target="42")],
         solver=[use_tools(bash(timeout=60)), generate()],
@@ -40,7 +40,7 @@ def python_tool() -> Task:
 
 @task
 def editor() -> Task:
-    """The text editor, which runs as a program that Inspect brings into the sandbox."""
+    """The text editor. Inspect copies a program into the sandbox for it."""
     return Task(
         dataset=[Sample(input="Write a poem, then change it.", target="violets are green")],
         solver=[use_tools(text_editor(timeout=60)), generate()],
@@ -55,7 +55,7 @@ def editor() -> Task:
 
 @task
 def session() -> Task:
-    """A shell that keeps its state from call to call; it too runs as a program of Inspect's."""
+    """A shell that keeps its state between calls. Inspect copies a program into the sandbox for it."""
     return Task(
         dataset=[Sample(input="Go to /tmp, then say where you are.", target="/tmp/here")],
         solver=[use_tools(bash_session()), generate()],
@@ -70,7 +70,7 @@ def session() -> Task:
 
 @task
 def time_out() -> Task:
-    """A command that takes too long: the model sees what it had printed, and goes on."""
+    """A command that exceeds its time limit. The model sees what it printed, and continues."""
     return Task(
         dataset=[Sample(input="Wait.", target="still here")],
         solver=[use_tools(bash(timeout=2)), generate()],
@@ -85,7 +85,7 @@ def time_out() -> Task:
 
 @solver
 def ends_its_sandbox() -> Solver:
-    """Does what a lifetime that is over does."""
+    """Terminates the sandbox, as the end of its lifetime does."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         created = sandbox().as_type(ModalSandboxEnvironment).created
@@ -97,7 +97,7 @@ def ends_its_sandbox() -> Solver:
 
 @task
 def dying() -> Task:
-    """A sandbox that ends in the middle: a tool error of its own kind, never a command's output."""
+    """A sandbox that ends during the sample. The model sees a tool error of its own kind."""
     return Task(
         dataset=[Sample(input="Say something.", target="sandbox_unavailable")],
         solver=[use_tools(bash(timeout=60)), ends_its_sandbox(), generate()],
@@ -124,7 +124,7 @@ def many(samples: int = 100) -> Task:
 
 @solver
 def own_number() -> Solver:
-    """Puts the sample's number where the model finds it."""
+    """Writes the number of the sample into its sandbox."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         await sandbox().write_file("/tmp/given", str(state.metadata["number"]))

@@ -1,4 +1,4 @@
-"""One emulator for all tests, whose address and credentials are in the environment as a user's would be."""
+"""Starts one emulator for all tests and sets the environment variables by which the plugin finds it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from inspect_modal_sandbox.lifecycle.run import runs
 
 
 class Emulator:
-    """A running emulator and its doors for tests."""
+    """A running emulator."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def ask(self, path: str, body: object = None, method: str | None = None) -> object:
-        """One request to `/emulator/…`."""
+        """Sends a request to `/emulator/…`, the interface for tests, and returns its JSON."""
         import json
         import urllib.request
 
@@ -46,7 +46,7 @@ def emulator() -> Iterator[Emulator]:
     try:
         yield Emulator(url)
     finally:
-        # What tests have left ends with the emulator: at its exit this process has nothing to terminate.
+        # All sandboxes end with the emulator, so this process must not try to terminate them when it exits.
         for run in runs:
             run.alive.clear()
         process.stdin.close()

@@ -1,4 +1,4 @@
-"""Tasks that only tests need; `examples` has those that show something."""
+"""Tasks for tests only. Tasks that show how to use the plugin are in `examples`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ inside = 0
 
 @solver
 def counts() -> Solver:
-    """Notes how many samples are in their sandboxes at the same time."""
+    """Counts how many samples are in their sandboxes at the same time."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         global inside
@@ -36,7 +36,7 @@ def counts() -> Solver:
 
 @scorer(metrics=[mean()])
 def at_once() -> Scorer:
-    """What was noted."""
+    """The number that `counts` found."""
 
     async def score(state: TaskState, target: Target) -> Score:
         return Score(value=state.metadata["inside"])
@@ -46,7 +46,7 @@ def at_once() -> Scorer:
 
 @task
 def counted(samples: int = 12) -> Task:
-    """As many samples as wanted, which note how many there are at once."""
+    """Samples that count how many of them run at the same time."""
     return Task(
         dataset=[Sample(id=number, input="?") for number in range(samples)],
         solver=counts(),
@@ -58,7 +58,7 @@ def counted(samples: int = 12) -> Task:
 
 @task
 def written_for_docker() -> Task:
-    """Says nothing of Modal."""
+    """A task for Docker, which does not mention Modal."""
     compose = {
         "services": {"default": {"image": "debian:13", "command": "tail -f /dev/null", "environment": {"WHERE": "here"}}}
     }
@@ -73,7 +73,7 @@ def written_for_docker() -> Task:
 
 @task
 def configured() -> Task:
-    """With our own configuration object."""
+    """A task with a `ModalSandboxConfig`."""
     config = ModalSandboxConfig(
         image="debian:13", user="nobody", workdir="/srv", environment={"A": "b c"}, tags={"team": "red"}
     )
@@ -88,7 +88,7 @@ def configured() -> Task:
 
 @task
 def talkative(samples: int = 3) -> Task:
-    """One command per sample, whose output or error is the score."""
+    """One command in each sample. The score is whether its output is right."""
     return Task(
         dataset=[Sample(id=number, input="?", target="done") for number in range(samples)],
         solver=[use_tools(bash(timeout=60)), generate()],
@@ -98,14 +98,14 @@ def talkative(samples: int = 3) -> Task:
     )
 
 
-def order(request: urllib.request.Request) -> None:
-    """Sends it."""
+def send(request: urllib.request.Request) -> None:
+    """Sends a request and ignores the answer."""
     urllib.request.urlopen(request, timeout=30).close()
 
 
 @solver
 def loses_the_router() -> Solver:
-    """From now on no command can be started."""
+    """Makes every later start of a command fail."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         rule = {"method": "TaskExecStart", "fault": {"status": {"code": 14, "message": "no router"}}}
@@ -113,7 +113,7 @@ def loses_the_router() -> Solver:
         request = urllib.request.Request(
             os.environ["MODAL_SERVER_URL"] + "/emulator/faults", json.dumps(rule).encode(), headers
         )
-        await asyncio.to_thread(order, request)
+        await asyncio.to_thread(send, request)
         return state
 
     return solve
@@ -121,7 +121,7 @@ def loses_the_router() -> Solver:
 
 @task
 def cut_off() -> Task:
-    """A model whose commands never start."""
+    """A task in which the model's commands never start."""
     return Task(
         dataset=[Sample(input="?", target="sandbox_unavailable")],
         solver=[use_tools(bash(timeout=60)), loses_the_router(), generate()],
@@ -133,7 +133,7 @@ def cut_off() -> Task:
 
 @solver
 def remote() -> Solver:
-    """Runs a program by Inspect's own means of following one, in both forms."""
+    """Runs programs with Inspect's `exec_remote`, with and without a stream of events."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         said = []
@@ -150,7 +150,7 @@ def remote() -> Solver:
 
 @scorer(metrics=[accuracy()])
 def remote_said() -> Scorer:
-    """Whether all of it arrived."""
+    """Whether all output arrived."""
 
     async def score(state: TaskState, target: Target) -> Score:
         return Score(value="C" if state.metadata["said"] == target.text else "I", answer=state.metadata["said"])
@@ -160,7 +160,7 @@ def remote_said() -> Scorer:
 
 @task
 def followed() -> Task:
-    """Programs that are followed while they run."""
+    """Programs whose output is read while they run."""
     target = '[[["completed", null, 3], ["stderr", "err\\n", null], ["stdout", "out\\n", null]], "text"]'
     return Task(
         dataset=[Sample(input="?", target=target)],

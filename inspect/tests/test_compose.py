@@ -1,4 +1,4 @@
-"""Compose documents: what is honoured, what is warned of, what is refused. Nothing is sent."""
+"""Plans for compose documents and configurations: supported keys, warnings and errors. Nothing is sent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def of_service(text: str) -> plan.Plan:
     return made("services:\n  default:\n    image: debian\n" + "".join(f"    {line}\n" for line in text.splitlines()))
 
 
-def test_what_inspects_own_parser_refuses(tmp_path: Path) -> None:
+def test_keys_that_inspects_own_parser_refuses(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM debian\nARG version\n")
     result = made(
         """
@@ -108,7 +108,7 @@ def test_warnings_name_the_key(line: str, key: str) -> None:
         ("build: {context: /no/such/directory}", "services.default.build.context"),
         ("healthcheck: {test: [CMD, x], interval: often}", "services.default.healthcheck.interval"),
         ("extra_hosts: {there: nowhere}", "services.default.extra_hosts.there"),
-        ("depends_on: [nobody]", "services.default.depends_on"),
+        ("depends_on: [missing]", "services.default.depends_on"),
     ],
 )
 def test_errors_name_the_key(line: str, key: str) -> None:
@@ -127,7 +127,7 @@ def test_errors_name_the_key(line: str, key: str) -> None:
         "user: agent\ncommand: tail -f /dev/null",
     ],
 )
-def test_what_makes_no_difference_is_no_warning(line: str) -> None:
+def test_values_that_describe_a_sandbox_give_no_warning(line: str) -> None:
     assert of_service(line).warnings == []
 
 
@@ -147,7 +147,7 @@ def test_services_start_after_those_that_they_depend_on(monkeypatch: pytest.Monk
     monkeypatch.delenv("COMPOSE_PROFILES", raising=False)
     result = made(SEVERAL)
     assert [service.name for service in result.services] == ["default", "db", "setup", "app", "web"]
-    assert [service.name for service in result.later()] == ["app", "web"], "the others are made with the sandbox"
+    assert [service.name for service in result.later()] == ["app", "web"], "the others start with the sandbox"
     assert result.warnings == []
     monkeypatch.setenv("COMPOSE_PROFILES", "debug")
     assert "debug" in [service.name for service in made(SEVERAL).services]
@@ -166,23 +166,23 @@ def test_further_names_and_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COMPOSE_PROFILES", raising=False)
     services = {service.name: service for service in made(SEVERAL).services}
     assert services["web"].names == ["site"]
-    assert services["db"].names == ["database", "store"], "web is somebody else"
+    assert services["db"].names == ["database", "store"], "web is the name of another service"
     assert services["db"].hosts == {"a": "10.0.0.1", "b": "::1"}
 
 
-def test_networks() -> None:
-    assert of_service("").outbound == "open", "as with Docker: a compose file that says nothing has one"
+def test_networks_of_services() -> None:
+    assert of_service("").outbound == "open", "as with Docker, a compose file has a network by default"
     assert of_service("network_mode: none").outbound == "blocked"
     closed = "networks: {inner: {internal: true}}\nservices: {default: {image: debian, networks: [inner]}}"
     assert made(closed).outbound == "blocked"
     several = "networks: {inner: {internal: true}}\nservices: {%s}"
     both = ", ".join(f"{name}: {{image: debian, networks: [inner]}}" for name in "ab")
-    assert made(several % both).outbound == "internal", "they reach each other"
+    assert made(several % both).outbound == "internal", "the services reach each other"
     with pytest.raises(plan.ConfigError, match="must not reach each other"):
         made("services: {default: {image: a}, other: {image: b, network_mode: none}}")
 
 
-def test_network_without_a_file_is_closed_and_has_one_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_network_without_a_compose_file_is_closed_unless_switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert planning.make(None, Path("/"), {}).outbound == "blocked"
     assert planning.make(ModalSandboxConfig(), Path("/"), {}).outbound == "blocked"
     monkeypatch.setenv("INSPECT_MODAL_NETWORK", "open")
@@ -200,7 +200,7 @@ def test_which_service_is_the_default() -> None:
     assert names("services: {a: {image: x}, b: {image: x}}") == ["a", "b"]
 
 
-def test_environment_from_files_and_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_from_files_and_from_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "one.env").write_text("# note\nA=1\nexport B='two words'\nC=3 # note\n")
     monkeypatch.setenv("HERE", "h")
     monkeypatch.delenv("NOT_HERE", raising=False)
@@ -218,7 +218,7 @@ def test_commands_and_entrypoint() -> None:
     assert of_service("command: sh -c 'sleep 1'").services[0].command == ["sh", "-c", "sleep 1"]
 
 
-def test_volumes_of_modals() -> None:
+def test_modal_volumes() -> None:
     result = made(
         "volumes: {data: {}, shared: {external: true, name: there}}\n"
         "services: {default: {image: x, volumes: ['data:/data:ro', 'shared:/shared', /scratch]}}"
@@ -226,10 +226,10 @@ def test_volumes_of_modals() -> None:
     assert [(v["volume"], v["path"], v["read_only"], v["create"]) for v in result.services[0].volumes] == [
         ("there", "/shared", False, False),
     ]
-    assert result.services[0].directories == ["/data", "/scratch"], "what only it sees is its own"
+    assert result.services[0].directories == ["/data", "/scratch"], "a volume that one container mounts is a directory of it"
 
 
-def test_variables() -> None:
+def test_variables_are_substituted() -> None:
     def fill(text: str) -> Any:
         return envfile.substitute(text, {"A": "1", "EMPTY": ""}.get, "here", lambda name: None)
 
@@ -238,7 +238,7 @@ def test_variables() -> None:
         fill("${NO:?give it}")
 
 
-def test_extensions() -> None:
+def test_modal_extensions() -> None:
     result = made(
         """
         services: {default: {image: x}}
@@ -269,7 +269,7 @@ def test_extensions() -> None:
         made("services: {default: {image: x}}\nx-modal: {typo: 1}")
 
 
-def test_a_compose_config_object() -> None:
+def test_a_compose_config_object_makes_a_plan() -> None:
     config = ComposeConfig.model_validate({"services": {"default": {"image": "debian", "network_mode": "none"}}})
     result = planning.make(config, Path("/"), {})
     assert result.outbound == "blocked" and result.warnings == []
@@ -289,7 +289,7 @@ def test_images_that_depend_on_metadata(tmp_path: Path, monkeypatch: pytest.Monk
     assert planning.make(str(path), tmp_path, {"c": "x"}).services[0].env == {"C": "x"}
 
 
-def test_our_config_survives_the_log_and_is_no_compose_document() -> None:
+def test_a_modal_config_survives_the_log_and_is_not_taken_for_a_compose_document() -> None:
     config = ModalSandboxConfig.model_validate(
         {
             "image": "debian:13",
@@ -311,7 +311,7 @@ def test_our_config_survives_the_log_and_is_no_compose_document() -> None:
         ModalSandboxConfig(image="a", image_id="im-1")
 
 
-def test_a_wrong_configuration_is_told() -> None:
+def test_a_wrong_configuration_is_an_error() -> None:
     for config in ("values.txt", 3):
         with pytest.raises(plan.ConfigError):
             planning.make(config, Path("/"), {})
@@ -319,8 +319,8 @@ def test_a_wrong_configuration_is_told() -> None:
         planning.make("Dockerfile", Path("/no/such"), {})
 
 
-def test_a_configuration_of_several_directories_is_never_taken_for_another_ones(tmp_path: Path) -> None:
-    """Where Inspect's records do not say whose sample it is, which they do in an evaluation."""
+def test_a_configuration_of_tasks_in_several_directories_is_refused_if_it_is_ambiguous(tmp_path: Path) -> None:
+    """This test runs outside of an evaluation, so Inspect's records do not say which task the sample belongs to."""
     run = Run()
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
@@ -329,7 +329,7 @@ def test_a_configuration_of_several_directories_is_never_taken_for_another_ones(
     services = {"default": {"build": "."}}
     for config in (built, plain, ComposeConfig.model_validate({"services": services})):
         run.directories[directories.directory_key(config)] = [tmp_path / "here", tmp_path / "there"]
-    assert directories.directory_of(run, plain, {}) == tmp_path / "here", "it is the same everywhere"
+    assert directories.directory_of(run, plain, {}) == tmp_path / "here", "the plan is the same in all directories"
     for config in (built, ComposeConfig.model_validate({"services": services})):
         with pytest.raises(PrerequisiteError, match=r"here and .*there have the same configuration"):
             directories.directory_of(run, config, {})

@@ -1,6 +1,7 @@
-"""Inspect's own conformance checks, on a root image and with an unprivileged default user.
+"""Inspect's own 44 conformance checks, as root and as an unprivileged default user.
 
-Root may write what nobody may: two checks cannot hold there, and are strict expected failures. All 44 hold for a user.
+Two of the checks expect that a file without write permission cannot be written. Root can write it, so these two are expected to
+fail as root.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ async def shared(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, San
     environments = await provider.sample_init("self_check", config, {"__sample_id__": 1})
     try:
         environment = next(iter(environments.values()))
-        # Without these some checks prove nothing.
+        # Some checks pass without testing anything if these programs are missing.
         for program in ("ps", "adduser"):
             assert (await environment.exec(["sh", "-c", f"command -v {program}"])).success, f"{program} is not there"
         yield request.param, environment

@@ -1,4 +1,4 @@
-"""What Inspect relies on and its own checks do not cover, through the proxy that evaluations go through."""
+"""Behaviour that Inspect relies on and its own checks do not cover, called through the same proxy as in evaluations."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ async def test_background_child_that_holds_stdout(box: SandboxEnvironment) -> No
     begun = time.monotonic()
     result = await box.exec(["sh", "-c", "sleep 300 & echo started"])
     assert result.stdout == "started\n"
-    assert time.monotonic() - begun < 60, "the command had ended, and its child was waited for"
-    assert (await box.exec(["pkill", "-x", "sleep"])).success, "the child did not live on"
+    assert time.monotonic() - begun < 60, "exec waited for the child after the command had ended"
+    assert (await box.exec(["pkill", "-x", "sleep"])).success, "the child did not survive the command"
 
 
 async def test_missing_program(box: SandboxEnvironment) -> None:
@@ -106,7 +106,7 @@ async def test_invalid_utf8_is_replaced(box: SandboxEnvironment) -> None:
     assert result.stdout == "a\N{REPLACEMENT CHARACTER}b"
 
 
-async def test_a_nul_anywhere_is_a_tool_error(box: SandboxEnvironment) -> None:
+async def test_a_nul_byte_anywhere_is_a_tool_error(box: SandboxEnvironment) -> None:
     calls: list[Callable[[], Awaitable[object]]] = [
         lambda: box.exec(["echo", "a\0b"]),
         lambda: box.exec(["true"], env={"A": "x\0y"}),
@@ -121,7 +121,7 @@ async def test_a_nul_anywhere_is_a_tool_error(box: SandboxEnvironment) -> None:
             await call()
 
 
-async def test_what_cannot_be_run_is_a_failed_command(box: SandboxEnvironment) -> None:
+async def test_a_command_that_cannot_be_run_has_failed(box: SandboxEnvironment) -> None:
     for cmd in ([], [""]):
         result = await box.exec(cmd)
         assert (result.success, result.returncode, result.stderr) == (False, 126, "the command is empty\n")
@@ -147,7 +147,7 @@ async def test_variables_of_any_name(box: SandboxEnvironment) -> None:
     assert "discovery.type=single-node\n" in result.stdout and "\nA=B=x\n" in f"\n{result.stdout}"
 
 
-async def test_the_environment_tells_nothing_of_the_harness(box: SandboxEnvironment) -> None:
+async def test_the_environment_does_not_reveal_the_harness(box: SandboxEnvironment) -> None:
     said = (await box.exec(["env"])).stdout.lower()
     assert not any(word in said for word in ("sandbox", "inspect", "exec_id")), said
 
@@ -170,7 +170,7 @@ async def test_a_program_that_may_not_be_executed(box: SandboxEnvironment) -> No
         'echo "$0: Permission denied" >&2; exit 126',
     ],
 )
-async def test_what_a_command_prints_is_never_thrown_away(box: SandboxEnvironment, script: str) -> None:
+async def test_the_output_of_a_command_that_exits_with_126_is_kept(box: SandboxEnvironment, script: str) -> None:
     await box.write_file("/tmp/speaks", f"#!/bin/sh\n{script}\n")
     await box.exec(["chmod", "755", "/tmp/speaks"])
     for cmd in (["/tmp/speaks"], ["sh", "-c", script]):
@@ -178,7 +178,7 @@ async def test_what_a_command_prints_is_never_thrown_away(box: SandboxEnvironmen
         assert result.returncode == 126 and "permission denied" in (result.stdout + result.stderr).lower()
 
 
-async def test_a_time_limit_asks_first(box: SandboxEnvironment) -> None:
+async def test_a_time_limit_sends_sigterm_first(box: SandboxEnvironment) -> None:
     with pytest.raises(SandboxTimeoutError) as raised:
         await box.exec(["sh", "-c", "trap 'echo saved; exit 0' TERM; echo working; sleep 4715 & wait"], timeout=1)
     assert raised.value.truncated_output == "working\nsaved\n"
@@ -189,17 +189,17 @@ async def test_a_time_limit_asks_first(box: SandboxEnvironment) -> None:
     "script", ["printf 'ab\\303\\244'", "head -c 5000 /dev/zero | tr '\\0' '\\377'", "yes ä | head -n 3000"]
 )
 @pytest.mark.parametrize("limit", [1, 3, 100, 1000])
-async def test_the_end_of_what_is_no_text_fits_the_limit(box: SandboxEnvironment, script: str, limit: int) -> None:
+async def test_output_that_is_not_utf8_fits_the_limit(box: SandboxEnvironment, script: str, limit: int) -> None:
     with override_sandbox_output_limit(limit, "exec"):
         result = await box.exec(["sh", "-c", script])
     assert result.success and len(result.stdout.encode()) <= limit
 
 
-async def test_surrogates_do_not_end_the_sample(box: SandboxEnvironment) -> None:
+async def test_lone_surrogates_are_replaced(box: SandboxEnvironment) -> None:
     assert (await box.exec(["echo", "\ud800"], input="\udfff")).stdout == "?\n"
 
 
-async def test_cancelling_kills(box: SandboxEnvironment) -> None:
+async def test_cancelling_kills_the_command(box: SandboxEnvironment) -> None:
     task = asyncio.ensure_future(box.exec(["sh", "-c", "touch /tmp/begun; exec sleep 4711"]))
     await until(box, "[ -e /tmp/begun ]")
     task.cancel()
@@ -215,18 +215,18 @@ async def test_time_limit_keeps_what_was_printed(box: SandboxEnvironment) -> Non
     await until(box, "! pgrep -f 'sleep 471[2]'")
 
 
-async def test_what_was_started_is_never_run_again(box: SandboxEnvironment) -> None:
+async def test_a_command_that_was_started_is_never_run_again(box: SandboxEnvironment) -> None:
     with pytest.raises(TimeoutError):
         await box.exec(["sh", "-c", "echo once >>/tmp/runs; sleep 60"], timeout=1, timeout_retry=True)
     assert await box.read_file("/tmp/runs") == "once\n"
 
 
-async def test_50_at_once(box: SandboxEnvironment) -> None:
+async def test_50_commands_at_once(box: SandboxEnvironment) -> None:
     results = await asyncio.gather(*[box.exec(["sh", "-c", f"sleep 0.2; echo {number}"]) for number in range(50)])
     assert [result.stdout for result in results] == [f"{number}\n" for number in range(50)]
 
 
-async def test_users(box: SandboxEnvironment) -> None:
+async def test_commands_run_as_other_users(box: SandboxEnvironment) -> None:
     assert (await box.exec(["id", "-u"], user="65534")).stdout == "65534\n"
     assert (await box.exec(["id", "-u"], user="1234")).stdout == "1234\n"
     assert (await box.exec(["sh", "-c", "echo $HOME"], user="root")).stdout == "/root\n"
@@ -275,7 +275,7 @@ async def test_50_mib_of_input_arrive_byte_for_byte(box: SandboxEnvironment) -> 
     assert result.stdout.split() == [hashlib.sha256(data).hexdigest(), "-"]
 
 
-async def test_input_is_not_waited_for(box: SandboxEnvironment) -> None:
+async def test_a_command_may_ignore_its_input(box: SandboxEnvironment) -> None:
     result = await box.exec(["true"], input=b"x" * (20 << 20))
     assert result.success
 
@@ -283,7 +283,7 @@ async def test_input_is_not_waited_for(box: SandboxEnvironment) -> None:
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-async def test_line_ends_are_kept_and_bad_text_is_told(box: SandboxEnvironment) -> None:
+async def test_line_ends_are_kept_and_invalid_utf8_is_an_error(box: SandboxEnvironment) -> None:
     await box.write_file("crlf", "a\r\nb\rc\n")
     assert await box.read_file("crlf") == "a\r\nb\rc\n"
     await box.write_file("bytes", b"\xff\xfe")
@@ -291,7 +291,7 @@ async def test_line_ends_are_kept_and_bad_text_is_told(box: SandboxEnvironment) 
         await box.read_file("bytes")
 
 
-async def test_a_file_as_parent(box: SandboxEnvironment) -> None:
+async def test_a_path_through_a_file_does_not_exist(box: SandboxEnvironment) -> None:
     await box.write_file("parent", "x")
     with pytest.raises(FileNotFoundError, match="parent/child"):
         await box.read_file("parent/child")
@@ -299,13 +299,13 @@ async def test_a_file_as_parent(box: SandboxEnvironment) -> None:
         await box.write_file("parent/child", "x")
 
 
-async def test_errors_have_three_parts(box: SandboxEnvironment) -> None:
+async def test_file_errors_have_number_text_and_path(box: SandboxEnvironment) -> None:
     with pytest.raises(FileNotFoundError) as raised:
         await box.read_file("nowhere")
     assert raised.value.strerror == "No such file or directory" and raised.value.filename == "nowhere"
 
 
-async def test_too_large_a_file(box: SandboxEnvironment) -> None:
+async def test_a_file_that_is_too_large_is_refused(box: SandboxEnvironment) -> None:
     await box.exec(["truncate", "-s", "5G", "/tmp/sparse"])
     begun = time.monotonic()
     with pytest.raises(OutputLimitExceededError, match="100 MiB"):
@@ -313,7 +313,7 @@ async def test_too_large_a_file(box: SandboxEnvironment) -> None:
     assert time.monotonic() - begun < 60
 
 
-async def test_what_is_no_file_is_refused_at_once(box: SandboxEnvironment) -> None:
+async def test_a_special_file_is_refused_at_once(box: SandboxEnvironment) -> None:
     script = "import socket; socket.socket(socket.AF_UNIX).bind('/tmp/socket')"
     assert (await box.exec(["sh", "-c", f'mkfifo /tmp/pipe; python3 -c "{script}"'])).success
     begun = time.monotonic()
@@ -329,7 +329,7 @@ async def test_what_is_no_file_is_refused_at_once(box: SandboxEnvironment) -> No
         await box.read_file("/tmp/" + "x" * 5000)
 
 
-async def test_errors_that_a_model_sees_tell_nothing_of_the_harness(emulator: Emulator) -> None:
+async def test_errors_that_a_model_sees_do_not_reveal_the_harness(emulator: Emulator) -> None:
     environments = await provider().sample_init("contract", CONFIG, {"__sample_id__": 20})
     environment = environments["default"]
     await environment.created.provider.terminate(environment.created.id)
@@ -340,7 +340,7 @@ async def test_errors_that_a_model_sees_tell_nothing_of_the_harness(emulator: Em
     await provider().sample_cleanup("contract", CONFIG, environments, False)
 
 
-async def test_connection(box: SandboxEnvironment) -> None:
+async def test_the_connection_opens_a_shell(box: SandboxEnvironment) -> None:
     connection = await box.connection(user="nobody")
     assert connection.type == "modal"
     words = shlex.split(connection.command)
@@ -350,7 +350,7 @@ async def test_connection(box: SandboxEnvironment) -> None:
 
 
 async def test_services_without_a_network_and_their_commands(tmp_path: Path) -> None:
-    """A sidecar's network cannot be blocked: it gets an allow-list of nothing. Time limits reach into sidecars."""
+    """The network of a sidecar cannot be blocked, so it gets an empty allow-list. Time limits apply in sidecars too."""
     path = tmp_path / "compose.yaml"
     path.write_text(
         """
@@ -367,7 +367,8 @@ services:
         await other.write_file("file", "x")
         assert (await other.exec(["stat", "-c", "%U", "/tmp/file"])).stdout == "nobody\n"
         assert not (await environments["default"].exec(["test", "-e", "/tmp/file"])).success
-        assert "127.0.0.1" in (await other.exec(["getent", "ahostsv4", "default"])).stdout, "it has no other address"
+        addresses = await other.exec(["getent", "ahostsv4", "default"])
+        assert "127.0.0.1" in addresses.stdout, "the default service has no other address"
         with pytest.raises(TimeoutError):
             await other.exec(["sh", "-c", "sleep 4713 & sleep 4713"], timeout=1)
         await until(other, "! pgrep -f 'sleep 471[3]'")
@@ -409,19 +410,19 @@ async def test_services_reach_each_other_by_all_their_names(tmp_path: Path) -> N
         hosts = await environments["default"].exec(["getent", "hosts", "further"])
         assert hosts.stdout.split() == ["192.0.2.7", "further"]
         out = await environments["default"].exec(["python3", "-c", ASK, "192.0.2.7"])
-        assert "No route to host" in out.stderr, "an internal network leads nowhere else"
+        assert "No route to host" in out.stderr, "an internal network does not reach the outside"
     finally:
         await provider().sample_cleanup("contract", str(path), environments, False)
 
 
 async def compose(tmp_path: Path, text: str) -> Path:
-    """A compose file; `IDLE` is what a service does that only stays alive."""
+    """Writes a compose file. `IDLE` stands for the keys of a service that only stays alive."""
     path = tmp_path / "compose.yaml"
     path.write_text(text.replace("IDLE", "image: debian:13, command: tail -f /dev/null"))
     return path
 
 
-async def test_ports_are_told_by_the_connection(tmp_path: Path) -> None:
+async def test_the_connection_has_the_public_ports(tmp_path: Path) -> None:
     path = await compose(tmp_path, "services: {default: {IDLE, ports: ['8080:8080', 9000]}, other: {IDLE}}")
     environments = await provider().sample_init("contract", str(path), {"__sample_id__": 20})
     try:
@@ -457,7 +458,7 @@ services:
     with pytest.raises(RuntimeError, match=r"(?s)'db' has ended: .*exit code 7.*no space left") as raised:
         await provider().sample_init("contract", str(path), {"__sample_id__": 22})
     assert "starting" in str(raised.value) and "db |" not in str(raised.value)
-    assert set(current_run().alive) == before, "nothing is left of it"
+    assert set(current_run().alive) == before, "the sandbox was not terminated"
 
 
 async def test_the_health_check_of_an_image_counts(tmp_path: Path) -> None:
@@ -499,8 +500,8 @@ services:
         await provider().sample_cleanup("contract", str(path), environments, False)
 
 
-async def test_services_of_one_network_of_which_one_reaches_out(tmp_path: Path) -> None:
-    """The agent's network is internal; its proxy is on a second one, which is not."""
+async def test_one_service_of_an_internal_network_may_reach_the_internet(tmp_path: Path) -> None:
+    """The agent is in an internal network. Its proxy is in that one and in a second one, which is not internal."""
     path = tmp_path / "compose.yaml"
     services: dict[str, Any] = {
         name: {"image": "python:3.13", "command": ["python3", "-c", SERVER % name], "networks": networks}
@@ -518,7 +519,7 @@ async def test_services_of_one_network_of_which_one_reaches_out(tmp_path: Path) 
         await provider().sample_cleanup("contract", str(path), environments, False)
 
 
-async def test_a_default_service_alone_reaches_none_of_the_others(tmp_path: Path) -> None:
+async def test_a_default_service_without_a_network_reaches_no_other(tmp_path: Path) -> None:
     path = tmp_path / "compose.yaml"
     services: dict[str, Any] = {
         name: {"image": "python:3.13", "command": ["python3", "-c", SERVER % name]} for name in ("default", "one", "two")
@@ -548,15 +549,15 @@ services:
     before = set(current_run().alive)
     with pytest.raises(RuntimeError, match=r"'setup', which others depend on, did not complete.*3"):
         await provider().sample_init("contract", str(path), {"__sample_id__": 6})
-    assert set(current_run().alive) == before, "nothing is left of it"
+    assert set(current_run().alive) == before, "the sandbox was not terminated"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CODE", "0")
         environments = await provider().sample_init("contract", str(path), {"__sample_id__": 7})
-    assert list(environments) == ["default", "app"], "what is over is no environment"
+    assert list(environments) == ["default", "app"], "a service that has completed is not an environment"
     await provider().sample_cleanup("contract", str(path), environments, False)
 
 
-async def test_connections_lead_into_the_container_that_is_meant(tmp_path: Path) -> None:
+async def test_a_connection_opens_a_shell_in_its_container(tmp_path: Path) -> None:
     path = tmp_path / "compose.yaml"
     idle = "image: debian:13, command: tail -f /dev/null"
     path.write_text(f"services: {{default: {{{idle}}}, other: {{{idle}, environment: {{WHERE: other}}, user: nobody}}}}")
@@ -564,7 +565,7 @@ async def test_connections_lead_into_the_container_that_is_meant(tmp_path: Path)
     try:
         connection = await environments["other"].connection()
         words = shlex.split(connection.command)
-        # The one that was installed with the package.
+        # The program that was installed with the package.
         assert Path(words[0]).samefile(Path(sys.executable).with_name("sandbox"))
         said = await asyncio.to_thread(type_into, words, "echo in-$WHERE as $(id -un)\nexit\n")
         assert "in-other as nobody" in said
@@ -575,13 +576,13 @@ async def test_connections_lead_into_the_container_that_is_meant(tmp_path: Path)
 
 
 def type_into(argv: list[str], text: str) -> str:
-    """Runs a program on a terminal, types, and gives what was to be seen when it has ended."""
+    """Runs a program on a terminal, types a text, and returns what the terminal showed when the program has ended."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
     os.close(theirs)
     os.write(ours, text.encode())
     seen = b""
-    # The other side's end is an error here.
+    # Reading fails when the program has closed the terminal.
     with contextlib.suppress(OSError):
         while piece := os.read(ours, 65536):
             seen += piece
@@ -604,7 +605,7 @@ def type_into(argv: list[str], text: str) -> str:
     ],
     ids=lambda fault: f"{fault['method']}-{next(iter(fault['fault']))}" if isinstance(fault["fault"], dict) else "goaway",
 )
-async def test_faults_do_not_show(box: SandboxEnvironment, emulator: Emulator, fault: dict[str, Any]) -> None:
+async def test_faults_are_not_visible(box: SandboxEnvironment, emulator: Emulator, fault: dict[str, Any]) -> None:
     await box.exec(["rm", "-f", "/tmp/ran"])
     emulator.ask("faults", fault)
     try:

@@ -1,7 +1,7 @@
-"""Compose files in `corpus/compose`, each with the plan that it comes to, or with the words by which it is refused.
+"""The compose files in `corpus/compose`. Each states the plan, or the error, that it leads to.
 
-A file says under `x-expect` what is expected: values of attributes of services and of the plan (of a service also `dockerfile`,
-the text that is built), and a piece of each warning; there must be no others. A refused file has a piece of the error under
+Under `x-expect`, a file gives attributes of its services and of the plan. `dockerfile` of a service is the text that is built.
+`warnings` has a part of each warning, and there must be no others. A file that is refused has a part of the error under
 `x-expect-refused`.
 """
 
@@ -21,7 +21,7 @@ FILES = sorted(CORPUS.glob("*.yaml"))
 
 
 def expected(path: Path) -> dict[str, Any]:
-    """What a file says of itself; of one that is no YAML for Compose, as PyYAML has it."""
+    """Returns the expectations in a file. If Docker Compose does not accept it as YAML, PyYAML reads it."""
     text = path.read_text("utf-8-sig")
     try:
         documents = goyaml.load(text)
@@ -31,16 +31,16 @@ def expected(path: Path) -> dict[str, Any]:
 
 
 def found(value: object) -> Any:
-    """As JSON has it."""
+    """Converts a value to the types of JSON."""
     return json.loads(json.dumps(value, default=vars))
 
 
-def test_the_corpus_is_there() -> None:
+def test_the_corpus_is_complete() -> None:
     assert len(FILES) > 60
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_corpus(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compose_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NOT_SET", "ALSO_NOT", "DATA_DIRECTORY", "FROM_DOT_ENV", "POSTGRES", "COMPOSE_PROFILES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TAG", "trixie")

@@ -1,4 +1,4 @@
-"""Whole evaluations by `inspect eval`, with a scripted model, judged by their logs."""
+"""Whole evaluations with `inspect eval` and a scripted model. The tests read the logs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INSPECT = str(Path(sys.executable).with_name("inspect"))
 
 
 class Evaluation:
-    """What one call of `inspect` did."""
+    """One call of `inspect`: its exit code, its output and its logs."""
 
     def __init__(self, words: list[str], logs: Path, **variables: str) -> None:
         ran = subprocess.run(
@@ -53,7 +53,7 @@ def correct(scores: object) -> bool:
 
 
 def left() -> list[dict[str, str]]:
-    """Tags of our sandboxes that still run."""
+    """Returns the tags of this owner's sandboxes that are still running."""
 
     async def look() -> list[dict[str, str]]:
         from inspect_modal_sandbox.provider import opened, owner
@@ -64,7 +64,7 @@ def left() -> list[dict[str, str]]:
 
 
 def alive(emulator: Emulator) -> int:
-    """How many of them there are."""
+    """Returns the number of this owner's sandboxes that are still running."""
     return len(left())
 
 
@@ -77,7 +77,7 @@ def tools(tmp_path_factory: pytest.TempPathFactory, emulator: Emulator) -> Evalu
 
 
 @pytest.mark.parametrize("task", ["bash_tool", "python_tool", "editor", "session", "time_out", "dying"])
-def test_tools(tools: Evaluation, task: str) -> None:
+def test_tool_works_in_a_sandbox(tools: Evaluation, task: str) -> None:
     log = tools.log(task)
     assert all_correct(log) and log.samples
     (sample,) = log.samples
@@ -86,11 +86,11 @@ def test_tools(tools: Evaluation, task: str) -> None:
     cost = costs(sample)
     assert str(cost["sandbox"]).startswith("sb-") and cost["execs"] > 0 and cost["retries"] == 0
     assert cost["start_secs"] > cost["create_secs"] > 0 and cost["first_exec_secs"] > 0
-    assert task != "editor" or cost["bytes_sent"] > 10_000_000, "Inspect brought its tools in"
+    assert task != "editor" or cost["bytes_sent"] > 10_000_000, "Inspect sends its tools into the sandbox"
 
 
 def costs(sample: EvalSample) -> dict[str, Any]:
-    """What the log says of a sample's sandbox."""
+    """Returns what the log of a sample says about its sandbox."""
     (cost,) = [event.data for event in sample.events if event.event == "info" and event.source == "modal"]
     assert isinstance(cost, dict)
     return cost
@@ -101,12 +101,12 @@ def test_tools_leave_nothing(tools: Evaluation, emulator: Emulator) -> None:
     assert alive(emulator) == 0
 
 
-def test_images(tmp_path: Path) -> None:
+def test_images_of_samples(tmp_path: Path) -> None:
     names = ["per_sample", "by_metadata", "files_and_setup"]
     done = Evaluation(["eval", *[f"examples/images/images.py@{name}" for name in names]], tmp_path)
     assert all(all_correct(done.log(name)) for name in names)
-    assert "COPY greeting.txt" in done.said, "the log of the build is seen"
-    assert done.said.count("COPY greeting.txt") == 1, "once"
+    assert "COPY greeting.txt" in done.said, "the build log is not shown"
+    assert done.said.count("COPY greeting.txt") == 1, "the image was built twice"
 
 
 TWO = """
@@ -142,8 +142,8 @@ def relative_WHERE():
 """
 
 
-def test_equal_configurations_of_tasks_in_different_directories_are_different(tmp_path: Path) -> None:
-    """The value of a configuration does not tell where its relative paths start."""
+def test_equal_configurations_of_tasks_in_different_directories_build_different_images(tmp_path: Path) -> None:
+    """Equal configurations have relative paths that start at different directories."""
     for where in ("here", "there"):
         (tmp_path / where).mkdir()
         (tmp_path / where / "tasks.py").write_text(TWO.replace("WHERE", where))
@@ -161,7 +161,7 @@ def test_a_broken_dockerfile_fails_the_run_once(tmp_path: Path) -> None:
     assert not any(log.samples for log in done.logs.values())
 
 
-def test_services(tmp_path: Path) -> None:
+def test_services_of_a_sample(tmp_path: Path) -> None:
     done = Evaluation(["eval", "examples/services/services.py"], tmp_path)
     log = done.log("services")
     assert all_correct(log) and log.samples
@@ -183,7 +183,7 @@ def test_the_type_can_be_given_on_the_command_line_and_the_log_retried(tmp_path:
     log = done.log("bash_tool")
     assert all_correct(log)
     assert log.eval.sandbox is not None and str(log.eval.sandbox.config).endswith("with-variable.Dockerfile")
-    assert "inspect sandbox cleanup modal sb-" in done.said, "what was left is named"
+    assert "inspect sandbox cleanup modal sb-" in done.said, "the command that ends the sandbox is not printed"
     assert log.samples
     (tags,) = left()
     assert (
@@ -210,7 +210,7 @@ def test_a_task_for_docker_runs_here(tmp_path: Path) -> None:
     assert all_correct(done.log("written_for_docker"))
 
 
-def test_our_configuration_survives_the_log(tmp_path: Path) -> None:
+def test_a_modal_config_survives_the_log(tmp_path: Path) -> None:
     done = Evaluation(["eval", "tests/tasks.py@configured"], tmp_path / "first")
     log = done.log("configured")
     assert all_correct(log)
@@ -227,7 +227,7 @@ def test_no_more_sandboxes_at_once_than_permitted(tmp_path: Path) -> None:
     assert 1 <= max(score.as_int() for sample in log.samples for score in (sample.scores or {}).values()) <= 3
 
 
-def test_programs_can_be_followed(tmp_path: Path) -> None:
+def test_programs_are_followed_with_exec_remote(tmp_path: Path) -> None:
     done = Evaluation(["eval", "tests/tasks.py@followed"], tmp_path)
     assert all_correct(done.log("followed"))
 
@@ -236,7 +236,7 @@ def test_every_call_is_traced(tmp_path: Path) -> None:
     trace = tmp_path / "trace.log"
     done = Evaluation(["eval", "tests/tasks.py@talkative", "-T", "samples=1"], tmp_path, INSPECT_TRACE_FILE=str(trace))
     assert all_correct(done.log("talkative"))
-    # Inspect packs it when it ends.
+    # Inspect compresses the trace when it ends.
     with gzip.open(trace.with_name("trace.log.gz"), "rt") as lines:
         records = [json.loads(line) for line in lines]
     actions = [(one["event"], one["detail"].split()[0]) for one in records if one.get("action") == "Modal"]
@@ -245,7 +245,7 @@ def test_every_call_is_traced(tmp_path: Path) -> None:
 
 
 def only_error(done: Evaluation, task: str) -> str:
-    """What ended the samples, which is the same for all."""
+    """Returns the error of the samples, which is the same for all."""
     log = done.log(task)
     errors = {sample.error.message for sample in log.samples or [] if sample.error is not None}
     assert len(errors) == 1, errors
@@ -260,7 +260,7 @@ def only_error(done: Evaluation, task: str) -> str:
     ],
     ids=["refused", "fails"],
 )
-def test_what_lasts_ends_samples_with_its_reason(tmp_path: Path, emulator: Emulator, fault: dict[str, object]) -> None:
+def test_a_lasting_fault_ends_samples_with_its_reason(tmp_path: Path, emulator: Emulator, fault: dict[str, object]) -> None:
     emulator.ask("faults", fault)
     try:
         words = ["eval", "tests/tasks.py@talkative", "--no-fail-on-error"]
@@ -271,8 +271,8 @@ def test_what_lasts_ends_samples_with_its_reason(tmp_path: Path, emulator: Emula
     assert alive(emulator) == 0
 
 
-def test_commands_that_never_start_are_told_as_such(tmp_path: Path, emulator: Emulator) -> None:
-    """The model's command fails with a tool's error of its own kind; the sample goes on to its end."""
+def test_commands_that_never_start_are_tool_errors(tmp_path: Path, emulator: Emulator) -> None:
+    """The model sees an error of its own kind, and the sample continues."""
     try:
         done = Evaluation(["eval", "tests/tasks.py@cut_off"], tmp_path)
     finally:
@@ -305,7 +305,7 @@ def test_faults_make_no_difference(tmp_path: Path, emulator: Emulator) -> None:
     finally:
         emulator.ask("faults", method="DELETE")
     assert all_correct(done.log("many"))
-    assert alive(emulator) == 0, "what was made twice is not left"
+    assert alive(emulator) == 0, "sandboxes that were created twice are left"
     assert isinstance(rules, list) and all(rule["applied"] for rule in rules[:2]), rules
-    # The two creations that were put off; the others may have met faults too.
+    # Two creations were refused once. Other requests may have met faults too.
     assert sum(costs(sample)["retries"] for sample in done.log("many").samples or []) >= 2

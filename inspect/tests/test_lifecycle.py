@@ -1,4 +1,4 @@
-"""How sandboxes end: by themselves, with their sample, with the task, and by `inspect sandbox cleanup`."""
+"""How sandboxes start, and how they end: by themselves, with their sample, with the task, and by `inspect sandbox cleanup`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def until(box: SandboxEnvironment, command: str) -> None:
 # ---- the end of a sandbox -------------------------------------------------------------------------------------------
 
 
-async def test_ends_in_the_middle_of_a_command() -> None:
+async def test_a_sandbox_that_ends_during_a_command_is_unavailable() -> None:
     environments, environment = await fresh()
     command = asyncio.ensure_future(environment.exec(["sh", "-c", "touch /tmp/begun; sleep 600"]))
     await until(environment, "[ -e /tmp/begun ]")
@@ -62,15 +62,15 @@ async def test_ends_in_the_middle_of_a_command() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"user": "nobody-of-this-name"}, "no user `nobody-of-this-name`"),
-        ({"secrets": "none-of-this-name"}, "no secret `none-of-this-name`"),
-        ({"volumes": ({"name": "none-of-this-name", "path": "/v"},)}, "no volume `none-of-this-name`"),
+        ({"user": "missing-user"}, "no user `missing-user`"),
+        ({"secrets": "missing-one"}, "no secret `missing-one`"),
+        ({"volumes": ({"name": "missing-one", "path": "/v"},)}, "no volume `missing-one`"),
         ({"region": "mars"}, "mars"),
         ({"options": {"colour": "1"}}, "no option `colour`"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-async def test_what_cannot_be_is_told_and_leaves_nothing(changes: dict[str, Any], words: str) -> None:
+async def test_an_impossible_configuration_is_an_error_and_leaves_nothing(changes: dict[str, Any], words: str) -> None:
     before = set(current_run().alive)
     config = ModalSandboxConfig.model_validate({"image": "debian:13", **changes})
     with pytest.raises((PrerequisiteError, SandboxUnavailableError), match=words):
@@ -78,7 +78,7 @@ async def test_what_cannot_be_is_told_and_leaves_nothing(changes: dict[str, Any]
     assert set(current_run().alive) == before
 
 
-async def test_everything_that_can_be_asked_for() -> None:
+async def test_a_configuration_with_most_options() -> None:
     config = ModalSandboxConfig.model_validate(
         {
             "image": "debian:13",
@@ -119,7 +119,7 @@ volumes: {both: , own: }
 
 
 async def is_gone(volume: str) -> bool:
-    """Whether there is no volume of that name."""
+    """Returns whether there is no volume of that name."""
     config = ModalSandboxConfig.model_validate({"image": "debian:13", "volumes": [{"name": volume, "path": "/v"}]})
     try:
         environments = await provider().sample_init("contract", config, {"__sample_id__": "looks"})
@@ -136,7 +136,7 @@ def of(environments: dict[str, SandboxEnvironment]) -> ModalSandboxEnvironment:
     return environment
 
 
-async def test_volumes_belong_to_their_sample_and_end_with_it(tmp_path: Path) -> None:
+async def test_volumes_belong_to_their_sample_and_are_deleted_with_it(tmp_path: Path) -> None:
     path = tmp_path / "compose.yaml"
     path.write_text(VOLUMES)
     first, second = [await provider().sample_init("contract", str(path), {"__sample_id__": f"v{n}"}) for n in (1, 2)]
@@ -145,13 +145,13 @@ async def test_volumes_belong_to_their_sample_and_end_with_it(tmp_path: Path) ->
     assert not await is_gone(names[0])
     await first["default"].write_file("/both/x", "of the first")
     await first["default"].write_file("/own/x", "of the first")
-    # A container that runs sees what others have written to a volume of Modal's once it has reloaded the volume.
+    # The plugin does not reload volumes, so only the directory is visible in a container that runs already.
     assert (await first["other"].exec(["test", "-d", "/both"])).success
     for directory in ("both", "own"):
         assert not (await second["default"].exec(["test", "-e", f"/{directory}/x"])).success
     await provider().sample_cleanup("contract", str(path), first, False)
     assert await is_gone(names[0]) and not await is_gone(names[1])
-    # What is left is removed by the clean-up, in a process of its own.
+    # The clean-up, in a process of its own, deletes the volume of the other sandbox.
     id = of(second).created.id
     assert f"Terminated {id}" in (await asyncio.to_thread(cleanup, id)).stdout
     assert await is_gone(names[1])
@@ -170,7 +170,7 @@ async def test_volumes_of_a_killed_run_are_removed_by_the_next(tmp_path: Path) -
     current_run().alive.clear()
 
 
-async def test_what_a_killed_run_has_left_is_ended_by_the_next(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_sandboxes_of_a_killed_run_are_terminated_by_the_next(capfd: pytest.CaptureFixture[str]) -> None:
     left, kept = [(await fresh())[1].created for _ in range(2)]
     tags = {**dict(await left.provider.tags(left.id)), "sandbox-lease": "1"}
     await left.provider.leave(left.id, list(tags.items()))
@@ -183,7 +183,7 @@ async def test_what_a_killed_run_has_left_is_ended_by_the_next(capfd: pytest.Cap
     await provider().task_cleanup("shutdown", CONFIG, True)
 
 
-async def test_is_lost_with_its_worker(emulator: Emulator) -> None:
+async def test_a_command_is_lost_with_its_worker(emulator: Emulator) -> None:
     environments, environment = await fresh()
     command = asyncio.ensure_future(environment.exec(["sh", "-c", "touch /tmp/begun; sleep 600"]))
     await until(environment, "[ -e /tmp/begun ]")
@@ -193,7 +193,7 @@ async def test_is_lost_with_its_worker(emulator: Emulator) -> None:
     await provider().sample_cleanup("contract", CONFIG, environments, False)
 
 
-async def test_clean_up_is_repeatable_and_needs_no_beginning() -> None:
+async def test_clean_up_can_be_repeated() -> None:
     environments, environment = await fresh()
     for _ in range(2):
         await provider().sample_cleanup("contract", CONFIG, environments, False)
@@ -226,7 +226,7 @@ asyncio.run(main())
 
 
 async def test_a_second_interruption_leaves_nothing() -> None:
-    """It takes the event loop away before the task's end could terminate anything."""
+    """The second interruption ends the event loop before the hooks can terminate anything."""
     command = [sys.executable, "-c", INTERRUPTED]
     ended = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=120)
     assert "Terminating 1 Modal sandboxes" in ended.stdout, ended.stderr
@@ -236,7 +236,7 @@ async def test_a_second_interruption_leaves_nothing() -> None:
 
 async def test_a_cancelled_creation_leaves_nothing(emulator: Emulator) -> None:
     emulator.ask("faults", {"method": "SandboxCreateV2", "times": 1, "fault": {"delay": {"millis": 500}}})
-    # Before the task, which gets a copy of this context.
+    # The task runs in a copy of this context, so the state must exist before.
     run = current_run()
     task = asyncio.ensure_future(provider().sample_init("cancelled", CONFIG, {"__sample_id__": "cancelled"}))
     while not run.creating:  # noqa: ASYNC110
@@ -245,8 +245,6 @@ async def test_a_cancelled_creation_leaves_nothing(emulator: Emulator) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     await provider().task_cleanup("shutdown", CONFIG, True)
-    from inspect_modal_sandbox.provider import opened
-
     assert await (await opened()).list([("inspect-sample", "cancelled")], 10) == []
 
 
@@ -258,12 +256,12 @@ def cleanup(*words: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 async def test_cleanup_by_the_command_line(emulator: Emulator) -> None:
-    """Only ours, one of them by id, and what cannot be ended is named by an exit code of 1."""
+    """It terminates only sandboxes of this owner, one of them by id. A failure gives exit code 1 and names the sandbox."""
     made = [(await fresh())[1] for _ in range(3)]
     ids = [environment.created.id for environment in made]
-    other = await asyncio.to_thread(cleanup, INSPECT_MODAL_OWNER="somebody-else")
+    other = await asyncio.to_thread(cleanup, INSPECT_MODAL_OWNER="another-owner")
     assert other.returncode == 0 and "There are no sandboxes" in other.stdout
-    assert (await asyncio.to_thread(cleanup, ids[0], INSPECT_MODAL_OWNER="somebody-else")).returncode != 0
+    assert (await asyncio.to_thread(cleanup, ids[0], INSPECT_MODAL_OWNER="another-owner")).returncode != 0
 
     one = await asyncio.to_thread(cleanup, ids[0])
     assert one.returncode == 0 and f"Terminated {ids[0]}" in one.stdout and ids[1] not in one.stdout
@@ -279,7 +277,7 @@ async def test_cleanup_by_the_command_line(emulator: Emulator) -> None:
     current_run().alive.clear()
 
 
-async def test_cleanup_looks_over_all_apps_and_says_where() -> None:
+async def test_cleanup_searches_all_apps_and_says_where() -> None:
     config = ModalSandboxConfig(image="debian:13", app_name="inspect-tests-elsewhere")
     environments = await provider().sample_init("contract", config, {"__sample_id__": 3})
     id = of(environments).created.id
@@ -308,13 +306,13 @@ async def test_cleanup_asks_on_a_terminal() -> None:
 
 
 def typed(argv: list[str], env: dict[str, str], text: str) -> tuple[int, str]:
-    """Runs a program on a terminal, types, and gives how it ended and what was to be seen."""
+    """Runs a program on a terminal, types a text, and returns the exit code and what the terminal showed."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, env=env, start_new_session=True)
     os.close(theirs)
     os.write(ours, text.encode())
     seen = b""
-    # The other side's end is an error here.
+    # Reading fails when the program has closed the terminal.
     with contextlib.suppress(OSError):
         while piece := os.read(ours, 65536):
             seen += piece
@@ -346,7 +344,7 @@ async def test_a_thousand_samples_take_no_thread_each(emulator: Emulator) -> Non
     assert most < threads + 50
 
 
-async def test_left_on_purpose_has_no_lease_and_is_found_again(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_a_sandbox_that_is_kept_has_no_lease_and_can_be_cleaned_up(capfd: pytest.CaptureFixture[str]) -> None:
     _, environment = await fresh()
     id = environment.created.id
     await provider().task_cleanup("shutdown", CONFIG, False)

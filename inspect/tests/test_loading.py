@@ -1,4 +1,4 @@
-"""What loading the plugin costs those who do not use it."""
+"""What importing and opening the plugin loads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ print("modal-provider" in open("/proc/self/maps").read())
 
 
 def test_importing_the_entry_point_loads_nothing_but_the_class() -> None:
-    """Inspect imports it with every command: neither the native module, nor the component, nor any other package."""
+    """Every `inspect` command imports the entry point, so it must load neither the native module nor other packages."""
     ran = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     modules, mapped = ran.stdout.splitlines()
     names = ("inspect_modal_sandbox", "inspect_modal_sandbox._registry", "inspect_modal_sandbox.environment")
@@ -35,7 +35,7 @@ if sys.argv[1:]:
     sys.executable = sys.argv[1]
 env = [("MODAL_SERVER_URL", "http://127.0.0.1:1"), ("MODAL_TOKEN_ID", "ak-1"), ("MODAL_TOKEN_SECRET", "as-1")]
 async def open():
-    return await Provider.open(component(), env, "someone", 600)
+    return await Provider.open(component(), env, "owner", 600)
 try:
     asyncio.run(open())
     print("opened")
@@ -45,7 +45,7 @@ except NativeError as error:
 
 
 def test_the_component_is_compiled_in_a_process_of_its_own(tmp_path: Path) -> None:
-    """A component may be untrusted: in that process memory and time of the compiler are bounded."""
+    """A component may be untrusted, so another process compiles it, with limits of memory and time."""
 
     def opened(cache: str, *interpreter: str) -> str:
         env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / cache)}
@@ -54,5 +54,5 @@ def test_the_component_is_compiled_in_a_process_of_its_own(tmp_path: Path) -> No
 
     assert opened("one") == "opened"
     assert "compiling it failed" in opened("two", "/bin/false")
-    # What has been compiled is kept, and no process is needed.
+    # The compiled code is cached, so no process is needed.
     assert opened("one", "/bin/false") == "opened"

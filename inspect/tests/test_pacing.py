@@ -1,4 +1,4 @@
-"""The pace of creations, which all processes of a machine keep together."""
+"""The rate of creations, which all processes of a machine share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import os, sys, time
 from inspect_modal_sandbox import pacing
 read = os.pread
 def slow(*where):
-    # Time for the others to come between reading and writing, if anything let them.
+    # Gives other processes time to write between read and write, which the lock must prevent.
     found = read(*where)
     time.sleep(0.002)
     return found
@@ -30,7 +30,7 @@ for _ in range(20):
 
 
 def test_processes_share_the_pace(tmp_path: Path) -> None:
-    """Whoever asks gets a moment of his own, a fiftieth of a second from everybody else's."""
+    """Each creation gets a time of its own, at least a fiftieth of a second from all others."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", RESERVE],
@@ -55,7 +55,7 @@ def test_processes_share_the_pace(tmp_path: Path) -> None:
     assert min(later - earlier for earlier, later in itertools.pairwise(moments)) >= 0.0199
 
 
-def test_a_clock_that_was_put_back_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_creation_waits_long_after_the_clock_was_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("time.time", lambda: 2_000_000.0)
     pacing.reserve(1.0)
@@ -63,7 +63,7 @@ def test_a_clock_that_was_put_back_keeps_nobody_waiting(tmp_path: Path, monkeypa
     assert pacing.reserve(1.0) <= 1_000_600.0
 
 
-def test_a_file_that_says_nothing_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_file_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     pacing.reserve(1.0)
     (file,) = tmp_path.iterdir()
@@ -77,7 +77,7 @@ def test_a_refusal_halves_the_rate_once_and_it_recovers_slowly() -> None:
     assert [pace.next(100.0, 20.0) for _ in range(3)] == [100.0, 100.05, 100.1]
     for moment in (100.2, 100.3, 101.1):
         pace.slow_down(moment, 0.0)
-    assert pace.share_at(101.1) == pytest.approx(0.5, abs=0.01), "those that were under way together count once"
+    assert pace.share_at(101.1) == pytest.approx(0.5, abs=0.01), "refusals of creations that were under way together count once"
     pace.slow_down(102.0, 0.0)
     assert pace.share_at(102.0) == pytest.approx(0.25, abs=0.01)
     assert pace.share_at(132.0) == pytest.approx(0.35, abs=0.01)
@@ -87,7 +87,7 @@ def test_a_refusal_halves_the_rate_once_and_it_recovers_slowly() -> None:
     assert pace.share_at(398.0) >= pacing.MIN_SHARE
 
 
-def test_a_time_that_the_service_tells_is_waited_for() -> None:
+def test_creations_wait_as_long_as_the_service_asks() -> None:
     pace = pacing.Pace()
     pace.slow_down(100.0, 12.5)
     assert pace.next(100.0, 20.0) == 112.5
@@ -113,7 +113,7 @@ class Service:
 
 
 @pytest.mark.asyncio
-async def test_a_creation_that_is_one_too_many_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_creation_that_exceeds_the_rate_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv(pacing.RATE_VARIABLE, "1000")
     waited: list[float] = []

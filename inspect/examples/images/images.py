@@ -1,4 +1,4 @@
-"""Images: a Dockerfile for each sample, one from metadata, and files and a set-up script on top.
+"""Images: a Dockerfile for each sample, an image that depends on metadata, and files with a set-up script.
 
 inspect eval images.py
 """
@@ -18,7 +18,7 @@ from scripted import prints, scripted
 
 @task
 def per_sample() -> Task:
-    """Dockerfiles named by the samples, relative to this file."""
+    """Each sample names a Dockerfile, relative to this file."""
     return Task(
         dataset=[
             Sample(id="copied", input="?", target="hello from the context", sandbox=("modal", "plain.Dockerfile")),
@@ -47,7 +47,7 @@ def by_metadata() -> Task:
 
 @task
 def files_and_setup() -> Task:
-    """Files, a whole directory, and a script that runs before the sample."""
+    """Files, a directory, and a script that runs before the sample."""
     return Task(
         dataset=[
             Sample(
@@ -66,7 +66,7 @@ def files_and_setup() -> Task:
 
 @task
 def broken() -> Task:
-    """A Dockerfile that does not build: the run fails once, before any sample."""
+    """A Dockerfile that does not build. The run fails once, before the first sample."""
     return Task(
         dataset=[Sample(id=number, input="?", target="") for number in range(10)],
         solver=generate(),

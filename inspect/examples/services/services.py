@@ -1,4 +1,4 @@
-"""Several services: one container each, in one sandbox.
+"""Several services. Each is a container of the same sandbox.
 
 inspect eval services.py
 """
@@ -23,7 +23,7 @@ print(urllib.request.urlopen("http://database:8000/secret").read().decode())'"""
 
 @task
 def services() -> Task:
-    """The agent asks the other container by its name; the score is taken there, where a file was put for it."""
+    """The agent reads a file from the other container by HTTP. The scorer looks into that container."""
     return Task(
         dataset=[
             Sample(

@@ -1,7 +1,7 @@
-"""Dockerfiles of other packages, made to build on the emulator without a package mirror.
+"""Changes Dockerfiles of other packages so that they build on the emulator without a package mirror.
 
-The emulator's base images hold this machine's programs, so what such a file installs is there already. Everything else in it
-is left as its authors wrote it.
+The base images of the emulator contain the programs of this machine, so the packages that a Dockerfile installs are there
+already. All other lines stay as they were published.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ADDS_A_USER = re.compile(r"adduser\b.*\s(\w+)$")
 
 
 def offline(dockerfile: str) -> str:
-    """The file without commands that install packages; a RUN that clones a repository is left out as a whole."""
+    """Returns the Dockerfile without commands that install packages, and without RUN lines that clone a repository."""
     joined = re.sub(r"\\[ \t]*\n(\s*#.*\n)*", " ", dockerfile)
     return "\n".join(_line(line) for line in joined.splitlines()) + "\n"
 
@@ -34,7 +34,7 @@ def _line(line: str) -> str:
 
 
 def copied(folder: Path, to: Path) -> Path:
-    """A copy of a folder, whose Dockerfiles are `offline`."""
+    """Copies a folder and makes its Dockerfiles `offline`."""
     shutil.copytree(folder, to)
     for file in to.rglob("*Dockerfile"):
         file.write_text(offline(file.read_text()))
@@ -42,7 +42,7 @@ def copied(folder: Path, to: Path) -> Path:
 
 
 def built(compose: Path) -> Path:
-    """Lets the only service of a compose file be built from the Dockerfile beside it, from which its image was published."""
+    """Makes the only service of a compose file build its image from the Dockerfile beside it, instead of pulling it."""
     config = yaml.safe_load(compose.read_text())
     (service,) = config["services"].values()
     del service["image"]

@@ -1,4 +1,4 @@
-"""Runs a task of another package in our sandboxes, with a model that plays a script."""
+"""Runs a task of another package in Modal sandboxes, with a model that follows a script."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from inspect_ai.model import ChatMessage, GenerateConfig, Model, ModelOutput, Mo
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 Step = tuple[str, dict[str, Any]] | str
-"""A tool and its arguments, or a text."""
+"""A call of a tool with its arguments, or a text."""
 
 Turn = Step | Callable[[list[ChatMessage]], Step]
-"""A step, or what makes one of the conversation so far."""
+"""A step, or a function that returns one for the conversation so far."""
 
 NAME = "mockllm/model"
 
 
 def plays(*turns: Turn) -> Model:
-    """One turn after the other. A model that is asked for more fails the sample: the script did not end the task."""
+    """Returns a model that takes one turn after the other. The sample fails if the task asks for more turns."""
 
     def play(input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig) -> ModelOutput:
         number = sum(message.role == "assistant" for message in input)
@@ -33,28 +33,28 @@ def plays(*turns: Turn) -> Model:
             output = ModelOutput.from_content(NAME, step)
         else:
             output = ModelOutput.for_tool_call(NAME, *step)
-        # Without it the tokens are counted, which needs a download.
+        # Without the usage, Inspect counts the tokens, which needs a download.
         output.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)
         return output
 
     model = get_model(NAME, custom_outputs=play, memoize=False)
-    # Agents that compact their conversations count its tokens, for which the model's own way needs a download as well.
+    # Some agents count the tokens of the conversation. The model's own function needs a download for that.
     model.api.count_text_tokens = words  # type: ignore[method-assign]
     return model
 
 
 async def words(text: str) -> int:
-    """A number of tokens."""
+    """Counts words instead of tokens."""
     return len(text.split())
 
 
 def told(conversation: list[ChatMessage]) -> str:
-    """What was said and went wrong, for a failure's text."""
+    """Returns the messages and errors of a conversation, for the text of a failure."""
     return "\n".join(f"{message.role}: {message.text} {getattr(message, 'error', None) or ''}" for message in conversation)
 
 
 def submits(answer: str | None = None) -> Turn:
-    """The tool `submit` with this answer, or with what the last tool printed."""
+    """Returns a turn that submits this answer, or what the last tool printed."""
 
     def submit(conversation: list[ChatMessage]) -> Step:
         last = conversation[-1]
@@ -65,7 +65,7 @@ def submits(answer: str | None = None) -> Turn:
 
 
 def run(task: Task | Callable[..., Task], model: Model, logs: Path, **more: Any) -> EvalSample:
-    """Evaluates one sample in a sandbox of ours and gives it with its scores."""
+    """Evaluates one sample in a Modal sandbox and returns it with its scores."""
     done = evaluate(task, model=model, sandbox="modal", epochs=1, log_dir=str(logs), display="none", **more)
     assert len(done) == 1
     log = done[0]
@@ -79,11 +79,11 @@ def run(task: Task | Callable[..., Task], model: Model, logs: Path, **more: Any)
 
 
 def first_result(sample: EvalSample) -> str:
-    """What the first tool gave."""
+    """Returns what the first tool printed."""
     return next(message.text for message in sample.messages if message.role == "tool")
 
 
 def score(sample: EvalSample) -> Any:
-    """The value of its only score."""
+    """Returns the value of the only score."""
     assert sample.scores is not None and len(sample.scores) == 1
     return next(iter(sample.scores.values())).value

@@ -1,4 +1,4 @@
-"""Challenges in the form of the package `inspect_cyber`, run by its own task and solver."""
+"""Challenges of the package `inspect_cyber`, run by its own task and solver."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def test_cybench_dynastic_is_solved_in_python(answer: str | None, expected: str,
     import inspect_evals.cybench
     from inspect_cyber import cyber_task
 
-    # The package's own task downloads the files of all its challenges first; those of this one are in the package.
+    # The package's own task first downloads the files of all challenges. The files of this one are in the package.
     folder = Path(inspect_evals.cybench.__file__).parent / "challenges/dynastic"
     task = cyber_task(root_dir=str(folder), variant_names="hard")
-    # An agent is told when its answer is wrong, and asked for another.
+    # After a wrong answer, the agent gets another try.
     done = run(task, plays(("python", {"code": DECODES}), submits(answer), "I give up."), tmp_path, message_limit=7)
     assert score(done) == expected, told(done.messages)
 

@@ -1,4 +1,4 @@
-"""A task in Harbor's form, run by the package `inspect_harbor`: its conversion, its agent, its verifier."""
+"""A Harbor task, run by the package `inspect_harbor` with its conversion, agent and verifier."""
 
 from __future__ import annotations
 
