@@ -417,6 +417,37 @@ async fn the_backend_follows_from_what_is_asked_for() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn costs_are_told_during_the_life_and_after_the_end() -> Result<()> {
+    let world = World::new().await?;
+    for (backend, gpu) in [("v2", None), ("v1", Some("H100"))] {
+        let spec = SandboxSpec::default().option("backend", format!("\"{backend}\""));
+        let spec = if let Some(model) = gpu { spec.gpu(model, 1) } else { spec };
+        let sandbox = world.provider.create(spec).await?;
+        sh(&sandbox, "sleep 0.2").await?;
+        let during = sandbox.usage_report().await?;
+        sandbox.terminate().await?;
+        sandbox.wait().await?;
+        let after = sandbox.usage_report().await?;
+        assert!(during.cost > Some(0.0) && after.cost >= during.cost, "{during:?} {after:?}");
+        let parts: Vec<_> = after.cost_by_resource.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(parts, [Some("CPU"), gpu, Some("Memory")].into_iter().flatten().collect::<Vec<_>>());
+        let sum: f64 = after.cost_by_resource.iter().map(|(_, cost)| cost).sum();
+        assert!((sum - after.cost.expect("a cost")).abs() < 1e-11, "{after:?}");
+        // The least that is billed is an eighth of a core, and 128 MiB.
+        assert!(after.billed_cpu_core_millis >= Some(200 / 8) && after.billed_memory_mib_millis >= Some(128 * 200));
+        assert!(after.running >= Some(200) && after.totals.cpu_core_millis >= 200 / 8, "{after:?}");
+        for (one, name, unit) in [(0, "cpu", "cores"), (1, "memory", "GiB")] {
+            let one = &after.distributions[one];
+            assert_eq!((one.name.as_str(), one.unit.as_str()), (name, unit));
+            let percents: Vec<_> = one.percentiles.iter().map(|(percent, _)| *percent).collect();
+            assert_eq!(percents, [50.0, 90.0, 99.0]);
+            assert!(one.mean <= one.max && one.mean.is_some(), "{one:?}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_older_backend_by_configuration() -> Result<()> {
     let world = World::with(&[("MODAL_SANDBOX_V2", "0")]).await?;
     let (_, info) = world.provider.create_with_info(SandboxSpec::default()).await?;
@@ -715,6 +746,7 @@ async fn one_sandbox_from_its_beginning_to_its_end() -> Result<()> {
         refused(absent.set_tags(vec![]).await, Kind::NotFound, absent.id());
         refused(absent.tunnels(Duration::ZERO).await, Kind::NotFound, absent.id());
         refused(absent.stats().await, Kind::NotFound, absent.id());
+        refused(absent.usage_report().await, Kind::NotFound, absent.id());
     }
     let strange = world.provider.sandbox("../x");
     refused(strange.info().await, Kind::InvalidArgument, "sb-");
@@ -1025,6 +1057,7 @@ async fn the_description_is_data_and_holds() -> Result<()> {
         ("find", Support::Native, "one_sandbox_from_its_beginning_to_its_end"),
         ("logs", Support::Native, "persisted_logs"),
         ("stats", Support::Native, "one_sandbox_from_its_beginning_to_its_end"),
+        ("stats.cost", Support::Native, "costs_are_told_during_the_life_and_after_the_end"),
         ("snapshot.filesystem", Support::Native, "a_file_system_becomes_an_image_once"),
         ("snapshot.directory", Support::Native, "a_directory_is_snapshot_and_mounted"),
         ("snapshot.memory", Support::Native, "memory_snapshots_of_both_backends"),

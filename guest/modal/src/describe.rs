@@ -51,6 +51,7 @@ const CAPABILITIES: &[(&str, Support, &str)] = &[
     ("find", Support::Native, ""),
     ("logs", Support::Native, "Of the entry-point command, at most 35 days back."),
     ("stats", Support::Native, "Totals of processor, memory and accelerator time."),
+    ("stats.cost", Support::Native, "As Modal tells it, also after the end; the newest usage may be missing."),
     ("snapshot.filesystem", Support::Native, "Whole seconds of life, rounded up."),
     ("snapshot.directory", Support::Native, "Whole seconds of life, rounded up."),
     (

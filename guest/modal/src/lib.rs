@@ -28,7 +28,7 @@ use sandbox_provider_kit::{
         BuildProgress, BuiltImage, ConnectToken, Content, Description, EndReason, ExecRef, ExecSpec, FileChunk,
         FileInfo, FilePage, ImageSpec, InputState, ListFilter, Location, LogPage, LogQuery, NetworkPolicy, Output,
         OutputLimits, Pair, Pty, ReadRequest, RunResult, SandboxInfo, SandboxPage, SandboxSpec, SidecarInfo,
-        SidecarSpec, Tunnel, Usage, Verdict, WatchPage, WriteOptions,
+        SidecarSpec, Tunnel, Usage, UsageReport, Verdict, WatchPage, WriteOptions,
     },
     export::SandboxProvider,
     platform::Transport,
@@ -38,7 +38,7 @@ use self::{
     exec::{commands::Commands, helper::Helper, output::Outputs, script::Scripts},
     files::{change, directory, transfer, watch},
     image::{build::Builds, context::Contexts, layers},
-    sandbox::{create, find, logs, manage, sidecar, snapshot},
+    sandbox::{create, find, logs, manage, sidecar, snapshot, usage},
     service::Service,
 };
 
@@ -189,6 +189,10 @@ impl SandboxProvider for Provider {
 
     fn stats(&self, sandbox: &str) -> impl Future<Output = Result<Usage>> {
         manage::stats(&self.service, sandbox)
+    }
+
+    fn report_usage(&self, sandbox: &str) -> impl Future<Output = Result<UsageReport>> {
+        usage::report(&self.service, sandbox)
     }
 
     fn set_network(&self, sandbox: &str, policy: &NetworkPolicy) -> impl Future<Output = Result<()>> {

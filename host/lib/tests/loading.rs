@@ -80,6 +80,9 @@ async fn a_plugin_of_an_older_version_keeps_working() {
     // New since then, so it has none.
     let error = provider.check_spec(&SandboxSpec::default()).await.unwrap_err();
     assert_eq!((error.kind(), error.subject()), (&Kind::Unsupported, Some("check-spec")));
+    // Of what is new in a report it knows nothing, and the rest is what `stats` gives.
+    let report = provider.sandbox("sb-1").usage_report().await.unwrap();
+    assert_eq!((report.totals.cpu_core_millis, report.totals.gpu_millis, report.cost), (3, 5, None));
     assert!(error.to_string().contains("made before harness:sandbox 0.1.1"), "{error}");
 }
 

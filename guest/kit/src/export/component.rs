@@ -138,6 +138,10 @@ impl<P: Instance> Guest for Component<P> {
         call(|p: &'static P| async move { p.stats(&sandbox).await })
     }
 
+    fn report_usage(sandbox: String) -> Answer<wit::UsageReport> {
+        call(|p: &'static P| async move { p.report_usage(&sandbox).await })
+    }
+
     fn set_network(sandbox: String, policy: wit::NetworkPolicy) -> Answer<()> {
         call(|p: &'static P| async move { p.set_network(&sandbox, &policy).await })
     }

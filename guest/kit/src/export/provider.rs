@@ -6,7 +6,7 @@ use crate::api::{
         BuildProgress, BuiltImage, ConnectToken, Content, Description, EndReason, ExecRef, ExecSpec, FileChunk,
         FileInfo, FilePage, ImageSpec, InputState, ListFilter, Location, LogPage, LogQuery, NetworkPolicy, Output,
         OutputLimits, Pair, Pty, ReadRequest, RunResult, SandboxInfo, SandboxPage, SandboxSpec, SidecarInfo,
-        SidecarSpec, Tunnel, Usage, Verdict, WatchPage, WriteOptions,
+        SidecarSpec, Tunnel, Usage, UsageReport, Verdict, WatchPage, WriteOptions,
     },
 };
 
@@ -262,6 +262,15 @@ pub trait SandboxProvider {
     /// As documented there.
     async fn stats(&self, sandbox: &str) -> Result<Usage> {
         absent("stats")
+    }
+
+    /// See `report-usage` in the interface.
+    ///
+    /// # Errors
+    ///
+    /// As documented there.
+    async fn report_usage(&self, sandbox: &str) -> Result<UsageReport> {
+        absent("stats.cost")
     }
 
     /// See `set-network` in the interface.

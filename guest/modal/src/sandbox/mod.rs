@@ -8,4 +8,5 @@ pub mod options;
 pub mod sidecar;
 pub mod snapshot;
 mod sort;
+pub mod usage;
 pub mod volume;

@@ -229,6 +229,7 @@ const CALLS: &[Call] = calls![
         p.read_logs(&s, &query, page.next, 10).await
     },
     |p, s| p.stats(&s),
+    |p, s| p.report_usage(&s),
     |p, s| p.set_network(&s, &network()),
     |p, s| p.reload_volumes(&s),
     |p, s| p.snapshot_filesystem(&s, "k", None),

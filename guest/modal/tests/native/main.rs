@@ -5,3 +5,4 @@ mod any;
 mod calls;
 mod control;
 mod script;
+mod usage;

@@ -275,6 +275,18 @@ impl Sandbox {
             .call_stats(store, &id))
     }
 
+    /// What it has used so far and what that costs, also after its end. Costs are in US dollars; they are missing where the
+    /// provider does not tell them, and the last seconds or minutes may be missing in all numbers.
+    ///
+    /// # Errors
+    ///
+    /// As any call.
+    pub async fn usage_report(&self) -> Result<types::UsageReport> {
+        let id = self.id.to_string();
+        ask!(self.inner(), self.route(), self.reading("read the usage of").prompt(), |guest, store| guest
+            .call_report_usage(store, &id))
+    }
+
     /// Replaces its network policy.
     ///
     /// # Errors

@@ -189,6 +189,27 @@ impl Guest<'_> {
             Guest::V0_1_0(_) => Ok(Err(missing("delete-volume", "0.1.1"))),
         }
     }
+
+    /// New in 0.1.1. A plugin of 0.1.0 knows the totals alone.
+    pub(crate) async fn call_report_usage(self, store: &mut Store<State>, sandbox: &SandboxId) -> Answer<UsageReport> {
+        match self {
+            Guest::V0_1_1(guest) => guest.call_report_usage(store, sandbox).await,
+            Guest::V0_1_0(guest) => Ok(guest.call_stats(store, sandbox).await?.map(only_totals)),
+        }
+    }
+}
+
+fn only_totals(totals: Usage) -> UsageReport {
+    UsageReport {
+        totals,
+        cost: None,
+        cost_by_resource: Vec::new(),
+        billed_cpu_core_millis: None,
+        billed_memory_mib_millis: None,
+        running: None,
+        distributions: Vec::new(),
+        extra: Vec::new(),
+    }
 }
 
 /// What a plugin of an older version cannot be asked for.

@@ -399,7 +399,7 @@ impl Guest for Puppet {
     }
 
     fn stats(_: String) -> Result<Usage, Error> {
-        unsupported()
+        Ok(Usage { cpu_core_millis: 3, memory_mib_millis: 4, gpu_millis: 5, extra: vec![] })
     }
 
     fn set_network(_: String, _: NetworkPolicy) -> Result<(), Error> {
