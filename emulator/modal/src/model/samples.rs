@@ -1,8 +1,13 @@
 //! What a sandbox has used: samples that are taken while it runs.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::model::values::now;
+
+/// Shortest sample. Divided by less time, the kernel's counters would give absurd numbers of cores.
+const SHORTEST: Duration = Duration::from_millis(10);
 
 /// Samples that are kept of a sandbox; when there are more, each two become one.
 const SAMPLES: usize = 256;
@@ -33,12 +38,17 @@ pub struct Sample {
 impl Samples {
     /// Adds what was used since the last sample, or since the start.
     pub fn add(&mut self, used: u64, memory: u64) {
-        let seconds = self.last.replace(Instant::now()).map_or(0.0, |last| last.elapsed().as_secs_f64());
-        let spent = used.saturating_sub(self.used);
-        self.used = used;
-        if seconds <= 0.0 {
+        let Some(last) = self.last else {
+            (self.last, self.used) = (Some(Instant::now()), used);
+            return;
+        };
+        let elapsed = last.elapsed();
+        if elapsed < SHORTEST {
             return;
         }
+        let seconds = elapsed.as_secs_f64();
+        let spent = used.saturating_sub(self.used);
+        (self.last, self.used) = (Some(last + elapsed), used);
         let gib = memory as f64 / f64::from(1 << 30);
         self.all.push(Sample { end: now(), seconds, cores: spent as f64 / 1e6 / seconds, gib });
         if self.all.len() > SAMPLES {
@@ -56,8 +66,6 @@ fn merged(samples: &[Sample]) -> Sample {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

@@ -10,8 +10,10 @@ use modal_proto::prost_types::Timestamp;
 use tonic::Status;
 
 use crate::model::samples::Sample;
+use crate::model::sandbox::Phase;
 use crate::model::state::State;
 use crate::model::values::now;
+use crate::runtime::usage;
 use crate::service::caller::Caller;
 
 /// What a sandbox gets that asks for nothing, in thousandths of a core and in MiB: defaults of the service.
@@ -47,6 +49,9 @@ pub async fn get(
     request: SandboxGetStatsRequest,
 ) -> Result<SandboxGetStatsResponse, Status> {
     let sandbox = state.sandbox(&request.sandbox_id)?;
+    if let Phase::Running(unit) = &*sandbox.phase.borrow() {
+        usage::look(&sandbox, unit);
+    }
     let seconds = |time: Timestamp| time.seconds as f64 + f64::from(time.nanos) / 1e9;
     let since = request.since.map_or(sandbox.created_at, seconds);
     let until = request.until.map_or_else(now, seconds);
