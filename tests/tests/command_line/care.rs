@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 use system_tests::{Emulator, component, feed, program, sandbox, stderr};
 
-use super::{alive, printed, shared};
+use super::{alive, order, printed, shared};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).expect("it is there").permissions().mode() & 0o777
@@ -337,6 +337,41 @@ fn a_sandbox_that_nobody_learns_of_does_not_stay() {
         assert!(text.contains("write to standard output") && text.contains("No space left"), "{text}");
         assert!(alive(&emulator).is_empty());
     }
+}
+
+/// The cost is shown while the sandbox runs and after its end, and left out if the server does not tell it.
+#[test]
+fn costs_are_shown_also_after_the_end() {
+    let emulator = Emulator::start();
+    let id = printed(&emulator, &["create", "-q", "--cpu", "0.5"]);
+    printed(&emulator, &["exec", &id, "--", "sleep", "0.2"]);
+    let stats = || serde_json::from_str::<Value>(&printed(&emulator, &["stats", "--json", &id])).expect("JSON");
+    let number = |value: &Value, name: &str| value[name].as_f64().unwrap_or_else(|| panic!("{name} in {value}"));
+    let during = stats();
+    assert!(number(&during, "cost_usd") > 0.0, "{during}");
+    printed(&emulator, &["terminate", "--wait", &id]);
+    let after = stats();
+    assert!(number(&after, "cost_usd") >= number(&during, "cost_usd"), "{during} {after}");
+    let parts: f64 = after["cost_by_resource_usd"].as_object().expect("parts").values().filter_map(Value::as_f64).sum();
+    assert!((number(&after, "cost_usd") - parts).abs() < 1e-12, "{after}");
+    let used = number(&after, "billed_cpu_core_ms");
+    assert!(used >= 0.5 * 200.0 && number(&after, "billed_memory_mib_ms") > 0.0, "{after}");
+    assert!(number(&after, "running_ms") >= 200.0, "{after}");
+    let named: Vec<_> = after["distributions"].as_array().expect("a list").iter().map(|one| &one["name"]).collect();
+    assert_eq!(named, ["cpu", "memory"]);
+    let points = after["distributions"][0]["percentiles"].as_object().expect("percentiles");
+    assert_eq!(points.keys().collect::<Vec<_>>(), ["50", "90", "99"]);
+    let text = printed(&emulator, &["stats", &id]);
+    for line in ["cost         0.0000", "  CPU        0.0000", "cpu          mean "] {
+        assert!(text.lines().any(|shown| shown.starts_with(line)), "{text}");
+    }
+
+    let refused = json!({ "method": "SandboxGetStats*", "fault": { "status": { "code": 12, "message": "unknown" } } });
+    order(&emulator, &refused);
+    let without = stats();
+    assert!(number(&without, "cpu_core_ms") >= 0.5 * 200.0, "{without}");
+    assert_eq!((&without["cost_usd"], &without["running_ms"]), (&Value::Null, &Value::Null));
+    assert!(!printed(&emulator, &["stats", &id]).contains("cost"));
 }
 
 #[test]

@@ -33,6 +33,7 @@ static FILTERS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"\b20[0-9]{2}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}\b", "[time]"),
         (r"\b(in) [0-9]+ ms", "$1 [number] ms"),
         (r"\b[0-9]+\.[0-9]{6}\b", "[number]"),
+        (r#"(":)[0-9]+(\.[0-9]+(e-?[0-9]+)?|e-?[0-9]+)"#, "$1[number]"),
         (r"\b[0-9]{6,7} bytes", "[size] bytes"),
         (r#"("size"):[0-9]{6,7}\b"#, "$1:[size]"),
         (r"\b(listens there) \([^)]*\)", "$1"),
@@ -193,6 +194,7 @@ fn create_and_look_and_end() {
     it.run(&["stats", "--json", &id]);
     it.run(&["terminate", &id, "sb-none"]);
     it.run(&["terminate", "--json", "--wait", &id]);
+    it.run(&["stats", &id]);
     it.run(&["wait", &id]);
     let gone = "sb-01JABCDEFGHJKMNPQRSTVWXYZ0";
     for command in ["inspect", "wait", "terminate", "tags", "stats", "tunnels", "logs"] {

@@ -14,6 +14,11 @@ pub use self::values::duration;
 use self::values::path_or_nothing;
 
 /// Exit codes, for `--help` and the manual.
+const STATS: &str = "\
+Works after the end of the sandbox too. Costs are in US dollars, as the provider reports them.
+A value that it does not report has no line, and is null with --json. Usage of the last minutes
+may be missing.";
+
 const AFTER: &str = "\
 Exit codes:
   0-255  of the remote command, passed through (128+N when signal N killed it)
@@ -124,7 +129,8 @@ pub enum Command {
     Network(Network),
     /// Make a token for HTTP connections to a port of a sandbox
     Token(Token),
-    /// Show what a sandbox has used
+    /// Show what a sandbox has used and cost
+    #[command(after_help = STATS)]
     Stats(Id),
     /// Containers beside a sandbox's main one
     #[command(subcommand)]

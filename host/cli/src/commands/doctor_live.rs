@@ -27,6 +27,9 @@ const LIFETIME: Duration = Duration::from_secs(900);
 /// Nothing here takes so long.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// How long after its end the cost of a sandbox is waited for.
+const COST_PATIENCE: Duration = Duration::from_secs(120);
+
 /// What a check found: the service does it, does something else, or cannot be asked.
 enum Found {
     Well(String),
@@ -178,7 +181,25 @@ async fn checks(
         let end = sandbox.wait_for(Duration::from_secs(60)).await?;
         expect(end.is_some(), format!("{end:?}"))
     })
-    .await
+    .await?;
+    rows.run(session, 24, "the cost of a terminated sandbox", cost(&sandbox)).await
+}
+
+/// Waits until the service tells the cost of a sandbox, which must be that of its parts.
+async fn cost(sandbox: &Sandbox) -> Check {
+    let begun = Instant::now();
+    while begun.elapsed() < COST_PATIENCE {
+        let report = sandbox.usage_report().await?;
+        if let Some(cost) = report.cost {
+            let parts: f64 = report.cost_by_resource.iter().map(|(_, cost)| cost).sum();
+            // As near as sums of decimal numbers are.
+            let adds_up = cost > 0.0 && (cost - parts).abs() <= cost * 1e-3;
+            let seconds = begun.elapsed().as_secs();
+            return expect(adds_up, format!("{cost} USD, its parts {parts} USD, {seconds} s after the end"));
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    Ok(Found::Other(format!("none {COST_PATIENCE:?} after the end")))
 }
 
 /// What is left to be tried by hand.
@@ -192,6 +213,8 @@ fn by_hand(rows: &mut Rows) -> Result<()> {
         (21, "the log names the container of each line"),
         (22, "a list of the sandboxes of all apps"),
         (23, "a volume is deleted when its sandbox has been terminated"),
+        (25, "a cost right after the end is the whole cost"),
+        (26, "what is billed times the list prices is the cost"),
     ] {
         rows.note(
             number,

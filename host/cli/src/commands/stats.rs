@@ -1,6 +1,7 @@
 //! `sandbox stats`
 
 use anyhow::Result;
+use sandbox_host::types::UsageReport;
 
 use crate::args::Id;
 use crate::output::results::Usage;
@@ -8,15 +9,39 @@ use crate::session::Session;
 
 /// `sandbox stats`
 pub async fn stats(session: &Session, args: Id) -> Result<i32> {
-    let used = session.provider().await?.sandbox(args.id).stats().await?;
+    let report = session.provider().await?.sandbox(args.id).usage_report().await?;
+    session.voice.show(&Usage::from(&report), lines(&report))?;
+    Ok(0)
+}
+
+/// A report as lines of text. A value that the provider does not report has no line.
+fn lines(report: &UsageReport) -> Vec<String> {
     let hours = |millis: u64| millis as f64 / 3_600_000.0;
-    let lines = [
+    let used = &report.totals;
+    let mut lines = vec![
         format!("processor    {:.6} core hours", hours(used.cpu_core_millis)),
         format!("memory       {:.6} GiB hours", hours(used.memory_mib_millis) / 1024.0),
         format!("accelerator  {:.6} hours", hours(used.gpu_millis)),
     ];
-    let usage =
-        Usage { cpu_core_ms: used.cpu_core_millis, memory_mib_ms: used.memory_mib_millis, gpu_ms: used.gpu_millis };
-    session.voice.show(&usage, lines)?;
-    Ok(0)
+    if let Some(running) = report.running {
+        lines.push(format!("running      {:.6} hours", hours(running)));
+    }
+    if let Some(cores) = report.billed_cpu_core_millis {
+        lines.push(format!("billed       {:.6} core seconds", cores as f64 / 1000.0));
+    }
+    if let Some(memory) = report.billed_memory_mib_millis {
+        lines.push(format!("billed       {:.6} GiB seconds", memory as f64 / 1024.0 / 1000.0));
+    }
+    if let Some(cost) = report.cost {
+        lines.push(format!("cost         {cost:.6} USD"));
+        lines.extend(report.cost_by_resource.iter().map(|(name, cost)| format!("  {name:<10} {cost:.6} USD")));
+    }
+    for one in &report.distributions {
+        let mean = one.mean.map(|value| ("mean".to_owned(), value));
+        let points = one.percentiles.iter().map(|(percent, value)| (format!("p{percent}"), *value));
+        let max = one.max.map(|value| ("max".to_owned(), value));
+        let values = mean.into_iter().chain(points).chain(max).map(|(name, value)| format!("{name} {value:.6}"));
+        lines.push(format!("{:<12} {} ({})", one.name, values.collect::<Vec<_>>().join(", "), one.unit));
+    }
+    lines
 }

@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use sandbox_host::types::{Capability, FileInfo, FileKind, PortKind, SandboxInfo, SandboxState, SidecarInfo, Support};
+use sandbox_host::types::{
+    self, Capability, FileInfo, FileKind, PortKind, SandboxInfo, SandboxState, SidecarInfo, Support, UsageReport,
+};
 use sandbox_host::{Grant, Manifest, Plugin};
 use serde::Serialize;
 use serde_json::Value;
@@ -256,15 +258,70 @@ pub struct ConnectToken<'a> {
     pub token: &'a str,
 }
 
-/// `stats`
+/// `stats`. Values that the provider does not report are null.
 #[derive(Serialize)]
-pub struct Usage {
+pub struct Usage<'a> {
     /// Milliseconds of one core
     pub cpu_core_ms: u64,
     /// Milliseconds of one MiB
     pub memory_mib_ms: u64,
     /// Milliseconds of one accelerator
     pub gpu_ms: u64,
+    /// Milliseconds that the sandbox has run
+    pub running_ms: Option<u64>,
+    /// Milliseconds of one core that are billed
+    pub billed_cpu_core_ms: Option<u64>,
+    /// Milliseconds of one MiB that are billed
+    pub billed_memory_mib_ms: Option<u64>,
+    /// Cost in US dollars
+    pub cost_usd: Option<f64>,
+    /// Its parts by resource, in US dollars
+    pub cost_by_resource_usd: BTreeMap<&'a str, f64>,
+    /// How the use of each resource was distributed over time
+    pub distributions: Vec<Distribution<'a>>,
+}
+
+/// The part `distributions` of `stats`
+#[derive(Serialize)]
+pub struct Distribution<'a> {
+    /// What was measured, such as `cpu`
+    pub name: &'a str,
+    /// Unit of the values, such as `cores`
+    pub unit: &'a str,
+    /// Mean
+    pub mean: Option<f64>,
+    /// Largest value
+    pub max: Option<f64>,
+    /// Values by percentile: `50` is the median
+    pub percentiles: BTreeMap<String, f64>,
+}
+
+impl<'a> From<&'a UsageReport> for Usage<'a> {
+    fn from(report: &'a UsageReport) -> Self {
+        Usage {
+            cpu_core_ms: report.totals.cpu_core_millis,
+            memory_mib_ms: report.totals.memory_mib_millis,
+            gpu_ms: report.totals.gpu_millis,
+            running_ms: report.running,
+            billed_cpu_core_ms: report.billed_cpu_core_millis,
+            billed_memory_mib_ms: report.billed_memory_mib_millis,
+            cost_usd: report.cost,
+            cost_by_resource_usd: report.cost_by_resource.iter().map(|(name, cost)| (name.as_str(), *cost)).collect(),
+            distributions: report.distributions.iter().map(Distribution::from).collect(),
+        }
+    }
+}
+
+impl<'a> From<&'a types::Distribution> for Distribution<'a> {
+    fn from(one: &'a types::Distribution) -> Self {
+        Distribution {
+            name: &one.name,
+            unit: &one.unit,
+            mean: one.mean,
+            max: one.max,
+            percentiles: one.percentiles.iter().map(|(percent, value)| (percent.to_string(), *value)).collect(),
+        }
+    }
 }
 
 /// `sidecar add`; `sidecar list` prints an array of them
