@@ -87,6 +87,9 @@ def test_tool_works_in_a_sandbox(tools: Evaluation, task: str) -> None:
     assert str(cost["sandbox"]).startswith("sb-") and cost["execs"] > 0 and cost["retries"] == 0
     assert cost["start_secs"] > cost["create_secs"] > 0 and cost["first_exec_secs"] > 0
     assert task != "editor" or cost["bytes_sent"] > 10_000_000, "Inspect sends its tools into the sandbox"
+    parts = cost["cost_by_resource_usd"]
+    assert set(parts) == {"CPU", "Memory"} and cost["cost_usd"] == pytest.approx(sum(parts.values()))
+    assert cost["cost_usd"] > 0 and cost["billed_cpu_core_secs"] > 0 and cost["billed_memory_gib_secs"] > 0
 
 
 def costs(sample: EvalSample) -> dict[str, Any]:
@@ -242,6 +245,50 @@ def test_every_call_is_traced(tmp_path: Path) -> None:
     actions = [(one["event"], one["detail"].split()[0]) for one in records if one.get("action") == "Modal"]
     for what in ("check", "sweep", "build", "create", "start", "exec", "terminate"):
         assert ("enter", what) in actions and ("exit", what) in actions, (what, actions)
+
+
+@pytest.mark.parametrize(
+    ("fault", "known"),
+    [
+        ({"status": {"code": 12, "message": "not served"}}, True),
+        ({"status": {"code": 7, "message": "not for you"}}, False),
+        ({"delay": {"millis": 600_000}}, False),
+    ],
+    ids=["not served", "refused", "late"],
+)
+def test_a_cost_that_is_not_told_fails_no_sample(tmp_path: Path, emulator: Emulator, fault: object, known: bool) -> None:
+    emulator.ask("faults", {"method": "SandboxGetStats*", "fault": fault})
+    try:
+        done = Evaluation(["eval", "tests/tasks.py@talkative", "-T", "samples=1"], tmp_path)
+    finally:
+        emulator.ask("faults", method="DELETE")
+    log = done.log("talkative")
+    assert all_correct(log) and log.samples
+    cost = costs(log.samples[0])
+    assert cost["execs"] > 0
+    assert ("cost_usd" in cost) is known and cost.get("cost_usd") is None
+    times = [event.timestamp for event in log.samples[0].events]
+    longest = max((later - sooner).total_seconds() for sooner, later in zip(times, times[1:], strict=False))
+    # The plugin waits for 5 seconds at most; without its limit the host would wait for a minute.
+    assert longest < 30
+
+
+def test_the_cost_is_switched_off(tmp_path: Path, emulator: Emulator) -> None:
+    # The rule delays nothing; it counts the calls.
+    emulator.ask("faults", {"method": "SandboxGetStats*", "fault": {"delay": {"millis": 0}}})
+    words = ["eval", "tests/tasks.py@talkative", "-T", "samples=1"]
+    try:
+        done = Evaluation(words, tmp_path / "off", INSPECT_MODAL_COST="off")
+        rules = emulator.ask("faults")
+    finally:
+        emulator.ask("faults", method="DELETE")
+    log = done.log("talkative")
+    assert all_correct(log) and log.samples
+    cost = costs(log.samples[0])
+    assert cost["execs"] > 0 and not any(name.startswith(("cost", "billed")) for name in cost)
+    assert isinstance(rules, list) and [rule["applied"] for rule in rules] == [0]
+    done = Evaluation(words, tmp_path / "no", INSPECT_MODAL_COST="no")
+    assert "INSPECT_MODAL_COST is 'no'. It must be `on` or `off`." in done.said
 
 
 def only_error(done: Evaluation, task: str) -> str:

@@ -26,6 +26,9 @@ const LOG_BYTES: u32 = 1 << 20;
 
 type Pairs = Vec<(String, String)>;
 
+/// The cost in dollars in total and by resource, and what is billed: core seconds and GiB seconds.
+type Cost = (Option<f64>, Vec<(String, f64)>, Option<f64>, Option<f64>);
+
 /// An open provider: the component with settings and credentials, and the leases of the sandboxes that it created.
 #[pyclass(frozen, module = "inspect_modal_sandbox._native")]
 pub(crate) struct Provider {
@@ -219,6 +222,18 @@ impl Provider {
                 SandboxState::Ended(reason) => Ok(Some(end_text(&reason))),
                 _ => Ok(None),
             }
+        })
+    }
+
+    /// Returns what a sandbox has cost so far, also after its end. `None` stands for what the service does not report, or not yet.
+    fn cost<'py>(&self, py: Python<'py>, sandbox: &str) -> PyResult<Bound<'py, PyAny>> {
+        let sandbox = self.provider.sandbox(sandbox);
+        awaitable(py, async move {
+            let report = sandbox.usage_report().await.map_err(raise)?;
+            let core_secs = report.billed_cpu_core_millis.map(|millis| millis as f64 / 1000.0);
+            let gib_secs = report.billed_memory_mib_millis.map(|millis| millis as f64 / 1024.0 / 1000.0);
+            let cost: Cost = (report.cost, report.cost_by_resource, core_secs, gib_secs);
+            Ok(cost)
         })
     }
 

@@ -20,6 +20,9 @@ LIFETIME_SECS = 86400
 NETWORK_VARIABLE = "INSPECT_MODAL_NETWORK"
 """`open` opens the network of samples whose configuration does not mention it. The default is `blocked`."""
 
+COST_VARIABLE = "INSPECT_MODAL_COST"
+"""`off` leaves the cost of the sandbox out of each sample's log, which saves two requests per sample. The default is `on`."""
+
 
 class ConfigError(PrerequisiteError):
     """A configuration cannot be used. The text names the file and the key."""
@@ -118,6 +121,18 @@ def default_outbound() -> str:
     if chosen not in ("open", "blocked"):
         raise ConfigError(f"{NETWORK_VARIABLE} is {chosen!r}. It must be `open` or `blocked`.")
     return chosen
+
+
+def wants_cost() -> bool:
+    """Returns whether each sample's log says what its sandbox has cost.
+
+    Raises:
+        ConfigError: if `INSPECT_MODAL_COST` has another value than `on` and `off`.
+    """
+    chosen = os.environ.get(COST_VARIABLE, "on")
+    if chosen not in ("on", "off"):
+        raise ConfigError(f"{COST_VARIABLE} is {chosen!r}. It must be `on` or `off`.")
+    return chosen == "on"
 
 
 def dockerfile_image(

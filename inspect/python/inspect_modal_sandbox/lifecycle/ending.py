@@ -8,11 +8,13 @@ import contextlib
 import functools
 import os
 from logging import getLogger
+from typing import Any
 
 import anyio
 from inspect_ai.util import trace_action, trace_message
 
 from ..nativeerror import NativeError
+from .cost import cost_of
 from .run import Created, current_run, runs
 from .samplelog import write_metrics
 from .tags import KEPT_TAG, LEASE_TAG, PREFIX
@@ -33,15 +35,17 @@ CONCURRENT_TERMINATIONS = 20
 
 
 async def finish(created: Created, interrupted: bool) -> None:
-    """Ends the sandbox of a sample that is over, and writes what it did into the sample's log.
+    """Ends the sandbox of a sample that is over, and writes what it did and cost into the sample's log.
 
     After an interruption the sandbox is left to the end of the tasks, which shows its progress to the user.
     """
+    cost: dict[str, Any] = {}
     try:
         if not interrupted:
             await terminate(created)
+            cost = await cost_of(created)
     finally:
-        write_metrics(created)
+        write_metrics(created, cost)
 
 
 async def terminate(created: Created) -> bool:

@@ -10,6 +10,7 @@ from inspect_ai.util import trace_action
 
 from .. import planning
 from ..nativeerror import NativeError
+from ..plan import wants_cost
 from ..provider import opened, owner
 from .directories import note_directory
 from .images import image_of
@@ -32,6 +33,8 @@ async def prepare(config: object) -> None:
         PrerequisiteError: if every sample would fail, for instance because an image cannot be built.
     """
     run = current_run()
+    # A wrong value is an error now, and not at the end of each sample.
+    wants_cost()
     here = Path.cwd()
     note_directory(run, config, here)
     plan = planning.make(config, here, {})

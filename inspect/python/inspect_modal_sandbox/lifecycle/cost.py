@@ -1,0 +1,36 @@
+"""What the sandbox of a sample has cost, for the sample's log (`samplelog`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+from inspect_ai.util import trace_action, trace_message
+
+from ..plan import wants_cost
+from .run import Created
+from .traces import ACTION, logger
+
+COST_SECS = 5.0
+"""How long the end of a sample waits for the cost of its sandbox."""
+
+
+async def cost_of(created: Created) -> dict[str, Any]:
+    """Returns what the service says that a sandbox has cost.
+
+    Returns an empty dictionary if the cost is switched off, is not known in time, or the request fails.
+    """
+    try:
+        if not wants_cost():
+            return {}
+        with anyio.fail_after(COST_SECS), trace_action(logger, ACTION, "cost of %s", created.id):
+            dollars, parts, core_secs, gib_secs = await created.provider.cost(created.id)
+    except Exception as error:
+        trace_message(logger, ACTION, f"The cost of {created.id} is not known: {error}")
+        return {}
+    return {
+        "cost_usd": dollars,
+        "cost_by_resource_usd": dict(parts),
+        "billed_cpu_core_secs": core_secs,
+        "billed_memory_gib_secs": gib_secs,
+    }
