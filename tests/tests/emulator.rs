@@ -71,6 +71,7 @@ fn every_fault_of_the_documentation_is_taken() {
         let method = match fault {
             fault if fault.contains("token_life") => "AuthTokenGet",
             fault if fault.contains("disk") => "SandboxCreateV2",
+            fault if fault.contains("time_limit") => "TaskExecStart",
             _ => "AppList",
         };
         format!(r#"{{"method": "{method}", "fault": {fault}}}"#)

@@ -441,6 +441,33 @@ async fn a_deadline_ends_the_whole_tree() -> Result<()> {
     Ok(())
 }
 
+/// Some servers of the protocol (those of Modal's own test suites) do not enforce time limits, so the provider has to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadline_holds_where_the_service_has_none() -> Result<()> {
+    use modal_emulator::control::chaos::{Fault, Rule};
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    let method = "TaskExecStart".to_owned();
+    let fault = Fault::IgnoreTimeLimit;
+    world.emulator.chaos().add(Rule { method, times: None, skip: 0, probability: 1.0, fault });
+    let limit = Duration::from_secs(2);
+    // The host's guard acts 90 seconds after the limit. All this takes less, so it is the provider that ends the commands.
+    let begun = std::time::Instant::now();
+    let result = sandbox.run(ExecSpec::shell(TREE).timeout(limit)).await?;
+    assert!(matches!(result.verdict, Verdict::Deadline), "{}", told(&result));
+    assert_eq!(sh(&sandbox, SLEEPERS).await, "0\n");
+    let mut process = sandbox.spawn(ExecSpec::shell(TREE).timeout(limit)).await?;
+    assert!(matches!(process.wait().await?, Verdict::Deadline));
+    assert_eq!(sh(&sandbox, SLEEPERS).await, "0\n");
+    let (verdict, stdout, _) = sandbox.spawn(ExecSpec::shell(TREE).timeout(limit)).await?.output().await?;
+    assert!(matches!(verdict, Verdict::Deadline) && stdout == b"ready\n", "{verdict:?}");
+    assert_eq!(sh(&sandbox, SLEEPERS).await, "0\n");
+    assert!(begun.elapsed() < Duration::from_secs(85), "{:?}", begun.elapsed());
+    let applied = world.emulator.chaos().rules()[0].1;
+    assert!(applied >= 3, "{applied}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_is_one_start() -> Result<()> {
     let world = World::start().await;

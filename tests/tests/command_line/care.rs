@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 use system_tests::{Emulator, component, feed, program, sandbox, stderr};
 
-use super::{alive, order, printed, shared};
+use super::{NEVER, alive, applied, order, printed, shared};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).expect("it is there").permissions().mode() & 0o777
@@ -337,6 +337,36 @@ fn a_sandbox_that_nobody_learns_of_does_not_stay() {
         assert!(text.contains("write to standard output") && text.contains("No space left"), "{text}");
         assert!(alive(&emulator).is_empty());
     }
+}
+
+/// Some servers of the protocol do not enforce time limits. The command itself would run for longer than this test may take.
+#[test]
+fn a_time_limit_holds_where_the_server_has_none() {
+    let emulator = Emulator::start();
+    order(&emulator, &json!({ "method": "TaskExecStart", "fault": "ignore_time_limit" }));
+    let id = printed(&emulator, &["create", "-q"]);
+    let begun = std::time::Instant::now();
+    let ends = |arguments: &[&str]| {
+        let output = feed(emulator.sandbox().args(arguments), b"");
+        assert_eq!(output.status.code(), Some(124), "{arguments:?}: {}", stderr(&output));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let tree = "sleep 180 & setsid sleep 180 & exec sleep 180";
+    let running = "cat /proc/[0-9]*/comm 2>/dev/null | grep -cx sleep; true";
+    let verdict = |line: &str| serde_json::from_str::<Value>(line).expect("JSON")["verdict"].clone();
+    ends(&["exec", "--timeout", "2s", &id, "--", "sleep", "180"]);
+    ends(&["exec", "--timeout", "2s", &id, "--", "sh", "-c", tree]);
+    assert_eq!(verdict(&ends(&["exec", "--json", "--timeout", "2s", &id, "--", "sh", "-c", tree])), "deadline");
+    assert_eq!(printed(&emulator, &["exec", &id, "--", "sh", "-c", running]), "0");
+
+    // `run` terminates its sandbox, so the processes are counted in a sandbox that is kept.
+    assert_eq!(verdict(&ends(&["run", "-q", "--json", "--timeout", "2s", "--", "sh", "-c", tree])), "deadline");
+    assert_eq!(alive(&emulator), [id.as_str()]);
+    ends(&["run", "-q", "--keep", "--timeout", "2s", "--", "sh", "-c", tree]);
+    let kept = alive(&emulator).into_iter().find(|one| *one != id).expect("it is kept");
+    assert_eq!(printed(&emulator, &["exec", &kept, "--", "sh", "-c", running]), "0");
+    assert!(applied(&emulator) >= 5);
+    assert!(begun.elapsed() < NEVER, "{:?}", begun.elapsed());
 }
 
 /// The cost is shown while the sandbox runs and after its end, and left out if the server does not tell it.

@@ -195,6 +195,7 @@ impl Server {
         match &verdict {
             Some(Verdict::TokenLife(life)) => ordered.token_life = Some(*life),
             Some(Verdict::Disk(bytes)) => ordered.disk = Some(*bytes),
+            Some(Verdict::IgnoreTimeLimit) => ordered.ignore_time_limit = true,
             Some(Verdict::ExpireToken) => {
                 let token = if is_control { auth::control_token } else { auth::router_token }(request.headers());
                 self.state.signer.expire(token);

@@ -121,11 +121,16 @@ pub enum Fault {
         /// Mebibytes, at least one.
         mib: u64,
     },
+    /// The command that the call starts runs without a time limit, whatever limit the request gives.
+    IgnoreTimeLimit,
 }
 
 /// Calls whose answers hand out tokens.
 const GIVE_TOKENS: [&str; 4] =
     ["AuthTokenGet", "SandboxCreateV2", "SandboxGetCommandRouterAccess", "TaskGetCommandRouterAccess"];
+
+/// Calls that start commands with a time limit.
+const START_COMMANDS: [&str; 1] = ["TaskExecStart"];
 
 /// Calls that make containers.
 const MAKE_CONTAINERS: [&str; 6] = [
@@ -143,6 +148,7 @@ impl Fault {
         match self {
             Fault::TokenLife { .. } => Some(&GIVE_TOKENS),
             Fault::Disk { .. } => Some(&MAKE_CONTAINERS),
+            Fault::IgnoreTimeLimit => Some(&START_COMMANDS),
             _ => None,
         }
     }
@@ -182,6 +188,8 @@ pub struct Ordered {
     pub token_life: Option<Duration>,
     /// Bytes that what it makes has to write to.
     pub disk: Option<u64>,
+    /// Whether the time limit of the command that it starts is ignored.
+    pub ignore_time_limit: bool,
 }
 
 /// What a call has to expect.
@@ -207,6 +215,8 @@ pub enum Verdict {
     ExpireToken,
     /// Give what is made so many bytes to write to.
     Disk(u64),
+    /// Start the command without its time limit.
+    IgnoreTimeLimit,
 }
 
 /// The status of an answer that was ordered.
@@ -304,6 +314,7 @@ impl Active {
             Fault::TokenLife { seconds } => Verdict::TokenLife(Duration::from_secs(seconds)),
             Fault::ExpireToken => Verdict::ExpireToken,
             Fault::Disk { mib } => Verdict::Disk(mib.saturating_mul(1 << 20)),
+            Fault::IgnoreTimeLimit => Verdict::IgnoreTimeLimit,
             Fault::Rate { per_second } => {
                 let now = Instant::now();
                 let refill = now.duration_since(self.refilled).as_secs_f64() * per_second;
