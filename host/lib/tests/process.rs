@@ -1,8 +1,10 @@
 //! Commands and files: streams, their ends, cancelling.
 
-use crate::common::{Server, provider};
+use std::time::{Duration, Instant};
+
+use crate::common::{Server, builder, provider};
 use sandbox_host::types::{ExecSpec, OutputLimits, Verdict, WriteOptions};
-use sandbox_host::{FileFault, Kind, Process, Sandbox};
+use sandbox_host::{FileFault, Kind, Limits, Process, Sandbox};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 async fn start() -> (Server, Sandbox) {
@@ -69,6 +71,38 @@ async fn waiting_needs_no_reader() {
     let mut process = sandbox.spawn(command("out-50_exit-4")).await.unwrap();
     assert_eq!(process.wait().await.unwrap(), Verdict::Exited(4));
     assert_eq!(read(process.stdout.take()).await, pattern(50, 0));
+}
+
+/// The plugin ignores the time limit and never reports an end.
+#[tokio::test]
+async fn a_command_that_outlives_its_limit_is_killed_and_given_up() {
+    let server = Server::echo().await;
+    let mut limits = Limits::default();
+    limits.overdue_time = Duration::from_millis(300);
+    let sandbox = builder(&server.url).await.limits(limits).build().await.unwrap().sandbox("sb-1");
+    let limit = Duration::from_millis(200);
+    let soon = Duration::from_secs(50);
+    for path in ["wait", "read", "both"] {
+        let id = format!("endless-{path}");
+        let begun = Instant::now();
+        let mut process = sandbox.spawn(command(&id).timeout(limit)).await.unwrap();
+        let verdict = async {
+            match path {
+                "wait" => process.wait().await.unwrap(),
+                "read" => {
+                    let mut stdout = process.stdout.take().unwrap();
+                    assert_eq!(stdout.read(&mut [0; 10]).await.unwrap(), 0, "the stream ends");
+                    process.verdict().expect("it is known by then")
+                }
+                _ => process.output().await.unwrap().0,
+            }
+        };
+        // Shorter than the longest wait of one call, so the guard has to bound that wait too.
+        let verdict = tokio::time::timeout(soon, verdict).await.unwrap_or_else(|_| panic!("{path}: it never ends"));
+        assert_eq!(verdict, Verdict::Deadline, "{path}");
+        assert!(begun.elapsed() >= limit + Duration::from_millis(300), "{path}: the plugin was not waited for");
+        server.wait_for(|seen| seen == format!("/report/signal/{id}/9")).await;
+    }
 }
 
 #[tokio::test]

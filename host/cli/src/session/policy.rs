@@ -24,6 +24,7 @@ pub struct LimitsFile {
     table_elements: Option<usize>,
     call_time: Option<String>,
     answer_time: Option<String>,
+    overdue_time: Option<String>,
     compute_time: Option<String>,
     resources: Option<usize>,
     header_bytes: Option<usize>,
@@ -66,6 +67,9 @@ pub fn limits(file: LimitsFile) -> Result<Limits> {
     }
     if let Some(value) = time(file.answer_time, "answer_time")? {
         limits.answer_time = value;
+    }
+    if let Some(value) = time(file.overdue_time, "overdue_time")? {
+        limits.overdue_time = value;
     }
     if let Some(value) = time(file.compute_time, "compute_time")? {
         limits.compute_time = value;

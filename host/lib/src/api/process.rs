@@ -43,10 +43,6 @@ const INPUT: usize = 1 << 20;
 /// own retries came before that, and repeating them would multiply the time until the failure shows.
 const ATTEMPTS: u32 = 2;
 
-/// How long after its time limit a command's end is waited for. A plugin ends what outlives its limit and says so, well within
-/// this; with one that does not, the command is killed and given up.
-const OVERDUE: Duration = Duration::from_secs(90);
-
 /// Between two looks whether the reader has learned the end.
 const ENDING: Duration = Duration::from_millis(5);
 
@@ -127,18 +123,18 @@ impl Process {
                 continue;
             }
             let call = Call::reading(format!("wait for a command in {}", self.sandbox.id())).about(&self.exec.exec);
-            let exec = self.exec.clone();
+            let (exec, wait) = (self.exec.clone(), self.shared.wait());
             let ended = self
                 .sandbox
                 .inner()
                 .call(&self.sandbox.route(), call, move |bound, store| {
-                    Box::pin(async move { bound.guest().call_wait_exec(store, &exec, WAIT).await })
+                    Box::pin(async move { bound.guest().call_wait_exec(store, &exec, wait).await })
                 })
                 .await?;
             stalled.answered(ended.is_some());
             if let Some(verdict) = ended {
                 self.shared.output().verdict = Some(verdict);
-            } else if is_overdue(&self.exec) {
+            } else if self.shared.is_overdue() {
                 kill_later(self.sandbox.clone(), self.exec.exec.clone());
                 self.shared.output().give_up();
             } else {
@@ -287,11 +283,6 @@ impl OutputState {
     }
 }
 
-/// Whether the plugin should have said long ago that the time limit is over.
-fn is_overdue(exec: &ExecRef) -> bool {
-    exec.deadline.is_some_and(|deadline| now_millis() > deadline.saturating_add(millis(OVERDUE)))
-}
-
 impl Stream {
     fn is_full(&self) -> bool {
         !self.dropped && self.buffered >= BUFFER
@@ -388,6 +379,22 @@ struct InputState {
 }
 
 impl Shared {
+    /// When the command is given up, in Unix milliseconds: by then the plugin should have reported the end of its time limit.
+    fn overdue_at(&self) -> Option<u64> {
+        let grace = millis(self.sandbox.inner().limits.overdue_time);
+        self.exec.deadline.map(|deadline| deadline.saturating_add(grace))
+    }
+
+    /// Whether that moment has passed.
+    fn is_overdue(&self) -> bool {
+        self.overdue_at().is_some_and(|overdue| now_millis() > overdue)
+    }
+
+    /// How long the next call waits, in milliseconds: until just after the command is given up, at most [`WAIT`].
+    fn wait(&self) -> u64 {
+        self.overdue_at().map_or(WAIT, |overdue| overdue.saturating_sub(now_millis()).saturating_add(1).min(WAIT))
+    }
+
     fn output(&self) -> MutexGuard<'_, OutputState> {
         self.output.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -434,7 +441,7 @@ async fn read(shared: Arc<Shared>) {
                     stdout_offset: stdout.position(),
                     stderr_offset: stderr.position(),
                     max_bytes: PIECE,
-                    wait: if full > 0 { WAIT_BEHIND } else { WAIT },
+                    wait: if full > 0 { WAIT_BEHIND } else { shared.wait() },
                 })
             }
         };
@@ -459,7 +466,7 @@ async fn read(shared: Arc<Shared>) {
                     }
                     if output.verdict.is_some() {
                         state.verdict = output.verdict;
-                    } else if !news && is_overdue(&shared.exec) {
+                    } else if !news && shared.is_overdue() {
                         kill_later(shared.sandbox.clone(), shared.exec.exec.clone());
                         state.give_up();
                     }

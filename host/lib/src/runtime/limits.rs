@@ -18,6 +18,11 @@ pub struct Limits {
     /// How long a service may take until it begins to answer a request of a call that is usually answered at once: look-ups,
     /// lists, tags, terminations. Default one minute; other calls may wait for as long as they last.
     pub answer_time: Duration,
+    /// How long after its time limit the end of a command is waited for. Default 90 seconds: a plugin ends a command that
+    /// exceeds its limit, and reports that, well within this time. If a plugin does not, the command is killed and its verdict is
+    /// [`Verdict::Deadline`](crate::types::Verdict::Deadline). Applies to commands whose output is read in pieces; a `run` is
+    /// one call.
+    pub overdue_time: Duration,
     /// How long one call may compute. Default 30 seconds: a gigabyte passes through in one.
     pub compute_time: Duration,
     /// Handles (requests, bodies, streams, pollables) that one instance may hold. Default 4,096.
@@ -36,6 +41,7 @@ impl Default for Limits {
             table_elements: 20_000,
             call_time: Duration::from_secs(15 * 60),
             answer_time: Duration::from_secs(60),
+            overdue_time: Duration::from_secs(90),
             compute_time: Duration::from_secs(30),
             resources: 4096,
             header_bytes: 128 << 10,

@@ -1,7 +1,7 @@
 //! A provider that does what a test tells it, good or bad.
 //!
 //! `find(name)` runs the words of `name` as an order: crash, loop, send a request. Execs and files keep no state: what a
-//! command prints and how it ends is in its exec id (`out-N_err-N_exit-N`), what a file holds is in its path
+//! command prints and how it ends is in its exec id (`out-N_err-N_exit-N`, `endless` for no end, whatever its time limit), what a file holds is in its path
 //! (`/size/N`), so that any instance can answer.
 
 mod bindings {
@@ -268,6 +268,11 @@ fn verdict(id: &str) -> Verdict {
     }
 }
 
+/// Waits for so many milliseconds.
+fn pause(millis: u64) {
+    wasip2::clocks::monotonic_clock::subscribe_duration(millis * 1_000_000).block();
+}
+
 /// The tags of the one sandbox that there is, where the test gave some: `tags:NAME=VALUE,…`.
 fn tags() -> Vec<(String, String)> {
     let env = wasip2::cli::environment::get_environment();
@@ -463,6 +468,12 @@ impl Guest for Puppet {
         if id.contains("hang") {
             order(&["wait"])?;
         }
+        if id.contains("endless") {
+            pause(request.wait);
+            let nothing = |offset| OutputChunk { offset, data: vec![], end: false };
+            let (stdout, stderr) = (nothing(request.stdout_offset), nothing(request.stderr_offset));
+            return Ok(Output { stdout, stderr, verdict: None });
+        }
         let most = u64::from(request.max_bytes) + part(id, "excess").unwrap_or(0);
         let (out, err) = (part(id, "out").unwrap_or(0), part(id, "err").unwrap_or(0));
         let stdout = chunk(out, request.stdout_offset, most / 2, 0);
@@ -487,9 +498,13 @@ impl Guest for Puppet {
         Ok(InputState { accepted: offset + taken, closed: eof && all })
     }
 
-    fn wait_exec(exec: ExecRef, _: u64) -> Result<Option<Verdict>, Error> {
+    fn wait_exec(exec: ExecRef, wait: u64) -> Result<Option<Verdict>, Error> {
         if exec.exec.contains("hang") {
             order(&["wait"])?;
+        }
+        if exec.exec.contains("endless") {
+            pause(wait);
+            return Ok(None);
         }
         Ok(Some(verdict(&exec.exec)))
     }
