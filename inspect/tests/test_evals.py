@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -268,7 +269,7 @@ def test_a_cost_that_is_not_told_fails_no_sample(tmp_path: Path, emulator: Emula
     assert cost["execs"] > 0
     assert ("cost_usd" in cost) is known and cost.get("cost_usd") is None
     times = [event.timestamp for event in log.samples[0].events]
-    longest = max((later - sooner).total_seconds() for sooner, later in zip(times, times[1:], strict=False))
+    longest = max((later - sooner).total_seconds() for sooner, later in pairwise(times))
     # The plugin waits for 5 seconds at most; without its limit the host would wait for a minute.
     assert longest < 30
 
