@@ -1,10 +1,11 @@
 // Faults ordered at the emulator's own endpoint, as the SDK meets them.
 
 import assert from "node:assert/strict";
+import { test } from "node:test";
 
 import * as modal from "modal";
 
-import { app, appName, check, client, eventually, fresh, sandbox, sh } from "./harness.mjs";
+import { app, appName, client, eventually, fresh, sandbox, sh } from "./harness.mjs";
 
 async function order(path, body, method = "POST") {
   const answer = await fetch(`${process.env.MODAL_SERVER_URL}/emulator/${path}`, {
@@ -29,21 +30,21 @@ async function under(rules, body) {
 
 const status = (code, more = {}) => ({ status: { code, ...more } });
 
-check("chaos: UNAVAILABLE is tried again and not seen", async () => {
+test("chaos: UNAVAILABLE is tried again and not seen", async () => {
   const met = await under([{ method: "AppGetOrCreate", times: 2, fault: status(14) }], async () => {
     assert.equal((await client.apps.fromName(appName)).appId, app.appId);
   });
   assert.deepEqual(met, [2]);
 });
 
-check("chaos: a status that stays arrives with its text", async () => {
+test("chaos: a status that stays arrives with its text", async () => {
   const met = await under([{ method: "SandboxCreateV2", fault: status(7, { message: "not you" }) }], async () => {
     await assert.rejects(sandbox(), /not you/);
   });
   assert.deepEqual(met, [1]);
 });
 
-check("chaos: a server-directed wait is kept", async () => {
+test("chaos: a server-directed wait is kept", async () => {
   const began = performance.now();
   const fault = status(8, { retry_after_secs: 0.5 });
   const met = await under([{ method: "AppGetOrCreate", times: 1, fault }], () => client.apps.fromName(appName));
@@ -51,7 +52,7 @@ check("chaos: a server-directed wait is kept", async () => {
   assert.deepEqual(met, [1]);
 });
 
-check("chaos: a lost answer makes no second sandbox", async () => {
+test("chaos: a lost answer makes no second sandbox", async () => {
   const tags = { lost: fresh("lost") };
   const met = await under([{ method: "SandboxCreateV2", times: 1, fault: { lose_answer: { code: 14 } } }], async () => {
     const own = await sandbox({ tags });
@@ -62,7 +63,7 @@ check("chaos: a lost answer makes no second sandbox", async () => {
   assert.deepEqual(met, [1]);
 });
 
-check("chaos: output cut again and again arrives whole", async () => {
+test("chaos: output cut again and again arrives whole", async () => {
   const own = await sandbox();
   const rules = [{ method: "TaskExecStdioRead", times: 6, fault: { cut: { after_bytes: 50_000 } } }];
   const met = await under(rules, async () => {
@@ -72,7 +73,7 @@ check("chaos: output cut again and again arrives whole", async () => {
   assert.deepEqual(met, [6]);
 });
 
-check("chaos: an upload that is cut is resumed", async () => {
+test("chaos: an upload that is cut is resumed", async () => {
   const own = await sandbox();
   const data = Buffer.alloc(3 << 20, "abcdefg");
   const rules = [{ method: "TaskExecStdinWriteStream", times: 2, fault: { cut_request: { after_bytes: 700_000 } } }];
@@ -81,7 +82,7 @@ check("chaos: an upload that is cut is resumed", async () => {
   assert.deepEqual(met, [2]);
 });
 
-check("chaos: closed connections and GOAWAY are taken in stride", async () => {
+test("chaos: closed connections and GOAWAY are taken in stride", async () => {
   const own = await sandbox();
   for (const fault of ["close", "goaway"]) {
     const met = await under([{ method: "TaskExecStart", times: 2, fault }], async () => {
@@ -91,7 +92,7 @@ check("chaos: closed connections and GOAWAY are taken in stride", async () => {
   }
 });
 
-check("chaos: a creation rate is kept by waiting", async () => {
+test("chaos: a creation rate is kept by waiting", async () => {
   const began = performance.now();
   await under([{ method: "SandboxCreateV2", fault: { rate: { per_second: 2 } } }], async () => {
     for (let number = 0; number < 4; number += 1) await sandbox();
@@ -99,7 +100,7 @@ check("chaos: a creation rate is kept by waiting", async () => {
   assert.ok(performance.now() - began >= 500);
 });
 
-check("chaos: a lost worker ends its sandbox", async () => {
+test("chaos: a lost worker ends its sandbox", async () => {
   const [own, other] = [await sandbox(), await sandbox()];
   assert.deepEqual(await order("lose-worker", { sandbox_id: own.sandboxId }), { lost: 1 });
   await eventually(async () => (await own.poll()) !== null);

@@ -2,36 +2,37 @@
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
+import { test } from "node:test";
 
 import * as modal from "modal";
 
-import { check, client, eventually, sandbox, sh, shared } from "./harness.mjs";
+import { client, eventually, sandbox, sh, shared } from "./harness.mjs";
 
-check("exec: stdout, stderr and exit code", async () => {
+test("exec: stdout, stderr and exit code", async () => {
   assert.deepEqual(await sh(await shared(), "echo out; echo err >&2; exit 7"), ["out\n", "err\n", 7]);
 });
 
-check("exec: arguments as they are", async () => {
+test("exec: arguments as they are", async () => {
   const process = await (await shared()).exec(["printf", "%s|", "a b", "", "$HOME", "é"]);
   assert.equal(await process.stdout.readText(), "a b||$HOME|é|");
 });
 
-check("exec: bytes", async () => {
+test("exec: bytes", async () => {
   const process = await (await shared()).exec(["printf", "\\000\\377"], { mode: "binary" });
   assert.deepEqual([...(await process.stdout.readBytes())], [0, 255]);
 });
 
-check("exec: env and workdir", async () => {
+test("exec: env and workdir", async () => {
   const options = { env: { A: "x y" }, workdir: "/usr/lib" };
   assert.deepEqual(await sh(await shared(), 'echo "$A"; pwd', options), ["x y\n/usr/lib\n", "", 0]);
 });
 
-check("exec: secrets", async () => {
+test("exec: secrets", async () => {
   const secret = await client.secrets.fromObject({ S: "1" });
   assert.equal((await sh(await shared(), "echo $S", { secrets: [secret] }))[0], "1\n");
 });
 
-check("exec: standard input and its end", async () => {
+test("exec: standard input and its end", async () => {
   const process = await (await shared()).exec(["cat"]);
   await process.stdin.writeText("one\n");
   await process.stdin.writeText("two\n");
@@ -40,53 +41,53 @@ check("exec: standard input and its end", async () => {
   assert.equal(await process.wait(), 0);
 });
 
-check("exec: output is there after the end", async () => {
+test("exec: output is there after the end", async () => {
   const process = await (await shared()).exec(["seq", "1", "50000"]);
   assert.equal(await process.wait(), 0);
   const text = await process.stdout.readText();
   assert.equal(text.split("\n").length, 50001);
 });
 
-check("exec: death by signal", async () => {
+test("exec: death by signal", async () => {
   assert.equal((await sh(await shared(), "kill -9 $$"))[2], 137);
 });
 
-check("exec: a missing program", async () => {
+test("exec: a missing program", async () => {
   const process = await (await shared()).exec(["no-such-program"]);
   assert.equal(await process.wait(), 127);
   assert.match(await process.stderr.readText(), /no-such-program/);
 });
 
-check("exec: time limit", async () => {
+test("exec: time limit", async () => {
   const process = await (await shared()).exec(["sleep", "60"], { timeoutMs: 1000 });
   // The verdict comes before the client gives up waiting.
   assert.equal(await process.wait(), 137);
 });
 
-check("exec: a terminal", async () => {
+test("exec: a terminal", async () => {
   const process = await (await shared()).exec(["sh", "-c", "stty size; echo $TERM"], { pty: true });
   assert.equal(await process.stdout.readText(), "24 80\r\nxterm-256color\r\n");
 });
 
-check("exec: 30 at the same time", async () => {
+test("exec: 30 at the same time", async () => {
   const where = await shared();
   const all = await Promise.all(Array.from({ length: 30 }, (_, n) => sh(where, `echo ${n}; exit ${n}`)));
   assert.deepEqual(all, Array.from({ length: 30 }, (_, n) => [`${n}\n`, "", n]));
 });
 
-check("exec: 32 MiB of output", async () => {
+test("exec: 32 MiB of output", async () => {
   const process = await (await shared()).exec(["head", "-c", "33554432", "/dev/zero"], { mode: "binary" });
   assert.equal((await process.stdout.readBytes()).length, 33554432);
 });
 
-check("exec: bytes that are no text become replacement characters, and none are torn apart", async () => {
+test("exec: bytes that are no text become replacement characters, and none are torn apart", async () => {
   const where = await shared();
   assert.equal((await sh(where, "printf 'a\\377b'"))[0], "a\uFFFDb");
   const [out] = await sh(where, "yes äöü | head -c 700000");
   assert.equal(out, "äöü\n".repeat(100_000));
 });
 
-check("exec: output while it runs, a conversation line by line", async () => {
+test("exec: output while it runs, a conversation line by line", async () => {
   const process = await (await shared()).exec(["sh", "-c", "while read line; do echo got $line; done; echo over"]);
   const reader = process.stdout.getReader();
   let text = "";
@@ -106,7 +107,7 @@ check("exec: output while it runs, a conversation line by line", async () => {
   assert.equal(await process.wait(), 0);
 });
 
-check("exec: 50 MB of input through the stream", async () => {
+test("exec: 50 MB of input through the stream", async () => {
   const process = await (await shared()).exec(["sha256sum"], { mode: "binary" });
   const hash = createHash("sha256");
   const writer = process.stdin.getWriter();
@@ -120,25 +121,25 @@ check("exec: 50 MB of input through the stream", async () => {
   assert.equal(text.slice(0, 64), hash.digest("hex"));
 });
 
-check("exec: input to a command that has ended is refused", async () => {
+test("exec: input to a command that has ended is refused", async () => {
   const process = await (await shared()).exec(["true"]);
   assert.equal(await process.wait(), 0);
   await assert.rejects(process.stdin.writeText("late\n"), /ended|closed/);
 });
 
-check("exec: both streams full at the same time", async () => {
+test("exec: both streams full at the same time", async () => {
   const script = "for i in 1 2 3 4; do head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2; done";
   const process = await (await shared()).exec(["sh", "-c", script], { mode: "binary" });
   const [out, err] = await Promise.all([process.stdout.readBytes(), process.stderr.readBytes()]);
   assert.deepEqual([out.length, err.length, await process.wait()], [4_000_000, 4_000_000, 0]);
 });
 
-check("exec: ignored streams are empty and hold nothing up", async () => {
+test("exec: ignored streams are empty and hold nothing up", async () => {
   const options = { stdout: "ignore", stderr: "ignore" };
   assert.deepEqual(await sh(await shared(), "head -c 3000000 /dev/zero; echo e >&2; exit 3", options), ["", "", 3]);
 });
 
-check("exec: a reader that goes away leaves the command alone", async () => {
+test("exec: a reader that goes away leaves the command alone", async () => {
   const where = await shared();
   const process = await where.exec(["sh", "-c", "yes | head -c 5000000; touch /tmp/js-finished"]);
   await process.stdout.cancel();
@@ -146,7 +147,7 @@ check("exec: a reader that goes away leaves the command alone", async () => {
   assert.equal((await sh(where, "ls /tmp/js-finished"))[0], "/tmp/js-finished\n");
 });
 
-check("exec: what is nonsense is refused by name", async () => {
+test("exec: what is nonsense is refused by name", async () => {
   const where = await shared();
   await assert.rejects(where.exec(["echo", "x".repeat(70_000)]), modal.InvalidError);
   await assert.rejects(where.exec(["pwd"], { workdir: "tmp" }), modal.InvalidError);
@@ -154,18 +155,18 @@ check("exec: what is nonsense is refused by name", async () => {
   await assert.rejects(where.exec(["true"], { env: { "A B": "1" } }), /A B/);
 });
 
-check("exec: a time limit ends the children too", async () => {
+test("exec: a time limit ends the children too", async () => {
   const own = await sandbox();
   await (await own.exec(["sh", "-c", "sleep 77 & sleep 77"], { timeoutMs: 1000 })).wait().catch(() => {});
   await eventually(async () => !(await sh(own, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"))[0].includes("sleep 77"));
 });
 
-check("exec: what stays in the background does not hold up the end", async () => {
+test("exec: what stays in the background does not hold up the end", async () => {
   const own = await sandbox();
   assert.deepEqual((await sh(own, "sleep 300 & echo done"))[0], "done\n");
 });
 
-check("exec: in a sandbox that has ended it is refused", async () => {
+test("exec: in a sandbox that has ended it is refused", async () => {
   const own = await sandbox({ command: ["true"] });
   assert.equal(await own.wait(), 0);
   await assert.rejects(own.exec(["true"]), /shut down|not found/i);

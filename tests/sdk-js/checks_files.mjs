@@ -5,12 +5,13 @@ import { randomBytes } from "node:crypto";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { test } from "node:test";
 
 import * as modal from "modal";
 
-import { check, sandbox, sh, shared } from "./harness.mjs";
+import { sandbox, sh, shared } from "./harness.mjs";
 
-check("files: text and bytes", async () => {
+test("files: text and bytes", async () => {
   const { filesystem } = await shared();
   await filesystem.writeText("grüße", "/tmp/js/a/text");
   assert.equal(await filesystem.readText("/tmp/js/a/text"), "grüße");
@@ -19,7 +20,7 @@ check("files: text and bytes", async () => {
   assert.ok(data.equals(await filesystem.readBytes("/tmp/js/bytes")));
 });
 
-check("files: list and stat", async () => {
+test("files: list and stat", async () => {
   const where = await shared();
   await sh(where, "mkdir -p /tmp/jl/sub; echo 123 > /tmp/jl/b; ln -s b /tmp/jl/link; chmod 640 /tmp/jl/b");
   const entries = await where.filesystem.listFiles("/tmp/jl");
@@ -28,7 +29,7 @@ check("files: list and stat", async () => {
   assert.deepEqual([info.size, info.permissions], [4, "0640"]);
 });
 
-check("files: directories and removal", async () => {
+test("files: directories and removal", async () => {
   const { filesystem } = await shared();
   await filesystem.makeDirectory("/tmp/jm/a/b");
   await assert.rejects(filesystem.remove("/tmp/jm"), modal.SandboxFilesystemDirectoryNotEmptyError);
@@ -36,14 +37,14 @@ check("files: directories and removal", async () => {
   await assert.rejects(filesystem.stat("/tmp/jm"), modal.SandboxFilesystemNotFoundError);
 });
 
-check("files: what is not there, and what is a directory", async () => {
+test("files: what is not there, and what is a directory", async () => {
   const { filesystem } = await shared();
   await assert.rejects(filesystem.readText("/tmp/nowhere"), modal.SandboxFilesystemNotFoundError);
   await assert.rejects(filesystem.readText("/tmp"), modal.SandboxFilesystemIsADirectoryError);
   await assert.rejects(filesystem.writeText("x", "/tmp"), modal.SandboxFilesystemIsADirectoryError);
 });
 
-check("files: from and to local paths, 40 MiB, byte for byte", async () => {
+test("files: from and to local paths, 40 MiB, byte for byte", async () => {
   const { filesystem } = await shared();
   const folder = await mkdtemp(join(tmpdir(), "sdk-js-"));
   try {
@@ -63,7 +64,7 @@ check("files: from and to local paths, 40 MiB, byte for byte", async () => {
   }
 });
 
-check("files: empty ones, and names of all sorts", async () => {
+test("files: empty ones, and names of all sorts", async () => {
   const { filesystem } = await shared();
   for (const name of ["/tmp/jn/empty", "/tmp/jn/a b", "/tmp/jn/ünï", "/tmp/jn/-dash", "/tmp/jn/new\nline"]) {
     await filesystem.writeBytes(new Uint8Array(), name);
@@ -73,21 +74,21 @@ check("files: empty ones, and names of all sorts", async () => {
   assert.deepEqual(names, ["-dash", "a b", "empty", "new\nline", "ünï"]);
 });
 
-check("files: a link is described, not what it points to", async () => {
+test("files: a link is described, not what it points to", async () => {
   const where = await shared();
   await sh(where, "mkdir -p /tmp/jk; ln -sfn nowhere /tmp/jk/link");
   const info = await where.filesystem.stat("/tmp/jk/link");
   assert.deepEqual([info.type, info.symlinkTarget, info.owner], ["symlink", "nowhere", "root"]);
 });
 
-check("files: writing replaces, and keeps the mode", async () => {
+test("files: writing replaces, and keeps the mode", async () => {
   const where = await shared();
   await sh(where, "mkdir -p /tmp/jo; echo a long line of text > /tmp/jo/f; chmod 751 /tmp/jo/f");
   await where.filesystem.writeText("b", "/tmp/jo/f");
   assert.equal((await sh(where, "cat /tmp/jo/f; stat -c ' %a' /tmp/jo/f"))[0], "b 751\n");
 });
 
-check("files: directories without parents, and files in the way", async () => {
+test("files: directories without parents, and files in the way", async () => {
   const { filesystem } = await shared();
   await filesystem.writeText("x", "/tmp/jw/file");
   const alone = { createParents: false };
@@ -102,14 +103,14 @@ check("files: directories without parents, and files in the way", async () => {
   assert.equal((await filesystem.stat("/tmp/jw/new")).type, "directory");
 });
 
-check("files: what the file system does not permit", async () => {
+test("files: what the file system does not permit", async () => {
   const { filesystem } = await shared();
   await assert.rejects(filesystem.writeText("x", "/proc/version"), modal.SandboxFilesystemError);
   await assert.rejects(filesystem.remove("/proc/version"), modal.SandboxFilesystemError);
   await assert.rejects(filesystem.readText("relative"), modal.InvalidError);
 });
 
-check("files: more than 5 GiB is not read", async () => {
+test("files: more than 5 GiB is not read", async () => {
   const where = await shared();
   await sh(where, "truncate -s 6G /tmp/js-huge");
   await assert.rejects(where.filesystem.readBytes("/tmp/js-huge"), modal.SandboxFilesystemFileTooLargeError);
@@ -128,7 +129,7 @@ async function seen(where, path, params, script, fits) {
   throw new Error("nothing was seen");
 }
 
-check("files: a watch reports what is made, changed and removed", async () => {
+test("files: a watch reports what is made, changed and removed", async () => {
   const own = await sandbox();
   await sh(own, "mkdir /tmp/w; : > /tmp/w/old");
   const made = await seen(own, "/tmp/w", {}, ": > /tmp/w/new$n", (event) => event.eventType === "Create");
@@ -137,7 +138,7 @@ check("files: a watch reports what is made, changed and removed", async () => {
   assert.deepEqual(changed.paths, ["/tmp/w/old"]);
 });
 
-check("files: a watch below directories, filtered", async () => {
+test("files: a watch below directories, filtered", async () => {
   const own = await sandbox();
   await sh(own, "mkdir -p /tmp/w/a/b");
   const params = { recursive: true, filter: ["Remove"] };
@@ -145,7 +146,7 @@ check("files: a watch below directories, filtered", async () => {
   assert.deepEqual([gone.eventType, gone.paths], ["Remove", ["/tmp/w/a/b/f"]]);
 });
 
-check("files: a watch ends with its time, and needs something to watch", async () => {
+test("files: a watch ends with its time, and needs something to watch", async () => {
   const { filesystem } = await shared();
   const events = [];
   for await (const event of filesystem.watch("/usr/share", { timeoutMs: 1000 })) events.push(event);

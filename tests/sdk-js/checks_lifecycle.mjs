@@ -1,22 +1,23 @@
 // Apps, sandboxes and what becomes of them.
 
 import assert from "node:assert/strict";
+import { test } from "node:test";
 
 import * as modal from "modal";
 
-import { app, appName, check, client, fresh, sandbox, sh, shared } from "./harness.mjs";
+import { app, appName, client, fresh, sandbox, sh, shared } from "./harness.mjs";
 
-check("apps: the same name is the same app, an unknown one is not found", async () => {
+test("apps: the same name is the same app, an unknown one is not found", async () => {
   const again = await client.apps.fromName(appName);
   assert.equal(again.appId, app.appId);
   await assert.rejects(client.apps.fromName(fresh("missing")), modal.NotFoundError);
 });
 
-check("create: ids of the second backend", async () => {
+test("create: ids of the second backend", async () => {
   assert.equal((await shared()).sandboxId.length, 29);
 });
 
-check("create: a command, its output, its code", async () => {
+test("create: a command, its output, its code", async () => {
   const own = await sandbox({ command: ["sh", "-c", "echo out; echo err >&2; exit 42"] });
   assert.equal(await own.stdout.readText(), "out\n");
   assert.equal(await own.stderr.readText(), "err\n");
@@ -24,19 +25,19 @@ check("create: a command, its output, its code", async () => {
   assert.equal(await own.poll(), 42);
 });
 
-check("create: input of the command", async () => {
+test("create: input of the command", async () => {
   const own = await sandbox({ command: ["cat"] });
   await own.stdin.writeText("typed\n");
   await own.stdin.close();
   assert.equal(await own.stdout.readText(), "typed\n");
 });
 
-check("create: env and workdir", async () => {
+test("create: env and workdir", async () => {
   const own = await sandbox({ command: ["sh", "-c", "echo $A; pwd"], env: { A: "1" }, workdir: "/usr" });
   assert.equal(await own.stdout.readText(), "1\n/usr\n");
 });
 
-check("poll, terminate, wait", async () => {
+test("poll, terminate, wait", async () => {
   const own = await sandbox();
   assert.equal(await own.poll(), null);
   const other = await client.sandboxes.fromId(own.sandboxId);
@@ -44,12 +45,12 @@ check("poll, terminate, wait", async () => {
   assert.equal(await other.wait(), 137);
 });
 
-check("create: a life time", async () => {
+test("create: a life time", async () => {
   const own = await sandbox({ timeoutMs: 1000 });
   assert.equal(await own.wait(), 124);
 });
 
-check("names: found by name, unique", async () => {
+test("names: found by name, unique", async () => {
   const name = fresh("name");
   const own = await sandbox({ name });
   const found = await client.sandboxes.fromName(appName, name);
@@ -58,7 +59,7 @@ check("names: found by name, unique", async () => {
   await assert.rejects(client.sandboxes.fromName(appName, fresh("no")), modal.NotFoundError);
 });
 
-check("tags and list", async () => {
+test("tags and list", async () => {
   const value = fresh("tag");
   const own = await sandbox({ tags: { key: value } });
   await sandbox();
@@ -70,14 +71,14 @@ check("tags and list", async () => {
   assert.deepEqual(await own.getTags(), { other: "1" });
 });
 
-check("first backend: for a GPU", async () => {
+test("first backend: for a GPU", async () => {
   const own = await sandbox({ gpu: "T4", command: ["sh", "-c", "echo v1; sleep 60"] });
   assert.equal(own.sandboxId.length, 25);
   assert.deepEqual(await sh(own, "echo hi"), ["hi\n", "", 0]);
   await own.terminate();
 });
 
-check("client: its own parameters, its version", async () => {
+test("client: its own parameters, its version", async () => {
   const { MODAL_SERVER_URL: endpoint } = process.env;
   const own = new modal.ModalClient({ tokenId: "ak-other", tokenSecret: "as-other", endpoint });
   assert.equal((await own.apps.fromName(appName)).appId, app.appId);
@@ -85,7 +86,7 @@ check("client: its own parameters, its version", async () => {
   own.close();
 });
 
-check("environments: made, found, listed, with apps of their own", async () => {
+test("environments: made, found, listed, with apps of their own", async () => {
   const name = fresh("env");
   await assert.rejects(client.environments.fromName(name), modal.NotFoundError);
   const made = await client.environments.fromName(name, { createIfMissing: true });
@@ -100,13 +101,13 @@ check("environments: made, found, listed, with apps of their own", async () => {
   assert.deepEqual(apps, [[inside.appId, appName]]);
 });
 
-check("apps: what is known about one", async () => {
+test("apps: what is known about one", async () => {
   const info = await app.info();
   assert.deepEqual([info.appId, info.description, info.lifecycle.state], [app.appId, appName, "deployed"]);
   assert.deepEqual([info.functions, info.servers], [{}, {}]);
 });
 
-check("names: given later, and only once", async () => {
+test("names: given later, and only once", async () => {
   const [name, other] = [fresh("later"), fresh("other")];
   const own = await sandbox();
   await own.experimentalSetName(name);
@@ -116,7 +117,7 @@ check("names: given later, and only once", async () => {
   await assert.rejects((await sandbox()).experimentalSetName(name), modal.AlreadyExistsError);
 });
 
-check("names: one that has ended is found if asked for, and its name is free again", async () => {
+test("names: one that has ended is found if asked for, and its name is free again", async () => {
   const name = fresh("again");
   const first = await sandbox({ name });
   assert.equal(await first.terminate({ wait: true }), 137);
@@ -127,7 +128,7 @@ check("names: one that has ended is found if asked for, and its name is free aga
   assert.equal((await client.sandboxes.fromName(appName, name)).sandboxId, second.sandboxId);
 });
 
-check("names and tags: what cannot be one is refused", async () => {
+test("names and tags: what cannot be one is refused", async () => {
   await assert.rejects(sandbox({ name: "no spaces" }), modal.InvalidError);
   const own = await sandbox();
   await assert.rejects(own.setTags({ "": "x" }), modal.InvalidError);
@@ -137,7 +138,7 @@ check("names and tags: what cannot be one is refused", async () => {
   assert.deepEqual(await own.getTags(), {});
 });
 
-check("list: newest first, ended ones are not in it, by several tags", async () => {
+test("list: newest first, ended ones are not in it, by several tags", async () => {
   const value = fresh("list");
   const made = [];
   for (let number = 0; number < 3; number += 1) made.push(await sandbox({ tags: { key: value, n: String(number) } }));
@@ -152,7 +153,7 @@ check("list: newest first, ended ones are not in it, by several tags", async () 
   assert.deepEqual(await ids({ key: value }), [made[1].sandboxId, made[0].sandboxId]);
 });
 
-check("detach: the sandbox goes on without its handle", async () => {
+test("detach: the sandbox goes on without its handle", async () => {
   const own = await sandbox();
   const { sandboxId } = own;
   own.detach();
@@ -163,19 +164,19 @@ check("detach: the sandbox goes on without its handle", async () => {
   await other.terminate();
 });
 
-check("ids: an unknown sandbox is not found", async () => {
+test("ids: an unknown sandbox is not found", async () => {
   const unknown = await client.sandboxes.fromId("sb-01AAAAAAAAAAAAAAAAAAAAAAAA");
   await assert.rejects(unknown.poll(), /not found/);
   await assert.rejects(unknown.exec(["true"]), /not found/);
 });
 
-check("idle time: a sandbox ends when nothing happens in it", async () => {
+test("idle time: a sandbox ends when nothing happens in it", async () => {
   const own = await sandbox({ idleTimeoutMs: 1000 });
   assert.equal((await sh(own, "sleep 2; echo busy"))[0], "busy\n");
   assert.notEqual(await own.wait(), 0);
 });
 
-check("readiness: by command, by port, and not at all", async () => {
+test("readiness: by command, by port, and not at all", async () => {
   const readinessProbe = modal.Probe.withExec(["test", "-e", "/tmp/ready"], { intervalMs: 50 });
   const own = await sandbox({ readinessProbe });
   await assert.rejects(own.waitUntilReady(500), modal.TimeoutError);
@@ -191,18 +192,18 @@ check("readiness: by command, by port, and not at all", async () => {
   assert.throws(() => modal.Probe.withTcp(0), modal.InvalidError);
 });
 
-check("create: a terminal for the command", async () => {
+test("create: a terminal for the command", async () => {
   const own = await sandbox({ command: ["sh", "-c", "test -t 0 && echo yes; echo err >&2"], pty: true });
   assert.equal(await own.stdout.readText(), "yes\r\nerr\r\n");
 });
 
-check("create: an identity token, when asked for", async () => {
+test("create: an identity token, when asked for", async () => {
   const own = await sandbox({ includeOidcIdentityToken: true });
   assert.equal((await sh(own, "echo $MODAL_IDENTITY_TOKEN"))[0].trim().split(".").length, 3);
   assert.equal((await sh(await shared(), "echo $MODAL_IDENTITY_TOKEN"))[0], "\n");
 });
 
-check("create: nonsense is refused as the service does", async () => {
+test("create: nonsense is refused as the service does", async () => {
   await assert.rejects(sandbox({ cloud: "nowhere" }), /cloud/i);
   await assert.rejects(sandbox({ regions: ["mars-north"] }), /mars-north/);
   await assert.rejects(sandbox({ timeoutMs: 7 * 86_400_000 }), /timeout/i);
@@ -210,13 +211,13 @@ check("create: nonsense is refused as the service does", async () => {
   await assert.rejects(sandbox({ runtime: "abacus" }), /runtime/);
 });
 
-check("create: a command that does not exist", async () => {
+test("create: a command that does not exist", async () => {
   const own = await sandbox({ command: ["no-such-program"] });
   assert.equal(await own.wait(), 127);
   assert.match(await own.stderr.readText(), /no-such-program/);
 });
 
-check("output of the command: much of it, from the beginning, after the end", async () => {
+test("output of the command: much of it, from the beginning, after the end", async () => {
   const own = await sandbox({ command: ["sh", "-c", "seq 1 100000"] });
   assert.equal(await own.wait(), 0);
   const again = await client.sandboxes.fromId(own.sandboxId);
@@ -225,7 +226,7 @@ check("output of the command: much of it, from the beginning, after the end", as
   assert.equal(await again.stdout.readText(), all);
 });
 
-check("logs: kept lines of the command, by stream, by text, the last ones", async () => {
+test("logs: kept lines of the command, by stream, by text, the last ones", async () => {
   const own = await sandbox({ command: ["sh", "-c", "echo one; echo two >&2; echo three"] });
   await own.wait();
   const texts = async (entries) => {
@@ -243,7 +244,7 @@ check("logs: kept lines of the command, by stream, by text, the last ones", asyn
   assert.deepEqual(await texts(own.logs.tail({ entries: 1, source: "stdout" })), [of("stdout", "three")]);
 });
 
-check("first backend: names, tags, lists, input, output, readiness", async () => {
+test("first backend: names, tags, lists, input, output, readiness", async () => {
   process.env["MODAL_SANDBOX_V2"] = "0";
   const v1 = new modal.ModalClient({ logLevel: "error" });
   delete process.env["MODAL_SANDBOX_V2"];

@@ -5,10 +5,11 @@ import assert from "node:assert/strict";
 import { connect, createServer } from "node:net";
 import { connect as connectTls } from "node:tls";
 import { once } from "node:events";
+import { test } from "node:test";
 
 import * as modal from "modal";
 
-import { app, check, client, image, sandbox } from "./harness.mjs";
+import { app, client, image, sandbox } from "./harness.mjs";
 
 const [MACHINE, HERE, THERE] = ["198.51.100.1", "198.51.100.2", "198.51.100.3"];
 const ECHO = 7000;
@@ -74,14 +75,14 @@ async function web(options = {}) {
 
 const bearer = (token) => ({ headers: { Authorization: `Bearer ${token}` } });
 
-check("network: open reaches addresses and names, over TCP, UDP and TLS", async () => {
+test("network: open reaches addresses and names, over TCP, UDP and TLS", async () => {
   const own = await sandbox();
   assert.equal(await inside(own, `tcp('${HERE}', ${ECHO})`), `${HERE} hi`);
   assert.equal(await inside(own, `udp('${THERE}', ${ECHO})`), `${THERE} hi`);
   assert.equal(await inside(own, "tls('other.example.org')"), THERE);
 });
 
-check("network: open does not reach the machine, neither its loopback nor its address", async () => {
+test("network: open does not reach the machine, neither its loopback nor its address", async () => {
   const own = await sandbox();
   for (const [listen, host, answer] of [
     ["127.0.0.1", "127.0.0.1", "ECONNREFUSED"],
@@ -94,7 +95,7 @@ check("network: open does not reach the machine, neither its loopback nor its ad
   }
 });
 
-check("network: nothing leaves unless the emulator was started with leave", async () => {
+test("network: nothing leaves unless the emulator was started with leave", async () => {
   const { MODAL_SERVER_URL, SERVER_URL_WITHOUT_NETWORK } = process.env;
   // The only place that a client looks for it in.
   process.env.MODAL_SERVER_URL = SERVER_URL_WITHOUT_NETWORK;
@@ -106,20 +107,20 @@ check("network: nothing leaves unless the emulator was started with leave", asyn
   await own.terminate();
 });
 
-check("network: blocked has a loopback and nothing else", async () => {
+test("network: blocked has a loopback and nothing else", async () => {
   const own = await sandbox({ blockNetwork: true });
   assert.equal(await inside(own, `tcp('${HERE}', ${ECHO})`), "ENETUNREACH");
   assert.equal(await inside(own, "[name for _, name in socket.if_nameindex()]"), "['lo']");
 });
 
-check("network: an address list", async () => {
+test("network: an address list", async () => {
   const own = await sandbox({ outboundCidrAllowlist: [`${HERE}/32`] });
   assert.equal(await inside(own, `tcp('${HERE}', ${ECHO})`), `${HERE} hi`);
   assert.equal(await inside(own, `tcp('${THERE}', ${ECHO})`), "EHOSTUNREACH");
   assert.equal(await inside(own, `udp('${THERE}', ${ECHO})`), "EHOSTUNREACH");
 });
 
-check("network: a name list", async () => {
+test("network: a name list", async () => {
   const own = await sandbox({ outboundDomainAllowlist: ["*.example.com"] });
   assert.equal(await inside(own, "tls('api.example.com')"), HERE);
   assert.equal(await inside(own, "tls('other.example.org')"), "no-name");
@@ -127,13 +128,13 @@ check("network: a name list", async () => {
   assert.equal(await inside(own, `tcp('api.example.com', ${ECHO})`), "EHOSTUNREACH");
 });
 
-check("network: bad lists are refused", async () => {
+test("network: bad lists are refused", async () => {
   for (const options of [{ outboundCidrAllowlist: ["x"] }, { outboundDomainAllowlist: ["a b"] }]) {
     await assert.rejects(client.sandboxes.create(app, image, options), /Invalid/);
   }
 });
 
-check("network: a change takes effect, and cuts what is no longer permitted", async () => {
+test("network: a change takes effect, and cuts what is no longer permitted", async () => {
   const own = await sandbox();
   const held = await own.exec([
     "python3",
@@ -154,13 +155,13 @@ print(attempt(lambda: (s.sendall(b"again\\n"), s.makefile().readline().strip())[
   assert.equal(await inside(own, `tcp('${THERE}', ${ECHO})`), `${THERE} hi`);
 });
 
-check("network: a blocked sandbox stays blocked", async () => {
+test("network: a blocked sandbox stays blocked", async () => {
   const own = await sandbox({ blockNetwork: true });
   const lists = { outboundCidrAllowlist: [], outboundDomainAllowlist: [] };
   await assert.rejects(own.updateNetworkPolicy(lists), /blocked/);
 });
 
-check("network: header replacement is refused, not ignored", async () => {
+test("network: header replacement is refused, not ignored", async () => {
   const policy = new modal.ExperimentalOutboundPolicy().withHeaderReplacement({
     domain: "example.com",
     headers: { "X-A": "b" },
@@ -169,7 +170,7 @@ check("network: header replacement is refused, not ignored", async () => {
   await assert.rejects((await sandbox()).experimentalUpdateOutboundPolicy(policy), /without an outbound policy/);
 });
 
-check("tunnels: plain", async () => {
+test("tunnels: plain", async () => {
   const own = await web({ unencryptedPorts: [8080] });
   const tunnel = (await own.tunnels())[8080];
   const [host, port] = tunnel.tcpSocket;
@@ -177,7 +178,7 @@ check("tunnels: plain", async () => {
   assert.equal(await answer.text(), "/path None");
 });
 
-check("tunnels: TLS, with HTTP/2 where asked for", async () => {
+test("tunnels: TLS, with HTTP/2 where asked for", async () => {
   const own = await web({ encryptedPorts: [8080], h2Ports: [8081] });
   for (const [port, protocol] of [
     [8080, "http/1.1"],
@@ -192,7 +193,7 @@ check("tunnels: TLS, with HTTP/2 where asked for", async () => {
   }
 });
 
-check("tunnels: whoever is not on the inbound list stays outside", async () => {
+test("tunnels: whoever is not on the inbound list stays outside", async () => {
   const own = await web({ unencryptedPorts: [8080], inboundCidrAllowlist: ["192.0.2.0/24"] });
   const [host, port] = (await own.tunnels())[8080].tcpSocket;
   const stream = connect({ host, port });
@@ -204,7 +205,7 @@ check("tunnels: whoever is not on the inbound list stays outside", async () => {
   assert.equal(answer, "");
 });
 
-check("connect tokens: good ones", async () => {
+test("connect tokens: good ones", async () => {
   const own = await web();
   const made = await own.createConnectToken({ userMetadata: "u-1" });
   const answer = await fetch(`${made.url}/path?q=1`, bearer(made.token));
@@ -213,7 +214,7 @@ check("connect tokens: good ones", async () => {
   assert.equal((await fetch(elsewhere.url, bearer(elsewhere.token))).status, 502);
 });
 
-check("connect tokens: bad ones", async () => {
+test("connect tokens: bad ones", async () => {
   const made = await (await web()).createConnectToken();
   assert.equal((await fetch(made.url)).status, 401);
   assert.equal((await fetch(made.url, bearer(`${made.token}x`))).status, 401);

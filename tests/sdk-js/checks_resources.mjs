@@ -1,12 +1,13 @@
 // Secrets and volumes.
 
 import assert from "node:assert/strict";
+import { test } from "node:test";
 
 import * as modal from "modal";
 
-import { check, client, fresh, sandbox, sh, shared } from "./harness.mjs";
+import { client, fresh, sandbox, sh, shared } from "./harness.mjs";
 
-check("volumes: others see what was written once they reload", async () => {
+test("volumes: others see what was written once they reload", async () => {
   const volume = await client.volumes.fromName(fresh("vol"), { createIfMissing: true });
   const [one, two] = [await sandbox({ volumes: { "/v": volume } }), await sandbox({ volumes: { "/v": volume } })];
   await sh(one, "echo shared > /v/f; sync /v");
@@ -15,7 +16,7 @@ check("volumes: others see what was written once they reload", async () => {
   assert.equal((await sh(two, "cat /v/f"))[0], "shared\n");
 });
 
-check("volumes: callers that make one of a name at the same time get the same", async () => {
+test("volumes: callers that make one of a name at the same time get the same", async () => {
   for (let round = 0; round < 10; round++) {
     const name = fresh("vol");
     const made = await Promise.all(
@@ -25,15 +26,15 @@ check("volumes: callers that make one of a name at the same time get the same", 
   }
 });
 
-check("images: one that is not there cannot be deleted", async () => {
+test("images: one that is not there cannot be deleted", async () => {
   await assert.rejects(client.images.delete("im-nonexistent"), /No Image with ID/);
 });
 
-check("secrets: named ones that are missing", async () => {
+test("secrets: named ones that are missing", async () => {
   await assert.rejects(client.secrets.fromName(fresh("no")), modal.NotFoundError);
 });
 
-check("secrets: named ones, keys that must be there, removal", async () => {
+test("secrets: named ones, keys that must be there, removal", async () => {
   const name = fresh("secret");
   // This SDK has no call that makes a named secret; the dashboard and the other SDK do it by this one.
   await client.cpClient.secretGetOrCreate({ deploymentName: name, objectCreationType: 1, envDict: { K: "named" } });
@@ -50,7 +51,7 @@ check("secrets: named ones, keys that must be there, removal", async () => {
   await client.secrets.delete(name, { allowMissing: true });
 });
 
-check("secrets: made on the spot, later ones win, env wins over all", async () => {
+test("secrets: made on the spot, later ones win, env wins over all", async () => {
   const one = await client.secrets.fromObject({ A: "1", B: "1", C: "1" });
   const two = await client.secrets.fromObject({ B: "2", C: "2" });
   const own = await sandbox({ secrets: [one, two], env: { C: "3" } });
@@ -58,7 +59,7 @@ check("secrets: made on the spot, later ones win, env wins over all", async () =
   await assert.rejects(client.secrets.fromObject({ K: 1 }), modal.InvalidError);
 });
 
-check("volumes: read-only, and a part of one", async () => {
+test("volumes: read-only, and a part of one", async () => {
   const volume = await client.volumes.fromName(fresh("vol"), { createIfMissing: true });
   const whole = await sandbox({ volumes: { "/v": volume } });
   await sh(whole, "mkdir /v/part; echo inner > /v/part/f; echo outer > /v/f");
@@ -70,7 +71,7 @@ check("volumes: read-only, and a part of one", async () => {
   assert.equal((await sh(part, "cat /p/f; ls /p"))[0], "inner\nf\n");
 });
 
-check("volumes: reloaded, kept after the sandbox, removed", async () => {
+test("volumes: reloaded, kept after the sandbox, removed", async () => {
   const name = fresh("vol");
   const volume = await client.volumes.fromName(name, { createIfMissing: true });
   const one = await sandbox({ volumes: { "/v": volume } });
@@ -85,7 +86,7 @@ check("volumes: reloaded, kept after the sandbox, removed", async () => {
   await client.volumes.delete(name, { allowMissing: true });
 });
 
-check("volumes: of a version, and without a name", async () => {
+test("volumes: of a version, and without a name", async () => {
   const name = fresh("vol");
   await client.volumes.fromName(name, { createIfMissing: true, version: 2 });
   await assert.rejects(client.volumes.fromName(name, { version: 1 }));
@@ -95,11 +96,11 @@ check("volumes: of a version, and without a name", async () => {
   passing.closeEphemeral();
 });
 
-check("proxies: there are none", async () => {
+test("proxies: there are none", async () => {
   await assert.rejects(client.proxies.fromName("any"), modal.NotFoundError);
 });
 
-check("cloud buckets: one directory for all who mount it, read-only where asked", async () => {
+test("cloud buckets: one directory for all who mount it, read-only where asked", async () => {
   const name = fresh("bucket");
   const own = await sandbox({ cloudBucketMounts: { "/b": client.cloudBucketMounts.create(name) } });
   const reading = client.cloudBucketMounts.create(name, { readOnly: true });

@@ -1,14 +1,15 @@
 // Sidecars: further containers of a sandbox, with the same operations as the sandbox's own.
 
 import assert from "node:assert/strict";
+import { test } from "node:test";
 
 import * as modal from "modal";
 
-import { app, check, client, eventually, fresh, image, sandbox, sh } from "./harness.mjs";
+import { app, client, eventually, fresh, image, sandbox, sh } from "./harness.mjs";
 
 const built = await image.build(app);
 
-check("sidecars: made, found by name, listed, each with files of its own", async () => {
+test("sidecars: made, found by name, listed, each with files of its own", async () => {
   const own = await sandbox();
   const side = await own.experimentalSidecars.create("helper", built, { command: ["sleep", "60"], env: { S: "1" } });
   assert.equal(side.containerName, "helper");
@@ -20,7 +21,7 @@ check("sidecars: made, found by name, listed, each with files of its own", async
   await assert.rejects(own.experimentalSidecars.get("nobody"), modal.NotFoundError);
 });
 
-check("sidecars: names are unique among those that run", async () => {
+test("sidecars: names are unique among those that run", async () => {
   const own = await sandbox();
   const side = await own.experimentalSidecars.create("twin", built);
   await assert.rejects(own.experimentalSidecars.create("twin", built), modal.AlreadyExistsError);
@@ -29,7 +30,7 @@ check("sidecars: names are unique among those that run", async () => {
   assert.notEqual(next.containerId, side.containerId);
 });
 
-check("sidecars: an end with a code, and looked at afterwards", async () => {
+test("sidecars: an end with a code, and looked at afterwards", async () => {
   const own = await sandbox();
   const side = await own.experimentalSidecars.create("short", built, { command: ["sh", "-c", "exit 6"] });
   assert.equal(await side.wait(), 6);
@@ -42,7 +43,7 @@ check("sidecars: an end with a code, and looked at afterwards", async () => {
   assert.equal(await found.poll(), 6);
 });
 
-check("sidecars: files, workdir, secrets, standard input", async () => {
+test("sidecars: files, workdir, secrets, standard input", async () => {
   const own = await sandbox();
   const secrets = [await client.secrets.fromObject({ K: "kept" })];
   const side = await own.experimentalSidecars.create("worker", built, { workdir: "/usr/lib", secrets });
@@ -57,7 +58,7 @@ check("sidecars: files, workdir, secrets, standard input", async () => {
   assert.deepEqual([...(await process.stdout.readBytes())], [0, 255, 10]);
 });
 
-check("sidecars: volumes and a snapshot of their files", async () => {
+test("sidecars: volumes and a snapshot of their files", async () => {
   const volume = await client.volumes.fromName(fresh("vol"), { createIfMissing: true });
   const own = await sandbox({ volumes: { "/v": volume } });
   const side = await own.experimentalSidecars.create("writer", built, { volumes: { "/w": volume } });
@@ -69,7 +70,7 @@ check("sidecars: volumes and a snapshot of their files", async () => {
   assert.equal((await sh(await sandbox({}, taken), "cat /kept"))[0], "kept\n");
 });
 
-check("sidecars: gone with their sandbox", async () => {
+test("sidecars: gone with their sandbox", async () => {
   const own = await sandbox();
   const side = await own.experimentalSidecars.create("follower", built);
   await own.terminate();

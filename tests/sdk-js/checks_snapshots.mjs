@@ -1,10 +1,11 @@
 // Snapshots of file systems and directories, and images mounted in running sandboxes.
 
 import assert from "node:assert/strict";
+import { test } from "node:test";
 
 import { NotFoundError } from "modal";
 
-import { app, check, client, eventually, fresh, image, sandbox, sh, shared } from "./harness.mjs";
+import { app, client, eventually, fresh, image, sandbox, sh, shared } from "./harness.mjs";
 
 /** A directory worth a snapshot, at a path that nobody has used yet. */
 async function project(where) {
@@ -22,14 +23,14 @@ async function failure(promise) {
   );
 }
 
-check("snapshots: files become an image", async () => {
+test("snapshots: files become an image", async () => {
   const own = await sandbox();
   await sh(own, "echo kept > /kept");
   const taken = await own.snapshotFilesystem();
   assert.equal((await sh(await sandbox({}, taken), "cat /kept"))[0], "kept\n");
 });
 
-check("snapshots: a directory of one sandbox, mounted in another", async () => {
+test("snapshots: a directory of one sandbox, mounted in another", async () => {
   const [one, two] = [await sandbox(), await sandbox()];
   const taken = await one.snapshotDirectory(await project(one));
   assert.match(taken.imageId, /^im-/);
@@ -41,7 +42,7 @@ check("snapshots: a directory of one sandbox, mounted in another", async () => {
   assert.equal((await sh(one, "cat /again/f"))[0], "one\n");
 });
 
-check("snapshots: of a mounted directory, with what was changed in it", async () => {
+test("snapshots: of a mounted directory, with what was changed in it", async () => {
   const own = await sandbox();
   await own.mountImage("/m", await own.snapshotDirectory(await project(own)));
   await sh(own, "echo two > /m/f; rm -r /m/sub");
@@ -49,7 +50,7 @@ check("snapshots: of a mounted directory, with what was changed in it", async ()
   assert.equal((await sh(own, "cd /again; ls; cat f"))[0], "f\ntwo\n");
 });
 
-check("mounts: an empty directory hides what was there, and gives it back", async () => {
+test("mounts: an empty directory hides what was there, and gives it back", async () => {
   const own = await shared();
   const path = await project(own);
   await own.mountImage(path);
@@ -58,7 +59,7 @@ check("mounts: an empty directory hides what was there, and gives it back", asyn
   assert.equal((await sh(own, `ls ${path}`))[0], "f\nsub\n");
 });
 
-check("mounts: a built image shows its files, programs included", async () => {
+test("mounts: a built image shows its files, programs included", async () => {
   const own = await shared();
   const built = await image.dockerfileCommands(["RUN mkdir /made && echo built > /made/f"]).build(app);
   const path = `/job/${fresh("image")}`;
@@ -67,7 +68,7 @@ check("mounts: a built image shows its files, programs included", async () => {
   await own.unmountImage(path);
 });
 
-check("mounts: a path that cannot be one is refused", async () => {
+test("mounts: a path that cannot be one is refused", async () => {
   const own = await shared();
   for (const path of ["/", "/proc/sys", "/etc/passwd", "relative"]) {
     assert.match((await failure(own.mountImage(path))).message, /INVALID_ARGUMENT/, path);
@@ -75,17 +76,17 @@ check("mounts: a path that cannot be one is refused", async () => {
   await assert.rejects(own.mountImage("/m", client.images.fromRegistry("debian")), /must be built/);
 });
 
-check("mounts: what was not mounted is not unmounted", async () => {
+test("mounts: what was not mounted is not unmounted", async () => {
   const own = await shared();
   assert.match((await failure(own.unmountImage("/tmp"))).message, /FAILED_PRECONDITION.*nothing is mounted/i);
 });
 
-check("snapshots: of a directory that is not there", async () => {
+test("snapshots: of a directory that is not there", async () => {
   const own = await shared();
   assert.match((await failure(own.snapshotDirectory("/no/such"))).message, /NOT_FOUND.*no such directory/i);
 });
 
-check("snapshots: gone when their time is over", async () => {
+test("snapshots: gone when their time is over", async () => {
   const own = await shared();
   const path = await project(own);
   const [taken, lasting] = [await own.snapshotDirectory(path, { ttlMs: 1000 }), await own.snapshotDirectory(path, { ttlMs: null })];
@@ -96,7 +97,7 @@ check("snapshots: gone when their time is over", async () => {
   await own.unmountImage("/m");
 });
 
-check("snapshots: one with a key needs it", async () => {
+test("snapshots: one with a key needs it", async () => {
   const own = await shared();
   const key = new Uint8Array(16).fill(7);
   const taken = await own.snapshotDirectory(await project(own), { experimentalEncryptionKey: key });
@@ -106,7 +107,7 @@ check("snapshots: one with a key needs it", async () => {
   assert.equal((await sh(own, `cat ${path}/f`))[0], "one\n");
 });
 
-check("sidecars: directories are mounted one by one", async () => {
+test("sidecars: directories are mounted one by one", async () => {
   const own = await sandbox();
   const side = await own.experimentalSidecars.create("side", image, { command: ["sleep", "60"] });
   await side.mountImage("/workspace");

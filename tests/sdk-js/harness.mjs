@@ -1,6 +1,7 @@
-// What the checks share: registration, one line per check, and a sandbox that most of them use.
+// What the checks share: polling, and a sandbox that most of them use.
 
 import { randomUUID } from "node:crypto";
+import { after } from "node:test";
 
 import * as modal from "modal";
 
@@ -9,15 +10,9 @@ export const appName = "sdk-checks-js";
 export const app = await client.apps.fromName(appName, { createIfMissing: true });
 export const image = client.images.fromRegistry("debian:bookworm");
 
-const checks = [];
 const open = [];
 
-/** Registers a check; its text is what is printed. */
-export function check(name, body) {
-  checks.push([name, body]);
-}
-
-/** A sandbox of one's own, terminated when all checks are through. */
+/** Makes a sandbox, which is terminated when all checks have ended. */
 export async function sandbox(options = {}, from = image) {
   const made = await client.sandboxes.create(app, from, { timeoutMs: 120_000, ...options });
   open.push(made);
@@ -26,48 +21,29 @@ export async function sandbox(options = {}, from = image) {
 
 let common;
 
-/** One sandbox for all checks that leave nothing behind for others to trip over. */
+/** Returns the sandbox for all checks that leave nothing behind which could disturb the others. */
 export async function shared() {
-  return (common ??= await sandbox({ timeoutMs: 600_000 }));
+  return (common ??= await sandbox({ timeoutMs: 1_800_000 }));
 }
 
-/** Runs a script and gives [stdout, stderr, code]. */
+/** Runs a script and returns [stdout, stderr, code]. */
 export async function sh(where, script, options = {}) {
   const process = await where.exec(["sh", "-c", script], options);
   return Promise.all([process.stdout.readText(), process.stderr.readText(), process.wait()]);
 }
 
-/** A name that nobody else has. */
+/** Returns a name that no other check uses. */
 export const fresh = (prefix) => `${prefix}-${randomUUID().slice(0, 13)}`;
 
-/** Polls: for what the service itself only offers by polling. */
-export async function eventually(condition, millis = 20_000) {
+/** Polls until the condition gives a value, which is returned. Fails after so many milliseconds. */
+export async function eventually(condition, millis = 60_000) {
   const deadline = performance.now() + millis;
   while (performance.now() < deadline) {
     const value = await condition();
     if (value) return value;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  throw new Error("it did not come to pass");
+  throw new Error(`the condition still does not hold after ${millis} ms`);
 }
 
-/** Runs the checks whose text contains one of these words, all of them without words; gives the exit code. */
-export async function main(words) {
-  let [passed, failed] = [0, 0];
-  for (const [name, body] of checks) {
-    if (words.length && !words.some((word) => name.includes(word))) continue;
-    const began = performance.now();
-    try {
-      await body();
-      passed += 1;
-      console.log(`ok   ${name} (${Math.round(performance.now() - began)} ms)`);
-    } catch (error) {
-      failed += 1;
-      console.log(`FAIL ${name}`);
-      console.error(error);
-    }
-  }
-  await Promise.all(open.map((one) => one.terminate().catch(() => {})));
-  console.log(`${passed} passed, ${failed} failed`);
-  return failed ? 1 : 0;
-}
+after(() => Promise.all(open.map((one) => one.terminate().catch(() => {}))));

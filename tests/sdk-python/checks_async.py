@@ -3,17 +3,15 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 import asyncio
-import functools
 
 import modal
-from harness import app, check, equal
+from harness import app, equal
 from modal import exception
 
 
 def awaited(function: Callable[[Any], Awaitable[None]]) -> Callable[[], None]:
     """Runs a check in an event loop of its own, with a sandbox of its own."""
 
-    @functools.wraps(function)
     def run() -> None:
         of = app()
 
@@ -26,12 +24,13 @@ def awaited(function: Callable[[Any], Awaitable[None]]) -> Callable[[], None]:
 
         asyncio.run(whole())
 
+    # Not functools.wraps: pytest would take the sandbox for a fixture.
+    run.__doc__ = function.__doc__
     return run
 
 
-@check
 @awaited
-async def exec_and_streams(own: Any) -> None:
+async def test_async_a_command_its_streams_read_at_the_same_time_line_by_line(own: Any) -> None:
     """async: a command, its streams read at the same time, line by line"""
     process = await own.exec.aio("sh", "-c", "echo a; echo b; echo e >&2; exit 3", bufsize=1)
 
@@ -43,9 +42,8 @@ async def exec_and_streams(own: Any) -> None:
     equal(process.returncode, 3)
 
 
-@check
 @awaited
-async def conversation(own: Any) -> None:
+async def test_async_input_while_output_is_read(own: Any) -> None:
     """async: input while output is read"""
     process = await own.exec.aio("cat", bufsize=1)
     lines = process.stdout.__aiter__()
@@ -58,9 +56,8 @@ async def conversation(own: Any) -> None:
     equal(await process.wait.aio(), 0)
 
 
-@check
 @awaited
-async def many(own: Any) -> None:
+async def test_async_100_commands_at_the_same_time(own: Any) -> None:
     """async: 100 commands at the same time"""
 
     async def one(number: int) -> tuple[str, int]:
@@ -70,9 +67,8 @@ async def many(own: Any) -> None:
     equal(await asyncio.gather(*map(one, range(100))), [(f"{n}\n", n) for n in range(100)])
 
 
-@check
 @awaited
-async def given_up(own: Any) -> None:
+async def test_async_a_wait_that_is_given_up_leaves_the_command_alone(own: Any) -> None:
     """async: a wait that is given up leaves the command alone"""
     process = await own.exec.aio("sh", "-c", "read x; echo got $x")
     try:
@@ -86,9 +82,8 @@ async def given_up(own: Any) -> None:
     equal(await process.stdout.read.aio(), "got y\n")
 
 
-@check
 @awaited
-async def files(own: Any) -> None:
+async def test_async_files(own: Any) -> None:
     """async: files"""
     fs = own.filesystem
     await fs.write_bytes.aio(b"\x00\xff", "/tmp/a/b")
@@ -102,9 +97,8 @@ async def files(own: Any) -> None:
     raise AssertionError("still there")
 
 
-@check
 @awaited
-async def listing(own: Any) -> None:
+async def test_async_tags_and_lists_by_them(own: Any) -> None:
     """async: tags, and lists by them"""
     await own.set_tags.aio({"who": own.object_id})
     equal(await own.get_tags.aio(), {"who": own.object_id})
@@ -113,9 +107,8 @@ async def listing(own: Any) -> None:
     equal([one.object_id async for one in modal.Sandbox.list.aio(app_id=of.app_id, tags=tags)], [own.object_id])
 
 
-@check
 @awaited
-async def ending(own: Any) -> None:
+async def test_async_a_snapshot_an_end_a_result(own: Any) -> None:
     """async: a snapshot, an end, a result"""
     process = await own.exec.aio("sh", "-c", "echo kept > /kept")
     await process.wait.aio()

@@ -11,7 +11,7 @@ import tempfile
 
 import modal
 import modal.experimental
-from harness import app, check, equal, fresh, raises, sandbox, sh
+from harness import app, equal, fresh, raises, sandbox, sh
 from modal import exception
 
 
@@ -44,8 +44,7 @@ def from_dockerfile(text: str, **options: Any) -> Any:
     return modal.Image.from_dockerfile(path, context_dir=directory, **options)
 
 
-@check
-def log_line_by_line() -> None:
+def test_builds_the_log_is_shown_line_by_line_output_and_errors() -> None:
     """builds: the log is shown line by line, output and errors"""
     token = fresh("line")
     shown = io.StringIO()
@@ -57,8 +56,7 @@ def log_line_by_line() -> None:
     assert any("this machine's programs" in line for line in lines), lines
 
 
-@check
-def failing_with_output() -> None:
+def test_builds_a_failing_command_s_output_is_shown_its_place_and_code_are_in_the_error() -> None:
     """builds: a failing command's output is shown, its place and code are in the error"""
     token = fresh("fails")
     shown = io.StringIO()
@@ -69,8 +67,7 @@ def failing_with_output() -> None:
     assert token in [line.strip() for line in shown.getvalue().splitlines()], shown.getvalue()
 
 
-@check
-def copy_with_patterns() -> None:
+def test_builds_copy_of_files_directories_and_patterns_renamed_nested_replaced() -> None:
     """builds: COPY of files, directories and patterns, renamed, nested, replaced"""
     with tree(a__1_DOT_txt="1", a__2_DOT_txt="2", a__3_DOT_md="3", a__deep__4_DOT_txt="4", b="b", c="c") as context:
         image = from_dockerfile(
@@ -91,8 +88,7 @@ def copy_with_patterns() -> None:
         equal(built_with(image, script)[0], "\n".join(expected) + "\nc3")
 
 
-@check
-def copy_that_cannot_be() -> None:
+def test_builds_copy_of_what_is_not_in_the_context_or_lies_outside_it_fails_and_says_so() -> None:
     """builds: COPY of what is not in the context, or lies outside it, fails and says so"""
     with tree(a="a") as context:
         for line, says in [
@@ -105,8 +101,7 @@ def copy_that_cannot_be() -> None:
             raises(exception.RemoteError, image.build, app(), containing=says)
 
 
-@check
-def copy_attributes() -> None:
+def test_builds_copy_keeps_modes_chmod_and_chown_change_them() -> None:
     """builds: COPY keeps modes; --chmod and --chown change them"""
     with tree(tool="#!/bin/sh\necho tool\n", plain="x") as context:
         os.chmod(os.path.join(context, "tool"), 0o755)
@@ -119,8 +114,7 @@ def copy_attributes() -> None:
         equal(built_with(image, script)[0], "tool\n640 root\n700 root\n640 root\n")
 
 
-@check
-def add_unpacks() -> None:
+def test_builds_add_unpacks_local_archives_copy_does_not() -> None:
     """builds: ADD unpacks local archives, COPY does not"""
     with tree(inner="packed") as context:
         with tarfile.open(os.path.join(context, "a.tar.gz"), "w:gz") as archive:
@@ -129,8 +123,7 @@ def add_unpacks() -> None:
         equal(built_with(image, "cat /added/d/inner; ls /added /copied")[0], "packed/added:\nd\n\n/copied:\na.tar.gz\n")
 
 
-@check
-def stages() -> None:
+def test_builds_stages_by_name_and_by_number_only_the_last_one_s_files_stay() -> None:
     """builds: stages by name and by number, only the last one's files stay"""
     with tree(src="source") as context:
         image = from_dockerfile(
@@ -149,8 +142,7 @@ def stages() -> None:
         equal(out, "SOURCEfrom-the-second\napart\ntoo\n")
 
 
-@check
-def arguments() -> None:
+def test_builds_arg_before_and_after_from_defaults_build_args_env_wins_none_of_it_stays() -> None:
     """builds: ARG before and after FROM, defaults, build_args; ENV wins; none of it stays"""
     with tree() as context:
         image = from_dockerfile(
@@ -164,8 +156,7 @@ def arguments() -> None:
         equal(built_with(image, 'cat /seen; echo "$A|$B|$C|$D|$E"')[0], "given unset\n||unset|given and outside|yes\n")
 
 
-@check
-def documents() -> None:
+def test_builds_here_documents_for_run_and_copy_with_another_interpreter() -> None:
     """builds: here-documents for RUN and COPY, with another interpreter"""
     with tree() as context:
         image = from_dockerfile(
@@ -178,23 +169,20 @@ def documents() -> None:
         equal(built_with(image, "cat /one /two /three")[0], "one\ntwo\n# a comment that stays\nthree\n")
 
 
-@check
-def on_build() -> None:
+def test_builds_onbuild_waits_for_the_image_that_is_built_on_this_one() -> None:
     """builds: ONBUILD waits for the image that is built on this one"""
     first = base().dockerfile_commands("ONBUILD RUN echo later > /later")
     equal(built_with(first, "test -e /later || echo not yet")[0], "not yet\n")
     equal(built_with(first.run_commands("cat /later > /then"), "cat /then")[0], "later\n")
 
 
-@check
-def harmless_lines() -> None:
+def test_builds_what_makes_no_difference_here_is_read_over() -> None:
     """builds: what makes no difference here is read over"""
     lines = ["EXPOSE 80", "VOLUME /data", "STOPSIGNAL SIGINT", "HEALTHCHECK CMD true", "MAINTAINER me", 'LABEL a="b c"']
     equal(built_with(base().dockerfile_commands(*lines, "RUN echo done > /done"), "cat /done")[0], "done\n")
 
 
-@check
-def entry_points() -> None:
+def test_builds_entrypoint_and_cmd_in_both_forms_against_a_command_of_the_sandbox() -> None:
     """builds: ENTRYPOINT and CMD in both forms, against a command of the sandbox"""
     image = base().dockerfile_commands("ENV WHO=me", "ENTRYPOINT echo shell-form $WHO")
     with sandbox(image=image) as own:
@@ -215,16 +203,14 @@ def entry_points() -> None:
         equal(own.stdout.read(), "cmd\n")
 
 
-@check
-def users() -> None:
+def test_builds_user_with_a_group_and_back() -> None:
     """builds: USER with a group, and back"""
     image = base().dockerfile_commands("RUN mkdir /d && chmod 777 /d", "USER root", "RUN id -u > /d/root")
     equal(built_with(image, "cat /d/root")[0], "0\n")
     raises(exception.RemoteError, base().dockerfile_commands("USER nobody-of-this-name", "RUN true").build, app())
 
 
-@check
-def context_ignored() -> None:
+def test_builds_what_is_ignored_is_not_in_the_context() -> None:
     """builds: what is ignored is not in the context"""
     with tree(keep="k", skip_DOT_log="s", deep__skip_DOT_log="s", deep__keep="k", _DOT_dockerignore="**/*.log\n") as context:
         image = from_dockerfile("FROM debian\nCOPY . /in\n", context_dir=context)
@@ -233,8 +219,7 @@ def context_ignored() -> None:
         equal(built_with(added, "cd /in; find . -type f | sort")[0], "./deep/skip.log\n./skip.log\n")
 
 
-@check
-def context_changes_count() -> None:
+def test_builds_a_changed_file_builds_anew_the_same_content_elsewhere_does_not() -> None:
     """builds: a changed file builds anew, the same content elsewhere does not"""
     token = fresh("same")
     with tree(f=token) as one, tree(f=token) as two, tree(f=token + "x") as other:
@@ -243,8 +228,7 @@ def context_changes_count() -> None:
     assert images[0] != images[2]
 
 
-@check
-def context_of_all_sizes() -> None:
+def test_builds_empty_small_and_big_files_of_a_context_inline_and_as_a_blob_byte_for_byte() -> None:
     """builds: empty, small and big files of a context, inline and as a blob, byte for byte"""
     big = os.urandom(1 << 20) * 5
     with tree(empty="", small="s", big=big, deep__er__bytes=bytes(range(256))) as context:
@@ -255,8 +239,7 @@ def context_of_all_sizes() -> None:
             equal(own.filesystem.read_bytes("/in/deep/er/bytes"), bytes(range(256)))
 
 
-@check
-def local_python() -> None:
+def test_builds_local_python_modules_can_be_imported() -> None:
     """builds: local Python modules can be imported"""
     with tree(own_module__sub___init___DOT_py="", own_module_DOT_py="VALUE = 42\n") as directory:
         sys.path.insert(0, directory)
@@ -269,8 +252,7 @@ def local_python() -> None:
             sys.path.remove(directory)
 
 
-@check
-def installers() -> None:
+def test_builds_what_installs_packages_really_runs_and_without_a_network_fails_with_its() -> None:
     """builds: what installs packages really runs, and without a network fails with its output"""
     for image, says in [
         (base().pip_install("modal-no-such-package", extra_options="--no-index"), "modal-no-such-package"),
@@ -279,8 +261,7 @@ def installers() -> None:
         raises(exception.RemoteError, image.build, app(), containing=says)
 
 
-@check
-def default_image_is_not_carried_out() -> None:
+def test_builds_the_default_image_s_lines_are_marked_as_not_carried_out_lines_after_it_are() -> None:
     """builds: the default image's lines are marked as not carried out; lines after it are"""
     shown = io.StringIO()
     image = modal.Image.debian_slim(force_build=True)
@@ -290,15 +271,13 @@ def default_image_is_not_carried_out() -> None:
     equal(built_with(image.run_commands("echo after > /after"), "cat /after; python -c 'print(1)'")[0], "after\n1\n")
 
 
-@check
-def added_python() -> None:
+def test_builds_a_registry_image_with_a_python_of_its_own() -> None:
     """builds: a registry image with a Python of its own"""
     image = modal.Image.from_registry("ubuntu:24.04", add_python="3.11", setup_dockerfile_commands=["RUN echo setup > /setup"])
     equal(built_with(image, "cat /setup; python -c 'print(1)'")[0], "setup\n1\n")
 
 
-@check
-def private_registries() -> None:
+def test_builds_registries_that_ask_who_is_there_are_answered_by_secrets() -> None:
     """builds: registries that ask who is there are answered by secrets"""
     secret = modal.Secret.from_dict({"REGISTRY_USERNAME": "u", "REGISTRY_PASSWORD": "p"})
     for image in (
@@ -309,8 +288,7 @@ def private_registries() -> None:
         assert image.build(app()).object_id.startswith("im-")
 
 
-@check
-def piped() -> None:
+def test_builds_steps_put_together_by_a_function() -> None:
     """builds: steps put together by a function"""
 
     def setup(image: Any, word: str) -> Any:
@@ -319,8 +297,7 @@ def piped() -> None:
     equal(built_with(base().pipe(setup, "piped"), "cat /word; echo $WORD")[0], "piped\npiped\n")
 
 
-@check
-def volumes_in_builds() -> None:
+def test_builds_a_volume_is_there_while_the_commands_run_and_not_in_the_image() -> None:
     """builds: a volume is there while the commands run, and not in the image"""
     volume = modal.Volume.from_name(fresh("vol"), create_if_missing=True)
     with sandbox(volumes={"/v": volume}) as own:
@@ -333,14 +310,12 @@ def step_in_python() -> None:
     pass
 
 
-@check
-def functions_are_refused() -> None:
+def test_builds_a_python_function_as_a_build_step_is_refused_not_ignored() -> None:
     """builds: a Python function as a build step is refused, not ignored"""
     raises(exception.Error, base().run_function(step_in_python).build, app())
 
 
-@check
-def deletion() -> None:
+def test_builds_a_deleted_image_is_not_found_what_was_made_of_it_goes_on_building_it_again() -> None:
     """builds: a deleted image is not found, what was made of it goes on, building it again makes a new one"""
     image = base().run_commands(f"echo {fresh('del')} > /stamp").build(app())
     old = image.object_id
@@ -351,8 +326,7 @@ def deletion() -> None:
         raises(exception.NotFoundError, modal.experimental.image_delete, old)
 
 
-@check
-def published_names() -> None:
+def test_builds_published_names_with_tags_moved_to_another_image_in_another_environment() -> None:
     """builds: published names with tags, moved to another image, in another environment"""
     name = fresh("named")
     first = base().run_commands("echo 1 > /v").build(app())

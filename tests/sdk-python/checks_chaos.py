@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 
 import modal
-from harness import app, check, equal, eventually, raises, sandbox, sh
+from harness import app, equal, eventually, raises, sandbox, sh
 from modal import exception
 
 
@@ -44,22 +44,19 @@ def status(code: Any, **more: Any) -> Any:
     return {"status": {"code": code, **more}}
 
 
-@check
-def retried_status() -> None:
+def test_chaos_unavailable_is_retried_and_not_seen() -> None:
     """chaos: UNAVAILABLE is retried and not seen"""
     with faults({"method": "AppGetOrCreate", "times": 2, "fault": status(14)}) as _:
         assert app().app_id
 
 
-@check
-def status_that_stays() -> None:
+def test_chaos_permission_denied_arrives_with_its_text() -> None:
     """chaos: PERMISSION_DENIED arrives with its text"""
     with faults({"method": "SandboxCreateV2", "times": 1, "fault": status(7, message="not you")}):
         raises(exception.PermissionDeniedError, modal.Sandbox.create, app=app(), containing="not you")
 
 
-@check
-def directed_retry() -> None:
+def test_chaos_a_server_directed_wait_is_kept() -> None:
     """chaos: a server-directed wait is kept"""
     with faults({"method": "AppGetOrCreate", "times": 1, "fault": status(8, retry_after_secs=0.5)}):
         began = time.monotonic()
@@ -67,8 +64,7 @@ def directed_retry() -> None:
         assert time.monotonic() - began >= 0.5
 
 
-@check
-def lost_answer() -> None:
+def test_chaos_a_lost_answer_makes_no_second_sandbox() -> None:
     """chaos: a lost answer makes no second sandbox"""
     tag = str(time.time())
     with faults({"method": "SandboxCreateV2", "times": 1, "fault": {"lose_answer": {"code": 14}}}):
@@ -76,8 +72,7 @@ def lost_answer() -> None:
             equal([s.object_id for s in modal.Sandbox.list(app_id=app().app_id, tags={"lost": tag})], [own.object_id])
 
 
-@check
-def cut_output() -> None:
+def test_chaos_output_cut_again_and_again_arrives_whole() -> None:
     """chaos: output cut again and again arrives whole"""
     with sandbox() as own:
         with faults({"method": "TaskExecStdioRead", "times": 8, "fault": {"cut": {"after_bytes": 50000}}}) as ordered:
@@ -85,8 +80,7 @@ def cut_output() -> None:
         del ordered
 
 
-@check
-def cut_upload() -> None:
+def test_chaos_an_upload_that_is_cut_is_resumed() -> None:
     """chaos: an upload that is cut is resumed"""
     with sandbox() as own:
         data = os.urandom(3 << 20)
@@ -95,16 +89,14 @@ def cut_upload() -> None:
         assert own.filesystem.read_bytes("/tmp/cut") == data
 
 
-@check
-def closed_connection() -> None:
+def test_chaos_a_closed_connection_is_opened_again() -> None:
     """chaos: a closed connection is opened again"""
     with sandbox() as own:
         with faults({"method": "TaskExecStart", "times": 1, "fault": "close"}):
             equal(sh(own, "echo hi"), ("hi\n", "", 0))
 
 
-@check
-def orderly_goodbye() -> None:
+def test_chaos_goaway_is_taken_in_stride() -> None:
     """chaos: GOAWAY is taken in stride"""
     with sandbox() as own:
         with faults({"method": "TaskExecStart", "times": 3, "fault": "goaway"}):
@@ -112,8 +104,7 @@ def orderly_goodbye() -> None:
                 equal(sh(own, "echo hi"), ("hi\n", "", 0))
 
 
-@check
-def slow_calls() -> None:
+def test_chaos_delays_are_only_felt() -> None:
     """chaos: delays are only felt"""
     with sandbox() as own:
         with faults({"method": "TaskExec*", "fault": {"delay": {"millis": 100, "jitter_millis": 50}}}):
@@ -122,8 +113,7 @@ def slow_calls() -> None:
             assert time.monotonic() - began >= 0.3
 
 
-@check
-def creation_rate() -> None:
+def test_chaos_a_creation_rate_is_kept_by_waiting() -> None:
     """chaos: a creation rate is kept by waiting"""
     with faults({"method": "SandboxCreateV2", "fault": {"rate": {"per_second": 2}}}):
         began = time.monotonic()
@@ -133,8 +123,7 @@ def creation_rate() -> None:
         one.terminate()
 
 
-@check
-def refused_token() -> None:
+def test_chaos_a_refused_router_token_is_not_the_end() -> None:
     """chaos: a refused router token is not the end"""
     with sandbox() as own:
         equal(sh(own, "echo hi")[0], "hi\n")
@@ -142,8 +131,7 @@ def refused_token() -> None:
             equal(sh(own, "echo hi")[0], "hi\n")
 
 
-@check
-def short_router_token() -> None:
+def test_chaos_a_router_token_that_is_good_for_a_second_only_is_replaced() -> None:
     """chaos: a router token that is good for a second only is replaced"""
     rules = [{"method": method, "fault": {"token_life": {"seconds": 1}}} for method in ("SandboxCreateV2", "SandboxGetCommandRouterAccess")]
     with faults(*rules) as ordered, sandbox() as own:
@@ -155,8 +143,7 @@ def short_router_token() -> None:
     assert made == 1 and fetched >= 1, ordered.applied
 
 
-@check
-def short_auth_token() -> None:
+def test_chaos_a_control_plane_token_that_is_good_for_a_second_only_is_replaced() -> None:
     """chaos: a control-plane token that is good for a second only is replaced"""
     with faults({"method": "AuthTokenGet", "fault": {"token_life": {"seconds": 1}}}) as ordered:
         client = modal.Client.from_credentials("ak-short", "as-short")
@@ -167,8 +154,7 @@ def short_auth_token() -> None:
     assert ordered.applied[0] >= 2, ordered.applied
 
 
-@check
-def expired_router_token() -> None:
+def test_chaos_router_tokens_that_are_refused_early_are_replaced_if_they_say_that_they_end() -> None:
     """chaos: router tokens that are refused early are replaced, if they say that they end soon"""
     life = {"method": "SandboxCreateV2", "times": 1, "fault": {"token_life": {"seconds": 20}}}
     with faults(life, {"method": "TaskExecStart", "skip": 1, "times": 1, "fault": "expire_token"}) as ordered, sandbox() as own:
@@ -177,8 +163,7 @@ def expired_router_token() -> None:
     equal(ordered.applied, [1, 1])
 
 
-@check
-def expired_router_token_that_lies() -> None:
+def test_chaos_router_tokens_that_are_refused_early_though_they_say_otherwise_are_not() -> None:
     """chaos: router tokens that are refused early, though they say otherwise, are not replaced"""
     with sandbox() as own, sandbox() as other:
         equal(sh(own, "echo hi")[0], "hi\n")
@@ -189,8 +174,7 @@ def expired_router_token_that_lies() -> None:
         equal(sh(modal.Sandbox.from_id(own.object_id), "echo hi")[0], "hi\n")
 
 
-@check
-def expired_auth_token() -> None:
+def test_chaos_control_plane_tokens_that_are_refused_early_are_an_error() -> None:
     """chaos: control-plane tokens that are refused early are an error"""
     client = modal.Client.from_credentials("ak-expired", "as-expired")
     own = modal.Sandbox.create(app=app(), client=client)
@@ -200,8 +184,7 @@ def expired_auth_token() -> None:
     modal.Sandbox.from_id(own.object_id, client=fresh).terminate()
 
 
-@check
-def out_of_disk() -> None:
+def test_chaos_a_sandbox_runs_out_of_disk_others_do_not() -> None:
     """chaos: a sandbox runs out of disk, others do not"""
     with faults({"method": "SandboxCreateV2", "times": 1, "fault": {"disk": {"mib": 8}}}):
         full = modal.Sandbox.create(app=app(), timeout=120)
@@ -219,8 +202,7 @@ def out_of_disk() -> None:
     full.terminate()
 
 
-@check
-def sidecar_out_of_disk() -> None:
+def test_chaos_a_sidecar_runs_out_of_disk_and_what_is_mounted_in_it_too() -> None:
     """chaos: a sidecar runs out of disk, and what is mounted in it, too"""
     with sandbox() as own:
         with faults({"method": "SandboxContainerCreateV2", "times": 1, "fault": {"disk": {"mib": 1}}}):
@@ -234,8 +216,7 @@ def sidecar_out_of_disk() -> None:
         equal(sh(own, "dd if=/dev/zero of=/fill bs=1M count=2 2>/dev/null; stat -c %s /fill")[0], "2097152\n")
 
 
-@check
-def senseless_faults() -> None:
+def test_chaos_a_fault_that_cannot_happen_in_a_call_is_refused() -> None:
     """chaos: a fault that cannot happen in a call is refused"""
     for rule in (
         {"method": "AppList", "fault": {"disk": {"mib": 8}}},
@@ -246,8 +227,7 @@ def senseless_faults() -> None:
         equal(error.code, 400)
 
 
-@check
-def lost_worker() -> None:
+def test_chaos_a_lost_worker_ends_its_sandbox() -> None:
     """chaos: a lost worker ends its sandbox"""
     with sandbox() as own, sandbox() as other:
         equal(order("lose-worker", {"sandbox_id": own.object_id}), {"lost": 1})
@@ -256,8 +236,7 @@ def lost_worker() -> None:
         equal(sh(other, "echo hi")[0], "hi\n")
 
 
-@check
-def by_chance() -> None:
+def test_chaos_faults_by_chance_are_the_same_ones_each_time() -> None:
     """chaos: faults by chance are the same ones each time"""
 
     def hits() -> list[bool]:
@@ -278,8 +257,7 @@ def by_chance() -> None:
         equal(hits(), first)
 
 
-@check
-def skipped_calls() -> None:
+def test_chaos_a_fault_comes_after_the_calls_that_it_lets_through() -> None:
     """chaos: a fault comes after the calls that it lets through"""
     with sandbox() as own, faults({"method": "SandboxTagsGetV2", "skip": 2, "times": 1, "fault": status(7)}) as ordered:
         equal([own.get_tags(), own.get_tags()], [{}, {}])
@@ -288,8 +266,7 @@ def skipped_calls() -> None:
     equal(ordered.applied, [1])
 
 
-@check
-def nonsense() -> None:
+def test_chaos_a_rule_that_makes_no_sense_is_refused() -> None:
     """chaos: a rule that makes no sense is refused"""
     try:
         order("faults", {"method": "*", "fault": "melt"})
@@ -299,8 +276,7 @@ def nonsense() -> None:
         raise AssertionError("taken")
 
 
-@check
-def state() -> None:
+def test_the_emulator_shows_what_it_has() -> None:
     """the emulator shows what it has"""
     with sandbox() as own:
         eventually(lambda: {"running"} == {s["phase"] for s in order("state", method="GET")["sandboxes"] if s["id"] == own.object_id})
@@ -327,8 +303,7 @@ asyncio.run(main())
 """
 
 
-@check
-def few_streams() -> None:
+def test_chaos_a_limit_of_streams_per_connection_arrives_and_everything_gets_its_turn() -> None:
     """chaos: a limit of streams per connection arrives, and everything gets its turn"""
     # The second emulator permits four.
     env = {**os.environ, "MODAL_SERVER_URL": os.environ["SERVER_URL_WITHOUT_NETWORK"]}

@@ -14,7 +14,7 @@ import sys
 import tempfile
 
 import modal
-from harness import check, equal, eventually, fresh, raises, sandbox, sh
+from harness import equal, eventually, fresh, raises, sandbox, sh
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -22,13 +22,11 @@ COMMANDS: dict[str, Callable[[], None]] = {}
 
 
 def command(*rows: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Registers a check of these rows of the table."""
+    """Says which rows of the table a check is about."""
 
     def register(function: Callable[[], None]) -> Callable[[], None]:
         COMMANDS.update(dict.fromkeys(rows, function))
-        function.__doc__ = "command line: " + ", ".join(f"modal {row}" for row in rows)
-        result: Callable[[], None] = check(function)
-        return result
+        return function
 
     return register
 
@@ -45,8 +43,7 @@ def run(*args: str, code: int = 0, **options: Any) -> str:
     return str(done.stdout if code == 0 else done.stdout + done.stderr)
 
 
-@check
-def table() -> None:
+def test_command_line_each_row_of_the_table_in_the_manual_is_a_check() -> None:
     """command line: each row of the table in the manual is a check"""
     manual = (ROOT / "docs/emulator.md").read_text()
     section = manual.split("\n## The official command line\n")[1].split("\n## ")[0]
@@ -54,8 +51,7 @@ def table() -> None:
     equal(sorted(rows), sorted(f"`modal {row}`" for row in COMMANDS))
 
 
-@check
-def running_app() -> None:
+def test_app_run_sandboxes_of_a_running_app_end_with_it() -> None:
     """app.run: sandboxes of a running app end with it"""
     app = modal.App(fresh("run"))
     with app.run():
@@ -66,8 +62,7 @@ def running_app() -> None:
     raises(modal.exception.Error, modal.Sandbox.create, app=app)
 
 
-@check
-def running_app_with_output() -> None:
+def test_app_run_with_output_which_shows_what_a_sandbox_says_and_ends_with_the_app() -> None:
     """app.run: with output, which shows what a sandbox says, and ends with the app"""
     script = """
 import modal
@@ -82,8 +77,7 @@ with modal.enable_output(), app.run():
     assert done.returncode == 0 and "from the sandbox" in text and "App completed" in text, text
 
 
-@check
-def failing_app() -> None:
+def test_app_run_sandboxes_end_with_an_app_whose_script_fails() -> None:
     """app.run: sandboxes end with an app whose script fails"""
     app = modal.App(fresh("fail"))
 
@@ -97,8 +91,7 @@ def failing_app() -> None:
     eventually(lambda: modal.Sandbox.from_id(sandboxes[0].object_id).poll() is not None)
 
 
-@check
-def detached_app() -> None:
+def test_app_run_sandboxes_of_a_detached_app_go_on_and_the_app_ends_with_the_last_of_them() -> None:
     """app.run: sandboxes of a detached app go on, and the app ends with the last of them"""
     app = modal.App(fresh("detached"))
     with app.run(detach=True):
@@ -116,8 +109,7 @@ def state(app_id: str | None) -> str | None:
     return next((app["state"] for app in apps if app["app_id"] == app_id), None)
 
 
-@check
-def deployed_app() -> None:
+def test_app_deploy_an_app_without_functions_twice() -> None:
     """app.deploy: an app without functions, twice"""
     name = fresh("deployed")
     modal.App(name).deploy()
@@ -128,8 +120,7 @@ def deployed_app() -> None:
         equal(sh(own, "echo $((1 + 1))")[0], "2\n")
 
 
-@check
-def statistics() -> None:
+def test_stats_cost_by_resource_percentiles_billed_seconds_also_after_the_end() -> None:
     """stats: cost by resource, percentiles, billed seconds, also after the end"""
     with sandbox("sh", "-c", "while :; do :; done", cpu=0.25, memory=256) as own:
         stats = eventually(lambda: (found := own._experimental_stats()).cost is not None and found)
@@ -145,7 +136,7 @@ def statistics() -> None:
 
 
 @command("run")
-def local_entrypoint() -> None:
+def test_command_line_local_entrypoint() -> None:
     with tempfile.TemporaryDirectory() as folder:
         script = pathlib.Path(folder, "script.py")
         script.write_text(
@@ -156,7 +147,7 @@ def local_entrypoint() -> None:
 
 
 @command("shell", "shell SANDBOX", "shell IMAGE")
-def shells() -> None:
+def test_command_line_shells() -> None:
     equal(run("shell", "--no-pty", "--cmd", "echo new; pwd").splitlines()[-2:], ["new", "/"])
     image = modal.Image.debian_slim().run_commands("echo of-image > /x").build(modal.App.lookup("cli", create_if_missing=True))
     assert "of-image" in run("shell", "--no-pty", "--cmd", "cat /x", image.object_id)
@@ -166,7 +157,7 @@ def shells() -> None:
 
 
 @command("container list", "container exec", "container logs", "container stop")
-def containers() -> None:
+def test_command_line_containers() -> None:
     app = modal.App.lookup(fresh("cli"), create_if_missing=True)
     with sandbox("sh", "-c", "echo said; sleep 600", app=app) as own:
         eventually(lambda: "said" in run("container", "logs", own.object_id, "--all"))
@@ -181,7 +172,7 @@ def containers() -> None:
 
 
 @command("app list", "app logs", "app stop")
-def apps() -> None:
+def test_command_line_apps() -> None:
     name = fresh("cli")
     app = modal.App.lookup(name, create_if_missing=True)
     with sandbox("sh", "-c", "echo to the log; sleep 600", app=app) as own:
@@ -206,7 +197,7 @@ def apps() -> None:
     "volume rename",
     "volume delete",
 )
-def volumes() -> None:
+def test_command_line_volumes() -> None:
     name, other = fresh("vol"), fresh("vol")
     run("volume", "create", name)
     assert name in run("volume", "list")
@@ -235,7 +226,7 @@ def volumes() -> None:
 
 
 @command("environment list", "environment create", "environment delete")
-def environments() -> None:
+def test_command_line_environments() -> None:
     name = fresh("env")
     run("environment", "create", name)
     assert "already exists" in run("environment", "create", name, code=1)
@@ -249,7 +240,7 @@ def environments() -> None:
 
 
 @command("secret create", "secret list", "secret delete")
-def secrets() -> None:
+def test_command_line_secrets() -> None:
     name = fresh("secret")
     run("secret", "create", name, "KEY=value")
     assert name in run("secret", "list")
@@ -260,7 +251,7 @@ def secrets() -> None:
 
 
 @command("image build", "image pull", "image logs", "image names list", "image names history", "image names delete")
-def images() -> None:
+def test_command_line_images() -> None:
     name = fresh("image")
     with tempfile.TemporaryDirectory() as folder:
         pathlib.Path(folder, "Dockerfile").write_text("FROM debian\nCOPY here /here\nRUN echo built-now\n")

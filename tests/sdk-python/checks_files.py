@@ -6,7 +6,7 @@ import os
 import tempfile
 
 import modal
-from harness import check, equal, raises, sandbox, sh, shared
+from harness import equal, raises, sandbox, sh, shared
 from modal import exception
 
 
@@ -14,8 +14,7 @@ def fs() -> Any:
     return shared().filesystem
 
 
-@check
-def text_and_bytes() -> None:
+def test_files_text_and_bytes_come_back_as_they_were() -> None:
     """files: text and bytes come back as they were"""
     fs().write_text("grüße\n", "/tmp/f/text")
     equal(fs().read_text("/tmp/f/text"), "grüße\n")
@@ -26,15 +25,13 @@ def text_and_bytes() -> None:
     equal(fs().read_bytes("/tmp/f/bytes"), b"")
 
 
-@check
-def parents() -> None:
+def test_files_writing_makes_the_directories_above() -> None:
     """files: writing makes the directories above"""
     fs().write_text("x", "/tmp/p/a/b/c/d")
     equal(sh(shared(), "cat /tmp/p/a/b/c/d")[0], "x")
 
 
-@check
-def seen_from_both_sides() -> None:
+def test_files_commands_see_what_the_api_wrote_and_the_other_way_round() -> None:
     """files: commands see what the API wrote, and the other way round"""
     sh(shared(), "echo from-inside > /tmp/both; chmod 640 /tmp/both")
     equal(fs().read_text("/tmp/both"), "from-inside\n")
@@ -42,8 +39,7 @@ def seen_from_both_sides() -> None:
     equal((info.size, info.permissions, info.owner, info.type.value), (12, "0640", "root", "file"))
 
 
-@check
-def missing_file() -> None:
+def test_files_reading_what_is_not_there() -> None:
     """files: reading what is not there"""
     raises(exception.SandboxFilesystemNotFoundError, fs().read_text, "/tmp/not-there")
     raises(exception.SandboxFilesystemNotFoundError, fs().stat, "/tmp/not-there")
@@ -51,15 +47,13 @@ def missing_file() -> None:
     raises(exception.SandboxFilesystemNotFoundError, fs().remove, "/tmp/not-there")
 
 
-@check
-def directories_are_not_files() -> None:
+def test_files_a_directory_is_neither_read_nor_written_as_a_file() -> None:
     """files: a directory is neither read nor written as a file"""
     raises(exception.SandboxFilesystemIsADirectoryError, fs().read_bytes, "/tmp")
     raises(exception.SandboxFilesystemIsADirectoryError, fs().write_text, "x", "/tmp")
 
 
-@check
-def file_in_the_way() -> None:
+def test_files_a_file_where_a_directory_is_needed() -> None:
     """files: a file where a directory is needed"""
     fs().write_text("x", "/tmp/way")
     raises(exception.SandboxFilesystemNotADirectoryError, fs().write_text, "y", "/tmp/way/below")
@@ -67,8 +61,7 @@ def file_in_the_way() -> None:
     raises(exception.SandboxFilesystemPathAlreadyExistsError, fs().make_directory, "/tmp/way")
 
 
-@check
-def listing() -> None:
+def test_files_a_directory_s_entries_sorted_with_their_kinds() -> None:
     """files: a directory's entries, sorted, with their kinds"""
     sh(shared(), "mkdir -p /tmp/l/sub; echo 123 > /tmp/l/b; ln -s b /tmp/l/link; : > /tmp/l/a")
     entries = fs().list_files("/tmp/l")
@@ -77,8 +70,7 @@ def listing() -> None:
     equal(entries[1].path, "/tmp/l/b")
 
 
-@check
-def making_directories() -> None:
+def test_files_directories_with_and_without_parents() -> None:
     """files: directories with and without parents"""
     fs().make_directory("/tmp/m/a/b")
     fs().make_directory("/tmp/m/a/b")
@@ -87,8 +79,7 @@ def making_directories() -> None:
     equal(fs().stat("/tmp/m/a/b").type.value, "directory")
 
 
-@check
-def removing() -> None:
+def test_files_files_links_empty_and_full_directories_are_removed_as_asked() -> None:
     """files: files, links, empty and full directories are removed as asked"""
     sh(shared(), "mkdir -p /tmp/r/full/x; : > /tmp/r/file; ln -s file /tmp/r/link")
     fs().remove("/tmp/r/link")
@@ -99,14 +90,12 @@ def removing() -> None:
     equal(fs().list_files("/tmp/r"), [])
 
 
-@check
-def relative_path() -> None:
+def test_files_relative_paths_are_refused() -> None:
     """files: relative paths are refused"""
     raises(exception.InvalidError, fs().read_text, "tmp/x")
 
 
-@check
-def big_file() -> None:
+def test_files_48_mib_up_and_down_byte_for_byte() -> None:
     """files: 48 MiB up and down, byte for byte"""
     with tempfile.TemporaryDirectory() as directory:
         there, back = os.path.join(directory, "there"), os.path.join(directory, "back")
@@ -121,16 +110,14 @@ def big_file() -> None:
     fs().remove("/tmp/big")
 
 
-@check
-def too_big() -> None:
+def test_files_more_than_5_gib_is_not_read() -> None:
     """files: more than 5 GiB is not read"""
     sh(shared(), "truncate -s 6G /tmp/huge")
     raises(exception.SandboxFilesystemFileTooLargeError, fs().read_bytes, "/tmp/huge")
     fs().remove("/tmp/huge")
 
 
-@check
-def watching() -> None:
+def test_files_a_watch_reports_what_is_made() -> None:
     """files: a watch reports what is made"""
     with sandbox() as own:
         own.filesystem.make_directory("/tmp/w")
@@ -143,16 +130,14 @@ def watching() -> None:
         del writer
 
 
-@check
-def files_of_others() -> None:
+def test_files_another_sandbox_s_files_are_invisible() -> None:
     """files: another sandbox's files are invisible"""
     fs().write_text("mine", "/root/mine")
     with sandbox() as other:
         raises(exception.SandboxFilesystemNotFoundError, other.filesystem.read_text, "/root/mine")
 
 
-@check
-def nobodys_home() -> None:
+def test_files_homes_temporary_and_run_time_files_of_the_machine_are_invisible() -> None:
     """files: homes, temporary and run-time files of the machine are invisible"""
     with sandbox() as own:
         out, _, _ = sh(own, "ls -A /home ~ /tmp /run /var/log")
@@ -163,8 +148,7 @@ def nobodys_home() -> None:
         assert modal.__version__
 
 
-@check
-def local_paths() -> None:
+def test_files_local_files_that_are_missing_directories_above_that_are_made() -> None:
     """files: local files that are missing, directories above that are made"""
     with tempfile.TemporaryDirectory() as directory:
         raises(FileNotFoundError, fs().copy_from_local, os.path.join(directory, "none"), "/tmp/lp")
@@ -176,8 +160,7 @@ def local_paths() -> None:
         raises(exception.SandboxFilesystemNotFoundError, fs().copy_to_local, "/tmp/lp/none", back)
 
 
-@check
-def names_of_all_sorts() -> None:
+def test_files_names_with_spaces_letters_of_all_sorts_line_ends_empty_files() -> None:
     """files: names with spaces, letters of all sorts, line ends; empty files"""
     names = ["-dash", "a b", "empty", "new\nline", "ünï"]
     for name in names:
@@ -186,8 +169,7 @@ def names_of_all_sorts() -> None:
     equal([entry.name for entry in fs().list_files("/tmp/names")], names)
 
 
-@check
-def links() -> None:
+def test_files_a_link_is_described_read_through_removed_without_its_target() -> None:
     """files: a link is described, read through, removed without its target"""
     sh(shared(), "mkdir -p /tmp/links; echo target > /tmp/links/t; ln -sf t /tmp/links/l; ln -sf nowhere /tmp/links/d")
     info = fs().stat("/tmp/links/l")
@@ -198,16 +180,14 @@ def links() -> None:
     equal(fs().read_text("/tmp/links/t"), "target\n")
 
 
-@check
-def modes_kept() -> None:
+def test_files_writing_replaces_the_content_and_keeps_the_mode() -> None:
     """files: writing replaces the content and keeps the mode"""
     sh(shared(), "mkdir -p /tmp/kept; echo a long line > /tmp/kept/f; chmod 751 /tmp/kept/f")
     fs().write_text("b", "/tmp/kept/f")
     equal(sh(shared(), "cat /tmp/kept/f; stat -c ' %a' /tmp/kept/f")[0], "b 751\n")
 
 
-@check
-def not_permitted() -> None:
+def test_files_what_a_user_may_not_do() -> None:
     """files: what a user may not do"""
     # Where the emulator has no privileges there are no other users.
     if sh(shared(), "touch /tmp/owned && chown nobody /tmp/owned")[2] != 0:
@@ -234,8 +214,7 @@ def seen(own: Any, path: str, script: str, **options: Any) -> Any:
     raise AssertionError("nothing was seen")
 
 
-@check
-def watching_for_kinds() -> None:
+def test_files_a_watch_of_a_file_below_directories_for_some_kinds_of_events_for_both_sides() -> None:
     """files: a watch of a file, below directories, for some kinds of events, for both sides of a renaming"""
     from modal.types import FileWatchEventType as Kind
 
@@ -251,15 +230,13 @@ def watching_for_kinds() -> None:
         equal((kind, len(paths)), ("Modify", 2))
 
 
-@check
-def watch_ends() -> None:
+def test_files_a_watch_ends_with_its_time_and_needs_something_to_watch() -> None:
     """files: a watch ends with its time, and needs something to watch"""
     equal(list(fs().watch("/usr/share", timeout=1)), [])
     raises(exception.SandboxFilesystemNotFoundError, lambda: list(fs().watch("/tmp/nowhere", timeout=1)))
 
 
-@check
-def a_gigabyte() -> None:
+def test_files_1_gib_up_and_down_and_the_emulator_s_memory_stays_as_it_was() -> None:
     """files: 1 GiB up and down, and the emulator's memory stays as it was"""
     process = f"/proc/{os.environ['EMULATOR_PID']}"
 

@@ -6,7 +6,7 @@ import tempfile
 import uuid
 
 import modal
-from harness import app, check, equal, raises, sandbox, sh, shared
+from harness import app, equal, raises, sandbox, sh, shared
 from modal import exception
 
 
@@ -19,66 +19,57 @@ def built_with(image: Any, script: Any = "true") -> Any:
         return sh(own, script)
 
 
-@check
-def default_image() -> None:
+def test_images_the_default_image_has_python_and_a_compiler_s_place() -> None:
     """images: the default image has python and a compiler's place"""
     out, _, code = built_with(None, "python --version && pwd")
     equal(code, 0)
     assert out.startswith("Python 3.") and out.endswith("/\n"), out
 
 
-@check
-def run_commands() -> None:
+def test_images_run_really_runs_and_its_files_are_there() -> None:
     """images: RUN really runs, and its files are there"""
     image = base().run_commands("echo built > /built; mkdir /opt/d", "cat /built > /opt/d/copy")
     equal(built_with(image, "cat /built /opt/d/copy"), ("built\nbuilt\n", "", 0))
 
 
-@check
-def build_order() -> None:
+def test_images_layers_lie_on_each_other_deletions_count() -> None:
     """images: layers lie on each other, deletions count"""
     image = base().run_commands("echo 1 > /a; echo 1 > /b").run_commands("rm /a; echo 2 > /b")
     equal(built_with(image, "cat /b; test -e /a || echo gone"), ("2\ngone\n", "", 0))
 
 
-@check
-def env_and_workdir() -> None:
+def test_images_env_and_workdir_reach_sandboxes_and_later_steps() -> None:
     """images: ENV and WORKDIR reach sandboxes and later steps"""
     image = base().env({"K": "v w", "Q": "it's"}).workdir("/srv/app").run_commands("pwd > here; echo \"$K\" >> here")
     equal(built_with(image, "echo \"$K|$Q\"; pwd; cat here"), ("v w|it's\n/srv/app\n/srv/app\nv w\n", "", 0))
 
 
-@check
-def failing_build() -> None:
+def test_images_a_failing_run_fails_the_build_and_says_where() -> None:
     """images: a failing RUN fails the build and says where"""
     image = base().run_commands("echo something goes wrong; exit 9")
     error = raises(Exception, modal.Sandbox.create, app=app(), image=image, containing="exit 9")
     assert "code 9" in str(error), error
 
 
-@check
-def missing_registry_image() -> None:
+def test_images_a_registry_image_that_does_not_exist() -> None:
     """images: a registry image that does not exist"""
     image = modal.Image.from_registry("does-not-exist:1")
     raises(Exception, modal.Sandbox.create, app=app(), image=image, containing="not found")
 
 
-@check
-def bad_reference() -> None:
+def test_images_a_name_that_cannot_be_one() -> None:
     """images: a name that cannot be one"""
     image = modal.Image.from_registry("Not A Name")
     raises(Exception, modal.Sandbox.create, app=app(), image=image, containing="Dockerfile")
 
 
-@check
-def unknown_instruction() -> None:
+def test_images_an_unknown_instruction_fails_the_build_and_names_its_line() -> None:
     """images: an unknown instruction fails the build and names its line"""
     image = base().dockerfile_commands("RUN true", "FROB x")
     raises(Exception, modal.Sandbox.create, app=app(), image=image, containing="line 3: unknown instruction: FROB")
 
 
-@check
-def cached() -> None:
+def test_images_the_same_layers_are_the_same_image_force_build_builds_anew() -> None:
     """images: the same layers are the same image; force_build builds anew"""
     token = uuid.uuid4().hex
     first = base().run_commands(f"echo {token} $(date +%s%N) > /stamp")
@@ -89,8 +80,7 @@ def cached() -> None:
     assert one != three
 
 
-@check
-def command_and_entrypoint() -> None:
+def test_images_cmd_and_entrypoint_run_when_nothing_is_asked_for() -> None:
     """images: CMD and ENTRYPOINT run when nothing is asked for"""
     with sandbox(image=base().cmd(["echo", "from-cmd"])) as own:
         equal(own.stdout.read(), "from-cmd\n")
@@ -98,23 +88,20 @@ def command_and_entrypoint() -> None:
         equal(own.stdout.read(), "entry and cmd\n")
 
 
-@check
-def shell() -> None:
+def test_images_shell_changes_what_runs_the_lines() -> None:
     """images: SHELL changes what runs the lines"""
     image = base().shell(["/bin/sh", "-ec"]).run_commands("false; echo not reached > /x || true")
     raises(Exception, modal.Sandbox.create, app=app(), image=image)
 
 
-@check
-def secrets_in_builds() -> None:
+def test_images_secrets_are_variables_of_run_and_nothing_of_them_stays() -> None:
     """images: secrets are variables of RUN, and nothing of them stays"""
     secret = modal.Secret.from_dict({"TOKEN": "s3cret"})
     image = base().run_commands("echo ${#TOKEN} > /length", secrets=[secret])
     equal(built_with(image, "cat /length; echo \"[$TOKEN]\""), ("6\n[]\n", "", 0))
 
 
-@check
-def dockerfile() -> None:
+def test_images_a_dockerfile_with_context_arg_multi_stage_user_heredoc() -> None:
     """images: a Dockerfile with context, ARG, multi-stage, USER, heredoc"""
     with tempfile.TemporaryDirectory() as directory:
         os.makedirs(os.path.join(directory, "src", "deep"))
@@ -148,8 +135,7 @@ def dockerfile() -> None:
             equal(sh(own, "cat who heredoc renamed.txt; stat -c %a deep/b.sh renamed.txt; pwd")[0], "me\nAone\ntwo\nC755\n600\n/out\n")
 
 
-@check
-def user() -> None:
+def test_images_user() -> None:
     """images: USER"""
     image = base().dockerfile_commands("RUN echo x > /tmp/x && chown nobody /tmp/x", "USER nobody")
     # Where the emulator has no privileges there are no other users.
@@ -157,8 +143,7 @@ def user() -> None:
         equal(built_with(image, "id -un; echo y > /tmp/x && cat /tmp/x; touch /root/z 2>/dev/null || echo no"), ("nobody\ny\nno\n", "", 0))
 
 
-@check
-def local_files() -> None:
+def test_images_local_files_added_at_start_and_copied_in() -> None:
     """images: local files added at start, and copied in"""
     with tempfile.TemporaryDirectory() as directory:
         with open(os.path.join(directory, "f"), "w") as file:
@@ -172,8 +157,7 @@ def local_files() -> None:
         equal(built_with(copied, "cat /seen"), ("local", "", 0))
 
 
-@check
-def big_context_file() -> None:
+def test_images_a_context_file_of_5_mib_travels_as_a_blob() -> None:
     """images: a context file of 5 MiB travels as a blob"""
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "big")
@@ -183,8 +167,7 @@ def big_context_file() -> None:
         equal(built_with(image, "stat -c %s /big"), (f"{5 << 20}\n", "", 0))
 
 
-@check
-def from_id() -> None:
+def test_images_by_id_unknown_ids() -> None:
     """images: by id; unknown ids"""
     image = base().run_commands("echo x > /by-id").build(app())
     equal(built_with(modal.Image.from_id(image.object_id), "cat /by-id"), ("x\n", "", 0))
@@ -192,8 +175,7 @@ def from_id() -> None:
     raises(exception.NotFoundError, modal.Sandbox.create, app=app(), image=unknown)
 
 
-@check
-def snapshot() -> None:
+def test_snapshots_a_sandbox_s_files_become_an_image_changed_and_deleted_ones_too() -> None:
     """snapshots: a sandbox's files become an image, changed and deleted ones too"""
     image = base().run_commands("echo old > /changed; echo old > /deleted; mkdir /dir; : > /dir/x")
     with sandbox(image=image) as own:
@@ -204,8 +186,7 @@ def snapshot() -> None:
     equal(built_with(taken, script), ("new\nn\ngone\n/new\n700\n", "", 0))
 
 
-@check
-def snapshot_of_snapshot() -> None:
+def test_snapshots_on_top_of_each_other_and_under_a_build() -> None:
     """snapshots: on top of each other, and under a build"""
     with sandbox(image=base()) as own:
         sh(own, "echo 1 > /one")
@@ -218,8 +199,7 @@ def snapshot_of_snapshot() -> None:
     equal(built_with(third, "cat /three"), ("1\n2\n", "", 0))
 
 
-@check
-def scratch() -> None:
+def test_images_from_nothing_there_is_nothing_but_what_was_put_there() -> None:
     """images: from nothing there is nothing but what was put there"""
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "f")
@@ -230,8 +210,7 @@ def scratch() -> None:
         assert taken.object_id.startswith("im-")
 
 
-@check
-def publishing() -> None:
+def test_images_published_under_a_name_and_found_by_it() -> None:
     """images: published under a name and found by it"""
     name = f"pub-{uuid.uuid4().hex[:10]}"
     image = base().run_commands("echo p > /p").build(app())

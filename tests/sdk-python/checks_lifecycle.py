@@ -9,32 +9,28 @@ import sys
 import time
 
 import modal
-from harness import app, check, equal, eventually, fresh, raises, sandbox, sh, shared
+from harness import app, equal, eventually, fresh, raises, sandbox, sh, shared
 from modal import exception
 
 
-@check
-def app_lookup() -> None:
+def test_apps_the_same_name_is_the_same_app_an_unknown_one_is_not_found() -> None:
     """apps: the same name is the same app, an unknown one is not found"""
     equal(app().app_id, app().app_id)
     assert app().app_id.startswith("ap-") and len(app().app_id) == 25
     raises(exception.NotFoundError, modal.App.lookup, fresh("missing"))
 
 
-@check
-def bad_names() -> None:
+def test_apps_a_name_with_a_space_is_refused() -> None:
     """apps: a name with a space is refused"""
     raises(exception.InvalidError, modal.App.lookup, "no spaces", create_if_missing=True)
 
 
-@check
-def v2_shape() -> None:
+def test_create_ids_of_the_second_backend() -> None:
     """create: ids of the second backend"""
     assert len(shared().object_id) == 29, shared().object_id
 
 
-@check
-def entry_point() -> None:
+def test_create_a_command_its_output_and_its_exit_code() -> None:
     """create: a command, its output and its exit code"""
     with sandbox("sh", "-c", "echo out; echo err >&2; exit 42") as own:
         equal(own.stdout.read(), "out\n")
@@ -44,8 +40,7 @@ def entry_point() -> None:
         equal(own.poll(), 42)
 
 
-@check
-def entry_point_after_end() -> None:
+def test_create_output_can_be_read_after_the_end() -> None:
     """create: output can be read after the end"""
     with sandbox("echo", "late") as own:
         own.wait()
@@ -53,8 +48,7 @@ def entry_point_after_end() -> None:
         equal(own.stdout.read(), "late\n")
 
 
-@check
-def entry_point_input() -> None:
+def test_create_input_of_the_command() -> None:
     """create: input of the command"""
     with sandbox("sh", "-c", "read line; echo got $line; cat") as own:
         own.stdin.write("one\n")
@@ -65,14 +59,12 @@ def entry_point_input() -> None:
         equal(own.stdout.read(), "got one\ntwo\n")
 
 
-@check
-def poll_while_running() -> None:
+def test_poll_nothing_while_it_runs() -> None:
     """poll: nothing while it runs"""
     equal(shared().poll(), None)
 
 
-@check
-def terminate() -> None:
+def test_terminate_137_and_wait_says_so() -> None:
     """terminate: 137, and wait says so"""
     own = modal.Sandbox.create(app=app())
     own.terminate()
@@ -81,32 +73,28 @@ def terminate() -> None:
     equal(other.poll(), 137)
 
 
-@check
-def terminate_and_wait() -> None:
+def test_terminate_with_wait_it_gives_the_code_twice_is_fine() -> None:
     """terminate: with wait it gives the code; twice is fine"""
     own = modal.Sandbox.create(app=app())
     equal(own.terminate(wait=True), 137)
     modal.Sandbox.from_id(own.object_id).terminate()
 
 
-@check
-def exec_after_end() -> None:
+def test_exec_in_an_ended_sandbox_it_is_refused() -> None:
     """exec: in an ended sandbox it is refused"""
     own = modal.Sandbox.create("true", app=app())
     own.wait()
     raises(exception.NotFoundError, own.exec, "true")
 
 
-@check
-def lifetime() -> None:
+def test_timeout_a_sandbox_ends_by_itself_with_124() -> None:
     """timeout: a sandbox ends by itself, with 124"""
     own = modal.Sandbox.create(app=app(), timeout=1)
     raises(exception.SandboxTimeoutError, own.wait)
     equal(own.poll(), 124)
 
 
-@check
-def idle_timeout() -> None:
+def test_idle_timeout_ends_when_nothing_happens_but_not_while_something_does() -> None:
     """idle_timeout: ends when nothing happens, but not while something does"""
     own = modal.Sandbox.create(app=app(), idle_timeout=1, timeout=60)
     began = time.monotonic()
@@ -117,8 +105,7 @@ def idle_timeout() -> None:
     assert own.returncode != 0
 
 
-@check
-def environment() -> None:
+def test_create_env_secrets_and_order() -> None:
     """create: env, secrets and order"""
     secret = modal.Secret.from_dict({"A": "1", "B": "1"})
     with sandbox("sh", "-c", "echo $A $B $C", secrets=[secret], env={"B": "2", "C": "3"}) as own:
@@ -127,22 +114,19 @@ def environment() -> None:
         equal(sh(own, "echo $B"), ("2\n", "", 0))
 
 
-@check
-def workdir() -> None:
+def test_create_workdir_for_the_command_and_for_execs() -> None:
     """create: workdir, for the command and for execs"""
     with sandbox(workdir="/usr/lib") as own:
         equal(sh(own, "pwd")[0], "/usr/lib\n")
 
 
-@check
-def pty_entry_point() -> None:
+def test_create_a_terminal_for_the_command() -> None:
     """create: a terminal for the command"""
     with sandbox("sh", "-c", "test -t 1 && echo yes", pty=True) as own:
         equal(own.stdout.read().strip(), "yes")
 
 
-@check
-def names() -> None:
+def test_names_found_by_name_unique_while_it_lives_free_afterwards() -> None:
     """names: found by name, unique while it lives, free afterwards"""
     name = fresh()
     with sandbox(name=name) as own:
@@ -154,8 +138,7 @@ def names() -> None:
     raises(exception.NotFoundError, modal.Sandbox.from_name, "sdk-checks", fresh())
 
 
-@check
-def tags() -> None:
+def test_tags_at_creation_changed_gone() -> None:
     """tags: at creation, changed, gone"""
     with sandbox(tags={"a": "1"}) as own:
         equal(own.get_tags(), {"a": "1"})
@@ -165,8 +148,7 @@ def tags() -> None:
         equal(own.get_tags(), {})
 
 
-@check
-def listing() -> None:
+def test_list_by_app_and_tags_ended_ones_are_not_in_it() -> None:
     """list: by app and tags; ended ones are not in it"""
     tag = fresh()
     with sandbox(tags={"k": tag}) as one, sandbox(tags={"k": tag, "more": "x"}) as two, sandbox():
@@ -179,15 +161,13 @@ def listing() -> None:
         equal(found, {two.object_id})
 
 
-@check
-def unknown_ids() -> None:
+def test_from_id_an_unknown_sandbox_is_not_found() -> None:
     """from_id: an unknown sandbox is not found"""
     raises(exception.NotFoundError, lambda: modal.Sandbox.from_id("sb-01AAAAAAAAAAAAAAAAAAAAAAAA").poll())
     raises(exception.NotFoundError, lambda: modal.Sandbox.from_id("sb-0123456789012345678901").poll())
 
 
-@check
-def from_id() -> None:
+def test_from_id_another_handle_does_everything() -> None:
     """from_id: another handle does everything"""
     other = modal.Sandbox.from_id(shared().object_id)
     equal(sh(other, "echo hi"), ("hi\n", "", 0))
@@ -195,8 +175,7 @@ def from_id() -> None:
     equal(shared().filesystem.read_text("/tmp/from-id"), "x")
 
 
-@check
-def readiness_by_command() -> None:
+def test_readiness_a_command_that_has_to_succeed() -> None:
     """readiness: a command that has to succeed"""
     probe = modal.Probe.with_exec("test", "-e", "/tmp/ready", interval_ms=50)
     with sandbox(readiness_probe=probe) as own:
@@ -205,22 +184,19 @@ def readiness_by_command() -> None:
         own.wait_until_ready(timeout=20)
 
 
-@check
-def readiness_by_port() -> None:
+def test_readiness_a_port_that_has_to_be_listened_on() -> None:
     """readiness: a port that has to be listened on"""
     script = "import socket,time; s=socket.create_server(('127.0.0.1',8123)); time.sleep(60)"
     with sandbox("python3", "-c", script, readiness_probe=modal.Probe.with_tcp(8123, interval_ms=50)) as own:
         own.wait_until_ready(timeout=30)
 
 
-@check
-def readiness_not_configured() -> None:
+def test_readiness_without_a_probe_there_is_nothing_to_wait_for() -> None:
     """readiness: without a probe there is nothing to wait for"""
     raises(exception.InvalidError, shared().wait_until_ready, timeout=1)
 
 
-@check
-def validation() -> None:
+def test_create_nonsense_is_refused_as_the_service_does() -> None:
     """create: nonsense is refused as the service does"""
     raises(exception.InvalidError, modal.Sandbox.create, app=app(), cloud="nowhere")
     raises(exception.InvalidError, modal.Sandbox.create, app=app(), region="mars-north")
@@ -228,8 +204,7 @@ def validation() -> None:
     raises(exception.InvalidError, modal.Sandbox.create, app=app(), name="no spaces")
 
 
-@check
-def credentials() -> None:
+def test_credentials_without_them_nothing_is_done() -> None:
     """credentials: without them nothing is done"""
     url = os.environ["MODAL_SERVER_URL"]
     from modal_proto import api_pb2
@@ -240,8 +215,7 @@ def credentials() -> None:
         raises(exception.AuthError, modal.App.lookup, "x", client=client, create_if_missing=True)
 
 
-@check
-def oauth() -> None:
+def test_credentials_an_oauth_client_instead_of_tokens_not_both() -> None:
     """credentials: an OAuth client instead of tokens, not both"""
     plain = {k: v for k, v in os.environ.items() if not k.startswith("MODAL_TOKEN_")}
     client = {"MODAL_OAUTH_REFRESH_TOKEN": "rt-x", "MODAL_OAUTH_CLIENT_ID": "c-x", "MODAL_OAUTH_CLIENT_SECRET": "s-x"}
@@ -256,8 +230,7 @@ def oauth() -> None:
     assert bad.returncode != 0, bad
 
 
-@check
-def v1_backend() -> None:
+def test_first_backend_created_for_a_gpu_ids_output_exec_end() -> None:
     """first backend: created for a GPU; ids, output, exec, end"""
     own = modal.Sandbox.create("sh", "-c", "echo v1; read x; echo $x; exit 5", app=app(), gpu="T4", env={"V": "1"})
     assert len(own.object_id) == 25, own.object_id
@@ -272,8 +245,7 @@ def v1_backend() -> None:
     equal(own.get_tags(), {})
 
 
-@check
-def v1_terminate() -> None:
+def test_first_backend_terminated_listed_tagged() -> None:
     """first backend: terminated, listed, tagged"""
     own = modal.Sandbox.create(app=app(), gpu="T4", tags={"v": "1"})
     equal(own.get_tags(), {"v": "1"})
@@ -281,8 +253,7 @@ def v1_terminate() -> None:
     equal(own.terminate(wait=True), 137)
 
 
-@check
-def entry_point_dies() -> None:
+def test_an_entry_point_that_cannot_be_started_is_a_failure() -> None:
     """an entry point that cannot be started is a failure"""
     own = modal.Sandbox.create("no-such-program", app=app())
     own.wait()
@@ -290,8 +261,7 @@ def entry_point_dies() -> None:
     assert "no-such-program" in own.stderr.read()
 
 
-@check
-def twenty_of_them() -> None:
+def test_20_sandboxes_at_once_each_by_itself() -> None:
     """20 sandboxes at once, each by itself"""
     made = [modal.Sandbox.create(app=app(), env={"N": str(n)}) for n in range(20)]
     try:
@@ -302,8 +272,7 @@ def twenty_of_them() -> None:
     eventually(lambda: all(s.poll() == 137 for s in map(modal.Sandbox.from_id, [m.object_id for m in made])))
 
 
-@check
-def more_than_a_page() -> None:
+def test_list_more_sandboxes_than_fit_on_a_page_each_once_newest_first() -> None:
     """list: more sandboxes than fit on a page, each once, newest first"""
     tag = fresh()
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -320,16 +289,14 @@ def more_than_a_page() -> None:
             one.terminate()
 
 
-@check
-def list_of_nothing() -> None:
+def test_list_an_app_without_sandboxes_an_app_that_does_not_exist() -> None:
     """list: an app without sandboxes, an app that does not exist"""
     empty = modal.App.lookup(fresh("app"), create_if_missing=True)
     equal(list(modal.Sandbox.list(app_id=empty.app_id)), [])
     raises(exception.NotFoundError, lambda: list(modal.Sandbox.list(app_id="ap-0000000000000000000000")))
 
 
-@check
-def named_later() -> None:
+def test_names_given_later_only_once_found_by_the_experimental_forms_too() -> None:
     """names: given later, only once, found by the experimental forms too"""
     name = fresh()
     with sandbox() as own, sandbox() as other:
@@ -341,8 +308,7 @@ def named_later() -> None:
         assert own.object_id in {s.object_id for s in modal.Sandbox._experimental_list(app_id=app().app_id)}
 
 
-@check
-def ended_by_name() -> None:
+def test_names_one_that_has_ended_is_found_if_asked_for() -> None:
     """names: one that has ended is found if asked for"""
     name = fresh()
     with sandbox(name=name) as own:
@@ -352,8 +318,7 @@ def ended_by_name() -> None:
     equal((found.object_id, found.poll()), (own.object_id, 137))
 
 
-@check
-def detached() -> None:
+def test_detach_the_sandbox_goes_on_without_its_handle() -> None:
     """detach: the sandbox goes on without its handle"""
     own = modal.Sandbox.create(app=app(), timeout=120)
     own_id = own.object_id
@@ -364,8 +329,7 @@ def detached() -> None:
     other.terminate()
 
 
-@check
-def kept_logs() -> None:
+def test_logs_lines_of_the_command_by_time_stream_and_text_and_the_last_ones() -> None:
     """logs: lines of the command by time, stream and text, and the last ones"""
     with sandbox("sh", "-c", "echo one; echo two >&2; echo three") as own:
         own.wait()
@@ -383,8 +347,7 @@ def kept_logs() -> None:
         equal(lines(own.logs.tail(1, source="stdout")), out[1:])
 
 
-@check
-def environments() -> None:
+def test_environments_made_found_with_apps_and_secrets_of_their_own() -> None:
     """environments: made, found, with apps and secrets of their own"""
     name = fresh("env")
     raises(exception.NotFoundError, modal.Environment.from_name(name).hydrate)
@@ -398,8 +361,7 @@ def environments() -> None:
         equal([s.object_id for s in modal.Sandbox.list(app_id=inside.app_id)], [own.object_id])
 
 
-@check
-def second_probe() -> None:
+def test_readiness_a_sandbox_that_ends_before_it_is_ready() -> None:
     """readiness: a sandbox that ends before it is ready"""
     probe = modal.Probe.with_exec("false", interval_ms=50)
     own = modal.Sandbox.create("sh", "-c", "read x", app=app(), readiness_probe=probe, timeout=1)

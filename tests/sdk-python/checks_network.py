@@ -15,7 +15,7 @@ import urllib.request
 
 import modal
 import modal.experimental
-from harness import app, check, equal, raises, sandbox, sh
+from harness import app, equal, raises, sandbox, sh
 from modal import exception
 
 MACHINE, HERE, THERE = "198.51.100.1", "198.51.100.2", "198.51.100.3"
@@ -88,8 +88,7 @@ def web(port: int = 8080, **options: Any) -> Any:
         yield own
 
 
-@check
-def open_network() -> None:
+def test_network_open_reaches_addresses_and_names_over_tcp_udp_and_tls() -> None:
     """network: open reaches addresses and names, over TCP, UDP and TLS"""
     with sandbox() as own:
         equal(inside(own, f"tcp('{HERE}', {ECHO})"), f"{HERE} hi")
@@ -98,16 +97,14 @@ def open_network() -> None:
         equal(inside(own, "tls('other.example.org')"), THERE)
 
 
-@check
-def refused_at_once() -> None:
+def test_network_a_closed_port_and_an_unknown_name_say_so_at_once() -> None:
     """network: a closed port and an unknown name say so at once"""
     with sandbox() as own:
         equal(inside(own, f"tcp('{HERE}', 1)"), "ECONNREFUSED")
         equal(inside(own, "tcp('no-such-name.invalid', 1)"), "no-name")
 
 
-@check
-def the_machine() -> None:
+def test_network_open_does_not_reach_the_machine_itself_neither_its_loopback_nor_its_address() -> None:
     """network: open does not reach the machine itself, neither its loopback nor its address"""
     with socket.create_server(("127.0.0.1", 0)) as loopback, socket.create_server((MACHINE, 0)) as own_address:
         with sandbox() as own:
@@ -119,8 +116,7 @@ def the_machine() -> None:
             raises(BlockingIOError, server.accept)
 
 
-@check
-def own_loopback() -> None:
+def test_network_a_server_is_reached_on_the_loopback_inside_and_not_on_the_one_of_another() -> None:
     """network: a server is reached on the loopback inside, and not on the one of another sandbox or the machine"""
     with web() as one, sandbox() as two:
         fetch = "__import__('urllib.request').request.urlopen('http://127.0.0.1:8080/x').read().decode()"
@@ -129,8 +125,7 @@ def own_loopback() -> None:
         raises(ConnectionRefusedError, socket.create_connection, ("127.0.0.1", 8080))
 
 
-@check
-def without_leave() -> None:
+def test_network_nothing_leaves_open_or_not_unless_the_emulator_was_started_with_leave() -> None:
     """network: nothing leaves, open or not, unless the emulator was started with leave"""
     script = (
         "import modal; a = modal.App.lookup('x', create_if_missing=True); s = modal.Sandbox.create(app=a);"
@@ -144,8 +139,7 @@ def without_leave() -> None:
     assert "Network is unreachable" in done.stdout, done
 
 
-@check
-def blocked() -> None:
+def test_network_blocked_has_a_loopback_and_nothing_else() -> None:
     """network: blocked has a loopback and nothing else"""
     with sandbox(block_network=True) as own:
         equal(inside(own, f"tcp('{HERE}', {ECHO})"), "ENETUNREACH")
@@ -153,16 +147,14 @@ def blocked() -> None:
         equal(inside(own, "[name for _, name in socket.if_nameindex()]"), "['lo']")
 
 
-@check
-def address_list() -> None:
+def test_network_an_address_list_lets_tcp_and_udp_through_to_what_is_on_it() -> None:
     """network: an address list lets TCP and UDP through to what is on it"""
     with sandbox(outbound_cidr_allowlist=[f"{HERE}/32"]) as own:
         equal(inside(own, f"tcp('{HERE}', {ECHO})"), f"{HERE} hi")
         equal(inside(own, f"udp('{HERE}', {ECHO})"), f"{HERE} hi")
 
 
-@check
-def address_list_miss() -> None:
+def test_network_an_address_list_lets_nothing_else_through_and_no_question_about_a_name() -> None:
     """network: an address list lets nothing else through, and no question about a name"""
     with sandbox(outbound_cidr_allowlist=[f"{HERE}/32"]) as own:
         equal(inside(own, f"tcp('{THERE}', {ECHO})"), "EHOSTUNREACH")
@@ -170,16 +162,14 @@ def address_list_miss() -> None:
         equal(inside(own, "tcp('other.example.org', 443)"), "no-name")
 
 
-@check
-def name_list() -> None:
+def test_network_a_name_list_lets_tls_through_to_what_is_on_it_and_to_what_is_below_a() -> None:
     """network: a name list lets TLS through to what is on it, and to what is below a wildcard"""
     with sandbox(outbound_domain_allowlist=["api.example.com", "*.example.org"]) as own:
         equal(inside(own, "tls('api.example.com')"), HERE)
         equal(inside(own, "tls('other.example.org')"), THERE)
 
 
-@check
-def name_list_miss() -> None:
+def test_network_a_name_list_lets_no_other_name_port_or_protocol_through() -> None:
     """network: a name list lets no other name, port or protocol through"""
     with sandbox(outbound_domain_allowlist=["api.example.com"]) as own:
         equal(inside(own, "tls('other.example.org')"), "no-name")
@@ -188,23 +178,20 @@ def name_list_miss() -> None:
         equal(inside(own, "tcp('api.example.com', 443)"), "ECONNRESET")
 
 
-@check
-def name_and_address() -> None:
+def test_network_with_a_name_list_tls_goes_where_its_name_is_not_where_it_was_sent() -> None:
     """network: with a name list, TLS goes where its name is, not where it was sent"""
     with sandbox(outbound_domain_allowlist=["api.example.com"]) as own:
         equal(inside(own, f"tls('api.example.com', '{THERE}')"), HERE)
 
 
-@check
-def every_name() -> None:
+def test_network_the_name_list_is_every_name_but_still_only_tls() -> None:
     """network: the name list * is every name, but still only TLS"""
     with sandbox(outbound_domain_allowlist=["*"]) as own:
         equal(inside(own, "tls('other.example.org')"), THERE)
         equal(inside(own, f"tcp('{HERE}', {ECHO})"), "EHOSTUNREACH")
 
 
-@check
-def both_lists() -> None:
+def test_network_with_both_lists_what_either_permits_with_empty_ones_nothing() -> None:
     """network: with both lists, what either permits; with empty ones, nothing"""
     with sandbox(outbound_cidr_allowlist=[f"{THERE}/32"], outbound_domain_allowlist=["api.example.com"]) as own:
         equal(inside(own, f"tcp('{THERE}', {ECHO})"), f"{THERE} hi")
@@ -214,8 +201,7 @@ def both_lists() -> None:
         equal(inside(own, f"tcp('{HERE}', {ECHO})"), "EHOSTUNREACH")
 
 
-@check
-def bad_lists() -> None:
+def test_network_what_is_no_address_range_and_no_name_is_refused() -> None:
     """network: what is no address range and no name is refused"""
     bad = {"outbound_cidr_allowlist": "10.0.0.0", "outbound_domain_allowlist": "a b", "inbound_cidr_allowlist": "x/8"}
     for option, value in bad.items():
@@ -223,8 +209,7 @@ def bad_lists() -> None:
         raises(exception.InvalidError, modal.Sandbox.create, app=app(), containing="Invalid", **options)
 
 
-@check
-def change() -> None:
+def test_network_a_change_cuts_what_is_established_and_no_longer_permitted_and_nothing_else() -> None:
     """network: a change cuts what is established and no longer permitted, and nothing else"""
     program = f"""{PRELUDE}
 streams = [socket.create_connection((host, {ECHO})) for host in ('{HERE}', '{THERE}')]
@@ -244,8 +229,7 @@ for s in streams:
         equal(inside(own, f"tcp('{THERE}', {ECHO})"), "EHOSTUNREACH")
 
 
-@check
-def change_back() -> None:
+def test_network_a_list_can_be_opened_again_and_a_name_list_closed() -> None:
     """network: a list can be opened again, and a name list closed"""
     with sandbox(outbound_domain_allowlist=["api.example.com"]) as own:
         own._experimental_set_outbound_network_policy()
@@ -254,8 +238,7 @@ def change_back() -> None:
         equal(inside(own, "tls('api.example.com')"), "no-name")
 
 
-@check
-def change_refused() -> None:
+def test_network_a_blocked_sandbox_stays_blocked_and_a_bad_list_changes_nothing() -> None:
     """network: a blocked sandbox stays blocked, and a bad list changes nothing"""
     with sandbox(block_network=True) as own:
         raises(exception.ConflictError, own._experimental_set_outbound_network_policy)
@@ -265,8 +248,7 @@ def change_refused() -> None:
         equal(inside(own, f"tcp('{HERE}', {ECHO})"), f"{HERE} hi")
 
 
-@check
-def header_replacement() -> None:
+def test_network_replacing_headers_would_mean_to_decrypt_it_is_refused_not_ignored() -> None:
     """network: replacing headers would mean to decrypt; it is refused, not ignored"""
     policy = modal.experimental.OutboundPolicy().with_header_replacement(domain="example.com", headers={"X-A": "b"})
     raises(exception.UnimplementedError, modal.Sandbox.create, app=app(), _experimental_outbound_policy=policy)
@@ -274,8 +256,7 @@ def header_replacement() -> None:
         raises(exception.ConflictError, own._experimental_update_outbound_policy, policy)
 
 
-@check
-def sidecar_network() -> None:
+def test_network_a_sidecar_has_a_policy_of_its_own() -> None:
     """network: a sidecar has a policy of its own"""
     with sandbox(outbound_cidr_allowlist=[]) as own:
         image = modal.Image.debian_slim().build(app())
@@ -289,8 +270,7 @@ def sidecar_network() -> None:
 OWN_ADDRESS = "(lambda s: [s.connect(('192.0.2.1', 9)), s.getsockname()[0]][1])(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))"
 
 
-@check
-def between_containers() -> None:
+def test_network_containers_of_one_sandbox_reach_each_other_whatever_may_leave_others_do_not() -> None:
     """network: containers of one sandbox reach each other, whatever may leave; others do not"""
     image = modal.Image.debian_slim().build(app())
     listen = "import socket; s = socket.create_server(('', 8000))\nwhile True:\n c = s.accept()[0]; c.sendall(b'%s\\n'); c.close()"
@@ -317,8 +297,7 @@ def between_containers() -> None:
         equal(inside(own, f"tcp('{inside(one, OWN_ADDRESS)}', 8000)"), "ENETUNREACH")
 
 
-@check
-def build_network() -> None:
+def test_network_builds_reach_the_internet_and_not_the_machine() -> None:
     """network: builds reach the internet, and not the machine"""
     fetch = f"exec 3<>/dev/tcp/{HERE}/{ECHO}; echo hi >&3; head -n 1 <&3 > /answer"
     image = modal.Image.debian_slim().run_commands(f"bash -c '{fetch}'", f"! bash -c 'echo > /dev/tcp/{MACHINE}/22'")
@@ -326,8 +305,7 @@ def build_network() -> None:
         equal(sh(own, "cat /answer")[0], f"{HERE} hi\n")
 
 
-@check
-def h2_tunnel() -> None:
+def test_tunnels_a_port_for_http_2_agrees_on_it() -> None:
     """tunnels: a port for HTTP/2 agrees on it"""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -338,8 +316,7 @@ def h2_tunnel() -> None:
             equal(tls.selected_alpn_protocol(), "h2")
 
 
-@check
-def connect_token() -> None:
+def test_connect_tokens_requests_with_one_reach_port_8080_and_say_what_its_maker_said() -> None:
     """connect tokens: requests with one reach port 8080, and say what its maker said"""
     with web() as own:
         made = own.create_connect_token(user_metadata={"user": "u-1"})
@@ -349,8 +326,7 @@ def connect_token() -> None:
         equal(get(f"{made.url}/", **forged), (200, '/ {"user": "u-1"}'))
 
 
-@check
-def connect_token_port() -> None:
+def test_connect_tokens_for_another_port_where_nobody_listens_a_bad_gateway() -> None:
     """connect tokens: for another port; where nobody listens, a bad gateway"""
     with web(9000) as own:
         made = own.create_connect_token(port=9000)
@@ -358,8 +334,7 @@ def connect_token_port() -> None:
         equal(get(made.url, Authorization=f"Bearer {own.create_connect_token().token}")[0], 502)
 
 
-@check
-def connect_token_bad() -> None:
+def test_connect_tokens_none_a_wrong_one_and_one_of_an_ended_sandbox() -> None:
     """connect tokens: none, a wrong one, and one of an ended sandbox"""
     with web() as own:
         made = own.create_connect_token()
@@ -369,8 +344,7 @@ def connect_token_bad() -> None:
         equal(get(made.url, Authorization=f"Bearer {made.token}")[0], 404)
 
 
-@check
-def connect_token_inbound() -> None:
+def test_connect_tokens_whoever_is_not_on_the_inbound_list_stays_outside() -> None:
     """connect tokens: whoever is not on the inbound list stays outside"""
     with web(inbound_cidr_allowlist=["192.0.2.0/24"]) as own:
         made = own.create_connect_token()

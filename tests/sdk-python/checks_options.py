@@ -6,7 +6,7 @@ import json
 import uuid
 
 import modal
-from harness import app, check, equal, raises, sandbox, sh
+from harness import app, equal, raises, sandbox, sh
 from modal import exception
 
 
@@ -18,8 +18,7 @@ def bucket(name: str, **options: Any) -> Any:
     return modal.CloudBucketMount(name, **options)
 
 
-@check
-def bucket_is_shared() -> None:
+def test_options_a_bucket_is_a_directory_that_all_who_mount_it_share() -> None:
     """options: a bucket is a directory that all who mount it share"""
     name = f"bucket-{uuid.uuid4().hex[:12]}"
     with sandbox(volumes={"/b": bucket(name)}) as one, sandbox(volumes={"/mnt/b": bucket(name)}) as two:
@@ -35,16 +34,14 @@ def bucket_is_shared() -> None:
         equal(sh(four, "ls -A /b; env | grep -c AWS")[0], "0\n")
 
 
-@check
-def refused_buckets() -> None:
+def test_options_buckets_that_cannot_be_are_refused() -> None:
     """options: buckets that cannot be are refused"""
     raises(exception.InvalidError, create, volumes={"/b": bucket("no/such")}, containing="bucket name")
     raises(exception.InvalidError, create, volumes={"/proc/b": bucket("b")}, containing="/proc/b")
     raises(exception.NotFoundError, create, volumes={"/b": bucket("b", secret=modal.Secret.from_name("none"))})
 
 
-@check
-def refused_options() -> None:
+def test_options_what_is_not_to_be_had_is_refused() -> None:
     """options: what is not to be had is refused"""
     raises(exception.NotFoundError, create, proxy=modal.Proxy.from_name("none"))
     raises(exception.NotFoundError, create, custom_domain="example.com", containing="example.com")
@@ -55,15 +52,13 @@ def refused_options() -> None:
     raises(exception.InvalidError, create, region="atlantis", containing="region")
 
 
-@check
-def accepted_options() -> None:
+def test_options_places_runtimes_and_options_that_make_no_difference_are_taken() -> None:
     """options: places, runtimes and options that make no difference are taken"""
     with sandbox(cloud="aws", region=["us-east", "eu-west-1"], runtime="gvisor", verbose=True, experimental_options={"new": 1}) as own:
         equal(sh(own, "echo hi"), ("hi\n", "", 0))
 
 
-@check
-def identity_token() -> None:
+def test_options_an_identity_token_for_those_who_ask() -> None:
     """options: an identity token, for those who ask"""
     with sandbox(include_oidc_identity_token=True) as own:
         token = sh(own, "echo $MODAL_IDENTITY_TOKEN")[0].strip()
@@ -74,8 +69,7 @@ def identity_token() -> None:
         equal(sh(own, "echo $MODAL_IDENTITY_TOKEN")[0], "\n")
 
 
-@check
-def volume_sub_path() -> None:
+def test_options_a_part_of_a_volume_links_in_it_lead_nowhere() -> None:
     """options: a part of a volume; links in it lead nowhere"""
     volume = modal.Volume.from_name(f"vol-{uuid.uuid4().hex[:12]}", create_if_missing=True)
     with sandbox(volumes={"/v": volume}) as one, sandbox(volumes={"/part": volume.with_mount_options(sub_path="a/b")}) as two:
@@ -89,8 +83,7 @@ def volume_sub_path() -> None:
         assert three.returncode not in (0, None), three.returncode
 
 
-@check
-def sidecar_memory() -> None:
+def test_options_memory_that_is_set_aside_for_sidecars_is_what_they_get() -> None:
     """options: memory that is set aside for sidecars is what they get"""
     with sandbox(experimental_options={"vm_sidecar_memory_reserve_mib": 256}) as own:
         manager = own._experimental_sidecars
@@ -109,8 +102,7 @@ def sidecar_memory() -> None:
         manager.create("sleep", "60", name="two", image=image, experimental_memory_reserve_consume_mib=200)
 
 
-@check
-def sidecar_options() -> None:
+def test_options_sidecars_have_volumes_buckets_an_identity_and_no_more() -> None:
     """options: sidecars have volumes, buckets, an identity and no more"""
     volume = modal.Volume.from_name(f"vol-{uuid.uuid4().hex[:12]}", create_if_missing=True)
     name = f"bucket-{uuid.uuid4().hex[:12]}"

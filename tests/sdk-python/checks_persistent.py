@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Iterator
 
 import modal
-from harness import app, check, equal, raises, sandbox, sh
+from harness import app, equal, raises, sandbox, sh
 from modal import exception
 
 
@@ -19,8 +19,7 @@ def persistent(*args: Any, **options: Any) -> Iterator[Any]:
             made.terminate()
 
 
-@check
-def paused_and_resumed() -> None:
+def test_persistent_paused_resumed_with_the_files_it_had() -> None:
     """persistent: paused, resumed, with the files it had"""
     with persistent() as own:
         equal(sh(own, "echo kept > /kept; echo gone > /tmp/x; rm /tmp/x"), ("", "", 0))
@@ -33,8 +32,7 @@ def paused_and_resumed() -> None:
         equal(own.poll(), None)
 
 
-@check
-def persistent_end() -> None:
+def test_persistent_terminated_for_good() -> None:
     """persistent: terminated for good"""
     with persistent() as own:
         equal(sh(own, "echo hi"), ("hi\n", "", 0))
@@ -44,8 +42,7 @@ def persistent_end() -> None:
         raises(exception.InvalidError, own._experimental_resume)
 
 
-@check
-def persistent_command() -> None:
+def test_persistent_its_command_s_streams_its_files_a_snapshot() -> None:
     """persistent: its command's streams, its files, a snapshot"""
     with persistent("sh", "-c", "read x; echo got $x; sleep 100") as own:
         own.stdin.write("typed\n")
@@ -56,8 +53,7 @@ def persistent_command() -> None:
             equal(other.filesystem.read_text("/file"), "x")
 
 
-@check
-def exit_snapshot() -> None:
+def test_exit_snapshots_the_files_as_they_were_at_the_end_if_that_was_asked_for() -> None:
     """exit snapshots: the files as they were at the end, if that was asked for"""
     options = {"experimental_options": {"enable_exit_snapshot": True}}
     with sandbox("sh", "-c", "echo last > /last; exit 3", **options) as own:

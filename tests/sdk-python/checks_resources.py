@@ -7,12 +7,11 @@ import ssl
 import urllib.request
 
 import modal
-from harness import app, check, equal, fresh, raises, sandbox, sh
+from harness import app, equal, fresh, raises, sandbox, sh
 from modal import exception
 
 
-@check
-def named_secret() -> None:
+def test_secrets_named_ones_and_keys_that_must_be_there() -> None:
     """secrets: named ones, and keys that must be there"""
     name = fresh("secret")
     modal.Secret.objects.create(name, {"K": "named"})
@@ -24,8 +23,7 @@ def named_secret() -> None:
     raises(exception.NotFoundError, modal.Sandbox.create, app=app(), secrets=[modal.Secret.from_name(fresh("no"))])
 
 
-@check
-def volume() -> None:
+def test_volumes_others_see_what_was_written_once_they_reload_and_it_is_kept_after_the_end() -> None:
     """volumes: others see what was written once they reload, and it is kept after the end"""
     made = modal.Volume.from_name(fresh("vol"), create_if_missing=True)
     with sandbox(volumes={"/mnt/v": made}) as one, sandbox(volumes={"/mnt/v": made}) as two:
@@ -46,8 +44,7 @@ def volume() -> None:
         equal(sh(three, "cat /other/g /other/last")[0], "new\nlast\n")
 
 
-@check
-def one_volume_for_all() -> None:
+def test_volumes_threads_that_make_one_of_a_name_at_the_same_time_all_write_to_the_same() -> None:
     """volumes: threads that make one of a name at the same time all write to the same"""
     name = fresh("vol")
 
@@ -62,8 +59,7 @@ def one_volume_for_all() -> None:
     equal(sorted(entry.path for entry in entries), [str(number) for number in range(8)])
 
 
-@check
-def files_of_volumes() -> None:
+def test_volumes_files_from_outside_of_both_versions() -> None:
     """volumes: files from outside, of both versions"""
     big = bytes(range(256)) * 40_000
     for version in (1, 2):
@@ -94,8 +90,7 @@ def files_of_volumes() -> None:
         raises(FileNotFoundError, lambda: b"".join(made.read_file("a/big")))
 
 
-@check
-def read_only_volume() -> None:
+def test_volumes_read_only() -> None:
     """volumes: read-only"""
     made = modal.Volume.from_name(fresh("vol"), create_if_missing=True)
     with sandbox(volumes={"/mnt/v": made.with_mount_options(read_only=True)}) as own:
@@ -103,15 +98,13 @@ def read_only_volume() -> None:
         assert code != 0 and "read-only" in err.lower(), (err, code)
 
 
-@check
-def missing_volume() -> None:
+def test_volumes_one_that_does_not_exist() -> None:
     """volumes: one that does not exist"""
     made = modal.Volume.from_name(fresh("vol"))
     raises(exception.NotFoundError, modal.Sandbox.create, app=app(), volumes={"/mnt/v": made})
 
 
-@check
-def blocked_network() -> None:
+def test_network_blocked_leaves_a_loopback_and_nothing_else() -> None:
     """network: blocked leaves a loopback and nothing else"""
     script = (
         "import socket\n"
@@ -124,8 +117,7 @@ def blocked_network() -> None:
         equal(own.exec("python3", "-c", script).stdout.read(), "loopback\nblocked\n")
 
 
-@check
-def own_loopback() -> None:
+def test_network_a_sandbox_s_loopback_is_its_own() -> None:
     """network: a sandbox's loopback is its own"""
     server = "import socket,time; s=socket.create_server(('127.0.0.1',8777)); print('up',flush=True); time.sleep(60)"
     client = "import socket\ntry: socket.create_connection(('127.0.0.1',8777),2); print('reached')\nexcept OSError: print('refused')"
@@ -148,8 +140,7 @@ s.serve_forever()
 """
 
 
-@check
-def tunnels() -> None:
+def test_tunnels_plain_to_a_server_on_the_sandbox_s_own_loopback_gone_with_the_sandbox() -> None:
     """tunnels: plain, to a server on the sandbox's own loopback; gone with the sandbox"""
     with sandbox("python3", "-c", SERVER, unencrypted_ports=[8000]) as own:
         equal(next(iter(own.stdout)), "up\n")
@@ -163,8 +154,7 @@ def tunnels() -> None:
     raise AssertionError("still open")
 
 
-@check
-def tls_tunnel() -> None:
+def test_tunnels_tls_to_a_server_that_speaks_none() -> None:
     """tunnels: TLS, to a server that speaks none"""
     anybody = ssl.create_default_context()
     anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
@@ -176,8 +166,7 @@ def tls_tunnel() -> None:
             equal(answer.read(), b"from inside")
 
 
-@check
-def inbound_allowlist() -> None:
+def test_tunnels_whoever_is_not_on_the_list_stays_outside() -> None:
     """tunnels: whoever is not on the list stays outside"""
     options = {"unencrypted_ports": [8000], "inbound_cidr_allowlist": ["192.0.2.0/24"]}
     with sandbox("python3", "-c", SERVER, **options) as own:
@@ -186,21 +175,18 @@ def inbound_allowlist() -> None:
         raises(OSError, urllib.request.urlopen, f"http://{host}:{port}/", timeout=10)
 
 
-@check
-def ports_need_a_network() -> None:
+def test_network_ports_of_a_blocked_sandbox_are_refused() -> None:
     """network: ports of a blocked sandbox are refused"""
     raises(exception.InvalidError, modal.Sandbox.create, app=app(), block_network=True, encrypted_ports=[80])
 
 
-@check
-def memory_snapshot() -> None:
+def test_memory_snapshots_refused_as_where_there_are_none() -> None:
     """memory snapshots: refused as where there are none"""
     with sandbox() as own:
         raises(exception.Error, own._experimental_snapshot)
 
 
-@check
-def host_name() -> None:
+def test_a_sandbox_has_a_host_name_of_its_own() -> None:
     """a sandbox has a host name of its own"""
     with sandbox() as own:
         equal(sh(own, "cat /proc/sys/kernel/hostname")[0], "modal\n")

@@ -11,7 +11,7 @@ import ssl
 import tempfile
 import time
 
-from harness import check, equal, raises, sandbox, sh
+from harness import equal, raises, sandbox, sh
 from modal import exception
 
 
@@ -43,8 +43,7 @@ def unharmed() -> Iterator[Any]:
         equal(changed, {})
 
 
-@check
-def writes_everywhere() -> None:
+def test_robust_a_sandbox_that_writes_removes_and_changes_modes_everywhere() -> None:
     """robust: a sandbox that writes, removes and changes modes everywhere"""
     script = """
         for path in /proc/sys/kernel/printk /proc/sys/vm/swappiness /proc/sys/kernel/hostname /proc/sysrq-trigger /proc/mtrr \
@@ -65,8 +64,7 @@ def writes_everywhere() -> None:
         equal(sh(own, script)[0], "done\n")
 
 
-@check
-def devices() -> None:
+def test_robust_a_sandbox_that_makes_devices() -> None:
     """robust: a sandbox that makes devices"""
     script = """
         mknod /tmp/disk b 8 0; mknod /tmp/mem c 1 1; mknod /dev/kmsg c 1 11; ls /dev /tmp
@@ -76,8 +74,7 @@ def devices() -> None:
         assert not {"disk", "mem", "kmsg"} & set(out), out
 
 
-@check
-def kills_everything() -> None:
+def test_robust_a_sandbox_that_kills_everything_it_sees() -> None:
     """robust: a sandbox that kills everything it sees"""
     with unharmed() as own:
         # The entry point goes first and the sandbox with it: whoever asks too late for the verdict finds neither.
@@ -90,8 +87,7 @@ def kills_everything() -> None:
         equal(own.returncode, 137)
 
 
-@check
-def forks_a_thousand() -> None:
+def test_robust_a_thousand_processes_at_once_and_a_bomb_that_ends_at_a_limit() -> None:
     """robust: a thousand processes at once, and a bomb that ends at a limit"""
     with unharmed() as own:
         # Counted by the ids that the shell got for them: some have not become `sleep` yet.
@@ -109,8 +105,7 @@ def forks_a_thousand() -> None:
         own.terminate(wait=True)
 
 
-@check
-def mounts_things() -> None:
+def test_robust_a_sandbox_that_mounts_unmounts_and_looks_for_a_way_out_of_its_root() -> None:
     """robust: a sandbox that mounts, unmounts and looks for a way out of its root"""
     script = """
         mount -t tmpfs none /mnt && echo mounted
@@ -130,8 +125,7 @@ def mounts_things() -> None:
         equal(sh(own, script)[0], "done\n")
 
 
-@check
-def changes_the_machine() -> None:
+def test_robust_a_sandbox_that_changes_names_clocks_modules_traces_and_keys() -> None:
     """robust: a sandbox that changes names, clocks, modules, traces and keys"""
     script = """
         hostname other && echo renamed
@@ -161,16 +155,14 @@ P
         equal(sh(own, script)[0], "done\n")
 
 
-@check
-def fills_shared_memory() -> None:
+def test_robust_a_sandbox_that_fills_its_memory_and_its_dev_shm_ends_by_its_limit_reported() -> None:
     """robust: a sandbox that fills its memory and its /dev/shm ends by its limit, reported as such"""
     with sandbox("sh", "-c", "dd if=/dev/zero of=/dev/shm/fill bs=1M", memory=(64, 64), timeout=60) as own:
         own.wait(raise_on_termination=False)
         equal(own.returncode, 137)
 
 
-@check
-def out_of_memory() -> None:
+def test_robust_memory_beyond_the_limit_ends_the_process_and_the_sandbox_when_it_is_its_own() -> None:
     """robust: memory beyond the limit ends the process, and the sandbox when it is its own"""
     hog = "x = bytearray(200 << 20)\nfor i in range(0, len(x), 4096): x[i] = 1\nprint('had it')"
     with sandbox(memory=(64, 64)) as own:
@@ -183,8 +175,7 @@ def out_of_memory() -> None:
         equal(own.returncode, 137)
 
 
-@check
-def cpu_limit() -> None:
+def test_robust_a_processor_limit_holds() -> None:
     """robust: a processor limit holds"""
     busy = "timeout 1 sh -c 'while :; do :; done'; awk '{print $16 + $17}' /proc/self/stat"
     with sandbox(cpu=(0.1, 0.1)) as own:
@@ -193,8 +184,7 @@ def cpu_limit() -> None:
         assert spent < 50, spent
 
 
-@check
-def secrets_of_the_machine() -> None:
+def test_privacy_nothing_that_people_keep_on_the_machine_is_seen_inside() -> None:
     """privacy: nothing that people keep on the machine is seen inside"""
     word = f"planted-{os.urandom(8).hex()}"
     with contextlib.ExitStack() as planted:
@@ -217,8 +207,7 @@ def secrets_of_the_machine() -> None:
     del os.environ["PLANTED"]
 
 
-@check
-def secrets_of_the_emulator() -> None:
+def test_privacy_keys_password_hashes_and_the_emulator_s_own_environment_are_not_seen_inside() -> None:
     """privacy: keys, password hashes and the emulator's own environment are not seen inside"""
     script = """
         cat /etc/shadow /etc/gshadow /etc/shadow- /etc/gshadow- 2>/dev/null | grep '[$]'
@@ -249,8 +238,7 @@ PROGRAMS = {
 }
 
 
-@check
-def programs_work() -> None:
+def test_privacy_what_the_machine_s_programs_need_is_there() -> None:
     """privacy: what the machine's programs need is there"""
     with sandbox() as own:
         for name, (script, wanted) in PROGRAMS.items():
@@ -262,8 +250,7 @@ def programs_work() -> None:
         equal(own.exec("/usr/bin/env", "python3", "-c", trusted).stdout.read(), f"{here}\n")
 
 
-@check
-def many_sandboxes_at_once() -> None:
+def test_robust_a_sandbox_that_ends_leaves_nothing_running_and_its_names_are_free_again() -> None:
     """robust: a sandbox that ends leaves nothing running, and its names are free again"""
     name = f"n{time.time_ns()}"
     for _ in range(3):
@@ -272,8 +259,7 @@ def many_sandboxes_at_once() -> None:
             equal(own.returncode, 3)
 
 
-@check
-def lost_files_of_ended_sandboxes() -> None:
+def test_robust_what_a_sandbox_wrote_is_not_found_in_another_one_made_after_it() -> None:
     """robust: what a sandbox wrote is not found in another one made after it"""
     with sandbox() as own:
         sh(own, "echo x > /usr/share/left; mkdir /left; echo x > /root/left")

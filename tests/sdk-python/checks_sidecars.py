@@ -4,7 +4,7 @@ from typing import Any
 import functools
 
 import modal
-from harness import app, check, equal, eventually, fresh, raises, sandbox, sh
+from harness import app, equal, eventually, fresh, raises, sandbox, sh
 from modal import exception
 
 
@@ -13,8 +13,7 @@ def image() -> Any:
     return modal.Image.from_registry("debian:bookworm").build(app())
 
 
-@check
-def sidecar() -> None:
+def test_sidecars_made_executed_in_listed_ended() -> None:
     """sidecars: made, executed in, listed, ended"""
     with sandbox() as own:
         sidecars = own._experimental_sidecars
@@ -27,8 +26,7 @@ def sidecar() -> None:
         equal(sidecars.list(), [])
 
 
-@check
-def names() -> None:
+def test_sidecars_names_are_unique_among_those_that_run_main_is_taken() -> None:
     """sidecars: names are unique among those that run, `main` is taken"""
     with sandbox() as own:
         sidecars = own._experimental_sidecars
@@ -40,8 +38,7 @@ def names() -> None:
         assert sidecars.create(name="twin", image=image()).object_id != side.object_id
 
 
-@check
-def end_with_code() -> None:
+def test_sidecars_an_end_with_a_code_and_looked_at_afterwards() -> None:
     """sidecars: an end with a code, and looked at afterwards"""
     with sandbox() as own:
         sidecars = own._experimental_sidecars
@@ -53,8 +50,7 @@ def end_with_code() -> None:
         equal([s.name for s in sidecars.list(include_terminated=True)], ["short"])
 
 
-@check
-def everything_in_one() -> None:
+def test_sidecars_files_workdir_secrets_volumes_a_snapshot_of_their_own() -> None:
     """sidecars: files, workdir, secrets, volumes, a snapshot of their own"""
     volume = modal.Volume.from_name(fresh("vol"), create_if_missing=True)
     with sandbox(volumes={"/v": volume}) as own:
@@ -77,8 +73,7 @@ def everything_in_one() -> None:
             equal(sh(other, "cat /one /tmp/side")[0], "1\nwritten")
 
 
-@check
-def gone_with_sandbox() -> None:
+def test_sidecars_gone_with_their_sandbox() -> None:
     """sidecars: gone with their sandbox"""
     with sandbox() as own:
         side = own._experimental_sidecars.create(name="follower", image=image())

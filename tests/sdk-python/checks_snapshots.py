@@ -6,7 +6,7 @@ import time
 import uuid
 
 import modal
-from harness import app, check, equal, eventually, raises, sandbox, sh, shared
+from harness import app, equal, eventually, raises, sandbox, sh, shared
 from modal import exception
 
 
@@ -30,8 +30,7 @@ def expired(image: Any) -> bool:
     return False
 
 
-@check
-def snapshot_and_mount() -> None:
+def test_snapshots_a_directory_of_one_sandbox_mounted_in_another() -> None:
     """snapshots: a directory of one sandbox, mounted in another"""
     path = place()
     with sandbox() as one, sandbox() as two:
@@ -43,8 +42,7 @@ def snapshot_and_mount() -> None:
         equal([entry.name for entry in two.filesystem.list_files("/user/project")], ["f", "link", "sub"])
 
 
-@check
-def mount_by_id() -> None:
+def test_snapshots_one_found_by_its_id_is_mounted_after_its_sandbox_is_gone() -> None:
     """snapshots: one found by its id is mounted, after its sandbox is gone"""
     with sandbox() as one:
         project(one, "/p")
@@ -55,8 +53,7 @@ def mount_by_id() -> None:
         equal(two.filesystem.read_text("/p/sub/g"), "deep\n")
 
 
-@check
-def one_snapshot_many_sandboxes() -> None:
+def test_snapshots_each_sandbox_writes_to_its_own_copy() -> None:
     """snapshots: each sandbox writes to its own copy"""
     with sandbox() as one, sandbox() as two:
         project(one, "/p")
@@ -67,8 +64,7 @@ def one_snapshot_many_sandboxes() -> None:
         equal(sh(two, "cat /m/f /m/sub/g")[0], "one\ndeep\n")
 
 
-@check
-def snapshot_of_a_mount() -> None:
+def test_snapshots_of_a_mounted_directory_with_what_was_changed_in_it() -> None:
     """snapshots: of a mounted directory, with what was changed in it"""
     with sandbox() as one, sandbox() as two:
         project(one, "/p")
@@ -78,8 +74,7 @@ def snapshot_of_a_mount() -> None:
         equal(sh(two, "cd /m; ls; cat f new sub/g")[0], "f\nnew\nsub\ntwo\nnew\ndeep\n")
 
 
-@check
-def empty_mount() -> None:
+def test_mounts_an_empty_image_hides_what_was_there_and_gives_it_back() -> None:
     """mounts: an empty image hides what was there, and gives it back"""
     path = place()
     own = shared()
@@ -90,8 +85,7 @@ def empty_mount() -> None:
     equal(sh(own, f"ls {path}; cat {path}/f")[0], "f\nlink\nsub\none\n")
 
 
-@check
-def mount_makes_directories() -> None:
+def test_mounts_missing_directories_are_made() -> None:
     """mounts: missing directories are made"""
     path = f"{place()}/a/b"
     shared().mount_image(path, modal.Image.from_scratch())
@@ -100,8 +94,7 @@ def mount_makes_directories() -> None:
     equal(sh(shared(), f"ls -A {path}"), ("", "", 0))
 
 
-@check
-def running_processes_see_mounts() -> None:
+def test_mounts_a_process_that_runs_already_sees_them_come_and_go() -> None:
     """mounts: a process that runs already sees them come and go"""
     path = place()
     own = shared()
@@ -116,8 +109,7 @@ def running_processes_see_mounts() -> None:
     equal(process.wait(), 0)
 
 
-@check
-def mount_over_a_mount() -> None:
+def test_mounts_a_second_one_hides_the_first_one_unmount_takes_both_away() -> None:
     """mounts: a second one hides the first; one unmount takes both away"""
     own = shared()
     path, other = place(), place()
@@ -131,8 +123,7 @@ def mount_over_a_mount() -> None:
     raises(exception.ConflictError, own.unmount_image, path, containing="nothing is mounted")
 
 
-@check
-def mount_built_image() -> None:
+def test_mounts_a_built_image_shows_its_files_programs_included() -> None:
     """mounts: a built image shows its files, programs included"""
     image = modal.Image.debian_slim().run_commands("mkdir /made && echo built > /made/f").build(app())
     own = shared()
@@ -142,8 +133,7 @@ def mount_built_image() -> None:
     own.unmount_image(path)
 
 
-@check
-def mount_scratch_with_files() -> None:
+def test_mounts_an_image_of_nothing_but_copied_files() -> None:
     """mounts: an image of nothing but copied files"""
     local = f"/tmp/{uuid.uuid4().hex}"
     with open(local, "w") as file:
@@ -158,8 +148,7 @@ def mount_scratch_with_files() -> None:
     shared().unmount_image(path)
 
 
-@check
-def refused_mounts() -> None:
+def test_mounts_the_root_the_kernel_s_places_and_files_are_refused() -> None:
     """mounts: the root, the kernel's places and files are refused"""
     own = shared()
     for path in ("/", "/proc", "/proc/sys", "/sys", "/dev", "/etc/passwd", "/srv/../etc"):
@@ -169,8 +158,7 @@ def refused_mounts() -> None:
     raises(exception.InvalidError, own.mount_image, "/m", modal.Image.debian_slim(), containing="prebuilt")
 
 
-@check
-def refused_unmounts() -> None:
+def test_mounts_what_was_not_mounted_is_not_unmounted() -> None:
     """mounts: what was not mounted is not unmounted"""
     own = shared()
     for path in ("/tmp", "/proc", "/no/such/place"):
@@ -178,8 +166,7 @@ def refused_unmounts() -> None:
     equal(sh(own, "test -d /proc/self")[2], 0)
 
 
-@check
-def refused_snapshots() -> None:
+def test_snapshots_of_nothing_of_a_file_of_a_relative_path() -> None:
     """snapshots: of nothing, of a file, of a relative path"""
     own = shared()
     raises(exception.NotFoundError, own.snapshot_directory, "/no/such/directory")
@@ -188,8 +175,7 @@ def refused_snapshots() -> None:
     raises(exception.InvalidError, own.snapshot_directory, "/tmp", ttl=0)
 
 
-@check
-def volume_stays_out() -> None:
+def test_snapshots_what_is_on_a_volume_is_not_part_of_one() -> None:
     """snapshots: what is on a volume is not part of one"""
     volume = modal.Volume.from_name(f"vol-{uuid.uuid4().hex[:12]}", create_if_missing=True)
     with sandbox(volumes={"/p/v": volume}) as own:
@@ -198,8 +184,7 @@ def volume_stays_out() -> None:
         equal(sh(own, "find /m | sort")[0], "/m\n/m/f\n/m/v\n")
 
 
-@check
-def directory_as_a_base() -> None:
+def test_snapshots_a_directory_s_image_is_the_whole_file_system_of_a_sandbox_made_of_it() -> None:
     """snapshots: a directory's image is the whole file system of a sandbox made of it"""
     with sandbox() as one:
         project(one, "/p")
@@ -210,8 +195,7 @@ def directory_as_a_base() -> None:
         equal(two.returncode, 127)
 
 
-@check
-def whole_snapshot_leaves_mounts_out() -> None:
+def test_snapshots_what_is_mounted_is_not_part_of_the_file_system_s() -> None:
     """snapshots: what is mounted is not part of the file system's"""
     with sandbox() as one:
         project(one, "/p")
@@ -222,8 +206,7 @@ def whole_snapshot_leaves_mounts_out() -> None:
         equal(sh(two, "cat /plain /p/f; ls -A /m")[0], "plain\none\n")
 
 
-@check
-def sidecar_directories() -> None:
+def test_sidecars_directories_are_mounted_and_taken_a_snapshot_of_one_by_one() -> None:
     """sidecars: directories are mounted and taken a snapshot of one by one"""
     with sandbox() as own:
         side = own._experimental_sidecars.create("sleep", "60", name="s", image=modal.Image.debian_slim().build(app()))
@@ -238,8 +221,7 @@ def sidecar_directories() -> None:
         equal(sh(own, "cat /workspace/f")[0], "side\n")
 
 
-@check
-def encrypted_snapshot() -> None:
+def test_snapshots_one_with_a_key_needs_it() -> None:
     """snapshots: one with a key needs it"""
     own = shared()
     path, key = place(), b"k" * 16
@@ -254,8 +236,7 @@ def encrypted_snapshot() -> None:
     own.unmount_image(mounted)
 
 
-@check
-def expired_directory() -> None:
+def test_snapshots_a_directory_s_is_gone_when_its_time_is_over_what_was_mounted_of_it_stays() -> None:
     """snapshots: a directory's is gone when its time is over, what was mounted of it stays"""
     own = shared()
     path, mounted = place(), place()
@@ -271,8 +252,7 @@ def expired_directory() -> None:
     own.unmount_image(mounted)
 
 
-@check
-def expired_filesystem() -> None:
+def test_snapshots_a_file_system_s_is_gone_when_its_time_is_over_sandboxes_made_of_it_go_on() -> None:
     """snapshots: a file system's is gone when its time is over, sandboxes made of it go on"""
     with sandbox() as one:
         sh(one, "echo kept > /kept")
@@ -286,8 +266,7 @@ def expired_filesystem() -> None:
         equal(sh(three, "cat /kept")[0], "kept\n")
 
 
-@check
-def snapshots_of_the_first_backend() -> None:
+def test_snapshots_sandboxes_of_the_first_backend_have_them_too() -> None:
     """snapshots: sandboxes of the first backend have them too"""
     with sandbox(gpu="T4") as own:
         project(own, "/p")
@@ -297,8 +276,7 @@ def snapshots_of_the_first_backend() -> None:
         equal(sh(own, "ls -A /m")[0], "")
 
 
-@check
-def ended_sandbox_has_no_directories() -> None:
+def test_snapshots_of_a_sandbox_that_is_gone() -> None:
     """snapshots: of a sandbox that is gone"""
     with sandbox() as own:
         own.terminate(wait=True)

@@ -1,23 +1,12 @@
-"""What the checks share: registration, one line per check, and a sandbox that most of them use."""
+"""What the checks share: comparisons, polling, and a sandbox that most of them use."""
 
 from collections.abc import Iterator
 from typing import Any
 import contextlib
-import sys
 import time
-import traceback
 import uuid
 
 import modal
-
-CHECKS = []
-
-
-def check(function: Any) -> Any:
-    """Registers a function as a check; its docstring is what is printed."""
-    CHECKS.append(function)
-    return function
-
 
 def app() -> Any:
     return modal.App.lookup("sdk-checks", create_if_missing=True)
@@ -27,16 +16,22 @@ _shared = None
 
 
 def shared() -> Any:
-    """One sandbox for all checks that leave nothing behind for others to trip over."""
+    """Returns the sandbox for all checks that leave nothing behind which could disturb the others."""
     global _shared
     if _shared is None:
-        _shared = modal.Sandbox.create(app=app(), timeout=600)
+        _shared = modal.Sandbox.create(app=app(), timeout=1800)
     return _shared
+
+
+def end_shared() -> None:
+    """Terminates the shared sandbox, if there is one."""
+    if _shared is not None:
+        _shared.terminate()
 
 
 @contextlib.contextmanager
 def sandbox(*args: Any, **options: Any) -> Iterator[Any]:
-    """A sandbox of one's own."""
+    """Makes a sandbox and terminates it at the end of the block."""
     options.setdefault("timeout", 120)
     made = modal.Sandbox.create(*args, app=options.pop("app", None) or app(), **options)
     try:
@@ -46,14 +41,14 @@ def sandbox(*args: Any, **options: Any) -> Iterator[Any]:
 
 
 def sh(where: Any, script: Any, **options: Any) -> Any:
-    """Runs a script and gives (stdout, stderr, code)."""
+    """Runs a script and returns (stdout, stderr, code)."""
     process = where.exec("sh", "-c", script, **options)
     out, err = process.stdout.read(), process.stderr.read()
     return out, err, process.wait()
 
 
 def fresh(prefix: str = "n") -> str:
-    """A name that nobody else has."""
+    """Returns a name that no other check uses."""
     return f"{prefix}-{uuid.uuid4().hex[:12]}"
 
 
@@ -70,35 +65,12 @@ def raises(kind: Any, function: Any, *args: Any, containing: Any = "", **options
     raise AssertionError(f"no {kind.__name__}, but {result!r}")
 
 
-def eventually(condition: Any, seconds: Any = 20) -> Any:
-    """Polls: for what the service itself only offers by polling."""
+def eventually(condition: Any, seconds: Any = 60) -> Any:
+    """Polls until the condition gives a value, which is returned. Fails after so many seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         value = condition()
         if value:
             return value
         time.sleep(0.02)
-    raise AssertionError("it did not come to pass")
-
-
-def main(wanted: Any) -> Any:
-    passed = failed = 0
-    for function in CHECKS:
-        name = function.__doc__.strip()
-        if wanted and not any(word in f"{function.__module__} {function.__name__} {name}" for word in wanted):
-            continue
-        began = time.monotonic()
-        try:
-            function()
-        except Exception:
-            failed += 1
-            print(f"FAIL {name}", flush=True)
-            traceback.print_exc()
-            sys.stderr.flush()
-        else:
-            passed += 1
-            print(f"ok   {name} ({(time.monotonic() - began) * 1000:.0f} ms)", flush=True)
-    if _shared is not None:
-        _shared.terminate()
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+    raise AssertionError(f"still {value!r} after {seconds} s")

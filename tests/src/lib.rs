@@ -49,13 +49,13 @@ pub fn npm() -> PathBuf {
     from_env("SANDBOX_NPM", "npm")
 }
 
-/// Node, to run a script of `tests/FOLDER` with the packages of [`npm`].
+/// Node with these options, to run a script of `tests/FOLDER` with the packages of [`npm`].
 ///
 /// # Panics
 ///
 /// When no link can be made there.
 #[must_use]
-pub fn node(folder: &str, script: &str) -> Command {
+pub fn node(folder: &str, script: &str, options: &[&str]) -> Command {
     // Packages are found from where a script is named, not from where it really lies.
     let link = npm().join(folder);
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
@@ -64,8 +64,40 @@ pub fn node(folder: &str, script: &str) -> Command {
         std::os::unix::fs::symlink(&scripts, &link).expect("a link");
     }
     let mut command = Command::new(npm().join("node"));
-    command.args(["--preserve-symlinks", "--preserve-symlinks-main"]).arg(link.join(script));
+    command.args(["--preserve-symlinks", "--preserve-symlinks-main"]).args(options).arg(link.join(script));
     command
+}
+
+/// The checks of the official Python SDK whose names contain `filter`. `pytest` fails if there is none.
+#[must_use]
+pub fn python_checks(filter: &str) -> Command {
+    let mut command = Command::new(python());
+    command.args(["-m", "pytest"]).arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk-python"));
+    // The folder of the sources stays clean.
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    if !filter.is_empty() {
+        command.args(["-k", filter]);
+    }
+    command
+}
+
+/// The checks of the official JavaScript SDK whose names contain `filter`. See [`javascript_checks_passed`].
+#[must_use]
+pub fn javascript_checks(filter: &str) -> Command {
+    // The client keeps its connections open, and with them the process.
+    let pattern = format!("--test-name-pattern={filter}");
+    let mut command = node("sdk-js", "run.mjs", &["--test-reporter=tap", "--test-force-exit", &pattern]);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Whether the output of [`javascript_checks`] says that at least one check passed and none failed. Node succeeds without any.
+#[must_use]
+pub fn javascript_checks_passed(output: &str) -> bool {
+    let count = |name: &str| -> Option<u32> {
+        output.lines().rev().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    };
+    count("# pass ").is_some_and(|passed| passed > 0) && count("# fail ") == Some(0) && count("# cancelled ") == Some(0)
 }
 
 /// The command line without anything of this machine's user: no credentials, no profile.

@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
-use system_tests::{Emulator, node, npm, python, sandbox, stderr};
+use system_tests::{
+    Emulator, javascript_checks, javascript_checks_passed, npm, python, python_checks, sandbox, stderr,
+};
 
 const DOCUMENTATION: &str = include_str!("../../docs/emulator.md");
 
@@ -142,16 +143,12 @@ fn what_an_sdk_made_is_seen_by_the_command_line() {
 #[test]
 fn few_streams_are_enough() {
     let emulator = Emulator::with(&["--max-streams", "4"]);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk-python/run.py");
-    for command in
-        [Command::new(python()).arg(script).arg("at the same time"), node("sdk-js", "run.mjs").arg("at the same time")]
-    {
-        let text = client(command, &emulator);
-        assert!(text.contains(" passed, 0 failed") && !text.contains("\n0 passed"), "{text}");
-    }
+    client(&mut python_checks("at_the_same_time"), &emulator);
+    let output = client(&mut javascript_checks("at the same time"), &emulator);
+    assert!(javascript_checks_passed(&output), "{output}");
 }
 
-/// Nobody would know where it listens.
+/// Without its address on standard output no program could reach it.
 #[test]
 fn an_emulator_that_cannot_say_its_address_ends_and_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();

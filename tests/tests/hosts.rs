@@ -56,7 +56,7 @@ fn python_with_wasmtime() {
 #[test]
 fn node_with_jco() {
     let emulator = Emulator::start();
-    let mut host = node("hosts", "host.mjs");
+    let mut host = node("hosts", "host.mjs", &[]);
     // Beside the npm packages, where the translated component finds its WASI.
     let folder = system_tests::npm().join("translated");
     let gateway = Gateway::start(&emulator);
