@@ -41,6 +41,8 @@ enum Task {
     },
     /// Write the sources that are made from proto/proto
     Generate,
+    /// Print where the sources do not follow docs/architecture.md
+    Layout,
     /// Build the Inspect AI plugin as a wheel into target/wheels
     Wheel,
     /// Build, check and test everything
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Task::Demo => demo::run(),
         Task::Soak { runs, seed, proxy } => test::soak(runs, seed, proxy),
         Task::Generate => tools::generate(&[]),
+        Task::Layout => tools::run(tools::cargo().args(["run", "--quiet", "--package", "xtask-layout"])),
         Task::Wheel => inspect::wheel().map(drop),
         Task::Test(selection) => test::all(&selection),
         Task::Bench { what } => bench::run(what),

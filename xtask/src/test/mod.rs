@@ -58,6 +58,11 @@ const STEPS: &[Step] = &[
     Step { name: "clippy", about: "lints of the Rust sources", run: Action::Check(clippy) },
     Step { name: "doc", about: "the documentation builds without warnings", run: Action::Check(doc) },
     Step { name: "python", about: "lints and types of the Python sources in tests/", run: Action::Check(python) },
+    Step {
+        name: "layout",
+        about: "imports follow docs/architecture.md, unsafe code and names stay in their modules",
+        run: Action::Packages(&["xtask-layout"]),
+    },
     Step { name: "xtask", about: "this program's own tests", run: Action::Packages(&["xtask"]) },
     Step { name: "classes", about: "kinds of addresses", run: Action::Packages(&["net-classes"]) },
     Step { name: "dockerfile", about: "Dockerfile text taken apart", run: Action::Packages(&["dockerfile-text"]) },

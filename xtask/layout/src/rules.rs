@@ -1,0 +1,226 @@
+//! The directions that `docs/architecture.md` allows, and the comparison with the sources.
+//!
+//! The document contains code blocks of the language `imports`. Each line is one of:
+//!
+//! - `crate NAME: OTHER, OTHER`: the crate may depend on these crates of the workspace;
+//! - `folder PATH: a > b, c > d`: of the entries of this source folder, each may import those that stand to the right of a `>`
+//!   after it. Entries between commas do not import each other.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    graph::circles,
+    source::{MAX_FUNCTION_LINES, Target},
+    workspace::Package,
+};
+
+/// So many files may import each other in a circle: an enum and its parts, say. More are no longer understood one by one.
+const MAX_FILES_IN_CIRCLE: usize = 3;
+
+/// The crate that must fit every provider, and the name that it must therefore not contain.
+const NEUTRAL: (&str, &str) = ("guest/kit", "modal");
+
+/// Words that make a sentence hard to read: they stand where a subject should.
+const VAGUE_WORDS: &[&str] = &["anybody", "nobody", "somebody", "whoever", "whom"];
+
+/// What the document says.
+#[derive(Default)]
+pub struct Rules {
+    /// For each crate, those that it may depend on.
+    crates: BTreeMap<String, BTreeSet<String>>,
+    /// For each source folder, the layer of each of its entries. The uppermost is 0.
+    folders: BTreeMap<String, BTreeMap<String, usize>>,
+}
+
+impl Rules {
+    /// Reads the blocks `imports` of a document.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or a line in one is neither a crate nor a folder.
+    pub fn parse(document: &str) -> Result<Self> {
+        let mut rules = Self::default();
+        let mut inside = false;
+        for line in document.lines().map(str::trim) {
+            if line.starts_with("```") {
+                inside = line == "```imports";
+            } else if inside && !line.is_empty() && !line.starts_with('#') {
+                rules.parse_line(line).with_context(|| format!("in the line `{line}` of docs/architecture.md"))?;
+            }
+        }
+        ensure!(!rules.crates.is_empty(), "docs/architecture.md has no block `imports` with lines `crate …`");
+        Ok(rules)
+    }
+
+    fn parse_line(&mut self, line: &str) -> Result<()> {
+        let (head, tail) = line.split_once(':').unwrap_or((line, ""));
+        let (kind, name) = head.split_once(' ').context("it must begin with `crate NAME` or `folder PATH`")?;
+        let names = |text: &str| -> Vec<String> {
+            text.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+        };
+        match kind {
+            "crate" => {
+                self.crates.insert(name.to_owned(), names(tail).into_iter().collect());
+            }
+            "folder" => {
+                let layers = tail.split('>').enumerate();
+                let layers = layers.flat_map(|(layer, text)| names(text).into_iter().map(move |name| (name, layer)));
+                self.folders.insert(name.to_owned(), layers.collect());
+            }
+            _ => anyhow::bail!("it must begin with `crate` or `folder`"),
+        }
+        Ok(())
+    }
+
+    /// Compares what a crate depends on.
+    pub fn check_package(&self, package: &Package, found: &mut Vec<String>) {
+        let Some(allowed) = self.crates.get(&package.name) else {
+            found.push(format!("{}: docs/architecture.md has no line `crate {}`", package.name, package.name));
+            return;
+        };
+        for name in package.dependencies.iter().filter(|name| !allowed.contains(*name)) {
+            found.push(format!("{}: depends on {name}, which docs/architecture.md does not allow", package.name));
+        }
+    }
+
+    /// Compares what the files of a target import and contain.
+    pub fn check_target(&self, target: &Target, found: &mut Vec<String>) {
+        let imports = target.imports();
+        let imports: Vec<_> = imports.iter().map(|(from, to)| (*from, *to)).collect();
+        self.check_layers(target, &imports, found);
+        check_circles(target, &imports, found);
+        for (file, line) in &target.unsafe_code {
+            let in_sys = file.components().any(|part| matches!(part.as_os_str().to_str(), Some("sys" | "sys.rs")));
+            if !in_sys {
+                found.push(format!("{}:{line}: unsafe code outside a module named `sys`", file.display()));
+            }
+        }
+        for (file, line, name, lines) in &target.long_functions {
+            let file = file.display();
+            found.push(format!("{file}:{line}: `{name}` has {lines} lines, more than {MAX_FUNCTION_LINES}"));
+        }
+    }
+
+    fn check_layers(&self, target: &Target, imports: &[(&Path, &Path)], found: &mut Vec<String>) {
+        let has_folders =
+            target.files().iter().any(|file| entry(&target.folder, file).is_some_and(|(_, folder)| folder));
+        let folder = target.folder.display().to_string();
+        let Some(layers) = self.folders.get(&folder) else {
+            if has_folders {
+                found.push(format!("{folder}: docs/architecture.md has no line `folder {folder}: …`"));
+            }
+            return;
+        };
+        let mut missing = BTreeSet::new();
+        for file in target.files() {
+            if let Some((name, _)) = entry(&target.folder, file)
+                && !layers.contains_key(&name)
+            {
+                missing.insert(name);
+            }
+        }
+        found.extend(missing.iter().map(|name| format!("{folder}/{name}: is not in docs/architecture.md")));
+        for (from, to) in imports {
+            let (Some((upper, _)), to_entry) = (entry(&target.folder, from), entry(&target.folder, to)) else {
+                continue;
+            };
+            let lower = to_entry.map(|(name, _)| name);
+            if lower.as_ref() == Some(&upper) {
+                continue;
+            }
+            // The root file composes the crate, so that nothing imports it.
+            let lower_layer = lower.as_ref().map_or(Some(&0), |name| layers.get(name));
+            if let (Some(upper_layer), Some(lower_layer)) = (layers.get(&upper), lower_layer)
+                && (upper_layer >= lower_layer || lower.is_none())
+            {
+                let (from, to) = (from.display(), to.display());
+                found.push(format!("{from}: imports {to}, against the direction in docs/architecture.md"));
+            }
+        }
+    }
+
+    /// Looks for names and words in texts.
+    ///
+    /// # Errors
+    ///
+    /// If git cannot list the files, or one cannot be read.
+    pub fn check_texts(&self, root: &Path, found: &mut Vec<String>) -> Result<()> {
+        let output =
+            Command::new("git").args(["ls-files", "-z"]).current_dir(root).output().context("could not start git")?;
+        ensure!(output.status.success(), "git ls-files failed: {}", String::from_utf8_lossy(&output.stderr));
+        for name in String::from_utf8(output.stdout)?.split('\0').filter(|name| !name.is_empty()) {
+            let prose = [".rs", ".py", ".md"].iter().any(|end| name.ends_with(end)) && !name.contains("/corpus/");
+            let neutral = name.starts_with(NEUTRAL.0);
+            if !(prose || neutral) || !root.join(name).is_file() {
+                continue;
+            }
+            let text = fs::read(root.join(name)).with_context(|| format!("could not read {name}"))?;
+            for (number, line) in String::from_utf8_lossy(&text).lines().enumerate() {
+                let place = format!("{name}:{}", number + 1);
+                if neutral && line.to_lowercase().contains(NEUTRAL.1) {
+                    found.push(format!("{place}: names one provider in a crate that fits all"));
+                }
+                if prose && name != "xtask/layout/src/rules.rs" {
+                    let words = vague_words(line).map(|word| format!("{place}: the vague word `{word}`"));
+                    found.extend(words);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_circles(target: &Target, imports: &[(&Path, &Path)], found: &mut Vec<String>) {
+    let texts: Vec<_> =
+        imports.iter().map(|(from, to)| (from.display().to_string(), to.display().to_string())).collect();
+    for circle in circles(texts.iter().map(|(from, to)| (from.as_str(), to.as_str()))) {
+        if circle.len() > MAX_FILES_IN_CIRCLE {
+            found.push(format!("{} files import each other in a circle: {}", circle.len(), circle.join(", ")));
+        }
+    }
+    // Folders that lie side by side, at each depth.
+    let mut parents: BTreeMap<&Path, BTreeSet<(String, String)>> = BTreeMap::new();
+    for (from, to) in imports {
+        for parent in from.ancestors().skip(1).take_while(|parent| parent.starts_with(&target.folder)) {
+            if let (Some((from, true)), Some((to, true))) = (entry(parent, from), entry(parent, to)) {
+                parents.entry(parent).or_default().insert((from, to));
+            }
+        }
+    }
+    for (parent, edges) in parents {
+        for circle in circles(edges.iter().map(|(from, to)| (from.as_str(), to.as_str()))) {
+            let parent = parent.display();
+            found.push(format!("{parent}: these folders import each other in a circle: {}", circle.join(", ")));
+        }
+    }
+}
+
+/// The entry of `folder` that `file` belongs to, without `.rs`, and whether it is a folder. `None` for the file of the module that
+/// the folder itself is, and for files elsewhere.
+fn entry(folder: &Path, file: &Path) -> Option<(String, bool)> {
+    let below = file.strip_prefix(folder).ok()?;
+    let first = below.components().next()?.as_os_str().to_str()?;
+    if below.components().nth(1).is_some() {
+        return Some((first.to_owned(), true));
+    }
+    let name = first.strip_suffix(".rs").unwrap_or(first);
+    // `x.rs` beside `x/` is the same module.
+    (!matches!(name, "mod" | "lib" | "main")).then(|| (name.to_owned(), false))
+}
+
+/// The vague words of a line of prose. A word in quotes is meant as a word: the user `nobody`.
+fn vague_words(line: &str) -> impl Iterator<Item = &'static str> {
+    let lower = line.to_lowercase();
+    let words: Vec<String> = lower
+        .split_whitespace()
+        .map(|word| word.trim_matches(['(', ')', '.', ',', ';', ':', '?', '!']).to_owned())
+        .collect();
+    VAGUE_WORDS.iter().copied().filter(move |vague| words.iter().any(|word| word == vague))
+}
