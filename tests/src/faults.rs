@@ -1,8 +1,9 @@
-//! What must hold whatever goes wrong on the way: a flow gives exactly what it should or an error that says what happened,
-//! commands run once, bytes arrive once, nothing hangs.
+//! Runs operations of the host library while faults are injected, and checks the rules that must hold in every case: an
+//! operation returns the exact result or an error that says what happened, a command runs once, bytes arrive once, and
+//! nothing hangs.
 //!
-//! A [`Case`] is a flow, what goes wrong with which of its calls, and how much data moves; it follows from a seed. The
-//! tests run a fixed matrix of them, `cargo xtask soak` as many as one likes.
+//! A [`Case`] says which operation runs, which of its calls fail and how, and how much data it moves. It is derived
+//! from a seed. The tests run a fixed matrix of cases; `cargo xtask soak` runs as many random ones as requested.
 
 use std::{
     collections::BTreeMap,
@@ -24,37 +25,37 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{World, proxy::Proxy, sh, told};
 
-/// Nothing takes so long, even when every retry is used up: the longest are ten on a router, some ten seconds each for
-/// the few calls of a flow.
-const HANGS: Duration = Duration::from_secs(180);
+/// Time after which a case counts as hanging. The longest retries are ten attempts on a router: some ten seconds for
+/// each of the few calls of an operation.
+const CASE_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// What a caller wants done.
+/// The operation that a case runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
-    /// A sandbox, with its first command.
+    /// Creates a sandbox and runs its first command.
     Create,
-    /// A command in one call.
+    /// Runs a command in one call.
     Run,
-    /// A command whose output is read as it comes.
+    /// Runs a command and reads its output as a stream.
     Stream,
-    /// A command that is fed.
+    /// Runs a command with data on its standard input.
     Stdin,
-    /// A file into the sandbox.
+    /// Writes a file into the sandbox.
     Upload,
-    /// A file out of it.
+    /// Reads a file from the sandbox.
     Download,
-    /// A directory into it.
+    /// Uploads a directory into the sandbox.
     TreeUp,
-    /// A directory out of it.
+    /// Downloads a directory from the sandbox.
     TreeDown,
-    /// An image.
+    /// Builds an image.
     Build,
-    /// The file system as an image.
+    /// Saves the file system of a sandbox as an image.
     Snapshot,
 }
 
 impl Flow {
-    /// All of them.
+    /// All operations.
     pub const ALL: [Flow; 10] = [
         Flow::Create,
         Flow::Run,
@@ -68,7 +69,7 @@ impl Flow {
         Flow::Snapshot,
     ];
 
-    /// The calls that it makes.
+    /// Returns the RPC methods that this operation calls, as patterns for [`Case::method`].
     #[must_use]
     pub fn methods(self) -> &'static [&'static str] {
         match self {
@@ -89,28 +90,28 @@ impl Flow {
     }
 }
 
-/// What goes wrong.
+/// The fault that a case injects.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Trouble {
-    /// The call is refused with this status.
+    /// The call is not executed and fails with this gRPC status code.
     Status(i32),
-    /// The call is done, and answered with this status.
+    /// The call is executed, and its answer is replaced by this gRPC status code.
     LostAnswer(i32),
-    /// The token is refused, as when it has expired.
+    /// The call fails as with an expired token.
     Expired,
-    /// The service asks to come back later.
+    /// The call fails with a request to retry after 0.1 s.
     ComeBack,
-    /// The answer breaks off.
+    /// The response is cut off after this number of bytes.
     Cut(u64),
-    /// The request breaks off.
+    /// The request is cut off after this number of bytes.
     CutRequest(u64),
     /// The connection is closed.
     Close,
-    /// The connection is given up in an orderly way.
+    /// The server sends GOAWAY and lets open streams finish.
     Goaway,
-    /// The worker is lost after so many milliseconds.
+    /// The worker of the sandbox is lost after this number of milliseconds.
     Lost(u64),
-    /// Connections are spoiled on their way, as [`crate::proxy`] does it.
+    /// The TCP connections are damaged by [`crate::proxy`].
     Wire,
 }
 
@@ -131,32 +132,32 @@ impl Trouble {
     }
 }
 
-/// See the head of this file.
+/// One operation with one fault. See the documentation of the module.
 #[derive(Debug, Clone)]
 pub struct Case {
-    /// What it follows from.
+    /// The seed that all other fields are derived from.
     pub seed: u64,
-    /// What is wanted.
+    /// The operation.
     pub flow: Flow,
-    /// What goes wrong.
+    /// The injected fault.
     pub trouble: Trouble,
-    /// With which call: a method, or the beginning of one and `*`.
+    /// The RPC method that the fault applies to: a full name, or a prefix and `*`.
     pub method: &'static str,
-    /// How often; none for always.
+    /// The number of calls that the fault applies to, or `None` for all calls.
     pub times: Option<u32>,
-    /// How many such calls go well before.
+    /// The number of matching calls that succeed before the fault applies.
     pub skip: u32,
-    /// Bytes that move.
+    /// The size of the transferred data, in bytes.
     pub size: usize,
 }
 
 impl Case {
-    /// The case of a seed.
+    /// Returns the case of a seed.
     #[must_use]
     pub fn random(seed: u64) -> Case {
         let mut random = StdRng::seed_from_u64(seed);
         let flow = *Flow::ALL.choose(&mut random).unwrap_or(&Flow::Run);
-        // Mostly small, where borders are; sometimes more than a piece.
+        // Most sizes are small, where the boundary cases are; some are larger than one chunk of a transfer.
         let size = match random.random_range(0..10) {
             0 => 0,
             1..=5 => random.random_range(1..100_000),
@@ -176,66 +177,67 @@ impl Case {
             _ => Trouble::Lost(random.random_range(0..120)),
         };
         let method = *flow.methods().choose(&mut random).unwrap_or(&"*");
-        // A service that asks to come back for ever is followed for ever, unless a limit is set.
+        // Without a limit on the number of faults, a client would follow "retry later" answers for ever.
         let always = random.random_range(0..40) == 0 && trouble != Trouble::ComeBack;
         let times = if always { None } else { Some(random.random_range(1..=2)) };
         let skip = random.random_range(0..3);
         Case { seed, flow, trouble, method, times, skip, size }
     }
 
-    /// The case of a seed whose connections are spoiled; it needs a bench behind a proxy.
+    /// Returns the case of a seed with damaged connections instead of a failing call. It needs
+    /// [`Bench::behind_a_proxy`].
     #[must_use]
     pub fn through_a_proxy(seed: u64) -> Case {
         Case { trouble: Trouble::Wire, method: "*", times: None, skip: 0, ..Case::random(seed) }
     }
 
-    /// Whether the flow must succeed all the same.
+    /// Returns whether the operation must succeed in spite of the fault.
     #[must_use]
     pub fn is_survivable(&self) -> bool {
         match self.trouble {
             Trouble::Lost(_) | Trouble::Wire => false,
-            // A connection that is given up in an orderly way takes nothing with it.
+            // GOAWAY does not affect the streams that are open.
             Trouble::Goaway => true,
-            // One refused token may be an old one; the one that signs in must be good.
+            // One refused token may only have expired and is renewed. A refusal by `AuthTokenGet` itself is final.
             Trouble::Expired => self.times == Some(1) && self.method != "AuthTokenGet",
             _ => self.times.is_some(),
         }
     }
 }
 
-/// How a case ended.
+/// How a case ended, if all rules held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// With exactly what was wanted.
+    /// The operation returned the exact result.
     Exact,
-    /// With an error, or a verdict that the sandbox is over.
+    /// The operation failed with an error, or its verdict says that the sandbox ended. The text describes it.
     Told(String),
 }
 
-/// A world for one case after the other.
+/// An emulator and a sandbox that are reused by one case after another.
 pub struct Bench {
     world: World,
     proxy: Option<Proxy>,
     sandbox: Option<Sandbox>,
-    /// A directory of this machine.
+    /// A directory on the local machine, for uploads and downloads.
     local: PathBuf,
 }
 
 impl Bench {
-    /// Makes one; `name` tells it from others of this process.
+    /// Starts an emulator. `name` is part of the name of a temporary directory and must be unique in the process.
     ///
     /// # Panics
     ///
-    /// When this machine cannot.
+    /// Panics if the emulator or the directory cannot be created.
     pub async fn new(name: &str) -> Bench {
         Bench { world: World::start().await, proxy: None, sandbox: None, local: Bench::local(name) }
     }
 
-    /// Makes one for cases through a proxy.
+    /// Starts an emulator behind a [`Proxy`], for cases from [`Case::through_a_proxy`].
     ///
     /// # Panics
     ///
-    /// When this machine cannot.
+    /// Panics if the emulator or the directory cannot be created.
     pub async fn behind_a_proxy(name: &str) -> Bench {
         let proxy = Proxy::start().await;
         Bench { world: World::behind(&proxy).await, proxy: Some(proxy), sandbox: None, local: Bench::local(name) }
@@ -247,17 +249,17 @@ impl Bench {
         local
     }
 
-    /// Ends it.
+    /// Shuts the emulator down and removes the directory.
     pub async fn end(self) {
         let _ = std::fs::remove_dir_all(&self.local);
         self.world.end().await;
     }
 
-    /// Runs a case and checks all that must hold.
+    /// Runs a case and checks the rules.
     ///
     /// # Errors
     ///
-    /// What did not hold.
+    /// Returns a description of the rule that was violated.
     pub async fn run(&mut self, case: &Case) -> Result<Outcome, String> {
         let sandbox = match self.sandbox.take() {
             Some(sandbox) => sandbox,
@@ -265,7 +267,7 @@ impl Bench {
         };
         let job = Job::new(case, &sandbox, &self.local);
         job.prepare().await.map_err(|error| format!("the preparation failed: {error}"))?;
-        // Knows nothing yet, so that all calls are made.
+        // A new provider has cached nothing, so that it makes all the calls.
         let provider = World::provider(&self.world.emulator.url()).await.map_err(|error| error.to_string())?;
         if let Some(fault) = case.trouble.fault() {
             let method = case.method.to_string();
@@ -284,30 +286,30 @@ impl Bench {
                 }
             }
         };
-        let (done, ()) = tokio::join!(tokio::time::timeout(HANGS, job.run(&provider)), losing);
+        let (done, ()) = tokio::join!(tokio::time::timeout(CASE_TIMEOUT, job.run(&provider)), losing);
         self.world.emulator.chaos().clear();
         if let Some(proxy) = &self.proxy {
             proxy.calm();
         }
-        let done = done.map_err(|_| format!("it hangs: nothing after {HANGS:?}"))?;
+        let done = done.map_err(|_| format!("the operation did not end within {CASE_TIMEOUT:?}"))?;
         let lost = matches!(case.trouble, Trouble::Lost(_));
         let outcome = job.check(case, done, lost).await?;
         if lost {
             return Ok(outcome);
         }
-        job.clean().await.map_err(|error| format!("the cleaning failed: {error}"))?;
+        job.clean().await.map_err(|error| format!("the cleanup failed: {error}"))?;
         self.sandbox = Some(sandbox);
         Ok(outcome)
     }
 }
 
-/// What a flow gave.
+/// The result of an operation that returned no error.
 enum Done {
-    /// What was wanted, as far as it can be seen from here.
+    /// The result is the expected one, as far as the caller can see.
     Well,
-    /// Something else than what was wanted.
+    /// The result differs from the expected one.
     Wrong(String),
-    /// The sandbox ended first.
+    /// The sandbox ended before the operation did.
     Ended(Verdict),
 }
 
@@ -318,7 +320,8 @@ struct Job {
     data: Vec<u8>,
     local: PathBuf,
     mode: WriteMode,
-    /// What is counted has been done, in a flow of more than one call: what fails from then on is something else.
+    /// Set once the counted step of an operation with several calls has succeeded. Errors after that belong to later
+    /// steps.
     started: AtomicBool,
 }
 
@@ -346,7 +349,7 @@ impl Job {
         format!("/tmp/{name}-{}", self.id)
     }
 
-    /// Counts itself, then does `line`.
+    /// Returns a command that appends a line to the count file and then runs `line`.
     fn command(&self, line: &str) -> ExecSpec {
         ExecSpec::shell(format!("echo x >>{}; {line}", self.path("count")))
     }
@@ -456,17 +459,17 @@ impl Job {
         }
     }
 
-    /// Holds a result against what must be, without any fault.
+    /// Checks the result of an operation. No fault is active any more when this runs.
     async fn check(&self, case: &Case, done: Result<Done>, lost: bool) -> Result<Outcome, String> {
         let outcome = match &done {
-            Ok(Done::Wrong(why)) => return Err(format!("it gave something else: {why}")),
+            Ok(Done::Wrong(why)) => return Err(format!("the result is wrong: {why}")),
             Ok(Done::Well) => Outcome::Exact,
             Ok(Done::Ended(verdict)) if lost => Outcome::Told(format!("{verdict:?}")),
-            Ok(Done::Ended(verdict)) => return Err(format!("the sandbox lives, and the verdict is {verdict:?}")),
+            Ok(Done::Ended(verdict)) => return Err(format!("the sandbox is still running, but the verdict is {verdict:?}")),
             Err(error) => Outcome::Told(format!("{:?} {:?}: {error}", error.kind(), error.happened())),
         };
         if case.is_survivable() && outcome != Outcome::Exact {
-            return Err(format!("it should have got through: {outcome:?}"));
+            return Err(format!("the operation should have survived the fault: {outcome:?}"));
         }
         if let Err(error) = &done {
             let typed = matches!(
@@ -479,35 +482,35 @@ impl Job {
                     | Kind::SandboxEnded
                     | Kind::NotFound
             );
-            // A transfer that breaks off in the middle of a tree.
+            // A transfer that is cut off within a tree ends with this kind.
             let broken = matches!(error.kind(), Kind::File(FileFault::Other(_)));
             if !typed && !broken {
-                return Err(format!("an error of a kind that says nothing: {error:?}"));
+                return Err(format!("the error has an unexpected kind: {error:?}"));
             }
             if error.is_trap() {
-                return Err(format!("the plugin was stopped: {error:?}"));
+                return Err(format!("the plugin trapped: {error:?}"));
             }
             if lost && !matches!(error.kind(), Kind::SandboxEnded | Kind::NotFound) {
-                return Err(format!("the sandbox is gone, and the error does not say so: {error:?}"));
+                return Err(format!("the sandbox ended, but the error does not say so: {error:?}"));
             }
         }
         if lost && self.flow.runs_in_a_sandbox() {
             return Ok(outcome);
         }
         let happened = done.as_ref().err().map(Error::happened);
-        let (count, most) = self.count().await.map_err(|error| format!("it cannot be counted: {error}"))?;
+        let (count, most) = self.count().await.map_err(|error| format!("counting the effects failed: {error}"))?;
         match happened {
-            None if count != most => Err(format!("it ended well, and happened {count} times of {most}")),
+            None if count != most => Err(format!("the operation succeeded, but took effect {count} times instead of {most}")),
             Some(Happened::No) if count != 0 && !self.started.load(Ordering::Relaxed) => {
-                Err(format!("it says that it did not happen, and it did: {outcome:?}"))
+                Err(format!("the error says that the operation had no effect, but it had one: {outcome:?}"))
             }
-            Some(Happened::Yes) if count == 0 => Err(format!("it says that it happened, and it did not: {outcome:?}")),
-            _ if count > most => Err(format!("it happened {count} times: {outcome:?}")),
+            Some(Happened::Yes) if count == 0 => Err(format!("the error says that the operation took effect, but it did not: {outcome:?}")),
+            _ if count > most => Err(format!("the operation took effect {count} times: {outcome:?}")),
             _ => Ok(outcome),
         }
     }
 
-    /// How often it happened, and how often it should.
+    /// Returns how often the operation took effect, and how often it should have.
     async fn count(&self) -> Result<(usize, usize)> {
         match self.flow {
             Flow::Create => {
@@ -532,7 +535,7 @@ impl Job {
             },
             Flow::TreeUp => match self.sandbox.read_file(&format!("{}/a/b/data", self.path("tree")), 1 << 30).await {
                 Ok(data) if data == self.data => Ok((1, 1)),
-                // A tree appears file by file.
+                // The files of a tree appear one by one, so an incomplete tree does not count.
                 _ => Ok((0, 1)),
             },
             Flow::Download | Flow::TreeDown | Flow::Build | Flow::Snapshot => Ok((0, 0)),
@@ -541,7 +544,7 @@ impl Job {
 
     async fn clean(&self) -> Result<()> {
         let _ = std::fs::remove_dir_all(&self.local);
-        // Whatever an earlier attempt left running would change what the next case sees.
+        // Files that an earlier attempt left would change what the next case sees.
         sh(&self.sandbox, &format!("rm -rf /tmp/*-{}", self.id)).await;
         Ok(())
     }
@@ -554,7 +557,7 @@ fn expect(result: RunResult, stdout: &[u8], stderr: &[u8], code: i32) -> Done {
             match (same(&result.stdout.data, stdout), &result.stderr.data[..]) {
                 (Done::Well, found) if found == stderr => Done::Well,
                 (Done::Wrong(why), _) => Done::Wrong(why),
-                _ => Done::Wrong(format!("on stderr: {}", told(&result))),
+                _ => Done::Wrong(format!("wrong standard error: {}", told(&result))),
             }
         }
         _ => Done::Wrong(told(&result)),
@@ -567,15 +570,16 @@ fn same(found: &[u8], expected: &[u8]) -> Done {
     }
     let at = found.iter().zip(expected).position(|(have, want)| have != want);
     let at = at.unwrap_or(found.len().min(expected.len()));
-    Done::Wrong(format!("{} bytes instead of {}, different from byte {at} on", found.len(), expected.len()))
+    Done::Wrong(format!("{} bytes instead of {}; the first difference is at offset {at}", found.len(), expected.len()))
 }
 
-/// Runs the cases of the seeds from `first` on, `runs` of them, on `benches` at a time, `through_a_proxy` or with faults of
-/// the emulator. `told` of each as it ends.
+/// Runs `runs` cases with the seeds from `first` on, on `benches` emulators at a time, with a proxy if
+/// `through_a_proxy` is set and with faults of the emulator otherwise. Calls `told` after each case. Returns the number
+/// of cases by outcome.
 ///
 /// # Errors
 ///
-/// The first case that did not hold, with what did not.
+/// Returns the first case that violated a rule, with the description of the rule.
 pub async fn soak(
     first: u64,
     runs: u64,

@@ -1,8 +1,10 @@
-//! A made-up machine on a made-up internet: two network namespaces and a cable between them. The test, its emulator and
-//! all that it starts are on the machine; servers are at the other end. Nothing of the real network is in either.
+//! A simulated machine on a simulated internet: two network namespaces, connected by a pair of virtual Ethernet
+//! devices. The test, its emulator and all its processes run in the namespace of the machine; echo servers run in the
+//! other one. Neither namespace is connected to the real network.
 //!
-//! The test runs in a second process, made by running this test program again, since only a process with one thread can
-//! change its user namespace. The namespaces go with their processes, so nothing has to be cleaned up.
+//! The test runs in a second process, which runs this test program again, because only a process with one thread can
+//! change its user namespace. The kernel removes the namespaces when their processes end, so there is nothing to clean
+//! up.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -16,40 +18,41 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::own_process::this_test_again;
 
-/// Says to a test program that it is on the machine already.
+/// Environment variable that tells the second process that it already runs in the namespace.
 const MARK: &str = "ON_THE_INTERNET";
 
-/// The machine's own address.
+/// The address of the machine.
 pub const MACHINE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
-/// Two hosts of the internet. (Addresses set aside for documentation, RFC 5737.)
+/// The first host of the internet. The addresses are reserved for documentation by RFC 5737.
 pub const HERE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
-/// The other.
+/// The second host of the internet.
 pub const THERE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 3);
 
-/// The machine in IPv6.
+/// The IPv6 address of the machine, reserved for documentation by RFC 3849.
 pub const MACHINE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
-/// The first host in IPv6.
+/// The IPv6 address of the first host.
 pub const HERE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 
-/// On both: answers every line it gets with its own address, a blank and the line; over TCP and UDP.
+/// The port of the echo servers, TCP and UDP, on every host. The answer to a line is the address of the server, a blank
+/// and the line.
 pub const ECHO: u16 = 7000;
-/// On both: accepts TLS for any name, and says its own address.
+/// The port of the TLS servers on every host. They accept any server name and send their own address.
 pub const TLS: u16 = 443;
 
-/// What a test may do to the real machine.
+/// The privileges of a test on the real machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Powers {
-    /// What whoever runs it may.
+    /// The privileges of the user who runs the test.
     Own,
-    /// Nothing: even root is shut in, as its only user, in a user namespace, where it may do no more than anybody else.
+    /// No privileges: the test runs in a user namespace with a single user, even if root started it.
     Nobodys,
 }
 
-/// Runs a test on the machine: the one that calls this, which has to be the whole of it.
+/// Runs `test` on the simulated machine. It must be the whole body of the calling test.
 ///
 /// # Panics
 ///
-/// With the test, or if the machine cannot be made.
+/// Panics if the test fails or the namespaces cannot be created.
 pub fn on_the_internet(powers: Powers, test: impl FnOnce()) {
     if std::env::var_os(MARK).is_some() {
         let _internet = connect();
@@ -65,7 +68,7 @@ pub fn on_the_internet(powers: Powers, test: impl FnOnce()) {
     ];
     let mut again = this_test_again();
     again.env(MARK, "");
-    // Safety: system calls and short writes only, on what was prepared above.
+    // Safety: the closure makes only system calls and short writes, on data that was allocated before the fork.
     unsafe {
         again.pre_exec(move || {
             if !shut_in {
@@ -75,23 +78,23 @@ pub fn on_the_internet(powers: Powers, test: impl FnOnce()) {
             maps.iter().try_for_each(|(file, map)| std::fs::write(file, map))
         });
     }
-    let ended = again.status().expect("this test makes namespaces: run it as root, or where users may make their own");
-    assert!(ended.success(), "it failed on the made-up machine ({ended}); its output is above");
+    let ended = again.status().expect("this test creates namespaces: run it as root, or where users may create user namespaces");
+    assert!(ended.success(), "the test failed on the simulated machine ({ended}); its output is above");
 }
 
-/// Lays the cable and starts the servers; they end with the process.
+/// Creates the virtual devices and starts the servers, which end with the process.
 fn connect() -> std::thread::JoinHandle<()> {
     let (told, tells) = mpsc::channel();
     let (ready, is_ready) = mpsc::channel();
     let internet = std::thread::spawn(move || internet(&told, &is_ready));
-    let id = tells.recv().expect("the other end");
+    let id = tells.recv().expect("the internet thread ended early");
     ip(&format!("link add wire0 type veth peer name wire1 netns {id}"));
     ip("link set lo up");
     ip("link set wire0 up");
     ip(&format!("addr add {MACHINE}/24 dev wire0"));
     ip(&format!("addr add {MACHINE6}/64 dev wire0 nodad"));
-    ready.send(()).expect("the other end");
-    tells.recv().expect("servers");
+    ready.send(()).expect("the internet thread ended early");
+    tells.recv().expect("the internet thread ended early");
     internet
 }
 
@@ -102,7 +105,7 @@ fn ip(arguments: &str) {
 }
 
 fn internet(tell: &mpsc::Sender<i32>, cable: &mpsc::Receiver<()>) {
-    // Of this thread alone.
+    // This changes the network namespace of the calling thread only.
     unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
     tell.send(nix::unistd::gettid().as_raw()).unwrap();
     cable.recv().unwrap();
@@ -165,7 +168,7 @@ fn speak_tls(listener: &TcpListener, address: IpAddr) {
             let mut tls = rustls::ServerConnection::new(config).unwrap();
             let mut tls = rustls::Stream::new(&mut tls, &mut stream);
             let _ = tls.write_all(format!("{address}\n").as_bytes());
-            // Until the client has had enough.
+            // Reading keeps the connection open until the client closes it.
             let _ = tls.read_to_end(&mut Vec::new());
         });
     }

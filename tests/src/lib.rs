@@ -1,7 +1,7 @@
-//! What the whole-system tests share: the programs under test, and emulators that end with the test.
+//! Shared parts of the whole-system tests: the paths of the programs under test, and emulators that end with the test.
 //!
-//! `cargo xtask test` builds the programs into `target/dist` first; `SANDBOX_PROGRAM`, `SANDBOX_COMPONENT`,
-//! `SANDBOX_PYTHON` and `SANDBOX_NPM` name others.
+//! `cargo xtask test` first builds the programs into `target/dist`. The environment variables `SANDBOX_PROGRAM`,
+//! `SANDBOX_COMPONENT`, `SANDBOX_PYTHON` and `SANDBOX_NPM` select other ones.
 
 pub mod faults;
 pub mod internet;
@@ -21,59 +21,77 @@ use std::{
 fn from_env(variable: &str, default: &str) -> PathBuf {
     let path = std::env::var_os(variable)
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(default), PathBuf::from);
-    assert!(path.exists(), "{} is not there: run `cargo xtask build` (or set {variable})", path.display());
+    assert!(path.exists(), "{} does not exist: run `cargo xtask build` (or set {variable})", path.display());
     path
 }
 
-/// The command line.
+/// Returns the path of the command-line program `sandbox`.
+///
+/// # Panics
+///
+/// Panics if the file does not exist.
 #[must_use]
 pub fn program() -> PathBuf {
     from_env("SANDBOX_PROGRAM", "dist/sandbox")
 }
 
-/// The Modal provider.
+/// Returns the path of the component of the Modal provider.
+///
+/// # Panics
+///
+/// Panics if the file does not exist.
 #[must_use]
 pub fn component() -> PathBuf {
     from_env("SANDBOX_COMPONENT", "dist/modal-provider.wasm")
 }
 
-/// A Python with what `tests/requirements.txt` pins.
+/// Returns the path of a Python interpreter with the packages of `tests/requirements.txt`.
+///
+/// # Panics
+///
+/// Panics if the file does not exist.
 #[must_use]
 pub fn python() -> PathBuf {
     from_env("SANDBOX_PYTHON", "venv/bin/python")
 }
 
-/// A folder with the npm packages that `xtask/package.json` pins, and a link `node` to what runs them.
+/// Returns the path of a folder with the npm packages of `xtask/package.json` and a link `node` to the Node.js program.
+///
+/// # Panics
+///
+/// Panics if the folder does not exist.
 #[must_use]
 pub fn npm() -> PathBuf {
     from_env("SANDBOX_NPM", "npm")
 }
 
-/// Node with these options, to run a script of `tests/FOLDER` with the packages of [`npm`].
+/// Returns a command that runs a script of `tests/FOLDER` with Node.js, with these options and the packages of [`npm`].
 ///
 /// # Panics
 ///
-/// When no link can be made there.
+/// Panics if the folder of the packages does not exist or the link to the scripts cannot be created.
 #[must_use]
 pub fn node(folder: &str, script: &str, options: &[&str]) -> Command {
-    // Packages are found from where a script is named, not from where it really lies.
+    // Node resolves packages relative to the path that names the script. The link puts the scripts next to the
+    // packages.
     let link = npm().join(folder);
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     if !std::fs::read_link(&link).is_ok_and(|target| target == scripts) {
         let _ = std::fs::remove_file(&link);
-        std::os::unix::fs::symlink(&scripts, &link).expect("a link");
+        std::os::unix::fs::symlink(&scripts, &link).expect("cannot create the link to the scripts");
     }
     let mut command = Command::new(npm().join("node"));
     command.args(["--preserve-symlinks", "--preserve-symlinks-main"]).args(options).arg(link.join(script));
     command
 }
 
-/// The checks of the official Python SDK whose names contain `filter`. `pytest` fails if there is none.
+/// Returns a command that runs the checks of the official Python SDK whose names contain `filter`. `pytest` fails if no
+/// check matches.
 #[must_use]
 pub fn python_checks(filter: &str) -> Command {
     let mut command = Command::new(python());
     command.args(["-m", "pytest"]).arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk-python"));
-    // The folder of the sources stays clean.
+    // Without this variable Python would write caches into the source folder.
     command.env("PYTHONDONTWRITEBYTECODE", "1");
     if !filter.is_empty() {
         command.args(["-k", filter]);
@@ -81,17 +99,19 @@ pub fn python_checks(filter: &str) -> Command {
     command
 }
 
-/// The checks of the official JavaScript SDK whose names contain `filter`. See [`javascript_checks_passed`].
+/// Returns a command that runs the checks of the official JavaScript SDK whose names contain `filter`. Node succeeds
+/// even if no check matches: judge its output by [`javascript_checks_passed`].
 #[must_use]
 pub fn javascript_checks(filter: &str) -> Command {
-    // The client keeps its connections open, and with them the process.
+    // The client never closes its connections, which would keep the process running: hence `--test-force-exit`.
     let pattern = format!("--test-name-pattern={filter}");
     let mut command = node("sdk-js", "run.mjs", &["--test-reporter=tap", "--test-force-exit", &pattern]);
     command.stdin(Stdio::null());
     command
 }
 
-/// Whether the output of [`javascript_checks`] says that at least one check passed and none failed. Node succeeds without any.
+/// Returns whether the output of [`javascript_checks`] reports at least one passed check and no failed or cancelled
+/// one.
 #[must_use]
 pub fn javascript_checks_passed(output: &str) -> bool {
     let count = |name: &str| -> Option<u32> {
@@ -100,7 +120,7 @@ pub fn javascript_checks_passed(output: &str) -> bool {
     count("# pass ").is_some_and(|passed| passed > 0) && count("# fail ") == Some(0) && count("# cancelled ") == Some(0)
 }
 
-/// The command line without anything of this machine's user: no credentials, no profile.
+/// Returns the command-line program, without credentials and profile of the user who runs the test.
 #[must_use]
 pub fn sandbox() -> Command {
     let mut command = Command::new(program());
@@ -111,11 +131,11 @@ pub fn sandbox() -> Command {
     command
 }
 
-/// Runs to its end with this on its standard input.
+/// Runs a command to its end, with `input` on its standard input.
 ///
 /// # Panics
 ///
-/// When it cannot be started.
+/// Panics if the command cannot be started.
 pub fn feed(command: &mut Command, input: &[u8]) -> Output {
     let mut child = command
         .stdin(Stdio::piped())
@@ -125,31 +145,31 @@ pub fn feed(command: &mut Command, input: &[u8]) -> Output {
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let mut stdin = child.stdin.take().expect("a pipe");
     let input = input.to_vec();
-    // A program that does not read all of it is no failure of the test.
+    // A program that stops reading early is not a failure of the test, so a write error is ignored.
     let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
     let output = child.wait_with_output().expect("it ends");
     writer.join().expect("the writer ends");
     output
 }
 
-/// Standard error as text, for messages of failed assertions.
+/// Returns the standard error of a program as text, for messages of failed assertions.
 #[must_use]
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// An emulator of the test's own.
+/// An emulator in a process of its own. Dropping it ends the process.
 pub struct Emulator {
     child: Child,
     url: String,
 }
 
 impl Emulator {
-    /// Starts one with further arguments; ready when this returns.
+    /// Starts an emulator with further arguments and returns when it is ready.
     ///
     /// # Panics
     ///
-    /// When it does not start.
+    /// Panics if the emulator does not start.
     pub fn with<S: AsRef<OsStr>>(arguments: &[S]) -> Emulator {
         let mut command = sandbox();
         command.args(["emulator", "--listen", "127.0.0.1:0", "--exit-with-stdin"]).args(arguments);
@@ -157,29 +177,29 @@ impl Emulator {
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("one line");
         let url = line.trim().strip_prefix("MODAL_SERVER_URL=");
-        let url = url.unwrap_or_else(|| panic!("instead of its address the emulator printed `{line}`")).to_string();
+        let url = url.unwrap_or_else(|| panic!("the emulator printed `{line}` instead of its address")).to_string();
         Emulator { child, url }
     }
 
-    /// Starts one.
+    /// Starts an emulator with default settings.
     #[must_use]
     pub fn start() -> Emulator {
         Emulator::with::<&str>(&[])
     }
 
-    /// Where it listens.
+    /// Returns the URL of the emulator.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Its process.
+    /// Returns the process id of the emulator.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// The command line, talking to it.
+    /// Returns the command-line program with this emulator as its service.
     #[must_use]
     pub fn sandbox(&self) -> Command {
         let mut command = sandbox();
@@ -187,11 +207,11 @@ impl Emulator {
         command
     }
 
-    /// Kills it as `kill -9` does, and waits until it is gone.
+    /// Kills the emulator with SIGKILL and waits for its end.
     ///
     /// # Panics
     ///
-    /// When it cannot be killed.
+    /// Panics if the process cannot be killed.
     pub fn kill(&mut self) {
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it ends");
@@ -200,7 +220,7 @@ impl Emulator {
 
 impl Drop for Emulator {
     fn drop(&mut self) {
-        // Its end of input is its end; it cleans up before it goes.
+        // The emulator cleans up and exits when its standard input ends.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }

@@ -1,31 +1,33 @@
-//! Tests that need a process of their own, because they change or measure something that belongs to a whole process: its
-//! environment, its memory, its children. The test program is run again for the one test.
+//! Runs tests in a process of their own, because they change or measure something that belongs to a whole process: its
+//! environment, its memory, its children. The test program is started again for the one test.
 
 use std::process::Command;
 
-/// Set in the second process.
+/// Environment variable that is set in the second process.
 const MARK: &str = "TEST_IN_OWN_PROCESS";
 
-/// Runs `test` in a process of its own, with these variables in its environment. `test` has to be the whole of the calling
-/// test.
+/// Runs `test` in a separate process with these variables added to its environment. `test` must be the whole body of
+/// the calling test.
 ///
 /// # Panics
 ///
+/// Panics if the test fails, after its output has been printed.
 /// If the test fails, with its output.
 pub fn in_own_process(environment: &[(&str, &str)], test: impl FnOnce()) {
     if std::env::var_os(MARK).is_some() {
         return test();
     }
-    let output = this_test_again().env(MARK, "").envs(environment.iter().copied()).output().expect("the test program");
+    let output = this_test_again().env(MARK, "").envs(environment.iter().copied()).output().expect("cannot start the test program");
     print!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "it failed in its own process ({}); its output is above", output.status);
+    assert!(output.status.success(), "the test failed in its own process ({}); its output is above", output.status);
 }
 
-/// The same for an asynchronous test, on a runtime with two threads.
+/// Like [`in_own_process`], for an asynchronous test, on a runtime with two threads. Returns `None` in the first
+/// process.
 ///
 /// # Panics
 ///
-/// If the test fails, with its output.
+/// Panics if the test fails, after its output has been printed.
 pub fn in_own_process_async<T>(test: impl Future<Output = T>) -> Option<T> {
     let mut result = None;
     in_own_process(&[], || {
@@ -36,17 +38,17 @@ pub fn in_own_process_async<T>(test: impl Future<Output = T>) -> Option<T> {
     result
 }
 
-/// The command that runs the calling test once more and no other.
+/// Returns a command that runs only the calling test, in a new process.
 ///
 /// # Panics
 ///
-/// If the caller is not a test that has a thread of its own.
+/// Panics if the caller does not run on a thread with the name of a test.
 #[must_use]
 pub fn this_test_again() -> Command {
     let thread = std::thread::current();
-    let name = thread.name().filter(|name| *name != "main").expect("a test has a thread with its name");
-    let mut again = Command::new(std::env::current_exe().expect("this program"));
-    // With one thread, tests would run on the main thread, which has not their name.
+    let name = thread.name().filter(|name| *name != "main").expect("the caller must run on the thread of a test");
+    let mut again = Command::new(std::env::current_exe().expect("cannot find the path of the test program"));
+    // With `--test-threads=1` the test would run on the main thread, which does not have its name.
     again.args(["--exact", name, "--nocapture", "--test-threads=2"]);
     again
 }

@@ -1,9 +1,10 @@
-//! A TCP proxy between the host and the emulator that spoils connections: it cuts, stalls, delays, duplicates and swallows.
-//! What it does to the connections that are opened while it is told to follows from a seed, in their order.
+//! A TCP proxy between the host and the emulator that damages connections: it cuts, stalls, delays, duplicates and
+//! swallows. The damage to each new connection is derived from a seed, in the order in which the connections are
+//! opened.
 //!
-//! It does what a network can do under TLS: bytes are late, or end, or the whole of what the host says comes a second time on
-//! another connection. Bytes that are wrong or missing in the middle of a connection are what TCP and TLS rule out, and
-//! nothing above could tell them from right ones.
+//! It does only what a network can do below TLS: bytes arrive late or stop, or all bytes of the host arrive a second
+//! time on another connection. TCP and TLS rule out wrong or missing bytes within a connection, and no layer above
+//! could detect them.
 
 use std::{
     io,
@@ -21,21 +22,21 @@ use tokio::{
     },
 };
 
-/// Connections of one case that are spoiled at most; those after them are good, so that trying again can help.
-const MOST_SPOILED: u32 = 4;
+/// Largest number of connections that are damaged in one case. Later connections work, so that a retry can succeed.
+const MAX_SPOILED_CONNECTIONS: u32 = 4;
 
-/// What happens to a connection: to one of its directions from an offset of its bytes on, or to all of it.
+/// The damage to a connection: to one direction from a byte offset on, or to both directions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Spoil {
-    /// The connection ends.
+    /// The connection is closed.
     Cut,
-    /// Nothing moves for so long.
+    /// Nothing is passed on for this time.
     Stall(Duration),
-    /// Each piece from there on is late by so long.
+    /// Each piece after the offset is delayed by this time.
     Delay(Duration),
-    /// All that the host says comes a second time, on a connection whose answers are dropped.
+    /// The bytes of the host are also sent on a second connection, whose answers are discarded.
     Duplicate,
-    /// Nothing comes any more, and the connection stays.
+    /// Nothing is passed on any more, and the connection stays open.
     Swallow,
 }
 
@@ -43,7 +44,7 @@ enum Spoil {
 struct Plan {
     spoil: Spoil,
     at: u64,
-    /// The direction: what the emulator says, or else what the host says.
+    /// The damaged direction: from the emulator to the host if set, otherwise from the host to the emulator.
     of_answers: bool,
 }
 
@@ -52,7 +53,8 @@ struct Orders {
     random: StdRng,
     size: u64,
     left: u32,
-    /// A connection that is silent for good is noticed after many seconds: one of a case is enough.
+    /// Whether a connection has been swallowed already. Clients notice that only after many seconds, so one per case is
+    /// enough.
     silent: bool,
 }
 
@@ -68,13 +70,14 @@ impl Orders {
             _ if std::mem::replace(&mut self.silent, true) => Spoil::Cut,
             _ => Spoil::Swallow,
         };
-        // Where calls begin, as often as in the middle of what they move.
+        // Half of the offsets are near the start of a connection, where calls begin; the others are anywhere in the
+        // transferred data.
         let reach = if random.random_bool(0.5) { 3000 } else { self.size + 3000 };
         Some(Plan { spoil, at: random.random_range(0..reach), of_answers: random.random_bool(0.5) })
     }
 }
 
-/// See the head of this file. It ends when it is dropped, with its connections.
+/// A running proxy. Dropping it ends the proxy and its connections.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -89,38 +92,38 @@ struct Shared {
 }
 
 impl Proxy {
-    /// Starts one that leads nowhere yet and spoils nothing.
+    /// Starts a proxy without a target. It damages no connections yet.
     ///
     /// # Panics
     ///
-    /// When there is no port left.
+    /// Panics if no port is available.
     pub async fn start() -> Proxy {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("its address");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("cannot bind a port");
+        let address = listener.local_addr().expect("the socket has no address");
         let shared = Arc::<Shared>::default();
         let task = tokio::spawn(accept(listener, shared.clone()));
         Proxy { address, shared, task }
     }
 
-    /// Where it listens.
+    /// Returns the address on which the proxy listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Leads connections there.
+    /// Sets the address to which new connections are passed on.
     pub fn lead_to(&self, address: SocketAddr) {
         *self.shared.to.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
     }
 
-    /// Spoils connections that are opened from now on, of flows that move about `size` bytes.
+    /// Damages new connections from now on. `size` is the approximate number of bytes that the operation moves.
     pub fn spoil(&self, seed: u64, size: usize) {
         let orders =
-            Orders { random: StdRng::seed_from_u64(seed), size: size as u64, left: MOST_SPOILED, silent: false };
+            Orders { random: StdRng::seed_from_u64(seed), size: size as u64, left: MAX_SPOILED_CONNECTIONS, silent: false };
         *self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner) = Some(orders);
     }
 
-    /// Spoils no further connections.
+    /// Stops damaging new connections.
     pub fn calm(&self) {
         *self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -149,7 +152,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// Passes a connection on; both ends see its end when either direction fails.
+/// Passes a connection on. Closes both sides when either direction fails.
 async fn pass(near: TcpStream, to: SocketAddr, plan: Option<Plan>) -> io::Result<()> {
     let far = TcpStream::connect(to).await?;
     near.set_nodelay(true)?;
@@ -163,7 +166,7 @@ async fn pass(near: TcpStream, to: SocketAddr, plan: Option<Plan>) -> io::Result
     let (again_in, again_out) = again.map(TcpStream::into_split).unzip();
     let dropped = async {
         if let Some(mut again) = again_in {
-            // Its end is not that of the connection.
+            // The end of the second connection must not end the first one.
             let _ = tokio::io::copy(&mut again, &mut tokio::io::sink()).await;
         }
         Ok(())
@@ -210,7 +213,7 @@ async fn direction(
                 }
                 Spoil::Swallow => {
                     to.write_all(before).await?;
-                    // Read on: a full pipe would tell the other end that something is wrong.
+                    // The proxy keeps reading, because a full buffer would show the sender that something is wrong.
                     while from.read(&mut piece).await? > 0 {}
                     return to.shutdown().await;
                 }

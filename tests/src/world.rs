@@ -1,4 +1,5 @@
-//! An emulator in this process, whose faults a test can order, and the host library in front of it.
+//! An emulator within the test process, in which a test can inject faults, and a provider of the host library that uses
+//! it.
 
 use modal_emulator::{Emulator, Options};
 use sandbox_host::{
@@ -6,55 +7,55 @@ use sandbox_host::{
     types::{ExecSpec, ImageSpec, RunResult, SandboxSpec, Verdict},
 };
 
-/// See the head of this file. Everything in it ends with it.
+/// An emulator and a provider. Dropping it ends both.
 pub struct World {
-    /// The service.
+    /// The emulator.
     pub emulator: Emulator,
-    /// The plugin in use.
+    /// A provider whose service is the emulator.
     pub provider: Provider,
 }
 
 impl World {
-    /// Starts one.
+    /// Starts an emulator with default options.
     ///
     /// # Panics
     ///
-    /// When this machine cannot.
+    /// Panics if the emulator does not start or the component does not load.
     pub async fn start() -> World {
         World::with(Options::default()).await
     }
 
-    /// Starts one whose emulator is set up so.
+    /// Starts an emulator with these options.
     ///
     /// # Panics
     ///
-    /// When this machine cannot.
+    /// Panics if the emulator does not start or the component does not load.
     pub async fn with(options: Options) -> World {
         let options = Options { program: Some(crate::program()), ..options };
-        let emulator = Emulator::start(options).await.expect("an emulator");
-        let provider = World::provider(&emulator.url()).await.expect("a provider");
+        let emulator = Emulator::start(options).await.expect("the emulator does not start");
+        let provider = World::provider(&emulator.url()).await.expect("the component does not load");
         World { emulator, provider }
     }
 
-    /// Starts one whose clients reach it through a proxy only.
+    /// Starts an emulator whose clients can reach it only through `proxy`.
     ///
     /// # Panics
     ///
-    /// When this machine cannot.
+    /// Panics if the emulator does not start or the component does not load.
     pub async fn behind(proxy: &crate::proxy::Proxy) -> World {
         let program = Some(crate::program());
         let options = Options { program, advertise: Some(proxy.address()), ..Options::default() };
-        let emulator = Emulator::start(options).await.expect("an emulator");
+        let emulator = Emulator::start(options).await.expect("the emulator does not start");
         proxy.lead_to(emulator.state().address);
-        let provider = World::provider(&emulator.url()).await.expect("a provider");
+        let provider = World::provider(&emulator.url()).await.expect("the component does not load");
         World { emulator, provider }
     }
 
-    /// A provider of one's own, with nothing learned yet.
+    /// Returns a new provider for the service at `url`, with empty caches.
     ///
     /// # Errors
     ///
-    /// When the component does not load.
+    /// Fails if the component does not load.
     pub async fn provider(url: &str) -> Result<Provider> {
         let plugin = Plugin::load(crate::component()).await?;
         Provider::builder(&plugin)
@@ -66,57 +67,57 @@ impl World {
             .await
     }
 
-    /// A sandbox of the default image.
+    /// Creates a sandbox of the default image.
     ///
     /// # Panics
     ///
-    /// When it cannot be made.
+    /// Panics if the sandbox cannot be created.
     pub async fn sandbox(&self) -> Sandbox {
         self.sandbox_of(ImageSpec::default()).await
     }
 
-    /// A sandbox of this image.
+    /// Creates a sandbox of `image`.
     ///
     /// # Panics
     ///
-    /// When it cannot be made.
+    /// Panics if the sandbox cannot be created.
     pub async fn sandbox_of(&self, image: ImageSpec) -> Sandbox {
-        self.provider.create(SandboxSpec::new(image)).await.expect("a sandbox")
+        self.provider.create(SandboxSpec::new(image)).await.expect("cannot create a sandbox")
     }
 
-    /// Ends the emulator and waits until nothing of it is left.
+    /// Shuts the emulator down and waits until all its processes have ended.
     pub async fn end(self) {
         self.emulator.shutdown().await;
     }
 }
 
-/// Runs a line of shell and gives what it printed, which must be text, and must have gone well.
+/// Runs a shell command line and returns its standard output.
 ///
 /// # Panics
 ///
-/// When it did not.
+/// Panics if the command does not exit with 0 or its output is not UTF-8.
 pub async fn sh(sandbox: &Sandbox, line: &str) -> String {
     let result = sandbox.run(ExecSpec::shell(line)).await.unwrap_or_else(|error| panic!("{line}: {error}"));
     assert!(matches!(result.verdict, Verdict::Exited(0)), "{line}: {}", told(&result));
     String::from_utf8(result.stdout.data).expect("text")
 }
 
-/// A result, for the message of a failed assertion.
+/// Describes a result for the message of a failed assertion, with at most 2000 bytes of each stream.
 #[must_use]
 pub fn told(result: &RunResult) -> String {
     let text = |data: &[u8]| String::from_utf8_lossy(&data[..data.len().min(2000)]).into_owned();
     format!("{:?}\nstdout: {}\nstderr: {}", result.verdict, text(&result.stdout.data), text(&result.stderr.data))
 }
 
-/// The error of a call that must fail, whose line must have these words.
+/// Returns the error of a call that must fail. Its message must contain all of `words`.
 ///
 /// # Panics
 ///
-/// When there is none, or a word is missing.
+/// Panics if the call succeeded or a word is missing.
 #[track_caller]
 pub fn refused<T: std::fmt::Debug>(result: Result<T>, words: &[&str]) -> Error {
     let error = match result {
-        Ok(value) => panic!("it was not refused: {value:?}"),
+        Ok(value) => panic!("the call should have failed: {value:?}"),
         Err(error) => error,
     };
     let line = error.to_string();

@@ -1,5 +1,6 @@
-//! A harness as small as they come, to be killed by a test: `harness URL COMPONENT OWNER COUNT` creates so many sandboxes
-//! through a keeper, prints the id of each, and then looks after them until its standard input ends.
+//! A minimal program that uses the host library, to be killed by a test. `harness URL COMPONENT OWNER COUNT` creates
+//! COUNT sandboxes through a `Keeper`, prints their ids one per line, and keeps their leases until its standard input
+//! ends.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -9,7 +10,7 @@ use sandbox_host::{
 };
 use tokio::io::AsyncReadExt as _;
 
-/// The shortest there is.
+/// The shortest lease that `Keeper` accepts.
 const LEASE: Duration = Duration::from_secs(30);
 
 #[tokio::main]
@@ -44,7 +45,7 @@ async fn keep(url: &str, component: &str, owner: &str, count: usize) -> Result<(
         println!("{}", sandbox.id());
         kept.push(sandbox);
     }
-    // Whoever started us stops us; what we say while we wait is nothing.
+    // The test ends this program by closing its standard input. Any input before that is ignored.
     let mut ignored = Vec::new();
     let _ = tokio::io::stdin().read_to_end(&mut ignored).await;
     for sandbox in kept {
