@@ -1,13 +1,13 @@
-//! What Modal speaks: messages, clients and server traits generated from this crate's own `.proto` text. After a change of
-//! that text, `cargo xtask generate` writes `generated/` anew.
+//! The protocol of Modal: messages, clients and server traits, generated from the `.proto` files of this crate. After a
+//! change of these files, `cargo xtask generate` regenerates `generated/`.
 //!
-//! Two packages: [`client`] is the control plane (`api.modal.com`), [`task_command_router`] the endpoint on the worker
-//! that runs a sandbox. The text lists the messages and fields that sandboxes use and nothing else; unknown fields are
-//! skipped on the wire, so a newer server is understood. Section numbers in the `.proto` text point into the protocol
-//! fact sheet.
+//! There are two packages: [`client`] is the control plane (`api.modal.com`), and [`task_command_router`] is the
+//! service on the worker that runs a sandbox. The `.proto` files contain only the messages and fields that sandboxes
+//! use. Unknown fields are skipped, so newer servers are understood. Section numbers in the `.proto` files refer to
+//! `docs/modal-protocol.md`.
 //!
-//! Features: `client` for the generated clients (any tower service), `server` for the server traits. The messages alone, and
-//! [`rpc`], need nothing of tonic.
+//! Features: `client` adds the generated clients, for any tower service, and `server` the server traits. The messages
+//! and [`rpc`] do not depend on tonic.
 
 /// Package `modal.client`: the control plane.
 #[allow(missing_docs, clippy::all)]
@@ -21,8 +21,8 @@ pub mod task_command_router {
     include!("generated/modal.task_command_router.rs");
 }
 
-/// A method: where its requests go, and what they and their answers are. A client that sends encoded messages through one
-/// code path instead of one per method is a third of the size; these constants keep it typed.
+/// A method with the types of its request `Q` and its answer `A`. A client that sends encoded messages through one code
+/// path instead of one per method has a third of the size. These constants make it type-safe.
 pub struct Rpc<Q, A> {
     /// The gRPC path.
     pub path: &'static str,
@@ -45,9 +45,9 @@ pub mod rpc {
 pub use prost;
 pub use prost_types;
 
-/// The compiled `FileDescriptorSet` of both files, as bytes.
+/// The encoded `FileDescriptorSet` of both `.proto` files.
 pub const DESCRIPTORS: &[u8] = include_bytes!("generated/descriptors.bin");
 
-/// Largest message either side sends or accepts, in bytes. The official clients allow 100 MiB and emit up to 16 MiB;
-/// tonic's default of 4 MiB would refuse those (fact sheet, section 1.1).
+/// Largest message that clients and servers send or accept, in bytes. The official clients accept 100 MiB and send up
+/// to 16 MiB, which tonic's default limit of 4 MiB would refuse (docs/modal-protocol.md, section 1.1).
 pub const MAX_MESSAGE_BYTES: usize = 100 * 1024 * 1024;

@@ -1,7 +1,7 @@
-//! Our `.proto` text against the descriptors inside the official Python package: every message, field name, number, type,
-//! label, oneof and enum value that we write must be one of theirs, and every method must have their types.
+//! Compares our `.proto` files with the descriptors in the official Python package. Each of our messages, field names,
+//! numbers, types, labels, oneofs and enum values must exist there, and each method must have the same types.
 //!
-//! `cargo xtask test` installs the package into `target/venv`; `SANDBOX_PYTHON` names another interpreter that has it.
+//! `cargo xtask test` installs the package into `target/venv`. `SANDBOX_PYTHON` names another interpreter that has it.
 
 use std::{collections::BTreeMap, path::PathBuf, process::Command};
 
@@ -10,7 +10,7 @@ use modal_proto::prost_types::{
     DescriptorProto, EnumDescriptorProto, FileDescriptorSet, field_descriptor_proto::Label,
 };
 
-/// Prints the package's descriptors as a FileDescriptorSet.
+/// Prints the descriptors of the package as a `FileDescriptorSet`.
 const DUMP: &str = r"
 import sys
 from google.protobuf import descriptor_pb2
@@ -21,7 +21,7 @@ for module in (api_pb2, task_command_router_pb2):
 sys.stdout.buffer.write(files.SerializeToString())
 ";
 
-/// What is compared: full name → what it is, in words that make a good failure message.
+/// The compared facts: the full name of an item, and its description for failure messages.
 type Facts = BTreeMap<String, String>;
 
 fn facts(files: &FileDescriptorSet) -> Facts {
@@ -96,31 +96,31 @@ fn official() -> FileDescriptorSet {
         .output()
         .unwrap_or_else(|error| panic!("{} cannot be run ({error}): `cargo xtask test` installs it", python.display()));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    FileDescriptorSet::decode(output.stdout.as_slice()).expect("a FileDescriptorSet")
+    FileDescriptorSet::decode(output.stdout.as_slice()).expect("the output is not a FileDescriptorSet")
 }
 
 #[test]
-fn our_text_says_what_the_official_client_says() {
-    let ours = facts(&FileDescriptorSet::decode(modal_proto::DESCRIPTORS).expect("our descriptors"));
+fn our_proto_text_agrees_with_the_official_client() {
+    let ours = facts(&FileDescriptorSet::decode(modal_proto::DESCRIPTORS).expect("our descriptors are invalid"));
     let theirs = facts(&official());
-    assert!(ours.len() > 1000, "only {} facts: is the text still there?", ours.len());
+    assert!(ours.len() > 1000, "only {} facts: the .proto files seem to be incomplete", ours.len());
     let differences: Vec<String> = ours
         .iter()
         .filter_map(|(name, ours)| match theirs.get(name) {
             Some(theirs) if theirs == ours => None,
-            Some(theirs) => Some(format!("{name}: we say `{ours}`, they say `{theirs}`")),
-            None => Some(format!("{name}: they have no such thing")),
+            Some(theirs) => Some(format!("{name}: ours is `{ours}`, theirs is `{theirs}`")),
+            None => Some(format!("{name}: it does not exist in the official client")),
         })
         .collect();
     assert!(differences.is_empty(), "{} differences:\n{}", differences.len(), differences.join("\n"));
 }
 
 #[test]
-fn a_slip_would_be_seen() {
-    let mut wrong = FileDescriptorSet::decode(modal_proto::DESCRIPTORS).expect("our descriptors");
+fn a_wrong_field_number_is_found() {
+    let mut wrong = FileDescriptorSet::decode(modal_proto::DESCRIPTORS).expect("our descriptors are invalid");
     let right = facts(&wrong);
     let files = wrong.file.iter_mut().filter(|file| file.package().starts_with("modal."));
-    let field = files.flat_map(|file| &mut file.message_type).flat_map(|m| &mut m.field).next().expect("a field");
+    let field = files.flat_map(|file| &mut file.message_type).flat_map(|m| &mut m.field).next().expect("no field");
     field.number = Some(field.number() + 1);
     let changed = facts(&wrong);
     assert_eq!(right.iter().filter(|(name, fact)| changed.get(*name) != Some(fact)).count(), 1);
