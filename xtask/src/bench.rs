@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: builds what is measured and the program that measures (`tests/benches`), optimised, and runs it.
+//! `cargo xtask bench`: builds the measured programs and the benchmark program (`tests/benches`) with optimisation, and
+//! runs it.
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -8,16 +9,17 @@ use crate::{
     tools::{self, cargo},
 };
 
-/// What there is to measure.
+/// The benchmarks.
 #[derive(Clone, Copy, Subcommand)]
 pub enum What {
-    /// The emulator by itself: sandboxes, commands, big transfers, memory
+    /// The emulator alone: sandboxes, commands, large transfers, memory
     Emulator,
-    /// Host and component, against a native client and the official Python SDK
+    /// Host and component, compared with a native client and the official Python SDK
     Host,
 }
 
-/// Measures it.
+/// Builds and runs a benchmark. Fails if the machine has no namespaces, a build fails, or the benchmark reports an
+/// error.
 pub fn run(what: What) -> Result<()> {
     tools::check_namespaces()?;
     let name = match what {

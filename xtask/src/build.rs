@@ -1,4 +1,4 @@
-//! `cargo xtask build`: the program and the component, side by side in `target/dist`.
+//! `cargo xtask build`: builds the program and the component into `target/dist`.
 
 use std::{
     fs,
@@ -13,60 +13,60 @@ use crate::{
     tools::{self, WASM_TARGET},
 };
 
-/// What was built.
+/// The result of [`dist`].
 pub struct Dist {
-    /// The command line.
+    /// The path of the command-line program `sandbox`.
     pub program: PathBuf,
 }
 
-/// Builds both, optimised: compiling wasm with an unoptimised compiler takes longer than building it optimised. At the same
-/// time, since the last part of the component's build has work for one core only.
+/// Builds the program and the component at the same time, because the last part of the component's build uses only one
+/// core. Both are optimised: an unoptimised compiler takes longer to compile wasm than an optimised one takes to build.
 ///
 /// # Errors
 ///
-/// If one of them cannot be built. What the compiler said has been printed by then.
+/// Fails if one of them cannot be built. The compiler's messages have been printed by then.
 pub fn dist() -> Result<Dist> {
     tools::prepare()?;
-    eprintln!("Building the program and the component (from nothing: about 5 minutes on two cores)");
+    eprintln!("Building the program and the component (first build: about 5 minutes on two cores)");
     let program = thread::scope(|scope| {
         let component = scope.spawn(component);
         let program = program();
-        component.join().map_err(|_| anyhow!("building the component panicked"))??;
+        component.join().map_err(|_| anyhow!("the build of the component panicked"))??;
         program
     })?;
-    eprintln!("Built {} and modal-provider.wasm beside it", program.display());
+    eprintln!("Built {} and modal-provider.wasm next to it", program.display());
     Ok(Dist { program })
 }
 
-/// Has the linker write addresses and indices in as few bytes as they take, instead of five each. The component is a tenth
-/// smaller by it.
-const SHORT_NUMBERS: &str = "-C link-arg=--compress-relocations";
+/// Linker flag that writes addresses and indices with as few bytes as needed instead of five each. It makes the
+/// component about 10 % smaller.
+const COMPRESS_RELOCATIONS_FLAG: &str = "-C link-arg=--compress-relocations";
 
-/// Builds the component alone.
+/// Builds only the component and returns its path in `target/dist`.
 ///
 /// # Errors
 ///
-/// If it cannot be built.
+/// Fails if it cannot be built.
 pub fn component() -> Result<PathBuf> {
     tools::prepare()?;
     let name = format!("CARGO_TARGET_{}_RUSTFLAGS", WASM_TARGET.replace('-', "_").to_uppercase());
-    let flags = (name, format!("{} {SHORT_NUMBERS}", remap()));
+    let flags = (name, format!("{} {COMPRESS_RELOCATIONS_FLAG}", remap()));
     let arguments = ["--package", "modal-provider", "--lib", "--target", WASM_TARGET, "--profile", "component"];
     progress::cargo("component", "build", &arguments, &[flags])?;
     place(&tools::target().join(WASM_TARGET).join("component/modal_provider.wasm"), "modal-provider.wasm")
 }
 
-/// Builds the program alone, optimised.
+/// Builds only the program, optimised, and returns its path in `target/dist`.
 ///
 /// # Errors
 ///
-/// If it cannot be built.
+/// Fails if it cannot be built.
 pub fn program() -> Result<PathBuf> {
     progress::cargo("program", "build", &["--package", "sandbox-cli", "--bin", "sandbox", "--release"], &[])?;
     place(&tools::target().join("release/sandbox"), "sandbox")
 }
 
-/// Panic messages name source files; the folders of the machine that builds do not belong into them.
+/// Returns compiler flags that remove the folders of the build machine from panic messages, which name source files.
 fn remap() -> String {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(std::env::home_dir()?.join(".cargo")));
     [(Some(tools::root()), "."), (home, "cargo")]
@@ -76,7 +76,7 @@ fn remap() -> String {
         .join(" ")
 }
 
-/// Copies a file that was built into `target/dist` under this name.
+/// Copies a built file into `target/dist` under this name and returns the new path.
 fn place(from: &Path, name: &str) -> Result<PathBuf> {
     let dist = tools::target().join("dist");
     fs::create_dir_all(&dist)?;
@@ -85,11 +85,11 @@ fn place(from: &Path, name: &str) -> Result<PathBuf> {
     Ok(to)
 }
 
-/// Replaces `to` by a copy of `from` in one step, so that a running program is not written over.
+/// Replaces `to` by a copy of `from` atomically, because `to` may be a running program.
 ///
 /// # Errors
 ///
-/// If it cannot be written.
+/// Fails if a file cannot be written.
 pub fn replace(from: &Path, to: &Path) -> Result<()> {
     let partial = to.with_extension("partial");
     fs::copy(from, &partial).with_context(|| format!("could not copy {}", from.display()))?;

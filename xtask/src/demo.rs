@@ -1,5 +1,5 @@
-//! `cargo xtask demo`: the main job, step by step, as one would type it. Each step's outcome is checked: a demo that
-//! prints success whatever happened would show nothing.
+//! `cargo xtask demo`: runs the main workflow step by step, with the commands that a user would type, and checks the
+//! outcome of each step.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use crate::{
     tools::{self, line},
 };
 
-/// An emulator of our own, gone when dropped.
+/// An emulator in a process of its own. Dropping it ends the process.
 struct Emulator {
     child: Child,
     url: String,
@@ -34,13 +34,13 @@ impl Emulator {
         let Some(url) = first.trim().strip_prefix("MODAL_SERVER_URL=").map(str::to_string) else {
             let _ = child.kill();
             let _ = child.wait();
-            bail!("the emulator did not start: its log above says why");
+            bail!("the emulator did not start: see its log above");
         };
         println!("{}", first.trim());
         Ok(Emulator { child, url })
     }
 
-    /// Ends it as a user would, by closing its input, and waits until it has removed what it made.
+    /// Closes the standard input of the emulator, as a user would, and waits until it has cleaned up.
     fn stop(mut self) -> Result<()> {
         drop(self.child.stdin.take());
         let status = self.child.wait()?;
@@ -70,12 +70,12 @@ impl Demo {
         command
     }
 
-    /// Runs with everything visible.
+    /// Runs a command with visible output.
     fn show(&self, arguments: &[&str]) -> Result<ExitStatus> {
         Ok(self.command(arguments).status()?)
     }
 
-    /// Runs and gives its standard output, which is printed as it arrives.
+    /// Runs a command and returns its standard output, which is also printed as it arrives.
     fn output(&self, arguments: &[&str], stdin: &[u8]) -> Result<(ExitStatus, Vec<u8>)> {
         let mut child = self.command(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut pipe = child.stdin.take().context("no stdin")?;
@@ -98,7 +98,8 @@ fn quote(word: &str) -> String {
     }
 }
 
-/// Builds, starts an emulator, and walks through the main job.
+/// Builds the programs, starts an emulator, and runs the main workflow. Fails if a step has another outcome than
+/// expected.
 pub fn run() -> Result<()> {
     let dist = build::dist()?;
     tools::check_namespaces()?;
@@ -124,7 +125,7 @@ pub fn run() -> Result<()> {
 
     heading("Standard input is fed");
     let (status, output) = demo.output(&["exec", "-i", &id, "--", "tr", "a-z", "A-Z"], b"fed through stdin\n")?;
-    ensure!(status.success() && output == b"FED THROUGH STDIN\n", "stdin did not arrive");
+    ensure!(status.success() && output == b"FED THROUGH STDIN\n", "the command did not receive its standard input");
 
     heading("A file goes in and comes back, byte by byte");
     let file = scratch.join("bytes");
@@ -134,19 +135,19 @@ pub fn run() -> Result<()> {
     let remote = format!("{id}:/data/bytes");
     ensure!(demo.show(&["cp", &file.to_string_lossy(), &remote])?.success(), "cp failed");
     ensure!(demo.show(&["cp", &remote, &back.to_string_lossy()])?.success(), "cp failed");
-    ensure!(fs::read(&back)? == bytes, "the file came back changed");
+    ensure!(fs::read(&back)? == bytes, "the copied file differs from the original");
     println!("(compared: {} bytes, identical)", bytes.len());
 
     heading("An exit code comes back as it is");
     let status = demo.show(&["exec", &id, "--", "sh", "-c", "exit 3"])?;
     println!("(exit code {:?})", status.code().unwrap_or(-1));
-    ensure!(status.code() == Some(3), "exit code 3 came back as {status}");
+    ensure!(status.code() == Some(3), "the exit code should be 3, not {status}");
 
     heading("The sandbox is terminated, and gone");
     demo.show(&["list"])?;
     ensure!(demo.show(&["terminate", &id])?.success(), "terminate failed");
     let (status, output) = demo.output(&["list"], b"")?;
-    ensure!(status.success() && !String::from_utf8_lossy(&output).contains(&id), "the sandbox is still there");
+    ensure!(status.success() && !String::from_utf8_lossy(&output).contains(&id), "the sandbox is still listed");
     emulator.stop()?;
 
     println!(

@@ -1,4 +1,4 @@
-//! The step `evals` of the tests: evals of other packages, run with the built wheel in sandboxes of the emulator.
+//! The test step `evals`: runs evals of other packages with the built wheel, in sandboxes of the emulator.
 
 use std::path::PathBuf;
 
@@ -10,27 +10,28 @@ use crate::{
     tools::{self, Version},
 };
 
-/// The packages that need a newer Python than the plugin, as `requirements-evals.txt` says too.
+/// Packages that need a newer Python than the plugin, with the oldest version of each. `requirements-evals.txt` has the
+/// same limits.
 const NEWER: &[(&str, Version)] = &[("inspect_evals", Version(3, 11)), ("inspect_harbor", Version(3, 12))];
 
-/// Runs what can be installed for the newest Python of this machine, and names what cannot.
+/// Runs the evals that the newest Python of this machine can run, and names the others.
 ///
 /// # Errors
 ///
-/// If a test failed twice, or a package cannot be installed.
+/// Fails if a test failed twice, or a package cannot be installed.
 pub fn test(report: &mut Report, filter: Option<&str>) -> Result<()> {
     let (interpreter, version) =
         tools::newest_python(Version(3, 10)).context("Python 3.10 or newer with its venv module is needed")?;
     for (package, least) in NEWER.iter().filter(|(_, least)| version < *least) {
-        eprintln!("Not run: the evals of {package}, which needs Python {least}. The newest here is {version}.");
+        eprintln!("Skipped: the evals of {package}, which need Python {least}. The newest Python found is {version}.");
     }
     let requirements = inspect::tree().join("requirements-evals.txt");
     let python = tools::environment_of(&interpreter, "evals-venv", &requirements)?;
     inspect::install(&python)?;
-    // The packages keep files there, and the plugin its compiled component.
+    // The packages cache files in this folder, and the plugin its compiled component.
     let cache: PathBuf = tools::target().join("evals-cache");
     inspect::pytest(report, filter, || {
-        // The warnings are about the packages.
+        // The suppressed warnings come from the packages under test.
         let mut command = inspect::module(&python, &["pytest", "tests/outside", "--disable-warnings"]);
         command.env("XDG_CACHE_HOME", &cache);
         command

@@ -1,5 +1,6 @@
-//! `cargo xtask wheel` and the step `inspect` of the tests: the Inspect AI plugin as a wheel with the component inside, and
-//! its tests in an environment where that wheel is all there is of us. The step `evals` beside it runs its tests in the same way.
+//! `cargo xtask wheel` and the test step `inspect`: builds the Inspect AI plugin as a wheel that contains the
+//! component, and tests it in an environment that contains no other part of this repository. The step `evals` runs its
+//! tests in the same way.
 
 use std::{
     fs,
@@ -15,28 +16,28 @@ use crate::{
     tools::{self, run},
 };
 
-/// What the tests find programs by: nothing of Rust's, and nothing of this machine's user.
+/// The search path of the tests: system folders only, without the Rust toolchain and the user's own programs.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The plugin's directory.
+/// Returns the folder of the plugin.
 pub fn tree() -> PathBuf {
     tools::root().join("inspect")
 }
 
-/// A Python module, run in the plugin's directory.
+/// Returns a command that runs a Python module in the folder of the plugin.
 pub fn module(python: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(python);
     command.arg("-m").args(arguments).current_dir(tree());
     command
 }
 
-/// The Python that builds and checks.
+/// Returns the Python interpreter for builds and checks. Fails if its packages cannot be installed.
 fn builder() -> Result<PathBuf> {
     tools::environment("inspect-build-venv", &tree().join("requirements-build.txt"))
 }
 
-/// Builds the wheel into `target/wheels` and gives its file. The program `sandbox` is in it, with a component of its own, as a
-/// script that is installed beside Python.
+/// Builds the wheel into `target/wheels` and returns its path. The wheel contains the program `sandbox` with a
+/// component of its own, as a script that is installed next to Python. Fails if a part cannot be built.
 pub fn wheel() -> Result<PathBuf> {
     let component = build::component()?;
     let program = build::program()?;
@@ -44,11 +45,11 @@ pub fn wheel() -> Result<PathBuf> {
     let scripts = tree().join("inspect_modal_sandbox.data/scripts");
     fs::create_dir_all(&scripts)?;
     build::replace(&program, &scripts.join("sandbox"))?;
-    // The program looks for it there, and trusts it.
+    // The program looks for its component in this place.
     build::replace(&component, &scripts.join("modal-provider.wasm"))?;
     build::replace(&component, &tree().join("python/inspect_modal_sandbox/modal-provider.wasm"))?;
     let folder = tools::target().join("wheels");
-    // What an earlier version left must not be taken for this one's.
+    // A wheel of an earlier version must not be mistaken for the new one.
     let _ = fs::remove_dir_all(&folder);
     eprintln!("Building the wheel");
     let mut command =
@@ -60,17 +61,17 @@ pub fn wheel() -> Result<PathBuf> {
     let wheel = fs::read_dir(&folder)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
-        .context("maturin made no wheel")?;
+        .context("maturin built no wheel")?;
     eprintln!("Built {}", wheel.display());
     Ok(wheel)
 }
 
-/// Lints, types, and all tests against the emulator, with the wheel in an environment of its own. With a filter, only the
+/// Runs lints, type checks and all tests with the wheel in an environment of its own. With a filter, runs only the
 /// tests whose names contain it.
 ///
 /// # Errors
 ///
-/// If a check failed, or a test twice.
+/// Fails if a check fails or a test fails twice.
 pub fn test(report: &mut Report, filter: Option<&str>) -> Result<()> {
     let builder = builder()?;
     let python = tools::environment("inspect-venv", &tree().join("requirements.txt"))?;
@@ -83,24 +84,24 @@ pub fn test(report: &mut Report, filter: Option<&str>) -> Result<()> {
     pytest(report, filter, || module(&python, &["pytest", "tests", "--ignore", "tests/outside"]))
 }
 
-/// Builds the wheel and puts it into the environment of this Python, which holds all that it needs.
+/// Builds the wheel and installs it into the environment of this Python, which must contain its dependencies.
 ///
 /// # Errors
 ///
-/// If it cannot be built, or needs what is not there.
+/// Fails if the wheel cannot be built or a dependency is missing.
 pub fn install(python: &Path) -> Result<()> {
     let install = ["pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--force-reinstall"];
     run(module(python, &install).arg(wheel()?))?;
-    // What the wheel says it needs is there.
+    // Checks that the declared dependencies of the wheel are installed.
     run(&mut module(python, &["pip", "--disable-pip-version-check", "check"]))
 }
 
-/// Runs pytest by `command`, which names the tests, and those that failed a second time. With a filter, only the tests whose
+/// Runs `command`, which runs pytest, and runs failed tests a second time. With a filter, runs only the tests whose
 /// names contain it.
 ///
 /// # Errors
 ///
-/// If a test failed twice.
+/// Fails if a test failed twice.
 pub fn pytest(report: &mut Report, filter: Option<&str>, command: impl Fn() -> Command) -> Result<()> {
     let program = build::program()?;
     let cache = tools::target().join("pytest-cache");
@@ -117,7 +118,7 @@ pub fn pytest(report: &mut Report, filter: Option<&str>, command: impl Fn() -> C
     let mut lines = Vec::new();
     let status = tools::run_watched(&mut pytest(&[]), |line| lines.push(line.to_string()))?;
     report.passed(lines.iter().rev().find_map(|line| passed(line)).unwrap_or(0));
-    // pytest's code for "no test was selected".
+    // Exit code 5 of pytest means that no test was selected.
     if status.success() || (filter.is_some() && status.code() == Some(5)) {
         return Ok(());
     }
@@ -129,7 +130,7 @@ pub fn pytest(report: &mut Report, filter: Option<&str>, command: impl Fn() -> C
     let failed_again = if again.is_ok() { Vec::new() } else { self::failed(&cache) };
     for name in failed {
         if failed_again.contains(&name) {
-            // `tests/test_files.py::test_name[case]`: the name alone is what a filter takes.
+            // `tests/test_files.py::test_name[case]`: filters match the name only.
             report.failed(name.rsplit("::").next().and_then(|name| name.split('[').next()).unwrap_or(&name));
         } else {
             report.flaky(name);
@@ -138,13 +139,13 @@ pub fn pytest(report: &mut Report, filter: Option<&str>, command: impl Fn() -> C
     again
 }
 
-/// How many tests passed, from pytest's last line: `2 failed, 40 passed in 3.21s`.
+/// Returns the number of passed tests from the last line of pytest: `2 failed, 40 passed in 3.21s`.
 fn passed(line: &str) -> Option<usize> {
     let words: Vec<_> = line.split_whitespace().collect();
     words.windows(2).find(|pair| pair[1].trim_end_matches(',') == "passed")?[0].parse().ok()
 }
 
-/// The tests that failed in pytest's last run, as its cache records them.
+/// Returns the tests that failed in the last run of pytest, from its cache.
 fn failed(cache: &Path) -> Vec<String> {
     let record = fs::read(cache.join("v/cache/lastfailed")).unwrap_or_default();
     let record: serde_json::Value = serde_json::from_slice(&record).unwrap_or_default();

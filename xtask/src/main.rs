@@ -1,4 +1,5 @@
-//! `cargo xtask …`: everything a newcomer types. Installs what it can into `target/`, says plainly what it cannot.
+//! `cargo xtask …`: the tasks for work on this repository. They install missing tools into `target/` where possible and
+//! otherwise name them.
 
 mod bench;
 mod build;
@@ -25,29 +26,29 @@ struct Cli {
 enum Task {
     /// Build the program and the component into target/dist
     Build,
-    /// Build, then show the main job on the emulator: no account, no network
+    /// Build, then show the main workflow on the emulator, without an account and without a network
     Demo,
-    /// Build, then run random faults against everything, and check that nothing is lost or done twice
+    /// Build, then run random faults and check that nothing is lost or done twice
     Soak {
-        /// How many cases
+        /// Number of cases
         #[arg(long, default_value_t = 1000)]
         runs: u64,
-        /// Of the first one; another each time when left out
+        /// Seed of the first case; by default a new one for each run
         #[arg(long)]
         seed: Option<u64>,
-        /// Spoil connections on their way (cut, stall, delay, duplicate, swallow) instead of calls
+        /// Damage connections (cut, stall, delay, duplicate, swallow) instead of failing calls
         #[arg(long)]
         proxy: bool,
     },
-    /// Write the sources that are made from proto/proto
+    /// Write the sources that are generated from proto/proto
     Generate,
-    /// Print where the sources do not follow docs/architecture.md
+    /// Print the places where the sources do not follow docs/architecture.md
     Layout,
     /// Build the Inspect AI plugin as a wheel into target/wheels
     Wheel,
     /// Build, check and test everything
     Test(test::Selection),
-    /// Measure: prints targets and what was reached; fails only when something goes wrong
+    /// Run a benchmark: prints targets and measured values, and fails only on errors
     Bench {
         /// What to measure
         #[command(subcommand)]
@@ -66,7 +67,7 @@ fn main() -> ExitCode {
         Task::Test(selection) => test::all(&selection),
         Task::Bench { what } => bench::run(what),
     };
-    // The causes in one line and no backtrace, which would push what the tests said out of sight.
+    // Prints the causes on one line. A backtrace would push the output of failed tests out of sight.
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

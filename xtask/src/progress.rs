@@ -1,9 +1,10 @@
-//! Runs cargo and tells how far it is: one line that counts crates, instead of one `Compiling` line for each of them.
+//! Runs cargo and shows its progress: one line that counts crates, instead of one `Compiling` line per crate.
 //!
-//! Data flow: cargo writes one JSON message for each finished crate to its standard output, and warnings, errors and status
-//! lines to its standard error. A thread reads each of the two. Finished crates move a counter; status lines name the crate
-//! that is under way and are not shown; everything else is printed unchanged. On a terminal the line is rewritten in place,
-//! elsewhere it is repeated every [`INTERVAL`]. Several builds may run at once (`build::dist` does so): they share the line.
+//! Data flow: cargo writes one JSON message for each finished crate to its standard output, and warnings, errors and
+//! status lines to its standard error. One thread reads each of them. Finished crates advance a counter, and status
+//! lines name the current crate and are not shown. All other lines are printed unchanged. On a terminal the progress
+//! line is rewritten in place; elsewhere it is repeated every [`INTERVAL`]. Builds that run at the same time (as in
+//! `build::dist`) share the line.
 
 use std::{
     collections::HashSet,
@@ -21,10 +22,11 @@ use serde_json::Value;
 
 use crate::tools;
 
-/// How often the line is repeated where it cannot be rewritten. Rare enough not to fill the log of a test run.
+/// Interval between progress lines where they cannot be rewritten. It is long, so that they do not fill the log of a
+/// test run.
 const INTERVAL: Duration = Duration::from_secs(15);
 
-/// First words of cargo's status lines (cargo's `Shell::status`).
+/// First words of the status lines of cargo (`Shell::status` in its sources).
 const STATUS: [&str; 12] = [
     "Adding",
     "Checking",
@@ -43,19 +45,19 @@ const STATUS: [&str; 12] = [
 /// A program that cargo has built.
 #[derive(Debug)]
 pub struct Executable {
-    /// Directory of the package that it belongs to.
+    /// The folder of its package.
     pub package: PathBuf,
-    /// Name of the target: of the library, program or test that it was built from.
+    /// The name of its target: the library, program or test that it was built from.
     pub target: String,
-    /// The target's kind: `lib`, `bin`, `test`, …
+    /// The kind of the target: `lib`, `bin`, `test`, …
     pub kind: String,
     /// Whether it is a test program.
     pub test: bool,
-    /// The file.
+    /// The path of the file.
     pub file: PathBuf,
 }
 
-/// What is known of one running build.
+/// The state of a running build.
 struct Build {
     what: String,
     begun: Instant,
@@ -64,7 +66,7 @@ struct Build {
     crate_name: String,
 }
 
-/// The builds that are under way, and when their line was last printed.
+/// The running builds, and the time at which their line was last printed.
 struct Board {
     builds: Vec<Build>,
     printed: Option<Instant>,
@@ -79,16 +81,17 @@ enum Event {
     Text(String),
 }
 
-/// Runs `cargo SUBCOMMAND ARGUMENTS`, shows its progress as `what`, and returns the programs that it built.
+/// Runs `cargo SUBCOMMAND ARGUMENTS` with the environment `env`, shows its progress as `what`, and returns the programs
+/// that it built.
 ///
 /// # Errors
 ///
-/// If cargo cannot be started or fails. What cargo said about the failure has been printed by then.
+/// Fails if cargo cannot be started or fails. Its messages have been printed by then.
 pub fn cargo(what: &str, subcommand: &str, arguments: &[&str], env: &[(String, String)]) -> Result<Vec<Executable>> {
     let total = crates(arguments);
     let mut command = tools::cargo();
     command.arg(subcommand);
-    // `cargo clippy … -- -D warnings`: options of cargo go before the dashes.
+    // Options of cargo must be inserted before the dashes, as in `cargo clippy … -- -D warnings`.
     let dashes = arguments.iter().position(|word| *word == "--").unwrap_or(arguments.len());
     command.args(&arguments[..dashes]).arg("--message-format=json-render-diagnostics").args(&arguments[dashes..]);
     command.envs(env.iter().map(|(name, value)| (name, value)));
@@ -132,7 +135,7 @@ pub fn cargo(what: &str, subcommand: &str, arguments: &[&str], env: &[(String, S
     Ok(executables)
 }
 
-/// Takes the build's events until both of its outputs have ended.
+/// Handles the events of a build until both outputs have ended, and returns the programs that were built.
 fn follow(what: &str, events: &mpsc::Receiver<Event>) -> Vec<Executable> {
     let mut finished = HashSet::new();
     let mut executables = Vec::new();
@@ -178,12 +181,12 @@ impl Board {
         }
     }
 
-    /// Prints the line if it is time for it.
+    /// Prints the progress line if the interval has passed.
     fn print(&mut self) {
         let terminal = std::io::stderr().is_terminal();
         let pause = if terminal { Duration::from_millis(100) } else { INTERVAL };
         let begun = self.builds.iter().map(|build| build.begun).min();
-        // The first line comes after one interval: a build with nothing to do prints none.
+        // The first line appears after one interval, so that a build without work prints none.
         if self.printed.or(begun).is_some_and(|last| last.elapsed() < pause) {
             return;
         }
@@ -201,7 +204,7 @@ impl Board {
         }
         let mut stderr = std::io::stderr().lock();
         let _ = if terminal {
-            // At most one row of a terminal of usual width: a longer one could not be erased.
+            // A line longer than one row of the terminal could not be erased.
             let text: String = text.chars().take(79).collect();
             write!(stderr, "\r\x1b[K{text}").and_then(|()| stderr.flush())
         } else {
@@ -209,7 +212,7 @@ impl Board {
         };
     }
 
-    /// Makes room for other text on a terminal.
+    /// Erases the progress line on a terminal, before other text is printed.
     fn erase(&mut self) {
         if std::io::stderr().is_terminal() {
             eprint!("\r\x1b[K");
@@ -229,7 +232,7 @@ fn forward(
     })
 }
 
-/// How many crates the build consists of, as `cargo tree` counts them; 0 if it cannot tell.
+/// Returns the number of crates of the build according to `cargo tree`, or 0 if it is unknown.
 fn crates(arguments: &[&str]) -> usize {
     let mut command = tools::cargo();
     let edges = if arguments.contains(&"--no-run") || arguments.contains(&"--all-targets") {
@@ -248,12 +251,12 @@ fn crates(arguments: &[&str]) -> usize {
     }
     let Ok(output) = command.stderr(Stdio::null()).output() else { return 0 };
     let text = String::from_utf8_lossy(&output.stdout);
-    // `NAME vVERSION (proc-macro) (*)`
+    // Each line has the form `NAME vVERSION (proc-macro) (*)`.
     let name = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
     text.lines().filter(|line| !line.is_empty()).map(name).collect::<HashSet<_>>().len()
 }
 
-/// The message if it tells of a finished target.
+/// Returns the message if it reports a finished target.
 fn artifact(line: &str) -> Option<Value> {
     let message: Value = serde_json::from_str(line).ok()?;
     (message["reason"] == "compiler-artifact").then_some(message)
@@ -270,10 +273,10 @@ fn executable(message: &Value) -> Option<Executable> {
     })
 }
 
-/// The crate of a status line; empty where the line names none, `None` for other text.
+/// Returns the crate of a status line, an empty text if the line names none, or `None` for other lines.
 fn status(line: &str) -> Option<String> {
     let plain = without_colours(line);
-    // Two builds at once wait for each other while they look for sources.
+    // Two builds at the same time wait for each other while they resolve sources.
     if plain.contains("waiting for file lock on package cache") {
         return Some(String::new());
     }
@@ -286,7 +289,7 @@ fn status(line: &str) -> Option<String> {
     Some(name.unwrap_or_default().to_string())
 }
 
-/// A line without the escape sequences that set colours.
+/// Returns the line without escape sequences for colours.
 fn without_colours(line: &str) -> String {
     let mut parts = line.split("\x1b[");
     let mut plain = parts.next().unwrap_or_default().to_string();
@@ -296,7 +299,7 @@ fn without_colours(line: &str) -> String {
     plain
 }
 
-/// A time as `M:SS min`.
+/// Formats a time as `M:SS min`.
 pub fn clock(time: Duration) -> String {
     format!("{}:{:02} min", time.as_secs() / 60, time.as_secs() % 60)
 }
@@ -320,7 +323,7 @@ mod tests {
         let line = r#"{"reason":"compiler-artifact","package_id":"path+file:///w/host/lib#sandbox-host@0.1.0",
             "manifest_path":"/w/host/lib/Cargo.toml","target":{"kind":["test"],"name":"host"},
             "profile":{"test":true},"executable":"/w/target/release/deps/host-1","fresh":false}"#;
-        let found = artifact(line).as_ref().and_then(executable).expect("a program");
+        let found = artifact(line).as_ref().and_then(executable).expect("no program in the message");
         assert_eq!((found.target.as_str(), found.kind.as_str(), found.test), ("host", "test", true));
         assert_eq!(found.package, PathBuf::from("/w/host/lib"));
         assert!(artifact(r#"{"reason":"build-finished","success":true}"#).is_none());

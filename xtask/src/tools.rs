@@ -1,4 +1,5 @@
-//! What the tasks need of the machine: checked first, installed below `target/` where possible, named where not.
+//! The tools that the tasks need: checked first, installed below `target/` where possible, and otherwise named in an
+//! error.
 
 use std::{
     ffi::OsStr,
@@ -10,30 +11,31 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// Compiles to a component directly.
+/// The compilation target of the component. rustc links it into a component directly.
 pub const WASM_TARGET: &str = "wasm32-wasip2";
 
-/// What the programs are compiled for.
+/// The compilation target of the programs.
 const HOST_TARGET: &str =
     if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-gnu" } else { "x86_64-unknown-linux-gnu" };
 
-/// The Python that everything uses for which its version makes no difference.
+/// The Python interpreter for tasks that do not depend on its version.
 const PYTHON: &str = "python3";
 
-/// The newest minor version that is looked for by name: wheels of large packages come some time after a release.
+/// The newest minor version of Python that is searched for. Wheels of large packages appear some time after a release
+/// of Python.
 const NEWEST_MINOR: u32 = 14;
 
-/// The workspace's root.
+/// Returns the root folder of the workspace.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
-/// Where cargo puts what it builds.
+/// Returns the target folder of cargo.
 pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
-/// The cargo that runs us.
+/// Returns a command for the cargo program that runs this task.
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
@@ -41,8 +43,8 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Keeps what cargo told us about this package from a command that runs cargo. Some build scripts look at such variables, and
-/// would be run again whenever cargo is started from the shell after it was started from here.
+/// Removes the environment variables with which cargo describes this package from a command that runs cargo. Some build
+/// scripts depend on them, and would run again each time cargo is started from the shell instead.
 pub fn forget_package(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
@@ -52,7 +54,7 @@ pub fn forget_package(command: &mut Command) {
     }
 }
 
-/// Runs a command; an error names it.
+/// Runs a command. Fails with an error that names it if it cannot be started or does not succeed.
 pub fn run(command: &mut Command) -> Result<()> {
     let line = line(command);
     let status = command.status().with_context(|| format!("could not start `{line}`"))?;
@@ -60,13 +62,14 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command, shows its standard output as it comes, and passes each line to `watch`. Returns how it ended.
+/// Runs a command, prints its standard output as it arrives, and passes each line to `watch`. Returns the exit status.
+/// Fails if the command cannot be started.
 pub fn run_watched(command: &mut Command, mut watch: impl FnMut(&str)) -> Result<ExitStatus> {
     let line = line(command);
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("could not start `{line}`"))?;
     if let Some(output) = child.stdout.take() {
         for text in BufReader::new(output).split(b'\n') {
-            let text = text.with_context(|| format!("could not read what `{line}` prints"))?;
+            let text = text.with_context(|| format!("could not read the output of `{line}`"))?;
             let text = String::from_utf8_lossy(&text);
             println!("{text}");
             watch(&text);
@@ -75,7 +78,7 @@ pub fn run_watched(command: &mut Command, mut watch: impl FnMut(&str)) -> Result
     Ok(child.wait()?)
 }
 
-/// A command as one would type it.
+/// Formats a command as a shell command line.
 pub fn line(command: &Command) -> String {
     std::iter::once(command.get_program())
         .chain(command.get_args())
@@ -91,9 +94,10 @@ pub fn line(command: &Command) -> String {
         .join(" ")
 }
 
-/// Checks for Linux and a C compiler, and adds the wasm target when it is missing.
+/// Adds the wasm compilation target and downloads the sources of the crates, if they are missing. Fails without Linux,
+/// without a C compiler, or if the target cannot be added.
 pub fn prepare() -> Result<()> {
-    ensure!(cfg!(target_os = "linux"), "This needs Linux: sandboxes of the emulator are made of Linux namespaces.");
+    ensure!(cfg!(target_os = "linux"), "Linux is required: the emulator builds its sandboxes from Linux namespaces.");
     if !works(Command::new("cc").arg("--version")) {
         bail!("There is no C compiler (`cc`): install gcc with your package manager, such as `apt-get install gcc`.");
     }
@@ -107,7 +111,7 @@ pub fn prepare() -> Result<()> {
     Ok(())
 }
 
-/// Downloads the sources of all crates, if some are missing, and says so: what needs them later would be silent about it.
+/// Downloads missing sources of crates and prints a message. Later commands would download them silently.
 fn fetch() -> Result<()> {
     let fetch = |more: &[&str]| {
         let mut command = cargo();
@@ -121,14 +125,14 @@ fn fetch() -> Result<()> {
     run(&mut fetch(&[]))
 }
 
-/// Runs the program that writes generated sources.
+/// Runs the program that writes the generated sources. Fails if it does.
 pub fn generate(arguments: &[&str]) -> Result<()> {
     run(cargo().args(["run", "--quiet", "--package", "xtask-generate", "--"]).args(arguments))
 }
 
-/// Namespaces, for whatever starts the emulator.
+/// Fails if this user cannot create the namespaces that the emulator needs.
 pub fn check_namespaces() -> Result<()> {
-    // As root namespaces come without a user namespace; otherwise one is needed, and some distributions switch it off.
+    // Only root can create the namespaces without a user namespace, which some distributions disable.
     let mut probe = Command::new("unshare");
     probe.args(["--mount", "--pid", "--fork", "--uts", "--ipc", "--net"]);
     if !works(Command::new("sh").args(["-c", "test \"$(id -u)\" = 0"])) {
@@ -136,7 +140,7 @@ pub fn check_namespaces() -> Result<()> {
     }
     if !works(probe.arg("true")) {
         bail!(
-            "This machine does not let us make namespaces, of which the emulator's sandboxes consist. In a container, run it with more privileges; on a distribution that switches them off, `sysctl kernel.unprivileged_userns_clone=1` or `sysctl kernel.apparmor_restrict_unprivileged_userns=0` as root."
+            "This machine does not permit namespaces, from which the emulator builds its sandboxes. In a container, add privileges; on a distribution that disables them, run `sysctl kernel.unprivileged_userns_clone=1` or `sysctl kernel.apparmor_restrict_unprivileged_userns=0` as root."
         );
     }
     Ok(())
@@ -161,17 +165,19 @@ fn works(command: &mut Command) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// The Python of a virtual environment below `target/` that holds what `tests/requirements.txt` pins.
+/// Returns the Python interpreter of a virtual environment below `target/` with the packages of
+/// `tests/requirements.txt`. Fails if they cannot be installed.
 pub fn python() -> Result<PathBuf> {
     environment("venv", &root().join("tests/requirements.txt"))
 }
 
-/// The Python of the virtual environment of that name below `target/`, with what a file of requirements pins.
+/// Returns the Python interpreter of the virtual environment `name` below `target/` with the packages of a requirements
+/// file. Fails if they cannot be installed.
 pub fn environment(name: &str, requirements: &Path) -> Result<PathBuf> {
     environment_of(Path::new(PYTHON), name, requirements)
 }
 
-/// The same with an interpreter of one's own choice. Another one than the last time makes the environment anew.
+/// Like [`environment`], with another Python interpreter. A change of the interpreter creates the environment anew.
 pub fn environment_of(interpreter: &Path, name: &str, requirements: &Path) -> Result<PathBuf> {
     let environment = target().join(name);
     let python = environment.join("bin/python");
@@ -187,7 +193,7 @@ pub fn environment_of(interpreter: &Path, name: &str, requirements: &Path) -> Re
     run(Command::new(interpreter).args(["-m", "venv", "--clear"]).arg(&environment)).context(
         "Python 3.10 or newer with its venv module is needed: install it with your package manager, such as `apt-get install python3-venv`.",
     )?;
-    // What is never imported need not be compiled; that takes as long as all the rest.
+    // Compiling all packages takes as long as the rest of the installation, and most modules are never imported.
     run(Command::new(&python)
         .args(["-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check", "--requirement"])
         .arg(requirements))?;
@@ -195,7 +201,7 @@ pub fn environment_of(interpreter: &Path, name: &str, requirements: &Path) -> Re
     Ok(python)
 }
 
-/// A version of Python: 3 and 12.
+/// A version of Python: the major and the minor number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub u32, pub u32);
 
@@ -205,8 +211,9 @@ impl fmt::Display for Version {
     }
 }
 
-/// The newest Python on the path, or in pyenv's folder, that starts, can make environments, and is at least this new. (pyenv puts
-/// a program on the path for every version it has, and most of them refuse to start.)
+/// Returns the newest Python of the path or of pyenv's folder that starts, can create environments, and has at least
+/// the version `least`. pyenv puts a program on the path for each version that it knows, and most of them refuse to
+/// start.
 pub fn newest_python(least: Version) -> Option<(PathBuf, Version)> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<_> = std::env::split_paths(&path).collect();
@@ -219,7 +226,7 @@ pub fn newest_python(least: Version) -> Option<(PathBuf, Version)> {
 }
 
 fn newest_python_in(folders: &[PathBuf], least: Version) -> Option<(PathBuf, Version)> {
-    // Newest first. A plain `python3` can be any version, and is taken if nothing else is there.
+    // The newest version first. A plain `python3` can be any version, so it comes last.
     let names = (least.1..=NEWEST_MINOR).rev().map(|minor| format!("{PYTHON}.{minor}")).chain([PYTHON.to_string()]);
     names
         .flat_map(|name| folders.iter().map(move |folder| folder.join(&name)))
@@ -227,7 +234,7 @@ fn newest_python_in(folders: &[PathBuf], least: Version) -> Option<(PathBuf, Ver
         .find_map(|file| version(&file).filter(|version| *version >= least).map(|version| (file, version)))
 }
 
-/// The version of this Python, if it starts and can make environments.
+/// Returns the version of a Python interpreter if it starts and can create environments.
 fn version(python: &Path) -> Option<Version> {
     let code = "import ensurepip, sys, venv; print(*sys.version_info[:2])";
     let output = Command::new(python).args(["-c", code]).stdin(Stdio::null()).output().ok()?;
@@ -236,8 +243,8 @@ fn version(python: &Path) -> Option<Version> {
     Some(Version(major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// A folder below `target/` with the npm packages that `xtask/package.json` pins, and a link `node` to the Node that runs
-/// them: the machine's, or one from PyPI where there is none.
+/// Returns a folder below `target/` with the npm packages of `xtask/package.json`, and a link `node` to the Node.js
+/// program that runs them: that of the machine, or one from PyPI if there is none. Fails if they cannot be installed.
 pub fn npm() -> Result<PathBuf> {
     let folder = target().join("npm");
     fs::create_dir_all(&folder)?;
@@ -268,7 +275,7 @@ pub fn npm() -> Result<PathBuf> {
     run(Command::new("npm").args(install).current_dir(&folder).env("PATH", &path))?;
     let found = std::env::split_paths(&path).map(|folder| folder.join("node")).find(|file| file.is_file());
     let _ = fs::remove_file(&node);
-    std::os::unix::fs::symlink(found.context("npm is there, but no node beside it")?, &node)?;
+    std::os::unix::fs::symlink(found.context("found npm, but no node next to it")?, &node)?;
     fs::write(stamp, wanted)?;
     Ok(folder)
 }
@@ -282,11 +289,11 @@ mod tests {
     #[test]
     fn the_newest_python_that_starts_is_found() {
         let folder = target().join(format!("tmp/newest-python-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a folder");
+        fs::create_dir_all(&folder).expect("cannot create the folder");
         let put = |name: &str, script: &str| {
             let file = folder.join(name);
-            fs::write(&file, format!("#!/bin/sh\n{script}\n")).expect("a program");
-            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("its mode");
+            fs::write(&file, format!("#!/bin/sh\n{script}\n")).expect("cannot write the program");
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("cannot set the permissions");
             file
         };
         put("python3.13", "echo 'pyenv: python3.13: command not found' >&2; exit 127");
@@ -297,19 +304,19 @@ mod tests {
         let found = |least| newest_python_in(&folders, least);
         assert_eq!(found(Version(3, 11)), Some((newest.clone(), Version(3, 12))));
         assert_eq!(found(Version(3, 13)), None);
-        fs::remove_file(newest).expect("it was there");
-        fs::remove_file(folder.join("python3.11")).expect("it was there");
+        fs::remove_file(newest).expect("cannot remove the file");
+        fs::remove_file(folder.join("python3.11")).expect("cannot remove the file");
         assert_eq!(found(Version(3, 10)), Some((plain, Version(3, 10))));
         assert_eq!(found(Version(3, 11)), None);
-        fs::remove_dir_all(folder).expect("it was there");
+        fs::remove_dir_all(folder).expect("cannot remove the folder");
     }
 
-    /// Crates and their features, as one build of these packages has them.
+    /// Returns the crates and features of a build of these packages.
     fn features(packages: &[&str], edges: &str) -> BTreeSet<String> {
         let mut command = cargo();
         command.args(["tree", "--quiet", "--prefix", "none", "--format", "{p} {f}", "--edges", edges]);
         command.args(packages.iter().flat_map(|package| ["--package", package]));
-        let output = command.output().expect("cargo runs");
+        let output = command.output().expect("cannot start cargo");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).lines().map(|line| line.trim_end_matches(" (*)").to_string()).collect()
     }
@@ -319,7 +326,8 @@ mod tests {
         line.split(' ').take(2).collect()
     }
 
-    /// Otherwise the runtime and all that depends on it is compiled once more for the tests, which takes minutes.
+    /// With other features, the WebAssembly runtime and its dependents would be compiled again for the tests, which
+    /// takes minutes.
     #[test]
     fn tests_are_built_from_the_crates_of_the_program() {
         let tests = ["sandbox-host", "sandbox-cli", "container-network", "container-isolation", "modal-emulator", "modal-proto", "system-tests", "xtask"];

@@ -1,8 +1,8 @@
-//! `cargo xtask generate`: writes the Rust sources that are made from `proto/proto/*.proto`, or with `--check` says which of
+//! `cargo xtask generate`: generates Rust sources from `proto/proto/*.proto`. With `--check` it only reports which of
 //! them are out of date.
 //!
-//! They are kept in the repository because their compiler, some 60 crates, would otherwise be built before anything else, once
-//! for each profile. `cargo xtask test generated` compares them.
+//! The generated files are in the repository, because the generator needs about 60 crates, which would otherwise be
+//! built before everything else, once per profile. `cargo xtask test generated` compares them.
 
 mod proto;
 
@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// A file below the workspace's root, and what has to be in it.
+/// A generated file, relative to the root of the workspace, and its content.
 struct Generated {
     path: PathBuf,
     content: Vec<u8>,
@@ -40,7 +40,7 @@ fn main() -> Result<()> {
         outdated.push(path.display().to_string());
     }
     if check && !outdated.is_empty() {
-        bail!("out of date: {}. `cargo xtask generate` writes them.", outdated.join(", "));
+        bail!("out of date: {}. Run `cargo xtask generate`.", outdated.join(", "));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Messages, clients, server traits and RPC constants from `proto/proto/*.proto`.
+//! Generates messages, clients, server traits and RPC constants from `proto/proto/*.proto`.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -9,17 +9,17 @@ use prost_types::FileDescriptorSet;
 
 use super::Generated;
 
-/// Where the sources go.
+/// The folder of the generated sources.
 const FOLDER: &str = "proto/src/generated";
 
-/// Generates them.
+/// Generates all files. Fails if a `.proto` file is invalid.
 pub fn generate(root: &Path) -> Result<Vec<Generated>> {
     let mut descriptors =
         protox::compile(["control_plane.proto", "task_command_router.proto"], [root.join("proto/proto")])?;
     let generated = |name: &str, content: Vec<u8>| Generated { path: Path::new(FOLDER).join(name), content };
-    // For the test that compares them with the official client's, and for tools that print messages.
+    // For the test that compares them with those of the official client, and for tools that print messages.
     let mut files = vec![generated("descriptors.bin", descriptors.encode_to_vec())];
-    // Comments stay in the .proto text: rustdoc would take their brackets for links.
+    // Comments are not copied, because rustdoc would read their brackets as links.
     for file in &mut descriptors.file {
         file.source_code_info = None;
     }
@@ -39,7 +39,7 @@ pub fn generate(root: &Path) -> Result<Vec<Generated>> {
     Ok(files)
 }
 
-/// One typed constant per method: its path, and the messages that go there and come back.
+/// Returns one typed constant per method: its path and the types of its request and response.
 fn rpcs(descriptors: &FileDescriptorSet) -> String {
     let rust_type = |name: Option<&String>| match name.map(String::as_str) {
         None | Some(".google.protobuf.Empty") => "()".to_string(),
@@ -52,7 +52,8 @@ fn rpcs(descriptors: &FileDescriptorSet) -> String {
     for file in &descriptors.file {
         for service in &file.service {
             for method in &service.method {
-                // Both services have a SandboxWaitUntilReady; the messages of the router's say Tcr as well.
+                // Both services have a method SandboxWaitUntilReady. The messages of the router have the prefix Tcr,
+                // which tells the constants apart.
                 let mut name = method.name().to_shouty_snake_case();
                 if text.contains(&format!("pub const {name}:")) {
                     name += "_TCR";

@@ -1,15 +1,16 @@
-//! `cargo xtask layout`: reads the Rust sources of the workspace and prints where they do not follow `docs/architecture.md`.
+//! `cargo xtask layout`: reads the Rust sources of the workspace and prints the places that do not follow
+//! `docs/architecture.md`.
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`workspace`] | asks cargo which crates and targets there are |
-//! | [`source`] | parses the files of one target: modules, paths, unsafe code, long functions |
-//! | [`resolve`] | finds the file that a path leads to, through re-exports |
-//! | [`graph`] | circles of files and of folders |
-//! | [`rules`] | reads the allowed directions from the document, and compares |
+//!  [`workspace`] | lists the crates and targets that cargo knows |
+//!  [`source`] | parses the files of a target: modules, paths, unsafe code, long functions |
+//!  [`resolve`] | finds the file that a path names, through re-exports |
+//!  [`graph`] | finds circles of files and of folders |
+//!  [`rules`] | reads the allowed directions from the document and compares them |
 //!
-//! A file imports another one if it names an item of it by a path. A re-export of a module's own children (`pub use child::X`) is
-//! no import: paths that go through it lead to the child.
+//! A file imports another file if it names one of its items by a path. A re-export of a module's own children (`pub use
+//! child::X`) is not an import, because paths through it are resolved to the child.
 
 mod graph;
 mod resolve;
@@ -24,7 +25,7 @@ use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 
-/// Checks the workspace at `root` and returns a line for each violation.
+/// Checks the workspace at `root` and returns one line for each violation. Fails if a file cannot be read or parsed.
 fn check(root: &Path) -> Result<Vec<String>> {
     let document = root.join("docs/architecture.md");
     let text = std::fs::read_to_string(&document).with_context(|| format!("could not read {}", document.display()))?;

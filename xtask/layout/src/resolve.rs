@@ -1,4 +1,4 @@
-//! From a path in the code to the file that defines what it names.
+//! Resolves a path in the code to the file that defines the named item.
 
 use std::{
     collections::BTreeSet,
@@ -7,10 +7,10 @@ use std::{
 
 use crate::source::{Module, Target};
 
-/// Re-exports of re-exports are followed this far. Deeper ones do not occur, and a circle of them must end.
+/// Largest number of re-exports that are followed. Deeper chains do not occur, and a circle of re-exports must end.
 const MAX_DEPTH: usize = 16;
 
-/// What a path leads to.
+/// The result of a resolved path.
 enum Found {
     /// The module with this path.
     Module(Vec<String>),
@@ -27,7 +27,7 @@ impl Found {
 }
 
 impl Target {
-    /// Which file imports which, each pair once. A file does not import itself.
+    /// Returns the pairs of files of which the first imports the second. A file does not import itself.
     pub fn imports(&self) -> BTreeSet<(&Path, &Path)> {
         let mut found = BTreeSet::new();
         for (path, module) in &self.modules {
@@ -35,7 +35,7 @@ impl Target {
             for (named, public) in named.chain(module.public.iter().map(|named| (named, true))) {
                 let Some(target) = self.resolve(path, named, 0) else { continue };
                 let target = target.module();
-                // The module gives its own children's items another name.
+                // A re-export of the module's own children is not an import.
                 if public && target.starts_with(path) {
                     continue;
                 }
@@ -49,12 +49,12 @@ impl Target {
         found
     }
 
-    /// All files of the target.
+    /// Returns all files of the target.
     pub fn files(&self) -> BTreeSet<&PathBuf> {
         self.modules.values().map(|module| &module.file).collect()
     }
 
-    /// What `path` names in the module `from`. `None` if it leads out of the crate.
+    /// Resolves `path` as named in the module `from`. Returns `None` if it leads out of the crate.
     fn resolve(&self, from: &[String], path: &[String], depth: usize) -> Option<Found> {
         let (first, rest) = path.split_first()?;
         match first.as_str() {
@@ -98,7 +98,7 @@ impl Target {
             match self.imported(&at, module, name, depth) {
                 Some(Found::Module(target)) => at = target,
                 Some(item) => return Some(item),
-                // Made by a macro, or of another crate.
+                // The name is defined by a macro or belongs to another crate.
                 None if module.names.contains_key(name) => return None,
                 None => return Some(Found::Item(at)),
             }
@@ -106,7 +106,7 @@ impl Target {
         Some(Found::Module(at))
     }
 
-    /// What a name stands for that the module at `at` imports.
+    /// Resolves a name that the module at `at` imports.
     fn imported(&self, at: &[String], module: &Module, name: &str, depth: usize) -> Option<Found> {
         if let Some(target) = module.names.get(name) {
             return self.resolve(at, target, depth + 1);

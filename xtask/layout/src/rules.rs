@@ -1,6 +1,6 @@
-//! The directions that `docs/architecture.md` allows, and the comparison with the sources.
+//! The rules of `docs/architecture.md`, and their comparison with the sources.
 //!
-//! The document contains code blocks of the language `imports`. Each line is one of:
+//! The document contains code blocks with the language `imports`. Each line has one of these forms:
 //!
 //! - `crate NAME: OTHER, OTHER`: the crate may depend on these crates of the workspace;
 //! - `folder PATH: a > b, c > d`: of the entries of this source folder, each may import those that stand to the right of a `>`
@@ -21,21 +21,22 @@ use crate::{
     workspace::Package,
 };
 
-/// So many files may import each other in a circle: an enum and its parts, say. More are no longer understood one by one.
+/// Largest number of files that may import each other in a circle. Larger circles cannot be understood one file at a
+/// time.
 const MAX_FILES_IN_CIRCLE: usize = 3;
 
-/// The crate that must fit every provider, and the name that it must therefore not contain.
-const NEUTRAL: (&str, &str) = ("guest/kit", "modal");
+/// The folder of the crate that fits every provider, and the provider name that it must not contain.
+const NEUTRAL_CRATE: (&str, &str) = ("guest/kit", "modal");
 
-/// Words that make a sentence hard to read: they stand where a subject should.
+/// Words that hide the subject of a sentence.
 const VAGUE_WORDS: &[&str] = &["anybody", "nobody", "somebody", "whoever", "whom"];
 
-/// What the document says.
+/// The rules of the document.
 #[derive(Default)]
 pub struct Rules {
-    /// For each crate, those that it may depend on.
+    /// The workspace crates that each crate may depend on.
     crates: BTreeMap<String, BTreeSet<String>>,
-    /// For each source folder, the layer of each of its entries. The uppermost is 0.
+    /// The layer of each entry of each source folder. The uppermost layer is 0.
     folders: BTreeMap<String, BTreeMap<String, usize>>,
 }
 
@@ -44,7 +45,7 @@ impl Rules {
     ///
     /// # Errors
     ///
-    /// If there is none, or a line in one is neither a crate nor a folder.
+    /// Fails if the document has no such block, or a line of one has another form.
     pub fn parse(document: &str) -> Result<Self> {
         let mut rules = Self::default();
         let mut inside = false;
@@ -79,7 +80,7 @@ impl Rules {
         Ok(())
     }
 
-    /// Compares what a crate depends on.
+    /// Adds a line for each dependency of a crate that is not allowed.
     pub fn check_package(&self, package: &Package, found: &mut Vec<String>) {
         let Some(allowed) = self.crates.get(&package.name) else {
             found.push(format!("{}: docs/architecture.md has no line `crate {}`", package.name, package.name));
@@ -90,7 +91,7 @@ impl Rules {
         }
     }
 
-    /// Compares what the files of a target import and contain.
+    /// Adds a line for each import, unsafe block and long function of a target that is not allowed.
     pub fn check_target(&self, target: &Target, found: &mut Vec<String>) {
         let imports = target.imports();
         let imports: Vec<_> = imports.iter().map(|(from, to)| (*from, *to)).collect();
@@ -135,7 +136,7 @@ impl Rules {
             if lower.as_ref() == Some(&upper) {
                 continue;
             }
-            // The root file composes the crate, so that nothing imports it.
+            // The root file composes the crate, so no other file may import it.
             let lower_layer = lower.as_ref().map_or(Some(&0), |name| layers.get(name));
             if let (Some(upper_layer), Some(lower_layer)) = (layers.get(&upper), lower_layer)
                 && (upper_layer >= lower_layer || lower.is_none())
@@ -146,25 +147,25 @@ impl Rules {
         }
     }
 
-    /// Looks for names and words in texts.
+    /// Adds a line for each forbidden name and vague word in a text file.
     ///
     /// # Errors
     ///
-    /// If git cannot list the files, or one cannot be read.
+    /// Fails if git cannot list the files, or a file cannot be read.
     pub fn check_texts(&self, root: &Path, found: &mut Vec<String>) -> Result<()> {
         let output =
             Command::new("git").args(["ls-files", "-z"]).current_dir(root).output().context("could not start git")?;
         ensure!(output.status.success(), "git ls-files failed: {}", String::from_utf8_lossy(&output.stderr));
         for name in String::from_utf8(output.stdout)?.split('\0').filter(|name| !name.is_empty()) {
             let prose = [".rs", ".py", ".md"].iter().any(|end| name.ends_with(end)) && !name.contains("/corpus/");
-            let neutral = name.starts_with(NEUTRAL.0);
+            let neutral = name.starts_with(NEUTRAL_CRATE.0);
             if !(prose || neutral) || !root.join(name).is_file() {
                 continue;
             }
             let text = fs::read(root.join(name)).with_context(|| format!("could not read {name}"))?;
             for (number, line) in String::from_utf8_lossy(&text).lines().enumerate() {
                 let place = format!("{name}:{}", number + 1);
-                if neutral && line.to_lowercase().contains(NEUTRAL.1) {
+                if neutral && line.to_lowercase().contains(NEUTRAL_CRATE.1) {
                     found.push(format!("{place}: names one provider in a crate that fits all"));
                 }
                 if prose && name != "xtask/layout/src/rules.rs" {
@@ -185,7 +186,7 @@ fn check_circles(target: &Target, imports: &[(&Path, &Path)], found: &mut Vec<St
             found.push(format!("{} files import each other in a circle: {}", circle.len(), circle.join(", ")));
         }
     }
-    // Folders that lie side by side, at each depth.
+    // Circles of folders with the same parent folder.
     let mut parents: BTreeMap<&Path, BTreeSet<(String, String)>> = BTreeMap::new();
     for (from, to) in imports {
         for parent in from.ancestors().skip(1).take_while(|parent| parent.starts_with(&target.folder)) {
@@ -202,8 +203,8 @@ fn check_circles(target: &Target, imports: &[(&Path, &Path)], found: &mut Vec<St
     }
 }
 
-/// The entry of `folder` that `file` belongs to, without `.rs`, and whether it is a folder. `None` for the file of the module that
-/// the folder itself is, and for files elsewhere.
+/// Returns the entry of `folder` that `file` belongs to, without `.rs`, and whether it is a folder. Returns `None` for
+/// the file of the folder's own module and for files elsewhere.
 fn entry(folder: &Path, file: &Path) -> Option<(String, bool)> {
     let below = file.strip_prefix(folder).ok()?;
     let first = below.components().next()?.as_os_str().to_str()?;
@@ -211,11 +212,11 @@ fn entry(folder: &Path, file: &Path) -> Option<(String, bool)> {
         return Some((first.to_owned(), true));
     }
     let name = first.strip_suffix(".rs").unwrap_or(first);
-    // `x.rs` beside `x/` is the same module.
+    // `x.rs` and the folder `x/` next to it are the same module.
     (!matches!(name, "mod" | "lib" | "main")).then(|| (name.to_owned(), false))
 }
 
-/// The vague words of a line of prose. A word in quotes is meant as a word: the user `nobody`.
+/// Returns the vague words of a line of prose. Words in quotes are names, such as the user `nobody`.
 fn vague_words(line: &str) -> impl Iterator<Item = &'static str> {
     let lower = line.to_lowercase();
     let words: Vec<String> = lower

@@ -1,6 +1,6 @@
-//! The files of one target, parsed: its modules, the paths that they name, unsafe code, and functions that are too long.
+//! Parses the files of a target: its modules, the paths that they name, unsafe code, and functions that are too long.
 //!
-//! Code below `#[cfg(test)]` is left out: tests may look at everything.
+//! Code below `#[cfg(test)]` is skipped, because tests may use everything.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,35 +16,35 @@ use syn::{
     visit::{self, Visit},
 };
 
-/// The longest function that is allowed, in lines from its signature to its closing brace.
+/// Largest permitted length of a function, in lines from its signature to its closing brace.
 pub const MAX_FUNCTION_LINES: usize = 90;
 
 /// A library or a program.
 pub struct Target {
-    /// The folder of its root file, relative to the workspace's root.
+    /// The folder of the root file, relative to the root of the workspace.
     pub folder: PathBuf,
-    /// Its modules by their path; the root has the empty path.
+    /// The modules by their path. The root module has the empty path.
     pub modules: BTreeMap<Vec<String>, Module>,
     /// Unsafe code: file and line.
     pub unsafe_code: Vec<(PathBuf, usize)>,
-    /// Functions longer than [`MAX_FUNCTION_LINES`]: file, line, name, and their length.
+    /// Functions longer than [`MAX_FUNCTION_LINES`]: file, line, name and length in lines.
     pub long_functions: Vec<(PathBuf, usize, String, usize)>,
 }
 
-/// One module, with a file of its own or inline.
+/// A module with its own file, or an inline module.
 #[derive(Default)]
 pub struct Module {
-    /// Relative to the workspace's root.
+    /// The file, relative to the root of the workspace.
     pub file: PathBuf,
-    /// Names that it imports or re-exports, and the path that each stands for.
+    /// Imported and re-exported names, and the path of each.
     pub names: BTreeMap<String, Vec<String>>,
-    /// Paths of which all names are imported.
+    /// Paths of glob imports.
     pub globs: Vec<Vec<String>>,
-    /// Names of its own items.
+    /// Names of the items that the module defines.
     pub items: BTreeSet<String>,
-    /// Paths that its code names. Those of `pub use` are in [`Self::public`].
+    /// Paths that the code of the module names, without those of `pub use`, which are in [`Self::public`].
     pub paths: BTreeSet<Vec<String>>,
-    /// Paths that it re-exports.
+    /// Paths that the module re-exports.
     pub public: BTreeSet<Vec<String>>,
 }
 
@@ -53,7 +53,7 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// If a file is missing or is not Rust.
+    /// Fails if a file is missing or is not valid Rust.
     pub fn read(root: &Path, path: &Path) -> Result<Self> {
         let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
         let mut target = Self {
@@ -66,7 +66,7 @@ impl Target {
         Ok(target)
     }
 
-    /// Reads the file of a module. Its child modules are files below `folder`.
+    /// Reads the file of a module. The files of its child modules are below `folder`.
     fn read_file(&mut self, root: &Path, file: &Path, folder: &Path, module: Vec<String>) -> Result<()> {
         let text = fs::read_to_string(root.join(file)).with_context(|| format!("could not read {}", file.display()))?;
         let parsed = syn::parse_file(&text).with_context(|| format!("could not parse {}", file.display()))?;
@@ -134,7 +134,7 @@ impl Module {
             path.push(name);
         }
         self.import(path.clone(), public);
-        // `use bytes;` names what it imports; it is no other name for it.
+        // `use bytes;` introduces no other name for the crate.
         if path.len() > 1 || path.first() != Some(&alias) {
             self.names.insert(alias, path);
         }
@@ -145,10 +145,10 @@ impl Module {
         paths.insert(path);
     }
 
-    /// Finds paths in the arguments of a macro, which are tokens and no syntax yet.
+    /// Finds paths in the arguments of a macro, which are unparsed tokens.
     fn read_tokens(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
-        // How many colons came after the last name.
+        // Number of colons since the last name.
         let mut colons = 0;
         for token in tokens {
             match token {
@@ -178,7 +178,7 @@ impl Module {
     }
 }
 
-/// Collects what the items of a module name and contain.
+/// Collects the paths, unsafe blocks and functions of the items of a module.
 struct Finder<'a> {
     target: &'a mut Target,
     module: &'a mut Module,
@@ -260,7 +260,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
     }
 }
 
-/// Whether an item has `#[cfg(test)]` or `#[test]`.
+/// Returns whether an item has the attribute `#[cfg(test)]` or `#[test]`.
 fn only_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("test")

@@ -1,10 +1,10 @@
-//! The checks on a small workspace with known faults, and on this one.
+//! Runs the checks on a small workspace with known violations, and on this workspace.
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use crate::{check, rules::Rules, source::Target};
 
-/// Writes files below a new directory.
+/// Writes files below a new temporary directory.
 fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -15,7 +15,7 @@ fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
     directory
 }
 
-/// What is wrong with a target with these files and this block of the document.
+/// Returns the violations of a target with these files and this block of the document.
 fn faults(rules: &str, files: &[(&str, &str)]) -> Vec<String> {
     let directory = tree(files);
     let target = Target::read(directory.path(), Path::new("src/lib.rs")).unwrap();

@@ -1,4 +1,4 @@
-//! The crates of the workspace, as `cargo metadata` describes them.
+//! Lists the crates of the workspace, from `cargo metadata`.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,17 +11,17 @@ use serde_json::Value;
 /// One crate of the workspace.
 pub struct Package {
     pub name: String,
-    /// The crates of the workspace that its code (not its tests) depends on.
+    /// The workspace crates that the crate depends on, without those that only its tests need.
     pub dependencies: Vec<String>,
-    /// The root files of its library and its programs, relative to the workspace's root. Tests and benches are left out.
+    /// The root files of its library and programs, relative to the root of the workspace, without tests and benchmarks.
     pub targets: Vec<PathBuf>,
 }
 
-/// All crates of the workspace at `root`.
+/// Returns all crates of the workspace at `root`.
 ///
 /// # Errors
 ///
-/// If cargo cannot be run or does not understand the workspace.
+/// Fails if cargo cannot be started or cannot read the workspace.
 pub fn packages(root: &Path) -> Result<Vec<Package>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)

@@ -1,4 +1,4 @@
-//! Load beside the tests: threads that compute and never wait.
+//! Processor load during the tests: threads that compute without waiting.
 
 use std::{
     hint,
@@ -9,14 +9,14 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-/// Busy loops, until it is dropped.
+/// Running busy loops. Dropping it ends them.
 pub struct Loops {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Loops {
-    /// Starts this many threads.
+    /// Starts this number of threads.
     pub fn start(number: usize) -> Loops {
         let stop = Arc::new(AtomicBool::new(false));
         let threads = (0..number).map(|_| {

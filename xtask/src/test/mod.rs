@@ -1,9 +1,9 @@
-//! `cargo xtask test`: formatting, lints, documentation, and all tests, as steps that can be run one by one. `.ci/run` runs all
-//! of them.
+//! `cargo xtask test`: formatting, lints, documentation and all tests, as steps that can be run separately. `.ci/run`
+//! runs all of them.
 //!
-//! A failed test is run a second time by itself. If it passes then, it is listed as `flaky` and the run goes on; more than
-//! [`MAX_FLAKY`] of these fail the run. A test that fails twice fails its step. The other steps run all the same, so that one
-//! run shows everything that is wrong.
+//! A failed test is run a second time alone. If it passes then, it is listed as `flaky` and the run continues; more
+//! than [`MAX_FLAKY`] of them fail the run. A test that fails twice fails its step. The other steps still run, so that
+//! one run shows all failures.
 
 mod busy;
 mod report;
@@ -19,7 +19,7 @@ use crate::{
 };
 pub use report::Report;
 
-/// How many tests may pass at the second attempt only. Above this number something is wrong that chance does not explain.
+/// Largest number of tests that may pass only at the second attempt. Chance does not explain more of them.
 const MAX_FLAKY: usize = 3;
 
 /// One part of the run.
@@ -38,7 +38,7 @@ enum Action {
     Tests(fn(&mut Report, Option<&str>) -> Result<()>),
 }
 
-/// All steps, in the order in which they fail fastest.
+/// All steps, ordered so that failures appear early.
 const STEPS: &[Step] = &[
     Step {
         name: "fmt",
@@ -47,7 +47,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "generated",
-        about: "the sources made from proto/proto are up to date",
+        about: "the sources generated from proto/proto are up to date",
         run: Action::Check(|| tools::generate(&["--check"])),
     },
     Step {
@@ -63,10 +63,10 @@ const STEPS: &[Step] = &[
         about: "imports follow docs/architecture.md, unsafe code and names stay in their modules",
         run: Action::Packages(&["xtask-layout"]),
     },
-    Step { name: "xtask", about: "this program's own tests", run: Action::Packages(&["xtask"]) },
-    Step { name: "classes", about: "kinds of addresses", run: Action::Packages(&["net-classes"]) },
-    Step { name: "dockerfile", about: "Dockerfile text taken apart", run: Action::Packages(&["dockerfile-text"]) },
-    Step { name: "proto", about: "the messages that Modal speaks", run: Action::Packages(&["modal-proto"]) },
+    Step { name: "xtask", about: "tests of this program", run: Action::Packages(&["xtask"]) },
+    Step { name: "classes", about: "classification of IP addresses", run: Action::Packages(&["net-classes"]) },
+    Step { name: "dockerfile", about: "the Dockerfile parser", run: Action::Packages(&["dockerfile-text"]) },
+    Step { name: "proto", about: "the messages of Modal's protocol", run: Action::Packages(&["modal-proto"]) },
     Step {
         name: "guest",
         about: "what providers share and the Modal provider, natively, with a scripted service",
@@ -84,7 +84,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "system",
-        about: "everything together, the official SDKs and stock hosts among it",
+        about: "the whole system, with the official SDKs and stock hosts",
         run: Action::Packages(&["system-tests"]),
     },
     Step {
@@ -104,27 +104,28 @@ const STEPS: &[Step] = &[
     },
 ];
 
-/// Which part of the run is wanted.
+/// The selected part of the run.
 #[derive(Default, clap::Args)]
 pub struct Selection {
-    /// Steps to run, such as `host` or `clippy`; all when left out
+    /// Steps to run, such as `host` or `clippy`; all by default
     steps: Vec<String>,
-    /// Run only the tests whose name contains this
+    /// Run only the tests whose name contains this text
     #[arg(long, short, value_name = "TEXT")]
     filter: Option<String>,
-    /// List the steps, or with steps their tests, and run nothing
+    /// List the steps, or the tests of the given steps, without running them
     #[arg(long)]
     list: bool,
-    /// Run each test program this many times, count what fails, and run nothing again
+    /// Run each test program this many times, count failures, and do not run failed tests again
     #[arg(long, value_name = "N", conflicts_with = "list", value_parser = clap::value_parser!(u32).range(1..))]
     times: Option<u32>,
-    /// Keep this many processor cores busy beside the tests, to find tests that depend on the machine's speed
+    /// Keep this many processor cores busy during the tests, to find tests that depend on the speed of the machine
     #[arg(long, value_name = "N", default_value_t = 0)]
     busy: usize,
 }
 
 impl Selection {
-    /// The steps that were asked for, in their usual order. With a filter and no names: those that consist of tests.
+    /// Returns the selected steps in their usual order. With a filter and no names, these are the steps that consist of
+    /// tests.
     fn steps(&self) -> Result<Vec<&'static Step>> {
         for name in &self.steps {
             let known = STEPS.iter().any(|step| step.name == name);
@@ -144,7 +145,7 @@ impl Selection {
 ///
 /// # Errors
 ///
-/// If a step failed, or too many tests passed at the second attempt only. All of it has been printed by then.
+/// Fails if a step failed, or too many tests passed only at the second attempt. All failures have been printed by then.
 pub fn all(selection: &Selection) -> Result<()> {
     let steps = selection.steps()?;
     tools::prepare()?;
@@ -211,7 +212,7 @@ fn list(selection: &Selection, steps: &[&Step]) -> Result<()> {
     Ok(())
 }
 
-/// What the tests of a step use besides cargo's own products. In a full run all of it is there already.
+/// Builds and installs the requirements of the tests of a step. In a full run they exist already.
 fn needs(step: &str) -> Result<()> {
     match step {
         "proto" => tools::python().map(drop),
@@ -224,11 +225,11 @@ fn needs(step: &str) -> Result<()> {
     }
 }
 
-/// Random faults; the program is one of `tests/`.
+/// Builds the programs and runs random faults with the program `soak` of `tests/`.
 ///
 /// # Errors
 ///
-/// If something was lost or done twice, or the programs cannot be built.
+/// Fails if a case violated a rule, or a program cannot be built.
 pub fn soak(runs: u64, seed: Option<u64>, proxy: bool) -> Result<()> {
     let dist = build::dist()?;
     let mut command = cargo();
@@ -246,7 +247,7 @@ pub fn soak(runs: u64, seed: Option<u64>, proxy: bool) -> Result<()> {
 fn clippy() -> Result<()> {
     let all = ["--workspace", "--all-targets", "--release", "--", "-D", "warnings"];
     progress::cargo("clippy", "clippy", &all, &[])?;
-    // The parts of the guest that exist only in the component.
+    // Parts of the guest exist only in the component, so they are checked for its target.
     let component = [
         "--package",
         "sandbox-provider-kit",
@@ -283,7 +284,7 @@ mod tests {
     fn names(steps: &[&str], filter: Option<&str>) -> Vec<&'static str> {
         let steps = steps.iter().map(|name| (*name).to_string()).collect();
         let selection = Selection { steps, filter: filter.map(str::to_string), ..Selection::default() };
-        selection.steps().expect("known steps").iter().map(|step| step.name).collect()
+        selection.steps().expect("unknown steps").iter().map(|step| step.name).collect()
     }
 
     #[test]
@@ -293,7 +294,7 @@ mod tests {
         assert_eq!(names(&["host"], Some("x")), ["host"]);
         assert!(!names(&[], Some("x")).contains(&"clippy"));
         let unknown = Selection { steps: vec!["hots".into()], ..Selection::default() };
-        let error = unknown.steps().err().expect("an error").to_string();
+        let error = unknown.steps().err().expect("no error").to_string();
         assert!(error.contains("`hots`") && error.contains("host"), "{error}");
     }
 }

@@ -1,21 +1,22 @@
-//! What came of a test run: the steps with their times, the tests that failed, and those that passed at the second attempt.
+//! The result of a test run: the steps with their times, the failed tests, and the tests that passed only at the second
+//! attempt.
 
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-/// How many lines of one program's failures are printed again at the end.
-const FAILURE_LINES: usize = 200;
+/// Largest number of lines of one program's failures that are printed again at the end.
+const MAX_FAILURE_LINES: usize = 200;
 
-/// Filled while the steps run; [`Report::finish`] prints it.
+/// The results so far. [`Report::finish`] prints them.
 #[derive(Default)]
 pub struct Report {
     steps: Vec<Outcome>,
-    /// Tests that passed, in all steps.
+    /// Number of passed tests in all steps.
     passed: usize,
-    /// Tests that failed and then passed.
+    /// Names of tests that failed and then passed.
     flaky: Vec<String>,
-    /// What failed tests printed. It is printed again at the end, where a reader of the end of a long log finds it.
+    /// Output of failed tests. It is repeated at the end, because readers of a long log look there.
     failures: Vec<String>,
 }
 
@@ -23,17 +24,17 @@ struct Outcome {
     step: &'static str,
     time: Duration,
     error: Option<String>,
-    /// Tests that failed twice.
+    /// Names of tests that failed twice.
     failed: Vec<String>,
 }
 
 impl Report {
-    /// A step begins.
+    /// Records the start of a step.
     pub fn begin(&mut self, step: &'static str) {
         self.steps.push(Outcome { step, time: Duration::ZERO, error: None, failed: Vec::new() });
     }
 
-    /// The step is over.
+    /// Records the end of a step with its result and its duration.
     pub fn end(&mut self, result: Result<()>, time: Duration) {
         if let Some(outcome) = self.steps.last_mut() {
             outcome.time = time;
@@ -44,34 +45,35 @@ impl Report {
         }
     }
 
-    /// So many tests passed.
+    /// Adds to the number of passed tests.
     pub fn passed(&mut self, count: usize) {
         self.passed += count;
     }
 
-    /// A test failed and passed when it was run again.
+    /// Records a test that failed and passed when it was run again.
     pub fn flaky(&mut self, name: impl Into<String>) {
         self.flaky.push(name.into());
         self.passed += 1;
     }
 
-    /// A test failed twice.
+    /// Records a test that failed twice.
     pub fn failed(&mut self, name: impl Into<String>) {
         if let Some(outcome) = self.steps.last_mut() {
             outcome.failed.push(name.into());
         }
     }
 
-    /// What failed tests printed, to be shown again at the end.
+    /// Records the output of failed tests, to be printed again at the end.
     pub fn output(&mut self, lines: &[String]) {
-        self.failures.extend(lines.iter().take(FAILURE_LINES).cloned());
+        self.failures.extend(lines.iter().take(MAX_FAILURE_LINES).cloned());
     }
 
-    /// Prints all of it. The last line is `N passed, N failed`: tests, and steps that are one check.
+    /// Prints the report. Its last line is `N passed, N failed`; it counts tests, and steps that are a single check.
     ///
     /// # Errors
     ///
-    /// If a step failed, or more than `max_flaky` tests passed at the second attempt only.
+    /// Fails if a step failed, more than `max_flaky` tests passed only at the second attempt, or no test matched the
+    /// filter.
     pub fn finish(&self, filter: Option<&str>, max_flaky: usize) -> Result<()> {
         for line in &self.failures {
             println!("{line}");
@@ -102,7 +104,7 @@ impl Report {
             bail!("failed: {}", steps.join(", "));
         }
         if self.flaky.len() > max_flaky {
-            bail!("{} tests passed at the second attempt only, and at most {max_flaky} may", self.flaky.len());
+            bail!("{} tests passed only at the second attempt, but at most {max_flaky} may", self.flaky.len());
         }
         if let (Some(filter), 0) = (filter, self.passed) {
             bail!(
@@ -122,7 +124,7 @@ impl Outcome {
         self.failed.len().max(usize::from(self.error.is_some()))
     }
 
-    /// The command that runs what failed and as little else as possible.
+    /// Returns the command that runs the failed tests and as little else as possible.
     fn again(&self, filter: Option<&str>) -> String {
         let filter = match &self.failed[..] {
             [one] => Some(one.as_str()),
@@ -146,9 +148,9 @@ mod tests {
         report.passed(10);
         (0..3).for_each(|n| report.flaky(format!("test-{n}")));
         report.end(Ok(()), Duration::ZERO);
-        report.finish(None, 3).expect("three are tolerated");
+        report.finish(None, 3).expect("three flaky tests should be tolerated");
         report.flaky("one more");
-        let error = report.finish(None, 3).expect_err("four are not").to_string();
+        let error = report.finish(None, 3).expect_err("four flaky tests should fail the run").to_string();
         assert!(error.contains("4 tests") && error.contains("at most 3"), "{error}");
     }
 
@@ -162,7 +164,7 @@ mod tests {
         report.end(Err(anyhow!("a lint")), Duration::ZERO);
         assert_eq!(report.steps[0].again(None), "cargo xtask test host --filter 'wire::one_of_them'");
         assert_eq!(report.steps[1].again(None), "cargo xtask test clippy");
-        assert_eq!(report.finish(None, 3).expect_err("it failed").to_string(), "failed: host, clippy");
+        assert_eq!(report.finish(None, 3).expect_err("the run should have failed").to_string(), "failed: host, clippy");
     }
 
     #[test]
@@ -171,6 +173,6 @@ mod tests {
         report.begin("host");
         report.end(Ok(()), Duration::ZERO);
         assert!(report.finish(Some("no-such-test"), 3).is_err());
-        report.finish(None, 3).expect("a run without a filter may consist of checks alone");
+        report.finish(None, 3).expect("a run without a filter needs no tests");
     }
 }

@@ -1,7 +1,7 @@
-//! Test programs of Rust packages: built together, run one after the other, and what failed once more.
+//! Test programs of Rust packages: builds them together, runs them one after another, and runs failed tests again.
 //!
-//! The programs are run directly instead of by `cargo test`, so that a failed test can be run again by itself, and so that a
-//! program that hangs is ended with the names of the tests that it had not finished.
+//! The programs are run directly instead of by `cargo test`, so that a failed test can be run again alone, and so that
+//! a program that hangs is killed and its unfinished tests are named.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,16 +21,16 @@ use crate::{
     tools,
 };
 
-/// The packages whose tests are built apart.
+/// The packages whose tests are built separately.
 const GUEST: [&str; 2] = ["sandbox-provider-kit", "modal-provider"];
 
-/// How long one test program may run. The slowest takes a few minutes, and four times that on a busy machine.
-const PROGRAM_LIMIT: Duration = Duration::from_secs(40 * 60);
+/// Time limit of one test program. The slowest takes a few minutes, and four times as long on a busy machine.
+const PROGRAM_TIMEOUT: Duration = Duration::from_secs(40 * 60);
 
-/// How long to wait for the rest of the output of a program that has ended. A process that it left behind may hold the pipe.
-const OUTPUT_LIMIT: Duration = Duration::from_secs(10);
+/// Time limit for the rest of the output of a program that has ended. A process that it left may keep the pipe open.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The test programs of the chosen packages.
+/// The test programs of the selected packages.
 pub struct Programs {
     /// Packages that are built by one cargo each. cargo gives every crate of one build the features that any of its packages
     /// asks for, and those of the guest would have the runtime compiled once more for the tests of the others.
@@ -39,17 +39,17 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Of these packages. Nothing is built yet.
+    /// Selects these packages. Nothing is built yet.
     pub fn new(packages: Vec<&'static str>) -> Programs {
         let (apart, together) = packages.into_iter().partition(|package| GUEST.contains(package));
         Programs { groups: [apart, together], built: [None, None] }
     }
 
-    /// Builds all of them.
+    /// Builds all test programs.
     ///
     /// # Errors
     ///
-    /// If one cannot be built.
+    /// Fails if one cannot be built.
     pub fn build(&mut self) -> Result<()> {
         for package in self.groups.concat() {
             self.of(package)?;
@@ -57,12 +57,12 @@ impl Programs {
         Ok(())
     }
 
-    /// Runs each program of these packages `times` times, and prints a line for each: runs, failed runs, and the names of
-    /// the tests that failed with how often. A failed test is not run again by itself.
+    /// Runs each program of these packages `times` times and prints a line for each: the number of runs and of failed
+    /// runs, and the failed tests with the number of their failures. Failed tests are not run again.
     ///
     /// # Errors
     ///
-    /// If a test failed in any run.
+    /// Fails if a test failed in any run.
     pub fn repeat(&mut self, packages: &[&'static str], filter: Option<&str>, times: u32) -> Result<()> {
         let (mut record, mut failures) = (Vec::new(), 0);
         for package in packages {
@@ -81,7 +81,7 @@ impl Programs {
         Ok(())
     }
 
-    /// The programs of one package; the first call builds those of its whole group.
+    /// Returns the programs of a package. The first call builds all programs of its group.
     fn of(&mut self, package: &str) -> Result<Vec<&Executable>> {
         let group = usize::from(!GUEST.contains(&package));
         if self.built[group].is_none() {
@@ -100,7 +100,7 @@ impl Programs {
     ///
     /// # Errors
     ///
-    /// If the programs cannot be built, or a test failed twice.
+    /// Fails if the programs cannot be built, or a test failed twice.
     pub fn run(&mut self, packages: &[&str], filter: Option<&str>, report: &mut Report) -> Result<()> {
         let mut failed = Vec::new();
         for package in packages {
@@ -118,7 +118,7 @@ impl Programs {
     ///
     /// # Errors
     ///
-    /// If the programs cannot be built or listed.
+    /// Fails if the programs cannot be built or listed.
     pub fn list(&mut self, package: &str, filter: Option<&str>) -> Result<()> {
         for program in self.of(package)? {
             for name in tests_of(program, filter)? {
@@ -132,12 +132,12 @@ impl Programs {
 fn directory(package: &str) -> Result<std::path::PathBuf> {
     let output = tools::cargo().args(["pkgid", "--package", package]).output().context("could not start cargo")?;
     let text = String::from_utf8_lossy(&output.stdout);
-    // `path+file:///DIRECTORY#NAME@VERSION`
+    // cargo prints `path+file:///DIRECTORY#NAME@VERSION`.
     let path = text.trim().strip_prefix("path+file://").and_then(|rest| rest.split('#').next());
     Ok(Path::new(path.with_context(|| format!("cargo knows no package {package}"))?).to_path_buf())
 }
 
-/// Runs a program's tests, and those that failed a second time. Returns the names of those that failed again.
+/// Runs the tests of a program, and failed ones a second time. Returns the names of tests that failed twice.
 fn run_program(program: &Executable, filter: Option<&str>, report: &mut Report) -> Result<Vec<String>> {
     let names = tests_of(program, filter)?;
     if names.is_empty() {
@@ -168,7 +168,7 @@ fn run_program(program: &Executable, filter: Option<&str>, report: &mut Report) 
     Ok(failed_again)
 }
 
-/// Runs a program a number of times. Returns the line that sums it up, and how many of the runs failed.
+/// Runs a program `times` times. Returns a summary line and the number of failed runs.
 fn record_of(program: &Executable, filter: Option<&str>, names: &[String], times: u32) -> Result<(String, usize)> {
     let arguments: Vec<&str> = filter.into_iter().collect();
     let (begun, mut failed_runs, mut failed) = (Instant::now(), 0, BTreeMap::<String, u32>::new());
@@ -190,23 +190,23 @@ fn record_of(program: &Executable, filter: Option<&str>, names: &[String], times
     Ok((line, failed_runs))
 }
 
-/// What one run of a program came to.
+/// The result of one run of a program.
 #[derive(Default)]
 struct Attempt {
     passed: BTreeSet<String>,
-    /// Tests that the program reports as ignored; there is none in the tree today.
+    /// Tests that the program reports as ignored.
     ignored: BTreeSet<String>,
-    /// What it printed of its failures.
+    /// The output about failures.
     failures: Vec<String>,
 }
 
 impl Attempt {
-    /// Those of these tests that failed, or that the program did not come to.
+    /// Returns those of `names` that failed or did not run.
     fn not_passed(&self, names: &[String]) -> Vec<String> {
         names.iter().filter(|name| !self.passed.contains(*name) && !self.ignored.contains(*name)).cloned().collect()
     }
 
-    /// Takes one line of output. `failed` collects the list at the end.
+    /// Handles a line of output. `failed` collects the failed tests that the program lists at its end.
     fn line(&mut self, line: &str, names: &[String], in_failures: &mut bool, failed: &mut BTreeSet<String>) {
         if let Some((name, result)) = line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... ")) {
             let name = name.strip_suffix(" - should panic").unwrap_or(name);
@@ -232,7 +232,7 @@ impl Attempt {
     }
 }
 
-/// Runs a program once with these arguments, which select these tests.
+/// Runs a program once with these arguments, which select the tests `names`.
 fn attempt(program: &Executable, arguments: &[&str], names: &[String]) -> Result<Attempt> {
     let mut child = command(program)
         .args(arguments)
@@ -253,10 +253,11 @@ fn attempt(program: &Executable, arguments: &[&str], names: &[String]) -> Result
     let mut attempt = Attempt::default();
     let (mut in_failures, mut failed) = (false, BTreeSet::new());
     let drained = Instant::now();
-    while let Ok(line) = lines.recv_timeout(OUTPUT_LIMIT.saturating_sub(drained.elapsed())) {
+    while let Ok(line) = lines.recv_timeout(OUTPUT_TIMEOUT.saturating_sub(drained.elapsed())) {
         attempt.line(&line, names, &mut in_failures, &mut failed);
     }
-    // A test program prints a test's result at once; what a child of a test prints may come before it on the same line.
+    // Results and the output of child processes can share a line, so the parsed results may be incomplete. The exit
+    // status decides.
     if status.is_some_and(|status| status.success()) {
         attempt.passed.extend(names.iter().filter(|name| !attempt.ignored.contains(*name)).cloned());
     } else if !failed.is_empty() {
@@ -264,7 +265,7 @@ fn attempt(program: &Executable, arguments: &[&str], names: &[String]) -> Result
         attempt.passed.extend(others.cloned());
     } else {
         let how = status.map_or_else(
-            || format!("did not end within {}", progress::clock(PROGRAM_LIMIT)),
+            || format!("did not end within {}", progress::clock(PROGRAM_TIMEOUT)),
             |status| format!("ended early ({status})"),
         );
         let text = format!("{}: the test program {how}", program.target);
@@ -274,14 +275,14 @@ fn attempt(program: &Executable, arguments: &[&str], names: &[String]) -> Result
     Ok(attempt)
 }
 
-/// Waits for the program; `None` if it had to be killed.
+/// Waits for the program. Returns `None` if it had to be killed.
 fn wait(child: &mut Child) -> Result<Option<ExitStatus>> {
     let begun = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
-        if begun.elapsed() > PROGRAM_LIMIT {
+        if begun.elapsed() > PROGRAM_TIMEOUT {
             child.kill()?;
             child.wait()?;
             return Ok(None);
@@ -290,7 +291,7 @@ fn wait(child: &mut Child) -> Result<Option<ExitStatus>> {
     }
 }
 
-/// A test program as cargo would start it.
+/// Returns the command with which cargo would start a test program.
 fn command(program: &Executable) -> Command {
     let mut command = Command::new(&program.file);
     let dist = tools::target().join("dist");
@@ -302,7 +303,7 @@ fn command(program: &Executable) -> Command {
     command
 }
 
-/// The names of a program's tests that contain the filter's text.
+/// Returns the names of the program's tests that contain the filter.
 fn tests_of(program: &Executable, filter: Option<&str>) -> Result<Vec<String>> {
     let output = command(program).args(filter).args(["--list", "--format", "terse"]).output()?;
     ensure!(output.status.success(), "{} cannot list its tests ({})", program.file.display(), output.status);
@@ -310,11 +311,11 @@ fn tests_of(program: &Executable, filter: Option<&str>) -> Result<Vec<String>> {
     Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_string).collect())
 }
 
-/// Runs the examples in the documentation of all packages, and those that failed once more.
+/// Runs the examples in the documentation of all packages, and failed ones again.
 ///
 /// # Errors
 ///
-/// If one failed twice, or they cannot be built.
+/// Fails if an example failed twice, or the examples cannot be built.
 pub fn examples(report: &mut Report, filter: Option<&str>) -> Result<()> {
     let first = run_examples(filter)?;
     report.passed(first.passed);
@@ -378,12 +379,12 @@ fn count(number: usize, what: &str) -> String {
 mod tests {
     use super::*;
 
-    /// A test program made of a shell script: fails the named tests the first time, and what `always` names every time.
+    /// Creates a test program from a shell script.
     fn script(directory: &Path, body: &str) -> Executable {
         let file = directory.join("program");
-        std::fs::write(&file, format!("#!/bin/sh\n{body}")).expect("a file");
+        std::fs::write(&file, format!("#!/bin/sh\n{body}")).expect("cannot write the file");
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(&file, mode).expect("its mode");
+        std::fs::set_permissions(&file, mode).expect("cannot set the permissions");
         let package = directory.to_path_buf();
         Executable { package, target: "program".into(), kind: "test".into(), test: true, file }
     }
@@ -392,7 +393,7 @@ mod tests {
 
     #[test]
     fn a_test_that_passes_the_second_time_is_flaky() {
-        let directory = tempfile::tempdir().expect("a directory");
+        let directory = tempfile::tempdir().expect("cannot create a directory");
         let body = format!(
             "{LIST}if [ \"$1\" = --exact ]; then echo 'test b ... ok'; exit 0; fi
             echo 'test a ... ok'; echo 'test b ... FAILED'; echo 'test c ... ignored'
@@ -401,44 +402,45 @@ mod tests {
         );
         let mut report = Report::default();
         report.begin("step");
-        let failed = run_program(&script(directory.path(), &body), None, &mut report).expect("it runs");
+        let failed = run_program(&script(directory.path(), &body), None, &mut report).expect("cannot run the program");
         assert_eq!(failed, [""; 0]);
         report.end(Ok(()), Duration::ZERO);
-        report.finish(None, 1).expect("one is tolerated");
+        report.finish(None, 1).expect("one flaky test should be tolerated");
         report.finish(None, 0).expect_err("it is counted");
     }
 
     #[test]
     fn a_test_that_fails_twice_has_failed() {
-        let directory = tempfile::tempdir().expect("a directory");
+        let directory = tempfile::tempdir().expect("cannot create a directory");
         let body = format!("{LIST}printf 'failures:\\n    b\\n\\n'; exit 101");
         let mut report = Report::default();
         report.begin("step");
-        let failed = run_program(&script(directory.path(), &body), None, &mut report).expect("it runs");
+        let failed = run_program(&script(directory.path(), &body), None, &mut report).expect("cannot run the program");
         assert_eq!(failed, ["b"]);
     }
 
     #[test]
     fn failures_of_repeated_runs_are_counted() {
-        let directory = tempfile::tempdir().expect("a directory");
+        let directory = tempfile::tempdir().expect("cannot create a directory");
         let body = "if [ -e failed ]; then exit 0; fi; touch failed; printf 'failures:\\n    b\\n\\n'; exit 101";
         let names = ["a", "b"].map(str::to_string);
-        let (line, failed) = record_of(&script(directory.path(), body), None, &names, 3).expect("it runs");
+        let (line, failed) =
+            record_of(&script(directory.path(), body), None, &names, 3).expect("cannot run the program");
         assert_eq!(failed, 1);
         assert!(line.starts_with("3 runs of 2 tests") && line.ends_with("1 failed\n    b: 1"), "{line}");
     }
 
-    /// Its other tests may have been cut off with it, so that all of them run again.
+    /// Other tests may have been aborted by the crash, so all unfinished ones run again.
     #[test]
     fn a_program_that_crashes_is_run_again_for_what_it_did_not_finish() {
-        let directory = tempfile::tempdir().expect("a directory");
+        let directory = tempfile::tempdir().expect("cannot create a directory");
         let body = format!(
             "{LIST}if [ \"$1\" = --exact ]; then shift; echo $* > again; exit 0; fi\necho 'test a ... ok'; kill -9 $$"
         );
         let mut report = Report::default();
         report.begin("step");
-        let failed = run_program(&script(directory.path(), &body), None, &mut report).expect("it runs");
+        let failed = run_program(&script(directory.path(), &body), None, &mut report).expect("cannot run the program");
         assert_eq!(failed, [""; 0]);
-        assert_eq!(std::fs::read_to_string(directory.path().join("again")).expect("a file"), "b c\n");
+        assert_eq!(std::fs::read_to_string(directory.path().join("again")).expect("cannot read the file"), "b c\n");
     }
 }
