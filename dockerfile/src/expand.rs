@@ -1,22 +1,22 @@
-//! Quotes, escapes and variables of one word.
+//! Removes quotes and escapes from a word and replaces its variables.
 
-/// What is known of a variable.
+/// The state of a variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// It has this value.
+    /// The variable has this value.
     Set(String),
-    /// It has none.
+    /// The variable is not set.
     Unset,
-    /// It may have any: an image or the builder decides.
+    /// The value is unknown, because a base image or the builder decides it.
     Unknown,
 }
 
-/// Deepest nesting of `${A:-${B:-…}}`.
+/// Largest nesting depth of `${A:-${B:-…}}`.
 const MAX_DEPTH: usize = 32;
 
-/// Puts in the values of variables and removes quotes and escapes, as Docker does with the words of COPY, ENV and their
-/// like. Returns `None` if the result depends on a variable that is [`Value::Unknown`], and for a substitution that is not
-/// in Docker's documentation.
+/// Replaces variables and removes quotes and escapes, as Docker does with the words of COPY, ENV and similar
+/// instructions. Returns `None` if the result depends on a variable that is [`Value::Unknown`], or uses a substitution
+/// that Docker does not document.
 #[must_use]
 pub fn expand(word: &str, escape: char, lookup: &dyn Fn(&str) -> Value) -> Option<String> {
     Expansion { escape, lookup }.text(word, 0)
@@ -57,7 +57,7 @@ impl Expansion<'_> {
         Some(out)
     }
 
-    /// Handles one variable, whose `$` has been read. Returns what follows it.
+    /// Handles a variable whose `$` has been read. Returns the text after it.
     fn variable<'t>(&self, text: &'t str, out: &mut String, depth: usize) -> Option<&'t str> {
         if let Some(inner) = text.strip_prefix('{') {
             let end = closing(inner)?;
@@ -87,7 +87,7 @@ impl Expansion<'_> {
             Value::Unset => None,
             Value::Unknown => return None,
         };
-        // With a colon an empty value counts as none.
+        // With a colon, an empty value counts as unset.
         let (operation, value) = match operation.strip_prefix(':') {
             Some(operation) => (operation, value.filter(|value| !value.is_empty())),
             None => (operation, value),
@@ -123,7 +123,7 @@ fn name_end(text: &str) -> usize {
     text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len())
 }
 
-/// Where the open brace closes.
+/// Returns the position of the brace that closes the open one.
 fn closing(text: &str) -> Option<usize> {
     let mut depth = 0;
     for (at, letter) in text.char_indices() {
@@ -137,7 +137,7 @@ fn closing(text: &str) -> Option<usize> {
     None
 }
 
-/// The pattern and the replacement of `${value/pattern/replacement}`. An escaped slash belongs to the pattern.
+/// Splits `${value/pattern/replacement}` into pattern and replacement. An escaped slash belongs to the pattern.
 fn at_slash(text: &str, escape: char) -> (&str, &str) {
     let mut letters = text.char_indices();
     while let Some((at, letter)) = letters.next() {
@@ -150,10 +150,11 @@ fn at_slash(text: &str, escape: char) -> (&str, &str) {
     (text, "")
 }
 
-/// `${value#pattern}` and its like: the value without the shortest or longest match at its beginning or end.
+/// Handles `${value#pattern}` and its variants: removes the shortest or longest match from the start or the end of the
+/// value.
 fn without(value: &str, pattern: &str, front: bool, longest: bool) -> String {
     let cuts: Vec<usize> = value.char_indices().map(|(at, _)| at).chain([value.len()]).collect();
-    // From the shortest match to the longest.
+    // In the order from the shortest to the longest match, or the reverse.
     let ordered: Box<dyn Iterator<Item = usize>> =
         if front != longest { Box::new(cuts.into_iter()) } else { Box::new(cuts.into_iter().rev()) };
     for cut in ordered {
@@ -166,7 +167,7 @@ fn without(value: &str, pattern: &str, front: bool, longest: bool) -> String {
     value.to_owned()
 }
 
-/// `${value/pattern/by}`: the first match, or all of them, replaced. A match is as long as it can be.
+/// Handles `${value/pattern/by}`: replaces the first match or all matches. Each match is as long as possible.
 fn replaced(value: &str, pattern: &str, by: &str, all: bool) -> String {
     let mut out = String::new();
     let mut rest = value;
@@ -190,12 +191,12 @@ fn replaced(value: &str, pattern: &str, by: &str, all: bool) -> String {
     out + rest
 }
 
-/// Whether a shell pattern with `*`, `?` and `\` fits the whole text.
+/// Returns whether a shell pattern with `*`, `?` and `\` matches the whole text.
 fn fits(pattern: &str, text: &str) -> bool {
     let pattern: Vec<char> = pattern.chars().collect();
     let text: Vec<char> = text.chars().collect();
     let (mut at, mut seen) = (0, 0);
-    // Where the last star is, and how much of the text it has taken.
+    // The position of the last star, and the number of characters that it matches.
     let mut star: Option<(usize, usize)> = None;
     while seen < text.len() {
         let (wanted, width) = match pattern.get(at) {
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_in_all_documented_forms() {
+    fn all_documented_forms_of_variables_are_expanded() {
         for (text, expected) in [
             ("x$A.y", "xone.y"),
             ("${A}b", "oneb"),
@@ -269,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_of_substitutions() {
+    fn shell_patterns_match_whole_texts() {
         for (pattern, text, fit) in
             [("*", "", true), ("a*b", "axxb", true), ("a*b", "axx", false), ("?", "é", true), ("\\*", "*", true)]
         {

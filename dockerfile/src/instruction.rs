@@ -1,48 +1,49 @@
-//! What one instruction says: stages, files to copy, mounts, variables.
+//! The meaning of a single instruction: stages, copied files, mounts and variables.
 
 use crate::expand::{Value, expand};
 use crate::lines::{Instruction, split};
 use crate::words::{flags, json_list, opens_document, words};
 
-/// What a FROM line says. Variables are as written.
+/// A FROM instruction. Variables are not replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stage {
-    /// An image, a stage, or `scratch`.
+    /// The image or the stage that it starts from, or `scratch`.
     pub image: String,
-    /// Its name, in lower case.
+    /// The name of the new stage, in lower case.
     pub name: Option<String>,
 }
 
-/// What COPY or ADD says. Words are as written: with quotes, escapes and variables.
+/// A COPY or ADD instruction. Words keep their quotes, escapes and variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transfer {
-    /// ADD, which takes URLs and unpacks archives.
+    /// Whether it is ADD, which accepts URLs and unpacks archives.
     pub adds: bool,
-    /// The `--flags`.
+    /// The flags, with their leading `--`.
     pub flags: Vec<String>,
-    /// What to copy.
+    /// The paths or URLs to copy.
     pub sources: Vec<String>,
-    /// Here-documents among the sources, such as `<<EOF`.
+    /// The here-documents among the sources, such as `<<EOF`.
     pub documents: Vec<String>,
-    /// Where to.
+    /// The destination.
     pub target: String,
-    /// The words were a JSON list.
+    /// Whether the words were written as a JSON list.
     pub json: bool,
 }
 
-/// A `--mount` of RUN.
+/// A `--mount` flag of RUN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// Which of the instruction's flags it is.
+    /// The index of the flag among the flags of the instruction.
     pub flag: usize,
-    /// The directory or file, as written; `/` if it is not named.
+    /// The directory or file, with quotes and variables; `/` if the flag names none.
     pub source: String,
-    /// A stage or an image, if its files do not come from the build context.
+    /// The stage or image that the files come from, or `None` for the build context.
     pub from: Option<String>,
 }
 
 impl Instruction {
-    /// The stage that a FROM line begins; `None` for other instructions and for a FROM without an image.
+    /// Returns the stage that a FROM instruction starts, or `None` for other instructions and for a FROM without an
+    /// image.
     #[must_use]
     pub fn stage(&self) -> Option<Stage> {
         if self.word != "FROM" {
@@ -57,7 +58,7 @@ impl Instruction {
         Some(Stage { image: (*words.first()?).to_owned(), name })
     }
 
-    /// The instruction that ONBUILD holds back for the next stage.
+    /// Returns the instruction that ONBUILD defers to the next stage.
     #[must_use]
     pub fn held_back(&self) -> Option<Instruction> {
         if self.word != "ONBUILD" {
@@ -67,7 +68,7 @@ impl Instruction {
         Some(Instruction { word: word.to_ascii_uppercase(), rest: rest.to_owned(), ..self.clone() })
     }
 
-    /// What COPY or ADD says; `None` for other instructions, and for one without a target.
+    /// Returns the parts of COPY or ADD, or `None` for other instructions and for one without a destination.
     #[must_use]
     pub fn transfer(&self) -> Option<Transfer> {
         if !matches!(self.word.as_str(), "COPY" | "ADD") {
@@ -83,7 +84,7 @@ impl Instruction {
         Some(Transfer { adds: self.word == "ADD", flags, sources, documents, target, json })
     }
 
-    /// The bind mounts of RUN.
+    /// Returns the bind mounts of RUN.
     #[must_use]
     pub fn mounts(&self) -> Vec<Mount> {
         if self.word != "RUN" {
@@ -110,7 +111,7 @@ impl Instruction {
         mounts
     }
 
-    /// The variables of ENV or ARG: names and values as written. ARG may leave the value out.
+    /// Returns the variables of ENV or ARG: names and values with their quotes. The value may be missing in ARG.
     #[must_use]
     pub fn pairs(&self) -> Vec<(String, Option<String>)> {
         let (words, _) = words(&self.rest, self.escape);
@@ -119,7 +120,7 @@ impl Instruction {
             None => (word.clone(), None),
         };
         match (self.word.as_str(), words.first()) {
-            // The old form: one name, and the rest of the line is its value.
+            // The old form of ENV: one name, followed by its value up to the end of the line.
             ("ENV", Some(first)) if !first.contains('=') => {
                 let (name, value) = crate::lines::split(&self.rest);
                 vec![(name.to_owned(), Some(value.to_owned()))]
@@ -129,7 +130,7 @@ impl Instruction {
         }
     }
 
-    /// Whether it reads files of the build context, as far as its text alone tells.
+    /// Returns whether the instruction reads files of the build context, as far as its text shows.
     #[must_use]
     pub fn reads_context(&self) -> bool {
         if self.mounts().iter().any(|mount| mount.from.is_none()) {
@@ -143,7 +144,7 @@ impl Instruction {
 }
 
 impl Transfer {
-    /// The stage or image of `--from`.
+    /// Returns the stage or image of `--from`.
     #[must_use]
     pub fn from(&self) -> Option<&str> {
         let value = self.flags.iter().find_map(|flag| flag.strip_prefix("--from="))?;
@@ -151,7 +152,7 @@ impl Transfer {
     }
 }
 
-/// Whether a source of ADD is fetched from the network: a URL, or a Git repository such as `git@host:path`.
+/// Returns whether ADD fetches a source from the network: a URL, or a Git repository such as `git@host:path`.
 #[must_use]
 pub fn is_remote(source: &str) -> bool {
     let login = source.split_once(':').is_some_and(|(login, _)| {
@@ -165,13 +166,13 @@ pub fn is_remote(source: &str) -> bool {
     login || source.split_once("://").is_some_and(|(scheme, _)| scheme.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
-/// A word without quotes and escapes; variables stay.
+/// Returns a word without quotes and escapes. Variables stay.
 fn unquoted(word: &str, escape: char) -> String {
     let keep = |name: &str| Value::Set(format!("${name}"));
     expand(word, escape, &keep).unwrap_or_else(|| word.to_owned())
 }
 
-/// The comma-separated fields of a `--mount`. Quotes hold a comma, and are removed.
+/// Returns the comma-separated fields of a `--mount` flag without quotes. A comma in quotes does not separate fields.
 fn fields(text: &str) -> Vec<String> {
     let mut all = vec![String::new()];
     let mut quote = None;
@@ -179,7 +180,7 @@ fn fields(text: &str) -> Vec<String> {
         match letter {
             '"' | '\'' if quote.is_none() => quote = Some(letter),
             letter if quote == Some(letter) => quote = None,
-            // A quote around the whole value does not hold its commas.
+            // A quote around the whole value does not protect its commas.
             ',' if quote.is_none() || text.starts_with(['"', '\'']) => all.push(String::new()),
             letter => {
                 if let Some(last) = all.last_mut() {
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_reads_the_context() {
+    fn instructions_that_read_the_context_are_recognised() {
         for (line, reads) in [
             ("COPY a b", true),
             ("copy --chown=1:1 a /b", true),
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn words_of_a_copy() {
+    fn the_words_of_a_copy_are_split() {
         let transfer = one("ADD --chown=a:b --link 'a b' <<E c /d/\nx\nE\n").transfer().unwrap();
         assert!(transfer.adds && !transfer.json);
         assert_eq!(transfer.flags, ["--chown=a:b", "--link"]);
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn mounts_of_a_run() {
+    fn the_bind_mounts_of_a_run_are_found() {
         let mounts =
             one("RUN --network=none --mount=\"type=bind,src=a b\" --mount=from=x,Source=/y,target=/z true").mounts();
         assert_eq!(
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn variables() {
+    fn the_variables_of_env_and_arg_are_found() {
         let pairs = |text: &str| {
             let all = one(text).pairs().into_iter();
             all.map(|(name, value)| format!("{name}:{}", value.unwrap_or("-".into()))).collect::<Vec<_>>()
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_from_the_network() {
+    fn sources_from_the_network_are_recognised() {
         for (source, remote) in [
             ("https://a/b", true),
             ("git@github.com:a/b", true),

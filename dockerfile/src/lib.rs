@@ -1,8 +1,8 @@
-//! Dockerfile text taken apart, by the rules of Docker's own parser and with no file or network access. The host library and
-//! the provider component share this crate, so that both find the same instructions, stages and context files.
+//! Parses Dockerfiles by the rules of Docker's own parser, without file or network access. The host library and the
+//! provider component share this crate, so that both find the same instructions, stages and context files.
 //!
-//! [`parse`] finds the instructions; it accepts every text, since the builder reports what it cannot carry out.
-//! [`Instruction`] tells what one of them means; [`expand`] puts in the values of variables.
+//! [`parse`] finds the instructions. It accepts every text, because the builder reports errors. [`Instruction`] gives
+//! the meaning of an instruction, and [`expand`] replaces variables.
 
 mod expand;
 mod instruction;

@@ -1,35 +1,35 @@
-//! Where the instructions of a Dockerfile begin and end. Parser directives, a byte order mark, comments, continued lines and
-//! here-documents are understood, so that a `FROM` inside one of those is not taken for a stage.
+//! Splits a Dockerfile into instructions. Handles parser directives, a byte order mark, comments, continued lines and
+//! here-documents, so that a `FROM` inside one of them does not start a stage.
 
 use std::ops::Range;
 
 use crate::words::{opens_document, words};
 
-/// A Dockerfile.
+/// A parsed Dockerfile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// The character that continues lines and escapes others.
+    /// The character that continues lines and escapes other characters.
     pub escape: char,
-    /// The instructions in order.
+    /// The instructions, in order.
     pub instructions: Vec<Instruction>,
 }
 
 /// One instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instruction {
-    /// Its first word in capitals, such as `COPY`.
+    /// The first word in capitals, such as `COPY`.
     pub word: String,
-    /// What follows on its lines, continued lines joined, without the bodies of here-documents.
+    /// The text after the first word, with continued lines joined and without the bodies of here-documents.
     pub rest: String,
-    /// Its own lines, in bytes of the text.
+    /// The lines of the instruction, as a range of bytes of the text.
     pub lines: Range<usize>,
-    /// Where its here-documents end, in bytes of the text.
+    /// The end of its here-documents, as an offset in bytes.
     pub end: usize,
     /// The escape character of the file.
     pub escape: char,
 }
 
-/// Finds the instructions of a text. Every text is accepted: what is wrong with it is reported by the builder.
+/// Finds the instructions of a text. Every text is accepted, because the builder reports errors.
 #[must_use]
 pub fn parse(text: &str) -> File {
     let mut lines = Lines { text, at: if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 } };
@@ -52,11 +52,11 @@ pub fn parse(text: &str) -> File {
     }
 }
 
-/// The text up to the end of a stage, by its name or its number: what a build of that stage needs, and nothing after it.
+/// Returns the text up to the end of a stage, given by its name or number: the part that a build of this stage needs.
 ///
 /// # Errors
 ///
-/// The names of the stages that there are.
+/// Returns the names of the existing stages if there is no such stage.
 pub fn up_to_stage<'a>(text: &'a str, target: &str) -> Result<&'a str, Vec<String>> {
     let file = parse(text);
     let stages: Vec<_> =
@@ -68,7 +68,7 @@ pub fn up_to_stage<'a>(text: &'a str, target: &str) -> Result<&'a str, Vec<Strin
     }
 }
 
-/// Whether the image of a stage, or of the last one, gets an ENTRYPOINT from this text.
+/// Returns whether this text sets an ENTRYPOINT for the image of a stage, or of the last stage.
 #[must_use]
 pub fn has_entry_point(text: &str, target: Option<&str>) -> bool {
     let text = target.map_or(text, |target| up_to_stage(text, target).unwrap_or(text));
@@ -85,13 +85,13 @@ pub fn has_entry_point(text: &str, target: Option<&str>) -> bool {
     stages.last().is_some_and(|(_, has)| *has)
 }
 
-/// The first word, and what follows it.
+/// Splits a text into its first word and the rest.
 pub(crate) fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
     text.split_once(char::is_whitespace).map_or((text, ""), |(word, rest)| (word, rest.trim()))
 }
 
-/// The here-documents that an instruction opens, in order.
+/// Returns the here-documents that an instruction opens, in order.
 fn documents(word: &str, rest: &str, escape: char) -> Vec<(String, bool)> {
     match word {
         "RUN" | "COPY" | "ADD" => {}
@@ -104,12 +104,12 @@ fn documents(word: &str, rest: &str, escape: char) -> Vec<(String, bool)> {
     }
     match words(rest, escape) {
         (words, true) => words.iter().filter_map(|word| opens_document(word)).collect(),
-        // Docker takes no here-document from a line whose quotes are open.
+        // Docker ignores here-documents on a line with an unclosed quote.
         (_, false) => Vec::new(),
     }
 }
 
-/// Comments and empty lines, which also do not end a continued instruction.
+/// Returns whether a line is empty or a comment. Such lines do not end a continued instruction.
 fn is_passed_over(line: &str) -> bool {
     let line = line.trim();
     line.is_empty() || line.starts_with('#')
@@ -121,7 +121,7 @@ struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    /// The next line, without its end.
+    /// Returns the next line without its line end.
     fn next_line(&mut self) -> Option<&'a str> {
         let rest = self.text.get(self.at..).filter(|rest| !rest.is_empty())?;
         let line = rest.split_inclusive('\n').next()?;
@@ -130,7 +130,7 @@ impl<'a> Lines<'a> {
         Some(line.strip_suffix('\r').unwrap_or(line))
     }
 
-    /// Reads the parser directives at the top, and returns the escape character.
+    /// Reads the parser directives at the start and returns the escape character.
     fn directives(&mut self) -> char {
         let mut escape = '\\';
         loop {
@@ -152,7 +152,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// An instruction's lines as one.
+    /// Joins the continued lines of an instruction.
     fn joined(&mut self, first: &str, escape: char) -> String {
         let mut joined = String::new();
         let mut line = first.trim_start();
@@ -172,7 +172,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Leaves out the body of a here-document.
+    /// Skips the body of a here-document.
     fn skip_past(&mut self, end: &str, tabs: bool) {
         while let Some(line) = self.next_line() {
             if (if tabs { line.trim_start_matches('\t') } else { line }) == end {
@@ -182,7 +182,7 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// A line without the escape character at its end, if that continues it: two of them do not.
+/// Returns a line without the escape character at its end if that continues the line. Two escape characters do not.
 fn continued(line: &str, escape: char) -> Option<&str> {
     let piece = line.trim_end_matches([' ', '\t']).strip_suffix(escape)?;
     (!piece.ends_with(escape)).then_some(piece)
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn instructions_are_told_from_what_looks_like_them() {
+    fn text_that_looks_like_an_instruction_is_not_one() {
         let text = "# syntax=docker/dockerfile:1\n# a comment\nARG v=1\nfrom a AS one\nRUN echo \\\n# FROM comment\n\n  \
                     FROM \\\n  x\nRUN <<-'END' cat\nFROM heredoc\n\tEND\nFROM b\n";
         assert_eq!(lines(text), ["ARG v=1", "FROM a AS one", "RUN echo   FROM   x", "RUN <<-'END' cat", "FROM b"]);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn stages_by_name_and_number() {
+    fn stages_are_found_by_name_and_number() {
         let text = "FROM a AS One\nRUN 1\nFROM --platform=linux/amd64 b as two\nRUN 2\nFROM two\nRUN 3";
         assert_eq!(up_to_stage(text, "one").unwrap(), "FROM a AS One\nRUN 1\n");
         assert_eq!(up_to_stage(text, "TWO").unwrap(), &text[..text.find("FROM two").unwrap()]);
@@ -235,9 +235,9 @@ mod tests {
         }
     }
 
-    /// Whatever the text, nothing panics, and the instructions are pieces of the text in order.
+    /// No text makes the parser panic, and the instructions are consecutive parts of the text.
     #[test]
-    fn any_text() {
+    fn any_text_is_parsed_without_a_panic() {
         let parts = [
             "FROM a AS b\n",
             "RUN <<E",

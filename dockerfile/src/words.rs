@@ -1,7 +1,7 @@
-//! Words, flags, JSON lists and the openings of here-documents.
+//! Splits the text of an instruction: words, flags, JSON lists and the openings of here-documents.
 
-/// Splits a text at white space outside quotes. Quotes and escapes stay in the words; [`crate::expand`] removes them. The
-/// second value is false if a quote is not closed.
+/// Splits a text at white space outside quotes. The words keep their quotes and escapes, which [`crate::expand`]
+/// removes. The second value is `false` if a quote is not closed.
 #[must_use]
 pub fn words(text: &str, escape: char) -> (Vec<String>, bool) {
     let mut all = Vec::new();
@@ -16,7 +16,7 @@ pub fn words(text: &str, escape: char) -> (Vec<String>, bool) {
     (all, closed)
 }
 
-/// Where the word ends that a text begins with, and whether its quotes are closed there.
+/// Returns the end of the word at the start of a text, as an offset in bytes, and whether its quotes are closed.
 fn word_end(text: &str, escape: char) -> (usize, bool) {
     let mut quote = None;
     let mut letters = text.char_indices();
@@ -32,7 +32,8 @@ fn word_end(text: &str, escape: char) -> (usize, bool) {
     (text.len(), quote.is_none())
 }
 
-/// The `--flags` that the arguments of an instruction begin with, and the arguments after them. `--` alone ends the flags.
+/// Returns the `--flags` at the start of an instruction's arguments, and the arguments after them. `--` alone ends the
+/// flags.
 #[must_use]
 pub fn flags(mut rest: &str, escape: char) -> (Vec<&str>, &str) {
     let mut flags = Vec::new();
@@ -48,8 +49,8 @@ pub fn flags(mut rest: &str, escape: char) -> (Vec<&str>, &str) {
     (flags, rest)
 }
 
-/// The here-document that a word opens, as in `<<EOF`, `<<-"EOF"` and `3<<EOF`: the line that ends it, and whether tabs at
-/// the beginning of its lines are dropped.
+/// Returns the here-document that a word opens, as in `<<EOF`, `<<-"EOF"` and `3<<EOF`: the line that ends it, and
+/// whether leading tabs of its lines are removed.
 #[must_use]
 pub fn opens_document(word: &str) -> Option<(String, bool)> {
     let word = word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<")?;
@@ -61,7 +62,7 @@ pub fn opens_document(word: &str) -> Option<(String, bool)> {
     (!end.is_empty()).then_some((end, tabs))
 }
 
-/// A JSON list of strings; `None` for every other text, which Docker then takes for words.
+/// Parses a JSON list of strings. Returns `None` for every other text, which Docker then splits into words.
 #[must_use]
 pub fn json_list(text: &str) -> Option<Vec<String>> {
     let mut all = Vec::new();
@@ -84,7 +85,7 @@ fn json_space(text: &str) -> &str {
     text.trim_start_matches([' ', '\t', '\r', '\n'])
 }
 
-/// The string that a text begins with, and what follows it.
+/// Parses the JSON string at the start of a text, and returns it with the rest.
 fn json_string(text: &str) -> Option<(String, &str)> {
     let mut rest = text.strip_prefix('"')?;
     let mut string = String::new();
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_json() {
+    fn only_json_lists_of_strings_are_accepted() {
         let list = |text: &str| json_list(text).map(|all| all.join("|"));
         assert_eq!(list(r#" [ "a b" , "c\"d\\ \u00e9\ud83d\ude00" ] "#).unwrap(), "a b|c\"d\\ é😀");
         assert_eq!(list("[]").unwrap(), "");

@@ -1,22 +1,23 @@
-//! What kind of address it is, from IANA's registries of special-purpose addresses as data.
+//! Classifies IP addresses by the IANA registries of special-purpose addresses.
 //!
-//! The host and the emulator both decide what may be reached by it; the tests of both cover it.
+//! The host and the emulator use the classes to decide which addresses may be reached. The tests of both cover this
+//! crate.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What kind of address it is, as far as a policy cares.
+/// The class of an IP address, as far as network policies distinguish them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Class {
     /// Routed on the internet.
     Public,
-    /// This machine. The unspecified address counts too: connections to it go here.
+    /// This machine. The unspecified address is included, because connections to it reach this machine.
     Loopback,
-    /// A private network, unique local IPv6 and carrier-grade NAT included.
+    /// A private network. Unique local IPv6 addresses and carrier-grade NAT are included.
     Private,
     /// The local link, where most clouds have their metadata services.
     LinkLocal,
-    /// A metadata service of a cloud at an address that looks like another kind.
+    /// A metadata service of a cloud, at an address that would otherwise have another class.
     Metadata,
     /// Multicast, documentation, translation and other reserved ranges.
     Reserved,
@@ -24,8 +25,8 @@ pub enum Class {
 
 use Class::{LinkLocal, Loopback, Metadata, Private, Public, Reserved};
 
-/// The IANA IPv4 Special-Purpose Address Registry (RFC 6890), multicast (RFC 5771), and metadata services. Of the ranges
-/// that an address is in, the smallest counts; an address that is in none is public.
+/// The IANA IPv4 Special-Purpose Address Registry (RFC 6890), multicast (RFC 5771), and metadata services. The smallest
+/// range that contains an address decides. An address outside all ranges is public.
 const V4: &[(&str, Class)] = &[
     // "This network", and "this host on this network".
     ("0.0.0.0/8", Reserved),
@@ -46,7 +47,7 @@ const V4: &[(&str, Class)] = &[
     ("192.0.0.192/32", Metadata),
     // Documentation.
     ("192.0.2.0/24", Reserved),
-    // AS112 and AMT are reachable, and there is nothing that a plugin has to do there.
+    // AS112 and AMT are public services that no plugin needs.
     ("192.31.196.0/24", Reserved),
     ("192.52.193.0/24", Reserved),
     // 6to4 relay anycast, withdrawn.
@@ -57,18 +58,18 @@ const V4: &[(&str, Class)] = &[
     ("198.18.0.0/15", Reserved),
     ("198.51.100.0/24", Reserved),
     ("203.0.113.0/24", Reserved),
-    // Multicast, then what is reserved for later, limited broadcast included.
+    // Multicast, and addresses reserved for future use, with the limited broadcast address.
     ("224.0.0.0/4", Reserved),
     ("240.0.0.0/4", Reserved),
 ];
 
-/// The IANA IPv6 Special-Purpose Address Registry, and metadata services. As [`V4`]; what is not in 2000::/3, the global
-/// unicast addresses that have been given out, is reserved.
+/// The IANA IPv6 Special-Purpose Address Registry, and metadata services. The smallest range decides, as in [`V4`].
+/// Addresses outside 2000::/3, the global unicast addresses in use, are reserved.
 const V6: &[(&str, Class)] = &[
     ("::/0", Reserved),
     ("::/128", Loopback),
     ("::1/128", Loopback),
-    // NAT64 by a prefix of the local network's choice (RFC 8215): where it leads is up to that network.
+    // NAT64 with a prefix of the local network (RFC 8215). The network decides where these addresses lead.
     ("64:ff9b:1::/48", Reserved),
     // Discard-only, and the dummy prefix.
     ("100::/64", Reserved),
@@ -99,8 +100,8 @@ const V6: &[(&str, Class)] = &[
 ];
 
 impl Class {
-    /// Classifies an address. IPv4 inside IPv6 (mapped, compatible, 6to4, NAT64 by its well-known prefix) counts as the IPv4
-    /// address that it leads to.
+    /// Classifies an address. An IPv6 address that contains an IPv4 address (mapped, compatible, 6to4, or NAT64 with
+    /// the well-known prefix) has the class of that IPv4 address.
     pub fn of(address: IpAddr) -> Class {
         let address = match address {
             IpAddr::V6(v6) => embedded(v6).map_or(address, IpAddr::V4),
@@ -113,29 +114,29 @@ impl Class {
     }
 }
 
-/// The IPv4 address that an IPv6 address leads to by its form.
+/// Returns the IPv4 address that an IPv6 address contains by its format.
 pub fn embedded(v6: Ipv6Addr) -> Option<Ipv4Addr> {
     let [a, b, c, .., g, h] = v6.segments();
     let v4 = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     match v6.segments() {
         _ if v6.to_ipv4_mapped().is_some() => v6.to_ipv4_mapped(),
         _ if a == 0x2002 => Some(v4(b, c)),
-        // NAT64 by the well-known prefix. Where the address is within a prefix of the local network's own choice is up to
-        // that network (RFC 6052, section 2.2), so that one leads nowhere known.
+        // NAT64 with the well-known prefix. With another prefix, the local network decides where the IPv4 address is
+        // within the address (RFC 6052, section 2.2), so it cannot be extracted.
         [0x64, 0xff9b, 0, 0, 0, 0, ..] => Some(v4(g, h)),
-        // The old "compatible" form; ::1 and :: are not it.
+        // The obsolete "compatible" format, which excludes ::1 and ::.
         [0, 0, 0, 0, 0, 0, ..] if g != 0 => Some(v4(g, h)),
         _ => None,
     }
 }
 
-/// The class of the smallest range that holds the address.
+/// Returns the class of the smallest range that contains the address.
 fn smallest(ranges: &[(&str, Class)], address: u128, width: u32) -> Option<Class> {
     let mut found: Option<(u32, Class)> = None;
     for (range, class) in ranges {
         let Some((base, length)) = parse(range) else { continue };
         let rest = width - length;
-        // Shifting by all bits is not defined, and a range of that size holds everything.
+        // A shift by all 128 bits is undefined. The range of that size contains every address.
         let holds = rest == 128 || (base ^ address) >> rest == 0;
         if holds && found.is_none_or(|(longest, _)| length >= longest) {
             found = Some((length, *class));
@@ -158,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_can_be_read_and_none_is_there_twice() {
+    fn every_range_is_valid_and_unique() {
         for (ranges, width) in [(V4, 32), (V6, 128)] {
             for (n, (range, _)) in ranges.iter().enumerate() {
                 let (base, length) = parse(range).unwrap_or_else(|| panic!("{range}"));
@@ -170,7 +171,7 @@ mod tests {
         }
     }
 
-    /// The first, the last, and what is beside them.
+    /// The first and the last address of each range, and their neighbours.
     #[test]
     fn ranges_end_where_the_registries_say() {
         for (text, class) in [
