@@ -1,4 +1,5 @@
-//! The emulator's own speed: a fresh process, everything in one run.
+//! Measures the emulator through a native client. The emulator runs in a new process, and all figures come from one
+//! run.
 
 use std::time::{Duration, Instant};
 
@@ -9,26 +10,27 @@ use system_tests::Emulator;
 use crate::native::{Native, Sandbox};
 use crate::report::{Report, Target};
 
-/// Longest run. It takes well below a minute on a machine with two cores; beyond this something hangs.
-const LIMIT: Duration = Duration::from_secs(180);
+/// Time limit of a run. It takes less than a minute on a machine with two cores, so a longer run hangs.
+const RUN_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Connections of the client. At 100 streams each, 1,000 commands with an open read each need more than ten.
+/// Number of connections of the client. With 100 streams per connection, 1,000 commands with an open read each need
+/// more than ten.
 const CONNECTIONS: usize = 24;
 
-/// Bytes of the big transfers.
+/// Size of a large transfer, in bytes.
 pub const BIG: u64 = 1 << 30;
 
 pub const MIB: f64 = (1 << 20) as f64;
 
-/// The in-sandbox program for files (fact sheet, section 8.1).
+/// The program in the sandbox that reads and writes files (docs/modal-protocol.md, section 8.1).
 pub const FILE_TOOL: &str = "/__modal/.bin/modal-sandbox-fs-tools";
 
-/// Measures everything.
+/// Measures all figures.
 pub fn run() -> Result<()> {
     let emulator = Emulator::start();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let measured = runtime.block_on(async { tokio::time::timeout(LIMIT, measure(&emulator)).await });
-    measured.with_context(|| format!("not finished after {} s", LIMIT.as_secs()))?
+    let measured = runtime.block_on(async { tokio::time::timeout(RUN_TIMEOUT, measure(&emulator)).await });
+    measured.with_context(|| format!("not finished after {} s", RUN_TIMEOUT.as_secs()))?
 }
 
 async fn measure(emulator: &Emulator) -> Result<()> {
@@ -50,7 +52,7 @@ async fn measure(emulator: &Emulator) -> Result<()> {
     Ok(())
 }
 
-/// From the request for a sandbox to a command that has started in it.
+/// Measures the time from the request for a sandbox to a running command in it.
 async fn first_execs(client: &Native, report: &mut Report) -> Result<()> {
     let mut times = Vec::new();
     for _ in 0..50 {
@@ -65,7 +67,7 @@ async fn first_execs(client: &Native, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// From the request for a command to its exit code.
+/// Measures the time from the request for a command to its exit code.
 async fn small_execs(client: &Native, sandbox: &Sandbox, report: &mut Report) -> Result<()> {
     let mut times = Vec::new();
     for _ in 0..200 {
@@ -78,7 +80,7 @@ async fn small_execs(client: &Native, sandbox: &Sandbox, report: &mut Report) ->
     Ok(())
 }
 
-/// Commands of one second each, all at the same time.
+/// Runs 1,000 commands of one second each at the same time.
 async fn thousand(client: &Native, sandbox: &Sandbox, report: &mut Report) -> Result<()> {
     let begun = Instant::now();
     let one = |number: i32| async move {
@@ -119,7 +121,7 @@ async fn big_file(client: &Native, sandbox: &Sandbox, report: &mut Report) -> Re
     Ok(())
 }
 
-/// Sandboxes that are all there at the same time, with a command in each.
+/// Creates 300 sandboxes that run at the same time, with a command in each.
 async fn three_hundred(client: &Native, report: &mut Report) -> Result<()> {
     let begun = Instant::now();
     let one = |number: usize| async move {
@@ -141,15 +143,18 @@ async fn three_hundred(client: &Native, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// A line of the emulator's `/proc/…/status`, in MiB.
+/// Returns a value from the emulator's `/proc/PID/status`, in MiB.
 fn memory(emulator: &Emulator, what: &str) -> Result<f64> {
     memory_of(&emulator.pid().to_string(), what)
 }
 
-/// A line of `/proc/…/status`, in MiB.
+/// Returns a value from `/proc/PROCESS/status`, in MiB. Fails if there is no such line.
 pub fn memory_of(process: &str, what: &str) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'));
-    let kib: f64 = line.and_then(|line| line.split_whitespace().next()).context("no such line")?.parse()?;
+    let kib: f64 = line
+        .and_then(|line| line.split_whitespace().next())
+        .context("the line is missing in /proc/PROCESS/status")?
+        .parse()?;
     Ok(kib / 1024.0)
 }

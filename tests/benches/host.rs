@@ -1,5 +1,5 @@
-//! The host and the component against a native client that makes the same calls, and against the official Python SDK:
-//! one emulator, one run, figures as ratios.
+//! Measures the host library and the component against a native client that makes the same calls, and against the
+//! official Python SDK. All use one emulator in one run, and the figures are ratios.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -17,29 +17,30 @@ use crate::emulator::{BIG, FILE_TOOL, MIB};
 use crate::native::{self, Native};
 use crate::report::{Report, Target, median};
 
-/// Longest run; a machine with two cores takes about two minutes.
-const LIMIT: Duration = Duration::from_secs(600);
+/// Time limit of a run. It takes about two minutes on a machine with two cores.
+const RUN_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Small commands per client.
+/// Number of short commands per client.
 const SMALL: usize = 200;
 
-/// Commands under way at once where clients are compared by throughput.
+/// Number of commands that run at the same time in the throughput comparison.
 const IN_FLIGHT: usize = 64;
 
-/// Commands in all for that.
+/// Total number of commands in the throughput comparison.
 const MANY: usize = 1000;
 
-/// Times that each client makes the big transfers.
+/// Number of rounds of the large transfers, per client.
 const BIG_ROUNDS: usize = 3;
 
-/// Measures everything.
+/// Measures all figures.
 pub fn run() -> Result<()> {
     let emulator = Emulator::start();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    // In a task, as in a harness: what is awaited on the main thread itself crosses threads with every answer.
-    let measured = runtime.spawn(async move { tokio::time::timeout(LIMIT, measure(&emulator)).await });
+    // The measurement runs in a task, as in a real program. The future of `block_on` itself runs on the main thread,
+    // where every answer would need a thread switch.
+    let measured = runtime.spawn(async move { tokio::time::timeout(RUN_TIMEOUT, measure(&emulator)).await });
     let measured = runtime.block_on(measured)?;
-    measured.with_context(|| format!("not finished after {} s", LIMIT.as_secs()))?
+    measured.with_context(|| format!("not finished after {} s", RUN_TIMEOUT.as_secs()))?
 }
 
 async fn measure(emulator: &Emulator) -> Result<()> {
@@ -72,27 +73,28 @@ async fn provider(emulator: &Emulator) -> Result<Provider> {
         .await?)
 }
 
-/// What it takes until there is something to call.
+/// Measures the loading of the component, the creation of a provider and an instance, and the start of the program.
 async fn starts(emulator: &Emulator, report: &mut Report) -> Result<()> {
     let wasm = std::fs::read(component())?;
     report.row("component", Target::AtMost(700.0), wasm.len() as f64 / 1000.0, "KB");
-    // A name that the cache has not seen: a custom section with the time in it changes the digest.
+    // A custom section with the current time changes the digest of the component, so that the cache does not contain
+    // it.
     let mut fresh = wasm;
     let stamp = format!("{:?}", std::time::SystemTime::now());
     fresh.extend_from_slice(&[0, stamp.len() as u8 + 2, 1, b'x']);
     fresh.extend_from_slice(stamp.as_bytes());
     let begun = Instant::now();
     let compiled = Plugin::from_bytes(fresh.clone()).await?;
-    ensure!(!compiled.from_cache(), "a new component came out of the cache");
+    ensure!(!compiled.from_cache(), "the new component should not be in the cache");
     report.row("compile", Target::None, begun.elapsed().as_secs_f64() * 1000.0, "ms");
     let begun = Instant::now();
     let plugin = Plugin::from_bytes(fresh).await?;
-    ensure!(plugin.from_cache(), "the cache does not keep");
+    ensure!(plugin.from_cache(), "the component should be in the cache");
     report.row("load from the cache", Target::None, begun.elapsed().as_secs_f64() * 1000.0, "ms");
 
     let (mut times, mut made) = (Vec::new(), Vec::new());
     for _ in 0..200 {
-        // A provider of its own has no instance yet.
+        // A new provider has no instance yet.
         let provider = Provider::builder(&plugin)
             .inherit_env(false)
             .env("MODAL_SERVER_URL", emulator.url())
@@ -125,7 +127,7 @@ async fn starts(emulator: &Emulator, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// From the start of `sandbox exec` to the first bytes that a server sees.
+/// Measures the time from the start of `sandbox exec` to the first bytes that a server receives.
 async fn first_request() -> Result<Duration> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
@@ -137,7 +139,7 @@ async fn first_request() -> Result<Duration> {
         .stderr(Stdio::null())
         .spawn()?;
     let (mut stream, _) = tokio::time::timeout(Duration::from_secs(30), listener.accept()).await??;
-    // The preface of HTTP/2, and one byte of what follows.
+    // The HTTP/2 preface and one more byte.
     let mut bytes = [0; 25];
     stream.read_exact(&mut bytes).await?;
     let time = begun.elapsed();
@@ -146,7 +148,7 @@ async fn first_request() -> Result<Duration> {
     Ok(time)
 }
 
-/// Small commands, one after the other, in turn with the native client so that both see the same machine.
+/// Runs short commands, alternating with the native client so that both see the same load of the machine.
 async fn small(ours: &Sandbox, theirs: (&Native, &native::Sandbox), report: &mut Report) -> Result<()> {
     let (mut host, mut native) = (Vec::new(), Vec::new());
     for round in 0..SMALL + 10 {
@@ -158,7 +160,7 @@ async fn small(ours: &Sandbox, theirs: (&Native, &native::Sandbox), report: &mut
         let ended = theirs.0.run(theirs.1, &["true"]).await?;
         let native_time = begun.elapsed();
         ensure!(ended.code == 0, "`true` failed");
-        // The first few find nothing warm.
+        // The first rounds warm the caches.
         if round >= 10 {
             host.push(time);
             native.push(native_time);
@@ -171,14 +173,14 @@ async fn small(ours: &Sandbox, theirs: (&Native, &native::Sandbox), report: &mut
     Ok(())
 }
 
-/// The official Python SDK with the same work: CPU time of the client, and commands per second.
+/// Runs the same work with the official Python SDK. Measures CPU time of the client, and commands per second.
 async fn python(
     ours: &Sandbox,
     (client, theirs): (&Native, &native::Sandbox),
     emulator: &Emulator,
     report: &mut Report,
 ) -> Result<()> {
-    // What no client can fall below, and the most that this emulator gives.
+    // The native client gives the lower bound of the CPU time and the highest rate of this emulator.
     let before = cpu()?;
     for _ in 0..SMALL {
         client.run(theirs, &["true"]).await?;
@@ -200,7 +202,7 @@ async fn python(
     let rate = MANY as f64 / begun.elapsed().as_secs_f64();
 
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = tests.parent().context("a root")?.join("target/venv/bin/python");
+    let python = tests.parent().context("the folder of the tests has no parent")?.join("target/venv/bin/python");
     let output = Command::new(python)
         .arg(tests.join("benches/sdk.py"))
         .args([SMALL, MANY, IN_FLIGHT].map(|number| number.to_string()))
@@ -223,8 +225,8 @@ async fn python(
     Ok(())
 }
 
-/// A gigabyte as output, up and down. Each client in turn has a sandbox of its own for it each time: what it leaves on the
-/// disk goes with the sandbox, or the last would be measured by how fast the machine's disk takes what the first have written.
+/// Measures 1 GiB of output, upload and download. Each client gets a new sandbox for each round, so that its files are
+/// deleted before the next one. Otherwise the speed of the disk would slow down the last client.
 async fn big(provider: &Provider, client: &Native, report: &mut Report) -> Result<()> {
     let before = memory("VmHWM")?;
     let mut times = [(); 3].map(|()| (Vec::new(), Vec::new()));
@@ -249,13 +251,13 @@ async fn big(provider: &Provider, client: &Native, report: &mut Report) -> Resul
     Ok(())
 }
 
-/// Output, upload and download through the host.
+/// Transfers output, upload and download through the host library.
 async fn big_ours(provider: &Provider) -> Result<[Duration; 3]> {
     let sandbox = provider.create(SandboxSpec::new(ImageSpec::default())).await?;
     sandbox.run(ExecSpec::new(["true"])).await?;
     let begun = Instant::now();
     let mut process = sandbox.spawn(ExecSpec::new(["head", "-c", &BIG.to_string(), "/dev/zero"])).await?;
-    let mut stdout = process.stdout.take().context("a stream")?;
+    let mut stdout = process.stdout.take().context("the process has no standard output")?;
     let (mut buffer, mut received) = (vec![0; 256 << 10], 0);
     loop {
         match stdout.read(&mut buffer).await? {
@@ -281,7 +283,7 @@ async fn big_ours(provider: &Provider) -> Result<[Duration; 3]> {
     Ok([output, up, down])
 }
 
-/// The same calls by the native client.
+/// Makes the same calls with the native client.
 async fn big_native(client: &Native) -> Result<[Duration; 3]> {
     let receive = async |sandbox: &native::Sandbox, command: &[&str]| {
         let begun = Instant::now();
@@ -307,7 +309,7 @@ async fn big_native(client: &Native) -> Result<[Duration; 3]> {
     Ok([output, up, down])
 }
 
-/// Commands of one second each, all at the same time, over connections of 100 streams.
+/// Runs 1,000 commands of one second each at the same time, over connections with 100 streams each.
 async fn thousand(ours: &Sandbox, idle: f64, report: &mut Report) -> Result<()> {
     let begun = Instant::now();
     let one = |number: i32| async move {
@@ -323,14 +325,14 @@ async fn thousand(ours: &Sandbox, idle: f64, report: &mut Report) -> Result<()> 
     Ok(())
 }
 
-/// CPU time of this process so far, in seconds.
+/// Returns the CPU time of this process so far, in seconds.
 fn cpu() -> Result<f64> {
     let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF)?;
     let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
     Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
 }
 
-/// A line of this process's `/proc/self/status`, in MiB.
+/// Returns a value from this process's `/proc/self/status`, in MiB.
 fn memory(what: &str) -> Result<f64> {
     crate::emulator::memory_of("self", what)
 }

@@ -1,7 +1,7 @@
-//! Measuring programs: what is fast enough, in one run, on this machine. `cargo xtask bench` starts them.
+//! Benchmarks. `cargo xtask bench` starts them.
 //!
-//! Each prints a table of targets and measured values. Figures that miss their target are marked and do not fail the run:
-//! machines differ. What goes wrong does.
+//! Each prints a table of targets and measured values. Missed targets are marked but do not fail the run, because
+//! machines differ. Errors fail it.
 
 mod emulator;
 mod host;
@@ -16,16 +16,16 @@ use clap::{Parser, Subcommand};
 struct Cli {
     #[command(subcommand)]
     what: What,
-    /// Given by `cargo bench`
+    /// Passed by `cargo bench`
     #[arg(long, hide = true, global = true)]
     bench: bool,
 }
 
 #[derive(Subcommand)]
 enum What {
-    /// The emulator, through a native client
+    /// Measure the emulator through a native client
     Emulator,
-    /// Host and component, against a native client and the official Python SDK
+    /// Measure host and component against a native client and the official Python SDK
     Host,
 }
 

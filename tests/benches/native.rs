@@ -1,5 +1,5 @@
-//! A client that does nothing but speak the protocol: tonic over TCP, no retries, no checks. What it measures is the
-//! server; what it costs is what every other client is compared with.
+//! A client that only speaks the protocol: tonic over TCP, without retries and checks. Its time is that of the server,
+//! and its cost is the reference for other clients.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,17 +14,18 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
-/// Bytes per message of standard input, as the official clients send (fact sheet, section 8.1).
-const CHUNK: usize = 256 * 1024;
+/// Bytes per message of standard input, as the official clients send (docs/modal-protocol.md, section 8.1).
+const CHUNK_SIZE: usize = 256 * 1024;
 
-/// Headers on every call.
+/// Interceptor that adds headers to every call.
 #[derive(Debug, Clone)]
 pub struct Headers(Vec<(&'static str, String)>);
 
 impl tonic::service::Interceptor for Headers {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         for (name, value) in &self.0 {
-            let value = value.parse().map_err(|_| Status::invalid_argument(format!("{name} is no header")))?;
+            let value =
+                value.parse().map_err(|_| Status::invalid_argument(format!("{name} is not a valid header value")))?;
             request.metadata_mut().insert(*name, value);
         }
         Ok(request)
@@ -34,7 +35,7 @@ impl tonic::service::Interceptor for Headers {
 type Control = ModalClientClient<InterceptedService<Channel, Headers>>;
 type Router = TaskCommandRouterClient<InterceptedService<Channel, Headers>>;
 
-/// A client with an app and an image to make sandboxes of.
+/// A connected client, with an app and an image for sandboxes.
 #[derive(Debug)]
 pub struct Native {
     channels: Vec<Channel>,
@@ -44,16 +45,16 @@ pub struct Native {
     image_id: String,
 }
 
-/// A sandbox and the way to its router.
+/// A sandbox and the access to its router.
 #[derive(Debug, Clone)]
 pub struct Sandbox {
-    /// `sb-…`
+    /// The id, `sb-…`.
     pub id: String,
     task_id: String,
     jwt: String,
 }
 
-/// What a command left behind.
+/// The result of a command.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ended {
     /// Standard output.
@@ -63,7 +64,8 @@ pub struct Ended {
 }
 
 impl Native {
-    /// Connects `connections` times to a server that speaks plain text, and builds the image.
+    /// Opens `connections` connections without TLS to the server at `url`, and builds the image. Fails if the server
+    /// cannot be reached or the image is not built.
     pub async fn connect(url: &str, connections: usize) -> Result<Native> {
         let endpoint = Endpoint::from_shared(url.to_owned())?
             .tcp_nodelay(true)
@@ -113,11 +115,11 @@ impl Native {
         }
         match result {
             Some(result) if result.status() == proto::generic_result::GenericStatus::Success => Ok(()),
-            result => bail!("the image was not built: {result:?}"),
+            result => bail!("the image build failed: {result:?}"),
         }
     }
 
-    /// The next channel in turn: a connection carries 100 streams at most.
+    /// Returns a client on the next connection in turn. A connection carries at most 100 streams.
     fn router(&self, sandbox: &Sandbox) -> Router {
         let at = self.calls.fetch_add(1, Ordering::Relaxed) % self.channels.len();
         let headers = Headers(vec![("authorization", format!("Bearer {}", sandbox.jwt))]);
@@ -125,7 +127,7 @@ impl Native {
             .max_decoding_message_size(modal_proto::MAX_MESSAGE_BYTES)
     }
 
-    /// A sandbox with a life of five minutes.
+    /// Creates a sandbox with a lifetime of five minutes.
     pub async fn create(&self) -> Result<Sandbox> {
         let definition = proto::Sandbox {
             image_id: self.image_id.clone(),
@@ -146,7 +148,7 @@ impl Native {
         Ok(Sandbox { id: made.sandbox_id, task_id: made.task_id, jwt: access.jwt })
     }
 
-    /// Ends a sandbox and waits for its result.
+    /// Terminates a sandbox and waits for its result.
     pub async fn terminate(&self, sandbox: &Sandbox) -> Result<()> {
         let mut control = self.control.clone();
         control.sandbox_terminate_v2(proto::SandboxTerminateRequest { sandbox_id: sandbox.id.clone() }).await?;
@@ -155,7 +157,7 @@ impl Native {
         result.map(drop).context("a terminated sandbox did not end")
     }
 
-    /// Starts a command; its exec id.
+    /// Starts a command and returns its exec id.
     pub async fn start(&self, sandbox: &Sandbox, argv: &[&str]) -> Result<String> {
         let exec_id = format!("exec-{}", self.calls.fetch_add(1, Ordering::Relaxed));
         let request = tcr::TaskExecStartRequest {
@@ -170,18 +172,18 @@ impl Native {
         Ok(exec_id)
     }
 
-    /// Waits for a command's exit code; 128 and the signal for one that was killed.
+    /// Waits for a command and returns its exit code, or 128 plus the signal number if a signal killed it.
     pub async fn wait(&self, sandbox: &Sandbox, exec_id: &str) -> Result<i32> {
         use tcr::task_exec_wait_response::ExitStatus;
         let request = tcr::TaskExecWaitRequest { task_id: sandbox.task_id.clone(), exec_id: exec_id.to_owned() };
         match self.router(sandbox).task_exec_wait(request).await?.into_inner().exit_status {
             Some(ExitStatus::Code(code)) => Ok(code),
             Some(ExitStatus::Signal(signal)) => Ok(128 + signal),
-            None => bail!("a wait without a result"),
+            None => bail!("the answer to the wait has no result"),
         }
     }
 
-    /// Reads a command's standard output to its end, piece by piece.
+    /// Reads the standard output of a command to its end and calls `each` with each piece.
     pub async fn read(&self, sandbox: &Sandbox, exec_id: &str, mut each: impl FnMut(Bytes)) -> Result<()> {
         let request = tcr::TaskExecStdioReadRequest {
             task_id: sandbox.task_id.clone(),
@@ -195,7 +197,7 @@ impl Native {
         Ok(())
     }
 
-    /// Runs a command to its end: both streams, and the exit code, asked for at once.
+    /// Runs a command to its end. Requests its streams and its exit code at the same time.
     pub async fn run(&self, sandbox: &Sandbox, argv: &[&str]) -> Result<Ended> {
         let exec_id = self.start(sandbox, argv).await?;
         let mut stdout = Vec::new();
@@ -215,19 +217,19 @@ impl Native {
         Ok(Ended { stdout, code })
     }
 
-    /// Runs a command that takes `size` zero bytes as its standard input, in one stream.
+    /// Runs a command with `size` zero bytes on its standard input, sent as one stream, and returns its exit code.
     pub async fn feed(&self, sandbox: &Sandbox, argv: &[&str], size: u64) -> Result<i32> {
         use tcr::task_exec_stdin_write_stream_request::Payload;
         let exec_id = self.start(sandbox, argv).await?;
-        let zeros = Bytes::from(vec![0; CHUNK]);
+        let zeros = Bytes::from(vec![0; CHUNK_SIZE]);
         let first = Payload::Start(tcr::TaskExecStdinWriteStreamStart {
             task_id: sandbox.task_id.clone(),
             exec_id: exec_id.clone(),
             offset: 0,
         });
-        let pieces = (0..size.div_ceil(CHUNK as u64)).map(move |number| {
-            let left = size - number * CHUNK as u64;
-            Payload::Data(zeros.slice(..CHUNK.min(usize::try_from(left).unwrap_or(CHUNK))))
+        let pieces = (0..size.div_ceil(CHUNK_SIZE as u64)).map(move |number| {
+            let left = size - number * CHUNK_SIZE as u64;
+            Payload::Data(zeros.slice(..CHUNK_SIZE.min(usize::try_from(left).unwrap_or(CHUNK_SIZE))))
         });
         let end = Payload::End(tcr::TaskExecStdinWriteStreamEnd {});
         let messages = std::iter::once(first).chain(pieces).chain(std::iter::once(end));

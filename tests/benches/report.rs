@@ -1,39 +1,39 @@
-//! A table of targets and measured values.
+//! Prints a table of targets and measured values.
 
 use std::time::Duration;
 
-/// Collects rows, and prints each as soon as it is there.
+/// Collects rows and prints each as soon as it is measured.
 #[derive(Debug, Default)]
 pub struct Report {
     missed: usize,
 }
 
-/// What a value should be.
+/// The target of a measured value, in the unit of its row.
 #[derive(Debug, Clone, Copy)]
 pub enum Target {
-    /// No more than this.
+    /// The value should be at most this.
     AtMost(f64),
-    /// No less than this.
+    /// The value should be at least this.
     AtLeast(f64),
-    /// Only told.
+    /// The value has no target.
     None,
 }
 
-/// The middle one, in seconds.
+/// Returns the median of the durations, in seconds.
 pub fn median(times: &mut [Duration]) -> f64 {
     times.sort();
     times.get(times.len() / 2).map_or(0.0, Duration::as_secs_f64)
 }
 
 impl Report {
-    /// Prints the head.
+    /// Prints the title and the head of the table.
     pub fn new(title: &str) -> Report {
         println!("{title}\n");
         println!("{:<46} {:>12} {:>12}", "what", "target", "measured");
         Report::default()
     }
 
-    /// A value in a unit.
+    /// Prints a row with a value in `unit`.
     pub fn row(&mut self, what: &str, target: Target, measured: f64, unit: &str) {
         let (wanted, missed) = match target {
             Target::AtMost(most) => (format!("≤ {most} {unit}"), measured > most),
@@ -42,12 +42,13 @@ impl Report {
         };
         self.missed += usize::from(missed);
         let mark = if missed { "  missed" } else { "" };
-        // Ratios are told to the hundredth.
+        // Ratios are printed with two decimals.
         let digits = if unit == "×" { 2 } else { 1 };
         println!("{what:<46} {wanted:>12} {:>12}{mark}", format!("{measured:.digits$} {unit}"));
     }
 
-    /// Median and 95th percentile of durations, in milliseconds; the target is the median's.
+    /// Prints rows with the median and the 95th percentile of durations, in milliseconds. The target applies to the
+    /// median.
     pub fn times(&mut self, what: &str, target: Target, times: &mut [Duration]) {
         times.sort();
         let millis = |at: f64| {
@@ -58,7 +59,7 @@ impl Report {
         self.row(&format!("{what}, 95 %"), Target::None, millis(0.95), "ms");
     }
 
-    /// Says how it went.
+    /// Prints the number of missed targets.
     pub fn end(self) {
         match self.missed {
             0 => println!("\nEvery target was met."),

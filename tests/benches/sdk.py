@@ -1,4 +1,4 @@
-"""The official Python SDK's part of the host's bench: CPU seconds per exec, and execs per second with many in flight.
+"""Measures the official Python SDK for the benchmark of the host: CPU seconds per exec, and execs per second with many in flight.
 
 Arguments: execs one after the other, execs in all with many in flight, how many in flight. Prints the two figures.
 """

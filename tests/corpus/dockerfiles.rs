@@ -1,5 +1,6 @@
-//! The corpus of Dockerfiles in `dockerfiles/`: one file for each shape, with what the host must send for it and what must be
-//! in its image. The host's tests and those of the whole system read it.
+//! The corpus of Dockerfiles in `dockerfiles/`. Each file is one case: a Dockerfile and its context, with the files
+//! that the host must send for it and those that its image must contain. The tests of the host and of the whole system
+//! use it.
 //!
 //! ```text
 //! # What the case shows
@@ -31,45 +32,47 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-/// One shape of Dockerfile.
-#[allow(dead_code, reason = "each of its users needs a part")]
+/// One case of the corpus.
+#[allow(dead_code, reason = "each user of this module needs only a part")]
 pub struct Case {
-    /// The file's name without its ending.
+    /// The name of the file without its extension.
     pub name: String,
-    /// Why the emulator cannot build it.
+    /// The reason why the emulator cannot build the case, if it cannot.
     pub not_built: Option<String>,
-    /// Build arguments.
+    /// Build arguments: names and values.
     pub args: Vec<(String, String)>,
-    /// The stage to build.
+    /// The stage to build, if not the last one.
     pub target: Option<String>,
-    /// What the host must send, sorted.
+    /// The paths that the host must send, sorted.
     pub sent: Vec<String>,
-    /// What must be below `/out`, sorted, if that is looked at.
+    /// The lines that describe the tree below `/out`, sorted, or `None` if the image is not compared.
     pub tree: Option<Vec<String>>,
     apart: bool,
     dockerfile: String,
     context: Vec<String>,
 }
 
-/// All cases, by name.
+/// Returns all cases, sorted by name.
 pub fn all() -> Vec<Case> {
-    let directory =
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").join("tests/corpus/dockerfiles");
-    let entries = fs::read_dir(&directory).expect("the corpus");
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("a file").path()).collect();
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the crate has no parent folder")
+        .join("tests/corpus/dockerfiles");
+    let entries = fs::read_dir(&directory).expect("cannot read the corpus");
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("cannot read the directory").path()).collect();
     paths.sort();
     paths.iter().map(|path| Case::read(path)).collect()
 }
 
 impl Case {
     fn read(path: &Path) -> Case {
-        let text = fs::read_to_string(path).expect("text");
+        let text = fs::read_to_string(path).expect("cannot read the text");
         let mut sections = text.split("\n--- ");
-        let head = sections.next().expect("a head");
+        let head = sections.next().expect("an empty case");
         let value =
             |key: &str| head.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": ")).map(str::to_owned);
         let mut case = Case {
-            name: path.file_stem().expect("a name").to_string_lossy().into_owned(),
+            name: path.file_stem().expect("no file name").to_string_lossy().into_owned(),
             not_built: value("emulator"),
             args: value("args")
                 .iter()
@@ -98,37 +101,37 @@ impl Case {
                     lines.sort();
                     case.tree = Some(lines);
                 }
-                title => panic!("{}: the section {title} is not known", path.display()),
+                title => panic!("{}: unknown section {title}", path.display()),
             }
         }
         case
     }
 
-    /// Writes the Dockerfile and the context below a directory: the paths of both.
+    /// Writes the Dockerfile and the context below a directory and returns the paths of both.
     pub fn write(&self, below: &Path) -> (PathBuf, PathBuf) {
         let context = below.join("context");
-        fs::create_dir(&context).expect("a directory");
+        fs::create_dir(&context).expect("cannot create the directory");
         for line in &self.context {
             let (name, what) = line.split_once('\t').unwrap_or((line, ""));
             let (name, target) = name.split_once(" -> ").map_or((name, None), |(name, target)| (name, Some(target)));
             let path = context.join(name);
-            make_directories(path.parent().expect("a parent"));
+            make_directories(path.parent().expect("no parent directory"));
             if let Some(target) = target {
-                symlink(target, &path).expect("a link");
+                symlink(target, &path).expect("cannot create the link");
             } else if name.ends_with('/') {
                 make_directories(&path);
                 set_mode(&path, what, 0o755);
             } else if let Some(names) = what.strip_prefix("archive ") {
-                fs::write(&path, archive(names)).expect("a file");
+                fs::write(&path, archive(names)).expect("cannot write the file");
             } else if let Some(lines) = what.strip_prefix("lines ") {
-                fs::write(&path, lines.replace('|', "\n")).expect("a file");
+                fs::write(&path, lines.replace('|', "\n")).expect("cannot write the file");
             } else {
-                fs::write(&path, name).expect("a file");
+                fs::write(&path, name).expect("cannot write the file");
                 set_mode(&path, what, 0o644);
             }
         }
         let dockerfile = if self.apart { below } else { &context }.join("Dockerfile");
-        fs::write(&dockerfile, &self.dockerfile).expect("a file");
+        fs::write(&dockerfile, &self.dockerfile).expect("cannot write the file");
         set_mode(&dockerfile, "", 0o644);
         (dockerfile, context)
     }
@@ -138,17 +141,17 @@ fn make_directories(path: &Path) {
     if path.is_dir() {
         return;
     }
-    make_directories(path.parent().expect("a parent"));
-    fs::create_dir(path).expect("a directory");
+    make_directories(path.parent().expect("no parent directory"));
+    fs::create_dir(path).expect("cannot create the directory");
     set_mode(path, "", 0o755);
 }
 
 fn set_mode(path: &Path, mode: &str, usual: u32) {
-    let mode = if mode.is_empty() { usual } else { u32::from_str_radix(mode, 8).expect("a mode") };
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
+    let mode = if mode.is_empty() { usual } else { u32::from_str_radix(mode, 8).expect("invalid mode") };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("cannot set the permissions");
 }
 
-/// Files with their own names as contents, and the directories above them.
+/// Returns a tar archive of files whose contents are their names, with their parent directories.
 fn archive(names: &str) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     let header = |kind, mode, size: usize| {
@@ -161,10 +164,10 @@ fn archive(names: &str) -> Vec<u8> {
     for name in names.split(' ') {
         if let Some((above, _)) = name.rsplit_once('/') {
             let mut header = header(tar::EntryType::Directory, 0o755, 0);
-            archive.append_data(&mut header, format!("{above}/"), &b""[..]).expect("an entry");
+            archive.append_data(&mut header, format!("{above}/"), &b""[..]).expect("cannot append the entry");
         }
         let mut header = header(tar::EntryType::Regular, 0o644, name.len());
-        archive.append_data(&mut header, name, name.as_bytes()).expect("an entry");
+        archive.append_data(&mut header, name, name.as_bytes()).expect("cannot append the entry");
     }
-    archive.into_inner().expect("an archive")
+    archive.into_inner().expect("cannot finish the archive")
 }

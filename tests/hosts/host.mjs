@@ -1,9 +1,9 @@
-// The provider component under Node: jco from npm turns it into JavaScript, its WASI over Node's own HTTP/1.1 client. Goes
-// through `sandbox gateway`, as `host.py` does, and shows the same.
+// Runs the provider component in Node: jco from npm translates it to JavaScript, and its WASI implementation uses
+// Node's own HTTP/1.1 client. It connects through `sandbox gateway` and makes the same checks as `host.py`.
 //
 //     TRANSLATED=FOLDER node host.mjs modal-provider.wasm     # with the variables that `sandbox gateway` prints
 //
-// FOLDER is where the translation goes; it must see the npm packages.
+// FOLDER is the destination of the translation. The npm packages must be visible from it.
 import assert from "node:assert/strict";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
@@ -14,7 +14,7 @@ import { _setEnv } from "@bytecodealliance/preview2-shim/cli";
 
 const VARIABLES = ["MODAL_SERVER_URL", "MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "MODAL_GRPC_WIRE"];
 
-/** Translates the component into the folder and gives its exports; `name` tells several of them apart. */
+/** Translates the component into the folder and returns its exports. `name` must be unique per translation. */
 async function load(component, folder, name) {
   const { files } = await transpile(readFileSync(component), { name, noTypescript: true });
   for (const [path, content] of Object.entries(files)) {
@@ -51,13 +51,13 @@ const component = resolve(process.argv[2]);
 const folder = resolve(process.env.TRANSLATED);
 const env = Object.fromEntries(VARIABLES.map((name) => [name, process.env[name]]));
 
-// Without the gateway's token there is no way in.
+// Calls without the token of the gateway are refused.
 _setEnv({ ...env, MODAL_TOKEN_ID: "ak-guess", MODAL_TOKEN_SECRET: "as-guess" });
-const stranger = await load(component, folder, "stranger");
+const refused = await load(component, folder, "refused");
 assert.throws(
-  () => stranger.check(),
+  () => refused.check(),
   (error) => {
-    check("a stranger is refused", error.payload.kind.tag, "unauthenticated");
+    check("a wrong gateway token is refused", error.payload.kind.tag, "unauthenticated");
     return true;
   },
 );

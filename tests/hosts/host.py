@@ -1,4 +1,4 @@
-"""The provider component under a stock host: the `wasmtime` package from PyPI, as it comes.
+"""Runs the provider component in a stock host: the unmodified `wasmtime` package from PyPI.
 
 That host speaks HTTP/1.1 and knows nothing of credentials, so it goes through `sandbox gateway`. Shows the whole life of
 a sandbox, and what the host cannot do: reach the service itself, or anybody who does not have the gateway's token.
@@ -21,7 +21,7 @@ VARIABLES = ("MODAL_SERVER_URL", "MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "MODAL_
 
 
 def record(**fields: Any) -> Record:
-    """A record; `_` in the name of a field stands for `-`."""
+    """Returns a record with these fields. `_` in a field name stands for `-`."""
     made = Record()
     for name, value in fields.items():
         setattr(made, name.replace("_", "-"), value)
@@ -29,12 +29,12 @@ def record(**fields: Any) -> Record:
 
 
 def field(value: Any, name: str) -> Any:
-    """A field of a record by its name in the interface."""
+    """Returns a field of a record by its name in the interface."""
     return getattr(value, name)
 
 
 class Refused(Exception):
-    """The error of a function of the interface."""
+    """An error that a function of the interface returned."""
 
     def __init__(self, error: Any) -> None:
         super().__init__(field(error, "message"))
@@ -42,7 +42,7 @@ class Refused(Exception):
 
 
 class Provider:
-    """The component, with one Python method for all functions of the interface."""
+    """An instance of the component, with one method that calls any function of the interface."""
 
     def __init__(self, path: str, env: dict[str, str]) -> None:
         config = Config()
@@ -60,16 +60,16 @@ class Provider:
         self.interface = self.instance.get_export_index(self.store, INTERFACE)
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Calls a function; its error is raised."""
+        """Calls a function and returns its result. Raises `Refused` if it returns an error."""
         index = self.instance.get_export_index(self.store, name, self.interface)
-        assert index is not None, f"the component exports no {name}"
+        assert index is not None, f"the component does not export {name}"
         function = self.instance.get_func(self.store, index)
         assert function is not None
         result = function(self.store, *arguments)
         function.post_return(self.store)
         if isinstance(result, Variant) and result.tag == "err":
             raise Refused(result.payload)
-        # A result whose two sides are of different classes in Python is given without its case.
+        # If the two sides of a result have different classes in Python, wasmtime returns the value without its case.
         if hasattr(result, "happened"):
             raise Refused(result)
         return result.payload if isinstance(result, Variant) and result.tag == "ok" else result
@@ -151,13 +151,13 @@ def main() -> None:
         print(f"ok  {what}")
         passed += 1
 
-    # Without the gateway's token there is no way in.
-    stranger = Provider(path, {**env, "MODAL_TOKEN_ID": "ak-guess", "MODAL_TOKEN_SECRET": "as-guess"})
+    # Calls without the token of the gateway are refused.
+    other = Provider(path, {**env, "MODAL_TOKEN_ID": "ak-guess", "MODAL_TOKEN_SECRET": "as-guess"})
     try:
-        stranger.call("check")
-        check("a stranger is refused", False)
+        other.call("check")
+        check("a wrong gateway token is refused", False)
     except Refused as error:
-        check("a stranger is refused", error.kind == "unauthenticated")
+        check("a wrong gateway token is refused", error.kind == "unauthenticated")
 
     provider = Provider(path, env)
     check("describe", field(provider.call("describe"), "name") == "modal")
@@ -179,8 +179,8 @@ def main() -> None:
     check("standard output", bytes(field(field(result, "stdout"), "data")) == b"hello from stdin")
     check("standard error", bytes(field(field(result, "stderr"), "data")) == b"err\n")
 
-    # This host turns each byte into a value of its own on the way, and has a bound on that: larger pieces than a mebibyte
-    # are read with `read-output`, one after the other.
+    # wasmtime for Python creates a Python object for each byte and limits their number, so pieces of more than a
+    # mebibyte are read one after another with `read-output`.
     big = command("head", "-c", "1000000", "/dev/zero")
     result = provider.call("run", name, big, b"", limits)
     check("a million bytes", bytes(field(field(result, "stdout"), "data")) == bytes(1_000_000))

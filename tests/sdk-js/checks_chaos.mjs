@@ -1,4 +1,4 @@
-// Faults ordered at the emulator's own endpoint, as the SDK meets them.
+// The behaviour of the SDK with faults, which the checks order through the control endpoint of the emulator.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -17,7 +17,7 @@ async function order(path, body, method = "POST") {
   return answer.json();
 }
 
-/** Runs `body` under faults; gives how often each was met. */
+/** Runs `body` with fault rules and returns how often each was applied. */
 async function under(rules, body) {
   await order("faults", rules);
   try {
@@ -30,21 +30,21 @@ async function under(rules, body) {
 
 const status = (code, more = {}) => ({ status: { code, ...more } });
 
-test("chaos: UNAVAILABLE is tried again and not seen", async () => {
+test("chaos: UNAVAILABLE is retried without an error", async () => {
   const met = await under([{ method: "AppGetOrCreate", times: 2, fault: status(14) }], async () => {
     assert.equal((await client.apps.fromName(appName)).appId, app.appId);
   });
   assert.deepEqual(met, [2]);
 });
 
-test("chaos: a status that stays arrives with its text", async () => {
+test("chaos: a lasting status arrives with its message", async () => {
   const met = await under([{ method: "SandboxCreateV2", fault: status(7, { message: "not you" }) }], async () => {
     await assert.rejects(sandbox(), /not you/);
   });
   assert.deepEqual(met, [1]);
 });
 
-test("chaos: a server-directed wait is kept", async () => {
+test("chaos: the client waits as long as the server asks", async () => {
   const began = performance.now();
   const fault = status(8, { retry_after_secs: 0.5 });
   const met = await under([{ method: "AppGetOrCreate", times: 1, fault }], () => client.apps.fromName(appName));
@@ -52,7 +52,7 @@ test("chaos: a server-directed wait is kept", async () => {
   assert.deepEqual(met, [1]);
 });
 
-test("chaos: a lost answer makes no second sandbox", async () => {
+test("chaos: a lost answer creates no second sandbox", async () => {
   const tags = { lost: fresh("lost") };
   const met = await under([{ method: "SandboxCreateV2", times: 1, fault: { lose_answer: { code: 14 } } }], async () => {
     const own = await sandbox({ tags });
@@ -63,7 +63,7 @@ test("chaos: a lost answer makes no second sandbox", async () => {
   assert.deepEqual(met, [1]);
 });
 
-test("chaos: output cut again and again arrives whole", async () => {
+test("chaos: output that is cut off repeatedly arrives complete", async () => {
   const own = await sandbox();
   const rules = [{ method: "TaskExecStdioRead", times: 6, fault: { cut: { after_bytes: 50_000 } } }];
   const met = await under(rules, async () => {
@@ -73,7 +73,7 @@ test("chaos: output cut again and again arrives whole", async () => {
   assert.deepEqual(met, [6]);
 });
 
-test("chaos: an upload that is cut is resumed", async () => {
+test("chaos: an upload that is cut off is resumed", async () => {
   const own = await sandbox();
   const data = Buffer.alloc(3 << 20, "abcdefg");
   const rules = [{ method: "TaskExecStdinWriteStream", times: 2, fault: { cut_request: { after_bytes: 700_000 } } }];
@@ -82,7 +82,7 @@ test("chaos: an upload that is cut is resumed", async () => {
   assert.deepEqual(met, [2]);
 });
 
-test("chaos: closed connections and GOAWAY are taken in stride", async () => {
+test("chaos: closed connections and GOAWAY cause no error", async () => {
   const own = await sandbox();
   for (const fault of ["close", "goaway"]) {
     const met = await under([{ method: "TaskExecStart", times: 2, fault }], async () => {
@@ -92,7 +92,7 @@ test("chaos: closed connections and GOAWAY are taken in stride", async () => {
   }
 });
 
-test("chaos: a creation rate is kept by waiting", async () => {
+test("chaos: the client waits when the creation rate is exceeded", async () => {
   const began = performance.now();
   await under([{ method: "SandboxCreateV2", fault: { rate: { per_second: 2 } } }], async () => {
     for (let number = 0; number < 4; number += 1) await sandbox();

@@ -1,4 +1,4 @@
-// Commands: arguments, streams, input, ends.
+// Commands: arguments, streams, input and exit codes.
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
@@ -8,31 +8,31 @@ import * as modal from "modal";
 
 import { client, eventually, sandbox, sh, shared } from "./harness.mjs";
 
-test("exec: stdout, stderr and exit code", async () => {
+test("exec: stdout, stderr and the exit code are returned", async () => {
   assert.deepEqual(await sh(await shared(), "echo out; echo err >&2; exit 7"), ["out\n", "err\n", 7]);
 });
 
-test("exec: arguments as they are", async () => {
+test("exec: arguments are passed unchanged", async () => {
   const process = await (await shared()).exec(["printf", "%s|", "a b", "", "$HOME", "é"]);
   assert.equal(await process.stdout.readText(), "a b||$HOME|é|");
 });
 
-test("exec: bytes", async () => {
+test("exec: output need not be text", async () => {
   const process = await (await shared()).exec(["printf", "\\000\\377"], { mode: "binary" });
   assert.deepEqual([...(await process.stdout.readBytes())], [0, 255]);
 });
 
-test("exec: env and workdir", async () => {
+test("exec: env and workdir apply to the command", async () => {
   const options = { env: { A: "x y" }, workdir: "/usr/lib" };
   assert.deepEqual(await sh(await shared(), 'echo "$A"; pwd', options), ["x y\n/usr/lib\n", "", 0]);
 });
 
-test("exec: secrets", async () => {
+test("exec: secrets are variables of the command", async () => {
   const secret = await client.secrets.fromObject({ S: "1" });
   assert.equal((await sh(await shared(), "echo $S", { secrets: [secret] }))[0], "1\n");
 });
 
-test("exec: standard input and its end", async () => {
+test("exec: standard input ends when it is closed", async () => {
   const process = await (await shared()).exec(["cat"]);
   await process.stdin.writeText("one\n");
   await process.stdin.writeText("two\n");
@@ -41,53 +41,53 @@ test("exec: standard input and its end", async () => {
   assert.equal(await process.wait(), 0);
 });
 
-test("exec: output is there after the end", async () => {
+test("exec: output can be read after the end of the command", async () => {
   const process = await (await shared()).exec(["seq", "1", "50000"]);
   assert.equal(await process.wait(), 0);
   const text = await process.stdout.readText();
   assert.equal(text.split("\n").length, 50001);
 });
 
-test("exec: death by signal", async () => {
+test("exec: death by a signal is reported as 128 plus the signal", async () => {
   assert.equal((await sh(await shared(), "kill -9 $$"))[2], 137);
 });
 
-test("exec: a missing program", async () => {
+test("exec: a missing program ends with 127", async () => {
   const process = await (await shared()).exec(["no-such-program"]);
   assert.equal(await process.wait(), 127);
   assert.match(await process.stderr.readText(), /no-such-program/);
 });
 
-test("exec: time limit", async () => {
+test("exec: a command that exceeds its time limit is killed", async () => {
   const process = await (await shared()).exec(["sleep", "60"], { timeoutMs: 1000 });
-  // The verdict comes before the client gives up waiting.
+  // The service reports the result before the client stops waiting.
   assert.equal(await process.wait(), 137);
 });
 
-test("exec: a terminal", async () => {
+test("exec: a terminal has a size and a type", async () => {
   const process = await (await shared()).exec(["sh", "-c", "stty size; echo $TERM"], { pty: true });
   assert.equal(await process.stdout.readText(), "24 80\r\nxterm-256color\r\n");
 });
 
-test("exec: 30 at the same time", async () => {
+test("exec: 30 commands run at the same time", async () => {
   const where = await shared();
   const all = await Promise.all(Array.from({ length: 30 }, (_, n) => sh(where, `echo ${n}; exit ${n}`)));
   assert.deepEqual(all, Array.from({ length: 30 }, (_, n) => [`${n}\n`, "", n]));
 });
 
-test("exec: 32 MiB of output", async () => {
+test("exec: 32 MiB of output arrive unchanged", async () => {
   const process = await (await shared()).exec(["head", "-c", "33554432", "/dev/zero"], { mode: "binary" });
   assert.equal((await process.stdout.readBytes()).length, 33554432);
 });
 
-test("exec: bytes that are no text become replacement characters, and none are torn apart", async () => {
+test("exec: invalid UTF-8 becomes replacement characters, and valid characters are not split", async () => {
   const where = await shared();
   assert.equal((await sh(where, "printf 'a\\377b'"))[0], "a\uFFFDb");
   const [out] = await sh(where, "yes äöü | head -c 700000");
   assert.equal(out, "äöü\n".repeat(100_000));
 });
 
-test("exec: output while it runs, a conversation line by line", async () => {
+test("exec: input and output alternate line by line while the command runs", async () => {
   const process = await (await shared()).exec(["sh", "-c", "while read line; do echo got $line; done; echo over"]);
   const reader = process.stdout.getReader();
   let text = "";
@@ -107,7 +107,7 @@ test("exec: output while it runs, a conversation line by line", async () => {
   assert.equal(await process.wait(), 0);
 });
 
-test("exec: 50 MB of input through the stream", async () => {
+test("exec: 50 MB of input arrive unchanged", async () => {
   const process = await (await shared()).exec(["sha256sum"], { mode: "binary" });
   const hash = createHash("sha256");
   const writer = process.stdin.getWriter();
@@ -127,19 +127,19 @@ test("exec: input to a command that has ended is refused", async () => {
   await assert.rejects(process.stdin.writeText("late\n"), /ended|closed/);
 });
 
-test("exec: both streams full at the same time", async () => {
+test("exec: two full streams can be read at the same time", async () => {
   const script = "for i in 1 2 3 4; do head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2; done";
   const process = await (await shared()).exec(["sh", "-c", script], { mode: "binary" });
   const [out, err] = await Promise.all([process.stdout.readBytes(), process.stderr.readBytes()]);
   assert.deepEqual([out.length, err.length, await process.wait()], [4_000_000, 4_000_000, 0]);
 });
 
-test("exec: ignored streams are empty and hold nothing up", async () => {
+test("exec: ignored streams are empty and do not block the command", async () => {
   const options = { stdout: "ignore", stderr: "ignore" };
   assert.deepEqual(await sh(await shared(), "head -c 3000000 /dev/zero; echo e >&2; exit 3", options), ["", "", 3]);
 });
 
-test("exec: a reader that goes away leaves the command alone", async () => {
+test("exec: a cancelled reader does not affect the command", async () => {
   const where = await shared();
   const process = await where.exec(["sh", "-c", "yes | head -c 5000000; touch /tmp/js-finished"]);
   await process.stdout.cancel();
@@ -147,7 +147,7 @@ test("exec: a reader that goes away leaves the command alone", async () => {
   assert.equal((await sh(where, "ls /tmp/js-finished"))[0], "/tmp/js-finished\n");
 });
 
-test("exec: what is nonsense is refused by name", async () => {
+test("exec: invalid arguments are refused and named", async () => {
   const where = await shared();
   await assert.rejects(where.exec(["echo", "x".repeat(70_000)]), modal.InvalidError);
   await assert.rejects(where.exec(["pwd"], { workdir: "tmp" }), modal.InvalidError);
@@ -155,13 +155,13 @@ test("exec: what is nonsense is refused by name", async () => {
   await assert.rejects(where.exec(["true"], { env: { "A B": "1" } }), /A B/);
 });
 
-test("exec: a time limit ends the children too", async () => {
+test("exec: a time limit also ends the children of the command", async () => {
   const own = await sandbox();
   await (await own.exec(["sh", "-c", "sleep 77 & sleep 77"], { timeoutMs: 1000 })).wait().catch(() => {});
   await eventually(async () => !(await sh(own, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"))[0].includes("sleep 77"));
 });
 
-test("exec: what stays in the background does not hold up the end", async () => {
+test("exec: a background process does not delay the end of the command", async () => {
   const own = await sandbox();
   assert.deepEqual((await sh(own, "sleep 300 & echo done"))[0], "done\n");
 });

@@ -11,7 +11,7 @@ import * as modal from "modal";
 
 import { sandbox, sh, shared } from "./harness.mjs";
 
-test("files: text and bytes", async () => {
+test("files: text and bytes are read as they were written", async () => {
   const { filesystem } = await shared();
   await filesystem.writeText("grüße", "/tmp/js/a/text");
   assert.equal(await filesystem.readText("/tmp/js/a/text"), "grüße");
@@ -20,7 +20,7 @@ test("files: text and bytes", async () => {
   assert.ok(data.equals(await filesystem.readBytes("/tmp/js/bytes")));
 });
 
-test("files: list and stat", async () => {
+test("files: list and stat describe entries", async () => {
   const where = await shared();
   await sh(where, "mkdir -p /tmp/jl/sub; echo 123 > /tmp/jl/b; ln -s b /tmp/jl/link; chmod 640 /tmp/jl/b");
   const entries = await where.filesystem.listFiles("/tmp/jl");
@@ -29,7 +29,7 @@ test("files: list and stat", async () => {
   assert.deepEqual([info.size, info.permissions], [4, "0640"]);
 });
 
-test("files: directories and removal", async () => {
+test("files: directories are created and removed", async () => {
   const { filesystem } = await shared();
   await filesystem.makeDirectory("/tmp/jm/a/b");
   await assert.rejects(filesystem.remove("/tmp/jm"), modal.SandboxFilesystemDirectoryNotEmptyError);
@@ -37,14 +37,14 @@ test("files: directories and removal", async () => {
   await assert.rejects(filesystem.stat("/tmp/jm"), modal.SandboxFilesystemNotFoundError);
 });
 
-test("files: what is not there, and what is a directory", async () => {
+test("files: missing files and directories are errors", async () => {
   const { filesystem } = await shared();
   await assert.rejects(filesystem.readText("/tmp/nowhere"), modal.SandboxFilesystemNotFoundError);
   await assert.rejects(filesystem.readText("/tmp"), modal.SandboxFilesystemIsADirectoryError);
   await assert.rejects(filesystem.writeText("x", "/tmp"), modal.SandboxFilesystemIsADirectoryError);
 });
 
-test("files: from and to local paths, 40 MiB, byte for byte", async () => {
+test("files: 40 MiB are copied from and to local paths unchanged", async () => {
   const { filesystem } = await shared();
   const folder = await mkdtemp(join(tmpdir(), "sdk-js-"));
   try {
@@ -64,7 +64,7 @@ test("files: from and to local paths, 40 MiB, byte for byte", async () => {
   }
 });
 
-test("files: empty ones, and names of all sorts", async () => {
+test("files: files may be empty, and names may contain any characters", async () => {
   const { filesystem } = await shared();
   for (const name of ["/tmp/jn/empty", "/tmp/jn/a b", "/tmp/jn/ünï", "/tmp/jn/-dash", "/tmp/jn/new\nline"]) {
     await filesystem.writeBytes(new Uint8Array(), name);
@@ -74,21 +74,21 @@ test("files: empty ones, and names of all sorts", async () => {
   assert.deepEqual(names, ["-dash", "a b", "empty", "new\nline", "ünï"]);
 });
 
-test("files: a link is described, not what it points to", async () => {
+test("files: stat describes a link, not its target", async () => {
   const where = await shared();
   await sh(where, "mkdir -p /tmp/jk; ln -sfn nowhere /tmp/jk/link");
   const info = await where.filesystem.stat("/tmp/jk/link");
   assert.deepEqual([info.type, info.symlinkTarget, info.owner], ["symlink", "nowhere", "root"]);
 });
 
-test("files: writing replaces, and keeps the mode", async () => {
+test("files: a write replaces the content and keeps the mode", async () => {
   const where = await shared();
   await sh(where, "mkdir -p /tmp/jo; echo a long line of text > /tmp/jo/f; chmod 751 /tmp/jo/f");
   await where.filesystem.writeText("b", "/tmp/jo/f");
   assert.equal((await sh(where, "cat /tmp/jo/f; stat -c ' %a' /tmp/jo/f"))[0], "b 751\n");
 });
 
-test("files: directories without parents, and files in the way", async () => {
+test("files: missing parents and files in the place of directories are errors", async () => {
   const { filesystem } = await shared();
   await filesystem.writeText("x", "/tmp/jw/file");
   const alone = { createParents: false };
@@ -103,21 +103,21 @@ test("files: directories without parents, and files in the way", async () => {
   assert.equal((await filesystem.stat("/tmp/jw/new")).type, "directory");
 });
 
-test("files: what the file system does not permit", async () => {
+test("files: operations that the file system does not permit are errors", async () => {
   const { filesystem } = await shared();
   await assert.rejects(filesystem.writeText("x", "/proc/version"), modal.SandboxFilesystemError);
   await assert.rejects(filesystem.remove("/proc/version"), modal.SandboxFilesystemError);
   await assert.rejects(filesystem.readText("relative"), modal.InvalidError);
 });
 
-test("files: more than 5 GiB is not read", async () => {
+test("files: a file of more than 5 GiB is not read", async () => {
   const where = await shared();
   await sh(where, "truncate -s 6G /tmp/js-huge");
   await assert.rejects(where.filesystem.readBytes("/tmp/js-huge"), modal.SandboxFilesystemFileTooLargeError);
   await where.filesystem.remove("/tmp/js-huge");
 });
 
-/** The first event that fits, while a command goes on making changes. */
+/** Returns the first matching event, while a command repeats a change. */
 async function seen(where, path, params, script, fits) {
   const looping = await where.exec(["sh", "-c", `n=0; while :; do n=$((n+1)); ${script}; sleep 0.05; done`]);
   const events = where.filesystem.watch(path, { timeoutMs: 30_000, ...params });
@@ -126,10 +126,10 @@ async function seen(where, path, params, script, fits) {
   } finally {
     await looping.stdout.cancel();
   }
-  throw new Error("nothing was seen");
+  throw new Error("the watch reported no event");
 }
 
-test("files: a watch reports what is made, changed and removed", async () => {
+test("files: a watch reports creations, changes and removals", async () => {
   const own = await sandbox();
   await sh(own, "mkdir /tmp/w; : > /tmp/w/old");
   const made = await seen(own, "/tmp/w", {}, ": > /tmp/w/new$n", (event) => event.eventType === "Create");
@@ -138,7 +138,7 @@ test("files: a watch reports what is made, changed and removed", async () => {
   assert.deepEqual(changed.paths, ["/tmp/w/old"]);
 });
 
-test("files: a watch below directories, filtered", async () => {
+test("files: a recursive watch can be filtered", async () => {
   const own = await sandbox();
   await sh(own, "mkdir -p /tmp/w/a/b");
   const params = { recursive: true, filter: ["Remove"] };
@@ -146,7 +146,7 @@ test("files: a watch below directories, filtered", async () => {
   assert.deepEqual([gone.eventType, gone.paths], ["Remove", ["/tmp/w/a/b/f"]]);
 });
 
-test("files: a watch ends with its time, and needs something to watch", async () => {
+test("files: a watch ends with its timeout and needs an existing path", async () => {
   const { filesystem } = await shared();
   const events = [];
   for await (const event of filesystem.watch("/usr/share", { timeoutMs: 1000 })) events.push(event);

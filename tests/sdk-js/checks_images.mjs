@@ -1,4 +1,4 @@
-// Images: builds and what comes of them.
+// Images: builds, names and their use in sandboxes.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -7,27 +7,27 @@ import * as modal from "modal";
 
 import { app, client, fresh, image, sandbox, sh } from "./harness.mjs";
 
-test("images: RUN, ENV, WORKDIR", async () => {
+test("images: RUN, ENV and WORKDIR take effect", async () => {
   const built = image.dockerfileCommands(["ENV A=1", "WORKDIR /w", "RUN echo $A > file"]);
   assert.deepEqual(await sh(await sandbox({}, built), "cat file; pwd; echo $A"), ["1\n/w\n1\n", "", 0]);
 });
 
-test("images: a failing build", async () => {
+test("images: a failing build is an error", async () => {
   await assert.rejects(sandbox({}, image.dockerfileCommands(["RUN exit 9"])), /code 9/);
 });
 
-test("images: a registry image that does not exist", async () => {
+test("images: a registry image that does not exist is an error", async () => {
   await assert.rejects(sandbox({}, client.images.fromRegistry("does-not-exist:1")), /not found/);
 });
 
-test("images: by id", async () => {
+test("images: an image is found by its id", async () => {
   const built = await image.dockerfileCommands(["RUN echo x > /x"]).build(app);
   const found = await client.images.fromId(built.imageId);
   assert.equal((await sh(await sandbox({}, found), "cat /x"))[0], "x\n");
   await assert.rejects(client.images.fromId("im-0000000000000000000000"), modal.NotFoundError);
 });
 
-test("images: layers on layers, and a builder version from the environment", async () => {
+test("images: builds can be stacked, and the environment sets the builder version", async () => {
   assert.equal(await client.getImageBuilderVersion(), "2025.06");
   const first = image.dockerfileCommands(["RUN echo 1 > /one; echo old > /both"]);
   const second = first.dockerfileCommands(["RUN echo 2 > /two; echo new > /both; rm /one"]);
@@ -35,7 +35,7 @@ test("images: layers on layers, and a builder version from the environment", asy
   assert.equal((await sh(await sandbox({}, first), "cat /one /both"))[0], "1\nold\n");
 });
 
-test("images: several stages, USER, SHELL, ARG, ENTRYPOINT and CMD in one layer", async () => {
+test("images: one layer can contain stages, USER, SHELL, ARG, ENTRYPOINT and CMD", async () => {
   const built = image.dockerfileCommands([
     "RUN mkdir /made && echo from the first > /made/file",
     "FROM debian AS last",
@@ -50,14 +50,14 @@ test("images: several stages, USER, SHELL, ARG, ENTRYPOINT and CMD in one layer"
   assert.equal(await own.stdout.readText(), "from the first\nargument\n0\n");
 });
 
-test("images: env, secrets and a GPU of the build", async () => {
+test("images: a build has variables, secrets and a GPU", async () => {
   const secret = await client.secrets.fromObject({ TOKEN: "s3cret" });
   const options = { env: { MODE: "fast" }, secrets: [secret], gpu: "T4" };
   const built = image.dockerfileCommands(["RUN echo $MODE ${#TOKEN} > /seen"], options);
   assert.equal((await sh(await sandbox({}, built), 'cat /seen; echo "[$TOKEN$MODE]"'))[0], "fast 6\n[]\n");
 });
 
-test("images: cached by what they say, built anew by force", async () => {
+test("images: the same layers are the same image, and force builds again", async () => {
   const lines = [`RUN echo ${fresh("x")} $(date +%s%N) > /stamp`];
   const stamp = async (options) => {
     const built = image.dockerfileCommands(lines, options);
@@ -68,7 +68,7 @@ test("images: cached by what they say, built anew by force", async () => {
   assert.notEqual(await stamp({ forceBuild: true }), once);
 });
 
-test("images: published, found by name, deleted", async () => {
+test("images: a published image is found by its name and deleted", async () => {
   const built = await image.dockerfileCommands([`RUN echo ${fresh("p")} > /p`]).build(app);
   const name = fresh("image");
   await built.publish(name);
@@ -82,7 +82,7 @@ test("images: published, found by name, deleted", async () => {
   await assert.rejects(client.images.delete(built.imageId), modal.NotFoundError);
 });
 
-test("images: from registries that ask who is there", async () => {
+test("images: registries that require a login accept a secret", async () => {
   const secret = await client.secrets.fromObject({ REGISTRY_USERNAME: "u", REGISTRY_PASSWORD: "p" });
   for (const from of [
     client.images.fromRegistry("registry.example/private/image:1", secret),
@@ -93,7 +93,7 @@ test("images: from registries that ask who is there", async () => {
   }
 });
 
-test("images: a failing build says where and with what output", async () => {
+test("images: a failing build is named with its output", async () => {
   const failing = image.dockerfileCommands(["RUN true", "RUN echo something goes wrong; exit 9"]);
   await assert.rejects(failing.build(app), /Image build for im-\w{22} failed[^]*RUN echo something goes wrong[^]*code 9/);
   await assert.rejects(image.dockerfileCommands(["FROB x"]).build(app), /line 2: unknown instruction: FROB/);

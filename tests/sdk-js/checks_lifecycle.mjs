@@ -1,4 +1,4 @@
-// Apps, sandboxes and what becomes of them.
+// Apps and sandboxes: creation, lookup, tags, readiness, logs and termination.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -7,17 +7,17 @@ import * as modal from "modal";
 
 import { app, appName, client, fresh, sandbox, sh, shared } from "./harness.mjs";
 
-test("apps: the same name is the same app, an unknown one is not found", async () => {
+test("apps: the same name is the same app, and an unknown one is not found", async () => {
   const again = await client.apps.fromName(appName);
   assert.equal(again.appId, app.appId);
   await assert.rejects(client.apps.fromName(fresh("missing")), modal.NotFoundError);
 });
 
-test("create: ids of the second backend", async () => {
+test("create: ids have the format of the V2 backend", async () => {
   assert.equal((await shared()).sandboxId.length, 29);
 });
 
-test("create: a command, its output, its code", async () => {
+test("create: the output and the exit code of the command are returned", async () => {
   const own = await sandbox({ command: ["sh", "-c", "echo out; echo err >&2; exit 42"] });
   assert.equal(await own.stdout.readText(), "out\n");
   assert.equal(await own.stderr.readText(), "err\n");
@@ -25,19 +25,19 @@ test("create: a command, its output, its code", async () => {
   assert.equal(await own.poll(), 42);
 });
 
-test("create: input of the command", async () => {
+test("create: the command reads standard input", async () => {
   const own = await sandbox({ command: ["cat"] });
   await own.stdin.writeText("typed\n");
   await own.stdin.close();
   assert.equal(await own.stdout.readText(), "typed\n");
 });
 
-test("create: env and workdir", async () => {
+test("create: env and workdir apply to the command", async () => {
   const own = await sandbox({ command: ["sh", "-c", "echo $A; pwd"], env: { A: "1" }, workdir: "/usr" });
   assert.equal(await own.stdout.readText(), "1\n/usr\n");
 });
 
-test("poll, terminate, wait", async () => {
+test("poll, terminate and wait report the state", async () => {
   const own = await sandbox();
   assert.equal(await own.poll(), null);
   const other = await client.sandboxes.fromId(own.sandboxId);
@@ -45,12 +45,12 @@ test("poll, terminate, wait", async () => {
   assert.equal(await other.wait(), 137);
 });
 
-test("create: a life time", async () => {
+test("create: a sandbox ends after its timeout", async () => {
   const own = await sandbox({ timeoutMs: 1000 });
   assert.equal(await own.wait(), 124);
 });
 
-test("names: found by name, unique", async () => {
+test("names: a sandbox is found by its name, which is unique", async () => {
   const name = fresh("name");
   const own = await sandbox({ name });
   const found = await client.sandboxes.fromName(appName, name);
@@ -59,7 +59,7 @@ test("names: found by name, unique", async () => {
   await assert.rejects(client.sandboxes.fromName(appName, fresh("no")), modal.NotFoundError);
 });
 
-test("tags and list", async () => {
+test("tags: sandboxes are listed by tags, which can be changed", async () => {
   const value = fresh("tag");
   const own = await sandbox({ tags: { key: value } });
   await sandbox();
@@ -71,14 +71,14 @@ test("tags and list", async () => {
   assert.deepEqual(await own.getTags(), { other: "1" });
 });
 
-test("first backend: for a GPU", async () => {
+test("V1 backend: a sandbox with a GPU runs there", async () => {
   const own = await sandbox({ gpu: "T4", command: ["sh", "-c", "echo v1; sleep 60"] });
   assert.equal(own.sandboxId.length, 25);
   assert.deepEqual(await sh(own, "echo hi"), ["hi\n", "", 0]);
   await own.terminate();
 });
 
-test("client: its own parameters, its version", async () => {
+test("client: parameters are used and the version is known", async () => {
   const { MODAL_SERVER_URL: endpoint } = process.env;
   const own = new modal.ModalClient({ tokenId: "ak-other", tokenSecret: "as-other", endpoint });
   assert.equal((await own.apps.fromName(appName)).appId, app.appId);
@@ -86,7 +86,7 @@ test("client: its own parameters, its version", async () => {
   own.close();
 });
 
-test("environments: made, found, listed, with apps of their own", async () => {
+test("environments: an environment is created, listed, and has its own apps", async () => {
   const name = fresh("env");
   await assert.rejects(client.environments.fromName(name), modal.NotFoundError);
   const made = await client.environments.fromName(name, { createIfMissing: true });
@@ -101,13 +101,13 @@ test("environments: made, found, listed, with apps of their own", async () => {
   assert.deepEqual(apps, [[inside.appId, appName]]);
 });
 
-test("apps: what is known about one", async () => {
+test("apps: the information about an app is returned", async () => {
   const info = await app.info();
   assert.deepEqual([info.appId, info.description, info.lifecycle.state], [app.appId, appName, "deployed"]);
   assert.deepEqual([info.functions, info.servers], [{}, {}]);
 });
 
-test("names: given later, and only once", async () => {
+test("names: a name can be given later, and only once", async () => {
   const [name, other] = [fresh("later"), fresh("other")];
   const own = await sandbox();
   await own.experimentalSetName(name);
@@ -117,7 +117,7 @@ test("names: given later, and only once", async () => {
   await assert.rejects((await sandbox()).experimentalSetName(name), modal.AlreadyExistsError);
 });
 
-test("names: one that has ended is found if asked for, and its name is free again", async () => {
+test("names: an ended sandbox is found on request, and its name is free", async () => {
   const name = fresh("again");
   const first = await sandbox({ name });
   assert.equal(await first.terminate({ wait: true }), 137);
@@ -128,7 +128,7 @@ test("names: one that has ended is found if asked for, and its name is free agai
   assert.equal((await client.sandboxes.fromName(appName, name)).sandboxId, second.sandboxId);
 });
 
-test("names and tags: what cannot be one is refused", async () => {
+test("names and tags: invalid ones are refused", async () => {
   await assert.rejects(sandbox({ name: "no spaces" }), modal.InvalidError);
   const own = await sandbox();
   await assert.rejects(own.setTags({ "": "x" }), modal.InvalidError);
@@ -138,7 +138,7 @@ test("names and tags: what cannot be one is refused", async () => {
   assert.deepEqual(await own.getTags(), {});
 });
 
-test("list: newest first, ended ones are not in it, by several tags", async () => {
+test("list: sandboxes are listed newest first, by several tags, without ended ones", async () => {
   const value = fresh("list");
   const made = [];
   for (let number = 0; number < 3; number += 1) made.push(await sandbox({ tags: { key: value, n: String(number) } }));
@@ -153,7 +153,7 @@ test("list: newest first, ended ones are not in it, by several tags", async () =
   assert.deepEqual(await ids({ key: value }), [made[1].sandboxId, made[0].sandboxId]);
 });
 
-test("detach: the sandbox goes on without its handle", async () => {
+test("detach: a detached sandbox continues to run", async () => {
   const own = await sandbox();
   const { sandboxId } = own;
   own.detach();
@@ -170,13 +170,13 @@ test("ids: an unknown sandbox is not found", async () => {
   await assert.rejects(unknown.exec(["true"]), /not found/);
 });
 
-test("idle time: a sandbox ends when nothing happens in it", async () => {
+test("idle time: a sandbox ends when it is idle", async () => {
   const own = await sandbox({ idleTimeoutMs: 1000 });
   assert.equal((await sh(own, "sleep 2; echo busy"))[0], "busy\n");
   assert.notEqual(await own.wait(), 0);
 });
 
-test("readiness: by command, by port, and not at all", async () => {
+test("readiness: a probe can be a command or a port, or be missing", async () => {
   const readinessProbe = modal.Probe.withExec(["test", "-e", "/tmp/ready"], { intervalMs: 50 });
   const own = await sandbox({ readinessProbe });
   await assert.rejects(own.waitUntilReady(500), modal.TimeoutError);
@@ -192,18 +192,18 @@ test("readiness: by command, by port, and not at all", async () => {
   assert.throws(() => modal.Probe.withTcp(0), modal.InvalidError);
 });
 
-test("create: a terminal for the command", async () => {
+test("create: the command can have a terminal", async () => {
   const own = await sandbox({ command: ["sh", "-c", "test -t 0 && echo yes; echo err >&2"], pty: true });
   assert.equal(await own.stdout.readText(), "yes\r\nerr\r\n");
 });
 
-test("create: an identity token, when asked for", async () => {
+test("create: an identity token is provided on request", async () => {
   const own = await sandbox({ includeOidcIdentityToken: true });
   assert.equal((await sh(own, "echo $MODAL_IDENTITY_TOKEN"))[0].trim().split(".").length, 3);
   assert.equal((await sh(await shared(), "echo $MODAL_IDENTITY_TOKEN"))[0], "\n");
 });
 
-test("create: nonsense is refused as the service does", async () => {
+test("create: invalid settings are refused as by the service", async () => {
   await assert.rejects(sandbox({ cloud: "nowhere" }), /cloud/i);
   await assert.rejects(sandbox({ regions: ["mars-north"] }), /mars-north/);
   await assert.rejects(sandbox({ timeoutMs: 7 * 86_400_000 }), /timeout/i);
@@ -211,13 +211,13 @@ test("create: nonsense is refused as the service does", async () => {
   await assert.rejects(sandbox({ runtime: "abacus" }), /runtime/);
 });
 
-test("create: a command that does not exist", async () => {
+test("create: a command that does not exist is a failure", async () => {
   const own = await sandbox({ command: ["no-such-program"] });
   assert.equal(await own.wait(), 127);
   assert.match(await own.stderr.readText(), /no-such-program/);
 });
 
-test("output of the command: much of it, from the beginning, after the end", async () => {
+test("create: large output can be read from the beginning after the end", async () => {
   const own = await sandbox({ command: ["sh", "-c", "seq 1 100000"] });
   assert.equal(await own.wait(), 0);
   const again = await client.sandboxes.fromId(own.sandboxId);
@@ -226,7 +226,7 @@ test("output of the command: much of it, from the beginning, after the end", asy
   assert.equal(await again.stdout.readText(), all);
 });
 
-test("logs: kept lines of the command, by stream, by text, the last ones", async () => {
+test("logs: the lines of the command are filtered by stream and text", async () => {
   const own = await sandbox({ command: ["sh", "-c", "echo one; echo two >&2; echo three"] });
   await own.wait();
   const texts = async (entries) => {
@@ -244,7 +244,7 @@ test("logs: kept lines of the command, by stream, by text, the last ones", async
   assert.deepEqual(await texts(own.logs.tail({ entries: 1, source: "stdout" })), [of("stdout", "three")]);
 });
 
-test("first backend: names, tags, lists, input, output, readiness", async () => {
+test("V1 backend: names, tags, lists, input, output and readiness work", async () => {
   process.env["MODAL_SANDBOX_V2"] = "0";
   const v1 = new modal.ModalClient({ logLevel: "error" });
   delete process.env["MODAL_SANDBOX_V2"];

@@ -1,5 +1,5 @@
-// What sandboxes reach, and how they are reached. The servers are those of the made-up internet that
-// `tests/src/internet.rs` describes and `tests/tests/sdk.rs` makes.
+// Network policies, tunnels and connect tokens. The servers are those of the simulated internet that
+// `tests/src/internet.rs` describes and `tests/tests/sdk.rs` starts.
 
 import assert from "node:assert/strict";
 import { connect, createServer } from "node:net";
@@ -54,7 +54,7 @@ print("up", flush=True)
 server.serve_forever()
 `;
 
-/** What a Python expression with the functions above comes to inside. */
+/** Evaluates a Python expression with the functions above in a sandbox and returns its value as text. */
 async function inside(where, expression) {
   const hint = "these checks need the made-up internet: cargo test -p system-tests --test sdk";
   assert.ok(process.env.SERVER_URL_WITHOUT_NETWORK, hint);
@@ -64,7 +64,7 @@ async function inside(where, expression) {
   return out.trim();
 }
 
-/** A sandbox whose command is a web server that listens. */
+/** Creates a sandbox whose command is a web server, and waits until it listens. */
 async function web(options = {}) {
   const own = await sandbox({ command: ["python3", "-c", WEB], ...options });
   const reader = own.stdout.getReader();
@@ -75,29 +75,29 @@ async function web(options = {}) {
 
 const bearer = (token) => ({ headers: { Authorization: `Bearer ${token}` } });
 
-test("network: open reaches addresses and names, over TCP, UDP and TLS", async () => {
+test("network: an open sandbox reaches addresses and names over TCP, UDP and TLS", async () => {
   const own = await sandbox();
   assert.equal(await inside(own, `tcp('${HERE}', ${ECHO})`), `${HERE} hi`);
   assert.equal(await inside(own, `udp('${THERE}', ${ECHO})`), `${THERE} hi`);
   assert.equal(await inside(own, "tls('other.example.org')"), THERE);
 });
 
-test("network: open does not reach the machine, neither its loopback nor its address", async () => {
+test("network: an open sandbox reaches neither the loopback nor the address of the machine", async () => {
   const own = await sandbox();
   for (const [listen, host, answer] of [
     ["127.0.0.1", "127.0.0.1", "ECONNREFUSED"],
     [MACHINE, MACHINE, "EHOSTUNREACH"],
   ]) {
-    const server = createServer(() => assert.fail("somebody got through"));
+    const server = createServer(() => assert.fail("a connection reached the machine"));
     await once(server.listen(0, listen), "listening");
     assert.equal(await inside(own, `tcp('${host}', ${server.address().port})`), answer);
     server.close();
   }
 });
 
-test("network: nothing leaves unless the emulator was started with leave", async () => {
+test("network: without permission of the emulator, no sandbox reaches the network", async () => {
   const { MODAL_SERVER_URL, SERVER_URL_WITHOUT_NETWORK } = process.env;
-  // The only place that a client looks for it in.
+  // The client reads the URL only from this variable.
   process.env.MODAL_SERVER_URL = SERVER_URL_WITHOUT_NETWORK;
   const other = new modal.ModalClient();
   process.env.MODAL_SERVER_URL = MODAL_SERVER_URL;
@@ -107,20 +107,20 @@ test("network: nothing leaves unless the emulator was started with leave", async
   await own.terminate();
 });
 
-test("network: blocked has a loopback and nothing else", async () => {
+test("network: a blocked sandbox has only a loopback", async () => {
   const own = await sandbox({ blockNetwork: true });
   assert.equal(await inside(own, `tcp('${HERE}', ${ECHO})`), "ENETUNREACH");
   assert.equal(await inside(own, "[name for _, name in socket.if_nameindex()]"), "['lo']");
 });
 
-test("network: an address list", async () => {
+test("network: an address list permits only its addresses", async () => {
   const own = await sandbox({ outboundCidrAllowlist: [`${HERE}/32`] });
   assert.equal(await inside(own, `tcp('${HERE}', ${ECHO})`), `${HERE} hi`);
   assert.equal(await inside(own, `tcp('${THERE}', ${ECHO})`), "EHOSTUNREACH");
   assert.equal(await inside(own, `udp('${THERE}', ${ECHO})`), "EHOSTUNREACH");
 });
 
-test("network: a name list", async () => {
+test("network: a name list permits only TLS to its names", async () => {
   const own = await sandbox({ outboundDomainAllowlist: ["*.example.com"] });
   assert.equal(await inside(own, "tls('api.example.com')"), HERE);
   assert.equal(await inside(own, "tls('other.example.org')"), "no-name");
@@ -128,13 +128,13 @@ test("network: a name list", async () => {
   assert.equal(await inside(own, `tcp('api.example.com', ${ECHO})`), "EHOSTUNREACH");
 });
 
-test("network: bad lists are refused", async () => {
+test("network: invalid lists are refused", async () => {
   for (const options of [{ outboundCidrAllowlist: ["x"] }, { outboundDomainAllowlist: ["a b"] }]) {
     await assert.rejects(client.sandboxes.create(app, image, options), /Invalid/);
   }
 });
 
-test("network: a change takes effect, and cuts what is no longer permitted", async () => {
+test("network: a policy change cuts connections that are no longer permitted", async () => {
   const own = await sandbox();
   const held = await own.exec([
     "python3",
@@ -170,7 +170,7 @@ test("network: header replacement is refused, not ignored", async () => {
   await assert.rejects((await sandbox()).experimentalUpdateOutboundPolicy(policy), /without an outbound policy/);
 });
 
-test("tunnels: plain", async () => {
+test("tunnels: a plain tunnel reaches the sandbox", async () => {
   const own = await web({ unencryptedPorts: [8080] });
   const tunnel = (await own.tunnels())[8080];
   const [host, port] = tunnel.tcpSocket;
@@ -178,7 +178,7 @@ test("tunnels: plain", async () => {
   assert.equal(await answer.text(), "/path None");
 });
 
-test("tunnels: TLS, with HTTP/2 where asked for", async () => {
+test("tunnels: a TLS tunnel reaches the sandbox, with HTTP/2 on request", async () => {
   const own = await web({ encryptedPorts: [8080], h2Ports: [8081] });
   for (const [port, protocol] of [
     [8080, "http/1.1"],
@@ -193,7 +193,7 @@ test("tunnels: TLS, with HTTP/2 where asked for", async () => {
   }
 });
 
-test("tunnels: whoever is not on the inbound list stays outside", async () => {
+test("tunnels: clients outside the inbound list are refused", async () => {
   const own = await web({ unencryptedPorts: [8080], inboundCidrAllowlist: ["192.0.2.0/24"] });
   const [host, port] = (await own.tunnels())[8080].tcpSocket;
   const stream = connect({ host, port });
@@ -205,7 +205,7 @@ test("tunnels: whoever is not on the inbound list stays outside", async () => {
   assert.equal(answer, "");
 });
 
-test("connect tokens: good ones", async () => {
+test("connect tokens: a request with a token reaches the server", async () => {
   const own = await web();
   const made = await own.createConnectToken({ userMetadata: "u-1" });
   const answer = await fetch(`${made.url}/path?q=1`, bearer(made.token));
@@ -214,7 +214,7 @@ test("connect tokens: good ones", async () => {
   assert.equal((await fetch(elsewhere.url, bearer(elsewhere.token))).status, 502);
 });
 
-test("connect tokens: bad ones", async () => {
+test("connect tokens: missing and wrong tokens are refused", async () => {
   const made = await (await web()).createConnectToken();
   assert.equal((await fetch(made.url)).status, 401);
   assert.equal((await fetch(made.url, bearer(`${made.token}x`))).status, 401);

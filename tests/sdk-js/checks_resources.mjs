@@ -1,4 +1,4 @@
-// Secrets and volumes.
+// Secrets, volumes, proxies and cloud buckets.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -7,7 +7,7 @@ import * as modal from "modal";
 
 import { client, fresh, sandbox, sh, shared } from "./harness.mjs";
 
-test("volumes: others see what was written once they reload", async () => {
+test("volumes: written files are seen after a reload", async () => {
   const volume = await client.volumes.fromName(fresh("vol"), { createIfMissing: true });
   const [one, two] = [await sandbox({ volumes: { "/v": volume } }), await sandbox({ volumes: { "/v": volume } })];
   await sh(one, "echo shared > /v/f; sync /v");
@@ -16,7 +16,7 @@ test("volumes: others see what was written once they reload", async () => {
   assert.equal((await sh(two, "cat /v/f"))[0], "shared\n");
 });
 
-test("volumes: callers that make one of a name at the same time get the same", async () => {
+test("volumes: callers that create one name at the same time get the same volume", async () => {
   for (let round = 0; round < 10; round++) {
     const name = fresh("vol");
     const made = await Promise.all(
@@ -26,17 +26,17 @@ test("volumes: callers that make one of a name at the same time get the same", a
   }
 });
 
-test("images: one that is not there cannot be deleted", async () => {
+test("images: an unknown image cannot be deleted", async () => {
   await assert.rejects(client.images.delete("im-nonexistent"), /No Image with ID/);
 });
 
-test("secrets: named ones that are missing", async () => {
+test("secrets: an unknown name is an error", async () => {
   await assert.rejects(client.secrets.fromName(fresh("no")), modal.NotFoundError);
 });
 
-test("secrets: named ones, keys that must be there, removal", async () => {
+test("secrets: named secrets are found, required keys are checked, and secrets are removed", async () => {
   const name = fresh("secret");
-  // This SDK has no call that makes a named secret; the dashboard and the other SDK do it by this one.
+  // This SDK has no call that creates a named secret. The dashboard and the Python SDK use this RPC.
   await client.cpClient.secretGetOrCreate({ deploymentName: name, objectCreationType: 1, envDict: { K: "named" } });
   const secret = await client.secrets.fromName(name, { requiredKeys: ["K"] });
   const own = await sandbox({ secrets: [secret] });
@@ -51,7 +51,7 @@ test("secrets: named ones, keys that must be there, removal", async () => {
   await client.secrets.delete(name, { allowMissing: true });
 });
 
-test("secrets: made on the spot, later ones win, env wins over all", async () => {
+test("secrets: later secrets take precedence, and env over all", async () => {
   const one = await client.secrets.fromObject({ A: "1", B: "1", C: "1" });
   const two = await client.secrets.fromObject({ B: "2", C: "2" });
   const own = await sandbox({ secrets: [one, two], env: { C: "3" } });
@@ -59,7 +59,7 @@ test("secrets: made on the spot, later ones win, env wins over all", async () =>
   await assert.rejects(client.secrets.fromObject({ K: 1 }), modal.InvalidError);
 });
 
-test("volumes: read-only, and a part of one", async () => {
+test("volumes: a volume can be read-only, and a part of it can be mounted", async () => {
   const volume = await client.volumes.fromName(fresh("vol"), { createIfMissing: true });
   const whole = await sandbox({ volumes: { "/v": volume } });
   await sh(whole, "mkdir /v/part; echo inner > /v/part/f; echo outer > /v/f");
@@ -71,7 +71,7 @@ test("volumes: read-only, and a part of one", async () => {
   assert.equal((await sh(part, "cat /p/f; ls /p"))[0], "inner\nf\n");
 });
 
-test("volumes: reloaded, kept after the sandbox, removed", async () => {
+test("volumes: a volume is kept after the sandbox and can be removed", async () => {
   const name = fresh("vol");
   const volume = await client.volumes.fromName(name, { createIfMissing: true });
   const one = await sandbox({ volumes: { "/v": volume } });
@@ -86,7 +86,7 @@ test("volumes: reloaded, kept after the sandbox, removed", async () => {
   await client.volumes.delete(name, { allowMissing: true });
 });
 
-test("volumes: of a version, and without a name", async () => {
+test("volumes: a volume can have a version, or no name", async () => {
   const name = fresh("vol");
   await client.volumes.fromName(name, { createIfMissing: true, version: 2 });
   await assert.rejects(client.volumes.fromName(name, { version: 1 }));
@@ -96,11 +96,11 @@ test("volumes: of a version, and without a name", async () => {
   passing.closeEphemeral();
 });
 
-test("proxies: there are none", async () => {
+test("proxies: an unknown proxy is an error", async () => {
   await assert.rejects(client.proxies.fromName("any"), modal.NotFoundError);
 });
 
-test("cloud buckets: one directory for all who mount it, read-only where asked", async () => {
+test("cloud buckets: a bucket is a directory that all its mounts share, and can be read-only", async () => {
   const name = fresh("bucket");
   const own = await sandbox({ cloudBucketMounts: { "/b": client.cloudBucketMounts.create(name) } });
   const reading = client.cloudBucketMounts.create(name, { readOnly: true });

@@ -1,4 +1,4 @@
-// Sidecars: further containers of a sandbox, with the same operations as the sandbox's own.
+// Sidecars: additional containers of a sandbox, with the same operations as its main container.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -9,7 +9,7 @@ import { app, client, eventually, fresh, image, sandbox, sh } from "./harness.mj
 
 const built = await image.build(app);
 
-test("sidecars: made, found by name, listed, each with files of its own", async () => {
+test("sidecars: sidecars are created, found by name and listed, and have their own files", async () => {
   const own = await sandbox();
   const side = await own.experimentalSidecars.create("helper", built, { command: ["sleep", "60"], env: { S: "1" } });
   assert.equal(side.containerName, "helper");
@@ -18,10 +18,10 @@ test("sidecars: made, found by name, listed, each with files of its own", async 
   const found = await own.experimentalSidecars.get("helper");
   assert.equal(found.containerId, side.containerId);
   assert.deepEqual((await own.experimentalSidecars.list()).map((one) => one.containerName), ["helper"]);
-  await assert.rejects(own.experimentalSidecars.get("nobody"), modal.NotFoundError);
+  await assert.rejects(own.experimentalSidecars.get("missing"), modal.NotFoundError);
 });
 
-test("sidecars: names are unique among those that run", async () => {
+test("sidecars: names of running sidecars are unique", async () => {
   const own = await sandbox();
   const side = await own.experimentalSidecars.create("twin", built);
   await assert.rejects(own.experimentalSidecars.create("twin", built), modal.AlreadyExistsError);
@@ -30,7 +30,7 @@ test("sidecars: names are unique among those that run", async () => {
   assert.notEqual(next.containerId, side.containerId);
 });
 
-test("sidecars: an end with a code, and looked at afterwards", async () => {
+test("sidecars: the exit code of an ended sidecar can be read", async () => {
   const own = await sandbox();
   const side = await own.experimentalSidecars.create("short", built, { command: ["sh", "-c", "exit 6"] });
   assert.equal(await side.wait(), 6);
@@ -43,7 +43,7 @@ test("sidecars: an end with a code, and looked at afterwards", async () => {
   assert.equal(await found.poll(), 6);
 });
 
-test("sidecars: files, workdir, secrets, standard input", async () => {
+test("sidecars: a sidecar has its own files, workdir, secrets and standard input", async () => {
   const own = await sandbox();
   const secrets = [await client.secrets.fromObject({ K: "kept" })];
   const side = await own.experimentalSidecars.create("worker", built, { workdir: "/usr/lib", secrets });
@@ -58,7 +58,7 @@ test("sidecars: files, workdir, secrets, standard input", async () => {
   assert.deepEqual([...(await process.stdout.readBytes())], [0, 255, 10]);
 });
 
-test("sidecars: volumes and a snapshot of their files", async () => {
+test("sidecars: a sidecar has volumes and snapshots", async () => {
   const volume = await client.volumes.fromName(fresh("vol"), { createIfMissing: true });
   const own = await sandbox({ volumes: { "/v": volume } });
   const side = await own.experimentalSidecars.create("writer", built, { volumes: { "/w": volume } });
@@ -70,7 +70,7 @@ test("sidecars: volumes and a snapshot of their files", async () => {
   assert.equal((await sh(await sandbox({}, taken), "cat /kept"))[0], "kept\n");
 });
 
-test("sidecars: gone with their sandbox", async () => {
+test("sidecars: sidecars end with their sandbox", async () => {
   const own = await sandbox();
   const side = await own.experimentalSidecars.create("follower", built);
   await own.terminate();

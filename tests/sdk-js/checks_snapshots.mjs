@@ -7,7 +7,7 @@ import { NotFoundError } from "modal";
 
 import { app, client, eventually, fresh, image, sandbox, sh, shared } from "./harness.mjs";
 
-/** A directory worth a snapshot, at a path that nobody has used yet. */
+/** Creates a directory with files at a new path. */
 async function project(where) {
   const path = `/job/${fresh("p")}`;
   const script = `mkdir -p ${path}/sub && cd ${path} && echo one > f && chmod 640 f && echo deep > sub/g`;
@@ -15,34 +15,34 @@ async function project(where) {
   return path;
 }
 
-/** The error of something that must fail. */
+/** Returns the error of a promise that must be rejected. */
 async function failure(promise) {
   return promise.then(
-    (value) => assert.fail(`no error, but ${value}`),
+    (value) => assert.fail(`expected an error, but the call returned ${value}`),
     (error) => error,
   );
 }
 
-test("snapshots: files become an image", async () => {
+test("snapshots: the files of a sandbox become an image", async () => {
   const own = await sandbox();
   await sh(own, "echo kept > /kept");
   const taken = await own.snapshotFilesystem();
   assert.equal((await sh(await sandbox({}, taken), "cat /kept"))[0], "kept\n");
 });
 
-test("snapshots: a directory of one sandbox, mounted in another", async () => {
+test("snapshots: a directory of one sandbox is mounted in another", async () => {
   const [one, two] = [await sandbox(), await sandbox()];
   const taken = await one.snapshotDirectory(await project(one));
   assert.match(taken.imageId, /^im-/);
   await two.mountImage("/user/project", taken);
   assert.deepEqual(await sh(two, "cd /user/project && cat f sub/g && stat -c %a f"), ["one\ndeep\n640\n", "", 0]);
-  // Found by its id, too, and each sandbox has its own copy.
+  // The snapshot is found by its id, too, and each sandbox has its own copy.
   await sh(two, "echo changed > /user/project/f");
   await one.mountImage("/again", await client.images.fromId(taken.imageId));
   assert.equal((await sh(one, "cat /again/f"))[0], "one\n");
 });
 
-test("snapshots: of a mounted directory, with what was changed in it", async () => {
+test("snapshots: a snapshot of a mounted directory contains the changes", async () => {
   const own = await sandbox();
   await own.mountImage("/m", await own.snapshotDirectory(await project(own)));
   await sh(own, "echo two > /m/f; rm -r /m/sub");
@@ -50,7 +50,7 @@ test("snapshots: of a mounted directory, with what was changed in it", async () 
   assert.equal((await sh(own, "cd /again; ls; cat f"))[0], "f\ntwo\n");
 });
 
-test("mounts: an empty directory hides what was there, and gives it back", async () => {
+test("mounts: an empty directory hides the files below it until it is unmounted", async () => {
   const own = await shared();
   const path = await project(own);
   await own.mountImage(path);
@@ -59,7 +59,7 @@ test("mounts: an empty directory hides what was there, and gives it back", async
   assert.equal((await sh(own, `ls ${path}`))[0], "f\nsub\n");
 });
 
-test("mounts: a built image shows its files, programs included", async () => {
+test("mounts: a built image shows all its files", async () => {
   const own = await shared();
   const built = await image.dockerfileCommands(["RUN mkdir /made && echo built > /made/f"]).build(app);
   const path = `/job/${fresh("image")}`;
@@ -68,7 +68,7 @@ test("mounts: a built image shows its files, programs included", async () => {
   await own.unmountImage(path);
 });
 
-test("mounts: a path that cannot be one is refused", async () => {
+test("mounts: an invalid path is refused", async () => {
   const own = await shared();
   for (const path of ["/", "/proc/sys", "/etc/passwd", "relative"]) {
     assert.match((await failure(own.mountImage(path))).message, /INVALID_ARGUMENT/, path);
@@ -76,17 +76,17 @@ test("mounts: a path that cannot be one is refused", async () => {
   await assert.rejects(own.mountImage("/m", client.images.fromRegistry("debian")), /must be built/);
 });
 
-test("mounts: what was not mounted is not unmounted", async () => {
+test("mounts: a path without a mount cannot be unmounted", async () => {
   const own = await shared();
   assert.match((await failure(own.unmountImage("/tmp"))).message, /FAILED_PRECONDITION.*nothing is mounted/i);
 });
 
-test("snapshots: of a directory that is not there", async () => {
+test("snapshots: a missing directory is an error", async () => {
   const own = await shared();
   assert.match((await failure(own.snapshotDirectory("/no/such"))).message, /NOT_FOUND.*no such directory/i);
 });
 
-test("snapshots: gone when their time is over", async () => {
+test("snapshots: an expired snapshot is not found", async () => {
   const own = await shared();
   const path = await project(own);
   const [taken, lasting] = [await own.snapshotDirectory(path, { ttlMs: 1000 }), await own.snapshotDirectory(path, { ttlMs: null })];
@@ -97,7 +97,7 @@ test("snapshots: gone when their time is over", async () => {
   await own.unmountImage("/m");
 });
 
-test("snapshots: one with a key needs it", async () => {
+test("snapshots: a snapshot with a key can be used only with the key", async () => {
   const own = await shared();
   const key = new Uint8Array(16).fill(7);
   const taken = await own.snapshotDirectory(await project(own), { experimentalEncryptionKey: key });
@@ -107,7 +107,7 @@ test("snapshots: one with a key needs it", async () => {
   assert.equal((await sh(own, `cat ${path}/f`))[0], "one\n");
 });
 
-test("sidecars: directories are mounted one by one", async () => {
+test("sidecars: directories of sidecars are mounted independently", async () => {
   const own = await sandbox();
   const side = await own.experimentalSidecars.create("side", image, { command: ["sleep", "60"] });
   await side.mountImage("/workspace");

@@ -1,4 +1,4 @@
-// What the checks share: polling, and a sandbox that most of them use.
+// Functions that the checks share: polling, and a sandbox that most of them use.
 
 import { randomUUID } from "node:crypto";
 import { after } from "node:test";
@@ -12,7 +12,7 @@ export const image = client.images.fromRegistry("debian:bookworm");
 
 const open = [];
 
-/** Makes a sandbox, which is terminated when all checks have ended. */
+/** Creates a sandbox, which is terminated after the last check. */
 export async function sandbox(options = {}, from = image) {
   const made = await client.sandboxes.create(app, from, { timeoutMs: 120_000, ...options });
   open.push(made);
@@ -21,7 +21,7 @@ export async function sandbox(options = {}, from = image) {
 
 let common;
 
-/** Returns the sandbox for all checks that leave nothing behind which could disturb the others. */
+/** Returns the shared sandbox, for checks whose files and processes do not disturb other checks. */
 export async function shared() {
   return (common ??= await sandbox({ timeoutMs: 1_800_000 }));
 }
@@ -35,7 +35,7 @@ export async function sh(where, script, options = {}) {
 /** Returns a name that no other check uses. */
 export const fresh = (prefix) => `${prefix}-${randomUUID().slice(0, 13)}`;
 
-/** Polls until the condition gives a value, which is returned. Fails after so many milliseconds. */
+/** Polls until the condition returns a true value, and returns it. Fails after `millis` milliseconds. */
 export async function eventually(condition, millis = 60_000) {
   const deadline = performance.now() + millis;
   while (performance.now() < deadline) {

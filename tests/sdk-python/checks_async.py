@@ -1,4 +1,4 @@
-"""The SDK's asynchronous forms: the same features, awaited."""
+"""The asynchronous methods of the SDK."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,7 +10,7 @@ from modal import exception
 
 
 def awaited(function: Callable[[Any], Awaitable[None]]) -> Callable[[], None]:
-    """Runs a check in an event loop of its own, with a sandbox of its own."""
+    """Runs a check in a new event loop with a new sandbox."""
 
     def run() -> None:
         of = app()
@@ -24,14 +24,14 @@ def awaited(function: Callable[[Any], Awaitable[None]]) -> Callable[[], None]:
 
         asyncio.run(whole())
 
-    # Not functools.wraps: pytest would take the sandbox for a fixture.
+    # Not functools.wraps: pytest would take the parameter for a fixture.
     run.__doc__ = function.__doc__
     return run
 
 
 @awaited
-async def test_async_a_command_its_streams_read_at_the_same_time_line_by_line(own: Any) -> None:
-    """async: a command, its streams read at the same time, line by line"""
+async def test_async_a_commands_streams_are_read_line_by_line_at_the_same_time(own: Any) -> None:
+    """async: a command's streams are read line by line at the same time"""
     process = await own.exec.aio("sh", "-c", "echo a; echo b; echo e >&2; exit 3", bufsize=1)
 
     async def lines(stream: Any) -> list[str]:
@@ -43,8 +43,8 @@ async def test_async_a_command_its_streams_read_at_the_same_time_line_by_line(ow
 
 
 @awaited
-async def test_async_input_while_output_is_read(own: Any) -> None:
-    """async: input while output is read"""
+async def test_async_input_is_written_while_output_is_read(own: Any) -> None:
+    """async: input is written while output is read"""
     process = await own.exec.aio("cat", bufsize=1)
     lines = process.stdout.__aiter__()
     for word in ("one\n", "two\n"):
@@ -68,23 +68,23 @@ async def test_async_100_commands_at_the_same_time(own: Any) -> None:
 
 
 @awaited
-async def test_async_a_wait_that_is_given_up_leaves_the_command_alone(own: Any) -> None:
-    """async: a wait that is given up leaves the command alone"""
+async def test_async_a_cancelled_wait_does_not_affect_the_command(own: Any) -> None:
+    """async: a cancelled wait does not affect the command"""
     process = await own.exec.aio("sh", "-c", "read x; echo got $x")
     try:
         await asyncio.wait_for(process.wait.aio(), 0.2)
     except (asyncio.TimeoutError, TimeoutError):
         pass
     else:
-        raise AssertionError("it waited for nothing")
+        raise AssertionError("the cancelled wait returned")
     process.stdin.write("y\n")
     await process.stdin.drain.aio()
     equal(await process.stdout.read.aio(), "got y\n")
 
 
 @awaited
-async def test_async_files(own: Any) -> None:
-    """async: files"""
+async def test_async_files_are_written_read_and_removed(own: Any) -> None:
+    """async: files are written, read and removed"""
     fs = own.filesystem
     await fs.write_bytes.aio(b"\x00\xff", "/tmp/a/b")
     equal(await fs.read_bytes.aio("/tmp/a/b"), b"\x00\xff")
@@ -94,12 +94,12 @@ async def test_async_files(own: Any) -> None:
         await fs.stat.aio("/tmp/a")
     except exception.SandboxFilesystemNotFoundError:
         return
-    raise AssertionError("still there")
+    raise AssertionError("the removed file still exists")
 
 
 @awaited
-async def test_async_tags_and_lists_by_them(own: Any) -> None:
-    """async: tags, and lists by them"""
+async def test_async_tags_are_set_and_sandboxes_are_listed_by_them(own: Any) -> None:
+    """async: tags are set and sandboxes are listed by them"""
     await own.set_tags.aio({"who": own.object_id})
     equal(await own.get_tags.aio(), {"who": own.object_id})
     of = await modal.App.lookup.aio("sdk-checks")
@@ -108,8 +108,8 @@ async def test_async_tags_and_lists_by_them(own: Any) -> None:
 
 
 @awaited
-async def test_async_a_snapshot_an_end_a_result(own: Any) -> None:
-    """async: a snapshot, an end, a result"""
+async def test_async_a_snapshot_a_termination_and_a_result_are_awaited(own: Any) -> None:
+    """async: a snapshot, a termination and a result are awaited"""
     process = await own.exec.aio("sh", "-c", "echo kept > /kept")
     await process.wait.aio()
     image = await own.snapshot_filesystem.aio()

@@ -1,4 +1,4 @@
-"""Image builds in detail: what each method of the SDK's image object leads to, line by line."""
+"""Image builds in detail: the effect of each method of the SDK's image object."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -26,7 +26,7 @@ def built_with(image: Any, script: str) -> Any:
 
 @contextlib.contextmanager
 def tree(**files: Any) -> Iterator[str]:
-    """A local directory; `__` in names stands for `/`, `_DOT_` for a dot."""
+    """Creates a local directory. `__` in a name stands for `/`, and `_DOT_` for a dot."""
     with tempfile.TemporaryDirectory() as directory:
         for name, content in files.items():
             path = os.path.join(directory, name.replace("__", "/").replace("_DOT_", "."))
@@ -44,8 +44,8 @@ def from_dockerfile(text: str, **options: Any) -> Any:
     return modal.Image.from_dockerfile(path, context_dir=directory, **options)
 
 
-def test_builds_the_log_is_shown_line_by_line_output_and_errors() -> None:
-    """builds: the log is shown line by line, output and errors"""
+def test_builds_the_build_log_shows_standard_output_and_standard_error_line_by_line() -> None:
+    """builds: the build log shows standard output and standard error line by line"""
     token = fresh("line")
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown), modal.enable_output():
@@ -56,8 +56,8 @@ def test_builds_the_log_is_shown_line_by_line_output_and_errors() -> None:
     assert any("this machine's programs" in line for line in lines), lines
 
 
-def test_builds_a_failing_command_s_output_is_shown_its_place_and_code_are_in_the_error() -> None:
-    """builds: a failing command's output is shown, its place and code are in the error"""
+def test_builds_a_failed_build_shows_its_output_and_names_the_instruction_and_the_exit_code() -> None:
+    """builds: a failed build shows its output and names the instruction and the exit code"""
     token = fresh("fails")
     shown = io.StringIO()
     image = base().dockerfile_commands("RUN true", f"RUN echo {token} >&2; exit 41")
@@ -67,8 +67,8 @@ def test_builds_a_failing_command_s_output_is_shown_its_place_and_code_are_in_th
     assert token in [line.strip() for line in shown.getvalue().splitlines()], shown.getvalue()
 
 
-def test_builds_copy_of_files_directories_and_patterns_renamed_nested_replaced() -> None:
-    """builds: COPY of files, directories and patterns, renamed, nested, replaced"""
+def test_builds_copy_of_files_directories_and_patterns_renames_nests_and_replaces_them() -> None:
+    """builds: COPY of files, directories and patterns renames, nests and replaces them"""
     with tree(a__1_DOT_txt="1", a__2_DOT_txt="2", a__3_DOT_md="3", a__deep__4_DOT_txt="4", b="b", c="c") as context:
         image = from_dockerfile(
             "FROM debian\n"
@@ -88,8 +88,8 @@ def test_builds_copy_of_files_directories_and_patterns_renamed_nested_replaced()
         equal(built_with(image, script)[0], "\n".join(expected) + "\nc3")
 
 
-def test_builds_copy_of_what_is_not_in_the_context_or_lies_outside_it_fails_and_says_so() -> None:
-    """builds: COPY of what is not in the context, or lies outside it, fails and says so"""
+def test_builds_copy_of_a_missing_file_or_a_path_outside_the_context_fails_and_says_so() -> None:
+    """builds: COPY of a missing file or a path outside the context fails and says so"""
     with tree(a="a") as context:
         for line, says in [
             ("COPY missing /", "missing: not found"),
@@ -101,8 +101,8 @@ def test_builds_copy_of_what_is_not_in_the_context_or_lies_outside_it_fails_and_
             raises(exception.RemoteError, image.build, app(), containing=says)
 
 
-def test_builds_copy_keeps_modes_chmod_and_chown_change_them() -> None:
-    """builds: COPY keeps modes; --chmod and --chown change them"""
+def test_builds_copy_keeps_modes_and_chmod_and_chown_change_them() -> None:
+    """builds: COPY keeps modes, and --chmod and --chown change them"""
     with tree(tool="#!/bin/sh\necho tool\n", plain="x") as context:
         os.chmod(os.path.join(context, "tool"), 0o755)
         os.chmod(os.path.join(context, "plain"), 0o640)
@@ -114,8 +114,8 @@ def test_builds_copy_keeps_modes_chmod_and_chown_change_them() -> None:
         equal(built_with(image, script)[0], "tool\n640 root\n700 root\n640 root\n")
 
 
-def test_builds_add_unpacks_local_archives_copy_does_not() -> None:
-    """builds: ADD unpacks local archives, COPY does not"""
+def test_builds_add_unpacks_local_archives_and_copy_does_not() -> None:
+    """builds: ADD unpacks local archives and COPY does not"""
     with tree(inner="packed") as context:
         with tarfile.open(os.path.join(context, "a.tar.gz"), "w:gz") as archive:
             archive.add(os.path.join(context, "inner"), arcname="d/inner")
@@ -123,8 +123,8 @@ def test_builds_add_unpacks_local_archives_copy_does_not() -> None:
         equal(built_with(image, "cat /added/d/inner; ls /added /copied")[0], "packed/added:\nd\n\n/copied:\na.tar.gz\n")
 
 
-def test_builds_stages_by_name_and_by_number_only_the_last_one_s_files_stay() -> None:
-    """builds: stages by name and by number, only the last one's files stay"""
+def test_builds_stages_are_found_by_name_and_by_number_and_only_the_last_one_is_kept() -> None:
+    """builds: stages are found by name and by number, and only the last one is kept"""
     with tree(src="source") as context:
         image = from_dockerfile(
             "FROM debian AS compile\n"
@@ -142,8 +142,8 @@ def test_builds_stages_by_name_and_by_number_only_the_last_one_s_files_stay() ->
         equal(out, "SOURCEfrom-the-second\napart\ntoo\n")
 
 
-def test_builds_arg_before_and_after_from_defaults_build_args_env_wins_none_of_it_stays() -> None:
-    """builds: ARG before and after FROM, defaults, build_args; ENV wins; none of it stays"""
+def test_builds_arg_has_defaults_and_build_arguments_env_takes_precedence_and_no_arg_stays() -> None:
+    """builds: ARG has defaults and build arguments, ENV takes precedence, and no ARG stays"""
     with tree() as context:
         image = from_dockerfile(
             "ARG TAG=bookworm\nARG GLOBAL=outside\n"
@@ -156,8 +156,8 @@ def test_builds_arg_before_and_after_from_defaults_build_args_env_wins_none_of_i
         equal(built_with(image, 'cat /seen; echo "$A|$B|$C|$D|$E"')[0], "given unset\n||unset|given and outside|yes\n")
 
 
-def test_builds_here_documents_for_run_and_copy_with_another_interpreter() -> None:
-    """builds: here-documents for RUN and COPY, with another interpreter"""
+def test_builds_run_and_copy_accept_here_documents_also_with_another_interpreter() -> None:
+    """builds: RUN and COPY accept here-documents, also with another interpreter"""
     with tree() as context:
         image = from_dockerfile(
             "FROM debian\n"
@@ -169,21 +169,21 @@ def test_builds_here_documents_for_run_and_copy_with_another_interpreter() -> No
         equal(built_with(image, "cat /one /two /three")[0], "one\ntwo\n# a comment that stays\nthree\n")
 
 
-def test_builds_onbuild_waits_for_the_image_that_is_built_on_this_one() -> None:
-    """builds: ONBUILD waits for the image that is built on this one"""
+def test_builds_onbuild_runs_in_a_build_that_starts_from_the_image() -> None:
+    """builds: ONBUILD runs in a build that starts from the image"""
     first = base().dockerfile_commands("ONBUILD RUN echo later > /later")
     equal(built_with(first, "test -e /later || echo not yet")[0], "not yet\n")
     equal(built_with(first.run_commands("cat /later > /then"), "cat /then")[0], "later\n")
 
 
-def test_builds_what_makes_no_difference_here_is_read_over() -> None:
-    """builds: what makes no difference here is read over"""
+def test_builds_instructions_without_an_effect_in_the_emulator_are_ignored() -> None:
+    """builds: instructions without an effect in the emulator are ignored"""
     lines = ["EXPOSE 80", "VOLUME /data", "STOPSIGNAL SIGINT", "HEALTHCHECK CMD true", "MAINTAINER me", 'LABEL a="b c"']
     equal(built_with(base().dockerfile_commands(*lines, "RUN echo done > /done"), "cat /done")[0], "done\n")
 
 
-def test_builds_entrypoint_and_cmd_in_both_forms_against_a_command_of_the_sandbox() -> None:
-    """builds: ENTRYPOINT and CMD in both forms, against a command of the sandbox"""
+def test_builds_entrypoint_and_cmd_in_both_forms_are_combined_with_a_command_of_the_sandbox() -> None:
+    """builds: ENTRYPOINT and CMD in both forms are combined with a command of the sandbox"""
     image = base().dockerfile_commands("ENV WHO=me", "ENTRYPOINT echo shell-form $WHO")
     with sandbox(image=image) as own:
         equal(own.stdout.read(), "shell-form me\n")
@@ -203,15 +203,15 @@ def test_builds_entrypoint_and_cmd_in_both_forms_against_a_command_of_the_sandbo
         equal(own.stdout.read(), "cmd\n")
 
 
-def test_builds_user_with_a_group_and_back() -> None:
-    """builds: USER with a group, and back"""
+def test_builds_user_switches_to_a_user_with_a_group_and_back() -> None:
+    """builds: USER switches to a user with a group and back"""
     image = base().dockerfile_commands("RUN mkdir /d && chmod 777 /d", "USER root", "RUN id -u > /d/root")
     equal(built_with(image, "cat /d/root")[0], "0\n")
     raises(exception.RemoteError, base().dockerfile_commands("USER nobody-of-this-name", "RUN true").build, app())
 
 
-def test_builds_what_is_ignored_is_not_in_the_context() -> None:
-    """builds: what is ignored is not in the context"""
+def test_builds_ignored_files_are_not_in_the_context() -> None:
+    """builds: ignored files are not in the context"""
     with tree(keep="k", skip_DOT_log="s", deep__skip_DOT_log="s", deep__keep="k", _DOT_dockerignore="**/*.log\n") as context:
         image = from_dockerfile("FROM debian\nCOPY . /in\n", context_dir=context)
         equal(built_with(image, "cd /in; find . -name '*.log'; ls deep keep")[0], "keep\n\ndeep:\nkeep\n")
@@ -219,8 +219,8 @@ def test_builds_what_is_ignored_is_not_in_the_context() -> None:
         equal(built_with(added, "cd /in; find . -type f | sort")[0], "./deep/skip.log\n./skip.log\n")
 
 
-def test_builds_a_changed_file_builds_anew_the_same_content_elsewhere_does_not() -> None:
-    """builds: a changed file builds anew, the same content elsewhere does not"""
+def test_builds_a_changed_file_causes_a_new_build_and_an_unchanged_one_does_not() -> None:
+    """builds: a changed file causes a new build and an unchanged one does not"""
     token = fresh("same")
     with tree(f=token) as one, tree(f=token) as two, tree(f=token + "x") as other:
         images = [base().add_local_dir(d, "/in", copy=True).build(app()).object_id for d in (one, two, other)]
@@ -228,8 +228,8 @@ def test_builds_a_changed_file_builds_anew_the_same_content_elsewhere_does_not()
     assert images[0] != images[2]
 
 
-def test_builds_empty_small_and_big_files_of_a_context_inline_and_as_a_blob_byte_for_byte() -> None:
-    """builds: empty, small and big files of a context, inline and as a blob, byte for byte"""
+def test_builds_context_files_of_every_size_arrive_unchanged_inline_and_as_a_blob() -> None:
+    """builds: context files of every size arrive unchanged, inline and as a blob"""
     big = os.urandom(1 << 20) * 5
     with tree(empty="", small="s", big=big, deep__er__bytes=bytes(range(256))) as context:
         image = base().add_local_dir(context, "/in", copy=True)
@@ -245,15 +245,15 @@ def test_builds_local_python_modules_can_be_imported() -> None:
         sys.path.insert(0, directory)
         try:
             image = base().add_local_python_source("own_module")
-            # They lie beside what Functions start in.
+            # The modules are in the directory in which Functions start.
             with sandbox(image=image, workdir="/root") as own:
                 equal(own.exec("python3", "-c", "import own_module; print(own_module.VALUE)").stdout.read(), "42\n")
         finally:
             sys.path.remove(directory)
 
 
-def test_builds_what_installs_packages_really_runs_and_without_a_network_fails_with_its() -> None:
-    """builds: what installs packages really runs, and without a network fails with its output"""
+def test_builds_package_installations_really_run_and_fail_without_a_network_with_their_own_output() -> None:
+    """builds: package installations really run, and fail without a network with their own output"""
     for image, says in [
         (base().pip_install("modal-no-such-package", extra_options="--no-index"), "modal-no-such-package"),
         (base().pip_install_from_requirements(os.devnull, extra_options="--no-index --frobnicate"), "pip install"),
@@ -261,8 +261,8 @@ def test_builds_what_installs_packages_really_runs_and_without_a_network_fails_w
         raises(exception.RemoteError, image.build, app(), containing=says)
 
 
-def test_builds_the_default_image_s_lines_are_marked_as_not_carried_out_lines_after_it_are() -> None:
-    """builds: the default image's lines are marked as not carried out; lines after it are"""
+def test_builds_the_log_marks_instructions_of_the_default_image_that_are_not_executed() -> None:
+    """builds: the log marks instructions of the default image that are not executed"""
     shown = io.StringIO()
     image = modal.Image.debian_slim(force_build=True)
     with contextlib.redirect_stdout(shown), modal.enable_output():
@@ -271,14 +271,14 @@ def test_builds_the_default_image_s_lines_are_marked_as_not_carried_out_lines_af
     equal(built_with(image.run_commands("echo after > /after"), "cat /after; python -c 'print(1)'")[0], "after\n1\n")
 
 
-def test_builds_a_registry_image_with_a_python_of_its_own() -> None:
-    """builds: a registry image with a Python of its own"""
+def test_builds_a_registry_image_gets_its_own_python() -> None:
+    """builds: a registry image gets its own Python"""
     image = modal.Image.from_registry("ubuntu:24.04", add_python="3.11", setup_dockerfile_commands=["RUN echo setup > /setup"])
     equal(built_with(image, "cat /setup; python -c 'print(1)'")[0], "setup\n1\n")
 
 
-def test_builds_registries_that_ask_who_is_there_are_answered_by_secrets() -> None:
-    """builds: registries that ask who is there are answered by secrets"""
+def test_builds_registries_that_require_a_login_accept_a_secret() -> None:
+    """builds: registries that require a login accept a secret"""
     secret = modal.Secret.from_dict({"REGISTRY_USERNAME": "u", "REGISTRY_PASSWORD": "p"})
     for image in (
         modal.Image.from_registry("registry.example/private:1", secret=secret),
@@ -288,8 +288,8 @@ def test_builds_registries_that_ask_who_is_there_are_answered_by_secrets() -> No
         assert image.build(app()).object_id.startswith("im-")
 
 
-def test_builds_steps_put_together_by_a_function() -> None:
-    """builds: steps put together by a function"""
+def test_builds_a_function_can_compose_build_steps() -> None:
+    """builds: a function can compose build steps"""
 
     def setup(image: Any, word: str) -> Any:
         return image.run_commands(f"echo {word} > /word").env({"WORD": word})
@@ -297,8 +297,8 @@ def test_builds_steps_put_together_by_a_function() -> None:
     equal(built_with(base().pipe(setup, "piped"), "cat /word; echo $WORD")[0], "piped\npiped\n")
 
 
-def test_builds_a_volume_is_there_while_the_commands_run_and_not_in_the_image() -> None:
-    """builds: a volume is there while the commands run, and not in the image"""
+def test_builds_a_volume_is_mounted_during_the_build_and_is_not_in_the_image() -> None:
+    """builds: a volume is mounted during the build and is not in the image"""
     volume = modal.Volume.from_name(fresh("vol"), create_if_missing=True)
     with sandbox(volumes={"/v": volume}) as own:
         sh(own, "echo from-volume > /v/f")
@@ -315,8 +315,8 @@ def test_builds_a_python_function_as_a_build_step_is_refused_not_ignored() -> No
     raises(exception.Error, base().run_function(step_in_python).build, app())
 
 
-def test_builds_a_deleted_image_is_not_found_what_was_made_of_it_goes_on_building_it_again() -> None:
-    """builds: a deleted image is not found, what was made of it goes on, building it again makes a new one"""
+def test_builds_a_deleted_image_is_not_found_its_sandboxes_continue_and_a_rebuild_makes_a_new_one() -> None:
+    """builds: a deleted image is not found, its sandboxes continue, and a rebuild makes a new one"""
     image = base().run_commands(f"echo {fresh('del')} > /stamp").build(app())
     old = image.object_id
     with sandbox(image=modal.Image.from_id(old)) as own:
@@ -326,8 +326,8 @@ def test_builds_a_deleted_image_is_not_found_what_was_made_of_it_goes_on_buildin
         raises(exception.NotFoundError, modal.experimental.image_delete, old)
 
 
-def test_builds_published_names_with_tags_moved_to_another_image_in_another_environment() -> None:
-    """builds: published names with tags, moved to another image, in another environment"""
+def test_builds_a_published_name_has_tags_can_move_to_another_image_and_belongs_to_an_environment() -> None:
+    """builds: a published name has tags, can move to another image, and belongs to an environment"""
     name = fresh("named")
     first = base().run_commands("echo 1 > /v").build(app())
     second = base().run_commands("echo 2 > /v").build(app())

@@ -1,4 +1,4 @@
-"""Faults ordered at the emulator's own endpoint, as the SDK meets them."""
+"""The behaviour of the SDK with faults, which the checks order through the control endpoint of the emulator."""
 
 from typing import Any
 import json
@@ -26,7 +26,7 @@ def order(path: Any, body: Any = None, method: Any = "POST") -> Any:
 
 
 def faults(*rules: Any) -> Any:
-    """Orders faults, for as long as the check runs."""
+    """Adds fault rules for the duration of a block."""
 
     class Ordered:
         def __enter__(self) -> Any:
@@ -44,44 +44,44 @@ def status(code: Any, **more: Any) -> Any:
     return {"status": {"code": code, **more}}
 
 
-def test_chaos_unavailable_is_retried_and_not_seen() -> None:
-    """chaos: UNAVAILABLE is retried and not seen"""
+def test_chaos_unavailable_is_retried_without_an_error() -> None:
+    """chaos: UNAVAILABLE is retried without an error"""
     with faults({"method": "AppGetOrCreate", "times": 2, "fault": status(14)}) as _:
         assert app().app_id
 
 
-def test_chaos_permission_denied_arrives_with_its_text() -> None:
-    """chaos: PERMISSION_DENIED arrives with its text"""
+def test_chaos_permission_denied_arrives_with_its_message() -> None:
+    """chaos: PERMISSION_DENIED arrives with its message"""
     with faults({"method": "SandboxCreateV2", "times": 1, "fault": status(7, message="not you")}):
         raises(exception.PermissionDeniedError, modal.Sandbox.create, app=app(), containing="not you")
 
 
-def test_chaos_a_server_directed_wait_is_kept() -> None:
-    """chaos: a server-directed wait is kept"""
+def test_chaos_the_client_waits_as_long_as_the_server_asks() -> None:
+    """chaos: the client waits as long as the server asks"""
     with faults({"method": "AppGetOrCreate", "times": 1, "fault": status(8, retry_after_secs=0.5)}):
         began = time.monotonic()
         app()
         assert time.monotonic() - began >= 0.5
 
 
-def test_chaos_a_lost_answer_makes_no_second_sandbox() -> None:
-    """chaos: a lost answer makes no second sandbox"""
+def test_chaos_a_lost_answer_creates_no_second_sandbox() -> None:
+    """chaos: a lost answer creates no second sandbox"""
     tag = str(time.time())
     with faults({"method": "SandboxCreateV2", "times": 1, "fault": {"lose_answer": {"code": 14}}}):
         with sandbox(tags={"lost": tag}) as own:
             equal([s.object_id for s in modal.Sandbox.list(app_id=app().app_id, tags={"lost": tag})], [own.object_id])
 
 
-def test_chaos_output_cut_again_and_again_arrives_whole() -> None:
-    """chaos: output cut again and again arrives whole"""
+def test_chaos_output_that_is_cut_off_repeatedly_arrives_complete() -> None:
+    """chaos: output that is cut off repeatedly arrives complete"""
     with sandbox() as own:
         with faults({"method": "TaskExecStdioRead", "times": 8, "fault": {"cut": {"after_bytes": 50000}}}) as ordered:
             equal(sh(own, "seq 1 80000")[0], "".join(f"{n}\n" for n in range(1, 80001)))
         del ordered
 
 
-def test_chaos_an_upload_that_is_cut_is_resumed() -> None:
-    """chaos: an upload that is cut is resumed"""
+def test_chaos_an_upload_that_is_cut_off_is_resumed() -> None:
+    """chaos: an upload that is cut off is resumed"""
     with sandbox() as own:
         data = os.urandom(3 << 20)
         with faults({"method": "TaskExecStdinWriteStream", "times": 2, "fault": {"cut_request": {"after_bytes": 700000}}}):
@@ -96,16 +96,16 @@ def test_chaos_a_closed_connection_is_opened_again() -> None:
             equal(sh(own, "echo hi"), ("hi\n", "", 0))
 
 
-def test_chaos_goaway_is_taken_in_stride() -> None:
-    """chaos: GOAWAY is taken in stride"""
+def test_chaos_goaway_causes_no_error() -> None:
+    """chaos: GOAWAY causes no error"""
     with sandbox() as own:
         with faults({"method": "TaskExecStart", "times": 3, "fault": "goaway"}):
             for _ in range(4):
                 equal(sh(own, "echo hi"), ("hi\n", "", 0))
 
 
-def test_chaos_delays_are_only_felt() -> None:
-    """chaos: delays are only felt"""
+def test_chaos_delays_cause_no_error() -> None:
+    """chaos: delays cause no error"""
     with sandbox() as own:
         with faults({"method": "TaskExec*", "fault": {"delay": {"millis": 100, "jitter_millis": 50}}}):
             began = time.monotonic()
@@ -113,8 +113,8 @@ def test_chaos_delays_are_only_felt() -> None:
             assert time.monotonic() - began >= 0.3
 
 
-def test_chaos_a_creation_rate_is_kept_by_waiting() -> None:
-    """chaos: a creation rate is kept by waiting"""
+def test_chaos_the_client_waits_when_the_creation_rate_is_exceeded() -> None:
+    """chaos: the client waits when the creation rate is exceeded"""
     with faults({"method": "SandboxCreateV2", "fault": {"rate": {"per_second": 2}}}):
         began = time.monotonic()
         made = [modal.Sandbox.create(app=app()) for _ in range(4)]
@@ -123,28 +123,28 @@ def test_chaos_a_creation_rate_is_kept_by_waiting() -> None:
         one.terminate()
 
 
-def test_chaos_a_refused_router_token_is_not_the_end() -> None:
-    """chaos: a refused router token is not the end"""
+def test_chaos_a_refused_router_token_is_renewed() -> None:
+    """chaos: a refused router token is renewed"""
     with sandbox() as own:
         equal(sh(own, "echo hi")[0], "hi\n")
         with faults({"method": "TaskExecStart", "times": 1, "fault": status(16)}):
             equal(sh(own, "echo hi")[0], "hi\n")
 
 
-def test_chaos_a_router_token_that_is_good_for_a_second_only_is_replaced() -> None:
-    """chaos: a router token that is good for a second only is replaced"""
+def test_chaos_a_router_token_with_a_lifetime_of_one_second_is_renewed() -> None:
+    """chaos: a router token with a lifetime of one second is renewed"""
     rules = [{"method": method, "fault": {"token_life": {"seconds": 1}}} for method in ("SandboxCreateV2", "SandboxGetCommandRouterAccess")]
     with faults(*rules) as ordered, sandbox() as own:
         equal(sh(own, "echo hi")[0], "hi\n")
-        # What is waited for is the time itself.
+        # The token must expire, so the check has to wait.
         time.sleep(1.1)
         equal(sh(own, "echo hi")[0], "hi\n")
     made, fetched = ordered.applied
     assert made == 1 and fetched >= 1, ordered.applied
 
 
-def test_chaos_a_control_plane_token_that_is_good_for_a_second_only_is_replaced() -> None:
-    """chaos: a control-plane token that is good for a second only is replaced"""
+def test_chaos_a_control_plane_token_with_a_lifetime_of_one_second_is_renewed() -> None:
+    """chaos: a control-plane token with a lifetime of one second is renewed"""
     with faults({"method": "AuthTokenGet", "fault": {"token_life": {"seconds": 1}}}) as ordered:
         client = modal.Client.from_credentials("ak-short", "as-short")
         own = modal.Sandbox.create(app=app(), client=client)
@@ -154,8 +154,8 @@ def test_chaos_a_control_plane_token_that_is_good_for_a_second_only_is_replaced(
     assert ordered.applied[0] >= 2, ordered.applied
 
 
-def test_chaos_router_tokens_that_are_refused_early_are_replaced_if_they_say_that_they_end() -> None:
-    """chaos: router tokens that are refused early are replaced, if they say that they end soon"""
+def test_chaos_refused_router_tokens_that_expire_soon_are_renewed() -> None:
+    """chaos: refused router tokens that expire soon are renewed"""
     life = {"method": "SandboxCreateV2", "times": 1, "fault": {"token_life": {"seconds": 20}}}
     with faults(life, {"method": "TaskExecStart", "skip": 1, "times": 1, "fault": "expire_token"}) as ordered, sandbox() as own:
         for _ in range(3):
@@ -163,8 +163,8 @@ def test_chaos_router_tokens_that_are_refused_early_are_replaced_if_they_say_tha
     equal(ordered.applied, [1, 1])
 
 
-def test_chaos_router_tokens_that_are_refused_early_though_they_say_otherwise_are_not() -> None:
-    """chaos: router tokens that are refused early, though they say otherwise, are not replaced"""
+def test_chaos_refused_router_tokens_that_do_not_expire_soon_are_not_renewed() -> None:
+    """chaos: refused router tokens that do not expire soon are not renewed"""
     with sandbox() as own, sandbox() as other:
         equal(sh(own, "echo hi")[0], "hi\n")
         with faults({"method": "TaskExecStart", "times": 1, "fault": "expire_token"}):
@@ -174,8 +174,8 @@ def test_chaos_router_tokens_that_are_refused_early_though_they_say_otherwise_ar
         equal(sh(modal.Sandbox.from_id(own.object_id), "echo hi")[0], "hi\n")
 
 
-def test_chaos_control_plane_tokens_that_are_refused_early_are_an_error() -> None:
-    """chaos: control-plane tokens that are refused early are an error"""
+def test_chaos_control_plane_tokens_that_are_refused_before_they_expire_are_an_error() -> None:
+    """chaos: control-plane tokens that are refused before they expire are an error"""
     client = modal.Client.from_credentials("ak-expired", "as-expired")
     own = modal.Sandbox.create(app=app(), client=client)
     with faults({"method": "SandboxWaitV2", "times": 1, "fault": "expire_token"}):
@@ -184,17 +184,17 @@ def test_chaos_control_plane_tokens_that_are_refused_early_are_an_error() -> Non
     modal.Sandbox.from_id(own.object_id, client=fresh).terminate()
 
 
-def test_chaos_a_sandbox_runs_out_of_disk_others_do_not() -> None:
-    """chaos: a sandbox runs out of disk, others do not"""
+def test_chaos_a_sandbox_with_a_full_disk_does_not_affect_others() -> None:
+    """chaos: a sandbox with a full disk does not affect others"""
     with faults({"method": "SandboxCreateV2", "times": 1, "fault": {"disk": {"mib": 8}}}):
         full = modal.Sandbox.create(app=app(), timeout=120)
     out, err, code = sh(full, "dd if=/dev/zero of=/fill bs=64k; stat -c %s /fill; touch /usr/one/more")
     assert "No space left on device" in err and code != 0, (err, code)
     assert (7 << 20) < int(out) <= (8 << 20), out
     raises(exception.SandboxFilesystemError, full.filesystem.write_bytes, b"x" * 4096, "/tmp/more", containing="no space")
-    # Everything else goes on, and what is removed makes room.
+    # Other operations continue, and a removal frees space.
     equal(sh(full, "rm /fill && echo kept > /usr/kept && df -m / | tail -1 | awk '{print $2}'"), ("8\n", "", 0))
-    # Many files fill a disk as well.
+    # Many small files fill a disk as well.
     out, _, _ = sh(full, "mkdir /many; i=0; while true > /many/$i; do i=$((i+1)); done 2>/dev/null; echo $i; rm -r /many")
     assert 1024 < int(out) < 8192, out
     with sandbox(image=full.snapshot_filesystem()) as other:
@@ -202,8 +202,8 @@ def test_chaos_a_sandbox_runs_out_of_disk_others_do_not() -> None:
     full.terminate()
 
 
-def test_chaos_a_sidecar_runs_out_of_disk_and_what_is_mounted_in_it_too() -> None:
-    """chaos: a sidecar runs out of disk, and what is mounted in it, too"""
+def test_chaos_a_sidecar_and_its_mounts_have_a_disk_limit() -> None:
+    """chaos: a sidecar and its mounts have a disk limit"""
     with sandbox() as own:
         with faults({"method": "SandboxContainerCreateV2", "times": 1, "fault": {"disk": {"mib": 1}}}):
             image = modal.Image.debian_slim().build(app())
@@ -216,8 +216,8 @@ def test_chaos_a_sidecar_runs_out_of_disk_and_what_is_mounted_in_it_too() -> Non
         equal(sh(own, "dd if=/dev/zero of=/fill bs=1M count=2 2>/dev/null; stat -c %s /fill")[0], "2097152\n")
 
 
-def test_chaos_a_fault_that_cannot_happen_in_a_call_is_refused() -> None:
-    """chaos: a fault that cannot happen in a call is refused"""
+def test_chaos_a_fault_that_cannot_occur_in_a_call_is_refused() -> None:
+    """chaos: a fault that cannot occur in a call is refused"""
     for rule in (
         {"method": "AppList", "fault": {"disk": {"mib": 8}}},
         {"method": "TaskExecStart", "fault": {"token_life": {"seconds": 1}}},
@@ -236,8 +236,8 @@ def test_chaos_a_lost_worker_ends_its_sandbox() -> None:
         equal(sh(other, "echo hi")[0], "hi\n")
 
 
-def test_chaos_faults_by_chance_are_the_same_ones_each_time() -> None:
-    """chaos: faults by chance are the same ones each time"""
+def test_chaos_random_faults_are_the_same_with_the_same_seed() -> None:
+    """chaos: random faults are the same with the same seed"""
 
     def hits() -> list[bool]:
         order("faults", method="DELETE")
@@ -257,8 +257,8 @@ def test_chaos_faults_by_chance_are_the_same_ones_each_time() -> None:
         equal(hits(), first)
 
 
-def test_chaos_a_fault_comes_after_the_calls_that_it_lets_through() -> None:
-    """chaos: a fault comes after the calls that it lets through"""
+def test_chaos_a_fault_applies_after_the_calls_that_it_skips() -> None:
+    """chaos: a fault applies after the calls that it skips"""
     with sandbox() as own, faults({"method": "SandboxTagsGetV2", "skip": 2, "times": 1, "fault": status(7)}) as ordered:
         equal([own.get_tags(), own.get_tags()], [{}, {}])
         raises(exception.PermissionDeniedError, own.get_tags)
@@ -266,18 +266,18 @@ def test_chaos_a_fault_comes_after_the_calls_that_it_lets_through() -> None:
     equal(ordered.applied, [1])
 
 
-def test_chaos_a_rule_that_makes_no_sense_is_refused() -> None:
-    """chaos: a rule that makes no sense is refused"""
+def test_chaos_an_invalid_rule_is_refused() -> None:
+    """chaos: an invalid rule is refused"""
     try:
         order("faults", {"method": "*", "fault": "melt"})
     except urllib.error.HTTPError as error:
         equal(error.code, 400)
     else:
-        raise AssertionError("taken")
+        raise AssertionError("the rule was accepted")
 
 
-def test_the_emulator_shows_what_it_has() -> None:
-    """the emulator shows what it has"""
+def test_emulator_the_state_endpoint_lists_the_sandboxes() -> None:
+    """emulator: the state endpoint lists the sandboxes"""
     with sandbox() as own:
         eventually(lambda: {"running"} == {s["phase"] for s in order("state", method="GET")["sandboxes"] if s["id"] == own.object_id})
 
@@ -303,9 +303,9 @@ asyncio.run(main())
 """
 
 
-def test_chaos_a_limit_of_streams_per_connection_arrives_and_everything_gets_its_turn() -> None:
-    """chaos: a limit of streams per connection arrives, and everything gets its turn"""
-    # The second emulator permits four.
+def test_chaos_all_calls_are_made_with_few_streams_per_connection() -> None:
+    """chaos: all calls are made with few streams per connection"""
+    # The second emulator permits four streams per connection.
     env = {**os.environ, "MODAL_SERVER_URL": os.environ["SERVER_URL_WITHOUT_NETWORK"]}
     done = subprocess.run([sys.executable, "-c", FEW_STREAMS], env=env, capture_output=True, text=True)
     equal((done.stdout, done.returncode), ("True\n{4}\n", 0))

@@ -1,6 +1,6 @@
-"""Apps that run as long as a script does, and the official command line as users of sandboxes meet it.
+"""Apps that run as long as a script, and the commands of the official command line that concern sandboxes.
 
-The table in `docs/emulator.md` says which commands work; each of its rows is a check here.
+The table in `docs/emulator.md` lists the commands that work. Each of its rows has a check here.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ COMMANDS: dict[str, Callable[[], None]] = {}
 
 
 def command(*rows: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Says which rows of the table a check is about."""
+    """Names the rows of the table that a check covers."""
 
     def register(function: Callable[[], None]) -> Callable[[], None]:
         COMMANDS.update(dict.fromkeys(rows, function))
@@ -32,7 +32,7 @@ def command(*rows: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
 
 
 def run(*args: str, code: int = 0, **options: Any) -> str:
-    """Runs `modal` and gives what it prints."""
+    """Runs `modal`, which must exit with `code`, and returns its output."""
     env = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
     # Without standard input a question fails instead of waiting for an answer.
     options.setdefault("stdin", subprocess.DEVNULL)
@@ -43,16 +43,16 @@ def run(*args: str, code: int = 0, **options: Any) -> str:
     return str(done.stdout if code == 0 else done.stdout + done.stderr)
 
 
-def test_command_line_each_row_of_the_table_in_the_manual_is_a_check() -> None:
-    """command line: each row of the table in the manual is a check"""
+def test_command_line_every_row_of_the_table_in_docs_emulator_md_has_a_check() -> None:
+    """command line: every row of the table in docs/emulator.md has a check"""
     manual = (ROOT / "docs/emulator.md").read_text()
     section = manual.split("\n## The official command line\n")[1].split("\n## ")[0]
     rows = [line.split("|")[1].strip() for line in section.splitlines() if line.startswith("| `modal ")]
     equal(sorted(rows), sorted(f"`modal {row}`" for row in COMMANDS))
 
 
-def test_app_run_sandboxes_of_a_running_app_end_with_it() -> None:
-    """app.run: sandboxes of a running app end with it"""
+def test_app_run_the_sandboxes_of_an_app_end_with_it() -> None:
+    """app.run: the sandboxes of an app end with it"""
     app = modal.App(fresh("run"))
     with app.run():
         own = modal.Sandbox.create(app=app, timeout=600)
@@ -62,8 +62,8 @@ def test_app_run_sandboxes_of_a_running_app_end_with_it() -> None:
     raises(modal.exception.Error, modal.Sandbox.create, app=app)
 
 
-def test_app_run_with_output_which_shows_what_a_sandbox_says_and_ends_with_the_app() -> None:
-    """app.run: with output, which shows what a sandbox says, and ends with the app"""
+def test_app_run_with_output_the_script_shows_the_output_of_its_sandbox_and_ends_with_the_app() -> None:
+    """app.run: with output, the script shows the output of its sandbox and ends with the app"""
     script = """
 import modal
 app = modal.App("shown")
@@ -91,8 +91,8 @@ def test_app_run_sandboxes_end_with_an_app_whose_script_fails() -> None:
     eventually(lambda: modal.Sandbox.from_id(sandboxes[0].object_id).poll() is not None)
 
 
-def test_app_run_sandboxes_of_a_detached_app_go_on_and_the_app_ends_with_the_last_of_them() -> None:
-    """app.run: sandboxes of a detached app go on, and the app ends with the last of them"""
+def test_app_run_a_detached_app_ends_with_the_last_of_its_sandboxes() -> None:
+    """app.run: a detached app ends with the last of its sandboxes"""
     app = modal.App(fresh("detached"))
     with app.run(detach=True):
         own = modal.Sandbox.create(app=app, timeout=600)
@@ -104,13 +104,13 @@ def test_app_run_sandboxes_of_a_detached_app_go_on_and_the_app_ends_with_the_las
 
 
 def state(app_id: str | None) -> str | None:
-    """Where an app stands, by the command line's list."""
+    """Returns the state of an app from the list of the command line."""
     apps = json.loads(run("app", "list", "--json"))
     return next((app["state"] for app in apps if app["app_id"] == app_id), None)
 
 
-def test_app_deploy_an_app_without_functions_twice() -> None:
-    """app.deploy: an app without functions, twice"""
+def test_app_deploy_an_app_without_functions_can_be_deployed_twice() -> None:
+    """app.deploy: an app without functions can be deployed twice"""
     name = fresh("deployed")
     modal.App(name).deploy()
     again = modal.App.lookup(name)
@@ -120,8 +120,8 @@ def test_app_deploy_an_app_without_functions_twice() -> None:
         equal(sh(own, "echo $((1 + 1))")[0], "2\n")
 
 
-def test_stats_cost_by_resource_percentiles_billed_seconds_also_after_the_end() -> None:
-    """stats: cost by resource, percentiles, billed seconds, also after the end"""
+def test_stats_a_sandbox_reports_cost_percentiles_and_billed_seconds_also_after_its_end() -> None:
+    """stats: a sandbox reports cost, percentiles and billed seconds, also after its end"""
     with sandbox("sh", "-c", "while :; do :; done", cpu=0.25, memory=256) as own:
         stats = eventually(lambda: (found := own._experimental_stats()).cost is not None and found)
     own.wait(raise_on_termination=False)
@@ -136,7 +136,7 @@ def test_stats_cost_by_resource_percentiles_billed_seconds_also_after_the_end() 
 
 
 @command("run")
-def test_command_line_local_entrypoint() -> None:
+def test_command_line_run_calls_a_local_entrypoint() -> None:
     with tempfile.TemporaryDirectory() as folder:
         script = pathlib.Path(folder, "script.py")
         script.write_text(
@@ -147,7 +147,7 @@ def test_command_line_local_entrypoint() -> None:
 
 
 @command("shell", "shell SANDBOX", "shell IMAGE")
-def test_command_line_shells() -> None:
+def test_command_line_shells_open_in_images_and_sandboxes() -> None:
     equal(run("shell", "--no-pty", "--cmd", "echo new; pwd").splitlines()[-2:], ["new", "/"])
     image = modal.Image.debian_slim().run_commands("echo of-image > /x").build(modal.App.lookup("cli", create_if_missing=True))
     assert "of-image" in run("shell", "--no-pty", "--cmd", "cat /x", image.object_id)
@@ -157,7 +157,7 @@ def test_command_line_shells() -> None:
 
 
 @command("container list", "container exec", "container logs", "container stop")
-def test_command_line_containers() -> None:
+def test_command_line_containers_are_listed_used_and_stopped() -> None:
     app = modal.App.lookup(fresh("cli"), create_if_missing=True)
     with sandbox("sh", "-c", "echo said; sleep 600", app=app) as own:
         eventually(lambda: "said" in run("container", "logs", own.object_id, "--all"))
@@ -172,7 +172,7 @@ def test_command_line_containers() -> None:
 
 
 @command("app list", "app logs", "app stop")
-def test_command_line_apps() -> None:
+def test_command_line_apps_are_listed_logged_and_stopped() -> None:
     name = fresh("cli")
     app = modal.App.lookup(name, create_if_missing=True)
     with sandbox("sh", "-c", "echo to the log; sleep 600", app=app) as own:
@@ -197,7 +197,7 @@ def test_command_line_apps() -> None:
     "volume rename",
     "volume delete",
 )
-def test_command_line_volumes() -> None:
+def test_command_line_volumes_are_created_filled_and_deleted() -> None:
     name, other = fresh("vol"), fresh("vol")
     run("volume", "create", name)
     assert name in run("volume", "list")
@@ -226,7 +226,7 @@ def test_command_line_volumes() -> None:
 
 
 @command("environment list", "environment create", "environment delete")
-def test_command_line_environments() -> None:
+def test_command_line_environments_are_created_and_deleted() -> None:
     name = fresh("env")
     run("environment", "create", name)
     assert "already exists" in run("environment", "create", name, code=1)
@@ -240,7 +240,7 @@ def test_command_line_environments() -> None:
 
 
 @command("secret create", "secret list", "secret delete")
-def test_command_line_secrets() -> None:
+def test_command_line_secrets_are_created_and_deleted() -> None:
     name = fresh("secret")
     run("secret", "create", name, "KEY=value")
     assert name in run("secret", "list")
@@ -251,7 +251,7 @@ def test_command_line_secrets() -> None:
 
 
 @command("image build", "image pull", "image logs", "image names list", "image names history", "image names delete")
-def test_command_line_images() -> None:
+def test_command_line_images_are_built_pulled_and_named() -> None:
     name = fresh("image")
     with tempfile.TemporaryDirectory() as folder:
         pathlib.Path(folder, "Dockerfile").write_text("FROM debian\nCOPY here /here\nRUN echo built-now\n")

@@ -1,4 +1,4 @@
-"""Commands: arguments, streams, input, ends."""
+"""Commands: arguments, streams, input and exit codes."""
 
 from typing import Any
 import concurrent.futures
@@ -9,59 +9,59 @@ from harness import equal, raises, sandbox, sh, shared
 from modal.stream_type import StreamType
 
 
-def test_exec_stdout_stderr_and_exit_code() -> None:
-    """exec: stdout, stderr and exit code"""
+def test_exec_stdout_stderr_and_the_exit_code_are_returned() -> None:
+    """exec: stdout, stderr and the exit code are returned"""
     equal(sh(shared(), "echo out; echo err >&2; exit 7"), ("out\n", "err\n", 7))
 
 
-def test_exec_arguments_arrive_as_they_are_without_a_shell() -> None:
-    """exec: arguments arrive as they are, without a shell"""
+def test_exec_arguments_are_passed_unchanged_without_a_shell() -> None:
+    """exec: arguments are passed unchanged, without a shell"""
     process = shared().exec("printf", "%s|", "a b", "", "$HOME", "*", "é\n")
     equal(process.stdout.read(), "a b||$HOME|*|é\n|")
     equal(process.wait(), 0)
 
 
-def test_exec_bytes_that_are_no_text() -> None:
-    """exec: bytes that are no text"""
+def test_exec_output_need_not_be_text() -> None:
+    """exec: output need not be text"""
     process = shared().exec("printf", r"\000\377\200x", text=False)
     equal(process.stdout.read(), b"\x00\xff\x80x")
 
 
-def test_exec_exit_codes_0_1_42_255() -> None:
-    """exec: exit codes 0, 1, 42, 255"""
+def test_exec_exit_codes_0_1_42_and_255_are_returned() -> None:
+    """exec: exit codes 0, 1, 42 and 255 are returned"""
     for code in (0, 1, 42, 255):
         equal(shared().exec("sh", "-c", f"exit {code}").wait(), code)
 
 
-def test_exec_death_by_a_signal_is_128_and_the_signal() -> None:
-    """exec: death by a signal is 128 and the signal"""
+def test_exec_death_by_a_signal_is_reported_as_128_plus_the_signal() -> None:
+    """exec: death by a signal is reported as 128 plus the signal"""
     equal(shared().exec("sh", "-c", "kill -9 $$").wait(), 137)
     equal(shared().exec("sh", "-c", "kill -TERM $$").wait(), 143)
 
 
-def test_exec_a_program_that_does_not_exist_ends_with_127_and_says_so() -> None:
-    """exec: a program that does not exist ends with 127 and says so"""
+def test_exec_a_program_that_does_not_exist_ends_with_127_and_a_message() -> None:
+    """exec: a program that does not exist ends with 127 and a message"""
     process = shared().exec("no-such-program")
     assert "no-such-program" in process.stderr.read()
     equal(process.wait(), 127)
 
 
-def test_exec_env_and_secrets_the_later_one_wins() -> None:
-    """exec: env and secrets, the later one wins"""
+def test_exec_of_env_and_secrets_the_later_value_is_used() -> None:
+    """exec: of env and secrets, the later value is used"""
     secret = modal.Secret.from_dict({"A": "secret", "B": "secret"})
     process = shared().exec("sh", "-c", "echo $A $B $C", env={"A": "env", "C": "é 'q'"}, secrets=[secret])
     equal(process.stdout.read(), "env secret é 'q'\n")
 
 
-def test_exec_the_emulator_s_own_environment_stays_outside() -> None:
-    """exec: the emulator's own environment stays outside"""
+def test_exec_a_command_does_not_see_the_environment_of_the_emulator() -> None:
+    """exec: a command does not see the environment of the emulator"""
     out, _, _ = sh(shared(), "env")
     for leaked in ("MODAL_TOKEN", "CARGO", "RUST_LOG", "SSH_"):
         assert leaked not in out, out
 
 
-def test_exec_workdir() -> None:
-    """exec: workdir"""
+def test_exec_workdir_sets_the_working_directory() -> None:
+    """exec: workdir sets the working directory"""
     equal(shared().exec("pwd", workdir="/usr/bin").stdout.read(), "/usr/bin\n")
     equal(shared().exec("pwd").stdout.read(), "/\n")
 
@@ -71,8 +71,8 @@ def test_exec_a_relative_workdir_is_refused() -> None:
     raises(modal.exception.InvalidError, shared().exec, "pwd", workdir="tmp")
 
 
-def test_exec_a_command_that_takes_too_long_is_killed_and_the_client_hears_of_that() -> None:
-    """exec: a command that takes too long is killed, and the client hears of that"""
+def test_exec_a_command_that_exceeds_its_time_limit_is_killed_and_the_client_is_told() -> None:
+    """exec: a command that exceeds its time limit is killed and the client is told"""
     process = shared().exec("sh", "-c", "echo begun; sleep 60", timeout=1)
     equal(process.stdout.read(), "begun\n")
     equal(process.wait(), 137)
@@ -80,8 +80,8 @@ def test_exec_a_command_that_takes_too_long_is_killed_and_the_client_hears_of_th
     assert "sleep 60" not in out, out
 
 
-def test_exec_standard_input_then_its_end() -> None:
-    """exec: standard input, then its end"""
+def test_exec_standard_input_ends_when_it_is_closed() -> None:
+    """exec: standard input ends when it is closed"""
     process = shared().exec("cat")
     process.stdin.write("one\n")
     process.stdin.write("two\n")
@@ -91,8 +91,8 @@ def test_exec_standard_input_then_its_end() -> None:
     equal(process.wait(), 0)
 
 
-def test_exec_a_conversation_line_by_line() -> None:
-    """exec: a conversation, line by line"""
+def test_exec_input_and_output_alternate_line_by_line() -> None:
+    """exec: input and output alternate line by line"""
     process = shared().exec("sh", "-c", "while read line; do echo got $line; done", bufsize=1)
     lines = iter(process.stdout)
     for word in ("a", "b", "c"):
@@ -104,8 +104,8 @@ def test_exec_a_conversation_line_by_line() -> None:
     equal(process.wait(), 0)
 
 
-def test_exec_8_mib_of_input_in_one_write() -> None:
-    """exec: 8 MiB of input in one write"""
+def test_exec_8_mib_of_input_are_written_at_once() -> None:
+    """exec: 8 MiB of input are written at once"""
     data = bytes(range(256)) * 32768
     process = shared().exec("sha256sum", text=False)
     process.stdin.write(data)
@@ -122,16 +122,16 @@ def test_exec_input_to_a_command_that_has_ended_is_refused() -> None:
     raises(modal.exception.Error, process.stdin.drain)
 
 
-def test_exec_output_is_there_after_the_end_and_for_a_command_nobody_listened_to() -> None:
-    """exec: output is there after the end, and for a command nobody listened to"""
+def test_exec_output_can_be_read_after_the_end_of_the_command() -> None:
+    """exec: output can be read after the end of the command"""
     process = shared().exec("sh", "-c", "seq 1 20000; echo e >&2")
     equal(process.wait(), 0)
     equal(process.stdout.read(), "".join(f"{n}\n" for n in range(1, 20001)))
     equal(process.stderr.read(), "e\n")
 
 
-def test_exec_64_mib_of_output_byte_for_byte() -> None:
-    """exec: 64 MiB of output, byte for byte"""
+def test_exec_64_mib_of_output_arrive_unchanged() -> None:
+    """exec: 64 MiB of output arrive unchanged"""
     process = shared().exec("sh", "-c", "head -c 67108864 /dev/zero | tr '\\0' x", text=False)
     digest = hashlib.sha256()
     for piece in process.stdout:
@@ -152,30 +152,30 @@ def test_exec_output_arrives_while_the_command_runs() -> None:
     equal(process.poll(), 0)
 
 
-def test_exec_output_to_nowhere_does_not_hold_the_command_up() -> None:
-    """exec: output to nowhere does not hold the command up"""
+def test_exec_discarded_output_does_not_block_the_command() -> None:
+    """exec: discarded output does not block the command"""
     process = shared().exec("sh", "-c", "head -c 4000000 /dev/zero", stdout=StreamType.DEVNULL)
     equal(process.wait(), 0)
 
 
-def test_exec_a_terminal_is_one_with_its_type_and_carries_stderr_too() -> None:
-    """exec: a terminal is one, with its type, and carries stderr too"""
+def test_exec_a_pty_has_a_terminal_type_and_also_carries_stderr() -> None:
+    """exec: a pty has a terminal type and also carries stderr"""
     process = shared().exec("sh", "-c", "test -t 0 && test -t 1 && echo terminal; echo err >&2", pty=True)
     out = process.stdout.read()
     equal(process.wait(), 0)
     equal(out.replace("\r\n", "\n"), "terminal\nerr\n")
 
 
-def test_exec_what_a_command_leaves_running_does_not_hold_up_its_end() -> None:
-    """exec: what a command leaves running does not hold up its end"""
+def test_exec_a_background_process_does_not_delay_the_end_of_the_command() -> None:
+    """exec: a background process does not delay the end of the command"""
     process = shared().exec("sh", "-c", "sleep 300 & echo done")
     equal(process.stdout.read(), "done\n")
     equal(process.wait(), 0)
     sh(shared(), "pkill sleep -n || true")
 
 
-def test_exec_50_at_the_same_time() -> None:
-    """exec: 50 at the same time"""
+def test_exec_50_commands_run_at_the_same_time() -> None:
+    """exec: 50 commands run at the same time"""
 
     def one(number: Any) -> Any:
         return shared().exec("sh", "-c", f"echo {number}; exit {number}")
@@ -186,28 +186,28 @@ def test_exec_50_at_the_same_time() -> None:
     equal(outputs, [(f"{n}\n", n) for n in range(50)])
 
 
-def test_exec_more_than_65536_bytes_of_arguments_are_refused() -> None:
-    """exec: more than 65536 bytes of arguments are refused"""
+def test_exec_arguments_of_more_than_65536_bytes_are_refused() -> None:
+    """exec: arguments of more than 65536 bytes are refused"""
     raises(modal.exception.InvalidError, shared().exec, "echo", "x" * 70000)
 
 
-def test_exec_a_time_limit_ends_the_command_s_children_too() -> None:
-    """exec: a time limit ends the command's children, too"""
+def test_exec_a_time_limit_also_ends_the_children_of_the_command() -> None:
+    """exec: a time limit also ends the children of the command"""
     with sandbox() as own:
         own.exec("sh", "-c", "sleep 77 & sleep 77", timeout=1).wait()
         out, _, _ = sh(own, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
         assert "sleep 77" not in out, out
 
 
-def test_exec_processes_of_the_machine_are_invisible() -> None:
-    """exec: processes of the machine are invisible"""
+def test_exec_the_processes_of_the_machine_are_invisible() -> None:
+    """exec: the processes of the machine are invisible"""
     with sandbox() as own:
         out, _, _ = sh(own, "ls -d /proc/[0-9]*")
         assert len(out.split()) < 10, out
 
 
-def test_exec_50_mb_of_input_in_pieces_byte_for_byte() -> None:
-    """exec: 50 MB of input in pieces, byte for byte"""
+def test_exec_50_mb_of_input_in_pieces_arrive_unchanged() -> None:
+    """exec: 50 MB of input in pieces arrive unchanged"""
     process = shared().exec("sha256sum", text=False)
     digest = hashlib.sha256()
     for number in range(50):
@@ -221,34 +221,34 @@ def test_exec_50_mb_of_input_in_pieces_byte_for_byte() -> None:
     equal(process.wait(), 0)
 
 
-def test_exec_both_streams_full_read_one_after_the_other() -> None:
-    """exec: both streams full, read one after the other"""
+def test_exec_two_full_streams_can_be_read_one_after_the_other() -> None:
+    """exec: two full streams can be read one after the other"""
     script = "for i in 1 2 3 4; do head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2; done"
     process = shared().exec("sh", "-c", script, text=False)
     equal((len(process.stderr.read()), len(process.stdout.read()), process.wait()), (4_000_000, 4_000_000, 0))
 
 
-def test_exec_letters_of_several_bytes_are_not_torn_apart() -> None:
-    """exec: letters of several bytes are not torn apart"""
+def test_exec_characters_of_several_bytes_are_not_split() -> None:
+    """exec: characters of several bytes are not split"""
     out, _, _ = sh(shared(), "yes äöü | head -c 700000")
     equal(out, "äöü\n" * 100_000)
 
 
-def test_exec_the_verdict_on_a_time_limit_is_the_service_s_137_and_there_is_none_when_it_is() -> None:
-    """exec: the verdict on a time limit is the service's (137), and there is none when it is kept"""
+def test_exec_a_command_beyond_its_time_limit_exits_with_137_and_one_within_it_is_not_affected() -> None:
+    """exec: a command beyond its time limit exits with 137, and one within it is not affected"""
     process = shared().exec("sh", "-c", "echo partial; exec sleep 60", timeout=1)
     equal(process.stdout.read(), "partial\n")
     equal(process.wait(), 137)
     equal(process.returncode, 137)
-    # The client gives up by itself at nearly the same time; then it says -1.
+    # The client stops waiting by itself at nearly the same time, and then returns -1.
     with concurrent.futures.ThreadPoolExecutor() as pool:
         codes = pool.map(lambda _: shared().exec("sleep", "60", timeout=2).wait(), range(8))
         equal(set(codes), {137})
     equal(shared().exec("true", timeout=60).wait(), 0)
 
 
-def test_exec_a_workdir_that_does_not_exist_fails_the_command_and_says_so() -> None:
-    """exec: a workdir that does not exist fails the command and says so"""
+def test_exec_a_workdir_that_does_not_exist_fails_the_command_and_is_named() -> None:
+    """exec: a workdir that does not exist fails the command and is named"""
     try:
         process = shared().exec("pwd", workdir="/no/such/directory")
         text, code = process.stderr.read(), process.wait()
@@ -257,7 +257,7 @@ def test_exec_a_workdir_that_does_not_exist_fails_the_command_and_says_so() -> N
     assert code != 0 and "/no/such/directory" in text, (text, code)
 
 
-def test_exec_variables_that_cannot_be_some_are_refused() -> None:
-    """exec: variables that cannot be some are refused"""
+def test_exec_invalid_names_of_variables_are_refused() -> None:
+    """exec: invalid names of variables are refused"""
     for env in ({"A=B": "1"}, {"": "1"}):
         raises(modal.exception.Error, shared().exec, "true", env=env)

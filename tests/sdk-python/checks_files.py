@@ -14,8 +14,8 @@ def fs() -> Any:
     return shared().filesystem
 
 
-def test_files_text_and_bytes_come_back_as_they_were() -> None:
-    """files: text and bytes come back as they were"""
+def test_files_text_and_bytes_are_read_as_they_were_written() -> None:
+    """files: text and bytes are read as they were written"""
     fs().write_text("grüße\n", "/tmp/f/text")
     equal(fs().read_text("/tmp/f/text"), "grüße\n")
     data = bytes(range(256)) * 41
@@ -25,44 +25,44 @@ def test_files_text_and_bytes_come_back_as_they_were() -> None:
     equal(fs().read_bytes("/tmp/f/bytes"), b"")
 
 
-def test_files_writing_makes_the_directories_above() -> None:
-    """files: writing makes the directories above"""
+def test_files_a_write_creates_the_parent_directories() -> None:
+    """files: a write creates the parent directories"""
     fs().write_text("x", "/tmp/p/a/b/c/d")
     equal(sh(shared(), "cat /tmp/p/a/b/c/d")[0], "x")
 
 
-def test_files_commands_see_what_the_api_wrote_and_the_other_way_round() -> None:
-    """files: commands see what the API wrote, and the other way round"""
+def test_files_commands_and_the_file_api_see_each_others_files() -> None:
+    """files: commands and the file API see each other's files"""
     sh(shared(), "echo from-inside > /tmp/both; chmod 640 /tmp/both")
     equal(fs().read_text("/tmp/both"), "from-inside\n")
     info = fs().stat("/tmp/both")
     equal((info.size, info.permissions, info.owner, info.type.value), (12, "0640", "root", "file"))
 
 
-def test_files_reading_what_is_not_there() -> None:
-    """files: reading what is not there"""
+def test_files_reading_a_missing_file_fails() -> None:
+    """files: reading a missing file fails"""
     raises(exception.SandboxFilesystemNotFoundError, fs().read_text, "/tmp/not-there")
     raises(exception.SandboxFilesystemNotFoundError, fs().stat, "/tmp/not-there")
     raises(exception.SandboxFilesystemNotFoundError, fs().list_files, "/tmp/not-there")
     raises(exception.SandboxFilesystemNotFoundError, fs().remove, "/tmp/not-there")
 
 
-def test_files_a_directory_is_neither_read_nor_written_as_a_file() -> None:
-    """files: a directory is neither read nor written as a file"""
+def test_files_a_directory_can_be_neither_read_nor_written_as_a_file() -> None:
+    """files: a directory can be neither read nor written as a file"""
     raises(exception.SandboxFilesystemIsADirectoryError, fs().read_bytes, "/tmp")
     raises(exception.SandboxFilesystemIsADirectoryError, fs().write_text, "x", "/tmp")
 
 
-def test_files_a_file_where_a_directory_is_needed() -> None:
-    """files: a file where a directory is needed"""
+def test_files_a_file_in_the_place_of_a_directory_is_an_error() -> None:
+    """files: a file in the place of a directory is an error"""
     fs().write_text("x", "/tmp/way")
     raises(exception.SandboxFilesystemNotADirectoryError, fs().write_text, "y", "/tmp/way/below")
     raises(exception.SandboxFilesystemNotADirectoryError, fs().list_files, "/tmp/way")
     raises(exception.SandboxFilesystemPathAlreadyExistsError, fs().make_directory, "/tmp/way")
 
 
-def test_files_a_directory_s_entries_sorted_with_their_kinds() -> None:
-    """files: a directory's entries, sorted, with their kinds"""
+def test_files_the_entries_of_a_directory_are_sorted_and_have_their_kinds() -> None:
+    """files: the entries of a directory are sorted and have their kinds"""
     sh(shared(), "mkdir -p /tmp/l/sub; echo 123 > /tmp/l/b; ln -s b /tmp/l/link; : > /tmp/l/a")
     entries = fs().list_files("/tmp/l")
     equal([(e.name, e.type.value) for e in entries], [("a", "file"), ("b", "file"), ("link", "symlink"), ("sub", "directory")])
@@ -70,8 +70,8 @@ def test_files_a_directory_s_entries_sorted_with_their_kinds() -> None:
     equal(entries[1].path, "/tmp/l/b")
 
 
-def test_files_directories_with_and_without_parents() -> None:
-    """files: directories with and without parents"""
+def test_files_directories_are_created_with_and_without_parents() -> None:
+    """files: directories are created with and without parents"""
     fs().make_directory("/tmp/m/a/b")
     fs().make_directory("/tmp/m/a/b")
     raises(exception.SandboxFilesystemNotFoundError, fs().make_directory, "/tmp/m/x/y", create_parents=False)
@@ -79,8 +79,8 @@ def test_files_directories_with_and_without_parents() -> None:
     equal(fs().stat("/tmp/m/a/b").type.value, "directory")
 
 
-def test_files_files_links_empty_and_full_directories_are_removed_as_asked() -> None:
-    """files: files, links, empty and full directories are removed as asked"""
+def test_files_files_links_and_directories_are_removed_as_requested() -> None:
+    """files: files, links and directories are removed as requested"""
     sh(shared(), "mkdir -p /tmp/r/full/x; : > /tmp/r/file; ln -s file /tmp/r/link")
     fs().remove("/tmp/r/link")
     equal(fs().read_text("/tmp/r/file"), "")
@@ -95,8 +95,8 @@ def test_files_relative_paths_are_refused() -> None:
     raises(exception.InvalidError, fs().read_text, "tmp/x")
 
 
-def test_files_48_mib_up_and_down_byte_for_byte() -> None:
-    """files: 48 MiB up and down, byte for byte"""
+def test_files_48_mib_are_transferred_both_ways_unchanged() -> None:
+    """files: 48 MiB are transferred both ways unchanged"""
     with tempfile.TemporaryDirectory() as directory:
         there, back = os.path.join(directory, "there"), os.path.join(directory, "back")
         with open(there, "wb") as file:
@@ -110,15 +110,15 @@ def test_files_48_mib_up_and_down_byte_for_byte() -> None:
     fs().remove("/tmp/big")
 
 
-def test_files_more_than_5_gib_is_not_read() -> None:
-    """files: more than 5 GiB is not read"""
+def test_files_a_file_of_more_than_5_gib_is_not_read() -> None:
+    """files: a file of more than 5 GiB is not read"""
     sh(shared(), "truncate -s 6G /tmp/huge")
     raises(exception.SandboxFilesystemFileTooLargeError, fs().read_bytes, "/tmp/huge")
     fs().remove("/tmp/huge")
 
 
-def test_files_a_watch_reports_what_is_made() -> None:
-    """files: a watch reports what is made"""
+def test_files_a_watch_reports_new_files() -> None:
+    """files: a watch reports new files"""
     with sandbox() as own:
         own.filesystem.make_directory("/tmp/w")
         writer = own.exec("sh", "-c", "n=0; while :; do n=$((n+1)); : > /tmp/w/new$n; read -t 0.1 x; done 2>/dev/null")
@@ -126,19 +126,19 @@ def test_files_a_watch_reports_what_is_made() -> None:
             if any("/tmp/w/new" in str(path) for path in event.paths):
                 break
         else:
-            raise AssertionError("nothing was seen")
+            raise AssertionError("the watch reported no event")
         del writer
 
 
-def test_files_another_sandbox_s_files_are_invisible() -> None:
-    """files: another sandbox's files are invisible"""
+def test_files_files_of_another_sandbox_are_invisible() -> None:
+    """files: files of another sandbox are invisible"""
     fs().write_text("mine", "/root/mine")
     with sandbox() as other:
         raises(exception.SandboxFilesystemNotFoundError, other.filesystem.read_text, "/root/mine")
 
 
-def test_files_homes_temporary_and_run_time_files_of_the_machine_are_invisible() -> None:
-    """files: homes, temporary and run-time files of the machine are invisible"""
+def test_files_home_temporary_and_runtime_files_of_the_machine_are_invisible() -> None:
+    """files: home, temporary and runtime files of the machine are invisible"""
     with sandbox() as own:
         out, _, _ = sh(own, "ls -A /home ~ /tmp /run /var/log")
         for leaked in (".ssh", ".cargo", "modal-emulator"):
@@ -148,8 +148,8 @@ def test_files_homes_temporary_and_run_time_files_of_the_machine_are_invisible()
         assert modal.__version__
 
 
-def test_files_local_files_that_are_missing_directories_above_that_are_made() -> None:
-    """files: local files that are missing, directories above that are made"""
+def test_files_a_missing_local_file_is_an_error_and_local_parent_directories_are_created() -> None:
+    """files: a missing local file is an error, and local parent directories are created"""
     with tempfile.TemporaryDirectory() as directory:
         raises(FileNotFoundError, fs().copy_from_local, os.path.join(directory, "none"), "/tmp/lp")
         fs().write_text("x", "/tmp/lp/there")
@@ -160,8 +160,8 @@ def test_files_local_files_that_are_missing_directories_above_that_are_made() ->
         raises(exception.SandboxFilesystemNotFoundError, fs().copy_to_local, "/tmp/lp/none", back)
 
 
-def test_files_names_with_spaces_letters_of_all_sorts_line_ends_empty_files() -> None:
-    """files: names with spaces, letters of all sorts, line ends; empty files"""
+def test_files_names_may_contain_spaces_line_ends_and_any_letters_and_files_may_be_empty() -> None:
+    """files: names may contain spaces, line ends and any letters, and files may be empty"""
     names = ["-dash", "a b", "empty", "new\nline", "ünï"]
     for name in names:
         fs().write_bytes(b"", f"/tmp/names/{name}")
@@ -169,8 +169,8 @@ def test_files_names_with_spaces_letters_of_all_sorts_line_ends_empty_files() ->
     equal([entry.name for entry in fs().list_files("/tmp/names")], names)
 
 
-def test_files_a_link_is_described_read_through_removed_without_its_target() -> None:
-    """files: a link is described, read through, removed without its target"""
+def test_files_a_link_is_described_read_through_and_removed_without_its_target() -> None:
+    """files: a link is described, read through, and removed without its target"""
     sh(shared(), "mkdir -p /tmp/links; echo target > /tmp/links/t; ln -sf t /tmp/links/l; ln -sf nowhere /tmp/links/d")
     info = fs().stat("/tmp/links/l")
     equal((info.type.value, info.symlink_target), ("symlink", "t"))
@@ -180,16 +180,16 @@ def test_files_a_link_is_described_read_through_removed_without_its_target() -> 
     equal(fs().read_text("/tmp/links/t"), "target\n")
 
 
-def test_files_writing_replaces_the_content_and_keeps_the_mode() -> None:
-    """files: writing replaces the content and keeps the mode"""
+def test_files_a_write_replaces_the_content_and_keeps_the_mode() -> None:
+    """files: a write replaces the content and keeps the mode"""
     sh(shared(), "mkdir -p /tmp/kept; echo a long line > /tmp/kept/f; chmod 751 /tmp/kept/f")
     fs().write_text("b", "/tmp/kept/f")
     equal(sh(shared(), "cat /tmp/kept/f; stat -c ' %a' /tmp/kept/f")[0], "b 751\n")
 
 
-def test_files_what_a_user_may_not_do() -> None:
-    """files: what a user may not do"""
-    # Where the emulator has no privileges there are no other users.
+def test_files_file_permissions_apply_to_the_user_of_the_sandbox() -> None:
+    """files: file permissions apply to the user of the sandbox"""
+    # An unprivileged emulator has no other users.
     if sh(shared(), "touch /tmp/owned && chown nobody /tmp/owned")[2] != 0:
         return
     image = modal.Image.from_registry("debian:bookworm").dockerfile_commands("RUN mkdir -p /root/d; echo x > /root/x", "USER nobody")
@@ -206,16 +206,16 @@ def test_files_what_a_user_may_not_do() -> None:
 
 
 def seen(own: Any, path: str, script: str, **options: Any) -> Any:
-    """The first event of a watch, while a command goes on making changes."""
+    """Returns the first event of a watch, while a command repeats a change."""
     writer = own.exec("sh", "-c", f"n=0; while :; do n=$((n+1)); {script}; sleep 0.05; done")
     for event in own.filesystem.watch(path, timeout=30, **options):
         del writer
         return event.type.value, list(event.paths)
-    raise AssertionError("nothing was seen")
+    raise AssertionError("the watch reported no event")
 
 
-def test_files_a_watch_of_a_file_below_directories_for_some_kinds_of_events_for_both_sides() -> None:
-    """files: a watch of a file, below directories, for some kinds of events, for both sides of a renaming"""
+def test_files_a_watch_of_a_file_or_a_tree_filters_events_and_reports_both_sides_of_a_rename() -> None:
+    """files: a watch of a file or a tree filters events and reports both sides of a rename"""
     from modal.types import FileWatchEventType as Kind
 
     with sandbox() as own:
@@ -230,14 +230,14 @@ def test_files_a_watch_of_a_file_below_directories_for_some_kinds_of_events_for_
         equal((kind, len(paths)), ("Modify", 2))
 
 
-def test_files_a_watch_ends_with_its_time_and_needs_something_to_watch() -> None:
-    """files: a watch ends with its time, and needs something to watch"""
+def test_files_a_watch_ends_with_its_timeout_and_needs_an_existing_path() -> None:
+    """files: a watch ends with its timeout and needs an existing path"""
     equal(list(fs().watch("/usr/share", timeout=1)), [])
     raises(exception.SandboxFilesystemNotFoundError, lambda: list(fs().watch("/tmp/nowhere", timeout=1)))
 
 
-def test_files_1_gib_up_and_down_and_the_emulator_s_memory_stays_as_it_was() -> None:
-    """files: 1 GiB up and down, and the emulator's memory stays as it was"""
+def test_files_1_gib_is_transferred_both_ways_and_the_emulators_memory_does_not_grow() -> None:
+    """files: 1 GiB is transferred both ways and the emulator's memory does not grow"""
     process = f"/proc/{os.environ['EMULATOR_PID']}"
 
     def memory(what: str) -> int:
@@ -261,4 +261,4 @@ def test_files_1_gib_up_and_down_and_the_emulator_s_memory_stays_as_it_was() -> 
         with open(back, "rb") as arrived:
             arrived.seek(1 << 29)
             equal(arrived.read(13), b"in the middle")
-        assert grown < 64, f"{grown} MiB more"
+        assert grown < 64, f"the memory grew by {grown} MiB"

@@ -19,58 +19,58 @@ def built_with(image: Any, script: Any = "true") -> Any:
         return sh(own, script)
 
 
-def test_images_the_default_image_has_python_and_a_compiler_s_place() -> None:
-    """images: the default image has python and a compiler's place"""
+def test_images_the_default_image_has_python() -> None:
+    """images: the default image has Python"""
     out, _, code = built_with(None, "python --version && pwd")
     equal(code, 0)
     assert out.startswith("Python 3.") and out.endswith("/\n"), out
 
 
-def test_images_run_really_runs_and_its_files_are_there() -> None:
-    """images: RUN really runs, and its files are there"""
+def test_images_run_executes_its_command_and_keeps_its_files() -> None:
+    """images: RUN executes its command and keeps its files"""
     image = base().run_commands("echo built > /built; mkdir /opt/d", "cat /built > /opt/d/copy")
     equal(built_with(image, "cat /built /opt/d/copy"), ("built\nbuilt\n", "", 0))
 
 
-def test_images_layers_lie_on_each_other_deletions_count() -> None:
-    """images: layers lie on each other, deletions count"""
+def test_images_later_layers_replace_and_delete_files_of_earlier_ones() -> None:
+    """images: later layers replace and delete files of earlier ones"""
     image = base().run_commands("echo 1 > /a; echo 1 > /b").run_commands("rm /a; echo 2 > /b")
     equal(built_with(image, "cat /b; test -e /a || echo gone"), ("2\ngone\n", "", 0))
 
 
-def test_images_env_and_workdir_reach_sandboxes_and_later_steps() -> None:
-    """images: ENV and WORKDIR reach sandboxes and later steps"""
+def test_images_env_and_workdir_apply_to_sandboxes_and_to_later_steps() -> None:
+    """images: ENV and WORKDIR apply to sandboxes and to later steps"""
     image = base().env({"K": "v w", "Q": "it's"}).workdir("/srv/app").run_commands("pwd > here; echo \"$K\" >> here")
     equal(built_with(image, "echo \"$K|$Q\"; pwd; cat here"), ("v w|it's\n/srv/app\n/srv/app\nv w\n", "", 0))
 
 
-def test_images_a_failing_run_fails_the_build_and_says_where() -> None:
-    """images: a failing RUN fails the build and says where"""
+def test_images_a_failing_run_fails_the_build_and_is_named() -> None:
+    """images: a failing RUN fails the build and is named"""
     image = base().run_commands("echo something goes wrong; exit 9")
     error = raises(Exception, modal.Sandbox.create, app=app(), image=image, containing="exit 9")
     assert "code 9" in str(error), error
 
 
-def test_images_a_registry_image_that_does_not_exist() -> None:
-    """images: a registry image that does not exist"""
+def test_images_a_registry_image_that_does_not_exist_is_an_error() -> None:
+    """images: a registry image that does not exist is an error"""
     image = modal.Image.from_registry("does-not-exist:1")
     raises(Exception, modal.Sandbox.create, app=app(), image=image, containing="not found")
 
 
-def test_images_a_name_that_cannot_be_one() -> None:
-    """images: a name that cannot be one"""
+def test_images_an_invalid_image_name_is_refused() -> None:
+    """images: an invalid image name is refused"""
     image = modal.Image.from_registry("Not A Name")
     raises(Exception, modal.Sandbox.create, app=app(), image=image, containing="Dockerfile")
 
 
-def test_images_an_unknown_instruction_fails_the_build_and_names_its_line() -> None:
-    """images: an unknown instruction fails the build and names its line"""
+def test_images_an_unknown_instruction_fails_the_build_and_its_line_is_named() -> None:
+    """images: an unknown instruction fails the build and its line is named"""
     image = base().dockerfile_commands("RUN true", "FROB x")
     raises(Exception, modal.Sandbox.create, app=app(), image=image, containing="line 3: unknown instruction: FROB")
 
 
-def test_images_the_same_layers_are_the_same_image_force_build_builds_anew() -> None:
-    """images: the same layers are the same image; force_build builds anew"""
+def test_images_the_same_layers_are_the_same_image_and_force_build_builds_again() -> None:
+    """images: the same layers are the same image, and force_build builds again"""
     token = uuid.uuid4().hex
     first = base().run_commands(f"echo {token} $(date +%s%N) > /stamp")
     again = base().run_commands(f"echo {token} $(date +%s%N) > /stamp")
@@ -80,29 +80,29 @@ def test_images_the_same_layers_are_the_same_image_force_build_builds_anew() -> 
     assert one != three
 
 
-def test_images_cmd_and_entrypoint_run_when_nothing_is_asked_for() -> None:
-    """images: CMD and ENTRYPOINT run when nothing is asked for"""
+def test_images_cmd_and_entrypoint_run_if_no_command_is_given() -> None:
+    """images: CMD and ENTRYPOINT run if no command is given"""
     with sandbox(image=base().cmd(["echo", "from-cmd"])) as own:
         equal(own.stdout.read(), "from-cmd\n")
     with sandbox(image=base().entrypoint(["echo", "entry"]).cmd(["and", "cmd"])) as own:
         equal(own.stdout.read(), "entry and cmd\n")
 
 
-def test_images_shell_changes_what_runs_the_lines() -> None:
-    """images: SHELL changes what runs the lines"""
+def test_images_shell_changes_the_shell_of_run() -> None:
+    """images: SHELL changes the shell of RUN"""
     image = base().shell(["/bin/sh", "-ec"]).run_commands("false; echo not reached > /x || true")
     raises(Exception, modal.Sandbox.create, app=app(), image=image)
 
 
-def test_images_secrets_are_variables_of_run_and_nothing_of_them_stays() -> None:
-    """images: secrets are variables of RUN, and nothing of them stays"""
+def test_images_secrets_are_variables_of_run_and_are_not_kept_in_the_image() -> None:
+    """images: secrets are variables of RUN and are not kept in the image"""
     secret = modal.Secret.from_dict({"TOKEN": "s3cret"})
     image = base().run_commands("echo ${#TOKEN} > /length", secrets=[secret])
     equal(built_with(image, "cat /length; echo \"[$TOKEN]\""), ("6\n[]\n", "", 0))
 
 
-def test_images_a_dockerfile_with_context_arg_multi_stage_user_heredoc() -> None:
-    """images: a Dockerfile with context, ARG, multi-stage, USER, heredoc"""
+def test_images_a_dockerfile_uses_context_arg_stages_user_and_a_here_document() -> None:
+    """images: a Dockerfile uses context, ARG, stages, USER and a here-document"""
     with tempfile.TemporaryDirectory() as directory:
         os.makedirs(os.path.join(directory, "src", "deep"))
         for name, text, mode in (("src/a.txt", "A", 0o644), ("src/deep/b.sh", "#!/bin/sh\necho B\n", 0o755), ("c.txt", "C", 0o600)):
@@ -135,16 +135,16 @@ def test_images_a_dockerfile_with_context_arg_multi_stage_user_heredoc() -> None
             equal(sh(own, "cat who heredoc renamed.txt; stat -c %a deep/b.sh renamed.txt; pwd")[0], "me\nAone\ntwo\nC755\n600\n/out\n")
 
 
-def test_images_user() -> None:
-    """images: USER"""
+def test_images_user_sets_the_user() -> None:
+    """images: USER sets the user"""
     image = base().dockerfile_commands("RUN echo x > /tmp/x && chown nobody /tmp/x", "USER nobody")
-    # Where the emulator has no privileges there are no other users.
+    # An unprivileged emulator has no other users.
     if sh(shared(), "touch /tmp/owned && chown nobody /tmp/owned")[2] == 0:
         equal(built_with(image, "id -un; echo y > /tmp/x && cat /tmp/x; touch /root/z 2>/dev/null || echo no"), ("nobody\ny\nno\n", "", 0))
 
 
-def test_images_local_files_added_at_start_and_copied_in() -> None:
-    """images: local files added at start, and copied in"""
+def test_images_local_files_are_added_at_the_start_or_copied_into_the_image() -> None:
+    """images: local files are added at the start or copied into the image"""
     with tempfile.TemporaryDirectory() as directory:
         with open(os.path.join(directory, "f"), "w") as file:
             file.write("local")
@@ -157,8 +157,8 @@ def test_images_local_files_added_at_start_and_copied_in() -> None:
         equal(built_with(copied, "cat /seen"), ("local", "", 0))
 
 
-def test_images_a_context_file_of_5_mib_travels_as_a_blob() -> None:
-    """images: a context file of 5 MiB travels as a blob"""
+def test_images_a_context_file_of_5_mib_is_uploaded_as_a_blob() -> None:
+    """images: a context file of 5 MiB is uploaded as a blob"""
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "big")
         with open(path, "wb") as file:
@@ -167,16 +167,16 @@ def test_images_a_context_file_of_5_mib_travels_as_a_blob() -> None:
         equal(built_with(image, "stat -c %s /big"), (f"{5 << 20}\n", "", 0))
 
 
-def test_images_by_id_unknown_ids() -> None:
-    """images: by id; unknown ids"""
+def test_images_an_image_is_found_by_its_id_and_an_unknown_id_is_an_error() -> None:
+    """images: an image is found by its id, and an unknown id is an error"""
     image = base().run_commands("echo x > /by-id").build(app())
     equal(built_with(modal.Image.from_id(image.object_id), "cat /by-id"), ("x\n", "", 0))
     unknown = modal.Image.from_id("im-0000000000000000000000")
     raises(exception.NotFoundError, modal.Sandbox.create, app=app(), image=unknown)
 
 
-def test_snapshots_a_sandbox_s_files_become_an_image_changed_and_deleted_ones_too() -> None:
-    """snapshots: a sandbox's files become an image, changed and deleted ones too"""
+def test_snapshots_an_image_contains_changed_files_and_lacks_deleted_ones() -> None:
+    """snapshots: an image contains changed files and lacks deleted ones"""
     image = base().run_commands("echo old > /changed; echo old > /deleted; mkdir /dir; : > /dir/x")
     with sandbox(image=image) as own:
         sh(own, "echo new > /changed; rm /deleted; echo n > /new; rm -r /dir; mkdir /dir; ln -s /new /link; chmod 700 /new")
@@ -186,8 +186,8 @@ def test_snapshots_a_sandbox_s_files_become_an_image_changed_and_deleted_ones_to
     equal(built_with(taken, script), ("new\nn\ngone\n/new\n700\n", "", 0))
 
 
-def test_snapshots_on_top_of_each_other_and_under_a_build() -> None:
-    """snapshots: on top of each other, and under a build"""
+def test_snapshots_snapshots_and_builds_can_be_stacked() -> None:
+    """snapshots: snapshots and builds can be stacked"""
     with sandbox(image=base()) as own:
         sh(own, "echo 1 > /one")
         first = own.snapshot_filesystem()
@@ -199,8 +199,8 @@ def test_snapshots_on_top_of_each_other_and_under_a_build() -> None:
     equal(built_with(third, "cat /three"), ("1\n2\n", "", 0))
 
 
-def test_images_from_nothing_there_is_nothing_but_what_was_put_there() -> None:
-    """images: from nothing there is nothing but what was put there"""
+def test_images_an_image_from_scratch_contains_only_what_was_added() -> None:
+    """images: an image from scratch contains only what was added"""
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "f")
         with open(path, "w") as file:
@@ -210,8 +210,8 @@ def test_images_from_nothing_there_is_nothing_but_what_was_put_there() -> None:
         assert taken.object_id.startswith("im-")
 
 
-def test_images_published_under_a_name_and_found_by_it() -> None:
-    """images: published under a name and found by it"""
+def test_images_a_published_image_is_found_by_its_name() -> None:
+    """images: a published image is found by its name"""
     name = f"pub-{uuid.uuid4().hex[:10]}"
     image = base().run_commands("echo p > /p").build(app())
     image.publish(f"{name}:v1")

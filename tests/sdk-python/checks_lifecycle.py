@@ -1,4 +1,4 @@
-"""Apps, sandboxes and what becomes of them."""
+"""Apps and sandboxes: creation, lookup, tags, readiness, logs and termination."""
 
 from typing import Any
 import concurrent.futures
@@ -13,8 +13,8 @@ from harness import app, equal, eventually, fresh, raises, sandbox, sh, shared
 from modal import exception
 
 
-def test_apps_the_same_name_is_the_same_app_an_unknown_one_is_not_found() -> None:
-    """apps: the same name is the same app, an unknown one is not found"""
+def test_apps_the_same_name_is_the_same_app_and_an_unknown_one_is_not_found() -> None:
+    """apps: the same name is the same app, and an unknown one is not found"""
     equal(app().app_id, app().app_id)
     assert app().app_id.startswith("ap-") and len(app().app_id) == 25
     raises(exception.NotFoundError, modal.App.lookup, fresh("missing"))
@@ -25,13 +25,13 @@ def test_apps_a_name_with_a_space_is_refused() -> None:
     raises(exception.InvalidError, modal.App.lookup, "no spaces", create_if_missing=True)
 
 
-def test_create_ids_of_the_second_backend() -> None:
-    """create: ids of the second backend"""
+def test_create_ids_have_the_format_of_the_v2_backend() -> None:
+    """create: ids have the format of the V2 backend"""
     assert len(shared().object_id) == 29, shared().object_id
 
 
-def test_create_a_command_its_output_and_its_exit_code() -> None:
-    """create: a command, its output and its exit code"""
+def test_create_the_output_and_the_exit_code_of_the_command_are_returned() -> None:
+    """create: the output and the exit code of the command are returned"""
     with sandbox("sh", "-c", "echo out; echo err >&2; exit 42") as own:
         equal(own.stdout.read(), "out\n")
         equal(own.stderr.read(), "err\n")
@@ -48,8 +48,8 @@ def test_create_output_can_be_read_after_the_end() -> None:
         equal(own.stdout.read(), "late\n")
 
 
-def test_create_input_of_the_command() -> None:
-    """create: input of the command"""
+def test_create_the_command_reads_standard_input() -> None:
+    """create: the command reads standard input"""
     with sandbox("sh", "-c", "read line; echo got $line; cat") as own:
         own.stdin.write("one\n")
         own.stdin.drain()
@@ -59,13 +59,13 @@ def test_create_input_of_the_command() -> None:
         equal(own.stdout.read(), "got one\ntwo\n")
 
 
-def test_poll_nothing_while_it_runs() -> None:
-    """poll: nothing while it runs"""
+def test_poll_returns_none_while_the_sandbox_runs() -> None:
+    """poll: returns None while the sandbox runs"""
     equal(shared().poll(), None)
 
 
-def test_terminate_137_and_wait_says_so() -> None:
-    """terminate: 137, and wait says so"""
+def test_terminate_wait_reports_137() -> None:
+    """terminate: wait reports 137"""
     own = modal.Sandbox.create(app=app())
     own.terminate()
     raises(exception.SandboxTerminatedError, modal.Sandbox.from_id(own.object_id).wait)
@@ -73,8 +73,8 @@ def test_terminate_137_and_wait_says_so() -> None:
     equal(other.poll(), 137)
 
 
-def test_terminate_with_wait_it_gives_the_code_twice_is_fine() -> None:
-    """terminate: with wait it gives the code; twice is fine"""
+def test_terminate_with_wait_it_returns_the_exit_code_and_a_second_call_succeeds() -> None:
+    """terminate: with wait it returns the exit code, and a second call succeeds"""
     own = modal.Sandbox.create(app=app())
     equal(own.terminate(wait=True), 137)
     modal.Sandbox.from_id(own.object_id).terminate()
@@ -87,15 +87,15 @@ def test_exec_in_an_ended_sandbox_it_is_refused() -> None:
     raises(exception.NotFoundError, own.exec, "true")
 
 
-def test_timeout_a_sandbox_ends_by_itself_with_124() -> None:
-    """timeout: a sandbox ends by itself, with 124"""
+def test_timeout_a_sandbox_ends_with_124() -> None:
+    """timeout: a sandbox ends with 124"""
     own = modal.Sandbox.create(app=app(), timeout=1)
     raises(exception.SandboxTimeoutError, own.wait)
     equal(own.poll(), 124)
 
 
-def test_idle_timeout_ends_when_nothing_happens_but_not_while_something_does() -> None:
-    """idle_timeout: ends when nothing happens, but not while something does"""
+def test_idle_timeout_a_sandbox_ends_when_it_is_idle_but_not_while_a_command_runs() -> None:
+    """idle_timeout: a sandbox ends when it is idle, but not while a command runs"""
     own = modal.Sandbox.create(app=app(), idle_timeout=1, timeout=60)
     began = time.monotonic()
     equal(own.exec("sleep", "2").wait(), 0)
@@ -105,8 +105,8 @@ def test_idle_timeout_ends_when_nothing_happens_but_not_while_something_does() -
     assert own.returncode != 0
 
 
-def test_create_env_secrets_and_order() -> None:
-    """create: env, secrets and order"""
+def test_create_env_takes_precedence_over_secrets() -> None:
+    """create: env takes precedence over secrets"""
     secret = modal.Secret.from_dict({"A": "1", "B": "1"})
     with sandbox("sh", "-c", "echo $A $B $C", secrets=[secret], env={"B": "2", "C": "3"}) as own:
         equal(own.stdout.read(), "1 2 3\n")
@@ -114,20 +114,20 @@ def test_create_env_secrets_and_order() -> None:
         equal(sh(own, "echo $B"), ("2\n", "", 0))
 
 
-def test_create_workdir_for_the_command_and_for_execs() -> None:
-    """create: workdir, for the command and for execs"""
+def test_create_workdir_applies_to_the_command_and_to_execs() -> None:
+    """create: workdir applies to the command and to execs"""
     with sandbox(workdir="/usr/lib") as own:
         equal(sh(own, "pwd")[0], "/usr/lib\n")
 
 
-def test_create_a_terminal_for_the_command() -> None:
-    """create: a terminal for the command"""
+def test_create_the_command_can_have_a_terminal() -> None:
+    """create: the command can have a terminal"""
     with sandbox("sh", "-c", "test -t 1 && echo yes", pty=True) as own:
         equal(own.stdout.read().strip(), "yes")
 
 
-def test_names_found_by_name_unique_while_it_lives_free_afterwards() -> None:
-    """names: found by name, unique while it lives, free afterwards"""
+def test_names_a_sandbox_is_found_by_its_name_which_is_unique_until_the_sandbox_ends() -> None:
+    """names: a sandbox is found by its name, which is unique until the sandbox ends"""
     name = fresh()
     with sandbox(name=name) as own:
         equal(modal.Sandbox.from_name("sdk-checks", name).object_id, own.object_id)
@@ -138,8 +138,8 @@ def test_names_found_by_name_unique_while_it_lives_free_afterwards() -> None:
     raises(exception.NotFoundError, modal.Sandbox.from_name, "sdk-checks", fresh())
 
 
-def test_tags_at_creation_changed_gone() -> None:
-    """tags: at creation, changed, gone"""
+def test_tags_tags_are_set_at_creation_changed_and_removed() -> None:
+    """tags: tags are set at creation, changed and removed"""
     with sandbox(tags={"a": "1"}) as own:
         equal(own.get_tags(), {"a": "1"})
         own.set_tags({"b": "2", "c": "3"})
@@ -148,8 +148,8 @@ def test_tags_at_creation_changed_gone() -> None:
         equal(own.get_tags(), {})
 
 
-def test_list_by_app_and_tags_ended_ones_are_not_in_it() -> None:
-    """list: by app and tags; ended ones are not in it"""
+def test_list_sandboxes_are_listed_by_app_and_tags_without_ended_ones() -> None:
+    """list: sandboxes are listed by app and tags, without ended ones"""
     tag = fresh()
     with sandbox(tags={"k": tag}) as one, sandbox(tags={"k": tag, "more": "x"}) as two, sandbox():
         found = {s.object_id for s in modal.Sandbox.list(app_id=app().app_id, tags={"k": tag})}
@@ -167,16 +167,16 @@ def test_from_id_an_unknown_sandbox_is_not_found() -> None:
     raises(exception.NotFoundError, lambda: modal.Sandbox.from_id("sb-0123456789012345678901").poll())
 
 
-def test_from_id_another_handle_does_everything() -> None:
-    """from_id: another handle does everything"""
+def test_from_id_another_handle_supports_all_operations() -> None:
+    """from_id: another handle supports all operations"""
     other = modal.Sandbox.from_id(shared().object_id)
     equal(sh(other, "echo hi"), ("hi\n", "", 0))
     other.filesystem.write_text("x", "/tmp/from-id")
     equal(shared().filesystem.read_text("/tmp/from-id"), "x")
 
 
-def test_readiness_a_command_that_has_to_succeed() -> None:
-    """readiness: a command that has to succeed"""
+def test_readiness_a_sandbox_is_ready_when_a_command_succeeds() -> None:
+    """readiness: a sandbox is ready when a command succeeds"""
     probe = modal.Probe.with_exec("test", "-e", "/tmp/ready", interval_ms=50)
     with sandbox(readiness_probe=probe) as own:
         raises(exception.TimeoutError, own.wait_until_ready, timeout=1)
@@ -184,39 +184,39 @@ def test_readiness_a_command_that_has_to_succeed() -> None:
         own.wait_until_ready(timeout=20)
 
 
-def test_readiness_a_port_that_has_to_be_listened_on() -> None:
-    """readiness: a port that has to be listened on"""
+def test_readiness_a_sandbox_is_ready_when_a_port_is_listened_on() -> None:
+    """readiness: a sandbox is ready when a port is listened on"""
     script = "import socket,time; s=socket.create_server(('127.0.0.1',8123)); time.sleep(60)"
     with sandbox("python3", "-c", script, readiness_probe=modal.Probe.with_tcp(8123, interval_ms=50)) as own:
         own.wait_until_ready(timeout=30)
 
 
-def test_readiness_without_a_probe_there_is_nothing_to_wait_for() -> None:
-    """readiness: without a probe there is nothing to wait for"""
+def test_readiness_without_a_probe_waiting_is_refused() -> None:
+    """readiness: without a probe, waiting is refused"""
     raises(exception.InvalidError, shared().wait_until_ready, timeout=1)
 
 
-def test_create_nonsense_is_refused_as_the_service_does() -> None:
-    """create: nonsense is refused as the service does"""
+def test_create_invalid_settings_are_refused_as_by_the_service() -> None:
+    """create: invalid settings are refused as by the service"""
     raises(exception.InvalidError, modal.Sandbox.create, app=app(), cloud="nowhere")
     raises(exception.InvalidError, modal.Sandbox.create, app=app(), region="mars-north")
     raises(exception.InvalidError, modal.Sandbox.create, app=app(), outbound_cidr_allowlist=["10.0.0.0/99"], containing="Invalid CIDR")
     raises(exception.InvalidError, modal.Sandbox.create, app=app(), name="no spaces")
 
 
-def test_credentials_without_them_nothing_is_done() -> None:
-    """credentials: without them nothing is done"""
+def test_credentials_calls_without_credentials_are_refused() -> None:
+    """credentials: calls without credentials are refused"""
     url = os.environ["MODAL_SERVER_URL"]
     from modal_proto import api_pb2
 
-    # Clients inside containers send no tokens.
+    # Clients of this type send no tokens, like those inside containers.
     client = modal.Client(url, api_pb2.CLIENT_TYPE_CONTAINER, None)
     with client:
         raises(exception.AuthError, modal.App.lookup, "x", client=client, create_if_missing=True)
 
 
-def test_credentials_an_oauth_client_instead_of_tokens_not_both() -> None:
-    """credentials: an OAuth client instead of tokens, not both"""
+def test_credentials_an_oauth_client_replaces_tokens_and_excludes_them() -> None:
+    """credentials: an OAuth client replaces tokens and excludes them"""
     plain = {k: v for k, v in os.environ.items() if not k.startswith("MODAL_TOKEN_")}
     client = {"MODAL_OAUTH_REFRESH_TOKEN": "rt-x", "MODAL_OAUTH_CLIENT_ID": "c-x", "MODAL_OAUTH_CLIENT_SECRET": "s-x"}
     code = "import modal; print(modal.App.lookup('oauth', create_if_missing=True).app_id)"
@@ -230,8 +230,8 @@ def test_credentials_an_oauth_client_instead_of_tokens_not_both() -> None:
     assert bad.returncode != 0, bad
 
 
-def test_first_backend_created_for_a_gpu_ids_output_exec_end() -> None:
-    """first backend: created for a GPU; ids, output, exec, end"""
+def test_v1_backend_a_sandbox_with_a_gpu_has_an_id_output_execs_and_an_exit_code() -> None:
+    """V1 backend: a sandbox with a GPU has an id, output, execs and an exit code"""
     own = modal.Sandbox.create("sh", "-c", "echo v1; read x; echo $x; exit 5", app=app(), gpu="T4", env={"V": "1"})
     assert len(own.object_id) == 25, own.object_id
     equal(sh(own, "echo $V"), ("1\n", "", 0))
@@ -245,24 +245,24 @@ def test_first_backend_created_for_a_gpu_ids_output_exec_end() -> None:
     equal(own.get_tags(), {})
 
 
-def test_first_backend_terminated_listed_tagged() -> None:
-    """first backend: terminated, listed, tagged"""
+def test_v1_backend_a_sandbox_is_listed_tagged_and_terminated() -> None:
+    """V1 backend: a sandbox is listed, tagged and terminated"""
     own = modal.Sandbox.create(app=app(), gpu="T4", tags={"v": "1"})
     equal(own.get_tags(), {"v": "1"})
     assert own.object_id in {s.object_id for s in modal.Sandbox.list(app_id=app().app_id, tags={"v": "1"})}
     equal(own.terminate(wait=True), 137)
 
 
-def test_an_entry_point_that_cannot_be_started_is_a_failure() -> None:
-    """an entry point that cannot be started is a failure"""
+def test_create_a_command_that_cannot_be_started_is_a_failure() -> None:
+    """create: a command that cannot be started is a failure"""
     own = modal.Sandbox.create("no-such-program", app=app())
     own.wait()
     equal(own.returncode, 127)
     assert "no-such-program" in own.stderr.read()
 
 
-def test_20_sandboxes_at_once_each_by_itself() -> None:
-    """20 sandboxes at once, each by itself"""
+def test_create_20_concurrent_sandboxes_are_independent() -> None:
+    """create: 20 concurrent sandboxes are independent"""
     made = [modal.Sandbox.create(app=app(), env={"N": str(n)}) for n in range(20)]
     try:
         equal([sh(s, "echo $N")[0] for s in made], [f"{n}\n" for n in range(20)])
@@ -272,8 +272,8 @@ def test_20_sandboxes_at_once_each_by_itself() -> None:
     eventually(lambda: all(s.poll() == 137 for s in map(modal.Sandbox.from_id, [m.object_id for m in made])))
 
 
-def test_list_more_sandboxes_than_fit_on_a_page_each_once_newest_first() -> None:
-    """list: more sandboxes than fit on a page, each once, newest first"""
+def test_list_more_sandboxes_than_one_page_holds_are_each_listed_once_newest_first() -> None:
+    """list: more sandboxes than one page holds are each listed once, newest first"""
     tag = fresh()
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda _: modal.Sandbox.create(app=app(), tags={"page": tag}), range(105)))
@@ -281,7 +281,7 @@ def test_list_more_sandboxes_than_fit_on_a_page_each_once_newest_first() -> None
         found = [one.object_id for one in modal.Sandbox.list(app_id=app().app_id, tags={"page": tag})]
         equal(len(found), 105)
         equal(set(found), {one.object_id for one in made})
-        # Ids of the second backend sort by time of creation, to the millisecond.
+        # Ids of the V2 backend sort by the time of creation, in milliseconds.
         times = [one[:13] for one in found]
         equal(times, sorted(times, reverse=True))
     finally:
@@ -289,15 +289,15 @@ def test_list_more_sandboxes_than_fit_on_a_page_each_once_newest_first() -> None
             one.terminate()
 
 
-def test_list_an_app_without_sandboxes_an_app_that_does_not_exist() -> None:
-    """list: an app without sandboxes, an app that does not exist"""
+def test_list_an_app_without_sandboxes_is_empty_and_an_unknown_app_is_an_error() -> None:
+    """list: an app without sandboxes is empty, and an unknown app is an error"""
     empty = modal.App.lookup(fresh("app"), create_if_missing=True)
     equal(list(modal.Sandbox.list(app_id=empty.app_id)), [])
     raises(exception.NotFoundError, lambda: list(modal.Sandbox.list(app_id="ap-0000000000000000000000")))
 
 
-def test_names_given_later_only_once_found_by_the_experimental_forms_too() -> None:
-    """names: given later, only once, found by the experimental forms too"""
+def test_names_a_name_can_be_given_later_only_once_and_is_found_by_the_experimental_api_too() -> None:
+    """names: a name can be given later, only once, and is found by the experimental API too"""
     name = fresh()
     with sandbox() as own, sandbox() as other:
         own._experimental_set_name(name)
@@ -308,8 +308,8 @@ def test_names_given_later_only_once_found_by_the_experimental_forms_too() -> No
         assert own.object_id in {s.object_id for s in modal.Sandbox._experimental_list(app_id=app().app_id)}
 
 
-def test_names_one_that_has_ended_is_found_if_asked_for() -> None:
-    """names: one that has ended is found if asked for"""
+def test_names_an_ended_sandbox_is_found_on_request() -> None:
+    """names: an ended sandbox is found on request"""
     name = fresh()
     with sandbox(name=name) as own:
         own.terminate(wait=True)
@@ -318,8 +318,8 @@ def test_names_one_that_has_ended_is_found_if_asked_for() -> None:
     equal((found.object_id, found.poll()), (own.object_id, 137))
 
 
-def test_detach_the_sandbox_goes_on_without_its_handle() -> None:
-    """detach: the sandbox goes on without its handle"""
+def test_detach_a_detached_sandbox_continues_to_run() -> None:
+    """detach: a detached sandbox continues to run"""
     own = modal.Sandbox.create(app=app(), timeout=120)
     own_id = own.object_id
     own.detach()
@@ -329,8 +329,8 @@ def test_detach_the_sandbox_goes_on_without_its_handle() -> None:
     other.terminate()
 
 
-def test_logs_lines_of_the_command_by_time_stream_and_text_and_the_last_ones() -> None:
-    """logs: lines of the command by time, stream and text, and the last ones"""
+def test_logs_the_lines_of_the_command_are_filtered_by_time_stream_and_text() -> None:
+    """logs: the lines of the command are filtered by time, stream and text"""
     with sandbox("sh", "-c", "echo one; echo two >&2; echo three") as own:
         own.wait()
         now = datetime.datetime.now(datetime.timezone.utc)
@@ -347,8 +347,8 @@ def test_logs_lines_of_the_command_by_time_stream_and_text_and_the_last_ones() -
         equal(lines(own.logs.tail(1, source="stdout")), out[1:])
 
 
-def test_environments_made_found_with_apps_and_secrets_of_their_own() -> None:
-    """environments: made, found, with apps and secrets of their own"""
+def test_environments_an_environment_has_its_own_apps_and_secrets() -> None:
+    """environments: an environment has its own apps and secrets"""
     name = fresh("env")
     raises(exception.NotFoundError, modal.Environment.from_name(name).hydrate)
     made = modal.Environment.from_name(name, create_if_missing=True).hydrate()
@@ -361,8 +361,8 @@ def test_environments_made_found_with_apps_and_secrets_of_their_own() -> None:
         equal([s.object_id for s in modal.Sandbox.list(app_id=inside.app_id)], [own.object_id])
 
 
-def test_readiness_a_sandbox_that_ends_before_it_is_ready() -> None:
-    """readiness: a sandbox that ends before it is ready"""
+def test_readiness_a_sandbox_that_ends_before_it_is_ready_is_an_error() -> None:
+    """readiness: a sandbox that ends before it is ready is an error"""
     probe = modal.Probe.with_exec("false", interval_ms=50)
     own = modal.Sandbox.create("sh", "-c", "read x", app=app(), readiness_probe=probe, timeout=1)
     raises(exception.Error, own.wait_until_ready, timeout=30)

@@ -1,4 +1,4 @@
-"""What sandboxes reach, and how they are reached.
+"""Network policies, tunnels and connect tokens.
 
 The servers are those of the made-up internet that `tests/src/internet.rs` describes and `tests/tests/sdk.rs` makes.
 """
@@ -21,7 +21,7 @@ from modal import exception
 MACHINE, HERE, THERE = "198.51.100.1", "198.51.100.2", "198.51.100.3"
 ECHO = 7000
 
-# Programs for the inside: each prints what came of it in one line.
+# Python programs that run in a sandbox. Each prints its result on one line.
 PRELUDE = """
 import errno, socket, ssl
 socket.setdefaulttimeout(20)
@@ -49,7 +49,7 @@ def tls(name, host=None):
             return s.makefile().readline().strip()
 """
 
-# Shows the request it gets.
+# Answers with the path and a header of the request.
 WEB = """
 import http.server, sys
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -88,8 +88,8 @@ def web(port: int = 8080, **options: Any) -> Any:
         yield own
 
 
-def test_network_open_reaches_addresses_and_names_over_tcp_udp_and_tls() -> None:
-    """network: open reaches addresses and names, over TCP, UDP and TLS"""
+def test_network_an_open_sandbox_reaches_addresses_and_names_over_tcp_udp_and_tls() -> None:
+    """network: an open sandbox reaches addresses and names over TCP, UDP and TLS"""
     with sandbox() as own:
         equal(inside(own, f"tcp('{HERE}', {ECHO})"), f"{HERE} hi")
         equal(inside(own, f"udp('{THERE}', {ECHO})"), f"{THERE} hi")
@@ -97,15 +97,15 @@ def test_network_open_reaches_addresses_and_names_over_tcp_udp_and_tls() -> None
         equal(inside(own, "tls('other.example.org')"), THERE)
 
 
-def test_network_a_closed_port_and_an_unknown_name_say_so_at_once() -> None:
-    """network: a closed port and an unknown name say so at once"""
+def test_network_a_closed_port_and_an_unknown_name_fail_at_once() -> None:
+    """network: a closed port and an unknown name fail at once"""
     with sandbox() as own:
         equal(inside(own, f"tcp('{HERE}', 1)"), "ECONNREFUSED")
         equal(inside(own, "tcp('no-such-name.invalid', 1)"), "no-name")
 
 
-def test_network_open_does_not_reach_the_machine_itself_neither_its_loopback_nor_its_address() -> None:
-    """network: open does not reach the machine itself, neither its loopback nor its address"""
+def test_network_an_open_sandbox_reaches_neither_the_loopback_nor_the_address_of_the_machine() -> None:
+    """network: an open sandbox reaches neither the loopback nor the address of the machine"""
     with socket.create_server(("127.0.0.1", 0)) as loopback, socket.create_server((MACHINE, 0)) as own_address:
         with sandbox() as own:
             equal(inside(own, f"tcp('127.0.0.1', {loopback.getsockname()[1]})"), "ECONNREFUSED")
@@ -116,8 +116,8 @@ def test_network_open_does_not_reach_the_machine_itself_neither_its_loopback_nor
             raises(BlockingIOError, server.accept)
 
 
-def test_network_a_server_is_reached_on_the_loopback_inside_and_not_on_the_one_of_another() -> None:
-    """network: a server is reached on the loopback inside, and not on the one of another sandbox or the machine"""
+def test_network_the_loopback_of_a_sandbox_is_not_that_of_another_sandbox_or_of_the_machine() -> None:
+    """network: the loopback of a sandbox is not that of another sandbox or of the machine"""
     with web() as one, sandbox() as two:
         fetch = "__import__('urllib.request').request.urlopen('http://127.0.0.1:8080/x').read().decode()"
         equal(inside(one, fetch), "/x None")
@@ -125,8 +125,8 @@ def test_network_a_server_is_reached_on_the_loopback_inside_and_not_on_the_one_o
         raises(ConnectionRefusedError, socket.create_connection, ("127.0.0.1", 8080))
 
 
-def test_network_nothing_leaves_open_or_not_unless_the_emulator_was_started_with_leave() -> None:
-    """network: nothing leaves, open or not, unless the emulator was started with leave"""
+def test_network_without_permission_of_the_emulator_no_sandbox_reaches_the_network() -> None:
+    """network: without permission of the emulator, no sandbox reaches the network"""
     script = (
         "import modal; a = modal.App.lookup('x', create_if_missing=True); s = modal.Sandbox.create(app=a);"
         f"p = s.exec('python3', '-c', 'import socket; socket.create_connection((\"{HERE}\", {ECHO}))');"
@@ -139,38 +139,38 @@ def test_network_nothing_leaves_open_or_not_unless_the_emulator_was_started_with
     assert "Network is unreachable" in done.stdout, done
 
 
-def test_network_blocked_has_a_loopback_and_nothing_else() -> None:
-    """network: blocked has a loopback and nothing else"""
+def test_network_a_blocked_sandbox_has_only_a_loopback() -> None:
+    """network: a blocked sandbox has only a loopback"""
     with sandbox(block_network=True) as own:
         equal(inside(own, f"tcp('{HERE}', {ECHO})"), "ENETUNREACH")
         equal(inside(own, "tls('api.example.com')"), "no-name")
         equal(inside(own, "[name for _, name in socket.if_nameindex()]"), "['lo']")
 
 
-def test_network_an_address_list_lets_tcp_and_udp_through_to_what_is_on_it() -> None:
-    """network: an address list lets TCP and UDP through to what is on it"""
+def test_network_an_address_list_permits_tcp_and_udp_to_its_addresses() -> None:
+    """network: an address list permits TCP and UDP to its addresses"""
     with sandbox(outbound_cidr_allowlist=[f"{HERE}/32"]) as own:
         equal(inside(own, f"tcp('{HERE}', {ECHO})"), f"{HERE} hi")
         equal(inside(own, f"udp('{HERE}', {ECHO})"), f"{HERE} hi")
 
 
-def test_network_an_address_list_lets_nothing_else_through_and_no_question_about_a_name() -> None:
-    """network: an address list lets nothing else through, and no question about a name"""
+def test_network_an_address_list_permits_no_other_address_and_no_name_lookup() -> None:
+    """network: an address list permits no other address and no name lookup"""
     with sandbox(outbound_cidr_allowlist=[f"{HERE}/32"]) as own:
         equal(inside(own, f"tcp('{THERE}', {ECHO})"), "EHOSTUNREACH")
         equal(inside(own, f"udp('{THERE}', {ECHO})"), "EHOSTUNREACH")
         equal(inside(own, "tcp('other.example.org', 443)"), "no-name")
 
 
-def test_network_a_name_list_lets_tls_through_to_what_is_on_it_and_to_what_is_below_a() -> None:
-    """network: a name list lets TLS through to what is on it, and to what is below a wildcard"""
+def test_network_a_name_list_permits_tls_to_its_names_and_to_names_below_a_wildcard() -> None:
+    """network: a name list permits TLS to its names and to names below a wildcard"""
     with sandbox(outbound_domain_allowlist=["api.example.com", "*.example.org"]) as own:
         equal(inside(own, "tls('api.example.com')"), HERE)
         equal(inside(own, "tls('other.example.org')"), THERE)
 
 
-def test_network_a_name_list_lets_no_other_name_port_or_protocol_through() -> None:
-    """network: a name list lets no other name, port or protocol through"""
+def test_network_a_name_list_permits_no_other_name_port_or_protocol() -> None:
+    """network: a name list permits no other name, port or protocol"""
     with sandbox(outbound_domain_allowlist=["api.example.com"]) as own:
         equal(inside(own, "tls('other.example.org')"), "no-name")
         equal(inside(own, f"tls('other.example.org', '{THERE}')"), "ECONNRESET")
@@ -178,21 +178,21 @@ def test_network_a_name_list_lets_no_other_name_port_or_protocol_through() -> No
         equal(inside(own, "tcp('api.example.com', 443)"), "ECONNRESET")
 
 
-def test_network_with_a_name_list_tls_goes_where_its_name_is_not_where_it_was_sent() -> None:
-    """network: with a name list, TLS goes where its name is, not where it was sent"""
+def test_network_with_a_name_list_tls_is_routed_by_its_server_name_not_by_its_address() -> None:
+    """network: with a name list, TLS is routed by its server name, not by its address"""
     with sandbox(outbound_domain_allowlist=["api.example.com"]) as own:
         equal(inside(own, f"tls('api.example.com', '{THERE}')"), HERE)
 
 
-def test_network_the_name_list_is_every_name_but_still_only_tls() -> None:
-    """network: the name list * is every name, but still only TLS"""
+def test_network_the_name_list_permits_every_name_but_only_tls() -> None:
+    """network: the name list * permits every name, but only TLS"""
     with sandbox(outbound_domain_allowlist=["*"]) as own:
         equal(inside(own, "tls('other.example.org')"), THERE)
         equal(inside(own, f"tcp('{HERE}', {ECHO})"), "EHOSTUNREACH")
 
 
-def test_network_with_both_lists_what_either_permits_with_empty_ones_nothing() -> None:
-    """network: with both lists, what either permits; with empty ones, nothing"""
+def test_network_two_lists_permit_what_either_permits_and_empty_lists_permit_nothing() -> None:
+    """network: two lists permit what either permits, and empty lists permit nothing"""
     with sandbox(outbound_cidr_allowlist=[f"{THERE}/32"], outbound_domain_allowlist=["api.example.com"]) as own:
         equal(inside(own, f"tcp('{THERE}', {ECHO})"), f"{THERE} hi")
         equal(inside(own, "tls('api.example.com')"), HERE)
@@ -201,16 +201,16 @@ def test_network_with_both_lists_what_either_permits_with_empty_ones_nothing() -
         equal(inside(own, f"tcp('{HERE}', {ECHO})"), "EHOSTUNREACH")
 
 
-def test_network_what_is_no_address_range_and_no_name_is_refused() -> None:
-    """network: what is no address range and no name is refused"""
+def test_network_invalid_address_ranges_and_names_are_refused() -> None:
+    """network: invalid address ranges and names are refused"""
     bad = {"outbound_cidr_allowlist": "10.0.0.0", "outbound_domain_allowlist": "a b", "inbound_cidr_allowlist": "x/8"}
     for option, value in bad.items():
         options: Any = {option: [value]}
         raises(exception.InvalidError, modal.Sandbox.create, app=app(), containing="Invalid", **options)
 
 
-def test_network_a_change_cuts_what_is_established_and_no_longer_permitted_and_nothing_else() -> None:
-    """network: a change cuts what is established and no longer permitted, and nothing else"""
+def test_network_a_policy_change_cuts_only_connections_that_are_no_longer_permitted() -> None:
+    """network: a policy change cuts only connections that are no longer permitted"""
     program = f"""{PRELUDE}
 streams = [socket.create_connection((host, {ECHO})) for host in ('{HERE}', '{THERE}')]
 print("connected", flush=True)
@@ -229,8 +229,8 @@ for s in streams:
         equal(inside(own, f"tcp('{THERE}', {ECHO})"), "EHOSTUNREACH")
 
 
-def test_network_a_list_can_be_opened_again_and_a_name_list_closed() -> None:
-    """network: a list can be opened again, and a name list closed"""
+def test_network_an_address_list_can_be_opened_again_and_a_name_list_closed() -> None:
+    """network: an address list can be opened again and a name list closed"""
     with sandbox(outbound_domain_allowlist=["api.example.com"]) as own:
         own._experimental_set_outbound_network_policy()
         equal(inside(own, f"tcp('{THERE}', {ECHO})"), f"{THERE} hi")
@@ -238,8 +238,8 @@ def test_network_a_list_can_be_opened_again_and_a_name_list_closed() -> None:
         equal(inside(own, "tls('api.example.com')"), "no-name")
 
 
-def test_network_a_blocked_sandbox_stays_blocked_and_a_bad_list_changes_nothing() -> None:
-    """network: a blocked sandbox stays blocked, and a bad list changes nothing"""
+def test_network_a_blocked_sandbox_stays_blocked_and_an_invalid_list_changes_nothing() -> None:
+    """network: a blocked sandbox stays blocked, and an invalid list changes nothing"""
     with sandbox(block_network=True) as own:
         raises(exception.ConflictError, own._experimental_set_outbound_network_policy)
     with sandbox(outbound_cidr_allowlist=[f"{HERE}/32"]) as own:
@@ -248,16 +248,16 @@ def test_network_a_blocked_sandbox_stays_blocked_and_a_bad_list_changes_nothing(
         equal(inside(own, f"tcp('{HERE}', {ECHO})"), f"{HERE} hi")
 
 
-def test_network_replacing_headers_would_mean_to_decrypt_it_is_refused_not_ignored() -> None:
-    """network: replacing headers would mean to decrypt; it is refused, not ignored"""
+def test_network_header_replacement_is_refused_not_ignored() -> None:
+    """network: header replacement is refused, not ignored"""
     policy = modal.experimental.OutboundPolicy().with_header_replacement(domain="example.com", headers={"X-A": "b"})
     raises(exception.UnimplementedError, modal.Sandbox.create, app=app(), _experimental_outbound_policy=policy)
     with sandbox() as own:
         raises(exception.ConflictError, own._experimental_update_outbound_policy, policy)
 
 
-def test_network_a_sidecar_has_a_policy_of_its_own() -> None:
-    """network: a sidecar has a policy of its own"""
+def test_network_a_sidecar_has_its_own_network_policy() -> None:
+    """network: a sidecar has its own network policy"""
     with sandbox(outbound_cidr_allowlist=[]) as own:
         image = modal.Image.debian_slim().build(app())
         manager = own._experimental_sidecars
@@ -270,8 +270,8 @@ def test_network_a_sidecar_has_a_policy_of_its_own() -> None:
 OWN_ADDRESS = "(lambda s: [s.connect(('192.0.2.1', 9)), s.getsockname()[0]][1])(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))"
 
 
-def test_network_containers_of_one_sandbox_reach_each_other_whatever_may_leave_others_do_not() -> None:
-    """network: containers of one sandbox reach each other, whatever may leave; others do not"""
+def test_network_the_containers_of_a_sandbox_reach_each_other_but_not_those_of_others() -> None:
+    """network: the containers of a sandbox reach each other, but not those of others"""
     image = modal.Image.debian_slim().build(app())
     listen = "import socket; s = socket.create_server(('', 8000))\nwhile True:\n c = s.accept()[0]; c.sendall(b'%s\\n'); c.close()"
     with contextlib.ExitStack() as stack:
@@ -297,16 +297,16 @@ def test_network_containers_of_one_sandbox_reach_each_other_whatever_may_leave_o
         equal(inside(own, f"tcp('{inside(one, OWN_ADDRESS)}', 8000)"), "ENETUNREACH")
 
 
-def test_network_builds_reach_the_internet_and_not_the_machine() -> None:
-    """network: builds reach the internet, and not the machine"""
+def test_network_builds_reach_the_internet_but_not_the_machine() -> None:
+    """network: builds reach the internet, but not the machine"""
     fetch = f"exec 3<>/dev/tcp/{HERE}/{ECHO}; echo hi >&3; head -n 1 <&3 > /answer"
     image = modal.Image.debian_slim().run_commands(f"bash -c '{fetch}'", f"! bash -c 'echo > /dev/tcp/{MACHINE}/22'")
     with sandbox(image=image) as own:
         equal(sh(own, "cat /answer")[0], f"{HERE} hi\n")
 
 
-def test_tunnels_a_port_for_http_2_agrees_on_it() -> None:
-    """tunnels: a port for HTTP/2 agrees on it"""
+def test_tunnels_a_port_for_http_2_negotiates_it() -> None:
+    """tunnels: a port for HTTP/2 negotiates it"""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2", "http/1.1"])
@@ -316,8 +316,8 @@ def test_tunnels_a_port_for_http_2_agrees_on_it() -> None:
             equal(tls.selected_alpn_protocol(), "h2")
 
 
-def test_connect_tokens_requests_with_one_reach_port_8080_and_say_what_its_maker_said() -> None:
-    """connect tokens: requests with one reach port 8080, and say what its maker said"""
+def test_connect_tokens_a_request_with_a_token_reaches_port_8080_and_carries_the_user_metadata() -> None:
+    """connect tokens: a request with a token reaches port 8080 and carries the user metadata"""
     with web() as own:
         made = own.create_connect_token(user_metadata={"user": "u-1"})
         bearer = {"Authorization": f"Bearer {made.token}"}
@@ -326,16 +326,16 @@ def test_connect_tokens_requests_with_one_reach_port_8080_and_say_what_its_maker
         equal(get(f"{made.url}/", **forged), (200, '/ {"user": "u-1"}'))
 
 
-def test_connect_tokens_for_another_port_where_nobody_listens_a_bad_gateway() -> None:
-    """connect tokens: for another port; where nobody listens, a bad gateway"""
+def test_connect_tokens_a_token_can_be_for_another_port_and_without_a_listener_the_answer_is_502() -> None:
+    """connect tokens: a token can be for another port, and without a listener the answer is 502"""
     with web(9000) as own:
         made = own.create_connect_token(port=9000)
         equal(get(made.url, Authorization=f"Bearer {made.token}"), (200, "/ None"))
         equal(get(made.url, Authorization=f"Bearer {own.create_connect_token().token}")[0], 502)
 
 
-def test_connect_tokens_none_a_wrong_one_and_one_of_an_ended_sandbox() -> None:
-    """connect tokens: none, a wrong one, and one of an ended sandbox"""
+def test_connect_tokens_a_missing_or_wrong_token_and_one_of_an_ended_sandbox_are_refused() -> None:
+    """connect tokens: a missing or wrong token, and one of an ended sandbox, are refused"""
     with web() as own:
         made = own.create_connect_token()
         equal(get(made.url)[0], 401)
@@ -344,8 +344,8 @@ def test_connect_tokens_none_a_wrong_one_and_one_of_an_ended_sandbox() -> None:
         equal(get(made.url, Authorization=f"Bearer {made.token}")[0], 404)
 
 
-def test_connect_tokens_whoever_is_not_on_the_inbound_list_stays_outside() -> None:
-    """connect tokens: whoever is not on the inbound list stays outside"""
+def test_connect_tokens_clients_outside_the_inbound_list_are_refused() -> None:
+    """connect tokens: clients outside the inbound list are refused"""
     with web(inbound_cidr_allowlist=["192.0.2.0/24"]) as own:
         made = own.create_connect_token()
         equal(get(made.url, Authorization=f"Bearer {made.token}")[0], 403)

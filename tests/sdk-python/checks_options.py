@@ -1,4 +1,4 @@
-"""Create options: each does what it says, or is refused."""
+"""Options of `Sandbox.create`: each has its documented effect or is refused."""
 
 from typing import Any
 import base64
@@ -18,8 +18,8 @@ def bucket(name: str, **options: Any) -> Any:
     return modal.CloudBucketMount(name, **options)
 
 
-def test_options_a_bucket_is_a_directory_that_all_who_mount_it_share() -> None:
-    """options: a bucket is a directory that all who mount it share"""
+def test_options_a_bucket_is_a_directory_that_all_its_mounts_share() -> None:
+    """options: a bucket is a directory that all its mounts share"""
     name = f"bucket-{uuid.uuid4().hex[:12]}"
     with sandbox(volumes={"/b": bucket(name)}) as one, sandbox(volumes={"/mnt/b": bucket(name)}) as two:
         sh(one, "mkdir -p /b/data && echo one > /b/data/f")
@@ -34,15 +34,15 @@ def test_options_a_bucket_is_a_directory_that_all_who_mount_it_share() -> None:
         equal(sh(four, "ls -A /b; env | grep -c AWS")[0], "0\n")
 
 
-def test_options_buckets_that_cannot_be_are_refused() -> None:
-    """options: buckets that cannot be are refused"""
+def test_options_invalid_buckets_are_refused() -> None:
+    """options: invalid buckets are refused"""
     raises(exception.InvalidError, create, volumes={"/b": bucket("no/such")}, containing="bucket name")
     raises(exception.InvalidError, create, volumes={"/proc/b": bucket("b")}, containing="/proc/b")
     raises(exception.NotFoundError, create, volumes={"/b": bucket("b", secret=modal.Secret.from_name("none"))})
 
 
-def test_options_what_is_not_to_be_had_is_refused() -> None:
-    """options: what is not to be had is refused"""
+def test_options_unavailable_features_are_refused() -> None:
+    """options: unavailable features are refused"""
     raises(exception.NotFoundError, create, proxy=modal.Proxy.from_name("none"))
     raises(exception.NotFoundError, create, custom_domain="example.com", containing="example.com")
     raises(exception.UnimplementedError, create, experimental_options={"enable_docker": True}, containing="docker")
@@ -52,14 +52,14 @@ def test_options_what_is_not_to_be_had_is_refused() -> None:
     raises(exception.InvalidError, create, region="atlantis", containing="region")
 
 
-def test_options_places_runtimes_and_options_that_make_no_difference_are_taken() -> None:
-    """options: places, runtimes and options that make no difference are taken"""
+def test_options_regions_runtimes_and_options_without_an_effect_are_accepted() -> None:
+    """options: regions, runtimes and options without an effect are accepted"""
     with sandbox(cloud="aws", region=["us-east", "eu-west-1"], runtime="gvisor", verbose=True, experimental_options={"new": 1}) as own:
         equal(sh(own, "echo hi"), ("hi\n", "", 0))
 
 
-def test_options_an_identity_token_for_those_who_ask() -> None:
-    """options: an identity token, for those who ask"""
+def test_options_an_identity_token_is_provided_on_request() -> None:
+    """options: an identity token is provided on request"""
     with sandbox(include_oidc_identity_token=True) as own:
         token = sh(own, "echo $MODAL_IDENTITY_TOKEN")[0].strip()
         body = token.split(".")[1]
@@ -69,8 +69,8 @@ def test_options_an_identity_token_for_those_who_ask() -> None:
         equal(sh(own, "echo $MODAL_IDENTITY_TOKEN")[0], "\n")
 
 
-def test_options_a_part_of_a_volume_links_in_it_lead_nowhere() -> None:
-    """options: a part of a volume; links in it lead nowhere"""
+def test_options_a_part_of_a_volume_is_mounted_and_links_cannot_leave_it() -> None:
+    """options: a part of a volume is mounted, and links cannot leave it"""
     volume = modal.Volume.from_name(f"vol-{uuid.uuid4().hex[:12]}", create_if_missing=True)
     with sandbox(volumes={"/v": volume}) as one, sandbox(volumes={"/part": volume.with_mount_options(sub_path="a/b")}) as two:
         sh(two, "echo part > /part/f")
@@ -83,8 +83,8 @@ def test_options_a_part_of_a_volume_links_in_it_lead_nowhere() -> None:
         assert three.returncode not in (0, None), three.returncode
 
 
-def test_options_memory_that_is_set_aside_for_sidecars_is_what_they_get() -> None:
-    """options: memory that is set aside for sidecars is what they get"""
+def test_options_sidecars_get_the_memory_that_is_reserved_for_them() -> None:
+    """options: sidecars get the memory that is reserved for them"""
     with sandbox(experimental_options={"vm_sidecar_memory_reserve_mib": 256}) as own:
         manager = own._experimental_sidecars
         image = modal.Image.debian_slim().build(app())
@@ -102,8 +102,8 @@ def test_options_memory_that_is_set_aside_for_sidecars_is_what_they_get() -> Non
         manager.create("sleep", "60", name="two", image=image, experimental_memory_reserve_consume_mib=200)
 
 
-def test_options_sidecars_have_volumes_buckets_an_identity_and_no_more() -> None:
-    """options: sidecars have volumes, buckets, an identity and no more"""
+def test_options_sidecars_have_volumes_buckets_and_an_identity_token_but_nothing_else() -> None:
+    """options: sidecars have volumes, buckets and an identity token, but nothing else"""
     volume = modal.Volume.from_name(f"vol-{uuid.uuid4().hex[:12]}", create_if_missing=True)
     name = f"bucket-{uuid.uuid4().hex[:12]}"
     with sandbox(volumes={"/v": volume, "/b": bucket(name)}) as own:

@@ -1,4 +1,4 @@
-"""Sandboxes that outlive their sessions, and what is left of a sandbox at its end."""
+"""Persistent sandboxes and exit snapshots."""
 
 from typing import Any
 import contextlib
@@ -19,21 +19,21 @@ def persistent(*args: Any, **options: Any) -> Iterator[Any]:
             made.terminate()
 
 
-def test_persistent_paused_resumed_with_the_files_it_had() -> None:
-    """persistent: paused, resumed, with the files it had"""
+def test_persistent_a_paused_sandbox_is_resumed_with_its_files() -> None:
+    """persistent: a paused sandbox is resumed with its files"""
     with persistent() as own:
         equal(sh(own, "echo kept > /kept; echo gone > /tmp/x; rm /tmp/x"), ("", "", 0))
         own._experimental_pause()
         own._experimental_resume()
         equal(sh(own, "cat /kept; ls /tmp")[0], "kept\n")
         own._experimental_pause()
-        # An operation brings it back by itself.
+        # An operation resumes the sandbox.
         equal(sh(own, "cat /kept")[0], "kept\n")
         equal(own.poll(), None)
 
 
-def test_persistent_terminated_for_good() -> None:
-    """persistent: terminated for good"""
+def test_persistent_a_terminated_sandbox_cannot_be_resumed() -> None:
+    """persistent: a terminated sandbox cannot be resumed"""
     with persistent() as own:
         equal(sh(own, "echo hi"), ("hi\n", "", 0))
         own.terminate()
@@ -42,8 +42,8 @@ def test_persistent_terminated_for_good() -> None:
         raises(exception.InvalidError, own._experimental_resume)
 
 
-def test_persistent_its_command_s_streams_its_files_a_snapshot() -> None:
-    """persistent: its command's streams, its files, a snapshot"""
+def test_persistent_a_persistent_sandbox_has_streams_files_and_snapshots() -> None:
+    """persistent: a persistent sandbox has streams, files and snapshots"""
     with persistent("sh", "-c", "read x; echo got $x; sleep 100") as own:
         own.stdin.write("typed\n")
         own.stdin.drain()
@@ -53,8 +53,8 @@ def test_persistent_its_command_s_streams_its_files_a_snapshot() -> None:
             equal(other.filesystem.read_text("/file"), "x")
 
 
-def test_exit_snapshots_the_files_as_they_were_at_the_end_if_that_was_asked_for() -> None:
-    """exit snapshots: the files as they were at the end, if that was asked for"""
+def test_exit_snapshots_they_contain_the_files_at_the_end_if_they_were_requested() -> None:
+    """exit snapshots: they contain the files at the end, if they were requested"""
     options = {"experimental_options": {"enable_exit_snapshot": True}}
     with sandbox("sh", "-c", "echo last > /last; exit 3", **options) as own:
         own.wait()

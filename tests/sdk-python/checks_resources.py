@@ -1,4 +1,4 @@
-"""Secrets, volumes, networks, sidecars and limits."""
+"""Secrets, volumes, tunnels and memory snapshots."""
 
 import concurrent.futures
 import hashlib
@@ -11,8 +11,8 @@ from harness import app, equal, fresh, raises, sandbox, sh
 from modal import exception
 
 
-def test_secrets_named_ones_and_keys_that_must_be_there() -> None:
-    """secrets: named ones, and keys that must be there"""
+def test_secrets_named_secrets_are_found_and_required_keys_are_checked() -> None:
+    """secrets: named secrets are found and required keys are checked"""
     name = fresh("secret")
     modal.Secret.objects.create(name, {"K": "named"})
     with sandbox(secrets=[modal.Secret.from_name(name)]) as own:
@@ -23,8 +23,8 @@ def test_secrets_named_ones_and_keys_that_must_be_there() -> None:
     raises(exception.NotFoundError, modal.Sandbox.create, app=app(), secrets=[modal.Secret.from_name(fresh("no"))])
 
 
-def test_volumes_others_see_what_was_written_once_they_reload_and_it_is_kept_after_the_end() -> None:
-    """volumes: others see what was written once they reload, and it is kept after the end"""
+def test_volumes_written_files_are_seen_after_a_reload_and_kept_after_the_end() -> None:
+    """volumes: written files are seen after a reload and kept after the end"""
     made = modal.Volume.from_name(fresh("vol"), create_if_missing=True)
     with sandbox(volumes={"/mnt/v": made}) as one, sandbox(volumes={"/mnt/v": made}) as two:
         sh(one, "mkdir /mnt/v/d; echo shared > /mnt/v/d/f; echo old > /mnt/v/g; sync /mnt/v")
@@ -44,8 +44,8 @@ def test_volumes_others_see_what_was_written_once_they_reload_and_it_is_kept_aft
         equal(sh(three, "cat /other/g /other/last")[0], "new\nlast\n")
 
 
-def test_volumes_threads_that_make_one_of_a_name_at_the_same_time_all_write_to_the_same() -> None:
-    """volumes: threads that make one of a name at the same time all write to the same"""
+def test_volumes_threads_that_create_one_name_at_the_same_time_use_the_same_volume() -> None:
+    """volumes: threads that create one name at the same time use the same volume"""
     name = fresh("vol")
 
     def write(number: int) -> None:
@@ -59,8 +59,8 @@ def test_volumes_threads_that_make_one_of_a_name_at_the_same_time_all_write_to_t
     equal(sorted(entry.path for entry in entries), [str(number) for number in range(8)])
 
 
-def test_volumes_files_from_outside_of_both_versions() -> None:
-    """volumes: files from outside, of both versions"""
+def test_volumes_files_of_both_volume_versions_are_read_and_written_from_outside() -> None:
+    """volumes: files of both volume versions are read and written from outside"""
     big = bytes(range(256)) * 40_000
     for version in (1, 2):
         made = modal.Volume.from_name(fresh("vol"), create_if_missing=True, version=version).hydrate()
@@ -79,7 +79,7 @@ def test_volumes_files_from_outside_of_both_versions() -> None:
         except FileExistsError:
             pass
         else:
-            raise AssertionError("a file was replaced")
+            raise AssertionError("an existing file was replaced")
         with made.batch_upload(force=True) as batch:
             batch.put_file(io.BytesIO(b"new"), "/empty")
         made.copy_files(["empty"], "copied")
@@ -90,22 +90,22 @@ def test_volumes_files_from_outside_of_both_versions() -> None:
         raises(FileNotFoundError, lambda: b"".join(made.read_file("a/big")))
 
 
-def test_volumes_read_only() -> None:
-    """volumes: read-only"""
+def test_volumes_a_volume_can_be_read_only() -> None:
+    """volumes: a volume can be read-only"""
     made = modal.Volume.from_name(fresh("vol"), create_if_missing=True)
     with sandbox(volumes={"/mnt/v": made.with_mount_options(read_only=True)}) as own:
         _, err, code = sh(own, "echo x > /mnt/v/f")
         assert code != 0 and "read-only" in err.lower(), (err, code)
 
 
-def test_volumes_one_that_does_not_exist() -> None:
-    """volumes: one that does not exist"""
+def test_volumes_an_unknown_volume_is_an_error() -> None:
+    """volumes: an unknown volume is an error"""
     made = modal.Volume.from_name(fresh("vol"))
     raises(exception.NotFoundError, modal.Sandbox.create, app=app(), volumes={"/mnt/v": made})
 
 
-def test_network_blocked_leaves_a_loopback_and_nothing_else() -> None:
-    """network: blocked leaves a loopback and nothing else"""
+def test_network_block_network_leaves_only_a_loopback() -> None:
+    """network: block_network leaves only a loopback"""
     script = (
         "import socket\n"
         "s=socket.create_server(('127.0.0.1',0))\n"
@@ -117,8 +117,8 @@ def test_network_blocked_leaves_a_loopback_and_nothing_else() -> None:
         equal(own.exec("python3", "-c", script).stdout.read(), "loopback\nblocked\n")
 
 
-def test_network_a_sandbox_s_loopback_is_its_own() -> None:
-    """network: a sandbox's loopback is its own"""
+def test_network_the_loopback_of_a_sandbox_is_its_own() -> None:
+    """network: the loopback of a sandbox is its own"""
     server = "import socket,time; s=socket.create_server(('127.0.0.1',8777)); print('up',flush=True); time.sleep(60)"
     client = "import socket\ntry: socket.create_connection(('127.0.0.1',8777),2); print('reached')\nexcept OSError: print('refused')"
     with sandbox() as one, sandbox() as two:
@@ -140,8 +140,8 @@ s.serve_forever()
 """
 
 
-def test_tunnels_plain_to_a_server_on_the_sandbox_s_own_loopback_gone_with_the_sandbox() -> None:
-    """tunnels: plain, to a server on the sandbox's own loopback; gone with the sandbox"""
+def test_tunnels_a_plain_tunnel_reaches_the_loopback_of_the_sandbox_and_ends_with_it() -> None:
+    """tunnels: a plain tunnel reaches the loopback of the sandbox and ends with it"""
     with sandbox("python3", "-c", SERVER, unencrypted_ports=[8000]) as own:
         equal(next(iter(own.stdout)), "up\n")
         host, port = own.tunnels()[8000].tcp_socket
@@ -151,23 +151,23 @@ def test_tunnels_plain_to_a_server_on_the_sandbox_s_own_loopback_gone_with_the_s
         urllib.request.urlopen(f"http://{host}:{port}/", timeout=10)
     except OSError:
         return
-    raise AssertionError("still open")
+    raise AssertionError("the tunnel is still open")
 
 
-def test_tunnels_tls_to_a_server_that_speaks_none() -> None:
-    """tunnels: TLS, to a server that speaks none"""
-    anybody = ssl.create_default_context()
-    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+def test_tunnels_a_tls_tunnel_reaches_a_server_without_tls() -> None:
+    """tunnels: a TLS tunnel reaches a server without TLS"""
+    unverified = ssl.create_default_context()
+    unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
     with sandbox("python3", "-c", SERVER, encrypted_ports=[8000]) as own:
         equal(next(iter(own.stdout)), "up\n")
         url = own.tunnels()[8000].url
         assert url.startswith("https://"), url
-        with urllib.request.urlopen(url, timeout=10, context=anybody) as answer:
+        with urllib.request.urlopen(url, timeout=10, context=unverified) as answer:
             equal(answer.read(), b"from inside")
 
 
-def test_tunnels_whoever_is_not_on_the_list_stays_outside() -> None:
-    """tunnels: whoever is not on the list stays outside"""
+def test_tunnels_clients_outside_the_inbound_list_are_refused() -> None:
+    """tunnels: clients outside the inbound list are refused"""
     options = {"unencrypted_ports": [8000], "inbound_cidr_allowlist": ["192.0.2.0/24"]}
     with sandbox("python3", "-c", SERVER, **options) as own:
         equal(next(iter(own.stdout)), "up\n")
@@ -180,13 +180,13 @@ def test_network_ports_of_a_blocked_sandbox_are_refused() -> None:
     raises(exception.InvalidError, modal.Sandbox.create, app=app(), block_network=True, encrypted_ports=[80])
 
 
-def test_memory_snapshots_refused_as_where_there_are_none() -> None:
-    """memory snapshots: refused as where there are none"""
+def test_memory_snapshots_they_are_refused() -> None:
+    """memory snapshots: they are refused"""
     with sandbox() as own:
         raises(exception.Error, own._experimental_snapshot)
 
 
-def test_a_sandbox_has_a_host_name_of_its_own() -> None:
-    """a sandbox has a host name of its own"""
+def test_create_a_sandbox_has_its_own_host_name() -> None:
+    """create: a sandbox has its own host name"""
     with sandbox() as own:
         equal(sh(own, "cat /proc/sys/kernel/hostname")[0], "modal\n")

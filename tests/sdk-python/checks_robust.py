@@ -1,4 +1,4 @@
-"""Sandboxes that do their worst: the machine and other sandboxes stay as they were."""
+"""Hostile sandboxes: they must not affect the machine or other sandboxes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +16,7 @@ from modal import exception
 
 
 def machine() -> dict[str, Any]:
-    """What can be seen of the machine that a sandbox might have changed: the emulator runs on this one."""
+    """Returns properties of this machine, on which the emulator runs, that a sandbox must not change."""
     seen: dict[str, Any] = {"name": socket.gethostname(), "cwd": sorted(os.listdir("/"))}
     for place in ("/dev", "/proc", "/proc/sys/kernel", "/etc", "/usr/bin", "/root", "/home", "/opt"):
         for entry in os.scandir(place) if os.path.isdir(place) else ():
@@ -31,7 +31,7 @@ def machine() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def unharmed() -> Iterator[Any]:
-    """A sandbox of one's own to do harm in, beside another one; then the machine is as it was and the other one works."""
+    """Yields a sandbox to attack from. Afterwards checks that the machine has not changed and another sandbox works."""
     before = machine()
     with sandbox() as bystander:
         equal(sh(bystander, "echo mine > /tmp/mine; sleep 1000 >/dev/null 2>&1 & echo $!")[2], 0)
@@ -43,8 +43,8 @@ def unharmed() -> Iterator[Any]:
         equal(changed, {})
 
 
-def test_robust_a_sandbox_that_writes_removes_and_changes_modes_everywhere() -> None:
-    """robust: a sandbox that writes, removes and changes modes everywhere"""
+def test_robust_a_sandbox_cannot_write_remove_or_change_files_of_the_machine() -> None:
+    """robust: a sandbox cannot write, remove or change files of the machine"""
     script = """
         for path in /proc/sys/kernel/printk /proc/sys/vm/swappiness /proc/sys/kernel/hostname /proc/sysrq-trigger /proc/mtrr \
             /proc/irq/default_smp_affinity /proc/pressure/memory /sys/kernel/x /sys/fs/cgroup/x; do
@@ -52,7 +52,7 @@ def test_robust_a_sandbox_that_writes_removes_and_changes_modes_everywhere() -> 
         done
         for path in /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty /proc/cpuinfo /proc/meminfo /proc/uptime \
             /proc/mtrr /proc/sys /proc/kcore /proc/keys /proc/acpi /__modal /__modal/.bin/modal-sandbox-fs-tools; do
-            # To what they are: should it be possible, the machine is none the worse for it.
+            # The mode stays the same, so that a success does not harm the machine.
             chmod $(stat -c %a $path) $path 2>/dev/null && echo "mode changed: $path"
             chown $(stat -c %u:%g $path) $path 2>/dev/null && echo "owner changed: $path"
             touch -r $path $path 2>/dev/null && echo "time changed: $path"
@@ -64,8 +64,8 @@ def test_robust_a_sandbox_that_writes_removes_and_changes_modes_everywhere() -> 
         equal(sh(own, script)[0], "done\n")
 
 
-def test_robust_a_sandbox_that_makes_devices() -> None:
-    """robust: a sandbox that makes devices"""
+def test_robust_a_sandbox_cannot_use_device_files() -> None:
+    """robust: a sandbox cannot use device files"""
     script = """
         mknod /tmp/disk b 8 0; mknod /tmp/mem c 1 1; mknod /dev/kmsg c 1 11; ls /dev /tmp
     """
@@ -74,23 +74,24 @@ def test_robust_a_sandbox_that_makes_devices() -> None:
         assert not {"disk", "mem", "kmsg"} & set(out), out
 
 
-def test_robust_a_sandbox_that_kills_everything_it_sees() -> None:
-    """robust: a sandbox that kills everything it sees"""
+def test_robust_a_sandbox_can_kill_only_its_own_processes() -> None:
+    """robust: a sandbox can kill only its own processes"""
     with unharmed() as own:
-        # The entry point goes first and the sandbox with it: whoever asks too late for the verdict finds neither.
+        # The entry point is killed first and ends the sandbox, so the verdict of the command may not be available any
+        # more.
         try:
             equal(own.exec("sh", "-c", "kill -9 -1; kill -9 1; kill -9 $$").wait(), 137)
         except exception.NotFoundError as error:
             assert "has already shut down" in str(error), error
-        # Its entry point went as well, and so it ends.
+        # The entry point was killed too, so the sandbox ends.
         own.wait(raise_on_termination=False)
         equal(own.returncode, 137)
 
 
-def test_robust_a_thousand_processes_at_once_and_a_bomb_that_ends_at_a_limit() -> None:
-    """robust: a thousand processes at once, and a bomb that ends at a limit"""
+def test_robust_a_sandbox_runs_1000_processes_and_a_fork_bomb_ends_at_the_limit() -> None:
+    """robust: a sandbox runs 1000 processes, and a fork bomb ends at the limit"""
     with unharmed() as own:
-        # Counted by the ids that the shell got for them: some have not become `sleep` yet.
+        # Counts the process ids that the shell printed, because some processes have not executed `sleep` yet.
         thousand = """
             for i in $(seq 1000); do sleep 60 & pids="$pids $!"; done
             for pid in $pids; do kill -0 $pid && n=$((n + 1)); done
@@ -105,8 +106,8 @@ def test_robust_a_thousand_processes_at_once_and_a_bomb_that_ends_at_a_limit() -
         own.terminate(wait=True)
 
 
-def test_robust_a_sandbox_that_mounts_unmounts_and_looks_for_a_way_out_of_its_root() -> None:
-    """robust: a sandbox that mounts, unmounts and looks for a way out of its root"""
+def test_robust_a_sandbox_cannot_mount_unmount_or_leave_its_root() -> None:
+    """robust: a sandbox cannot mount, unmount or leave its root"""
     script = """
         mount -t tmpfs none /mnt && echo mounted
         mount --bind / /mnt && echo bound
@@ -125,11 +126,11 @@ def test_robust_a_sandbox_that_mounts_unmounts_and_looks_for_a_way_out_of_its_ro
         equal(sh(own, script)[0], "done\n")
 
 
-def test_robust_a_sandbox_that_changes_names_clocks_modules_traces_and_keys() -> None:
-    """robust: a sandbox that changes names, clocks, modules, traces and keys"""
+def test_robust_a_sandbox_cannot_change_host_names_clocks_modules_traces_or_keys() -> None:
+    """robust: a sandbox cannot change host names, clocks, modules, traces or keys"""
     script = """
         hostname other && echo renamed
-        # To what it is: should it be possible, the machine is none the worse for it.
+        # The time stays the same, so that a success does not harm the machine.
         date -s @$(date +%s) >/dev/null && echo another time
         python3 - <<'P'
 import ctypes, os, time
@@ -155,43 +156,43 @@ P
         equal(sh(own, script)[0], "done\n")
 
 
-def test_robust_a_sandbox_that_fills_its_memory_and_its_dev_shm_ends_by_its_limit_reported() -> None:
-    """robust: a sandbox that fills its memory and its /dev/shm ends by its limit, reported as such"""
+def test_robust_memory_and_dev_shm_beyond_the_limit_end_a_sandbox_with_a_report() -> None:
+    """robust: memory and /dev/shm beyond the limit end a sandbox with a report"""
     with sandbox("sh", "-c", "dd if=/dev/zero of=/dev/shm/fill bs=1M", memory=(64, 64), timeout=60) as own:
         own.wait(raise_on_termination=False)
         equal(own.returncode, 137)
 
 
-def test_robust_memory_beyond_the_limit_ends_the_process_and_the_sandbox_when_it_is_its_own() -> None:
-    """robust: memory beyond the limit ends the process, and the sandbox when it is its own"""
+def test_robust_memory_beyond_the_limit_ends_the_process_or_the_sandbox_if_it_is_the_entry_point() -> None:
+    """robust: memory beyond the limit ends the process, or the sandbox if it is the entry point"""
     hog = "x = bytearray(200 << 20)\nfor i in range(0, len(x), 4096): x[i] = 1\nprint('had it')"
     with sandbox(memory=(64, 64)) as own:
         process = own.exec("python3", "-c", hog)
         equal((process.stdout.read(), process.wait()), ("", 137))
-        # The sandbox itself goes on.
+        # The sandbox itself continues to run.
         equal(sh(own, "echo hi"), ("hi\n", "", 0))
     with sandbox("python3", "-c", hog, memory=(64, 64)) as own:
         own.wait(raise_on_termination=False)
         equal(own.returncode, 137)
 
 
-def test_robust_a_processor_limit_holds() -> None:
-    """robust: a processor limit holds"""
+def test_robust_a_processor_limit_is_enforced() -> None:
+    """robust: a processor limit is enforced"""
     busy = "timeout 1 sh -c 'while :; do :; done'; awk '{print $16 + $17}' /proc/self/stat"
     with sandbox(cpu=(0.1, 0.1)) as own:
-        # A second at a tenth of a processor is ten hundredths; alone on one it would be a hundred.
+        # A tenth of a processor for one second is 10 ticks. A whole processor would be 100.
         spent = float(sh(own, f"({busy})")[0])
         assert spent < 50, spent
 
 
-def test_privacy_nothing_that_people_keep_on_the_machine_is_seen_inside() -> None:
-    """privacy: nothing that people keep on the machine is seen inside"""
+def test_privacy_private_files_of_the_machine_are_invisible() -> None:
+    """privacy: private files of the machine are invisible"""
     word = f"planted-{os.urandom(8).hex()}"
     with contextlib.ExitStack() as planted:
         places = ["/root", "/home", "/tmp", "/var/tmp", "/var/lib", "/var/log", "/run", "/srv", "/mnt", "/media", "/etc", "/etc/ssl/private", "/etc/ssh"]
         for place in places:
             if os.path.isdir(place) and os.access(place, os.W_OK):
-                # Readable by everybody, so that only the place keeps it away.
+                # Readable by every user, so that only its location hides it.
                 path = pathlib.Path(tempfile.mkdtemp(prefix="planted-", dir=place))
                 path.chmod(0o755)
                 (path / "secret").write_text(word)
@@ -201,14 +202,14 @@ def test_privacy_nothing_that_people_keep_on_the_machine_is_seen_inside() -> Non
             sh(other, f"for place in /tmp /usr /dev/shm; do echo {word} > $place/planted-other; done")
             names = "find / /usr /etc /dev -xdev -name 'planted-*' 2>/dev/null"
             equal(sh(own, names)[0], "")
-            # The environments of all processes, and all small files of every place but the programs'.
+            # Searches the environments of all processes and all small files outside the folders of programs.
             search = f"cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -c {word[8:]}; grep -rlsI {word} /etc /opt /var /root /home /tmp /run /srv /mnt /media"
             equal(sh(own, search)[0], "0\n")
     del os.environ["PLANTED"]
 
 
-def test_privacy_keys_password_hashes_and_the_emulator_s_own_environment_are_not_seen_inside() -> None:
-    """privacy: keys, password hashes and the emulator's own environment are not seen inside"""
+def test_privacy_keys_password_hashes_and_the_emulators_environment_are_invisible() -> None:
+    """privacy: keys, password hashes and the emulator's environment are invisible"""
     script = """
         cat /etc/shadow /etc/gshadow /etc/shadow- /etc/gshadow- 2>/dev/null | grep '[$]'
         ls -A /etc/ssh /etc/ssl/private /etc/sudoers.d /etc/NetworkManager /etc/wpa_supplicant /etc/docker /etc/kubernetes 2>/dev/null
@@ -238,8 +239,8 @@ PROGRAMS = {
 }
 
 
-def test_privacy_what_the_machine_s_programs_need_is_there() -> None:
-    """privacy: what the machine's programs need is there"""
+def test_privacy_the_programs_of_the_machine_find_the_files_that_they_need() -> None:
+    """privacy: the programs of the machine find the files that they need"""
     with sandbox() as own:
         for name, (script, wanted) in PROGRAMS.items():
             if shutil.which(name):
@@ -250,8 +251,8 @@ def test_privacy_what_the_machine_s_programs_need_is_there() -> None:
         equal(own.exec("/usr/bin/env", "python3", "-c", trusted).stdout.read(), f"{here}\n")
 
 
-def test_robust_a_sandbox_that_ends_leaves_nothing_running_and_its_names_are_free_again() -> None:
-    """robust: a sandbox that ends leaves nothing running, and its names are free again"""
+def test_robust_the_processes_and_names_of_an_ended_sandbox_are_released() -> None:
+    """robust: the processes and names of an ended sandbox are released"""
     name = f"n{time.time_ns()}"
     for _ in range(3):
         with sandbox("sh", "-c", "sleep 1000 & setsid sleep 1000 & exit 3", name=name) as own:
@@ -259,8 +260,8 @@ def test_robust_a_sandbox_that_ends_leaves_nothing_running_and_its_names_are_fre
             equal(own.returncode, 3)
 
 
-def test_robust_what_a_sandbox_wrote_is_not_found_in_another_one_made_after_it() -> None:
-    """robust: what a sandbox wrote is not found in another one made after it"""
+def test_robust_files_of_an_ended_sandbox_are_not_in_a_later_one() -> None:
+    """robust: files of an ended sandbox are not in a later one"""
     with sandbox() as own:
         sh(own, "echo x > /usr/share/left; mkdir /left; echo x > /root/left")
         own.terminate(wait=True)

@@ -1,4 +1,4 @@
-"""Sidecars: further containers of a sandbox, with the same operations as the sandbox's own."""
+"""Sidecars: additional containers of a sandbox, with the same operations as its main container."""
 
 from typing import Any
 import functools
@@ -13,8 +13,8 @@ def image() -> Any:
     return modal.Image.from_registry("debian:bookworm").build(app())
 
 
-def test_sidecars_made_executed_in_listed_ended() -> None:
-    """sidecars: made, executed in, listed, ended"""
+def test_sidecars_sidecars_are_created_listed_and_ended_and_commands_run_in_them() -> None:
+    """sidecars: sidecars are created, listed and ended, and commands run in them"""
     with sandbox() as own:
         sidecars = own._experimental_sidecars
         side = sidecars.create("sleep", "60", name="helper", image=image(), env={"S": "1"})
@@ -26,20 +26,20 @@ def test_sidecars_made_executed_in_listed_ended() -> None:
         equal(sidecars.list(), [])
 
 
-def test_sidecars_names_are_unique_among_those_that_run_main_is_taken() -> None:
-    """sidecars: names are unique among those that run, `main` is taken"""
+def test_sidecars_names_of_running_sidecars_are_unique_and_main_is_reserved() -> None:
+    """sidecars: names of running sidecars are unique, and main is reserved"""
     with sandbox() as own:
         sidecars = own._experimental_sidecars
         side = sidecars.create(name="twin", image=image())
         raises(exception.AlreadyExistsError, sidecars.create, name="twin", image=image())
         raises(exception.InvalidError, sidecars.create, name="main", image=image())
-        raises(exception.NotFoundError, sidecars.get, name="nobody")
+        raises(exception.NotFoundError, sidecars.get, name="missing")
         side.terminate(wait=True)
         assert sidecars.create(name="twin", image=image()).object_id != side.object_id
 
 
-def test_sidecars_an_end_with_a_code_and_looked_at_afterwards() -> None:
-    """sidecars: an end with a code, and looked at afterwards"""
+def test_sidecars_the_exit_code_of_an_ended_sidecar_can_be_read() -> None:
+    """sidecars: the exit code of an ended sidecar can be read"""
     with sandbox() as own:
         sidecars = own._experimental_sidecars
         side = sidecars.create("sh", "-c", "exit 6", name="short", image=image())
@@ -50,8 +50,8 @@ def test_sidecars_an_end_with_a_code_and_looked_at_afterwards() -> None:
         equal([s.name for s in sidecars.list(include_terminated=True)], ["short"])
 
 
-def test_sidecars_files_workdir_secrets_volumes_a_snapshot_of_their_own() -> None:
-    """sidecars: files, workdir, secrets, volumes, a snapshot of their own"""
+def test_sidecars_a_sidecar_has_its_own_files_workdir_secrets_volumes_and_snapshot() -> None:
+    """sidecars: a sidecar has its own files, workdir, secrets, volumes and snapshot"""
     volume = modal.Volume.from_name(fresh("vol"), create_if_missing=True)
     with sandbox(volumes={"/v": volume}) as own:
         side = own._experimental_sidecars.create(
@@ -73,8 +73,8 @@ def test_sidecars_files_workdir_secrets_volumes_a_snapshot_of_their_own() -> Non
             equal(sh(other, "cat /one /tmp/side")[0], "1\nwritten")
 
 
-def test_sidecars_gone_with_their_sandbox() -> None:
-    """sidecars: gone with their sandbox"""
+def test_sidecars_sidecars_end_with_their_sandbox() -> None:
+    """sidecars: sidecars end with their sandbox"""
     with sandbox() as own:
         side = own._experimental_sidecars.create(name="follower", image=image())
         own.terminate()

@@ -1,4 +1,4 @@
-"""Snapshots of directories and file systems, images mounted in running sandboxes, and how long they are there."""
+"""Snapshots of directories and file systems with their lifetimes, and images mounted in running sandboxes."""
 
 from typing import Any
 import os
@@ -11,18 +11,18 @@ from modal import exception
 
 
 def place() -> str:
-    """A path that nobody has used yet."""
+    """Returns a new path."""
     return f"/srv/{uuid.uuid4().hex[:12]}"
 
 
 def project(where: Any, path: str) -> None:
-    """A directory worth a snapshot."""
+    """Creates a directory with files, a link and a subdirectory."""
     script = f"mkdir -p {path}/sub && cd {path} && echo one > f && ln -s f link && chmod 640 f && echo deep > sub/g"
     equal(sh(where, script), ("", "", 0))
 
 
 def expired(image: Any) -> bool:
-    """Whether an image is not found any more."""
+    """Returns whether an image does not exist any more."""
     try:
         modal.Image.from_id(image.object_id).build(app())
     except exception.NotFoundError:
@@ -30,8 +30,8 @@ def expired(image: Any) -> bool:
     return False
 
 
-def test_snapshots_a_directory_of_one_sandbox_mounted_in_another() -> None:
-    """snapshots: a directory of one sandbox, mounted in another"""
+def test_snapshots_a_directory_of_one_sandbox_is_mounted_in_another() -> None:
+    """snapshots: a directory of one sandbox is mounted in another"""
     path = place()
     with sandbox() as one, sandbox() as two:
         project(one, path)
@@ -42,8 +42,8 @@ def test_snapshots_a_directory_of_one_sandbox_mounted_in_another() -> None:
         equal([entry.name for entry in two.filesystem.list_files("/user/project")], ["f", "link", "sub"])
 
 
-def test_snapshots_one_found_by_its_id_is_mounted_after_its_sandbox_is_gone() -> None:
-    """snapshots: one found by its id is mounted, after its sandbox is gone"""
+def test_snapshots_a_snapshot_is_mounted_by_its_id_after_the_end_of_its_sandbox() -> None:
+    """snapshots: a snapshot is mounted by its id after the end of its sandbox"""
     with sandbox() as one:
         project(one, "/p")
         image_id = one.snapshot_directory("/p").object_id
@@ -64,8 +64,8 @@ def test_snapshots_each_sandbox_writes_to_its_own_copy() -> None:
         equal(sh(two, "cat /m/f /m/sub/g")[0], "one\ndeep\n")
 
 
-def test_snapshots_of_a_mounted_directory_with_what_was_changed_in_it() -> None:
-    """snapshots: of a mounted directory, with what was changed in it"""
+def test_snapshots_a_snapshot_of_a_mounted_directory_contains_the_changes() -> None:
+    """snapshots: a snapshot of a mounted directory contains the changes"""
     with sandbox() as one, sandbox() as two:
         project(one, "/p")
         one.mount_image("/m", one.snapshot_directory("/p"))
@@ -74,8 +74,8 @@ def test_snapshots_of_a_mounted_directory_with_what_was_changed_in_it() -> None:
         equal(sh(two, "cd /m; ls; cat f new sub/g")[0], "f\nnew\nsub\ntwo\nnew\ndeep\n")
 
 
-def test_mounts_an_empty_image_hides_what_was_there_and_gives_it_back() -> None:
-    """mounts: an empty image hides what was there, and gives it back"""
+def test_mounts_an_empty_image_hides_the_files_below_it_until_it_is_unmounted() -> None:
+    """mounts: an empty image hides the files below it until it is unmounted"""
     path = place()
     own = shared()
     project(own, path)
@@ -85,8 +85,8 @@ def test_mounts_an_empty_image_hides_what_was_there_and_gives_it_back() -> None:
     equal(sh(own, f"ls {path}; cat {path}/f")[0], "f\nlink\nsub\none\n")
 
 
-def test_mounts_missing_directories_are_made() -> None:
-    """mounts: missing directories are made"""
+def test_mounts_missing_directories_are_created() -> None:
+    """mounts: missing directories are created"""
     path = f"{place()}/a/b"
     shared().mount_image(path, modal.Image.from_scratch())
     equal(sh(shared(), f"echo x > {path}/f && cat {path}/f"), ("x\n", "", 0))
@@ -94,8 +94,8 @@ def test_mounts_missing_directories_are_made() -> None:
     equal(sh(shared(), f"ls -A {path}"), ("", "", 0))
 
 
-def test_mounts_a_process_that_runs_already_sees_them_come_and_go() -> None:
-    """mounts: a process that runs already sees them come and go"""
+def test_mounts_running_processes_see_mounts_and_unmounts() -> None:
+    """mounts: running processes see mounts and unmounts"""
     path = place()
     own = shared()
     equal(sh(own, f"mkdir -p {path} && touch {path}/below")[2], 0)
@@ -109,8 +109,8 @@ def test_mounts_a_process_that_runs_already_sees_them_come_and_go() -> None:
     equal(process.wait(), 0)
 
 
-def test_mounts_a_second_one_hides_the_first_one_unmount_takes_both_away() -> None:
-    """mounts: a second one hides the first; one unmount takes both away"""
+def test_mounts_a_second_mount_hides_the_first_and_one_unmount_removes_both() -> None:
+    """mounts: a second mount hides the first, and one unmount removes both"""
     own = shared()
     path, other = place(), place()
     project(own, other)
@@ -123,8 +123,8 @@ def test_mounts_a_second_one_hides_the_first_one_unmount_takes_both_away() -> No
     raises(exception.ConflictError, own.unmount_image, path, containing="nothing is mounted")
 
 
-def test_mounts_a_built_image_shows_its_files_programs_included() -> None:
-    """mounts: a built image shows its files, programs included"""
+def test_mounts_a_built_image_shows_all_its_files() -> None:
+    """mounts: a built image shows all its files"""
     image = modal.Image.debian_slim().run_commands("mkdir /made && echo built > /made/f").build(app())
     own = shared()
     path = place()
@@ -133,8 +133,8 @@ def test_mounts_a_built_image_shows_its_files_programs_included() -> None:
     own.unmount_image(path)
 
 
-def test_mounts_an_image_of_nothing_but_copied_files() -> None:
-    """mounts: an image of nothing but copied files"""
+def test_mounts_an_image_can_consist_of_copied_files_only() -> None:
+    """mounts: an image can consist of copied files only"""
     local = f"/tmp/{uuid.uuid4().hex}"
     with open(local, "w") as file:
         file.write("copied")
@@ -148,8 +148,8 @@ def test_mounts_an_image_of_nothing_but_copied_files() -> None:
     shared().unmount_image(path)
 
 
-def test_mounts_the_root_the_kernel_s_places_and_files_are_refused() -> None:
-    """mounts: the root, the kernel's places and files are refused"""
+def test_mounts_the_root_kernel_file_systems_and_files_are_refused() -> None:
+    """mounts: the root, kernel file systems and files are refused"""
     own = shared()
     for path in ("/", "/proc", "/proc/sys", "/sys", "/dev", "/etc/passwd", "/srv/../etc"):
         raises(exception.InvalidError, own.mount_image, path, modal.Image.from_scratch())
@@ -158,16 +158,16 @@ def test_mounts_the_root_the_kernel_s_places_and_files_are_refused() -> None:
     raises(exception.InvalidError, own.mount_image, "/m", modal.Image.debian_slim(), containing="prebuilt")
 
 
-def test_mounts_what_was_not_mounted_is_not_unmounted() -> None:
-    """mounts: what was not mounted is not unmounted"""
+def test_mounts_a_path_without_a_mount_cannot_be_unmounted() -> None:
+    """mounts: a path without a mount cannot be unmounted"""
     own = shared()
     for path in ("/tmp", "/proc", "/no/such/place"):
         raises(exception.ConflictError, own.unmount_image, path, containing="nothing is mounted")
     equal(sh(own, "test -d /proc/self")[2], 0)
 
 
-def test_snapshots_of_nothing_of_a_file_of_a_relative_path() -> None:
-    """snapshots: of nothing, of a file, of a relative path"""
+def test_snapshots_missing_directories_files_and_relative_paths_are_refused() -> None:
+    """snapshots: missing directories, files and relative paths are refused"""
     own = shared()
     raises(exception.NotFoundError, own.snapshot_directory, "/no/such/directory")
     raises(exception.InvalidError, own.snapshot_directory, "/etc/passwd", containing="not a directory")
@@ -175,8 +175,8 @@ def test_snapshots_of_nothing_of_a_file_of_a_relative_path() -> None:
     raises(exception.InvalidError, own.snapshot_directory, "/tmp", ttl=0)
 
 
-def test_snapshots_what_is_on_a_volume_is_not_part_of_one() -> None:
-    """snapshots: what is on a volume is not part of one"""
+def test_snapshots_files_on_a_volume_are_not_in_the_snapshot() -> None:
+    """snapshots: files on a volume are not in the snapshot"""
     volume = modal.Volume.from_name(f"vol-{uuid.uuid4().hex[:12]}", create_if_missing=True)
     with sandbox(volumes={"/p/v": volume}) as own:
         sh(own, "echo kept > /p/f; echo shared > /p/v/g")
@@ -184,19 +184,19 @@ def test_snapshots_what_is_on_a_volume_is_not_part_of_one() -> None:
         equal(sh(own, "find /m | sort")[0], "/m\n/m/f\n/m/v\n")
 
 
-def test_snapshots_a_directory_s_image_is_the_whole_file_system_of_a_sandbox_made_of_it() -> None:
-    """snapshots: a directory's image is the whole file system of a sandbox made of it"""
+def test_snapshots_a_directory_snapshot_is_the_whole_file_system_of_a_sandbox_created_from_it() -> None:
+    """snapshots: a directory snapshot is the whole file system of a sandbox created from it"""
     with sandbox() as one:
         project(one, "/p")
         image = one.snapshot_directory("/p")
     with sandbox("true", image=image) as two:
-        # There is nothing to run in it, as in any image without programs.
+        # An image without programs has nothing to run.
         two.wait()
         equal(two.returncode, 127)
 
 
-def test_snapshots_what_is_mounted_is_not_part_of_the_file_system_s() -> None:
-    """snapshots: what is mounted is not part of the file system's"""
+def test_snapshots_mounted_files_are_not_in_a_snapshot_of_the_file_system() -> None:
+    """snapshots: mounted files are not in a snapshot of the file system"""
     with sandbox() as one:
         project(one, "/p")
         one.mount_image("/m", one.snapshot_directory("/p"))
@@ -206,8 +206,8 @@ def test_snapshots_what_is_mounted_is_not_part_of_the_file_system_s() -> None:
         equal(sh(two, "cat /plain /p/f; ls -A /m")[0], "plain\none\n")
 
 
-def test_sidecars_directories_are_mounted_and_taken_a_snapshot_of_one_by_one() -> None:
-    """sidecars: directories are mounted and taken a snapshot of one by one"""
+def test_sidecars_directories_of_sidecars_are_mounted_and_saved_independently() -> None:
+    """sidecars: directories of sidecars are mounted and saved independently"""
     with sandbox() as own:
         side = own._experimental_sidecars.create("sleep", "60", name="s", image=modal.Image.debian_slim().build(app()))
         side.mount_image("/workspace", modal.Image.from_scratch())
@@ -221,8 +221,8 @@ def test_sidecars_directories_are_mounted_and_taken_a_snapshot_of_one_by_one() -
         equal(sh(own, "cat /workspace/f")[0], "side\n")
 
 
-def test_snapshots_one_with_a_key_needs_it() -> None:
-    """snapshots: one with a key needs it"""
+def test_snapshots_a_snapshot_with_a_key_can_be_used_only_with_the_key() -> None:
+    """snapshots: a snapshot with a key can be used only with the key"""
     own = shared()
     path, key = place(), b"k" * 16
     project(own, path)
@@ -236,8 +236,8 @@ def test_snapshots_one_with_a_key_needs_it() -> None:
     own.unmount_image(mounted)
 
 
-def test_snapshots_a_directory_s_is_gone_when_its_time_is_over_what_was_mounted_of_it_stays() -> None:
-    """snapshots: a directory's is gone when its time is over, what was mounted of it stays"""
+def test_snapshots_an_expired_directory_snapshot_is_not_found_and_its_mounts_stay() -> None:
+    """snapshots: an expired directory snapshot is not found, and its mounts stay"""
     own = shared()
     path, mounted = place(), place()
     project(own, path)
@@ -252,8 +252,8 @@ def test_snapshots_a_directory_s_is_gone_when_its_time_is_over_what_was_mounted_
     own.unmount_image(mounted)
 
 
-def test_snapshots_a_file_system_s_is_gone_when_its_time_is_over_sandboxes_made_of_it_go_on() -> None:
-    """snapshots: a file system's is gone when its time is over, sandboxes made of it go on"""
+def test_snapshots_an_expired_file_system_snapshot_is_not_found_and_its_sandboxes_continue() -> None:
+    """snapshots: an expired file system snapshot is not found, and its sandboxes continue"""
     with sandbox() as one:
         sh(one, "echo kept > /kept")
         image = one.snapshot_filesystem(ttl=2)
@@ -266,8 +266,8 @@ def test_snapshots_a_file_system_s_is_gone_when_its_time_is_over_sandboxes_made_
         equal(sh(three, "cat /kept")[0], "kept\n")
 
 
-def test_snapshots_sandboxes_of_the_first_backend_have_them_too() -> None:
-    """snapshots: sandboxes of the first backend have them too"""
+def test_snapshots_sandboxes_of_the_v1_backend_have_snapshots() -> None:
+    """snapshots: sandboxes of the V1 backend have snapshots"""
     with sandbox(gpu="T4") as own:
         project(own, "/p")
         own.mount_image("/m", own.snapshot_directory("/p"))
@@ -276,8 +276,8 @@ def test_snapshots_sandboxes_of_the_first_backend_have_them_too() -> None:
         equal(sh(own, "ls -A /m")[0], "")
 
 
-def test_snapshots_of_a_sandbox_that_is_gone() -> None:
-    """snapshots: of a sandbox that is gone"""
+def test_snapshots_a_snapshot_of_an_ended_sandbox_is_refused() -> None:
+    """snapshots: a snapshot of an ended sandbox is refused"""
     with sandbox() as own:
         own.terminate(wait=True)
         raises(exception.NotFoundError, own.snapshot_directory, "/tmp")

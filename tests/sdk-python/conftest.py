@@ -1,4 +1,4 @@
-"""Ends the sandbox that the checks share when the last one is through."""
+"""Terminates the shared sandbox after the last check."""
 
 import harness
 

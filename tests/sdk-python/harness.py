@@ -1,4 +1,4 @@
-"""What the checks share: comparisons, polling, and a sandbox that most of them use."""
+"""Functions that the checks share: comparisons, polling, and a sandbox that most of them use."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +16,7 @@ _shared = None
 
 
 def shared() -> Any:
-    """Returns the sandbox for all checks that leave nothing behind which could disturb the others."""
+    """Returns the shared sandbox, for checks whose files and processes do not disturb other checks."""
     global _shared
     if _shared is None:
         _shared = modal.Sandbox.create(app=app(), timeout=1800)
@@ -31,7 +31,7 @@ def end_shared() -> None:
 
 @contextlib.contextmanager
 def sandbox(*args: Any, **options: Any) -> Iterator[Any]:
-    """Makes a sandbox and terminates it at the end of the block."""
+    """Creates a sandbox and terminates it at the end of the block."""
     options.setdefault("timeout", 120)
     made = modal.Sandbox.create(*args, app=options.pop("app", None) or app(), **options)
     try:
@@ -53,7 +53,7 @@ def fresh(prefix: str = "n") -> str:
 
 
 def equal(got: Any, wanted: Any) -> None:
-    assert got == wanted, f"got {got!r}, wanted {wanted!r}"
+    assert got == wanted, f"got {got!r}, expected {wanted!r}"
 
 
 def raises(kind: Any, function: Any, *args: Any, containing: Any = "", **options: Any) -> Any:
@@ -62,11 +62,11 @@ def raises(kind: Any, function: Any, *args: Any, containing: Any = "", **options
     except kind as error:
         assert containing.lower() in str(error).lower(), f"{containing!r} is not in {error!s}"
         return error
-    raise AssertionError(f"no {kind.__name__}, but {result!r}")
+    raise AssertionError(f"expected {kind.__name__}, but the call returned {result!r}")
 
 
 def eventually(condition: Any, seconds: Any = 60) -> Any:
-    """Polls until the condition gives a value, which is returned. Fails after so many seconds."""
+    """Polls until the condition returns a true value, and returns it. Fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         value = condition()

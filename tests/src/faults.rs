@@ -245,7 +245,7 @@ impl Bench {
 
     fn local(name: &str) -> PathBuf {
         let local = std::env::temp_dir().join(format!("sandbox-faults-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&local).expect("a directory");
+        std::fs::create_dir_all(&local).expect("cannot create the directory");
         local
     }
 
@@ -367,7 +367,7 @@ impl Job {
             Flow::TreeUp => {
                 let files = std::fs::create_dir_all(self.local.join("a/b"))
                     .and_then(|()| std::fs::write(self.local.join("a/b/data"), &self.data));
-                files.expect("files");
+                files.expect("cannot write the files");
                 Ok(())
             }
             Flow::Snapshot => self.sandbox.write_file(&self.path("data"), &self.data, WriteOptions::default()).await,
@@ -465,7 +465,9 @@ impl Job {
             Ok(Done::Wrong(why)) => return Err(format!("the result is wrong: {why}")),
             Ok(Done::Well) => Outcome::Exact,
             Ok(Done::Ended(verdict)) if lost => Outcome::Told(format!("{verdict:?}")),
-            Ok(Done::Ended(verdict)) => return Err(format!("the sandbox is still running, but the verdict is {verdict:?}")),
+            Ok(Done::Ended(verdict)) => {
+                return Err(format!("the sandbox is still running, but the verdict is {verdict:?}"));
+            }
             Err(error) => Outcome::Told(format!("{:?} {:?}: {error}", error.kind(), error.happened())),
         };
         if case.is_survivable() && outcome != Outcome::Exact {
@@ -500,11 +502,15 @@ impl Job {
         let happened = done.as_ref().err().map(Error::happened);
         let (count, most) = self.count().await.map_err(|error| format!("counting the effects failed: {error}"))?;
         match happened {
-            None if count != most => Err(format!("the operation succeeded, but took effect {count} times instead of {most}")),
+            None if count != most => {
+                Err(format!("the operation succeeded, but took effect {count} times instead of {most}"))
+            }
             Some(Happened::No) if count != 0 && !self.started.load(Ordering::Relaxed) => {
                 Err(format!("the error says that the operation had no effect, but it had one: {outcome:?}"))
             }
-            Some(Happened::Yes) if count == 0 => Err(format!("the error says that the operation took effect, but it did not: {outcome:?}")),
+            Some(Happened::Yes) if count == 0 => {
+                Err(format!("the error says that the operation took effect, but it did not: {outcome:?}"))
+            }
             _ if count > most => Err(format!("the operation took effect {count} times: {outcome:?}")),
             _ => Ok(outcome),
         }

@@ -78,7 +78,9 @@ pub fn on_the_internet(powers: Powers, test: impl FnOnce()) {
             maps.iter().try_for_each(|(file, map)| std::fs::write(file, map))
         });
     }
-    let ended = again.status().expect("this test creates namespaces: run it as root, or where users may create user namespaces");
+    let ended = again
+        .status()
+        .expect("this test creates namespaces: run it as root, or where users may create user namespaces");
     assert!(ended.success(), "the test failed on the simulated machine ({ended}); its output is above");
 }
 
@@ -100,13 +102,13 @@ fn connect() -> std::thread::JoinHandle<()> {
 
 fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split(' ')).output();
-    let output = output.expect("the program `ip` (package iproute2) is needed to make a network");
+    let output = output.expect("cannot start the program `ip` (package iproute2)");
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn internet(tell: &mpsc::Sender<i32>, cable: &mpsc::Receiver<()>) {
     // This changes the network namespace of the calling thread only.
-    unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
+    unshare(CloneFlags::CLONE_NEWNET).expect("cannot create a network namespace");
     tell.send(nix::unistd::gettid().as_raw()).unwrap();
     cable.recv().unwrap();
     ip("link set lo up");

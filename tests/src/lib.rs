@@ -143,12 +143,12 @@ pub fn feed(command: &mut Command, input: &[u8]) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let mut stdin = child.stdin.take().expect("a pipe");
+    let mut stdin = child.stdin.take().expect("the stream is not piped");
     let input = input.to_vec();
     // A program that stops reading early is not a failure of the test, so a write error is ignored.
     let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
-    let output = child.wait_with_output().expect("it ends");
-    writer.join().expect("the writer ends");
+    let output = child.wait_with_output().expect("cannot wait for the program");
+    writer.join().expect("the writer panicked");
     output
 }
 
@@ -173,9 +173,12 @@ impl Emulator {
     pub fn with<S: AsRef<OsStr>>(arguments: &[S]) -> Emulator {
         let mut command = sandbox();
         command.args(["emulator", "--listen", "127.0.0.1:0", "--exit-with-stdin"]).args(arguments);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the emulator starts");
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cannot start the emulator");
         let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("one line");
+        BufReader::new(child.stdout.take().expect("the stream is not piped"))
+            .read_line(&mut line)
+            .expect("cannot read the address");
         let url = line.trim().strip_prefix("MODAL_SERVER_URL=");
         let url = url.unwrap_or_else(|| panic!("the emulator printed `{line}` instead of its address")).to_string();
         Emulator { child, url }
@@ -213,8 +216,8 @@ impl Emulator {
     ///
     /// Panics if the process cannot be killed.
     pub fn kill(&mut self) {
-        self.child.kill().expect("it can be killed");
-        self.child.wait().expect("it ends");
+        self.child.kill().expect("cannot kill the emulator");
+        self.child.wait().expect("cannot wait for the program");
     }
 }
 

@@ -17,7 +17,11 @@ pub fn in_own_process(environment: &[(&str, &str)], test: impl FnOnce()) {
     if std::env::var_os(MARK).is_some() {
         return test();
     }
-    let output = this_test_again().env(MARK, "").envs(environment.iter().copied()).output().expect("cannot start the test program");
+    let output = this_test_again()
+        .env(MARK, "")
+        .envs(environment.iter().copied())
+        .output()
+        .expect("cannot start the test program");
     print!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "the test failed in its own process ({}); its output is above", output.status);
 }
@@ -32,7 +36,7 @@ pub fn in_own_process_async<T>(test: impl Future<Output = T>) -> Option<T> {
     let mut result = None;
     in_own_process(&[], || {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        let runtime = runtime.worker_threads(2).enable_all().build().expect("a runtime");
+        let runtime = runtime.worker_threads(2).enable_all().build().expect("cannot create a runtime");
         result = Some(runtime.block_on(test));
     });
     result

@@ -118,8 +118,12 @@ impl Proxy {
 
     /// Damages new connections from now on. `size` is the approximate number of bytes that the operation moves.
     pub fn spoil(&self, seed: u64, size: usize) {
-        let orders =
-            Orders { random: StdRng::seed_from_u64(seed), size: size as u64, left: MAX_SPOILED_CONNECTIONS, silent: false };
+        let orders = Orders {
+            random: StdRng::seed_from_u64(seed),
+            size: size as u64,
+            left: MAX_SPOILED_CONNECTIONS,
+            silent: false,
+        };
         *self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner) = Some(orders);
     }
 

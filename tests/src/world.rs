@@ -99,7 +99,7 @@ impl World {
 pub async fn sh(sandbox: &Sandbox, line: &str) -> String {
     let result = sandbox.run(ExecSpec::shell(line)).await.unwrap_or_else(|error| panic!("{line}: {error}"));
     assert!(matches!(result.verdict, Verdict::Exited(0)), "{line}: {}", told(&result));
-    String::from_utf8(result.stdout.data).expect("text")
+    String::from_utf8(result.stdout.data).expect("not UTF-8")
 }
 
 /// Describes a result for the message of a failed assertion, with at most 2000 bytes of each stream.

@@ -1,4 +1,4 @@
-//! The corpus of Dockerfiles, built by the emulator: what is in the image is what Docker would put there.
+//! Builds the corpus of Dockerfiles with the emulator and compares the image contents with those that Docker produces.
 
 use futures_util::{StreamExt as _, stream};
 use sandbox_host::{
@@ -12,10 +12,10 @@ mod dockerfiles;
 
 use dockerfiles::Case;
 
-/// Builds at a time.
-const AT_ONCE: usize = 4;
+/// Number of images that are built at the same time.
+const MAX_CONCURRENT_BUILDS: usize = 4;
 
-/// What is below `/out`, as the corpus writes it.
+/// Shell script that lists the tree below `/out` in the format of the corpus.
 const LIST: &str = r#"cd /out && find . -mindepth 1 | while IFS= read -r path; do
     name=${path#./}
     if [ -L "$path" ]; then printf '%s -> %s\n' "$name" "$(readlink "$path")"
@@ -25,7 +25,7 @@ const LIST: &str = r#"cd /out && find . -mindepth 1 | while IFS= read -r path; d
 done"#;
 
 async fn listed(world: &World, case: &Case) -> Result<Vec<String>> {
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("cannot create a directory");
     let (path, context) = case.write(directory.path());
     let mut dockerfile = LocalDockerfile::read(&path).await?.context(&context);
     for (name, value) in &case.args {
@@ -43,7 +43,7 @@ async fn listed(world: &World, case: &Case) -> Result<Vec<String>> {
     if !matches!(result.verdict, Verdict::Exited(0)) {
         lines.push(String::from_utf8_lossy(&result.stderr.data).into_owned());
     }
-    // Its text is the case itself.
+    // The content of the Dockerfile is the case itself, which the corpus does not repeat.
     for line in &mut lines {
         if line.starts_with("Dockerfile\t") {
             *line = "Dockerfile\t644\t0:0\tDockerfile".to_owned();
@@ -61,10 +61,11 @@ async fn the_corpus_of_dockerfiles_gives_the_trees_of_docker() {
     assert!(cases.len() >= 80, "{}", cases.len());
     let looked_at = stream::iter(cases.iter().map(|case| async {
         let found = listed(&world, case).await.unwrap_or_else(|error| vec![error.to_string()]);
-        let wanted = case.tree.as_ref().expect("a tree");
+        let wanted = case.tree.as_ref().expect("a case without a tree");
         (found != *wanted).then(|| format!("{}: {found:#?} instead of {wanted:#?}", case.name))
     }));
-    let wrong: Vec<_> = looked_at.buffer_unordered(AT_ONCE).filter_map(|wrong| async { wrong }).collect().await;
+    let wrong: Vec<_> =
+        looked_at.buffer_unordered(MAX_CONCURRENT_BUILDS).filter_map(|wrong| async { wrong }).collect().await;
     world.end().await;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -1,4 +1,5 @@
-//! The emulator as a program by itself: its documentation's examples, its log, what can be seen of it.
+//! Runs the emulator as a separate program: the examples of its documentation, its log, and its effects on the command
+//! line.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -11,14 +12,14 @@ use system_tests::{
 
 const DOCUMENTATION: &str = include_str!("../../docs/emulator.md");
 
-/// The blocks of the documentation in a language, as printed.
+/// Returns the code blocks of the documentation in `language`, exactly as printed.
 fn blocks(language: &str) -> Vec<String> {
     let begin = format!("```{language}\n");
     let blocks = DOCUMENTATION.split(&begin).skip(1);
     blocks.map(|rest| rest.split("```").next().unwrap_or_default().to_owned()).collect()
 }
 
-/// A client as the documentation tells one to set it up.
+/// Runs a client with the settings that the documentation names, and returns its standard output.
 fn client(command: &mut Command, emulator: &Emulator) -> String {
     let output = command
         .env("MODAL_SERVER_URL", emulator.url())
@@ -31,7 +32,7 @@ fn client(command: &mut Command, emulator: &Emulator) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A request to the emulator's own endpoint: status and body.
+/// Sends a request to the control endpoint of the emulator and returns status and body.
 fn request(emulator: &Emulator, method: &str, path: &str, body: &str) -> (u16, String) {
     let address = emulator.url().strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
@@ -53,7 +54,7 @@ fn the_examples_of_the_documentation_run_as_printed() {
     let (python_blocks, js_blocks) = (blocks("python"), blocks("js"));
     assert_eq!((python_blocks.len(), js_blocks.len()), (1, 1));
     assert_eq!(client(Command::new(python()).args(["-c", &python_blocks[0]]), &emulator).trim_end(), "hello");
-    // Packages are found from where a script lies.
+    // Node resolves packages relative to the folder of the script.
     let script = tempfile::Builder::new().suffix(".mjs").tempfile_in(npm()).unwrap();
     std::fs::write(script.path(), &js_blocks[0]).unwrap();
     assert_eq!(client(Command::new(npm().join("node")).arg(script.path()), &emulator).trim_end(), "hello");
@@ -87,7 +88,7 @@ fn every_fault_of_the_documentation_is_taken() {
 }
 
 #[test]
-fn a_log_for_machines_is_json_line_by_line() {
+fn every_line_of_the_json_log_is_json() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log");
     let mut command = sandbox();
@@ -97,7 +98,7 @@ fn a_log_for_machines_is_json_line_by_line() {
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let url = line.trim().strip_prefix("MODAL_SERVER_URL=").unwrap().to_owned();
-    // Something of everything that is written by somebody else: commands, errors, names, with line ends and quotes.
+    // The log contains foreign text with line ends, quotes and control characters: commands, errors and names.
     for arguments in [&["sh", "-c", "echo '\"'; exit 3\n"][..], &["no such\nprogram"], &["echo", "\u{1b}[31m\u{fffd}"]]
     {
         sandbox().args(["--emulator-url", &url, "run", "--"]).args(arguments).output().unwrap();
@@ -117,7 +118,7 @@ fn a_log_for_machines_is_json_line_by_line() {
 }
 
 #[test]
-fn what_an_sdk_made_is_seen_by_the_command_line() {
+fn the_command_line_lists_a_sandbox_that_an_sdk_created() {
     let emulator = Emulator::start();
     let script = "import modal\n\
         app = modal.App.lookup('sandbox-provider', create_if_missing=True)\n\
@@ -139,18 +140,18 @@ fn what_an_sdk_made_is_seen_by_the_command_line() {
     assert!(!listed().contains(id.trim()));
 }
 
-/// A connection that carries few streams holds clients up and does not break them.
+/// A connection with a low stream limit slows clients down but must not make calls fail.
 #[test]
-fn few_streams_are_enough() {
+fn clients_work_with_four_streams_per_connection() {
     let emulator = Emulator::with(&["--max-streams", "4"]);
     client(&mut python_checks("at_the_same_time"), &emulator);
     let output = client(&mut javascript_checks("at the same time"), &emulator);
     assert!(javascript_checks_passed(&output), "{output}");
 }
 
-/// Without its address on standard output no program could reach it.
+/// No client could reach an emulator that cannot print its address.
 #[test]
-fn an_emulator_that_cannot_say_its_address_ends_and_leaves_nothing() {
+fn an_emulator_that_cannot_print_its_address_exits_and_cleans_up() {
     let directory = tempfile::tempdir().unwrap();
     let full = File::options().write(true).open("/dev/full").unwrap();
     let mut command = sandbox();
@@ -161,9 +162,9 @@ fn an_emulator_that_cannot_say_its_address_ends_and_leaves_nothing() {
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
-/// The private emulator of a program that is killed, or told to end while the emulator is just starting.
+/// The private emulator of a program that is killed or terminated, also while the emulator is starting.
 #[test]
-fn a_private_emulator_leaves_nothing_however_its_program_ends() {
+fn a_private_emulator_leaves_no_files_when_its_program_is_killed() {
     use nix::sys::signal::{Signal, kill};
     let never = std::time::Duration::from_secs(120);
     for how in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT] {
@@ -177,9 +178,9 @@ fn a_private_emulator_leaves_nothing_however_its_program_ends() {
             command.env("TMPDIR", parent.path()).args(["--emulator", "run", "--", "sleep", "1000"]);
             let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
             let begun = std::time::Instant::now();
-            // From the moment on at which there is something to be left, or a little later.
+            // The signal is sent as soon as there are files to clean up, or a little later.
             while left() == 0 && child.try_wait().unwrap().is_none() {
-                assert!(begun.elapsed() < never, "it does not start");
+                assert!(begun.elapsed() < never, "the emulator does not start");
                 std::thread::yield_now();
             }
             std::thread::sleep(std::time::Duration::from_millis(step * step * 50));
@@ -187,7 +188,7 @@ fn a_private_emulator_leaves_nothing_however_its_program_ends() {
             child.wait_with_output().unwrap();
             let begun = std::time::Instant::now();
             while left() > 0 {
-                assert!(begun.elapsed() < never, "{how} after step {step}: something is left");
+                assert!(begun.elapsed() < never, "{how} after step {step}: files are left");
                 std::thread::sleep(std::time::Duration::from_millis(5));
             }
         }

@@ -1,4 +1,4 @@
-//! Each flow with each trouble, and random cases of fixed seeds: see `system_tests::faults`.
+//! Runs each operation with each fault, and random cases with fixed seeds. See `system_tests::faults`.
 
 use std::time::Duration;
 
@@ -15,10 +15,11 @@ use system_tests::{
 
 const SIZE: usize = 200_000;
 
-/// More than goes in a single message.
-const MUCH: usize = 3_000_000;
+/// Size of a large transfer in bytes: more than fits into one message.
+const LARGE_SIZE: usize = 3_000_000;
 
-/// Everything that is survived, on every call that a flow makes. Most of the time is pauses: all flows at a time.
+/// Injects every survivable fault into every call of every operation. All operations run at the same time, because most
+/// of the time is spent waiting.
 async fn matrix(flows: &[Flow]) {
     futures_util::future::join_all(flows.iter().map(|flow| column(*flow))).await;
 }
@@ -44,7 +45,7 @@ async fn column(flow: Flow) {
         for method in flow.methods() {
             seed += 1;
             let times = Some(if trouble == Trouble::Expired { 1 } else { 2 });
-            let size = if *method == "TaskExecStdinWriteStream" { MUCH } else { SIZE };
+            let size = if *method == "TaskExecStdinWriteStream" { LARGE_SIZE } else { SIZE };
             let case = Case { seed, flow, trouble, method, times, skip: 0, size };
             match bench.run(&case).await {
                 Ok(outcome) => assert!(outcome == Outcome::Exact || !case.is_survivable(), "{case:?}: {outcome:?}"),
@@ -62,37 +63,37 @@ async fn column(flow: Flow) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sandboxes_and_images() {
+async fn sandbox_and_image_operations_survive_each_fault() {
     matrix(&[Flow::Create, Flow::Build, Flow::Snapshot]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commands() {
+async fn command_operations_survive_each_fault() {
     matrix(&[Flow::Run, Flow::Stream, Flow::Stdin]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn files() {
+async fn file_operations_survive_each_fault() {
     matrix(&[Flow::Upload, Flow::Download, Flow::TreeUp, Flow::TreeDown]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn random_cases() {
+async fn random_faults_break_no_rule() {
     if let Err((case, why)) = faults::soak(1, 120, 4, false, |_, _| ()).await {
         panic!("{case:?}: {why}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn random_cases_through_a_proxy() {
+async fn random_connection_damage_breaks_no_rule() {
     if let Err((case, why)) = faults::soak(1, 40, 4, true, |_, _| ()).await {
         panic!("{case:?}: {why}");
     }
 }
 
-/// What never gets better is an error that says what happened.
+/// A fault that lasts ends in an error that says whether the operation took effect.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_never_gets_better() -> Result<()> {
+async fn lasting_faults_end_in_an_error_that_says_what_happened() -> Result<()> {
     use modal_emulator::model::faults::{Fault, Rule};
     let world = World::start().await;
     let sandbox = world.sandbox().await;
@@ -107,25 +108,25 @@ async fn what_never_gets_better() -> Result<()> {
         world.emulator.chaos().clear();
         sh(&sandbox, &format!("cat /tmp/{name} 2>/dev/null | wc -l")).await.trim().to_string()
     };
-    // Refused for good: it did not happen, and is not tried again.
+    // Final refusals: the command did not run, and the call is not retried.
     for (code, kind) in [(3, Kind::InvalidArgument), (7, Kind::PermissionDenied), (8, Kind::ResourceExhausted)] {
         order("TaskExecStart", status(code));
         let error = refused(sandbox.run(command("refused")).await, &[]);
         assert_eq!((error.kind(), error.happened()), (&kind, Happened::No), "{error}");
     }
     assert_eq!(count("refused").await, "0");
-    // Lost answers: nobody can know.
+    // All answers are lost: the client cannot know whether the command runs.
     order("TaskExecStart", Fault::LoseAnswer { code: 14 });
     let error = refused(sandbox.run(command("unknown")).await, &[]);
     assert_eq!((error.kind(), error.happened()), (&Kind::Unavailable, Happened::Unknown), "{error}");
     assert!(error.is_retryable());
-    assert_eq!(count("unknown").await, "1", "ten attempts, one command");
-    // Started, and then nothing more is to be had.
+    assert_eq!(count("unknown").await, "1", "ten attempts start one command");
+    // The command starts, and then its output cannot be read.
     order("TaskExecStdioRead", status(14));
     let error = refused(sandbox.run(command("started")).await, &[]);
     assert_eq!((error.kind(), error.happened()), (&Kind::Unavailable, Happened::Yes), "{error}");
     assert_eq!(count("started").await, "1");
-    // Asked to wait for longer than anybody wants.
+    // The service asks for a longer wait than the provider accepts.
     world.emulator.chaos().clear();
     order("SandboxCreateV2", Fault::Status { code: 8, message: "full".into(), retry_after_secs: Some(3600.0) });
     let plugin = sandbox_host::Plugin::load(system_tests::component()).await?;
@@ -143,9 +144,9 @@ async fn what_never_gets_better() -> Result<()> {
     Ok(())
 }
 
-/// Tokens that live for a second, under a command that outlives several.
+/// Access tokens expire after one second, and the command runs longer than several of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_that_expire_under_way() -> Result<()> {
+async fn tokens_are_renewed_while_a_command_runs() -> Result<()> {
     let life = Duration::from_secs(1);
     let world = World::with(Options { router_token_life: life, auth_token_life: life, ..Options::default() }).await;
     let sandbox = world.sandbox().await;

@@ -1,5 +1,5 @@
-//! A keeper over a whole provider: the leases that others see. How it goes about its rounds is tested without a clock, in
-//! the host library; here a round takes the ten seconds that it does.
+//! A `Keeper` with a whole provider, and the leases that other processes see. The schedule of its renewals is tested in
+//! the host library without a clock; here a round takes its real ten seconds.
 
 use std::{
     sync::{
@@ -19,25 +19,31 @@ use sandbox_host::{
 };
 use system_tests::World;
 
-/// The shortest there is: a round begins every ten seconds.
+/// The shortest lease that `Keeper` accepts. It is renewed every ten seconds.
 const LEASE: Duration = Duration::from_secs(30);
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("after it").as_millis().try_into().expect("not in that future")
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("the clock is before 1970")
+        .as_millis()
+        .try_into()
+        .expect("the clock is too far in the future")
 }
 
 fn lease(tags: &[(String, String)]) -> u64 {
-    let tag = tags.iter().find(|(name, _)| name == LEASE_TAG).expect("a lease");
-    tag.1.parse().expect("a number")
+    let tag = tags.iter().find(|(name, _)| name == LEASE_TAG).expect("no lease tag");
+    tag.1.parse().expect("not a number")
 }
 
-/// Tags as the list has them: that the keeper reads tags may go wrong meanwhile, if a test says so.
+/// Returns the tags of a sandbox from the list, because a test may make the calls fail with which the keeper reads
+/// tags.
 async fn listed(sandbox: &Sandbox) -> Result<Vec<(String, String)>> {
     let all = sandbox.provider().list(&ListFilter::default(), 100).await?;
-    Ok(all.into_iter().find(|info| info.id == sandbox.id()).expect("it lives").tags)
+    Ok(all.into_iter().find(|info| info.id == sandbox.id()).expect("the sandbox is not in the list").tags)
 }
 
-/// Waits until the keeper has moved the lease on so many times.
+/// Waits until the keeper has renewed the lease this many times.
 async fn moved(sandbox: &Sandbox, times: usize) -> Result<()> {
     let watch = async {
         let mut last = lease(&listed(sandbox).await?);
@@ -50,12 +56,12 @@ async fn moved(sandbox: &Sandbox, times: usize) -> Result<()> {
         }
         Ok(())
     };
-    // Several times what it takes: only who waits in vain waits so long.
-    tokio::time::timeout(Duration::from_secs(90), watch).await.expect("the lease is moved on")
+    // Several times the expected duration. Only a failing test waits this long.
+    tokio::time::timeout(Duration::from_secs(90), watch).await.expect("the lease was not renewed")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lease_may_have_no_end() -> Result<()> {
+async fn a_lease_of_unlimited_duration_never_expires() -> Result<()> {
     let world = World::start().await;
     let keeper = Keeper::new(&world.provider, "me", Duration::MAX)?;
     assert_eq!(lease(&keeper.tag(SandboxSpec::default()).tags), u64::MAX);
@@ -67,10 +73,10 @@ async fn a_lease_may_have_no_end() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lease_begins_when_there_is_a_sandbox() -> Result<()> {
+async fn a_lease_starts_when_the_sandbox_exists() -> Result<()> {
     let emulator =
         modal_emulator::Emulator::start(Options { program: Some(system_tests::program()), ..Options::default() });
-    let emulator = emulator.await.expect("an emulator");
+    let emulator = emulator.await.expect("the emulator does not start");
     let waits = Arc::new(AtomicU64::new(0));
     let told = waits.clone();
     let provider = Provider::builder(&Plugin::load(system_tests::component()).await?)
@@ -87,16 +93,17 @@ async fn a_lease_begins_when_there_is_a_sandbox() -> Result<()> {
     emulator.chaos().add(rule);
     let sandbox = keeper.create(SandboxSpec::default()).await?;
     let waited_until = waits.load(Ordering::SeqCst);
-    assert!(waited_until > 0, "it was made to wait");
+    assert!(waited_until > 0, "the create should have been delayed");
     let lease = lease(&sandbox.tags().await?);
-    // The service says its time in whole seconds, and an answer takes its time to arrive: less than the six of the wait.
-    assert!(lease + 4_000 >= waited_until + 30_000, "{lease} is no lease from {waited_until} on");
+    // The service reports its time in whole seconds and an answer takes time to arrive. The tolerance for both must be
+    // less than the six seconds of the delay.
+    assert!(lease + 4_000 >= waited_until + 30_000, "the lease {lease} does not start after {waited_until}");
     emulator.shutdown().await;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_the_lease_is_changed_and_only_of_what_is_still_ours() -> Result<()> {
+async fn the_keeper_changes_only_the_lease_and_only_of_kept_sandboxes() -> Result<()> {
     let world = World::start().await;
     let keeper = Keeper::new(&world.provider, "me", LEASE)?;
     let ours = keeper.create(SandboxSpec::default()).await?;
@@ -109,7 +116,7 @@ async fn only_the_lease_is_changed_and_only_of_what_is_still_ours() -> Result<()
     let mut taken: Vec<_> = taken.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     theirs.set_tags(taken.clone()).await?;
 
-    // When the second round comes to one, the first is over for both.
+    // When the second round reaches one sandbox, the first round is complete for both.
     moved(&ours, 2).await?;
     let sorted = |mut tags: Vec<(String, String)>| {
         tags.retain(|(name, _)| name != LEASE_TAG);
@@ -126,18 +133,18 @@ async fn only_the_lease_is_changed_and_only_of_what_is_still_ours() -> Result<()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_renewal_that_hangs_holds_up_nothing() -> Result<()> {
+async fn a_hanging_renewal_does_not_delay_the_others() -> Result<()> {
     let world = World::start().await;
     let keeper = Keeper::new(&world.provider, "me", LEASE)?;
     let (one, other) = (keeper.create(SandboxSpec::default()).await?, keeper.create(SandboxSpec::default()).await?);
-    // Whichever it hits.
+    // The fault applies to the renewal that comes first, of either sandbox.
     let fault = Fault::Delay { millis: 3_600_000, jitter_millis: 0 };
     let rule = Rule { method: "SandboxTagsSet*".into(), times: Some(1), skip: 0, probability: 1.0, fault };
     world.emulator.chaos().add(rule);
     let (one, other) = futures_util::join!(moved(&one, 1), moved(&other, 1));
     one?;
     other?;
-    assert_eq!(world.emulator.chaos().rules()[0].1, 1, "one hung");
+    assert_eq!(world.emulator.chaos().rules()[0].1, 1, "one renewal should have hung");
     world.end().await;
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Tests of the whole system: the programs that `cargo xtask build` made, the official SDKs, stock hosts. They are one
-//! program, since linking one takes seconds.
+//! Tests of the whole system: the programs that `cargo xtask build` made, the official SDKs, stock WASI hosts. All
+//! tests are modules of one program, because linking a program takes seconds.
 
 #![allow(missing_docs)]
 

@@ -1,5 +1,5 @@
-//! The provider's control plane through the host against the emulator: images, creating, looking up, network, snapshots,
-//! sidecars, logs. For each function of the interface what it is to do, and how it fails.
+//! The control plane of the provider, through the host library, with the emulator: images, creating, looking up,
+//! network, snapshots, sidecars and logs. Each function of the interface is tested for its effect and its failures.
 
 use std::{
     collections::HashSet,
@@ -43,17 +43,20 @@ impl World {
         self.provider.create(SandboxSpec::default()).await
     }
 
-    /// Orders a fault from the emulator.
+    /// Adds a fault rule to the emulator.
     fn fault(&self, rule: &str) {
         let address = self.emulator.url().trim_start_matches("http://");
-        let mut stream = TcpStream::connect(address).expect("the emulator");
+        let mut stream = TcpStream::connect(address).expect("cannot connect to the emulator");
         let head = format!(
             "POST /emulator/faults HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
             rule.len()
         );
-        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(rule.as_bytes())).expect("it is sent");
+        stream
+            .write_all(head.as_bytes())
+            .and_then(|()| stream.write_all(rule.as_bytes()))
+            .expect("cannot send the request");
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
+        stream.read_to_string(&mut answer).expect("cannot read the answer");
         assert!(answer.starts_with("HTTP/1.1 2"), "{answer}");
     }
 }
@@ -66,14 +69,14 @@ async fn provider(emulator: &Emulator, env: &[(&str, &str)], waits: &Arc<Mutex<V
         .env("MODAL_SERVER_URL", emulator.url())
         .credential("token-id", Secret::new("ak-test"))
         .credential("token-secret", Secret::new("as-test"))
-        .on_wait(move |waiting| waits.lock().expect("not poisoned").push(waiting.clone()));
+        .on_wait(move |waiting| waits.lock().expect("the lock is poisoned").push(waiting.clone()));
     for (name, value) in env {
         builder = builder.env(*name, *value);
     }
     builder.build().await
 }
 
-/// What a shell line prints, without white space around it. It must succeed.
+/// Runs a shell command line, which must succeed, and returns its standard output without surrounding white space.
 async fn sh(sandbox: &Sandbox, line: &str) -> Result<String> {
     let result = sandbox.run(ExecSpec::shell(line)).await?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_string();
@@ -81,20 +84,20 @@ async fn sh(sandbox: &Sandbox, line: &str) -> Result<String> {
     Ok(text(&result.stdout.data))
 }
 
-/// The error of something that must fail, held against its kind and a part of its text.
+/// Returns the error of a call that must fail with this kind and a message that contains `text`.
 #[track_caller]
 fn refused<T>(result: Result<T>, kind: Kind, text: &str) -> Error {
-    let Err(error) = result else { panic!("it was not refused: {kind:?} {text}") };
+    let Err(error) = result else { panic!("the call should have failed: {kind:?} {text}") };
     assert_eq!(*error.kind(), kind, "{error}");
-    assert!(error.to_string().contains(text), "{error} has no {text:?}");
+    assert!(error.to_string().contains(text), "{text:?} is missing in: {error}");
     error
 }
 
 fn write(directory: &Path, files: &[(&str, &[u8])]) {
     for (path, bytes) in files {
         let path = directory.join(path);
-        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
-        std::fs::write(path, bytes).expect("a file");
+        std::fs::create_dir_all(path.parent().expect("no parent directory")).expect("cannot create the directory");
+        std::fs::write(path, bytes).expect("cannot write the file");
     }
 }
 
@@ -107,9 +110,9 @@ async fn built(provider: &Provider, spec: ImageSpec) -> Result<(String, String)>
 // ---- images ----------------------------------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_build_context_is_what_copy_means() -> Result<()> {
+async fn a_build_sends_exactly_the_files_that_copy_uses() -> Result<()> {
     let world = World::new().await?;
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("cannot create a directory");
     let root = directory.path();
     let big: Vec<u8> = (0..9 << 20_u32).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     write(
@@ -133,14 +136,14 @@ async fn a_build_context_is_what_copy_means() -> Result<()> {
     assert_eq!(sh(&sandbox, "find /app -type f | sort | xargs").await?, "/app/a.txt /app/big /app/src/main.sh");
     assert_eq!(sh(&sandbox, "sh /app/src/main.sh").await?, "from main");
     let remote = sandbox.read_file("/app/big", 16 << 20).await?;
-    assert!(remote == big, "the big file came out changed");
+    assert!(remote == big, "the content of the large file differs");
 
-    // Where this process stands means nothing, and what is there already is not sent again.
+    // The working directory of this process has no effect, and files that the service has are not sent again.
     let (again, sent) =
         world.provider.dockerfile(LocalDockerfile::read(root.join("Dockerfile")).await?, |_, _| {}).await?;
-    assert_eq!(sent.bytes, 0, "an unchanged context");
+    assert_eq!(sent.bytes, 0, "an unchanged context needs no upload");
     assert_eq!(built(&world.provider, again).await?.0, first, "the same context is the same image");
-    // What no COPY line takes does not matter; what one takes does.
+    // Files that no COPY instruction uses do not change the image; the others do.
     write(root, &[("unused/file", b"changed")]);
     let (again, _) =
         world.provider.dockerfile(LocalDockerfile::read(root.join("Dockerfile")).await?, |_, _| {}).await?;
@@ -148,15 +151,15 @@ async fn a_build_context_is_what_copy_means() -> Result<()> {
     write(root, &[("a.txt", b"changed")]);
     let (again, sent) =
         world.provider.dockerfile(LocalDockerfile::read(root.join("Dockerfile")).await?, |_, _| {}).await?;
-    assert_eq!(sent.bytes, 7, "only the changed file");
+    assert_eq!(sent.bytes, 7, "only the changed file should be sent");
     assert_ne!(built(&world.provider, again).await?.0, first);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn build_arguments_stages_and_rules_of_a_dockerfile() -> Result<()> {
+async fn a_dockerfile_build_uses_arguments_target_and_ignore_rules() -> Result<()> {
     let world = World::new().await?;
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("cannot create a directory");
     let root = directory.path();
     write(
         root,
@@ -194,7 +197,7 @@ async fn build_arguments_stages_and_rules_of_a_dockerfile() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failed_build_says_where_and_what() -> Result<()> {
+async fn a_failed_build_names_the_instruction_and_its_output() -> Result<()> {
     let world = World::new().await?;
     let spec = ImageSpec::dockerfile(
         "FROM debian\nRUN echo one\nRUN echo about to fail; echo the reason >&2; exit 3\nRUN echo never\n",
@@ -207,23 +210,26 @@ async fn a_failed_build_says_where_and_what() -> Result<()> {
                 log.push_str(&chunk.text);
                 streams.insert(chunk.stream.map(|stream| stream == OutputStream::Stderr));
             }
-            Ok(None) => panic!("it was built"),
+            Ok(None) => panic!("the build should have failed"),
             Err(error) => break error,
         }
     };
     assert!(log.contains("one\n") && log.contains("the reason\n") && !log.contains("never"), "{log}");
-    assert!(streams.contains(&Some(true)) && streams.contains(&Some(false)), "both streams: {streams:?}");
+    assert!(
+        streams.contains(&Some(true)) && streams.contains(&Some(false)),
+        "one of the streams is missing: {streams:?}"
+    );
     let error = refused(Err::<(), _>(error), Kind::BuildFailed, "RUN echo about to fail");
     assert!(error.to_string().contains("the reason") && !error.to_string().contains("one"), "{error}");
     assert!(error.to_string().len() < 4096);
     assert_eq!(error.retry(), Retry::Never);
-    // A create of the same image says the same, without a log.
+    // The create of a sandbox from this image fails with the same reason, but has no log.
     refused(world.provider.create(SandboxSpec::new(spec)).await, Kind::BuildFailed, "the reason");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn images_by_name_id_and_with_commands() -> Result<()> {
+async fn images_are_built_from_a_name_an_id_and_commands() -> Result<()> {
     let world = World::new().await?;
     let provider = &world.provider;
     let commands = ImageSpec::registry("debian").command("RUN echo on top >/top").command("WORKDIR /srv");
@@ -263,12 +269,13 @@ async fn images_by_name_id_and_with_commands() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn secrets_of_registries_and_builds() -> Result<()> {
+async fn secrets_reach_registries_builds_and_commands() -> Result<()> {
     let world = World::new().await?;
     let provider = &world.provider;
     python(&world, "modal.Secret.objects.create('login', {'REGISTRY_USERNAME': 'u', 'REGISTRY_PASSWORD': 'p'})");
     python(&world, "modal.Secret.objects.create('words', {'WORD': 'of the secret'})");
-    // The registry of the emulator lets everybody in; that the secret is found and fits is what can be seen.
+    // The emulator's registry does not check logins, so the test only sees whether the secret exists and has the right
+    // keys.
     built(provider, ImageSpec::registry("ghcr.io/org/image").registry_secret("login")).await?;
     refused(
         provider.build(ImageSpec::registry("ghcr.io/org/image").registry_secret("words")).await.map(drop),
@@ -282,7 +289,7 @@ async fn secrets_of_registries_and_builds() -> Result<()> {
     );
     let login = |login| {
         let mut spec = ImageSpec::registry("ghcr.io/org/image");
-        let ImageSource::Registry(image) = &mut spec.source else { panic!("of a registry") };
+        let ImageSource::Registry(image) = &mut spec.source else { panic!("expected a registry image") };
         image.login = Some(login);
         spec
     };
@@ -296,7 +303,7 @@ async fn secrets_of_registries_and_builds() -> Result<()> {
     let (image, _) = built(provider, spec).await?;
     let sandbox = provider.create(SandboxSpec::new(ImageSpec::id(image)).secret("words")).await?;
     assert_eq!(sh(&sandbox, "cat /word; echo $WORD").await?, "of the secret\nof the secret");
-    // Of one command alone.
+    // A secret of a single command.
     let other = provider.create(SandboxSpec::default()).await?;
     let mut command = ExecSpec::shell("echo $WORD");
     assert_eq!(other.run(command.clone()).await?.stdout.data, b"\n");
@@ -308,7 +315,7 @@ async fn secrets_of_registries_and_builds() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn contents_are_named_by_their_digest() -> Result<()> {
+async fn uploads_are_addressed_by_digest() -> Result<()> {
     let world = World::new().await?;
     let provider = &world.provider;
     let zeros = Content { sha256: "0".repeat(64), size: 1, digests: vec![] };
@@ -316,13 +323,13 @@ async fn contents_are_named_by_their_digest() -> Result<()> {
     assert_eq!(provider.missing_content(&[]).await?, [""; 0]);
     let short = Content { sha256: "abc".into(), ..zeros.clone() };
     refused(provider.missing_content(&[short]).await, Kind::InvalidArgument, "SHA-256");
-    // More than one of the provider's own requests takes, and more than one call.
+    // More digests than the provider puts into one request, and than the host puts into one call.
     let many: Vec<_> = (0..1500).map(|n| Content { sha256: format!("{n:064x}"), size: 1, digests: vec![] }).collect();
     assert_eq!(provider.missing_content(&many).await?.len(), 1500);
 
     let dockerfile = |context: Vec<ContextFile>| {
         let mut spec = ImageSpec::dockerfile("FROM debian\nCOPY . /x\n");
-        let ImageSource::Dockerfile(dockerfile) = &mut spec.source else { panic!("a Dockerfile") };
+        let ImageSource::Dockerfile(dockerfile) = &mut spec.source else { panic!("expected a Dockerfile image") };
         dockerfile.context = context;
         spec
     };
@@ -336,7 +343,7 @@ async fn contents_are_named_by_their_digest() -> Result<()> {
     Ok(())
 }
 
-/// Runs a line of the official SDK against the emulator: what has to be there before the provider finds it.
+/// Runs a line of Python with the official SDK, to create objects that the provider cannot create.
 fn python(world: &World, line: &str) {
     let status = std::process::Command::new(system_tests::python())
         .args(["-c", &format!("import modal; {line}")])
@@ -345,14 +352,14 @@ fn python(world: &World, line: &str) {
         .env("MODAL_TOKEN_SECRET", "as-test")
         .env("MODAL_CONFIG_PATH", "/nonexistent/modal.toml")
         .status()
-        .expect("python runs");
+        .expect("cannot start Python");
     assert!(status.success(), "{line}");
 }
 
 // ---- creating --------------------------------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_asked_for_is_there() -> Result<()> {
+async fn a_created_sandbox_has_the_requested_settings() -> Result<()> {
     let world = World::new().await?;
     let spec = SandboxSpec::new(ImageSpec::registry("debian").command("WORKDIR /srv"))
         .env("A", "1")
@@ -376,7 +383,7 @@ async fn what_was_asked_for_is_there() -> Result<()> {
     assert!(info.image.as_deref().is_some_and(|image| image.starts_with("im-")));
     assert!(info.extra.contains(&("backend".into(), "\"v2\"".into())), "{:?}", info.extra);
     assert_eq!(sh(&sandbox, "echo $A; pwd; test -n \"$MODAL_IDENTITY_TOKEN\" && echo token").await?, "2\n/tmp\ntoken");
-    assert_eq!(sandbox.tags().await?, [("purpose".to_string(), "test".to_string())], "the later one wins");
+    assert_eq!(sandbox.tags().await?, [("purpose".to_string(), "test".to_string())], "the later value should be used");
     let listed = world.provider.list(&ListFilter::default(), 10).await?;
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].name.as_deref(), Some("all-of-it"));
@@ -386,11 +393,11 @@ async fn what_was_asked_for_is_there() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_backend_follows_from_what_is_asked_for() -> Result<()> {
+async fn the_backend_is_chosen_by_the_requested_features() -> Result<()> {
     let world = World::new().await?;
     let backend = |spec: SandboxSpec| async {
         let (_, info) = world.provider.create_with_info(spec).await?;
-        Ok::<_, Error>(info.extra.into_iter().find(|(name, _)| name == "backend").expect("it is said").1)
+        Ok::<_, Error>(info.extra.into_iter().find(|(name, _)| name == "backend").expect("the backend is missing").1)
     };
     assert_eq!(backend(SandboxSpec::default()).await?, "\"v2\"");
     assert_eq!(backend(SandboxSpec::default().gpu("h100", 2)).await?, "\"v1\"");
@@ -401,7 +408,7 @@ async fn the_backend_follows_from_what_is_asked_for() -> Result<()> {
     let older = SandboxSpec::default().option("backend", "\"v1\"");
     refused(backend(older.option("i6pn", "true")).await, Kind::InvalidArgument, "backend");
 
-    // On the older backend variables travel as a secret, tags in the request; commands run as on the newer one.
+    // On the V1 backend, variables are sent as a secret and tags in the request. Commands run as on V2.
     let spec = gpu.env("A", "1").tag("k", "v").name("old").command(["sleep", "1000"]);
     let sandbox = world.provider.create(spec).await?;
     assert_eq!(sandbox.id().len(), "sb-".len() + 22);
@@ -448,21 +455,25 @@ async fn costs_are_told_during_the_life_and_after_the_end() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_older_backend_by_configuration() -> Result<()> {
+async fn the_v1_backend_can_be_configured() -> Result<()> {
     let world = World::with(&[("MODAL_SANDBOX_V2", "0")]).await?;
     let (_, info) = world.provider.create_with_info(SandboxSpec::default()).await?;
     assert!(info.extra.contains(&("backend".into(), "\"v1\"".into())));
     let spec = SandboxSpec::default().option("i6pn", "true");
     refused(world.provider.create(spec).await, Kind::InvalidArgument, "MODAL_SANDBOX_V2");
     let (_, info) = world.provider.create_with_info(SandboxSpec::default().option("backend", "\"v2\"")).await?;
-    assert!(info.extra.contains(&("backend".into(), "\"v2\"".into())), "a word for one sandbox wins");
-    assert_eq!(world.provider.list(&ListFilter::default(), 10).await?.len(), 2, "both backends are listed");
+    assert!(info.extra.contains(&("backend".into(), "\"v2\"".into())), "the option of a sandbox takes precedence");
+    assert_eq!(
+        world.provider.list(&ListFilter::default(), 10).await?.len(),
+        2,
+        "sandboxes of both backends should be listed"
+    );
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_makes_no_sense_is_refused_before_anything_is_sent() -> Result<()> {
-    // Nobody listens there: what gets as far as a request fails as unavailable.
+async fn invalid_settings_are_refused_without_a_request() -> Result<()> {
+    // The emulator is gone, so a call that sends a request fails as unavailable instead.
     let mut world = World::new().await?;
     world.emulator.kill();
     let provider = &world.provider;
@@ -540,7 +551,7 @@ async fn what_makes_no_sense_is_refused_before_anything_is_sent() -> Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_service_refuses_is_named() -> Result<()> {
+async fn refusals_of_the_service_name_the_object() -> Result<()> {
     let world = World::new().await?;
     let create = |spec: SandboxSpec| async { world.provider.create(spec).await };
     refused(create(SandboxSpec::default().region("atlantis")).await, Kind::InvalidArgument, "atlantis");
@@ -586,7 +597,7 @@ async fn volumes_are_shared_and_can_be_read_only() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn buckets_are_mounted() -> Result<()> {
+async fn cloud_buckets_are_mounted() -> Result<()> {
     let world = World::new().await?;
     let writer = world.provider.create(SandboxSpec::default().bucket(BucketMount::new("things", "/bucket"))).await?;
     sh(&writer, "mkdir -p /bucket/part && echo object >/bucket/part/key").await?;
@@ -597,23 +608,23 @@ async fn buckets_are_mounted() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_create_with_a_key_makes_one_sandbox() -> Result<()> {
+async fn repeated_creates_with_one_key_make_one_sandbox() -> Result<()> {
     let world = World::new().await?;
     let key = fresh_id();
     let spec =
         || SandboxSpec::default().key(&key).env("A", "1").sidecar(SidecarSpec::new("side", ImageSpec::default()));
-    // The answer is lost each time that the provider tries, and then once more.
+    // The answers to all attempts of the provider are lost, and then one more.
     world.fault(r#"{"method": "SandboxCreateV2", "times": 4, "fault": {"lose_answer": {"code": 14}}}"#);
     let error = refused(world.provider.create(spec()).await, Kind::Unavailable, "create the sandbox");
     assert_eq!(error.happened(), Happened::Unknown);
     let first = world.provider.create(spec()).await?;
-    assert_eq!(world.provider.list(&ListFilter::default(), 10).await?.len(), 1, "one was made");
-    // From another process, as it were, and long after.
+    assert_eq!(world.provider.list(&ListFilter::default(), 10).await?.len(), 1, "exactly one sandbox should exist");
+    // A new provider, like one of another process at a later time.
     let other = provider(&world.emulator, &[], &world.waits).await?;
     assert_eq!(other.create(spec()).await?.id(), first.id());
     assert_eq!(first.sidecars().await?.len(), 1);
     assert_ne!(other.create(SandboxSpec::default().key(fresh_id())).await?.id(), first.id());
-    // The same on the older backend.
+    // The same on the V1 backend.
     let spec = || SandboxSpec::default().key(&key).env("A", "1").gpu("T4", 1);
     world.fault(r#"{"method": "SandboxCreate", "times": 1, "fault": {"lose_answer": {"code": 14}}}"#);
     let first = world.provider.create(spec()).await?;
@@ -622,25 +633,25 @@ async fn a_create_with_a_key_makes_one_sandbox() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_create_waits_as_it_is_told_and_says_so() -> Result<()> {
+async fn a_create_waits_for_capacity_and_reports_it() -> Result<()> {
     let world = World::new().await?;
     let full = |seconds: f32| {
         let status = format!(r#"{{"status": {{"code": 8, "message": "no capacity", "retry_after_secs": {seconds}}}}}"#);
         world.fault(&format!(r#"{{"method": "SandboxCreateV2", "times": 1, "fault": {status}}}"#));
     };
-    // Short pauses are made by the component itself.
+    // The component itself makes short pauses.
     full(0.2);
     world.sandbox().await?;
-    assert_eq!(world.waits.lock().expect("not poisoned").len(), 0);
-    // Longer ones are the host's, which shows them.
+    assert_eq!(world.waits.lock().expect("the lock is poisoned").len(), 0);
+    // The host makes longer pauses and reports them.
     full(2.1);
     world.sandbox().await?;
     {
-        let waits = world.waits.lock().expect("not poisoned");
+        let waits = world.waits.lock().expect("the lock is poisoned");
         assert_eq!(waits.len(), 1);
         assert!(waits[0].pause > Duration::from_secs(2) && waits[0].reason.contains("no capacity"), "{waits:?}");
     }
-    // Without patience it is an error that says when to come back.
+    // With a small limit for waits the call fails with an error that says when to retry.
     let plugin = Plugin::load(component()).await?;
     let hasty = Provider::builder(&plugin)
         .inherit_env(false)
@@ -659,12 +670,12 @@ async fn a_create_waits_as_it_is_told_and_says_so() -> Result<()> {
 // ---- looking up ------------------------------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lists_are_whole_ordered_and_filtered() -> Result<()> {
+async fn lists_are_complete_ordered_and_filtered() -> Result<()> {
     let world = World::new().await?;
     let mut made = Vec::new();
     for index in 0..12 {
         let spec = SandboxSpec::default().tag("index", index.to_string()).tag("parity", ["even", "odd"][index % 2]);
-        // Of both backends.
+        // Every third sandbox uses the V1 backend.
         let spec = if index % 3 == 0 { spec.option("backend", "\"v1\"") } else { spec };
         made.push(world.provider.create(spec).await?.id().to_owned());
     }
@@ -681,7 +692,7 @@ async fn lists_are_whole_ordered_and_filtered() -> Result<()> {
                 None => break,
             }
         }
-        assert_eq!(walked, newest_first, "pages of {page}");
+        assert_eq!(walked, newest_first, "wrong order with pages of {page}");
     }
     let odd = world.provider.list(&ListFilter::default().tag("parity", "odd"), 100).await?;
     assert_eq!(odd.len(), 6);
@@ -698,7 +709,7 @@ async fn lists_are_whole_ordered_and_filtered() -> Result<()> {
     let all = ListFilter { include_ended: true, ..ListFilter::default() };
     let all = world.provider.list(&all, 100).await?;
     assert_eq!(all.len(), 12);
-    assert!(matches!(all.last().expect("twelve").state, SandboxState::Ended(EndReason::Terminated)));
+    assert!(matches!(all.last().expect("the list is empty").state, SandboxState::Ended(EndReason::Terminated)));
 
     refused(world.provider.list_page(&ListFilter::default(), None, 0).await, Kind::InvalidArgument, "max is 0");
     for cursor in ["", "x", "0.sb", "7ff0000000000000.sb"] {
@@ -711,7 +722,7 @@ async fn lists_are_whole_ordered_and_filtered() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_sandbox_from_its_beginning_to_its_end() -> Result<()> {
+async fn a_sandbox_is_found_changed_measured_and_ended() -> Result<()> {
     let world = World::new().await?;
     let sandbox = world.provider.create(SandboxSpec::default().command(["sh", "-c", "read code; exit $code"])).await?;
     assert_eq!(sandbox.info().await?.state, SandboxState::Running);
@@ -726,12 +737,17 @@ async fn one_sandbox_from_its_beginning_to_its_end() -> Result<()> {
     assert_eq!((found.id(), info.name.as_deref()), (sandbox.id(), Some("given-later")));
     sandbox.set_tags(vec![("a".into(), "1".into())]).await?;
     sandbox.set_tags(vec![("b".into(), "2".into())]).await?;
-    assert_eq!(sandbox.tags().await?, [("b".to_string(), "2".to_string())], "tags are replaced as a whole");
+    assert_eq!(sandbox.tags().await?, [("b".to_string(), "2".to_string())], "setting tags should replace all of them");
     let used = sandbox.stats().await?;
     assert_eq!(used.gpu_millis, 0);
     let mut main = sandbox.attach("main");
     use tokio::io::AsyncWriteExt as _;
-    main.stdin.take().expect("its input").write_all(b"7\n").await.expect("it is written");
+    main.stdin
+        .take()
+        .expect("the exec has no standard input")
+        .write_all(b"7\n")
+        .await
+        .expect("cannot write to standard input");
     assert_eq!(sandbox.wait().await?, EndReason::Finished(7));
     assert_eq!(sandbox.info().await?.state, SandboxState::Ended(EndReason::Finished(7)));
     sandbox.terminate().await?;
@@ -755,7 +771,7 @@ async fn one_sandbox_from_its_beginning_to_its_end() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_ends_of_sandboxes_are_told_apart() -> Result<()> {
+async fn the_reasons_for_the_end_of_a_sandbox_are_reported() -> Result<()> {
     let world = World::new().await?;
     let lifetime = world.provider.create(SandboxSpec::default().lifetime(Duration::from_secs(1))).await?;
     let idle = world.provider.create(SandboxSpec::default().idle_timeout(Duration::from_secs(1))).await?;
@@ -769,7 +785,7 @@ async fn the_ends_of_sandboxes_are_told_apart() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readiness() -> Result<()> {
+async fn a_create_waits_for_the_readiness_probe() -> Result<()> {
     let world = World::new().await?;
     let spec = SandboxSpec::default().ready_when(["test", "-e", "/tmp/ready"]);
     let sandbox = world.provider.create(spec).await?;
@@ -786,7 +802,7 @@ async fn readiness() -> Result<()> {
 // ---- network ---------------------------------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ports_of_every_kind() -> Result<()> {
+async fn tunnels_of_every_kind_carry_data() -> Result<()> {
     let world = World::new().await?;
     let spec = SandboxSpec::default()
         .port(8001)
@@ -799,21 +815,21 @@ async fn ports_of_every_kind() -> Result<()> {
     let mut ports: Vec<_> = tunnels.iter().map(|tunnel| tunnel.port).collect();
     ports.sort_unstable();
     assert_eq!(ports, [8001, 8002, 8003]);
-    let plain = tunnels.iter().find(|tunnel| tunnel.port == 8003).expect("it");
+    let plain = tunnels.iter().find(|tunnel| tunnel.port == 8003).expect("no tunnel for port 8003");
     assert_eq!(plain.kind, PortKind::Tcp);
     assert!(sandbox.wait_ready(Duration::from_secs(30)).await?);
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut connection = sandbox.connect(plain).await?;
-    connection.write_all(b"GET / HTTP/1.0\r\n\r\n").await.expect("it is sent");
+    connection.write_all(b"GET / HTTP/1.0\r\n\r\n").await.expect("cannot send the request");
     let mut answer = Vec::new();
-    connection.read_to_end(&mut answer).await.expect("an answer");
+    connection.read_to_end(&mut answer).await.expect("cannot read the answer");
     assert!(answer.starts_with(b"HTTP/1.0 200"), "{}", String::from_utf8_lossy(&answer));
     assert_eq!(world.sandbox().await?.tunnels(Duration::from_secs(1)).await?, []);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_let_http_clients_in() -> Result<()> {
+async fn connect_tokens_admit_http_clients() -> Result<()> {
     let world = World::new().await?;
     for backend in ["\"v2\"", "\"v1\""] {
         let spec = SandboxSpec::default()
@@ -825,10 +841,10 @@ async fn tokens_let_http_clients_in() -> Result<()> {
         let made = sandbox.connect_token(8080, "somebody").await?;
         let address = made.url.trim_start_matches("http://").trim_end_matches('/').to_string();
         let status = |token: &str| {
-            let mut stream = TcpStream::connect(&address).expect("it listens");
+            let mut stream = TcpStream::connect(&address).expect("cannot connect");
             let head =
                 format!("GET / HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n");
-            stream.write_all(head.as_bytes()).expect("it is sent");
+            stream.write_all(head.as_bytes()).expect("cannot send the request");
             let mut answer = String::new();
             let _ = stream.read_to_string(&mut answer);
             answer.split(' ').nth(1).unwrap_or_default().to_string()
@@ -842,7 +858,7 @@ async fn tokens_let_http_clients_in() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_network_of_a_running_sandbox_is_changed() -> Result<()> {
+async fn the_network_rules_of_a_running_sandbox_can_be_changed() -> Result<()> {
     let world = World::new().await?;
     let sandbox = world.sandbox().await?;
     sandbox.set_network(NetworkPolicy::blocked()).await?;
@@ -861,14 +877,18 @@ async fn the_network_of_a_running_sandbox_is_changed() -> Result<()> {
 // ---- snapshots -------------------------------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_system_becomes_an_image_once() -> Result<()> {
+async fn filesystem_snapshots_with_one_key_make_one_image() -> Result<()> {
     let world = World::new().await?;
     let sandbox = world.sandbox().await?;
     sh(&sandbox, "echo kept >/file; mkdir -p /d/e").await?;
     world.fault(r#"{"method": "TaskSnapshotFilesystem", "times": 1, "fault": {"lose_answer": {"code": 14}}}"#);
     let image = sandbox.snapshot_filesystem_as("step-1", Some(Duration::from_secs(3600))).await?;
     sh(&sandbox, "echo later >/file").await?;
-    assert_eq!(sandbox.snapshot_filesystem_as("step-1", None).await?, image, "the key names it");
+    assert_eq!(
+        sandbox.snapshot_filesystem_as("step-1", None).await?,
+        image,
+        "the same key should return the same image"
+    );
     let copy = world.provider.create(SandboxSpec::new(ImageSpec::id(&image))).await?;
     assert_eq!(sh(&copy, "cat /file; ls -d /d/e").await?, "kept\n/d/e");
     assert_ne!(sandbox.snapshot_filesystem(None).await?, image);
@@ -878,7 +898,7 @@ async fn a_file_system_becomes_an_image_once() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_directory_is_snapshot_and_mounted() -> Result<()> {
+async fn a_directory_snapshot_can_be_mounted() -> Result<()> {
     let world = World::new().await?;
     let sandbox = world.sandbox().await?;
     sh(&sandbox, "mkdir -p /data/sub && echo data >/data/sub/file").await?;
@@ -901,22 +921,22 @@ async fn a_directory_is_snapshot_and_mounted() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_snapshot_at_the_end() -> Result<()> {
+async fn an_exit_snapshot_is_taken_at_the_end() -> Result<()> {
     let world = World::new().await?;
     let sandbox = world.provider.create(SandboxSpec::default().option("exit_snapshot", "true")).await?;
     sh(&sandbox, "echo last >/last").await?;
-    assert_eq!(sandbox.exit_snapshot(Duration::ZERO).await?, None, "it still lives");
+    assert_eq!(sandbox.exit_snapshot(Duration::ZERO).await?, None, "a running sandbox has no exit snapshot");
     sandbox.terminate().await?;
-    let image = sandbox.exit_snapshot(Duration::from_secs(60)).await?.expect("it was taken");
+    let image = sandbox.exit_snapshot(Duration::from_secs(60)).await?.expect("no exit snapshot was taken");
     let copy = world.provider.create(SandboxSpec::new(ImageSpec::id(image))).await?;
     assert_eq!(sh(&copy, "cat /last").await?, "last");
     refused(world.sandbox().await?.exit_snapshot(Duration::ZERO).await, Kind::Conflict, "enable_exit_snapshot");
     Ok(())
 }
 
-/// The emulator has no memory snapshots and answers as the service does where there are none.
+/// The emulator has no memory snapshots, and refuses them like the service where they are not available.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn memory_snapshots_where_there_are_none() -> Result<()> {
+async fn memory_snapshots_are_refused_by_the_emulator() -> Result<()> {
     let world = World::new().await?;
     let sandbox = world.sandbox().await?;
     refused(sandbox.snapshot_memory().await, Kind::Conflict, "without memory snapshots");
@@ -931,7 +951,7 @@ async fn memory_snapshots_where_there_are_none() -> Result<()> {
 // ---- sidecars and logs -----------------------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sidecars() -> Result<()> {
+async fn sidecars_run_and_end_beside_the_sandbox() -> Result<()> {
     let world = World::new().await?;
     for backend in ["v2", "v1"] {
         let spec = SandboxSpec::default()
@@ -955,7 +975,7 @@ async fn sidecars() -> Result<()> {
         refused(sandbox.terminate_sidecar("absent").await, Kind::NotFound, "`absent`");
         refused(sandbox.wait_sidecar("main", Duration::ZERO).await, Kind::InvalidArgument, "main");
     }
-    // One that cannot be made takes the sandbox with it.
+    // If a sidecar cannot be created, its sandbox is ended too.
     let broken = SidecarSpec { volumes: vec![], ..SidecarSpec::new("x", ImageSpec::id("im-absent")) };
     refused(
         world.provider.create(SandboxSpec::default().tag("t", "1").sidecar(broken)).await,
@@ -967,7 +987,7 @@ async fn sidecars() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn persisted_logs() -> Result<()> {
+async fn persisted_logs_are_paged_and_filtered() -> Result<()> {
     let world = World::new().await?;
     let script = "i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done; echo zwölf >&2; sleep 0.05; echo end";
     let sandbox = world.provider.create(SandboxSpec::default().command(["sh", "-c", script])).await?;
@@ -988,7 +1008,11 @@ async fn persisted_logs() -> Result<()> {
                 None => break,
             }
         }
-        assert_eq!((stdout.as_bytes(), stderr.as_str()), (&expected[..], "zwölf\n"), "{max} bytes a page");
+        assert_eq!(
+            (stdout.as_bytes(), stderr.as_str()),
+            (&expected[..], "zwölf\n"),
+            "wrong log with pages of {max} bytes"
+        );
     }
     let query = |change: fn(&mut LogQuery)| {
         let mut query = LogQuery::default();
@@ -1012,75 +1036,76 @@ async fn persisted_logs() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_description_is_data_and_holds() -> Result<()> {
+async fn every_claim_of_the_description_has_a_test() -> Result<()> {
     let mut world = World::new().await?;
     world.provider.check().await?;
     let description = world.provider.describe().await?;
     assert_eq!((description.name.as_str(), &description.digests[..]), ("modal", &["md5".to_string()][..]));
-    // Each claim with the test that holds it: of this suite, or where only the request tells, of the component's own.
+    // The claims of the description with the tests that verify them. Some are in the component's own tests, because
+    // only the request shows the effect.
     let held = [
-        ("image.registry", Support::Native, "images_by_name_id_and_with_commands"),
-        ("image.registry-credentials", Support::Native, "secrets_of_registries_and_builds"),
-        ("image.dockerfile", Support::Native, "build_arguments_stages_and_rules_of_a_dockerfile"),
-        ("image.context", Support::Native, "a_build_context_is_what_copy_means"),
-        ("image.commands", Support::Native, "images_by_name_id_and_with_commands"),
-        ("image.secrets", Support::Native, "secrets_of_registries_and_builds"),
+        ("image.registry", Support::Native, "images_are_built_from_a_name_an_id_and_commands"),
+        ("image.registry-credentials", Support::Native, "secrets_reach_registries_builds_and_commands"),
+        ("image.dockerfile", Support::Native, "a_dockerfile_build_uses_arguments_target_and_ignore_rules"),
+        ("image.context", Support::Native, "a_build_sends_exactly_the_files_that_copy_uses"),
+        ("image.commands", Support::Native, "images_are_built_from_a_name_an_id_and_commands"),
+        ("image.secrets", Support::Native, "secrets_reach_registries_builds_and_commands"),
         ("image.gpu", Support::Native, "a_build_names_its_context_accelerator_and_stage"),
-        ("image.delete", Support::Native, "images_by_name_id_and_with_commands"),
-        ("create.idempotent", Support::Native, "a_create_with_a_key_makes_one_sandbox"),
-        ("create.names", Support::Native, "what_was_asked_for_is_there"),
-        ("create.tags", Support::Native, "what_was_asked_for_is_there"),
-        ("create.env", Support::Native, "what_was_asked_for_is_there"),
-        ("create.secrets", Support::Native, "secrets_of_registries_and_builds"),
+        ("image.delete", Support::Native, "images_are_built_from_a_name_an_id_and_commands"),
+        ("create.idempotent", Support::Native, "repeated_creates_with_one_key_make_one_sandbox"),
+        ("create.names", Support::Native, "a_created_sandbox_has_the_requested_settings"),
+        ("create.tags", Support::Native, "a_created_sandbox_has_the_requested_settings"),
+        ("create.env", Support::Native, "a_created_sandbox_has_the_requested_settings"),
+        ("create.secrets", Support::Native, "secrets_reach_registries_builds_and_commands"),
         ("create.cpu", Support::Native, "the_request_says_all_that_was_asked_for"),
         ("create.memory", Support::Native, "the_request_says_all_that_was_asked_for"),
-        ("create.gpu", Support::Native, "the_backend_follows_from_what_is_asked_for"),
-        ("create.lifetime", Support::Native, "the_ends_of_sandboxes_are_told_apart"),
-        ("create.idle-timeout", Support::Native, "the_ends_of_sandboxes_are_told_apart"),
-        ("create.regions", Support::Native, "what_was_asked_for_is_there"),
+        ("create.gpu", Support::Native, "the_backend_is_chosen_by_the_requested_features"),
+        ("create.lifetime", Support::Native, "the_reasons_for_the_end_of_a_sandbox_are_reported"),
+        ("create.idle-timeout", Support::Native, "the_reasons_for_the_end_of_a_sandbox_are_reported"),
+        ("create.regions", Support::Native, "a_created_sandbox_has_the_requested_settings"),
         ("create.volumes", Support::Native, "volumes_are_shared_and_can_be_read_only"),
-        ("create.buckets", Support::Native, "buckets_are_mounted"),
+        ("create.buckets", Support::Native, "cloud_buckets_are_mounted"),
         ("create.proxy", Support::Native, "the_request_says_all_that_was_asked_for"),
         ("create.pty", Support::Native, "the_request_says_all_that_was_asked_for"),
-        ("create.readiness", Support::Native, "readiness"),
+        ("create.readiness", Support::Native, "a_create_waits_for_the_readiness_probe"),
         ("network.blocked", Support::Native, "a_sandbox_is_open_or_cut_off_from_its_beginning"),
         ("network.cidrs", Support::Native, "the_request_says_all_that_was_asked_for"),
         ("network.domains", Support::Native, "the_request_says_all_that_was_asked_for"),
         ("network.inbound", Support::Native, "the_request_says_all_that_was_asked_for"),
-        ("network.update", Support::Native, "the_network_of_a_running_sandbox_is_changed"),
-        ("ports.tls", Support::Native, "ports_of_every_kind"),
-        ("ports.h2", Support::Native, "ports_of_every_kind"),
-        ("ports.tcp", Support::Native, "ports_of_every_kind"),
-        ("connect-token", Support::Native, "tokens_let_http_clients_in"),
-        ("sidecars", Support::Native, "sidecars"),
-        ("tags.update", Support::Native, "one_sandbox_from_its_beginning_to_its_end"),
-        ("find", Support::Native, "one_sandbox_from_its_beginning_to_its_end"),
-        ("logs", Support::Native, "persisted_logs"),
-        ("stats", Support::Native, "one_sandbox_from_its_beginning_to_its_end"),
+        ("network.update", Support::Native, "the_network_rules_of_a_running_sandbox_can_be_changed"),
+        ("ports.tls", Support::Native, "tunnels_of_every_kind_carry_data"),
+        ("ports.h2", Support::Native, "tunnels_of_every_kind_carry_data"),
+        ("ports.tcp", Support::Native, "tunnels_of_every_kind_carry_data"),
+        ("connect-token", Support::Native, "connect_tokens_admit_http_clients"),
+        ("sidecars", Support::Native, "sidecars_run_and_end_beside_the_sandbox"),
+        ("tags.update", Support::Native, "a_sandbox_is_found_changed_measured_and_ended"),
+        ("find", Support::Native, "a_sandbox_is_found_changed_measured_and_ended"),
+        ("logs", Support::Native, "persisted_logs_are_paged_and_filtered"),
+        ("stats", Support::Native, "a_sandbox_is_found_changed_measured_and_ended"),
         ("stats.cost", Support::Native, "costs_are_told_during_the_life_and_after_the_end"),
-        ("snapshot.filesystem", Support::Native, "a_file_system_becomes_an_image_once"),
-        ("snapshot.directory", Support::Native, "a_directory_is_snapshot_and_mounted"),
+        ("snapshot.filesystem", Support::Native, "filesystem_snapshots_with_one_key_make_one_image"),
+        ("snapshot.directory", Support::Native, "a_directory_snapshot_can_be_mounted"),
         ("snapshot.memory", Support::Native, "memory_snapshots_of_both_backends"),
-        ("snapshot.exit", Support::Native, "a_snapshot_at_the_end"),
-        ("mount", Support::Native, "a_directory_is_snapshot_and_mounted"),
+        ("snapshot.exit", Support::Native, "an_exit_snapshot_is_taken_at_the_end"),
+        ("mount", Support::Native, "a_directory_snapshot_can_be_mounted"),
         ("volumes.reload", Support::Native, "volumes_are_shared_and_can_be_read_only"),
-        ("exec.user", Support::Emulated, "commands_as_another_user"),
-        ("exec.signal", Support::Emulated, "a_signal_reaches_the_whole_tree"),
-        ("exec.deadline", Support::Emulated, "a_deadline_ends_the_whole_tree"),
-        ("exec.pty", Support::Native, "a_terminal_has_a_size"),
-        ("exec.resize", Support::Emulated, "a_terminal_has_a_size"),
-        ("exec.long-argv", Support::Emulated, "arguments_beyond_64_kib"),
-        ("exec.merge-stderr", Support::Native, "a_run_gives_both_streams_and_the_end"),
-        ("exec.secrets", Support::Native, "secrets_of_registries_and_builds"),
-        ("main.output", Support::Native, "the_entry_point_is_the_exec_main"),
-        ("main.input", Support::Native, "the_entry_point_is_the_exec_main"),
-        ("files.mode", Support::Emulated, "ways_to_write"),
-        ("files.append", Support::Emulated, "ways_to_write"),
-        ("files.atomic", Support::Native, "a_file_appears_as_a_whole"),
-        ("files.rename", Support::Emulated, "moves"),
-        ("files.symlinks", Support::Emulated, "links_and_modes"),
-        ("files.trees", Support::Emulated, "directories_up_and_down"),
-        ("files.watch", Support::Native, "changes_are_seen"),
+        ("exec.user", Support::Emulated, "commands_run_as_another_user"),
+        ("exec.signal", Support::Emulated, "a_signal_reaches_the_whole_process_tree"),
+        ("exec.deadline", Support::Emulated, "a_deadline_ends_the_whole_process_tree"),
+        ("exec.pty", Support::Native, "a_pty_has_a_size_that_can_be_changed"),
+        ("exec.resize", Support::Emulated, "a_pty_has_a_size_that_can_be_changed"),
+        ("exec.long-argv", Support::Emulated, "command_lines_longer_than_64_kib_run_unchanged"),
+        ("exec.merge-stderr", Support::Native, "a_run_returns_both_streams_and_the_exit_code"),
+        ("exec.secrets", Support::Native, "secrets_reach_registries_builds_and_commands"),
+        ("main.output", Support::Native, "the_exec_main_is_the_entry_point"),
+        ("main.input", Support::Native, "the_exec_main_is_the_entry_point"),
+        ("files.mode", Support::Emulated, "every_write_mode_writes_and_keeps_permissions"),
+        ("files.append", Support::Emulated, "every_write_mode_writes_and_keeps_permissions"),
+        ("files.atomic", Support::Native, "a_write_replaces_a_file_atomically"),
+        ("files.rename", Support::Emulated, "moves_follow_rename_2"),
+        ("files.symlinks", Support::Emulated, "symlinks_and_permissions_are_set"),
+        ("files.trees", Support::Emulated, "directory_trees_are_uploaded_and_downloaded"),
+        ("files.watch", Support::Native, "a_watch_reports_changes"),
         ("cache", Support::Native, "a_cache_saves_the_requests"),
     ];
     let claimed: Vec<_> = description.capabilities.iter().map(|one| (one.name.as_str(), one.support)).collect();
@@ -1094,11 +1119,11 @@ async fn the_description_is_data_and_holds() -> Result<()> {
     ];
     for (name, _, test) in held {
         let there = sources.iter().any(|source| source.contains(&format!("fn {test}()")));
-        assert!(there, "{name}: there is no test {test}");
+        assert!(there, "the test {test} of {name} does not exist");
     }
     let support = |name: &str| claimed.iter().find(|(claim, _)| *claim == name);
-    assert_eq!(support("create.disk"), None, "what is not listed is absent, and refused as unsupported");
-    // It needs nobody to say so.
+    assert_eq!(support("create.disk"), None, "an unsupported feature should not be listed");
+    // The description needs no connection to the service.
     world.emulator.kill();
     world.provider.describe().await?;
     refused(world.provider.check().await, Kind::Unavailable, "Could not reach");

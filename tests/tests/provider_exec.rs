@@ -1,4 +1,5 @@
-//! Each exec function of the interface, through the host against the emulator: what it does, and what it refuses.
+//! The exec functions of the interface, through the host library, with the emulator. Each is tested for its effect and
+//! its failures.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ fn limits(max: u64, keep: Keep) -> OutputLimits {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_gives_both_streams_and_the_end() -> Result<()> {
+async fn a_run_returns_both_streams_and_the_exit_code() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     let result = sandbox.run(ExecSpec::shell("printf out; printf err >&2; exit 7")).await?;
@@ -26,7 +27,7 @@ async fn a_run_gives_both_streams_and_the_end() -> Result<()> {
         let result = sandbox.run(ExecSpec::shell(line)).await?;
         assert!(matches!(result.verdict, Verdict::Exited(found) if found == code), "{line}: {}", told(&result));
     }
-    // Not found and not executable are the command's end, not the call's.
+    // A program that does not exist or is not executable is a result of the command, not a failure of the call.
     for (argv, code) in [("no-such-program", 127), ("/no/such/program", 127), ("/etc/passwd", 126), ("/etc", 126)] {
         let result = sandbox.run(ExecSpec::new([argv])).await?;
         assert!(matches!(result.verdict, Verdict::Exited(found) if found == code), "{argv}: {}", told(&result));
@@ -41,14 +42,14 @@ async fn a_run_gives_both_streams_and_the_end() -> Result<()> {
     let result = sandbox.run(merged).await?;
     assert_eq!((result.stdout.total, &result.stderr.data[..]), (0, &b"two\n"[..]));
 
-    // Bytes are bytes.
+    // Output need not be UTF-8.
     let result = sandbox.run(ExecSpec::shell(r"printf '\377\000\376'")).await?;
     assert_eq!(result.stdout.data, [255, 0, 254]);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn output_beyond_the_limit_is_counted() -> Result<()> {
+async fn output_beyond_the_limit_is_dropped_and_counted() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     let command = || ExecSpec::shell("seq 100000; seq 7 >&2");
@@ -67,11 +68,11 @@ async fn output_beyond_the_limit_is_counted() -> Result<()> {
             assert_eq!(result.stderr.data.len(), max.min(14));
         }
     }
-    // A limit for each stream.
+    // Each stream has its own limit.
     let own = OutputLimits { stdout_max: 4, stderr_max: 2, keep: Keep::Head };
     let result = sandbox.run_with(command(), Vec::new(), own).await?;
     assert_eq!((&result.stdout.data[..], &result.stderr.data[..]), (&b"1\n2\n"[..], &b"1\n"[..]));
-    // More than one call of the interface keeps is collected piece by piece.
+    // Output beyond the limit of one interface call is collected by several calls.
     let huge = ExecSpec::shell("head -c 40000000 /dev/zero");
     let result = sandbox.run_with(huge, Vec::new(), limits(u64::MAX, Keep::Tail)).await?;
     assert_eq!((result.stdout.data.len(), result.stdout.total), (40_000_000, 40_000_000));
@@ -88,14 +89,14 @@ async fn input_of_any_size_arrives() -> Result<()> {
         assert!(matches!(result.verdict, Verdict::Exited(0)), "{size}: {:?}", result.verdict);
         assert!(result.stdout.data == data, "{size}: {} bytes came back", result.stdout.data.len());
     }
-    // A program that wants less than there is.
+    // A program that does not read all of its input.
     for size in [1_000_000, 20_000_000] {
         let result = sandbox.run_with(ExecSpec::shell("head -c 3"), vec![b'x'; size], OutputLimits::default()).await?;
         assert_eq!(result.stdout.data, b"xxx", "{}", told(&result));
         let result = sandbox.run_with(ExecSpec::new(["true"]), vec![b'x'; size], OutputLimits::default()).await?;
         assert!(matches!(result.verdict, Verdict::Exited(0)), "{}", told(&result));
     }
-    // One that closes its input and goes on.
+    // A program that closes its input and continues.
     let command = ExecSpec::shell("exec 0<&-; echo closed");
     let result = sandbox.run_with(command, vec![b'x'; 1_000_000], OutputLimits::default()).await?;
     assert_eq!(result.stdout.data, b"closed\n", "{}", told(&result));
@@ -103,13 +104,13 @@ async fn input_of_any_size_arrives() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_environment_and_the_directory() -> Result<()> {
+async fn a_command_gets_its_environment_and_directory() -> Result<()> {
     let world = World::start().await;
     let spec = SandboxSpec::new(ImageSpec::default()).env("A", "sandbox").env("B", "sandbox").workdir("/tmp");
     let sandbox = world.provider.create(spec).await?;
     sh(&sandbox, "mkdir -p /tmp/deep/er '/tmp/ -x $y'").await;
     let line = r#"printf '%s|' "$A" "$B" "$C" "$PWD""#;
-    let out = |result: sandbox_host::types::RunResult| String::from_utf8(result.stdout.data).expect("text");
+    let out = |result: sandbox_host::types::RunResult| String::from_utf8(result.stdout.data).expect("not UTF-8");
     let command = ExecSpec::shell(line).env("B", "exec").env("C", "a=b\n'\"$x ü");
     assert_eq!(out(sandbox.run(command).await?), "sandbox|exec|a=b\n'\"$x ü|/tmp|");
     for (cwd, expected) in [("/", "/"), ("deep/er", "/tmp/deep/er"), ("..", "/"), (" -x $y", "/tmp/ -x $y")] {
@@ -121,7 +122,7 @@ async fn the_environment_and_the_directory() -> Result<()> {
     refused(sandbox.run(ExecSpec::new(["pwd"]).cwd("")).await, &["working directory"]);
     refused(sandbox.run(ExecSpec::new(["pwd"]).env("A=B", "x")).await, &["A=B"]);
     refused(sandbox.run(ExecSpec::new(["pwd"]).env("", "x")).await, &["name"]);
-    // Names that no shell could use, also where a shell is on the way.
+    // Variable names that are not valid in a shell, also where a shell starts the program.
     for (user, cwd) in [(None, None), (Some("nobody"), None), (None, Some("."))] {
         let mut command = ExecSpec::new(["env"]).env("discovery.type", "single node").env("1A", "x");
         (command.user, command.cwd) = (user.map(str::to_string), cwd.map(str::to_string));
@@ -129,7 +130,7 @@ async fn the_environment_and_the_directory() -> Result<()> {
         assert!(said.contains("\ndiscovery.type=single node\n") || said.starts_with("discovery.type="), "{said}");
         assert!(said.lines().any(|line| line == "1A=x"), "{said}");
     }
-    // Nothing in it says who runs the command.
+    // The environment does not reveal which program runs the command.
     let said = out(sandbox.run(ExecSpec::new(["env"])).await?);
     let names: Vec<_> = said.lines().filter_map(|line| line.split('=').next()).collect();
     assert!(names.contains(&"PROCESS_TAG") && !names.iter().any(|name| name.starts_with("SANDBOX")), "{names:?}");
@@ -142,7 +143,7 @@ async fn the_environment_and_the_directory() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bad_commands_are_refused_before_anything_is_sent() -> Result<()> {
+async fn invalid_commands_are_refused_without_a_request() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     let before = world.provider.metrics();
@@ -174,17 +175,19 @@ async fn bad_commands_are_refused_before_anything_is_sent() -> Result<()> {
         refused(sandbox.signal("x", signal).await, &["not a signal"]);
     }
     refused(sandbox.signal("main", 15).await, &["entry-point"]);
-    assert_eq!(world.provider.metrics().requests, before.requests, "nothing was sent");
-    // Nor later, to kill what was never started: such a call would have been made by now. An empty command does not get as
+    assert_eq!(world.provider.metrics().requests, before.requests, "no request should have been sent");
+    // No call was made later either, to kill a command that never started: it would have been made by now. An empty
+    // command is refused before the plugin is called; the other commands, the four signals and this run are one call
+    // each.
     // far as the plugin; the others, the four signals and this run are one call each.
     sandbox.run(ExecSpec::new(["true"])).await?;
     assert_eq!(world.provider.metrics().calls - before.calls, 14 + 4 + 1);
     Ok(())
 }
 
-/// What the program sees of a long command line is that command line and nothing else.
+/// A long command line reaches the program unchanged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn arguments_beyond_64_kib() -> Result<()> {
+async fn command_lines_longer_than_64_kib_run_unchanged() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     let awkward = ["", "it's", "two\nlines", "$HOME `id` \\ \"", "ü\u{141}\u{81}", "-n", "*"];
@@ -201,23 +204,23 @@ async fn arguments_beyond_64_kib() -> Result<()> {
         let result = sandbox.run_with(command.clone(), *b"input", limits(1 << 20, Keep::Head)).await?;
         assert!(matches!(result.verdict, Verdict::Exited(0)), "{}", told(&result));
         assert!(result.stdout.data == expected, "{total}: {} bytes instead of {}", result.stdout.total, expected.len());
-        // The same again is the same run, of another instance too.
+        // Another instance that repeats the run gets the same result.
         let other = World::provider(&world.emulator.url()).await?.sandbox(sandbox.id());
         let again = other.run_with(command.clone(), *b"input", limits(1 << 20, Keep::Head)).await?;
         assert!(again.stdout.data == expected, "{first}");
         command.id = sandbox_host::fresh_id();
         command.user = Some("root".into());
         let result = sandbox.run_with(command, *b"input", limits(1 << 20, Keep::Head)).await?;
-        assert!(result.stdout.data == expected, "as a user");
+        assert!(result.stdout.data == expected, "wrong output as another user");
     }
-    assert_eq!(sh(&sandbox, "ls -A /tmp").await, "", "nothing is left behind");
-    // The process is the program itself.
+    assert_eq!(sh(&sandbox, "ls -A /tmp").await, "", "files are left in /tmp");
+    // The process of the command is the program itself, not a wrapper.
     let mut argv = vec!["cat".to_string(), "/proc/self/cmdline".to_string()];
     argv.extend(std::iter::repeat_n(format!("/{}dev/null", "./".repeat(2000)), 17));
     let expected: Vec<u8> = argv.iter().flat_map(|arg| [arg.as_bytes(), b"\0"].concat()).collect();
     let result = sandbox.run_with(ExecSpec::new(argv), Vec::new(), limits(1 << 20, Keep::Head)).await?;
     assert!(result.stdout.data == expected, "{}", told(&result));
-    // What Linux itself cannot do is the command's end.
+    // A command line beyond the limits of Linux is a failure of the command, not of the call.
     let too_many: Vec<String> =
         std::iter::once("true".to_string()).chain((0..60).map(|_| "x".repeat(100_000))).collect();
     let result = sandbox.run(ExecSpec::new(too_many)).await?;
@@ -226,9 +229,9 @@ async fn arguments_beyond_64_kib() -> Result<()> {
     Ok(())
 }
 
-/// Each program that can change the user, by taking the better ones away.
+/// Each helper program that can change the user is tested by removing the preferred ones.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commands_as_another_user() -> Result<()> {
+async fn commands_run_as_another_user() -> Result<()> {
     let world = World::start().await;
     let remove = "rm -f /usr/bin/setpriv /bin/setpriv";
     let account = "RUN useradd -m -u 4321 worker && groupadd -g 4322 crew && usermod -aG crew worker";
@@ -246,7 +249,7 @@ async fn commands_as_another_user() -> Result<()> {
         let run = async |user: &str, argv: &[&str]| {
             let result = sandbox.run(ExecSpec::new(argv.iter().copied()).user(user)).await?;
             assert!(matches!(result.verdict, Verdict::Exited(0)), "{helper} {user}: {}", told(&result));
-            Result::Ok(String::from_utf8(result.stdout.data).expect("text"))
+            Result::Ok(String::from_utf8(result.stdout.data).expect("not UTF-8"))
         };
         let who = ["sh", "-c", "id -un; id -gn; id -Gn; echo $HOME $USER"];
         for user in ["worker", "4321"] {
@@ -257,7 +260,7 @@ async fn commands_as_another_user() -> Result<()> {
         assert_eq!(run("root", &["id", "-u"]).await?, "0\n", "{helper}");
         let exited = sandbox.run(ExecSpec::shell("exit 9").user("worker")).await?;
         assert!(matches!(exited.verdict, Verdict::Exited(9)), "{helper}: {}", told(&exited));
-        // What only one of them can.
+        // Only `setpriv` accepts numeric ids and a group.
         let number = sandbox.run(ExecSpec::shell("id -u; id -g").user("5555:5556")).await;
         let group = sandbox.run(ExecSpec::shell("id -gn").user("worker:crew")).await;
         if helper == "setpriv" {
@@ -282,20 +285,20 @@ async fn commands_as_another_user() -> Result<()> {
         (error.kind(), error.subject(), error.happened()),
         (&Kind::Unsupported, Some("exec.user"), Happened::No)
     );
-    // Who commands run as anyway needs no helper.
+    // The user of the sandbox itself needs no helper.
     let result = sandbox.run(ExecSpec::new(["id", "-u"]).user("root")).await?;
     assert_eq!(result.stdout.data, b"0\n");
-    // And who is not root cannot become anybody.
+    // A user other than root cannot change to another user.
     let sandbox = world.sandbox_of(image(&["USER worker".to_string()])).await;
     let error = refused(sandbox.run(ExecSpec::new(["true"]).user("root")).await, &["4321"]);
     assert_eq!(error.kind(), &Kind::Unsupported);
     Ok(())
 }
 
-/// Counts those that a tree is made of; the sandbox's own entry point sleeps too.
+/// Counts the processes of [`TREE`]. The entry point of the sandbox sleeps too, with another command line.
 const SLEEPERS: &str = "pgrep -fxc '(/bin/)?sleep 1000' || true";
 
-/// A tree of processes that ignores SIGTERM, changes its sessions and clears its environment; `ready` when it stands.
+/// Starts processes that ignore SIGTERM, create new sessions and clear their environment, and then prints `ready`.
 const TREE: &str = r#"
 trap '' TERM
 sleep 1000 &
@@ -309,7 +312,7 @@ wait
 "#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_signal_reaches_the_whole_tree() -> Result<()> {
+async fn a_signal_reaches_the_whole_process_tree() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     let mut bystander = sandbox.spawn(ExecSpec::shell("echo ready; exec tail -f /dev/null")).await?;
@@ -318,28 +321,28 @@ async fn a_signal_reaches_the_whole_tree() -> Result<()> {
     let mut process = sandbox.spawn(ExecSpec::shell(TREE)).await?;
     assert_eq!(first_line(&mut process).await, "ready\n");
     process.signal(15).await?;
-    assert_eq!(sh(&sandbox, SLEEPERS).await, "5\n", "the trap is inherited");
+    assert_eq!(sh(&sandbox, SLEEPERS).await, "5\n", "the processes should have inherited the trap");
     process.kill().await?;
     assert!(matches!(process.wait().await?, Verdict::Signaled(9)));
     assert_eq!(sh(&sandbox, SLEEPERS).await, "0\n");
-    // Again, and to one that is over: no error. And nobody else was hit.
+    // A repeated signal, and a signal to a command that has ended, succeed. Other processes are not affected.
     process.signal(9).await?;
     assert!(refused(sandbox.signal("never-started", 9).await, &["signal"]).is_not_found());
     assert_eq!(sh(&sandbox, "pgrep -xc tail").await, "1\n");
 
-    // A signal that is handled.
+    // A signal with a handler.
     let mut process =
         sandbox.spawn(ExecSpec::shell("trap 'echo got; exit 5' USR1; echo ready; while :; do sleep 0.1; done")).await?;
-    let mut stdout = process.stdout.take().expect("a stream");
+    let mut stdout = process.stdout.take().expect("the stream was taken");
     let mut line = [0; 6];
-    stdout.read_exact(&mut line).await.expect("a line");
+    stdout.read_exact(&mut line).await.expect("cannot read a line");
     process.signal(10).await?;
     let mut rest = String::new();
-    stdout.read_to_string(&mut rest).await.expect("text");
+    stdout.read_to_string(&mut rest).await.expect("not UTF-8");
     assert_eq!(rest, "got\n");
     assert!(matches!(process.wait().await?, Verdict::Exited(5)));
 
-    // Dropping a handle kills, detaching does not.
+    // Dropping a process handle kills the command; detaching it does not.
     let mut process = sandbox.spawn(ExecSpec::shell("echo ready; exec sleep 1000")).await?;
     first_line(&mut process).await;
     let id = process.id().to_string();
@@ -348,9 +351,10 @@ async fn a_signal_reaches_the_whole_tree() -> Result<()> {
     Ok(())
 }
 
-/// Between its start and its program's first instruction, an exec is nobody. Here it is for as long as the test wants.
+/// Between its start and the first instruction of its program, an exec has no process that can be found. The test
+/// prolongs this state.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_signal_looks_again_for_whom_it_did_not_find() -> Result<()> {
+async fn a_signal_waits_for_a_process_that_is_starting() -> Result<()> {
     use modal_emulator::model::faults::{Fault, Rule};
     let world = World::start().await;
     let sandbox = world.sandbox().await;
@@ -360,7 +364,8 @@ async fn a_signal_looks_again_for_whom_it_did_not_find() -> Result<()> {
     spec.id = id.into();
     let mut process = sandbox.spawn(spec).await?;
 
-    // The call is made only after a look that found no process. It is held back until the process can be found.
+    // The provider makes this call only after a search that found no process. The emulator delays it until there is
+    // one.
     let (method, fault) = ("TaskExecPoll".to_string(), Fault::Delay { millis: 600_000, jitter_millis: 0 });
     world.emulator.chaos().add(Rule { method, times: Some(1), skip: 0, probability: 1.0, fault });
     let signal = tokio::spawn({
@@ -368,38 +373,38 @@ async fn a_signal_looks_again_for_whom_it_did_not_find() -> Result<()> {
         async move { sandbox.signal(id, 9).await }
     });
     while world.emulator.chaos().rules()[0].1 == 0 {
-        assert!(!signal.is_finished(), "it did not look whether the exec has ended");
+        assert!(!signal.is_finished(), "the provider should ask whether the exec has ended");
         tokio::task::yield_now().await;
     }
-    let mut stdin = process.stdin.take().expect("a stream");
-    stdin.write_all(format!("{id}\n").as_bytes()).await.expect("it is read");
-    stdin.shutdown().await.expect("it is read");
+    let mut stdin = process.stdin.take().expect("the stream was taken");
+    stdin.write_all(format!("{id}\n").as_bytes()).await.expect("cannot write to standard input");
+    stdin.shutdown().await.expect("cannot write to standard input");
     assert_eq!(first_line(&mut process).await, "ready\n");
     while sh(&sandbox, "pgrep -fxc 'sleep 1000' || true").await != "1\n" {}
     world.emulator.chaos().release();
-    signal.await.expect("no panic")?;
+    signal.await.expect("the task panicked")?;
     assert!(matches!(process.wait().await?, Verdict::Signaled(9)));
 
-    // Nobody for good: the caller has to know.
+    // The process can never be found, which the caller has to be told.
     let script = "echo ready; exec /bin/sleep 1000";
     let mut process = sandbox.spawn(ExecSpec::new(["env", "-i", "/bin/sh", "-c", script])).await?;
-    assert_eq!(first_line(&mut process).await, "ready\n", "before that it may not have cleared anything");
+    assert_eq!(first_line(&mut process).await, "ready\n", "the environment should be cleared by now");
     let error = refused(process.signal(9).await, &["cleared its environment", "Terminating the sandbox"]);
     assert_eq!(error.kind(), &Kind::Conflict);
     Ok(())
 }
 
 async fn first_line(process: &mut sandbox_host::Process) -> String {
-    let stdout = process.stdout.as_mut().expect("a stream");
+    let stdout = process.stdout.as_mut().expect("the stream was taken");
     let mut line = Vec::new();
     while line.last() != Some(&b'\n') {
-        line.push(stdout.read_u8().await.expect("a byte"));
+        line.push(stdout.read_u8().await.expect("cannot read a byte"));
     }
-    String::from_utf8(line).expect("text")
+    String::from_utf8(line).expect("not UTF-8")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deadline_ends_the_whole_tree() -> Result<()> {
+async fn a_deadline_ends_the_whole_process_tree() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     let limit = Duration::from_secs(1);
@@ -408,14 +413,14 @@ async fn a_deadline_ends_the_whole_tree() -> Result<()> {
     assert_eq!(result.stdout.data, b"ready\n");
     assert_eq!(sh(&sandbox, SLEEPERS).await, "0\n");
 
-    // The same with a handle.
+    // The same with a process handle.
     let mut process = sandbox.spawn(ExecSpec::shell(TREE).timeout(limit)).await?;
     first_line(&mut process).await;
     assert!(matches!(process.wait().await?, Verdict::Deadline));
     let (verdict, _, _) = process.output().await?;
     assert!(matches!(verdict, Verdict::Deadline));
 
-    // A program that ends in its own way when it is asked to, and what it then says.
+    // A program that handles SIGTERM, and its last output.
     let polite = "trap 'echo bye; exit 0' TERM; echo ready; sleep 1000 & wait";
     let result = sandbox.run(ExecSpec::shell(polite).timeout(limit)).await?;
     assert!(matches!(result.verdict, Verdict::Deadline), "{}", told(&result));
@@ -424,14 +429,14 @@ async fn a_deadline_ends_the_whole_tree() -> Result<()> {
     first_line(&mut process).await;
     let (verdict, stdout, _) = process.output().await?;
     assert!(matches!(verdict, Verdict::Deadline) && stdout == b"bye\n", "{verdict:?}");
-    // A command that ended in time has its exit code, also for a late question.
+    // A command that ended in time has its exit code, also if it is asked for after the deadline.
     let mut spec = ExecSpec::shell("echo done; exit 4").timeout(limit);
     spec.id = sandbox_host::fresh_id();
     let mut process = sandbox.spawn(spec).await?;
     sh(&sandbox, "sleep 2").await;
     assert!(matches!(process.wait().await?, Verdict::Exited(4)));
 
-    // A program that says of itself what a kill looks like.
+    // Programs that end by themselves in the same way as a killed one.
     for line in ["exit 137", "kill -9 $$"] {
         let result = sandbox.run(ExecSpec::shell(line).timeout(Duration::from_secs(60))).await?;
         assert!(!matches!(result.verdict, Verdict::Deadline), "{line}: {}", told(&result));
@@ -444,7 +449,7 @@ async fn a_deadline_ends_the_whole_tree() -> Result<()> {
 /// Some servers of the protocol (those of Modal's own test suites) do not enforce time limits, so the provider has to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deadline_holds_where_the_service_has_none() -> Result<()> {
-    use modal_emulator::control::chaos::{Fault, Rule};
+    use modal_emulator::model::faults::{Fault, Rule};
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     let method = "TaskExecStart".to_owned();
@@ -469,27 +474,27 @@ async fn a_deadline_holds_where_the_service_has_none() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_start_is_one_start() -> Result<()> {
+async fn starts_with_one_exec_id_run_the_command_once() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     let command = ExecSpec::shell("echo x >>/tmp/count; cat; echo done");
     let mut first = sandbox.spawn(command.clone()).await?;
     let other = World::provider(&world.emulator.url()).await?.sandbox(sandbox.id());
     let second = other.spawn(command.clone()).await?;
-    // Input goes on where it stands, whoever writes it.
-    let mut stdin = first.stdin.take().expect("a stream");
-    stdin.write_all(b"one ").await.expect("it is taken");
-    stdin.flush().await.expect("it is taken");
+    // Input is appended, whichever handle writes it.
+    let mut stdin = first.stdin.take().expect("the stream was taken");
+    stdin.write_all(b"one ").await.expect("cannot write to standard input");
+    stdin.flush().await.expect("cannot write to standard input");
     let mut attached = other.attach(command.id.clone());
-    let mut more = attached.stdin.take().expect("a stream");
-    more.write_all(b"two\n").await.expect("it is taken");
-    more.shutdown().await.expect("it is taken");
+    let mut more = attached.stdin.take().expect("the stream was taken");
+    more.write_all(b"two\n").await.expect("cannot write to standard input");
+    more.shutdown().await.expect("cannot write to standard input");
     for process in [first, attached] {
         let (verdict, stdout, _) = process.output().await?;
         assert!(matches!(verdict, Verdict::Exited(0)));
         assert_eq!(String::from_utf8_lossy(&stdout), "one two\ndone\n");
     }
-    // A run of the same id collects the same again.
+    // A run with the same exec id returns the same result again.
     let again = sandbox.run(command).await?;
     assert_eq!(again.stdout.data, b"one two\ndone\n", "{}", told(&again));
     assert_eq!(sh(&sandbox, "wc -l </tmp/count").await.trim(), "1");
@@ -498,21 +503,21 @@ async fn a_start_is_one_start() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_terminal_has_a_size() -> Result<()> {
+async fn a_pty_has_a_size_that_can_be_changed() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     let line = "trap 'stty size' WINCH; stty size; echo $TERM; while :; do read -r line && echo \"<$line>\"; done";
     let mut process = sandbox.spawn(ExecSpec::shell(line).pty(24, 80, "vt100")).await?;
     assert!(process.has_pty());
-    let mut stdout = process.stdout.take().expect("a stream");
+    let mut stdout = process.stdout.take().expect("the stream was taken");
     let mut seen = String::new();
     read_until(&mut stdout, &mut seen, "vt100").await;
     assert!(seen.starts_with("24 80\r\n"), "{seen:?}");
     process.resize(50, 132).await?;
-    // The shell looks at it when it has read a line.
-    let mut stdin = process.stdin.take().expect("a stream");
-    stdin.write_all(b"go\n").await.expect("it is taken");
-    stdin.flush().await.expect("it is taken");
+    // The shell prints the size after it has read a line.
+    let mut stdin = process.stdin.take().expect("the stream was taken");
+    stdin.write_all(b"go\n").await.expect("cannot write to standard input");
+    stdin.flush().await.expect("cannot write to standard input");
     read_until(&mut stdout, &mut seen, "50 132").await;
     read_until(&mut stdout, &mut seen, "<go>").await;
     refused(process.resize(0, 80).await, &["at least one row"]);
@@ -529,14 +534,14 @@ async fn a_terminal_has_a_size() -> Result<()> {
 async fn read_until(stream: &mut sandbox_host::Output, seen: &mut String, what: &str) {
     let mut piece = [0; 1024];
     while !seen.contains(what) {
-        let size = stream.read(&mut piece).await.expect("it can be read");
-        assert!(size > 0, "it ended before `{what}`: {seen:?}");
+        let size = stream.read(&mut piece).await.expect("cannot read the output");
+        assert!(size > 0, "the output ended before `{what}`: {seen:?}");
         seen.push_str(&String::from_utf8_lossy(&piece[..size]));
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sandbox_that_ends_is_the_verdict() -> Result<()> {
+async fn the_verdict_reports_that_the_sandbox_ended() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     let mut process = sandbox.spawn(ExecSpec::shell("echo ready; exec sleep 1000")).await?;
@@ -549,7 +554,7 @@ async fn a_sandbox_that_ends_is_the_verdict() -> Result<()> {
     sandbox.terminate().await?;
     let verdict = process.wait().await?;
     assert!(matches!(verdict, Verdict::SandboxEnded(EndReason::Terminated)), "{verdict:?}");
-    let result = running.await.expect("no panic")?;
+    let result = running.await.expect("the task panicked")?;
     assert!(matches!(result.verdict, Verdict::SandboxEnded(EndReason::Terminated)), "{}", told(&result));
 
     let error = refused(sandbox.run(ExecSpec::new(["true"])).await, &["terminated"]);
@@ -570,9 +575,9 @@ async fn a_sandbox_that_ends_is_the_verdict() -> Result<()> {
     Ok(())
 }
 
-/// The entry-point command is read, fed and waited for like any exec.
+/// The command of the entry point can be read, fed and waited for like any exec.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_entry_point_is_the_exec_main() -> Result<()> {
+async fn the_exec_main_is_the_entry_point() -> Result<()> {
     let world = World::start().await;
     let spec = SandboxSpec::new(ImageSpec::default()).command([
         "sh",
@@ -581,12 +586,12 @@ async fn the_entry_point_is_the_exec_main() -> Result<()> {
     ]);
     let sandbox = world.provider.create(spec).await?;
     let mut main = sandbox.attach("main");
-    let mut stdout = main.stdout.take().expect("a stream");
+    let mut stdout = main.stdout.take().expect("the stream was taken");
     let mut seen = String::new();
     read_until(&mut stdout, &mut seen, "hello\n").await;
-    let mut stdin = main.stdin.take().expect("a stream");
-    stdin.write_all(b"word\n").await.expect("it is taken");
-    stdin.flush().await.expect("it is taken");
+    let mut stdin = main.stdin.take().expect("the stream was taken");
+    stdin.write_all(b"word\n").await.expect("cannot write to standard input");
+    stdin.flush().await.expect("cannot write to standard input");
     read_until(&mut stdout, &mut seen, "<word>\n").await;
     let verdict = main.wait().await?;
     assert!(matches!(verdict, Verdict::Exited(3)), "{verdict:?}");

@@ -1,4 +1,5 @@
-//! Each file function of the interface, through the host against the emulator: what it does, and what it refuses.
+//! The file functions of the interface, through the host library, with the emulator. Each is tested for its effect and
+//! its failures.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -15,20 +16,20 @@ fn options(mode: WriteMode, permissions: Option<u32>) -> WriteOptions {
     WriteOptions { mode, permissions, ..WriteOptions::default() }
 }
 
-/// The fault of an operation that must fail.
+/// Returns the file fault of a call that must fail.
 #[track_caller]
 fn fault<T: std::fmt::Debug>(result: Result<T>) -> FileFault {
     let error = refused(result, &[]);
-    error.file_fault().unwrap_or_else(|| panic!("no file error: {error:?}")).clone()
+    error.file_fault().unwrap_or_else(|| panic!("not a file fault: {error:?}")).clone()
 }
 
-/// A directory of this machine that is gone after the test.
+/// A local directory that is removed at the end of the test.
 struct Local(PathBuf);
 
 impl Local {
     fn new(name: &str) -> Local {
         let path = std::env::temp_dir().join(format!("sandbox-files-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a directory");
+        std::fs::create_dir_all(&path).expect("cannot create the directory");
         Local(path)
     }
 }
@@ -40,7 +41,7 @@ impl Drop for Local {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn small_files() -> Result<()> {
+async fn small_files_are_written_and_read() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     let everything: Vec<u8> = (0..=255).collect();
@@ -58,7 +59,7 @@ async fn small_files() -> Result<()> {
     sandbox.write_file("/tmp/one", "two", WriteOptions::default()).await?;
     assert_eq!(sandbox.read_file("/tmp/one", 3).await?, b"two");
     assert_eq!(fault(sandbox.read_file("/tmp/one", 2).await), FileFault::TooLarge);
-    // Links are written and read through.
+    // Reads and writes follow symbolic links.
     sandbox.make_symlink("/tmp/link", "one").await?;
     sandbox.write_file("/tmp/link", "three", WriteOptions::default()).await?;
     assert_eq!(sandbox.read_file("/tmp/one", 100).await?, b"three");
@@ -84,27 +85,27 @@ async fn small_files() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ways_to_write() -> Result<()> {
+async fn every_write_mode_writes_and_keeps_permissions() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     let write = async |path: &str, data: &str, mode, permissions| {
         sandbox.write_file(path, data, options(mode, permissions)).await
     };
-    // Each makes a file, and its parents; the mode is what was asked for.
+    // Each write mode creates the file and its parents, with the requested mode.
     for (name, mode) in [("r", WriteMode::Replace), ("a", WriteMode::Append), ("c", WriteMode::CreateNew)] {
         write(&format!("/w/{name}/new"), "1", mode, None).await?;
         write(&format!("/w/{name}/mode"), "1", mode, Some(0o1750)).await?;
     }
     assert_eq!(sh(&sandbox, "stat -c %a /w/*/new /w/*/mode").await, "644\n644\n644\n1750\n1750\n1750\n");
-    // On a file that is there.
+    // Each write mode with an existing file.
     write("/w/r/mode", "22", WriteMode::Replace, None).await?;
     write("/w/a/mode", "22", WriteMode::Append, None).await?;
     assert_eq!(sh(&sandbox, "cat /w/r/mode; echo; cat /w/a/mode").await, "22\n122");
-    assert_eq!(sh(&sandbox, "stat -c %a /w/r/mode /w/a/mode").await, "1750\n1750\n", "the mode is kept");
+    assert_eq!(sh(&sandbox, "stat -c %a /w/r/mode /w/a/mode").await, "1750\n1750\n", "the mode should be kept");
     write("/w/a/mode", "", WriteMode::Append, Some(0o600)).await?;
     assert_eq!(sh(&sandbox, "stat -c '%a %s' /w/a/mode").await, "600 3\n");
     assert_eq!(fault(write("/w/c/new", "2", WriteMode::CreateNew, None).await), FileFault::AlreadyExists);
-    assert_eq!(sandbox.read_file("/w/c/new", 9).await?, b"1", "it was left alone");
+    assert_eq!(sandbox.read_file("/w/c/new", 9).await?, b"1", "the file should not change");
     sh(&sandbox, "ln -s /nowhere/at/all /w/dangling; ln -s loop /w/loop; ln -s r/new /w/link").await;
     for path in ["/w/dangling", "/w/c"] {
         assert_eq!(fault(write(path, "2", WriteMode::CreateNew, None).await), FileFault::AlreadyExists, "{path}");
@@ -124,13 +125,13 @@ async fn ways_to_write() -> Result<()> {
     refused(write("/w/x", "1", WriteMode::Replace, Some(0o10000)).await, &["twelve bits"]);
     let unknown = WriteOptions { extra: vec![("owner".into(), "\"x\"".into())], ..WriteOptions::default() };
     refused(sandbox.write_file("/w/x", "1", unknown).await, &["owner"]);
-    assert_eq!(sh(&sandbox, "find /w -name '.*' | wc -l").await, "0\n", "no draft is left behind");
+    assert_eq!(sh(&sandbox, "find /w -name '.*' | wc -l").await, "0\n", "temporary files are left");
     Ok(())
 }
 
-/// A reader sees the old file or the new one, and a writing that is given up leaves nothing.
+/// A reader sees either the old or the new content, and an aborted write leaves no files.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_appears_as_a_whole() -> Result<()> {
+async fn a_write_replaces_a_file_atomically() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     for (mode, permissions) in [
@@ -149,13 +150,14 @@ async fn a_file_appears_as_a_whole() -> Result<()> {
             tokio::spawn(async move { sandbox.upload("/a/f", reader, options(mode, permissions)).await })
         };
         use tokio::io::AsyncWriteExt as _;
-        // More than one piece, so that something has been sent for sure.
-        writer.write_all(&vec![b'n'; 5 << 20]).await.expect("it is taken");
+        // More than one chunk, so that some data has been sent.
+        writer.write_all(&vec![b'n'; 5 << 20]).await.expect("cannot write to standard input");
         let before = sh(&sandbox, "cat /a/f 2>/dev/null || echo none").await;
         assert_eq!(before, if matches!(mode, WriteMode::CreateNew) { "none\n" } else { "old" }, "{mode:?}");
         upload.abort();
         let _ = upload.await;
-        // What wrote is ended, and takes its draft along. The kernel keeps 15 bytes of the name modal-sandbox-fs-tools.
+        // The writing process ends and removes its temporary file. The kernel keeps 15 bytes of the name
+        // modal-sandbox-fs-tools.
         sh(
             &sandbox,
             "until [ \"$(ls -A /a | wc -l)\" -le 1 ] && ! pgrep -x cat && ! pgrep -x modal-sandbox-f; do :; done",
@@ -168,7 +170,7 @@ async fn a_file_appears_as_a_whole() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_path_is() -> Result<()> {
+async fn stat_and_list_describe_files_and_links() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     sh(
@@ -182,7 +184,7 @@ async fn what_a_path_is() -> Result<()> {
     assert_eq!((info.owner.as_str(), info.group.as_str(), info.modified), ("daemon", "mail", 1_000_000_000_000));
     assert!(matches!(info.kind, FileKind::File));
     assert!(matches!(sandbox.stat("/", false).await?.kind, FileKind::Directory));
-    // Links, and where they lead: relative, over others, through parents that are links.
+    // Symbolic links and their targets: relative, through other links, and below parents that are links.
     for (path, target) in [("/s/l", "d"), ("/s/d/m", "../l/f"), ("/s/n", "/s/d/m"), ("/s/dangling", "no")] {
         assert!(matches!(sandbox.stat(path, false).await?.kind, FileKind::Symlink(text) if text == target), "{path}");
     }
@@ -203,15 +205,15 @@ async fn what_a_path_is() -> Result<()> {
         Result::Ok(entries.into_iter().map(|entry| entry.name).collect::<Vec<_>>())
     };
     assert_eq!(names("/s").await?, ["d", "dangling", "l", "loop", "n", "p"]);
-    assert_eq!(names("/s/l").await?, ["e", "f", "m"], "a link to a directory is followed");
+    assert_eq!(names("/s/l").await?, ["e", "f", "m"], "a link to a directory should be followed");
     assert_eq!(names("/s/d/e").await?, Vec::<String>::new());
     assert_eq!(fault(sandbox.list_directory("/s/no").await), FileFault::NotFound);
     assert_eq!(fault(sandbox.list_directory("/s/d/f").await), FileFault::NotADirectory);
     Ok(())
 }
 
-/// What is asked of the service does not grow faster than the directory, nor what is in memory: a page is a piece of one
-/// listing, and not the end of one more.
+/// Requests and memory grow at most linearly with the size of the directory: all pages come from one listing instead of
+/// one listing per page.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_directory_is_listed_once() -> Result<()> {
     const ENTRIES: usize = 100_000;
@@ -220,10 +222,10 @@ async fn a_large_directory_is_listed_once() -> Result<()> {
     sh(&sandbox, &format!("mkdir /many; cd /many; seq {ENTRIES} | xargs touch")).await;
     let mut expected: Vec<String> = (1..=ENTRIES).map(|number| number.to_string()).collect();
     expected.sort();
-    // Faults that change nothing count calls.
+    // Fault rules without an effect are used to count calls.
     for method in ["TaskExecStart", "TaskExecStdioRead", "TaskExecWait"] {
         let count = serde_json::json!({ "method": method, "fault": { "delay": { "millis": 0 } } });
-        world.emulator.chaos().add(serde_json::from_value(count).expect("a rule"));
+        world.emulator.chaos().add(serde_json::from_value(count).expect("invalid rule"));
     }
     let calls = || world.emulator.chaos().rules().iter().map(|(_, applied)| *applied).collect::<Vec<_>>();
     let mut pages = sandbox.directory_pages("/many");
@@ -236,7 +238,8 @@ async fn a_large_directory_is_listed_once() -> Result<()> {
     assert!(found == expected, "{} of {ENTRIES} entries", found.len());
     assert!((ENTRIES / 10_000..ENTRIES / 1000).contains(&(count as usize)), "{count} pages");
     let made = calls();
-    // One helper, and one or two connections for a page: an instance that did not begin the listing goes on with it.
+    // One helper process for the listing, and at most two connections per page: another instance continues a listing
+    // that it did not start.
     assert_eq!(made[0], 1, "{made:?}");
     assert!(made[1] <= 2 * count && made[2] <= count, "{made:?}, {count} pages");
     let found: Vec<_> = sandbox.list_directory("/many").await?.into_iter().map(|entry| entry.name).collect();
@@ -246,7 +249,7 @@ async fn a_large_directory_is_listed_once() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn directories_come_and_go() -> Result<()> {
+async fn directories_are_created_and_removed() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     sandbox.make_directory("/d/e/f", true).await?;
@@ -264,15 +267,15 @@ async fn directories_come_and_go() -> Result<()> {
     sandbox.remove("/d/e/g", false).await?;
     sandbox.make_symlink("/link", "/d").await?;
     sandbox.remove("/link", true).await?;
-    assert!(sandbox.stat("/d/file", false).await.is_ok(), "the link was removed, not what it leads to");
+    assert!(sandbox.stat("/d/file", false).await.is_ok(), "the link should be removed, not its target");
     sandbox.remove("/d", true).await?;
     assert_eq!(fault(sandbox.stat("/d", false).await), FileFault::NotFound);
     Ok(())
 }
 
-/// As rename(2) has it, with a refusal where something is in the way.
+/// Moves follow rename(2), and fail without `replace` if the target exists.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn moves() -> Result<()> {
+async fn moves_follow_rename_2() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     let fresh = "rm -rf /m; mkdir -p /m/full/x /m/empty /m/dir/inside; echo a >/m/a; echo b >/m/b
@@ -281,7 +284,7 @@ async fn moves() -> Result<()> {
     sandbox.rename("/m/a", "/m/-new name\n", false).await?;
     assert_eq!(sh(&sandbox, "cat '/m/-new name\n'; [ -e /m/a ] || echo gone").await, "a\ngone\n");
     let cases = [
-        // From, to, and the fault with `replace`.
+        // The source, the target, and the fault with `replace`.
         ("/m/a", "/m/b", None),
         ("/m/a", "/m/dangling", None),
         ("/m/a", "/m/link", None),
@@ -300,25 +303,29 @@ async fn moves() -> Result<()> {
         let there = "find /m | sort; cat /m/a /m/b";
         let before = sh(&sandbox, there).await;
         assert_eq!(fault(sandbox.rename(from, to, false).await), FileFault::AlreadyExists, "{from} {to}");
-        assert_eq!(sh(&sandbox, there).await, before, "{from} {to}: nothing was moved");
+        assert_eq!(sh(&sandbox, there).await, before, "{from} {to}: the files should not change");
         let moved = sandbox.rename(from, to, true).await;
         match expected {
             Some(expected) => {
                 assert_eq!(fault(moved), expected, "{from} {to}");
-                assert_eq!(sh(&sandbox, there).await, before, "{from} {to}: nothing was moved");
+                assert_eq!(sh(&sandbox, there).await, before, "{from} {to}: the files should not change");
             }
             None => {
                 moved?;
                 let path = |shown: &str| shown.lines().filter(|line| *line == from || *line == to).count();
                 let left = path(&sh(&sandbox, "find /m").await);
-                // Two names of one file stay two.
+                // Two hard links to one file stay two.
                 assert_eq!(left, if to == "/m/same" { 2 } else { 1 }, "{from} {to}");
             }
         }
     }
     sh(&sandbox, fresh).await;
     sandbox.rename("/m/a", "/m/link", true).await?;
-    assert_eq!(sh(&sandbox, "cat /m/link; ls /m/dir").await, "a\ninside\n", "the link was replaced, not followed");
+    assert_eq!(
+        sh(&sandbox, "cat /m/link; ls /m/dir").await,
+        "a\ninside\n",
+        "the link should be replaced, not followed"
+    );
     assert_eq!(fault(sandbox.rename("/m/no", "/m/x", true).await), FileFault::NotFound);
     assert_eq!(fault(sandbox.rename("/m/b", "/m/no/x", true).await), FileFault::NotFound);
     assert_eq!(fault(sandbox.rename("/m/b", "/m/same/x", true).await), FileFault::NotADirectory);
@@ -326,7 +333,7 @@ async fn moves() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn links_and_modes() -> Result<()> {
+async fn symlinks_and_permissions_are_set() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     sandbox.write_file("/l/f", "x", WriteOptions::default()).await?;
@@ -347,10 +354,10 @@ async fn links_and_modes() -> Result<()> {
         assert_eq!(sandbox.stat("/l/f", false).await?.mode, mode);
     }
     sandbox.set_permissions("/l/1", 0o600).await?;
-    assert_eq!(sandbox.stat("/l/f", false).await?.mode, 0o600, "links are followed");
+    assert_eq!(sandbox.stat("/l/f", false).await?.mode, 0o600, "links should be followed");
     for mode in [0o2775, 0o755] {
         sandbox.set_permissions("/l", mode).await?;
-        assert_eq!(sandbox.stat("/l", false).await?.mode, mode, "of a directory");
+        assert_eq!(sandbox.stat("/l", false).await?.mode, mode, "wrong mode of a directory");
     }
     assert_eq!(fault(sandbox.set_permissions("/l/no", 0o600).await), FileFault::NotFound);
     assert_eq!(fault(sandbox.set_permissions("/l/f/x", 0o600).await), FileFault::NotADirectory);
@@ -358,9 +365,9 @@ async fn links_and_modes() -> Result<()> {
     Ok(())
 }
 
-/// What only another user is refused: files are read and written by whoever the sandbox runs as.
+/// Files are read and written as the user of the sandbox, so permissions of other users' files apply.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn somebody_elses_files() -> Result<()> {
+async fn files_of_another_user_are_refused() -> Result<()> {
     let world = World::start().await;
     let lines = "RUN useradd -m -u 4321 worker && mkdir /mine && chmod 700 /mine && touch /mine/f && chmod 600 /etc/hostname\nUSER worker";
     let sandbox = world.sandbox_of(ImageSpec::dockerfile(format!("FROM debian\n{lines}"))).await;
@@ -378,13 +385,13 @@ async fn somebody_elses_files() -> Result<()> {
     let local = Local::new("denied");
     let down = sandbox.download_directory("/mine", &local.0, |_| ()).await;
     assert_eq!(fault(down), denied);
-    std::fs::write(local.0.join("f"), "x").expect("a file");
+    std::fs::write(local.0.join("f"), "x").expect("cannot write the file");
     assert_eq!(fault(sandbox.upload_directory(&local.0, "/etc/new", |_| ()).await), denied);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk() -> Result<()> {
+async fn writes_to_a_full_device_report_no_space() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     // A device that is always full.
@@ -398,12 +405,12 @@ async fn a_full_disk() -> Result<()> {
     Ok(())
 }
 
-/// Bytes that are easily told apart wherever they stand.
+/// Returns test data whose bytes depend on their offset.
 fn pattern(from: u64, length: usize) -> Vec<u8> {
     (from..from + length as u64).map(|at| (at.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect()
 }
 
-/// Makes and checks [`pattern`] without holding it.
+/// A reader and writer that generates and checks the data of [`pattern`] without holding it in memory.
 struct Pattern {
     at: u64,
     size: u64,
@@ -430,7 +437,7 @@ impl tokio::io::AsyncWrite for Pattern {
     ) -> std::task::Poll<std::io::Result<usize>> {
         let length = data.len().min(256 << 10);
         if data[..length] != pattern(self.at, length) {
-            return std::task::Poll::Ready(Err(std::io::Error::other(format!("wrong bytes after {}", self.at))));
+            return std::task::Poll::Ready(Err(std::io::Error::other(format!("wrong bytes after offset {}", self.at))));
         }
         self.at += length as u64;
         std::task::Poll::Ready(Ok(length))
@@ -451,25 +458,26 @@ impl tokio::io::AsyncWrite for Pattern {
     }
 }
 
-/// Peak resident memory of this process so far, in KiB.
+/// Returns the peak resident memory of this process, in KiB.
 fn peak_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("VmHWM");
-    line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).expect("a number")
+    let status = std::fs::read_to_string("/proc/self/status").expect("cannot read /proc/self/status");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("the line VmHWM is missing");
+    line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).expect("not a number")
 }
 
-/// 1 GiB up and down. Memory is that of the host and of the emulator, which keeps what nobody has read in files.
+/// Transfers 1 GiB up and down. The measured memory is that of the host and the emulator; the emulator keeps unread
+/// data in files.
 #[test]
-fn a_gibibyte_both_ways() -> Result<()> {
-    // It measures the memory of its process.
-    system_tests::own_process::in_own_process_async(gibibyte_both_ways()).unwrap_or(Ok(()))
+fn one_gibibyte_is_transferred_both_ways_in_constant_memory() -> Result<()> {
+    // The test measures the memory of its process.
+    system_tests::own_process::in_own_process_async(transfer_one_gibibyte()).unwrap_or(Ok(()))
 }
 
-async fn gibibyte_both_ways() -> Result<()> {
+async fn transfer_one_gibibyte() -> Result<()> {
     const SIZE: u64 = 1 << 30;
     let world = World::start().await;
     let sandbox = world.sandbox().await;
-    // Once small, so that everything is warm.
+    // A small transfer first, so that the measurement covers only the growth.
     sandbox.upload("/tmp/big", Pattern { at: 0, size: 16 << 20 }, WriteOptions::default()).await?;
     sandbox.download("/tmp/big", Pattern { at: 0, size: 16 << 20 }).await?;
     let before = peak_kib();
@@ -484,38 +492,44 @@ async fn gibibyte_both_ways() -> Result<()> {
     sandbox.terminate().await
 }
 
-/// Path, kind and mode, content or target of everything below a directory.
+/// Returns path, kind, mode, and content or target of all entries below a directory.
 fn tree(root: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut open = vec![root.to_owned()];
     while let Some(directory) = open.pop() {
-        for entry in std::fs::read_dir(directory).expect("a directory") {
-            let path = entry.expect("an entry").path();
-            let meta = path.symlink_metadata().expect("it");
+        for entry in std::fs::read_dir(directory).expect("cannot read the directory") {
+            let path = entry.expect("cannot read the directory").path();
+            let meta = path.symlink_metadata().expect("cannot read the metadata");
             let mode = meta.permissions().mode() & 0o7777;
             let what = if meta.is_symlink() {
-                format!("-> {}", std::fs::read_link(&path).expect("a link").display())
+                format!("-> {}", std::fs::read_link(&path).expect("cannot read the link").display())
             } else if meta.is_dir() {
                 open.push(path.clone());
                 format!("d {mode:o}")
             } else {
-                format!("f {mode:o} {:?}", String::from_utf8_lossy(&std::fs::read(&path).expect("content")))
+                format!(
+                    "f {mode:o} {:?}",
+                    String::from_utf8_lossy(&std::fs::read(&path).expect("cannot read the file"))
+                )
             };
-            found.insert(path.strip_prefix(root).expect("below").to_string_lossy().into_owned(), what);
+            found.insert(
+                path.strip_prefix(root).expect("the entry is not below the directory").to_string_lossy().into_owned(),
+                what,
+            );
         }
     }
     found
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn directories_up_and_down() -> Result<()> {
+async fn directory_trees_are_uploaded_and_downloaded() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     let local = Local::new("tree");
     let (from, back) = (local.0.join("from"), local.0.join("back"));
     let long = "n".repeat(200);
-    std::fs::create_dir_all(from.join("a b/ü/empty")).expect("directories");
-    std::fs::create_dir_all(from.join(&long).join(&long)).expect("directories");
+    std::fs::create_dir_all(from.join("a b/ü/empty")).expect("cannot create the directories");
+    std::fs::create_dir_all(from.join(&long).join(&long)).expect("cannot create the directories");
     for (name, content, mode) in [
         ("plain", "x", 0o644),
         ("a b/run.sh", "#!/bin/sh\n", 0o755),
@@ -523,13 +537,13 @@ async fn directories_up_and_down() -> Result<()> {
         (&*format!("{long}/{long}/{long}"), "deep", 0o640),
     ] {
         let path = from.join(name);
-        std::fs::write(&path, content).expect("a file");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("a mode");
+        std::fs::write(&path, content).expect("cannot write the file");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("cannot set the permissions");
     }
-    std::fs::write(from.join("large"), pattern(0, 3 << 20)).expect("a file");
-    symlink("plain", from.join("link")).expect("a link");
-    symlink("../plain", from.join("a b/up")).expect("a link");
-    symlink("nowhere", from.join("dangling")).expect("a link");
+    std::fs::write(from.join("large"), pattern(0, 3 << 20)).expect("cannot write the file");
+    symlink("plain", from.join("link")).expect("cannot create the link");
+    symlink("../plain", from.join("a b/up")).expect("cannot create the link");
+    symlink("nowhere", from.join("dangling")).expect("cannot create the link");
 
     let execs = |sandbox: &Sandbox| {
         let tables = world.emulator.state().tables.lock();
@@ -538,20 +552,20 @@ async fn directories_up_and_down() -> Result<()> {
     let before = execs(&sandbox);
     let mut told = 0;
     let sent = sandbox.upload_directory(&from, "/made/up/tree", |length| told += length).await?;
-    assert_eq!(execs(&sandbox) - before, 1, "one exec up");
+    assert_eq!(execs(&sandbox) - before, 1, "an upload should need one exec");
     assert_eq!(sent, told);
     assert_eq!(sh(&sandbox, "stat -c '%U %a' '/made/up/tree/a b/run.sh'").await, "root 755\n");
     let before = execs(&sandbox);
     let unpacked = sandbox.download_directory("/made/up/tree", &back, |_| ()).await?;
-    assert_eq!(execs(&sandbox) - before, 1, "one exec down");
+    assert_eq!(execs(&sandbox) - before, 1, "a download should need one exec");
     assert_eq!((unpacked.skipped, unpacked.examples.len()), (0, 0), "{unpacked:?}");
     assert_eq!(tree(&from), tree(&back));
-    // Over what is there: the rest stays.
-    std::fs::write(back.join("plain"), "changed").expect("a file");
-    std::fs::write(back.join("mine"), "stays").expect("a file");
+    // A download into an existing directory keeps the other files.
+    std::fs::write(back.join("plain"), "changed").expect("cannot write the file");
+    std::fs::write(back.join("mine"), "stays").expect("cannot write the file");
     sandbox.download_directory("/made/up/tree", &back, |_| ()).await?;
-    assert_eq!(std::fs::read(back.join("plain")).expect("a file"), b"x");
-    assert_eq!(std::fs::read(back.join("mine")).expect("a file"), b"stays");
+    assert_eq!(std::fs::read(back.join("plain")).expect("cannot read the file"), b"x");
+    assert_eq!(std::fs::read(back.join("mine")).expect("cannot read the file"), b"stays");
 
     assert_eq!(fault(sandbox.download_directory("/no/such", &back, |_| ()).await), FileFault::NotFound);
     assert_eq!(fault(sandbox.download_directory("/made/up/tree/plain", &back, |_| ()).await), FileFault::NotADirectory);
@@ -559,12 +573,12 @@ async fn directories_up_and_down() -> Result<()> {
     let error = refused(sandbox.upload_directory(&local.0.join("no"), "/x", |_| ()).await, &["no"]);
     assert!(matches!(error.kind(), Kind::Io(std::io::ErrorKind::NotFound)), "{error:?}");
     let file = local.0.join("file");
-    std::fs::write(&file, "x").expect("a file");
+    std::fs::write(&file, "x").expect("cannot write the file");
     refused(sandbox.download_directory("/made/up/tree", &file, |_| ()).await, &["file"]);
     Ok(())
 }
 
-/// A sandbox whose `tar` says whatever its owner likes.
+/// Creates a sandbox whose `tar` program prints this archive, whatever its arguments are.
 async fn liar(world: &World, archive: &[u8]) -> Sandbox {
     let sandbox = world.sandbox().await;
     let written = async {
@@ -573,12 +587,12 @@ async fn liar(world: &World, archive: &[u8]) -> Sandbox {
             .write_file("/usr/bin/tar", "#!/bin/sh\ncat /lie/archive\n", WriteOptions::default().permissions(0o755))
             .await
     };
-    written.await.expect("a lie");
+    written.await.expect("cannot replace the program tar");
     sandbox
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_sandbox_sends_stays_where_it_is_put() -> Result<()> {
+async fn a_hostile_archive_stays_below_the_destination() -> Result<()> {
     let world = World::start().await;
     let local = Local::new("liar");
     let python = system_tests::python();
@@ -589,15 +603,15 @@ async fn what_a_sandbox_sends_stays_where_it_is_put() -> Result<()> {
              i = tarfile.TarInfo(name); i.type = kind; i.size = len(data); i.linkname = link; i.mode = mode\n    \
              t.addfile(i, io.BytesIO(data))\n{script}\nt.close()\n"
         );
-        let output = std::process::Command::new(&python).args(["-c", &script]).output().expect("python");
+        let output = std::process::Command::new(&python).args(["-c", &script]).output().expect("cannot start Python");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         output.stdout
     };
     let outside = local.0.join("outside");
-    std::fs::create_dir_all(&outside).expect("a directory");
+    std::fs::create_dir_all(&outside).expect("cannot create the directory");
     let to = local.0.join("to");
     let up = outside.display();
-    // What is refused as a whole.
+    // Archives that are refused as a whole.
     for script in [
         "add('../outside/x', data=b'x')".to_string(),
         "add('a/../../outside/x', data=b'x')".to_string(),
@@ -606,19 +620,19 @@ async fn what_a_sandbox_sends_stays_where_it_is_put() -> Result<()> {
         "add('h', tarfile.LNKTYPE, link='../outside/secret')".to_string(),
         "add('x' * 100 + '/../../../outside/x', data=b'x')".to_string(),
     ] {
-        std::fs::write(outside.join("secret"), "secret").expect("a file");
+        std::fs::write(outside.join("secret"), "secret").expect("cannot write the file");
         let sandbox = liar(&world, &make(&script)).await;
         let error = refused(sandbox.download_directory("/any", &to, |_| ()).await, &["outside"]);
         assert_eq!(error.kind(), &Kind::Forbidden, "{script}: {error}");
-        assert_eq!(std::fs::read_dir(&outside).expect("it").count(), 1, "{script}");
+        assert_eq!(std::fs::read_dir(&outside).expect("cannot read the directory").count(), 1, "{script}");
     }
-    // What is left out, and what comes after it is not written through it.
+    // Entries that are skipped, and later entries that must not be written through them.
     let cases: [(String, u64); 7] = [
         (format!("add('l', tarfile.SYMTYPE, link='{up}'); add('l/x', data=b'x')"), 1),
         ("add('l', tarfile.SYMTYPE, link='../outside'); add('m', data=b'm')".to_string(), 1),
-        // Outside only by way of what somebody may make later.
+        // A link that leads outside only if its missing parent is created later.
         ("add('m', tarfile.SYMTYPE, link='later/../../outside')".to_string(), 1),
-        // Outside only by way of another link.
+        // A link that leads outside only through another link.
         ("add('s/l', tarfile.SYMTYPE, link='..'); add('m', tarfile.SYMTYPE, link='s/l/../outside')".to_string(), 1),
         ("add('d', tarfile.CHRTYPE); add('b', tarfile.BLKTYPE); add('p', tarfile.FIFOTYPE)".to_string(), 3),
         ("add('h', tarfile.LNKTYPE, link='no'); add('f', data=b'f')".to_string(), 1),
@@ -629,31 +643,35 @@ async fn what_a_sandbox_sends_stays_where_it_is_put() -> Result<()> {
         let sandbox = liar(&world, &make(&script)).await;
         let unpacked = sandbox.download_directory("/any", &to, |_| ()).await?;
         assert_eq!(unpacked.skipped, skipped, "{script}: {unpacked:?}");
-        assert_eq!(std::fs::read_dir(&outside).expect("it").count(), 1, "{script}");
+        assert_eq!(std::fs::read_dir(&outside).expect("cannot read the directory").count(), 1, "{script}");
         for (path, what) in tree(&to) {
             assert!(!what.contains("outside"), "{script}: {path} {what}");
             let special = ["f 7777", "f 4", "d 7777"].iter().any(|start| what.starts_with(start));
             assert!(!special, "{script}: {path} {what}");
         }
     }
-    // A link that writes would go through: while it is there, and one that lay there before.
+    // A link through which later entries would be written: one from the archive, and one that existed before.
     let link = "add('s/l', tarfile.SYMTYPE, link='..'); add('l', tarfile.SYMTYPE, link='s/l/../outside')";
     let through = format!("{link}; add('l/x', data=b'x'); add('l', data=b'file')");
     let through = through.as_str();
     for before in [false, true] {
         let _ = std::fs::remove_dir_all(&to);
-        std::fs::create_dir_all(&to).expect("a directory");
+        std::fs::create_dir_all(&to).expect("cannot create the directory");
         if before {
-            symlink(&outside, to.join("k")).expect("a link");
+            symlink(&outside, to.join("k")).expect("cannot create the link");
         }
         let script = if before { "add('k/x', data=b'x')" } else { through };
         let sandbox = liar(&world, &make(script)).await;
         let unpacked = sandbox.download_directory("/any", &to, |_| ()).await;
-        assert_eq!(std::fs::read_dir(&outside).expect("it").count(), 1, "{script}: {unpacked:?}");
+        assert_eq!(
+            std::fs::read_dir(&outside).expect("cannot read the directory").count(),
+            1,
+            "{script}: {unpacked:?}"
+        );
         assert!(unpacked.is_err(), "{script}: {unpacked:?}");
         assert!(before || (to.join("s/l").is_symlink() && !to.join("l").is_symlink()), "{script}: {:?}", tree(&to));
     }
-    // What is no archive, or a hostile one.
+    // Data that is not an archive, and a hostile archive.
     let huge = {
         let mut header = tarfile_header(b"././@LongLink", b'L', u64::from(u32::MAX));
         header.extend(vec![b'a'; 1 << 20]);
@@ -667,16 +685,16 @@ async fn what_a_sandbox_sends_stays_where_it_is_put() -> Result<()> {
     Ok(())
 }
 
-/// What would be opened for ever is refused at once.
+/// Files whose open would block for ever are refused at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pipes_and_sockets_are_no_files() -> Result<()> {
+async fn pipes_and_sockets_are_refused_at_once() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     sh(&sandbox, "mkdir /s; mkfifo /s/pipe; ln -s pipe /s/link").await;
     let mut listener =
         sandbox.spawn(ExecSpec::new(["python3", "-c", "import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('/s/socket'); print('ready', flush=True); time.sleep(1000)"])).await?;
     use tokio::io::AsyncReadExt as _;
-    listener.stdout.as_mut().expect("a stream").read_u8().await.expect("it began");
+    listener.stdout.as_mut().expect("the stream was taken").read_u8().await.expect("the command did not start");
     let is_special = |fault: FileFault| matches!(fault, FileFault::Other(_));
     for name in ["/s/pipe", "/s/link"] {
         assert!(is_special(fault(sandbox.read_file(name, 10).await)), "{name}");
@@ -690,22 +708,22 @@ async fn pipes_and_sockets_are_no_files() -> Result<()> {
     let other = |kind: &str| FileKind::Other(kind.to_string());
     assert_eq!(kinds, [FileKind::Symlink("pipe".to_string()), other("pipe"), other("socket")]);
     assert_eq!(sandbox.stat("/dev/null", false).await?.kind, other("character device"));
-    // Those that were given up are gone.
+    // The helper processes of the refused operations have ended.
     let left = "pgrep -f '^/__modal/[.]bin/modal-sandbox-fs-tools'";
     sh(&sandbox, &format!("for n in $(seq 300); do {left} || exit 0; sleep 0.1; done; exit 1")).await;
     listener.kill().await
 }
 
-/// What an unprivileged user of a sandbox may have put where the image's environment leads.
+/// Names of programs that an unprivileged user may have placed in directories of the image's PATH.
 const PLANTED: [&str; 24] = [
     "sh", "tr", "grep", "rm", "tar", "chmod", "mv", "mkdir", "cat", "ln", "readlink", "rmdir", "sleep", "stty", "head",
     "wc", "env", "setpriv", "su", "runuser", "id", "kill", "ls", "cp",
 ];
 
-/// Our own operations in an image whose PATH, and other variables, lead to the files of another user: nothing of those
-/// runs as root, and nothing changes what the operations do.
+/// File operations in an image whose PATH and other variables lead to the files of another user: none of those files
+/// runs as root, and none changes the result of an operation.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_planted_in_an_image_does_not_run_as_root() -> Result<()> {
+async fn programs_placed_by_another_user_never_run_as_root() -> Result<()> {
     let world = World::start().await;
     let dockerfile = format!(
         "FROM debian\n\
@@ -722,11 +740,11 @@ async fn what_is_planted_in_an_image_does_not_run_as_root() -> Result<()> {
     );
     let spec = SandboxSpec::new(ImageSpec::dockerfile(dockerfile)).command(["/usr/bin/sleep", "infinity"]);
     let sandbox = world.provider.create(spec).await?;
-    // Until here the image's own environment held, also for the entry point.
+    // The setup above runs with the image's own environment, and so does the entry point.
     sandbox.write_file("/seen", "", WriteOptions::default()).await?;
     let agent = |argv: &[&str]| ExecSpec::new(argv.iter().copied()).user("agent");
 
-    // Another user's commands have the image's environment, and the directory and the arguments that were asked for.
+    // Commands of another user have the image's environment and the requested directory and arguments.
     let line = "echo $PATH $LD_PRELOAD $LD_LIBRARY_PATH $0; /bin/pwd";
     let said = sandbox.run(agent(&["/bin/dash", "-c", line, "zero"]).cwd("tmp")).await?;
     let path = "/home/agent/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -738,23 +756,27 @@ async fn what_is_planted_in_an_image_does_not_run_as_root() -> Result<()> {
     let said = sandbox.run(agent(&["/bin/dash", "-c", "echo ${#1} ${#2}", "sh", &long, &long])).await?;
     assert_eq!(said.stdout.data, b"40000 40000\n", "{}", told(&said));
     let planted = sandbox.run(agent(&["id"])).await?;
-    assert!(matches!(planted.verdict, Verdict::Exited(1)), "its PATH is the image's: {}", told(&planted));
+    assert!(
+        matches!(planted.verdict, Verdict::Exited(1)),
+        "the command should use the PATH of the image: {}",
+        told(&planted)
+    );
 
     // Signals and time limits.
     let sleep = ["/bin/dash", "-c", "echo ready; /bin/sleep 1000 & wait"];
     let mut process = sandbox.spawn(agent(&sleep)).await?;
     use tokio::io::AsyncReadExt as _;
-    process.stdout.as_mut().expect("a stream").read_u8().await.expect("it began");
+    process.stdout.as_mut().expect("the stream was taken").read_u8().await.expect("the command did not start");
     process.kill().await?;
     assert!(matches!(process.wait().await?, Verdict::Signaled(9)));
     let late = sandbox.run(agent(&sleep).timeout(Duration::from_secs(1))).await?;
     assert!(matches!(late.verdict, Verdict::Deadline), "{}", told(&late));
     let mut process = sandbox.spawn(agent(&sleep).pty(24, 80, "vt100")).await?;
-    process.stdout.as_mut().expect("a stream").read_u8().await.expect("it began");
+    process.stdout.as_mut().expect("the stream was taken").read_u8().await.expect("the command did not start");
     process.resize(50, 132).await?;
     process.kill().await?;
 
-    // Files.
+    // File operations.
     for (mode, permissions) in
         [(WriteMode::Replace, Some(0o640)), (WriteMode::Append, None), (WriteMode::CreateNew, Some(0o600))]
     {
@@ -773,23 +795,26 @@ async fn what_is_planted_in_an_image_does_not_run_as_root() -> Result<()> {
     sandbox.upload_directory(&local.0.join("down"), "/again", |_| ()).await?;
     sandbox.download_directory("/again", &local.0.join("again"), |_| ()).await?;
     assert_eq!(tree(&local.0.join("again")), tree(&local.0.join("down")));
-    assert_eq!(std::fs::read(local.0.join("again/moved")).expect("a file"), b"text");
+    assert_eq!(std::fs::read(local.0.join("again/moved")).expect("cannot read the file"), b"text");
     sandbox.remove("/again", true).await?;
 
-    let seen = String::from_utf8(sandbox.read_file("/seen", 1 << 20).await?).expect("text");
+    let seen = String::from_utf8(sandbox.read_file("/seen", 1 << 20).await?).expect("not UTF-8");
     let as_root: Vec<_> = seen.lines().filter(|line| line.ends_with(" 0")).collect();
     assert!(as_root.is_empty(), "{as_root:?}");
-    assert!(seen.contains("library 4321") && seen.contains("id 4321"), "the user's own commands see it: {seen}");
+    assert!(
+        seen.contains("library 4321") && seen.contains("id 4321"),
+        "the commands of the user should run the placed files: {seen}"
+    );
     Ok(())
 }
 
-/// Programs in an unusual place are used when only root can put something there.
+/// Programs in an unusual directory are used if only root can write to it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_image_whose_programs_lie_in_another_place() -> Result<()> {
+async fn programs_in_an_unusual_directory_are_used() -> Result<()> {
     let world = World::start().await;
     let programs = "sh tar mkdir rm cat chmod mv ln readlink rmdir tr grep";
     let image = |change: &str| {
-        // What takes the rest away is the last to go.
+        // The program that removes the others is removed last.
         let take = "cd / && for name in tar mkdir cat chmod mv ln readlink rmdir tr grep sh; do \
                     /busybox/rm -f /bin/$name /usr/bin/$name; done";
         ImageSpec::dockerfile(format!(
@@ -802,13 +827,13 @@ async fn an_image_whose_programs_lie_in_another_place() -> Result<()> {
     sandbox.rename("/d/f", "/d/g", false).await?;
     let local = Local::new("busybox");
     sandbox.download_directory("/d", &local.0.join("d"), |_| ()).await?;
-    assert_eq!(std::fs::read(local.0.join("d/g")).expect("a file"), b"text");
+    assert_eq!(std::fs::read(local.0.join("d/g")).expect("cannot read the file"), b"text");
     sandbox.upload_directory(&local.0.join("d"), "/up/here", |_| ()).await?;
     assert_eq!(sandbox.read_file("/up/here/g", 10).await?, b"text");
     let command = ["/busybox/sh", "-c", "echo ready; /usr/bin/sleep 1000 & wait"];
     let mut process = sandbox.spawn(ExecSpec::new(command)).await?;
     use tokio::io::AsyncReadExt as _;
-    process.stdout.as_mut().expect("a stream").read_u8().await.expect("it began");
+    process.stdout.as_mut().expect("the stream was taken").read_u8().await.expect("the command did not start");
     process.kill().await?;
     assert!(matches!(process.wait().await?, Verdict::Signaled(9)));
 
@@ -820,7 +845,7 @@ async fn an_image_whose_programs_lie_in_another_place() -> Result<()> {
     Ok(())
 }
 
-/// A header of a tar stream with a right checksum.
+/// Returns a header of a tar stream with a correct checksum.
 fn tarfile_header(name: &[u8], kind: u8, size: u64) -> Vec<u8> {
     let mut header = vec![0; 512];
     header[..name.len()].copy_from_slice(name);
@@ -835,30 +860,30 @@ fn tarfile_header(name: &[u8], kind: u8, size: u64) -> Vec<u8> {
     header
 }
 
-/// A file that grows while its tree is read does not spoil it.
+/// A file that grows while its tree is read does not damage the archive.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tree_that_changes() -> Result<()> {
+async fn a_download_tolerates_files_that_grow() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     sh(&sandbox, "mkdir /t; head -c 30000000 /dev/zero >/t/a; echo end >/t/z").await;
     let mut writer = sandbox.spawn(ExecSpec::shell("echo ready; while :; do echo more >>/t/log; done")).await?;
     use tokio::io::AsyncReadExt as _;
-    writer.stdout.as_mut().expect("a stream").read_u8().await.expect("it began");
+    writer.stdout.as_mut().expect("the stream was taken").read_u8().await.expect("the command did not start");
     let local = Local::new("changing");
     sandbox.download_directory("/t", &local.0, |_| ()).await?;
-    assert_eq!(std::fs::read(local.0.join("z")).expect("a file"), b"end\n");
+    assert_eq!(std::fs::read(local.0.join("z")).expect("cannot read the file"), b"end\n");
     assert!(local.0.join("log").exists());
     writer.kill().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn changes_are_seen() -> Result<()> {
+async fn a_watch_reports_changes() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     sh(&sandbox, "mkdir -p /w/sub").await;
     let wait = Duration::from_secs(60);
     assert_eq!(sandbox.watch("/w", "watch-1", true, 0, Duration::ZERO).await?.events.len(), 0);
-    // The watch begins some time after the call that starts it: something happens until it is seen.
+    // The watch starts some time after the call returns, so files are changed until the first event arrives.
     let mut position = 0;
     let mut number = 0;
     loop {
@@ -894,7 +919,7 @@ async fn changes_are_seen() -> Result<()> {
     let (seen, position) = see(&world.provider, start).await?;
     assert!(seen.contains(&"created /w/sub/new".to_string()), "{seen:?}");
     assert!(seen.iter().any(|text| text.starts_with("modified /w/sub/new")), "{seen:?}");
-    // Another instance sees the same from the same position.
+    // Another instance sees the same events from the same position.
     let other = World::provider(&world.emulator.url()).await?;
     assert_eq!(see(&other, start).await?.0, seen);
     sandbox.signal("watch-1", 15).await?;

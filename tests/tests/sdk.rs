@@ -1,13 +1,13 @@
-//! The official SDKs, unmodified, against the emulator.
+//! Runs the checks of the official SDKs, which are not modified, with the emulator.
 
 use std::process::Command;
 
 use system_tests::internet::{HERE, MACHINE, Powers, THERE, on_the_internet};
 use system_tests::{Emulator, javascript_checks, javascript_checks_passed, python_checks};
 
-/// Runs checks with `pytest` or `node --test`, which say themselves what failed. They run on the made-up internet, whose names and addresses the
-/// checks of the network know, against an emulator whose sandboxes reach it; a second one has no leave for that, and permits
-/// four streams per connection.
+/// Runs checks with `pytest` or `node --test`, whose output names the failed ones. The checks run on the simulated
+/// internet, whose names and addresses the network checks know, with an emulator whose sandboxes may use it. A second
+/// emulator gives its sandboxes no network and permits four streams per connection.
 fn check(command: &mut Command, passed: impl Fn(&str) -> bool) {
     on_the_internet(Powers::Own, || {
         let names = [("api.example.com", HERE), ("other.example.org", THERE), ("home.example.com", MACHINE)];
@@ -17,7 +17,7 @@ fn check(command: &mut Command, passed: impl Fn(&str) -> bool) {
         let output = command
             .env("MODAL_SERVER_URL", emulator.url())
             .env("SERVER_URL_WITHOUT_NETWORK", without.url())
-            // For looks at its memory.
+            // The checks of the emulator's memory use read its process information.
             .env("EMULATOR_PID", emulator.pid().to_string())
             .env("MODAL_TOKEN_ID", "ak-test")
             .env("MODAL_TOKEN_SECRET", "as-test")
@@ -31,12 +31,12 @@ fn check(command: &mut Command, passed: impl Fn(&str) -> bool) {
 }
 
 #[test]
-fn the_official_python_sdk() {
+fn the_checks_of_the_official_python_sdk_pass() {
     // pytest fails if it finds no check.
     check(&mut python_checks(""), |_| true);
 }
 
 #[test]
-fn the_official_javascript_sdk() {
+fn the_checks_of_the_official_javascript_sdk_pass() {
     check(&mut javascript_checks(""), javascript_checks_passed);
 }

@@ -50,7 +50,10 @@ async fn main() -> ExitCode {
         }
         Err((case, why)) => {
             let how = if proxy { " --proxy" } else { "" };
-            eprintln!("failed: {case:?}\n{why}\nrun it again with: cargo xtask soak{how} --runs 1 --seed {}", case.seed);
+            eprintln!(
+                "failed: {case:?}\n{why}\nrun it again with: cargo xtask soak{how} --runs 1 --seed {}",
+                case.seed
+            );
             ExitCode::FAILURE
         }
     }

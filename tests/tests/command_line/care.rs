@@ -1,5 +1,5 @@
-//! What a careful user would not want to happen: files that are lost or read by others, names that pretend, failures that
-//! look like success.
+//! Outcomes that a careful user does not want: files that are lost or readable by others, names with control
+//! characters, and failures that look like success.
 
 use std::{
     fs,
@@ -14,10 +14,10 @@ use system_tests::{Emulator, component, feed, program, sandbox, stderr};
 use super::{NEVER, alive, applied, order, printed, shared};
 
 fn mode(path: &Path) -> u32 {
-    fs::metadata(path).expect("it is there").permissions().mode() & 0o777
+    fs::metadata(path).expect("the file does not exist").permissions().mode() & 0o777
 }
 
-/// The program by way of a shell, which sets the scene.
+/// Runs a shell command line in which the program is available as `"$0"`, to set limits or a working directory first.
 fn by_shell(emulator: &Emulator, line: &str, arguments: &[&str]) -> std::process::Output {
     let mut command = Command::new("sh");
     command.args(["-c", line]).arg(program()).args(["--emulator-url", emulator.url()]).args(arguments);
@@ -34,50 +34,51 @@ fn fails(emulator: &Emulator, arguments: &[&str], says: &[&str]) {
 }
 
 #[test]
-fn a_link_stays_and_what_it_leads_to_is_written() {
+fn a_copy_onto_a_symlink_writes_its_target() {
     let emulator = shared();
     let id = printed(emulator, &["create", "-q"]);
     printed(emulator, &["exec", &id, "--", "sh", "-c", "echo new > /x"]);
     let from = format!("{id}:/x");
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("cannot create a directory");
     let (link, target) = (directory.path().join("link"), directory.path().join("target"));
-    fs::write(&target, "old, and longer").expect("a file");
-    symlink("target", &link).expect("a link");
-    printed(emulator, &["cp", &from, link.to_str().expect("text")]);
+    fs::write(&target, "old, and longer").expect("cannot write the file");
+    symlink("target", &link).expect("cannot create the link");
+    printed(emulator, &["cp", &from, link.to_str().expect("not UTF-8")]);
     assert!(link.is_symlink());
-    assert_eq!(fs::read_to_string(&target).expect("text"), "new\n");
+    assert_eq!(fs::read_to_string(&target).expect("cannot read the text"), "new\n");
 
-    // As `/dev/stdout` is one.
+    // A link to an open descriptor, like `/dev/stdout`.
     let (out, file) = (directory.path().join("out"), directory.path().join("file"));
-    symlink("/proc/self/fd/1", &out).expect("a link");
-    let stdout = fs::File::create(&file).expect("a file");
-    let copy = emulator.sandbox().args(["cp", &from]).arg(&out).stdout(stdout).status().expect("it runs");
+    symlink("/proc/self/fd/1", &out).expect("cannot create the link");
+    let stdout = fs::File::create(&file).expect("cannot create the file");
+    let copy =
+        emulator.sandbox().args(["cp", &from]).arg(&out).stdout(stdout).status().expect("cannot start the program");
     assert!(copy.success() && out.is_symlink());
-    assert_eq!(fs::read_to_string(&file).expect("text"), "new\n");
+    assert_eq!(fs::read_to_string(&file).expect("cannot read the text"), "new\n");
     printed(emulator, &["terminate", &id]);
 }
 
 #[test]
-fn a_copy_is_no_more_open_than_what_was_copied() {
+fn a_copy_grants_no_more_permissions_than_the_original() {
     let emulator = shared();
     let id = printed(emulator, &["create", "-q"]);
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("cannot create a directory");
     let secret = directory.path().join("secret");
-    fs::write(&secret, "x").expect("a file");
+    fs::write(&secret, "x").expect("cannot write the file");
     for bits in [0o600, 0o640, 0o700] {
-        fs::set_permissions(&secret, fs::Permissions::from_mode(bits)).expect("it is ours");
-        printed(emulator, &["cp", secret.to_str().expect("text"), &format!("{id}:/secret")]);
+        fs::set_permissions(&secret, fs::Permissions::from_mode(bits)).expect("cannot set the permissions");
+        printed(emulator, &["cp", secret.to_str().expect("not UTF-8"), &format!("{id}:/secret")]);
         let there = printed(emulator, &["exec", &id, "--", "stat", "-c", "%a", "/secret"]);
         assert_eq!(there, format!("{bits:o}"));
     }
 
-    // The sandbox does not say who may write to the user's files.
+    // The sandbox must not decide who may write to the user's files.
     let script =
         "mkdir -p /open/below; echo x > /open/file; chmod 777 /open/file /open/below; echo > /fixed; chmod 444 /fixed";
     printed(emulator, &["exec", &id, "--", "sh", "-c", script]);
-    let place = directory.path().to_str().expect("text");
+    let place = directory.path().to_str().expect("not UTF-8");
     let fixed = directory.path().join("fixed");
-    printed(emulator, &["cp", &format!("{id}:/fixed"), fixed.to_str().expect("text")]);
+    printed(emulator, &["cp", &format!("{id}:/fixed"), fixed.to_str().expect("not UTF-8")]);
     assert_eq!(mode(&fixed), 0o444);
     for (mask, bits) in [("077", 0o700), ("022", 0o755)] {
         let line = format!("umask {mask}; cd {place}; exec \"$0\" \"$@\"");
@@ -95,14 +96,20 @@ fn a_copy_is_no_more_open_than_what_was_copied() {
     printed(emulator, &["terminate", &id]);
 }
 
-/// All that is below a directory, by relative path.
+/// Returns the relative paths of all entries below a directory.
 fn below(directory: &Path) -> Vec<String> {
     let mut all = Vec::new();
     let mut left = vec![directory.to_owned()];
     while let Some(path) = left.pop() {
-        for entry in fs::read_dir(&path).expect("a directory") {
-            let entry = entry.expect("an entry").path();
-            all.push(entry.strip_prefix(directory).expect("below it").to_string_lossy().into_owned());
+        for entry in fs::read_dir(&path).expect("cannot read the directory") {
+            let entry = entry.expect("cannot read the directory").path();
+            all.push(
+                entry
+                    .strip_prefix(directory)
+                    .expect("the entry is not below the directory")
+                    .to_string_lossy()
+                    .into_owned(),
+            );
             if entry.is_dir() && !entry.is_symlink() {
                 left.push(entry);
             }
@@ -112,14 +119,14 @@ fn below(directory: &Path) -> Vec<String> {
     all
 }
 
-/// Whatever name the path in the sandbox ends in, nothing is written beside the destination.
+/// Whatever the last component of the path in the sandbox is, nothing is written outside the destination.
 #[test]
 fn a_copy_stays_below_its_destination() {
     let emulator = shared();
     let id = printed(emulator, &["create", "-q"]);
     let script = "mkdir -p /tree/sub; echo x > /tree/file; echo y > /tree/sub/deep; ln -s sub /tree/link";
     printed(emulator, &["exec", &id, "--", "sh", "-c", script]);
-    let base = tempfile::tempdir().expect("a directory");
+    let base = tempfile::tempdir().expect("cannot create a directory");
     for (number, (path, first)) in [
         ("/tree/sub/..", "file"),
         ("/tree/sub/../", "file"),
@@ -133,14 +140,14 @@ fn a_copy_stays_below_its_destination() {
     .enumerate()
     {
         let here = base.path().join(format!("{number}/here"));
-        fs::create_dir_all(&here).expect("a directory");
-        printed(emulator, &["cp", "-r", &format!("{id}:{path}"), here.to_str().expect("text")]);
-        let all = below(here.parent().expect("a parent"));
+        fs::create_dir_all(&here).expect("cannot create the directory");
+        printed(emulator, &["cp", "-r", &format!("{id}:{path}"), here.to_str().expect("not UTF-8")]);
+        let all = below(here.parent().expect("no parent directory"));
         assert!(all.iter().all(|path| path == "here" || path.starts_with("here/")), "{path}: {all:?}");
         assert_eq!(all.get(1), Some(&format!("here/{first}")), "{path}: {all:?}");
     }
 
-    // Between two sandboxes.
+    // A copy between two sandboxes.
     let to = printed(emulator, &["create", "-q"]);
     printed(emulator, &["exec", &to, "--", "mkdir", "-p", "/base/here"]);
     printed(emulator, &["cp", "-r", &format!("{id}:/tree/sub/.."), &format!("{to}:/base/here")]);
@@ -148,15 +155,19 @@ fn a_copy_stays_below_its_destination() {
         printed(emulator, &["exec", &to, "--", "sh", "-c", "cd /base; find . | sort | xargs; readlink here/link"]);
     assert_eq!(all, ". ./here ./here/file ./here/link ./here/sub ./here/sub/deep\nsub");
 
-    // A link of the user's in the place of the copy leads nowhere.
+    // A symbolic link that the user has at the place of the copy is not followed.
     let (here, outside) = (base.path().join("own"), base.path().join("outside"));
-    fs::create_dir_all(&here).expect("a directory");
-    fs::create_dir_all(&outside).expect("a directory");
-    symlink("../outside", here.join("tree")).expect("a link");
-    symlink("../outside/file", here.join("file")).expect("a link");
-    fails(emulator, &["cp", "-r", &format!("{id}:/tree"), here.to_str().expect("text")], &["a link is in the place"]);
-    printed(emulator, &["cp", &format!("{id}:/tree/file"), here.to_str().expect("text")]);
-    assert_eq!(fs::read_to_string(here.join("file")).expect("text"), "x\n");
+    fs::create_dir_all(&here).expect("cannot create the directory");
+    fs::create_dir_all(&outside).expect("cannot create the directory");
+    symlink("../outside", here.join("tree")).expect("cannot create the link");
+    symlink("../outside/file", here.join("file")).expect("cannot create the link");
+    fails(
+        emulator,
+        &["cp", "-r", &format!("{id}:/tree"), here.to_str().expect("not UTF-8")],
+        &["a link is in the place"],
+    );
+    printed(emulator, &["cp", &format!("{id}:/tree/file"), here.to_str().expect("not UTF-8")]);
+    assert_eq!(fs::read_to_string(here.join("file")).expect("cannot read the text"), "x\n");
     assert_eq!(below(&outside), [""; 0]);
     printed(emulator, &["terminate", &id, &to]);
 }
@@ -167,19 +178,19 @@ fn a_copied_directory_keeps_its_sticky_bit() {
     let id = printed(emulator, &["create", "-q"]);
     let script = "mkdir -p /tree/shared; chmod 1777 /tree/shared; echo > /tree/program; chmod 4755 /tree/program";
     printed(emulator, &["exec", &id, "--", "sh", "-c", script]);
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("cannot create a directory");
     let to = directory.path().join("to");
     let output = feed(emulator.sandbox().args(["cp", "-r", &format!("{id}:/tree")]).arg(&to), b"");
     assert!(output.status.success(), "{}", stderr(&output));
-    let bits = |name: &str| fs::metadata(to.join(name)).expect("it is there").permissions().mode() & 0o7000;
+    let bits = |name: &str| fs::metadata(to.join(name)).expect("the file does not exist").permissions().mode() & 0o7000;
     assert_eq!((bits("shared"), bits("program")), (0o1000, 0));
     assert!(stderr(&output).contains("without its set-user-id or set-group-id bit: program"), "{}", stderr(&output));
     printed(emulator, &["terminate", &id]);
 }
 
-/// A command of one's own takes the place of the image's, whose end must not be that of the sandbox.
+/// The user's command replaces the command of the image. The end of the image's entry point must not end the sandbox.
 #[test]
-fn a_command_runs_in_an_image_whose_own_program_ends() {
+fn a_command_runs_in_an_image_whose_entry_point_ends() {
     let emulator = shared();
     for (number, own) in [
         "CMD [\"true\"]",
@@ -199,26 +210,28 @@ fn a_command_runs_in_an_image_whose_own_program_ends() {
         assert_eq!(output.stdout, b"out\n", "{own}");
     }
 
-    // An image of which nothing but its id is known, and a sandbox that was made without a command.
+    // With an image id only, the client knows nothing about the entry point. The second sandbox is created without a
+    // command.
     let mut command = emulator.sandbox();
     let built = feed(command.args(["build", "-q", "--dockerfile", "-"]), b"FROM debian\nENTRYPOINT [\"false\"]\n");
-    let image = String::from_utf8(built.stdout).expect("text").trim().to_owned();
-    // Its program may end before the command begins or just after. Then the command is not run a second time.
+    let image = String::from_utf8(built.stdout).expect("not UTF-8").trim().to_owned();
+    // The entry point may end before the command starts or just after it. In the second case the command must not run
+    // again.
     let output = feed(emulator.sandbox().args(["run", "-q", "--image", &image, "--", "echo", "out"]), b"");
     assert!(output.stdout == b"out\n" || stderr(&output).contains("--line 'ENTRYPOINT []'"), "{output:?}");
     let id = printed(emulator, &["create", "-q", "--image", &image]);
-    // Its exit code is that of the image's program.
+    // The exit code of the sandbox is that of the entry point.
     assert_eq!(feed(emulator.sandbox().args(["wait", &id]), b"").status.code(), Some(1));
     fails(emulator, &["exec", &id, "--", "true"], &["program ended first", "finished with 1", "sleep infinity"]);
 }
 
 #[test]
-fn what_was_left_out_of_a_copy_is_told() {
+fn a_copy_reports_the_files_that_it_skipped() {
     let emulator = shared();
     let id = printed(emulator, &["create", "-q"]);
     let script = "mkdir /tree; echo x > /tree/file; ln -s /etc/passwd /tree/absolute; ln -s nothing/../.. /tree/later; ln -s file /tree/good";
     printed(emulator, &["exec", &id, "--", "sh", "-c", script]);
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("cannot create a directory");
     let (from, to) = (format!("{id}:/tree"), directory.path().join("to"));
     let output = feed(emulator.sandbox().args(["-q", "--json", "cp", "-r", &from]).arg(&to), b"");
     let text = stderr(&output);
@@ -226,14 +239,14 @@ fn what_was_left_out_of_a_copy_is_told() {
         output.status.success() && text.contains("not copied: absolute:") && text.contains("not copied: later:"),
         "{text}"
     );
-    let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let told: Value = serde_json::from_slice(&output.stdout).expect("invalid JSON");
     assert_eq!(told["skipped"], 2);
     assert!(to.join("good").is_symlink() && !to.join("later").is_symlink());
     printed(emulator, &["terminate", &id]);
 }
 
 #[test]
-fn one_failure_of_many_is_named_and_stops_nothing() {
+fn one_failed_removal_of_several_is_named_and_does_not_stop_the_others() {
     let emulator = shared();
     let id = printed(emulator, &["create", "-q"]);
     printed(emulator, &["exec", &id, "--", "touch", "/a", "/b"]);
@@ -241,18 +254,22 @@ fn one_failure_of_many_is_named_and_stops_nothing() {
     fails(emulator, &["rm", &places[0], &places[1], &places[2]], &["/missing"]);
     assert_eq!(printed(emulator, &["exec", &id, "--", "sh", "-c", "ls -d /a /b 2>/dev/null | wc -l"]), "0");
 
-    // Of a tree that cannot be read: what it is that cannot be.
-    let directory = tempfile::tempdir().expect("a directory");
-    fs::create_dir(directory.path().join("sub")).expect("a directory");
+    // The error about a tree names the entry that cannot be read.
+    let directory = tempfile::tempdir().expect("cannot create a directory");
+    fs::create_dir(directory.path().join("sub")).expect("cannot create the directory");
     let name = "x".repeat(120);
-    std::os::unix::net::UnixListener::bind(directory.path().join("sub/socket")).expect("a socket");
-    fs::write(directory.path().join("sub").join(&name), "x").expect("a file");
-    fails(emulator, &["cp", "-r", directory.path().to_str().expect("text"), &format!("{id}:/tree")], &["sub/socket"]);
+    std::os::unix::net::UnixListener::bind(directory.path().join("sub/socket")).expect("cannot create the socket");
+    fs::write(directory.path().join("sub").join(&name), "x").expect("cannot write the file");
+    fails(
+        emulator,
+        &["cp", "-r", directory.path().to_str().expect("not UTF-8"), &format!("{id}:/tree")],
+        &["sub/socket"],
+    );
     printed(emulator, &["terminate", &id]);
 }
 
 #[test]
-fn names_do_not_pretend_to_be_lines_or_steer_a_terminal() {
+fn control_characters_in_names_and_messages_are_escaped() {
     let emulator = Emulator::start();
     let tag = "x=1\nsb-01FAKE  running \u{1b}[31m\u{202e}";
     let id = printed(&emulator, &["create", "-q", "--tag", tag]);
@@ -265,7 +282,7 @@ fn names_do_not_pretend_to_be_lines_or_steer_a_terminal() {
         assert!(!shown.contains(['\u{1b}', '\u{202e}']), "{arguments:?}: {shown:?}");
         assert!(!shown.lines().any(|line| line.starts_with("sb-01FAKE") || line.starts_with("zz")), "{shown}");
     }
-    // What the service itself says while it makes us wait, and when it fails.
+    // The same for messages of the service, during a wait and in an error.
     let message = "busy\u{1b}]0;title\u{7}\nsb-01FAKE  running\u{9b}31m\u{202e}";
     let status = |method: &str, code: i32, wait: Option<f64>| {
         let fault = json!({ "status": { "code": code, "message": message, "retry_after_secs": wait } });
@@ -277,7 +294,7 @@ fn names_do_not_pretend_to_be_lines_or_steer_a_terminal() {
         (status("SandboxListV2", 3, None), &["--json", "list"]),
     ] {
         super::order(&emulator, &rules);
-        // The wait is to be the host's, which tells of it, and not the plugin's own.
+        // The host must do the waiting, because the host prints the message. So the plugin is set to wait for 0 s.
         let output = feed(emulator.sandbox().env("MODAL_MAX_THROTTLE_WAIT", "0").args(arguments), b"");
         let told = if arguments.len() == 1 { stderr(&output) } else { String::from_utf8_lossy(&output.stdout).into() };
         assert!(told.contains("busy"), "{told:?}");
@@ -287,7 +304,7 @@ fn names_do_not_pretend_to_be_lines_or_steer_a_terminal() {
 }
 
 #[test]
-fn of_a_tag_that_is_set_twice_the_last_counts() {
+fn the_last_value_of_a_repeated_tag_is_used() {
     let emulator = shared();
     let id = printed(emulator, &["create", "-q"]);
     let shown = printed(emulator, &["tags", &id, "a=1", "a=2"]);
@@ -296,7 +313,7 @@ fn of_a_tag_that_is_set_twice_the_last_counts() {
 }
 
 #[test]
-fn a_log_is_whole_however_fast_it_was_written() {
+fn a_log_that_was_written_fast_is_complete() {
     let emulator = shared();
     let id = printed(emulator, &["create", "-q", "--image", "debian", "--", "seq", "30000"]);
     printed(emulator, &["wait", &id]);
@@ -305,11 +322,11 @@ fn a_log_is_whole_however_fast_it_was_written() {
 }
 
 #[test]
-fn how_a_sandbox_ended_is_the_exit_code_of_waiting() {
+fn wait_exits_with_the_result_of_the_sandbox() {
     let emulator = shared();
     let waits = |arguments: &[&str]| {
         let output = feed(emulator.sandbox().args(arguments), b"");
-        (output.status.code(), String::from_utf8(output.stdout).expect("text").trim().to_owned())
+        (output.status.code(), String::from_utf8(output.stdout).expect("not UTF-8").trim().to_owned())
     };
     let id = printed(emulator, &["create", "-q", "--", "sh", "-c", "exit 7"]);
     assert_eq!(waits(&["wait", &id]), (Some(7), "finished with 7".into()));
@@ -325,13 +342,14 @@ fn how_a_sandbox_ended_is_the_exit_code_of_waiting() {
 }
 
 #[test]
-fn a_sandbox_that_nobody_learns_of_does_not_stay() {
+fn a_sandbox_whose_id_cannot_be_printed_is_terminated() {
     let emulator = Emulator::start();
-    let full = || fs::File::options().write(true).open("/dev/full").expect("the device");
+    let full = || fs::File::options().write(true).open("/dev/full").expect("cannot open /dev/full");
     for arguments in [&["create", "-q"][..], &["--json", "create", "-q"]] {
         let mut command = emulator.sandbox();
-        let child = command.args(arguments).stdout(full()).stderr(Stdio::piped()).spawn().expect("it runs");
-        let output = child.wait_with_output().expect("it ends");
+        let child =
+            command.args(arguments).stdout(full()).stderr(Stdio::piped()).spawn().expect("cannot start the program");
+        let output = child.wait_with_output().expect("cannot wait for the program");
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(125), "{text}");
         assert!(text.contains("write to standard output") && text.contains("No space left"), "{text}");
@@ -411,21 +429,21 @@ fn forwarding_ends_with_its_sandbox() {
     fails(emulator, &["forward", &id, "0:8000"], &["certificate", "--port 8000/tcp"]);
     let mut command = emulator.sandbox();
     command.args(["forward", &id, "0:7000"]).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("it runs");
+    let mut child = command.spawn().expect("cannot start the program");
     let mut line = String::new();
-    let stdout = child.stdout.as_mut().expect("a pipe");
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).expect("a line");
+    let stdout = child.stdout.as_mut().expect("the stream is not piped");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).expect("cannot read a line");
     assert!(line.contains("-> port 7000"), "{line}");
     printed(emulator, &["terminate", &id]);
-    let output = child.wait_with_output().expect("it ends");
+    let output = child.wait_with_output().expect("cannot wait for the program");
     assert_eq!(output.status.code(), Some(125));
     assert!(stderr(&output).contains("it has ended: terminated"), "{}", stderr(&output));
 }
 
 #[test]
-fn the_doctor_finds_what_works_to_work() {
+fn the_doctor_reports_ok_for_a_working_service() {
     let emulator = shared();
-    let home = tempfile::tempdir().expect("a directory");
+    let home = tempfile::tempdir().expect("cannot create a directory");
     let mut command = Command::new(program());
     command
         .arg("doctor")
@@ -445,68 +463,69 @@ fn the_doctor_finds_what_works_to_work() {
 }
 
 #[test]
-fn settings_that_mean_nothing_are_refused() {
+fn invalid_settings_are_refused() {
     let emulator = shared();
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("cannot create a directory");
     let file = directory.path().join("file");
-    let path = file.to_str().expect("text");
+    let path = file.to_str().expect("not UTF-8");
     for (policy, says) in [
         ("[grants]\norigins = [\"nowhere\"]", ["grant the origin nowhere", "its wishes are ["]),
         ("[grants]\nenv = [\"NOTHING\"]", ["grant the variable NOTHING", "MODAL_"]),
     ] {
-        fs::write(&file, policy).expect("a file");
+        fs::write(&file, policy).expect("cannot write the file");
         fails(emulator, &["list", "--policy", path], &says);
     }
-    // Taken by the emulator, and there is another way.
-    let taken = emulator.url().strip_prefix("http://").expect("plain http");
+    // The emulator already uses the address, and the error must suggest another one.
+    let taken = emulator.url().strip_prefix("http://").expect("not an http URL");
     fails(emulator, &["gateway", "--listen", taken], &["cannot listen on", "try: give another port, or 0"]);
     fails(emulator, &["emulator", "--listen", taken], &["cannot listen on", "port 0 takes any free one"]);
     let signed_in = ["run", "--image", "im-1", "--registry-secret", "s", "--", "true"];
     fails(emulator, &signed_in, &["comes from no registry", "try: leave it away"]);
-    // More than there are bytes is no limit.
-    fs::write(&file, "[limits]\nbody_mib = 17592186044416").expect("a file");
+    // A limit larger than any possible size has no effect.
+    fs::write(&file, "[limits]\nbody_mib = 17592186044416").expect("cannot write the file");
     printed(emulator, &["list", "--policy", path]);
-    fs::write(&file, "no certificate").expect("a file");
+    fs::write(&file, "no certificate").expect("cannot write the file");
     fails(emulator, &["list", "--ca-file", path], &["no certificate in PEM form", "BEGIN CERTIFICATE"]);
     let mut command = emulator.sandbox();
     let output = feed(command.arg("list").env("SANDBOX_PLUGIN", "").env("SANDBOX_POLICY", ""), b"");
     assert!(output.status.success(), "{}", stderr(&output));
 }
 
-/// What stands where the token is to go may be somebody else's.
+/// The path of the token file may be a link, a pipe or a device that another user created.
 #[test]
-fn a_token_file_replaces_files_only() {
+fn a_token_file_replaces_only_regular_files() {
     let emulator = shared();
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("cannot create a directory");
     let at = |name: &str| directory.path().join(name);
-    nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
-    symlink("/proc/self/fd/1", at("out")).expect("a link");
-    fs::create_dir(at("folder")).expect("a directory");
+    nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("cannot create the pipe");
+    symlink("/proc/self/fd/1", at("out")).expect("cannot create the link");
+    fs::create_dir(at("folder")).expect("cannot create the directory");
     for name in ["pipe", "out", "folder"] {
         let path = at(name);
-        fails(emulator, &["gateway", "--token-file", path.to_str().expect("text")], &["it is no regular file"]);
+        fails(emulator, &["gateway", "--token-file", path.to_str().expect("not UTF-8")], &["it is no regular file"]);
     }
     assert!(fs::symlink_metadata(at("pipe")).is_ok_and(|found| !found.is_file()) && at("out").is_symlink());
-    fs::write(at("file"), "old").expect("a file");
-    fs::set_permissions(at("file"), fs::Permissions::from_mode(0o644)).expect("a file");
+    fs::write(at("file"), "old").expect("cannot write the file");
+    fs::set_permissions(at("file"), fs::Permissions::from_mode(0o644)).expect("cannot set the permissions");
     let path = at("file");
-    let gateway = ["gateway", "--exit-with-stdin", "--token-file", path.to_str().expect("text")];
+    let gateway = ["gateway", "--exit-with-stdin", "--token-file", path.to_str().expect("not UTF-8")];
     let output = feed(emulator.sandbox().args(gateway), b"");
     assert!(output.status.success(), "{}", stderr(&output));
-    assert_eq!((mode(&path), fs::read_to_string(&path).expect("text").trim().len()), (0o600, 64));
-    // What is to be set, and to what.
+    assert_eq!((mode(&path), fs::read_to_string(&path).expect("cannot read the text").trim().len()), (0o600, 64));
+    // The names of the variables that the client has to set.
     let told = String::from_utf8_lossy(&output.stdout);
     let names: Vec<_> = told.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
     assert_eq!(names, ["MODAL_SERVER_URL", "MODAL_GRPC_WIRE"]);
     assert!(stderr(&output).contains("set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET to what"), "{}", stderr(&output));
 }
 
-/// What a plugin would read is shown, and not what is there.
+/// The inspection shows which files and variables a plugin would read, but not their contents.
 #[test]
-fn a_look_at_a_plugin_shows_names_and_no_values() {
-    let directory = tempfile::tempdir().expect("a directory");
+fn plugin_inspect_shows_names_but_no_values() {
+    let directory = tempfile::tempdir().expect("cannot create a directory");
     let profile = directory.path().join("profile");
-    fs::write(&profile, "[default]\nenvironment = 'of-the-file'\ntoken_id = 'ak-of-the-file'\n").expect("a file");
+    fs::write(&profile, "[default]\nenvironment = 'of-the-file'\ntoken_id = 'ak-of-the-file'\n")
+        .expect("cannot write the file");
     let look = |arguments: &[&str]| {
         let mut command = Command::new(program());
         command
@@ -516,7 +535,7 @@ fn a_look_at_a_plugin_shows_names_and_no_values() {
         command.env("MODAL_TOKEN_ID", "ak-of-the-user").env("MODAL_TOKEN_SECRET", "as-of-the-user");
         let output = feed(command.env("MODAL_ENVIRONMENT", "of-the-user"), b"");
         assert!(output.status.success(), "{}", stderr(&output));
-        let shown = String::from_utf8(output.stdout).expect("text");
+        let shown = String::from_utf8(output.stdout).expect("not UTF-8");
         assert!(!shown.contains("of-the-") && !shown.contains("hush"), "{shown}");
         shown
     };
@@ -529,7 +548,7 @@ fn a_look_at_a_plugin_shows_names_and_no_values() {
     ] {
         assert!(shown.contains(line), "{line} is missing in:\n{shown}");
     }
-    let told: Value = serde_json::from_str(&look(&["--json", "plugin", "inspect"])).expect("JSON");
+    let told: Value = serde_json::from_str(&look(&["--json", "plugin", "inspect"])).expect("invalid JSON");
     let wishes = &told["wishes"];
     assert_eq!((&told["name"], &wishes["profiles"]["path"]), (&"modal".into(), &"~/.modal.toml".into()));
     assert_eq!(
@@ -538,9 +557,9 @@ fn a_look_at_a_plugin_shows_names_and_no_values() {
     );
 }
 
-/// A look at what a pipe brings costs no more than a plugin may be large.
+/// Reading a plugin from a pipe needs no more memory than the largest permitted plugin.
 #[test]
-fn a_plugin_out_of_a_pipe_is_bounded() {
+fn a_plugin_from_a_pipe_has_a_size_limit() {
     let look = |from: &str| {
         let line = format!("ulimit -v 4000000; {from} | \"$0\" plugin inspect /dev/stdin");
         feed(Command::new("sh").args(["-c", &line]).arg(program()).arg(component()), b"")
@@ -555,26 +574,30 @@ fn a_plugin_out_of_a_pipe_is_bounded() {
 
 /// Another user of the machine can find the port, and a process of the same user can connect to it.
 #[test]
-fn a_private_emulator_takes_its_own_credentials_only() {
+fn a_private_emulator_accepts_only_its_own_credentials() {
     use std::io::{BufRead as _, Read as _, Write as _};
     let mut command = sandbox();
     command.args(["--emulator", "-v", "run", "-i", "--", "sh", "-c", "echo ready; cat"]);
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("cannot start the program");
     let (told, tells) = std::sync::mpsc::channel();
-    let log = std::io::BufReader::new(child.stderr.take().expect("a pipe"));
+    let log = std::io::BufReader::new(child.stderr.take().expect("the stream is not piped"));
     let reader = std::thread::spawn(move || {
         for line in log.lines().map_while(Result::ok) {
             let _ = told.send(line);
         }
     });
     let mut line = String::new();
-    let mut stdout = std::io::BufReader::new(child.stdout.take().expect("a pipe"));
-    stdout.read_line(&mut line).expect("a line");
+    let mut stdout = std::io::BufReader::new(child.stdout.take().expect("the stream is not piped"));
+    stdout.read_line(&mut line).expect("cannot read a line");
     assert_eq!(line, "ready\n");
     let mut lines = Vec::new();
     let url = loop {
-        let line = tells.recv_timeout(super::NEVER).unwrap_or_else(|_| panic!("no address in {lines:?}"));
+        let line = tells.recv_timeout(super::WAIT_TIMEOUT).unwrap_or_else(|_| panic!("no address in {lines:?}"));
         if let Some((_, url)) = line.split_once("http://127.0.0.1:") {
             break url.to_owned();
         }
@@ -582,16 +605,20 @@ fn a_private_emulator_takes_its_own_credentials_only() {
     };
     let port: String = url.chars().take_while(char::is_ascii_digit).collect();
     let address = format!("127.0.0.1:{port}");
-    let output = sandbox().args(["--emulator-url", &format!("http://{address}"), "list"]).output().expect("it runs");
+    let output = sandbox()
+        .args(["--emulator-url", &format!("http://{address}"), "list"])
+        .output()
+        .expect("cannot start the program");
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(125), "{text}");
     assert!(text.contains("Token validation failed"), "{text}");
-    let mut stream = std::net::TcpStream::connect(&address).expect("it listens");
-    write!(stream, "GET /emulator/state HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").expect("it reads");
+    let mut stream = std::net::TcpStream::connect(&address).expect("cannot connect");
+    write!(stream, "GET /emulator/state HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")
+        .expect("cannot send the request");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
+    stream.read_to_string(&mut answer).expect("cannot read the answer");
     assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
     drop(child.stdin.take());
-    assert!(child.wait().expect("it ends").success());
-    reader.join().expect("the log ends");
+    assert!(child.wait().expect("cannot wait for the program").success());
+    reader.join().expect("the log reader panicked");
 }

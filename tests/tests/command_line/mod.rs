@@ -1,5 +1,6 @@
-//! The command line as a whole: what it prints, how it behaves on a terminal, what an interruption leaves, what a killed
-//! harness leaves, and where plugins come from. Simple uses are in `cli.rs`, wrong input in `bad_input.rs`.
+//! The command-line program as a whole: its output, its behaviour on a terminal, what is left after an interruption and
+//! after the end of a killed program, and how plugins are pulled. Simple uses are in `cli.rs`, wrong input in
+//! `bad_input.rs`.
 
 mod care;
 mod interrupt;
@@ -20,78 +21,80 @@ use std::{
 use serde_json::Value;
 use system_tests::{Emulator, feed, stderr};
 
-/// One emulator for all tests that do not mind each other. It ends with this process, as its standard input does.
+/// Returns an emulator that is shared by all tests which do not affect each other. It ends with this process, which
+/// holds its standard input.
 fn shared() -> &'static Emulator {
     static EMULATOR: OnceLock<Emulator> = OnceLock::new();
     EMULATOR.get_or_init(|| {
         let emulator = Emulator::start();
-        // Whoever is first would see the log of their build, and nobody else.
+        // The first user of an image would otherwise see its build log, and later ones would not.
         printed(&emulator, &["build", "-q"]);
         printed(&emulator, &["build", "-q", "--image", "debian"]);
         emulator
     })
 }
 
-/// A request to the emulator's own endpoint; the answer's body.
+/// Sends a request to the control endpoint of the emulator and returns the body of the answer.
 fn request(emulator: &Emulator, method: &str, path: &str, body: &str) -> Value {
-    let address = emulator.url().strip_prefix("http://").expect("an address");
-    let mut stream = TcpStream::connect(address).expect("it listens");
+    let address = emulator.url().strip_prefix("http://").expect("not an http URL");
+    let mut stream = TcpStream::connect(address).expect("cannot connect");
     let length = body.len();
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
     )
-    .expect("it reads");
+    .expect("cannot send the request");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
+    stream.read_to_string(&mut answer).expect("cannot read the answer");
     assert!(answer.starts_with("HTTP/1.1 200"), "{method} {path} {body}: {answer}");
-    serde_json::from_str(answer.split_once("\r\n\r\n").expect("a body").1).expect("JSON")
+    serde_json::from_str(answer.split_once("\r\n\r\n").expect("the answer has no body").1).expect("invalid JSON")
 }
 
-/// Orders faults.
+/// Adds fault rules to the emulator.
 fn order(emulator: &Emulator, rules: &Value) {
     request(emulator, "POST", "/emulator/faults", &rules.to_string());
 }
 
-/// How often the first fault was applied so far.
+/// Returns how often the first fault was applied so far.
 fn applied(emulator: &Emulator) -> u64 {
-    request(emulator, "GET", "/emulator/faults", "")[0]["applied"].as_u64().expect("a number")
+    request(emulator, "GET", "/emulator/faults", "")[0]["applied"].as_u64().expect("not a number")
 }
 
-/// The sandboxes that have not ended.
+/// Returns the ids of the sandboxes that have not ended.
 fn alive(emulator: &Emulator) -> Vec<String> {
     let state = request(emulator, "GET", "/emulator/state", "");
-    let sandboxes = state["sandboxes"].as_array().expect("a list");
+    let sandboxes = state["sandboxes"].as_array().expect("not a list");
     let lives = |sandbox: &&Value| !matches!(sandbox["phase"].as_str(), Some("ended" | "ending"));
-    sandboxes.iter().filter(lives).map(|sandbox| sandbox["id"].as_str().expect("an id").to_owned()).collect()
+    sandboxes.iter().filter(lives).map(|sandbox| sandbox["id"].as_str().expect("no id").to_owned()).collect()
 }
 
-/// Longer than anything takes that will happen at all; what is waited for is never a matter of time.
-const NEVER: Duration = Duration::from_secs(120);
+/// Time after which a wait counts as failed. It is much longer than any expected wait, so tests do not depend on
+/// timing.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Looks again until it is so.
+/// Waits until the condition holds, by polling.
 fn until(mut so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !so() {
-        assert!(begun.elapsed() < NEVER, "it never becomes so");
+        assert!(begun.elapsed() < WAIT_TIMEOUT, "the condition did not become true in {WAIT_TIMEOUT:?}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Waits until the condition holds or the program has ended; how it ended, in that case.
+/// Waits until the condition holds or the program has ended. Returns the exit status in the second case.
 fn until_or_end(child: &mut Child, mut so: impl FnMut() -> bool) -> Option<ExitStatus> {
     let mut ended = None;
     until(|| {
-        // In this order: what happened before the end is seen.
-        ended = child.try_wait().expect("a child");
+        // The condition is evaluated after the end of the program, so that effects before the end are seen.
+        ended = child.try_wait().expect("cannot wait for the process");
         so() || ended.is_some()
     });
     if so() { None } else { ended }
 }
 
-/// Runs it, wants success, and gives what it printed, without white space around.
+/// Runs the program, which must succeed, and returns its standard output without surrounding white space.
 fn printed(emulator: &Emulator, arguments: &[&str]) -> String {
     let output = feed(emulator.sandbox().args(arguments), b"");
     assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
-    String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    String::from_utf8(output.stdout).expect("not UTF-8").trim().to_owned()
 }

@@ -1,8 +1,8 @@
-//! Whole outputs of every subcommand: success, failure and `--json`, held against files. Their help is in `docs/cli.md`,
-//! which a test of `host/` holds against the program.
+//! Compares the whole output of every subcommand with snapshot files: success, failure and `--json`. The help texts are
+//! in `docs/cli.md`, which a test of the command-line crate compares with the program.
 //!
-//! To accept a change: `INSTA_UPDATE=always cargo test --release --package system-tests --test command_line`, with the
-//! variables that `system_tests` names, and a look at the difference.
+//! To accept a change, run `INSTA_UPDATE=always cargo test --release --package system-tests --test system` with the
+//! variables that `system_tests` names, and review the difference.
 
 use std::{
     borrow::Cow,
@@ -19,7 +19,7 @@ use system_tests::{Emulator, feed, sandbox, stderr};
 
 use super::{order, printed, shared};
 
-/// What differs from run to run, and what stands for it.
+/// Patterns of the text that differs from run to run, and their replacements.
 static FILTERS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
     [
         (r"\bsb-[0-9A-Z]{26}\b", "[sandbox]"),
@@ -39,15 +39,15 @@ static FILTERS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"\b(listens there) \([^)]*\)", "$1"),
     ]
     .into_iter()
-    .map(|(pattern, name)| (Regex::new(pattern).expect("a pattern"), name))
+    .map(|(pattern, name)| (Regex::new(pattern).expect("invalid pattern"), name))
     .collect()
 });
 
-/// What is said of anything that takes longer than a second, which on a busy machine can be anything.
+/// Progress lines. They appear after a second, which on a busy machine can happen to any operation.
 static PROGRESS: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"^[a-z].* …$|^(copying|sending) .*: ").expect("a pattern"));
+    LazyLock::new(|| Regex::new(r"^[a-z].* …$|^(copying|sending) .*: ").expect("invalid pattern"));
 
-/// What was typed and what came of it.
+/// The commands of a test and their output.
 struct Transcript {
     emulator: &'static Emulator,
     directory: tempfile::TempDir,
@@ -56,7 +56,7 @@ struct Transcript {
 
 impl Transcript {
     fn new() -> Transcript {
-        let directory = tempfile::tempdir().expect("a directory");
+        let directory = tempfile::tempdir().expect("cannot create a directory");
         Transcript { emulator: shared(), directory, text: String::new() }
     }
 
@@ -64,7 +64,7 @@ impl Transcript {
         self.directory.path()
     }
 
-    /// The program in the directory of the transcript, with nothing of this machine's user.
+    /// Returns the program in the directory of the transcript, without settings of the user who runs the test.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.emulator.sandbox();
         command.args(arguments).current_dir(self.path()).env("USER", "tester").env("COLUMNS", "100");
@@ -103,12 +103,12 @@ impl Transcript {
         self.text.push('\n');
     }
 
-    /// Held against the file of this name.
+    /// Compares the transcript with the snapshot file of this name.
     fn check(self, name: &str) {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("cannot read the host name");
         let mut text = self.text.replace(&*self.path().to_string_lossy(), "[directory]");
         let folder = system_tests::program();
-        let folder = folder.parent().expect("a folder").to_string_lossy().into_owned();
+        let folder = folder.parent().expect("no parent folder").to_string_lossy().into_owned();
         text = text.replace(&folder, "[dist]").replace(&format!("tester.{}", host.trim()), "tester.[host]");
         for (pattern, stands) in FILTERS.iter() {
             text = pattern.replace_all(&text, *stands).into_owned();
@@ -123,12 +123,12 @@ impl Transcript {
     fn create(&self, arguments: &[&str]) -> String {
         let output = feed(self.command(&["create", "-q"]).args(arguments), b"");
         assert!(output.status.success(), "{}", stderr(&output));
-        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+        String::from_utf8(output.stdout).expect("not UTF-8").trim().to_owned()
     }
 }
 
 #[test]
-fn run() {
+fn run_prints_output_and_exit_codes() {
     let mut it = Transcript::new();
     it.run(&["run", "--image", "debian", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
     it.run(&["run", "-q", "--json", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
@@ -162,7 +162,7 @@ fn run() {
 }
 
 #[test]
-fn create_and_look_and_end() {
+fn create_list_inspect_and_terminate_print_the_sandbox() {
     let mut it = Transcript::new();
     let tag = "made-by=create_and_look_and_end";
     it.run(&["create", "--image", "debian", "--name", "looked-at", "--tag", tag, "--port", "7000/tcp"]);
@@ -171,10 +171,10 @@ fn create_and_look_and_end() {
     it.run(&["create", "-q", "--wait-ready"]);
     it.run(&["create", "-q", "--ready-command", "false", "--wait-ready", "1s"]);
     let list = printed(it.emulator, &["list", "--json", "--all", "--tag", tag]);
-    let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
+    let list: serde_json::Value = serde_json::from_str(&list).expect("invalid JSON");
     let id = |named: bool| {
-        let found = list.as_array().expect("a list").iter().find(|one| one["name"].is_string() == named);
-        found.expect("it is there")["id"].as_str().expect("text").to_owned()
+        let found = list.as_array().expect("not a list").iter().find(|one| one["name"].is_string() == named);
+        found.expect("not found")["id"].as_str().expect("not a string").to_owned()
     };
     let (id, other) = (id(true), id(false));
     it.run(&["wait", &other]);
@@ -207,7 +207,7 @@ fn create_and_look_and_end() {
 }
 
 #[test]
-fn exec() {
+fn exec_prints_output_and_errors() {
     let mut it = Transcript::new();
     let id = it.create(&["--env", "A=1"]);
     it.run(&["exec", &id, "--", "sh", "-c", "echo out; echo err >&2; exit 3"]);
@@ -238,21 +238,21 @@ fn exec() {
 }
 
 #[test]
-fn files() {
+fn file_commands_print_results_and_errors() {
     let mut it = Transcript::new();
     let id = it.create(&[]);
     let at = |path: &str| format!("{id}:{path}");
     let here = it.path().to_owned();
     let make = |path: &str, bytes: &[u8]| {
         let path = here.join(path);
-        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
-        std::fs::write(path, bytes).expect("a file");
+        std::fs::create_dir_all(path.parent().expect("no parent directory")).expect("cannot create the directory");
+        std::fs::write(path, bytes).expect("cannot write the file");
     };
     make("tree/a", b"a\n");
     make("tree/sub/b i n", &[0, 1, 255]);
     make("tree/ünï/empty", b"");
-    std::fs::create_dir(here.join("tree/void")).expect("a directory");
-    std::os::unix::fs::symlink("a", here.join("tree/link")).expect("a link");
+    std::fs::create_dir(here.join("tree/void")).expect("cannot create the directory");
+    std::os::unix::fs::symlink("a", here.join("tree/link")).expect("cannot create the link");
     make("big", &vec![7; 5_000_000]);
 
     it.run(&["cp", "-r", "tree", &at("/data")]);
@@ -268,12 +268,12 @@ fn files() {
     ]);
     it.run(&["cp", "-r", &at("/data"), "back"]);
     it.run(&["cp", "-r", &at("/data/sub"), "back"]);
-    assert_eq!(std::fs::read(here.join("back/sub/b i n")).expect("it came"), [0, 1, 255]);
-    assert_eq!(std::fs::read_link(here.join("back/link")).expect("it came"), Path::new("a"));
+    assert_eq!(std::fs::read(here.join("back/sub/b i n")).expect("cannot read the file"), [0, 1, 255]);
+    assert_eq!(std::fs::read_link(here.join("back/link")).expect("cannot read the link"), Path::new("a"));
     assert!(here.join("back/void").is_dir() && here.join("back/ünï/empty").is_file());
     it.run(&["cp", "--json", "big", &at("/data/")]);
     it.run(&["cp", &at("/data/big"), "big2"]);
-    assert!(std::fs::read(here.join("big2")).expect("it came") == vec![7; 5_000_000]);
+    assert!(std::fs::read(here.join("big2")).expect("cannot read the file") == vec![7; 5_000_000]);
     it.feed(&["cp", "-", &at("/from/stdin")], b"hello\n");
     it.run(&["cp", &at("/from/stdin"), "-"]);
     it.run(&["cp", &at("/from/stdin"), &at("/data")]);
@@ -313,17 +313,17 @@ fn files() {
 }
 
 #[test]
-fn images() {
+fn build_prints_the_log_and_the_image() {
     let mut it = Transcript::new();
     let here = it.path().to_owned();
-    std::fs::create_dir_all(here.join("context/sub")).expect("a directory");
-    std::fs::write(here.join("context/file"), "copied\n").expect("a file");
+    std::fs::create_dir_all(here.join("context/sub")).expect("cannot create the directory");
+    std::fs::write(here.join("context/file"), "copied\n").expect("cannot write the file");
     let lines = "FROM debian\nARG WORD=one\nCOPY file /srv/\nRUN echo $WORD; cat /srv/file\nWORKDIR /srv\n";
-    std::fs::write(here.join("context/Dockerfile"), lines).expect("a file");
+    std::fs::write(here.join("context/Dockerfile"), lines).expect("cannot write the file");
     it.run(&["build", "--dockerfile", "context/Dockerfile"]);
     it.run(&["build", "--dockerfile", "context/Dockerfile", "--json", "--build-arg", "WORD=two"]);
     let image = it.run(&["build", "-q", "--dockerfile", "context/sub/../Dockerfile", "--context", "context"]).stdout;
-    let image = String::from_utf8(image).expect("text").trim().to_owned();
+    let image = String::from_utf8(image).expect("not UTF-8").trim().to_owned();
     it.feed(&["build", "-q", "--dockerfile", "-", "--context", "context"], lines.as_bytes());
     it.feed(&["build", "-q", "--dockerfile", "-"], lines.as_bytes());
     it.run(&["build", "-q", "--image", &image]);
@@ -345,7 +345,7 @@ fn images() {
 }
 
 #[test]
-fn logs_and_snapshots() {
+fn logs_snapshot_and_mount_print_results_and_errors() {
     let mut it = Transcript::new();
     let id =
         it.create(&["--option", "exit_snapshot=true", "--", "sh", "-c", "echo one; echo two >&2; echo made > /made"]);
@@ -361,11 +361,11 @@ fn logs_and_snapshots() {
     let id = it.create(&[]);
     it.feed(&["cp", "-", &format!("{id}:/data/file")], b"kept\n");
     let image = it.run(&["snapshot", &id]).stdout;
-    let image = String::from_utf8(image).expect("text").trim().to_owned();
+    let image = String::from_utf8(image).expect("not UTF-8").trim().to_owned();
     it.run(&["run", "-q", "--image", &image, "--", "cat", "/data/file"]);
     let directory = it.run(&["snapshot", "--json", "--directory", "/data", "--ttl", "1h", &id]).stdout;
-    let directory: serde_json::Value = serde_json::from_slice(&directory).expect("JSON");
-    let directory = directory["image"].as_str().expect("an id").to_owned();
+    let directory: serde_json::Value = serde_json::from_slice(&directory).expect("invalid JSON");
+    let directory = directory["image"].as_str().expect("no id").to_owned();
     it.run(&["mount", &format!("{id}:/mnt/it"), &directory]);
     it.run(&["cat", &format!("{id}:/mnt/it/file")]);
     it.run(&["unmount", &format!("{id}:/mnt/it")]);
@@ -381,7 +381,7 @@ fn logs_and_snapshots() {
 }
 
 #[test]
-fn networks_and_sidecars() {
+fn network_forward_and_sidecar_print_results_and_errors() {
     let mut it = Transcript::new();
     let id = it.create(&["--port", "7000/tcp", "--port", "7001"]);
     it.run(&["tunnels", &id]);
@@ -395,8 +395,8 @@ fn networks_and_sidecars() {
     it.run(&["forward", &id, "9"]);
     it.run(&["forward", &id, "x:y"]);
     it.run(&["token", &id, "0"]);
-    let busy = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = busy.local_addr().expect("an address").port();
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").expect("cannot bind a port");
+    let port = busy.local_addr().expect("no local address").port();
     let output = feed(&mut it.command(&["forward", &id, &format!("{port}:7000")]), b"");
     it.note(&["forward", "ID", "PORT:7000"], &output);
     it.text = it.text.replace(&format!("port {port}"), "port PORT");
@@ -411,12 +411,12 @@ fn networks_and_sidecars() {
 }
 
 #[test]
-fn plugins_and_settings() {
+fn wrong_plugins_and_settings_print_errors() {
     let mut it = Transcript::new();
     let here = it.path().to_owned();
-    std::fs::write(here.join("policy.toml"), "[limits]\nmemory_mib = 1\n").expect("a file");
-    std::fs::write(here.join("wrong.toml"), "[limits]\nmemory = 1\n").expect("a file");
-    std::fs::write(here.join("text.wasm"), "text").expect("a file");
+    std::fs::write(here.join("policy.toml"), "[limits]\nmemory_mib = 1\n").expect("cannot write the file");
+    std::fs::write(here.join("wrong.toml"), "[limits]\nmemory = 1\n").expect("cannot write the file");
+    std::fs::write(here.join("text.wasm"), "text").expect("cannot write the file");
     it.run(&["--plugin", "text.wasm", "list"]);
     it.run(&["--plugin", "nothing", "list"]);
     it.run(&["--plugin", "nothing", "--json", "list"]);
@@ -432,25 +432,29 @@ fn plugins_and_settings() {
     it.run(&["sweep", "--json", "--dry-run"]);
     it.run(&["sweep", "--yes", "--dry-run"]);
     it.run(&["nothing"]);
-    let output = sandbox().args(["--emulator-url", "nothing", "list"]).output().expect("it runs");
+    let output = sandbox().args(["--emulator-url", "nothing", "list"]).output().expect("cannot start the program");
     it.note(&["--emulator-url", "nothing", "list"], &output);
-    let output = sandbox().args(["--emulator-url", "http://127.0.0.1:1", "list"]).output().expect("it runs");
+    let output =
+        sandbox().args(["--emulator-url", "http://127.0.0.1:1", "list"]).output().expect("cannot start the program");
     it.note(&["--emulator-url", "http://127.0.0.1:1", "list"], &output);
-    let output = sandbox().args(["--emulator-url", "http://127.0.0.1:1", "--json", "list"]).output().expect("it runs");
+    let output = sandbox()
+        .args(["--emulator-url", "http://127.0.0.1:1", "--json", "list"])
+        .output()
+        .expect("cannot start the program");
     it.note(&["--emulator-url", "http://127.0.0.1:1", "--json", "list"], &output);
-    let output = sandbox().arg("list").output().expect("it runs");
+    let output = sandbox().arg("list").output().expect("cannot start the program");
     it.note(&["list"], &output);
-    let output = sandbox().args(["emulator", "--listen", "0.0.0.0:0"]).output().expect("it runs");
+    let output = sandbox().args(["emulator", "--listen", "0.0.0.0:0"]).output().expect("cannot start the program");
     it.note(&["emulator", "--listen", "0.0.0.0:0"], &output);
-    let output = sandbox().args(["emulator", "--listen", "nothing"]).output().expect("it runs");
+    let output = sandbox().args(["emulator", "--listen", "nothing"]).output().expect("cannot start the program");
     it.note(&["emulator", "--listen", "nothing"], &output);
     it.run(&["gateway", "--listen", "0.0.0.0:0"]);
     it.check("plugins_and_settings");
 }
 
-/// Commands that go on until they are stopped say first where they are.
+/// Commands that run until they are stopped first print their address.
 #[test]
-fn forward_and_gateway() {
+fn forward_and_gateway_print_their_address_first() {
     let emulator = shared();
     let python = "import socketserver as s
 class Echo(s.StreamRequestHandler):
@@ -473,48 +477,56 @@ s.ThreadingTCPServer(('127.0.0.1', 7000), Echo).serve_forever()";
         python,
     ];
     let id = printed(emulator, &created);
-    let mut child =
-        emulator.sandbox().args(["forward", &id, "0:7000"]).stdout(Stdio::piped()).spawn().expect("it runs");
+    let mut child = emulator
+        .sandbox()
+        .args(["forward", &id, "0:7000"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("cannot start the program");
     let mut line = String::new();
-    BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
-    let (address, rest) = line.split_once(' ').expect("an address");
+    BufReader::new(child.stdout.take().expect("the stream is not piped"))
+        .read_line(&mut line)
+        .expect("cannot read a line");
+    let (address, rest) = line.split_once(' ').expect("no address in the line");
     assert_eq!(rest, format!("-> port 7000 of {id}\n"));
     let bytes: Vec<u8> = (0..=255).cycle().take(1_000_000).collect();
     for _ in 0..2 {
-        let mut stream = TcpStream::connect(address).expect("it listens");
-        let (mut writer, sent) = (stream.try_clone().expect("a stream"), bytes.clone());
+        let mut stream = TcpStream::connect(address).expect("cannot connect");
+        let (mut writer, sent) = (stream.try_clone().expect("cannot duplicate the socket"), bytes.clone());
         let writing = std::thread::spawn(move || {
-            writer.write_all(&sent).expect("it reads");
-            writer.shutdown(std::net::Shutdown::Write).expect("a stream");
+            writer.write_all(&sent).expect("cannot send the data");
+            writer.shutdown(std::net::Shutdown::Write).expect("cannot close the stream");
         });
         let mut back = Vec::new();
-        stream.read_to_end(&mut back).expect("it answers");
-        writing.join().expect("no panic");
-        assert!(back == bytes, "{} bytes came back, not the same", back.len());
+        stream.read_to_end(&mut back).expect("cannot read the answer");
+        writing.join().expect("the thread panicked");
+        assert!(back == bytes, "the {} bytes that came back differ from those sent", back.len());
     }
     let stop = |child: &mut std::process::Child| {
-        nix::sys::signal::kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("it runs");
-        child.wait().expect("it ends").code()
+        nix::sys::signal::kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("cannot signal the program");
+        child.wait().expect("cannot wait for the program").code()
     };
     assert_eq!(stop(&mut child), Some(130));
-    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(address).is_err(), "a process still listens on the port");
 
-    let directory = tempfile::tempdir().expect("a directory");
+    let directory = tempfile::tempdir().expect("cannot create a directory");
     let token = directory.path().join("token");
     let mut command = emulator.sandbox();
     command.args(["gateway", "--json", "--exit-with-stdin", "--token-file"]).arg(&token);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it runs");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cannot start the program");
     let mut line = String::new();
-    BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
-    let told: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-    assert!(told["MODAL_SERVER_URL"].as_str().expect("a URL").starts_with("http://127.0.0.1:"), "{line}");
+    BufReader::new(child.stdout.take().expect("the stream is not piped"))
+        .read_line(&mut line)
+        .expect("cannot read a line");
+    let told: serde_json::Value = serde_json::from_str(&line).expect("invalid JSON");
+    assert!(told["MODAL_SERVER_URL"].as_str().expect("not a string").starts_with("http://127.0.0.1:"), "{line}");
     assert_eq!(told["MODAL_GRPC_WIRE"], "grpc-web");
     assert!(told.get("MODAL_TOKEN_ID").is_none(), "the token is in the file alone: {line}");
     use std::os::unix::fs::PermissionsExt as _;
-    let meta = std::fs::metadata(&token).expect("it was written");
+    let meta = std::fs::metadata(&token).expect("the token file does not exist");
     assert_eq!(meta.permissions().mode() & 0o777, 0o600);
     drop(child.stdin.take());
-    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    assert_eq!(child.wait().expect("cannot wait for the program").code(), Some(0));
     printed(emulator, &["terminate", &id]);
 }
 
@@ -523,21 +535,22 @@ fn a_log_is_followed_while_it_grows() {
     let emulator = shared();
     let script = "echo first; while [ ! -e /go ]; do sleep 0.05; done; echo second";
     let id = printed(emulator, &["create", "-q", "--", "sh", "-c", script]);
-    let mut child = emulator.sandbox().args(["logs", "-f", &id]).stdout(Stdio::piped()).spawn().expect("it runs");
-    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut child =
+        emulator.sandbox().args(["logs", "-f", &id]).stdout(Stdio::piped()).spawn().expect("cannot start the program");
+    let mut stdout = BufReader::new(child.stdout.take().expect("the stream is not piped"));
     let mut line = String::new();
-    stdout.read_line(&mut line).expect("a line");
+    stdout.read_line(&mut line).expect("cannot read a line");
     assert_eq!(line, "first\n");
-    // Only now does it go on.
+    // The command waits for this file before it writes the second line.
     assert!(feed(emulator.sandbox().args(["cp", "-", &format!("{id}:/go")]), b"").status.success());
     let mut rest = String::new();
-    stdout.read_to_string(&mut rest).expect("text");
+    stdout.read_to_string(&mut rest).expect("cannot read the text");
     assert_eq!(rest, "second\n");
-    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    assert_eq!(child.wait().expect("cannot wait for the program").code(), Some(0));
 }
 
-/// Output that is not read any more is no failure of this program, which says nothing. A command that was killed for it has
-/// not succeeded, either.
+/// When the reader of its output is gone, the program fails silently. A command that was killed for this reason has not
+/// succeeded.
 #[test]
 fn a_broken_pipe_ends_the_command() {
     let emulator = shared();
@@ -552,19 +565,24 @@ fn a_broken_pipe_ends_the_command() {
     ];
     for (arguments, code) in cases {
         let mut command = emulator.sandbox();
-        let mut child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
-        let mut stdout = child.stdout.take().expect("a pipe");
-        stdout.read_exact(&mut [0; 2]).expect("output");
+        let mut child = command
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("cannot start the program");
+        let mut stdout = child.stdout.take().expect("the stream is not piped");
+        stdout.read_exact(&mut [0; 2]).expect("cannot read the output");
         drop(stdout);
-        let output = child.wait_with_output().expect("it ends");
+        let output = child.wait_with_output().expect("cannot wait for the program");
         assert_eq!((stderr(&output).as_str(), output.status.code()), ("", Some(code)), "{arguments:?}");
     }
     printed(emulator, &["terminate", &id]);
 }
 
-/// Quiet is quiet, and JSON is nothing but JSON.
+/// With `-q` nothing but the result is printed, and with `--json` nothing but JSON.
 #[test]
-fn nothing_is_said_but_what_was_asked_for() {
+fn quiet_and_json_print_nothing_else() {
     let emulator = shared();
     let runs: [&[&str]; 3] = [
         &["run", "-q", "--image", "debian", "--", "true"],
@@ -575,22 +593,22 @@ fn nothing_is_said_but_what_was_asked_for() {
         let output = feed(emulator.sandbox().args(arguments), b"");
         assert_eq!((stderr(&output).as_str(), output.status.code()), ("", Some(0)), "{arguments:?}");
         let output = feed(emulator.sandbox().arg("--json").args(arguments), b"");
-        let text = String::from_utf8(output.stdout).expect("text");
+        let text = String::from_utf8(output.stdout).expect("not UTF-8");
         assert_eq!(text.lines().count(), 1, "{text}");
-        serde_json::from_str::<serde_json::Value>(&text).expect("JSON");
+        serde_json::from_str::<serde_json::Value>(&text).expect("invalid JSON");
     }
 }
 
-/// What takes its time says so, in lines where there is no terminal.
+/// Long operations are announced by a line when there is no terminal.
 #[test]
-fn a_wait_is_told_in_a_line() {
+fn a_long_wait_is_announced_by_a_line() {
     let emulator = Emulator::start();
     let delay =
         |method: &str| serde_json::json!([{ "method": method, "times": 1, "fault": { "delay": { "millis": 1500 } } }]);
     order(&emulator, &delay("SandboxCreateV2"));
     let created = feed(emulator.sandbox().args(["create", "--image", "debian"]), b"");
     assert!(stderr(&created).ends_with("\ncreating the sandbox …\n"), "{}", stderr(&created));
-    let id = String::from_utf8(created.stdout).expect("text").trim().to_owned();
+    let id = String::from_utf8(created.stdout).expect("not UTF-8").trim().to_owned();
     order(&emulator, &delay("TaskExecStart"));
     let executed = feed(emulator.sandbox().args(["exec", &id, "--", "true"]), b"");
     assert_eq!(stderr(&executed), "starting the command …\n");

@@ -1,4 +1,4 @@
-//! `plugin pull` against servers of the test's own.
+//! Runs `plugin pull` with HTTP servers and registries that the test provides.
 
 use std::{
     collections::HashMap,
@@ -16,8 +16,8 @@ use system_tests::{component, feed, sandbox, stderr};
 
 use super::shared;
 
-/// What is pulled: the real component.
-static COMPONENT: LazyLock<Vec<u8>> = LazyLock::new(|| std::fs::read(component()).expect("the component"));
+/// The file that is pulled: the real component.
+static COMPONENT: LazyLock<Vec<u8>> = LazyLock::new(|| std::fs::read(component()).expect("cannot read the component"));
 
 static SHA256: LazyLock<String> = LazyLock::new(|| sandbox_host::digest(&COMPONENT));
 
@@ -25,14 +25,14 @@ fn sha256(bytes: &[u8]) -> String {
     format!("sha256:{}", sandbox_host::digest(bytes))
 }
 
-/// A request: path with query, and headers in lower case.
+/// A request: the path with the query, and the headers with names in lower case.
 #[derive(Clone)]
 struct Request {
     path: String,
     headers: HashMap<String, String>,
 }
 
-/// An answer: status, headers, and the body that is sent.
+/// An answer: the status, the headers, and the body that is actually sent.
 #[derive(Clone)]
 struct Answer {
     status: u16,
@@ -60,7 +60,7 @@ impl Answer {
     }
 }
 
-/// A server with one connection per request, on a port of its own.
+/// An HTTP server on its own port that handles one request per connection.
 struct Server {
     authority: String,
     seen: Arc<Mutex<Vec<Request>>>,
@@ -72,8 +72,8 @@ impl Server {
     }
 
     fn with(tls: Option<Arc<ServerConfig>>, answer: impl Fn(&Request) -> Answer + Send + 'static) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("an address").port();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("cannot bind a port");
+        let port = listener.local_addr().expect("no local address").port();
         let authority = if tls.is_some() { format!("localhost:{port}") } else { format!("127.0.0.1:{port}") };
         let seen = Arc::new(Mutex::new(Vec::new()));
         let noted = seen.clone();
@@ -82,7 +82,7 @@ impl Server {
                 match &tls {
                     None => serve(stream, &answer, &noted),
                     Some(config) => {
-                        let connection = ServerConnection::new(config.clone()).expect("a connection");
+                        let connection = ServerConnection::new(config.clone()).expect("cannot create a TLS connection");
                         serve(StreamOwned::new(connection, stream), &answer, &noted);
                     }
                 }
@@ -91,13 +91,14 @@ impl Server {
         Server { authority, seen }
     }
 
-    /// The requests so far.
+    /// Returns the requests so far.
     fn seen(&self) -> Vec<Request> {
-        self.seen.lock().expect("no panic").clone()
+        self.seen.lock().expect("the lock is poisoned").clone()
     }
 }
 
-/// One request. The client may go away at any time; its own report says why.
+/// Serves one request. Errors are ignored, because the client may close the connection at any time and reports the
+/// reason.
 fn serve(stream: impl Read + Write, answer: &dyn Fn(&Request) -> Answer, seen: &Mutex<Vec<Request>>) {
     let mut reader = BufReader::new(stream);
     let mut lines = Vec::new();
@@ -113,7 +114,7 @@ fn serve(stream: impl Read + Write, answer: &dyn Fn(&Request) -> Answer, seen: &
     let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
     let request = Request { path: path.to_owned(), headers };
     let answer = answer(&request);
-    seen.lock().expect("no panic").push(request);
+    seen.lock().expect("the lock is poisoned").push(request);
     let mut head = format!("HTTP/1.1 {} It\r\nconnection: close\r\n", answer.status);
     for (name, value) in &answer.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
@@ -123,12 +124,12 @@ fn serve(stream: impl Read + Write, answer: &dyn Fn(&Request) -> Answer, seen: &
     let _ = stream.flush();
 }
 
-/// The directory for pulled plugins, and the program that uses it.
+/// A directory for pulled plugins, and the program that uses it.
 struct Place(tempfile::TempDir);
 
 impl Place {
     fn new() -> Place {
-        Place(tempfile::tempdir().expect("a directory"))
+        Place(tempfile::tempdir().expect("cannot create a directory"))
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
@@ -138,10 +139,10 @@ impl Place {
     fn pull(&self, arguments: &[&str]) -> Value {
         let output = self.run(&[&["--json", "plugin", "pull"], arguments].concat());
         assert!(output.status.success(), "{} {}", String::from_utf8_lossy(&output.stdout), stderr(&output));
-        serde_json::from_slice(&output.stdout).expect("JSON")
+        serde_json::from_slice(&output.stdout).expect("invalid JSON")
     }
 
-    /// It fails as our own failures do, says all of these, and keeps nothing.
+    /// Checks that the pull fails with exit code 125 and all these words, and that it keeps no file.
     fn refused(&self, arguments: &[&str], words: &[&str]) {
         let output = self.run(&[&["plugin", "pull"], arguments].concat());
         let text = stderr(&output);
@@ -156,7 +157,8 @@ impl Place {
 
     fn kept(&self) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(self.0.path().join("plugins")) else { return Vec::new() };
-        let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("text"));
+        let names = entries
+            .map(|entry| entry.expect("cannot read the directory").file_name().into_string().expect("not UTF-8"));
         names.collect()
     }
 }
@@ -170,10 +172,10 @@ fn manifest(layers: &[(&str, &[u8])]) -> Vec<u8> {
         .collect();
     let config = json!({ "mediaType": "application/vnd.wasm.config.v0+json", "digest": sha256(b"{}"), "size": 2 });
     serde_json::to_vec(&json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers }))
-        .expect("JSON")
+        .expect("cannot serialise to JSON")
 }
 
-/// A registry with this manifest under `a/plugin`, tag `1.0`, and a blob for whatever digest is asked for.
+/// Returns a registry with this manifest as `a/plugin:1.0`, and one blob for any digest.
 fn registry(manifest: Vec<u8>, blob: impl Fn(&Request) -> Answer + Send + 'static) -> Server {
     Server::start(move |request| match request.path.strip_prefix("/v2/a/plugin/") {
         Some(path) if path == "manifests/1.0" || path == format!("manifests/{}", sha256(&manifest)) => {
@@ -189,7 +191,7 @@ fn good() -> Vec<u8> {
 }
 
 #[test]
-fn from_an_address_with_a_digest() {
+fn a_url_with_a_digest_is_pulled() {
     let place = Place::new();
     let server = Server::start(|request| match request.path.as_str() {
         "/files/some-provider.wasm?v=1" => Answer::of(COMPONENT.clone()),
@@ -198,16 +200,19 @@ fn from_an_address_with_a_digest() {
     let address = format!("http://{}/files/some-provider.wasm?v=1", server.authority);
     let pulled = place.pull(&[&format!("{address}#sha256={}", *SHA256)]);
     assert_eq!((&pulled["name"], &pulled["sha256"]), (&json!("some-provider"), &json!(*SHA256)));
-    assert_eq!(std::fs::read(pulled["file"].as_str().expect("text")).expect("it is there"), *COMPONENT);
+    assert_eq!(
+        std::fs::read(pulled["file"].as_str().expect("not a string")).expect("cannot read the file"),
+        *COMPONENT
+    );
     assert_eq!(server.seen()[0].headers.get("host"), Some(&server.authority));
     place.pull(&[&address, "--digest", &SHA256.to_uppercase(), "--name", "second"]);
     let mut kept = place.kept();
     kept.sort();
     assert_eq!(kept, ["second.wasm", "some-provider.wasm"]);
 
-    // And then it is used by its name.
+    // The pulled plugin can be used by its name.
     let inspected = place.run(&["--json", "plugin", "inspect", "second"]);
-    let inspected: Value = serde_json::from_slice(&inspected.stdout).expect("JSON");
+    let inspected: Value = serde_json::from_slice(&inspected.stdout).expect("invalid JSON");
     assert_eq!((&inspected["sha256"], &inspected["name"]), (&json!(*SHA256), &json!("modal")));
     let listed =
         place.run(&["--emulator-url", shared().url(), "--plugin", "second", "list", "--tag", "made-by=nobody"]);
@@ -217,16 +222,16 @@ fn from_an_address_with_a_digest() {
 }
 
 #[test]
-fn from_an_address_over_tls() {
-    let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let key = rustls::pki_types::PrivateKeyDer::try_from(issued.signing_key.serialize_der()).expect("a key");
+fn a_url_with_a_private_certificate_authority_is_pulled() {
+    let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("cannot create a certificate");
+    let key = rustls::pki_types::PrivateKeyDer::try_from(issued.signing_key.serialize_der()).expect("invalid key");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .expect("versions")
+        .expect("no TLS version is supported")
         .with_no_client_auth()
         .with_single_cert(vec![issued.cert.der().clone()], key)
-        .expect("a configuration");
+        .expect("invalid certificate");
     let server = Server::with(Some(Arc::new(config)), |_| Answer::of(COMPONENT.clone()));
     let place = Place::new();
     let address = format!("https://{}/it.wasm#sha256={}", server.authority, *SHA256);
@@ -234,12 +239,12 @@ fn from_an_address_over_tls() {
     let authority = place.0.path().join("ca.pem");
     let text = base64::engine::general_purpose::STANDARD.encode(issued.cert.der());
     let pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
-    std::fs::write(&authority, pem).expect("a file");
-    assert_eq!(place.pull(&[&address, "--ca-file", authority.to_str().expect("text")])["name"], "it");
+    std::fs::write(&authority, pem).expect("cannot write the file");
+    assert_eq!(place.pull(&[&address, "--ca-file", authority.to_str().expect("not UTF-8")])["name"], "it");
 }
 
 #[test]
-fn what_is_wrong_with_an_address() {
+fn failures_of_a_url_are_reported() {
     let place = Place::new();
     let pin = format!("#sha256={}", *SHA256);
     let server = Server::start(|request| match request.path.as_str() {
@@ -270,12 +275,12 @@ fn what_is_wrong_with_an_address() {
     place.refused(&[&at("nowhere.wasm")], &["leads to"]);
     place.refused(&[&at("outside.wasm")], &["is not https"]);
     place.refused(&[&at("file.wasm")], &["leads to", "file:///etc/passwd"]);
-    // The right bytes, but no plugin.
+    // The content has the expected digest, but is not a plugin.
     let text = sandbox_host::digest(b"this is text");
     let address = format!("http://{}/text.wasm", server.authority);
     place.refused(&[&address, "--digest", &text], &[&format!("cannot pull {address}\n  it is not a WebAssembly")]);
 
-    // Before anything is asked.
+    // These errors are reported before any request is sent.
     let asked = server.seen().len();
     place.refused(&[&address], &["nothing says what the file is to be", "--digest"]);
     place.refused(&[&address, "--digest", "12ab"], &["no sha256"]);
@@ -291,16 +296,16 @@ fn what_is_wrong_with_an_address() {
     place.refused(&["it.wasm"], &["https://", "oci://"]);
     assert_eq!(server.seen().len(), asked);
     drop(server);
-    // Bound and not listening: nobody else can take it meanwhile.
-    let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let closed = format!("http://{}/it.wasm{pin}", socket.local_addr().expect("an address"));
+    // A bound port that is not listening: no other process can take it in the meantime.
+    let socket = TcpListener::bind("127.0.0.1:0").expect("cannot bind a port");
+    let closed = format!("http://{}/it.wasm{pin}", socket.local_addr().expect("no local address"));
     drop(socket);
     place.refused(&[&closed], &["refused"]);
 }
 
 /// Redirects are followed, also to another host.
 #[test]
-fn from_where_an_address_leads() {
+fn a_redirected_url_is_pulled() {
     let place = Place::new();
     let far =
         Server::start(
@@ -320,7 +325,7 @@ fn from_where_an_address_leads() {
 }
 
 #[test]
-fn from_a_registry() {
+fn a_registry_reference_is_pulled() {
     let place = Place::new();
     let server = registry(good(), |request| match request.path.ends_with(&sha256(&COMPONENT)) {
         true => Answer::of(COMPONENT.clone()),
@@ -332,15 +337,15 @@ fn from_a_registry() {
     assert_eq!(pulled["manifest"], json!(sha256(&good())));
     assert_eq!(server.seen()[0].headers.get("accept").map(String::as_str), Some(MANIFEST));
     place.pull(&[&format!("{reference}@{}", sha256(&good())), "--digest", &SHA256, "--name", "pinned"]);
-    // The same, for people.
+    // The output for users instead of JSON.
     let output = place.run(&["plugin", "pull", &format!("{reference}:1.0")]);
-    let text = String::from_utf8(output.stdout.clone()).expect("text");
+    let text = String::from_utf8(output.stdout.clone()).expect("not UTF-8");
     assert!(text.contains(&*SHA256) && stderr(&output).contains("--plugin plugin"), "{text}{}", stderr(&output));
 }
 
-/// The registry sends to a token service, the token is good for the registry, and nobody else sees it.
+/// The registry names a token service. The token is sent to the registry only, not to the server of the blob.
 #[test]
-fn from_a_registry_that_wants_a_token() {
+fn a_registry_that_requires_a_token_is_used() {
     const TOKEN: &str = "header.payload.signature";
     let place = Place::new();
     let store = Server::start(|_| Answer::of(COMPONENT.clone()));
@@ -371,7 +376,7 @@ fn from_a_registry_that_wants_a_token() {
 }
 
 #[test]
-fn what_is_wrong_with_a_registry() {
+fn failures_of_a_registry_are_reported() {
     let wrong = |words: &[&str], server: &Server, rest: &str| {
         Place::new().refused(&[&format!("oci://{}/a/plugin{rest}", server.authority)], words);
     };
@@ -385,7 +390,7 @@ fn what_is_wrong_with_a_registry() {
     Place::new()
         .refused(&[&format!("oci://{}/a/plugin:1.0", server.authority), "--digest", &sha256(b"x")], &["its sha256 is"]);
 
-    // Other bytes than the manifest says, as many or not.
+    // The blob differs from its digest in the manifest, with the same length or another one.
     let mut changed = COMPONENT.clone();
     changed[1000] ^= 1;
     wrong(&["its sha256 is"], &registry(good(), move |_| Answer::of(changed.clone())), ":1.0");
@@ -399,7 +404,7 @@ fn what_is_wrong_with_a_registry() {
     wrong(&["broke after 1000 bytes"], &registry(good(), cut), ":1.0");
     wrong(&["is not https"], &registry(good(), |_| Answer::to("http://example.invalid/x")), ":1.0");
 
-    // Another manifest than its digest says.
+    // The manifest differs from its digest in the reference.
     let other = Server::start(|_| Answer::of(good()).with("content-type", MANIFEST));
     wrong(&["use its manifest", "its sha256 is"], &other, &format!("@{}", sha256(b"x")));
     let lying = Server::start(|_| {
@@ -407,7 +412,7 @@ fn what_is_wrong_with_a_registry() {
     });
     wrong(&["use its manifest", "its sha256 is"], &lying, ":1.0");
 
-    // Manifests of other things.
+    // Manifests of other kinds of content.
     let image = manifest(&[("application/vnd.oci.image.layer.v1.tar+gzip", b"tar")]);
     wrong(&["application/wasm", "tar+gzip"], &registry(image, serve), ":1.0");
     wrong(&["one layer"], &registry(manifest(&[]), serve), ":1.0");
@@ -427,7 +432,7 @@ fn what_is_wrong_with_a_registry() {
     ]});
     wrong(&["no digest that is known"], &registry(md5.to_string().into(), serve), ":1.0");
 
-    // Tokens that are not to be had.
+    // Failures of the token service.
     let challenge = |challenge: &str| {
         let challenge = challenge.to_owned();
         Server::start(move |_| Answer::status(401).with("www-authenticate", challenge.clone()))
@@ -444,15 +449,15 @@ fn what_is_wrong_with_a_registry() {
     );
 }
 
-/// A name in the directory of pulled plugins goes before a file that happens to lie around.
+/// A name in the directory of pulled plugins takes precedence over a file of that name in the working directory.
 #[test]
-fn a_name_is_no_file_of_the_same_name() {
+fn a_plugin_name_takes_precedence_over_a_file() {
     let place = Place::new();
     let server = Server::start(|_| Answer::of(COMPONENT.clone()));
     place.pull(&[&format!("http://{}/it.wasm#sha256={}", server.authority, *SHA256)]);
     let work = place.0.path().join("work");
-    std::fs::create_dir(&work).expect("a directory");
-    std::fs::write(work.join("it"), "no plugin").expect("a file");
+    std::fs::create_dir(&work).expect("cannot create the directory");
+    std::fs::write(work.join("it"), "no plugin").expect("cannot write the file");
     let inspect = |name: &str, directory: &Path| {
         let mut command = sandbox();
         command.args(["--json", "plugin", "inspect", name]).current_dir(directory);

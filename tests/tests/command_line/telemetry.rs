@@ -1,4 +1,4 @@
-//! Spans and counters at a collector that is built from the standard's own messages.
+//! Exports spans and counters to a collector that is built from the OpenTelemetry protocol messages.
 
 use std::{
     collections::HashMap,
@@ -26,7 +26,7 @@ use tonic::{Request, Response, Status};
 
 use super::shared;
 
-/// Keeps what it is sent.
+/// Keeps the requests that it receives.
 #[derive(Clone, Default)]
 struct Collector {
     spans: Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
@@ -39,7 +39,7 @@ impl TraceService for Collector {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.spans.lock().expect("no panic").push(request.into_inner());
+        self.spans.lock().expect("the lock is poisoned").push(request.into_inner());
         Ok(Response::new(Default::default()))
     }
 }
@@ -50,7 +50,7 @@ impl MetricsService for Collector {
         &self,
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        self.counters.lock().expect("no panic").push(request.into_inner());
+        self.counters.lock().expect("the lock is poisoned").push(request.into_inner());
         Ok(Response::new(Default::default()))
     }
 }
@@ -66,14 +66,17 @@ fn attributes(of: &[KeyValue]) -> HashMap<&str, String> {
 #[test]
 fn spans_and_counters_reach_a_collector() {
     let collector = Collector::default();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("cannot create a runtime");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("cannot bind a port");
+    let url = format!("http://{}", listener.local_addr().expect("no local address"));
     let served = collector.clone();
     runtime.spawn(async move {
-        listener.set_nonblocking(true).expect("a socket");
-        let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+        listener.set_nonblocking(true).expect("cannot configure the socket");
+        let listener = tokio::net::TcpListener::from_std(listener).expect("cannot use the listener");
         tonic::transport::Server::builder()
             .add_service(TraceServiceServer::new(served.clone()))
             .add_service(MetricsServiceServer::new(served))
@@ -84,7 +87,7 @@ fn spans_and_counters_reach_a_collector() {
         feed(shared().sandbox().args(arguments).envs(variables.iter().copied()), b"")
     };
 
-    // Nobody asked for it.
+    // Without the variable nothing is sent.
     let output = run(&["run", "--", "true"], &[]);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(collector.spans.lock().unwrap().is_empty() && collector.counters.lock().unwrap().is_empty());
@@ -93,7 +96,7 @@ fn spans_and_counters_reach_a_collector() {
     let output = run(&["run", "--", "sh", "-c", "exit 7"], &collected);
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(7), ""));
     let sent = std::mem::take(&mut *collector.spans.lock().unwrap());
-    let resource = sent[0].resource_spans[0].resource.as_ref().expect("a resource");
+    let resource = sent[0].resource_spans[0].resource.as_ref().expect("no resource");
     assert_eq!(attributes(&resource.attributes)["service.name"], "sandbox");
     let spans: Vec<Span> = sent
         .into_iter()
@@ -101,18 +104,20 @@ fn spans_and_counters_reach_a_collector() {
         .flat_map(|resource| resource.scope_spans)
         .flat_map(|scope| scope.spans)
         .collect();
-    let command = spans.iter().find(|span| span.name == "command").expect("the command's span");
+    let command = spans.iter().find(|span| span.name == "command").expect("no span of the command");
     let calls: Vec<_> =
         spans.iter().filter(|span| span.name == "call").map(|s| (s, attributes(&s.attributes))).collect();
-    let (create, _) = calls.iter().find(|(_, with)| with["what"] == "create the sandbox").expect("the create");
+    let (create, _) =
+        calls.iter().find(|(_, with)| with["what"] == "create the sandbox").expect("no span of the create");
     assert_eq!((&create.trace_id, &create.parent_span_id), (&command.trace_id, &command.span_id));
     assert!(create.end_time_unix_nano > create.start_time_unix_nano);
-    let (_, started) = calls.iter().find(|(_, with)| with["what"].starts_with("start \"sh\" in")).expect("the start");
+    let (_, started) =
+        calls.iter().find(|(_, with)| with["what"].starts_with("start \"sh\" in")).expect("no span of the start");
     assert!(started["sandbox"].starts_with("sb-") && !started["exec"].is_empty(), "{started:?}");
     let of_exec = calls.iter().filter(|(_, with)| with.get("exec") == started.get("exec")).count();
-    assert!(of_exec >= 2, "start and output: {calls:?}");
+    assert!(of_exec >= 2, "expected spans of the start and the output: {calls:?}");
     let text = format!("{spans:?}");
-    assert!(!text.contains("as-emulator") && !text.contains("ak-emulator"), "credentials in {text}");
+    assert!(!text.contains("as-emulator") && !text.contains("ak-emulator"), "the spans contain credentials: {text}");
     let sent = std::mem::take(&mut *collector.counters.lock().unwrap());
     let metrics =
         sent.into_iter().flat_map(|r| r.resource_metrics).flat_map(|r| r.scope_metrics).flat_map(|s| s.metrics);
@@ -126,7 +131,7 @@ fn spans_and_counters_reach_a_collector() {
     let [.., number_data_point::Value::AsInt(calls)] = calls[..] else { panic!("no number of calls: {calls:?}") };
     assert!(calls >= 3, "{calls}");
 
-    // What fails is marked.
+    // Failed calls are marked as errors.
     let output = run(&["cat", "sb-01ABCDEFGHJKMNPQRSTVWXYZ01:/x"], &collected);
     assert_eq!(output.status.code(), Some(125));
     let sent = std::mem::take(&mut *collector.spans.lock().unwrap());
@@ -140,11 +145,11 @@ fn spans_and_counters_reach_a_collector() {
 }
 
 #[test]
-fn a_collector_that_cannot_be_used_is_named_and_costs_nothing() {
+fn an_unusable_collector_is_named_and_does_not_fail_the_command() {
     let run = |variables: &[(&str, &str)]| {
         feed(shared().sandbox().args(["run", "--", "echo", "hello"]).envs(variables.iter().copied()), b"")
     };
-    // Nobody listens there.
+    // A port without a listener.
     let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
     let output = run(&[endpoint]);
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"hello\n"[..]));

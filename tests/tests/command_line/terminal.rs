@@ -1,4 +1,4 @@
-//! On a terminal: a pseudo-terminal whose other end is the test.
+//! Runs the program on a pseudo-terminal whose other end is held by the test.
 
 use std::{
     fs::File,
@@ -23,7 +23,7 @@ use nix::{
 use serde_json::json;
 use system_tests::Emulator;
 
-use super::{NEVER, order, printed, shared};
+use super::{WAIT_TIMEOUT, order, printed, shared};
 
 nix::ioctl_write_ptr_bad!(set_size, libc::TIOCSWINSZ, Winsize);
 
@@ -31,22 +31,22 @@ fn winsize(rows: u16, columns: u16) -> Winsize {
     Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
 }
 
-/// A terminal with a program in it.
+/// A terminal and the program that runs on it.
 struct Terminal {
     ours: File,
-    /// Held open, so that its settings can be looked at after the program's end.
+    /// Kept open, so that the settings of the terminal can be read after the end of the program.
     theirs: OwnedFd,
     child: Child,
     shown: Arc<(Mutex<Vec<u8>>, Condvar)>,
 }
 
 impl Terminal {
-    /// Starts it as the leader of a session whose terminal this is, as a terminal program does.
+    /// Starts the program as the leader of a session with this controlling terminal, as a terminal emulator does.
     fn start(command: &mut Command, rows: u16, columns: u16) -> Terminal {
-        let pair = openpty(&winsize(rows, columns), None).expect("a pseudo-terminal");
-        let theirs = || pair.slave.try_clone().expect("a descriptor");
+        let pair = openpty(&winsize(rows, columns), None).expect("cannot open a pseudo-terminal");
+        let theirs = || pair.slave.try_clone().expect("cannot duplicate the descriptor");
         command.stdin(theirs()).stdout(theirs()).stderr(theirs()).env("TERM", "xterm-256color");
-        // SAFETY: both calls may be made between fork and exec.
+        // SAFETY: both calls are permitted between fork and exec.
         unsafe {
             command.pre_exec(|| {
                 if libc::setsid() < 0 || libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
@@ -55,58 +55,62 @@ impl Terminal {
                 Ok(())
             });
         }
-        let child = command.spawn().expect("it runs");
+        let child = command.spawn().expect("cannot start the program");
         let ours = File::from(pair.master);
         let shown = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
-        let (mut reader, filled) = (ours.try_clone().expect("a descriptor"), shown.clone());
+        let (mut reader, filled) = (ours.try_clone().expect("cannot duplicate the descriptor"), shown.clone());
         std::thread::spawn(move || {
             let mut piece = [0; 4096];
             while let Ok(size @ 1..) = reader.read(&mut piece) {
-                filled.0.lock().expect("no panic").extend_from_slice(&piece[..size]);
+                filled.0.lock().expect("the lock is poisoned").extend_from_slice(&piece[..size]);
                 filled.1.notify_all();
             }
         });
         Terminal { ours, theirs: pair.slave, child, shown }
     }
 
-    /// Waits until this is on the screen, behind what was waited for before; takes all up to its end off.
+    /// Waits until the screen shows `wanted` after the text of the previous wait, and returns and removes all text up
+    /// to its end.
     fn wait_for(&self, wanted: &str) -> Vec<u8> {
-        let mut shown = self.shown.0.lock().expect("no panic");
+        let mut shown = self.shown.0.lock().expect("the lock is poisoned");
         loop {
             if let Some(at) = shown.windows(wanted.len()).position(|window| window == wanted.as_bytes()) {
                 return shown.drain(..at + wanted.len()).collect();
             }
-            let (now, late) = self.shown.1.wait_timeout(shown, NEVER).expect("no panic");
+            let (now, late) = self.shown.1.wait_timeout(shown, WAIT_TIMEOUT).expect("the lock is poisoned");
             shown = now;
             assert!(!late.timed_out(), "{wanted:?} is not in {:?}", String::from_utf8_lossy(&shown));
         }
     }
 
     fn send(&mut self, keys: &[u8]) {
-        self.ours.write_all(keys).expect("it can be written to");
+        self.ours.write_all(keys).expect("cannot write to the terminal");
     }
 
     fn resize(&self, rows: u16, columns: u16) {
-        // SAFETY: the descriptor is open, and the structure is the one that the request reads.
-        unsafe { set_size(self.ours.as_raw_fd(), &winsize(rows, columns)) }.expect("it is a terminal");
+        // SAFETY: the descriptor is open, and the request reads a structure of this type.
+        unsafe { set_size(self.ours.as_raw_fd(), &winsize(rows, columns)) }.expect("not a terminal");
     }
 
     fn settings(&self) -> Termios {
-        tcgetattr(self.theirs.as_fd()).expect("it is a terminal")
+        tcgetattr(self.theirs.as_fd()).expect("not a terminal")
     }
 
-    /// Whether keys are passed on one by one, and by nobody echoed.
+    /// Returns whether the terminal passes on single keys without echo and signals.
     fn is_raw(&self) -> bool {
         !self.settings().local_flags.intersects(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG)
     }
 
     fn end(&mut self) -> ExitStatus {
-        self.child.wait().expect("it ends")
+        self.child.wait().expect("cannot wait for the program")
     }
 
-    /// What is left on the screen after the program's end, which is marked by our writing on the other side.
+    /// Returns the rest of the screen after the end of the program. Text that the test writes to the terminal marks the
+    /// end.
     fn rest(&mut self) -> String {
-        File::from(self.theirs.try_clone().expect("a descriptor")).write_all(b"<END>").expect("it can be written to");
+        File::from(self.theirs.try_clone().expect("cannot duplicate the descriptor"))
+            .write_all(b"<END>")
+            .expect("cannot write to the terminal");
         let rest = self.wait_for("<END>");
         String::from_utf8_lossy(&rest[..rest.len() - 5]).into_owned()
     }
@@ -119,7 +123,7 @@ fn exec(emulator: &Emulator, id: &str, script: &str) -> Command {
 }
 
 #[test]
-fn the_size_of_the_window_arrives_and_its_changes() {
+fn the_window_size_and_its_changes_are_passed_on() {
     let emulator = shared();
     let id = printed(emulator, &["create", "-q"]);
     let script =
@@ -135,7 +139,7 @@ fn the_size_of_the_window_arrives_and_its_changes() {
 }
 
 #[test]
-fn control_c_is_the_programs_business() {
+fn control_c_is_passed_to_the_remote_program() {
     let emulator = shared();
     let id = printed(emulator, &["create", "-q"]);
     let script = "trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 0.05; done";
@@ -147,7 +151,7 @@ fn control_c_is_the_programs_business() {
     printed(emulator, &["terminate", &id]);
 }
 
-/// Whatever ends us, the user's terminal is as it was.
+/// Whatever ends the program, the settings of the user's terminal are restored.
 #[test]
 fn the_terminal_is_restored() {
     let emulator = shared();
@@ -158,26 +162,26 @@ fn the_terminal_is_restored() {
         assert!(terminal.is_raw());
         let code = match signal {
             None => {
-                // Enter, as a terminal in raw mode sends it; the remote terminal makes a line of it.
+                // Enter sends a carriage return in raw mode; the remote terminal turns it into a line end.
                 terminal.send(b"x\r");
                 6
             }
             Some(signal) => {
-                kill(Pid::from_raw(terminal.child.id() as i32), signal).expect("it runs");
+                kill(Pid::from_raw(terminal.child.id() as i32), signal).expect("cannot signal the program");
                 128 + signal as i32
             }
         };
         assert_eq!(terminal.end().code(), Some(code), "{signal:?}");
         assert!(!terminal.is_raw(), "{signal:?}");
-        let fresh = openpty(None, None).expect("a pseudo-terminal");
-        assert_eq!(terminal.settings(), tcgetattr(fresh.slave.as_fd()).expect("it is a terminal"), "{signal:?}");
+        let fresh = openpty(None, None).expect("cannot open a pseudo-terminal");
+        assert_eq!(terminal.settings(), tcgetattr(fresh.slave.as_fd()).expect("not a terminal"), "{signal:?}");
     }
     printed(emulator, &["terminate", &id]);
 }
 
-/// What an editor does: its own raw mode, another screen, single keys of any value.
+/// A full-screen editor sets its own raw mode, switches to another screen, and reads single bytes of any value.
 #[test]
-fn raw_programs_get_every_byte_and_show_every_byte() {
+fn full_screen_programs_exchange_every_byte() {
     let emulator = shared();
     let id = printed(emulator, &["create", "-q"]);
     let script = r#"stty raw -echo; printf '\033[?1049h\033[2J\033[5;7Hready'; dd bs=1 count=256 2>/dev/null | od -An -v -tx1 | tr -d ' \n'; printf '\033[?1049l.'"#;
@@ -188,20 +192,20 @@ fn raw_programs_get_every_byte_and_show_every_byte() {
         terminal.send(key);
     }
     let hex: String = keys.iter().map(|key| format!("{key:02x}")).collect();
-    assert_eq!(String::from_utf8(terminal.wait_for("\x1b[?1049l.")).expect("text"), format!("{hex}\x1b[?1049l."));
+    assert_eq!(String::from_utf8(terminal.wait_for("\x1b[?1049l.")).expect("not UTF-8"), format!("{hex}\x1b[?1049l."));
     assert_eq!(terminal.end().code(), Some(0));
     printed(emulator, &["terminate", &id]);
 }
 
 #[test]
-fn a_shell_is_spoken_to() {
+fn an_interactive_shell_works() {
     let emulator = shared();
     let id = printed(emulator, &["create", "-q"]);
     for session in
         [vec!["shell", &id], vec!["shell", "--shell", "/bin/sh", &id], vec!["shell", "-q", "--image", "debian"]]
     {
         let mut terminal = Terminal::start(emulator.sandbox().args(&session), 33, 99);
-        // A command line is shown as it is typed, so what is waited for must not be in it.
+        // The terminal echoes the command line, so the expected output must not be contained in it.
         terminal.send(b"echo a-$((6 * 7)); stty size\r");
         terminal.wait_for("a-42\r\n");
         terminal.wait_for("33 99\r\n");
@@ -212,9 +216,9 @@ fn a_shell_is_spoken_to() {
     printed(emulator, &["terminate", &id]);
 }
 
-/// Spinners and colours are for terminals, and for those who want them.
+/// Spinners and colours appear on terminals, and where they are requested.
 #[test]
-fn progress_and_colours_on_a_terminal() {
+fn progress_and_colours_appear_on_a_terminal() {
     let emulator = Emulator::start();
     let slow = json!([{ "method": "SandboxCreateV2", "times": 1, "fault": { "delay": { "millis": 1500 } } }]);
     order(&emulator, &slow);
@@ -222,11 +226,11 @@ fn progress_and_colours_on_a_terminal() {
     command.env_remove("NO_COLOR");
     let mut terminal = Terminal::start(command.args(["create", "--image", "debian"]), 24, 80);
     let before = String::from_utf8_lossy(&terminal.wait_for("creating the sandbox")).into_owned();
-    let log = before.split("debian").next().expect("a part");
-    assert!(log.contains("\x1b[2m"), "the build log is dimmed: {before:?}");
+    let log = before.split("debian").next().expect("no text");
+    assert!(log.contains("\x1b[2m"), "the build log should be dimmed: {before:?}");
     terminal.wait_for("sb-");
     assert_eq!(terminal.end().code(), Some(0));
-    assert!(!terminal.rest().contains("creating"), "it is taken away when it is over");
+    assert!(!terminal.rest().contains("creating"), "the progress line should be removed at the end");
 
     order(&emulator, &slow);
     let mut terminal = Terminal::start(emulator.sandbox().args(["create", "-q", "--image", "debian"]), 24, 80);
@@ -248,14 +252,14 @@ fn progress_and_colours_on_a_terminal() {
     }
 }
 
-/// A copy shows how far it is, and nothing remains of that.
+/// A copy shows a progress bar and removes it at the end.
 #[test]
-fn a_bar_for_a_copy() {
+fn a_copy_shows_a_progress_bar() {
     let emulator = Emulator::start();
     let id = printed(&emulator, &["create", "-q"]);
-    let file = tempfile::NamedTempFile::new().expect("a file");
-    file.as_file().set_len(8 << 20).expect("a file");
-    let path = file.path().to_str().expect("text");
+    let file = tempfile::NamedTempFile::new().expect("cannot create a file");
+    file.as_file().set_len(8 << 20).expect("cannot set the length");
+    let path = file.path().to_str().expect("not UTF-8");
     let slow = |method: &str| json!([{ "method": method, "times": 1, "fault": { "delay": { "millis": 1500 } } }]);
     order(&emulator, &slow("TaskExecStdinWrite*"));
     let target = format!("{id}:/file");
@@ -263,9 +267,9 @@ fn a_bar_for_a_copy() {
     terminal.wait_for("copying ");
     terminal.wait_for("/8.00 MiB");
     assert_eq!(terminal.end().code(), Some(0));
-    assert!(terminal.rest().ends_with("\x1b[2K"), "the line is empty when it is over");
+    assert!(terminal.rest().ends_with("\x1b[2K"), "the progress line should be empty at the end");
 
-    // Without a terminal it is a line.
+    // Without a terminal the progress is a line.
     order(&emulator, &slow("TaskExecStdinWrite*"));
     let copied = system_tests::feed(emulator.sandbox().args(["cp", path, &target]), b"");
     let text = system_tests::stderr(&copied);
@@ -273,9 +277,9 @@ fn a_bar_for_a_copy() {
     printed(&emulator, &["terminate", &id]);
 }
 
-/// On a terminal a sweep shows first, and removes only when told to.
+/// On a terminal a sweep lists the sandboxes, and terminates them only with `--yes`.
 #[test]
-fn a_sweep_on_a_terminal_only_shows() {
+fn a_sweep_on_a_terminal_needs_yes() {
     let emulator = shared();
     let owner = "sweep-on-a-terminal";
     let tag = |name: &str, value: &str| format!("sandbox-{name}={value}");
