@@ -1,6 +1,7 @@
-"""Measures the official Python SDK for the benchmark of the host: CPU seconds per exec, and execs per second with many in flight.
+"""Measures the official Python SDK for the benchmark of the host.
 
-Arguments: execs one after the other, execs in all with many in flight, how many in flight. Prints the two figures.
+Arguments: the number of execs one after another, the total number of concurrent execs, and how many of them run at the
+same time. Prints the CPU seconds per exec and the concurrent execs per second.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Runs the provider component in a stock host: the unmodified `wasmtime` package from PyPI.
 
-That host speaks HTTP/1.1 and knows nothing of credentials, so it goes through `sandbox gateway`. Shows the whole life of
-a sandbox, and what the host cannot do: reach the service itself, or anybody who does not have the gateway's token.
+This host speaks only HTTP/1.1 and cannot add credentials, so it connects through `sandbox gateway`. The checks cover the
+life of a sandbox, and that calls without the token of the gateway are refused.
 
     python host.py modal-provider.wasm     # with the variables that `sandbox gateway` prints
 """

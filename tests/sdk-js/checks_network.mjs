@@ -56,7 +56,7 @@ server.serve_forever()
 
 /** Evaluates a Python expression with the functions above in a sandbox and returns its value as text. */
 async function inside(where, expression) {
-  const hint = "these checks need the made-up internet: cargo test -p system-tests --test sdk";
+  const hint = "these checks need the simulated internet: cargo xtask test system --filter official_javascript_sdk";
   assert.ok(process.env.SERVER_URL_WITHOUT_NETWORK, hint);
   const running = await where.exec(["python3", "-c", `${PRELUDE}\nprint(attempt(lambda: ${expression}))`]);
   const [out, errors] = await Promise.all([running.stdout.readText(), running.stderr.readText()]);

@@ -1,6 +1,6 @@
 """Network policies, tunnels and connect tokens.
 
-The servers are those of the made-up internet that `tests/src/internet.rs` describes and `tests/tests/sdk.rs` makes.
+The servers are those of the simulated internet that `tests/src/internet.rs` describes and `tests/tests/sdk.rs` starts.
 """
 
 from typing import Any
@@ -65,7 +65,7 @@ server.serve_forever()
 
 
 def inside(where: Any, expression: str) -> str:
-    hint = "these checks need the made-up internet: cargo test -p system-tests --test sdk"
+    hint = "these checks need the simulated internet: cargo xtask test system --filter official_python_sdk"
     assert "SERVER_URL_WITHOUT_NETWORK" in os.environ, hint
     process = where.exec("python3", "-c", f"{PRELUDE}\nprint(attempt(lambda: {expression}))")
     out, errors = process.stdout.read(), process.stderr.read()

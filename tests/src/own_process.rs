@@ -12,7 +12,6 @@ const MARK: &str = "TEST_IN_OWN_PROCESS";
 /// # Panics
 ///
 /// Panics if the test fails, after its output has been printed.
-/// If the test fails, with its output.
 pub fn in_own_process(environment: &[(&str, &str)], test: impl FnOnce()) {
     if std::env::var_os(MARK).is_some() {
         return test();

@@ -32,8 +32,9 @@ const OUTPUT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The test programs of the selected packages.
 pub struct Programs {
-    /// Packages that are built by one cargo each. cargo gives every crate of one build the features that any of its packages
-    /// asks for, and those of the guest would have the runtime compiled once more for the tests of the others.
+    /// The packages in two groups, each of which is built by one cargo process. All crates of one build get the features
+    /// that any of its packages needs, and with those of the guest the WebAssembly runtime would be compiled again for the
+    /// other tests.
     groups: [Vec<&'static str>; 2],
     built: [Option<Vec<Executable>>; 2],
 }
