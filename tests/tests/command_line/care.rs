@@ -370,7 +370,7 @@ fn a_time_limit_holds_where_the_server_has_none() {
         String::from_utf8(output.stdout).expect("text")
     };
     let tree = "sleep 180 & setsid sleep 180 & exec sleep 180";
-    let running = "cat /proc/[0-9]*/comm 2>/dev/null | grep -cx sleep; true";
+    let running = "pgrep -fxc 'sleep 180' || true";
     let verdict = |line: &str| serde_json::from_str::<Value>(line).expect("JSON")["verdict"].clone();
     ends(&["exec", "--timeout", "2s", &id, "--", "sleep", "180"]);
     ends(&["exec", "--timeout", "2s", &id, "--", "sh", "-c", tree]);
