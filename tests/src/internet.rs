@@ -9,14 +9,13 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket},
-    os::unix::process::CommandExt as _,
     process::Command,
     sync::{Arc, mpsc},
 };
 
 use nix::sched::{CloneFlags, unshare};
 
-use crate::own_process::this_test_again;
+use crate::{own_process::this_test_again, sys::start_in_new_network};
 
 /// Environment variable that tells the second process that it already runs in the namespace.
 const MARK: &str = "ON_THE_INTERNET";
@@ -68,16 +67,7 @@ pub fn on_the_internet(powers: Powers, test: impl FnOnce()) {
     ];
     let mut again = this_test_again();
     again.env(MARK, "");
-    // Safety: the closure makes only system calls and short writes, on data that was allocated before the fork.
-    unsafe {
-        again.pre_exec(move || {
-            if !shut_in {
-                return Ok(unshare(CloneFlags::CLONE_NEWNET)?);
-            }
-            unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)?;
-            maps.iter().try_for_each(|(file, map)| std::fs::write(file, map))
-        });
-    }
+    start_in_new_network(&mut again, shut_in.then_some(maps));
     let ended = again
         .status()
         .expect("this test creates namespaces: run it as root, or where users may create user namespaces");

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     inspect,
-    test::Report,
+    report::Report,
     tools::{self, Version},
 };
 

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     build,
-    test::Report,
+    report::Report,
     tools::{self, run},
 };
 

@@ -7,6 +7,7 @@ mod demo;
 mod evals;
 mod inspect;
 mod progress;
+mod report;
 mod test;
 mod tools;
 

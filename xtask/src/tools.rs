@@ -330,7 +330,16 @@ mod tests {
     /// takes minutes.
     #[test]
     fn tests_are_built_from_the_crates_of_the_program() {
-        let tests = ["sandbox-host", "sandbox-cli", "container-network", "container-isolation", "modal-emulator", "modal-proto", "system-tests", "xtask"];
+        let tests = [
+            "sandbox-host",
+            "sandbox-cli",
+            "container-network",
+            "container-isolation",
+            "modal-emulator",
+            "modal-proto",
+            "system-tests",
+            "xtask",
+        ];
         let (program, tests) = (features(&["sandbox-cli"], "normal,build"), features(&tests, "normal,build,dev"));
         let missing: Vec<_> = program.difference(&tests).collect();
         assert!(missing.is_empty(), "other features than in the program: {missing:#?}");

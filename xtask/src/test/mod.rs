@@ -6,7 +6,6 @@
 //! one run shows all failures.
 
 mod busy;
-mod report;
 mod rust;
 
 use std::{process::Command, time::Instant};
@@ -15,9 +14,9 @@ use anyhow::{Result, ensure};
 
 use crate::{
     build, evals, inspect, progress,
+    report::Report,
     tools::{self, WASM_TARGET, cargo, run},
 };
-pub use report::Report;
 
 /// Largest number of tests that may pass only at the second attempt. Chance does not explain more of them.
 const MAX_FLAKY: usize = 3;

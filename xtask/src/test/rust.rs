@@ -15,9 +15,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::Report;
 use crate::{
     progress::{self, Executable},
+    report::Report,
     tools,
 };
 

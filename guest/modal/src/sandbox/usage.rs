@@ -35,7 +35,8 @@ pub async fn report(service: &Service, sandbox: &str) -> Result<UsageReport> {
     let request = SandboxGetStatsRequest { sandbox_id: sandbox.to_string(), since: None, until: None };
     let method = if id::is_v1(sandbox) { rpc::SANDBOX_GET_STATS } else { rpc::SANDBOX_GET_STATS_V2 };
     // Sent at the same time, since neither depends on the other.
-    let (totals, stats) = join(manage::stats(service, sandbox), service.control.call(READ_COST, method, &request)).await;
+    let (totals, stats) =
+        join(manage::stats(service, sandbox), service.control.call(READ_COST, method, &request)).await;
     let totals = totals?;
     let stats = match stats {
         Ok(stats) => stats,
