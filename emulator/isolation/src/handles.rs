@@ -11,8 +11,7 @@ use std::{
 use tokio::net::TcpStream;
 
 use crate::{
-    container::ContainerCore,
-    engine::EngineCore,
+    engine::{ContainerCore, EngineCore},
     rootfs::{Root, layer, remove_tree},
     spec::{ContainerSpec, DirectoryError, End, MountSpec, Process, ProcessSpec},
 };

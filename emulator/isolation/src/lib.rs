@@ -6,7 +6,7 @@
 //!
 //! - What users hold: [`Engine`] and [`Container`] (`handles`), what they ask for (`spec`), [`rootfs`] (all that is done to a
 //!   container's files from outside), [`disk_space`].
-//! - Behind the handles: `engine` and `container` (what both sides of a handle share), `state_dir` (the state directory),
+//! - Behind the handles: `engine`, with `state_dir` (the state directory),
 //!   `rootfs_base` (what lies below every container), `cgroups` (limits), `sealed_program` and `spawner` (start the inner
 //!   process), `live_mounts` (mounts images in running containers).
 //! - Inside: `inside::init` (process 1), `inside::build_root` (its root, of `overlays`), [`tun`] (its network),
@@ -20,7 +20,6 @@
 //! same as outside, so that layers can hold files of any owner; without root, it is our own user.
 
 mod cgroups;
-mod container;
 pub mod disk_space;
 mod engine;
 pub mod fstools;

@@ -45,9 +45,9 @@ const NOT_NEEDED: [&str; 5] = ["private", "auth.conf", "auth.conf.d", "opasswd",
 /// A file larger than this is data, not configuration, and would only slow every start down.
 const LARGEST: u64 = 16 * 1024 * 1024;
 
-/// The first id that is given to people; and the id of the user `nobody`.
+/// The first id that is given to people; and the id that stands for ids without a name, which is a system account.
 const PEOPLE: u32 = 1000;
-const NOBODY: u32 = 65_534;
+const OVERFLOW_ID: u32 = 65_534;
 
 /// Makes `to`, which is an empty directory, what containers see of `from`, the machine's `/etc`.
 pub(crate) fn make(from: &Path, to: &Path, privileged: bool) -> io::Result<()> {
@@ -127,7 +127,7 @@ fn accounts(from: &Path, to: &Path) -> io::Result<()> {
     let read = |name: &str| String::from_utf8_lossy(&fs::read(from.join(name)).unwrap_or_default()).into_owned();
     let system = |line: &&str| {
         let id = line.split(':').nth(2).and_then(|id| id.parse::<u32>().ok());
-        id.is_some_and(|id| id < PEOPLE || id == NOBODY)
+        id.is_some_and(|id| id < PEOPLE || id == OVERFLOW_ID)
     };
     let passwd: Vec<String> = read("passwd").lines().filter(system).map(str::to_owned).collect();
     let name = |line: &String| line.split(':').next().unwrap_or_default().to_owned();

@@ -27,9 +27,9 @@ use tokio::{
     sync::{Mutex as AsyncMutex, mpsc, oneshot, watch},
 };
 
+use super::engine_core::EngineCore;
 use crate::{
     cgroups::Group,
-    engine::EngineCore,
     live_mounts::{Answer, Order, What},
     protocol::{Inbox, Message, Reply, Request, Setup, has_zero, send_some},
     rootfs::{self, Root, layer, remove_tree},

@@ -20,9 +20,9 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use tokio::sync::oneshot;
 
+use super::container_core::{ContainerCore, Places};
 use crate::{
     cgroups::{self, Group, Groups},
-    container::{ContainerCore, Places},
     inside::tun::GATEWAY,
     live_mounts,
     protocol::{Inbox, Overlay, Reply, Request, Setup, send_blocking},
