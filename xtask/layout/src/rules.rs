@@ -216,12 +216,13 @@ fn entry(folder: &Path, file: &Path) -> Option<(String, bool)> {
     (!matches!(name, "mod" | "lib" | "main")).then(|| (name.to_owned(), false))
 }
 
-/// Returns the vague words of a line of prose. Words in quotes are names, such as the user `nobody`.
+/// Returns the vague words of a line of prose. Words in quotes or capitals are names, and so is the user after `user:`.
 fn vague_words(line: &str) -> impl Iterator<Item = &'static str> {
-    let lower = line.to_lowercase();
-    let words: Vec<String> = lower
-        .split_whitespace()
-        .map(|word| word.trim_matches(['(', ')', '.', ',', ';', ':', '?', '!']).to_owned())
-        .collect();
-    VAGUE_WORDS.iter().copied().filter(move |vague| words.iter().any(|word| word == vague))
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let prose = words.iter().enumerate().filter(|(at, word)| {
+        word.chars().skip(1).all(|letter| !letter.is_uppercase()) && (*at == 0 || words[at - 1] != "user:")
+    });
+    let prose: Vec<String> =
+        prose.map(|(_, word)| word.trim_matches(['(', ')', '.', ',', ';', ':', '?', '!']).to_lowercase()).collect();
+    VAGUE_WORDS.iter().copied().filter(move |vague| prose.iter().any(|word| word == vague))
 }

@@ -1,4 +1,4 @@
-//! The program inside a sandbox by which clients read and write files (fact sheet 8.1).
+//! The program inside a sandbox by which clients read and write files (docs/modal-protocol.md, section 8.1).
 //!
 //! Clients execute it at its fixed path with one JSON argument that names an operation; content goes through its standard
 //! streams. It is this same program in another role, runs as the user of the exec, and needs no more memory for large

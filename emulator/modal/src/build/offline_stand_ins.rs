@@ -3,7 +3,7 @@
 /// The base of every image that is not built from scratch, as the build log puts it.
 pub const STAND_IN: &str = "registry images are not pulled; the base is this machine's programs";
 
-/// Whether these are the lines of the official clients' default image (fact sheet, section 3.2), nothing more and nothing
+/// Whether these are the lines of the official clients' default image (docs/modal-protocol.md, section 3.2), nothing more and nothing
 /// less. They install a compiler and upgrade pip, which needs a network and has no place on the machine's programs.
 pub fn is_default_image(lines: &[String]) -> bool {
     let lines: Vec<&str> = lines.iter().map(|line| line.trim()).filter(|line| !line.is_empty()).collect();

@@ -9,7 +9,7 @@ use crate::model::tokens;
 use crate::model::tokens::{CONTROL, Claims};
 use crate::service::caller::Caller;
 
-/// Checks a control-plane call (fact sheet, section 1.2). `method` without the service's name.
+/// Checks a control-plane call (docs/modal-protocol.md, section 1.2). `method` without the service's name.
 pub fn control(state: &State, method: &str, headers: &HeaderMap) -> Result<Caller, Status> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (id, secret) = (text("x-modal-token-id"), text("x-modal-token-secret"));
@@ -60,7 +60,7 @@ pub fn pair(state: &State, headers: &HeaderMap) -> Result<(), Status> {
     Err(Status::unauthenticated("Token validation failed. Could not authenticate client"))
 }
 
-/// A client of OAuth instead of a pair of tokens (fact sheet, sections 1.3 and 1.4): any, as with tokens. A signature is
+/// A client of OAuth instead of a pair of tokens (docs/modal-protocol.md, sections 1.3 and 1.4): any, as with tokens. A signature is
 /// not verified, since the emulator does not know the public key; what it signs is.
 fn oauth<'a>(state: &State, text: &impl Fn(&str) -> &'a str) -> Result<(), Status> {
     let (client, secret) = (text("x-modal-oauth-client-id"), text("x-modal-oauth-client-secret"));

@@ -73,7 +73,7 @@ pub enum Fault {
         /// Its text.
         #[serde(default)]
         message: String,
-        /// Tells the client when to try again (fact sheet, section 1.5).
+        /// Tells the client when to try again (docs/modal-protocol.md, section 1.5).
         #[serde(default)]
         retry_after_secs: Option<f32>,
     },

@@ -1,4 +1,4 @@
-//! Ids of the shapes the official clients tell apart (fact sheet, section 5.1).
+//! Ids of the shapes the official clients tell apart (docs/modal-protocol.md, section 5.1).
 //!
 //! Most ids are a prefix and 22 characters of `[0-9A-Za-z]`. A sandbox made by the second backend has a 26-character ULID
 //! instead, and its task id ends in `V`: clients choose the backend of later calls by that alone.

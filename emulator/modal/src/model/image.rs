@@ -45,7 +45,7 @@ pub enum Lifetime {
 }
 
 impl Lifetime {
-    /// That of a snapshot, from the request for it (fact sheet, section 7.3): seconds, -1 for ever, none for 30 days since the
+    /// That of a snapshot, from the request for it (docs/modal-protocol.md, section 7.3): seconds, -1 for ever, none for 30 days since the
     /// last use.
     pub fn of_snapshot(ttl_seconds: Option<i64>) -> Result<Lifetime, Error> {
         const OLD: Duration = Duration::from_secs(30 * 24 * 3600);

@@ -1,7 +1,7 @@
 //! A started command: its output kept, its input written in order, its end known.
 //!
 //! Both execs and a sandbox's entry point are one of these. Output is drained whether or not a client reads, so a process
-//! never stands still because of a reader (fact sheet, section 7.4).
+//! never stands still because of a reader (docs/modal-protocol.md, section 7.4).
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};

@@ -1,7 +1,7 @@
 //! Standard input of a process, written by absolute offset.
 //!
 //! A byte counts as accepted once it is in the pipe, so a writer is held up by a process that does not read and nothing is
-//! buffered here. Offsets make retries harmless: bytes before the accepted count are skipped (fact sheet, section 7.4).
+//! buffered here. Offsets make retries harmless: bytes before the accepted count are skipped (docs/modal-protocol.md, section 7.4).
 
 use std::io;
 use std::os::fd::OwnedFd;

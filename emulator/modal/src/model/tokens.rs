@@ -1,7 +1,7 @@
 //! Tokens: JSON Web Tokens signed with a key that lives as long as the emulator.
 //!
 //! Clients read `exp` without verifying and decide by it whether a refusal is worth a refresh, so it has to be honest
-//! (fact sheet, section 7.2). Two kinds are made: one per caller for the control plane, one per task for the router.
+//! (docs/modal-protocol.md, section 7.2). Two kinds are made: one per caller for the control plane, one per task for the router.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -111,7 +111,7 @@ impl Default for Signer {
     }
 }
 
-/// Checks what a client of OAuth says of itself (fact sheet, section 1.3), but for the signature.
+/// Checks what a client of OAuth says of itself (docs/modal-protocol.md, section 1.3), but for the signature.
 ///
 /// # Errors
 ///

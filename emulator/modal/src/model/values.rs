@@ -37,7 +37,7 @@ pub fn wait(seconds: f32, most: Duration) -> Duration {
     Duration::try_from_secs_f32(seconds.max(0.0)).unwrap_or(Duration::ZERO).min(most)
 }
 
-/// Checks the name of an app, sandbox, volume, secret or image (fact sheet, section 2).
+/// Checks the name of an app, sandbox, volume, secret or image (docs/modal-protocol.md, section 2).
 pub fn check_name(what: &str, name: &str) -> Result<(), Error> {
     let fits = !name.is_empty()
         && name.len() <= 64

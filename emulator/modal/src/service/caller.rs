@@ -5,7 +5,7 @@ use crate::model::faults;
 /// Who calls, and how.
 #[derive(Debug, Clone, Default)]
 pub struct Caller {
-    /// Wants router URLs with `https`, though it speaks plain text on loopback (fact sheet, section 7.2).
+    /// Wants router URLs with `https`, though it speaks plain text on loopback (docs/modal-protocol.md, section 7.2).
     pub https_router: bool,
     /// The authority that it asked for.
     pub asked: Option<String>,

@@ -1,4 +1,4 @@
-//! The task command router: commands in a sandbox, their input and output, files and snapshots (fact sheet, section 7).
+//! The task command router: commands in a sandbox, their input and output, files and snapshots (docs/modal-protocol.md, section 7).
 //!
 //! Its tokens are checked before a call gets here; what is left is whose task it may touch ([`Claims`]).
 
@@ -32,7 +32,7 @@ const MAX_HOLD: Duration = Duration::from_secs(60);
 
 /// How long after its arrival the start of a command with a time limit is answered, unless the command ends before. The official
 /// SDKs count the limit from the answer on and then give up by themselves (exit code -1 in Python); the service counts from
-/// the start, a way through the network earlier, so that its verdict (SIGKILL, 137) arrives first (fact sheet, section 7.4).
+/// the start, a way through the network earlier, so that its verdict (SIGKILL, 137) arrives first (docs/modal-protocol.md, section 7.4).
 /// On loopback there is no such way. This one is longer than a busy client takes to ask for the verdict and to read it.
 const ANSWER_LAG: Duration = Duration::from_millis(500);
 

@@ -1,6 +1,6 @@
 //! Making sandboxes: what a request may ask for, and what it gets.
 //!
-//! Both backends share everything; only the shapes of ids and the answer differ (fact sheet, section 5).
+//! Both backends share everything; only the shapes of ids and the answer differ (docs/modal-protocol.md, section 5).
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
 //! Programs that our own operations run in a sandbox, first of all Modal's helper: it is put into every sandbox and does file
-//! operations, with one JSON argument each (fact sheet, section 8.1).
+//! operations, with one JSON argument each (docs/modal-protocol.md, section 8.1).
 //!
 //! A transfer id is the exec id of the program that does the transfer. Starting an exec twice does nothing, and its output
 //! can be read from any offset, so any instance can carry a transfer on, and all pieces come from one opened file.
@@ -265,7 +265,7 @@ pub(crate) fn unreadable() -> Error {
     Error::internal("The sandbox's file helper answered with something unreadable.")
 }
 
-/// What a program's complaint means: the helper's are objects (fact sheet, section 8.1), those of others are lines.
+/// What a program's complaint means: the helper's are objects (docs/modal-protocol.md, section 8.1), those of others are lines.
 fn complained(path: &str, code: i32, complaint: &str) -> Error {
     let object = Value::parse(complaint).unwrap_or(Value::Null);
     let (Some(kind), Some(message)) = (object.get("error_kind").text(), object.get("message").text()) else {

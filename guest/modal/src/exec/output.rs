@@ -1,4 +1,4 @@
-//! Output streams of commands, and those that lie open between calls (fact sheet, sections 7.3 and 7.4).
+//! Output streams of commands, and those that lie open between calls (docs/modal-protocol.md, sections 7.3 and 7.4).
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
@@ -31,7 +31,7 @@ pub struct Output {
     router: SandboxRouter,
     /// The exec's id on the wire; none for the entry-point command.
     exec: Option<String>,
-    /// 0 stdout, 1 stderr (fact sheet, section 7.3).
+    /// 0 stdout, 1 stderr (docs/modal-protocol.md, section 7.3).
     descriptor: i32,
 }
 

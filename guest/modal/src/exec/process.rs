@@ -1,4 +1,4 @@
-//! A command on the wire, by its id there: its start and its end (fact sheet, section 7).
+//! A command on the wire, by its id there: its start and its end (docs/modal-protocol.md, section 7).
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use sandbox_provider_kit::{
 
 use crate::service::{Service, id, policy};
 
-/// Time for one TaskExecWait, after which it is asked again (fact sheet, section 1.5).
+/// Time for one TaskExecWait, after which it is asked again (docs/modal-protocol.md, section 1.5).
 pub(crate) const WAIT_ATTEMPT: Duration = Duration::from_secs(60);
 
 /// Longest time for a look whether an exec has ended that is not meant to wait.

@@ -1,5 +1,5 @@
 //! Scripts of ours in a sandbox, and what is done by them: signals to an exec and the size of its terminal, for Modal has calls
-//! for neither (fact sheet, section 7.4), and the end of what has outlived its time limit.
+//! for neither (docs/modal-protocol.md, section 7.4), and the end of what has outlived its time limit.
 //!
 //! A script has a time limit itself, and one that outlives it is ended by a script: so all of it is in this file.
 

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::service::{container, id, wire::pty_info};
 
-/// Longest argv that Modal takes, in bytes (fact sheet, section 7.4).
+/// Longest argv that Modal takes, in bytes (docs/modal-protocol.md, section 7.4).
 const MAX_ARGV_BYTES: usize = 65_536;
 
 /// The request that starts a command.

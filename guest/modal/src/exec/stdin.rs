@@ -1,4 +1,4 @@
-//! Input of commands (fact sheet, sections 7.4 and 8.1).
+//! Input of commands (docs/modal-protocol.md, sections 7.4 and 8.1).
 
 use std::time::Duration;
 
@@ -24,10 +24,10 @@ use sandbox_provider_kit::{
 use super::process::{self, check_ref};
 use crate::service::{Service, id, policy};
 
-/// Largest write to stdin in one call: the largest message that the official client sends (fact sheet, section 6.4).
+/// Largest write to stdin in one call: the largest message that the official client sends (docs/modal-protocol.md, section 6.4).
 const MAX_INPUT_BYTES: usize = 16 * 1024 * 1024;
 
-/// Bytes in one message of a stream to stdin, as the official clients send (fact sheet, section 8.1); what is not more goes
+/// Bytes in one message of a stream to stdin, as the official clients send (docs/modal-protocol.md, section 8.1); what is not more goes
 /// in a single message.
 const STREAM_PIECE: usize = 256 * 1024;
 
@@ -90,7 +90,7 @@ pub(crate) async fn write_much(
     if let Some(Ok(())) = within(service.transport(), INPUT_ATTEMPT, stream).await.transpose()? {
         return Ok(InputState { accepted: end, closed: eof });
     }
-    // This also ends a stream that the other side takes for alive (fact sheet, section 7.4).
+    // This also ends a stream that the other side takes for alive (docs/modal-protocol.md, section 7.4).
     let state = state(service, sandbox, exec_id).await?;
     let rest = data.slice((state.accepted.clamp(offset, end) - offset) as usize..);
     let offset = end - rest.len() as u64;

@@ -1,4 +1,4 @@
-//! How to run commands as another user. Modal has no such option (fact sheet, section 7.3: a start has no user), so it is done
+//! How to run commands as another user. Modal has no such option (docs/modal-protocol.md, section 7.3: a start has no user), so it is done
 //! through a program of the image.
 
 use std::cell::RefCell;

@@ -38,7 +38,7 @@ pub(crate) async fn fate(service: &Service, exec: &ExecRef, error: Error) -> Res
     Err(error)
 }
 
-/// An exec that was ended because its time was up does not say so (fact sheet, section 7.4): neither Modal's SIGKILL nor
+/// An exec that was ended because its time was up does not say so (docs/modal-protocol.md, section 7.4): neither Modal's SIGKILL nor
 /// the SIGTERM of this or another instance. Such an end at or after the deadline is the deadline's, and so is any end
 /// of an exec that this instance has ended.
 fn verdict(service: &Service, deadlines: &Deadlines, exit: Exit, exec: &ExecRef) -> Verdict {

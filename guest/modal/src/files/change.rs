@@ -1,4 +1,4 @@
-//! File operations that Modal's helper lacks (fact sheet, section 8.1), done by the image's own programs: mode, rename, links,
+//! File operations that Modal's helper lacks (docs/modal-protocol.md, section 8.1), done by the image's own programs: mode, rename, links,
 //! trees.
 
 use bytes::Bytes;

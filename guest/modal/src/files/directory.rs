@@ -1,4 +1,4 @@
-//! Directories: what is in them, making and removing them, through Modal's helper (fact sheet, section 8.1).
+//! Directories: what is in them, making and removing them, through Modal's helper (docs/modal-protocol.md, section 8.1).
 
 use sandbox_provider_kit::{
     Error, Result,

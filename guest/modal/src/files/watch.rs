@@ -1,4 +1,4 @@
-//! Changes below a path: the helper's `Watch`, whose output is one JSON object per line (fact sheet, section 8.1). The
+//! Changes below a path: the helper's `Watch`, whose output is one JSON object per line (docs/modal-protocol.md, section 8.1). The
 //! position of a watch is the offset of a line in that output, so any instance can carry it on.
 
 use std::{future::poll_fn, task::Poll};

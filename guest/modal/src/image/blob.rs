@@ -1,4 +1,4 @@
-//! Uploads to the blob store: where the control plane says that the parts of a blob go (fact sheet, section 9).
+//! Uploads to the blob store: where the control plane says that the parts of a blob go (docs/modal-protocol.md, section 9).
 
 use modal_proto::client::{
     BlobCreateResponse, MultiPartUpload, blob_create_response::UploadTypeOneof, blob_create_response::UploadTypesOneof,

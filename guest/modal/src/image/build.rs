@@ -1,4 +1,4 @@
-//! Builds that are followed by cursor (fact sheet, section 3.1).
+//! Builds that are followed by cursor (docs/modal-protocol.md, section 3.1).
 //!
 //! Modal builds one layer per request and needs the id of a finished one below, so a cursor carries the layers that are
 //! still to come; any instance can go on with it.
@@ -35,7 +35,7 @@ use sandbox_provider_kit::{
     memo::Memo,
 };
 
-/// How long the server holds one log stream, in seconds (fact sheet, section 3.1).
+/// How long the server holds one log stream, in seconds (docs/modal-protocol.md, section 3.1).
 const JOIN_SECONDS: f32 = 55.0;
 
 /// Log text kept for the message of a failed build, in bytes: the end of the output of the failing line.
@@ -441,7 +441,7 @@ fn deliver(
     true
 }
 
-/// The error of a finished build; none if it went well (fact sheet, section 3.1).
+/// The error of a finished build; none if it went well (docs/modal-protocol.md, section 3.1).
 fn build_error(result: &GenericResult, cursor: &Cursor) -> Option<Error> {
     let said = clip(result.exception.trim_end());
     let what = match result.status() {

@@ -1,4 +1,4 @@
-//! Build contexts: files that are named by digest and uploaded once, and the mounts made of them (fact sheet, sections 3.3
+//! Build contexts: files that are named by digest and uploaded once, and the mounts made of them (docs/modal-protocol.md, section 3.3
 //! and 9).
 //!
 //! The component has no files: the host sends contents in pieces. Small ones are gathered and sent within one message; large
@@ -24,7 +24,7 @@ use sandbox_provider_kit::{
 use super::blob::Blob;
 use crate::service::Service;
 
-/// Contents of this length and more go to the blob store (fact sheet, section 3.3).
+/// Contents of this length and more go to the blob store (docs/modal-protocol.md, section 3.3).
 const BLOB_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Contents asked for at a time, as the official client does.

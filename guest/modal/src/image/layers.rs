@@ -1,4 +1,4 @@
-//! Images: what the layers of a wanted image are, and what is known of finished ones (fact sheet, section 3).
+//! Images: what the layers of a wanted image are, and what is known of finished ones (docs/modal-protocol.md, section 3).
 //!
 //! An image is one or two layers: where it comes from, and the further commands on top.
 
@@ -56,7 +56,7 @@ pub async fn delete(service: &Service, image: &str) -> Result<()> {
     }
 }
 
-/// An unknown id gives either of two codes (fact sheet, section 3.1).
+/// An unknown id gives either of two codes (docs/modal-protocol.md, section 3.1).
 pub(crate) fn image_error(service: &Service, image: &str, status: &Status) -> Error {
     let unknown = status.code() == Code::NotFound
         || status.code() == Code::FailedPrecondition && status.message().contains("Could not find image");
@@ -88,7 +88,7 @@ pub(crate) async fn layers(service: &Service, spec: &ImageSpec) -> Result<Vec<Im
     let mut base = None;
     match &spec.source {
         ImageSource::ProviderDefault => layers.push(ImageGetOrCreateRequest {
-            // The default image is one for all workspaces (fact sheet, section 3.2).
+            // The default image is one for all workspaces (docs/modal-protocol.md, section 3.2).
             namespace: DeploymentNamespace::Global.into(),
             ..request(Image { dockerfile_commands: default_image(&builder_version), ..Default::default() })
         }),
@@ -177,7 +177,7 @@ async fn registry_config(service: &Service, login: Option<&RegistryLogin>) -> Re
     Ok(Some(ImageRegistryConfig { registry_auth_type: kind.into(), secret_id: found.id }))
 }
 
-/// What kind of registry a secret with these entries is for; none if that is not clear (fact sheet, section 3.2).
+/// What kind of registry a secret with these entries is for; none if that is not clear (docs/modal-protocol.md, section 3.2).
 fn login_kind(keys: &[String]) -> Option<RegistryAuthType> {
     let has = |wanted: &[&str]| wanted.iter().all(|name| keys.iter().any(|key| key == name));
     let aws =
@@ -199,7 +199,7 @@ pub(crate) fn base_image(image_id: String) -> BaseImage {
 }
 
 /// The lines of the service's default image, by builder version: the very lines that the official client sends, so that
-/// the image is there already (fact sheet, section 3.2). Builders up to 2024.10 add pinned requirements, which are not
+/// the image is there already (docs/modal-protocol.md, section 3.2). Builders up to 2024.10 add pinned requirements, which are not
 /// ours to copy; there the same Python image is taken as it comes.
 fn default_image(builder: &str) -> Vec<String> {
     let (python, codename) = match builder {

@@ -1,4 +1,4 @@
-//! Making sandboxes: what a specification means at Modal, which backend it takes, and the request itself (fact sheet,
+//! Making sandboxes: what a specification means at Modal, which backend it takes, and the request itself (docs/modal-protocol.md,
 //! section 5).
 
 use modal_proto::{
@@ -38,10 +38,10 @@ use sandbox_provider_kit::{
     },
 };
 
-/// Life of a sandbox that asks for none: Modal's own default (fact sheet, section 5.2), in seconds.
+/// Life of a sandbox that asks for none: Modal's own default (docs/modal-protocol.md, section 5.2), in seconds.
 const DEFAULT_LIFETIME_SECS: u32 = 300;
 
-/// Longest command, in bytes in all (fact sheet, section 5.2).
+/// Longest command, in bytes in all (docs/modal-protocol.md, section 5.2).
 const MAX_COMMAND_BYTES: usize = 65_536;
 
 /// See `check-spec` in the interface.
@@ -183,7 +183,7 @@ async fn definition(service: &Service, spec: &SandboxSpec, options: Options, ima
     })
 }
 
-/// Environment variables as a secret: the older backend takes them in no other form (fact sheet, section 4).
+/// Environment variables as a secret: the older backend takes them in no other form (docs/modal-protocol.md, section 4).
 async fn env_secret(service: &Service, env: &[(String, String)], key: &str) -> Result<String> {
     let request = SecretGetOrCreateRequest {
         environment_name: service.config()?.environment.clone(),
@@ -228,7 +228,7 @@ async fn bucket_mount(service: &Service, bucket: &BucketMount) -> Result<CloudBu
     })
 }
 
-/// The backend for a specification: the newer one, unless something is asked for that only the older one has (fact sheet,
+/// The backend for a specification: the newer one, unless something is asked for that only the older one has (docs/modal-protocol.md,
 /// section 5.1). `v2` is whether the configuration allows the newer one.
 fn choose(spec: &SandboxSpec, options: &Options, v2: bool) -> Result<Backend> {
     let older =

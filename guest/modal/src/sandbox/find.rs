@@ -1,4 +1,4 @@
-//! Sandboxes by id, by name and in lists (fact sheet, section 6).
+//! Sandboxes by id, by name and in lists (docs/modal-protocol.md, section 6).
 
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ pub async fn find(service: &Service, name: &str) -> Result<SandboxInfo> {
     };
     let result = service.control.keyed(&service.new_uuid(), rpc::SANDBOX_GET_FROM_NAME_V2, &request).await?;
     let answer = match result {
-        // Names of the older backend are looked up on their own (fact sheet, section 6.2).
+        // Names of the older backend are looked up on their own (docs/modal-protocol.md, section 6.2).
         Err(status) if status.code() == Code::NotFound => {
             service.control.keyed(&service.new_uuid(), rpc::SANDBOX_GET_FROM_NAME, &request).await?
         }
@@ -108,7 +108,7 @@ pub async fn list(service: &Service, filter: ListFilter, cursor: Option<String>,
     let after = cursor.map(|text| ListCursor::parse(&text)).transpose()?;
     let mut before = after.as_ref().map_or(0.0, |after| after.created + TIE);
     let mut request = SandboxListRequest {
-        // Without an app: those of the whole environment (fact sheet, section 6.2).
+        // Without an app: those of the whole environment (docs/modal-protocol.md, section 6.2).
         app_id: if all_apps { String::new() } else { service.app.id().await? },
         environment_name: if all_apps { service.config()?.environment.clone() } else { String::new() },
         include_finished: filter.include_ended,
@@ -187,7 +187,7 @@ fn info(wire: WireInfo) -> SandboxInfo {
     }
 }
 
-/// A tunnel record is one TLS address, or that and a plain one for an unencrypted port (fact sheet, section 6.3).
+/// A tunnel record is one TLS address, or that and a plain one for an unencrypted port (docs/modal-protocol.md, section 6.3).
 pub(crate) fn tunnel(data: &TunnelData) -> Option<Tunnel> {
     let port = u16::try_from(data.container_port).ok()?;
     let (kind, host, number) = match (&data.unencrypted_host, data.unencrypted_port) {

@@ -1,4 +1,4 @@
-//! Persisted logs of sandboxes (fact sheet, section 6.4).
+//! Persisted logs of sandboxes (docs/modal-protocol.md, section 6.4).
 //!
 //! The service answers a span of time with at most so many entries and does not say which end it left out. A span that gives
 //! as many as that is therefore halved until one gives fewer, which is then known to be whole.

@@ -1,4 +1,4 @@
-//! Sandboxes once they are there: look up, list, wait, terminate, names, tags, tunnels, network (fact sheet, section 6).
+//! Sandboxes once they are there: look up, list, wait, terminate, names, tags, tunnels, network (docs/modal-protocol.md, section 6).
 
 use modal_proto::{
     client::{
@@ -184,7 +184,7 @@ pub async fn set_network(service: &Service, sandbox: &str, policy: &NetworkPolic
     if !policy.inbound_cidrs.is_empty() {
         return Err(Error::unsupported("network.inbound", "Modal fixes who may connect to a sandbox when it is made."));
     }
-    // A running sandbox can be opened or given an allow-list (fact sheet, section 6.6). An empty one blocks.
+    // A running sandbox can be opened or given an allow-list (docs/modal-protocol.md, section 6.6). An empty one blocks.
     let nothing = Outbound::Allowed(AllowList { cidrs: Vec::new(), domains: Vec::new() });
     let outbound = if matches!(policy.outbound, Outbound::Blocked) { &nothing } else { &policy.outbound };
     let network_access = Some(network_access(outbound));

@@ -153,7 +153,7 @@ fn put(map: &mut Vec<(String, String)>, key: &str, value: String) -> bool {
     known.is_some()
 }
 
-/// A value as the official client writes it into an experimental option (fact sheet, section 5.2).
+/// A value as the official client writes it into an experimental option (docs/modal-protocol.md, section 5.2).
 fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::Bool(true) => Some("True".to_string()),

@@ -1,4 +1,4 @@
-//! Sidecars: further containers of a sandbox (fact sheet, section 6.6). One is added through the control plane on the newer
+//! Sidecars: further containers of a sandbox (docs/modal-protocol.md, section 6.6). One is added through the control plane on the newer
 //! backend and through the router on the older one; all else goes through the router.
 
 use modal_proto::{

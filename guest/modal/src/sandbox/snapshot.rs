@@ -1,4 +1,4 @@
-//! Snapshots: file systems and directories as images, images mounted in running sandboxes, memory (fact sheet, section 6.5).
+//! Snapshots: file systems and directories as images, images mounted in running sandboxes, memory (docs/modal-protocol.md, section 6.5).
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ use sandbox_provider_kit::{
     call::retry::{Policy, not_yet},
 };
 
-/// Time for one attempt at a snapshot of files: as long as the official clients give it (fact sheet, section 1.7).
+/// Time for one attempt at a snapshot of files: as long as the official clients give it (docs/modal-protocol.md, section 1.7).
 const FILES_ATTEMPT: Duration = Duration::from_secs(55);
 
 /// The same for memory.

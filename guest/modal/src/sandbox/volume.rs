@@ -1,4 +1,4 @@
-//! Volumes as they are mounted (fact sheet, section 4).
+//! Volumes as they are mounted (docs/modal-protocol.md, section 4).
 
 use crate::service::Service;
 use modal_proto::client::VolumeMount;
@@ -7,7 +7,7 @@ use sandbox_provider_kit::{
     api::{error::shown, wit::VolumeMount as WantedVolume},
 };
 
-/// Where no volume can be mounted (fact sheet, section 4).
+/// Where no volume can be mounted (docs/modal-protocol.md, section 4).
 const NO_VOLUMES: [&str; 3] = ["/", "/root", "/tmp"];
 
 /// The mounts of these volumes, which are looked up, or made if that is asked for.

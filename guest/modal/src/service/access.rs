@@ -28,7 +28,7 @@ use super::{control::Control, ended, error::status_error, id};
 /// Get a new token when the old one has less than this left, so that no call starts with one that ends on the way.
 const RENEW_BEFORE: Duration = Duration::from_secs(30);
 
-/// Between two looks whether a sandbox has a machine (fact sheet, section 6.2), and how many looks: five minutes, as long as
+/// Between two looks whether a sandbox has a machine (docs/modal-protocol.md, section 6.2), and how many looks: five minutes, as long as
 /// the official clients wait.
 const TASK_ID_PAUSE: Duration = Duration::from_millis(500);
 const TASK_ID_LOOKS: u32 = 600;

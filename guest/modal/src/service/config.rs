@@ -1,4 +1,4 @@
-//! Configuration: environment variables, the one mechanism that every host has (fact sheet, section 1.4).
+//! Configuration: environment variables, the one mechanism that every host has (docs/modal-protocol.md, section 1.4).
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Calls to the control plane: who we are, the short-lived token, idempotency and retry counters (fact sheet, sections
-//! 1.2 and 1.5).
+//! Calls to the control plane: who we are, the short-lived token, idempotency and retry counters (docs/modal-protocol.md,
+//! sections 1.2 and 1.5).
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
@@ -26,7 +26,7 @@ use super::{
 };
 
 /// How this client presents itself. No client type is reserved for third parties; the service is known to accept type 8
-/// with version 1.0.0 (fact sheet, section 1.2). The name behind it is honest. Only a live run can confirm this.
+/// with version 1.0.0 (docs/modal-protocol.md, section 1.2). The name behind it is honest. Only a live run can confirm this.
 const CLIENT_TYPE: &str = "8";
 const CLIENT_VERSION: &str = "1.0.0";
 const CLIENT_NAME: &str = concat!("modal-provider/", env!("CARGO_PKG_VERSION"));

@@ -1,4 +1,4 @@
-//! Whether a sandbox is over, and why (fact sheet, section 6.1).
+//! Whether a sandbox is over, and why (docs/modal-protocol.md, section 6.1).
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use sandbox_provider_kit::{
 
 use super::{control::Control, id};
 
-/// How long one SandboxWait is held by the server, and how much longer its answer may take (fact sheet, section 1.5).
+/// How long one SandboxWait is held by the server, and how much longer its answer may take (docs/modal-protocol.md, section 1.5).
 pub(crate) const WAIT_HOLD: Duration = Duration::from_secs(10);
 pub(crate) const HOLD_SLACK: Duration = Duration::from_secs(5);
 
@@ -57,7 +57,7 @@ pub(crate) fn unknown(sandbox: &str, error: Error) -> Error {
     error.with_message(message).about(sandbox)
 }
 
-/// Why a result says that the sandbox is over; none if it does not (fact sheet, section 6.1).
+/// Why a result says that the sandbox is over; none if it does not (docs/modal-protocol.md, section 6.1).
 pub(crate) fn reason(result: &GenericResult) -> Option<EndReason> {
     Some(match result.status() {
         GenericStatus::Unspecified => return None,

@@ -2,7 +2,7 @@
 
 use sandbox_provider_kit::api::error::{Error, Result, shown};
 
-/// Whether a sandbox runs on the V1 backend: `sb-` and exactly 22 characters of base 62 (fact sheet, section 5.1).
+/// Whether a sandbox runs on the V1 backend: `sb-` and exactly 22 characters of base 62 (docs/modal-protocol.md, section 5.1).
 #[must_use]
 pub fn is_v1(sandbox: &str) -> bool {
     sandbox.strip_prefix("sb-").is_some_and(|rest| rest.len() == 22 && rest.bytes().all(|b| b.is_ascii_alphanumeric()))

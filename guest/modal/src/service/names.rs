@@ -1,4 +1,4 @@
-//! What has a name at Modal: secrets, volumes, proxies, and the ids behind those names (fact sheet, section 4).
+//! What has a name at Modal: secrets, volumes, proxies, and the ids behind those names (docs/modal-protocol.md, section 4).
 
 use std::cell::RefCell;
 

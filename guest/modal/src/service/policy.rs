@@ -1,4 +1,4 @@
-//! How often and how fast calls are repeated, and the waits that the service asks for (fact sheet, section 1.5).
+//! How often and how fast calls are repeated, and the waits that the service asks for (docs/modal-protocol.md, section 1.5).
 
 use std::time::Duration;
 

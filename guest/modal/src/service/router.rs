@@ -1,4 +1,4 @@
-//! Calls to the command router, the endpoint on the worker that runs a sandbox (fact sheet, section 7.2).
+//! Calls to the command router, the endpoint on the worker that runs a sandbox (docs/modal-protocol.md, section 7.2).
 
 use std::{rc::Rc, time::Duration};
 
@@ -23,7 +23,7 @@ use super::{
 };
 
 /// A worker may need minutes until its router listens, so a router that cannot be connected to is tried for this long as
-/// long as the control plane says that the sandbox lives (fact sheet, section 1.5), with this pause.
+/// long as the control plane says that the sandbox lives (docs/modal-protocol.md, section 1.5), with this pause.
 const CONNECT_TOTAL: Duration = Duration::from_secs(310);
 const CONNECT_PAUSE: Duration = Duration::from_secs(2);
 

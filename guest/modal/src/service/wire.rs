@@ -6,7 +6,7 @@ use modal_proto::client::{
 };
 use sandbox_provider_kit::api::wit::{Gpu, Outbound, OutputStream, Pty};
 
-/// Secrets and then variables, which win (fact sheet, section 4).
+/// Secrets and then variables, which win (docs/modal-protocol.md, section 4).
 pub(crate) fn secret_sources(secret_ids: &[String], env: &[(String, String)]) -> Vec<SecretSource> {
     let mut sources: Vec<_> =
         secret_ids.iter().map(|id| SecretSource { source: Some(Source::SecretId(id.clone())) }).collect();

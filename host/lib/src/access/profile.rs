@@ -1,6 +1,6 @@
 //! Where settings and credentials come from: the environment first, then a profile file, then the manifest's default.
 //!
-//! The rules are those of the provider's official clients (fact sheet 1.4): a profile is chosen by the variable that
+//! The rules are those of the provider's official clients (docs/modal-protocol.md, section 1.4): a profile is chosen by the variable that
 //! the manifest names, else the one with `active = true`, else the one called `default`; more than one active profile
 //! and a chosen profile that does not exist are errors, not guesses.
 
