@@ -15,7 +15,12 @@ use std::{
 
 use nix::sched::{CloneFlags, unshare};
 
-use crate::{own_process::this_test_again, sys::start_in_new_network};
+use self::sys::start_in_new_network;
+use crate::own_process::this_test_again;
+
+// The emulator's tests include this file from another directory.
+#[path = "sys.rs"]
+mod sys;
 
 /// Environment variable that tells the second process that it already runs in the namespace.
 const MARK: &str = "ON_THE_INTERNET";

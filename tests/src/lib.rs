@@ -7,7 +7,6 @@ pub mod faults;
 pub mod internet;
 pub mod own_process;
 pub mod proxy;
-mod sys;
 mod world;
 
 pub use world::{World, refused, sh, told};

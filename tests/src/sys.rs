@@ -1,9 +1,6 @@
 //! The unsafe code of this crate.
 
-use std::{
-    os::unix::process::CommandExt as _,
-    process::Command,
-};
+use std::{os::unix::process::CommandExt as _, process::Command};
 
 use nix::sched::{CloneFlags, unshare};
 

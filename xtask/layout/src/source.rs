@@ -101,7 +101,11 @@ impl Target {
             return self.read_items(root, file, &below, path, items);
         }
         let flat = folder.join(format!("{name}.rs"));
-        let file = if root.join(&flat).exists() { flat } else { below.join("mod.rs") };
+        let file = match written_path(&child.attrs) {
+            Some(path) => file.with_file_name(path),
+            None if root.join(&flat).exists() => flat,
+            None => below.join("mod.rs"),
+        };
         self.read_file(root, &file, &below, path)
     }
 }
@@ -267,6 +271,15 @@ fn only_for_tests(attributes: &[Attribute]) -> bool {
             || attribute.path().is_ident("cfg")
                 && attribute.meta.require_list().is_ok_and(|list| list.tokens.to_string() == "test")
     })
+}
+
+/// Returns the value of `#[path = "…"]`.
+fn written_path(attributes: &[Attribute]) -> Option<String> {
+    let attribute = attributes.iter().find(|attribute| attribute.path().is_ident("path"))?;
+    match &attribute.meta.require_name_value().ok()?.value {
+        syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) => Some(text.value()),
+        _ => None,
+    }
 }
 
 fn attributes(item: &Item) -> &[Attribute] {

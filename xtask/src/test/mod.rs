@@ -89,7 +89,10 @@ const STEPS: &[Step] = &[
     Step {
         name: "examples",
         about: "the examples in the documentation of the Rust sources",
-        run: Action::Tests(rust::examples),
+        run: Action::Tests(|report, filter| {
+            let packages: Vec<_> = STEPS.iter().flat_map(|step| step.packages()).copied().collect();
+            rust::examples(report, &packages, filter)
+        }),
     },
     Step {
         name: "inspect",

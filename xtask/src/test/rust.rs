@@ -312,13 +312,19 @@ fn tests_of(program: &Executable, filter: Option<&str>) -> Result<Vec<String>> {
     Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_string).collect())
 }
 
-/// Runs the examples in the documentation of all packages, and failed ones again.
+/// Runs the examples in the documentation of these packages, and failed ones again. Like the test programs, those of the
+/// guest are built separately, with the crates that are compiled already.
 ///
 /// # Errors
 ///
 /// Fails if an example failed twice, or the examples cannot be built.
-pub fn examples(report: &mut Report, filter: Option<&str>) -> Result<()> {
-    let first = run_examples(filter)?;
+pub fn examples(report: &mut Report, packages: &[&'static str], filter: Option<&str>) -> Result<()> {
+    let (guest, others): (Vec<_>, Vec<_>) = packages.iter().copied().partition(|package| GUEST.contains(package));
+    examples_of(report, &others, filter).and(examples_of(report, &guest, filter))
+}
+
+fn examples_of(report: &mut Report, packages: &[&str], filter: Option<&str>) -> Result<()> {
+    let first = run_examples(packages, filter)?;
     report.passed(first.passed);
     if first.status.success() {
         return Ok(());
@@ -328,7 +334,7 @@ pub fn examples(report: &mut Report, filter: Option<&str>) -> Result<()> {
     }
     report.output(&first.failures);
     println!("\nRunning {} again", count(first.failed.len(), "failed example"));
-    let second = run_examples(filter)?;
+    let second = run_examples(packages, filter)?;
     for name in &first.failed {
         if second.failed.contains(name) {
             report.failed(name);
@@ -347,9 +353,10 @@ struct Examples {
     failures: Vec<String>,
 }
 
-fn run_examples(filter: Option<&str>) -> Result<Examples> {
+fn run_examples(packages: &[&str], filter: Option<&str>) -> Result<Examples> {
     let mut command = tools::cargo();
-    command.args(["test", "--quiet", "--doc", "--workspace", "--release", "--no-fail-fast", "--"]).args(filter);
+    command.args(["test", "--quiet", "--doc", "--release", "--no-fail-fast"]);
+    command.args(packages.iter().flat_map(|package| ["--package", package])).arg("--").args(filter);
     let mut examples =
         Examples { status: ExitStatus::default(), passed: 0, failed: BTreeSet::new(), failures: Vec::new() };
     let mut in_failures = false;

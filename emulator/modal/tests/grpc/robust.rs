@@ -8,7 +8,7 @@ use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use proto::generic_result::GenericStatus;
 
-use super::client::World;
+use super::client::{World, skipped};
 
 const MIB: u64 = 1 << 20;
 
@@ -33,7 +33,7 @@ fn limits_memory(world: &World) -> bool {
 async fn running_out_of_memory_is_told_as_such() {
     let mut world = World::start().await;
     if !limits_memory(&world) {
-        return;
+        return skipped("this machine does not limit memory");
     }
     // The entry point itself, and one whose child it was.
     for command in [["python3", "-c", HOG].as_slice(), &["sh", "-c", &format!("python3 -c '{HOG}'; exit $?")]] {
@@ -55,7 +55,7 @@ async fn running_out_of_memory_is_told_as_such() {
 #[tokio::test]
 async fn a_full_disk_ends_what_filled_it() {
     if !nix::unistd::geteuid().is_root() {
-        return;
+        return skipped("only root can mount a small disk");
     }
     // A small disk that only this thread, and what it starts, can see.
     let parent = tempfile::tempdir().unwrap();

@@ -56,7 +56,6 @@ need() {
 "#;
 
 /// The environment of our own programs, over that of the image.
-#[must_use]
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     let set = [("PATH", SYSTEM_PATH), ("LC_ALL", "C"), ("IFS", " \t\n")];
     let empty = LOADER.into_iter().chain(OTHERS).map(|name| (name, ""));

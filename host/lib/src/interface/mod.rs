@@ -191,7 +191,11 @@ impl Guest<'_> {
     }
 
     /// New in 0.1.1. A plugin of 0.1.0 knows the totals alone.
-    pub(crate) async fn call_report_usage(self, store: &mut Store<State>, sandbox: &SandboxId) -> Answer<UsageReport> {
+    pub(crate) async fn call_report_usage<T: Send + 'static>(
+        self,
+        store: &mut Store<T>,
+        sandbox: &SandboxId,
+    ) -> Answer<UsageReport> {
         match self {
             Guest::V0_1_1(guest) => guest.call_report_usage(store, sandbox).await,
             Guest::V0_1_0(guest) => Ok(guest.call_stats(store, sandbox).await?.map(only_totals)),
