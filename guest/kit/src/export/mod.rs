@@ -61,7 +61,7 @@ macro_rules! export {
 
             type Component = $crate::export::component::Component<$provider>;
 
-    $crate::api::wit::export!(Component with_types_in $crate::api::wit);
+            $crate::api::wit::export! { Component with_types_in $crate::api::wit }
         };
     };
 }
