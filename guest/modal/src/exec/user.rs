@@ -12,10 +12,13 @@ use sandbox_provider_kit::{
 
 use super::{script::Scripts, shell};
 
-/// Users that have been looked up, by sandbox, sidecar and name.
+/// Sandbox, sidecar and name of a user.
+type UserKey = (String, Option<String>, String);
+
+/// Users that have been looked up.
 #[derive(Default)]
 pub struct Users {
-    known: RefCell<Memo<(String, Option<String>, String), Switch>>,
+    known: RefCell<Memo<UserKey, Switch>>,
 }
 
 impl Users {
