@@ -6,7 +6,7 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`export`] | the exports of a component, and the trait behind them |
+//! | [`export`](mod@export) | the exports of a component, and the trait behind them |
 //! | [`exec`] | bookkeeping of commands: resume at an offset, feed, collect head or tail, deadlines |
 //! | [`inside`] | scripts that run in a sandbox: files, signals, user switch, long argument lists |
 //! | [`image`] | Dockerfiles, build contexts by digest, uploads in parts |
