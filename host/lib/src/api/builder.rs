@@ -244,8 +244,10 @@ impl ProviderBuilder {
                 found = source(wish).await?;
             }
             let found = found.or_else(|| {
-                let value = sources.variables.get(&wish.env).filter(is_present);
-                value.or_else(|| sources.setting(wish.setting.as_deref()).filter(is_present)).map(Secret::new)
+                let value = sources.variables.get(&wish.env).filter(|text| !text.is_empty());
+                value
+                    .or_else(|| sources.setting(wish.setting.as_deref()).filter(|text| !text.is_empty()))
+                    .map(Secret::new)
             });
             if let Some(secret) = found {
                 secrets.insert(wish.name.clone(), secret);
@@ -287,8 +289,10 @@ impl ProviderBuilder {
             if self.granted.as_ref().is_some_and(|granted| !granted.contains(&wish.name)) {
                 continue;
             }
-            let of_variable = wish.url.env.as_deref().and_then(|name| sources.variables.get(name)).filter(is_present);
-            let set = of_variable.or_else(|| sources.setting(wish.url.setting.as_deref()).filter(is_present));
+            let of_variable =
+                wish.url.env.as_deref().and_then(|name| sources.variables.get(name)).filter(|text| !text.is_empty());
+            let set =
+                of_variable.or_else(|| sources.setting(wish.url.setting.as_deref()).filter(|text| !text.is_empty()));
             // A manifest can name any variable, so one of the process is the user's choice of a place only where the user
             // lets the plugin have it; the origin is granted in any case. What the embedder sets it means.
             let told = match &wish.url.env {
@@ -375,10 +379,6 @@ impl Sources {
     fn setting(&self, name: Option<&str>) -> Option<String> {
         name.and_then(|name| self.settings.get(name)).cloned()
     }
-}
-
-fn is_present(text: &String) -> bool {
-    !text.is_empty()
 }
 
 /// What the component is told of where a service is. A path belongs to that; what else a URL can carry may be meant for
