@@ -1,7 +1,7 @@
 //! The domain: what there is, and what may be asked of it. It knows neither tonic nor HTTP; errors are [`error::Error`].
 //!
 //! - [`state`]: the tables of everything with an id, behind one lock.
-//! - [`sandbox`] with [`unit`] (a container), [`sidecar`], [`exec`] and [`process`] (commands, with [`spool`] for output and
+//! - [`sandbox`] with [`mod@unit`] (a container), [`sidecar`], [`exec`] and [`process`] (commands, with [`spool`] for output and
 //!   [`stdin`]), [`samples`], [`tunnels`], [`volume_views`]; [`outcome`]: how they end.
 //! - [`image`], [`image_names`], [`build_log`], [`build_caches`].
 //! - [`definition`], [`storage`], [`outbound_policy`]: checks of requests, and what follows from them.
