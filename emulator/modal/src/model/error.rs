@@ -1,31 +1,31 @@
-//! Why something that was asked for is not done.
+//! The error type of the domain. `service::status` turns it into gRPC statuses.
 
-/// What kind of refusal or failure it is.
+/// Kinds of errors, which decide the code of the gRPC status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The request names something that there is not.
+    /// The request names something that does not exist.
     NotFound,
-    /// The request cannot be meant as it is.
+    /// A value of the request is not valid, whatever the state.
     InvalidArgument,
-    /// The state of what it is about does not allow it.
+    /// The sandbox, image or other object is in a state that does not permit the request.
     FailedPrecondition,
-    /// Something with this name is there.
+    /// Another object has this name already.
     AlreadyExists,
-    /// The emulator does not do this.
+    /// The emulator does not serve this.
     Unimplemented,
-    /// Nothing is left of what it takes.
+    /// A limited resource is used up.
     ResourceExhausted,
-    /// It took too long.
+    /// The time that the caller gave is over.
     DeadlineExceeded,
-    /// Another caller took over, or the caller went away.
+    /// Another caller took over, or the request broke off.
     Aborted,
-    /// Data that was kept is lost.
+    /// Kept data is lost.
     DataLoss,
-    /// Anything that the caller cannot help.
+    /// A failure that the request did not cause.
     Internal,
 }
 
-/// An error with the text that callers read.
+/// An error of the domain: its kind, and a message for the caller. Program logic looks at the kind only.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
@@ -60,12 +60,12 @@ constructors! {
 }
 
 impl Error {
-    /// What kind it is.
+    /// Its kind.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// What callers read.
+    /// Its message.
     pub fn message(&self) -> &str {
         &self.message
     }

@@ -15,8 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often such apps are looked for.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Stops an app and ends its sandboxes.
-/// It goes on being listed.
+/// Stops an app and ends its sandboxes. The app stays in lists.
 pub fn end(tables: &mut Tables, id: &str) {
     if let Some(app) = tables.apps.get_mut(id)
         && app.stopped_at == 0.0
@@ -30,7 +29,7 @@ pub fn end(tables: &mut Tables, id: &str) {
     }
 }
 
-/// Says that an app's client leaves.
+/// Notes that an app's client has left: an ephemeral app ends, a detached one goes on until its last sandbox has ended.
 pub fn leave(tables: &mut Tables, id: &str) {
     let Some(app) = tables.apps.get_mut(id) else { return };
     app.heartbeat = None;
