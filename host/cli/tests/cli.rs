@@ -96,7 +96,7 @@ fn results() -> String {
             ));
             (inside, comment) = (true, Vec::new());
         } else if let Some((name, kind)) =
-            text.strip_prefix("pub ").filter(|_| inside).and_then(|text| text.split_once(": "))
+            line.strip_prefix("    pub ").filter(|_| inside).and_then(|text| text.split_once(": "))
         {
             let (kind, null) = kind_of(kind.trim_end_matches(','));
             let mark = if optional {
