@@ -130,7 +130,7 @@ fn kind_of(rust: &str) -> (String, bool) {
     let kind = match rust {
         "String" | "&'a str" | "&'static str" | "&'a Path" | "Cow<'a, str>" => "string",
         "bool" => "boolean",
-        "u16" | "u32" | "u64" | "usize" | "i32" => "number",
+        "u16" | "u32" | "u64" | "usize" | "i32" | "f64" => "number",
         map if map.contains("BTreeMap<") => "object",
         name => name.split('<').next().unwrap(),
     };
