@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use container_isolation::{Container, Exit, ProcessSpec};
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -71,9 +72,9 @@ impl Running {
         let (exit, exited) = watch::channel(None);
         let stdout = Arc::new(Spool::new(spools));
         let stderr = Arc::new(Spool::new(spools));
-        let mut drains = vec![drain(process.stdout, keep.stdout.then(|| stdout.clone()))?];
+        let mut drains = vec![drain(process.stdout, keep.stdout.then(|| stdout.clone()), exited.clone())?];
         match process.stderr {
-            Some(fd) => drains.push(drain(fd, keep.stderr.then(|| stderr.clone()))?),
+            Some(fd) => drains.push(drain(fd, keep.stderr.then(|| stderr.clone()), exited.clone())?),
             None => stderr.close(),
         }
         let running = Arc::new(Running {
@@ -94,10 +95,14 @@ impl Running {
             let how = ends.await.unwrap_or(Exit::Signal(libc::SIGKILL));
             exit.send_replace(Some(how));
             over.stdin.release().await;
-            // A child may hold the pipe for ever; it goes on being drained, but readers are not kept waiting.
+            // All output of the command itself, however long reading it takes.
+            for drained in &mut drains {
+                let _ = drained.wait_for(|drained| *drained != Drained::Not).await;
+            }
+            // A child may hold the pipe for ever. It is still drained, but readers are not kept waiting.
             let deadline = Instant::now() + GRACE;
             for mut drained in drains {
-                let _ = tokio::time::timeout_at(deadline, drained.wait_for(|done| *done)).await;
+                let _ = tokio::time::timeout_at(deadline, drained.wait_for(|drained| *drained == Drained::Whole)).await;
             }
             stdout.close();
             stderr.close();
@@ -141,45 +146,77 @@ thread_local! {
     static SCRATCH: std::cell::RefCell<Vec<u8>> = std::cell::RefCell::new(vec![0; 256 * 1024]);
 }
 
-/// Reads `fd` to its end in the background. The answer turns true when everything has been read, or when the stream is
-/// closed to readers.
-fn drain(fd: OwnedFd, spool: Option<Arc<Spool>>) -> io::Result<watch::Receiver<bool>> {
+/// How much of a command's output has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drained {
+    /// The command may have written more.
+    Not,
+    /// Everything that the command itself wrote. Its children may write more.
+    Own,
+    /// Everything: the stream has ended.
+    Whole,
+}
+
+/// Reads `fd` to its end in the background. After the command has exited, a pipe holds at most its capacity of what the command
+/// wrote, so that has been read when the pipe was once empty, or when so many bytes have come.
+fn drain(
+    fd: OwnedFd,
+    spool: Option<Arc<Spool>>,
+    mut exited: watch::Receiver<Option<Exit>>,
+) -> io::Result<watch::Receiver<Drained>> {
     let pipe = pipe::Receiver::from_owned_fd_unchecked(fd)?;
-    let (done, drained) = watch::channel(false);
+    let (done, drained) = watch::channel(Drained::Not);
     tokio::spawn(async move {
-        let mut rounds = 0u32;
+        let (mut rounds, mut since_exit) = (0u32, 0);
         loop {
-            let read = SCRATCH.with_borrow_mut(|scratch| match pipe.try_read(scratch) {
-                Ok(0) => Ok(false),
-                Ok(n) => {
-                    if let Some(spool) = spool.as_deref().filter(|spool| !spool.progress().closed)
-                        && spool.append(&scratch[..n])
-                    {
-                        // Refusal is harmless.
-                        let _ = fcntl(pipe.as_fd(), FcntlArg::F_SETPIPE_SZ(BIG_PIPE));
-                    }
-                    Ok(true)
+            // The sender is dropped without an exit only when the emulator ends.
+            let has_exited = exited.borrow().is_some() || exited.has_changed().is_err();
+            let read = SCRATCH.with_borrow_mut(|scratch| {
+                let read = pipe.try_read(scratch)?;
+                if let Some(spool) = spool.as_deref().filter(|spool| read > 0 && !spool.progress().closed)
+                    && spool.append(&scratch[..read])
+                {
+                    // Refusal is harmless.
+                    let _ = fcntl(pipe.as_fd(), FcntlArg::F_SETPIPE_SZ(BIG_PIPE));
                 }
-                Err(e) => Err(e),
+                Ok::<_, io::Error>(read)
             });
+            let is_empty = matches!(&read, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+            if has_exited {
+                since_exit += read.as_ref().copied().unwrap_or(0);
+                // "Would block" can also mean that the runtime has not learned yet of the last bytes.
+                let is_read = (is_empty && !has_data(&pipe)) || since_exit >= BIG_PIPE as usize;
+                if is_read && *done.borrow() == Drained::Not {
+                    done.send_replace(Drained::Own);
+                }
+            }
             match read {
-                Ok(true) => {
+                Ok(0) => break,
+                Ok(_) => {
                     rounds += 1;
                     if rounds.is_multiple_of(8) {
                         tokio::task::yield_now().await;
                     }
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    if pipe.readable().await.is_err() {
-                        break;
+                Err(_) if is_empty => {
+                    tokio::select! {
+                        readable = pipe.readable() => if readable.is_err() { break },
+                        _ = exited.changed(), if !has_exited => {}
                     }
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 // A terminal whose other side is closed answers EIO.
-                Ok(false) | Err(_) => break,
+                Err(_) => break,
             }
         }
-        done.send_replace(true);
+        done.send_replace(Drained::Whole);
     });
     Ok(drained)
+}
+
+/// Whether the kernel has bytes to read from `pipe`.
+fn has_data(pipe: &pipe::Receiver) -> bool {
+    let mut asked = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+    poll(&mut asked, PollTimeout::ZERO).is_ok()
+        && asked[0].revents().is_some_and(|events| events.contains(PollFlags::POLLIN))
 }
