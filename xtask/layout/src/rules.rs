@@ -28,6 +28,9 @@ const MAX_FILES_IN_CIRCLE: usize = 3;
 /// The folder of the crate that fits every provider, and the provider name that it must not contain.
 const NEUTRAL_CRATE: (&str, &str) = ("guest/kit", "modal");
 
+/// The document that names the tests of each promise.
+const PROMISES: &str = "docs/security.md";
+
 /// Words that hide the subject of a sentence.
 const VAGUE_WORDS: &[&str] = &["anybody", "nobody", "somebody", "whoever", "whom"];
 
@@ -156,6 +159,7 @@ impl Rules {
         let output =
             Command::new("git").args(["ls-files", "-z"]).current_dir(root).output().context("could not start git")?;
         ensure!(output.status.success(), "git ls-files failed: {}", String::from_utf8_lossy(&output.stderr));
+        let mut functions = BTreeSet::new();
         for name in String::from_utf8(output.stdout)?.split('\0').filter(|name| !name.is_empty()) {
             let prose = [".rs", ".py", ".md"].iter().any(|end| name.ends_with(end)) && !name.contains("/corpus/");
             let neutral = name.starts_with(NEUTRAL_CRATE.0);
@@ -163,7 +167,9 @@ impl Rules {
                 continue;
             }
             let text = fs::read(root.join(name)).with_context(|| format!("could not read {name}"))?;
-            for (number, line) in String::from_utf8_lossy(&text).lines().enumerate() {
+            let text = String::from_utf8_lossy(&text);
+            functions.extend(function_names(&text));
+            for (number, line) in text.lines().enumerate() {
                 let place = format!("{name}:{}", number + 1);
                 if neutral && line.to_lowercase().contains(NEUTRAL_CRATE.1) {
                     found.push(format!("{place}: names one provider in a crate that fits all"));
@@ -174,8 +180,27 @@ impl Rules {
                 }
             }
         }
+        check_test_names(root, &functions, found);
         Ok(())
     }
+}
+
+/// Finds tests that [`PROMISES`] names and that no file contains.
+fn check_test_names(root: &Path, sources: &BTreeSet<String>, found: &mut Vec<String>) {
+    let Ok(document) = fs::read_to_string(root.join(PROMISES)) else { return };
+    let lists = document.split("**Tests:**").skip(1).map(|rest| rest.split("\n\n").next().unwrap_or_default());
+    for name in lists.flat_map(|list| list.split('`').skip(1).step_by(2)) {
+        if !sources.contains(name) {
+            found.push(format!("{PROMISES}: no source file has the test `{name}`"));
+        }
+    }
+}
+
+/// Returns the names of the functions in a Rust or Python file.
+fn function_names(text: &str) -> BTreeSet<String> {
+    let words = text.split(|letter: char| !(letter.is_alphanumeric() || letter == '_')).filter(|word| !word.is_empty());
+    let words: Vec<&str> = words.collect();
+    words.windows(2).filter(|pair| matches!(pair[0], "fn" | "def")).map(|pair| pair[1].to_owned()).collect()
 }
 
 fn check_circles(target: &Target, imports: &[(&Path, &Path)], found: &mut Vec<String>) {

@@ -112,6 +112,8 @@ fn names_dependencies_and_vague_words_are_found() {
         ("other/Cargo.toml", &manifest("other", "")),
         ("other/src/lib.rs", ""),
         ("docs/architecture.md", "```imports\ncrate kit:\n```\n"),
+        ("docs/security.md", "Safe.\n\n**Tests:** `is_safe`,\n`was_renamed`\n\nAnd `other`.\n"),
+        ("other/tests/all.rs", "#[test]\nfn is_safe() {}\n"),
     ]);
     let git = |arguments: &[&str]| {
         let status = Command::new("git").args(arguments).current_dir(directory.path()).status().unwrap();
@@ -127,6 +129,7 @@ fn names_dependencies_and_vague_words_are_found() {
             "other: docs/architecture.md has no line `crate other`",
             "guest/kit/src/lib.rs:1: names one provider in a crate that fits all",
             "guest/kit/src/lib.rs:1: the vague word `nobody`",
+            "docs/security.md: no source file has the test `was_renamed`",
         ]
     );
 }
