@@ -1,21 +1,21 @@
-//! All that a sandbox provider needs and that is no service's own: a provider crate implements [`export::SandboxProvider`]
-//! on top of it and becomes a component for `wasm32-wasip2` by [`export!`]. The component imports nothing but `wasi:io`,
-//! `wasi:clocks`, `wasi:random`, `wasi:cli` and `wasi:http`.
+//! A library for authors of sandbox providers. It contains the parts that do not depend on a particular service. A
+//! provider crate implements [`export::SandboxProvider`] and uses [`export!`] to become a component for
+//! `wasm32-wasip2`. The component imports only `wasi:io`, `wasi:clocks`, `wasi:random`, `wasi:cli` and `wasi:http`.
 //!
-//! From the outside in; each imports only what stands below it:
+//! The modules, from the outermost to the innermost. A module imports only modules that are listed below it:
 //!
-//! | module | what it is for |
+//! | module | contents |
 //! |---|---|
 //! | [`export`](mod@export) | the exports of a component, and the trait behind them |
-//! | [`exec`] | bookkeeping of commands: resume at an offset, feed, collect head or tail, deadlines |
-//! | [`inside`] | scripts that run in a sandbox: files, signals, user switch, long argument lists |
+//! | [`exec`] | bookkeeping of commands: resume at an offset, feed input, keep head or tail of the output, deadlines |
+//! | [`inside`] | shell scripts that run in a sandbox: files, signals, user switch, long argument lists |
 //! | [`image`] | Dockerfiles, build contexts by digest, uploads in parts |
-//! | [`call`] | one way to reach a service: retry, tokens and their renewal, HTTP, JSON, gRPC (feature `grpc`) |
-//! | [`api`] | the interface: its records, the error builder, checks of arguments |
-//! | [`platform`] | what all of it runs on: HTTP, clock, random numbers; over WASI, and scripted for tests (feature `scripted`) |
+//! | [`call`] | calls to a service: retries, tokens and their renewal, HTTP, JSON, gRPC (feature `grpc`) |
+//! | [`api`] | the interface: its records, the error type, checks of arguments |
+//! | [`platform`] | HTTP, clock and random numbers, over WASI or scripted for tests (feature `scripted`) |
 //! | [`memo`] | bounded caches |
 //!
-//! Nothing above [`platform`] knows of WASI, so a provider is tested natively.
+//! Only [`platform`] depends on WASI, so a provider can be tested natively.
 
 pub mod api;
 pub mod call;

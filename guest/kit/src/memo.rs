@@ -1,10 +1,10 @@
-//! Caches that are bounded. What a provider remembers between calls only saves requests and may be lost at any time.
+//! Bounded caches. The state that a provider keeps between calls only saves requests and may be lost at any time.
 
-/// Most entries of one cache. A host sends calls about one sandbox to one instance, so few are in use; the bound keeps a
-/// long-lived instance from growing.
+/// Maximum number of entries of one cache. A host sends all calls about one sandbox to one instance, so only a few are
+/// in use. The bound limits the memory of an instance that lives long.
 const MAX_ENTRIES: usize = 64;
 
-/// A map that forgets the oldest entry when it is full.
+/// A map that drops its oldest entry when it is full (64 entries).
 pub struct Memo<K, V> {
     entries: Vec<(K, V)>,
 }
@@ -16,18 +16,18 @@ impl<K, V> Default for Memo<K, V> {
 }
 
 impl<K: PartialEq, V> Memo<K, V> {
-    /// Looks up.
+    /// Returns the value of a key, or `None` if there is none.
     pub fn get(&self, key: &K) -> Option<&V> {
         self.entries.iter().find(|(k, _)| k == key).map(|(_, value)| value)
     }
 
-    /// Takes out.
+    /// Removes an entry and returns its value, or `None` if there is none.
     pub fn remove(&mut self, key: &K) -> Option<V> {
         let index = self.entries.iter().position(|(k, _)| k == key)?;
         Some(self.entries.remove(index).1)
     }
 
-    /// Puts in, as the newest.
+    /// Inserts an entry as the newest. Replaces an entry with the same key.
     pub fn insert(&mut self, key: K, value: V) {
         self.remove(&key);
         if self.entries.len() == MAX_ENTRIES {
@@ -36,7 +36,7 @@ impl<K: PartialEq, V> Memo<K, V> {
         self.entries.push((key, value));
     }
 
-    /// All entries, oldest first.
+    /// Iterates over all entries, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.entries.iter().map(|(key, value)| (key, value))
     }
@@ -52,7 +52,7 @@ mod tests {
         for number in 0..MAX_ENTRIES {
             kept.insert(number, 'a');
         }
-        // Put in again, it is the newest.
+        // An entry that is inserted again becomes the newest.
         kept.insert(0, 'b');
         kept.insert(MAX_ENTRIES, 'c');
         assert_eq!((kept.get(&0), kept.get(&1), kept.iter().count()), (Some(&'b'), None, MAX_ENTRIES));

@@ -1,4 +1,5 @@
-//! The exports of a component: each function of the interface, run to its end on the reactor.
+//! The exports of a component. Each function of the interface calls the function of the same name of
+//! [`SandboxProvider`] and runs its future to completion on the reactor.
 
 use std::pin::pin;
 
@@ -11,23 +12,25 @@ use crate::{
     platform::wasi02::block_on,
 };
 
-/// A provider with its one instance. `export!` writes this.
+/// A provider with its single instance. The macro `export!` implements this trait.
 pub trait Instance: SandboxProvider + 'static {
-    /// The provider, made at first use. It and what it has open live as long as the component's instance.
+    /// Returns the provider; the first call makes it. The provider and its open streams live as long as the component's
+    /// instance.
     fn instance() -> &'static Self;
 }
 
-/// What has the exports of a provider.
+/// The type that implements the exports for a provider.
 pub struct Component<P>(std::marker::PhantomData<P>);
 
-/// What an export gives.
+/// The result of an export.
 type Answer<T> = std::result::Result<T, wit::Error>;
 
-/// Runs one call.
+/// Runs one asynchronous function of the provider to completion.
 fn call<P: Instance, T, F: Future<Output = Result<T>>>(function: impl FnOnce(&'static P) -> F) -> Answer<T> {
     let mut answer = None;
     let future = function(P::instance());
-    // Behind a pointer, so that the reactor's loop is not in the component once per function of the interface.
+    // `block_on` takes a pinned trait object, so that the component contains the reactor's loop once and not once per
+    // function.
     block_on(pin!(async { answer = Some(future.await) }));
     answer.expect("block_on returns when the future has ended").map_err(Error::into_record)
 }

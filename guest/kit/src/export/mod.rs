@@ -1,5 +1,5 @@
-//! A component's exports. A provider implements [`SandboxProvider`] and exports itself with [`export!`](crate::export!);
-//! all else of the component model is here.
+//! The exports of a component. A provider implements [`SandboxProvider`] and exports itself with
+//! [`export!`](crate::export!). The `component` module contains the code of the component model.
 
 #[cfg(target_family = "wasm")]
 pub mod component;
@@ -7,12 +7,13 @@ mod provider;
 
 pub use provider::SandboxProvider;
 
-/// Exports a provider from this crate, which must be a `cdylib` for `wasm32-wasip2`. In builds for other targets it does
-/// nothing, so that the same crate is tested natively.
+/// Exports a provider from this crate, which must be a `cdylib` for `wasm32-wasip2`. The macro expands to nothing in
+/// builds for other targets, so that the same crate can be tested natively.
 ///
-/// The first argument is the provider's type, the second how it is made of its
-/// [transport](crate::platform::Transport), once per instance. The third is the path of its manifest, from the source file
-/// on: what it wishes for, as a text that travels in the component for hosts to read without running it.
+/// The first argument is the type of the provider. The second is a function that makes the provider from its
+/// [transport](crate::platform::Transport); it runs once per instance. The third is the path of the manifest, relative
+/// to the source file. The manifest is a text that lists what the provider asks a host for, such as environment
+/// variables. It becomes a custom section of the component, which hosts read without running the component.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -47,7 +48,7 @@ macro_rules! export {
             static MANIFEST: [u8; include_bytes!($manifest).len()] = *include_bytes!($manifest);
 
             impl $crate::export::component::Instance for $provider {
-                // Once, and not in each function of the interface.
+                // Not inlined, so that the component contains this code once and not in each function of the interface.
                 #[inline(never)]
                 fn instance() -> &'static $provider {
                     thread_local! {

@@ -1,4 +1,4 @@
-//! What a provider is to the code that exports it.
+//! The trait that a provider implements. The `component` module calls it from the exports of the component.
 
 use crate::api::{
     error::{Error, Result},
@@ -10,10 +10,16 @@ use crate::api::{
     },
 };
 
-/// A provider of sandboxes: the functions of the interface `harness:sandbox/sandbox-provider`, whose text documents each of
-/// them. A function that is not written answers `unsupported` and names the capability that is missing.
+/// A provider of sandboxes. The functions are those of the interface `harness:sandbox/sandbox-provider`; the
+/// documentation there (`wit/provider.wit`) is complete, the summaries here are not. A function that a provider does
+/// not implement fails with `unsupported`; the subject of the error is the missing capability.
 ///
-/// The futures run on one thread, one call at a time; what a provider remembers between calls may be lost at any time.
+/// In addition to the kinds that a function lists, every call to a service may fail with the kinds for a failed
+/// request: `unavailable`, `timed-out`, `unauthenticated`, `permission-denied`, `resource-exhausted`, `forbidden` and
+/// `internal`. Wrong arguments fail with `invalid-argument`, an unknown id with `not-found`.
+///
+/// All futures run on one thread, one call at a time. The state that a provider keeps between calls may be lost at any
+/// time.
 ///
 /// ```
 /// use sandbox_provider_kit::{
@@ -43,208 +49,225 @@ use crate::api::{
 /// ```
 #[allow(async_fn_in_trait, unused_variables)]
 pub trait SandboxProvider {
-    /// What this provider is and can do. Sends nothing, and gives the same answer each time.
+    /// Returns the name, the capabilities and the settings of the provider. Sends no request and returns the same
+    /// answer each time.
     fn describe(&self) -> Description;
 
-    /// What another instance need not ask for any more, such as short-lived tokens. Empty for nothing.
+    /// Returns an opaque copy of the caches, such as short-lived tokens, which saves requests in other instances. At
+    /// most 1 MiB. May be empty.
     fn export_cache(&self) -> Vec<u8> {
         Vec::new()
     }
 
-    /// Takes over what another instance exported. What cannot be read is ignored.
+    /// Imports the result of [`SandboxProvider::export_cache`] of another instance. Ignores content that it cannot
+    /// read.
     fn import_cache(&self, cache: &[u8]) {}
 
-    /// Refuses a specification that [`SandboxProvider::create`] would refuse, without sending anything.
+    /// Checks whether [`SandboxProvider::create`] would accept a specification. Sends no request.
     ///
     /// # Errors
     ///
-    /// As documented in the interface.
+    /// `unsupported` with the subject `create` if the provider does not implement this function; otherwise the error
+    /// that [`SandboxProvider::create`] would fail with.
     fn check_spec(&self, spec: &SandboxSpec) -> Result<()> {
         absent("create")
     }
 
     // ---- the provider ---------------------------------------------------------------------------------------------------
 
-    /// See `check` in the interface.
+    /// Checks the address and the credentials with one cheap request. Idempotent.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `check` if the provider does not implement this function; `unavailable` if the
+    /// service cannot be reached, `unauthenticated` if it refuses the credentials.
     async fn check(&self) -> Result<()> {
         absent("check")
     }
 
     // ---- images ---------------------------------------------------------------------------------------------------------
 
-    /// See `missing-content` in the interface.
+    /// Returns the SHA-256 digests of those `contents` that the provider does not have yet. At most 10000 contents.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `image.context` if the provider does not implement this function.
     async fn missing_content(&self, contents: &[Content]) -> Result<Vec<String>> {
         absent("image.context")
     }
 
-    /// See `upload-content` in the interface.
+    /// Uploads one piece of a content, beginning at the byte `offset`. Returns the offset of the next piece, in bytes;
+    /// the upload is complete when that equals the content's size.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `image.context` if the provider does not implement this function;
+    /// `invalid-argument` if the digest does not match.
     async fn upload_content(&self, content: &Content, offset: u64, data: Vec<u8>) -> Result<u64> {
         absent("image.context")
     }
 
-    /// See `start-build` in the interface.
+    /// Starts a build, joins a running one or finds the finished image, and returns its progress at once. Idempotent.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `image` if the provider does not implement this function.
     async fn start_build(&self, spec: &ImageSpec) -> Result<BuildProgress> {
         absent("image")
     }
 
-    /// See `read-build` in the interface.
+    /// Returns the next piece of a build's log, at most `max_bytes` bytes. Waits up to `wait` milliseconds for it.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `image` if the provider does not implement this function; `build-failed` once the
+    /// log of a failed build has been read to its end.
     async fn read_build(&self, cursor: &str, max_bytes: u32, wait: u64) -> Result<BuildProgress> {
         absent("image")
     }
 
-    /// See `get-image` in the interface.
+    /// Looks up an image by its id.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `image` if the provider does not implement this function; `not-found` if there is
+    /// no such image.
     async fn get_image(&self, image: &str) -> Result<BuiltImage> {
         absent("image")
     }
 
-    /// See `delete-image` in the interface.
+    /// Deletes an image. Succeeds if the image does not exist. Idempotent.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `image.delete` if the provider does not implement this function.
     async fn delete_image(&self, image: &str) -> Result<()> {
         absent("image.delete")
     }
 
     // ---- sandboxes ------------------------------------------------------------------------------------------------------
 
-    /// See `create` in the interface.
+    /// Creates a sandbox and returns when the service has accepted it. Idempotent if the specification has a `key`.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `create` if the provider does not implement this function; `already-exists` if
+    /// the name is taken, `resource-exhausted` if there is no capacity.
     async fn create(&self, spec: SandboxSpec) -> Result<SandboxInfo> {
         absent("create")
     }
 
-    /// See `get` in the interface.
+    /// Returns the state of a sandbox, also after its end.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `get` if the provider does not implement this function; `not-found` if there is
+    /// no such sandbox.
     async fn get(&self, sandbox: &str) -> Result<SandboxInfo> {
         absent("get")
     }
 
-    /// See `find` in the interface.
+    /// Returns the running sandbox with this name.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `find` if the provider does not implement this function; `not-found` if there is
+    /// no such sandbox.
     async fn find(&self, name: &str) -> Result<SandboxInfo> {
         absent("find")
     }
 
-    /// See `list` in the interface.
+    /// Lists sandboxes with their tags, newest first: one page of at most `max` (1 to 1000) sandboxes, beginning at
+    /// `cursor`.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `list` if the provider does not implement this function.
     async fn list(&self, filter: ListFilter, cursor: Option<String>, max: u32) -> Result<SandboxPage> {
         absent("list")
     }
 
-    /// See `wait` in the interface.
+    /// Waits up to `wait` milliseconds for the end of a sandbox. Returns `None` if it is still running then.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `wait` if the provider does not implement this function.
     async fn wait(&self, sandbox: &str, wait: u64) -> Result<Option<EndReason>> {
         absent("wait")
     }
 
-    /// See `wait-ready` in the interface.
+    /// Waits up to `wait` milliseconds until the readiness probe succeeds. Returns `false` if it has not succeeded by
+    /// then.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `create.readiness` if the provider does not implement this function; `conflict`
+    /// if the sandbox has no probe.
     async fn wait_ready(&self, sandbox: &str, wait: u64) -> Result<bool> {
         absent("create.readiness")
     }
 
-    /// See `terminate` in the interface.
+    /// Terminates a sandbox and returns when the service has accepted that. Succeeds if the sandbox has ended.
+    /// Idempotent.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `terminate` if the provider does not implement this function.
     async fn terminate(&self, sandbox: &str) -> Result<()> {
         absent("terminate")
     }
 
-    /// See `set-name` in the interface.
+    /// Sets the name of a sandbox that has none. Succeeds if the sandbox has this name already. Idempotent.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `create.names` if the provider does not implement this function.
     async fn set_name(&self, sandbox: &str, name: &str) -> Result<()> {
         absent("create.names")
     }
 
-    /// See `get-tags` in the interface.
+    /// Returns the tags of a sandbox.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `create.tags` if the provider does not implement this function.
     async fn get_tags(&self, sandbox: &str) -> Result<Vec<Pair>> {
         absent("create.tags")
     }
 
-    /// See `set-tags` in the interface.
+    /// Replaces all tags of a sandbox. Idempotent.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `tags.update` if the provider does not implement this function.
     async fn set_tags(&self, sandbox: &str, tags: &[Pair]) -> Result<()> {
         absent("tags.update")
     }
 
-    /// See `tunnels` in the interface.
+    /// Returns the public addresses of the ports. Waits up to `wait` milliseconds until they are assigned.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `ports` if the provider does not implement this function; `timed-out` if they are
+    /// not assigned by then.
     async fn tunnels(&self, sandbox: &str, wait: u64) -> Result<Vec<Tunnel>> {
         absent("ports")
     }
 
-    /// See `create-connect-token` in the interface.
+    /// Creates a token for HTTP connections to `port`. `metadata` is passed on to the program that serves the port.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `connect-token` if the provider does not implement this function.
     async fn create_connect_token(&self, sandbox: &str, port: u16, metadata: String) -> Result<ConnectToken> {
         absent("connect-token")
     }
 
-    /// See `read-logs` in the interface.
+    /// Reads one page of the persisted log of a sandbox, at most `max_bytes` bytes, also after the sandbox has ended.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `logs` if the provider does not implement this function.
     async fn read_logs(
         &self,
         sandbox: &str,
@@ -255,235 +278,246 @@ pub trait SandboxProvider {
         absent("logs")
     }
 
-    /// See `stats` in the interface.
+    /// Returns the resources that a sandbox has used so far.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `stats` if the provider does not implement this function.
     async fn stats(&self, sandbox: &str) -> Result<Usage> {
         absent("stats")
     }
 
-    /// See `report-usage` in the interface.
+    /// Returns the resources that a sandbox has used so far and their cost, also after its end.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `stats.cost` if the provider does not implement this function.
     async fn report_usage(&self, sandbox: &str) -> Result<UsageReport> {
         absent("stats.cost")
     }
 
-    /// See `set-network` in the interface.
+    /// Replaces the network policy of a running sandbox. Idempotent.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `network.update` if the provider does not implement this function.
     async fn set_network(&self, sandbox: &str, policy: &NetworkPolicy) -> Result<()> {
         absent("network.update")
     }
 
-    /// See `reload-volumes` in the interface.
+    /// Makes the changes of other sandboxes to the mounted volumes visible. Idempotent.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `volumes.reload` if the provider does not implement this function.
     async fn reload_volumes(&self, sandbox: &str) -> Result<()> {
         absent("volumes.reload")
     }
 
-    /// See `delete-volume` in the interface.
+    /// Deletes a named volume and its files. Succeeds if the volume does not exist. Idempotent.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `create.volumes` if the provider does not implement this function.
     async fn delete_volume(&self, volume: &str) -> Result<()> {
         absent("create.volumes")
     }
 
     // ---- snapshots ------------------------------------------------------------------------------------------------------
 
-    /// See `snapshot-filesystem` in the interface.
+    /// Saves the file system as an image and returns the image's id. `key` makes the call idempotent. The image is
+    /// deleted after `ttl` milliseconds, or kept if `ttl` is `None`.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `snapshot.filesystem` if the provider does not implement this function.
     async fn snapshot_filesystem(&self, sandbox: &str, key: &str, ttl: Option<u64>) -> Result<String> {
         absent("snapshot.filesystem")
     }
 
-    /// See `snapshot-directory` in the interface.
+    /// Saves one directory as an image that can be mounted. `key` and `ttl` have the same meaning as in
+    /// [`SandboxProvider::snapshot_filesystem`].
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `snapshot.directory` if the provider does not implement this function.
     async fn snapshot_directory(&self, at: &Location, key: &str, ttl: Option<u64>) -> Result<String> {
         absent("snapshot.directory")
     }
 
-    /// See `mount` in the interface.
+    /// Mounts `image` at a path, or an empty directory if `image` is `None`. Creates the path.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `mount` if the provider does not implement this function.
     async fn mount(&self, at: &Location, image: Option<&str>) -> Result<()> {
         absent("mount")
     }
 
-    /// See `unmount` in the interface.
+    /// Removes a mount.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `mount` if the provider does not implement this function; `not-found` if nothing
+    /// is mounted at the path.
     async fn unmount(&self, at: &Location) -> Result<()> {
         absent("mount")
     }
 
-    /// See `snapshot-memory` in the interface.
+    /// Saves memory, processes and files, and returns the snapshot's id. `key` makes the call idempotent.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `snapshot.memory` if the provider does not implement this function.
     async fn snapshot_memory(&self, sandbox: &str, key: &str) -> Result<String> {
         absent("snapshot.memory")
     }
 
-    /// See `restore` in the interface.
+    /// Creates a sandbox from a memory snapshot. `key` makes the call idempotent.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `snapshot.memory` if the provider does not implement this function.
     async fn restore(&self, snapshot: &str, key: &str, name: Option<String>) -> Result<SandboxInfo> {
         absent("snapshot.memory")
     }
 
-    /// See `exit-snapshot` in the interface.
+    /// Returns the id of the image that was saved at the end of the sandbox, or `None` if there is none after `wait`
+    /// milliseconds.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `snapshot.exit` if the provider does not implement this function.
     async fn exit_snapshot(&self, sandbox: &str, wait: u64) -> Result<Option<String>> {
         absent("snapshot.exit")
     }
 
     // ---- sidecars -------------------------------------------------------------------------------------------------------
 
-    /// See `create-sidecar` in the interface.
+    /// Adds a container to a running sandbox.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `sidecars` if the provider does not implement this function; `already-exists` if
+    /// the name is in use.
     async fn create_sidecar(&self, sandbox: &str, spec: &SidecarSpec) -> Result<SidecarInfo> {
         absent("sidecars")
     }
 
-    /// See `list-sidecars` in the interface.
+    /// Lists all containers of a sandbox except the main one, also ended containers.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `sidecars` if the provider does not implement this function.
     async fn list_sidecars(&self, sandbox: &str) -> Result<Vec<SidecarInfo>> {
         absent("sidecars")
     }
 
-    /// See `wait-sidecar` in the interface.
+    /// Waits up to `wait` milliseconds for the end of a sidecar. Returns `None` if it is still running then.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `sidecars` if the provider does not implement this function.
     async fn wait_sidecar(&self, sandbox: &str, name: &str, wait: u64) -> Result<Option<EndReason>> {
         absent("sidecars")
     }
 
-    /// See `terminate-sidecar` in the interface.
+    /// Terminates a sidecar. Idempotent.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `sidecars` if the provider does not implement this function.
     async fn terminate_sidecar(&self, sandbox: &str, name: &str) -> Result<()> {
         absent("sidecars")
     }
 
     // ---- commands -------------------------------------------------------------------------------------------------------
 
-    /// See `start` in the interface.
+    /// Starts a command and returns when it has started. Idempotent by `spec.id`: a repeated call never runs the
+    /// command again. A missing program is not an error but the verdict `exited(127)`.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `exec` if the provider does not implement this function.
     async fn start(&self, sandbox: &str, spec: ExecSpec) -> Result<()> {
         absent("exec")
     }
 
-    /// See `read-output` in the interface.
+    /// Returns output of both streams from the offsets of `request`, and the verdict. Returns when either is available.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `exec` if the provider does not implement this function.
     async fn read_output(&self, exec: ExecRef, request: ReadRequest) -> Result<Output> {
         absent("exec")
     }
 
-    /// See `write-input` in the interface.
+    /// Writes `data` to standard input at the byte `offset`, and closes the input after it if `eof` is set. Skips bytes
+    /// that have been accepted before. Idempotent. At most 16 MiB.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `exec` if the provider does not implement this function; `invalid-argument` if
+    /// `offset` leaves a gap.
     async fn write_input(&self, exec: ExecRef, offset: u64, data: Vec<u8>, eof: bool) -> Result<InputState> {
         absent("exec")
     }
 
-    /// See `wait-exec` in the interface.
+    /// Waits up to `wait` milliseconds for the end of a command. Returns `None` if it is still running then.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `exec` if the provider does not implement this function.
     async fn wait_exec(&self, exec: ExecRef, wait: u64) -> Result<Option<Verdict>> {
         absent("exec")
     }
 
-    /// See `signal` in the interface.
+    /// Sends a signal (its Linux number, 1 to 64) to all processes of a command. Succeeds if the command has ended.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `exec.signal` if the provider does not implement this function; `conflict` if
+    /// none of its processes can be found.
     async fn signal(&self, exec: ExecRef, signal: u32) -> Result<()> {
         absent("exec.signal")
     }
 
-    /// See `resize` in the interface.
+    /// Changes the size of the terminal of a command.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `exec.resize` if the provider does not implement this function.
     async fn resize(&self, exec: ExecRef, size: Pty) -> Result<()> {
         absent("exec.resize")
     }
 
-    /// See `run` in the interface.
+    /// Starts a command, writes `stdin` to it, collects its output and waits for its end. Idempotent by `spec.id`.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `exec` if the provider does not implement this function.
     async fn run(&self, sandbox: &str, spec: ExecSpec, stdin: Vec<u8>, limits: OutputLimits) -> Result<RunResult> {
         absent("exec")
     }
 
     // ---- files ----------------------------------------------------------------------------------------------------------
 
-    /// See `read-file` in the interface.
+    /// Reads at most `max_bytes` bytes of a file, beginning at the byte `offset`. The calls with one `transfer` id read
+    /// the same opened file. Follows symbolic links.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `files` if the provider does not implement this function.
     async fn read_file(&self, at: &Location, transfer: &str, offset: u64, max_bytes: u32) -> Result<FileChunk> {
         absent("files")
     }
 
-    /// See `write-file` in the interface.
+    /// Writes one piece of a file at the byte `offset` and returns the offset of the next piece. The call with `eof`
+    /// creates or replaces the file. Idempotent. At most 16 MiB.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `files` if the provider does not implement this function.
     async fn write_file(
         &self,
         at: &Location,
@@ -496,92 +530,95 @@ pub trait SandboxProvider {
         absent("files")
     }
 
-    /// See `stat` in the interface.
+    /// Describes a path. With `follow`, describes the target of a symbolic link; without, the link itself.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `files` if the provider does not implement this function; `file(not-found)` if
+    /// the path does not exist.
     async fn stat(&self, at: &Location, follow: bool) -> Result<FileInfo> {
         absent("files")
     }
 
-    /// See `list-directory` in the interface.
+    /// Lists the entries of a directory: one page of at most `max` (1 to 10000) entries, beginning at `cursor`.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `files` if the provider does not implement this function.
     async fn list_directory(&self, at: &Location, cursor: Option<String>, max: u32) -> Result<FilePage> {
         absent("files")
     }
 
-    /// See `make-directory` in the interface.
+    /// Creates a directory. With `parents`, creates missing parents too and succeeds if the directory exists.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `files` if the provider does not implement this function.
     async fn make_directory(&self, at: &Location, parents: bool) -> Result<()> {
         absent("files")
     }
 
-    /// See `remove` in the interface.
+    /// Removes a file, a symbolic link or an empty directory. With `recursive`, also removes a directory's contents.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `files` if the provider does not implement this function.
     async fn remove(&self, at: &Location, recursive: bool) -> Result<()> {
         absent("files")
     }
 
-    /// See `rename` in the interface.
+    /// Moves a file or a directory within the sandbox. Replaces an existing `to` only if `replace` is set.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `files.rename` if the provider does not implement this function.
     async fn rename(&self, at: &Location, to: &str, replace: bool) -> Result<()> {
         absent("files.rename")
     }
 
-    /// See `make-symlink` in the interface.
+    /// Creates a symbolic link at `at` that points to `target`.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `files.symlinks` if the provider does not implement this function.
     async fn make_symlink(&self, at: &Location, target: &str) -> Result<()> {
         absent("files.symlinks")
     }
 
-    /// See `set-permissions` in the interface.
+    /// Sets the low twelve mode bits of a path. Follows symbolic links.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `files.mode` if the provider does not implement this function.
     async fn set_permissions(&self, at: &Location, permissions: u32) -> Result<()> {
         absent("files.mode")
     }
 
-    /// See `read-tree` in the interface.
+    /// Reads a directory tree as a tar stream, in pieces like [`SandboxProvider::read_file`].
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `files.trees` if the provider does not implement this function.
     async fn read_tree(&self, at: &Location, transfer: &str, offset: u64, max_bytes: u32) -> Result<FileChunk> {
         absent("files.trees")
     }
 
-    /// See `write-tree` in the interface.
+    /// Unpacks a tar stream into a directory, in pieces like [`SandboxProvider::write_file`]. Creates the directory.
+    /// Refuses entries outside it.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `files.trees` if the provider does not implement this function.
     async fn write_tree(&self, at: &Location, transfer: &str, offset: u64, data: Vec<u8>, eof: bool) -> Result<u64> {
         absent("files.trees")
     }
 
-    /// See `watch` in the interface.
+    /// Returns at most `max_events` events below a path since `position`, which is 0 in the first call. Waits up to
+    /// `wait` milliseconds for an event.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `unsupported` with the subject `files.watch` if the provider does not implement this function.
     async fn watch(
         &self,
         at: &Location,
@@ -595,7 +632,7 @@ pub trait SandboxProvider {
     }
 }
 
-/// The answer of a function that a provider does not have.
+/// Returns the error of a function that a provider does not implement.
 fn absent<T>(capability: &str) -> Result<T> {
     Err(Error::unsupported(capability, format!("This provider cannot do this: it does not have `{capability}`.")))
 }
