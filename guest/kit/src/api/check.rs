@@ -1,5 +1,5 @@
-//! Checks of arguments before anything is sent. All fail with `invalid-argument`, with what is wrong and what to give
-//! instead; the subject is the argument, or what it names.
+//! Checks of arguments before a request is sent. All of them fail with `invalid-argument` and a message that says what
+//! is wrong and what to give instead. The subject of the error is the argument or its value.
 
 use super::{
     error::{Error, Result, clip, shown},
@@ -7,28 +7,28 @@ use super::{
     wit::{ExecSpec, Gpu},
 };
 
-/// Largest reply that one call gives, in bytes; the interface documents it.
+/// Largest reply of one call, in bytes, as documented in the interface.
 const MAX_REPLY_BYTES: u32 = 64 * 1024 * 1024;
 
-/// Longest path, in bytes; Linux's PATH_MAX.
+/// Longest path, in bytes: `PATH_MAX` of Linux.
 const MAX_PATH_BYTES: usize = 4096;
 
-/// Longest single argument, in bytes: Linux's MAX_ARG_STRLEN less the zero byte at its end.
+/// Longest single argument, in bytes: `MAX_ARG_STRLEN` of Linux without the terminating zero byte.
 const MAX_ARGUMENT_BYTES: usize = 128 * 1024 - 1;
 
-/// Longest argv in all, in bytes: three quarters of the stack that Linux gives to arguments at the very most. With the
-/// usual limits a program gets a third of that; beyond, it ends with 126 and "Argument list too long".
+/// Largest argv, in bytes: Linux allows at most three quarters of an 8 MiB stack for arguments. Usual limits allow a
+/// third of that; a longer argv then ends with the exit code 126 and "Argument list too long".
 const MAX_TOTAL_BYTES: usize = 6 * 1024 * 1024;
 
-/// Largest environment of one command, in bytes: it travels in one message, beside the command line, and servers commonly
-/// take messages of 4 MiB.
+/// Largest environment of one command, in bytes. It is sent in one message together with the command line, and servers
+/// commonly accept messages of at most 4 MiB.
 const MAX_ENVIRONMENT_BYTES: usize = 2 * 1024 * 1024;
 
-/// Refuses further fields, where a provider knows none.
+/// Checks that there are no extra fields, for providers that define none.
 ///
 /// # Errors
 ///
-/// `invalid-argument` naming the first field.
+/// `invalid-argument` with the name of the first field as its subject.
 pub fn extra(extra: &[(String, String)]) -> Result<()> {
     match extra.first() {
         None => Ok(()),
@@ -39,11 +39,11 @@ pub fn extra(extra: &[(String, String)]) -> Result<()> {
     }
 }
 
-/// How many bytes a reply may have that was asked for with this `max-bytes`.
+/// Converts the argument `max-bytes` to the maximum size of a reply, in bytes: at most 64 MiB.
 ///
 /// # Errors
 ///
-/// `invalid-argument` for 0.
+/// `invalid-argument` if `max_bytes` is 0.
 pub fn max_bytes(max_bytes: u32) -> Result<usize> {
     if max_bytes == 0 {
         return Err(Error::invalid("max-bytes is 0: ask for at least one byte."));
@@ -51,11 +51,11 @@ pub fn max_bytes(max_bytes: u32) -> Result<usize> {
     Ok(max_bytes.min(MAX_REPLY_BYTES) as usize)
 }
 
-/// Refuses a path in a sandbox that is relative, has a NUL character or is longer than Linux takes.
+/// Checks a path in a sandbox: absolute, without NUL characters, at most 4096 bytes.
 ///
 /// # Errors
 ///
-/// `invalid-argument`.
+/// `invalid-argument` with the path as its subject.
 pub fn path(path: &str) -> Result<()> {
     let fault = if !path.starts_with('/') {
         "is not absolute: begin it with `/`"
@@ -69,11 +69,11 @@ pub fn path(path: &str) -> Result<()> {
     Err(Error::invalid(format!("The path `{}` {fault}.", shown(&clip(path)))).about(path))
 }
 
-/// Refuses file modes of more than twelve bits.
+/// Checks that a file mode has at most twelve bits.
 ///
 /// # Errors
 ///
-/// `invalid-argument`.
+/// `invalid-argument` if it has more.
 pub fn permissions(permissions: u32) -> Result<()> {
     if permissions > 0o7777 {
         return Err(Error::invalid(format!("{permissions:o} (octal) is no file mode: twelve bits are, 0 to 7777.")));
@@ -81,11 +81,11 @@ pub fn permissions(permissions: u32) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what cannot be a transfer id.
+/// Checks a transfer id: 1 to 64 characters of `[A-Za-z0-9_-]`, and not the reserved id `main`.
 ///
 /// # Errors
 ///
-/// `invalid-argument`.
+/// `invalid-argument` for another id.
 pub fn transfer(transfer: &str) -> Result<()> {
     ids::check_chosen("a transfer id", transfer)?;
     if transfer == ids::MAIN {
@@ -94,11 +94,11 @@ pub fn transfer(transfer: &str) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what cannot name a sandbox: names have 1 to 64 characters of `[A-Za-z0-9._-]`.
+/// Checks the name of a sandbox: 1 to 64 characters of `[A-Za-z0-9._-]`.
 ///
 /// # Errors
 ///
-/// `invalid-argument`.
+/// `invalid-argument` with the subject `name`.
 pub fn name(name: &str) -> Result<()> {
     let good = (1..=64).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
@@ -112,11 +112,11 @@ pub fn name(name: &str) -> Result<()> {
     .about("name"))
 }
 
-/// Refuses what is no accelerator.
+/// Checks an accelerator: a model of letters, digits, `-` and `_`, and a count of at least 1.
 ///
 /// # Errors
 ///
-/// `invalid-argument`.
+/// `invalid-argument` with the subject `gpu`.
 pub fn gpu(gpu: &Gpu) -> Result<()> {
     let named = !gpu.model.is_empty() && gpu.model.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
     if named && gpu.count > 0 {
@@ -130,11 +130,11 @@ pub fn gpu(gpu: &Gpu) -> Result<()> {
     .about("gpu"))
 }
 
-/// Refuses a command that cannot be started.
+/// Checks the specification of a command: its id, argv, environment, working directory, time limit and extra fields.
 ///
 /// # Errors
 ///
-/// `invalid-argument`.
+/// `invalid-argument` for the first field that is not valid.
 pub fn exec_spec(spec: &ExecSpec) -> Result<()> {
     ids::check_chosen("an exec id", &spec.id)?;
     if spec.id == ids::MAIN {
@@ -153,11 +153,12 @@ pub fn exec_spec(spec: &ExecSpec) -> Result<()> {
     extra(&spec.extra)
 }
 
-/// Refuses what no program can be given.
+/// Checks an argv: it is not empty, its program is named, no argument has a NUL character or more than 131071 bytes,
+/// and all arguments together have at most 6 MiB.
 ///
 /// # Errors
 ///
-/// `invalid-argument`.
+/// `invalid-argument` for the first of these rules that is broken.
 pub fn argv(argv: &[String]) -> Result<()> {
     match argv.first() {
         None => return Err(Error::invalid("The command is empty: give a program and its arguments.")),
@@ -189,11 +190,12 @@ pub fn argv(argv: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Refuses variables that no program can be given.
+/// Checks environment variables: the name is not empty and has neither `=` nor NUL, the value has no NUL, one variable
+/// fits Linux's limit for an argument, and all variables together have at most 2 MiB.
 ///
 /// # Errors
 ///
-/// `invalid-argument`.
+/// `invalid-argument`, with the variable's name as its subject if one variable is at fault.
 pub fn env(env: &[(String, String)]) -> Result<()> {
     let mut total = 0;
     for (name, value) in env {

@@ -1,20 +1,20 @@
-//! The interface's `error` record: how it is made. How the failure of a call becomes one is told where calls are made.
+//! The error type of all functions of the interface. The modules of `call` convert a failed request into such an error.
 
 use super::wit::{Error as Record, ErrorKind, FileFault, Happened, RetryAdvice};
 
-/// The interface's record behind a pointer: every future here holds results, and moving the record itself through all of them
-/// made up a tenth of the component.
+/// The `error` record of the interface in a box. Every future here contains results; moving the whole record through
+/// them made up a tenth of the component's size.
 #[derive(Debug, Clone)]
 pub struct Error(Box<Record>);
 
 /// Result of a function of the interface.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Longest text of the service that is passed on, in bytes: an error is for reading.
+/// Longest message of a service that an error contains, in bytes. Longer messages are cut, because people read errors.
 const MAX_PROVIDER_TEXT: usize = 8 * 1024;
 
 impl Error {
-    /// An error that happened before anything was sent.
+    /// Makes an error for a call that failed before anything was sent: `happened` is `no`, and `retry` is `never`.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
         Error(Box::new(Record {
             kind,
@@ -28,61 +28,61 @@ impl Error {
         }))
     }
 
-    /// The record itself, as an export gives it.
+    /// Returns the record, which is the error type of the exports.
     #[must_use]
     pub fn into_record(self) -> Record {
         *self.0
     }
 
-    /// The request is wrong.
+    /// Makes an `invalid-argument` error.
     pub fn invalid(message: impl Into<String>) -> Error {
         Error::new(ErrorKind::InvalidArgument, message)
     }
 
-    /// This provider cannot do that.
+    /// Makes an `unsupported` error. `subject` is the missing capability.
     pub fn unsupported(subject: &str, message: impl Into<String>) -> Error {
         Error::new(ErrorKind::Unsupported, message).about(subject)
     }
 
-    /// The service answered nonsense.
+    /// Makes an `internal` error for an unusable answer of the service. Its `happened` is `unknown`.
     pub fn internal(message: impl Into<String>) -> Error {
         Error::new(ErrorKind::Internal, message).with_happened(Happened::Unknown)
     }
 
-    /// A file operation failed inside the sandbox.
+    /// Makes a `file` error about `path` for a file operation that failed inside the sandbox.
     pub fn file(fault: FileFault, path: &str, message: impl Into<String>) -> Error {
         Error::new(ErrorKind::File(fault), message).about(path)
     }
 
-    /// Names what the error is about.
+    /// Sets the subject: the argument, the id or the capability that the error is about.
     #[must_use]
     pub fn about(mut self, subject: &str) -> Error {
         self.subject = Some(subject.to_string());
         self
     }
 
-    /// Says whether it happened.
+    /// Sets whether the call had its effect.
     #[must_use]
     pub fn with_happened(mut self, happened: Happened) -> Error {
         self.happened = happened;
         self
     }
 
-    /// Says whether to try again.
+    /// Sets whether and when the caller should retry.
     #[must_use]
     pub fn with_retry(mut self, retry: RetryAdvice) -> Error {
         self.retry = retry;
         self
     }
 
-    /// Says it in other words.
+    /// Replaces the message.
     #[must_use]
     pub fn with_message(mut self, message: String) -> Error {
         self.message = message;
         self
     }
 
-    /// Adds the provider's own code, and its own words where there are some.
+    /// Sets the error code of the service, and its message if there is one.
     #[must_use]
     pub fn with_provider(mut self, code: Option<String>, message: Option<String>) -> Error {
         self.provider_code = code;
@@ -90,7 +90,7 @@ impl Error {
         self
     }
 
-    /// Whether what the call named does not exist.
+    /// Returns whether the kind is `not-found`.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self.kind, ErrorKind::NotFound)
@@ -111,13 +111,13 @@ impl std::ops::DerefMut for Error {
     }
 }
 
-/// A caller's text as it can stand in a message: what is no plain character is escaped.
+/// Escapes quotes, backslashes and control characters of a caller's text, so that it can be part of a message.
 pub fn shown(text: &str) -> String {
     let quoted = format!("{text:?}");
     quoted[1..quoted.len() - 1].to_string()
 }
 
-/// Cuts text to what an error may carry, at a character border.
+/// Cuts a text to at most 8 KiB at a character boundary, and marks the cut with `…`.
 pub fn clip(text: &str) -> String {
     if text.len() <= MAX_PROVIDER_TEXT {
         return text.to_string();

@@ -1,4 +1,4 @@
-//! Ids: what callers may choose, and the UUIDs that stand for them in a service's requests.
+//! Ids: the check of ids that callers choose, and the UUIDs that represent them in requests to a service.
 
 use sha2::{Digest as _, Sha256};
 
@@ -11,7 +11,7 @@ pub const MAIN: &str = "main";
 ///
 /// # Errors
 ///
-/// `invalid-argument`.
+/// `invalid-argument` with the id as its subject if the id has another form.
 pub fn check_chosen(what: &str, id: &str) -> Result<()> {
     if (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
         return Ok(());
@@ -23,14 +23,15 @@ pub fn check_chosen(what: &str, id: &str) -> Result<()> {
     .about(id))
 }
 
-/// The UUID that stands for a caller-chosen id on the wire: the id itself if it is one, otherwise derived from it, the
-/// same in every instance. For services that take UUIDs of version 4.
+/// Returns the UUID that represents a caller-chosen id in requests, for services that accept only UUIDs of version 4.
+/// Returns the id itself, in lower case, if it is a UUID. Otherwise derives the UUID from the id, with the same result
+/// in every instance.
 #[must_use]
 pub fn wire_uuid(id: &str) -> String {
     if is_uuid(id) { id.to_ascii_lowercase() } else { derived_uuid(id) }
 }
 
-/// A UUID of version 4's shape that depends on `text` alone.
+/// Returns a UUID in the form of version 4 that depends only on `text`.
 #[must_use]
 pub fn derived_uuid(text: &str) -> String {
     let digest = Sha256::digest(text.as_bytes());
@@ -39,7 +40,7 @@ pub fn derived_uuid(text: &str) -> String {
     format_uuid(bytes)
 }
 
-/// Sixteen random bytes as a UUID of version 4.
+/// Formats sixteen random bytes as a UUID of version 4.
 #[must_use]
 pub fn format_uuid(mut bytes: [u8; 16]) -> String {
     bytes[6] = bytes[6] & 0x0f | 0x40;

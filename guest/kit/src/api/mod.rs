@@ -1,5 +1,5 @@
-//! The interface: its records, the error that its functions give, and the checks of their arguments that are the same for
-//! every provider. Imports nothing of the other folders.
+//! The interface in Rust: its records, its error type, and checks of arguments that are the same for every provider.
+//! This folder imports nothing from the other folders.
 
 pub mod check;
 pub mod error;

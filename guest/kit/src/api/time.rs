@@ -1,23 +1,24 @@
-//! Spans of time as the interface has them: milliseconds, with an upper bound for waiting.
+//! Durations of the interface, which are in milliseconds. Waits have an upper bound.
 
 use std::time::Duration;
 
-/// Longest wait that one call makes, in milliseconds; the interface documents it.
+/// Longest wait of one call, in milliseconds, as documented in the interface.
 const MAX_WAIT_MS: u64 = 600_000;
 
-/// How long a call with this `wait` may wait.
+/// Returns how long a call with the argument `wait`, in milliseconds, may wait: at most ten minutes.
 #[must_use]
 pub fn bounded_wait(wait: u64) -> Duration {
     Duration::from_millis(wait.min(MAX_WAIT_MS))
 }
 
-/// A span in milliseconds; the largest number when it has more.
+/// Converts a duration to milliseconds. Returns `u64::MAX` if it is longer.
 #[must_use]
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Milliseconds as whole seconds, rounded up: never earlier than asked for.
+/// Converts milliseconds to seconds. Rounds up, so that a time limit never ends earlier than requested. Returns
+/// `u32::MAX` if the value is larger.
 #[must_use]
 pub fn whole_seconds(millis: u64) -> u32 {
     u32::try_from(millis.div_ceil(1000)).unwrap_or(u32::MAX)

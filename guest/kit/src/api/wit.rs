@@ -1,5 +1,5 @@
-//! What `wit-bindgen` makes of the interface. Only the export: imports come through the `wasip2` crate, and only those in
-//! use end up in the component.
+//! The bindings that `wit-bindgen` generates for the interface. Only the export is generated here. The imports come
+//! from the crate `wasip2`, so that the component contains only the imports that it uses.
 #![allow(missing_docs, clippy::all)]
 
 wit_bindgen::generate!({
