@@ -1,4 +1,5 @@
-//! What a provider runs on, and the two implementations of it. Imports nothing of the other folders.
+//! The platform of a provider: the trait `Transport`, and its two implementations in `wasi02` and `scripted`. This
+//! folder imports nothing from the other folders.
 
 mod transport;
 mod url;

@@ -1,8 +1,8 @@
-//! What a provider runs on: HTTP requests, a clock, random numbers, the environment. The WASI implementation is in
-//! `wasi02`, the one for tests in `scripted`. Above this line nothing knows where it runs.
+//! The trait [`Transport`]: HTTP requests, clock, random numbers and environment variables. The module `wasi02`
+//! implements it over WASI, the module `scripted` for tests. All other code of a provider uses only this trait.
 //!
-//! The types of HTTP are this module's own. What the usual crates know of it beyond that - all headers there are, every
-//! status in words - was a tenth of the component.
+//! The HTTP types are defined here, because the usual crates made up a tenth of the component with their lists of all
+//! known headers and status texts.
 
 use std::{fmt, future::Future, pin::Pin, rc::Rc, time::Duration};
 
@@ -11,24 +11,25 @@ use futures_util::{Stream, stream};
 
 use super::url::Url;
 
-/// A future that need not cross threads: a component has one.
+/// A future that is not `Send`: a component has one thread.
 pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
-/// Why a request got no response.
+/// The failure of a request that got no response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransportError {
-    /// What happened.
+    /// The kind of the failure.
     pub kind: TransportFault,
-    /// In words.
+    /// A description of the failure.
     pub message: String,
 }
 
-/// Kinds of transport failure that the provider treats differently.
+/// The kinds of transport failure that a provider handles differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransportFault {
-    /// The host does not allow the connection. Trying again is useless.
+    /// The host does not allow the connection. A retry would fail in the same way.
     Forbidden,
-    /// The request did not leave: name not found, connection refused, TLS refused. It had no effect.
+    /// The request was not sent, for example because the name was not found, or the connection or TLS was refused. It
+    /// had no effect.
     NotSent,
     /// The connection broke. The request may have had its effect.
     Broken,
@@ -42,7 +43,7 @@ impl fmt::Display for TransportError {
 
 impl std::error::Error for TransportError {}
 
-/// A request's method.
+/// The method of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Method {
@@ -55,30 +56,30 @@ pub enum Method {
     Options,
 }
 
-/// A request on its way.
+/// An HTTP request.
 pub struct Request {
-    /// What is asked for.
+    /// The method.
     pub method: Method,
-    /// Where.
+    /// The address.
     pub url: Url,
-    /// Names in lower case, and values that [`is_header_text`] accepts.
+    /// Header names in lower case with values that [`is_header_text`] accepts.
     pub headers: Vec<(&'static str, String)>,
-    /// What goes with it.
+    /// The body; [`empty`] for none.
     pub body: Body,
 }
 
-/// Whether a header can have this value.
+/// Returns whether a header can have this value: printable ASCII characters, spaces and tabs.
 #[must_use]
 pub fn is_header_text(value: &str) -> bool {
     value.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t'))
 }
 
-/// Headers as they were received, or the trailers behind a body.
+/// Received headers, or the trailers after a body.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Headers(pub Vec<(String, Vec<u8>)>);
 
 impl Headers {
-    /// The first value of that name, which is given in lower case.
+    /// Returns the first value of a header, or `None` if it is missing. `name` is in lower case.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         let found = self.0.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
@@ -86,20 +87,21 @@ impl Headers {
     }
 }
 
-/// What gives the first value of the header whose name, in lower case, it is called with.
+/// A function that returns the first value of the header with this name, which is in lower case.
 type ReadHeader = dyn Fn(&str) -> Option<Vec<u8>>;
 
-/// The headers of an answer. Each is read when it is asked for: most answers say all that counts at their end.
+/// The headers of a response. Each header is read from the host only on request, because most responses have their
+/// important fields in the trailers.
 pub struct Head(Box<ReadHeader>);
 
 impl Head {
-    /// With what reads one of them.
+    /// Makes headers from a function that returns the first value of a header.
     #[must_use]
     pub fn new(read: impl Fn(&str) -> Option<Vec<u8>> + 'static) -> Head {
         Head(Box::new(read))
     }
 
-    /// The first value of that name, which is given in lower case.
+    /// Returns the first value of a header, or `None` if it is missing. `name` is in lower case.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Vec<u8>> {
         (self.0)(name)
@@ -112,18 +114,18 @@ impl From<Headers> for Head {
     }
 }
 
-/// An answer whose body is still coming.
+/// A response whose body is still being received.
 pub struct Response {
-    /// The status of HTTP.
+    /// The HTTP status.
     pub status: u16,
-    /// What was said before the body.
+    /// The headers.
     pub head: Head,
-    /// What comes.
+    /// The body.
     pub body: Body,
 }
 
 impl Response {
-    /// Whether the status says that it went well.
+    /// Returns whether the status is between 200 and 299.
     #[must_use]
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
@@ -133,52 +135,54 @@ impl Response {
 /// A piece of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
-    /// Bytes, as they come.
+    /// Bytes, in pieces of any size.
     Data(Bytes),
-    /// What stands behind the bytes.
+    /// The trailers after the bytes.
     Trailers(Headers),
 }
 
-/// A body in pieces; an error, in words, is the last of them. A body of a request that fails is cut off.
+/// A body as a stream of frames. An error, which is a description for people, is its last item. If the body of a
+/// request fails, the request is cut off.
 pub type Body = Pin<Box<dyn Stream<Item = Result<Frame, String>>>>;
 
-/// The body of a request that has none.
+/// Returns an empty body.
 #[must_use]
 pub fn empty() -> Body {
     Box::pin(stream::empty())
 }
 
-/// The body that is these bytes.
+/// Returns a body with these bytes.
 #[must_use]
 pub fn whole(bytes: Bytes) -> Body {
     Box::pin(stream::iter([Ok(Frame::Data(bytes))]))
 }
 
-/// A request that waits for the head of its answer.
+/// A request that has been sent; resolves with the head of its response.
 pub type Sending = LocalFuture<'static, Result<Response, TransportError>>;
 
-/// HTTP, time, chance and environment.
+/// The services of the platform: HTTP, time, random numbers and environment variables.
 pub trait Transport: 'static {
-    /// Sends a request and resolves when the response's head is there. Request and response bodies run at the same time.
+    /// Sends a request and resolves when the head of its response has been received. The bodies of request and response
+    /// are transferred at the same time.
     fn send(&self, request: Request) -> Sending;
 
-    /// Resolves after this long.
+    /// Resolves after `duration`.
     fn sleep(&self, duration: Duration) -> LocalFuture<'static, ()>;
 
-    /// Time since the Unix epoch.
+    /// Returns the time since the Unix epoch.
     fn now(&self) -> Duration;
 
-    /// Sixteen unpredictable bytes.
+    /// Returns sixteen unpredictable bytes.
     fn random(&self) -> [u8; 16];
 
-    /// An environment variable; empty ones count as absent.
+    /// Returns an environment variable, or `None` if it is missing or empty.
     fn env(&self, name: &str) -> Option<String>;
 
-    /// A line of progress, which a host may show to its user.
+    /// Writes a line of progress, which a host may show to its user.
     fn tell(&self, line: &str);
 }
 
-/// Runs `future` for at most `limit`; none if it did not finish.
+/// Runs `future` for at most `limit`. Returns `None` if it has not finished by then.
 pub async fn within<T>(transport: &Rc<dyn Transport>, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
     let future = std::pin::pin!(future);
     match futures_util::future::select(future, transport.sleep(limit)).await {

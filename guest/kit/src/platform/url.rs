@@ -1,20 +1,21 @@
-//! Addresses of HTTP.
+//! HTTP addresses.
 
 use std::fmt;
 
-/// An address that can be requested.
+/// An address that a request can be sent to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
-    /// `https` rather than `http`.
+    /// `true` for `https`, `false` for `http`.
     pub secure: bool,
-    /// Host, and port if it is not the usual one.
+    /// Host, and the port if it is not the default port. May contain credentials.
     pub authority: String,
-    /// Path and query; begins with `/`.
+    /// Path and query. Begins with `/`.
     pub path: String,
 }
 
 impl Url {
-    /// Reads an address; none if it is not one of HTTP, with a host and in the characters that an address has.
+    /// Parses an address. Returns `None` if its scheme is not `http` or `https`, if it has no host, or if it contains
+    /// characters that an address cannot contain.
     #[must_use]
     pub fn parse(text: &str) -> Option<Url> {
         let (scheme, rest) = text.split_once("://")?;
@@ -22,7 +23,7 @@ impl Url {
         if !secure && !scheme.eq_ignore_ascii_case("http") {
             return None;
         }
-        // What follows a `#` is not for the server.
+        // The fragment after `#` is not sent to servers.
         let rest = rest.split('#').next().unwrap_or_default();
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let slash = if path.starts_with('/') { "" } else { "/" };
@@ -39,8 +40,8 @@ impl Url {
         well.then_some(url)
     }
 
-    /// The address of `path` below this one, with these parameters. `path` begins with `/` and is taken as it is; names and
-    /// values of parameters are escaped. What this address has for parameters is left out.
+    /// Returns the address of `path` below this one, with these query parameters. `path` begins with `/` and is not
+    /// escaped; names and values of parameters are. Query parameters of this address are dropped.
     ///
     /// ```
     /// use sandbox_provider_kit::platform::Url;
@@ -62,7 +63,7 @@ impl Url {
         Url { path, ..self.clone() }
     }
 
-    /// The host alone. An address of IPv6 stays in its brackets.
+    /// Returns the host without the port. An IPv6 address keeps its brackets.
     #[must_use]
     pub fn host(&self) -> &str {
         self.host_and_port().0
@@ -86,8 +87,8 @@ impl fmt::Display for Url {
     }
 }
 
-/// A text as it can stand in a path segment or in a parameter: all bytes but letters, digits, `-`, `.`, `_` and `~` become
-/// `%` and two digits (RFC 3986, section 2.3).
+/// Escapes a text for a path segment or a query parameter: all bytes except letters, digits, `-`, `.`, `_` and `~`
+/// become `%` and two hexadecimal digits (RFC 3986, section 2.3).
 #[must_use]
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());

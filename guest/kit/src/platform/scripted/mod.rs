@@ -1,7 +1,7 @@
-//! A transport for tests: time is a number, the network a list of answers. What a provider does about lost answers, slow
-//! services and broken streams is tested with it in no time, and the same each time.
+//! A transport for tests: its clock is a number, its network a list of responses. Tests of lost responses, slow
+//! services and broken streams take no time with it and always have the same result.
 //!
-//! Answers are chosen by a request's method: the last segment of its path.
+//! The script chooses a response by the last segment of the request's path, which is called the method here.
 
 use std::{
     cell::RefCell,
@@ -18,57 +18,57 @@ use super::transport::{
     Body, Frame, Headers, LocalFuture, Request, Response, Sending, Transport, TransportError, TransportFault, whole,
 };
 
-/// What the network answers to one request.
+/// A scripted response to one request.
 pub enum Answer {
-    /// Messages of gRPC, then this status (0 for OK).
+    /// gRPC messages, followed by this status (0 for OK).
     Stream(Vec<Vec<u8>>, i32),
-    /// A status of gRPC with details.
+    /// A gRPC status with details.
     Status(i32, Vec<u8>),
-    /// Messages, then the connection breaks.
+    /// gRPC messages, followed by a broken connection.
     Cut(Vec<Vec<u8>>),
-    /// No connection.
+    /// A refused connection.
     Refused,
-    /// Messages, and then nothing for ever.
+    /// gRPC messages, followed by silence.
     Hang(Vec<Vec<u8>>),
-    /// Plain HTTP: status, entity tag, body.
+    /// An HTTP response: status, entity tag, body.
     Http(u16, &'static str, &'static str),
-    /// Whatever: these bytes in these pieces, and these trailers, if any, as an answer of gRPC.
+    /// Any bytes in these pieces, with the content type of the request, followed by these trailers if there are any.
     Raw(Vec<Vec<u8>>, Option<Headers>),
 }
 
-/// An answer of gRPC with one message.
+/// Returns a gRPC response with one message and the status OK.
 #[cfg(feature = "grpc")]
 #[must_use]
 pub fn ok(message: &impl prost::Message) -> Answer {
     Answer::Stream(vec![message.encode_to_vec()], 0)
 }
 
-/// A request as it was seen.
+/// A recorded request.
 pub struct Seen {
     /// The last segment of its path.
     pub method: String,
     /// Its headers.
     pub headers: Vec<(&'static str, String)>,
-    /// The body; of a request of gRPC, its first message.
+    /// The body; for a gRPC request, its first message.
     pub body: Bytes,
-    /// The messages of gRPC behind the first.
+    /// The further gRPC messages.
     pub more: Vec<Bytes>,
     /// When it was sent.
     pub at: Duration,
 }
 
 impl Seen {
-    /// The value of a header; empty if it was not sent.
+    /// Returns the value of a header, or an empty string if it was not sent.
     #[must_use]
     pub fn header(&self, name: &str) -> String {
         self.headers.iter().find(|(other, _)| *other == name).map(|(_, value)| value.clone()).unwrap_or_default()
     }
 }
 
-/// Makes the answers of one method.
+/// A function that makes the responses for one method.
 type Serve = Rc<dyn Fn(Bytes) -> Answer>;
 
-/// Makes answers of whatever method, if it wants to.
+/// A function that may replace the response to any method.
 type Meddle = Box<dyn FnMut(&str) -> Option<Answer>>;
 
 /// The state of a scripted network.
@@ -78,19 +78,19 @@ pub struct Net {
     pub now: RefCell<Duration>,
     timers: RefCell<Vec<Duration>>,
     served: RefCell<HashMap<&'static str, Serve>>,
-    /// What is answered to the next requests of a method, each once.
+    /// The responses to the next requests of a method; each is used once.
     pub answers: RefCell<HashMap<&'static str, VecDeque<Answer>>>,
     seen: RefCell<Vec<Rc<Seen>>>,
-    /// Asked before all others.
+    /// Asked for a response before all others.
     pub meddle: RefCell<Option<Meddle>>,
     /// Environment variables.
     pub env: RefCell<HashMap<&'static str, String>>,
-    /// Lines of progress that were told.
+    /// The lines of progress that were written.
     pub told: RefCell<Vec<String>>,
 }
 
 thread_local! {
-    /// The network whose clock [`run`] turns.
+    /// The network whose clock [`run`] advances.
     static CURRENT: RefCell<Option<Rc<Net>>> = const { RefCell::new(None) };
 }
 
@@ -105,7 +105,7 @@ impl Default for Script {
 }
 
 impl Script {
-    /// A network without answers, at time 0. [`run`] turns the clock of the newest one of its thread.
+    /// Makes a network without responses, at time 0. [`run`] advances the clock of the newest network of its thread.
     #[must_use]
     pub fn new() -> Script {
         let script = Script(Rc::default());
@@ -113,12 +113,12 @@ impl Script {
         script
     }
 
-    /// Answers the next request to a method so, after those that were set before.
+    /// Sets the response to the next request of a method, after the responses that were set before.
     pub fn will(&self, method: &'static str, answer: Answer) {
         self.0.answers.borrow_mut().entry(method).or_default().push_back(answer);
     }
 
-    /// Answers all further requests to a method by what they say.
+    /// Computes the responses to all further requests of a method from the request messages.
     #[cfg(feature = "grpc")]
     pub fn serves<Q: prost::Message + Default, A: prost::Message>(
         &self,
@@ -129,27 +129,27 @@ impl Script {
         self.0.served.borrow_mut().insert(method, Rc::new(serve));
     }
 
-    /// Answers all further requests to a method by what this gives.
+    /// Computes the responses to all further requests of a method from the request bodies.
     pub fn answers_by(&self, method: &'static str, answer: impl FnMut(Bytes) -> Answer + 'static) {
         let answer = RefCell::new(answer);
         self.0.served.borrow_mut().insert(method, Rc::new(move |body| (answer.borrow_mut())(body)));
     }
 
-    /// The requests to a method so far.
+    /// Returns the requests of a method so far.
     #[must_use]
     pub fn calls(&self, method: &str) -> Vec<Rc<Seen>> {
         self.0.seen.borrow().iter().filter(|seen| seen.method == method).cloned().collect()
     }
 }
 
-/// A token that says when it ends.
+/// Returns a JWT that expires at this time since the Unix epoch.
 #[must_use]
 pub fn jwt(expires: Duration) -> String {
     let payload = format!(r#"{{"exp":{}}}"#, expires.as_secs());
     format!("e30.{}.x", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(payload))
 }
 
-/// A message of gRPC with what stands before it.
+/// Puts the gRPC frame header in front of a message.
 #[must_use]
 pub fn framed(message: &[u8]) -> Bytes {
     let mut bytes = vec![0];
@@ -158,14 +158,14 @@ pub fn framed(message: &[u8]) -> Bytes {
     bytes.into()
 }
 
-/// Takes the frame off the first of these messages.
+/// Takes the first message from framed messages. Returns `None` if fewer bytes than a frame header are left.
 fn unframed(bytes: &mut Bytes) -> Option<Bytes> {
     let head: [u8; 5] = bytes.get(..5)?.try_into().ok()?;
     let [0, length @ ..] = head else { panic!("a request's frame begins with {}", head[0]) };
     Some(bytes.split_to(5 + u32::from_be_bytes(length) as usize).slice(5..))
 }
 
-/// Headers of these names and values.
+/// Makes headers from names and values.
 #[must_use]
 pub fn headers<const N: usize>(headers: [(&str, &str); N]) -> Headers {
     Headers(headers.map(|(name, value)| (name.to_string(), value.into())).into())
@@ -180,7 +180,7 @@ fn trailers(status: i32, details: &[u8]) -> Headers {
     trailers
 }
 
-/// A body in these pieces.
+/// Makes a body from frames.
 fn body(frames: Vec<Result<Frame, String>>) -> Body {
     Box::pin(stream::iter(frames))
 }
@@ -285,8 +285,8 @@ impl Transport for Script {
     }
 }
 
-/// Runs a future whose only waits are those of this thread's script: when nothing else can happen, time passes until the
-/// first timer that is waited for.
+/// Runs a future that waits only for the script of this thread. When the future cannot make progress, the clock
+/// advances to the earliest timer that it waits for.
 pub fn run<T>(future: impl Future<Output = T>) -> T {
     let net = CURRENT.with_borrow(|net| net.clone()).expect("a script");
     let mut future = std::pin::pin!(future);

@@ -1,5 +1,5 @@
-//! Outbound `wasi:http` as futures and bodies. Nothing is buffered beyond the frame at hand: the request body is sent by a
-//! task of its own while the response is read.
+//! Outbound `wasi:http` as futures and bodies. Buffers at most one frame: a separate task sends the request body while
+//! the response is read.
 
 use std::{
     future::poll_fn,
@@ -21,15 +21,15 @@ use crate::platform::{
     Body, Frame, Head, Headers, LocalFuture, Method, Request, Response, TransportError, TransportFault,
 };
 
-/// Read in pieces of this size at most: the size of an HTTP/2 stream's usual read-ahead on the host's side.
+/// Largest piece of one read, in bytes: the usual read-ahead of an HTTP/2 stream in the host.
 const READ_BYTES: u64 = 256 * 1024;
 
-/// Sends a request; resolves when the head of the response is there.
+/// Sends a request and resolves when the head of the response has been received.
 pub async fn send(request: Request) -> Result<Response, TransportError> {
     let outgoing = outgoing_request(&request)?;
     let outgoing_body = outgoing.body().map_err(|()| local("the request has no body"))?;
     let mut body: LocalFuture<'static, ()> = Box::pin(send_body(outgoing_body, request.body));
-    // A small body is all there before the request is on its way, so that both leave together.
+    // A small body is written completely before the request is sent, so that the host sends both together.
     let sent = body.as_mut().now_or_never().is_some();
     let response = outgoing_handler::handle(outgoing, None).map_err(transport_error)?;
     if !sent {
@@ -60,7 +60,8 @@ fn outgoing_request(request: &Request) -> Result<OutgoingRequest, TransportError
     let bytes = |(name, value): &(&str, String)| (name.to_string(), value.as_bytes().to_vec());
     let lines: Vec<_> = request.headers.iter().map(bytes).collect();
     let fields = Fields::from_list(&lines).unwrap_or_else(|_| {
-        // `content-length` and the like are the host's business; it refuses what it does not want to be told.
+        // The host sets headers such as `content-length` itself and refuses a list that contains them. Added one by
+        // one, only the refused headers are lost.
         let fields = Fields::new();
         for (name, value) in &lines {
             let _ = fields.append(name, value);
@@ -84,24 +85,24 @@ fn outgoing_request(request: &Request) -> Result<OutgoingRequest, TransportError
         .and_then(|()| outgoing.set_scheme(Some(&scheme)))
         .and_then(|()| outgoing.set_authority(Some(&url.authority)))
         .and_then(|()| outgoing.set_path_with_query(Some(&url.path)));
-    // Without the rest of the address, which may be signed.
+    // The message does not contain the rest of the address, which may be signed.
     set.map_err(|()| local(&format!("{} is no address that can be requested: check it", url.host())))?;
     Ok(outgoing)
 }
 
-/// Trailers: the one line that all answers have there, and the others only when something went wrong. A line costs a
-/// dozen calls back and forth.
+/// Reads the trailers: only `grpc-status` after a success, all of them otherwise. Reading one trailer takes a dozen
+/// calls to the host.
 fn trailer_lines(fields: &Fields) -> Headers {
     const STATUS: &str = "grpc-status";
     let status = fields.get(STATUS);
     if status == [b"0"] { Headers(vec![(STATUS.to_string(), b"0".to_vec())]) } else { Headers(fields.entries()) }
 }
 
-/// Writes the request body as it comes. Errors need no report: the response tells.
+/// Writes the request body frame by frame. Errors are not reported here, because the response reports them.
 async fn send_body(outgoing: OutgoingBody, mut body: Body) {
     let Ok(stream) = outgoing.write() else { return };
     while let Some(frame) = body.next().await {
-        // A body that fails is cut off, so that the server does not take it for complete.
+        // If the body fails, it is cut off, so that the server does not take it for complete.
         let Ok(frame) = frame else { return };
         let Frame::Data(mut data) = frame else { continue };
         while !data.is_empty() {
@@ -116,7 +117,7 @@ async fn send_body(outgoing: OutgoingBody, mut body: Body) {
     let _ = OutgoingBody::finish(outgoing, None);
 }
 
-/// Resolves with how many bytes may be written, at least one.
+/// Resolves with the number of bytes that can be written now, which is at least one.
 async fn writable(stream: &OutputStream) -> Result<u64, StreamError> {
     let mut readiness = Readiness::default();
     loop {
@@ -127,7 +128,7 @@ async fn writable(stream: &OutputStream) -> Result<u64, StreamError> {
     }
 }
 
-/// A response body, trailers included.
+/// A response body with its trailers.
 struct ResponseBody {
     state: BodyState,
 }
@@ -138,8 +139,8 @@ enum BodyState {
     Done,
 }
 
-/// Reading. WASI traps when a parent goes before its child, so the order of these fields is their order of death:
-/// pollable, stream, body. They are never taken apart other than by [`Data::into_trailers`].
+/// The state while data is read. WASI traps when a parent resource is dropped before its child. Rust drops fields in
+/// their order, so the order here is pollable, stream, body. Only [`Data::into_trailers`] takes the struct apart.
 struct Data {
     readiness: Readiness,
     stream: InputStream,
@@ -155,7 +156,7 @@ impl Data {
     }
 }
 
-/// Waiting for the trailers; the order of the fields matters as above.
+/// The state while trailers are awaited. The order of the fields matters for the same reason as in [`Data`].
 struct Trailers {
     readiness: Readiness,
     trailers: FutureTrailers,
@@ -230,7 +231,8 @@ fn transport_error(code: ErrorCode) -> TransportError {
     TransportError { kind, message: words(code) }
 }
 
-/// An error in words. Not by `Debug`, which would bring the names of forty cases and their fields along.
+/// Describes an error. Does not use `Debug`, which would add the names of forty cases and their fields to the
+/// component.
 fn words(code: ErrorCode) -> String {
     let words = match code {
         ErrorCode::InternalError(Some(text)) => return text,

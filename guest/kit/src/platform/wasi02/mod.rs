@@ -1,4 +1,5 @@
-//! The transport over WASI 0.2: [`reactor`] drives futures by pollables, [`http`] turns `wasi:http` into futures and bodies.
+//! The transport over WASI 0.2. [`reactor`] drives futures with pollables, [`http`] wraps `wasi:http` in futures and
+//! bodies.
 
 mod http;
 mod reactor;
@@ -9,7 +10,7 @@ pub use reactor::block_on;
 
 use super::transport::{LocalFuture, Request, Sending, Transport};
 
-/// WASI as a provider's transport.
+/// The transport of a component.
 pub struct Wasi;
 
 impl Transport for Wasi {
@@ -42,7 +43,8 @@ impl Transport for Wasi {
     fn tell(&self, line: &str) {
         let line = format!("{line}\n");
         let stderr = wasip2::cli::stderr::get_stderr();
-        // A failed write is no error: what has to be known is in errors. A write takes 4096 bytes at most.
+        // A failed write is ignored: progress is optional, and failures are reported as errors. A single write accepts
+        // at most 4096 bytes.
         for piece in line.as_bytes().chunks(4096) {
             let _ = stderr.blocking_write_and_flush(piece);
         }

@@ -1,15 +1,15 @@
-//! Futures over `wasi:io/poll`, for as long as the instance lives.
+//! A reactor over `wasi:io/poll` that lives as long as the instance.
 //!
-//! A library reactor that is made anew for each call would do for calls that are complete in themselves. Here output streams
-//! stay open between calls, so that following an output costs no further requests; their pollables must therefore belong
-//! to something that outlives the call. That is the one thread-local below: a table of pollables with the waker of
-//! the future that waits for them, and the tasks that run beside the call (the request bodies being sent).
+//! A reactor that is made for each call would suffice if no stream outlived a call. Here output streams stay open
+//! between calls, so that reading further output costs no further requests, and their pollables must outlive the call
+//! too. They are in the thread-local `REACTOR`: a table of pollables with the wakers of the futures that wait for them,
+//! and the tasks that run beside the calls, which send request bodies.
 //!
-//! A future holds its pollable by table key ([`Readiness`]), never directly, so dropping the future drops the pollable
+//! A future refers to its pollable by a table key ([`Readiness`]). When the future is dropped, its pollable is dropped
 //! before the stream that it belongs to.
 //!
-//! Every call to the host costs more than what is done here in between, so there are as few as will do: a pollable is made
-//! once for all the waiting on its object, and all timers share one, that of the next to be due.
+//! Calls to the host are expensive, so there are few of them: each object has one pollable for all waits on it, and all
+//! timers share the pollable of the earliest timer.
 
 use std::{
     cell::RefCell,
@@ -30,7 +30,7 @@ use wasip2::{
 
 use crate::platform::LocalFuture;
 
-/// What a future waits for. One without a waker is not waited for.
+/// One wait of a future. Without a waker, no future is waiting.
 #[derive(Default)]
 struct Wait {
     waker: Option<Waker>,
@@ -54,7 +54,7 @@ impl Wait {
     }
 }
 
-/// Places that are used again.
+/// A table whose keys are reused.
 struct Slots<T> {
     items: Vec<Option<T>>,
     free: Vec<usize>,
@@ -86,7 +86,7 @@ impl<T> Slots<T> {
     }
 }
 
-/// Something that runs beside the call.
+/// A future that runs beside the calls.
 struct Task {
     future: LocalFuture<'static, ()>,
     woken: Arc<Flag>,
@@ -95,9 +95,9 @@ struct Task {
 #[derive(Default)]
 struct Reactor {
     pollables: Slots<(Pollable, Wait)>,
-    /// By when they are due, in nanoseconds of the monotonic clock.
+    /// Due times in nanoseconds of the monotonic clock, with their waits.
     timers: Slots<(u64, Wait)>,
-    /// The pollable of the timer that is due next, and when.
+    /// The due time and the pollable of the earliest timer.
     alarm: Option<(u64, Pollable)>,
     tasks: Vec<Task>,
 }
@@ -106,12 +106,13 @@ thread_local! {
     static REACTOR: RefCell<Reactor> = RefCell::default();
 }
 
-/// Works on the reactor, unless the instance ends and it is gone: with it went what was to be done.
+/// Runs `work` on the reactor. Does nothing if the thread-local has been destroyed because the instance ends, or is
+/// borrowed.
 fn at_end(work: impl FnOnce(&mut Reactor)) {
     let _ = REACTOR.try_with(|reactor| reactor.try_borrow_mut().map(|mut reactor| work(&mut reactor)));
 }
 
-/// A waker that notes that it was called.
+/// A waker that sets a flag when it is called.
 struct Flag(AtomicBool);
 
 impl Flag {
@@ -130,14 +131,15 @@ impl Wake for Flag {
     }
 }
 
-/// Waits for an object of the host, as often as needed; its pollable is made when first needed. Belongs to one object, and
-/// must go before that.
+/// Waits for an object of the host, any number of times. Makes the object's pollable at the first wait. Belongs to one
+/// object and must be dropped before it.
 #[derive(Default)]
 pub struct Readiness(Option<usize>);
 
 impl Readiness {
-    /// Ready once the pollable that `make` gives has fired since it was last said to be. The first time it looks at once
-    /// if told to `look`: for what was not just found not to be there.
+    /// Is ready when the pollable from `make` has fired since the last time this function returned ready. With `look`,
+    /// the first call also checks the pollable at once; pass `true` unless the caller has just tested the object
+    /// itself.
     pub fn poll(&mut self, cx: &mut Context<'_>, look: bool, make: &dyn Fn() -> Pollable) -> Poll<()> {
         REACTOR.with_borrow_mut(|reactor| {
             let key = *self.0.get_or_insert_with(|| {
@@ -189,18 +191,18 @@ impl Drop for Sleep {
     }
 }
 
-/// Runs `future` beside the call, and beside later ones if it takes so long.
+/// Runs `future` beside the current call, and beside later calls if it takes longer.
 pub fn spawn(future: LocalFuture<'static, ()>) {
     REACTOR.with_borrow_mut(|reactor| reactor.tasks.push(Task { future, woken: Flag::raised() }));
 }
 
-/// Runs `future` to its end, and what was spawned along with it.
+/// Runs `future` to completion, and the spawned tasks while it waits.
 pub fn block_on(mut future: Pin<&mut dyn Future<Output = ()>>) {
     let woken = Flag::raised();
     let waker = Waker::from(woken.clone());
     loop {
         if woken.take() && future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
-            // Give request bodies that were just made a chance to leave before the instance is put to rest.
+            // Lets new request bodies start before the instance is suspended.
             run_tasks();
             return;
         }
@@ -210,7 +212,7 @@ pub fn block_on(mut future: Pin<&mut dyn Future<Output = ()>>) {
     }
 }
 
-/// Polls every task that was woken; true if there was one.
+/// Polls every task that was woken. Returns whether there was one.
 fn run_tasks() -> bool {
     let mut ran = false;
     let mut index = 0;
@@ -228,7 +230,8 @@ fn run_tasks() -> bool {
         ran = true;
         let waker = Waker::from(task.woken.clone());
         if task.future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
-            // Put back where it was taken from, and step over it, or it would be polled for ever when it wakes itself.
+            // The task returns to its old place, and the loop skips it: a task that wakes itself would otherwise be
+            // polled for ever.
             REACTOR.with_borrow_mut(|reactor| {
                 reactor.tasks.push(task);
                 let last = reactor.tasks.len() - 1;
@@ -239,7 +242,7 @@ fn run_tasks() -> bool {
     }
 }
 
-/// Blocks until something happens that a future waits for, and wakes that future.
+/// Blocks until a pollable fires that a future waits for, and wakes that future.
 fn wait() {
     REACTOR.with_borrow_mut(|reactor| {
         let Reactor { pollables, timers, alarm, .. } = reactor;
