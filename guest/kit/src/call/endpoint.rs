@@ -1,5 +1,5 @@
-//! A service that is called with a short-lived token. A token may be withdrawn before its time, so a call that is refused
-//! for it is repeated once with a new one; a second refusal is believed.
+//! Calls to a service with a short-lived token. A service may revoke a token before it expires, so a call whose token
+//! is rejected is repeated once with a new token. A second rejection is final.
 
 use std::{future::Future, rc::Rc, time::Duration};
 
@@ -9,55 +9,56 @@ use super::{
 };
 use crate::{api::error::Result, platform::Transport};
 
-/// Where calls go, and what lets them in.
+/// A service and the access to it.
 ///
-/// A provider implements it once per service; [`call`] and [`open`] then do the rest.
+/// A provider implements this trait once per service and makes its calls with [`call`] and [`open`].
 pub trait Endpoint {
-    /// Why a call fails.
+    /// The failure of a call.
     type Failure: Failure;
 
-    /// What a call needs: an address, a token, whatever else is learned with them.
+    /// What a call needs, such as an address and a token.
     type Access;
 
-    /// What it is reached over.
+    /// Returns the transport that requests are sent with.
     fn transport(&self) -> &Rc<dyn Transport>;
 
-    /// How long waits are that the service asks for, and how long they may be.
+    /// Returns how waits that the service asks for are read and limited.
     ///
     /// # Errors
     ///
-    /// What is wrong with the configuration.
+    /// An error about the configuration if it is not valid.
     fn throttle(&self) -> Result<Throttle<Self::Failure>>;
 
-    /// The access for the next call. Fetched when there is none, or when it is about to end.
+    /// Returns the access for the next call. Fetches it if there is none or if it is about to expire.
     ///
     /// # Errors
     ///
-    /// Why it could not be had.
+    /// The error of the failed request for the access.
     fn access(&self) -> impl Future<Output = Result<Self::Access>>;
 
     /// Makes the next [`Endpoint::access`] fetch a new token.
     fn expire(&self);
 
-    /// Waits, and returns true, if an endpoint that has failed so since that time may only be slow to come up.
+    /// Handles a service that may still be starting up: waits and returns `true` if the call should be repeated, or
+    /// returns `false` if `failure` is final. `since` is the time of the first attempt.
     ///
     /// # Errors
     ///
-    /// A better explanation than the failure is.
+    /// An error that explains the failure better.
     fn comes_up(&self, failure: &Self::Failure, since: Duration) -> impl Future<Output = Result<bool>> {
         let _ = (failure, since);
         std::future::ready(Ok(false))
     }
 }
 
-/// Renews a token that was refused, once.
+/// Renews a rejected token at most once.
 #[derive(Debug, Default)]
 pub struct Renewal {
     done: bool,
 }
 
 impl Renewal {
-    /// Whether a call that failed so is worth repeating at once, with a new token.
+    /// Returns whether the call should be repeated at once with a new token. If so, expires the current token.
     pub fn helps<E: Endpoint>(&mut self, endpoint: &E, failure: &E::Failure) -> bool {
         let helps = failure.is_unauthenticated() && !self.done;
         if helps {
@@ -68,11 +69,12 @@ impl Renewal {
     }
 }
 
-/// Makes one call, repeated as the policy says.
+/// Makes one call with the retries of `policy`, and renews the token if the service rejects it.
 ///
 /// # Errors
 ///
-/// Outer: no access could be had. Inner: how the last attempt failed.
+/// Outer: an error from [`Endpoint::throttle`], [`Endpoint::access`] or [`Endpoint::comes_up`]. Inner: the failure of
+/// the last attempt.
 pub async fn call<E: Endpoint, T, Fut>(
     endpoint: &E,
     policy: &Policy,
@@ -105,11 +107,11 @@ where
     }
 }
 
-/// Opens a stream: one attempt, and a second one if the token was refused.
+/// Opens a stream in one attempt, and in a second one if the service rejects the token.
 ///
 /// # Errors
 ///
-/// As [`call`].
+/// Outer: an error from [`Endpoint::access`]. Inner: the failure of the last attempt.
 pub async fn open<E: Endpoint, T, Fut>(
     endpoint: &E,
     mut attempt: impl FnMut(&E::Access) -> Fut,
@@ -150,7 +152,7 @@ mod tests {
         patience: None,
     };
 
-    /// A service whose tokens are numbered, and that takes three seconds to come up.
+    /// A service whose tokens are numbers and that takes three seconds to start.
     struct Service {
         transport: Rc<dyn Transport>,
         token: RefCell<Option<u32>>,
@@ -224,7 +226,7 @@ mod tests {
     fn an_attempt_before_the_renewal_counts() {
         let script = Script::new();
         let service = service(&script);
-        // It may have happened at the first attempt, whatever the later ones are answered.
+        // The first attempt may have had its effect, whatever the answers to the later ones are.
         for status in [502, 401, 404] {
             script.will("x", Answer::Http(status, "", ""));
         }

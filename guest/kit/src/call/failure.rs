@@ -1,33 +1,34 @@
-//! Why an attempt at a call failed, as far as retry and renewal need to know.
+//! The description of a failed attempt that the retry and renewal code needs.
 
 use std::time::Duration;
 
 /// A failed attempt.
 pub trait Failure: Sized {
-    /// An attempt that got no answer within the time that was allowed for it.
+    /// Makes the failure of an attempt that got no answer within `limit`.
     fn timed_out(limit: Duration) -> Self;
 
-    /// Whether trying again can help.
+    /// Returns whether a retry can succeed.
     fn is_retryable(&self) -> bool;
 
-    /// Whether no connection was made, so that nothing was sent.
+    /// Returns whether no connection was made, so that nothing was sent.
     fn is_refused(&self) -> bool;
 
-    /// Whether the service does not accept the token that came with the call.
+    /// Returns whether the service rejected the token of the call.
     fn is_unauthenticated(&self) -> bool;
 
-    /// Whether the service has too much to do and says so.
+    /// Returns whether the service reported that it has too much load.
     fn is_throttled(&self) -> bool;
 
-    /// Whether the call may have had its effect, in this attempt or in one before.
+    /// Returns whether the call may have had its effect, in this attempt or in an earlier one.
     fn may_have_happened(&self) -> bool;
 
-    /// Whether the call may have had its effect in an attempt before the one that failed so.
+    /// Returns whether the call may have had its effect in an earlier attempt.
     fn had_earlier(&self) -> bool;
 
-    /// Notes that it may: what the last attempt was answered says nothing of that one.
+    /// Records that the call may have had its effect in an earlier attempt. The answer to the last attempt does not
+    /// exclude that.
     fn mark_earlier(&mut self);
 
-    /// What went wrong, in words.
+    /// Returns a description for people.
     fn message(&self) -> &str;
 }

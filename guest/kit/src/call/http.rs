@@ -1,4 +1,4 @@
-//! Plain HTTP: one request, its answer read to the end, and what a refusal means.
+//! Plain HTTP: sends one request, reads its whole response, and describes failures.
 
 use std::{fmt, rc::Rc, time::Duration};
 
@@ -14,21 +14,22 @@ use crate::{
     platform::{Body, Frame, Head, Request, Transport, TransportError, TransportFault},
 };
 
-/// An answer whose body has been read.
+/// A response with its complete body.
 pub struct Answer {
-    /// The status of HTTP, 200 to 299.
+    /// The HTTP status, 200 to 299.
     pub status: u16,
-    /// What was said before the body.
+    /// The headers.
     pub head: Head,
     /// The body.
     pub body: Bytes,
 }
 
-/// Sends a request and reads the answer, of which at most `limit` bytes are taken.
+/// Sends a request and reads its response with a body of at most `limit` bytes.
 ///
 /// # Errors
 ///
-/// If there was no answer, one with another status than 200 to 299, or one that is longer or breaks off.
+/// A [`Refusal`] if there is no response, if its status is not 200 to 299, or if its body is longer than `limit` or cut
+/// off.
 pub async fn exchange(transport: &Rc<dyn Transport>, request: Request, limit: usize) -> Result<Answer, Refusal> {
     let response = transport.send(request).await?;
     let (status, good) = (response.status, response.is_success());
@@ -42,7 +43,7 @@ pub async fn exchange(transport: &Rc<dyn Transport>, request: Request, limit: us
     Ok(Answer { status, head: response.head, body })
 }
 
-/// A body in one piece; none if it breaks off or is longer than `limit` bytes.
+/// Reads a whole body. Returns `None` if it is cut off or longer than `limit` bytes.
 pub async fn read(mut body: Body, limit: usize) -> Option<Bytes> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.next().await {
@@ -55,12 +56,12 @@ pub async fn read(mut body: Body, limit: usize) -> Option<Bytes> {
     Some(bytes.into())
 }
 
-/// A `retry-after` that is a number of seconds; dates are not read.
+/// Parses a `retry-after` header that is a number of seconds. Returns `None` for a date.
 fn seconds(text: &[u8]) -> Option<Duration> {
     std::str::from_utf8(text).ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// Why a request came to nothing.
+/// The failure of a request.
 #[derive(Debug, Clone)]
 pub struct Refusal {
     status: Option<u16>,
@@ -76,13 +77,13 @@ impl Refusal {
         Refusal { status, fault, message: message.to_string(), retry_after: None, earlier: false }
     }
 
-    /// The status of the answer; none if there was none.
+    /// Returns the HTTP status of the response, or `None` if there was no complete response.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         self.status
     }
 
-    /// How long the service asks to wait. For [`super::retry::Throttle`].
+    /// Returns the wait of the `retry-after` header, or `None` if there is none. Meant for [`super::retry::Throttle`].
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
@@ -152,7 +153,8 @@ impl Failure for Refusal {
 }
 
 impl Error {
-    /// What the service answered when asked to do `what` ("create the sandbox").
+    /// Converts a refusal to an error of the interface. `what` completes the sentence "Could not …", for example
+    /// "create the sandbox".
     #[must_use]
     pub fn from_refusal(refusal: &Refusal, what: &str) -> Error {
         use {ErrorKind as Kind, RetryAdvice as Retry};
@@ -226,7 +228,7 @@ mod tests {
         let [seen] = &script.calls("things")[..] else { panic!("one request") };
         assert!(seen.body.is_empty());
 
-        // Longer than allowed: it may have had its effect, so it is tried again.
+        // A body that is too long may mean that the request had its effect, so it is retried.
         for _ in 0..3 {
             script.will("things", Answer::Http(200, "", "nine long"));
         }

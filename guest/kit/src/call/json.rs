@@ -1,32 +1,32 @@
-//! JSON, as much as providers need: options, claims of tokens, requests and answers of services and helper programs.
+//! A small JSON reader and writer for options, token claims, and messages of services and helper programs.
 //!
-//! The usual crate would be a twelfth of the component (80 of 1,050 KB of code, measured), most of it for numbers, which are
-//! left as their text here.
+//! The usual crate would be a twelfth of the component (80 of 1,050 KB of code, measured), most of it for numbers. Here
+//! numbers are kept as their text.
 
 use std::{fmt, str::FromStr};
 
-/// Deepest nesting that is read; nothing that is spoken here has more than four levels.
+/// Maximum nesting depth. The messages of the known services have at most four levels.
 const MAX_DEPTH: u32 = 32;
 
 /// A JSON value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// `null`, and what is not there.
+    /// `null`, or a missing member.
     Null,
     /// `true` or `false`.
     Bool(bool),
-    /// A number as it is written.
+    /// A number as its text.
     Number(String),
     /// A string.
     Text(String),
     /// An array.
     List(Vec<Value>),
-    /// An object, in its order.
+    /// An object with its members in the order of the text.
     Map(Vec<(String, Value)>),
 }
 
 impl Value {
-    /// Reads a text that is one value; none if it is not, or nested too deeply.
+    /// Parses a text that is one JSON value. Returns `None` if it is not, or if it is nested more than 32 levels deep.
     #[must_use]
     pub fn parse(text: &str) -> Option<Value> {
         let mut reader = Reader { text, at: 0 };
@@ -35,39 +35,40 @@ impl Value {
         (reader.at == text.len()).then_some(value)
     }
 
-    /// The member of that name; the last one if there are several.
+    /// Returns the member with this name, or `Null` if there is none. Returns the last one if there are several.
     #[must_use]
     pub fn get(&self, name: &str) -> &Value {
         let members = if let Value::Map(members) = self { &members[..] } else { &[] };
         members.iter().rev().find(|(key, _)| key == name).map_or(&Value::Null, |(_, value)| value)
     }
 
-    /// The text of a string.
+    /// Returns the text of a string, or `None` for other values.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         if let Value::Text(text) = self { Some(text) } else { None }
     }
 
-    /// A truth value.
+    /// Returns a boolean, or `None` for other values.
     #[must_use]
     pub fn flag(&self) -> Option<bool> {
         if let Value::Bool(flag) = self { Some(*flag) } else { None }
     }
 
-    /// A whole number.
+    /// Returns a number as `T`, or `None` if it is not an integer in the range of `T`.
     #[must_use]
     pub fn whole<T: FromStr>(&self) -> Option<T> {
         if let Value::Number(text) = self { text.parse().ok() } else { None }
     }
 
-    /// A number that is not negative, in thousandths, what lies below cut off. Not one with an exponent.
+    /// Returns a non-negative number in thousandths, rounded down. Returns `None` for a number with an exponent.
     #[must_use]
     pub fn thousandths(&self) -> Option<u64> {
         if let Value::Number(text) = self { thousandths(text) } else { None }
     }
 }
 
-/// A decimal number such as `12.5` in thousandths, what lies below cut off.
+/// Parses a decimal number such as `12.5` and returns it in thousandths, rounded down. Returns `None` if it is
+/// negative, has an exponent or is too large.
 #[must_use]
 pub fn thousandths(text: &str) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
@@ -90,7 +91,7 @@ impl From<bool> for Value {
     }
 }
 
-/// An object of these members.
+/// Makes an object from its members.
 #[must_use]
 pub fn object<const N: usize>(members: [(&str, Value); N]) -> Value {
     Value::Map(members.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
@@ -153,7 +154,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Steps over this byte, and white space before it, if it comes next.
+    /// Skips white space, and this byte if it follows. Returns whether it did.
     fn skip(&mut self, byte: u8) -> bool {
         self.space();
         let next = self.peek() == Some(byte);
@@ -244,7 +245,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What follows `\u`, and the second half of a pair. A half alone stands for nothing.
+    /// Reads the digits after `\u`, and the second half of a surrogate pair. Half a pair becomes U+FFFD.
     fn unicode(&mut self) -> Option<char> {
         let first = self.unit()?;
         if !(0xd800..0xdc00).contains(&first) {
@@ -268,7 +269,7 @@ impl Reader<'_> {
     }
 }
 
-/// Whether a word is a number as JSON writes it.
+/// Returns whether a word is a JSON number.
 fn is_number(word: &str) -> bool {
     let (mantissa, exponent) = word.split_once(['e', 'E']).unwrap_or((word, "0"));
     let mantissa = mantissa.strip_prefix('-').unwrap_or(mantissa);
@@ -282,7 +283,8 @@ fn is_number(word: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// It takes what the usual crate takes and refuses what that refuses, and what it writes means the same there.
+    /// The reader accepts and rejects the same texts as `serde_json`, and `serde_json` reads what the writer wrote as
+    /// the same value.
     #[test]
     fn it_reads_and_writes_as_others_do() {
         let parts = [
@@ -304,7 +306,7 @@ mod tests {
                     assert_eq!(serde_json::from_str::<serde_json::Value>(&ours.to_string()).unwrap(), theirs, "{text}");
                 }
                 (None, Err(_)) => {}
-                // A half of a surrogate pair, which they refuse, and numbers that no float holds.
+                // `serde_json` rejects half a surrogate pair, and numbers out of the range of `f64`.
                 (Some(_), Err(error)) if error.to_string().contains("surrogate") || text.contains("\\ud") => {}
                 (Some(_), Err(error)) if error.to_string().contains("out of range") => {}
                 (ours, theirs) => panic!("{text:?}: {ours:?}, {theirs:?}"),

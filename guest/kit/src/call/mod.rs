@@ -1,7 +1,8 @@
-//! One way to reach a service: retry, a short-lived token and its renewal, and what is spoken on top.
+//! Calls to a service: retries, a short-lived token and its renewal, and the protocols HTTP, JSON and gRPC.
 //!
-//! [`Failure`] says what retry and renewal need to know of a failed attempt, so that both are the same for gRPC and for
-//! plain HTTP. [`retry::run`] repeats one call; [`endpoint::call`] does so with a token that it renews when it is refused.
+//! The trait [`Failure`] describes a failed attempt to the retry and renewal code, which is therefore the same for gRPC
+//! and for plain HTTP. [`retry::run`] repeats one call. [`endpoint::call`] also renews a token that the service
+//! rejects.
 
 pub mod endpoint;
 pub mod failure;

@@ -1,45 +1,46 @@
-//! The one retry policy. Every unary call goes through [`run`]; streams take their pauses from the same [`Policy`].
+//! The retry code. Every unary call uses [`run`]; streams take their pauses from the same [`Policy`].
 //!
-//! Two counters run side by side: ordinary retries, for failures that may pass, and throttle retries, which the server asks for
-//! by sending how long to wait; those do not use up ordinary ones.
+//! There are two counters. Ordinary retries follow failures that may be temporary. Throttle retries follow answers in
+//! which the server says how long to wait; they do not count as ordinary retries.
 
 use std::{future::Future, rc::Rc, time::Duration};
 
 use super::failure::Failure;
 use crate::platform::{Transport, within};
 
-/// How often and how fast to try again.
+/// How often and how fast a call is retried.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
-    /// Ordinary retries after the first attempt.
+    /// Maximum number of ordinary retries after the first attempt.
     pub retries: u32,
-    /// Pause before the first retry; doubles from there.
+    /// Pause before the first retry. Each further pause is twice as long.
     pub base: Duration,
     /// Longest pause.
     pub cap: Duration,
-    /// Retries after failures in which no connection was made: nothing was sent, so nothing is lost by asking elsewhere
-    /// what has become of the other side.
+    /// Maximum number of retries after failures without a connection. Nothing was sent in these, so the caller can give
+    /// up early and ask another server about the state of this one.
     pub refused: u32,
-    /// Time allowed for one attempt; none for no limit.
+    /// Time limit of one attempt; `None` for no limit.
     pub attempt: Option<Duration>,
-    /// Honour a wait that the server asks for whatever the failure; otherwise only where it is throttled.
+    /// Whether to honour a wait that the server asks for after any failure. If `false`, only after throttling.
     pub throttle_any: bool,
-    /// Longest time to follow such requests by this call, besides what the endpoint allows; none for no further limit.
+    /// Longest time for which this call honours waits, in addition to the limit of the endpoint; `None` for no further
+    /// limit.
     pub patience: Option<Duration>,
 }
 
-/// A wait of this length and more is told to the host: without a word, it would look like a hang.
+/// Waits of at least this length are reported to the user, who would otherwise take them for a hang.
 const TOLD: Duration = Duration::from_secs(1);
 
-/// Between two questions to a server that answers "not yet" at once instead of holding the question.
+/// Pause between two requests to a server that answers "not yet" at once although it was asked to hold the request.
 const NOT_YET: Duration = Duration::from_millis(500);
 
-/// Pauses are shortened by up to one part of so many at random, so that a thousand callers that failed together do not come
-/// back together.
+/// Pauses are shortened at random by up to a quarter (one part of 4), so that many callers that failed together do not
+/// retry together.
 const JITTER: u32 = 4;
 
 impl Policy {
-    /// The pause before retry number `retry`, counted from 0.
+    /// Returns the pause before a retry; the first retry has the number 0.
     #[must_use]
     pub fn pause(&self, retry: u32, transport: &dyn Transport) -> Duration {
         let full = self.base.saturating_mul(1 << retry.min(20)).min(self.cap);
@@ -47,19 +48,19 @@ impl Policy {
     }
 }
 
-/// Where a call stands: what its metadata says of earlier attempts.
+/// The state of a call, for metadata about earlier attempts.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Attempt {
-    /// Ordinary retries so far.
+    /// Number of ordinary retries so far.
     pub retries: u32,
-    /// Retries that the server asked for.
+    /// Number of throttle retries so far.
     pub throttles: u32,
-    /// Since the first attempt.
+    /// Time since the start of the first attempt.
     pub elapsed: Duration,
 }
 
 impl Policy {
-    /// How many retries a failure like this one is worth.
+    /// Returns the maximum number of ordinary retries after this failure.
     #[must_use]
     pub fn limit(&self, failure: &impl Failure) -> u32 {
         if failure.is_refused() { self.refused.min(self.retries) } else { self.retries }
@@ -68,9 +69,9 @@ impl Policy {
 
 /// Waits that the service asks for.
 pub struct Throttle<F> {
-    /// Reads the wait out of a failure; none if it asks for none.
+    /// Returns the wait that a failure asks for, or `None` if it asks for none.
     pub wait: fn(&F) -> Option<Duration>,
-    /// Longest time to follow such requests, over all attempts of a call; none for no limit.
+    /// Longest time for which waits are honoured, over all attempts of a call; `None` for no limit.
     pub longest: Option<Duration>,
 }
 
@@ -82,8 +83,9 @@ impl<F> Clone for Throttle<F> {
 
 impl<F> Copy for Throttle<F> {}
 
-/// After an answer "not yet" to what was asked at `asked`, and was to be held for `hold`: a pause, if it came early. Without
-/// it, a server that does not hold would be asked as fast as it answers.
+/// Pauses after the answer "not yet", if the answer came early. `asked` is the time of the request, `hold` the time for
+/// which the server should have held it. Without the pause, a server that answers at once would be asked again without
+/// end.
 pub async fn not_yet(transport: &Rc<dyn Transport>, asked: Duration, hold: Duration) {
     let early = (asked + hold).saturating_sub(transport.now());
     if !early.is_zero() {
@@ -91,11 +93,11 @@ pub async fn not_yet(transport: &Rc<dyn Transport>, asked: Duration, hold: Durat
     }
 }
 
-/// Calls until it works, the policy is used up, or the failure is final.
+/// Calls `call` until it succeeds, the policy allows no further retry, or the failure cannot be retried.
 ///
 /// # Errors
 ///
-/// The last failure.
+/// The last failure. It also records whether an earlier attempt may have had its effect.
 pub async fn run<T, E, F, Fut>(
     transport: &Rc<dyn Transport>,
     policy: &Policy,

@@ -1,4 +1,4 @@
-//! A short-lived token that is fetched before it is needed.
+//! A short-lived token that is renewed before it expires.
 
 use std::time::Duration;
 
@@ -6,29 +6,29 @@ use base64::Engine as _;
 
 use super::json::Value;
 
-/// Life that is assumed of a token that does not say when it ends.
+/// Assumed lifetime of a token that does not contain its expiry time.
 const DEFAULT_LIFE: Duration = Duration::from_secs(20 * 60);
 
-/// After a failed refresh of a token that still works: the first pause, doubling to [`RETRY_CAP`].
+/// First pause after a failed renewal of a token that is still valid. Doubles up to [`RETRY_CAP`].
 const RETRY_BASE: Duration = Duration::from_millis(500);
 const RETRY_CAP: Duration = Duration::from_secs(60);
 
-/// A token and when to get the next. Times are since the Unix epoch.
+/// A token with its expiry and renewal times, which are since the Unix epoch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Token {
     /// The JWT.
     pub token: String,
-    /// When it ends.
+    /// When it expires.
     pub expires: Duration,
-    /// When to fetch the next one.
+    /// When to fetch its successor.
     pub refresh: Duration,
-    /// Failed refreshes since.
+    /// Number of failed renewals.
     pub failures: u32,
 }
 
 impl Token {
-    /// Takes a token that has just been fetched. `chance` in 0..1 spreads the refreshes of many clients: the next comes
-    /// after 50 to 60 % of its life.
+    /// Makes a token that was fetched at `now`. `chance`, between 0 and 1, spreads the renewals of many clients over 50
+    /// to 60 % of the token's lifetime.
     #[must_use]
     pub fn new(token: String, now: Duration, chance: f64) -> Token {
         let expires = expiry(&token).unwrap_or(now + DEFAULT_LIFE);
@@ -36,26 +36,27 @@ impl Token {
         Token { token, expires, refresh: now + life.mul_f64(0.5 + 0.1 * chance.clamp(0.0, 1.0)), failures: 0 }
     }
 
-    /// It can still be sent.
+    /// Returns whether the token has not expired.
     #[must_use]
     pub fn is_usable(&self, now: Duration) -> bool {
         now < self.expires
     }
 
-    /// It is time for the next one.
+    /// Returns whether the successor should be fetched.
     #[must_use]
     pub fn is_due(&self, now: Duration) -> bool {
         now >= self.refresh
     }
 
-    /// A refresh failed: keep the token, try again later.
+    /// Keeps the token after a failed renewal and sets a later time for the next one.
     pub fn postpone(&mut self, now: Duration) {
         self.refresh = now + RETRY_BASE.saturating_mul(1 << self.failures.min(16)).min(RETRY_CAP);
         self.failures += 1;
     }
 }
 
-/// The `exp` claim of a JWT, read without verification: the token is opaque to us but for its end.
+/// Returns the `exp` claim of a JWT as time since the Unix epoch, or `None` if it cannot be read. Does not verify the
+/// token.
 #[must_use]
 pub fn expiry(jwt: &str) -> Option<Duration> {
     let payload = jwt.split('.').nth(1)?;

@@ -1,4 +1,4 @@
-//! How a gRPC status becomes the interface's `error` record.
+//! Converts a gRPC status to the error of the interface.
 
 use super::status::{Code, Status};
 use crate::{
@@ -11,8 +11,8 @@ use crate::{
 };
 
 impl Error {
-    /// What the service answered when asked to do `what` ("create the sandbox"). `sign_in` is the hint for one that does not
-    /// know the caller, such as "Check TOKEN.".
+    /// Converts a status to an error. `what` completes the sentence "Could not …", for example "create the sandbox".
+    /// `sign_in` is appended if the code is `Unauthenticated`, for example "Check TOKEN.".
     pub fn from_status(status: &Status, what: &str, sign_in: &str) -> Error {
         let (kind, retry) = meaning(status.code());
         let help = if status.code() == Code::Unauthenticated { format!(" {sign_in}") } else { String::new() };
@@ -33,7 +33,7 @@ impl Error {
     }
 }
 
-/// Kind, and whether to try again.
+/// Returns the kind of the error and the retry advice for a code.
 fn meaning(code: Code) -> (ErrorKind, RetryAdvice) {
     use {ErrorKind as Kind, RetryAdvice as Retry};
     match code {

@@ -1,8 +1,9 @@
-//! gRPC over the transport, in encoded messages: one code path for all methods. A generated client per method would make a
-//! component three times as large. Where calls go with a token: [`crate::call::endpoint`].
+//! A gRPC client over the transport. It sends and receives encoded messages, so all methods share one code path; a
+//! generated client per method would make a component three times as large. [`crate::call::endpoint`] adds access
+//! tokens.
 //!
-//! gRPC-Web is read by the same parser: it is gRPC whose trailers are the last frame of the body. What little of gRPC a client
-//! needs is here and not tonic's: with the types of HTTP that it brings along, that is a sixth of the component.
+//! The same parser reads gRPC-Web, in which the trailers are the last frame of the body. This module does not use
+//! tonic, whose HTTP types made up a sixth of the component.
 
 mod error;
 mod status;
@@ -25,53 +26,54 @@ use prost::Message;
 pub use self::status::{Code, Status};
 use crate::platform::{Body, Frame, Head, Headers, Method, Request, Transport, Url, is_header_text};
 
-/// Largest message that either side sends or accepts, in bytes. Services allow messages of up to 100 MiB; the usual default
-/// of 4 MiB would refuse those.
+/// Largest message that this client sends or accepts, in bytes. Services allow messages of up to 100 MiB; the usual
+/// default of 4 MiB would reject them.
 pub const MAX_MESSAGE_BYTES: usize = 100 * 1024 * 1024;
 
-/// Longest trailers of gRPC-Web that are read, in bytes: a status, its text and its details.
+/// Longest gRPC-Web trailers that are accepted, in bytes. They contain a status, its text and its details.
 const MAX_TRAILER_BYTES: usize = 64 * 1024;
 
-/// Length of what stands before each message: a byte of flags, four of length.
+/// Length of the header of a frame: one byte of flags and four bytes of length.
 const HEAD: usize = 5;
 
-/// The flag of trailers in gRPC-Web.
+/// The flag of a gRPC-Web frame that contains trailers.
 const TRAILERS: u8 = 0x80;
 
-/// How gRPC is put into HTTP.
+/// The encoding of gRPC in HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wire {
-    /// gRPC proper, for hosts that speak HTTP/2.
+    /// gRPC, for hosts that support HTTP/2.
     Grpc,
-    /// gRPC-Web, whose trailers are the end of the body: for hosts that speak HTTP/1.1 alone, to a gateway.
+    /// gRPC-Web, whose trailers are at the end of the body. For hosts that support only HTTP/1.1 and connect to a
+    /// gateway.
     GrpcWeb,
 }
 
-/// Where calls go and how.
+/// A transport and the encoding of gRPC on it.
 #[derive(Clone)]
 pub struct Channel {
-    /// Where requests go.
+    /// The transport that sends the requests.
     pub transport: Rc<dyn Transport>,
-    /// In which form.
+    /// The encoding.
     pub wire: Wire,
 }
 
-/// A call as it is made: what it asks for, and what goes with it.
+/// A call: its messages and headers.
 pub struct Call {
-    /// What is sent besides the message: names in lower case.
+    /// Headers with names in lower case.
     headers: Vec<(&'static str, String)>,
     message: Bytes,
-    /// What follows the first message, where the request is a stream.
+    /// Further messages of a request stream.
     more: Box<dyn Iterator<Item = Framed>>,
 }
 
 impl Call {
-    /// With this message, and a deadline that travels with it.
+    /// Makes a call with one message and an optional deadline, which is sent as the header `grpc-timeout`.
     #[must_use]
     pub fn new(message: Bytes, deadline: Option<Duration>) -> Call {
         let mut headers = Vec::new();
         if let Some(deadline) = deadline {
-            // Eight digits at most, in milliseconds as long as they suffice.
+            // The value has at most eight digits. Milliseconds are used as long as they fit.
             let millis = deadline.as_millis();
             let text = if millis < 100_000_000 {
                 format!("{millis}m")
@@ -83,17 +85,17 @@ impl Call {
         Call { headers, message, more: Box::new(iter::empty()) }
     }
 
-    /// With these messages behind the first, each made when there is room for it.
+    /// Adds messages after the first one. Each is made when it can be sent.
     #[must_use]
     pub fn followed_by(self, more: impl Iterator<Item = Framed> + 'static) -> Call {
         Call { more: Box::new(more), ..self }
     }
 
-    /// Adds a header.
+    /// Adds a header. `name` is in lower case.
     ///
     /// # Errors
     ///
-    /// INTERNAL when it has characters that no header has.
+    /// `Internal` if the value has characters that a header cannot contain.
     pub fn header(&mut self, name: &'static str, value: impl Into<String>) -> Result<(), Status> {
         let value = value.into();
         if !is_header_text(&value) {
@@ -104,38 +106,43 @@ impl Call {
     }
 }
 
-/// One call with one answer.
+/// Makes a call with one response message.
 ///
 /// # Errors
 ///
-/// What the server answered, or why it did not.
+/// The status of the server if it is not `Ok`. `Internal` if there is no message or the response is malformed,
+/// `OutOfRange` if a message is larger than [`MAX_MESSAGE_BYTES`], `Unavailable` if the connection failed or the
+/// response is cut off. A response without a gRPC status whose HTTP status is not 200 gets the code that gRPC assigns
+/// to that HTTP status.
 pub async fn unary(channel: Channel, origin: Url, path: &'static str, call: Call) -> Result<Bytes, Status> {
     let mut answers = open(channel, origin, path, call).await?;
     let answer = answers.next().await.ok_or_else(|| Status::internal("Missing response message."))??;
-    // The message counts for nothing without the status behind it.
+    // The message is valid only if the status after it is `Ok`.
     while let Some(more) = answers.next().await {
         more?;
     }
     Ok(answer)
 }
 
-/// The messages of a server stream.
+/// The response messages of a server stream.
 pub type Messages = LocalBoxStream<'static, Result<Bytes, Status>>;
 
-/// Opens a server stream; resolves when the server has begun to answer. A refusal may be the first item.
+/// Opens a server stream and resolves when the head of the response has been received. The status of a rejected call
+/// may be the first item of the stream.
 ///
 /// # Errors
 ///
-/// As [`unary`].
+/// The errors of [`unary`] that occur before the first message.
 pub async fn server_stream(channel: Channel, url: Url, path: &'static str, call: Call) -> Result<Messages, Status> {
     Ok(open(channel, url, path, call).await?.boxed_local())
 }
 
-/// As [`server_stream`]; a refusal is an error now.
+/// Opens a server stream like [`server_stream`], but returns the status of a rejected call as an error if it is in the
+/// head of the response.
 ///
 /// # Errors
 ///
-/// As [`unary`].
+/// The errors of [`unary`] that occur before the first message.
 pub async fn willing_stream(channel: Channel, url: Url, path: &'static str, call: Call) -> Result<Messages, Status> {
     let answers = open(channel, url, path, call).await?;
     answers.said_before().transpose()?;
@@ -147,7 +154,7 @@ async fn open(channel: Channel, mut url: Url, path: &'static str, call: Call) ->
     let web = channel.wire == Wire::GrpcWeb;
     headers.push(("te", "trailers".to_string()));
     headers.push(("content-type", if web { "application/grpc-web" } else { "application/grpc" }.to_string()));
-    // What the address has for a path is where the service begins.
+    // The path of the address is the prefix of the service.
     let base = url.path.split('?').next().unwrap_or_default();
     url.path = format!("{}{path}", base.trim_end_matches('/'));
     let first = stream::iter([Ok(Frame::Data(framed(&message)?))]);
@@ -171,11 +178,11 @@ async fn open(channel: Channel, mut url: Url, path: &'static str, call: Call) ->
     Ok(answers)
 }
 
-/// An encoded message as it stands in a stream of them.
+/// An encoded message with its frame header.
 pub struct Framed(Bytes);
 
 impl Framed {
-    /// Encodes a message, which is not near the largest that there are.
+    /// Encodes a message, which must be well below 4 GiB: its length is not checked.
     #[must_use]
     pub fn new(message: &impl Message) -> Framed {
         let length = message.encoded_len();
@@ -206,11 +213,11 @@ fn too_large(what: &str, length: usize) -> Status {
     )
 }
 
-/// A message out of its encoded form.
+/// Decodes a message.
 ///
 /// # Errors
 ///
-/// INTERNAL when the bytes are no such message.
+/// `Internal` if the bytes are not an encoded message of this type.
 pub fn decode<A: Message + Default>(bytes: Bytes) -> Result<A, Status> {
     A::decode(bytes).map_err(|error| strange_answer(&error))
 }
@@ -220,26 +227,27 @@ fn strange_answer(error: &prost::DecodeError) -> Status {
     Status::internal(format!("the answer cannot be read: {error}"))
 }
 
-/// The messages of an answer, one after the other.
+/// The messages of a response, in order.
 struct Answers {
-    /// Has the status of an answer that has nothing else.
+    /// The headers, which contain the status if the response has no messages.
     head: Head,
     body: Body,
     web: bool,
-    /// Received and not looked at yet.
+    /// Received bytes that are not parsed yet.
     rest: Bytes,
-    /// As much as there is of the frame that is being put together, with what stands before it.
+    /// The received part of the current frame, with its header.
     frame: Vec<u8>,
-    /// Nothing more is to be read.
+    /// The end of the body has been reached.
     ended: bool,
-    /// And the end has been told.
+    /// The end or an error has been returned to the caller.
     told: bool,
-    /// How the call ended, once that is known and as long as it has not been told.
+    /// The final status, from its arrival until it is returned.
     status: Option<Result<(), Status>>,
 }
 
 impl Answers {
-    /// The next message of what has been received; none if that needs more, or was the last.
+    /// Returns the next message of the received bytes. Returns `None` if more bytes are needed or the last message was
+    /// returned.
     fn take(&mut self) -> Result<Option<Bytes>, Status> {
         while !self.ended {
             let mut wanted = HEAD;
@@ -276,13 +284,13 @@ impl Answers {
         Ok(None)
     }
 
-    /// The last that is read.
+    /// Ends the body with these trailers.
     fn end(&mut self, trailers: &Headers) {
         self.ended = true;
         self.status = Status::read(|name| trailers.get(name).map(<[u8]>::to_vec));
     }
 
-    /// How the call ended, if that stood before the messages.
+    /// Returns the final status if it is in the headers.
     fn said_before(&self) -> Option<Result<(), Status>> {
         Status::read(|name| self.head.get(name))
     }
@@ -323,7 +331,7 @@ impl Stream for Answers {
     }
 }
 
-/// Trailers as a block of header lines.
+/// Parses the trailers of gRPC-Web: lines of the form `name: value`.
 fn parse(block: &[u8]) -> Result<Headers, Status> {
     let mut trailers = Headers::default();
     for line in block.split(|byte| *byte == b'\n') {
@@ -352,7 +360,7 @@ mod tests {
     use futures_util::FutureExt as _;
     use std::cell::RefCell;
 
-    /// Gives one answer, and keeps what was asked.
+    /// A transport with one response, which records the request.
     struct Once(RefCell<Option<Result<Response, TransportError>>>, RefCell<Option<Request>>);
 
     impl Transport for Once {
@@ -389,7 +397,7 @@ mod tests {
         Response { status, head: headers(head).into(), body: Box::pin(stream::iter(frames)) }
     }
 
-    /// What was asked, the messages that came, and how it ended.
+    /// Returns the request, the response messages and the final status.
     fn ask(
         wire: Wire,
         url: &str,
@@ -421,7 +429,7 @@ mod tests {
         Call::new(Bytes::from_static(b"question"), None)
     }
 
-    /// The messages in these bytes, cut into pieces of this size, and how it ended.
+    /// Reads these bytes in pieces of `size` bytes. Returns the messages and the final status.
     fn read(wire: Wire, bytes: &[u8], size: usize, end: Option<&[(&str, &str)]>) -> (Vec<Vec<u8>>, Result<(), Status>) {
         let mut frames: Vec<_> = bytes.chunks(size).map(|piece| Ok(Frame::Data(piece.to_vec().into()))).collect();
         frames.extend(end.map(|end| Ok(Frame::Trailers(headers(end)))));
@@ -442,7 +450,8 @@ mod tests {
             let (messages, ended) = read(Wire::Grpc, MESSAGES, size, Some(&[("grpc-status", "0")]));
             assert!(ended.is_ok());
             assert_eq!(messages, [&b"ab"[..], b"", b"c"], "{size}");
-            // Without a status, or in the middle of a message, it is cut off; what was whole counts.
+            // Without a status, or in the middle of a message, the response is cut off. Complete messages are still
+            // returned.
             for end in 0..=MESSAGES.len() {
                 let whole = BORDERS.iter().filter(|border| **border <= end).count() - 1;
                 let (messages, ended) = read(Wire::Grpc, &MESSAGES[..end], size, None);
@@ -465,13 +474,13 @@ mod tests {
             let (messages, ended) = read(Wire::GrpcWeb, &bad, size, None);
             let status = ended.unwrap_err();
             assert_eq!((messages.len(), status.code(), status.message()), (3, Code::NotFound, "a:b"), "{size}");
-            // Cut off anywhere, it is an error.
+            // Cut off at any byte, the response is an error.
             for end in 0..good.len() {
                 let (_, ended) = read(Wire::GrpcWeb, &good[..end], size, None);
                 assert_eq!(ended.unwrap_err().code(), Code::Unavailable, "{end}");
             }
         }
-        // In gRPC proper it is no frame, and in gRPC-Web nothing follows it.
+        // In gRPC the trailer frame is invalid. In gRPC-Web, bytes after it are ignored.
         assert_eq!(read(Wire::Grpc, &good, 7, None).1.unwrap_err().code(), Code::Internal);
         assert!(read(Wire::GrpcWeb, &[&good[..], b"more"].concat(), 7, None).1.is_ok());
     }
@@ -516,7 +525,7 @@ mod tests {
         let status = ended(200, &[("grpc-status", "7"), ("grpc-message", "no")], Vec::new()).unwrap_err();
         assert_eq!((status.code(), status.message()), (Code::PermissionDenied, "no"));
         assert!(ended(200, &[("grpc-status", "0")], Vec::new()).is_ok());
-        // HTTP's own status counts where gRPC's is missing.
+        // The HTTP status is used if there is no gRPC status.
         for (http, code) in [
             (400, Code::Internal),
             (401, Code::Unauthenticated),

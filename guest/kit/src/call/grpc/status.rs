@@ -1,4 +1,4 @@
-//! How a call ended: gRPC's codes, and what headers or trailers say of them.
+//! The final status of a gRPC call: its codes, and how it is read from headers or trailers.
 
 use std::{fmt, time::Duration};
 
@@ -14,13 +14,13 @@ use crate::{
     platform::{TransportError, TransportFault},
 };
 
-/// Padding or none: servers send both.
+/// Accepts base64 with and without padding, because servers send both.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// How a call ended, as gRPC counts it.
+/// A status code of gRPC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 #[allow(missing_docs)]
@@ -45,7 +45,7 @@ pub enum Code {
 }
 
 impl Code {
-    /// All of them, by their numbers.
+    /// All codes in the order of their numbers.
     pub(super) const ALL: [Code; 17] = [
         Code::Ok,
         Code::Cancelled,
@@ -76,7 +76,7 @@ impl Code {
         Code::ALL.get(usize::from(number)).copied().unwrap_or(Code::Unknown)
     }
 
-    /// Whether a call that ends so may have had its effect.
+    /// Returns whether a call that ended with this code may have had its effect.
     pub(super) fn is_unclear(self) -> bool {
         matches!(
             self,
@@ -90,7 +90,7 @@ impl Code {
         )
     }
 
-    /// What an answer of HTTP means that is none of gRPC, by gRPC's own table.
+    /// Returns the code for a response without a gRPC status, according to gRPC's table of HTTP statuses.
     pub(super) fn of_http(status: u16) -> Code {
         match status {
             400 => Code::Internal,
@@ -103,7 +103,7 @@ impl Code {
     }
 }
 
-/// Why a call failed. A pointer: every future here holds results.
+/// The failure of a call. The fields are boxed, because every future here contains results.
 #[derive(Debug, Clone)]
 pub struct Status(Box<Parts>);
 
@@ -117,56 +117,57 @@ struct Parts {
 }
 
 impl Status {
-    /// A failure that is called this.
+    /// Makes a status with this code and message.
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> Status {
         Status(Box::new(Parts { code, message: message.into(), details: Bytes::new(), fault: None, earlier: false }))
     }
 
-    /// The server, or this side, did what it should not.
+    /// Makes a status with the code `Internal`, for a violation of the protocol.
     #[must_use]
     pub fn internal(message: impl Into<String>) -> Status {
         Status::new(Code::Internal, message)
     }
 
-    /// The answer did not come to its end.
+    /// Makes a status with the code `Unavailable`, for an incomplete response.
     #[must_use]
     pub fn unavailable(message: impl Into<String>) -> Status {
         Status::new(Code::Unavailable, message)
     }
 
-    /// What headers or trailers say, asked for by name, and none if they have no status.
+    /// Reads the status from headers or trailers, which `header` looks up by name. Returns `None` if they contain no
+    /// status.
     pub(super) fn read(header: impl Fn(&str) -> Option<Vec<u8>>) -> Option<Result<(), Status>> {
         let code = Code::read(&header("grpc-status")?);
         if code == Code::Ok {
             return Some(Ok(()));
         }
         let mut status = Status::new(code, unescaped(&header("grpc-message").unwrap_or_default()));
-        // Details that cannot be decoded are left out: they only say more of what the code says.
+        // Details that cannot be decoded are dropped. They only add to the code and the message.
         let details = header("grpc-status-details-bin").and_then(|text| BASE64.decode(text).ok());
         status.0.details = details.unwrap_or_default().into();
         Some(Err(status))
     }
 
-    /// What kind of failure.
+    /// Returns the code.
     #[must_use]
     pub fn code(&self) -> Code {
         self.0.code
     }
 
-    /// What the server said.
+    /// Returns the message.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// The encoded `google.rpc.Status`; empty if there is none.
+    /// Returns the encoded `google.rpc.Status`. Empty if the server sent none.
     #[must_use]
     pub fn details(&self) -> &Bytes {
         &self.0.details
     }
 
-    /// Why the request got no answer, if that is what failed.
+    /// Returns the transport failure, or `None` if the server responded.
     #[must_use]
     pub fn fault(&self) -> Option<TransportFault> {
         self.0.fault
@@ -234,7 +235,7 @@ impl From<TransportError> for Status {
     }
 }
 
-/// A text of which some bytes stand as `%` and two digits. What is none of that stands for itself.
+/// Decodes `%` escapes. An incomplete or invalid escape is kept.
 fn unescaped(text: &[u8]) -> String {
     let digit = |at: usize| text.get(at).and_then(|byte| char::from(*byte).to_digit(16));
     let (mut bytes, mut at) = (Vec::with_capacity(text.len()), 0);
