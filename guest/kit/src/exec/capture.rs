@@ -1,13 +1,14 @@
-//! What is kept of long output: its head or its tail.
+//! The part of a long output that is kept: its head or its tail.
 
 use std::collections::VecDeque;
 
 use crate::api::wit::{Captured, Keep};
 
-/// Most that is kept of one stream, in bytes; the interface documents it. Both together are its largest reply.
+/// Maximum number of kept bytes of one stream, as documented in the interface. Both streams together fit the largest
+/// reply.
 const MAX_KEPT: u64 = 32 * 1024 * 1024;
 
-/// What is kept of a stream.
+/// The kept part of an output stream.
 pub struct Capture {
     data: VecDeque<u8>,
     total: u64,
@@ -23,7 +24,7 @@ impl Capture {
         Capture { data: VecDeque::new(), total: 0, max, keep }
     }
 
-    /// Takes in what came next.
+    /// Adds the next piece of the output.
     pub fn push(&mut self, piece: &[u8]) {
         self.total += piece.len() as u64;
         let room = self.max - self.data.len();
@@ -37,7 +38,7 @@ impl Capture {
         }
     }
 
-    /// What was kept, and how much there was in all.
+    /// Returns the kept bytes and the total number of bytes.
     #[must_use]
     pub fn captured(self) -> Captured {
         Captured { data: self.data.into(), total: self.total }

@@ -1,34 +1,35 @@
-//! Time limits of commands that are kept by the caller's clock. When a command has outlived its limit, a provider ends it with
-//! all that it has started, once; what goes on all the same is given up.
+//! Time limits of commands by the clock of the provider, for services that do not enforce them reliably. When the time
+//! limit of a command has passed, the provider ends the command with all its processes once ("sweeps" it). If the
+//! command still runs after that, the provider gives it up and reports its end.
 
 use std::{cell::RefCell, time::Duration};
 
 use crate::{api::wit::ExecRef, memo::Memo};
 
-/// Time for ending a command whose time is up.
+/// Time limit of a sweep.
 pub const SWEEP_TIME: Duration = Duration::from_secs(30);
 
-/// Time in which it must then be over: what is not is given up.
+/// Time within which a command must end after a sweep. A command that takes longer is given up.
 pub const SWEPT_WAIT: Duration = Duration::from_secs(5);
 
-/// Commands that have outlived their time limit.
+/// The commands whose time limit has passed.
 #[derive(Default)]
 pub struct Deadlines {
     swept: RefCell<Memo<(String, String), Swept>>,
 }
 
-/// A command whose time is up.
+/// A command that was swept.
 #[derive(Debug, Clone, Copy)]
 struct Swept {
-    /// When it was ended, or will have been.
+    /// The time at which the sweep was or will be complete.
     at: Duration,
-    /// It had come to its end by itself before that; what it left behind was ended.
+    /// The command had ended by itself before the sweep, which ended only the processes that it left behind.
     over: bool,
 }
 
 impl Deadlines {
-    /// When something is to be done about a command that has not ended by then: it is to be ended, or given up if that was
-    /// done before. None without a time limit, and when all has been done.
+    /// Returns the time, since the Unix epoch, of the next action on a command that has not ended by then: sweep it, or
+    /// give it up if it was swept before. Returns `None` if the command has no time limit, or if no action is left.
     pub fn due_at(&self, exec: &ExecRef) -> Option<Duration> {
         let deadline = Duration::from_millis(exec.deadline?);
         match self.swept(exec) {
@@ -37,17 +38,17 @@ impl Deadlines {
         }
     }
 
-    /// Whether a command has been ended, or is being ended.
+    /// Returns whether a command was swept or is being swept.
     pub fn is_swept(&self, exec: &ExecRef) -> bool {
         self.swept(exec).is_some()
     }
 
-    /// Whether it is us who has ended the command.
+    /// Returns whether the provider ended the command, which did not end by itself.
     pub fn was_ended(&self, exec: &ExecRef) -> bool {
         self.swept(exec).is_some_and(|swept| !swept.over)
     }
 
-    /// Notes that a command was ended, or will have been by then. `over` if it had come to its end by itself before.
+    /// Records a sweep that was or will be complete at `at`. `over` says that the command had ended by itself before.
     pub fn note(&self, exec: &ExecRef, at: Duration, over: bool) {
         self.swept.borrow_mut().insert((exec.sandbox.clone(), exec.exec.clone()), Swept { at, over });
     }
@@ -71,7 +72,7 @@ mod tests {
         deadlines.note(&exec, Duration::from_secs(3), false);
         assert_eq!(deadlines.due_at(&exec), Some(Duration::from_secs(3) + SWEPT_WAIT));
         assert!(deadlines.is_swept(&exec) && deadlines.was_ended(&exec));
-        // It had ended by itself: only what it left behind was ended.
+        // It had ended by itself: the sweep ended only the processes that it left behind.
         deadlines.note(&exec, Duration::from_secs(3), true);
         assert_eq!(deadlines.due_at(&exec), None);
         assert!(deadlines.is_swept(&exec) && !deadlines.was_ended(&exec));

@@ -1,4 +1,4 @@
-//! Input that is written in pieces.
+//! Writes input in pieces.
 
 use std::future::Future;
 
@@ -6,15 +6,15 @@ use bytes::{Buf as _, Bytes};
 
 use crate::api::{error::Result, wit::InputState};
 
-/// Piece of input that is sent at a time, in bytes.
+/// Size of one piece, in bytes.
 const INPUT_PIECE: usize = 4 * 1024 * 1024;
 
-/// Writes all of `input` and closes it. `write` is given an offset, the bytes from there and whether they are the last; it
-/// may take less. A program that wants no more ends it early.
+/// Writes all of `input` and closes it. `write` gets an offset, the bytes from there, and whether they are the last
+/// ones; it may accept fewer. Stops early if the program has closed its input.
 ///
 /// # Errors
 ///
-/// The first that `write` gives.
+/// The first error of `write`.
 pub async fn feed<F>(mut input: Bytes, mut write: impl FnMut(u64, Bytes, bool) -> F) -> Result<()>
 where
     F: Future<Output = Result<InputState>>,

@@ -1,5 +1,5 @@
-//! An output stream of a command, followed from a byte offset and resumed there whenever the connection breaks. It is polled
-//! by whichever call needs it and lies open between calls.
+//! An output stream of a command. It starts at a byte offset, and resumes at the current offset when the connection
+//! breaks. It stays open between calls; the call that needs output polls it.
 
 use std::{
     collections::VecDeque,
@@ -21,66 +21,66 @@ use crate::{
     platform::LocalFuture,
 };
 
-/// A piece of output as a service sends it: where it starts, if the service says, and the bytes.
+/// A piece of output: its offset, if the service sends it, and its bytes.
 pub type Piece = (Option<u64>, Bytes);
 
 /// The pieces of an open stream.
 pub type Pieces<F> = LocalBoxStream<'static, Result<Piece, F>>;
 
-/// An attempt to open the stream. Outer failure: the endpoint cannot be reached at all; inner: how the attempt failed.
+/// An attempt to open the stream. Outer error: the endpoint cannot be reached. Inner failure: the attempt failed.
 pub type Opening<F> = LocalFuture<'static, Result<Result<Pieces<F>, F>>>;
 
-/// One output stream of a service.
+/// An output stream of a service.
 pub trait Source: Endpoint + Clone + 'static {
-    /// How often and how fast it is opened again.
+    /// How often and how fast the stream is opened again after a failure.
     const POLICY: Policy;
 
-    /// Opens the stream from this byte on, in one attempt.
+    /// Opens the stream at the byte `offset`, in one attempt.
     fn open(&self, offset: u64) -> Opening<Self::Failure>;
 
-    /// What a failure means after which nothing more is tried.
+    /// Converts the final failure to an error.
     fn explain(&self, failure: &Self::Failure) -> impl Future<Output = Error>;
 }
 
-/// Most bytes that are taken from the network before the caller has taken them: one read of the caller's, at most.
+/// Maximum number of received bytes that the caller has not taken yet: as much as one read of the caller returns.
 const READ_AHEAD: usize = 4 * 1024 * 1024;
 
-/// Longest line that is put together, in bytes: two paths, escaped.
+/// Longest line, in bytes. Lines contain two escaped paths at most.
 const MAX_LINE: usize = 64 * 1024;
 
 enum State<F> {
     /// Not connected.
     Idle,
-    /// Waiting before another try.
+    /// Waiting before the next attempt.
     Pausing(LocalFuture<'static, ()>),
-    /// The request is out. Kept across calls: a server may answer only when there is output.
+    /// The request was sent. This state is kept between calls, because a server may respond only when there is output.
     Opening(Opening<F>),
-    /// Reading.
+    /// Receiving output.
     Open(Pieces<F>),
-    /// At the end.
+    /// The stream has ended.
     Ended,
 }
 
-/// See the head of this file.
+/// A stream that resumes; see the documentation of this module.
 pub struct Follow<S: Source> {
     source: S,
-    /// Position of the next byte to hand out.
+    /// Offset of the next byte for the caller.
     offset: u64,
-    /// Received and not handed out.
+    /// Received pieces that the caller has not taken.
     pending: VecDeque<Bytes>,
     pending_bytes: usize,
     state: State<S::Failure>,
     failures: u32,
-    /// Since when no connection could be made.
+    /// Time of the first failed connection in a row.
     unreachable: Option<Duration>,
-    /// How long the server has made us wait since the last piece.
+    /// Total wait that the server asked for since the last piece.
     throttled: Duration,
-    /// A token that was refused since the last piece is renewed once.
+    /// A rejected token is renewed once per received piece.
     renewal: Renewal,
 }
 
 impl<S: Source> Follow<S> {
-    /// Follows a stream from `offset`. Nothing is sent before it is polled.
+    /// Makes a stream that starts at `offset`. Sends nothing before it is polled.
     #[must_use]
     pub fn new(source: S, offset: u64) -> Follow<S> {
         Follow {
@@ -96,31 +96,31 @@ impl<S: Source> Follow<S> {
         }
     }
 
-    /// Position of the next byte that [`Follow::take`] gives.
+    /// Returns the offset of the next byte that [`Follow::take`] returns.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Nothing more will come, and everything has been taken.
+    /// Returns whether the stream has ended and all its bytes have been taken.
     #[must_use]
     pub fn is_ended(&self) -> bool {
         matches!(self.state, State::Ended) && self.pending.is_empty()
     }
 
-    /// Bytes that [`Follow::take`] has to give.
+    /// Returns the number of bytes that [`Follow::take`] can return now.
     #[must_use]
     pub fn available(&self) -> usize {
         self.pending_bytes
     }
 
-    /// There is something to take.
+    /// Returns whether there are bytes to take.
     #[must_use]
     pub fn has_data(&self) -> bool {
         self.pending_bytes > 0
     }
 
-    /// Takes up to `max` bytes of what has been received.
+    /// Takes at most `max` received bytes.
     pub fn take(&mut self, max: usize) -> Vec<u8> {
         let mut taken = Vec::with_capacity(max.min(self.pending_bytes));
         while let Some(front) = self.pending.front_mut() {
@@ -139,7 +139,7 @@ impl<S: Source> Follow<S> {
         taken
     }
 
-    /// Takes back the end of what was taken, as if it had not been.
+    /// Puts back the last bytes that were taken. The next call takes them again.
     pub fn give_back(&mut self, data: Vec<u8>) {
         if data.is_empty() {
             return;
@@ -149,7 +149,7 @@ impl<S: Source> Follow<S> {
         self.pending.push_front(data.into());
     }
 
-    /// Takes a piece of what has been received, as it came.
+    /// Takes one received piece, or returns `None` if there is none.
     pub fn take_piece(&mut self) -> Option<Bytes> {
         let piece = self.pending.pop_front()?;
         self.pending_bytes -= piece.len();
@@ -157,7 +157,7 @@ impl<S: Source> Follow<S> {
         Some(piece)
     }
 
-    /// Takes a line with its end, if a whole one has been received.
+    /// Takes one line with its newline, or returns `None` if no complete line has been received.
     pub fn take_line(&mut self) -> Option<Vec<u8>> {
         let mut length = 0;
         for piece in &self.pending {
@@ -169,11 +169,11 @@ impl<S: Source> Follow<S> {
         None
     }
 
-    /// Ready when there is a whole line to take, or the end has come. Reads ahead what is there without waiting.
+    /// Is ready when there is a complete line, or the stream has ended. Also reads what can be read without waiting.
     ///
     /// # Errors
     ///
-    /// When resuming is of no use, or a line has no end.
+    /// The error of [`Source::explain`] if the stream failed for good; `internal` if a line is longer than 64 KiB.
     pub fn poll_line(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         loop {
             let whole = self.pending.iter().any(|piece| piece.contains(&b'\n'));
@@ -191,11 +191,12 @@ impl<S: Source> Follow<S> {
         }
     }
 
-    /// Ready when there is something to take, or the end has come: true. Reads ahead what is there without waiting.
+    /// Is ready when there are bytes to take, or the stream has ended. Also reads what can be read without waiting, up
+    /// to `want` bytes (at most 4 MiB).
     ///
     /// # Errors
     ///
-    /// When resuming is of no use.
+    /// The error of [`Source::explain`] if the stream failed for good.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<Result<()>> {
         let want = want.clamp(1, READ_AHEAD);
         loop {
@@ -205,7 +206,7 @@ impl<S: Source> Follow<S> {
             match self.poll_piece(cx) {
                 Poll::Ready(Ok(true)) => {}
                 Poll::Ready(Ok(false)) => return Poll::Ready(Ok(())),
-                // What was received before the failure is delivered first.
+                // Bytes that were received before the failure are returned first.
                 Poll::Ready(Err(_)) | Poll::Pending if self.pending_bytes > 0 => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return Poll::Pending,
@@ -213,7 +214,7 @@ impl<S: Source> Follow<S> {
         }
     }
 
-    /// Advances the state machine until a piece has come (true), or the end (false).
+    /// Advances the state machine until a piece has been received (`true`), or the stream has ended (`false`).
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool>> {
         loop {
             match &mut self.state {
@@ -244,7 +245,7 @@ impl<S: Source> Follow<S> {
         }
     }
 
-    /// Takes in a piece; false if it holds nothing new.
+    /// Adds a received piece. Returns `false` if it has no new bytes.
     fn accept(&mut self, start: Option<u64>, mut data: Bytes) -> bool {
         self.failures = 0;
         self.unreachable = None;
@@ -253,7 +254,7 @@ impl<S: Source> Follow<S> {
         let expected = self.offset + self.pending_bytes as u64;
         if let Some(start) = start {
             if start > expected && self.pending.is_empty() {
-                // The service has dropped what lay between.
+                // The service has dropped the bytes in between.
                 self.offset = start;
             } else if start < expected {
                 let known = usize::try_from(expected - start).unwrap_or(usize::MAX).min(data.len());
@@ -268,14 +269,14 @@ impl<S: Source> Follow<S> {
         true
     }
 
-    /// Decides how to go on after a failure.
+    /// Chooses the next state after a failure.
     fn recover(&mut self, failure: S::Failure) -> Result<()> {
         if self.renewal.helps(&self.source, &failure) {
             self.state = State::Idle;
             return Ok(());
         }
         let throttle = self.source.throttle()?;
-        // A wait that the server asks for uses up no retry.
+        // A wait that the server asks for does not count as a retry.
         if failure.is_throttled()
             && let Some(wait) = (throttle.wait)(&failure)
             && self.throttled.saturating_add(wait) <= throttle.longest.unwrap_or(Duration::MAX)
@@ -291,8 +292,8 @@ impl<S: Source> Follow<S> {
             self.state = State::Pausing(transport.sleep(pause));
             return Ok(());
         }
-        // Final, unless the other side is only slow to come up. Asking takes a request of its own, made by the future that
-        // fails with the answer or goes on.
+        // The failure is final unless the service is still starting up. This check needs a request, so a future makes
+        // it, which then opens the stream again or returns the error.
         let since = *self.unreachable.get_or_insert_with(|| transport.now());
         let source = self.source.clone();
         let again = source.open(self.offset + self.pending_bytes as u64);

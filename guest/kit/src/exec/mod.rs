@@ -1,5 +1,5 @@
-//! Bookkeeping of commands that is the same for every service: an output stream that is resumed at its offset, input that is
-//! fed in pieces, the head or the tail of long output, time limits, and all of it in one call.
+//! Bookkeeping of commands that is the same for every service: output streams that resume at an offset, input that is
+//! written in pieces, the head or the tail of long output, time limits, and `run`, which combines all of them.
 
 mod capture;
 mod deadline;

@@ -1,4 +1,4 @@
-//! Both output streams of a command in one read.
+//! Reads both output streams of a command together.
 
 use std::{future::poll_fn, task::Poll};
 
@@ -8,12 +8,12 @@ use crate::{
     platform::LocalFuture,
 };
 
-/// Waits until one of the streams has something, or both have ended (false), or the timer has fired (true). Reads ahead what
-/// is there, up to `max` bytes.
+/// Waits until one of the streams has bytes or both have ended (returns `false`), or `timer` has fired (returns
+/// `true`). Also reads what can be read without waiting, up to `max` bytes of each stream.
 ///
 /// # Errors
 ///
-/// Why a stream cannot be read on. What was received before is to be delivered first.
+/// The error of [`Follow::poll_fill`], after all bytes that were received before it have been returned.
 pub async fn fill<S: Source>(
     stdout: &mut Follow<S>,
     stderr: &mut Follow<S>,
@@ -35,7 +35,7 @@ pub async fn fill<S: Source>(
     .await
 }
 
-/// Takes at most `max` bytes of both streams together. When both have more than fits, each gets half.
+/// Takes at most `max` bytes of both streams together. If both have more than fits, each gets half.
 pub fn share<S: Source>(stdout: &mut Follow<S>, stderr: &mut Follow<S>, max: usize) -> (OutputChunk, OutputChunk) {
     let part = stderr.available().min(max / 2);
     let first = chunk(stdout, max - part);

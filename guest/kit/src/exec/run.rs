@@ -1,4 +1,4 @@
-//! A command in one call: fed, collected and waited for after it was started.
+//! Runs a started command to its end: writes its input, collects its output and waits for its verdict.
 
 use std::{cell::RefCell, future::Future, future::poll_fn, pin::pin, rc::Rc, time::Duration};
 
@@ -18,37 +18,38 @@ use crate::{
     platform::{Transport, within},
 };
 
-/// When a command without input is told so: most never look, and the call is saved if they are over by then.
+/// Delay before the input of a command without input is closed. Most commands do not read their input; if they end
+/// earlier, the request is saved.
 const NO_INPUT_AFTER: Duration = Duration::from_millis(100);
 
-/// A command that was started, and what is to be done with it.
+/// A started command, and the futures that operate on it.
 pub struct Running<S: Source, V, I, D, G> {
     /// When it was started.
     pub begun: Duration,
-    /// How much of its output is kept.
+    /// How much of its output to keep.
     pub limits: OutputLimits,
     /// Its standard output, from the beginning.
     pub stdout: Follow<S>,
     /// Its standard error, from the beginning.
     pub stderr: Follow<S>,
-    /// Waits for its end, as long as it takes.
+    /// Waits for its end without a time limit.
     pub verdict: V,
     /// Writes its input and closes it.
     pub input: I,
-    /// Whether there is no input, so that it need not be told before it asks.
+    /// Whether there is no input, so that closing it can be delayed.
     pub idle: bool,
-    /// Ends it with all that it has started when its time is up. Without a time limit, it never resolves.
+    /// Ends the command with all its processes when its time limit has passed. Never resolves without a time limit.
     pub sweep: D,
-    /// Its verdict if it goes on although that was done.
+    /// Makes the verdict of a command that still runs after `sweep`.
     pub given_up: G,
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end. A command that still runs [`SWEPT_WAIT`] after its sweep gets the verdict of `given_up`.
 ///
 /// # Errors
 ///
-/// What its input or output failed with, or why nothing is known of its end. It has been started, so the error says that it
-/// happened.
+/// The error of the input, of an output stream, or of the verdict. `happened` is `yes`, because the command was
+/// started. If the command cannot be found any more, the result is the verdict `lost` and not an error.
 pub async fn run<S, V, I, D, G>(transport: &Rc<dyn Transport>, running: Running<S, V, I, D, G>) -> Result<RunResult>
 where
     S: Source,
@@ -69,7 +70,7 @@ where
     };
     let work = async {
         match select(pin!(output), pin!(input)).await {
-            // The command is over, so it need not be told that there is no input.
+            // The command has ended, so its input need not be closed.
             Either::Left((parts, _)) if idle => (parts, Ok(())),
             Either::Left((parts, input)) => (parts, input.await),
             Either::Right((fed, output)) => (output.await, fed),
@@ -77,7 +78,7 @@ where
     };
     let parts = match select(pin!(work), pin!(sweep)).await {
         Either::Left((parts, swept)) => {
-            // Nothing that it has started is to be left.
+            // Wait until the processes that it started have ended too.
             if matches!(parts.0.0, Ok(Verdict::Deadline)) {
                 swept.await;
             }
@@ -89,7 +90,7 @@ where
     let mut failure = None;
     let verdict = match verdict {
         Ok(verdict) => verdict,
-        // It was started, so it, or its sandbox, was there; its end will never be known.
+        // The command was started, so it existed. Its verdict cannot be known any more.
         Err(error) if error.is_not_found() => Verdict::Lost(error.into_record().message),
         Err(error) => {
             let message = error.message.clone();
@@ -108,7 +109,7 @@ where
     Ok(RunResult { verdict, stdout, stderr, duration })
 }
 
-/// Reads a stream to its end, keeping what the limit allows. Gives why it could not.
+/// Reads a stream to its end into `kept`. Returns the error if the stream fails.
 async fn collect<S: Source>(mut follow: Follow<S>, kept: &RefCell<Capture>) -> Option<Error> {
     loop {
         let filled = poll_fn(|cx| follow.poll_fill(cx, 1)).await;
