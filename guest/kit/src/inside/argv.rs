@@ -1,10 +1,9 @@
-//! What is started for an argv: through which programs it goes until the one that was asked for runs, in its directory, as
-//! its user, with arguments of any length. Each wrapper ends in `exec`, so the program is the process that was started and
-//! sees exactly the arguments, the input and the output that it was meant to.
+//! Wrappers around an argv that set the directory, the variables and arguments of any length. Each wrapper ends with
+//! `exec`, so the caller's program becomes the started process and gets its exact arguments, input and output.
 
 use std::collections::HashMap;
 
-/// Whether a command line has more bytes than a service takes.
+/// Returns whether the arguments have more than `limit` bytes in total.
 #[must_use]
 pub fn is_long(argv: &[String], limit: usize) -> bool {
     total(argv) > limit
@@ -14,15 +13,17 @@ fn total(argv: &[String]) -> usize {
     argv.iter().map(String::len).sum()
 }
 
-/// For services that take absolute directories only: a relative one is resolved by a shell, from where it was started. As the user of
-/// the command, so that the directory is one that this user may enter.
+/// Wraps an argv in a shell that changes to a directory that is relative to the one it starts in. For services that
+/// accept only absolute directories. The shell runs as the user of the command, so this user must be able to enter the
+/// directory.
 #[must_use]
 pub fn in_directory(cwd: &str, argv: Vec<String>) -> Vec<String> {
     let shell = ["/bin/sh", "-c", r#"CDPATH= cd -- "$1" && shift && exec "$@""#, "sh", cwd];
     shell.into_iter().map(str::to_string).chain(argv).collect()
 }
 
-/// A shell passes on only variables whose names it could use itself. Others are set again behind it, by `env`.
+/// Wraps an argv in `env`, which sets the variables that a shell drops: a shell passes on only variables whose names
+/// are valid in the shell. Returns the argv unchanged if there are none.
 #[must_use]
 pub fn past_a_shell(env: &HashMap<String, String>, argv: Vec<String>) -> Vec<String> {
     let mut others: Vec<String> =
@@ -33,15 +34,15 @@ pub fn past_a_shell(env: &HashMap<String, String>, argv: Vec<String>) -> Vec<Str
     others.into_iter().chain(argv).collect()
 }
 
-/// Whether a shell can have a variable of this name.
+/// Returns whether a shell can have a variable with this name.
 fn is_identifier(name: &str) -> bool {
     let good =
         |(index, byte): (usize, u8)| byte == b'_' || byte.is_ascii_alphabetic() || index > 0 && byte.is_ascii_digit();
     !name.is_empty() && name.bytes().enumerate().all(good)
 }
 
-/// The text of a script that removes itself and becomes this command. For services that take command lines of a limited
-/// length: the script is written to a file and run by a shell.
+/// Returns a shell script that deletes its file and then executes `argv`. For services that limit the length of a
+/// command line: write the script to a file and run it with a shell.
 #[must_use]
 pub fn script(argv: &[String]) -> String {
     let mut text = String::with_capacity(total(argv) + 4 * argv.len() + 32);

@@ -1,5 +1,5 @@
-//! File operations by the image's own programs: mode, append, create-new, rename, links, trees. They run in the C locale, so
-//! that their complaints are those of POSIX in words.
+//! File operations with programs of the image: mode, append, create-new, rename, links, trees. The programs run in the
+//! C locale, so that their messages are the standard texts of POSIX errors.
 
 use super::script::Script;
 use crate::api::{
@@ -7,8 +7,8 @@ use crate::api::{
     wit::{FileFault, WriteMode, WriteOptions},
 };
 
-/// Writes standard input to the file `$1`, which appears or grows when all of it is there. `$2` is how, `$3` the mode or
-/// empty, `$4` the name of the draft.
+/// Writes standard input to the file `$1`, which is created or changed only when the input is complete. `$2` is the
+/// write mode, `$3` the file mode or empty, `$4` the name of the temporary file.
 const WRITE: &str = r#"
 fail() { echo "$1: $2" >&2; exit 1; }
 path=$1 how=$2 mode=$3
@@ -49,7 +49,8 @@ if [ "$how" = append ]; then cat -- "$draft" >>"$path"; else cat -- "$draft" >"$
 [ -z "$mode" ] || chmod -- "$mode" "$path"
 "#;
 
-/// Moves `$1` to `$2`; `$3` is `yes` to replace. As rename(2) does it, while `mv` alone would move into a directory.
+/// Moves `$1` to `$2`; `$3` is `yes` to replace `$2`. Behaves like rename(2), while `mv` alone would move into a
+/// directory.
 const RENAME: &str = r#"
 need mv rmdir rm
 fail() { echo "$1: $2" >&2; exit 1; }
@@ -70,24 +71,25 @@ fi
 exec mv -f -- "$1" "$2"
 "#;
 
-/// Makes the link `$2` that holds `$1`.
+/// Makes the symbolic link `$2` with the target `$1`.
 const LINK: &str = r#"
 if [ -e "$2" ] || [ -L "$2" ]; then echo "$2: File exists" >&2; exit 1; fi
 need ln
 exec ln -s -- "$1" "$2"
 "#;
 
-/// Unpacks standard input into the directory `$1`. Owners are those of the unpacking process; `tar` refuses what would land
-/// outside.
+/// Unpacks standard input into the directory `$1`. The files belong to the user of the process. `tar` rejects entries
+/// outside the directory.
 const UNPACK: &str = r#"need mkdir tar; mkdir -p -- "$1" && exec tar -C "$1" -xpof -"#;
 
-/// Packs the directory `$1`.
+/// Writes the directory `$1` to standard output as a tar archive.
 const PACK: &str = r#"need tar; exec tar -C "$1" -cf - ."#;
 
-/// Gives `$2` the mode `$1`.
+/// Sets the mode of `$2` to `$1`.
 const CHMOD: &str = r#"need chmod; exec chmod -- "$1" "$2""#;
 
-/// Writes standard input to a file. `draft` names the temporary file beside it.
+/// Returns the script that writes standard input to a file. `draft` is the name of a temporary file in the same
+/// directory.
 #[must_use]
 pub fn write(path: &str, options: &WriteOptions, draft: &str) -> Script {
     let how = match options.mode {
@@ -99,52 +101,54 @@ pub fn write(path: &str, options: &WriteOptions, draft: &str) -> Script {
     Script::new(WRITE, &[path, how, &mode, draft])
 }
 
-/// Moves a file or directory, as rename(2) does it.
+/// Returns the script that moves a file or directory like rename(2).
 #[must_use]
 pub fn rename(from: &str, to: &str, replace: bool) -> Script {
     Script::new(RENAME, &[from, to, if replace { "yes" } else { "no" }])
 }
 
-/// Makes a symbolic link that holds `target`.
+/// Returns the script that makes a symbolic link to `target`.
 #[must_use]
 pub fn link(path: &str, target: &str) -> Script {
     Script::new(LINK, &[target, path])
 }
 
-/// Gives a file these permissions.
+/// Returns the script that sets the mode bits of a file.
 #[must_use]
 pub fn chmod(path: &str, permissions: u32) -> Script {
     Script::new(CHMOD, &[&octal(permissions), path])
 }
 
-/// Prints a directory as a tar archive.
+/// Returns the script that prints a directory as a tar archive.
 #[must_use]
 pub fn pack(path: &str) -> Script {
     Script::new(PACK, &[path])
 }
 
-/// Unpacks a tar archive from standard input into a directory.
+/// Returns the script that unpacks a tar archive from standard input into a directory.
 #[must_use]
 pub fn unpack(path: &str) -> Script {
     Script::new(UNPACK, &[path])
 }
 
-/// Five digits: with less, `chmod` keeps the special bits of directories.
+/// Formats a mode with five digits: with fewer, `chmod` keeps the special bits of directories.
 fn octal(permissions: u32) -> String {
     format!("{permissions:05o}")
 }
 
-/// What `tar` says of a file that was written to or removed while it was read, and exits with 1. The stream is whole.
+/// Messages of `tar` about a file that was changed or removed while it was read. `tar` exits with 1, but the archive is
+/// complete.
 const CHANGED: [&str; 2] = ["file changed as we read it", "File removed before we read it"];
 
-/// Whether a program that ended with this exit code and these complaints has done what it was asked for all the same.
+/// Returns whether a program with this exit code and standard error succeeded in spite of them: `tar` with only the
+/// messages above.
 #[must_use]
 pub fn is_harmless(code: i32, complaint: &str) -> bool {
     let mut lines = complaint.lines().filter(|line| !line.is_empty()).peekable();
     code == 1 && lines.peek().is_some() && lines.all(|line| CHANGED.iter().any(|text| line.ends_with(text)))
 }
 
-/// The errors of POSIX, as programs print them at the end of a line.
+/// The texts of POSIX errors, which programs print at the end of a line.
 const ERRORS: [(&str, FileFault); 10] = [
     ("No such file or directory", FileFault::NotFound),
     ("Is a directory", FileFault::IsADirectory),
@@ -158,12 +162,13 @@ const ERRORS: [(&str, FileFault); 10] = [
     ("Disk quota exceeded", FileFault::NoSpace),
 ];
 
-/// The fault that a program's complaint names.
+/// Returns the fault that the standard error of a program describes. Returns `Other` with its first line if it is
+/// unknown.
 #[must_use]
 pub fn fault(complaint: &str) -> FileFault {
     for line in complaint.lines() {
         let line = line.trim_end();
-        // A parent that is a file.
+        // A parent directory is a file.
         if line.starts_with("mkdir") && line.ends_with("File exists") {
             return FileFault::NotADirectory;
         }
@@ -191,7 +196,7 @@ mod tests {
             ("rmdir: failed to remove '/d': Directory not empty", FileFault::NotEmpty),
             ("cat: write error: No space left on device\n", FileFault::NoSpace),
             ("tar: ./a: Cannot open: Permission denied\ntar: Exiting with failure status", FileFault::PermissionDenied),
-            // A name that reads like an error is none.
+            // A file name that looks like an error text is not taken for one.
             ("mv: '/Is a directory/x': Read-only file system", FileFault::Other(String::new())),
             ("", FileFault::Other(String::new())),
         ];

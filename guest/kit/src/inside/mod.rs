@@ -1,5 +1,5 @@
-//! What a provider runs inside a sandbox for its own operations: scripts for files, signals and users, and the wrappers around
-//! a caller's command. They need `/bin/sh` and the usual programs of the image, and nothing of the provider's.
+//! Programs that a provider runs inside a sandbox: scripts for files, signals and users, and wrappers around a caller's
+//! command. They need only `/bin/sh` and common programs of the image, and install nothing.
 
 pub mod argv;
 pub mod files;

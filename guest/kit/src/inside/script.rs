@@ -1,24 +1,25 @@
-//! Scripts that a provider runs inside a sandbox for its own operations, and their environment.
+//! Scripts that a provider runs inside a sandbox, and their environment.
 //!
-//! They may run as root in an image whose PATH, LD_PRELOAD and the like lead to files that an unprivileged user of the
-//! sandbox can change. So nothing of the image's environment reaches them: programs are looked up in the system's
-//! directories, and in a few others when only root can write there; variables that load code or change what a program
-//! does are empty. A caller's own command keeps the image's environment.
+//! Scripts may run as root in an image whose `PATH`, `LD_PRELOAD` and similar variables refer to files that an
+//! unprivileged user of the sandbox can change. Scripts therefore do not use the environment of the image. They look up
+//! programs only in the system's directories, and in a few others if only root can write there. Variables that load
+//! code or change the behaviour of a program are set to the empty string. A caller's command keeps the environment of
+//! the image.
 
-/// Where programs are looked up.
+/// The directories in which programs are looked up.
 const SYSTEM_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The shell that scripts are written for.
 pub const SHELL: &str = "/bin/sh";
 
-/// Where images without [`SHELL`] may have one (the debug variants of distroless images).
+/// The directory and path of the shell in images without [`SHELL`], such as the debug variants of distroless images.
 pub const OTHER_SHELL: (&str, &str) = ("/busybox", "/busybox/sh");
 
-/// Variables that make a program load code, and that the dynamic linker takes for not set when they are empty.
+/// Variables that make a program load code. The dynamic linker ignores them if they are empty.
 const LOADER: [&str; 8] =
     ["LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "LD_DEBUG", "LD_PROFILE", "GLIBC_TUNABLES", "GCONV_PATH", "LOCPATH"];
 
-/// Further variables that change what a shell or a program does; no effect when empty.
+/// Other variables that change the behaviour of a shell or a program. They have no effect if they are empty.
 const OTHERS: [&str; 18] = [
     "BASH_ENV",
     "ENV",
@@ -40,8 +41,8 @@ const OTHERS: [&str; 18] = [
     "PERL5DB",
 ];
 
-/// Before each script: no functions out of the environment, and `need`, which ends with 127 when a program is missing.
-/// Directories beyond [`SYSTEM_PATH`] count when they are `safe`.
+/// The beginning of each script. Removes functions that come from the environment, and defines `need`, which exits with
+/// 127 if a program is missing. Adds directories beyond [`SYSTEM_PATH`] to the path only if `safe` accepts them.
 const HEAD: &str = r#"unset POSIXLY_CORRECT
 unset -f cd command echo kill read umask 2>/dev/null
 need() {
@@ -55,18 +56,18 @@ need() {
 }
 "#;
 
-/// The environment of our own programs, over that of the image.
+/// Returns the variables that a provider's own programs get in addition to those of the image, which they override.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     let set = [("PATH", SYSTEM_PATH), ("LC_ALL", "C"), ("IFS", " \t\n")];
     let empty = LOADER.into_iter().chain(OTHERS).map(|name| (name, ""));
     set.into_iter().chain(empty).map(|(name, value)| (name.to_string(), value.to_string()))
 }
 
-/// What [`Script::argv`] is given by a provider that cannot tell which directories are safe: no others than the system's
-/// are used.
+/// The argument of [`Script::argv`] for providers that cannot tell which directories are safe: only the system's
+/// directories are used.
 pub const NOWHERE_SAFE: &str = "safe() { return 1; }\n";
 
-/// A script with its words, from `$1` on.
+/// A script with its arguments, which begin at `$1`.
 #[derive(Debug, Clone)]
 pub struct Script {
     text: String,
@@ -74,14 +75,15 @@ pub struct Script {
 }
 
 impl Script {
-    /// A script of this text.
+    /// Makes a script from its text and its arguments.
     #[must_use]
     pub fn new(text: impl Into<String>, words: &[&str]) -> Script {
         Script { text: text.into(), words: words.iter().map(|word| (*word).to_string()).collect() }
     }
 
-    /// The argv that runs it. `safe` defines the shell function `safe DIRECTORY`, which succeeds when this directory and
-    /// those above it belong to root and no other user may write there. It must not look up programs by PATH.
+    /// Returns the argv that runs the script. `safe` defines the shell function `safe DIRECTORY`, which succeeds if the
+    /// directory and its parents belong to root and no other user can write there. It must not look up programs by
+    /// `PATH`.
     #[must_use]
     pub fn argv(&self, safe: &str) -> Vec<String> {
         let text = format!("{HEAD}{safe}{}", self.text);
@@ -90,14 +92,14 @@ impl Script {
     }
 }
 
-/// Whether a program that is started with this variable may load what it names.
+/// Returns whether a variable with this name can make a program load code.
 #[must_use]
 pub fn is_loader(name: &str) -> bool {
     (name.starts_with("LD_") && name.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric()))
         || LOADER.contains(&name)
 }
 
-/// Starts `argv` with these variables, which the programs before it were not to see.
+/// Wraps an argv in a shell that sets `variables`, so that programs before the shell do not see them.
 #[must_use]
 pub fn with_variables(variables: &[(String, String)], argv: Vec<String>) -> Vec<String> {
     let mut text: String = variables.iter().map(|(name, _)| format!("{name}=$1; export {name}; shift\n")).collect();

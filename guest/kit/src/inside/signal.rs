@@ -1,15 +1,16 @@
-//! Signals to a command and the size of its terminal, for services that have no such calls: a script in the sandbox finds the
-//! process tree by a marker in its environment and does it.
+//! Signals to a command and the size of its terminal, for services without such calls. A script in the sandbox finds
+//! the process tree by a marker in the environment of its processes.
 
 use super::script::Script;
 
-/// A variable that is set in each command's environment, and so inherited by its whole process tree: how the scripts find it. Its name is one
-/// that tells programs in the sandbox nothing of where they run.
+/// An environment variable that is set for each command and inherited by its process tree. The scripts find processes
+/// by it. Its name does not tell programs in the sandbox where they run.
 pub const MARKER: &str = "PROCESS_TAG";
 
-/// `marked DIRECTORY`: whether the process of that directory of /proc carries the marker. Without `tr` and `grep` the shell
-/// reads the environment itself, byte by byte and leaving out the zero bytes. That of another user's process even root may
-/// not read without CAP_SYS_PTRACE, so that user looks at it; such a user can lie about processes of its own, and no more.
+/// Defines `marked DIRECTORY`, which returns whether the process of this directory of `/proc` has the marker. Without
+/// `tr` and `grep`, the shell itself reads the environment, byte by byte and without the zero bytes. Without
+/// `CAP_SYS_PTRACE`, even root may not read the environment of another user's process, so `grep` runs as that user.
+/// Such a user can only hide or fake its own processes.
 const MARKED: &str = r#"
 marker=$1 switch=
 command -v tr >/dev/null 2>&1 && command -v grep >/dev/null 2>&1 && fast=yes || fast=
@@ -50,11 +51,11 @@ owned() {
 }
 "#;
 
-/// Sends signal `$2` to the exec whose marker is `$1`: to every process whose environment carries it, to all their
-/// descendants, and to all groups and sessions that one of them leads. A process that cleared its environment is missed
-/// only when nothing above it is left. When `$3` tenths of a second have passed, those that are left get SIGKILL; 0 for
-/// none. SIGKILL is repeated until no process is left, so that a tree that forks while it is being killed does not get away,
-/// but not for ever: a process may be stuck in the kernel.
+/// Sends the signal `$2` to the exec with the marker `$1`: to each process with the marker, to all descendants of
+/// these, and to all groups and sessions that one of them leads. Misses a process that cleared its environment only if
+/// all processes above it have ended. After `$3` tenths of a second, the remaining processes get SIGKILL; 0 for never.
+/// SIGKILL is repeated until no process is left, because a tree can fork while it is being killed, but at most for 50
+/// rounds, because a process can hang in the kernel.
 const SIGNAL_SCRIPT: &str = r#"
 signal=$2 grace=$3 rounds=0
 # Leaves those of $alive that live, by number and time of start, for numbers are given again.
@@ -126,7 +127,8 @@ while [ "$rounds" -lt 50 ]; do
 done
 "#;
 
-/// Gives the terminal of the exec whose marker is `$1` `$2` rows and `$3` columns. The kernel tells the programs that run in it.
+/// Sets the terminal of the exec with the marker `$1` to `$2` rows and `$3` columns. The kernel then notifies its
+/// programs.
 const RESIZE_SCRIPT: &str = r#"
 need stty
 rows=$2 columns=$3
@@ -147,17 +149,17 @@ done
 exit 3
 "#;
 
-/// How both scripts end when they find no process.
+/// Exit code of both scripts if they find no process.
 pub const NOT_FOUND: i32 = 3;
 
-/// Sends a signal to a command whose marker has this value, with all that it has started. When `grace` tenths of a second
-/// have passed, what is left gets SIGKILL; 0 for never.
+/// Returns the script that sends `signal` to a command and all its processes. `marker` is the value of [`MARKER`].
+/// After `grace` tenths of a second, the remaining processes get SIGKILL; 0 for never.
 #[must_use]
 pub fn signal(marker: &str, signal: u32, grace: u32) -> Script {
     Script::new(format!("{MARKED}{SIGNAL_SCRIPT}"), &[marker, &signal.to_string(), &grace.to_string()])
 }
 
-/// Gives the terminal of a command whose marker has this value another size.
+/// Returns the script that sets the size of the terminal of a command. `marker` is the value of [`MARKER`].
 #[must_use]
 pub fn resize(marker: &str, rows: u16, columns: u16) -> Script {
     Script::new(format!("{MARKED}{RESIZE_SCRIPT}"), &[marker, &rows.to_string(), &columns.to_string()])

@@ -1,12 +1,13 @@
-//! Running a command as another user, for services that have no such option. The command is started through a program of the
-//! image that switches: `setpriv`, `runuser` or `su`, found by absolute path so that PATH, which the command's environment may
-//! set, does not choose it.
+//! Runs a command as another user, for services without such an option. A program of the image switches the user:
+//! `setpriv`, `runuser` or `su`. It is found by its absolute path, so that `PATH`, which the caller can set, does not
+//! choose it.
 //!
-//! One [`probe`] per sandbox and user finds out which there is and who the user is; after that the switch costs nothing but
-//! the helper itself, and a missing helper or user is an error of `start` rather than a strange exit code.
+//! The script of [`probe`] runs once per sandbox and user. It finds the program and the ids of the user. After that,
+//! the switch costs only the start of the program, and a missing program or user is an error of `start` and not an
+//! unexpected exit code.
 //!
-//! The helper runs as root, so what the environment has for the dynamic linker (LD_PRELOAD and the like) is kept from it and
-//! given to the command behind it.
+//! The program runs as root, so it does not get the variables for the dynamic linker (`LD_PRELOAD` and similar). They
+//! are set again for the command.
 
 use std::collections::HashMap;
 
@@ -16,8 +17,8 @@ use crate::api::{
     wit::ErrorKind,
 };
 
-/// Prints the helper and the user as `key=value` lines. Needs a shell and nothing else: `/etc/passwd` and `/etc/group` are
-/// read by the shell itself. `$1` is the user, `$2` the group or empty.
+/// Prints the switching program and the user as `key=value` lines. Needs only a shell, which reads `/etc/passwd` and
+/// `/etc/group` itself. `$1` is the user, `$2` the group or empty.
 const PROBE: &str = r#"
 other=/busybox/busybox
 [ -x "$other" ] && safe /busybox || other=
@@ -47,43 +48,44 @@ while read -r key _ effective _; do
 done </proc/self/status
 "#;
 
-/// Most output of the probe that is looked at, in bytes.
+/// Maximum number of bytes of the script's output that are read.
 pub const MAX_PROBE_BYTES: u64 = 4096;
 
-/// The script that finds out how to become a user and a group. [`parse`] reads what it prints.
+/// Returns the script that finds out how to switch to a user and a group. [`parse`] reads its output.
 #[must_use]
 pub fn probe(name: &str, group: Option<&str>) -> Script {
     Script::new(PROBE, &[name, group.unwrap_or_default()])
 }
 
-/// What the probe found.
+/// How to switch to a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Switch {
-    /// Empty where commands run as this user anyway.
+    /// Empty if commands run as this user without a switch.
     helper: String,
-    /// Empty for a number that no account has.
+    /// Empty for a numeric id without an account.
     name: String,
     uid: u32,
     gid: u32,
     home: String,
-    /// What the container's environment has for the dynamic linker.
+    /// The dynamic linker's variables in the environment of the container.
     loader: Vec<(String, String)>,
 }
 
 impl Switch {
-    /// Whether a program switches the user, as commands do not run as this one anyway.
+    /// Returns whether a program must switch the user.
     #[must_use]
     pub fn has_helper(&self) -> bool {
         !self.helper.is_empty()
     }
 
-    /// With the variables of the container's environment that make programs load code: see [`script::is_loader`].
+    /// Sets the variables of the container's environment that make programs load code; see [`script::is_loader`].
     #[must_use]
     pub fn with_loader(self, loader: Vec<(String, String)>) -> Switch {
         Switch { loader, ..self }
     }
 
-    /// The argv that runs `argv` with `env` as this user. Changes `env` to what the helper is to see.
+    /// Returns the argv that runs `argv` with `env` as this user. Changes `env` to the environment of the switching
+    /// program.
     #[must_use]
     pub fn wrap(&self, mut argv: Vec<String>, env: &mut HashMap<String, String>) -> Vec<String> {
         if self.helper.is_empty() {
@@ -120,7 +122,7 @@ impl Switch {
         wrapped
     }
 
-    /// Whether a shell is among the programs that it takes.
+    /// Returns whether the argv of [`Switch::wrap`] uses a shell.
     #[must_use]
     pub fn needs_shell(&self, env: &HashMap<String, String>) -> bool {
         !self.helper.is_empty()
@@ -129,7 +131,7 @@ impl Switch {
                 || env.keys().any(|name| script::is_loader(name)))
     }
 
-    /// What the environment should say of the user, unless the caller says otherwise.
+    /// Returns `HOME`, `USER` and `LOGNAME` of the user, which apply unless the caller sets them.
     pub fn environment(&self) -> impl Iterator<Item = (String, String)> {
         let mut pairs =
             vec![("HOME".to_string(), if self.home.is_empty() { "/".to_string() } else { self.home.clone() })];
@@ -141,11 +143,12 @@ impl Switch {
     }
 }
 
-/// User and group of `name|number[:group|number]`.
+/// Splits `name|number[:group|number]` into user and group.
 ///
 /// # Errors
 ///
-/// `invalid-argument` for text that names no user.
+/// `invalid-argument` with the subject `user` if a name is empty, longer than 64 characters or has other characters
+/// than letters, digits, `_`, `-`, `.` and `$`.
 pub fn split(user: &str) -> Result<(&str, Option<&str>)> {
     let (name, group) = user.split_once(':').map_or((user, None), |(name, group)| (name, Some(group)));
     let good = |word: &str| {
@@ -163,7 +166,7 @@ pub fn split(user: &str) -> Result<(&str, Option<&str>)> {
     .about("user"))
 }
 
-/// The error for an image in which commands cannot be run as this user.
+/// Makes the `unsupported` error (`exec.user`) for an image in which commands cannot run as this user.
 #[must_use]
 pub fn no_helper(user: &str, why: &str) -> Error {
     Error::unsupported(
@@ -175,11 +178,12 @@ pub fn no_helper(user: &str, why: &str) -> Error {
     )
 }
 
-/// How to become a user, as [`probe`] has found out.
+/// Parses the output of the script of [`probe`].
 ///
 /// # Errors
 ///
-/// `not-found` for a user or group that the image does not have, `unsupported` (`exec.user`) where it has no helper.
+/// `not-found` if the image does not have the user or the group; `unsupported` (`exec.user`) if it has no suitable
+/// program, or if commands do not run as root.
 pub fn parse(user: &str, name: &str, group: Option<&str>, text: &str) -> Result<Switch> {
     let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
     let number = |key: &str| value(key).and_then(|text| text.parse::<u32>().ok());
