@@ -1,5 +1,5 @@
-//! Build contexts: files that are named by digest and uploaded once. The component has no files: the host sends contents in
-//! pieces, which may go to a store as they come.
+//! Build contexts: files that are identified by digest and uploaded once. A component has no file system, so the host
+//! sends contents in pieces, which the provider can pass on to a store as they arrive.
 
 use std::collections::HashSet;
 
@@ -11,13 +11,13 @@ use crate::api::{
     wit::{Content, ContextFile},
 };
 
-/// Contents that one call may ask for; the interface documents it.
+/// Maximum number of contents in one call, as documented in the interface.
 const MAX_CONTENTS: usize = 10_000;
 
-/// Files of one context: more were not meant to be one.
+/// Maximum number of files of one context. A larger directory was probably given by mistake.
 const MAX_FILES: usize = 100_000;
 
-/// Largest piece that is taken at a time, in bytes; the interface documents it for other uploads.
+/// Largest piece of a content, in bytes: the same limit that the interface documents for other uploads.
 const MAX_PIECE: usize = 16 * 1024 * 1024;
 
 /// A content that is being received.
@@ -33,7 +33,7 @@ impl Default for Received {
 }
 
 impl Received {
-    /// Takes in a piece if it is the next; false if it is not.
+    /// Adds a piece if it begins at the next offset. Returns `false` otherwise.
     pub fn take(&mut self, offset: u64, data: &[u8]) -> bool {
         let next = self.accepted == offset;
         if next {
@@ -43,17 +43,17 @@ impl Received {
         next
     }
 
-    /// Bytes that were taken in.
+    /// Returns the number of bytes that were added.
     #[must_use]
     pub fn accepted(&self) -> u64 {
         self.accepted
     }
 
-    /// Refuses a content that is not what it was announced as.
+    /// Checks that the bytes have the digest of `content`.
     ///
     /// # Errors
     ///
-    /// `invalid-argument` about the digest.
+    /// `invalid-argument` with the digest as its subject if they do not.
     pub fn verify(self, content: &Content) -> Result<()> {
         if self.hash.finalize()[..] == unhex(&content.sha256)[..] {
             return Ok(());
@@ -62,11 +62,11 @@ impl Received {
     }
 }
 
-/// Refuses a piece that cannot be one of this content.
+/// Checks a piece of a content: 1 byte to 16 MiB, and not beyond the size of the content.
 ///
 /// # Errors
 ///
-/// `invalid-argument` about the content's digest.
+/// `invalid-argument` with the content's digest as its subject.
 pub fn check_piece(content: &Content, offset: u64, data: &[u8]) -> Result<()> {
     check_content(content)?;
     let end = offset.saturating_add(data.len() as u64);
@@ -82,11 +82,11 @@ pub fn check_piece(content: &Content, offset: u64, data: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a question about contents that is too long, or names what is no content.
+/// Checks the arguments of `missing-content`: at most 10000 contents with valid digests.
 ///
 /// # Errors
 ///
-/// `invalid-argument`.
+/// `invalid-argument` if there are more, or if a digest is not a SHA-256 in lower case.
 pub fn check_contents(contents: &[Content]) -> Result<()> {
     if contents.len() > MAX_CONTENTS {
         return Err(Error::invalid(format!(
@@ -97,11 +97,12 @@ pub fn check_contents(contents: &[Content]) -> Result<()> {
     contents.iter().try_for_each(check_content)
 }
 
-/// Refuses files that could not lie in a context.
+/// Checks the files of a context: at most 100000 files, with relative paths that contain no `.` or `..`, each path
+/// once.
 ///
 /// # Errors
 ///
-/// `invalid-argument` about the file or its content.
+/// `invalid-argument` with the subject `context`, the path of a file or the digest of its content.
 pub fn check_files(files: &[ContextFile]) -> Result<()> {
     if files.len() > MAX_FILES {
         return Err(Error::invalid(format!(
@@ -136,7 +137,7 @@ fn check_content(content: &Content) -> Result<()> {
     .about(&content.sha256))
 }
 
-/// Hexadecimal digits as bytes; empty if they are none.
+/// Converts hexadecimal digits to bytes. Returns an empty value if the text has other characters or an odd length.
 #[must_use]
 pub fn unhex(text: &str) -> Bytes {
     let digit = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);

@@ -1,4 +1,4 @@
-//! Images as far as they are no service's own: Dockerfiles, build contexts by digest, uploads in parts.
+//! Parts of image builds that are the same for every service: Dockerfiles, build contexts by digest, uploads in parts.
 
 pub mod context;
 pub mod parts;

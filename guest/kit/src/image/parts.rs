@@ -1,7 +1,7 @@
-//! Uploads to a blob store in parts: plain HTTP to addresses that a service hands out, as the stores that speak S3 take them.
+//! Uploads to a blob store in parts, by plain HTTP requests to addresses from the service, in the form of the S3 API.
 //!
-//! One request takes one part, and stays open while its bytes arrive in several calls. A part that fails cannot be sent
-//! again from here, as its bytes are gone: the caller begins anew.
+//! One request sends one part. It stays open while the bytes of the part arrive in several calls. A failed part cannot
+//! be repeated here, because its bytes are no longer available: the caller has to start the upload again.
 
 use std::{
     cell::RefCell,
@@ -27,31 +27,31 @@ use crate::{
     },
 };
 
-/// As much of an answer is read; there is nothing in it but an entity tag or an error.
+/// Maximum number of bytes of a response that are read. It contains only an entity tag or an error.
 const ANSWER_BYTES: usize = 64 * 1024;
 
-/// Headers that a part is sent with, by its address.
+/// Returns the headers of a part for its address.
 type PartHeaders = Box<dyn Fn(&Url) -> Vec<(&'static str, String)>>;
 
-/// An upload of which the parts are known.
+/// An upload whose parts are known.
 pub struct PartUpload {
     parts: Vec<Part>,
     completion: Option<String>,
     headers: PartHeaders,
-    /// Entity tags of the parts that have been sent.
+    /// Entity tags of the completed parts.
     tags: Vec<String>,
     open: Option<Put>,
 }
 
-/// A part: its bytes follow those of the part before.
+/// A part of an upload. Its bytes follow those of the previous part.
 pub struct Part {
-    /// Where it is sent to.
+    /// The address that it is sent to.
     pub url: String,
     /// Its length in bytes.
     pub length: u64,
 }
 
-/// A part under way.
+/// A part that is being sent.
 struct Put {
     feed: Giver,
     left: u64,
@@ -59,8 +59,8 @@ struct Put {
 }
 
 impl PartUpload {
-    /// An upload of these parts. `completion` is the address that is told when all of them are there, if the store wants to
-    /// be told. `headers` gives what a part is sent with besides its length.
+    /// Makes an upload with these parts. `completion` is the address for the request that completes the upload, for
+    /// stores that need one. `headers` returns the headers of a part besides its length.
     #[must_use]
     pub fn new(
         parts: Vec<Part>,
@@ -70,11 +70,13 @@ impl PartUpload {
         PartUpload { parts, completion, headers: Box::new(headers), tags: Vec::new(), open: None }
     }
 
-    /// Sends the next bytes; returns when all of them are on their way.
+    /// Sends the next bytes. Returns when the requests have taken all of them; at the end of a part, waits for its
+    /// response.
     ///
     /// # Errors
     ///
-    /// `unavailable` and the like: the upload has to begin anew.
+    /// `unavailable` or `forbidden` if the store does not accept a part: the upload has to start again. `internal` if
+    /// the service named too few parts or an invalid address.
     pub async fn write(&mut self, transport: &Rc<dyn Transport>, mut data: Bytes) -> Result<()> {
         while !data.is_empty() {
             let mut put = match self.open.take() {
@@ -87,7 +89,7 @@ impl PartUpload {
             if put.left > 0 {
                 put.response = match select(put.response, poll_fn(|cx| put.feed.0.poll_taken(cx))).await {
                     Either::Right(((), response)) => response,
-                    // An answer before the end of the part is a refusal.
+                    // A response before the end of the part is a rejection.
                     Either::Left((answer, _)) => return Err(refusal(answer).await),
                 };
                 self.open = Some(put);
@@ -119,7 +121,7 @@ impl PartUpload {
     ///
     /// # Errors
     ///
-    /// As [`PartUpload::write`].
+    /// `unavailable` or `forbidden` if the store does not complete the upload: it has to start again.
     pub async fn finish(self, transport: &Rc<dyn Transport>) -> Result<()> {
         let Some(url) = self.completion else { return Ok(()) };
         let mut list = String::from("<CompleteMultipartUpload>");
@@ -131,7 +133,7 @@ impl PartUpload {
         let request = Request { method: Method::Post, url: address(&url)?, headers: Vec::new(), body };
         match transport.send(request).await {
             Ok(answer) if answer.is_success() => {
-                // The store begins its answer before it knows how it ends.
+                // The store sends the status before it knows the result. The body contains the result.
                 let text = text(answer.body).await.ok_or_else(|| failed("the store's answer is cut off"))?;
                 if text.contains("<Error>") { Err(failed(&text)) } else { Ok(()) }
             }
@@ -144,12 +146,12 @@ fn address(text: &str) -> Result<Url> {
     Url::parse(text).ok_or_else(|| Error::internal("The service named a place to upload to that is no URL."))
 }
 
-/// A body as text; none when it breaks off or is too long.
+/// Reads a body as text. Returns `None` if it is cut off or too long.
 async fn text(body: Body) -> Option<String> {
     Some(String::from_utf8_lossy(&read(body, ANSWER_BYTES).await?).into_owned())
 }
 
-/// Why an upload came to nothing.
+/// Converts the response to a failed request to an error.
 async fn refusal(answer: Result<Response, TransportError>) -> Error {
     match answer {
         Ok(answer) => failed(&format!("status {}: {}", answer.status, text(answer.body).await.unwrap_or_default())),
@@ -170,7 +172,7 @@ fn failed(why: &str) -> Error {
     Error::new(ErrorKind::Unavailable, message).with_retry(RetryAdvice::Maybe).with_provider(None, Some(why))
 }
 
-/// Bytes on their way from calls into a request's body.
+/// A channel that passes bytes from calls to the body of a request.
 #[derive(Clone, Default)]
 struct Feed(Rc<RefCell<FeedState>>);
 
@@ -192,7 +194,7 @@ impl Feed {
         }
     }
 
-    /// Ready when what was given has been taken.
+    /// Is ready when the given bytes have been taken.
     fn poll_taken(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.0.borrow_mut();
         if state.data.is_empty() {
@@ -203,7 +205,7 @@ impl Feed {
     }
 }
 
-/// The giving side. Without it the body is cut off, so that the store does not take it for complete.
+/// The sending side. When it is dropped, the body is cut off, so that the store does not take the part for complete.
 struct Giver(Feed);
 
 impl Drop for Giver {

@@ -1,4 +1,4 @@
-//! What an image is to be made of: checks that are the same for every service, and the part of a Dockerfile that is built.
+//! Checks of image specifications that are the same for every service, and the part of a Dockerfile that is built.
 
 use dockerfile_text::Instruction;
 
@@ -9,11 +9,11 @@ use crate::api::{
     wit::{Dockerfile, ImageSource, ImageSpec},
 };
 
-/// Refuses an image that cannot be built. `check_id` tells ids of images of the service.
+/// Checks the specification of an image. `check_id` checks the id of an image of the service.
 ///
 /// # Errors
 ///
-/// `invalid-argument`.
+/// `invalid-argument`, with the field that is at fault as its subject where there is one; any error of `check_id`.
 pub fn check(spec: &ImageSpec, check_id: impl FnOnce(&str) -> Result<()>) -> Result<()> {
     check::extra(&spec.extra)?;
     match &spec.source {
@@ -79,11 +79,11 @@ fn check_dockerfile(dockerfile: &Dockerfile) -> Result<()> {
     check_files(&dockerfile.context)
 }
 
-/// What has to be built of a Dockerfile: all of it, or what comes before the end of the stage that is wanted.
+/// Returns the part of a Dockerfile that has to be built: all of it, or everything up to the end of the target stage.
 ///
 /// # Errors
 ///
-/// `invalid-argument` if there is no such stage.
+/// `invalid-argument` with the subject `target` if there is no such stage.
 pub fn stage(dockerfile: &Dockerfile) -> Result<&str> {
     match &dockerfile.target {
         Some(target) => dockerfile_text::up_to_stage(&dockerfile.text, target).map_err(|named| {
