@@ -1,4 +1,5 @@
-//! Commands as the interface has them: start, output, input and end, step by step or in one call.
+//! The commands of callers, with the functions of the interface: start, output, input and end, in single steps or in
+//! one call.
 
 use std::{rc::Rc, time::Duration};
 
@@ -22,14 +23,14 @@ use super::{
 };
 use crate::service::{Service, ended};
 
-/// Commands of callers.
+/// The commands of callers.
 pub struct Commands {
     scripts: Rc<Scripts>,
     users: Users,
 }
 
 impl Commands {
-    /// With these scripts.
+    /// Makes the commands on top of these scripts.
     #[must_use]
     pub fn new(scripts: Rc<Scripts>) -> Commands {
         Commands { scripts, users: Users::default() }
@@ -43,21 +44,25 @@ impl Commands {
         self.scripts.helper().outputs()
     }
 
-    /// See `start` in the interface.
+    /// Implements `start` of the interface. Starts a command and returns when it has started.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `invalid-argument` for a specification that cannot be started, `not-found` for an unknown secret or user,
+    /// `unsupported` if the image cannot switch to the user, `sandbox-ended` if the sandbox has ended; otherwise the
+    /// error of the failed request.
     pub async fn start(&self, sandbox: &str, spec: ExecSpec) -> Result<()> {
         let request = start::request(&self.scripts, &self.users, sandbox, spec).await?;
         process::start(self.service(), sandbox, request).await
     }
 
-    /// See `read-output` in the interface.
+    /// Implements `read-output` of the interface. Returns output of both streams from the offsets of `request`, and the
+    /// verdict.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `invalid-argument` for an invalid id or `max-bytes` 0, `not-found` for an unknown sandbox or exec; otherwise the
+    /// error of the failed request.
     pub async fn read_output(&self, exec: ExecRef, request: ReadRequest) -> Result<Output> {
         check_ref(&exec)?;
         let max = check::max_bytes(request.max_bytes)?;
@@ -65,7 +70,7 @@ impl Commands {
         let mut stdout = self.outputs().take(&exec, 0, request.stdout_offset);
         let mut stderr = self.outputs().take(&exec, 1, request.stderr_offset);
 
-        // What outlives its time limit is ended, or its output might never be.
+        // A command that runs longer than its time limit is ended here, because its output might otherwise never end.
         let due = self.scripts.deadlines().due_at(&exec).filter(|due| *due <= deadline);
         let timer = self.service().transport().sleep(due.unwrap_or(deadline).saturating_sub(self.service().now()));
         let filled = fill(&mut stdout, &mut stderr, max, timer).await;
@@ -98,11 +103,12 @@ impl Commands {
         Ok(Output { stdout: stdout_chunk, stderr: stderr_chunk, verdict })
     }
 
-    /// See `wait-exec` in the interface.
+    /// Implements `wait-exec` of the interface. Waits up to `wait` milliseconds for the end of a command.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `invalid-argument` for an invalid id, `not-found` for an unknown sandbox or exec; otherwise the error of the
+    /// failed request.
     pub async fn wait_exec(&self, exec: ExecRef, wait: u64) -> Result<Option<Verdict>> {
         check_ref(&exec)?;
         self.wait_verdict(&exec, bounded_wait(wait)).await
@@ -130,27 +136,30 @@ impl Commands {
                 break Some(self.scripts.given_up(exec));
             }
         };
-        // Modal has killed the program, and not what it has started.
+        // Modal kills only the program and not the processes that it started.
         if matches!(verdict, Some(Verdict::Deadline)) {
             self.scripts.sweep(exec, true).await;
         }
         Ok(verdict)
     }
 
-    /// See `write-input` in the interface.
+    /// Implements `write-input` of the interface. Writes `data` to standard input at the byte `offset`, and closes the
+    /// input after it if `eof` is set.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `invalid-argument` for more than 16 MiB or a gap before `offset`, `unsupported` for the entry point on the V1
+    /// backend, `sandbox-ended` if the sandbox has ended; otherwise the error of the failed request.
     pub async fn write_input(&self, exec: ExecRef, offset: u64, data: Vec<u8>, eof: bool) -> Result<InputState> {
         stdin::write_input(self.service(), exec, offset, data, eof).await
     }
 
-    /// See `run` in the interface.
+    /// Implements `run` of the interface. Starts a command, writes `stdin` to it, collects its output and waits for its
+    /// end.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// The errors of [`Commands::start`]; after the start, those of the output, the input and the end.
     pub async fn run(&self, sandbox: &str, spec: ExecSpec, stdin: Vec<u8>, limits: OutputLimits) -> Result<RunResult> {
         let begun = self.service().now();
         let deadline = spec.timeout.map(|timeout| millis(begun).saturating_add(timeout));

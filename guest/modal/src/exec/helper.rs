@@ -1,8 +1,9 @@
-//! Programs that our own operations run in a sandbox, first of all Modal's helper: it is put into every sandbox and does file
-//! operations, with one JSON argument each (docs/modal-protocol.md, section 8.1).
+//! Runs the provider's own programs in a sandbox. The most important one is Modal's helper, which Modal puts into every
+//! sandbox. It does file operations, with one JSON argument each (docs/modal-protocol.md, section 8.1).
 //!
-//! A transfer id is the exec id of the program that does the transfer. Starting an exec twice does nothing, and its output
-//! can be read from any offset, so any instance can carry a transfer on, and all pieces come from one opened file.
+//! A transfer id is the exec id of the program that does the transfer. A repeated start of an exec does nothing, and
+//! its output can be read from any offset. So any instance can continue a transfer, and all its pieces come from one
+//! opened file.
 
 use std::{cell::RefCell, future::poll_fn, time::Duration};
 
@@ -31,45 +32,45 @@ use super::{
 };
 use crate::service::{Service, container, id};
 
-/// Where Modal puts the helper.
+/// The path of Modal's helper in a sandbox.
 pub(crate) const TOOL: &str = "/__modal/.bin/modal-sandbox-fs-tools";
 
-/// Largest answer other than file content and listings, in bytes.
+/// Largest output of a program, in bytes, except file contents and listings.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
-/// Most that is read of what a failed program complains about, in bytes.
+/// Maximum number of bytes that are read from the standard error of a failed program.
 const MAX_COMPLAINT_BYTES: usize = 64 * 1024;
 
-/// Links that are followed one after the other; as many as the kernel follows.
+/// Maximum number of symbolic links in a row, as in the kernel.
 const MAX_LINKS: u32 = 40;
 
-/// How long a program may take to end once its output has.
+/// Time within which a program must end after the end of its output.
 pub(crate) const END_WAIT: Duration = Duration::from_secs(600);
 
-/// Bits of a mode that are permissions, and those that say what it is.
+/// The permission bits of a mode, and the bits of the file type.
 const PERMISSION_BITS: u32 = 0o7777;
 const FORMAT_BITS: u32 = 0o170_000;
 
-/// The helper's argv for an operation on a path.
+/// Returns the helper's argv for an operation on a path.
 pub(crate) fn tool_argv(operation: &str, path: &str) -> Vec<String> {
     tool(operation, object([("path", path.into())]))
 }
 
-/// The helper's argv for what it is to do.
+/// Returns the helper's argv for an operation and its argument.
 pub(crate) fn tool(operation: &str, argument: Value) -> Vec<String> {
     vec![TOOL.to_string(), object([(operation, argument)]).to_string()]
 }
 
-/// Runs programs of ours in sandboxes.
+/// Runs the provider's own programs.
 pub struct Helper {
     outputs: Outputs,
     places: ShellPlaces,
-    /// Transfers that have been started, by sandbox and id.
+    /// The transfers that this instance started, by sandbox and id.
     started: RefCell<Memo<(String, String), ()>>,
 }
 
 impl Helper {
-    /// Reads what they print from these outputs.
+    /// Makes a helper that reads the output of its programs from `outputs`.
     #[must_use]
     pub fn new(outputs: Outputs) -> Helper {
         Helper { outputs, places: ShellPlaces::default(), started: RefCell::default() }
@@ -87,11 +88,12 @@ impl Helper {
         &self.places
     }
 
-    /// See `stat` in the interface.
+    /// Implements `stat` of the interface. Describes a path.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `invalid-argument` for wrong arguments, `file` with the cause if the operation fails, `sandbox-ended` if the
+    /// sandbox has ended; otherwise the error of the failed request.
     pub async fn stat(&self, at: &Location, follow: bool) -> Result<FileInfo> {
         check_location(at)?;
         let mut place = at.clone();
@@ -101,14 +103,14 @@ impl Helper {
                 if place.path == at.path {
                     return Ok(info);
                 }
-                // The answer is about the path that was asked for, wherever it led.
+                // The result describes the path that was asked for, wherever its links lead.
                 let name = at.path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_string();
                 return Ok(FileInfo { name, path: at.path.clone(), ..info });
             };
             if !follow {
                 return Ok(info);
             }
-            // The kernel resolves the rest: parents that are links, and `..` behind them.
+            // The kernel resolves the rest of the path: parents that are links, and `..` after them.
             place.path = match place.path.trim_end_matches('/').rsplit_once('/') {
                 Some((parent, _)) if !target.starts_with('/') => format!("{parent}/{target}"),
                 _ => target.clone(),
@@ -118,12 +120,13 @@ impl Helper {
         Err(Error::file(fault, &at.path, format!("{}: too many levels of symbolic links", at.path)))
     }
 
-    /// Runs a program to its end and gives its output.
+    /// Runs a program to its end and returns its standard output.
     pub(crate) async fn answer(&self, at: &Location, argv: Vec<String>) -> Result<Vec<u8>> {
         self.answer_in(at, argv, true).await
     }
 
-    /// [`Helper::answer`]; the program sees the container's environment unless it is to be `clean`.
+    /// Like [`Helper::answer`]. With `clean`, the program does not get variables of the container that could change its
+    /// behaviour.
     pub(crate) async fn answer_in(&self, at: &Location, argv: Vec<String>, clean: bool) -> Result<Vec<u8>> {
         check_location(at)?;
         let transfer = self.service().new_uuid();
@@ -147,7 +150,7 @@ impl Helper {
         Ok(answer)
     }
 
-    /// Waits for more output of a program until then.
+    /// Waits until `until` for more output of a program.
     pub(crate) fn fill<'a>(
         &'a self,
         at: &'a Location,
@@ -163,7 +166,7 @@ impl Helper {
         })
     }
 
-    /// Starts the program of a transfer, once.
+    /// Starts the program of a transfer, unless this instance has started it before.
     pub(crate) async fn begin(&self, at: &Location, transfer: &str, argv: Vec<String>) -> Result<()> {
         self.begin_in(at, transfer, argv, true).await
     }
@@ -190,7 +193,7 @@ impl Helper {
         Ok(())
     }
 
-    /// Waits for the program's end and reads what it complains about.
+    /// Waits for the end of a program. If it failed, converts its standard error to an error.
     pub(crate) async fn finish(&self, at: &Location, transfer: &str) -> Result<()> {
         let exit = process::wait_exit(self.service(), &at.sandbox, &ids::wire_uuid(transfer), END_WAIT)
             .await
@@ -214,12 +217,13 @@ impl Helper {
     }
 }
 
-/// An operation that was not over in time.
+/// Makes the error for an operation that did not end in time.
 pub(crate) fn late(path: &str) -> Error {
     Error::new(ErrorKind::TimedOut, format!("The file operation on {path} did not end.")).about(path)
 }
 
-/// An error after the program was started: only what the program itself said is sure.
+/// Marks an error that occurred after the start of the program: only the program itself can say whether the operation
+/// was done.
 pub(crate) fn uncertain(error: Error) -> Error {
     match error.happened {
         Happened::No => error.with_happened(Happened::Unknown),
@@ -231,7 +235,7 @@ pub(crate) fn uncertain(error: Error) -> Error {
 pub(crate) fn entry(value: &Value) -> Option<FileInfo> {
     let text = |name: &str| value.get(name).text().map(str::to_string);
     let mode = value.get("mode").whole::<u32>()?;
-    // The helper calls all that is neither a directory nor a link a file.
+    // The helper reports everything as a file that is neither a directory nor a link.
     let other = match mode & FORMAT_BITS {
         0o010_000 => Some("pipe"),
         0o020_000 => Some("character device"),
@@ -265,7 +269,8 @@ pub(crate) fn unreadable() -> Error {
     Error::internal("The sandbox's file helper answered with something unreadable.")
 }
 
-/// What a program's complaint means: the helper's are objects (docs/modal-protocol.md, section 8.1), those of others are lines.
+/// Converts the standard error of a failed program to an error. The helper prints objects (docs/modal-protocol.md,
+/// section 8.1), other programs print lines.
 fn complained(path: &str, code: i32, complaint: &str) -> Error {
     let object = Value::parse(complaint).unwrap_or(Value::Null);
     let (Some(kind), Some(message)) = (object.get("error_kind").text(), object.get("message").text()) else {
@@ -286,7 +291,7 @@ fn complained(path: &str, code: i32, complaint: &str) -> Error {
     let fault = match kind {
         "NotFound" => FileFault::NotFound,
         "IsDirectory" => FileFault::IsADirectory,
-        // The last is a parent that is a file.
+        // The last one means that a parent directory is a file.
         "IsFile" | "NotDirectory" | "AlreadyExists" => FileFault::NotADirectory,
         "PathAlreadyExists" => FileFault::AlreadyExists,
         "DirectoryNotEmpty" => FileFault::NotEmpty,
@@ -313,12 +318,12 @@ fn words(fault: &FileFault) -> &'static str {
     }
 }
 
-/// The exec that does a transfer.
+/// Returns the exec of a transfer.
 pub(crate) fn exec_ref(at: &Location, transfer: &str) -> ExecRef {
     ExecRef { sandbox: at.sandbox.clone(), exec: transfer.to_string(), deadline: None, container: at.container.clone() }
 }
 
-/// Refuses what cannot be a path in a sandbox.
+/// Checks a sandbox id and a path.
 pub(crate) fn check_location(at: &Location) -> Result<()> {
     id::check_sandbox(&at.sandbox)?;
     check::path(&at.path)

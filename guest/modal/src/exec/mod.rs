@@ -1,5 +1,6 @@
-//! Commands. From the bottom up: one command on the wire ([`process`], [`stdin`], [`output`], [`verdict`]); programs of ours in
-//! a sandbox ([`placed`], [`helper`], [`shell`], [`script`]); the commands of callers ([`user`], [`start`], [`commands`]).
+//! Commands. From the innermost module to the outermost: one command by its id at Modal ([`process`], [`stdin`],
+//! [`output`], [`verdict`]); the provider's own programs in a sandbox ([`placed`], [`helper`], [`shell`], [`script`]);
+//! the commands of callers ([`user`], [`start`], [`commands`]).
 
 pub mod commands;
 pub mod helper;

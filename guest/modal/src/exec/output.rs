@@ -1,4 +1,4 @@
-//! Output streams of commands, and those that lie open between calls (docs/modal-protocol.md, sections 7.3 and 7.4).
+//! Output streams of commands. They are kept open between calls (docs/modal-protocol.md, sections 7.3 and 7.4).
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
@@ -22,16 +22,16 @@ use sandbox_provider_kit::{
 
 use crate::service::{Service, access::Access, policy, router::SandboxRouter};
 
-/// An output stream, followed.
+/// An output stream that resumes.
 pub(crate) type Follow = exec::Follow<Output>;
 
 /// One output stream of a command.
 #[derive(Clone)]
 pub struct Output {
     router: SandboxRouter,
-    /// The exec's id on the wire; none for the entry-point command.
+    /// The exec's id at Modal; `None` for the entry-point command.
     exec: Option<String>,
-    /// 0 stdout, 1 stderr (docs/modal-protocol.md, section 7.3).
+    /// 0 for stdout, 1 for stderr (docs/modal-protocol.md, section 7.3).
     descriptor: i32,
 }
 
@@ -95,25 +95,25 @@ impl Source for Output {
     }
 }
 
-/// Streams that lie open between calls, by sandbox, exec and descriptor.
+/// The streams that are open between calls, by sandbox, exec and descriptor.
 pub struct Outputs {
     service: Service,
     kept: RefCell<Memo<(String, String, i32), Follow>>,
 }
 
 impl Outputs {
-    /// Keeps none yet.
+    /// Makes an empty set of streams.
     #[must_use]
     pub fn new(service: Service) -> Outputs {
         Outputs { service, kept: RefCell::default() }
     }
 
-    /// What the streams are read from.
+    /// Returns the service that the streams are read from.
     pub(crate) fn service(&self) -> &Service {
         &self.service
     }
 
-    /// The open stream that ends at `offset`, or a new one.
+    /// Takes the open stream whose next byte is at `offset`, or makes a new one.
     pub(crate) fn take(&self, exec: &ExecRef, descriptor: i32, offset: u64) -> Follow {
         let key = (exec.sandbox.clone(), exec.exec.clone(), descriptor);
         let kept = self.kept.borrow_mut().remove(&key);

@@ -1,4 +1,4 @@
-//! A command on the wire, by its id there: its start and its end (docs/modal-protocol.md, section 7).
+//! The start and the end of a command, by its id at Modal (docs/modal-protocol.md, section 7).
 
 use std::time::Duration;
 
@@ -22,13 +22,13 @@ use sandbox_provider_kit::{
 
 use crate::service::{Service, id, policy};
 
-/// Time for one TaskExecWait, after which it is asked again (docs/modal-protocol.md, section 1.5).
+/// Longest time of one `TaskExecWait` request; after that, it is repeated (docs/modal-protocol.md, section 1.5).
 pub(crate) const WAIT_ATTEMPT: Duration = Duration::from_secs(60);
 
-/// Longest time for a look whether an exec has ended that is not meant to wait.
+/// Longest time of a check whether an exec has ended, without waiting for its end.
 const POLL_ATTEMPT: Duration = Duration::from_secs(15);
 
-/// Starts a command. A repetition with the same id does nothing.
+/// Starts a command. A repeated call with the same id does nothing.
 pub(crate) async fn start(service: &Service, sandbox: &str, request: TaskExecStartRequest) -> Result<()> {
     let result = service
         .router
@@ -43,7 +43,7 @@ pub(crate) async fn start(service: &Service, sandbox: &str, request: TaskExecSta
     }
 }
 
-/// Waits for the exit of an exec, asking again each minute.
+/// Waits up to `wait` for the exit of an exec, with a new request each minute. Returns `None` if it still runs.
 pub(crate) async fn wait_exit(service: &Service, sandbox: &str, exec_id: &str, wait: Duration) -> Result<Option<Exit>> {
     let transport = service.transport();
     let deadline = service.now() + wait;
@@ -54,7 +54,8 @@ pub(crate) async fn wait_exit(service: &Service, sandbox: &str, exec_id: &str, w
             return Ok(None);
         }
         let (asked, limit) = (service.now(), left.min(WAIT_ATTEMPT));
-        // Our own clock bounds the whole attempt: a router that is still coming up is tried for longer than that.
+        // The provider's clock limits the whole attempt, because connecting to a router that starts up can take longer
+        // than `limit`.
         let attempt = if wait.is_zero() {
             within(transport, POLL_ATTEMPT, poll_exit(service, sandbox, exec_id)).await
         } else {
@@ -70,7 +71,7 @@ pub(crate) async fn wait_exit(service: &Service, sandbox: &str, exec_id: &str, w
             Some(Err(status)) => status,
         };
         match status.code() {
-            // The server's echo of our deadline.
+            // The server reports the deadline that the request set.
             Code::DeadlineExceeded if !wait.is_zero() => not_yet(transport, asked, limit).await,
             _ if status.is_retryable() && failures < policy::ROUTER.limit(&status) && !wait.is_zero() => {
                 transport.sleep(policy::ROUTER.pause(failures, &**transport).min(left)).await;
@@ -99,7 +100,7 @@ async fn await_exit(
     Ok(answer.map(|answer| answer.exit_status.map(Exit::from)))
 }
 
-/// How an exec ended, as the router says it.
+/// The exit of an exec, as the router reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     Code(i32),
@@ -124,7 +125,7 @@ impl From<PollStatus> for Exit {
     }
 }
 
-/// Refuses what cannot name a command.
+/// Checks a sandbox id and an exec id.
 pub(crate) fn check_ref(exec: &ExecRef) -> Result<()> {
     id::check_sandbox(&exec.sandbox)?;
     ids::check_chosen("an exec id", &exec.exec)

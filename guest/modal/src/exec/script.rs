@@ -1,7 +1,8 @@
-//! Scripts of ours in a sandbox, and what is done by them: signals to an exec and the size of its terminal, for Modal has calls
-//! for neither (docs/modal-protocol.md, section 7.4), and the end of what has outlived its time limit.
+//! Runs the provider's scripts in a sandbox: signals to an exec, the size of its terminal, and the end of execs whose
+//! time limit has passed. Modal has no calls for signals and terminal sizes (docs/modal-protocol.md, section 7.4).
 //!
-//! A script has a time limit itself, and one that outlives it is ended by a script: so all of it is in this file.
+//! A script has a time limit too, and another script ends it when that has passed. Therefore all of this is in one
+//! file.
 
 use std::time::Duration;
 
@@ -34,32 +35,34 @@ use super::{
 };
 use crate::service::{Service, container, id};
 
-/// Time for a script of our own, in milliseconds; they take some tenths of a second. What the sandbox has in the place of a
-/// shell must not keep the caller for ever.
+/// Time limit of a script, in milliseconds. Scripts take some tenths of a second. An image can have another program in
+/// the place of the shell, which must not block the caller for ever.
 const SCRIPT_MS: u64 = 60_000;
 
-/// How long a command whose time is up has to end after SIGTERM, in tenths of a second; then it is killed.
+/// Time between SIGTERM and SIGKILL for a command whose time limit has passed, in tenths of a second.
 const GRACE_TENTHS: u32 = 50;
 
-/// How much later than that the service is told to kill the program, where we can not. Modal rounds up to whole seconds and
-/// kills the program only, which leaves its children, and callers that wait for the output that they hold.
+/// Additional time after which the service kills the program, for cases in which the provider cannot. Modal rounds it
+/// up to whole seconds and kills only the program, so its children survive and callers wait for the output that these
+/// hold open.
 const KILL_AFTER: Duration = Duration::from_secs(7);
 
-/// How often an exec that has not ended is looked for. One that was just started, or is just becoming another program, has no
-/// marker for a moment, which on a busy machine is seconds. With [`FIRST_PAUSE`] the looks take five seconds.
+/// Number of searches for the processes of an exec that has not ended. An exec that was just started, or is replacing
+/// its program, has no marker for a moment, which on a busy machine takes seconds. With [`FIRST_PAUSE`], the searches
+/// take five seconds.
 const LOOKS: u32 = 8;
 
-/// Pause behind the first look; each is twice as long as the one before.
+/// Pause after the first search. Each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
-/// Runs scripts of ours.
+/// Runs scripts.
 pub struct Scripts {
     helper: Helper,
     deadlines: Deadlines,
 }
 
 impl Scripts {
-    /// With this helper.
+    /// Makes the scripts on top of this helper.
     #[must_use]
     pub fn new(helper: Helper) -> Scripts {
         Scripts { helper, deadlines: Deadlines::default() }
@@ -73,12 +76,12 @@ impl Scripts {
         &self.helper
     }
 
-    /// Execs that have outlived their time limit.
+    /// Returns the execs whose time limit has passed.
     pub(crate) fn deadlines(&self) -> &Deadlines {
         &self.deadlines
     }
 
-    /// Runs a script to its end.
+    /// Runs a script to its end. Repeats it if the container has its shell at another path.
     pub(crate) async fn run(
         &self,
         sandbox: &str,
@@ -87,7 +90,7 @@ impl Scripts {
         limits: OutputLimits,
     ) -> Result<RunResult> {
         loop {
-            // Boxed: what has outlived its time limit is ended by a script.
+            // Boxed because of the recursion: a script ends a script whose time limit has passed.
             let result = Box::pin(self.attempt(sandbox, container, script, limits)).await?;
             if !matches!(result.verdict, Verdict::Exited(126 | 127))
                 || !shell::find(&self.helper, sandbox, container).await
@@ -129,7 +132,7 @@ impl Scripts {
         self.attend(&exec, begun, Bytes::new(), limits).await
     }
 
-    /// Feeds an exec that was started at `begun`, collects its output and waits for its end.
+    /// Writes the input of an exec that was started at `begun`, collects its output and waits for its end.
     pub(crate) async fn attend(
         &self,
         exec: &ExecRef,
@@ -161,11 +164,12 @@ impl Scripts {
         }
     }
 
-    /// See `signal` in the interface.
+    /// Implements `signal` of the interface. Sends a signal (its Linux number, 1 to 64) to all processes of a command.
     ///
     /// # Errors
     ///
-    /// As documented there; `unsupported` where the image lacks a shell.
+    /// `invalid-argument` for a signal that Linux does not have, `unsupported` for the entry point and for images
+    /// without a shell, `conflict` if no process of the exec can be found; otherwise the error of the failed request.
     pub async fn signal(&self, exec: ExecRef, signal: u32) -> Result<()> {
         check_ref(&exec)?;
         if !(1..=64).contains(&signal) {
@@ -180,7 +184,8 @@ impl Scripts {
         self.send(&exec, signal, 0).await
     }
 
-    /// Ends an exec with all that it has started: by SIGTERM, and by SIGKILL what is left after a grace.
+    /// Ends an exec with all its processes: SIGTERM, then SIGKILL to the remaining processes after `grace_tenths`
+    /// tenths of a second.
     pub(crate) async fn end(&self, exec: &ExecRef, grace_tenths: u32) -> Result<()> {
         self.send(exec, 15, grace_tenths).await
     }
@@ -191,7 +196,7 @@ impl Scripts {
             let result = self.about(exec, &script).await?;
             match result.verdict {
                 Verdict::Exited(0) | Verdict::SandboxEnded(_) => return Ok(()),
-                // It has ended, or there never was one.
+                // The exec has ended or never existed.
                 Verdict::Exited(signal::NOT_FOUND) if self.has_ended(exec).await? => return Ok(()),
                 Verdict::Exited(signal::NOT_FOUND) => self.service().transport().sleep(FIRST_PAUSE * (1 << look)).await,
                 verdict => return Err(failed("exec.signal", "", &verdict, &result.stderr.data)),
@@ -204,11 +209,12 @@ impl Scripts {
         Err(Error::new(ErrorKind::Conflict, text).about(&exec.exec))
     }
 
-    /// See `resize` in the interface.
+    /// Implements `resize` of the interface. Changes the size of the terminal of a command.
     ///
     /// # Errors
     ///
-    /// As documented there; `unsupported` where the image lacks a shell or `stty`.
+    /// `invalid-argument` for an empty size, `unsupported` for the entry point and for images without a shell or
+    /// `stty`, `conflict` if the exec has no terminal; otherwise the error of the failed request.
     pub async fn resize(&self, exec: ExecRef, size: Pty) -> Result<()> {
         check_ref(&exec)?;
         if size.rows == 0 || size.columns == 0 {
@@ -236,28 +242,28 @@ impl Scripts {
         Ok(exit.is_some())
     }
 
-    /// Runs a script about an exec.
+    /// Runs a script that operates on an exec.
     async fn about(&self, exec: &ExecRef, script: &Script) -> Result<RunResult> {
         let limits = OutputLimits { stdout_max: 0, stderr_max: 4096, keep: Keep::Tail };
         self.run(&exec.sandbox, exec.container.as_deref(), script, limits).await
     }
 
-    /// Ends an exec when its time is up, with all that it has started. Without a time limit, never.
+    /// Ends an exec with all its processes when its time limit has passed. Never resolves without a time limit.
     async fn sweep_when_due(&self, exec: &ExecRef) {
         let Some(deadline) = exec.deadline else { return std::future::pending().await };
         self.service().transport().sleep(Duration::from_millis(deadline).saturating_sub(self.service().now())).await;
         self.sweep(exec, true).await;
     }
 
-    /// Ends an exec whose time is up; `alive` as for [`Scripts::sweep`]. True when that has been done before, and it is to
-    /// be given up.
+    /// Ends an exec whose time limit has passed; `alive` as for [`Scripts::sweep`]. Returns `true` if it was ended
+    /// before and is to be given up.
     pub(crate) async fn overdue(&self, exec: &ExecRef, alive: bool) -> bool {
         let known = self.deadlines.is_swept(exec);
         self.sweep(exec, alive).await;
         known
     }
 
-    /// What became of an exec that goes on though its time is up, whatever was done about it.
+    /// Returns the verdict of an exec that still runs after it was ended, and tells the user.
     pub(crate) fn given_up(&self, exec: &ExecRef) -> Verdict {
         self.service().transport().tell(&format!(
             "the command {} was killed at its time limit and is not over: something in it cannot be killed, or the service \
@@ -267,9 +273,9 @@ impl Scripts {
         Verdict::Deadline
     }
 
-    /// Ends whatever is left of an exec, once: by SIGTERM, and by SIGKILL what is left after a grace. An image without a
-    /// shell has only Modal's own kill. `alive` if it is known not to have ended before its limit; else it is asked, for
-    /// a late question must not take a good end for a deadline.
+    /// Ends the remaining processes of an exec once: SIGTERM, then SIGKILL after a grace period. In an image without a
+    /// shell only Modal's own kill remains. `alive` says that the exec is known not to have ended before its limit.
+    /// Otherwise this function asks, because a late check must not report a normal end as the verdict `deadline`.
     pub(crate) async fn sweep(&self, exec: &ExecRef, alive: bool) {
         if self.deadlines.is_swept(exec) {
             return;
@@ -282,7 +288,7 @@ impl Scripts {
     }
 }
 
-/// When the service is to kill a command that has this time limit, in whole seconds.
+/// Returns the time limit that the service gets for a command with this limit, in seconds. `limit` is in milliseconds.
 pub(crate) fn time_limit(limit: u64) -> u32 {
     whole_seconds(limit.saturating_add(millis(KILL_AFTER)))
 }

@@ -1,4 +1,5 @@
-//! The shell of a container: where it is, what scripts of ours may trust, and what the environment would make it load.
+//! The shell of a container: its path, the directories that scripts may trust, and the variables that make it load
+//! code.
 
 use sandbox_provider_kit::{
     Error,
@@ -12,7 +13,8 @@ use sandbox_provider_kit::{
 
 use super::helper::{Helper, tool_argv};
 
-/// `safe DIRECTORY` for [`Script::argv`], by Modal's helper, which is linked statically and so loads nothing.
+/// Defines `safe DIRECTORY` for [`Script::argv`] with Modal's helper, which is linked statically and therefore loads no
+/// libraries.
 const SAFE: &str = r#"safe() {
   while [ -n "$1" ]; do
     said=$(/__modal/.bin/modal-sandbox-fs-tools "{\"Stat\":{\"path\":\"$1\"}}" 2>/dev/null) || return 1
@@ -24,12 +26,13 @@ const SAFE: &str = r#"safe() {
 }
 "#;
 
-/// The argv that runs a script.
+/// Returns the argv that runs a script.
 pub(crate) fn argv(script: &Script) -> Vec<String> {
     script.argv(SAFE)
 }
 
-/// Whether a script failed because the container has its shell in another place, where it is to be tried again.
+/// Returns whether a script failed because the container has its shell at another path, so that it can be repeated
+/// there.
 pub(crate) fn is_elsewhere<'a>(
     helper: &'a Helper,
     at: &'a Location,
@@ -41,7 +44,7 @@ pub(crate) fn is_elsewhere<'a>(
     })
 }
 
-/// Looks for a shell where [`SHELL`] is not there. False if nothing new was found.
+/// Looks for a shell at the other path if there is none at [`SHELL`]. Returns `false` if nothing new was found.
 pub(crate) fn find<'a>(helper: &'a Helper, sandbox: &'a str, container: Option<&'a str>) -> LocalFuture<'a, bool> {
     Box::pin(async move {
         if helper.places().is_other(sandbox, container) {
@@ -66,8 +69,8 @@ pub(crate) fn find<'a>(helper: &'a Helper, sandbox: &'a str, container: Option<&
     })
 }
 
-/// The variables of a container's environment that make programs load code, with their values. Read by Modal's helper,
-/// which loads nothing itself.
+/// Returns the variables in the environment of a container that make programs load code. Modal's helper, which loads no
+/// libraries, reads them.
 pub(crate) async fn loader_variables(helper: &Helper, sandbox: &str, container: Option<&str>) -> Vec<(String, String)> {
     let at = Location {
         sandbox: sandbox.to_string(),
@@ -80,7 +83,7 @@ pub(crate) async fn loader_variables(helper: &Helper, sandbox: &str, container: 
     wanted.map(|(name, value)| (name.to_string(), value.to_string())).collect()
 }
 
-/// Whether only root can put something there.
+/// Returns whether only root can write to a directory.
 fn is_roots(found: &FileInfo) -> bool {
     matches!(found.kind, FileKind::Directory) && matches!(&*found.owner, "root" | "0") && found.mode & 0o022 == 0
 }

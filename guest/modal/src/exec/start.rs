@@ -1,4 +1,4 @@
-//! What is started for a command: its environment, its user, and an argv of any length.
+//! Makes the request that starts a command: environment, user and an argv of any length.
 
 use std::collections::HashMap;
 
@@ -23,10 +23,10 @@ use super::{
 };
 use crate::service::{container, id, wire::pty_info};
 
-/// Longest argv that Modal takes, in bytes (docs/modal-protocol.md, section 7.4).
+/// Longest argv that Modal accepts, in bytes (docs/modal-protocol.md, section 7.4).
 const MAX_ARGV_BYTES: usize = 65_536;
 
-/// The request that starts a command.
+/// Returns the request that starts a command.
 pub(crate) async fn request(
     scripts: &Scripts,
     users: &Users,
@@ -91,11 +91,11 @@ pub(crate) async fn request(
     })
 }
 
-/// The argv to start for `argv`: the same, or when Modal would not take it, a shell that reads it from a file.
+/// Returns the argv itself, or, if Modal would not accept it, the argv of a shell that reads it from a file.
 ///
 /// # Errors
 ///
-/// What writing the file gives.
+/// The error of writing the file.
 async fn bootstrap(
     helper: &Helper,
     sandbox: &str,
@@ -111,7 +111,7 @@ async fn bootstrap(
         container: container.map(str::to_string),
         path: format!("/tmp/.{exec_id}.sh"),
     };
-    // Named after the exec, so that a repeated start writes nothing twice.
+    // Derived from the exec's id, so that a repeated start does not write the file again.
     let transfer = ids::derived_uuid(&format!("argv {exec_id}"));
     helper.begin(&at, &transfer, tool_argv("WriteFile", &at.path)).await?;
     stdin::feed(helper.service(), sandbox, &transfer, argv::script(&argv).into_bytes().into()).await?;

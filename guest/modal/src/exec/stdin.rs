@@ -1,4 +1,4 @@
-//! Input of commands (docs/modal-protocol.md, sections 7.4 and 8.1).
+//! Writes the input of commands (docs/modal-protocol.md, sections 7.4 and 8.1).
 
 use std::time::Duration;
 
@@ -24,24 +24,27 @@ use sandbox_provider_kit::{
 use super::process::{self, check_ref};
 use crate::service::{Service, id, policy};
 
-/// Largest write to stdin in one call: the largest message that the official client sends (docs/modal-protocol.md, section 6.4).
+/// Largest write to stdin in one call, in bytes: the largest message of the official client (docs/modal-protocol.md,
+/// section 6.4).
 const MAX_INPUT_BYTES: usize = 16 * 1024 * 1024;
 
-/// Bytes in one message of a stream to stdin, as the official clients send (docs/modal-protocol.md, section 8.1); what is not more goes
-/// in a single message.
+/// Size of one message of a stream to stdin, in bytes, as in the official clients (docs/modal-protocol.md, section
+/// 8.1). Inputs up to this size are sent in a single message.
 const STREAM_PIECE: usize = 256 * 1024;
 
-/// Bytes in a single message behind a stream that failed: little, for a slow connection may be why.
+/// Size of the single message after a failed stream, in bytes. It is small, because a slow connection may be the cause.
 const SINGLE_PIECE: usize = 1024 * 1024;
 
-/// How long one write to stdin may wait for the program to read, before the caller is told how far it got.
+/// Time for which one write waits for the program to read, before the caller gets the number of accepted bytes.
 const INPUT_ATTEMPT: Duration = Duration::from_secs(60);
 
-/// See `write-input` in the interface.
+/// Implements `write-input` of the interface. Writes `data` to standard input at the byte `offset`, and closes the
+/// input after it if `eof` is set.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for more than 16 MiB or a gap before `offset`, `unsupported` for the entry point on the V1
+/// backend, `sandbox-ended` if the sandbox has ended; otherwise the error of the failed request.
 pub async fn write_input(
     service: &Service,
     exec: ExecRef,
@@ -66,13 +69,13 @@ pub async fn write_input(
     let write = write(service, &exec.sandbox, &exec_id, offset, data.into(), eof);
     match within(service.transport(), INPUT_ATTEMPT, write).await {
         Some(written) => written,
-        // The program does not read. What went in before it stopped counts.
+        // The program does not read. The bytes that it accepted before count.
         None => state(service, &exec.sandbox, &exec_id).await,
     }
 }
 
-/// As [`write`], and faster for much: the other side takes the first bytes in while the last ones are
-/// on their way. A stream is tried once; when it fails, a single message goes on where it came to, with its retries.
+/// Like [`write()`], but faster for large inputs: the program reads the first bytes while the last ones are sent. The
+/// stream is tried once. If it fails, a single message with retries continues at the offset that the stream reached.
 pub(crate) async fn write_much(
     service: &Service,
     sandbox: &str,
@@ -82,7 +85,7 @@ pub(crate) async fn write_much(
     eof: bool,
 ) -> Result<InputState> {
     let end = offset + data.len() as u64;
-    // gRPC-Web has no streams of requests.
+    // gRPC-Web has no request streams.
     if data.len() <= STREAM_PIECE || service.control.setup().channel().wire == Wire::GrpcWeb {
         return write(service, sandbox, exec_id, offset, data, eof).await;
     }
@@ -90,7 +93,7 @@ pub(crate) async fn write_much(
     if let Some(Ok(())) = within(service.transport(), INPUT_ATTEMPT, stream).await.transpose()? {
         return Ok(InputState { accepted: end, closed: eof });
     }
-    // This also ends a stream that the other side takes for alive (docs/modal-protocol.md, section 7.4).
+    // This request also ends a stream that the server still considers open (docs/modal-protocol.md, section 7.4).
     let state = state(service, sandbox, exec_id).await?;
     let rest = data.slice((state.accepted.clamp(offset, end) - offset) as usize..);
     let offset = end - rest.len() as u64;
@@ -124,7 +127,7 @@ async fn stream(
     Ok(answer.map(drop))
 }
 
-/// Writes in one message, with its retries.
+/// Writes in one message, with retries.
 pub(crate) async fn write(
     service: &Service,
     sandbox: &str,
@@ -147,7 +150,7 @@ pub(crate) async fn write(
         Err(status) => status,
     };
     if matches!(status.code(), Code::FailedPrecondition | Code::Aborted | Code::OutOfRange | Code::InvalidArgument) {
-        // The program has ended, or the offset does not fit, or the program has closed its end.
+        // The program has ended or closed its input, or the offset does not match.
         if process::wait_exit(service, sandbox, exec_id, Duration::ZERO).await?.is_some() {
             return Ok(InputState { accepted: offset, closed: true });
         }

@@ -1,5 +1,5 @@
-//! How to run commands as another user. Modal has no such option (docs/modal-protocol.md, section 7.3: a start has no user), so it is done
-//! through a program of the image.
+//! Runs commands as another user. Modal has no such option (docs/modal-protocol.md, section 7.3: a start has no user),
+//! so a program of the image switches the user.
 
 use std::cell::RefCell;
 
@@ -12,22 +12,22 @@ use sandbox_provider_kit::{
 
 use super::{script::Scripts, shell};
 
-/// Sandbox, sidecar and name of a user.
+/// The sandbox, the sidecar and the name of a user.
 type UserKey = (String, Option<String>, String);
 
-/// Users that have been looked up.
+/// The users that were looked up.
 #[derive(Default)]
 pub struct Users {
     known: RefCell<Memo<UserKey, Switch>>,
 }
 
 impl Users {
-    /// How to become `user` (`name|number[:group|number]`) in this sandbox.
+    /// Returns how to switch to `user` (`name|number[:group|number]`) in this sandbox.
     ///
     /// # Errors
     ///
-    /// `invalid-argument` for text that names no user, `not-found` for one that the image does not have, `unsupported`
-    /// (`exec.user`) where the image has no helper.
+    /// `invalid-argument` for an invalid name, `not-found` for a user or group that the image does not have,
+    /// `unsupported` (`exec.user`) if the image has no program that switches users or no shell.
     pub(crate) async fn switch(
         &self,
         scripts: &Scripts,

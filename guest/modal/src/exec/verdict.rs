@@ -1,4 +1,4 @@
-//! What an end means: the verdict of a command.
+//! Converts the end of a command to its verdict.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub(crate) async fn wait(
     }
 }
 
-/// What became of an exec whose sandbox gave this error.
+/// Returns the verdict of an exec after an error from its sandbox, or the error if the sandbox has not ended.
 pub(crate) async fn fate(service: &Service, exec: &ExecRef, error: Error) -> Result<Verdict> {
     if matches!(error.kind, ErrorKind::SandboxEnded)
         && let Some(reason) = ended::poll(&service.control, &exec.sandbox).await?
@@ -38,9 +38,9 @@ pub(crate) async fn fate(service: &Service, exec: &ExecRef, error: Error) -> Res
     Err(error)
 }
 
-/// An exec that was ended because its time was up does not say so (docs/modal-protocol.md, section 7.4): neither Modal's SIGKILL nor
-/// the SIGTERM of this or another instance. Such an end at or after the deadline is the deadline's, and so is any end
-/// of an exec that this instance has ended.
+/// Returns the verdict for an exit. Modal does not report that a time limit was the cause (docs/modal-protocol.md,
+/// section 7.4), neither for its own SIGKILL nor for the SIGTERM of this or another instance. So an exit by one of
+/// these signals at or after the deadline, and any exit of an exec that this instance has ended, becomes `deadline`.
 fn verdict(service: &Service, deadlines: &Deadlines, exit: Exit, exec: &ExecRef) -> Verdict {
     let overdue = exec.deadline.is_some_and(|deadline| millis(service.now()) >= deadline);
     match exit {
@@ -51,7 +51,7 @@ fn verdict(service: &Service, deadlines: &Deadlines, exit: Exit, exec: &ExecRef)
     }
 }
 
-/// The verdict of an entry-point command.
+/// Returns the verdict of the entry-point command.
 pub(crate) fn main_verdict(reason: EndReason) -> Verdict {
     match reason {
         EndReason::Finished(code) => Verdict::Exited(code),
