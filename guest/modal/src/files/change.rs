@@ -1,5 +1,5 @@
-//! File operations that Modal's helper lacks (docs/modal-protocol.md, section 8.1), done by the image's own programs: mode, rename, links,
-//! trees.
+//! File operations that Modal's helper does not support (docs/modal-protocol.md, section 8.1). The image's own programs
+//! do them: mode, rename, links, trees.
 
 use bytes::Bytes;
 use sandbox_provider_kit::{
@@ -14,21 +14,23 @@ use sandbox_provider_kit::{
 use super::transfer::{read_transfer, write_transfer};
 use crate::exec::{helper::check_location, script::Scripts, shell};
 
-/// See `rename` in the interface.
+/// Implements `rename` of the interface. Moves a file or a directory within the sandbox.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for wrong arguments, `file` with the cause if the operation fails, `sandbox-ended` if the sandbox
+/// has ended, `unsupported` if the image lacks the programs for it; otherwise the error of the failed request.
 pub async fn rename(scripts: &Scripts, at: &Location, to: &str, replace: bool) -> Result<()> {
     check::path(to)?;
     change(scripts, at, &files::rename(&at.path, to, replace)).await
 }
 
-/// See `make-symlink` in the interface.
+/// Implements `make-symlink` of the interface. Creates a symbolic link at `at` that points to `target`.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for wrong arguments, `file` with the cause if the operation fails, `sandbox-ended` if the sandbox
+/// has ended, `unsupported` if the image lacks the programs for it; otherwise the error of the failed request.
 pub async fn make_symlink(scripts: &Scripts, at: &Location, target: &str) -> Result<()> {
     if target.is_empty() || target.contains('\0') || target.len() > 4095 {
         return Err(Error::invalid("A link holds 1 to 4095 bytes without NUL.").about(&at.path));
@@ -36,11 +38,12 @@ pub async fn make_symlink(scripts: &Scripts, at: &Location, target: &str) -> Res
     change(scripts, at, &files::link(&at.path, target)).await
 }
 
-/// See `set-permissions` in the interface.
+/// Implements `set-permissions` of the interface. Sets the low twelve mode bits of a path.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for wrong arguments, `file` with the cause if the operation fails, `sandbox-ended` if the sandbox
+/// has ended, `unsupported` if the image lacks the programs for it; otherwise the error of the failed request.
 pub async fn set_permissions(scripts: &Scripts, at: &Location, permissions: u32) -> Result<()> {
     check::permissions(permissions)?;
     change(scripts, at, &files::chmod(&at.path, permissions)).await
@@ -56,11 +59,13 @@ async fn change(scripts: &Scripts, at: &Location, script: &Script) -> Result<()>
     }
 }
 
-/// See `read-tree` in the interface.
+/// Implements `read-tree` of the interface. Reads a directory tree as a tar stream, in pieces like
+/// `SandboxProvider::read_file`.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for wrong arguments, `file` with the cause if the operation fails, `sandbox-ended` if the sandbox
+/// has ended, `unsupported` if the image lacks the programs for it; otherwise the error of the failed request.
 pub async fn read_tree(
     scripts: &Scripts,
     at: &Location,
@@ -79,11 +84,13 @@ pub async fn read_tree(
     }
 }
 
-/// See `write-tree` in the interface.
+/// Implements `write-tree` of the interface. Unpacks a tar stream into a directory, in pieces like
+/// `SandboxProvider::write_file`.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for wrong arguments, `file` with the cause if the operation fails, `sandbox-ended` if the sandbox
+/// has ended, `unsupported` if the image lacks the programs for it; otherwise the error of the failed request.
 pub async fn write_tree(
     scripts: &Scripts,
     at: &Location,

@@ -1,4 +1,4 @@
-//! Directories: what is in them, making and removing them, through Modal's helper (docs/modal-protocol.md, section 8.1).
+//! Lists, makes and removes directories with Modal's helper (docs/modal-protocol.md, section 8.1).
 
 use sandbox_provider_kit::{
     Error, Result,
@@ -15,35 +15,39 @@ use crate::exec::{
     script::Scripts,
 };
 
-/// Longest entry of a listing, in bytes: a name and two paths, each character escaped.
+/// Longest entry of a listing, in bytes: a name and two paths with every character escaped.
 const MAX_ENTRY_BYTES: usize = 64 * 1024;
 
-/// Size of the entries after which a page is full, in bytes as the helper prints them.
+/// Size of the entries at which a page is full, in bytes of the helper's output.
 const MAX_PAGE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Most entries of one page; the interface documents it.
+/// Maximum number of entries of one page, as documented in the interface.
 const MAX_ENTRIES: u32 = 10_000;
 
-/// See `stat` in the interface.
+/// Implements `stat` of the interface. Describes a path.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for wrong arguments, `file` with the cause if the operation fails, `sandbox-ended` if the sandbox
+/// has ended; otherwise the error of the failed request.
 pub async fn stat(scripts: &Scripts, at: &Location, follow: bool) -> Result<FileInfo> {
     scripts.helper().stat(at, follow).await
 }
 
-/// See `list-directory` in the interface.
+/// Implements `list-directory` of the interface. Lists the entries of a directory: one page of at most `max` (1 to
+/// 10000) entries, beginning at `cursor`.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for wrong arguments, `file` with the cause if the operation fails, `sandbox-ended` if the sandbox
+/// has ended; otherwise the error of the failed request.
 pub async fn list(scripts: &Scripts, at: &Location, cursor: Option<String>, max: u32) -> Result<FilePage> {
     if max == 0 {
         return Err(Error::invalid("max is 0: ask for at least one entry."));
     }
     check_location(at)?;
-    // The helper lists once. A page is a piece of what it printed, and the cursor says where the next one begins.
+    // The helper lists the directory once. A page is a part of its output, and the cursor contains the offset of the
+    // next part.
     let (transfer, offset) = match cursor {
         Some(cursor) => listing_cursor(&cursor)?,
         None => {
@@ -70,7 +74,7 @@ pub async fn list(scripts: &Scripts, at: &Location, cursor: Option<String>, max:
             }
             Next::End => break,
             Next::More if follow.is_ended() => {
-                // Why it stopped says its exit code, if anything does.
+                // If the program failed, its exit code says why.
                 scripts.helper().finish(at, &transfer).await?;
                 return Err(unreadable());
             }
@@ -85,25 +89,27 @@ pub async fn list(scripts: &Scripts, at: &Location, cursor: Option<String>, max:
     Ok(FilePage { items, next: None })
 }
 
-/// See `make-directory` in the interface.
+/// Implements `make-directory` of the interface. Creates a directory.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for wrong arguments, `file` with the cause if the operation fails, `sandbox-ended` if the sandbox
+/// has ended; otherwise the error of the failed request.
 pub async fn make(scripts: &Scripts, at: &Location, parents: bool) -> Result<()> {
     let argument = object([("path", at.path.as_str().into()), ("parents", parents.into())]);
     scripts.helper().answer(at, tool("MakeDirectory", argument)).await.map(drop)
 }
 
-/// See `remove` in the interface.
+/// Implements `remove` of the interface. Removes a file, a symbolic link or an empty directory.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for wrong arguments, `file` with the cause if the operation fails, `sandbox-ended` if the sandbox
+/// has ended; otherwise the error of the failed request.
 pub async fn remove(scripts: &Scripts, at: &Location, recursive: bool) -> Result<()> {
     let argument = object([("path", at.path.as_str().into()), ("recursive", recursive.into())]);
     scripts.helper().answer(at, tool("Remove", argument)).await.map(drop).map_err(|error| {
-        // A tree that could not be removed may have lost a part.
+        // If a tree could not be removed completely, a part of it may be gone.
         if recursive && !matches!(error.kind, ErrorKind::File(FileFault::NotFound)) {
             return uncertain(error);
         }
@@ -111,7 +117,7 @@ pub async fn remove(scripts: &Scripts, at: &Location, recursive: bool) -> Result
     })
 }
 
-/// The transfer that a listing is read from, and the offset of its next entry.
+/// Parses a cursor into the transfer that prints the listing, and the offset of its next entry.
 fn listing_cursor(cursor: &str) -> Result<(String, u64)> {
     let parts = cursor.split_once(':').and_then(|(transfer, offset)| Some((transfer, offset.parse().ok()?)));
     let Some((transfer, offset)) = parts.filter(|(_, offset)| *offset > 0) else {
@@ -121,43 +127,44 @@ fn listing_cursor(cursor: &str) -> Result<(String, u64)> {
     Ok((transfer.to_string(), offset))
 }
 
-/// Takes an array of objects apart while its text comes in, so that no more than one piece of it is in memory.
+/// Splits a JSON array of objects into its elements while its text arrives, so that only a part of it is in memory.
 struct Elements {
     text: Vec<u8>,
-    /// Where the next element may begin; what is before has been given.
+    /// Where the next element can begin. The text before was returned.
     given: usize,
-    /// How far the text has been looked at. Within an element, it begins at `given`.
+    /// End of the text that was scanned. Within an element, the element begins at `given`.
     seen: usize,
-    /// Brackets that are open within the element; 0 between elements.
+    /// Number of open brackets within the element; 0 between elements.
     depth: u32,
     quoted: bool,
     escaped: bool,
-    /// The array's own bracket comes first.
+    /// The bracket of the array itself is still to come.
     begins: bool,
-    /// Bytes that were given and are not in `text` any more.
+    /// Number of returned bytes that were removed from `text`.
     dropped: usize,
 }
 
 enum Next<'a> {
     /// An element.
     Element(&'a [u8]),
-    /// There is another element, which was not wanted.
+    /// There is another element, which the caller does not want yet.
     Another,
     /// The end of the array.
     End,
-    /// The text goes on.
+    /// More text is needed.
     More,
-    /// No array of objects.
+    /// The text is not an array of objects.
     Unreadable,
 }
 
 impl Elements {
-    /// `begins`: the text is that of the array from its beginning on, or else what follows an element.
+    /// Makes a splitter. `begins` says that the text starts at the beginning of the array; otherwise it starts after an
+    /// element.
     fn new(begins: bool) -> Elements {
         Elements { text: Vec::new(), given: 0, seen: 0, depth: 0, quoted: false, escaped: false, begins, dropped: 0 }
     }
 
-    /// More text.
+    /// Adds text.
     fn add(&mut self, text: &[u8]) {
         self.text.drain(..self.given);
         self.dropped += self.given;
@@ -166,17 +173,17 @@ impl Elements {
         self.text.extend_from_slice(text);
     }
 
-    /// Bytes that were given so far.
+    /// Returns the number of bytes that were returned or skipped.
     fn done(&self) -> usize {
         self.dropped + self.given
     }
 
-    /// What was not given.
+    /// Removes and returns the text that was not returned as elements.
     fn rest(&mut self) -> Vec<u8> {
         self.text.split_off(self.given)
     }
 
-    /// The next element; if it is not wanted, whether there is one.
+    /// Returns the next element, or with `is_full` only whether there is one.
     fn next(&mut self, is_full: bool) -> Next<'_> {
         while let Some(byte) = self.text.get(self.seen).copied() {
             if self.depth == 0 {
@@ -223,7 +230,7 @@ mod tests {
         let text = br#" [ {"a":"}],{\\\""} ,{"b":[{},[1]]},{}] "#;
         let wanted = [r#"{"a":"}],{\\\""}"#, r#"{"b":[{},[1]]}"#, "{}"];
         for size in 1..text.len() {
-            // Page by page, each of one element and begun anew with what is left.
+            // Each page has one element and starts again with the remaining text.
             let (mut found, mut at) = (Vec::new(), 0);
             'pages: loop {
                 let mut elements = Elements::new(at == 0);

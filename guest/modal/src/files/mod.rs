@@ -1,5 +1,5 @@
-//! Files. Modal has no file calls: each operation is an exec of a helper that it puts into every sandbox, or of the image's own
-//! programs where the helper cannot do it.
+//! Files. Modal has no calls for files. Each operation is an exec of the helper that Modal puts into every sandbox, or
+//! of the image's own programs if the helper does not support it.
 
 pub mod change;
 pub mod directory;

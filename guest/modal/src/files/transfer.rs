@@ -1,4 +1,5 @@
-//! Contents of files, in pieces: through Modal's helper, or through the image's own programs where the helper cannot do it.
+//! Reads and writes the contents of files in pieces, with Modal's helper, or with the image's own programs if the
+//! helper does not support the options.
 
 use std::{future::poll_fn, pin::pin, time::Duration};
 
@@ -20,27 +21,28 @@ use crate::exec::{
     shell, stdin,
 };
 
-/// Largest piece of one write, as for stdin.
+/// Largest piece of one write, in bytes, as for stdin.
 const MAX_WRITE_BYTES: usize = 16 * 1024 * 1024;
 
-/// When it is looked at what a file is, if its transfer has not got anywhere by then: opening a pipe, a socket or a terminal
-/// may take for ever.
+/// Time without progress after which the type of the file is checked: opening a pipe, a socket or a terminal can block
+/// for ever.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a file may be silent while it is read.
+/// Time without data after which a read is given up.
 const READ_STALL: Duration = Duration::from_secs(120);
 
-/// How long a program that was given up may take to be killed.
+/// Time limit for killing a program that was given up.
 const KILL_TIME: Duration = Duration::from_secs(30);
 
-/// How long it may take to remove its draft before that, in tenths of a second.
+/// Time in which it can remove its temporary file before SIGKILL, in tenths of a second.
 const KILL_GRACE_TENTHS: u32 = 20;
 
-/// See `read-file` in the interface.
+/// Implements `read-file` of the interface. Reads at most `max_bytes` bytes of a file, beginning at the byte `offset`.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for wrong arguments, `file` with the cause if the operation fails, `sandbox-ended` if the sandbox
+/// has ended, `timed-out` if no data arrives for two minutes; otherwise the error of the failed request.
 pub async fn read(scripts: &Scripts, at: &Location, transfer: &str, offset: u64, max_bytes: u32) -> Result<FileChunk> {
     let read = read_transfer(scripts, at, transfer, tool_argv("ReadFile", &at.path), offset, max_bytes);
     match select(pin!(read), stuck(scripts, at, transfer, offset == 0, true)).await {
@@ -49,8 +51,8 @@ pub async fn read(scripts: &Scripts, at: &Location, transfer: &str, offset: u64,
     }
 }
 
-/// Ends a step of a transfer that takes too long. If it is the `first` and gets nowhere, the file is looked at, and
-/// refused if it is a pipe or a socket, or a device that is to be `read`.
+/// Ends a call of a transfer that takes too long. In the `first` call of the transfer, checks the type of the file
+/// after a second, and refuses a pipe or a socket, and, if it is to be `read`, any other device.
 fn stuck<'a>(
     scripts: &'a Scripts,
     at: &'a Location,
@@ -71,7 +73,7 @@ fn stuck<'a>(
                 late(&at.path)
             }
         };
-        // Boxed: to signal is to run a script.
+        // Boxed because of the recursion: a signal is sent by a script.
         let exec = exec_ref(at, transfer);
         let kill: LocalFuture<'_, Result<()>> = Box::pin(scripts.end(&exec, KILL_GRACE_TENTHS));
         let _ = within(scripts.service().transport(), KILL_TIME, kill).await;
@@ -79,11 +81,14 @@ fn stuck<'a>(
     })
 }
 
-/// See `write-file` in the interface.
+/// Implements `write-file` of the interface. Writes one piece of a file at the byte `offset` and returns the offset of
+/// the next piece.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for wrong arguments, `file` with the cause if the operation fails, `sandbox-ended` if the sandbox
+/// has ended, `unsupported` if the image lacks the programs for it, `timed-out` if the program makes no progress for
+/// twenty minutes; otherwise the error of the failed request.
 pub async fn write(
     scripts: &Scripts,
     at: &Location,
@@ -118,7 +123,7 @@ pub async fn write(
     }
 }
 
-/// A piece of what a program prints.
+/// Starts a program if necessary and reads a piece of its output.
 pub(crate) async fn read_transfer(
     scripts: &Scripts,
     at: &Location,
@@ -143,7 +148,7 @@ pub(crate) async fn read_transfer(
     Ok(FileChunk { data, end: true })
 }
 
-/// A piece of what a program reads.
+/// Starts a program if necessary and writes a piece of its input. Returns the offset of the next piece.
 pub(crate) async fn write_transfer(
     scripts: &Scripts,
     at: &Location,
@@ -168,7 +173,7 @@ pub(crate) async fn write_transfer(
     if !state.closed {
         return Ok(state.accepted);
     }
-    // Either that was all, or the program reads no more: it has failed, or had everything already.
+    // Either this was the last piece, or the program reads no more because it has failed or had read everything before.
     scripts.helper().finish(at, transfer).await.map_err(uncertain)?;
     Ok(end)
 }

@@ -1,5 +1,6 @@
-//! Changes below a path: the helper's `Watch`, whose output is one JSON object per line (docs/modal-protocol.md, section 8.1). The
-//! position of a watch is the offset of a line in that output, so any instance can carry it on.
+//! Watches changes below a path with the helper's operation `Watch`, which prints one JSON object per line
+//! (docs/modal-protocol.md, section 8.1). The position of a watch is the offset of a line in this output, so any
+//! instance can continue it.
 
 use std::{future::poll_fn, task::Poll};
 
@@ -18,14 +19,16 @@ use sandbox_provider_kit::{
     call::json::{Value, object},
 };
 
-/// Most events of one page, as for entries of a directory.
+/// Maximum number of events of one page, as for the entries of a directory.
 const MAX_EVENTS: u32 = 10_000;
 
-/// See `watch` in the interface.
+/// Implements `watch` of the interface. Returns at most `max_events` events below a path since `position`, which is 0
+/// in the first call.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for wrong arguments, `file` with the cause if the operation fails, `sandbox-ended` if the sandbox
+/// has ended; otherwise the error of the failed request.
 pub async fn watch(
     scripts: &Scripts,
     at: &Location,
@@ -66,7 +69,7 @@ pub async fn watch(
         scripts.helper().outputs().keep(&exec, 0, follow);
     } else if !matches!(
         process::wait_exit(scripts.service(), &at.sandbox, &ids::wire_uuid(watch), std::time::Duration::ZERO).await?,
-        // Ended by a signal, as the interface says to end it.
+        // A signal is the documented way to end a watch.
         Some(Exit::Signal(_))
     ) {
         scripts.helper().finish(at, watch).await?;
