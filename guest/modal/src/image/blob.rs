@@ -1,4 +1,5 @@
-//! Uploads to the blob store: where the control plane says that the parts of a blob go (docs/modal-protocol.md, section 9).
+//! Uploads to the blob store, with the addresses that the control plane returns for the parts of a blob
+//! (docs/modal-protocol.md, section 9).
 
 use modal_proto::client::{
     BlobCreateResponse, MultiPartUpload, blob_create_response::UploadTypeOneof, blob_create_response::UploadTypesOneof,
@@ -10,18 +11,18 @@ use sandbox_provider_kit::{
 
 /// A blob that is being uploaded.
 pub struct Blob {
-    /// `bl-…`
+    /// The id, `bl-…`.
     pub id: String,
-    /// Its bytes on their way.
+    /// The upload of its bytes.
     pub upload: PartUpload,
 }
 
 impl Blob {
-    /// From what the control plane answered to the announcement of `size` bytes. `md5` in base64.
+    /// Makes a blob from the control plane's answer to the announcement of `size` bytes. `md5` is encoded in base64.
     ///
     /// # Errors
     ///
-    /// `internal` when it named no place to send them to.
+    /// `internal` if the answer contains no id or no addresses for all bytes.
     pub fn new(answer: BlobCreateResponse, size: u64, md5: String) -> Result<Blob> {
         let single = |url: String| (vec![Part { url, length: size }], None);
         let several = |multi: MultiPartUpload| {
@@ -33,7 +34,7 @@ impl Blob {
             });
             (length.saturating_mul(count) >= size).then(|| (parts.collect::<Vec<_>>(), Some(multi.completion_url)))
         };
-        // The newer form lists alternatives; the first is the one to use. The older form may be all there is.
+        // The newer form lists alternatives, of which the first one is used. Some servers send only the older form.
         let target = match answer.upload_types_oneof {
             Some(UploadTypesOneof::UploadUrls(urls)) => urls.items.into_iter().next().map(single),
             Some(UploadTypesOneof::Multiparts(multi)) => multi.items.into_iter().next().and_then(several),
@@ -47,7 +48,7 @@ impl Blob {
         let Some((parts, completion)) = target.filter(|_| !id.is_empty()) else {
             return Err(Error::internal("Modal named no place to upload to."));
         };
-        // The parts of a larger upload carry neither, and these are part of what the address was signed for.
+        // The parts of a larger upload have neither of these headers. The signature of the address covers them.
         let whole = completion.is_none();
         let upload = PartUpload::new(parts, completion, move |url| {
             let mut headers = Vec::new();

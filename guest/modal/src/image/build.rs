@@ -1,7 +1,7 @@
-//! Builds that are followed by cursor (docs/modal-protocol.md, section 3.1).
+//! Builds, which callers follow by a cursor (docs/modal-protocol.md, section 3.1).
 //!
-//! Modal builds one layer per request and needs the id of a finished one below, so a cursor carries the layers that are
-//! still to come; any instance can go on with it.
+//! Modal builds one layer per request and needs the id of the finished layer below. So the cursor contains the requests
+//! for the remaining layers, and any instance can continue the build.
 
 use std::{cell::RefCell, future::poll_fn, rc::Rc, task::Poll, time::Duration};
 
@@ -35,44 +35,44 @@ use sandbox_provider_kit::{
     memo::Memo,
 };
 
-/// How long the server holds one log stream, in seconds (docs/modal-protocol.md, section 3.1).
+/// Time for which the server holds one log stream, in seconds (docs/modal-protocol.md, section 3.1).
 const JOIN_SECONDS: f32 = 55.0;
 
-/// Log text kept for the message of a failed build, in bytes: the end of the output of the failing line.
+/// Size of the log text for the message of a failed build, in bytes: the end of the output of the failed step.
 const TAIL_BYTES: usize = 2048;
 
-/// As much of a log line is looked at to tell whether it begins a step, and kept as the step's name, in bytes.
+/// Size of the beginning of a log line, in bytes, that is checked for a step and kept as the name of the step.
 const LINE_BYTES: usize = 300;
 
-/// How the builder's log begins the line that names a step.
+/// The beginning of a log line that names a step.
 const STEP: &str = "=> ";
 
-/// Largest cursor that is looked at; the interface promises to give none larger.
+/// Largest cursor that is accepted. The interface promises that no cursor is larger.
 const MAX_CURSOR_BYTES: usize = 64 * 1024;
 
-/// Where a build stands. Travels to the caller in base64.
+/// The position of a build. The caller gets it in base64.
 #[derive(Clone, PartialEq, Message)]
 #[prost(skip_debug)]
 struct Cursor {
     /// The layer that is being built.
     #[prost(string, tag = "1")]
     image: String,
-    /// The last log entry that was delivered in full.
+    /// The last log entry that was returned completely.
     #[prost(string, tag = "2")]
     entry: String,
-    /// Bytes of the entry after it that were delivered.
+    /// Number of bytes of the next entry that were returned.
     #[prost(uint64, tag = "3")]
     skip: u64,
-    /// The end of the output of the step that runs.
+    /// The end of the output of the current step.
     #[prost(string, tag = "4")]
     tail: String,
-    /// The step that runs: a line of the Dockerfile as the log names it.
+    /// The current step: a line of the Dockerfile in the form of the log.
     #[prost(string, tag = "5")]
     step: String,
-    /// The beginning of the log line that is not at its end yet.
+    /// The beginning of an incomplete log line.
     #[prost(string, tag = "6")]
     line: String,
-    /// Requests for the layers on top, without their base.
+    /// Requests for the layers above, without their base image.
     #[prost(bytes = "vec", repeated, tag = "7")]
     next: Vec<Vec<u8>>,
     /// The layer is built.
@@ -99,7 +99,7 @@ impl Cursor {
         if cursor.image.is_empty() { Err(strange_cursor()) } else { Ok(cursor) }
     }
 
-    /// Keeps what the message of a failed build would need of the log.
+    /// Keeps the parts of the log for the message of a failed build.
     fn remember(&mut self, text: &str) {
         for line in text.split_inclusive('\n') {
             let room = LINE_BYTES.saturating_sub(self.line.len());
@@ -124,13 +124,13 @@ fn strange_cursor() -> Error {
     Error::invalid("This is not a cursor of a build: give one that `start-build` or `read-build` gave.")
 }
 
-/// A log stream that lies open between calls, with a message of which a part has been delivered.
+/// A log stream that is open between calls, with a message that was returned in part.
 pub struct Join {
     stream: LocalBoxStream<'static, Result<ImageJoinStreamingResponse, Status>>,
     pending: Option<ImageJoinStreamingResponse>,
 }
 
-/// Builds that are followed. Clones share the log streams that lie open.
+/// The builds of a service. Clones share the open log streams.
 #[derive(Clone)]
 pub struct Builds {
     service: Service,
@@ -138,17 +138,19 @@ pub struct Builds {
 }
 
 impl Builds {
-    /// Follows none yet.
+    /// Makes the builds of a service, without open streams.
     #[must_use]
     pub fn new(service: Service) -> Builds {
         Builds { service, joins: Rc::default() }
     }
 
-    /// See `start-build` in the interface.
+    /// Implements `start-build` of the interface. Starts a build, joins a running one or finds the finished image, and
+    /// returns its progress at once.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `invalid-argument` for an image that cannot be built, `not-found` for an unknown image or secret, `build-failed`
+    /// if the build has failed already; otherwise the error of the failed request.
     pub async fn start_build(&self, spec: &ImageSpec) -> Result<BuildProgress> {
         check_image(spec)?;
         if spec.commands.is_empty() {
@@ -166,7 +168,7 @@ impl Builds {
         let first = layers.next().ok_or_else(|| Error::internal("An image without layers."))?;
         let next = layers.map(|layer| layer.encode_to_vec()).collect();
         let mut cursor = self.request_layer(first, Cursor { next, ..Cursor::default() }).await?;
-        // Nothing to read when every layer is there already.
+        // There is no log if all layers exist already.
         while cursor.done {
             match self.next_layer(cursor).await? {
                 Step::Next(next) => cursor = next,
@@ -178,11 +180,12 @@ impl Builds {
         Ok(BuildProgress { log: Vec::new(), cursor: cursor.encode()?, image: None })
     }
 
-    /// See `read-build` in the interface.
+    /// Implements `read-build` of the interface. Returns the next piece of a build's log, at most `max_bytes` bytes.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `invalid-argument` for an invalid cursor, `build-failed` once the log of a failed build has been read; otherwise
+    /// the error of the failed request.
     pub async fn read_build(&self, text: &str, max_bytes: u32, wait: u64) -> Result<BuildProgress> {
         let mut room = check::max_bytes(max_bytes)?;
         let mut cursor = Cursor::decode_text(text)?;
@@ -212,9 +215,9 @@ impl Builds {
             match outcome {
                 Read::Done => {}
                 Read::Failed(error) if log.is_empty() => return Err(error),
-                // The log first; the next call finds the failure again.
+                // The log is returned first. The next call finds the failure again.
                 Read::Failed(_) => return Ok(BuildProgress { log, cursor: cursor.encode()?, image: None }),
-                // Broken again and again, and nothing new in between.
+                // The stream broke repeatedly without new output.
                 Read::Broken(status) if failures >= policy::CONTROL.retries && log.is_empty() => {
                     return Err(image_error(&self.service, &cursor.image, &status));
                 }
@@ -243,7 +246,7 @@ impl Builds {
         }
     }
 
-    /// The image of a spec, built if need be without showing the log.
+    /// Returns the image of a spec. Builds it if necessary, without returning the log.
     pub(crate) async fn ready_image(&self, spec: &ImageSpec) -> Result<BuiltImage> {
         if let ImageSource::Id(id) = &spec.source
             && spec.commands.is_empty()
@@ -260,7 +263,7 @@ impl Builds {
         }
     }
 
-    /// Asks for a layer; the cursor then stands at its log, or behind it when it is there already.
+    /// Requests a layer. The returned cursor is at the beginning of its log, or after it if the layer exists already.
     async fn request_layer(&self, layer: ImageGetOrCreateRequest, cursor: Cursor) -> Result<Cursor> {
         let answer = self.service.control.call("build the image", rpc::IMAGE_GET_OR_CREATE, &layer).await?;
         if answer.image_id.is_empty() {
@@ -277,7 +280,7 @@ impl Builds {
         Ok(cursor)
     }
 
-    /// The layer is there: on to the one above, or done.
+    /// Continues with the next layer after one was built, or returns the image.
     async fn next_layer(&self, mut cursor: Cursor) -> Result<Step> {
         if cursor.next.is_empty() {
             let image = BuiltImage { id: cursor.image.clone(), workdir: cursor.workdir.clone(), extra: Vec::new() };
@@ -314,7 +317,8 @@ impl Builds {
         }
     }
 
-    /// Waits as long as the service asks to, if it does, and that is not too long; such a wait uses up no retry.
+    /// Waits for the time that the service asks for, unless that exceeds the limit. Returns whether it waited. This is
+    /// not counted as a retry.
     async fn comes_back(&self, status: &Status, begun: Duration) -> Result<bool> {
         let Some(wait) = policy::server_wait(status) else { return Ok(false) };
         let most = self.service.config()?.max_throttle_wait.unwrap_or(Duration::MAX);
@@ -325,7 +329,7 @@ impl Builds {
         Ok(follow)
     }
 
-    /// Reads what is there, waiting for something until `deadline`.
+    /// Reads the available log. Waits until `deadline` if there is none.
     async fn read_join(
         &self,
         join: &mut Join,
@@ -343,7 +347,7 @@ impl Builds {
                     let hurried = !log.is_empty();
                     let item = poll_fn(|cx| match std::pin::Pin::new(&mut *stream).poll_next(cx) {
                         Poll::Ready(item) => Poll::Ready(Some(item)),
-                        // Something has been read: hand it out rather than wait for more.
+                        // Some log was read: return it instead of waiting for more.
                         Poll::Pending if hurried => Poll::Ready(None),
                         Poll::Pending => timer.as_mut().poll(cx).map(|()| None),
                     })
@@ -385,7 +389,7 @@ enum Step {
     Image(BuiltImage, Cursor),
 }
 
-/// How far reading a log stream went.
+/// The result of reading a log stream.
 enum Read {
     /// The layer is built.
     Done,
@@ -393,13 +397,13 @@ enum Read {
     Failed(Error),
     /// The stream ended without an outcome: open it again.
     Reopen,
-    /// It broke off.
+    /// The stream broke.
     Broken(Status),
-    /// As much as was asked for, or as there is.
+    /// Enough was read, or no more is available now.
     Enough,
 }
 
-/// Moves a message's log to the caller as far as there is room; false if some is left.
+/// Returns the log of a message as far as there is room. Returns `false` if some of it is left.
 fn deliver(
     message: &ImageJoinStreamingResponse,
     cursor: &mut Cursor,
@@ -418,7 +422,8 @@ fn deliver(
         if fits == 0 && !log.is_empty() {
             return false;
         }
-        // A character that is larger than all the room there is goes through whole, or nothing ever would.
+        // A character that is larger than the whole room is returned anyway, because the reader would otherwise never
+        // make progress.
         let fits = fits.max(text.chars().next().map_or(0, char::len_utf8));
         let piece = &text[..fits];
         *room = room.saturating_sub(fits);
@@ -441,7 +446,7 @@ fn deliver(
     true
 }
 
-/// The error of a finished build; none if it went well (docs/modal-protocol.md, section 3.1).
+/// Returns the error of a finished build, or `None` if it succeeded (docs/modal-protocol.md, section 3.1).
 fn build_error(result: &GenericResult, cursor: &Cursor) -> Option<Error> {
     let said = clip(result.exception.trim_end());
     let what = match result.status() {
@@ -493,7 +498,7 @@ mod tests {
             for call in 0.. {
                 assert!(call < 50, "no progress with {max} bytes a call");
                 let (mut log, mut room) = (Vec::new(), max);
-                // A cursor goes through the caller each time.
+                // Each call gets its cursor from the caller.
                 cursor = Cursor::decode_text(&cursor.encode().unwrap()).unwrap();
                 let all = deliver(&message, &mut cursor, &mut log, &mut room);
                 text.extend(log.iter().map(|chunk| chunk.text.as_str()));

@@ -1,8 +1,9 @@
-//! Build contexts: files that are named by digest and uploaded once, and the mounts made of them (docs/modal-protocol.md, section 3.3
-//! and 9).
+//! Build contexts: files that are identified by digest and uploaded once, and the mounts that contain them
+//! (docs/modal-protocol.md, sections 3.3 and 9).
 //!
-//! The component has no files: the host sends contents in pieces. Small ones are gathered and sent within one message; large
-//! ones go to the blob store (`blob`) as they come, through a request that stays open between calls.
+//! A component has no file system, so the host sends contents in pieces. Small contents are collected and sent in one
+//! message. Large ones are passed on to the blob store (`blob`) as they arrive, in a request that stays open between
+//! calls.
 
 use std::{cell::RefCell, time::Duration};
 
@@ -24,46 +25,47 @@ use sandbox_provider_kit::{
 use super::blob::Blob;
 use crate::service::Service;
 
-/// Contents of this length and more go to the blob store (docs/modal-protocol.md, section 3.3).
+/// Contents of at least this size, in bytes, are uploaded to the blob store (docs/modal-protocol.md, section 3.3).
 const BLOB_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Contents asked for at a time, as the official client does.
+/// Number of contents in one request, as in the official client.
 const CHECK_BATCH: usize = 64;
 
-/// The service may need a while to take a blob over: how long it is asked, and with what pause.
+/// Time for which the service is asked whether it has stored a blob, and the pause between these requests.
 const STORE_WAIT: Duration = Duration::from_secs(120);
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
-/// An upload under way, as the instance that serves it remembers it.
+/// A running upload, in the memory of the instance that serves it.
 struct Upload {
     received: Received,
     sink: Sink,
 }
 
-/// Where the pieces go.
+/// The destination of the pieces.
 enum Sink {
     Memory(Vec<u8>),
     Blob(Blob),
 }
 
-/// Contents of build contexts.
+/// The contents of build contexts.
 pub struct Contexts {
     service: Service,
     uploads: RefCell<Memo<String, Upload>>,
 }
 
 impl Contexts {
-    /// Knows of no upload yet.
+    /// Makes an empty set of uploads.
     #[must_use]
     pub fn new(service: Service) -> Contexts {
         Contexts { service, uploads: RefCell::default() }
     }
 
-    /// See `missing-content` in the interface.
+    /// Implements `missing-content` of the interface. Returns the SHA-256 digests of those `contents` that the provider
+    /// does not have yet.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `invalid-argument` for an invalid digest or more than 10000 contents; otherwise the error of the failed request.
     pub async fn missing(&self, contents: &[Content]) -> Result<Vec<String>> {
         check_contents(contents)?;
         let mut missing = Vec::new();
@@ -78,11 +80,13 @@ impl Contexts {
         Ok(missing)
     }
 
-    /// See `upload-content` in the interface.
+    /// Implements `upload-content` of the interface. Uploads one piece of a content, beginning at the byte `offset`.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `invalid-argument` if the piece does not fit, the digest does not match, or the MD5 of a content of 4 MiB and
+    /// more is missing; `timed-out` if Modal does not store a file within two minutes; otherwise the error of the
+    /// failed request.
     pub async fn upload(&self, content: &Content, offset: u64, data: Vec<u8>) -> Result<u64> {
         check_piece(content, offset, &data)?;
         let known = self.uploads.borrow_mut().remove(&content.sha256);
@@ -133,7 +137,7 @@ impl Contexts {
         Ok(Sink::Blob(Blob::new(answer, content.size, request.content_md5)?))
     }
 
-    /// Names what has been uploaded by its digest.
+    /// Registers an uploaded content by its digest.
     async fn store(&self, sha256: &str, data: DataOneof) -> Result<()> {
         let request = MountPutFileRequest { sha256_hex: sha256.to_string(), data_oneof: Some(data) };
         let deadline = self.service.now() + STORE_WAIT;
@@ -156,7 +160,7 @@ impl Contexts {
     }
 }
 
-/// A mount of these files, to build with; the empty id for none.
+/// Makes a mount of these files for a build. Returns an empty id if there are no files.
 pub(crate) async fn context_mount(service: &Service, files: &[ContextFile]) -> Result<String> {
     if files.is_empty() {
         return Ok(String::new());

@@ -1,6 +1,6 @@
-//! Images: what the layers of a wanted image are, and what is known of finished ones (docs/modal-protocol.md, section 3).
+//! Images: the layers of an image specification, and finished images (docs/modal-protocol.md, section 3).
 //!
-//! An image is one or two layers: where it comes from, and the further commands on top.
+//! An image has one or two layers: its source, and the further commands on top.
 
 use modal_proto::client::{
     BaseImage, DeploymentNamespace, Image, ImageDeleteRequest, ImageFromIdRequest, ImageGetByTagRequest,
@@ -22,14 +22,14 @@ use sandbox_provider_kit::{
     image::spec,
 };
 
-/// The name that a layer's FROM gives to the layer below.
+/// The name of the layer below in the `FROM` line of a layer.
 const BASE: &str = "base";
 
-/// See `get-image` in the interface.
+/// Implements `get-image` of the interface. Looks up an image by its id.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid id, `not-found` for an unknown image; otherwise the error of the failed request.
 pub async fn get(service: &Service, image: &str) -> Result<BuiltImage> {
     check_image_id(image)?;
     let request = ImageFromIdRequest { image_id: image.to_string() };
@@ -40,11 +40,11 @@ pub async fn get(service: &Service, image: &str) -> Result<BuiltImage> {
     }
 }
 
-/// See `delete-image` in the interface.
+/// Implements `delete-image` of the interface. Deletes an image.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid id; otherwise the error of the failed request.
 pub async fn delete(service: &Service, image: &str) -> Result<()> {
     check_image_id(image)?;
     let request = ImageDeleteRequest { image_id: image.to_string() };
@@ -56,7 +56,8 @@ pub async fn delete(service: &Service, image: &str) -> Result<()> {
     }
 }
 
-/// An unknown id gives either of two codes (docs/modal-protocol.md, section 3.1).
+/// Converts a status to an error. Modal reports an unknown id with one of two codes (docs/modal-protocol.md, section
+/// 3.1).
 pub(crate) fn image_error(service: &Service, image: &str, status: &Status) -> Error {
     let unknown = status.code() == Code::NotFound
         || status.code() == Code::FailedPrecondition && status.message().contains("Could not find image");
@@ -68,7 +69,7 @@ pub(crate) fn image_error(service: &Service, image: &str, status: &Status) -> Er
     error
 }
 
-/// The layers of a spec, bottom first.
+/// Returns the requests for the layers of a spec, the lowest first.
 pub(crate) async fn layers(service: &Service, spec: &ImageSpec) -> Result<Vec<ImageGetOrCreateRequest>> {
     let config = service.config()?;
     let app_id = service.app.id().await?;
@@ -88,7 +89,7 @@ pub(crate) async fn layers(service: &Service, spec: &ImageSpec) -> Result<Vec<Im
     let mut base = None;
     match &spec.source {
         ImageSource::ProviderDefault => layers.push(ImageGetOrCreateRequest {
-            // The default image is one for all workspaces (docs/modal-protocol.md, section 3.2).
+            // The default image is the same for all workspaces (docs/modal-protocol.md, section 3.2).
             namespace: DeploymentNamespace::Global.into(),
             ..request(Image { dockerfile_commands: default_image(&builder_version), ..Default::default() })
         }),
@@ -101,7 +102,7 @@ pub(crate) async fn layers(service: &Service, spec: &ImageSpec) -> Result<Vec<Im
         }
         ImageSource::Dockerfile(dockerfile) => {
             layers.push(request(Image {
-                // The service is not known to pass over a byte order mark.
+                // It is not known whether the service skips a byte order mark.
                 dockerfile_commands: spec::stage(dockerfile)?
                     .trim_start_matches('\u{feff}')
                     .lines()
@@ -177,7 +178,8 @@ async fn registry_config(service: &Service, login: Option<&RegistryLogin>) -> Re
     Ok(Some(ImageRegistryConfig { registry_auth_type: kind.into(), secret_id: found.id }))
 }
 
-/// What kind of registry a secret with these entries is for; none if that is not clear (docs/modal-protocol.md, section 3.2).
+/// Returns the kind of registry that a secret with these entries is for, or `None` if that is not clear
+/// (docs/modal-protocol.md, section 3.2).
 fn login_kind(keys: &[String]) -> Option<RegistryAuthType> {
     let has = |wanted: &[&str]| wanted.iter().all(|name| keys.iter().any(|key| key == name));
     let aws =
@@ -198,9 +200,9 @@ pub(crate) fn base_image(image_id: String) -> BaseImage {
     BaseImage { image_id, docker_tag: BASE.to_string() }
 }
 
-/// The lines of the service's default image, by builder version: the very lines that the official client sends, so that
-/// the image is there already (docs/modal-protocol.md, section 3.2). Builders up to 2024.10 add pinned requirements, which are not
-/// ours to copy; there the same Python image is taken as it comes.
+/// Returns the lines of the service's default image for a builder version. They are the same lines that the official
+/// client sends, so that the image exists already (docs/modal-protocol.md, section 3.2). Builders up to 2024.10 add a
+/// list of pinned requirements that is not copied here; for these, the image is the plain Python image.
 fn default_image(builder: &str) -> Vec<String> {
     let (python, codename) = match builder {
         "2023.12" => ("3.12.1", "bullseye"),
@@ -235,7 +237,7 @@ pub(crate) fn check_image_id(id: &str) -> Result<()> {
     Err(Error::invalid(format!("`{}` is not an image id: Modal's begin with `im-`.", shown(id))).about(id))
 }
 
-/// Refuses an image that cannot be built.
+/// Checks the specification of an image.
 pub(crate) fn check_image(spec: &ImageSpec) -> Result<()> {
     spec::check(spec, check_image_id)
 }

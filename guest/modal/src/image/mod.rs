@@ -1,4 +1,4 @@
-//! Images: their layers, builds and build contexts.
+//! Images: layers, builds and build contexts.
 
 pub mod blob;
 pub mod build;
