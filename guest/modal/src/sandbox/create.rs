@@ -1,4 +1,4 @@
-//! Making sandboxes: what a specification means at Modal, which backend it takes, and the request itself (docs/modal-protocol.md,
+//! Creates sandboxes: checks the specification, chooses the backend and makes the request (docs/modal-protocol.md,
 //! section 5).
 
 use modal_proto::{
@@ -38,22 +38,24 @@ use sandbox_provider_kit::{
     },
 };
 
-/// Life of a sandbox that asks for none: Modal's own default (docs/modal-protocol.md, section 5.2), in seconds.
+/// Lifetime of a sandbox without a requested lifetime, in seconds: Modal's own default (docs/modal-protocol.md, section
+/// 5.2).
 const DEFAULT_LIFETIME_SECS: u32 = 300;
 
-/// Longest command, in bytes in all (docs/modal-protocol.md, section 5.2).
+/// Longest command, in bytes of all arguments (docs/modal-protocol.md, section 5.2).
 const MAX_COMMAND_BYTES: usize = 65_536;
 
-/// See `check-spec` in the interface.
+/// Implements `check-spec` of the interface. Checks a specification as far as that is possible without a request to
+/// Modal.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` or `unsupported` with the field or option at fault as its subject.
 pub fn check(service: &Service, spec: &SandboxSpec) -> Result<()> {
     considered(service, spec).map(drop)
 }
 
-/// All that can be said of a specification before anything is sent.
+/// Does all checks of a specification that need no request. Returns its options and its backend.
 fn considered(service: &Service, spec: &SandboxSpec) -> Result<(Options, Backend)> {
     check_spec(spec)?;
     check_image(&spec.image)?;
@@ -65,11 +67,13 @@ fn considered(service: &Service, spec: &SandboxSpec) -> Result<(Options, Backend
     Ok((options, backend))
 }
 
-/// See `create` in the interface.
+/// Implements `create` of the interface. Creates a sandbox and returns when the service has accepted it.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` or `unsupported` for a specification that `check` refuses, `not-found` for an unknown image,
+/// secret, volume or proxy, `already-exists` if the name is taken, `resource-exhausted` if there is no capacity,
+/// `build-failed` if the image cannot be built; otherwise the error of the failed request.
 pub async fn create(service: &Service, builds: &Builds, spec: SandboxSpec) -> Result<SandboxInfo> {
     let (options, backend) = considered(service, &spec)?;
     let app_id = service.app.id().await?;
@@ -78,7 +82,7 @@ pub async fn create(service: &Service, builds: &Builds, spec: SandboxSpec) -> Re
     for sidecar in &spec.sidecars {
         sidecar_images.push(builds.ready_image(&sidecar.image).await?.id);
     }
-    // One key for all that this create does, so that a repetition does none of it again.
+    // All requests of this call use keys derived from this one, so that a repeated call repeats none of them.
     let key = spec.key.as_ref().map_or_else(|| service.new_uuid(), |key| format!("create {key}"));
     let mut definition = definition(service, &spec, options, image.id.clone()).await?;
     let v1 = backend == Backend::V1;
@@ -105,7 +109,7 @@ pub async fn create(service: &Service, builds: &Builds, spec: SandboxSpec) -> Re
     for (sidecar, image) in spec.sidecars.iter().zip(&sidecar_images) {
         let key = format!("{key} sidecar {}", sidecar.name);
         if let Err(mut error) = sidecar::make(service, &id, sidecar, image, &key).await {
-            // Half of what was asked for is of no use, and the caller has no id to end it by.
+            // A sandbox without its sidecars is of no use, and the caller has no id to terminate it with.
             let gone = terminate(service, &id).await.is_ok();
             error.message = format!(
                 "{} (sidecar `{}`; the sandbox {id} {})",
@@ -183,7 +187,8 @@ async fn definition(service: &Service, spec: &SandboxSpec, options: Options, ima
     })
 }
 
-/// Environment variables as a secret: the older backend takes them in no other form (docs/modal-protocol.md, section 4).
+/// Makes a secret with the environment variables, which is the only form that the older backend accepts
+/// (docs/modal-protocol.md, section 4).
 async fn env_secret(service: &Service, env: &[(String, String)], key: &str) -> Result<String> {
     let request = SecretGetOrCreateRequest {
         environment_name: service.config()?.environment.clone(),
@@ -228,8 +233,8 @@ async fn bucket_mount(service: &Service, bucket: &BucketMount) -> Result<CloudBu
     })
 }
 
-/// The backend for a specification: the newer one, unless something is asked for that only the older one has (docs/modal-protocol.md,
-/// section 5.1). `v2` is whether the configuration allows the newer one.
+/// Returns the backend for a specification: the newer one, unless the specification has a feature that only the older
+/// one supports (docs/modal-protocol.md, section 5.1). `v2` is `false` if the configuration excludes the newer one.
 fn choose(spec: &SandboxSpec, options: &Options, v2: bool) -> Result<Backend> {
     let older =
         [("gpu", spec.resources.gpu.is_some()), ("network_file_systems", !options.network_file_systems.is_empty())];
@@ -275,7 +280,7 @@ fn open_ports(ports: &[Port]) -> sandbox::OpenPortsOneof {
     sandbox::OpenPortsOneof::OpenPorts(PortSpecs { ports })
 }
 
-/// Refuses what is wrong or not to be had before anything is sent.
+/// Checks the fields of a specification. Sends nothing.
 fn check_spec(spec: &SandboxSpec) -> Result<()> {
     let bytes: usize = spec.command.iter().map(String::len).sum();
     if bytes > MAX_COMMAND_BYTES {
@@ -372,7 +377,7 @@ fn check_bucket(bucket: &BucketMount) -> Result<()> {
     Ok(())
 }
 
-/// Further fields of a bucket.
+/// The extra fields of a bucket.
 #[derive(Default)]
 struct BucketExtra {
     requester_pays: bool,

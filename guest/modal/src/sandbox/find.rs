@@ -1,4 +1,4 @@
-//! Sandboxes by id, by name and in lists (docs/modal-protocol.md, section 6).
+//! Finds sandboxes by id, by name and in lists (docs/modal-protocol.md, section 6).
 
 use std::time::Duration;
 
@@ -23,18 +23,19 @@ use sandbox_provider_kit::{
     call::grpc::Code,
 };
 
-/// Largest page of `list`.
+/// Maximum number of sandboxes in one page of `list`.
 const MAX_PAGE: u32 = 1000;
 
-/// Sandboxes made at one moment cannot be told apart by the server's cursor, a time: the next page begins this much
-/// later, in seconds, and what has been given already is left out.
+/// The server's cursor is a time, so it cannot separate sandboxes that were created at the same moment. The next page
+/// begins this much later, in seconds, and skips sandboxes that were returned before.
 const TIE: f64 = 1e-6;
 
-/// See `get` in the interface. One SandboxWait without waiting; Modal tells tags and name only by further calls.
+/// Implements `get` of the interface. Returns the state of a sandbox, also after its end. Sends one `SandboxWait`
+/// request with no wait. Tags and name are left out, because they need further requests.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid id, `not-found` for an unknown sandbox; otherwise the error of the failed request.
 pub async fn get(service: &Service, sandbox: &str) -> Result<SandboxInfo> {
     let state = match ended::poll(&service.control, sandbox).await? {
         Some(reason) => SandboxState::Ended(reason),
@@ -53,18 +54,20 @@ pub async fn get(service: &Service, sandbox: &str) -> Result<SandboxInfo> {
     })
 }
 
-/// Whether a sandbox of the older backend, which are made before there is a machine for them, has one.
+/// Returns whether a sandbox of the older backend has a machine. These sandboxes are created before a machine is
+/// assigned.
 async fn has_machine(service: &Service, sandbox: &str) -> Result<bool> {
     let request = SandboxGetTaskIdRequest { sandbox_id: sandbox.to_string(), ..Default::default() };
     let answer = service.control.call("look at the sandbox", rpc::SANDBOX_GET_TASK_ID, &request).await?;
     Ok(answer.task_id.is_some_and(|id| !id.is_empty()))
 }
 
-/// See `find` in the interface.
+/// Implements `find` of the interface. Returns the running sandbox with this name.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid name, `not-found` if no running sandbox of the app has this name; otherwise the
+/// error of the failed request.
 pub async fn find(service: &Service, name: &str) -> Result<SandboxInfo> {
     check::name(name)?;
     let config = service.config()?;
@@ -76,7 +79,7 @@ pub async fn find(service: &Service, name: &str) -> Result<SandboxInfo> {
     };
     let result = service.control.keyed(&service.new_uuid(), rpc::SANDBOX_GET_FROM_NAME_V2, &request).await?;
     let answer = match result {
-        // Names of the older backend are looked up on their own (docs/modal-protocol.md, section 6.2).
+        // The names of the older backend are looked up separately (docs/modal-protocol.md, section 6.2).
         Err(status) if status.code() == Code::NotFound => {
             service.control.keyed(&service.new_uuid(), rpc::SANDBOX_GET_FROM_NAME, &request).await?
         }
@@ -92,11 +95,12 @@ pub async fn find(service: &Service, name: &str) -> Result<SandboxInfo> {
     Ok(SandboxInfo { name: Some(name.to_string()), ..get(service, &answer.sandbox_id).await? })
 }
 
-/// See `list` in the interface.
+/// Implements `list` of the interface. Lists sandboxes with their tags, newest first: one page of at most `max` (1 to
+/// 1000) sandboxes, beginning at `cursor`.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid cursor, an unknown filter or `max` 0; otherwise the error of the failed request.
 pub async fn list(service: &Service, filter: ListFilter, cursor: Option<String>, max: u32) -> Result<SandboxPage> {
     let all_apps = match &filter.extra[..] {
         [(name, value)] if name == "all-apps" && value == "true" => true,
@@ -108,7 +112,8 @@ pub async fn list(service: &Service, filter: ListFilter, cursor: Option<String>,
     let after = cursor.map(|text| ListCursor::parse(&text)).transpose()?;
     let mut before = after.as_ref().map_or(0.0, |after| after.created + TIE);
     let mut request = SandboxListRequest {
-        // Without an app: those of the whole environment (docs/modal-protocol.md, section 6.2).
+        // Without an app, the request lists the sandboxes of the whole environment (docs/modal-protocol.md, section
+        // 6.2).
         app_id: if all_apps { String::new() } else { service.app.id().await? },
         environment_name: if all_apps { service.config()?.environment.clone() } else { String::new() },
         include_finished: filter.include_ended,
@@ -117,7 +122,7 @@ pub async fn list(service: &Service, filter: ListFilter, cursor: Option<String>,
     };
     loop {
         request.before_timestamp = before;
-        // Whatever is configured for new ones: this method lists the sandboxes of both backends.
+        // This method lists the sandboxes of both backends, so the configured backend does not matter.
         let answer = service.control.call("list the sandboxes", rpc::SANDBOX_LIST_V2, &request).await?;
         let mut found = answer.sandboxes;
         insertion_sort(&mut found, |a, b| (b.created_at, &b.id) < (a.created_at, &a.id));
@@ -126,7 +131,7 @@ pub async fn list(service: &Service, filter: ListFilter, cursor: Option<String>,
         };
         found.retain(|sandbox| after.as_ref().is_none_or(|after| after.precedes(sandbox)));
         if found.is_empty() {
-            // All of this page was made at one moment, and given already.
+            // All sandboxes of this page were created at the same moment and were returned before.
             before = if before > oldest { oldest } else { oldest - TIE };
             continue;
         }
@@ -136,12 +141,12 @@ pub async fn list(service: &Service, filter: ListFilter, cursor: Option<String>,
     }
 }
 
-/// Which backend a sandbox runs on, as a further field.
+/// Returns the backend of a sandbox as an extra field.
 pub(crate) fn backend(sandbox: &str) -> (String, String) {
     ("backend".to_string(), if id::is_v1(sandbox) { "\"v1\"" } else { "\"v2\"" }.to_string())
 }
 
-/// Where a list goes on: behind this sandbox, by time and then by id.
+/// The position in a list: after this sandbox, by time and then by id.
 struct ListCursor {
     created: f64,
     id: String,
@@ -162,7 +167,7 @@ impl ListCursor {
         }
     }
 
-    /// Whether this sandbox comes behind.
+    /// Returns whether `sandbox` comes after this position.
     fn precedes(&self, sandbox: &WireInfo) -> bool {
         sandbox.created_at < self.created || sandbox.created_at == self.created && sandbox.id < self.id
     }
@@ -187,7 +192,8 @@ fn info(wire: WireInfo) -> SandboxInfo {
     }
 }
 
-/// A tunnel record is one TLS address, or that and a plain one for an unencrypted port (docs/modal-protocol.md, section 6.3).
+/// Converts a tunnel record. It has a TLS address, and for an unencrypted port also a plain one
+/// (docs/modal-protocol.md, section 6.3).
 pub(crate) fn tunnel(data: &TunnelData) -> Option<Tunnel> {
     let port = u16::try_from(data.container_port).ok()?;
     let (kind, host, number) = match (&data.unencrypted_host, data.unencrypted_port) {

@@ -1,7 +1,7 @@
 //! Persisted logs of sandboxes (docs/modal-protocol.md, section 6.4).
 //!
-//! The service answers a span of time with at most so many entries and does not say which end it left out. A span that gives
-//! as many as that is therefore halved until one gives fewer, which is then known to be whole.
+//! The service returns a limited number of entries for a time span and does not say at which end it left entries out. A
+//! span with that many entries is therefore halved until it returns fewer, which means that it is complete.
 
 use std::time::Duration;
 
@@ -25,27 +25,28 @@ use sandbox_provider_kit::{
     },
 };
 
-/// Entries asked for at a time.
+/// Number of entries that are requested at a time.
 const ENTRIES: u32 = 2000;
 
-/// The most that the service gives at a time; asked for where a span that is not halved has more than that.
+/// Maximum number of entries that the service returns at a time. Requested if the shortest span has more than
+/// [`ENTRIES`].
 const MOST_ENTRIES: u32 = 20_000;
 
-/// The longest span that the service answers, in nanoseconds: 35 days.
+/// The longest span that the service accepts, in nanoseconds: 35 days.
 const LONGEST: u64 = 35 * 24 * 3600 * 1_000_000_000;
 
-/// The shortest span that is halved, in nanoseconds: the clocks behind the entries are not finer.
+/// The shortest span that is halved, in nanoseconds. The clocks of the entries are not more precise.
 const SHORTEST: u64 = 1_000_000;
 
-/// Where reading goes on. Times are nanoseconds since the Unix epoch.
+/// The position of a reader. Times are in nanoseconds since the Unix epoch.
 struct Cursor {
-    /// The end of what is asked for, fixed by the first call so that a growing log has one.
+    /// The end of the requested span. The first call sets it, so that reading a growing log ends.
     until: u64,
-    /// The time of the entry to go on with.
+    /// The time of the next entry.
     from: u64,
-    /// Entries of that very time that have been given.
+    /// Number of entries with this time that were returned.
     entries: usize,
-    /// Bytes of the next one that have been given.
+    /// Number of bytes of the next entry that were returned.
     bytes: usize,
 }
 
@@ -62,11 +63,13 @@ impl Cursor {
     }
 }
 
-/// See `read-logs` in the interface.
+/// Implements `read-logs` of the interface. Reads one page of the persisted log of a sandbox, at most `max_bytes`
+/// bytes, also after the sandbox has ended.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid id or cursor, or a start after the end; `not-found` for an unknown sandbox;
+/// otherwise the error of the failed request.
 pub async fn read(
     service: &Service,
     sandbox: &str,
@@ -81,7 +84,8 @@ pub async fn read(
     let mut end = cursor.until;
     let mut items = Vec::new();
     loop {
-        // A little earlier, whichever way the service takes its borders; what does not belong is left out below.
+        // Begins a little earlier, because it is not known whether the service includes the limits of a span. Other
+        // entries are removed below.
         request.since = Some(timestamp(cursor.from.saturating_sub(1000)));
         request.until = Some(timestamp(end));
         let answer = service.control.call("read the sandbox's log", rpc::APP_FETCH_LOGS, &request).await?;
@@ -107,7 +111,8 @@ pub async fn read(
         if end >= cursor.until {
             return Ok(LogPage { items, next: None });
         }
-        // On with the second half. Had anything of its first moment been given, the cursor would stand there.
+        // Continue with the second half. If an entry of its first moment had been returned, the cursor would be at that
+        // moment.
         if cursor.from < end {
             (cursor.from, cursor.entries, cursor.bytes) = (end, 0, 0);
         }
@@ -115,7 +120,7 @@ pub async fn read(
     }
 }
 
-/// Where reading begins, or goes on.
+/// Returns the position at which this call begins.
 fn begin(service: &Service, query: &LogQuery, cursor: Option<String>) -> Result<Cursor> {
     match cursor {
         Some(text) => Cursor::parse(&text).ok_or_else(|| {
@@ -135,7 +140,7 @@ fn begin(service: &Service, query: &LogQuery, cursor: Option<String>) -> Result<
     }
 }
 
-/// The request for the log of a sandbox, whose app and task are looked up.
+/// Makes the request for the log of a sandbox, after looking up its app and task.
 async fn request(service: &Service, sandbox: &str, query: &LogQuery) -> Result<AppFetchLogsRequest> {
     let request = SandboxWaitRequest { sandbox_id: sandbox.to_string(), timeout: 0.0 };
     let rpc = if id::is_v1(sandbox) { rpc::SANDBOX_WAIT } else { rpc::SANDBOX_WAIT_V2 };
@@ -156,7 +161,7 @@ async fn request(service: &Service, sandbox: &str, query: &LogQuery) -> Result<A
     })
 }
 
-/// Hands out entries from the cursor on as far as there is room; false if some are left.
+/// Returns entries from the cursor on as far as there is room. Returns `false` if some are left.
 fn deliver(entries: &[TaskLogs], cursor: &mut Cursor, room: &mut usize, items: &mut Vec<LogChunk>) -> bool {
     let mut seen = 0;
     for entry in entries {
@@ -172,7 +177,8 @@ fn deliver(entries: &[TaskLogs], cursor: &mut Cursor, room: &mut usize, items: &
         let text = entry.data.get(cursor.bytes..).unwrap_or_default();
         let mut fits = text.floor_char_boundary(*room);
         if fits == 0 && items.is_empty() {
-            // A character that is larger than all the room there is goes through whole, or nothing ever would.
+            // A character that is larger than the whole room is returned anyway, because the reader would otherwise
+            // never make progress.
             fits = text.chars().next().map_or(0, char::len_utf8);
         }
         if fits > 0 {
@@ -197,7 +203,7 @@ fn timestamp(nanos: u64) -> Timestamp {
     Timestamp { seconds: i64::try_from(seconds).unwrap_or(i64::MAX), nanos: nanos as i32 }
 }
 
-/// When an entry was printed.
+/// Returns the time of an entry, in nanoseconds since the Unix epoch.
 fn at(entry: &TaskLogs) -> u64 {
     match entry.timestamp_ns {
         0 => Duration::try_from_secs_f64(entry.timestamp).map_or(0, nanos),
@@ -205,7 +211,7 @@ fn at(entry: &TaskLogs) -> u64 {
     }
 }
 
-/// Begins each line of a sidecar with the sidecar's name: a sandbox's log is that of all its containers.
+/// Adds the name of the sidecar to each line of a sidecar, because the log of a sandbox contains all its containers.
 fn attribute(entry: &mut TaskLogs) {
     if !entry.container_name.is_empty() && entry.container_name != ids::MAIN {
         let lines = entry.data.split_inclusive('\n').map(|line| format!("{} | {line}", entry.container_name));

@@ -1,4 +1,5 @@
-//! Sandboxes once they are there: look up, list, wait, terminate, names, tags, tunnels, network (docs/modal-protocol.md, section 6).
+//! Operations on existing sandboxes: wait, terminate, names, tags, tunnels, usage, network, volumes
+//! (docs/modal-protocol.md, section 6).
 
 use modal_proto::{
     client::{
@@ -29,20 +30,21 @@ use sandbox_provider_kit::{
     call::{grpc::Code, json, retry::Policy},
 };
 
-/// See `wait` in the interface.
+/// Implements `wait` of the interface. Waits up to `wait` milliseconds for the end of a sandbox.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid id, `not-found` for an unknown sandbox; otherwise the error of the failed request.
 pub async fn wait(service: &Service, sandbox: &str, wait: u64) -> Result<Option<EndReason>> {
     ended::wait(&service.control, sandbox, bounded_wait(wait)).await
 }
 
-/// See `wait-ready` in the interface.
+/// Implements `wait-ready` of the interface. Waits up to `wait` milliseconds until the readiness probe succeeds.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `conflict` if the sandbox has no probe, `sandbox-ended` if it has ended, `not-found` for an unknown sandbox;
+/// otherwise the error of the failed request.
 pub async fn wait_ready(service: &Service, sandbox: &str, wait: u64) -> Result<bool> {
     let wait = bounded_wait(wait);
     let policy = Policy { attempt: Some(wait + HOLD_SLACK), ..policy::ROUTER };
@@ -56,11 +58,11 @@ pub async fn wait_ready(service: &Service, sandbox: &str, wait: u64) -> Result<b
     }
 }
 
-/// See `terminate` in the interface.
+/// Implements `terminate` of the interface. Terminates a sandbox and returns when the service has accepted that.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid id, `not-found` for an unknown sandbox; otherwise the error of the failed request.
 pub async fn terminate(service: &Service, sandbox: &str) -> Result<()> {
     id::check_sandbox(sandbox)?;
     let request = SandboxTerminateRequest { sandbox_id: sandbox.to_string() };
@@ -73,11 +75,12 @@ pub async fn terminate(service: &Service, sandbox: &str) -> Result<()> {
         .map_err(|error| ended::unknown(sandbox, error))
 }
 
-/// See `set-name` in the interface.
+/// Implements `set-name` of the interface. Sets the name of a sandbox that has none.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid id, `not-found` for an unknown sandbox, `unsupported` on the V1 backend; otherwise
+/// the error of the failed request.
 pub async fn set_name(service: &Service, sandbox: &str, name: &str) -> Result<()> {
     id::check_sandbox(sandbox)?;
     check::name(name)?;
@@ -93,11 +96,11 @@ pub async fn set_name(service: &Service, sandbox: &str, name: &str) -> Result<()
         .map_err(|error| ended::unknown(sandbox, error))
 }
 
-/// See `get-tags` in the interface.
+/// Implements `get-tags` of the interface. Returns the tags of a sandbox.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid id, `not-found` for an unknown sandbox; otherwise the error of the failed request.
 pub async fn get_tags(service: &Service, sandbox: &str) -> Result<Vec<(String, String)>> {
     id::check_sandbox(sandbox)?;
     let request = SandboxTagsGetRequest { sandbox_id: sandbox.to_string() };
@@ -110,11 +113,11 @@ pub async fn get_tags(service: &Service, sandbox: &str) -> Result<Vec<(String, S
     Ok(answer.tags.into_iter().map(|tag| (tag.tag_name, tag.tag_value)).collect())
 }
 
-/// See `set-tags` in the interface.
+/// Implements `set-tags` of the interface. Replaces all tags of a sandbox.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid id, `not-found` for an unknown sandbox; otherwise the error of the failed request.
 pub async fn set_tags(service: &Service, sandbox: &str, new: &[(String, String)]) -> Result<()> {
     id::check_sandbox(sandbox)?;
     let v1 = id::is_v1(sandbox);
@@ -128,11 +131,12 @@ pub async fn set_tags(service: &Service, sandbox: &str, new: &[(String, String)]
         .map_err(|error| ended::unknown(sandbox, error))
 }
 
-/// See `tunnels` in the interface.
+/// Implements `tunnels` of the interface. Returns the public addresses of the ports.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid id, `not-found` for an unknown sandbox, `timed-out` if the addresses are not
+/// assigned in time; otherwise the error of the failed request.
 pub async fn tunnels(service: &Service, sandbox: &str, wait: u64) -> Result<Vec<Tunnel>> {
     id::check_sandbox(sandbox)?;
     let request =
@@ -154,11 +158,11 @@ pub async fn tunnels(service: &Service, sandbox: &str, wait: u64) -> Result<Vec<
     Ok(answer.tunnels.iter().flat_map(tunnel).collect())
 }
 
-/// See `stats` in the interface.
+/// Implements `stats` of the interface. Returns the resources that a sandbox has used so far.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid id, `not-found` for an unknown sandbox; otherwise the error of the failed request.
 pub async fn stats(service: &Service, sandbox: &str) -> Result<Usage> {
     id::check_sandbox(sandbox)?;
     let request = SandboxGetResourceUsageRequest { sandbox_id: sandbox.to_string() };
@@ -175,16 +179,18 @@ pub async fn stats(service: &Service, sandbox: &str) -> Result<Usage> {
     })
 }
 
-/// See `set-network` in the interface.
+/// Implements `set-network` of the interface. Replaces the network policy of a running sandbox.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid id, `not-found` for an unknown sandbox, `sandbox-ended` if it has ended,
+/// `unsupported` for a policy with inbound addresses; otherwise the error of the failed request.
 pub async fn set_network(service: &Service, sandbox: &str, policy: &NetworkPolicy) -> Result<()> {
     if !policy.inbound_cidrs.is_empty() {
         return Err(Error::unsupported("network.inbound", "Modal fixes who may connect to a sandbox when it is made."));
     }
-    // A running sandbox can be opened or given an allow-list (docs/modal-protocol.md, section 6.6). An empty one blocks.
+    // A running sandbox can be opened or get an allow-list (docs/modal-protocol.md, section 6.6). An empty allow-list
+    // blocks everything.
     let nothing = Outbound::Allowed(AllowList { cidrs: Vec::new(), domains: Vec::new() });
     let outbound = if matches!(policy.outbound, Outbound::Blocked) { &nothing } else { &policy.outbound };
     let network_access = Some(network_access(outbound));
@@ -193,11 +199,12 @@ pub async fn set_network(service: &Service, sandbox: &str, policy: &NetworkPolic
     service.router.ask(sandbox, &policy::ROUTER, what, rpc::TASK_SET_NETWORK_ACCESS, make).await.map(drop)
 }
 
-/// See `create-connect-token` in the interface.
+/// Implements `create-connect-token` of the interface. Creates a token for HTTP connections to `port`.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid id or port 0, `not-found` for an unknown sandbox; otherwise the error of the
+/// failed request.
 pub async fn create_connect_token(
     service: &Service,
     sandbox: &str,
@@ -223,11 +230,12 @@ pub async fn create_connect_token(
     Ok(ConnectToken { url: answer.url, token: answer.token })
 }
 
-/// See `reload-volumes` in the interface.
+/// Implements `reload-volumes` of the interface. Makes the changes of other sandboxes to the mounted volumes visible.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid id, `not-found` for an unknown sandbox, `sandbox-ended` if it has ended; otherwise
+/// the error of the failed request.
 pub async fn reload_volumes(service: &Service, sandbox: &str) -> Result<()> {
     let make = |task_id| TaskReloadVolumesRequest { task_id, container_id: String::new() };
     let what = "reload the volumes";

@@ -1,4 +1,4 @@
-//! Sandboxes: making them, finding them, what can be done with one, their sidecars, snapshots and logs.
+//! Sandboxes: create, find and manage them; their sidecars, snapshots, logs and usage.
 
 pub mod create;
 pub mod find;

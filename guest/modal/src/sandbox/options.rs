@@ -1,55 +1,56 @@
-//! Provider options: what Modal has and the interface does not. `options.json` is their schema, as `describe` gives it.
+//! Provider options: features of Modal that the interface does not have. `options.json` is their schema, which
+//! `describe` returns.
 
 use sandbox_provider_kit::{Error, Result, api::error::shown, call::json::Value};
 
-/// The schema: the one list of names and types.
+/// The schema, which is the only list of names and types.
 pub const SCHEMA: &str = include_str!("options.json");
 
-/// Keys of Modal's experimental options that have an option of their own here.
+/// Keys of Modal's experimental options that are separate options here.
 const EXIT_SNAPSHOT: &str = "enable_exit_snapshot";
 const DOCKER: &str = "enable_docker";
 const SIDECAR_MEMORY: &str = "vm_sidecar_memory_reserve_mib";
 
-/// Which of Modal's two backends.
+/// The backends of Modal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
-    /// The older one, which has accelerators.
+    /// The older one, which supports accelerators.
     V1,
     /// The newer one.
     V2,
 }
 
-/// Provider options, read.
+/// The parsed provider options.
 #[derive(Debug, Default, PartialEq)]
 pub struct Options {
-    /// The backend that was asked for by name.
+    /// The requested backend.
     pub backend: Option<Backend>,
-    /// Cloud provider.
+    /// The cloud provider.
     pub cloud: String,
     /// `gvisor` or `vm`.
     pub runtime: Option<String>,
-    /// A private IPv6 address.
+    /// Assigns a private IPv6 address.
     pub i6pn: bool,
-    /// Memory snapshots can be taken.
+    /// Allows memory snapshots.
     pub memory_snapshots: bool,
-    /// Log execs and file operations.
+    /// Logs execs and file operations.
     pub verbose: bool,
     /// Parent domain of the tunnels.
     pub custom_domain: String,
-    /// Hand an identity token to the commands.
+    /// Passes an identity token to the commands.
     pub identity_token: bool,
     /// Network file systems: path and id.
     pub network_file_systems: Vec<(String, String)>,
-    /// Modal's experimental options, as the official client writes them.
+    /// Modal's experimental options, in the form of the official client.
     pub experimental: Vec<(String, String)>,
 }
 
 impl Options {
-    /// Reads options; nothing has been sent yet.
+    /// Parses options. Sends nothing.
     ///
     /// # Errors
     ///
-    /// `invalid-argument` naming the option that is unknown, given twice, or of the wrong type.
+    /// `invalid-argument` with the option as its subject if it is unknown, is given twice or has the wrong type.
     pub fn read(given: &[(String, String)]) -> Result<Options> {
         let mut options = Options::default();
         for (index, (name, text)) in given.iter().enumerate() {
@@ -129,7 +130,7 @@ impl Given<'_> {
         text.map(str::to_string).ok_or_else(|| self.wrong(&format!("one of \"{}\"", accepted.join("\", \""))))
     }
 
-    /// An object of text, or of any scalars.
+    /// Returns an object of strings, or with `scalars` of strings, numbers and booleans.
     fn map(&self, scalars: bool) -> Result<Vec<(String, String)>> {
         let wrong =
             || self.wrong(if scalars { "an object of strings, numbers and booleans" } else { "an object of strings" });
@@ -143,7 +144,7 @@ impl Given<'_> {
     }
 }
 
-/// Sets what is behind a name; whether there was something already.
+/// Sets the value of a key. Returns whether the key had a value before.
 fn put(map: &mut Vec<(String, String)>, key: &str, value: String) -> bool {
     let known = map.iter().position(|(other, _)| other == key);
     match known {
@@ -153,7 +154,8 @@ fn put(map: &mut Vec<(String, String)>, key: &str, value: String) -> bool {
     known.is_some()
 }
 
-/// A value as the official client writes it into an experimental option (docs/modal-protocol.md, section 5.2).
+/// Converts a value to the form in which the official client sends experimental options (docs/modal-protocol.md,
+/// section 5.2).
 fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::Bool(true) => Some("True".to_string()),
@@ -181,7 +183,7 @@ mod tests {
         Options::read(&given).map_err(|error| error.into_record().message)
     }
 
-    /// Every option of the schema is understood, with a value of its type, and nothing else is.
+    /// The parser accepts each option of the schema with a value of its type, and nothing else.
     #[test]
     fn the_schema_is_what_is_understood() {
         let schema: Json = serde_json::from_str(SCHEMA).unwrap();
@@ -223,7 +225,7 @@ mod tests {
         let options = read(&[("experimental", r#"{"a": true, "b": 3, "c": "x"}"#), ("docker", "false")]).unwrap();
         let all: Vec<_> = options.experimental.iter().map(|(key, value)| format!("{key}={value}")).collect();
         assert_eq!(all, ["a=True", "b=3", "c=x", "enable_docker=False"]);
-        // Of two members of one name the last one counts, as everywhere in JSON.
+        // If a name occurs twice in an object, the last member is used, as is usual for JSON.
         let options = read(&[("network_file_systems", r#"{"/a": "x", "/b": "y", "/a": "z"}"#)]).unwrap();
         let all: Vec<_> = options.network_file_systems.iter().map(|(key, value)| format!("{key}={value}")).collect();
         assert_eq!(all, ["/a=z", "/b=y"]);

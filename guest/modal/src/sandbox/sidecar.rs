@@ -1,5 +1,5 @@
-//! Sidecars: further containers of a sandbox (docs/modal-protocol.md, section 6.6). One is added through the control plane on the newer
-//! backend and through the router on the older one; all else goes through the router.
+//! Sidecars: additional containers of a sandbox (docs/modal-protocol.md, section 6.6). On the newer backend the control
+//! plane adds a sidecar, on the older one the router. All other calls go to the router.
 
 use modal_proto::{
     client::{NetworkAccess, Sandbox, SandboxContainerCreateV2Request},
@@ -30,11 +30,12 @@ use sandbox_provider_kit::{
     call::retry::{Policy, not_yet},
 };
 
-/// See `create-sidecar` in the interface.
+/// Implements `create-sidecar` of the interface. Adds a container to a running sandbox.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` or `unsupported` for a specification that Modal cannot provide, `already-exists` if the name is
+/// in use, `sandbox-ended` if the sandbox has ended; otherwise the error of the failed request.
 pub async fn create(service: &Service, builds: &Builds, sandbox: &str, spec: &SidecarSpec) -> Result<SidecarInfo> {
     id::check_sandbox(sandbox)?;
     check_spec(spec)?;
@@ -42,7 +43,8 @@ pub async fn create(service: &Service, builds: &Builds, sandbox: &str, spec: &Si
     make(service, sandbox, spec, &image.id, &service.new_uuid()).await
 }
 
-/// Adds one whose image is there. The same key adds it once.
+/// Adds a sidecar with an existing image. A repeated call with the same `key` does not add another one on the newer
+/// backend.
 pub(crate) async fn make(
     service: &Service,
     sandbox: &str,
@@ -92,18 +94,20 @@ pub(crate) async fn make(
         let answer = service.control.keyed(&ids::derived_uuid(key), rpc::SANDBOX_CONTAINER_CREATE_V2, &request).await?;
         match answer {
             Ok(answer) => answer.container_id,
-            // Not found may be the image, or whatever else the sidecar is to have.
+            // `NotFound` can mean the image or another resource of the sidecar.
             Err(status) => return Err(service.router.explain(sandbox, &status, "add the sidecar").await),
         }
     };
     Ok(SidecarInfo { id, name: spec.name.clone(), state: SandboxState::Running })
 }
 
-/// See `list-sidecars` in the interface.
+/// Implements `list-sidecars` of the interface. Lists all containers of a sandbox except the main one, also ended
+/// containers.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid id, `not-found` for an unknown sandbox, `sandbox-ended` if it has ended; otherwise
+/// the error of the failed request.
 pub async fn list(service: &Service, sandbox: &str) -> Result<Vec<SidecarInfo>> {
     let make = |task_id| TaskContainerListRequest { task_id, include_terminated: true };
     let answer =
@@ -112,11 +116,12 @@ pub async fn list(service: &Service, sandbox: &str) -> Result<Vec<SidecarInfo>> 
     Ok(sidecars.map(|container| SidecarInfo { state: state(&container), ..named(container) }).collect())
 }
 
-/// See `wait-sidecar` in the interface.
+/// Implements `wait-sidecar` of the interface. Waits up to `wait` milliseconds for the end of a sidecar.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid name, `not-found` for an unknown sidecar, `sandbox-ended` if the sandbox has
+/// ended; otherwise the error of the failed request.
 pub async fn wait(service: &Service, sandbox: &str, name: &str, wait: u64) -> Result<Option<EndReason>> {
     let deadline = service.now() + bounded_wait(wait);
     let container = container::find(&service.router, sandbox, name).await?;
@@ -140,11 +145,12 @@ pub async fn wait(service: &Service, sandbox: &str, name: &str, wait: u64) -> Re
     }
 }
 
-/// See `terminate-sidecar` in the interface.
+/// Implements `terminate-sidecar` of the interface. Terminates a sidecar.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid name, `not-found` for an unknown sidecar, `sandbox-ended` if the sandbox has
+/// ended; otherwise the error of the failed request.
 pub async fn terminate(service: &Service, sandbox: &str, name: &str) -> Result<()> {
     let container = container::find(&service.router, sandbox, name).await?;
     if container.result.as_ref().and_then(ended::reason).is_some() {
@@ -162,7 +168,7 @@ fn state(container: &TaskContainerInfo) -> SandboxState {
     container.result.as_ref().and_then(ended::reason).map_or(SandboxState::Running, SandboxState::Ended)
 }
 
-/// Refuses what cannot be a sidecar.
+/// Checks the specification of a sidecar.
 pub(crate) fn check_spec(spec: &SidecarSpec) -> Result<()> {
     container::check_name(&spec.name)?;
     check::env(&spec.env)?;

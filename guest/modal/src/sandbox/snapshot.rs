@@ -1,4 +1,5 @@
-//! Snapshots: file systems and directories as images, images mounted in running sandboxes, memory (docs/modal-protocol.md, section 6.5).
+//! Snapshots of file systems, directories and memory, and mounts of images in running sandboxes
+//! (docs/modal-protocol.md, section 6.5).
 
 use std::time::Duration;
 
@@ -36,22 +37,23 @@ use sandbox_provider_kit::{
     call::retry::{Policy, not_yet},
 };
 
-/// Time for one attempt at a snapshot of files: as long as the official clients give it (docs/modal-protocol.md, section 1.7).
+/// Time limit of one attempt at a snapshot of files, as in the official clients (docs/modal-protocol.md, section 1.7).
 const FILES_ATTEMPT: Duration = Duration::from_secs(55);
 
-/// The same for memory.
+/// Time limit of one attempt at a snapshot of memory.
 const MEMORY_ATTEMPT: Duration = Duration::from_secs(300);
 
-/// How long the server holds a call that waits for a memory snapshot or a restored sandbox, in seconds, and how often it is
-/// asked: as long as for memory on the newer backend.
+/// Time for which the server holds a request that waits for a memory snapshot or a restored sandbox, in seconds, and
+/// the number of such requests. Together they take as long as a memory snapshot may on the newer backend.
 const MEMORY_HOLD: f32 = 55.0;
 const MEMORY_LOOKS: u32 = 6;
 
-/// See `snapshot-filesystem` in the interface.
+/// Implements `snapshot-filesystem` of the interface. Saves the file system as an image and returns the image's id.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid key or a `ttl` of 0, `not-found` for an unknown sandbox, `sandbox-ended` if it has
+/// ended; otherwise the error of the failed request.
 pub async fn filesystem(service: &Service, sandbox: &str, key: &str, ttl: Option<u64>) -> Result<String> {
     let (snapshot_id, ttl_seconds) = named(key, ttl)?;
     let make = |task_id| TaskSnapshotFilesystemRequest { task_id, snapshot_id, ttl_seconds, ..Default::default() };
@@ -60,11 +62,12 @@ pub async fn filesystem(service: &Service, sandbox: &str, key: &str, ttl: Option
     Ok(service.router.ask(sandbox, &policy, what, rpc::TASK_SNAPSHOT_FILESYSTEM, make).await?.image_id)
 }
 
-/// See `snapshot-directory` in the interface.
+/// Implements `snapshot-directory` of the interface. Saves one directory as an image that can be mounted.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid path or key or a `ttl` of 0, `not-found` for an unknown sandbox or path,
+/// `sandbox-ended` if the sandbox has ended; otherwise the error of the failed request.
 pub async fn directory(service: &Service, at: &Location, key: &str, ttl: Option<u64>) -> Result<String> {
     let (snapshot_id, ttl_seconds) = named(key, ttl)?;
     let (path, container_id) = place(service, at).await?;
@@ -82,11 +85,12 @@ pub async fn directory(service: &Service, at: &Location, key: &str, ttl: Option<
     Ok(answer.map_err(|error| about_path(error, at))?.image_id)
 }
 
-/// See `mount` in the interface.
+/// Implements `mount` of the interface. Mounts `image` at a path, or an empty directory if `image` is `None`.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid path or image id, `not-found` for an unknown sandbox or image, `sandbox-ended` if
+/// the sandbox has ended; otherwise the error of the failed request.
 pub async fn mount(service: &Service, at: &Location, image: Option<&str>) -> Result<()> {
     if let Some(image) = image {
         check_image_id(image)?;
@@ -99,18 +103,19 @@ pub async fn mount(service: &Service, at: &Location, image: Option<&str>) -> Res
     answer.map_err(|error| about_path(error, at))
 }
 
-/// See `unmount` in the interface.
+/// Implements `unmount` of the interface. Removes a mount.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid path, `not-found` if nothing is mounted there, `sandbox-ended` if the sandbox has
+/// ended; otherwise the error of the failed request.
 pub async fn unmount(service: &Service, at: &Location) -> Result<()> {
     let (path, container_id) = place(service, at).await?;
     let make = |task_id| TaskUnmountDirectoryRequest { task_id, path, container_id };
     let what = "unmount the image";
     let answer = service.router.ask(&at.sandbox, &policy::ROUTER, what, rpc::TASK_UNMOUNT_DIRECTORY, make).await;
     answer.map_err(|error| match error.kind {
-        // Modal's word for it; a sandbox that is over has been told apart before.
+        // Modal reports a missing mount as a conflict. An ended sandbox has been recognized before.
         ErrorKind::Conflict => {
             let mut error = error;
             error.kind = ErrorKind::NotFound;
@@ -120,7 +125,7 @@ pub async fn unmount(service: &Service, at: &Location) -> Result<()> {
     })
 }
 
-/// A location as the router takes it: path, and id of the container.
+/// Checks a location and returns its path and the id of its container.
 async fn place(service: &Service, at: &Location) -> Result<(bytes::Bytes, String)> {
     id::check_sandbox(&at.sandbox)?;
     let path = &at.path;
@@ -135,11 +140,12 @@ async fn place(service: &Service, at: &Location) -> Result<(bytes::Bytes, String
     Ok((path.clone().into(), container_id))
 }
 
-/// See `snapshot-memory` in the interface.
+/// Implements `snapshot-memory` of the interface. Saves memory, processes and files, and returns the snapshot's id.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid id or key, `not-found` for an unknown sandbox, `timed-out` if the snapshot is not
+/// ready in time, `internal` if it failed; otherwise the error of the failed request.
 pub async fn memory(service: &Service, sandbox: &str, key: &str) -> Result<String> {
     let (idempotency_key, _) = named(key, None)?;
     id::check_sandbox(sandbox)?;
@@ -173,11 +179,12 @@ pub async fn memory(service: &Service, sandbox: &str, key: &str) -> Result<Strin
     Err(late("The memory snapshot was not ready in time. Repeat it with the same key.", sandbox))
 }
 
-/// See `restore` in the interface.
+/// Implements `restore` of the interface. Creates a sandbox from a memory snapshot.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid id, key or name; `not-found` for an unknown snapshot; `already-exists` if the name
+/// is taken; otherwise the error of the failed request.
 pub async fn restore(service: &Service, snapshot: &str, key: &str, name: Option<String>) -> Result<SandboxInfo> {
     ids::check_chosen("a key", key)?;
     let good = snapshot.strip_prefix("sn-").is_some_and(|rest| {
@@ -200,7 +207,7 @@ pub async fn restore(service: &Service, snapshot: &str, key: &str, name: Option<
         .map_err(|error| error.about(snapshot))?;
     let key = ids::derived_uuid(&format!("restore {key}"));
     let override_type = match &name {
-        // The name of the sandbox that the snapshot is of may still be taken.
+        // The sandbox of the snapshot may still have its name.
         None => SandboxNameOverrideType::None,
         Some(_) => SandboxNameOverrideType::String,
     };
@@ -241,11 +248,13 @@ pub async fn restore(service: &Service, snapshot: &str, key: &str, name: Option<
     })
 }
 
-/// See `exit-snapshot` in the interface.
+/// Implements `exit-snapshot` of the interface. Returns the id of the image that was saved at the end of the sandbox,
+/// or `None` if there is none after `wait` milliseconds.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid id, `not-found` for an unknown sandbox or if the snapshot failed; otherwise the
+/// error of the failed request.
 pub async fn exit(service: &Service, sandbox: &str, wait: u64) -> Result<Option<String>> {
     id::check_sandbox(sandbox)?;
     let v1 = id::is_v1(sandbox);
@@ -276,7 +285,8 @@ pub async fn exit(service: &Service, sandbox: &str, wait: u64) -> Result<Option<
     }
 }
 
-/// A caller's key and life as Modal takes them. The life is always said: the service's own default moves.
+/// Converts a caller's key and lifetime to Modal's form. The lifetime is always sent, because an unset one means a
+/// sliding lifetime of 30 days.
 fn named(key: &str, ttl: Option<u64>) -> Result<(String, Option<i64>)> {
     ids::check_chosen("a snapshot key", key)?;
     if ttl == Some(0) {
@@ -288,7 +298,7 @@ fn named(key: &str, ttl: Option<u64>) -> Result<(String, Option<i64>)> {
 }
 
 fn about_path(error: Error, at: &Location) -> Error {
-    // What says that the sandbox itself is the matter stays about that.
+    // An error about the sandbox itself keeps its subject.
     if matches!(error.kind, ErrorKind::SandboxEnded) { error } else { error.about(&at.path) }
 }
 

@@ -1,7 +1,7 @@
-//! The order of what the service lists.
+//! Sorts the lists of the service.
 
-/// Sorts, stably, what the service sorts but for ties: fast where little has to be moved, and a few hundred bytes, where
-/// the library's sort is three thousand for each type.
+/// Sorts a list that the service has already sorted except for ties. The sort is stable and fast if few items have to
+/// move. Its code has a few hundred bytes, while the standard sort adds three thousand per type.
 pub(crate) fn insertion_sort<T>(items: &mut [T], before: impl Fn(&T, &T) -> bool) {
     for end in 1..items.len() {
         let mut at = end;

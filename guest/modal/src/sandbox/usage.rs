@@ -1,5 +1,6 @@
-//! What a sandbox has used and what that costs. SandboxGetResourceUsage gives the totals; SandboxGetStats and
-//! SandboxGetStatsV2 give costs, billed amounts and percentiles. All of them answer after the sandbox's end too.
+//! The usage and the cost of a sandbox. `SandboxGetResourceUsage` returns the totals; `SandboxGetStats` and
+//! `SandboxGetStatsV2` return costs, billed amounts and percentiles. All of them also answer after the end of the
+//! sandbox.
 
 use futures_util::future::join;
 use modal_proto::{
@@ -19,17 +20,19 @@ use crate::{
     service::{Service, ended, error::unreadable, id},
 };
 
-/// Completes "Could not …".
+/// The action in the error message "Could not …".
 const READ_COST: &str = "read what the sandbox has cost";
 
-/// The names under which `percentile_stats` repeats what `cpu_cores` and `memory_gib` say.
+/// The names in `percentile_stats` that repeat `cpu_cores` and `memory_gib`.
 const REPEATED: [&str; 2] = ["CPU Usage (cores)", "Memory Usage (GiB)"];
 
-/// See `report-usage` in the interface. If the server does not implement the statistics, the report has the totals alone.
+/// Implements `report-usage` of the interface. Returns the resources that a sandbox has used so far and their cost,
+/// also after its end. If the server does not implement the statistics, the report has the totals alone.
 ///
 /// # Errors
 ///
-/// As documented there.
+/// `invalid-argument` for an invalid id, `not-found` for an unknown sandbox, `internal` if a cost is not a number;
+/// otherwise the error of the failed request.
 pub async fn report(service: &Service, sandbox: &str) -> Result<UsageReport> {
     id::check_sandbox(sandbox)?;
     let request = SandboxGetStatsRequest { sandbox_id: sandbox.to_string(), since: None, until: None };
@@ -64,7 +67,7 @@ pub async fn report(service: &Service, sandbox: &str) -> Result<UsageReport> {
     })
 }
 
-/// A decimal number of dollars.
+/// Parses a decimal number of dollars.
 fn dollars(text: &str) -> Result<f64> {
     text.trim().parse().ok().filter(|value: &f64| value.is_finite()).ok_or_else(|| unreadable(READ_COST))
 }

@@ -1,4 +1,4 @@
-//! Volumes as they are mounted (docs/modal-protocol.md, section 4).
+//! Mounts of volumes (docs/modal-protocol.md, section 4).
 
 use crate::service::Service;
 use modal_proto::client::VolumeMount;
@@ -7,10 +7,10 @@ use sandbox_provider_kit::{
     api::{error::shown, wit::VolumeMount as WantedVolume},
 };
 
-/// Where no volume can be mounted (docs/modal-protocol.md, section 4).
+/// The paths at which no volume can be mounted (docs/modal-protocol.md, section 4).
 const NO_VOLUMES: [&str; 3] = ["/", "/root", "/tmp"];
 
-/// The mounts of these volumes, which are looked up, or made if that is asked for.
+/// Looks up the volumes, creates those with `create`, and returns their mounts.
 pub(crate) async fn mounts(service: &Service, wanted: &[WantedVolume]) -> Result<Vec<VolumeMount>> {
     let mut mounts = Vec::with_capacity(wanted.len());
     for volume in wanted {
@@ -25,7 +25,7 @@ pub(crate) async fn mounts(service: &Service, wanted: &[WantedVolume]) -> Result
     Ok(mounts)
 }
 
-/// Refuses volumes that cannot be mounted.
+/// Checks that the volumes can be mounted.
 pub(crate) fn check(volumes: &[WantedVolume]) -> Result<()> {
     for (index, volume) in volumes.iter().enumerate() {
         if !is_canonical(&volume.path) || NO_VOLUMES.contains(&volume.path.as_str()) {
@@ -47,7 +47,7 @@ pub(crate) fn check(volumes: &[WantedVolume]) -> Result<()> {
     Ok(())
 }
 
-/// An absolute path without anything that would have to be resolved.
+/// Returns whether a path is absolute and has no empty parts, `.` or `..`.
 pub(crate) fn is_canonical(path: &str) -> bool {
     let mut parts = path.split('/');
     let absolute = parts.next() == Some("");
