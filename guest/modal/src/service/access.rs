@@ -1,5 +1,5 @@
-//! How a sandbox's command router is reached: the task that the sandbox runs as, the router's address, the token for it (fact
-//! sheet, section 7.2), and what a failure there says about the sandbox.
+//! Access to the command router of a sandbox: the task that the sandbox runs as, the address of the router and its
+//! token (docs/modal-protocol.md, section 7.2), and the meaning of a failure there.
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
@@ -25,18 +25,18 @@ use sandbox_provider_kit::{
 
 use super::{control::Control, ended, error::status_error, id};
 
-/// Get a new token when the old one has less than this left, so that no call starts with one that ends on the way.
+/// A token that expires within this time is renewed, so that no call starts with a token that expires on the way.
 const RENEW_BEFORE: Duration = Duration::from_secs(30);
 
-/// Between two looks whether a sandbox has a machine (docs/modal-protocol.md, section 6.2), and how many looks: five minutes, as long as
-/// the official clients wait.
+/// Pause between two checks whether a sandbox has a machine (docs/modal-protocol.md, section 6.2), and the number of
+/// checks: five minutes, as long as the official clients wait.
 const TASK_ID_PAUSE: Duration = Duration::from_millis(500);
 const TASK_ID_LOOKS: u32 = 600;
 
-/// How long the control plane is given to learn of an end that the worker knows of.
+/// Time for the control plane to learn of an end that the worker reports.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// How a sandbox is reached.
+/// The access to a sandbox.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Access {
     /// The task that the sandbox runs as.
@@ -45,7 +45,7 @@ pub struct Access {
     pub origin: Url,
     /// Bearer token.
     pub jwt: String,
-    /// When the token ends; none if it does not say.
+    /// When the token expires, since the Unix epoch; `None` if it does not say.
     pub expires: Option<Duration>,
 }
 
@@ -57,7 +57,7 @@ impl Access {
         Ok(Access { task_id, origin, jwt, expires })
     }
 
-    /// A request with this access's token. `deadline` travels with it.
+    /// Makes a call with this access's token and an optional deadline, which is sent with the call.
     pub(super) fn dress(&self, body: Bytes, deadline: Option<Duration>) -> Result<Call, Status> {
         let mut call = Call::new(body, deadline);
         call.header("authorization", format!("Bearer {}", self.jwt))?;
@@ -65,7 +65,7 @@ impl Access {
     }
 }
 
-/// The accesses of sandboxes. Clones share what is known.
+/// The accesses of sandboxes. Clones share them.
 #[derive(Clone)]
 pub struct Accesses {
     control: Control,
@@ -73,42 +73,43 @@ pub struct Accesses {
 }
 
 impl Accesses {
-    /// Knows none yet.
+    /// Makes an empty set of accesses.
     #[must_use]
     pub fn new(control: Control) -> Accesses {
         Accesses { control, known: Rc::default() }
     }
 
-    /// What they are asked from.
+    /// Returns the control plane that accesses are requested from.
     pub(crate) fn control(&self) -> &Control {
         &self.control
     }
 
-    /// All that are known, oldest first.
+    /// Returns all known accesses, the oldest first.
     pub(crate) fn known(&self) -> Vec<(String, Access)> {
         self.known.borrow().iter().map(|(sandbox, access)| (sandbox.clone(), access.clone())).collect()
     }
 
-    /// Takes over one that another instance has asked for.
+    /// Adds an access that another instance requested.
     pub(crate) fn learn(&self, sandbox: String, access: Access) {
         self.known.borrow_mut().insert(sandbox, access);
     }
 
-    /// Remembers the access that a create answered with.
+    /// Adds the access from the answer to a create request.
     pub(crate) fn remember(&self, sandbox: &str, task_id: &str, access: Option<CommandRouterAccess>) {
         if let Some(access) = access.filter(|access| !task_id.is_empty() && !access.url.is_empty()) {
-            // One that cannot be used is asked for again, and told then.
+            // An unusable access is requested again later, which reports the error.
             if let Ok(access) = Access::new(task_id.to_string(), &access.url, access.jwt) {
                 self.known.borrow_mut().insert(sandbox.to_string(), access);
             }
         }
     }
 
-    /// How a sandbox is reached, asked for when unknown or about to end.
+    /// Returns the access to a sandbox. Requests it if it is unknown or about to expire.
     ///
     /// # Errors
     ///
-    /// `sandbox-ended`, `not-found`, or what the service answered.
+    /// `invalid-argument` for an invalid id, `sandbox-ended` if the sandbox has ended, `not-found` if it is unknown,
+    /// `timed-out` if it has no machine after five minutes; otherwise the error of the failed request.
     pub(crate) async fn get(&self, sandbox: &str) -> Result<Access> {
         id::check_sandbox(sandbox)?;
         let cached = self.known.borrow().get(&sandbox.to_string()).cloned();
@@ -143,7 +144,7 @@ impl Accesses {
         Ok(access)
     }
 
-    /// The task that a sandbox runs as, or ran.
+    /// Returns the id of the task that a sandbox runs or ran as. Waits up to five minutes for it.
     pub(crate) async fn task_id(&self, sandbox: &str) -> Result<String> {
         for look in 0..TASK_ID_LOOKS {
             if look > 0 {
@@ -174,7 +175,7 @@ impl Accesses {
         Err(Error::new(ErrorKind::TimedOut, message).about(sandbox))
     }
 
-    /// Makes the next call ask for a new token; the task stays.
+    /// Makes the next call request a new token. The task is kept.
     pub(crate) fn expire(&self, sandbox: &str) {
         let mut known = self.known.borrow_mut();
         if let Some(mut access) = known.remove(&sandbox.to_string()) {
@@ -183,20 +184,21 @@ impl Accesses {
         }
     }
 
-    /// What a failure means: a router that does not answer, or does not know the task, may be one whose sandbox is over.
+    /// Converts a failed call to an error. A router that does not respond, or does not know the task, can mean that the
+    /// sandbox has ended, so this function asks the control plane.
     pub(crate) async fn explain(&self, sandbox: &str, status: &Status, what: &str) -> Error {
         let error = status_error(status, what);
         let ambiguous =
             status.is_retryable() || matches!(status.code(), Code::NotFound | Code::FailedPrecondition | Code::Aborted);
         if ambiguous {
-            // A worker may know of an end before the control plane does.
+            // A worker can know of an end before the control plane does.
             let settle = if status.code() == Code::NotFound { SETTLE } else { Duration::ZERO };
             match ended::wait(&self.control, sandbox, settle).await {
                 Ok(Some(reason)) => {
                     self.known.borrow_mut().remove(&sandbox.to_string());
                     return ended::error(sandbox, &reason).with_happened(error.happened);
                 }
-                // When the control plane is away too, that is the better explanation.
+                // If the control plane is not available either, its error is the better explanation.
                 Err(better) if matches!(better.kind, ErrorKind::NotFound | ErrorKind::Unavailable) => {
                     return better.with_happened(error.happened);
                 }

@@ -1,4 +1,4 @@
-//! What the configuration names by name: the app that sandboxes belong to, and the version of the image builder.
+//! The app that sandboxes belong to, and the version of the image builder. The configuration contains their names.
 
 use std::cell::RefCell;
 
@@ -10,7 +10,7 @@ use sandbox_provider_kit::Result;
 
 use super::control::Control;
 
-/// See the head of this file.
+/// The ids of the app and the builder version; see the documentation of this module.
 pub struct App {
     control: Control,
     id: RefCell<Option<String>>,
@@ -18,18 +18,18 @@ pub struct App {
 }
 
 impl App {
-    /// Looks up nothing yet.
+    /// Makes an empty state. Sends nothing.
     #[must_use]
     pub fn new(control: Control) -> App {
         App { control, id: RefCell::default(), builder_version: RefCell::default() }
     }
 
-    /// The id and the builder's version, as far as they have been looked up.
+    /// Returns the app's id and the builder version as far as they are known.
     pub(crate) fn known(&self) -> (Option<String>, Option<String>) {
         (self.id.borrow().clone(), self.builder_version.borrow().clone())
     }
 
-    /// Takes over what another instance has looked up.
+    /// Adds the values that another instance looked up.
     pub(crate) fn learn(&self, id: Option<String>, builder_version: Option<String>) {
         if id.is_some() {
             *self.id.borrow_mut() = id;
@@ -39,7 +39,7 @@ impl App {
         }
     }
 
-    /// The app's id; the app is made when missing.
+    /// Returns the app's id. Creates the app if it does not exist.
     pub(crate) async fn id(&self) -> Result<String> {
         if let Some(id) = &*self.id.borrow() {
             return Ok(id.clone());
@@ -55,7 +55,7 @@ impl App {
         Ok(answer.app_id)
     }
 
-    /// The image builder's version: configured, or what the environment's settings say.
+    /// Returns the version of the image builder from the configuration, or else from the settings of the environment.
     pub(crate) async fn builder_version(&self) -> Result<String> {
         let config = self.control.setup().config()?;
         if let Some(version) = &config.builder_version {

@@ -1,4 +1,4 @@
-//! Configuration: environment variables, the one mechanism that every host has (docs/modal-protocol.md, section 1.4).
+//! The configuration, from environment variables, which every host supports (docs/modal-protocol.md, section 1.4).
 
 use std::time::Duration;
 
@@ -9,44 +9,45 @@ use sandbox_provider_kit::{
     platform::{Transport, Url, is_header_text},
 };
 
-/// The service's address when none is configured.
+/// The default address of the service.
 pub const DEFAULT_SERVER_URL: &str = "https://api.modal.com";
 
-/// The app that sandboxes belong to when none is configured. Modal has no sandbox outside an app.
+/// The default app of the sandboxes. Each Modal sandbox belongs to an app.
 pub const DEFAULT_APP_NAME: &str = "sandbox-provider";
 
-/// What was configured.
+/// The configuration.
 #[derive(Clone)]
 pub struct Config {
-    /// The control plane.
+    /// The address of the control plane.
     pub server: Url,
-    /// Name of the environment; empty for the workspace's default.
+    /// The name of the environment; empty for the workspace's default.
     pub environment: String,
-    /// Name of the app.
+    /// The name of the app.
     pub app: String,
-    /// Version of the image builder; none to ask the service.
+    /// The version of the image builder; `None` to ask the service.
     pub builder_version: Option<String>,
-    /// Longest time to follow the service's requests to wait; none for no limit, zero to never follow them.
+    /// Longest total wait that the service can ask for; `None` for no limit, zero to never wait.
     pub max_throttle_wait: Option<Duration>,
-    /// Whether V2 is used where V1 is not needed.
+    /// Whether sandboxes use the V2 backend unless they need V1.
     pub v2: bool,
-    /// Build images anew.
+    /// Whether to build images again although they exist.
     pub force_build: bool,
-    /// How gRPC is spoken.
+    /// The encoding of gRPC.
     pub wire: Wire,
-    /// Token id and secret, where the host passes them instead of adding them itself.
+    /// Token id and secret, for hosts that do not add the credentials themselves.
     pub token: Option<(String, String)>,
 }
 
 impl Config {
-    /// Reads the environment.
+    /// Reads the environment variables.
     ///
     /// # Errors
     ///
-    /// `invalid-argument` naming the variable that makes no sense.
+    /// `invalid-argument` with the name of the variable that is not valid as its subject.
     pub fn read(transport: &dyn Transport) -> Result<Config> {
         let text = transport.env("MODAL_SERVER_URL").unwrap_or_else(|| DEFAULT_SERVER_URL.to_string());
-        // The official client races a list of addresses; one is enough for a host that pools connections.
+        // The official client tries a list of addresses in parallel. Here the first one suffices, because the host
+        // pools connections.
         let first = text.split(',').next().unwrap_or_default().trim().trim_end_matches('/');
         let server = server_url(first)?;
         let max_throttle_wait = match transport.env("MODAL_MAX_THROTTLE_WAIT") {
@@ -96,7 +97,7 @@ fn header(variable: &str, value: &str) -> Result<String> {
     Ok(value.to_string())
 }
 
-/// The variables that [`Config::read`] looks at, for `describe`.
+/// Returns the variables that [`Config::read`] reads, for `describe`.
 #[must_use]
 pub fn variables() -> Vec<EnvVar> {
     let variable = |name: &str, purpose: &str, default: Option<&str>, secret: bool| EnvVar {

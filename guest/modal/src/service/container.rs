@@ -1,4 +1,4 @@
-//! The containers of a sandbox: its own and its sidecars, by name.
+//! The containers of a sandbox by name: the main one and the sidecars.
 
 use modal_proto::{
     rpc,
@@ -11,7 +11,7 @@ use sandbox_provider_kit::{
 
 use super::{id, policy, router::Router};
 
-/// The newest container of that name, ended ones included.
+/// Returns the newest container with this name, also an ended one.
 pub(crate) async fn find(router: &Router, sandbox: &str, name: &str) -> Result<TaskContainerInfo> {
     id::check_sandbox(sandbox)?;
     check_name(name)?;
@@ -29,7 +29,7 @@ pub(crate) async fn find(router: &Router, sandbox: &str, name: &str) -> Result<T
     answer.container.ok_or_else(|| Error::internal("Modal answered with no container.").about(name))
 }
 
-/// The id of a container by its name, as requests to the router want it: empty for the main one.
+/// Returns the id of a container for requests to the router. It is empty for the main container.
 pub(crate) async fn id(router: &Router, sandbox: &str, name: Option<&str>) -> Result<String> {
     match name {
         None => Ok(String::new()),
@@ -37,7 +37,7 @@ pub(crate) async fn id(router: &Router, sandbox: &str, name: Option<&str>) -> Re
     }
 }
 
-/// Refuses what cannot name a sidecar.
+/// Checks the name of a sidecar.
 pub(crate) fn check_name(name: &str) -> Result<()> {
     if name == ids::MAIN {
         return Err(Error::invalid("`main` is the sandbox's own container: give a sidecar's name.").about(name));

@@ -1,5 +1,5 @@
-//! Calls to the control plane: who we are, the short-lived token, idempotency and retry counters (docs/modal-protocol.md,
-//! sections 1.2 and 1.5).
+//! Calls to the control plane: the client's identity, the short-lived token, idempotency keys and retry counters
+//! (docs/modal-protocol.md, sections 1.2 and 1.5).
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
@@ -25,16 +25,17 @@ use super::{
     setup::Setup,
 };
 
-/// How this client presents itself. No client type is reserved for third parties; the service is known to accept type 8
-/// with version 1.0.0 (docs/modal-protocol.md, section 1.2). The name behind it is honest. Only a live run can confirm this.
+/// The identity of this client. Modal reserves no client type for third parties. The service is known to accept type 8
+/// with version 1.0.0 (docs/modal-protocol.md, section 1.2). The name is the true name of this client. Only a live run
+/// can confirm this.
 const CLIENT_TYPE: &str = "8";
 const CLIENT_VERSION: &str = "1.0.0";
 const CLIENT_NAME: &str = concat!("modal-provider/", env!("CARGO_PKG_VERSION"));
 
-/// Time for one attempt at the short-lived token.
+/// Time limit of one attempt to fetch the short-lived token.
 const AUTH_ATTEMPT: Duration = Duration::from_secs(5);
 
-/// Longest time that a create waits by itself because the service asks it to.
+/// Longest wait on request of the service within one create call.
 const CREATE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The control plane. Clones share one token.
@@ -45,23 +46,23 @@ pub struct Control {
 }
 
 impl Control {
-    /// The control plane that the configuration names.
+    /// Makes the client of the control plane.
     #[must_use]
     pub fn new(setup: Rc<Setup>) -> Control {
         Control { setup, token: Rc::default() }
     }
 
-    /// What it runs on.
+    /// Returns the transport and the configuration.
     #[must_use]
     pub fn setup(&self) -> &Rc<Setup> {
         &self.setup
     }
 
-    /// One unary call, repeated as the policy says. `what` completes "Could not …" in an error.
+    /// Makes a unary call with retries. `what` completes the sentence "Could not …" in an error.
     ///
     /// # Errors
     ///
-    /// What the service answered, as an interface error.
+    /// The error of the last attempt. `internal` if the answer cannot be decoded.
     pub(crate) async fn call<Q: Message, A: Message + Default>(
         &self,
         what: &str,
@@ -72,7 +73,7 @@ impl Control {
         A::decode(answer.await?).map_err(|_| unreadable(what))
     }
 
-    /// As [`Control::call`], with a deadline on each attempt that the server is told of.
+    /// Like [`Control::call`], but with a deadline for each attempt, which the server gets too.
     pub(crate) async fn call_within<Q: Message, A: Message + Default>(
         &self,
         what: &str,
@@ -84,11 +85,11 @@ impl Control {
         A::decode(answer.await?).map_err(|_| unreadable(what))
     }
 
-    /// With an idempotency key of the caller's, and the status itself for callers that look at it.
+    /// Makes a unary call with the caller's idempotency key, and returns the gRPC status of a failed call.
     ///
     /// # Errors
     ///
-    /// Outer: no token could be had. Inner: what this call was answered.
+    /// Outer: the token could not be fetched. Inner: the status of the last attempt.
     pub(crate) async fn keyed<Q: Message, A: Message + Default>(
         &self,
         key: &str,
@@ -99,8 +100,8 @@ impl Control {
         Ok(answer.await?.and_then(grpc::decode))
     }
 
-    /// As [`Control::keyed`], for what takes up capacity: a wait that the service asks for is left to the caller,
-    /// who can show that it waits, and repeat the call with the same key.
+    /// Like [`Control::keyed`], for calls that need capacity. If the service asks for a longer wait, fails with it in
+    /// the error, so that the caller can show the wait and repeat the call with the same key.
     pub(crate) async fn create<Q: Message, A: Message + Default>(
         &self,
         key: &str,
@@ -124,7 +125,7 @@ impl Control {
         })
     }
 
-    /// What all of the above come down to, in one piece of code for all methods.
+    /// Makes a call with encoded messages. All methods share this code.
     fn bytes<'a>(
         &'a self,
         key: &'a str,
@@ -146,11 +147,11 @@ impl Control {
         })
     }
 
-    /// Opens a server stream: identity and token, no retry but for a token that is refused.
+    /// Opens a server stream. Does not retry, except once with a new token if the service rejects the token.
     ///
     /// # Errors
     ///
-    /// Outer: no token could be had. Inner: what this call was answered.
+    /// Outer: the token could not be fetched. Inner: the status of the last attempt.
     pub(crate) async fn stream<Q: Message, A: Message + Default + 'static>(
         &self,
         rpc: Rpc<Q, A>,
@@ -225,22 +226,23 @@ impl Control {
         Ok(call)
     }
 
-    /// Proves address and credentials with one request.
+    /// Checks the address and the credentials with one request for a token.
     ///
     /// # Errors
     ///
-    /// What the service answered.
+    /// `unauthenticated` or `permission-denied` if the service refuses the credentials, `unavailable` if it cannot be
+    /// reached; otherwise the error of the failed request.
     pub async fn check(&self) -> Result<()> {
         self.expire();
         self.access().await.map(drop)
     }
 
-    /// The token that is in use.
+    /// Returns the current token.
     pub(crate) fn token(&self) -> Option<Token> {
         self.token.borrow().clone()
     }
 
-    /// Takes over a token of another instance.
+    /// Sets a token that another instance fetched.
     pub(crate) fn set_token(&self, token: Token) {
         *self.token.borrow_mut() = Some(token);
     }
@@ -260,7 +262,8 @@ impl Endpoint for Control {
         self.setup.throttle()
     }
 
-    /// The short-lived token, fetched anew when it is due. A refresh that fails is no error while the old one works.
+    /// Returns the short-lived token. Fetches a new one when it is due. A failed renewal is not an error while the old
+    /// token is valid.
     async fn access(&self) -> Result<String> {
         let now = self.setup.now();
         let cached = self.token.borrow().clone();

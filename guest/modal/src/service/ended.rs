@@ -1,4 +1,4 @@
-//! Whether a sandbox is over, and why (docs/modal-protocol.md, section 6.1).
+//! Whether and why a sandbox has ended (docs/modal-protocol.md, section 6.1).
 
 use std::time::Duration;
 
@@ -14,11 +14,12 @@ use sandbox_provider_kit::{
 
 use super::{control::Control, id};
 
-/// How long one SandboxWait is held by the server, and how much longer its answer may take (docs/modal-protocol.md, section 1.5).
+/// Longest time for which the server holds one `SandboxWait` request, and the additional time for its answer
+/// (docs/modal-protocol.md, section 1.5).
 pub(crate) const WAIT_HOLD: Duration = Duration::from_secs(10);
 pub(crate) const HOLD_SLACK: Duration = Duration::from_secs(5);
 
-/// The reason why the sandbox is over; none if it lives.
+/// Returns the reason why a sandbox has ended, or `None` if it is running.
 pub(crate) async fn poll(control: &Control, sandbox: &str) -> Result<Option<EndReason>> {
     ask(control, sandbox, Duration::ZERO).await
 }
@@ -57,7 +58,8 @@ pub(crate) fn unknown(sandbox: &str, error: Error) -> Error {
     error.with_message(message).about(sandbox)
 }
 
-/// Why a result says that the sandbox is over; none if it does not (docs/modal-protocol.md, section 6.1).
+/// Converts a result to the reason of the end, or `None` if the sandbox has not ended (docs/modal-protocol.md, section
+/// 6.1).
 pub(crate) fn reason(result: &GenericResult) -> Option<EndReason> {
     Some(match result.status() {
         GenericStatus::Unspecified => return None,
@@ -73,7 +75,7 @@ pub(crate) fn reason(result: &GenericResult) -> Option<EndReason> {
     })
 }
 
-/// An end in words.
+/// Describes the reason of an end.
 fn describe(reason: &EndReason) -> String {
     match reason {
         EndReason::Finished(code) => format!("its command exited with code {code}"),
@@ -87,7 +89,7 @@ fn describe(reason: &EndReason) -> String {
     }
 }
 
-/// The error for a sandbox that is over.
+/// Makes the `sandbox-ended` error.
 pub(crate) fn error(sandbox: &str, reason: &EndReason) -> Error {
     Error::new(ErrorKind::SandboxEnded, format!("The sandbox {sandbox} has ended: {}.", describe(reason)))
         .about(sandbox)

@@ -1,18 +1,19 @@
-//! Ids of sandboxes: what they look like, and how one tells its backend.
+//! The form of sandbox ids, which also shows the backend of a sandbox.
 
 use sandbox_provider_kit::api::error::{Error, Result, shown};
 
-/// Whether a sandbox runs on the V1 backend: `sb-` and exactly 22 characters of base 62 (docs/modal-protocol.md, section 5.1).
+/// Returns whether a sandbox runs on the V1 backend: its id is `sb-` and exactly 22 characters of base 62
+/// (docs/modal-protocol.md, section 5.1).
 #[must_use]
 pub fn is_v1(sandbox: &str) -> bool {
     sandbox.strip_prefix("sb-").is_some_and(|rest| rest.len() == 22 && rest.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
-/// Refuses what cannot be a sandbox id before it is sent anywhere.
+/// Checks the form of a sandbox id before it is sent: `sb-` and letters, digits, `-` and `_`, at most 128 characters.
 ///
 /// # Errors
 ///
-/// `invalid-argument`.
+/// `invalid-argument` with the id as its subject.
 pub fn check_sandbox(id: &str) -> Result<()> {
     let plausible = id.strip_prefix("sb-").is_some_and(|rest| {
         !rest.is_empty() && id.len() <= 128 && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')

@@ -1,6 +1,7 @@
-//! The service: its two endpoints, the control plane and the command routers; what has a name there; the configuration.
+//! The service: its two endpoints, which are the control plane and the command routers; named resources; the
+//! configuration.
 //!
-//! [`Service`] puts its parts together. The features are built on it; nothing in this folder uses it.
+//! [`Service`] combines the parts. The other folders use it; this folder does not.
 
 pub mod access;
 pub mod app;
@@ -22,21 +23,21 @@ use sandbox_provider_kit::{Result, platform::Transport};
 
 use self::{access::Accesses, app::App, config::Config, control::Control, names::Names, router::Router, setup::Setup};
 
-/// The service as the features see it. Clones are one service.
+/// The service, as the other folders use it. Clones share their state.
 #[derive(Clone)]
 pub struct Service {
     /// The control plane.
     pub control: Control,
     /// The command routers.
     pub router: Router,
-    /// What has a name.
+    /// Named resources.
     pub names: Rc<Names>,
     /// The app and the image builder.
     pub app: Rc<App>,
 }
 
 impl Service {
-    /// The service on this transport. Reads nothing and sends nothing yet.
+    /// Makes a service that uses this transport. Does not read the configuration and sends nothing.
     #[must_use]
     pub fn new(transport: Rc<dyn Transport>) -> Service {
         let control = Control::new(Rc::new(Setup::new(transport)));
@@ -50,12 +51,12 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// `invalid-argument` naming the variable that makes no sense.
+    /// `invalid-argument` with the name of the variable that is not valid as its subject.
     pub fn config(&self) -> Result<&Config> {
         self.control.setup().config()
     }
 
-    /// What it runs on.
+    /// Returns the transport.
     #[must_use]
     pub fn transport(&self) -> &Rc<dyn Transport> {
         self.control.setup().transport()

@@ -1,4 +1,4 @@
-//! What has a name at Modal: secrets, volumes, proxies, and the ids behind those names (docs/modal-protocol.md, section 4).
+//! Named resources of Modal: secrets, volumes, proxies, and their ids (docs/modal-protocol.md, section 4).
 
 use std::cell::RefCell;
 
@@ -16,26 +16,26 @@ use sandbox_provider_kit::{Error, Result, api::error::shown, memo::Memo};
 /// A secret: its id and the names of its entries.
 #[derive(Clone)]
 pub struct Secret {
-    /// `st-…`
+    /// The id, `st-…`.
     pub id: String,
-    /// Names of the entries.
+    /// The names of the entries.
     pub keys: Vec<String>,
 }
 
-/// Looks up names. Secrets are remembered.
+/// Looks up names. Caches secrets.
 pub struct Names {
     control: Control,
     secrets: RefCell<Memo<String, Secret>>,
 }
 
 impl Names {
-    /// Knows none yet.
+    /// Makes an empty cache.
     #[must_use]
     pub fn new(control: Control) -> Names {
         Names { control, secrets: RefCell::default() }
     }
 
-    /// A named secret.
+    /// Looks up a secret by name.
     pub(crate) async fn secret(&self, name: &str) -> Result<Secret> {
         check_name("a secret", name)?;
         if let Some(known) = self.secrets.borrow().get(&name.to_string()) {
@@ -57,7 +57,7 @@ impl Names {
         Ok(secret)
     }
 
-    /// Ids of named secrets.
+    /// Looks up the ids of secrets by name.
     pub(crate) async fn secret_ids(&self, names: &[String]) -> Result<Vec<String>> {
         let mut ids = Vec::with_capacity(names.len());
         for name in names {
@@ -66,7 +66,7 @@ impl Names {
         Ok(ids)
     }
 
-    /// The id of a volume that is named, or given by its id; made if `create` is set and there is none.
+    /// Returns the id of a volume. `volume` is a name or an id. If `create` is set, a missing volume is created.
     pub(crate) async fn volume_id(&self, volume: &str, create: bool) -> Result<String> {
         check_name("a volume", volume)?;
         if volume.starts_with("vo-") {
@@ -88,11 +88,11 @@ impl Names {
         Ok(answer.volume_id)
     }
 
-    /// See `delete-volume` in the interface.
+    /// Implements `delete-volume` of the interface. Deletes a named volume and its files.
     ///
     /// # Errors
     ///
-    /// As documented there.
+    /// `invalid-argument` for an invalid name; otherwise the error of the failed request.
     pub async fn delete_volume(&self, volume: &str) -> Result<()> {
         let gone = |error: Error| if error.is_not_found() { Ok(()) } else { Err(error.about(volume)) };
         let volume_id = match self.volume_id(volume, false).await {
@@ -104,7 +104,7 @@ impl Names {
         self.control.call("delete the volume", rpc::VOLUME_DELETE, &request).await.or_else(gone)
     }
 
-    /// The id of a named proxy.
+    /// Looks up the id of a proxy by name.
     pub(crate) async fn proxy_id(&self, name: &str) -> Result<String> {
         check_name("a proxy", name)?;
         let request = ProxyGetRequest {

@@ -1,4 +1,4 @@
-//! How often and how fast calls are repeated, and the waits that the service asks for (docs/modal-protocol.md, section 1.5).
+//! The retry policies, and the waits that the service asks for (docs/modal-protocol.md, section 1.5).
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use modal_proto::client::{RpcRetryPolicy, RpcStatus};
 use prost::Message as _;
 use sandbox_provider_kit::call::{grpc::Status, retry::Policy};
 
-/// Control-plane calls.
+/// The policy of calls to the control plane.
 pub const CONTROL: Policy = Policy {
     retries: 3,
     refused: 3,
@@ -18,11 +18,11 @@ pub const CONTROL: Policy = Policy {
     patience: None,
 };
 
-/// Command-router calls and streams. Ten doublings from 10 ms make 10 s in all, which outlasts a router's restart; the
-/// cap only bounds a single pause. There, only RESOURCE_EXHAUSTED asks to wait.
+/// The policy of calls and streams to a command router. Ten doublings from 10 ms add up to 10 s, which is longer than a
+/// restart of a router. The cap only limits a single pause. The router asks for waits only with RESOURCE_EXHAUSTED.
 pub const ROUTER: Policy = Policy {
     retries: 10,
-    // 1.3 s in all.
+    // 1.3 s in total.
     refused: 7,
     base: Duration::from_millis(10),
     cap: Duration::from_secs(5),
@@ -31,10 +31,10 @@ pub const ROUTER: Policy = Policy {
     patience: None,
 };
 
-/// Shortest wait that the service can ask for.
+/// Shortest wait that is used; the service may ask for less.
 const MIN_THROTTLE: Duration = Duration::from_millis(100);
 
-/// The wait that the server asks for in the status's details.
+/// Returns the wait that the details of a status ask for, or `None` if there is none.
 #[must_use]
 pub fn server_wait(status: &Status) -> Option<Duration> {
     if status.details().is_empty() {

@@ -22,8 +22,8 @@ use super::{
     setup::Setup,
 };
 
-/// A worker may need minutes until its router listens, so a router that cannot be connected to is tried for this long as
-/// long as the control plane says that the sandbox lives (docs/modal-protocol.md, section 1.5), with this pause.
+/// A worker can need minutes until its router accepts connections. Connecting is therefore repeated for this time, with
+/// this pause, as long as the control plane reports that the sandbox is running (docs/modal-protocol.md, section 1.5).
 const CONNECT_TOTAL: Duration = Duration::from_secs(310);
 const CONNECT_PAUSE: Duration = Duration::from_secs(2);
 
@@ -34,13 +34,13 @@ pub struct Router {
 }
 
 impl Router {
-    /// With these accesses.
+    /// Makes a client with these accesses.
     #[must_use]
     pub fn new(accesses: Accesses) -> Router {
         Router { accesses }
     }
 
-    /// How sandboxes are reached.
+    /// Returns the accesses.
     pub(crate) fn accesses(&self) -> &Accesses {
         &self.accesses
     }
@@ -49,22 +49,23 @@ impl Router {
         self.accesses.control().setup()
     }
 
-    /// The endpoint of one sandbox.
+    /// Returns the endpoint of one sandbox.
     pub(crate) fn of(&self, sandbox: &str) -> SandboxRouter {
         SandboxRouter { router: self.clone(), sandbox: sandbox.to_string() }
     }
 
-    /// What a failure means, as far as what has become of the sandbox tells. `what` completes "Could not …".
+    /// Converts a status to an error, which considers whether the sandbox has ended. `what` completes the sentence
+    /// "Could not …".
     pub(crate) async fn explain(&self, sandbox: &str, status: &Status, what: &str) -> Error {
         self.accesses.explain(sandbox, status, what).await
     }
 
-    /// One unary call to the sandbox's router, repeated as the policy says; a token that is refused is renewed once.
-    /// `make` gets the task's id. `policy.attempt` bounds one attempt on both sides.
+    /// Makes a unary call to the router of a sandbox with the retries of `policy`. Renews the token once if the router
+    /// rejects it. `make` gets the task's id. `policy.attempt` limits one attempt on both sides.
     ///
     /// # Errors
     ///
-    /// Outer: the sandbox cannot be reached at all. Inner: what this call was answered.
+    /// Outer: the sandbox cannot be reached. Inner: the status of the last attempt.
     pub(crate) async fn call<Q: Message, A: Message + Default>(
         &self,
         sandbox: &str,
@@ -77,12 +78,13 @@ impl Router {
         Ok(self.bytes(sandbox, policy, rpc.path, body).await?.and_then(grpc::decode))
     }
 
-    /// One call to a sandbox's router; a failure is explained by what has become of the sandbox. `what` completes "Could
-    /// not …".
+    /// Makes a unary call to the router of a sandbox and converts a failure to an error. `what` completes the sentence
+    /// "Could not …".
     ///
     /// # Errors
     ///
-    /// `sandbox-ended`, `not-found`, or what the router answered.
+    /// `sandbox-ended` if the sandbox has ended, `not-found` if it is unknown, `internal` if the answer cannot be
+    /// decoded; otherwise the error of the failed request.
     pub(crate) async fn ask<Q: Message, A: Message + Default>(
         &self,
         sandbox: &str,
@@ -116,7 +118,7 @@ impl Router {
         })
     }
 
-    /// What the calls above come down to, in one piece of code for all methods.
+    /// Makes a call with encoded messages. All methods share this code.
     fn bytes<'a>(
         &'a self,
         sandbox: &'a str,
@@ -135,11 +137,11 @@ impl Router {
         })
     }
 
-    /// Opens a stream on the sandbox's router.
+    /// Opens a stream on the router of a sandbox, in one attempt.
     ///
     /// # Errors
     ///
-    /// As [`Router::call`].
+    /// Outer: the sandbox cannot be reached. Inner: the status of the attempt.
     pub(crate) async fn stream<Q: Message, A: Message + Default + 'static>(
         &self,
         sandbox: &str,
@@ -155,11 +157,11 @@ impl Router {
         Ok(opened.map(|stream| stream.map(|item| item.and_then(grpc::decode)).boxed_local()))
     }
 
-    /// One call with many messages to the sandbox's router, tried once and without a deadline.
+    /// Makes a call with a request stream to the router of a sandbox, in one attempt and without a deadline.
     ///
     /// # Errors
     ///
-    /// As [`Router::call`].
+    /// Outer: the sandbox cannot be reached. Inner: the status of the attempt.
     pub(crate) async fn upload<Q: Message, A: Message + Default>(
         &self,
         sandbox: &str,
@@ -177,7 +179,7 @@ impl Router {
     }
 }
 
-/// The router of one sandbox, as an endpoint.
+/// The router of one sandbox as an [`Endpoint`].
 #[derive(Clone)]
 pub struct SandboxRouter {
     router: Router,
@@ -185,12 +187,12 @@ pub struct SandboxRouter {
 }
 
 impl SandboxRouter {
-    /// The routers of all sandboxes.
+    /// Returns the routers of all sandboxes.
     pub(crate) fn router(&self) -> &Router {
         &self.router
     }
 
-    /// The sandbox.
+    /// Returns the sandbox's id.
     pub(crate) fn sandbox(&self) -> &str {
         &self.sandbox
     }
@@ -216,11 +218,11 @@ impl Endpoint for SandboxRouter {
         self.router.accesses.expire(&self.sandbox);
     }
 
-    /// A router that could not be connected to is worth further tries as long as the sandbox lives and time is left.
+    /// Waits and returns `true` if the router refused the connection, the sandbox is running, and time is left.
     ///
     /// # Errors
     ///
-    /// Why it is not: the sandbox is over, or the control plane is away too.
+    /// `sandbox-ended` if the sandbox has ended, or the error of the control plane if that is not available either.
     async fn comes_up(&self, status: &Status, since: Duration) -> Result<bool> {
         if !status.is_refused() {
             return Ok(false);

@@ -1,4 +1,5 @@
-//! What everything in this provider runs on: the transport, and the configuration that is read from its environment.
+//! The transport, and the configuration, which is read from its environment variables. All parts of this provider use
+//! them.
 
 use std::{cell::OnceCell, rc::Rc, time::Duration};
 
@@ -14,24 +15,24 @@ use sandbox_provider_kit::{
 
 use super::{config::Config, policy};
 
-/// See the head of this file.
+/// The transport and the configuration.
 pub struct Setup {
     transport: Rc<dyn Transport>,
     config: OnceCell<Config>,
 }
 
 impl Setup {
-    /// On this transport. Reads nothing and sends nothing yet.
+    /// Makes the setup for a transport. Does not read the configuration and sends nothing.
     #[must_use]
     pub fn new(transport: Rc<dyn Transport>) -> Setup {
         Setup { transport, config: OnceCell::new() }
     }
 
-    /// The configuration, read at first use so that `describe` works whatever the environment says.
+    /// Returns the configuration. Reads it at the first call, so that `describe` works with any environment.
     ///
     /// # Errors
     ///
-    /// `invalid-argument` naming the variable that makes no sense.
+    /// `invalid-argument` with the name of the variable that is not valid as its subject.
     pub fn config(&self) -> Result<&Config> {
         if self.config.get().is_none() {
             let config = Config::read(&*self.transport)?;
@@ -40,7 +41,7 @@ impl Setup {
         self.config.get().ok_or_else(|| Error::internal("The configuration could not be kept."))
     }
 
-    /// What it runs on.
+    /// Returns the transport.
     #[must_use]
     pub fn transport(&self) -> &Rc<dyn Transport> {
         &self.transport

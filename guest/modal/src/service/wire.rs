@@ -1,4 +1,4 @@
-//! Parts of messages that more than one feature writes or reads.
+//! Parts of messages that several modules use.
 
 use modal_proto::client::{
     FileDescriptor, GpuConfig, NetworkAccess, PtyInfo, SandboxTag, SecretSource, StringMap, TaskLogs,
@@ -6,7 +6,8 @@ use modal_proto::client::{
 };
 use sandbox_provider_kit::api::wit::{Gpu, Outbound, OutputStream, Pty};
 
-/// Secrets and then variables, which win (docs/modal-protocol.md, section 4).
+/// Returns the sources of environment variables: secrets first, then `env`, whose variables win
+/// (docs/modal-protocol.md, section 4).
 pub(crate) fn secret_sources(secret_ids: &[String], env: &[(String, String)]) -> Vec<SecretSource> {
     let mut sources: Vec<_> =
         secret_ids.iter().map(|id| SecretSource { source: Some(Source::SecretId(id.clone())) }).collect();
@@ -17,20 +18,20 @@ pub(crate) fn secret_sources(secret_ids: &[String], env: &[(String, String)]) ->
     sources
 }
 
-/// Tags as Modal writes them.
+/// Converts tags to Modal's form.
 pub(crate) fn tags(pairs: &[(String, String)]) -> Vec<SandboxTag> {
-    // Of two equal names the later one wins.
+    // If a name occurs twice, the later tag is used.
     let last = |index: usize, name: &String| pairs[index + 1..].iter().all(|(later, _)| later != name);
     let kept = pairs.iter().enumerate().filter(|(index, (name, _))| last(*index, name));
     kept.map(|(_, (name, value))| SandboxTag { tag_name: name.clone(), tag_value: value.clone() }).collect()
 }
 
-/// An accelerator as Modal writes it.
+/// Converts an accelerator to Modal's form.
 pub(crate) fn gpu_config(gpu: &Gpu) -> GpuConfig {
     GpuConfig { count: gpu.count, gpu_type: gpu.model.to_ascii_uppercase(), ..Default::default() }
 }
 
-/// An outbound policy as Modal writes it.
+/// Converts an outbound policy to Modal's form.
 pub(crate) fn network_access(outbound: &Outbound) -> NetworkAccess {
     match outbound {
         Outbound::Open => NetworkAccess { network_access_type: NetworkAccessType::Open.into(), ..Default::default() },
@@ -45,7 +46,7 @@ pub(crate) fn network_access(outbound: &Outbound) -> NetworkAccess {
     }
 }
 
-/// A terminal as Modal writes it.
+/// Converts a terminal to Modal's form.
 pub(crate) fn pty_info(pty: Pty) -> PtyInfo {
     PtyInfo {
         enabled: true,
@@ -58,7 +59,7 @@ pub(crate) fn pty_info(pty: Pty) -> PtyInfo {
     }
 }
 
-/// Where an entry was printed; none for what the service says itself.
+/// Returns the stream of a log entry, or `None` for messages of the service itself.
 pub(crate) fn output_stream(entry: &TaskLogs) -> Option<OutputStream> {
     match entry.file_descriptor() {
         FileDescriptor::Stdout => Some(OutputStream::Stdout),
