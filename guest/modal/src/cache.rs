@@ -1,5 +1,5 @@
-//! What one instance can tell another so that it need not ask: the short-lived tokens and the app's id. Written as protobuf,
-//! for which the code is in the component anyway.
+//! The cache that one instance exports and another imports to save requests: short-lived tokens, the app's id and the
+//! builder version. Encoded as protobuf, for which the component contains the code anyway.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use prost::Message;
 use crate::service::{Service, access::Access};
 use sandbox_provider_kit::{api::time::millis, call::token::Token, platform::Url};
 
-/// Largest cache that is looked at, in bytes.
+/// Largest cache that is imported, in bytes.
 const MAX_BYTES: usize = 1024 * 1024;
 
 #[derive(Message)]
 struct Cache {
-    /// The server that the rest holds for.
+    /// The server that the other fields come from.
     #[prost(string, tag = "1")]
     server: String,
     #[prost(string, tag = "2")]
@@ -31,7 +31,7 @@ struct Cache {
     routers: Vec<Router>,
 }
 
-/// [`Token`]; times in milliseconds since the Unix epoch.
+/// A [`Token`]. Times are in milliseconds since the Unix epoch.
 #[derive(Message)]
 struct Auth {
     #[prost(string, tag = "1")]
@@ -42,7 +42,7 @@ struct Auth {
     refresh: u64,
 }
 
-/// [`Access`] of a sandbox.
+/// The [`Access`] of a sandbox.
 #[derive(Message)]
 struct Router {
     #[prost(string, tag = "1")]
@@ -57,7 +57,7 @@ struct Router {
     expires: Option<u64>,
 }
 
-/// See `export-cache` in the interface.
+/// Implements `export-cache` of the interface. Returns an empty cache if the configuration is not valid.
 #[must_use]
 pub fn export(service: &Service) -> Vec<u8> {
     let Ok(config) = service.config() else { return Vec::new() };
@@ -90,7 +90,8 @@ pub fn export(service: &Service) -> Vec<u8> {
     cache.encode_to_vec()
 }
 
-/// See `import-cache` in the interface. A cache of another server or app is ignored.
+/// Implements `import-cache` of the interface. Ignores a cache of another server, environment or app, and one that it
+/// cannot read.
 pub fn import(service: &Service, bytes: &[u8]) {
     let Ok(config) = service.config() else { return };
     if bytes.len() > MAX_BYTES {

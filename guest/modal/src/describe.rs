@@ -1,9 +1,9 @@
-//! What this provider says of itself. Tests hold each line against what the functions do.
+//! The description of this provider. Tests compare each capability with the behaviour of the functions.
 
 use crate::{sandbox::options, service::config};
 use sandbox_provider_kit::api::wit::{Capability, Description, Support};
 
-/// Capabilities that are not `absent`.
+/// The capabilities of this provider. Capabilities that are not listed are absent.
 const CAPABILITIES: &[(&str, Support, &str)] = &[
     ("image.registry", Support::Native, ""),
     ("image.registry-credentials", Support::Native, "Static, AWS and GCP credentials, each a Modal secret by name."),
@@ -90,7 +90,7 @@ const CAPABILITIES: &[(&str, Support, &str)] = &[
     ("cache", Support::Native, ""),
 ];
 
-/// The description; the same each time.
+/// Returns the description, which is always the same.
 #[must_use]
 pub fn describe() -> Description {
     let capabilities = CAPABILITIES
@@ -114,7 +114,7 @@ pub fn describe() -> Description {
 
 #[cfg(test)]
 mod tests {
-    /// Every name in use is one that the interface documents.
+    /// Each name is documented in the interface.
     #[test]
     fn capabilities_have_documented_names() {
         let wit = include_str!("../../../wit/types.wit");

@@ -1,17 +1,17 @@
-//! Modal as a sandbox provider: a component for `wasm32-wasip2` that exports `harness:sandbox/sandbox-provider` and
-//! imports nothing but `wasi:io`, `wasi:clocks`, `wasi:random`, `wasi:cli` and `wasi:http`. What is not Modal's own about it is
-//! in `sandbox-provider-kit`.
+//! The sandbox provider for Modal: a component for `wasm32-wasip2` that exports `harness:sandbox/sandbox-provider` and
+//! imports only `wasi:io`, `wasi:clocks`, `wasi:random`, `wasi:cli` and `wasi:http`. The parts that do not depend on
+//! Modal are in `sandbox-provider-kit`.
 //!
-//! From the outside in; each imports only what stands below it:
+//! The modules, from the outermost to the innermost. A module imports only modules that are listed below it:
 //!
-//! | module | what it is for |
+//! | module | contents |
 //! |---|---|
-//! | [`describe`], [`cache`] | what this provider is; what one instance can tell another |
-//! | [`files`] | files: contents, directories, changes, watching |
-//! | [`exec`] | commands: step by step, in one call, their process tree, their user; programs of our own |
-//! | [`sandbox`] | sandboxes: making, finding, managing them; sidecars, snapshots, logs |
-//! | [`image`] | images, their builds, the files that go in |
-//! | [`service`] | the two endpoints: the worker's command router, the control plane; names, configuration |
+//! | [`describe`], [`cache`] | the description of this provider; the cache that one instance exports to another |
+//! | [`files`] | files: contents, directories, changes, watches |
+//! | [`exec`] | commands: in single steps and in one call, their processes, their user; the provider's own programs |
+//! | [`sandbox`] | sandboxes: create, find and manage them; sidecars, snapshots, logs, usage |
+//! | [`image`] | images, builds and build contexts |
+//! | [`service`] | the two endpoints, which are the command router and the control plane; names, configuration |
 
 pub mod cache;
 pub mod describe;
@@ -46,7 +46,7 @@ pub use sandbox_provider_kit::api::{Error, Result};
 
 sandbox_provider_kit::export!(Provider, Provider::new, "../manifest.toml");
 
-/// Modal as a provider.
+/// The provider for Modal.
 pub struct Provider {
     service: Service,
     contexts: Contexts,
@@ -56,7 +56,7 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// A provider on this transport. Reads nothing and sends nothing yet.
+    /// Makes a provider that uses this transport. Does not read the configuration and sends nothing.
     #[must_use]
     pub fn new(transport: Rc<dyn Transport>) -> Provider {
         let service = Service::new(transport);
@@ -71,8 +71,8 @@ impl Provider {
     }
 }
 
-/// Each function is that of a feature; the futures are passed on as they are, for one that only waits for another would be in
-/// the component once more.
+/// Each function returns the future of a function in one of the modules. An `async` function that only awaits that
+/// future would add a second copy of it to the component.
 impl SandboxProvider for Provider {
     fn describe(&self) -> Description {
         describe::describe()
