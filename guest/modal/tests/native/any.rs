@@ -1,7 +1,9 @@
-//! Whatever the network answers: no function of the interface panics, asks without end or waits longer than it was told to.
+//! Tests with arbitrary responses: no function of the interface panics, sends requests without end or waits longer than
+//! requested.
 //!
-//! Answers are arbitrary bytes, arbitrary frames and trailers, and well-formed messages of arbitrary fields, which is what
-//! gets furthest: the same wire form fits many messages. Sign-in and look-ups mostly work, so that the rest is reached.
+//! Responses are arbitrary bytes, arbitrary frames and trailers, and well-formed messages with arbitrary fields. The
+//! last kind reaches the most code, because the same bytes are valid for many message types. Sign-in and look-ups
+//! usually succeed, so that the rest of the code is reached.
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
@@ -34,15 +36,15 @@ use crate::{
 
 const OLD: &str = "sb-0123456789abcdefghijAB";
 
-/// The same cases each time, in a second or two.
+/// A fixed seed, so that each run has the same cases. They take a second or two.
 fn cases(count: u32) -> Config {
     Config { cases: count, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..Config::default() }
 }
 
-/// More requests of one call are a call that does not end.
+/// A call with more requests than this counts as endless.
 const MOST_REQUESTS: usize = 20_000;
 
-/// Bytes that are a message of the wire format: fields of all kinds, texts that mean something among them.
+/// Well-formed encoded messages: fields of all types, some with texts that have a meaning.
 fn message() -> impl Strategy<Value = Vec<u8>> {
     let text = prop_oneof![
         Just("sb-01JABCDEFGHJKMNPQRSTVWXYZ0".as_bytes().to_vec()),
@@ -86,7 +88,7 @@ fn varint(mut number: u64) -> Vec<u8> {
     bytes
 }
 
-/// A status as a server ends with, or ought to: good and bad ones, with details and without.
+/// Trailers with good and bad statuses, with and without details.
 fn trailers() -> impl Strategy<Value = Headers> {
     let status =
         prop_oneof![8 => Just("0".to_string()), 4 => (0..20).prop_map(|code: i32| code.to_string()), 1 => ".{0,4}"];
@@ -115,13 +117,13 @@ fn trailers() -> impl Strategy<Value = Headers> {
     })
 }
 
-/// One answer, as pieces and trailers.
+/// One response, as pieces and trailers.
 fn raw() -> impl Strategy<Value = (Vec<Vec<u8>>, Option<Headers>)> {
     let frames = vec(message().prop_map(|message| framed(&message).to_vec()), 0..4);
     let pieces = prop_oneof![
         6 => frames,
         1 => vec(vec(any::<u8>(), 0..40), 0..4),
-        // A frame that says that it is longer than it is, or compressed.
+        // A frame with a wrong length, or with the flag for compression.
         1 => (any::<u8>(), any::<u32>(), vec(any::<u8>(), 0..10)).prop_map(|(flag, length, rest)| {
             vec![[&[flag][..], &length.to_be_bytes(), &rest].concat()]
         }),
@@ -131,7 +133,7 @@ fn raw() -> impl Strategy<Value = (Vec<Vec<u8>>, Option<Headers>)> {
 
 type Call = fn(Provider, String) -> LocalFuture<'static, Result<()>>;
 
-/// `a call that ends by itself` as [`Call`].
+/// Converts calls to the type [`Call`].
 macro_rules! calls {
     ($(|$p:ident, $s:ident| $call:expr),* $(,)?) => {
         &[$(|$p: Provider, $s: String| Box::pin(async move { let _s = &$s; $call.await.map(drop) })),*]
@@ -154,7 +156,7 @@ fn command() -> ExecSpec {
         secrets: vec!["s".into()],
         cwd: Some("x".into()),
         user: None,
-        // So that it ends.
+        // The time limit makes the command end.
         timeout: Some(1000),
         pty: None,
         stdout: OutputMode::Keep,
@@ -181,7 +183,7 @@ fn mode(mode: WriteMode) -> WriteOptions {
     WriteOptions { mode, permissions: None, extra: vec![] }
 }
 
-/// All that reads an answer.
+/// All functions that read a response.
 const CALLS: &[Call] = calls![
     |p, s| p.check(),
     |p, s| p.missing_content(&[content()]),
@@ -269,10 +271,10 @@ const CALLS: &[Call] = calls![
     |p, s| p.watch(&at(&s), "w1", true, 0, 3, 1000),
 ];
 
-/// Calls that a case mostly lets go well, as without them nothing else is reached.
+/// Calls that succeed in most cases, because the other code is not reached without them.
 const FIRST: [&str; 4] = ["AuthTokenGet", "AppGetOrCreate", "SandboxGetTaskIdV2", "SandboxGetCommandRouterAccess"];
 
-/// Where those go well, and as often as they are asked for.
+/// A script in which these calls always succeed.
 fn start() -> Script {
     let script = modal();
     let life = Duration::from_secs(100_000);
@@ -302,7 +304,7 @@ proptest! {
         mut answers in vec(raw(), 1..8),
     ) {
         let script = start();
-        // Without a limit, a server that asks to come back is followed for ever.
+        // Without a limit, the provider would obey a server's requests to wait for ever.
         script.0.env.borrow_mut().insert("MODAL_MAX_THROTTLE_WAIT", "60".into());
         if web {
             script.0.env.borrow_mut().insert("MODAL_GRPC_WIRE", "grpc-web".into());
@@ -332,7 +334,7 @@ proptest! {
         prop_assert!(script.now() < Duration::from_secs(3600), "it took {:?}", script.now());
     }
 
-    /// What an instance kept for another may be anything as well.
+    /// The cache of another instance can have any content.
     #[test]
     fn any_cache(bytes in prop_oneof![vec(any::<u8>(), 0..64), message(), r#"\{"[a-z]{0,9}":[\[\]{}"a-z0-9,:]{0,30}\}"#.prop_map(String::into_bytes)]) {
         let provider = modal().provider();
@@ -340,7 +342,7 @@ proptest! {
         prop_assert!(provider.export_cache().len() < 1 << 20);
     }
 
-    /// Tokens, whatever is in them.
+    /// Tokens can have any content.
     #[test]
     fn any_token(payload in prop_oneof![".{0,20}", r#"\{"exp":-?[0-9]{0,22}(\.[0-9]{0,5})?(e[0-9]{1,3})?\}"#], text in ".{0,20}", now in any::<u32>()) {
         let encoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&payload);
@@ -352,7 +354,7 @@ proptest! {
         }
     }
 
-    /// Cursors come back from callers, who may have changed them.
+    /// Callers can change a cursor.
     #[test]
     fn any_cursor(text in prop_oneof![".{0,40}", "[A-Za-z0-9_.=-]{0,60}"]) {
         let provider = modal().provider();
@@ -361,7 +363,7 @@ proptest! {
     }
 }
 
-/// A server that answers "not yet" at once is not asked as fast as it answers.
+/// A server that answers "not yet" at once is asked only after a pause.
 #[test]
 fn a_server_that_does_not_hold_is_asked_at_a_walk() {
     let empty = || Answer::Raw(vec![framed(&[]).to_vec()], Some(headers([("grpc-status", "0")])));
@@ -395,7 +397,8 @@ fn a_server_that_does_not_hold_is_asked_at_a_walk() {
     }
 }
 
-/// Bytes of a stream arrive once each, whatever the sizes of what is sent, asked for, and where it breaks.
+/// Each byte of a stream arrives exactly once, for all sizes of messages and reads and all places where the stream
+/// breaks.
 mod streams {
     use super::*;
     use modal_proto::task_command_router::{
@@ -406,7 +409,7 @@ mod streams {
     };
     use std::cell::RefCell;
 
-    /// A place where an answer ends before its time: after so many bytes, by a status or by nothing at all.
+    /// Places where a response ends early: after a number of bytes, with or without a status.
     fn breaks() -> impl Strategy<Value = Vec<(usize, bool)>> {
         vec((0_usize..400, any::<bool>()), 0..5)
     }
@@ -456,7 +459,8 @@ mod streams {
             prop_assert!(found == data, "{} bytes instead of {}", found.len(), data.len());
         }
 
-        /// The other way: a router that takes in part of a write and then fails, or answers nothing although it took all.
+        /// The opposite direction: a router accepts a part of a write and then fails, or accepts all of it and does not
+        /// respond.
         #[test]
         fn input(
             data in vec(any::<u8>(), 0..2000),
@@ -502,11 +506,11 @@ mod streams {
         }
     }
 
-    /// A stream of input breaks after so many bytes were taken, and all of them were sent: a single message goes on.
+    /// An input stream breaks after the server accepted `taken` bytes. A single message continues at that offset.
     fn broken_stream(taken: usize, eof: bool, answer: Answer) {
         let data: Vec<u8> = (0_u32..).flat_map(u32::to_le_bytes).take(2_500_000).collect();
         let script = modal();
-        // A transfer that is slow is looked at: that look fails.
+        // The provider checks the file of a slow transfer. That check fails here.
         script.answers_by("TaskExecStdioRead", |_| Answer::Stream(Vec::new(), 0));
         script.serves("TaskExecStart", |_: TaskExecStartRequest| TaskExecStartResponse::default());
         script.will("TaskExecStdinWriteStream", answer);
@@ -555,9 +559,9 @@ mod streams {
                 broken_stream(taken, eof, Answer::Cut(Vec::new()));
             }
             broken_stream(7, eof, Answer::Refused);
-            // It hangs, and is given up.
+            // The stream hangs and is given up.
             broken_stream(7, eof, Answer::Hang(Vec::new()));
-            // As when the offset is not where the input is.
+            // The status for an offset that does not match.
             broken_stream(7, eof, Answer::Status(9, Vec::new()));
         }
     }

@@ -1,4 +1,4 @@
-//! Calls and streams: which attempt says what, how long is waited, where a stream is resumed.
+//! Tests of calls and streams: which attempt determines the error, how long the pauses are, where a stream resumes.
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ fn nobody_there_is_known_not_to_have_happened() {
     assert!(error.message.contains("http://control.test"), "{}", error.message);
 }
 
-/// What the last attempt was answered says nothing of an earlier one whose answer was lost.
+/// The answer to the last attempt does not tell whether an earlier attempt with a lost answer had its effect.
 #[test]
 fn an_earlier_attempt_may_have_happened() {
     for (last, kind) in [
@@ -113,7 +113,7 @@ fn a_wait_that_the_server_asks_for_uses_up_no_retry() {
     let last = calls.last().expect("calls");
     assert_eq!((text(last, "x-retry-attempt"), text(last, "x-throttle-retry-attempt")), ("0".into(), "6".into()));
     assert_eq!(last.at, Duration::from_secs(42));
-    // The user of the host is told why it takes so long.
+    // The user is told why the call takes so long.
     let told = script.0.told.borrow();
     assert_eq!(told.len(), 6);
     assert!(told[0].starts_with("waiting 7 s"), "{told:?}");
@@ -132,7 +132,7 @@ fn tokens_are_fetched_before_they_end() {
         run(provider.list(filter(), None, 10)).expect("a list");
         assert_eq!(script.calls("AuthTokenGet").len(), fetched, "at {at} s");
     }
-    // A token that is refused is fetched anew, once.
+    // A rejected token is renewed once.
     script.0.answers.borrow_mut().get_mut("SandboxListV2").expect("answers").clear();
     script.will("SandboxListV2", Answer::Status(16, Vec::new()));
     script.will("SandboxListV2", ok(&SandboxListResponse::default()));
@@ -236,7 +236,7 @@ fn command() -> ExecSpec {
     }
 }
 
-/// A command without input that ends, or not before it is told that it has none.
+/// Runs a command without input. If `reads` is set, the command ends only after its input was closed.
 fn runs_without_input(script: &Script, reads: bool) {
     script.serves("TaskExecStart", |_: TaskExecStartRequest| TaskExecStartResponse::default());
     script.answers_by("TaskExecStdioRead", |_| Answer::Stream(Vec::new(), 0));
@@ -269,7 +269,7 @@ fn only_a_command_that_goes_on_is_told_that_it_has_no_input() {
     assert_eq!(told.at - begun, Duration::from_millis(100));
 }
 
-/// A service that neither ends a command at its time limit nor lets us end it.
+/// A service that does not end a command at its time limit and on which the provider cannot end it.
 fn never_ending() -> (Script, &'static str) {
     let id = "7f0e6a30-5a57-4a4b-8c6a-2f2d1f6f1c11";
     let script = modal();
@@ -294,7 +294,7 @@ fn never_ending() -> (Script, &'static str) {
     (script, id)
 }
 
-/// The script by which the process tree is ended has been started once, with this id.
+/// Asserts that the script that ends the process tree was started once, for this id.
 fn ended_once(script: &Script, id: &str) {
     let starts = script.calls("TaskExecStart");
     let starts = starts.iter().map(|seen| TaskExecStartRequest::decode(seen.body.clone()).expect("a request"));
@@ -352,7 +352,7 @@ fn a_time_limit_that_the_service_ignores_holds_all_the_same() {
 #[test]
 fn a_router_that_is_not_up_yet_is_waited_for() {
     let script = modal();
-    // The first router call is refused for a while; the control plane says that the sandbox lives.
+    // The router refuses the first connections. The control plane reports that the sandbox is running.
     for _ in 0..20 {
         script.will("TaskExecWait", Answer::Refused);
         script.will("SandboxWaitV2", ok(&SandboxWaitResponse::default()));

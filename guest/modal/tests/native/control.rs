@@ -1,4 +1,5 @@
-//! The control plane: what requests say, where the emulator has no such thing or does not show it, and faults between them.
+//! Tests of calls to the control plane: contents of requests that the emulator does not support or show, and faults
+//! between requests.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -86,7 +87,7 @@ pub fn spec() -> SandboxSpec {
     }
 }
 
-/// The only request to this method.
+/// Returns the only request to a method.
 fn only<M: Message + Default>(script: &Script, method: &str) -> M {
     let calls = script.calls(method);
     assert_eq!(calls.len(), 1, "{method}");
@@ -254,7 +255,7 @@ fn an_accelerator_takes_the_older_backend() {
     let secret: SecretGetOrCreateRequest = only(&script, "SecretGetOrCreate");
     assert_eq!((secret.object_creation_type, secret.app_id.as_str()), (4, "ap-1"));
 
-    // All of it under keys that the caller's key decides, in any instance.
+    // All requests use keys that depend only on the caller's key, in any instance.
     let keys = |script: &Script| {
         ["SandboxCreate", "SecretGetOrCreate"].map(|method| text(&script.calls(method)[0], "x-idempotency-key"))
     };
@@ -324,7 +325,7 @@ fn large() -> Vec<u8> {
     (0..10 << 20_u32).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
 
-/// Three parts of four MiB, the last one shorter.
+/// The answer to an announcement: three parts of 4 MiB, the last one shorter.
 fn announced() -> Answer {
     let multipart = MultiPartUpload {
         part_length: 4 << 20,
@@ -339,7 +340,7 @@ fn announced() -> Answer {
     })
 }
 
-/// Sends all of it in pieces of this size, from where the provider says.
+/// Uploads the bytes in pieces of this size, each at the offset that the provider returns.
 fn send(provider: &Provider, bytes: &[u8], piece: usize) -> Result<u64, modal_provider::Error> {
     let content = content(bytes);
     let mut offset = 0;
@@ -388,17 +389,17 @@ fn an_upload_that_fails_begins_anew() {
     let error = send(&provider, &bytes, 1 << 20).expect_err("the store is busy");
     assert!(matches!(error.kind, ErrorKind::Unavailable) && matches!(error.retry, RetryAdvice::Maybe), "{error:?}");
     assert!(error.message.contains("SlowDown"), "{}", error.message);
-    // Nothing is remembered of it, in this instance or another.
+    // No instance remembers the upload.
     let answer = run(provider.upload_content(&content(&bytes), 5 << 20, vec![0])).expect("no error");
     assert_eq!(answer, 0, "from the beginning");
 
-    // Of an answer that is longer than any of a store is, nothing is passed on.
+    // A response of the store that is longer than expected is not passed on.
     script.will("BlobCreate", announced());
     script.will("part1", Answer::Http(403, "", "x".repeat(65 * 1024).leak()));
     let error = send(&provider, &bytes, 4 << 20).expect_err("refused");
     assert!(error.message.contains("status 403") && !error.message.contains("xx"), "{}", error.message);
 
-    // The store says only at the end that it failed.
+    // The store reports the failure only at the end.
     script.will("BlobCreate", announced());
     for part in ["part1", "part2", "part3"] {
         script.will(part, Answer::Http(200, "\"a\"", ""));
@@ -480,7 +481,7 @@ fn sandboxes_of_one_moment_are_each_listed_once() {
     let made = [(5.0, "sb-e"), (4.0, "sb-d"), (4.0, "sb-c"), (4.0, "sb-b"), (3.0, "sb-a")];
     for max in 1..=6 {
         let script = modal();
-        // Pages of three, and a cursor that is a time.
+        // The server returns pages of three, and its cursor is a time.
         script.serves("SandboxListV2", move |request: SandboxListRequest| {
             let before = if request.before_timestamp > 0.0 { request.before_timestamp } else { f64::INFINITY };
             let page = made.iter().filter(|(at, _)| *at < before).take(3);
@@ -513,7 +514,7 @@ fn a_log_that_is_too_long_for_one_answer_is_read_in_halves() {
         let time = time.expect("a time");
         time.seconds as u64 * SECOND + time.nanos as u64
     };
-    // 6000 entries in the last quarter of 100 s, three at each moment; or all at one.
+    // 6000 entries: three at each moment in the last quarter of 100 s, or all at one moment.
     for at in [|number: u64| 75 * SECOND + number / 3 * (25 * SECOND / 2000), |_| 75 * SECOND] {
         let script = modal();
         let app = SandboxHandleMetadata { app_id: "ap-7".into(), result: None };
@@ -521,7 +522,7 @@ fn a_log_that_is_too_long_for_one_answer_is_read_in_halves() {
         script.serves("AppFetchLogs", move |request: AppFetchLogsRequest| {
             assert_eq!((request.app_id.as_str(), request.task_id.as_str()), ("ap-7", "ta-1"));
             let span = nanos(request.since)..=nanos(request.until);
-            // The newest of them and in no order, as a service might.
+            // The newest entries in an arbitrary order.
             let fitting = (0..6000).rev().filter(|number| span.contains(&at(*number))).take(request.limit as usize);
             let entry =
                 |number: u64| TaskLogs { data: format!("{number}\n"), timestamp_ns: at(number), ..Default::default() };
@@ -550,7 +551,7 @@ fn a_log_that_is_too_long_for_one_answer_is_read_in_halves() {
     }
 }
 
-// ---- what is on one backend only, or on the router -------------------------------------------------------------------
+// ---- calls of one backend only, and calls to the router --------------------------------------------------------------
 
 #[test]
 fn memory_snapshots_of_both_backends() {

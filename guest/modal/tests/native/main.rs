@@ -1,5 +1,5 @@
-//! The provider on a scripted transport: time is a number, the network a list of answers. What is tested here is what an
-//! emulator shows badly.
+//! Tests of the provider on a scripted transport, whose clock is a number and whose network is a list of responses.
+//! They cover cases that are hard to produce with an emulator.
 
 mod any;
 mod calls;

@@ -1,4 +1,4 @@
-//! Modal on a scripted transport.
+//! Modal on a scripted transport, shared by the tests.
 
 use std::{rc::Rc, time::Duration};
 
@@ -11,7 +11,7 @@ use sandbox_provider_kit::{api::wit::ListFilter, platform::Transport as _};
 
 pub const SANDBOX: &str = "sb-01JABCDEFGHJKMNPQRSTVWXYZ0";
 
-/// A service that signs in, knows the app and one sandbox, and otherwise answers what it is told to.
+/// Makes a service that accepts the sign-in and knows the app and one sandbox. Tests add the other responses.
 pub fn modal() -> Script {
     let script = Script::new();
     script.0.env.borrow_mut().insert("MODAL_SERVER_URL", "http://control.test".to_string());
@@ -36,7 +36,7 @@ pub fn modal() -> Script {
 
 /// Makes providers on a scripted transport.
 pub trait Provide {
-    /// A new one, as another instance of the component would be.
+    /// Makes a provider with empty caches, like another instance of the component.
     fn provider(&self) -> Provider;
 }
 

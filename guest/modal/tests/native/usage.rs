@@ -1,4 +1,4 @@
-//! Reports of what a sandbox has used and cost, from answers that the emulator does not give.
+//! Tests of usage and cost reports, with responses that the emulator does not send.
 
 use crate::script::{Answer, Provide as _, SANDBOX, Script, ok, run};
 use modal_proto::{
@@ -14,10 +14,10 @@ use sandbox_provider_kit::{
     export::SandboxProvider as _,
 };
 
-/// A sandbox of the older backend.
+/// The id of a sandbox of the older backend.
 const OLD: &str = "sb-0123456789abcdefghijAB";
 
-/// Answers the next request for the totals.
+/// Sets the response to the next request for the totals.
 fn uses(script: &Script) {
     let totals = SandboxGetResourceUsageResponse {
         cpu_core_nanosecs: 3_000_000_000,
@@ -98,14 +98,14 @@ fn a_server_without_costs_tells_the_totals() {
 
 #[test]
 fn no_cost_is_not_a_cost_of_nothing() {
-    // The service has the sandbox, and no sample of it yet.
+    // The service knows the sandbox but has no sample of it yet.
     let script = Script::new();
     uses(&script);
     script.will("SandboxGetStatsV2", ok(&SandboxGetStatsResponse::default()));
     let told = run(script.provider().report_usage(SANDBOX)).expect("a report");
     assert_eq!((told.cost, told.billed_cpu_core_millis, told.running), (None, None, None));
 
-    // A cost that is not a number, and a refused request, are errors.
+    // A cost that is not a number and a rejected request are errors.
     for (answer, kind) in [
         (ok(&SandboxGetStatsResponse { cost: Some("a lot".into()), ..Default::default() }), ErrorKind::Internal),
         (Answer::Status(7, vec![]), ErrorKind::PermissionDenied),
