@@ -1,6 +1,6 @@
 //! Time limits of commands by the clock of the provider, for services that do not enforce them reliably. When the time
 //! limit of a command has passed, the provider ends the command with all its processes once ("sweeps" it). If the
-//! command still runs after that, the provider gives it up and reports its end.
+//! command still runs after that, the provider reports its end without waiting any longer ("gives it up").
 
 use std::{cell::RefCell, time::Duration};
 

@@ -75,7 +75,7 @@ pub struct Follow<S: Source> {
     unreachable: Option<Duration>,
     /// Total wait that the server asked for since the last piece.
     throttled: Duration,
-    /// A rejected token is renewed once per received piece.
+    /// Renews a rejected token at most once between two pieces.
     renewal: Renewal,
 }
 

@@ -87,8 +87,8 @@ fn stuck<'a>(
 /// # Errors
 ///
 /// `invalid-argument` for wrong arguments, `file` with the cause if the operation fails, `sandbox-ended` if the sandbox
-/// has ended, `unsupported` if the image lacks the programs for it, `timed-out` if the program makes no progress for
-/// twenty minutes; otherwise the error of the failed request.
+/// has ended, `unsupported` if the image lacks the programs for it, `timed-out` if the call takes longer than twenty
+/// minutes; otherwise the error of the failed request.
 pub async fn write(
     scripts: &Scripts,
     at: &Location,
