@@ -10,9 +10,9 @@ use crate::api::{
     },
 };
 
-/// A provider of sandboxes. The functions are those of the interface `harness:sandbox/sandbox-provider`; the
-/// documentation there (`wit/provider.wit`) is complete, the summaries here are not. A function that a provider does
-/// not implement fails with `unsupported`; the subject of the error is the missing capability.
+/// A provider of sandboxes, with the functions of the interface `harness:sandbox/sandbox-provider`. `wit/provider.wit`
+/// documents them in full; the comments here are summaries. A function that a provider does not implement fails with
+/// `unsupported`; the subject of the error is the missing capability.
 ///
 /// In addition to the kinds that a function lists, every call to a service may fail with the kinds for a failed
 /// request: `unavailable`, `timed-out`, `unauthenticated`, `permission-denied`, `resource-exhausted`, `forbidden` and
