@@ -10,7 +10,7 @@ use sandbox_provider_kit::Result;
 
 use super::control::Control;
 
-/// The ids of the app and the builder version; see the documentation of this module.
+/// The id of the app and the builder version; see the documentation of this module.
 pub struct App {
     control: Control,
     id: RefCell<Option<String>>,

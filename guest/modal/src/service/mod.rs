@@ -47,7 +47,7 @@ impl Service {
         Service { control, router, names, app }
     }
 
-    /// The configuration.
+    /// Returns the configuration.
     ///
     /// # Errors
     ///

@@ -22,7 +22,7 @@ pub const CONTROL: Policy = Policy {
 /// restart of a router. The cap only limits a single pause. The router asks for waits only with RESOURCE_EXHAUSTED.
 pub const ROUTER: Policy = Policy {
     retries: 10,
-    // 1.3 s in total.
+    // The pauses add up to 1.3 s.
     refused: 7,
     base: Duration::from_millis(10),
     cap: Duration::from_secs(5),
