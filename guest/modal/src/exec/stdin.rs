@@ -74,7 +74,7 @@ pub async fn write_input(
     }
 }
 
-/// Like [`write()`], but faster for large inputs: the program reads the first bytes while the last ones are sent. The
+/// Like [`write()`], but faster for large inputs: the router accepts the first bytes while the last ones are sent. The
 /// stream is tried once. If it fails, a single message with retries continues at the offset that the stream reached.
 pub(crate) async fn write_much(
     service: &Service,
