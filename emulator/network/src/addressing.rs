@@ -1,30 +1,30 @@
-//! The addresses of containers, as the maker of their devices has given them out.
+//! The IP addresses of the containers on one switch. The crate that creates the network devices assigns them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-/// The addresses of the containers that reach each other through one [`Switch`](crate::Switch).
+/// The addresses of the containers that are connected by one [`Switch`](crate::Switch).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addressing {
-    /// Where containers send questions for names.
+    /// Address of the name server, which `dns` implements. Containers send DNS queries there.
     pub gateway: Ipv4Addr,
-    /// The addresses of each container, by its number. A switch has as many ports.
+    /// IPv4 and IPv6 address of each container, indexed by container number. A switch has one port per entry.
     pub containers: Vec<(Ipv4Addr, Ipv6Addr)>,
-    /// The networks that all these addresses are in. Nothing in them is reached outside.
+    /// The networks that contain all of these addresses. Packets to other addresses in them are never sent outside.
     pub networks: Vec<IpNet>,
-    /// Largest packet of a device, in bytes.
+    /// MTU of a container's network device, in bytes.
     pub mtu: usize,
 }
 
 impl Addressing {
-    /// Whether an address is that of the container with this number.
+    /// Returns whether `address` belongs to the container with this number.
     pub(crate) fn has(&self, number: u8, address: IpAddr) -> bool {
         let own = self.containers.get(usize::from(number));
         own.is_some_and(|(v4, v6)| address == IpAddr::V4(*v4) || address == IpAddr::V6(*v6))
     }
 
-    /// Whether an address is in the networks of containers.
+    /// Returns whether `address` is in one of the container networks.
     pub(crate) fn is_containers(&self, address: IpAddr) -> bool {
         self.networks.iter().any(|network| network.contains(&address))
     }

@@ -1,15 +1,16 @@
-//! Answers for the resolver inside: as much of RFC 1035 as stub resolvers speak.
+//! DNS responses for the resolver in a container: the part of RFC 1035 that stub resolvers use.
 //!
-//! Questions come as datagrams with one name. A and AAAA are answered from [`crate::names`]; other types exist for no name.
+//! Supports queries over UDP with exactly one name. A and AAAA queries are answered with the addresses that
+//! [`crate::names`] returns; queries for other record types get a response without records.
 
 use std::net::IpAddr;
 
 use crate::names::Failure;
 
-/// Largest answer of the original protocol: with no more, no resolver has to ask again over TCP.
+/// Largest DNS message over UDP in RFC 1035, in bytes. No response is larger, so resolvers never have to retry over TCP.
 const MOST: usize = 512;
 
-/// How long answers may be kept, in seconds: not long, since the machine's resolver does the keeping.
+/// Time to live of the records, in seconds. It is short because the machine's own resolver does the caching.
 const TTL: u32 = 5;
 
 const HEADER: usize = 12;
@@ -18,17 +19,17 @@ const TYPE_A: u16 = 1;
 const TYPE_AAAA: u16 = 28;
 const CLASS_IN: u16 = 1;
 
-// Codes of an answer.
+// Response codes.
 const NO_ERROR: u8 = 0;
 const SERVER_FAILURE: u8 = 2;
 const NO_SUCH_NAME: u8 = 3;
 
-/// One question.
+/// A DNS query with one question.
 #[derive(Debug)]
 pub(crate) struct Question {
     id: [u8; 2],
     recursion_desired: bool,
-    /// As it was sent: name, type, class.
+    /// The question section as received: name, type, class.
     bytes: Vec<u8>,
     name: String,
     kind: u16,
@@ -36,7 +37,8 @@ pub(crate) struct Question {
 }
 
 impl Question {
-    /// `None` for a message that is not a question, or is one that resolvers do not ask.
+    /// Parses a DNS message. Returns `None` if the message is malformed, is not a standard query, or does not have
+    /// exactly one question.
     pub(crate) fn parse(message: &[u8]) -> Option<Question> {
         let header = message.get(..HEADER)?;
         let is_answer = header[2] & 0x80 != 0;
@@ -52,7 +54,8 @@ impl Question {
             if length == 0 {
                 break;
             }
-            // Longer is a pointer, which has nothing to point at before the first name.
+            // A length above 63 marks a compression pointer, which is invalid here because no name precedes the first
+            // one.
             if length > 63 {
                 return None;
             }
@@ -78,19 +81,19 @@ impl Question {
         })
     }
 
-    /// The name that is asked for, with a dot at its end.
+    /// Returns the queried name, with a trailing dot.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// The message that answers it.
+    /// Builds the response to this query: the addresses of the queried type, or the response code for the failure.
     pub(crate) fn answer(&self, found: &Result<Vec<IpAddr>, Failure>) -> Vec<u8> {
         let (code, addresses) = match found {
             Ok(addresses) => (NO_ERROR, addresses.as_slice()),
             Err(Failure::Unknown) => (NO_SUCH_NAME, [].as_slice()),
             Err(Failure::Unavailable) => (SERVER_FAILURE, [].as_slice()),
         };
-        // An answer, recursion available.
+        // Flags: this is a response, and recursion is available.
         let flags = [0x80 | u8::from(self.recursion_desired), 0x80 | code];
         let mut message = [self.id, flags, [0, 1], [0, 0], [0, 0], [0, 0]].concat();
         message.extend_from_slice(&self.bytes);
@@ -101,7 +104,7 @@ impl Question {
                 IpAddr::V6(v6) if self.kind == TYPE_AAAA => v6.octets().to_vec(),
                 _ => continue,
             };
-            // The name is the question's, which follows the header.
+            // A compression pointer to the name in the question section, which follows the header.
             let name = [0xc0, HEADER as u8];
             if self.class != CLASS_IN || message.len() + name.len() + 10 + data.len() > MOST {
                 break;
@@ -123,7 +126,7 @@ impl Question {
 mod tests {
     use super::*;
 
-    /// As a resolver asks for the IPv4 addresses of `ab.c`.
+    /// A query for the IPv4 addresses of `ab.c`.
     const ASKED: &[u8] = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x02ab\x01c\x00\x00\x01\x00\x01";
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the flows of one container share.
+//! State that all flows of one container share.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -12,7 +12,7 @@ use crate::{
     switch::Port,
 };
 
-/// What a flow has of its container's network.
+/// Gives a flow access to its container's device, switch port, policy and name look-ups.
 #[derive(Debug, Clone)]
 pub(crate) struct Gate {
     pub(crate) label: String,
@@ -22,26 +22,27 @@ pub(crate) struct Gate {
     pub(crate) names: Arc<Names>,
 }
 
-/// What was seen of a flow when it was let through.
+/// What was inspected when a flow was permitted.
 #[derive(Debug, Clone)]
 pub(crate) enum Seen {
-    /// It was not looked into.
+    /// The flow was permitted without inspection.
     Nothing,
-    /// The server name of its TLS; none without TLS.
+    /// The server name (SNI) in the TLS ClientHello; `None` if the flow is not TLS or has no server name.
     Name {
         name: Option<String>,
-        /// It goes to an address of that name for certain.
+        /// True if the connection was made to an address that the name resolves to.
         dialled: bool,
     },
 }
 
 impl Gate {
+    /// Rejects a packet: answers it with an ICMP message that gives the reason.
     pub(crate) fn refuse(&self, packet: &Packet<'_>, reason: Reason) {
         self.device.write(&packet.unreachable(reason));
     }
 
-    /// Waits until the policy has changed into one that is not known to permit this flow. A flow is looked into once:
-    /// if it should now depend on a name that was not looked at, it has to begin anew.
+    /// Waits until the policy no longer permits this flow. Flows are inspected only when they begin, so this also returns
+    /// if the new policy needs a server name that was not inspected; the program must connect again then.
     pub(crate) async fn until_forbidden(&self, transport: Transport, outside: SocketAddr, seen: &Seen) {
         let mut policy = self.policy.clone();
         let permits = |policy: &Policy| match seen {
@@ -52,7 +53,7 @@ impl Gate {
                 Verdict::Inspect | Verdict::Block => false,
             },
         };
-        // Also if it has changed since the flow was let through.
+        // `wait_for` also checks the current value, so a change since the flow was permitted is not missed.
         if policy.wait_for(|now| !permits(now)).await.is_err() {
             std::future::pending::<()>().await;
         }

@@ -1,22 +1,22 @@
-//! The network of a container: what its programs send is taken from its device and, where a [`Policy`] permits it, sent on
-//! from this machine.
+//! The network of a container. Reads the packets that its programs send from the container's network device and, where a
+//! [`Policy`] permits it, forwards their data over sockets of this process.
 //!
-//! Nothing of the machine's network is inside the container: each flow (one TCP connection, or datagrams between two ports)
-//! ends here, in a small TCP/IP stack of its own, and goes on over an ordinary socket of this process. So it needs no
-//! privileges, no firewall and no route, and the policy is asked in one place. Addresses of the machine itself can never be
-//! reached this way ([`names`]).
+//! The container has no access to the machine's network. Each flow (one TCP connection, or the UDP datagrams between two
+//! ports) ends in this process, in its own small TCP/IP stack, and continues over an ordinary socket. This needs no
+//! privileges, no firewall and no routes, and there is a single place that checks the policy. Containers can never reach
+//! addresses of the machine itself ([`names`]).
 //!
-//! Imports point down this list:
+//! Modules import only modules further down this list:
 //!
-//! - `network`: [`Network`] sorts packets by flow; each flow is one task, and no thread.
+//! - `network`: [`Network`] assigns packets to flows. Each flow runs as one async task, without a thread.
 //! - `tcp`, `udp`: the two kinds of flows.
-//! - `gate`: what a flow has of its container's network.
-//! - [`switch`]: between the containers of one sandbox.
-//! - `dns`: answers for the container's resolver. [`names`]: where the answers come from.
-//! - `device`: the descriptor that packets come from. `packet`: IP packets, taken apart and made.
-//! - [`policy`]: what may go where. [`addressing`]: which addresses containers have, as the maker of the devices says.
+//! - `gate`: the state that all flows of one container share.
+//! - [`switch`]: forwards packets between the containers of one sandbox.
+//! - `dns`: responses for the container's resolver. [`names`]: resolves the names in them.
+//! - `device`: reads and writes packets. `packet`: parses and builds IP packets.
+//! - [`policy`]: which destinations are permitted. [`addressing`]: the addresses of the containers.
 //!
-//! It does not know how the device came to be.
+//! This crate does not create network devices; it receives their file descriptors.
 
 pub mod addressing;
 mod device;

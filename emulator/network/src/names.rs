@@ -1,5 +1,4 @@
-//! Names and addresses as this machine knows them: how a name is resolved for a container, and which addresses no container
-//! may reach whatever its policy says.
+//! Resolves names for containers, and decides which addresses no container may reach, whatever its policy permits.
 
 use std::{
     collections::HashMap,
@@ -10,16 +9,16 @@ use dns_lookup::{AddrInfoHints, LookupErrorKind, SockType, getaddrinfo};
 use net_classes::Class;
 use tokio::sync::Semaphore;
 
-/// Look-ups at a time, of all containers together. The machine's resolver blocks, so each holds a thread, for many seconds
-/// if no name server answers.
+/// Maximum number of concurrent look-ups, for all containers together. The machine's resolver is blocking, so each
+/// look-up occupies a thread, for many seconds if no name server responds.
 const AT_A_TIME: usize = 16;
 
 /// Why a name has no addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// There is no such name.
+    /// The name does not exist or has no addresses.
     Unknown,
-    /// No name server could be asked.
+    /// The look-up failed, for example because no name server responded.
     Unavailable,
 }
 
@@ -31,7 +30,8 @@ pub struct Names {
 }
 
 impl Names {
-    /// `own` are names that have these addresses inside, whatever the machine's resolver says.
+    /// Creates a resolver. The names in `own` resolve to the addresses given here instead of those of the machine's
+    /// resolver. Names are case-insensitive; a name may occur more than once to have several addresses.
     pub fn new(own: &[(String, IpAddr)]) -> Names {
         let mut by_name: HashMap<String, Vec<IpAddr>> = HashMap::new();
         for (name, address) in own {
@@ -40,7 +40,12 @@ impl Names {
         Names { own: by_name, permits: Semaphore::new(AT_A_TIME) }
     }
 
-    /// The addresses of a name: those given, or what the machine's own resolver (with its hosts file) says.
+    /// Returns the addresses of a name: those passed to [`Names::new`], or else those that the machine's resolver
+    /// returns, which also reads the hosts file. A trailing dot in the name is ignored.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Failure::Unknown`] if the name has no addresses, and [`Failure::Unavailable`] if the look-up fails.
     pub async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, Failure> {
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         if let Some(own) = self.own.get(&name) {
@@ -48,7 +53,7 @@ impl Names {
         }
         let Ok(_permit) = self.permits.acquire().await else { return Err(Failure::Unavailable) };
         let looked_up = tokio::task::spawn_blocking(move || {
-            // One answer per address, not one per kind of socket.
+            // With a socket type, `getaddrinfo` returns each address once instead of once per socket type.
             let hints = AddrInfoHints { socktype: SockType::Stream.into(), ..AddrInfoHints::default() };
             let found = getaddrinfo(Some(&name), None, Some(hints)).map_err(|error| match error.kind() {
                 LookupErrorKind::NoName | LookupErrorKind::NoData => Failure::Unknown,
@@ -60,10 +65,14 @@ impl Names {
     }
 }
 
-/// Whether a container may ever reach this address: an address of one other machine. Not this machine's own ones, among
-/// which are all on which its services listen; not those that mean "this host", "this link" or "all hosts", and not the
-/// metadata services of clouds, which hand out credentials. Ranges for documentation and benchmarks may be reached: a
-/// machine's own network may use them.
+/// Returns whether containers may reach this address if their policy permits it. Returns `false` for:
+///
+/// - addresses of this machine, on which its services listen;
+/// - loopback, link-local, multicast and reserved addresses, broadcast and `0.0.0.0/8`;
+/// - the metadata services of clouds, which return credentials;
+/// - IPv6 addresses that contain an IPv4 address.
+///
+/// Ranges for documentation and benchmarks are permitted because the machine's network may use them.
 pub fn may_be_reached(address: IpAddr) -> bool {
     let address = address.to_canonical();
     let special = matches!(Class::of(address), Class::Loopback | Class::LinkLocal | Class::Metadata)
@@ -74,24 +83,25 @@ pub fn may_be_reached(address: IpAddr) -> bool {
     !special && !is_own(address)
 }
 
-/// Whether an IPv6 address holds an IPv4 address: translators would send packets to that address, which has not been checked.
+/// Returns whether an IPv6 address contains an IPv4 address. A translator would send packets to that IPv4 address, which
+/// has not been checked.
 fn holds_v4(address: Ipv6Addr) -> bool {
     let [a, b, c, d, e, f, ..] = address.segments();
     // The deprecated `::a.b.c.d`, 6to4, and the well-known and local prefixes of NAT64 (RFC 6052, RFC 8215).
     [a, b, c, d, e, f] == [0; 6] || a == 0x2002 || (a, b) == (0x64, 0xff9b)
 }
 
-/// Whether the machine would deliver to itself. Asked of its routing, which knows of more than the addresses of interfaces:
-/// who sends to himself does so from the address he sends to, or
-/// from the loopback's. Nothing is sent.
+/// Returns whether the machine would deliver packets for `address` to itself. Connects a UDP socket, which sends nothing,
+/// and checks the source address that the kernel chooses: for local destinations it is the destination itself or a
+/// loopback address. Unlike a list of the interfaces' addresses, this also covers local routes.
 fn is_own(address: IpAddr) -> bool {
     let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    // The port is of no account; discard is one.
+    // Any port works, because nothing is sent; 9 is the discard port.
     let from = UdpSocket::bind((any, 0)).and_then(|socket| {
         socket.connect((address, 9))?;
         socket.local_addr()
     });
-    // Without a route there it will not be reached anyway, and who asks is told so when he tries.
+    // Without a route, the later connection attempt fails and reports the error to the program.
     from.is_ok_and(|from| from.ip() == address || from.ip().is_loopback())
 }
 
@@ -126,7 +136,7 @@ mod tests {
         ] {
             assert!(!may_be_reached(address.parse().unwrap()), "{address}");
         }
-        // Documentation addresses: no host has them.
+        // Documentation addresses, which no host has.
         for address in ["192.0.2.1", "2001:db8::1"] {
             assert!(may_be_reached(address.parse().unwrap()), "{address}");
         }
@@ -135,7 +145,7 @@ mod tests {
     #[test]
     fn own_addresses_are_known_by_the_way_to_them() {
         assert!(is_own("127.0.0.1".parse().unwrap()));
-        // Not assigned to any interface, and still this machine.
+        // Not assigned to an interface, but still delivered locally.
         assert!(is_own("127.1.2.3".parse().unwrap()));
         assert!(!is_own("192.0.2.1".parse().unwrap()));
     }

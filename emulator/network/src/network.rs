@@ -1,4 +1,4 @@
-//! Takes packets from a device, sorts them by flow, and gives each flow a task.
+//! Reads packets from a container's device, assigns them to flows, and starts a task for each new flow.
 
 use std::{collections::HashMap, io, net::IpAddr, os::fd::OwnedFd, sync::Arc};
 
@@ -18,17 +18,17 @@ use crate::{
     tcp, udp,
 };
 
-/// Most flows of one container at once. Each holds a descriptor of the emulator's and, if its ends do not read, up to two
-/// windows of memory: a quarter of a GiB in all.
+/// Maximum number of concurrent flows of one container. Each flow uses a file descriptor of the emulator and buffers up
+/// to two windows of data if its peers do not read: 256 MiB for all flows together.
 const MOST_FLOWS: usize = 1024;
 
-/// Packets that wait for a flow's task; more are lost, as on any network.
+/// Number of packets that can wait for a flow's task. Further packets are dropped, as on any network.
 const BACKLOG: usize = 256;
 
-/// Port of name servers.
+/// UDP port of the DNS.
 const DNS: u16 = 53;
 
-/// A container's network, as long as it is kept.
+/// The network of one container. Stops when dropped.
 #[derive(Debug)]
 pub struct Network {
     task: AbortHandle,
@@ -41,11 +41,17 @@ impl Drop for Network {
 }
 
 impl Network {
-    /// Serves a device whose reads and writes are IP packets. `policy` may change at any time: flows that are no longer
-    /// permitted are cut then. `port` is its place among containers that reach each other, whatever the policy; its number is
-    /// that of the device's addresses. `label` names the container in the log.
+    /// Starts a task that serves a TUN device, on which each read and each write is one IP packet.
     ///
-    /// Needs a tokio runtime with I/O and time.
+    /// `policy` may change at any time; flows that the new policy does not permit are closed at once. `port` connects the
+    /// container to the other containers of its sandbox, which the policy does not restrict; the port's number must be
+    /// the one that the device's addresses were derived from. `label` names the container in the log.
+    ///
+    /// Must be called in a tokio runtime with I/O and time enabled.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the device cannot be registered with the runtime.
     pub fn start(
         label: &str,
         device: OwnedFd,
@@ -60,13 +66,14 @@ impl Network {
     }
 }
 
-/// A flow by transport and both ends.
+/// Identifies a flow by its transport and its two endpoints.
 type Key = (Transport, Ends);
 
 impl Gate {
+    /// Reads packets from the device until it fails.
     async fn run(self) {
         let mut flows: HashMap<Key, mpsc::Sender<Vec<u8>>> = HashMap::new();
-        // Dropped, and with it every flow, when this task is.
+        // Dropping the set, which happens when this task is aborted, aborts all flows.
         let mut tasks: JoinSet<Key> = JoinSet::new();
         let mut buffer = vec![0; self.device.mtu];
         loop {
@@ -79,7 +86,7 @@ impl Gate {
                     }
                 },
                 Some(ended) = tasks.join_next() => {
-                    // Its place may have been taken by a new flow between the same ports.
+                    // A new flow between the same endpoints may have replaced the ended one.
                     if let Ok(key) = ended && flows.get(&key).is_some_and(mpsc::Sender::is_closed) {
                         flows.remove(&key);
                     }
@@ -95,22 +102,25 @@ impl Gate {
         }
     }
 
-    /// Delivers what is for a neighbour, of whatever protocol: that does not leave the sandbox.
+    /// Forwards a packet to another container on the same switch, whatever its protocol. Returns `false` if the
+    /// destination is not such a container.
     fn pass_on(&self, packet: &[u8]) -> bool {
         let Some((from, to)) = packet::addresses(packet) else { return false };
         let Some(neighbour) = self.port.neighbour(to) else { return false };
-        // A container sends from its own addresses only.
+        // Drops packets with a source address that is not the container's own.
         if self.port.is_own(from) {
             neighbour.write(packet);
         }
         true
     }
 
+    /// Passes a packet to its flow. Starts a new flow if the packet opens one and the policy permits it; otherwise
+    /// rejects it.
     fn take(&self, packet: &Packet<'_>, flows: &mut HashMap<Key, mpsc::Sender<Vec<u8>>>, tasks: &mut JoinSet<Key>) {
         let transport = match packet.kind {
             Kind::Tcp { .. } => Transport::Tcp,
             Kind::Udp { .. } => Transport::Udp,
-            // Nothing but these two goes through; who knocks otherwise is told.
+            // Only TCP and UDP are forwarded; pings are rejected with an ICMP message.
             Kind::Echo => return self.refuse(packet, Reason::Prohibited),
         };
         let key = (transport, packet.ends);
@@ -130,7 +140,7 @@ impl Gate {
                 _ => self.refuse(packet, Reason::Port),
             };
         }
-        // No container has this address, and no host outside does.
+        // The address is in the container networks, but no container has it.
         if self.port.addressing().is_containers(outside.ip()) {
             return self.refuse(packet, Reason::Host);
         }
@@ -159,7 +169,7 @@ impl Gate {
         });
     }
 
-    /// Answers a question to the resolver.
+    /// Answers a DNS query in a separate task.
     fn ask(&self, packet: &Packet<'_>, tasks: &mut JoinSet<Key>) {
         let Kind::Udp { payload } = packet.kind else { return };
         let Some(question) = dns::Question::parse(payload) else { return };

@@ -1,7 +1,7 @@
-//! IP packets: those that programs inside send, taken apart, and those that answer them.
+//! Parses the IP packets that programs in a container send, and builds the packets that answer them.
 //!
-//! All lengths are checked by the library before anything is read. Fragments and extension headers are not understood: the
-//! device takes packets of any size, so nothing that a socket sends has them.
+//! The library checks all lengths before it reads. Fragments and extension headers are not supported: the device accepts
+//! packets of any size, so the kernel in the container does not fragment.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,54 +13,54 @@ use smoltcp::{
     },
 };
 
-/// As much of a refused packet as its refusal quotes: enough for the sender to find the socket by.
+/// Number of bytes of a rejected packet that the ICMP message quotes; enough for the sender to find its socket.
 const QUOTED: usize = 128;
 
-/// Hops that answers may take; they take one.
+/// TTL (IPv4) or hop limit (IPv6) of the packets built here. They make a single hop.
 const HOPS: u8 = 64;
 
-/// The two ends of a flow.
+/// The two endpoints of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Ends {
-    /// The program's.
+    /// Address and port of the program in the container.
     pub(crate) inside: SocketAddr,
-    /// Where it wants to go.
+    /// Address and port of the destination.
     pub(crate) outside: SocketAddr,
 }
 
-/// What a packet is.
+/// The protocol of a packet, with its payload for UDP.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind<'a> {
-    /// A segment of a connection; `opens` if it is the first.
+    /// A TCP segment; `opens` is true for the SYN that opens a connection.
     Tcp { opens: bool },
-    /// A datagram.
+    /// A UDP datagram.
     Udp { payload: &'a [u8] },
-    /// A ping.
+    /// An ICMP echo request (ping).
     Echo,
 }
 
-/// A packet that was sent inside.
+/// A packet that a program in the container sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Packet<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) ends: Ends,
     pub(crate) kind: Kind<'a>,
-    /// Where the transport's header begins.
+    /// Offset of the transport header in `bytes`.
     transport: usize,
 }
 
-/// Why a packet goes nowhere.
+/// Why a packet is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// It is not permitted.
+    /// The policy does not permit it.
     Prohibited,
     /// The destination cannot be reached.
     Host,
-    /// No process listens there.
+    /// No process listens on the port.
     Port,
 }
 
-/// Where a packet comes from and where it is to go; none for what is broken.
+/// Returns the source and the destination address of an IP packet. Returns `None` if the packet is malformed.
 pub(crate) fn addresses(bytes: &[u8]) -> Option<(IpAddr, IpAddr)> {
     match bytes.first()? >> 4 {
         4 => Ipv4Packet::new_checked(bytes).ok().map(|ip| (ip.src_addr().into(), ip.dst_addr().into())),
@@ -70,7 +70,8 @@ pub(crate) fn addresses(bytes: &[u8]) -> Option<(IpAddr, IpAddr)> {
 }
 
 impl<'a> Packet<'a> {
-    /// Takes one apart; none for what is broken, a fragment, or neither TCP, UDP nor a ping to one address.
+    /// Parses an IP packet. Returns `None` if it is malformed, a fragment, a TCP reset, sent to a multicast or broadcast
+    /// address, or is neither TCP, UDP nor an ICMP echo request.
     pub(crate) fn parse(bytes: &'a [u8]) -> Option<Packet<'a>> {
         let (protocol, source, destination, transport, end) = match bytes.first()? >> 4 {
             4 => {
@@ -99,7 +100,7 @@ impl<'a> Packet<'a> {
             IpProtocol::Tcp => {
                 let tcp = TcpPacket::new_checked(payload).ok()?;
                 let opens = tcp.syn() && !tcp.ack() && !tcp.rst();
-                // To answer a reset with a reset could go on for ever.
+                // A reset must not be answered with a reset: the exchange might never end.
                 if tcp.rst() {
                     return None;
                 }
@@ -125,7 +126,8 @@ impl<'a> Packet<'a> {
         Some(Packet { bytes: &bytes[..end], ends, kind, transport })
     }
 
-    /// What a host answers to a segment of a connection that it does not have.
+    /// Builds the TCP reset that a host sends for a segment of an unknown connection. Returns an empty vector if the
+    /// packet cannot be parsed as TCP.
     pub(crate) fn reset(&self) -> Vec<u8> {
         let Ok(tcp) = TcpPacket::new_checked(&self.bytes[self.transport..]) else { return Vec::new() };
         let (seq_number, ack_number) = if tcp.ack() {
@@ -153,7 +155,7 @@ impl<'a> Packet<'a> {
         packet
     }
 
-    /// What a router answers when it does not pass this on.
+    /// Builds the ICMP "destination unreachable" message that a router sends for a packet that it does not forward.
     pub(crate) fn unreachable(&self, reason: Reason) -> Vec<u8> {
         let quoted = &self.bytes[..self.bytes.len().min(QUOTED)];
         match (self.ends.outside.ip(), self.ends.inside.ip()) {
@@ -187,7 +189,7 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// A datagram from outside to the program.
+/// Builds a UDP datagram from the outside endpoint to the program.
 pub(crate) fn udp(ends: Ends, payload: &[u8]) -> Vec<u8> {
     let repr = UdpRepr { src_port: ends.outside.port(), dst_port: ends.inside.port() };
     let (mut packet, header) = answer(ends, IpProtocol::Udp, repr.header_len() + payload.len());
@@ -202,7 +204,8 @@ pub(crate) fn udp(ends: Ends, payload: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// An IP packet from outside to the program, its payload still empty, and where that begins.
+/// Builds an IP packet from the outside endpoint to the program, with a zeroed payload of `length` bytes. Returns the
+/// packet and the offset of the payload.
 fn answer(ends: Ends, protocol: IpProtocol, length: usize) -> (Vec<u8>, usize) {
     let repr = IpRepr::new(ends.outside.ip().into(), ends.inside.ip().into(), protocol, length, HOPS);
     let mut packet = vec![0; repr.buffer_len()];

@@ -1,7 +1,7 @@
-//! What may leave a container, and where to: an ordered list of rules, of which the first that fits decides.
+//! The network policy of a container: an ordered list of rules, of which the first matching rule decides.
 //!
-//! Open, blocked and allow-lists are short lists of the same rules. Names are those of TLS: a connection's first message
-//! gives, unencrypted, the name of the server that it is for; nothing is ever decrypted.
+//! Open networks, blocked networks and allow-lists are all expressed as such lists. Domain rules match the server name
+//! (SNI) in the TLS ClientHello, the first message of a connection, which is not encrypted. Nothing is ever decrypted.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -10,50 +10,50 @@ use std::{
 
 use ipnet::IpNet;
 
-/// What carries a flow.
+/// The transport protocol of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transport {
-    /// Connections.
+    /// TCP connections.
     Tcp,
-    /// Datagrams.
+    /// UDP datagrams.
     Udp,
 }
 
-/// What happens to traffic that fits a rule.
+/// What to do with traffic that matches a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// On its way.
+    /// Forward it.
     Pass,
-    /// Nowhere.
+    /// Reject it.
     Block,
 }
 
-/// What a policy says of a flow.
+/// The decision of a policy about a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// To where it wants to go.
+    /// Forward it to its destination.
     Pass,
-    /// To an address of the name it is for, whatever address it was sent to.
+    /// Forward it to an address that its server name resolves to, even if that differs from its destination.
     PassByName,
-    /// It depends on the server name of its TLS, which shows only once it has begun.
+    /// The decision depends on the TLS server name. The connection must be accepted first to read it.
     Inspect,
-    /// Nowhere.
+    /// Reject it.
     Block,
 }
 
-/// A set of names: one, one with everything below it (`*.`), or all (`*`).
+/// A set of domain names: a single name, a name with all its subdomains (`*.`), or all names (`*`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Domain {
-    /// Exactly this one.
+    /// Exactly this name.
     Name(String),
-    /// This one and those below it.
+    /// This name and all its subdomains.
     Below(String),
-    /// Any.
+    /// All names.
     All,
 }
 
 impl Domain {
-    /// From its text; none if no name can look so.
+    /// Parses `example.com`, `*.example.com` or `*`. Returns `None` if the text is not a valid domain name.
     pub fn parse(text: &str) -> Option<Domain> {
         if text == "*" {
             return Some(Domain::All);
@@ -74,7 +74,7 @@ impl Domain {
         Some(if below { Domain::Below(name) } else { Domain::Name(name) })
     }
 
-    /// Whether a name, with or without the dot at its end, is one of them.
+    /// Returns whether the set contains `name`. The comparison ignores case and a trailing dot.
     pub fn contains(&self, name: &str) -> bool {
         let name = name.strip_suffix('.').unwrap_or(name);
         match self {
@@ -89,37 +89,37 @@ impl Domain {
     }
 }
 
-/// One rule.
+/// A rule of a policy.
 #[derive(Debug, Clone)]
 pub enum Rule {
-    /// Traffic to addresses.
+    /// Matches traffic by destination address.
     Ip {
-        /// Of this kind; none for both.
+        /// The transport to match; `None` matches both.
         transport: Option<Transport>,
-        /// To these ports; empty for all.
+        /// The destination ports to match; empty matches all.
         ports: Vec<RangeInclusive<u16>>,
-        /// To these addresses.
+        /// The destination networks to match.
         addresses: Vec<IpNet>,
-        /// What happens to it.
+        /// What to do with matching traffic.
         action: Action,
     },
-    /// TCP connections that carry TLS from their first byte.
+    /// Matches TCP connections that start with a TLS handshake, by server name.
     Tls {
-        /// To these ports.
+        /// The destination ports to match.
         ports: Vec<RangeInclusive<u16>>,
-        /// For these names.
+        /// The server names to match.
         domains: Vec<Domain>,
-        /// What happens to them.
+        /// What to do with matching connections.
         action: Action,
     },
 }
 
-/// What may leave a container. The default blocks everything.
+/// The network policy of a container. The default blocks everything.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// The first that fits decides.
+    /// The rules in order; the first matching rule decides.
     pub rules: Vec<Rule>,
-    /// What happens to what fits none.
+    /// What to do with traffic that matches no rule.
     pub otherwise: Action,
 }
 
@@ -130,33 +130,36 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Everything may leave.
+    /// Returns a policy that permits everything.
     pub fn open() -> Policy {
         Policy { rules: Vec::new(), otherwise: Action::Pass }
     }
 
-    /// Nothing may.
+    /// Returns a policy that blocks everything.
     pub fn blocked() -> Policy {
         Policy { rules: Vec::new(), otherwise: Action::Block }
     }
 
-    /// What goes to these addresses, and TLS on port 443 for these names.
+    /// Returns a policy that permits all traffic to `addresses` and TLS connections on port 443 for `domains`.
     pub fn only(addresses: Vec<IpNet>, domains: Vec<Domain>) -> Policy {
         let ip = Rule::Ip { transport: None, ports: Vec::new(), addresses, action: Action::Pass };
         let tls = Rule::Tls { ports: vec![443..=443], domains, action: Action::Pass };
         Policy { rules: vec![ip, tls], otherwise: Action::Block }
     }
 
-    /// Of a flow that begins.
+    /// Decides about a new flow to the destination `to`, before any of its data is known.
     pub fn verdict(&self, transport: Transport, to: SocketAddr) -> Verdict {
         self.decide(transport, to, None)
     }
 
-    /// Of a connection whose name is known, or known not to exist because it is not TLS.
+    /// Decides about a TCP connection whose beginning has been read. `name` is its TLS server name, or `None` if it has
+    /// none or is not TLS.
     pub fn verdict_for(&self, to: SocketAddr, name: Option<&str>) -> Verdict {
         self.decide(Transport::Tcp, to, Some(name))
     }
 
+    /// Returns the verdict of the first matching rule. `seen` is `None` before the beginning of the connection has been
+    /// read, and the server name found there afterwards.
     fn decide(&self, transport: Transport, to: SocketAddr, seen: Option<Option<&str>>) -> Verdict {
         for rule in &self.rules {
             match rule {
@@ -194,8 +197,8 @@ impl Policy {
         }
     }
 
-    /// Whether a name may be asked for. To ask is to send something out: where not everything may leave, only names that
-    /// connections may be for, or any where every address may be reached.
+    /// Returns whether a container may resolve this name. DNS queries can carry data out of the sandbox, so a policy that
+    /// blocks by default permits only names that match a passing TLS rule, or all names if it permits all IPv4 addresses.
     pub fn resolves(&self, name: &str) -> bool {
         let everywhere = |net: &IpNet| net.prefix_len() == 0 && net.addr() == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         self.otherwise == Action::Pass
@@ -208,6 +211,7 @@ impl Policy {
     }
 }
 
+/// Returns whether one of the ranges contains the port.
 fn has(ports: &[RangeInclusive<u16>], port: u16) -> bool {
     ports.iter().any(|range| range.contains(&port))
 }

@@ -1,5 +1,5 @@
-//! Between the containers of one sandbox: packets to one another's addresses go straight from device to device, whatever may
-//! leave the sandbox.
+//! Forwards packets directly between the devices of the containers of one sandbox. The network policy does not apply to
+//! them.
 
 use std::{
     collections::BTreeMap,
@@ -9,21 +9,22 @@ use std::{
 
 use crate::{addressing::Addressing, device::Device};
 
-/// Connects containers. Clones are the same one.
+/// Connects the containers of one sandbox. Clones share the same switch.
 #[derive(Debug, Clone)]
 pub struct Switch {
     addressing: Arc<Addressing>,
-    /// By number; without a device as long as the container is being made.
+    /// The device of each port, by container number; `None` until the container's device is connected.
     ports: Arc<Mutex<BTreeMap<u8, Option<Arc<Device>>>>>,
 }
 
 impl Switch {
-    /// Connects containers that have these addresses.
+    /// Creates a switch for containers with these addresses.
     pub fn new(addressing: Arc<Addressing>) -> Switch {
         Switch { addressing, ports: Arc::default() }
     }
 
-    /// A place for one more container; none if there are no addresses left. It is free again when the port is dropped.
+    /// Reserves a port with the lowest free number. Returns `None` if all addresses are in use. Dropping the port frees
+    /// its number.
     pub fn port(&self) -> Option<Port> {
         let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
         let most = u8::try_from(self.addressing.containers.len()).unwrap_or(u8::MAX);
@@ -33,7 +34,7 @@ impl Switch {
     }
 }
 
-/// A container's place.
+/// The place of one container on a switch.
 #[derive(Debug)]
 pub struct Port {
     switch: Switch,
@@ -47,28 +48,30 @@ impl Drop for Port {
 }
 
 impl Port {
-    /// By which the container has its addresses.
+    /// Returns the number that determines the container's addresses: its index in [`Addressing::containers`].
     pub fn number(&self) -> u8 {
         self.number
     }
 
+    /// Returns the addresses of all containers on the switch.
     pub(crate) fn addressing(&self) -> &Addressing {
         &self.switch.addressing
     }
 
-    /// From now on packets to this container can be delivered.
+    /// Sets the device that receives the packets for this container.
     pub(crate) fn connect(&self, device: Arc<Device>) {
         self.switch.ports.lock().unwrap_or_else(PoisonError::into_inner).insert(self.number, Some(device));
     }
 
-    /// The other container that has this address; none if it is no container's.
+    /// Returns the device of the container with this address. Returns `None` if no container has the address or its
+    /// device is not connected yet.
     pub(crate) fn neighbour(&self, address: IpAddr) -> Option<Arc<Device>> {
         let ports = self.switch.ports.lock().unwrap_or_else(PoisonError::into_inner);
         let found = ports.iter().find(|(number, _)| self.addressing().has(**number, address));
         found.and_then(|(_, device)| device.clone())
     }
 
-    /// Whether an address is the container's own: others it must not send from.
+    /// Returns whether an address belongs to this container, which must not send from any other.
     pub(crate) fn is_own(&self, address: IpAddr) -> bool {
         self.addressing().has(self.number, address)
     }

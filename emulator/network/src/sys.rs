@@ -1,16 +1,16 @@
-//! The unsafe code of this crate.
+//! The unsafe code of this crate: the registration of file descriptors with the runtime.
 
 use std::{io, os::fd::OwnedFd};
 
 use tokio::io::unix::AsyncFd;
 
-/// Registers a descriptor with the runtime.
+/// Registers a file descriptor with the runtime.
 ///
 /// # Errors
 ///
-/// If the kernel cannot watch this descriptor.
+/// Fails if the kernel cannot watch this file descriptor with epoll.
 pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: `OwnedFd` returns the same descriptor on every call and keeps it open until it is dropped, which `AsyncFd` does
-    // only after it has taken the descriptor out of the runtime.
+    // SAFETY: `OwnedFd` returns the same descriptor on every call and keeps it open until it is dropped. `AsyncFd` drops
+    // it only after it has deregistered the descriptor from the runtime.
     Ok(unsafe { AsyncFd::register(fd) }?)
 }

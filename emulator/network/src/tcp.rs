@@ -1,11 +1,12 @@
-//! One connection of a program inside: a TCP/IP stack with a single socket, and the emulator's own connection to where the
-//! program wants to go.
+//! A TCP connection of a program in the container: a TCP/IP stack with a single socket on the program's side, and an
+//! ordinary socket of the emulator to the destination.
 //!
-//! The program's connection is accepted only when the other one stands, so that it sees a refusal where there is one. Only
-//! where the policy depends on the server name of TLS is it accepted first, and the other end dialled once that is known.
+//! The program's connection is accepted only after the destination has accepted the emulator's connection, so that the
+//! program sees refused connections. Only if the policy depends on the TLS server name, the program's connection is
+//! accepted first and the destination is dialled once the name is known.
 //!
-//! Every flow has a stack of its own: packets are sorted by flow before they get here, so nothing is shared, nothing is
-//! locked, and a flow ends with its task.
+//! Every flow has its own stack: packets are assigned to flows before they get here, so flows share no state and need no
+//! locks, and a flow ends with its task.
 
 use std::{collections::VecDeque, io, net::SocketAddr, os::fd::AsRawFd, sync::Arc, time::Duration};
 
@@ -33,16 +34,16 @@ use crate::{
     policy::{Transport, Verdict},
 };
 
-/// What one direction holds at most, and so the window that is offered: some packets of the largest size.
+/// Size of the buffer for each direction, in bytes, and thus the TCP window: a few packets of the largest size.
 const WINDOW: usize = 128 * 1024;
 
-/// How long a connection to the outside may take; the program's own patience is usually shorter.
+/// Timeout for connecting to the destination. Programs usually give up sooner.
 const DIAL: Duration = Duration::from_secs(60);
 
-/// How long a program may take to begin TLS where it depends on that.
+/// How long a program may take to send the TLS ClientHello if the policy depends on it.
 const HELLO: Duration = Duration::from_secs(10);
 
-/// Serves a connection to its end. The first packet opens it.
+/// Serves a connection until it ends. The first packet in `packets` must be the SYN.
 pub(crate) async fn run(gate: Gate, ends: Ends, mut packets: mpsc::Receiver<Vec<u8>>, verdict: Verdict) {
     let Some(first) = packets.recv().await else { return };
     if verdict != Verdict::Inspect {
@@ -81,14 +82,15 @@ pub(crate) async fn run(gate: Gate, ends: Ends, mut packets: mpsc::Receiver<Vec<
     }
 }
 
+/// Connects to the destination within [`DIAL`].
 async fn dial(to: SocketAddr) -> io::Result<TcpStream> {
     let stream = tokio::time::timeout(DIAL, TcpStream::connect(to)).await??;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-/// Connects to a name that is permitted. The program says both the name and the address; only one of them is on the list, so
-/// the address counts only if it is the name's.
+/// Connects to an address of a permitted server name. The program chooses both the name and the destination address, but
+/// the policy permits only the name, so the destination address is used only if the name resolves to it.
 async fn dial_by_name(gate: &Gate, wanted: SocketAddr, name: &str) -> io::Result<TcpStream> {
     let found = gate.names.resolve(name).await.map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
     let (exact, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|address| *address == wanted.ip());
@@ -113,20 +115,21 @@ struct Inside {
     socket: SocketHandle,
 }
 
-/// Where the stack gets packets from and leaves them.
+/// The network device that the TCP/IP stack sees: packets that have arrived, and the device that it sends to.
 struct Wire {
     arrived: VecDeque<Vec<u8>>,
     device: Arc<Device>,
 }
 
 impl Inside {
+    /// Creates the stack and lets it accept the connection that the packet `first` opens.
     fn accept(gate: Gate, ends: Ends, packets: mpsc::Receiver<Vec<u8>>, first: Vec<u8>) -> Inside {
         let mut wire = Wire { arrived: VecDeque::from([first]), device: gate.device.clone() };
         let mut config = Config::new(HardwareAddress::Ip);
-        // For sequence numbers.
+        // The seed of the initial sequence numbers.
         config.random_seed = rand::random();
         let mut interface = Interface::new(config, &mut wire, Instant::now());
-        // The stack is the destination.
+        // The stack takes the address of the destination.
         let own = IpAddress::from(ends.outside.ip());
         interface.update_ip_addrs(|addresses| {
             let length = if ends.outside.is_ipv4() { 32 } else { 128 };
@@ -140,7 +143,7 @@ impl Inside {
         let mut socket = Socket::new(buffer(), buffer());
         socket.set_nagle_enabled(false);
         socket.set_ack_delay(None);
-        // Fails for port 0 only, which no packet with that destination gets here.
+        // Fails only for port 0; `Packet::parse` rejects packets with that port.
         let _ = socket.listen((own, ends.outside.port()));
         let mut sockets = SocketSet::new(Vec::with_capacity(1));
         let socket = sockets.add(socket);
@@ -151,7 +154,8 @@ impl Inside {
         self.sockets.get_mut(self.socket)
     }
 
-    /// Lets the stack take what has arrived and send what is due. How long it can be left alone after that.
+    /// Lets the stack process the packets that have arrived and send what is due. Returns the time until the stack must
+    /// be polled again, or `None` if only a new packet requires that.
     fn turn(&mut self) -> Option<Duration> {
         while let Ok(packet) = self.packets.try_recv() {
             self.wire.arrived.push_back(packet);
@@ -160,7 +164,8 @@ impl Inside {
         self.interface.poll_delay(Instant::now(), &self.sockets).map(Into::into)
     }
 
-    /// Resolves when there is something for [`Inside::turn`] to do. False when no more packets will come.
+    /// Waits until [`Inside::turn`] has something to do: a packet arrives or `delay` has passed. Returns `false` if no
+    /// more packets will come.
     async fn something(&mut self, delay: Option<Duration>) -> bool {
         let due = async {
             match delay {
@@ -180,13 +185,14 @@ impl Inside {
         }
     }
 
+    /// Resets the program's connection.
     fn abort(&mut self) {
         self.socket().abort();
         self.turn();
     }
 
-    /// The server name that the connection's TLS gives: `Some(None)` if it is not TLS or gives none, `None` if the connection
-    /// broke before that.
+    /// Reads the server name from the TLS ClientHello without consuming it. Returns `Some(None)` if the connection is not
+    /// TLS or has no server name, and `None` if it broke before that was known.
     async fn hello(&mut self) -> Option<Option<String>> {
         let until = Time::now() + HELLO;
         let mut seen = 0;
@@ -196,7 +202,7 @@ impl Inside {
             if matches!(socket.state(), State::Closed) {
                 return None;
             }
-            // No more will come: neither after the end, nor into a full buffer.
+            // No more data will come, because the program has closed its side or the buffer is full.
             let all = socket.recv_queue() == socket.recv_capacity()
                 || (socket.recv_queue() > 0 && matches!(socket.state(), State::CloseWait));
             let available = socket.recv_queue();
@@ -213,13 +219,14 @@ impl Inside {
             match timeout_at(until, self.something(delay)).await {
                 Ok(true) => {}
                 Ok(false) => return None,
-                // It waits for the other side to speak first, which TLS never does.
+                // The program waits for the server to send first, which no TLS client does.
                 Err(_) => return Some(None),
             }
         }
     }
 
-    /// Carries bytes both ways until both have ended, one has broken, or the policy forbids it.
+    /// Forwards bytes in both directions until both sides have closed, one side has failed, or the policy forbids the
+    /// flow.
     async fn forward(mut self, outside: TcpStream, seen: &Seen) {
         let gate = self.gate.clone();
         let forbidden = gate.until_forbidden(Transport::Tcp, self.ends.outside, seen);
@@ -233,7 +240,7 @@ impl Inside {
             });
             match moved {
                 Ok(true) => {
-                    // A window may have opened, or there is something to send.
+                    // The window may have opened, or there is data to send: poll the stack again.
                     tokio::task::coop::consume_budget().await;
                     continue;
                 }
@@ -265,7 +272,7 @@ impl Inside {
         }
     }
 
-    /// From the program to the outside. Whether anything moved.
+    /// Sends data from the program to the destination. Returns whether any was sent.
     fn send(&mut self, outside: &TcpStream, ended: &mut bool) -> io::Result<bool> {
         let socket = self.sockets.get_mut::<Socket<'_>>(self.socket);
         let mut moved = false;
@@ -289,7 +296,7 @@ impl Inside {
         Ok(moved)
     }
 
-    /// From the outside to the program. Whether anything moved.
+    /// Receives data from the destination for the program. Returns whether any was received.
     fn receive(&mut self, outside: &TcpStream, ended: &mut bool) -> io::Result<bool> {
         let socket = self.sockets.get_mut::<Socket<'_>>(self.socket);
         let mut moved = false;
@@ -314,15 +321,16 @@ impl Inside {
     }
 }
 
-/// The beginning of a connection, as far as it is known.
+/// The result of parsing the beginning of a connection.
 #[derive(Debug, PartialEq, Eq)]
 enum Hello {
-    /// More is needed.
+    /// More bytes are needed.
     Partial,
-    /// The server name, if it is TLS and gives one.
+    /// The server name; `None` if the connection is not TLS or has no server name.
     Complete(Option<String>),
 }
 
+/// Parses the beginning of a connection as a TLS ClientHello.
 fn server_name(mut bytes: &[u8]) -> Hello {
     let mut acceptor = Acceptor::default();
     loop {
@@ -356,7 +364,7 @@ impl phy::Device for Wire {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ip;
         capabilities.max_transmission_unit = self.device.mtu;
-        // What the kernel hands over has never been on a wire.
+        // The kernel leaves checksums to the hardware, so those of packets from the device must not be verified.
         capabilities.checksum.ipv4 = Checksum::Tx;
         capabilities.checksum.tcp = Checksum::Tx;
         capabilities

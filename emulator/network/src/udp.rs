@@ -1,5 +1,5 @@
-//! Datagrams between a program inside and one address outside: a socket of the emulator's for each pair of ports, forgotten
-//! when nothing has come by for a while.
+//! A UDP flow: the datagrams between a port of a program in the container and one destination. Each flow has its own
+//! socket, which is closed after a period without datagrams.
 
 use std::{
     io,
@@ -17,13 +17,13 @@ use crate::{
     policy::Transport,
 };
 
-/// How long a flow may be silent. Routers that translate addresses give two minutes (RFC 4787).
+/// How long a flow may be idle. RFC 4787 requires NATs to wait at least two minutes.
 const SILENCE: Duration = Duration::from_secs(120);
 
-/// Largest datagram.
+/// Largest UDP datagram, in bytes.
 const LARGEST: usize = 65_535;
 
-/// Serves a flow to its end.
+/// Serves a flow until it ends.
 pub(crate) async fn run(gate: Gate, ends: Ends, mut packets: mpsc::Receiver<Vec<u8>>) {
     let any: IpAddr = if ends.outside.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = async {
@@ -42,7 +42,7 @@ pub(crate) async fn run(gate: Gate, ends: Ends, mut packets: mpsc::Receiver<Vec<
     };
     let forbidden = gate.until_forbidden(Transport::Udp, ends.outside, &Seen::Nothing);
     tokio::pin!(forbidden);
-    // What a refusal quotes.
+    // The last packet from the program, which ICMP messages quote.
     let mut last = Vec::new();
     loop {
         tokio::select! {
@@ -55,7 +55,7 @@ pub(crate) async fn run(gate: Gate, ends: Ends, mut packets: mpsc::Receiver<Vec<
                 }
                 last = packet;
             }
-            // That no process listens shows as an error alone.
+            // An ICMP "port unreachable" makes the socket report only an error, not readability.
             failed = socket.async_io(Interest::READABLE | Interest::ERROR, || deliver(&gate, &socket, ends)) => {
                 if let Err(error) = failed {
                     refuse(&gate, &last, reason(&error));
@@ -67,8 +67,8 @@ pub(crate) async fn run(gate: Gate, ends: Ends, mut packets: mpsc::Receiver<Vec<
     }
 }
 
-/// Passes on all that has arrived; ends with the error that there is no more, or another. The buffer is as large as a
-/// datagram can be, so it is not kept in every flow.
+/// Sends all datagrams that have arrived to the program. Always ends with an error: `WouldBlock` if no more have arrived,
+/// or the error of the socket. The 64 KiB buffer is on the stack so that idle flows do not hold one.
 fn deliver(gate: &Gate, socket: &UdpSocket, ends: Ends) -> io::Result<()> {
     let mut buffer = [0; LARGEST];
     loop {
@@ -77,10 +77,12 @@ fn deliver(gate: &Gate, socket: &UdpSocket, ends: Ends) -> io::Result<()> {
     }
 }
 
+/// Converts a socket error to the reason in an ICMP message.
 fn reason(error: &io::Error) -> Reason {
     if error.kind() == io::ErrorKind::ConnectionRefused { Reason::Port } else { Reason::Host }
 }
 
+/// Rejects a packet that is not parsed yet.
 fn refuse(gate: &Gate, packet: &[u8], reason: Reason) {
     if let Some(packet) = Packet::parse(packet) {
         gate.refuse(&packet, reason);
