@@ -1,8 +1,10 @@
-//! Limits of memory, processor time and number of processes, through whatever control groups the machine has.
+//! Limits the memory, processor time and number of processes of containers, with the control groups (cgroups) that the
+//! machine has.
 //!
-//! Every container gets a group of its own in each hierarchy that limits something: with version 2 that is one hierarchy,
-//! with version 1 one per controller, and on machines with both, whichever has the controller. They stand below one group
-//! per emulator, whose places are recorded in the state directory so that a later emulator can remove them.
+//! Every container gets its own group in each hierarchy that limits something. cgroup v2 has one hierarchy; v1 has one
+//! per controller; on machines with both, the hierarchy that has the controller is used. The groups of containers are
+//! below one group per emulator. The paths of the emulator's groups are recorded in the state directory so that a later
+//! emulator can remove them.
 
 use std::{
     fs, io,
@@ -14,16 +16,16 @@ use std::{
 
 use crate::{spec::ContainerSpec, sys::PausedChild};
 
-/// Processes and threads of one container: a fork bomb ends here, nothing else does.
+/// Maximum number of processes and threads of one container. Stops fork bombs and is high enough for everything else.
 pub(crate) const MOST_PROCESSES: u32 = 4096;
 
-/// Accounting period of processor time, in microseconds; the kernel's own default.
+/// Accounting period of processor time, in microseconds; the kernel's default.
 const PERIOD: u64 = 100_000;
 
-/// File of the state directory with the places of the emulator's groups.
+/// File in the state directory that lists the paths of the emulator's groups.
 pub(crate) const RECORD: &str = "cgroups";
 
-/// A group stays busy for a moment after its last process has been collected.
+/// Number of attempts to remove a group: it stays busy for a moment after its last process was reaped.
 const REMOVAL_TRIES: u32 = 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,24 +63,24 @@ struct Hierarchy {
     controllers: Vec<Controller>,
 }
 
-/// The emulator's groups.
+/// The emulator's groups in all hierarchies.
 #[derive(Debug)]
 pub(crate) struct Groups {
     hierarchies: Vec<Hierarchy>,
 }
 
-/// A container's groups.
+/// The groups of one container.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     directories: Vec<PathBuf>,
-    /// The file that counts kills for want of memory.
+    /// The file that counts the processes killed by the OOM killer.
     counter: Option<PathBuf>,
-    /// What it said last.
+    /// The last value read from that file.
     counted: AtomicU64,
 }
 
 impl Groups {
-    /// Makes the emulator's groups under `name`, and says what cannot be limited.
+    /// Creates the emulator's groups under `name`. Also returns one sentence for each resource that cannot be limited.
     pub(crate) fn new(state: &Path, name: &str) -> (Self, Vec<String>) {
         let mut hierarchies: Vec<Hierarchy> = Vec::new();
         let mut record = String::new();
@@ -90,7 +92,7 @@ impl Groups {
             let wanted: Vec<Controller> = mounted.controllers.into_iter().filter(lacking).collect();
             for parent in mounted.parents {
                 let directory = parent.join(name);
-                // Recorded before it is made: what is not there need not be removed.
+                // Recorded before it is created, so that a crash cannot leave an unrecorded group.
                 record.push_str(&format!("{}\n", directory.display()));
                 let _ = fs::write(state.join(RECORD), &record);
                 if let Some(hierarchy) = Hierarchy::make(&parent, directory, mounted.unified, &wanted) {
@@ -103,7 +105,7 @@ impl Groups {
             hierarchy.limit_all();
         }
         let had = |controller: &Controller| hierarchies.iter().any(|one| one.controllers.contains(controller));
-        // Without root init limits processes in another way.
+        // Without root, `inside::init` limits the number of processes with `RLIMIT_NPROC` instead.
         let needed = |controller: &Controller| *controller != Controller::Processes || nix::unistd::geteuid().is_root();
         let lacking = Controller::ALL.into_iter().filter(|controller| needed(controller) && !had(controller));
         let told = |one: Controller| format!("{}: there is no control group for it that may be used", one.missing());
@@ -111,7 +113,7 @@ impl Groups {
         (Self { hierarchies }, missing)
     }
 
-    /// Makes a container's groups.
+    /// Creates the groups of a container and sets its limits. Logs a warning if one cannot be set.
     pub(crate) fn make(&self, spec: &ContainerSpec) -> Group {
         let id = &spec.id;
         let mut group = Group::default();
@@ -123,7 +125,7 @@ impl Groups {
             }
             for controller in &hierarchy.controllers {
                 let set = |file: &str, value: String| match fs::write(directory.join(file), value) {
-                    // Not every kernel accounts for swap.
+                    // The swap files do not exist on kernels without swap accounting.
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
                         tracing::warn!(container = %id, file, %error, "cannot set a limit");
                     }
@@ -133,7 +135,8 @@ impl Groups {
                     (Controller::Memory, unified) => {
                         let counter = if unified { "memory.events" } else { "memory.oom_control" };
                         group.counter = Some(directory.join(counter));
-                        // Without a limit of its own, one container cannot take the memory of all.
+                        // Containers without a memory limit get half of the machine's memory, so that one container
+                        // cannot take all of it.
                         let bytes = spec.memory_limit.unwrap_or_else(|| memory() / 2);
                         set(if unified { "memory.max" } else { "memory.limit_in_bytes" }, bytes.to_string());
                         let (file, bytes) =
@@ -141,7 +144,7 @@ impl Groups {
                         set(file, bytes.to_string());
                     }
                     (Controller::Cpu, unified) => {
-                        // The kernel takes no less than a millisecond.
+                        // The kernel rejects quotas below 1 ms.
                         let quota =
                             spec.cpu_limit.map(|thousandths| (u64::from(thousandths) * PERIOD / 1000).max(1000));
                         match quota {
@@ -152,7 +155,7 @@ impl Groups {
                             }
                             None => {}
                         }
-                        // One core is the kernel's default: 1024 shares, or a weight of 100.
+                        // A request of one core is the kernel's default: 1024 shares in v1, a weight of 100 in v2.
                         if let Some(thousandths) = spec.cpu_request.map(u64::from) {
                             if unified {
                                 set("cpu.weight", (thousandths / 10).clamp(1, 10_000).to_string());
@@ -169,7 +172,7 @@ impl Groups {
         group
     }
 
-    /// Removes the emulator's groups.
+    /// Removes the emulator's groups and those of its containers.
     pub(crate) fn remove(&self) {
         for hierarchy in &self.hierarchies {
             remove_group(&hierarchy.directory);
@@ -178,7 +181,8 @@ impl Groups {
 }
 
 impl Hierarchy {
-    /// None if nothing of what is wanted can be had here; nothing is left behind then.
+    /// Creates the emulator's group in one hierarchy. Returns `None` and leaves nothing behind if no wanted controller is
+    /// usable there.
     fn make(parent: &Path, directory: PathBuf, unified: bool, wanted: &[Controller]) -> Option<Self> {
         if wanted.is_empty() || fs::create_dir(&directory).is_err() {
             return None;
@@ -186,7 +190,8 @@ impl Hierarchy {
         if unified {
             for controller in wanted {
                 for place in [parent, &directory] {
-                    // Refused where processes are, or to us; what is on is seen below.
+                    // Fails in groups with processes or without permission. The controllers that are enabled are read
+                    // below.
                     let _ = fs::write(place.join("cgroup.subtree_control"), format!("+{}", controller.name()));
                 }
             }
@@ -207,7 +212,7 @@ impl Hierarchy {
 }
 
 impl Hierarchy {
-    /// Bounds all containers together, so that they leave the machine something to work with.
+    /// Limits all containers together, so that some memory and process ids remain for the rest of the machine.
     fn limit_all(&self) {
         for controller in &self.controllers {
             let (file, value) = match (controller, self.unified) {
@@ -223,12 +228,12 @@ impl Hierarchy {
     }
 }
 
-/// Bytes of memory that the machine has.
+/// Returns the size of the machine's memory, in bytes.
 fn memory() -> u64 {
     nix::sys::sysinfo::sysinfo().map_or(u64::MAX / 2, |info| info.ram_total())
 }
 
-/// Processes that the machine can have.
+/// Returns the maximum number of processes of the machine.
 fn processes() -> u64 {
     let limit = |file| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
     let limits = ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"];
@@ -236,12 +241,12 @@ fn processes() -> u64 {
 }
 
 impl Group {
-    /// Files to which a process's number is written to put it into the groups.
+    /// Returns the files to which the pid of a process is written to move it into the groups.
     pub(crate) fn joins(&self) -> Vec<PathBuf> {
         self.directories.iter().map(|directory| directory.join("cgroup.procs")).collect()
     }
 
-    /// How many processes have been killed for want of memory.
+    /// Returns how many processes of the container the OOM killer has killed.
     pub(crate) fn oom_kills(&self) -> u64 {
         let Some(counter) = &self.counter else { return 0 };
         if let Ok(text) = fs::read_to_string(counter)
@@ -252,7 +257,8 @@ impl Group {
         self.counted.load(Ordering::Relaxed)
     }
 
-    /// Microseconds of processor time that were used so far, and bytes of memory that are used now; 0 where it is not counted.
+    /// Returns the processor time used so far, in microseconds, and the memory in use, in bytes. A value is 0 if it is
+    /// not counted.
     pub(crate) fn usage(&self) -> (u64, u64) {
         let read = |name: &str| self.directories.iter().find_map(|group| fs::read_to_string(group.join(name)).ok());
         let number = |text: String| text.trim().parse::<u64>().ok();
@@ -263,7 +269,7 @@ impl Group {
         (processor.unwrap_or(0), memory.unwrap_or(0))
     }
 
-    /// Removes the groups, of which all processes must have ended.
+    /// Removes the groups. All their processes must have ended.
     pub(crate) fn remove(&self) {
         self.oom_kills();
         for directory in &self.directories {
@@ -272,10 +278,11 @@ impl Group {
     }
 }
 
-/// Removes the groups of an emulator that is no more.
+/// Removes the groups of an emulator that has ended, from the record in its state directory.
 pub(crate) fn remove_recorded(state: &Path) {
     let record = fs::read_to_string(state.join(RECORD)).unwrap_or_default();
-    // The state directory was ours alone, but a wrong line would be costly anywhere but in a hierarchy.
+    // Checks each recorded path, because a wrong one must not cause the removal of directories outside the cgroup
+    // hierarchies.
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let roots: Vec<PathBuf> =
@@ -287,7 +294,7 @@ pub(crate) fn remove_recorded(state: &Path) {
     }
 }
 
-/// Removes a group and those directly below it. Only ever removes directories without processes.
+/// Removes a group and the groups directly below it. `rmdir` fails for groups with processes, so these are never removed.
 fn remove_group(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -297,6 +304,7 @@ fn remove_group(directory: &Path) {
     remove_busy(directory);
 }
 
+/// Removes a group without subgroups. Tries again for a short time while the group is busy.
 fn remove_busy(directory: &Path) {
     for _ in 0..REMOVAL_TRIES {
         match fs::remove_dir(directory) {
@@ -306,13 +314,14 @@ fn remove_busy(directory: &Path) {
     }
 }
 
-/// Whether a process of ours can be put there: permission for that depends on more than the directory.
+/// Returns whether this user can move a process into the group: the permissions of the directory alone do not decide
+/// that.
 fn can_join(directory: &Path) -> bool {
     let Ok(child) = PausedChild::start() else { return false };
     fs::write(directory.join("cgroup.procs"), child.pid().to_string()).is_ok()
 }
 
-/// A mounted hierarchy: what it controls, and where a group of ours could stand, best first.
+/// A mounted hierarchy: its controllers, and the groups below which the emulator may create its own, best first.
 #[derive(Debug, PartialEq, Eq)]
 struct Mounted {
     unified: bool,
@@ -320,7 +329,7 @@ struct Mounted {
     parents: Vec<PathBuf>,
 }
 
-/// From the texts of `/proc/self/mountinfo` and `/proc/self/cgroup`.
+/// Parses the contents of `/proc/self/mountinfo` and `/proc/self/cgroup`.
 fn mounted(mounts: &str, own: &str) -> Vec<Mounted> {
     let mut all: Vec<Mounted> = Vec::new();
     for line in mounts.lines() {
@@ -345,7 +354,7 @@ fn mounted(mounts: &str, own: &str) -> Vec<Mounted> {
                 if unified { names.is_empty() } else { names.split(',').any(|name| name == controllers[0].name()) };
             same.then_some(path)
         });
-        // Ours, then those above it, then the top of what is mounted.
+        // The emulator's own group first, then its ancestors up to the root of the mount.
         let inside = ours.and_then(|path| Path::new(path).strip_prefix(root).ok()).unwrap_or(Path::new(""));
         let mut parents: Vec<PathBuf> = inside.ancestors().map(|above| Path::new(point).join(above)).collect();
         parents.retain(|parent| parent.is_absolute());

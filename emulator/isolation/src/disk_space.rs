@@ -1,18 +1,22 @@
-//! How much room there is on a file system.
+//! The free space of a file system.
 
 use std::{io, path::Path};
 
-/// A file system's room, in bytes.
+/// The space of a file system, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
-    /// What this user may still write.
+    /// Bytes that this user can still write.
     pub free: u64,
-    /// All there is.
+    /// Size of the file system.
     pub total: u64,
 }
 
 impl Space {
-    /// Of the file system that `path` is on.
+    /// Returns the space of the file system that contains `path`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if `statvfs` fails, for example because `path` does not exist.
     pub fn of(path: &Path) -> io::Result<Self> {
         let found = nix::sys::statvfs::statvfs(path)?;
         let unit = found.fragment_size();

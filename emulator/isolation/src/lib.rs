@@ -1,23 +1,26 @@
-//! Containers out of the kernel's own parts: namespaces and overlays over the machine's programs. Knows nothing of Modal.
+//! Containers made of Linux namespaces, and overlays over the machine's programs. Apart from [`fstools`], nothing here is
+//! specific to Modal.
 //!
-//! A container is an inner process (this program, executed again in an inner role) that has built a root of its own and is
-//! PID 1 there; it is asked over a socket to start processes. What a container writes lands in its `upper` directory; an
-//! image is an ordered list of such directories ("layers") over the machine's programs.
+//! A container's init is this program, executed again in an inner role. It has built its own root, is PID 1 there, and
+//! starts processes on requests over a socket. Files written in a container land in its `upper` directory. An image is an
+//! ordered list of such directories ("layers") over the machine's programs.
 //!
-//! - What users hold: [`Engine`] and [`Container`] (`handles`), what they ask for (`spec`), [`rootfs`] (all that is done to a
-//!   container's files from outside), [`disk_space`].
-//! - Behind the handles: `engine`, with `state_dir` (the state directory),
-//!   `rootfs_base` (what lies below every container), `cgroups` (limits), `sealed_program` and `spawner` (start the inner
-//!   process), `live_mounts` (mounts images in running containers).
-//! - Inside: `inside::init` (process 1), `inside::build_root` (its root, of `overlays`), [`tun`] (its network),
-//!   `inside::launch` (turns a fork into a process), `inside::capabilities`, `inside::syscall_filter`, and `users`; [`fstools`]
-//!   is the program inside a container by which clients read and write files.
-//! - Between them: `protocol`. Below all: `mount_calls`, and `sys` with all unsafe code.
+//! - Public: [`Engine`] and [`Container`] (`handles`), their parameters (`spec`), [`rootfs`] (access to a container's files
+//!   from outside), [`disk_space`].
+//! - Implementation of the handles: `engine`, with `state_dir` (the state directory), `rootfs_base` (the lower directories of
+//!   all containers), `cgroups` (limits), `sealed_program` and `spawner` (start the inner process), `live_mounts` (mounts
+//!   images in running containers).
+//! - Inside a container: `inside::init` (process 1), `inside::build_root` (builds the root from `overlays`), [`tun`] (the
+//!   network devices), `inside::launch` (turns a fork into a process), `inside::capabilities`, `inside::syscall_filter`, and
+//!   `users`; [`fstools`] is the program inside a container that clients use to read and write files.
+//! - Between engine and init: `protocol`. Below all others: `mount_calls`, and `sys` with all unsafe code.
 //!
-//! A program that uses this crate calls [`child_entry`] first thing in `main`: it is executed again for the inner roles.
+//! A program that uses this crate must call [`child_entry`] first in `main`, because it is executed again for the inner
+//! roles.
 //!
-//! Needs Linux 5.12. As root of the machine a container's root is still shut in by a user namespace in which all ids mean the
-//! same as outside, so that layers can hold files of any owner; without root, it is our own user.
+//! Requires Linux 5.12. If the emulator runs as root, a container's root is still confined to a user namespace, in which
+//! all ids are the same as outside, so that layers can hold files of any owner. Without root, the container's root is the
+//! emulator's own user.
 
 mod cgroups;
 pub mod disk_space;

@@ -1,11 +1,11 @@
-//! Mounts images in running containers, and takes them away again.
+//! Mounts images in running containers, and unmounts them.
 //!
-//! A container's own processes have given up what mounting takes, and from inside the layers cannot be reached. So a process
-//! outside does it: this program in another inner role, for one order. In the container's user namespace it makes a mount
-//! namespace of its own, where the machine's directories still have their names, puts the overlays together there and takes
-//! hold of the result; only then it enters the container's mount namespace and attaches it. Paths inside are resolved there,
-//! so no link can lead out of the container. Before something is unmounted, it is made sure that it is the very mount that
-//! was made: names in a container can be changed by it.
+//! A container's own processes have dropped the capabilities for mounting, and cannot reach the layers. So each order is
+//! executed by a process outside: this program in another inner role. It enters the container's user namespace and
+//! creates its own mount namespace, in which the machine's directories are still reachable. There it assembles the
+//! overlays and opens a detached copy of the result. Only then it enters the container's mount namespace and attaches the
+//! copy. Paths are resolved there, so no link can lead out of the container. Before unmounting, it checks the mount id,
+//! because processes in the container can change what a path refers to.
 
 use std::{
     ffi::{CString, OsStr},
@@ -30,49 +30,50 @@ use serde::{Deserialize, Serialize};
 
 use crate::{mount_calls, overlays, protocol::Overlay, rootfs, sealed_program::Program, steps::at, sys};
 
-/// argv[0] by which the program knows that it has this role.
+/// `argv[0]` that selects this role.
 pub(crate) const NAME: &str = "modal-emulator-mount";
 
-/// What the kernel or the emulator itself has mounted inside, and whatever lies below on the same file system.
+/// Directories in which the kernel or the emulator has mounted file systems. Nothing may be mounted on these file
+/// systems.
 const RESERVED: [&str; 4] = ["/proc", "/sys", "/dev", "/__modal"];
 
-/// What is to be done.
+/// A request to the mounting process.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Attach something at a path inside.
+    /// Attach something at a path in the container.
     Mount {
         what: What,
-        /// The part of it.
+        /// The path in it that is mounted.
         source: PathBuf,
         read_only: bool,
         target: PathBuf,
     },
-    /// Take a mount away, which must be at this path still.
+    /// Unmount the mount with this id, if it is still at this path.
     Unmount { target: PathBuf, mount: u64 },
 }
 
-/// What is mounted.
+/// The source of a mount.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum What {
-    /// Overlays, put together on an empty directory of the machine.
+    /// Overlays, assembled on an empty directory of the machine.
     Overlays { stage: PathBuf, overlays: Vec<Overlay>, disk: Option<u64> },
     /// A directory of the machine.
     Directory(PathBuf),
 }
 
-/// What came of it.
+/// The result of an order.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
-    /// The kernel's number of the mount.
+    /// Mounted, with the mount id.
     Mounted(u64),
     Unmounted,
-    /// The path, or one above it, is not a directory.
+    /// The path or one of its parents is not a directory.
     NotADirectory,
-    /// There is nothing to mount.
+    /// The source does not exist.
     NoSource,
-    /// The path leads to where nothing may be mounted.
+    /// The path leads to a file system on which nothing may be mounted.
     Reserved,
-    /// Something else, or nothing, is mounted there.
+    /// Nothing, or another mount, is at this path.
     NotMounted,
     Failed(String),
 }
@@ -84,27 +85,31 @@ struct Errand {
     order: Order,
 }
 
-/// Has an order carried out in the container whose init `pidfd` stands for. Blocks for some milliseconds.
+/// Executes an order in the container of the init process that `pidfd` refers to. Blocks for some milliseconds.
+///
+/// # Errors
+///
+/// Fails if the process cannot be started or returns no answer.
 pub(crate) fn order(program: &Program, pidfd: &OwnedFd, user_namespace: bool, order: Order) -> anyhow::Result<Answer> {
     let pidfd = pidfd.try_clone()?;
     let container = pidfd.as_raw_fd();
     let errand = serde_json::to_vec(&Errand { container, user_namespace, order })?;
-    // By the number that it has here and, until it is executed, in the new process.
+    // The new process has the same descriptor number until it executes the program.
     let program = program.executable()?;
     let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
     command.arg0(NAME).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     sys::leave_open(&mut command, pidfd);
     let mut child = command.spawn().context("cannot start a process that mounts")?;
-    // Should it be gone already, its answer says so by not being there.
+    // If the process has already ended, its missing output is reported below.
     let _ = child.stdin.take().map(|mut stdin| stdin.write_all(&errand));
     let output = child.wait_with_output()?;
     ensure!(!output.stdout.is_empty(), "the process that mounts ended without a word: {}", output.status);
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// Runs the role. Never returns.
+/// Runs the mounting process. Never returns.
 pub(crate) fn main() -> ! {
-    // Nothing inside may look into this process, which has descriptors of the machine.
+    // Processes in the container must not trace this process, which has descriptors of the machine.
     let _ = nix::sys::prctl::set_dumpable(false);
     let answer = match serde_json::from_reader(io::stdin().lock()) {
         Ok(errand) => run(errand).unwrap_or_else(Answer::Failed),
@@ -130,7 +135,7 @@ fn run(Errand { container, user_namespace, order }: Errand) -> Result<Answer, St
             };
             let held = nix::fcntl::open(&root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
             let held = at("open what is mounted", held)?;
-            // Containers have written what is in there.
+            // Containers may have written to this directory, so links in it must not lead out of it.
             let held = match rootfs::resolve(&held, &source, OFlag::O_PATH, ResolveFlag::RESOLVE_IN_ROOT) {
                 Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(Answer::NoSource),
                 held => at("open what is mounted", held)?,
@@ -149,6 +154,7 @@ fn run(Errand { container, user_namespace, order }: Errand) -> Result<Answer, St
     }
 }
 
+/// Attaches the image at `target` in the container. Creates missing directories, or an empty file if the image is a file.
 fn attach(image: &OwnedFd, target: &Path) -> Result<Answer, String> {
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     let found = at("look at the image", nix::sys::stat::fstat(image))?;
@@ -172,7 +178,7 @@ fn attach(image: &OwnedFd, target: &Path) -> Result<Answer, String> {
             _ => {}
         }
     }
-    // Held from here on: the path may lead elsewhere in a moment.
+    // Uses this descriptor from here on, because the path can change.
     let held = at("open the target", nix::fcntl::open(target, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()))?;
     let place = at("look at the target", nix::sys::stat::fstat(&held))?;
     if (place.st_mode & libc::S_IFMT == libc::S_IFDIR) != is_directory {
@@ -186,14 +192,15 @@ fn attach(image: &OwnedFd, target: &Path) -> Result<Answer, String> {
     at("look at the mount", mount_calls::id(image, OsStr::new(""))).map(Answer::Mounted)
 }
 
+/// Unmounts the mount with this id at `target`.
 fn detach(target: &Path, mount: u64) -> Result<Answer, String> {
     let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else { return Ok(Answer::NotMounted) };
-    // From its directory on: a mount point can neither be renamed nor replaced, what is above it can.
+    // Changes to the parent directory first: a mount point cannot be renamed or replaced, but its parents can.
     if nix::unistd::chdir(parent).is_err() || mount_calls::id(rustix::fs::CWD, name).ok() != Some(mount) {
         return Ok(Answer::NotMounted);
     }
     let name = at("name", CString::new(name.as_bytes()))?;
-    // Processes that are in there stay there, with what was mounted.
+    // With `MNT_DETACH`, processes that use the mount keep access to it.
     at("unmount", umount2(name.as_c_str(), MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW))?;
     Ok(Answer::Unmounted)
 }

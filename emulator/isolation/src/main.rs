@@ -1,5 +1,5 @@
-//! Plays the inner roles of containers. Programs with containers call [`container_isolation::child_entry`] themselves; this one
-//! is for the tests of this crate.
+//! Runs the inner roles of containers, for the tests of this crate. Other programs call
+//! [`container_isolation::child_entry`] themselves.
 
 use std::{io::Write as _, process::ExitCode};
 

@@ -1,4 +1,4 @@
-//! Puts the overlays of an image together: for a container's root, and for images that are mounted in running containers.
+//! Assembles the overlays of an image, for the root of a container or for a mount in a running container.
 
 use std::{
     fs,
@@ -14,14 +14,15 @@ use rustix::fs::XattrFlags;
 
 use crate::{mount_calls::mount, protocol::Overlay, steps::at};
 
-/// With a limit of the disk, one file for so many bytes of it; the usual file systems have one for 16 KiB.
+/// On a limited disk, one file is permitted for each of these bytes. Common file systems permit one per 16 KiB.
 const BYTES_PER_FILE: u64 = 4096;
 
-/// Files that even the smallest disk holds, beyond those.
+/// Number of files that even the smallest disk permits in addition.
 const SPARE_FILES: u64 = 1024;
 
-/// Puts overlays together below `stage`, an empty directory of the machine, and says where. The first one is the root of the
-/// others. With a limit, they write to a file system of that size in memory, whose directory of what is written is returned.
+/// Mounts overlays below `stage`, an empty directory of the machine, and returns their root. The first overlay is the
+/// root of the others. With the limit `disk` in bytes, the overlays write to a tmpfs of that size, and its directory of
+/// written files is returned as well.
 pub(crate) fn assemble(
     stage: &Path,
     mut overlays: Vec<Overlay>,
@@ -37,18 +38,18 @@ pub(crate) fn assemble(
     Ok((root, written))
 }
 
-/// Has overlays write to a file system of a limited size.
+/// Makes overlays write to a tmpfs of limited size. Returns its directory of written files.
 fn limit(disk: &Path, overlays: &mut [Overlay], bytes: u64) -> Result<OwnedFd, String> {
     let step = "limit the disk";
     at(step, fs::create_dir(disk))?;
-    // Files take memory beyond their content, so their number is limited as well, as on a disk.
+    // Files use memory in addition to their content, so their number is limited as well.
     let options = format!("mode=755,size={bytes},nr_inodes={}", bytes / BYTES_PER_FILE + SPARE_FILES);
     mount("disk", disk, "tmpfs", MsFlags::empty(), &options)?;
     let (upper, work) = (disk.join("upper"), disk.join("work"));
     at(step, fs::create_dir(&work))?;
     for (number, overlay) in overlays.iter_mut().enumerate() {
         let found = at(step, fs::metadata(&overlay.upper))?;
-        // Each lies in the one of the root, which comes first.
+        // The upper directories of the other overlays are inside that of the root, which is first.
         overlay.upper = upper.join(overlay.target.strip_prefix("/").unwrap_or(&overlay.target));
         overlay.work = work.join(number.to_string());
         at(step, fs::create_dir(&overlay.work))?;
@@ -56,7 +57,7 @@ fn limit(disk: &Path, overlays: &mut [Overlay], bytes: u64) -> Result<OwnedFd, S
         at(step, lchown(&overlay.upper, Some(found.uid()), Some(found.gid())))?;
         at(step, fs::set_permissions(&overlay.upper, found.permissions()))?;
     }
-    // Without them a directory could not be replaced.
+    // Overlays need extended attributes on the upper directory, for example to replace a directory.
     let name = c"user.overlay.probe";
     if rustix::fs::setxattr(&upper, name, b"y", XattrFlags::empty()).is_err() {
         return Err(format!("{step}: tmpfs keeps no extended attributes here, which takes Linux 6.6 or newer"));
@@ -66,8 +67,8 @@ fn limit(disk: &Path, overlays: &mut [Overlay], bytes: u64) -> Result<OwnedFd, S
     at(step, nix::fcntl::open(&upper, flags, Mode::empty()))
 }
 
-/// Mounts one overlay. The option string must fit a page and treats `:` and `,` as its own, so the layers are named by
-/// short links made for the purpose.
+/// Mounts one overlay. The mount options must fit in a page and cannot contain `:` and `,` in paths, so layers are named
+/// by short symbolic links.
 fn mount_overlay(stage: &Path, number: usize, root: &Path, overlay: &Overlay) -> Result<(), String> {
     let step = format!("layers of {}", overlay.target.display());
     let names = stage.join(number.to_string());
@@ -79,8 +80,8 @@ fn mount_overlay(stage: &Path, number: usize, root: &Path, overlay: &Overlay) ->
     at(&step, symlink(&overlay.work, names.join("w")))?;
     at(&step, nix::unistd::chdir(&names))?;
     let lower: Vec<String> = (0..overlay.lower.len()).map(|layer| layer.to_string()).collect();
-    // userxattr: the only form that a user namespace may use, and one form for all, so that a layer made in one mode works
-    // in the other. volatile: nothing written here has to survive a crash of the machine, so `fsync` need not reach the disk.
+    // `userxattr` is the only form that user namespaces may use; it is always used, so that layers work in both modes.
+    // `volatile`: written files do not have to survive a crash of the machine, so `fsync` need not reach the disk.
     let options = format!("userxattr,volatile,lowerdir={},upperdir=u,workdir=w", lower.join(":"));
     let target = match overlay.target.strip_prefix("/") {
         Ok(inside) => root.join(inside),

@@ -1,8 +1,9 @@
-//! What the engine and a container's init say to each other, and how it is framed.
+//! The messages between the engine and a container's init, and their framing.
 //!
-//! One stream socket pair per container. A frame is a head of eight bytes (length of the body, number of descriptors, both
-//! little endian) and a body; descriptors travel with the first byte of the head. Bodies are packed by hand: arguments and
-//! environment are arbitrary bytes, which JSON could only carry blown up. Only [`Setup`], sent once, is JSON.
+//! Each container has one stream socket pair. A frame is a header of eight bytes (length of the body, number of
+//! descriptors, both little endian) and a body. Descriptors are sent with the first byte of the header. Bodies are in a
+//! binary format, because arguments and environments are arbitrary bytes, which JSON would have to escape. Only
+//! [`Setup`], which is sent once, is JSON.
 
 use std::{
     collections::VecDeque,
@@ -23,83 +24,85 @@ use crate::{
     sys,
 };
 
-/// Most descriptors one frame carries: stdin, stdout, stderr.
+/// Maximum number of descriptors in one frame: stdin, stdout, stderr.
 const MAX_FDS: usize = 3;
 
-/// Bodies are arguments, environments and mount lists, which the kernel bounds far below this. A bound, so that a broken
-/// peer cannot ask for memory.
+/// Maximum size of a body, in bytes. Bodies contain arguments, environments and mount lists, which the kernel limits to
+/// much less. The limit keeps a broken peer from causing large allocations.
 const MAX_BODY: usize = 64 * 1024 * 1024;
 
 /// One overlay of a container's root.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Overlay {
-    /// Absolute path inside the container.
+    /// Absolute mount point inside the container.
     pub target: PathBuf,
-    /// Absolute directories of the machine, topmost first.
+    /// Absolute lower directories on the machine, topmost first.
     pub lower: Vec<PathBuf>,
-    /// Where what is written lands.
+    /// The upper directory, which receives written files.
     pub upper: PathBuf,
     /// Scratch directory on the same file system as `upper`.
     pub work: PathBuf,
 }
 
-/// Everything init needs to build the container's root.
+/// All parameters that init needs to build the container's root.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Setup {
-    /// An empty directory of the machine on which the root is put together.
+    /// An empty directory of the machine on which the root is assembled.
     pub stage: PathBuf,
-    /// The first one is the root itself.
+    /// The overlays; the first one is the root itself.
     pub overlays: Vec<Overlay>,
-    /// Bytes that can be written, held in memory and not in the overlays' own directories.
+    /// Limit of the bytes that can be written. With a limit, they are kept in memory and not in the overlays' upper
+    /// directories.
     pub disk: Option<u64>,
-    /// Directories of the machine.
+    /// Directories of the machine to mount.
     pub binds: Vec<Bind>,
     /// UTS name.
     pub hostname: String,
-    /// Make a network device with the addresses of this number and hand it over with [`Reply::Ready`].
+    /// Create a network device with the addresses of this number and send it with [`Reply::Ready`].
     pub device: Option<u8>,
-    /// More ids than root exist inside, so users and groups can be switched.
+    /// Ids other than root exist inside, so users and groups can be changed.
     pub all_ids: bool,
-    /// The container has a user namespace of its own.
+    /// The container has its own user namespace.
     pub user_namespace: bool,
-    /// The program that runs the inner roles; bound at the place of the file tools.
+    /// The program that runs the inner roles. It is mounted at the path of the file tools.
     pub program: PathBuf,
 }
 
-/// From the engine to init.
+/// Messages from the engine to init.
 #[derive(Debug)]
 pub(crate) enum Request {
     Setup(Setup),
-    /// Start a process. With pipes its three descriptors come along.
+    /// Start a process. Without a terminal, its three stream descriptors are attached.
     Spawn {
         id: u64,
         spec: ProcessSpec,
     },
-    /// Signal a process's whole group and session.
+    /// Send a signal to a process's group and session.
     Kill {
         pid: i32,
         signal: i32,
     },
-    /// Make a TCP socket in the container's network.
+    /// Create a TCP socket in the container's network namespace.
     Socket {
         id: u64,
         ipv6: bool,
     },
 }
 
-/// From init to the engine.
+/// Messages from init to the engine.
 #[derive(Debug)]
 pub(crate) enum Reply {
-    /// The root stands. Carries what had to be left out, one sentence each. The network device comes along, if asked for, and
-    /// after it, with a limit of the disk, the directory of what is written: it has no name outside.
+    /// The root is complete. Contains one sentence for each feature that had to be left out. The network device is
+    /// attached, if requested, followed by the directory of written files if the disk is limited: that directory has no
+    /// path outside.
     Ready(Vec<String>),
-    /// The root could not be built; init ends.
+    /// The root could not be built; init exits.
     Failed(String),
-    /// The process exists; with a terminal its master side comes along.
+    /// The process was created. The master side of its terminal, if it has one, is attached.
     Started { id: u64, pid: i32 },
-    /// The socket comes along.
+    /// The socket is attached.
     Socket { id: u64 },
-    /// The process or the socket could not be made.
+    /// The process or the socket could not be created.
     Refused { id: u64, message: String },
     /// The process has ended.
     Exited { id: u64, exit: Exit },
@@ -109,12 +112,12 @@ fn malformed(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("malformed frame: {what}"))
 }
 
-/// Packs a body.
+/// Writes a frame.
 struct Packer(Vec<u8>);
 
 impl Packer {
     fn new(kind: u8) -> Self {
-        // Room for the head, filled in by `finish`.
+        // Space for the header, which `finish` fills in.
         Self(vec![0, 0, 0, 0, 0, 0, 0, 0, kind])
     }
 
@@ -137,7 +140,7 @@ impl Packer {
     }
 }
 
-/// Takes a body apart.
+/// Reads a body.
 struct Unpacker<'a>(&'a [u8]);
 
 impl Unpacker<'_> {
@@ -172,11 +175,11 @@ impl Unpacker<'_> {
     }
 }
 
-/// What travels in frames.
+/// A message that can be sent in a frame.
 pub(crate) trait Message: Sized {
-    /// The whole frame, head included.
+    /// Serializes the message to a frame with header. `fds` is the number of attached descriptors.
     fn pack(&self, fds: usize) -> io::Result<Vec<u8>>;
-    /// From a frame's body.
+    /// Parses a frame's body.
     fn unpack(body: &[u8]) -> io::Result<Self>;
 }
 
@@ -302,7 +305,7 @@ impl Message for Reply {
     }
 }
 
-/// One `sendmsg`: how much of `bytes` could be sent, with `fds` attached to its first byte.
+/// Calls `sendmsg` once, with `fds` attached to the first byte. Returns how many of `bytes` were sent.
 pub(crate) fn send_some(socket: RawFd, bytes: &[u8], fds: &[RawFd]) -> io::Result<usize> {
     let control = [ControlMessage::ScmRights(fds)];
     let control: &[ControlMessage] = if fds.is_empty() { &[] } else { &control };
@@ -323,7 +326,7 @@ pub(crate) fn send_blocking(socket: RawFd, message: &impl Message, fds: &[RawFd]
     Ok(())
 }
 
-/// Puts frames together again from what `recvmsg` returns.
+/// Reassembles frames from the data that `recvmsg` returns.
 #[derive(Default)]
 pub(crate) struct Inbox {
     bytes: Vec<u8>,
@@ -331,7 +334,7 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// One `recvmsg`. False at the end of the stream.
+    /// Calls `recvmsg` once. Returns `false` at the end of the stream.
     pub(crate) fn receive_some(&mut self, socket: RawFd) -> io::Result<bool> {
         let mut buffer = [0u8; 32 * 1024];
         let (received, fds) = sys::receive::<MAX_FDS>(socket, &mut buffer)?;
@@ -340,7 +343,7 @@ impl Inbox {
         Ok(received != 0)
     }
 
-    /// The next complete frame, if there is one.
+    /// Removes the next frame from the buffer. Returns `None` if it is not complete yet.
     pub(crate) fn take<T: Message>(&mut self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         let Some(head) = self.bytes.first_chunk::<8>() else { return Ok(None) };
         let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
@@ -357,7 +360,7 @@ impl Inbox {
         Ok(Some((message, self.fds.drain(..fds).collect())))
     }
 
-    /// Blocks for the next frame. None at the end of the stream.
+    /// Blocks until the next frame is complete. Returns `None` at the end of the stream.
     pub(crate) fn receive_blocking<T: Message>(
         &mut self,
         socket: &impl AsRawFd,
@@ -376,7 +379,7 @@ impl Inbox {
     }
 }
 
-/// Whether a string can be handed to `exec`.
+/// Returns whether a string contains a zero byte, which makes it unusable for `exec`.
 pub(crate) fn has_zero(text: &OsStr) -> bool {
     text.as_bytes().contains(&0)
 }

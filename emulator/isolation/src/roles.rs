@@ -1,18 +1,18 @@
-//! The inner roles of the program: a container's init, what mounts images in a running container, and the file tools inside
-//! a container.
+//! The inner roles of the program: the init of a container, the process that mounts images in a running container, and
+//! the file tools inside a container.
 //!
-//! An emulator starts its own program again for them, so that it needs no other file on the machine. Which role it is to
-//! play, a program sees by the name it was started under.
+//! An emulator executes its own program again for these roles, so that it needs no other file on the machine. The program
+//! recognizes its role by `argv[0]`.
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
 use crate::{fstools, inside::init, live_mounts, spawner};
 
-/// Plays an inner role if this process was started for one, and then never returns; otherwise returns at once. To be
-/// called first thing in `main` of every program that starts an emulator, before there is any other thread.
+/// Runs an inner role and never returns if this process was started for one; otherwise returns at once. Must be called
+/// first in `main` of every program that starts an emulator, before other threads exist.
 pub fn child_entry() {
     let Some(name) = std::env::args_os().next() else { return };
-    // The first process of a container bears exactly this name; a path would be another program of that name.
+    // The init of a container has exactly this name; a path would be another program with that file name.
     if name == spawner::INIT_NAME {
         init::main();
     }

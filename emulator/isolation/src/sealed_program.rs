@@ -1,9 +1,9 @@
 //! The emulator's own program, in a form that containers cannot change.
 //!
-//! Processes inside a container begin as forks of its init and can execute `/proc/self/exe`, so they get hold of the file
-//! that init was executed from, and may change its mode and its owner: the container's root has the same ids as the machine's.
-//! Inner roles are therefore not executed from the program's file but from a copy in memory, which the kernel has sealed.
-//! The only other way to the program is the mount of the file tools, which is read-only.
+//! Processes in a container begin as forks of its init and can execute `/proc/self/exe`. So they can access the file that
+//! init was executed from, and could change its mode and owner, because the container's root has the same ids as the
+//! machine's. Therefore the inner roles are executed from a copy in memory that the kernel has sealed. The only other
+//! access to the program is the mount of the file tools, which is read-only.
 
 use std::{
     fs::{File, Permissions},
@@ -22,16 +22,16 @@ use nix::{
     sys::memfd::{MFdFlags, memfd_create},
 };
 
-/// Of linux/memfd.h, for kernels from 6.3 on: the file may be executed.
+/// From linux/memfd.h, for Linux 6.3 and later: the file may be executed.
 const MFD_EXEC: libc::c_uint = 0x10;
 
-/// Of linux/fcntl.h, from 6.3 on: whether the file may be executed cannot be changed.
+/// From linux/fcntl.h, for Linux 6.3 and later: the execute permission cannot be changed.
 const F_SEAL_EXEC: libc::c_int = 0x20;
 
-/// The copy is executed and read, and never written.
+/// Mode of the copy, which is never written.
 const MODE: u32 = 0o555;
 
-/// The program that plays the inner roles.
+/// The program that runs the inner roles.
 #[derive(Debug)]
 pub(crate) struct Program {
     path: PathBuf,
@@ -39,8 +39,8 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Copies the program at `path`. Where the kernel executes nothing from memory (`vm.memfd_noexec`), the copy is a file
-    /// without a name in the directory `spare`.
+    /// Copies the program at `path` to memory. If the kernel forbids execution from memory (`vm.memfd_noexec`), the copy
+    /// is an unnamed file in the directory `spare`.
     pub(crate) fn copy(path: &Path, spare: &Path) -> anyhow::Result<Self> {
         let path = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
         nix::unistd::access(&path, nix::unistd::AccessFlags::X_OK)
@@ -53,12 +53,12 @@ impl Program {
         Ok(Self { path, copy })
     }
 
-    /// The program's own file: only for mounts that are read-only.
+    /// Returns the path of the original program, which may only be used for read-only mounts.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The copy, to be executed. On kernels before 6.3 a container can have changed its mode, which is set right here.
+    /// Returns the copy for execution. Restores its mode first: before Linux 6.3, a container can change it.
     pub(crate) fn executable(&self) -> io::Result<BorrowedFd<'_>> {
         if self.copy.metadata()?.permissions().mode() & 0o7777 != MODE {
             self.copy.set_permissions(Permissions::from_mode(MODE))?;
@@ -71,14 +71,14 @@ fn in_memory(path: &Path) -> io::Result<File> {
     let mut program = File::open(path)?;
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let made = match memfd_create(c"modal-emulator", flags | MFdFlags::from_bits_retain(MFD_EXEC)) {
-        // A kernel that does not know the flag.
+        // The kernel does not know the flag.
         Err(Errno::EINVAL) => memfd_create(c"modal-emulator", flags),
         made => made,
     };
     let mut copy = File::from(made?);
     io::copy(&mut program, &mut copy)?;
     copy.set_permissions(Permissions::from_mode(MODE))?;
-    // Not all kernels know this one; [`Program::executable`] does without it.
+    // Fails on older kernels; [`Program::executable`] handles that.
     let _ = fcntl(&copy, FcntlArg::F_ADD_SEALS(SealFlag::from_bits_retain(F_SEAL_EXEC)));
     let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
     fcntl(&copy, FcntlArg::F_ADD_SEALS(seals))?;
@@ -90,7 +90,8 @@ fn on_disk(path: &Path, spare: &Path) -> io::Result<File> {
     let mut copy = tempfile::NamedTempFile::new_in(spare)?;
     io::copy(&mut program, copy.as_file_mut())?;
     copy.as_file().set_permissions(Permissions::from_mode(MODE))?;
-    // Open for reading only: what is open for writing is not executed. Its name goes here.
+    // Opened again read-only, because files that are open for writing cannot be executed. Dropping `copy` removes the
+    // name.
     File::open(copy.path())
 }
 
@@ -117,7 +118,7 @@ mod tests {
         works(&program);
         assert!((&program.copy).write_all(b"x").is_err());
         assert!(program.copy.set_len(0).is_err());
-        // What a container may try with it.
+        // Attempts that a container could make.
         let _ = program.copy.set_permissions(Permissions::from_mode(0o4000));
         works(&program);
         assert!(Program::copy(Path::new("/no/such/program"), spare.path()).is_err());

@@ -1,12 +1,12 @@
-//! Starts a container's init: one `clone3` into fresh namespaces, then `exec` of the program in its inner role.
+//! Starts a container's init: a `clone3` into new namespaces, then `exec` of the program in its inner role.
 //!
-//! The child is process 1 of its PID namespace from the first instruction on, so there is no process between the engine
-//! and it. Between `clone3` and `exec` the child is a fork of a program with threads and may only make system calls:
-//! everything that needs memory is prepared before. It waits for one byte, which is sent once its id maps are written and
+//! The child is process 1 of its PID namespace from its first instruction on, so there is no process between the engine
+//! and it. Between `clone3` and `exec` the child is a fork of a multi-threaded program and may only make system calls, so
+//! everything that needs memory is prepared before. It waits for one byte, which is sent when its id maps are written and
 //! it is in its control groups.
 //!
-//! Two things tie it to the engine: the socket, whose end of stream ends it, and a death signal. The latter is sent when
-//! the *thread* that made it ends, so the engine makes all of them on one thread of its own ([`Spawner`]).
+//! Two mechanisms end init with the engine: the end of the socket's stream, and a parent death signal. The signal is sent
+//! when the *thread* that created init ends, so the engine creates all of them on one dedicated thread ([`Spawner`]).
 
 use std::{
     ffi::CString,
@@ -28,40 +28,40 @@ use rustix::{
 
 use crate::{sealed_program::Program, sys};
 
-/// argv[0] by which the program knows that it is a container's init.
+/// `argv[0]` that selects the role of init.
 pub(crate) const INIT_NAME: &str = "modal-emulator-init";
 
-/// A started init.
+/// A running init.
 #[derive(Debug)]
 pub(crate) struct Init {
-    /// Readable once every process of the container has ended.
+    /// A pidfd. It is readable once init has ended; the kernel then has killed all processes of the container.
     pub(crate) pidfd: OwnedFd,
     /// The engine's end of the control socket, non-blocking.
     pub(crate) control: UnixStream,
 }
 
 impl Init {
-    /// Ends init, and with it everything in the container. Does nothing when it has ended.
+    /// Kills init and thus all processes of the container. Does nothing if init has ended.
     pub(crate) fn kill(pidfd: impl AsFd) {
         let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
     }
 
-    /// Collects an ended init, so that it does not stay behind as a zombie. Blocks until it has ended.
+    /// Reaps init, so that it does not remain as a zombie. Blocks until it has ended.
     pub(crate) fn reap(pidfd: impl AsFd) {
         while let Err(Errno::INTR) = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {}
     }
 }
 
-/// What kind of init to start.
+/// The parameters of an init.
 pub(crate) struct Kind {
     pub(crate) user_namespace: bool,
     pub(crate) all_ids: bool,
-    /// Files to which the new process's number is written before it is let go.
+    /// Files to which the pid of init is written before it may continue.
     pub(crate) groups: Vec<PathBuf>,
 }
 
-/// Whether a range of ids worth the name can be mapped into a container: the emulator is root and not itself shut in with
-/// a few ids.
+/// Returns whether a large range of ids can be mapped into a container: the emulator runs as root and is not itself
+/// confined to a few ids.
 pub(crate) fn all_ids() -> bool {
     let count = |file: &str| -> u64 {
         let map = fs::read_to_string(file).unwrap_or_default();
@@ -74,7 +74,7 @@ pub(crate) fn all_ids() -> bool {
         && count("/proc/self/gid_map") >= 65_536
 }
 
-/// The thread on which all inits are made.
+/// The thread that creates all inits.
 #[derive(Debug)]
 pub(crate) struct Spawner {
     jobs: mpsc::Sender<Job>,
@@ -86,7 +86,7 @@ struct Job {
 }
 
 impl Spawner {
-    /// Starts the thread; it ends, and with it every container, when the last sender is dropped.
+    /// Starts the thread. It ends, and with it every container, when the `Spawner` is dropped.
     pub(crate) fn new(program: Arc<Program>) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
         thread::Builder::new().name("containers".into()).spawn(move || {
@@ -97,9 +97,9 @@ impl Spawner {
         Ok(Self { jobs })
     }
 
-    /// Starts an init; `answer` is called on the spawner's thread.
+    /// Starts an init. `answer` is called on the spawner's thread.
     pub(crate) fn start(&self, kind: Kind, answer: impl FnOnce(io::Result<Init>) + Send + 'static) {
-        // The thread ends only after `self`; should it have panicked, dropping `answer` tells the caller.
+        // The thread ends only after `self`, unless it panics; `answer` is dropped then, which the caller notices.
         let _ = self.jobs.send(Job { kind, answer: Box::new(answer) });
     }
 }
@@ -137,12 +137,13 @@ fn start(program: &Program, kind: &Kind) -> io::Result<Init> {
     }
 }
 
-/// With all ids each means the same inside and outside; otherwise our own id is root inside and no other id exists.
+/// Writes the id maps. With `all_ids`, all ids are the same inside and outside; otherwise this user's id is root inside,
+/// and no other id exists.
 fn map_ids(pid: i32, all_ids: bool) -> io::Result<()> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     if all_ids {
         for what in ["uid_map", "gid_map"] {
-            // In a user namespace of its own, the emulator has only the ids that were mapped for it.
+            // If the emulator itself runs in a user namespace, only the ids that are mapped there exist.
             let own = fs::read_to_string(format!("/proc/self/{what}"))?;
             let mut map = String::new();
             for line in own.lines() {

@@ -1,88 +1,92 @@
-//! What users of this crate ask for, and what they get back.
+//! Parameters and results of the public functions of this crate.
 
 use std::{ffi::OsString, os::fd::OwnedFd, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// What a container is made of.
+/// The parameters of a container.
 #[derive(Debug, Clone, Default)]
 pub struct ContainerSpec {
-    /// Names the container's directory below the state directory: `[A-Za-z0-9-]+`, unique.
+    /// Unique name, `[A-Za-z0-9-]+`. Also the name of the container's directory below the state directory.
     pub id: String,
-    /// Layers over the machine's programs, bottom first. Directories as [`crate::Container::upper`] gives them.
+    /// Layers over the machine's programs, bottom first. Directories as returned by [`crate::Container::upper`].
     pub layers: Vec<PathBuf>,
-    /// No machine programs below: only the layers (an image `FROM scratch`).
+    /// The container contains only the layers and not the machine's programs (an image `FROM scratch`).
     pub from_scratch: bool,
-    /// Host name inside.
+    /// Host name inside the container.
     pub hostname: String,
-    /// Besides its own loopback, it has a network device, whose other side is [`crate::Container::device`]. Its addresses are those of
-    /// this number ([`crate::tun::addresses`]).
+    /// If set, the container has a network device besides its loopback; [`crate::Container::device`] returns its other
+    /// side. The number determines its addresses ([`crate::tun::addresses`]).
     pub device: Option<u8>,
-    /// Directories of the machine to mount. For volumes.
+    /// Directories of the machine to mount, for example volumes.
     pub binds: Vec<Bind>,
     /// Memory limit in bytes.
     pub memory_limit: Option<u64>,
-    /// Share of the processors, in thousandths of a core, when there are not enough for all.
+    /// Share of the processors under contention, in thousandths of a core.
     pub cpu_request: Option<u32>,
     /// Processor limit in thousandths of a core.
     pub cpu_limit: Option<u32>,
-    /// Bytes that can be written; then there is no space left. They are held in memory. Also of each image that is mounted
-    /// in the container.
+    /// Maximum number of bytes that can be written, both to the container's root and to each image that is mounted in it.
+    /// With a limit, written files are kept in memory. Further writes fail with ENOSPC.
     pub disk_limit: Option<u64>,
 }
 
 /// A directory of the machine that is mounted in a container.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Bind {
-    /// The directory, which no container can replace.
+    /// The directory. Containers must not be able to replace it.
     pub source: PathBuf,
-    /// Only this directory in it, which containers may have written: made where missing, no links followed. All of it when
-    /// empty.
+    /// The subdirectory to mount; empty mounts all of `source`. Containers may have written to it: missing directories
+    /// are created, and links are not followed.
     pub inside: PathBuf,
-    /// Absolute path in the container.
+    /// Absolute mount point in the container.
     pub target: PathBuf,
-    /// It cannot be written to through this mount.
+    /// The mount is read-only.
     pub read_only: bool,
 }
 
 /// An image, or a directory of the machine, to mount in a running container.
 #[derive(Debug, Clone, Default)]
 pub struct MountSpec {
-    /// Where: an absolute path inside without `..`. Directories that are missing are made, and an empty file for a file.
+    /// The mount point: an absolute path inside without `..`. Missing directories are created, and an empty file if a
+    /// file is mounted.
     pub target: PathBuf,
-    /// Layers, bottom first; none for an empty directory. What is written is kept apart from them.
+    /// Layers, bottom first; empty for an empty directory. Written files are stored separately from them.
     pub layers: Vec<PathBuf>,
-    /// Only the layers are shown, not the machine's programs.
+    /// Only the layers are visible, not the machine's programs.
     pub from_scratch: bool,
-    /// A directory of the machine instead, which no container can replace; it is written to itself.
+    /// A directory of the machine to mount instead of an image. Containers must not be able to replace it, and write to
+    /// it directly.
     pub directory: Option<PathBuf>,
-    /// Only this file or directory of it, links followed as if it were the root. All of it when empty.
+    /// The file or directory in the image or directory to mount; links are resolved as if the latter were the root. Empty
+    /// mounts all of it.
     pub source: PathBuf,
-    /// It cannot be written to.
+    /// The mount is read-only.
     pub read_only: bool,
-    /// Bytes that can be written, held in memory; as many as the container can when there is none.
+    /// Maximum number of bytes that can be written. With a limit, they are kept in memory. `None` uses the limit of the
+    /// container.
     pub disk: Option<u64>,
 }
 
-/// Why a directory of a running container could not be mounted at, unmounted or copied.
+/// Why an operation on a directory of a running container failed: mounting, unmounting or copying.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
-    /// There is nothing at the path.
+    /// Nothing exists at the path.
     #[error("there is no such directory")]
     Missing,
-    /// What is at the path, or above it, is not a directory, or is one where a file is to be mounted.
+    /// The path or one of its parents is not a directory, or the path is a directory and a file was to be mounted.
     #[error("it is not a directory")]
     NotADirectory,
-    /// What is to be mounted is not there.
+    /// The file or directory to mount does not exist.
     #[error("what is to be mounted is not there")]
     NoSource,
-    /// The path leads to what the kernel or the emulator has mounted.
+    /// The path leads to a file system that the kernel or the emulator has mounted.
     #[error("nothing can be mounted there")]
     Reserved,
     /// No image is mounted at exactly this path.
     #[error("nothing is mounted there")]
     NotMounted,
-    /// Anything else.
+    /// Any other error.
     #[error(transparent)]
     Failed(#[from] anyhow::Error),
 }
@@ -90,40 +94,44 @@ pub enum DirectoryError {
 /// A process to start in a container.
 #[derive(Debug, Clone, Default)]
 pub struct ProcessSpec {
-    /// Program and arguments; at least one. A program without a slash is looked up in PATH of `env`.
+    /// Program and arguments; at least one. A program name without a slash is searched in the `PATH` of `env`.
     pub argv: Vec<OsString>,
-    /// The whole environment; nothing is inherited. HOME is added where it is missing, from the container's account files.
+    /// The complete environment; nothing is inherited. If `HOME` is missing, it is set from the container's account
+    /// files.
     pub env: Vec<(OsString, OsString)>,
-    /// Absolute directory to start in; `/` when it is empty. A missing one makes the process exit 127 with a message.
+    /// Absolute working directory; empty means `/`. If it does not exist, the process exits with 127 and prints a
+    /// message.
     pub cwd: PathBuf,
-    /// `name|uid[:group|gid]` as in a Dockerfile's USER; none for root. Unknown names make the process exit 126.
+    /// `name|uid[:group|gid]` as in a Dockerfile's `USER`; `None` for root. The process exits with 126 if a name is
+    /// unknown.
     pub user: Option<String>,
-    /// Rows and columns of a terminal; none for pipes. With one, `stdin` and `stdout` of [`Process`] are its master side.
+    /// Rows and columns of a terminal; `None` for pipes. With a terminal, `stdin` and `stdout` of [`Process`] are its
+    /// master side.
     pub pty: Option<(u16, u16)>,
-    /// stderr goes where stdout goes.
+    /// Redirects stderr to stdout.
     pub merge_stderr: bool,
 }
 
-/// A started process. Its descriptors are non-blocking on our side. Reading from a terminal fails with EIO, rather than
-/// ends, once no process has its other side open.
+/// A started process. The descriptors are non-blocking. Reading from a terminal fails with EIO, instead of returning 0
+/// bytes, when no process has its other side open.
 #[derive(Debug)]
 pub struct Process {
-    /// Its number inside the container.
+    /// Pid in the container's pid namespace.
     pub pid: i32,
-    /// Write end of its standard input.
+    /// Write end of standard input.
     pub stdin: OwnedFd,
-    /// Read end of its standard output.
+    /// Read end of standard output.
     pub stdout: OwnedFd,
-    /// Read end of its standard error; none when merged or with a terminal.
+    /// Read end of standard error; `None` if it is merged or the process has a terminal.
     pub stderr: Option<OwnedFd>,
-    /// Resolves when it ends; an error when the container ended first.
+    /// Receives the exit status when the process ends; fails if the container ends first.
     pub exit: tokio::sync::oneshot::Receiver<Exit>,
 }
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// It exited. 127: no such program or directory; 126: not executable.
+    /// It exited with this code. 127: program or directory not found; 126: not executable.
     Code(i32),
     /// It was killed by this signal.
     Signal(i32),
@@ -132,10 +140,10 @@ pub enum Exit {
 /// How a container ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// It was stopped, or ended by itself.
+    /// It was stopped, or its init ended.
     Over,
-    /// The kernel killed its first process, for want of memory.
+    /// The kernel killed its init because the memory limit was reached.
     OutOfMemory,
-    /// It was evicted.
+    /// It was evicted because the disk is full.
     OutOfDisk,
 }

@@ -1,4 +1,4 @@
-//! The state directory: made, locked, and cleared of what emulators that are no more left beside it.
+//! The state directory: creates and locks it, and removes sibling directories that killed emulators left behind.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -12,13 +12,13 @@ use anyhow::Context;
 
 use crate::{cgroups, mount_calls::detach_mounts, rootfs::remove_tree};
 
-/// State directories are named so; a later emulator looks for the leftovers of this one by it.
+/// Prefix of the names of state directories. A later emulator finds leftovers by it.
 const PREFIX: &str = "modal-emulator-";
 
-/// A directory without a lock file is one that is just being made, unless it is older than this.
+/// A directory without a lock file is considered as being created unless it is older than this.
 const UNLOCKED_AGE: Duration = Duration::from_secs(600);
 
-/// A locked state directory. The lock goes when this is dropped, or with the process, however that ends.
+/// A locked state directory. The lock is released on drop, or when the process ends in any way.
 #[derive(Debug)]
 pub(crate) struct StateDir {
     path: PathBuf,
@@ -27,13 +27,13 @@ pub(crate) struct StateDir {
 
 impl Drop for StateDir {
     fn drop(&mut self) {
-        // Closing is not enough: a process that is just being started holds the file too, until it has become its program.
+        // Closing the file is not enough: a child process between fork and exec also has it open.
         let _ = self.lock.unlock();
     }
 }
 
 impl StateDir {
-    /// Makes the directory where missing, with mode 700, and locks it.
+    /// Creates the directory with mode 700 if it does not exist, and locks it.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(path);
         made.with_context(|| format!("cannot make the state directory {}", path.display()))?;
@@ -46,14 +46,14 @@ impl StateDir {
         &self.path
     }
 
-    /// The name under which this emulator's control groups stand.
+    /// Returns the name of this emulator's control groups.
     pub(crate) fn group_name(&self) -> String {
         let name = self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let tail: String = name.strip_prefix(PREFIX).unwrap_or(name).chars().filter(char::is_ascii).collect();
         format!("{PREFIX}{}-{}", std::process::id(), tail.replace(['/', '\n'], "-"))
     }
 
-    /// Removes sibling directories whose emulators are no more. What cannot be removed stays for the next one.
+    /// Removes sibling directories whose emulators have ended. Logs a warning if one cannot be removed.
     pub(crate) fn sweep(&self) {
         let Some(parent) = self.path.parent() else { return };
         for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
@@ -70,10 +70,10 @@ impl StateDir {
     }
 }
 
-/// The directory's lock file, locked.
+/// Creates and locks the directory's lock file, or locks the existing one.
 fn lock(directory: &Path) -> anyhow::Result<File> {
     let path = directory.join("lock");
-    // Locked before it has the name by which another emulator that starts now would look whether this one lives.
+    // Locked before it gets its final name, so that other emulators that start now do not find it unlocked.
     let made = tempfile::NamedTempFile::new_in(directory).context("cannot write into it")?;
     made.as_file().try_lock().context("cannot lock a file in it")?;
     let lock = match made.persist_noclobber(&path) {
@@ -91,13 +91,13 @@ fn lock(directory: &Path) -> anyhow::Result<File> {
     }
 }
 
-/// True if the directory was a dead emulator's and is gone.
+/// Returns `true` if the directory belonged to an ended emulator and was removed.
 fn sweep_one(path: &Path) -> io::Result<bool> {
     let found = fs::symlink_metadata(path)?;
     if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() {
         return Ok(false);
     }
-    // Not through a link, which another user may have put there.
+    // Does not follow a link, which another user may have created.
     let lock = match fs::symlink_metadata(path.join("lock")) {
         Ok(lock) if lock.is_file() => File::open(path.join("lock"))?,
         Ok(_) => return Ok(false),
@@ -128,13 +128,13 @@ mod tests {
         let first = StateDir::open(&path).expect("it is free");
         let second = StateDir::open(&path).expect_err("it is not");
         assert!(format!("{second:#}").contains("in use by another emulator"), "{second:#}");
-        // As a process does that is just being started.
+        // A process that is being started holds the file like this.
         let _held = first.lock.try_clone().expect("a descriptor");
         drop(first);
         StateDir::open(&path).expect("it is free again");
     }
 
-    /// Two processes start at once: what the one is just making is no leftover for the other.
+    /// While two processes start at once, a directory that one is creating is not a leftover for the other.
     #[test]
     fn what_is_being_made_is_no_leftover() {
         let parent = tempfile::tempdir().expect("a directory");

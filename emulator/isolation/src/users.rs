@@ -1,6 +1,7 @@
-//! Users inside a container: from `user[:group]` to ids, by the container's own account files.
+//! Resolves `user[:group]` to ids, from the container's account files.
 //!
-//! Read by hand: the libraries' look-ups would load plug-ins of the machine or ask its name services.
+//! Parses the files itself, because the look-ups of the C library would load plug-ins of the machine or query its name
+//! services.
 
 use std::{
     ffi::OsString,
@@ -11,10 +12,10 @@ use std::{
 
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 
-/// Bytes of an account file that are read.
+/// Maximum number of bytes that are read of an account file.
 const LARGEST_ACCOUNTS: u64 = 1 << 20;
 
-/// The user that a process becomes.
+/// The user and groups of a process.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct User {
     pub(crate) uid: Uid,
@@ -23,7 +24,7 @@ pub(crate) struct User {
 }
 
 impl User {
-    /// Turns the calling process into this user, for good.
+    /// Changes the calling process to this user, permanently.
     pub(crate) fn switch(&self) -> Result<(), String> {
         let failed = |error: nix::errno::Errno| format!("cannot become user {}: {}", self.uid, error.desc());
         setgroups(&self.groups).map_err(failed)?;
@@ -32,7 +33,7 @@ impl User {
     }
 }
 
-/// Who `spec` is; none when it is root as init is already.
+/// Resolves `spec`. Returns `None` if no change is needed, because it is root like init.
 pub(crate) fn find(spec: Option<&str>, all_ids: bool) -> Result<Option<User>, String> {
     let Some(spec) = spec.filter(|spec| !spec.is_empty()) else { return Ok(None) };
     let read = |path| String::from_utf8_lossy(&accounts(path).unwrap_or_default()).into_owned();
@@ -40,14 +41,15 @@ pub(crate) fn find(spec: Option<&str>, all_ids: bool) -> Result<Option<User>, St
     if all_ids {
         return Ok(Some(user));
     }
-    // Only root is mapped, so only root can be had, and its groups cannot be changed.
+    // Only root is mapped, so no other user is possible, and the groups of root cannot be changed.
     if user.uid.is_root() && user.gid.as_raw() == 0 {
         return Ok(None);
     }
     Err(format!("cannot become user {spec}: the emulator runs without privileges, so root is the only user inside"))
 }
 
-/// Returns the home directory of `spec`, root's without one; `/` if the account files do not say it, as container runtimes do.
+/// Returns the home directory of the user in `spec`, or of root if it is `None`. Returns `/` if the account files do not
+/// contain the user, as container runtimes do.
 pub(crate) fn home(spec: Option<&str>) -> OsString {
     let passwd = String::from_utf8_lossy(&accounts("/etc/passwd").unwrap_or_default()).into_owned();
     home_of(spec.filter(|spec| !spec.is_empty()).unwrap_or("0"), &passwd).into()
@@ -63,7 +65,8 @@ fn home_of<'a>(spec: &str, passwd: &'a str) -> &'a str {
     home.filter(|home| !home.is_empty()).unwrap_or("/")
 }
 
-/// The beginning of an account file, which may be anything: a pipe would never be opened, and a link may lead to one.
+/// Reads the beginning of an account file. It may be any type of file: opening a pipe would block, so `O_NONBLOCK` is
+/// used, and only regular files are read.
 pub(crate) fn accounts(path: &str) -> io::Result<Vec<u8>> {
     let mut options = fs::File::options();
     let file = options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
@@ -104,7 +107,7 @@ fn look_up(spec: &str, passwd: &str, group: &str) -> Result<User, String> {
             .ok_or_else(|| format!("no such group: {wanted}"))?,
     };
     let mut all = vec![Gid::from_raw(gid)];
-    // As with Docker: an explicit group stands alone, otherwise the user's memberships come along.
+    // As in Docker, an explicit group is the only one; otherwise the user is also in all groups that list it.
     if let (Some(name), None) = (name, wanted) {
         let member = groups().filter(|(.., members)| members.split(',').any(|member| member == name));
         all.extend(member.map(|(_, gid, _)| Gid::from_raw(gid)).filter(|other| other.as_raw() != gid));

@@ -1,4 +1,4 @@
-//! The file tools as clients run them: by their name, with one JSON argument.
+//! Tests of the file tools as clients run them: by name, with one JSON argument.
 
 use std::{
     ffi::OsString,
@@ -46,7 +46,7 @@ fn fails(argument: Value) -> String {
 
 fn write(path: &Path, content: &[u8]) -> Output {
     let mut child = tool(json!({"WriteFile": {"path": path}}).to_string()).stdin(Stdio::piped()).spawn().unwrap();
-    // Refused before it is read.
+    // The tool may refuse the operation before it reads its input.
     let _ = child.stdin.take().unwrap().write_all(content);
     child.wait_with_output().unwrap()
 }
@@ -102,7 +102,7 @@ fn writes_whole_files_with_their_parents() {
     assert_eq!(kind(&write(place.path(), b"x")), "IsDirectory");
     let below_file = kind(&write(&file.join("below"), b"x"));
     assert!(matches!(below_file.as_str(), "NotDirectory" | "AlreadyExists"), "{below_file}");
-    // Names can be 255 bytes long; what is written beside must not need a longer one.
+    // Names can be 255 bytes long; the temporary file must not need a longer name.
     write_ok(&place.path().join("n".repeat(255)), b"long");
     write_ok(Path::new("/dev/null"), b"");
 }
@@ -115,7 +115,7 @@ fn replacing_keeps_mode_and_goes_through_links() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o751)).unwrap();
     symlink("f", &link).unwrap();
     symlink("later", &dangling).unwrap();
-    // A process that has the old file open goes on reading the old file.
+    // A process that has the old file open still reads the old content.
     let mut open = fs::File::open(&file).unwrap();
     write_ok(&link, b"new");
     let mut old = String::new();
@@ -134,7 +134,7 @@ fn a_write_broken_off_leaves_nothing() {
     fs::write(&file, "old").unwrap();
     let mut child = tool(json!({"WriteFile": {"path": file}}).to_string()).stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    // More than a pipe holds: when all is taken, writing has begun.
+    // More than a pipe holds: when all bytes are accepted, the tool has begun to write.
     stdin.write_all(&vec![b'x'; 1_000_000]).unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
@@ -216,11 +216,11 @@ fn what_is_not_understood_is_refused() {
     ok(json!({"Stat": {"path": "/", "a key of next year": 1}}));
 }
 
-/// A watch that is known to watch: it has told of a first change.
+/// Starts a watch and waits until it has reported a first change.
 fn watch(place: &Path, argument: Value) -> (Child, BufReader<std::process::ChildStdout>) {
     let mut child = tool(argument.to_string()).stdin(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap());
-    // Knocks until it answers: there is no other sign that it watches.
+    // Writes a file until the change is reported: there is no other sign that the watch is active.
     let knocking = std::thread::scope(|scope| {
         let (sender, answered) = std::sync::mpsc::channel::<()>();
         scope.spawn(move || {
@@ -294,7 +294,7 @@ fn a_watch_ends_at_its_time() {
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
-    // Held, so that it is not its end that ends the watch.
+    // Kept open, so that the watch ends because of its timeout.
     let stdin = child.stdin.take();
     let output = child.wait_with_output().unwrap();
     drop(stdin);

@@ -1,4 +1,4 @@
-//! Tests of containers and of the file tools in them. They are one program, since linking one takes seconds.
+//! Tests of containers and of the file tools. They are a single program because linking one takes seconds.
 
 #![allow(missing_docs)]
 

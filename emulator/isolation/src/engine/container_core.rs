@@ -1,4 +1,5 @@
-//! The engine's side of a running container: one task per container that talks with its init and sees it end.
+//! The engine's side of a running container: one task per container that exchanges messages with its init process and
+//! waits for its end.
 
 use std::{
     collections::HashMap,
@@ -38,13 +39,14 @@ use crate::{
     sys,
 };
 
-/// What pipes are enlarged to. The default of 64 KiB costs a wake-up for each; beyond this nothing more is gained.
+/// Capacity of the pipes for standard streams, in bytes. With the default of 64 KiB, each 64 KiB cost a wake-up; more
+/// than 256 KiB gains nothing further.
 const PIPE_SIZE: i32 = 256 * 1024;
 
-/// What the container's init answers to the start of a process.
+/// Init's reply to the start of a process: its pid, and the master of its terminal if it has one.
 type Started = Result<(i32, Option<OwnedFd>), String>;
 
-/// A frame on its way to init.
+/// A frame to be sent to init.
 struct Outgoing {
     frame: Vec<u8>,
     fds: Vec<OwnedFd>,
@@ -52,39 +54,39 @@ struct Outgoing {
 
 #[derive(Debug, Default)]
 struct Processes {
-    /// Init is gone; nothing will be answered any more.
+    /// Init has ended, so no more replies will come.
     gone: bool,
     starting: HashMap<u64, (oneshot::Sender<Started>, oneshot::Sender<Exit>)>,
     running: HashMap<u64, oneshot::Sender<Exit>>,
     sockets: HashMap<u64, oneshot::Sender<Result<OwnedFd, String>>>,
 }
 
-/// Where a container's files are on the machine.
+/// The directories of a container on the machine.
 #[derive(Debug)]
 pub(crate) struct Places {
     pub(crate) directory: PathBuf,
     pub(crate) upper: PathBuf,
-    /// Limit of what can be written, which then is written elsewhere.
+    /// Limit of the bytes that the container may write. With a limit, they are written to a tmpfs instead of `upper`.
     pub(crate) disk: Option<u64>,
-    /// Directories of the machine that it may write to, and the part of each that it sees.
+    /// Directories of the machine that are mounted writable, each with the subdirectory that the container sees.
     pub(crate) shared: Vec<(PathBuf, PathBuf)>,
 }
 
-/// What was mounted while it runs.
+/// The images mounted in a running container.
 #[derive(Debug, Default)]
 struct Mounted {
-    /// The kernel's numbers, by path; the last one is on top.
+    /// Mount ids by mount point, in the order in which they were mounted.
     at: HashMap<PathBuf, Vec<u64>>,
     count: usize,
 }
 
-/// A running container, as its task and its handle see it.
+/// A running container; shared by its task and its handle.
 #[derive(Debug)]
 pub(crate) struct ContainerCore {
     engine: Arc<EngineCore>,
     id: String,
     places: Places,
-    /// Where it is written, with a limit.
+    /// The directory of the tmpfs that the container writes to, if its disk is limited.
     limited: OnceLock<OwnedFd>,
     group: Group,
     pidfd: OwnedFd,
@@ -95,7 +97,7 @@ pub(crate) struct ContainerCore {
     next: AtomicU64,
     mounted: AsyncMutex<Mounted>,
     stopped: AtomicBool,
-    /// What was written is being removed, or has been.
+    /// Removal of the container's written files has begun.
     removed: AtomicBool,
     evicted: AtomicBool,
     reaped: AtomicBool,
@@ -103,7 +105,7 @@ pub(crate) struct ContainerCore {
 }
 
 impl ContainerCore {
-    /// Starts the task that lives as long as init does.
+    /// Starts the task of the container, which runs until init has ended.
     pub(crate) fn new(
         engine: Arc<EngineCore>,
         id: String,
@@ -142,13 +144,15 @@ impl ContainerCore {
         Ok(link)
     }
 
+    /// Runs the container's task: exchanges messages with init until the stream ends, then kills and reaps init, and
+    /// cleans up.
     async fn live(
         self: Arc<Self>,
         control: AsyncFd<UnixStream>,
         queue: mpsc::UnboundedReceiver<Outgoing>,
         ended: AsyncFd<OwnedFd>,
     ) {
-        // Ends with the stream's end: init is gone, or talks nonsense and must go.
+        // The select ends when the stream ends or fails: init has ended, or it sent an invalid frame and must be killed.
         let result = tokio::select! {
             result = self.read(&control) => result,
             never = write_all(&control, queue) => match never {},
@@ -162,10 +166,10 @@ impl ContainerCore {
         self.reaped.store(true, Ordering::SeqCst);
         let left = {
             let mut processes = self.processes();
-            // With the senders of all answers that are still awaited.
+            // Includes the senders of all replies that are still awaited.
             std::mem::replace(&mut *processes, Processes { gone: true, ..Default::default() })
         };
-        // Tells those who wait.
+        // Dropping the senders wakes the tasks that wait for a reply.
         drop(left);
         let end = if self.evicted.load(Ordering::SeqCst) {
             End::OutOfDisk
@@ -182,7 +186,7 @@ impl ContainerCore {
         .await;
     }
 
-    /// Takes away all but what was written.
+    /// Removes the container's directories, except the files that it has written, and its control groups.
     fn clear(&self) {
         self.group.remove();
         for part in ["work", "root", "own", "mounts"] {
@@ -192,6 +196,7 @@ impl ContainerCore {
         }
     }
 
+    /// Reads and handles replies until the stream ends.
     async fn read(&self, control: &AsyncFd<UnixStream>) -> io::Result<()> {
         let mut inbox = Inbox::default();
         loop {
@@ -208,6 +213,7 @@ impl ContainerCore {
         }
     }
 
+    /// Handles one reply.
     fn take(&self, reply: Reply, mut fds: Vec<OwnedFd>) {
         match reply {
             Reply::Ready(_) => {
@@ -220,7 +226,7 @@ impl ContainerCore {
                 let Some((started, exit)) = self.processes().starting.remove(&id) else { return };
                 self.processes().running.insert(id, exit);
                 if started.send(Ok((pid, fds.pop()))).is_err() {
-                    // The caller has given up and would never know of it.
+                    // The caller has stopped waiting, so it will never know about this process.
                     let _ = self.send(&Request::Kill { pid, signal: libc::SIGKILL }, Vec::new());
                 }
             }
@@ -245,19 +251,20 @@ impl ContainerCore {
         }
     }
 
+    /// Reports the result of the set-up to `start`.
     fn answer(&self, result: Result<(), String>) {
         if let Some(ready) = self.ready.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = ready.send(result);
         }
     }
 
-    /// Has init build the root.
+    /// Sends the set-up to init and waits until init has built the root.
     pub(crate) async fn start(&self, setup: Setup) -> anyhow::Result<()> {
         let (sender, receiver) = oneshot::channel();
         *self.ready.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
         self.send(&Request::Setup(setup), Vec::new())?;
         tokio::select! {
-            // An init that fails says why and ends: both may have come when this is polled.
+            // A failing init sends a reply and exits, and both can be ready when this is polled: the reply has to win.
             biased;
             answer = receiver => match answer? {
                 Ok(()) => Ok(()),
@@ -267,11 +274,13 @@ impl ContainerCore {
         }
     }
 
+    /// Queues a request to init. Fails if the container has ended.
     fn send(&self, request: &Request, fds: Vec<OwnedFd>) -> anyhow::Result<()> {
         let frame = request.pack(fds.len())?;
         self.outgoing.send(Outgoing { frame, fds }).ok().context("the container has ended")
     }
 
+    /// Starts a process and waits for init's reply.
     pub(crate) async fn spawn(&self, spec: ProcessSpec) -> anyhow::Result<Process> {
         ensure!(!spec.argv.is_empty(), "no program given");
         ensure!(spec.cwd.as_os_str().is_empty() || spec.cwd.is_absolute(), "not absolute: {}", spec.cwd.display());
@@ -291,7 +300,7 @@ impl ContainerCore {
                     (Some(ours), theirs)
                 };
                 for pipe in [&our_stdin, &our_stdout] {
-                    // Refused beyond a user's share; then they stay as they are.
+                    // Fails if the user's pipe quota is exhausted; the pipe then keeps its default size.
                     let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
                 }
                 (Some((our_stdin, our_stdout, our_stderr)), vec![stdin, stdout, stderr])
@@ -322,7 +331,12 @@ impl ContainerCore {
         Ok(Process { pid, stdin, stdout, stderr, exit })
     }
 
-    /// A TCP socket that lives in the container's network. Init only makes it: connecting may block.
+    /// Returns an unconnected TCP socket in the container's network namespace. Init only creates the socket, because
+    /// connecting could block it.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `NotConnected` if the container has ended.
     pub(crate) async fn socket(&self, ipv6: bool) -> io::Result<TcpSocket> {
         let ended = || io::Error::new(io::ErrorKind::NotConnected, "the container has ended");
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -339,18 +353,19 @@ impl ContainerCore {
         Ok(TcpSocket::from_std_stream(std::net::TcpStream::from(socket)))
     }
 
-    /// Hands the network device over.
+    /// Returns the container's network device. Returns `None` if it has none, or if the device was returned before.
     pub(crate) fn device(&self) -> Option<OwnedFd> {
         self.device.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Sends a signal to a process's group and session. Fails if the signal number is invalid or the container has ended.
     pub(crate) fn signal(&self, pid: i32, signal: i32) -> anyhow::Result<()> {
         ensure!((0..=64).contains(&signal), "not a signal: {signal}");
         ensure!(!self.processes().gone, "the container has ended");
         self.send(&Request::Kill { pid, signal }, Vec::new())
     }
 
-    /// Mounts an image. One at a time: which is on top must be known.
+    /// Mounts an image. Holds a lock during the mount, so that the order of mounts on the same path is known.
     pub(crate) async fn mount(self: Arc<Self>, spec: MountSpec) -> Result<(), DirectoryError> {
         let mut mounted = self.mounted.lock().await;
         let target: PathBuf = spec.target.components().collect();
@@ -381,7 +396,7 @@ impl ContainerCore {
         }
     }
 
-    /// Takes away all that was mounted at a path.
+    /// Removes all mounts at a path that were made with `mount`, the last one first.
     pub(crate) async fn unmount(self: Arc<Self>, target: &Path) -> Result<(), DirectoryError> {
         let mut mounted = self.mounted.lock().await;
         let target: PathBuf = target.components().collect();
@@ -398,16 +413,17 @@ impl ContainerCore {
         Ok(())
     }
 
-    /// Its root directory. Blocks for a moment.
+    /// Opens the container's root directory. Blocks for a short time.
     pub(crate) fn root(&self) -> anyhow::Result<Root> {
         let pid = self.machine_pid().context("the container has ended")?;
         let root = Root::open(Path::new(&format!("/proc/{pid}/root"))).context("cannot enter the container")?;
-        // Only now it is certain whose root that is: a number is given to another process once its own is collected.
+        // The pid could have been reused while the path was opened. Checked again: as long as init has not been reaped,
+        // its pid belongs to no other process.
         self.machine_pid().context("the container has ended")?;
         Ok(root)
     }
 
-    /// Copies a directory as it is seen inside.
+    /// Copies a directory into `to` as processes inside see it.
     pub(crate) fn copy_directory(&self, path: &Path, to: &Path) -> Result<(), DirectoryError> {
         let directory = self.root()?.open_directory(path).map_err(|error| match error {
             Errno::ENOENT => DirectoryError::Missing,
@@ -417,24 +433,25 @@ impl ContainerCore {
         Ok(layer::copy_seen(directory, to)?)
     }
 
-    /// Kills everything inside; does not wait.
+    /// Kills all processes of the container. Does not wait for their end.
     pub(crate) fn kill(&self) {
         self.stopped.store(true, Ordering::SeqCst);
         Init::kill(&self.pidfd);
     }
 
-    /// Says that what was written goes now.
+    /// Records that the removal of the written files begins now.
     pub(crate) fn removing(&self) {
         self.removed.store(true, Ordering::SeqCst);
     }
 
-    /// Fails when what was written has begun to go: what was copied of it may be a part.
+    /// Fails if the removal of the written files has begun: a copy of them may be incomplete.
     pub(crate) fn ensure_whole(&self) -> anyhow::Result<()> {
         anyhow::ensure!(!self.removed.load(Ordering::SeqCst), "the container has ended meanwhile");
         Ok(())
     }
 
-    /// Kills everything inside because it has written too much; false if it is being stopped anyway.
+    /// Kills all processes of the container because the disk is full. Returns `false` if the container is already being
+    /// stopped.
     pub(crate) fn evict(&self) -> bool {
         if self.stopped.load(Ordering::SeqCst) {
             return false;
@@ -444,7 +461,8 @@ impl ContainerCore {
         true
     }
 
-    /// Bytes on disk that it has written, or may have.
+    /// Returns the number of bytes on disk that the container has written, including all files in directories of the
+    /// machine that it may write to.
     pub(crate) fn used(&self) -> u64 {
         let all = Path::new("");
         let own = [(&*self.places.upper, all), (&*self.places.directory, Path::new("mounts"))];
@@ -452,13 +470,13 @@ impl ContainerCore {
         own.into_iter().chain(shared).map(|(tree, inside)| rootfs::used(tree, inside)).sum()
     }
 
-    /// Kills everything inside and waits until it is gone.
+    /// Kills all processes of the container and waits until they and its mounts are gone.
     pub(crate) async fn stop(&self) {
         self.kill();
         self.ended().await;
     }
 
-    /// Resolves when all is gone.
+    /// Waits until the container has ended. Returns the reason.
     pub(crate) async fn ended(&self) -> End {
         let mut end = self.end.subscribe();
         match end.wait_for(Option::is_some).await {
@@ -467,15 +485,18 @@ impl ContainerCore {
         }
     }
 
+    /// Returns whether the OOM killer has killed a process of the container.
     pub(crate) fn oom_killed(&self) -> bool {
         self.group.oom_kills() > 0
     }
 
+    /// Returns the processor time used so far, in microseconds, and the memory in use, in bytes.
     pub(crate) fn usage(&self) -> (u64, u64) {
         self.group.usage()
     }
 
-    /// The number of init as the machine counts processes; it is in the kernel's own account of the descriptor.
+    /// Returns the pid of init in the machine's pid namespace, from the kernel's `fdinfo` of the pidfd. Returns `None` if
+    /// init has been reaped.
     pub(crate) fn machine_pid(&self) -> Option<i32> {
         let account = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.pidfd.as_raw_fd())).ok()?;
         let line = account.lines().find_map(|line| line.strip_prefix("Pid:"))?;
@@ -486,7 +507,7 @@ impl ContainerCore {
         &self.id
     }
 
-    /// Where what is written can be read, as long as this is.
+    /// Returns the path of the directory that contains the written files. The path is valid as long as `self` exists.
     pub(crate) fn written(&self) -> PathBuf {
         match self.limited.get() {
             Some(limited) => format!("/proc/self/fd/{}", limited.as_raw_fd()).into(),
@@ -494,10 +515,12 @@ impl ContainerCore {
         }
     }
 
+    /// Returns the directory of written files. It is empty if the disk is limited.
     pub(crate) fn upper(&self) -> &Path {
         &self.places.upper
     }
 
+    /// Returns the container's own directory in the state directory.
     pub(crate) fn directory(&self) -> &Path {
         &self.places.directory
     }
@@ -508,7 +531,7 @@ impl ContainerCore {
 }
 
 impl Drop for ContainerCore {
-    /// Only reached before the end when the runtime is taken down: its task, which holds one, was dropped.
+    /// A container that was not reaped is dropped only if the runtime is shut down and drops the container's task.
     fn drop(&mut self) {
         if !*self.reaped.get_mut() {
             Init::kill(&self.pidfd);
@@ -518,6 +541,7 @@ impl Drop for ContainerCore {
     }
 }
 
+/// Converts an answer that is not the expected one to an error.
 fn refusal(answer: Answer) -> DirectoryError {
     match answer {
         Answer::NotADirectory => DirectoryError::NotADirectory,
@@ -529,7 +553,8 @@ fn refusal(answer: Answer) -> DirectoryError {
     }
 }
 
-/// Never returns: that the stream is broken shows on the reading side, once all that was sent before is read.
+/// Sends queued frames. Never returns: a broken stream is reported by the reading side, after it has read everything that
+/// was sent before.
 async fn write_all(control: &AsyncFd<UnixStream>, mut queue: mpsc::UnboundedReceiver<Outgoing>) -> Infallible {
     while let Some(outgoing) = queue.recv().await {
         if write(control, outgoing).await.is_err() {
@@ -539,6 +564,7 @@ async fn write_all(control: &AsyncFd<UnixStream>, mut queue: mpsc::UnboundedRece
     std::future::pending().await
 }
 
+/// Sends one frame with its descriptors.
 async fn write(control: &AsyncFd<UnixStream>, Outgoing { frame, fds }: Outgoing) -> io::Result<()> {
     let mut sent = 0;
     while sent < frame.len() {

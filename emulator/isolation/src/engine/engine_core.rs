@@ -1,4 +1,5 @@
-//! The engine: what all containers of one emulator share, and how a container is put together before its init takes over.
+//! The engine: the state shared by all containers of one emulator, and the preparation of a container until its init
+//! takes over.
 
 use std::{
     collections::HashMap,
@@ -34,14 +35,14 @@ use crate::{
     state_dir::StateDir,
 };
 
-/// Descriptors that a thousand processes with three streams each need, and some.
+/// Limit of open files of the emulator: enough for a thousand processes with three streams each, with a reserve.
 const OPEN_FILES: u64 = 65_536;
 
-/// What to do when containers cannot have network devices.
+/// Hint for an error: containers cannot have network devices.
 const NO_DEVICES: &str = "containers cannot have a network device (the kernel must have its `tun` module loaded, and this \
                           user must be allowed to read and write /dev/net/tun)";
 
-/// What all containers of an engine share.
+/// The state shared by all containers of an engine.
 #[derive(Debug)]
 pub(crate) struct EngineCore {
     program: Arc<Program>,
@@ -53,13 +54,13 @@ pub(crate) struct EngineCore {
     limits_missing: Vec<String>,
     containers: Mutex<HashMap<String, Weak<ContainerCore>>>,
     shut: AtomicBool,
-    /// Copies the package database; taken by the first container, which waits for it.
+    /// The thread that copies the package database. The first container takes the handle and waits for it.
     packages: Mutex<Option<JoinHandle<io::Result<()>>>>,
-    // Last: its lock is let go after all else is.
+    // The last field, so that its lock is released after everything else was dropped.
     state: StateDir,
 }
 
-/// A container's directories, on its way to being started.
+/// The directories and the set-up of a container that is not started yet.
 struct Prepared {
     directory: PathBuf,
     upper: PathBuf,
@@ -68,8 +69,9 @@ struct Prepared {
 }
 
 impl EngineCore {
+    /// Prepares the engine; see [`crate::Engine::new`].
     pub(crate) fn new(state: &Path, program: &Path, devices: bool) -> anyhow::Result<Self> {
-        // Before anything is made: a program that is missing must not leave anything behind.
+        // First, so that nothing is left behind if the program does not exist.
         let program = Arc::new(Program::copy(program, &std::env::temp_dir())?);
         raise_file_limit();
         let state = StateDir::open(state)?;
@@ -100,7 +102,7 @@ impl EngineCore {
         if devices {
             shared.probe(true).context(NO_DEVICES)?;
         }
-        // What reads it has not been started yet: an overlay must not change below.
+        // No container has been started yet: the lower directories of a mounted overlay must not change.
         let base = shared.base.clone();
         shared.packages = Mutex::new(Some(thread::spawn(move || base.add_packages(all_ids))));
         if !all_ids {
@@ -113,7 +115,8 @@ impl EngineCore {
         Ok(shared)
     }
 
-    /// Tries in which way containers can be had, best first, by starting one.
+    /// Finds out which namespaces containers can have on this machine, by starting a trial container in each mode, best
+    /// first.
     fn find_mode(&mut self) -> anyhow::Result<()> {
         let first = match self.probe(false) {
             Ok(missing) if missing.is_empty() => return Ok(()),
@@ -146,7 +149,7 @@ impl EngineCore {
         Ok(())
     }
 
-    /// Starts a container, as a trial. What had to be left out.
+    /// Starts a trial container and removes it. Returns one sentence for each feature that had to be left out.
     fn probe(&self, device: bool) -> anyhow::Result<Vec<String>> {
         let id = "probe".to_owned();
         let prepared = self.prepare(&ContainerSpec {
@@ -171,11 +174,12 @@ impl EngineCore {
         answer
     }
 
+    /// Returns the parameters for the spawner.
     fn kind(&self, prepared: &Prepared) -> Kind {
         Kind { user_namespace: self.user_namespace, all_ids: self.all_ids, groups: prepared.group.joins() }
     }
 
-    /// Makes a container's directories and says what its init has to mount.
+    /// Creates a container's directories and control groups and returns the set-up for its init.
     fn prepare(&self, spec: &ContainerSpec) -> anyhow::Result<Prepared> {
         let good = |c: char| c.is_ascii_alphanumeric() || c == '-';
         ensure!(!spec.id.is_empty() && spec.id.chars().all(good), "not a container id: {:?}", spec.id);
@@ -196,6 +200,7 @@ impl EngineCore {
         Ok(Prepared { upper: directory.join("upper"), directory, setup, group })
     }
 
+    /// Creates the contents of a container's directory. Returns the set-up for its init.
     fn lay_out(&self, spec: &ContainerSpec, directory: &Path) -> anyhow::Result<Setup> {
         let own = directory.join("own");
         make_directory(&own, 0o755)?;
@@ -215,17 +220,19 @@ impl EngineCore {
         })
     }
 
-    /// Makes the directories for an image that is mounted in a running container, and says what to mount on which stage.
+    /// Creates the directories for an image that is mounted in a running container. Returns the stage directory and the
+    /// overlays to mount on it.
     pub(crate) fn lay_out_mount(&self, spec: &MountSpec, directory: &Path) -> anyhow::Result<(PathBuf, Vec<Overlay>)> {
         check_layers(&spec.layers)?;
-        // Level by level: the container's own directory is not made anew when it is gone.
+        // Not `create_dir_all`: the container's own directory must not be created again after its removal.
         for path in directory.parent().into_iter().chain([directory]) {
             make_directory(path, 0o755)?;
         }
-        // Of an image from nothing, nothing but its own files is shown.
+        // For an image from scratch, only the image's own files are visible.
         let bottom = if spec.from_scratch { self.base.nothing() } else { self.base.root(false) };
         let stacked = self.stack(&spec.layers, None, bottom, !spec.from_scratch, directory)?;
-        // What is written on counts in an overlay, also for the owner and mode of its top.
+        // Owner and mode of an overlay's root directory are those of its upper directory, so they are copied from the top
+        // layer.
         if let Some(top) = spec.layers.last() {
             let found = fs::metadata(top)?;
             let upper = directory.join("upper");
@@ -235,8 +242,8 @@ impl EngineCore {
         Ok(stacked)
     }
 
-    /// Makes the directories that overlays write to, below `directory`: what is written lands in its `upper`. With `machine`
-    /// the machine's programs come along, as overlays of their own.
+    /// Creates the directories that the overlays write to, in `directory`; written files land in its `upper`
+    /// subdirectory. With `machine`, adds one overlay for each directory of the machine's programs.
     fn stack(
         &self,
         layers: &[PathBuf],
@@ -249,7 +256,8 @@ impl EngineCore {
         for path in [&upper, &work, &stage] {
             make_directory(path, 0o755)?;
         }
-        // The topmost of layers named twice: the kernel refuses the same directory twice.
+        // Removes duplicates and keeps the topmost occurrence: the kernel rejects an overlay that names a directory
+        // twice.
         let mut once: Vec<&PathBuf> = Vec::with_capacity(layers.len());
         for layer in layers.iter().rev() {
             if !once.contains(&layer) {
@@ -274,11 +282,12 @@ impl EngineCore {
         Ok((stage, overlays))
     }
 
-    /// Has an image mounted in a container, or unmounted, by a process of its own.
+    /// Mounts an image in a container, or unmounts it, in a separate process.
     pub(crate) fn attach(&self, pidfd: &OwnedFd, order: live_mounts::Order) -> anyhow::Result<live_mounts::Answer> {
         live_mounts::order(&self.program, pidfd, self.user_namespace, order)
     }
 
+    /// Starts a container. Returns when its root is built.
     pub(crate) async fn start(self: &Arc<Self>, spec: ContainerSpec) -> anyhow::Result<Arc<ContainerCore>> {
         ensure!(!self.shut.load(Ordering::SeqCst), "the engine is shut down");
         let id = spec.id.clone();
@@ -290,7 +299,7 @@ impl EngineCore {
         let prepared = prepared.await??;
         let (sender, receiver) = oneshot::channel();
         self.spawner.start(self.kind(&prepared), move |init| {
-            // The caller waits no more: the container is not wanted.
+            // The receiver is gone because the caller was cancelled, so the container is not wanted any more.
             if let Err(Ok(init)) = sender.send(init) {
                 Init::kill(&init.pidfd);
                 Init::reap(&init.pidfd);
@@ -322,7 +331,7 @@ impl EngineCore {
         Ok(link)
     }
 
-    /// Waits until what lies below containers is complete.
+    /// Waits until the lower directories of all containers are complete.
     fn complete_base(&self) {
         let mut packages = self.packages.lock().unwrap_or_else(PoisonError::into_inner);
         match packages.take().map(JoinHandle::join) {
@@ -334,6 +343,7 @@ impl EngineCore {
         }
     }
 
+    /// Kills all containers, waits for their end, and removes everything that the engine created.
     pub(crate) async fn shutdown(&self) {
         self.shut.store(true, Ordering::SeqCst);
         let links: Vec<_> = self.containers().values().filter_map(Weak::upgrade).collect();
@@ -357,22 +367,27 @@ impl EngineCore {
         }
     }
 
+    /// Returns the running container with this id.
     pub(crate) fn running(&self, id: &str) -> Option<Arc<ContainerCore>> {
         self.containers().get(id).and_then(Weak::upgrade)
     }
 
+    /// Returns the number of bytes on disk that each running container has written, by id.
     pub(crate) fn usage(&self) -> Vec<(String, u64)> {
         let links: Vec<_> = self.containers().values().filter_map(Weak::upgrade).collect();
         links.into_iter().map(|link| (link.id().to_owned(), link.used())).collect()
     }
 
+    /// Returns whether directories of ended containers still exist.
     pub(crate) fn clearing(&self) -> bool {
-        // One that is being made is not known yet either, for some milliseconds: who asks waits a little longer.
+        // A container that is being created is not known either for some milliseconds; the caller then waits a little
+        // longer.
         let left = fs::read_dir(self.state.path().join("containers")).into_iter().flatten().flatten();
         let known = self.containers();
         left.into_iter().any(|entry| !entry.file_name().to_str().is_some_and(|id| known.contains_key(id)))
     }
 
+    /// Removes an ended container from the list.
     pub(crate) fn forget(&self, id: &str) {
         self.containers().remove(id);
     }
@@ -391,8 +406,8 @@ impl Drop for EngineCore {
         self.remove_everything();
         let path = self.state.path();
         let _ = fs::remove_file(path.join(cgroups::RECORD));
-        // What its maker keeps there stays, and the lock file with it: without one, a later start would take the directory
-        // for one that is just being made.
+        // Files of the embedding program in the state directory stay, and so does the lock file: without it, a later
+        // start would treat the directory as one that is just being created.
         let ours = |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.file_name() == "lock");
         if fs::read_dir(path).is_ok_and(|mut entries| entries.all(ours)) {
             let _ = fs::remove_file(path.join("lock"));
@@ -401,7 +416,8 @@ impl Drop for EngineCore {
     }
 }
 
-/// Sends the set-up and waits for the answer; for the trial container, before there is a runtime.
+/// Sends the set-up and waits for the reply. Blocking, for the trial container, which is started before there is a
+/// runtime.
 fn ask(init: &Init, setup: Setup) -> anyhow::Result<Vec<String>> {
     init.control.set_nonblocking(false)?;
     use std::os::fd::AsRawFd;
@@ -413,6 +429,7 @@ fn ask(init: &Init, setup: Setup) -> anyhow::Result<Vec<String>> {
     }
 }
 
+/// Checks that all layers are absolute paths of directories.
 fn check_layers(layers: &[PathBuf]) -> anyhow::Result<()> {
     for layer in layers {
         ensure!(layer.is_absolute() && layer.is_dir(), "not a layer: {}", layer.display());
@@ -420,7 +437,7 @@ fn check_layers(layers: &[PathBuf]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The files of `/etc` that are the container's own.
+/// Writes the files in `/etc` that each container has for itself.
 fn write_own_etc(etc: &Path, spec: &ContainerSpec) -> io::Result<()> {
     make_directory(etc, 0o755)?;
     let write = |name: &str, content: &str| -> io::Result<()> {
@@ -430,12 +447,12 @@ fn write_own_etc(etc: &Path, spec: &ContainerSpec) -> io::Result<()> {
     let name = if spec.hostname.is_empty() { "localhost" } else { &spec.hostname };
     write("hostname", &format!("{name}\n"))?;
     write("hosts", &format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost ip6-localhost ip6-loopback\n"))?;
-    // Without a name server, look-ups fail at once.
+    // Without a name server, name look-ups fail at once.
     let resolvers = if spec.device.is_some() { format!("nameserver {GATEWAY}\n") } else { String::new() };
     write("resolv.conf", &resolvers)
 }
 
-/// The soft limit is often 1,024, which a few hundred processes exhaust.
+/// Raises the soft limit of open files. It is often 1,024, which a few hundred processes exhaust.
 fn raise_file_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)

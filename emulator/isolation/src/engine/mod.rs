@@ -1,5 +1,5 @@
-//! What stands behind the handles: `engine_core` is what all containers of an engine share, `container_core` is one of them. The
-//! two know each other.
+//! The implementation of the public handles. `engine_core` is the state shared by all containers of an engine, and
+//! `container_core` is one container. The two modules depend on each other.
 
 mod container_core;
 mod engine_core;

@@ -1,4 +1,4 @@
-//! Directories and their entries: list, stat, make, remove.
+//! The operations on directories and their entries: list, stat, create, remove.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use super::{
     output::{say, say_each},
 };
 
-/// One file, directory or link as clients see it; links are shown as such.
+/// One file, directory or symbolic link, as clients receive it. Links are not followed.
 #[derive(Serialize)]
 struct Entry {
     name: String,
@@ -31,7 +31,7 @@ struct Entry {
     symlink_target: Option<String>,
 }
 
-/// Names of users or groups by their ids, as the account files have them.
+/// Maps user or group ids to names, from an account file.
 struct Names(HashMap<u32, String>);
 
 impl Names {
@@ -42,7 +42,7 @@ impl Names {
             let (name, id) = (fields.next()?, fields.nth(1)?);
             Some((id.parse().ok()?, name.to_owned()))
         };
-        // The first of several names counts, as everywhere.
+        // If several names have the same id, the first one is used, as by `getpwuid`.
         Self(text.lines().rev().filter_map(account).collect())
     }
 
@@ -51,7 +51,7 @@ impl Names {
     }
 }
 
-/// Makes entries.
+/// Builds entries.
 struct Describer {
     users: Names,
     groups: Names,
@@ -87,11 +87,13 @@ impl Describer {
     }
 }
 
+/// Prints the entry of a path. Does not follow links.
 pub(crate) fn stat(path: &Path) -> Outcome {
     let found = fs::symlink_metadata(path).about(path)?;
     say(&Describer::new().entry(path, &found))
 }
 
+/// Prints the entries of a directory, sorted by name.
 pub(crate) fn list(path: &Path) -> Outcome {
     let describer = Describer::new();
     let mut names = Vec::new();
@@ -99,12 +101,12 @@ pub(crate) fn list(path: &Path) -> Outcome {
         names.push(entry.about(path)?.file_name());
     }
     names.sort_by(|one, other| one.as_bytes().cmp(other.as_bytes()));
-    // Only the names are held: of a million entries the rest would not fit into many a sandbox.
+    // Keeps only the names in memory: the entries of a million files would exceed the memory of many sandboxes.
     let present = names.into_iter().filter_map(|name| {
         let path = path.join(name);
         match fs::symlink_metadata(&path) {
             Ok(found) => Some(Ok(describer.entry(&path, &found))),
-            // Removed meanwhile.
+            // Removed in the meantime.
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => Some(Err(Failure::io(&path, &error))),
         }
@@ -112,16 +114,18 @@ pub(crate) fn list(path: &Path) -> Outcome {
     say_each(present)
 }
 
+/// Creates a directory, and its parents if `parents` is set.
 pub(crate) fn make_directory(path: &Path, parents: bool) -> Outcome {
     let exists = || Failure::new(Kind::PathAlreadyExists, format!("{}: exists already", path.display()));
     let made = if parents { fs::create_dir_all(path) } else { fs::create_dir(path) };
     match made {
         Ok(()) => Ok(()),
-        // Something is there: a directory is what was wanted if parents may be there, anything else never is.
+        // Something exists at the path. With `parents` it is not a directory, because `create_dir_all` accepts
+        // directories.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && fs::symlink_metadata(path).is_ok() => {
             Err(exists())
         }
-        // A link that leads nowhere, or a file on the way.
+        // A dangling symbolic link or a file in the middle of the path.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Failure::new(
             Kind::NotDirectory,
             format!("{}: something on the way is not a directory", path.display()),
@@ -130,6 +134,8 @@ pub(crate) fn make_directory(path: &Path, parents: bool) -> Outcome {
     }
 }
 
+/// Removes a file, link or directory. Removes non-empty directories only if `recursive` is set, and never the root
+/// directory.
 pub(crate) fn remove(path: &Path, recursive: bool) -> Outcome {
     if !fs::symlink_metadata(path).about(path)?.is_dir() {
         return fs::remove_file(path).about(path);

@@ -1,10 +1,10 @@
-//! Why an operation failed, as clients are told.
+//! The errors of operations, in the form that clients receive.
 
 use std::{io, path::Path};
 
 use serde::Serialize;
 
-/// What clients tell apart.
+/// The kinds of errors that clients distinguish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) enum Kind {
     NotFound,
@@ -28,7 +28,7 @@ pub(crate) enum Failure {
         message: String,
         detail: Option<String>,
     },
-    /// No process reads the output any more, so there is no reader to tell.
+    /// No process reads the output any more, so the error is not reported.
     Unheard,
 }
 
@@ -39,7 +39,7 @@ impl Failure {
         Self::Told { kind, message: message.into(), detail: None }
     }
 
-    /// From an error of the kernel about `path`.
+    /// Converts an I/O error about `path`.
     pub(crate) fn io(path: &Path, error: &io::Error) -> Self {
         let (kind, text) = match error.raw_os_error() {
             Some(libc::ENOENT) => (Kind::NotFound, "no such file or directory"),
@@ -57,13 +57,13 @@ impl Failure {
         Self::Told { kind, message, detail: Some(error.to_string()) }
     }
 
-    /// From an error while writing to standard output.
+    /// Converts an error of writing to standard output.
     pub(crate) fn output(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe { Self::Unheard } else { Self::io(Path::new("output"), error) }
     }
 }
 
-/// Adds to an error of the kernel what it was about.
+/// Adds the path to an I/O error.
 pub(crate) trait About<T> {
     fn about(self, path: &Path) -> Outcome<T>;
 }

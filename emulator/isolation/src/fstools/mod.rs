@@ -1,10 +1,12 @@
-//! The program inside a sandbox by which clients read and write files (docs/modal-protocol.md, section 8.1).
+//! The file tools: the program inside a sandbox that clients use to read and write files (docs/modal-protocol.md, section
+//! 8.1).
 //!
-//! Clients execute it at its fixed path with one JSON argument that names an operation; content goes through its standard
-//! streams. It is this same program in another role, runs as the user of the exec, and needs no more memory for large
-//! files than for small ones.
+//! Clients execute it at a fixed path with one JSON argument that names an operation. File content is transferred over
+//! its standard streams. It is the emulator's own program in another role, runs as the user of the exec, and its memory
+//! use does not depend on the size of files.
 //!
-//! Failure: exit code 1 and one JSON object on standard error, from whose `error_kind` clients make their exceptions.
+//! On failure it exits with code 1 and prints one JSON object to standard error; clients choose their exception by its
+//! `error_kind`.
 
 mod entries;
 mod failure;
@@ -26,7 +28,7 @@ use crate::sys;
 use failure::{Failure, Kind, Outcome};
 pub use names::{BETWEEN, HIDDEN, NAME, is_loaders};
 
-/// What can be asked. Keys are only ever added: unknown ones are ignored, missing ones have a default.
+/// The operations. Compatible changes only add keys: unknown keys are ignored, and missing ones have a default.
 #[derive(Debug, Deserialize)]
 enum Operation {
     ReadFile {
@@ -58,9 +60,9 @@ fn yes() -> bool {
     true
 }
 
-/// Does what `arguments` (with the program's own name first) say; the exit code.
+/// Performs the operation in `arguments`, of which the first is the program's name. Returns the exit code.
 pub fn run(arguments: &[OsString]) -> i32 {
-    // Writing to a closed pipe shall be an error that is handled here, also where the starter has reset this.
+    // Makes writing to a closed pipe an error that is handled here, even if the parent process reset the signal.
     sys::ignore_sigpipe();
     let failure = match parse(arguments).and_then(perform) {
         Ok(()) => return 0,

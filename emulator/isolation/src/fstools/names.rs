@@ -1,16 +1,16 @@
-//! The names by which the program and what starts it know each other.
+//! The names that are shared by the file tools and the code that starts them.
 
-/// The program's file name, by which it knows its role.
+/// The file name of the program; the program recognizes its role by it.
 pub const NAME: &str = "modal-sandbox-fs-tools";
 
-/// The service's program is linked statically, so the dynamic linker's variables mean nothing to it. They are kept from this
-/// one in a variable of this name, one behind the other.
+/// Modal's program is linked statically, so the variables of the dynamic linker do not affect it. This one is linked
+/// dynamically, so they are hidden from it: their pairs are joined in a variable of this name.
 pub const HIDDEN: &[u8] = b"MODAL_EMULATOR_HIDDEN=";
 
-/// Between those.
+/// Separates the pairs in the variable `HIDDEN`.
 pub const BETWEEN: u8 = 0x1f;
 
-/// Whether a variable, with its value, is the dynamic linker's.
+/// Returns whether a `NAME=value` pair is a variable of the dynamic linker.
 pub fn is_loaders(pair: &[u8]) -> bool {
     pair.starts_with(b"LD_") || pair.starts_with(b"GLIBC_TUNABLES=")
 }

@@ -1,4 +1,4 @@
-//! What operations print.
+//! Prints the results of operations.
 
 use std::io::{self, Write};
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::failure::{Failure, Kind, Outcome};
 
-/// One line of JSON on standard output.
+/// Prints one line of JSON to standard output.
 pub(crate) fn say(line: &impl Serialize) -> Outcome {
     let mut text = serde_json::to_vec(line).map_err(|error| Failure::new(Kind::Io, error.to_string()))?;
     text.push(b'\n');
@@ -14,7 +14,7 @@ pub(crate) fn say(line: &impl Serialize) -> Outcome {
     out.write_all(&text).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
 }
 
-/// Prints an array, an item at a time.
+/// Prints a JSON array, one item at a time, so that it is never in memory as a whole.
 pub(crate) fn say_each<T: Serialize>(items: impl Iterator<Item = Outcome<T>>) -> Outcome {
     let mut out = io::BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let failed = |error: io::Error| Failure::output(&error);

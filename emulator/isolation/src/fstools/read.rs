@@ -1,4 +1,4 @@
-//! Reading a file to standard output.
+//! The operation that copies a file to standard output.
 
 use std::{
     fs::File,
@@ -12,12 +12,13 @@ use super::{
     names::{BETWEEN, HIDDEN},
 };
 
-/// Modal reads no larger file.
+/// Maximum size of a file, in bytes, as in Modal.
 const LARGEST: u64 = 5 * 1024 * 1024 * 1024;
 
-/// Its own environment, as it was meant.
+/// Reading this file returns the environment without the changes that `HIDDEN` describes.
 const ENVIRONMENT: &str = "/proc/self/environ";
 
+/// Copies a file to standard output.
 pub(crate) fn read(path: &Path) -> Outcome {
     if path == Path::new(ENVIRONMENT) {
         return environment(path);
@@ -31,7 +32,8 @@ pub(crate) fn read(path: &Path) -> Outcome {
     if found.len() > LARGEST {
         return Err(too_large());
     }
-    // Descriptor to descriptor, so that the kernel moves the content itself; a file that never ends does so at the limit.
+    // Copies between file descriptors, so that the kernel can move the content itself. The limit also ends the copy of
+    // endless files.
     let mut out = File::from(io::stdout().as_fd().try_clone_to_owned().about(Path::new("output"))?);
     let copied = io::copy(&mut (&file).take(LARGEST), &mut out);
     match copied {
@@ -42,6 +44,7 @@ pub(crate) fn read(path: &Path) -> Outcome {
     }
 }
 
+/// Prints the environment of this process as its caller set it.
 fn environment(path: &Path) -> Outcome {
     let mut pairs = Vec::new();
     for pair in std::fs::read(path).about(path)?.split(|byte| *byte == 0).filter(|pair| !pair.is_empty()) {

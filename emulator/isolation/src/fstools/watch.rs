@@ -1,4 +1,5 @@
-//! Watching for changes: one JSON object per line for each, until the time is up or standard input ends.
+//! The operation that watches for changes. Prints one JSON object per line for each change, until the timeout or until
+//! standard input is closed.
 
 use std::{
     collections::HashMap,
@@ -20,10 +21,11 @@ use super::{
     output::say,
 };
 
-/// The two halves of a rename come one right after the other; a first half without a second within this has none.
+/// How long to wait for the second half of a rename. Both halves arrive directly after each other, so if none arrives
+/// within this time, there is none.
 const RENAME_GRACE: Duration = Duration::from_millis(20);
 
-/// The longest that is asked of `poll` at a time.
+/// Longest timeout that is passed to `poll`.
 const LONG: Duration = Duration::from_secs(3600);
 
 const FLAGS: AddWatchFlags = AddWatchFlags::IN_OPEN
@@ -35,7 +37,7 @@ const FLAGS: AddWatchFlags = AddWatchFlags::IN_OPEN
     .union(AddWatchFlags::IN_DELETE_SELF)
     .union(AddWatchFlags::IN_MOVE);
 
-/// The operation's argument.
+/// The arguments of the operation.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Watch {
     path: PathBuf,
@@ -58,7 +60,7 @@ struct Watcher {
     recursive: bool,
     filter: Option<Vec<String>>,
     watched: HashMap<WatchDescriptor, PathBuf>,
-    /// The first half of a rename: its cookie and the old path.
+    /// The first half of a rename: its inotify cookie and the old path.
     half: Option<(u32, PathBuf)>,
 }
 
@@ -79,7 +81,7 @@ impl Watch {
                 return Ok(());
             }
             let wait = left.min(if watcher.half.is_some() { RENAME_GRACE } else { LONG });
-            // Rounded up: rounded down, the last millisecond would be spent asking again and again.
+            // Rounded up: rounding down would busy-wait during the last millisecond.
             let wait = PollTimeout::try_from(wait + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
             let mut ready = [
                 PollFd::new(watcher.inotify.as_fd(), PollFlags::POLLIN),
@@ -115,13 +117,14 @@ impl Watch {
 }
 
 impl Watcher {
+    /// Watches a path and, if the watch is recursive, the directories below it.
     fn add(&mut self, path: &Path) -> nix::Result<()> {
         let descriptor = self.inotify.add_watch(path, FLAGS)?;
         self.watched.insert(descriptor, path.to_owned());
         if self.recursive {
             for entry in fs::read_dir(path).into_iter().flatten().flatten() {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    // Gone meanwhile, or not for this user: not watched.
+                    // The directory was removed in the meantime or the user has no permission: it is not watched.
                     let _ = self.add(&entry.path());
                 }
             }
@@ -129,7 +132,8 @@ impl Watcher {
         Ok(())
     }
 
-    /// A directory has come: watches it, and tells of what was made in it before it was watched.
+    /// Watches a new directory. If it was created (`made`) and not moved here, also reports the entries that were created
+    /// in it before it was watched.
     fn arrived(&mut self, path: &Path, made: bool) -> Outcome {
         if !self.recursive || self.add(path).is_err() || !made {
             return Ok(());
@@ -146,10 +150,11 @@ impl Watcher {
         Ok(())
     }
 
+    /// Reports an event of the kernel.
     fn report(&mut self, event: InotifyEvent) -> Outcome {
         let mask = event.mask;
         if mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
-            // Some were lost; which is not known.
+            // The queue overflowed: some events were lost, and it is unknown which.
             return self.line("Unknown", &[]);
         }
         let Some(watched) = self.watched.get(&event.wd) else { return Ok(()) };
@@ -175,21 +180,21 @@ impl Watcher {
             self.line("RenameTo", &[&path])?;
             if is_directory { self.arrived(&path, false) } else { Ok(()) }
         } else if mask.contains(AddWatchFlags::IN_DELETE_SELF) && self.parent_is_watched(&path) {
-            // Its directory tells of it as well.
+            // The event of the parent directory reports this removal.
             Ok(())
         } else if mask.intersects(AddWatchFlags::IN_DELETE | AddWatchFlags::IN_DELETE_SELF) {
             self.line("Remove", &[&path])
         } else if mask.intersects(AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ATTRIB) {
             self.line("Modify", &[&path])
         } else if mask.intersects(AddWatchFlags::IN_OPEN | AddWatchFlags::IN_CLOSE) && !is_directory {
-            // Of directories this would tell of our own looking into them.
+            // Not for directories, because the events would report this process reading them.
             self.line("Access", &[&path])
         } else {
             Ok(())
         }
     }
 
-    /// A first half to which no second one came: it was moved out of what is watched.
+    /// Reports a rename whose second half did not arrive: the entry was moved out of the watched directories.
     fn complete(&mut self) -> Outcome {
         let Some((_, old)) = self.half.take() else { return Ok(()) };
         let inotify = &self.inotify;
@@ -203,7 +208,7 @@ impl Watcher {
         self.line("RenameFrom", &[&old])
     }
 
-    /// Watched directories keep being watched wherever they go; only their names change.
+    /// Updates the paths of watched directories after a rename. Their watches stay valid.
     fn moved(&mut self, old: &Path, new: &Path) {
         for path in self.watched.values_mut() {
             if let Ok(rest) = path.strip_prefix(old) {
@@ -216,6 +221,7 @@ impl Watcher {
         path.parent().is_some_and(|parent| self.watched.values().any(|watched| watched == parent))
     }
 
+    /// Prints a change if the filter permits its type.
     fn line(&self, event_type: &str, paths: &[&Path]) -> Outcome {
         if self.filter.as_ref().is_some_and(|wanted| !wanted.iter().any(|wanted| wanted == event_type)) {
             return Ok(());

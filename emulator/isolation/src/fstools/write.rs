@@ -1,8 +1,8 @@
-//! Writing standard input to a file.
+//! The operation that writes standard input to a file.
 //!
-//! Content goes to a file without a name first, which takes its place when all of it is there: a reader sees the old file
-//! or the new one, and a write that is broken off leaves nothing. Where that cannot be (a device, a file that is mounted by
-//! itself, a directory in which the user may make nothing) it is written in place.
+//! Writes the content to an unnamed file, which then replaces the target: readers see either the old or the new content,
+//! and an interrupted write leaves nothing behind. Where that is impossible (a device, a mount point, a directory in
+//! which the user may not create files), the target is overwritten in place.
 
 use std::{
     ffi::OsString,
@@ -25,9 +25,10 @@ use super::{
     names::NAME,
 };
 
-/// As many as the kernel follows.
+/// The kernel's limit of symbolic links in a path resolution.
 const MOST_LINKS: usize = 40;
 
+/// Copies standard input to a file and creates its parent directories.
 pub(crate) fn write(path: &Path) -> Outcome {
     let target = follow(path)?;
     let mut input = File::from(io::stdin().as_fd().try_clone_to_owned().about(Path::new("input"))?);
@@ -40,7 +41,7 @@ pub(crate) fn write(path: &Path) -> Outcome {
         if found.is_dir() {
             return Err(Failure::new(Kind::IsDirectory, format!("{}: is a directory", path.display())));
         }
-        // Replacing needs no permission of the file itself; writing does, and it is a write that was asked for.
+        // Replacing a file needs no write permission for the file itself, but the requested operation is a write.
         faccessat(AT_FDCWD, &target, AccessFlags::W_OK, AtFlags::AT_EACCESS).map_err(io::Error::from).about(path)?;
         if !found.is_file() {
             return in_place(&mut input, &target).about(path);
@@ -58,7 +59,7 @@ pub(crate) fn write(path: &Path) -> Outcome {
     io::copy(&mut input, &mut &draft.file).about(path)?;
     draft.attributes(existing.as_ref()).about(path)?;
     match draft.publish(&target) {
-        // Something is mounted there.
+        // The target is a mount point.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EXDEV)) => {
             let mut content = draft.reopen().about(path)?;
             in_place(&mut content, &target).about(path)
@@ -67,33 +68,35 @@ pub(crate) fn write(path: &Path) -> Outcome {
     }
 }
 
-/// Where the file really is or will be: links are written through, also one to what does not exist yet.
+/// Resolves symbolic links in the last component, so that files are written through links, including dangling ones.
 fn follow(path: &Path) -> Outcome<PathBuf> {
     let mut target = path.to_owned();
     for _ in 0..MOST_LINKS {
         match fs::read_link(&target) {
             Ok(link) => target = target.parent().unwrap_or(Path::new("/")).join(link),
-            // Not a link, or nothing there.
+            // Not a link, or the path does not exist.
             Err(_) => return Ok(target),
         }
     }
     Err(Failure::io(path, &io::Error::from_raw_os_error(libc::ELOOP)))
 }
 
+/// Returns whether the directory cannot be written to.
 fn is_refusal(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS))
 }
 
+/// Overwrites an existing file.
 fn in_place(input: &mut File, target: &Path) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).truncate(true).open(target)?;
     io::copy(input, &mut file).map(drop)
 }
 
-/// A file on its way to its place.
+/// The new content of a file before it replaces the target.
 struct Draft {
     file: File,
     directory: PathBuf,
-    /// Its name where the file system knows no files without one.
+    /// The temporary name, on file systems that do not support `O_TMPFILE`.
     name: Option<PathBuf>,
 }
 
@@ -111,11 +114,11 @@ impl Draft {
         }
     }
 
-    /// Those of the file it replaces, or those of a new one.
+    /// Sets owner and mode to those of the replaced file, or to the defaults for new files.
     fn attributes(&self, existing: Option<&Metadata>) -> io::Result<()> {
         let mode = match existing {
             Some(found) => {
-                // As far as the user may give it away.
+                // Changes the owner as far as the user has permission for it.
                 let (uid, gid) = (Uid::from_raw(found.uid()), Gid::from_raw(found.gid()));
                 if fchown(&self.file, Some(uid), Some(gid)).is_err() {
                     let _ = fchown(&self.file, None, Some(gid));
@@ -127,6 +130,7 @@ impl Draft {
         self.file.set_permissions(fs::Permissions::from_mode(mode))
     }
 
+    /// Moves the draft to its target.
     fn publish(&self, target: &Path) -> io::Result<()> {
         let named;
         let name = match &self.name {
@@ -146,6 +150,7 @@ impl Draft {
         })
     }
 
+    /// Returns the draft's content from its beginning.
     fn reopen(&self) -> io::Result<File> {
         let mut file = self.file.try_clone()?;
         io::Seek::rewind(&mut file)?;
@@ -155,15 +160,15 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        // Gone already when it has taken its place.
+        // Already gone if it was renamed to the target.
         if let Some(name) = &self.name {
             let _ = fs::remove_file(name);
         }
     }
 }
 
-/// Makes something under a name that nothing in `directory` has. Not made of the target's name, which may be as long as
-/// names can be.
+/// Calls `make` with a name that does not exist in `directory`. The name does not contain the target's name, because that
+/// may already have the maximum length.
 fn unused<T>(directory: &Path, make: impl Fn(&Path) -> io::Result<T>) -> io::Result<(PathBuf, T)> {
     let mut number: u32 = 0;
     loop {
@@ -175,9 +180,10 @@ fn unused<T>(directory: &Path, make: impl Fn(&Path) -> io::Result<T>) -> io::Res
     }
 }
 
+/// Returns the umask of the process.
 fn umask() -> u32 {
     use nix::sys::stat::{Mode, umask};
-    // It can only be read by setting it.
+    // The umask can only be read by setting it.
     let mask = umask(Mode::empty());
     umask(mask);
     mask.bits()

@@ -1,10 +1,10 @@
-//! Builds a container's root, as its init, in its fresh mount namespace.
+//! Builds the root of a container. Runs in the container's init, in its new mount namespace.
 //!
-//! The root is an overlay of the skeleton and the image's layers; `/usr` and what else of the machine is offered are
-//! overlays of their own on top of it, because a user namespace may not use a directory with mounts below it (such as `/`)
-//! as a lower layer. Everything else of the machine is never mounted. Sources (devices, volumes, the program) are taken
-//! hold of as descriptors before the machine's root is let go, and attached after: by then every path, also one through
-//! links that an image contains, can only lead to places inside the container.
+//! The root is an overlay of a skeleton and the image's layers. `/usr` and the other directories that the machine
+//! provides are separate overlays on top of it, because a user namespace may not use a directory with mounts below it
+//! (such as `/`) as a lower layer. No other directory of the machine is mounted. Sources (devices, volumes, the program)
+//! are opened as detached mounts before the machine's root is unmounted, and attached afterwards: by then every path,
+//! including those through links in an image, resolves inside the container.
 
 use std::{
     fs,
@@ -27,13 +27,13 @@ use crate::{
     steps::at,
 };
 
-/// Where the file tools sit inside.
+/// Path of the file tools in a container.
 pub(crate) const FS_TOOLS: &str = "/__modal/.bin/modal-sandbox-fs-tools";
 
-/// Devices that every program may expect.
+/// Device files in every container, as far as the machine has them.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
-/// A mount that waits to be attached.
+/// A detached mount that will be attached at `target`.
 struct Held {
     mount: OwnedFd,
     is_directory: bool,
@@ -41,7 +41,7 @@ struct Held {
 }
 
 impl Held {
-    /// For reading only.
+    /// Opens a source as a read-only detached mount.
     fn take(source: &Path, target: &Path) -> Result<Self, String> {
         let step = format!("take hold of {}", source.display());
         let is_directory = at(&step, fs::metadata(source))?.is_dir();
@@ -50,6 +50,7 @@ impl Held {
         Ok(Self { mount: copy, is_directory, target: target.to_owned() })
     }
 
+    /// Opens the subdirectory of a bind as a detached mount.
     fn take_inside(bind: &Bind) -> Result<Self, String> {
         let step = format!("take hold of {} in {}", bind.inside.display(), bind.source.display());
         let held = at(&step, open_inside(&bind.source, &bind.inside))?;
@@ -60,6 +61,7 @@ impl Held {
         Ok(Self { mount: copy, is_directory: true, target: bind.target.clone() })
     }
 
+    /// Attaches the mount. Creates its target if that does not exist.
     fn attach(&self) -> Result<(), String> {
         let step = format!("attach {}", self.target.display());
         if self.is_directory {
@@ -74,27 +76,28 @@ impl Held {
     }
 }
 
-/// What comes of building.
+/// The result of building a root.
 pub(crate) struct Built {
-    /// What had to be left out, one sentence each.
+    /// One sentence for each feature that had to be left out.
     pub(crate) missing: Vec<String>,
-    /// The network device, if asked for.
+    /// The network device, if the container has one.
     pub(crate) device: Option<OwnedFd>,
-    /// The directory of what is written, with a limit of the disk.
+    /// The directory of the written files, if the disk is limited.
     pub(crate) written: Option<OwnedFd>,
 }
 
-/// Builds the root and moves into it.
+/// Builds the root and makes it the root of this process.
 pub(crate) fn build(setup: &Setup) -> Result<Built, String> {
     let mut missing = Vec::new();
     let network = if setup.device.is_some() { Some(at(format_args!("open {}", tun::TUN), tun::open())?) } else { None };
-    // Nothing mounted here may travel back to the machine, nor the other way round.
+    // Stops mount propagation between the machine and the container, in both directions.
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     at("private mounts", nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>))?;
 
     let mut held = Vec::new();
     for name in DEVICES.into_iter().filter(|name| Path::new("/dev").join(name).exists()) {
-        // Read-only: not what they give and take, but what they are, for the machine's root may be root here.
+        // Read-only protects owner and mode of the device files, not the data: the container's root may be the machine's
+        // root user.
         held.push(Held::take(&Path::new("/dev").join(name), &Path::new("/dev").join(name))?);
     }
     let tools = Held::take(&setup.program, Path::new(FS_TOOLS))?;
@@ -105,8 +108,8 @@ pub(crate) fn build(setup: &Setup) -> Result<Built, String> {
 
     let (root, written) = overlays::assemble(&setup.stage, setup.overlays.clone(), setup.disk)?;
     if setup.user_namespace {
-        // A process that makes a user namespace inside could mount the groups' file system if it had groups of its own. The
-        // files in it, limits among them, belong to the machine's root, and the container's root may be the same user.
+        // Processes that create a nested user namespace could mount the cgroup file system in a cgroup namespace. Its
+        // files, such as the limits, belong to the machine's root, and the container's root may be the same user.
         let _ = fs::write("/proc/sys/user/max_cgroup_namespaces", "1");
     }
     mount_proc(&root.join("proc"), &mut missing)?;
@@ -138,11 +141,11 @@ pub(crate) fn build(setup: &Setup) -> Result<Built, String> {
     Ok(Built { missing, device: network, written })
 }
 
-/// A procfs of the container's own processes, without the files that say or change something about the machine.
+/// Mounts a procfs for the container's processes, and covers the files that reveal or change state of the machine.
 fn mount_proc(proc: &Path, missing: &mut Vec<String>) -> Result<(), String> {
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     if let Err(error) = mount("proc", proc, "proc", quiet, "") {
-        // The kernel refuses a user namespace a full procfs while parts of the one outside are covered.
+        // The kernel refuses a full procfs to a user namespace if parts of the outer procfs are covered.
         missing.push(format!("there is no /proc in containers: {error}"));
         return mount("none", proc, "tmpfs", quiet | MsFlags::MS_RDONLY, "size=4k");
     }
@@ -160,8 +163,8 @@ fn mount_proc(proc: &Path, missing: &mut Vec<String>) -> Result<(), String> {
             mount("none", &path, "tmpfs", quiet | MsFlags::MS_RDONLY, "size=4k")?;
         }
     }
-    // The rest is the machine's and owned by its root, and the container's root may be the same user: changes of modes and
-    // owners would count for the whole machine. Processes' own directories stay as they are.
+    // All other entries belong to the machine's root, which may be the container's root too: changes of modes and owners
+    // would apply to the whole machine. They are made read-only. The directories of processes are not changed.
     for entry in at("list /proc", fs::read_dir(proc))?.flatten() {
         let is_process = entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
         if is_process || entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
@@ -176,8 +179,9 @@ fn mount_proc(proc: &Path, missing: &mut Vec<String>) -> Result<(), String> {
     Ok(())
 }
 
+/// Creates the directories, links and mounts in `/dev`.
 fn finish_dev(all_ids: bool) -> Result<(), String> {
-    // Group 5 is tty everywhere; where only root exists it cannot be named.
+    // Group 5 is `tty` on all distributions; it cannot be used where only root exists.
     let options =
         if all_ids { "newinstance,ptmxmode=0666,mode=620,gid=5" } else { "newinstance,ptmxmode=0666,mode=620" };
     let no_exec = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;

@@ -1,7 +1,7 @@
-//! Capabilities that a container's processes may ever have.
+//! Limits the capabilities of a container's processes.
 //!
-//! In a user namespace they count inside it only; still, without those that let root rearrange mounts, network and tracing,
-//! a container behaves as one of the usual engines does, and cannot take the covers off `/proc`.
+//! In a user namespace, capabilities apply only to that namespace. Removing those for mounts, network and tracing still
+//! makes the container behave like one of the common container engines, and keeps its processes from uncovering `/proc`.
 
 use std::io;
 
@@ -10,11 +10,11 @@ use rustix::{
     thread::{CapabilitySet, CapabilitySets, capabilities, remove_capability_from_bounding_set, set_capabilities},
 };
 
-/// The highest number that a capability can have.
+/// The highest capability number that the kernel's data structures allow.
 const LAST: u32 = 63;
 
-/// The usual engines' default set, less MKNOD: with a device node of the machine's disk, root without a user namespace
-/// reaches everything.
+/// The default set of the common container engines without `MKNOD`: without a user namespace, root could access all data
+/// of the machine through a device node of its disk.
 const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FOWNER)
@@ -29,10 +29,11 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::AUDIT_WRITE)
     .union(CapabilitySet::SETFCAP);
 
-/// Of those, what would count outside when there is no user namespace: raw sockets on the machine's network.
+/// Capabilities of that set that are removed if there is no user namespace: raw sockets would reach the machine's
+/// network.
 const ONLY_IN_NAMESPACE: CapabilitySet = CapabilitySet::NET_RAW;
 
-/// Gives up everything else, for the caller and for all that it starts.
+/// Drops all other capabilities of the calling process and of all processes that it starts.
 pub(crate) fn limit(user_namespace: bool) -> io::Result<()> {
     let kept = if user_namespace { KEPT } else { KEPT.difference(ONLY_IN_NAMESPACE) };
     for number in 0..=LAST {
@@ -41,7 +42,7 @@ pub(crate) fn limit(user_namespace: bool) -> io::Result<()> {
             continue;
         }
         match remove_capability_from_bounding_set(capability) {
-            // A number this kernel does not know.
+            // This kernel does not know the number.
             Err(Errno::INVAL) => {}
             done => done?,
         }

@@ -1,12 +1,12 @@
-//! Process 1 of a container.
+//! Init, process 1 of a container.
 //!
-//! It builds the root ([`super::build_root`]), then does three things for ever: start processes, collect ended ones, and pass
-//! signals on, all on the engine's word. It has one thread and no runtime, so it may fork as it likes. When the socket to
-//! the engine closes it ends, and the kernel ends everything else in the container with it: nothing outlives the emulator,
-//! whatever became of that.
+//! It builds the root ([`super::build_root`]). Then it serves the engine's requests until the end: it starts processes,
+//! reaps ended ones, and sends signals. It has a single thread and no runtime, so it may fork at any time. When the
+//! socket to the engine is closed, init exits, and the kernel kills all other processes of the container. So no process
+//! outlives the emulator, however that ended.
 //!
-//! It trusts nothing in the container: whatever may block or lie (account files, directories, programs) is touched only by
-//! the forked child ([`super::launch`]), which harms only itself.
+//! Init trusts nothing in the container: only the forked child ([`super::launch`]) accesses what may block or be
+//! malicious (account files, directories, programs), so that only this child is affected.
 
 use std::{
     collections::HashMap,
@@ -41,33 +41,34 @@ use crate::{
     sys::{self, Fork},
 };
 
-/// Limit of open files that programs start with; what container engines give.
+/// Limit of open files for processes; the value that container engines use.
 const OPEN_FILES: u64 = 65_536;
 
-/// Times that a session is looked through for new members while it is killed: one that forks faster than that is a fork
-/// bomb and wants [`crate::Container::stop`].
+/// How often a killed session is searched for new members. A session that forks faster than that is a fork bomb, which
+/// needs [`crate::Container::stop`].
 const KILL_ROUNDS: usize = 8;
 
 struct Init {
     socket: OwnedFd,
-    /// The directory of the container's own terminals. Held open: names in the container may be changed by it.
+    /// The container's `/dev/pts` directory. Kept open, because processes in the container can change what the path
+    /// refers to.
     terminals: OwnedFd,
     all_ids: bool,
     running: HashMap<i32, u64>,
 }
 
-/// Runs the role. Never returns.
+/// Runs init. Never returns.
 pub(crate) fn main() -> ! {
     std::process::exit(i32::from(run().is_err()))
 }
 
 fn run() -> Result<(), String> {
-    // Processes inside must neither read this one's descriptors nor trace it, nor reach its program. Its forks inherit that,
-    // and are shown only when they execute a program of the container: the kernel resets it then.
+    // Processes in the container must not trace this process or access its descriptors or its program. Forks inherit
+    // this; the kernel resets it when they execute a program of the container.
     nix::sys::prctl::set_dumpable(false).map_err(|error| error.to_string())?;
-    // It was executed by descriptor, so the kernel knows no name for it.
+    // The program was executed by descriptor, so the kernel has no name for the process.
     let _ = nix::sys::prctl::set_name(c"modal-emulator");
-    // The engine put its socket there before it executed this program.
+    // The spawner placed the socket at this descriptor before it executed the program.
     let socket = sys::take_inherited(sys::CONTROL_FD).map_err(|error| error.to_string())?;
     let close_on_exec = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC);
     nix::fcntl::fcntl(&socket, close_on_exec).map_err(|error| error.to_string())?;
@@ -117,37 +118,39 @@ fn run() -> Result<(), String> {
     }
 }
 
+/// Builds the root, then drops privileges and sets resource limits. Returns the `/dev/pts` directory and the built root.
 fn prepare(setup: &Setup) -> Result<(OwnedFd, build_root::Built), String> {
     let built = build_root::build(setup)?;
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let terminals = nix::fcntl::open("/dev/pts", flags, Mode::empty()).map_err(|error| format!("/dev/pts: {error}"))?;
-    // Hides the emulator's place in the control groups; a kernel without them has nothing to hide.
+    // Hides the emulator's path in the control groups. Fails only if the kernel has no cgroup namespaces, and then it is
+    // ignored.
     let _ = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP);
-    // Away from the keys of the user that started the engine.
+    // Leaves the session keyring of the user that started the engine.
     sys::join_own_keyring();
-    // While there are the capabilities for it: programs that change their user shall go on doing so.
+    // Installed while init has `CAP_SYS_ADMIN`, so that `no_new_privs` is not needed and set-user-ID programs still work.
     syscall_filter::install().map_err(|error| format!("system call filter: {error}"))?;
     capabilities::limit(setup.user_namespace).map_err(|error| format!("capabilities: {error}"))?;
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let limit = OPEN_FILES.min(hard);
         let _ = setrlimit(Resource::RLIMIT_NOFILE, limit, limit);
     }
-    // Not zero: that keeps files from being written, but not the machine's crash handler from being called. One does.
+    // Not 0: with 0, no core file is written, but the machine's core pattern handler is still called. With 1, it is not.
     let _ = setrlimit(Resource::RLIMIT_CORE, 1, 1);
     if !setup.all_ids {
-        // Counted per user namespace, so it bounds this container alone. Root of the machine is exempt from it, and there
-        // has control groups.
+        // Counted per user namespace, so this limits only this container. The machine's root is exempt, but has control
+        // groups.
         let _ = setrlimit(Resource::RLIMIT_NPROC, MOST_PROCESSES.into(), MOST_PROCESSES.into());
     }
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
-    // Signals that the engine was told to ignore are not ignored in its containers.
+    // Signals that were ignored when the engine was started must not be ignored in containers.
     sys::reset_signals();
     Ok((terminals, built))
 }
 
 impl Init {
     fn reply(&self, reply: &Reply, fds: &[RawFd]) {
-        // An engine that is gone shows as the end of the stream in the main loop.
+        // If the engine is gone, the main loop sees the end of the stream.
         let _ = send_blocking(self.socket.as_raw_fd(), reply, fds);
     }
 
@@ -171,6 +174,7 @@ impl Init {
         }
     }
 
+    /// Starts a process: forks, and lets the child become the process.
     fn start(&mut self, id: u64, spec: &ProcessSpec, fds: Vec<OwnedFd>) -> nix::Result<()> {
         let terminal = match spec.pty {
             Some((rows, columns)) => Some(Terminal::open(&self.terminals, rows, columns)?),
@@ -188,9 +192,10 @@ impl Init {
         }
     }
 
+    /// Reaps ended processes and reports those that the engine started.
     fn collect(&mut self) {
         loop {
-            // Not nix's: it loses processes that a real-time signal ended.
+            // Not `nix`'s `wait`, which loses processes that were killed by a real-time signal.
             let (pid, status) = match wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => (pid.as_raw_nonzero().get(), status),
                 Err(rustix::io::Errno::INTR) => continue,
@@ -207,7 +212,8 @@ impl Init {
     }
 }
 
-/// Signals the group that `pid` leads, itself should it not lead one yet, and what of its session made groups of its own.
+/// Sends a signal to the process group of `pid`, or to `pid` itself if it does not lead a group yet, and to all other
+/// members of its session.
 fn kill(pid: i32, signal: i32) {
     let send = |to: i32| sys::kill(to, signal);
     if pid <= 1 {
@@ -232,13 +238,13 @@ fn kill(pid: i32, signal: i32) {
     }
 }
 
-/// Processes of the session that `leader` leads but not of its group.
+/// Returns the processes of a session that are not in the process group of its leader.
 fn session_members(leader: i32) -> Vec<i32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let member = |entry: fs::DirEntry| {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
         let stat = fs::read(entry.path().join("stat")).ok()?;
-        // The name in parentheses may contain anything; what follows the last one does not.
+        // The process name in parentheses may contain any characters, so fields are parsed from the last parenthesis on.
         let after = &stat[stat.iter().rposition(|byte| *byte == b')')? + 1..];
         let after = String::from_utf8_lossy(after);
         let mut fields = after.split_ascii_whitespace().skip(2);

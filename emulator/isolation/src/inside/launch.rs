@@ -1,8 +1,8 @@
-//! The forked child of init that becomes a process: streams, terminal, directory, user, `exec`.
+//! Turns a forked child of init into a process: sets up streams, terminal, directory and user, and executes the program.
 //!
-//! A missing program or directory ends with 127 and a program that cannot be executed with 126, with a line on standard
-//! error, as a shell does it. The file tools are not executed but called: they are this same program, and an image made
-//! from nothing has no loader for it.
+//! If the program or directory does not exist, the child exits with 127; if the program cannot be executed, with 126. It
+//! prints a line to standard error, as a shell does. The file tools can also run without being executed: they are part of
+//! this same program, and an image from scratch has no dynamic linker for it.
 
 use std::{
     ffi::{CString, OsStr},
@@ -33,21 +33,21 @@ use crate::{
     users,
 };
 
-/// PATH for processes whose environment has none.
+/// `PATH` for processes whose environment has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Counts as a tenth of the machine's memory when the kernel chooses a process to kill.
+/// The kernel's OOM killer treats a process with this score as if it used an extra tenth of the machine's memory.
 const OOM_SCORE: &str = "100";
 
-/// A terminal of the container's own.
+/// A new pseudo-terminal of the container.
 pub(crate) struct Terminal {
-    /// The engine's side.
+    /// The engine's side of the terminal.
     pub(crate) master: OwnedFd,
     slave: OwnedFd,
 }
 
 impl Terminal {
-    /// Opens a new one in `directory`, which is the container's `/dev/pts`.
+    /// Opens a new terminal. `directory` is the container's `/dev/pts`. `rows` and `columns` are its size in characters.
     pub(crate) fn open(directory: &OwnedFd, rows: u16, columns: u16) -> nix::Result<Self> {
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let master = nix::fcntl::openat(directory, "ptmx", flags, Mode::empty())?;
@@ -57,7 +57,8 @@ impl Terminal {
     }
 }
 
-/// The other side of a terminal. It is asked of the master, not opened by name: names in the container may be changed by it.
+/// Opens the slave side through the master instead of by name, because processes in the container can change what a name
+/// refers to.
 fn open_slave(master: &OwnedFd, rows: u16, columns: u16) -> rustix::io::Result<OwnedFd> {
     unlockpt(master)?;
     let slave = ioctl_tiocgptpeer(master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
@@ -65,7 +66,7 @@ fn open_slave(master: &OwnedFd, rows: u16, columns: u16) -> rustix::io::Result<O
     Ok(slave)
 }
 
-/// Becomes the process. Called in a fresh fork of init, which has one thread.
+/// Becomes the process. Must be called in a new fork of init, which has a single thread.
 pub(crate) fn run(
     spec: &ProcessSpec,
     terminal: Option<Terminal>,
@@ -74,7 +75,7 @@ pub(crate) fn run(
     child: ForkedChild,
 ) -> ! {
     let _ = nix::unistd::setsid();
-    // The streams never are 0 to 2: init has /dev/null there.
+    // None of the streams is descriptor 0 to 2, because those are `/dev/null` in init.
     let streams = match (&terminal, pipes) {
         (Some(terminal), _) => [&terminal.slave; 3],
         (None, [input, output, errors]) => [input, output, errors],
@@ -86,15 +87,16 @@ pub(crate) fn run(
     if terminal.is_some() {
         let _ = rustix::process::ioctl_tiocsctty(std::io::stdin());
     }
-    // What is closed belongs to init's side of the fork; nothing here uses or drops it.
+    // The closed descriptors belong to init; nothing in this process uses or drops them afterwards.
     sys::close_all_but_standard(child);
     let has_terminal = terminal.is_some();
     std::mem::forget(terminal);
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
-    // Ignored by every Rust program, and ignoring is inherited.
+    // Rust programs ignore `SIGPIPE`, and ignored signals are inherited.
     sys::default_sigpipe();
 
-    // When memory runs out, a process goes before the container's init, and before what else runs on the machine.
+    // When memory runs out, the kernel kills this process before the container's init and before other processes of the
+    // machine.
     let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
 
     let user = match users::find(spec.user.as_deref(), all_ids) {
@@ -102,7 +104,7 @@ pub(crate) fn run(
         Err(message) => fail(126, &message),
     };
     if has_terminal && let Some(user) = &user {
-        // Its own terminal, so that it may open it again by name.
+        // The user owns its terminal, so that it can open the terminal by name.
         let _ = nix::unistd::fchown(std::io::stdin(), Some(user.uid), None);
     }
     if let Some(user) = &user
@@ -115,7 +117,7 @@ pub(crate) fn run(
         fail(127, &format!("cannot change to {}: {}", directory.display(), error.desc()));
     }
     let mut spec = spec.clone();
-    // As container runtimes do: the one variable that follows from the user.
+    // Container runtimes also set this variable, the only one that depends on the user.
     if !spec.env.iter().any(|(name, _)| name == "HOME") {
         spec.env.push(("HOME".into(), users::home(spec.user.as_deref())));
     }
@@ -125,7 +127,7 @@ pub(crate) fn run(
     }
 }
 
-/// Replaces this process by the program.
+/// Replaces this process with the program. Prints an error and exits if that fails.
 fn execute(spec: &ProcessSpec, program: &OsStr) -> ! {
     let text = |parts: &[&[u8]]| {
         CString::new(parts.concat()).unwrap_or_else(|_| fail(126, "an argument or variable contains a zero byte"))
@@ -157,7 +159,7 @@ fn execute(spec: &ProcessSpec, program: &OsStr) -> ! {
             let directory = if directory.is_empty() { b"." } else { directory };
             match attempt(&text(&[directory, b"/", program.as_bytes()])) {
                 Errno::ENOENT | Errno::ENOTDIR => {}
-                // Perhaps a later directory has one that may be executed.
+                // A later directory may contain a file that can be executed.
                 Errno::EACCES => error = Errno::EACCES,
                 other => {
                     error = other;
@@ -167,7 +169,8 @@ fn execute(spec: &ProcessSpec, program: &OsStr) -> ! {
         }
         error
     };
-    // Executed like any other, so that it shows under /proc as what it is; an image may lack the libraries for that.
+    // Executed like other programs first, so that `/proc` shows it under its name. If that fails, for example because the
+    // image lacks the libraries, it is called as a function.
     if program == build_root::FS_TOOLS {
         std::process::exit(fstools::run(&spec.argv));
     }
@@ -177,6 +180,7 @@ fn execute(spec: &ProcessSpec, program: &OsStr) -> ! {
     }
 }
 
+/// Prints a message to standard error and exits.
 fn fail(code: i32, message: &str) -> ! {
     let _ = writeln!(std::io::stderr(), "{message}");
     std::process::exit(code)

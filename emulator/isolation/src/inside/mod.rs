@@ -1,6 +1,7 @@
-//! What runs inside a container before its programs do: process 1, and the forks that become processes.
+//! The code that runs inside a container before its programs do: init, and its forks before they execute a program.
 //!
-//! `init` imports `build_root` and `launch`; those import the rest.
+//! `init` imports `build_root`, `launch`, `capabilities` and `syscall_filter`. `build_root` imports `tun`, and `launch`
+//! imports `build_root`.
 
 pub(crate) mod build_root;
 mod capabilities;

@@ -1,30 +1,31 @@
-//! The system calls that a container's processes cannot make.
+//! The seccomp filter for the system calls that a container's processes may not use.
 //!
-//! Most kinds of sockets are bound to a network namespace. Others are not: `AF_VSOCK` reaches the host of a virtual machine
-//! from every namespace. So only the kinds that a container has a use for can be made, and all others are answered as by a
-//! kernel that does not know them. `io_uring` is not there, because it makes sockets without the system call for it.
+//! Most socket families are bound to a network namespace, but some are not: `AF_VSOCK` reaches the host of a virtual
+//! machine from every namespace. The filter permits only the families that containers need; all others fail as on a
+//! kernel that does not support them. `io_uring` is not available, because it can create sockets without the `socket`
+//! system call.
 //!
-//! This is no filter of all that is dangerous: the rest of the kernel stays reachable.
+//! The filter does not block all dangerous system calls: the rest of the kernel stays reachable.
 
 use std::io;
 
 use crate::sys;
 
-/// Kinds of sockets that can be made: they belong to the container's own network or to its files.
+/// The permitted socket families. They belong to the container's network namespace or to its files.
 const FAMILIES: [i32; 5] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_PACKET];
 
-/// The same number on all architectures.
+/// The number is the same on all architectures.
 const IO_URING_SETUP: u32 = 425;
 
-/// A set of system calls as `seccomp_data` names them: linux/audit.h.
+/// A system call ABI, identified as in `seccomp_data` (linux/audit.h).
 struct Abi {
     arch: u32,
     socket: u32,
-    /// The call that has the arguments of `socket` in memory, where a filter cannot look.
+    /// The multiplexing call that passes the arguments of `socket` in memory, which a filter cannot read.
     socketcall: Option<u32>,
 }
 
-/// Those that programs of this machine may use.
+/// The ABIs that programs on this architecture can use.
 #[cfg(target_arch = "x86_64")]
 const ABIS: [Abi; 2] = [
     Abi { arch: 0xc000_003e, socket: libc::SYS_socket as u32, socketcall: None },
@@ -38,13 +39,13 @@ const ABIS: [Abi; 2] = [
 #[cfg(target_arch = "riscv64")]
 const ABIS: [Abi; 1] = [Abi { arch: 0xc000_00f3, socket: libc::SYS_socket as u32, socketcall: None }];
 
-/// Marks the calls of the x32 set, which has the architecture of x86-64.
+/// The bit that marks system calls of the x32 ABI, which has the same architecture value as x86-64.
 const X32: u32 = 0x4000_0000;
 
 // Offsets in the kernel's `struct seccomp_data`.
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
-/// The lower half of the first argument: the families are 32-bit numbers.
+/// The lower half of the first argument: socket families are 32-bit numbers.
 const FIRST: u32 = if cfg!(target_endian = "little") { 16 } else { 20 };
 
 const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
@@ -56,11 +57,13 @@ fn step(code: u32, value: u32, yes: u8, no: u8) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt: yes, jf: no, k: value }
 }
 
-/// Answers with a value if the accumulator is `what`, and goes on otherwise.
+/// Adds instructions that return `answer` if the accumulator equals `what`, and continue with the next instruction
+/// otherwise.
 fn answer_if(what: u32, answer: u32, program: &mut Vec<libc::sock_filter>) {
     program.extend([step(EQUAL, what, 0, 1), step(RETURN, answer, 0, 0)]);
 }
 
+/// Returns the filter program.
 fn program() -> Vec<libc::sock_filter> {
     let refuse = |errno: i32| libc::SECCOMP_RET_ERRNO | errno as u32;
     let mut all = Vec::new();
@@ -71,7 +74,7 @@ fn program() -> Vec<libc::sock_filter> {
         }
         answer_if(IO_URING_SETUP, refuse(libc::ENOSYS), &mut calls);
         if let Some(number) = abi.socketcall {
-            // Its first argument says which call is meant; that of `socket` is 1.
+            // Its first argument selects the operation; 1 is `socket`.
             let mut by_memory = vec![step(LOAD, FIRST, 0, 0)];
             answer_if(1, refuse(libc::EAFNOSUPPORT), &mut by_memory);
             by_memory.push(step(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0));
@@ -90,13 +93,13 @@ fn program() -> Vec<libc::sock_filter> {
         all.extend([step(LOAD, ARCH, 0, 0), step(EQUAL, abi.arch, 0, calls.len() as u8)]);
         all.extend(calls);
     }
-    // Calls of another set: none that is known has been looked at.
+    // System calls of unknown ABIs fail, because the filter cannot interpret them.
     all.push(step(RETURN, refuse(libc::ENOSYS), 0, 0));
     all
 }
 
-/// Sets the filter for the calling process and all that it starts. It must have the capability for it (`CAP_SYS_ADMIN` in its
-/// user namespace): the other way takes from all programs inside the possibility to change their user.
+/// Installs the filter for the calling process and all processes that it starts. Requires `CAP_SYS_ADMIN` in the user
+/// namespace: the alternative, `no_new_privs`, would keep programs in the container from changing their user.
 pub(crate) fn install() -> io::Result<()> {
     sys::set_filter(&mut program())
 }

@@ -1,8 +1,8 @@
-//! A container's network devices, set up by its init while it still has the capabilities for that: its loopback, and where
-//! asked a device whose packets go to the emulator instead of a wire.
+//! Sets up a container's network interfaces while its init still has the capabilities for it: the loopback, and
+//! optionally a device whose packets go to the emulator.
 //!
-//! The device is the kernel's TUN: what programs inside send comes out of a descriptor as IP packets, and what is written
-//! there reaches them. The descriptor is handed to the engine; init keeps none.
+//! The device is a TUN device: packets that programs in the container send can be read from a descriptor, and packets
+//! written to the descriptor are delivered to them. The descriptor is passed to the engine; init does not keep it.
 
 use std::{
     io,
@@ -20,37 +20,37 @@ use nix::{
 
 use crate::sys::interfaces;
 
-/// The device file that makes them.
+/// The device file that creates TUN devices.
 pub(crate) const TUN: &str = "/dev/net/tun";
 
-/// A container's own addresses on its device, by its number among those of one network. 192.0.0.0/24 is set aside for
-/// protocols (RFC 6890), so no host has an address in it; the IPv6 prefix is a locally assigned one, which resolvers prefer
-/// IPv4 to.
+/// Returns the addresses of a container by its number in its network. 192.0.0.0/24 is reserved for protocol assignments
+/// (RFC 6890), so no host has an address in it. The IPv6 prefix is a unique local one, and resolvers prefer IPv4 to it.
 pub fn addresses(number: u8) -> (Ipv4Addr, Ipv6Addr) {
     let host = number.saturating_add(FIRST);
     (Ipv4Addr::new(192, 0, 0, host), Ipv6Addr::new(0xfd00, 0x6d6f, 0x6461, 0x6c00, 0, 0, 0, host.into()))
 }
 
-/// Last byte of the address of the container with the number 0.
+/// Last byte of the IPv4 address of container number 0.
 const FIRST: u8 = 2;
-/// Containers that one network has addresses for.
+/// Maximum number of containers in one network.
 pub const MOST: u8 = 254 - FIRST + 1;
-/// Bits of an IPv4 address that say which network it is in; all of these addresses are in the same one.
+/// Prefix length of the IPv4 network, which contains all containers' addresses.
 pub const PREFIX: u8 = 24;
-/// The same in IPv6.
+/// Prefix length of the IPv6 network.
 pub const PREFIX6: u8 = 64;
-/// The mask of the IPv4 network.
+/// Netmask of the IPv4 network.
 const MASK: Ipv4Addr = Ipv4Addr::from_bits(u32::MAX << (32 - PREFIX));
-/// Their peer: where the container's `/etc/resolv.conf` sends questions.
+/// The name server in `/etc/resolv.conf` of containers, and their default gateway.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 1);
 
-/// Largest packet. Nothing of it ever sees a wire, and each costs two system calls whatever its size.
+/// MTU in bytes. Packets never cross a physical link, and each costs two system calls whatever its size, so the largest
+/// value is the best.
 pub const MTU: usize = 65_535;
 
-/// Its name inside: what programs expect.
+/// Name of the device in the container; the one that programs expect.
 const NAME: &[u8] = b"eth0";
 
-/// Opens a device for the caller's network namespace. To be called while the machine's `/dev` is still there.
+/// Opens a TUN device for the caller's network namespace. Must be called while the machine's `/dev` is still accessible.
 pub(crate) fn open() -> io::Result<OwnedFd> {
     let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
     let device = nix::fcntl::open(TUN, flags, Mode::empty())?;
@@ -58,7 +58,7 @@ pub(crate) fn open() -> io::Result<OwnedFd> {
     Ok(device)
 }
 
-/// Gives the opened device its addresses and makes it the way to everywhere.
+/// Assigns the device's addresses, brings it up, and adds the default routes.
 pub(crate) fn bring_up(number: u8) -> io::Result<()> {
     let (own, own6) = addresses(number);
     let socket = udp(AddressFamily::Inet)?;
@@ -67,7 +67,7 @@ pub(crate) fn bring_up(number: u8) -> io::Result<()> {
     interfaces::set_up(&socket, NAME)?;
     interfaces::set_default_route(&socket, GATEWAY)?;
     let index = interfaces::index(&socket, NAME)?;
-    // A kernel without IPv6 has none inside either.
+    // Fails if the kernel does not support IPv6; the container then has none.
     let _ = bring_up6(index, own6);
     Ok(())
 }
@@ -78,12 +78,12 @@ fn bring_up6(index: i32, own: Ipv6Addr) -> io::Result<()> {
     interfaces::set_default_route6(&socket, index)
 }
 
-/// Brings the namespace's own loopback up.
+/// Brings up the loopback interface of the network namespace.
 pub(crate) fn loopback_up() -> io::Result<()> {
     interfaces::set_up(&udp(AddressFamily::Inet)?, b"lo")
 }
 
-/// Any socket will do: these requests only need one of the family.
+/// Opens a socket for interface requests, which only need some socket of the address family.
 fn udp(family: AddressFamily) -> io::Result<OwnedFd> {
     Ok(socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?)
 }

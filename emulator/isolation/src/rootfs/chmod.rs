@@ -1,13 +1,14 @@
-//! Changes of permission bits: `755`, or `u+x,go=r` as in `chmod`.
+//! Parses and applies changes of permission bits: `755`, or `u+x,go=r` as for `chmod`.
 
-/// What becomes of permission bits.
+/// A change of permission bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chmod(Vec<Change>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Change {
     Exactly(u32),
-    /// `classes`: the bits of those named by `u`, `g`, `o` or `a`. `sign`: `+`, `-` or `=`. `what`: the letters behind it.
+    /// `classes`: the bits of the classes named by `u`, `g`, `o` or `a`. `sign`: `+`, `-` or `=`. `what`: the letters
+    /// after it.
     Some {
         classes: u32,
         sign: char,
@@ -15,13 +16,17 @@ enum Change {
     },
 }
 
-/// All bits of user, group and others, with those that go with them.
+/// The permission bits of each class, including the set-user-ID, set-group-ID and sticky bits.
 const USER: u32 = 0o4700;
 const GROUP: u32 = 0o2070;
 const OTHERS: u32 = 0o1007;
 
 impl Chmod {
-    /// Reads an octal number, or changes with commas between them.
+    /// Parses an octal number, or symbolic changes separated by commas.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error message if the text is not a mode.
     pub fn parse(text: &str) -> Result<Chmod, String> {
         let bad = || format!("{text} is no mode: it must be octal, like 755, or symbolic, like u+x,go=r");
         if text.starts_with(|letter: char| letter.is_ascii_digit()) {
@@ -57,7 +62,7 @@ impl Chmod {
         Ok(Chmod(changes))
     }
 
-    /// What becomes of the bits of a file or directory.
+    /// Returns the permission bits of a file or directory after the change.
     pub fn apply(&self, mode: u32, is_directory: bool) -> u32 {
         self.0.iter().fold(mode & 0o7777, |mode, change| match change {
             Change::Exactly(bits) => *bits,
@@ -80,7 +85,8 @@ impl Chmod {
                 match sign {
                     '+' => mode | bits,
                     '-' => mode & !bits,
-                    // As with `chmod`, a directory keeps the bits that its files' owners hang on.
+                    // As in `chmod`, a directory keeps its set-user-ID and set-group-ID bits, which determine the owner
+                    // of new files.
                     _ => mode & !(classes & if is_directory { 0o1777 } else { 0o7777 }) | bits,
                 }
             }

@@ -1,4 +1,4 @@
-//! How much of the disk a tree takes.
+//! Measures the disk usage of a directory tree.
 
 use std::{os::unix::ffi::OsStrExt, path::Path};
 
@@ -9,11 +9,11 @@ use nix::{
 
 use super::remove_tree::{entries, open};
 
-/// Unit of `st_blocks`, whatever the file system's own is.
+/// Unit of `st_blocks` in bytes; it does not depend on the file system.
 const BLOCK: u64 = 512;
 
-/// Bytes that a tree, or the directory `inside` it, takes on disk. What vanishes meanwhile, or cannot be entered, counts as
-/// nothing.
+/// Returns the disk usage in bytes of the directory `inside` in a tree, or of the whole tree if `inside` is empty. Files
+/// that vanish meanwhile and directories that cannot be opened are not counted.
 pub(crate) fn used(tree: &Path, inside: &Path) -> u64 {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let Ok(top) = nix::fcntl::open(tree, flags, Mode::empty()) else { return 0 };

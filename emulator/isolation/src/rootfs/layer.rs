@@ -1,7 +1,8 @@
-//! Copying what a container has written, as a layer for others.
+//! Copies what a container has written, as a layer for other containers.
 //!
-//! The container may go on writing meanwhile, and what is in it is hostile: a directory may become a link to a place of the
-//! machine between two looks at it. So everything is reached from the descriptor of its directory and never through a link.
+//! The container may still be writing, and its files are untrusted: a directory may be replaced by a link to a directory
+//! of the machine between two system calls. So every file is opened relative to the descriptor of its directory, never
+//! through a link.
 
 use std::{
     collections::HashMap,
@@ -31,10 +32,10 @@ use rustix::fs::XattrFlags;
 
 use super::open;
 
-/// Two descriptors are held per level; no image needs more levels than this.
+/// Maximum depth of directories. Two descriptors are open per level, and no image is nested deeper.
 const DEEPEST: usize = 400;
 
-/// Overlay's own attributes that make sense in one mount only; the others (`opaque`) are what makes a layer a layer.
+/// Attributes of overlays that are only valid for one mount. The others, such as `opaque`, belong to the layer.
 const NOT_COPIED: [&str; 6] = [
     "user.overlay.origin",
     "user.overlay.impure",
@@ -44,14 +45,15 @@ const NOT_COPIED: [&str; 6] = [
     "user.overlay.protattr",
 ];
 
-/// Copies the layer `from` into `to`, which is made, or is an empty directory.
+/// Copies the layer `from` into `to`, which is created or must be empty.
 pub(crate) fn copy_layer(from: &Path, to: &Path) -> anyhow::Result<()> {
     let directory = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let source = nix::fcntl::open(from, directory, Mode::empty())?;
     copy(source, to, None).with_context(|| format!("cannot copy {}", from.display()))
 }
 
-/// Copies a directory as it is seen, without what is mounted below it, into `to`, likewise.
+/// Copies a directory as processes in the container see it, without the mounts below it, into `to`, which is created or
+/// must be empty.
 pub(crate) fn copy_seen(source: OwnedFd, to: &Path) -> anyhow::Result<()> {
     let device = nix::sys::stat::fstat(&source)?.st_dev;
     copy(source, to, Some(device))
@@ -70,9 +72,10 @@ fn copy(source: OwnedFd, to: &Path, device: Option<libc::dev_t>) -> anyhow::Resu
 
 struct Copy {
     as_root: bool,
-    /// Directories elsewhere are copied empty: something is mounted there. (Files of an overlay may have other devices.)
+    /// If set, directories on other devices are copied without content, because they are mount points. (Files in an
+    /// overlay may have other device numbers.)
     device: Option<libc::dev_t>,
-    /// Where a file with several names was copied to first, from the top.
+    /// For each file with several hard links, the path of its first copy, relative to the target.
     links: HashMap<(u64, u64), Vec<CString>>,
     target: OwnedFd,
 }
@@ -95,7 +98,7 @@ impl Copy {
             }
             path.push(name.to_owned());
             match self.entry(&source, target, name, path) {
-                // It was removed meanwhile.
+                // The entry was removed in the meantime.
                 Err(error) if error.downcast_ref::<Errno>() == Some(&Errno::ENOENT) => {}
                 other => other.with_context(|| name.to_string_lossy().into_owned())?,
             }
@@ -146,7 +149,7 @@ impl Copy {
                 }
                 let now = nix::sys::stat::fstat(&from)?;
                 if open::kind(&now) != SFlag::S_IFREG {
-                    // Replaced meanwhile.
+                    // The file was replaced in the meantime.
                     return Ok(());
                 }
                 let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
@@ -160,7 +163,7 @@ impl Copy {
             SFlag::S_IFCHR | SFlag::S_IFIFO | SFlag::S_IFSOCK => {
                 mknodat(target, name, kind, Mode::from_bits_truncate(found.st_mode), 0)?;
             }
-            // No other devices can have been made inside.
+            // Containers cannot create other devices.
             _ => return Ok(()),
         }
         if self.as_root {
@@ -171,13 +174,15 @@ impl Copy {
         Ok(utimensat(target, name, &accessed, &modified, UtimensatFlags::NoFollowSymlink)?)
     }
 
-    /// Opens for reading; what is shut to its owner, us, is opened to us first, and shut again by the caller.
+    /// Opens a file for reading. With `shut`, its owner, this user, has no permission for that: the permission is added
+    /// first, and the caller must remove it again.
     fn open(&self, directory: &OwnedFd, name: &CStr, flags: OFlag, shut: bool) -> nix::Result<OwnedFd> {
         let safely = OFlag::O_NOFOLLOW | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         if shut {
             let held = openat(directory, name, OFlag::O_PATH | safely, Mode::empty())?;
             let found = nix::sys::stat::fstat(&held)?;
-            // The name of the descriptor leads to exactly this file; its own name may lead elsewhere by now.
+            // The path of the descriptor refers to exactly this file; the file's own name may refer to another one by
+            // now.
             let by_descriptor = format!("/proc/self/fd/{}", held.as_raw_fd());
             let mode = Mode::from_bits_truncate(found.st_mode | 0o700);
             fchmodat(AT_FDCWD, by_descriptor.as_str(), mode, FchmodatFlags::FollowSymlink)?;
@@ -195,7 +200,7 @@ impl Copy {
         Ok(linkat(&directory, last.as_c_str(), target, name, AtFlags::empty())?)
     }
 
-    /// Owner, mode and times, in this order: each undoes what comes after it.
+    /// Sets owner, mode and times in this order, because each change can reset the following ones.
     fn finish(&self, fd: BorrowedFd<'_>, found: &FileStat) -> anyhow::Result<()> {
         if self.as_root {
             nix::unistd::fchown(fd, Some(Uid::from_raw(found.st_uid)), Some(Gid::from_raw(found.st_gid)))?;
@@ -206,7 +211,7 @@ impl Copy {
     }
 }
 
-/// An overlay's mark for "removed here".
+/// Returns whether a file is a whiteout, which marks a removed entry in an overlay.
 fn is_whiteout(found: &FileStat) -> bool {
     found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits() && found.st_rdev == 0
 }
@@ -215,7 +220,7 @@ fn times(found: &FileStat) -> (TimeSpec, TimeSpec) {
     (TimeSpec::new(found.st_atime, found.st_atime_nsec), TimeSpec::new(found.st_mtime, found.st_mtime_nsec))
 }
 
-/// Extended attributes: overlay's marks, capabilities of programs, users' own.
+/// Copies extended attributes: those of overlays, capabilities of programs, and user-defined ones.
 fn copy_attributes(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
     let mut names = vec![0u8; 64 * 1024];
     let Ok(length) = rustix::fs::flistxattr(&from, names.as_mut_slice()) else { return Ok(()) };
@@ -227,7 +232,7 @@ fn copy_attributes(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
         let mut value = vec![0u8; 64 * 1024];
         let Ok(length) = rustix::fs::fgetxattr(&from, name, value.as_mut_slice()) else { continue };
         match rustix::fs::fsetxattr(&to, name, &value[..length], XattrFlags::empty()) {
-            // Labels of security modules and, without privileges, capabilities may not be set; a layer does without them.
+            // Security labels cannot be set, nor can capabilities without privileges. The layer then lacks them.
             Err(_) if !name.to_bytes().starts_with(b"user.") => {}
             set => set?,
         }

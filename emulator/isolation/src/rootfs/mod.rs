@@ -1,17 +1,20 @@
-//! All that is done to a container's files from outside of it. No other module of the emulator touches them.
+//! Access to a container's files from outside the container. No other module of the emulator accesses them.
 //!
-//! What lies in a container is hostile and changes at every moment: between two looks at a path, a directory can have become
-//! a link to a place of the machine, and a file a pipe. So no path is ever used twice, and none is resolved as the machine's:
+//! The files in a container are untrusted and may change at any time: between two system calls, a directory can be
+//! replaced by a link to a directory of the machine, and a file by a pipe. So no path is resolved twice, and none is
+//! resolved relative to the machine's root:
 //!
-//! - A path is resolved once, by `openat2`, as if the container's root were `/` (`RESOLVE_IN_ROOT`), and never through the
-//!   links that `/proc` makes of descriptors. What is done then is done to the descriptor, or to one name in it.
-//! - Links in the last part of a path are not followed.
-//! - Only regular files are opened for reading, without waiting (`O_NONBLOCK`), and only as many bytes are read as the file
+//! - A path is resolved once, with `openat2` and the container's root as `/` (`RESOLVE_IN_ROOT`), and never through the links
+//!   to descriptors in `/proc`. Operations then use the descriptor, or a single name in it.
+//! - Links in the last component of a path are not followed, unless the function documents that it follows them. Then they are
+//!   resolved within the root.
+//! - Only regular files are opened for reading, without blocking (`O_NONBLOCK`). At most as many bytes are read as the file
 //!   had when it was opened.
-//! - Nothing of it runs on a thread of the runtime.
+//! - None of this runs on a thread of the async runtime.
 //!
-//! [`Root`] copies and writes files (builds); [`Replica`] keeps what a container sees of a volume; `layer` copies trees
-//! (snapshots), `remove_tree` removes them and counts what they take. What runs inside a container (its init, the file tools) is not meant: paths are the container's own there.
+//! [`Root`] copies and writes files (for builds), [`Replica`] maintains a container's copy of a volume, `layer` copies
+//! trees (for snapshots), and `remove_tree` removes trees and helps to measure their size. These rules do not apply to
+//! code that runs inside a container (its init, the file tools), because paths there are the container's own.
 
 mod chmod;
 mod disk_usage;

@@ -1,4 +1,4 @@
-//! Opens what lies in a container without ever following a path out of it.
+//! Opens files of a container without following a path out of it.
 
 use std::{
     fs::File,
@@ -13,12 +13,13 @@ use nix::{
     sys::stat::{FileStat, Mode, SFlag, fstat},
 };
 
-/// A directory to look into.
+/// Flags to open a directory for listing.
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
-/// Times that a path is resolved again because something was renamed meanwhile, which the kernel answers with EAGAIN.
+/// How often a path is resolved again if `openat2` fails with EAGAIN because of a concurrent rename.
 const RESOLVE_TRIES: usize = 64;
 
+/// Resolves a path relative to a directory with `openat2`. Never follows the links to descriptors in `/proc`.
 pub(crate) fn resolve(directory: impl AsFd, path: &Path, flags: OFlag, how: ResolveFlag) -> nix::Result<OwnedFd> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(how | ResolveFlag::RESOLVE_NO_MAGICLINKS);
@@ -31,12 +32,12 @@ pub(crate) fn resolve(directory: impl AsFd, path: &Path, flags: OFlag, how: Reso
     }
 }
 
-/// Opens a directory by its name in another one.
+/// Opens a directory by its name in another directory. Does not follow links.
 pub(crate) fn open_directory(directory: impl AsFd, name: &(impl nix::NixPath + ?Sized)) -> nix::Result<OwnedFd> {
     openat(directory, name, DIRECTORY, Mode::empty())
 }
 
-/// Opens a regular file by its name in a directory, for reading. None when it is something else.
+/// Opens a regular file by its name in a directory for reading. Returns `None` if it is not a regular file.
 pub(crate) fn open_file(
     directory: impl AsFd,
     name: &(impl nix::NixPath + ?Sized),
@@ -47,19 +48,20 @@ pub(crate) fn open_file(
     Ok((kind(&found) == SFlag::S_IFREG).then(|| (File::from(file), found)))
 }
 
-/// Copies a file's content, no more than it had when it was looked at: it may grow for ever.
+/// Copies a file's content, at most as many bytes as `found` says: the file may grow without end.
 pub(crate) fn copy_content(from: &File, found: &FileStat, to: &mut File) -> io::Result<u64> {
     let size = u64::try_from(found.st_size).unwrap_or(0);
-    // Shares blocks where the file system can, and otherwise copies within the kernel.
+    // Shares blocks if the file system supports it, and otherwise copies inside the kernel.
     io::copy(&mut io::Read::take(from, size), to)
 }
 
+/// Returns the file type.
 pub(crate) fn kind(found: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits())
 }
 
-/// Opens a directory below one of the machine's, in which containers may have written: no link is followed. Missing directories
-/// are made.
+/// Opens the directory `inside` below `source`, a directory of the machine to which containers may have written. Does not
+/// follow links, and creates missing directories.
 pub(crate) fn open_inside(source: &Path, inside: &Path) -> nix::Result<OwnedFd> {
     use std::path::Component;
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;

@@ -1,10 +1,10 @@
-//! Removing directory trees, and counting what they take, whatever containers have left in them.
+//! Removes directory trees that containers may have written to, and provides functions to measure them.
 //!
-//! Everything is reached from the descriptor of the tree's top, and no link is followed: a tree that is counted belongs to a
-//! container that runs.
+//! Files are opened relative to the descriptor of the tree's top, and no link is followed, because a running container
+//! may change the tree while it is measured.
 //!
-//! On file systems that tell their disk of every freed block at once (`discard`), removing a directory takes milliseconds
-//! and sixteen at a time hardly longer; a container has about twenty. Hence the threads.
+//! On file systems that report freed blocks to the disk at once (`discard`), removing a directory takes milliseconds, and
+//! removing sixteen concurrently takes hardly longer. A container has about twenty, so several threads are used.
 
 use std::{
     ffi::{CStr, CString},
@@ -28,17 +28,22 @@ use nix::{
 
 use super::open::{kind, open_directory, resolve};
 
-/// Removals at a time; the waiting is for the disk.
+/// Number of concurrent removals. The threads mostly wait for the disk.
 const THREADS: usize = 16;
 
-/// From here on a thread is not worth its start.
+/// With at most this many paths, no threads are started, because that would cost more than it saves.
 const FEW: usize = 4;
 
-/// Below the kernel's limit of 4,096 for a path, with room for a name.
+/// Maximum length of a path, in bytes: below the kernel's limit of 4,096, with space for a name.
 const LONGEST_PATH: usize = 3_500;
 
-/// Removes a tree of ours; missing is fine. Overlays leave directories without permissions behind, which only root may
-/// enter as they are, and containers trees deeper than a path can be long. Links are removed, not followed.
+/// Removes a directory tree, or a file. Succeeds if the path does not exist. Handles directories without permissions,
+/// which overlays leave behind, and trees that are deeper than the maximum length of a path. Removes links without
+/// following them.
+///
+/// # Errors
+///
+/// Fails with the first I/O error. A part of the tree may then have been removed.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -61,20 +66,20 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
         for level in walk.levels.iter().skip(1).rev() {
             many(&level.iter().collect::<Vec<_>>(), |directory| remove_directory(&top, directory))?;
         }
-        // The top goes last, once there is nothing left that was moved there.
+        // The top is removed last, when no directories were moved into it.
         if walk.moved == 0 {
             return gone(fs::remove_dir(path));
         }
     }
 }
 
-/// Opens what is at a path below the top.
+/// Opens the directory at a path below the top, without following links.
 pub(crate) fn open(top: &OwnedFd, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
     let how = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
     resolve(top, path, flags | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW, how)
 }
 
-/// The directories of a tree by their depth, as paths from its top.
+/// The directories of a tree, grouped by depth, as paths relative to the top.
 struct Walk<'a> {
     top: &'a OwnedFd,
     levels: Vec<Vec<PathBuf>>,
@@ -87,13 +92,13 @@ impl Walk<'_> {
             return self.move_up(path);
         }
         let held = match open(self.top, path, OFlag::O_PATH) {
-            // Removed by something else, or no directory any more.
+            // Removed, or replaced by something that is not a directory.
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(()),
             held => held?,
         };
         if fstat(&held)?.st_mode & 0o700 != 0o700 {
-            // The name of the descriptor leads to exactly this directory. What is not ours stays as it is; removing it then
-            // says why.
+            // The path of the descriptor refers to exactly this directory. Fails for directories of other users; the
+            // later removal then reports the error.
             let by_descriptor = format!("/proc/self/fd/{}", held.as_raw_fd());
             let _ = fchmodat(AT_FDCWD, by_descriptor.as_str(), Mode::S_IRWXU, FchmodatFlags::FollowSymlink);
         }
@@ -111,7 +116,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Moves a directory up to the top, where its path is short, for the next round.
+    /// Moves a directory to the top of the tree, where its path is short. The next round removes it.
     fn move_up(&mut self, path: &Path) -> io::Result<()> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
         let parent = match open(self.top, parent, OFlag::O_PATH) {
@@ -147,7 +152,8 @@ fn remove_directory(top: &OwnedFd, path: &Path) -> io::Result<()> {
     gone(removed.map_err(io::Error::from))
 }
 
-/// All entries at once, and whether they are directories: reading them one by one would hold a descriptor open per level.
+/// Returns all entries and whether each is a directory. Reads them at once, because reading them one by one would keep
+/// one descriptor open per level.
 pub(crate) fn entries(directory: OwnedFd) -> io::Result<Vec<(CString, bool)>> {
     let held = directory.try_clone()?;
     let mut found = Vec::new();
@@ -163,12 +169,12 @@ pub(crate) fn entries(directory: OwnedFd) -> io::Result<Vec<(CString, bool)>> {
     Ok(found)
 }
 
-/// For file systems that do not say it with the name.
+/// Returns whether an entry is a directory, on file systems that do not return the type with the name.
 fn is_directory(parent: &OwnedFd, name: &CStr) -> bool {
     fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok_and(|found| kind(&found) == SFlag::S_IFDIR)
 }
 
-/// A file that something else has removed meanwhile counts as removed.
+/// Treats "not found" as success: the file was removed by another process.
 fn gone(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -176,7 +182,7 @@ fn gone(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Does one thing to many paths, several at a time. The first error, after all have been tried.
+/// Calls `act` for all paths, on several threads if there are many. Returns the first error, after all paths were tried.
 fn many(paths: &[&PathBuf], act: impl Fn(&Path) -> io::Result<()> + Sync) -> io::Result<()> {
     let next = AtomicUsize::new(0);
     let work = || {
@@ -191,7 +197,7 @@ fn many(paths: &[&PathBuf], act: impl Fn(&Path) -> io::Result<()> + Sync) -> io:
         return work();
     }
     thread::scope(|scope| {
-        // One that cannot be started is one less; this thread does its part anyway.
+        // If a thread cannot be started, the other threads do its work; this thread is always one of them.
         let others: Vec<_> = (1..THREADS.min(paths.len()))
             .filter_map(|_| thread::Builder::new().stack_size(128 * 1024).spawn_scoped(scope, work).ok())
             .collect();
@@ -215,7 +221,7 @@ mod tests {
         fs::write(shut.join("in/file"), "x").unwrap();
         fs::set_permissions(&shut, fs::Permissions::from_mode(0o000)).unwrap();
         std::os::unix::fs::symlink("/", top.join("link")).unwrap();
-        // A chain deeper than any path: made by moving a chain below a new one.
+        // A chain of directories that is deeper than any path can be, built by moving chains below new ones.
         let name = "d".repeat(200);
         let mut chain = parent.path().join("chain");
         fs::create_dir(&chain).unwrap();
@@ -243,7 +249,7 @@ mod tests {
         assert!((1 << 20..2 << 20).contains(&grown), "{grown}");
     }
 
-    /// A link that takes a directory's place while the tree is removed or counted leads nowhere.
+    /// A link that replaces a directory while the tree is removed or measured is not followed.
     #[test]
     fn links_that_are_exchanged_for_directories_are_not_followed() {
         use std::sync::atomic::AtomicBool;
@@ -267,7 +273,7 @@ mod tests {
                     }
                 });
                 let taken: u64 = (0..50).map(|_| used(&top, Path::new(""))).max().unwrap_or(0);
-                // What is exchanged while it is removed may be an obstacle.
+                // The removal may fail while the names are exchanged.
                 let removed = (0..1000).any(|_| remove_tree(&top).is_ok());
                 done.store(true, Ordering::Relaxed);
                 assert!(taken < 1 << 20 && removed, "{taken} {removed}");

@@ -1,8 +1,8 @@
-//! Two directories that are made alike from time to time: what a volume holds, and what a container sees of it.
+//! Synchronizes two directories: a volume, and a container's copy of it.
 //!
-//! Containers write to their own directory, so that others see nothing of it. [`Replica::commit`] carries what has changed
-//! there over to the volume, [`Replica::refresh`] what has changed in the volume to the container. Of two changes of one
-//! file the later commit wins.
+//! Containers write to their own copy, so that others do not see their changes. [`Replica::commit`] copies changes from
+//! the copy to the volume, and [`Replica::refresh`] from the volume to the copy. If two containers change the same file,
+//! the later commit wins.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,10 +25,10 @@ use super::{
     root::{Attributes, DEEPEST, Root, copy_entry, names, text},
 };
 
-/// Name of a file that is being written, in its directory.
+/// Temporary name of a file that is being written.
 const PART: &CStr = c".modal-volume-part";
 
-/// What an entry of a directory is.
+/// The type of a directory entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryKind {
     /// A regular file.
@@ -37,38 +37,38 @@ pub enum EntryKind {
     Directory,
     /// A symbolic link.
     Link,
-    /// A pipe.
+    /// A named pipe.
     Fifo,
     /// A socket.
     Socket,
-    /// A device.
+    /// A device, or an unknown type.
     Other,
 }
 
-/// An entry below a root.
+/// A file or directory below a root.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// From the root on.
+    /// Path relative to the root.
     pub path: PathBuf,
-    /// What it is.
+    /// Type of the entry.
     pub kind: EntryKind,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Unix seconds of its last change.
+    /// Time of the last modification, in Unix seconds.
     pub modified: u64,
     stamp: Stamp,
 }
 
-/// By which a changed entry is known.
+/// The attributes by which changes of an entry are detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     mode: u32,
     owner: (u32, u32),
-    /// None for a directory, whose own changes with what is in it.
+    /// `None` for directories, whose attributes change with their entries.
     content: Option<Content>,
 }
 
-/// Inode, size, times of a file.
+/// Inode, size and times of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Content {
     inode: u64,
@@ -106,6 +106,7 @@ impl Entry {
         }
     }
 
+    /// Returns whether entries of this type are copied between a volume and its copies.
     fn is_kept(&self) -> bool {
         matches!(self.kind, EntryKind::File | EntryKind::Directory | EntryKind::Link)
             && self.path.file_name() != Some(OsStr::from_bytes(PART.to_bytes()))
@@ -113,13 +114,22 @@ impl Entry {
 }
 
 impl Root {
-    /// What is at a path: links in the last part are followed within the root.
+    /// Returns the attributes of the entry at a path. Links are followed within the root.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `NotFound` if nothing is at the path.
     pub fn entry(&self, path: &Path) -> io::Result<Entry> {
         let found = fstat(self.resolve(path, OFlag::O_PATH)?)?;
         Ok(Entry::new(path.to_owned(), &found))
     }
 
-    /// The entries of a directory, all below it if `recursive`, parents before what is in them; a file's own entry.
+    /// Returns the entries of the directory at a path, where links are followed within the root, including those of its
+    /// subdirectories if `recursive`, with parents before their content. For a file, returns its own entry.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `NotFound` if nothing is at the path, and if directories are nested too deeply.
     pub fn entries(&self, path: &Path, recursive: bool) -> io::Result<Vec<Entry>> {
         let mut all = Vec::new();
         match self.open_directory(path) {
@@ -130,7 +140,12 @@ impl Root {
         Ok(all)
     }
 
-    /// Opens a regular file for reading.
+    /// Opens a regular file for reading. Returns it with its size in bytes. Links are followed within the root.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `NotFound` if nothing is at the path, with `IsADirectory` for a directory, and with `Other` for pipes
+    /// and devices.
     pub fn open_file(&self, path: &Path) -> io::Result<(File, u64)> {
         let file = self.resolve(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
         let found = fstat(&file)?;
@@ -141,7 +156,12 @@ impl Root {
         }
     }
 
-    /// Makes a file of what `source` gives; its parents are made, and a file that is there is replaced at once.
+    /// Writes the content of `source` to a file, and creates its parent directories. An existing file is replaced
+    /// atomically.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `InvalidInput` if the path has no file name, and with the I/O errors of `source` and the file system.
     pub fn put(&self, path: &Path, mut source: impl io::Read, mode: u32) -> io::Result<()> {
         let name = text(path.file_name().ok_or(io::ErrorKind::InvalidInput)?)?;
         let directory = self.made_directory(path.parent().unwrap_or(Path::new("")), &Attributes::default())?;
@@ -153,13 +173,19 @@ impl Root {
         Ok(renameat(&directory, PART, &directory, name.as_c_str())?)
     }
 
-    /// Removes what is at a path, links not followed; a directory only if it is empty or `recursive`.
+    /// Removes the file or directory at a path, without following links. Non-empty directories are removed only if
+    /// `recursive`.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `NotFound` if nothing is at the path, and with `DirectoryNotEmpty` for a non-empty directory.
     pub fn remove_all(&self, path: &Path, recursive: bool) -> io::Result<()> {
         let (directory, name) = self.parent(path)?;
         remove(&directory, &text(name)?, recursive, 0)
     }
 }
 
+/// Adds the entries of a directory to `all`.
 fn enter(directory: OwnedFd, path: &Path, recursive: bool, all: &mut Vec<Entry>, depth: usize) -> io::Result<()> {
     if depth > DEEPEST {
         return Err(io::Error::other(format!("directories are nested deeper than {DEEPEST} levels")));
@@ -167,7 +193,7 @@ fn enter(directory: OwnedFd, path: &Path, recursive: bool, all: &mut Vec<Entry>,
     let mut names = names(directory.try_clone()?)?;
     names.sort();
     for name in names {
-        // It may have been removed meanwhile.
+        // The entry may have been removed in the meantime.
         let Ok(found) = fstatat(&directory, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) else { continue };
         let entry = Entry::new(path.join(OsStr::from_bytes(name.to_bytes())), &found);
         let below = (recursive && entry.kind == EntryKind::Directory).then(|| entry.path.clone());
@@ -181,6 +207,7 @@ fn enter(directory: OwnedFd, path: &Path, recursive: bool, all: &mut Vec<Entry>,
     Ok(())
 }
 
+/// Removes an entry of a directory.
 fn remove(directory: &OwnedFd, name: &CStr, recursive: bool, depth: usize) -> io::Result<()> {
     match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
         Err(Errno::EISDIR | Errno::EPERM) if depth <= DEEPEST => {}
@@ -195,17 +222,21 @@ fn remove(directory: &OwnedFd, name: &CStr, recursive: bool, depth: usize) -> io
     Ok(unlinkat(directory, name, UnlinkatFlags::RemoveDir)?)
 }
 
-/// A container's own copy of a volume.
+/// A container's copy of a volume.
 #[derive(Debug)]
 pub struct Replica {
     volume: PathBuf,
     own: PathBuf,
-    /// What both had when they were last alike: as it is in the volume, and in the copy.
+    /// The attributes of all entries when both directories were last synchronized, in the volume and in the copy.
     alike: BTreeMap<PathBuf, (Stamp, Stamp)>,
 }
 
 impl Replica {
-    /// Copies the directory `volume` to `own`, which is made.
+    /// Copies the directory `volume` to `own`, which is created.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the I/O errors of the file system.
     pub fn new(volume: PathBuf, own: PathBuf) -> io::Result<Replica> {
         std::fs::create_dir_all(&own)?;
         let mut replica = Replica { volume, own, alike: BTreeMap::new() };
@@ -213,14 +244,22 @@ impl Replica {
         Ok(replica)
     }
 
-    /// Carries what has changed in the copy over to the volume. True if anything had.
+    /// Copies the changes in the copy to the volume. Returns whether there were any.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the I/O errors of the file system.
     pub fn commit(&mut self) -> io::Result<bool> {
         let (volume, own) = (Root::open(&self.volume)?, Root::open(&self.own)?);
         let alike = &mut self.alike;
         carry(&own, &volume, alike, |(_, own)| *own, |in_own, in_volume| (in_volume, in_own))
     }
 
-    /// Carries what has changed in the volume over to the copy. True if anything had.
+    /// Copies the changes in the volume to the copy. Returns whether there were any.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the I/O errors of the file system.
     pub fn refresh(&mut self) -> io::Result<bool> {
         let (volume, own) = (Root::open(&self.volume)?, Root::open(&self.own)?);
         let alike = &mut self.alike;
@@ -228,7 +267,9 @@ impl Replica {
     }
 }
 
-/// Carries what has changed in `from`, seen by its stamps among those of `alike`, over to `to`.
+/// Copies to `to` the entries of `from` whose attributes differ from those in `alike`, and removes those that are missing
+/// in `from`. `side` selects the attributes of `from` in a pair, and `both` builds a pair. Returns whether anything
+/// changed.
 fn carry(
     from: &Root,
     to: &Root,
@@ -251,16 +292,16 @@ fn carry(
                 changed = true;
                 alike.insert(entry.path, both(entry.stamp, stamp));
             }
-            // It was removed meanwhile: the next time tells.
+            // The entry was removed in the meantime; the next call removes it from `to`.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
-    // What is in a directory before the directory.
+    // In reverse order, so that the content of a directory is removed before the directory.
     let gone: Vec<PathBuf> = alike.keys().rev().filter(|path| !seen.contains(*path)).cloned().collect();
     for path in gone {
         match to.remove_all(&path, false) {
-            // What others have put there stays.
+            // Directories that contain files of others are kept.
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
             Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Err(error);
@@ -272,7 +313,7 @@ fn carry(
     Ok(changed)
 }
 
-/// Copies one entry, a directory without what is in it. The stamp that it has there.
+/// Copies one entry, without the content of directories. Returns the attributes of the copy.
 fn copy(from: &Root, to: &Root, entry: &Entry) -> io::Result<Stamp> {
     let owner = nix::unistd::geteuid().is_root().then_some(entry.stamp.owner);
     let attributes = Attributes { owner, ..Attributes::default() };
@@ -287,12 +328,12 @@ fn copy(from: &Root, to: &Root, entry: &Entry) -> io::Result<Stamp> {
     match entry.kind {
         EntryKind::Directory => {
             let made = to.made_directory(&entry.path, &Attributes::default())?;
-            // Made anew by its name: what was found is open for its path only.
+            // Opened again by name, because `made` is an `O_PATH` descriptor.
             drop(made);
             attributes.give(open_directory(&parent, name.as_c_str())?, entry.stamp.mode)?;
         }
         EntryKind::File => {
-            // Neither a pipe nor a device that has taken its place.
+            // Rejects a pipe or device that has replaced the file.
             if open_file(&source, name.as_c_str())?.is_none() {
                 return Err(io::ErrorKind::NotFound.into());
             }
@@ -353,7 +394,7 @@ mod tests {
         assert_eq!(fs::read_to_string(place.at("two/a/b/new")).unwrap(), "new");
         assert_eq!(fs::read_link(place.at("two/link")).unwrap(), Path::new("/etc/passwd"));
         assert!(!place.at("two/old").exists());
-        // Nothing of it comes back.
+        // Synchronized changes are not reported again.
         assert!(!two.commit().unwrap());
         assert!(!one.refresh().unwrap());
     }
@@ -403,7 +444,7 @@ mod tests {
         fs::create_dir(place.at("one/d")).unwrap();
         fs::write(place.at("one/d/f"), "f").unwrap();
         one.commit().unwrap();
-        // The volume's directory becomes a link that leads out, as a container that writes to it could make it.
+        // A container that can write to the volume may replace its directory with a link that leads out.
         fs::remove_dir_all(place.at("volume/d")).unwrap();
         symlink(place.at("outside"), place.at("volume/d")).unwrap();
         fs::write(place.at("one/d/f"), "more").unwrap();

@@ -1,4 +1,4 @@
-//! Copies files from one root directory into another, from outside, without ever leaving either.
+//! Copies files from one root directory to another, without following links out of either.
 
 use std::{
     ffi::{CStr, CString, OsStr, OsString},
@@ -24,44 +24,43 @@ use super::{
     open::{copy_content, kind, open_directory, open_file, resolve},
 };
 
-/// Bytes that are read of a file: those that are looked at are small.
+/// Maximum number of bytes that [`Root::read`] returns; the files that are read this way are small.
 const LARGEST_READ: u64 = 1 << 20;
 
-/// Links that are followed in one path, as many as the kernel does.
+/// Maximum number of links that are followed in one path; the kernel's limit.
 const MOST_LINKS: usize = 40;
 
-/// Levels of directories that are copied; two descriptors are held for each.
+/// Maximum depth of directories that are copied. Two descriptors are open per level.
 pub(crate) const DEEPEST: usize = 400;
 
-/// The root directory of something: a container, or a build context.
+/// A root directory, for example of a container or of a build context.
 #[derive(Debug)]
 pub struct Root {
     fd: OwnedFd,
 }
 
-/// What copied files get instead of their own.
+/// The attributes that copied files get instead of those of their source.
 #[derive(Debug, Clone, Default)]
 pub struct Attributes {
-    /// User and group; root when unset.
+    /// User and group id; root if unset.
     pub owner: Option<(u32, u32)>,
-    /// Files keep the user and group that they have at their source, unless `owner` is set.
+    /// Files keep the user and group of their source, unless `owner` is set.
     pub keep_owner: bool,
-    /// What becomes of permission bits.
+    /// The change of permission bits.
     pub mode: Option<Chmod>,
 }
 
 impl Attributes {
-    /// Gives a directory that was made for what is copied, or a file that was written, its owner and its mode. The mode comes
-    /// second: a change of the owner takes bits away.
+    /// Sets the owner and mode of a new directory or file. The mode is set last, because changing the owner clears bits.
     pub(crate) fn give(&self, file: impl std::os::fd::AsFd, mode: u32) -> io::Result<()> {
-        // Without privileges everything belongs to us, who are root inside; other owners cannot be had then.
+        // Without privileges, all files belong to the emulator's user, who is root inside, and cannot get another owner.
         if let Some((user, group)) = self.owner {
             fchown(&file, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
         }
         Ok(fchmod(&file, Mode::from_bits_truncate(mode & 0o7777))?)
     }
 
-    /// The same for a copy of what was found.
+    /// Sets the owner and mode of a copy of the file with the attributes `found`.
     fn give_copy(&self, file: impl std::os::fd::AsFd, found: &FileStat) -> io::Result<()> {
         if let Some((user, group)) = self.owner_of_copy(found) {
             fchown(&file, Some(user), Some(group))?;
@@ -85,20 +84,24 @@ impl Attributes {
     }
 }
 
-/// Which paths below a directory are copied; all when there is none.
+/// Decides which paths below a directory are copied; `None` copies all.
 pub type Wanted<'a> = Option<&'a dyn Fn(&Path) -> bool>;
 
-/// A name in a directory.
+/// An entry of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// Its name.
+    /// File name.
     pub name: String,
-    /// It is a directory, and no link to one.
+    /// True for directories, but not for links to directories.
     pub is_directory: bool,
 }
 
 impl Root {
     /// Opens a root directory.
+    ///
+    /// # Errors
+    ///
+    /// Fails if `path` is not a directory or cannot be opened.
     pub fn open(path: &Path) -> io::Result<Root> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         Ok(Root { fd: nix::fcntl::open(path, flags, Mode::empty())? })
@@ -108,7 +111,7 @@ impl Root {
         Ok(resolve(&self.fd, path, flags, ResolveFlag::RESOLVE_IN_ROOT)?)
     }
 
-    /// Opens a directory as processes inside see it.
+    /// Opens a directory, resolving its path as processes inside would.
     pub(crate) fn open_directory(&self, path: &Path) -> nix::Result<OwnedFd> {
         resolve(&self.fd, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY, ResolveFlag::RESOLVE_IN_ROOT)
     }
@@ -117,23 +120,24 @@ impl Root {
         Ok(self.open_directory(path)?)
     }
 
-    /// The directory that something is in, and its name there.
+    /// Opens the directory that contains `path`. Returns it with the last component of the path.
     pub(crate) fn parent<'a>(&self, path: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         Ok((self.directory(path.parent().unwrap_or(Path::new("")))?, name))
     }
 
-    /// Whether there is a directory at `path`.
+    /// Returns whether `path` is a directory, or a link to one within the root.
     pub fn is_dir(&self, path: &Path) -> bool {
         self.resolve(path, OFlag::O_PATH | OFlag::O_DIRECTORY).is_ok()
     }
 
-    /// Whether there is anything at `path`, links not followed.
+    /// Returns whether anything exists at `path`, including dangling links.
     pub fn exists(&self, path: &Path) -> bool {
         self.resolve(path, OFlag::O_PATH | OFlag::O_NOFOLLOW).is_ok()
     }
 
-    /// Where a path leads, as processes inside would follow its links: a path without links, as far as it is there now.
+    /// Returns the path without links: resolves links as processes inside would. Components that do not exist are kept
+    /// unchanged.
     pub fn real(&self, path: &Path) -> PathBuf {
         let mut waiting: Vec<OsString> = path.components().rev().map(|part| part.as_os_str().to_owned()).collect();
         let mut real = PathBuf::new();
@@ -157,7 +161,8 @@ impl Root {
         real
     }
 
-    /// The beginning of a regular file; nothing when there is none.
+    /// Returns the content of a regular file, up to 1 MiB. Links are followed within the root. Returns `None` if there is
+    /// no regular file at `path` or reading fails.
     pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
         let file = self.resolve(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY).ok()?;
         let found = fstat(&file).ok().filter(|found| kind(found) == SFlag::S_IFREG)?;
@@ -167,7 +172,11 @@ impl Root {
         Some(content)
     }
 
-    /// What is in a directory, sorted by name. Names that are not UTF-8 are left out.
+    /// Returns the entries of a directory, sorted by name. Omits names that are not UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `NotFound` or `NotADirectory` if there is no directory at `path`.
     pub fn list(&self, path: &Path) -> io::Result<Vec<Listed>> {
         let directory = self.directory(path)?;
         let mut entries = Vec::new();
@@ -180,12 +189,16 @@ impl Root {
         Ok(entries)
     }
 
-    /// Makes a directory and those above it; those that are there stay as they are.
+    /// Creates a directory and its parents. Existing directories are not changed.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a component exists and is not a directory, and with the I/O errors of the file system.
     pub fn make_directories(&self, path: &Path, attributes: &Attributes) -> io::Result<()> {
         self.made_directory(path, attributes).map(drop)
     }
 
-    /// The same; the directory.
+    /// Creates a directory and its parents like [`Root::make_directories`], and opens it.
     pub(crate) fn made_directory(&self, path: &Path, attributes: &Attributes) -> io::Result<OwnedFd> {
         let mut so_far = PathBuf::new();
         let place = OFlag::O_PATH | OFlag::O_DIRECTORY;
@@ -197,7 +210,7 @@ impl Root {
             so_far.push(part);
             held = match self.resolve(&so_far, place) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    // In the directory that was found before; what may be at its path by now does not matter.
+                    // Created in the directory that was opened before, even if another one is at its path by now.
                     let made = make_directory(&held, part.as_os_str())?;
                     attributes.give(&made, 0o755)?;
                     made
@@ -208,8 +221,14 @@ impl Root {
         Ok(held)
     }
 
-    /// Copies what is at `source` of another root, where a link is followed, to `target` here. A directory's contents go into
-    /// the directory `target`, those of them that are wanted; parents are made.
+    /// Copies the file or directory at `source` in another root, following links, to `target` in this root, and creates
+    /// parent directories. For a directory, copies those of its entries that are `wanted` into the directory `target`.
+    /// Files that are neither regular files nor directories are ignored.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `NotFound` if there is nothing at `source`, with `InvalidInput` if `target` has no file name, and with
+    /// the I/O errors of the file system.
     pub fn copy(
         &self,
         from: &Root,
@@ -225,7 +244,7 @@ impl Root {
         let name = text(target.file_name().ok_or(io::ErrorKind::InvalidInput)?)?;
         let found = from.resolve(source, OFlag::O_PATH)?;
         if kind(&fstat(&found)?) != SFlag::S_IFREG {
-            // As in a directory.
+            // Ignored, as in directories.
             return Ok(());
         }
         let source = from.resolve(source, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
@@ -238,7 +257,11 @@ impl Root {
         }
     }
 
-    /// Writes a file, whose parents are made.
+    /// Writes a file and creates its parent directories.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `InvalidInput` if `target` has no file name, and with the I/O errors of the file system.
     pub fn write(&self, target: &Path, content: &[u8], attributes: &Attributes) -> io::Result<()> {
         let name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let directory = self.made_directory(target.parent().unwrap_or(Path::new("")), attributes)?;
@@ -247,13 +270,21 @@ impl Root {
         attributes.give(&file, attributes.mode_of(0o644, false))
     }
 
-    /// Removes a file.
+    /// Removes a file or link.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `NotFound` if nothing is at `target`.
     pub fn remove(&self, target: &Path) -> io::Result<()> {
         let (directory, name) = self.parent(target)?;
         Ok(unlinkat(&directory, name, UnlinkatFlags::NoRemoveDir)?)
     }
 
-    /// Removes a file or directory if there is nothing in it.
+    /// Removes the file or directory at `target` if it is empty; otherwise does nothing.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `NotFound` if nothing is at `target`, and with `DirectoryNotEmpty` if a directory there is not empty.
     pub fn remove_empty(&self, target: &Path) -> io::Result<()> {
         let (directory, name) = self.parent(target)?;
         let found = fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
@@ -265,11 +296,12 @@ impl Root {
     }
 }
 
+/// Converts a name to a C string. Fails if it contains a zero byte.
 pub(crate) fn text(name: &OsStr) -> io::Result<CString> {
     Ok(CString::new(name.as_bytes())?)
 }
 
-/// All names in a directory, at once: what is added meanwhile is not waited for.
+/// Reads all names in a directory at once, so that names that are added during the copy are not included.
 pub(crate) fn names(directory: OwnedFd) -> io::Result<Vec<CString>> {
     let mut names = Vec::new();
     for entry in Dir::from_fd(directory)?.iter() {
@@ -281,7 +313,7 @@ pub(crate) fn names(directory: OwnedFd) -> io::Result<Vec<CString>> {
     Ok(names)
 }
 
-/// Makes a directory that only its owner may enter, or takes the one that is there.
+/// Creates a directory with mode 700, or opens the existing one.
 fn make_directory(parent: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
     match mkdirat(parent, name, Mode::S_IRWXU) {
         Ok(()) | Err(Errno::EEXIST) => {}
@@ -293,14 +325,14 @@ fn make_directory(parent: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
     })
 }
 
-/// The copying of a directory's contents.
+/// Copies the content of a directory.
 struct Contents<'a> {
     attributes: &'a Attributes,
     wanted: Wanted<'a>,
 }
 
 impl Contents<'_> {
-    /// `path` is that of the directory below the one where the copying began.
+    /// Copies all entries. `path` is the path of the directory relative to the one where the copy began.
     fn copy(&self, from: OwnedFd, to: &OwnedFd, path: &Path, depth: usize) -> io::Result<()> {
         if depth > DEEPEST {
             return Err(io::Error::other(format!("directories are nested deeper than {DEEPEST} levels")));
@@ -311,7 +343,7 @@ impl Contents<'_> {
                 continue;
             }
             match self.entry(&from, &name, to, &name, &path, depth) {
-                // It was removed meanwhile.
+                // The entry was removed in the meantime.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 other => other?,
             }
@@ -319,7 +351,7 @@ impl Contents<'_> {
         Ok(())
     }
 
-    /// Copies one entry to a name, links as links.
+    /// Copies one entry to a new name. Links are copied as links.
     fn entry(
         &self,
         from: &OwnedFd,
@@ -349,16 +381,16 @@ impl Contents<'_> {
             }
             SFlag::S_IFREG => match open_file(from, name)? {
                 Some((source, found)) => copy_file(&source, &found, to, new_name, self.attributes),
-                // Something else by now is left out like the following.
+                // The file was replaced by something else, which is omitted like the types below.
                 None => Ok(()),
             },
-            // Sockets, pipes and devices mean nothing in an image.
+            // Sockets, pipes and devices are not useful in an image.
             _ => Ok(()),
         }
     }
 }
 
-/// Copies one entry to a name, with all that is in it, links as links.
+/// Copies one entry to a new name, including the content of a directory. Links are copied as links.
 pub(crate) fn copy_entry(
     from: &OwnedFd,
     name: &CStr,
@@ -381,7 +413,7 @@ fn times(found: &FileStat) -> (TimeSpec, TimeSpec) {
     (TimeSpec::new(0, libc::UTIME_OMIT), TimeSpec::new(found.st_mtime, found.st_mtime_nsec))
 }
 
-/// A new file in place of whatever file or link was there.
+/// Creates a file. Replaces an existing file or link.
 fn create(directory: &OwnedFd, name: &CStr) -> io::Result<File> {
     match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => {}

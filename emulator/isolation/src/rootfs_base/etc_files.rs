@@ -1,9 +1,9 @@
-//! What containers see of the machine's `/etc`: what its programs need, and nothing that belongs to the machine or its people.
+//! Copies the part of the machine's `/etc` that programs in containers need, without data about the machine or its users.
 //!
-//! Three filters, each of which would do for most of it. Only names that programs are known to need are taken ([`NEEDED`]):
-//! other names stay out, also where they can be read. Of those, only what every user of the machine may read. Of those, no
-//! file that holds a private key, or a password in an address. The account files are made anew: system accounts, without
-//! people and without passwords.
+//! Three filters are applied. Only names that programs are known to need are copied ([`NEEDED`]); all other names are
+//! omitted, even if they are readable. Only files that every user of the machine may read are copied. Files with a
+//! private key, or with a password in a URL, are omitted. The account files are generated: they contain system accounts,
+//! without users and passwords.
 
 use std::{
     fs, io,
@@ -13,43 +13,43 @@ use std::{
 
 use super::make::make_directory;
 
-/// Names in `/etc` that programs need, in groups; a `*` at the end stands for anything. Accounts and the container's own files
-/// are written, not copied.
+/// Names in `/etc` that programs need, in groups; `*` at the end matches any suffix. Account files and the container's
+/// own files are generated, not copied.
 const NEEDED: [&str; 8] = [
-    // The loader, the C library and what they look up.
+    // The dynamic linker, the C library and their configuration.
     "ld.so.cache ld.so.conf ld.so.conf.d nsswitch.conf host.conf gai.conf protocols services rpc networks ethertypes netconfig \
      bindresvport.blacklist localtime timezone locale.alias locale.conf locale.gen vconsole.conf libaudit.conf gss xattr.conf",
-    // What the system is.
+    // The identity of the system.
     "debian_version os-release lsb-release lsb-release.d issue issue.net alpine-release arch-release fedora-release \
      redhat-release centos-release rocky-release SuSE-release system-release*",
-    // Which of several programs of a kind is meant, and trust.
+    // The choice between alternative programs, and certificates.
     "alternatives ssl pki ca-certificates ca-certificates.conf crypto-policies gnutls selinux",
-    // Shells, terminals, log-in.
+    // Shells, terminals, login.
     "bash.bashrc bashrc bash_completion bash_completion.d profile skel shells inputrc terminfo DIR_COLORS* login.defs pam.d \
      pam.conf security adduser.conf deluser.conf csh* zsh* zprofile fish",
-    // Packages.
+    // Package managers.
     "apt dpkg debconf.conf ucf.conf apk dnf yum* rpm pacman.conf pacman.d",
-    // Languages and their tools.
+    // Programming languages and their tools.
     "perl python* java* maven gradle ant R php ruby* lua julia octave* dotnet ghc gdb debuginfod gprofng.rc ccache.conf openmpi \
      libibverbs.d",
-    // Files and documents.
+    // File types and documents.
     "mime.types mailcap mailcap.order magic magic.mime groff manpath.config man_db.conf papersize texmf sgml xml \
      dictionaries-common fonts ImageMagick* ghostscript mke2fs.conf e2scrub.conf",
-    // Editors and screens.
+    // Editors and displays.
     "vim nanorc emacs screenrc tmux.conf X11 gtk* xdg glvnd vulkan",
 ];
 
-/// Names below those that are left out all the same.
+/// Names that are omitted at any depth below those.
 const NOT_NEEDED: [&str; 5] = ["private", "auth.conf", "auth.conf.d", "opasswd", "credentials"];
 
-/// A file larger than this is data, not configuration, and would only slow every start down.
+/// Maximum size of a file, in bytes. Larger files are data, not configuration, and would slow down every start.
 const LARGEST: u64 = 16 * 1024 * 1024;
 
-/// The first id that is given to people; and the id that stands for ids without a name, which is a system account.
+/// The first id of human users, and the id that stands for unmapped ids, which is a system account.
 const PEOPLE: u32 = 1000;
 const OVERFLOW_ID: u32 = 65_534;
 
-/// Makes `to`, which is an empty directory, what containers see of `from`, the machine's `/etc`.
+/// Fills `to`, an empty directory, with the files that containers see of `from`, the machine's `/etc`.
 pub(crate) fn make(from: &Path, to: &Path, privileged: bool) -> io::Result<()> {
     let wanted = |name: &str| {
         NEEDED.iter().flat_map(|group| group.split_whitespace()).any(|needed| match needed.strip_suffix('*') {
@@ -63,13 +63,13 @@ pub(crate) fn make(from: &Path, to: &Path, privileged: bool) -> io::Result<()> {
     symlink("/proc/self/mounts", to.join("mtab"))
 }
 
-/// Copies what everybody may read and is no secret.
+/// Copies the files that every user may read and that contain no secrets.
 fn copy(from: &Path, to: &Path, privileged: bool, wanted: &dyn Fn(&str) -> bool) -> io::Result<()> {
     for entry in fs::read_dir(from)?.flatten() {
         let name = entry.file_name();
         let (source, target) = (entry.path(), to.join(&name));
         let Some(name) = name.to_str().filter(|name| wanted(name) && !NOT_NEEDED.contains(name)) else { continue };
-        // Files may vanish meanwhile; what cannot be read is not for the container.
+        // Files may vanish in the meantime, and files that cannot be read are not copied.
         let Ok(found) = fs::symlink_metadata(&source) else { continue };
         let copied = if found.is_symlink() {
             fs::read_link(&source).and_then(|link| symlink(link, &target))
@@ -96,12 +96,12 @@ fn copy(from: &Path, to: &Path, privileged: bool, wanted: &dyn Fn(&str) -> bool)
     Ok(())
 }
 
-/// Names of files that hold keys in forms without a text to know them by.
+/// Returns whether the name is that of a key file in a binary format, which cannot be recognized by its content.
 fn is_key(name: &str) -> bool {
     [".key", ".p12", ".pfx", ".keytab"].iter().any(|end| name.ends_with(end)) || name.starts_with("id_")
 }
 
-/// Whether a file holds a private key, or an address with a password in it.
+/// Returns whether a file contains a private key, or a URL with a password.
 fn is_secret(content: &[u8]) -> bool {
     contains(content, b"PRIVATE KEY-----") || has_password(content)
 }
@@ -110,7 +110,7 @@ fn contains(content: &[u8], what: &[u8]) -> bool {
     content.windows(what.len()).any(|part| part == what)
 }
 
-/// Looks for `://user:password@`.
+/// Searches for `://user:password@`.
 fn has_password(content: &[u8]) -> bool {
     let starts = content.windows(3).enumerate().filter(|(_, part)| part == b"://").map(|(at, _)| at + 3);
     starts.into_iter().any(|start| {
@@ -122,7 +122,7 @@ fn has_password(content: &[u8]) -> bool {
     })
 }
 
-/// The account files: those of the system's own accounts, without people and without passwords.
+/// Writes the account files: only system accounts, without passwords.
 fn accounts(from: &Path, to: &Path) -> io::Result<()> {
     let read = |name: &str| String::from_utf8_lossy(&fs::read(from.join(name)).unwrap_or_default()).into_owned();
     let system = |line: &&str| {

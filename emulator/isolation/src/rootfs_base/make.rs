@@ -1,4 +1,4 @@
-//! Makes directories and whiteouts of layers.
+//! Creates directories and whiteouts of layers.
 
 use std::{
     fs, io,
@@ -8,7 +8,7 @@ use std::{
 
 use nix::sys::stat::{Mode, SFlag};
 
-/// Makes a directory with exactly this mode, whatever the umask says.
+/// Creates a directory with exactly this mode, regardless of the umask.
 pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     match fs::DirBuilder::new().mode(mode).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
@@ -17,7 +17,8 @@ pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
-/// An overlay's mark for "not there". The kernel lets everybody make this one device node.
+/// Creates a whiteout, which marks a removed entry in an overlay. The kernel permits every user to create this device
+/// node.
 pub(crate) fn whiteout(path: &Path) -> io::Result<()> {
     Ok(nix::sys::stat::mknod(path, SFlag::S_IFCHR, Mode::empty(), 0)?)
 }

@@ -1,12 +1,12 @@
-//! What lies below every container: made once per engine from what the machine has.
+//! The lower directories of all containers, created once per engine from files of the machine.
 //!
 //! - `skeleton/`: the empty top-level directories and the machine's links (`/bin` to `/usr/bin`, …);
-//! - `scratch/`: the same for images made from nothing: only what the kernel's file systems need;
-//! - `nothing/`: what lies below an image from nothing where it is not a root: an overlay must have a lower layer;
-//! - `etc/`: what programs need of the machine's `/etc` (`etc_files`), as a copy, which can be written inside also when the
-//!   machine's files could not;
-//! - `masks/usr`, `masks/opt`: laid over the machine's directories. They hide what only some may read, and for an emulator
-//!   without privileges they hold directories of its own, so that programs can be installed inside.
+//! - `scratch/`: the equivalent for images from scratch, with only the mount points of the kernel's file systems;
+//! - `nothing/`: the lower directory of images from scratch that are not a root, because an overlay needs a lower directory;
+//! - `etc/`: the part of the machine's `/etc` that programs need (`etc_files`), as a copy, so that it can be written inside
+//!   even if the machine's files could not;
+//! - `masks/usr`, `masks/opt`: overlaid on the machine's directories. They hide files that not all users may read. For an
+//!   emulator without privileges they also contain directories that it owns, so that programs can be installed inside.
 
 mod etc_files;
 mod make;
@@ -21,14 +21,14 @@ use std::{
 pub(crate) use make::make_directory;
 use make::whiteout;
 
-/// The machine's directories that are offered, besides `/etc` and those that stand beside `/usr` on machines that keep
-/// `/bin` apart.
+/// The directories of the machine that containers see, besides `/etc` and the directories in `PROGRAM_PLACES` that are
+/// not links into `/usr`.
 const OFFERED: [&str; 2] = ["usr", "opt"];
 
-/// Programs' places at top level: links where the machine has merged them into `/usr`.
+/// Top-level directories of programs. On most machines they are links into `/usr`.
 const PROGRAM_PLACES: [&str; 8] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32", "libexec", "nix"];
 
-/// Empty directories of the skeleton and their modes.
+/// The empty directories of the skeleton, with their modes.
 const SKELETON: [(&str, u32); 37] = [
     ("__modal", 0o755),
     ("boot", 0o755),
@@ -69,7 +69,7 @@ const SKELETON: [(&str, u32); 37] = [
     ("var/tmp", 0o1777),
 ];
 
-/// The same for images made from nothing.
+/// The same for images from scratch.
 const SCRATCH: [(&str, u32); 7] = [
     ("__modal", 0o755),
     ("dev", 0o755),
@@ -80,20 +80,21 @@ const SCRATCH: [(&str, u32); 7] = [
     ("tmp", 0o1777),
 ];
 
-/// Levels of the offered directories that are looked through: as far as programs install themselves by hand (`/opt/x/bin`,
-/// `/usr/local/lib/python3/site-packages` without privileges), and not so far that a start is slowed down.
+/// Depth to which the machine's directories are searched: deep enough for programs that are installed manually
+/// (`/opt/x/bin`, `/usr/local/lib/python3/site-packages` without privileges), and not so deep that it slows down the
+/// start.
 const MASK_DEPTH: usize = 3;
 
-/// The directories that lie below every container.
+/// The lower directories of all containers.
 #[derive(Debug, Clone)]
 pub(crate) struct RootfsBase {
     directory: PathBuf,
-    /// Top-level directories with an overlay of their own, `etc` not among them.
+    /// Top-level directories that get their own overlay, except `etc`.
     offered: Vec<String>,
 }
 
 impl RootfsBase {
-    /// Makes them in `directory`, which must not exist.
+    /// Creates the directories in `directory`, which must not exist.
     pub(crate) fn make(directory: &Path, privileged: bool) -> io::Result<Self> {
         for part in ["", "skeleton", "scratch", "nothing", "etc", "masks"] {
             make_directory(&directory.join(part), 0o755)?;
@@ -105,7 +106,7 @@ impl RootfsBase {
         for (name, mode) in SCRATCH {
             make_directory(&directory.join("scratch").join(name), mode)?;
         }
-        // What a distribution's image has in root's home.
+        // The files that a distribution's image has in root's home directory.
         for (from, to) in [("dot.bashrc", "root/.bashrc"), ("dot.profile", "root/.profile")] {
             if let Ok(content) = fs::read(Path::new("/usr/share/base-files").join(from)) {
                 fs::write(skeleton.join(to), content)?;
@@ -113,7 +114,7 @@ impl RootfsBase {
         }
         symlink("/run", skeleton.join("var/run"))?;
         symlink("/run/lock", skeleton.join("var/lock"))?;
-        // An empty package database, rather than none: the tools start out from it.
+        // An empty package database: the tools fail without one.
         fs::write(skeleton.join("var/lib/dpkg/status"), "")?;
         fs::write(skeleton.join("var/lib/dpkg/available"), "")?;
 
@@ -130,8 +131,8 @@ impl RootfsBase {
             }
         }
         offered.retain(|name| Path::new("/").join(name).is_dir());
-        // In a user namespace what has something mounted below it cannot be a layer. Nothing is to be had without `/usr`,
-        // and then the kernel's own refusal is the better message; without `/opt`, nearly everything.
+        // In a user namespace, a directory with mounts below it cannot be a layer. Containers are not useful without
+        // `/usr`, so the kernel's own error is reported for it, but they work without `/opt`.
         offered.retain(|name| name != "opt" || !has_mounts_below(Path::new("/opt")));
 
         etc_files::make(Path::new("/etc"), &directory.join("etc"), privileged)?;
@@ -143,23 +144,23 @@ impl RootfsBase {
         Ok(Self { directory: directory.to_owned(), offered })
     }
 
-    /// Adds the machine's package database. Takes a tenth of a second of the processor, so it is not part of making the rest.
+    /// Adds the machine's package database. Separate from [`RootfsBase::make`], because it takes 0.1 s of processor time.
     pub(crate) fn add_packages(&self, privileged: bool) -> io::Result<()> {
         let (skeleton, etc) = (self.directory.join("skeleton"), self.directory.join("etc"));
         package_database::copy(Path::new("/"), &skeleton, &etc, privileged)
     }
 
-    /// The lowest layer of the root.
+    /// Returns the lowest layer of the root.
     pub(crate) fn root(&self, from_scratch: bool) -> PathBuf {
         self.directory.join(if from_scratch { "scratch" } else { "skeleton" })
     }
 
-    /// An empty directory.
+    /// Returns an empty directory.
     pub(crate) fn nothing(&self) -> PathBuf {
         self.directory.join("nothing")
     }
 
-    /// Every further overlay, in the order in which they are mounted: its top-level name and what lies below the image's
+    /// Returns the further overlays, in mount order: the top-level name and the lower directories below the image's
     /// layers, topmost first.
     pub(crate) fn offered(&self) -> impl Iterator<Item = (&str, Vec<PathBuf>)> {
         let programs = self
@@ -170,14 +171,15 @@ impl RootfsBase {
     }
 }
 
-/// Hides what only some may read and, with `writable`, makes directories of our own, which can be written.
+/// Fills `mask` so that it hides files that not all users may read. With `writable`, also creates directories that this
+/// user owns and can write to.
 fn mask_directory(machine: &Path, mask: &Path, writable: bool, depth: usize) -> io::Result<()> {
-    // One that cannot be read is not seen inside either.
+    // A directory that cannot be read is not visible inside either.
     let Ok(entries) = fs::read_dir(machine) else { return Ok(()) };
     for entry in entries.flatten() {
         let target = mask.join(entry.file_name());
         let Ok(found) = fs::symlink_metadata(entry.path()) else { continue };
-        // What everybody may execute but not read (some set-user-id programs) is no secret.
+        // Files that all users may execute but not read (some set-user-ID programs) are not secret.
         let open = found.mode() & 0o001 != 0 || (found.is_file() && found.mode() & 0o004 != 0);
         if found.is_symlink() {
             continue;
@@ -195,7 +197,7 @@ fn mask_directory(machine: &Path, mask: &Path, writable: bool, depth: usize) -> 
     Ok(())
 }
 
-/// Makes the directory `mask`, and those above it, look like the machine's, whose attributes it covers.
+/// Creates the directory `mask` and its parents with the attributes of the machine's directories, which they cover.
 fn make_alike(machine: &Path, mask: &Path) -> io::Result<()> {
     if mask.is_dir() {
         return Ok(());
@@ -205,7 +207,7 @@ fn make_alike(machine: &Path, mask: &Path) -> io::Result<()> {
     }
     let found = fs::metadata(machine)?;
     make_directory(mask, found.mode() & 0o7777)?;
-    // Not ours to give away without privileges, and then the owner does not matter.
+    // Fails without privileges, and then the owner does not matter.
     let _ = lchown(mask, Some(found.uid()), Some(found.gid()));
     Ok(())
 }

@@ -1,9 +1,10 @@
-//! The machine's package database, for package tools inside containers.
+//! The machine's package database, for package managers in containers.
 //!
-//! Containers see the machine's `/usr`, so what is installed there is what the machine's database says. Without it, a package
-//! manager would install everything anew, over files of `/etc` that it does not know, and ask about each. Three things make
-//! database and files agree: the database itself, the directories of `/var` that packages bring along, and the files of
-//! `/etc` that are exactly those of the packages: these hold nothing of the machine's own.
+//! Containers see the machine's `/usr`, so the machine's database lists the packages that are installed there. Without
+//! it, a package manager would install everything again, over files in `/etc` that it does not know, and ask about each.
+//! To make database and files agree, three things are copied: the database, the directories in `/var` that packages
+//! contain, and the files in `/etc` that are identical to those in the packages and thus contain nothing specific to the
+//! machine.
 
 use std::{
     collections::BTreeSet,
@@ -17,26 +18,27 @@ use md5::{Digest, Md5};
 
 use super::make::make_directory;
 
-/// What is kept for each package that tools need to remove, replace or trigger it. Checksums and development data are not
-/// among it: copying them would double the time.
+/// The files of each package that tools need to remove, replace or trigger it. Checksums and development data are
+/// omitted, because they would double the time for copying.
 const KEPT: [&str; 6] = ["list", "preinst", "postinst", "prerm", "postrm", "triggers"];
 
 /// Directories of which all files are copied.
 const WHOLE: [&str; 4] = ["var/lib/dpkg/alternatives", "var/lib/dpkg/triggers", "var/lib/pam", "var/lib/ucf"];
 
-/// Names in `/etc` that hold a machine's keys and rules beside what packages bring: nothing of them is shown.
+/// Names in `/etc` that contain keys and rules of the machine besides files of packages. None of their files are copied.
 const SHUT: [&str; 8] =
     ["ssh", "ssl/private", "sudoers", "sudoers.d", "NetworkManager", "wpa_supplicant", "docker", "kubernetes"];
 
-/// Options of dpkg. A file of the machine that belongs to no package stays without a question when a package brings another
-/// one; options on a command line come first. Files need not survive a crash of the machine.
+/// Options of dpkg. `force-confold` keeps files of the machine that belong to no package without a question when a
+/// package contains another version; options on the command line take precedence. `force-unsafe-io` skips `fsync`: files
+/// need not survive a crash of the machine.
 const OPTIONS: &str = "force-confold\nforce-unsafe-io\n";
 
-/// Options of apt where root is the only user inside: it cannot fetch as another one.
+/// Option of apt for containers in which root is the only user: apt cannot switch to another user for downloads.
 const ONE_USER: &str = "APT::Sandbox::User \"root\";\n";
 
-/// Copies what package tools need below `skeleton`, and files of packages to `etc`, from the machine's root directory. Does
-/// nothing on a machine with other package tools.
+/// Copies the files that package managers need from the machine's root directory to `skeleton`, and files of packages to
+/// `etc`. Does nothing if the machine does not use dpkg.
 pub(crate) fn copy(machine: &Path, skeleton: &Path, etc: &Path, privileged: bool) -> io::Result<()> {
     let database = "var/lib/dpkg";
     let Ok(status) = fs::read_to_string(machine.join(database).join("status")) else { return Ok(()) };
@@ -111,7 +113,8 @@ pub(crate) fn copy(machine: &Path, skeleton: &Path, etc: &Path, privileged: bool
     Ok(())
 }
 
-/// Makes the directories above a file, alike to the machine's; false if one of them is no directory.
+/// Creates the parent directories of a file with the machine's attributes. Returns `false` if one of them is not a
+/// directory.
 fn make_parents(
     from: &Path,
     to: &Path,
@@ -137,9 +140,9 @@ fn make_parents(
     Ok(true)
 }
 
-/// Files of packages in `/etc`, and the MD5 sums that they had when they were installed.
+/// Returns the files of packages in `/etc`, with their MD5 sums at installation.
 fn configuration(status: &str) -> impl Iterator<Item = (&str, &str)> {
-    // Of all fields, only these lines begin with a space and a slash.
+    // Only the lines of this field begin with a space and a slash.
     status.lines().filter_map(|line| {
         let mut words = line.strip_prefix(' ').filter(|line| line.starts_with('/'))?.split(' ');
         Some((words.next()?, words.next()?)).filter(|_| words.next().is_none())
@@ -150,13 +153,13 @@ fn is_open_file(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.mode() & 0o004 != 0)
 }
 
-/// Copies a file that everybody may read, if there is one.
+/// Copies a file that all users may read, if it exists.
 fn copy_open(from: &Path, to: &Path) -> io::Result<()> {
     if !is_open_file(from) {
         return Ok(());
     }
     match fs::copy(from, to) {
-        // It was replaced meanwhile: a package is being installed.
+        // The file was replaced in the meantime, because a package is being installed.
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => Ok(()),
         copied => copied.map(drop),
     }

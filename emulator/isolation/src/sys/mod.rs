@@ -1,4 +1,5 @@
-//! The unsafe code of this crate: what neither nix nor rustix wraps. Nothing here knows what the calls are for.
+//! The unsafe code of this crate: system calls that neither nix nor rustix provides. Independent of the modules that use
+//! it.
 
 mod clone;
 mod descriptors;

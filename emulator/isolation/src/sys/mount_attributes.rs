@@ -1,4 +1,4 @@
-//! `mount_setattr`, which neither nix nor rustix has.
+//! The system call `mount_setattr`, which neither nix nor rustix provides.
 
 use std::{
     ffi::CStr,
@@ -19,12 +19,13 @@ struct Attributes {
     user_namespace: u64,
 }
 
-/// Makes a mount, and all mounts below it, read-only: the one at `path`, or that which `directory` is on when `path` is empty.
+/// Makes a mount and all mounts below it read-only: the one at `path` relative to `directory`, or that of `directory`
+/// itself if `path` is empty.
 pub(crate) fn set_read_only(directory: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
     let attributes = Attributes { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, user_namespace: 0 };
     let flags = AT_RECURSIVE | libc::AT_EMPTY_PATH as libc::c_uint;
-    // SAFETY: the kernel reads the path, which ends with a zero, and the structure, which has its layout and the size that is
-    // given. Both outlive the call.
+    // SAFETY: the kernel reads the null-terminated path, and the structure, which has the kernel's layout and the size
+    // passed to the call. Both outlive the call.
     let done = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,

@@ -1,4 +1,4 @@
-//! Forks, signals and other properties of whole processes.
+//! Forks, signals and other process attributes.
 
 use std::{io, ptr};
 
@@ -8,69 +8,69 @@ use nix::{
     unistd::ForkResult,
 };
 
-/// Of linux/keyctl.h.
+/// From linux/keyctl.h.
 const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
 
-/// The highest number of a signal.
+/// The highest signal number.
 const LAST_SIGNAL: i32 = 64;
 
-/// What [`fork`] returns.
+/// The result of [`fork`].
 pub(crate) enum Fork {
-    /// In the new process.
+    /// Returned in the child process.
     Child(ForkedChild),
-    /// In the old one: the number of the new one.
+    /// Returned in the parent process: the pid of the child.
     Parent(i32),
 }
 
-/// Shows that the process is a fork, whose descriptors are copies of its parent's.
+/// Proves that this process is a fork, whose descriptors are copies of its parent's.
 pub(crate) struct ForkedChild(());
 
-/// Forks a process that has one thread.
+/// Forks a single-threaded process.
 ///
 /// # Errors
 ///
-/// EINVAL if the process has more than one thread.
+/// Fails with `EINVAL` if the process has more than one thread.
 pub(crate) fn fork() -> nix::Result<Fork> {
-    // Changes nothing; the kernel refuses it to a process with more threads.
+    // Has no effect, but fails if the process has several threads.
     unshare(CloneFlags::CLONE_THREAD)?;
-    // SAFETY: the kernel has just confirmed that this is the only thread. So no lock is held by a thread that the child does
-    // not have, and the child may do what any process may.
+    // SAFETY: the kernel has just confirmed that this is the only thread. So no other thread holds a lock that the child
+    // would need, and the child may run any code.
     Ok(match unsafe { nix::unistd::fork() }? {
         ForkResult::Child => Fork::Child(ForkedChild(())),
         ForkResult::Parent { child } => Fork::Parent(child.as_raw()),
     })
 }
 
-/// Closes every descriptor but the standard ones, in a fork that becomes another program: its values that own descriptors are
-/// left over from its parent and must be neither used nor dropped from here on.
+/// Closes all descriptors except the standard streams, in a fork that will execute another program. Values that own
+/// descriptors are left over from the parent and must not be used or dropped afterwards.
 pub(crate) fn close_all_but_standard(_: ForkedChild) {
-    // SAFETY: takes numbers only. The process is a fork, so that no descriptor of its parent is closed; there is one call for
-    // each fork, in a function that does not return and drops nothing that owns a descriptor.
+    // SAFETY: takes only numbers. The process is a fork, so no descriptor of its parent is closed. Each fork makes this
+    // call once, in a function that does not return and drops nothing that owns a descriptor.
     unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
 }
 
-/// A child process that does nothing, until it is dropped.
+/// A child process that does nothing. Killed when dropped.
 pub(crate) struct PausedChild {
     pid: libc::pid_t,
 }
 
 impl PausedChild {
-    /// Forks it. The calling process may have further threads.
+    /// Forks the child process. The calling process may have several threads.
     pub(crate) fn start() -> io::Result<PausedChild> {
-        // SAFETY: the child makes system calls only, which a fork of a program with threads may do.
+        // SAFETY: the child makes only system calls, which is permitted in a fork of a multi-threaded program.
         match unsafe { libc::fork() } {
             ..0 => Err(io::Error::last_os_error()),
             0 => loop {
-                // It ends with its parent, should that be killed right now.
+                // Kills the child when its parent ends.
                 let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-                // SAFETY: waits; touches no memory.
+                // SAFETY: waits for a signal and accesses no memory.
                 unsafe { libc::pause() };
             },
             pid => Ok(PausedChild { pid }),
         }
     }
 
-    /// Its number.
+    /// Returns the pid.
     pub(crate) fn pid(&self) -> libc::pid_t {
         self.pid
     }
@@ -79,42 +79,42 @@ impl PausedChild {
 impl Drop for PausedChild {
     fn drop(&mut self) {
         kill(self.pid, libc::SIGKILL);
-        // SAFETY: the kernel writes nothing when the pointer is null. The child is collected here alone.
+        // SAFETY: the kernel writes nothing because the pointer is null. The child is reaped only here.
         unsafe { libc::waitpid(self.pid, ptr::null_mut(), 0) };
     }
 }
 
-/// Sends a signal, as `kill` does: real-time ones too, for which nix and rustix have no names. False if it fails.
+/// Sends a signal. Supports real-time signals, which nix and rustix do not. Returns `false` if it fails.
 pub(crate) fn kill(pid: libc::pid_t, signal: libc::c_int) -> bool {
-    // SAFETY: takes numbers only.
+    // SAFETY: takes only numbers.
     (unsafe { libc::kill(pid, signal) }) == 0
 }
 
-/// Gives the process an empty keyring, in place of that of the program that started it.
+/// Gives the process a new, empty session keyring, instead of the one inherited from its parent.
 pub(crate) fn join_own_keyring() {
-    // SAFETY: a null name asks for a new keyring; the kernel reads no memory.
+    // SAFETY: a null name requests a new keyring; the kernel reads no memory.
     unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, ptr::null::<libc::c_char>()) };
 }
 
-/// Gives every signal its default action. Not by the C library, which keeps two of the numbers to itself.
+/// Resets all signals to their default actions. Uses the system call, because the C library reserves two signal numbers.
 pub(crate) fn reset_signals() {
     // The kernel's `struct sigaction`: handler, flags, restorer, mask. All zero is the default action.
     let default = [0u64; 4];
     for signal in 1..=LAST_SIGNAL {
-        // SAFETY: the kernel reads the structure, which has its layout and outlives the call, and writes nothing. No handler
-        // is set. SIGKILL and SIGSTOP refuse.
+        // SAFETY: the kernel reads the structure, which has the kernel's layout and outlives the call, and writes
+        // nothing. No handler is installed. The calls for SIGKILL and SIGSTOP fail.
         unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null::<u64>(), 8) };
     }
 }
 
-/// Lets SIGPIPE end the process, as it does programs that are not written in Rust.
+/// Resets SIGPIPE to its default action, which is what programs in other languages expect.
 pub(crate) fn default_sigpipe() {
-    // SAFETY: the default action is no handler, so nothing of this program runs in one.
+    // SAFETY: the default action is not a handler, so no code of this program runs in one.
     let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
 }
 
-/// Has writing to a closed pipe fail with EPIPE.
+/// Makes writing to a closed pipe fail with EPIPE.
 pub(crate) fn ignore_sigpipe() {
-    // SAFETY: to ignore a signal takes no handler, so nothing of this program runs in one.
+    // SAFETY: ignoring a signal needs no handler, so no code of this program runs in one.
     let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) };
 }

@@ -1,9 +1,10 @@
-//! Attacks from inside a container on the emulator's own program, and on what the kernel does not keep apart.
+//! Attacks from inside a container on the emulator's program, and through kernel features that namespaces do not
+//! separate.
 
 use super::*;
 
-/// Changes mode and owner of every program file that it can reach through `/proc`, but of its own, until it is killed. First
-/// it removes the loader if told to, so that no other program starts.
+/// Changes mode and owner of every program file that it can reach through `/proc`, except its own, until it is killed.
+/// With the argument `remove`, it first removes the dynamic linker, so that no other program starts.
 const TAKE_OVER: &str = r#"
 import os, sys
 if sys.argv[1:] == ["remove"]:
@@ -27,7 +28,7 @@ struct Attacker {
     _stdout: tokio::net::unix::pipe::Receiver,
 }
 
-/// Starts [`TAKE_OVER`]; it is at work when this returns.
+/// Starts [`TAKE_OVER`] and waits until it is running.
 async fn take_over(container: &Container, arguments: &[&str]) -> Attacker {
     let argv = [&["/usr/bin/python3", "-c", TAKE_OVER], arguments].concat();
     let Process { pid, stdin, stdout, .. } =
@@ -39,14 +40,14 @@ async fn take_over(container: &Container, arguments: &[&str]) -> Attacker {
     Attacker { pid, _stdin: stdin, _stdout: stdout }
 }
 
-/// What of a file must not change.
+/// Returns the attributes of a file that must not change.
 fn attributes(path: &Path) -> (u32, u32, u32) {
     let found = fs::metadata(path).unwrap();
     (found.mode(), found.uid(), found.gid())
 }
 
-/// The program is reached in three ways: while a process of it has not yet become another program; at leisure, where the file
-/// tools are called because their program cannot be loaded; and by executing the program of the own process, which is init's.
+/// There are three ways to reach the program: while a process has not executed its own program yet; while the file tools
+/// run as a function because their program cannot be loaded; and by executing `/proc/self/exe`, which is init's program.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_program_of_the_emulator_keeps_mode_and_owner() {
     let parent = tempfile::tempdir().unwrap();
@@ -56,12 +57,12 @@ async fn the_program_of_the_emulator_keeps_mode_and_owner() {
     let engine = Engine::new(&parent.path().join("modal-emulator-1-test"), &program, false).unwrap();
     let check = |way: &str| assert_eq!(attributes(&program), before, "{way}");
 
-    // A process of the emulator's program that waits for its input, under a name of the container's choice.
+    // A process of the emulator's program that waits for input, under a name that the container chose.
     let container = engine.start(spec("held")).await.unwrap();
     output(&container, "ln -s /proc/self/exe /tmp/modal-sandbox-fs-tools").await;
     for tools in ["/tmp/modal-sandbox-fs-tools", FS_TOOLS] {
         let held = container.spawn(command(&[tools, r#"{"WriteFile": {"path": "/tmp/x"}}"#])).await.unwrap();
-        // Until it has become that program; then its file can be looked at.
+        // Waits until the process has executed that program; then its file is accessible.
         let exe = format!("/proc/{}/exe", held.pid);
         let waits = format!(
             "until test -n \"$(readlink {exe})\"; do sleep 0.01; done; chmod 4777 {exe}; chown 1234 {exe}; true"
@@ -72,7 +73,7 @@ async fn the_program_of_the_emulator_keeps_mode_and_owner() {
         assert_eq!(held.exit.await.unwrap(), Exit::Signal(libc::SIGKILL), "{tools}");
     }
 
-    // Processes that look for their program in very many places before they become it.
+    // Processes that search for their program in very many directories before they execute it.
     let attacker = take_over(&container, &[]).await;
     for _ in 0..10 {
         let slow = ProcessSpec { env: vec![("PATH".into(), "x:".repeat(30_000).into())], ..command(&["no-program"]) };
@@ -81,7 +82,7 @@ async fn the_program_of_the_emulator_keeps_mode_and_owner() {
     container.kill(attacker.pid, libc::SIGKILL).await.unwrap();
     check("before a process becomes another program");
 
-    // No program starts any more, so the file tools are called instead of executed.
+    // No program can be loaded any more, so the file tools are called as a function instead of executed.
     let container = engine.start(spec("unloadable")).await.unwrap();
     let loader = "/lib64/ld-linux-x86-64.so.2";
     let loader = if Path::new(loader).exists() { loader } else { "/lib/ld-linux-aarch64.so.1" };
@@ -99,13 +100,13 @@ async fn the_program_of_the_emulator_keeps_mode_and_owner() {
     }
     check("while the file tools are called");
 
-    // What was done to the copy that runs inside does not keep others from starting.
+    // The changes of the copy that runs inside must not prevent other containers from starting.
     let other = engine.start(spec("other")).await.unwrap();
     output(&other, "true").await;
     engine.shutdown().await;
 }
 
-/// Address families that have nothing to do with the network of the container would reach the machine, or its host.
+/// Sockets of address families that are not separated by network namespaces would reach the machine or its host.
 #[tokio::test]
 async fn only_sockets_of_the_container_can_be_made() {
     let machine = machine();
@@ -133,7 +134,7 @@ socket.socketpair()
 "#;
     let (exit, out, errors) = run(&container, command(&["/usr/bin/python3", "-c", script])).await;
     assert_eq!((exit, out.as_str(), errors.as_str()), (Exit::Code(0), "", ""));
-    // Programs that change their user still do.
+    // Programs can still change their user.
     if is_root() {
         let status = output(&container, "grep NoNewPrivs /proc/self/status | cut -f2").await;
         assert_eq!(status, "0");

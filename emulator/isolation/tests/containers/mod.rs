@@ -1,4 +1,5 @@
-//! Containers as the rest of the emulator uses them: real processes of real programs, seen from both sides.
+//! Tests of containers through the public interface of the crate: real processes of real programs, seen from inside and
+//! outside.
 
 mod escape;
 mod mounts;
@@ -18,7 +19,8 @@ use std::{
 use container_isolation::{Bind, Container, ContainerSpec, End, Engine, Exit, Process, ProcessSpec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Nothing here takes longer on a busy machine; without a bound a hang would look like a slow test.
+/// Timeout of single steps. Nothing takes longer on a busy machine; without a timeout, a hang would look like a slow
+/// test.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_container-roles");
@@ -43,7 +45,7 @@ fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Asks again and again until it is so; fails when that takes too long.
+/// Polls a condition until it is true. Panics after [`PATIENCE`].
 async fn until(what: &str, so: impl Fn() -> bool) {
     let asking = async {
         while !so() {
@@ -72,7 +74,7 @@ async fn read_all(fd: OwnedFd) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// What came of a process: its end, its output, its errors.
+/// Waits until a process has ended. Returns its exit, its output and its errors.
 async fn finish(process: Process) -> (Exit, String, String) {
     let Process { stdin, stdout, stderr, exit, .. } = process;
     drop(stdin);
@@ -93,7 +95,7 @@ async fn run(container: &Container, spec: ProcessSpec) -> (Exit, String, String)
     finish(container.spawn(spec).await.unwrap()).await
 }
 
-/// Output of a script that has to succeed.
+/// Returns the output of a script, which must succeed.
 async fn output(container: &Container, script: &str) -> String {
     let (exit, output, errors) = run(container, shell(script)).await;
     assert_eq!(exit, Exit::Code(0), "{script}: {output}{errors}");
@@ -174,11 +176,11 @@ async fn a_process_has_what_it_was_given_and_nothing_else() {
         "0".repeat(16)
     );
     assert_eq!(output(&container, "hostname; cat /etc/hostname").await, "a-host\na-host");
-    // Its own PATH is looked in, not the machine's.
+    // Programs are searched in the `PATH` of the process, not in that of the machine.
     output(&container, "mkdir /p; printf '#!/bin/sh\necho mine' > /p/tool; chmod +x /p/tool").await;
     let found = ProcessSpec { env: vec![("PATH".into(), "/none:/p".into())], ..command(&["tool"]) };
     assert_eq!(run(&container, found).await.1, "mine\n");
-    // As large as the kernel takes one.
+    // Arguments of nearly the maximum length that the kernel accepts.
     let long = "x".repeat(120_000);
     let (_, output, _) = run(&container, command(&["printf", "%s%s", &long, &long])).await;
     assert_eq!(output.len(), 240_000);
@@ -198,7 +200,7 @@ async fn users_are_switched() {
     }
     assert_eq!(run(&container, as_user("nobody")).await.1, "65534\n65534\n");
     assert_eq!(run(&container, as_user("4321:4322")).await.1, "4321\n4322\n");
-    // By the container's own accounts.
+    // The users come from the container's own account files.
     output(&container, "echo 'ann:x:4000:4001::/:/bin/sh' >> /etc/passwd").await;
     assert_eq!(run(&container, as_user("ann")).await.1, "4000\n4001\n");
     let (exit, ..) = run(&container, ProcessSpec { user: Some("ann".into()), ..shell("echo > /etc/x") }).await;
@@ -214,7 +216,7 @@ async fn a_terminal_is_one() {
     let Process { stdin, stdout, stderr, exit, .. } = container.spawn(terminal).await.unwrap();
     assert!(stderr.is_none());
     let (mut reader, mut writer) = (fs::File::from(stdout), fs::File::from(stdin));
-    // Terminals are not pipes, so blocking threads rather than the runtime's.
+    // Terminals are not pipes, so this uses blocking threads instead of the async runtime.
     for fd in [&reader, &writer] {
         let flags = nix::fcntl::OFlag::O_RDWR;
         nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(flags)).unwrap();
@@ -222,7 +224,7 @@ async fn a_terminal_is_one() {
     std::io::Write::write_all(&mut writer, b"hello\n").unwrap();
     let read = tokio::task::spawn_blocking(move || {
         let mut text = Vec::new();
-        // Ends with an error once no process has the other side open.
+        // Reading ends with an error once no process has the other side open.
         let _ = std::io::Read::read_to_end(&mut reader, &mut text);
         String::from_utf8_lossy(&text).into_owned()
     });
@@ -240,11 +242,11 @@ async fn the_machine_cannot_be_seen() {
     let container = machine.engine.start(spec("a")).await.unwrap();
     let other = machine.engine.start(spec("b")).await.unwrap();
     assert_eq!(output(&container, "ls -A /home /tmp /var/tmp /mnt /srv /media /sys").await.matches('\n').count(), 12);
-    // What a distribution's image has in root's home, and nothing of the machine's.
+    // Root's home directory contains only the files of a distribution's image.
     let home = output(&container, "ls -A /root; cmp /root/.bashrc /usr/share/base-files/dot.bashrc; true").await;
     assert!(["", ".bashrc\n.profile"].contains(&home.as_str()), "{home}");
     assert_eq!(output(&container, &format!("test -e {here}; echo $?")).await, "1");
-    // Its own processes only: init and the shell.
+    // Only its own processes are visible: init and the shell.
     assert_eq!(output(&container, "cd /proc; set -- [0-9]*; echo $#").await, "2");
     assert_eq!(output(&container, "grep -c '[$]' /etc/shadow; true").await, "0");
     assert_eq!(output(&container, "cat /etc/machine-id; ls /etc/ssh /etc/ssl/private 2>/dev/null; true").await, "");
@@ -252,10 +254,10 @@ async fn the_machine_cannot_be_seen() {
         output(&container, "find /etc /opt -maxdepth 2 ! -perm -4 ! -type l 2>/dev/null | sort").await,
         "/etc/gshadow\n/etc/shadow"
     );
-    // What one container writes, another one does not see.
+    // Files that one container writes are not visible in another one.
     output(&container, "echo a > /tmp/mine; echo a > /usr/mine; echo a > /dev/shm/mine").await;
     assert_eq!(output(&other, "ls /tmp /usr/mine /dev/shm 2>/dev/null; true").await, "/dev/shm:\n\n/tmp:");
-    // Nor may it rearrange what it sees.
+    // Processes cannot change mounts, devices or kernel settings.
     for refused in [
         "mount -t tmpfs none /mnt",
         "umount /proc/sys",
@@ -272,14 +274,14 @@ async fn the_machine_cannot_be_seen() {
     }
 }
 
-/// What people keep on the machine, in places that everybody may read, and the emulator's own environment.
+/// Users' files in world-readable places and the environment of the emulator are not visible.
 #[tokio::test]
 async fn what_people_keep_stays_with_them() {
-    // Put there before the engine looks at the machine, and readable by everybody.
+    // Created before the engine reads the machine's directories, and readable by every user.
     let word = format!("planted-{}", std::process::id());
     let mut planted = Vec::new();
     for place in ["/tmp", "/var/tmp", "/var/lib", "/root", "/home", "/srv", "/run", "/mnt"] {
-        // Without privileges only some of them can be written to.
+        // Without privileges, only some of them are writable.
         if let Ok(directory) = tempfile::Builder::new().prefix("planted-").tempdir_in(place) {
             fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
             fs::write(directory.path().join("secret"), &word).unwrap();
@@ -297,7 +299,7 @@ async fn what_people_keep_stays_with_them() {
     }
     let found = "find / /usr /etc /opt /dev -xdev -name 'planted-*' 2>/dev/null; true";
     assert_eq!(output(&container, found).await, "");
-    // Under `cargo test` this process has variables that no shell has.
+    // Under `cargo test`, this process has variables that a shell does not have.
     assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
     assert_eq!(output(&container, "cat /proc/[0-9]*/environ | tr '\\0' '\\n' | grep -c CARGO; true").await, "0");
     let own = std::env::args().next().unwrap();
@@ -306,7 +308,7 @@ async fn what_people_keep_stays_with_them() {
         output(&container, &format!("cat /proc/[0-9]*/cmdline | grep -c '[{}]{}'; true", &own[..1], &own[1..])).await,
         "0"
     );
-    // People's accounts are theirs, and the system's have no passwords.
+    // Accounts of human users are not copied, and system accounts have no passwords.
     assert_eq!(
         output(
             &container,
@@ -332,7 +334,7 @@ async fn writes_stay_inside() {
     assert!(fs::symlink_metadata(upper.join("usr/bin/env")).unwrap().file_type().is_char_device());
 }
 
-/// What is removed while it is copied is no snapshot.
+/// A snapshot that is taken while the container is removed is either complete or fails.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_is_whole_or_none() {
     let machine = machine();
@@ -365,7 +367,7 @@ async fn a_snapshot_is_a_layer() {
     let check = "stat -c '%a %Y %h' /data/one; stat -c %a /data; readlink /data/link; test -p /data/fifo; cat /data/two /etc/new.conf; \
                  test -e /usr/bin/env; echo $?; hostname";
     assert_eq!(output(&second, check).await, "4751 1234567890 2\n1777\none\nh\nk=v\n1\nsecond-host");
-    // Removed and made again: what was below must not shine through.
+    // A directory that was removed and created again must not show entries of the layer below.
     output(&second, "rm -r /data/dir /data/gone && mkdir -p /data/dir/deep && echo new > /data/dir/deep/new").await;
     second.snapshot(&layers[1]).await.unwrap();
     second.remove().await.unwrap();
@@ -378,7 +380,7 @@ async fn a_snapshot_is_a_layer() {
         "/data/dir:\ndeep\n\n/data/dir/deep:\nnew\n1\nh\n1"
     );
     assert_eq!(output(&third, "stat -c %a /data/shut; chmod 700 /data/shut; stat -c %a /data/shut/f; chmod 400 /data/shut/f; cat /data/shut/f").await, "0\n0\ns");
-    // The layers are as they were.
+    // The layers were not changed.
     output(&third, "echo changed > /data/one").await;
     assert_eq!(fs::read(layers[0].join("data/one")).unwrap(), b"h\n");
     assert_eq!(fs::metadata(layers[0].join("data/one")).unwrap().mtime(), 1_234_567_890);
@@ -409,7 +411,7 @@ async fn the_file_tools_are_there_for_clients_and_for_scripts() {
     assert_eq!(output(&container, "ls -A /w; stat -c %a /w/x; cat /w/x").await, "x\n644\ncontent");
     assert_eq!(output(&container, &format!("{FS_TOOLS} '{{\"ReadFile\": {{\"path\": \"/w/x\"}}}}'")).await, "content");
     if is_root() {
-        // As the user that asks, also where the tools are not executed but called.
+        // The tools run as the user of the exec, even if they are called as a function instead of executed.
         let write = command(&[FS_TOOLS, r#"{"WriteFile": {"path": "/tmp/d/n"}}"#]);
         let (exit, _, err) = run(&container, ProcessSpec { user: Some("nobody".into()), ..write.clone() }).await;
         assert_eq!((exit, err.as_str()), (Exit::Code(0), ""));
@@ -439,12 +441,12 @@ async fn directories_of_the_machine_are_mounted() {
     let container = machine.engine.start(ContainerSpec { binds, ..spec("a") }).await.unwrap();
     assert_eq!(output(&container, "echo new > /mnt/free/g; cat /mnt/free/f /not/yet/there/f").await, "therethere");
     assert_eq!(run(&container, shell("echo x > /not/yet/there/g")).await.0, Exit::Code(2));
-    // Only a part of one, made where it is missing.
+    // Only a subdirectory is mounted. It is created if it does not exist.
     let part = Bind { inside: "a/b".into(), ..bind(&free, "/part") };
     let second = machine.engine.start(ContainerSpec { binds: vec![part.clone()], ..spec("b") }).await.unwrap();
     output(&second, "echo below > /part/h").await;
     assert_eq!(output(&container, "cat /mnt/free/a/b/h; rm -r /mnt/free/a; ln -s / /mnt/free/a").await, "below");
-    // What a container has put there in the meantime leads nowhere.
+    // A link that a container has created in the meantime is not followed.
     let error = machine.engine.start(ContainerSpec { binds: vec![part], ..spec("c") }).await.unwrap_err();
     assert!(format!("{error:#}").contains("take hold of a/b"), "{error:#}");
     container.remove().await.unwrap();
@@ -460,7 +462,7 @@ async fn the_network_is_its_own() {
     let connect = command(&["bash", "-c", &format!("echo > /dev/tcp/127.0.0.1/{port}")]);
     let alone = machine.engine.start(spec("alone")).await.unwrap();
     let (exit, _, err) = run(&alone, connect).await;
-    // Refused, not unreachable: there is a loopback, and no process listens on it.
+    // Refused, not unreachable: the loopback interface is up, and no process listens on the port.
     assert!(exit == Exit::Code(1) && err.contains("refused"), "{err}");
 }
 
@@ -468,7 +470,7 @@ async fn the_network_is_its_own() {
 async fn a_kill_takes_the_whole_tree() {
     let machine = machine();
     let container = machine.engine.start(spec("a")).await.unwrap();
-    // With job control each job is a group of its own, within the session.
+    // With job control, each job has its own process group within the session.
     let jobs = command(&["bash", "-mc", "sleep 1000 & sh -c 'sleep 1000; true' & echo ready; wait"]);
     let Process { pid, stdout, exit, stdin: _stdin, stderr: _stderr } = container.spawn(jobs).await.unwrap();
     let mut ready = [0; 6];
@@ -476,7 +478,7 @@ async fn a_kill_takes_the_whole_tree() {
     stdout.read_exact(&mut ready).await.unwrap();
     container.kill(pid, libc::SIGKILL).await.unwrap();
     assert_eq!(exit.await.unwrap(), Exit::Signal(libc::SIGKILL));
-    // Its end is seen when no process holds the other side any more.
+    // The stream ends when no process has the other side open any more.
     tokio::time::timeout(PATIENCE, stdout.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
     assert_eq!(output(&container, "cat /proc/[0-9]*/comm | grep -c sleep; true").await, "0");
     container.kill(pid, libc::SIGTERM).await.unwrap();
@@ -525,11 +527,11 @@ async fn limits_hold() {
         let (exit, ..) = run(&container, shell("head -c 200m /dev/zero | tail -c 150m > /dev/null")).await;
         assert_eq!(exit, Exit::Code(128 + libc::SIGKILL));
         assert!(container.oom_killed());
-        // The container itself lives on.
+        // The container itself keeps running.
         output(&container, "true").await;
     }
     if !missing.contains("processor limits") {
-        // A tenth of a processor: a second of work takes many.
+        // With a tenth of a processor, a second of work takes many seconds.
         let script = "timeout 1 sh -c 'while :; do :; done'; awk '{print $16 + $17}' /proc/self/stat";
         let spent: f64 = output(&container, &format!("({script})")).await.parse().unwrap_or(0.0);
         assert!(spent < 50.0, "{spent} hundredths of a second");
@@ -538,7 +540,7 @@ async fn limits_hold() {
         let bombed = machine.engine.start(spec("b")).await.unwrap();
         let bomb = command(&["bash", "-c", "exec 0<&- 1>&- 2>&-; while sleep 1000 & do :; done; sleep 1000"]);
         let Process { stdout, .. } = bombed.spawn(bomb).await.unwrap();
-        // Closed by the first thing it does.
+        // The bomb closes its streams first.
         read_all(stdout).await;
         let refused = async { while bombed.spawn(command(&["true"])).await.is_ok() {} };
         tokio::time::timeout(PATIENCE, refused).await.unwrap();
@@ -557,12 +559,12 @@ async fn hundreds_at_a_time() {
         async move { (number, run(container, shell(&format!("read x; exit {}", number % 100))).await.0) }
     });
     for (number, exit) in futures_util::future::join_all(runs).await {
-        // Their input ends at once, and `read` fails; then they say who they are.
+        // Their input ends at once, so `read` fails, and then they exit with their number.
         assert_eq!(exit, Exit::Code(number as i32 % 100));
     }
 }
 
-/// Not a test of its own: the emulator that is killed in the next one.
+/// Not a separate test: runs the emulator that the next test kills.
 #[tokio::test]
 async fn an_emulator_to_be_killed() {
     let Some(parent) = std::env::var_os("EMULATOR_TO_BE_KILLED") else { return };
@@ -573,7 +575,7 @@ async fn an_emulator_to_be_killed() {
     std::future::pending::<()>().await;
 }
 
-/// Children of a process, and theirs.
+/// Returns all descendants of a process.
 fn descendants(pid: u32) -> Vec<u32> {
     let mut found = Vec::new();
     for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
@@ -610,7 +612,7 @@ async fn an_emulator_that_is_killed_leaves_nothing() {
     assert!(leftovers.exists());
     let _next = engine_in(parent.path(), "3-next");
     assert!(!leftovers.exists());
-    // The one that lives is not touched, and its directory is its own.
+    // The running emulator is not affected, and its state directory stays locked.
     output(&container, "echo x > /tmp/x").await;
     assert!(Engine::new(&parent.path().join("modal-emulator-1-living"), Path::new(PROGRAM), false).is_err());
 }

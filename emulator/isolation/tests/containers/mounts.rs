@@ -1,4 +1,4 @@
-//! Images mounted in running containers, and snapshots of directories.
+//! Tests of images that are mounted in running containers, and of snapshots of directories.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ fn at(target: &str, layers: &[PathBuf]) -> MountSpec {
     MountSpec { target: target.into(), layers: layers.to_vec(), from_scratch: true, ..MountSpec::default() }
 }
 
-/// Mounts as a container's kernel lists them.
+/// Returns the mount points that a container's `mountinfo` lists.
 async fn mounts(container: &Container) -> Vec<String> {
     let listed = output(container, "cut -d' ' -f5 /proc/self/mountinfo").await;
     listed.lines().map(str::to_owned).collect()
@@ -36,31 +36,31 @@ async fn a_directory_is_copied_as_it_is_seen() {
     output(&container, "echo hidden > /job/mounted/x").await;
 
     let layer = |name: &str| machine.parent.path().join(name);
-    // By way of a link, as a process would see it.
+    // The path is a link, which is followed as for a process.
     container.snapshot_directory(Path::new("/way"), &layer("work")).await.unwrap();
     let found = fs::metadata(layer("work")).unwrap();
     assert_eq!(found.permissions().mode() & 0o7777, 0o2750);
     let file = fs::metadata(layer("work/deep/er/f")).unwrap();
     assert_eq!((file.mode() & 0o7777, file.mtime(), file.nlink()), (0o4710, 1_234_567_890, 2));
     assert_eq!(fs::read_link(layer("work/link")).unwrap(), Path::new("deep/er"));
-    // What is mounted below is not part of it.
+    // Mounts below the directory are not copied.
     assert_eq!(fs::read_dir(layer("work/volume")).unwrap().count(), 0);
     assert_eq!(fs::read_dir(layer("work/mounted")).unwrap().count(), 0);
 
-    // Of the machine's programs, with the changes made to them.
+    // Directories of the machine's programs, with the changes made to them.
     container.snapshot_directory(Path::new("/usr/share/kept"), &layer("kept")).await.unwrap();
     assert_eq!(fs::read(layer("kept/new")).unwrap(), b"new\n");
     container.snapshot_directory(Path::new("/usr/include"), &layer("include")).await.unwrap();
     assert!(layer("include/stdio.h").is_file() || !Path::new("/usr/include/stdio.h").exists());
 
-    // What is mounted at the path itself is what is seen there.
+    // A mount at the path itself is copied.
     container.snapshot_directory(Path::new("/job/mounted"), &layer("mounted")).await.unwrap();
     assert_eq!(fs::read(layer("mounted/x")).unwrap(), b"hidden\n");
 
     let refused = async |path: &str| container.snapshot_directory(Path::new(path), &layer("none")).await;
     assert!(matches!(refused("/no/such").await, Err(DirectoryError::Missing)));
     assert!(matches!(refused("/job/twin").await, Err(DirectoryError::NotADirectory)));
-    // Links lead where they lead inside; those of the kernel lead nowhere.
+    // Links are resolved inside the container; the links to descriptors in `/proc` are not followed.
     output(&container, "ln -s ../../../../../../../../etc /up; ln -s /proc/self/root /magic").await;
     container.snapshot_directory(Path::new("/up"), &layer("up")).await.unwrap();
     assert_eq!(fs::read_to_string(layer("up/hostname")).unwrap(), "a-host\n");
@@ -74,7 +74,7 @@ async fn a_mounted_image_is_seen_at_once_and_hides_what_was_there() {
     let machine = machine();
     let container = machine.engine.start(spec("a")).await.unwrap();
     output(&container, "mkdir -p /data/project && echo below > /data/project/f").await;
-    // A process that runs already, and waits for the image to appear.
+    // A running process that waits until the image appears.
     let waiting =
         container.spawn(shell("while ! test -e /data/project/new; do :; done; cat /data/project/new")).await.unwrap();
     let layer = machine.parent.path().join("layer");
@@ -85,19 +85,19 @@ async fn a_mounted_image_is_seen_at_once_and_hides_what_was_there() {
     assert_eq!(super::finish(waiting).await.1, "from the image\n");
     assert_eq!(output(&container, "ls /data/project; stat -c %a /data/project").await, "new\n711");
 
-    // Written to in the container, not in the image.
+    // Files are written to the container's own directory, not to the image.
     output(&container, "echo changed > /data/project/new; mkdir /data/project/d; rm -r /data/project/d").await;
     assert_eq!(fs::read(layer.join("new")).unwrap(), b"from the image\n");
-    // Mounted again elsewhere, it is as it was.
+    // A second mount of the image is unchanged.
     container.mount(at("/not/yet/there", std::slice::from_ref(&layer))).await.unwrap();
     assert_eq!(output(&container, "cat /not/yet/there/new").await, "from the image");
-    // Not part of the container's own files.
+    // Mounted files are not part of the container's own files.
     let files = machine.parent.path().join("files");
     container.snapshot(&files).await.unwrap();
     assert_eq!(fs::read_to_string(files.join("data/project/f")).unwrap(), "below\n");
     assert!(!files.join("data/project/new").exists());
 
-    // One over the other, and both away at once.
+    // Two mounts on the same path are unmounted together.
     container.mount(at("/data/project", &[])).await.unwrap();
     assert_eq!(output(&container, "ls -A /data/project").await, "");
     container.unmount(Path::new("/data//project")).await.unwrap();
@@ -144,17 +144,17 @@ async fn mounts_lead_nowhere_else() {
     }
     assert_eq!(mounts(&container).await, before);
 
-    // A path that leads elsewhere by now unmounts nothing there.
+    // If the path leads elsewhere now, nothing is unmounted there.
     container.mount(at("/a/sys", &[])).await.unwrap();
     output(&container, "mv /a /b && ln -s /proc /a && test -d /b/sys").await;
     assert!(matches!(container.unmount(Path::new("/a/sys")).await, Err(DirectoryError::NotMounted)));
     assert_ne!(run(&container, shell("echo 1 > /proc/sys/kernel/printk")).await.0, Exit::Code(0));
-    // What was mounted cannot be taken away from inside, nor its directory removed.
+    // Processes inside cannot unmount an image or remove its directory.
     container.mount(at("/kept", &[])).await.unwrap();
     for refused in ["umount /kept", "rmdir /kept", "mv /kept /elsewhere"] {
         assert_ne!(run(&container, shell(refused)).await.0, Exit::Code(0), "{refused}");
     }
-    // Many at a time, and all gone with the container.
+    // Concurrent mounts work, and all are gone with the container.
     let many = (0..8).map(|number| container.mount(at(&format!("/many/{number}"), &[])));
     for mounted in futures_util::future::join_all(many).await {
         mounted.unwrap();
