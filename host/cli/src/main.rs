@@ -1,15 +1,16 @@
-//! The program `sandbox`: what was typed becomes calls of the library, what comes back becomes output and an exit code.
+//! The program `sandbox`: translates a command line to calls of `sandbox-host`, and their results to output and an exit
+//! code.
 
-// Everything is printed by `output`.
+// Only `output` prints.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-// Modules import from those below them only:
+// Each module imports only modules further down this list:
 //
-//   commands   a file for each subcommand
-//   steps      what several commands do: image, sandbox, command, terminal
-//   session    plugin, provider, policy, private emulator, and what to undo
-//   pull       plugins from elsewhere
-//   output     everything printed      args   everything typed
+//   commands   one file per subcommand
+//   steps      steps shared by several commands: image, sandbox, command, terminal
+//   session    plugin, provider, policy, private emulator, and the list of what must be undone
+//   pull       downloads plugins
+//   output     prints everything      args   the command line
 mod args;
 mod commands;
 mod output;
@@ -31,23 +32,23 @@ use crate::commands::emulator;
 use crate::output::{FAILED, INTERRUPTED};
 use crate::session::{Session, telemetry};
 
-/// The argument that has this program compile a component and end. Not for users.
+/// The argument that makes this program compile a component and exit. Internal.
 const COMPILE: &str = "compile-component";
 
-/// Files that are open at once when next to nothing is done, and some to spare: the runtime, the plugin, a connection.
+/// Number of files that even a short command has open (runtime, plugin, connection), with a reserve.
 const NEEDED_FILES: usize = 32;
 
-/// How long undoing everything may take when we were stopped.
+/// Timeout for undoing everything after the command has ended or was stopped.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The same when the service was not to be reached a moment ago: one more try, no more.
+/// The same timeout if the service was unreachable: enough for one more attempt.
 const UNREACHABLE: Duration = Duration::from_secs(2);
 
-/// What is said when a signal has ended the command.
+/// The message after a signal has stopped the command.
 const CLEANING_UP: &str = "interrupted, cleaning up (again to stop at once)";
 
-/// Signals within this time of the first are the same wish to stop: `timeout` signals the program and then its group, and a
-/// terminal's key may be held down. One that comes later means to stop at once.
+/// Further signals within this time of the first one are ignored: `timeout` signals the program and then its process
+/// group, and a key of the terminal may be held down. A later signal makes the program exit immediately.
 const SAME_STOP: Duration = Duration::from_secs(1);
 
 fn main() {
@@ -56,7 +57,7 @@ fn main() {
         std::process::exit(sandbox_host::compile_child());
     }
     sandbox_host::compile_apart(|| {
-        // The very program that runs, even if its file has been replaced meanwhile.
+        // The running program, even if its file has been replaced in the meantime.
         let program = Path::new("/proc/self/exe");
         let own = if program.exists() { Ok(program.to_owned()) } else { std::env::current_exe() };
         let mut command = std::process::Command::new(own.as_deref().unwrap_or(Path::new("sandbox")));
@@ -70,7 +71,7 @@ fn main() {
             std::process::exit(0);
         }
         Err(error) => {
-            // What asked for JSON gets it here too.
+            // Reports errors as JSON if the command line contains `--json`.
             let ours = std::env::args_os().take_while(|argument| argument != "--");
             if ours.into_iter().any(|argument| argument == "--json") {
                 output::fail_usage(&error);
@@ -80,14 +81,14 @@ fn main() {
             std::process::exit(FAILED);
         }
     };
-    // Below, what cannot be opened ends in a panic here and there.
+    // The libraries used below panic in some places if they cannot open a file.
     if let Err(error) = files_can_be_opened() {
         let why = format!("{NEEDED_FILES} more files cannot be opened: {error}");
         let failure = output::Failure::new("start", why).hint("raise the limit with `ulimit -n`");
         output::Voice::new(cli.global.json, cli.global.quiet, cli.global.no_color).fail(&failure.into());
         std::process::exit(FAILED);
     }
-    // The emulator sets up its own log and runtime, and looks after its own end.
+    // The emulator sets up its own logging and runtime, and handles signals itself.
     if let Command::Emulator(args) = cli.command {
         let ended = emulator::foreground(args);
         std::process::exit(ended.unwrap_or_else(|error| {
@@ -110,8 +111,9 @@ fn main() {
             if let Err(why) = telemetry.end() {
                 voice.warn(format_args!("warning: {why}"));
             }
-            // Neither waited for nor dropped: a thread may be reading standard input for ever, and a runtime that ends its
-            // tasks in any order makes those panic that wait for one another. The process's end takes all of them at once.
+            // Forgotten instead of dropped: a thread may block on standard input for ever, and a runtime that is dropped
+            // ends its tasks in any order, which makes tasks panic that wait for one another. The end of the process ends
+            // all of them at once.
             std::mem::forget(runtime);
             code
         }
@@ -123,20 +125,20 @@ fn main() {
     std::process::exit(code);
 }
 
-/// Whether this process may open as many files as it needs to begin with.
+/// Checks that this process may open [`NEEDED_FILES`] files.
 fn files_can_be_opened() -> std::io::Result<()> {
     let opened: std::io::Result<Vec<_>> = (0..NEEDED_FILES).map(|_| std::fs::File::open("/dev/null")).collect();
     opened.map(drop)
 }
 
-/// Runs the command, and sees to it that nothing is left behind however it ends.
+/// Runs the command, and undoes what it left behind however it ends. Returns the exit code.
 async fn supervise(cli: Cli) -> i32 {
     let session = Session::new(cli.global);
     let mut stops = Stops::new();
     let mut patience = PATIENCE;
     let mut stopped = None;
     let mut code = tokio::select! {
-        // The command first: when it has ended there is nothing to be stopped.
+        // The command is polled first: once it has ended, a signal no longer stops it.
         biased;
         result = commands::dispatch(&session, cli.command).instrument(tracing::info_span!("command")) => match result {
             Ok(code) => code,
@@ -184,7 +186,7 @@ async fn supervise(cli: Cli) -> i32 {
     }
 }
 
-/// The signals that ask us to stop.
+/// The signals that stop the program: SIGINT, SIGTERM and SIGHUP.
 struct Stops {
     interrupt: Option<tokio::signal::unix::Signal>,
     terminate: Option<tokio::signal::unix::Signal>,
@@ -200,7 +202,7 @@ impl Stops {
         }
     }
 
-    /// The exit code that fits the signal that comes next.
+    /// Waits for the next signal. Returns the exit code for it.
     async fn next(&mut self) -> i32 {
         async fn wait(signal: &mut Option<tokio::signal::unix::Signal>) {
             match signal {

@@ -1,4 +1,4 @@
-//! `sandbox build`
+//! `sandbox build`: builds an image and prints its id.
 
 use anyhow::Result;
 
@@ -8,12 +8,12 @@ use crate::output::results::Built;
 use crate::session::Session;
 use crate::steps::image::build_image;
 
-/// `sandbox build`
+/// Runs `sandbox build`. Returns the exit code.
 pub async fn build(session: &Session, args: Build) -> Result<i32> {
     let provider = session.provider().await?;
     let id = build_image(session, &provider, &args.image).await?;
     if args.image.image.as_deref() == Some(&id) {
-        // An id of which nothing is to be built; whether there is such an image is all that can be found out.
+        // The id of an existing image to which nothing is added: only checks that the image exists.
         provider.image(&id).await?;
     }
     if session.voice.json {

@@ -1,4 +1,4 @@
-//! `sandbox completions`
+//! `sandbox completions`: prints a completion script for a shell.
 
 use anyhow::Result;
 use clap::CommandFactory;
@@ -6,7 +6,7 @@ use clap::CommandFactory;
 use crate::args::{Cli, Completions};
 use crate::output;
 
-/// `sandbox completions`
+/// Runs `sandbox completions`. Returns the exit code.
 pub fn completions(args: Completions) -> Result<i32> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "sandbox", &mut script);

@@ -1,4 +1,4 @@
-//! `sandbox cp`
+//! `sandbox cp`: copies files and directories to, from and between sandboxes.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -14,11 +14,11 @@ use crate::output::{self, Failure};
 use crate::session::Session;
 use crate::steps::place::{Place, ours};
 
-/// What a copy came to.
+/// The result of a copy.
 struct Copied {
-    /// In bytes; of directories, that of the stream.
+    /// Size in bytes; for directories, the size of the stream.
     size: u64,
-    /// Entries of a directory that have no place on this side.
+    /// Number of entries of a directory that cannot be created on this side.
     skipped: u64,
 }
 
@@ -28,7 +28,7 @@ impl From<u64> for Copied {
     }
 }
 
-/// `sandbox cp`
+/// Runs `sandbox cp`. Returns the exit code.
 pub async fn cp(session: &Session, args: Cp) -> Result<i32> {
     let what = format!("copy {} to {}", args.source, args.destination);
     let (source, destination) = (Place::parse(&args.source), Place::parse(&args.destination));
@@ -81,21 +81,21 @@ pub async fn cp(session: &Session, args: Cp) -> Result<i32> {
     Ok(0)
 }
 
-/// The name that a copy of what is at `path` gets in a directory. A path that ends in none, such as `/a/..`, `/a/.` and `/`,
-/// means what is in the directory, as with `cp`.
+/// Returns the name that the copy of `path` gets in a directory. Returns `None` if the path does not end in a name, such
+/// as `/a/..`, `/a/.` and `/`: then the content of the directory is copied, as by `cp`.
 fn own_name(path: &str) -> Option<&str> {
     let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     (!matches!(last, "" | "." | "..")).then_some(last)
 }
 
-/// Out of a sandbox. A file appears under its name when all of it has arrived.
+/// Copies a file or directory from a sandbox. A file gets its name only when it has arrived completely.
 async fn get(session: &Session, sandbox: &Sandbox, path: &str, to: &Path, recursive: bool) -> Result<Copied> {
     let step = session.voice.step(format!("looking at {path}"));
     let info = sandbox.stat(path, true).await?;
     drop(step);
     let is_directory = matches!(info.kind, FileKind::Directory);
     let inside = to.is_dir().then(|| own_name(path).map(|name| to.join(name))).flatten();
-    // A link in the place of the copy may lead out of the directory that was named.
+    // A link at the place of the copy may lead out of the directory that the user named.
     let a_link = |to: &Path| std::fs::symlink_metadata(to).is_ok_and(|found| found.is_symlink());
     let linked = inside.as_deref().is_some_and(a_link);
     let to = inside.unwrap_or_else(|| to.to_owned());
@@ -112,13 +112,13 @@ async fn get(session: &Session, sandbox: &Sandbox, path: &str, to: &Path, recurs
     }
     let what = |error: std::io::Error| Failure::io(format!("write {}", to.display()), &error);
     let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // A device or a pipe is written to, not replaced; nor is what a link leads to that was named itself.
+    // A device or pipe is written to and not replaced. The same applies to the target of a link that the user named.
     let special = |meta: std::fs::Metadata| !meta.is_file();
     if !linked && (std::fs::metadata(&to).is_ok_and(special) || std::fs::symlink_metadata(&to).is_ok_and(special)) {
         let file = tokio::fs::OpenOptions::new().write(true).truncate(true).open(&to).await.map_err(what)?;
         return Ok(sandbox.download(path, file).await.map_err(ours)?.into());
     }
-    // Less what this user's new files do not get, whatever the sandbox says.
+    // Without the bits that the umask removes from this user's new files, whatever the sandbox reports.
     let mode = if matches!(info.kind, FileKind::File) { info.mode & 0o777 } else { 0o644 };
     let permissions = std::fs::Permissions::from_mode(mode | 0o200);
     let made = tempfile::Builder::new().permissions(permissions).tempfile_in(directory);
@@ -129,7 +129,7 @@ async fn get(session: &Session, sandbox: &Sandbox, path: &str, to: &Path, recurs
         std::io::ErrorKind::PermissionDenied => Failure::io(format!("write {}", to.display()), &error)
             .because(format!("no file can be made in {}: permission denied", directory.display()))
             .hint("choose another place, or write it from the shell: `sandbox cat ID:/PATH > FILE`"),
-        // Its own text names the temporary file, which means nothing to the user.
+        // The error's own text names the temporary file, which the user does not know.
         kind => what(kind.into()),
     })?;
     let size = matches!(info.kind, FileKind::File).then_some(info.size);
@@ -144,7 +144,7 @@ async fn get(session: &Session, sandbox: &Sandbox, path: &str, to: &Path, recurs
     Ok(size.into())
 }
 
-/// A directory out of a sandbox.
+/// Copies a directory from a sandbox.
 async fn unpack(session: &Session, sandbox: &Sandbox, path: &str, to: &Path) -> Result<Copied> {
     let transfer = session.voice.transfer(format!("copying {path}"), None);
     let mut size = 0;
@@ -172,7 +172,7 @@ async fn unpack(session: &Session, sandbox: &Sandbox, path: &str, to: &Path) -> 
     Ok(Copied { size, skipped: unpacked.skipped })
 }
 
-/// Into a sandbox.
+/// Copies a file or directory to a sandbox.
 async fn put(session: &Session, sandbox: &Sandbox, from: &Path, path: &str, recursive: bool) -> Result<u64> {
     let what = |error: std::io::Error| Failure::io(format!("read {}", from.display()), &error);
     let meta = tokio::fs::metadata(from).await.map_err(what)?;
@@ -181,7 +181,7 @@ async fn put(session: &Session, sandbox: &Sandbox, from: &Path, path: &str, recu
         if !recursive {
             return Err(Failure::new(format!("copy {}", from.display()), "it is a directory").hint("use -r").into());
         }
-        // `.` and `..` have no name of their own to get.
+        // `.` and `..` have no file name, so the name of the directory that they refer to is used.
         let name = match from.file_name() {
             Some(_) => name.to_owned(),
             None => {
@@ -194,8 +194,8 @@ async fn put(session: &Session, sandbox: &Sandbox, from: &Path, path: &str, recu
     }
     let path = into(session, sandbox, path, name).await?;
     let size = meta.is_file().then_some(meta.len());
-    // Only what matters is asked for: a new file gets 0644 anyway, and not every provider can set modes. What runs is to
-    // run there, and what others may not read here they may not there.
+    // Sets a mode only if it matters: a new file gets 0644 anyway, and not every provider can set modes. Executable files
+    // stay executable, and files that others may not read stay unreadable for them.
     let mode = meta.permissions().mode() & 0o777;
     let mut options = WriteOptions::default();
     if meta.is_file() && (mode & 0o111 != 0 || mode & 0o004 == 0) {
@@ -206,7 +206,8 @@ async fn put(session: &Session, sandbox: &Sandbox, from: &Path, path: &str, recu
     Ok(sandbox.upload(&path, transfer.wrap(BufReader::new(file)), options).await?)
 }
 
-/// Where a thing called `name` goes that is copied to `path`: below it if that is a directory, as with `cp`.
+/// Returns the target of an entry called `name` that is copied to `path`: below `path` if that is a directory, as with
+/// `cp`.
 async fn into(session: &Session, sandbox: &Sandbox, path: &str, name: &str) -> Result<String> {
     let _step = session.voice.step(format!("looking at {path}"));
     let below = path.ends_with('/') || is_remote_directory(sandbox, path).await?;
@@ -221,13 +222,13 @@ async fn is_remote_directory(sandbox: &Sandbox, path: &str) -> Result<bool> {
     }
 }
 
-/// A directory into a sandbox.
+/// Copies a directory to a sandbox.
 async fn pack(session: &Session, sandbox: &Sandbox, from: &Path, path: &str) -> Result<u64> {
     let transfer = session.voice.transfer(format!("copying {}", from.display()), None);
     Ok(sandbox.upload_directory(from, path, |length| transfer.add(length)).await?)
 }
 
-/// From one sandbox to another, through us, a piece at a time.
+/// Copies from one sandbox to another through this process, one piece at a time.
 async fn between(
     session: &Session,
     from: &Sandbox,
@@ -250,7 +251,7 @@ async fn between(
         anyhow::Ok(())
     };
     let writing = async { anyhow::Ok(to.upload(at, reader, WriteOptions::default()).await?) };
-    // A failed reading must not look like a short file: its error ends both.
+    // A failed read must not look like the end of a short file: its error ends both.
     let (_, size) = tokio::try_join!(reading, writing)?;
     Ok(size)
 }

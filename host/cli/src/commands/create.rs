@@ -1,4 +1,4 @@
-//! `sandbox create`
+//! `sandbox create`: creates a sandbox and prints its id.
 
 use anyhow::Result;
 use sandbox_host::types::ImageSpec;
@@ -12,7 +12,7 @@ use crate::steps::image::build_image;
 use crate::steps::sandbox::{default_owner, refuse_early, sandbox_spec};
 use crate::steps::terminal::terminal;
 
-/// `sandbox create`
+/// Runs `sandbox create`. Returns the exit code.
 pub async fn create(session: &Session, args: Create) -> Result<i32> {
     let provider = session.provider().await?;
     let mut spec = sandbox_spec(&args.sandbox, ImageSpec::default())?.command(args.argv);
@@ -45,7 +45,8 @@ pub async fn create(session: &Session, args: Create) -> Result<i32> {
                 .into());
         }
     }
-    // Before it is let go: a sandbox whose id was not printed would go on unnoticed.
+    // The id is printed before the obligation to clean up is released: a sandbox whose id was not printed would keep
+    // running unnoticed.
     if session.voice.json {
         output::print_json(&Created { sandbox: sandbox.id() })?;
     } else {

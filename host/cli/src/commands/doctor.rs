@@ -1,4 +1,4 @@
-//! `doctor`: what works and what does not, each with what to do.
+//! `sandbox doctor`: checks plugin, credentials, service and emulator, and prints what to do about each failure.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::output::{self, FAILED};
 use crate::session::Session;
 use crate::session::emulator::Private;
 
-/// `sandbox doctor`
+/// Runs `sandbox doctor`. Returns the exit code.
 pub async fn doctor(session: &Session) -> Result<i32> {
     let mut findings = Findings { json: session.voice.json, rows: Vec::new(), failed: false };
     if let Some(plugin) = plugin(session, &mut findings).await {
@@ -88,7 +88,7 @@ async fn service(session: &Session, findings: &mut Findings, plugin: &Plugin) {
         }
     };
     for grant in provider.grants() {
-        // Part of a set is refused before.
+        // A partial set of credentials was rejected when the provider was built.
         let result = if grant.credentials.is_empty() {
             Err(format!("none for {}; set {}, or work with --emulator", grant.origin, needed(plugin)))
         } else {
@@ -112,7 +112,7 @@ async fn answers(findings: &mut Findings, provider: &Provider) {
     );
 }
 
-/// The variables that make up the first set of credentials.
+/// Returns the names of the variables of the first set of credentials.
 fn needed(plugin: &Plugin) -> String {
     let wishes = &plugin.manifest().credential;
     let first = wishes.first().map(|wish| wish.sets.first());

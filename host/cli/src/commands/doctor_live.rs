@@ -1,8 +1,8 @@
-//! `doctor --live`: what only a run against the service can confirm, as far as a script can. The numbers are those of
-//! `docs/live-checks.md`.
+//! `sandbox doctor --live`: checks that only a run against the service can confirm, as far as they can be scripted. The
+//! numbers are those in `docs/live-checks.md`.
 //!
-//! It makes a few sandboxes and images, none for longer than some minutes, and removes them whatever happens: all carry a tag,
-//! by which the rest is found at the end.
+//! The checks create a few sandboxes and images, each for a few minutes at most, and always remove them: all sandboxes
+//! carry a tag, by which the remaining ones are found at the end.
 
 use std::time::{Duration, Instant};
 
@@ -18,26 +18,26 @@ use crate::output::results;
 use crate::output::{self, FAILED};
 use crate::session::Session;
 
-/// All that is made carries it, with a value of its own.
+/// The tag of all sandboxes of this program. Its value is the id of the run.
 const TAG: &str = "sandbox-doctor";
 
-/// The sandboxes end by themselves after this, if this program cannot end them.
+/// The lifetime of the sandboxes, in case this program cannot terminate them.
 const LIFETIME: Duration = Duration::from_secs(900);
 
-/// Nothing here takes so long.
+/// Timeout of one check. None takes that long.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// How long after its end the cost of a sandbox is waited for.
+/// How long to wait for the cost of a sandbox after its end.
 const COST_PATIENCE: Duration = Duration::from_secs(120);
 
-/// What a check found: the service does it, does something else, or cannot be asked.
+/// The result of a check: the service behaves as expected, it behaves differently, or the check was not run.
 enum Found {
     Well(String),
     Other(String),
     Skipped(String),
 }
 
-/// A check fails by an error as well.
+/// The outcome of a check; an error is a failure as well.
 type Check = Result<Found, Error>;
 
 fn well(text: impl Into<String>) -> Check {
@@ -48,7 +48,7 @@ fn expect(good: bool, text: impl Into<String>) -> Check {
     Ok(if good { Found::Well(text.into()) } else { Found::Other(text.into()) })
 }
 
-/// `sandbox doctor --live`
+/// Runs `sandbox doctor --live`. Returns the exit code.
 pub async fn live(session: &Session) -> Result<i32> {
     let provider = session.provider().await?;
     let run = fresh_id();
@@ -91,7 +91,7 @@ impl Rows {
         output::print_text(format_args!("{state:7}  {number:>2}  {check}: "), &text)
     }
 
-    /// Runs a check and notes what it found.
+    /// Runs a check and records its result.
     async fn run(
         &mut self,
         session: &Session,
@@ -168,7 +168,7 @@ async fn checks(
             if page.items.iter().any(|chunk| chunk.text.contains("from the beginning")) {
                 return well("it has what the program printed");
             }
-            // The service collects logs in its own time.
+            // The service collects logs with a delay.
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         Ok(Found::Other("nothing of it after half a minute".to_owned()))
@@ -185,14 +185,14 @@ async fn checks(
     rows.run(session, 24, "the cost of a terminated sandbox", cost(&sandbox)).await
 }
 
-/// Waits until the service tells the cost of a sandbox, which must be that of its parts.
+/// Waits until the service reports the cost of a sandbox, which must be the sum of the costs of its resources.
 async fn cost(sandbox: &Sandbox) -> Check {
     let begun = Instant::now();
     while begun.elapsed() < COST_PATIENCE {
         let report = sandbox.usage_report().await?;
         if let Some(cost) = report.cost {
             let parts: f64 = report.cost_by_resource.iter().map(|(_, cost)| cost).sum();
-            // As near as sums of decimal numbers are.
+            // Allows for the rounding of sums of decimal numbers.
             let adds_up = cost > 0.0 && (cost - parts).abs() <= cost * 1e-3;
             let seconds = begun.elapsed().as_secs();
             return expect(adds_up, format!("{cost} USD, its parts {parts} USD, {seconds} s after the end"));
@@ -202,7 +202,7 @@ async fn cost(sandbox: &Sandbox) -> Check {
     Ok(Found::Other(format!("none {COST_PATIENCE:?} after the end")))
 }
 
-/// What is left to be tried by hand.
+/// Lists the checks that must be made by hand.
 fn by_hand(rows: &mut Rows) -> Result<()> {
     for (number, check) in [
         (9, "sidecars share a network"),
@@ -347,7 +347,7 @@ async fn tags(provider: &Provider, sandbox: &Sandbox, run: &str) -> Check {
 }
 
 async fn cut_off(sandbox: &Sandbox) -> Check {
-    // Python is in the default image; an address needs no name server.
+    // Python is in the default image. An IP address needs no name server.
     let line = "import socket; socket.create_connection(('1.1.1.1', 443), 5)";
     let reaches = async || {
         let verdict = sandbox.run(ExecSpec::new(["python3", "-c", line])).await?.verdict;
@@ -361,13 +361,13 @@ async fn cut_off(sandbox: &Sandbox) -> Check {
     expect(!still, format!("1.1.1.1 was reached before, and after: {still}"))
 }
 
-/// What a line of shell prints.
+/// Returns the output of a shell command.
 async fn said(sandbox: &Sandbox, line: &str) -> Result<String, Error> {
     let result = sandbox.run(ExecSpec::shell(line)).await?;
     Ok(String::from_utf8_lossy(&result.stdout.data).trim().to_owned())
 }
 
-/// Terminates and removes all that was made.
+/// Terminates all sandboxes and deletes all images of this run.
 async fn clean(provider: &Provider, run: &str, images: &[String]) -> Check {
     let filter = ListFilter::default().tag(TAG, run);
     let mut ended = 0;

@@ -1,4 +1,4 @@
-//! `sandbox forward`
+//! `sandbox forward`: forwards local ports to ports of a sandbox.
 
 use std::net::Ipv4Addr;
 
@@ -14,7 +14,7 @@ use crate::output::text::end_text;
 use crate::output::{self, Failure, Voice};
 use crate::session::Session;
 
-/// `sandbox forward`
+/// Runs `sandbox forward`. Returns only with an error, for example when the sandbox has ended.
 pub async fn forward(session: &Session, args: Forward) -> Result<i32> {
     let sandbox = session.provider().await?.sandbox(args.id);
     let tunnels = {
@@ -48,7 +48,7 @@ pub async fn forward(session: &Session, args: Forward) -> Result<i32> {
         }
         doors.spawn(serve(session.voice, listener, sandbox.clone(), tunnel));
     }
-    // Until interrupted, or until there is nothing to forward to.
+    // Forwards until the sandbox ends or the user interrupts.
     let reason = sandbox.wait().await?;
     Err(Failure::new(format!("go on forwarding to {}", sandbox.id()), format!("it has ended: {}", end_text(&reason)))
         .hint("create a new sandbox")
@@ -69,7 +69,7 @@ async fn serve(voice: Voice, listener: TcpListener, sandbox: Sandbox, tunnel: Tu
 async fn pass(mut stream: TcpStream, sandbox: &Sandbox, tunnel: &Tunnel) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut far = sandbox.connect(tunnel).await?;
-    // Either side may hang up without ado; that is how connections end.
+    // Both sides may close the connection abruptly, so this is not an error.
     if let Err(error) = tokio::io::copy_bidirectional(&mut stream, &mut far).await {
         tracing::debug!(%error, "connection ended");
     }

@@ -1,4 +1,4 @@
-//! `sandbox gateway`
+//! `sandbox gateway`: opens a gateway to the service and prints its settings as environment variables.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use crate::args::Gateway;
 use crate::output::{self, Failure};
 use crate::session::Session;
 
-/// `sandbox gateway`
+/// Runs `sandbox gateway`. Returns the exit code.
 pub async fn gateway(session: &Session, args: Gateway) -> Result<i32> {
     let provider = session.provider().await?;
     let gateway = Open::open(&provider, args.listen).await?;
-    // The names under which a stock host passes on what the gateway wants: those of the manifest. One set of credentials is
-    // enough, since the token stands for any.
+    // The names of the variables come from the manifest, so that another host with this plugin reads them. One set of
+    // credentials is enough, because the token replaces any of them.
     let manifest = provider.plugin().manifest();
     let address = manifest.origin.first().and_then(|origin| origin.url.env.clone()).unwrap_or_else(|| "URL".into());
     let mut lines = vec![(address, gateway.url())];
@@ -48,14 +48,14 @@ pub async fn gateway(session: &Session, args: Gateway) -> Result<i32> {
     Ok(0)
 }
 
-/// Only this user may read it.
+/// Writes the token to a file that only this user may read.
 fn write_token(path: &std::path::Path, token: &str) -> Result<()> {
     use std::io::Write;
 
     let what = format!("write the token to {}", path.display());
     let failed = |error: std::io::Error| Failure::new(&what, error.to_string());
-    // A file that is there may be readable by others; it is replaced, not written to. A device or a pipe is not: another
-    // program uses it.
+    // An existing file may be readable by others, so it is replaced instead of overwritten. Devices and pipes are
+    // rejected, because another program uses them.
     if std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_file() && !found.is_symlink())
         || std::fs::metadata(path).is_ok_and(|found| !found.is_file())
     {

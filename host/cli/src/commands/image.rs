@@ -1,4 +1,4 @@
-//! `sandbox image …`
+//! `sandbox image`: shows or deletes an image.
 
 use anyhow::Result;
 
@@ -6,7 +6,7 @@ use crate::args::{ImageCommand, ImageId};
 use crate::output::results::{Image, ImageRemoved};
 use crate::session::Session;
 
-/// `sandbox image …`
+/// Runs `sandbox image`. Returns the exit code.
 pub async fn image(session: &Session, command: ImageCommand) -> Result<i32> {
     let provider = session.provider().await?;
     match command {

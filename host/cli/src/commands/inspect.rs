@@ -1,4 +1,4 @@
-//! `sandbox inspect`
+//! `sandbox inspect`: prints the properties of a sandbox.
 
 use anyhow::Result;
 use sandbox_host::types::{ListFilter, SandboxState};
@@ -9,10 +9,10 @@ use crate::output::results;
 use crate::output::text::{state_text, time, tunnel_text};
 use crate::session::Session;
 
-/// How many sandboxes with the same tags are looked through for one.
+/// Maximum number of sandboxes with the same tags that are searched for the one to inspect.
 const NAMESAKES: usize = 1000;
 
-/// `sandbox inspect`
+/// Runs `sandbox inspect`. Returns the exit code.
 pub async fn inspect(session: &Session, args: Id) -> Result<i32> {
     let provider = session.provider().await?;
     let sandbox = provider.sandbox(args.id);
@@ -21,7 +21,8 @@ pub async fn inspect(session: &Session, args: Id) -> Result<i32> {
     if info.tags.is_empty() && lives {
         info.tags = sandbox.tags().await.unwrap_or_default();
     }
-    // Some providers tell more of a sandbox in a list than by itself. Its tags make for a short list.
+    // Some providers return more properties of a sandbox in a list than in a single request. The filter by its tags keeps
+    // the list short.
     if info.created.is_none() && lives && !info.tags.is_empty() {
         let filter = ListFilter { tags: info.tags.clone(), ..ListFilter::default() };
         let listed = provider.list(&filter, NAMESAKES).await.unwrap_or_default();

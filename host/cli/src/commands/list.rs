@@ -1,4 +1,4 @@
-//! `sandbox list`
+//! `sandbox list`: lists sandboxes.
 
 use anyhow::Result;
 use sandbox_host::types::ListFilter;
@@ -9,7 +9,7 @@ use crate::output::results;
 use crate::output::text::{state_text, time};
 use crate::session::Session;
 
-/// `sandbox list`
+/// Runs `sandbox list`. Returns the exit code.
 pub async fn list(session: &Session, args: List) -> Result<i32> {
     let provider = session.provider().await?;
     let mut filter = ListFilter { include_ended: args.all, ..ListFilter::default() };

@@ -1,4 +1,4 @@
-//! `sandbox logs`
+//! `sandbox logs`: prints or follows the log of a sandbox.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::output::results::LogChunk;
 use crate::session::Session;
 use crate::steps::verdict::unwrap;
 
-/// Log text asked for at once.
+/// Maximum number of bytes of log text per request.
 const LOG_BYTES: u32 = 1 << 20;
 
-/// `sandbox logs`
+/// Runs `sandbox logs`. Returns the exit code.
 pub async fn logs(session: &Session, args: Logs) -> Result<i32> {
     let sandbox = session.provider().await?.sandbox(args.id);
     if args.follow {

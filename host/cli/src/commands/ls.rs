@@ -1,4 +1,4 @@
-//! `sandbox ls`
+//! `sandbox ls`: lists a directory of a sandbox.
 
 use anyhow::Result;
 use sandbox_host::types::{FileInfo, FileKind};
@@ -9,17 +9,17 @@ use crate::output::{self, text};
 use crate::session::Session;
 use crate::steps::place::remote;
 
-/// `sandbox ls`
+/// Runs `sandbox ls`. Returns the exit code.
 pub async fn ls(session: &Session, args: Ls) -> Result<i32> {
     let provider = session.provider().await?;
     let (sandbox, path) = remote(&provider, &args.path)?;
     let step = session.voice.step(format!("looking at {path}"));
-    // A link that leads nowhere is shown as what it is.
+    // A dangling link is listed itself.
     let info = match sandbox.stat(&path, true).await {
         Err(error) if error.is_not_found() => sandbox.stat(&path, false).await?,
         result => result?,
     };
-    // A page at a time: a directory may have more entries than fit into memory.
+    // One page at a time: a directory may have more entries than fit in memory.
     let mut pages = matches!(info.kind, FileKind::Directory).then(|| sandbox.directory_pages(&path));
     let mut page = match &mut pages {
         Some(pages) => pages.next().await?.unwrap_or_default(),
@@ -34,7 +34,7 @@ pub async fn ls(session: &Session, args: Ls) -> Result<i32> {
         } else if args.long {
             rows.print(&page.iter().map(entry_row).collect::<Vec<_>>())?;
         } else {
-            // One line each, whatever is in the name.
+            // One line per entry, whatever characters its name contains.
             output::print_lines(page.iter().map(|entry| &entry.name))?;
         }
         let following = match &mut pages {
@@ -43,7 +43,7 @@ pub async fn ls(session: &Session, args: Ls) -> Result<i32> {
         };
         match following {
             Ok(Some(following)) => page = following,
-            // What was printed stays readable, whatever comes after it.
+            // Ends the JSON array also after an error, so that the printed part is valid.
             ended => {
                 array.map_or(Ok(()), output::Array::end)?;
                 return Ok(ended.map(|_| 0)?);

@@ -1,4 +1,4 @@
-//! The subcommands, a file for each.
+//! The subcommands, one file each. Each file has a function that takes the arguments and returns the exit code.
 
 pub mod build;
 pub mod cat;
@@ -41,7 +41,7 @@ use anyhow::Result;
 use crate::args::{Command, PluginCommand};
 use crate::session::Session;
 
-/// Runs a command and gives the exit code.
+/// Runs a subcommand and returns the exit code.
 pub async fn dispatch(session: &Session, command: Command) -> Result<i32> {
     match command {
         Command::Run(args) => run::run(session, args).await,

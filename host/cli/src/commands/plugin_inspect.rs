@@ -1,4 +1,4 @@
-//! `sandbox plugin inspect`
+//! `sandbox plugin inspect`: prints what a plugin is, requests and would be granted.
 
 use anyhow::Result;
 use sandbox_host::types::Description;
@@ -9,14 +9,14 @@ use crate::output;
 use crate::output::results::{PluginInfo, support_name};
 use crate::session::Session;
 
-/// `sandbox plugin inspect`
+/// Runs `sandbox plugin inspect`. Returns the exit code.
 pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
     let plugin = match &args.file {
         Some(path) => Session::load(crate::pull::find(path).unwrap_or_else(|| path.clone()), true).await?,
         None => session.plugin().await?,
     };
-    // What it would be granted. Nothing of the plugin runs for that, and nothing is sent; credentials that are missing are
-    // shown as missing. A profile that cannot be read, or a URL that is none, does not hide what it wishes for.
+    // Finds out what the plugin would be granted. No code of the plugin runs and nothing is sent for that; missing
+    // credentials are shown as missing. An unreadable profile or an invalid URL does not hide what the manifest requests.
     let built = Provider::builder(&plugin).anonymous(true).build().await;
     let (grants, unusable) = match built {
         Ok(provider) => (provider.grants(), None),
@@ -45,7 +45,7 @@ pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
     Ok(0)
 }
 
-/// What it is.
+/// Returns the rows about the plugin itself: its file, interface and capabilities.
 fn facts(plugin: &Plugin, described: Result<&Description, &sandbox_host::Error>) -> Vec<Vec<String>> {
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |name: &str, text: String| rows.push(vec![name.to_owned(), text]);
@@ -74,7 +74,7 @@ fn facts(plugin: &Plugin, described: Result<&Description, &sandbox_host::Error>)
     rows
 }
 
-/// What its manifest wishes for.
+/// Returns the rows about the requests in the manifest.
 fn wishes(manifest: &Manifest) -> Vec<Vec<String>> {
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |name: &str, text: String| rows.push(vec![name.to_owned(), text]);
@@ -117,15 +117,15 @@ fn granted(grant: &Grant) -> Vec<String> {
     vec!["granted".to_owned(), format!("{} ({}; {with})", grant.origin, grant.name)]
 }
 
-/// What the plugin says of itself. It is told nothing and reaches nothing meanwhile: one that is looked at is not trusted
-/// yet.
+/// Returns the plugin's description of itself. The plugin gets no settings and no network access for it, because a plugin
+/// that is inspected is not trusted yet.
 async fn described(plugin: &Plugin) -> sandbox_host::Result<Description> {
     let nothing = || std::iter::empty::<String>();
     let builder = Provider::builder(plugin).anonymous(true).inherit_env(false);
     builder.grant_only(nothing()).show_only(nothing()).build().await?.describe().await
 }
 
-/// A variable and what stands in for it.
+/// Returns the sources of a value: an environment variable and the setting that replaces it.
 fn sources(variable: Option<&str>, setting: Option<&str>) -> String {
     let setting = setting.map(|key| format!("the setting {key}"));
     variable.map(str::to_owned).into_iter().chain(setting).collect::<Vec<_>>().join(", or ")

@@ -1,4 +1,4 @@
-//! `sandbox plugin pull`
+//! `sandbox plugin pull`: downloads a plugin and stores it under a name.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::pull::registry::{Digest, Fetcher, WHOLE};
 use crate::pull::{directory, fetch, is_name, name_of, parse, store, without_user};
 use crate::session::Session;
 
-/// `sandbox plugin pull`
+/// Runs `sandbox plugin pull`. Returns the exit code.
 pub async fn pull(session: &Session, args: PluginPull) -> Result<i32> {
     let what = format!("pull {}", without_user(&args.reference));
     let (source, pin) = parse(&what, &args.reference, args.digest.as_deref())?;
@@ -40,7 +40,7 @@ pub async fn pull(session: &Session, args: PluginPull) -> Result<i32> {
     }
     let digest = Digest::of(&bytes);
     let size = bytes.len();
-    // Nothing is kept that cannot be used.
+    // Compiles the plugin before it is stored, so that unusable plugins are not stored.
     let step = session.voice.step("compiling the plugin");
     let plugin = Plugin::from_bytes(bytes.to_vec()).await.map_err(|error| {
         let (_, why, hint) = error.parts();

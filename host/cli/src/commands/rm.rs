@@ -1,4 +1,4 @@
-//! `sandbox rm`
+//! `sandbox rm`: removes files and directories of sandboxes.
 
 use anyhow::Result;
 
@@ -8,7 +8,7 @@ use crate::output::results::Removed;
 use crate::session::Session;
 use crate::steps::place::remote;
 
-/// `sandbox rm`
+/// Runs `sandbox rm`. Returns the exit code.
 pub async fn rm(session: &Session, args: Rm) -> Result<i32> {
     let provider = session.provider().await?;
     let places = args.paths.iter().map(|text| remote(&provider, text)).collect::<Result<Vec<_>>>()?;
@@ -20,7 +20,7 @@ pub async fn rm(session: &Session, args: Rm) -> Result<i32> {
         let was_there = match removed {
             Ok(()) => true,
             Err(error) if args.force && matches!(error.file_fault(), Some(sandbox_host::FileFault::NotFound)) => false,
-            // The others are removed all the same; a sandbox that is not there has none of them.
+            // Continues with the other paths after a file error. Errors of the sandbox itself end the command.
             Err(error) if error.file_fault().is_some() => {
                 session.voice.fail(&error.into());
                 code = FAILED;

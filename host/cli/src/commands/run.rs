@@ -1,4 +1,4 @@
-//! `sandbox run`
+//! `sandbox run`: runs a command in a new sandbox, and terminates the sandbox unless `--keep` is given.
 
 use anyhow::Result;
 use sandbox_host::types::{self, ExecSpec, ImageSpec, SandboxSpec};
@@ -13,22 +13,22 @@ use crate::steps::image::{NO_ENTRYPOINT, build_for, follow};
 use crate::steps::sandbox::{create_sandbox, refuse_early, sandbox_spec};
 use crate::steps::verdict::{STAY_HINT, not_begun};
 
-/// The command of a sandbox that is there for other commands: that of the service's own default image, which lasts longer than
-/// any sandbox. It takes the place of the image's CMD, which may end at any time.
+/// The command of a sandbox that exists only for other commands. It is the command of the service's default image, and
+/// lasts longer than any sandbox. It replaces the image's `CMD`, which may end at any time.
 const KEEP_ALIVE: [&str; 2] = ["sleep", "172800"];
 
-/// What the first process of a sandbox of `run` is.
+/// The first process of a sandbox that `run` creates. `run` tries the variants in this order.
 #[derive(Clone, Copy, PartialEq)]
 enum Life {
-    /// The image's ENTRYPOINT with a command that stays.
+    /// The image's `ENTRYPOINT`, with [`KEEP_ALIVE`] as its command.
     Kept,
-    /// That command alone: the ENTRYPOINT does not run it.
+    /// [`KEEP_ALIVE`] alone, because the image's `ENTRYPOINT` did not run it.
     Alone,
-    /// The image's own program: there may be no `sleep` in it.
+    /// The image's own program, because the image may not contain `sleep`.
     Own,
 }
 
-/// `sandbox run`
+/// Runs `sandbox run`. Returns the exit code of the command.
 pub async fn run(session: &Session, args: Run) -> Result<i32> {
     require_argv(&args.argv)?;
     let provider = session.provider().await?;
@@ -56,15 +56,15 @@ pub async fn run(session: &Session, args: Run) -> Result<i32> {
     Err(Failure::new("run the command", format!("the sandbox ended first: {ended}")).hint(STAY_HINT).into())
 }
 
-/// What became of the command of `run`.
+/// The outcome of a command in a new sandbox.
 enum Ran {
-    /// It ended with this code.
+    /// The command ended; the value is the exit code of this program.
     Ended(i32),
-    /// The sandbox's own program had ended before.
+    /// The command could not start because the sandbox's own program had ended.
     NotBegun(types::EndReason),
 }
 
-/// Makes a sandbox, runs the command in it, and ends the sandbox.
+/// Creates a sandbox, runs the command in it, and terminates the sandbox.
 async fn run_once(session: &Session, provider: &Provider, spec: SandboxSpec, args: &Run) -> Result<Ran> {
     let (sandbox, owed, keeper) = create_sandbox(session, provider, spec).await?;
     let mut command = ExecSpec::new(args.argv.clone());
@@ -77,7 +77,7 @@ async fn run_once(session: &Session, provider: &Provider, spec: SandboxSpec, arg
         return Ok(Ran::NotBegun(reason));
     }
     if args.keep && code.is_ok() {
-        // From here on the lease is not renewed. Without its tag no sweep takes the sandbox for abandoned.
+        // The lease is not renewed from here on. Without its tag, no sweep considers the sandbox as abandoned.
         let tags = sandbox.tags().await?.into_iter().filter(|(name, _)| name != LEASE_TAG).collect();
         keeper.release(&sandbox);
         sandbox.set_tags(tags).await?;
@@ -85,7 +85,8 @@ async fn run_once(session: &Session, provider: &Provider, spec: SandboxSpec, arg
         owed.paid();
         return code.map(Ran::Ended);
     }
-    // Waited for, so that the exit code comes when nothing is left; a failure of the command is reported, not hidden.
+    // Waits for the termination, so that nothing is left when the exit code is returned. A failure of the command takes
+    // precedence over a failure of the termination.
     let ended = {
         let _step = session.voice.step(format!("terminating {}", sandbox.id()));
         sandbox.terminate().await

@@ -1,4 +1,4 @@
-//! `sandbox shell`
+//! `sandbox shell`: opens a shell in a terminal, in a running or a new sandbox.
 
 use anyhow::Result;
 use sandbox_host::types::ExecSpec;
@@ -11,7 +11,7 @@ use crate::steps::image::build_image;
 use crate::steps::sandbox::{container, create_sandbox};
 use crate::steps::terminal::{run, size};
 
-/// `sandbox shell`
+/// Runs `sandbox shell`. Returns the exit code of the shell.
 pub async fn shell(session: &Session, args: Shell) -> Result<i32> {
     let provider = session.provider().await?;
     let (sandbox, owed) = match &args.id {
@@ -25,7 +25,7 @@ pub async fn shell(session: &Session, args: Shell) -> Result<i32> {
     };
     let mut command = match &args.shell {
         Some(shell) => ExecSpec::new([shell.as_str(), "-l"]),
-        // One exec instead of a look and an exec.
+        // A single exec, instead of one that looks for `bash` and another one for the shell.
         None => ExecSpec::shell("if command -v bash >/dev/null; then exec bash -l; else exec sh -l; fi"),
     };
     command.user = args.user.clone();

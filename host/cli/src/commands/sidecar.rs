@@ -1,4 +1,4 @@
-//! `sandbox sidecar …`
+//! `sandbox sidecar`: adds, lists, waits for and terminates sidecars.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::session::Session;
 use crate::steps::image::build_image;
 use crate::steps::verdict::end_code;
 
-/// How long one call waits for the end of a container.
+/// How long a single request waits for the end of a sidecar.
 const WAIT: Duration = Duration::from_secs(300);
 
-/// `sandbox sidecar …`
+/// Runs `sandbox sidecar`. Returns the exit code.
 pub async fn sidecar(session: &Session, command: SidecarCommand) -> Result<i32> {
     match command {
         SidecarCommand::Add(args) => add_sidecar(session, *args).await,

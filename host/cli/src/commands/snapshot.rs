@@ -1,4 +1,4 @@
-//! `sandbox snapshot`
+//! `sandbox snapshot`: takes a snapshot of files or memory and prints its id.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::output;
 use crate::output::results;
 use crate::session::Session;
 
-/// How long one look for an exit snapshot takes.
+/// How long a single request waits for an exit snapshot.
 const EXIT_WAIT: Duration = Duration::from_secs(60);
 
-/// `sandbox snapshot`
+/// Runs `sandbox snapshot`. Returns the exit code.
 pub async fn snapshot(session: &Session, args: Snapshot) -> Result<i32> {
     let sandbox = session.provider().await?.sandbox(args.id);
     let _step = session.voice.step("taking the snapshot");

@@ -1,4 +1,4 @@
-//! `sandbox stats`
+//! `sandbox stats`: prints the resource usage and the cost of a sandbox.
 
 use anyhow::Result;
 use sandbox_host::types::UsageReport;
@@ -7,14 +7,14 @@ use crate::args::Id;
 use crate::output::results::Usage;
 use crate::session::Session;
 
-/// `sandbox stats`
+/// Runs `sandbox stats`. Returns the exit code.
 pub async fn stats(session: &Session, args: Id) -> Result<i32> {
     let report = session.provider().await?.sandbox(args.id).usage_report().await?;
     session.voice.show(&Usage::from(&report), lines(&report))?;
     Ok(0)
 }
 
-/// A report as lines of text. A value that the provider does not report has no line.
+/// Formats a report as lines of text. Values that the provider does not report are omitted.
 fn lines(report: &UsageReport) -> Vec<String> {
     let hours = |millis: u64| millis as f64 / 3_600_000.0;
     let used = &report.totals;

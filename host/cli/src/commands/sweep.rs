@@ -1,4 +1,4 @@
-//! `sandbox sweep`
+//! `sandbox sweep`: terminates sandboxes whose lease has expired.
 
 use std::io::IsTerminal;
 
@@ -10,11 +10,11 @@ use crate::output::{self, FAILED};
 use crate::session::Session;
 use crate::steps::sandbox::default_owner;
 
-/// `sandbox sweep`
+/// Runs `sandbox sweep`. Returns the exit code.
 pub async fn sweep(session: &Session, args: Sweep) -> Result<i32> {
     let provider = session.provider().await?;
     let owner = args.owner.unwrap_or_else(default_owner);
-    // On a terminal the user sees first what would be removed.
+    // On a terminal, first shows the user what would be removed.
     let dry_run = args.dry_run || (!args.yes && std::io::stdout().is_terminal());
     let step = session.voice.step("looking for sandboxes that were left behind");
     let found = provider.sweep(&owner, dry_run).await?;

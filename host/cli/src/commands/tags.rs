@@ -1,4 +1,4 @@
-//! `sandbox tags`
+//! `sandbox tags`: prints or changes the tags of a sandbox.
 
 use anyhow::Result;
 
@@ -7,14 +7,14 @@ use crate::output;
 use crate::output::results;
 use crate::session::Session;
 
-/// `sandbox tags`
+/// Runs `sandbox tags`. Returns the exit code.
 pub async fn tags(session: &Session, args: Tags) -> Result<i32> {
     let sandbox = session.provider().await?.sandbox(args.id);
     let mut tags = sandbox.tags().await?;
     if !args.set.is_empty() || !args.unset.is_empty() {
         tags.retain(|(key, _)| !args.unset.contains(key));
         for (key, value) in args.set {
-            // Of several, the last.
+            // If a key is set several times, the last value is used.
             tags.retain(|(other, _)| *other != key);
             tags.push((key, value));
         }

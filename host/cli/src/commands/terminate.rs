@@ -1,4 +1,4 @@
-//! `sandbox terminate`
+//! `sandbox terminate`: terminates sandboxes.
 
 use anyhow::Result;
 
@@ -7,7 +7,7 @@ use crate::output::results::Terminated;
 use crate::output::{self, FAILED};
 use crate::session::Session;
 
-/// `sandbox terminate`
+/// Runs `sandbox terminate`. Returns the exit code.
 pub async fn terminate(session: &Session, args: Terminate) -> Result<i32> {
     let provider = session.provider().await?;
     let _step = session.voice.step("terminating");
@@ -28,7 +28,7 @@ pub async fn terminate(session: &Session, args: Terminate) -> Result<i32> {
         match result {
             Ok(()) if session.voice.json => output::print_json(&Terminated { sandbox: id, terminated: true })?,
             Ok(()) => output::print(id)?,
-            // The others are terminated all the same.
+            // The other sandboxes are terminated nevertheless.
             Err(error) => {
                 session.voice.fail(&error.into());
                 code = FAILED;

@@ -1,4 +1,4 @@
-//! `sandbox tunnels`
+//! `sandbox tunnels`: prints the addresses of the ports of a sandbox.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::output::results;
 use crate::output::text::tunnel_text;
 use crate::session::Session;
 
-/// How long ports may take to be assigned.
+/// Timeout for the assignment of the ports.
 pub const TUNNEL_WAIT: Duration = Duration::from_secs(50);
 
-/// `sandbox tunnels`
+/// Runs `sandbox tunnels`. Returns the exit code.
 pub async fn tunnels(session: &Session, args: Id) -> Result<i32> {
     let sandbox = session.provider().await?.sandbox(args.id);
     let _step = session.voice.step("waiting for the ports");

@@ -1,4 +1,4 @@
-//! `sandbox unmount`
+//! `sandbox unmount`: unmounts an image from a running sandbox.
 
 use anyhow::Result;
 
@@ -7,7 +7,7 @@ use crate::output::results::Unmounted;
 use crate::session::Session;
 use crate::steps::place::remote;
 
-/// `sandbox unmount`
+/// Runs `sandbox unmount`. Returns the exit code.
 pub async fn unmount(session: &Session, args: Unmount) -> Result<i32> {
     let (sandbox, path) = remote(&session.provider().await?, &args.path)?;
     sandbox.unmount(&path).await?;

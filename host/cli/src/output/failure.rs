@@ -1,22 +1,23 @@
-//! Failures: what, why and what to do, the kind for programs, and the exit codes.
+//! Failures in three parts (what failed, why, and what to do), their kinds for programs, and the exit codes.
 
 use std::fmt;
 
 use sandbox_host::{FileFault, Kind};
 
-/// Our own failures.
+/// Exit code for failures of this program itself.
 pub const FAILED: i32 = 125;
 
-/// The command's time limit ran out.
+/// Exit code if the time limit of the command has expired.
 pub const DEADLINE: i32 = 124;
 
-/// The command was killed because our output was not read any more: what a shell says of SIGPIPE.
+/// Exit code if the command was killed because the reader of standard output is gone: the value that a shell reports for
+/// SIGPIPE.
 pub const UNREAD: i32 = 128 + 13;
 
-/// Ctrl-C.
+/// Exit code after Ctrl-C.
 pub const INTERRUPTED: i32 = 130;
 
-/// A failure of this program: what, why, and what to do.
+/// A failure of this program: what failed, why, and what to do about it.
 #[derive(Debug)]
 pub struct Failure {
     what: String,
@@ -26,18 +27,18 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// `what` continues "cannot …".
+    /// Creates a failure of the kind `usage`. `what` is a phrase that continues "cannot …".
     pub fn new(what: impl Into<String>, why: impl Into<String>) -> Self {
         Failure { what: what.into(), why: why.into(), hint: None, kind: "usage".into() }
     }
 
-    /// Reading or writing on this side failed.
+    /// Creates a failure from a local I/O error.
     pub fn io(what: impl Into<String>, error: &std::io::Error) -> Self {
         let kind = Kind::Io(error.kind()).code().into_owned();
         Failure { kind, ..Failure::new(what, sandbox_host::local_reason(error)) }
     }
 
-    /// The same failure, of whose hint the program knows more than the library.
+    /// Converts an error of the library, so that its hint can be replaced by a more specific one.
     pub fn of(error: &sandbox_host::Error) -> Self {
         let (what, why, hint) = error.parts();
         Failure {
@@ -48,13 +49,13 @@ impl Failure {
         }
     }
 
-    /// A better reason.
+    /// Replaces the reason.
     pub fn because(mut self, why: impl Into<String>) -> Self {
         self.why = why.into();
         self
     }
 
-    /// What to do.
+    /// Sets the hint, which tells the user what to do.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
@@ -69,6 +70,7 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// Returns what failed, why, and a hint if there is one.
 pub fn parts(error: &anyhow::Error) -> (String, String, Option<String>) {
     if let Some(error) = error.downcast_ref::<sandbox_host::Error>() {
         let (what, why, hint) = error.parts();
@@ -88,16 +90,16 @@ pub fn parts(error: &anyhow::Error) -> (String, String, Option<String>) {
     if rest.is_empty() { ("go on".into(), first, None) } else { (first, rest.join(": "), None) }
 }
 
-/// A failure in one line.
+/// Formats a failure in one line.
 pub fn in_one_line(error: &anyhow::Error) -> String {
-    // The text of the library's errors holds that of their causes.
+    // The text of the library's errors includes the text of their causes.
     match error.downcast_ref::<sandbox_host::Error>() {
         Some(error) => error.to_string(),
         None => format!("{error:#}"),
     }
 }
 
-/// A word for each kind of failure, for programs. What has a kind within it comes with a second one: `file:not-found`.
+/// Returns the kind of a failure as a word for programs. Some kinds have a second part, such as `file:not-found`.
 pub fn kind(error: &anyhow::Error) -> String {
     if let Some(failure) = error.downcast_ref::<Failure>() {
         return failure.kind.clone();
@@ -107,7 +109,8 @@ pub fn kind(error: &anyhow::Error) -> String {
         .map_or_else(|| "internal".into(), |error| error.kind().code().into_owned())
 }
 
-/// What to do about a limit of this host: the library names its own setting, and here it is one of a policy.
+/// Returns the hint for an exceeded limit of the host. The library's own hint names its setting; this one names the
+/// setting in a policy file.
 fn limit_advice(error: &sandbox_host::Error) -> Option<&'static str> {
     Some(match error.limit()? {
         "body_bytes" => "if the plugin may send and receive that much, raise `body_mib` of the policy's limits",
@@ -115,7 +118,7 @@ fn limit_advice(error: &sandbox_host::Error) -> Option<&'static str> {
     })
 }
 
-/// What to do, where the failure itself does not say it.
+/// Returns a hint by the kind of the error, for errors without their own hint.
 fn advice(error: &sandbox_host::Error) -> Option<&'static str> {
     Some(match error.kind() {
         Kind::NotFound if error.is_about_sandbox() => {
@@ -135,13 +138,14 @@ fn advice(error: &sandbox_host::Error) -> Option<&'static str> {
     })
 }
 
+/// Returns whether the same call may succeed later.
 pub fn retryable(error: &anyhow::Error) -> bool {
     error.downcast_ref::<sandbox_host::Error>().is_some_and(sandbox_host::Error::is_retryable)
 }
 
-/// Whether the failure is that the reader of our output has gone.
+/// Returns whether the failure is that the reader of standard output is gone.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    // An error of the library may have one of another pipe as its cause.
+    // An error of the library may be caused by a broken pipe elsewhere.
     error.chain().take_while(|cause| !cause.is::<sandbox_host::Error>()).any(|cause| {
         cause
             .downcast_ref::<std::io::Error>()

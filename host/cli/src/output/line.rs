@@ -1,12 +1,12 @@
-//! Text that is fit to be printed.
+//! Makes text safe to print.
 //!
-//! What a service, a sandbox or a plugin says could steer the terminal or pass for a line of this program. Lines are printed as
-//! [`Line`]s only, which hold nothing of that kind, wherever their parts come from.
+//! Text from a service, a sandbox or a plugin could control the terminal or imitate a line of this program. Only
+//! [`Line`]s are printed, which never contain such text, wherever their parts come from.
 
 use std::fmt;
 
-/// A line fit to be printed: control characters, line ends and changes of the writing direction are shown as escapes. It
-/// can be made of any text and read by nothing but the functions of this module that print, so text that was not treated so
+/// A line that is safe to print: control characters, line breaks and changes of the writing direction are escaped. It can
+/// be created from any text, but only the printing functions of this module's parent can read it, so unescaped text
 /// cannot be printed.
 pub struct Line(pub(super) String);
 
@@ -34,13 +34,13 @@ impl From<String> for Line {
     }
 }
 
-/// Text of foreign origin, of any number of lines, without what would steer a terminal.
+/// Removes the characters that control a terminal from text of foreign origin. Keeps line breaks and tabs.
 pub fn printable(text: &str) -> String {
     text.chars().filter(|c| matches!(c, '\n' | '\t') || !steers(*c)).collect()
 }
 
-/// A foreign name within a line of ours: what would steer a terminal, or begin a line that is none of ours, is shown as
-/// an escape, so that no two names look the same. What was treated so stays the same.
+/// Escapes the characters of a foreign name that could control a terminal or start a new line, so that it is safe within
+/// a line and different names look different. Escaping text twice has no further effect.
 pub fn inline(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -49,19 +49,19 @@ pub fn inline(text: &str) -> String {
     shown
 }
 
-/// Control characters, and those that change the direction of writing.
+/// Returns whether a character is a control character or changes the writing direction.
 fn steers(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// JSON in which no string steers a terminal either: JSON itself escapes the control characters of ASCII only.
+/// JSON whose strings cannot control a terminal either: JSON itself escapes only the ASCII control characters.
 pub struct JsonLine<'a>(pub(super) &'a serde_json::Value);
 
 impl fmt::Display for JsonLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.0.to_string();
         let mut rest = text.as_str();
-        // These occur in strings only, and all have four digits.
+        // Such characters occur only in strings, and each has at most four hexadecimal digits.
         while let Some((at, c)) = rest.char_indices().find(|(_, c)| steers(*c)) {
             f.write_str(&rest[..at])?;
             write!(f, "\\u{:04x}", u32::from(c))?;

@@ -1,6 +1,6 @@
-//! What the program says: results on standard output, everything else on standard error, failures in three parts.
+//! Output of the program: results on standard output, everything else on standard error, failures in three parts.
 //!
-//! This folder alone prints.
+//! No other module prints.
 
 pub mod failure;
 pub mod line;

@@ -1,4 +1,4 @@
-//! Results on standard output.
+//! Prints results on standard output.
 
 use std::io::Write;
 
@@ -7,12 +7,12 @@ use serde::Serialize;
 
 use super::line::{JsonLine, Line, inline};
 
-/// Prints a line of result on stdout.
+/// Prints a line of a result on standard output.
 pub fn print(line: impl Into<Line>) -> anyhow::Result<()> {
     print_lines(std::iter::once(line))
 }
 
-/// Prints what this program itself is the author of, as it is.
+/// Prints text of this program itself without escaping.
 pub fn print_own(text: &[u8]) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     let text = text.trim_ascii_end();
@@ -23,21 +23,21 @@ pub fn print_own(text: &[u8]) -> anyhow::Result<()> {
         .context("write to standard output")
 }
 
-/// Prints a heading and a text of any number of lines, of which those after the first are deeper than the heading.
+/// Prints a heading and text of any number of lines. Lines after the first one are indented.
 pub fn print_text(heading: impl Into<Line>, text: &str) -> anyhow::Result<()> {
     let mut lines = text.lines();
     let first = format!("{}{}", heading.into().0, lines.next().unwrap_or_default());
     print_lines(std::iter::once(first).chain(lines.map(|line| format!("          {line}"))))
 }
 
-/// Prints a result as JSON on a line of stdout.
+/// Prints a result as JSON, on one line of standard output.
 pub fn print_json(result: &impl Serialize) -> anyhow::Result<()> {
     let value = serde_json::to_value(result).context("make JSON of the result")?;
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{}", JsonLine(&value)).and_then(|()| stdout.flush()).context("write to standard output")
 }
 
-/// Prints lines of result on stdout, at once.
+/// Prints the lines of a result on standard output, with a single flush.
 pub fn print_lines(lines: impl Iterator<Item = impl Into<Line>>) -> anyhow::Result<()> {
     let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
     let write = || {
@@ -49,46 +49,46 @@ pub fn print_lines(lines: impl Iterator<Item = impl Into<Line>>) -> anyhow::Resu
     write().context("write to standard output")
 }
 
-/// An array as JSON on stdout, on one line, a value at a time. [`Array::end`] ends it.
+/// A JSON array on one line of standard output, printed value by value. [`Array::end`] completes it.
 pub struct Array {
     stdout: std::io::BufWriter<std::io::Stdout>,
     is_empty: bool,
 }
 
 impl Array {
-    /// Begins it.
+    /// Begins an array.
     pub fn begin() -> anyhow::Result<Array> {
         let mut stdout = std::io::BufWriter::new(std::io::stdout());
         write!(stdout, "[").context("write to standard output")?;
         Ok(Array { stdout, is_empty: true })
     }
 
-    /// One more value.
+    /// Prints one more value.
     pub fn add(&mut self, result: &impl Serialize) -> anyhow::Result<()> {
         let value = serde_json::to_value(result).context("make JSON of the result")?;
         let between = if std::mem::replace(&mut self.is_empty, false) { "" } else { "," };
         write!(self.stdout, "{between}{}", JsonLine(&value)).context("write to standard output")
     }
 
-    /// Ends it.
+    /// Prints the end of the array.
     pub fn end(mut self) -> anyhow::Result<()> {
         writeln!(self.stdout, "]").and_then(|()| self.stdout.flush()).context("write to standard output")
     }
 }
 
-/// Rows in columns, as wide as they need to be; the last one is not padded.
+/// Prints rows in columns that are as wide as necessary. The last column is not padded.
 pub fn table(rows: &[Vec<String>]) -> anyhow::Result<()> {
     Rows::default().print(rows)
 }
 
-/// Rows in columns that come piece by piece: the columns of a piece are no narrower than those before.
+/// Prints rows in columns, part by part. The columns of each part are at least as wide as those of the previous parts.
 #[derive(Default)]
 pub struct Rows {
     widths: Vec<usize>,
 }
 
 impl Rows {
-    /// Prints a piece.
+    /// Prints the next part.
     pub fn print(&mut self, rows: &[Vec<String>]) -> anyhow::Result<()> {
         let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| inline(cell)).collect()).collect();
         for row in &rows {

@@ -1,8 +1,8 @@
-//! Words for states, ends, places and times.
+//! Formats states, reasons, tunnels and times as text.
 
 use sandbox_host::types::{EndReason, PortKind, SandboxState, Tunnel};
 
-/// Why a sandbox is over, in words.
+/// Returns the reason why a sandbox ended, as text.
 pub fn end_text(reason: &EndReason) -> String {
     match reason {
         EndReason::Finished(code) => format!("finished with {code}"),
@@ -16,7 +16,7 @@ pub fn end_text(reason: &EndReason) -> String {
     }
 }
 
-/// The state of a sandbox or of a container, in words.
+/// Returns the state of a sandbox or of a container, as text.
 pub fn state_text(state: &SandboxState) -> String {
     match state {
         SandboxState::Pending => "pending".into(),
@@ -26,6 +26,7 @@ pub fn state_text(state: &SandboxState) -> String {
     }
 }
 
+/// Returns the port and the public URL of a tunnel.
 pub fn tunnel_text(tunnel: &Tunnel) -> String {
     let scheme = match tunnel.kind {
         PortKind::Tls | PortKind::H2 => "https",
@@ -34,11 +35,11 @@ pub fn tunnel_text(tunnel: &Tunnel) -> String {
     format!("{} {scheme}://{}:{}", tunnel.port, tunnel.public_host, tunnel.public_port)
 }
 
-/// A point in time as people write it, in UTC.
+/// Formats a time in milliseconds since the Unix epoch as `YYYY-MM-DD hh:mm:ss`, in UTC.
 pub fn time(millis: u64) -> String {
     let seconds = (millis / 1000) as i64;
     let (days, rest) = (seconds.div_euclid(86400), seconds.rem_euclid(86400));
-    // Days to a date in the proleptic Gregorian calendar: count years from March, in eras of 400 years.
+    // Converts days to a date in the proleptic Gregorian calendar: counts years from March, in eras of 400 years.
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);

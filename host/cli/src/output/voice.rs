@@ -1,4 +1,4 @@
-//! How the program speaks: progress, messages and failures on standard error, as the options say.
+//! Prints progress, messages and failures on standard error, as the options require.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -11,16 +11,16 @@ use super::line::{Line, inline, printable};
 use super::print::{print_json, print_lines};
 use super::results::{Failed, Problem};
 
-/// Anything that takes longer than this shows that it is under way.
+/// Operations that take longer than this show their progress.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Between two lines of a transfer.
+/// Interval between two progress lines of a transfer, if standard error is not a terminal.
 const LINES: Duration = Duration::from_secs(10);
 
-/// How to speak.
+/// The output options.
 #[derive(Clone, Copy, Debug)]
 pub struct Voice {
-    /// Results as JSON.
+    /// Print results as JSON.
     pub json: bool,
     quiet: bool,
     color: bool,
@@ -28,19 +28,19 @@ pub struct Voice {
 }
 
 impl Voice {
-    /// From the options and what stderr is.
+    /// Creates a voice from the options and the type of standard error.
     pub fn new(json: bool, quiet: bool, no_color: bool) -> Voice {
         let terminal = std::io::stderr().is_terminal();
         let color = terminal && !no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Voice { json, quiet, color, terminal }
     }
 
-    /// With `--json`, the result of a command that has nothing to say to people when all is well.
+    /// Prints the result of a command that has no output without `--json`.
     pub fn result(&self, result: &impl Serialize) -> anyhow::Result<()> {
         if self.json { print_json(result) } else { Ok(()) }
     }
 
-    /// The result of a command: JSON with `--json`, else these lines.
+    /// Prints the result of a command: as JSON with `--json`, otherwise as these lines.
     pub fn show<L: Into<Line>>(
         &self,
         result: &impl Serialize,
@@ -49,19 +49,19 @@ impl Voice {
         if self.json { print_json(result) } else { print_lines(lines.into_iter()) }
     }
 
-    /// Text for people, on stderr.
+    /// Prints a message on standard error, unless `--quiet` is set.
     pub fn say(&self, text: impl Into<Line>) {
         if !self.quiet {
             self.warn(text);
         }
     }
 
-    /// What has to be known, quiet or not.
+    /// Prints a message on standard error, even with `--quiet`.
     pub fn warn(&self, text: impl Into<Line>) {
         let _ = writeln!(std::io::stderr(), "{}", text.into().0);
     }
 
-    /// A piece of a build log, on stderr.
+    /// Prints a part of a build log on standard error, unless `--quiet` is set.
     pub fn log(&self, text: &str) {
         if self.quiet {
             return;
@@ -72,7 +72,7 @@ impl Voice {
         let _ = stderr.flush();
     }
 
-    /// Shows that something is under way, once it has taken a second, until dropped.
+    /// Shows an operation on standard error, from one second after its start until the returned value is dropped.
     pub fn step(&self, text: impl Into<Line>) -> Step {
         if self.quiet {
             return Step { task: None, bar: None };
@@ -97,7 +97,7 @@ impl Voice {
         Step { task: Some(task), bar: None }
     }
 
-    /// Shows how far a transfer is, once it has taken a second. `size` if it is known.
+    /// Shows the progress of a transfer, from one second after its start. `size` is the total in bytes, if known.
     pub fn transfer(&self, text: impl Into<Line>, size: Option<u64>) -> Transfer {
         let bar = ProgressBar::hidden();
         if let Some(size) = size {
@@ -120,12 +120,12 @@ impl Voice {
                     shown.set_style(style.progress_chars("=> "));
                 }
                 shown.set_draw_target(indicatif::ProgressDrawTarget::stderr());
-                // Also while nothing moves.
+                // Redraws regularly, even if no data arrives.
                 shown.enable_steady_tick(Duration::from_millis(200));
             });
             Step { task: Some(task), bar: Some(bar.clone()) }
         } else {
-            // Lines for a log: that it has begun, and then how far it is.
+            // For logs: a line after one second, and then one line per interval.
             let at = bar.clone();
             let task = tokio::spawn(async move {
                 tokio::time::sleep(PATIENCE).await;
@@ -145,7 +145,7 @@ impl Voice {
         Transfer { bar, _step: step }
     }
 
-    /// Reports a failure in three parts, or as JSON on stdout.
+    /// Reports a failure on standard error in three parts, or as JSON on standard output.
     pub fn fail(&self, error: &anyhow::Error) {
         let (what, why, hint) = parts(error);
         if self.json {
@@ -165,7 +165,7 @@ impl Voice {
         let mut stderr = std::io::stderr().lock();
         let (red, bold, plain) = if self.color { ("\x1b[31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
         let _ = writeln!(stderr, "{red}error:{plain} {bold}cannot {}{plain}", inline(&what));
-        // Further lines are deeper than ours: what a service says cannot pass for advice.
+        // Further lines are indented more than the hint, so that text of a service cannot imitate it.
         for (line, indent) in why.lines().zip(std::iter::once("  ").chain(std::iter::repeat("    "))) {
             let _ = writeln!(stderr, "{indent}{}", inline(line));
         }
@@ -181,7 +181,7 @@ impl Voice {
     }
 }
 
-/// Something under way; dropping it takes the sign away.
+/// An operation in progress. Dropping it removes its display.
 pub struct Step {
     task: Option<tokio::task::JoinHandle<()>>,
     bar: Option<ProgressBar>,
@@ -198,37 +198,37 @@ impl Drop for Step {
     }
 }
 
-/// A transfer under way.
+/// A transfer in progress.
 pub struct Transfer {
     bar: ProgressBar,
     _step: Step,
 }
 
 impl Transfer {
-    /// Moves it to where it is, of how much there is.
+    /// Sets the number of transferred bytes and the total.
     pub fn at(&self, position: u64, size: u64) {
         self.bar.set_length(size);
         self.bar.set_position(position);
     }
 
-    /// Moves it to where it is.
+    /// Sets the number of transferred bytes.
     pub fn to(&self, position: u64) {
         self.bar.set_position(position);
     }
 
-    /// Counts what has passed.
+    /// Adds to the number of transferred bytes.
     pub fn add(&self, length: u64) {
         self.bar.inc(length);
     }
 
-    /// Counts what passes.
+    /// Wraps a stream so that its bytes are counted.
     pub fn wrap<T>(&self, stream: T) -> Counted<T> {
         Counted { stream, bar: self.bar.clone() }
     }
 }
 
 pin_project_lite::pin_project! {
-    /// A stream that moves a progress bar.
+    /// A stream that updates a progress bar.
     pub struct Counted<T> {
         #[pin]
         stream: T,
@@ -279,7 +279,7 @@ impl<T: tokio::io::AsyncWrite> tokio::io::AsyncWrite for Counted<T> {
     }
 }
 
-/// What was typed is not understood, for those who asked for JSON.
+/// Reports an invalid command line as JSON.
 pub fn fail_usage(error: &clap::Error) {
     let text = error.render().to_string();
     let mut parts = text.split("\n\n").map(str::trim);

@@ -1,7 +1,8 @@
-//! Components from elsewhere, kept under names of the user's.
+//! Downloads plugins and stores them under names that the user chooses.
 //!
-//! A name says nothing of what it stands for, and can stand for something else tomorrow: trust is given to digests
-//! (`grants.plugins` of a policy), and a pull of something without a known digest is refused where nothing vouches for it.
+//! A name does not identify a plugin, because it can refer to another file later. So trust is granted to digests
+//! (`grants.plugins` in a policy file), and downloading a file without a known digest is refused unless its source is a
+//! registry.
 
 pub mod registry;
 
@@ -15,14 +16,14 @@ use http::Uri;
 use self::registry::{Digest, Fetcher, Reference};
 use crate::output::Failure;
 
-/// Where a component comes from.
+/// The source of a plugin: a URL, or a reference in an OCI registry.
 pub enum Source {
     File(Uri),
     Registry(Reference),
 }
 
-/// The component, and the digest of its manifest if it has one. Its size is bounded, and so is the time that all requests
-/// take together.
+/// Downloads a component. Returns it with the digest of its manifest if it comes from a registry. Limits its size, and
+/// the total time of all requests to `time`.
 pub async fn fetch(
     fetcher: &Fetcher,
     what: &str,
@@ -47,7 +48,7 @@ pub async fn fetch(
     }
 }
 
-/// For messages: a user name may come with a password.
+/// Hides the user name and password in a URL, for messages.
 pub fn without_user(reference: &str) -> String {
     match url::Url::parse(reference) {
         Ok(mut url) if matches!(url.scheme(), "http" | "https") && !url.username().is_empty() => {
@@ -58,7 +59,8 @@ pub fn without_user(reference: &str) -> String {
     }
 }
 
-/// Source, and the digest that the component must have.
+/// Parses a URL or an `oci://` reference. Returns the source, and the digest that the component must have. `digest` is
+/// the value of `--digest`. Fails if a URL comes without a digest.
 pub fn parse(what: &str, text: &str, digest: Option<&str>) -> Result<(Source, Option<Digest>)> {
     let wanted = |text: &str| {
         Digest::parse(text)
@@ -94,7 +96,7 @@ pub fn parse(what: &str, text: &str, digest: Option<&str>) -> Result<(Source, Op
     Ok((Source::File(uri), pin))
 }
 
-/// The last part of where it comes from.
+/// Returns the last component of the source's path without `.wasm`, if it is a valid name.
 pub fn name_of(source: &Source) -> Option<String> {
     let path = match source {
         Source::File(uri) => uri.path(),
@@ -105,7 +107,7 @@ pub fn name_of(source: &Source) -> Option<String> {
     is_name(Path::new(name)).then(|| name.to_owned())
 }
 
-/// Whether this can be the name of a pulled plugin, which is no path.
+/// Returns whether `name` can be the name of a downloaded plugin. Such a name is never a path.
 pub fn is_name(name: &Path) -> bool {
     let Some(name) = name.to_str() else { return false };
     name.len() <= 100
@@ -114,7 +116,7 @@ pub fn is_name(name: &Path) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-/// Where pulled plugins are kept.
+/// Returns the directory of downloaded plugins: `SANDBOX_PLUGIN_DIR`, or a directory below `XDG_DATA_HOME` or `HOME`.
 pub fn directory() -> Result<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("SANDBOX_PLUGIN_DIR")
@@ -127,14 +129,14 @@ pub fn directory() -> Result<PathBuf> {
         })
 }
 
-/// The file of a pulled plugin, if `name` is a name and not a path, and there is one.
+/// Returns the file of a downloaded plugin. Returns `None` if `name` is not a valid name or no such file exists.
 pub fn find(name: &Path) -> Option<PathBuf> {
     let name = is_name(name).then(|| name.to_str()).flatten()?;
     let file = directory().ok()?.join(format!("{name}.wasm"));
     file.is_file().then_some(file)
 }
 
-/// Writes the file beside its place and moves it there, so that no reader sees half of it.
+/// Writes a temporary file in the same directory and renames it, so that no reader sees an incomplete file.
 pub fn store(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::DirBuilderExt;
@@ -152,7 +154,7 @@ pub fn store(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
-    /// A server that keeps within every other limit: a byte now and then, for ever.
+    /// The server stays within all other limits: it sends a byte now and then, for ever.
     #[tokio::test]
     async fn a_pull_that_does_not_end_is_given_up() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

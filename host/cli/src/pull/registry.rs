@@ -1,8 +1,8 @@
-//! Fetching bytes that are known by their SHA-256: over https, and from OCI registries.
+//! Downloads content that is identified by its SHA-256 digest, over HTTPS and from OCI registries.
 //!
-//! What a server says is believed as little as possible. Everything is bounded; plain http goes to this machine only;
-//! redirects are followed to https alone, and a registry's token is not sent to another origin. That what arrives is
-//! what was wanted is decided by the digest, never by where it came from.
+//! Servers are not trusted. Sizes and times are limited; plain HTTP is used only for this machine; redirects are followed
+//! only to HTTPS, or to this machine if the first request was plain HTTP; and a registry's token is not sent to another
+//! origin. The digest decides whether the content is the right one, not its source.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,51 +25,53 @@ use tokio::time::timeout;
 
 use crate::output::Failure;
 
-/// Largest component. Ours has one megabyte; those of languages with a runtime of their own have ten to forty.
+/// Maximum size of a component, in bytes. The bundled component has 1 MB; components in languages with their own runtime
+/// have 10 to 40 MB.
 pub const LARGEST: u64 = 64 << 20;
 
-/// Largest manifest, as registries themselves limit it.
+/// Maximum size of a manifest, in bytes; the limit of registries.
 const LARGEST_MANIFEST: u64 = 4 << 20;
 
-/// Largest answer of a token service.
+/// Maximum size of a response of a token service, in bytes.
 const LARGEST_TOKEN: u64 = 1 << 20;
 
-/// From the first packet to the end of the TLS handshake.
+/// Timeout for connecting, including the TLS handshake.
 const CONNECT: Duration = Duration::from_secs(30);
 
-/// Between a request and its answer, and between two pieces of one.
+/// Timeout between a request and its response, and between two pieces of a response.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// All of a pull, redirects, tokens and manifests included. The largest component takes two minutes at half a MB per second;
-/// a server that sends a byte now and then keeps within all other limits for years.
+/// Timeout for a whole download, including redirects, tokens and manifests. The largest component takes two minutes at
+/// 0.5 MB/s. Without this limit, a server that sends a byte now and then could keep a download going for years.
 pub const WHOLE: Duration = Duration::from_secs(15 * 60);
 
-/// Redirects of one request. Registries use one.
+/// Maximum number of redirects of one request. Registries use one.
 const REDIRECTS: usize = 5;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// A layer that is a component: what the OCI working group for wasm settled on, and what tools wrote before.
+/// The media types of layers that contain a component: the one that the OCI working group for Wasm has chosen, and an
+/// older one.
 const LAYERS: [&str; 2] = ["application/wasm", "application/vnd.wasm.content.layer.v1+wasm"];
 
-/// A SHA-256, in lower-case hexadecimal.
+/// A SHA-256 digest, in lower-case hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Digest(String);
 
 impl Digest {
-    /// `sha256:HEX`, or the number alone.
+    /// Parses `sha256:HEX`, or the hexadecimal digits alone. Returns `None` if the text is not a SHA-256 digest.
     pub fn parse(text: &str) -> Option<Digest> {
         let hex = text.strip_prefix("sha256:").unwrap_or(text);
         let good = hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
         good.then(|| Digest(hex.to_ascii_lowercase()))
     }
 
-    /// The digest of these bytes.
+    /// Computes the digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Digest {
         Digest(sandbox_host::digest(bytes))
     }
 
-    /// The number.
+    /// Returns the hexadecimal digits.
     pub fn hex(&self) -> &str {
         &self.0
     }
@@ -85,21 +87,21 @@ impl Digest {
     }
 }
 
-/// `HOST/REPOSITORY:TAG@DIGEST` of a registry.
+/// A reference `HOST/REPOSITORY:TAG@DIGEST` to a manifest in a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
-    /// Host and port.
+    /// Host and port of the registry.
     pub authority: String,
-    /// Name there, with slashes.
+    /// Name of the repository; may contain slashes.
     pub repository: String,
-    /// Name of the version; not looked at where there is a digest.
+    /// Tag; ignored if there is a digest.
     pub tag: String,
     /// Digest of the manifest.
     pub digest: Option<Digest>,
 }
 
 impl Reference {
-    /// What follows `oci://`.
+    /// Parses the part after `oci://`. The default tag is `latest`. Returns `None` if the text is not a valid reference.
     pub fn parse(text: &str) -> Option<Reference> {
         let (text, digest) = match text.split_once('@') {
             Some((text, digest)) => (text, Some(digest.strip_prefix("sha256:").and_then(Digest::parse)?)),
@@ -121,7 +123,7 @@ impl Reference {
     }
 }
 
-/// Whether this is a name of the machine itself.
+/// Returns whether a host name or address is `localhost` or a loopback address.
 pub fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
@@ -139,7 +141,7 @@ fn port(uri: &Uri) -> u16 {
     uri.port_u16().unwrap_or(if is_plain(uri) { 80 } else { 443 })
 }
 
-/// Where a request may go: https, and http on this machine if we began there.
+/// Checks that a request may go to a URL: HTTPS, or HTTP on this machine if `local` is true.
 fn permitted(uri: &Uri, local: bool) -> Result<(), String> {
     let Some(host) = uri.host().filter(|host| !host.is_empty()) else { return Err(format!("{uri} names no host")) };
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
@@ -152,7 +154,7 @@ fn permitted(uri: &Uri, local: bool) -> Result<(), String> {
     }
 }
 
-/// Makes requests.
+/// An HTTP client for downloads.
 pub struct Fetcher {
     tls: Arc<ClientConfig>,
 }
@@ -161,7 +163,8 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Fetcher {
-    /// Trusts what the machine trusts, the built-in authorities, and those in `extra`.
+    /// Creates a client that trusts the certificate authorities of the machine, the built-in ones, and those in the file
+    /// `extra`.
     pub fn new(extra: Option<&std::path::Path>) -> Result<Fetcher, Failure> {
         let mut roots = RootCertStore::empty();
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
@@ -180,13 +183,14 @@ impl Fetcher {
         Ok(Fetcher { tls: Arc::new(config.with_root_certificates(roots).with_no_client_auth()) })
     }
 
-    /// The component at an address. `progress` hears of each piece, and of the size where it is known.
+    /// Downloads the component at a URL. Calls `progress` after each piece with the number of bytes so far, and the size
+    /// if known.
     pub async fn file(&self, what: &str, uri: &Uri, progress: impl FnMut(u64, Option<u64>)) -> Result<Bytes, Failure> {
         let answer = self.get(what, uri, "application/wasm, application/octet-stream, */*", None).await?;
         read(what, found(what, uri, answer)?, LARGEST, progress).await
     }
 
-    /// The component in a registry, and the digest of its manifest.
+    /// Downloads a component from a registry. Returns it with the digest of its manifest.
     pub async fn component(
         &self,
         what: &str,
@@ -233,7 +237,7 @@ impl Fetcher {
         Ok((bytes, digest))
     }
 
-    /// A token for reading, from where the registry says; for public images it needs no account.
+    /// Gets a token for reading from the service that the registry names in its challenge. Public images need no account.
     async fn token(
         &self,
         what: &str,
@@ -252,7 +256,7 @@ impl Fetcher {
         if let Some(service) = &challenge.service {
             address.push_str(&format!("service={}&", escaped(service)));
         }
-        // What we need, whatever the registry proposes.
+        // The required scope, regardless of the one that the registry proposes.
         address.push_str(&format!("scope={}", escaped(&format!("repository:{repository}:pull"))));
         let failed = |why: String| Failure::new(format!("{what}: get a token"), why);
         let address = Uri::try_from(address).map_err(|error| failed(error.to_string()))?;
@@ -266,7 +270,7 @@ impl Fetcher {
         token.token.or(token.access_token).map(Secret::from).ok_or_else(|| failed("there is none in the answer".into()))
     }
 
-    /// One request, with the redirects that come of it.
+    /// Makes a GET request and follows its redirects.
     async fn get(
         &self,
         what: &str,
@@ -317,7 +321,7 @@ impl Fetcher {
         let stream = timeout(CONNECT, connect).await.map_err(|_| format!("no connection within {CONNECT:?}"))??;
         let made = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = made.map_err(|error| error.to_string())?;
-        // It ends with the answer, or when that is dropped.
+        // The task ends after the response, or when the response is dropped.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection ended");
@@ -342,7 +346,7 @@ impl Fetcher {
     }
 }
 
-/// hyper's errors say the reason in what they come from.
+/// Returns the text of an error with that of its source, which contains the reason in hyper's errors.
 fn told(error: &hyper::Error) -> String {
     match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),
@@ -350,7 +354,7 @@ fn told(error: &hyper::Error) -> String {
     }
 }
 
-/// The answer, if it is the thing itself.
+/// Returns the response if its status is 200, and otherwise an error for its status.
 fn found(what: &str, uri: &Uri, answer: Response<Incoming>) -> Result<Response<Incoming>, Failure> {
     let failed = |why: &str| Failure::new(what, format!("{uri}: {why} ({})", answer.status()));
     match answer.status().as_u16() {
@@ -362,7 +366,7 @@ fn found(what: &str, uri: &Uri, answer: Response<Incoming>) -> Result<Response<I
     }
 }
 
-/// All of an answer, if that is not more than `limit`.
+/// Reads the whole body of a response. Fails if it is larger than `limit` bytes.
 async fn read(
     what: &str,
     answer: Response<Incoming>,
@@ -396,7 +400,7 @@ async fn read(
     }
 }
 
-/// Where a redirect leads: an address, or a path of the same server.
+/// Resolves the `Location` of a redirect: an absolute or relative URL.
 fn resolve(from: &Uri, location: &str) -> Option<Uri> {
     if location.is_empty() {
         return None;
@@ -406,7 +410,7 @@ fn resolve(from: &Uri, location: &str) -> Option<Uri> {
     Uri::try_from(next.as_str()).ok()
 }
 
-/// For a query.
+/// Percent-encodes text for a query.
 fn escaped(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
@@ -425,7 +429,7 @@ struct Token {
     access_token: Option<String>,
 }
 
-/// Where a registry sends those who have no token.
+/// A `Bearer` challenge: where a client can get a token.
 #[derive(Debug, PartialEq, Eq)]
 struct Challenge {
     realm: String,
@@ -433,7 +437,7 @@ struct Challenge {
 }
 
 impl Challenge {
-    /// `Bearer realm="…",service="…",scope="…"`.
+    /// Parses `Bearer realm="…",service="…",scope="…"`. Returns `None` for other schemes or without a realm.
     fn parse(header: &str) -> Option<Challenge> {
         let (scheme, mut rest) = header.trim().split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("bearer") {
@@ -473,7 +477,8 @@ struct Layer {
 }
 
 impl Manifest {
-    /// Size and digest of the one layer that is a component.
+    /// Returns the size and the digest of the single layer that contains a component. `said` is the media type of the
+    /// response.
     fn layer(bytes: &[u8], said: Option<&str>) -> Result<(u64, Digest), String> {
         let manifest: Manifest =
             serde_json::from_slice(bytes).map_err(|error| format!("its manifest cannot be read: {error}"))?;

@@ -1,4 +1,4 @@
-//! An emulator of this program's own, for one command.
+//! A private emulator: a child process that serves a single command.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -10,19 +10,19 @@ use tokio::process::{Child, ChildStdin, Command};
 
 use crate::output::Failure;
 
-/// What the emulator prints when it is ready.
+/// Prefix of the line that the emulator prints when it is ready.
 const READY: &str = "MODAL_SERVER_URL=";
 
-/// Credentials for an emulator that takes any; they open nothing else.
+/// Credentials for an emulator that accepts any. They give access to nothing else.
 pub const CREDENTIALS: [(&str, &str); 2] = [("token-id", "ak-emulator"), ("token-secret", "as-emulator")];
 
-/// An emulator may have to look at the machine first.
+/// Timeout for the start of an emulator, which first checks what the machine supports.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long it may take to remove what it made.
+/// Timeout for the emulator to remove what it has created.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// 256 random bits as hexadecimal digits.
+/// Returns 256 random bits as hexadecimal digits.
 fn random() -> Result<String> {
     let mut bytes = [0; 32];
     let failed = |_| Failure::new("start the emulator", "the system has no random numbers");
@@ -30,21 +30,25 @@ fn random() -> Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// A private emulator. It ends when its standard input does, so it ends with this process however that ends, and removes what
-/// it made. For that it is never killed while it may still do so, also not when this is dropped before it is ready. It takes
-/// credentials that only the two processes know: they go through standard input, since other users of the machine can read
-/// command lines.
+/// A private emulator. It exits when its standard input is closed, so it ends with this process in any case, and removes
+/// what it has created. To let it do that, it is not killed while it may still be cleaning up, even if this value is
+/// dropped before it is ready. It accepts only credentials that the two processes share. They are sent over standard
+/// input, because other users of the machine can read command lines.
 pub struct Private {
     child: Child,
     stdin: Option<ChildStdin>,
-    /// Where it listens.
+    /// URL of the emulator.
     pub url: String,
-    /// The only credentials that it takes.
+    /// The only credentials that it accepts, by their names in the manifest.
     pub credentials: [(&'static str, String); 2],
 }
 
 impl Private {
-    /// Starts one and waits until it listens.
+    /// Starts an emulator and waits until it listens.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the emulator cannot be started, exits, or is not ready within 30 s.
     pub async fn start(verbose: bool) -> Result<Private> {
         let what = "start the emulator";
         let program = std::env::current_exe()?;
@@ -52,14 +56,14 @@ impl Private {
         command.args(["emulator", "--listen", "127.0.0.1:0", "--exit-with-stdin", "--token", "-"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.stderr(if verbose { Stdio::inherit() } else { Stdio::piped() });
-        // Ctrl-C on a terminal reaches the whole group; the emulator must outlive our own cleaning up.
+        // Ctrl-C in a terminal signals the whole process group; the emulator must run until this process has cleaned up.
         command.process_group(0);
         let mut child = command.spawn().map_err(|error| Failure::new(what, error.to_string()))?;
         let mut stdin = child.stdin.take();
         let [id, secret] = [random()?, random()?];
         let (id, secret) = (format!("ak-{id}"), format!("as-{secret}"));
         if let Some(stdin) = &mut stdin {
-            // One that has ended already says why on its standard error.
+            // If it has already exited, its standard error contains the reason.
             let _ = stdin.write_all(format!("{id}:{secret}\n").as_bytes()).await;
         }
         let [(id_name, _), (secret_name, _)] = CREDENTIALS;
@@ -69,7 +73,7 @@ impl Private {
             let mut kept = Vec::new();
             if let Some(mut stderr) = stderr {
                 let mut piece = vec![0; 4096];
-                // Read on for ever: a full pipe would stop the emulator.
+                // Reads until the end, because a full pipe would block the emulator.
                 while let Ok(size @ 1..) = stderr.read(&mut piece).await {
                     if kept.len() < 16 << 10 {
                         kept.extend_from_slice(&piece[..size]);
@@ -109,16 +113,16 @@ impl Private {
         }
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// Stops it and waits until it has removed what it made.
+    /// Stops the emulator and waits until it has removed what it has created.
     pub async fn stop(mut self) {
         drop(self.stdin.take());
         if tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await.is_err() {
-            // Killed, it would leave what it has not removed yet. It ends in any case.
+            // Not killed, because it would leave behind what it has not removed yet. It exits by itself later.
             tracing::warn!("the emulator is still cleaning up");
         }
     }

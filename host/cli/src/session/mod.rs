@@ -1,4 +1,4 @@
-//! What all commands need: the provider to talk to, and a list of what has to be undone if we are stopped.
+//! State shared by all commands: the provider, and the list of what must be undone if the command is stopped.
 
 pub mod emulator;
 pub mod policy;
@@ -20,15 +20,15 @@ use crate::args::Global;
 use crate::output::{Failure, Voice};
 use crate::pull::registry;
 
-/// The component that comes with this program.
+/// File name of the component that is bundled with this program.
 pub const DEFAULT_PLUGIN: &str = "modal-provider.wasm";
 
-/// One run of this program.
+/// One run of this program. Clones share their state.
 #[derive(Clone)]
 pub struct Session {
-    /// How to speak.
+    /// The output options.
     pub voice: Voice,
-    /// Options of all commands.
+    /// The options that all commands have.
     pub global: Arc<Global>,
     shared: Arc<Shared>,
 }
@@ -42,9 +42,9 @@ struct Shared {
 }
 
 impl Session {
-    /// From the options.
+    /// Creates a session from the options.
     pub fn new(mut global: Global) -> Session {
-        // A variable that is set to nothing is as good as not set.
+        // An environment variable that is set to an empty value counts as unset.
         for path in [&mut global.plugin, &mut global.policy] {
             path.take_if(|path| path.as_os_str().is_empty());
         }
@@ -52,12 +52,12 @@ impl Session {
         Session { voice, global: Arc::new(global), shared: Arc::default() }
     }
 
-    /// Whether an emulator is worked with that was named as one.
+    /// Returns whether the options select an emulator, private or by URL.
     pub fn with_emulator(&self) -> bool {
         self.global.emulator || self.global.emulator_url.is_some()
     }
 
-    /// The file of the plugin.
+    /// Returns the file of the plugin.
     pub fn plugin_path(&self) -> Result<PathBuf> {
         if let Some(path) = &self.global.plugin {
             return Ok(crate::pull::find(path).unwrap_or_else(|| path.clone()));
@@ -70,7 +70,7 @@ impl Session {
         Session::load(self.plugin_path()?, self.global.plugin.is_some()).await
     }
 
-    /// Loads a component; `chosen`: whether the user named it.
+    /// Loads a component. `chosen` is true if the user named it.
     pub async fn load(path: PathBuf, chosen: bool) -> Result<Plugin> {
         Plugin::load(&path).await.map_err(|error| match error.kind() {
             Kind::Plugin(PluginFault::Missing) if !chosen => Failure::new(
@@ -86,7 +86,11 @@ impl Session {
         })
     }
 
-    /// Loads the plugin and sets up the provider, with a private emulator if that was asked for.
+    /// Loads the plugin and builds the provider, and starts a private emulator if the options request it.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the plugin cannot be loaded or is not trusted, the policy file is invalid, or credentials are missing.
     pub async fn provider(&self) -> Result<Provider> {
         let (plugin, emulator) = self.plugin_and_emulator().await?;
         if let Some(url) = self.global.emulator_url.as_deref().filter(|url| sandbox_host::Origin::parse(url).is_err()) {
@@ -124,10 +128,10 @@ impl Session {
         Ok(provider)
     }
 
-    /// Loads the plugin, and starts or names the emulator that it is to work with.
+    /// Loads the plugin, and starts the private emulator or takes the URL of the named one.
     async fn plugin_and_emulator(&self) -> Result<(Plugin, Option<setup::Emulator>)> {
         if self.global.emulator {
-            // Each takes its time, and neither needs the other.
+            // Both take time and are independent, so they run concurrently.
             let (plugin, emulator) = tokio::join!(self.plugin(), Private::start(self.global.verbose > 0));
             let emulator = emulator?;
             tracing::debug!(pid = emulator.pid(), url = %emulator.url, "emulator");
@@ -140,12 +144,12 @@ impl Session {
         Ok((self.plugin().await?, named))
     }
 
-    /// Fails unless the plugin may have what its manifest wishes for. A manifest says which environment variables,
-    /// credentials and origins the plugin gets, and can name any.
+    /// Checks that the plugin may have everything that its manifest requests. A manifest names the environment variables,
+    /// credentials and origins that the plugin gets, and can name any.
     ///
     /// # Errors
     ///
-    /// A [`Failure`] that names `--grant`, and an error if the policy file cannot be read.
+    /// Fails with a [`Failure`] that names `--grant` if the plugin is not trusted, and if the policy file cannot be read.
     pub async fn require_trusted(&self, plugin: &Plugin) -> Result<()> {
         match self.is_trusted(plugin, &self.policy()?).await {
             true => Ok(()),
@@ -157,8 +161,8 @@ impl Session {
         self.global.policy.as_deref().map_or_else(|| Ok(PolicyFile::default()), policy::read_policy)
     }
 
-    /// Whether the plugin is granted what it wishes for: by `--grant`, by its digest in the policy file, or because it is
-    /// the component that comes with this program.
+    /// Returns whether the plugin gets what its manifest requests: because of `--grant`, because the policy file lists
+    /// its digest, or because it is the component that is bundled with this program.
     async fn is_trusted(&self, plugin: &Plugin, policy: &PolicyFile) -> bool {
         if self.global.plugin.is_none()
             || self.global.grant
@@ -182,13 +186,13 @@ impl Session {
     }
 }
 
-/// Where the component that comes with this program lies.
+/// Returns the path of the bundled component, which is in the directory of this program.
 pub fn bundled() -> std::io::Result<PathBuf> {
     let program = std::env::current_exe()?;
     Ok(program.parent().unwrap_or(Path::new(".")).join(DEFAULT_PLUGIN))
 }
 
-/// Fails if the manifest wishes for anything: a plugin that is not trusted gets none of it.
+/// Fails if the manifest requests anything: a plugin that is not trusted gets none of it.
 fn refuse_wishes(plugin: &Plugin) -> Result<()> {
     let manifest = plugin.manifest();
     let places = manifest.origin.iter().map(|origin| {
@@ -213,7 +217,7 @@ fn refuse_wishes(plugin: &Plugin) -> Result<()> {
     .into())
 }
 
-/// Whether a URL leads to this machine.
+/// Returns whether the host of a URL is this machine.
 fn is_loopback_url(url: &str) -> bool {
     let uri = url.trim().parse::<http::Uri>().ok();
     uri.as_ref().and_then(http::Uri::host).is_some_and(registry::is_loopback)

@@ -1,4 +1,4 @@
-//! A policy file: limits and grants for the plugin.
+//! Policy files: limits and grants for the plugin (docs/security.md).
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::args::duration;
 use crate::output::Failure;
 
-/// A policy file.
+/// The content of a policy file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicyFile {
@@ -34,14 +34,15 @@ pub struct LimitsFile {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GrantsFile {
-    /// Names of the manifest's origins.
+    /// Names of origins in the manifest.
     pub origins: Option<Vec<String>>,
-    /// Environment variables of the manifest that the plugin is shown.
+    /// Environment variables in the manifest that the plugin can read.
     pub env: Option<Vec<String>>,
-    /// SHA-256 of plugins that are trusted with what they wish for.
+    /// SHA-256 digests of plugins that get what their manifests request.
     pub plugins: Vec<String>,
 }
 
+/// Reads and parses a policy file.
 pub fn read_policy(path: &Path) -> Result<PolicyFile> {
     let what = format!("read the policy {}", path.display());
     let text = std::fs::read_to_string(path).map_err(|error| Failure::io(&what, &error))?;
@@ -50,6 +51,7 @@ pub fn read_policy(path: &Path) -> Result<PolicyFile> {
     })
 }
 
+/// Returns the default limits with the changes in a policy file.
 pub fn limits(file: LimitsFile) -> Result<Limits> {
     let mut limits = Limits::default();
     let time = |text: Option<String>, name: &str| {

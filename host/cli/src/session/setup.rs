@@ -1,4 +1,4 @@
-//! Parts of setting up a provider: the emulator it works with, what it trusts, what it reports, what it is granted.
+//! Functions that configure a provider: its emulator, certificate authorities, progress messages and grants.
 
 use std::path::Path;
 
@@ -10,14 +10,14 @@ use sandbox_host::{Manifest, ProviderBuilder};
 use super::policy::GrantsFile;
 use crate::output::{Failure, Voice};
 
-/// An emulator to work with.
+/// The emulator that a provider uses.
 pub(super) struct Emulator {
     pub(super) url: String,
-    /// Credentials that it takes, by their names in the manifest.
+    /// Credentials that the emulator accepts, by their names in the manifest.
     pub(super) credentials: [(&'static str, String); 2],
 }
 
-/// Has the provider work with an emulator. `named`: it is one on this machine that the user named.
+/// Makes the provider use an emulator. `named` is true if the user named the emulator and it is on this machine.
 pub(super) fn at_emulator(
     mut builder: ProviderBuilder,
     manifest: &Manifest,
@@ -25,8 +25,8 @@ pub(super) fn at_emulator(
     trusted: bool,
     named: bool,
 ) -> ProviderBuilder {
-    // An emulator on this machine may have been started with credentials of its own (`--token`), which the environment
-    // gives. Otherwise no account of the user's has any business with an emulator.
+    // An emulator on this machine may have been started with its own credentials (`--token`), which are taken from the
+    // environment. In all other cases, no credentials of the user are sent to an emulator.
     let of_environment = |name: &str| {
         let wish = manifest.credential.iter().find(|wish| wish.name == name)?;
         std::env::var(&wish.env).ok().filter(|value| !value.is_empty())
@@ -44,8 +44,8 @@ pub(super) fn at_emulator(
     }
     let first = manifest.origin.first().filter(|origin| origin.url.env.is_some());
     if !trusted {
-        // It reaches the emulator and nothing else, and learns nothing of this machine: what it knows it can tell
-        // a process in a sandbox, which may reach the internet.
+        // The plugin can reach only the emulator, and gets no data of this machine: it could pass data on to a process in
+        // a sandbox, which may have access to the internet.
         builder = builder.inherit_env(false).read_profiles(false).anonymous(true);
         builder = builder.show_only(std::iter::empty::<String>()).grant_only(first.map(|origin| &origin.name));
     }
@@ -55,11 +55,11 @@ pub(super) fn at_emulator(
     builder
 }
 
-/// Trusts the certificate authorities in a file. Reads it at once, and not when the first connection with TLS is made.
+/// Trusts the certificate authorities in a file. Reads the file now, and not when the first TLS connection is made.
 ///
 /// # Errors
 ///
-/// If it cannot be read, or holds no certificate.
+/// Fails if the file cannot be read or contains no certificate.
 pub(super) fn trusting(builder: ProviderBuilder, path: &Path) -> Result<ProviderBuilder> {
     let what = format!("use the certificate authorities in {}", path.display());
     let bytes = std::fs::read(path).map_err(|error| Failure::io(&what, &error))?;
@@ -71,7 +71,7 @@ pub(super) fn trusting(builder: ProviderBuilder, path: &Path) -> Result<Provider
     Ok(builder.ca_file(path))
 }
 
-/// Tells the user when something takes its time.
+/// Prints a message when the provider asks to wait or the service does not respond.
 pub(super) fn reporting(builder: ProviderBuilder, voice: Voice) -> ProviderBuilder {
     let builder = builder.on_wait(move |waiting| {
         voice.say(format_args!(
@@ -85,11 +85,11 @@ pub(super) fn reporting(builder: ProviderBuilder, voice: Voice) -> ProviderBuild
     })
 }
 
-/// Grants what the policy says. A plugin that is not trusted is granted nothing by it.
+/// Applies the grants of the policy. Does not grant anything to a plugin that is not trusted.
 ///
 /// # Errors
 ///
-/// If the policy grants what the manifest does not wish for.
+/// Fails if the policy grants something that the manifest does not request.
 pub(super) fn granting(
     mut builder: ProviderBuilder,
     manifest: &Manifest,

@@ -1,6 +1,6 @@
-//! What goes on inside, for those who look: lines on standard error, and, for those who name a collector in
-//! `OTEL_EXPORTER_OTLP_ENDPOINT`, spans and counters by OTLP over gRPC. The standard's other variables hold as well
-//! (`OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_SERVICE_NAME`, …). Nothing is sent without that variable.
+//! Diagnostics: log lines on standard error and, if `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector, spans and counters
+//! by OTLP over gRPC. The other variables of the OpenTelemetry standard apply as well (`OTEL_EXPORTER_OTLP_HEADERS`,
+//! `OTEL_SERVICE_NAME`, …). Without that variable, nothing is sent.
 
 use std::io::IsTerminal;
 
@@ -8,7 +8,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-/// Diagnostics go to stderr: warnings always, more with `-v`, or what `SANDBOX_LOG` says.
+/// Returns the layer that prints log lines on standard error. `SANDBOX_LOG` is the filter if it is set; otherwise nothing
+/// is printed without `-v`.
 fn lines<S>(verbose: u8, no_color: bool) -> impl Layer<S>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
@@ -23,7 +24,7 @@ where
     };
     tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        // They would be printed by a macro that panics when standard error cannot be written.
+        // Internal errors would be printed with a macro that panics if standard error cannot be written.
         .log_internal_errors(false)
         .with_ansi(!no_color && std::io::stderr().is_terminal())
         .with_filter(filter)
@@ -35,25 +36,25 @@ pub use without::*;
 #[cfg(feature = "otlp")]
 pub use with::*;
 
-/// The program without the feature `otlp`.
+/// The implementation without the feature `otlp`.
 #[cfg(not(feature = "otlp"))]
 mod without {
     use super::*;
 
-    /// Nothing to be ended.
+    /// The telemetry of this program. Needs no shutdown.
     pub struct Telemetry;
 
-    /// Begins to tell what goes on.
+    /// Starts logging.
     pub fn start(verbose: u8, no_color: bool) -> Result<Telemetry, String> {
         tracing_subscriber::registry().with(lines(verbose, no_color)).init();
         Ok(Telemetry)
     }
 
-    /// Passes on no counters.
+    /// Does nothing: without `otlp`, no counters are exported.
     pub fn watch(_: &sandbox_host::Provider) {}
 
     impl Telemetry {
-        /// Nothing is left to be sent.
+        /// Does nothing and succeeds.
         pub fn end(self) -> Result<(), String> {
             Ok(())
         }
@@ -75,24 +76,24 @@ mod with {
 
     use super::*;
 
-    /// Where the collector is, as the standard has it.
+    /// The standard variable for the URL of the collector.
     const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
-    /// In which form it is spoken to.
+    /// The standard variable for the protocol of the collector.
     const PROTOCOL: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
 
-    /// How long the end of the program waits for what is still to be sent, spans and counters each: enough for a collector
-    /// elsewhere, and not so long that one that is away is taken for a hang.
+    /// Timeout at the end of the program for sending the remaining spans, and again for the counters: enough for a remote
+    /// collector, and short enough that an unreachable one does not look like a hang.
     const PATIENCE: Duration = Duration::from_secs(3);
 
-    /// What has to be ended, so that all of it arrives.
+    /// The telemetry of this program. [`Telemetry::end`] sends the remaining data.
     pub struct Telemetry(Option<(SdkTracerProvider, SdkMeterProvider)>);
 
-    /// Begins to tell what goes on. Called within a runtime.
+    /// Starts logging and, if a collector is configured, the export. Must be called in a runtime.
     ///
     /// # Errors
     ///
-    /// When the settings for the collector cannot be used, in words.
+    /// Returns a message if the settings for the collector are invalid.
     pub fn start(verbose: u8, no_color: bool) -> Result<Telemetry, String> {
         let registry = tracing_subscriber::registry().with(lines(verbose, no_color));
         let Some(endpoint) = std::env::var(ENDPOINT).ok().filter(|endpoint| !endpoint.is_empty()) else {
@@ -105,7 +106,7 @@ mod with {
         let unusable = |error: opentelemetry_otlp::ExporterBuildError| format!("{ENDPOINT} is {endpoint:?}: {error}");
         let spans = SpanExporter::builder().with_tonic().build().map_err(unusable)?;
         let counters = MetricExporter::builder().with_tonic().build().map_err(unusable)?;
-        // OTEL_SERVICE_NAME wins.
+        // `OTEL_SERVICE_NAME` takes precedence.
         let named = std::env::var_os("OTEL_SERVICE_NAME").is_some();
         let resource = Resource::builder();
         let resource = if named { resource } else { resource.with_service_name("sandbox") };
@@ -113,7 +114,7 @@ mod with {
         let tracers = SdkTracerProvider::builder().with_resource(resource.clone()).with_batch_exporter(spans).build();
         let meters = SdkMeterProvider::builder().with_resource(resource).with_periodic_exporter(counters).build();
         opentelemetry::global::set_meter_provider(meters.clone());
-        // Ours alone: what the way to the collector does itself would be told to it again and again.
+        // Only spans of this program: those of the connection to the collector would cause further exports.
         let ours = Targets::new()
             .with_target("sandbox", tracing::Level::DEBUG)
             .with_target("sandbox_host", tracing::Level::DEBUG);
@@ -122,7 +123,7 @@ mod with {
         Ok(Telemetry(Some((tracers, meters))))
     }
 
-    /// Passes on a provider's counters.
+    /// Exports a provider's counters.
     pub fn watch(provider: &Provider) {
         let meter = opentelemetry::global::meter("sandbox");
         for entry in provider.metrics().entries() {
@@ -131,7 +132,7 @@ mod with {
                 move || provider.metrics().entries().into_iter().find(|e| e.name == entry.name).map(|e| e.value)
             };
             let name = format!("sandbox_host.{}", entry.name);
-            // The meter keeps the callback for as long as it lives; what is given back only names the instrument.
+            // The meter keeps the callback; the returned instrument is only a handle, so it can be dropped.
             if entry.grows {
                 let counter = meter.u64_observable_counter(name).with_description(entry.help);
                 counter.with_callback(move |to| read().into_iter().for_each(|value| to.observe(value, &[]))).build();
@@ -143,11 +144,11 @@ mod with {
     }
 
     impl Telemetry {
-        /// Sends what is left. Called where waiting is allowed, with the runtime still at work.
+        /// Sends the remaining spans and counters. Blocks, and requires that the runtime is still running.
         ///
         /// # Errors
         ///
-        /// When the collector did not take it, in words.
+        /// Returns a message if the collector did not accept the data.
         pub fn end(self) -> Result<(), String> {
             let Some((tracers, meters)) = self.0 else { return Ok(()) };
             let spans = tracers.shutdown_with_timeout(PATIENCE);

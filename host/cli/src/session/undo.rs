@@ -1,4 +1,4 @@
-//! What has to be undone if the command is stopped.
+//! The list of what must be undone if the command is stopped.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -10,18 +10,18 @@ use tokio::time::Instant;
 
 use super::{Session, Shared};
 
-/// What is left to be done when a command was stopped in the middle.
+/// Something that must be undone if the command is stopped.
 #[derive(Clone)]
 pub(super) enum Debt {
-    /// Terminate the sandbox.
+    /// Terminate this sandbox.
     Sandbox(Sandbox),
-    /// A create was under way: terminate what carries this tag.
+    /// A sandbox is being created: terminate the sandboxes with this tag.
     Creating(Provider, (String, String)),
-    /// Kill the command.
+    /// Kill this command.
     Exec(Sandbox, String),
 }
 
-/// Takes a debt off the list when dropped by [`Owed::paid`]; stays on it otherwise.
+/// An entry of the list. [`Owed::paid`] removes it; dropping the value keeps it on the list.
 #[must_use]
 pub struct Owed {
     shared: Arc<Shared>,
@@ -29,14 +29,14 @@ pub struct Owed {
 }
 
 impl Owed {
-    /// Nothing is left to do if the call is certain to have done nothing.
+    /// Removes the entry if the failed call certainly had no effect.
     pub fn unless_happened(self, error: &sandbox_host::Error) {
         if error.happened() == sandbox_host::Happened::No {
             self.paid();
         }
     }
 
-    /// Nothing is left to do.
+    /// Removes the entry.
     pub fn paid(self) {
         self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner).retain(|(id, _)| *id != self.id);
     }
@@ -49,30 +49,30 @@ impl Session {
         Owed { shared: self.shared.clone(), id }
     }
 
-    /// The sandbox is to be terminated when we are stopped.
+    /// Adds an entry: the sandbox must be terminated.
     pub fn owe_sandbox(&self, sandbox: &Sandbox) -> Owed {
         self.owe(Debt::Sandbox(sandbox.clone()))
     }
 
-    /// A sandbox with this tag may come into being.
+    /// Adds an entry: a sandbox with this tag may be created.
     pub fn owe_creation(&self, provider: &Provider, tag: (String, String)) -> Owed {
         self.owe(Debt::Creating(provider.clone(), tag))
     }
 
-    /// The command is to be killed when we are stopped.
+    /// Adds an entry: the command must be killed.
     pub fn owe_exec(&self, sandbox: &Sandbox, exec: &str) -> Owed {
         self.owe(Debt::Exec(sandbox.clone(), exec.to_owned()))
     }
 
-    /// Undoes what was left behind, and says so. True if everything could be undone. `patience`: for all of it.
+    /// Undoes all entries within `patience`, and prints those that could not be undone. Returns whether all were undone.
     pub async fn settle(&self, patience: Duration) -> bool {
-        // A private emulator takes everything with it.
+        // Stopping the private emulator removes everything in it.
         if self.shared.emulator.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
             self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner).clear();
             self.shared.provider.lock().unwrap_or_else(PoisonError::into_inner).take();
             return true;
         }
-        // All at the same time: what is far away must not use up the time of the rest.
+        // All at once, so that slow requests do not use up the time of the others.
         let until = Instant::now() + patience;
         let debts = {
             let mut debts = self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -81,7 +81,7 @@ impl Session {
         };
         let undone = futures_util::future::join_all(debts.into_iter().rev().map(|(id, debt)| async move {
             let undone = self.settle_one(debt, until).await;
-            // Each stays on the list until then, for when it is asked what is left.
+            // Stays on the list until now, so that `left_behind` includes it.
             Owed { shared: self.shared.clone(), id }.paid();
             undone
         }));
@@ -92,7 +92,8 @@ impl Session {
         undone.into_iter().all(|undone| undone) && unsignalled.is_none()
     }
 
-    /// Commands that were given up, and have not been killed within `patience`.
+    /// Waits until the provider has killed commands that were cancelled. Returns a description if that takes longer than
+    /// `patience`.
     async fn unsignalled(&self, patience: Duration) -> Option<String> {
         let provider = self.shared.provider.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let error = provider?.signals_sent(patience).await.err()?;
@@ -134,7 +135,7 @@ impl Session {
         }
     }
 
-    /// What would be left behind now, in words.
+    /// Returns descriptions of everything that would be left behind now.
     pub async fn left_behind(&self) -> Vec<String> {
         let mut left: Vec<_> = {
             let mut debts = self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,7 +149,7 @@ impl Session {
                 })
                 .collect()
         };
-        // What is on the list may be what the signals are for.
+        // The pending signals may be for commands that are already on the list.
         if left.is_empty() {
             left.extend(self.unsignalled(Duration::ZERO).await);
         }
@@ -156,7 +157,7 @@ impl Session {
     }
 }
 
-/// A command goes with its sandbox.
+/// Removes the commands whose sandbox will be terminated anyway.
 fn drop_covered(debts: &mut Vec<(u64, Debt)>) {
     let ending: Vec<_> = debts
         .iter()

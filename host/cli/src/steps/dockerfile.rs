@@ -1,4 +1,4 @@
-//! `--dockerfile`: its text, and the files it may COPY.
+//! `--dockerfile`: reads the Dockerfile and sends the files that it copies.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::args::ImageArgs;
 use crate::output::Failure;
 use crate::session::Session;
 
-/// An image specification from a Dockerfile; its context has been sent.
+/// Builds an image specification from a Dockerfile, and sends its build context.
 pub async fn dockerfile(session: &Session, provider: &Provider, args: &ImageArgs, path: &Path) -> Result<ImageSpec> {
     let mut dockerfile = if path == Path::new("-") {
         let mut text = String::new();

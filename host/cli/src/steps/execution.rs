@@ -1,4 +1,4 @@
-//! A command in a sandbox with the streams of this program.
+//! Runs a command in a sandbox with the streams of this program.
 
 use anyhow::Result;
 use base64::Engine as _;
@@ -13,12 +13,13 @@ use crate::session::Session;
 use crate::steps::terminal::{self, terminal};
 use crate::steps::verdict::{code_of, exit_code, unwrap, verdict_name};
 
-/// Output that `--json` collects per stream.
+/// Maximum number of bytes that `--json` keeps per stream.
 const COLLECTED: u64 = 10 << 20;
 
-/// What a read of ours asks for.
+/// Buffer size for copying streams, in bytes.
 const PIECE: usize = 64 << 10;
 
+/// Fails if the command is empty.
 pub fn require_argv(argv: &[String]) -> Result<()> {
     if argv.first().is_none_or(String::is_empty) {
         return Err(Failure::new("run a command", "the command is empty")
@@ -28,6 +29,7 @@ pub fn require_argv(argv: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Applies the options for user, time limit and terminal to a command.
 pub fn apply(command: &mut ExecSpec, how: &CommandArgs) -> Result<()> {
     command.user = how.user.clone();
     command.timeout = how.timeout.map(|time| time.as_millis() as u64);
@@ -35,7 +37,7 @@ pub fn apply(command: &mut ExecSpec, how: &CommandArgs) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command with our streams, and gives its exit code.
+/// Runs a command with the streams of this program. Returns its exit code.
 pub async fn execute(session: &Session, sandbox: &Sandbox, command: ExecSpec, how: &CommandArgs) -> Result<i32> {
     if how.tty {
         return terminal::run(session, sandbox, command).await;
@@ -60,8 +62,8 @@ pub async fn execute(session: &Session, sandbox: &Sandbox, command: ExecSpec, ho
     let passed = streams.await;
     if let Err(error) = passed {
         if output::is_broken_pipe(&error) {
-            // Our output is not read any more. The command ends with us, and with the code of a program that SIGPIPE ends: it
-            // was not successful, since it was not finished.
+            // The reader of standard output is gone. The command is killed, and the exit code is that of a program that
+            // SIGPIPE has killed, because the command did not finish.
             process.kill().await?;
             owed.paid();
             return Ok(output::UNREAD);
@@ -74,7 +76,8 @@ pub async fn execute(session: &Session, sandbox: &Sandbox, command: ExecSpec, ho
     exit_code(session, verdict)
 }
 
-/// Passes standard input on until it or the program ends.
+/// Starts a task that copies standard input to the command until either side ends. Without `interactive`, closes the
+/// command's input at once.
 fn feed(process: &mut Process, interactive: bool) -> tokio::task::JoinHandle<()> {
     let stdin = process.stdin.take();
     tokio::spawn(async move {
@@ -85,7 +88,7 @@ fn feed(process: &mut Process, interactive: bool) -> tokio::task::JoinHandle<()>
             loop {
                 match source.read(&mut piece).await {
                     Ok(0) | Err(_) => break,
-                    // A program that has had enough closes its input; its output says the rest.
+                    // A program may close its input early; this is not an error.
                     Ok(size) => {
                         if stdin.write_all(&piece[..size]).await.is_err() {
                             break;
@@ -100,7 +103,7 @@ fn feed(process: &mut Process, interactive: bool) -> tokio::task::JoinHandle<()>
     })
 }
 
-/// Passes a stream on as it arrives.
+/// Copies a stream as it arrives.
 async fn pass(from: Option<impl AsyncRead + Unpin>, mut to: impl AsyncWrite + Unpin) -> Result<()> {
     let Some(mut from) = from else { return Ok(()) };
     let mut piece = vec![0; PIECE];
@@ -115,7 +118,7 @@ async fn pass(from: Option<impl AsyncRead + Unpin>, mut to: impl AsyncWrite + Un
     }
 }
 
-/// Runs to the end and prints one object.
+/// Runs a command until it ends and prints its result as a JSON object.
 async fn collect(session: &Session, sandbox: &Sandbox, command: ExecSpec, how: &CommandArgs) -> Result<i32> {
     let mut stdin = Vec::new();
     if how.interactive {
@@ -151,7 +154,7 @@ async fn collect(session: &Session, sandbox: &Sandbox, command: ExecSpec, how: &
     Ok(code_of(&result.verdict))
 }
 
-/// What was kept of a stream: as text, or in base64 where it is none.
+/// Returns the captured output: as text if it is UTF-8, otherwise in base64.
 fn text_of(session: &Session, name: &str, captured: types::Captured) -> (Option<String>, Option<String>) {
     let kept = captured.data.len() as u64;
     if kept < captured.total {

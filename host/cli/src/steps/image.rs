@@ -1,4 +1,4 @@
-//! The image that the options describe: specified, built with its log, and named by its id.
+//! Builds the image that the options describe, and returns its id.
 
 use anyhow::Result;
 use sandbox_host::types::{ImageSource, ImageSpec};
@@ -9,16 +9,16 @@ use crate::output::Failure;
 use crate::session::Session;
 use crate::steps::dockerfile::dockerfile;
 
-/// The Dockerfile line for an image whose own program does not run the command that it is given.
+/// The Dockerfile instruction for images whose `ENTRYPOINT` does not run the given command.
 pub const NO_ENTRYPOINT: &str = "ENTRYPOINT []";
 
-/// Builds the image with its log on stderr, and gives its id.
+/// Builds the image, with its log on standard error, and returns its id.
 pub async fn build_image(session: &Session, provider: &Provider, args: &ImageArgs) -> Result<String> {
     build_for(session, provider, args, false).await
 }
 
-/// The same. `stays`: an image whose Dockerfile has an ENTRYPOINT is made one without, since what it runs may end before
-/// the commands in its sandbox do.
+/// Builds the image like [`build_image`]. With `stays`, removes the `ENTRYPOINT` of a Dockerfile, because its program may
+/// end before the commands in the sandbox do.
 pub async fn build_for(session: &Session, provider: &Provider, args: &ImageArgs, stays: bool) -> Result<String> {
     let mut spec = image_spec(session, provider, args).await?;
     if let (ImageSource::Id(id), true) = (&spec.source, spec.commands.is_empty()) {
@@ -41,7 +41,7 @@ pub async fn build_for(session: &Session, provider: &Provider, args: &ImageArgs,
     follow(session, build).await
 }
 
-/// Follows a build with its log on stderr, and gives the image's id.
+/// Waits for a build, with its log on standard error, and returns the image's id.
 pub async fn follow(session: &Session, build: sandbox_host::Build) -> Result<String> {
     let mut step = Some(session.voice.step("building the image"));
     let mut unfinished = false;
@@ -58,6 +58,7 @@ pub async fn follow(session: &Session, build: sandbox_host::Build) -> Result<Str
     Ok(image?.id)
 }
 
+/// Builds the image specification that the options describe.
 async fn image_spec(session: &Session, provider: &Provider, args: &ImageArgs) -> Result<ImageSpec> {
     let mut spec = match (&args.image, &args.dockerfile, &args.published) {
         (Some(reference), ..) if reference.starts_with("im-") => ImageSpec::id(reference),

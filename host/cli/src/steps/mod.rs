@@ -1,4 +1,4 @@
-//! Steps that several commands have in common: an image, a sandbox, a command in it.
+//! Steps that several commands share: building an image, creating a sandbox, running a command in it.
 
 pub mod dockerfile;
 pub mod execution;

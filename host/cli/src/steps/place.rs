@@ -1,4 +1,4 @@
-//! Paths on this machine and in sandboxes, as they are typed.
+//! Parses paths on this machine and in sandboxes.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use sandbox_host::{Provider, Sandbox};
 
 use crate::output::Failure;
 
-/// One side of a copy.
+/// The source or the destination of a copy.
 #[derive(Debug, PartialEq)]
 pub enum Place {
     Local(PathBuf),
@@ -16,7 +16,8 @@ pub enum Place {
 }
 
 impl Place {
-    /// `ID:/path` is in a sandbox, `-` a stream, all else local. A local name with a colon is written `./a:b`.
+    /// Parses `ID:/path` as a path in a sandbox, `-` as a standard stream, and anything else as a local path. A local
+    /// name with a colon can be written as `./a:b`.
     pub fn parse(text: &str) -> Place {
         if text == "-" {
             return Place::Stream;
@@ -30,7 +31,7 @@ impl Place {
     }
 }
 
-/// `ID:/path` of the commands that take nothing else.
+/// Parses `ID:/path`, for commands that accept only paths in sandboxes.
 pub fn remote(provider: &Provider, text: &str) -> Result<(Sandbox, String)> {
     match Place::parse(text) {
         Place::Remote { id, path } => Ok((provider.sandbox(id), path)),
@@ -40,7 +41,7 @@ pub fn remote(provider: &Provider, text: &str) -> Result<(Sandbox, String)> {
     }
 }
 
-/// A broken pipe of our own stdout, not of the provider's making.
+/// Converts an error so that a broken pipe of this program's standard output is recognized as such.
 pub fn ours(error: sandbox_host::Error) -> anyhow::Error {
     match error.kind() {
         sandbox_host::Kind::Io(std::io::ErrorKind::BrokenPipe) => {

@@ -1,4 +1,4 @@
-//! The sandbox that the options describe, and one that lives as long as this program.
+//! Builds the sandbox specification that the options describe, and creates sandboxes that live as long as this program.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::output::Failure;
 use crate::session::Session;
 use crate::session::undo::Owed;
 
-/// How long a sandbox of `run` outlives this program if it is killed; then `sweep` removes it.
+/// How long a sandbox of `run` lives on if this program is killed. Afterwards `sandbox sweep` terminates it.
 const LEASE: Duration = Duration::from_secs(600);
 
-/// The container of a sandbox that is meant.
+/// Returns the sidecar with this name, or the sandbox itself if `name` is `None`.
 pub fn container(sandbox: Sandbox, name: Option<&str>) -> Sandbox {
     match name {
         Some(name) => sandbox.sidecar(name),
@@ -23,7 +23,7 @@ pub fn container(sandbox: Sandbox, name: Option<&str>) -> Sandbox {
     }
 }
 
-/// What the options say of a sandbox.
+/// Builds the specification of a sandbox from the options.
 pub fn sandbox_spec(args: &SandboxArgs, image: ImageSpec) -> Result<SandboxSpec> {
     let mut spec = SandboxSpec::new(image);
     spec.env = args.env.clone();
@@ -77,7 +77,7 @@ pub fn sandbox_spec(args: &SandboxArgs, image: ImageSpec) -> Result<SandboxSpec>
         .options
         .iter()
         .map(|(key, value)| {
-            // What is no JSON is meant as text.
+            // A value that is not JSON is used as a string.
             let json = serde_json::from_str::<serde_json::Value>(value).unwrap_or_else(|_| json!(value));
             (key.clone(), json.to_string())
         })
@@ -85,12 +85,12 @@ pub fn sandbox_spec(args: &SandboxArgs, image: ImageSpec) -> Result<SandboxSpec>
     Ok(spec)
 }
 
-/// What may be connected to: address ranges, and names.
+/// Splits the destinations of an allow-list into address ranges and domain names.
 pub fn places(all: &[String]) -> (Vec<String>, Vec<String>) {
     all.iter().map(|place| range(place)).partition(|place| place.contains('/'))
 }
 
-/// An address alone is the range of that address.
+/// Converts a single address to a range; returns other text unchanged.
 fn range(place: &str) -> String {
     match place.parse::<std::net::IpAddr>() {
         Ok(address) => format!("{place}/{}", if address.is_ipv4() { 32 } else { 128 }),
@@ -98,17 +98,17 @@ fn range(place: &str) -> String {
     }
 }
 
-/// Settings that no create would take fail here, before an image is built for nothing.
+/// Fails if the settings are certain to be refused, before an image is built for them.
 pub async fn refuse_early(provider: &Provider, spec: &SandboxSpec) -> Result<()> {
     match provider.check_spec(spec).await {
-        // A plugin of before that function; its create will tell.
+        // Older plugins do not implement this function; their `create` reports invalid settings.
         Err(error) if *error.kind() == Kind::Unsupported && error.subject() == Some("check-spec") => Ok(()),
         checked => Ok(checked?),
     }
 }
 
-/// Creates a sandbox for as long as this program runs: an interruption at any point leaves nothing, and being killed
-/// leaves nothing that a sweep would not find.
+/// Creates a sandbox that lives as long as this program. If the program is interrupted, the sandbox is terminated; if the
+/// program is killed, `sandbox sweep` finds the sandbox.
 pub async fn create_sandbox(
     session: &Session,
     provider: &Provider,
@@ -130,7 +130,7 @@ pub async fn create_sandbox(
     Ok((sandbox, owed, keeper))
 }
 
-/// Whose sandboxes `run` makes and `sweep` looks at: this user on this machine.
+/// Returns the owner of the sandboxes that `run` creates and `sweep` terminates: this user on this machine.
 pub fn default_owner() -> String {
     let name = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()));
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Commands in a terminal: our own in raw mode, its size passed on, its keys unchanged.
+//! Runs commands in a terminal: sets the local terminal to raw mode and forwards its size and all keys.
 
 use std::io::IsTerminal;
 
@@ -13,19 +13,19 @@ use crate::output::Failure;
 use crate::session::Session;
 use crate::steps::verdict::{exit_code, unwrap};
 
-/// Rows and columns of our terminal.
+/// Returns the rows and columns of the local terminal. Returns `None` if standard input is not a terminal.
 pub fn size() -> Option<(u16, u16)> {
     let size = termios::tcgetwinsize(std::io::stdin()).ok()?;
     (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
 }
 
-/// A terminal like ours.
+/// Returns a terminal specification with the size and type of the local terminal.
 pub fn terminal() -> types::Pty {
     let (rows, columns) = size().unwrap_or((24, 80));
     types::Pty { rows, columns, term: std::env::var("TERM").unwrap_or_else(|_| "xterm-256color".into()) }
 }
 
-/// Our terminal in raw mode, until dropped.
+/// Sets the local terminal to raw mode until dropped.
 struct Raw(Termios);
 
 impl Raw {
@@ -44,7 +44,7 @@ impl Drop for Raw {
     }
 }
 
-/// Runs a command in a terminal with our streams, and gives its exit code.
+/// Runs a command in a terminal and returns its exit code. Fails if standard input is not a terminal.
 pub async fn run(session: &Session, sandbox: &Sandbox, command: ExecSpec) -> Result<i32> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::new("run the command in a terminal", "standard input is not a terminal")

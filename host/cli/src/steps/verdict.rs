@@ -1,4 +1,4 @@
-//! How a command or a sandbox ended, as an exit code and in words.
+//! Converts the end of a command or a sandbox to an exit code and a message.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use crate::output::text::end_text;
 use crate::output::{DEADLINE, FAILED, Failure};
 use crate::session::Session;
 
-/// How long the reason is waited for why a sandbox that has ended did so.
+/// How long to wait for the reason why a sandbox has ended.
 const PROGRAM_END: Duration = Duration::from_secs(5);
 
-/// What to do about an image whose own program ends.
+/// The hint if an image's own program ends.
 pub const STAY_HINT: &str = "give the sandbox a command that stays, such as `sandbox create … -- sleep infinity`; if the \
                              image has an ENTRYPOINT that does not run it, add --line 'ENTRYPOINT []'";
 
-/// How the sandbox's own program ended, if that is why a command could not begin.
+/// Returns how the sandbox's own program ended, if that is why a command could not start.
 pub async fn not_begun(sandbox: &Sandbox, error: &anyhow::Error) -> Option<types::EndReason> {
     let known = error.downcast_ref::<sandbox_host::Error>()?;
     if !known.is_sandbox_ended() || known.happened() != Happened::No {
@@ -27,6 +27,7 @@ pub async fn not_begun(sandbox: &Sandbox, error: &anyhow::Error) -> Option<types
     matches!(reason, types::EndReason::Finished(_) | types::EndReason::FailedToStart(_)).then_some(reason)
 }
 
+/// Returns the exit code of this program for the end of a command.
 pub fn code_of(verdict: &Verdict) -> i32 {
     match verdict {
         Verdict::Exited(code) => *code & 0xff,
@@ -36,7 +37,8 @@ pub fn code_of(verdict: &Verdict) -> i32 {
     }
 }
 
-/// The exit code, and a word on stderr where the code alone does not say what happened.
+/// Returns the exit code, and prints a message if the code alone does not tell what happened. Fails if the sandbox ended
+/// first or the result is unknown.
 pub fn exit_code(session: &Session, verdict: Verdict) -> Result<i32> {
     match &verdict {
         Verdict::SandboxEnded(reason) => {
@@ -58,7 +60,7 @@ pub fn exit_code(session: &Session, verdict: Verdict) -> Result<i32> {
     Ok(code_of(&verdict))
 }
 
-/// A verdict as one word for JSON.
+/// Returns the name of a verdict for JSON.
 pub fn verdict_name(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Exited(_) => "exited".into(),
@@ -69,7 +71,7 @@ pub fn verdict_name(verdict: &Verdict) -> String {
     }
 }
 
-/// The error of this crate inside an I/O error, if that is what it is.
+/// Converts an I/O error. If it contains an error of `sandbox_host`, returns that error.
 pub fn unwrap(error: std::io::Error) -> anyhow::Error {
     match error.downcast::<sandbox_host::Error>() {
         Ok(error) => error.into(),
@@ -77,12 +79,12 @@ pub fn unwrap(error: std::io::Error) -> anyhow::Error {
     }
 }
 
-/// The exit code of what waits for the end of a sandbox or a container.
+/// Returns the exit code of a command that waits for the end of a sandbox or a sidecar.
 pub fn end_code(reason: &EndReason) -> i32 {
     match reason {
         EndReason::Finished(code) => code & 0xff,
         EndReason::Lifetime | EndReason::Idle => DEADLINE,
-        // As a shell has it of what was killed.
+        // The exit code that a shell reports for a process killed with SIGKILL.
         EndReason::Terminated | EndReason::OutOfMemory => 128 + 9,
         EndReason::FailedToStart(_) | EndReason::Lost(_) | EndReason::Other(_) => FAILED,
     }
