@@ -20,8 +20,8 @@ sys.exit(module.compile_component())
 
 /// Sets up compilation in another process, once for this process.
 ///
-/// Does nothing if Python does not know its own program, for instance inside a program that embeds Python. Then this process
-/// compiles the component.
+/// Does nothing if `sys.executable` is not set, for instance in a program that embeds Python. Then this process compiles
+/// the component.
 pub(crate) fn set_up(py: Python<'_>) -> PyResult<()> {
     static ONCE: Once = Once::new();
     if ONCE.is_completed() {
@@ -33,9 +33,9 @@ pub(crate) fn set_up(py: Python<'_>) -> PyResult<()> {
         ONCE.call_once(|| {
             sandbox_host::compile_apart(move || {
                 let mut command = Command::new(&program);
-                // `-I` and `-S`: the environment and installed packages have no influence.
+                // `-I` and `-S` exclude the influence of the environment and of installed packages.
                 command.args(["-I", "-S", "-c", SCRIPT, &module]).env_clear();
-                // Some interpreters find their library by this variable.
+                // Some interpreters find their shared library by this variable.
                 command.envs(std::env::var_os("LD_LIBRARY_PATH").map(|path| ("LD_LIBRARY_PATH", path)));
                 command
             });
@@ -44,7 +44,7 @@ pub(crate) fn set_up(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// Compiles the component on standard input; the code goes to standard output. Returns the exit code of the process.
+/// Compiles the component on standard input and writes the code to standard output. Returns the exit code of the process.
 #[pyfunction]
 pub(crate) fn compile_component(py: Python<'_>) -> i32 {
     py.detach(sandbox_host::compile_child)

@@ -2,8 +2,9 @@
 //!
 //! `call_soon_threadsafe` hands a result to the event loop. Cancelling the asyncio future cancels the Rust future.
 //!
-//! A thread that enters Python while the interpreter shuts down would crash the process. So threads are counted while they
-//! are in Python. Before the interpreter shuts down, [`close`] refuses further threads and waits for the others.
+//! A thread that enters Python while the interpreter shuts down would crash the process. So threads are counted while
+//! they are in Python. Before the interpreter shuts down, [`close`] refuses further threads and waits for those that are
+//! counted.
 
 use std::future::Future;
 use std::sync::OnceLock;
@@ -63,7 +64,7 @@ where
     Ok(future)
 }
 
-/// Runs a function in Python, unless the interpreter is shutting down.
+/// Calls a function with the interpreter attached, unless the interpreter is shutting down.
 fn enter(work: impl for<'py> FnOnce(Python<'py>) -> PyResult<()>) {
     INSIDE.fetch_add(1, Ordering::SeqCst);
     if !CLOSED.load(Ordering::SeqCst) {
@@ -74,7 +75,7 @@ fn enter(work: impl for<'py> FnOnce(Python<'py>) -> PyResult<()>) {
     INSIDE.fetch_sub(1, Ordering::SeqCst);
 }
 
-/// Refuses further threads and waits until none is in Python. `atexit` calls it.
+/// Refuses further threads and waits until none is in Python. Registered with `atexit`.
 #[pyfunction]
 pub(crate) fn close(py: Python<'_>) {
     CLOSED.store(true, Ordering::SeqCst);

@@ -21,12 +21,12 @@ use crate::bridge::awaitable;
 use crate::error::{invalid, raise, refused};
 use crate::spec;
 
-/// The size of one piece of a log, in bytes.
+/// Maximum number of bytes per request for a log.
 const LOG_BYTES: u32 = 1 << 20;
 
 type Pairs = Vec<(String, String)>;
 
-/// The cost in dollars in total and by resource, and what is billed: core seconds and GiB seconds.
+/// The cost in dollars, in total and by resource, and the billed core seconds and GiB seconds.
 type Cost = (Option<f64>, Vec<(String, f64)>, Option<f64>, Option<f64>);
 
 /// An open provider: the component with settings and credentials, and the leases of the sandboxes that it created.
@@ -37,7 +37,7 @@ pub(crate) struct Provider {
     throttle: Arc<Throttle>,
 }
 
-/// How often the service has asked creations to wait, and the end of the latest wait.
+/// The number of waits that the service has requested for creations, and the end of the latest wait.
 #[derive(Default)]
 struct Throttle {
     count: AtomicU64,
@@ -46,7 +46,8 @@ struct Throttle {
 
 #[pymethods]
 impl Provider {
-    /// Loads the component and opens the provider, without a request. `env` wins over the environment of the process.
+    /// Loads the component and opens the provider, without sending a request. `env` takes precedence over the environment
+    /// of the process.
     #[staticmethod]
     fn open(
         py: Python<'_>,
@@ -82,14 +83,15 @@ impl Provider {
         self.keeper.run()
     }
 
-    /// How often the service has asked creations to wait, and how many seconds of the latest wait are left.
+    /// Returns the number of waits that the service has requested for creations, and the remaining seconds of the latest
+    /// wait.
     fn throttled(&self) -> (u64, f64) {
         let until = *self.throttle.until.lock().unwrap_or_else(PoisonError::into_inner);
         let left = until.map(|until| until.saturating_duration_since(Instant::now())).unwrap_or_default();
         (self.throttle.count.load(Ordering::Relaxed), left.as_secs_f64())
     }
 
-    /// Sends one cheap request that checks address and credentials.
+    /// Sends one small request that checks address and credentials.
     fn check<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let provider = self.provider.clone();
         awaitable(py, async move { provider.check().await.map_err(raise) })
@@ -126,8 +128,8 @@ impl Provider {
         awaitable(py, async move { sandbox.create_sidecar(sidecar.into()).await.map(drop).map_err(raise) })
     }
 
-    /// Waits for the end of a sidecar. Returns its exit code and a description; the code is -1 if there is none. Returns `None` if
-    /// the sidecar still runs after `secs`.
+    /// Waits for the end of a sidecar. Returns its exit code and a description; the code is -1 if there is none. Returns
+    /// `None` if the sidecar still runs after `secs`.
     fn wait_sidecar<'py>(
         &self,
         py: Python<'py>,
@@ -146,7 +148,7 @@ impl Provider {
         })
     }
 
-    /// Terminates a sandbox and gives up its lease. Succeeds if the sandbox has ended already.
+    /// Terminates a sandbox and releases its lease. Succeeds if the sandbox has already ended.
     fn terminate<'py>(&self, py: Python<'py>, sandbox: &str) -> PyResult<Bound<'py, PyAny>> {
         let (sandbox, keeper) = (self.provider.sandbox(sandbox), self.keeper.clone());
         awaitable(py, async move {
@@ -158,7 +160,7 @@ impl Provider {
         })
     }
 
-    /// Gives up the lease of a sandbox that keeps running. `tags` replace its tags.
+    /// Releases the lease of a sandbox that keeps running. `tags` replace its tags.
     fn leave<'py>(&self, py: Python<'py>, sandbox: &str, tags: Pairs) -> PyResult<Bound<'py, PyAny>> {
         let (sandbox, keeper) = (self.provider.sandbox(sandbox), self.keeper.clone());
         awaitable(py, async move {
@@ -167,8 +169,8 @@ impl Provider {
         })
     }
 
-    /// Returns live sandboxes with all of these tags, newest first, at most `max`: (id, name, creation in milliseconds since the
-    /// epoch, tags). They belong to the provider's app, or with `all_apps` to any app of its environment.
+    /// Returns live sandboxes with all of these tags, newest first, at most `max`: (id, name, creation in milliseconds
+    /// since the epoch, tags). They belong to the provider's app, or with `all_apps` to any app of its environment.
     #[pyo3(signature = (tags, max, *, all_apps=false))]
     fn list<'py>(&self, py: Python<'py>, tags: Pairs, max: usize, all_apps: bool) -> PyResult<Bound<'py, PyAny>> {
         let provider = self.provider.clone();
@@ -182,7 +184,7 @@ impl Provider {
         })
     }
 
-    /// Returns the last `max` bytes that a sidecar has printed, also after its end.
+    /// Returns the last `max` bytes of a sidecar's output, also after its end.
     fn logs<'py>(&self, py: Python<'py>, sandbox: &str, sidecar: &str, max: usize) -> PyResult<Bound<'py, PyAny>> {
         let sandbox = self.provider.sandbox(sandbox);
         let prefix = format!("{sidecar} | ");
@@ -225,7 +227,8 @@ impl Provider {
         })
     }
 
-    /// Returns what a sandbox has cost so far, also after its end. `None` stands for what the service does not report, or not yet.
+    /// Returns the cost of a sandbox so far, also after its end. `None` marks values that the service does not report, or
+    /// not yet.
     fn cost<'py>(&self, py: Python<'py>, sandbox: &str) -> PyResult<Bound<'py, PyAny>> {
         let sandbox = self.provider.sandbox(sandbox);
         awaitable(py, async move {
@@ -237,7 +240,7 @@ impl Provider {
         })
     }
 
-    /// Terminates the owner's sandboxes whose lease is over, and returns their ids.
+    /// Terminates the owner's sandboxes whose leases have expired, and returns their ids.
     fn sweep<'py>(&self, py: Python<'py>, owner: String) -> PyResult<Bound<'py, PyAny>> {
         let provider = self.provider.clone();
         awaitable(py, async move {
@@ -246,14 +249,14 @@ impl Provider {
         })
     }
 
-    /// Waits until the readiness probe succeeds. Returns false if it does not within `secs`.
+    /// Waits until the readiness probe succeeds. Returns false if it does not succeed within `secs`.
     fn wait_ready<'py>(&self, py: Python<'py>, sandbox: &str, secs: f64) -> PyResult<Bound<'py, PyAny>> {
         let sandbox = self.provider.sandbox(sandbox);
         let time = Duration::try_from_secs_f64(secs).unwrap_or_default();
         awaitable(py, async move { sandbox.wait_ready(time).await.map_err(raise) })
     }
 
-    /// Returns where the ports are reached: (port of the container, host, port of the host).
+    /// Returns the tunnels of a sandbox: (port of the container, public host, public port). Waits up to `secs` for them.
     fn tunnels<'py>(&self, py: Python<'py>, sandbox: &str, secs: f64) -> PyResult<Bound<'py, PyAny>> {
         let sandbox = self.provider.sandbox(sandbox);
         let time = Duration::try_from_secs_f64(secs).unwrap_or_default();
@@ -263,8 +266,8 @@ impl Provider {
         })
     }
 
-    /// Runs a command to its end, or until it is cancelled, which kills it. Keeps the last `stdout_max` and `stderr_max` bytes of
-    /// its output. `timeout` is in seconds.
+    /// Runs a command until it ends. Cancelling the call kills the command. Keeps the last `stdout_max` and `stderr_max`
+    /// bytes of its output. `timeout` is in seconds.
     #[pyo3(signature = (sandbox, argv, *, stdin, cwd, env, user, timeout, stdout_max, stderr_max, container))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of a Python function")]
     fn run<'py>(
@@ -305,7 +308,7 @@ impl Provider {
         })
     }
 
-    /// Returns the content of a file of at most `max` bytes, and its mode bits.
+    /// Returns the content of a file, and its mode bits. Fails if the file has more than `max` bytes.
     #[pyo3(signature = (sandbox, path, max, container=None))]
     fn read_file<'py>(
         &self,
@@ -317,8 +320,8 @@ impl Provider {
     ) -> PyResult<Bound<'py, PyAny>> {
         let sandbox = self.sandbox(sandbox, container);
         awaitable(py, async move {
-            // Both requests are sent at the same time. An error of `stat` ends the read, and is the one to report: it says what is
-            // wrong with a special file or one that is too large, where reading fails in some way or never ends.
+            // Both requests are sent at the same time. An error of `stat` ends the call and is reported: it describes
+            // special files and files that are too large, for which reading fails in various ways or never ends.
             let look = async {
                 let info = sandbox.stat(&path, true).await.map_err(raise)?;
                 match info.kind {
@@ -341,7 +344,7 @@ impl Provider {
         })
     }
 
-    /// Replaces a file, and creates its parents.
+    /// Replaces a file, and creates its parent directories.
     #[pyo3(signature = (sandbox, path, data, container=None))]
     fn write_file<'py>(
         &self,

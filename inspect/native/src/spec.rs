@@ -37,7 +37,7 @@ enum Source {
         text: String,
         /// The file that the text was read from, if any.
         path: Option<PathBuf>,
-        /// The directory that COPY reads from.
+        /// The directory that `COPY` instructions read from.
         context: PathBuf,
         #[serde(default)]
         build_args: Vec<(String, String)>,
@@ -90,7 +90,7 @@ impl Image {
     }
 }
 
-/// A sandbox to create from images that were built.
+/// A sandbox to create from built images.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sandbox {
@@ -122,7 +122,7 @@ pub(crate) struct Sandbox {
     name: Option<String>,
     #[serde(default)]
     tags: Vec<(String, String)>,
-    /// A command that exits with 0 when the sandbox is ready, and the milliseconds between tries.
+    /// A command that exits with 0 when the sandbox is ready, and the time between attempts in milliseconds.
     readiness: Option<(Vec<String>, Option<u64>)>,
     #[serde(default)]
     sidecars: Vec<Sidecar>,
