@@ -1,4 +1,5 @@
-//! The command line of the emulator, shared by its own program and by others that offer it.
+//! The command line of the emulator. The program `modal-emulator` uses it, and so do other programs that offer the emulator as
+//! a subcommand.
 
 use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
@@ -15,10 +16,10 @@ use crate::emulator::Emulator;
 use crate::model::options::Options;
 use crate::sys::is_ignored;
 
-/// Files that are open at once in an emulator without a sandbox, and some to spare.
+/// Number of file descriptors that must be available at the start: what an emulator without sandboxes has open, with a margin.
 const NEEDED_FILES: usize = 64;
 
-/// Longest line of credentials on standard input, in bytes.
+/// Longest line of credentials that is read from standard input, in bytes.
 const LONGEST_TOKEN: u64 = 4096;
 
 /// What can be said on the command line.
@@ -83,7 +84,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Where the only credentials that are taken come from.
+/// Source of the credentials that every request must present.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Token {
     /// The command line, which other users of the machine can read.
@@ -111,7 +112,7 @@ fn token(text: &str) -> Result<Token, String> {
     }
 }
 
-/// The credentials on the first line of standard input.
+/// Reads credentials `ID:SECRET` from the first line of standard input.
 fn token_of_input() -> anyhow::Result<(String, String)> {
     let mut line = String::new();
     std::io::stdin().lock().take(LONGEST_TOKEN).read_line(&mut line).context("cannot read standard input")?;
@@ -151,10 +152,15 @@ impl From<&Args> for Options {
     }
 }
 
-/// Runs an emulator until a signal, or the end of standard input, ends it. Prints one line when it is ready. To be called
-/// while the program has one thread.
+/// Runs an emulator until a signal, or the end of standard input, ends it. Prints the line `MODAL_SERVER_URL=…` when it is
+/// ready. Must be called while the program has one thread, because it blocks signals for all threads that are started later.
+///
+/// # Errors
+///
+/// Fails if too few files can be open, if standard input has no credentials although `--token -` asks for them, if the emulator
+/// cannot start, or if standard output cannot be written.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    // Without them, what is started below ends in a panic here and there.
+    // With too few file descriptors, code that runs later would panic.
     let opened: std::io::Result<Vec<_>> = (0..NEEDED_FILES).map(|_| std::fs::File::open("/dev/null")).collect();
     opened
         .map(drop)
@@ -164,35 +170,35 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if args.token == Some(Token::Input) {
         options.token = Some(token_of_input()?);
     }
-    // Before anything is made: a signal from here on must not leave anything behind.
+    // Signals are handled before anything is created, so that a signal cannot leave files or processes behind.
     let end = End::watch(args.exit_with_stdin).context("cannot wait for signals")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     let ended = runtime.block_on(serve(options, &end));
-    // Nothing that still runs then is worth waiting for.
+    // Tasks that still run after the shutdown have nothing left to clean up.
     runtime.shutdown_timeout(Duration::from_millis(100));
     ended
 }
 
-/// How long cleaning up may take. A defect must not keep the emulator from ending; what is left is removed at the next start.
+/// Longest time that the shutdown may take. A defect must not keep the emulator running; the next start removes what is left.
 const CLEANING_LIMIT: Duration = Duration::from_secs(60);
 
-/// The signals that end it. SIGHUP is that of a terminal that is closed.
+/// Signals that end the emulator. A closed terminal sends SIGHUP.
 const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
-/// Why it ends, once it does. Signals and the input have threads of their own, which nothing that goes wrong in the runtime
-/// can hold up.
+/// The reason why the emulator ends; `None` while it runs. Signals and standard input are read by threads of their own, so that
+/// a blocked async runtime cannot delay them.
 #[derive(Debug, Clone)]
 struct End(watch::Sender<Option<&'static str>>);
 
 impl End {
-    /// Begins to wait for reasons: signals, and the end of standard input if that is one.
+    /// Starts to wait for signals and, if `input` is set, for the end of standard input.
     fn watch(input: bool) -> anyhow::Result<End> {
         let end = End(watch::Sender::new(None));
         let mut signals = SigSet::empty();
         for signal in ENDING.into_iter().filter(|signal| *signal != Signal::SIGHUP || !is_ignored(*signal)) {
             signals.add(signal);
         }
-        // For all threads that are started from here on; a signal that comes now waits for the thread below.
+        // All threads that start later inherit this mask. A signal that arrives now stays pending for the thread below.
         signals.thread_block()?;
         let told = end.clone();
         let wait = move || {
@@ -200,8 +206,9 @@ impl End {
             while let Ok(signal) = signals.wait() {
                 interrupts += u32::from(signal == Signal::SIGINT);
                 let first = told.tell(if signal == Signal::SIGINT { "interrupted" } else { "told to end" });
-                // The second interrupt ends it at once; what is left is removed at the next start. One interrupt after another
-                // reason does not: Ctrl-C also reaches the program that started this one, whose end is the end of the input.
+                // A second SIGINT ends the process at once; the next start removes what is left. A single SIGINT after another
+                // reason does not: Ctrl-C also reaches the program that started the emulator, and when that program ends, so
+                // does the input.
                 if !first && interrupts > 1 {
                     std::process::exit(0);
                 }
@@ -219,7 +226,7 @@ impl End {
         Ok(end)
     }
 
-    /// Ends the emulator for this reason; false when there is one already. From here on there is a limit of time.
+    /// Ends the emulator for `reason`. Returns false if there is a reason already. The first call starts the time limit.
     fn tell(&self, reason: &'static str) -> bool {
         let first = self.0.send_if_modified(|known| known.is_none() && known.replace(reason).is_none());
         if first {
@@ -233,7 +240,7 @@ impl End {
         first
     }
 
-    /// Resolves with the reason.
+    /// Waits for the reason to end, and returns it.
     async fn reason(&self) -> &'static str {
         let mut reasons = self.0.subscribe();
         match reasons.wait_for(Option::is_some).await {
@@ -261,7 +268,7 @@ async fn serve(options: Options, end: &End) -> anyhow::Result<()> {
     told
 }
 
-/// Standard error, for lines that may be lost. A pipe that nothing reads any more, or a full disk, is no reason to fail.
+/// A writer to standard error that ignores failures. A closed pipe or a full disk must not fail the emulator.
 #[derive(Debug, Clone, Copy)]
 struct Lossy;
 
@@ -278,9 +285,9 @@ impl std::io::Write for Lossy {
 
 fn start_log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    // What goes wrong with the log itself would be printed by a macro that panics when that cannot be written either.
+    // The logger would report its own failures with a macro that panics if standard error cannot be written.
     let log = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(|| Lossy);
-    // A program that has set up its own log keeps it.
+    // Fails if the program has set up its own logger, which then stays in use.
     let _ = match format {
         LogFormat::Text => {
             log.with_target(false).with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()

@@ -1,4 +1,4 @@
-//! A running emulator: how it begins and ends.
+//! Starts and ends an emulator: creates the state and the listeners, and removes everything at the end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,12 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Starts one. Needs a tokio runtime with I/O and time.
+    /// Starts an emulator. Must be called in a tokio runtime with I/O and time enabled.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the address is not loopback and remote access is not allowed, if the port is taken, if this machine cannot make
+    /// containers, or if the state directory cannot be created.
     pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         if !options.listen.ip().is_loopback() && !options.allow_remote {
             anyhow::bail!(
@@ -42,7 +47,7 @@ impl Emulator {
             Some(program) => program.clone(),
             None => std::env::current_exe().context("cannot find this program's own file")?,
         };
-        // Before anything is made: a port that is taken must not leave anything behind.
+        // The port is bound before anything is created: if it is taken, nothing is left behind.
         let listener = TcpListener::bind(options.listen)
             .await
             .with_context(|| format!("cannot listen on {} (port 0 takes any free one)", options.listen))?;
@@ -83,22 +88,22 @@ impl Emulator {
         Ok(Emulator { state, stop, accepting })
     }
 
-    /// What goes into MODAL_SERVER_URL.
+    /// Returns the URL for the client's variable MODAL_SERVER_URL.
     pub fn url(&self) -> String {
         router_url(&self.state, false, None)
     }
 
-    /// Orders faults: for tests.
+    /// Returns the registry of ordered faults. For tests.
     pub fn chaos(&self) -> &Chaos {
         &self.state.chaos
     }
 
-    /// Its state: for tests that look inside.
+    /// Returns the emulator's state. For tests that inspect it.
     pub fn state(&self) -> &Arc<State> {
         &self.state
     }
 
-    /// Ends every sandbox and removes everything that was made.
+    /// Ends every sandbox and removes all files. Waits up to 5 seconds for sandboxes to end; the rest are killed.
     pub async fn shutdown(self) {
         self.stop.send_replace(true);
         let _ = self.accepting.await;
@@ -106,7 +111,7 @@ impl Emulator {
         for sandbox in &sandboxes {
             sandbox.terminate();
         }
-        // All at the same time: what does not end by itself is killed below.
+        // Waits for all of them at the same time. The engine kills those that are still running below.
         futures_util::future::join_all(sandboxes.iter().map(|sandbox| sandbox.wait(Duration::from_secs(5)))).await;
         self.state.engine.shutdown().await;
         let dir = self.state.dir.clone();
@@ -117,7 +122,8 @@ impl Emulator {
     }
 }
 
-/// Each exec holds several descriptors; the usual soft limit of 1024 would stop at about 200 of them.
+/// Raises the soft limit of open files to the hard limit. Each exec holds several descriptors, and the usual soft limit of 1024
+/// would be reached at about 200 execs.
 fn raise_file_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
@@ -127,7 +133,8 @@ fn raise_file_limit() {
     }
 }
 
-/// Whose connections are answered. Other machines have users of their own, which this one's kernel does not know.
+/// Returns which users' connections are accepted. With remote access it is every user, because the kernel of this machine does
+/// not know the users of other machines.
 fn peers(options: &Options) -> Peers {
     if options.any_user || options.allow_remote {
         return Peers::any();

@@ -1,4 +1,4 @@
-//! `modal-emulator`: the emulator as a program of its own.
+//! The program `modal-emulator`: parses the command line and runs `modal_emulator::cli`.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     match modal_emulator::cli::run(Program::parse().args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Not by a macro: that panics when it cannot be written.
+            // Does not use `eprintln!`, which panics if standard error cannot be written.
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
