@@ -1,4 +1,4 @@
-//! Directories that commands of builds share.
+//! Cache directories that the commands of builds share (`RUN --mount=type=cache`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,19 +9,19 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use crate::model::values::hex;
 
-/// What happens when two commands want the same cache.
+/// What happens if two commands use the same cache at the same time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Sharing {
     /// Both use it.
     #[default]
     Shared,
-    /// The second one gets another.
+    /// The second command gets another directory.
     Private,
-    /// The second one waits.
+    /// The second command waits.
     Locked,
 }
 
-/// Directories that commands of all builds share, by the ids that they name; a lock for each.
+/// The locks of cache directories, by directory name. All builds share them.
 #[derive(Debug, Default)]
 pub struct Caches(Mutex<HashMap<String, Arc<AsyncMutex<()>>>>);
 
@@ -30,7 +30,8 @@ impl Caches {
         self.0.lock().entry(name.to_owned()).or_default().clone()
     }
 
-    /// The name of the cache to use, and the lock that is held meanwhile.
+    /// Returns the directory name of the cache `id`, and the lock that must be held while it is used. Waits for the lock with
+    /// [`Sharing::Locked`]; a shared cache has none.
     pub async fn take(&self, id: &str, sharing: Sharing) -> (String, Option<OwnedMutexGuard<()>>) {
         let name = format!("cache-{}", &hex(&Sha256::digest(id))[..32]);
         match sharing {

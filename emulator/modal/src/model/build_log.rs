@@ -1,4 +1,4 @@
-//! A build's log: lines that are kept, and followed by any number of readers.
+//! The log of a build: stores its lines, and lets any number of readers follow them.
 
 use modal_proto::client::{FileDescriptor, TaskLogs};
 use parking_lot::Mutex;
@@ -6,10 +6,10 @@ use tokio::sync::watch;
 
 use crate::model::values::now;
 
-/// Lines kept per build. Beyond it the log says so once and stays as it is: it lives in memory.
+/// Largest number of lines per build, because the log is in memory. Later lines are dropped; the last line says so.
 const MOST: usize = 100_000;
 
-/// A build's log.
+/// The log of a build.
 #[derive(Debug, Default)]
 pub struct Log {
     lines: Mutex<Vec<TaskLogs>>,
@@ -17,7 +17,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Adds a piece of text, which ends its own lines.
+    /// Appends a piece of text, which must contain its own line breaks.
     pub fn write(&self, fd: FileDescriptor, data: impl Into<String>) {
         let now = now();
         let line = |data: String, fd: FileDescriptor| TaskLogs {
@@ -40,27 +40,28 @@ impl Log {
         self.progress.send_modify(|progress| progress.0 = len);
     }
 
-    /// Adds a line of the emulator's own.
+    /// Appends a line of the emulator.
     pub fn info(&self, text: impl AsRef<str>) {
         self.write(FileDescriptor::Info, format!("{}\n", text.as_ref()));
     }
 
-    /// Says that nothing more will come.
+    /// Marks the log as complete.
     pub(crate) fn close(&self) {
         self.progress.send_modify(|progress| progress.1 = true);
     }
 
-    /// Lines so far.
+    /// Returns the number of lines so far.
     pub fn len(&self) -> usize {
         self.progress.borrow().0
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no lines.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Up to `most` lines from `from` on, waiting for the first; none once the log has ended.
+    /// Waits for the first line at index `from`, then returns up to `most` lines. Returns no lines after the end of a closed
+    /// log.
     pub async fn follow(&self, from: usize, most: usize) -> Vec<TaskLogs> {
         let mut progress = self.progress.subscribe();
         let _ = progress.wait_for(|(len, closed)| *len > from || *closed).await;

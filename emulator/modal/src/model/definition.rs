@@ -1,5 +1,5 @@
-//! What a sandbox's definition may ask for. Every field does what it says, makes no difference by its nature, or is refused as
-//! the service refuses it: the manual has the table ("Create options"), and a test holds it to the messages.
+//! Validates the definition of a sandbox. Every field is implemented, has no effect on an emulator, or is rejected with the
+//! error of the service. The table "Create options" of the manual lists the fields, and a test compares it with the messages.
 
 use std::collections::HashSet;
 
@@ -10,22 +10,22 @@ use crate::model::state::State;
 use crate::model::values::check_name;
 use crate::model::{outbound_policy, storage};
 
-/// Longest life of a sandbox, in seconds: a day.
+/// Longest lifetime of a sandbox, in seconds: one day.
 const MAX_TIMEOUT: u32 = 24 * 3600;
 
-/// Most tags of one sandbox.
+/// Largest number of tags of one sandbox.
 const MAX_TAGS: usize = 50;
 
-/// Longest command, in bytes of all arguments; the official clients check the same.
+/// Longest command, in bytes of all arguments; the official clients check the same limit.
 const MAX_COMMAND: usize = 65_536;
 
 /// Cloud names that the service knows.
 const CLOUDS: [&str; 5] = ["aws", "gcp", "oci", "auto", "azure"];
 
-/// Beginnings of region names that the service knows.
+/// Prefixes of region names that the service knows.
 const REGIONS: [&str; 12] = ["us", "eu", "uk", "ap", "ca", "me", "sa", "af", "mx", "jp", "au", "il"];
 
-/// GPU names that the service knows, without the `!` or `+` that may follow.
+/// GPU names that the service knows, without an optional `!` or `+` suffix.
 const GPUS: [&str; 14] = [
     "ANY",
     "T4",
@@ -43,14 +43,19 @@ const GPUS: [&str; 14] = [
     "RTX-PRO-6000",
 ];
 
-/// Experimental options that make a difference.
+/// Experimental options that have an effect.
 const EXPERIMENTAL: [&str; 3] = ["enable_docker", "enable_exit_snapshot", "vm_sidecar_memory_reserve_mib"];
 
 fn bad<T>(text: impl Into<String>) -> Result<T, Error> {
     Err(Error::invalid_argument(text))
 }
 
-/// Checks a definition for one of the two backends.
+/// Validates a definition for the second backend (`v2`) or the first.
+///
+/// # Errors
+///
+/// Fails with `Kind::InvalidArgument` if a value is not valid, with `Kind::NotFound` if the definition names an object that
+/// does not exist, and with `Kind::Unimplemented` for features that the emulator does not have.
 pub fn check(state: &State, v2: bool, definition: &Sandbox) -> Result<(), Error> {
     check_process(definition)?;
     if definition.timeout_secs > MAX_TIMEOUT {
@@ -73,7 +78,7 @@ pub fn check(state: &State, v2: bool, definition: &Sandbox) -> Result<(), Error>
     }
     match definition.nfs_mounts.first() {
         Some(_) if v2 => bad("Network file systems are not supported on this backend"),
-        // There is no way to make one here.
+        // The emulator has no calls that make network file systems, so no id can be valid.
         Some(mount) => Err(Error::not_found(format!("Network file system {} not found", mount.shared_volume_id))),
         None if definition.include_x509_svid => Err(Error::unimplemented("The emulator issues no certificates")),
         None => Ok(()),
@@ -93,7 +98,11 @@ fn check_process(definition: &Sandbox) -> Result<(), Error> {
     check_workdir(definition.workdir.as_deref())
 }
 
-/// Checks where processes are to start.
+/// Checks the working directory of a process.
+///
+/// # Errors
+///
+/// Fails with `Kind::InvalidArgument` if it is not an absolute path.
 pub fn check_workdir(workdir: Option<&str>) -> Result<(), Error> {
     match workdir {
         Some(workdir) if !workdir.starts_with('/') || workdir.contains('\0') => {
@@ -182,7 +191,11 @@ fn check_network(v2: bool, definition: &Sandbox) -> Result<(), Error> {
     }
 }
 
-/// There are no proxies.
+/// Checks that no proxy is requested, because the emulator has none.
+///
+/// # Errors
+///
+/// Fails with `Kind::NotFound` if a proxy is named.
 pub fn check_proxy(proxy_id: Option<&str>) -> Result<(), Error> {
     match proxy_id {
         Some(id) if !id.is_empty() => Err(Error::not_found(format!("Proxy {id} not found"))),
@@ -221,23 +234,23 @@ fn check_experimental(definition: &Sandbox) -> Result<(), Error> {
     }
 }
 
-/// Whether an experimental option is on, in either of the forms in which they come.
+/// Returns whether an experimental option is on, in either of the two fields for such options.
 pub fn is_on(definition: &Sandbox, option: &str) -> bool {
     let text = definition.experimental_options_v2.get(option);
     text.is_some_and(|value| value.eq_ignore_ascii_case("true"))
         || definition.experimental_options.get(option).copied().unwrap_or(false)
 }
 
-/// Mebibytes that are set aside for sidecars, if any are.
+/// Returns the mebibytes of memory that are reserved for sidecars; `None` if the option is missing or not a positive number.
 pub fn sidecar_memory(definition: &Sandbox) -> Option<u32> {
     let text = definition.experimental_options_v2.get("vm_sidecar_memory_reserve_mib")?;
     text.parse().ok().filter(|mib| *mib > 0)
 }
 
-/// Names of the fields that a sidecar's definition must not have.
+/// Returns the name of the first field that is set but not permitted for sidecars.
 pub fn refused_for_sidecars(definition: &Sandbox) -> Option<&'static str> {
     let resources = definition.resources.clone().unwrap_or_default();
-    // What it takes of the memory set aside is asked for as memory.
+    // A sidecar requests its part of the reserved memory with `memory_mb`.
     let only_memory = Resources { memory_mb: resources.memory_mb, ..Default::default() };
     [
         (resources != only_memory, "resources"),
@@ -264,7 +277,7 @@ pub fn refused_for_sidecars(definition: &Sandbox) -> Option<&'static str> {
     .find_map(|(used, name)| used.then_some(name))
 }
 
-/// The ports a sandbox wants to be reached at.
+/// Returns the ports at which a sandbox wants to be reached from outside.
 pub fn ports(definition: &Sandbox) -> &[PortSpec] {
     match &definition.open_ports_oneof {
         Some(sandbox::OpenPortsOneof::OpenPorts(ports)) => &ports.ports,
@@ -273,6 +286,10 @@ pub fn ports(definition: &Sandbox) -> &[PortSpec] {
 }
 
 /// Checks a set of tags.
+///
+/// # Errors
+///
+/// Fails with `Kind::InvalidArgument` if there are more than 50 tags, or if a name is empty or repeated.
 pub fn check_tags(tags: &[SandboxTag]) -> Result<(), Error> {
     let mut names = HashSet::new();
     if tags.len() > MAX_TAGS {
@@ -286,7 +303,7 @@ pub fn check_tags(tags: &[SandboxTag]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether a snapshot is to be taken when the sandbox ends.
+/// Returns whether a snapshot is taken when the sandbox ends.
 pub fn wants_exit_snapshot(definition: &Sandbox) -> bool {
     is_on(definition, "enable_exit_snapshot")
 }

@@ -11,21 +11,21 @@ pub enum Kind {
     FailedPrecondition,
     /// Another object has this name already.
     AlreadyExists,
-    /// The emulator does not serve this.
+    /// The emulator does not implement the requested feature.
     Unimplemented,
     /// A limited resource is used up.
     ResourceExhausted,
-    /// The time that the caller gave is over.
+    /// The time limit of the request is over.
     DeadlineExceeded,
-    /// Another caller took over, or the request broke off.
+    /// Another caller took over, or the request was interrupted.
     Aborted,
-    /// Kept data is lost.
+    /// Stored data is lost.
     DataLoss,
     /// A failure that the request did not cause.
     Internal,
 }
 
-/// An error of the domain: its kind, and a message for the caller. Program logic looks at the kind only.
+/// An error of the domain: its kind, and a message for the caller. Program logic depends on the kind only.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
@@ -60,12 +60,12 @@ constructors! {
 }
 
 impl Error {
-    /// Its kind.
+    /// Returns the kind.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Its message.
+    /// Returns the message for the caller.
     pub fn message(&self) -> &str {
         &self.message
     }

@@ -1,4 +1,4 @@
-//! A command that a client has started in a sandbox.
+//! A command that a client has started in a sandbox. `runtime::commands` starts it.
 
 use std::sync::Arc;
 
@@ -7,19 +7,23 @@ use tokio::sync::watch;
 use crate::model::error::Error;
 use crate::model::process::Running;
 
-/// A command, from the request to start it on.
+/// A command. It exists from the request on, and its start may still be in progress.
 #[derive(Debug)]
 pub struct Exec {
     pub(crate) started: watch::Sender<Option<Result<Arc<Running>, Error>>>,
 }
 
 impl Exec {
-    /// The started command, if it has been started.
+    /// Returns the running command; `None` if it has not been started yet or its start failed.
     pub fn started(&self) -> Option<Arc<Running>> {
         self.started.borrow().as_ref().and_then(|started| started.as_ref().ok().cloned())
     }
 
-    /// The started command; waits for its start.
+    /// Waits until the command has been started, and returns it.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the start. Fails with `Kind::Internal` if the start was cancelled.
     pub async fn running(&self) -> Result<Arc<Running>, Error> {
         let mut started = self.started.subscribe();
         match started.wait_for(Option::is_some).await.as_deref() {

@@ -1,7 +1,7 @@
-//! Faults on demand: what a test wants to go wrong, and how often. None unless a test orders them.
+//! Faults that tests order: which calls fail, how, and how often. There are none unless a test orders them.
 //!
-//! A [`Rule`] names methods and a [`Fault`]. The first rule that fits a call and has any left is applied; which calls are
-//! hit by a rule with a probability follows from a seed. Every fault is in the log.
+//! A [`Rule`] names methods and a [`Fault`]. The first rule that matches a call and is not used up is applied. For a rule with
+//! a probability, a seeded random number generator selects the calls. Every applied fault is logged.
 
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,12 @@ use tokio::sync::watch;
 /// Number of the gRPC status RESOURCE_EXHAUSTED.
 const RESOURCE_EXHAUSTED: i32 = 8;
 
-/// The rules in force.
+/// The rules that are in effect.
 #[derive(Debug)]
 pub struct Chaos {
     seed: u64,
     state: Mutex<State>,
-    /// How often calls that were held back were let go.
+    /// How many times delayed calls have been released.
     released: watch::Sender<u64>,
 }
 
@@ -34,27 +34,27 @@ struct Active {
     rule: Rule,
     seen: u32,
     applied: u32,
-    /// Calls let through lately, for [`Fault::Rate`].
+    /// Available tokens of the token bucket of [`Fault::Rate`].
     tokens: f64,
     refilled: Instant,
 }
 
-/// A fault and the calls it is for.
+/// A fault, and the calls that it applies to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// Method name without service, such as `TaskExecStart`; `*` at the end stands for anything.
+    /// Method name without the service, such as `TaskExecStart`; a `*` at the end matches any suffix.
     pub method: String,
-    /// How many calls it is applied to; all of them when missing.
+    /// Number of calls that the fault applies to; no limit if missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
-    /// How many fitting calls are let through before.
+    /// Number of matching calls that pass before the first fault.
     #[serde(default)]
     pub skip: u32,
-    /// Share of fitting calls it is applied to, from 0 to 1.
+    /// Probability that the fault applies to a matching call, from 0 to 1.
     #[serde(default = "always")]
     pub probability: f64,
-    /// What goes wrong.
+    /// The fault.
     pub fault: Fault,
 }
 
@@ -62,77 +62,77 @@ fn always() -> f64 {
     1.0
 }
 
-/// What goes wrong.
+/// What happens to a call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Fault {
-    /// The call is answered with a status and does nothing.
+    /// The call fails with a status and has no effect.
     Status {
         /// Number of the gRPC status.
         code: i32,
-        /// Its text.
+        /// Message of the status.
         #[serde(default)]
         message: String,
-        /// Tells the client when to try again (docs/modal-protocol.md, section 1.5).
+        /// Seconds after which the client should retry (docs/modal-protocol.md, section 1.5).
         #[serde(default)]
         retry_after_secs: Option<f32>,
     },
-    /// The call does its work, and then its answer is replaced by a status: a lost answer.
+    /// The call takes effect, and then its response is replaced by a status, as if the response had been lost.
     LoseAnswer {
         /// Number of the gRPC status.
         code: i32,
     },
-    /// The call is held back.
+    /// The call is delayed.
     Delay {
-        /// At least so long.
+        /// Shortest delay.
         millis: u64,
-        /// And up to so much longer.
+        /// Longest random addition to the delay.
         #[serde(default)]
         jitter_millis: u64,
     },
-    /// The answer is cut after so many bytes of it.
+    /// The response is cut off after this many bytes.
     Cut {
-        /// Bytes of the body, frame heads included, that still arrive.
+        /// Bytes of the body, including frame headers, that still arrive.
         after_bytes: u64,
     },
-    /// The request is cut after so many bytes of it.
+    /// The request is cut off after this many bytes.
     CutRequest {
-        /// Bytes of the body, frame heads included, that still arrive.
+        /// Bytes of the body, including frame headers, that still arrive.
         after_bytes: u64,
     },
-    /// The connection is closed on the spot.
+    /// The connection is closed at once.
     Close,
-    /// The connection is given up in an orderly way: calls in flight end, new ones go elsewhere.
+    /// The connection is shut down gracefully with GOAWAY: calls in flight finish, and new calls need another connection.
     Goaway,
-    /// Calls beyond a rate are refused with RESOURCE_EXHAUSTED and a time to try again.
+    /// Calls above a rate fail with RESOURCE_EXHAUSTED and a time to retry.
     Rate {
-        /// Calls let through per second; as many may come at once.
+        /// Calls that pass per second; also the size of a burst, which is at least one call.
         per_second: f64,
     },
-    /// The tokens in the answer are good for so long only.
+    /// The tokens in the response have this lifetime.
     TokenLife {
-        /// At least one.
+        /// Lifetime in seconds, at least 1.
         seconds: u64,
     },
-    /// The token that the call came with is refused from this call on, whatever its `exp` says.
+    /// The token that the call presents is rejected from this call on, whatever its `exp` says.
     ExpireToken,
-    /// The sandbox or sidecar that the call makes has so much space to write to, then it runs out of disk.
+    /// The sandbox or sidecar that the call creates gets this much disk space, and then runs out of it.
     Disk {
-        /// Mebibytes, at least one.
+        /// Mebibytes, at least 1.
         mib: u64,
     },
-    /// The command that the call starts runs without a time limit, whatever limit the request gives.
+    /// The command that the call starts has no time limit, whatever the request says.
     IgnoreTimeLimit,
 }
 
-/// Calls whose answers hand out tokens.
+/// Calls whose responses contain tokens.
 const GIVE_TOKENS: [&str; 4] =
     ["AuthTokenGet", "SandboxCreateV2", "SandboxGetCommandRouterAccess", "TaskGetCommandRouterAccess"];
 
 /// Calls that start commands with a time limit.
 const START_COMMANDS: [&str; 1] = ["TaskExecStart"];
 
-/// Calls that make containers.
+/// Calls that create containers.
 const MAKE_CONTAINERS: [&str; 6] = [
     "PersistentSandboxCreate",
     "PersistentSandboxResume",
@@ -143,7 +143,7 @@ const MAKE_CONTAINERS: [&str; 6] = [
 ];
 
 impl Fault {
-    /// The calls in which it can happen, when that is not any.
+    /// Returns the calls that the fault can apply to; `None` means all calls.
     fn calls(&self) -> Option<&'static [&'static str]> {
         match self {
             Fault::TokenLife { .. } => Some(&GIVE_TOKENS),
@@ -155,7 +155,11 @@ impl Fault {
 }
 
 impl Rule {
-    /// Says what is wrong with a rule that could never do what it says.
+    /// Checks the values of a rule, and that the fault can apply to its methods.
+    ///
+    /// # Errors
+    ///
+    /// Returns a text that says what is wrong.
     pub fn check(&self) -> Result<(), String> {
         if !(0.0..=1.0).contains(&self.probability) {
             return Err(format!("probability must be from 0 to 1, not {}", self.probability));
@@ -181,99 +185,99 @@ impl Rule {
     }
 }
 
-/// What a call that is carried out does differently.
+/// The parameters of faults that change how a call is carried out.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ordered {
-    /// How long the tokens in its answer are good for.
+    /// Lifetime of the tokens in the response.
     pub token_life: Option<Duration>,
-    /// Bytes that what it makes has to write to.
+    /// Bytes that the created sandbox or sidecar may write.
     pub disk: Option<u64>,
-    /// Whether the time limit of the command that it starts is ignored.
+    /// Whether the started command runs without its time limit.
     pub ignore_time_limit: bool,
 }
 
-/// What a call has to expect.
+/// The fault that applies to one call.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
-    /// Answer with this and do nothing.
+    /// Respond with this status, without effect.
     Refuse(Answer),
-    /// Do it, then answer with this.
+    /// Carry out the call, then respond with this status.
     Lose(Answer),
-    /// Wait first.
+    /// Delay the call.
     Delay(Duration),
-    /// Cut the answer.
+    /// Cut off the response after this many bytes.
     Cut(u64),
-    /// Cut the request.
+    /// Cut off the request after this many bytes.
     CutRequest(u64),
     /// Close the connection.
     Close,
-    /// Give the connection up.
+    /// Shut the connection down gracefully.
     Goaway,
-    /// Let tokens in the answer be good for so long.
+    /// Use this lifetime for the tokens in the response.
     TokenLife(Duration),
-    /// Refuse its token from now on.
+    /// Reject the call's token from now on.
     ExpireToken,
-    /// Give what is made so many bytes to write to.
+    /// Limit the created sandbox or sidecar to this many bytes of disk space.
     Disk(u64),
     /// Start the command without its time limit.
     IgnoreTimeLimit,
 }
 
-/// The status of an answer that was ordered.
+/// The status of an ordered failure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
     /// Number of the gRPC status.
     pub code: i32,
-    /// Its text.
+    /// Message of the status.
     pub message: String,
-    /// Tells the client when to try again, in seconds.
+    /// Seconds after which the client should retry.
     pub retry_after_secs: Option<f32>,
 }
 
 impl Chaos {
-    /// No rules. The same seed and the same calls give the same faults.
+    /// Returns a registry without rules. The same seed and the same calls lead to the same faults.
     pub fn new(seed: u64) -> Chaos {
         let state = State { rules: Vec::new(), random: StdRng::seed_from_u64(seed) };
         Chaos { seed, state: Mutex::new(state), released: watch::Sender::new(0) }
     }
 
-    /// Adds a rule after those that are there.
+    /// Adds a rule after the existing ones.
     pub fn add(&self, rule: Rule) {
         tracing::info!(method = rule.method, fault = ?rule.fault, times = rule.times, "fault ordered");
         let tokens = if let Fault::Rate { per_second } = rule.fault { per_second.max(1.0) } else { 0.0 };
         self.state.lock().rules.push(Active { rule, seen: 0, applied: 0, tokens, refilled: Instant::now() });
     }
 
-    /// Removes all rules, and begins again with the seed: what is ordered next does not depend on what was before. Calls
-    /// that are held back stay so.
+    /// Removes all rules and resets the random number generator to the seed, so that later rules do not depend on earlier ones.
+    /// Calls that are delayed stay delayed.
     pub fn clear(&self) {
         let mut state = self.state.lock();
         state.rules.clear();
         state.random = StdRng::seed_from_u64(self.seed);
     }
 
-    /// Lets all calls go on that [`Fault::Delay`] holds back now.
+    /// Releases all calls that [`Fault::Delay`] delays now.
     pub fn release(&self) {
         self.released.send_modify(|released| *released += 1);
     }
 
-    /// How often calls were let go so far; for [`Chaos::hold_back`].
+    /// Returns how many times calls have been released so far, for [`Chaos::hold_back`].
     pub fn released(&self) -> u64 {
         *self.released.borrow()
     }
 
-    /// Holds a call back for so long, or until calls are let go once more than `released` times.
+    /// Waits for `delay`, or until delayed calls are released: until the count differs from `released`.
     pub async fn hold_back(&self, delay: Duration, released: u64) {
         let mut current = self.released.subscribe();
         let _ = tokio::time::timeout(delay, current.wait_for(|current| *current != released)).await;
     }
 
-    /// The rules, each with how often it was applied.
+    /// Returns the rules, each with the number of calls that it was applied to.
     pub fn rules(&self) -> Vec<(Rule, u32)> {
         self.state.lock().rules.iter().map(|active| (active.rule.clone(), active.applied)).collect()
     }
 
-    /// What a call of `method` has to expect.
+    /// Returns the fault that applies to a call of `method`, and counts it. Returns `None` if no rule applies.
     pub fn verdict(&self, method: &str) -> Option<Verdict> {
         let mut state = self.state.lock();
         let State { rules, random } = &mut *state;

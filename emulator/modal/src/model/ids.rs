@@ -1,15 +1,15 @@
-//! Ids of the shapes the official clients tell apart (docs/modal-protocol.md, section 5.1).
+//! Creates ids. Clients distinguish objects by the shapes of their ids (docs/modal-protocol.md, section 5.1).
 //!
-//! Most ids are a prefix and 22 characters of `[0-9A-Za-z]`. A sandbox made by the second backend has a 26-character ULID
-//! instead, and its task id ends in `V`: clients choose the backend of later calls by that alone.
+//! Most ids are a prefix and 22 characters of `[0-9A-Za-z]`. A sandbox of the second backend has a 26-character ULID instead,
+//! and its task id ends in `V`: clients choose the backend of later calls by that alone.
 
 use rand::Rng as _;
 use rand::distr::Alphanumeric;
 
-/// Letters of a ULID: Crockford's base 32.
+/// Digits of a ULID: Crockford's base 32.
 const ULID_LETTERS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-/// `<prefix>-` and 22 random letters and digits.
+/// Returns `<prefix>-` and 22 random letters and digits.
 pub fn id(prefix: &str) -> String {
     let mut id = String::with_capacity(prefix.len() + 23);
     id.push_str(prefix);
@@ -18,7 +18,8 @@ pub fn id(prefix: &str) -> String {
     id
 }
 
-/// A sandbox id of the second backend: `sb-` and a ULID, so that ids sort by time of creation, which is given in Unix seconds.
+/// Returns a sandbox id of the second backend: `sb-` and a ULID, so that ids sort by time of creation. `created_at` is in Unix
+/// seconds.
 pub fn sandbox_v2(created_at: f64) -> String {
     let millis = (created_at * 1000.0) as u64 & ((1 << 48) - 1);
     let random: u128 = rand::rng().random::<u128>() & ((1 << 80) - 1);
@@ -30,7 +31,7 @@ pub fn sandbox_v2(created_at: f64) -> String {
     text
 }
 
-/// A task id; those of the second backend end in `V`, others never do.
+/// Returns a task id. Those of the second backend end in `V`; others never do.
 pub fn task(v2: bool) -> String {
     let mut id = id("ta");
     let last = id.pop().unwrap_or('x');

@@ -1,4 +1,4 @@
-//! Images: what a build or a snapshot has left, and how long it is there.
+//! Images: the results of builds and snapshots, and their lifetimes.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,37 +16,41 @@ use crate::model::error::Error;
 use crate::model::ids;
 use crate::model::values::now;
 
-/// An image, from the moment its build begins.
+/// An image. It exists from the start of its build.
 #[derive(Debug)]
 pub struct Image {
     /// `im-…`
     pub id: String,
     /// Unix seconds.
     pub created_at: f64,
-    /// What its build says.
+    /// The log of its build.
     pub log: Log,
-    /// A client has been told what its build says.
+    /// Whether a client has followed the build.
     pub followed: AtomicBool,
     outcome: watch::Sender<Option<Outcome>>,
     lifetime: Lifetime,
-    /// SHA-256 of the key without which it cannot be used.
+    /// SHA-256 of the encryption key without which the image cannot be used.
     seal: Option<[u8; 32]>,
 }
 
-/// How long an image is there.
+/// How long an image can be used.
 #[derive(Debug)]
 pub enum Lifetime {
-    /// As long as the emulator.
+    /// As long as the emulator runs.
     Unlimited,
-    /// Until then.
+    /// Until this moment.
     Until(Instant),
-    /// So long after it was made or used last.
+    /// Until this long after the last use; the time is that of the last use.
     SinceUse(Duration, Mutex<Instant>),
 }
 
 impl Lifetime {
-    /// That of a snapshot, from the request for it (docs/modal-protocol.md, section 7.3): seconds, -1 for ever, none for 30 days since the
-    /// last use.
+    /// Returns the lifetime of a snapshot from the request (docs/modal-protocol.md, section 7.3): a number of seconds, -1 for
+    /// no limit, or `None` for 30 days since the last use.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `Kind::InvalidArgument` if the number is neither positive nor -1.
     pub fn of_snapshot(ttl_seconds: Option<i64>) -> Result<Lifetime, Error> {
         const OLD: Duration = Duration::from_secs(30 * 24 * 3600);
         let bad = |ttl| Error::invalid_argument(format!("ttl_seconds must be positive or -1, got {ttl}"));
@@ -55,13 +59,13 @@ impl Lifetime {
             Some(-1) => Ok(Lifetime::Unlimited),
             Some(ttl) => {
                 let life = u64::try_from(ttl).ok().filter(|ttl| *ttl > 0).ok_or_else(|| bad(ttl))?;
-                // Beyond what the clock can tell is for ever.
+                // A time that the clock cannot represent counts as no limit.
                 Ok(Instant::now().checked_add(Duration::from_secs(life)).map_or(Lifetime::Unlimited, Lifetime::Until))
             }
         }
     }
 
-    /// Whether it is not over. Counts as a use.
+    /// Returns whether the lifetime has not expired. Counts as a use.
     pub fn lasts(&self) -> bool {
         let now = Instant::now();
         match self {
@@ -82,18 +86,18 @@ impl Lifetime {
 /// How a build ended.
 #[derive(Debug, Clone)]
 pub enum Outcome {
-    /// It can be used.
+    /// The image can be used.
     Built(Arc<Built>),
-    /// It cannot; the text says why.
+    /// The build failed; the text says why.
     Failed(String),
 }
 
 /// A usable image.
 #[derive(Debug, Clone, Default)]
 pub struct Built {
-    /// Directories over the base, bottom first.
+    /// Directories of the layers above the base, bottom first.
     pub layers: Vec<PathBuf>,
-    /// Without the machine's programs below.
+    /// Whether the image was built `FROM scratch`, without the machine's programs as its base.
     pub from_scratch: bool,
     /// How processes start in it.
     pub config: Config,
@@ -102,26 +106,26 @@ pub struct Built {
 /// How processes start in an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Config {
-    /// ENV, in order.
+    /// Variables of ENV lines, in order.
     pub env: Vec<(String, String)>,
-    /// WORKDIR; `/` when there is none.
+    /// Directory of WORKDIR; `None` means `/`.
     pub workdir: Option<String>,
-    /// USER; root when there is none.
+    /// User of USER; `None` means root.
     pub user: Option<String>,
-    /// ENTRYPOINT.
+    /// Command of ENTRYPOINT.
     pub entrypoint: Option<Vec<String>>,
-    /// CMD.
+    /// Command of CMD.
     pub cmd: Option<Vec<String>>,
-    /// SHELL; `/bin/sh -c` when there is none.
+    /// Command of SHELL; `None` means `/bin/sh -c`.
     pub shell: Option<Vec<String>>,
-    /// ONBUILD lines, for images built on this one.
+    /// ONBUILD lines, which run when an image is built on this one.
     pub onbuild: Vec<String>,
-    /// LABEL.
+    /// Labels of LABEL lines.
     pub labels: BTreeMap<String, String>,
 }
 
 impl Image {
-    /// One whose build has just begun.
+    /// Returns an image whose build has just begun.
     pub(crate) fn building() -> Image {
         Image {
             id: ids::id("im"),
@@ -134,7 +138,7 @@ impl Image {
         }
     }
 
-    /// One that needs no build. With a key, it can only be mounted, and only with that key.
+    /// Returns an image that is ready without a build. With a key it can only be mounted, and only with the same key.
     pub fn snapshot(id: &str, built: Built, lifetime: Lifetime, key: Option<&[u8]>) -> Image {
         let image = Image {
             id: id.to_owned(),
@@ -149,17 +153,21 @@ impl Image {
         image
     }
 
-    /// How long it is there.
+    /// Returns how long the image can be used.
     pub fn lifetime(&self) -> &Lifetime {
         &self.lifetime
     }
 
-    /// How its build ended, if it has.
+    /// Returns how the build ended; `None` while it runs.
     pub fn outcome(&self) -> Option<Outcome> {
         self.outcome.borrow().clone()
     }
 
-    /// The usable image.
+    /// Returns the finished image.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `Kind::FailedPrecondition` if the image is encrypted, is still being built, or failed to build.
     pub fn built(&self) -> Result<Arc<Built>, Error> {
         if self.seal.is_some() {
             return Err(Error::failed_precondition(format!("Image {} is encrypted and can only be mounted", self.id)));
@@ -167,7 +175,12 @@ impl Image {
         self.finished()
     }
 
-    /// The same for mounting, which may come with the key that the image was made with.
+    /// Returns the finished image for mounting, with the encryption key of the request if there is one.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `Kind::InvalidArgument` if the image was made with a different key, and with `Kind::FailedPrecondition` if it
+    /// is still being built or failed to build.
     pub fn unsealed(&self, key: Option<&[u8]>) -> Result<Arc<Built>, Error> {
         let given: Option<[u8; 32]> = key.map(|key| Sha256::digest(key).into());
         if self.seal.is_some() && self.seal != given {
@@ -187,6 +200,7 @@ impl Image {
         }
     }
 
+    /// Ends the build: publishes its outcome and closes its log.
     pub(crate) fn end(&self, outcome: Outcome) {
         match &outcome {
             Outcome::Built(_) => tracing::info!(image = self.id, "image built"),

@@ -1,25 +1,25 @@
-//! Names that images are published under.
+//! Names under which images are published.
 
-/// A name of images.
+/// A published name with its history.
 #[derive(Debug, Default)]
 pub struct Tag {
-    /// What was published under it, newest last; never empty.
+    /// The publications under this name, newest last; never empty.
     pub revisions: Vec<Revision>,
 }
 
-/// A publication.
+/// One publication of an image.
 #[derive(Debug)]
 pub struct Revision {
     /// `rv-…`
     pub id: String,
-    /// What was published.
+    /// Id of the published image.
     pub image_id: String,
     /// Unix seconds.
     pub created_at: f64,
 }
 
 impl Tag {
-    /// The image that the name means.
+    /// Returns the id of the image that was published last under this name.
     pub fn image_id(&self) -> &str {
         self.revisions.last().map(|revision| revision.image_id.as_str()).unwrap_or_default()
     }

@@ -1,15 +1,15 @@
-//! The domain: what there is, and what may be asked of it. It knows neither tonic nor HTTP; errors are [`error::Error`].
+//! The domain: its objects, and the validation of requests. Depends on neither tonic nor HTTP; errors are [`error::Error`].
 //!
-//! - [`state`]: the tables of everything with an id, behind one lock.
-//! - [`sandbox`] with [`mod@unit`] (a container), [`sidecar`], [`exec`] and [`process`] (commands, with [`spool`] for output and
-//!   [`stdin`]), [`samples`], [`tunnels`], [`volume_views`]; [`outcome`]: how they end.
+//! - [`state`]: the tables of all objects that have an id, behind one lock.
+//! - [`sandbox`] with [`mod@unit`] (a container), [`sidecar`], [`exec`] and [`process`] (commands, with [`spool`] for output
+//!   and [`stdin`]), [`samples`], [`tunnels`], [`volume_views`]; [`outcome`]: results and exit codes.
 //! - [`image`], [`image_names`], [`build_log`], [`build_caches`].
-//! - [`definition`], [`storage`], [`outbound_policy`]: checks of requests, and what follows from them.
-//! - [`network`]: brings containers and their network together.
-//! - [`faults`]: what tests want to go wrong. [`options`], [`peers`], [`tokens`], [`ids`], [`values`]: the rest.
+//! - [`definition`], [`storage`], [`outbound_policy`]: validate requests and convert them.
+//! - [`network`]: connects containers to their network.
+//! - [`faults`]: the faults that tests order. [`options`], [`peers`], [`tokens`], [`ids`], [`values`]: helpers.
 //!
-//! Messages of the protocol stand for themselves here (a sandbox keeps the definition that it was asked for with); the services
-//! that carry them do not.
+//! This module uses the messages of the protocol as data (a sandbox stores the definition of its request), but not the gRPC
+//! services.
 
 pub mod build_caches;
 pub mod build_log;

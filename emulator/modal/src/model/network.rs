@@ -1,5 +1,5 @@
-//! Brings the two container crates together: the network serves containers at the addresses that the isolation gives to their
-//! devices.
+//! Connects the two container crates: `container-network` serves each container at the addresses that `container-isolation`
+//! gives to its network device.
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -26,18 +26,27 @@ static ADDRESSING: LazyLock<Arc<Addressing>> = LazyLock::new(|| {
     })
 });
 
-/// Connects the containers of one sandbox.
+/// Returns a new switch, which connects the containers of one sandbox.
 pub fn switch() -> Switch {
     Switch::new(ADDRESSING.clone())
 }
 
-/// A place for a container among those that it reaches, if it is to have a network device.
+/// Returns a port of the switch, which has the addresses of one container. Returns `None` if no network device is wanted.
+///
+/// # Errors
+///
+/// Fails if the sandbox has no free addresses.
 pub fn port(wanted: bool, switch: &Switch) -> anyhow::Result<Option<Port>> {
     let port = wanted.then(|| switch.port().context("the sandbox has no addresses left for further containers"));
     port.transpose()
 }
 
-/// Serves the network device of a container, if it has one, at the place that it has got its addresses from.
+/// Starts to serve a container's network device at the port whose addresses it has. Returns `None` if there is no device or
+/// port.
+///
+/// # Errors
+///
+/// Fails if the network cannot be started.
 pub fn serve(
     names: &Arc<Names>,
     label: &str,

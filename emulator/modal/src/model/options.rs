@@ -1,44 +1,46 @@
-//! How an emulator is started.
+//! The options of an emulator. `cli` creates them from the command line; tests create them directly.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How an emulator is started.
+/// The options of an emulator.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where to listen; port 0 for any.
+    /// Address and port to listen on; port 0 selects a free one.
     pub listen: SocketAddr,
-    /// Listen elsewhere than on loopback. The emulator has no account of who may use it.
+    /// Permit an address that is not loopback. Every client that reaches it can then use the emulator.
     pub allow_remote: bool,
-    /// Answer every user of this machine. Without it, and on loopback, only the user that runs the emulator, and root.
+    /// Accept connections of every user of this machine. Without it, loopback connections are accepted only from root and from
+    /// the user that runs the emulator.
     pub any_user: bool,
-    /// Where clients find it, when that is not where it listens: the address of a proxy in front of it.
+    /// Address that is announced to clients if it differs from the listener's: the address of a proxy in front of the emulator.
     pub advertise: Option<SocketAddr>,
-    /// Parent of the state directory; the machine's temporary directory by default.
+    /// Parent of the state directory; the system's temporary directory by default.
     pub state_dir: Option<PathBuf>,
-    /// The program that is executed for inner roles; this one by default. It must call [`crate::child_entry`] first.
+    /// The program that is executed for processes inside containers; this program by default. It must call
+    /// [`crate::child_entry`] first.
     pub program: Option<PathBuf>,
-    /// Sandboxes reach, through this machine, what their policies permit; otherwise nothing.
+    /// Give sandboxes network access through this machine, as far as their policies permit. Without it they have none.
     pub network: bool,
-    /// Names that have these addresses inside sandboxes, whatever the machine's resolver says.
+    /// Names that resolve to these addresses inside sandboxes, regardless of the machine's resolver.
     pub resolve: Vec<(String, IpAddr)>,
-    /// Bytes that every sandbox has to write to. Held in memory; without it they write to the machine's disk.
+    /// Bytes that each sandbox may write, held in memory. With `None`, sandboxes write to the machine's disk.
     pub disk: Option<u64>,
-    /// Bytes to leave free on the disk of the state directory: what has written most is ended before. By default up to a
-    /// gibibyte.
+    /// Bytes to keep free on the disk of the state directory. The sandbox that has written most is ended if less is free. The
+    /// default depends on the disk and is at most one gibibyte.
     pub keep_free: Option<u64>,
-    /// Streams a connection may have open at once.
+    /// Largest number of concurrent streams of one connection.
     pub max_streams: u32,
-    /// What environments say images are built with.
+    /// Image builder version that environments report.
     pub image_builder_version: String,
-    /// The only credentials taken; any when none are given.
+    /// The only credentials that are accepted, as id and secret; `None` accepts any.
     pub token: Option<(String, String)>,
-    /// How long router tokens are good for.
+    /// Lifetime of router tokens.
     pub router_token_life: Duration,
-    /// How long control-plane tokens are good for.
+    /// Lifetime of control-plane tokens.
     pub auth_token_life: Duration,
-    /// Decides which calls are hit by faults with a probability.
+    /// Seed that selects the calls that faults with a probability apply to.
     pub seed: u64,
 }
 

@@ -1,7 +1,7 @@
-//! What a sandbox may reach: requests become a [`Policy`], at its creation and while it runs.
+//! Converts outbound network settings of requests to a [`Policy`], when a sandbox is created and while it runs.
 //!
-//! What can be done without looking into encrypted traffic is done. The rest (header replacement, decrypted HTTPS routes,
-//! detours through proxies and sidecars) is refused, never ignored.
+//! Settings that need no decryption of traffic are implemented. The others (header replacement, decrypted HTTPS routes, routes
+//! through proxies and sidecars) are rejected, never ignored.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -15,10 +15,15 @@ use outbound_policy as wire;
 
 use crate::model::error::Error;
 
-/// Port of TLS where a route names none.
+/// TLS port of routes that name none.
 const HTTPS: u16 = 443;
 
-/// The policy that a definition asks for, if it can be had.
+/// Returns the policy of a definition.
+///
+/// # Errors
+///
+/// Fails with `Kind::InvalidArgument` if a value is not valid or fields exclude each other, with `Kind::Unimplemented` for
+/// settings that need decryption or sidecars, and with `Kind::NotFound` if a route names a proxy.
 pub fn policy(definition: &Sandbox) -> Result<Policy, Error> {
     if let Some(headers) = &definition.experimental_outbound_policy {
         if definition.outbound_policy.is_some() {
@@ -42,20 +47,24 @@ pub fn policy(definition: &Sandbox) -> Result<Policy, Error> {
     }
 }
 
-/// Whether the definition blocks the network for good: then there is no device inside.
+/// Returns whether the definition blocks the network permanently. The container then has no network device.
 pub fn is_blocked(definition: &Sandbox) -> bool {
     let access = definition.network_access.as_ref();
     definition.block_network || access.is_some_and(|access| access.network_access_type() == NetworkAccessType::Blocked)
 }
 
-/// Whether the definition leaves the network open.
+/// Returns whether the definition leaves the network open.
 pub fn is_open(definition: &Sandbox) -> bool {
     let open = [NetworkAccessType::Open, NetworkAccessType::Unspecified];
     let access = definition.network_access.as_ref();
     !definition.block_network && access.is_none_or(|access| open.contains(&access.network_access_type()))
 }
 
-/// The policy that is meant by an access.
+/// Converts a network access to a policy.
+///
+/// # Errors
+///
+/// Fails with `Kind::InvalidArgument` if the access type, an address range or a domain is not valid.
 pub fn of_access(access: &NetworkAccess) -> Result<Policy, Error> {
     let addresses = cidrs(&access.allowed_cidrs)?;
     let domains = domains(&access.allowed_domains)?;
@@ -67,7 +76,12 @@ pub fn of_access(access: &NetworkAccess) -> Result<Policy, Error> {
     }
 }
 
-/// The policy that is meant by routes.
+/// Converts the routes of an outbound policy to a policy.
+///
+/// # Errors
+///
+/// Fails with `Kind::InvalidArgument` if a route is not valid or the last one is not `any`, with `Kind::Unimplemented` for
+/// routes that need decryption or sidecars, and with `Kind::NotFound` if a route names a proxy.
 pub fn of_routes(policy: &OutboundPolicy) -> Result<Policy, Error> {
     use wire::route::Route;
     let bad = |text: &str| Error::invalid_argument(text);
@@ -139,6 +153,10 @@ fn ports(ranges: &[wire::PortRange]) -> Result<Vec<RangeInclusive<u16>>, Error> 
 }
 
 /// Parses a list of address ranges.
+///
+/// # Errors
+///
+/// Fails with `Kind::InvalidArgument` if a text is not a range in CIDR notation.
 pub fn cidrs(texts: &[String]) -> Result<Vec<IpNet>, Error> {
     texts
         .iter()
@@ -146,7 +164,7 @@ pub fn cidrs(texts: &[String]) -> Result<Vec<IpNet>, Error> {
         .collect()
 }
 
-/// Whether an address is in one of the ranges; any is when there are none.
+/// Returns whether an address is in one of the ranges. An empty list permits all addresses.
 pub fn may_enter(address: IpAddr, ranges: &[IpNet]) -> bool {
     ranges.is_empty() || ranges.iter().any(|range| range.contains(&address))
 }

@@ -1,15 +1,15 @@
-//! How sandboxes, sidecars and processes have ended, as clients are told.
+//! Results and exit codes of sandboxes, sidecars and processes, in the form that clients get.
 
 use container_isolation::Exit;
 use modal_proto::client as proto;
 use proto::generic_result::GenericStatus;
 
-/// A result with nothing but a status, an exit code and a text.
+/// Returns a result with a status, an exit code and a text; all other fields have default values.
 pub fn result(status: GenericStatus, exitcode: i32, exception: impl Into<String>) -> proto::GenericResult {
     proto::GenericResult { status: status as i32, exitcode, exception: exception.into(), ..Default::default() }
 }
 
-/// The exit code of a process as a shell would give it.
+/// Returns the exit code that a shell would report: 128 plus the signal number for a process that a signal killed.
 pub fn code(exit: Exit) -> i32 {
     match exit {
         Exit::Code(code) => code,

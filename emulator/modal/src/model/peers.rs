@@ -1,9 +1,9 @@
-//! Which user of this machine a connection comes from.
+//! Determines which user of this machine a connection comes from.
 //!
-//! A loopback port is open to every user of the machine, and a request to the emulator runs commands as the user that runs
-//! it. So connections over loopback are answered only when that user, or root, opened them. TCP has no `SO_PEERCRED`; the
-//! kernel's table of sockets (`/proc/net/tcp`, `/proc/net/tcp6`) names the owner of the socket at the other end instead. A
-//! Unix socket would tell it directly, but the clients of the service speak TCP only.
+//! A loopback port is open to every user of the machine, and a request to the emulator runs commands as the user that runs the
+//! emulator. Therefore connections over loopback are accepted only from that user and from root. TCP has no `SO_PEERCRED`, but
+//! the kernel's tables of sockets (`/proc/net/tcp`, `/proc/net/tcp6`) name the owner of the socket at the other end. A Unix
+//! socket would report its owner directly, but the clients of the service speak TCP only.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,22 +16,22 @@ use tokio::sync::oneshot;
 /// The kernel's tables of the network namespace that the reading thread is in.
 const TABLES: [&str; 2] = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"];
 
-/// How often a connection is looked for. The tables are no snapshot: an entry can be missed while others come and go.
+/// How many times a connection is looked up. The tables are no atomic snapshot: an entry can be missing while others change.
 const TRIES: u32 = 5;
 
-/// A connection as its other end has it: its own address first.
+/// The addresses of a connection as its other end sees them: that end's own address first.
 type Pair = (SocketAddr, SocketAddr);
 
-/// Decides which connections are answered.
+/// Decides which connections are accepted.
 #[derive(Debug, Clone, Default)]
 pub struct Peers {
-    /// The user whose connections are answered; all are when none is given.
+    /// The user whose connections are accepted; `None` accepts all users.
     only: Option<u32>,
     waiting: Arc<Mutex<Waiting>>,
 }
 
-/// Connections that wait for the next reading of the tables. One reading serves all of them, so that a user who connects
-/// very often does not hold the others up.
+/// Connections that wait for the next read of the tables. One read serves all of them, so that a user who opens many
+/// connections does not delay the others.
 #[derive(Debug, Default)]
 struct Waiting {
     asked: Vec<(Pair, oneshot::Sender<Option<u32>>)>,
@@ -39,33 +39,33 @@ struct Waiting {
 }
 
 impl Peers {
-    /// Answers the connections of this process's user and of root only.
+    /// Accepts only connections of root and of the user that runs this process.
     ///
     /// # Errors
     ///
-    /// When the kernel's table of connections cannot be read.
+    /// Fails if the kernel's table of connections cannot be read.
     pub fn of_this_user() -> std::io::Result<Peers> {
         std::fs::File::open(TABLES[0])?;
         Ok(Peers { only: Some(nix::unistd::geteuid().as_raw()), waiting: Arc::default() })
     }
 
-    /// Answers every connection.
+    /// Accepts every connection.
     pub fn any() -> Peers {
         Peers::default()
     }
 
-    /// Whether a connection is answered; if not, why.
+    /// Checks whether a connection is accepted.
     ///
     /// # Errors
     ///
-    /// A text for the peer.
+    /// Returns a text for the peer if the connection belongs to another user, or if its owner cannot be determined.
     pub async fn admit(&self, stream: &TcpStream) -> Result<(), String> {
         let Some(only) = self.only else { return Ok(()) };
         let unknown = || "the emulator cannot tell which user this connection comes from".to_owned();
         let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return Err(unknown()) };
         for _ in 0..TRIES {
             let found = self.owner((peer, local)).await;
-            // A reset connection frees its addresses: the entry could then be that of another user's new connection.
+            // A reset connection frees its addresses: the entry could then belong to another user's new connection.
             if stream.peer_addr().is_err() {
                 return Err(unknown());
             }
@@ -83,7 +83,8 @@ impl Peers {
         Err(unknown())
     }
 
-    /// The owner of the socket at the other end, if the kernel has one there that a process holds.
+    /// Returns the owner of the socket at the other end. Returns `None` if the tables have no such socket, or no process holds
+    /// it.
     async fn owner(&self, pair: Pair) -> Option<u32> {
         let (tell, told) = oneshot::channel();
         let is_first = {
@@ -99,7 +100,7 @@ impl Peers {
     }
 }
 
-/// Reads the tables for those that wait, until there are none.
+/// Reads the tables for all waiting connections, and repeats until none is waiting.
 fn read_for(waiting: &Mutex<Waiting>) {
     loop {
         let asked = {
@@ -113,7 +114,7 @@ fn read_for(waiting: &Mutex<Waiting>) {
         }
         let mut owners = HashMap::new();
         for table in TABLES {
-            // A table that cannot be read names no owner, and a connection without one is not answered.
+            // An unreadable table yields no owners, and a connection without a known owner is rejected.
             let text = std::fs::read_to_string(table).unwrap_or_default();
             owners.extend(text.lines().skip(1).filter_map(entry));
         }
@@ -123,23 +124,23 @@ fn read_for(waiting: &Mutex<Waiting>) {
     }
 }
 
-/// An address without what the kernel's table does not have; an IPv4 address inside an IPv6 one as what it is.
+/// Converts an address to the form of the kernel's tables: without scope and flow, and with IPv4-mapped IPv6 as IPv4.
 fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// A line of the table as a connection and its owner. Returns `None` for a socket that no process holds any more: the
-/// kernel reports user 0 as its owner, and not the user that it belonged to.
+/// Parses a line of the table into a connection and its owner. Returns `None` for a socket that no process holds any more,
+/// because the kernel reports user 0 as its owner instead of the user that it belonged to.
 fn entry(line: &str) -> Option<(Pair, u32)> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let (local, remote) = (address(fields.next()?)?, address(fields.next()?)?);
-    // State, queues, timer, retransmissions; then the user, a time-out and the inode.
+    // Skips state, queues, timer and retransmissions; after the user come a timeout and the inode.
     let user = fields.nth(4)?.parse().ok()?;
     let inode: u64 = fields.nth(1)?.parse().ok()?;
     (inode != 0).then_some(((local, remote), user))
 }
 
-/// An address of the table: words of 32 bits as they are in memory, in hexadecimal digits, and the port.
+/// Parses an address of the table: 32-bit words in the byte order of memory, in hexadecimal, and the port.
 fn address(text: &str) -> Option<SocketAddr> {
     let (host, port) = text.split_once(':')?;
     let mut bytes = Vec::new();
@@ -170,7 +171,7 @@ mod tests {
             assert_eq!(peers.admit(&stream).await, Ok(()), "{listen}");
             let own = nix::unistd::geteuid().as_raw();
             assert_eq!(peers.owner((client.local_addr().unwrap(), address)).await, Some(own), "{listen}");
-            // The kernel would say that what no process holds belongs to root.
+            // The kernel reports root as the owner of a socket that no process holds.
             drop(client);
             assert!(peers.admit(&stream).await.is_err(), "{listen}");
         }

@@ -1,7 +1,7 @@
-//! A started command: its output kept, its input written in order, its end known.
+//! A running command: stores its output, writes its input in order, and reports its exit.
 //!
-//! Both execs and a sandbox's entry point are one of these. Output is drained whether or not a client reads, so a process
-//! never stands still because of a reader (docs/modal-protocol.md, section 7.4).
+//! Execs and a sandbox's entry point are both represented by [`Running`]. Output is drained whether or not a client reads it,
+//! so a slow reader never blocks the process (docs/modal-protocol.md, section 7.4).
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -19,47 +19,52 @@ use tokio::time::Instant;
 use crate::model::spool::Spool;
 use crate::model::stdin::Stdin;
 
-/// How long after a process's end its output stays open for children that still hold it.
+/// After a process has exited, how long its output streams stay open for child processes that still write to them.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Pipe size for commands that write a lot: fewer wake-ups. More than this is refused to unprivileged users.
+/// Pipe size in bytes for commands that write much, to reduce wake-ups. The kernel refuses more to unprivileged users.
 const BIG_PIPE: i32 = 1 << 20;
 
-/// What becomes of the output.
+/// Which output streams are stored.
 #[derive(Debug, Clone, Copy)]
 pub struct Keep {
-    /// Keep standard output; otherwise it is read and thrown away.
+    /// Store standard output; otherwise it is read and discarded.
     pub stdout: bool,
-    /// The same for standard error.
+    /// Store standard error; otherwise it is read and discarded.
     pub stderr: bool,
 }
 
 impl Keep {
-    /// Both.
+    /// Stores both streams.
     pub const ALL: Keep = Keep { stdout: true, stderr: true };
 }
 
 /// A started command.
 #[derive(Debug)]
 pub struct Running {
-    /// Standard output, or everything a terminal showed.
+    /// Standard output; with a terminal, everything that the terminal shows.
     pub stdout: Arc<Spool>,
-    /// Standard error; closed from the start when merged.
+    /// Standard error; closed from the start if it is merged into standard output.
     pub stderr: Arc<Spool>,
     /// Standard input.
     pub stdin: Stdin,
-    /// Set once it has ended.
+    /// How the command exited; `None` while it runs.
     pub exit: watch::Receiver<Option<Exit>>,
     /// When it was started.
     pub started: Instant,
-    /// Its number inside the container.
+    /// Process id inside the container.
     pub pid: i32,
-    /// Not kept by this: output is read long after the container's end.
+    /// A weak reference, because output is read long after the container is gone.
     container: Weak<Container>,
 }
 
 impl Running {
-    /// Starts a command. Output that outgrows memory goes to files in `spools`; it is killed when it runs at `due`.
+    /// Starts a command in a container. Output that is too large for memory goes to files in `spools`. The command is killed if
+    /// it still runs at `due`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the process or its pipes cannot be set up.
     pub async fn start(
         container: &Arc<Container>,
         spec: ProcessSpec,
@@ -91,7 +96,7 @@ impl Running {
         }
         let (ends, over) = (process.exit, running.clone());
         tokio::spawn(async move {
-            // The container went first: what was in it was killed.
+            // The sender is dropped if the container ends first, which kills all of its processes.
             let how = ends.await.unwrap_or(Exit::Signal(libc::SIGKILL));
             exit.send_replace(Some(how));
             over.stdin.release().await;
@@ -99,7 +104,7 @@ impl Running {
             for drained in &mut drains {
                 let _ = drained.wait_for(|drained| *drained != Drained::Not).await;
             }
-            // A child may hold the pipe for ever. It is still drained, but readers are not kept waiting.
+            // A child process may hold the pipe open for ever. It is still drained, but readers see the end of the stream.
             let deadline = Instant::now() + GRACE;
             for mut drained in drains {
                 let _ = tokio::time::timeout_at(deadline, drained.wait_for(|drained| *drained == Drained::Whole)).await;
@@ -110,12 +115,12 @@ impl Running {
         Ok(running)
     }
 
-    /// How it ended, if it has.
+    /// Returns how the command exited; `None` while it runs.
     pub fn ended(&self) -> Option<Exit> {
         *self.exit.borrow()
     }
 
-    /// Waits for its end.
+    /// Waits until the command exits.
     pub async fn wait(&self) -> Exit {
         let mut exit = self.exit.clone();
         match exit.wait_for(Option::is_some).await {
@@ -124,7 +129,7 @@ impl Running {
         }
     }
 
-    /// Sends a signal to its whole process group.
+    /// Sends a signal to the command's process group. Has no effect after the command has exited.
     pub async fn kill(&self, signal: i32) {
         if self.ended().is_none()
             && let Some(container) = self.container.upgrade()
@@ -142,7 +147,7 @@ async fn kill_at(running: Arc<Running>, due: Instant) {
 }
 
 thread_local! {
-    /// What a drain reads into. One per thread and not per process: most pipes are empty most of the time.
+    /// Read buffer of `drain`. One per thread instead of one per process, because most pipes are empty most of the time.
     static SCRATCH: std::cell::RefCell<Vec<u8>> = std::cell::RefCell::new(vec![0; 256 * 1024]);
 }
 
@@ -157,8 +162,9 @@ enum Drained {
     Whole,
 }
 
-/// Reads `fd` to its end in the background. After the command has exited, a pipe holds at most its capacity of what the command
-/// wrote, so that has been read when the pipe was once empty, or when so many bytes have come.
+/// Reads `fd` to its end in the background and appends to `spool`, or discards the data if `spool` is `None`. The returned
+/// value says how much has been read. When the command exits, at most the capacity of the pipe is left of what it wrote. All
+/// of that has been read once the pipe is empty, or once so many bytes were read.
 fn drain(
     fd: OwnedFd,
     spool: Option<Arc<Spool>>,
@@ -176,7 +182,7 @@ fn drain(
                 if let Some(spool) = spool.as_deref().filter(|spool| read > 0 && !spool.progress().closed)
                     && spool.append(&scratch[..read])
                 {
-                    // Refusal is harmless.
+                    // If the kernel refuses, the pipe keeps its size.
                     let _ = fcntl(pipe.as_fd(), FcntlArg::F_SETPIPE_SZ(BIG_PIPE));
                 }
                 Ok::<_, io::Error>(read)
@@ -205,7 +211,7 @@ fn drain(
                     }
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                // A terminal whose other side is closed answers EIO.
+                // Reading a terminal whose other side is closed fails with EIO.
                 Err(_) => break,
             }
         }

@@ -1,4 +1,4 @@
-//! What a sandbox has used: samples that are taken while it runs.
+//! Samples of a sandbox's resource usage, taken while it runs.
 
 use std::time::Duration;
 
@@ -6,37 +6,38 @@ use tokio::time::Instant;
 
 use crate::model::values::now;
 
-/// Shortest sample. Divided by less time, the kernel's counters would give absurd numbers of cores.
+/// Shortest sample. With a shorter time, dividing the kernel's counters by it would produce absurd numbers of cores.
 const SHORTEST: Duration = Duration::from_millis(10);
 
-/// Samples that are kept of a sandbox; when there are more, each two become one.
+/// Number of samples that are kept per sandbox; when there are more, pairs of neighbours are merged.
 const SAMPLES: usize = 256;
 
 /// The samples of one sandbox.
 #[derive(Debug, Default)]
 pub struct Samples {
-    /// Oldest first.
+    /// The samples, oldest first.
     pub all: Vec<Sample>,
-    /// Microseconds of processor time at the last one.
+    /// Microseconds of processor time at the last sample.
     used: u64,
     last: Option<Instant>,
 }
 
-/// Usage in a stretch of time.
+/// Usage in a period of time.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
-    /// Its end, in Unix seconds.
+    /// End of the period, in Unix seconds.
     pub end: f64,
-    /// Its length.
+    /// Length of the period in seconds.
     pub seconds: f64,
     /// Mean number of cores.
     pub cores: f64,
-    /// Memory.
+    /// Memory in gibibytes.
     pub gib: f64,
 }
 
 impl Samples {
-    /// Adds what was used since the last sample, or since the start.
+    /// Adds a sample for the time since the previous call. `used` is the total processor time in microseconds, `memory` is in
+    /// bytes. The first call only sets the start.
     pub fn add(&mut self, used: u64, memory: u64) {
         let Some(last) = self.last else {
             (self.last, self.used) = (Some(Instant::now()), used);

@@ -1,8 +1,8 @@
 //! A sandbox, from its creation to its result.
 //!
-//! One task per sandbox ([`crate::runtime::supervise`]) changes its [`Phase`]; everything else reads it and, while the sandbox
-//! runs, its [`Unit`]. The result appears only when nothing of the sandbox is left, so that a caller that has waited for it
-//! finds the machine clean.
+//! One task per sandbox ([`crate::runtime::supervise`]) changes its [`Phase`]; all other code reads it and, while the sandbox
+//! runs, its [`Unit`]. The result is published only after all processes and files of the sandbox are gone, so that a caller
+//! that has waited for it finds the machine clean.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,57 +33,58 @@ pub struct Sandbox {
     pub id: String,
     /// `ta-…`
     pub task_id: String,
-    /// Its app.
+    /// Id of its app.
     pub app_id: String,
-    /// The app's environment.
+    /// Name of the app's environment.
     pub environment: String,
-    /// Made by the second backend.
+    /// Whether the second backend (SandboxCreateV2) made it.
     pub v2: bool,
     /// Unix seconds.
     pub created_at: f64,
-    /// As it was asked for.
+    /// The definition in the request that created it.
     pub definition: proto::Sandbox,
-    /// What it is made of.
+    /// The image that it runs.
     pub image: Arc<Built>,
-    /// Variables of its processes: the image's, then those of the request.
+    /// Environment variables of its processes: the image's, overridden by the request's.
     pub env: Vec<(String, String)>,
-    /// Bytes that it has to write to, if that is limited.
+    /// Bytes that the sandbox may write; `None` if that is not limited.
     pub disk: Option<u64>,
-    /// What changes during its life.
+    /// The properties that change during its life.
     pub changing: Mutex<Changing>,
-    /// Where it stands.
+    /// Its current phase.
     pub phase: watch::Sender<Phase>,
-    /// When its readiness probe passed, in unix seconds.
+    /// When its readiness probe passed, in Unix seconds; `None` before that.
     pub ready: watch::Sender<Option<f64>>,
-    /// Its entry point, once started; stays readable after the end.
+    /// Its entry point; `None` until it has started. Stays readable after the sandbox has ended.
     pub entry: watch::Sender<Option<Arc<Running>>>,
-    /// Which SandboxStdinWrite was carried out last. Held while one is.
+    /// Progress of SandboxStdinWrite. The lock is held while a request is carried out.
     pub stdin_writes: tokio::sync::Mutex<StdinWrites>,
-    /// Commands started in it, by exec id.
+    /// Commands that were started in it, by exec id.
     pub execs: Mutex<HashMap<String, Arc<Exec>>>,
-    /// Image ids by snapshot id: a repeated request gets the same image.
+    /// Image ids by snapshot id, so that a repeated request gets the same image.
     pub snapshots: Mutex<HashMap<String, Arc<tokio::sync::OnceCell<String>>>>,
-    /// The image of its files at its end, if it was asked for and has been taken; or why not.
+    /// The id of the image that was taken of its files at its end, or the reason why that failed. `None` if no such snapshot
+    /// was requested or it has not been taken yet.
     pub exit_snapshot: Mutex<Option<Result<String, String>>>,
-    /// What it may reach. May change while it runs.
+    /// The outbound network policy. May change while the sandbox runs.
     pub policy: watch::Sender<Arc<Policy>>,
-    /// Between its containers.
+    /// Connects the containers of the sandbox.
     pub switch: Switch,
-    /// How servers inside are reached, while it runs.
+    /// Addresses at which servers inside are reachable while the sandbox runs.
     pub tunnels: Mutex<Tunnels>,
-    /// What it has used.
+    /// Samples of its resource usage.
     pub samples: Mutex<Samples>,
-    /// Further containers, oldest first; ended ones too.
+    /// Sidecars, oldest first, including ended ones.
     pub sidecars: Mutex<Vec<Arc<Sidecar>>>,
     pub(crate) orders: watch::Sender<Option<Order>>,
     busy: AtomicUsize,
     pub(crate) active: Mutex<Instant>,
 }
 
-/// What changes during a sandbox's life.
+/// The properties of a sandbox that change during its life.
 #[derive(Debug, Clone, Default)]
 pub struct Changing {
-    /// Unique among the running ones of its app.
+    /// Unique among the live sandboxes of its app.
     pub name: Option<String>,
     /// Keys and values.
     pub tags: Vec<proto::SandboxTag>,
@@ -93,61 +94,61 @@ pub struct Changing {
     pub finished_at: f64,
 }
 
-/// How far SandboxStdinWrite has come.
+/// Progress of SandboxStdinWrite.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StdinWrites {
-    /// The index of the last request that was carried out; 0 before the first.
+    /// Index of the last request that was carried out; 0 before the first.
     pub done: u32,
-    /// The index of the last request that was begun, and the offset of its first byte.
+    /// Index of the last request that was begun, and the offset of its first byte.
     pub begun: Option<(u32, u64)>,
 }
 
-/// Where a sandbox stands.
+/// The phase of a sandbox's life.
 #[derive(Debug, Clone)]
 pub enum Phase {
     /// Its container is being made.
     Starting,
     /// Processes can be started in it.
     Running(Arc<Unit>),
-    /// It is being taken apart.
+    /// It has been told to end; its processes and files are being removed.
     Ending,
-    /// Nothing of it is left.
+    /// All of its processes and files are gone.
     Ended(proto::GenericResult),
 }
 
-/// Why a sandbox should end.
+/// Why a sandbox ends before its command does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// It is told to.
+    /// A caller terminates it.
     Terminate,
-    /// Its worker is gone.
+    /// Its worker was lost.
     Lose,
 }
 
-/// What a new sandbox is made of, checked.
+/// The validated input for a new sandbox.
 #[derive(Debug)]
 pub struct Plan {
-    /// Made by the second backend.
+    /// Whether the second backend makes it.
     pub v2: bool,
-    /// Its app.
+    /// Id of its app.
     pub app_id: String,
-    /// The app's environment.
+    /// Name of the app's environment.
     pub environment: String,
-    /// As it was asked for.
+    /// The definition in the request.
     pub definition: proto::Sandbox,
-    /// What it may reach.
+    /// The initial outbound network policy.
     pub policy: Policy,
     /// Initial tags.
     pub tags: Vec<proto::SandboxTag>,
-    /// Image.
+    /// The image that it runs.
     pub image: Arc<Built>,
-    /// Image variables and those of the request.
+    /// Environment variables: the image's, overridden by the request's.
     pub env: Vec<(String, String)>,
-    /// Bytes that it has to write to, if that is limited.
+    /// Bytes that the sandbox may write; `None` if that is not limited.
     pub disk: Option<u64>,
 }
 
-/// Counts as activity of a sandbox while it exists.
+/// Marks a sandbox as active until it is dropped.
 #[derive(Debug)]
 pub struct Busy(Arc<Sandbox>);
 
@@ -159,14 +160,14 @@ impl Drop for Busy {
 }
 
 impl Sandbox {
-    /// A sandbox that has not been started yet.
+    /// Returns a sandbox in phase [`Phase::Starting`]. Starts nothing.
     pub fn new(plan: Plan) -> Sandbox {
         let changing = Changing {
             name: plan.definition.name.clone().filter(|n| !n.is_empty()),
             tags: plan.tags,
             ..Default::default()
         };
-        // One moment for both, so that the order by time is that by id.
+        // The id and the record use the same time, so that sorting by id also sorts by time.
         let created_at = now();
         Sandbox {
             id: if plan.v2 { crate::model::ids::sandbox_v2(created_at) } else { crate::model::ids::id("sb") },
@@ -198,7 +199,7 @@ impl Sandbox {
         }
     }
 
-    /// Its result, if it has one.
+    /// Returns the result; `None` until the sandbox has ended.
     pub fn result(&self) -> Option<proto::GenericResult> {
         match &*self.phase.borrow() {
             Phase::Ended(result) => Some(result.clone()),
@@ -206,12 +207,12 @@ impl Sandbox {
         }
     }
 
-    /// Whether it has neither ended nor been told to.
+    /// Returns whether the sandbox has neither ended nor been told to end.
     pub fn lives(&self) -> bool {
         matches!(*self.phase.borrow(), Phase::Starting | Phase::Running(_))
     }
 
-    /// Waits for its result, at most `most`.
+    /// Waits for the result, at most for `most`. Returns `None` if the sandbox has not ended by then.
     pub async fn wait(&self, most: Duration) -> Option<proto::GenericResult> {
         let mut phase = self.phase.subscribe();
         let ended = phase.wait_for(|phase| matches!(phase, Phase::Ended(_)));
@@ -219,7 +220,11 @@ impl Sandbox {
         self.result()
     }
 
-    /// Waits until processes can be started in it. NOT_FOUND when that time is over.
+    /// Waits until processes can be started in the sandbox, and returns its container.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `Kind::NotFound` if the sandbox is ending or has ended.
     pub async fn unit(&self) -> Result<Arc<Unit>, Error> {
         let mut phase = self.phase.subscribe();
         let phase = phase.wait_for(|phase| !matches!(phase, Phase::Starting)).await;
@@ -229,30 +234,30 @@ impl Sandbox {
         }
     }
 
-    /// Bytes of output that are kept for its processes.
+    /// Returns how many bytes of output are stored for its processes.
     pub fn output(&self) -> u64 {
         let execs: Vec<_> = self.execs.lock().values().cloned().collect();
         let running = execs.iter().filter_map(|exec| exec.started()).chain(self.entry.borrow().clone());
         running.map(|running| running.stdout.progress().len + running.stderr.progress().len).sum()
     }
 
-    /// Gives up what is kept on disk of an ended sandbox's output. Returns how many bytes that were.
+    /// Deletes the entry point's output on disk if the sandbox has ended. Returns the number of bytes.
     pub fn discard_output(&self) -> u64 {
         let entry = self.entry.borrow().clone().filter(|_| self.result().is_some());
         entry.map_or(0, |entry| entry.stdout.discard() + entry.stderr.discard())
     }
 
-    /// What calls that need a running sandbox get afterwards.
+    /// Returns the error of calls that need a running sandbox, for a sandbox that has ended: `Kind::NotFound`.
     pub fn gone(&self) -> Error {
         Error::not_found(format!("Sandbox {} has already shut down", self.id))
     }
 
-    /// Ends it; returns at once. Nothing happens when it has ended.
+    /// Tells the sandbox to end, and returns at once. Has no effect if it has ended.
     pub fn terminate(&self) {
         self.order(Order::Terminate);
     }
 
-    /// Ends it as if its worker had been lost.
+    /// Ends the sandbox as if its worker had been lost.
     pub fn lose(&self) {
         self.order(Order::Lose);
     }
@@ -272,13 +277,13 @@ impl Sandbox {
         });
     }
 
-    /// Marks it as in use for as long as the returned value is kept.
+    /// Marks the sandbox as active until the returned value is dropped.
     pub fn busy(self: &Arc<Self>) -> Busy {
         self.busy.fetch_add(1, Ordering::AcqRel);
         Busy(self.clone())
     }
 
-    /// Resolves when nothing has happened for `idle`.
+    /// Waits until the sandbox has been inactive for `idle`.
     pub async fn idle(&self, idle: Duration) {
         loop {
             let last = *self.active.lock();

@@ -1,4 +1,4 @@
-//! A further container of a sandbox.
+//! A sidecar: an additional container of a sandbox. `runtime::sidecars` starts and ends it.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,35 +13,35 @@ use crate::model::unit::Unit;
 /// The name of a sandbox's own container.
 pub const MAIN: &str = "main";
 
-/// One further container.
+/// A sidecar.
 #[derive(Debug)]
 pub struct Sidecar {
     /// `ctr-…`
     pub id: String,
-    /// Unique among the live ones of its sandbox.
+    /// Unique among the live sidecars of its sandbox.
     pub name: String,
-    /// Its entry point once it has started. Its output is kept for the sandbox's log.
+    /// Its entry point, once it has started. Its output is kept for the sandbox's log.
     pub entry: OnceLock<Arc<Running>>,
-    /// Where it stands.
+    /// Its current phase.
     pub phase: watch::Sender<Phase>,
-    /// Mebibytes of what is set aside for sidecars.
+    /// Mebibytes that it takes of the memory reserved for sidecars.
     pub(crate) memory: Option<u32>,
     pub(crate) stop: watch::Sender<bool>,
 }
 
-/// Where a sidecar stands.
+/// The phase of a sidecar's life.
 #[derive(Debug, Clone)]
 pub enum Phase {
-    /// Its container is being made. Its name and memory are taken from here on.
+    /// Its container is being made. Its name and memory are taken from this phase on.
     Starting,
     /// Processes can be started in it.
     Running(Arc<Unit>),
-    /// It is over.
+    /// It has ended.
     Ended(proto::GenericResult),
 }
 
 impl Sidecar {
-    /// What is told about it.
+    /// Returns what clients are told about the sidecar.
     pub fn info(&self) -> tcr::TaskContainerInfo {
         let result = match &*self.phase.borrow() {
             Phase::Starting | Phase::Running(_) => None,
@@ -62,12 +62,12 @@ impl Sidecar {
         }
     }
 
-    /// Ends it; returns at once.
+    /// Tells the sidecar to end, and returns at once.
     pub fn terminate(&self) {
         self.stop.send_replace(true);
     }
 
-    /// Whether it has not ended.
+    /// Returns whether the sidecar has not ended.
     pub fn lives(&self) -> bool {
         matches!(*self.phase.borrow(), Phase::Starting | Phase::Running(_))
     }

@@ -1,8 +1,8 @@
-//! What a process has written, kept from the first byte on and read by offset.
+//! Stores the output of a process from its first byte and reads it by offset.
 //!
-//! Readers come late, come back, and never hold the writer up. The first bytes stay in memory (most commands say little);
-//! beyond that everything moves to a file, so that a gigabyte of output costs disk and no memory. The file is open while the
-//! stream is; afterwards it is opened for each read, so that kept output costs no descriptor.
+//! Readers may start late or come back, and never delay the writer. Short output stays in memory, since most commands write
+//! little; longer output moves to a file, so that a gigabyte of output takes disk space and no memory. The file stays open
+//! until the stream is closed; after that it is opened for each read, so that stored output holds no file descriptor.
 
 use std::fs::File;
 use std::io;
@@ -18,13 +18,13 @@ use tokio::sync::watch;
 use crate::model::error::Error;
 use crate::model::values::now;
 
-/// Largest piece handed to a reader: what the official clients send in the other direction.
+/// Largest piece in bytes that a reader gets. The official clients send pieces of this size.
 pub const CHUNK: usize = 256 * 1024;
 
-/// Output up to this size stays in memory. A thousand chatty execs then cost 32 MiB at most.
+/// Output up to this many bytes stays in memory. A thousand execs with two streams each then take at most 32 MiB.
 const IN_MEMORY: usize = 16 * 1024;
 
-/// Times of writing that are kept per stream; beyond it every second one is forgotten.
+/// Number of write times that are kept per stream; when it is reached, every second one is dropped.
 const MARKS: usize = 4096;
 
 /// One output stream of one process.
@@ -32,7 +32,7 @@ const MARKS: usize = 4096;
 pub struct Spool {
     directory: PathBuf,
     store: Mutex<Store>,
-    /// From which offset on bytes were written when, in Unix seconds; in order.
+    /// Write times: the start offset of each write and its time in Unix seconds, in order of offset.
     marks: Mutex<Vec<(u64, f64)>>,
     progress: watch::Sender<Progress>,
 }
@@ -48,30 +48,30 @@ enum Store {
     Broken,
 }
 
-/// A file that is gone with this.
+/// The path of an output file, which is deleted when this value is dropped.
 #[derive(Debug)]
 struct Kept(PathBuf);
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        // Nothing to be done about it here; the directory goes with the emulator.
+        // A failure has no effect that matters: the whole directory is removed with the emulator.
         let _ = std::fs::remove_file(&self.0);
     }
 }
 
-/// How far a stream has come.
+/// The state of a stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes kept so far.
+    /// Bytes stored so far.
     pub len: u64,
-    /// Nothing more will come.
+    /// The stream is complete.
     pub closed: bool,
-    /// Bytes were lost.
+    /// Output was lost.
     pub broken: bool,
 }
 
 impl Spool {
-    /// An empty stream whose file, when it needs one, is made in `directory`.
+    /// Returns an empty stream. Its file, if it needs one, is created in `directory`.
     pub fn new(directory: &Path) -> Spool {
         Spool {
             directory: directory.to_owned(),
@@ -81,7 +81,7 @@ impl Spool {
         }
     }
 
-    /// Adds bytes at the end. Returns true the first time the stream moves to disk: a sign of a lot to come.
+    /// Appends bytes. Returns true the first time the stream moves to disk, which suggests that much more output follows.
     pub fn append(&self, data: &[u8]) -> bool {
         let mut store = self.store.lock();
         let Progress { len, broken: false, closed: false } = *self.progress.borrow() else { return false };
@@ -103,7 +103,7 @@ impl Spool {
         }
         let lost = match &*store {
             Store::Memory(_) => false,
-            // What is in the file stays: it can be read, and shows who has filled the disk.
+            // Earlier bytes stay in the file: they remain readable, and count towards the sandbox's disk usage.
             Store::File(_, file) => file.write_all_at(data, len).inspect_err(refused).is_err(),
             Store::Closed(_) | Store::Broken => true,
         };
@@ -126,7 +126,7 @@ impl Spool {
         moved
     }
 
-    /// Says that nothing more will come. Idempotent.
+    /// Marks the stream as complete. Idempotent.
     pub fn close(&self) {
         let mut store = self.store.lock();
         *store = match std::mem::replace(&mut *store, Store::Broken) {
@@ -141,7 +141,7 @@ impl Spool {
         self.progress.send_if_modified(|p| !std::mem::replace(&mut p.closed, true));
     }
 
-    /// Gives up what a closed stream has on disk. Returns how many bytes that were; readers learn that they are lost.
+    /// Deletes the file of a closed stream. Returns its size in bytes, or 0 if there is none; readers then get an error.
     pub fn discard(&self) -> u64 {
         let mut store = self.store.lock();
         if !matches!(*store, Store::Closed(_)) {
@@ -152,22 +152,22 @@ impl Spool {
         self.progress().len
     }
 
-    /// How far it has come.
+    /// Returns how many bytes are stored, and whether the stream is complete.
     pub fn progress(&self) -> Progress {
         *self.progress.borrow()
     }
 
-    /// When the byte at `offset` was written, in Unix seconds.
+    /// Returns when the byte at `offset` was written, in Unix seconds.
     pub fn written_at(&self, offset: u64) -> f64 {
         let marks = self.marks.lock();
         let next = marks.partition_point(|(start, _)| *start <= offset);
         marks.get(next.saturating_sub(1)).map_or(0.0, |(_, time)| *time)
     }
 
-    /// The offsets between which all lies that was written from `since` to `until`, in Unix seconds; both belong to it.
+    /// Returns the range of offsets that holds everything written from `since` to `until`, in Unix seconds and inclusive.
     pub fn written_between(&self, since: f64, until: f64) -> Range<u64> {
         let marks = self.marks.lock();
-        // One by one: the clock may have been set back.
+        // A linear search, because the times are not sorted if the clock was set back.
         let fits = |(_, time): &(u64, f64)| (since..=until).contains(time);
         let (Some(first), Some(last)) = (marks.iter().position(fits), marks.iter().rposition(fits)) else {
             return 0..0;
@@ -176,14 +176,18 @@ impl Spool {
         marks[first].0..end
     }
 
-    /// The offset from which on bytes were written later than `time`, in microseconds of Unix time.
+    /// Returns the offset of the first byte that was written after `time`, in microseconds of Unix time.
     pub fn written_after(&self, time: u64) -> u64 {
         let marks = self.marks.lock();
         let later = marks.iter().find(|(_, at)| micros(*at) > time).map(|(start, _)| *start);
         later.unwrap_or_else(|| self.progress().len)
     }
 
-    /// Up to [`CHUNK`] bytes from `offset`; empty when there are none yet.
+    /// Reads up to [`CHUNK`] bytes at `offset`. Returns an empty buffer if there are none yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be read, or if output was lost because the disk was full.
     pub fn read(&self, offset: u64) -> io::Result<Bytes> {
         let len = self.progress.borrow().len;
         let wanted = len.saturating_sub(offset).min(CHUNK as u64) as usize;
@@ -206,7 +210,8 @@ impl Spool {
         Ok(chunk.freeze())
     }
 
-    /// All bytes from `offset` on, as they come, until the stream is closed. Never an empty piece.
+    /// Streams all bytes from `offset`, with the offset of each piece, until the stream is closed. Pieces are never empty. The
+    /// last item is an error of `Kind::DataLoss` if output was lost.
     pub fn follow(self: std::sync::Arc<Self>, offset: u64) -> impl Stream<Item = Result<(u64, Bytes), Error>> + Send {
         let progress = self.progress.subscribe();
         futures_util::stream::unfold(Some((self, progress, offset)), |state| async move {
@@ -233,7 +238,7 @@ impl Spool {
     }
 }
 
-/// Unix seconds as microseconds.
+/// Converts Unix seconds to microseconds.
 pub fn micros(seconds: f64) -> u64 {
     (seconds * 1e6) as u64
 }
@@ -242,7 +247,7 @@ fn refused(error: &io::Error) {
     tracing::error!(%error, "cannot keep a command's output");
 }
 
-/// A new file in `directory`.
+/// Creates a new file in `directory`, readable and writable only for its owner.
 fn create(directory: &Path) -> io::Result<(Kept, File)> {
     let path = directory.join(crate::model::ids::id("spool"));
     let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;

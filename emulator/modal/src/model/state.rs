@@ -1,7 +1,7 @@
-//! Everything the emulator knows: one set of tables behind one lock, and directories for what is too big for memory.
+//! The state of an emulator: one set of tables behind one lock, and directories for data that is too large for memory.
 //!
-//! The lock is held for look-ups and changes of these tables only, never across a wait. What has a life of its own
-//! (sandboxes, builds) sits in the tables as a shared handle and locks itself.
+//! The lock is held only to read and change these tables, never across an await. Objects that change on their own (sandboxes,
+//! builds) are stored as shared handles with locks of their own.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -28,23 +28,23 @@ use crate::model::tokens::Signer;
 use crate::model::values::{check_variables, now};
 use crate::model::volume_views::Shared;
 
-/// Ended sandboxes whose results and output can still be asked for: the newest. A record has a few kilobytes, and up to 32
-/// KiB of output; what is longer is on disk.
+/// Number of ended sandboxes whose results and output stay available; the oldest are forgotten first. A record takes a few
+/// kilobytes and up to 32 KiB of output; longer output is on disk.
 const ENDED_SANDBOXES: usize = 4096;
 
-/// The environment meant by an empty name.
+/// Name of the environment that an empty name stands for.
 pub const DEFAULT_ENVIRONMENT: &str = "main";
 
-/// One emulator's state.
+/// The state of one emulator.
 #[derive(Debug)]
 pub struct State {
-    /// As it was started.
+    /// The options that the emulator was started with.
     pub options: Options,
-    /// Where it listens.
+    /// Address of the main listener.
     pub address: SocketAddr,
-    /// Where it listens for connections by token.
+    /// Address of the listener for connections by connect token.
     pub front: SocketAddr,
-    /// Whose connections are answered.
+    /// Decides which connections are accepted.
     pub peers: Peers,
     /// Makes containers.
     pub engine: Arc<Engine>,
@@ -52,61 +52,62 @@ pub struct State {
     pub names: Arc<Names>,
     /// Makes and checks tokens.
     pub signer: Signer,
-    /// Its own directory; gone when it ends.
+    /// Directory of the emulator; removed when it ends.
     pub dir: PathBuf,
-    /// Everything with an id.
+    /// All objects that have an id.
     pub tables: Mutex<Tables>,
-    /// Faults that were ordered.
+    /// Faults that tests have ordered.
     pub chaos: Chaos,
-    /// Directories that commands of builds share.
+    /// Cache directories that the commands of builds share.
     pub caches: Caches,
 }
 
-/// Everything with an id. Fields are read and changed by the modules of [`crate::service::control`] that serve them.
+/// All objects that have an id. The layers above ([`crate::service`], [`crate::runtime`], [`crate::http`]) access its fields
+/// directly.
 #[derive(Debug, Default)]
 pub struct Tables {
-    /// By name.
+    /// Environments by name.
     pub environments: BTreeMap<String, Environment>,
-    /// By id.
+    /// Apps by id.
     pub apps: HashMap<String, App>,
-    /// By id.
+    /// Secrets by id.
     pub secrets: HashMap<String, Secret>,
-    /// By id.
+    /// Volumes by id.
     pub volumes: HashMap<String, Volume>,
-    /// By id.
+    /// Mounts by id.
     pub mounts: HashMap<String, Arc<Mount>>,
-    /// By id: expected MD5 and SHA-256 (base64 as sent), length.
+    /// Announced uploads by id.
     pub blobs: HashMap<String, Blob>,
-    /// By id.
+    /// Images by id.
     pub images: HashMap<String, Arc<Image>>,
-    /// Image id by hash of the layer definition.
+    /// Image ids by hash of the layer definition.
     pub image_cache: HashMap<String, String>,
-    /// By (environment, name, tag).
+    /// Published image names by (environment, name, tag).
     pub image_tags: BTreeMap<(String, String, String), Tag>,
-    /// The image that an image was built on, by its id.
+    /// The id of the base image by the id of the image that was built on it.
     pub image_bases: HashMap<String, String>,
-    /// By id.
+    /// Downloads by id.
     pub downloads: HashMap<String, Download>,
     /// Ids of downloads, oldest first.
     pub download_order: VecDeque<String>,
-    /// By id; ended ones too.
+    /// Sandboxes by id, including ended ones.
     pub sandboxes: HashMap<String, Arc<Sandbox>>,
-    /// Sandbox id by task id.
+    /// Sandbox ids by task id.
     pub tasks: HashMap<String, String>,
-    /// What connect tokens are good for.
+    /// What each connect token permits, by token.
     pub grants: HashMap<String, Grant>,
     /// Persistent sandboxes by id.
     pub persistent: HashMap<String, Arc<Persistent>>,
-    /// Ids of ended sandboxes whose records are kept, in the order of their ends.
+    /// Ids of ended sandboxes whose records are kept, in the order in which they ended.
     pub ended: VecDeque<String>,
 }
 
 /// A persistent sandbox.
 #[derive(Debug)]
 pub struct Persistent {
-    /// Held while a session is made or ended, so that callers that come together get the same one.
+    /// Held while a session is started or ended, so that concurrent callers get the same session.
     pub turn: Mutex<()>,
-    /// The id of its newest session. Nothing else is locked while this is.
+    /// Sandbox id of the newest session. Code that holds this lock must not take another one.
     pub session: Mutex<String>,
 }
 
@@ -124,23 +125,23 @@ pub struct Environment {
 pub struct App {
     /// `ap-…`
     pub id: String,
-    /// Empty for one made by AppCreate.
+    /// Empty for an app that AppCreate made.
     pub name: String,
-    /// What people read.
+    /// Text for people.
     pub description: String,
-    /// Its environment.
+    /// Name of its environment.
     pub environment: String,
     /// A value of [`proto::AppState`].
     pub state: i32,
     /// Unix seconds.
     pub created_at: f64,
-    /// Unix seconds; 0 while it lives.
+    /// Unix seconds; 0 until it is stopped.
     pub stopped_at: f64,
     /// Unix seconds; 0 unless it was deployed.
     pub deployed_at: f64,
     /// Keys and values.
     pub tags: HashMap<String, String>,
-    /// When its client was heard last, if it says that it is there.
+    /// Time of the client's last heartbeat; `None` if the client sends none.
     pub heartbeat: Option<Instant>,
 }
 
@@ -149,15 +150,15 @@ pub struct App {
 pub struct Secret {
     /// `st-…`
     pub id: String,
-    /// Empty for an ephemeral one.
+    /// Empty for an ephemeral secret.
     pub name: String,
-    /// Its environment.
+    /// Name of its environment.
     pub environment: String,
     /// Keys and values.
     pub values: BTreeMap<String, String>,
     /// Unix seconds.
     pub created_at: f64,
-    /// Unix seconds; 0 until used.
+    /// Unix seconds; 0 until it is used.
     pub last_used_at: f64,
 }
 
@@ -166,35 +167,35 @@ pub struct Secret {
 pub struct Volume {
     /// `vo-…`
     pub id: String,
-    /// Empty for an ephemeral one.
+    /// Empty for an ephemeral volume.
     pub name: String,
-    /// Its environment.
+    /// Name of its environment.
     pub environment: String,
     /// A value of [`proto::VolumeFsVersion`].
     pub version: i32,
     /// Unix seconds.
     pub created_at: f64,
-    /// What containers have of it.
+    /// The copies of this volume that containers have.
     pub shared: Arc<Shared>,
 }
 
-/// A file of a volume that a client fetches.
+/// A file of a volume that a client downloads.
 #[derive(Debug, Clone)]
 pub struct Download {
-    /// The volume.
+    /// Id of the volume.
     pub volume_id: String,
-    /// Path in it.
+    /// Path in the volume.
     pub path: PathBuf,
 }
 
-/// What a token is good for.
+/// What a connect token permits.
 #[derive(Debug, Clone)]
 pub struct Grant {
-    /// The sandbox.
+    /// Id of the sandbox.
     pub sandbox_id: String,
-    /// Port of the server inside.
+    /// Port of the server inside the sandbox.
     pub port: u16,
-    /// What the server inside is told of the token, as the value of a header.
+    /// Value of the header that tells the server inside about the token's user; `None` if there is none.
     pub metadata: Option<String>,
 }
 
@@ -203,16 +204,16 @@ pub struct Grant {
 pub struct Mount {
     /// `mo-…`
     pub id: String,
-    /// Path in the mount (with or without a leading slash), content, permission bits.
+    /// The files.
     pub files: Vec<MountFile>,
-    /// SHA-256 over all of them.
+    /// SHA-256 over all files.
     pub checksum: String,
 }
 
 /// One file of a [`Mount`].
 #[derive(Debug, Clone)]
 pub struct MountFile {
-    /// Path in the mount.
+    /// Path in the mount, with or without a leading slash.
     pub path: String,
     /// SHA-256 of the content, in hexadecimal.
     pub sha256: String,
@@ -223,49 +224,53 @@ pub struct MountFile {
 /// An upload that was announced.
 #[derive(Debug, Clone)]
 pub struct Blob {
-    /// Bytes announced.
+    /// Announced length in bytes.
     pub length: u64,
-    /// All of it has arrived.
+    /// Whether all bytes have arrived.
     pub complete: bool,
 }
 
 impl State {
-    /// Content of mounts, named by SHA-256.
+    /// Returns the directory of file contents of mounts, which are named by SHA-256.
     pub fn files(&self) -> PathBuf {
         self.dir.join("files")
     }
 
-    /// Image layers.
+    /// Returns the directory of image layers.
     pub fn layers(&self) -> PathBuf {
         self.dir.join("images")
     }
 
-    /// Output of processes.
+    /// Returns the directory of process output.
     pub fn spools(&self) -> PathBuf {
         self.dir.join("spools")
     }
 
-    /// Uploaded blobs, named by id.
+    /// Returns the directory of uploaded blobs, which are named by id.
     pub fn blobs(&self) -> PathBuf {
         self.dir.join("blobs")
     }
 
-    /// What has been committed to a volume.
+    /// Returns the directory of the committed files of a volume.
     pub fn volume_dir(&self, id: &str) -> PathBuf {
         self.dir.join("volumes").join(id)
     }
 
-    /// What containers see of volumes, by container.
+    /// Returns the directory of the containers' copies of volumes; it has one directory per container.
     pub fn views(&self) -> PathBuf {
         self.dir.join("views")
     }
 
-    /// What is in a bucket.
+    /// Returns the directory of a bucket's files.
     pub fn bucket_dir(&self, name: &str) -> PathBuf {
         self.dir.join("buckets").join(name)
     }
 
-    /// Makes the directories below `dir`.
+    /// Creates the directories below `dir`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a directory cannot be created.
     pub fn make_directories(dir: &Path) -> std::io::Result<()> {
         for name in ["files", "images", "spools", "blobs", "volumes", "views", "buckets"] {
             std::fs::create_dir_all(dir.join(name))?;
@@ -273,7 +278,11 @@ impl State {
         Ok(())
     }
 
-    /// The environment meant by `name` (empty: the default one), if it exists.
+    /// Resolves the name of an environment; an empty name stands for the default one.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `Kind::NotFound` if the environment does not exist.
     pub fn environment(&self, name: &str) -> Result<String, Error> {
         let name = if name.is_empty() { DEFAULT_ENVIRONMENT } else { name };
         if self.tables.lock().environments.contains_key(name) {
@@ -283,7 +292,12 @@ impl State {
         }
     }
 
-    /// A running app by id.
+    /// Returns an app by id.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `Kind::InvalidArgument` if the id is empty, with `Kind::NotFound` if there is no such app, and with
+    /// `Kind::FailedPrecondition` if the app has been stopped.
     pub fn app(&self, id: &str) -> Result<App, Error> {
         if id.is_empty() {
             return Err(Error::invalid_argument("app_id is required"));
@@ -297,7 +311,11 @@ impl State {
         }
     }
 
-    /// A sandbox by id.
+    /// Returns a sandbox by id, also after it has ended.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `Kind::InvalidArgument` if the id is empty, and with `Kind::NotFound` if there is no such sandbox.
     pub fn sandbox(&self, id: &str) -> Result<Arc<Sandbox>, Error> {
         if id.is_empty() {
             return Err(Error::invalid_argument("sandbox_id is required"));
@@ -306,26 +324,43 @@ impl State {
         sandbox.ok_or_else(|| Error::not_found(format!("Sandbox with ID {id} not found")))
     }
 
-    /// The sandbox of a task.
+    /// Returns the sandbox that has this task id.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `Kind::NotFound` if there is no such task.
     pub fn task(&self, task_id: &str) -> Result<Arc<Sandbox>, Error> {
         let tables = self.tables.lock();
         let sandbox = tables.tasks.get(task_id).and_then(|id| tables.sandboxes.get(id)).cloned();
         sandbox.ok_or_else(|| Error::not_found(format!("Task {task_id} not found")))
     }
 
-    /// A volume by id.
+    /// Returns a volume by id.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `Kind::NotFound` if there is no such volume.
     pub fn volume(&self, id: &str) -> Result<Volume, Error> {
         let volume = self.tables.lock().volumes.get(id).cloned();
         volume.ok_or_else(|| Error::not_found(format!("Volume with ID {id} not found")))
     }
 
-    /// A mount by id.
+    /// Returns a mount by id.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `Kind::NotFound` if there is no such mount.
     pub fn mount(&self, id: &str) -> Result<Arc<Mount>, Error> {
         let mount = self.tables.lock().mounts.get(id).cloned();
         mount.ok_or_else(|| Error::not_found(format!("Mount with ID {id} not found")))
     }
 
-    /// An image by id, built or not. One whose time is over is forgotten.
+    /// Returns an image by id, whether or not its build has finished. Removes the image if its lifetime has expired; otherwise
+    /// the call counts as a use of the image.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `Kind::NotFound` if there is no such image or it has expired.
     pub fn image(&self, id: &str) -> Result<Arc<Image>, Error> {
         let mut tables = self.tables.lock();
         let image = tables.images.get(id).cloned();
@@ -341,7 +376,12 @@ impl State {
         }
     }
 
-    /// The variables of a list of sources, in order; later ones win.
+    /// Returns the variables of all sources in order. Names may repeat; later values override earlier ones.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `Kind::InvalidArgument` if a source is empty or a variable is not usable, and with `Kind::NotFound` if a
+    /// secret does not exist.
     pub fn variables(&self, sources: &[proto::SecretSource]) -> Result<Vec<(String, String)>, Error> {
         use proto::secret_source::Source;
         let mut all = Vec::new();
@@ -358,7 +398,11 @@ impl State {
         Ok(all)
     }
 
-    /// The variables of one secret.
+    /// Returns the variables of one secret, and updates the time of its last use.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `Kind::NotFound` if there is no such secret.
     pub fn secret_values(&self, id: &str) -> Result<Vec<(String, String)>, Error> {
         match self.tables.lock().secrets.get_mut(id) {
             Some(secret) => {
@@ -369,19 +413,19 @@ impl State {
         }
     }
 
-    /// The variable by which a container can show others what it is.
+    /// Returns the environment variable that holds a container's identity token, which is valid for one hour.
     pub fn identity(&self) -> (String, String) {
         ("MODAL_IDENTITY_TOKEN".to_owned(), self.signer.sign("identity", Duration::from_secs(3600)))
     }
 
-    /// A token for a task, good for `life` or as long as they usually are.
+    /// Returns a router token for a task. It is valid for `life`, or for the configured default if `life` is `None`.
     pub fn task_token(&self, task_id: &str, life: Option<Duration>) -> String {
         self.signer.sign(task_id, life.unwrap_or(self.options.router_token_life))
     }
 }
 
 impl Tables {
-    /// Forgets an image. Sandboxes made of it go on; so do images built on it.
+    /// Removes an image, its cache entry and its names. Sandboxes that run from it, and images built on it, are not affected.
     pub fn forget_image(&mut self, id: &str) {
         self.images.remove(id);
         self.image_cache.retain(|_, cached| cached != id);
@@ -389,13 +433,13 @@ impl Tables {
         self.image_bases.remove(id);
     }
 
-    /// Enters a sandbox that has ended among those that are kept, and forgets the oldest of them when there are too many.
+    /// Records that a sandbox has ended. If more than `ENDED_SANDBOXES` records are kept, removes the oldest.
     pub fn retire(&mut self, id: &str) {
         self.ended.push_back(id.to_owned());
         if self.ended.len() <= ENDED_SANDBOXES {
             return;
         }
-        // A persistent sandbox goes on from its last session.
+        // The last session of a persistent sandbox is needed to resume it.
         let needed: HashSet<String> = self.persistent.values().map(|chain| chain.session.lock().clone()).collect();
         let oldest = self.ended.iter().position(|id| !needed.contains(id));
         if let Some(id) = oldest.and_then(|at| self.ended.remove(at)) {
@@ -406,7 +450,11 @@ impl Tables {
         }
     }
 
-    /// Fails when a live sandbox of the app has this name.
+    /// Checks that no live sandbox of the app has this name.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `Kind::AlreadyExists` if a live sandbox has it.
     pub fn free_name(&self, app_id: &str, name: &str) -> Result<(), Error> {
         let mut sandboxes = self.sandboxes.values();
         let taken = sandboxes.any(|other| {
@@ -418,7 +466,7 @@ impl Tables {
         Ok(())
     }
 
-    /// With the default environment.
+    /// Returns tables that hold only the default environment.
     pub fn new() -> Tables {
         let mut tables = Tables::default();
         tables

@@ -1,7 +1,7 @@
-//! Standard input of a process, written by absolute offset.
+//! Writes to the standard input of a process by absolute offset.
 //!
-//! A byte counts as accepted once it is in the pipe, so a writer is held up by a process that does not read and nothing is
-//! buffered here. Offsets make retries harmless: bytes before the accepted count are skipped (docs/modal-protocol.md, section 7.4).
+//! A byte counts as accepted once it is in the pipe. Nothing is buffered here, so a process that does not read blocks the
+//! writer. Offsets make retries harmless: bytes below the accepted count are skipped (docs/modal-protocol.md, section 7.4).
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,20 +20,24 @@ pub struct Stdin {
     pipe: Mutex<Option<pipe::Sender>>,
     accepted: AtomicU64,
     closed: AtomicBool,
-    /// A terminal has no end of file; the character that means it is written instead.
+    /// Whether the input is a terminal. A terminal is not closed; the end-of-file character is written instead.
     terminal: bool,
-    /// Number of the stream that may write; a newer stream or a status call takes it away.
+    /// Number of the stream that may write. A newer stream or a status call increases it.
     turn: watch::Sender<u64>,
 }
 
-/// How long a process that no longer reads is given to end before it counts as one that goes on.
+/// After a process has closed its input, how long to wait for its exit before reporting that it still runs.
 const DYING: Duration = Duration::from_millis(500);
 
-/// End of transmission, what a terminal takes for end of file.
+/// The character "end of transmission", which a terminal interprets as end of file.
 const EOT: &[u8] = &[4];
 
 impl Stdin {
-    /// Takes over the descriptor, which must be non-blocking.
+    /// Takes over the write end of a pipe, which must be non-blocking.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the pipe cannot be registered with the async runtime.
     pub fn new(fd: OwnedFd, terminal: bool) -> io::Result<Stdin> {
         Ok(Stdin {
             pipe: Mutex::new(Some(pipe::Sender::from_owned_fd_unchecked(fd)?)),
@@ -44,18 +48,18 @@ impl Stdin {
         })
     }
 
-    /// Gives the descriptor back once the process has ended: from then on nothing is taken in, and one that no client closed
-    /// would be held for as long as the sandbox lives.
+    /// Closes the descriptor after the process has ended. Otherwise an input that no client closed would stay open for as long
+    /// as the sandbox lives.
     pub async fn release(&self) {
         self.pipe.lock().await.take();
     }
 
-    /// Bytes accepted, and whether end of file was.
+    /// Returns the number of accepted bytes, and whether the input has been closed.
     pub fn status(&self) -> (u64, bool) {
         (self.accepted.load(Ordering::Acquire), self.closed.load(Ordering::Acquire))
     }
 
-    /// Takes the right to write away from any stream in flight and gives it to the caller.
+    /// Takes the right to write from the current stream. Returns the number that [`Stdin::write`] needs.
     pub fn take_turn(&self) -> u64 {
         let mut mine = 0;
         self.turn.send_modify(|turn| {
@@ -65,8 +69,13 @@ impl Stdin {
         mine
     }
 
-    /// Writes `data`, whose first byte stands at `offset` of the whole input, then closes it if `eof`. Returns when all of
-    /// it is in the pipe. With `turn`, gives up as soon as another writer has taken it.
+    /// Writes `data`, whose first byte has position `offset` in the whole input, and closes the input if `eof` is set. Returns
+    /// when all bytes are in the pipe.
+    ///
+    /// # Errors
+    ///
+    /// Fails with `Kind::Aborted` if `turn` is given and another writer has taken the turn. Fails with
+    /// `Kind::FailedPrecondition` if `offset` is beyond the accepted bytes, or if the input is closed or the process has ended.
     pub async fn write(
         &self,
         offset: u64,
@@ -138,7 +147,7 @@ fn ended() -> Error {
     Error::failed_precondition("the process has ended")
 }
 
-/// Writes some of `data`, waiting for room; fails when the process ends or no longer wants any.
+/// Writes a part of `data`, and waits for room in the pipe first. Fails if the process has ended or has closed its input.
 async fn put(sender: &pipe::Sender, data: &[u8], exit: &mut watch::Receiver<Option<Exit>>) -> Result<usize, Error> {
     loop {
         if exit.borrow().is_some() {
@@ -153,7 +162,8 @@ async fn put(sender: &pipe::Sender, data: &[u8], exit: &mut watch::Receiver<Opti
             Ok(written) => return Ok(written),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock || e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
-                // Who dies closes this first. Clients ask at once whether the process lives, and take it for ours if so.
+                // A process that is being killed closes its input before its exit is known. The official clients then ask for
+                // its status, and treat the error as a failure of the emulator if the process still runs.
                 let dies = tokio::time::timeout(DYING, exit.wait_for(Option::is_some)).await;
                 return Err(match dies {
                     Ok(_) => ended(),

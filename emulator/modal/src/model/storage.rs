@@ -1,7 +1,7 @@
-//! What is mounted in a container from its start on: volumes, and buckets.
+//! Volumes and buckets that are mounted in a container when it starts.
 //!
-//! A bucket is a directory of the emulator by the bucket's name, which every container that mounts it shares. No cloud is
-//! asked for it, and credentials only have to be there.
+//! A bucket is a directory of the emulator that is named after the bucket and shared by all containers that mount it. No cloud
+//! storage is contacted; credentials are only checked for presence.
 
 use std::collections::HashSet;
 
@@ -13,10 +13,10 @@ use crate::model::error::Error;
 use crate::model::state::State;
 use crate::model::volume_views::{Views, Wanted, bind};
 
-/// Where the kernel, or the service itself, has something mounted.
+/// Top-level directories in which the kernel or the service mounts something.
 const KERNELS: [&str; 4] = ["proc", "sys", "dev", "__modal"];
 
-/// All buckets of a definition; those in the older form become ones in the newer.
+/// Returns all bucket mounts of a definition. Mounts in the older form (`s3_mounts`) are converted to the newer one.
 pub fn buckets(definition: &Sandbox) -> Vec<CloudBucketMount> {
     let older = definition.s3_mounts.iter().map(|mount| CloudBucketMount {
         bucket_name: mount.bucket_name.clone(),
@@ -29,7 +29,12 @@ pub fn buckets(definition: &Sandbox) -> Vec<CloudBucketMount> {
     definition.cloud_bucket_mounts.iter().cloned().chain(older).collect()
 }
 
-/// Checks what is to be mounted, and where.
+/// Checks the volume and bucket mounts of a container.
+///
+/// # Errors
+///
+/// Fails with `Kind::InvalidArgument` if a path, name or option is not valid or used twice, and with `Kind::NotFound` if a
+/// volume or secret does not exist.
 pub fn check(state: &State, volumes: &[VolumeMount], buckets: &[CloudBucketMount]) -> Result<(), Error> {
     let bad = |text: String| Err(Error::invalid_argument(text));
     let (mut seen, mut places) = (HashSet::new(), HashSet::new());
@@ -68,7 +73,12 @@ pub fn check(state: &State, volumes: &[VolumeMount], buckets: &[CloudBucketMount
     Ok(())
 }
 
-/// Checks credentials that come with a request: for buckets that are there, and where they are needed.
+/// Checks the mount paths `inline` for which a request carries credentials.
+///
+/// # Errors
+///
+/// Fails with `Kind::InvalidArgument` if no bucket is mounted at one of the paths, or if a requester-pays bucket has no
+/// credentials.
 pub fn check_credentials<'a>(
     buckets: &[CloudBucketMount],
     inline: impl Iterator<Item = &'a String> + Clone,
@@ -106,7 +116,12 @@ fn stays_inside(part: &str) -> bool {
     !part.contains('\0') && part.split('/').all(|name| name != "..")
 }
 
-/// What a build's container has to mount, once [`check`] has passed it: the volumes themselves, and not a container's copies of them.
+/// Returns the bind mounts for a build's container, which [`check`] has validated. A build mounts the volumes themselves, not
+/// copies of them.
+///
+/// # Errors
+///
+/// Fails if the directory of a bucket cannot be created.
 pub fn binds(state: &State, volumes: &[VolumeMount], buckets: &[CloudBucketMount]) -> std::io::Result<Vec<Bind>> {
     let volumes = volumes.iter().map(|volume| {
         bind(state.volume_dir(&volume.volume_id), volume.sub_path.as_deref(), &volume.mount_path, volume.read_only)
@@ -116,7 +131,11 @@ pub fn binds(state: &State, volumes: &[VolumeMount], buckets: &[CloudBucketMount
     Ok(binds)
 }
 
-/// The buckets that a container has to mount.
+/// Returns the bind mounts of buckets, and creates their directories.
+///
+/// # Errors
+///
+/// Fails if the directory of a bucket cannot be created.
 pub fn bucket_binds(state: &State, buckets: &[CloudBucketMount]) -> std::io::Result<Vec<Bind>> {
     let mut binds = Vec::with_capacity(buckets.len());
     for bucket in buckets {
@@ -128,6 +147,10 @@ pub fn bucket_binds(state: &State, buckets: &[CloudBucketMount]) -> std::io::Res
 }
 
 /// Makes a container's copies of the volumes that it mounts.
+///
+/// # Errors
+///
+/// Fails if a volume does not exist, or if its files cannot be copied.
 pub async fn views(state: &State, container_id: &str, mounts: &[VolumeMount]) -> anyhow::Result<Views> {
     let wanted = mounts.iter().map(|mount| {
         let volume = state.volume(&mount.volume_id)?;

@@ -1,7 +1,8 @@
-//! Tokens: JSON Web Tokens signed with a key that lives as long as the emulator.
+//! Tokens: JSON Web Tokens that are signed with a key that lives as long as the emulator.
 //!
-//! Clients read `exp` without verifying and decide by it whether a refusal is worth a refresh, so it has to be honest
-//! (docs/modal-protocol.md, section 7.2). Two kinds are made: one per caller for the control plane, one per task for the router.
+//! Clients read `exp` without verifying the token, and use it to decide whether to refresh the token after a rejection, so
+//! `exp` must be correct (docs/modal-protocol.md, section 7.2). There is one kind per caller for the control plane and one per
+//! task for the router.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +21,7 @@ pub struct Signer {
     key: [u8; 32],
     /// Number of the next token.
     next: AtomicU64,
-    /// Numbers of tokens that are refused early.
+    /// Numbers of tokens that are rejected before their `exp`.
     refused: Mutex<HashSet<u64>>,
 }
 
@@ -30,26 +31,26 @@ impl std::fmt::Debug for Signer {
     }
 }
 
-/// What a token says.
+/// The content of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
-    /// What it is good for: [`CONTROL`], or a task id.
+    /// What the token is valid for: [`CONTROL`], or a task id.
     pub sub: String,
-    /// Unix seconds at which it was made.
+    /// Time of issue, in Unix seconds.
     pub iat: u64,
-    /// Unix seconds from which it is refused.
+    /// Time of expiry, in Unix seconds.
     pub exp: u64,
-    /// Its number.
+    /// Number of the token.
     pub jti: u64,
 }
 
 /// `sub` of control-plane tokens.
 pub const CONTROL: &str = "control-plane";
 
-/// Why a token was refused.
+/// Why a token is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// Not three base64url parts, or not our signature.
+    /// The token does not have three base64url parts, or its signature is not valid.
     #[error("the token was not issued by this server")]
     Forged,
     /// `exp` has passed.
@@ -58,21 +59,21 @@ pub enum Refused {
 }
 
 impl Signer {
-    /// With a fresh key: tokens of an earlier emulator are refused.
+    /// Creates a signer with a random key. Tokens of an earlier emulator are therefore rejected.
     pub fn new() -> Signer {
         let mut key = [0; 32];
         rand::rng().fill_bytes(&mut key);
         Signer { key, next: AtomicU64::new(0), refused: Mutex::default() }
     }
 
-    /// Refuses a token from now on, whatever its `exp` says.
+    /// Rejects a token from now on, whatever its `exp` says.
     pub fn expire(&self, token: &str) {
         if let Ok(claims) = self.check(token) {
             self.refused.lock().insert(claims.jti);
         }
     }
 
-    /// A token for `sub` that is good for `life` (whole seconds, at least one).
+    /// Issues a token for `sub` with the lifetime `life`, which is cut to whole seconds and is at least 1 second.
     pub fn sign(&self, sub: &str, life: Duration) -> String {
         let iat = now();
         let jti = self.next.fetch_add(1, Ordering::Relaxed);
@@ -84,7 +85,12 @@ impl Signer {
         format!("{signed}.{signature}")
     }
 
-    /// What a token says, if it is ours and still good.
+    /// Verifies a token and returns its content.
+    ///
+    /// # Errors
+    ///
+    /// Fails with [`Refused::Forged`] if the token is malformed or its signature is not valid, and with [`Refused::Expired`] if
+    /// it has expired or was expired early.
     pub fn check(&self, token: &str) -> Result<Claims, Refused> {
         let (signed, signature) = token.rsplit_once('.').ok_or(Refused::Forged)?;
         let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| Refused::Forged)?;
@@ -111,11 +117,11 @@ impl Default for Signer {
     }
 }
 
-/// Checks what a client of OAuth says of itself (docs/modal-protocol.md, section 1.3), but for the signature.
+/// Checks the claims of an OAuth client assertion (docs/modal-protocol.md, section 1.3). Does not verify the signature.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// Returns a text that says what is wrong.
 pub fn check_assertion(token: &str, client: &str) -> Result<(), String> {
     #[derive(Deserialize)]
     struct Head {

@@ -1,4 +1,4 @@
-//! A container of a sandbox, and how processes are started in it.
+//! A container of a sandbox with the settings of its processes. Both sandboxes and sidecars use it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,30 +9,30 @@ use modal_proto::client as proto;
 use crate::model::image::Built;
 use crate::model::volume_views::Views;
 
-/// What runs when neither the request nor the image names a command: the default image's own command.
+/// Command that runs if neither the request nor the image names one: that of the service's default image.
 const DEFAULT_COMMAND: [&str; 2] = ["sleep", "172800"];
 
-/// A container and how processes are started in it.
+/// A container with the settings of its processes.
 #[derive(Debug)]
 pub struct Unit {
     /// The container.
     pub container: Arc<Container>,
-    /// Variables that every process gets.
+    /// Environment variables of every process.
     pub env: Vec<(String, String)>,
-    /// Where processes start.
+    /// Initial working directory of processes.
     pub workdir: PathBuf,
-    /// The user that they run as.
+    /// User that processes run as; `None` means root.
     pub user: Option<String>,
-    /// The image it was made of.
+    /// The image that it was made from.
     pub image: Arc<Built>,
-    /// Its layers: the image's and those of local files.
+    /// Its layers: those of the image, and those of local files.
     pub layers: Vec<PathBuf>,
-    /// What it sees of volumes.
+    /// Its copies of volumes.
     pub volumes: Arc<Views>,
 }
 
 impl Unit {
-    /// A process with this container's variables, directory and user.
+    /// Returns the specification of a process with this container's variables, directory and user.
     pub fn process(&self, argv: Vec<String>) -> ProcessSpec {
         ProcessSpec {
             argv: argv.into_iter().map(Into::into).collect(),
@@ -53,7 +53,7 @@ pub fn command(asked: &[String], image: &Built) -> Vec<String> {
     if all.is_empty() { DEFAULT_COMMAND.map(str::to_owned).to_vec() } else { all }
 }
 
-/// Gives a process a terminal, and the variables that describe it, if one is asked for.
+/// Adds a terminal, and the variables that describe it, to a process if `info` requests one.
 pub fn terminal(process: &mut ProcessSpec, info: Option<&proto::PtyInfo>) {
     let Some(info) = info.filter(|info| info.enabled) else { return };
     let cut = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);

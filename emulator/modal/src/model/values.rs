@@ -1,13 +1,17 @@
-//! Small values that requests carry: names, variables, times.
+//! Helpers for small values of requests: names, variables, times.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::model::error::Error;
 
-/// PATH of an image that sets none.
+/// PATH of images that set none.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Checks that processes can have these variables.
+/// Checks that processes can have these environment variables.
+///
+/// # Errors
+///
+/// Fails with `Kind::InvalidArgument` if a name is empty or contains `=`, or if a name or value contains a zero byte.
 pub fn check_variables(variables: &[(String, String)]) -> Result<(), Error> {
     let unusable =
         |(key, value): &&(String, String)| key.is_empty() || key.contains(['=', '\0']) || value.contains('\0');
@@ -17,7 +21,7 @@ pub fn check_variables(variables: &[(String, String)]) -> Result<(), Error> {
     }
 }
 
-/// Adds variables over others: same name, new value.
+/// Sets the variables `over` in `env`, and replaces the values of names that exist.
 pub fn overlay(env: &mut Vec<(String, String)>, over: impl IntoIterator<Item = (String, String)>) {
     for (key, value) in over {
         match env.iter_mut().find(|(known, _)| *known == key) {
@@ -27,17 +31,22 @@ pub fn overlay(env: &mut Vec<(String, String)>, over: impl IntoIterator<Item = (
     }
 }
 
-/// Unix time in seconds.
+/// Returns the Unix time in seconds.
 pub fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64()
 }
 
-/// A client's number of seconds as a wait: nonsense is none, and nothing exceeds `most`.
+/// Converts a client's number of seconds to a duration of at most `most`. Negative numbers and NaN become zero.
 pub fn wait(seconds: f32, most: Duration) -> Duration {
     Duration::try_from_secs_f32(seconds.max(0.0)).unwrap_or(Duration::ZERO).min(most)
 }
 
 /// Checks the name of an app, sandbox, volume, secret or image (docs/modal-protocol.md, section 2).
+///
+/// # Errors
+///
+/// Fails with `Kind::InvalidArgument` if the name is empty, is longer than 64 characters, contains other characters than
+/// letters, digits, `-`, `_` and `.`, or has the shape of an app id.
 pub fn check_name(what: &str, name: &str) -> Result<(), Error> {
     let fits = !name.is_empty()
         && name.len() <= 64
@@ -54,7 +63,7 @@ pub fn check_name(what: &str, name: &str) -> Result<(), Error> {
     }
 }
 
-/// Lower-case hexadecimal.
+/// Formats bytes as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

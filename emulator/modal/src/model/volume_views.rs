@@ -1,9 +1,9 @@
-//! What containers see of volumes: each has a copy of its own, made when it starts.
+//! The copies of volumes that containers see: each container gets its own copy when it starts.
 //!
-//! As on the service, what a container writes is seen by others once it is committed, and by those that run already once
-//! they reload. A container's changes are committed in the background while it runs: here at the moment when the volume
-//! is read (another container starts with it or reloads, a client lists or reads its files). They are committed as
-//! well when it reloads itself, and when it ends.
+//! As on the service, other containers see a container's writes after they are committed; containers that already run must
+//! reload as well. With background commits, a running container's changes are committed whenever the volume is read: when
+//! another container starts with it or reloads it, or when a client lists or reads its files. Changes are also committed when
+//! the container itself reloads, and when it ends.
 
 use std::io;
 use std::path::Path;
@@ -15,7 +15,7 @@ use container_isolation::{Bind, remove_tree};
 use modal_proto::client::VolumeMount;
 use parking_lot::Mutex;
 
-/// What containers have of one volume. The lock is held while files of the volume are read or changed.
+/// The copies of one volume. The lock is held while files of the volume are read or changed.
 #[derive(Debug, Default)]
 pub struct Shared {
     views: Mutex<Vec<Weak<View>>>,
@@ -24,37 +24,41 @@ pub struct Shared {
 /// One container's copy of one volume.
 #[derive(Debug)]
 struct View {
-    /// None once the container has ended: its files are removed then, and must not be taken for deleted by it.
+    /// `None` after the container has ended. Its files are removed then, which must not be committed as deletions.
     replica: Mutex<Option<Replica>>,
     writes: bool,
-    /// Its changes are committed while it runs.
+    /// Whether changes are committed in the background while the container runs.
     background: bool,
 }
 
-/// A container's copies of all volumes that it has mounted.
+/// A container's copies of all volumes that it mounts.
 #[derive(Debug, Default)]
 pub struct Views {
     views: Vec<(Arc<Shared>, Arc<View>)>,
-    /// What has to be mounted.
+    /// The bind mounts for the container.
     binds: Vec<Bind>,
     directory: PathBuf,
 }
 
-/// A volume to mount.
+/// A volume to mount in a container.
 #[derive(Debug)]
 pub struct Wanted {
-    /// The volume's id.
+    /// Id of the volume.
     pub id: String,
-    /// What containers have of it.
+    /// The copies of this volume that containers have.
     pub shared: Arc<Shared>,
-    /// The directory of what has been committed to it.
+    /// Directory of the committed files.
     pub committed: PathBuf,
-    /// Where and how.
+    /// Mount path and options from the request.
     pub mount: VolumeMount,
 }
 
 impl Shared {
-    /// Does something with a volume's committed files. Blocks.
+    /// Commits background changes, then runs `work` on the committed files in `directory`. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the directory cannot be opened, or with the error of `work`.
     pub fn with<T>(&self, directory: &std::path::Path, work: impl FnOnce(&Root) -> io::Result<T>) -> io::Result<T> {
         let views = self.views.lock();
         commit(&views);
@@ -62,7 +66,7 @@ impl Shared {
     }
 }
 
-/// Commits the changes of those that run.
+/// Commits the changes of running containers that have background commits enabled.
 fn commit(views: &[Weak<View>]) {
     for view in views.iter().filter_map(Weak::upgrade).filter(|view| view.writes && view.background) {
         if let Some(Err(error)) = view.replica.lock().as_mut().map(Replica::commit) {
@@ -72,8 +76,11 @@ fn commit(views: &[Weak<View>]) {
 }
 
 impl Views {
-    /// Makes the copies for a container.
-    /// `directory` is where they are made, one for each volume.
+    /// Makes a container's copies of volumes in `directory`, one subdirectory for each volume.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the files cannot be copied.
     pub async fn open(directory: PathBuf, mounts: Vec<Wanted>) -> anyhow::Result<Views> {
         if mounts.is_empty() {
             return Ok(Views::default());
@@ -103,12 +110,16 @@ impl Views {
         .await?
     }
 
-    /// What has to be mounted.
+    /// Returns the bind mounts for the container.
     pub fn binds(&self) -> Vec<Bind> {
         self.binds.clone()
     }
 
-    /// Commits the container's changes, and shows it those that others have committed.
+    /// Commits the container's changes, and then updates its copies with the changes that others have committed.
+    ///
+    /// # Errors
+    ///
+    /// Fails if changes cannot be committed, or if the copies cannot be updated.
     pub async fn reload(self: &Arc<Self>) -> anyhow::Result<()> {
         let views = self.clone();
         tokio::task::spawn_blocking(move || {
@@ -127,7 +138,7 @@ impl Views {
         .await?
     }
 
-    /// Commits the changes of a container that has ended, if `keep`, and removes the copies.
+    /// Removes the copies of a container that has ended. Commits its changes first if `keep` is set.
     pub async fn close(self: &Arc<Self>, keep: bool) {
         if self.views.is_empty() {
             return;
@@ -150,7 +161,7 @@ impl Views {
     }
 }
 
-/// A directory to mount.
+/// Returns a bind mount of the directory `source`, or of its subdirectory `inside`, at `target`.
 pub fn bind(source: PathBuf, inside: Option<&str>, target: &str, read_only: bool) -> Bind {
     Bind { source, inside: relative(inside), target: PathBuf::from(target), read_only }
 }
