@@ -1,4 +1,4 @@
-//! When apps end: with their client, with their last sandbox, or because they are told to.
+//! Stops apps: when their client disconnects or vanishes, after their last sandbox has ended, or on request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,11 @@ use tokio::sync::watch;
 use crate::model::state::{App, State, Tables};
 use crate::model::values::now;
 
-/// How long an app lives whose client says that it is there and then no longer does: clients say it every 15 seconds.
+/// After the last heartbeat of an app's client, how long to wait before the client counts as gone. Clients send one every 15
+/// seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often such apps are looked for.
+/// How often heartbeats are checked.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Stops an app and ends its sandboxes. The app stays in lists.
@@ -29,7 +30,7 @@ pub fn end(tables: &mut Tables, id: &str) {
     }
 }
 
-/// Notes that an app's client has left: an ephemeral app ends, a detached one goes on until its last sandbox has ended.
+/// Handles that an app's client has left: an ephemeral app stops, a detached one stops when its last sandbox has ended.
 pub fn leave(tables: &mut Tables, id: &str) {
     let Some(app) = tables.apps.get_mut(id) else { return };
     app.heartbeat = None;
@@ -43,7 +44,7 @@ pub fn leave(tables: &mut Tables, id: &str) {
     }
 }
 
-/// Stops a detached app whose client has left once none of its sandboxes lives.
+/// Stops a detached app whose client has left, if none of its sandboxes is alive.
 pub fn end_if_abandoned(tables: &mut Tables, id: &str) {
     let alone = tables.apps.get(id).is_some_and(|app| app.state == AppState::DetachedDisconnected as i32);
     if alone && !tables.sandboxes.values().any(|sandbox| sandbox.app_id == id && sandbox.result().is_none()) {
@@ -51,7 +52,7 @@ pub fn end_if_abandoned(tables: &mut Tables, id: &str) {
     }
 }
 
-/// Watches for clients that vanish without a word, until the emulator ends.
+/// Watches for clients whose heartbeats stop, until the emulator ends.
 pub async fn watch(state: Arc<State>, mut stopped: watch::Receiver<bool>) {
     loop {
         tokio::select! {

@@ -1,7 +1,7 @@
-//! Commands started in a sandbox, by the id that their client chose.
+//! Commands that clients start in a sandbox. The client chooses the id of each.
 //!
-//! The id is what makes a start idempotent: the first request registers it and starts the command in a task of its own, so
-//! that neither a repeated request nor a client that hangs up can start it twice or leave it half started.
+//! The id makes a start idempotent: the first request registers it and starts the command in a task of its own. Therefore
+//! neither a repeated request nor a client that disconnects can start the command twice or interrupt its start.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +19,14 @@ use crate::model::state::State;
 use crate::model::unit::{Unit, terminal};
 use crate::model::values::overlay;
 
-/// Most bytes of argv; the official clients check the same.
+/// Largest total size of the arguments in bytes; the official clients check the same limit.
 const MAX_ARGV: usize = 65_536;
 
-/// Finds a command.
+/// Returns the command that has this id.
+///
+/// # Errors
+///
+/// Fails with `Kind::NotFound` if the sandbox has ended or has no such command.
 pub fn find(sandbox: &Sandbox, exec_id: &str) -> Result<Arc<Exec>, Error> {
     if !sandbox.lives() {
         return Err(sandbox.gone());
@@ -31,7 +35,12 @@ pub fn find(sandbox: &Sandbox, exec_id: &str) -> Result<Arc<Exec>, Error> {
     exec.ok_or_else(|| Error::not_found(format!("Exec {exec_id} not found")))
 }
 
-/// Starts a command, or waits for the start of the one that has this id already.
+/// Starts a command, or waits for the start of the command that has this id already.
+///
+/// # Errors
+///
+/// Fails with `Kind::InvalidArgument` if the request is not valid, with `Kind::NotFound` if the sandbox has ended or a secret
+/// does not exist, and with `Kind::Internal` if the command cannot be started.
 pub async fn start(
     state: &Arc<State>,
     sandbox: &Arc<Sandbox>,
@@ -41,7 +50,7 @@ pub async fn start(
         return Err(sandbox.gone());
     }
     check(&request)?;
-    // From the request's arrival on: a client's own clock starts before, or when it has the answer.
+    // The limit counts from the arrival of the request. Clients count from when they send it, or from the response.
     let due = request.timeout_secs.map(|secs| Instant::now() + Duration::from_secs(u64::from(secs)));
     let mut variables = state.variables(&request.secret_sources)?;
     for id in &request.secret_ids {
@@ -99,7 +108,7 @@ async fn run(
                 status = status.message(),
                 "exec did not start"
             );
-            // A later attempt with the same id may fare better: nothing was started.
+            // Nothing was started, so a later request with the same id may try again.
             sandbox.execs.lock().remove(&request.exec_id);
         }
     }

@@ -1,4 +1,4 @@
-//! Makes sandboxes and sets them going.
+//! Creates sandboxes and starts the tasks that supervise them.
 
 use std::sync::Arc;
 
@@ -11,8 +11,14 @@ use crate::model::values::{DEFAULT_PATH, check_variables, overlay};
 use crate::model::{definition, outbound_policy};
 use crate::runtime::supervise::supervise;
 
-/// Makes a sandbox and sets it going. `variables` come on top of the image's. `disk` is how many bytes it has to write to, if a
-/// fault orders that.
+/// Creates a sandbox and starts it in the background. `variables` override the image's and the definition's. `disk` is the
+/// number of bytes that the sandbox may write if a fault limits it.
+///
+/// # Errors
+///
+/// Fails with `Kind::NotFound` if the app, image or another object does not exist, with `Kind::InvalidArgument` or
+/// `Kind::Unimplemented` if the definition is not accepted, with `Kind::FailedPrecondition` if the app has been stopped or the
+/// image cannot be used, and with `Kind::AlreadyExists` if the sandbox's name is taken.
 pub fn make(
     state: &Arc<State>,
     disk: Option<u64>,

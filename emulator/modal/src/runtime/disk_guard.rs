@@ -1,5 +1,6 @@
-//! Keeps containers from filling the machine's disk. There is no quota that every machine has, so what has written most is
-//! ended when less is left than must be: as a worker does that runs out of disk.
+//! Keeps containers from filling the machine's disk. Not every machine has disk quotas, so the container that has written most
+//! is ended when the free space falls below a limit. Workers of the service end sandboxes the same way when they run out of
+//! disk.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,21 +11,22 @@ use tokio::sync::watch;
 
 use crate::model::state::State;
 
-/// How often is looked. A disk takes a few gigabytes a second at most, so what must be left is not passed by much.
+/// How often the free space is checked. A disk writes a few gigabytes per second at most, so the limit is passed only slightly.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long the end of one container, and the removal of what it wrote, are waited for before another one is chosen.
+/// How long to wait for the end of one container and the removal of its files before another one is ended.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Most that is kept free by default: enough for the machine to go on with.
+/// Largest space that is kept free by default, in bytes: enough for the machine to keep working.
 const MOST: u64 = 1 << 30;
 
-/// What is to be left on a file system: no more than a twentieth of it, nor than half of what is free now.
+/// Returns the bytes to keep free on a file system by default: at most 1 GiB, a twentieth of its size, and half of what is free
+/// now.
 pub fn reserve(space: Space) -> u64 {
     MOST.min(space.total / 20).min(space.free / 2)
 }
 
-/// Watches until the emulator ends. `keep` bytes are to be left.
+/// Keeps `keep` bytes free until the emulator ends.
 pub async fn guard(state: Arc<State>, keep: u64, mut stopped: watch::Receiver<bool>) {
     loop {
         tokio::select! {
@@ -42,7 +44,7 @@ fn free(state: &State) -> Option<u64> {
 }
 
 async fn make_room(state: &Arc<State>, keep: u64) {
-    // What has ended gives its room back; until it has, no other container is ended for it.
+    // Ended containers free their space. No other container is ended while that is in progress.
     wait_while(|| state.engine.clearing()).await;
     let Some(free) = free(state).filter(|free| *free < keep) else { return };
     let all: Vec<_> = state.tables.lock().sandboxes.values().cloned().collect();
@@ -54,7 +56,7 @@ async fn make_room(state: &Arc<State>, keep: u64) {
     let engine = state.engine.clone();
     let mut used: HashMap<String, u64> =
         tokio::task::spawn_blocking(move || engine.usage().into_iter().collect()).await.unwrap_or_default();
-    // What its processes have said is kept for it as well.
+    // The stored output of a sandbox's processes counts as written by the sandbox.
     for sandbox in all.iter().filter(|sandbox| sandbox.lives()) {
         *used.entry(sandbox.id.clone()).or_default() += sandbox.output();
     }

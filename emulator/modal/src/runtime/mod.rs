@@ -1,6 +1,6 @@
-//! The lives of sandboxes: how their containers, commands, sidecars and tunnels begin and end.
+//! Runs sandboxes: starts and ends their containers, commands, sidecars and tunnels.
 //!
-//! [`create`] makes a sandbox and gives it to [`supervise`], which uses the others.
+//! [`create`] makes a sandbox and starts [`supervise`] for it, which uses the other modules.
 
 pub mod app_lives;
 pub mod commands;

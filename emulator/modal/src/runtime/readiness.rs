@@ -1,4 +1,4 @@
-//! Readiness: a sandbox's probe, run until it passes; and connections to servers that are just starting.
+//! Readiness: runs a sandbox's probe until it passes, and connects to servers that are still starting.
 
 use std::io;
 use std::sync::Arc;
@@ -14,20 +14,24 @@ use crate::model::sandbox::{Phase, Sandbox};
 use crate::model::unit::Unit;
 use crate::model::values::now;
 
-/// How often, unless the sandbox says otherwise.
+/// Time between two probes in milliseconds, unless the definition sets another.
 const INTERVAL_MS: u32 = 100;
 
-/// The file helper's place inside every container.
+/// Path of the file helper inside every container.
 pub const FS_TOOLS: &str = "/__modal/.bin/modal-sandbox-fs-tools";
 
 /// How long a connection from outside waits until a program listens inside. Examples of the service start a server and connect
-/// at once; a server in Python takes some tenths of a second, and seconds on a busy machine.
+/// immediately; a Python server takes some tenths of a second to start, and seconds on a busy machine.
 const LISTENING: Duration = Duration::from_secs(10);
 
 /// Longest pause between two attempts to connect.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connects to a port of a container. While no program listens there, it tries again, for `LISTENING` at the most.
+/// Connects to a port of a container. Retries for up to 10 seconds while no program listens there.
+///
+/// # Errors
+///
+/// Fails with the error of the last attempt.
 pub async fn connect(container: &Container, port: u16) -> io::Result<TcpStream> {
     let deadline = Instant::now() + LISTENING;
     let mut pause = Duration::from_millis(5);
@@ -42,7 +46,7 @@ pub async fn connect(container: &Container, port: u16) -> io::Result<TcpStream> 
     }
 }
 
-/// Runs the sandbox's probe until it passes; returns at once when it has none.
+/// Runs the sandbox's probe until it passes. Returns at once if the sandbox has no probe.
 pub async fn probe(sandbox: Arc<Sandbox>, unit: Arc<Unit>) {
     let Some(probe) = &sandbox.definition.readiness_probe else { return };
     let interval = Duration::from_millis(u64::from(probe.interval_ms.filter(|ms| *ms > 0).unwrap_or(INTERVAL_MS)));
@@ -62,7 +66,12 @@ pub async fn probe(sandbox: Arc<Sandbox>, unit: Arc<Unit>) {
     }
 }
 
-/// Waits until the probe has passed. The time at which it did, in unix seconds.
+/// Waits until the probe has passed, at most for `most`. Returns the time at which it passed, in Unix seconds.
+///
+/// # Errors
+///
+/// Fails with `Kind::FailedPrecondition` if the sandbox has no probe, with `Kind::NotFound` if it ends first, and with
+/// `Kind::DeadlineExceeded` if the time is over.
 pub async fn wait(sandbox: &Sandbox, most: Duration) -> Result<f64, Error> {
     if sandbox.definition.readiness_probe.is_none() {
         return Err(Error::failed_precondition("The sandbox has no readiness probe configured"));
@@ -79,8 +88,8 @@ pub async fn wait(sandbox: &Sandbox, most: Duration) -> Result<f64, Error> {
     }
 }
 
-/// Whether something inside listens on a port. Asked of the container's own kernel tables: a connection would have to be
-/// made from inside, and would disturb servers that count them.
+/// Returns whether a program inside listens on a port. Reads the kernel's tables of the container instead of connecting,
+/// because servers that count connections would notice a connection.
 async fn listens(unit: &Unit, port: u32) -> bool {
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let argument = serde_json::json!({ "ReadFile": { "path": table } }).to_string();
@@ -96,7 +105,7 @@ async fn listens(unit: &Unit, port: u32) -> bool {
     false
 }
 
-/// Looks for a socket in state LISTEN (0A) with this local port in the kernel's table.
+/// Returns whether a kernel table lists a socket in state LISTEN (0A) with this local port.
 fn has_listener(table: &str, port: u32) -> bool {
     table.lines().skip(1).any(|line| {
         let mut fields = line.split_whitespace().skip(1);
@@ -106,7 +115,7 @@ fn has_listener(table: &str, port: u32) -> bool {
     })
 }
 
-/// Runs a small command to its end and returns what it wrote.
+/// Runs a short command to its end, and returns its exit status and up to 1 MiB of its standard output.
 async fn run(unit: &Unit, spec: ProcessSpec) -> Option<(Exit, Vec<u8>)> {
     use tokio::io::AsyncReadExt as _;
     let process = unit.container.spawn(spec).await.ok()?;

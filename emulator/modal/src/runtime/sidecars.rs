@@ -1,4 +1,4 @@
-//! Further containers of a sandbox: each with its own image, processes and result, all ended with the sandbox.
+//! Sidecars: additional containers of a sandbox. Each has its own image, processes and result; all end with the sandbox.
 
 use std::sync::{Arc, OnceLock};
 
@@ -20,34 +20,38 @@ use crate::model::values::{DEFAULT_PATH, check_name, check_variables, overlay};
 use crate::model::{definition, network, storage};
 use crate::runtime::removal::{remove, remove_in_background};
 
-/// What a sidecar is made of.
+/// The input for a new sidecar.
 #[derive(Debug)]
 pub struct Plan {
-    /// Its name.
+    /// Name, unique among the live sidecars of its sandbox.
     pub name: String,
-    /// Its image.
+    /// The image that it runs.
     pub image: Arc<Built>,
-    /// Its command; empty for the image's.
+    /// Command; empty for the image's.
     pub args: Vec<String>,
-    /// Variables of the request.
+    /// Environment variables of the request.
     pub variables: Vec<(String, String)>,
-    /// Empty for the image's.
+    /// Working directory; empty for the image's.
     pub workdir: String,
-    /// What it may reach: its own affair, whatever the sandbox may.
+    /// Outbound network policy. It is independent of the sandbox's policy.
     pub policy: Policy,
-    /// Volumes.
+    /// Volumes to mount.
     pub volumes: Vec<proto::VolumeMount>,
-    /// Buckets.
+    /// Buckets to mount.
     pub buckets: Vec<proto::CloudBucketMount>,
-    /// Mebibytes it takes of what its sandbox has set aside for sidecars; all that is left when none.
+    /// Mebibytes that it takes of the memory that its sandbox reserves for sidecars; `None` takes all that is left.
     pub memory: Option<u32>,
-    /// A terminal.
+    /// Terminal of the entry point, if one is requested.
     pub pty: Option<proto::PtyInfo>,
-    /// Bytes that it has to write to, if that is limited by a fault.
+    /// Bytes that it may write, if a fault limits that.
     pub disk: Option<u64>,
 }
 
-/// The container that a request means: empty for the sandbox's own.
+/// Returns the container that a request names, and waits until it runs. An empty id stands for the sandbox's own container.
+///
+/// # Errors
+///
+/// Fails with `Kind::NotFound` if the sandbox or the sidecar has ended, or if there is no such sidecar.
 pub async fn unit(sandbox: &Sandbox, container_id: &str) -> Result<Arc<Unit>, Error> {
     let main = sandbox.unit().await?;
     if container_id.is_empty() {
@@ -62,14 +66,22 @@ pub async fn unit(sandbox: &Sandbox, container_id: &str) -> Result<Arc<Unit>, Er
     }
 }
 
-/// A sidecar by id.
+/// Returns a sidecar by id, also after it has ended.
+///
+/// # Errors
+///
+/// Fails with `Kind::NotFound` if there is no such sidecar.
 pub fn find(sandbox: &Sandbox, container_id: &str) -> Result<Arc<Sidecar>, Error> {
     let sidecars = sandbox.sidecars.lock();
     let found = sidecars.iter().find(|sidecar| sidecar.id == container_id).cloned();
     found.ok_or_else(|| Error::not_found(format!("Container {container_id} not found")))
 }
 
-/// A sidecar by name: a live one, or the newest ended one if that is asked for.
+/// Returns the live sidecar that has this name. With `ended_too`, returns the newest ended one if none is alive.
+///
+/// # Errors
+///
+/// Fails with `Kind::NotFound` if there is no such sidecar.
 pub fn by_name(sandbox: &Sandbox, name: &str, ended_too: bool) -> Result<Arc<Sidecar>, Error> {
     let sidecars = sandbox.sidecars.lock();
     let mut named = sidecars.iter().rev().filter(|sidecar| sidecar.name == name);
@@ -78,7 +90,7 @@ pub fn by_name(sandbox: &Sandbox, name: &str, ended_too: bool) -> Result<Arc<Sid
     found.ok_or_else(|| Error::not_found(format!("Container '{name}' not found")))
 }
 
-/// What a new sidecar gets of the memory that its sandbox has set aside for sidecars, if it has.
+/// Returns the mebibytes that a new sidecar gets of the memory reserved for sidecars; `None` if none is reserved.
 fn memory(reserve: Option<u32>, sidecars: &[Arc<Sidecar>], wanted: Option<u32>) -> Result<Option<u32>, Error> {
     let Some(reserve) = reserve else { return Ok(None) };
     let taken: u32 = sidecars.iter().filter(|sidecar| sidecar.lives()).filter_map(|sidecar| sidecar.memory).sum();
@@ -92,12 +104,12 @@ fn memory(reserve: Option<u32>, sidecars: &[Arc<Sidecar>], wanted: Option<u32>) 
     Ok(Some(wanted))
 }
 
-/// Enters a sidecar into its sandbox's list: its name and its memory are looked at and taken under one lock, so that two
-/// callers cannot get the same.
+/// Adds a sidecar to its sandbox's list. Its name and memory are checked and taken under one lock, so that concurrent callers
+/// cannot get the same.
 fn enter(sandbox: &Sandbox, plan: &Plan) -> Result<Arc<Sidecar>, Error> {
     let reserve = definition::sidecar_memory(&sandbox.definition);
     let mut sidecars = sandbox.sidecars.lock();
-    // The sandbox's phase changes before `stop_all` looks at the list, so that it stops whatever is entered here.
+    // The sandbox's phase changes before `stop_all` reads the list, so `stop_all` stops every sidecar that is added here.
     if !sandbox.lives() {
         return Err(sandbox.gone());
     }
@@ -116,7 +128,13 @@ fn enter(sandbox: &Sandbox, plan: &Plan) -> Result<Arc<Sidecar>, Error> {
     Ok(sidecar)
 }
 
-/// Starts one.
+/// Creates a sidecar and waits until its entry point has started.
+///
+/// # Errors
+///
+/// Fails with `Kind::InvalidArgument` if the plan is not valid, with `Kind::NotFound` if the sandbox has ended or a volume does
+/// not exist, with `Kind::AlreadyExists` if the name is taken, with `Kind::ResourceExhausted` if too little memory is reserved,
+/// and with `Kind::Internal` if the container cannot be started.
 pub async fn create(state: &Arc<State>, sandbox: &Arc<Sandbox>, plan: Plan) -> Result<Arc<Sidecar>, Error> {
     check_name("container", &plan.name)?;
     if plan.name == MAIN {
@@ -131,7 +149,7 @@ pub async fn create(state: &Arc<State>, sandbox: &Arc<Sandbox>, plan: Plan) -> R
     storage::check(state, &plan.volumes, &plan.buckets)?;
     let sidecar = enter(sandbox, &plan)?;
     let (told, answer) = oneshot::channel();
-    // A task of its own: a caller that hangs up half-way leaves no container behind that is in no list.
+    // In a task of its own, so that a caller that disconnects leaves no container behind that is in no list.
     tokio::spawn(run(state.clone(), sandbox.clone(), sidecar.clone(), plan, env, told));
     match answer.await {
         Ok(Ok(())) => Ok(sidecar),
@@ -140,7 +158,7 @@ pub async fn create(state: &Arc<State>, sandbox: &Arc<Sandbox>, plan: Plan) -> R
     }
 }
 
-/// A sidecar's life.
+/// Starts a sidecar, reports the start to `told`, and supervises the sidecar until it has ended.
 async fn run(
     state: Arc<State>,
     sandbox: Arc<Sandbox>,
@@ -239,7 +257,7 @@ async fn supervise(sidecar: Arc<Sidecar>, unit: Arc<Unit>, entry: Arc<Running>, 
     sidecar.phase.send_replace(Phase::Ended(result));
 }
 
-/// Ends all of a sandbox's sidecars and waits for that.
+/// Ends all sidecars of a sandbox, and waits until they have ended.
 pub async fn stop_all(sandbox: &Sandbox) {
     let sidecars = sandbox.sidecars.lock().clone();
     for sidecar in &sidecars {

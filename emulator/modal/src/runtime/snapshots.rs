@@ -15,21 +15,25 @@ use crate::model::sandbox::Sandbox;
 use crate::model::state::State;
 use crate::model::unit::Unit;
 
-/// How an image of a snapshot is kept.
+/// Lifetime and encryption of a snapshot's image.
 #[derive(Debug)]
 pub struct Keep {
-    /// How long.
+    /// How long the image can be used.
     pub lifetime: Lifetime,
-    /// The key without which it cannot be used.
+    /// Encryption key that mounting the image then requires.
     pub key: Option<Bytes>,
 }
 
 impl Keep {
-    /// As long as the emulator, for everybody.
+    /// No expiry and no key.
     pub const ALWAYS: Keep = Keep { lifetime: Lifetime::Unlimited, key: None };
 }
 
-/// Makes an image of all files of a container as they are now. What is mounted in it stays out.
+/// Makes an image of all files of a container in their current state. Files of mounts are not included.
+///
+/// # Errors
+///
+/// Fails with `Kind::Internal` if the files cannot be copied.
 pub async fn filesystem(state: &Arc<State>, unit: &Unit, keep: Keep) -> Result<Arc<Image>, Error> {
     let id = ids::id("im");
     let layer = state.layers().join(&id);
@@ -44,7 +48,13 @@ pub async fn filesystem(state: &Arc<State>, unit: &Unit, keep: Keep) -> Result<A
     Ok(put(state, &id, built, keep))
 }
 
-/// Makes an image of a directory as processes in a container see it, without what is mounted below it.
+/// Makes an image of a directory as processes in a container see it, without the mounts below it. The root directory is handled
+/// like [`filesystem`].
+///
+/// # Errors
+///
+/// Fails with `Kind::NotFound` if there is no such directory, with `Kind::InvalidArgument` if the path is not a directory or is
+/// reserved, and with `Kind::Internal` if the files cannot be copied.
 pub async fn directory(state: &Arc<State>, unit: &Unit, path: &str, keep: Keep) -> Result<Arc<Image>, Error> {
     if path.trim_matches('/').is_empty() {
         return filesystem(state, unit, keep).await;
@@ -67,7 +77,11 @@ fn put(state: &State, id: &str, built: Built, keep: Keep) -> Arc<Image> {
     image
 }
 
-/// Takes a snapshot once for each snapshot id, and gives its image's id.
+/// Takes a snapshot once per snapshot id, and returns the id of its image. An empty snapshot id always takes one.
+///
+/// # Errors
+///
+/// Returns the error of `take`. A later call with the same id tries again.
 pub async fn once<F>(sandbox: &Sandbox, snapshot_id: &str, take: F) -> Result<String, Error>
 where
     F: Future<Output = Result<Arc<Image>, Error>>,
@@ -80,7 +94,13 @@ where
     Ok(id.clone())
 }
 
-/// Mounts an image, or without an id an empty directory, in a running container.
+/// Mounts an image in a running container, or an empty directory if `image_id` is empty.
+///
+/// # Errors
+///
+/// Fails with `Kind::InvalidArgument` if the path cannot be mounted on or the key does not match, with `Kind::NotFound` if
+/// there is no such image or directory, with `Kind::FailedPrecondition` if the image cannot be used, and with `Kind::Internal`
+/// if the mount fails.
 pub async fn mount(state: &State, unit: &Unit, path: &str, image_id: &str, key: Option<&[u8]>) -> Result<(), Error> {
     if path.trim_matches('/').is_empty() {
         return Err(Error::invalid_argument("An image cannot be mounted at /"));
@@ -100,7 +120,12 @@ pub async fn mount(state: &State, unit: &Unit, path: &str, image_id: &str, key: 
     Ok(())
 }
 
-/// Takes a mounted image away.
+/// Unmounts an image from a running container.
+///
+/// # Errors
+///
+/// Fails with `Kind::FailedPrecondition` if no image is mounted at the path, with `Kind::NotFound` or `Kind::InvalidArgument`
+/// if the path is not valid, and with `Kind::Internal` if unmounting fails.
 pub async fn unmount(unit: &Unit, path: &str) -> Result<(), Error> {
     let unmounted = unit.container.unmount(Path::new(path)).await;
     unmounted.map_err(|error| refusal("unmount an image from", path, error))?;

@@ -1,5 +1,5 @@
-//! A sandbox's life: from the making of its container to its result, whichever of its ends comes first. Each sandbox has one
-//! task for it.
+//! Supervises a sandbox from the start of its container to its result. One task per sandbox does this. It waits for the first
+//! of several ends: an order, the container's end, the entry point's exit, the time limit, or the idle limit.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::model::{definition, network, outbound_policy, storage};
 use crate::runtime::removal::{remove, remove_in_background};
 use crate::runtime::{app_lives, readiness, sidecars, snapshots, tunnels, usage};
 
-/// Runs a sandbox to its end.
+/// Starts a sandbox, waits for its end, cleans up, and publishes the result.
 pub async fn supervise(state: Arc<State>, sandbox: Arc<Sandbox>) {
     let started = Instant::now();
     let mut orders = sandbox.orders.subscribe();
@@ -52,7 +52,7 @@ pub async fn supervise(state: Arc<State>, sandbox: Arc<Sandbox>) {
                     Some(Order::Lose) => result(GenericStatus::InternalFailure, 137, "The worker was lost"),
                     _ => result(GenericStatus::Terminated, 137, ""),
                 },
-                // The entry point dies with the container, so the container's own end is looked at first.
+                // The entry point is killed with the container, so the container's end must be checked first.
                 end = unit.container.ended() => match (end, entry.ended()) {
                     (End::OutOfMemory, _) => out_of_memory(),
                     (End::OutOfDisk, _) => {
@@ -109,7 +109,8 @@ fn out_of_memory() -> proto::GenericResult {
     result(GenericStatus::KernelOomKill, 137, "The sandbox ran out of memory")
 }
 
-/// By the end of the entry point, which may have been killed for want of memory, or a shell whose command was.
+/// Returns the result after the exit of the entry point. If memory runs out, the kernel kills the entry point or one of its
+/// children. A shell whose child was killed exits with the code 137 as well.
 fn of_entry(exit: Exit, container: &Container) -> proto::GenericResult {
     if code(exit) == 128 + libc::SIGKILL && container.oom_killed() { out_of_memory() } else { of_exit(exit) }
 }

@@ -1,8 +1,8 @@
-//! Tunnels: how a server inside a sandbox is reached from outside.
+//! Tunnels: make servers inside a sandbox reachable from outside.
 //!
-//! Each open port of a sandbox gets listeners on the emulator's own address: one that speaks TLS (with a certificate made at
-//! start, which clients cannot verify), and for an unencrypted port a plain one. What connects there is connected to the port
-//! on the sandbox's own loopback.
+//! Each open port of a sandbox gets listeners on the emulator's own address: one for TLS (with a self-signed certificate, which
+//! clients cannot verify), and for an unencrypted port also one for plain TCP. Connections are forwarded to the port on the
+//! sandbox's loopback interface.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -23,12 +23,16 @@ use crate::model::state::State;
 use crate::model::tunnels::Tunnels;
 use crate::model::unit::Unit;
 
-/// Tunnels that are known already: all of them once the sandbox runs, none before.
+/// Returns the tunnels of a sandbox: all of them while it runs, none before and after.
 pub fn known_at_once(sandbox: &Sandbox) -> Vec<TunnelData> {
     sandbox.tunnels.lock().open.values().cloned().collect()
 }
 
-/// Opens the tunnels that a sandbox asks for.
+/// Opens the tunnels that a sandbox's definition requests.
+///
+/// # Errors
+///
+/// Fails if a listener or the certificate cannot be created.
 pub async fn open(state: &Arc<State>, sandbox: &Sandbox, unit: &Arc<Unit>) -> anyhow::Result<()> {
     let wanted = ports(&sandbox.definition);
     if wanted.is_empty() {
@@ -65,7 +69,7 @@ pub async fn open(state: &Arc<State>, sandbox: &Sandbox, unit: &Arc<Unit>) -> an
     Ok(())
 }
 
-/// A port of a sandbox.
+/// A port of a sandbox, and who may connect to it.
 #[derive(Debug, Clone)]
 struct Inside {
     container: Arc<Container>,
@@ -132,7 +136,7 @@ async fn forward(mut outside: TcpStream, tls: Option<TlsAcceptor>, inside: Insid
     }
 }
 
-/// TLS with a certificate of its own, made when first needed.
+/// Returns a TLS acceptor. All acceptors share one self-signed certificate, which the first call creates.
 fn acceptor(h2: bool) -> anyhow::Result<TlsAcceptor> {
     static CERTIFICATE: std::sync::OnceLock<(Vec<u8>, Vec<u8>)> = std::sync::OnceLock::new();
     if CERTIFICATE.get().is_none() {

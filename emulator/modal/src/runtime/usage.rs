@@ -1,4 +1,4 @@
-//! Takes samples of what sandboxes use.
+//! Samples the resource usage of sandboxes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,16 +6,16 @@ use std::time::Duration;
 use crate::model::sandbox::Sandbox;
 use crate::model::unit::Unit;
 
-/// How often a sandbox's usage is looked at.
+/// Time between two samples.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Looks at a sandbox's usage once.
+/// Takes one sample of a sandbox's usage.
 pub fn look(sandbox: &Sandbox, unit: &Unit) {
     let (used, memory) = unit.container.usage();
     sandbox.samples.lock().add(used, memory);
 }
 
-/// Looks at a sandbox's usage for as long as this is polled.
+/// Takes samples of a sandbox's usage until this future is dropped.
 pub async fn sample(sandbox: Arc<Sandbox>, unit: Arc<Unit>) {
     loop {
         look(&sandbox, &unit);
