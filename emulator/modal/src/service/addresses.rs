@@ -1,16 +1,18 @@
-//! Where clients find the emulator, as each of them wants to see it.
+//! The URLs at which clients reach the emulator.
 
 use std::net::IpAddr;
 
 use crate::model::state::State;
 
-/// The router's URL as this client wants to see it: some take `https` for plain text on loopback (section 7.2).
+/// Returns the router's URL. Some clients expect `https` although they speak plain text on loopback
+/// (docs/modal-protocol.md, section 7.2). `asked` is the authority of the client's request.
 pub fn router_url(state: &State, https: bool, asked: Option<&str>) -> String {
     format!("{}://{}", if https { "https" } else { "http" }, seen_at(state, asked))
 }
 
-/// Where a client that asked for this authority finds the emulator: there, if it is another machine's name for this one
-/// or the emulator has no address of its own. By the names of this machine it has that.
+/// Returns the host and port at which a client reaches the emulator. It is the authority `asked` of the client's request if
+/// that is not a local name, or if the emulator listens on an unspecified address. Otherwise it is the advertised or listening
+/// address.
 pub fn seen_at(state: &State, asked: Option<&str>) -> String {
     match asked {
         Some(asked) if state.address.ip().is_unspecified() || !is_local(asked) => asked.to_owned(),
@@ -18,7 +20,7 @@ pub fn seen_at(state: &State, asked: Option<&str>) -> String {
     }
 }
 
-/// Whether an authority's host is this machine, whatever a resolver says.
+/// Returns whether an authority's host is `localhost` or a loopback address. Does not resolve names.
 pub fn is_local(authority: &str) -> bool {
     let Ok(authority) = authority.parse::<http::uri::Authority>() else { return false };
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');

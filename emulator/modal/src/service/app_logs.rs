@@ -1,6 +1,6 @@
-//! Following the output of an app, a task or a sandbox: what is there already, then what comes, until it is over.
+//! Follows the output of an app, a task or a sandbox: sends the existing output, then new output, until the scope has ended.
 //!
-//! The cursor is the time of writing in microseconds, which is the same for all streams that are followed together.
+//! The cursor is the time of writing in microseconds, because all streams that are followed together share it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,25 +21,31 @@ use crate::model::values::wait;
 use crate::service::caller::Caller;
 use crate::service::logs::{Batches, MAX_STREAM, Text, batch, entry};
 
-/// How often is looked for further sandboxes and for the app's end.
+/// How often the follower checks for new sandboxes and for the end of the app.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How long what is there already may take to be sent after the stream's time is over.
+/// After the stream's time limit, how long existing output may still be sent.
 const LATE: Duration = Duration::from_secs(5);
 
-/// Batches that wait for a slow client.
+/// Number of batches that are queued for a slow client.
 const WAITING: usize = 16;
 
-/// Whose output is meant: an app's, or that of one of its sandboxes, which may be given alone.
+/// Whose output is followed: all sandboxes of an app, or one sandbox.
 #[derive(Debug, Clone)]
 pub struct Scope {
     app_id: String,
-    /// The one sandbox that is meant.
+    /// Id of the sandbox; `None` for all of the app's.
     only: Option<String>,
 }
 
 impl Scope {
-    /// Checks that there is such an app, task or sandbox; it may have ended.
+    /// Returns the scope of a request, which names an app, a task or a sandbox, or a consistent combination. They may have
+    /// ended.
+    ///
+    /// # Errors
+    ///
+    /// Fails with INVALID_ARGUMENT if all three ids are empty, and with NOT_FOUND if an object does not exist or does not
+    /// belong to the others.
     pub fn new(state: &State, app_id: &str, task_id: &str, sandbox_id: &str) -> Result<Scope, Status> {
         if app_id.is_empty() && task_id.is_empty() && sandbox_id.is_empty() {
             return Err(Status::invalid_argument("app_id, task_id or sandbox_id is required"));
@@ -62,12 +68,12 @@ impl Scope {
         Ok(Scope { app_id, only: only.map(|sandbox| sandbox.id.clone()) })
     }
 
-    /// The app.
+    /// Returns the id of the app.
     pub fn app_id(&self) -> &str {
         &self.app_id
     }
 
-    /// The sandboxes that are known now.
+    /// Returns the sandboxes that exist now.
     pub fn sandboxes(&self, state: &State) -> Vec<Arc<Sandbox>> {
         let tables = state.tables.lock();
         match &self.only {
@@ -76,7 +82,7 @@ impl Scope {
         }
     }
 
-    /// Whether no further sandbox, and no further output of those that are known, will come.
+    /// Returns whether neither new sandboxes nor new output can come.
     fn is_over(&self, state: &State) -> bool {
         let tables = state.tables.lock();
         let ended = |sandbox: &Arc<Sandbox>| sandbox.result().is_some();
@@ -90,7 +96,11 @@ impl Scope {
     }
 }
 
-/// Follows the output of a scope.
+/// Follows the output of a scope (AppGetLogs).
+///
+/// # Errors
+///
+/// Fails with INVALID_ARGUMENT or NOT_FOUND if the scope is not valid.
 pub async fn stream(state: &Arc<State>, _: &Caller, request: AppGetLogsRequest) -> Result<Batches, Status> {
     let scope = Scope::new(state, &request.app_id, &request.task_id, &request.sandbox_id)?;
     let since = request.last_entry_id.split('-').next().and_then(|number| number.parse().ok()).unwrap_or(0);
@@ -114,7 +124,7 @@ async fn follow(
 ) {
     let (mut seen, mut streams, mut newest) = (HashSet::new(), SelectAll::new(), since);
     loop {
-        // Before the look at the sandboxes: after its end, none is added.
+        // Checked before the sandboxes are listed: no sandbox is added after the end of the scope.
         let over = scope.is_over(&state);
         for sandbox in scope.sandboxes(&state) {
             if seen.insert(sandbox.id.clone()) {
@@ -151,7 +161,8 @@ async fn follow(
     }
 }
 
-/// One stream of a sandbox: what was written after a time, with the time of the last of it.
+/// Streams one output stream of a sandbox from the time `since` in microseconds. Each batch comes with the time of its last
+/// byte.
 fn output(
     sandbox: Arc<Sandbox>,
     fd: FileDescriptor,

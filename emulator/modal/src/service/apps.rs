@@ -1,4 +1,4 @@
-//! Apps and environments.
+//! Calls about apps and environments.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,10 +14,15 @@ use crate::runtime::app_lives::{end, leave};
 use crate::service::addresses::seen_at;
 use crate::service::caller::Caller;
 
-/// What the emulator calls the one who asks.
+/// Name of the user in responses. The emulator has only one.
 pub const USER: &str = "emulator";
 
-/// Finds an app by name or id, or makes it.
+/// Returns an app by name or id. Creates it if it does not exist and the request permits that.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the environment or the app does not exist, with ALREADY_EXISTS if a new app was required, and with
+/// INVALID_ARGUMENT if the name is not valid.
 pub async fn get_or_create(
     state: &Arc<State>,
     _: &Caller,
@@ -62,7 +67,11 @@ pub async fn get_or_create(
     Ok(AppGetOrCreateResponse { app_id: app.id.clone(), handle_metadata: Some(metadata(&app)) })
 }
 
-/// Makes an app without a name.
+/// Creates an app without a name.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the environment does not exist.
 pub async fn create(
     state: &Arc<State>,
     caller: &Caller,
@@ -88,7 +97,11 @@ pub async fn create(
     Ok(response)
 }
 
-/// Lists an environment's apps, newest first.
+/// Lists the apps of an environment, newest first.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the environment does not exist.
 pub async fn list(state: &Arc<State>, _: &Caller, request: AppListRequest) -> Result<AppListResponse, Status> {
     let environment = state.environment(&request.environment_name)?;
     let tables = state.tables.lock();
@@ -107,7 +120,11 @@ pub async fn list(state: &Arc<State>, _: &Caller, request: AppListRequest) -> Re
     Ok(AppListResponse { apps: apps.into_iter().map(item).collect() })
 }
 
-/// Stops an app and every sandbox in it.
+/// Stops an app and all of its sandboxes.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the app does not exist.
 pub async fn stop(state: &Arc<State>, _: &Caller, request: AppStopRequest) -> Result<(), Status> {
     let mut tables = state.tables.lock();
     known(&tables, &request.app_id)?;
@@ -115,12 +132,12 @@ pub async fn stop(state: &Arc<State>, _: &Caller, request: AppStopRequest) -> Re
     Ok(())
 }
 
-/// An app by id, stopped or not.
+/// Returns an app by id, stopped or not.
 fn known<'a>(tables: &'a Tables, id: &str) -> Result<&'a App, Status> {
     tables.apps.get(id).ok_or_else(|| Status::not_found(format!("App with ID {id} not found")))
 }
 
-/// Whether this is an app of a name. Those that were never deployed have none.
+/// Returns whether an app has this name in this environment. Apps that were never deployed have no name.
 fn is_named(app: &App, name: &str, environment: &str) -> bool {
     !name.is_empty() && app.name == name && app.environment == environment
 }
@@ -129,7 +146,13 @@ fn page(state: &State, caller: &Caller, id: &str) -> String {
     format!("http://{}/apps/{id}", seen_at(state, caller.asked.as_deref()))
 }
 
-/// Says that an app is complete: it runs for as long as its client, detached from it, or is deployed under a name.
+/// Publishes an app: sets whether it lives as long as its client, is detached from it, or is deployed under a name.
+///
+/// # Errors
+///
+/// Fails with INVALID_ARGUMENT if the state or the name is not valid, with UNIMPLEMENTED if the app has functions or classes,
+/// with NOT_FOUND or FAILED_PRECONDITION if the app does not exist or has been stopped, and with ALREADY_EXISTS if the name is
+/// taken.
 pub async fn publish(
     state: &Arc<State>,
     caller: &Caller,
@@ -171,7 +194,11 @@ pub async fn publish(
     Ok(AppPublishResponse { url: page(state, caller, &request.app_id), server_warnings: Vec::new(), deployed_at })
 }
 
-/// Says that an app's client is there.
+/// Records a heartbeat of an app's client.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the app does not exist, and with FAILED_PRECONDITION if it has been stopped.
 pub async fn heartbeat(state: &Arc<State>, _: &Caller, request: AppHeartbeatRequest) -> Result<(), Status> {
     state.app(&request.app_id)?;
     if let Some(app) = state.tables.lock().apps.get_mut(&request.app_id) {
@@ -180,7 +207,11 @@ pub async fn heartbeat(state: &Arc<State>, _: &Caller, request: AppHeartbeatRequ
     Ok(())
 }
 
-/// Says that an app's client leaves: an ephemeral app ends, a detached one goes on until its last sandbox has ended.
+/// Handles that an app's client disconnects: an ephemeral app stops, a detached one stops when its last sandbox has ended.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the app does not exist.
 pub async fn disconnect(state: &Arc<State>, _: &Caller, request: AppClientDisconnectRequest) -> Result<(), Status> {
     let mut tables = state.tables.lock();
     known(&tables, &request.app_id)?;
@@ -189,7 +220,11 @@ pub async fn disconnect(state: &Arc<State>, _: &Caller, request: AppClientDiscon
     Ok(())
 }
 
-/// Where an app stands.
+/// Returns the state of an app and the times of its changes.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the app does not exist.
 pub async fn lifecycle(
     state: &Arc<State>,
     _: &Caller,
@@ -199,13 +234,21 @@ pub async fn lifecycle(
     Ok(AppGetLifecycleResponse { lifecycle: Some(lifecycle_of(known(&tables, &request.app_id)?)) })
 }
 
-/// What is known of an app.
+/// Returns an app's description, environment and lifecycle.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the app does not exist.
 pub async fn info(state: &Arc<State>, _: &Caller, request: AppGetInfoRequest) -> Result<AppGetInfoResponse, Status> {
     let tables = state.tables.lock();
     Ok(AppGetInfoResponse { info: Some(metadata(known(&tables, &request.app_id)?)) })
 }
 
-/// The functions of an app: there are none.
+/// Returns the functions of an app. The list is always empty, because the emulator has no functions.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the app does not exist.
 pub async fn layout(
     state: &Arc<State>,
     _: &Caller,
@@ -215,7 +258,11 @@ pub async fn layout(
     Ok(AppGetLayoutResponse { app_layout: Some(AppLayout::default()) })
 }
 
-/// Finds the app that is deployed under a name, or was last.
+/// Returns the app that is deployed under a name, or the last one that was.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the environment does not exist.
 pub async fn by_name(
     state: &Arc<State>,
     _: &Caller,
@@ -235,12 +282,20 @@ pub async fn by_name(
     })
 }
 
-/// An app's tags.
+/// Returns an app's tags.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the app does not exist.
 pub async fn tags(state: &Arc<State>, _: &Caller, request: AppGetTagsRequest) -> Result<AppGetTagsResponse, Status> {
     Ok(AppGetTagsResponse { tags: known(&state.tables.lock(), &request.app_id)?.tags.clone() })
 }
 
 /// Replaces an app's tags.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the app does not exist.
 pub async fn set_tags(state: &Arc<State>, _: &Caller, request: AppSetTagsRequest) -> Result<(), Status> {
     let mut tables = state.tables.lock();
     known(&tables, &request.app_id)?;
@@ -250,7 +305,11 @@ pub async fn set_tags(state: &Arc<State>, _: &Caller, request: AppSetTagsRequest
     Ok(())
 }
 
-/// Makes an environment.
+/// Creates an environment.
+///
+/// # Errors
+///
+/// Fails with ALREADY_EXISTS if it exists, and with INVALID_ARGUMENT if the name is not valid.
 pub async fn environment_create(
     state: &Arc<State>,
     _: &Caller,
@@ -263,7 +322,11 @@ pub async fn environment_create(
     make_environment(&mut tables, &request.name).map(drop)
 }
 
-/// Removes an environment and all that is in it.
+/// Removes an environment, its secrets, volumes and image names, and stops its apps.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the environment does not exist, and with FAILED_PRECONDITION if it is the default one.
 pub async fn environment_delete(
     state: &Arc<State>,
     _: &Caller,
@@ -286,7 +349,12 @@ pub async fn environment_delete(
     Ok(())
 }
 
-/// Finds an environment, or makes it.
+/// Returns an environment by name. Creates it if it does not exist and the request permits that.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the environment does not exist, with ALREADY_EXISTS if a new one was required, and with
+/// INVALID_ARGUMENT if the name is not valid.
 pub async fn environment_get_or_create(
     state: &Arc<State>,
     _: &Caller,
@@ -319,7 +387,7 @@ pub async fn environment_get_or_create(
     })
 }
 
-/// Makes an environment, which must not exist. Returns its id.
+/// Creates an environment, which must not exist, and returns its id.
 fn make_environment(tables: &mut Tables, name: &str) -> Result<String, Status> {
     check_name("environment", name)?;
     if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || name.starts_with("en-") {
@@ -331,7 +399,11 @@ fn make_environment(tables: &mut Tables, name: &str) -> Result<String, Status> {
     Ok(id)
 }
 
-/// Lists environments by name.
+/// Lists the environments, sorted by name.
+///
+/// # Errors
+///
+/// Never fails.
 pub async fn environment_list(state: &Arc<State>, _: &Caller, (): ()) -> Result<EnvironmentListResponse, Status> {
     let tables = state.tables.lock();
     let item = |(name, environment): (&String, &Environment)| EnvironmentListItem {

@@ -1,4 +1,4 @@
-//! Calls by which clients sign in. Credentials themselves are checked in [`crate::http::auth`].
+//! Calls with which clients sign in. [`crate::http::auth`] checks the credentials of all calls.
 
 use std::sync::Arc;
 
@@ -9,7 +9,11 @@ use crate::model::state::State;
 use crate::model::tokens::CONTROL;
 use crate::service::caller::Caller;
 
-/// A short-lived token for the control plane.
+/// Returns a short-lived token for the control plane.
+///
+/// # Errors
+///
+/// Never fails.
 pub async fn token(
     state: &Arc<State>,
     caller: &Caller,
@@ -19,7 +23,11 @@ pub async fn token(
     Ok(AuthTokenGetResponse { token: state.signer.sign(CONTROL, life) })
 }
 
-/// Says hello.
+/// Returns the image builder version. Clients use this call to check their credentials.
+///
+/// # Errors
+///
+/// Never fails.
 pub async fn hello(state: &Arc<State>, _: &Caller, (): ()) -> Result<ClientHelloResponse, Status> {
     Ok(ClientHelloResponse { image_builder_version: state.options.image_builder_version.clone(), ..Default::default() })
 }

@@ -1,4 +1,4 @@
-//! Makes connect tokens. With one, a client reaches a server inside a sandbox over HTTP ([`crate::http::connect_tokens`]).
+//! Creates connect tokens. With one, a client reaches a server inside a sandbox over HTTP ([`crate::http::connect_tokens`]).
 
 use std::sync::Arc;
 
@@ -12,10 +12,15 @@ use tonic::Status;
 use crate::model::state::{Grant, State};
 use crate::service::caller::Caller;
 
-/// Port of the server inside unless a token names another.
+/// Port of the server inside if a request names none.
 const DEFAULT_PORT: u32 = 8080;
 
-/// Makes a token.
+/// Creates a connect token for a port of a sandbox.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the sandbox does not exist or has ended, and with INVALID_ARGUMENT if the port or the user data is
+/// not valid.
 pub async fn create(
     state: &Arc<State>,
     _: &Caller,

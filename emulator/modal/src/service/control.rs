@@ -1,7 +1,6 @@
-//! The control plane, `modal.client.ModalClient`: a table of its methods, each served by a function of a module here.
+//! The control plane, `modal.client.ModalClient`: a table of its methods. A function of a sibling module handles each method.
 //!
-//! Credentials are checked before a call gets here ([`crate::http::auth`]); what is left of them is a
-//! [`Caller`].
+//! [`crate::http::auth`] checks credentials before a call gets here, and passes the client's properties on as a [`Caller`].
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,11 +18,11 @@ use crate::service::{
     sidecar_create, snapshots, stats, tasks, tunnels, uploads, volume_files, volumes,
 };
 
-/// The control plane.
+/// The service of the control plane.
 #[derive(Debug, Clone)]
 pub struct Control {
     state: Arc<State>,
-    /// Answers to calls that may come twice.
+    /// Responses to calls that clients may repeat.
     replies: Arc<Replies>,
 }
 
@@ -32,12 +31,12 @@ fn caller<T>(request: &Request<T>) -> Caller {
 }
 
 impl Control {
-    /// Serves this state.
+    /// Creates the service for the state of an emulator.
     pub fn new(state: Arc<State>) -> Control {
         Control { state, replies: Arc::default() }
     }
 
-    /// Answers a call, or repeats the answer that an earlier attempt of it got.
+    /// Carries out a call, or returns the response of an earlier attempt of the same call.
     async fn once<T, F>(&self, method: &str, caller: &Caller, call: F) -> Result<Response<T>, Status>
     where
         T: Message + Default,
@@ -47,7 +46,8 @@ impl Control {
     }
 }
 
-/// Writes the trait's implementation from the table below. `once`: a repeated attempt gets the first one's answer.
+/// Generates the trait's implementation from the table below. `once`: a repeated attempt gets the response of the first one.
+/// `each`: every attempt is carried out.
 macro_rules! methods {
     (@call once, $control:ident, $name:ident, $caller:ident, $call:expr) => {
         $control.once(stringify!($name), &$caller, $call).await
@@ -71,7 +71,7 @@ macro_rules! methods {
             )*
         }
 
-        /// Every method of the service, as the generated trait names them.
+        /// The names of all methods of the service, as in the generated trait.
         pub const METHODS: &[&str] = &[$(stringify!($name)),*];
     };
 }

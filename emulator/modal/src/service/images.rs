@@ -1,4 +1,4 @@
-//! Images: layers asked for, builds followed, names given. The building itself is [`crate::build`]'s.
+//! Calls about images: build layers, follow builds, and publish names. [`crate::build`] does the building.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,19 +18,24 @@ use crate::model::state::State;
 use crate::model::values::{check_name, now, wait};
 use crate::service::caller::Caller;
 
-/// A stream of build messages.
+/// A stream of messages about a build.
 pub type Joined = Pin<Box<dyn Stream<Item = Result<ImageJoinStreamingResponse, Status>> + Send>>;
 
-/// Longest build stream; clients ask for 55 s and come back.
+/// Longest stream of a build; clients request 55 seconds and reconnect.
 const MAX_STREAM: Duration = Duration::from_secs(600);
 
-/// Log lines per message: few enough that a message stays small, many enough that a busy build is not held up.
+/// Log lines per message: few enough to keep a message small, enough not to delay a build with much output.
 const LINES: usize = 256;
 
-/// Revisions of a name that are kept.
+/// Number of revisions that are kept per name.
 const REVISIONS: usize = 100;
 
-/// Finds a layer that was built before, or starts building it.
+/// Returns an image that was built from the same definition, or starts to build it.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the app or an object of the definition does not exist, with FAILED_PRECONDITION if the app has been
+/// stopped, with INVALID_ARGUMENT if the definition is not valid, and with UNIMPLEMENTED if it has Python functions as steps.
 pub async fn get_or_create(
     state: &Arc<State>,
     _: &Caller,
@@ -42,16 +47,20 @@ pub async fn get_or_create(
     if let Some(base) = base {
         state.tables.lock().image_bases.insert(image.id.clone(), base);
     }
-    // Who started it follows it, however soon it is over.
+    // The client that started the build follows it, even if it has finished already.
     let (result, metadata) = if started { (None, None) } else { outcome(&image) };
     Ok(ImageGetOrCreateResponse { image_id: image.id.clone(), result, metadata })
 }
 
-/// Follows a build: its log from a cursor on, then its outcome.
+/// Follows a build: streams its log from a cursor, then its result.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the image does not exist.
 pub async fn join(state: &Arc<State>, _: &Caller, request: ImageJoinStreamingRequest) -> Result<Joined, Status> {
     let image = state.image(&request.image_id)?;
     let from = request.last_entry_id.split('-').next().and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
-    // A finished build's log is only repeated for those who ask, and told to the first who comes.
+    // The log of a finished build is sent to the first follower, and later only on request.
     let told = image.followed.swap(true, Ordering::Relaxed) && !request.include_logs_for_finished;
     let from =
         if image.outcome().is_some() && told && request.last_entry_id.is_empty() { image.log.len() } else { from };
@@ -76,7 +85,11 @@ pub async fn join(state: &Arc<State>, _: &Caller, request: ImageJoinStreamingReq
     Ok(lines.take_until(tokio::time::sleep_until(until)).boxed())
 }
 
-/// Finds an image by id.
+/// Returns an image by id.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the image does not exist.
 pub async fn from_id(
     state: &Arc<State>,
     _: &Caller,
@@ -87,7 +100,11 @@ pub async fn from_id(
     Ok(ImageFromIdResponse { image_id: image.id.clone(), metadata })
 }
 
-/// Finds an image by the name it was published under.
+/// Returns the image that was published last under a name.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if there is no such name or image, and with INVALID_ARGUMENT if the name is not valid.
 pub async fn by_tag(
     state: &Arc<State>,
     _: &Caller,
@@ -100,7 +117,12 @@ pub async fn by_tag(
     Ok(ImageGetByTagResponse { image_id: image.id.clone() })
 }
 
-/// Gives an image a name.
+/// Publishes an image under a name.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the image does not exist, with FAILED_PRECONDITION if it cannot be used, and with INVALID_ARGUMENT
+/// if the name is not valid.
 pub async fn publish(
     state: &Arc<State>,
     _: &Caller,
@@ -113,14 +135,18 @@ pub async fn publish(
     let mut tables = state.tables.lock();
     let revisions = &mut tables.image_tags.entry(key).or_default().revisions;
     revisions.push(revision);
-    // The first one stays: it says since when the name is there.
+    // The first revision is never dropped, because it has the time at which the name was created.
     if revisions.len() > REVISIONS {
         revisions.remove(1);
     }
     Ok(ImagePublishResponse { image_id: request.image_id, revision_id })
 }
 
-/// Lists names of images, in their order.
+/// Lists the published names of an environment in alphabetical order.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the environment does not exist.
 pub async fn list_tags(
     state: &Arc<State>,
     _: &Caller,
@@ -154,7 +180,11 @@ pub async fn list_tags(
     Ok(ImageListTagsResponse { items, next_page_token, environment_name })
 }
 
-/// Lists what was published under a name, newest first.
+/// Lists the revisions of a name, newest first.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the environment does not exist, and with INVALID_ARGUMENT if the name is not valid.
 pub async fn tag_revisions(
     state: &Arc<State>,
     _: &Caller,
@@ -182,14 +212,22 @@ pub async fn tag_revisions(
     })
 }
 
-/// Takes a name away from an image.
+/// Removes a name and its revisions.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if there is no such name, and with INVALID_ARGUMENT if the name is not valid.
 pub async fn delete_name(state: &Arc<State>, _: &Caller, request: ImageNameDeleteRequest) -> Result<(), Status> {
     let key = name(state, &request.tag, "")?;
     let removed = state.tables.lock().image_tags.remove(&key);
     removed.map(drop).ok_or_else(|| Status::not_found(format!("Image '{}' not found", request.tag)))
 }
 
-/// The images that an image was built on, first one first, and itself.
+/// Returns the chain of images that an image was built on, starting with the lowest and ending with the image itself.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the image does not exist.
 pub async fn build_chain(
     state: &Arc<State>,
     _: &Caller,
@@ -216,7 +254,7 @@ pub async fn build_chain(
         build_steps.push(ImageBuildStep {
             image_id: image.id.clone(),
             started_at: time(image.created_at),
-            // All that was said belongs to it, also what was said at its last moment.
+            // One second later, so that the interval includes the last line of the log.
             finished_at: time(end + 1.0),
             builder_task_id: builder(&image.id),
             ..Default::default()
@@ -225,19 +263,19 @@ pub async fn build_chain(
     Ok(ImageBuildChainGetResponse { build_steps })
 }
 
-/// The task that stands for the build of an image where its log is asked for.
+/// Returns the id of the task with which clients request the log of an image's build.
 fn builder(image_id: &str) -> String {
     format!("ta-{}", image_id.strip_prefix("im-").unwrap_or(image_id))
 }
 
-/// What the build said that such a task stands for.
+/// Returns the log of the build that a task id of this kind stands for; `None` for other task ids.
 pub async fn built_by(state: &State, task_id: &str) -> Option<Vec<TaskLogs>> {
     let id = format!("im-{}", task_id.strip_prefix("ta-")?);
     let image = state.tables.lock().images.get(&id).cloned()?;
     Some(lines(&image).await)
 }
 
-/// What a build has said so far.
+/// Returns the lines of a build's log so far.
 async fn lines(image: &Image) -> Vec<TaskLogs> {
     if image.log.is_empty() { Vec::new() } else { image.log.follow(0, usize::MAX).await }
 }
@@ -246,7 +284,11 @@ fn page_size(wanted: u32) -> usize {
     if wanted == 0 { 100 } else { wanted.min(100) as usize }
 }
 
-/// Forgets an image. Sandboxes made of it go on; so do images built on it.
+/// Removes an image. Sandboxes that run from it, and images built on it, are not affected.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the image does not exist.
 pub async fn delete(state: &Arc<State>, _: &Caller, request: ImageDeleteRequest) -> Result<(), Status> {
     if state.image(&request.image_id).is_err() {
         return Err(Status::not_found(format!("No Image with ID '{}' found", request.image_id)));
@@ -255,7 +297,7 @@ pub async fn delete(state: &Arc<State>, _: &Caller, request: ImageDeleteRequest)
     Ok(())
 }
 
-/// `[env/]name[:tag]` taken apart.
+/// Parses `[env/]name[:tag]` to an environment, a name and a tag.
 fn name(state: &State, text: &str, environment: &str) -> Result<(String, String, String), Status> {
     let (environment, rest) = text.split_once('/').unwrap_or((environment, text));
     let environment = state.environment(environment)?;
@@ -268,7 +310,7 @@ fn name(state: &State, text: &str, environment: &str) -> Result<(String, String,
     Ok((environment, name.to_owned(), tag.to_owned()))
 }
 
-/// What is told about a build: nothing while it goes on.
+/// Returns the result and the metadata of a build for clients; both are `None` while the build runs.
 fn outcome(image: &Image) -> (Option<GenericResult>, Option<ImageMetadata>) {
     match image.outcome() {
         None => (None, None),
@@ -277,7 +319,7 @@ fn outcome(image: &Image) -> (Option<GenericResult>, Option<ImageMetadata>) {
     }
 }
 
-/// What clients are told about a built image.
+/// Returns the metadata of a built image for clients.
 pub fn metadata(built: &Built) -> ImageMetadata {
     ImageMetadata { workdir: built.config.workdir.clone(), ..Default::default() }
 }

@@ -1,6 +1,7 @@
-//! A sandbox's output and input as the first backend serves them, and its output as kept logs.
+//! The output and input of a sandbox in the calls of the first backend, and the stored output as logs.
 //!
-//! Text in entries with a cursor. The cursor is the byte offset in the stream, so that resuming is exact.
+//! Output is sent as text in entries with a cursor. The cursor is the byte offset in the stream, so that a client can resume
+//! exactly.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -23,23 +24,24 @@ use crate::service::caller::Caller;
 /// A stream of log batches.
 pub type Batches = Pin<Box<dyn Stream<Item = Result<TaskLogsBatch, Status>> + Send>>;
 
-/// Longest log stream; clients ask for 55 s and come back.
+/// Longest log stream; clients request 55 seconds and reconnect.
 pub(super) const MAX_STREAM: Duration = Duration::from_secs(600);
 
-/// Output of each stream that is kept as a log, in bytes: the newest.
+/// Bytes at the end of each output stream that are available as logs.
 const KEPT: u64 = 16 << 20;
 
-/// Lines of one write that are entries of their own. More are put together: no client could page through thousands of the same
-/// time. Fewer are not, since whether two lines were written at once is chance: clients would see now one entry, now two.
+/// Largest number of lines of one write that become separate entries. Lines of a larger write are merged, because clients page
+/// by time and cannot page through thousands of entries with the same time. Lines of a smaller write are not merged, because it
+/// is chance whether two lines are in the same write, and the number of entries would vary.
 const FEW: usize = 16;
 
-/// Longest entry that lines are put together to, in bytes.
+/// Longest merged entry, in bytes.
 const ENTRY: usize = 64 << 10;
 
-/// Longest range of time that is answered, in seconds.
+/// Longest range of time of one request, in seconds.
 const MAX_SPAN: f64 = 35.0 * 24.0 * 3600.0 + 1.0;
 
-/// The entry point of a sandbox, once it has one; nothing when the sandbox ended without.
+/// Waits for the entry point of a sandbox. Returns `None` if the sandbox ended without one.
 pub async fn entry(sandbox: &Sandbox) -> Option<Arc<Running>> {
     let mut entry = sandbox.entry.subscribe();
     let mut phase = sandbox.phase.subscribe();
@@ -50,7 +52,11 @@ pub async fn entry(sandbox: &Sandbox) -> Option<Arc<Running>> {
     }
 }
 
-/// Follows one output stream of a sandbox's entry point.
+/// Follows one output stream of a sandbox's entry point (SandboxGetLogs).
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the sandbox does not exist.
 pub async fn stream(state: &Arc<State>, _: &Caller, request: SandboxGetLogsRequest) -> Result<Batches, Status> {
     let sandbox = state.sandbox(&request.sandbox_id)?;
     let fd = match request.file_descriptor() {
@@ -78,11 +84,12 @@ pub async fn stream(state: &Arc<State>, _: &Caller, request: SandboxGetLogsReque
     Ok(pieces.chain(ending).take_until(tokio::time::sleep_until(until)).boxed())
 }
 
-/// Entry ids are offsets; `0-0` and the empty one mean the beginning.
+/// Parses an entry id to an offset; `0-0` and an empty id mean the beginning.
 fn cursor(entry_id: &str) -> u64 {
     entry_id.split('-').next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
+/// Returns a batch with one entry. `time` is in Unix seconds, and `end` is the cursor after the entry.
 pub(super) fn batch(sandbox: &Sandbox, fd: FileDescriptor, time: f64, data: String, end: u64) -> TaskLogsBatch {
     TaskLogsBatch {
         task_id: sandbox.task_id.clone(),
@@ -109,14 +116,14 @@ fn last(sandbox: &Sandbox, end: u64) -> TaskLogsBatch {
     }
 }
 
-/// Bytes to text in pieces: a character that is cut in two waits for its rest.
+/// Decodes bytes to text piece by piece. An incomplete character at the end of a piece is held back until the next piece.
 #[derive(Debug, Default)]
 pub(super) struct Text {
     held: Vec<u8>,
 }
 
 impl Text {
-    /// The text so far, and how many bytes of it are still held back.
+    /// Decodes the next piece. Returns the text, and how many bytes are held back.
     pub(super) fn push(&mut self, bytes: &[u8]) -> (String, usize) {
         self.held.extend_from_slice(bytes);
         let cut = match std::str::from_utf8(&self.held) {
@@ -130,7 +137,12 @@ impl Text {
     }
 }
 
-/// Writes to the entry point's standard input. Indexes count from 1; a repeated one is a retry.
+/// Writes to the standard input of the entry point. Indexes count from 1; a repeated index is a retry.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the sandbox does not exist, and with FAILED_PRECONDITION if it has ended, its input is closed, or an
+/// index was skipped.
 pub async fn stdin(
     state: &Arc<State>,
     _: &Caller,
@@ -143,7 +155,7 @@ pub async fn stdin(
     }
     let _busy = sandbox.busy();
     let entry = entry(&sandbox).await.ok_or_else(ended)?;
-    // One at a time: a repeated request that comes while the first one waits for room must not be written as well.
+    // One request at a time: a retry that arrives while the first attempt waits for the pipe must not write again.
     let mut writes = sandbox.stdin_writes.lock().await;
     let done = writes.done;
     if request.index <= done && request.index != 0 {
@@ -153,7 +165,7 @@ pub async fn stdin(
         return Err(Status::failed_precondition(format!("index {} comes before index {}", request.index, done + 1)));
     }
     let offset = match writes.begun {
-        // An attempt that was given up half-way: what it has written is not written again.
+        // An earlier attempt was interrupted; the bytes that it wrote are not written again.
         Some((index, offset)) if index == request.index && index != 0 => offset,
         _ => entry.stdin.status().0,
     };
@@ -163,7 +175,12 @@ pub async fn stdin(
     Ok(SandboxStdinWriteResponse {})
 }
 
-/// Kept output of sandboxes, for the logs view.
+/// Returns stored output of an app, a task or a sandbox, or the log of a build (AppFetchLogs).
+///
+/// # Errors
+///
+/// Fails with INVALID_ARGUMENT if the limit is above 20,000 or the range of time is too long, and with INVALID_ARGUMENT or
+/// NOT_FOUND if the scope is not valid.
 pub async fn fetch(
     state: &Arc<State>,
     _: &Caller,
@@ -202,7 +219,7 @@ pub async fn fetch(
             }
         }
     }
-    // The newest of them, in order of time.
+    // The newest entries, in order of time.
     found.sort_by(|(_, a), (_, b)| a.time.total_cmp(&b.time));
     let newest = found.split_off(found.len().saturating_sub(limit));
     let batches = newest.into_iter().zip(1..).map(|((sandbox, line), number)| {
@@ -215,7 +232,12 @@ pub async fn fetch(
     Ok(AppFetchLogsResponse { batches: batches.collect() })
 }
 
-/// How much kept output there is, by stretches of time; those without any are left out.
+/// Counts the stored lines per interval of time. Intervals without lines are omitted.
+///
+/// # Errors
+///
+/// Fails with INVALID_ARGUMENT if the range of time is too long, and with INVALID_ARGUMENT or NOT_FOUND if the scope is not
+/// valid.
 pub async fn count(
     state: &Arc<State>,
     _: &Caller,
@@ -253,7 +275,7 @@ pub async fn count(
 
 /// A line of a sandbox's output.
 struct Line {
-    /// Id and name of the sidecar that it is of; none for the sandbox's own container.
+    /// Id and name of the sidecar that wrote it; `None` for the sandbox's own container.
     sidecar: Option<(String, String)>,
     fd: FileDescriptor,
     /// When its first byte was written, in Unix seconds.
@@ -261,7 +283,7 @@ struct Line {
     text: String,
 }
 
-/// The time that logs are asked for; both ends belong to it.
+/// The requested range of time in Unix seconds; both ends are included.
 struct Span {
     since: f64,
     until: f64,
@@ -281,7 +303,7 @@ impl Span {
         (self.since..=self.until).contains(&time)
     }
 
-    /// Whether a line is among those that are asked for.
+    /// Returns whether a line matches the range of time, the stream and the search text.
     fn wants(&self, line: &TaskLogs, source: FileDescriptor, search: &str) -> bool {
         self.contains(line.timestamp)
             && (source == FileDescriptor::Unspecified || source == line.file_descriptor())
@@ -289,7 +311,7 @@ impl Span {
     }
 }
 
-/// Lines of a sandbox's output, as far as it is kept: those of the span, and hardly more.
+/// Returns the stored lines of a sandbox's output. They include the lines of the span, and few others.
 fn lines_of(sandbox: &Sandbox, source: FileDescriptor, span: &Span) -> Vec<Line> {
     let main = sandbox.entry.borrow().clone().map(|entry| (None, entry));
     let sidecars = sandbox.sidecars.lock().clone();
@@ -311,8 +333,8 @@ fn lines_of(sandbox: &Sandbox, source: FileDescriptor, span: &Span) -> Vec<Line>
     lines
 }
 
-/// The lines that were begun in the span, and the offset of the first. A reader halves a span that holds too much, again and
-/// again: what is not in it is not read.
+/// Returns the lines that begin in the span, and the offset of the first. Reads little else, because clients repeatedly halve a
+/// span that has too many lines.
 fn kept(spool: &Spool, span: &Span) -> (u64, Vec<u8>) {
     let len = spool.progress().len;
     let oldest = len.saturating_sub(KEPT);
@@ -320,11 +342,11 @@ fn kept(spool: &Spool, span: &Span) -> (u64, Vec<u8>) {
     if written.end <= oldest {
         return (oldest, Vec::new());
     }
-    // From the byte before, which tells whether a line begins here.
+    // Starts one byte earlier, which shows whether a line begins at the start of the span.
     let mut start = written.start.saturating_sub(1).max(oldest);
     let whole = start == oldest;
     let mut all = Vec::new();
-    // Where the end of the last line is looked for.
+    // Position from which to search for the end of the last line.
     let mut from = (written.end - 1 - start) as usize;
     while start + (all.len() as u64) < len {
         match spool.read(start + all.len() as u64) {

@@ -1,5 +1,5 @@
-//! The two gRPC services: the control plane ([`control`]) and the task command router ([`router`]). [`status`] turns errors of the
-//! domain into gRPC statuses.
+//! The two gRPC services: the control plane ([`control`]) and the task command router ([`router`]). Other modules here handle
+//! their calls; [`status`] converts errors of the domain to gRPC statuses.
 
 pub mod addresses;
 pub mod app_logs;

@@ -1,4 +1,4 @@
-//! Calls that change what a running sandbox may reach.
+//! Calls that change the outbound network policy of a running sandbox.
 
 use std::sync::Arc;
 
@@ -11,13 +11,22 @@ use crate::model::sandbox::Sandbox as Made;
 use crate::model::state::State;
 use crate::service::caller::Caller;
 
-/// Finds a static-address proxy; there are none.
+/// Looks up a proxy with a static address. The emulator has no proxies.
+///
+/// # Errors
+///
+/// Always fails with NOT_FOUND.
 pub async fn proxy(state: &Arc<State>, _: &Caller, request: ProxyGetRequest) -> Result<ProxyGetResponse, Status> {
     state.environment(&request.environment_name)?;
     Err(Status::not_found(format!("Proxy '{}' not found", request.name)))
 }
 
 /// Replaces the route-based policy of a running sandbox.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the sandbox does not exist or has ended, or if a route names a proxy, with INVALID_ARGUMENT or
+/// UNIMPLEMENTED if the policy is not accepted, and with FAILED_PRECONDITION if the sandbox's network is not open.
 pub async fn set(
     state: &Arc<State>,
     _: &Caller,
@@ -34,7 +43,12 @@ pub async fn set(
     Ok(SandboxSetOutboundPolicyResponse {})
 }
 
-/// Replaces the network access of a running sandbox. What is established and no longer permitted is cut.
+/// Replaces the network access of a running sandbox. Connections that are no longer permitted are closed.
+///
+/// # Errors
+///
+/// Fails with INVALID_ARGUMENT if the access is not valid or blocks the network, with NOT_FOUND if the sandbox has ended, and
+/// with FAILED_PRECONDITION if the sandbox was created with a blocked network or with an outbound policy.
 pub async fn set_access(sandbox: &Made, access: &NetworkAccess) -> Result<(), Status> {
     let policy = of_access(access)?;
     sandbox.unit().await?;
@@ -53,7 +67,11 @@ pub async fn set_access(sandbox: &Made, access: &NetworkAccess) -> Result<(), St
     Ok(())
 }
 
-/// Replaces header replacements; there are none to replace, since no sandbox is created with any.
+/// Replaces the header replacements of a running sandbox. No sandbox has any, because the emulator creates none with them.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the sandbox has ended, and otherwise with FAILED_PRECONDITION.
 pub async fn set_headers(sandbox: &Made) -> Result<(), Status> {
     sandbox.unit().await?;
     Err(Status::failed_precondition("The sandbox was created without an outbound policy"))

@@ -1,4 +1,4 @@
-//! Persistent sandboxes: chains of sandboxes in which each session starts from the files the one before left.
+//! Persistent sandboxes: chains of sandboxes. Each session is a sandbox that starts with the files that the previous one left.
 
 use std::sync::Arc;
 
@@ -11,7 +11,11 @@ use crate::model::state::{Persistent, State};
 use crate::runtime::create::make;
 use crate::service::caller::Caller;
 
-/// Makes one with its first session.
+/// Creates a persistent sandbox and starts its first session.
+///
+/// # Errors
+///
+/// Fails with the statuses of SandboxCreateV2.
 pub async fn create(
     state: &Arc<State>,
     caller: &Caller,
@@ -30,7 +34,11 @@ pub async fn create(
     Ok(PersistentSandboxCreateResponse { persistent_sandbox_id: id, sandbox_id: sandbox.id.clone() })
 }
 
-/// Finds one, and its session if that runs.
+/// Returns the id of a persistent sandbox, and the id of its session if that is alive.
+///
+/// # Errors
+///
+/// Fails with INVALID_ARGUMENT if the request names none, and with NOT_FOUND if it does not exist.
 pub async fn get(
     state: &Arc<State>,
     _: &Caller,
@@ -47,7 +55,12 @@ pub async fn get(
     Ok(PersistentSandboxGetResponse { persistent_sandbox_id: id, sandbox_id })
 }
 
-/// The running session, or a new one from where the last one ended.
+/// Returns the running session, or starts a new one from the files of the last one.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the persistent sandbox does not exist, with UNAVAILABLE while the last session is ending, with
+/// FAILED_PRECONDITION if its files were not saved, and with the statuses of SandboxCreateV2.
 pub async fn resume(
     state: &Arc<State>,
     caller: &Caller,
@@ -78,7 +91,11 @@ pub async fn resume(
     Ok(PersistentSandboxResumeResponse { sandbox_id: sandbox.id.clone() })
 }
 
-/// Ends the running session, if any, and forgets the rest.
+/// Ends the session if it is alive, and removes the persistent sandbox.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the persistent sandbox does not exist.
 pub async fn terminate(
     state: &Arc<State>,
     _: &Caller,
@@ -92,7 +109,11 @@ pub async fn terminate(
     Ok(PersistentSandboxTerminateResponse::default())
 }
 
-/// Tunnels of the running session.
+/// Returns the tunnels of the running session.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the persistent sandbox does not exist or its session has ended.
 pub async fn tunnels(
     state: &Arc<State>,
     caller: &Caller,
@@ -104,7 +125,7 @@ pub async fn tunnels(
     Ok(PersistentSandboxTunnelsListResponse { tunnels: tunnels.tunnels })
 }
 
-/// The newest session.
+/// Returns the newest session.
 fn session(state: &State, id: &str) -> Result<Arc<Sandbox>, Status> {
     let chain = state.tables.lock().persistent.get(id).cloned().ok_or_else(|| missing(id))?;
     let session = chain.session.lock().clone();

@@ -1,4 +1,4 @@
-//! Calls that may come twice: a client repeats a call whose answer it lost under the same idempotency key.
+//! Responses to calls that clients repeat: a client that lost the response repeats the call with the same idempotency key.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -10,10 +10,10 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 use tonic::Status;
 
-/// Answers kept; a client repeats within seconds, so the newest few thousand are plenty.
+/// Number of responses that are kept. Clients repeat a call within seconds, so the newest few thousand suffice.
 const KEPT: usize = 4096;
 
-/// Answers by method and key.
+/// Responses by method and idempotency key.
 #[derive(Debug, Default)]
 pub struct Replies {
     kept: Mutex<Kept>,
@@ -26,8 +26,12 @@ struct Kept {
 }
 
 impl Replies {
-    /// The answer to this call: a kept one, or that of `call`, which is made once however often the key comes. Failures
-    /// are not kept.
+    /// Returns the stored response of a call. If there is none, carries `call` out, once for all concurrent attempts, and
+    /// stores its response. Failures are not stored. Calls without a key are always carried out.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `call`, and INTERNAL if a stored response cannot be decoded.
     pub async fn once<T, F>(&self, method: &str, key: Option<&str>, call: F) -> Result<T, Status>
     where
         T: Message + Default,

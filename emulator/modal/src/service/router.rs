@@ -1,6 +1,8 @@
-//! The task command router: commands in a sandbox, their input and output, files and snapshots (docs/modal-protocol.md, section 7).
+//! The task command router: commands in a sandbox with their input and output, files and snapshots (docs/modal-protocol.md,
+//! section 7).
 //!
-//! Its tokens are checked before a call gets here; what is left is whose task it may touch ([`Claims`]).
+//! [`crate::http::auth`] checks tokens before a call gets here, and passes on their content: the task that the caller may
+//! access ([`Claims`]).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,30 +25,31 @@ use crate::model::values::wait;
 use crate::runtime::{commands, readiness, sidecars, snapshots};
 use crate::service::{logs, outbound, sidecar_create};
 
-/// The router.
+/// The service of the router.
 #[derive(Debug, Clone)]
 pub struct Router(pub Arc<State>);
 
-/// Longest hold of a call that waits for a container.
+/// Longest wait of a call that waits for a container.
 const MAX_HOLD: Duration = Duration::from_secs(60);
 
-/// How long after its arrival the start of a command with a time limit is answered, unless the command ends before. The official
-/// SDKs count the limit from the answer on and then give up by themselves (exit code -1 in Python); the service counts from
-/// the start, a way through the network earlier, so that its verdict (SIGKILL, 137) arrives first (docs/modal-protocol.md, section 7.4).
-/// On loopback there is no such way. This one is longer than a busy client takes to ask for the verdict and to read it.
+/// How long after the request's arrival the start of a command with a time limit is answered, unless the command ends earlier.
+/// The official SDKs count the limit from the response and then give up on their own (exit code -1 in Python). The service
+/// counts from the start, which precedes the response by the network's latency, so that its result (SIGKILL, 137) arrives first
+/// (docs/modal-protocol.md, section 7.4). Loopback has no such latency. This lag is longer than a busy client takes to request
+/// and read the result.
 const ANSWER_LAG: Duration = Duration::from_millis(500);
 
 type Answer<T> = Result<Response<T>, Status>;
 type Pieces<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Router {
-    /// The sandbox of a task, if the caller's token is for it.
+    /// Returns the sandbox of a task if the caller's token is valid for it.
     fn task<T>(&self, request: &Request<T>, task_id: &str) -> Result<Arc<Sandbox>, Status> {
         allowed(request.extensions().get(), task_id)?;
         Ok(self.0.task(task_id)?)
     }
 
-    /// The same, if it still runs.
+    /// Returns the sandbox of a task if the caller's token is valid for it and the sandbox is alive.
     fn live<T>(&self, request: &Request<T>, task_id: &str) -> Result<Arc<Sandbox>, Status> {
         let sandbox = self.task(request, task_id)?;
         if sandbox.lives() { Ok(sandbox) } else { Err(sandbox.gone().into()) }
@@ -63,19 +66,20 @@ fn allowed(claims: Option<&Claims>, task_id: &str) -> Result<(), Status> {
     }
 }
 
-/// Whether one of the official SDKs asks, by how they call themselves: `modal-client` in Python, `grpc-node-js`, `grpc-go`.
+/// Returns whether one of the official SDKs sent the request, from its user agent: `modal-client` (Python), `grpc-node-js`,
+/// `grpc-go`.
 fn is_official<T>(request: &Request<T>) -> bool {
     let agent = request.metadata().get("user-agent").and_then(|agent| agent.to_str().ok()).unwrap_or_default();
     ["modal-client/", "grpc-node-js/", "grpc-go/"].iter().any(|name| agent.contains(name))
 }
 
-/// A path inside, as several requests have it.
+/// Parses a path inside the container. It must be absolute and must not contain `..`.
 fn path_of(bytes: &[u8]) -> Result<&str, Status> {
     let path = std::str::from_utf8(bytes).map_err(|_| Status::invalid_argument("path is not UTF-8"))?;
     if !path.starts_with('/') || path.contains('\0') || path.split('/').any(|part| part == "..") {
         return Err(Status::invalid_argument(format!("path must be absolute, got '{path}'")));
     }
-    // The kernel's limits.
+    // The kernel's limits of paths and file names.
     if path.len() > 4095 || path.split('/').any(|part| part.len() > 255) {
         return Err(Status::invalid_argument("path is too long"));
     }
@@ -185,7 +189,7 @@ impl TaskCommandRouter for Router {
                 None => return Err(Status::invalid_argument("a message of the stdin stream is empty")),
             }
         }
-        // Without `end` standard input stays open: the client may come back and go on.
+        // Without `end`, standard input stays open: the client may reconnect and continue.
         Ok(Response::new(TaskExecStdinWriteStreamResponse {}))
     }
 
@@ -216,7 +220,7 @@ impl TaskCommandRouter for Router {
         let sandbox = self.live(&request, &request.get_ref().task_id)?;
         let running = commands::find(&sandbox, &request.get_ref().exec_id)?.running().await?;
         let exit = running.wait().await;
-        // What dies with its sandbox has no end of its own.
+        // A command that was killed because its sandbox ended has no exit status of its own.
         if !sandbox.lives() && exit == Exit::Signal(libc::SIGKILL) {
             return Err(sandbox.gone().into());
         }
@@ -422,7 +426,7 @@ impl TaskCommandRouter for Router {
     }
 }
 
-/// An offset beyond what was ever written can only be a mistake once the stream is complete.
+/// Checks an offset of a request. An offset beyond the end of a complete stream is a mistake of the client.
 fn check_offset(offset: u64, spool: &crate::model::spool::Spool) -> Result<(), Status> {
     let progress = spool.progress();
     if progress.closed && offset > progress.len {

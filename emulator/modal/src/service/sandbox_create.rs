@@ -1,6 +1,6 @@
-//! Making sandboxes: what a request may ask for, and what it gets.
+//! Calls that create sandboxes.
 //!
-//! Both backends share everything; only the shapes of ids and the answer differ (docs/modal-protocol.md, section 5).
+//! Both backends share the implementation; only the shapes of ids and responses differ (docs/modal-protocol.md, section 5).
 
 use std::sync::Arc;
 
@@ -14,7 +14,11 @@ use crate::runtime::create::make;
 use crate::service::addresses::router_url;
 use crate::service::caller::Caller;
 
-/// Makes a sandbox of the first backend.
+/// Creates a sandbox of the first backend.
+///
+/// # Errors
+///
+/// Fails with the statuses of [`make`] for an invalid definition, and with NOT_FOUND if a secret does not exist.
 pub async fn create(
     state: &Arc<State>,
     caller: &Caller,
@@ -30,7 +34,12 @@ pub async fn create(
     Ok(SandboxCreateResponse { sandbox_id: sandbox.id.clone(), metadata: Some(metadata(&sandbox)) })
 }
 
-/// Makes a sandbox of the second backend.
+/// Creates a sandbox of the second backend.
+///
+/// # Errors
+///
+/// Fails with the statuses of [`make`] for an invalid definition, with NOT_FOUND if a secret does not exist, and with
+/// INVALID_ARGUMENT if credentials or secrets of the request are not valid.
 pub async fn create_v2(
     state: &Arc<State>,
     caller: &Caller,
@@ -61,13 +70,13 @@ pub async fn create_v2(
     })
 }
 
-/// How to reach a sandbox's router.
+/// Returns the URL of the router, and a token for the sandbox's task.
 pub fn access(state: &State, caller: &Caller, sandbox: &Sandbox) -> CommandRouterAccess {
     let jwt = state.task_token(&sandbox.task_id, caller.ordered.token_life);
     CommandRouterAccess { jwt, url: router_url(state, caller.https_router, caller.asked.as_deref()) }
 }
 
-/// What every answer about a sandbox says besides.
+/// Returns the metadata that responses about a sandbox include.
 pub fn metadata(sandbox: &Sandbox) -> SandboxHandleMetadata {
     SandboxHandleMetadata { result: sandbox.result(), app_id: sandbox.app_id.clone() }
 }

@@ -1,4 +1,4 @@
-//! Sandboxes after their creation: look-ups, waiting, ending, names, tags.
+//! Calls about existing sandboxes: look-up, waiting, termination, names, tags.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +13,18 @@ use crate::model::values::{check_name, now, wait};
 use crate::service::caller::Caller;
 use crate::service::sandbox_create::{access, metadata};
 
-/// Longest hold of a call that waits. Clients ask for 10 s or 55 s.
+/// Longest wait of one call. Clients request 10 or 55 seconds and repeat the call.
 const MAX_HOLD: Duration = Duration::from_secs(60);
 
-/// Sandboxes on one page of a list.
+/// Number of sandboxes on one page of a list.
 const PAGE: usize = 100;
 
-/// Waits for a result. `result` stays unset while the sandbox runs: some clients take its presence for the end (6.1).
+/// Waits for a sandbox's result. `result` stays unset while the sandbox runs, because some clients take its presence as the end
+/// (docs/modal-protocol.md, section 6.1).
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the sandbox does not exist.
 pub async fn wait_for(
     state: &Arc<State>,
     _: &Caller,
@@ -30,7 +35,11 @@ pub async fn wait_for(
     Ok(SandboxWaitResponse { result, metadata: Some(metadata(&sandbox)) })
 }
 
-/// Ends a sandbox; returns at once.
+/// Tells a sandbox to end, and returns at once.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the sandbox does not exist.
 pub async fn terminate(
     state: &Arc<State>,
     _: &Caller,
@@ -42,7 +51,11 @@ pub async fn terminate(
     Ok(SandboxTerminateResponse { existing_result })
 }
 
-/// The task that runs a sandbox.
+/// Returns the task id of a sandbox. Waits until the sandbox has started if the request says so.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the sandbox does not exist.
 pub async fn task_id(
     state: &Arc<State>,
     _: &Caller,
@@ -57,7 +70,12 @@ pub async fn task_id(
     Ok(SandboxGetTaskIdResponse { task_id: Some(sandbox.task_id.clone()), task_result: sandbox.result() })
 }
 
-/// Router access for a sandbox or task of the second backend. Given for ended ones too: their output can still be read.
+/// Returns router access for a sandbox or task of the second backend. Ended ones are included, because their output can still
+/// be read.
+///
+/// # Errors
+///
+/// Fails with INVALID_ARGUMENT if the request names neither, and with NOT_FOUND if it does not exist.
 pub async fn router_access(
     state: &Arc<State>,
     caller: &Caller,
@@ -73,7 +91,11 @@ pub async fn router_access(
     Ok(SandboxGetCommandRouterAccessResponse { jwt, url, worker_ipv4_address: state.address.ip().to_string() })
 }
 
-/// Router access for a task.
+/// Returns router access for a task.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the task does not exist.
 pub async fn task_router_access(
     state: &Arc<State>,
     caller: &Caller,
@@ -84,7 +106,11 @@ pub async fn task_router_access(
     Ok(TaskGetCommandRouterAccessResponse { jwt, url })
 }
 
-/// Lists sandboxes, newest first.
+/// Lists sandboxes of the first backend, newest first.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the app or the environment does not exist.
 pub async fn list(
     state: &Arc<State>,
     caller: &Caller,
@@ -93,7 +119,11 @@ pub async fn list(
     list_some(state, caller, request, false)
 }
 
-/// The same, of both backends.
+/// Lists sandboxes of both backends, newest first.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the app or the environment does not exist.
 pub async fn list_v2(
     state: &Arc<State>,
     caller: &Caller,
@@ -129,7 +159,7 @@ fn list_some(
         request.tags.iter().all(|tag| changing.tags.contains(tag))
     });
     found.sort_by(|a, b| b.created_at.total_cmp(&a.created_at));
-    // The cursor is a time: sandboxes made at the very same moment must not be torn apart.
+    // The cursor is a time, so sandboxes with the same time of creation must be on the same page.
     let mut end = found.len().min(PAGE);
     while end < found.len() && found[end].created_at >= found[end - 1].created_at {
         end += 1;
@@ -174,7 +204,7 @@ fn info(sandbox: &Sandbox) -> SandboxInfo {
     }
 }
 
-/// What is told of a sandbox's task.
+/// Returns the description of a sandbox's task.
 pub fn task_info(sandbox: &Sandbox) -> TaskInfo {
     let changing = sandbox.changing.lock().clone();
     let gpu = sandbox.definition.resources.as_ref().and_then(|resources| resources.gpu_config.clone());
@@ -192,7 +222,11 @@ pub fn task_info(sandbox: &Sandbox) -> TaskInfo {
     }
 }
 
-/// Finds a sandbox of the first backend by name.
+/// Returns a sandbox of the first backend by name.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if there is no such sandbox.
 pub async fn from_name(
     state: &Arc<State>,
     _: &Caller,
@@ -201,7 +235,11 @@ pub async fn from_name(
     by_name(state, &request, false)
 }
 
-/// Finds a sandbox of the second backend by name.
+/// Returns a sandbox of the second backend by name.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if there is no such sandbox.
 pub async fn from_name_v2(
     state: &Arc<State>,
     _: &Caller,
@@ -228,7 +266,12 @@ fn by_name(state: &State, request: &SandboxGetFromNameRequest, v2: bool) -> Resu
     Ok(SandboxGetFromNameResponse { sandbox_id: sandbox.id.clone(), metadata: Some(metadata(sandbox)) })
 }
 
-/// Names a sandbox that has no name yet.
+/// Gives a name to a sandbox that has none.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the sandbox does not exist or has ended, with INVALID_ARGUMENT if the name is not valid, with
+/// FAILED_PRECONDITION if the sandbox has another name, and with ALREADY_EXISTS if the name is taken.
 pub async fn set_name(
     state: &Arc<State>,
     _: &Caller,
@@ -251,7 +294,11 @@ pub async fn set_name(
     Ok(SandboxSetNameResponse {})
 }
 
-/// A sandbox's tags.
+/// Returns a sandbox's tags.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the sandbox does not exist.
 pub async fn tags(
     state: &Arc<State>,
     _: &Caller,
@@ -263,6 +310,10 @@ pub async fn tags(
 }
 
 /// Replaces a sandbox's tags.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the sandbox does not exist, and with INVALID_ARGUMENT if the tags are not valid.
 pub async fn set_tags(state: &Arc<State>, _: &Caller, request: SandboxTagsSetRequest) -> Result<(), Status> {
     let sandbox = state.sandbox(&request.sandbox_id)?;
     check_tags(&request.tags)?;
@@ -270,7 +321,12 @@ pub async fn set_tags(state: &Arc<State>, _: &Caller, request: SandboxTagsSetReq
     Ok(())
 }
 
-/// Waits for the readiness probe: the older, control-plane form.
+/// Waits for the readiness probe. This is the older call of the control plane; the router has one as well.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the sandbox does not exist or ends, with FAILED_PRECONDITION if it has no probe, and with
+/// DEADLINE_EXCEEDED if the time is over.
 pub async fn wait_until_ready(
     state: &Arc<State>,
     _: &Caller,
@@ -281,7 +337,11 @@ pub async fn wait_until_ready(
     Ok(SandboxWaitUntilReadyResponse { ready_at })
 }
 
-/// What a sandbox has cost: what it asked for, times how long it ran.
+/// Returns the resources that are billed for a sandbox: the requested amounts, multiplied by its run time.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the sandbox does not exist.
 pub async fn resource_usage(
     state: &Arc<State>,
     _: &Caller,
@@ -292,7 +352,7 @@ pub async fn resource_usage(
     let end = if changing.finished_at > 0.0 { changing.finished_at } else { now() };
     let seconds = if changing.started_at > 0.0 { (end - changing.started_at).max(0.0) } else { 0.0 };
     let resources = sandbox.definition.resources.clone().unwrap_or_default();
-    // Defaults of the service: an eighth of a core, 128 MiB.
+    // The service's defaults: an eighth of a core, and 128 MiB.
     let cores = f64::from(if resources.milli_cpu == 0 { 125 } else { resources.milli_cpu }) / 1000.0;
     let gib = f64::from(if resources.memory_mb == 0 { 128 } else { resources.memory_mb }) / 1024.0;
     let gpu = resources.gpu_config.unwrap_or_default();

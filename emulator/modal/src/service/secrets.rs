@@ -1,4 +1,4 @@
-//! Secrets: named, or made for one use.
+//! Calls about secrets. A secret has a name, or is created for one use.
 
 use std::sync::Arc;
 
@@ -10,7 +10,13 @@ use crate::model::state::{Secret, State};
 use crate::model::values::{check_name, now};
 use crate::service::caller::Caller;
 
-/// Finds a named secret, or makes one.
+/// Returns a named secret, or creates a secret.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the environment, the app or the secret does not exist, with ALREADY_EXISTS if a new one was
+/// required, with INVALID_ARGUMENT if a name is not valid, and with FAILED_PRECONDITION if a required key is missing or the app
+/// has been stopped.
 pub async fn get_or_create(
     state: &Arc<State>,
     _: &Caller,
@@ -69,7 +75,11 @@ pub async fn get_or_create(
     Ok(SecretGetOrCreateResponse { secret_id: secret.id.clone(), metadata: Some(metadata(&secret)) })
 }
 
-/// What is known about a secret, without its values.
+/// Returns a secret's metadata, without its values.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the secret does not exist.
 pub async fn info(
     state: &Arc<State>,
     _: &Caller,
@@ -81,7 +91,11 @@ pub async fn info(
     }
 }
 
-/// Lists an environment's named secrets, newest first.
+/// Lists the named secrets of an environment, newest first.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the environment does not exist.
 pub async fn list(state: &Arc<State>, _: &Caller, request: SecretListRequest) -> Result<SecretListResponse, Status> {
     let environment = state.environment(&request.environment_name)?;
     let page = request.pagination.unwrap_or_default();
@@ -105,6 +119,10 @@ pub async fn list(state: &Arc<State>, _: &Caller, request: SecretListRequest) ->
 }
 
 /// Removes a secret.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the secret does not exist.
 pub async fn delete(state: &Arc<State>, _: &Caller, request: SecretDeleteRequest) -> Result<(), Status> {
     state.tables.lock().secrets.remove(&request.secret_id).map(drop).ok_or_else(|| missing(&request.secret_id))
 }
@@ -113,7 +131,7 @@ fn missing(id: &str) -> Status {
     Status::not_found(format!("Secret with ID {id} not found"))
 }
 
-/// `[a-zA-Z_][a-zA-Z0-9_]*`
+/// Returns whether a name matches `[a-zA-Z_][a-zA-Z0-9_]*`.
 fn is_variable(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with(|c: char| c.is_ascii_digit())

@@ -1,4 +1,4 @@
-//! Requests for further containers, in the forms of both services.
+//! Calls that create sidecars, in the forms of both services. [`crate::runtime::sidecars`] does the work.
 
 use std::sync::Arc;
 
@@ -15,7 +15,12 @@ use crate::model::{definition, outbound_policy, storage};
 use crate::runtime::sidecars::{Plan, create};
 use crate::service::caller::Caller;
 
-/// The control plane's form, for sandboxes of the second backend.
+/// Creates a sidecar with the call of the control plane, which is for sandboxes of the second backend.
+///
+/// # Errors
+///
+/// Fails with the statuses of [`create`], with NOT_FOUND if an object does not exist, and with INVALID_ARGUMENT if the
+/// definition has a field that sidecars do not support.
 pub async fn create_v2(
     state: &Arc<State>,
     caller: &Caller,
@@ -57,7 +62,12 @@ pub async fn create_v2(
     Ok(SandboxContainerCreateV2Response { container_id: sidecar.id.clone(), container_name: sidecar.name.clone() })
 }
 
-/// The router's form.
+/// Creates a sidecar with the call of the router.
+///
+/// # Errors
+///
+/// Fails with the statuses of [`create`], with NOT_FOUND if an object does not exist, and with INVALID_ARGUMENT if the network
+/// access is not valid.
 pub async fn create_by_task(
     state: &Arc<State>,
     sandbox: &Arc<Sandbox>,

@@ -1,4 +1,4 @@
-//! Calls of the control plane about snapshots. Memory snapshots are answered as the service does where it has none.
+//! Calls of the control plane about snapshots. Memory snapshots fail with the errors of a worker that does not support them.
 
 use std::sync::Arc;
 
@@ -15,7 +15,11 @@ use crate::model::values::wait;
 use crate::runtime::snapshots::{Keep, filesystem};
 use crate::service::caller::Caller;
 
-/// The older form, on the control plane.
+/// Takes a snapshot of a sandbox's files with the older call of the control plane.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the sandbox does not exist or has ended, and with INTERNAL if the files cannot be copied.
 pub async fn fs(
     state: &Arc<State>,
     _: &Caller,
@@ -26,7 +30,11 @@ pub async fn fs(
     Ok(answer(&image))
 }
 
-/// The same without waiting; here it is done at once.
+/// Takes a snapshot of a sandbox's files with the asynchronous call. Here the snapshot is complete when the call returns.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the sandbox does not exist or has ended, and with INTERNAL if the files cannot be copied.
 pub async fn fs_async(
     state: &Arc<State>,
     _: &Caller,
@@ -37,7 +45,11 @@ pub async fn fs_async(
     Ok(SandboxSnapshotFsAsyncResponse { image_id: image.id.clone() })
 }
 
-/// The outcome of the call before.
+/// Returns the result of [`fs_async`].
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the image does not exist, and with FAILED_PRECONDITION if it cannot be used.
 pub async fn fs_async_get(
     state: &Arc<State>,
     _: &Caller,
@@ -56,7 +68,7 @@ fn answer(image: &Image) -> SandboxSnapshotFsResponse {
     }
 }
 
-/// What every memory snapshot gets.
+/// Returns the status of every attempt to take a memory snapshot: FAILED_PRECONDITION.
 pub fn no_memory(sandbox: &Sandbox) -> Status {
     if sandbox.definition.enable_snapshot {
         Status::failed_precondition("Memory snapshots are not available on this worker")
@@ -65,7 +77,11 @@ pub fn no_memory(sandbox: &Sandbox) -> Status {
     }
 }
 
-/// Memory snapshot of a sandbox.
+/// Rejects a memory snapshot of a sandbox.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the sandbox does not exist or has ended, and otherwise with the status of [`no_memory`].
 pub async fn memory(
     state: &Arc<State>,
     _: &Caller,
@@ -80,7 +96,11 @@ fn no_snapshot(id: &str) -> Status {
     Status::not_found(format!("Snapshot {id} not found"))
 }
 
-/// Waits for a memory snapshot; there are none.
+/// Waits for a memory snapshot. There are no memory snapshots.
+///
+/// # Errors
+///
+/// Always fails with NOT_FOUND.
 pub async fn memory_wait(
     _: &Arc<State>,
     _: &Caller,
@@ -89,7 +109,11 @@ pub async fn memory_wait(
     Err(no_snapshot(&request.snapshot_id))
 }
 
-/// Finds a memory snapshot; there are none.
+/// Looks up a memory snapshot. There are no memory snapshots.
+///
+/// # Errors
+///
+/// Always fails with NOT_FOUND.
 pub async fn memory_get(
     _: &Arc<State>,
     _: &Caller,
@@ -98,7 +122,11 @@ pub async fn memory_get(
     Err(no_snapshot(&request.snapshot_id))
 }
 
-/// Restores a memory snapshot; there are none.
+/// Restores a memory snapshot on the first backend. There are no memory snapshots.
+///
+/// # Errors
+///
+/// Always fails with NOT_FOUND.
 pub async fn restore(
     _: &Arc<State>,
     _: &Caller,
@@ -107,7 +135,11 @@ pub async fn restore(
     Err(no_snapshot(&request.snapshot_id))
 }
 
-/// The same for the second backend.
+/// Restores a memory snapshot on the second backend. There are no memory snapshots.
+///
+/// # Errors
+///
+/// Always fails with NOT_FOUND.
 pub async fn restore_v2(
     _: &Arc<State>,
     _: &Caller,
@@ -116,7 +148,11 @@ pub async fn restore_v2(
     Err(no_snapshot(&request.snapshot_id))
 }
 
-/// The snapshot taken at a sandbox's end, which it has to be asked for at its creation.
+/// Waits for the snapshot that is taken when a sandbox ends, and returns its outcome.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the sandbox does not exist, and with FAILED_PRECONDITION if it was created without such a snapshot.
 pub async fn at_exit(
     state: &Arc<State>,
     _: &Caller,

@@ -1,4 +1,4 @@
-//! What sandboxes have used and cost, also after their end.
+//! The resource usage and the cost of sandboxes, also after their end.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::model::values::now;
 use crate::runtime::usage;
 use crate::service::caller::Caller;
 
-/// What a sandbox gets that asks for nothing, in thousandths of a core and in MiB: defaults of the service.
+/// The service's defaults for a sandbox that requests nothing: thousandths of a core, and MiB.
 const LEAST: (u32, u32) = (125, 128);
 
-/// Dollars for a core and for a GiB of a sandbox, by the second. Made up in the order of the service's prices.
+/// Dollars per second for a core and for a GiB of memory. Invented, of the same order as the service's prices.
 const CPU_PRICE: f64 = 0.000_039_42;
 const MEMORY_PRICE: f64 = 0.000_006_72;
 
-/// Dollars for a GPU by the second, made up likewise.
+/// Dollars per second for a GPU. Also invented.
 const GPU_PRICES: [(&str, f64); 9] = [
     ("B200", 0.001_736),
     ("H200", 0.001_261),
@@ -36,13 +36,17 @@ const GPU_PRICES: [(&str, f64); 9] = [
     ("T4", 0.000_164),
 ];
 
-/// Parts of a dollar that costs are counted in, so that they add up to the digit.
+/// Parts of a dollar in which costs are counted, so that sums are exact.
 const PICO: f64 = 1e12;
 
-/// The percentiles that are told, in hundredths.
+/// The reported percentiles, in hundredths of a percent.
 const PERCENTILES: [u32; 3] = [5000, 9000, 9900];
 
-/// What a sandbox has used and cost in a range of time.
+/// Returns the usage and the cost of a sandbox in a range of time.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the sandbox does not exist, and with INVALID_ARGUMENT if the range is empty.
 pub async fn get(
     state: &Arc<State>,
     _: &Caller,
@@ -110,7 +114,7 @@ pub async fn get(
     })
 }
 
-/// Seconds that two ranges have in common.
+/// Returns the seconds that two ranges of time have in common.
 fn overlap(from: f64, to: f64, since: f64, until: f64) -> f64 {
     (to.min(until) - from.max(since)).max(0.0)
 }
@@ -134,7 +138,7 @@ fn summary(samples: &[(Sample, f64)], value: fn(&Sample) -> f64) -> Option<Resou
     })
 }
 
-/// A sum as a decimal number.
+/// Formats a sum in picodollars as a decimal number of dollars.
 fn dollars(pico: u64) -> String {
     let whole = PICO as u64;
     let text = format!("{}.{:012}", pico / whole, pico % whole);

@@ -1,4 +1,4 @@
-//! The one place where errors of the domain become gRPC statuses.
+//! Converts errors of the domain to gRPC statuses. No other module does this.
 
 use bytes::Bytes;
 use modal_proto::client::{RpcRetryPolicy, RpcStatus};
@@ -27,7 +27,7 @@ impl From<Error> for Status {
     }
 }
 
-/// The status of an answer that was ordered.
+/// Returns the status of an ordered failure, with a retry policy in its details if the fault has one.
 pub fn ordered(answer: &Answer) -> Status {
     let code = Code::from_i32(answer.code);
     let Some(retry_after_secs) = answer.retry_after_secs else { return Status::new(code, answer.message.clone()) };

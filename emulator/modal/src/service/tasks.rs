@@ -1,4 +1,4 @@
-//! Sandboxes as tasks: what the official command line calls containers.
+//! Calls about tasks, one of which runs each sandbox. The official command line calls them containers.
 
 use std::sync::Arc;
 
@@ -9,7 +9,11 @@ use crate::model::state::State;
 use crate::service::caller::Caller;
 use crate::service::sandbox_manage::task_info;
 
-/// Lists the tasks that have not ended, of an app or of an environment.
+/// Lists the tasks of an app or of an environment that have not ended.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the app or the environment does not exist.
 pub async fn list(state: &Arc<State>, _: &Caller, request: TaskListRequest) -> Result<TaskListResponse, Status> {
     let environment = match request.app_id.as_str() {
         "" => Some(state.environment(&request.environment_name)?),
@@ -34,13 +38,21 @@ pub async fn list(state: &Arc<State>, _: &Caller, request: TaskListRequest) -> R
     Ok(TaskListResponse { tasks })
 }
 
-/// What is known of a task.
+/// Returns the description of a task.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the task does not exist.
 pub async fn info(state: &Arc<State>, _: &Caller, request: TaskGetInfoRequest) -> Result<TaskGetInfoResponse, Status> {
     let sandbox = state.task(&request.task_id)?;
     Ok(TaskGetInfoResponse { app_id: sandbox.app_id.clone(), info: Some(task_info(&sandbox)) })
 }
 
-/// Ends a task, and so its sandbox; returns at once.
+/// Tells a task, and thereby its sandbox, to end. Returns at once.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the task does not exist.
 pub async fn stop(
     state: &Arc<State>,
     _: &Caller,

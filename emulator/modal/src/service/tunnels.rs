@@ -1,4 +1,4 @@
-//! Calls about tunnels.
+//! The call that returns tunnels. [`crate::runtime::tunnels`] opens them.
 
 use std::sync::Arc;
 
@@ -9,7 +9,11 @@ use crate::model::state::State;
 use crate::runtime::tunnels::known_at_once;
 use crate::service::caller::Caller;
 
-/// All tunnels of a sandbox, once it runs.
+/// Waits until a sandbox runs, and returns its tunnels.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the sandbox does not exist or has ended.
 pub async fn get(
     state: &Arc<State>,
     _: &Caller,

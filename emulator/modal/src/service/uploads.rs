@@ -1,7 +1,7 @@
-//! Files that clients upload: contents by hash, mounts made of them, and blobs for the big ones.
+//! Uploads of clients: file contents by hash, mounts that consist of them, and blobs for large contents.
 //!
-//! A blob travels over plain HTTP on the same port ([`put_blob`], [`get_blob`]); everything else is gRPC. Contents are
-//! checked against the hash they were announced with.
+//! Blobs are transferred over plain HTTP on the same port ([`put_blob`], [`get_blob`]); all other calls are gRPC. Contents are
+//! checked against the hash of the request.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,10 +22,14 @@ use crate::model::values::hex;
 use crate::service::addresses::seen_at;
 use crate::service::caller::Caller;
 
-/// Largest blob: no client sends more for a build context, and the disk is shared.
+/// Largest blob in bytes. No client sends more for a build context, and all clients share the disk.
 const MAX_BLOB: u64 = 64 << 30;
 
-/// Which contents have to be uploaded.
+/// Returns which contents have not been uploaded yet.
+///
+/// # Errors
+///
+/// Fails with INVALID_ARGUMENT if a hash is malformed.
 pub async fn check(
     state: &Arc<State>,
     _: &Caller,
@@ -40,7 +44,12 @@ pub async fn check(
     Ok(MountBatchedCheckExistenceResponse { missing_sha256_hex_hashes: missing, checked_at: Some(timestamp()) })
 }
 
-/// Stores one content; without data, says whether it is there.
+/// Stores one content. Without data, only returns whether it is stored.
+///
+/// # Errors
+///
+/// Fails with INVALID_ARGUMENT if the content does not match its hash, with NOT_FOUND if the blob does not exist or is
+/// incomplete, and with INTERNAL if the content cannot be stored.
 pub async fn put(state: &Arc<State>, _: &Caller, request: MountPutFileRequest) -> Result<MountPutFileResponse, Status> {
     let path = content(state, &request.sha256_hex)?;
     let stored = |e: std::io::Error| Status::internal(format!("cannot store the file: {e}"));
@@ -57,7 +66,12 @@ pub async fn put(state: &Arc<State>, _: &Caller, request: MountPutFileRequest) -
     Ok(MountPutFileResponse { exists: is_present(&path).await, checked_at: Some(timestamp()) })
 }
 
-/// Stores a blob as the content that has this SHA-256.
+/// Stores a complete blob as the content with this SHA-256.
+///
+/// # Errors
+///
+/// Fails with INVALID_ARGUMENT if the blob does not match the hash, with NOT_FOUND if it does not exist or is incomplete, and
+/// with INTERNAL if it cannot be stored.
 pub async fn keep_blob(state: &State, id: &str, sha256: &str) -> Result<(), Status> {
     let path = content(state, sha256)?;
     let stored = |e: std::io::Error| Status::internal(format!("cannot store the file: {e}"));
@@ -74,14 +88,19 @@ pub async fn keep_blob(state: &State, id: &str, sha256: &str) -> Result<(), Stat
     if !hash.eq_ignore_ascii_case(sha256) {
         return Err(Status::invalid_argument("the blob does not have the SHA-256 it was announced with"));
     }
-    // A link and not a rename: the blob may be named by several files.
+    // A hard link instead of a rename, because several files may refer to the blob.
     match tokio::fs::hard_link(&blob, &path).await {
         Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(stored(e)),
         _ => Ok(()),
     }
 }
 
-/// Makes a mount of stored contents.
+/// Creates a mount of stored contents, or returns a named one.
+///
+/// # Errors
+///
+/// Fails with INVALID_ARGUMENT if a path or hash is not valid, with FAILED_PRECONDITION if a content has not been uploaded or
+/// the app has been stopped, and with NOT_FOUND if the app or the named mount does not exist.
 pub async fn get_or_create(
     state: &Arc<State>,
     _: &Caller,
@@ -116,7 +135,8 @@ pub async fn get_or_create(
     Ok(response)
 }
 
-/// Named mounts are the service's own Python distributions. Here the machine's Python plays their part: the mount is empty.
+/// Returns a named mount. On the service, these contain Python distributions. Here they are empty, because the machine's Python
+/// is used instead.
 fn lookup(state: &State, name: &str) -> Result<MountGetOrCreateResponse, Status> {
     if !name.starts_with("python-build-standalone.") {
         return Err(Status::not_found(format!("Mount '{name}' not found")));
@@ -136,7 +156,11 @@ fn lookup(state: &State, name: &str) -> Result<MountGetOrCreateResponse, Status>
     })
 }
 
-/// Announces an upload.
+/// Announces the upload of a blob, and returns the URL for it.
+///
+/// # Errors
+///
+/// Fails with INVALID_ARGUMENT if the length is negative or above 64 GiB.
 pub async fn blob_create(
     state: &Arc<State>,
     caller: &Caller,
@@ -159,7 +183,11 @@ pub async fn blob_create(
     })
 }
 
-/// Where a blob can be fetched.
+/// Returns the URL from which a blob can be downloaded.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the blob does not exist or is incomplete.
 pub async fn blob_get(state: &Arc<State>, caller: &Caller, request: BlobGetRequest) -> Result<BlobGetResponse, Status> {
     match state.tables.lock().blobs.get(&request.blob_id) {
         Some(blob) if blob.complete => {
@@ -170,7 +198,12 @@ pub async fn blob_get(state: &Arc<State>, caller: &Caller, request: BlobGetReque
     }
 }
 
-/// Takes an upload in. Returns the MD5 that the answer names as its entity tag.
+/// Stores the body of an upload. Returns its MD5 in hexadecimal, which the response carries as its entity tag.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the upload was not announced, with INVALID_ARGUMENT if its length differs from the announced one,
+/// with ABORTED if the body breaks off, and with INTERNAL if it cannot be stored.
 pub async fn put_blob<S, E>(state: &State, id: &str, mut body: S) -> Result<String, Status>
 where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
@@ -207,13 +240,17 @@ where
     Ok(hex(&md5.finalize()))
 }
 
-/// The file of an uploaded blob.
+/// Returns the file of a blob; `None` if the blob does not exist or is incomplete.
 pub fn get_blob(state: &State, id: &str) -> Option<PathBuf> {
     let complete = state.tables.lock().blobs.get(id).is_some_and(|blob| blob.complete);
     complete.then(|| state.blobs().join(id))
 }
 
-/// The file of a content.
+/// Returns the path at which the content with this SHA-256 is stored.
+///
+/// # Errors
+///
+/// Fails with INVALID_ARGUMENT if the hash is malformed.
 pub fn content(state: &State, hash: &str) -> Result<PathBuf, Status> {
     if hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit()) {
         Ok(state.files().join(hash.to_ascii_lowercase()))
@@ -222,7 +259,7 @@ pub fn content(state: &State, hash: &str) -> Result<PathBuf, Status> {
     }
 }
 
-/// Whether a content is stored.
+/// Returns whether a content is stored.
 pub async fn is_present(path: &Path) -> bool {
     tokio::fs::try_exists(path).await.unwrap_or(false)
 }

@@ -1,7 +1,7 @@
-//! Files of volumes as clients read and change them from outside: what has been committed.
+//! Calls that read and change the committed files of volumes from outside.
 //!
-//! Both versions of volumes have the same files here; only the upload differs. Content travels over HTTP in blocks of 8
-//! MiB: uploads as blobs ([`crate::service::uploads`]), downloads by [`block`].
+//! Both versions of volumes store the same files here; only the uploads differ. Contents are transferred over HTTP in blocks of
+//! 8 MiB: uploads as blobs ([`crate::service::uploads`]), downloads by [`block`].
 
 use std::io::{self, Read, Seek as _, SeekFrom};
 use std::path::{Component, Path, PathBuf};
@@ -20,22 +20,22 @@ use crate::service::addresses::seen_at;
 use crate::service::caller::Caller;
 use crate::service::uploads;
 
-/// Bytes of a block: what the clients upload and expect.
+/// Size of a block in bytes, as the clients upload and expect it.
 const BLOCK: u64 = 8 << 20;
 
-/// Entries of one message.
+/// Number of entries in one message of a list.
 const ENTRIES: usize = 1000;
 
-/// Downloads that are known: a client fetches its blocks at once.
+/// Number of downloads that are kept, which suffices because clients fetch the blocks immediately.
 const DOWNLOADS: usize = 16_384;
 
-/// Permission bits of a file that comes without.
+/// Permission bits of a file whose request has none.
 const MODE: u32 = 0o644;
 
-/// Batches of entries.
+/// A stream of batches of entries.
 pub type Listed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// A path in a volume, from its top on.
+/// Parses a path in a volume, relative to its root.
 fn path_of(text: &str) -> Result<PathBuf, Status> {
     let bad = || Status::invalid_argument(format!("'{text}' is not a path in a volume"));
     if text.contains('\0') {
@@ -52,7 +52,7 @@ fn path_of(text: &str) -> Result<PathBuf, Status> {
     Ok(path)
 }
 
-/// The same for a path that cannot be the top.
+/// Parses a path in a volume that must not be the root.
 fn file_of(text: &str) -> Result<PathBuf, Status> {
     let path = path_of(text)?;
     if path.as_os_str().is_empty() {
@@ -61,7 +61,7 @@ fn file_of(text: &str) -> Result<PathBuf, Status> {
     Ok(path)
 }
 
-/// Does something with a volume's files.
+/// Runs `work` on a volume's files in a blocking task. `path` is used in messages only.
 async fn with<T: Send + 'static>(
     state: &Arc<State>,
     id: &str,
@@ -83,7 +83,7 @@ async fn with<T: Send + 'static>(
     })
 }
 
-/// Lists a directory, or a file.
+/// Lists the entries of a directory, or a single file.
 async fn list(
     state: &Arc<State>,
     id: &str,
@@ -116,6 +116,10 @@ fn file_entry(entry: Entry) -> FileEntry {
 }
 
 /// Lists files of a volume of the first version.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the volume or the path does not exist, and with INVALID_ARGUMENT if the path is not valid.
 pub async fn list_v1(
     state: &Arc<State>,
     _: &Caller,
@@ -128,6 +132,10 @@ pub async fn list_v1(
 }
 
 /// Lists files of a volume of the second version.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the volume or the path does not exist, and with INVALID_ARGUMENT if the path is not valid.
 pub async fn list_v2(
     state: &Arc<State>,
     _: &Caller,
@@ -139,7 +147,11 @@ pub async fn list_v2(
     Ok(Box::pin(stream::iter(batches)))
 }
 
-/// Says where the blocks of a file can be fetched.
+/// Returns the URLs from which the blocks of a file can be downloaded.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the volume or the file does not exist, and with INVALID_ARGUMENT if the path is not a file.
 pub async fn read(
     state: &Arc<State>,
     caller: &Caller,
@@ -166,7 +178,7 @@ pub async fn read(
     let mut get_urls = Vec::new();
     let mut from = start;
     while from < start + len {
-        // Blocks begin at multiples of their size, whatever the range.
+        // Blocks begin at multiples of their size, even if the requested range does not.
         let to = (start + len).min((from / BLOCK + 1) * BLOCK);
         get_urls.push(format!("http://{at}/blocks/{id}/{from}-{to}"));
         from = to;
@@ -174,7 +186,11 @@ pub async fn read(
     Ok(VolumeGetFile2Response { get_urls, size, start, len })
 }
 
-/// The content of a block, by the end of its URL.
+/// Returns the content of a block. `name` is the end of its URL.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if there is no such block, and with INTERNAL if it cannot be read.
 pub async fn block(state: &Arc<State>, name: &str) -> Result<Vec<u8>, Status> {
     let missing = || Status::not_found("no such block");
     let (id, range) = name.split_once('/').ok_or_else(missing)?;
@@ -193,10 +209,10 @@ pub async fn block(state: &Arc<State>, name: &str) -> Result<Vec<u8>, Status> {
     .await
 }
 
-/// A file to put: where, the contents it consists of, permission bits.
+/// A file to write: its path, the files of its contents, and its permission bits.
 type Put = (PathBuf, Vec<PathBuf>, u32);
 
-/// Puts all files, or none if one of them must not be put.
+/// Writes all files, or none if one of them must not be overwritten.
 async fn put(state: &Arc<State>, id: &str, files: Vec<Put>, overwrite: bool) -> Result<(), Status> {
     with(state, id, Path::new(""), move |root| {
         for (path, _, _) in &files {
@@ -220,7 +236,12 @@ async fn put(state: &Arc<State>, id: &str, files: Vec<Put>, overwrite: bool) -> 
     .await
 }
 
-/// Puts files whose contents were uploaded as those of mounts are.
+/// Writes files whose contents were uploaded like those of mounts.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the volume does not exist, with FAILED_PRECONDITION if a content has not been uploaded, with
+/// INVALID_ARGUMENT if a path is not valid, and with ALREADY_EXISTS if a file must not be overwritten.
 pub async fn put_v1(state: &Arc<State>, _: &Caller, request: VolumePutFilesRequest) -> Result<(), Status> {
     let mut files = Vec::with_capacity(request.files.len());
     for file in request.files {
@@ -236,7 +257,12 @@ pub async fn put_v1(state: &Arc<State>, _: &Caller, request: VolumePutFilesReque
     put(state, &request.volume_id, files, !request.disallow_overwrite_existing_files).await
 }
 
-/// Puts files that consist of blocks, or says which blocks have to be uploaded first.
+/// Writes files that consist of blocks. If blocks are missing, writes nothing and returns the URLs to upload them to.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the volume does not exist, with INVALID_ARGUMENT if a path or the number of blocks is not valid, and
+/// with ALREADY_EXISTS if a file must not be overwritten.
 pub async fn put_v2(
     state: &Arc<State>,
     caller: &Caller,
@@ -290,17 +316,26 @@ async fn remove(state: &Arc<State>, id: &str, path: &str, recursive: bool) -> Re
     .await
 }
 
-/// Removes a file or a directory.
+/// Removes a file or a directory of a volume of the first version.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the volume or the path does not exist, and with INVALID_ARGUMENT if the path is not valid or is a
+/// directory and the request is not recursive.
 pub async fn remove_v1(state: &Arc<State>, _: &Caller, request: VolumeRemoveFileRequest) -> Result<(), Status> {
     remove(state, &request.volume_id, &request.path, request.recursive).await
 }
 
-/// The same in a volume of the second version.
+/// Removes a file or a directory of a volume of the second version.
+///
+/// # Errors
+///
+/// Fails with the statuses of [`remove_v1`].
 pub async fn remove_v2(state: &Arc<State>, _: &Caller, request: VolumeRemoveFile2Request) -> Result<(), Status> {
     remove(state, &request.volume_id, &request.path, request.recursive).await
 }
 
-/// Copies within a volume, as `cp` does.
+/// Copies files within a volume with the rules of `cp`.
 async fn copy(state: &Arc<State>, id: &str, sources: &[String], to: &str, recursive: bool) -> Result<(), Status> {
     if sources.is_empty() {
         return Err(Status::invalid_argument("There is nothing to copy"));
@@ -331,12 +366,20 @@ async fn copy(state: &Arc<State>, id: &str, sources: &[String], to: &str, recurs
     .await
 }
 
-/// Copies files within a volume.
+/// Copies files within a volume of the first version.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the volume or a source does not exist, and with INVALID_ARGUMENT if the paths are not valid.
 pub async fn copy_v1(state: &Arc<State>, _: &Caller, request: VolumeCopyFilesRequest) -> Result<(), Status> {
     copy(state, &request.volume_id, &request.src_paths, &request.dst_path, request.recursive).await
 }
 
-/// The same in a volume of the second version.
+/// Copies files within a volume of the second version.
+///
+/// # Errors
+///
+/// Fails with the statuses of [`copy_v1`].
 pub async fn copy_v2(state: &Arc<State>, _: &Caller, request: VolumeCopyFiles2Request) -> Result<(), Status> {
     copy(state, &request.volume_id, &request.src_paths, &request.dst_path, request.recursive).await
 }

@@ -1,5 +1,5 @@
-//! Calls about volumes, which are directories of the emulator's state. [`crate::model::volume_views`] holds what containers see
-//! of them, and [`crate::service::volume_files`] serves the calls that read and change their files.
+//! Calls about volumes, which are directories of the emulator's state. [`crate::model::volume_views`] makes the copies that
+//! containers see, and [`crate::service::volume_files`] serves the calls that read and change files.
 
 use std::sync::Arc;
 
@@ -11,7 +11,12 @@ use crate::model::state::{State, Tables, Volume};
 use crate::model::values::{check_name, now};
 use crate::service::caller::Caller;
 
-/// Finds a named volume, or makes one.
+/// Returns a named volume, or creates a volume.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the environment or the volume does not exist, with INVALID_ARGUMENT if the name or version is not
+/// valid, with ALREADY_EXISTS if a new one was required, and with FAILED_PRECONDITION if the volume has another version.
 pub async fn get_or_create(
     state: &Arc<State>,
     _: &Caller,
@@ -53,13 +58,14 @@ pub async fn get_or_create(
     })
 }
 
-/// The volume that a request names, if there is one.
+/// Returns the volume that a request names; `None` if it does not exist.
 fn known(tables: &Tables, request: &VolumeGetOrCreateRequest, named: bool, environment: &str) -> Option<Volume> {
     let mut volumes = tables.volumes.values();
     volumes.find(|v| named && v.name == request.deployment_name && v.environment == environment).cloned()
 }
 
-/// Makes the volume that a request describes, unless another caller makes one of the same name first; true if it is new.
+/// Creates the volume that a request describes. If another caller creates one of the same name first, returns that one and
+/// `false`.
 async fn make(
     state: &State,
     request: &VolumeGetOrCreateRequest,
@@ -75,7 +81,7 @@ async fn make(
         shared: Arc::default(),
     };
     let directory = state.volume_dir(&volume.id);
-    // Before it is in the table: a volume that callers know has its directory.
+    // The directory is created first, because every volume in the table must have one.
     tokio::fs::create_dir_all(&directory)
         .await
         .map_err(|e| Status::internal(format!("cannot make the volume: {e}")))?;
@@ -96,7 +102,11 @@ async fn make(
     }
 }
 
-/// Finds a volume by id.
+/// Returns a volume by id.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the volume does not exist.
 pub async fn by_id(
     state: &Arc<State>,
     _: &Caller,
@@ -106,19 +116,31 @@ pub async fn by_id(
     Ok(VolumeGetByIdResponse { volume_id: volume.id.clone(), metadata: Some(metadata(&volume)) })
 }
 
-/// Keeps an ephemeral volume alive; here they all live as long as the emulator.
+/// Accepts the heartbeat of an ephemeral volume. It has no effect, because all volumes live as long as the emulator.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the volume does not exist.
 pub async fn heartbeat(state: &Arc<State>, _: &Caller, request: VolumeHeartbeatRequest) -> Result<(), Status> {
     state.volume(&request.volume_id)?;
     Ok(())
 }
 
-/// Removes a volume. Its files go once no sandbox can have it mounted any more: with the emulator.
+/// Removes a volume. Its files stay until the emulator ends, because sandboxes may still have the volume mounted.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the volume does not exist.
 pub async fn delete(state: &Arc<State>, _: &Caller, request: VolumeDeleteRequest) -> Result<(), Status> {
     let removed = state.tables.lock().volumes.remove(&request.volume_id);
     removed.map(drop).ok_or_else(|| missing(&request.volume_id))
 }
 
-/// Lists an environment's named volumes, newest first.
+/// Lists the named volumes of an environment, newest first.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the environment does not exist.
 pub async fn list(state: &Arc<State>, _: &Caller, request: VolumeListRequest) -> Result<VolumeListResponse, Status> {
     let environment = state.environment(&request.environment_name)?;
     let page = request.pagination.unwrap_or_default();
@@ -139,7 +161,12 @@ pub async fn list(state: &Arc<State>, _: &Caller, request: VolumeListRequest) ->
     Ok(VolumeListResponse { items: volumes.iter().map(item).collect(), environment_name: environment })
 }
 
-/// Gives a volume another name.
+/// Renames a volume.
+///
+/// # Errors
+///
+/// Fails with NOT_FOUND if the volume does not exist, with INVALID_ARGUMENT if the name is not valid, and with ALREADY_EXISTS
+/// if another volume has the name.
 pub async fn rename(state: &Arc<State>, _: &Caller, request: VolumeRenameRequest) -> Result<(), Status> {
     check_name("volume", &request.name)?;
     let mut tables = state.tables.lock();
