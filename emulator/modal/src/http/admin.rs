@@ -1,11 +1,11 @@
-//! The emulator's own endpoint, plain HTTP with JSON: faults to order, and what there is to see.
+//! The emulator's administration endpoint, plain HTTP with JSON: orders faults, and reports the emulator's state.
 //!
 //! ```text
-//! POST   /emulator/faults        order a fault: a rule, or a list of them
-//! GET    /emulator/faults        the rules and how often each was applied
-//! DELETE /emulator/faults        no more faults
-//! POST   /emulator/lose-worker   sandboxes vanish: {"sandbox_id": "sb-…"}, or {} for all
-//! GET    /emulator/state         sandboxes, images and apps
+//! POST   /emulator/faults        order faults: the body is a rule, or a list of rules
+//! GET    /emulator/faults        list the rules, each with the number of calls that it was applied to
+//! DELETE /emulator/faults        remove all rules
+//! POST   /emulator/lose-worker   end sandboxes as if their worker was lost: {"sandbox_id": "sb-…"}, or {} for all
+//! GET    /emulator/state         list sandboxes, images and apps
 //! ```
 
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use crate::model::faults::Rule;
 use crate::model::sandbox::{Phase, Sandbox};
 use crate::model::state::State;
 
-/// Where it is.
+/// Path prefix of the endpoint.
 pub const PREFIX: &str = "/emulator/";
 
-/// Largest request.
+/// Largest request body in bytes.
 const MAX_BODY: usize = 1 << 20;
 
 #[derive(Deserialize)]
@@ -42,10 +42,10 @@ struct Lose {
     sandbox_id: Option<String>,
 }
 
-/// Answers a request.
+/// Responds to a request of the endpoint. `path` is the part after [`PREFIX`].
 pub async fn serve(state: &Arc<State>, path: &str, request: Request<Incoming>) -> Response<Body> {
     let method = request.method().clone();
-    // A web page may send simple requests anywhere; it cannot send this type without asking first.
+    // Web pages can send simple requests to any address. This content type requires a preflight request, which fails.
     let kind = request.headers().get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let json_type = kind.is_some_and(|kind| kind.starts_with("application/json"));
     if method == Method::POST && !json_type {

@@ -1,4 +1,4 @@
-//! Who may call: the credentials of each request, and the short-lived token that some calls need as well.
+//! Authentication: checks the credentials of each request, and the short-lived token that some calls also need.
 
 use http::HeaderMap;
 use sha2::{Digest as _, Sha256};
@@ -9,7 +9,11 @@ use crate::model::tokens;
 use crate::model::tokens::{CONTROL, Claims};
 use crate::service::caller::Caller;
 
-/// Checks a control-plane call (docs/modal-protocol.md, section 1.2). `method` without the service's name.
+/// Authenticates a control-plane call (docs/modal-protocol.md, section 1.2). `method` is the name without the service.
+///
+/// # Errors
+///
+/// Fails with UNAUTHENTICATED if credentials or the token are missing or not accepted.
 pub fn control(state: &State, method: &str, headers: &HeaderMap) -> Result<Caller, Status> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (id, secret) = (text("x-modal-token-id"), text("x-modal-token-secret"));
@@ -47,10 +51,15 @@ pub fn control(state: &State, method: &str, headers: &HeaderMap) -> Result<Calle
     })
 }
 
-/// Checks the credentials of a request, where only one pair is taken. The emulator's own endpoint takes nothing else.
+/// Checks a request's pair of id and secret, if the emulator was started with one. The administration endpoint checks nothing
+/// else.
+///
+/// # Errors
+///
+/// Fails with UNAUTHENTICATED if the pair is missing or different.
 pub fn pair(state: &State, headers: &HeaderMap) -> Result<(), Status> {
     let Some((id, secret)) = &state.options.token else { return Ok(()) };
-    // Digests are compared, so that the time it takes says nothing of how much of a guess is right.
+    // Digests are compared, so that the time of the comparison does not reveal how much of a guess is right.
     let is = |name: &str, wanted: &String| {
         headers.get(name).is_some_and(|value| Sha256::digest(value.as_bytes()) == Sha256::digest(wanted.as_bytes()))
     };
@@ -60,8 +69,9 @@ pub fn pair(state: &State, headers: &HeaderMap) -> Result<(), Status> {
     Err(Status::unauthenticated("Token validation failed. Could not authenticate client"))
 }
 
-/// A client of OAuth instead of a pair of tokens (docs/modal-protocol.md, sections 1.3 and 1.4): any, as with tokens. A signature is
-/// not verified, since the emulator does not know the public key; what it signs is.
+/// Authenticates an OAuth client instead of a pair of id and secret (docs/modal-protocol.md, sections 1.3 and 1.4). As with
+/// pairs, any client is accepted. The claims of an assertion are checked, but not its signature, because the emulator does not
+/// have the public key.
 fn oauth<'a>(state: &State, text: &impl Fn(&str) -> &'a str) -> Result<(), Status> {
     let (client, secret) = (text("x-modal-oauth-client-id"), text("x-modal-oauth-client-secret"));
     let assertion = text("x-modal-oauth-client-assertion");
@@ -83,14 +93,18 @@ fn oauth<'a>(state: &State, text: &impl Fn(&str) -> &'a str) -> Result<(), Statu
     Ok(())
 }
 
-/// Calls of the second backend carry the short-lived token in every official client.
+/// Returns whether a method requires the short-lived token. Official clients send it with the calls of the second backend.
 fn needs_token(method: &str) -> bool {
     (method.starts_with("Sandbox") && method.ends_with("V2"))
         || method.starts_with("PersistentSandbox")
         || method == "SandboxGetCommandRouterAccess"
 }
 
-/// Checks a router call: whose task it may touch.
+/// Authenticates a router call. The returned claims name the task that the caller may access.
+///
+/// # Errors
+///
+/// Fails with UNAUTHENTICATED if the token is missing, forged or expired.
 pub fn router(state: &State, headers: &HeaderMap) -> Result<Claims, Status> {
     let token = router_token(headers);
     if token.is_empty() {
@@ -99,12 +113,12 @@ pub fn router(state: &State, headers: &HeaderMap) -> Result<Claims, Status> {
     state.signer.check(token).map_err(|e| Status::unauthenticated(e.to_string()))
 }
 
-/// The short-lived token of a control-plane call; empty when it has none.
+/// Returns the short-lived token of a control-plane call; empty if there is none.
 pub fn control_token(headers: &HeaderMap) -> &str {
     headers.get("x-modal-auth-token").and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-/// The token of a router call; empty when it has none.
+/// Returns the token of a router call; empty if there is none.
 pub fn router_token(headers: &HeaderMap) -> &str {
     let header = headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     header.strip_prefix("Bearer ").or_else(|| header.strip_prefix("bearer ")).unwrap_or_default().trim()

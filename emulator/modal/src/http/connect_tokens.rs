@@ -1,8 +1,8 @@
-//! Connect tokens: HTTP, WebSockets included, to a server inside a sandbox, for holders of a token.
+//! Connect tokens: HTTP access, including WebSockets, to a server inside a sandbox for holders of a token.
 //!
-//! One more listener of the emulator's, for all sandboxes: the token says which sandbox and port are meant. It comes as
-//! `Authorization: Bearer`, as the query parameter or as the cookie `_modal_connect_token`, and is not passed on; what the
-//! token's maker wanted the server to know is, as `X-Verified-User-Data`.
+//! This is a separate listener for all sandboxes; the token selects the sandbox and the port. Clients send the token as
+//! `Authorization: Bearer`, or as query parameter or cookie `_modal_connect_token`. The proxy removes it from the request, and
+//! adds the user data that the token was created with as `X-Verified-User-Data`.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -24,10 +24,10 @@ use crate::model::state::{Grant, State};
 /// Name of the query parameter and of the cookie.
 const PARAMETER: &str = "_modal_connect_token";
 
-/// The header by which the server inside learns the token's metadata; what a client says there itself is dropped.
+/// Header with the token's user data for the server inside. A client's own header of this name is removed.
 const METADATA: HeaderName = HeaderName::from_static("x-verified-user-data");
 
-/// Headers that are about one connection and not passed on (RFC 9110, section 7.6.1).
+/// Headers that apply to a single connection and are not forwarded (RFC 9110, section 7.6.1).
 const HOP_BY_HOP: [HeaderName; 5] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -36,7 +36,7 @@ const HOP_BY_HOP: [HeaderName; 5] = [
     http::header::TRANSFER_ENCODING,
 ];
 
-/// Serves the listener until told to stop.
+/// Serves the listener until the emulator ends.
 pub async fn serve(listener: TcpListener, state: Arc<State>, mut stopped: watch::Receiver<bool>) {
     loop {
         let accepted = tokio::select! {
@@ -69,13 +69,13 @@ pub async fn serve(listener: TcpListener, state: Arc<State>, mut stopped: watch:
                     }
                 });
             }
-            // Out of descriptors: wait for some to be given back instead of turning round and round.
+            // Probably out of file descriptors: waits until some are closed instead of retrying in a busy loop.
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
 }
 
-/// An answer after which the connection ends.
+/// Makes a response the last one of its connection.
 fn last(mut response: Response<Body>) -> Response<Body> {
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
@@ -119,7 +119,7 @@ async fn forward(
     let outer = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
     prepare(&mut request, grant, wants_upgrade);
     let mut response = sender.send_request(request).await?;
-    // Of the client's connection, not of the one inside.
+    // The version of the client's connection, not of the connection inside.
     *response.version_mut() = Version::HTTP_11;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let inner = hyper::upgrade::on(&mut response);
@@ -137,7 +137,7 @@ async fn forward(
     Ok(response.map(Body::new))
 }
 
-/// Makes a client's request one for the server inside: nothing of the token, nothing about the connection it came over.
+/// Converts a client's request to one for the server inside: removes the token and the headers of the client's connection.
 fn prepare(request: &mut Request<Incoming>, grant: &Grant, upgrade: bool) {
     let query: Vec<&str> = request.uri().query().into_iter().flat_map(|query| query.split('&')).collect();
     let kept: Vec<&str> = query.iter().copied().filter(|pair| parameter(pair).is_none()).collect();
@@ -189,7 +189,7 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     all.flat_map(|value| value.split(';')).map(str::trim).filter(|pair| !pair.is_empty())
 }
 
-/// The token, if this `name=value` is one.
+/// Returns the token if this `name=value` pair has the token's name.
 fn parameter(pair: &str) -> Option<&str> {
     pair.split_once('=').filter(|(name, _)| *name == PARAMETER).map(|(_, value)| value)
 }

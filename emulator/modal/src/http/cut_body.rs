@@ -1,4 +1,4 @@
-//! Bodies that break off, as a fault orders it.
+//! Bodies that are cut off by a fault.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf as _, Bytes};
 use http_body::{Body, Frame};
 
-/// A body that breaks off after so many bytes.
+/// A body that fails after a number of bytes.
 #[derive(Debug)]
 pub struct Cut<B> {
     body: B,
@@ -14,7 +14,7 @@ pub struct Cut<B> {
 }
 
 impl<B> Cut<B> {
-    /// Lets `left` bytes through.
+    /// Wraps `body`, and lets `left` bytes pass.
     pub fn new(body: B, left: u64) -> Cut<B> {
         Cut { body, left }
     }
@@ -43,7 +43,7 @@ where
                     this.left -= data.remaining() as u64;
                     Poll::Ready(Some(Ok(Frame::data(data))))
                 }
-                // The end has come before the cut.
+                // Trailers: the body has ended before the limit.
                 Err(frame) => Poll::Ready(Some(Ok(frame))),
             },
         }

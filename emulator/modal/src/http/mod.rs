@@ -1,5 +1,5 @@
-//! The listeners: the port that all calls come to ([`server`]), the one for connections by token ([`connect_tokens`]), and what is
-//! served over plain HTTP ([`admin`]).
+//! The listeners: the main port ([`server`]), the port for connections by connect token ([`connect_tokens`]), and the
+//! administration endpoint on the main port ([`admin`]).
 
 pub mod admin;
 pub mod auth;

@@ -1,6 +1,6 @@
-//! One port for everything: control plane, router, and blobs over plain HTTP.
+//! The main port: serves the control plane, the router, and blobs over plain HTTP.
 //!
-//! The official clients speak HTTP/2 with prior knowledge to a loopback address; blob uploads are HTTP/1.1. Credentials are
+//! The official clients speak HTTP/2 with prior knowledge to a loopback address; blob uploads use HTTP/1.1. Credentials are
 //! checked here, before a message is decoded.
 
 use std::collections::HashSet;
@@ -39,16 +39,17 @@ const ROUTER_PREFIX: &str = "/modal.task_command_router.TaskCommandRouter/";
 const BLOB_PREFIX: &str = "/blobs/";
 const BLOCK_PREFIX: &str = "/blocks/";
 
-/// Flow-control window of one stream. 4 MiB already saturates loopback; 64 MiB, as the clients choose, would let each of a
-/// thousand streams hold that much.
+/// Flow-control window of one stream in bytes. 4 MiB already saturates loopback; with 64 MiB, which the clients use, a thousand
+/// streams could each buffer that much.
 const STREAM_WINDOW: u32 = 4 << 20;
 
-/// Longest message of a status, in bytes on the wire.
+/// Longest message of a status, in bytes of its encoded form.
 const LONGEST_MESSAGE: usize = 4096;
 
-/// How long a connection that is not answered may take to hear why.
+/// How long a rejected connection stays open to receive the reason.
 const REFUSAL_TIME: Duration = Duration::from_secs(10);
 
+/// Accepts connections and serves them until the emulator ends.
 pub(crate) async fn accept(listener: TcpListener, state: Arc<State>, mut stopped: watch::Receiver<bool>) {
     let server = Server {
         control: ModalClientServer::new(Control::new(state.clone()))
@@ -77,7 +78,7 @@ pub(crate) async fn accept(listener: TcpListener, state: Arc<State>, mut stopped
                 });
             }
             Err(error) => {
-                // Out of descriptors: wait for some to be given back instead of turning round and round.
+                // Probably out of file descriptors: waits until some are closed instead of retrying in a busy loop.
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -90,7 +91,7 @@ async fn serve(server: Server, stream: TcpStream) -> Result<(), Box<dyn std::err
     let refused = server.state.peers.admit(&stream).await.err();
     let Some(why) = refused else { return serve_admitted(server, stream, Line::default()).await };
     tracing::debug!(why, "connection refused");
-    // It is told why, and does not keep the connection.
+    // Every request of this connection gets the reason as its response, until the time is over.
     let told = serve_admitted(server, stream, Line { refused: Some(why), ..Line::default() });
     tokio::time::timeout(REFUSAL_TIME, told).await.unwrap_or(Ok(()))
 }
@@ -123,12 +124,12 @@ async fn serve_admitted(
     }
 }
 
-/// What a call can order for the connection it came over.
+/// State of a connection that its calls share.
 #[derive(Debug, Default)]
 struct Line {
     close: Notify,
     goaway: Notify,
-    /// Why nothing is answered over it.
+    /// Why all requests of this connection are rejected; `None` if they are not.
     refused: Option<String>,
 }
 
@@ -169,7 +170,7 @@ impl Server {
         Ok(response)
     }
 
-    /// A call of one of the two services, and what was ordered to go wrong with it.
+    /// Serves a call of one of the two services, and applies the fault that is ordered for it.
     async fn rpc(
         &mut self,
         method: &str,
@@ -183,7 +184,7 @@ impl Server {
             Some(Verdict::Delay(delay)) => self.state.chaos.hold_back(*delay, released).await,
             Some(Verdict::Close) => {
                 line.close.notify_one();
-                // The connection takes this call with it.
+                // The call is dropped with the connection.
                 std::future::pending::<()>().await;
             }
             Some(Verdict::Goaway) => line.goaway.notify_one(),
@@ -231,14 +232,14 @@ impl Server {
     }
 }
 
-/// Keeps a status from breaking the connection it is sent over: a message that quotes a request travels in a header, and
-/// clients close connections on which headers get longer than 8 or 16 KiB.
+/// Shortens the message of a status. A message that quotes a request is sent in a header, and clients close connections on
+/// which headers are longer than 8 or 16 KiB.
 fn shorten(mut response: Response<Body>) -> Response<Body> {
     if let Some(message) = response.headers_mut().get_mut("grpc-message")
         && message.len() > LONGEST_MESSAGE
     {
         let mut end = LONGEST_MESSAGE;
-        // Not in the middle of a `%xx`.
+        // Does not cut a `%xx` sequence in two.
         while message.as_bytes()[end - 2..end].contains(&b'%') {
             end -= 1;
         }
@@ -253,7 +254,7 @@ fn refuse(status: Status) -> Response<Body> {
     status.into_http()
 }
 
-/// Whether this is the path of a method that the emulator has. Each of the descriptors has one: the services are whole.
+/// Returns whether this is the path of a method in the protocol's descriptors. The emulator implements all of these methods.
 fn is_served(path: &str) -> bool {
     static METHODS: LazyLock<HashSet<String>> = LazyLock::new(|| {
         let all = FileDescriptorSet::decode(modal_proto::DESCRIPTORS).unwrap_or_default();
@@ -289,7 +290,7 @@ const FROM_A_PAGE: &str = "the emulator answers no pages of the web, since calle
 const BY_ANOTHER_NAME: &str = "the emulator answers only to the names of this machine: ask for it by 127.0.0.1 or \
                                localhost, or start it with --allow-remote";
 
-/// Whether a page of another machine asks: browsers say whose it is.
+/// Returns whether a web page of another machine sent the request. Browsers name the origin of a page.
 fn from_a_page<B>(request: &Request<B>) -> bool {
     let local = |origin: &http::HeaderValue| {
         origin.to_str().ok().and_then(|origin| origin.split_once("://")).is_some_and(|(_, host)| is_local(host))
@@ -297,20 +298,20 @@ fn from_a_page<B>(request: &Request<B>) -> bool {
     !request.headers().get_all(http::header::ORIGIN).iter().all(local)
 }
 
-/// Whether it is asked for by this machine's name. The owner of another name can make that name mean this machine, for browsers
-/// that show a page of theirs, and such a page's requests need not say where they come from.
+/// Returns whether the request names this machine as its host. The owner of another name can let it resolve to this machine for
+/// browsers that show the owner's pages (DNS rebinding), and requests of such pages need not carry an origin.
 fn by_local_name<B>(request: &Request<B>) -> bool {
-    // Without a name there is none of a page's: HTTP/1.0.
+    // A request without a host name does not come from a browser: HTTP/1.0.
     asked(request).is_none_or(|host| std::str::from_utf8(host).is_ok_and(is_local))
 }
 
-/// The authority that is asked for.
+/// Returns the host and port that the request names.
 fn asked<B>(request: &Request<B>) -> Option<&[u8]> {
     let named = request.uri().authority().map(|authority| authority.as_str().as_bytes());
     named.or_else(|| request.headers().get(http::header::HOST).map(http::HeaderValue::as_bytes))
 }
 
-/// An answer that says why there is none.
+/// Returns a response that says why the request is rejected.
 fn forbidden(why: &str, grpc: bool) -> Response<Body> {
     if grpc { refuse(Status::permission_denied(why)) } else { plain(StatusCode::FORBIDDEN, format!("{why}\n")) }
 }
@@ -319,7 +320,7 @@ async fn blob(state: &State, id: &str, request: Request<Incoming>) -> Response<B
     match *request.method() {
         http::Method::PUT => match uploads::put_blob(state, id, request.into_body().into_data_stream()).await {
             Ok(md5) => {
-                // What a client sends back with the block of a volume that it has put.
+                // A client that uploads a block of a volume returns this tag in its next request.
                 let mut response = plain(StatusCode::OK, id.to_owned());
                 if let Ok(tag) = format!("\"{md5}\"").parse() {
                     response.headers_mut().insert(http::header::ETAG, tag);
