@@ -1,4 +1,4 @@
-//! A build's context, or a sandbox's local files, as a directory of the machine.
+//! Writes the files of a build's context, or the local files of a sandbox, to a directory of the machine.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,8 +11,12 @@ use crate::build::directories::{make_directories, remove};
 use crate::model::ids;
 use crate::model::state::{Mount, State};
 
-/// Writes a mount's files below `to`. As a `layer` it will lie over the machine's programs: a file meant for `/bin` then
-/// goes where the machine's `/bin` points.
+/// Writes a mount's files below `to`; `contents` is the directory of their contents. A `layer` is later mounted over the
+/// machine's files, so a file for `/bin` is written to the directory that the machine's link `/bin` points to.
+///
+/// # Errors
+///
+/// Fails if a file cannot be written.
 pub fn write(mount: &Mount, contents: &Path, to: &Path, layer: bool) -> anyhow::Result<()> {
     fs::create_dir_all(to)?;
     fs::set_permissions(to, fs::Permissions::from_mode(0o755))?;
@@ -27,7 +31,11 @@ pub fn write(mount: &Mount, contents: &Path, to: &Path, layer: bool) -> anyhow::
     Ok(())
 }
 
-/// Writes the small files that a build request carries itself.
+/// Writes a small file whose content is part of the build request.
+///
+/// # Errors
+///
+/// Fails if the file cannot be written.
 pub fn write_small(name: &str, data: &[u8], to: &Path) -> anyhow::Result<()> {
     let path = relative(name);
     make_directories(to, path.parent().unwrap_or(Path::new("")))?;
@@ -41,12 +49,12 @@ fn put(to: &Path, path: &Path, content: &Path, mode: u32) -> std::io::Result<()>
     fs::set_permissions(&target, fs::Permissions::from_mode(mode))
 }
 
-/// A path as seen from the root, without anything that leads out.
+/// Converts a path to one relative to the root, and drops `.` and `..`.
 fn relative(path: &str) -> PathBuf {
     Path::new(path).components().filter(|part| matches!(part, Component::Normal(_))).collect()
 }
 
-/// On most machines `/bin`, `/lib` and their like are links into `/usr`.
+/// Resolves a top-level link such as `/bin` or `/lib`, which points into `/usr` on most machines.
 fn through_links(path: &Path) -> PathBuf {
     let mut parts = path.components();
     let Some(first) = parts.next() else { return path.to_owned() };
@@ -59,7 +67,11 @@ fn through_links(path: &Path) -> PathBuf {
     }
 }
 
-/// A layer that holds a mount's files; made once per mount.
+/// Returns a layer that holds a mount's files. Creates it on first use.
+///
+/// # Errors
+///
+/// Fails if the mount does not exist, or if its files cannot be written.
 pub async fn mount_layer(state: &Arc<State>, id: &str) -> anyhow::Result<PathBuf> {
     let mount = state.mount(id)?;
     let layer = state.layers().join(format!("{id}-layer"));
@@ -70,7 +82,7 @@ pub async fn mount_layer(state: &Arc<State>, id: &str) -> anyhow::Result<PathBuf
     tokio::task::spawn_blocking(move || {
         let part = wanted.with_extension(ids::id("part"));
         write(&mount, &contents, &part, true)?;
-        // Another caller may have been faster; its layer is as good.
+        // The rename fails if another caller has made an equal layer in the meantime.
         if std::fs::rename(&part, &wanted).is_err() {
             remove(&part)?;
         }

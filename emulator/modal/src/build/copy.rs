@@ -1,4 +1,4 @@
-//! Which files COPY and ADD copy, and where to.
+//! Carries out COPY and ADD: selects the files and copies them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,30 +8,34 @@ use container_isolation::rootfs::{Attributes, Root};
 
 use crate::build::glob::{Glob, Rules, above, clean};
 
-/// The copying of one COPY or ADD.
+/// One COPY or ADD.
 pub struct Job {
-    /// Where it is copied from.
+    /// Root of the source: the context, a stage or an image.
     pub from: Arc<Root>,
-    /// Where to.
+    /// Root of the stage.
     pub to: Arc<Root>,
-    /// Paths and patterns.
+    /// Source paths and patterns.
     pub sources: Vec<String>,
     /// Path in `to`.
     pub target: PathBuf,
-    /// The target is a directory to copy into.
+    /// Whether the target is a directory to copy into.
     pub into: bool,
-    /// What copies get.
+    /// Owner and mode of the copies.
     pub attributes: Attributes,
-    /// What is left out.
+    /// Rules for files that are not copied (`--exclude`).
     pub exclude: Rules,
-    /// Directories above sources are kept.
+    /// Whether the directories above a source are kept (`--parents`).
     pub parents: bool,
-    /// Archives are not copied.
+    /// Whether archives are left for the caller to unpack.
     pub unpack: bool,
 }
 
 impl Job {
-    /// Copies, and returns what looks like an archive, which is to be unpacked: paths in `from`.
+    /// Copies the files. Returns the paths in `from` of files that look like archives, which the caller has to unpack.
+    ///
+    /// # Errors
+    ///
+    /// Returns a text for the build log if a source does not exist or a file cannot be copied.
     pub fn run(self) -> Result<Vec<PathBuf>, String> {
         if self.parents {
             return self.with_parents().map(|()| Vec::new());
@@ -57,7 +61,7 @@ impl Job {
                 continue;
             }
             let name = source.file_name().unwrap_or_default();
-            // A file that is named itself is meant.
+            // `--exclude` does not apply to a file that the source names without wildcards.
             if from_pattern
                 && [source.to_string_lossy(), name.to_string_lossy()].iter().any(|path| self.exclude.exclude(path))
             {
@@ -76,7 +80,7 @@ impl Job {
         Ok(archives)
     }
 
-    /// Paths that a source pattern means. `*`, `?` and `[…]` stand for characters within one part of a path.
+    /// Returns the paths that match a source pattern. `*`, `?` and `[…]` match characters within one component of a path.
     fn matching(&self, source: &str) -> Result<Vec<PathBuf>, String> {
         let mut found = vec![PathBuf::new()];
         for part in source.split('/').filter(|part| !part.is_empty()) {
@@ -96,7 +100,7 @@ impl Job {
         Ok(found)
     }
 
-    /// What of a directory is copied, as paths below it; all when nothing is left out.
+    /// Returns the paths below a directory that are copied; `None` if nothing is excluded.
     fn chosen(&self, directory: &Path) -> Result<Option<BTreeSet<PathBuf>>, String> {
         if self.exclude.is_empty() {
             return Ok(None);
@@ -106,7 +110,7 @@ impl Job {
         Ok(Some(chosen))
     }
 
-    /// Adds what is wanted and not left out, with the directories above it.
+    /// Adds the paths that are wanted and not excluded to `chosen`, with the directories above them.
     fn walk(
         &self,
         base: &Path,
@@ -130,7 +134,7 @@ impl Job {
         Ok(())
     }
 
-    /// `--parents`: sources keep their paths, from `/./` on if that is in them.
+    /// Copies with `--parents`: sources keep their paths, or the part after `/./` if they have one.
     fn with_parents(self) -> Result<(), String> {
         for source in &self.sources {
             let (base, pattern) = source.split_once("/./").unwrap_or(("", source));
@@ -154,7 +158,7 @@ impl Job {
         Ok(())
     }
 
-    /// Whether a file begins like a tar archive, or like what such an archive may be compressed to.
+    /// Returns whether a file begins like a tar archive, or like a compressed file that may hold one.
     fn looks_like_an_archive(&self, path: &Path) -> bool {
         let content = self.from.read(path).unwrap_or_default();
         let compressed: [&[u8]; 4] = [b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];

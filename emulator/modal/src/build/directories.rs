@@ -1,9 +1,9 @@
-//! Makes and removes directories of layers.
+//! Creates and removes directories of layers.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// Removes a directory in the background.
+/// Removes a directory tree in a blocking task, and logs a failure.
 pub fn remove_in_background(path: PathBuf) {
     tokio::task::spawn_blocking(move || {
         if let Err(error) = remove(&path) {
@@ -12,13 +12,17 @@ pub fn remove_in_background(path: PathBuf) {
     });
 }
 
-/// Removes a directory, however little its modes allow.
+/// Removes a directory tree, even if the modes of its directories do not permit that.
+///
+/// # Errors
+///
+/// Fails if an entry cannot be removed.
 pub fn remove(path: &Path) -> std::io::Result<()> {
     container_isolation::remove_tree(path)
 }
 
-/// Modes of directories that would otherwise take those of a layer that merely passes through them: in an overlay the
-/// topmost directory's own mode counts.
+/// Returns the mode for a directory of a layer. In an overlay the mode of the topmost directory counts, so a layer that only
+/// has files below such a directory must repeat the mode that the base gives it.
 fn directory_mode(path: &Path) -> u32 {
     match path.to_str() {
         Some("tmp" | "var/tmp" | "dev/shm" | "run/lock") => 0o1777,
@@ -27,7 +31,7 @@ fn directory_mode(path: &Path) -> u32 {
     }
 }
 
-/// Makes a directory and those above it below `root`, with the modes they have in the base.
+/// Creates a directory and its parents below `root`, with the modes that they have in the base.
 pub(crate) fn make_directories(root: &Path, path: &Path) -> std::io::Result<()> {
     let mut so_far = PathBuf::new();
     for part in path.components() {

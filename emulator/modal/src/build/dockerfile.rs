@@ -1,6 +1,6 @@
-//! Dockerfile text taken apart: one instruction after the other, with the line it begins on.
+//! Parses Dockerfiles to instructions with line numbers.
 //!
-//! Variables are left as they are; which values they have depends on the instructions before ([`crate::build::steps`]).
+//! Does not expand variables, because their values depend on earlier instructions; [`crate::build::steps`] does.
 
 use std::str::FromStr as _;
 
@@ -10,69 +10,69 @@ use crate::build::mount_options;
 /// A Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dockerfile {
-    /// Its instructions.
+    /// The instructions in order.
     pub lines: Vec<Line>,
-    /// What escapes a character and continues a line.
+    /// The character that escapes the next one and continues a line.
     pub escape: char,
 }
 
-/// An instruction and where it stands.
+/// An instruction with its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     /// Number of its first line, from 1.
     pub number: usize,
-    /// Its text, continued lines joined.
+    /// Its text, with continued lines joined.
     pub text: String,
-    /// What it says.
+    /// The parsed instruction.
     pub instruction: Instruction,
 }
 
-/// What a line says.
+/// A parsed instruction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Instruction {
-    /// A new stage.
+    /// FROM: begins a stage.
     From {
         /// An image, a stage, or `scratch`.
         image: String,
-        /// Its name.
+        /// Name of the stage (`AS`).
         alias: Option<String>,
-        /// What it runs on.
+        /// Value of `--platform`.
         platform: Option<String>,
     },
-    /// A command to run.
+    /// RUN: runs a command.
     Run(Run),
-    /// Files to copy.
+    /// COPY or ADD: copies files.
     Copy(Copy),
-    /// Variables.
+    /// ENV: sets variables.
     Env(Vec<(String, String)>),
-    /// Build arguments, with defaults.
+    /// ARG: declares build arguments, with optional default values.
     Arg(Vec<(String, Option<String>)>),
-    /// Directory for what follows.
+    /// WORKDIR: sets the directory for later instructions.
     Workdir(String),
-    /// User for what follows.
+    /// USER: sets the user for later instructions.
     User(String),
-    /// Start of the command of a container.
+    /// ENTRYPOINT: sets the first part of a container's command.
     Entrypoint(Command),
-    /// Command of a container, or the rest of it.
+    /// CMD: sets a container's command, or its second part.
     Cmd(Command),
-    /// What the shell form is run by.
+    /// SHELL: sets the program that runs commands in shell form.
     Shell(Vec<String>),
-    /// Labels.
+    /// LABEL: sets labels.
     Label(Vec<(String, String)>),
-    /// A line for images built on this one.
+    /// ONBUILD: stores an instruction for images that are built on this one.
     Onbuild(String),
-    /// Ports; they make no difference here.
+    /// EXPOSE: names ports. Has no effect here.
     Expose(Vec<String>),
-    /// The signal that ends a container; it makes no difference here.
+    /// STOPSIGNAL: names the signal that ends a container. Has no effect here.
     StopSignal(String),
-    /// Something that makes no difference here: VOLUME, HEALTHCHECK, MAINTAINER.
+    /// VOLUME, HEALTHCHECK or MAINTAINER, which have no effect here.
     Ignored,
 }
 
-/// RUN.
+/// The arguments of RUN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
-    /// What to run.
+    /// The command.
     pub command: Command,
     /// Values of `--mount`.
     pub mounts: Vec<String>,
@@ -81,53 +81,57 @@ pub struct Run {
 /// A command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Text for a shell.
+    /// Shell form: text for a shell.
     Shell(String),
-    /// A program and its arguments.
+    /// Exec form: a program and its arguments.
     Exec(Vec<String>),
-    /// A script given in the text.
+    /// A script in a here-document.
     Script(String),
 }
 
-/// COPY or ADD.
+/// The arguments of COPY or ADD.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Copy {
-    /// ADD: archives are unpacked.
+    /// Whether it is ADD, which unpacks archives by default.
     pub add: bool,
-    /// A stage or image instead of the context.
+    /// `--from`: a stage or image instead of the context.
     pub from: Option<String>,
-    /// Owner.
+    /// `--chown`: owner of the copies.
     pub chown: Option<String>,
-    /// Mode.
+    /// `--chmod`: mode of the copies.
     pub chmod: Option<String>,
-    /// Names and directories above sources are kept.
+    /// `--parents`: whether the directories above sources are kept.
     pub parents: bool,
-    /// Patterns of what is left out.
+    /// `--exclude`: patterns of files that are not copied.
     pub exclude: Vec<String>,
-    /// Whether archives are unpacked, if that is said.
+    /// `--unpack`: whether archives are unpacked; `None` if not given.
     pub unpack: Option<bool>,
-    /// Checksum of what is fetched.
+    /// `--checksum`: checksum of a downloaded file.
     pub checksum: Option<String>,
-    /// What to copy.
+    /// Paths and patterns to copy.
     pub sources: Vec<String>,
-    /// Files given in the text.
+    /// Files whose content is in here-documents.
     pub inline: Vec<Document>,
-    /// Where to.
+    /// Target path.
     pub target: String,
 }
 
 /// A here-document.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Document {
-    /// Its tag, which is a file's name for COPY.
+    /// Its tag, which COPY uses as the file name.
     pub name: String,
     /// Its text.
     pub text: String,
-    /// Variables in it stand for their values: its tag has no quotes.
+    /// Whether variables in the text are expanded: true if the tag is not quoted.
     pub expand: bool,
 }
 
-/// Takes a whole text apart. The message of a failure names the line.
+/// Parses a Dockerfile.
+///
+/// # Errors
+///
+/// Returns a text that begins with `line N:`, where N is the number of the wrong line.
 pub fn parse(text: &str) -> Result<Dockerfile, String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
@@ -151,7 +155,11 @@ pub fn parse(text: &str) -> Result<Dockerfile, String> {
     Ok(Dockerfile { lines: parsed, escape })
 }
 
-/// What an ONBUILD line has held back: one instruction, perhaps with here-documents.
+/// Parses the instruction of an ONBUILD line, which may have here-documents.
+///
+/// # Errors
+///
+/// Returns a text that says what is wrong.
 pub fn parse_trigger(text: &str) -> Result<Instruction, String> {
     let mut lines = parse(text)?.lines;
     match (lines.pop(), lines.pop()) {
@@ -160,7 +168,8 @@ pub fn parse_trigger(text: &str) -> Result<Instruction, String> {
     }
 }
 
-/// `# escape=` and its like, which only count before everything else.
+/// Parses directives such as `# escape=`, which count only at the beginning of the file. Returns the escape character, and the
+/// index of the first line after the directives.
 fn directives(lines: &[&str]) -> Result<(char, usize), String> {
     let mut escape = None;
     for (at, line) in lines.iter().enumerate() {
@@ -184,14 +193,14 @@ fn directives(lines: &[&str]) -> Result<(char, usize), String> {
     Ok((escape.unwrap_or('\\'), lines.len()))
 }
 
-/// An instruction's lines as one; comments and empty lines between them are left out.
+/// Joins the lines of an instruction, and drops comments and empty lines between them.
 fn joined(lines: &[&str], at: &mut usize, escape: char) -> String {
     let mut text = String::new();
     let mut line = lines[*at].trim_start();
     *at += 1;
     loop {
         let end = line.trim_end();
-        // Two of them stand for themselves.
+        // Two escape characters at the end are an escaped character, not a continuation.
         match end.strip_suffix(escape).filter(|begun| !begun.ends_with(escape)) {
             Some(begun) => text.push_str(begun),
             None => {
@@ -211,7 +220,7 @@ fn joined(lines: &[&str], at: &mut usize, escape: char) -> String {
     }
 }
 
-/// Here-documents that an instruction opens, read from the lines after it.
+/// Reads the here-documents that an instruction opens from the lines after it.
 fn documents(text: &str, lines: &[&str], at: &mut usize, escape: char) -> Result<Vec<Document>, String> {
     let mut keywords = text.split_whitespace().map(str::to_ascii_uppercase);
     let mut keyword = keywords.next().unwrap_or_default();
@@ -240,12 +249,13 @@ fn documents(text: &str, lines: &[&str], at: &mut usize, escape: char) -> Result
     Ok(all)
 }
 
-/// Whether a word is `<<TAG`, `<<-TAG`, `<<"TAG"`, perhaps after a descriptor number; and whether leading tabs go.
+/// Parses a word `<<TAG`, `<<-TAG` or `<<"TAG"` with an optional descriptor number before it. Returns the document, and whether
+/// leading tabs are removed. Returns `None` for other words.
 fn opens_document(word: &str) -> Option<(Document, bool)> {
     let rest = word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<")?;
     let (rest, tabs) = rest.strip_prefix('-').map_or((rest, false), |rest| (rest, true));
     let name = expand(rest, '\\', &|_| None).ok()?;
-    // `1 <<2` is a shell's arithmetic.
+    // `1 <<2` is shell arithmetic.
     let fits = words(rest, '\\').len() == 1 && !rest.contains('<') && !name.bytes().all(|b| b.is_ascii_digit());
     let document = Document { expand: name == rest, text: String::new(), name };
     fits.then_some((document, tabs))
@@ -332,7 +342,7 @@ fn run(rest: &str, documents: Vec<Document>) -> Result<Instruction, String> {
     if rest.is_empty() {
         return Err("RUN needs a command".to_owned());
     }
-    // Nothing but the redirection: the document is the script. Otherwise the shell reads the documents itself.
+    // If the line has only the redirection, the document is the script. Otherwise the shell reads the documents itself.
     if let [script] = &documents[..]
         && opens_document(rest).is_some()
     {
@@ -359,7 +369,7 @@ fn copy(name: &str, rest: &str, documents: Vec<Document>, escape: char) -> Resul
             "checksum" => copy.checksum = Some(flag.value()?),
             "parents" => copy.parents = flag.truth()?,
             "unpack" => copy.unpack = Some(flag.truth()?),
-            // Where the layers lie, and which part of a repository is fetched, makes no difference here.
+            // `--link` and `--keep-git-dir` are accepted without effect.
             _ => drop(flag.truth()?),
         }
     }
@@ -379,7 +389,7 @@ fn copy(name: &str, rest: &str, documents: Vec<Document>, escape: char) -> Resul
     Ok(copy)
 }
 
-/// HEALTHCHECK, which is checked only.
+/// Checks the arguments of HEALTHCHECK, which has no effect.
 fn healthcheck(rest: &str) -> Result<(), String> {
     let (flags, rest) =
         flags("HEALTHCHECK", rest, &["interval", "timeout", "start-period", "start-interval", "retries"])?;
@@ -404,7 +414,7 @@ fn healthcheck(rest: &str) -> Result<(), String> {
     }
 }
 
-/// Whether this is a duration as in `1h30m`, `1.5s`, `0`.
+/// Returns whether a text is a duration such as `1h30m`, `1.5s` or `0`.
 fn is_duration(text: &str) -> bool {
     let mut rest = text;
     while !rest.is_empty() && rest != "0" {
@@ -418,7 +428,7 @@ fn is_duration(text: &str) -> bool {
     !text.is_empty()
 }
 
-/// A flag, with its value if it has one.
+/// A flag of an instruction, with its value if it has one.
 struct Flag<'a> {
     name: &'a str,
     value: Option<String>,
@@ -439,7 +449,8 @@ impl Flag<'_> {
     }
 }
 
-/// `--flag`s at the beginning, and the rest. Those that may be given more than once are `mount` and `exclude`.
+/// Parses the flags `--name=value` at the beginning. Returns them and the rest of the text. Only `mount` and `exclude` may be
+/// repeated.
 fn flags<'a>(
     instruction: &str,
     mut rest: &'a str,
@@ -447,7 +458,7 @@ fn flags<'a>(
 ) -> Result<(Vec<Flag<'static>>, &'a str), String> {
     let mut flags: Vec<Flag<'static>> = Vec::new();
     while let Some(begun) = rest.strip_prefix("--") {
-        // A word in which quotes and backslashes count, for a value with spaces.
+        // Reads one word; quotes and backslashes permit values with spaces.
         let (mut word, mut quote, mut end) = (String::new(), None, begun.len());
         let mut letters = begun.char_indices();
         while let Some((at, letter)) = letters.next() {
@@ -478,7 +489,7 @@ fn flags<'a>(
     Ok((flags, rest))
 }
 
-/// `KEY=value …`, or the old `KEY value`.
+/// Parses `KEY=value …`, or the older form `KEY value`.
 fn pairs(name: &str, rest: &str, escape: char) -> Result<Vec<(String, String)>, String> {
     let all = words(rest, escape);
     if let Some(first) = all.first()
@@ -498,7 +509,7 @@ fn command(rest: &str) -> Result<Command, String> {
     Ok(list(rest)?.map_or_else(|| Command::Shell(rest.to_owned()), Command::Exec))
 }
 
-/// A JSON list of strings; none if the text is not a JSON list, which then is for a shell.
+/// Parses a JSON list of strings. Returns `None` if the text is not a JSON list, and thus in shell form.
 fn list(text: &str) -> Result<Option<Vec<String>>, String> {
     if !text.starts_with('[') {
         return Ok(None);
@@ -617,7 +628,7 @@ mod tests {
         }
     }
 
-    /// Texts out of what Dockerfiles are made of, and out of what they are not.
+    /// Returns texts that consist of parts of Dockerfiles, and of other characters.
     fn texts() -> impl Strategy<Value = String> {
         let pieces = prop_oneof![
             8 => prop::sample::select(&[

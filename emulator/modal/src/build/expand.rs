@@ -1,11 +1,11 @@
-//! Words, quotes and variables of Dockerfile lines.
+//! Splits lines of Dockerfiles into words, and expands quotes and variables.
 
 use crate::build::glob::Glob;
 
-/// Looks a variable up.
+/// A function that returns the value of a variable; `None` if it is not set.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Splits at white space outside quotes. Quotes and escapes stay: [`expand`] takes them away.
+/// Splits a text at white space outside quotes. Quotes and escapes are kept for [`expand`], which removes them.
 pub fn words(text: &str, escape: char) -> Vec<String> {
     let mut all = Vec::new();
     let mut word = String::new();
@@ -36,19 +36,27 @@ pub fn words(text: &str, escape: char) -> Vec<String> {
     all
 }
 
-/// Deepest nesting of `${A:-${B:-…}}`. The stack bounds it; files in use have two levels.
+/// Deepest nesting of `${A:-${B:-…}}`. The limit protects the stack; real files have about two levels.
 const DEPTH: usize = 32;
 
-/// Longest value that `${x/a/b}` looks through: each place of it may be compared with all that follows.
+/// Longest value in bytes for `${x/a/b}`, because the rest of the value may be compared again at each position.
 const LONGEST_REPLACED: usize = 16 * 1024;
 
-/// Puts values in for variables, in all forms of the Dockerfile reference, and takes quotes and escapes away.
+/// Expands variables in all forms of the Dockerfile reference, and removes quotes and escapes.
+///
+/// # Errors
+///
+/// Returns a text that says what is wrong with a quote or a substitution.
 pub fn expand(text: &str, escape: char, lookup: Lookup<'_>) -> Result<String, String> {
     Scanner { rest: text, escape, document: false, lookup, depth: 0 }.until(None, false)
 }
 
-/// The same for a here-document: quotes are ordinary characters there, and a backslash escapes `$`, `` ` ``, itself and the end
-/// of a line.
+/// Expands variables in a here-document. Quotes are ordinary characters there, and a backslash escapes only `$`, `` ` ``,
+/// itself and the end of a line.
+///
+/// # Errors
+///
+/// Returns a text that says what is wrong with a substitution.
 pub fn expand_document(text: &str, lookup: Lookup<'_>) -> Result<String, String> {
     Scanner { rest: text, escape: '\\', document: true, lookup, depth: 0 }.until(None, false)
 }
@@ -72,7 +80,8 @@ impl Scanner<'_> {
         Some(letter)
     }
 
-    /// Reads up to a sign, which is consumed, or to the end. With `raw`, escapes stay: the text is a pattern.
+    /// Reads up to the character `stop`, which is consumed, or to the end. With `raw`, escapes are kept, because the text is a
+    /// pattern.
     fn until(&mut self, stop: Option<char>, raw: bool) -> Result<String, String> {
         let mut out = String::new();
         while let Some(letter) = self.next() {
@@ -133,7 +142,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// A variable's name: letters, digits and `_`, a number, or one of the signs that a shell knows.
+    /// Reads a variable's name: letters, digits and `_`, or a number, or one of the shell's special characters.
     fn name(&mut self) -> String {
         let taken = match self.peek() {
             Some(first) if first.is_ascii_digit() => self.rest.find(|letter: char| !letter.is_ascii_digit()),
@@ -145,7 +154,7 @@ impl Scanner<'_> {
         name.to_owned()
     }
 
-    /// What a `$` that has been read begins.
+    /// Expands the variable after a `$`, which has been read already.
     fn variable(&mut self, out: &mut String) -> Result<(), String> {
         if self.peek() != Some('{') {
             let name = self.name();
@@ -195,7 +204,8 @@ impl Scanner<'_> {
         }
     }
 
-    /// `${x#pattern}`, `${x##pattern}`, `${x%pattern}`, `${x%%pattern}`: without the shortest or longest beginning or end.
+    /// Expands `${x#pattern}`, `${x##pattern}`, `${x%pattern}` and `${x%%pattern}`, which remove the shortest or longest match
+    /// at the beginning or the end.
     fn trimmed(&mut self, sign: char, value: &str) -> Result<String, String> {
         let longest = self.peek() == Some(sign);
         if longest {
@@ -214,7 +224,7 @@ impl Scanner<'_> {
         })
     }
 
-    /// `${x/pattern/text}`, and `${x//pattern/text}` for all places.
+    /// Expands `${x/pattern/text}`, and `${x//pattern/text}`, which replaces all matches.
     fn replaced(&mut self, value: String) -> Result<String, String> {
         let all = self.peek() == Some('/');
         if all {

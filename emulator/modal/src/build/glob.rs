@@ -1,7 +1,7 @@
-//! Patterns of files and of texts: the wildcards of COPY, of its `--exclude` and `--parents`, and of `${x#pattern}`.
+//! Patterns of paths and texts: the wildcards of COPY, of its `--exclude` and `--parents`, and of `${x#pattern}`.
 //!
-//! A pattern is matched by following all of its states at once, so the time is the length of the text times that of the
-//! pattern, whatever both are.
+//! Matching tracks all states of a pattern at the same time, so its time is at most proportional to the length of the text
+//! times the length of the pattern.
 
 /// A pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,13 +12,13 @@ pub struct Glob {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Token {
     Char(char),
-    /// `?`; the flag says whether a slash matches.
+    /// `?`; the flag says whether it matches a slash.
     One(bool),
-    /// `*`, and `**` within a name; the flag says whether slashes match.
+    /// `*`, or `**` that is not a whole component; the flag says whether it matches slashes.
     Many(bool),
-    /// `**/`: any number of directories, or none.
+    /// `**/`: any number of directories, including none.
     Directories,
-    /// `[a-z]`, `[^a-z]`; never a slash.
+    /// `[a-z]` or `[^a-z]`; never matches a slash.
     Class {
         not: bool,
         ranges: Vec<(char, char)>,
@@ -26,7 +26,11 @@ enum Token {
 }
 
 impl Glob {
-    /// A pattern of paths. A star does not match a slash; with `deep`, two stars match any number of directories.
+    /// Parses a pattern of paths. `*` does not match a slash; with `deep`, `**` matches any number of directories.
+    ///
+    /// # Errors
+    ///
+    /// Returns a text if the pattern ends in a backslash, or if a `[` is not closed.
     pub fn path(text: &str, deep: bool) -> Result<Glob, String> {
         let bad = |why: &str| format!("not a pattern: {text}: {why}");
         let mut tokens = Vec::new();
@@ -53,7 +57,7 @@ impl Glob {
                 '[' => {
                     let mut ranges = Vec::new();
                     let not = letters.next_if(|letter| matches!(letter, '^' | '!')).is_some();
-                    // A character, and whether it stands for itself.
+                    // Reads a character, and whether it was escaped.
                     let mut one = || match letters.next() {
                         Some('\\') => letters.next().map(|letter| (letter, true)),
                         letter => letter.map(|letter| (letter, false)),
@@ -80,7 +84,7 @@ impl Glob {
         Ok(Glob { tokens })
     }
 
-    /// A pattern of any text, as in `${x#pattern}`: stars match everything, and there are no classes.
+    /// Parses a pattern of texts for `${x#pattern}`: `*` and `?` match all characters, and there are no classes.
     pub fn text(text: &str) -> Glob {
         let mut tokens = Vec::new();
         let mut letters = text.chars();
@@ -95,26 +99,26 @@ impl Glob {
         Glob { tokens }
     }
 
-    /// The same pattern for texts that are read from their end.
+    /// Returns the pattern for texts that are read from the end.
     pub fn reversed(mut self) -> Glob {
         self.tokens.reverse();
         self
     }
 
-    /// What every text that matches begins with.
+    /// Returns the literal beginning of the pattern, with which every matching text begins.
     pub fn prefix(&self) -> String {
         let letter = |token: &Token| if let Token::Char(letter) = token { Some(*letter) } else { None };
         self.tokens.iter().map_while(letter).collect()
     }
 
-    /// Whether it matches the whole text.
+    /// Returns whether the pattern matches the whole text.
     pub fn is_match(&self, text: &str) -> bool {
         self.lengths(text.chars()).last().copied() == Some(text.chars().count())
     }
 
-    /// Numbers of characters from the beginning that match, ascending.
+    /// Returns the lengths, in characters, of all beginnings of the text that match, in ascending order.
     pub fn lengths(&self, text: impl Iterator<Item = char>) -> Vec<usize> {
-        // Two states for each token: before it, and within a run of directories.
+        // There are two states per token: before the token, and within a sequence of directories.
         let end = self.tokens.len();
         let mut now = vec![false; 2 * end + 1];
         let mut found = Vec::new();
@@ -165,14 +169,18 @@ impl Glob {
     }
 }
 
-/// Rules as in `.dockerignore`: later ones win, and those with a `!` take back.
+/// Rules like those of `.dockerignore`: later rules override earlier ones, and rules with a `!` include paths again.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
     rules: Vec<(bool, Glob)>,
 }
 
 impl Rules {
-    /// Reads them.
+    /// Parses the patterns.
+    ///
+    /// # Errors
+    ///
+    /// Returns a text if a pattern is not valid.
     pub fn new(patterns: &[String]) -> Result<Rules, String> {
         let mut rules = Vec::new();
         for pattern in patterns {
@@ -182,17 +190,17 @@ impl Rules {
         Ok(Rules { rules })
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no rules.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
 
-    /// Whether one takes back what others exclude.
+    /// Returns whether a rule includes paths again that others exclude.
     pub fn take_back(&self) -> bool {
         self.rules.iter().any(|(takes_back, _)| *takes_back)
     }
 
-    /// Whether a path is excluded: it, or a directory above it, is matched.
+    /// Returns whether a path is excluded: a rule matches the path or a directory above it.
     pub fn exclude(&self, path: &str) -> bool {
         let mut excluded = false;
         for (takes_back, glob) in &self.rules {
@@ -204,12 +212,12 @@ impl Rules {
     }
 }
 
-/// A path and the directories above it, from the top.
+/// Returns the directories above a path, from the top, and then the path itself.
 pub fn above(path: &str) -> impl Iterator<Item = &str> {
     path.match_indices('/').map(|(at, _)| &path[..at]).chain([path])
 }
 
-/// A path from the root, without `.`, `..` and slashes at its ends.
+/// Normalizes a path to one relative to the root, without `.`, `..` and empty components.
 pub fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {

@@ -1,8 +1,8 @@
-//! Image builds: Dockerfile lines that really run, and the layers they leave behind.
+//! Image builds: executes the lines of Dockerfiles in containers, and keeps the layers that they write.
 //!
-//! A request describes one layer on top of finished images. Its lines are parsed (`dockerfile`) and carried out
-//! (`steps`) in the background, in containers of the image so far; what those containers wrote becomes a layer. The same
-//! request gets the same image (`request_hash`).
+//! A request describes one layer on top of finished images. Its lines are parsed (`dockerfile`) and executed (`steps`) in the
+//! background, in containers of the image so far; the files that a container wrote become a layer. Equal requests get the same
+//! image (`request_hash`).
 
 mod context;
 mod copy;
@@ -21,7 +21,8 @@ pub use context::mount_layer;
 pub use directories::{remove, remove_in_background};
 pub use start::get_or_start;
 
-/// How the property tests of this module run: the same cases each time, unless the environment says otherwise.
+/// Returns the configuration of this module's property tests. It runs the same cases each time, unless the environment sets a
+/// seed.
 #[cfg(test)]
 fn cases() -> proptest::test_runner::Config {
     use proptest::test_runner::{Config, RngSeed};

@@ -1,61 +1,69 @@
-//! Values of `RUN --mount`.
+//! Parses the values of `RUN --mount`. `run_mounts` carries them out.
 
 use crate::model::build_caches::Sharing;
 
-/// What is mounted while a command runs.
+/// A mount for the time of one command.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mount {
-    /// Which kind of it.
+    /// Its kind.
     pub kind: Kind,
-    /// A stage or image whose files it shows, instead of the context's.
+    /// A stage or image whose files are mounted; `None` for the context.
     pub from: Option<String>,
-    /// Path in there.
+    /// Path in the context, stage or image.
     pub source: String,
     /// Path in the container; may be relative to the working directory.
     pub target: Option<String>,
-    /// Nothing can be written.
+    /// Whether the mount is read-only.
     pub read_only: bool,
-    /// Name of a cache or a secret.
+    /// Id of the cache or the secret.
     pub id: Option<String>,
-    /// What happens when two commands want the same cache.
+    /// What happens if two commands use the cache at the same time.
     pub sharing: Sharing,
-    /// The command fails without the secret.
+    /// Whether the command fails if the secret is not given.
     pub required: bool,
-    /// Bytes that can be written.
+    /// Capacity in bytes.
     pub size: Option<u64>,
     /// Permission bits.
     pub mode: Option<u32>,
-    /// Owner.
+    /// User id of the owner.
     pub uid: u32,
-    /// Group.
+    /// Group id of the owner.
     pub gid: u32,
-    /// Variable that holds a secret.
+    /// Name of the environment variable that gets the secret.
     pub env: Option<String>,
 }
 
 /// Kinds of mounts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Kind {
-    /// Files of the context, a stage or an image. What is written is thrown away.
+    /// Files of the context, a stage or an image. Writes to it are discarded.
     #[default]
     Bind,
-    /// A directory that other commands see again.
+    /// A directory that persists between commands and builds.
     Cache,
     /// An empty directory.
     Tmpfs,
-    /// A file that holds a secret.
+    /// A file that contains a secret.
     Secret,
 }
 
-/// Puts the values of variables in.
+/// A function that expands variables.
 pub type Expand<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 
-/// Checks what can be told before variables have values.
+/// Checks a value as far as possible before variables have values.
+///
+/// # Errors
+///
+/// Returns a text that says what is wrong.
 pub fn check(text: &str) -> Result<(), String> {
     read(text, None).map(drop)
 }
 
-/// Reads a value; `expand` puts in the values of variables.
+/// Parses a value, and expands its variables with `expand`.
+///
+/// # Errors
+///
+/// Returns a text that says what is wrong.
 pub fn parse(text: &str, expand: Expand<'_>) -> Result<Mount, String> {
     let mount = read(text, Some(expand))?;
     let lacks = |what: &str| Err(format!("--mount={text}: {what} is missing"));
@@ -83,7 +91,7 @@ fn read(text: &str, expand: Option<Expand<'_>>) -> Result<Mount, String> {
         };
         fields.push((key.to_ascii_lowercase(), value));
     }
-    // What the others mean depends on it.
+    // The type is needed first, because the meaning of the other keys depends on it.
     for (key, value) in &fields {
         if key == "type" {
             mount.kind = match value.as_deref().unwrap_or_default() {
@@ -145,7 +153,7 @@ fn read(text: &str, expand: Option<Expand<'_>>) -> Result<Mount, String> {
     Ok(mount)
 }
 
-/// Fields between commas; a field in double quotes may hold commas.
+/// Splits a value at commas. A field in double quotes may contain commas.
 fn fields_of(text: &str) -> Vec<String> {
     let (mut fields, mut field, mut quoted) = (Vec::new(), String::new(), false);
     for letter in text.chars() {
@@ -159,7 +167,7 @@ fn fields_of(text: &str) -> Vec<String> {
     fields
 }
 
-/// `64m`, `1g`, `1024`.
+/// Parses a size such as `64m`, `1g` or `1024` to bytes.
 fn size(text: &str) -> Option<u64> {
     let text = text.to_ascii_lowercase();
     let text = text.trim_end_matches('b').trim_end_matches('i');

@@ -1,10 +1,10 @@
-//! What cannot be had offline, and what stands in for it: registry images, and the default image's package installation.
+//! Replacements for what is not available offline: registry images, and the package installation of the default image.
 
-/// The base of every image that is not built from scratch, as the build log puts it.
+/// Text of the build log about the base of every image that is not built from scratch.
 pub const STAND_IN: &str = "registry images are not pulled; the base is this machine's programs";
 
-/// Whether these are the lines of the official clients' default image (docs/modal-protocol.md, section 3.2), nothing more and nothing
-/// less. They install a compiler and upgrade pip, which needs a network and has no place on the machine's programs.
+/// Returns whether these are exactly the lines of the official clients' default image (docs/modal-protocol.md, section 3.2).
+/// The lines install a compiler and upgrade pip, which needs a network and must not change the machine's programs.
 pub fn is_default_image(lines: &[String]) -> bool {
     let lines: Vec<&str> = lines.iter().map(|line| line.trim()).filter(|line| !line.is_empty()).collect();
     let Some((from, rest)) = lines.split_first() else { return false };
@@ -34,8 +34,8 @@ fn is_default_line(line: &str) -> bool {
         || line == r#"CMD ["sleep", "172800"]"#
 }
 
-/// The lines with which older builders prepare a registry image for themselves: the same installation without the
-/// compiler. `FROM` and everything else stay.
+/// Returns whether a line is one of those with which older builders prepare a registry image: the same installation without the
+/// compiler. `FROM` and all other lines are executed.
 pub fn is_client_preparation(line: &str) -> bool {
     let line = line.trim();
     line == "COPY /modal_requirements.txt /modal_requirements.txt"
@@ -45,8 +45,12 @@ pub fn is_client_preparation(line: &str) -> bool {
         || (line.starts_with("RUN ") && line.contains("pip install") && line.ends_with("-r /modal_requirements.txt"))
 }
 
-/// Checks a registry name as far as that can be done offline. By convention, a repository whose last part is
-/// `does-not-exist` and everything at a host ending in `.invalid` is missing.
+/// Checks the name of a registry image as far as that is possible offline. By convention, repositories whose last component is
+/// `does-not-exist`, and hosts that end in `.invalid`, do not exist.
+///
+/// # Errors
+///
+/// Returns a text like that of a registry client if the name is malformed or does not exist.
 pub fn check_reference(reference: &str) -> Result<(), String> {
     let invalid = || format!("invalid reference format: '{reference}'");
     let (name, digest) = match reference.split_once('@') {
@@ -59,7 +63,7 @@ pub fn check_reference(reference: &str) -> Result<(), String> {
             return Err(invalid());
         }
     }
-    // A colon after the last slash is a tag, one before it a port.
+    // A colon after the last slash begins a tag; one before it begins a port.
     let (path, tag) = match name.rsplit_once(':') {
         Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
         _ => (name, None),

@@ -1,4 +1,4 @@
-//! What is mounted while a RUN command runs: files of the context, of stages and images, caches, empty directories, secrets.
+//! Mounts for the time of a RUN command: files of the context, of stages and images, caches, empty directories, secrets.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -15,29 +15,29 @@ use crate::build::steps::{Build, absolute, blocking};
 use crate::model::build_caches::Sharing;
 use crate::model::ids;
 
-/// Where secrets are files if nothing else is said.
+/// Directory of secrets whose mount names no target.
 const SECRETS: &str = "/run/secrets";
 
-/// The file that holds a secret, in a directory of its own.
+/// Name of the file that contains a secret, in a directory of its own.
 const SECRET: &str = "secret";
 
-/// What was mounted for a command.
+/// The mounts of one command.
 #[derive(Debug, Default)]
 pub struct Mounted {
-    /// Variables that hold secrets.
+    /// Environment variables that contain secrets.
     pub env: Vec<(String, String)>,
-    /// Paths inside.
+    /// Paths of the mounts in the container.
     targets: Vec<PathBuf>,
-    /// What was made for them in the image, from the root, those above first.
+    /// Paths that were created in the image as mount points, relative to the root, parents first.
     stubs: Vec<PathBuf>,
-    /// Directories of the machine that are not needed any more then.
+    /// Directories of the machine that are removed after the command.
     temporary: Vec<PathBuf>,
-    /// Names of caches by their ids, and the locks that are held for them.
+    /// The directory name of each cache, and the lock that is held for it, by cache id.
     caches: BTreeMap<String, (String, Option<OwnedMutexGuard<()>>)>,
 }
 
 impl Build {
-    /// Mounts what values of `--mount` say. What has been mounted is in `mounted` also after a failure.
+    /// Mounts the values of `--mount`. Records each mount in `mounted`, also if a later one fails.
     pub(super) async fn mount(&mut self, values: &[String], mounted: &mut Mounted) -> Result<(), String> {
         let mut mounts = Vec::new();
         for value in values {
@@ -52,13 +52,13 @@ impl Build {
         let root = self.stage()?.root().await?;
         let targets: Vec<PathBuf> = mounts.iter().map(|(_, target)| target.clone()).collect();
         let places = blocking(move || {
-            // Without links: they can be changed before it is unmounted.
+            // Links are resolved now, because the command may change them before the unmount.
             let targets: Vec<PathBuf> = targets.iter().map(|target| Path::new("/").join(root.real(target))).collect();
             Ok((missing(&root, &targets), targets))
         });
         let (stubs, targets) = places.await?;
         mounted.stubs = stubs;
-        // All at once and by their order, each only once: commands never wait for each other in a circle.
+        // All caches are locked in the order of their ids and each only once, so that commands cannot deadlock.
         let caches = mounts.iter().filter(|(mount, _)| mount.kind == Kind::Cache);
         let caches: BTreeMap<String, Sharing> =
             caches.map(|(mount, target)| (cache_id(mount, target), mount.sharing)).collect();
@@ -86,7 +86,7 @@ impl Build {
         Ok(())
     }
 
-    /// Takes it all away again, with the directories and empty files that were made for it.
+    /// Removes the mounts, and the directories and empty files that were created as mount points.
     pub(super) async fn unmount(&mut self, mounted: Mounted) -> Result<(), String> {
         let mut done = Ok(());
         for target in mounted.targets.iter().rev() {
@@ -96,7 +96,7 @@ impl Build {
             let (root, stubs) = (self.stage()?.root().await?, mounted.stubs);
             blocking(move || {
                 for stub in stubs.iter().rev() {
-                    // What has something in it by now stays.
+                    // Fails if the command has put something into the mount point, which then stays.
                     let _ = root.remove_empty(stub);
                 }
                 Ok(())
@@ -109,7 +109,7 @@ impl Build {
         done
     }
 
-    /// Where a mount is to be; none if it only sets a variable, or nothing.
+    /// Returns the path of a mount; `None` if the mount only sets a variable, or if its optional secret is not given.
     fn target(&mut self, mount: &Mount, mounted: &mut Mounted) -> Result<Option<PathBuf>, String> {
         let mut target = mount.target.clone();
         if mount.kind == Kind::Secret {
@@ -134,7 +134,7 @@ impl Build {
         if target == "/" { Err("nothing can be mounted at /".to_owned()) } else { Ok(Some(target.into())) }
     }
 
-    /// What to mount; `given` is the target as it was written, by which a cache without an id is known.
+    /// Returns what to mount. `given` is the target as written in the Dockerfile, which is the id of a cache without an id.
     async fn spec(
         &mut self,
         mount: &Mount,
@@ -188,7 +188,7 @@ impl Build {
         Ok(spec)
     }
 
-    /// Makes the directory of a cache, with what it begins with.
+    /// Creates the directory of a cache with its initial files.
     async fn new_cache(&mut self, mount: &Mount, directory: &Path) -> Result<(), String> {
         let from = match &mount.from {
             Some(name) => Some(self.source_root(name).await?),
@@ -203,7 +203,7 @@ impl Build {
                 Root::open(&part)?.copy(&from, &source, Path::new(""), &attributes, None)?;
             }
             own(&part, &mount, 0o755)?;
-            // Another build may have been faster; its directory is as good.
+            // The rename fails if another build has created the cache in the meantime.
             if std::fs::rename(&part, &directory).is_err() {
                 remove(&part)?;
             }
@@ -222,7 +222,7 @@ fn secret_id(mount: &Mount) -> String {
     mount.id.clone().unwrap_or_else(|| target.rsplit('/').next().unwrap_or_default().to_owned())
 }
 
-/// Gives the owner and the mode of a `--mount`. Without privileges there is one owner only.
+/// Sets the owner and the mode of a mount's file. Without root privileges the owner cannot be changed.
 fn own(path: &Path, mount: &Mount, mode: u32) -> std::io::Result<()> {
     if nix::unistd::geteuid().is_root() {
         chown(path, Some(mount.uid), Some(mount.gid))?;
@@ -230,7 +230,7 @@ fn own(path: &Path, mount: &Mount, mode: u32) -> std::io::Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mount.mode.unwrap_or(mode)))
 }
 
-/// What of these paths is not there yet, from the root, those above first.
+/// Returns the components of these paths that do not exist, relative to the root, parents first.
 fn missing(root: &Root, targets: &[PathBuf]) -> Vec<PathBuf> {
     let mut missing = Vec::new();
     for target in targets {

@@ -1,4 +1,4 @@
-//! One stage of a build: the image so far, and the container in which its lines are carried out.
+//! A stage of a build: the image so far, and the container in which its lines are executed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,22 +18,22 @@ use crate::model::network;
 use crate::model::outcome::code;
 use crate::model::state::State;
 
-/// A line that never ends is cut into pieces of this size, so that it cannot fill memory.
+/// Longest piece of a line in bytes. Longer lines are split, so that they cannot fill memory.
 const LONGEST_LINE: usize = 8 * 1024;
 
-/// How long after a command's end its output is waited for.
+/// How long to wait for the rest of a command's output after its exit.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// One stage.
+/// A stage of a build.
 #[derive(Debug)]
 pub struct Stage {
     /// Its name, if it has one.
     pub name: Option<String>,
-    /// The image so far, without what the container has written.
+    /// The image so far, without the files that the container has written.
     pub image: Built,
-    /// Arguments declared so far, with their values.
+    /// Build arguments that have been declared so far, with their values.
     pub args: Vec<(String, String)>,
-    /// It has a CMD of its own, which an ENTRYPOINT leaves alone.
+    /// Whether the stage has a CMD of its own, which a later ENTRYPOINT does not reset.
     pub has_cmd: bool,
     container: Option<Container>,
     network: Option<Network>,
@@ -42,7 +42,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// A stage on top of an image.
+    /// Creates a stage on top of an image. Its container is started when it is first needed.
     pub fn new(state: &Arc<State>, name: Option<String>, image: Built, binds: Vec<Bind>) -> Stage {
         Stage {
             name,
@@ -78,24 +78,40 @@ impl Stage {
         self.container.as_ref().ok_or_else(|| "no build container".to_owned())
     }
 
-    /// The root directory as it is now.
+    /// Returns the root directory of the container.
+    ///
+    /// # Errors
+    ///
+    /// Returns a text if the container cannot be started or its root cannot be opened.
     pub async fn root(&mut self) -> Result<Root, String> {
         let root = self.container().await?.root().await;
         root.map_err(|e| format!("cannot open the build container's root: {e:#}"))
     }
 
     /// Mounts something in the container.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the container cannot be started, or with the error of the mount.
     pub async fn mount(&mut self, spec: MountSpec) -> Result<(), DirectoryError> {
         let container = self.container().await.map_err(anyhow::Error::msg)?;
         container.mount(spec).await
     }
 
-    /// Takes away what is mounted at a path.
+    /// Removes a mount from the container.
+    ///
+    /// # Errors
+    ///
+    /// Returns a text if nothing can be unmounted at the path.
     pub async fn unmount(&mut self, target: &Path) -> Result<(), String> {
         self.container().await?.unmount(target).await.map_err(|e| format!("cannot unmount {}: {e:#}", target.display()))
     }
 
-    /// Runs a command, its output into the log. Its exit code.
+    /// Runs a command, writes its output to the log, and returns its exit code.
+    ///
+    /// # Errors
+    ///
+    /// Returns a text if the command cannot be started, or if the container ends first.
     pub async fn run(&mut self, argv: Vec<String>, env: Vec<(String, String)>, log: &Log) -> Result<i32, String> {
         let spec = ProcessSpec {
             argv: argv.into_iter().map(Into::into).collect(),
@@ -118,7 +134,7 @@ impl Stage {
         let ended = tokio::select! {
             _ = output.as_mut() => exit.await,
             ended = &mut exit => {
-                // What is in the pipes is still wanted; what a command leaves running may hold them open for ever.
+                // The pipes may still hold output. Background processes of the command may keep them open for ever.
                 let _ = tokio::time::timeout(GRACE, output).await;
                 ended
             }
@@ -126,7 +142,11 @@ impl Stage {
         Ok(code(ended.map_err(|_| "the build container ended".to_owned())?))
     }
 
-    /// Ends the stage; what its container wrote becomes a layer `to`.
+    /// Ends the stage, moves the files that its container wrote to the layer `to`, and returns the image with that layer.
+    ///
+    /// # Errors
+    ///
+    /// Returns a text if the layer cannot be moved.
     pub async fn finish(mut self, to: &Path) -> Result<Built, String> {
         if let Some(container) = self.container.take() {
             container.stop().await;
@@ -138,7 +158,7 @@ impl Stage {
         Ok(self.image)
     }
 
-    /// Ends the stage and forgets it.
+    /// Ends the stage and removes its files.
     pub async fn discard(mut self) {
         if let Some(container) = self.container.take() {
             remove(container).await;

@@ -1,4 +1,4 @@
-//! Starts builds, or finds what an earlier request of the same definition has built.
+//! Starts builds, or returns the image that an earlier request with the same definition has built.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,8 +13,13 @@ use crate::model::state::State;
 use crate::model::storage;
 use crate::model::values::hex;
 
-/// The image of a request: a finished or growing one of the same definition, or a new one whose build starts, and then
-/// true.
+/// Returns the image of a request, and whether its build was started now. An image of an equal earlier request is returned if
+/// its build is running or has succeeded, unless the request forces a build.
+///
+/// # Errors
+///
+/// Fails with `Kind::InvalidArgument` if the definition is not valid, with `Kind::NotFound` if an object that it names does not
+/// exist, and with `Kind::Unimplemented` if it has Python functions as steps.
 pub fn get_or_start(state: &Arc<State>, request: proto::ImageGetOrCreateRequest) -> Result<(Arc<Image>, bool), Error> {
     let definition = request.image.clone().ok_or_else(|| Error::invalid_argument("image is required"))?;
     check(state, &definition)?;
@@ -37,7 +42,7 @@ pub fn get_or_start(state: &Arc<State>, request: proto::ImageGetOrCreateRequest)
     tracing::info!(image = image.id, lines = definition.dockerfile_commands.len(), "build starts");
     let (state, building) = (state.clone(), image.clone());
     tokio::spawn(async move {
-        // A task of its own, so that a build that panics still ends.
+        // The build runs in a task of its own, so that its outcome is recorded even if it panics.
         let built = tokio::spawn(steps::build(state, building.clone(), definition)).await;
         building.end(match built {
             Ok(Ok(built)) => Outcome::Built(Arc::new(built)),
@@ -67,7 +72,7 @@ fn check(state: &State, definition: &proto::Image) -> Result<(), Error> {
     storage::check(state, &definition.volume_mounts, &[])
 }
 
-/// A name for what a request asks for. Contents count, not the ids they happen to have.
+/// Returns a hash of a request. Mounts and secrets count by content, not by id.
 fn request_hash(state: &State, request: &proto::ImageGetOrCreateRequest) -> Result<String, Error> {
     let definition = request.image.clone().unwrap_or_default();
     let mut hash = Sha256::new();

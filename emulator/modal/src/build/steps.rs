@@ -1,4 +1,4 @@
-//! Carries out a build: one instruction after the other, stage by stage.
+//! Executes a build: the instructions of a Dockerfile, stage by stage.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -22,10 +22,14 @@ use crate::model::state::State;
 use crate::model::values::{DEFAULT_PATH, overlay};
 use crate::model::{ids, storage};
 
-/// Build arguments that RUN sees without an ARG line, in either case.
+/// Build arguments that RUN gets without an ARG line, in upper or lower case.
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
-/// Builds an image. The text of a failure is what clients show.
+/// Builds an image.
+///
+/// # Errors
+///
+/// Returns the text that clients show for the failure.
 pub async fn build(state: Arc<State>, image: Arc<Image>, definition: proto::Image) -> Result<Built, String> {
     let mut build = Build::new(state, image, definition).map_err(|e| format!("Dockerfile {e}"))?;
     let done = build.run().await;
@@ -47,14 +51,14 @@ pub(super) struct Build {
     pub(super) definition: proto::Image,
     lines: Vec<Line>,
     escape: char,
-    /// The last one is being built.
+    /// The stages so far; the last one is being built.
     pub(super) stages: Vec<Stage>,
-    /// ARG before the first FROM, and what is known of the platform.
+    /// Values of ARG lines before the first FROM, and the arguments that describe the platform.
     global_args: Vec<(String, String)>,
-    /// Variables of RUN that come from secrets.
+    /// Environment variables of RUN that come from secrets.
     pub(super) secrets: Vec<(String, String)>,
     context: Option<PathBuf>,
-    /// The context is the service's own Python, for which the machine's stands in.
+    /// Whether the context is one of the service's Python distributions, for which the machine's Python is used.
     stand_in_python: bool,
 }
 
@@ -111,11 +115,12 @@ impl Build {
         last.finish(&layer).await
     }
 
+    /// Returns the stage that is being built.
     pub(super) fn stage(&mut self) -> Result<&mut Stage, String> {
         self.stages.last_mut().ok_or_else(|| "there is no FROM before this line".to_owned())
     }
 
-    /// A variable as instructions see it: ENV before ARG.
+    /// Returns the value of a variable for instructions. ENV overrides ARG.
     fn variable(&self, name: &str) -> Option<String> {
         let find = |list: &[(String, String)]| list.iter().rev().find(|(key, _)| key == name).map(|(_, v)| v.clone());
         match self.stages.last() {
@@ -124,6 +129,7 @@ impl Build {
         }
     }
 
+    /// Expands the variables of a text with their current values.
     pub(super) fn expand(&self, text: &str) -> Result<String, String> {
         expand(text, self.escape, &|name| self.variable(name))
     }
@@ -156,7 +162,7 @@ impl Build {
                 let root = self.stage()?.root().await?;
                 let inside = PathBuf::from(&path[1..]);
                 blocking(move || {
-                    // A directory that is made belongs to the USER. Without privileges there is root only.
+                    // A new directory belongs to the USER. Without root privileges, only root can own files.
                     let user = user.filter(|user| !user.is_empty() && nix::unistd::geteuid().is_root());
                     let owner = user.map(|user| owner_of(&root, "USER ", &user)).transpose()?;
                     let attributes = Attributes { owner, ..Attributes::default() };
@@ -174,7 +180,7 @@ impl Build {
             Instruction::Entrypoint(command) => {
                 let argv = self.argv(command)?;
                 let stage = self.stage()?;
-                // A new entry point makes the base's command meaningless, but not one of the same stage.
+                // A new ENTRYPOINT resets the CMD of the base image, but not one of the same stage.
                 if !stage.has_cmd {
                     stage.image.config.cmd = None;
                 }
@@ -199,7 +205,7 @@ impl Build {
             Instruction::Expose(ports) => {
                 self.stage()?;
                 for port in ports {
-                    // One variable may hold several ports.
+                    // A variable may expand to several ports.
                     let ports = self.expand(port)?;
                     if let Some(bad) = ports.split_whitespace().find(|port| !is_port(port)) {
                         return Err(format!("{bad} is not a port"));
@@ -235,7 +241,7 @@ impl Build {
                 self.image.log.info(format!("{expanded}: the machine's programs stand in for those of {wanted}"));
             }
         }
-        // A stage that others build on is finished first.
+        // If the base is an earlier stage, that stage is finished first.
         let earlier =
             self.stages.iter().position(|stage| stage.name.as_deref() == Some(&expanded.to_ascii_lowercase()));
         let (mut base, args) = match earlier {
@@ -257,7 +263,7 @@ impl Build {
         Ok(())
     }
 
-    /// Turns a stage's writes into a layer; the stage goes on from there.
+    /// Moves a stage's files to a layer and returns the image. The stage continues on top of it.
     pub(super) async fn finish_stage(&mut self, at: usize) -> Result<Built, String> {
         let stage = &mut self.stages[at];
         let mut again = Stage::new(&self.state, stage.name.clone(), Built::default(), Vec::new());
@@ -268,7 +274,7 @@ impl Build {
         Ok(built)
     }
 
-    /// The image that a name in FROM or `--from` means, other than a stage.
+    /// Returns the image, other than a stage, that a name in FROM or `--from` stands for.
     pub(super) fn base(&self, name: &str) -> Result<Built, String> {
         if let Some(base) = self.definition.base_images.iter().find(|base| base.docker_tag == name) {
             let built = self.state.image(&base.image_id).and_then(|image| image.built());
@@ -295,7 +301,7 @@ impl Build {
             };
             values.extend(value.map(|value| (name, value)));
             if self.stages.is_empty() {
-                // Those before the first FROM see each other, also on one line.
+                // ARG lines before the first FROM see the previous ones, also on the same line.
                 overlay(&mut self.global_args, values.drain(..));
             }
         }
@@ -334,7 +340,7 @@ impl Build {
                 script = Some(path.clone());
                 vec![path]
             }
-            // What a shell does with nothing.
+            // A shell does nothing for an empty script, and succeeds.
             Command::Script(text) if text.trim().is_empty() => vec!["true".to_owned()],
             command => self.argv(command)?,
         };
@@ -371,7 +377,7 @@ impl Build {
 
     async fn copy(&mut self, copy: &Copy) -> Result<(), String> {
         let to = Arc::new(self.stage()?.root().await?);
-        // Owners in the context mean nothing here; those of a stage are kept.
+        // Owners in the context have no meaning here; owners in a stage are kept.
         let mut attributes = Attributes { keep_owner: copy.from.is_some(), ..Attributes::default() };
         if let Some(mode) = &copy.chmod {
             attributes.mode = Some(Chmod::parse(&self.expand(mode)?).map_err(|e| format!("--chmod: {e}"))?);
@@ -444,8 +450,8 @@ impl Build {
         Ok(())
     }
 
-    /// Unpacks a local archive into the target directory, or copies it if it is no archive after all. The image may have no
-    /// programs for that, so the machine's do it, in a container of their own.
+    /// Unpacks a local archive into the target directory, or copies the file if it is not an archive. Runs the machine's `tar`
+    /// in a separate container, because the image may have none.
     async fn unpack(
         &mut self,
         from: &Arc<Root>,
@@ -461,7 +467,7 @@ impl Build {
         done
     }
 
-    /// The number of the stage that is meant by `--from`, if one is.
+    /// Returns the index of the earlier stage that `--from` names; `None` if it names an image.
     pub(super) fn earlier_stage(&self, name: &str) -> Option<usize> {
         let last = self.stages.len().saturating_sub(1);
         let named = &self.stages[..last];
@@ -469,12 +475,12 @@ impl Build {
         named.or_else(|| name.parse().ok().filter(|at| *at < last))
     }
 
-    /// The files of a stage or image named in `--from`.
+    /// Returns the files of the stage or image that `--from` names.
     pub(super) async fn source_root(&mut self, name: &str) -> Result<Root, String> {
         let at = match self.earlier_stage(name) {
             Some(at) => at,
             None => {
-                // Before the stage in work, which stays the last.
+                // Inserted before the stage that is being built, which must stay the last.
                 let last = self.stages.len().saturating_sub(1);
                 let stage = Stage::new(&self.state, Some(name.to_ascii_lowercase()), self.base(name)?, Vec::new());
                 self.stages.insert(last, stage);
@@ -484,7 +490,7 @@ impl Build {
         self.stages[at].root().await
     }
 
-    /// The build context as a directory, made when it is first needed.
+    /// Returns the directory of the build context. Creates it on first use.
     pub(super) async fn context(&mut self) -> Result<PathBuf, String> {
         if let Some(path) = &self.context {
             return Ok(path.clone());
@@ -508,7 +514,7 @@ impl Build {
     }
 }
 
-/// Does the work of [`Build::unpack`] in a stage of its own.
+/// Does the work of [`Build::unpack`] in the stage `helper`.
 async fn unpack(
     helper: &mut Stage,
     from: &Arc<Root>,
@@ -530,7 +536,7 @@ async fn unpack(
         let argv = std::iter::once("tar").chain(arguments.iter().copied()).map(str::to_owned).collect();
         helper.run(argv, vec![("PATH".to_owned(), DEFAULT_PATH.to_owned())], log).await
     };
-    // What is compressed need not be an archive.
+    // A compressed file is not necessarily an archive.
     let names = Log::default();
     let unpacks = tar(&["-tf", "/archive"], &names).await? == 0 && !names.is_empty();
     if unpacks {
@@ -546,7 +552,7 @@ async fn unpack(
     let (to, attributes) = (to.clone(), attributes.clone());
     blocking(move || {
         let copied = if unpacks {
-            // As they are in the archive.
+            // Owners in the archive are kept, unless `--chown` sets one.
             let attributes = Attributes { keep_owner: attributes.owner.is_none(), ..attributes };
             to.copy(&place, Path::new("out"), &target, &attributes, None)
         } else {
@@ -559,7 +565,7 @@ async fn unpack(
     .await
 }
 
-/// What is known of the platform: variables of FROM lines, and of stages that declare them.
+/// Returns the arguments that describe the platform. FROM lines see them, and stages that declare them.
 fn platform() -> Vec<(String, String)> {
     let arch = architecture(std::env::consts::ARCH);
     let variant = if arch == "arm" { "v7" } else { "" };
@@ -572,7 +578,7 @@ fn platform() -> Vec<(String, String)> {
     of("BUILD").into_iter().chain(of("TARGET")).chain([stage]).collect()
 }
 
-/// A processor's name as images have it.
+/// Converts a processor's name to the form that images use.
 fn architecture(name: &str) -> &str {
     match name {
         "x86_64" | "x86-64" => "amd64",
@@ -584,7 +590,7 @@ fn architecture(name: &str) -> &str {
     }
 }
 
-/// `80`, `80/tcp`, `8000-8010/udp`.
+/// Returns whether a text is a port or a range such as `80`, `80/tcp` or `8000-8010/udp`.
 fn is_port(text: &str) -> bool {
     let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
@@ -592,7 +598,7 @@ fn is_port(text: &str) -> bool {
     matches!((first.parse::<u16>(), last.parse::<u16>()), (Ok(first), Ok(last)) if first <= last) && known
 }
 
-/// `9`, `KILL`, `SIGKILL`, `RTMIN+3`.
+/// Returns whether a text is a signal such as `9`, `KILL`, `SIGKILL` or `RTMIN+3`.
 fn is_signal(text: &str) -> bool {
     let name = text.to_ascii_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);
@@ -604,7 +610,7 @@ fn is_signal(text: &str) -> bool {
         })
 }
 
-/// `user[:group]` in names or numbers, as the image knows them; `what` says where it stands.
+/// Parses `user[:group]`, in names of the image's accounts or numbers. `what` precedes the text in error messages.
 pub(super) fn owner_of(root: &Root, what: &str, text: &str) -> Result<(u32, u32), String> {
     let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
     let find = |file: &str, name: &str| -> Option<Vec<u32>> {
@@ -632,7 +638,7 @@ pub(super) fn owner_of(root: &Root, what: &str, text: &str) -> Result<(u32, u32)
     Ok((user, group))
 }
 
-/// A path against the working directory, without `.` and `..`.
+/// Resolves a path against the working directory, and removes `.` and `..`.
 pub(super) fn absolute(workdir: Option<&str>, path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     let base = if path.starts_with('/') { "" } else { workdir.unwrap_or("/") };
@@ -646,12 +652,12 @@ pub(super) fn absolute(workdir: Option<&str>, path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// What clients add for a standalone Python, which is not there.
+/// Returns whether clients added this line for a standalone Python, which the emulator does not have.
 fn is_python_preparation(line: &str) -> bool {
     matches!(line.trim(), "COPY /python/. /usr/local" | "RUN ln -s /usr/local/bin/python3 /usr/local/bin/python")
 }
 
-/// Images are expected to have a `python`; where the machine calls it `python3` only, a layer with a link helps.
+/// Returns a layer with a link `python` if the machine has only `python3`, because programs expect `python` in images.
 fn python_layer(state: &State) -> std::io::Result<Option<PathBuf>> {
     let on_path = |name: &str| {
         DEFAULT_PATH.split(':').map(|directory| Path::new(directory).join(name)).find(|path| path.exists())
@@ -670,6 +676,7 @@ fn python_layer(state: &State) -> std::io::Result<Option<PathBuf>> {
     Ok(Some(layer))
 }
 
+/// Runs `job` in a thread for blocking work.
 pub(super) async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
