@@ -1,5 +1,5 @@
-//! Tests of the emulator: RPCs as a raw client sends them, random requests, the program. They are one program, since linking
-//! one takes seconds.
+//! Tests of the emulator: gRPC calls of a raw client, random requests, and the program. All tests are one binary, because
+//! linking one takes seconds.
 
 #![allow(missing_docs)]
 

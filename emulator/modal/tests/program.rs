@@ -1,4 +1,4 @@
-//! The emulator as a program: how it ends, and what it leaves, whatever becomes of those that started it or read its log.
+//! The emulator as a program: how it exits and what it leaves behind, even if its parent or the reader of its log is gone.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
@@ -14,7 +14,7 @@ use tonic::transport::Channel;
 
 use crate::grpc::client::signed_in;
 
-/// Longer than anything takes that will happen at all.
+/// Longer than anything in these tests takes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn emulator(parent: &Path) -> Command {
@@ -25,14 +25,14 @@ fn emulator(parent: &Path) -> Command {
     command
 }
 
-/// Its address, once it has said it.
+/// Waits for the address that the emulator prints.
 fn url(child: &mut Child) -> String {
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     line.trim().strip_prefix("MODAL_SERVER_URL=").unwrap_or_else(|| panic!("it says: {line}")).to_owned()
 }
 
-/// How it ends; it is killed when it does not.
+/// Waits for the emulator's exit. Kills it if it does not exit.
 fn end(child: &mut Child) -> ExitStatus {
     let begun = Instant::now();
     loop {
@@ -56,7 +56,7 @@ fn left(parent: &Path) -> Vec<String> {
     fs::read_dir(parent).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// Builds an image over gRPC; what the failure says.
+/// Builds an image over gRPC. The error is the text of the failure.
 async fn build(url: &str, lines: &[&str]) -> Result<(), String> {
     let channel = Channel::from_shared(url.to_owned()).unwrap().connect().await.unwrap();
     let (mut control, app_id) = signed_in(&channel).await;
@@ -76,13 +76,13 @@ async fn build(url: &str, lines: &[&str]) -> Result<(), String> {
     if result.exception.is_empty() { Ok(()) } else { Err(result.exception) }
 }
 
-/// Files of a container that are no files, or have no end, where the emulator looks for accounts and for what to copy.
+/// The emulator reads account files and copies files in containers. In place of them are pipes, and files without an end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pipes_in_place_of_files_hold_nothing_up() {
     let parent = tempfile::tempdir().unwrap();
     let mut child = emulator(parent.path()).spawn().unwrap();
     let url = url(&mut child);
-    // More of them than the emulator has threads for its work.
+    // More pipes than the emulator has worker threads.
     let pipes = (0..8).map(|number| {
         let url = url.clone();
         tokio::spawn(async move {
@@ -122,7 +122,7 @@ async fn pipes_in_place_of_files_hold_nothing_up() {
     assert_eq!(left(parent.path()), [""; 0]);
 }
 
-/// The log goes to a pipe that nothing reads any more, or to a full disk.
+/// The log goes to a pipe without a reader, or to a full disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_cannot_be_written_is_no_failure() {
     for full in [false, true] {
@@ -144,7 +144,7 @@ async fn a_log_that_cannot_be_written_is_no_failure() {
     }
 }
 
-/// Also an error that ends it is no panic when it cannot be told.
+/// A fatal error that cannot be printed must not cause a panic.
 #[test]
 fn an_error_that_cannot_be_told_has_its_exit_code() {
     let parent = tempfile::tempdir().unwrap();
@@ -155,7 +155,7 @@ fn an_error_that_cannot_be_told_has_its_exit_code() {
     assert_eq!(end(&mut command.spawn().unwrap()).code(), Some(1));
 }
 
-/// Signals at every moment of the start; and the end of the input, with the readers of all that it says.
+/// Ends the emulator with signals at different moments of its start, or by closing its input and the pipes of its output.
 #[test]
 fn an_early_end_leaves_nothing() {
     for how in [Some(Signal::SIGTERM), Some(Signal::SIGINT), Some(Signal::SIGHUP), None] {
@@ -164,7 +164,7 @@ fn an_early_end_leaves_nothing() {
             let mut command = emulator(parent.path());
             command.arg("--exit-with-stdin").stdin(Stdio::piped()).stderr(Stdio::piped());
             let mut child = command.spawn().unwrap();
-            // From the moment on at which there is something to be left, or a little later.
+            // Waits until the emulator has created something that it could leave behind, and in some steps a little longer.
             let begun = Instant::now();
             while left(parent.path()).is_empty() && child.try_wait().unwrap().is_none() && begun.elapsed() < PATIENCE {
                 std::thread::yield_now();
@@ -197,7 +197,7 @@ struct Held {
 }
 
 impl Held {
-    /// Counts what the emulator with this state directory holds.
+    /// Counts what the emulator with this process id and state directory holds.
     fn by(pid: u32, state: &Path) -> Held {
         let count = |path: &str| fs::read_dir(format!("/proc/{pid}/{path}")).unwrap().count();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -224,12 +224,12 @@ impl Held {
     }
 }
 
-/// Each ended sandbox left a descriptor of its first process, so that after some hundreds no further one could be made.
+/// Each ended sandbox left a file descriptor of its first process open, so that no sandbox could start after some hundreds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_of_two_thousand_ended_sandboxes_is_left() {
     const WARM_UP: usize = 100;
     const ALL: usize = 2000;
-    /// Sandboxes at the same time.
+    /// Number of sandboxes that run at the same time.
     const TOGETHER: usize = 8;
     let parent = tempfile::tempdir().unwrap();
     let mut child = emulator(parent.path()).env("RUST_LOG", "error").spawn().unwrap();
@@ -245,7 +245,7 @@ async fn nothing_of_two_thousand_ended_sandboxes_is_left() {
     while stream.message().await.unwrap().is_some() {}
     let make = |number: usize| {
         let mut control = control.clone();
-        // Some say more than fits into memory.
+        // Some sandboxes write more output than fits into memory.
         let argv: &[&str] = if number.is_multiple_of(20) { &["head", "-c", "50000", "/dev/zero"] } else { &["true"] };
         let request = proto::SandboxCreateV2Request {
             app_id: app_id.clone(),
@@ -276,9 +276,9 @@ async fn nothing_of_two_thousand_ended_sandboxes_is_left() {
             && now.children <= before.children
             && now.mounts <= before.mounts
             && now.groups <= before.groups
-            // The output that is too long for memory, of every twentieth.
+            // The files of long output: one for every twentieth sandbox.
             && now.files <= before.files + ALL / 20
-            // The records that results are asked of: some kilobytes for each.
+            // The records of ended sandboxes: some kilobytes each.
             && now.memory <= before.memory + ALL * 16
     };
     let after = settled(child.id(), &state, kept);
@@ -288,7 +288,7 @@ async fn nothing_of_two_thousand_ended_sandboxes_is_left() {
     assert!(left(parent.path()).is_empty());
 }
 
-/// What is held once no container is left and `good` is true, or for ever.
+/// Waits until no container is left and `good` is true, at most for `PATIENCE`. Returns what is held then.
 fn settled(pid: u32, state: &Path, good: impl Fn(&Held) -> bool) -> Held {
     let begun = Instant::now();
     loop {

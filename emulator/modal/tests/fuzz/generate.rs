@@ -1,18 +1,19 @@
-//! Requests out of bytes: the same bytes give the same request, fewer bytes a simpler one, so that a failing case shrinks.
+//! Generates requests from bytes. The same bytes give the same request and fewer bytes a simpler one, so that failing cases
+//! shrink.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use modal_proto::prost::Message as _;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, MethodDescriptor, Value};
 
-/// Deepest nesting of a generated message: deeper than any that a client sends.
+/// Deepest nesting of a generated message, which is deeper than in any message of a client.
 const DEPTH: usize = 5;
 
-/// Bytes to make choices by. When they are used up, every choice is the first one.
+/// Bytes from which choices are made. When they are used up, every choice is the first option.
 #[derive(Debug)]
 pub struct Choices<'a>(&'a [u8]);
 
 impl<'a> Choices<'a> {
-    /// Choices by these bytes.
+    /// Makes choices from these bytes.
     pub fn new(bytes: &'a [u8]) -> Choices<'a> {
         Choices(bytes)
     }
@@ -23,12 +24,12 @@ impl<'a> Choices<'a> {
         *first
     }
 
-    /// A number below `end`, which is at most 256.
+    /// Returns a number below `end`, which is at most 256.
     pub fn below(&mut self, end: usize) -> usize {
         usize::from(self.byte()) % end.max(1)
     }
 
-    /// True in `n` of 256 cases.
+    /// Returns true in `n` of 256 cases.
     fn in_256(&mut self, n: u8) -> bool {
         n > 0 && self.byte() >= u8::MAX - (n - 1)
     }
@@ -47,10 +48,10 @@ impl<'a> Choices<'a> {
     }
 }
 
-/// Values that mean something to the emulator under test, by the name of the field they belong in.
+/// Valid values of the emulator under test, by field name.
 pub type Known = Vec<(&'static str, String)>;
 
-/// Texts that programs stumble over.
+/// Texts that often cause errors in programs.
 const ODD: &[&str] = &[
     "",
     "x",
@@ -78,9 +79,9 @@ const ODD: &[&str] = &[
 const COMMANDS: &[&[&str]] =
     &[&["true"], &["cat"], &["sleep", "100"], &["sh", "-c", "yes"], &["no-such-program"], &[""]];
 
-/// A message of this type.
+/// Generates an encoded message of this type.
 pub fn message(of: &MessageDescriptor, known: &Known, choices: &mut Choices<'_>) -> Bytes {
-    // Few odd fields, so that requests come far, or many.
+    // Few odd fields let requests pass many checks; many odd fields test the first checks.
     let odd = *choices.one(&[2, 2, 2, 10, 10, 60, 200]);
     let mut maker = Maker { known, choices, odd };
     Bytes::from(maker.message(of, 0).encode_to_vec())
@@ -89,7 +90,7 @@ pub fn message(of: &MessageDescriptor, known: &Known, choices: &mut Choices<'_>)
 struct Maker<'a, 'b> {
     known: &'a Known,
     choices: &'a mut Choices<'b>,
-    /// In how many of 256 cases a field is set for which there is no known value.
+    /// In how many of 256 cases a field without a known value is set.
     odd: u8,
 }
 
@@ -120,7 +121,7 @@ impl Maker<'_, '_> {
             let entry = |choices: &mut Choices<'_>| {
                 (MapKey::String((*choices.one(ODD)).to_owned()), Value::String((*choices.one(ODD)).to_owned()))
             };
-            // The only maps of the protocol are from text to text; others stay empty.
+            // The protocol's maps are from text to text; other maps stay empty.
             let texts =
                 matches!(field.kind(), Kind::Message(entry) if entry.fields().all(|f| f.kind() == Kind::String));
             return Value::Map((0..if texts { len } else { 0 }).map(|_| entry(self.choices)).collect());
@@ -178,7 +179,7 @@ impl Maker<'_, '_> {
     }
 }
 
-/// What is sent as the body of a call: mostly a message, or several where a stream is expected.
+/// Generates the body of a call: usually one message, or several for a stream.
 pub fn body(method: &MethodDescriptor, known: &Known, choices: &mut Choices<'_>) -> Bytes {
     let count = if method.is_client_streaming() { choices.below(5) } else { 1 };
     let mut body = BytesMut::new();
@@ -197,7 +198,7 @@ pub fn body(method: &MethodDescriptor, known: &Known, choices: &mut Choices<'_>)
     body.freeze()
 }
 
-/// A few bytes changed, removed, or put in between.
+/// Changes, removes or inserts a few bytes.
 fn mutate(message: &mut Vec<u8>, choices: &mut Choices<'_>) {
     for _ in 0..=choices.below(4) {
         let at = usize::try_from(choices.number()).unwrap_or(0) % (message.len() + 1);
@@ -209,7 +210,7 @@ fn mutate(message: &mut Vec<u8>, choices: &mut Choices<'_>) {
     }
 }
 
-/// The head of a frame and the message; sometimes a head that lies.
+/// Appends a frame header and the message to a body. Sometimes the header is wrong.
 fn frame(body: &mut BytesMut, message: &[u8], choices: &mut Choices<'_>) {
     let honest = message.len() as u32;
     let (compressed, length) = match choices.below(24) {
@@ -224,7 +225,7 @@ fn frame(body: &mut BytesMut, message: &[u8], choices: &mut Choices<'_>) {
     body.put_slice(message);
 }
 
-/// Headers that are not what they should be: name and value, which replace or join the usual ones.
+/// Generates wrong headers: names and values that replace or extend the usual ones.
 pub fn headers(choices: &mut Choices<'_>) -> Vec<(&'static str, Vec<u8>)> {
     match choices.below(24) {
         12 => vec![("content-type", b"text/html".to_vec())],

@@ -1,8 +1,8 @@
-//! Requests that no client sends, to every method of both services: each gets an answer with a status, nothing panics,
-//! nothing hangs, and in the end nothing is left over.
+//! Random requests to every method of both services: each gets a status, nothing panics or hangs, and nothing is left at the
+//! end.
 //!
-//! Bounded and the same every time. For a long run: `PROPTEST_CASES=100000 PROPTEST_RNG_SEED=… cargo test -p
-//! modal-emulator --test emulator fuzz`.
+//! The number of cases is limited, and they are the same every time. For a long run: `PROPTEST_CASES=100000 PROPTEST_RNG_SEED=…
+//! cargo test -p modal-emulator --test emulator fuzz`.
 
 mod generate;
 
@@ -24,24 +24,24 @@ use prost_reflect::{DescriptorPool, MethodDescriptor};
 use crate::grpc::client::{LIMIT, Running, World};
 use generate::{Choices, Known};
 
-/// Cases of an ordinary run: a few dozen per method, in well under a minute.
+/// Number of cases of an ordinary run: a few dozen per method, in well under a minute.
 const CASES: u32 = 4000;
 
-/// Live sandboxes above which the extra ones are ended: made by requests that happened to be good.
+/// Largest number of live sandboxes. Valid requests create some by chance; when there are more, they are ended.
 const MANY: usize = 16;
 
-/// How long a call that may wait is listened to.
+/// How long to wait for the response of a call that may block.
 const LISTEN: Duration = Duration::from_millis(30);
 
 static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// What is fuzzed, with things in it for the requests to refer to.
+/// The emulator under test, with objects that requests can refer to.
 struct Fixture {
     world: World,
     sandbox: Running,
     connection: SendRequest<Full<Bytes>>,
     known: Known,
-    /// Methods that did what they were asked to at least once: requests get past the first check.
+    /// Methods that succeeded at least once, which shows that requests get past the first checks.
     done: BTreeSet<String>,
 }
 
@@ -55,7 +55,7 @@ impl Fixture {
         fixture
     }
 
-    /// Makes everything anew that requests can have taken away.
+    /// Recreates all objects that requests can have removed.
     async fn furnish(&mut self) {
         self.end_sandboxes(|_| true).await;
         let control = &mut self.world.control;
@@ -109,7 +109,7 @@ impl Fixture {
             ("container_id", container.container_id),
             ("container_name", "side".into()),
             ("tag", "published:v1".into()),
-            // Of nothing.
+            // The SHA-256 of an empty content.
             ("sha256_hex", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855".into()),
             ("volume_id", volume),
             ("secret_id", secret.clone()),
@@ -129,7 +129,7 @@ impl Fixture {
         ];
     }
 
-    /// Sandboxes that live.
+    /// Returns the live sandboxes.
     fn live(&self) -> Vec<std::sync::Arc<modal_emulator::model::sandbox::Sandbox>> {
         let tables = self.world.emulator.state().tables.lock();
         tables.sandboxes.values().filter(|sandbox| sandbox.lives()).cloned().collect()
@@ -174,7 +174,7 @@ impl Fixture {
             .body(Full::new(generate::body(method, &self.known, &mut choices)))
             .unwrap();
         for (name, value) in generate::headers(&mut choices) {
-            // What cannot be sent at all is no case.
+            // Values that cannot be sent are skipped.
             if let Ok(value) = HeaderValue::from_bytes(&value) {
                 request.headers_mut().insert(HeaderName::from_static(name), value);
             }
@@ -207,14 +207,14 @@ impl Fixture {
 }
 
 impl Fixture {
-    /// What is not gRPC: uploads, and the emulator's own endpoint.
+    /// Sends a request that is not gRPC: an upload, or a request to the administration endpoint.
     async fn plain(&mut self, method: &str, path: &str, body: Vec<u8>) -> Result<(), TestCaseError> {
         let request = Request::builder()
             .method(method)
             .uri(format!("http://localhost{path}"))
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(body)));
-        // What cannot be sent at all is no case.
+        // Requests that cannot be sent are skipped.
         let Ok(request) = request else { return Ok(()) };
         self.connection.ready().await.map_err(|error| TestCaseError::fail(format!("the connection: {error}")))?;
         let response = tokio::time::timeout(LIMIT, self.connection.send_request(request)).await;
@@ -228,7 +228,7 @@ impl Fixture {
     }
 }
 
-/// Calls that wait for something, or go on as long as something does.
+/// Returns whether a method may wait or stream without end.
 fn may_wait(method: &str) -> bool {
     ["Wait", "Join", "StdioRead", "GetLogs", "Stdin", "GetTaskId", "Tunnels", "ExitSnapshot", "ContainerGet"]
         .iter()
@@ -244,7 +244,7 @@ async fn connect(world: &World) -> SendRequest<Full<Bytes>> {
     client
 }
 
-/// All methods, by their full names.
+/// Returns all methods by their full names.
 fn methods() -> BTreeMap<String, MethodDescriptor> {
     let pool = DescriptorPool::decode(modal_proto::DESCRIPTORS).unwrap();
     let methods = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>());
@@ -264,7 +264,7 @@ fn config() -> Config {
     config
 }
 
-/// Processes whose parent is this one.
+/// Returns the processes whose parent is this process.
 fn children() -> Vec<String> {
     let me = std::process::id().to_string();
     let is_mine = |pid: &str| {
@@ -278,7 +278,7 @@ fn children() -> Vec<String> {
 
 #[test]
 fn every_request_gets_a_status() {
-    // It counts panics and child processes.
+    // In a process of its own, because the test counts panics and child processes.
     crate::own_process::in_own_process(&[], send_requests);
 }
 
@@ -316,7 +316,7 @@ fn send_requests() {
     runtime.block_on(async {
         let mut fixture = fixture.into_inner();
         fixture.world.control.client_hello(()).await.unwrap();
-        // The others wait, or refuse whatever is asked.
+        // The other methods wait, or reject every request.
         let undone: Vec<_> = methods.keys().filter(|name| !fixture.done.contains(*name)).collect();
         assert!(undone.len() < methods.len() / 3, "never did what they were asked to: {undone:#?}");
         let state = fixture.world.emulator.state().dir.clone();

@@ -71,7 +71,7 @@ async fn router_tokens_expire_when_they_say_so() {
         }
     };
     assert_eq!(tokio::time::timeout(LIMIT, refused).await.unwrap(), Code::Unauthenticated);
-    // A fresh one is good again.
+    // A new token is accepted.
     let target = proto::sandbox_get_command_router_access_request::Target::SandboxId(sandbox.id.clone());
     let request = proto::SandboxGetCommandRouterAccessRequest { target: Some(target) };
     let access = world.control.sandbox_get_command_router_access(request).await.unwrap().into_inner();
@@ -94,7 +94,7 @@ async fn router_urls_suit_the_client() {
     }
 }
 
-/// A client elsewhere finds the emulator where it has found it already, whatever the emulator takes for its address.
+/// A remote client gets URLs with the address at which it reached the emulator, whatever address the emulator has itself.
 #[tokio::test]
 async fn addresses_are_those_that_a_client_asked_for() {
     let listen = "0.0.0.0:0".parse().unwrap();
@@ -120,7 +120,7 @@ async fn addresses_are_those_that_a_client_asked_for() {
     }
 }
 
-/// Any name on the internet may lead to this machine, and any page may ask what has one.
+/// Every name on the internet can resolve to this machine, and web pages can send requests to their own names.
 #[tokio::test]
 async fn pages_of_the_web_are_not_answered() {
     use super::network::exchange;
@@ -154,7 +154,7 @@ async fn pages_of_the_web_are_not_answered() {
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
 }
 
-/// Who lets other machines in may give this one any name, but still answers no pages.
+/// With remote access, every host name is accepted, but requests of web pages are not.
 #[tokio::test]
 async fn a_remote_emulator_has_any_name_and_answers_no_pages() {
     use super::network::exchange;
@@ -168,27 +168,29 @@ async fn a_remote_emulator_has_any_name_and_answers_no_pages() {
     }
 }
 
-/// What a user of this machine gets for an HTTP request. `None` when this process may not take another user's name.
+/// Sends an HTTP request as another user of this machine and returns the response. Returns `None` if this process may not
+/// change its user.
 async fn as_user(user: u32, address: &str, request: String) -> Option<String> {
     use std::io::{Read as _, Write as _};
     let address = address.to_owned();
     let asked = std::thread::spawn(move || {
         let user = nix::unistd::Uid::from_raw(user);
-        // Of this thread alone; the kernel takes the owner of a socket from it. The second call tells what the first did.
+        // Changes this thread only; the kernel takes a socket's owner from it. The second call reports whether the first
+        // succeeded.
         nix::unistd::setfsuid(user);
         if nix::unistd::setfsuid(user) != user {
             return None;
         }
         let mut stream = std::net::TcpStream::connect(address).unwrap();
         let mut answer = Vec::new();
-        // One that is closed at once may be reset.
+        // A rejected connection may be reset.
         let _ = stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_end(&mut answer));
         Some(String::from_utf8_lossy(&answer).into_owned())
     });
     tokio::task::spawn_blocking(|| asked.join().unwrap()).await.unwrap()
 }
 
-/// A loopback port is open to every user of the machine; the emulator runs commands as its own user.
+/// A loopback port is open to every user of the machine, but the emulator runs commands as its own user.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_users_of_this_machine_are_not_answered() {
     const OTHER: u32 = 54_321;
@@ -208,11 +210,11 @@ async fn other_users_of_this_machine_are_not_answered() {
         let wanted = if any_user { "HTTP/1.1 200" } else { "HTTP/1.1 403" };
         assert!(answer.starts_with(wanted), "{answer}");
         assert_eq!(answer.contains("--any-user"), !any_user, "{answer}");
-        // A call has its answer in a form that clients of gRPC show.
+        // The response to a call is a gRPC status, which clients can show.
         let call = to(&address, "/modal.client.ModalClient/AppList", "content-type: application/grpc\r\n");
         let answer = as_user(OTHER, &address, call).await.unwrap();
         assert_eq!(answer.contains("grpc-status: 7"), !any_user, "{answer}");
-        // The other listeners: tunnels, and connections by token.
+        // The other listeners: tunnels and connect tokens.
         let server =
             "import http.server as h; h.HTTPServer(('127.0.0.1', 8080), h.SimpleHTTPRequestHandler).serve_forever()";
         let ports =
@@ -244,7 +246,7 @@ async fn other_users_of_this_machine_are_not_answered() {
     }
 }
 
-/// The emulator's own endpoint ends sandboxes and orders faults.
+/// The administration endpoint can end sandboxes and order faults, so it checks credentials.
 #[tokio::test]
 async fn the_given_credentials_guard_the_emulators_own_endpoint() {
     use super::network::exchange;

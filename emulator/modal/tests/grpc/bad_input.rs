@@ -1,4 +1,4 @@
-//! Requests that make no sense: the status the service would give, and never a panic.
+//! Invalid requests: they fail with the status of the service, and never cause a panic.
 
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -78,10 +78,10 @@ async fn commands_that_cannot_be() {
     assert_eq!(code(sandbox.router.task_snapshot_filesystem(snapshot).await), Code::InvalidArgument);
 }
 
-/// Methods that answer once and may wait long for what they are asked about. Methods that answer with a stream may, too.
+/// Unary methods that may wait long. Streaming methods may wait as well.
 const WAITING: &[&str] = &["SandboxWait", "SandboxWaitV2", "TaskExecWait"];
 
-/// Arbitrary bytes in place of messages, to every method: an answer with a status each time, and the emulator lives on.
+/// Sends arbitrary bytes instead of messages to every method. Each gets a status, and the emulator keeps running.
 #[tokio::test]
 async fn arbitrary_bytes_never_panic() {
     let mut world = World::start().await;
@@ -112,7 +112,7 @@ async fn arbitrary_bytes_never_panic() {
         for (method, waits) in &methods {
             let mut body: Vec<u8> = (0..random.random_range(0..64)).map(|_| random.random()).collect();
             if round % 3 == 0 {
-                // The first field of nearly every message is an id: give some a real one and nonsense after it.
+                // The first field of nearly every message is an id: some messages get a valid id, followed by random bytes.
                 let id = if method.contains("router") { &sandbox.task_id } else { &sandbox.id };
                 let mut field = vec![0x0a, id.len() as u8];
                 field.extend_from_slice(id.as_bytes());
@@ -150,7 +150,7 @@ async fn arbitrary_bytes_never_panic() {
             assert!(head.or(tail).is_some(), "{method} gave no status");
         }
     }
-    // The sandbox may have been told to end by one of them; the emulator answers all the same.
+    // One of the requests may have ended the sandbox; the emulator must still respond.
     let hello = world.control.client_hello(()).await;
     assert!(hello.is_ok(), "{hello:?}");
 }

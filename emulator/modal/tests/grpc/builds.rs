@@ -1,16 +1,16 @@
-//! Dockerfiles with what comes of them: each text file in `tests/builds` holds cases.
+//! Dockerfiles and their expected results: each text file in `tests/builds` holds cases.
 //!
-//! A case begins with `=== its name`. Lines before its first FROM, ARG or comment set it up: `file NAME MODE CONTENT` puts a
-//! file into the context, `archive NAME FLAGS` an archive made with these flags of `tar`, `gzip NAME` what is compressed
-//! and no archive, `arg` and `secret` are given to the build, `BOM` and `CRLF` change the text. After the Dockerfile comes
-//! what is expected, one of
+//! A case begins with `=== its name`. Lines before its first FROM, ARG or comment set it up: `file NAME MODE CONTENT` adds a
+//! file to the context, `archive NAME FLAGS` adds an archive made with these flags of `tar`, `gzip NAME` adds a compressed file
+//! that is not an archive, `arg` and `secret` are passed to the build, `BOM` and `CRLF` change the encoding. After the
+//! Dockerfile come the expectations:
 //!
-//! - `error TEXT`: the build fails and says this;
-//! - `tree PATH` and lines for all that is in it: `name/`, `name: "content"`, `name -> target`, each with `[MODE USER:GROUP]`
-//!   before it where that is not what a plain COPY by root makes; `missing` if there is nothing at the path;
+//! - `error TEXT`: the build fails with this text;
+//! - `tree PATH` and a line for each entry below it: `name/`, `name: "content"`, `name -> target`, each preceded by
+//!   `[MODE USER:GROUP]` where these differ from a plain COPY by root; `missing` if there is nothing at the path;
 //! - `env NAME=VALUE` and `workdir PATH` of the image's processes.
 //!
-//! `@ARCH@` stands for the machine's processor.
+//! `@ARCH@` stands for the machine's processor architecture.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,10 +22,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::client::{Control, World};
 
-/// Builds at a time.
+/// Number of builds that run at the same time.
 const AT_ONCE: usize = 4;
 
-/// Prints what is at the paths that it is given.
+/// A Python program that prints the entries below its arguments.
 const LISTER: &str = r#"
 import json, os, stat, sys
 for root in sys.argv[1:]:
@@ -67,7 +67,7 @@ struct Case {
     secrets: BTreeMap<String, String>,
     dockerfile: String,
     error: Option<String>,
-    /// Lines as the lister prints them.
+    /// Expected lines in the form that `LISTER` prints.
     trees: Vec<String>,
     env: Vec<String>,
     workdir: Option<String>,
@@ -165,7 +165,7 @@ fn read(text: &str) -> Case {
     case
 }
 
-/// Builds an image: its id, and what its commands have printed; the text of the failure.
+/// Builds an image. Returns its id and the output of its commands. The error is the text of the failure.
 async fn build(control: &mut Control, app_id: &str, image: proto::Image) -> Result<(String, String), String> {
     let request =
         proto::ImageGetOrCreateRequest { app_id: app_id.to_owned(), image: Some(image), ..Default::default() };
@@ -190,7 +190,7 @@ async fn build(control: &mut Control, app_id: &str, image: proto::Image) -> Resu
     }
 }
 
-/// What is wrong with a case.
+/// Builds a case, and returns an error if the result differs from the expectation.
 async fn check(mut control: Control, app_id: String, case: Case) -> Result<(), String> {
     let mut files = Vec::new();
     for (name, mode, content) in &case.files {
@@ -271,7 +271,7 @@ async fn dockerfiles_make_what_the_reference_says() {
     for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/builds")).unwrap() {
         all.extend(cases(&std::fs::read_to_string(entry.unwrap().path()).unwrap()));
     }
-    // Without privileges there is no other owner.
+    // Without root privileges there is no other owner.
     if !nix::unistd::geteuid().is_root() {
         let owned = |line: &String| {
             line.strip_prefix('[').and_then(|line| line.split(']').next()).is_some_and(|a| a.contains(':'))

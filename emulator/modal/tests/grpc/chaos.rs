@@ -1,4 +1,4 @@
-//! Faults that were ordered, as a client sees them.
+//! Ordered faults as clients see them.
 
 use modal_emulator::Options;
 use modal_emulator::model::faults::{Fault, Rule};
@@ -62,7 +62,7 @@ async fn cut_streams_lose_nothing_when_they_are_resumed() {
             offset: all.len() as u64,
             ..Default::default()
         };
-        // The cut may overtake what was sent before it, even the head of the answer.
+        // The cut may arrive before data that was sent earlier, even before the response headers.
         let Ok(stream) = sandbox.router.task_exec_stdio_read(request).await else {
             cuts += 1;
             continue;
@@ -88,7 +88,7 @@ async fn cut_streams_lose_nothing_when_they_are_resumed() {
 async fn connections_close_and_are_given_up() {
     let world = World::start().await;
     for fault in [Fault::Close, Fault::Goaway] {
-        // A channel of its own, which connects anew by itself.
+        // A separate channel, which reconnects automatically.
         let channel = tonic::transport::Channel::from_shared(world.emulator.url()).unwrap().connect().await.unwrap();
         let mut client = super::client::control(&channel, super::client::credentials());
         world.emulator.chaos().add(rule("ClientHello", 1, fault.clone()));
@@ -139,7 +139,7 @@ async fn a_connection_may_have_only_so_many_streams() {
     tokio::spawn(connection);
     let mut sender = sender.ready().await.unwrap();
     let request = http::Request::builder().uri(format!("http://{address}/")).body(()).unwrap();
-    // Its answer comes after the server has said what it allows.
+    // The response arrives after the server's SETTINGS frame.
     sender.send_request(request, true).unwrap().0.await.unwrap();
     assert_eq!(sender.current_max_send_streams(), 7);
 }

@@ -1,4 +1,4 @@
-//! An emulator in this process, and clients for it with credentials on every call.
+//! Helpers: an emulator in this process, and clients that send credentials with every call.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-/// Puts headers on every call.
+/// An interceptor that adds headers to every call.
 #[derive(Debug, Clone, Default)]
 pub struct Headers(pub Vec<(&'static str, String)>);
 
@@ -28,7 +28,7 @@ impl tonic::service::Interceptor for Headers {
 pub type Control = ModalClientClient<InterceptedService<Channel, Headers>>;
 pub type Router = TaskCommandRouterClient<InterceptedService<Channel, Headers>>;
 
-/// Longest that anything in these tests may take.
+/// Longest time that any step of these tests may take.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// An emulator and a client with credentials.
@@ -41,7 +41,7 @@ pub struct World {
     _state: tempfile::TempDir,
 }
 
-/// A running sandbox and its router.
+/// A running sandbox and a client of its router.
 pub struct Running {
     pub id: String,
     pub task_id: String,
@@ -78,12 +78,12 @@ impl World {
         world
     }
 
-    /// Builds an image; the failure's text when that fails.
+    /// Builds an image and returns its id. The error is the text of the failure.
     pub async fn build(&mut self, lines: &[&str]) -> Result<String, String> {
         self.build_with(lines, &[]).await
     }
 
-    /// The same with small files in the context.
+    /// Builds an image with small files in the context.
     pub async fn build_with(&mut self, lines: &[&str], files: &[(&str, Vec<u8>)]) -> Result<String, String> {
         let file = |(name, data): &(&str, Vec<u8>)| proto::ImageContextFile {
             filename: (*name).to_owned(),
@@ -166,7 +166,7 @@ pub fn control(channel: &Channel, headers: Vec<(&'static str, String)>) -> Contr
     ModalClientClient::with_interceptor(channel.clone(), Headers(headers))
 }
 
-/// Signs in to an emulator that runs as a program of its own, and gets an app there: the client and the app's id.
+/// Signs in to an emulator that runs as a separate program, and gets an app. Returns the client and the app's id.
 pub async fn signed_in(channel: &Channel) -> (Control, String) {
     let mut headers = credentials();
     let token = control(channel, headers.clone()).auth_token_get(proto::AuthTokenGetRequest {}).await.unwrap();
@@ -182,7 +182,7 @@ pub async fn signed_in(channel: &Channel) -> (Control, String) {
 }
 
 impl Running {
-    /// A request that starts a shell script.
+    /// Returns a request that starts a shell script.
     pub fn start_request(&self, exec_id: &str, script: &str) -> tcr::TaskExecStartRequest {
         tcr::TaskExecStartRequest {
             task_id: self.task_id.clone(),
@@ -198,7 +198,7 @@ impl Running {
         self.router.task_exec_start(self.start_request(exec_id, script)).await.unwrap();
     }
 
-    /// Output from an offset on, with the sizes of its pieces.
+    /// Reads output from an offset to the end. Returns it with the sizes of its pieces.
     pub async fn read(&mut self, exec_id: &str, fd: i32, offset: u64) -> Result<(Vec<u8>, Vec<usize>), Status> {
         let request = tcr::TaskExecStdioReadRequest {
             task_id: self.task_id.clone(),
@@ -215,7 +215,7 @@ impl Running {
         Ok((all, sizes))
     }
 
-    /// The exit code, or minus the signal.
+    /// Waits for the exit of a command. Returns its exit code, or the negative signal number.
     pub async fn wait(&mut self, exec_id: &str) -> Result<i32, Status> {
         use tcr::task_exec_wait_response::ExitStatus;
         let request = tcr::TaskExecWaitRequest { task_id: self.task_id.clone(), exec_id: exec_id.to_owned() };
@@ -243,12 +243,12 @@ impl Running {
     }
 }
 
-/// The code of a failure.
+/// Returns the code of an expected failure.
 pub fn code<T: std::fmt::Debug>(result: Result<T, Status>) -> tonic::Code {
     result.expect_err("this must fail").code()
 }
 
-/// Says that a test cannot run here. Fails with `CI=1`, where a test that is left out would not be noticed.
+/// Reports that a test cannot run on this machine. Panics if `CI` is set, where a skipped test would go unnoticed.
 pub fn skipped(why: &str) {
     assert!(std::env::var_os("CI").is_none_or(|value| value.is_empty()), "not run with CI set: {why}");
     eprintln!("skipped: {why}");

@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 
 use super::client::{Headers, LIMIT, signed_in};
 
-/// An emulator as a program, with its state below a directory of the test's.
+/// An emulator as a program, with its state in a directory of the test.
 struct Program {
     child: Child,
     url: String,
@@ -29,7 +29,7 @@ impl Program {
             .arg(parent)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // Its errors are seen: it says what it could not remove.
+            // Errors are visible: the log names what could not be removed.
             .env("RUST_LOG", "warn")
             .spawn()
             .unwrap();
@@ -37,7 +37,7 @@ impl Program {
         Program { child, url: line.strip_prefix("MODAL_SERVER_URL=").unwrap().to_owned() }
     }
 
-    /// Makes everything that could remain: an image, a sandbox with processes, and an image that is mounted in it.
+    /// Creates everything that could remain: an image, a sandbox with processes, and an image that is mounted in it.
     async fn fill(&self) {
         let channel = Channel::from_shared(self.url.clone()).unwrap().connect().await.unwrap();
         let (mut control, app_id) = signed_in(&channel).await;
@@ -78,10 +78,10 @@ impl Program {
     }
 }
 
-/// What there is of an emulator.
+/// What exists of an emulator.
 #[derive(Debug, PartialEq, Eq)]
 struct Traces {
-    /// Processes by number, with the time of their start: numbers are given again.
+    /// Processes by id, with the time of their start, because process ids are reused.
     processes: BTreeMap<u32, String>,
     groups: Vec<PathBuf>,
     states: Vec<PathBuf>,
@@ -99,7 +99,7 @@ impl Traces {
         Traces { processes, groups, states, mounts: mounts(parent) }
     }
 
-    /// What of it is still there.
+    /// Returns the traces that still exist.
     fn left(&self, parent: &Path) -> Traces {
         let lives = |(pid, start): &(&u32, &String)| started(**pid).as_ref() == Some(*start);
         let own = |(pid, start): (&u32, &String)| (*pid, start.clone());
@@ -119,13 +119,13 @@ fn states(parent: &Path) -> Vec<PathBuf> {
     fs::read_dir(parent).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
-/// Mounts of the machine below a directory.
+/// Returns the mounts of the machine below a directory.
 fn mounts(parent: &Path) -> Vec<String> {
     let all = fs::read_to_string("/proc/self/mountinfo").unwrap();
     all.lines().filter(|line| line.contains(parent.to_str().unwrap())).map(str::to_owned).collect()
 }
 
-/// When a process was started, in the kernel's ticks; none when it is no more.
+/// Returns when a process was started, in clock ticks of the kernel; `None` if it does not exist.
 fn started(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, after) = stat.rsplit_once(')')?;
@@ -143,7 +143,7 @@ fn descendants(pid: u32, found: &mut BTreeMap<u32, String>) {
     }
 }
 
-/// Asks again and again until nothing is left.
+/// Waits until nothing is left.
 fn until_nothing_is_left(traces: &Traces, parent: &Path) {
     let began = Instant::now();
     while traces.left(parent) != Traces::NONE {
@@ -152,12 +152,12 @@ fn until_nothing_is_left(traces: &Traces, parent: &Path) {
     }
 }
 
-/// Starts an emulator, has it make things, and looks at what there is then.
+/// Starts an emulator, creates objects, and returns its traces.
 async fn filled(parent: &Path) -> (Program, Traces) {
     let program = Program::start(parent);
     program.fill().await;
     let traces = Traces::of(&program, parent);
-    // Init, the entry point, and of the command at least the shell.
+    // Init, the entry point, and at least the shell of the command.
     assert!(traces.processes.len() >= 3, "{traces:?}");
     assert_eq!((traces.states.len(), traces.mounts.len()), (1, 0));
     if nix::unistd::geteuid().is_root() {
@@ -175,9 +175,9 @@ async fn nothing_remains_after_an_end_that_was_asked_for() {
             Some(signal) => kill(program.pid(), signal).unwrap(),
             None => drop(program.child.stdin.take()),
         }
-        // Waiting ends its input as well, as when Ctrl-C ends who started it.
+        // `wait` also closes the input. Ctrl-C has the same effect when it ends the parent process too.
         assert!(program.child.wait().unwrap().success(), "{signal:?}");
-        // All of it is gone by then, not some time later.
+        // Everything is gone when the emulator has exited, not only later.
         assert_eq!(traces.left(parent.path()), Traces::NONE, "{signal:?}");
         assert_eq!(states(parent.path()), Vec::<PathBuf>::new());
     }
@@ -189,7 +189,7 @@ async fn nothing_remains_after_a_kill_once_another_one_starts() {
     let (mut program, traces) = filled(parent.path()).await;
     program.child.kill().unwrap();
     program.child.wait().unwrap();
-    // The kernel ends the processes by itself.
+    // The kernel ends the processes.
     let began = Instant::now();
     while !traces.left(parent.path()).processes.is_empty() {
         assert!(began.elapsed() < LIMIT, "{:?}", traces.left(parent.path()).processes);
@@ -204,7 +204,7 @@ async fn nothing_remains_after_a_kill_once_another_one_starts() {
     assert_eq!(states(parent.path()), Vec::<PathBuf>::new());
 }
 
-/// Another emulator after one that was killed.
+/// Starts another emulator after one that was killed.
 async fn filled_beside(parent: &Path, gone: &Traces) -> (Program, Traces) {
     let (program, traces) = filled(parent).await;
     assert!(traces.states.iter().all(|state| !gone.states.contains(state)));

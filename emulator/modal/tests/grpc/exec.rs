@@ -1,4 +1,4 @@
-//! Commands: starts that come twice, output by offset, ends.
+//! Commands: repeated starts, output by offset, exits.
 
 use modal_proto::task_command_router as tcr;
 use modal_proto::task_command_router::task_command_router_client::TaskCommandRouterClient;
@@ -45,7 +45,7 @@ async fn a_client_that_hangs_up_has_started_its_command() {
     let mut world = World::start().await;
     let mut sandbox = world.sandbox().await;
     let request = sandbox.start_request("gone", "echo here");
-    // Dropped at the first moment it can be: on the wire, not answered.
+    // The call is dropped as early as possible: the request is sent, but there is no response yet.
     let mut router = sandbox.router.clone();
     let _ = tokio::time::timeout(std::time::Duration::ZERO, router.task_exec_start(request.clone())).await;
     sandbox.router.task_exec_start(request).await.unwrap();
@@ -57,25 +57,25 @@ async fn a_time_limit_kills_the_whole_group() {
     let mut world = World::start().await;
     let mut sandbox = world.sandbox().await;
     let mut request = sandbox.start_request("slow", "sleep 50 & echo $!; sleep 50");
-    // It counts from the request on, and the sandbox may still be starting.
+    // The limit counts from the request on, and the sandbox may still be starting.
     request.timeout_secs = Some(10);
     sandbox.router.task_exec_start(request).await.unwrap();
     assert_eq!(sandbox.wait("slow").await.unwrap(), -9);
     let (child, _) = sandbox.read("slow", 0, 0).await.unwrap();
     let child = String::from_utf8(child).unwrap();
-    // A killed child may still wait to be collected, but it no longer runs.
+    // A killed child may still be a zombie, but it no longer runs.
     sandbox.start("look", &format!("cat /proc/{}/cmdline 2>/dev/null | wc -c", child.trim())).await;
     assert_eq!(sandbox.read("look", 0, 0).await.unwrap().0, b"0\n");
 }
 
-/// The official SDKs count a time limit from the answer of the start on, and say -1 when theirs is over first.
+/// The official SDKs count a time limit from the response to the start, and report -1 if their own limit passes first.
 #[tokio::test]
 async fn the_verdict_of_a_time_limit_comes_before_the_clients_own() {
     let mut world = World::start().await;
     let mut sandbox = world.sandbox().await;
     let mut request = tonic::Request::new(sandbox.start_request("slow", "exec sleep 50"));
     request.get_mut().timeout_secs = Some(10);
-    // As Python's SDK calls itself: tonic puts its own name behind this one.
+    // The user agent of Python's SDK. tonic appends its own name.
     let agent = "modal-client/1.6.4";
     let channel = tonic::transport::Channel::from_shared(world.emulator.url()).unwrap().user_agent(agent).unwrap();
     let token = world.emulator.state().task_token(&sandbox.task_id, None);
@@ -83,7 +83,7 @@ async fn the_verdict_of_a_time_limit_comes_before_the_clients_own() {
     let mut router = TaskCommandRouterClient::new(channel.connect().await.unwrap());
     let asked = std::time::Instant::now();
     router.task_exec_start(request).await.unwrap();
-    // The limit has been counted for as long as this when the client begins to.
+    // The limit has already run for this long when the client starts to count.
     assert!(asked.elapsed() >= std::time::Duration::from_millis(500));
     assert_eq!(sandbox.wait("slow").await.unwrap(), -9);
 }

@@ -1,4 +1,4 @@
-//! Builds whose processes work against the emulator.
+//! Builds whose processes attack the emulator.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -6,11 +6,11 @@ use std::path::Path;
 
 use super::client::World;
 
-/// Directories that one build makes.
+/// Number of directories that one build creates.
 const DIRECTORIES: usize = 200;
 
-/// Puts a link to a directory of the machine in the place of each directory `/w/N`, as soon as it is there. Goes on doing so
-/// after the line that starts it.
+/// Replaces each directory `/w/N` with a link to a directory of the machine as soon as it exists. Keeps running after the line
+/// that starts it.
 const EXCHANGE: &str = "\
 import ctypes, os
 os.makedirs('/w')
@@ -33,8 +33,8 @@ fn attributes(path: &Path) -> (u32, u32, u32) {
     (found.mode(), found.uid(), found.gid())
 }
 
-/// COPY, WORKDIR and mounts make directories and change their modes and owners while a process of the build puts links in their
-/// place.
+/// COPY, WORKDIR and mounts create directories and change their modes and owners, while a process of the build replaces the
+/// directories with links.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn links_put_in_the_way_of_a_build_lead_nowhere() {
     let mut world = World::start().await;
@@ -46,7 +46,7 @@ async fn links_put_in_the_way_of_a_build_lead_nowhere() {
     fs::set_permissions(canary.join("file"), fs::Permissions::from_mode(0o600)).unwrap();
     let places = [canary.clone(), canary.join("file"), outside.path().to_owned()];
     let before: Vec<_> = places.iter().map(|place| attributes(place)).collect();
-    // Without privileges there is no other owner.
+    // Without root privileges there is no other owner.
     let owner = if nix::unistd::geteuid().is_root() { "--chown=1234:1234" } else { "" };
     let exchange = EXCHANGE.replace("CANARY", canary.to_str().unwrap());
     let exchange = serde_json::to_string(&["python3", "-c", &exchange]).unwrap();
@@ -58,9 +58,9 @@ async fn links_put_in_the_way_of_a_build_lead_nowhere() {
             format!("RUN {exchange}"),
         ];
         lines.extend((0..DIRECTORIES).map(|number| match number % 10 {
-            // What is mounted makes directories too, and removes those that are empty then.
+            // Mounts create directories as well, and afterwards remove those that are empty.
             7 if number % 50 == 7 => format!("RUN --mount=type=tmpfs,target=/w/{number}/a/b true"),
-            // A directory is made, or two; files are copied into it.
+            // COPY creates one or two directories and copies files into them.
             3 => format!("COPY --from=from {owner} --chmod=777 /tree/file /w/{number}/"),
             6 => format!("COPY --from=from {owner} --chmod=777 /tree /w/{number}/a"),
             9 => format!("COPY --from=from {owner} --chmod=777 /tree/d /w/{number}"),
@@ -68,7 +68,7 @@ async fn links_put_in_the_way_of_a_build_lead_nowhere() {
         }));
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         if let Err(error) = world.build(&lines).await {
-            // A directory has become something else, and that is said.
+            // The build may fail because a directory was replaced. The error must name the line.
             assert!(["(COPY", "(WORKDIR", "(RUN --mount"].iter().any(|line| error.contains(line)), "{error}");
         }
         for (place, before) in places.iter().zip(&before) {

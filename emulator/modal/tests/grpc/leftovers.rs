@@ -1,4 +1,4 @@
-//! What emulators that did not get far leave in the parent of their state directories.
+//! What interrupted emulators leave in the parent of their state directories, and its removal by the next emulator.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ async fn a_port_that_is_taken_leaves_nothing() {
     assert_eq!(left(parent.path()), 0);
 }
 
-/// Its directory had no lock file any more, and so seemed to be one that was just being made.
+/// The directory of such an emulator had no lock file any more, so it looked like a directory that was just being created.
 #[test]
 fn an_emulator_that_was_dropped_is_cleared_away_by_the_next() {
     let parent = tempfile::tempdir().unwrap();

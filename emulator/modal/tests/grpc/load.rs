@@ -1,4 +1,4 @@
-//! Many at once. Figures are printed (`--nocapture`); what is asserted is that nothing fails and nothing is lost.
+//! Load tests. Figures are printed (`--nocapture`); the tests assert that no call fails and no data is lost.
 
 use std::time::Instant;
 
@@ -76,7 +76,7 @@ async fn three_hundred_sandboxes_alive() {
 
 #[test]
 fn a_gigabyte_of_output() {
-    // It measures the memory of its process.
+    // In a process of its own, because the test measures the memory of its process.
     in_own_process_async(gigabyte_of_output());
 }
 

@@ -1,4 +1,4 @@
-//! Output that is kept as logs.
+//! Stored output, served as logs.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use modal_proto::prost_types::Timestamp;
 
 use super::client::{Running, World};
 
-/// A sandbox whose command is a script, once that has ended.
+/// Runs a script as the command of a sandbox, and returns the sandbox after it has ended.
 async fn ended(world: &mut World, script: &str) -> Running {
     let mut definition = world.definition();
     definition.entrypoint_args = ["sh", "-c", script].map(str::to_owned).to_vec();
@@ -16,7 +16,7 @@ async fn ended(world: &mut World, script: &str) -> Running {
     sandbox
 }
 
-/// The entries that fit a request, on the whole log of a sandbox.
+/// Returns the entries of a sandbox's log that match a request.
 async fn fetch(world: &mut World, sandbox: &Running, request: proto::AppFetchLogsRequest) -> Vec<proto::TaskLogs> {
     let request = proto::AppFetchLogsRequest {
         app_id: world.app_id.clone(),
@@ -45,18 +45,18 @@ async fn what_is_written_at_once_comes_back_whole() {
     let entries = fetch(&mut world, &sandbox, asked.clone()).await;
     assert_eq!(text(&entries), (1..=5000).map(|n| format!("{n}\n")).collect::<String>());
     assert!(entries.len() < 100 && entries.iter().all(|entry| entry.data.len() <= 64 << 10), "{}", entries.len());
-    // Only the lines that have the text.
+    // Only the lines that contain the text.
     let searched = fetch(&mut world, &sandbox, proto::AppFetchLogsRequest { search_text: "99".into(), ..asked }).await;
     let fitting = (1..=5000).map(|n| format!("{n}\n")).filter(|line| line.contains("99"));
     assert_eq!(text(&searched), fitting.collect::<String>());
-    // What is counted is lines.
+    // Lines are counted, not entries.
     let request =
         proto::AppCountLogsRequest { app_id: world.app_id.clone(), sandbox_id: sandbox.id, ..Default::default() };
     let buckets = world.control.app_count_logs(request).await.unwrap().into_inner().buckets;
     assert_eq!(buckets.iter().map(|bucket| bucket.stdout_logs).sum::<u64>(), 5000);
 }
 
-/// As the SDKs' own checks have it.
+/// The SDKs' own tests expect these entries.
 #[tokio::test]
 async fn a_few_lines_are_entries_of_their_own() {
     let mut world = World::start().await;
@@ -68,7 +68,7 @@ async fn a_few_lines_are_entries_of_their_own() {
     }
 }
 
-/// Any two spans of time that meet have together what there is, with each line where it was begun.
+/// Two adjacent spans of time together contain the whole log, with each line in the span in which it begins.
 #[tokio::test]
 async fn spans_of_time_divide_a_log() {
     let mut world = World::start().await;
@@ -78,7 +78,7 @@ async fn spans_of_time_divide_a_log() {
     let expected: String = (1..=5).map(|n| format!("{n} begins, ends\n{n} more\n")).collect();
     assert_eq!(text(&all), expected + "rest");
     let near = Duration::from_micros(100).as_nanos() as u64;
-    // What was written at once has one time.
+    // Lines of the same write have the same time.
     let mut times: Vec<_> = all.iter().map(|entry| entry.timestamp_ns).collect();
     assert!(times.is_sorted(), "{times:?}");
     times.dedup();
@@ -98,7 +98,7 @@ async fn spans_of_time_divide_a_log() {
     }
 }
 
-/// More than the pieces in which it is read, and older output than what is kept is left out.
+/// The output is longer than the pieces in which it is read, and output beyond the stored size is missing.
 #[tokio::test]
 async fn the_newest_of_a_long_log_is_kept() {
     let mut world = World::start().await;

@@ -1,4 +1,4 @@
-//! The table of methods in the manual, held against the services themselves.
+//! Compares the tables of the manual with the services.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use tonic::{Code, Request, Status};
 
 use super::client::{Headers, World, code, credentials};
 
-/// The rows of a section's table that have one of these words in their second column.
+/// Returns the rows of a section's table whose second column is one of these words.
 fn rows(section: &str, words: &[&str]) -> BTreeMap<String, String> {
     let manual = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/emulator.md")).unwrap();
     let section = manual.split(&format!("\n## {section}\n")).nth(1).expect("the manual has this section");
@@ -47,7 +47,7 @@ fn every_method_is_in_the_table_once() {
     assert_eq!(table().into_keys().collect::<Vec<_>>(), names);
 }
 
-/// A call of a method that the emulator lacks: what it answers.
+/// Calls a method that the emulator does not have, and returns the status.
 async fn call(world: &World, path: &'static str, headers: Headers) -> Status {
     let mut client = tonic::client::Grpc::new(InterceptedService::new(world.channel.clone(), headers));
     client.ready().await.unwrap();
@@ -55,7 +55,7 @@ async fn call(world: &World, path: &'static str, headers: Headers) -> Status {
     client.unary(Request::new(()), path.parse().unwrap(), codec).await.unwrap_err()
 }
 
-/// Their users read "None" where the answer had no text.
+/// Official clients print "None" if the status has no message.
 #[tokio::test]
 async fn methods_that_are_not_served_are_named() {
     let mut world = World::start().await;
@@ -65,7 +65,7 @@ async fn methods_that_are_not_served_are_named() {
     let control = Headers(credentials());
     for (path, headers) in [
         ("/modal.client.ModalClient/FunctionGet", control.clone()),
-        // Would need a token if it were served.
+        // Would need a token if it existed.
         ("/modal.client.ModalClient/SandboxFlyToTheMoonV2", control.clone()),
         ("/modal.client.ModalClient/DictGetOrCreate", Headers::default()),
         ("/modal.task_command_router.TaskCommandRouter/TaskTeleport", router),
@@ -80,7 +80,7 @@ async fn methods_that_are_not_served_are_named() {
     }
 }
 
-/// What the table does not call served is refused, with a code that a client can tell from a mistake of its own.
+/// Methods that the table does not list as served fail, with a code that clients do not take for a mistake of their own.
 #[tokio::test]
 async fn what_is_refused_is_refused() {
     let mut world = World::start().await;
@@ -151,7 +151,7 @@ async fn what_is_refused_is_refused() {
     }
 }
 
-/// Fields of a message, by its whole name.
+/// Returns the fields of a message by its full name.
 fn fields(message: &str) -> Vec<FieldDescriptorProto> {
     let descriptors = FileDescriptorSet::decode(modal_proto::DESCRIPTORS).unwrap();
     let mut messages = descriptors.file.into_iter().flat_map(|file| {
@@ -184,7 +184,7 @@ fn every_create_option_is_in_the_table_once() {
     assert_eq!(options().into_keys().collect::<Vec<_>>(), names.into_iter().collect::<Vec<_>>());
 }
 
-/// What the table calls refused is refused, on both backends, and nothing is made.
+/// Options that the table lists as refused fail on both backends, and nothing is created.
 #[tokio::test]
 async fn refused_create_options_are_refused() {
     let mut world = World::start().await;

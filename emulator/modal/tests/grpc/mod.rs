@@ -1,4 +1,4 @@
-//! The emulator as a raw gRPC client sees it: the edges that the official clients only reach when something goes wrong.
+//! Tests with a raw gRPC client, for edge cases that the official clients reach only after failures.
 
 mod auth;
 mod bad_input;

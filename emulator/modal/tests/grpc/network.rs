@@ -1,4 +1,4 @@
-//! What sandboxes reach, and what they do not.
+//! Network access of sandboxes: which addresses and names they reach, tunnels, and connect tokens.
 
 use std::net::{Ipv4Addr, TcpListener};
 
@@ -12,7 +12,7 @@ use tonic::Code;
 use super::client::{LIMIT, Running, World, code};
 use crate::internet::{ECHO, HERE, HERE6, MACHINE, MACHINE6, Powers, THERE, TLS, on_the_internet};
 
-/// Python functions for scripts: each prints what came of it in one word.
+/// Python functions for scripts. Each prints its result as one word.
 const PRELUDE: &str = r#"
 import errno, socket, ssl, sys, threading
 socket.setdefaulttimeout(20)
@@ -42,7 +42,7 @@ def tls(name, host=None, port=443):
             return s.makefile().readline().strip()
 "#;
 
-/// Runs a test on the made-up machine.
+/// Runs a test on a simulated machine with a simulated internet.
 fn online(test: impl Future<Output = ()>) {
     on_the_internet(Powers::Own, || {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(test);
@@ -77,7 +77,7 @@ impl World {
 }
 
 impl Running {
-    /// What a Python expression with the functions above comes to.
+    /// Runs a Python expression with the functions above in the sandbox, and returns what it prints.
     async fn python(&mut self, expression: &str) -> String {
         let id = uuid::Uuid::new_v4().to_string();
         let mut request = self.start_request(&id, "");
@@ -110,12 +110,12 @@ fn open_reaches_everything_but_the_machine() {
         assert_eq!(sandbox.python(&format!("udp('{HERE6}', {ECHO})")).await, format!("{HERE6} hi"));
         assert_eq!(sandbox.python(&format!("attempt(tcp, '{HERE6}', 1)")).await, "ECONNREFUSED");
         assert_eq!(sandbox.python(&format!("attempt(udp, '{HERE6}', 1)")).await, "ECONNREFUSED");
-        // As on any network: a closed port refuses, and says so at once.
+        // As on any network, a closed port refuses the connection at once.
         assert_eq!(sandbox.python(&format!("attempt(tcp, '{HERE}', 1)")).await, "ECONNREFUSED");
         assert_eq!(sandbox.python(&format!("attempt(udp, '{HERE}', 1)")).await, "ECONNREFUSED");
         assert_eq!(sandbox.python("attempt(tcp, 'no-such-name.invalid', 80)").await, "no-name");
 
-        // Services of the machine's, which no sandbox may reach.
+        // Services of the machine itself, which no sandbox may reach.
         let listen = |address: Ipv4Addr| TcpListener::bind((address, 0)).unwrap();
         let (loopback, own) = (listen(Ipv4Addr::LOCALHOST), listen(MACHINE));
         let port = loopback.local_addr().unwrap().port();
@@ -127,7 +127,7 @@ fn open_reaches_everything_but_the_machine() {
         for host in [&MACHINE.to_string(), "home.example.com"] {
             assert_eq!(sandbox.python(&format!("attempt(tcp, '{host}', {port})")).await, "EHOSTUNREACH", "{host}");
         }
-        // The code by which IPv6 says "prohibited" is another one.
+        // IPv6 reports "prohibited" with a different code.
         for host in [MACHINE6.to_string(), format!("::ffff:{MACHINE}"), "64:ff9b::c633:6401".to_owned()] {
             let got = sandbox.python(&format!("attempt(tcp, '{host}', {port})")).await;
             assert!(["EACCES", "EHOSTUNREACH"].contains(&got.as_str()), "{host}: {got}");
@@ -180,7 +180,7 @@ fn an_address_list_is_kept() {
         sandbox.set_access(access(NetworkAccessType::Allowlist, &[&format!("{HERE6}/64")], &[])).await.unwrap();
         assert_eq!(sandbox.python(&format!("tcp('{HERE6}', {ECHO})")).await, format!("{HERE6} hi"));
         assert_eq!(sandbox.python(&format!("attempt(tcp, '{HERE}', {ECHO})")).await, "EHOSTUNREACH");
-        // Asking is sending: a name that is on no list is not asked for.
+        // A DNS query can carry data, so names that are not on the list are not resolved.
         assert_eq!(sandbox.python("attempt(tcp, 'api.example.com', 80)").await, "no-name");
     });
 }
@@ -192,13 +192,13 @@ fn a_name_list_is_kept() {
         let list = access(NetworkAccessType::Allowlist, &[], &["*.example.com"]);
         let mut sandbox = world.networked(list).await;
         assert_eq!(sandbox.python("tls('api.example.com')").await, HERE.to_string());
-        // The name counts, not the address that it is said to have.
+        // The connection goes to the name's address, not to the address that the client chose.
         assert_eq!(sandbox.python(&format!("tls('api.example.com', '{THERE}')")).await, HERE.to_string());
         assert_eq!(sandbox.python("attempt(tls, 'other.example.org')").await, "no-name");
         assert_eq!(sandbox.python(&format!("attempt(tls, 'other.example.org', '{THERE}')")).await, "ECONNRESET");
-        // A name on the list does not make the machine reachable.
+        // A name on the list does not give access to the machine itself.
         assert_eq!(sandbox.python(&format!("attempt(tls, 'home.example.com', '{HERE}')")).await, "ECONNRESET");
-        // No TLS, no name; and no other port.
+        // Connections without TLS have no name, and other ports are not permitted.
         assert_eq!(sandbox.python(&format!("attempt(tcp, '{HERE}', {TLS})")).await, "ECONNRESET");
         assert_eq!(sandbox.python(&format!("attempt(tcp, 'api.example.com', {ECHO})")).await, "EHOSTUNREACH");
         assert_eq!(sandbox.python(&format!("attempt(udp, '{HERE}', {TLS})")).await, "EHOSTUNREACH");
@@ -256,7 +256,8 @@ fn much_data_arrives_whole_and_both_ends_close() {
     online(async {
         let mut world = world().await;
         let mut sandbox = world.networked(access(NetworkAccessType::Open, &[], &[])).await;
-        // Deadlocks unless both directions move at once: the answers are longer than all buffers together.
+        // This deadlocks unless both directions are forwarded at the same time: the responses are longer than all buffers
+        // together.
         let both_ways = format!(
             "(lambda s: (threading.Thread(target=lambda: (s.sendall((b'x' * 999 + b'\\n') * 20000), \
              s.shutdown(socket.SHUT_WR))).start(), sum(len(l) for l in s.makefile('rb')))[1])\
@@ -269,7 +270,7 @@ fn much_data_arrives_whole_and_both_ends_close() {
              if (s.sendall(b'n\\n'), s.makefile().readline())[1] == '{HERE} n\\n'])"
         );
         assert_eq!(sandbox.python(&many).await, "300");
-        // Datagrams of any size.
+        // Large datagrams.
         assert_eq!(sandbox.python(&format!("len(udp('{HERE}', {ECHO}, 'y' * 60000))")).await, "60013");
     });
 }
@@ -283,7 +284,7 @@ fn it_takes_no_root() {
             assert_eq!(sandbox.python(&format!("tcp('{HERE}', {ECHO})")).await, format!("{HERE} hi"));
             assert_eq!(sandbox.python(&format!("attempt(tcp, '{THERE}', {ECHO})")).await, "EHOSTUNREACH");
 
-            // Nor do tunnels and connections by token.
+            // Tunnels and connect tokens do not give network access either.
             let mut definition = world.definition();
             let server = "import http.server as h; h.HTTPServer(('127.0.0.1', 8080), h.SimpleHTTPRequestHandler).serve_forever()";
             definition.entrypoint_args = ["python3", "-c", server].map(str::to_owned).to_vec();
@@ -309,7 +310,7 @@ fn it_takes_no_root() {
     });
 }
 
-/// What a server answers to a plain request with these headers.
+/// Returns a server's response to a GET request with these headers.
 async fn get(address: &str, headers: &str) -> String {
     exchange(address, &format!("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n")).await
 }
@@ -340,7 +341,7 @@ impl Running {
     }
 }
 
-/// Shows what it was sent; where asked for a change of protocol, changes to one that repeats everything.
+/// A server that shows the request that it received. If the request asks for an upgrade, it switches to an echo protocol.
 const SERVER: &str = r#"
 import http.server
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -405,7 +406,7 @@ async fn connections_by_token() {
     let answer = exchange(&front, &upgrade).await;
     assert!(answer.starts_with("HTTP/1.1 101") && answer.ends_with("\r\n\r\nhello"), "{answer}");
 
-    // No process listens at the port that a token is for without one.
+    // A token that names no port is for port 8080, and no process listens there.
     let elsewhere = world.token(&sandbox.id, None, "").await.token;
     assert!(get(&front, &format!("Authorization: Bearer {elsewhere}\r\n")).await.starts_with("HTTP/1.1 502"));
     for (port, metadata) in [(0, ""), (65_536, ""), (80, "a\nb")] {
@@ -425,7 +426,7 @@ async fn connections_by_token() {
     assert!(get(&front, &bearer).await.starts_with("HTTP/1.1 404"));
 }
 
-/// The first connection to a server that is just starting waits for it, by token and through a tunnel.
+/// The first connection to a server that is just starting waits for it, with a connect token and through a tunnel.
 #[tokio::test]
 async fn connections_wait_for_a_server_that_is_starting() {
     let mut world = World::start().await;

@@ -1,4 +1,4 @@
-//! Package tools inside containers, over the machine's own packages.
+//! Package tools inside containers, which work on the machine's own packages.
 
 use std::fs;
 use std::path::Path;
@@ -8,10 +8,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::client::{World, skipped};
 
-/// Files of the machine's `/etc` that no package owns; one of them is what the tested package brings along.
+/// Files in the machine's `/etc` that no package owns. The tested package contains one of them.
 const STRAY: [&str; 3] = ["/etc/nsswitch.conf", "/etc/profile", "/etc/timezone"];
 
-/// Where a machine's `/etc` has a file that a package brings, dpkg asks which one is wanted, and stops without an answer.
+/// If `/etc` already has a file that a package contains, dpkg asks which one to keep, and fails without an answer.
 #[tokio::test]
 async fn a_package_is_installed_over_a_file_of_the_machine() {
     let has = |path: &str| Path::new(path).is_file();
@@ -48,7 +48,7 @@ async fn a_package_is_installed_over_a_file_of_the_machine() {
         "RUN rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/* && echo 'deb [trusted=yes] file:/repository ./' > /etc/apt/sources.list",
         "RUN apt-get update && apt-get install -y emulator-tiny && grep -qx own /etc/emulator-tiny",
         "RUN dpkg -s emulator-tiny | grep -qx 'Status: install ok installed' && dpkg -S /bin/sh && dpkg --audit",
-        // The machine's packages are there, with what they own, and nothing of theirs is missing or asked for.
+        // The machine's packages are listed with their files, and their dependencies are complete.
         "RUN test \"$(dpkg-query -W -f '${db:Status-Abbrev}${Package}\\n' | grep -cE '^ii +(dash|dpkg|coreutils)$')\" = 3",
         "RUN apt-get check && apt-get remove -y emulator-tiny && test ! -e /var/lib/dpkg/info/emulator-tiny.postrm",
     ];

@@ -1,4 +1,4 @@
-//! Containers at the limits of memory and disk.
+//! Containers that reach their limits of memory and disk.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::client::{World, skipped};
 
 const MIB: u64 = 1 << 20;
 
-/// Takes memory for good.
+/// A Python program that allocates and fills 300 MiB.
 const HOG: &str =
     "import ctypes; x = bytearray(300 << 20); ctypes.memset((ctypes.c_char * len(x)).from_buffer(x), 1, len(x))";
 
@@ -24,7 +24,7 @@ fn limited(world: &World, command: &[&str]) -> proto::Sandbox {
     }
 }
 
-/// Whether this machine limits memory; if not, the emulator says so at start.
+/// Returns whether this machine limits memory. The emulator reports at its start if it does not.
 fn limits_memory(world: &World) -> bool {
     world.emulator.state().engine.limits_missing().iter().all(|missing| !missing.contains("memory limits"))
 }
@@ -35,14 +35,14 @@ async fn running_out_of_memory_is_told_as_such() {
     if !limits_memory(&world) {
         return skipped("this machine does not limit memory");
     }
-    // The entry point itself, and one whose child it was.
+    // The kernel kills the entry point itself, or the child of an entry point.
     for command in [["python3", "-c", HOG].as_slice(), &["sh", "-c", &format!("python3 -c '{HOG}'; exit $?")]] {
         let definition = limited(&world, command);
         let sandbox = world.sandbox_with(definition).await;
         let result = world.wait(&sandbox.id).await.unwrap();
         assert_eq!((result.status(), result.exitcode), (GenericStatus::KernelOomKill, 137), "{result:?}");
     }
-    // A command of it is not the sandbox's end, and an end for another reason is not told as this one.
+    // A killed exec does not end the sandbox, and a later exit for another reason is not reported as out of memory.
     let definition = limited(&world, &["sh", "-c", "until test -e /end; do sleep 0.01; done; exit 3"]);
     let mut sandbox = world.sandbox_with(definition).await;
     sandbox.start("hog", &format!("python3 -c '{HOG}'")).await;
@@ -57,7 +57,7 @@ async fn a_full_disk_ends_what_filled_it() {
     if !nix::unistd::geteuid().is_root() {
         return skipped("only root can mount a small disk");
     }
-    // A small disk that only this thread, and what it starts, can see.
+    // A small disk that only this thread and its children see.
     let parent = tempfile::tempdir().unwrap();
     nix::sched::unshare(CloneFlags::CLONE_NEWNS).unwrap();
     nix::mount::mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
@@ -67,7 +67,7 @@ async fn a_full_disk_ends_what_filled_it() {
     let mut world = World::with(options).await;
     let mut bystander = world.sandbox().await;
     let scripts = [
-        // Files of its own, and what a command says.
+        // The disk is filled by files of the sandbox, or by the output of a command.
         "dd if=/dev/zero of=/fill bs=1M",
         "cat /dev/zero; sleep 1000",
     ];
@@ -77,7 +77,7 @@ async fn a_full_disk_ends_what_filled_it() {
         let result = world.wait(&filler.id).await.expect("it is ended");
         assert_eq!((result.status(), result.exitcode), (GenericStatus::InternalFailure, 137), "{script}: {result:?}");
         assert!(result.exception.contains("disk"), "{}", result.exception);
-        // What it wrote goes after it has ended.
+        // The files of the sandbox are removed after it has ended.
         let free =
             || nix::sys::statvfs::statvfs(parent.path()).map(|disk| disk.blocks_available() * disk.fragment_size());
         let room = async {

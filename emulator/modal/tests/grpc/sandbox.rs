@@ -105,7 +105,7 @@ async fn entry_point_output_is_kept_and_cut_at_characters() {
     }
     assert_eq!(text, "grüße\n");
     assert!(ended);
-    // Every cursor goes on exactly where it stands.
+    // A stream that is resumed at any cursor continues exactly there.
     for (cursor, before) in cursors {
         let mut stream = world.control.sandbox_get_logs(logs(&cursor)).await.unwrap().into_inner();
         let mut all = before;
@@ -136,7 +136,7 @@ async fn build_logs_come_line_by_line_and_again() {
         assert!(lines.contains(&(wanted.0, wanted.1.to_owned())), "{wanted:?} in {lines:?}");
     }
     assert_eq!(result.unwrap().status(), GenericStatus::Success);
-    // The same definition is the same image, at once.
+    // The same definition returns the same image without a build.
     assert_eq!(world.build(&["FROM debian", "RUN echo one; echo two >&2; printf three"]).await.unwrap(), image_id);
 }
 

@@ -1,4 +1,4 @@
-//! Standard input: duplicates, gaps, ends, streams that are cut and resumed.
+//! Standard input: repeated writes, gaps, ends, and streams that are interrupted and resumed.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ async fn retries_are_not_doubled_and_gaps_are_refused() {
     sandbox.write("cat", 1, b"bcde", false).await.unwrap();
     assert_eq!(code(sandbox.write("cat", 6, b"x", false).await), Code::FailedPrecondition);
     assert_eq!(sandbox.stdin_status("cat").await, (5, false));
-    // An end that names no offset, as one official client sends it, and the same again.
+    // An end at offset 0, as one official client sends it, and then a repeated end.
     sandbox.write("cat", 0, b"", true).await.unwrap();
     sandbox.write("cat", 5, b"", true).await.unwrap();
     assert_eq!(sandbox.read("cat", 0, 0).await.unwrap().0, b"abcde");
@@ -68,7 +68,7 @@ async fn a_stream_is_cut_and_resumed() {
 async fn a_status_call_puts_the_stream_in_flight_out() {
     let mut world = World::start().await;
     let mut sandbox = world.sandbox().await;
-    // Does not read: the pipe fills up and the stream stands still.
+    // The process does not read, so the pipe fills up and the stream blocks.
     sandbox.start("deaf", "exec sleep 50").await;
     let data = vec![b'x'; 1 << 20];
     let stuck = messages(&sandbox, "deaf", 0, &[&data], true);
@@ -101,7 +101,7 @@ async fn a_writer_is_held_up_by_a_command_that_does_not_read() {
     let writing = tokio::spawn(async move { other.write("deaf", 0, &vec![b'x'; 4 << 20], false).await });
     tokio::pin!(writing);
     assert!(tokio::time::timeout(Duration::from_millis(300), &mut writing).await.is_err());
-    // Its end sets the writer free.
+    // The exit of the process releases the writer.
     sandbox.start("kill", "pkill -9 sleep || kill -9 $(ps -e -o pid=,comm= | grep sleep | cut -c1-8)").await;
     let ended = tokio::time::timeout(LIMIT, writing).await.unwrap().unwrap();
     assert_eq!(code(ended), Code::FailedPrecondition);
@@ -111,7 +111,7 @@ async fn a_writer_is_held_up_by_a_command_that_does_not_read() {
 async fn input_that_nobody_closed_ends_with_its_command() {
     let mut world = World::start().await;
     let mut sandbox = world.sandbox().await;
-    // What it leaves behind still has its input, and waits for the end of it.
+    // A background process still has the input, and waits for its end.
     sandbox.start("short", "exec 3<&0; (cat <&3; echo over) > /tmp/seen & exit 0").await;
     assert_eq!(sandbox.wait("short").await.unwrap(), 0);
     sandbox.start("look", "until grep -q over /tmp/seen; do sleep 0.02; done").await;

@@ -1,4 +1,4 @@
-//! Many callers that ask for the same thing at the same moment: they get one thing, not one each.
+//! Many callers that request the same object at the same time get one object, not one each.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -13,13 +13,13 @@ use tonic::{Code, Request, Status};
 
 use super::client::{Control, LIMIT, Running, World};
 
-/// Callers of one round: more than there are threads.
+/// Number of callers of one round: more than there are threads.
 const CALLERS: usize = 16;
 
-/// Rounds for what can go wrong only by chance.
+/// Number of rounds of tests whose failure depends on chance.
 const ROUNDS: usize = 25;
 
-/// What each of the callers gets for the same call, made at the same moment.
+/// Makes the same call for all callers at the same time, and returns their results.
 async fn together<T, F>(control: &Control, call: impl Fn(Control) -> F) -> Vec<Result<T, Status>>
 where
     T: Send + 'static,
@@ -37,7 +37,7 @@ where
     calls.join_all().await
 }
 
-/// The one id that all callers got.
+/// Checks that all callers got the same id, and returns it.
 fn one(name: &str, ids: Vec<Result<String, Status>>) -> String {
     let ids: HashSet<String> =
         ids.into_iter().map(|id| id.unwrap_or_else(|status| panic!("{name}: {status}"))).collect();
@@ -127,12 +127,12 @@ async fn callers_that_ask_together_for_a_new_name_get_one_object() {
             .await,
         );
     }
-    // Of volumes that lost the race nothing is left.
+    // Volumes that lost the race leave no directory behind.
     let directories = std::fs::read_dir(world.emulator.state().dir.join("volumes")).unwrap().count();
     assert_eq!(directories, ROUNDS);
 }
 
-/// Who insists on a new object gets one, or hears that another caller has made it.
+/// Of many callers that require a new object, one creates it, and the others get ALREADY_EXISTS.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_of_many_creators_makes_the_object() {
     let world = World::start().await;
@@ -246,7 +246,7 @@ async fn a_persistent_sandbox_is_resumed_once() {
     assert_eq!(world.emulator.state().tables.lock().sandboxes.len(), 4);
 }
 
-/// A name that several asked for stood for a container each, of which all but one ran on, unknown to their sandbox.
+/// Concurrent callers each got a container of the same name, and all but one kept running without being in the sandbox's list.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_of_many_sidecars_gets_the_name_and_the_memory() {
     let mut world = World::start().await;
@@ -277,7 +277,7 @@ async fn one_of_many_sidecars_gets_the_name_and_the_memory() {
     assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 1);
     assert!(made.iter().flat_map(|made| made.as_ref().err()).all(|s| s.code() == Code::AlreadyExists));
     let made = create(|number| format!("other-{number}"), Some(16)).await;
-    // 64 MiB, of which the first one has taken 16.
+    // Of 64 MiB, the first sidecar has taken 16.
     assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 3);
     assert!(made.iter().flat_map(|made| made.as_ref().err()).all(|s| s.code() == Code::ResourceExhausted));
     assert_eq!(containers(&world), 5);
@@ -295,12 +295,12 @@ async fn end(world: &mut World, sandbox: &Running) {
     world.wait(&sandbox.id).await.expect("the sandbox ends");
 }
 
-/// Containers that have a directory.
+/// Returns the number of containers that have a directory.
 fn containers(world: &World) -> usize {
     std::fs::read_dir(world.emulator.state().dir.join("containers")).unwrap().count()
 }
 
-/// A request that is repeated while its first attempt waits for room is written once.
+/// A request that is repeated while its first attempt waits for the pipe is written once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn attempts_of_one_stdin_write_are_written_once() {
     let mut world = World::start().await;
@@ -320,7 +320,7 @@ async fn attempts_of_one_stdin_write_are_written_once() {
         input: input.into(),
         eof,
     };
-    // More than the pipe holds, so that the attempts wait for the line that has the program go on.
+    // More than the pipe holds: the attempts wait until the program has read the first line and continues.
     let input = [b"go\n".to_vec(), vec![b'x'; 1 << 20]].concat();
     let request = write(1, input, false);
     let done = together(&world.control, move |mut control| {
