@@ -1,7 +1,7 @@
-//! The one error type of this crate.
+//! The error type of this crate.
 //!
-//! An [`Error`] says three things: what was being done, why it did not work, and, where there is something to be done,
-//! what. Programs match on [`Error::kind`] or ask the predicates; people read `Display`.
+//! An [`Error`] says which operation failed, why it failed, and, if there is a remedy, what to do. Programs match on
+//! [`Error::kind`] or call the `is_…` methods. Users read its `Display` text.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,61 +11,70 @@ use std::time::Duration;
 
 use crate::types;
 
-/// The result of everything here that can fail.
+/// The result type of all fallible functions of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What kind of thing went wrong.
+/// The kind of an [`Error`], for programs.
+///
+/// Every call to a provider can fail with [`Unauthenticated`](Kind::Unauthenticated),
+/// [`PermissionDenied`](Kind::PermissionDenied), [`ResourceExhausted`](Kind::ResourceExhausted),
+/// [`TimedOut`](Kind::TimedOut), [`Unavailable`](Kind::Unavailable), [`Forbidden`](Kind::Forbidden),
+/// [`Internal`](Kind::Internal), [`Other`](Kind::Other) and [`Trap`](Kind::Trap), and with [`Conflict`](Kind::Conflict)
+/// after [`Provider::shutdown`](crate::Provider::shutdown). Every call about a sandbox can also fail with
+/// [`NotFound`](Kind::NotFound) if the provider does not know the sandbox, and with
+/// [`SandboxEnded`](Kind::SandboxEnded). The `Errors` sections name the other kinds.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Kind {
-    /// The request itself is wrong.
+    /// The request is invalid: an unknown option, an empty command, a relative path where an absolute one is needed.
     InvalidArgument,
-    /// The provider, or this sandbox, cannot do that.
+    /// The provider or the sandbox does not support the operation.
     Unsupported,
     /// Credentials are missing, wrong or expired.
     Unauthenticated,
-    /// The credentials are good but do not allow this.
+    /// The credentials are valid but do not permit the operation.
     PermissionDenied,
-    /// The named sandbox, image, exec or file does not exist (any more).
+    /// The named sandbox, image, exec, file or other object does not exist, or does not exist any more.
     NotFound,
     /// The name is taken.
     AlreadyExists,
-    /// The object's state does not allow this now.
+    /// The state of the object does not permit the operation now.
     Conflict,
-    /// A rate limit, a quota, or no capacity; at the provider or in this host.
+    /// A rate limit or a quota is exceeded, or there is no capacity, at the provider or in this host.
     ResourceExhausted,
-    /// The image could not be built.
+    /// The image build failed.
     BuildFailed,
-    /// The sandbox ended while the call was under way, or before it.
+    /// The sandbox ended before or during the call.
     SandboxEnded,
     /// A file operation failed inside the sandbox.
     File(FileFault),
-    /// No answer in time.
+    /// The service did not answer in time.
     TimedOut,
     /// The service could not be reached, or the connection broke.
     Unavailable,
-    /// The host's policy forbids it.
+    /// The policy or a limit of this host forbids the operation.
     Forbidden,
-    /// The service or the component failed within.
+    /// The service or the component had an internal error, or returned an invalid answer.
     Internal,
-    /// A kind of the provider's own.
+    /// A kind that only this provider has, with its name.
     Other(String),
-    /// The component cannot be loaded.
+    /// The component cannot be loaded, for this reason.
     Plugin(PluginFault),
-    /// The component was stopped, or stopped itself. Only the call it was working for is lost.
+    /// The component panicked, or the host stopped it, for this reason. Other calls are not affected.
     Trap(TrapCause),
-    /// Settings, profile or policy of this host are unusable.
+    /// The settings, the profile or the policy of this host are unusable.
     Config,
-    /// Reading or writing on this side failed.
+    /// An input or output operation of this machine failed.
     Io(io::ErrorKind),
 }
 
 impl Kind {
-    /// The kind in a word for programs, such as `not-found`. A kind that has one within it comes with that after a colon:
-    /// `file:not-found`, `plugin:not-wasm`, `trap:memory`, `io:permission-denied`, `other:` and the provider's name.
+    /// Returns a word for the kind, such as `not-found`. A kind with a detail has the detail after a colon:
+    /// `file:not-found`, `plugin:not-wasm`, `trap:memory`, `io:permission-denied`, or `other:` with the name that the
+    /// provider uses.
     ///
-    /// These words do not change. The command line prints them with `--json`, and the bindings for other languages have them
-    /// in their errors.
+    /// These words are stable. The command line prints them with `--json`, and the errors of the bindings for other
+    /// languages contain them.
     pub fn code(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Kind::InvalidArgument => "invalid-argument",
@@ -174,7 +183,7 @@ fn io_code(kind: io::ErrorKind) -> &'static str {
         K::Unsupported => "unsupported",
         K::UnexpectedEof => "unexpected-eof",
         K::OutOfMemory => "out-of-memory",
-        // The standard library's list grows.
+        // Covers kinds that later versions of the standard library add.
         _ => "other",
     }
 }
@@ -183,19 +192,19 @@ fn io_code(kind: io::ErrorKind) -> &'static str {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PluginFault {
-    /// There is no such file, or it cannot be read.
+    /// The file does not exist or cannot be read.
     Missing,
     /// The bytes are not WebAssembly.
     NotWasm,
-    /// A core module, not a component.
+    /// The file is a core WebAssembly module, not a component.
     CoreModule,
-    /// A component that does not export the interface.
+    /// The component does not export the interface.
     NoInterface,
-    /// It exports the interface in a version that this host does not speak.
+    /// The component exports a version of the interface that this host does not support.
     OtherVersion,
-    /// It imports something that plugins are not given.
+    /// The component imports an interface that this host does not provide to plugins.
     Imports,
-    /// It does not compile, or its manifest is unusable.
+    /// The component does not compile, or its manifest is unusable.
     Invalid,
 }
 
@@ -203,66 +212,67 @@ pub enum PluginFault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TrapCause {
-    /// It panicked or did something that WebAssembly forbids.
+    /// The component panicked or executed an operation that WebAssembly forbids.
     Fault,
-    /// It computed for longer than [`Limits::compute_time`](crate::Limits::compute_time).
+    /// One call computed for longer than [`Limits::compute_time`](crate::Limits::compute_time).
     ComputeTime,
-    /// The call took longer than [`Limits::call_time`](crate::Limits::call_time).
+    /// One call took longer than its time limit, [`Limits::call_time`](crate::Limits::call_time) for most calls.
     CallTime,
-    /// It wanted more memory or table space than the limits give.
+    /// The component requested more memory or table elements than [`Limits`](crate::Limits) permits.
     Memory,
 }
 
-/// What is wrong with a file operation, in POSIX terms.
+/// Why a file operation failed, in POSIX terms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileFault {
     /// No such file or directory.
     NotFound,
-    /// A file was wanted, a directory is there.
+    /// The operation needs a file, but the path is a directory.
     IsADirectory,
-    /// A directory was wanted, something else is there.
+    /// The operation needs a directory, but the path is something else.
     NotADirectory,
-    /// Something is there already.
+    /// The path exists already.
     AlreadyExists,
     /// The directory is not empty.
     NotEmpty,
-    /// The user may not do this.
+    /// The user has no permission.
     PermissionDenied,
-    /// Larger than the provider can transfer.
+    /// The file is larger than the provider can transfer.
     TooLarge,
-    /// The sandbox's disk is full.
+    /// The disk of the sandbox is full.
     NoSpace,
-    /// Something else; the text says what.
+    /// Another cause, which the text names.
     Other(String),
 }
 
-/// Whether the thing that was asked for took place.
+/// Whether the requested effect of a failed call took place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Happened {
-    /// It did not.
+    /// It did not take place.
     No,
-    /// It cannot be told.
+    /// It may have taken place.
     Unknown,
-    /// It did; only the answer was lost.
+    /// It took place; only the answer was lost.
     Yes,
 }
 
-/// Whether the same call can succeed later.
+/// Whether the same call can succeed if it is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// It will fail the same way.
+    /// The call will fail in the same way.
     Never,
-    /// Perhaps.
+    /// The call may succeed.
     Maybe,
-    /// Not before this time has passed.
+    /// The call may succeed after this time, not earlier.
     After(Duration),
 }
 
-/// Why a call did not give its result.
+/// The error of a failed operation.
 ///
-/// `Display` is one line: what, why, and what to do. [`Error::parts`] gives the three separately, and
-/// [`source`](std::error::Error::source) the error of this machine that was the cause, if there is one.
+/// `Display` writes one line: the operation, the cause, and the remedy if there is one. [`Error::parts`] returns the
+/// three separately. [`source`](std::error::Error::source) returns the underlying error of this machine, if there is
+/// one.
 ///
 /// ```
 /// # async fn example(sandbox: &sandbox_host::Sandbox) -> sandbox_host::Result<()> {
@@ -303,14 +313,15 @@ struct Repr {
     subject: Option<String>,
     backtrace: Option<String>,
     printed: Option<String>,
-    /// The sandbox that the call was about.
+    /// The id of the sandbox that the call was about.
     sandbox: Option<String>,
-    /// The limit that was the cause: the name of a field of [`Limits`](crate::Limits).
+    /// The limit that caused the error: the name of a field of [`Limits`](crate::Limits).
     limit: Option<&'static str>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
-/// Why this machine refused something. A full disk is said to be this machine's, since a sandbox has one of its own.
+/// Describes an I/O error of this machine. For a full disk or an exceeded quota the text says that it is this
+/// machine's, because a sandbox has a disk too.
 pub fn local_reason(error: &io::Error) -> String {
     use io::ErrorKind as K;
     match error.kind() {
@@ -321,7 +332,7 @@ pub fn local_reason(error: &io::Error) -> String {
 }
 
 impl Error {
-    /// An error of this host: `what` was being done ("load the plugin x.wasm"), `why` it failed.
+    /// Creates an error of this host. `what` is the failed operation ("load the plugin x.wasm"), `why` is the cause.
     pub(crate) fn new(kind: Kind, what: impl Into<String>, why: impl Into<String>) -> Self {
         Error(Box::new(Repr {
             kind,
@@ -349,7 +360,7 @@ impl Error {
         Error::new(Kind::Io(error.kind()), what, local_reason(&error)).with_source(error)
     }
 
-    /// What the provider answered to `what`.
+    /// Converts an error that the provider returned for the operation `what`.
     pub(crate) fn from_provider(what: String, error: types::Error) -> Self {
         let kind = Kind::from(error.kind);
         let hint = match &kind {
@@ -397,9 +408,9 @@ impl Error {
         self
     }
 
-    /// Adds what this host knows and the component could not tell, such as the reason of a refused connection.
+    /// Adds a cause that only this host knows, such as the reason of a refused connection, to the text.
     pub(crate) fn with_note(mut self, note: &str) -> Self {
-        // The component may have said the same in its own words.
+        // Skips a note whose text the component has reported already.
         let gist = note.rsplit(": ").next().unwrap_or(note);
         if !note.is_empty() && !self.0.why.contains(gist) {
             self.0.why = format!("{} ({note})", self.0.why.trim_end_matches('.'));
@@ -407,7 +418,8 @@ impl Error {
         self
     }
 
-    /// A limit of this host was the cause: what the component took for a broken connection will break each time.
+    /// Marks a limit of this host as the cause. The kind becomes `Forbidden` and the error is not retryable: the
+    /// component reports a broken connection, but a repeated call would exceed the limit again.
     pub(crate) fn with_limit(mut self, limit: &'static str, cause: String) -> Self {
         self.0.kind = Kind::Forbidden;
         self.0.why = cause;
@@ -421,7 +433,7 @@ impl Error {
         self
     }
 
-    /// Notes the sandbox that the call was about.
+    /// Sets the sandbox that the call was about.
     pub(crate) fn with_sandbox(mut self, sandbox: Option<&str>) -> Self {
         self.0.sandbox = sandbox.map(str::to_owned);
         self
@@ -433,107 +445,108 @@ impl Error {
         self
     }
 
-    /// The same error once more, for each of several readers.
+    /// Copies the error, for streams that report it to several readers.
     pub(crate) fn duplicate(&self) -> Error {
         Error(self.0.clone())
     }
 
-    /// What kind of error it is.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> &Kind {
         &self.0.kind
     }
 
-    /// What was being done; why it failed; what to do about it, where there is something.
+    /// Returns the operation that failed, the cause, and the remedy if there is one.
     pub fn parts(&self) -> (&str, &str, Option<&str>) {
         (&self.0.what, &self.0.why, self.0.hint.as_deref())
     }
 
-    /// Whether the requested thing took place.
+    /// Returns whether the requested effect took place.
     pub fn happened(&self) -> Happened {
         self.0.happened
     }
 
-    /// Whether and when the same call can succeed.
+    /// Returns whether, and after which time, the same call can succeed.
     pub fn retry(&self) -> Retry {
         self.0.retry
     }
 
-    /// The provider's own name of the error.
+    /// Returns the error code of the service, such as `grpc:5 NOT_FOUND`, if there is one. It is cut to 1 KiB.
     pub fn provider_code(&self) -> Option<&str> {
         self.0.provider_code.as_deref()
     }
 
-    /// The provider's own text.
+    /// Returns the message of the service, if there is one. It is cut to 8 KiB.
     pub fn provider_message(&self) -> Option<&str> {
         self.0.provider_message.as_deref()
     }
 
-    /// What the error is about: an id, a path, the name of an option.
+    /// Returns the object that the error is about: an id, a path, or the name of an option.
     pub fn subject(&self) -> Option<&str> {
         self.0.subject.as_deref()
     }
 
-    /// The sandbox that the call was about; none for calls about the provider.
+    /// Returns the id of the sandbox that the call was about, or `None` for calls about the provider.
     pub fn sandbox(&self) -> Option<&str> {
         self.0.sandbox.as_deref()
     }
 
-    /// Whether the error is about the sandbox of the call itself, and not about a command, a file or a setting.
+    /// Returns whether the error is about the sandbox of the call, and not about a command, a file or a setting.
     pub fn is_about_sandbox(&self) -> bool {
         self.0.subject.is_some() && self.0.subject == self.0.sandbox
     }
 
-    /// The limit of this host that was the cause: the name of a field of [`Limits`](crate::Limits).
+    /// Returns the limit of this host that caused the error, as the name of a field of [`Limits`](crate::Limits).
     pub fn limit(&self) -> Option<&'static str> {
         self.0.limit
     }
 
-    /// Where the component was when it was stopped ([`Kind::Trap`] only).
+    /// Returns the stack of the component at the moment when it was stopped. Only set for [`Kind::Trap`].
     pub fn guest_backtrace(&self) -> Option<&str> {
         self.0.backtrace.as_deref()
     }
 
-    /// The end of what the component had printed when it was stopped (at most 64 KiB; [`Kind::Trap`] only).
+    /// Returns the end of what the component had printed when it was stopped, at most 64 KiB. Only set for
+    /// [`Kind::Trap`].
     pub fn guest_output(&self) -> Option<&str> {
         self.0.printed.as_deref()
     }
 
-    /// The sandbox, image, exec or file does not exist.
+    /// Returns whether the sandbox, image, exec or file does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self.0.kind, Kind::NotFound | Kind::File(FileFault::NotFound))
     }
 
-    /// The sandbox is over.
+    /// Returns whether the sandbox has ended.
     pub fn is_sandbox_ended(&self) -> bool {
         self.0.kind == Kind::SandboxEnded
     }
 
-    /// No answer in time.
+    /// Returns whether the service did not answer in time, or the call exceeded its time limit.
     pub fn is_timeout(&self) -> bool {
         matches!(self.0.kind, Kind::TimedOut | Kind::Trap(TrapCause::CallTime))
     }
 
-    /// Credentials are missing, wrong or expired.
+    /// Returns whether credentials are missing, wrong or expired.
     pub fn is_unauthenticated(&self) -> bool {
         self.0.kind == Kind::Unauthenticated
     }
 
-    /// The host's policy stopped it.
+    /// Returns whether the policy or a limit of the host forbids the operation.
     pub fn is_forbidden(&self) -> bool {
         self.0.kind == Kind::Forbidden
     }
 
-    /// The component was stopped or stopped itself; other calls are not affected.
+    /// Returns whether the component panicked or was stopped. Other calls are not affected.
     pub fn is_trap(&self) -> bool {
         matches!(self.0.kind, Kind::Trap(_))
     }
 
-    /// Whether the same call can succeed later.
+    /// Returns whether the same call can succeed later.
     pub fn is_retryable(&self) -> bool {
         self.0.retry != Retry::Never
     }
 
-    /// The file fault, for errors of file operations.
+    /// Returns the fault, for errors of file operations in the sandbox.
     pub fn file_fault(&self) -> Option<&FileFault> {
         match &self.0.kind {
             Kind::File(fault) => Some(fault),
@@ -631,12 +644,12 @@ impl fmt::Display for FileFault {
     }
 }
 
-/// A name of foreign origin, or what should be one.
+/// Cuts a name from the component or the service, which can have any length, to 1 KiB.
 fn name(text: String) -> String {
     clip(text, 1 << 10)
 }
 
-/// Shortens a text of foreign origin to at most `max` bytes, at a character boundary.
+/// Cuts a text from the component or the service after at most `max` bytes, at a character boundary, and adds `…`.
 pub(crate) fn clip(mut text: String, max: usize) -> String {
     if text.len() > max {
         let mut end = max;

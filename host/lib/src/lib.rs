@@ -1,8 +1,9 @@
 //! Runs sandbox-provider components under wasmtime.
 //!
-//! A *plugin* is a WebAssembly component that exports `harness:sandbox/sandbox-provider`: it knows how to drive some
-//! cloud's throw-away machines, and nothing else. This crate loads it, limits what it may reach, keeps the long-lived
-//! credentials to itself, speaks HTTP/2 on its behalf, and gives its functions an idiomatic async form:
+//! A *plugin* is a WebAssembly component that exports `harness:sandbox/sandbox-provider`. It contains the code for the
+//! service of one cloud that runs sandboxes (isolated, temporary machines). This crate loads the plugin, limits the
+//! resources and the hosts that it can use, keeps the long-lived credentials out of the plugin, sends its HTTP
+//! requests, and offers its functions as an async Rust API:
 //!
 //! ```text
 //! Plugin ── Provider ── Sandbox ── Process
@@ -23,19 +24,19 @@
 //! # }
 //! ```
 //!
-//! Handles are `Send + Sync` and cheap to clone. Dropping a future cancels the call; dropping a [`Process`] kills its
-//! command unless it was detached. No thread is used per call.
+//! Handles are `Send + Sync` and cheap to clone. Dropping a future cancels its call. Dropping a [`Process`] kills its
+//! command, unless the process was detached. Calls do not need a thread each.
 
-// Modules import from those below them only:
+// Layers, from top to bottom. A module imports only from its own layer and from the layers below it.
 //
-//   api        what embedders use
-//   runtime    instances and the calls into them
-//   net        the way of requests to the wire, and the gateway
-//   access     policy, credentials, profiles, secrets
-//   plugin     loading and compiling components       local   files of this machine
-//   blocking   threads for work that blocks           digest  SHA-256
-//   error      the error type
-//   interface  the records and functions of `harness:sandbox`, by version
+// |  api        the public API: providers, sandboxes, commands, files, images, leases
+// |  runtime    instances of a plugin and the calls into them
+// |  net        HTTP requests of plugins: policy checks, connections, proxies; and the gateway
+// |  access     policy, credentials, profiles, secrets
+// |  plugin     loading and compiling components       local   files of this machine
+// |  blocking   threads for blocking work              digest  SHA-256
+// |  error      the error type
+// |  interface  the records and functions of `harness:sandbox`, by version
 mod access;
 mod api;
 mod blocking;
@@ -76,7 +77,7 @@ pub use plugin::manifest::{
 pub use runtime::limits::Limits;
 pub use runtime::metrics::{Entry, LATENCY_BOUNDS, Snapshot, with_retries};
 
-/// The harness of the embedding guide compiles.
+/// Compiles the code examples of the embedding guide as doc tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/embedding.md")]
 struct EmbeddingGuide;

@@ -1,4 +1,4 @@
-//! Setting up a provider: which settings, credentials and grants a plugin gets.
+//! The builder of a [`Provider`]: it chooses the settings, credentials and grants that a plugin gets.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,15 +23,16 @@ use crate::plugin::manifest::{CredentialWish, Manifest, Settings};
 use crate::runtime::limits::Limits;
 use crate::runtime::runner::Runner;
 
-/// How long a create is repeated while the service asks to wait, unless [`ProviderBuilder::create_patience`] says otherwise.
+/// Default time for which a create is repeated while the service asks to wait. See
+/// [`ProviderBuilder::create_patience`].
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
-/// Asks the embedder for a credential; `Ok(None)` when it has none.
+/// Asks the embedder for a credential. Returns `Ok(None)` if the embedder has none.
 type CredentialSource = dyn Fn(&CredentialWish) -> BoxFuture<'static, Result<Option<Secret>>> + Send + Sync;
 
 impl Provider {
-    /// Starts to set up a provider from a plugin. By default settings and credentials come from the environment and
-    /// the profile file that the manifest names.
+    /// Returns a builder for a provider that uses this plugin. By default, settings and credentials come from the
+    /// environment and from the profile file that the manifest names.
     pub fn builder(plugin: &Plugin) -> ProviderBuilder {
         ProviderBuilder {
             plugin: plugin.clone(),
@@ -54,7 +55,7 @@ impl Provider {
     }
 }
 
-/// Settings of a [`Provider`]; made by [`Provider::builder`].
+/// Builds a [`Provider`]. Created by [`Provider::builder`].
 #[must_use]
 pub struct ProviderBuilder {
     plugin: Plugin,
@@ -76,40 +77,41 @@ pub struct ProviderBuilder {
 }
 
 impl ProviderBuilder {
-    /// Sets an environment variable as the plugin and the manifest's settings see it. Wins over the process's own. A
-    /// variable that the manifest declares as a credential is taken as one and never shown to the component.
+    /// Sets an environment variable for the plugin and for the settings of the manifest. It takes precedence over the
+    /// environment of the process. A variable that the manifest declares as a credential is used as a credential and is
+    /// never shown to the component.
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.env.insert(name.into(), value.into());
         self
     }
 
-    /// Whether the process's environment is looked at for the variables that the manifest names. Default true.
+    /// Sets whether the variables that the manifest names are read from the environment of the process. Default true.
     pub fn inherit_env(mut self, inherit: bool) -> Self {
         self.inherit = inherit;
         self
     }
 
-    /// Chooses a profile of the manifest's profile file by name.
+    /// Chooses a profile from the manifest's profile file by its name.
     pub fn profile(mut self, name: impl Into<String>) -> Self {
         self.profile = Some(name.into());
         self
     }
 
-    /// Whether the profile file that the manifest names is read. Default true. The manifest chooses the path, so this is
-    /// for plugins that are not trusted.
+    /// Sets whether the profile file that the manifest names is read. Default true. The manifest chooses the path of
+    /// the file, so set this to false for an untrusted plugin.
     pub fn read_profiles(mut self, read: bool) -> Self {
         self.read_profiles = read;
         self
     }
 
-    /// Gives a credential by its name in the manifest, such as `token-id`. Wins over all other sources.
+    /// Sets a credential by its name in the manifest, such as `token-id`. It takes precedence over all other sources.
     pub fn credential(mut self, name: impl Into<String>, value: impl Into<Secret>) -> Self {
         self.secrets.insert(name.into(), value.into());
         self
     }
 
-    /// Asks this function for credentials that were not given by [`credential`](Self::credential), before environment
-    /// and profile are looked at.
+    /// Sets a function that supplies credentials. It is asked for credentials that [`credential`](Self::credential) did
+    /// not set, before the environment and the profile.
     pub fn credentials_from<F>(mut self, source: F) -> Self
     where
         F: Fn(&CredentialWish) -> BoxFuture<'static, Result<Option<Secret>>> + Send + Sync + 'static,
@@ -118,68 +120,72 @@ impl ProviderBuilder {
         self
     }
 
-    /// Does without credentials that are not to be had, instead of failing in [`build`](Self::build).
+    /// Sets whether missing credentials are accepted. If false, [`build`](Self::build) fails without them. Default
+    /// false.
     pub fn anonymous(mut self, anonymous: bool) -> Self {
         self.anonymous = anonymous;
         self
     }
 
-    /// Sets the limits of instances and calls.
+    /// Sets the limits of instances and calls. Default: `Limits::default()`.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Trusts the certificate authorities in this PEM file too, besides the built-in ones and the system's.
+    /// Trusts the certificate authorities in this PEM file, in addition to the built-in ones and those of the system.
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.trust.extra = Some(path.into());
         self
     }
 
-    /// Grants only these of the manifest's origins, by their names there. Without it all are granted.
+    /// Grants only these origins of the manifest, by their names in it. By default all origins are granted.
     pub fn grant_only<I: IntoIterator<Item = S>, S: Into<String>>(mut self, names: I) -> Self {
         self.granted = Some(names.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Shows the component only these of the manifest's environment variables, besides what [`env`](Self::env) sets.
-    /// Without it all are shown. A place that a variable of the process names, and that is not shown, is granted as one of
-    /// the manifest's own would be: https, and public addresses.
+    /// Shows the component only these environment variables of the manifest, in addition to those that
+    /// [`env`](Self::env) sets. By default all are shown. If the URL of an origin comes from a variable of the process
+    /// that is not shown, the origin has the restrictions of a URL from the manifest: https only, and public addresses
+    /// only.
     pub fn show_only<I: IntoIterator<Item = S>, S: Into<String>>(mut self, variables: I) -> Self {
         self.shown = Some(variables.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Chooses the proxy that connections go through. Default: what the environment says.
+    /// Chooses the proxy for connections. Default: the proxy that the environment names.
     pub fn proxy(mut self, proxy: Proxy) -> Self {
         self.proxy = proxy;
         self
     }
 
-    /// How long [`Provider::create`] goes on while the service asks to wait. Default half an hour; zero to fail at once.
+    /// Sets how long [`Provider::create`] repeats the request while the service asks to wait. Default 30 minutes. With
+    /// zero, it fails at the first such response.
     pub fn create_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    /// Is called each time that a create waits because the service asks to.
+    /// Sets a function that is called each time a create waits because the service asked to wait.
     pub fn on_wait(mut self, observer: impl Fn(&Waiting) + Send + Sync + 'static) -> Self {
         self.on_wait = Some(Box::new(observer));
         self
     }
 
-    /// Is called when a service has not begun to answer a request after five seconds, and again while that lasts, for calls
-    /// that are usually answered soon. Not for those that wait for something to happen.
+    /// Sets a function that is called if a service has not begun to answer a request after five seconds, and again
+    /// while the silence lasts. It is not called for requests that wait for an event, such as the end of a command.
     pub fn on_silence(mut self, observer: impl Fn(&Silence) + Send + Sync + 'static) -> Self {
         self.on_silence = Some(Arc::new(observer));
         self
     }
 
-    /// Resolves settings, credentials and policy. Sends nothing.
+    /// Resolves settings, credentials and policy, and creates the provider. Sends no request. Must be called within a
+    /// tokio runtime.
     ///
     /// # Errors
     ///
-    /// [`Kind::Config`] for unusable profiles and URLs, [`Kind::Unauthenticated`] for missing credentials.
+    /// [`Kind::Config`] for unusable profiles, URLs and proxies, [`Kind::Unauthenticated`] for missing credentials.
     pub async fn build(self) -> Result<Provider> {
         let plugin = self.plugin.clone();
         let manifest = plugin.manifest();
@@ -219,7 +225,8 @@ impl ProviderBuilder {
 
     /// Reads the profile file that the manifest names.
     async fn settings(&self, manifest: &Manifest, what: &str) -> Result<Settings> {
-        // Who is granted nothing and shown nothing gets nothing out of a profile, and its path is the manifest's wish.
+        // With no granted origin and no shown variable, nothing from the profile would be used. The file is not read
+        // then, because the manifest chooses its path.
         let none = |list: &Option<Vec<String>>| list.as_ref().is_some_and(Vec::is_empty);
         let idle = self.anonymous && self.profile.is_none() && none(&self.granted) && none(&self.shown);
         match manifest.profiles.clone().filter(|_| self.read_profiles && !idle) {
@@ -235,7 +242,7 @@ impl ProviderBuilder {
         }
     }
 
-    /// The credentials that are found, by their names in the manifest.
+    /// Finds the credentials of the manifest. The result maps their names in the manifest to their values.
     async fn secrets(&self, manifest: &Manifest, sources: &Sources) -> Result<BTreeMap<String, Secret>> {
         let mut secrets = BTreeMap::new();
         for wish in &manifest.credential {
@@ -256,12 +263,12 @@ impl ProviderBuilder {
         Ok(secrets)
     }
 
-    /// Whether the component is shown a variable of the manifest.
+    /// Returns whether a variable of the manifest is shown to the component.
     fn shows(&self, variable: &String) -> bool {
         self.shown.as_ref().is_none_or(|shown| shown.contains(variable))
     }
 
-    /// What the component sees of the environment.
+    /// Returns the environment variables that the component sees.
     fn environment(&self, manifest: &Manifest, sources: &Sources) -> BTreeMap<String, String> {
         let mut env = BTreeMap::new();
         for wish in manifest.env.iter().filter(|wish| self.shows(&wish.name)) {
@@ -270,12 +277,12 @@ impl ProviderBuilder {
                 env.insert(wish.name.clone(), value);
             }
         }
-        // What the embedder sets by name it means to show, wished for or not.
+        // Variables that the embedder sets are always shown, whether or not the manifest names them.
         env.extend(self.env.clone());
         env
     }
 
-    /// The origins that are granted. The component is told of each where it is, in `env`.
+    /// Returns the granted origins. Sets the variables in `env` from which the component reads their addresses.
     fn origins(
         &self,
         manifest: &Manifest,
@@ -293,8 +300,9 @@ impl ProviderBuilder {
                 wish.url.env.as_deref().and_then(|name| sources.variables.get(name)).filter(|text| !text.is_empty());
             let set =
                 of_variable.or_else(|| sources.setting(wish.url.setting.as_deref()).filter(|text| !text.is_empty()));
-            // A manifest can name any variable, so one of the process is the user's choice of a place only where the user
-            // lets the plugin have it; the origin is granted in any case. What the embedder sets it means.
+            // A manifest can name any variable of the process. Its value counts as the user's choice of an address
+            // (`explicit`) only if the variable is shown to the plugin. Without that, the origin is granted with the
+            // restrictions of a URL from the manifest. A variable that the embedder sets always counts as a choice.
             let told = match &wish.url.env {
                 Some(variable) => self.env.contains_key(variable) || self.shows(variable),
                 None => self.shown.is_none(),
@@ -329,7 +337,7 @@ impl ProviderBuilder {
         Ok(fixed)
     }
 
-    /// Takes out of `env` whatever holds a credential, in use or not: none of it is for the component.
+    /// Removes all variables from `env` that contain a credential, whether or not the credential is in use.
     fn hide_credentials(
         &self,
         manifest: &Manifest,
@@ -355,7 +363,7 @@ impl ProviderBuilder {
     }
 }
 
-/// Environment variables: those that the embedder sets, and those of the process if they are inherited.
+/// Environment variables: those that the embedder set, and those of the process if `inherit` is set.
 #[derive(Clone)]
 struct Variables {
     set: BTreeMap<String, String>,
@@ -368,10 +376,10 @@ impl Variables {
     }
 }
 
-/// Where values come from that the manifest wishes for.
+/// The sources of the values that the manifest asks for.
 struct Sources {
     variables: Variables,
-    /// Of the profile.
+    /// Settings of the chosen profile.
     settings: Settings,
 }
 
@@ -381,8 +389,8 @@ impl Sources {
     }
 }
 
-/// What the component is told of where a service is. A path belongs to that; what else a URL can carry may be meant for
-/// others, and then the origins alone are told.
+/// Returns the address that the component sees for `urls`. A path is part of the address. User info, a query or a
+/// fragment may be meant for other programs, so a URL with one of them is reduced to its origin.
 fn address(urls: &str, origins: &[Origin]) -> String {
     if urls.contains(['@', '?', '#']) {
         return origins.iter().map(Origin::to_string).collect::<Vec<_>>().join(",");

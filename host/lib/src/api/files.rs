@@ -1,8 +1,8 @@
-//! Files of a sandbox: small ones as bytes, large ones as streams, whole directories as tar.
+//! Files of a sandbox: whole files in memory, files of any size as streams, and directories as tar streams.
 //!
-//! Transfers go piece by piece under one transfer id, so that a repeated piece does no harm and a file that changes
-//! while it is read is not mixed. While one piece is under way the next is read or the last one written; memory holds
-//! two, whatever the size.
+//! A transfer consists of pieces under one transfer id, so that a repeated piece has no effect, and pieces of different
+//! versions of a file are not mixed. While one piece is transferred, the next one is read or the last one is written.
+//! Memory holds two pieces, whatever the size of the file.
 
 use std::io;
 use std::path::Path;
@@ -22,34 +22,35 @@ use crate::runtime::call::Call;
 use crate::runtime::runner::ask;
 use crate::types::{self, Location, WriteOptions};
 
-/// Size of a piece that is read: the cost of a call does not show, two of them are not much memory.
+/// Size of a piece that is read, in bytes. Large enough to make the cost of a call negligible, and small enough that
+/// two pieces need little memory.
 const PIECE: usize = 4 << 20;
 
-/// Size of a piece that is sent. More than above, for nothing is on its way between two calls.
+/// Size of a piece that is sent, in bytes. Larger than [`PIECE`], because no data is sent between two calls.
 const SENT_PIECE: usize = 8 << 20;
 
-/// Read at a time for it.
+/// Largest single read from the source while a piece to be sent is filled, in bytes.
 const READ_STEP: usize = 256 << 10;
 
-/// Times in a row that a piece is sent again, because an instance was lost to a crash or nothing was taken. What the
-/// provider reports is final: its own retries came before that.
+/// Attempts in a row to repeat a piece after an instance crashed, or after the provider accepted none of it. Errors
+/// that the provider reports are not repeated: the provider has retried before it reports them.
 const ATTEMPTS: u32 = 3;
 
-/// Between the packing or unpacking thread and the transfer.
+/// Size of the pipe between the packing or unpacking thread and the transfer, in bytes.
 const PIPE: usize = 1 << 20;
 
-/// Events of a watch asked for at once.
+/// Most events that one call for a watch requests.
 const EVENTS: u32 = 1000;
 
-/// Entries of a directory asked for at once; the interface allows no more.
+/// Most directory entries that one call requests: the limit of the interface.
 const ENTRIES: u32 = 10_000;
 
-/// Entries of one directory, and bytes of their texts, that are collected. A provider that lists without end must not fill
-/// memory; directories of that size are worked on inside the sandbox.
+/// Most entries of one directory, and most bytes of their texts, that are collected. The limits protect memory from a
+/// provider that lists without end. Larger directories have to be processed inside the sandbox.
 const MOST_ENTRIES: usize = 1_000_000;
 const MOST_TEXT: usize = 256 << 20;
 
-/// What a transfer moves.
+/// The kind of data that a transfer carries.
 #[derive(Clone, Copy)]
 enum Form {
     File,
@@ -65,11 +66,12 @@ impl Sandbox {
         Call::acting(format!("{verb} {path} in {}", self.id()))
     }
 
-    /// Reads a whole file into memory; an error if it is larger than `max` bytes.
+    /// Reads a whole file into memory.
     ///
     /// # Errors
     ///
-    /// [`Kind::File`] with the fault; [`FileFault::TooLarge`](crate::FileFault::TooLarge) beyond `max`.
+    /// [`Kind::File`] with the fault, which is [`FileFault::TooLarge`](crate::FileFault::TooLarge) for more than `max`
+    /// bytes, and the kinds of every call: see [`Kind`].
     pub async fn read_file(&self, path: &str, max: u64) -> Result<Vec<u8>> {
         let mut sink = Bounded { data: Vec::new(), max };
         match self.download(path, &mut sink).await {
@@ -83,61 +85,64 @@ impl Sandbox {
         }
     }
 
-    /// Writes a whole file: the old content or the new is there, never a part. Parent directories are made.
+    /// Writes a whole file atomically: readers see the old content or the new content, never a part. Creates missing
+    /// parent directories.
     ///
     /// # Errors
     ///
-    /// [`Kind::File`] with the fault.
+    /// [`Kind::File`] with the fault, and the kinds of every call: see [`Kind`].
     pub async fn write_file(&self, path: &str, data: impl AsRef<[u8]>, options: WriteOptions) -> Result<()> {
         self.upload(path, data.as_ref(), options).await.map(drop)
     }
 
-    /// Copies a file of any size out of the sandbox. Gives its length.
+    /// Copies a file of any size out of the sandbox. Returns its length in bytes.
     ///
     /// # Errors
     ///
-    /// [`Kind::File`] with the fault; [`Kind::Io`] when `writer` fails.
+    /// [`Kind::File`] with the fault, [`Kind::Io`] if `writer` fails, and the kinds of every call: see [`Kind`].
     pub async fn download<W: AsyncWrite + Unpin>(&self, path: &str, writer: W) -> Result<u64> {
         self.pull(Form::File, path, writer).await
     }
 
-    /// Copies a file of any size into the sandbox. It appears when all of it has arrived. Gives its length.
+    /// Copies a file of any size into the sandbox. The file appears when all data has arrived. Returns its length in
+    /// bytes.
     ///
     /// # Errors
     ///
-    /// [`Kind::File`] with the fault; [`Kind::Io`] when `reader` fails.
+    /// [`Kind::File`] with the fault, [`Kind::Io`] if `reader` fails, and the kinds of every call: see [`Kind`].
     pub async fn upload<R: AsyncRead + Unpin>(&self, path: &str, reader: R, options: WriteOptions) -> Result<u64> {
         self.push(Form::File, path, reader, options).await
     }
 
-    /// Reads a directory with all below it as a tar stream. Gives the stream's length. What it holds is the sandbox's
-    /// word: [`download_directory`](Self::download_directory) unpacks it with care.
+    /// Reads a directory with its contents as a tar stream. Returns the length of the stream in bytes. The sandbox
+    /// controls the content of the stream, so do not unpack it without checks:
+    /// [`download_directory`](Self::download_directory) makes them.
     ///
     /// # Errors
     ///
-    /// As [`download`](Self::download).
+    /// Those of [`download`](Self::download).
     pub async fn download_tree<W: AsyncWrite + Unpin>(&self, path: &str, writer: W) -> Result<u64> {
         self.pull(Form::Tree, path, writer).await
     }
 
-    /// Unpacks a tar stream into a directory, which is made. Gives the stream's length.
+    /// Unpacks a tar stream into a directory, which is created. Returns the length of the stream in bytes.
     ///
     /// # Errors
     ///
-    /// As [`upload`](Self::upload).
+    /// Those of [`upload`](Self::upload).
     pub async fn upload_tree<R: AsyncRead + Unpin>(&self, path: &str, reader: R) -> Result<u64> {
         self.push(Form::Tree, path, reader, WriteOptions::default()).await
     }
 
-    /// Copies a directory with all below it out of the sandbox, into `to`, which is made. One exec, one stream. `told` of
-    /// each piece's length.
+    /// Copies a directory with its contents out of the sandbox into `to`, which is created. Uses one exec and one
+    /// stream. Calls `told` with the length of each piece in bytes.
     ///
-    /// Nothing is written outside of `to`, whatever the sandbox sends: see [`Unpacked::skipped`] for what has no place
-    /// on this side. What was there already stays, unless something takes its place.
+    /// Nothing is written outside of `to`, whatever the sandbox sends. [`Unpacked::skipped`] counts the entries that
+    /// cannot exist on this machine. Existing files stay, unless an entry replaces them.
     ///
     /// # Errors
     ///
-    /// As [`download`](Self::download); [`Kind::Forbidden`] when the stream tries to leave `to`.
+    /// Those of [`download`](Self::download), and [`Kind::Forbidden`] if an entry leads outside of `to`.
     pub async fn download_directory(&self, path: &str, to: &Path, told: impl FnMut(u64) + Unpin) -> Result<Unpacked> {
         let (writer, reader) = tokio::io::duplex(PIPE);
         let unpacking = {
@@ -149,7 +154,8 @@ impl Sandbox {
         let what = || format!("unpack {path} of {} into {}", self.id(), to.display());
         match (downloaded, unpacked?) {
             (Ok(_), Ok(unpacked)) => Ok(unpacked),
-            // Unpacking that stops breaks the pipe; a stream that stops cannot be unpacked.
+            // If unpacking stops, the download fails on the broken pipe. If the download stops, unpacking fails on the
+            // short stream. The first cause is reported.
             (Err(error), Err(_)) if !matches!(error.kind(), Kind::Io(_)) => Err(error),
             (_, Err(Fault::Refused(why))) => Err(Error::new(Kind::Forbidden, what(), why)),
             (_, Err(Fault::Io(error))) => Err(Error::io(what(), error)),
@@ -157,14 +163,15 @@ impl Sandbox {
         }
     }
 
-    /// Copies a directory with all below it into another sandbox, as `at` there, which is made. `told` of each piece's length.
-    /// Gives the length of what was sent there.
+    /// Copies a directory with its contents into another sandbox as `at`, which is created. Calls `told` with the
+    /// length of each piece in bytes. Returns the length of the stream that was sent to `to`.
     ///
     /// Nothing is written outside of `at`, whatever this sandbox sends.
     ///
     /// # Errors
     ///
-    /// As [`download`](Self::download) and [`upload`](Self::upload); [`Kind::Forbidden`] when the stream tries to leave `at`.
+    /// Those of [`download`](Self::download) and [`upload`](Self::upload), and [`Kind::Forbidden`] if an entry leads
+    /// outside of `at`.
     pub async fn copy_directory(
         &self,
         path: &str,
@@ -178,7 +185,7 @@ impl Sandbox {
             let (reader, writer) = (SyncIoBridge::new(reader), SyncIoBridge::new(passed_writer));
             blocking(move || Ok(tree::pass(reader, writer)))
         };
-        // A stream that broke off must not look like the end of the tree: its end is held back until that is known.
+        // An aborted stream must not look like the end of the tree, so the end is held back until the result is known.
         let (ended, whole) = tokio::sync::oneshot::channel();
         let both = async {
             let downloading = self.download_tree(path, Told { stream: writer, told });
@@ -190,7 +197,7 @@ impl Sandbox {
         let (uploaded, (downloaded, passed)) = futures_util::future::join(uploading, both).await;
         let what = || format!("copy {path} of {} to {}", self.id(), to.id());
         match (downloaded, passed?, uploaded) {
-            // What breaks off breaks the pipes of the others.
+            // If one part fails, the pipes of the other parts break. The first cause is reported.
             (_, Err(Fault::Refused(why)), _) => Err(Error::new(Kind::Forbidden, what(), why)),
             (Err(error), ..) if !matches!(error.kind(), Kind::Io(_)) => Err(error),
             (_, _, Err(error)) if !matches!(error.kind(), Kind::Io(_)) => Err(error),
@@ -200,19 +207,20 @@ impl Sandbox {
         }
     }
 
-    /// Copies a directory with all below it into the sandbox, as `path`, which is made. One exec, one stream. `told` of
-    /// each piece's length. Gives the stream's length.
+    /// Copies a directory with its contents into the sandbox as `path`, which is created. Uses one exec and one stream.
+    /// Calls `told` with the length of each piece in bytes. Returns the length of the stream in bytes.
     ///
     /// # Errors
     ///
-    /// As [`upload`](Self::upload).
+    /// Those of [`upload`](Self::upload).
     pub async fn upload_directory(&self, from: &Path, path: &str, told: impl FnMut(u64) + Unpin) -> Result<u64> {
         let (writer, reader) = tokio::io::duplex(PIPE);
         let packing = {
             let (writer, from) = (SyncIoBridge::new(writer), from.to_owned());
             blocking(move || Ok(tree::pack(&from, writer)))
         };
-        // A packing that failed must not look like the end of the tree: the stream's end is held back until it is known.
+        // If packing fails, the end must not look like the end of the tree, so it is held back until the result is
+        // known.
         let (failed, whole) = tokio::sync::oneshot::channel();
         let packing = async {
             let packed = packing.await;
@@ -223,7 +231,7 @@ impl Sandbox {
         let uploading = self.upload_tree(path, Whole { stream: Told { stream: reader, told }, whole });
         let (uploaded, packed) = futures_util::future::join(uploading, packing).await;
         match (uploaded, packed?) {
-            // Its reason is better than that of the stream that it broke off.
+            // The error of the packing is the cause of the aborted stream, so it is reported instead.
             (Err(error), Err(reason)) if matches!(error.kind(), Kind::Io(io::ErrorKind::UnexpectedEof)) => {
                 Err(Error::io(format!("read {}", from.display()), reason))
             }
@@ -294,7 +302,7 @@ impl Sandbox {
         let mut held = self.inner().hold(self.route());
         let (at, transfer) = (self.location(path), fresh_id());
         let mut piece = read_piece(&mut reader, BytesMut::new(), path).await?;
-        // Two buffers by turns: a fresh one each time would cost more than filling it.
+        // Two buffers are used in turn, because allocating a new buffer for each piece costs more than filling it.
         let mut spare = BytesMut::new();
         let unfinished = Unfinished { transfer: Some((self.clone(), transfer.clone())) };
         let (mut offset, mut failures) = (0u64, 0);
@@ -354,21 +362,23 @@ impl Sandbox {
         }
     }
 
-    /// What a path is; with `follow`, what a link leads to.
+    /// Describes a path. With `follow`, describes the target of a symbolic link.
     ///
     /// # Errors
     ///
-    /// [`Kind::File`] with the fault.
+    /// [`Kind::File`] with the fault, and the kinds of every call: see [`Kind`].
     pub async fn stat(&self, path: &str, follow: bool) -> Result<types::FileInfo> {
         let at = self.location(path);
         ask!(self.inner(), self.route(), self.on("look at", path), |guest, store| guest.call_stat(store, &at, follow))
     }
 
-    /// Entries of a directory, not recursive, sorted by name; at most a million.
+    /// Returns the entries of a directory, without those of subdirectories, sorted by name. Returns at most 1,000,000
+    /// entries with at most 256 MiB of names; [`directory_pages`](Self::directory_pages) has no limit.
     ///
     /// # Errors
     ///
-    /// [`Kind::File`] with the fault; [`Kind::ResourceExhausted`] when there are more.
+    /// [`Kind::File`] with the fault, [`Kind::ResourceExhausted`] beyond the limits, [`Kind::Internal`] if the plugin
+    /// lists without progress, and the kinds of every call: see [`Kind`].
     pub async fn list_directory(&self, path: &str) -> Result<Vec<types::FileInfo>> {
         let mut listing = Listing::default();
         loop {
@@ -380,7 +390,8 @@ impl Sandbox {
         }
     }
 
-    /// Entries of a directory, page by page: for directories of any size.
+    /// Returns the entries of a directory page by page, for directories of any size. Sends no request before the first
+    /// `next`.
     ///
     /// ```no_run
     /// # async fn example(sandbox: &sandbox_host::Sandbox) -> sandbox_host::Result<()> {
@@ -411,67 +422,71 @@ impl Sandbox {
         Error::new(kind, what, format!("the plugin {} {why}", self.provider().plugin().label()))
     }
 
-    /// Makes a directory; with `parents` also those above, and one that is there is no error.
+    /// Creates a directory. With `parents`, also creates missing parents, and succeeds if the directory exists.
     ///
     /// # Errors
     ///
-    /// [`Kind::File`] with the fault.
+    /// [`Kind::File`] with the fault, and the kinds of every call: see [`Kind`].
     pub async fn make_directory(&self, path: &str, parents: bool) -> Result<()> {
         let at = self.location(path);
         ask!(self.inner(), self.route(), self.changing("make", path), |guest, store| guest
             .call_make_directory(store, &at, parents))
     }
 
-    /// Removes a file, a link or an empty directory; with `recursive` whatever is there.
+    /// Removes a file, a symbolic link or an empty directory. With `recursive`, also removes a directory with its
+    /// contents.
     ///
     /// # Errors
     ///
-    /// [`Kind::File`] with the fault.
+    /// [`Kind::File`] with the fault, and the kinds of every call: see [`Kind`].
     pub async fn remove(&self, path: &str, recursive: bool) -> Result<()> {
         let at = self.location(path);
         ask!(self.inner(), self.route(), self.changing("remove", path), |guest, store| guest
             .call_remove(store, &at, recursive))
     }
 
-    /// Moves within the sandbox. Something at `to` is replaced if `replace` is set.
+    /// Moves a file or directory within the sandbox. If `to` exists, it is replaced if `replace` is set, and the call
+    /// fails otherwise.
     ///
     /// # Errors
     ///
-    /// [`Kind::File`] with the fault.
+    /// [`Kind::File`] with the fault, and the kinds of every call: see [`Kind`].
     pub async fn rename(&self, path: &str, to: &str, replace: bool) -> Result<()> {
         let (at, to) = (self.location(path), to.to_owned());
         ask!(self.inner(), self.route(), self.changing("move", path), |guest, store| guest
             .call_rename(store, &at, &to, replace))
     }
 
-    /// Makes a symbolic link at `path` that holds `target`.
+    /// Creates a symbolic link at `path` with the target `target`.
     ///
     /// # Errors
     ///
-    /// [`Kind::File`] with the fault.
+    /// [`Kind::File`] with the fault, and the kinds of every call: see [`Kind`].
     pub async fn make_symlink(&self, path: &str, target: &str) -> Result<()> {
         let (at, target) = (self.location(path), target.to_owned());
         ask!(self.inner(), self.route(), self.changing("make", path), |guest, store| guest
             .call_make_symlink(store, &at, &target))
     }
 
-    /// Sets the low twelve mode bits.
+    /// Sets the low twelve mode bits of a file or directory. Follows symbolic links.
     ///
     /// # Errors
     ///
-    /// [`Kind::File`] with the fault.
+    /// [`Kind::File`] with the fault, and the kinds of every call: see [`Kind`].
     pub async fn set_permissions(&self, path: &str, permissions: u32) -> Result<()> {
         let at = self.location(path);
         ask!(self.inner(), self.route(), self.changing("change the mode of", path), |guest, store| guest
             .call_set_permissions(store, &at, permissions))
     }
 
-    /// Events below a path since `position` (0 at first), waiting up to `time` for some. The first call with a `watch`
-    /// id starts the watch; it ends with the sandbox, or by [`signal`](Self::signal)ling its id.
+    /// Returns events below a path since `position`, which is 0 at first. Waits up to `time`, at most ten minutes, for
+    /// events, and returns at most 1,000. The first call with a `watch` id starts the watch. It ends with the sandbox,
+    /// or by [`signal`](Self::signal) with its id.
     ///
     /// # Errors
     ///
-    /// [`Kind::Unsupported`] where the provider cannot watch.
+    /// [`Kind::Unsupported`] if the provider cannot watch, [`Kind::File`] with the fault, and the kinds of every call:
+    /// see [`Kind`].
     pub async fn watch(
         &self,
         path: &str,
@@ -486,21 +501,22 @@ impl Sandbox {
     }
 }
 
-/// See [`Sandbox::directory_pages`].
+/// The entries of a directory, page by page. Created by [`Sandbox::directory_pages`].
 #[derive(Debug)]
 pub struct DirectoryPages {
     sandbox: Sandbox,
     path: String,
-    /// Where to go on; none at the end.
+    /// The cursor of the next page: `Some(None)` before the first page, `None` after the last.
     next: Option<Option<String>>,
 }
 
 impl DirectoryPages {
-    /// The next entries, sorted by name over all pages; none at the end.
+    /// Returns the next entries, sorted by name over all pages, or `None` after the last page.
     ///
     /// # Errors
     ///
-    /// [`Kind::File`] with the fault.
+    /// [`Kind::File`] with the fault, [`Kind::Internal`] if the plugin lists without progress, and the kinds of every
+    /// call: see [`Kind`].
     pub async fn next(&mut self) -> Result<Option<Vec<types::FileInfo>>> {
         let Some(cursor) = &self.next else { return Ok(None) };
         let page = self.sandbox.entries_from(&self.path, cursor.as_deref()).await?;
@@ -510,7 +526,7 @@ impl DirectoryPages {
     }
 }
 
-/// Whether a page gets further than the cursor that it was asked with; if not, what is wrong continues "the plugin …".
+/// Fails if a page makes no progress compared to the cursor of its request. The text continues "the plugin …".
 fn advances(cursor: Option<&String>, page: &types::FilePage) -> Result<(), (Kind, String)> {
     if page.next.is_some() && (page.items.is_empty() || page.next.as_ref() == cursor) {
         let why = "lists the directory without end: it gets no further from page to page";
@@ -519,18 +535,18 @@ fn advances(cursor: Option<&String>, page: &types::FilePage) -> Result<(), (Kind
     Ok(())
 }
 
-/// What is known of a directory so far.
+/// The entries of a directory that have been collected so far.
 #[derive(Default)]
 struct Listing {
     found: Vec<types::FileInfo>,
-    /// Bytes of their texts.
+    /// Total length of their texts, in bytes.
     text: usize,
-    /// Where to go on.
+    /// Cursor of the next page.
     next: Option<String>,
 }
 
 impl Listing {
-    /// Adds a page and tells whether there are more; what is wrong with it continues "the plugin …".
+    /// Adds a page and returns whether more pages follow. The text of an error continues "the plugin …".
     fn add(&mut self, page: types::FilePage) -> Result<bool, (Kind, String)> {
         advances(self.next.as_ref(), &page)?;
         let text = |item: &types::FileInfo| item.name.len() + item.path.len() + item.owner.len() + item.group.len();
@@ -545,7 +561,7 @@ impl Listing {
     }
 }
 
-/// Ends a transfer that its caller gave up: its program would wait for ever for the rest.
+/// Aborts a transfer when its caller drops it. Otherwise its program in the sandbox would wait forever for the rest.
 struct Unfinished {
     transfer: Option<(Sandbox, String)>,
 }
@@ -559,14 +575,14 @@ impl Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if let Some((sandbox, transfer)) = self.transfer.take() {
-            // Gently: it may have a draft to remove.
+            // SIGTERM and not SIGKILL, so that the program can remove its temporary file.
             signal_later(sandbox, transfer, 15);
         }
     }
 }
 
 pin_project_lite::pin_project! {
-    /// Tells how much has passed.
+    /// A stream that reports the number of bytes that pass through it.
     struct Told<T, F> {
         #[pin]
         stream: T,
@@ -602,7 +618,7 @@ impl<T: AsyncWrite, F: FnMut(u64)> AsyncWrite for Told<T, F> {
 }
 
 pin_project_lite::pin_project! {
-    /// A stream whose end counts only when `whole` says so.
+    /// A stream that ends regularly only if `whole` receives true, and fails with `UnexpectedEof` otherwise.
     struct Whole<T> {
         #[pin]
         stream: T,
@@ -626,24 +642,24 @@ impl<T: AsyncRead> AsyncRead for Whole<T> {
     }
 }
 
-/// A full piece, or what there is up to the end, in this buffer.
+/// Reads a full piece into `buffer`, or less at the end of the source.
 async fn read_piece<R: AsyncRead + Unpin>(reader: &mut R, mut buffer: BytesMut, path: &str) -> Result<Bytes> {
     buffer.clear();
     while buffer.len() < SENT_PIECE {
-        // Not all reserved at once: most files are small.
+        // The space is not reserved at once, because most files are small.
         let room = buffer.len().clamp(16 << 10, READ_STEP).min(SENT_PIECE - buffer.len());
         buffer.reserve(room);
         let read = (&mut *reader).take(room as u64).read_buf(&mut buffer).await;
         if read.map_err(|error| Error::io(format!("read what is to be written to {path}"), error))? == 0 {
             break;
         }
-        // A reader that always has something would hold up the piece that is being sent meanwhile.
+        // A reader that is always ready would block the piece that is sent at the same time by the same task.
         tokio::task::yield_now().await;
     }
     Ok(buffer.freeze())
 }
 
-/// Takes up to `max` bytes, and fails at the first beyond.
+/// A writer that collects up to `max` bytes and fails when it receives more.
 struct Bounded {
     data: Vec<u8>,
     max: u64,
@@ -710,7 +726,7 @@ mod tests {
 
     #[test]
     fn a_listing_is_bounded() {
-        // Always another cursor and always something.
+        // Each page has another cursor and is not empty.
         let mut listing = Listing::default();
         let error = (0..)
             .find_map(|n: usize| listing.add(page((0..10_000).map(|_| String::new()), Some(&n.to_string()))).err());

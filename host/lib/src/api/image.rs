@@ -1,4 +1,4 @@
-//! Images: building them with their log, looking them up, removing them.
+//! Images of a provider: builds with their logs, lookup, deletion.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,20 +12,21 @@ use crate::runtime::call::Call;
 use crate::runtime::runner::{Held, ask};
 use crate::types;
 
-/// Log text asked for at once.
+/// Most log text that one call requests, in bytes.
 const LOG_BYTES: u32 = 256 << 10;
 
-/// How long one call waits for more of the log: short enough that a cancelled build is noticed by the provider soon,
-/// long enough that a quiet build costs little.
+/// How long one call waits for more of the log, in milliseconds: short enough that the provider soon notices a
+/// cancelled build, and long enough that a quiet build costs few requests.
 const LOG_WAIT: u64 = 30_000;
 
 impl Provider {
-    /// Starts a build, or joins one, or finds the finished image. The build goes on whether or not its log is read.
+    /// Starts a build, joins a running one, or finds the finished image. The build continues even if its log is not
+    /// read.
     ///
     /// # Errors
     ///
-    /// [`Kind::InvalidArgument`](crate::Kind::InvalidArgument) for an unusable specification; later ones come from
-    /// [`Build::next`].
+    /// [`Kind::InvalidArgument`](crate::Kind::InvalidArgument) for an unusable specification, and the kinds of every
+    /// call: see [`Kind`](crate::Kind). [`Build::next`] returns the errors of the build itself.
     pub async fn build(&self, spec: types::ImageSpec) -> Result<Build> {
         let mut held = self.inner.hold(None);
         let progress = held
@@ -36,28 +37,29 @@ impl Provider {
         Ok(Build { held, cursor: progress.cursor, pending: progress.log, image: progress.image })
     }
 
-    /// Looks up an image by id.
+    /// Looks up an image by its id.
     ///
     /// # Errors
     ///
-    /// [`Kind::NotFound`](crate::Kind::NotFound) when there is none.
+    /// [`Kind::NotFound`](crate::Kind::NotFound) if there is none, and the kinds of every call: see
+    /// [`Kind`](crate::Kind).
     pub async fn image(&self, id: &str) -> Result<types::BuiltImage> {
         let (call, id) = (Call::reading(format!("look up the image {id}")).prompt(), id.to_owned());
         ask!(self.inner, None, call, |guest, store| guest.call_get_image(store, &id))
     }
 
-    /// Removes an image; one that is gone is no error.
+    /// Deletes an image. Succeeds if the image does not exist.
     ///
     /// # Errors
     ///
-    /// As any call.
+    /// The kinds of every call: see [`Kind`](crate::Kind).
     pub async fn delete_image(&self, id: &str) -> Result<()> {
         let (call, id) = (Call::acting(format!("remove the image {id}")), id.to_owned());
         ask!(self.inner, None, call, |guest, store| guest.call_delete_image(store, &id))
     }
 }
 
-/// A build under way. Dropping it stops the reading, not the build.
+/// A build in progress. Dropping it stops reading the log, but does not stop the build.
 pub struct Build {
     held: Held,
     cursor: String,
@@ -66,11 +68,12 @@ pub struct Build {
 }
 
 impl Build {
-    /// The next piece of the log; none when the image is ready.
+    /// Returns the next piece of the log, or `None` when the image is ready.
     ///
     /// # Errors
     ///
-    /// [`Kind::BuildFailed`](crate::Kind::BuildFailed) after the log of a failed build has been read.
+    /// [`Kind::BuildFailed`](crate::Kind::BuildFailed) after the log of a failed build has been read, and the kinds of
+    /// every call: see [`Kind`](crate::Kind).
     pub async fn next(&mut self) -> Result<Option<types::LogChunk>> {
         loop {
             if !self.pending.is_empty() {
@@ -95,11 +98,11 @@ impl Build {
         }
     }
 
-    /// Reads the log to its end, giving each piece to `log`, and returns the image.
+    /// Reads the log to its end, passes each piece to `log`, and returns the image.
     ///
     /// # Errors
     ///
-    /// As [`Build::next`].
+    /// Those of [`Build::next`].
     pub async fn finish(mut self, mut log: impl FnMut(types::LogChunk)) -> Result<types::BuiltImage> {
         loop {
             if let Some(chunk) = self.next().await? {
@@ -110,18 +113,18 @@ impl Build {
         }
     }
 
-    /// The log as a stream, which ends when the image is ready or with the error of the build.
+    /// Returns the log as a stream. It ends when the image is ready, or with the error of the build as its last item.
     pub fn into_log(self) -> BuildLog {
         BuildLog { state: LogState::Ready(Box::new(self)) }
     }
 
-    /// The image, once [`next`](Build::next) has given none.
+    /// Returns the image, after [`next`](Build::next) has returned `None`.
     pub fn image(&self) -> Option<&types::BuiltImage> {
         self.image.as_ref()
     }
 }
 
-/// The log of a build as a stream.
+/// The log of a build as a stream. Created by [`Build::into_log`].
 pub struct BuildLog {
     state: LogState,
 }

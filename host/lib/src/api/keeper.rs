@@ -1,10 +1,10 @@
-//! Whose sandbox it is, and until when: so that a harness that was killed leaves nothing for longer than its lease.
+//! Leases of sandboxes. They ensure that the sandboxes of a killed program are terminated after a bounded time.
 //!
-//! A [`Keeper`] tags each sandbox in the create request itself with owner, run and the end of its lease, and moves that
-//! end on while it lives; other tags it leaves as they are, and a sandbox whose tags say that it belongs to another owner it
-//! leaves alone. [`Provider::sweep`] terminates what carries all three tags, belongs to the given owner, and
-//! whose lease is over; it looks at the tags once more just before, and never touches anything else: not sandboxes
-//! without tags, with other owners', with leases that do not parse, or whose lease was moved on in the meantime.
+//! A [`Keeper`] sets three tags in the create request of each sandbox: the owner, the run, and the end of the lease.
+//! While it lives, it renews the lease and leaves all other tags unchanged. It stops if the tags name another owner or
+//! run. [`Provider::sweep`] terminates sandboxes that have all three tags, belong to the given owner, and whose lease
+//! is over. It reads the tags again just before it terminates a sandbox. It never touches sandboxes without these tags,
+//! of other owners, with unparsable leases, or with leases that were renewed meanwhile.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,31 +20,34 @@ use crate::api::spec::{fresh_id, millis};
 use crate::error::{Error, Result};
 use crate::types::{ListFilter, SandboxSpec};
 
-/// Who made it.
+/// Tag with the owner of the sandbox.
 pub const OWNER_TAG: &str = "sandbox-owner";
-/// In which run of the owner.
+/// Tag with the id of the owner's run that created the sandbox.
 pub const RUN_TAG: &str = "sandbox-run";
-/// Until when it is looked after: milliseconds since the Unix epoch.
+/// Tag with the end of the lease, in milliseconds since the Unix epoch.
 pub const LEASE_TAG: &str = "sandbox-lease";
 
-/// Leases go by the service's time, where it says that with its answers, else by the machine's. A renewal takes its time: a lease counts as over only this long after its end.
+/// A lease counts as over this long after its end, because a renewal takes time. Leases use the time of the service if
+/// its responses contain it, and the clock of this machine otherwise.
 pub const GRACE: Duration = Duration::from_secs(60);
 
-/// The shortest lease: below it, renewing would be most of what is done.
+/// Shortest lease. With a shorter one, most requests would be renewals.
 const SHORTEST: Duration = Duration::from_secs(30);
 
-/// The longest that one renewal may take, however long the lease: two calls that usually take less than a second.
+/// Longest time for one renewal, however long the lease is. A renewal consists of two calls, which usually take less
+/// than a second.
 const LONGEST_RENEWAL: Duration = Duration::from_secs(60);
 
-/// Renewals at a time: a thousand sandboxes are no reason for a thousand requests at once.
+/// Most renewals at a time, to avoid a burst of requests with many sandboxes.
 const AT_ONCE: usize = 16;
 
-/// Sandboxes that one sweep looks at.
+/// Most sandboxes that one sweep checks.
 const SWEEP: usize = 10_000;
 
 type Tags = Vec<(String, String)>;
 
-/// Looks after the sandboxes of one run. Dropping it ends the renewing: what is then not terminated falls to a sweep.
+/// Renews the leases of the sandboxes of one run. Dropping it ends the renewals; a sweep terminates the sandboxes that
+/// are still running when their leases are over.
 pub struct Keeper {
     inner: Arc<Inner>,
 }
@@ -54,11 +57,11 @@ struct Inner<W = Provider> {
     owner: String,
     run: String,
     lease: Duration,
-    /// What is looked after. An entry that goes away ends the renewal that is under way.
+    /// The sandboxes whose leases are renewed, by id. Removing an entry cancels a renewal in progress.
     kept: Mutex<HashMap<String, watch::Sender<()>>>,
 }
 
-/// What a keeper needs of the world: clocks, and the tags of sandboxes. Tests have one of their own.
+/// The clocks and the tags that a keeper uses. Tests replace them.
 trait World: Send + Sync + 'static {
     /// Milliseconds since the Unix epoch.
     fn now(&self) -> u64;
@@ -69,8 +72,8 @@ trait World: Send + Sync + 'static {
 
 impl World for Provider {
     fn now(&self) -> u64 {
-        // The local clock where the service says no time. A sandbox that is created first of all has a lease by it; the
-        // renewals go by the service's time.
+        // The local clock is used if the service reports no time, and before its first response. The first lease may
+        // therefore use the local clock; its renewals use the time of the service.
         self.inner.net.service_now().unwrap_or_else(now_millis)
     }
 
@@ -87,27 +90,28 @@ impl World for Provider {
     }
 }
 
-/// What a sweep found.
+/// A sandbox with an expired lease that a sweep found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Swept {
-    /// The sandbox.
+    /// The id of the sandbox.
     pub id: String,
-    /// The run that made it.
+    /// The id of the run that created it.
     pub run: String,
-    /// How long its lease has been over.
+    /// The time since the [`GRACE`] period after its lease ended.
     pub overdue: Duration,
-    /// Whether it was terminated: false in a dry run, and when it was not possible (see the log).
+    /// Whether the sweep terminated it. False in a dry run, and if termination failed, which is logged.
     pub terminated: bool,
 }
 
 impl Keeper {
-    /// Begins a run of this owner. `lease`: how long a sandbox outlives a killed harness, at least 30 seconds; one too
-    /// long for milliseconds in 64 bits is never over. A lease is renewed when a third of it has passed, which takes two
-    /// calls; a renewal that takes longer than a sixth of the lease, or a minute, is given up until the next.
+    /// Begins a run of this owner. `lease` is how long a sandbox continues after its program was killed, at least 30
+    /// seconds. A lease whose end exceeds 64 bits of milliseconds is never over. A lease is renewed when a third of it
+    /// has passed, with two calls. The time limit of a renewal is a sixth of the lease, at most one minute. A renewal
+    /// that exceeds it is aborted and repeated in the next round.
     ///
     /// # Errors
     ///
-    /// [`Kind::InvalidArgument`](crate::Kind::InvalidArgument) for an empty owner or a short lease.
+    /// [`Kind::InvalidArgument`](crate::Kind::InvalidArgument) for an empty owner or a lease below 30 seconds.
     pub fn new(provider: &Provider, owner: impl Into<String>, lease: Duration) -> Result<Keeper> {
         let owner = owner.into();
         if owner.is_empty() {
@@ -121,25 +125,25 @@ impl Keeper {
         Ok(Keeper { inner })
     }
 
-    /// The run's id, the value of [`RUN_TAG`].
+    /// Returns the id of the run, which is the value of [`RUN_TAG`].
     pub fn run(&self) -> &str {
         &self.inner.run
     }
 
-    /// Adds the tags to a specification, for a sandbox that is created by other means.
+    /// Adds the tags to a specification, for a sandbox that is created in another way. Its lease is not renewed.
     pub fn tag(&self, mut spec: SandboxSpec) -> SandboxSpec {
         spec.tags.retain(|(name, _)| ![OWNER_TAG, RUN_TAG, LEASE_TAG].contains(&name.as_str()));
         spec.tags.extend(self.inner.tags());
         spec
     }
 
-    /// Creates a sandbox and looks after it until it is [released](Self::release) or the keeper is dropped. When creating
-    /// took so long that a sixth of the lease is over, the lease is renewed first; if that fails, the sandbox is given out
-    /// and looked after all the same.
+    /// Creates a sandbox and renews its lease until it is [released](Self::release) or the keeper is dropped. If the
+    /// create took longer than a sixth of the lease, the lease is renewed before this returns. If that renewal fails,
+    /// the sandbox is returned all the same, and its lease is renewed in the next round.
     ///
     /// # Errors
     ///
-    /// As [`Provider::create`].
+    /// Those of [`Provider::create`].
     pub async fn create(&self, spec: SandboxSpec) -> Result<Sandbox> {
         let begun = self.inner.world.now();
         let sandbox = self.inner.world.create(self.tag(spec)).await?;
@@ -147,8 +151,8 @@ impl Keeper {
         Ok(sandbox)
     }
 
-    /// Looks after it no longer: it is over, or another owner does. No renewal is begun after this; of one that is just
-    /// being sent, the service may have heard.
+    /// Stops renewing the lease of a sandbox, because it has ended or has another owner. No renewal begins after this
+    /// call. The service may still receive a renewal that is being sent.
     pub fn release(&self, sandbox: &Sandbox) {
         self.inner.kept().remove(sandbox.id());
     }
@@ -156,7 +160,7 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        // The renewals under way hold the rest.
+        // Renewals in progress hold the other references to `Inner`, so the entries are removed here to cancel them.
         self.inner.kept().clear();
     }
 }
@@ -174,17 +178,17 @@ impl<W: World> Inner<W> {
         ]
     }
 
-    /// When a lease that begins now is over, in milliseconds since the Unix epoch.
+    /// Returns the end of a lease that begins now, in milliseconds since the Unix epoch.
     fn until(&self) -> u64 {
         self.world.now().saturating_add(millis(self.lease))
     }
 
-    /// From one round to the next: two may fail before a lease is over.
+    /// Time between two rounds. Two rounds can fail before a lease is over.
     fn pause(&self) -> Duration {
         self.lease / 3
     }
 
-    /// How long one renewal may take: a round in which each hangs still leaves room for another.
+    /// Longest time for one renewal. If a whole round hangs, there is still time for another one.
     fn patience(&self) -> Duration {
         (self.lease / 6).min(LONGEST_RENEWAL)
     }
@@ -194,21 +198,22 @@ impl<W: World> Inner<W> {
         has(OWNER_TAG, &self.owner) && has(RUN_TAG, &self.run)
     }
 
-    /// Looks after a sandbox whose lease began at `begun`.
+    /// Begins to renew the lease of a sandbox whose lease began at `begun`.
     async fn keep(&self, id: &str, begun: u64) {
         let (sender, receiver) = watch::channel(());
-        // A create may wait for half an hour: without this, the sandbox could be given out with its lease over.
+        // A create can take half an hour. Without this renewal, a sandbox could be returned with an expired lease.
         let late = self.world.now().saturating_sub(begun) >= millis(self.lease / 6);
-        // Kept only then: if the caller gives up meanwhile, the sandbox has no owner, and a sweep must find it.
+        // The sandbox is added after the renewal: if the caller drops the future before, the sandbox has no owner, and
+        // a sweep must find it.
         if !late || self.renew(id, receiver).await {
             self.kept().insert(id.to_owned(), sender);
         }
     }
 
-    /// Moves the lease of one sandbox on, unless `kept` ends first. False when there is nothing to look after any more:
-    /// it is over, or has another owner. What else goes wrong is in the log.
+    /// Renews the lease of one sandbox, unless the sender of `kept` is dropped first. Returns false if the sandbox has
+    /// ended or has another owner. Other failures are logged.
     ///
-    /// Tags are only set as a whole, so what others set between our reading and our writing is lost.
+    /// The tags can only be replaced as a whole, so a change by others between the read and the write is lost.
     async fn renew(&self, id: &str, mut kept: watch::Receiver<()>) -> bool {
         let still = kept.clone();
         let attempt = async {
@@ -226,7 +231,7 @@ impl<W: World> Inner<W> {
         };
         let result = tokio::select! {
             biased;
-            // Nothing is ever sent: it changes by coming to an end.
+            // No value is ever sent: `changed` returns when the sender is dropped.
             _ = kept.changed() => return false,
             result = attempt => result,
             () = self.world.sleep(self.patience()) => {
@@ -245,11 +250,12 @@ impl<W: World> Inner<W> {
     }
 }
 
-/// Moves the leases on for as long as the keeper lives. Rounds begin by the clock, whether or not the one before is over;
-/// whatever waits for its turn has it before what was renewed since.
+/// Renews all leases in rounds while the keeper lives. Rounds begin at fixed intervals, even if the previous round has
+/// not ended. A sandbox that still waits from an earlier round comes before those that were renewed since.
 async fn rounds<W: World>(keeper: Weak<Inner<W>>) {
     let Some(mut tick) = keeper.upgrade().map(|inner| inner.world.sleep(inner.pause())) else { return };
-    // What waits for its turn, and this together with what has it.
+    // `waiting` are sandboxes whose renewal has not begun. `due` contains these and the ones whose renewal is in
+    // progress.
     let (mut waiting, mut due) = (VecDeque::new(), HashSet::new());
     let mut under_way = FuturesUnordered::new();
     loop {
@@ -273,7 +279,7 @@ async fn rounds<W: World>(keeper: Weak<Inner<W>>) {
     }
 }
 
-/// Renews one lease, if it is still to be renewed. Gives back the id.
+/// Renews one lease, if the sandbox was not released meanwhile. Returns the id.
 async fn turn<W: World>(keeper: Weak<Inner<W>>, id: String) -> String {
     if let Some(inner) = keeper.upgrade() {
         let kept = inner.kept().get(&id).map(watch::Sender::subscribe);
@@ -287,12 +293,12 @@ async fn turn<W: World>(keeper: Weak<Inner<W>>, id: String) -> String {
 }
 
 impl Provider {
-    /// Terminates this owner's sandboxes whose lease is over by the service's time, or only finds them. Gives what was
-    /// found.
+    /// Terminates the sandboxes of this owner whose leases are over, and returns them. With `dry_run`, only returns
+    /// them. Checks at most 10,000 sandboxes. Uses the time of the service if it is known.
     ///
     /// # Errors
     ///
-    /// When the sandboxes cannot be listed.
+    /// Those of [`Provider::list_all_apps`]. A sandbox that cannot be terminated is not an error, but logged.
     pub async fn sweep(&self, owner: &str, dry_run: bool) -> Result<Vec<Swept>> {
         let filter = ListFilter::default().tag(OWNER_TAG, owner);
         let mut found = Vec::new();
@@ -318,7 +324,8 @@ impl Provider {
     }
 }
 
-/// The run, and how long the lease has been over; none unless it provably is this owner's and over.
+/// Returns the run, and the time since the grace period after the lease ended. Returns `None` unless the tags prove that
+/// the sandbox belongs to this owner and that its lease is over.
 fn expired(tags: &[(String, String)], owner: &str, now: u64) -> Option<(String, Duration)> {
     let tag = |wanted: &str| tags.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
     if owner.is_empty() || tag(OWNER_TAG)? != owner {
@@ -374,7 +381,7 @@ mod tests {
         assert_eq!(expired(&tags(Some(""), Some("r"), Some("1")), "", late), None);
     }
 
-    /// What becomes of a call.
+    /// The result of a call.
     #[derive(Clone, Copy)]
     enum Fate {
         Well,
@@ -384,7 +391,7 @@ mod tests {
 
     type Hook = dyn Fn(&str) + Send;
 
-    /// A world whose clock goes when it is told to, and whose calls take no time or for ever.
+    /// A world whose clock advances only on request, and whose calls take no time or never end.
     #[derive(Clone)]
     struct Toy(Arc<ToyInner>);
 
@@ -393,16 +400,16 @@ mod tests {
         now: Mutex<u64>,
         sleepers: Mutex<Vec<(u64, oneshot::Sender<()>)>>,
         tags: Mutex<HashMap<String, Tags>>,
-        /// By what the call says in the log; calls that are not here go well.
+        /// Results by the text of the call in the log. Other calls succeed.
         fates: Mutex<HashMap<String, Fate>>,
         log: Mutex<Vec<String>>,
-        /// Is told of each call before it is answered.
+        /// Called before each call is answered.
         on_call: Mutex<Option<Box<Hook>>>,
         under_way: Mutex<Vec<String>>,
         most: Mutex<usize>,
     }
 
-    /// A call that is under way, until it is answered or given up.
+    /// A call in progress, until it is answered or dropped.
     struct UnderWay<'a>(&'a ToyInner, String);
 
     impl Drop for UnderWay<'_> {
@@ -412,7 +419,7 @@ mod tests {
     }
 
     impl Toy {
-        /// At a time of a thousand seconds.
+        /// Creates a world at time 1000 seconds.
         fn new() -> Toy {
             let toy = Toy(Arc::default());
             *toy.0.now.lock().unwrap() = 1_000_000;
@@ -456,7 +463,7 @@ mod tests {
             self.0.tags.lock().unwrap()[id].clone()
         }
 
-        /// The calls since it was asked last.
+        /// Returns the calls since the last time that this was called.
         fn calls(&self) -> Vec<String> {
             std::mem::take(&mut *self.0.log.lock().unwrap())
         }
@@ -490,7 +497,7 @@ mod tests {
         }
     }
 
-    /// A future that goes on for as long as it has something to do, and no further.
+    /// A future that is polled as long as it was woken.
     struct Running<'a, T> {
         future: Pin<Box<dyn Future<Output = T> + 'a>>,
         woken: Arc<Woken>,
@@ -510,7 +517,7 @@ mod tests {
             Running { future: Box::pin(future), woken: Arc::new(Woken(AtomicBool::new(true))), toy: toy.clone() }
         }
 
-        /// Its value, if it comes to one without time going by.
+        /// Returns the value of the future, if it becomes ready without the clock advancing.
         fn settle(&mut self) -> Option<T> {
             let waker = Waker::from(self.woken.clone());
             while self.woken.0.swap(false, Ordering::SeqCst) {
@@ -521,7 +528,7 @@ mod tests {
             None
         }
 
-        /// Its value, if it comes to one within so many seconds.
+        /// Returns the value of the future, if it becomes ready within this number of seconds.
         fn pass(&mut self, seconds: u64) -> Option<T> {
             let end = self.toy.now() + seconds * 1000;
             loop {
@@ -547,7 +554,7 @@ mod tests {
 
     const LEASE: Duration = Duration::from_secs(30);
 
-    /// A keeper of these, and its rounds.
+    /// Creates a keeper of these sandboxes, and the future of its rounds.
     fn keeping(ids: impl IntoIterator<Item = String>) -> (Toy, Arc<Inner<Toy>>, Running<'static, ()>) {
         let toy = Toy::new();
         let inner = inner(&toy, LEASE);
@@ -598,7 +605,7 @@ mod tests {
             toy.fate(format!("{} {}", if n % 2 == 0 { "read" } else { "write" }, stuck(n)), Fate::Hangs);
         }
         for round in 1..=5 {
-            // A sixth of the lease after the round has begun, the last has had its turn, whichever it was.
+            // The last renewal has begun within a sixth of the lease after the start of the round.
             rounds.pass(if round == 1 { 15 } else { 10 });
             let begun = 1_000_000 + round * 10_000;
             assert!(lease(&toy, "free") >= begun + 30_000, "round {round}");
@@ -615,7 +622,7 @@ mod tests {
         for n in 0..count {
             toy.fate(format!("read {}", id(n)), Fate::Hangs);
         }
-        // Ten seconds until the first round, and then seven times five.
+        // Ten seconds until the first round, then seven batches of five seconds each.
         rounds.pass(10 + 7 * 5 - 1);
         let mut calls = toy.calls();
         calls.sort();
@@ -717,7 +724,7 @@ mod tests {
         assert_eq!(keep(1_800_000, &|toy| toy.fate("write a", ended)), (2, 30_000, false));
     }
 
-    /// Then it has no owner, and a sweep must find it.
+    /// Such a sandbox has no owner, and a sweep must find it.
     #[test]
     fn what_is_given_up_before_it_is_given_out_is_not_kept() {
         let toy = Toy::new();

@@ -1,4 +1,4 @@
-//! What embedders use: providers, sandboxes, commands, files, images, and the leases of a keeper.
+//! The public API: providers, sandboxes, commands, files, images, and the leases of a keeper.
 
 pub(crate) mod builder;
 pub(crate) mod files;

@@ -1,4 +1,4 @@
-//! A loaded plugin.
+//! The handle of a loaded plugin. The `plugin` layer loads and compiles it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::plugin::load::Loaded;
 use crate::plugin::manifest::Manifest;
 use crate::runtime::link::Linked;
 
-/// A loaded provider component: compiled code and manifest. Cheap to clone.
+/// A loaded plugin: the compiled code of a component and its manifest. Cheap to clone.
 ///
 /// ```no_run
 /// # async fn example() -> sandbox_host::Result<()> {
@@ -24,12 +24,12 @@ pub struct Plugin {
 }
 
 impl Plugin {
-    /// Loads a component from a file. Compiled code is kept in `$XDG_CACHE_HOME/sandbox-host` (or
-    /// `~/.cache/sandbox-host`), so that only the first load of a component takes time.
+    /// Loads a component from a file. Compiled code is cached in `$XDG_CACHE_HOME/sandbox-host` (or
+    /// `~/.cache/sandbox-host`), so that only the first load of a component takes long.
     ///
     /// # Errors
     ///
-    /// [`Kind::Plugin`](crate::Kind::Plugin) with the [`PluginFault`](crate::PluginFault) that says what is wrong with it.
+    /// [`Kind::Plugin`](crate::Kind::Plugin) with the [`PluginFault`](crate::PluginFault) that names the cause.
     pub async fn load(path: impl AsRef<Path>) -> Result<Plugin> {
         let path = path.as_ref().to_owned();
         blocking(move || Plugin::link(Loaded::from_file(&path)?)).await
@@ -39,7 +39,7 @@ impl Plugin {
     ///
     /// # Errors
     ///
-    /// As [`Plugin::load`].
+    /// Those of [`Plugin::load`].
     pub async fn from_bytes(bytes: impl Into<Vec<u8>>) -> Result<Plugin> {
         let bytes = bytes.into();
         blocking(move || Plugin::link(Loaded::from_bytes(&bytes, "(from memory)".into())?)).await
@@ -53,42 +53,43 @@ impl Plugin {
         &self.inner
     }
 
-    /// What it wishes for; empty when it has no manifest.
+    /// Returns the manifest, which names the origins, credentials and variables that the plugin asks for. Empty if the
+    /// component has none.
     pub fn manifest(&self) -> &Manifest {
         &self.inner.loaded.manifest
     }
 
-    /// SHA-256 of the component, 64 hexadecimal digits.
+    /// Returns the SHA-256 digest of the component as 64 hexadecimal digits.
     pub fn digest(&self) -> &str {
         &self.inner.loaded.digest
     }
 
-    /// Size of the component in bytes.
+    /// Returns the size of the component in bytes.
     pub fn size(&self) -> u64 {
         self.inner.loaded.size
     }
 
-    /// The version of the interface that it speaks, one of [`INTERFACE_VERSIONS`](crate::INTERFACE_VERSIONS).
+    /// Returns the interface version of the plugin, one of [`INTERFACE_VERSIONS`](crate::INTERFACE_VERSIONS).
     pub fn interface_version(&self) -> &'static str {
         self.inner.loaded.version
     }
 
-    /// Where it came from, for messages.
+    /// Returns the path of the component, or another name of its source, for messages.
     pub fn label(&self) -> &str {
         &self.inner.loaded.label
     }
 
-    /// The interfaces that it imports.
+    /// Returns the names of the interfaces that the component imports.
     pub fn imports(&self) -> &[String] {
         &self.inner.loaded.imports
     }
 
-    /// The interfaces that it exports.
+    /// Returns the names of the interfaces that the component exports.
     pub fn exports(&self) -> &[String] {
         &self.inner.loaded.exports
     }
 
-    /// Whether its code came from the cache of compiled code.
+    /// Returns whether the compiled code came from the cache.
     pub fn from_cache(&self) -> bool {
         self.inner.loaded.cached
     }

@@ -1,9 +1,9 @@
-//! A running command: its three streams, its end.
+//! A running command: its three streams and its end.
 //!
-//! Output lies at the provider and is read by offset, so reading is restartable and does not block the command. One
-//! task per process reads both streams on one instance, into a buffer each. A stream whose reader is slow does not
-//! hold up the other: what does not fit into its buffer is dropped here and read again from the provider when there
-//! is room.
+//! The provider stores the output, and this module reads it by offset, so reads can be repeated and do not block the
+//! command. One task per process reads both streams with one instance into one buffer per stream. A stream with a slow
+//! reader does not block the other stream: data that does not fit into its buffer is discarded here, and read again
+//! from the provider when the buffer has space.
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,39 +24,42 @@ use crate::runtime::call::Call;
 use crate::runtime::runner::Held;
 use crate::types::{self, ExecRef, Verdict};
 
-/// What is kept here per stream for a reader that has not come yet.
+/// Size of the buffer of each stream, in bytes.
 const BUFFER: usize = 2 << 20;
 
-/// Asked for at once: large enough that the cost of a call does not show, small enough to keep memory flat.
+/// Most output that one call requests, in bytes. Large enough to make the cost of a call negligible, and small enough
+/// to bound memory.
 const PIECE: u32 = 1 << 20;
 
-/// How long one call waits for output. Ended by output, so it costs nothing; bounded so that a lost connection shows.
+/// How long one call waits for output, in milliseconds. Output ends the wait, so a long wait costs nothing. The limit
+/// makes lost connections visible.
 const WAIT: u64 = 60_000;
 
-/// How long it waits while a reader is behind: what that one wants next has to be read again as soon as it comes.
+/// How long one call waits while the buffer of a stream is full, in milliseconds. Short, because the next data for that
+/// stream has to be requested as soon as its reader has made space.
 const WAIT_BEHIND: u64 = 250;
 
-/// Bytes of input on their way.
+/// Most input that is buffered until the provider has accepted it, in bytes.
 const INPUT: usize = 1 << 20;
 
-/// Instances in a row that may be lost to a crash before a stream is given up. What the provider reports is final: its
-/// own retries came before that, and repeating them would multiply the time until the failure shows.
+/// Attempts in a row to repeat a call after an instance crashed. Errors that the provider reports are not repeated: the
+/// provider has retried before it reports them, and repeating them here would multiply the time until the failure shows.
 const ATTEMPTS: u32 = 2;
 
-/// Between two looks whether the reader has learned the end.
+/// Pause between two checks whether the reading task has received the verdict.
 const ENDING: Duration = Duration::from_millis(5);
 
-/// A command that was started, or attached to.
+/// A command that was started or attached to.
 ///
-/// The streams can be taken out and used independently. Dropping the process kills the command's whole process tree,
-/// unless it has ended, was [detached](Process::detach), or was only attached to.
+/// The streams can be taken out and used independently. Dropping the process kills the whole process tree of the
+/// command, unless the command has ended, was [detached](Process::detach), or was only attached to.
 #[must_use = "dropping a process kills its command"]
 pub struct Process {
-    /// Standard input. Dropping it closes it.
+    /// Standard input. Dropping it closes the input of the command.
     pub stdin: Option<Stdin>,
-    /// Standard output. Dropping it throws away what is printed.
+    /// Standard output. Dropping it discards what the command prints.
     pub stdout: Option<Output>,
-    /// Standard error; empty with a terminal.
+    /// Standard error. Empty if the command has a terminal.
     pub stderr: Option<Output>,
     sandbox: Sandbox,
     exec: ExecRef,
@@ -94,21 +97,22 @@ impl Process {
         }
     }
 
-    /// Its exec id: with the sandbox's id, all that [`Sandbox::attach`] needs.
+    /// Returns the exec id. [`Sandbox::attach`] needs it, and the id of the sandbox.
     pub fn id(&self) -> &str {
         &self.exec.exec
     }
 
-    /// Whether it runs in a terminal.
+    /// Returns whether the command was started with a terminal. False for a handle of [`Sandbox::attach`].
     pub fn has_pty(&self) -> bool {
         self.pty
     }
 
-    /// Closes standard input, if it is still here, and waits for the end. Needs no reader; the output stays readable.
+    /// Closes standard input if it was not taken out, waits for the end of the command and returns how it ended. Does
+    /// not need a reader for the output, which can still be read afterwards.
     ///
     /// # Errors
     ///
-    /// When the provider cannot be asked.
+    /// [`Kind::NotFound`] for an unknown exec or sandbox, and the kinds of every call: see [`Kind`].
     pub async fn wait(&mut self) -> Result<Verdict> {
         drop(self.stdin.take());
         let mut stalled = Stalled::default();
@@ -118,7 +122,8 @@ impl Process {
                 return Ok(verdict);
             }
             if self.shared.output().is_ending() {
-                // The reader is about to learn it. Another instance may not know why a command has ended.
+                // The reading task is about to receive the verdict. A different instance may not know why the command
+                // ended.
                 tokio::time::sleep(ENDING).await;
                 continue;
             }
@@ -143,17 +148,17 @@ impl Process {
         }
     }
 
-    /// How it ended, if that is known already. Sends nothing.
+    /// Returns how the command ended if this is known already. Sends no request.
     pub fn verdict(&self) -> Option<Verdict> {
         self.shared.output().verdict.clone()
     }
 
-    /// Closes standard input, reads both streams to their ends and waits. Memory grows with the output; use
-    /// [`Sandbox::run_with`] for limits.
+    /// Closes standard input, reads both streams to their ends, and waits for the end of the command. Memory grows with
+    /// the output; [`Sandbox::run_with`] has limits.
     ///
     /// # Errors
     ///
-    /// When output or verdict cannot be read.
+    /// Those of [`wait`](Self::wait), and [`Kind::Internal`] for invalid output of the plugin.
     pub async fn output(mut self) -> Result<(Verdict, Vec<u8>, Vec<u8>)> {
         drop(self.stdin.take());
         let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
@@ -173,11 +178,11 @@ impl Process {
         Ok((self.wait().await?, stdout, stderr))
     }
 
-    /// Sends a signal (its Linux number) to the whole process tree.
+    /// Sends a signal (its Linux number, 1 to 64) to the whole process tree. Succeeds if the command has ended.
     ///
     /// # Errors
     ///
-    /// As any call; none if it has ended.
+    /// Those of [`Sandbox::signal`].
     pub async fn signal(&self, signal: u32) -> Result<()> {
         self.sandbox.signal(self.id(), signal).await
     }
@@ -186,18 +191,19 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// As [`signal`](Self::signal).
+    /// Those of [`Sandbox::signal`].
     pub async fn kill(&mut self) -> Result<()> {
         self.signal(9).await?;
         self.kill = false;
         Ok(())
     }
 
-    /// Changes the size of its terminal.
+    /// Changes the size of the terminal.
     ///
     /// # Errors
     ///
-    /// [`Kind::Unsupported`](crate::Kind::Unsupported) where the provider cannot.
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported) if the provider cannot change it, and the kinds of every call:
+    /// see [`Kind`].
     pub async fn resize(&self, rows: u16, columns: u16) -> Result<()> {
         let exec = self.exec.clone();
         let call = Call::acting(format!("resize a terminal in {}", self.sandbox.id())).about(&exec.exec);
@@ -210,8 +216,8 @@ impl Process {
             .await
     }
 
-    /// Lets it run on when this handle is gone. Gives its exec id. Input that was written is sent in the background: flush
-    /// it before where the process may end first.
+    /// Lets the command continue when this handle is dropped, and returns its exec id. Input that was written is sent
+    /// in the background. If the program may exit soon, flush the input first.
     pub fn detach(mut self) -> String {
         self.kill = false;
         if let Some(stdin) = self.stdin.take() {
@@ -230,15 +236,15 @@ impl Drop for Process {
     }
 }
 
-/// What the handles of one process and its tasks share.
+/// The state that the handles of one process share with its tasks.
 struct Shared {
     sandbox: Sandbox,
     exec: ExecRef,
     output: Mutex<OutputState>,
-    /// A reader took something, or left.
+    /// Notified when a reader took data or was dropped.
     room: Notify,
     input: Mutex<InputState>,
-    /// There is input to send.
+    /// Notified when there is input to send.
     more: Notify,
 }
 
@@ -254,24 +260,24 @@ struct OutputState {
 struct Stream {
     chunks: VecDeque<Bytes>,
     buffered: usize,
-    /// Position of the first byte that is not in the buffer yet.
+    /// Offset of the first byte that is not in the buffer yet.
     wanted: u64,
-    /// Position up to which the provider was read; ahead of `wanted` while the reader is behind.
+    /// Offset up to which the provider was read. It is ahead of `wanted` while the reader is slow.
     fetched: u64,
-    /// Where the stream ends, once known.
+    /// Offset of the end of the stream, once known.
     end: Option<u64>,
     waker: Option<Waker>,
     dropped: bool,
 }
 
 impl OutputState {
-    /// Both streams have been read to their ends, and the reader asks for the verdict.
+    /// Returns whether both streams were read to their ends and the reading task still waits for the verdict.
     fn is_ending(&self) -> bool {
         self.streams.iter().all(|stream| stream.end.is_some() && stream.is_complete())
             && self.reader.as_ref().is_some_and(|reader| !reader.is_finished())
     }
 
-    /// Nothing more is waited for: the time limit is over.
+    /// Ends both streams with the verdict `Deadline`, because the command is overdue.
     fn give_up(&mut self) {
         self.verdict.get_or_insert(Verdict::Deadline);
         for stream in &mut self.streams {
@@ -288,12 +294,12 @@ impl Stream {
         !self.dropped && self.buffered >= BUFFER
     }
 
-    /// Everything has been put into the buffer, or its reader has gone.
+    /// Returns whether all data was put into the buffer, or the reader was dropped.
     fn is_complete(&self) -> bool {
         self.end.is_some_and(|end| self.dropped || self.wanted >= end)
     }
 
-    /// False for a piece that cannot be.
+    /// Adds a piece to the buffer. Returns false for a piece whose end exceeds 64 bits.
     fn take(&mut self, chunk: types::OutputChunk) -> bool {
         let types::OutputChunk { offset, data, end } = chunk;
         let Some(next) = offset.checked_add(data.len() as u64) else { return false };
@@ -305,8 +311,8 @@ impl Stream {
             self.wanted = next;
             return true;
         }
-        // In step with the reader: keep it. An answer begins later than asked where the provider dropped the bytes
-        // between; those are lost.
+        // The piece continues the buffer, so it is kept. It begins after the requested offset if the provider has
+        // dropped the bytes between, which are lost.
         if self.fetched == self.wanted && offset >= self.wanted && !self.is_full() {
             if !data.is_empty() {
                 self.buffered += data.len();
@@ -321,7 +327,7 @@ impl Stream {
         true
     }
 
-    /// Where to read on.
+    /// Returns the offset of the next request.
     fn position(&mut self) -> u64 {
         if !self.is_full() {
             self.fetched = self.wanted;
@@ -330,8 +336,8 @@ impl Stream {
     }
 }
 
-/// Notices answers that came at once and brought nothing. A plugin that has waited brings something or has taken its time;
-/// one that does neither is asked ever less often, up to once a second.
+/// Detects answers that come at once and contain nothing new. A correct plugin waits until it has news or its wait is
+/// over. One that does neither is asked with growing pauses, up to one second.
 struct Stalled {
     asked: Instant,
     empty: u32,
@@ -349,9 +355,9 @@ impl Stalled {
         self.empty = if early && !news { self.empty.saturating_add(1) } else { 0 };
     }
 
-    /// Before the next question.
+    /// Pauses before the next request, if necessary.
     async fn pause(&mut self) {
-        // A few may be: a wait that ended with what it waited for.
+        // Up to eight empty answers in a row are normal, for example when a wait ends together with the event.
         if self.empty > 8 {
             tokio::time::sleep(Duration::from_millis(1 << (self.empty - 8).min(10))).await;
         }
@@ -363,15 +369,15 @@ impl Stalled {
 struct InputState {
     pending: VecDeque<Bytes>,
     size: usize,
-    /// Bytes that the provider has taken.
+    /// Bytes that the provider has accepted.
     accepted: u64,
-    /// Others may have written before us: ask where to go on.
+    /// Other handles may have written before, so the provider has to be asked for the offset.
     unknown: bool,
-    /// No more is to come.
+    /// The input is closed after the pending data.
     eof: bool,
-    /// The program takes no more.
+    /// The program accepts no more input.
     closed: bool,
-    /// The writer has gone, and the input stays open: what is pending is sent, and nothing after it.
+    /// The writer was dropped and the input stays open: only pending data is sent.
     left: bool,
     failed: Option<Arc<Error>>,
     writer: Option<AbortHandle>,
@@ -379,18 +385,20 @@ struct InputState {
 }
 
 impl Shared {
-    /// When the command is given up, in Unix milliseconds: by then the plugin should have reported the end of its time limit.
+    /// The time after which the command is given up, in Unix milliseconds. The plugin should have reported the end of
+    /// the command's time limit before.
     fn overdue_at(&self) -> Option<u64> {
         let grace = millis(self.sandbox.inner().limits.overdue_time);
         self.exec.deadline.map(|deadline| deadline.saturating_add(grace))
     }
 
-    /// Whether that moment has passed.
+    /// Returns whether the command is given up.
     fn is_overdue(&self) -> bool {
         self.overdue_at().is_some_and(|overdue| now_millis() > overdue)
     }
 
-    /// How long the next call waits, in milliseconds: until just after the command is given up, at most [`WAIT`].
+    /// Returns how long the next call waits, in milliseconds: until just after the command is given up, but at most
+    /// [`WAIT`].
     fn wait(&self) -> u64 {
         self.overdue_at().map_or(WAIT, |overdue| overdue.saturating_sub(now_millis()).saturating_add(1).min(WAIT))
     }
@@ -403,7 +411,7 @@ impl Shared {
         self.input.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts the reading task at the first look at the output.
+    /// Starts the reading task when the output is polled for the first time.
     fn start_reading(self: &Arc<Self>, state: &mut OutputState) {
         if state.reader.is_none() {
             let task = self.sandbox.inner().tasks.spawn(read(self.clone()));
@@ -419,7 +427,7 @@ impl Shared {
     }
 }
 
-/// Reads both streams until they are complete or their readers have gone.
+/// Reads both streams until they are complete or their readers were dropped, and the verdict is known.
 async fn read(shared: Arc<Shared>) {
     let mut held = shared.sandbox.inner().hold(shared.sandbox.route());
     let (mut failures, mut stalled) = (0, Stalled::default());
@@ -432,7 +440,7 @@ async fn read(shared: Arc<Shared>) {
             }
             let hungry = state.streams.iter().any(|stream| stream.waker.is_some());
             let full = state.streams.iter().filter(|stream| stream.is_full()).count();
-            // One full stream does not stop the other while a reader waits for it.
+            // One full stream does not stop the requests while a reader waits for the other.
             if full == 2 || (full == 1 && !hungry) {
                 None
             } else {
@@ -498,7 +506,7 @@ async fn read_piece(held: &mut Held, exec: &ExecRef, request: types::ReadRequest
             Box::pin(async move { bound.guest().call_read_output(store, &exec, request).await })
         })
         .await?;
-    // What a plugin returns is not trusted to fit.
+    // The size is checked because the plugin is not trusted.
     if output.stdout.data.len() + output.stderr.data.len() > max {
         return Err(Error::new(
             Kind::Internal,
@@ -509,7 +517,7 @@ async fn read_piece(held: &mut Held, exec: &ExecRef, request: types::ReadRequest
     Ok(output)
 }
 
-/// Standard output or error of a process.
+/// Standard output or standard error of a process. Dropping it discards the output.
 pub struct Output {
     shared: Arc<Shared>,
     stream: usize,
@@ -563,7 +571,7 @@ impl Drop for Output {
         stream.chunks.clear();
         stream.buffered = 0;
         stream.waker = None;
-        // One that has come to the ends still learns the verdict.
+        // A task that has reached both ends continues until it has the verdict.
         let abandoned = state.streams.iter().all(|stream| stream.dropped)
             && state.streams.iter().any(|stream| stream.end.is_none());
         if abandoned && let Some(reader) = state.reader.take() {
@@ -574,27 +582,27 @@ impl Drop for Output {
     }
 }
 
-/// The same error once more: a stream reports it to every reader that comes.
+/// Copies an error, because a stream reports it to every later read.
 fn again(error: &Arc<Error>) -> io::Error {
     io::Error::from(error.duplicate())
 }
 
 /// Standard input of a process.
 ///
-/// `flush` returns when the provider has everything; `shutdown` closes the input. After the program has ended or
-/// closed its input, writing fails with `BrokenPipe`.
+/// `flush` returns when the provider has accepted everything. `shutdown` closes the input. After the program has ended
+/// or closed its input, writing fails with `BrokenPipe`.
 pub struct Stdin {
     shared: Arc<Shared>,
 }
 
 impl Stdin {
-    /// Drops the handle without closing the input. What was written is sent all the same.
+    /// Drops the handle without closing the input. Pending data is still sent.
     fn leave_open(self) {
         self.shared.input().left = true;
     }
 }
 
-/// Sends input until it is closed or its writer has gone.
+/// Sends input until the input is closed, or its writer was dropped and nothing is pending.
 async fn write(shared: Arc<Shared>) {
     let mut held = shared.sandbox.inner().hold(shared.sandbox.route());
     let (mut failures, mut stalled) = (0, Stalled::default());
@@ -606,7 +614,7 @@ async fn write(shared: Arc<Shared>) {
                 break;
             }
             if state.pending.len() > 1 {
-                // Many small writes go as one.
+                // Small writes are combined into one piece.
                 let mut all = BytesMut::with_capacity(state.size);
                 state.pending.drain(..).for_each(|data| all.extend_from_slice(&data));
                 state.pending.push_back(all.freeze());
@@ -650,9 +658,9 @@ async fn write(shared: Arc<Shared>) {
 }
 
 impl InputState {
-    /// Takes what was answered to a write. False when it brought nothing.
+    /// Applies the answer to a write. Returns false if the provider accepted nothing.
     fn answered(&mut self, answer: &types::InputState, offset: u64, sent: usize) -> bool {
-        // Closed on this side meanwhile, it stays so.
+        // An input that was closed on this side meanwhile stays closed.
         self.closed |= answer.closed;
         if std::mem::take(&mut self.unknown) {
             self.accepted = answer.accepted;
@@ -739,7 +747,7 @@ impl Drop for Stdin {
     fn drop(&mut self) {
         let ended = self.shared.output().verdict.is_some();
         let mut state = self.shared.input();
-        // A command that was started elsewhere keeps its input unless something was written here.
+        // The input of a command that was started elsewhere stays open, unless this handle has written to it.
         let idle = state.unknown && state.pending.is_empty();
         if ended {
             state.closed = true;
@@ -750,7 +758,7 @@ impl Drop for Stdin {
             self.shared.start_writing(&mut state);
         }
         drop(state);
-        // Whatever it is, the writer is not to wait for more.
+        // Wakes the writing task, which must not wait for more data in any of these cases.
         self.shared.more.notify_one();
     }
 }

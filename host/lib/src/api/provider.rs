@@ -1,4 +1,4 @@
-//! A provider in use: a plugin with its settings, credentials and policy, and the instances that serve its calls.
+//! A provider: a plugin with its settings, credentials and policy, and the instances that serve its calls.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -13,26 +13,26 @@ use crate::runtime::metrics::Snapshot;
 use crate::runtime::runner::{Runner, ask};
 use crate::types;
 
-/// The further field of a list filter that asks for the sandboxes of all apps.
+/// The extra field of a list filter that selects the sandboxes of all apps.
 const ALL_APPS: &str = "all-apps";
 
-/// Shortest pause between two attempts at a create: a plugin that asks for none must not make a loop of it.
+/// Shortest pause between two attempts at a create. It prevents a busy loop if a plugin asks for a pause of zero.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Longest single pause between two attempts at a create, whatever the service asks for.
+/// Longest pause between two attempts at a create, even if the service asks for more.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Is told that a create waits.
+/// A function that is called when a create waits.
 pub(super) type WaitObserver = dyn Fn(&Waiting) + Send + Sync;
 
-/// A create that waits because the service asked it to: a rate limit, or no capacity.
+/// A create that waits because the service asked it to wait, for a rate limit or for lack of capacity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// Until the next attempt.
+    /// Time until the next attempt.
     pub pause: Duration,
-    /// Since the first attempt.
+    /// Time since the first attempt.
     pub elapsed: Duration,
-    /// What the service said.
+    /// The reason that the service gave.
     pub reason: String,
 }
 
@@ -44,7 +44,7 @@ pub struct Provider {
     waits: Arc<CreateWaits>,
 }
 
-/// What happens when the service asks a create to wait.
+/// How a create behaves when the service asks it to wait.
 pub(super) struct CreateWaits {
     /// How long a create is repeated.
     pub(super) patience: Duration,
@@ -62,50 +62,52 @@ impl Provider {
         Provider { inner, plugin, waits: Arc::new(waits) }
     }
 
-    /// The plugin.
+    /// Returns the plugin.
     pub fn plugin(&self) -> &Plugin {
         &self.plugin
     }
 
-    /// What the plugin may reach now: the manifest's origins, and those learned since.
+    /// Returns the origins that the plugin may connect to now: the granted ones of the manifest, and those learned since.
     pub fn grants(&self) -> Vec<Grant> {
         self.inner.net.policy.grants()
     }
 
-    /// The environment variables that the component sees.
+    /// Returns the environment variables that the component sees.
     pub fn environment(&self) -> &[(String, String)] {
         &self.inner.env
     }
 
-    /// What was done so far, and what is open now.
+    /// Returns counters of past work and gauges of what is open now.
     pub fn metrics(&self) -> Snapshot {
         self.inner.snapshot()
     }
 
-    /// What the provider says of itself. Sends nothing.
+    /// Returns the name, the capabilities and the settings of the provider. Sends no request and needs no credentials.
     ///
     /// # Errors
     ///
-    /// Only if the component fails.
+    /// [`Kind::Trap`], [`Kind::Internal`] if the component fails, [`Kind::ResourceExhausted`] if no instance is free,
+    /// [`Kind::Conflict`] after a shutdown.
     pub async fn describe(&self) -> Result<types::Description> {
         ask!(self.inner, None, Call::reading("describe the provider"), |guest, store| guest.call_describe(store))
     }
 
-    /// One cheap request that proves address and credentials.
+    /// Checks the address and the credentials with one cheap request.
     ///
     /// # Errors
     ///
-    /// Whatever stands in the way: [`Kind::Unauthenticated`], [`Kind::Unavailable`], …
+    /// [`Kind::Unauthenticated`] for wrong credentials, [`Kind::Unavailable`] if the service cannot be reached, and the
+    /// other kinds of every call: see [`Kind`].
     pub async fn check(&self) -> Result<()> {
         ask!(self.inner, None, Call::reading("reach the provider").prompt(), |guest, store| guest.call_check(store))
     }
 
-    /// Gets ready for calls: opens a connection and makes `instances` instances (at most 64) that know the session's
-    /// tokens, so that the first calls take no longer than the later ones.
+    /// Prepares for calls: opens a connection and creates `instances` instances (at most 64) that hold the tokens of
+    /// the session, so that the first calls are as fast as later ones.
     ///
     /// # Errors
     ///
-    /// As [`check`](Provider::check).
+    /// Those of [`check`](Provider::check).
     pub async fn warm_up(&self, instances: usize) -> Result<()> {
         self.check().await?;
         let one = || async {
@@ -116,63 +118,65 @@ impl Provider {
             .await?;
             Ok::<_, Error>(held)
         };
-        // Held together, so that each is another one.
+        // All instances are held until the last one exists, so that each call gets a different one.
         futures_util::future::try_join_all((0..instances.min(64)).map(|_| one())).await?;
         Ok(())
     }
 
-    /// Ends the use of this provider, in whatever handles of it there are: no further call begins, those under way have
-    /// `grace` to end and are cancelled then, the commands of those and of handles that were dropped are killed (at most ten
-    /// more seconds are spent on that; [`signals_sent`](Provider::signals_sent) tells what could not be), instances are let
-    /// go. Returns how many were cancelled. Sandboxes go on.
+    /// Ends the use of this provider by all its handles. New calls fail with [`Kind::Conflict`]. Running calls have
+    /// `grace` to end and are cancelled afterwards. The commands of cancelled calls and of dropped handles are killed,
+    /// which takes at most ten more seconds; [`signals_sent`](Provider::signals_sent) reports the signals that could
+    /// not be sent. All warm instances are dropped. Returns the number of cancelled calls. Sandboxes keep running.
     ///
-    /// A runtime that is dropped while calls are under way ends their tasks in any order, and some may complain that
-    /// another one is gone; this comes before.
+    /// Call this before the tokio runtime is dropped: a runtime that is dropped during calls ends their tasks in any
+    /// order, and some tasks may log that another one is gone.
     pub async fn shutdown(&self, grace: Duration) -> usize {
         self.inner.shut_down(grace).await
     }
 
-    /// Waits until the signals have been sent that dropped handles left to be sent, to commands and copies that were given
-    /// up; at most for `grace`. For those who end the process right after they cancelled something: a signal is sent in the
-    /// background, and would end with it.
+    /// Waits until the signals of dropped handles have been sent, at most for `grace`. The signals stop commands and
+    /// transfers that were given up. They are sent in the background, so a program that exits soon after it cancelled a
+    /// call must wait here first.
     ///
     /// # Errors
     ///
-    /// [`Kind::TimedOut`], with some of the commands, when `grace` has passed before; why a signal could not be sent since
-    /// this was last asked.
+    /// The first error of a signal that could not be sent since the last call of this function. Otherwise
+    /// [`Kind::TimedOut`], with the names of some of the commands, if signals are left to be sent after `grace`.
     pub async fn signals_sent(&self, grace: Duration) -> Result<()> {
         self.inner.signals.sent(grace).await
     }
 
-    /// Whether [`create`](Provider::create) would take these settings, as far as that can be told without asking the
-    /// service. Sends nothing: for finding out before a build or a thousand samples.
+    /// Checks whether [`create`](Provider::create) would accept this specification, as far as that is possible without
+    /// a request to the service. Use it before a build, or before many creates.
     ///
     /// # Errors
     ///
-    /// As `create` would fail: [`Kind::InvalidArgument`], [`Kind::Unsupported`] and the like, naming the setting.
-    /// [`Kind::Unsupported`] about `check-spec` when the plugin speaks a version before 0.1.1.
+    /// The kinds with which `create` would fail, such as [`Kind::InvalidArgument`] and [`Kind::Unsupported`], with the
+    /// setting as the subject. [`Kind::Unsupported`] with the subject `check-spec` if the plugin has an interface
+    /// version before 0.1.1.
     pub async fn check_spec(&self, spec: &types::SandboxSpec) -> Result<()> {
         let spec = spec.clone();
         ask!(self.inner, None, Call::reading("create the sandbox"), |guest, store| guest.call_check_spec(store, &spec))
     }
 
-    /// Makes a sandbox. The image is built first where it has to be, without its log: see [`Provider::build`]. While the
-    /// service asks to wait, it waits, and tells [`ProviderBuilder::on_wait`](crate::ProviderBuilder::on_wait); a key is made if the specification has none,
-    /// so that no attempt makes a second sandbox.
+    /// Creates a sandbox. If necessary, builds the image first, without its log: see [`Provider::build`]. While the
+    /// service asks to wait, repeats the request and calls the function of
+    /// [`ProviderBuilder::on_wait`](crate::ProviderBuilder::on_wait). If the specification has no key, a key is
+    /// generated, so that a repeated request does not create a second sandbox.
     ///
     /// # Errors
     ///
     /// [`Kind::AlreadyExists`] for a name that is taken, [`Kind::ResourceExhausted`] without capacity,
-    /// [`Kind::BuildFailed`], [`Kind::InvalidArgument`].
+    /// [`Kind::BuildFailed`], [`Kind::InvalidArgument`], and the kinds of every call: see [`Kind`].
     pub async fn create(&self, spec: types::SandboxSpec) -> Result<Sandbox> {
         Ok(self.create_with_info(spec).await?.0)
     }
 
-    /// Like [`create`](Provider::create), with what the provider said of the new sandbox.
+    /// Creates a sandbox like [`create`](Provider::create), and also returns what the provider reported about it.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Those of [`create`](Provider::create).
     pub async fn create_with_info(&self, mut spec: types::SandboxSpec) -> Result<(Sandbox, types::SandboxInfo)> {
         spec.key.get_or_insert_with(fresh_id);
         let begun = Instant::now();
@@ -196,33 +200,34 @@ impl Provider {
         }
     }
 
-    /// The service's time, by what its latest answer said; none before the first answer, or if it does not say it. Leases
-    /// are kept by it, since the clocks of several machines differ.
+    /// Returns the current time of the service, calculated from its latest response. Returns `None` before the first
+    /// response, and if responses contain no date. Leases use this time because the clocks of several machines differ.
     pub fn service_time(&self) -> Option<SystemTime> {
         self.inner.net.service_now().map(|millis| UNIX_EPOCH + Duration::from_millis(millis))
     }
 
-    /// A handle to a sandbox by its id. Sends nothing: whether it exists shows at the first call.
+    /// Returns a handle to a sandbox by its id. Sends no request: the first call shows whether the sandbox exists.
     pub fn sandbox(&self, id: impl Into<String>) -> Sandbox {
         Sandbox::new(self.clone(), id.into())
     }
 
-    /// The live sandbox of that name.
+    /// Finds the running sandbox with this name.
     ///
     /// # Errors
     ///
-    /// [`Kind::NotFound`] when there is none.
+    /// [`Kind::NotFound`] if there is none, and the kinds of every call: see [`Kind`].
     pub async fn find(&self, name: &str) -> Result<(Sandbox, types::SandboxInfo)> {
         let (call, name) = (Call::reading(format!("find the sandbox {name:?}")).prompt(), name.to_owned());
         let info = ask!(self.inner, None, call, |guest, store| guest.call_find(store, &name))?;
         Ok((self.sandbox(info.id.clone()), info))
     }
 
-    /// A part of the list of sandboxes: at most `max` (1 to 1000), going on at `cursor`.
+    /// Returns a page of the list of sandboxes: at most `max` (1 to 1000), starting at `cursor`, or at the beginning
+    /// for `None`.
     ///
     /// # Errors
     ///
-    /// As any call.
+    /// [`Kind::InvalidArgument`] for an unusable filter, and the kinds of every call: see [`Kind`].
     pub async fn list_page(
         &self,
         filter: &types::ListFilter,
@@ -238,11 +243,11 @@ impl Provider {
         ))
     }
 
-    /// Sandboxes, newest first, at most `max` of them.
+    /// Returns at most `max` sandboxes, newest first.
     ///
     /// # Errors
     ///
-    /// As any call.
+    /// Those of [`list_page`](Provider::list_page).
     pub async fn list(&self, filter: &types::ListFilter, max: usize) -> Result<Vec<types::SandboxInfo>> {
         let mut found = Vec::new();
         let mut cursor = None;
@@ -259,12 +264,12 @@ impl Provider {
         Ok(found)
     }
 
-    /// Sandboxes of all apps (or projects, or whatever the provider divides its sandboxes by), newest first, at most `max` of
-    /// them. With a provider that does not divide them it is [`list`](Provider::list).
+    /// Returns at most `max` sandboxes of all apps, newest first. An app is the unit by which the provider groups
+    /// sandboxes, such as a project. If the provider does not group them, this is the same as [`list`](Provider::list).
     ///
     /// # Errors
     ///
-    /// As any call.
+    /// Those of [`list_page`](Provider::list_page).
     pub async fn list_all_apps(&self, filter: &types::ListFilter, max: usize) -> Result<Vec<types::SandboxInfo>> {
         let mut wide = filter.clone();
         wide.extra.push((ALL_APPS.to_owned(), "true".to_owned()));
@@ -276,21 +281,23 @@ impl Provider {
         }
     }
 
-    /// Deletes a named volume with all that is in it. One that is not there is no error.
+    /// Deletes a named volume with its content. Succeeds if the volume does not exist.
     ///
     /// # Errors
     ///
-    /// [`Kind::Unsupported`] about `delete-volume` when the plugin speaks a version before 0.1.1.
+    /// [`Kind::Unsupported`] with the subject `delete-volume` if the plugin has an interface version before 0.1.1, and
+    /// the kinds of every call: see [`Kind`].
     pub async fn delete_volume(&self, name: &str) -> Result<()> {
         let (call, name) = (Call::acting(format!("delete the volume {name:?}")), name.to_owned());
         ask!(self.inner, None, call, |guest, store| guest.call_delete_volume(store, &name))
     }
 
-    /// A new sandbox from a memory snapshot.
+    /// Creates a new sandbox from a memory snapshot, with the name `name`.
     ///
     /// # Errors
     ///
-    /// [`Kind::NotFound`], [`Kind::Unsupported`].
+    /// [`Kind::NotFound`] if the snapshot does not exist, [`Kind::Unsupported`] if the provider has no memory
+    /// snapshots, and the kinds of every call: see [`Kind`].
     pub async fn restore(&self, snapshot: &str, name: Option<&str>) -> Result<Sandbox> {
         let call = Call::acting(format!("restore the snapshot {snapshot}")).told();
         let (snapshot, key, name) = (snapshot.to_owned(), fresh_id(), name.map(str::to_owned));

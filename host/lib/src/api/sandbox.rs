@@ -1,4 +1,4 @@
-//! A sandbox by its id.
+//! The handle of a sandbox: its state, network, snapshots, sidecars and commands. Its files are in `files`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,25 +15,25 @@ use crate::runtime::runner::{Runner, ask};
 use crate::runtime::warm::Route;
 use crate::types;
 
-/// The longest wait of one call; longer ones are made of several.
+/// The longest wait of one call, in milliseconds. Longer waits consist of several calls.
 const WAIT: u64 = 60_000;
 
-/// How long a snapshot of memory may take, where calls may not take longer anyway.
+/// Least time limit of a memory snapshot, because it can take minutes. Other calls end after `Limits::call_time`.
 const SNAPSHOT: Duration = Duration::from_secs(3600);
 
-/// Input of a command that is handed over in one call; more goes in pieces. A call's data lies in the instance's memory,
-/// next to the pieces that are under way.
+/// Largest standard input that is sent in one call, in bytes. Larger input is sent in pieces, because the data of a
+/// call is in the memory of the instance, in addition to the pieces that are being sent.
 const STDIN: usize = 16 << 20;
 
-/// Output of a command that one call hands over, of each stream; more is collected piece by piece. The interface's bound.
+/// Most output per stream that one call returns, in bytes: the limit of the interface. More is read in pieces.
 const COLLECTED: u64 = 32 << 20;
 
-/// A handle to a sandbox: its id, and the provider to ask. Cheap to clone; dropping it does nothing to the sandbox.
+/// A handle to a sandbox: its id and its provider. Cheap to clone. Dropping it has no effect on the sandbox.
 #[derive(Clone)]
 pub struct Sandbox {
     provider: Provider,
     id: Arc<str>,
-    /// The sidecar that commands and files of this handle are in; none for the main container.
+    /// The sidecar that commands and files of this handle refer to, or `None` for the main container.
     container: Option<Arc<str>>,
 }
 
@@ -48,12 +48,12 @@ impl Sandbox {
         Sandbox { provider, id: id.into(), container: None }
     }
 
-    /// Its id.
+    /// Returns the id of the sandbox.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The provider it belongs to.
+    /// Returns the provider of the sandbox.
     pub fn provider(&self) -> &Provider {
         &self.provider
     }
@@ -76,13 +76,13 @@ impl Sandbox {
         types::ExecRef { sandbox: self.id.to_string(), exec: exec.to_owned(), deadline: None, container }
     }
 
-    /// A command of this handle's container, unless it names another.
+    /// Sets the container of a command to that of this handle, unless the command names one.
     fn here(&self, mut command: types::ExecSpec) -> types::ExecSpec {
         command.container = command.container.or_else(|| self.container.as_deref().map(str::to_owned));
         command
     }
 
-    /// The same sandbox, with commands and files in the sidecar of that name. Sends nothing.
+    /// Returns a handle whose commands and files are in the sidecar `name` of the same sandbox. Sends no request.
     pub fn sidecar(&self, name: &str) -> Sandbox {
         Sandbox { container: Some(name.into()), ..self.clone() }
     }
@@ -95,22 +95,23 @@ impl Sandbox {
         Call::acting(format!("{verb} {}", self.id))
     }
 
-    /// Its state, also after its end.
+    /// Returns the state of the sandbox, also after its end.
     ///
     /// # Errors
     ///
-    /// [`Kind::NotFound`](crate::Kind::NotFound) when the provider knows no such sandbox.
+    /// [`Kind::NotFound`](crate::Kind::NotFound) if the provider does not know the sandbox, and the kinds of every
+    /// call: see [`Kind`].
     pub async fn info(&self) -> Result<types::SandboxInfo> {
         let id = self.id.to_string();
         ask!(self.inner(), self.route(), self.reading("look at the sandbox").prompt(), |guest, store| guest
             .call_get(store, &id))
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the sandbox, without a time limit, and returns the reason.
     ///
     /// # Errors
     ///
-    /// As any call.
+    /// [`Kind::NotFound`] if the provider does not know the sandbox, and the kinds of every call: see [`Kind`].
     pub async fn wait(&self) -> Result<types::EndReason> {
         loop {
             if let Some(reason) = self.wait_once(WAIT).await? {
@@ -119,11 +120,12 @@ impl Sandbox {
         }
     }
 
-    /// Waits for its end; none when `time` has passed first. No time is a look.
+    /// Waits for the end of the sandbox. Returns `None` if it is still running after `time`. With a time of zero,
+    /// checks once without waiting.
     ///
     /// # Errors
     ///
-    /// As any call.
+    /// Those of [`wait`](Self::wait).
     pub async fn wait_for(&self, time: Duration) -> Result<Option<types::EndReason>> {
         let begun = std::time::Instant::now();
         loop {
@@ -144,11 +146,12 @@ impl Sandbox {
         Ok(ended)
     }
 
-    /// Waits until its readiness probe has passed; false when `time` has passed first.
+    /// Waits until the readiness probe succeeds. Returns false if it has not succeeded after `time`.
     ///
     /// # Errors
     ///
-    /// [`Kind::Conflict`](crate::Kind::Conflict) for a sandbox without a probe.
+    /// [`Kind::Conflict`](crate::Kind::Conflict) if the sandbox has no probe, and the kinds of every call: see
+    /// [`Kind`].
     pub async fn wait_ready(&self, time: Duration) -> Result<bool> {
         let begun = std::time::Instant::now();
         loop {
@@ -161,11 +164,12 @@ impl Sandbox {
         }
     }
 
-    /// Ends it; returns when the provider has accepted that. One that has ended is no error.
+    /// Terminates the sandbox. Returns when the provider has accepted the request. Succeeds if the sandbox has ended.
     ///
     /// # Errors
     ///
-    /// [`Kind::NotFound`](crate::Kind::NotFound) when the provider knows no such sandbox.
+    /// [`Kind::NotFound`](crate::Kind::NotFound) if the provider does not know the sandbox, and the kinds of every
+    /// call: see [`Kind`].
     pub async fn terminate(&self) -> Result<()> {
         let id = self.id.to_string();
         let ended =
@@ -175,57 +179,60 @@ impl Sandbox {
         ended
     }
 
-    /// Gives a name to a sandbox that has none.
+    /// Sets the name of a sandbox without a name. Succeeds if it has this name already.
     ///
     /// # Errors
     ///
-    /// [`Kind::AlreadyExists`](crate::Kind::AlreadyExists) for a name that is taken.
+    /// [`Kind::AlreadyExists`](crate::Kind::AlreadyExists) for a name that is taken, and the kinds of every call: see
+    /// [`Kind`].
     pub async fn set_name(&self, name: &str) -> Result<()> {
         let (id, name) = (self.id.to_string(), name.to_owned());
         ask!(self.inner(), self.route(), self.acting("name the sandbox").prompt(), |guest, store| guest
             .call_set_name(store, &id, &name))
     }
 
-    /// Its tags.
+    /// Returns the tags of the sandbox.
     ///
     /// # Errors
     ///
-    /// As any call.
+    /// The kinds of every call about a sandbox: see [`Kind`].
     pub async fn tags(&self) -> Result<Vec<(String, String)>> {
         let id = self.id.to_string();
         ask!(self.inner(), self.route(), self.reading("read the tags of").prompt(), |guest, store| guest
             .call_get_tags(store, &id))
     }
 
-    /// Replaces its tags as a whole.
+    /// Replaces all tags of the sandbox.
     ///
     /// # Errors
     ///
-    /// As any call.
+    /// [`Kind::InvalidArgument`] for tags that the service does not accept, and the kinds of every call: see [`Kind`].
     pub async fn set_tags(&self, tags: Vec<(String, String)>) -> Result<()> {
         let id = self.id.to_string();
         ask!(self.inner(), self.route(), self.acting("set the tags of").prompt(), |guest, store| guest
             .call_set_tags(store, &id, &tags))
     }
 
-    /// Where its ports are reached; waits up to `time` for them to be assigned.
+    /// Returns the public addresses of the ports. Waits up to `time`, at most ten minutes, for them to be assigned.
     ///
     /// # Errors
     ///
-    /// [`Kind::TimedOut`](crate::Kind::TimedOut) when they are not.
+    /// [`Kind::TimedOut`](crate::Kind::TimedOut) if they are not assigned after `time`, and the kinds of every call:
+    /// see [`Kind`].
     pub async fn tunnels(&self, time: Duration) -> Result<Vec<types::Tunnel>> {
         let (id, wait) = (self.id.to_string(), millis(time));
         ask!(self.inner(), self.route(), self.reading("find the tunnels of"), |guest, store| guest
             .call_tunnels(store, &id, wait))
     }
 
-    /// Connects to a tunnel, with TLS where it has it: bytes as the program behind the port speaks them. The
-    /// connection is the caller's, not the plugin's. The address is the service's word: it may be one of this machine or of
-    /// a private network only where the service is there too, as for the origins that it hands out.
+    /// Connects to a tunnel, with TLS unless it is a plain TCP tunnel. The connection carries the bytes of the program
+    /// behind the port, and is not visible to the plugin. The service supplies the address. It may be an address of
+    /// this machine or of a private network only if the service is there too. The same rule applies to origins that the
+    /// service names.
     ///
     /// # Errors
     ///
-    /// [`Kind::Unavailable`](crate::Kind::Unavailable) when nothing answers, or the address is not allowed.
+    /// [`Kind::Unavailable`](crate::Kind::Unavailable) if the connection fails, or the address is not allowed.
     pub async fn connect(&self, tunnel: &types::Tunnel) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>> {
         let origin = Origin {
             secure: tunnel.kind != types::PortKind::Tcp,
@@ -237,22 +244,24 @@ impl Sandbox {
         })
     }
 
-    /// A token for HTTP connections to a port.
+    /// Creates a token for HTTP connections to a port. The program that serves the port receives `metadata`.
     ///
     /// # Errors
     ///
-    /// [`Kind::Unsupported`](crate::Kind::Unsupported) where the provider has none.
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported) if the provider has no such tokens, and the kinds of every call:
+    /// see [`Kind`].
     pub async fn connect_token(&self, port: u16, metadata: &str) -> Result<types::ConnectToken> {
         let (id, metadata) = (self.id.to_string(), metadata.to_owned());
         ask!(self.inner(), self.route(), self.acting("make a token for"), |guest, store| guest
             .call_create_connect_token(store, &id, port, &metadata))
     }
 
-    /// A part of its persisted log: at most `max_bytes` of text, going on at `cursor`.
+    /// Returns a piece of the persisted log of the sandbox: at most `max_bytes` of text, starting at `cursor`, or at
+    /// the beginning for `None`.
     ///
     /// # Errors
     ///
-    /// As any call.
+    /// The kinds of every call about a sandbox: see [`Kind`].
     pub async fn logs(&self, query: types::LogQuery, cursor: Option<String>, max_bytes: u32) -> Result<types::LogPage> {
         let id = self.id.to_string();
         ask!(self.inner(), self.route(), self.reading("read the log of"), |guest, store| guest.call_read_logs(
@@ -264,87 +273,94 @@ impl Sandbox {
         ))
     }
 
-    /// What it has used so far.
+    /// Returns the resources that the sandbox has used so far.
     ///
     /// # Errors
     ///
-    /// As any call.
+    /// The kinds of every call about a sandbox: see [`Kind`].
     pub async fn stats(&self) -> Result<types::Usage> {
         let id = self.id.to_string();
         ask!(self.inner(), self.route(), self.reading("read the usage of").prompt(), |guest, store| guest
             .call_stats(store, &id))
     }
 
-    /// What it has used so far and what that costs, also after its end. Costs are in US dollars; they are missing where the
-    /// provider does not tell them, and the last seconds or minutes may be missing in all numbers.
+    /// Returns the resources that the sandbox has used so far and their cost, also after its end. Costs are in US
+    /// dollars, and absent if the provider does not report them, or if the plugin has an interface version before
+    /// 0.1.1. The last seconds or minutes may be missing in all numbers.
     ///
     /// # Errors
     ///
-    /// As any call.
+    /// The kinds of every call about a sandbox: see [`Kind`].
     pub async fn usage_report(&self) -> Result<types::UsageReport> {
         let id = self.id.to_string();
         ask!(self.inner(), self.route(), self.reading("read the usage of").prompt(), |guest, store| guest
             .call_report_usage(store, &id))
     }
 
-    /// Replaces its network policy.
+    /// Replaces the network policy of the sandbox. Open connections may continue.
     ///
     /// # Errors
     ///
-    /// [`Kind::Unsupported`](crate::Kind::Unsupported) where it cannot be changed.
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported) if the policy cannot be changed, and the kinds of every call:
+    /// see [`Kind`].
     pub async fn set_network(&self, policy: types::NetworkPolicy) -> Result<()> {
         let id = self.id.to_string();
         ask!(self.inner(), self.route(), self.acting("change the network of"), |guest, store| guest
             .call_set_network(store, &id, &policy))
     }
 
-    /// Makes writes of others to its volumes visible.
+    /// Makes the changes of other sandboxes to the mounted volumes visible.
     ///
     /// # Errors
     ///
-    /// As any call.
+    /// The kinds of every call about a sandbox: see [`Kind`].
     pub async fn reload_volumes(&self) -> Result<()> {
         let id = self.id.to_string();
         ask!(self.inner(), self.route(), self.acting("reload the volumes of"), |guest, store| guest
             .call_reload_volumes(store, &id))
     }
 
-    /// Freezes its file system as an image, kept for `ttl` (none for ever).
+    /// Saves the file system as an image and returns the image's id. The image is deleted after `ttl`, or kept for
+    /// `None`.
     ///
     /// # Errors
     ///
-    /// As any call.
+    /// [`Kind::Unsupported`] if the provider has no such snapshots, and the kinds of every call: see [`Kind`].
     pub async fn snapshot_filesystem(&self, ttl: Option<Duration>) -> Result<String> {
         self.snapshot_filesystem_as(&fresh_id(), ttl).await
     }
 
-    /// The same under a key of the caller's choice: repeated, it gives the same image.
+    /// Saves the file system like [`snapshot_filesystem`](Self::snapshot_filesystem), with a key that the caller
+    /// chooses. Repeated calls with the same key return the same image.
     ///
     /// # Errors
     ///
-    /// As any call.
+    /// Those of [`snapshot_filesystem`](Self::snapshot_filesystem).
     pub async fn snapshot_filesystem_as(&self, key: &str, ttl: Option<Duration>) -> Result<String> {
         let (id, key, ttl) = (self.id.to_string(), key.to_owned(), ttl.map(millis));
         ask!(self.inner(), self.route(), self.acting("take a snapshot of"), |guest, store| guest
             .call_snapshot_filesystem(store, &id, &key, ttl))
     }
 
-    /// Freezes one directory as an image that can be mounted.
+    /// Saves one directory as an image that can be mounted, and returns the image's id. The image is deleted after
+    /// `ttl`, or kept for `None`.
     ///
     /// # Errors
     ///
-    /// As any call.
+    /// Those of [`snapshot_filesystem`](Self::snapshot_filesystem).
     pub async fn snapshot_directory(&self, path: &str, ttl: Option<Duration>) -> Result<String> {
         let (at, key, ttl) = (self.location(path), fresh_id(), ttl.map(millis));
         ask!(self.inner(), self.route(), self.acting("take a snapshot of a directory of"), |guest, store| guest
             .call_snapshot_directory(store, &at, &key, ttl))
     }
 
-    /// Freezes memory and processes too. Ends the sandbox where the provider works that way.
+    /// Saves memory and processes as well as files, and returns the id of the snapshot. Ends the sandbox with some
+    /// providers.
     ///
     /// # Errors
     ///
-    /// [`Kind::Unsupported`](crate::Kind::Unsupported) where the provider cannot.
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported) if the provider has no memory snapshots, and the kinds of every
+    /// call: see [`Kind`].
     pub async fn snapshot_memory(&self) -> Result<String> {
         let (id, key) = (self.id.to_string(), fresh_id());
         let longest = self.inner().limits.call_time.max(SNAPSHOT);
@@ -352,22 +368,23 @@ impl Sandbox {
         ask!(self.inner(), self.route(), call, |guest, store| guest.call_snapshot_memory(store, &id, &key))
     }
 
-    /// The file-system image taken when the sandbox ended; none if it is not there within `time`.
+    /// Returns the image of the file system that was saved at the end of the sandbox, or `None` if there is none after
+    /// `time`, which is at most ten minutes.
     ///
     /// # Errors
     ///
-    /// As any call.
+    /// The kinds of every call: see [`Kind`].
     pub async fn exit_snapshot(&self, time: Duration) -> Result<Option<String>> {
         let (id, wait) = (self.id.to_string(), millis(time));
         ask!(self.inner(), self.route(), self.reading("find the exit snapshot of"), |guest, store| guest
             .call_exit_snapshot(store, &id, wait))
     }
 
-    /// Mounts an image at a path (an empty directory for none).
+    /// Mounts an image at a path, or an empty directory for `None`.
     ///
     /// # Errors
     ///
-    /// [`Kind::NotFound`](crate::Kind::NotFound) for an unknown image.
+    /// [`Kind::NotFound`](crate::Kind::NotFound) for an unknown image, and the kinds of every call: see [`Kind`].
     pub async fn mount(&self, path: &str, image: Option<&str>) -> Result<()> {
         let (at, image) = (self.location(path), image.map(str::to_owned));
         ask!(self.inner(), self.route(), self.acting("mount an image in"), |guest, store| guest.call_mount(
@@ -377,76 +394,81 @@ impl Sandbox {
         ))
     }
 
-    /// Undoes [`mount`](Self::mount).
+    /// Removes a mount of [`mount`](Self::mount).
     ///
     /// # Errors
     ///
-    /// [`Kind::NotFound`](crate::Kind::NotFound) where nothing is mounted.
+    /// [`Kind::NotFound`](crate::Kind::NotFound) if no image is mounted at the path, and the kinds of every call: see
+    /// [`Kind`].
     pub async fn unmount(&self, path: &str) -> Result<()> {
         let at = self.location(path);
         ask!(self.inner(), self.route(), self.acting("unmount an image in"), |guest, store| guest
             .call_unmount(store, &at))
     }
 
-    /// Adds a container.
+    /// Adds a sidecar, which is a further container, to the running sandbox.
     ///
     /// # Errors
     ///
-    /// [`Kind::AlreadyExists`](crate::Kind::AlreadyExists) for a name in use.
+    /// [`Kind::AlreadyExists`](crate::Kind::AlreadyExists) for a name that is in use, and the kinds of every call: see
+    /// [`Kind`].
     pub async fn create_sidecar(&self, spec: types::SidecarSpec) -> Result<types::SidecarInfo> {
         let id = self.id.to_string();
         ask!(self.inner(), self.route(), self.acting("add a sidecar to"), |guest, store| guest
             .call_create_sidecar(store, &id, &spec))
     }
 
-    /// Its containers but the main one, ended ones included.
+    /// Returns all containers except the main one, including ended ones.
     ///
     /// # Errors
     ///
-    /// As any call.
+    /// The kinds of every call about a sandbox: see [`Kind`].
     pub async fn sidecars(&self) -> Result<Vec<types::SidecarInfo>> {
         let id = self.id.to_string();
         ask!(self.inner(), self.route(), self.reading("list the sidecars of").prompt(), |guest, store| guest
             .call_list_sidecars(store, &id))
     }
 
-    /// Waits up to `time` for the end of a sidecar.
+    /// Waits for the end of a sidecar. Returns `None` if it is still running after `time`, which is at most ten
+    /// minutes.
     ///
     /// # Errors
     ///
-    /// [`Kind::NotFound`](crate::Kind::NotFound) when there is none of that name.
+    /// [`Kind::NotFound`](crate::Kind::NotFound) if there is no sidecar of that name, and the kinds of every call: see
+    /// [`Kind`].
     pub async fn wait_sidecar(&self, name: &str, time: Duration) -> Result<Option<types::EndReason>> {
         let (id, name, wait) = (self.id.to_string(), name.to_owned(), millis(time));
         ask!(self.inner(), self.route(), self.reading("wait for a sidecar of"), |guest, store| guest
             .call_wait_sidecar(store, &id, &name, wait))
     }
 
-    /// Ends a sidecar.
+    /// Terminates a sidecar.
     ///
     /// # Errors
     ///
-    /// As any call.
+    /// The kinds of every call about a sandbox: see [`Kind`].
     pub async fn terminate_sidecar(&self, name: &str) -> Result<()> {
         let (id, name) = (self.id.to_string(), name.to_owned());
         ask!(self.inner(), self.route(), self.acting("end a sidecar of"), |guest, store| guest
             .call_terminate_sidecar(store, &id, &name))
     }
 
-    /// Runs a command to its end and gives what it printed, up to the default limits of
+    /// Runs a command, waits for its end and returns its output, up to the default limits of
     /// [`OutputLimits`](types::OutputLimits). Dropping the future kills the command.
     ///
     /// # Errors
     ///
-    /// Only when it could not be run or followed: a command that fails is a result.
+    /// [`Kind::InvalidArgument`] for an empty command, and the kinds of every call: see [`Kind`]. A command that fails
+    /// is not an error: the result contains its verdict.
     pub async fn run(&self, command: types::ExecSpec) -> Result<types::RunResult> {
         self.run_with(command, Vec::new(), types::OutputLimits::default()).await
     }
 
-    /// Like [`run`](Self::run), with standard input and limits.
+    /// Runs a command like [`run`](Self::run), with standard input and output limits.
     ///
     /// # Errors
     ///
-    /// As [`run`](Self::run).
+    /// Those of [`run`](Self::run).
     pub async fn run_with(
         &self,
         command: types::ExecSpec,
@@ -462,14 +484,15 @@ impl Sandbox {
         let sandbox = Sandbox { container: command.container.as_deref().map(Arc::from), ..self.clone() };
         let mut kill = KillOnDrop::new(sandbox, command.id.clone());
         let id = self.id.to_string();
-        // The provider ends it at its time-out; a plugin that does not tell has as long as for any call.
+        // The provider ends the command at its time limit. A plugin that does not report the end has `call_time` in
+        // addition.
         let longest =
             command.timeout.map(|time| Duration::from_millis(time).saturating_add(self.inner().limits.call_time));
         let argv0 = command.argv.first().map_or("", String::as_str);
         let call = self.acting(&format!("run {argv0:?} in")).about(&command.id).within(longest);
         let result =
             ask!(self.inner(), self.route(), call, |guest, store| guest.call_run(store, &id, &command, &stdin, limits));
-        // A failed call may have left it running, and nothing else would end it.
+        // After a failed call the command may be running, and this is the only place that kills it.
         if result.as_ref().map_or_else(|error| error.happened() == Happened::No, |_| true) {
             kill.needed = false;
         }
@@ -492,7 +515,7 @@ impl Sandbox {
                 input.shutdown().await
             };
             match written.await {
-                // A program that has had enough.
+                // The program closed its input early, which is not an error.
                 Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe && error.get_ref().is_none() => Ok(()),
                 written => written,
             }
@@ -516,12 +539,13 @@ impl Sandbox {
         Ok(types::RunResult { verdict, stdout, stderr, duration: millis(begun.elapsed()) })
     }
 
-    /// Starts a command and gives a handle with its three streams. Dropping the handle kills it, unless it is
-    /// [detached](Process::detach).
+    /// Starts a command and returns a handle with its three streams. Dropping the handle kills the command, unless it
+    /// is [detached](Process::detach).
     ///
     /// # Errors
     ///
-    /// When it could not be started. A missing program is no error but the verdict `exited(127)`.
+    /// [`Kind::InvalidArgument`] for an empty command, and the kinds of every call: see [`Kind`]. A missing program is
+    /// not an error, but the verdict `exited(127)`.
     pub async fn spawn(&self, command: types::ExecSpec) -> Result<Process> {
         check_argv(&command)?;
         let command = self.here(command);
@@ -533,7 +557,7 @@ impl Sandbox {
         let (id, argv0) = (self.id.to_string(), command.argv.first().cloned().unwrap_or_default());
         let call = self.acting(&format!("start {argv0:?} in")).about(&command.id);
         let started = ask!(self.inner(), self.route(), call, |guest, store| guest.call_start(store, &id, &command));
-        // As with `run`: what was never started needs no killing, and what may have been does.
+        // As in `run`: kills the command if it may have started, and not if it certainly has not.
         if started.as_ref().map_or_else(|error| error.happened() == Happened::No, |()| true) {
             kill.needed = false;
         }
@@ -541,18 +565,19 @@ impl Sandbox {
         Ok(Process::new(sandbox, exec, pty, true))
     }
 
-    /// A handle to a command that was started elsewhere, by its exec id; `main` is the entry-point command. Dropping
-    /// the handle does not kill it. Sends nothing.
+    /// Returns a handle to a command that was started elsewhere, by its exec id. `main` is the entry-point command.
+    /// Dropping the handle does not kill the command. Sends no request.
     pub fn attach(&self, exec: impl Into<String>) -> Process {
         let exec = self.exec_ref(&exec.into());
         Process::new(self.clone(), exec, false, false)
     }
 
-    /// Sends a signal to an exec's whole process tree.
+    /// Sends a signal (its Linux number, 1 to 64) to the whole process tree of an exec. Succeeds if the exec has ended.
     ///
     /// # Errors
     ///
-    /// [`Kind::NotFound`](crate::Kind::NotFound) for an unknown exec; none if it has ended.
+    /// [`Kind::NotFound`](crate::Kind::NotFound) for an unknown exec, [`Kind::Conflict`] if none of its processes can
+    /// be found, and the kinds of every call: see [`Kind`].
     pub async fn signal(&self, exec: &str, signal: u32) -> Result<()> {
         self.send_signal(exec, signal, self.acting("signal a command in")).await
     }
@@ -564,7 +589,7 @@ impl Sandbox {
     }
 }
 
-/// Reads a stream to its end, keeping what the limit allows.
+/// Reads a stream to its end and keeps the first or last `max` bytes of it.
 async fn collect(stream: Option<Output>, max: u64, keep: types::Keep) -> std::io::Result<types::Captured> {
     let max = usize::try_from(max).unwrap_or(usize::MAX);
     let mut kept = std::collections::VecDeque::new();
@@ -602,8 +627,8 @@ pub(crate) fn now_millis() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, millis)
 }
 
-/// Kills a command whose caller has gone while it was being started or waited for. A provider that is shut down waits for
-/// it, so that the signal is on its way before nothing passes any more.
+/// Kills a command if its caller dropped the future while the command was being started or waited for. A shutdown of
+/// the provider waits until this value is dropped, so that the signal is sent before the provider refuses all calls.
 struct KillOnDrop {
     sandbox: Sandbox,
     exec: String,
@@ -626,22 +651,22 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// Kills a command from wherever a handle was dropped.
+/// Kills a command in the background, after its handle was dropped on any thread.
 pub(crate) fn kill_later(sandbox: Sandbox, exec: String) {
     signal_later(sandbox, exec, 9);
 }
 
-/// Sends a signal from wherever a handle was dropped.
+/// Sends a signal in the background, after a handle was dropped on any thread.
 pub(crate) fn signal_later(sandbox: Sandbox, exec: String, signal: u32) {
     let tasks = sandbox.inner().tasks.clone();
     let waiting = sandbox.inner().signals.add(format!("{exec} in {}", sandbox.id()));
     tasks.spawn(async move {
-        // A dying runtime or a slow provider must not keep this for ever.
+        // Bounds the time, because a slow provider must not keep this task forever.
         let call = sandbox.acting("signal a command in").signalling();
         let sent = tokio::time::timeout(Duration::from_secs(30), sandbox.send_signal(&exec, signal, call)).await;
         let error = match sent {
             Ok(Ok(())) => return tracing::debug!(exec, signal, "signalled"),
-            // Nothing is left that could be.
+            // The command or the sandbox does not exist any more.
             Ok(Err(error)) if error.is_not_found() || error.is_sandbox_ended() => {
                 return tracing::debug!(exec, signal, %error, "nothing to signal");
             }

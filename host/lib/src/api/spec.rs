@@ -1,7 +1,7 @@
-//! What a sandbox, a command or an image is to be, step by step.
+//! Builder methods for the specifications of sandboxes, commands and images.
 //!
-//! The records are those of the interface, with all fields open; the methods here set the common ones and leave the
-//! rest at what the provider takes when nothing is said.
+//! The types are the records of the interface, with public fields. The methods here set the common fields. Fields that
+//! are not set have the provider's defaults.
 
 use std::time::Duration;
 
@@ -32,36 +32,38 @@ impl Default for ImageSpec {
 }
 
 impl ImageSpec {
-    /// An image by its name in a registry, such as `python:3.12-slim`.
+    /// Returns an image by its name in a registry, such as `python:3.12-slim`.
     pub fn registry(reference: impl Into<String>) -> Self {
         let source = ImageSource::Registry(RegistryImage { reference: reference.into(), login: None });
         ImageSpec { source, ..Self::default() }
     }
 
-    /// An image of the provider by its id.
+    /// Returns an image of the provider by its id.
     pub fn id(id: impl Into<String>) -> Self {
         ImageSpec { source: ImageSource::Id(id.into()), ..Self::default() }
     }
 
-    /// An image published under a name at the provider.
+    /// Returns an image that was published under a name at the provider.
     pub fn named(name: impl Into<String>) -> Self {
         ImageSpec { source: ImageSource::Named(name.into()), ..Self::default() }
     }
 
-    /// An image built from a Dockerfile's text. One with files for its COPY lines: see [`crate::LocalDockerfile`].
+    /// Returns an image that is built from the text of a Dockerfile. If its COPY lines need local files, use
+    /// [`crate::LocalDockerfile`].
     pub fn dockerfile(text: impl Into<String>) -> Self {
         let dockerfile =
             Dockerfile { text: text.into(), context: vec![], build_args: vec![], target: None, login: None };
         ImageSpec { source: ImageSource::Dockerfile(dockerfile), ..Self::default() }
     }
 
-    /// Adds a Dockerfile line on top, such as `RUN apt-get install -y git`.
+    /// Adds a Dockerfile line after those of the image, such as `RUN apt-get install -y git`.
     pub fn command(mut self, line: impl Into<String>) -> Self {
         self.commands.push(line.into());
         self
     }
 
-    /// Signs in to the registry with one of the provider's secrets, whose entries tell which kind it is.
+    /// Sets the provider's secret for the login to the registry. The entries of the secret determine the kind of login.
+    /// Has no effect on an image that is neither from a registry nor from a Dockerfile.
     pub fn registry_secret(mut self, secret: impl Into<String>) -> Self {
         let login = Some(RegistryLogin::AnySecret(secret.into()));
         match &mut self.source {
@@ -72,13 +74,13 @@ impl ImageSpec {
         self
     }
 
-    /// Shows the entries of one of the provider's secrets to RUN lines, as environment variables.
+    /// Adds a secret of the provider, whose entries are environment variables of the RUN lines.
     pub fn secret(mut self, name: impl Into<String>) -> Self {
         self.secrets.push(name.into());
         self
     }
 
-    /// Builds with accelerators.
+    /// Sets the accelerators that the build uses.
     pub fn gpu(mut self, model: impl Into<String>, count: u32) -> Self {
         self.gpu = Some(Gpu { model: model.into(), count });
         self
@@ -90,7 +92,7 @@ impl ImageSpec {
         self
     }
 
-    /// Builds again even when the provider has it.
+    /// Sets whether to build the image even if the provider has it.
     pub fn force(mut self, force: bool) -> Self {
         self.force = force;
         self
@@ -98,7 +100,7 @@ impl ImageSpec {
 }
 
 impl Default for SandboxSpec {
-    /// The provider's default image and resources, an open network, no name.
+    /// The provider's default image and resources, an open network, and no name.
     fn default() -> Self {
         SandboxSpec {
             image: ImageSpec::default(),
@@ -135,90 +137,90 @@ impl Default for SandboxSpec {
 }
 
 impl SandboxSpec {
-    /// A sandbox with this image.
+    /// Returns a specification with this image and default values.
     pub fn new(image: ImageSpec) -> Self {
         SandboxSpec { image, ..Self::default() }
     }
 
-    /// Sets the entry-point command. Without one the sandbox lives until it is terminated or its time is up.
+    /// Sets the entry-point command. Without one, the sandbox lives until it is terminated or its lifetime is over.
     pub fn command<I: IntoIterator<Item = S>, S: Into<String>>(mut self, argv: I) -> Self {
         self.command = argv.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Adds an environment variable for every command.
+    /// Adds an environment variable for all commands.
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.env.push((name.into(), value.into()));
         self
     }
 
-    /// Adds the entries of one of the provider's secrets to the environment.
+    /// Adds a secret of the provider, whose entries are environment variables of all commands.
     pub fn secret(mut self, name: impl Into<String>) -> Self {
         self.secrets.push(name.into());
         self
     }
 
-    /// Sets the directory that commands start in; absolute.
+    /// Sets the absolute path of the directory in which commands start.
     pub fn workdir(mut self, path: impl Into<String>) -> Self {
         self.workdir = Some(path.into());
         self
     }
 
-    /// Sets how long it lives at most.
+    /// Sets the maximum lifetime of the sandbox.
     pub fn lifetime(mut self, time: Duration) -> Self {
         self.lifetime = Some(millis(time));
         self
     }
 
-    /// Sets how long it lives without a command or a connection.
+    /// Sets the time without a command or a connection after which the sandbox ends.
     pub fn idle_timeout(mut self, time: Duration) -> Self {
         self.idle_timeout = Some(millis(time));
         self
     }
 
-    /// Sets aside this many cores.
+    /// Reserves this number of cores.
     pub fn cpu(mut self, cores: f64) -> Self {
         self.resources.cpu_request_millicores = Some((cores * 1000.0).round().clamp(0.0, f64::from(u32::MAX)) as u32);
         self
     }
 
-    /// Sets aside this much memory, in MiB.
+    /// Reserves this amount of memory, in MiB.
     pub fn memory_mib(mut self, mib: u32) -> Self {
         self.resources.memory_request_mib = Some(mib);
         self
     }
 
-    /// Does not let it have more cores than this.
+    /// Sets the maximum number of cores.
     pub fn cpu_limit(mut self, cores: f64) -> Self {
         self.resources.cpu_limit_millicores = Some((cores * 1000.0).round().clamp(0.0, f64::from(u32::MAX)) as u32);
         self
     }
 
-    /// Does not let it have more memory than this, in MiB.
+    /// Sets the maximum amount of memory, in MiB.
     pub fn memory_limit_mib(mut self, mib: u32) -> Self {
         self.resources.memory_limit_mib = Some(mib);
         self
     }
 
-    /// Gives it accelerators.
+    /// Sets the accelerators of the sandbox.
     pub fn gpu(mut self, model: impl Into<String>, count: u32) -> Self {
         self.resources.gpu = Some(Gpu { model: model.into(), count });
         self
     }
 
-    /// Lets it run there; several calls give a choice.
+    /// Adds a region in which the sandbox may run.
     pub fn region(mut self, region: impl Into<String>) -> Self {
         self.regions.push(region.into());
         self
     }
 
-    /// Cuts it off from the network.
+    /// Blocks all outbound connections of the sandbox.
     pub fn block_network(mut self) -> Self {
         self.network = NetworkPolicy { inbound_cidrs: self.network.inbound_cidrs, ..NetworkPolicy::blocked() };
         self
     }
 
-    /// Lets it connect to these address ranges and domains only.
+    /// Restricts outbound connections to these address ranges and domains.
     pub fn allow_only<C, D>(mut self, cidrs: C, domains: D) -> Self
     where
         C: IntoIterator<Item: Into<String>>,
@@ -229,55 +231,56 @@ impl SandboxSpec {
         self
     }
 
-    /// Lets only these address ranges connect to its ports.
+    /// Adds an address range that may connect to the ports of the sandbox. By default all may.
     pub fn inbound_from(mut self, cidr: impl Into<String>) -> Self {
         self.network.inbound_cidrs.push(cidr.into());
         self
     }
 
-    /// Sends its outbound traffic through a proxy of the provider.
+    /// Sets the proxy of the provider that outbound traffic uses.
     pub fn proxy(mut self, name: impl Into<String>) -> Self {
         self.proxy = Some(name.into());
         self
     }
 
-    /// Makes a port reachable from outside by TLS.
+    /// Makes a port reachable from outside with TLS.
     pub fn port(self, number: u16) -> Self {
         self.port_of(PortKind::Tls, number)
     }
 
-    /// Makes a port reachable from outside.
+    /// Makes a port reachable from outside with a tunnel of this kind.
     pub fn port_of(mut self, kind: PortKind, number: u16) -> Self {
         self.ports.push(Port { number, kind });
         self
     }
 
-    /// Mounts a bucket. Its other fields are open, see [`BucketMount`].
+    /// Mounts a bucket. See the fields of [`BucketMount`] for its options.
     pub fn bucket(mut self, bucket: BucketMount) -> Self {
         self.buckets.push(bucket);
         self
     }
 
-    /// Puts a further container beside it.
+    /// Adds a sidecar, which is a further container in the sandbox.
     pub fn sidecar(mut self, sidecar: SidecarSpec) -> Self {
         self.sidecars.push(sidecar);
         self
     }
 
-    /// Names this create: two with the same key give the same sandbox. Without it a new one is made.
+    /// Sets the key of the create request: two requests with the same key return the same sandbox. If no key is set,
+    /// [`crate::Provider::create`] generates one.
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// Mounts a volume of the provider.
+    /// Mounts a volume of the provider at a path, with write access.
     pub fn volume(mut self, volume: impl Into<String>, path: impl Into<String>) -> Self {
         let (volume, path) = (volume.into(), path.into());
         self.volumes.push(VolumeMount { volume, path, read_only: false, sub_path: None, create: false });
         self
     }
 
-    /// Gives it a name, unique among the live ones.
+    /// Sets the name, which is unique among the running sandboxes.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
@@ -289,20 +292,20 @@ impl SandboxSpec {
         self
     }
 
-    /// Ready when this port accepts a connection.
+    /// Sets a readiness probe that succeeds when this port accepts a connection.
     pub fn ready_when_listening(mut self, port: u16) -> Self {
         self.readiness = Some(Probe { check: Readiness::Tcp(port), interval: None });
         self
     }
 
-    /// Ready when this command exits 0.
+    /// Sets a readiness probe that succeeds when this command exits with 0.
     pub fn ready_when<I: IntoIterator<Item = S>, S: Into<String>>(mut self, argv: I) -> Self {
         let check = Readiness::Exec(argv.into_iter().map(Into::into).collect());
         self.readiness = Some(Probe { check, interval: None });
         self
     }
 
-    /// Sets an option of the provider; `value` is JSON text.
+    /// Sets an option of the provider. `value` is JSON text.
     pub fn option(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.options.push((name.into(), value.into()));
         self
@@ -310,17 +313,17 @@ impl SandboxSpec {
 }
 
 impl NetworkPolicy {
-    /// Anywhere.
+    /// Returns a policy that permits all outbound connections.
     pub fn open() -> Self {
         NetworkPolicy { outbound: Outbound::Open, inbound_cidrs: vec![] }
     }
 
-    /// Nowhere.
+    /// Returns a policy that blocks all outbound connections.
     pub fn blocked() -> Self {
         NetworkPolicy { outbound: Outbound::Blocked, inbound_cidrs: vec![] }
     }
 
-    /// To these address ranges and domains only.
+    /// Returns a policy that permits outbound connections only to these address ranges and domains.
     pub fn allowing<C, D>(cidrs: C, domains: D) -> Self
     where
         C: IntoIterator<Item: Into<String>>,
@@ -334,7 +337,7 @@ impl NetworkPolicy {
 }
 
 impl BucketMount {
-    /// A bucket at a path, to be read and written, without credentials.
+    /// Returns a mount of a bucket at a path, with write access and without credentials.
     pub fn new(bucket: impl Into<String>, path: impl Into<String>) -> Self {
         BucketMount {
             bucket: bucket.into(),
@@ -349,7 +352,7 @@ impl BucketMount {
 }
 
 impl SidecarSpec {
-    /// A container of this name and image that runs the image's own command, with an open network.
+    /// Returns a sidecar with this name and image. It runs the command of the image and has an open network.
     pub fn new(name: impl Into<String>, image: ImageSpec) -> Self {
         SidecarSpec {
             name: name.into(),
@@ -364,7 +367,7 @@ impl SidecarSpec {
         }
     }
 
-    /// Sets its command.
+    /// Sets the command of the sidecar.
     pub fn command<I: IntoIterator<Item = S>, S: Into<String>>(mut self, argv: I) -> Self {
         self.command = argv.into_iter().map(Into::into).collect();
         self
@@ -372,14 +375,15 @@ impl SidecarSpec {
 }
 
 impl Default for LogQuery {
-    /// All there is.
+    /// Selects the whole log.
     fn default() -> Self {
         LogQuery { since: None, until: None, stream: None, search: None }
     }
 }
 
 impl ExecSpec {
-    /// A command by its argv, no shell. Its id is made here, so that starting it is idempotent.
+    /// Returns a command by its argument vector, without a shell. Its id is generated here, so that starting it is
+    /// idempotent.
     pub fn new<I: IntoIterator<Item = S>, S: Into<String>>(argv: I) -> Self {
         ExecSpec {
             id: fresh_id(),
@@ -398,7 +402,7 @@ impl ExecSpec {
         }
     }
 
-    /// A line for `/bin/sh -c`.
+    /// Returns a command that runs a line with `/bin/sh -c`.
     pub fn shell(line: impl Into<String>) -> Self {
         ExecSpec::new(["/bin/sh".to_owned(), "-c".to_owned(), line.into()])
     }
@@ -409,31 +413,31 @@ impl ExecSpec {
         self
     }
 
-    /// Sets the directory to start in.
+    /// Sets the directory in which the command starts.
     pub fn cwd(mut self, path: impl Into<String>) -> Self {
         self.cwd = Some(path.into());
         self
     }
 
-    /// Sets the user to run as.
+    /// Sets the user of the command.
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.user = Some(user.into());
         self
     }
 
-    /// Kills it after this time.
+    /// Sets the time limit, after which the provider kills the command.
     pub fn timeout(mut self, time: Duration) -> Self {
         self.timeout = Some(millis(time));
         self
     }
 
-    /// Runs it in a terminal of this size.
+    /// Runs the command in a terminal of this size. `term` is the value of `TERM`.
     pub fn pty(mut self, rows: u16, columns: u16, term: impl Into<String>) -> Self {
         self.pty = Some(Pty { rows, columns, term: term.into() });
         self
     }
 
-    /// Sends stderr to stdout.
+    /// Redirects stderr to stdout.
     pub fn merge_stderr(mut self) -> Self {
         self.merge_stderr = true;
         self
@@ -447,21 +451,21 @@ impl<S: Into<String>> FromIterator<S> for ExecSpec {
 }
 
 impl Default for OutputLimits {
-    /// The last 10 MiB of each stream: what harnesses commonly show to a model, with room.
+    /// The last 10 MiB of each stream, which is more than agents usually show to a model.
     fn default() -> Self {
         OutputLimits { stdout_max: 10 << 20, stderr_max: 10 << 20, keep: types::Keep::Tail }
     }
 }
 
 impl Default for ListFilter {
-    /// All live sandboxes.
+    /// Selects all running sandboxes.
     fn default() -> Self {
         ListFilter { tags: vec![], include_ended: false, extra: vec![] }
     }
 }
 
 impl ListFilter {
-    /// Only those with this tag.
+    /// Selects only sandboxes with this tag. Several tags must all match.
     pub fn tag(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.tags.push((name.into(), value.into()));
         self
@@ -469,7 +473,7 @@ impl ListFilter {
 }
 
 impl Default for WriteOptions {
-    /// Replaces what is there, keeps its mode.
+    /// Replaces an existing file and keeps its mode.
     fn default() -> Self {
         WriteOptions { mode: WriteMode::Replace, permissions: None, extra: vec![] }
     }
@@ -483,7 +487,7 @@ impl WriteOptions {
     }
 }
 
-/// A new id for an exec, a transfer or an idempotent request.
+/// Returns a new random id (UUID version 4) for an exec, a transfer or an idempotent request.
 pub fn fresh_id() -> String {
     uuid::Uuid::new_v4().to_string()
 }

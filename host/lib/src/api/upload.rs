@@ -1,4 +1,4 @@
-//! Sending what a build takes from this machine: only contents that the provider does not have.
+//! Uploads of local files for image builds. Only contents that the provider does not have are sent.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,26 +14,28 @@ use crate::runtime::call::Call;
 use crate::runtime::runner::ask;
 use crate::types::{Content, ImageSource, ImageSpec};
 
-/// Size of a piece of an upload.
+/// Size of a piece of an upload, in bytes.
 const PIECE: usize = 4 << 20;
 
-/// How often a content is sent from its beginning before the upload is given up.
+/// Most attempts to send a content from its beginning.
 const ATTEMPTS: u32 = 3;
 
-/// Uploads at once, and questions at once which contents are missing.
+/// Most concurrent uploads, and most concurrent calls that ask for missing contents.
 const AT_ONCE: usize = 8;
 
-/// Contents that one call asks for: ten of the provider's own requests.
+/// Most contents that one call asks for. The provider needs ten requests for them.
 const ASKED: usize = 640;
 
 impl Provider {
-    /// Makes an image specification of a Dockerfile: reads what its COPY lines take of the context, and sends what the
-    /// provider does not have. `progress` is told how many bytes of how many have been sent.
+    /// Converts a local Dockerfile to an image specification. Reads the files that its COPY lines need from the
+    /// context, and uploads those that the provider does not have. Calls `progress` with the bytes sent so far and the
+    /// total.
     ///
     /// # Errors
     ///
-    /// [`Kind::Io`](crate::Kind::Io) when the context cannot be read, [`Kind::InvalidArgument`](crate::Kind::InvalidArgument)
-    /// when something is not there that is to be copied; as any call.
+    /// [`Kind::Io`](crate::Kind::Io) if the context cannot be read,
+    /// [`Kind::InvalidArgument`](crate::Kind::InvalidArgument) if a file to be copied does not exist, and the kinds of
+    /// every call: see [`Kind`].
     pub async fn dockerfile(
         &self,
         dockerfile: LocalDockerfile,
@@ -52,11 +54,11 @@ impl Provider {
         Ok((ImageSpec { source, ..ImageSpec::default() }, sent))
     }
 
-    /// Which of these contents the provider does not have, by SHA-256.
+    /// Returns the SHA-256 digests of those contents that the provider does not have.
     ///
     /// # Errors
     ///
-    /// As any call.
+    /// The kinds of every call: see [`Kind`].
     pub async fn missing_content(&self, contents: &[Content]) -> Result<Vec<String>> {
         let parts: Vec<_> = contents.chunks(ASKED).map(<[Content]>::to_vec).collect();
         let asked = parts.into_iter().map(|part| async move {
@@ -67,21 +69,21 @@ impl Provider {
         Ok(missing.concat())
     }
 
-    /// Sends the files of a context that the provider does not have. Gives the number of bytes sent.
+    /// Uploads the files of a context that the provider does not have. Returns the number of bytes sent.
     ///
     /// # Errors
     ///
-    /// As any call; [`Kind::Io`] when a file cannot be read or has changed.
+    /// [`Kind::Io`] if a file cannot be read or has changed, and the kinds of every call: see [`Kind`].
     pub async fn upload_context(&self, context: &Context) -> Result<u64> {
         self.upload_context_with(context, |_, _| {}).await
     }
 
-    /// Like [`upload_context`](Provider::upload_context), telling after each piece how many bytes have been sent, and of
-    /// how many.
+    /// Uploads files like [`upload_context`](Provider::upload_context). Calls `progress` after each piece with the
+    /// bytes sent so far and the total.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Those of [`upload_context`](Provider::upload_context).
     pub async fn upload_context_with(&self, context: &Context, progress: impl Fn(u64, u64)) -> Result<u64> {
         let paths = context.contents();
         let contents: Vec<_> = paths.values().map(|(content, _)| (*content).clone()).collect();
@@ -93,7 +95,7 @@ impl Provider {
             let so_far = sent.fetch_add(bytes, Ordering::Relaxed) + bytes;
             progress(so_far.min(total), total);
         };
-        // A loop, since the compiler cannot tell that a stream over a closure of references may change threads.
+        // A loop instead of `map`: the compiler cannot prove that a stream over a closure with references is `Send`.
         let mut uploads = Vec::with_capacity(wanted.len());
         for (content, path) in wanted {
             uploads.push(self.upload_content(content, path, &count));
@@ -106,7 +108,7 @@ impl Provider {
         let what = || format!("send {}", path.display());
         let fail = |error: std::io::Error| Error::io(format!("read {}", path.display()), error);
         let mut file = tokio::fs::File::open(path).await.map_err(fail)?;
-        // The pieces of one content go through one instance, which has the upload open.
+        // All pieces of a content use one instance, which keeps the upload open.
         let mut held = self.inner.hold(None);
         let (mut offset, mut starts) = (0, 0);
         loop {
@@ -135,7 +137,7 @@ impl Provider {
                     count(size);
                     arrived
                 }
-                // Everything is to be sent again: the instance was lost, or the store let go of the upload.
+                // The upload starts again at offset 0, because the instance was lost or the store discarded the upload.
                 Ok(_) if starts < ATTEMPTS => 0,
                 Ok(arrived) => {
                     return Err(Error::new(Kind::Internal, what(), format!("the provider stays at byte {arrived}")));
