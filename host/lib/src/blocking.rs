@@ -1,8 +1,8 @@
-//! Work that blocks its thread: files, and the compiler.
+//! Runs blocking work, such as file access and compilation, outside of the async executor.
 
 use crate::error::{Error, Kind, Result};
 
-/// Runs work that blocks on a thread of its own, so that it does not hold up the executor.
+/// Runs blocking work on a thread of tokio's blocking pool, so that it does not block the executor.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,

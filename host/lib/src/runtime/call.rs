@@ -1,4 +1,4 @@
-//! What a call is, whichever function of the interface it is of.
+//! The properties of a call to a plugin that do not depend on the called function.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -10,36 +10,36 @@ use crate::net::link::Patience;
 use crate::runtime::store::State;
 use crate::types;
 
-/// What a call is, for limits and messages.
+/// The properties of a call: its time limits, and its description for messages.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
-    /// Continues "cannot …".
+    /// The operation. Error messages put it after "cannot".
     pub(crate) what: String,
-    /// How long it may take.
+    /// The time limit of the call.
     pub(crate) time: CallTime,
-    /// Whether it changes something at the provider, so that an interrupted one may have happened.
+    /// Whether the call changes something at the provider. If so, an interrupted call may have taken effect.
     pub(crate) effect: bool,
-    /// The exec that it is about, for the log.
+    /// The exec that the call is about, for the log.
     pub(crate) exec: Option<String>,
-    /// How long its requests may take until they are answered.
+    /// How long the requests of the call may take until their answers begin.
     pub(crate) patience: Patience,
-    /// It signals a command that was given up, which is done even while the provider is shut down.
+    /// Whether the call signals a command that was given up. Such calls run even during a shutdown.
     pub(crate) signal: bool,
 }
 
-/// How long a call may take, waiting included.
+/// The time limit of a call, waiting included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallTime {
     /// [`Limits::call_time`](crate::Limits::call_time).
     Usual,
-    /// This long.
+    /// This duration.
     AtMost(Duration),
-    /// As long as what it waits for.
+    /// No limit, because the event that the call waits for has none.
     Unlimited,
 }
 
 impl Call {
-    /// A call that changes nothing.
+    /// Creates a call that changes nothing at the provider.
     pub(crate) fn reading(what: impl Into<String>) -> Call {
         Call {
             what: what.into(),
@@ -51,7 +51,7 @@ impl Call {
         }
     }
 
-    /// A call that changes something.
+    /// Creates a call that changes something at the provider.
     pub(crate) fn acting(what: impl Into<String>) -> Call {
         Call {
             what: what.into(),
@@ -63,27 +63,27 @@ impl Call {
         }
     }
 
-    /// The call is about this exec.
+    /// Sets the exec that the call is about.
     pub(crate) fn about(self, exec: &str) -> Call {
         Call { exec: Some(exec.to_owned()), ..self }
     }
 
-    /// The service answers it at once, or something is wrong.
+    /// Marks a call that the service answers at once, so that a late answer is an error.
     pub(crate) fn prompt(self) -> Call {
         Call { patience: Patience::Prompt, ..self }
     }
 
-    /// The service may take a while for it, which the user is told of.
+    /// Marks a call that the service may answer late, about which the user is informed.
     pub(crate) fn told(self) -> Call {
         Call { patience: Patience::Told, ..self }
     }
 
-    /// The call waits for something that takes its time: so long at most, or as long as it takes.
+    /// Sets the time limit of a call that waits for an event. `None` means no limit.
     pub(crate) fn within(self, time: Option<Duration>) -> Call {
         Call { time: time.map_or(CallTime::Unlimited, CallTime::AtMost), ..self }
     }
 
-    /// The call signals a command that was given up.
+    /// Marks a call that signals a command that was given up.
     pub(crate) fn signalling(self) -> Call {
         Call { signal: true, ..self }
     }
@@ -91,6 +91,6 @@ impl Call {
 
 type Answer<'a, R> = Pin<Box<dyn Future<Output = wasmtime::Result<Result<R, types::Error>>> + Send + 'a>>;
 
-/// The part of a call that knows which function it is.
+/// The part of a call that calls one function of the interface.
 pub(crate) trait Body<R>: for<'a> FnOnce(&'a Bound, &'a mut Store<State>) -> Answer<'a, R> + Send {}
 impl<R, F> Body<R> for F where F: for<'a> FnOnce(&'a Bound, &'a mut Store<State>) -> Answer<'a, R> + Send {}

@@ -1,12 +1,12 @@
-//! Whether calls may run: open, closing (those under way may end), cancelled, or closed. Until it is closed, signals to
-//! commands that were given up still pass: nothing else ends those.
+//! The gate that admits the calls of a provider. Its states are open, closing (running calls may end), cancelled, and
+//! closed. Signals to commands that were given up pass until it is closed, because nothing else ends these commands.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-/// How long calls that were cancelled may take to be dropped by the tasks that await them.
+/// How long a shutdown waits for the tasks that await cancelled calls to drop them.
 const DROPPED: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
@@ -22,7 +22,8 @@ enum State {
 pub(crate) struct Gate {
     state: watch::Sender<State>,
     running: AtomicUsize,
-    /// What has to be waited for, and is no call: a handle that leaves a signal to be sent when it is dropped.
+    /// Number of handles that will leave a signal to be sent when they are dropped. They are not calls, but a shutdown
+    /// waits for them.
     staying: AtomicUsize,
     left: Notify,
 }
@@ -38,7 +39,7 @@ impl Default for Gate {
     }
 }
 
-/// A call under way.
+/// A running call. Dropping it reports its end to the gate.
 #[derive(Debug)]
 pub(crate) struct Running<'a>(&'a Gate);
 
@@ -51,51 +52,53 @@ impl Drop for Running<'_> {
 }
 
 impl Gate {
-    /// Lets a call in, unless the gate is closing.
+    /// Admits a call. Returns `None` if the gate is not open.
     pub(crate) fn enter(&self) -> Option<Running<'_>> {
-        // Counted before looking: either the closing of the gate sees this call, or this call sees the closed gate.
+        // The call is counted before the state is read, so that either the shutdown sees this call, or this call sees
+        // the shutdown.
         self.running.fetch_add(1, Ordering::AcqRel);
         let running = Running(self);
         (*self.state.borrow() == State::Open).then_some(running)
     }
 
-    /// Whether a signal may still be sent.
+    /// Returns whether a signal may still be sent.
     pub(crate) fn lets_signals_pass(&self) -> bool {
         *self.state.borrow() != State::Closed
     }
 
-    /// Ends when calls are to be cancelled; signals when nothing passes any more.
+    /// Waits until calls are to be cancelled. With `signal`, waits until the gate is closed.
     pub(crate) async fn cancelled(&self, signal: bool) {
         let end = if signal { State::Closed } else { State::Cancelled };
-        // The sender lives as long as this does.
+        // `wait_for` cannot fail: `self` holds the sender.
         let _ = self.state.subscribe().wait_for(|state| *state >= end).await;
     }
 
-    /// Something is there that has to be waited for.
+    /// Makes a shutdown wait until [`leave`](Self::leave) is called.
     pub(crate) fn stay(&self) {
         self.staying.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// It is gone.
+    /// Ends the effect of one [`stay`](Self::stay).
     pub(crate) fn leave(&self) {
         if self.staying.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.left.notify_waiters();
         }
     }
 
-    /// Lets nothing in any more but signals, waits for the calls inside, and cancels those that take longer than `grace`.
-    /// Returns how many there were to be cancelled.
+    /// Refuses all further calls except signals, waits for the running calls, and cancels those that are running after
+    /// `grace`. Returns the number of cancelled calls.
     pub(crate) async fn close(&self, grace: Duration) -> usize {
         self.advance(State::Closing);
         let ended = tokio::time::timeout(grace, self.empty()).await.is_ok();
         let cut = if ended { 0 } else { self.running.load(Ordering::Acquire) };
         self.advance(State::Cancelled);
-        // A call is dropped when its caller polls it next. One that is not polled any more cannot be waited for.
+        // A cancelled call is dropped when its caller polls it next. A call that is not polled any more cannot be
+        // waited for.
         let _ = tokio::time::timeout(DROPPED, self.empty()).await;
         cut
     }
 
-    /// Lets nothing pass any more.
+    /// Closes the gate for signals too.
     pub(crate) fn shut(&self) {
         self.advance(State::Closed);
     }
@@ -152,7 +155,7 @@ mod tests {
         gate.shut();
         gate.cancelled(true).await;
         assert!(!gate.lets_signals_pass());
-        // Once shut it stays so.
+        // A closed gate stays closed.
         gate.close(Duration::ZERO).await;
         assert!(!gate.lets_signals_pass());
     }
@@ -162,7 +165,7 @@ mod tests {
         let gate = Gate::default();
         let inside = gate.enter().unwrap();
         let (cut, ()) = tokio::join!(gate.close(Duration::from_secs(60)), async {
-            // The gate is closing by now: both are polled in turn.
+            // The gate is closing at this point, because `join!` polls its futures in order.
             assert!(gate.enter().is_none());
             drop(inside);
         });

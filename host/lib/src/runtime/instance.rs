@@ -1,4 +1,4 @@
-//! One instance of a component, and how a call into it runs and ends.
+//! An instance of a component. Runs the calls to it with their limits, and converts traps to errors.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,20 +22,20 @@ use crate::runtime::meter::{Meter, Metered};
 use crate::runtime::printed::{Printed, last_words};
 use crate::runtime::store::{Limiter, State};
 
-/// Data that a component can hand to the host at once. The interface's largest list is 64 MiB.
+/// Most data that a component can pass to the host in one call, in bytes. The largest list of the interface has 64 MiB.
 const HOSTCALL_BYTES: usize = 80 << 20;
 
-/// A live instance. Serves one call at a time; dropping it in mid-call cancels the call and all it had open.
+/// A live instance. Serves one call at a time. Dropping it during a call cancels the call and its open requests.
 pub(crate) struct Instance {
-    // Dropped first, so that bodies that are cut off know it.
+    // Dropped before the store, so that the request bodies that this interrupts know that they are incomplete.
     link: Dying,
     bound: Bound,
     store: Store<State>,
     meter: Arc<Meter>,
     printed: Printed,
-    /// Calls served.
+    /// Number of calls served.
     pub(crate) age: u64,
-    /// Whether it took over another one's cache.
+    /// Whether the instance has imported the cache of another one.
     pub(crate) informed: bool,
     permit: OwnedSemaphorePermit,
 }
@@ -48,7 +48,7 @@ impl Drop for Dying {
     }
 }
 
-/// How a call ended. After `Broken` the instance cannot be used again.
+/// How a call ended. After `Broken` the instance is unusable.
 pub(crate) enum Outcome<R> {
     Answered(Result<R>),
     Broken(Error),
@@ -105,12 +105,12 @@ impl Instance {
         Ok(Instance { link: dying, bound, store, meter, printed, age: 0, informed: false, permit })
     }
 
-    /// Its place, for another one.
+    /// Drops the instance and returns its permit, for a new instance.
     pub(crate) fn into_permit(self) -> OwnedSemaphorePermit {
         self.permit
     }
 
-    /// Runs one call to its end. Dropping the future in mid-call leaves the instance unusable: drop it too.
+    /// Runs one call to its end. Dropping the future during the call makes the instance unusable.
     pub(crate) async fn call<R>(&mut self, call: &Call, limits: &Limits, body: impl Body<R>) -> Outcome<R> {
         self.age += 1;
         self.meter.reset();
@@ -150,12 +150,12 @@ impl Instance {
         }
     }
 
-    /// Takes the number of retries among the requests since it was last asked.
+    /// Returns the number of retried requests since the last call of this function.
     pub(crate) fn take_repeated(&self) -> u64 {
         self.link.0.repeated.swap(0, Ordering::Relaxed)
     }
 
-    /// Time that the last call computed.
+    /// Returns the computing time of the last call.
     pub(crate) fn computed(&self) -> Duration {
         self.meter.used()
     }
@@ -197,7 +197,7 @@ fn trap(
     };
     let backtrace = error.downcast_ref::<WasmBacktrace>().map(ToString::to_string).unwrap_or_default();
     let printed = printed.text();
-    // A panic prints where it is and its message before it traps; that says more than "unreachable".
+    // A panic prints its place and its message before it traps, which is more informative than "unreachable".
     let words = last_words(&printed);
     let why = match cause {
         TrapCause::Fault if !words.is_empty() => format!("{why} (it last printed: {})", clip(words, 800)),

@@ -1,4 +1,4 @@
-//! What components are linked to: WASI without files and sockets, and HTTP.
+//! Links components to their imports: WASI without files and sockets, and HTTP.
 
 use std::sync::OnceLock;
 
@@ -10,15 +10,19 @@ use crate::plugin::engine;
 use crate::plugin::load::Loaded;
 use crate::runtime::store::State;
 
-/// A component whose imports are given, so that instances of it can be made.
+/// A component with its imports linked, ready for instantiation.
 pub(crate) struct Linked {
     pub(crate) loaded: Loaded,
     pub(super) pre: Pre<State>,
 }
 
 impl Linked {
-    /// Fails with [`Kind::Plugin`] if the component imports what plugins are not given, or does not export the functions of
-    /// its version of the interface.
+    /// Links a component.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Plugin`] if the component imports an interface that plugins do not get, or does not export all functions
+    /// of its version of the interface.
     pub(crate) fn new(loaded: Loaded) -> Result<Linked> {
         let strangers: Vec<_> = loaded.imports.iter().filter(|name| !is_linked(name)).cloned().collect();
         if !strangers.is_empty() {
@@ -35,7 +39,7 @@ impl Linked {
     }
 }
 
-/// The imports of all components, made at the first call.
+/// Returns the linker with the imports for all components. The first call creates it.
 fn linker() -> Result<&'static Linker<State>> {
     static LINKER: OnceLock<Result<Linker<State>, String>> = OnceLock::new();
     let engine = &engine::shared()?.engine;
@@ -48,7 +52,7 @@ fn linker() -> Result<&'static Linker<State>> {
     made.as_ref().map_err(failed)
 }
 
-/// The packages and interfaces that a plugin is linked to: no files, no sockets.
+/// The interfaces that a plugin can import. None of them gives access to files or sockets.
 const LINKED: [&str; 19] = [
     "wasi:io/error",
     "wasi:io/poll",
@@ -71,13 +75,14 @@ const LINKED: [&str; 19] = [
     "wasi:http/types",
 ];
 
-/// Whether an import of this name is given. An interface of our own that only has types counts too.
+/// Returns whether a plugin can import this interface. That includes `harness:sandbox/types`, which contains only
+/// types.
 fn is_linked(import: &str) -> bool {
     let name = import.split('@').next().unwrap_or(import);
     LINKED.contains(&name) || name == "wasi:http/outgoing-handler" || name == "harness:sandbox/types"
 }
 
-/// Links what [`is_linked`] names.
+/// Adds the interfaces that [`is_linked`] accepts to the linker.
 fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     use wasmtime_wasi::cli::{WasiCli, WasiCliView};
     use wasmtime_wasi::p2::bindings::{cli, random};

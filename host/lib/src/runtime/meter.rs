@@ -1,16 +1,16 @@
-//! How long a call has computed.
+//! Measures the computing time of a call.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// How long a call has computed: the time in which its future was being polled.
+/// The computing time of a call: the time during which its future was being polled.
 #[derive(Debug)]
 pub(super) struct Meter {
     began: Instant,
     used: AtomicU64,
-    /// Nanoseconds since `began` at the start of the poll under way; 0 for none.
+    /// Nanoseconds from `began` to the start of the current poll, or 0 if there is none.
     polling: AtomicU64,
 }
 
@@ -38,7 +38,7 @@ impl Meter {
     }
 }
 
-/// A future whose polls are counted as computing.
+/// A future whose polls count as computing time.
 pub(super) struct Metered<'a, F> {
     pub(super) meter: &'a Meter,
     pub(super) inner: F,

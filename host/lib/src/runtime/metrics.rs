@@ -1,11 +1,11 @@
-//! Counters of one provider: what it did, what it cost.
+//! Counters of one provider: its calls, requests and connections.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::net::counters::Counters;
 
-/// Upper bounds of the classes that calls are counted in, in microseconds: a millisecond to ten minutes.
+/// Upper bounds of the classes of the latency histogram, in microseconds, from one millisecond to ten minutes.
 pub const LATENCY_BOUNDS: [u64; 17] = [
     1_000,
     2_500,
@@ -27,12 +27,12 @@ pub const LATENCY_BOUNDS: [u64; 17] = [
 ];
 
 tokio::task_local! {
-    /// Retries of the calls of one piece of work.
+    /// Retried requests of the calls in one future.
     static REPEATED: AtomicU64;
 }
 
-/// Does some work, and counts the retries among the requests of its calls: those that the component marked as such. What it
-/// has others do in tasks of their own does not count.
+/// Runs a future and counts the retried requests of its calls, as the component marks them. Calls in tasks that the
+/// future spawns are not counted. Returns the output and the count.
 pub async fn with_retries<F: Future>(work: F) -> (F::Output, u64) {
     let counted = async {
         let output = work.await;
@@ -45,14 +45,14 @@ pub(crate) fn note_repeated(number: u64) {
     let _ = REPEATED.try_with(|count| count.fetch_add(number, Ordering::Relaxed));
 }
 
-/// Counters of the calls; all only grow. Those of the requests are [`Counters`].
+/// Counters of calls. They never decrease. [`Counters`] has those of requests.
 #[derive(Debug, Default)]
 pub(crate) struct CallCounters {
     pub(crate) calls: AtomicU64,
     pub(crate) calls_failed: AtomicU64,
     pub(crate) traps: AtomicU64,
     pub(crate) call_micros: AtomicU64,
-    /// Calls that took no longer than the bound of the same index, and longer than the one before.
+    /// Calls by duration: at most the bound with the same index, and more than the previous bound.
     pub(crate) latencies: [AtomicU64; LATENCY_BOUNDS.len()],
     pub(crate) compute_micros: AtomicU64,
     pub(crate) instances_made: AtomicU64,
@@ -60,38 +60,38 @@ pub(crate) struct CallCounters {
     pub(crate) instances_reused: AtomicU64,
 }
 
-/// A look at the counters of a provider.
+/// The counters and gauges of a provider at one point in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// Calls into the component that are over: answered, failed or given up.
+    /// Ended calls to the component: answered, failed or cancelled.
     pub calls: u64,
-    /// Those that gave an error.
+    /// Calls that returned an error.
     pub calls_failed: u64,
-    /// Those in which the component was stopped.
+    /// Calls during which the component was stopped.
     pub traps: u64,
-    /// Time in calls, waiting included, in microseconds.
+    /// Total time of calls, waiting included, in microseconds.
     pub call_micros: u64,
-    /// Calls that took no longer than the bound of [`LATENCY_BOUNDS`] with the same index, and longer than the one
-    /// before it. What took longer than the last one is in `calls` alone.
+    /// Calls by duration: at most the bound in [`LATENCY_BOUNDS`] with the same index, and more than the previous
+    /// bound. Calls above the last bound are counted only in `calls`.
     pub latencies: [u64; LATENCY_BOUNDS.len()],
-    /// Time in which the component computed, in microseconds.
+    /// Total computing time of the component, in microseconds.
     pub compute_micros: u64,
-    /// Instances made.
+    /// Instances created.
     pub instances_made: u64,
-    /// Time in which they were made, in microseconds.
+    /// Total time to create instances, in microseconds.
     pub instances_micros: u64,
-    /// Calls that found a warm instance.
+    /// Calls that used a warm instance.
     pub instances_reused: u64,
-    /// Instances kept warm now.
+    /// Warm instances now.
     pub instances_warm: u64,
     /// HTTP requests sent.
     pub requests: u64,
-    /// HTTP requests that the component marked as repeated: retries.
+    /// HTTP requests that the component marked as retries.
     pub requests_repeated: u64,
     /// HTTP requests that the policy denied.
     pub requests_denied: u64,
-    /// HTTP requests without an answer.
+    /// HTTP requests without a response.
     pub requests_failed: u64,
     /// Body bytes sent.
     pub bytes_sent: u64,
@@ -108,7 +108,7 @@ pub struct Snapshot {
 }
 
 impl CallCounters {
-    /// Counts a call that is over by how long it took, whether it succeeded or not.
+    /// Counts an ended call by its duration, whether or not it succeeded.
     pub(crate) fn called(&self, micros: u64) {
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.call_micros.fetch_add(micros, Ordering::Relaxed);
@@ -118,22 +118,23 @@ impl CallCounters {
     }
 }
 
-/// A number of a [`Snapshot`] with its name, for those who pass them all on.
+/// A number of a [`Snapshot`] with its name, for programs that export all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Entry {
-    /// In small letters with underscores; with its unit where it has one.
+    /// The name in lower case with underscores, including the unit if there is one.
     pub name: &'static str,
-    /// Whether it counts what has been; otherwise it tells how many there are now.
+    /// True for a counter, which never decreases. False for a gauge.
     pub grows: bool,
     /// Its value.
     pub value: u64,
-    /// What it is, for people.
+    /// The description for users.
     pub help: &'static str,
 }
 
 impl Snapshot {
-    /// `net`: the requests, and the connections and streams in use. The warm instances are left out.
+    /// Creates a snapshot from the counters of calls and requests (`net`), and the numbers of open connections and of
+    /// streams in use. `instances_warm` is 0.
     pub(crate) fn of(calls: &CallCounters, net: &Counters, (connections, streams): (usize, usize)) -> Snapshot {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Snapshot {
@@ -160,7 +161,7 @@ impl Snapshot {
         }
     }
 
-    /// All numbers but the histogram.
+    /// Returns all numbers except the histogram.
     pub fn entries(&self) -> Vec<Entry> {
         let entry = |name, grows, value, help| Entry { name, grows, value, help };
         vec![
@@ -186,22 +187,22 @@ impl Snapshot {
         ]
     }
 
-    /// The counters in Prometheus' text form, with the given value of the label `provider`. The texts of several
-    /// providers cannot be put together, since a name may be described once only: see
+    /// Returns the numbers in the text format of Prometheus, with the given value of the label `provider`. The texts of
+    /// several providers must not be concatenated, because each name may be described only once: use
     /// [`prometheus_of`](Snapshot::prometheus_of).
     pub fn prometheus(&self, provider: &str) -> String {
         Snapshot::prometheus_of([(provider, self)])
     }
 
-    /// The counters of several providers in Prometheus' text form, each under its own value of the label `provider`:
-    /// two of the same value would be the same series.
+    /// Returns the numbers of several providers in the text format of Prometheus. Each provider needs a different value
+    /// of the label `provider`, because equal labels mean the same time series.
     pub fn prometheus_of<'a>(providers: impl IntoIterator<Item = (&'a str, &'a Snapshot)>) -> String {
         let label = |provider: &str| provider.chars().filter(|c| !matches!(c, '"' | '\\' | '\n')).collect::<String>();
         let providers: Vec<_> =
             providers.into_iter().map(|(provider, snapshot)| (label(provider), snapshot, snapshot.entries())).collect();
         let mut text = String::new();
         for (index, Entry { name, grows, help, .. }) in Snapshot::default().entries().into_iter().enumerate() {
-            // A custom of Prometheus.
+            // Prometheus expects the suffix `_total` on counters.
             let (name, kind) = if grows { (format!("{name}_total"), "counter") } else { (name.to_owned(), "gauge") };
             text.push_str(&format!("# HELP sandbox_host_{name} {help}.\n# TYPE sandbox_host_{name} {kind}\n"));
             for (label, _, entries) in &providers {
@@ -211,7 +212,7 @@ impl Snapshot {
         let name = "sandbox_host_call_duration_seconds";
         text.push_str(&format!("# HELP {name} Time that calls took.\n# TYPE {name} histogram\n"));
         for (label, snapshot, _) in &providers {
-            // Prometheus counts in each class what is in the ones below as well.
+            // In Prometheus, the count of each class includes the lower classes.
             let mut below = 0;
             for (bound, count) in LATENCY_BOUNDS.iter().zip(snapshot.latencies) {
                 below += count;
@@ -260,7 +261,7 @@ mod tests {
         described.sort_unstable();
         described.dedup();
         assert_eq!((described.len(), all), (40, 40));
-        // All lines of one name follow its description.
+        // All lines of a name must follow its description.
         let at = text.find("# TYPE sandbox_host_calls_total counter").unwrap();
         let lines: Vec<_> = text[at..].lines().skip(1).take(3).collect();
         assert_eq!(lines[0], "sandbox_host_calls_total{provider=\"one\"} 1");

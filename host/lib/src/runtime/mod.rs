@@ -1,4 +1,4 @@
-//! Running components: instances, their limits, which instance serves which call, and the counters.
+//! Runs components: instances, their limits, the choice of an instance for each call, and the counters.
 
 pub(crate) mod call;
 pub(crate) mod gate;

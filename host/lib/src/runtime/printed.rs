@@ -1,4 +1,4 @@
-//! What a component prints: the end of it is kept for the error when the component is stopped.
+//! Captures the end of what a component prints, for the error when the component is stopped.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,10 +7,10 @@ use std::task::{Context, Poll};
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 
-/// How much of what a component prints is kept for the error when it is stopped.
+/// Most output of a component that is kept, in bytes.
 const KEPT_OUTPUT: usize = 64 << 10;
 
-/// The end of what a component prints, on either stream.
+/// The end of what a component has printed to stdout and stderr.
 #[derive(Clone, Default)]
 pub(super) struct Printed(Arc<Mutex<Vec<u8>>>);
 
@@ -56,12 +56,12 @@ impl StdoutStream for Printed {
     }
 }
 
-/// The last panic among what was printed, in one line, or the last line.
+/// Returns the last panic message in the output as one line, or the last line if there is no panic.
 pub(super) fn last_words(printed: &str) -> String {
     let lines: Vec<_> = printed
         .lines()
         .map(str::trim)
-        // What Rust says below every panic.
+        // Rust prints this note after every panic.
         .filter(|line| !line.is_empty() && !line.starts_with("note: run with `RUST_BACKTRACE="))
         .collect();
     let panic = lines.iter().rposition(|line| line.starts_with("thread '") && line.contains(" panicked at "));

@@ -1,4 +1,4 @@
-//! Runs the calls of one provider: on warm instances or new ones, counted, and ended when the provider is shut down.
+//! Runs the calls of one provider on warm or new instances, counts them, and cancels them on shutdown.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,11 +18,11 @@ use crate::runtime::metrics::{self, CallCounters, Snapshot};
 use crate::runtime::signals::Signals;
 use crate::runtime::warm::{self, Route, WaitForPlace, Warm};
 
-/// How long a call waits for an instance when the process has as many as it may have.
+/// How long a call waits for an instance if the process has reached its maximum number of instances.
 const INSTANCE_WAIT: Duration = Duration::from_secs(60);
 
-/// How long a shutdown waits until commands that were given up are signalled. A signal takes milliseconds; a service that does
-/// not answer must not hold up an exit for long.
+/// How long a shutdown waits for the signals to commands that were given up. A signal takes milliseconds, and a service
+/// that does not answer must not delay the exit for long.
 const SIGNALS_TIME: Duration = Duration::from_secs(10);
 
 /// Calls one function of the interface: `ask!(provider, route, call, |guest, store| guest.call_x(store, &a))`.
@@ -40,7 +40,7 @@ macro_rules! ask {
 }
 pub(crate) use ask;
 
-/// What the handles of one provider share.
+/// The state that the handles of one provider share.
 pub(crate) struct Runner {
     plugin: Arc<Linked>,
     pub(crate) net: Arc<Net>,
@@ -50,14 +50,15 @@ pub(crate) struct Runner {
     warm: Arc<Warm>,
     pub(crate) gate: Gate,
     metrics: CallCounters,
-    /// For what has to be done after a handle was dropped, wherever that happens.
+    /// The runtime for work that continues after a handle was dropped, possibly on a thread outside of the runtime.
     pub(crate) tasks: tokio::runtime::Handle,
-    /// What is still to be sent for handles that were dropped.
+    /// Signals that dropped handles have left to be sent.
     pub(crate) signals: Signals,
 }
 
 impl Runner {
-    /// Made within a tokio runtime, which lets go of idle instances from then on.
+    /// Creates a runner. Must be called within a tokio runtime, where a task drops idle instances as long as the runner
+    /// lives.
     pub(crate) fn new(plugin: Arc<Linked>, net: Net, env: Vec<(String, String)>, limits: Limits) -> Arc<Runner> {
         let runner = Arc::new(Runner {
             plugin,
@@ -81,16 +82,16 @@ impl Runner {
         runner
     }
 
-    /// What was done so far, and what is open now.
+    /// Returns the counters and gauges of this provider.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let warm = self.warm.len() as u64;
         Snapshot { instances_warm: warm, ..Snapshot::of(&self.metrics, self.net.counters(), self.net.counts()) }
     }
 
-    /// Ends all use, as [`Provider::shutdown`](crate::Provider::shutdown) says.
+    /// Implements [`Provider::shutdown`](crate::Provider::shutdown).
     pub(crate) async fn shut_down(&self, grace: Duration) -> usize {
         let cancelled = self.gate.close(grace).await;
-        // The commands of those that were cancelled, and of handles that were dropped before.
+        // Signals to the commands of cancelled calls, and of handles that were dropped before.
         self.signals.wait(SIGNALS_TIME).await;
         self.gate.shut();
         self.warm.purge(Duration::ZERO);
@@ -102,7 +103,8 @@ impl Runner {
         self.hold(route.clone()).call(call, body).await
     }
 
-    /// An instance to be used for several calls in a row. Taken at the first call, given back when dropped.
+    /// Returns a holder of one instance for several calls in a row. The first call takes an instance. Dropping the
+    /// holder returns the instance to the warm ones.
     pub(crate) fn hold(self: &Arc<Self>, route: Route) -> Held {
         Held { runner: self.clone(), route, instance: None }
     }
@@ -144,7 +146,8 @@ impl Runner {
             })
             .await;
         if let Outcome::Broken(error) = taken {
-            // The call that needs the instance has nothing to do with that: the next one is told nothing, and learns anew.
+            // The cache is dropped, so that the next instance does not crash on it. The current call is not affected: it
+            // gets a new instance without a cache.
             self.metrics.traps.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(%error, "what an instance exported, another cannot take");
             self.warm.forget_cache(route);
@@ -154,7 +157,7 @@ impl Runner {
         Ok(instance)
     }
 
-    /// Forgets what is kept for a sandbox that is over.
+    /// Drops the warm instances and the cache of a sandbox that has ended.
     pub(crate) fn forget(&self, route: &Route) {
         self.warm.forget(route);
     }
@@ -180,7 +183,7 @@ impl Runner {
     }
 }
 
-/// An instance held for a series of calls.
+/// One instance for a series of calls.
 pub(crate) struct Held {
     runner: Arc<Runner>,
     route: Route,
@@ -233,7 +236,8 @@ impl Held {
     }
 
     async fn answer<R: Send>(&mut self, runner: &Arc<Runner>, call: Call, body: impl Body<R>) -> Result<R> {
-        // While the call runs the instance belongs to this future: dropped together, they cancel the call.
+        // During the call this future owns the instance. Dropping the future drops the instance, which cancels the
+        // call.
         let mut instance = match self.instance.take() {
             Some(instance) => instance,
             None => runner.instance(&self.route).await?,
@@ -255,7 +259,7 @@ impl Held {
     }
 }
 
-/// Counts a call when it is over, however it ends.
+/// Counts a call when it ends, in whatever way.
 struct Counted<'a> {
     metrics: &'a CallCounters,
     begun: Instant,

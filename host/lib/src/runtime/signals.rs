@@ -1,4 +1,4 @@
-//! Signals to commands that were given up: which are still to be sent, and which could not be.
+//! Signals to commands that were given up: those that are still to be sent, and the first failure.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::error::{Error, Kind, Result};
 
-/// The signals that dropped handles of one provider left to be sent.
+/// The signals of one provider that dropped handles have left to be sent.
 #[derive(Debug, Default)]
 pub(crate) struct Signals(watch::Sender<State>);
 
@@ -14,11 +14,11 @@ pub(crate) struct Signals(watch::Sender<State>);
 struct State {
     /// The commands that are still to be signalled.
     waiting: Vec<String>,
-    /// Why a signal could not be sent; the first since [`Signals::sent`] last told.
+    /// The first error since the last [`Signals::sent`].
     failed: Option<Error>,
 }
 
-/// A signal that is to be sent, until dropped.
+/// A signal that is being sent. Dropping it marks the signal as done.
 pub(crate) struct Waiting {
     signals: watch::Sender<State>,
     target: String,
@@ -31,14 +31,15 @@ impl Signals {
         Waiting { signals: self.0.clone(), target }
     }
 
-    /// Waits until no signal is left to be sent. Returns false if `grace` has passed before.
+    /// Waits until no signal is left to be sent. Returns false if `grace` has passed first.
     pub(crate) async fn wait(&self, grace: Duration) -> bool {
         let mut state = self.0.subscribe();
-        // The sender lives as long as this does.
+        // `wait_for` cannot fail: `self` holds the sender.
         tokio::time::timeout(grace, state.wait_for(|state| state.waiting.is_empty())).await.is_ok()
     }
 
-    /// Waits like [`Signals::wait`], and fails with what could not be sent.
+    /// Waits like [`Signals::wait`]. Fails with the first error since the last call, or else with `TimedOut` if signals
+    /// are left.
     pub(crate) async fn sent(&self, grace: Duration) -> Result<()> {
         let sent = self.wait(grace).await;
         let (mut failed, mut waiting) = (None, Vec::new());
@@ -49,7 +50,7 @@ impl Signals {
         });
         match failed {
             Some(error) => Err(error),
-            // Between the two looks the last one may have been sent.
+            // The last signal may have been sent after `wait` returned.
             None if sent || waiting.is_empty() => Ok(()),
             None => Err(Error::new(Kind::TimedOut, format!("signal {}", some_of(&waiting)), "no answer")),
         }
@@ -57,12 +58,12 @@ impl Signals {
 }
 
 impl Waiting {
-    /// The command.
+    /// Returns the name of the command.
     pub(crate) fn target(&self) -> &str {
         &self.target
     }
 
-    /// Notes why it could not be sent.
+    /// Records why the signal could not be sent. Only the first error is kept.
     pub(crate) fn failed(&self, error: Error) {
         self.signals.send_modify(|state| {
             state.failed.get_or_insert(error);
@@ -73,7 +74,7 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.signals.send_modify(|state| {
-            // Of two that say the same it makes no difference which.
+            // Equal entries are interchangeable.
             if let Some(at) = state.waiting.iter().position(|target| *target == self.target) {
                 state.waiting.swap_remove(at);
             }
@@ -81,7 +82,8 @@ impl Drop for Waiting {
     }
 }
 
-/// The first few, and how many more there are: thousands may have been given up at once.
+/// Lists the first three names and the number of the others, because thousands of commands may have been given up at
+/// once.
 fn some_of(names: &[String]) -> String {
     let (first, more) = names.split_at(names.len().min(3));
     let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };

@@ -1,4 +1,4 @@
-//! The state of one instance that its imports work on: WASI, the HTTP hooks, its memory limit.
+//! The state of an instance that the imports of the component use: WASI, the HTTP hooks, the memory limit.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use crate::net::hook::Hooks;
 use crate::runtime::meter::Meter;
 
-/// What the store holds.
+/// The data in the store of an instance.
 pub(crate) struct State {
     pub(super) table: ResourceTable,
     pub(super) wasi: WasiCtx,
@@ -32,7 +32,7 @@ impl WasiHttpView for State {
     }
 }
 
-/// Holds an instance to its memory, and remembers that it had to.
+/// Limits the memory and the tables of an instance, and records whether it has refused a request.
 pub(super) struct Limiter {
     pub(super) memory: usize,
     pub(super) table: usize,

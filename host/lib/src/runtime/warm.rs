@@ -1,8 +1,8 @@
-//! Which instance serves which call.
+//! Warm instances, and the choice of an instance for a call.
 //!
-//! Calls about the same sandbox go to instances that have served it before: they know its worker and have its streams
-//! open. After a call an instance is kept warm for a while. What a new instance needs to know (tokens, worker access)
-//! it takes over from the cache that another one exported, so that it repeats no requests.
+//! Calls about a sandbox use instances that have served the same sandbox, because these know its worker and have open
+//! streams to it. After a call an instance is kept for a while. A new instance imports the cache (tokens, worker
+//! access) that another instance exported, so that it does not repeat requests.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,42 +11,43 @@ use std::time::{Duration, Instant};
 
 use crate::runtime::instance::Instance;
 
-/// Warm instances per sandbox: as many as a busy harness has calls at once on one sandbox.
+/// Most warm instances per sandbox: the number of concurrent calls of a busy program on one sandbox.
 const PER_ROUTE: usize = 64;
 
-/// Warm instances in all. At a third of a MiB each, some 80 MiB.
+/// Most warm instances of one provider. They need about a third of a MiB each, together some 80 MiB.
 const TOTAL: usize = 256;
 
-/// An instance that was not used for this long is let go. Worker tokens live for minutes; idle HTTP/2 streams that it
-/// holds are not worth more.
+/// Idle time after which a warm instance is dropped. Worker tokens live for minutes, but the idle HTTP/2 streams of an
+/// instance are not worth keeping longer.
 pub(crate) const IDLE: Duration = Duration::from_secs(60);
 
-/// Exported caches that are kept, one per sandbox.
+/// Most exported caches that are kept, one per sandbox.
 const CACHES: usize = 1024;
 
-/// The largest cache that is taken; the interface's bound.
+/// Largest cache that is kept, in bytes: the limit of the interface.
 const CACHE_BYTES: usize = 1 << 20;
 
-/// A cache older than this is exported anew after the next call.
+/// Age after which a cache is exported again after the next call.
 const CACHE_AGE: Duration = Duration::from_secs(60);
 
-/// Calls of this process that wait for an instance to become free, of whatever provider.
+/// Number of calls in this process, of all providers, that wait for an instance.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 
-/// The warm instances of all providers of this process: they share the number that there may be.
+/// The warm instances of all providers in this process, because they share the maximum number of instances.
 static ALL: Mutex<Vec<Weak<Warm>>> = Mutex::new(Vec::new());
 
 fn all() -> MutexGuard<'static, Vec<Weak<Warm>>> {
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A wait for an instance. While it lasts none is kept warm.
+/// A call that waits for an instance. While one exists, no instance is kept warm.
 pub(crate) struct WaitForPlace(());
 
 impl WaitForPlace {
-    /// Lets go of those that are warm now, so that the waiting calls get their places.
+    /// Drops all warm instances, so that the waiting calls get their places.
     pub(crate) fn begin() -> WaitForPlace {
-        // Before the purge: an instance that is put back is put before it, and goes with it, or finds this.
+        // Incremented before the purge: an instance that is returned either comes before the purge and is dropped by
+        // it, or sees this counter.
         WAITING.fetch_add(1, Ordering::SeqCst);
         let all: Vec<_> = all().iter().filter_map(Weak::upgrade).collect();
         for warm in all {
@@ -62,7 +63,7 @@ impl Drop for WaitForPlace {
     }
 }
 
-/// What a call is about: a sandbox, or the provider itself (none).
+/// The subject of a call: a sandbox, or `None` for the provider itself.
 pub(crate) type Route = Option<Arc<str>>;
 
 /// Warm instances and exported caches of one provider.
@@ -77,7 +78,7 @@ impl Warm {
     pub(crate) fn new() -> Arc<Warm> {
         let warm = Arc::new(Warm::default());
         let mut all = all();
-        // A process may make and drop any number of providers.
+        // Removes the entries of dropped providers, because a process may create any number of them.
         all.retain(|warm| warm.strong_count() > 0);
         all.push(Arc::downgrade(&warm));
         warm
@@ -87,7 +88,7 @@ impl Warm {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The instance used last for this route: its streams are the freshest.
+    /// Takes the most recently used instance of a route, because its streams are the freshest.
     pub(crate) fn take(&self, route: &Route) -> Option<Instance> {
         let mut routes = self.routes();
         let list = routes.get_mut(route)?;
@@ -99,7 +100,7 @@ impl Warm {
         Some(instance)
     }
 
-    /// Keeps an instance, unless there are enough, or a call waits for its place.
+    /// Keeps an instance, unless a limit is reached or a call waits for an instance.
     pub(crate) fn put(&self, route: Route, instance: Instance) {
         let mut routes = self.routes();
         if WAITING.load(Ordering::SeqCst) > 0 || self.count.load(Ordering::Relaxed) >= TOTAL {
@@ -112,12 +113,12 @@ impl Warm {
         }
     }
 
-    /// Lets go of instances that have been idle for longer than `age`. True if there were any.
+    /// Drops instances that have been idle for at least `age`. Returns whether there were any.
     pub(crate) fn purge(&self, age: Duration) -> bool {
         let mut gone = Vec::new();
         let mut routes = self.routes();
         routes.retain(|_, list| {
-            // In order of use, so the old ones are in front.
+            // The list is in order of use, so the oldest instances are at the front.
             let old = list.iter().take_while(|(_, since)| since.elapsed() >= age).count();
             gone.extend(list.drain(..old));
             !list.is_empty()
@@ -127,7 +128,7 @@ impl Warm {
         !gone.is_empty()
     }
 
-    /// Forgets what new instances for this route were told, which they could not bear.
+    /// Drops the cache that new instances of this route import, because one of them crashed on it.
     pub(crate) fn forget_cache(&self, route: &Route) {
         let mut caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
         if caches.remove(route).is_none() {
@@ -135,7 +136,7 @@ impl Warm {
         }
     }
 
-    /// Forgets a sandbox that is over.
+    /// Drops the instances and the cache of a sandbox that has ended.
     pub(crate) fn forget(&self, route: &Route) {
         let gone = self.routes().remove(route);
         self.count.fetch_sub(gone.map_or(0, |list| list.len()), Ordering::Relaxed);
@@ -146,14 +147,14 @@ impl Warm {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// What a new instance for this route should know: of the sandbox itself, else of the provider.
+    /// Returns the cache for a new instance of this route: that of the sandbox, or else that of the provider.
     pub(crate) fn cache(&self, route: &Route) -> Option<Vec<u8>> {
         let caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
         caches.get(route).or_else(|| caches.get(&None)).map(|(cache, _)| cache.clone())
     }
 
-    /// Whether this instance's cache is to be exported after a call: because there is none for the route, or an old
-    /// one, or because the instance began with nothing and is just learning.
+    /// Returns whether the cache of this instance should be exported after a call: the route has none or an old one, or
+    /// the instance started without a cache and has served at most three calls, in which it learns most.
     pub(crate) fn wants_cache(&self, route: &Route, instance: &Instance) -> bool {
         if !instance.informed && instance.age <= 3 {
             return true;
@@ -162,7 +163,7 @@ impl Warm {
         caches.get(route).is_none_or(|(_, since)| since.elapsed() > CACHE_AGE)
     }
 
-    /// Keeps an exported cache; also as the provider's own when that has none as fresh.
+    /// Keeps an exported cache. Also keeps it as the cache of the provider if that is absent or old.
     pub(crate) fn store_cache(&self, route: &Route, cache: Vec<u8>) {
         if cache.is_empty() || cache.len() > CACHE_BYTES {
             return;
