@@ -1,5 +1,5 @@
-//! Bodies on their way through: what is counted, learned, scrubbed and timed is done as the pieces pass. Nothing is
-//! collected; each side goes as fast as the other takes.
+//! The bodies of requests and responses. They count, search, scrub and time the pieces while these pass through. They
+//! buffer nothing, so that each side is as fast as the other permits.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,17 +23,17 @@ use crate::access::policy::{Policy, Reach};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What the component sends.
+/// A request body, which the component sends.
 pub(crate) struct RequestBody {
     inner: WasiBody,
     link: Arc<Link>,
     counters: Arc<Counters>,
-    /// A stream is in use until both directions have ended.
+    /// Keeps the stream in use until both directions have ended.
     pub(super) lease: Arc<Lease>,
     limit: Limit,
 }
 
-/// How much of a body may still pass.
+/// The number of bytes that a body may still have.
 pub(crate) struct Limit {
     whole: u64,
     left: u64,
@@ -44,7 +44,7 @@ impl Limit {
         Limit { whole, left: whole }
     }
 
-    /// False when it is too much.
+    /// Subtracts bytes. Returns false if the limit is exceeded.
     fn take(&mut self, bytes: usize) -> bool {
         match self.left.checked_sub(bytes as u64) {
             Some(left) => self.left = left,
@@ -72,8 +72,8 @@ impl Body for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match Pin::new(&mut self.inner).poll_frame(cx) {
-            // When an instance is dropped in mid-upload its body looks as if it had ended here. To the peer it must
-            // not: a truncated upload would pass for a whole one. An error resets the stream.
+            // If an instance is dropped during an upload, its body seems to end here. The peer must not see a regular
+            // end, because it would accept the truncated upload. An error resets the stream.
             Poll::Ready(None) if self.link.dead.load(Ordering::Acquire) => {
                 Poll::Ready(Some(Err("the call was cancelled".into())))
             }
@@ -109,29 +109,29 @@ impl std::fmt::Debug for RequestBody {
     }
 }
 
-/// What the component receives.
+/// A response body, which the component receives.
 pub(crate) struct ResponseBody {
     pub(super) inner: Incoming,
     pub(super) link: Arc<Link>,
     pub(super) counters: Arc<Counters>,
-    /// Given back at the end of the stream, not only when the component lets go of the body.
+    /// Released at the end of the stream, which can be long before the component drops the body.
     pub(super) hold: Option<(Arc<Lease>, Slot)>,
     pub(super) lessons: Option<Lessons>,
     pub(super) scrubber: Option<Scrubber>,
     pub(super) idle: Option<Idle>,
     pub(super) limit: Limit,
-    /// Read already, to be given next.
+    /// A frame that has been read already and is returned next.
     pub(super) next: Option<Frame<Bytes>>,
 }
 
-/// What is learned from this answer, and the policy that learns it.
+/// The rules that find origins in this response, and the policy that learns them.
 pub(super) struct Lessons {
     pub(super) collector: Collector,
     pub(super) policy: Arc<Policy>,
     pub(super) hands_out: Option<Reach>,
 }
 
-/// The longest pause between two pieces.
+/// The limit of the time between two pieces.
 pub(super) struct Idle {
     limit: Duration,
     timer: Pin<Box<Sleep>>,
@@ -147,7 +147,7 @@ impl ResponseBody {
     fn data(&mut self, data: Bytes) -> Bytes {
         self.counters.bytes_received.fetch_add(data.len() as u64, Ordering::Relaxed);
         if let Some(lessons) = &mut self.lessons {
-            // Before the component sees it, so that its next request finds the origin known.
+            // Learned before the component sees the data, because its next request may go to the new origin.
             for (url, rule) in lessons.collector.push(&data) {
                 lessons.policy.learn(&url, &rule, lessons.hands_out);
             }
@@ -209,7 +209,7 @@ impl Body for ResponseBody {
                             Some(scrubber) => scrubber.push(data),
                             None => data,
                         };
-                        // All of it may be the beginning of a credential.
+                        // Empty if all data may be the beginning of a credential.
                         if !data.is_empty() {
                             return Poll::Ready(Some(Ok(Frame::data(data))));
                         }

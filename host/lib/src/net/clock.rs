@@ -1,14 +1,15 @@
-//! The time of the service.
+//! The clock of the service.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header;
 
-/// The service's time, as the `date` of its answers says: what several machines agree on, whatever their own clocks say.
+/// The time of the service, calculated from the `date` headers of its responses. Several machines agree on it, even if
+/// their own clocks differ.
 #[derive(Debug)]
 pub(super) struct ServiceClock {
-    /// How far it is ahead of ours, in milliseconds; `i64::MIN` when no answer has said so yet.
+    /// Milliseconds by which the service is ahead of this machine, or `i64::MIN` before the first `date` header.
     ahead: AtomicI64,
 }
 
@@ -17,7 +18,7 @@ impl ServiceClock {
         ServiceClock { ahead: AtomicI64::new(i64::MIN) }
     }
 
-    /// Takes what an answer says that has just come.
+    /// Updates the clock from the headers of a response that has just arrived.
     pub(super) fn set(&self, headers: &http::HeaderMap) {
         let date = headers.get(header::DATE).and_then(|value| value.to_str().ok());
         let Some(date) = date.and_then(|date| httpdate::parse_http_date(date).ok()) else { return };

@@ -1,4 +1,5 @@
-//! From an origin to a byte stream: resolve, check the address, connect to exactly that address, TLS.
+//! Connects to origins: resolves the name, checks the addresses, connects to a checked address, and makes the TLS
+//! handshake.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -21,29 +22,31 @@ use super::failure::{Code, Failure};
 use super::proxy::{self, Proxies};
 use crate::access::policy::{AddressClass, Origin, Reach, class_name};
 
-/// From the first packet to the end of the handshake. What the official clients allow per attempt.
+/// Time limit from the first packet to the end of the handshake, which is the limit of the official clients per
+/// attempt.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an attempt at one address may take before the next address of the same name is tried beside it ("connection
-/// attempt delay", RFC 8305, section 5): the first connection wins.
+/// How long an attempt at one address takes before an attempt at the next address of the same name begins ("connection
+/// attempt delay", RFC 8305, section 5). The first connection is used.
 const NEXT_ADDRESS: Duration = Duration::from_millis(300);
 
-/// What TLS connections trust besides the built-in roots.
+/// The certificate authorities that TLS connections trust, in addition to the built-in ones and those of the system.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Trust {
     /// A PEM file with further certificate authorities.
     pub(crate) extra: Option<PathBuf>,
 }
 
-/// Any byte stream.
+/// A byte stream.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// When something came from the peer last. Cheap to clone; the clones are of one connection.
+/// The time at which the peer of a connection last sent something. Cheap to clone; clones belong to the same
+/// connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Heard {
     begun: Instant,
-    /// Microseconds from `begun`, plus one; zero: nothing yet.
+    /// Microseconds since `begun` plus one, or zero if nothing has arrived yet.
     last: Arc<AtomicU64>,
 }
 
@@ -52,25 +55,25 @@ impl Heard {
         Heard { begun: Instant::now(), last: Arc::default() }
     }
 
-    /// The present, as [`Heard::last`] counts.
+    /// Returns the current time in the unit of [`Heard::last`].
     pub(crate) fn now(&self) -> u64 {
         self.begun.elapsed().as_micros() as u64 + 1
     }
 
-    /// When something came last; zero if nothing has.
+    /// Returns when something last arrived, or zero if nothing has.
     pub(crate) fn last(&self) -> u64 {
         self.last.load(Ordering::Acquire)
     }
 }
 
-/// A byte stream that notes when something comes.
+/// A byte stream that records when data arrives.
 struct Listening {
     io: Box<dyn Io>,
     heard: Heard,
 }
 
 impl Heard {
-    /// Notes from now on when something comes out of `io`.
+    /// Wraps `io` to record when data arrives.
     pub(crate) fn on(&self, io: Box<dyn Io>) -> Box<dyn Io> {
         Box::new(Listening { io, heard: self.clone() })
     }
@@ -113,13 +116,13 @@ impl AsyncWrite for Listening {
     }
 }
 
-/// A connection, and whether the peer chose HTTP/2 during the TLS handshake (none without TLS or without a choice).
+/// A connection, and whether the peer chose HTTP/2 in the TLS handshake. `None` without TLS or without a choice.
 pub(crate) struct Connected {
     pub(crate) io: Box<dyn Io>,
     pub(crate) h2: Option<bool>,
 }
 
-/// Makes connections; one per provider.
+/// Creates connections. There is one connector per provider.
 #[derive(Debug)]
 pub(crate) struct Connector {
     trust: Trust,
@@ -127,14 +130,14 @@ pub(crate) struct Connector {
     configs: [OnceLock<Result<Arc<ClientConfig>, String>>; 3],
 }
 
-/// What is offered during the TLS handshake.
+/// The protocols that are offered in the TLS handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Offer {
-    /// HTTP/2 alone.
+    /// Only HTTP/2.
     Grpc,
     /// HTTP/2 and HTTP/1.1.
     Http,
-    /// Nothing: what is spoken inside is not ours.
+    /// No protocol, because this host does not interpret the data.
     Bytes,
 }
 
@@ -143,7 +146,7 @@ impl Connector {
         Connector { trust, proxies, configs: Default::default() }
     }
 
-    /// Connects within [`CONNECT_TIMEOUT`] to an address within `reach`. `offer`: what TLS offers.
+    /// Connects within [`CONNECT_TIMEOUT`] to an address that `reach` permits. `offer` are the protocols for TLS.
     pub(crate) async fn connect(&self, origin: &Origin, reach: Reach, offer: Offer) -> Result<Connected, Failure> {
         match tokio::time::timeout(CONNECT_TIMEOUT, self.attempt(origin, reach, offer)).await {
             Ok(result) => result,
@@ -163,7 +166,7 @@ impl Connector {
             }
             None
         };
-        // The proxy is the user's own choice, wherever it is.
+        // The user has chosen the proxy, so its address is not restricted.
         let place = proxy::origin(&proxy)?;
         let stream = self.secure(&place, direct(&place, Reach::Any).await?, Offer::Bytes).await?.io;
         let stream = proxy::through(&proxy, stream, origin, address).await?;
@@ -192,8 +195,8 @@ impl Connector {
         Ok(Connected { io: Box::new(stream), h2 })
     }
 
-    /// Reading the roots of the system takes tens of milliseconds, so it is done for the first TLS connection only,
-    /// and not on the executor's threads.
+    /// Returns the TLS configuration. Reading the roots of the system takes tens of milliseconds, so that is done only
+    /// for the first TLS connection, on a blocking thread.
     async fn config(&self, offer: Offer) -> Result<Arc<ClientConfig>, String> {
         let slot = &self.configs[offer as usize];
         if let Some(config) = slot.get() {
@@ -209,7 +212,7 @@ impl Connector {
 
 fn client_config(trust: &Trust, offer: Offer) -> Result<Arc<ClientConfig>, String> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    // The system's roots; `SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured by the crate.
+    // The roots of the system. The crate honours `SSL_CERT_FILE` and `SSL_CERT_DIR`.
     let native = rustls_native_certs::load_native_certs();
     for error in &native.errors {
         tracing::debug!(%error, "a root certificate of the system was not read");
@@ -250,7 +253,7 @@ fn no_address(origin: &Origin) -> Failure {
     Failure::new(Code::Dns, format!("{} has no address", origin.host))
 }
 
-/// Those of the addresses that the policy allows; an error when there is none.
+/// Returns the addresses that the policy permits. Fails if there are none.
 fn permitted(origin: &Origin, addresses: &[SocketAddr], reach: Reach) -> Result<Vec<SocketAddr>, Failure> {
     let allowed = |address: &&SocketAddr| reach.allows(AddressClass::of(address.ip()));
     let found: Vec<_> = addresses.iter().filter(allowed).copied().collect();
@@ -268,14 +271,14 @@ fn permitted(origin: &Origin, addresses: &[SocketAddr], reach: Reach) -> Result<
     }
 }
 
-/// Resolves, checks, and connects to what was checked.
+/// Resolves the name, checks its addresses, and connects to one that was checked.
 async fn direct(origin: &Origin, reach: Reach) -> Result<Box<dyn Io>, Failure> {
     let addresses = permitted(origin, &resolve(origin).await?, reach)?;
     Ok(Box::new(race(origin, alternating(addresses), NEXT_ADDRESS, tcp).await?))
 }
 
-/// Tries one address after the other and takes the first connection. The next attempt begins when one has failed, or when
-/// the last has taken `delay`; those under way go on. Gives the first failure if all fail.
+/// Tries the addresses in order and returns the first connection. The next attempt begins when an attempt has failed,
+/// or `delay` after the previous one began; earlier attempts continue. Returns the first failure if all fail.
 async fn race<T, F: Future<Output = Result<T, Failure>>>(
     origin: &Origin,
     addresses: Vec<SocketAddr>,
@@ -301,7 +304,8 @@ async fn race<T, F: Future<Output = Result<T, Failure>>>(
     }
 }
 
-/// Addresses of the two families in turn, beginning with the resolver's first: one family may lead nowhere.
+/// Orders addresses so that the two families alternate, beginning with the resolver's first address. One of the
+/// families may be unreachable.
 fn alternating(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
@@ -320,14 +324,15 @@ async fn resolve(origin: &Origin) -> Result<Vec<SocketAddr>, Failure> {
     if let Some(address) = origin.address() {
         return Ok(vec![SocketAddr::new(address, origin.port)]);
     }
-    // By definition this machine (RFC 6761); asking a resolver costs a thread and trusts a file.
+    // By definition an address of this machine (RFC 6761). The resolver would need a thread, and its answer depends on
+    // a file.
     if origin.host == "localhost" {
         return Ok([IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1u16])]
             .map(|address| SocketAddr::new(address, origin.port))
             .into());
     }
     match tokio::net::lookup_host((origin.host.as_str(), origin.port)).await {
-        // A name with hundreds of addresses would take hundreds of time-outs.
+        // A name with hundreds of addresses would cause hundreds of timeouts.
         Ok(addresses) => Ok(addresses.take(8).collect()),
         Err(error) => Err(Failure::new(Code::Dns, format!("the name {} is not known: {error}", origin.host))),
     }
@@ -347,7 +352,7 @@ async fn tcp(origin: Origin, address: SocketAddr) -> Result<TcpStream, Failure> 
         };
         Failure::new(code, text)
     })?;
-    // Without it a unary call waits for the peer's delayed acknowledgement: 43 ms instead of 0.2.
+    // With Nagle's algorithm a unary call waits for the delayed acknowledgement of the peer: 43 ms instead of 0.2 ms.
     stream.set_nodelay(true).map_err(|error| Failure::new(Code::Terminated, error.to_string()))?;
     Ok(stream)
 }
@@ -396,7 +401,7 @@ mod tests {
             Fails,
             /// Never answers.
             Hole,
-            /// Connects when another attempt has begun.
+            /// Connects after another attempt has begun.
             Slow,
         }
         use Fate::*;

@@ -1,21 +1,21 @@
-//! Counters of what went over the wire for one provider.
+//! Counters of the requests and connections of one provider.
 
 use std::sync::atomic::AtomicU64;
 
-/// All of them only grow.
+/// Counters that never decrease.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     /// HTTP requests sent.
     pub(crate) requests: AtomicU64,
-    /// Those that the component marked as repeated.
+    /// HTTP requests that the component marked as retries.
     pub(crate) requests_repeated: AtomicU64,
-    /// Requests that the policy denied.
+    /// HTTP requests that the policy denied.
     pub(crate) requests_denied: AtomicU64,
-    /// Requests without an answer.
+    /// HTTP requests without a response.
     pub(crate) requests_failed: AtomicU64,
-    /// Body bytes.
+    /// Body bytes sent.
     pub(crate) bytes_sent: AtomicU64,
-    /// Body bytes.
+    /// Body bytes received.
     pub(crate) bytes_received: AtomicU64,
     /// Connections opened.
     pub(crate) connections_opened: AtomicU64,

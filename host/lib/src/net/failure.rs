@@ -1,17 +1,17 @@
-//! Why a connection or an exchange failed: for the component as an error code of wasi:http, for the user in words.
+//! Causes of failed connections and requests: an error code of wasi:http for the component, and a text for the user.
 
 use std::error::Error as _;
 
 use wasmtime_wasi_http::Error as HttpError;
 
-/// Why there is no connection: for the component, and in words for the user.
+/// Why a connection failed: a code for the component, and a text for the user.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) code: Code,
     pub(crate) text: String,
 }
 
-/// The part of wasi:http's error codes that connecting gives; unlike those, it can be cloned for every waiter.
+/// The error codes of wasi:http that connecting can cause. Unlike those, they can be cloned for several waiters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
     Refused,
@@ -53,7 +53,7 @@ impl Clone for Failure {
     }
 }
 
-/// What the component and the user are told of a broken exchange.
+/// Returns the error code for the component and the text for the user of a failed request.
 pub(super) fn of_exchange(error: &hyper::Error) -> (HttpError, String) {
     let mut why = error.to_string();
     let mut source = error.source();

@@ -1,8 +1,9 @@
-//! The component's only door to the outside: what happens between `wasi:http/outgoing-handler` and the wire.
+//! Sends the HTTP requests of components. It implements wasmtime's hook for `wasi:http/outgoing-handler`, which is the
+//! only access of a component to the network.
 //!
-//! This is the one place that knows the shape of wasmtime's hook. A request is held against the policy, gets the
-//! credentials of its origin, goes out on a pooled connection, and its answer is learned from and scrubbed on the way
-//! back. Redirects are answers like any other: nothing here follows them.
+//! No other module depends on the form of that hook. A request is checked against the policy, gets the credentials of
+//! its origin, and is sent on a pooled connection. The response is searched for new origins and scrubbed of
+//! credentials. Redirects are passed on like other responses: nothing here follows them.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -25,25 +26,26 @@ use super::scrub::Scrubber;
 use crate::access::policy::{Origin, Policy, Reach};
 use crate::access::secret::Secret;
 
-/// Requests of one instance that can be under way. An instance serves one call, which holds a handful; the limit is
-/// for those that mean harm.
+/// Most concurrent requests of one instance. An instance serves one call, which has a handful. The limit protects
+/// against malicious components.
 const MAX_IN_FLIGHT: usize = 256;
 
-/// Names and values of a request's headers together.
+/// Most bytes of the header names and values of a request.
 const MAX_REQUEST_HEADERS: usize = 64 << 10;
 
-/// How long an answer may take to begin unless the component says otherwise. A long wait for output begins to answer
-/// when there is some.
+/// Default limit for the time until a response begins. The response to a long wait for output begins when there is
+/// output.
 const FIRST_BYTE: Duration = Duration::from_secs(15 * 60);
 
-/// After how long without an answer it is said that there is none, where that is unusual; then after twice as long.
+/// Time without a response after which the embedder is informed, for requests that are usually answered soon. The next
+/// pauses are each twice as long.
 const TOLD: Duration = Duration::from_secs(5);
 
-/// Writes of at most 1 MiB each that are taken from a component before the wire has taken the first: enough to keep
-/// both busy, little enough that a thousand uploads do not fill memory.
+/// Most writes of at most 1 MiB each that are accepted from a component before the connection has taken the first:
+/// enough to keep both busy, and few enough to bound the memory of a thousand uploads.
 const BODY_CHUNKS: usize = 4;
 
-/// Attempts to find a connection that is not just being closed.
+/// Most attempts to find a connection that is not being closed.
 const ATTEMPTS: usize = 4;
 
 /// The network side of one provider, shared by its instances.
@@ -51,13 +53,13 @@ pub(crate) struct Net {
     pub(crate) policy: Arc<Policy>,
     pool: Pool,
     counters: Arc<Counters>,
-    /// Everything that must not reach the component.
+    /// All credentials, which must not reach the component.
     secrets: Arc<[Secret]>,
     /// Headers in which the component counts its attempts.
     retry_headers: Vec<HeaderName>,
-    /// Bytes of one body.
+    /// Most bytes of one body.
     body_bytes: u64,
-    /// Is told of requests that are not answered soon.
+    /// Called for requests that are not answered soon.
     on_silence: Option<Arc<SilenceObserver>>,
     clock: ServiceClock,
 }
@@ -68,21 +70,21 @@ impl std::fmt::Debug for Net {
     }
 }
 
-/// Is told of a request that is not answered soon.
+/// A function that is called for a request that is not answered soon.
 pub(crate) type SilenceObserver = dyn Fn(&Silence) + Send + Sync;
 
-/// A request that a service usually answers soon, and has not begun to answer.
+/// A request that a service usually answers soon, but has not begun to answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Silence {
-    /// The service.
+    /// The origin of the service.
     pub origin: Origin,
-    /// Path of the request: the name of the method, with gRPC.
+    /// The path of the request, which names the method in gRPC.
     pub path: String,
-    /// Since it was sent.
+    /// The time since the request was sent.
     pub elapsed: Duration,
 }
 
-/// Whether a request gets the credentials of the origin that it goes to.
+/// Whether a request gets the credentials of its origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Credentials {
     Added,
@@ -98,7 +100,7 @@ pub(crate) struct Hooks {
 type Answered = (Response<WasiBody>, Box<dyn Future<Output = Result<(), HttpError>> + Send>);
 
 impl WasiHttpHooks for Hooks {
-    // `Host` is made from the URI where HTTP/1.1 needs it; on HTTP/2 there is `:authority`.
+    // The `Host` header is set from the URI for HTTP/1.1. HTTP/2 uses `:authority` instead.
     fn set_host_header(&mut self) -> bool {
         false
     }
@@ -111,7 +113,7 @@ impl WasiHttpHooks for Hooks {
         &mut self,
         request: Request<WasiBody>,
         options: Option<RequestOptions>,
-        // The outcome of the component's reading, which is not waited for here.
+        // The result of the component reading the response, which is not needed here.
         _fut: Box<dyn Future<Output = Result<(), HttpError>> + Send>,
     ) -> Box<dyn Future<Output = Result<Answered, HttpError>> + Send> {
         let (net, link) = (self.net.clone(), self.link.clone());
@@ -138,23 +140,23 @@ impl Net {
         Net { policy, pool, counters, secrets, retry_headers, body_bytes, on_silence, clock }
     }
 
-    /// A byte stream to a place that the service named, for the user and not for the plugin. It may be where anything may be
-    /// that the service hands out.
+    /// Connects to an address that the service named, for the embedder and not for the plugin. The permitted addresses
+    /// are those of origins that the service may name.
     pub(crate) async fn connect(&self, origin: &Origin) -> Result<Box<dyn connect::Io>, String> {
         self.pool.connect(origin, self.policy.handed_out()).await.map_err(|failure| failure.text)
     }
 
-    /// What was done so far.
+    /// Returns the counters of requests and connections.
     pub(crate) fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// Open connections and streams in use.
+    /// Returns the numbers of open connections and of streams in use.
     pub(crate) fn counts(&self) -> (usize, usize) {
         self.pool.counts()
     }
 
-    /// Sends one request under the policy, with the origin's credentials; the answer's body streams.
+    /// Sends a request under the policy, with the credentials of its origin. The body of the response is streamed.
     pub(crate) async fn send(
         &self,
         link: Arc<Link>,
@@ -164,7 +166,7 @@ impl Net {
         self.send_with(Credentials::Added, link, request, options).await
     }
 
-    /// As [`Net::send`], perhaps without credentials.
+    /// Sends a request like [`Net::send`], with or without credentials.
     pub(crate) async fn send_with(
         &self,
         credentials: Credentials,
@@ -209,7 +211,7 @@ impl Net {
             ));
         }
         for (name, source) in &pass.headers {
-            // Replaces whatever the component put there.
+            // Replaces a header of this name that the component has set.
             headers.remove(name);
             if let Some(value) = source.value().filter(|_| credentials == Credentials::Added) {
                 headers.insert(name, value);
@@ -251,7 +253,7 @@ impl Net {
             policy: self.policy.clone(),
             hands_out: pass.hands_out,
         });
-        // Only those who are sent credentials can echo them.
+        // Only origins that receive credentials can echo them.
         let scrubber = if pass.headers.is_empty() { None } else { Scrubber::new(&self.secrets) };
         let (mut parts, inner) = response.into_parts();
         if let Some(scrubber) = &scrubber {
@@ -271,7 +273,8 @@ impl Net {
         Ok(Response::from_parts(parts, body.boxed_unsync()))
     }
 
-    /// Says again and again that there is no answer, where that is unusual. Does not end.
+    /// Informs the embedder repeatedly that there is no response, for requests that are usually answered soon. Never
+    /// returns.
     async fn tell(&self, patience: Patience, origin: &Origin, path: &str) {
         let (begun, mut pause) = (Instant::now(), TOLD);
         if let Some(observer) = self.on_silence.as_ref().filter(|_| patience != Patience::Held) {
@@ -285,12 +288,13 @@ impl Net {
         std::future::pending().await
     }
 
-    /// The service's time in milliseconds since the Unix epoch, if it has answered and said it.
+    /// Returns the service's time in milliseconds since the Unix epoch, or `None` before its first response with a
+    /// date.
     pub(crate) fn service_now(&self) -> Option<u64> {
         self.clock.now()
     }
 
-    /// Sends on some connection. One that turns out to be closed before anything was sent is replaced.
+    /// Sends a request on a pooled connection. Replaces a connection that is closed before anything was sent on it.
     async fn exchange(
         &self,
         origin: &Origin,
@@ -337,7 +341,7 @@ impl Net {
                         return Err((code, format!("{origin}: {why}")));
                     }
                 },
-                // Closed before anything was sent.
+                // The connection was closed before anything was sent.
                 Err(returned) => returned,
             };
             lease.discard();
@@ -349,13 +353,13 @@ impl Net {
     }
 }
 
-/// What a body is: the type alone, in lower case; nothing where that is not said.
+/// Returns the media type of a body in lower case without parameters, or an empty string without a `content-type`.
 pub(crate) fn media_type(headers: &http::HeaderMap) -> String {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// HTTP/1.1 wants the path in the request line, `Host`, and no `te: trailers`.
+/// Converts a request to HTTP/1.1, which needs the path in the request line and `Host`, and no `te: trailers`.
 fn to_http1(request: &mut Request<RequestBody>, origin: &Origin) {
     *request.version_mut() = Version::HTTP_11;
     if let Some(path) = request.uri().path_and_query().cloned() {
@@ -393,7 +397,7 @@ mod tests {
         let request = Request::get(format!("{origin}/path")).body(body).unwrap();
         let link = Arc::default();
         let mut exchange = std::pin::pin!(net.exchange(&origin, Wire::Any, Reach::Near, &link, request));
-        // It waits until that connection is ready, which is not to be.
+        // The request waits until the first connection is ready, which will not happen.
         assert!(futures_util::poll!(&mut exchange).is_pending());
         drop(driver);
         let server = async {

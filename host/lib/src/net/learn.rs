@@ -1,22 +1,22 @@
-//! Finds the origins that an answer hands out.
+//! Finds the origins that a response names, such as the address of a worker.
 //!
-//! The host knows no protocol of any provider. What it knows is the outer form that all gRPC has: a five-byte prefix
-//! and a protobuf message, in which a manifest's rule names a string by field numbers.
+//! The host knows no provider's protocol. It knows the framing that all gRPC responses have: a five-byte prefix and a
+//! protobuf message. A rule of the manifest names a string in that message by its field numbers.
 
 use bytes::Bytes;
 
 use crate::plugin::manifest::LearnWish;
 
-/// An answer that hands out origins is small. One whose first message is larger is not looked at.
+/// Largest message that is searched, in bytes. Responses that name origins are small.
 const MAX: usize = 1 << 20;
 
-/// Strings taken from one message by one rule. A repeated field can hold several.
+/// Most strings that one rule finds in one message. A repeated field can contain several.
 const MAX_FOUND: usize = 64;
 
-/// gRPC: one byte of flags, four of length.
+/// Length of the gRPC prefix: one byte of flags and four bytes of length.
 const PREFIX: usize = 5;
 
-/// Collects the first message of an answer as it passes by.
+/// Collects the first message of a response while the response passes through.
 pub(crate) struct Collector {
     rules: Vec<LearnWish>,
     buffer: Vec<u8>,
@@ -24,13 +24,14 @@ pub(crate) struct Collector {
 }
 
 impl Collector {
-    /// None when no rule is about this path.
+    /// Creates a collector. Returns `None` if no rule names this path.
     pub(crate) fn new(rules: &[LearnWish], path: &str) -> Option<Collector> {
         let rules: Vec<_> = rules.iter().filter(|rule| rule.path == path).cloned().collect();
         (!rules.is_empty()).then_some(Collector { rules, buffer: Vec::new(), done: false })
     }
 
-    /// Looks at the next piece of the answer, and gives what its first message hands out once that is complete.
+    /// Takes the next piece of the response. Returns the strings that the rules find when the first message is
+    /// complete.
     pub(crate) fn push(&mut self, data: &Bytes) -> Vec<(String, LearnWish)> {
         if self.done {
             return Vec::new();
@@ -61,7 +62,7 @@ impl Collector {
     }
 }
 
-/// Follows field numbers through a protobuf message. Anything malformed ends the walk.
+/// Collects the strings at a path of field numbers in a protobuf message. Stops at malformed data.
 fn walk(mut message: &[u8], path: &[u32], found: &mut Vec<String>) {
     let Some((&wanted, rest)) = path.split_first() else { return };
     while !message.is_empty() && found.len() < MAX_FOUND {
@@ -95,8 +96,8 @@ fn walk(mut message: &[u8], path: &[u32], found: &mut Vec<String>) {
     }
 }
 
-/// A copy of the message in which the strings at `path` are replaced where `replace` gives something; lengths on the way
-/// are corrected. None when the message is malformed.
+/// Copies the message, with the strings at `path` replaced where `replace` returns a value and all lengths corrected.
+/// Returns `None` if the message is malformed.
 pub(crate) fn rewrite(
     mut message: &[u8],
     path: &[u32],

@@ -1,4 +1,4 @@
-//! What one instance and its requests share: whether it lives, how patient it is, and why requests failed.
+//! The state that an instance shares with its requests: whether it lives, its time limits, and the causes of failures.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,66 +6,67 @@ use std::time::Duration;
 
 use crate::error::clip;
 
-/// How long the requests of a call may take until their answer begins.
+/// How long the requests of a call may take until their responses begin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Patience {
-    /// A look-up or a small change: the service answers soon, or something is wrong.
+    /// Look-ups and small changes, which the service answers soon. A late response is an error.
     Prompt,
-    /// It can take a while, which is said.
+    /// Calls that can take a while. The user is informed.
     Told,
-    /// It waits for something to happen.
+    /// Calls that wait for an event.
     #[default]
     Held,
 }
 
-/// What one instance and its requests share.
+/// The state that an instance shares with its requests.
 #[derive(Debug, Default)]
 pub(crate) struct Link {
-    /// The instance is gone: its bodies have not ended, they were cut off.
+    /// Whether the instance was dropped. If so, its bodies have not ended regularly.
     pub(crate) dead: AtomicBool,
     in_flight: AtomicUsize,
-    /// Requests that were retries.
+    /// Number of retried requests.
     pub(crate) repeated: AtomicU64,
     notes: Mutex<Vec<String>>,
     blame: Mutex<Option<String>>,
-    /// Of the call that runs now, and how long a prompt answer may take.
+    /// The patience of the current call, and the time limit for prompt responses.
     patience: Mutex<(Patience, Duration)>,
 }
 
 impl Link {
-    /// Counts a request until the slot is dropped. Returns `None` if `most` are under way.
+    /// Counts a request until the slot is dropped. Returns `None` if `most` requests are in progress.
     pub(super) fn begin(self: &Arc<Self>, most: usize) -> Option<Slot> {
         let before = self.in_flight.fetch_add(1, Ordering::AcqRel);
         let slot = Slot(self.clone());
         (before < most).then_some(slot)
     }
 
-    /// What holds for the requests of the call that runs, and how long a prompt answer may take.
+    /// Returns the patience of the current call, and the time limit for prompt responses.
     pub(super) fn patience(&self) -> (Patience, Duration) {
         *self.patience.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets what holds for the requests of the call that begins.
+    /// Sets the patience of the call that begins, and the time limit for prompt responses.
     pub(crate) fn expect(&self, patience: Patience, prompt: Duration) {
         *self.patience.lock().unwrap_or_else(PoisonError::into_inner) = (patience, prompt);
     }
 
-    /// Remembers why something failed, in words that the component's error code cannot carry.
+    /// Records the cause of a failure as text, because the error code for the component cannot contain it.
     pub(super) fn note(&self, why: String) {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        // The last few tell the story; a component in a loop must not fill memory with them.
+        // Only the last few are kept, so that a component that fails in a loop uses no memory.
         if notes.len() >= 4 {
             notes.remove(0);
         }
         notes.push(clip(why, 1 << 10));
     }
 
-    /// Remembers a cause on this side: what is noted after it is its consequence.
+    /// Records a limit of this host as the cause of a failure. Later notes are its consequences. Only the first cause
+    /// is kept.
     pub(super) fn blame(&self, why: String) {
         self.blame.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
     }
 
-    /// Takes the cause, or else the last note, and forgets the others.
+    /// Takes the recorded limit, or else the last note, and discards the others.
     pub(crate) fn take_note(&self) -> Option<Note> {
         let last = std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner)).pop();
         let cause = self.blame.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -73,11 +74,11 @@ impl Link {
     }
 }
 
-/// What the host knows of a failure.
+/// What the host knows about a failure.
 pub(crate) enum Note {
-    /// A limit of this host was the cause; whatever the component saw is its consequence.
+    /// A limit of this host was exceeded, which caused the failure that the component saw.
     Limit(String),
-    /// What happened on the way.
+    /// A failure of the network or of the peer.
     Network(String),
 }
 
@@ -88,7 +89,7 @@ impl Note {
     }
 }
 
-/// Counts a request for as long as it is under way.
+/// Counts a request while it is in progress.
 pub(super) struct Slot(Arc<Link>);
 
 impl Drop for Slot {

@@ -1,4 +1,4 @@
-//! The way of a component's requests to the wire and of the answers back.
+//! HTTP requests of components: policy, credentials, connections, responses. Also the gateway for hosts without HTTP/2.
 
 pub(crate) mod body;
 pub(crate) mod clock;

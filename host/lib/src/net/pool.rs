@@ -1,14 +1,16 @@
-//! Connections, kept and shared.
+//! The connection pool of a provider.
 //!
-//! One site per origin and wire form. HTTP/2 connections carry many streams at once; the peer says how many, and a
-//! request that finds all of them full opens a further connection instead of waiting for a stream to end: an exec
-//! holds up to three streams for as long as it runs, so waiting could last for ever. HTTP/1.1 connections carry one.
+//! There is one site per origin and wire protocol. An HTTP/2 connection carries many streams at once, up to the limit
+//! of the peer. A request that finds all of them in use opens a further connection and does not wait for a stream to
+//! end: an exec uses up to three streams while it runs, so the wait could be endless. An HTTP/1.1 connection carries
+//! one stream.
 //!
-//! A connection on which a request got no answer, while nothing else came either, is suspect: it may lead nowhere, which
-//! shows otherwise only when a ping is not answered. Further requests take another one, which is opened if need be. The
-//! suspicion ends when something comes after all. Where no other connection can be had, suspect ones are used.
+//! A connection is suspect if a request on it got no response while nothing else arrived either: it may lead nowhere,
+//! which is otherwise noticed only when a ping is not answered. Further requests use another connection, which is
+//! opened if necessary. The suspicion ends when something arrives. If no other connection is available, suspect ones
+//! are used.
 //!
-//! Accounting is by [`Lease`]: a request that holds one has a stream. The last clone dropped gives it back.
+//! A request holds a [`Lease`] for its stream. Dropping the last clone of the lease releases the stream.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -30,62 +32,62 @@ use super::failure::{Code, Failure};
 use super::link::Link;
 use crate::access::policy::{Origin, Reach};
 
-/// Streams per connection: what peers commonly allow, and what is assumed until the peer has said. Our own cap too,
-/// since the connection's window below is sized for it.
+/// Most streams per connection. This is the common limit of peers, and is expected of a peer that has not sent its limit.
+/// A higher limit of a peer is not used, because the window of a connection is calculated from this value.
 const STREAMS: usize = 100;
 
-/// hyper's starting value, replaced when the peer's SETTINGS arrive. No peer announces this number, so a changed
-/// value tells that they have arrived.
+/// The initial stream limit that hyper is configured with. The peer's SETTINGS replace it. No peer announces this
+/// number, so a different value means that the SETTINGS have arrived.
 const UNSETTLED: usize = STREAMS + 3;
 
-/// Streams that are opened before the peer has said how many it allows. Its SETTINGS are the first thing that it sends,
-/// so this lasts for a round trip; what is opened beyond the limit would wait inside the connection, perhaps for ever.
+/// Streams that are opened before the peer has sent its limit. SETTINGS are the first frame of a peer, so this lasts
+/// for one round trip. Streams beyond the limit would wait inside the connection, possibly forever.
 const EARLY_STREAMS: usize = 8;
 
-/// Flow-control window of a stream: bandwidth × delay for 40 MB/s at 100 ms. It is also how much unread data a stream
-/// that is not read can pile up here.
+/// Flow-control window of a stream, in bytes: bandwidth × delay for 40 MB/s at 100 ms. It is also the most unread data
+/// that a stream can buffer here.
 const STREAM_WINDOW: u32 = 4 << 20;
 
-/// Window of a connection: all of its streams at once. With less, a few streams that are not read would stop all
-/// others of the connection. It is a permission, not an allocation: memory is used by unread data only.
+/// Flow-control window of a connection, in bytes, for all of its streams together. With a smaller one, a few unread
+/// streams would block all others of the connection. It is not allocated: only unread data uses memory.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 
-/// Connections per site. 64 × 100 streams are more than the instances that there can be by default.
+/// Most connections per site. 64 × 100 streams are enough for the default maximum of instances.
 const MAX_CONNECTIONS: usize = 64;
 
-/// As the official clients do, so that dead peers and lost NAT entries are noticed.
+/// HTTP/2 pings detect dead peers and lost NAT entries. The values are those of the official clients.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A request that ends without an answer makes its connection suspect if nothing has come for so long. Shorter than any
-/// time-out that means something is wrong, longer than it takes to answer a request that was cancelled at once.
+/// A request that ends without a response makes its connection suspect if nothing has arrived for this long. Shorter
+/// than all timeouts that indicate an error, and longer than the response time of a request that is cancelled at once.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// A connection without streams is closed after this.
+/// Time without streams after which a connection is closed.
 const IDLE: Duration = Duration::from_secs(90);
 
-/// How soon it is looked whether the peer's SETTINGS have come; then less and less often. Later on the same timer sees
-/// to idle connections.
+/// First interval of the check whether the peer's SETTINGS have arrived. The interval grows up to `IDLE_LOOK`, at which
+/// the same timer checks for idle connections.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 const IDLE_LOOK: Duration = Duration::from_secs(15);
 
-/// How long a request waits for a stream when no more connections may be opened.
+/// How long a request waits for a stream if no more connections may be opened.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Pause after an attempt to connect that failed while others of the site live; twice as long after each further one. A
-/// peer that is full refuses at once, and some request always waits.
+/// Pause after a failed attempt to connect while other connections of the site live. It doubles with each further
+/// failure. A peer at its limit refuses at once, and there may always be a waiting request.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Largest header section of a response, in bytes as HPACK counts them.
 const MAX_HEADERS: u32 = 64 << 10;
 
-/// The two ways to speak.
+/// The wire protocols.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Wire {
-    /// HTTP/2, whether negotiated or not: gRPC has no other form here.
+    /// HTTP/2, with or without negotiation, because gRPC needs it.
     Grpc,
-    /// What TLS negotiates; HTTP/1.1 without TLS.
+    /// The protocol that TLS negotiates, or HTTP/1.1 without TLS.
     Any,
 }
 
@@ -101,7 +103,7 @@ pub(crate) struct Pool {
 struct Site {
     origin: Origin,
     wire: Wire,
-    /// Where its addresses may be; fixed by the policy when the site was made.
+    /// The permitted addresses. The policy fixed them when the site was created.
     reach: Reach,
     connector: Arc<Connector>,
     counters: Arc<Counters>,
@@ -113,20 +115,20 @@ struct Site {
 struct SiteState {
     connections: Vec<Arc<Connection>>,
     connecting: usize,
-    /// Streams that one more HTTP/2 connection is expected to bring: what the last one did.
+    /// Streams that one more HTTP/2 connection is expected to have: as many as the last one.
     expected: usize,
     waiters: VecDeque<oneshot::Sender<Result<Lease, Failure>>>,
-    /// None when the last attempt brought a connection, or no request is left that knows of it.
+    /// `None` if the last attempt to connect succeeded, or if its failure was reported to all waiting requests.
     trouble: Option<Trouble>,
-    /// Where the last one who had to wait runs. A lease can be dropped where there is no runtime.
+    /// The runtime of the last request that had to wait, because a lease can be dropped outside of any runtime.
     tasks: Option<Handle>,
 }
 
-/// The last attempt to connect failed.
+/// The failure of the last attempt to connect.
 #[derive(Clone, Debug)]
 struct Trouble {
     failure: Failure,
-    /// From then to the next attempt.
+    /// Pause between the failure and the next attempt.
     pause: Duration,
     until: Instant,
 }
@@ -154,18 +156,18 @@ struct Connection {
     dead: AtomicBool,
     idle_since: Mutex<Instant>,
     heard: Heard,
-    /// When a request on it got no answer, as `heard` counts time.
+    /// The time at which a request on the connection got no response, in the unit of `heard`.
     unanswered: AtomicU64,
 }
 
 #[derive(Debug)]
 pub(crate) enum Sender {
     H2(http2::SendRequest<RequestBody>),
-    /// Taken while a request is on it.
+    /// `None` while a request uses the connection.
     H1(Mutex<Option<http1::SendRequest<RequestBody>>>),
 }
 
-/// The right to one stream.
+/// The right to use one stream.
 #[derive(Debug)]
 pub(crate) struct Lease {
     site: Arc<Site>,
@@ -177,18 +179,18 @@ impl Pool {
         Pool { connector: Arc::new(connector), counters, sites: Mutex::default() }
     }
 
-    /// A stream to this origin; connects if need be.
+    /// Returns a lease for a stream to this origin. Connects if necessary.
     pub(crate) async fn lease(&self, origin: &Origin, wire: Wire, reach: Reach) -> Result<Lease, Failure> {
         let site = {
             let mut sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
-            // Sites of origins that are not used any more hold nothing but their name.
+            // Sites of unused origins hold no resources except their names.
             if sites.len() >= 1024 {
                 sites.retain(|_, site| Arc::strong_count(site) > 1 || !site.state().connections.is_empty());
             }
             let fresh = || self.site(origin, wire, reach);
             let site = sites.entry((origin.clone(), wire)).or_insert_with(fresh);
             if site.reach != reach {
-                // The origin was granted anew with other rights.
+                // The policy has granted the origin anew with other permitted addresses.
                 *site = fresh();
             }
             site.clone()
@@ -208,19 +210,19 @@ impl Pool {
         })
     }
 
-    /// Whether HTTP/2 is spoken with this origin already, so that other requests can share it.
+    /// Returns whether there is an HTTP/2 connection to this origin that other requests can share.
     pub(crate) fn speaks_grpc(&self, origin: &Origin) -> bool {
         let sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
-        // Looking up by reference needs an owned key; the map is small and this is not the hot path.
+        // A lookup by reference would need another key type. The map is small, and this code is rarely executed.
         sites.get(&(origin.clone(), Wire::Grpc)).is_some_and(|site| !site.state().connections.is_empty())
     }
 
-    /// A connection of its own, for bytes that are not ours.
+    /// Opens a connection outside of the pool, for data that this host does not interpret.
     pub(crate) async fn connect(&self, origin: &Origin, reach: Reach) -> Result<Box<dyn Io>, Failure> {
         self.connector.connect(origin, reach, Offer::Bytes).await.map(|connected| connected.io)
     }
 
-    /// Open connections and the streams on them.
+    /// Returns the numbers of open connections and of streams in use.
     pub(crate) fn counts(&self) -> (usize, usize) {
         let sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
         sites.values().fold((0, 0), |(connections, streams), site| {
@@ -274,9 +276,9 @@ impl Site {
         }
     }
 
-    /// A free stream, on the connection that has most of them free.
+    /// Takes a free stream of the connection with the most free streams.
     fn take(self: &Arc<Self>, state: &mut SiteState) -> Option<Lease> {
-        // Suspect ones only where an attempt to get another has failed.
+        // Suspect connections are used only if an attempt to open another one has failed.
         let last_resort = state.trouble.as_ref().is_some_and(|trouble| trouble.until > Instant::now());
         let connection = state
             .connections
@@ -289,18 +291,18 @@ impl Site {
         Some(Lease { site: self.clone(), connection })
     }
 
-    /// Streams that one more connection is expected to bring.
+    /// Returns the number of streams that one more connection is expected to have.
     fn expected(&self, state: &SiteState) -> usize {
         let h2 = self.wire == Wire::Grpc || state.connections.iter().any(|c| matches!(c.sender, Sender::H2(_)));
         if h2 { state.expected } else { 1 }
     }
 
-    /// Opens connections until those under way, and those whose limit is not known yet, will do for all who wait.
+    /// Opens connections until those in progress and those without a known limit are enough for all waiting requests.
     fn open_as_needed(self: &Arc<Self>, state: &mut SiteState) {
         let expected = self.expected(state);
         let unsettled = state.connections.iter().filter(|c| !c.settled.load(Ordering::Acquire) && !c.is_suspect());
         let coming: usize = unsettled.map(|c| expected.saturating_sub(c.streams.load(Ordering::Acquire))).sum();
-        // While attempts fail there is one at a time.
+        // After a failure there is only one attempt at a time.
         let most = if state.trouble.is_some() { 1 } else { MAX_CONNECTIONS };
         while coming + state.connecting * expected < state.waiters.len()
             && state.connecting < most
@@ -308,7 +310,8 @@ impl Site {
         {
             let Some(tasks) = Handle::try_current().ok().or_else(|| state.tasks.clone()) else { return };
             state.connecting += 1;
-            // A task of its own: the connection is wanted even if the first who asked has gone.
+            // The connection is opened by a separate task, because it is needed even if the first waiting request is
+            // cancelled.
             let (site, trouble) = (self.clone(), state.trouble.clone());
             tasks.spawn(async move {
                 if let Some(trouble) = &trouble {
@@ -374,14 +377,15 @@ impl Site {
         }
     }
 
-    /// What came of an attempt that was made after this pause.
+    /// Handles the result of an attempt to connect that was made after the pause `paused`.
     fn opened(self: &Arc<Self>, result: Result<Arc<Connection>, Failure>, paused: Duration) {
         let mut unwanted = Vec::new();
         {
             let mut state = self.state();
             state.connecting -= 1;
             let result = match result {
-                // Its task has ended before it was here to be removed: it would stay for ever.
+                // The connection's task has ended already, so it could not remove the connection, which would stay
+                // forever.
                 Ok(connection) if connection.dead.load(Ordering::Acquire) => {
                     Err(Failure::new(Code::Terminated, format!("{} closed the connection at once", self.origin)))
                 }
@@ -395,13 +399,14 @@ impl Site {
                 Err(failure) => {
                     tracing::debug!(origin = %self.origin, why = %failure.text, "not connected");
                     self.counters.connections_failed.fetch_add(1, Ordering::Relaxed);
-                    // Of several at once the one that was made after the longest pause counts.
+                    // If several attempts fail at once, the longest pause counts.
                     let before = state.trouble.as_ref().map_or(Duration::ZERO, |trouble| trouble.pause);
                     let pause = (paused * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE).max(before);
                     state.trouble = Some(Trouble { failure: failure.clone(), pause, until: Instant::now() + pause });
-                    // Others may still bring streams; with none left nothing will.
+                    // Other attempts or connections may still provide streams. If there are none, all waiting requests
+                    // fail.
                     if state.connecting == 0 && state.connections.is_empty() {
-                        // Each of them is told; who asks then asks anew.
+                        // All waiting requests get the failure. A new request makes a new attempt.
                         state.trouble = None;
                         for waiter in state.waiters.drain(..) {
                             unwanted.extend(waiter.send(Err(failure.clone())).err());
@@ -414,9 +419,10 @@ impl Site {
         self.dispatch();
     }
 
-    /// Hands free streams to those who wait.
+    /// Gives free streams to waiting requests.
     fn dispatch(self: &Arc<Self>) {
-        // Dropping a lease takes the lock, so those that were not taken are dropped after it.
+        // Dropping a lease takes the lock, so leases whose requests were cancelled are dropped after the lock is
+        // released.
         let mut unwanted = Vec::new();
         {
             let mut state = self.state();
@@ -456,7 +462,7 @@ impl Connection {
             }
     }
 
-    /// Whether a request got no answer, and nothing has come since.
+    /// Returns whether a request got no response and nothing has arrived since.
     fn is_suspect(&self) -> bool {
         self.unanswered.load(Ordering::Acquire) > self.heard.last()
     }
@@ -477,7 +483,7 @@ impl Connection {
     }
 }
 
-/// Runs a connection, learns how many streams the peer allows, and ends it when it has been idle.
+/// Runs an HTTP/2 connection, updates its stream limit from the peer's SETTINGS, and closes it when it has been idle.
 async fn drive_h2(
     site: Weak<Site>,
     connection: Arc<Connection>,
@@ -485,7 +491,7 @@ async fn drive_h2(
 ) {
     let mut driver = pin!(driver);
     let mut seen = UNSETTLED;
-    // The driver is not woken when SETTINGS arrive, so it looks: often at first, then now and then.
+    // The arrival of SETTINGS does not wake this task, so a timer checks for it, at growing intervals.
     let mut pause = FIRST_LOOK;
     let mut timer = pin!(tokio::time::sleep(pause));
     let ended = poll_fn(|cx| {
@@ -519,7 +525,7 @@ async fn drive_h2(
     connection.end(&site, ended);
 }
 
-/// Runs a connection and ends it when it has been idle.
+/// Runs an HTTP/1.1 connection and closes it when it has been idle.
 async fn drive_h1(
     site: Weak<Site>,
     connection: Arc<Connection>,
@@ -542,21 +548,21 @@ impl Lease {
         &self.connection.sender
     }
 
-    /// Watches over a request of this instance that is about to be sent.
+    /// Returns a guard for a request of this instance that is about to be sent.
     pub(crate) fn asking(self: &Arc<Self>, link: &Arc<Link>) -> Unanswered {
         let sent = self.connection.heard.now();
         Unanswered { lease: Some(self.clone()), link: link.clone(), sent, silence: SILENCE }
     }
 
-    /// The connection turned out to be closed: no other request is to get it.
+    /// Removes a connection that turned out to be closed, so that no other request gets it.
     pub(crate) fn discard(&self) {
         self.connection.dead.store(true, Ordering::Release);
         self.site.remove(&self.connection);
     }
 }
 
-/// A request without an answer. Dropped without [`Unanswered::answered`], it makes the connection suspect if nothing has
-/// come on it for a while.
+/// A request without a response. Dropping it without [`Unanswered::answered`] makes the connection suspect if nothing
+/// has arrived on it for a while.
 pub(crate) struct Unanswered {
     lease: Option<Arc<Lease>>,
     link: Arc<Link>,
@@ -565,12 +571,12 @@ pub(crate) struct Unanswered {
 }
 
 impl Unanswered {
-    /// There is an answer, or an error.
+    /// Marks the request as answered, by a response or an error.
     pub(crate) fn answered(mut self) {
         self.lease = None;
     }
 
-    /// With another measure of what is long.
+    /// Sets another limit for the silence.
     #[cfg(test)]
     pub(in crate::net) fn after(self, silence: Duration) -> Unanswered {
         Unanswered { silence, lease: self.lease.clone(), link: self.link.clone(), sent: self.sent }
@@ -580,7 +586,8 @@ impl Unanswered {
 impl Drop for Unanswered {
     fn drop(&mut self) {
         let Some(lease) = self.lease.take() else { return };
-        // The whole call was cancelled, perhaps while it waited for something to happen: that says nothing.
+        // The whole call was cancelled, perhaps while it waited for an event. This does not make the connection
+        // suspect.
         if self.link.dead.load(Ordering::Acquire) {
             return;
         }
@@ -592,7 +599,7 @@ impl Drop for Unanswered {
         }
         tracing::debug!(origin = %site.origin, id = connection.id, "suspect: a request got no answer");
         connection.unanswered.store(now, Ordering::Release);
-        // Others may be waiting for a stream on it.
+        // Requests that wait for a stream of this connection may need another one now.
         if !site.state().waiters.is_empty() {
             site.dispatch();
         }
@@ -603,7 +610,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         *self.connection.idle_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.connection.streams.fetch_sub(1, Ordering::AcqRel);
-        // With no waiters this is a lock and a look.
+        // Without waiting requests this is only a lock and a check.
         if !self.site.state().waiters.is_empty() {
             self.site.dispatch();
         }
@@ -620,14 +627,14 @@ pub(super) mod tests {
         Pool::new(Connector::new(Trust::default(), Proxies::default()), Arc::default())
     }
 
-    /// The far end, and what runs this one.
+    /// The peer's end of a connection, and the future that runs this end.
     pub(in crate::net) struct Ends {
         pub(in crate::net) peer: tokio::io::DuplexStream,
         pub(in crate::net) driver: http1::Connection<TokioIo<Box<dyn Io>>, RequestBody>,
     }
 
     impl Pool {
-        /// An HTTP/1.1 connection whose driver is not polled.
+        /// Adds an HTTP/1.1 connection whose driver is not polled.
         pub(in crate::net) async fn plant(&self, origin: &Origin, reach: Reach) -> Ends {
             let (site, connection, ends) = planted(self, origin, reach).await;
             site.state().connections.push(connection);
@@ -666,7 +673,7 @@ pub(super) mod tests {
         let (lease, receiver, _ends) = runtime.block_on(async {
             let ends = pool.plant(&origin, Reach::Near).await;
             let lease = pool.lease(&origin, Wire::Any, Reach::Near).await.unwrap();
-            // A request waits, and the connection is not going to serve it.
+            // A request waits for a connection that is dead.
             lease.connection.dead.store(true, Ordering::Release);
             let (sender, receiver) = oneshot::channel();
             let mut state = lease.site.state();
@@ -676,7 +683,7 @@ pub(super) mod tests {
             (lease, receiver, ends)
         });
         drop(lease);
-        // Another connection is opened all the same.
+        // A new connection is opened for the waiting request.
         let lease = runtime.block_on(receiver).unwrap().unwrap();
         assert_eq!(pool.counts().1, 1);
         runtime.block_on(async { drop(lease) });
@@ -690,10 +697,10 @@ pub(super) mod tests {
         let origin = local(listener.local_addr().unwrap().port());
         let lease = async || Arc::new(pool.lease(&origin, Wire::Grpc, Reach::Near).await.unwrap());
         let link = Arc::new(Link::default());
-        // The peer takes connections and says nothing.
+        // The peer accepts connections and sends nothing.
         let (first, (mut peer, _)) = tokio::join!(lease(), async { listener.accept().await.unwrap() });
         peer.read_u8().await.unwrap();
-        // One that is cancelled at once is no sign of anything, nor is one that is answered.
+        // Requests that are cancelled at once or answered do not make a connection suspect.
         drop(first.asking(&link));
         first.asking(&link).after(Duration::ZERO).answered();
         let gone = Arc::new(Link::default());
@@ -702,18 +709,18 @@ pub(super) mod tests {
         assert!(!first.connection.is_suspect());
         drop(first.asking(&link).after(Duration::ZERO));
         assert!(first.connection.is_suspect());
-        // The next request takes another connection, though there is room on this one.
+        // The next request uses another connection, although this one has free streams.
         let (second, (_other, _)) = tokio::join!(lease(), async { listener.accept().await.unwrap() });
         assert_ne!(first.connection.id, second.connection.id);
         assert_eq!(pool.counts().0, 2);
-        // Something comes after all: SETTINGS.
+        // SETTINGS arrive on the suspect connection.
         tokio::io::AsyncWriteExt::write_all(&mut peer, b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);
         while first.connection.is_suspect() {
             assert!(Instant::now() < deadline);
             tokio::task::yield_now().await;
         }
-        // Where no other can be had, a suspect one is better than none.
+        // Suspect connections are used if no other one can be opened.
         for lease in [&first, &second] {
             drop(lease.asking(&link).after(Duration::ZERO));
             assert!(lease.connection.is_suspect());
@@ -742,7 +749,7 @@ pub(super) mod tests {
     async fn a_connection_that_is_closed_at_once_is_not_kept() {
         let pool = pool();
         let (site, connection, Ends { driver, .. }) = planted(&pool, &local(1), Reach::Near).await;
-        // The task that runs it may be through before the connection is among the others.
+        // The connection's task may end before the connection is added to the site.
         site.state().connecting = 1;
         drop(driver);
         connection.end(&Arc::downgrade(&site), Ok(()));
@@ -757,7 +764,7 @@ pub(super) mod tests {
         site.state().connections.push(connection.clone());
         let mut paused = Duration::ZERO;
         let pauses = std::array::from_fn(|_| {
-            // Of two that failed at once the second one makes it no longer.
+            // If two attempts fail at once, the second failure does not double the pause.
             site.state().connecting = 2;
             for _ in 0..2 {
                 site.opened(Err(Failure::new(Code::Refused, "full")), paused);

@@ -1,9 +1,9 @@
-//! Proxies between this machine and the world: HTTP CONNECT and SOCKS, as the user's environment names them.
+//! Connections through HTTP and SOCKS proxies, as configured by the user or the environment.
 //!
-//! What is told to a proxy is a name and a port; TLS goes through it to the origin itself. Behind a proxy the name is
-//! resolved there (but for `socks5` and `socks4`, whose names are resolved and checked here), so that the address behind
-//! it cannot be held against the policy: an origin that is an address itself still is. This machine's own addresses are
-//! never reached by way of a proxy.
+//! The proxy receives a host name and a port. TLS is end to end with the origin, through the proxy. The proxy resolves
+//! the name, except for `socks5` and `socks4`, where this host resolves and checks it. The policy can therefore not
+//! check the address behind a name that the proxy resolves. It does check origins that are addresses themselves.
+//! Addresses of this machine are never reached through a proxy.
 
 use std::future::{Ready, ready};
 use std::io;
@@ -21,27 +21,28 @@ use super::failure::{Code, Failure};
 use crate::access::policy::Origin;
 use crate::access::secret::Secret;
 
-/// Which proxy connections go through.
+/// The proxy that connections use.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum Proxy {
-    /// What `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say (in either case), unless the variable that the
-    /// manifest names switches them off.
+    /// The proxy of `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` (upper or lower case), unless the variable
+    /// that the manifest names turns proxies off.
     #[default]
     Environment,
-    /// None.
+    /// No proxy.
     Off,
-    /// This one for everything but this machine: `http://`, `https://`, `socks5://` (names are resolved here),
-    /// `socks5h://` (there), `socks4://` or `socks4a://`, with user and password in the URL if need be.
+    /// This proxy for all connections except those to this machine. The URL begins with `http://`, `https://`,
+    /// `socks5://` (names are resolved by this host), `socks5h://` (by the proxy), `socks4://` or `socks4a://`, and may
+    /// contain a user and a password.
     To(Secret),
 }
 
-/// The rules in force.
+/// The rules that select a proxy for an origin.
 #[derive(Debug, Default)]
 pub(crate) struct Proxies(Option<Matcher>);
 
 impl Proxies {
-    /// `lookup`: the environment.
+    /// Creates the rules. `lookup` returns environment variables.
     pub(crate) fn new(setting: &Proxy, lookup: impl Fn(&str) -> Option<String>) -> Result<Proxies, String> {
         let either = |name: &str| {
             let value = |name: &str| lookup(name).filter(|value| !value.is_empty());
@@ -70,7 +71,7 @@ impl Proxies {
         Ok(Proxies(Some(builder.build())))
     }
 
-    /// The proxy for an origin.
+    /// Returns the proxy for an origin, or `None` for a direct connection.
     pub(crate) fn of(&self, origin: &Origin) -> Option<Intercept> {
         if origin.is_this_machine() {
             return None;
@@ -79,11 +80,12 @@ impl Proxies {
     }
 }
 
-/// A URL whose scheme is known. The message does not quote it: it may hold a password.
+/// Checks that a proxy URL has a known scheme and a host. The message does not quote the URL, which may contain a
+/// password.
 fn checked(name: &str, url: &str) -> Result<String, String> {
     let scheme = match url.split_once("://") {
         Some((scheme, _)) => scheme.to_ascii_lowercase(),
-        // As curl and the official clients read it.
+        // A URL without a scheme means `http`, as in curl and the official clients.
         None => "http".into(),
     };
     let known = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];
@@ -94,7 +96,7 @@ fn checked(name: &str, url: &str) -> Result<String, String> {
     Ok(url.trim().to_owned())
 }
 
-/// The proxy's own origin, and whether it is spoken to over TLS.
+/// Returns the origin of the proxy itself. It is secure if the connection to the proxy uses TLS.
 pub(crate) fn origin(proxy: &Intercept) -> Result<Origin, Failure> {
     let uri = proxy.uri();
     let scheme = uri.scheme_str().unwrap_or("http");
@@ -110,12 +112,12 @@ pub(crate) fn origin(proxy: &Intercept) -> Result<Origin, Failure> {
     Ok(Origin { secure: scheme == "https", host: host.to_owned(), port: uri.port_u16().unwrap_or(standard) })
 }
 
-/// Whether the address behind a name has to be found here, since the proxy takes addresses only.
+/// Returns whether this host has to resolve names, because the proxy accepts only addresses.
 pub(crate) fn resolves_here(proxy: &Intercept) -> bool {
     matches!(proxy.uri().scheme_str(), Some("socks4" | "socks5"))
 }
 
-/// Asks the proxy at the other end of `stream` for a way to `target`, or to this address of it.
+/// Asks the proxy at the other end of `stream` to connect to `target`, or to this address of it.
 pub(crate) async fn through(
     proxy: &Intercept,
     stream: Box<dyn Io>,
@@ -160,7 +162,7 @@ fn uri(origin: &Origin) -> Option<Uri> {
     format!("{}://{host}:{}", if origin.secure { "https" } else { "http" }, origin.port).parse().ok()
 }
 
-/// A connection that is there already, for code that wants to make one.
+/// Passes an existing connection to code that expects a connector.
 struct Given(Option<TokioIo<Box<dyn Io>>>);
 
 impl Service<Uri> for Given {

@@ -1,10 +1,10 @@
-//! Keeps credentials that a service echoes from the component.
+//! Removes credentials from responses, in case the service echoes them, so that the component does not see them.
 //!
-//! Only answers of origins that credentials are sent to are looked at. In headers the whole value goes; in bodies the
-//! credential is overwritten with asterisks, byte for byte, so that lengths stay right. A credential can be cut by the
-//! border of two pieces: an end that could be the beginning of one is held back until the next piece shows. Since the
-//! next piece may be long in coming and the held bytes may be all that the component waits for, they are let go after a
-//! moment; what follows is still recognised as the rest.
+//! Only responses of origins that receive credentials are searched. In headers, a value with a credential is replaced
+//! as a whole. In bodies, each byte of a credential is replaced by an asterisk, which keeps lengths unchanged. A
+//! credential can be split between two pieces of a body, so an end that could be the beginning of a credential is held
+//! back until the next piece arrives. That may take long, and the component may be waiting for just these bytes, so
+//! they are released after a moment. If the rest of the credential follows, it is still recognised.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,27 +17,27 @@ use tokio::time::Sleep;
 
 use crate::access::secret::{SHORTEST, Secret};
 
-/// How long an end that looks like the beginning of a credential is held back. Pieces of one message follow each other
-/// faster than this.
+/// How long an end that could be the beginning of a credential is held back. The pieces of one message arrive faster.
 const HOLD: Duration = Duration::from_millis(20);
 
-/// What stands in headers where a credential was.
+/// The replacement of header values that contain a credential.
 const REDACTED: HeaderValue = HeaderValue::from_static("[redacted]");
 
-/// Looks for credentials in one answer.
+/// Searches one response for credentials.
 pub(super) struct Scrubber {
     secrets: Arc<[Secret]>,
-    /// The end of what has arrived and may be the beginning of a credential.
+    /// The end of the received data that could be the beginning of a credential.
     tail: BytesMut,
-    /// The same, as it is given out: one credential can be a part of another, so that what is overwritten already may
-    /// still be the beginning of a longer one. Its first `released` bytes have been given out.
+    /// The same bytes with the replacements applied. A credential can be part of another one, so bytes that are
+    /// replaced already may still be the beginning of a longer credential. The first `released` bytes have been passed
+    /// on.
     shown: BytesMut,
     released: usize,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Scrubber {
-    /// None when there is nothing to look for.
+    /// Creates a scrubber. Returns `None` if there is no credential to search for.
     pub(super) fn new(secrets: &Arc<[Secret]>) -> Option<Scrubber> {
         secrets.iter().any(|secret| secret.expose().len() >= SHORTEST).then(|| Scrubber {
             secrets: secrets.clone(),
@@ -52,7 +52,7 @@ impl Scrubber {
         self.secrets.iter().map(|secret| secret.expose().as_bytes()).filter(|needle| needle.len() >= SHORTEST)
     }
 
-    /// Replaces header values that hold a credential.
+    /// Replaces the header values that contain a credential.
     pub(super) fn headers(&self, headers: &mut HeaderMap) {
         for value in headers.values_mut() {
             if self.needles().any(|needle| find(value.as_bytes(), needle).is_some()) {
@@ -61,7 +61,7 @@ impl Scrubber {
         }
     }
 
-    /// The next piece; what can be given on.
+    /// Takes the next piece. Returns the data that can be passed on.
     pub(super) fn push(&mut self, data: Bytes) -> Bytes {
         let clean = self.tail.is_empty() && self.needles().all(|needle| !touches(&data, needle));
         if clean {
@@ -75,7 +75,8 @@ impl Scrubber {
         for needle in self.needles() {
             let finder = memchr::memmem::Finder::new(needle);
             let mut from = 0;
-            // Looked for in what has arrived, not in what is overwritten: credentials can overlap, also with themselves.
+            // The search uses the received data, not the replaced data: credentials can overlap each other and
+            // themselves.
             while let Some(at) = finder.find(&all[from..]) {
                 let start = from + at;
                 out[start..start + needle.len()].fill(b'*');
@@ -85,7 +86,7 @@ impl Scrubber {
         let keep = self.needles().map(|needle| overlap(&all, needle)).max().unwrap_or(0);
         self.tail = all.split_off(all.len() - keep);
         self.shown = out.split_off(out.len() - keep);
-        // What was let go before must not be given twice.
+        // Bytes that were released before must not be passed on again.
         if released <= out.len() {
             let _ = out.split_to(released);
             self.released = 0;
@@ -99,7 +100,7 @@ impl Scrubber {
         out.freeze()
     }
 
-    /// Held bytes whose time has come, when nothing else does.
+    /// Returns the held bytes when their time is over.
     pub(super) fn poll_release(&mut self, cx: &mut Context<'_>) -> Option<Bytes> {
         let timer = self.timer.as_mut()?;
         match timer.as_mut().poll(cx) {
@@ -113,7 +114,7 @@ impl Scrubber {
         }
     }
 
-    /// The end: what is held and not overwritten is no credential.
+    /// Returns the held bytes at the end of the body. They contain no credential that is not replaced.
     pub(super) fn finish(&mut self) -> Option<Bytes> {
         self.timer = None;
         self.tail.clear();
@@ -122,24 +123,24 @@ impl Scrubber {
         (!rest.is_empty()).then_some(rest)
     }
 
-    /// When held bytes will be let go; for tests.
+    /// Returns when the held bytes will be released.
     #[cfg(test)]
     fn due(&self) -> Option<tokio::time::Instant> {
         self.timer.as_ref().map(|timer| timer.deadline())
     }
 }
 
-/// Whether the piece holds the needle, or ends with a beginning of it.
+/// Returns whether the data contains the needle or ends with a beginning of it.
 fn touches(data: &[u8], needle: &[u8]) -> bool {
     overlap(data, needle) > 0 || find(data, needle).is_some()
 }
 
-/// Length of the longest end of `data` that is a proper beginning of `needle`.
+/// Returns the length of the longest end of `data` that is a beginning of `needle`, but not all of it.
 fn overlap(data: &[u8], needle: &[u8]) -> usize {
     (1..needle.len().min(data.len() + 1)).rev().find(|&length| data.ends_with(&needle[..length])).unwrap_or(0)
 }
 
-/// First place of `needle` in `data`.
+/// Returns the first position of `needle` in `data`.
 fn find(data: &[u8], needle: &[u8]) -> Option<usize> {
     memchr::memmem::find(data, needle)
 }
@@ -176,7 +177,7 @@ mod tests {
         assert_eq!(through(&singles), wanted);
     }
 
-    /// Credentials of a file end with a line end, which is not sent.
+    /// Credentials from files often end with a line break, which is not sent.
     #[tokio::test]
     async fn white_space_around_a_credential_hides_no_echo() {
         let scrubber = Scrubber::new(&Arc::from([Secret::new(" as-secret-1\n")])).unwrap();
@@ -214,7 +215,7 @@ mod tests {
         }
     }
 
-    /// What is held as the beginning of a longer one is let go overwritten.
+    /// A credential that could be the beginning of a longer one is released with its bytes replaced.
     #[tokio::test]
     async fn a_credential_that_begins_another_is_not_let_go_in_the_clear() {
         let mut scrubber = Scrubber::new(&Arc::from([Secret::new("secret-1"), Secret::new("secret-1-long")])).unwrap();

@@ -1,4 +1,4 @@
-//! Doors: paths that cannot be guessed, each of which leads to an origin that was handed out.
+//! Doors: unguessable paths of the gateway, each of which leads to an origin that the service named.
 
 use std::collections::HashMap;
 
@@ -7,13 +7,14 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use crate::access::policy::Origin;
 use crate::digest::hex;
 
-/// Doors that are open, as many as origins that a policy learns. One more closes the one that has not been used for longest.
+/// Most open doors, equal to the number of origins that a policy learns. Beyond it, the least recently used door is
+/// closed.
 const MAX_DOORS: usize = 4096;
 
-/// What the path of every door begins with.
+/// The prefix of the paths of all doors.
 pub(super) const DOOR: &str = "/door/";
 
-/// By the secret in their paths.
+/// The open doors, by the secret in their paths.
 #[derive(Default)]
 pub(super) struct Doors {
     open: HashMap<String, Door>,
@@ -22,7 +23,7 @@ pub(super) struct Doors {
 
 struct Door {
     origin: Origin,
-    /// When it was used last.
+    /// The value of the clock at the last use.
     used: u64,
 }
 
@@ -32,7 +33,7 @@ impl Doors {
         self.clock
     }
 
-    /// The secret of the door to an origin; opened at the first need.
+    /// Returns the secret of the door to an origin. Opens the door if necessary.
     pub(super) fn to(&mut self, origin: &Origin) -> String {
         let now = self.tick();
         if let Some((secret, door)) = self.open.iter_mut().find(|(_, door)| door.origin == *origin) {
@@ -49,7 +50,7 @@ impl Doors {
         secret
     }
 
-    /// Where a path leads, and what of it goes on. None for one that is no door's, or not any more.
+    /// Returns the origin behind a path, and the rest of the path. Returns `None` if the path has no open door.
     pub(super) fn behind<'a>(&mut self, path: &'a str) -> Option<(Origin, &'a str)> {
         let path = path.strip_prefix(DOOR)?;
         let (secret, rest) = path.split_at(path.find(['/', '?']).unwrap_or(path.len()));
@@ -60,10 +61,10 @@ impl Doors {
     }
 }
 
-/// 256 random bits of the system's generator.
+/// Returns 256 bits of the system's random generator as hexadecimal digits.
 pub(super) fn fresh_secret() -> String {
     let mut bytes = [0; 32];
-    // It fails only on systems without a generator, and there nothing here is to go on.
+    // Fails only on systems without a random generator, where the gateway must not run.
     SystemRandom::new().fill(&mut bytes).expect("the system has random numbers");
     hex(&bytes)
 }
@@ -76,7 +77,8 @@ mod tests {
     fn secrets_have_256_random_bits() {
         let secrets: Vec<Vec<u8>> = (0..64).map(|_| fresh_secret().into_bytes()).collect();
         assert!(secrets.iter().all(|secret| secret.len() == 64));
-        // Each digit takes several values, each of its bits both: by chance one in 2^55 runs fails.
+        // Each digit takes several values, and each of its bits takes both values. This fails by chance in one of 2^55
+        // runs.
         for at in 0..64 {
             let digits = secrets.iter().map(|secret| (secret[at] as char).to_digit(16).unwrap());
             let (all, any) = digits.fold((0xf, 0), |(all, any), digit| (all & digit, any | digit));

@@ -1,4 +1,4 @@
-//! A door for hosts that speak only HTTP/1.1: see [`server`].
+//! A gateway to a provider for hosts that support only HTTP/1.1: see [`server`].
 
 mod doors;
 mod reply;

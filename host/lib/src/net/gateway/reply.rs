@@ -1,4 +1,4 @@
-//! Replies of the gateway, and how it refuses.
+//! The gateway's own responses, which refuse a request.
 
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use wasmtime_wasi_http::Error as HttpError;
 
-/// How much of a refused request's body is read, in bytes: what a call of the interface has, but for uploads.
+/// Most bytes of the body of a refused request that are read: enough for any call except uploads.
 const UNREAD_BYTES: usize = 256 << 10;
 
-/// How long that is waited for: who is still sending is on this machine or close to it, and who sends nothing has the refusal
-/// without it.
+/// How long the body of a refused request is read. Clients are on this machine or near, so a client that sends does so
+/// at once; for a client that sends nothing, the refusal is only delayed.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) type Reply = http_body_util::combinators::UnsyncBoxBody<Bytes, HttpError>;
 
-/// Refuses a request whose body has not been read. A little of it is read all the same: a connection that is closed with
-/// something unread is reset, and the reset can overtake the refusal.
+/// Refuses a request whose body has not been read. Reads the beginning of the body: closing a connection with unread
+/// data resets it, and the client may see the reset before the refusal.
 pub(super) async fn refuse_unread(
     request: Request<Incoming>,
     status: StatusCode,
@@ -26,7 +26,7 @@ pub(super) async fn refuse_unread(
     why: &str,
 ) -> Response<Reply> {
     let mut body = Limited::new(request.into_body(), UNREAD_BYTES);
-    // Piece by piece: strangers are to cost no memory.
+    // Each piece is discarded, so that unauthenticated clients use no memory.
     let read = async { while let Some(Ok(_)) = body.frame().await {} };
     let _ = tokio::time::timeout(UNREAD_TIMEOUT, read).await;
     refuse(status, grpc, why)

@@ -1,4 +1,4 @@
-//! Answers that hand out origins: the URLs in their first message are replaced.
+//! Replaces the URLs in the first message of responses that name origins.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,13 +11,13 @@ use super::reply::Reply;
 use crate::net::learn::rewrite;
 use crate::plugin::manifest::LearnWish;
 
-/// Gives what stands for a URL; none where it is left as it is.
+/// Returns the replacement of a URL, or `None` to keep the URL.
 pub(super) type Replace = Box<dyn Fn(&str) -> Option<String> + Send>;
 
-/// The largest first message in which URLs are replaced; the same bound as for learning from it.
+/// Largest first message in which URLs are replaced, in bytes. Equal to the limit in `net::learn`.
 const MAX_MESSAGE: usize = 1 << 20;
 
-/// A body in whose first message URLs are replaced.
+/// A response body with the URLs in its first message replaced.
 pub(super) struct DoorBody {
     inner: Reply,
     replace: Replace,
@@ -28,9 +28,9 @@ pub(super) struct DoorBody {
 
 #[derive(PartialEq)]
 enum DoorState {
-    /// Collecting the first message.
+    /// The first message is being collected.
     First,
-    /// Passing on.
+    /// The rest is passed on.
     Rest,
 }
 
@@ -39,7 +39,8 @@ impl DoorBody {
         DoorBody { inner, replace, rules, held: BytesMut::new(), state: DoorState::First }
     }
 
-    /// The first message with doors in it, once it is complete; what cannot be one is given on as it is.
+    /// Returns the first message with replaced URLs when it is complete. Data that cannot be such a message is returned
+    /// unchanged.
     fn first(&mut self) -> Option<Bytes> {
         let [flags, length @ ..] = *self.held.first_chunk::<5>()?;
         let length = u32::from_be_bytes(length) as usize;
@@ -80,7 +81,7 @@ impl Body for DoorBody {
                             return Poll::Ready(Some(Ok(Frame::data(first))));
                         }
                     }
-                    // Trailers before a whole message: there is none.
+                    // Trailers came before the end of the first message, so the message will not be complete.
                     Err(frame) => {
                         self.state = DoorState::Rest;
                         return Poll::Ready(Some(Ok(frame)));

@@ -1,13 +1,13 @@
-//! A door for hosts that speak only HTTP/1.1: gRPC-Web in, gRPC over HTTP/2 out.
+//! The gateway: an HTTP/1.1 server that receives gRPC-Web and forwards it as gRPC over HTTP/2.
 //!
-//! A stock WebAssembly host in another language can run the same component; what it lacks is HTTP/2. It points the
-//! component at the gateway, which forwards under this provider's policy and adds the credentials, so that the other
-//! host needs none. Answers that hand out further origins are changed on the way: the URL in them is replaced by one
-//! of this gateway, below which that origin lies: a door. The component notices nothing of it.
+//! A WebAssembly host in another language can run the same component, but it may lack HTTP/2. It configures the gateway
+//! as the address of the service. The gateway forwards requests under the policy of this provider and adds the
+//! credentials, so that the other host needs none. If a response names further origins, their URLs are replaced by URLs
+//! of the gateway, called doors, which lead to these origins. The component does not notice the replacement.
 //!
-//! So that other users of the machine can neither spend the credentials nor pass, the service itself is behind a token,
-//! shown as bearer token or as the value of any of the credential headers, and a door is a path that cannot be guessed.
-//! Behind doors no credentials are added, wherever they lead: what passes there carries the origin's own short-lived tokens.
+//! Other users of the machine must not use the credentials or the doors. Requests to the service therefore need a
+//! token, as a bearer token or as the value of one of the credential headers, and the path of a door cannot be guessed.
+//! Requests through doors get no credentials, whatever their origin: they contain short-lived tokens of that origin.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -36,17 +36,17 @@ use crate::net::hook::{Credentials, Net, media_type};
 use crate::net::link::{Link, Note};
 use crate::plugin::manifest::LearnWish;
 
-/// Connections at once. HTTP/1.1 takes one per request.
+/// Most connections at a time. HTTP/1.1 needs one for each concurrent request.
 const MAX_CONNECTIONS: usize = 1024;
 
-/// Those among them that have not shown a token or a door yet. One more closes the oldest: who fills them does not keep
-/// out who has a token.
+/// Most connections that have not shown a token or a door yet. Beyond it, the oldest of them is closed, so that clients
+/// without a token cannot lock out clients with one.
 const MAX_STRANGERS: usize = 256;
 
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A gateway that listens. Dropping it closes all doors.
+/// A listening gateway. Created by [`Gateway::open`]. Dropping it closes the listener, the connections and all doors.
 pub struct Gateway {
     address: SocketAddr,
     token: Secret,
@@ -65,7 +65,7 @@ struct Inner {
 }
 
 impl Gateway {
-    /// Opens a gateway to the first origin that the policy grants. The address must be of this machine.
+    /// Opens a gateway to the first origin that the policy grants. Implements [`Gateway::open`].
     pub(crate) async fn over(net: Arc<Net>, listen: SocketAddr) -> Result<Gateway> {
         const WHAT: &str = "open the gateway";
         if !listen.ip().is_loopback() {
@@ -94,17 +94,17 @@ impl Gateway {
         Ok(Gateway { address, token, inner })
     }
 
-    /// Where it listens.
+    /// Returns the address on which the gateway listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What the component is to be told as the service's address.
+    /// Returns the URL that the component has to use as the address of the service.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// What clients have to show.
+    /// Returns the token that clients have to send.
     pub fn token(&self) -> &Secret {
         &self.token
     }
@@ -118,7 +118,7 @@ impl Drop for Gateway {
     }
 }
 
-/// A connection that is served, and whether anything was let in by it.
+/// A connection that is served, and whether it has shown a token or a door.
 struct Served {
     admitted: Arc<AtomicBool>,
     task: AbortHandle,
@@ -127,7 +127,7 @@ struct Served {
 impl Inner {
     /// Accepts connections until the gateway is dropped.
     fn serve(self: &Arc<Self>, listener: TcpListener) {
-        // Weak: the task must not keep alive what keeps it.
+        // A weak reference, because the task must not keep the gateway alive that owns it.
         let inner = Arc::downgrade(self);
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let task = tokio::spawn(async move {
@@ -136,7 +136,7 @@ impl Inner {
             loop {
                 while connections.try_join_next().is_some() {}
                 let Ok((stream, _)) = listener.accept().await else {
-                    // Out of descriptors, most likely; it passes.
+                    // The process is probably out of file descriptors, which is temporary.
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 };
@@ -216,8 +216,8 @@ impl Inner {
         }
     }
 
-    /// Where a request goes, and whether with credentials. `None` for one that may not pass; also for a door that is closed: a
-    /// component that is told so asks for a new one, as for a token that has expired.
+    /// Returns the URL of a request at its origin, and whether to add credentials. Returns `None` for an unauthorized
+    /// request and for a closed door: a component reacts to both like to an expired token, and requests a new URL.
     fn target(&self, request: &Request<Incoming>) -> Option<(Credentials, String)> {
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let door = self.doors.lock().unwrap_or_else(PoisonError::into_inner).behind(path);
@@ -228,9 +228,9 @@ impl Inner {
         }
     }
 
-    /// Makes the headers of a request those that go on.
+    /// Converts the headers of a request for the service.
     fn prepare(&self, headers: &mut HeaderMap, credentials: Credentials, web: Option<&str>) {
-        // The gateway's token goes no further, and no credentials go where they do not belong.
+        // The gateway's token is not forwarded, and credentials are not sent through doors.
         match credentials {
             Credentials::Added => drop(headers.remove(header::AUTHORIZATION)),
             Credentials::Withheld => self.credential_headers.iter().for_each(|name| drop(headers.remove(name))),
@@ -249,7 +249,7 @@ impl Inner {
         }
     }
 
-    /// Makes an answer of the service one for the client.
+    /// Converts a response of the service for the client.
     fn reply(
         self: &Arc<Self>,
         response: Response<WasiBody>,
@@ -272,7 +272,7 @@ impl Inner {
             DoorBody::new(body, rules, Box::new(move |url| gateway.through_door(url))).boxed_unsync()
         };
         let kind = media_type(&parts.headers);
-        // What is no gRPC, such as the page of something in between, stays what it is.
+        // A response that is not gRPC, such as an error page of a proxy, is not converted.
         let Some(form) = kind.strip_prefix("application/grpc").filter(|_| web) else {
             return Response::from_parts(parts, body);
         };
@@ -285,19 +285,19 @@ impl Inner {
         Response::from_parts(parts, WebBody::new(body).boxed_unsync())
     }
 
-    /// The same URL behind a door.
+    /// Returns the URL of the gateway that leads to this URL.
     fn through_door(&self, url: &str) -> Option<String> {
         let uri: http::Uri = url.parse().ok()?;
         let secret = self.doors.lock().unwrap_or_else(PoisonError::into_inner).to(&Origin::of(&uri)?);
         let path = uri.path_and_query().map_or("", |path| path.as_str());
-        // A bare origin stays one.
+        // A URL without a path gets no path.
         let path = if path == "/" && !url.ends_with('/') { "" } else { path };
         Some(format!("http://{}{DOOR}{secret}{path}", self.address))
     }
 }
 
-/// The form of the messages of a gRPC-Web request, such as `+json`; that of protobuf goes without saying. `None` if it is
-/// no gRPC; fails for gRPC that is not spoken here.
+/// Returns the message format of a gRPC-Web request, such as `+json`, or an empty string for protobuf. Returns `None`
+/// for requests that are not gRPC. Fails for gRPC that is not gRPC-Web.
 fn web_form(kind: &str) -> Result<Option<String>, ()> {
     let Some(rest) = kind.strip_prefix("application/grpc") else { return Ok(None) };
     match rest.strip_prefix("-web") {
@@ -307,7 +307,7 @@ fn web_form(kind: &str) -> Result<Option<String>, ()> {
     }
 }
 
-/// The refusal for a request that could not be sent on.
+/// Creates the refusal for a request that could not be forwarded.
 fn failed(error: &HttpError, note: Option<Note>) -> Response<Reply> {
     let (status, code) = match (&note, error) {
         (Some(Note::Limit(_)), _) => (StatusCode::PAYLOAD_TOO_LARGE, 8),
@@ -320,7 +320,7 @@ fn failed(error: &HttpError, note: Option<Note>) -> Response<Reply> {
     refuse(status, code, &why)
 }
 
-/// Comparison whose time does not tell where the difference is.
+/// Compares in a time that does not depend on where the values differ.
 fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }

@@ -1,4 +1,4 @@
-//! gRPC-Web: the trailers come as the last frame of the body.
+//! Converts gRPC responses to gRPC-Web, in which the trailers are the last frame of the body.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,10 +10,10 @@ use wasmtime_wasi_http::Error as HttpError;
 
 use super::reply::Reply;
 
-/// A flag in a gRPC-Web frame: what follows are the trailers.
+/// The flag that marks a gRPC-Web frame with trailers.
 const TRAILERS: u8 = 0x80;
 
-/// A body whose trailers come as its last frame.
+/// A response body whose trailers are sent as its last frame.
 pub(super) struct WebBody {
     inner: Reply,
     done: bool,
