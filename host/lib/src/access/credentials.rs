@@ -1,8 +1,9 @@
-//! Credentials: found, held against what belongs together, and made into headers.
+//! Selects credentials and converts them to headers.
 //!
-//! A provider may take one of several sets of credentials (a pair of tokens, or an OAuth client with a secret or with a
-//! key). Exactly one set has to be there; what belongs to another one besides is an error, since it cannot be told which
-//! was meant. A key is never sent: what is sent is a statement signed with it, made anew for each request.
+//! A provider may accept one of several sets of credentials, such as a pair of tokens, or an OAuth client with a secret
+//! or with a key. Exactly one set must be complete. Credentials of another set in addition are an error, because it is
+//! unclear which set the user meant. A key is never sent: the host sends a statement that it signs with the key, anew
+//! for each request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,11 +25,13 @@ use crate::plugin::manifest::{AssertionWish, CredentialWish, HeaderWish, Manifes
 /// Credentials by their names in the manifest.
 pub(crate) type Credentials = BTreeMap<String, Secret>;
 
-/// Keeps those of the one complete set. `found` has whatever was found for each of the manifest's wishes.
+/// Checks that `found` contains one complete set of credentials and nothing else, and returns it. With `anonymous`, also
+/// accepts credentials without a complete set.
 ///
 /// # Errors
 ///
-/// [`Kind::Unauthenticated`] when no set is complete, unless `anonymous`; or when parts of several sets are there.
+/// [`Kind::Unauthenticated`] if no set is complete, unless `anonymous` is set, and if credentials of several sets were
+/// found.
 pub(crate) fn choose(manifest: &Manifest, found: Credentials, anonymous: bool, what: &str) -> Result<Credentials> {
     let sets: BTreeSet<&str> = manifest.credential.iter().flat_map(CredentialWish::sets).collect();
     let Some(chosen) =
@@ -37,7 +40,8 @@ pub(crate) fn choose(manifest: &Manifest, found: Credentials, anonymous: bool, w
         if anonymous || manifest.credential.is_empty() {
             return Ok(found);
         }
-        // The set that was begun is the one that was meant; else the manifest's first.
+        // The error names the set with the most credentials found, which the user probably meant, or else the first of
+        // the manifest.
         let present = |set: &str| manifest.members(set).filter(|wish| found.contains_key(&wish.name)).count();
         let first = manifest.credential.first().and_then(|wish| wish.sets().next()).unwrap_or_default();
         let meant = sets.iter().max_by_key(|set| (present(set), **set == first)).copied().unwrap_or(first);
@@ -67,21 +71,21 @@ pub(crate) fn choose(manifest: &Manifest, found: Credentials, anonymous: bool, w
     .with_hint("unset one or the other; a profile counts too"))
 }
 
-/// What a header is given.
+/// The source of the value of a header.
 #[derive(Clone)]
 pub(crate) enum HeaderSource {
     /// The credential itself.
     Credential(HeaderValue),
-    /// A statement signed with it.
+    /// A statement signed with the credential.
     Assertion(Arc<Assertion>),
 }
 
 impl HeaderSource {
-    /// The source of a header, or none if its credential is not there.
+    /// Creates the source of a header. Returns `None` if its credential is not set.
     ///
     /// # Errors
     ///
-    /// [`Kind::Unauthenticated`] for values that no header can carry, and for keys that are none.
+    /// [`Kind::Unauthenticated`] for a value that a header cannot contain, and for an unusable key.
     pub(crate) fn new(
         wish: &HeaderWish,
         manifest: &Manifest,
@@ -101,7 +105,7 @@ impl HeaderSource {
         Ok(Some(HeaderSource::Assertion(Arc::new(assertion))))
     }
 
-    /// The value for one request.
+    /// Returns the value for one request.
     pub(crate) fn value(&self) -> Option<HeaderValue> {
         match self {
             HeaderSource::Credential(value) => Some(value.clone()),
@@ -110,10 +114,10 @@ impl HeaderSource {
     }
 }
 
-/// A client's statement of who it is (RFC 7523), signed with its RSA key.
+/// A client assertion (RFC 7523), signed with the RSA key of the client.
 pub(crate) struct Assertion {
     key: RsaKeyPair,
-    /// The key's thumbprint (RFC 7638), by which the other side finds the public half.
+    /// The thumbprint of the key (RFC 7638), by which the service finds the public key.
     thumbprint: String,
     subject: String,
     audience: String,
@@ -122,7 +126,7 @@ pub(crate) struct Assertion {
 
 impl Assertion {
     fn new(key: &Secret, subject: &Secret, wish: &AssertionWish) -> Result<Assertion, String> {
-        // Variables and profiles often carry a PEM text with `\n` for its line ends.
+        // Environment variables and profiles often contain `\n` instead of line breaks.
         let pem = key.expose().replace("\\n", "\n");
         let key = match PrivateKeyDer::from_pem_slice(pem.as_bytes()) {
             Ok(PrivateKeyDer::Pkcs8(der)) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
@@ -132,7 +136,7 @@ impl Assertion {
         let key = key.map_err(|error| format!("is no RSA key of 2048 to 4096 bits ({error})"))?;
         let public: ring::rsa::PublicKeyComponents<Vec<u8>> = key.public().into();
         let (e, n) = (URL_SAFE_NO_PAD.encode(public.e), URL_SAFE_NO_PAD.encode(public.n));
-        // The order of the members, and that there are no spaces, is the standard's.
+        // The standard prescribes the order of the members, and no spaces.
         let thumbprint = URL_SAFE_NO_PAD.encode(Sha256::digest(format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#)));
         Ok(Assertion {
             key,
@@ -201,7 +205,7 @@ mod tests {
         let manifest = Manifest::parse(MANIFEST).unwrap();
         let wish = manifest.origin[0].headers.iter().find(|header| header.assertion.is_some()).unwrap();
         let pem = include_str!("../../tests/oauth-test-key.pem");
-        // As it stands, and on one line as in an environment variable.
+        // The key with line breaks, and on one line as in an environment variable.
         for pem in [pem.to_owned(), pem.replace('\n', "\\n")] {
             let secrets: Credentials = [("oauth-jwt-key", pem.as_str()), ("oauth-client-id", "client-7")]
                 .map(|(name, value)| (name.to_owned(), Secret::new(value)))

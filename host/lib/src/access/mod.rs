@@ -1,4 +1,4 @@
-//! What a plugin may reach and which credentials the host adds: policy, address classes, credentials, profiles, secrets.
+//! The rights of a plugin: the origins and addresses that it may connect to, and the credentials that the host adds.
 
 pub(crate) mod credentials;
 pub(crate) mod policy;

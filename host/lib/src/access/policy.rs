@@ -1,9 +1,9 @@
-//! What a plugin may reach: origins, and the addresses behind them. Deny by default.
+//! The network policy of a provider: the permitted origins and the addresses behind them. Everything else is denied.
 //!
-//! An origin gets in by one of two doors: it is in the manifest and granted by the user (*fixed*), or an answer of a
-//! fixed origin handed it out at a place that the manifest names (*learned*). There is no wildcard. The address that a
-//! name resolves to is looked at too, and the connection goes to exactly that address, so that a name that resolves to
-//! this machine or its network opens no back door.
+//! An origin is permitted for one of two reasons: the manifest names it and the user granted it (*fixed*), or a
+//! response of a fixed origin named it, in a field that the manifest names (*learned*). There are no wildcards. The
+//! address to which a name resolves is checked too, and the connection uses exactly the checked address. A name that
+//! resolves to this machine or its network is therefore no way around the policy.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,36 +17,37 @@ pub use net_classes::Class as AddressClass;
 use crate::access::credentials::HeaderSource;
 use crate::plugin::manifest::LearnWish;
 
-/// Learned origins that are remembered per provider. Modal hands out one per worker; the least recently used goes
-/// first, and comes back with the next answer that names it.
+/// Most learned origins per provider. Modal names one per worker. Beyond the limit the least recently used one is
+/// removed, and learned again from the next response that names it.
 const MAX_LEARNED: usize = 4096;
 
-/// Scheme, host and port: where a request goes.
+/// Scheme, host and port of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Origin {
-    /// `https` if set, else `http`.
+    /// True for `https`, false for `http`.
     pub secure: bool,
-    /// Host name in lower case, or an address without brackets.
+    /// Host name in lower case, or an IP address without brackets.
     pub host: String,
-    /// Port.
+    /// Port number.
     pub port: u16,
 }
 
 impl Origin {
-    /// Reads the origin of a URL; path and query are ignored.
+    /// Parses the origin of a URL. Ignores path and query.
     ///
     /// # Errors
     ///
-    /// What is wrong with the URL, in words. They quote it without user and password.
+    /// A text for users that names the problem and quotes the URL without user and password.
     pub fn parse(url: &str) -> Result<Origin, String> {
         Origin::read(url).map_err(|why| format!("{:?} {why}", without_user(url)))
     }
 
-    /// Reads a list of alternatives, as the official clients allow one.
+    /// Parses a comma-separated list of URLs, which the official clients accept.
     ///
     /// # Errors
     ///
-    /// As [`Origin::parse`]; the whole list is quoted, since a comma may be one of a password.
+    /// Those of [`Origin::parse`]. The whole list is quoted without user and password, because a comma may be part of a
+    /// password.
     pub(crate) fn list(urls: &str) -> Result<Vec<Origin>, String> {
         let read = urls.split(',').map(Origin::read).collect::<Result<_, _>>();
         read.map_err(|why| format!("{:?} {why}", without_user(urls)))
@@ -57,7 +58,7 @@ impl Origin {
         Origin::of(&uri).ok_or_else(|| "is no URL of the form http://host:port or https://host".into())
     }
 
-    /// The origin of an absolute http or https URI.
+    /// Returns the origin of an absolute http or https URI.
     pub(crate) fn of(uri: &http::Uri) -> Option<Origin> {
         let secure = match uri.scheme_str()? {
             "https" => true,
@@ -65,7 +66,7 @@ impl Origin {
             _ => return None,
         };
         let authority = uri.authority()?;
-        // User information in a URL is a way to hide where it goes.
+        // User information in a URL can hide the host, so such a URL is refused.
         if authority.as_str().contains('@') {
             return None;
         }
@@ -73,7 +74,7 @@ impl Origin {
         if host.is_empty() {
             return None;
         }
-        // Not `authority.port()`: that is none for a port that is out of range.
+        // `authority.port()` is not used, because it returns `None` for a port that is out of range.
         let port = match authority.as_str().strip_prefix(authority.host())? {
             "" if secure => 443,
             "" => 80,
@@ -82,12 +83,12 @@ impl Origin {
         Some(Origin { secure, host: host.to_ascii_lowercase(), port })
     }
 
-    /// The host as an address, if it is one.
+    /// Returns the host as an IP address, if it is one.
     pub(crate) fn address(&self) -> Option<IpAddr> {
         self.host.parse().ok()
     }
 
-    /// The host as it stands in an authority: IPv6 in brackets, the port only where it is not the scheme's own.
+    /// Returns the authority of a URL: an IPv6 address has brackets, and the default port of the scheme is left out.
     pub(crate) fn authority(&self) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         match (self.secure, self.port) {
@@ -96,14 +97,15 @@ impl Origin {
         }
     }
 
-    /// Whether it names this machine. The unspecified address does: connections to it go here.
+    /// Returns whether the host names this machine. Includes the unspecified address, because connections to it go
+    /// here.
     pub(crate) fn is_this_machine(&self) -> bool {
         self.host == "localhost"
             || self.host.ends_with(".localhost")
             || self.address().is_some_and(|address| AddressClass::of(address) == AddressClass::Loopback)
     }
 
-    /// Whether it names this machine, or an address of a private network.
+    /// Returns whether the host names this machine or is an address that is not public.
     fn is_local(&self) -> bool {
         self.host == "localhost"
             || self.host.ends_with(".localhost")
@@ -111,8 +113,8 @@ impl Origin {
     }
 }
 
-/// A URL that is to be quoted, without user and password. Up to the last `@`, since a password can have any character,
-/// also those that end an authority.
+/// Removes user and password from a URL that is quoted in a message. Removes everything before the last `@`, because a
+/// password may contain any character, including those that end an authority.
 fn without_user(url: &str) -> String {
     match url.rsplit_once('@') {
         Some((before, after)) => {
@@ -132,7 +134,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// How a policy names a class of addresses.
+/// Returns the name of a class of addresses for messages.
 pub(crate) fn class_name(class: AddressClass) -> &'static str {
     match class {
         AddressClass::Public => "a public address",
@@ -144,30 +146,32 @@ pub(crate) fn class_name(class: AddressClass) -> &'static str {
     }
 }
 
-/// An origin of the manifest that the user granted.
+/// An origin that the manifest names and the user granted.
 #[derive(Clone)]
 pub(crate) struct Fixed {
     pub(crate) name: String,
     pub(crate) origin: Origin,
-    /// Set by the user (environment, profile, code), not by the manifest's default.
+    /// Whether the user set the URL (environment, profile, code), so that it is not the default of the manifest.
     pub(crate) explicit: bool,
-    /// Added to each request. Values are marked sensitive.
+    /// Headers that are added to each request. The values are marked sensitive.
     pub(crate) headers: Vec<(HeaderName, HeaderSource)>,
-    /// Where its answers hand out further origins.
+    /// Rules that find further origins in the responses.
     pub(crate) learn: Arc<[LearnWish]>,
 }
 
 impl Fixed {
-    /// Which addresses what it hands out may lead to, plain http included; none for a service on the internet, which hands
-    /// out public https alone. Not further than the service is itself: what is on this machine is for a service on this
-    /// machine to hand out.
+    /// Returns the addresses that origins named by this service may have; plain http is then permitted too. Returns
+    /// `None` for an https service on the internet and for one that the user did not set, which may name only public
+    /// https origins. A service may not name origins that are nearer than it is itself: only a service on this machine
+    /// may name this machine.
     fn hands_out(&self) -> Option<Reach> {
-        // The user chose something else than a service on the internet: that is how an emulator works.
+        // The user has chosen plain http or an address that is not public, for example for an emulator.
         let chosen = self.explicit && (!self.origin.secure || self.origin.is_local());
         chosen.then(|| match self.origin.address().map(AddressClass::of) {
             _ if self.origin.is_this_machine() => Reach::Near,
             Some(AddressClass::Public) => Reach::Public,
-            // Also a name in plain http: a container's, or one of the local network. Names are not resolved here.
+            // Includes names with plain http, such as those of containers or of the local network. They are not
+            // resolved here.
             _ => Reach::Private,
         })
     }
@@ -184,36 +188,37 @@ impl fmt::Debug for Fixed {
     }
 }
 
-/// What is known of a granted origin; a row of what [`crate::Provider::grants`] lists.
+/// A granted origin, as listed by [`crate::Provider::grants`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// The origin.
     pub origin: Origin,
-    /// What it is, in the manifest's words.
+    /// The description of the origin in the manifest.
     pub name: String,
-    /// How it was learned: the request path of the answer; none for origins of the manifest.
+    /// The request path whose response named the origin, or `None` for an origin of the manifest.
     pub learned_from: Option<String>,
-    /// Names of the credential headers that the host adds.
+    /// Names of the headers with credentials that the host adds.
     pub credentials: Vec<String>,
-    /// Whether the name may resolve to this machine or a private network.
+    /// Whether the host may resolve to an address of this machine or of a private network.
     pub private_addresses: bool,
 }
 
-/// Why a request does not leave.
+/// Why a request is not sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Denied(pub(crate) String);
 
-/// Which addresses an origin's name may lead to.
+/// The classes of addresses to which an origin's name may resolve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reach {
-    /// Public ones.
+    /// Public addresses.
     Public,
-    /// Private networks as well, but not this machine: what a service beside this machine hands out.
+    /// Also private networks, but not this machine: for origins named by a service on a private network.
     Private,
-    /// This machine and private networks as well. Not the local link, metadata services or reserved ranges: what a service
-    /// on this machine hands out is one more thing on this machine, never a cloud's metadata.
+    /// Also private networks and this machine, for origins named by a service on this machine. Not link-local
+    /// addresses, metadata services or reserved ranges, because a service on this machine names other services here and
+    /// never the metadata of a cloud.
     Near,
-    /// All: the user named the origin.
+    /// All addresses, for origins that the user named.
     Any,
 }
 
@@ -230,14 +235,15 @@ impl Reach {
     }
 }
 
-/// Leave to send a request.
+/// The permission to send a request.
 #[derive(Clone)]
 pub(crate) struct Pass {
     pub(crate) headers: Vec<(HeaderName, HeaderSource)>,
     pub(crate) learn: Arc<[LearnWish]>,
-    /// Where the address may be.
+    /// The permitted addresses of the origin.
     pub(crate) reach: Reach,
-    /// Where further origins that this one hands out may be, plain http included; none: public https alone.
+    /// The permitted addresses of origins that this one names, with plain http permitted. `None` means public addresses
+    /// and https.
     pub(crate) hands_out: Option<Reach>,
 }
 
@@ -246,7 +252,7 @@ pub(crate) struct Pass {
 pub(crate) struct Policy {
     fixed: Vec<Fixed>,
     learned: Mutex<HashMap<Origin, Learned>>,
-    /// Counts uses, so that the least recent one is known.
+    /// Counts uses, to find the least recently used entry.
     clock: AtomicU64,
 }
 
@@ -263,7 +269,7 @@ impl Policy {
         Policy { fixed, learned: Mutex::default(), clock: AtomicU64::new(0) }
     }
 
-    /// Whether a request to this origin may leave, and with what.
+    /// Returns the permission for a request to this origin.
     pub(crate) fn check(&self, origin: &Origin) -> Result<Pass, Denied> {
         if let Some(fixed) = self.fixed.iter().find(|fixed| fixed.origin == *origin) {
             if !origin.secure && !fixed.explicit {
@@ -287,7 +293,7 @@ impl Policy {
         }
     }
 
-    /// Takes an origin that an answer handed out. `hands_out`: what [`Pass::hands_out`] says of who answered.
+    /// Adds an origin that a response named. `hands_out` is [`Pass::hands_out`] of the origin that responded.
     pub(crate) fn learn(&self, url: &str, rule: &LearnWish, hands_out: Option<Reach>) {
         let origin = match Origin::parse(url) {
             Ok(origin) => origin,
@@ -317,17 +323,18 @@ impl Policy {
         learned.insert(origin, Learned { name: rule.name.clone(), path: rule.path.clone(), reach, used });
     }
 
-    /// Where what the granted origins hand out may lead to, for what is not learned from an answer but told by the plugin.
+    /// Returns the permitted addresses of origins that the granted origins name. Used for addresses that come from the
+    /// plugin and not from a response.
     pub(crate) fn handed_out(&self) -> Reach {
         self.fixed.iter().filter_map(Fixed::hands_out).max().unwrap_or(Reach::Public)
     }
 
-    /// The manifest's origins that were granted, in its order.
+    /// Returns the granted origins of the manifest, in its order.
     pub(crate) fn fixed(&self) -> &[Fixed] {
         &self.fixed
     }
 
-    /// Everything that is granted now.
+    /// Returns all granted and learned origins.
     pub(crate) fn grants(&self) -> Vec<Grant> {
         let fixed = self.fixed.iter().map(|fixed| Grant {
             origin: fixed.origin.clone(),
@@ -387,7 +394,7 @@ mod tests {
             let why = Origin::parse(url).unwrap_err();
             assert!(why.contains("@host") && !why.contains("hu") && !why.contains("user"), "{why}");
         }
-        // A password's comma parts no list.
+        // A comma in a password does not separate list items.
         let why = Origin::list("https://a,https://user:hu,sh@host").unwrap_err();
         assert!(why.contains("@host") && !why.contains("hu") && !why.contains("sh@"), "{why}");
         assert!(Origin::parse("ftp://host/x").unwrap_err().contains("ftp://host/x"));
@@ -428,7 +435,7 @@ mod tests {
         }
     }
 
-    /// What a control plane at `from` can hand out, and where that may be.
+    /// Returns the permitted addresses of `url` after a service at `from` named it, or `None` if it was refused.
     fn handed_out(from: &str, explicit: bool, url: &str) -> Option<Reach> {
         let policy = Policy::new(vec![fixed(from, explicit)]);
         let hands_out = policy.check(&Origin::parse(from).unwrap()).ok().and_then(|pass| pass.hands_out);
@@ -436,7 +443,7 @@ mod tests {
         policy.check(&Origin::parse(url).unwrap()).ok().map(|pass| pass.reach)
     }
 
-    /// Not this machine, whatever it calls it: that is for services on this machine.
+    /// A service elsewhere may not name this machine in any form.
     #[test]
     fn a_service_elsewhere_does_not_hand_out_this_machine() {
         let this_machine =
@@ -445,7 +452,7 @@ mod tests {
             for url in this_machine.into_iter().chain(["http://169.254.169.254", "http://[64:ff9b:1::a9fe:a9fe]"]) {
                 assert_eq!(handed_out(from, true, url), None, "{from} {url}");
             }
-            // Nor a name that leads to it.
+            // A name that resolves to this machine is refused when connecting.
             let reach = handed_out(from, true, "http://worker.example.com:1").unwrap();
             let never = [AddressClass::LinkLocal, AddressClass::Metadata, AddressClass::Reserved];
             for class in never.into_iter().chain([AddressClass::Loopback]) {
@@ -486,12 +493,12 @@ mod tests {
                 assert_eq!(handed_out(from, true, url), Some(Reach::Private), "{from} {url}");
             }
         }
-        // A public address in plain http is no neighbour.
+        // A service with a public address and plain http may not name private addresses.
         let public = "http://93.184.216.34:7000";
         assert_eq!(handed_out(public, true, "http://93.184.216.34:7001"), Some(Reach::Public));
         assert_eq!(handed_out(public, true, "http://worker.example.com"), Some(Reach::Public));
         assert_eq!(handed_out(public, true, "http://192.168.1.6:7000"), None);
-        // Nor is https by name, or what the user did not set.
+        // The same holds for https with a host name, and for an origin that the user did not set.
         assert_eq!(handed_out("https://api.example.com", true, "https://worker.example.com"), Some(Reach::Public));
         for url in ["http://worker.example.com", "https://192.168.1.6"] {
             assert_eq!(handed_out("https://api.example.com", true, url), None, "{url}");

@@ -1,8 +1,9 @@
-//! Where settings and credentials come from: the environment first, then a profile file, then the manifest's default.
+//! Reads settings from the profile file of a provider. `builder` uses them if a variable is not set in the environment,
+//! and before the default of the manifest.
 //!
-//! The rules are those of the provider's official clients (docs/modal-protocol.md, section 1.4): a profile is chosen by the variable that
-//! the manifest names, else the one with `active = true`, else the one called `default`; more than one active profile
-//! and a chosen profile that does not exist are errors, not guesses.
+//! The rules are those of the provider's official clients (docs/modal-protocol.md, section 1.4). The variable that the
+//! manifest names selects a profile. Otherwise the profile with `active = true` is used, or else the one called
+//! `default`. Several active profiles and a selected profile that does not exist are errors.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _};
@@ -12,13 +13,13 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Kind, Result};
 use crate::plugin::manifest::{Profiles, Settings};
 
-/// Where environment variables are looked up: the process's own, or what a test or an embedder gives.
+/// Looks up environment variables: those of the process, or those of an embedder or a test.
 pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// A profile file is small; anything larger is not one.
+/// Largest profile file that is read, in bytes. Real ones are small.
 const MAX: u64 = 1 << 20;
 
-/// Reads the chosen profile. Empty when there is no file or no profile to choose.
+/// Reads the selected profile. Returns an empty map if there is no file or no profile to select.
 pub(crate) fn read(profiles: &Profiles, chosen: Option<&str>, env: Lookup<'_>) -> Result<Settings> {
     let path = path(profiles, env);
     let chosen = chosen.map(str::to_owned).or_else(|| env(&profiles.select).filter(|name| !name.is_empty()));
@@ -38,7 +39,7 @@ pub(crate) fn read(profiles: &Profiles, chosen: Option<&str>, env: Lookup<'_>) -
         }
         Err(error) => return Err(Error::new(Kind::Config, what(), error.to_string())),
     };
-    // The parser's own message can quote a line of the file, which may be a credential.
+    // The message of the parser may quote a line of the file with a credential, so only the line number is reported.
     let file: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].lines().count().max(1));
         Error::new(Kind::Config, what(), format!("line {line} is not valid TOML"))
@@ -46,14 +47,15 @@ pub(crate) fn read(profiles: &Profiles, chosen: Option<&str>, env: Lookup<'_>) -
     select(&file, chosen.as_deref(), &path.display().to_string(), &profiles.select)
 }
 
-/// What is in the file. The path may be a plugin's wish, so it is not trusted to be one of a small file: a pipe would be
-/// waited for, and a device read for ever.
+/// Reads the file. The plugin may have chosen the path, so only regular files are read: a pipe could block, and a
+/// device could be endless.
 fn text(path: &Path) -> io::Result<String> {
     let regular = |meta: Metadata| match meta.is_file() {
         true => Ok(()),
         false => Err(io::Error::other("it is no regular file")),
     };
-    // Before it is opened, since opening a device can be an act of its own; and after, since it may be another by then.
+    // Checked before opening, because opening a device can have an effect, and again afterwards, because the path may
+    // have been replaced.
     let meta = std::fs::metadata(path)?;
     if is_null(&meta) {
         return Ok(String::new());
@@ -69,14 +71,14 @@ fn text(path: &Path) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"))
 }
 
-/// Whether it is `/dev/null`, under whatever name: people's way to say that there is to be no file.
+/// Returns whether the file is `/dev/null` under any name, which is a common way to specify that there is no file.
 fn is_null(meta: &Metadata) -> bool {
     meta.file_type().is_char_device()
         && std::fs::metadata("/dev/null")
             .is_ok_and(|null| null.file_type().is_char_device() && null.rdev() == meta.rdev())
 }
 
-/// The file of the manifest's profiles.
+/// Returns the path of the profile file.
 pub(crate) fn path(profiles: &Profiles, env: Lookup<'_>) -> PathBuf {
     let set = profiles.path.env.as_deref().and_then(env).filter(|path| !path.is_empty());
     let text = set.unwrap_or_else(|| profiles.path.default.clone());
@@ -116,7 +118,7 @@ fn select(file: &toml::Table, chosen: Option<&str>, path: &str, variable: &str) 
     Ok(table.iter().filter_map(|(key, value)| Some((key.clone(), scalar(value)?))).collect())
 }
 
-/// Settings are text wherever they go; nested ones belong to other programs.
+/// Converts a setting to text. Returns `None` for arrays and tables, which belong to other programs.
 fn scalar(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
@@ -133,7 +135,7 @@ mod tests {
     use crate::error::Result;
     use crate::plugin::manifest::{PathWish, Profiles};
 
-    /// Reads the profiles in this file. Says so instead of waiting when that does not end.
+    /// Reads the profiles in this file. Panics if reading does not end within 20 seconds.
     fn from(path: impl AsRef<std::path::Path>) -> Result<Settings> {
         let default = path.as_ref().to_str().unwrap().to_owned();
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -157,7 +159,7 @@ mod tests {
         std::fs::write(at("file"), "[default]\ntoken_id = 'd'\n").unwrap();
         std::os::unix::fs::symlink("file", at("good")).unwrap();
         assert_eq!(from(at("good")).unwrap()["token_id"], "d");
-        // One of exactly the size is read.
+        // A file of exactly the maximum size is read.
         let comment = |size: u64| format!("{}\n", "#".repeat(size as usize - 1));
         std::fs::write(at("file"), comment(MAX)).unwrap();
         assert!(from(at("file")).unwrap().is_empty());

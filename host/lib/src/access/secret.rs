@@ -1,39 +1,42 @@
-//! A credential that cannot be printed by accident.
+//! A credential type that is not printed by accident.
 
 use std::fmt;
 
 use http::HeaderValue;
 
-/// Credentials shorter than this are not looked for within other text: a few letters are everywhere, and taking them out
-/// would break more than it protects.
+/// Shortest credential, in bytes, that is searched for within other text. A few letters occur everywhere, and replacing
+/// them would do more harm than good.
 pub(crate) const SHORTEST: usize = 8;
 
-/// A long-lived credential, without white space around it: files and variables often end with a line end that is no part
-/// of it, and what is sent and what is looked for must be the same. `Debug` shows nothing of it and there is no `Display`.
+/// A long-lived credential, without surrounding white space. Files and variables often end with a line break that is
+/// not part of the credential, and the text that is searched for must be equal to the text that is sent. `Debug` hides
+/// the value, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a value.
+    /// Wraps a value. Removes surrounding white space.
     pub fn new(value: impl Into<String>) -> Self {
         let value = value.into();
         let trimmed = value.trim();
         Secret(if trimmed.len() == value.len() { value } else { trimmed.to_owned() })
     }
 
-    /// The value itself. The only way to it, so that all uses can be found.
+    /// Returns the value. This is the only access to it, so that all uses can be found.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// As a header value that is marked sensitive: not indexed by HPACK, not printed by `Debug`.
+    /// Returns the credential as a header value that is marked sensitive: HPACK does not index it, and `Debug` hides
+    /// it. Returns `None` if a header cannot contain the value.
     pub(crate) fn header(&self) -> Option<HeaderValue> {
         let mut value = HeaderValue::from_str(&self.0).ok()?;
         value.set_sensitive(true);
         Some(value)
     }
 
-    /// Whether the text is this credential, or has it within.
+    /// Returns whether the text is this credential or contains it. A short credential is not searched for within the
+    /// text.
     pub(crate) fn is_in(&self, text: &str) -> bool {
         !self.0.is_empty() && (text.trim() == self.0 || self.0.len() >= SHORTEST && text.contains(&self.0))
     }
@@ -74,7 +77,7 @@ mod tests {
         assert!(
             secret.is_in("as-12345678\n") && secret.is_in("https://h/?as-12345678&x") && !secret.is_in("as-1234567")
         );
-        // A short one only by itself.
+        // A short credential matches only the whole text.
         assert!(Secret::new("x1").is_in("x1") && !Secret::new("x1").is_in("box1") && !Secret::new(" ").is_in(""));
     }
 }
