@@ -1,10 +1,11 @@
-//! The interface `harness:sandbox` as Rust, one module for each version that a plugin may speak.
+//! The interface `harness:sandbox` in Rust, with one module for each version that a plugin may have.
 //!
-//! The host works with the newest version alone: its records are [`types`], and [`Guest`] has a method for each of its
-//! functions. A module of an older version holds that version's own text (`wit/old`) and what differs: records that are
-//! the same are shared, those that have changed are converted there, and what an old plugin does not have is answered here.
-//! So an old plugin keeps loading, and nothing outside this folder knows of it. A new version of the interface means: its
-//! text in `wit/`, the former one in `wit/old/`, a module here, and an entry in [`INTERFACE_VERSIONS`].
+//! The rest of the host uses only the newest version: its records are [`types`], and [`Guest`] has a method for each of
+//! its functions. The module of an older version is generated from the text of that version (`wit/old`). It shares
+//! records that are unchanged and converts those that have changed. Functions that an old plugin does not have are
+//! answered in this file. Old plugins therefore keep working, and only this folder knows about old versions. A new
+//! version of the interface needs: its text in `wit/`, the previous text in `wit/old/`, a module here, and an entry in
+//! [`INTERFACE_VERSIONS`].
 
 mod v0_1_0;
 mod v0_1_1;
@@ -15,30 +16,30 @@ use wasmtime::component::InstancePre;
 use self::types::*;
 pub use self::v0_1_1::harness::sandbox::types;
 
-/// The package and the interface that a provider exports.
+/// The package, and the interface in it, that a provider exports.
 pub(crate) const PACKAGE: &str = "harness:sandbox";
 pub(crate) const INTERFACE: &str = "harness:sandbox/sandbox-provider";
 
-/// The newest version of the interface that this host speaks.
+/// The newest version of the interface that this host supports.
 pub const INTERFACE_VERSION: &str = "0.1.1";
 
-/// All versions of the interface that this host speaks, newest first.
+/// All versions of the interface that this host supports, newest first.
 pub const INTERFACE_VERSIONS: [&str; 2] = [INTERFACE_VERSION, "0.1.0"];
 
-/// A component whose imports are given, in its version of the interface.
+/// A component with linked imports, by its interface version.
 pub(crate) enum Pre<T: 'static> {
     V0_1_1(v0_1_1::PluginPre<T>),
     V0_1_0(v0_1_0::PluginPre<T>),
 }
 
-/// An instance, in its version of the interface.
+/// An instance, by its interface version.
 pub(crate) enum Bound {
     V0_1_1(v0_1_1::Plugin),
     V0_1_0(v0_1_0::Plugin),
 }
 
 impl<T: Send + 'static> Pre<T> {
-    /// `version` is one of [`INTERFACE_VERSIONS`].
+    /// Prepares a component. `version` is one of [`INTERFACE_VERSIONS`].
     pub(crate) fn new(version: &str, component: InstancePre<T>) -> wasmtime::Result<Pre<T>> {
         match version {
             "0.1.0" => v0_1_0::PluginPre::new(component).map(Pre::V0_1_0),
@@ -55,7 +56,7 @@ impl<T: Send + 'static> Pre<T> {
 }
 
 impl Bound {
-    /// The functions of the interface.
+    /// Returns the functions of the interface.
     pub(crate) fn guest(&self) -> Guest<'_> {
         match self {
             Bound::V0_1_1(plugin) => Guest::V0_1_1(plugin.harness_sandbox_sandbox_provider()),
@@ -64,20 +65,20 @@ impl Bound {
     }
 }
 
-/// The functions that a plugin exports, as the newest version has them.
+/// The exported functions of a plugin, with the signatures of the newest version.
 #[derive(Clone, Copy)]
 pub(crate) enum Guest<'a> {
     V0_1_1(&'a v0_1_1::exports::harness::sandbox::sandbox_provider::Guest),
     V0_1_0(&'a v0_1_0::exports::harness::sandbox::sandbox_provider::Guest),
 }
 
-/// What a function of the interface gives, or why the plugin was stopped.
+/// The result of a function of the interface, or the error with which the plugin was stopped.
 type Answer<T> = wasmtime::Result<Result<T, Error>>;
 
-/// Functions that are the same in all versions.
+/// Defines the functions that are equal in all versions.
 macro_rules! in_all_versions {
     ($($function:ident($($name:ident: $kind:ty),*) -> $answer:ty;)*) => {
-        // As many as the interface says.
+        // The interface determines the number of arguments.
         #[allow(clippy::too_many_arguments)]
         impl Guest<'_> {$(
             pub(crate) async fn $function<T: Send + 'static>(
@@ -170,7 +171,7 @@ impl Guest<'_> {
         }
     }
 
-    /// New in 0.1.1.
+    /// New in 0.1.1. Fails with `unsupported` for older plugins.
     pub(crate) async fn call_check_spec<T: Send + 'static>(
         self,
         store: &mut Store<T>,
@@ -182,7 +183,7 @@ impl Guest<'_> {
         }
     }
 
-    /// New in 0.1.1.
+    /// New in 0.1.1. Fails with `unsupported` for older plugins.
     pub(crate) async fn call_delete_volume<T: Send + 'static>(self, store: &mut Store<T>, volume: &str) -> Answer<()> {
         match self {
             Guest::V0_1_1(guest) => guest.call_delete_volume(store, volume).await,
@@ -190,7 +191,7 @@ impl Guest<'_> {
         }
     }
 
-    /// New in 0.1.1. A plugin of 0.1.0 knows the totals alone.
+    /// New in 0.1.1. Returns only the totals for older plugins.
     pub(crate) async fn call_report_usage<T: Send + 'static>(
         self,
         store: &mut Store<T>,
@@ -216,7 +217,7 @@ fn only_totals(totals: Usage) -> UsageReport {
     }
 }
 
-/// What a plugin of an older version cannot be asked for.
+/// The error for a function that the plugin's older version does not have.
 fn missing(function: &str, since: &str) -> Error {
     Error {
         kind: ErrorKind::Unsupported,

@@ -1,4 +1,4 @@
-//! Version 0.1.0: as 0.1.1 without `check-spec`, `delete-volume` and `report-usage`. Its records are the same.
+//! Version 0.1.0, which is 0.1.1 without `check-spec`, `delete-volume` and `report-usage`. Its records are the same.
 
 #![allow(missing_docs)]
 

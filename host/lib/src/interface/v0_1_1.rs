@@ -1,9 +1,9 @@
-//! Version 0.1.1, the newest: generated from `wit/` at compile time.
+//! Version 0.1.1, the newest, generated from `wit/` at compile time.
 //!
-//! The world here is our own and only exports the interface: what a component imports is settled by the linker in
-//! `instance`, not by the bindings, so that a component built against another WASI patch version still loads.
+//! The world in this file contains only the export. The imports of a component are resolved by the linker in
+//! `runtime::link` and not by the bindings, so that components built with another WASI patch version can be loaded.
 
-// Generated items take their documentation from the WIT text; what the macro adds of its own has none.
+// Generated items have the documentation of the WIT text. Items that the macro adds have none.
 #![allow(missing_docs)]
 
 wasmtime::component::bindgen!({

@@ -1,17 +1,17 @@
-//! Compiled components on disk.
+//! The cache of compiled code on disk.
 //!
-//! Compiling takes a fifth of a second, loading what was compiled a few milliseconds. Loading means running it, so only
-//! files are loaded that no other user can have written:
+//! Compiling a component takes a fifth of a second, loading its compiled code a few milliseconds. Loaded code is
+//! executed, so only files that no other user can have written are loaded:
 //!
-//! - The directory is opened once, component by component from the root. It belongs to this user; it and each directory
-//!   above it can be written to by this user and root alone, or is sticky, as `/tmp` is. From then on files are named
-//!   relative to its descriptor, so that a directory that is put into its place changes nothing.
-//! - A file is opened once, checked and read through the descriptor, and what was read is what is loaded.
-//! - A file begins with an HMAC over its name and its code, by a key of this user that lies in the same directory. A bit
-//!   that has flipped on the disk is noticed, and so is one entry under the name of another.
+//! - The directory is opened once, component by component from the root. It belongs to this user. Only this user and
+//!   root can write to it and to the directories above it, unless one of those is sticky, such as `/tmp`. Afterwards,
+//!   files are opened relative to its descriptor, so that replacing the directory has no effect.
+//! - A file is opened once, checked and read through its descriptor, and the data that was read is loaded.
+//! - A file begins with an HMAC of its name and its code. The key belongs to this user and is stored in the same
+//!   directory. The HMAC detects flipped bits and entries that were renamed.
 //!
-//! An entry is named by what it was made from (SHA-256 of the component) and for which engine (its compatibility hash), is
-//! written under another name and renamed, and is written anew if it does not load.
+//! The name of an entry consists of the SHA-256 digest of the component and the compatibility hash of the engine. An
+//! entry is written under a temporary name and then renamed. An entry that cannot be loaded is replaced.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -29,22 +29,22 @@ use wasmtime::component::Component;
 
 use crate::plugin::sys::Code;
 
-/// File in the directory that holds the user's key.
+/// The name of the file with the user's key.
 const KEY: &str = "key";
 
-/// Bytes of the key, and of an HMAC-SHA256.
+/// Size of the key and of an HMAC-SHA256, in bytes.
 const KEY_SIZE: usize = 32;
 
-/// The largest entry that is read. Code is a few times as large as the component, which has at most 256 MiB.
+/// Largest entry, in bytes. Code is a few times as large as its component, which has at most 256 MiB.
 const MAX_ENTRY: u64 = 2 << 30;
 
-/// Directories above the cache are passed through, not read: searching them is enough.
+/// Flags for the directories above the cache. Permission to search them is enough; they need not be readable.
 #[cfg(target_os = "linux")]
 const SEARCH: OFlags = OFlags::PATH;
 #[cfg(not(target_os = "linux"))]
 const SEARCH: OFlags = OFlags::RDONLY;
 
-/// The directory of compiled code, or none when there is no place for one.
+/// Returns the directory of the cache, or `None` if neither `XDG_CACHE_HOME` nor `HOME` is set.
 pub(crate) fn directory(env: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let set = |name| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base =
@@ -52,7 +52,7 @@ pub(crate) fn directory(env: impl Fn(&str) -> Option<OsString>) -> Option<PathBu
     Some(base.join("sandbox-host"))
 }
 
-/// Where the code of one component for one engine lies.
+/// The place of the compiled code of one component for one engine.
 pub(crate) struct Entry {
     directory: OwnedFd,
     key: hmac::Key,
@@ -60,7 +60,8 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// None if the directory cannot be made, or if other users may write to it or to one above it.
+    /// Opens the cache. Returns `None` if the directory cannot be created, or if other users can write to it or above
+    /// it.
     pub(crate) fn new(directory: &Path, engine: &Engine, digest: &str) -> Option<Entry> {
         let opened = open_directory(directory).and_then(|directory| Ok((key(&directory)?, directory)));
         let (key, opened) = opened
@@ -73,7 +74,7 @@ impl Entry {
         Some(Entry { directory: opened, key, name: format!("{digest}-{:016x}.cwasm", hasher.finish()) })
     }
 
-    /// The compiled component, if there is one that can be trusted and used.
+    /// Returns the compiled component if there is a valid entry.
     pub(crate) fn load(&self, engine: &Engine) -> Option<Component> {
         let bytes = match read(&self.directory, &self.name, MAX_ENTRY) {
             Ok(bytes) => bytes,
@@ -96,7 +97,7 @@ impl Entry {
         }
     }
 
-    /// Keeps compiled code. Failing to is no error: the next start compiles again.
+    /// Stores compiled code. Failures are only logged: the next start compiles again.
     pub(super) fn store(&self, code: &Code<'_>) {
         let tag = code.tag(&self.key, &self.name);
         if let Err(error) = write(&self.directory, &self.name, &[tag.as_ref(), code.bytes()]) {
@@ -105,10 +106,10 @@ impl Entry {
     }
 }
 
-/// Opens the directory, and makes it if need be. An error unless it is this user's, and only this user and root can change
-/// what is at its path.
+/// Opens the directory, and creates it if necessary. Fails unless it belongs to this user, and only this user and root
+/// can replace what is at its path.
 fn open_directory(directory: &Path) -> io::Result<OwnedFd> {
-    // Links are resolved first, and then no further one is followed.
+    // Symbolic links are resolved here. Afterwards none are followed.
     let mut base = directory.to_owned();
     let mut missing = Vec::new();
     let real = loop {
@@ -142,8 +143,8 @@ fn open_directory(directory: &Path) -> io::Result<OwnedFd> {
     Ok(opened)
 }
 
-/// An error if other users can write to the directory. `above`: it is one that leads to the cache, which may be root's, or
-/// sticky: what is in it and belongs to this user or root cannot be exchanged by others.
+/// Fails if other users can write to the directory. `above` marks a directory above the cache. It may belong to root,
+/// and it may be sticky: other users cannot replace entries of this user or root in it.
 fn only_ours(directory: &OwnedFd, above: bool) -> io::Result<()> {
     let stat = rustix::fs::fstat(directory)?;
     if !(is_own(stat.st_uid) || above && stat.st_uid == 0) {
@@ -160,30 +161,30 @@ fn is_own(uid: u32) -> bool {
     uid == rustix::process::geteuid().as_raw()
 }
 
-/// The user's key, made at the first use.
+/// Returns the user's key. The first use creates it.
 fn key(directory: &OwnedFd) -> io::Result<hmac::Key> {
     let bytes = match read(directory, KEY, KEY_SIZE as u64) {
         Ok(bytes) if bytes.len() == KEY_SIZE => bytes,
-        // None yet, or one that is of no use: entries that were made with it do not load, and are made anew.
+        // There is no key, or an unusable one. Entries with a tag of that key do not load and are replaced.
         _ => {
             let mut fresh = [0; KEY_SIZE];
             SystemRandom::new().fill(&mut fresh).map_err(|_| io::Error::other("there are no random numbers"))?;
             write(directory, KEY, &[&fresh])?;
-            // Of several processes that make one at once, the last one's stays.
+            // If several processes create a key at once, the last one stays.
             read(directory, KEY, KEY_SIZE as u64)?
         }
     };
     Ok(hmac::Key::new(hmac::HMAC_SHA256, &bytes))
 }
 
-/// Reads a file of ours, whole.
+/// Reads a whole file. Fails unless it is a regular file of this user that others cannot change.
 fn read(directory: &OwnedFd, name: &str, most: u64) -> io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
     let stat = rustix::fs::fstat(&file)?;
     let mode = Mode::from_raw_mode(stat.st_mode as RawMode);
     let regular = FileType::from_raw_mode(stat.st_mode as RawMode) == FileType::RegularFile;
-    // A key that others can read is none.
+    // The key must not be readable by others either.
     let others = if name == KEY { Mode::RWXG | Mode::RWXO } else { Mode::WGRP | Mode::WOTH };
     if !regular || !is_own(stat.st_uid) || mode.intersects(others) {
         return Err(io::Error::other("not this user's own file"));
@@ -197,7 +198,7 @@ fn read(directory: &OwnedFd, name: &str, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes a file beside its place and moves it there: no reader sees half of it.
+/// Writes a file under a temporary name and renames it, so that no reader sees a part of it.
 fn write(directory: &OwnedFd, name: &str, parts: &[&[u8]]) -> io::Result<()> {
     let temporary = format!(".{}.tmp", uuid::Uuid::new_v4());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -248,7 +249,7 @@ mod tests {
             open_to(above, mode);
             assert_eq!(usable(), expected, "above: {mode:o}");
         }
-        // Also one above that is another user's. Only root can give a directory away.
+        // A directory above that belongs to another user is refused too. Only root can change the owner of a directory.
         if rustix::process::geteuid().is_root() {
             std::os::unix::fs::chown(above, Some(12345), None).unwrap();
             assert!(!usable());
@@ -296,7 +297,7 @@ mod tests {
         assert!(entry.load(&engine).is_none());
         entry.store(&code(&engine));
         assert!(entry.load(&engine).is_some());
-        // One entry is not another, and another user's key does not do.
+        // The entry is not valid under another name or with another key.
         let other = Entry::new(base.path(), &engine, "e").unwrap();
         std::fs::copy(&path, base.path().join(&other.name)).unwrap();
         assert!(other.load(&engine).is_none());
@@ -337,7 +338,7 @@ mod tests {
         assert!(entry.load(&engine).is_none());
         entry.store(&code(&engine));
         assert!(entry.load(&engine).is_some());
-        // And the key.
+        // The other file is the key.
         assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 2);
     }
 

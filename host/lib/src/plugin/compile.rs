@@ -1,11 +1,11 @@
-//! Compiling a component that is not trusted, in bounded time and memory.
+//! Compiles untrusted components in bounded time and memory.
 //!
-//! Two bounds stand one behind the other. First the component is read through once, without keeping anything, and what it
-//! has is counted: a small file can hold a great many things that each cost the compiler memory and time. What passes can
-//! still be costly, and a compiler cannot be stopped from within its process; so the program that embeds this library can
-//! have components compiled in a process of its own, with limits that the kernel holds to. [`compile_apart`] sets that up,
-//! [`compile_child`] is the other process's side. A library cannot start its embedder's program unasked, so without
-//! [`compile_apart`] the counts are all there is.
+//! There are two bounds. First, the component is read once, without storing it, and its parts are counted, because a
+//! small file can contain many parts that each cost the compiler memory and time. A component within these limits can
+//! still be costly, and a compiler cannot be stopped from within its process. The program that embeds this library can
+//! therefore have components compiled in a separate process with limits that the kernel enforces: [`compile_apart`]
+//! sets that up, and [`compile_child`] is the code of the separate process. A library should not start its embedder's
+//! program on its own, so without [`compile_apart`] there are only the counts.
 
 use std::io::{self, Read, Write};
 use std::process::{Command, ExitStatus, Stdio};
@@ -20,53 +20,53 @@ use wasmparser::{
 use crate::error::clip;
 use crate::plugin::engine;
 
-/// Components and modules inside one another. Toolchains nest three deep, compositions of components some more.
+/// Most levels of nested components and modules. Toolchains nest three deep, compositions of components some more.
 const MAX_DEPTH: usize = 24;
 
-/// Components and core modules in all. An interpreter with its libraries has about 60.
+/// Most components and core modules. An interpreter with its libraries has about 60.
 const MAX_PARTS: usize = 500;
 
-/// Functions of all modules. An interpreter with its libraries has some tens of thousands; a hundred thousand empty ones take
-/// seven seconds and half a GiB.
+/// Most functions of all modules. An interpreter with its libraries has some tens of thousands. A hundred thousand
+/// empty ones take seven seconds and half a GiB.
 const MAX_FUNCTIONS: u64 = 100_000;
 
-/// Bytes of one function. The largest ones, the main loops of interpreters, have some hundred thousand.
+/// Most bytes of one function. The largest ones, the main loops of interpreters, have some hundred thousand.
 const MAX_FUNCTION: usize = 2 << 20;
 
-/// Bytes of all functions. A component of 40 MB has about 30 MB of them; the rest is data.
+/// Most bytes of all functions. A component of 40 MB has about 30 MB of them; the rest is data.
 const MAX_CODE: u64 = 64 << 20;
 
-/// Local variables of all functions. Compilers make about ten for each.
+/// Most local variables of all functions. Compilers generate about ten for each function.
 const MAX_LOCALS: u64 = 10_000_000;
 
-/// Types of all parts, of any kind.
+/// Most types of all parts, of any kind.
 const MAX_TYPES: u64 = 100_000;
 
-/// Types of components and instances inside one another. Interfaces nest three deep. They are read by recursion, with some
-/// KiB of stack for each.
+/// Most levels of nested types of components and instances. Interfaces nest three deep. The compiler reads them
+/// recursively, with some KiB of stack for each level.
 const MAX_TYPE_DEPTH: usize = 50;
 
-/// Bytes of the types of components. The interfaces of a provider take some ten thousand.
+/// Most bytes of the types of components. The interfaces of a provider need some ten thousand.
 const MAX_TYPE_BYTES: u64 = 2 << 20;
 
-/// Imports of all parts. A library that is linked at run time imports each symbol that it uses.
+/// Most imports of all parts. A library that is linked at run time imports each symbol that it uses.
 const MAX_IMPORTS: u64 = 200_000;
 
-/// Everything else that has a number: exports, globals, tables, memories, segments, instances, aliases.
+/// Most other numbered items: exports, globals, tables, memories, segments, instances, aliases.
 const MAX_ITEMS: u64 = 1_000_000;
 
-/// Computing time of the other process, in seconds, all threads together. A component of 1 MiB takes less than one, one of
-/// 40 MB about forty.
+/// Limit of the computing time of the separate process, in seconds, for all threads together. A component of 1 MiB
+/// takes less than one second, one of 40 MB about forty.
 pub(crate) const COMPUTE_SECONDS: u64 = 300;
 
-/// Writable memory of the other process. A component of 40 MB takes about 1.5 GiB.
+/// Limit of the writable memory of the separate process, in bytes. A component of 40 MB takes about 1.5 GiB.
 pub(crate) const MEMORY_BYTES: u64 = 4 << 30;
 
-/// The most of the code, and of what is said about a failure, that is taken from the other process.
+/// Most bytes of code and of error messages that are read from the separate process.
 const MAX_OUTPUT: u64 = 2 << 30;
 const MAX_MESSAGE: usize = 4 << 10;
 
-/// What has been found in a component so far.
+/// The parts of a component that have been counted so far.
 #[derive(Default)]
 struct Counts {
     parts: usize,
@@ -79,7 +79,8 @@ struct Counts {
     items: u64,
 }
 
-/// Says what there is too much of. What is malformed is left to the compiler, which says so better.
+/// Checks the counts of a component. Fails with a text that names the exceeded limit. Accepts malformed components,
+/// because the compiler reports these better.
 pub(crate) fn check(wasm: &[u8]) -> Result<(), String> {
     let mut counts = Counts::default();
     let mut depth = 0;
@@ -106,7 +107,7 @@ pub(crate) fn check(wasm: &[u8]) -> Result<(), String> {
             Payload::TypeSection(section) => counts.types += u64::from(section.count()),
             Payload::CoreTypeSection(section) => counts.types += u64::from(section.count()),
             Payload::ComponentTypeSection(section) => {
-                // Types have lists of further ones in them. Their size bounds those too, without reading them.
+                // The types contain lists of further types. Their size in bytes bounds these too, without reading them.
                 counts.types += u64::from(section.count());
                 counts.type_bytes += section.range().len() as u64;
                 if wasm.get(section.range()).is_some_and(|section| is_deep(section).unwrap_or(false)) {
@@ -135,10 +136,11 @@ pub(crate) fn check(wasm: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether types of components are nested too deeply in a section of types. Reads them without recursion.
+/// Returns whether types of components are nested too deeply in a type section. Reads them without recursion.
 fn is_deep(section: &[u8]) -> wasmparser::Result<bool> {
     let mut reader = BinaryReader::new(section, 0);
-    // What is still to be read at each level: types at the first one, declarations at the others.
+    // The number of items that are still to be read at each level: types at the first level, declarations at the
+    // others.
     let mut left = vec![reader.read_var_u32()?];
     while let Some(count) = left.last_mut() {
         if *count == 0 {
@@ -199,23 +201,25 @@ impl Counts {
     }
 }
 
-/// Tells the other process how this one's engine gets memory; code that is made for one way does not fit the other.
+/// The variable that tells the separate process how the engine of this one allocates memory, because the code depends
+/// on it.
 const ALLOCATION: &str = "SANDBOX_HOST_ALLOCATION";
 
-/// Makes the command that [`compile_child`] is called in.
+/// Creates the command that starts the separate process.
 type Child = Box<dyn Fn() -> Command + Send + Sync>;
 
 static CHILD: OnceLock<Child> = OnceLock::new();
 
-/// Has components compiled in a process of its own from now on, with limits on its memory and computing time. `command`
-/// makes the command that starts one; what it starts has to call [`compile_child`]. Returns false if it was called before.
+/// Has all further components compiled in a separate process with limits on its memory and computing time. `command`
+/// creates the command that starts that process, which has to call [`compile_child`]. Returns false if this function
+/// was called before; the first command stays.
 pub fn compile_apart(command: impl Fn() -> Command + Send + Sync + 'static) -> bool {
     CHILD.set(Box::new(command)).is_ok()
 }
 
-/// Compiles a component: reads it from standard input, writes the code to standard output, or says on standard error why
-/// not. Returns the exit code that the process is to end with. For the process that [`compile_apart`] starts, before it
-/// has other threads.
+/// Compiles a component in the process that [`compile_apart`] starts. Reads the component from standard input and
+/// writes the code to standard output, or the cause of a failure to standard error. Returns the exit code for the
+/// process. Call it before the process has other threads.
 pub fn compile_child() -> i32 {
     compile_within(MEMORY_BYTES, COMPUTE_SECONDS)
 }
@@ -226,10 +230,11 @@ fn compile_within(memory: u64, seconds: u64) -> i32 {
             let limit = Rlimit { current: Some(most), maximum: Some(most) };
             setrlimit(resource, limit).map_err(|error| format!("the limits on compiling cannot be set: {error}"))
         };
-        // Writable memory, and not address space: the engine reserves a lot of that without using it.
+        // Limits the writable memory and not the address space, because the engine reserves much address space without
+        // using it.
         limit(Resource::Data, memory)?;
         limit(Resource::Cpu, seconds)?;
-        // It would be a picture of the component.
+        // A core dump would contain the component.
         limit(Resource::Core, 0)?;
         let mut wasm = Vec::new();
         io::stdin().lock().read_to_end(&mut wasm).map_err(|error| error.to_string())?;
@@ -249,7 +254,7 @@ fn compile_within(memory: u64, seconds: u64) -> i32 {
     }
 }
 
-/// Compiles in a process of its own if that was set up, else here.
+/// Compiles a component in a separate process if that was set up, or else in this process.
 pub(crate) fn compile(shared: &engine::Shared, wasm: &[u8]) -> Result<Vec<u8>, String> {
     match CHILD.get() {
         Some(command) => {
@@ -268,12 +273,13 @@ fn apart(mut command: Command, wasm: &[u8]) -> Result<Vec<u8>, String> {
     let (input, output, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (mut code, mut said) = (Vec::new(), Vec::new());
     let read = std::thread::scope(|scope| {
-        // One that fails early does not read all of it; what it says then tells why.
+        // A process that fails early does not read all of its input. The failed write is ignored, because standard
+        // error has the cause.
         scope.spawn(|| input.is_some_and(|mut input| input.write_all(wasm).is_ok()));
         scope.spawn(|| {
             errors.map_or(Ok(0), |mut errors| {
                 let read = errors.by_ref().take(MAX_MESSAGE as u64).read_to_end(&mut said);
-                // It must not wait for a reader.
+                // The rest is read too, so that the process does not block on a full pipe.
                 io::copy(&mut errors, &mut io::sink()).and(read)
             })
         });
@@ -287,7 +293,7 @@ fn apart(mut command: Command, wasm: &[u8]) -> Result<Vec<u8>, String> {
     Err(why(status, &String::from_utf8_lossy(&said)))
 }
 
-/// Why the other process failed.
+/// Describes why the separate process failed.
 fn why(status: ExitStatus, said: &str) -> String {
     use std::os::unix::process::ExitStatusExt as _;
 
@@ -295,7 +301,7 @@ fn why(status: ExitStatus, said: &str) -> String {
         Some(libc::SIGXCPU | libc::SIGKILL) => {
             format!("compiling it takes more than {COMPUTE_SECONDS} seconds of computing time, or was stopped")
         }
-        // How a program ends that gets no memory.
+        // A program that gets no memory aborts.
         Some(libc::SIGABRT) => {
             let said = clip(said.trim().to_owned(), MAX_MESSAGE);
             format!("compiling it failed; it may take more than {} GiB of memory ({said})", MEMORY_BYTES >> 30)
@@ -310,7 +316,7 @@ fn why(status: ExitStatus, said: &str) -> String {
 mod tests {
     use super::*;
 
-    /// A number as it stands in a binary.
+    /// Encodes a number as LEB128.
     fn leb(mut n: usize) -> Vec<u8> {
         let mut out = Vec::new();
         while n >= 0x80 {
@@ -328,7 +334,7 @@ mod tests {
     const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
     const MODULE: &[u8] = b"\0asm\x01\0\0\0";
 
-    /// Components inside one another.
+    /// Returns nested components.
     fn nested(depth: usize) -> Vec<u8> {
         let mut bytes = COMPONENT.to_vec();
         for _ in 1..depth {
@@ -337,7 +343,7 @@ mod tests {
         bytes
     }
 
-    /// A component with one module of so many functions, each with this body.
+    /// Returns a component with one module that has this many functions, each with this body.
     fn functions(count: usize, body: &[u8]) -> Vec<u8> {
         let body = [&leb(body.len()), body].concat();
         let types = section(1, b"\x01\x60\0\0");
@@ -376,7 +382,7 @@ mod tests {
             let why = check(&bytes).expect_err(what);
             assert!(why.contains(what), "{what}: {why}");
         }
-        // What real ones have.
+        // A component with ordinary types.
         let typed = wat::parse_str(
             "(component (type (func)) (type (component
                (core type (module)) (alias outer 1 0 (type))
@@ -385,7 +391,7 @@ mod tests {
         );
         let typed = typed.unwrap();
         check(&typed).unwrap();
-        // All of it is read.
+        // All of its type sections are read without an error.
         for payload in Parser::new(0).parse_all(&typed) {
             if let Payload::ComponentTypeSection(section) = payload.unwrap() {
                 assert!(!is_deep(&typed[section.range()]).unwrap());
@@ -404,7 +410,7 @@ mod tests {
         let run = |script: &str| {
             let mut command = Command::new("sh");
             command.args(["-c", script]);
-            // More than a pipe holds, for one that does not read it.
+            // More input than a pipe can buffer, for a process that does not read it.
             apart(command, &vec![b'x'; 1 << 20])
         };
         assert_eq!(run("cat").unwrap().len(), 1 << 20);

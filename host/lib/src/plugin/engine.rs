@@ -1,5 +1,5 @@
-//! The one engine of the process: what WebAssembly may do here, how instances get their memory, and the clock that
-//! stops loops.
+//! The WebAssembly engine of the process: the enabled features, the memory of instances, and the clock that interrupts
+//! loops.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -10,42 +10,41 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConf
 
 use crate::error::{Error, Kind, PluginFault, Result};
 
-/// Component instances that can live at once unless [`set_max_instances`] says otherwise. A thousand commands in flight
-/// take a thousand instances; twice that leaves room for their readers. Costs address space, not memory: 4 GiB of it
-/// per instance, 8 TiB of the 128 there are.
+/// Default maximum of concurrent component instances; [`set_max_instances`] changes it. A thousand concurrent commands
+/// need a thousand instances, and twice that leaves room for their readers. An instance costs address space, not
+/// memory: 4 GiB each, 8 TiB of the available 128 TiB.
 pub const DEFAULT_MAX_INSTANCES: u32 = 2048;
 
-/// Core instances, and tables, that one component instance can have; there are as many for each that may live, so that
-/// none of them takes another one's. A component made from one module has three core instances (the module, the shim
-/// that breaks the cycle with its imports, and the one that fills the shim in) and two tables; one that brings an
+/// Most core instances and most tables of one component instance. The pool has this many for each instance, so that
+/// instances do not take them from each other. A component with one module has three core instances (the module, the
+/// shim that breaks the cycle with its imports, and the one that fills the shim in) and two tables. A component with an
 /// interpreter and its libraries has some more. Tables cost address space, 160 KB each.
 pub(in crate::plugin) const PER_COMPONENT: u32 = 20;
 
-/// Largest memory that one instance can be allowed; the limit in force is [`Limits::memory`](crate::Limits::memory).
+/// Upper bound of [`Limits::memory`](crate::Limits::memory), in bytes.
 pub(crate) const MEMORY_CEILING: usize = 1 << 30;
 
-/// How often a running instance looks up: it yields to other tasks, and its computing time is checked. Ten
-/// milliseconds keep the others responsive; a tick costs a thread wake-up, so the clock stands still when no
-/// instance runs.
+/// Interval at which a running instance is interrupted, to yield to other tasks and to check its computing time. Ten
+/// milliseconds keep other tasks responsive. Each tick wakes a thread, so the clock stops when no instance runs.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 
-/// Ticks without any call before the clock stops. Starting it again takes a wake-up, so it does not stop at once.
+/// Ticks without any call after which the clock stops. It does not stop at once, because restarting it wakes a thread.
 const IDLE_TICKS: u32 = 100;
 
 static MAX_INSTANCES: AtomicUsize = AtomicUsize::new(DEFAULT_MAX_INSTANCES as usize);
 
-/// The engine and what all instances share.
+/// The engine and the other state that all instances share.
 pub(crate) struct Shared {
     pub(crate) engine: Engine,
-    /// Whether instances are in a pool; else they are mapped one by one.
+    /// Whether instances come from a pool. Otherwise each is mapped separately.
     pub(crate) pooled: bool,
-    /// One permit per component instance that may live.
+    /// One permit per component instance that may exist.
     pub(crate) permits: Arc<Semaphore>,
     clock: Clock,
 }
 
-/// Sets how many component instances can live at once in this process, from 1 to 16384. Returns false when it comes
-/// too late: the engine is made when the first plugin is loaded.
+/// Sets the maximum of concurrent component instances of this process, from 1 to 16384. Returns false if the engine
+/// exists already, which loading the first plugin creates: the value then has no effect.
 pub fn set_max_instances(count: u32) -> bool {
     MAX_INSTANCES.store(count.clamp(1, 16384) as usize, Ordering::Relaxed);
     SHARED.get().is_none()
@@ -53,7 +52,7 @@ pub fn set_max_instances(count: u32) -> bool {
 
 static SHARED: OnceLock<Result<Shared, String>> = OnceLock::new();
 
-/// The engine, made at the first call.
+/// Returns the engine. The first call creates it.
 pub(crate) fn shared() -> Result<&'static Shared> {
     SHARED
         .get_or_init(|| Shared::new().map_err(|error| format!("{error:#}")))
@@ -64,8 +63,8 @@ pub(crate) fn shared() -> Result<&'static Shared> {
 impl Shared {
     fn new() -> wasmtime::Result<Shared> {
         let max = MAX_INSTANCES.load(Ordering::Relaxed) as u32;
-        // Where so much address space is not to be had (a limit on it, or a machine that does not overcommit), instances
-        // are mapped one by one, and memory as it is used: slower to make, the same otherwise.
+        // If so much address space is not available (because of a limit, or without overcommit), instances are mapped
+        // separately, and their memory as it is used. They are slower to create, but otherwise equal.
         let (engine, pooled) = match Engine::new(&config(Some(max))) {
             Ok(engine) => (engine, true),
             Err(error) => {
@@ -77,7 +76,7 @@ impl Shared {
         Ok(Shared { engine, pooled, permits: Arc::new(Semaphore::new(max as usize)), clock })
     }
 
-    /// Runs the clock while the guard lives.
+    /// Runs the clock while the returned guard lives.
     pub(crate) fn ticking(&'static self) -> Ticking {
         self.clock.shared.running.fetch_add(1, Ordering::SeqCst);
         if self.clock.shared.parked.swap(false, Ordering::SeqCst) {
@@ -87,14 +86,14 @@ impl Shared {
     }
 }
 
-/// An engine that makes code for that of [`shared`], for a process that only compiles: with room for one instance, since
-/// what a pool sets aside counts as memory of the process.
+/// Creates an engine that compiles code for the engine of [`shared`], for a process that only compiles. Its pool has
+/// one instance, because the memory that a pool reserves counts for the limit of that process.
 pub(crate) fn compiler(pooled: bool) -> wasmtime::Result<Engine> {
     Engine::new(&config(pooled.then_some(1)))
 }
 
-/// What rustc emits for wasm32-wasip2, the vector instructions that other compilers like, and what modules that are linked
-/// together need for their globals.
+/// The features that rustc uses for wasm32-wasip2, the vector instructions of other compilers, and the constant
+/// expressions that dynamically linked modules need for their globals.
 const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
     .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
     .union(WasmFeatures::SIGN_EXTENSION)
@@ -106,15 +105,15 @@ const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
     .union(WasmFeatures::EXTENDED_CONST)
     .union(WasmFeatures::COMPONENT_MODEL);
 
-/// What plugins may use is pinned here, so that neither an upgrade of the engine nor a feature of its crate that
-/// another crate of the same build has turned on (threads, collected objects, exceptions) widens it.
+/// Returns the configuration. It enables features explicitly, so that no upgrade of wasmtime and no cargo feature that
+/// another crate of the build turns on (threads, garbage collection, exceptions) gives plugins more.
 fn config(pooled: Option<u32>) -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true);
     config.wasm_features(WasmFeatures::all(), false).wasm_features(FEATURES, true);
     config.concurrency_support(false);
-    // Deep recursion in a guest ends in a trap, not in a large stack: half a MiB is what native threads of small
-    // programs get by with, and each running call has one.
+    // Each running call has a stack. Deep recursion ends in a trap. Small native programs need no more than half a MiB
+    // either.
     config.max_wasm_stack(512 << 10);
     config.async_stack_size(1 << 20);
     if let Some(instances) = pooled {
@@ -128,13 +127,13 @@ fn config(pooled: Option<u32>) -> Config {
         pool.max_memories_per_component(1);
         pool.max_tables_per_component(PER_COMPONENT);
         pool.max_memory_size(MEMORY_CEILING);
-        // Reused slots keep this much mapped: clearing it costs less than faulting it in again.
+        // The part of a reused slot that stays mapped. Clearing it costs less than new page faults.
         pool.linear_memory_keep_resident(128 << 10);
         pool.table_keep_resident(16 << 10);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     } else {
-        // By default each memory reserves 4 GiB of address space, so that code needs no bounds checks; that would be more
-        // than the limit which led here.
+        // By default each memory reserves 4 GiB of address space, which saves bounds checks. That could exceed the
+        // same limit that prevented the pool.
         config.memory_reservation(0);
         config.memory_reservation_for_growth(4 << 20);
         config.memory_guard_size(64 << 10);
@@ -142,20 +141,21 @@ fn config(pooled: Option<u32>) -> Config {
     config
 }
 
-/// The thread that advances the engine's epoch.
+/// The thread that increments the engine's epoch.
 struct Clock {
     shared: Arc<ClockShared>,
     thread: std::thread::Thread,
 }
 
-/// Each side writes one and then reads the other: the clock that it is going to stop, a call that it runs. At least one
-/// has to see what the other wrote, or the clock stands while a call runs; only sequential consistency gives that.
+/// State of the clock and its users. Each side writes one value and then reads the other: the clock announces that it
+/// stops, a call announces that it runs. At least one side has to see the other's value, or the clock would be stopped
+/// during a call. Only sequential consistency guarantees that.
 struct ClockShared {
     running: AtomicUsize,
     parked: AtomicBool,
 }
 
-/// Keeps the clock running.
+/// Keeps the clock running while it lives.
 pub(crate) struct Ticking(&'static Arc<ClockShared>);
 
 impl Drop for Ticking {
@@ -180,7 +180,7 @@ impl Clock {
                 }
                 idle = 0;
                 state.parked.store(true, Ordering::SeqCst);
-                // A call that began between the look and the flag would wait for a clock that stands.
+                // A call may have begun between the check and the store. It would wait for a stopped clock.
                 if state.running.load(Ordering::SeqCst) == 0 {
                     while state.parked.load(Ordering::Acquire) {
                         std::thread::park();
@@ -190,7 +190,7 @@ impl Clock {
                 }
             }
         });
-        // Without a thread there is no clock; loops then run until the call's time limit at their next wait.
+        // Without the thread there is no clock. A loop then runs until the call waits and its time limit applies.
         let thread = match &handle {
             Ok(handle) => handle.thread().clone(),
             Err(_) => std::thread::current(),
@@ -206,7 +206,7 @@ pub(in crate::plugin) mod tests {
 
     use super::*;
 
-    /// A component of so many core instances, each with a table of its own.
+    /// Returns a component with this many core instances, each with its own table.
     pub(in crate::plugin) fn component(parts: u32) -> Vec<u8> {
         let instances = "(core instance (instantiate $m))".repeat(parts as usize);
         wat::parse_str(format!("(component (core module $m (table 1 funcref)) {instances})")).unwrap()
@@ -231,7 +231,7 @@ pub(in crate::plugin) mod tests {
         for pooled in [true, false] {
             let engine = Engine::new(&config(pooled.then_some(100))).unwrap();
             let code = compiler(pooled).unwrap().precompile_component(&component(1)).unwrap();
-            // SAFETY: it was made in the line above.
+            // SAFETY: the line above has created the code.
             unsafe { Component::deserialize(&engine, &code) }.unwrap();
         }
     }
@@ -243,7 +243,7 @@ pub(in crate::plugin) mod tests {
             let bytes = wat::parse_str(format!("(component (core module {module}))")).unwrap();
             Component::new(&engine, bytes).is_ok()
         };
-        // What rustc emits.
+        // Features that rustc uses.
         for module in [
             "(memory 1) (func (memory.copy (i32.const 0) (i32.const 0) (i32.const 0)))",
             "(func (result i32 i32) (i32.const 0) (i32.const 0))",

@@ -1,4 +1,5 @@
-//! Loading a component: reading it, compiling it, and telling what it is. Linking it to its imports is for [`crate::runtime`].
+//! Loads components: reads and compiles them, and finds their interface version and manifest. [`crate::runtime`] links
+//! them.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -14,20 +15,20 @@ use crate::plugin::engine;
 use crate::plugin::manifest::Manifest;
 use crate::plugin::sys::Code;
 
-/// The largest component that is loaded. Real ones are below 1 MiB; one with an interpreter inside has some tens.
+/// Largest component, in bytes. Real ones have less than 1 MiB, those with an interpreter some tens of MiB.
 const MAX_SIZE: u64 = 256 << 20;
 
-/// A component that was compiled, and what it says of itself.
+/// A compiled component with its manifest, version, imports and exports.
 pub(crate) struct Loaded {
     pub(crate) component: Component,
     pub(crate) manifest: Manifest,
-    /// The version of the interface that it speaks, one of [`INTERFACE_VERSIONS`].
+    /// The interface version of the plugin, one of [`INTERFACE_VERSIONS`].
     pub(crate) version: &'static str,
-    /// Where it came from, for messages.
+    /// The path of the component, or another name of its source, for messages.
     pub(crate) label: String,
-    /// SHA-256 of its bytes.
+    /// SHA-256 digest of the component.
     pub(crate) digest: String,
-    /// Bytes.
+    /// Size of the component in bytes.
     pub(crate) size: u64,
     pub(crate) imports: Vec<String>,
     pub(crate) exports: Vec<String>,
@@ -45,7 +46,7 @@ impl Loaded {
         Loaded::from_bytes(&bytes, label)
     }
 
-    /// An error of loading it.
+    /// Creates an error about loading this component.
     pub(crate) fn fault(&self, fault: PluginFault, why: String) -> Error {
         Error::new(Kind::Plugin(fault), load_what(&self.label), why)
     }
@@ -61,7 +62,7 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     if meta.is_dir() {
         return Err(std::io::Error::other("it is a directory"));
     }
-    // A pipe does not say how much comes.
+    // The file may be a pipe, whose metadata does not contain a size.
     let mut bytes = Vec::with_capacity(meta.len().min(MAX_SIZE) as usize);
     file.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_SIZE {
@@ -71,7 +72,7 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 impl Loaded {
-    /// Compiles a component, or takes its code from the cache.
+    /// Compiles a component, or loads its compiled code from the cache.
     pub(crate) fn from_bytes(bytes: &[u8], label: String) -> Result<Loaded> {
         let fault = |fault, why: String| Error::new(Kind::Plugin(fault), load_what(&label), why);
         match bytes.get(..8) {
@@ -113,8 +114,8 @@ impl Loaded {
     }
 }
 
-/// The newest version of the interface that the exports hold and this host speaks; if there is none, the fault, why, and
-/// what to do.
+/// Returns the newest interface version that both the exports and this host have. Fails with the fault, the cause and a
+/// hint.
 fn spoken(exports: &[String]) -> Result<&'static str, (PluginFault, String, &'static str)> {
     let versions: Vec<_> = exports
         .iter()

@@ -1,8 +1,9 @@
-//! What a plugin wishes for: its manifest.
+//! The manifest of a plugin, which lists what the plugin asks for.
 //!
-//! TOML text in the custom section `harness:manifest` of the component or of a core module inside it. The host reads it
-//! as data: which environment variables the component may see, which origins it wants to reach, which credentials are
-//! to be added for which of them, and which answers hand out further origins. Nothing is granted by being wished for.
+//! It is TOML text in the custom section `harness:manifest` of the component or of a core module inside it. The host
+//! reads it as data: the environment variables that the component may see, the origins that it connects to, the
+//! credentials that the host adds for them, and the responses that name further origins. The manifest alone grants
+//! nothing.
 
 use std::collections::BTreeMap;
 
@@ -10,40 +11,40 @@ use serde::Deserialize;
 
 use crate::error::{Error, Kind, PluginFault, Result};
 
-/// Name of the custom section.
+/// The name of the custom section.
 pub const SECTION: &str = "harness:manifest";
 
-/// The largest manifest that is read; real ones have a few KiB.
+/// Largest manifest, in bytes. Real ones have a few KiB.
 const MAX: usize = 256 << 10;
 
-/// A plugin's manifest.
+/// The manifest of a plugin.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Version of the manifest's format; 1.
+    /// The version of the manifest's format, which is 1.
     pub manifest: u32,
-    /// Short name of the provider.
+    /// The short name of the provider.
     pub name: String,
-    /// Headers in which the component counts how often it has tried a request before; for the host's own metrics.
+    /// Headers in which the component counts its attempts at a request. The host uses them for its metrics.
     #[serde(default)]
     pub retry_headers: Vec<String>,
-    /// The interface that it was written for, such as `harness:sandbox@0.1.0`.
+    /// The interface that the plugin was written for, such as `harness:sandbox@0.1.0`.
     pub interface: String,
     /// Environment variables that the component may see.
     #[serde(default)]
     pub env: Vec<EnvWish>,
-    /// What another host sets to reach the provider through a [`Gateway`](crate::Gateway).
+    /// Settings for another host that uses the provider through a [`Gateway`](crate::Gateway).
     #[serde(default)]
     pub gateway: GatewayWish,
-    /// How the provider's own tools do without a proxy.
+    /// How the provider's own tools turn off proxies.
     #[serde(default)]
     pub proxy: ProxyWish,
-    /// Where the provider's own tools keep profiles.
+    /// Where the provider's own tools store profiles.
     pub profiles: Option<Profiles>,
-    /// Long-lived credentials, by name.
+    /// Long-lived credentials.
     #[serde(default)]
     pub credential: Vec<CredentialWish>,
-    /// Origins to be reached.
+    /// Origins that the component connects to.
     #[serde(default)]
     pub origin: Vec<OriginWish>,
 }
@@ -52,62 +53,63 @@ pub struct Manifest {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EnvWish {
-    /// Its name.
+    /// The name of the variable.
     pub name: String,
-    /// Key of the profile that stands in when it is not set.
+    /// The key of the profile that is used if the variable is not set.
     pub setting: Option<String>,
-    /// What holds when neither is there.
+    /// The value that is used if neither is set.
     pub default: Option<String>,
 }
 
-/// What it takes to speak gRPC-Web.
+/// The settings of the component for gRPC-Web.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GatewayWish {
-    /// Environment variables and their values, besides the address and the credentials.
+    /// Environment variables and their values, in addition to the address and the credentials.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
 }
 
-/// How the provider's own tools treat proxies.
+/// How the provider's own tools handle proxies.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProxyWish {
-    /// An environment variable that switches the environment's proxies off unless it is empty, `0` or `false`.
+    /// An environment variable that turns off the proxies of the environment unless it is empty, `0` or `false`.
     pub off: Option<String>,
 }
 
-/// A profile file.
+/// The profile file of a provider.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profiles {
-    /// Where it is.
+    /// The path of the file.
     pub path: PathWish,
     /// The environment variable that selects a profile.
     pub select: String,
 }
 
-/// A path that an environment variable can change.
+/// A path that an environment variable can replace.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PathWish {
-    /// The environment variable.
+    /// The environment variable that contains the path.
     pub env: Option<String>,
-    /// The path without it; `~/` is the home directory.
+    /// The path that is used if the variable is not set. `~/` is the home directory.
     pub default: String,
 }
 
-/// A credential: read by the host, added by the host.
+/// A credential, which the host reads and adds to requests. The component does not see it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CredentialWish {
-    /// Its name within the manifest.
+    /// The name of the credential in the manifest.
     pub name: String,
-    /// The environment variable that holds it.
+    /// The environment variable that contains the credential.
     pub env: String,
-    /// Key of the profile that stands in.
+    /// The key of the profile that is used if the variable is not set.
     pub setting: Option<String>,
-    /// The sets of credentials that it is part of. One whole set is needed; without a name it is one of a set without.
+    /// The sets of credentials that contain this one. The user has to supply exactly one set completely. A credential
+    /// without sets belongs to the unnamed set.
     #[serde(default)]
     pub sets: Vec<String>,
 }
@@ -119,77 +121,78 @@ impl CredentialWish {
     }
 }
 
-/// An origin, or several, to be reached.
+/// One or more origins that the component connects to.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OriginWish {
-    /// What it is, for people.
+    /// The description of the origin for users, and its name for grants.
     pub name: String,
-    /// Where it is.
+    /// The URL of the origin.
     pub url: UrlWish,
-    /// Headers that the host adds.
+    /// Headers with credentials that the host adds.
     #[serde(default)]
     pub headers: Vec<HeaderWish>,
-    /// Answers that hand out further origins.
+    /// Responses that name further origins.
     #[serde(default)]
     pub learn: Vec<LearnWish>,
 }
 
-/// A URL that settings can change.
+/// A URL that a setting can replace.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UrlWish {
-    /// The environment variable.
+    /// The environment variable that contains the URL.
     pub env: Option<String>,
-    /// Key of the profile that stands in.
+    /// The key of the profile that is used if the variable is not set.
     pub setting: Option<String>,
-    /// The URL when neither is there.
+    /// The URL that is used if neither is set.
     pub default: Option<String>,
 }
 
-/// A header with a credential.
+/// A header that contains a credential.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeaderWish {
-    /// Name of the header.
+    /// The name of the header.
     pub name: String,
-    /// Name of the credential.
+    /// The name of the credential.
     pub credential: String,
-    /// The credential is an RSA key in PEM form; what is sent is a statement signed with it.
+    /// If set, the credential is an RSA key in PEM form, and the header contains a statement signed with it.
     pub assertion: Option<AssertionWish>,
 }
 
-/// A statement of who the client is: a JSON web token, signed by RS256, made for each request.
+/// A statement that identifies the client: a JSON web token, signed with RS256, created for each request.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AssertionWish {
-    /// Name of the credential that says who: issuer and subject.
+    /// The name of the credential that is the issuer and the subject.
     pub subject: String,
-    /// The service that it is meant for.
+    /// The audience: the service that the statement is for.
     pub audience: String,
-    /// How long it is good, in seconds.
+    /// The validity of the statement, in seconds.
     pub seconds: u64,
 }
 
-/// An answer that hands out an origin.
+/// A response that names an origin.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LearnWish {
-    /// Path of the request, compared as a whole.
+    /// The path of the request, which must be equal.
     pub path: String,
-    /// Protobuf field numbers from the answer's message down to the string.
+    /// The protobuf field numbers from the response message down to the string.
     pub field: Vec<u32>,
-    /// What the origin is, for people.
+    /// The description of the origin for users.
     pub name: String,
 }
 
 impl Manifest {
-    /// Reads a manifest's text.
+    /// Parses the text of a manifest.
     ///
     /// # Errors
     ///
-    /// [`PluginFault::Invalid`] when it is no TOML, has unknown keys, another format version, names of variables that are
-    /// none, refers to a credential that it does not declare, or wishes to be shown one that it does.
+    /// [`PluginFault::Invalid`] if the text is larger than 256 KiB, is not TOML, has unknown keys, another format
+    /// version or unusable values, refers to an undeclared credential, or asks for a credential to be shown to the
+    /// component.
     pub fn parse(text: &str) -> Result<Manifest> {
         let invalid = |why: String| Error::new(Kind::Plugin(PluginFault::Invalid), "read the plugin's manifest", why);
         if text.len() > MAX {
@@ -209,11 +212,11 @@ impl Manifest {
             }
         }
         manifest.check_credentials_stay_here().map_err(invalid)?;
-        // They are printed, one per line, for another program to set.
+        // The values are printed, one per line, for other programs.
         if let Some((name, value)) = manifest.gateway.env.iter().find(|(_, value)| value.contains(char::is_control)) {
             return Err(invalid(format!("the value for {name}, {value:?}, has a control character")));
         }
-        // Origins are granted by their names.
+        // Grants refer to origins by name, so the names must differ.
         for (n, origin) in manifest.origin.iter().enumerate() {
             if manifest.origin[..n].iter().any(|other| other.name == origin.name) {
                 return Err(invalid(format!("two origins have the name {:?}", origin.name)));
@@ -237,14 +240,15 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Finds the manifest in a component, nested modules and components included. None when there is none.
+    /// Finds and parses the manifest of a component. Searches nested modules and components too. Returns `None` if
+    /// there is none.
     ///
     /// # Errors
     ///
-    /// As [`Manifest::parse`]; also when the section is not UTF-8.
+    /// Those of [`Manifest::parse`], and [`PluginFault::Invalid`] if the section is not UTF-8.
     pub fn find(wasm: &[u8]) -> Result<Option<Manifest>> {
         for payload in wasmparser::Parser::new(0).parse_all(wasm) {
-            // Malformed binaries are the compiler's to report.
+            // The compiler reports malformed binaries.
             let Ok(payload) = payload else { return Ok(None) };
             if let wasmparser::Payload::CustomSection(section) = payload
                 && section.name() == SECTION
@@ -258,8 +262,9 @@ impl Manifest {
         Ok(None)
     }
 
-    /// What holds a credential is nothing else besides: whatever `env` and `url` name is given to the component. An `env`
-    /// wish for the credential's own variable is let be, since that variable is never given out.
+    /// Checks that no source of a credential is also a source of a value that the component sees, which are all sources
+    /// in `env` and `url`. An `env` entry for the credential's own variable is accepted, because that variable is never
+    /// shown.
     fn check_credentials_stay_here(&self) -> Result<(), String> {
         let of = |name: &str| {
             let holds = |wish: &&CredentialWish| wish.env == name || wish.setting.as_deref() == Some(name);
@@ -284,7 +289,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// All environment variables that it names.
+    /// Returns all environment variables that the manifest names.
     fn variables(&self) -> impl Iterator<Item = &String> {
         let origins = self.origin.iter().filter_map(|origin| origin.url.env.as_ref());
         let profiles = self.profiles.iter().flat_map(|profiles| profiles.path.env.iter().chain([&profiles.select]));
@@ -296,23 +301,24 @@ impl Manifest {
             .chain(&self.proxy.off)
     }
 
-    /// The environment variables that hold credentials. Never given to the component, whatever `env` says.
+    /// Returns the environment variables that contain credentials. They are never shown to the component, even if `env`
+    /// names them.
     pub(crate) fn credential_variables(&self) -> impl Iterator<Item = &str> {
         self.credential.iter().map(|credential| credential.env.as_str())
     }
 
-    /// The credentials that are part of a set.
+    /// Returns the credentials of a set.
     pub(crate) fn members<'a>(&'a self, set: &'a str) -> impl Iterator<Item = &'a CredentialWish> {
         self.credential.iter().filter(move |wish| wish.sets().any(|name| name == set))
     }
 
-    /// The credentials of the first set that it names.
+    /// Returns the credentials of the first set in the manifest.
     pub fn first_set(&self) -> impl Iterator<Item = &CredentialWish> {
         let set = self.credential.first().and_then(|wish| wish.sets().next()).unwrap_or_default();
         self.members(set)
     }
 
-    /// What to set for a set of credentials.
+    /// Returns a hint for users that names the variables of a set of credentials.
     pub(crate) fn credential_hint(&self, set: &str) -> String {
         let names: Vec<_> = self.members(set).map(|wish| wish.env.as_str()).collect();
         let mut hint = format!("set {}", names.join(" and "));
@@ -323,7 +329,8 @@ impl Manifest {
     }
 }
 
-/// Values of a manifest's settings, resolved. Kept apart from the manifest: these are the user's, not the plugin's.
+/// The values of the settings in a profile. Separate from the manifest, because they come from the user and not from
+/// the plugin.
 pub(crate) type Settings = BTreeMap<String, String>;
 
 #[cfg(test)]
@@ -361,7 +368,7 @@ mod tests {
             let error = Manifest::parse(&format!("{head}{wish}")).unwrap_err().to_string();
             assert!(error.contains("that is the credential \"token\""), "{wish}: {error}");
         }
-        // Its own variable is never given to the component, so that the wish is in vain.
+        // The variable of a credential is never shown to the component, so the manifest may name it.
         for wish in ["[[env]]\nname = 'X_TOKEN'", "[[origin]]\nname = 'o'\nurl = { env = 'X_URL', setting = 'url' }"] {
             Manifest::parse(&format!("{head}{wish}")).unwrap();
         }

@@ -1,4 +1,4 @@
-//! Components: loading them, keeping their compiled code, and what their manifests wish for.
+//! Loads components: reading, compilation, the cache of compiled code, and manifests.
 
 pub(crate) mod cache;
 pub(crate) mod compile;

@@ -1,5 +1,6 @@
-//! Machine code that was compiled before. Loading it is unsafe, since bytes that no compiler made can do anything once they
-//! run. So it is a type that has two origins only: this program's own compiler, and a file with a tag by this user's key.
+//! Compiled machine code. Loading it is unsafe, because arbitrary bytes could do anything when they run. [`Code`]
+//! therefore has only two sources: the compiler of this program, and a cache file with a tag made with the key of this
+//! user.
 
 use std::borrow::Cow;
 
@@ -10,29 +11,29 @@ use wasmtime::component::Component;
 use crate::plugin::compile;
 use crate::plugin::engine::Shared;
 
-/// Code of a component for the engine of this process.
+/// The compiled code of a component for the engine of this process.
 pub(super) struct Code<'a>(Cow<'a, [u8]>);
 
 impl<'a> Code<'a> {
-    /// Compiles a component, in a process of its own if that was set up. Fails with the reason in words.
+    /// Compiles a component, in a separate process if that was set up. Fails with the cause as text.
     pub(super) fn compile(shared: &Shared, wasm: &[u8]) -> Result<Code<'static>, String> {
         compile::compile(shared, wasm).map(|code| Code(code.into()))
     }
 
-    /// Takes code that was kept under this name. Returns `None` if `tag` is not that of the code by `key`, which only this
-    /// user and root can read. An error of the disk is no attack that could measure the time of the comparison.
+    /// Takes cached code with this name. Returns `None` if `tag` is not the tag of the code. Only this user and root
+    /// can read `key`. The comparison need not take constant time: it detects disk errors and not attackers.
     pub(super) fn kept(key: &hmac::Key, name: &str, tag: &[u8], code: &'a [u8]) -> Option<Code<'a>> {
         let code = Code(code.into());
         (code.tag(key, name).as_ref() == tag).then_some(code)
     }
 
-    /// Bytes that a test chooses.
+    /// Wraps the bytes of a test.
     #[cfg(test)]
     pub(super) fn of(bytes: Vec<u8>) -> Code<'static> {
         Code(bytes.into())
     }
 
-    /// The tag under which the code is kept: an HMAC-SHA256 over its name and itself.
+    /// Returns the tag of the code in the cache: an HMAC-SHA256 of its name and the code.
     pub(super) fn tag(&self, key: &hmac::Key, name: &str) -> hmac::Tag {
         let mut context = hmac::Context::with_key(key);
         context.update(name.as_bytes());
@@ -44,11 +45,12 @@ impl<'a> Code<'a> {
         &self.0
     }
 
-    /// Makes a component of it.
+    /// Loads the code as a component.
     pub(super) fn load(&self, engine: &Engine) -> wasmtime::Result<Component> {
-        // SAFETY: the bytes are what `precompile_component` of this version of wasmtime made, in this process or in another
-        // one of this program, or of this user: nothing else has a tag by the user's key. They lie in memory, so nothing
-        // changes them between the check and their use. wasmtime itself refuses code for another engine.
+        // SAFETY: `precompile_component` of this version of wasmtime has created the bytes, in this process, in another
+        // process of this program, or in one of this user, because only these can make a tag with the user's key. The
+        // bytes are in memory, so nothing changes them between the check and their use. wasmtime refuses code for
+        // another engine.
         unsafe { Component::deserialize(engine, &self.0) }
     }
 }
