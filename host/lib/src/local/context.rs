@@ -1,7 +1,7 @@
-//! The build context: the files that a Dockerfile may COPY.
+//! The build context: the files of a directory that a Dockerfile can COPY.
 //!
-//! They are found by walking the directory with the rules of `.dockerignore` ([`crate::local::ignore`]), named by digest, and sent
-//! once: what the provider has already is not sent again.
+//! They are found by walking the directory with the rules of `.dockerignore` ([`crate::local::ignore`]) and named by
+//! their digests. A content that the provider has already is not sent again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{Read, Write as _};
@@ -19,73 +19,74 @@ use crate::error::{Error, Kind, Result};
 use crate::local::ignore::{Ignore, clean, pattern};
 use crate::types::{Content, ContextFile};
 
-/// Files of a context. A directory with more was not meant to be one.
+/// Most files of a context. A directory with more was probably not meant as a context.
 const MAX_FILES: usize = 100_000;
 
-/// Where the files of a context that has more than files are, within what is sent: see [`crate::local::dockerfile`].
+/// The directory of the files in the upload, if the context has more than files: see [`crate::local::dockerfile`].
 pub(crate) const FILES: &str = "context";
 
-/// The archive of what is no file, within what is sent.
+/// The name of the archive with links and directories in the upload.
 pub(crate) const ARCHIVE: &str = "entries.tar";
 
-/// Links that are followed on the way to one file.
+/// Most links that are followed to resolve one path.
 const MAX_LINKS: u32 = 40;
 
-/// A build context on this machine.
+/// A build context: the selected files of a directory on this machine.
 #[derive(Clone, Debug, Default)]
 pub struct Context {
     files: Vec<(ContextFile, PathBuf)>,
     links: Vec<(String, PathBuf)>,
-    /// Directories with their modes, those above files among them.
+    /// The directories with their modes, including those that contain files.
     directories: Vec<(String, u32)>,
-    /// Directories that no file is in.
+    /// Number of directories that contain no file.
     empty: usize,
     skipped: Vec<String>,
-    /// What each pattern means.
+    /// The paths that each requested pattern matches.
     found: HashMap<String, Vec<String>>,
-    /// Links on the way of a pattern that leave the directory of the files: where they lead from there, as seen from its
-    /// root's parent, and the path in the context that this means.
+    /// Links on the path of a pattern that lead out of the directory of the files. Each has the path to which it leads,
+    /// relative to the root of the build stage, and the path in the context that it stands for.
     leaving: Vec<(String, String)>,
-    /// The archive, once it is made.
+    /// The archive of links and directories, after it was created.
     archive: Option<(ContextFile, Arc<NamedTempFile>)>,
     md5: bool,
 }
 
-/// What of a directory is wanted.
+/// Selects the files of a directory.
 #[derive(Clone, Debug, Default)]
 pub struct ContextFilter {
-    /// The file with ignore rules; none for `.dockerignore` in the directory, if it is there.
+    /// The file with ignore rules. `None` for `.dockerignore` in the directory, if it exists.
     pub ignore_file: Option<PathBuf>,
-    /// Patterns, such as the sources of COPY lines; none for everything.
+    /// Patterns to select, such as the sources of COPY lines. `None` selects everything.
     pub only: Option<Vec<String>>,
-    /// Further digest algorithms that the provider asks for.
+    /// Further digest algorithms that the provider requires.
     pub digests: Vec<String>,
 }
 
 impl Context {
-    /// Reads a directory, without what its `.dockerignore` excludes. `digests`: further digest algorithms that the
-    /// provider asks for. See [`filtered`](Context::filtered).
+    /// Reads a directory, except the files that its `.dockerignore` excludes. `digests` are further digest algorithms
+    /// that the provider requires. See [`filtered`](Context::filtered).
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Those of [`filtered`](Context::filtered).
     pub async fn directory(path: impl Into<PathBuf>, digests: &[String]) -> Result<Context> {
         Context::filtered(path, ContextFilter { digests: digests.to_vec(), ..ContextFilter::default() }).await
     }
 
-    /// Reads the files that are wanted of a directory. Links to files within it are what they point to; other links, and what
-    /// is neither file nor directory, are left out, see [`skipped`](Context::skipped). [`Provider::dockerfile`](crate::Provider::dockerfile) also sends
-    /// links and empty directories.
+    /// Reads the selected files of a directory. Links to files within the directory are replaced by these files. Other
+    /// links, and entries that are neither files nor directories, are left out: see [`skipped`](Context::skipped).
+    /// [`Provider::dockerfile`](crate::Provider::dockerfile) also sends links and empty directories.
     ///
     /// # Errors
     ///
-    /// [`Kind::Io`] when something cannot be read, [`Kind::InvalidArgument`] beyond 100,000 files,
-    /// [`Kind::Unsupported`] for an unknown digest.
+    /// [`Kind::Io`] if a file or directory cannot be read, [`Kind::InvalidArgument`] for more than 100,000 files or an
+    /// invalid pattern, [`Kind::Unsupported`] for an unknown digest algorithm.
     pub async fn filtered(path: impl Into<PathBuf>, filter: ContextFilter) -> Result<Context> {
         Context::read(path.into(), filter, false).await
     }
 
-    /// Reads what is wanted of a directory, `links` as links or as what they point to.
+    /// Reads the selected files of a directory. With `links`, keeps links; otherwise replaces them by the files they
+    /// lead to.
     pub(crate) async fn read(path: PathBuf, filter: ContextFilter, links: bool) -> Result<Context> {
         blocking(move || {
             let what = format!("read the build context {}", path.display());
@@ -112,7 +113,7 @@ impl Context {
         .await
     }
 
-    /// The files as an image specification wants them.
+    /// Returns the files for an image specification.
     pub fn files(&self) -> Vec<ContextFile> {
         let Some((archive, _)) = &self.archive else {
             return self.files.iter().map(|(file, _)| file.clone()).collect();
@@ -121,29 +122,29 @@ impl Context {
         self.files.iter().map(|(file, _)| moved(file)).chain([archive.clone()]).collect()
     }
 
-    /// What was wanted and cannot be sent, with the reason.
+    /// Returns the selected entries that cannot be sent, each with the reason.
     pub fn skipped(&self) -> &[String] {
         &self.skipped
     }
 
-    /// Bytes of all files together.
+    /// Returns the size of all files together, in bytes.
     pub fn size(&self) -> u64 {
         self.files.iter().map(|(file, _)| file.content.size).sum()
     }
 
-    /// The files that are sent, each content once, by its SHA-256.
+    /// Returns the contents to send by their SHA-256 digests. Equal files have one content.
     pub(crate) fn contents(&self) -> HashMap<&str, (&Content, &Path)> {
         let archive = self.archive.iter().map(|(file, temporary)| (file, temporary.path()));
         let files = self.files.iter().map(|(file, path)| (file, path.as_path()));
         files.chain(archive).map(|(file, path)| (file.content.sha256.as_str(), (&file.content, path))).collect()
     }
 
-    /// Files and links.
+    /// Returns the number of files and links.
     pub(crate) fn count(&self) -> usize {
         self.files.len() + self.links.len()
     }
 
-    /// Files, links, and directories without files, sorted, one line each.
+    /// Returns files, links, and directories without files, sorted, one per line.
     #[cfg(test)]
     pub(crate) fn entries(&self) -> Vec<String> {
         let files = self.files.iter().map(|(file, _)| file.path.clone());
@@ -159,7 +160,8 @@ impl Context {
         all
     }
 
-    /// Paths at the root of the stage that has the files in [`FILES`], and the paths in the context that they stand for.
+    /// Returns the paths at the root of the stage that contains [`FILES`], and the paths in the context that they stand
+    /// for.
     pub(crate) fn leaving(&self) -> &[(String, String)] {
         &self.leaving
     }
@@ -168,8 +170,8 @@ impl Context {
         !self.files.is_empty()
     }
 
-    /// Whether a list of files says all there is. Whether the group may write to a directory makes no difference, since its
-    /// files belong to root in the image.
+    /// Returns whether a list of files represents the whole context. Ignores group write permission of directories,
+    /// because their files belong to root in the image.
     pub(crate) fn is_flat(&self) -> bool {
         let usual = |mode: u32| mode & !0o020 == 0o755;
         self.has_files()
@@ -178,18 +180,18 @@ impl Context {
             && self.directories.iter().all(|(_, mode)| usual(*mode))
     }
 
-    /// Whether a pattern that was asked for means anything.
+    /// Returns whether a requested pattern matches anything.
     pub(crate) fn has(&self, pattern: &str) -> bool {
         self.found.get(pattern).is_some_and(|found| !found.is_empty())
     }
 
-    /// Whether one of the files that a pattern means is an archive, which ADD unpacks.
+    /// Returns whether one of the files that a pattern matches is an archive, which ADD unpacks.
     pub(crate) fn has_archive(&self, pattern: &str) -> bool {
         let Some(found) = self.found.get(pattern) else { return false };
         self.files.iter().any(|(file, path)| found.contains(&file.path) && is_archive(&file.path, path))
     }
 
-    /// Makes the archive of links and directories, which is from then on one of the files.
+    /// Creates the archive of links and directories. It becomes one of the files.
     pub(crate) async fn archive(&mut self) -> Result<()> {
         let (directories, links, md5) = (self.directories.clone(), self.links.clone(), self.md5);
         let made = blocking(move || {
@@ -204,7 +206,7 @@ impl Context {
     }
 }
 
-/// The same entries give the same archive.
+/// Writes the archive. Equal entries result in equal archives.
 fn write_archive(
     directories: &[(String, u32)],
     links: &[(String, PathBuf)],
@@ -221,7 +223,7 @@ fn write_archive(
         header.set_size(0);
         header
     };
-    // An archive without entries is not recognised as one.
+    // Without any entry, the file would not be recognised as an archive.
     let root = [(".".to_owned(), 0o755)];
     for (path, mode) in root.iter().chain(directories) {
         archive.append_data(&mut header(tar::EntryType::Directory, *mode), format!("{path}/"), std::io::empty())?;
@@ -230,7 +232,7 @@ fn write_archive(
         let mut header = header(tar::EntryType::Symlink, 0o777);
         let short = target.as_os_str().len() < header.as_old().linkname.len();
         if short {
-            // As it is: the library would write `./a` without the dot.
+            // Set literally, because the library would write `./a` as `a`.
             header.set_link_name_literal(target.as_os_str().as_encoded_bytes())?;
             archive.append_data(&mut header, path, std::io::empty())?;
         } else {
@@ -240,7 +242,7 @@ fn write_archive(
     archive.into_inner()?.flush()
 }
 
-/// Whether ADD unpacks a file: by its name, or by how it begins.
+/// Returns whether ADD unpacks a file, according to its name or its first bytes.
 fn is_archive(name: &str, path: &Path) -> bool {
     let endings = [".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst"];
     if endings.iter().any(|ending| name.ends_with(ending)) {
@@ -254,10 +256,10 @@ fn is_archive(name: &str, path: &Path) -> bool {
     packed.iter().any(|magic| head.starts_with(magic)) || head.get(257..262) == Some(b"ustar")
 }
 
-/// What a directory of the machine holds.
+/// The contents of a directory of this machine.
 struct Tree {
     root: PathBuf,
-    /// By path below the root; the root itself is not among them.
+    /// Entries by path below the root, without the root itself.
     nodes: BTreeMap<String, Node>,
 }
 
@@ -267,7 +269,7 @@ enum Node {
         mode: u32,
     },
     Link(PathBuf),
-    /// What cannot be sent, with the reason.
+    /// An entry that cannot be sent, with the reason.
     Other(String),
 }
 
@@ -299,7 +301,7 @@ impl Tree {
             if kind.is_dir() {
                 let before = self.nodes.len();
                 self.directory(ignore, &inner)?;
-                // One that is excluded is there for what is taken back in, if anything is.
+                // An excluded directory is kept only if an exception includes something in it.
                 if !excluded || self.nodes.len() > before {
                     let mode = entry.metadata().map_err(fail)?.permissions().mode() & 0o7777;
                     self.nodes.entry(inner).or_insert(Node::Directory { mode });
@@ -316,7 +318,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Takes what is wanted.
+    /// Selects the requested entries.
     fn context(mut self, filter: &ContextFilter, links: bool) -> Result<Context> {
         let md5 = filter.digests.iter().any(|name| name == "md5");
         let mut context = Context { md5, ..Context::default() };
@@ -362,7 +364,7 @@ impl Tree {
         Ok(context)
     }
 
-    /// Adds a file; false if it cannot be sent.
+    /// Adds a file. Returns false if it cannot be sent.
     fn file(&self, context: &mut Context, inner: &str) -> Result<bool> {
         if context.files.len() >= MAX_FILES {
             return Err(Error::invalid(
@@ -387,7 +389,7 @@ impl Tree {
         }
     }
 
-    /// Puts files in the place of the links to them, for those who have no place for links.
+    /// Replaces links by the files that they lead to, for receivers that do not support links.
     fn follow_links(&mut self, selected: &mut BTreeSet<String>, context: &mut Context) {
         for path in selected.iter() {
             if !matches!(self.nodes.get(path), Some(Node::Link(_))) {
@@ -405,7 +407,7 @@ impl Tree {
         context.directories.clear();
     }
 
-    /// Adds a path with all below it.
+    /// Adds a path with everything below it.
     fn select(&self, path: &str, selected: &mut BTreeSet<String>) {
         if path.is_empty() {
             selected.extend(self.nodes.keys().cloned());
@@ -417,8 +419,8 @@ impl Tree {
         }
     }
 
-    /// What a source of COPY means: paths without links in them. The links on the way are added to `passed`, since the build
-    /// follows them too.
+    /// Returns the paths that a source of COPY matches, without links in them. Adds the links on the way to `passed`,
+    /// because the build follows these links too.
     fn matching(&self, source: &str, passed: &mut BTreeSet<String>) -> Result<Vec<String>> {
         let glob = clean(source);
         if glob.split('/').any(|part| part.contains("**")) {
@@ -440,11 +442,11 @@ impl Tree {
             }
             found = next.into_iter().filter_map(|path| self.real(&path, passed, &mut MAX_LINKS.clone())).collect();
         }
-        // The context itself is there even if nothing is in it.
+        // The root of the context matches even if the context is empty.
         Ok(found)
     }
 
-    /// The names in a directory.
+    /// Returns the names in a directory.
     fn names<'a>(&'a self, base: &'a str) -> impl Iterator<Item = &'a str> {
         let below = if base.is_empty() { String::new() } else { format!("{base}/") };
         let length = below.len();
@@ -454,7 +456,7 @@ impl Tree {
             .filter(|name| !name.contains('/'))
     }
 
-    /// Where a path leads: `None` if nothing is there, or too many links are on the way.
+    /// Resolves the links in a path. Returns `None` if the path does not exist, or has too many links.
     fn real(&self, path: &str, passed: &mut BTreeSet<String>, left: &mut u32) -> Option<String> {
         let Node::Link(target) = self.nodes.get(path)? else { return Some(path.to_owned()) };
         passed.insert(path.to_owned());
@@ -462,7 +464,7 @@ impl Tree {
         let target = target.to_str()?;
         let mut reached = match path.rsplit_once('/') {
             Some((above, _)) if !target.starts_with('/') => above.to_owned(),
-            // The root of the context stands for that of the machine.
+            // An absolute link is relative to the root of the context.
             _ => String::new(),
         };
         for part in target.split('/') {
@@ -480,8 +482,9 @@ impl Tree {
 }
 
 impl Tree {
-    /// Where a link leads in a stage that has the context in [`FILES`], if that is not below it; and what is meant in the
-    /// context, whose root nothing leads out of.
+    /// Returns the path to which a link leads in a stage that has the context in [`FILES`], if that is outside of
+    /// [`FILES`]. Also returns the path in the context that it stands for: links cannot lead above the root of the
+    /// context.
     fn leaving(&self, link: &str) -> Option<(String, String)> {
         let Node::Link(target) = self.nodes.get(link)? else { return None };
         let target = target.to_str()?;
@@ -496,7 +499,7 @@ impl Tree {
     }
 }
 
-/// Why something that is neither file, directory nor link cannot be sent.
+/// Returns why an entry that is not a file, directory or link cannot be sent.
 fn unsendable(kind: std::fs::FileType) -> &'static str {
     match kind {
         kind if kind.is_socket() => "it is a socket",
@@ -573,7 +576,7 @@ mod tests {
         assert_eq!(read(&["nothing"]).await, [""; 0]);
     }
 
-    /// What lies outside must not be sent because a link points there.
+    /// Files outside of the context must not be sent, even if a link leads to them.
     #[tokio::test]
     async fn links_that_lead_out_are_not_followed() {
         let directory = tempfile::tempdir().unwrap();

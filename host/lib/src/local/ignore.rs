@@ -1,13 +1,13 @@
-//! Docker's patterns: the lines of a `.dockerignore`, and the sources of COPY. `*` and `?` stay within one part of a path, `**`
-//! crosses any number of them, `[…]` is a class, `\` takes the next character as it is. A pattern that fits a directory
-//! fits all below it.
+//! Docker's patterns, in the lines of a `.dockerignore` and the sources of COPY. `*` and `?` match within one part of a
+//! path, `**` matches any number of parts, `[…]` is a character class, and `\` escapes the next character. A pattern
+//! that matches a directory matches everything below it.
 
 use regex::Regex;
 
 use crate::error::{Error, Result};
 
-/// The rules of a `.dockerignore`: patterns from the root of the context, of which the last that fits decides; `!` takes
-/// back in.
+/// The rules of a `.dockerignore`. The patterns are relative to the root of the context. The last match decides; `!`
+/// marks an exception, which includes a path again.
 #[derive(Debug, Default)]
 pub(crate) struct Ignore {
     rules: Vec<(bool, Regex)>,
@@ -34,26 +34,26 @@ impl Ignore {
             }
             match inside(glob) {
                 Some(glob) if !glob.is_empty() => rules.push((exclude, pattern(&glob)?)),
-                // The context itself, and what is not in it. The syntax counts all the same.
+                // The pattern matches the context itself or something outside of it. Only its syntax is checked.
                 _ => drop(pattern(glob)?),
             }
         }
         Ok(Ignore { rules })
     }
 
-    /// Whether a path is left out.
+    /// Returns whether a path is excluded.
     pub(crate) fn excludes(&self, path: &str) -> bool {
         self.rules.iter().rev().find(|(_, glob)| glob.is_match(path)).is_some_and(|(exclude, _)| *exclude)
     }
 
-    /// Whether something may be taken back in: then what lies below an excluded directory has to be looked at.
+    /// Returns whether there are exceptions. If so, excluded directories have to be searched too.
     pub(crate) fn has_exceptions(&self) -> bool {
         self.rules.iter().any(|(exclude, _)| !exclude)
     }
 }
 
-/// A pattern without empty parts, `.` and `..`; `None` if it leads out of the context, as `../a` does. A leading slash is the
-/// root of the context, which nothing leads out of.
+/// Removes empty parts, `.` and `..` from a pattern. Returns `None` if it leads out of the context, such as `../a`. A
+/// leading slash means the root of the context, above which `..` has no effect.
 fn inside(glob: &str) -> Option<String> {
     let mut depth = 0_usize;
     for part in glob.split('/').filter(|_| !glob.starts_with('/')) {
@@ -66,7 +66,8 @@ fn inside(glob: &str) -> Option<String> {
     Some(clean(glob))
 }
 
-/// A path without empty parts, `.` and `..`, relative to the root of the context, beyond which nothing leads.
+/// Removes empty parts, `.` and `..` from a path. The result is relative to the root of the context, above which `..`
+/// has no effect.
 pub(crate) fn clean(path: &str) -> String {
     let mut parts = Vec::new();
     for part in path.split('/') {
@@ -81,7 +82,7 @@ pub(crate) fn clean(path: &str) -> String {
     parts.join("/")
 }
 
-/// A pattern as a regular expression, for paths without a leading slash.
+/// Converts a pattern to a regular expression for paths without a leading slash.
 pub(crate) fn pattern(glob: &str) -> Result<Regex> {
     let bad =
         |why: &str| Error::invalid("read the patterns of the build context", format!("{glob:?} is no pattern: {why}"));
@@ -90,7 +91,7 @@ pub(crate) fn pattern(glob: &str) -> Result<Regex> {
     while let Some(c) = rest.next() {
         match c {
             '*' if rest.next_if_eq(&'*').is_some() => {
-                // Any number of directories, none included; at the end all that is below.
+                // Any number of directories, or none. At the end of the pattern, everything below.
                 let slash = rest.next_if_eq(&'/').is_some();
                 text.push_str(if slash || rest.peek().is_some() { "(?:.*/)?" } else { ".*" });
             }
@@ -214,7 +215,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever is written into the file: no panic, and what is a pattern without special characters fits itself.
+        /// No text causes a panic, and a pattern without special characters matches itself.
         #[test]
         fn any_text(text in "[a-c*?/!#\\[\\]\\\\. \n-]{0,24}", plain in "[a-z]{1,6}(/[a-z]{1,6}){0,3}") {
             if let Ok(ignore) = Ignore::parse(&text) {

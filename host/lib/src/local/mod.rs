@@ -1,4 +1,4 @@
-//! Files of this machine: build contexts, ignore rules, Dockerfiles, directory trees.
+//! Files of this machine: build contexts, ignore rules, Dockerfiles, and directory trees as tar streams.
 
 pub(crate) mod context;
 pub(crate) mod dockerfile;

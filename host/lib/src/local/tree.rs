@@ -1,15 +1,16 @@
-//! Directories as tar streams, on this side: packing one, and unpacking what a sandbox sent.
+//! Converts directories of this machine to tar streams, and unpacks and checks the streams that sandboxes send.
 //!
-//! **What a sandbox sends is not trusted.** Every path is resolved below the target directory and nowhere else, by the
-//! kernel where it can (`cap-std`), and one directory at a time, so neither `..` nor a link, whether it came in the stream
-//! or lay there before, leads a write elsewhere. Links that lead outside are not made, devices, pipes and sockets neither;
-//! set-user-id and set-group-id bits of files are dropped, the sticky bit is kept. Files belong to the user that unpacks them. Extended headers, which hold names of
-//! any length, are read up to a bound.
+//! **Streams of a sandbox are not trusted.** Every path is resolved below the target directory, by the kernel where
+//! possible (`cap-std`), and one directory at a time, so that neither `..` nor a link from the stream or from before
+//! leads a write elsewhere. Links that lead outside, devices, pipes and sockets are not created. The set-user-id and
+//! set-group-id bits of files are removed, the sticky bit is kept. Files belong to the user that unpacks them. Extended
+//! headers, which contain names of any length, are read up to a limit.
 //!
-//! A link stays only when it goes up first and then down, and not up beyond the target: `../../a/b`. Since nothing is
-//! written through a link, each link lies in the directory that its path names, so it goes up through real directories;
-//! from there on it can only go down, whatever is made later, also by the next stream. What lay in the target before may be
-//! a link that leads outside; links that lead there are found and removed at the end, also when unpacking fails.
+//! A link is kept only if it first goes up, not beyond the target directory, and then down: `../../a/b`. Nothing is
+//! written through a link, so each link is in the directory that its path names, and goes up through real directories.
+//! From there it only goes down, whatever is created later, also by the next stream. The target directory may have
+//! contained links that lead outside; new links that lead there are found and removed at the end, also if unpacking
+//! fails.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -24,32 +25,32 @@ use std::time::{Duration, SystemTime};
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _, Permissions};
 use tar::{Archive, Builder, EntryType};
 
-/// Longest extended header that is read, in bytes: a path of Linux has 4096, and an honest header is little more.
+/// Largest extended header, in bytes. A path in Linux has at most 4096, and a regular header has little more.
 const MAX_HEADER: u64 = 1 << 20;
 
-/// Names of directories and links that are remembered until the end, in bytes in all.
+/// Most bytes of the names of directories and links that are remembered until the end.
 const MAX_REMEMBERED: usize = 64 << 20;
 
-/// Skipped entries that are named; the rest are only counted.
+/// Most skipped entries that are listed. Others are only counted.
 const MAX_NAMED: usize = 20;
 
-/// Why a link is left out.
+/// Why a link was skipped.
 const LEADS_OUTSIDE: &str = "a link that leads outside";
 
-/// What became of a tree.
+/// The result of unpacking a tree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unpacked {
-    /// Files, directories and links that were made.
+    /// Number of files, directories and links that were created.
     pub entries: u64,
-    /// Entries that were not, because they have no place outside of the sandbox.
+    /// Number of entries that were skipped, because they cannot exist outside of the sandbox.
     pub skipped: u64,
-    /// The first of those: path and reason.
+    /// The first skipped entries, at most 20, each with its path and the reason.
     pub examples: Vec<(PathBuf, &'static str)>,
-    /// Files that were made without their set-user-id or set-group-id bit: on this machine they would give the sandbox's
-    /// program the rights of the user that unpacks it.
+    /// Number of files that were created without their set-user-id or set-group-id bit. With it, the program from the
+    /// sandbox would have the rights of the user that unpacks it.
     pub unprivileged: u64,
-    /// The first of those.
+    /// The paths of the first of these files, at most 20.
     pub unprivileged_examples: Vec<PathBuf>,
 }
 
@@ -65,9 +66,9 @@ impl Unpacked {
 /// Why a stream cannot be unpacked.
 #[derive(Debug)]
 pub(crate) enum Fault {
-    /// This side failed.
+    /// An I/O operation of this machine failed.
     Io(io::Error),
-    /// The stream is none, or not one that is taken.
+    /// The stream is not a tar archive, or violates a rule.
     Refused(String),
 }
 
@@ -90,13 +91,13 @@ fn refused<T>(why: impl Into<String>) -> Result<T, Fault> {
     Err(Fault::Refused(why.into()))
 }
 
-/// Packs a directory with all below it; links as links.
+/// Packs a directory with its contents as a tar stream. Links are packed as links.
 pub(crate) fn pack<W: Write>(from: &Path, writer: W) -> io::Result<()> {
     let mut archive = Builder::new(writer);
     archive.follow_symlinks(false);
-    // Not every `tar` in a sandbox knows them.
+    // Some `tar` programs in sandboxes do not support sparse files.
     archive.sparse(false);
-    // Not all at once by the library: its errors do not say which of the files it was.
+    // The entries are added one by one, because errors of the library's recursive function do not name the file.
     let mut left = vec![from.to_owned()];
     while let Some(path) = left.pop() {
         let name = Path::new(".").join(path.strip_prefix(from).unwrap_or(&path));
@@ -106,7 +107,7 @@ pub(crate) fn pack<W: Write>(from: &Path, writer: W) -> io::Result<()> {
             }
             _ => error,
         };
-        // The directory to be packed may be named by a link; those in it are packed as links.
+        // `from` itself may be a link to the directory. Links in the directory are packed as links.
         let meta = if path == from { std::fs::metadata(&path) } else { std::fs::symlink_metadata(&path) };
         if meta.map_err(named)?.is_dir() {
             for entry in std::fs::read_dir(&path).map_err(named)? {
@@ -120,14 +121,14 @@ pub(crate) fn pack<W: Write>(from: &Path, writer: W) -> io::Result<()> {
     archive.into_inner()?.flush()
 }
 
-/// Unpacks a stream into `to`, which is made. What is there already stays, unless an entry takes its place.
+/// Unpacks a stream into `to`, which is created. Existing files stay, unless an entry replaces them.
 pub(crate) fn unpack<R: Read>(reader: R, to: &Path) -> Result<Unpacked, Fault> {
     std::fs::create_dir_all(to)?;
     let root = Dir::open_ambient_dir(to, cap_std::ambient_authority())?;
     let mut work = Work::new(&root);
     match entries(reader, &mut work) {
         Ok(()) => work.finish(),
-        // What was made stays; links that lead outside do not.
+        // The created files stay, except links that lead outside.
         Err(fault) => match work.remove_links() {
             Ok(()) => Err(fault),
             Err(left) => refused(format!("{fault}; and a link that leads outside is left: {left}")),
@@ -139,7 +140,7 @@ fn entries<R: Read>(reader: R, work: &mut Work<'_>) -> Result<(), Fault> {
     let mut archive = Archive::new(reader);
     let mut names = Names::default();
     let foreign = |error: io::Error| Fault::Refused(format!("the sandbox's archive cannot be read: {error}"));
-    // Raw: the library would read extended headers of any length into memory.
+    // Raw entries, because the library would read extended headers of any length into memory.
     for entry in archive.entries().map_err(foreign)?.raw(true) {
         let mut entry = entry.map_err(foreign)?;
         if names.take(&mut entry)? {
@@ -154,13 +155,13 @@ fn entries<R: Read>(reader: R, work: &mut Work<'_>) -> Result<(), Fault> {
         let link = names.link.or_else(|| header.link_name_bytes().map(|name| name.into_owned()));
         work.entry(&path, link.as_deref(), &header, &mut entry)?;
     }
-    // Padding after the end is read too, so that the other side can finish writing.
+    // The padding after the end is read too, so that the sender can finish writing.
     io::copy(&mut archive.into_inner(), &mut io::sink())?;
     Ok(())
 }
 
-/// Passes an archive of one sandbox on to another, whose `tar` may be less careful than [`unpack`]: no name leads out of the
-/// target, and nothing lies below a link that came before it. Links stay as they are.
+/// Copies a stream from one sandbox to another, whose `tar` may check less than [`unpack`]. Fails if a name leads out
+/// of the target directory, or if an entry is below a link that came before it. Links are not changed.
 pub(crate) fn pass<R: Read, W: Write>(reader: R, writer: W) -> Result<(), Fault> {
     let mut archive = Archive::new(reader);
     let mut passed = Builder::new(writer);
@@ -213,7 +214,7 @@ pub(crate) fn pass<R: Read, W: Write>(reader: R, writer: W) -> Result<(), Fault>
     Ok(())
 }
 
-/// What extended headers say of the entry that follows.
+/// The values of extended headers for the next entry.
 #[derive(Default)]
 struct Names {
     path: Option<Vec<u8>>,
@@ -222,7 +223,7 @@ struct Names {
 }
 
 impl Names {
-    /// Takes in an extended header; false if the entry is none.
+    /// Reads an entry if it is an extended header. Returns false for other entries.
     fn take<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> Result<bool, Fault> {
         let kind = entry.header().entry_type();
         match kind {
@@ -260,13 +261,13 @@ impl Names {
     }
 }
 
-/// An unpacking under way.
+/// The state while a stream is unpacked.
 struct Work<'a> {
     root: &'a Dir,
-    /// The directory of the last entry, and its path: the next entry is often in the same one.
+    /// The directory of the last entry with its path, because the next entry is often in the same one.
     last: Option<(PathBuf, Rc<Dir>)>,
     unpacked: Unpacked,
-    /// Modes of directories, set when nothing more is written into them.
+    /// Modes of the created directories, which are set at the end, when nothing more is written into them.
     directories: Vec<(PathBuf, u32)>,
     links: BTreeSet<PathBuf>,
     remembered: usize,
@@ -302,16 +303,16 @@ impl<'a> Work<'a> {
         data: &mut impl Read,
     ) -> Result<(), Fault> {
         let path = below(name)?;
-        // Less what this user's new files do not get: it is not the sandbox that says who may write to them.
+        // Removes the bits of this user's umask, because the sandbox must not decide who may write to the files.
         let sent = header.mode().unwrap_or(0o644);
         let mode = sent & 0o1777 & !self.mask;
         let kind = match header.entry_type() {
-            // As very old archives have directories.
+            // Very old archives mark directories in this way.
             EntryType::Regular if name.ends_with(b"/") => EntryType::Directory,
             kind => kind,
         };
         if path.as_os_str().is_empty() {
-            // The directory itself.
+            // The entry is the target directory itself.
             return Ok(());
         }
         match kind {
@@ -342,7 +343,7 @@ impl<'a> Work<'a> {
                 let file = file.into_std();
                 let modified = header.mtime().ok().map(Duration::from_secs);
                 if let Some(time) = modified.and_then(|time| SystemTime::UNIX_EPOCH.checked_add(time)) {
-                    // A time that the file system cannot hold is no reason to fail.
+                    // A time that the file system cannot store is ignored.
                     let _ = file.set_modified(time);
                 }
             }
@@ -367,7 +368,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Makes a symbolic link, unless it leads outside.
+    /// Creates a symbolic link, unless it leads outside.
     fn link(&mut self, path: PathBuf, target: &Path) -> Result<(), Fault> {
         if target.as_os_str().is_empty() || leads_outside(&path, target) {
             self.unpacked.skip(&path, LEADS_OUTSIDE);
@@ -381,7 +382,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Makes one more name for what is there.
+    /// Creates a hard link to an entry that was created before.
     fn hard_link(&mut self, path: PathBuf, target: &Path) -> Result<(), Fault> {
         let found = self.parent(target, false).and_then(|(parent, name)| {
             let found = parent.symlink_metadata(&name).map_err(|error| at(target, error))?;
@@ -389,7 +390,7 @@ impl<'a> Work<'a> {
         });
         let (from, from_name, found) = match found {
             Ok(found) => found,
-            // What it shares its content with was skipped.
+            // The target of the link was skipped.
             Err(Fault::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
                 self.unpacked.skip(&path, "a link to what was skipped");
                 return Ok(());
@@ -397,7 +398,8 @@ impl<'a> Work<'a> {
             Err(fault) => return Err(fault),
         };
         if found.is_symlink() {
-            // Where a link leads to depends on where it lies: this one is as good as a new one.
+            // A hard link to a symbolic link would lead elsewhere from another directory, so it is checked and created
+            // like a new link.
             let target = from.read_link_contents(&from_name).map_err(|error| at(target, error))?;
             return self.link(path, &target);
         }
@@ -413,8 +415,8 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// The directory that holds a path, and the name in it. No link is followed on the way. With `make`, directories that
-    /// are missing are made.
+    /// Returns the directory that contains a path, and the name in it. Does not follow links. With `make`, creates
+    /// missing directories.
     fn parent(&mut self, path: &Path, make: bool) -> Result<(Rc<Dir>, OsString), Fault> {
         let name = path.file_name().unwrap_or_default().to_owned();
         let above = path.parent().unwrap_or(Path::new(""));
@@ -447,14 +449,14 @@ impl<'a> Work<'a> {
         Ok((directory, name))
     }
 
-    /// Makes the parents, and takes away what is in the place of an entry; a directory only if it is another kind's. Gives
-    /// the directory that the entry goes into, and its name there.
+    /// Creates the parents of an entry, and removes what is in its place, except a directory in the place of a
+    /// directory. Returns the directory that the entry goes into, and its name in it.
     fn make_room(&mut self, path: &Path, directory: bool) -> Result<(Rc<Dir>, OsString), Fault> {
         let (parent, name) = self.parent(path, true)?;
         match parent.symlink_metadata(&name) {
             Ok(found) if found.is_dir() && directory => {}
             Ok(found) if found.is_dir() => {
-                // What is not empty is not removed for a file's sake.
+                // Fails if the directory is not empty: a file does not replace a directory with content.
                 parent.remove_dir(&name).map_err(|error| at(path, error))?;
                 self.last = None;
             }
@@ -465,12 +467,11 @@ impl<'a> Work<'a> {
         Ok((parent, name))
     }
 
-    /// Takes away the links that turn out to lead outside, by way of others. All that can be are, and the first failure is
-    /// told.
+    /// Removes links that lead outside by way of other links. Continues after a failure and returns the first one.
     fn remove_links(&mut self) -> Result<(), Fault> {
         let mut failed = None;
         for path in std::mem::take(&mut self.links) {
-            // Something else may have taken its place meanwhile.
+            // The link may have been replaced meanwhile.
             let Ok((parent, name)) = self.parent(&path, false) else { continue };
             if !parent.symlink_metadata(&name).is_ok_and(|found| found.is_symlink()) {
                 continue;
@@ -492,12 +493,12 @@ impl<'a> Work<'a> {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Once everything is there: the links that do not stay, and the modes of directories.
+    /// Finishes after the last entry: removes links that lead outside, and sets the modes of directories.
     fn finish(mut self) -> Result<Unpacked, Fault> {
         self.remove_links()?;
-        // Deepest first.
+        // In reverse order, so that a directory comes after its contents.
         for (path, mode) in std::mem::take(&mut self.directories).iter().rev() {
-            // Something else may have taken its place meanwhile, or that of a directory above.
+            // The directory or one above it may have been replaced meanwhile.
             let Ok((parent, name)) = self.parent(path, false) else { continue };
             if parent.symlink_metadata(&name).is_ok_and(|found| found.is_dir()) {
                 let permissions = Permissions::from_std(std::fs::Permissions::from_mode(*mode));
@@ -508,8 +509,8 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Whether a link at this path, below the target, may lead out of the target: also by way of what is not there yet, for it
-/// may be made later. What comes down and then goes up again may: a directory that it comes through can become a link.
+/// Returns whether a link at this path, below the target directory, can lead out of it now or after more entries were
+/// created. A link that goes down and then up can: a directory on its way may be replaced by a link.
 fn leads_outside(path: &Path, target: &Path) -> bool {
     let mut depth = path.components().count() - 1;
     let mut goes_down = false;
@@ -524,14 +525,14 @@ fn leads_outside(path: &Path, target: &Path) -> bool {
     false
 }
 
-/// The bits that this process's new files and directories do not get; the usual ones where that cannot be known.
+/// Returns the umask of this process, or 022 if it cannot be read.
 fn creation_mask() -> u32 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
     mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o022)
 }
 
-/// A name of the stream as a path below the target.
+/// Converts a name from the stream to a path below the target directory. Fails if it leads outside.
 fn below(name: &[u8]) -> Result<PathBuf, Fault> {
     let name = Path::new(std::ffi::OsStr::from_bytes(name));
     if name.as_os_str().as_bytes().contains(&0) {
@@ -554,7 +555,7 @@ fn at(path: &Path, error: io::Error) -> Fault {
     Fault::Io(io::Error::new(error.kind(), format!("{}: {error}", shown(path))))
 }
 
-/// A foreign name, fit to be read.
+/// Returns a name from the stream, escaped and shortened for messages.
 fn shown(path: &Path) -> String {
     crate::error::clip(path.to_string_lossy().escape_debug().to_string(), 512)
 }
@@ -565,7 +566,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    /// An entry of a made-up archive: what `tar` itself would never write is in it, too.
+    /// An entry of a generated archive, including ones that `tar` never writes.
     #[derive(Debug, Clone)]
     struct Entry {
         kind: EntryType,
@@ -574,7 +575,7 @@ mod tests {
     }
 
     fn name() -> impl Strategy<Value = String> {
-        // Few names, so that entries get in each other's way.
+        // Few different names, so that entries conflict.
         prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..5).prop_map(|parts| parts.join("/"))
     }
 
@@ -611,11 +612,11 @@ mod tests {
         archive.into_inner().unwrap()
     }
 
-    /// Whether a link below `root` leads out of it: now, or as soon as what it names is made.
+    /// Returns whether a link below `root` leads out of it, or will after the path that it names was created.
     fn escapes(root: &Path, link: &Path) -> bool {
         let mut at: Vec<std::ffi::OsString> = Vec::new();
         let mut left: Vec<PathBuf> = link.components().rev().map(|part| part.as_os_str().into()).collect();
-        // More than any kernel follows: a circle leads nowhere.
+        // More steps than a kernel follows. A cycle leads nowhere.
         for _ in 0..1000 {
             let Some(part) = left.pop() else { return false };
             match part.components().next() {
@@ -638,7 +639,7 @@ mod tests {
         false
     }
 
-    /// All links below a directory, by their paths in it.
+    /// Collects all links below a directory, by their paths in it.
     fn links(root: &Path, below: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(root.join(below)).unwrap() {
             let entry = entry.unwrap();
@@ -658,7 +659,7 @@ mod tests {
         std::fs::write(outside.join("secret"), "secret").unwrap();
         std::fs::create_dir(&to).unwrap();
         if before {
-            // The user's own, which may lead anywhere.
+            // A link of the user, which may lead anywhere.
             std::os::unix::fs::symlink("../outside", to.join("c")).unwrap();
         }
         for (entries, cut) in archives {
@@ -690,7 +691,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// One archive after the other into the same directory, some of them cut off.
+        /// Unpacks several archives into the same directory. Some of them are truncated.
         #[test]
         fn no_archive_leaves_a_link_that_leads_outside(
             archives in prop::collection::vec(
@@ -703,7 +704,7 @@ mod tests {
         }
     }
 
-    /// Another sandbox's `tar` gets no entry that leads out of the directory it unpacks into.
+    /// The `tar` of another sandbox receives no entry that leads out of its target directory.
     #[test]
     fn what_is_passed_on_stays_inside() {
         let entry = |kind, name: &str, link: &str| Entry { kind, name: name.into(), link: link.into() };
@@ -764,7 +765,7 @@ mod tests {
         assert_eq!((unpacked.unprivileged, unpacked.unprivileged_examples), (1, vec!["program".into()]));
     }
 
-    /// What the random archives need luck for.
+    /// A case that the random archives rarely contain.
     #[test]
     fn a_hard_link_to_a_link_is_a_link() {
         let entry = |kind, name: &str, link: &str| Entry { kind, name: name.into(), link: link.into() };

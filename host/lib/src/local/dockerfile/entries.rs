@@ -1,8 +1,8 @@
-//! Links, empty directories and modes of directories of a build context.
+//! Sends the links, empty directories and directory modes of a build context.
 //!
-//! A provider takes a context as a flat list of files with modes, which has no place for these. They are sent as an archive, and
-//! the build begins with a stage that puts the files and the archive together as they are on this machine. All that the
-//! Dockerfile takes from the context it then takes from that stage:
+//! A provider accepts a context as a flat list of files with modes, which cannot contain these. They are sent as an
+//! archive, and an additional first stage of the build combines the files and the archive to the original tree. All
+//! instructions that use the context are changed to use that stage:
 //!
 //! ```dockerfile
 //! FROM scratch AS build-context
@@ -10,7 +10,8 @@
 //! ADD entries.tar /context/
 //! ```
 //!
-//! They lie in a directory of that stage, since a builder may have directories of its own at its root. So the builder itself decides what a pattern means, which links are followed, and who owns a file.
+//! The tree is in a directory of the stage, because a builder may have its own directories at the root. With this
+//! method the builder itself decides what a pattern matches, which links are followed, and who owns a file.
 
 use std::ops::Deref as _;
 
@@ -32,7 +33,7 @@ pub(super) struct Archived<'a> {
 }
 
 impl Archived<'_> {
-    /// The text with the further stage, and the target under its new number.
+    /// Returns the text with the additional stage, and the target with its new number.
     pub(super) fn rewritten(&self, context: &Context) -> (String, Option<String>) {
         let stage = self.stage_name();
         let rewriting = Rewriting { stage: &stage, sources: self.sources, context };
@@ -47,7 +48,8 @@ impl Archived<'_> {
                     out.push_str(&format!("COPY {FILES}/ /{FILES}/\n"));
                 }
                 out.push_str(&format!("ADD {ARCHIVE} /{FILES}/\n"));
-                // A link that the build follows means the root of the context, and finds that of the stage.
+                // The build resolves such a link at the root of the stage instead of the root of the context, so the
+                // entry is copied there.
                 for (staged, real) in context.leaving() {
                     let words = [format!("{FILES}/{real}"), format!("/{staged}")];
                     let words = words.map(|word| escaped(&word, self.file.escape, true));
@@ -71,7 +73,7 @@ impl Archived<'_> {
         (out, target)
     }
 
-    /// A name that no stage has.
+    /// Returns a name that the Dockerfile does not contain.
     fn stage_name(&self) -> String {
         let lower = self.text.to_ascii_lowercase();
         let names = (1..).map(|number| format!("build-context-{number}"));
@@ -87,7 +89,7 @@ struct Rewriting<'a> {
 }
 
 impl Rewriting<'_> {
-    /// The lines that take an instruction's place; `None` if it stays.
+    /// Returns the lines that replace an instruction, or `None` if it is unchanged.
     fn instruction(&self, instruction: &Instruction) -> Option<Vec<String>> {
         match instruction.word.as_str() {
             "ONBUILD" => {
@@ -116,13 +118,13 @@ impl Rewriting<'_> {
         }
         let none = Vec::new();
         let values = self.sources.by_instruction.get(&instruction.lines.start).unwrap_or(&none);
-        // What the stage has, and what ADD has to fetch or to unpack.
+        // Sources in the stage are copied; those that ADD has to download or unpack are added.
         let parents = transfer.flags.iter().any(|flag| flag == "--parents" || flag == "--parents=true");
         let (mut copied, mut added) = (Vec::new(), transfer.documents.clone());
         for (number, word) in transfer.sources.iter().enumerate() {
             let value = values.get(number).and_then(Option::as_deref);
             let inside = match value {
-                // The directories from the point on are kept.
+                // `--parents` keeps the directories after `/./`.
                 Some(value) if parents && value.contains("/./") => format!("{FILES}/{}", value.trim_start_matches('/')),
                 Some(value) if parents => format!("{FILES}/./{}", clean(value)),
                 Some(value) => format!("{FILES}/{}", clean(value)),
@@ -130,14 +132,14 @@ impl Rewriting<'_> {
             };
             let inside = match value {
                 Some(_) => escaped(&inside, instruction.escape, transfer.json),
-                // Its value is known to the builder only.
+                // Only the builder knows the value.
                 None => format!("{FILES}/{word}"),
             };
             match value {
                 _ if !transfer.adds => copied.push(inside),
                 Some(value) if is_remote(value) => added.push(word.clone()),
                 Some(value) if !self.context.has_archive(value) => copied.push(inside),
-                // An archive, or perhaps one: unpacking is what ADD is used for.
+                // The source is or may be an archive, which ADD is meant to unpack.
                 _ => added.push(inside),
             }
         }
@@ -153,7 +155,7 @@ impl Rewriting<'_> {
             lines.push(line("COPY", flags, copied, &transfer));
         }
         if !added.is_empty() {
-            // Last, since the here-documents stand below it.
+            // This line comes last, because the here-documents follow it.
             lines.push(line(&instruction.word, transfer.flags.clone(), added, &transfer));
         }
         Some(lines)
@@ -201,7 +203,7 @@ impl Rewriting<'_> {
     }
 }
 
-/// The number that a stage has after the further one.
+/// Returns the number of a stage after the additional one was inserted.
 fn later(from: &str) -> Option<usize> {
     from.parse::<usize>().ok().map(|number| number + 1)
 }
@@ -212,7 +214,8 @@ fn line(word: &str, flags: Vec<String>, mut words: Vec<String>, transfer: &Trans
     flags.into_iter().fold(word.to_owned(), |line, flag| line + " " + &flag) + " " + &words
 }
 
-/// A path as one word, whose quotes and dollar signs stand for nothing but themselves. In a JSON list blanks do too.
+/// Escapes a path as one word in which quotes and dollar signs have no special meaning. In a JSON list, white space
+/// needs no escape.
 fn escaped(path: &str, escape: char, json: bool) -> String {
     let mut word = String::new();
     for letter in path.chars() {

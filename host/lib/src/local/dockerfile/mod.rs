@@ -1,7 +1,7 @@
-//! A Dockerfile on this machine, with the directory that its COPY lines mean.
+//! A Dockerfile on this machine, with the directory that its COPY lines refer to.
 //!
-//! [`sources`] finds what the build takes from that directory, and [`crate::local::context`] reads it. A provider takes a flat list
-//! of files; [`entries`] is how links, empty directories and modes of directories reach the image nonetheless.
+//! [`sources`] finds the paths that the build needs, and [`crate::local::context`] reads them. A provider accepts a
+//! flat list of files, so [`entries`] adds links, empty directories and modes of directories in another way.
 
 mod entries;
 mod sources;
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::local::context::{Context, ContextFilter};
 use crate::types::{ContextFile, Dockerfile, RegistryLogin};
 
-/// A Dockerfile and what its build takes from this machine.
+/// A Dockerfile, with the directory of this machine that its build needs.
 #[derive(Clone, Debug)]
 pub struct LocalDockerfile {
     text: String,
@@ -28,16 +28,16 @@ pub struct LocalDockerfile {
 /// What was sent for a build.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
-    /// Files and links of the context.
+    /// Number of files and links of the context.
     pub files: usize,
-    /// Bytes that the provider did not have.
+    /// Number of bytes that the provider did not have.
     pub bytes: u64,
-    /// What was wanted and could not be sent, with the reason.
+    /// The selected entries that could not be sent, each with the reason.
     pub skipped: Vec<String>,
 }
 
 impl LocalDockerfile {
-    /// A Dockerfile by its text, without a context.
+    /// Creates a Dockerfile from its text, without a context.
     pub fn new(text: impl Into<String>) -> Self {
         LocalDockerfile {
             text: text.into(),
@@ -49,12 +49,12 @@ impl LocalDockerfile {
         }
     }
 
-    /// Reads a Dockerfile. Its directory is the context until [`context`](Self::context) names another; a file beside it
-    /// with `.dockerignore` after its name has the ignore rules, if there is one.
+    /// Reads a Dockerfile. Its directory is the context, unless [`context`](Self::context) sets another one. A file
+    /// with the same name plus `.dockerignore` contains the ignore rules, if it exists.
     ///
     /// # Errors
     ///
-    /// [`Kind::Io`](crate::Kind::Io) when it cannot be read or is not text.
+    /// [`Kind::Io`](crate::Kind::Io) if the file cannot be read or is not UTF-8.
     pub async fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let text = tokio::fs::read_to_string(path)
@@ -67,49 +67,50 @@ impl LocalDockerfile {
         Ok(LocalDockerfile { context: Some(parent.to_owned()), ignore_file, ..LocalDockerfile::new(text) })
     }
 
-    /// Sets the directory that COPY lines mean.
+    /// Sets the directory that COPY lines refer to.
     pub fn context(mut self, directory: impl Into<PathBuf>) -> Self {
         self.context = Some(directory.into());
         self
     }
 
-    /// Gives a value for an ARG line.
+    /// Sets the value of an ARG line.
     pub fn build_arg(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.build_args.push((name.into(), value.into()));
         self
     }
 
-    /// Builds this stage and those that it needs.
+    /// Sets the last stage to build. Stages that it needs are built too.
     pub fn target(mut self, stage: impl Into<String>) -> Self {
         self.target = Some(stage.into());
         self
     }
 
-    /// Signs in to the registry of the FROM images.
+    /// Sets the login to the registry of the FROM images.
     pub fn login(mut self, login: RegistryLogin) -> Self {
         self.login = Some(login);
         self
     }
 
-    /// Whether the build takes anything from a directory of this machine.
+    /// Returns whether the build needs anything from a directory of this machine.
     pub(crate) fn reads_context(&self) -> bool {
         self.context.is_some() && self.sources().any()
     }
 
-    /// Gives what a provider is told, with these files of the context.
+    /// Returns the record for the provider, with these files of the context.
     pub(crate) fn with_files(self, context: Vec<ContextFile>) -> Dockerfile {
         let LocalDockerfile { text, build_args, target, login, .. } = self;
         Dockerfile { text, context, build_args, target, login }
     }
 
-    /// What the build takes from its context.
+    /// Returns the paths that the build needs from its context.
     fn sources(&self) -> Sources {
         Sources::of(&dockerfile_text::parse(&self.text), &self.build_args, self.target.as_deref())
     }
 
-    /// Reads what the build takes from its context. The Dockerfile then is one for a provider, which takes a list of files.
+    /// Reads the files that the build needs from its context, and adapts the Dockerfile to a provider that accepts a
+    /// list of files.
     pub(crate) async fn local(mut self, digests: Vec<String>) -> Result<(LocalDockerfile, Option<Context>)> {
-        // Not every builder passes over a byte order mark.
+        // Some builders do not accept a byte order mark.
         if self.text.starts_with('\u{feff}') {
             self.text.remove(0);
         }
@@ -151,7 +152,7 @@ mod corpus;
 mod tests {
     use super::*;
 
-    /// What a build of each shape of Dockerfile sends.
+    /// Checks the files that are sent for each Dockerfile of the corpus.
     #[tokio::test]
     async fn the_corpus_sends_what_it_takes_and_nothing_else() {
         let cases = corpus::all();

@@ -1,18 +1,18 @@
-//! What a Dockerfile takes from its build context: the sources of COPY and ADD and of the bind mounts of RUN, with the values
-//! of variables put in, as far as the text tells them.
+//! Finds the paths that a Dockerfile needs from its build context: the sources of COPY, ADD and the bind mounts of RUN.
+//! Variables are replaced by their values as far as the text defines them.
 
 use std::collections::{BTreeMap, HashMap};
 
 use dockerfile_text::{File, Instruction, Value, expand, is_remote};
 
-/// What a build takes from its context.
+/// The paths that a build needs from its context.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Sources {
-    /// The paths and patterns, as written, with the values of variables.
+    /// The paths and patterns, with variables replaced.
     pub(super) wanted: Vec<Wanted>,
-    /// A source has a variable that an image decides: everything may be needed.
+    /// A source has a variable that an image defines, so any path may be needed.
     pub(super) everything: bool,
-    /// The same by instruction, named by where it begins in the text: each of its sources, if its value is known.
+    /// The sources of each instruction, by its start in the text. A source is `None` if its value is unknown.
     pub(super) by_instruction: HashMap<usize, Vec<Option<String>>>,
 }
 
@@ -20,18 +20,18 @@ pub(super) struct Sources {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) path: String,
-    /// The build fails without it: it is no pattern, and the stage that names it is built.
+    /// Whether the build fails without it: it is not a pattern, and its stage is built.
     pub(super) required: bool,
 }
 
 impl Sources {
-    /// Whether anything is taken from the context.
+    /// Returns whether the build needs anything from the context.
     pub(super) fn any(&self) -> bool {
         self.everything || !self.wanted.is_empty()
     }
 
-    /// What the build of a stage takes, or that of the last one. Stages before it count whether or not it needs them, since
-    /// not every builder leaves them out.
+    /// Returns the paths that the build of a stage needs, or of the last stage. Includes all stages before it, because
+    /// some builders build stages that are not needed.
     pub(super) fn of(file: &File, build_args: &[(String, String)], target: Option<&str>) -> Sources {
         let mut reading = Reading { file, build_args, global: BTreeMap::new(), stages: Vec::new() };
         reading.all(target);
@@ -39,13 +39,13 @@ impl Sources {
     }
 }
 
-/// A variable's value; `None` if an image or the builder decides it.
+/// The values of variables. `None` if an image or the builder defines the value.
 type Variables = BTreeMap<String, Option<String>>;
 
 struct Reading<'a> {
     file: &'a File,
     build_args: &'a [(String, String)],
-    /// ARG before the first FROM.
+    /// ARG lines before the first FROM.
     global: Variables,
     stages: Vec<Stage>,
 }
@@ -53,11 +53,11 @@ struct Reading<'a> {
 #[derive(Default)]
 struct Stage {
     name: Option<String>,
-    /// Numbers of the stages that it needs.
+    /// Numbers of the stages that this one needs.
     needs: Vec<usize>,
     env: Variables,
     args: Variables,
-    /// It begins empty, so that nothing but this text gives a variable its value.
+    /// The stage starts from `scratch`, so only this text defines variables.
     from_scratch: bool,
     held_back: Vec<Instruction>,
     wanted: Vec<Wanted>,
@@ -110,7 +110,7 @@ impl Reading<'_> {
         sources
     }
 
-    /// An earlier stage, by name or number.
+    /// Finds an earlier stage by name or number.
     fn known(&self, name: &str) -> Option<usize> {
         let named = self.stages.iter().position(|stage| stage.name.as_deref() == Some(&name.to_ascii_lowercase()));
         named.or_else(|| name.parse().ok().filter(|number| *number < self.stages.len()))
@@ -121,7 +121,7 @@ impl Reading<'_> {
         let global = |name: &str| match self.global.get(name) {
             Some(Some(value)) => Value::Set(value.clone()),
             Some(None) => Value::Unknown,
-            // Such as BUILDPLATFORM.
+            // For example BUILDPLATFORM.
             None => Value::Unknown,
         };
         let image = expand(&line.image, instruction.escape, &global);
@@ -166,7 +166,7 @@ impl Reading<'_> {
         if instruction.word == "ENV" {
             let Some(stage) = self.stages.last_mut() else { return };
             let value = |text: &str| expand(text, escape, &|name| stage.lookup(name));
-            // All values of one line are those of before it.
+            // All values in a line use the variables as they were before the line.
             let pairs: Vec<_> = instruction
                 .pairs()
                 .into_iter()
@@ -183,7 +183,7 @@ impl Reading<'_> {
                     let value = match (given, default) {
                         (Some(given), _) => Some(given),
                         (None, Some(text)) => expand(&text, escape, &|name| stage.lookup(name)),
-                        // One that is declared nowhere may be the builder's own, such as TARGETARCH.
+                        // A variable without any declared value may be one of the builder, such as TARGETARCH.
                         (None, None) => global.get(&name).cloned().flatten(),
                     };
                     stage.args.insert(name, value);
@@ -212,7 +212,7 @@ impl Reading<'_> {
         let Some(stage) = self.stages.last_mut() else { return };
         let mut expanded = Vec::new();
         for source in &transfer.sources {
-            // Its beginning tells it, whatever its variables are.
+            // A URL is recognised by its beginning, even if it contains variables.
             if transfer.adds && is_remote(source.trim_start_matches(['"', '\''])) {
                 expanded.push(Some(source.clone()));
                 continue;
@@ -247,7 +247,7 @@ impl Reading<'_> {
     }
 }
 
-/// The number of a stage that is named or numbered.
+/// Returns the number of a stage, given its name or number.
 pub(super) fn stage_number(file: &File, target: &str) -> Option<usize> {
     let stages: Vec<_> = file.instructions.iter().filter_map(Instruction::stage).collect();
     let named = stages.iter().position(|stage| stage.name.as_deref() == Some(&target.to_ascii_lowercase()));
