@@ -1,4 +1,4 @@
-//! The gateway: gRPC-Web over HTTP/1.1 in, gRPC over HTTP/2 out.
+//! The gateway: from gRPC-Web over HTTP/1.1 to gRPC over HTTP/2.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use sandbox_host::{Gateway, Kind};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// One request over HTTP/1.1, as a stock host sends it.
+/// Sends one request over HTTP/1.1, like a standard WebAssembly host.
 async fn ask(url: &str, path: &str, headers: &[(&'static str, &str)], body: &[u8]) -> (http::response::Parts, Bytes) {
     let address = url.trim_start_matches("http://");
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -47,7 +47,7 @@ async fn grpc_web_becomes_grpc_and_back() {
     let gateway = Gateway::open(&provider, "127.0.0.1:0".parse().unwrap()).await.unwrap();
     let token = gateway.token().expose();
 
-    // By bearer token, or as the credential that the component would have sent.
+    // The token is accepted as a bearer token, or in place of the credential that the component would send.
     let bearer = format!("Bearer {token}");
     for shown in [("authorization", bearer.as_str()), ("x-puppet-token", token)] {
         let (parts, body) = ask(&gateway.url(), "/p.S/M", &[WEB, shown], &message(b"hello")).await;
@@ -73,7 +73,7 @@ async fn nobody_gets_in_without_the_token() {
         let (parts, _) = ask(&gateway.url(), "/p.S/M", headers, &message(b"")).await;
         assert_eq!((parts.status.as_u16(), &parts.headers["grpc-status"]), (401, &HeaderValue::from_static("16")));
     }
-    // The refusal arrives although the request is still on its way when it is decided on.
+    // The refusal arrives although the request is still being sent when it is refused.
     for _ in 0..20 {
         let mut stream = tokio::net::TcpStream::connect(gateway.url().trim_start_matches("http://")).await.unwrap();
         stream
@@ -93,7 +93,8 @@ async fn nobody_gets_in_without_the_token() {
     assert_eq!(error.kind(), &Kind::InvalidArgument);
 }
 
-/// A service that hands out the URL that it is asked for, and a gateway to it with what clients show there.
+/// Starts a service that returns the URL of the request, and a gateway to it. Also returns the value that clients send
+/// as authorization.
 async fn handing_out() -> (Server, sandbox_host::Provider, Gateway, String) {
     let server = Server::start(None, |seen| {
         let url = seen.body.get(5..).unwrap_or_default();
@@ -110,7 +111,7 @@ async fn handing_out() -> (Server, sandbox_host::Provider, Gateway, String) {
     (server, provider, gateway, bearer)
 }
 
-/// What the gateway makes of a URL that is handed out: the path of a door.
+/// Returns the path of the door by which the gateway replaces a URL.
 async fn door(gateway: &Gateway, bearer: &str, url: &str) -> String {
     let headers = [WEB, ("authorization", bearer)];
     let (_, body) = ask(&gateway.url(), "/puppet.Main/Hand", &headers, &message(url.as_bytes())).await;
@@ -126,7 +127,7 @@ async fn learned_origins_are_behind_doors() {
     let (_server, _provider, gateway, bearer) = handing_out().await;
     let behind = door(&gateway, &bearer, &worker.url).await;
     assert!(behind.starts_with("/door/") && behind.len() > 64, "{behind}");
-    // One origin has one door, and what the URL has for a path stays.
+    // Each origin has one door, and the path of the URL is kept.
     let signed = format!("{}/blob?signature=x", worker.url);
     assert_eq!(door(&gateway, &bearer, &signed).await, format!("{behind}/blob?signature=x"));
 
@@ -140,7 +141,7 @@ async fn learned_origins_are_behind_doors() {
     );
     assert!(seen.headers.get("x-puppet-token").is_none());
 
-    // A door is as good as a token; what is nearly one is not.
+    // A door needs no token. A path that is almost a door is refused.
     for wrong in ["/door/", "/door//w.S/M", &format!("{}x/w.S/M", behind), &behind[..behind.len() - 1], "/door/?x"] {
         let (parts, _) = ask(&gateway.url(), wrong, &[WEB, worker_token], &message(b"")).await;
         assert_eq!(
@@ -155,7 +156,7 @@ async fn learned_origins_are_behind_doors() {
 #[tokio::test]
 async fn behind_doors_are_no_credentials() {
     let (server, _provider, gateway, bearer) = handing_out().await;
-    // The service hands out its own address.
+    // The service names its own address.
     let behind = door(&gateway, &bearer, &server.url).await;
     let mine = [WEB, ("x-puppet-token", gateway.token().expose()), ("authorization", "Bearer of-the-worker")];
     let (parts, _) = ask(&gateway.url(), &format!("{behind}/p.S/M"), &mine, &message(b"")).await;
@@ -183,7 +184,7 @@ async fn the_door_that_was_not_used_for_longest_is_closed() {
     let first = door(&gateway, &bearer, "http://127.0.1.1:1").await;
     let second = door(&gateway, &bearer, "http://127.0.1.2:1").await;
     let is_open = async |door: &str| ask(&gateway.url(), door, &[WEB], &message(b"")).await.0.status != 401;
-    // Used, and so not the oldest.
+    // The first door was used, so it is not the least recently used one.
     assert!(is_open(&first).await);
     for n in 2..=MOST {
         let new = door(&gateway, &bearer, &format!("http://127.1.{}.{}:1", n / 256, n % 256)).await;
@@ -200,7 +201,7 @@ async fn strangers_do_not_keep_out_who_has_the_token() {
     let mut strangers = Vec::new();
     for n in 0..MANY {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        // Some say nothing, some are never done.
+        // Some connections send nothing, some send an incomplete request.
         if n % 2 == 0 {
             stream.write_all(b"POST /p.S/M HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n").await.unwrap();
         }
@@ -210,7 +211,7 @@ async fn strangers_do_not_keep_out_who_has_the_token() {
     let url = gateway.url();
     let body = message(b"");
     let answer = ask(&url, "/p.S/M", &headers, &body);
-    // Half of the time after which strangers who say nothing are closed anyway.
+    // Half of the time after which silent connections are closed anyway.
     let (parts, _) = tokio::time::timeout(Duration::from_secs(15), answer).await.expect("it is not kept waiting");
     assert_eq!(parts.status, 200);
 }
@@ -253,7 +254,7 @@ async fn the_form_of_grpc_is_kept_and_no_other_is_spoken() {
             "{kind}"
         );
     }
-    // What comes from something in between is no gRPC, and does not pass for it.
+    // An error page of a proxy is not gRPC, and is not converted.
     let (parts, body) = as_kind("application/grpc-web", "/page").await;
     assert_eq!((parts.status.as_u16(), &parts.headers["content-type"]), (503, &HeaderValue::from_static("text/html")));
     assert_eq!(&body[..], b"down");
@@ -283,7 +284,7 @@ async fn what_is_no_grpc_passes_as_it_is() {
     let provider = provider(&server.url).await;
     let gateway = Gateway::open(&provider, "127.0.0.1:0".parse().unwrap()).await.unwrap();
     let bearer = format!("Bearer {}", gateway.token().expose());
-    // The server speaks HTTP/2 alone; one gRPC request shows that it does.
+    // The server supports only HTTP/2. One gRPC request makes that known.
     ask(&gateway.url(), "/p.S/M", &[WEB, ("authorization", &bearer)], &message(b"")).await;
     let (parts, body) = ask(&gateway.url(), "/blob?x=1", &[("authorization", &bearer)], b"plain bytes").await;
     assert_eq!((parts.status.as_u16(), &body[..]), (200, &b"plain bytes"[..]));

@@ -1,4 +1,4 @@
-//! Plugins that mean harm: each is contained, named in the error, and leaves other calls undisturbed.
+//! Malicious and defective plugins: each one is contained, named in the error, and does not disturb other calls.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -43,7 +43,7 @@ async fn a_call_that_only_waits_ends_at_its_time_limit() {
     order(&provider, "random").await.unwrap();
 }
 
-/// The address of a tunnel is the word of the service, and the user's own connection goes there.
+/// The service supplies the address of a tunnel, and the embedder's own connection goes there.
 #[tokio::test]
 async fn a_tunnel_leads_no_further_than_its_service() {
     use sandbox_host::types::{PortKind, Tunnel};
@@ -76,7 +76,7 @@ async fn a_panic_is_told_with_its_message_and_a_backtrace() {
     let provider = provider(NO_SERVER).await;
     let error = order(&provider, "panic the-reason").await.unwrap_err();
     assert_eq!(error.kind(), &Kind::Trap(TrapCause::Fault));
-    // Message and place, in the line that everybody sees.
+    // The error text contains the message and the place of the panic.
     for words in ["the plugin crashed", "the-reason", "panicked at", "lib.rs:"] {
         assert!(error.to_string().contains(words), "{words}: {error}");
     }
@@ -178,11 +178,11 @@ async fn credentials_are_added_here_and_never_seen_there() {
     assert_eq!(extra(&info, "body").unwrap(), format!("before {} after", "*".repeat(TOKEN.len())));
     assert_eq!(extra(&info, "header:x-echo"), Some("[redacted]"));
     assert_eq!(extra(&info, "header:x-echo-trailer"), Some("[redacted]"));
-    // Its own header does not win.
+    // A header that the plugin sets is replaced.
     let words = format!("get-with x-puppet-token forged {}/b", server.url);
     order(&provider, &words).await.unwrap();
     assert_eq!(server.seen()[1].headers["x-puppet-token"], TOKEN);
-    // Nor is it in the environment, although the manifest wishes for it.
+    // The credential is not in the environment either, although the manifest asks for it.
     let env = order(&provider, "env").await.unwrap();
     assert_eq!(extra(&env, "PUPPET_TOKEN"), None);
     assert_eq!(extra(&env, "PUPPET_URL"), Some(server.url.as_str()));
@@ -194,7 +194,7 @@ async fn origins_are_learned_from_the_answers_that_the_manifest_names() {
     let worker = Server::echo().await;
     let url = worker.url.clone();
     let server = Server::start(None, move |seen| {
-        // Field 5, in it field 2: where the manifest says.
+        // Field 5, and field 2 in it, as the manifest specifies.
         let mut inner = vec![2 << 3 | 2, url.len() as u8];
         inner.extend_from_slice(url.as_bytes());
         let mut message = vec![5 << 3 | 2, inner.len() as u8];
@@ -216,7 +216,7 @@ async fn origins_are_learned_from_the_answers_that_the_manifest_names() {
     assert!(worker.seen()[0].headers.get("x-puppet-token").is_none(), "credentials are for the main origin only");
     let learned: Vec<_> = provider.grants().into_iter().filter_map(|grant| grant.learned_from).collect();
     assert_eq!(learned, ["/puppet.Main/Hand"]);
-    // Another provider of the same plugin has learned nothing.
+    // Another provider of the same plugin has not learned the origin.
     let stranger = builder(&server.url).await.build().await.unwrap();
     assert!(order(&stranger, &try_worker).await.unwrap_err().is_forbidden());
 }
@@ -229,7 +229,7 @@ async fn what_is_not_granted_by_the_user_stays_out() {
     assert_eq!(server.connections.load(Ordering::SeqCst), 0);
 }
 
-/// What its manifest wishes for under other names, and what happens to hold it.
+/// Variables that contain a credential, because the manifest asks for it under another name, or by accident.
 #[tokio::test]
 async fn a_value_that_holds_a_credential_is_not_shown() {
     let directory = tempfile::tempdir().unwrap();
@@ -247,7 +247,7 @@ async fn a_value_that_holds_a_credential_is_not_shown() {
     }
     let ended = builder(NO_SERVER).await.credential("token", format!("{TOKEN}\n"));
     assert_eq!(shown(ended.env("PUPPET_PLAIN", TOKEN)).await, None);
-    // One that another one takes the place of is one, too.
+    // A credential that another source overrides is hidden too.
     assert_eq!(shown(builder(NO_SERVER).await.env("PUPPET_CONFIG", file)).await, None);
     assert_eq!(shown(builder(NO_SERVER).await.env("PUPPET_PLAIN", "token")).await.as_deref(), Some("token"));
 }
@@ -266,10 +266,10 @@ async fn a_place_is_told_without_what_is_not_its_address() {
     assert!(error.contains("PUPPET_URL") && error.contains("@host") && !error.contains("hush"), "{error}");
 }
 
-/// A manifest names variables as it likes; where the user shows none, theirs lead to nothing local.
+/// A manifest can name any variables. If the user shows none of them, their values give no access to local addresses.
 #[test]
 fn a_place_that_is_not_shown_is_no_choice_of_the_users() {
-    // The environment belongs to the process.
+    // A separate process, because the environment belongs to the process.
     let server = "http://127.0.0.1:1/path?key=of-a-user";
     in_own_process(&[("PUPPET_URL", server), ("PUPPET_CONFIG", "/dev/null")], || {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -285,7 +285,7 @@ fn a_place_that_is_not_shown_is_no_choice_of_the_users() {
                 let error = order(&provider, "grpc http://127.0.0.1:1/a").await.unwrap_err();
                 assert_eq!(error.is_forbidden(), !local, "{shown:?}: {error}");
             }
-            // What the embedder says by name it means.
+            // A variable that the embedder sets is always shown.
             let provider = builder().env("PUPPET_URL", NO_SERVER).show_only([""; 0]).build().await.unwrap();
             assert!(provider.grants()[0].private_addresses);
             assert_eq!(extra(&order(&provider, "env").await.unwrap(), "PUPPET_URL"), Some(NO_SERVER));
@@ -322,7 +322,7 @@ async fn ten_thousand_requests_at_once_are_contained() {
         let (provider, words) = (provider.clone(), format!("flood 10000 {}", server.url));
         tokio::spawn(async move { order(&provider, &words).await })
     };
-    // Those that are let through are never answered.
+    // Requests within the limit are never answered.
     server.wait_for(|path| path == "/flood").await;
     order(&provider, "random").await.unwrap();
     let error = flooding.await.unwrap().unwrap_err();

@@ -1,4 +1,4 @@
-//! A process that may have few instances: which calls get them. Each test has a process of its own, since the number belongs to
+//! Processes with few instances: which calls get one. Each test runs in its own process, because the maximum belongs to
 //! the process.
 
 use std::time::Duration;
@@ -60,7 +60,7 @@ fn whoever_waits_has_the_place_of_a_call_that_ends() {
         while server.seen().len() < MOST {
             tokio::task::yield_now().await;
         }
-        // It waits by now, and the call that ends leaves an instance that could be kept.
+        // The call is waiting at this point. The call that ends returns an instance that could be kept warm.
         let mut waits = std::pin::pin!(order(&other, "random"));
         assert!(futures_util::poll!(&mut waits).is_pending());
         go.add_permits(1);

@@ -1,4 +1,4 @@
-//! Files that are no plugins, and what is said of them; plugins of older versions. Settings and profiles.
+//! Loading: files that are not plugins and their errors, plugins of older versions, settings and profiles.
 
 use crate::common::{extra, order, puppet};
 use sandbox_host::types::SandboxSpec;
@@ -69,7 +69,7 @@ async fn the_second_load_comes_from_the_cache() {
     assert!(first.imports().iter().all(|name| name.starts_with("wasi:") || name.starts_with("harness:")));
 }
 
-/// The puppet is built against version 0.1.0: all tests of this crate go through that version's module.
+/// The puppet is built against version 0.1.0, so all tests of this crate use the module of that version.
 #[tokio::test]
 async fn a_plugin_of_an_older_version_keeps_working() {
     let plugin = crate::common::plugin().await;
@@ -77,10 +77,10 @@ async fn a_plugin_of_an_older_version_keeps_working() {
     assert_ne!(plugin.interface_version(), sandbox_host::INTERFACE_VERSION);
     let provider = crate::common::provider("http://127.0.0.1:1").await;
     assert_eq!(provider.describe().await.unwrap().name, "puppet");
-    // New since then, so it has none.
+    // The function is new in 0.1.1, so the plugin does not have it.
     let error = provider.check_spec(&SandboxSpec::default()).await.unwrap_err();
     assert_eq!((error.kind(), error.subject()), (&Kind::Unsupported, Some("check-spec")));
-    // Of what is new in a report it knows nothing, and the rest is what `stats` gives.
+    // The plugin does not know the new parts of a report. The rest is the result of `stats`.
     let report = provider.sandbox("sb-1").usage_report().await.unwrap();
     assert_eq!((report.totals.cpu_core_millis, report.totals.gpu_millis, report.cost), (3, 5, None));
     assert!(error.to_string().contains("made before harness:sandbox 0.1.1"), "{error}");
@@ -128,7 +128,7 @@ async fn settings_come_from_the_profile_and_the_environment_wins() {
     assert!(error.to_string().contains("three") && error.to_string().contains("one, two"), "{error}");
     let error = builder().env("PUPPET_URL", "no url").build().await.unwrap_err();
     assert!(error.to_string().contains("PUPPET_URL"), "{error}");
-    // A line of the file may be a credential: it is not quoted.
+    // A line of the file may contain a credential, so the error does not quote it.
     std::fs::write(&file, "[one\ntoken = 'secret-one-x'").unwrap();
     let error = builder().build().await.unwrap_err();
     assert!(error.to_string().contains("line 1") && !error.to_string().contains("secret"), "{error}");

@@ -1,5 +1,5 @@
-//! Tests of the host library and the program `sandbox` against a component and servers made for tests. They are one program,
-//! since linking one takes seconds.
+//! Tests of the host library and of the program `sandbox`, against a test component and test servers. They are a single
+//! program, because linking takes seconds.
 
 #![allow(missing_docs)]
 

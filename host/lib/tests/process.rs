@@ -1,4 +1,4 @@
-//! Commands and files: streams, their ends, cancelling.
+//! Commands and files: streams, their ends, and cancellation.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ fn command(id: &str) -> ExecSpec {
     ExecSpec { id: id.to_owned(), ..ExecSpec::new(["program"]) }
 }
 
-/// What the puppet prints.
+/// Returns the bytes that the puppet prints.
 fn pattern(size: u64, seed: u64) -> Vec<u8> {
     (0..size).map(|at| (at.wrapping_mul(31).wrapping_add(at >> 8) + seed) as u8).collect()
 }
@@ -43,7 +43,7 @@ async fn one_stream_can_be_read_to_its_end_before_the_other() {
     for first_is_stdout in [true, false] {
         let mut process = sandbox.spawn(command("out-9000000_err-9000000_exit-0")).await.unwrap();
         let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
-        // Far more than is kept for a reader that has not come.
+        // Far more than the buffer of the stream that is read second.
         let (stdout, stderr) = if first_is_stdout {
             let stdout = read(stdout).await;
             (stdout, read(stderr).await)
@@ -97,7 +97,7 @@ async fn a_command_that_outlives_its_limit_is_killed_and_given_up() {
                 _ => process.output().await.unwrap().0,
             }
         };
-        // Shorter than the longest wait of one call, so the guard has to bound that wait too.
+        // Shorter than the longest wait of one call, so the limit has to bound that wait too.
         let verdict = tokio::time::timeout(soon, verdict).await.unwrap_or_else(|_| panic!("{path}: it never ends"));
         assert_eq!(verdict, Verdict::Deadline, "{path}");
         assert!(begun.elapsed() >= limit + Duration::from_millis(300), "{path}: the plugin was not waited for");
@@ -122,7 +122,7 @@ async fn a_detached_process_and_one_that_has_ended_are_left_alone() {
     ended.wait().await.unwrap();
     drop(ended);
     drop(sandbox.attach("hang-2"));
-    // A signal that is sent on purpose comes after any that dropping would have sent.
+    // An explicit signal arrives after all signals that dropped handles have caused.
     sandbox.signal("marker", 15).await.unwrap();
     server.wait_for(|path| path == "/report/signal/marker/15").await;
     let signals: Vec<_> =
@@ -137,7 +137,8 @@ async fn what_was_written_to_a_detached_process_is_sent_and_no_end() {
     process.stdin.as_mut().unwrap().write_all(&[b'x'; 900]).await.unwrap();
     process.detach();
     server.wait_for(|path| path == "/report/input/900/false").await;
-    // The writer has ended with that, so that nothing comes after it: it holds an instance and a reference.
+    // The writing task has ended afterwards, so no further input follows. A running task would hold an instance and a
+    // reference.
     let mut other = sandbox.spawn(command("tells_out-1")).await.unwrap();
     drop(other.stdin.take());
     server.wait_for(|path| path == "/report/input/0/true").await;
@@ -149,7 +150,7 @@ async fn what_was_written_to_a_detached_process_is_sent_and_no_end() {
 #[tokio::test]
 async fn what_is_cut_by_a_shutdown_is_killed() {
     let (server, sandbox) = start().await;
-    // Dropped right before, on a runtime that has had no time for it.
+    // Dropped just before, so that the runtime has had no time to send the signal.
     drop(sandbox.spawn(command("hang-5")).await.unwrap());
     let running = {
         let sandbox = sandbox.clone();
@@ -159,7 +160,7 @@ async fn what_is_cut_by_a_shutdown_is_killed() {
     while sandbox.provider().metrics().instances_made == made && sandbox.provider().metrics().instances_warm > 0 {
         tokio::task::yield_now().await;
     }
-    // The run; and the first one's streams, where their readers had come as far as a call.
+    // The run, and up to two calls that read the streams of the first commands.
     assert!((1..=3).contains(&sandbox.provider().shutdown(std::time::Duration::ZERO).await));
     assert_eq!(running.await.unwrap().unwrap_err().kind(), &Kind::Conflict);
     sandbox.provider().signals_sent(std::time::Duration::ZERO).await.unwrap();
@@ -167,7 +168,7 @@ async fn what_is_cut_by_a_shutdown_is_killed() {
         let path = format!("/report/signal/{id}/9");
         assert!(server.seen().iter().any(|seen| seen.uri.path() == path), "{id}");
     }
-    // After that nothing passes, which is told.
+    // Afterwards all calls fail, including signals.
     let late = sandbox.attach("hang-5");
     assert_eq!(late.signal(9).await.unwrap_err().kind(), &Kind::Conflict);
 }
@@ -194,7 +195,7 @@ async fn cancelling_a_run_kills_its_command() {
         let sandbox = sandbox.clone();
         tokio::spawn(async move { sandbox.run(command("hang-3")).await })
     };
-    // The call is under way when the instance has been made.
+    // The call is in progress after the instance was created.
     while sandbox.provider().metrics().instances_made == 0 {
         tokio::task::yield_now().await;
     }

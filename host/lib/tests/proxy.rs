@@ -1,4 +1,4 @@
-//! Ways out through a proxy, by servers on loopback that speak as little of their protocol as it takes.
+//! Connections through proxies, with test servers on loopback that implement only what is necessary of their protocols.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,7 +7,7 @@ use sandbox_host::{Kind, Proxy, Secret};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A proxy that leads every name to one server, and remembers what it was asked for.
+/// A proxy that connects every name to one server, and records the requested names.
 struct Door {
     authority: String,
     asked: Arc<Mutex<Vec<String>>>,
@@ -45,7 +45,7 @@ impl Door {
         Door { authority, asked, task }
     }
 
-    /// HTTP CONNECT, for those who know this password.
+    /// An HTTP CONNECT proxy, with this password if there is one.
     async fn http(to: &Server, password: Option<&'static str>) -> Door {
         Door::open(to, move |mut stream, log| async move {
             let mut head = String::new();
@@ -66,7 +66,7 @@ impl Door {
         .await
     }
 
-    /// SOCKS 5 without passwords (RFC 1928).
+    /// A SOCKS 5 proxy without passwords (RFC 1928).
     async fn socks(to: &Server) -> Door {
         Door::open(to, |stream, log| async move {
             let mut stream = stream.into_inner();
@@ -98,7 +98,7 @@ impl Door {
     }
 }
 
-/// Known to the proxy alone.
+/// A name that only the proxy knows.
 const SERVICE: &str = "http://service.invalid:8123";
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn requests_go_through_an_http_proxy_that_resolves_their_names() {
 #[tokio::test]
 async fn a_proxy_that_wants_a_password_gets_it_and_nobody_else_sees_it() {
     let server = Server::echo().await;
-    // user:open sesame
+    // Base64 of `user:open sesame`.
     let door = Door::http(&server, Some("dXNlcjpvcGVuIHNlc2FtZQ==")).await;
     let to = |userinfo: &str| Proxy::To(Secret::new(format!("http://{userinfo}{}", door.authority)));
     let good = builder(SERVICE).await.proxy(to("user:open%20sesame@")).build().await.unwrap();
@@ -135,7 +135,7 @@ async fn requests_go_through_socks() {
     let provider = provider.unwrap();
     order(&provider, &format!("grpc {SERVICE}/x")).await.unwrap();
     assert_eq!(door.asked(), ["service.invalid:8123"]);
-    // With socks5 names are resolved here: this one cannot be, and the proxy is not asked.
+    // With socks5 this host resolves the name, which fails here, so the proxy receives no request.
     let here = builder(SERVICE).await.env("ALL_PROXY", format!("socks5://{}", door.authority)).build().await.unwrap();
     let error = order(&here, &format!("grpc {SERVICE}/x")).await.unwrap_err();
     assert!(error.to_string().contains("service.invalid"), "{error}");
@@ -157,7 +157,7 @@ async fn this_machine_and_exceptions_are_reached_directly() {
             .build()
             .await
             .unwrap();
-        // Directly, the name leads nowhere.
+        // Without the proxy the name does not resolve.
         order(&provider, &format!("grpc {SERVICE}/x")).await.unwrap_err();
     }
     assert_eq!(door.asked(), [""; 0]);

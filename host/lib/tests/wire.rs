@@ -1,4 +1,4 @@
-//! What goes over the wire, and how many connections it takes.
+//! Requests and responses on the network, and the number of connections that they need.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,7 +26,7 @@ async fn requests_share_a_connection() {
     for n in 0..20 {
         order(&provider, &format!("grpc {}/{n}", server.url)).await.unwrap();
     }
-    // What is no gRPC goes along, where the origin is known to speak HTTP/2.
+    // A request that is not gRPC shares the connection, because the origin is known to support HTTP/2.
     order(&provider, &format!("get {}/plain", server.url)).await.unwrap();
     assert_eq!(server.connections.load(Ordering::SeqCst), 1);
     assert_eq!(provider.metrics().connections, 1);
@@ -66,7 +66,7 @@ async fn a_provider_that_was_warmed_up_makes_no_instance_for_its_first_calls() {
 async fn bodies_beyond_the_limit_are_cut_in_both_directions() {
     let server = Server::start(None, |_| Box::pin(async { Response::new(full(vec![b'x'; 9000])) })).await;
     let mut limits = sandbox_host::Limits::default();
-    // The puppet shows what it got before the error.
+    // The puppet returns what it received before the error.
     for (limit, whole) in [(8999, false), (9000, true)] {
         limits.body_bytes = limit;
         let provider = crate::common::builder(&server.url).await.limits(limits.clone()).build().await.unwrap();
@@ -86,7 +86,7 @@ async fn bodies_beyond_the_limit_are_cut_in_both_directions() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_streams_than_one_connection_allows_open_more_connections() {
     const AT_ONCE: usize = 60;
-    // No request is answered until all have arrived: waiting for a free stream would last for ever.
+    // No request is answered before all have arrived, so waiting for a free stream would never end.
     let barrier = Arc::new(tokio::sync::Barrier::new(AT_ONCE));
     let server = Server::start(Some(10), move |_| {
         let barrier = barrier.clone();
@@ -156,7 +156,7 @@ async fn an_upload_that_is_cancelled_does_not_look_complete() {
     assert!(server.seen().iter().all(|seen| seen.uri.path() != "/half"), "taken for a whole one");
 }
 
-/// A site whose one connection is full, and that takes no other: it is asked now and then, not all the time.
+/// The only connection of a site is full, and the peer refuses others: attempts to connect are made with pauses.
 #[tokio::test]
 async fn further_connections_that_are_refused_are_tried_with_pauses() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -186,21 +186,21 @@ async fn further_connections_that_are_refused_are_tried_with_pauses() {
         let (provider, words) = (provider.clone(), format!("grpc {url}/{path}"));
         tokio::spawn(async move { order(&provider, &words).await })
     };
-    // With this answer it is known how many streams there are.
+    // After this response the stream limit is known.
     call("before").await.unwrap().unwrap();
     let first = call("held");
     arrived.notified().await;
     let begun = std::time::Instant::now();
     let second = call("next");
-    // Pauses of 50, 100 and 200 ms. Timers are never early, so a slow machine can only take longer; a storm takes some
-    // milliseconds.
+    // Pauses of 50, 100 and 200 ms. Timers never fire early, so a slow machine can only take longer. Without pauses the
+    // attempts would take some milliseconds.
     while provider.metrics().connections_failed < 4 {
         assert!(!second.is_finished(), "it waits for the one stream there is");
         tokio::task::yield_now().await;
     }
     let took = begun.elapsed();
     assert!(took >= std::time::Duration::from_millis(350), "four attempts in {took:?}");
-    // The request that waits gets the stream that is given back.
+    // The waiting request gets the stream that becomes free.
     go.add_permits(1);
     for call in [first, second] {
         assert_eq!(extra(&call.await.unwrap().unwrap(), "body"), Some("here"));
@@ -224,7 +224,7 @@ async fn a_connection_that_was_closed_is_replaced() {
     order(&provider, &format!("grpc {}/a", server.url)).await.unwrap();
     let address = server.authority().to_owned();
     drop(server);
-    // The listener is gone with the task; the connection goes with its own.
+    // The listener ends with its task, and the connection with its own task.
     let listener = loop {
         match tokio::net::TcpListener::bind(&address).await {
             Ok(listener) => break listener,
@@ -233,7 +233,7 @@ async fn a_connection_that_was_closed_is_replaced() {
     };
     drop(listener);
     let words = format!("grpc http://{address}/b");
-    // Whatever is left of the old connection may answer still; a new one cannot be made.
+    // The old connection may still respond. A new one cannot be opened.
     let _ = order(&provider, &words).await;
 }
 
@@ -243,7 +243,7 @@ async fn a_server_that_dies_in_mid_answer_ends_the_call() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        // Reads the beginning of the connection, then is no more.
+        // Reads the beginning of the connection and then closes it.
         let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 64]).await;
     });
     let error = order(&provider(&url).await, &format!("grpc {url}/a")).await.unwrap_err();
@@ -251,7 +251,7 @@ async fn a_server_that_dies_in_mid_answer_ends_the_call() {
     server.await.unwrap();
 }
 
-/// A peer that takes requests and answers none.
+/// The peer accepts requests and answers none.
 #[tokio::test]
 async fn what_is_usually_answered_at_once_is_not_waited_for_for_long() {
     let server = Server::start(None, |_| Box::pin(std::future::pending())).await;
@@ -267,7 +267,7 @@ async fn what_is_usually_answered_at_once_is_not_waited_for_for_long() {
     assert_eq!((silence.origin.to_string(), silence.path.as_str()), (server.url.clone(), "/p.S/Method"));
 }
 
-/// A service whose clock differs from this machine's by so many minutes.
+/// Starts a service whose clock differs from that of this machine by this number of minutes.
 async fn service_with_clock(minutes: i64) -> Server {
     Server::start(None, move |_| {
         Box::pin(async move {
@@ -294,12 +294,12 @@ async fn the_time_is_the_services() {
         assert_eq!(provider.service_time(), None);
         order(&provider, &format!("grpc {}/p.S/M", server.url)).await.unwrap();
         let time = provider.service_time().unwrap();
-        // The date has whole seconds, and the test takes its time.
+        // The date has a resolution of one second, and the test itself takes time.
         assert!(time > in_minutes(minutes - 2) && time < in_minutes(minutes + 2), "{time:?}");
     }
 }
 
-/// A lease that is over by this machine's clock, and not by the service's, and the other way around.
+/// Leases that are over by the clock of this machine but not by that of the service, and the reverse.
 #[tokio::test]
 async fn a_sweep_goes_by_the_services_time() {
     for (service, until, over) in [(-12, -9, false), (-12, -20, true), (12, 9, true), (12, 20, false), (0, -9, true)] {

@@ -1,4 +1,5 @@
-//! What the tests share: the puppet component, built once, and an HTTP/2 server on loopback that remembers.
+//! Shared code of the tests: the puppet component, which is built once, and an HTTP/2 server on loopback that records
+//! requests.
 
 #![allow(dead_code, missing_docs)]
 
@@ -16,10 +17,10 @@ use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use sandbox_host::{Plugin, Provider, ProviderBuilder, types::SandboxInfo};
 
-/// The credential that the tests use.
+/// The credential of the tests.
 pub const TOKEN: &str = "token-0123456789";
 
-/// The puppet's file, built for wasm32-wasip2 at the first call.
+/// Returns the path of the puppet, built for wasm32-wasip2 at the first call.
 pub fn puppet() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
@@ -28,7 +29,7 @@ pub fn puppet() -> &'static Path {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(["build", "--quiet", "--release", "--locked", "--target", "wasm32-wasip2", "--manifest-path"]);
         cargo.arg(manifest).arg("--target-dir").arg(&target);
-        // Flags of the outer build are not for wasm.
+        // The flags of the outer build do not apply to WebAssembly.
         for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
             cargo.env_remove(variable);
         }
@@ -42,7 +43,7 @@ pub async fn plugin() -> Plugin {
     Plugin::load(path).await.unwrap()
 }
 
-/// A provider over the puppet whose `main` origin is `url`.
+/// Returns a builder for a provider with the puppet, whose origin `main` is `url`.
 pub async fn builder(url: &str) -> ProviderBuilder {
     Provider::builder(&plugin().await).inherit_env(false).env("PUPPET_URL", url).credential("token", TOKEN.to_owned())
 }
@@ -51,7 +52,7 @@ pub async fn provider(url: &str) -> Provider {
     builder(url).await.build().await.unwrap()
 }
 
-/// Gives the puppet an order.
+/// Sends an order to the puppet.
 pub async fn order(provider: &Provider, words: &str) -> sandbox_host::Result<SandboxInfo> {
     provider.find(words).await.map(|(_, info)| info)
 }
@@ -66,13 +67,13 @@ pub fn full(data: impl Into<Bytes>) -> Body {
     Full::new(data.into()).boxed_unsync()
 }
 
-/// Data, then trailers.
+/// Returns a body with data and trailers.
 pub fn with_trailers(data: impl Into<Bytes>, trailers: HeaderMap) -> Body {
     let frames = [Ok(Frame::data(data.into())), Ok(Frame::trailers(trailers))];
     StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync()
 }
 
-/// A request that a server has seen.
+/// A request that a server has received.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub method: http::Method,
@@ -87,7 +88,7 @@ type Handler = dyn Fn(Seen) -> BoxFuture<'static, Response<Body>> + Send + Sync;
 pub struct Server {
     pub url: String,
     pub connections: Arc<AtomicUsize>,
-    /// Requests whose bodies were cut off.
+    /// Number of requests whose bodies ended early.
     pub cut: Arc<AtomicUsize>,
     seen: Arc<Mutex<Vec<Seen>>>,
     arrived: Arc<tokio::sync::Notify>,
@@ -95,7 +96,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// One that answers everything with the path.
+    /// Starts a server that answers every request with its path.
     pub async fn echo() -> Server {
         Server::start(None, |seen| Box::pin(async move { Response::new(full(seen.uri.path().to_owned())) })).await
     }
@@ -154,7 +155,7 @@ impl Server {
         self.seen.lock().unwrap().clone()
     }
 
-    /// Waits until a request was cut off.
+    /// Waits until the body of a request has ended early.
     pub async fn wait_for_cut(&self) {
         loop {
             let arrived = self.arrived.notified();
@@ -165,7 +166,7 @@ impl Server {
         }
     }
 
-    /// Waits until a request has come whose path fits.
+    /// Waits until a request with a matching path has arrived.
     pub async fn wait_for(&self, path: impl Fn(&str) -> bool) -> Seen {
         loop {
             let arrived = self.arrived.notified();

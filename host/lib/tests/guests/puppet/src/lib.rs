@@ -1,8 +1,8 @@
-//! A provider that does what a test tells it, good or bad.
+//! A provider for tests that executes the orders of a test, good or bad.
 //!
-//! `find(name)` runs the words of `name` as an order: crash, loop, send a request. Execs and files keep no state: what a
-//! command prints and how it ends is in its exec id (`out-N_err-N_exit-N`, `endless` for no end, whatever its time limit), what a file holds is in its path
-//! (`/size/N`), so that any instance can answer.
+//! `find(name)` executes the words of `name` as an order: crash, loop, send a request. Execs and files have no state,
+//! so that any instance can answer. The exec id says what a command prints and how it ends (`out-N_err-N_exit-N`;
+//! `endless` never ends, whatever its time limit). The path says what a file contains (`/size/N`).
 
 mod bindings {
     #![allow(clippy::all)]
@@ -56,7 +56,7 @@ fn info(id: String, extra: Vec<(String, String)>) -> SandboxInfo {
     }
 }
 
-/// Sends one request and gives what came back.
+/// Sends one request and returns the response.
 fn request(
     url: &str,
     headers: &[(&str, Vec<u8>)],
@@ -113,7 +113,7 @@ fn request(
     Ok((response.status(), seen, data))
 }
 
-/// A request as an order gives it, and its outcome as `extra` fields.
+/// Sends the request of an order and returns the result as `extra` fields.
 fn fetch(url: &str, headers: &[(&str, Vec<u8>)], body: Option<&[u8]>) -> Result<SandboxInfo, Error> {
     match request(url, headers, body) {
         Ok((status, headers, body)) => {
@@ -139,7 +139,7 @@ fn order(words: &[&str]) -> Result<SandboxInfo, Error> {
             std::hint::black_box(0);
         },
         ["wait"] => {
-            // Looks at the clock for ever, with a pause: waits, does not compute.
+            // Polls the clock forever with pauses: the call waits and does not compute.
             loop {
                 wasip2::clocks::monotonic_clock::subscribe_duration(1_000_000).block();
             }
@@ -185,7 +185,7 @@ fn order(words: &[&str]) -> Result<SandboxInfo, Error> {
             fetch(url, &grpc_headers(), Some(&body))
         }
         ["half", url] => {
-            // A part of a body, then nothing: the call is going to be cancelled.
+            // Sends a part of a body and then nothing, because the test cancels the call.
             let (_, rest) = url.split_once("://").unwrap_or(("", url));
             let fields = Fields::new();
             for (name, value) in grpc_headers() {
@@ -207,7 +207,7 @@ fn order(words: &[&str]) -> Result<SandboxInfo, Error> {
         }
         ["giant-headers", url] => fetch(url, &[("x-giant", vec![b'h'; 70 << 10])], None),
         ["flood", count, url] => {
-            // All at once, none waited for until all are out.
+            // All requests are sent before the first response is awaited.
             let count: usize = count.parse().unwrap_or(0);
             let (_, rest) = url.split_once("://").unwrap_or(("", url));
             let mut futures = Vec::new();
@@ -250,7 +250,7 @@ fn order(words: &[&str]) -> Result<SandboxInfo, Error> {
     }
 }
 
-/// The number behind `name-` in an exec id.
+/// Returns the number after `name-` in an exec id.
 fn part(id: &str, name: &str) -> Option<u64> {
     id.split('_').find_map(|part| part.strip_prefix(name)?.strip_prefix('-')?.parse().ok())
 }
@@ -268,12 +268,12 @@ fn verdict(id: &str) -> Verdict {
     }
 }
 
-/// Waits for so many milliseconds.
+/// Waits for this number of milliseconds.
 fn pause(millis: u64) {
     wasip2::clocks::monotonic_clock::subscribe_duration(millis * 1_000_000).block();
 }
 
-/// The tags of the one sandbox that there is, where the test gave some: `tags:NAME=VALUE,…`.
+/// Returns the tags of the only sandbox, if the test has set some: `tags:NAME=VALUE,…`.
 fn tags() -> Vec<(String, String)> {
     let env = wasip2::cli::environment::get_environment();
     let given = env.iter().find(|(name, _)| name == "PUPPET_PLAIN").and_then(|(_, value)| value.strip_prefix("tags:"));
@@ -281,7 +281,7 @@ fn tags() -> Vec<(String, String)> {
     given.into_iter().flat_map(|given| given.split(',')).filter_map(pair).collect()
 }
 
-/// Tells a server what was done, where the test gave one.
+/// Reports an action to the server of the test, if there is one.
 fn report(what: &str) {
     if let Some((_, url)) =
         wasip2::cli::environment::get_environment().into_iter().find(|(name, _)| name == "PUPPET_URL")
@@ -291,7 +291,8 @@ fn report(what: &str) {
 }
 
 impl Guest for Puppet {
-    /// As one that means harm would: tells all that it sees, here and to every address that it can reach.
+    /// Acts like a malicious plugin: reports everything that it sees, in the result and to every address that it can
+    /// reach.
     fn describe() -> Result<Description, Error> {
         report("describe");
         let seen = wasip2::cli::environment::get_environment();
@@ -483,7 +484,7 @@ impl Guest for Puppet {
     }
 
     fn write_input(exec: ExecRef, offset: u64, data: Vec<u8>, eof: bool) -> Result<InputState, Error> {
-        // Takes a part only, so that callers have to go on from where it stopped.
+        // Accepts only a part, so that callers have to continue where it stopped.
         let taken = if data.len() > 1000 { data.len() as u64 * 2 / 3 } else { data.len() as u64 };
         let all = taken == data.len() as u64;
         if exec.exec.contains("tells") {
@@ -554,7 +555,7 @@ impl Guest for Puppet {
         if at.path.starts_with("/denied") {
             return Err(error(ErrorKind::File(FileFault::PermissionDenied), "not yours"));
         }
-        // Takes at most 3 MB at a time.
+        // Accepts at most 3 MB at a time.
         let taken = data.len().min(3_000_000) as u64;
         if eof && taken == data.len() as u64 {
             report(&format!("file/{}", offset + taken));
