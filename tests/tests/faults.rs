@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use modal_emulator::Options;
 use sandbox_host::{
-    Happened, Kind, Result, Secret,
+    Happened, Kind, ProcessOutput, Result, Secret,
     types::{ExecSpec, Keep, OutputLimits, Verdict},
 };
 use system_tests::{
@@ -158,7 +158,7 @@ async fn tokens_are_renewed_while_a_command_runs() -> Result<()> {
     assert!(result.stdout.data == format!("{expected}end").as_bytes(), "{} bytes", result.stdout.total);
     let mut process = sandbox.spawn(ExecSpec::shell(line)).await?;
     drop(process.stdin.take());
-    let (verdict, stdout, _) = process.output().await?;
+    let ProcessOutput { verdict, stdout, .. } = process.wait_with_output().await?;
     assert!(matches!(verdict, Verdict::Exited(0)));
     assert!(stdout == expected.as_bytes(), "{} bytes", stdout.len());
     Ok(())

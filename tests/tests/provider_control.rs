@@ -11,7 +11,8 @@ use std::{
 };
 
 use sandbox_host::{
-    Error, Happened, Kind, LocalDockerfile, Plugin, Provider, Result, Retry, Sandbox, Secret, Waiting, fresh_id,
+    Error, Happened, Kind, LocalDockerfile, Plugin, Provider, Result, Retry, Sandbox, SandboxWithInfo, Secret, Waiting,
+    fresh_id,
     types::{
         BucketMount, Content, ContextFile, EndReason, ExecSpec, ImageSource, ImageSpec, ListFilter, LogQuery,
         NetworkPolicy, OutputStream, PortKind, RegistryLogin, SandboxSpec, SandboxState, SidecarSpec, Support, Verdict,
@@ -378,7 +379,7 @@ async fn a_created_sandbox_has_the_requested_settings() -> Result<()> {
         .option("identity_token", "true")
         .option("cloud", "\"aws\"")
         .command(["sh", "-c", "echo entry; sleep 1000"]);
-    let (sandbox, info) = world.provider.create_with_info(spec).await?;
+    let SandboxWithInfo { sandbox, info } = world.provider.create_with_info(spec).await?;
     assert_eq!(info.name.as_deref(), Some("all-of-it"));
     assert!(info.image.as_deref().is_some_and(|image| image.starts_with("im-")));
     assert!(info.extra.contains(&("backend".into(), "\"v2\"".into())), "{:?}", info.extra);
@@ -396,7 +397,7 @@ async fn a_created_sandbox_has_the_requested_settings() -> Result<()> {
 async fn the_backend_is_chosen_by_the_requested_features() -> Result<()> {
     let world = World::new().await?;
     let backend = |spec: SandboxSpec| async {
-        let (_, info) = world.provider.create_with_info(spec).await?;
+        let info = world.provider.create_with_info(spec).await?.info;
         Ok::<_, Error>(info.extra.into_iter().find(|(name, _)| name == "backend").expect("the backend is missing").1)
     };
     assert_eq!(backend(SandboxSpec::default()).await?, "\"v2\"");
@@ -414,7 +415,7 @@ async fn the_backend_is_chosen_by_the_requested_features() -> Result<()> {
     assert_eq!(sandbox.id().len(), "sb-".len() + 22);
     assert_eq!(sh(&sandbox, "echo $A").await?, "1");
     assert_eq!(sandbox.tags().await?, [("k".to_string(), "v".to_string())]);
-    assert_eq!(world.provider.find("old").await?.0.id(), sandbox.id());
+    assert_eq!(world.provider.find("old").await?.sandbox.id(), sandbox.id());
     let used = sandbox.stats().await?;
     assert!(used.extra.contains(&("gpu".into(), "\"H100\"".into())), "{used:?}");
     refused(sandbox.set_name("other").await, Kind::Unsupported, "creation");
@@ -457,11 +458,11 @@ async fn costs_are_told_during_the_life_and_after_the_end() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_v1_backend_can_be_configured() -> Result<()> {
     let world = World::with(&[("MODAL_SANDBOX_V2", "0")]).await?;
-    let (_, info) = world.provider.create_with_info(SandboxSpec::default()).await?;
+    let info = world.provider.create_with_info(SandboxSpec::default()).await?.info;
     assert!(info.extra.contains(&("backend".into(), "\"v1\"".into())));
     let spec = SandboxSpec::default().option("i6pn", "true");
     refused(world.provider.create(spec).await, Kind::InvalidArgument, "MODAL_SANDBOX_V2");
-    let (_, info) = world.provider.create_with_info(SandboxSpec::default().option("backend", "\"v2\"")).await?;
+    let info = world.provider.create_with_info(SandboxSpec::default().option("backend", "\"v2\"")).await?.info;
     assert!(info.extra.contains(&("backend".into(), "\"v2\"".into())), "the option of a sandbox takes precedence");
     assert_eq!(
         world.provider.list(&ListFilter::default(), 10).await?.len(),
@@ -733,7 +734,7 @@ async fn a_sandbox_is_found_changed_measured_and_ended() -> Result<()> {
     refused(sandbox.set_name("a b").await, Kind::InvalidArgument, "`a b`");
     let other = world.sandbox().await?;
     refused(other.set_name("given-later").await, Kind::AlreadyExists, "given-later");
-    let (found, info) = world.provider.find("given-later").await?;
+    let SandboxWithInfo { sandbox: found, info } = world.provider.find("given-later").await?;
     assert_eq!((found.id(), info.name.as_deref()), (sandbox.id(), Some("given-later")));
     sandbox.set_tags(vec![("a".into(), "1".into())]).await?;
     sandbox.set_tags(vec![("b".into(), "2".into())]).await?;

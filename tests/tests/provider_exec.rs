@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use sandbox_host::{
-    Happened, Kind, Result, Sandbox,
+    Happened, Kind, ProcessOutput, Result, Sandbox, Signal,
     types::{EndReason, ExecSpec, ImageSpec, Keep, OutputLimits, OutputMode, SandboxSpec, Verdict},
 };
 use system_tests::{World, refused, sh, told};
@@ -171,17 +171,12 @@ async fn invalid_commands_are_refused_without_a_request() -> Result<()> {
             assert_eq!((error.kind(), error.happened()), (&Kind::InvalidArgument, Happened::No), "{error}");
         }
     }
-    for signal in [0, 65, u32::MAX] {
-        refused(sandbox.signal("x", signal).await, &["not a signal"]);
-    }
-    refused(sandbox.signal("main", 15).await, &["entry-point"]);
+    refused(sandbox.signal("main", Signal::TERM).await, &["entry-point"]);
     assert_eq!(world.provider.metrics().requests, before.requests, "no request should have been sent");
     // No call was made later either, to kill a command that never started: it would have been made by now. An empty
-    // command is refused before the plugin is called; the other commands, the four signals and this run are one call
-    // each.
-    // far as the plugin; the others, the four signals and this run are one call each.
+    // command is refused before the plugin is called; the other commands, the signal and this run are one call each.
     sandbox.run(ExecSpec::new(["true"])).await?;
-    assert_eq!(world.provider.metrics().calls - before.calls, 14 + 4 + 1);
+    assert_eq!(world.provider.metrics().calls - before.calls, 14 + 1 + 1);
     Ok(())
 }
 
@@ -328,14 +323,14 @@ async fn a_signal_reaches_the_whole_process_tree() -> Result<()> {
 
     let mut process = sandbox.spawn(ExecSpec::shell(TREE)).await?;
     assert_eq!(first_line(&mut process).await, "ready\n");
-    process.signal(15).await?;
+    process.signal(Signal::TERM).await?;
     assert_eq!(sh(&sandbox, SLEEPERS).await, "5\n", "the processes should have inherited the trap");
     process.kill().await?;
     assert!(matches!(process.wait().await?, Verdict::Signaled(9)));
     tree_is_gone(&sandbox).await;
     // A repeated signal, and a signal to a command that has ended, succeed. Other processes are not affected.
-    process.signal(9).await?;
-    assert!(refused(sandbox.signal("never-started", 9).await, &["signal"]).is_not_found());
+    process.signal(Signal::KILL).await?;
+    assert!(refused(sandbox.signal("never-started", Signal::KILL).await, &["signal"]).is_not_found());
     assert_eq!(sh(&sandbox, "pgrep -xc tail").await, "1\n");
 
     // A signal with a handler.
@@ -344,7 +339,7 @@ async fn a_signal_reaches_the_whole_process_tree() -> Result<()> {
     let mut stdout = process.stdout.take().expect("the stream was taken");
     let mut line = [0; 6];
     stdout.read_exact(&mut line).await.expect("cannot read a line");
-    process.signal(10).await?;
+    process.signal(Signal::USR1).await?;
     let mut rest = String::new();
     stdout.read_to_string(&mut rest).await.expect("not UTF-8");
     assert_eq!(rest, "got\n");
@@ -378,7 +373,7 @@ async fn a_signal_waits_for_a_process_that_is_starting() -> Result<()> {
     world.emulator.chaos().add(Rule { method, times: Some(1), skip: 0, probability: 1.0, fault });
     let signal = tokio::spawn({
         let sandbox = sandbox.clone();
-        async move { sandbox.signal(id, 9).await }
+        async move { sandbox.signal(id, Signal::KILL).await }
     });
     while world.emulator.chaos().rules()[0].1 == 0 {
         assert!(!signal.is_finished(), "the provider should ask whether the exec has ended");
@@ -397,7 +392,7 @@ async fn a_signal_waits_for_a_process_that_is_starting() -> Result<()> {
     let script = "echo ready; exec /bin/sleep 1000";
     let mut process = sandbox.spawn(ExecSpec::new(["env", "-i", "/bin/sh", "-c", script])).await?;
     assert_eq!(first_line(&mut process).await, "ready\n", "the environment should be cleared by now");
-    let error = refused(process.signal(9).await, &["cleared its environment", "Terminating the sandbox"]);
+    let error = refused(process.signal(Signal::KILL).await, &["cleared its environment", "Terminating the sandbox"]);
     assert_eq!(error.kind(), &Kind::Conflict);
     Ok(())
 }
@@ -425,7 +420,7 @@ async fn a_deadline_ends_the_whole_process_tree() -> Result<()> {
     let mut process = sandbox.spawn(ExecSpec::shell(TREE).timeout(limit)).await?;
     first_line(&mut process).await;
     assert!(matches!(process.wait().await?, Verdict::Deadline));
-    let (verdict, _, _) = process.output().await?;
+    let verdict = process.wait_with_output().await?.verdict;
     assert!(matches!(verdict, Verdict::Deadline));
 
     // A program that handles SIGTERM, and its last output.
@@ -435,7 +430,7 @@ async fn a_deadline_ends_the_whole_process_tree() -> Result<()> {
     assert_eq!(result.stdout.data, b"ready\nbye\n");
     let mut process = sandbox.spawn(ExecSpec::shell(polite).timeout(limit)).await?;
     first_line(&mut process).await;
-    let (verdict, stdout, _) = process.output().await?;
+    let ProcessOutput { verdict, stdout, .. } = process.wait_with_output().await?;
     assert!(matches!(verdict, Verdict::Deadline) && stdout == b"bye\n", "{verdict:?}");
     // A command that ended in time has its exit code, also if it is asked for after the deadline.
     let mut spec = ExecSpec::shell("echo done; exit 4").timeout(limit);
@@ -472,7 +467,8 @@ async fn a_deadline_holds_where_the_service_has_none() -> Result<()> {
     let mut process = sandbox.spawn(ExecSpec::shell(TREE).timeout(limit)).await?;
     assert!(matches!(process.wait().await?, Verdict::Deadline));
     tree_is_gone(&sandbox).await;
-    let (verdict, stdout, _) = sandbox.spawn(ExecSpec::shell(TREE).timeout(limit)).await?.output().await?;
+    let process = sandbox.spawn(ExecSpec::shell(TREE).timeout(limit)).await?;
+    let ProcessOutput { verdict, stdout, .. } = process.wait_with_output().await?;
     assert!(matches!(verdict, Verdict::Deadline) && stdout == b"ready\n", "{verdict:?}");
     tree_is_gone(&sandbox).await;
     assert!(begun.elapsed() < Duration::from_secs(85), "{:?}", begun.elapsed());
@@ -498,7 +494,7 @@ async fn starts_with_one_exec_id_run_the_command_once() -> Result<()> {
     more.write_all(b"two\n").await.expect("cannot write to standard input");
     more.shutdown().await.expect("cannot write to standard input");
     for process in [first, attached] {
-        let (verdict, stdout, _) = process.output().await?;
+        let ProcessOutput { verdict, stdout, .. } = process.wait_with_output().await?;
         assert!(matches!(verdict, Verdict::Exited(0)));
         assert_eq!(String::from_utf8_lossy(&stdout), "one two\ndone\n");
     }
@@ -539,7 +535,7 @@ async fn a_pty_has_a_size_that_can_be_changed() -> Result<()> {
     Ok(())
 }
 
-async fn read_until(stream: &mut sandbox_host::Output, seen: &mut String, what: &str) {
+async fn read_until(stream: &mut sandbox_host::OutputStream, seen: &mut String, what: &str) {
     let mut piece = [0; 1024];
     while !seen.contains(what) {
         let size = stream.read(&mut piece).await.expect("cannot read the output");
@@ -574,7 +570,7 @@ async fn the_verdict_reports_that_the_sandbox_ended() -> Result<()> {
     for error in [
         refused(unknown.run(ExecSpec::new(["true"])).await, &["sb-01JABC"]),
         refused(unknown.attach("x").wait().await, &["sb-01JABC"]),
-        refused(unknown.signal("x", 9).await, &["sb-01JABC"]),
+        refused(unknown.signal("x", Signal::KILL).await, &["sb-01JABC"]),
     ] {
         assert!(error.is_not_found() && error.happened() == Happened::No, "{error:?}");
     }
@@ -603,6 +599,6 @@ async fn the_exec_main_is_the_entry_point() -> Result<()> {
     read_until(&mut stdout, &mut seen, "<word>\n").await;
     let verdict = main.wait().await?;
     assert!(matches!(verdict, Verdict::Exited(3)), "{verdict:?}");
-    refused(main.signal(9).await, &["entry-point"]);
+    refused(main.signal(Signal::KILL).await, &["entry-point"]);
     Ok(())
 }

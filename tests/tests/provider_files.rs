@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sandbox_host::{
-    FileFault, Kind, Result, Sandbox,
+    FileFault, Kind, Result, Sandbox, Signal,
     types::{ExecSpec, FileEventKind, FileKind, ImageSpec, SandboxSpec, Verdict, WriteMode, WriteOptions},
 };
 use system_tests::{World, refused, sh, told};
@@ -922,7 +922,7 @@ async fn a_watch_reports_changes() -> Result<()> {
     // Another instance sees the same events from the same position.
     let other = World::provider(&world.emulator.url()).await?;
     assert_eq!(see(&other, start).await?.0, seen);
-    sandbox.signal("watch-1", 15).await?;
+    sandbox.signal("watch-1", Signal::TERM).await?;
     let mut at = position;
     loop {
         let page = sandbox.watch("/w", "watch-1", true, at, wait).await?;

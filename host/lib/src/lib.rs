@@ -55,14 +55,15 @@ pub use api::files::DirectoryPages;
 pub use api::image::{Build, BuildLog};
 pub use api::keeper::{GRACE, Keeper, LEASE_TAG, OWNER_TAG, RUN_TAG, Swept};
 pub use api::plugin::Plugin;
-pub use api::process::{Output, Process, Stdin};
-pub use api::provider::{Provider, Waiting};
+pub use api::process::{InputStream, OutputStream, Process, ProcessOutput};
+pub use api::provider::{Provider, SandboxWithInfo, Waiting};
 pub use api::sandbox::Sandbox;
+pub use api::signal::Signal;
 pub use api::spec::fresh_id;
 pub use digest::digest;
 pub use error::{Error, FileFault, Happened, Kind, PluginFault, Result, Retry, TrapCause, local_reason};
 pub use interface::{INTERFACE_VERSION, INTERFACE_VERSIONS, types};
-pub use local::context::{Context, ContextFilter};
+pub use local::context::{BuildContext, ContextFilter};
 pub use local::dockerfile::{LocalDockerfile, Sent};
 pub use local::tree::Unpacked;
 pub use net::gateway::Gateway;
@@ -75,7 +76,7 @@ pub use plugin::manifest::{
     Profiles, ProxyWish, SECTION, UrlWish,
 };
 pub use runtime::limits::Limits;
-pub use runtime::metrics::{Entry, LATENCY_BOUNDS, Snapshot, with_retries};
+pub use runtime::metrics;
 
 /// Compiles the code examples of the embedding guide as doc tests.
 #[cfg(doctest)]

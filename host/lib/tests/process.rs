@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{Server, builder, provider};
 use sandbox_host::types::{ExecSpec, OutputLimits, Verdict, WriteOptions};
-use sandbox_host::{FileFault, Kind, Limits, Process, Sandbox};
+use sandbox_host::{FileFault, Kind, Limits, Process, ProcessOutput, Sandbox, Signal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 async fn start() -> (Server, Sandbox) {
@@ -22,7 +22,7 @@ fn pattern(size: u64, seed: u64) -> Vec<u8> {
     (0..size).map(|at| (at.wrapping_mul(31).wrapping_add(at >> 8) + seed) as u8).collect()
 }
 
-async fn read(stream: Option<sandbox_host::Output>) -> Vec<u8> {
+async fn read(stream: Option<sandbox_host::OutputStream>) -> Vec<u8> {
     let mut data = Vec::new();
     stream.unwrap().read_to_end(&mut data).await.unwrap();
     data
@@ -32,7 +32,7 @@ async fn read(stream: Option<sandbox_host::Output>) -> Vec<u8> {
 async fn both_streams_and_the_verdict_arrive() {
     let (_server, sandbox) = start().await;
     let process = sandbox.spawn(command("out-100000_err-70000_exit-3")).await.unwrap();
-    let (verdict, stdout, stderr) = process.output().await.unwrap();
+    let ProcessOutput { verdict, stdout, stderr } = process.wait_with_output().await.unwrap();
     assert_eq!(verdict, Verdict::Exited(3));
     assert!(stdout == pattern(100_000, 0) && stderr == pattern(70_000, 7));
 }
@@ -94,7 +94,7 @@ async fn a_command_that_outlives_its_limit_is_killed_and_given_up() {
                     assert_eq!(stdout.read(&mut [0; 10]).await.unwrap(), 0, "the stream ends");
                     process.verdict().expect("it is known by then")
                 }
-                _ => process.output().await.unwrap().0,
+                _ => process.wait_with_output().await.unwrap().verdict,
             }
         };
         // Shorter than the longest wait of one call, so the limit has to bound that wait too.
@@ -123,7 +123,7 @@ async fn a_detached_process_and_one_that_has_ended_are_left_alone() {
     drop(ended);
     drop(sandbox.attach("hang-2"));
     // An explicit signal arrives after all signals that dropped handles have caused.
-    sandbox.signal("marker", 15).await.unwrap();
+    sandbox.signal("marker", Signal::TERM).await.unwrap();
     server.wait_for(|path| path == "/report/signal/marker/15").await;
     let signals: Vec<_> =
         server.seen().into_iter().filter(|seen| seen.uri.path().starts_with("/report/signal")).collect();
@@ -170,7 +170,7 @@ async fn what_is_cut_by_a_shutdown_is_killed() {
     }
     // Afterwards all calls fail, including signals.
     let late = sandbox.attach("hang-5");
-    assert_eq!(late.signal(9).await.unwrap_err().kind(), &Kind::Conflict);
+    assert_eq!(late.signal(Signal::KILL).await.unwrap_err().kind(), &Kind::Conflict);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use pyo3::types::{PyBytes, PyDict};
 use sandbox_host::types::{
     Captured, EndReason, ExecSpec, FileKind, Keep, ListFilter, LogQuery, OutputLimits, SandboxState, Verdict,
 };
-use sandbox_host::{FileFault, Keeper, Plugin, with_retries};
+use sandbox_host::{FileFault, Keeper, Plugin, metrics::count_retries};
 use tokio::sync::Mutex;
 
 use crate::apart;
@@ -80,7 +80,7 @@ impl Provider {
     /// The id of the run, which is the value of a tag of every sandbox that this provider creates.
     #[getter]
     fn run_id(&self) -> &str {
-        self.keeper.run()
+        self.keeper.run_id()
     }
 
     /// Returns the number of waits that the service has requested for creations, and the remaining seconds of the latest
@@ -116,7 +116,7 @@ impl Provider {
         let sandbox: spec::Sandbox = serde_json::from_str(sandbox).map_err(invalid)?;
         let keeper = self.keeper.clone();
         awaitable(py, async move {
-            let (sandbox, retries) = with_retries(keeper.create(sandbox.into())).await;
+            let (sandbox, retries) = count_retries(keeper.create(sandbox.into())).await;
             Ok((sandbox.map_err(raise)?.id().to_owned(), retries))
         })
     }
@@ -293,7 +293,7 @@ impl Provider {
         let limits = OutputLimits { stdout_max, stderr_max, keep: Keep::Tail };
         awaitable(py, async move {
             let stdin = stdin.map(|data| data.to_vec()).unwrap_or_default();
-            let (result, retries) = with_retries(sandbox.run_with(command, stdin, limits)).await;
+            let (result, retries) = count_retries(sandbox.run_with(command, stdin, limits)).await;
             let result = result.map_err(raise)?;
             let (verdict, code, detail) = verdict(&result.verdict);
             Ok(RunResult {

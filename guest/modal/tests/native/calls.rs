@@ -218,6 +218,21 @@ fn a_sandbox_that_ended_is_the_verdict() {
     );
 }
 
+#[test]
+fn a_number_that_is_no_signal_is_refused() {
+    let script = modal();
+    let provider = script.provider();
+    for signal in [0, 65, u32::MAX] {
+        let exec = ExecRef { sandbox: SANDBOX.into(), exec: "e1".into(), deadline: None, container: None };
+        let error = run(provider.signal(exec, signal)).expect_err("no signal has this number");
+        assert!(
+            matches!(error.kind, ErrorKind::InvalidArgument) && error.message.contains("not a signal"),
+            "{error:?}"
+        );
+    }
+    assert!(script.calls("TaskExecStart").is_empty());
+}
+
 fn command() -> ExecSpec {
     ExecSpec {
         id: "e1".into(),

@@ -11,7 +11,7 @@ use sandbox_host::types::{
     ExecSpec, ImageSpec, Keep, ListFilter, LogQuery, NetworkPolicy, Outbound, OutputLimits, SandboxSpec, SandboxState,
     Verdict, WriteOptions,
 };
-use sandbox_host::{Error, LocalDockerfile, Provider, Sandbox, fresh_id};
+use sandbox_host::{Error, LocalDockerfile, Provider, Sandbox, Signal, fresh_id};
 use tokio::io::AsyncReadExt as _;
 
 use crate::output::results;
@@ -294,7 +294,7 @@ async fn commands(session: &Session, sandbox: &Sandbox, rows: &mut Rows) -> Resu
     .await?;
     rows.run(session, 5, "a signal finds a process tree", async {
         let mut process = sandbox.spawn(ExecSpec::shell("sleep 600 & sleep 600; wait")).await?;
-        process.signal(15).await?;
+        process.signal(Signal::TERM).await?;
         let verdict = tokio::time::timeout(Duration::from_secs(30), process.wait()).await;
         let Ok(verdict) = verdict else { return Ok(Found::Other("it goes on".to_owned())) };
         let verdict = verdict?;

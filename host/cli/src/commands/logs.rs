@@ -22,7 +22,7 @@ pub async fn logs(session: &Session, args: Logs) -> Result<i32> {
         // The live output of the entry-point command, from its first byte.
         let mut main = sandbox.attach("main");
         let (stdout, stderr) = (main.stdout.take(), main.stderr.take());
-        let pass = |stream: Option<sandbox_host::Output>, to: OutputStream| async move {
+        let pass = |stream: Option<sandbox_host::OutputStream>, to: OutputStream| async move {
             let Some(mut stream) = stream else { return anyhow::Ok(()) };
             let mut piece = vec![0; 64 << 10];
             loop {

@@ -126,10 +126,10 @@ mod with {
     /// Exports a provider's counters.
     pub fn watch(provider: &Provider) {
         let meter = opentelemetry::global::meter("sandbox");
-        for entry in provider.metrics().entries() {
+        for entry in provider.metrics().list() {
             let read = {
                 let provider = provider.clone();
-                move || provider.metrics().entries().into_iter().find(|e| e.name == entry.name).map(|e| e.value)
+                move || provider.metrics().list().into_iter().find(|e| e.name == entry.name).map(|e| e.value)
             };
             let name = format!("sandbox_host.{}", entry.name);
             // The meter keeps the callback; the returned instrument is only a handle, so it can be dropped.

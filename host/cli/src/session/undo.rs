@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use sandbox_host::types::ListFilter;
-use sandbox_host::{Provider, Sandbox};
+use sandbox_host::{Provider, Sandbox, Signal};
 use tokio::time::Instant;
 
 use super::{Session, Shared};
@@ -107,7 +107,7 @@ impl Session {
                 (format!("the sandbox {}", sandbox.id()), tokio::time::timeout_at(until, sandbox.terminate()).await)
             }
             Debt::Exec(sandbox, exec) => {
-                let killed = tokio::time::timeout_at(until, sandbox.signal(&exec, 9)).await;
+                let killed = tokio::time::timeout_at(until, sandbox.signal(&exec, Signal::KILL)).await;
                 (format!("the command {exec} in {}", sandbox.id()), killed)
             }
             Debt::Creating(provider, (key, value)) => {

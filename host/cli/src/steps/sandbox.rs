@@ -116,7 +116,7 @@ pub async fn create_sandbox(
 ) -> Result<(Sandbox, Owed, Keeper)> {
     let keeper = Keeper::new(provider, default_owner(), LEASE)?;
     let _step = session.voice.step("creating the sandbox");
-    let creating = session.owe_creation(provider, (RUN_TAG.to_owned(), keeper.run().to_owned()));
+    let creating = session.owe_creation(provider, (RUN_TAG.to_owned(), keeper.run_id().to_owned()));
     let sandbox = match keeper.create(spec).await {
         Ok(sandbox) => sandbox,
         Err(error) => {

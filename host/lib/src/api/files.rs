@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_util::io::SyncIoBridge;
 
 use crate::api::sandbox::{Sandbox, signal_later};
+use crate::api::signal::Signal;
 use crate::api::spec::fresh_id;
 use crate::blocking::blocking;
 use crate::error::{Error, Kind, Result};
@@ -576,7 +577,7 @@ impl Drop for Unfinished {
     fn drop(&mut self) {
         if let Some((sandbox, transfer)) = self.transfer.take() {
             // SIGTERM and not SIGKILL, so that the program can remove its temporary file.
-            signal_later(sandbox, transfer, 15);
+            signal_later(sandbox, transfer, Signal::TERM);
         }
     }
 }

@@ -126,7 +126,7 @@ impl Keeper {
     }
 
     /// Returns the id of the run, which is the value of [`RUN_TAG`].
-    pub fn run(&self) -> &str {
+    pub fn run_id(&self) -> &str {
         &self.inner.run
     }
 

@@ -9,5 +9,6 @@ pub(crate) mod plugin;
 pub(crate) mod process;
 pub(crate) mod provider;
 pub(crate) mod sandbox;
+pub(crate) mod signal;
 pub(crate) mod spec;
 pub(crate) mod upload;

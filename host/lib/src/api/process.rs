@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::api::sandbox::{Sandbox, kill_later, now_millis};
+use crate::api::signal::Signal;
 use crate::api::spec::millis;
 use crate::error::{Error, Kind, Result};
 use crate::runtime::call::Call;
@@ -49,6 +50,17 @@ const ATTEMPTS: u32 = 2;
 /// Pause between two checks whether the reading task has received the verdict.
 const ENDING: Duration = Duration::from_millis(5);
 
+/// The whole output of a command and how it ended. [`Process::wait_with_output`] returns it.
+#[derive(Debug, Clone)]
+pub struct ProcessOutput {
+    /// How the command ended.
+    pub verdict: Verdict,
+    /// Everything on standard output.
+    pub stdout: Vec<u8>,
+    /// Everything on standard error. Empty if the command has a terminal.
+    pub stderr: Vec<u8>,
+}
+
 /// A command that was started or attached to.
 ///
 /// The streams can be taken out and used independently. Dropping the process kills the whole process tree of the
@@ -56,11 +68,11 @@ const ENDING: Duration = Duration::from_millis(5);
 #[must_use = "dropping a process kills its command"]
 pub struct Process {
     /// Standard input. Dropping it closes the input of the command.
-    pub stdin: Option<Stdin>,
+    pub stdin: Option<InputStream>,
     /// Standard output. Dropping it discards what the command prints.
-    pub stdout: Option<Output>,
+    pub stdout: Option<OutputStream>,
     /// Standard error. Empty if the command has a terminal.
-    pub stderr: Option<Output>,
+    pub stderr: Option<OutputStream>,
     sandbox: Sandbox,
     exec: ExecRef,
     shared: Arc<Shared>,
@@ -84,9 +96,9 @@ impl Process {
             input: Mutex::new(InputState { unknown: !kill, ..InputState::default() }),
             more: Notify::new(),
         });
-        let output = |stream| Some(Output { shared: shared.clone(), stream });
+        let output = |stream| Some(OutputStream { shared: shared.clone(), stream });
         Process {
-            stdin: Some(Stdin { shared: shared.clone() }),
+            stdin: Some(InputStream { shared: shared.clone() }),
             stdout: output(0),
             stderr: output(1),
             sandbox,
@@ -159,10 +171,10 @@ impl Process {
     /// # Errors
     ///
     /// Those of [`wait`](Self::wait), and [`Kind::Internal`] for invalid output of the plugin.
-    pub async fn output(mut self) -> Result<(Verdict, Vec<u8>, Vec<u8>)> {
+    pub async fn wait_with_output(mut self) -> Result<ProcessOutput> {
         drop(self.stdin.take());
         let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
-        let read = |stream: Option<Output>| async move {
+        let read = |stream: Option<OutputStream>| async move {
             let mut data = Vec::new();
             match stream {
                 Some(mut stream) => stream.read_to_end(&mut data).await.map(|_| data),
@@ -175,15 +187,15 @@ impl Process {
             Err(error) => Error::io("read the output of a command", error),
         };
         let (stdout, stderr) = (stdout.map_err(fail)?, stderr.map_err(fail)?);
-        Ok((self.wait().await?, stdout, stderr))
+        Ok(ProcessOutput { verdict: self.wait().await?, stdout, stderr })
     }
 
-    /// Sends a signal (its Linux number, 1 to 64) to the whole process tree. Succeeds if the command has ended.
+    /// Sends a signal to the whole process tree. Succeeds if the command has ended.
     ///
     /// # Errors
     ///
     /// Those of [`Sandbox::signal`].
-    pub async fn signal(&self, signal: u32) -> Result<()> {
+    pub async fn signal(&self, signal: Signal) -> Result<()> {
         self.sandbox.signal(self.id(), signal).await
     }
 
@@ -193,7 +205,7 @@ impl Process {
     ///
     /// Those of [`Sandbox::signal`].
     pub async fn kill(&mut self) -> Result<()> {
-        self.signal(9).await?;
+        self.signal(Signal::KILL).await?;
         self.kill = false;
         Ok(())
     }
@@ -518,12 +530,12 @@ async fn read_piece(held: &mut Held, exec: &ExecRef, request: types::ReadRequest
 }
 
 /// Standard output or standard error of a process. Dropping it discards the output.
-pub struct Output {
+pub struct OutputStream {
     shared: Arc<Shared>,
     stream: usize,
 }
 
-impl AsyncRead for Output {
+impl AsyncRead for OutputStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let shared = &self.shared;
         let mut state = shared.output();
@@ -563,7 +575,7 @@ impl AsyncRead for Output {
     }
 }
 
-impl Drop for Output {
+impl Drop for OutputStream {
     fn drop(&mut self) {
         let mut state = self.shared.output();
         let stream = &mut state.streams[self.stream];
@@ -591,11 +603,11 @@ fn again(error: &Arc<Error>) -> io::Error {
 ///
 /// `flush` returns when the provider has accepted everything. `shutdown` closes the input. After the program has ended
 /// or closed its input, writing fails with `BrokenPipe`.
-pub struct Stdin {
+pub struct InputStream {
     shared: Arc<Shared>,
 }
 
-impl Stdin {
+impl InputStream {
     /// Drops the handle without closing the input. Pending data is still sent.
     fn leave_open(self) {
         self.shared.input().left = true;
@@ -686,7 +698,7 @@ impl InputState {
     }
 }
 
-impl AsyncWrite for Stdin {
+impl AsyncWrite for InputStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let mut state = self.shared.input();
         if let Some(error) = &state.failed {
@@ -743,7 +755,7 @@ impl AsyncWrite for Stdin {
     }
 }
 
-impl Drop for Stdin {
+impl Drop for InputStream {
     fn drop(&mut self) {
         let ended = self.shared.output().verdict.is_some();
         let mut state = self.shared.input();

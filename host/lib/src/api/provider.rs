@@ -57,6 +57,15 @@ impl std::fmt::Debug for Provider {
     }
 }
 
+/// A handle to a sandbox, and what the provider reported about it.
+#[derive(Debug, Clone)]
+pub struct SandboxWithInfo {
+    /// The handle.
+    pub sandbox: Sandbox,
+    /// Its state when the provider answered.
+    pub info: types::SandboxInfo,
+}
+
 impl Provider {
     pub(super) fn new(inner: Arc<Runner>, plugin: Plugin, waits: CreateWaits) -> Provider {
         Provider { inner, plugin, waits: Arc::new(waits) }
@@ -169,7 +178,7 @@ impl Provider {
     /// [`Kind::AlreadyExists`] for a name that is taken, [`Kind::ResourceExhausted`] without capacity,
     /// [`Kind::BuildFailed`], [`Kind::InvalidArgument`], and the kinds of every call: see [`Kind`].
     pub async fn create(&self, spec: types::SandboxSpec) -> Result<Sandbox> {
-        Ok(self.create_with_info(spec).await?.0)
+        Ok(self.create_with_info(spec).await?.sandbox)
     }
 
     /// Creates a sandbox like [`create`](Provider::create), and also returns what the provider reported about it.
@@ -177,13 +186,13 @@ impl Provider {
     /// # Errors
     ///
     /// Those of [`create`](Provider::create).
-    pub async fn create_with_info(&self, mut spec: types::SandboxSpec) -> Result<(Sandbox, types::SandboxInfo)> {
+    pub async fn create_with_info(&self, mut spec: types::SandboxSpec) -> Result<SandboxWithInfo> {
         spec.key.get_or_insert_with(fresh_id);
         let begun = Instant::now();
         loop {
             let (call, wanted) = (Call::acting("create the sandbox").told(), spec.clone());
             let error = match ask!(self.inner, None, call, |guest, store| guest.call_create(store, &wanted)) {
-                Ok(info) => return Ok((self.sandbox(info.id.clone()), info)),
+                Ok(info) => return Ok(SandboxWithInfo { sandbox: self.sandbox(info.id.clone()), info }),
                 Err(error) => error,
             };
             let Retry::After(pause) = error.retry() else { return Err(error) };
@@ -216,10 +225,10 @@ impl Provider {
     /// # Errors
     ///
     /// [`Kind::NotFound`] if there is none, and the kinds of every call: see [`Kind`].
-    pub async fn find(&self, name: &str) -> Result<(Sandbox, types::SandboxInfo)> {
+    pub async fn find(&self, name: &str) -> Result<SandboxWithInfo> {
         let (call, name) = (Call::reading(format!("find the sandbox {name:?}")).prompt(), name.to_owned());
         let info = ask!(self.inner, None, call, |guest, store| guest.call_find(store, &name))?;
-        Ok((self.sandbox(info.id.clone()), info))
+        Ok(SandboxWithInfo { sandbox: self.sandbox(info.id.clone()), info })
     }
 
     /// Returns a page of the list of sandboxes: at most `max` (1 to 1000), starting at `cursor`, or at the beginning

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::access::policy::Origin;
-use crate::api::process::{Output, Process};
+use crate::api::process::{OutputStream, Process};
 use crate::api::provider::Provider;
+use crate::api::signal::Signal;
 use crate::api::spec::{fresh_id, millis};
 use crate::error::{Error, Happened, Kind, Result};
 use crate::runtime::call::Call;
@@ -572,25 +573,25 @@ impl Sandbox {
         Process::new(self.clone(), exec, false, false)
     }
 
-    /// Sends a signal (its Linux number, 1 to 64) to the whole process tree of an exec. Succeeds if the exec has ended.
+    /// Sends a signal to the whole process tree of an exec. Succeeds if the exec has ended.
     ///
     /// # Errors
     ///
     /// [`Kind::NotFound`](crate::Kind::NotFound) for an unknown exec, [`Kind::Conflict`] if none of its processes can
     /// be found, and the kinds of every call: see [`Kind`].
-    pub async fn signal(&self, exec: &str, signal: u32) -> Result<()> {
+    pub async fn signal(&self, exec: &str, signal: Signal) -> Result<()> {
         self.send_signal(exec, signal, self.acting("signal a command in")).await
     }
 
-    async fn send_signal(&self, exec: &str, signal: u32, call: Call) -> Result<()> {
+    async fn send_signal(&self, exec: &str, signal: Signal, call: Call) -> Result<()> {
         let exec = self.exec_ref(exec);
         let call = call.about(&exec.exec);
-        ask!(self.inner(), self.route(), call, |guest, store| guest.call_signal(store, &exec, signal))
+        ask!(self.inner(), self.route(), call, |guest, store| guest.call_signal(store, &exec, signal.number()))
     }
 }
 
 /// Reads a stream to its end and keeps the first or last `max` bytes of it.
-async fn collect(stream: Option<Output>, max: u64, keep: types::Keep) -> std::io::Result<types::Captured> {
+async fn collect(stream: Option<OutputStream>, max: u64, keep: types::Keep) -> std::io::Result<types::Captured> {
     let max = usize::try_from(max).unwrap_or(usize::MAX);
     let mut kept = std::collections::VecDeque::new();
     let mut total = 0;
@@ -653,11 +654,11 @@ impl Drop for KillOnDrop {
 
 /// Kills a command in the background, after its handle was dropped on any thread.
 pub(crate) fn kill_later(sandbox: Sandbox, exec: String) {
-    signal_later(sandbox, exec, 9);
+    signal_later(sandbox, exec, Signal::KILL);
 }
 
 /// Sends a signal in the background, after a handle was dropped on any thread.
-pub(crate) fn signal_later(sandbox: Sandbox, exec: String, signal: u32) {
+pub(crate) fn signal_later(sandbox: Sandbox, exec: String, signal: Signal) {
     let tasks = sandbox.inner().tasks.clone();
     let waiting = sandbox.inner().signals.add(format!("{exec} in {}", sandbox.id()));
     tasks.spawn(async move {
@@ -665,15 +666,15 @@ pub(crate) fn signal_later(sandbox: Sandbox, exec: String, signal: u32) {
         let call = sandbox.acting("signal a command in").signalling();
         let sent = tokio::time::timeout(Duration::from_secs(30), sandbox.send_signal(&exec, signal, call)).await;
         let error = match sent {
-            Ok(Ok(())) => return tracing::debug!(exec, signal, "signalled"),
+            Ok(Ok(())) => return tracing::debug!(exec, signal = signal.number(), "signalled"),
             // The command or the sandbox does not exist any more.
             Ok(Err(error)) if error.is_not_found() || error.is_sandbox_ended() => {
-                return tracing::debug!(exec, signal, %error, "nothing to signal");
+                return tracing::debug!(exec, signal = signal.number(), %error, "nothing to signal");
             }
             Ok(Err(error)) => error,
             Err(_) => Error::new(Kind::TimedOut, format!("signal {}", waiting.target()), "no answer"),
         };
-        tracing::debug!(exec, signal, %error, "not signalled");
+        tracing::debug!(exec, signal = signal.number(), %error, "not signalled");
         waiting.failed(error);
     });
 }

@@ -74,7 +74,7 @@ impl Provider {
     /// # Errors
     ///
     /// [`Kind::Io`] if a file cannot be read or has changed, and the kinds of every call: see [`Kind`].
-    pub async fn upload_context(&self, context: &Context) -> Result<u64> {
+    pub async fn upload_context(&self, context: &BuildContext) -> Result<u64> {
         self.upload_context_with(context, |_, _| {}).await
     }
 
@@ -84,7 +84,7 @@ impl Provider {
     /// # Errors
     ///
     /// Those of [`upload_context`](Provider::upload_context).
-    pub async fn upload_context_with(&self, context: &Context, progress: impl Fn(u64, u64)) -> Result<u64> {
+    pub async fn upload_context_with(&self, context: &BuildContext, progress: impl Fn(u64, u64)) -> Result<u64> {
         let paths = context.contents();
         let contents: Vec<_> = paths.values().map(|(content, _)| (*content).clone()).collect();
         let missing = self.missing_content(&contents).await?;

@@ -33,7 +33,7 @@ const MAX_LINKS: u32 = 40;
 
 /// A build context: the selected files of a directory on this machine.
 #[derive(Clone, Debug, Default)]
-pub struct Context {
+pub struct BuildContext {
     files: Vec<(ContextFile, PathBuf)>,
     links: Vec<(String, PathBuf)>,
     /// The directories with their modes, including those that contain files.
@@ -62,32 +62,32 @@ pub struct ContextFilter {
     pub digests: Vec<String>,
 }
 
-impl Context {
+impl BuildContext {
     /// Reads a directory, except the files that its `.dockerignore` excludes. `digests` are further digest algorithms
-    /// that the provider requires. See [`filtered`](Context::filtered).
+    /// that the provider requires. See [`filtered`](BuildContext::filtered).
     ///
     /// # Errors
     ///
-    /// Those of [`filtered`](Context::filtered).
-    pub async fn directory(path: impl Into<PathBuf>, digests: &[String]) -> Result<Context> {
-        Context::filtered(path, ContextFilter { digests: digests.to_vec(), ..ContextFilter::default() }).await
+    /// Those of [`filtered`](BuildContext::filtered).
+    pub async fn directory(path: impl Into<PathBuf>, digests: &[String]) -> Result<BuildContext> {
+        BuildContext::filtered(path, ContextFilter { digests: digests.to_vec(), ..ContextFilter::default() }).await
     }
 
     /// Reads the selected files of a directory. Links to files within the directory are replaced by these files. Other
-    /// links, and entries that are neither files nor directories, are left out: see [`skipped`](Context::skipped).
+    /// links, and entries that are neither files nor directories, are left out: see [`skipped`](BuildContext::skipped).
     /// [`Provider::dockerfile`](crate::Provider::dockerfile) also sends links and empty directories.
     ///
     /// # Errors
     ///
     /// [`Kind::Io`] if a file or directory cannot be read, [`Kind::InvalidArgument`] for more than 100,000 files or an
     /// invalid pattern, [`Kind::Unsupported`] for an unknown digest algorithm.
-    pub async fn filtered(path: impl Into<PathBuf>, filter: ContextFilter) -> Result<Context> {
-        Context::read(path.into(), filter, false).await
+    pub async fn filtered(path: impl Into<PathBuf>, filter: ContextFilter) -> Result<BuildContext> {
+        BuildContext::read(path.into(), filter, false).await
     }
 
     /// Reads the selected files of a directory. With `links`, keeps links; otherwise replaces them by the files they
     /// lead to.
-    pub(crate) async fn read(path: PathBuf, filter: ContextFilter, links: bool) -> Result<Context> {
+    pub(crate) async fn read(path: PathBuf, filter: ContextFilter, links: bool) -> Result<BuildContext> {
         blocking(move || {
             let what = format!("read the build context {}", path.display());
             if let Some(unknown) = filter.digests.iter().find(|name| *name != "md5") {
@@ -319,9 +319,9 @@ impl Tree {
     }
 
     /// Selects the requested entries.
-    fn context(mut self, filter: &ContextFilter, links: bool) -> Result<Context> {
+    fn context(mut self, filter: &ContextFilter, links: bool) -> Result<BuildContext> {
         let md5 = filter.digests.iter().any(|name| name == "md5");
-        let mut context = Context { md5, ..Context::default() };
+        let mut context = BuildContext { md5, ..BuildContext::default() };
         let mut selected: BTreeSet<String> = BTreeSet::new();
         match &filter.only {
             Some(only) => {
@@ -365,7 +365,7 @@ impl Tree {
     }
 
     /// Adds a file. Returns false if it cannot be sent.
-    fn file(&self, context: &mut Context, inner: &str) -> Result<bool> {
+    fn file(&self, context: &mut BuildContext, inner: &str) -> Result<bool> {
         if context.files.len() >= MAX_FILES {
             return Err(Error::invalid(
                 format!("read the build context {}", self.root.display()),
@@ -390,7 +390,7 @@ impl Tree {
     }
 
     /// Replaces links by the files that they lead to, for receivers that do not support links.
-    fn follow_links(&mut self, selected: &mut BTreeSet<String>, context: &mut Context) {
+    fn follow_links(&mut self, selected: &mut BTreeSet<String>, context: &mut BuildContext) {
         for path in selected.iter() {
             if !matches!(self.nodes.get(path), Some(Node::Link(_))) {
                 continue;
@@ -532,7 +532,7 @@ fn digest(path: &Path, with_md5: bool) -> std::io::Result<Content> {
 mod tests {
     use super::*;
 
-    fn paths(context: &Context) -> Vec<String> {
+    fn paths(context: &BuildContext) -> Vec<String> {
         context.files().into_iter().map(|file| file.path).collect()
     }
 
@@ -543,13 +543,13 @@ mod tests {
         std::fs::write(directory.path().join("sub/a"), b"hello").unwrap();
         std::fs::write(directory.path().join("b.log"), b"no").unwrap();
         std::fs::write(directory.path().join(".dockerignore"), b"*.log\n.dockerignore\n").unwrap();
-        let context = Context::directory(directory.path(), &["md5".to_owned()]).await.unwrap();
+        let context = BuildContext::directory(directory.path(), &["md5".to_owned()]).await.unwrap();
         let files = context.files();
         assert_eq!(paths(&context), ["sub/a"]);
         assert_eq!(files[0].content.size, 5);
         assert_eq!(files[0].content.sha256, "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
         assert_eq!(files[0].content.digests[0].1, "5d41402abc4b2a76b9719d911017c592");
-        assert!(Context::directory(directory.path(), &["sha1".to_owned()]).await.is_err());
+        assert!(BuildContext::directory(directory.path(), &["sha1".to_owned()]).await.is_err());
     }
 
     #[tokio::test]
@@ -566,7 +566,7 @@ mod tests {
         };
         let read = |globs: &'static [&'static str]| {
             let directory = directory.path().to_owned();
-            async move { paths(&Context::filtered(directory, only(globs)).await.unwrap()) }
+            async move { paths(&BuildContext::filtered(directory, only(globs)).await.unwrap()) }
         };
         assert_eq!(read(&["./src/", "Cargo.*"]).await, ["Cargo.toml", "src/a.rs", "src/deep/b.rs"]);
         assert_eq!(read(&["../src/*.rs"]).await, ["src/a.rs"]);
@@ -590,7 +590,7 @@ mod tests {
         link(Path::new("sub/file"), "in");
         link(Path::new("sub"), "directory");
         link(Path::new("nowhere"), "dangling");
-        let context = Context::directory(&root, &[]).await.unwrap();
+        let context = BuildContext::directory(&root, &[]).await.unwrap();
         assert_eq!(paths(&context), ["in", "sub/file"]);
         assert_eq!(context.skipped().len(), 4, "{:?}", context.skipped());
     }

@@ -33,7 +33,7 @@ tokio::task_local! {
 
 /// Runs a future and counts the retried requests of its calls, as the component marks them. Calls in tasks that the
 /// future spawns are not counted. Returns the output and the count.
-pub async fn with_retries<F: Future>(work: F) -> (F::Output, u64) {
+pub async fn count_retries<F: Future>(work: F) -> (F::Output, u64) {
     let counted = async {
         let output = work.await;
         (output, REPEATED.with(|count| count.load(Ordering::Relaxed)))
@@ -121,7 +121,7 @@ impl CallCounters {
 /// A number of a [`Snapshot`] with its name, for programs that export all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Entry {
+pub struct Metric {
     /// The name in lower case with underscores, including the unit if there is one.
     pub name: &'static str,
     /// True for a counter, which never decreases. False for a gauge.
@@ -162,8 +162,8 @@ impl Snapshot {
     }
 
     /// Returns all numbers except the histogram.
-    pub fn entries(&self) -> Vec<Entry> {
-        let entry = |name, grows, value, help| Entry { name, grows, value, help };
+    pub fn list(&self) -> Vec<Metric> {
+        let entry = |name, grows, value, help| Metric { name, grows, value, help };
         vec![
             entry("calls", true, self.calls, "Calls into the component"),
             entry("calls_failed", true, self.calls_failed, "Calls that gave an error"),
@@ -199,9 +199,9 @@ impl Snapshot {
     pub fn prometheus_of<'a>(providers: impl IntoIterator<Item = (&'a str, &'a Snapshot)>) -> String {
         let label = |provider: &str| provider.chars().filter(|c| !matches!(c, '"' | '\\' | '\n')).collect::<String>();
         let providers: Vec<_> =
-            providers.into_iter().map(|(provider, snapshot)| (label(provider), snapshot, snapshot.entries())).collect();
+            providers.into_iter().map(|(provider, snapshot)| (label(provider), snapshot, snapshot.list())).collect();
         let mut text = String::new();
-        for (index, Entry { name, grows, help, .. }) in Snapshot::default().entries().into_iter().enumerate() {
+        for (index, Metric { name, grows, help, .. }) in Snapshot::default().list().into_iter().enumerate() {
             // Prometheus expects the suffix `_total` on counters.
             let (name, kind) = if grows { (format!("{name}_total"), "counter") } else { (name.to_owned(), "gauge") };
             text.push_str(&format!("# HELP sandbox_host_{name} {help}.\n# TYPE sandbox_host_{name} {kind}\n"));

@@ -54,7 +54,7 @@ pub async fn provider(url: &str) -> Provider {
 
 /// Sends an order to the puppet.
 pub async fn order(provider: &Provider, words: &str) -> sandbox_host::Result<SandboxInfo> {
-    provider.find(words).await.map(|(_, info)| info)
+    provider.find(words).await.map(|found| found.info)
 }
 
 pub fn extra<'a>(info: &'a SandboxInfo, name: &str) -> Option<&'a str> {

@@ -18,7 +18,7 @@ use std::ops::Deref as _;
 use dockerfile_text::{File, Instruction, Transfer, flags, is_remote};
 
 use super::sources::{Sources, stage_number};
-use crate::local::context::{ARCHIVE, Context, FILES};
+use crate::local::context::{ARCHIVE, BuildContext, FILES};
 use crate::local::ignore::clean;
 
 /// Flags of ADD that COPY has too.
@@ -34,7 +34,7 @@ pub(super) struct Archived<'a> {
 
 impl Archived<'_> {
     /// Returns the text with the additional stage, and the target with its new number.
-    pub(super) fn rewritten(&self, context: &Context) -> (String, Option<String>) {
+    pub(super) fn rewritten(&self, context: &BuildContext) -> (String, Option<String>) {
         let stage = self.stage_name();
         let rewriting = Rewriting { stage: &stage, sources: self.sources, context };
         let (mut out, mut at, mut begun) = (String::new(), 0, false);
@@ -85,7 +85,7 @@ impl Archived<'_> {
 struct Rewriting<'a> {
     stage: &'a str,
     sources: &'a Sources,
-    context: &'a Context,
+    context: &'a BuildContext,
 }
 
 impl Rewriting<'_> {
@@ -234,7 +234,7 @@ mod tests {
     fn rewritten(text: &str, target: Option<&str>) -> (String, Option<String>) {
         let file = dockerfile_text::parse(text);
         let sources = Sources::of(&file, &[], target);
-        Archived { text, file: &file, sources: &sources, target }.rewritten(&Context::default())
+        Archived { text, file: &file, sources: &sources, target }.rewritten(&BuildContext::default())
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use self::entries::Archived;
 use self::sources::Sources;
 use crate::error::{Error, Result};
-use crate::local::context::{Context, ContextFilter};
+use crate::local::context::{BuildContext, ContextFilter};
 use crate::types::{ContextFile, Dockerfile, RegistryLogin};
 
 /// A Dockerfile, with the directory of this machine that its build needs.
@@ -109,7 +109,7 @@ impl LocalDockerfile {
 
     /// Reads the files that the build needs from its context, and adapts the Dockerfile to a provider that accepts a
     /// list of files.
-    pub(crate) async fn local(mut self, digests: Vec<String>) -> Result<(LocalDockerfile, Option<Context>)> {
+    pub(crate) async fn local(mut self, digests: Vec<String>) -> Result<(LocalDockerfile, Option<BuildContext>)> {
         // Some builders do not accept a byte order mark.
         if self.text.starts_with('\u{feff}') {
             self.text.remove(0);
@@ -119,7 +119,7 @@ impl LocalDockerfile {
         let everything = sources.everything.then(|| ".".to_owned());
         let only = sources.wanted.iter().map(|wanted| wanted.path.clone()).chain(everything).collect();
         let filter = ContextFilter { ignore_file: self.ignore_file.clone(), only: Some(only), digests };
-        let mut context = Context::read(directory.clone(), filter, true).await?;
+        let mut context = BuildContext::read(directory.clone(), filter, true).await?;
         let missing: Vec<_> = sources
             .wanted
             .iter()
