@@ -54,10 +54,10 @@ pub struct Case {
 
 /// Returns all cases, sorted by name.
 pub fn all() -> Vec<Case> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the crate has no parent folder")
-        .join("tests/corpus/dockerfiles");
+    // Crates at different depths use this file.
+    let folders =
+        Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|folder| folder.join("tests/corpus/dockerfiles"));
+    let directory = folders.into_iter().find(|folder| folder.is_dir()).expect("cannot find the corpus");
     let entries = fs::read_dir(&directory).expect("cannot read the corpus");
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("cannot read the directory").path()).collect();
     paths.sort();

@@ -1,6 +1,6 @@
 //! Tests of usage and cost reports, with responses that the emulator does not send.
 
-use crate::script::{Answer, Provide as _, SANDBOX, Script, ok, run};
+use crate::script::{Answer, Provide as _, SANDBOX, Script, modal, ok, run};
 use modal_proto::{
     client::{
         GenericResult, SandboxGetResourceUsageResponse, SandboxGetStatsRequest, SandboxGetStatsResponse,
@@ -52,7 +52,7 @@ fn costs_are_told_also_after_the_end() {
     };
     let methods = [(SANDBOX, "SandboxGetStatsV2", "SandboxWaitV2"), (OLD, "SandboxGetStats", "SandboxWait")];
     for (sandbox, method, wait) in methods {
-        let script = Script::new();
+        let script = modal();
         let result = GenericResult { status: GenericStatus::Terminated.into(), ..Default::default() };
         script.will(wait, ok(&SandboxWaitResponse { result: Some(result), ..Default::default() }));
         uses(&script);
@@ -86,7 +86,7 @@ fn costs_are_told_also_after_the_end() {
 
 #[test]
 fn a_server_without_costs_tells_the_totals() {
-    let script = Script::new();
+    let script = modal();
     uses(&script);
     script.will("SandboxGetStatsV2", Answer::Status(12, vec![]));
     let told = run(script.provider().report_usage(SANDBOX)).expect("a report");
@@ -99,7 +99,7 @@ fn a_server_without_costs_tells_the_totals() {
 #[test]
 fn no_cost_is_not_a_cost_of_nothing() {
     // The service knows the sandbox but has no sample of it yet.
-    let script = Script::new();
+    let script = modal();
     uses(&script);
     script.will("SandboxGetStatsV2", ok(&SandboxGetStatsResponse::default()));
     let told = run(script.provider().report_usage(SANDBOX)).expect("a report");
@@ -111,7 +111,7 @@ fn no_cost_is_not_a_cost_of_nothing() {
         (Answer::Status(7, vec![]), ErrorKind::PermissionDenied),
         (Answer::Status(5, vec![]), ErrorKind::NotFound),
     ] {
-        let script = Script::new();
+        let script = modal();
         uses(&script);
         script.will("SandboxGetStatsV2", answer);
         let error = run(script.provider().report_usage(SANDBOX)).expect_err("no report");

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use crate::api::provider::Provider;
 use crate::error::{Error, Kind, Result};
-use crate::local::context::Context;
+use crate::local::context::BuildContext;
 use crate::local::dockerfile::{LocalDockerfile, Sent};
 use crate::runtime::call::Call;
 use crate::runtime::runner::ask;

@@ -6,7 +6,7 @@ pub(crate) mod instance;
 pub(crate) mod limits;
 pub(crate) mod link;
 pub(crate) mod meter;
-pub(crate) mod metrics;
+pub mod metrics;
 pub(crate) mod printed;
 pub(crate) mod runner;
 pub(crate) mod signals;
