@@ -46,15 +46,14 @@ impl Terminal {
         let pair = openpty(&winsize(rows, columns), None).expect("cannot open a pseudo-terminal");
         let theirs = || pair.slave.try_clone().expect("cannot duplicate the descriptor");
         command.stdin(theirs()).stdout(theirs()).stderr(theirs()).env("TERM", "xterm-256color");
-        // SAFETY: both calls are permitted between fork and exec.
-        unsafe {
-            command.pre_exec(|| {
-                if libc::setsid() < 0 || libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
-                    return Err(std::io::Error::last_os_error());
-                }
-                Ok(())
-            });
-        }
+        let lead_session = || {
+            nix::unistd::setsid()?;
+            // SAFETY: TIOCSCTTY takes a number and reads no memory of this process.
+            let done = unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) };
+            if done < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+        };
+        // SAFETY: between fork and exec `lead_session` makes two system calls. It takes no lock and allocates nothing.
+        unsafe { command.pre_exec(lead_session) };
         let child = command.spawn().expect("cannot start the program");
         let ours = File::from(pair.master);
         let shown = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
