@@ -124,7 +124,10 @@ fn advice(error: &sandbox_host::Error) -> Option<&'static str> {
         Kind::NotFound if error.is_about_sandbox() => {
             "`sandbox list` shows the sandboxes that run, `sandbox list --all` the others too"
         }
-        Kind::InvalidArgument if error.is_about_sandbox() => "`sandbox list` shows the ids of sandboxes",
+        // Without a code of the service: the plugin itself refused the id. The service refuses other arguments.
+        Kind::InvalidArgument if error.is_about_sandbox() && error.provider_code().is_none() => {
+            "`sandbox list` shows the ids of sandboxes"
+        }
         Kind::AlreadyExists => "choose another name, or end what has it",
         Kind::File(FileFault::NotFound) => "`sandbox ls ID:/DIRECTORY` shows what is there",
         Kind::File(FileFault::NotEmpty) => "use -r",
