@@ -16,7 +16,7 @@ use sandbox_provider_kit::{
 };
 
 use crate::{
-    sandbox::manage,
+    sandbox::{manage, sort::insertion_sort},
     service::{Service, ended, error::unreadable, id},
 };
 
@@ -54,7 +54,7 @@ pub async fn report(service: &Service, sandbox: &str) -> Result<UsageReport> {
     for (name, cost) in &stats.cost_by_resource {
         cost_by_resource.push((name.clone(), dollars(cost)?));
     }
-    cost_by_resource.sort_by(|(a, _), (b, _)| a.cmp(b));
+    insertion_sort(&mut cost_by_resource, |(a, _), (b, _)| a < b);
     Ok(UsageReport {
         totals,
         cost: stats.cost.as_deref().map(dollars).transpose()?,
@@ -67,9 +67,37 @@ pub async fn report(service: &Service, sandbox: &str) -> Result<UsageReport> {
     })
 }
 
-/// Parses a decimal number of dollars.
+/// Parses a decimal number of dollars, such as `0.0031` or `3.1E-3`.
 fn dollars(text: &str) -> Result<f64> {
-    text.trim().parse().ok().filter(|value: &f64| value.is_finite()).ok_or_else(|| unreadable(READ_COST))
+    decimal(text.trim()).ok_or_else(|| unreadable(READ_COST))
+}
+
+/// Parses a decimal number that is not negative. The parser of the standard library would add 20 kB to the component. This one is
+/// exact up to 15 digits; digits after the 18th are ignored.
+fn decimal(text: &str) -> Option<f64> {
+    let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let mut scale: i32 = exponent.parse().ok()?;
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    if whole.is_empty() && fraction.is_empty() || scale.abs() > 99 {
+        return None;
+    }
+    let (mut value, mut seen) = (0u64, 0);
+    for (digit, is_fraction) in
+        whole.bytes().map(|digit| (digit, false)).chain(fraction.bytes().map(|digit| (digit, true)))
+    {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        if seen < 18 {
+            value = value * 10 + u64::from(digit - b'0');
+            seen += i32::from(value > 0);
+            scale -= i32::from(is_fraction);
+        } else {
+            scale += i32::from(!is_fraction);
+        }
+    }
+    let power = (0..scale.abs().min(300)).fold(1.0, |power, _| power * 10.0);
+    Some(if scale < 0 { value as f64 / power } else { value as f64 * power })
 }
 
 fn distributions(stats: SandboxGetStatsResponse) -> Vec<Distribution> {
@@ -85,7 +113,7 @@ fn distributions(stats: SandboxGetStatsResponse) -> Vec<Distribution> {
     found.extend(stats.memory_gib.map(|stats| measured("memory", "GiB", stats)));
     let mut others: Vec<_> = stats.percentile_stats.into_iter().collect();
     others.retain(|(name, _)| !REPEATED.contains(&name.as_str()));
-    others.sort_by(|(a, _), (b, _)| a.cmp(b));
+    insertion_sort(&mut others, |(a, _), (b, _)| a < b);
     found.extend(others.into_iter().map(|(name, other)| Distribution {
         name,
         unit: other.unit,
@@ -98,4 +126,34 @@ fn distributions(stats: SandboxGetStatsResponse) -> Vec<Distribution> {
 
 fn percentiles(points: &[StatsPercentile]) -> Vec<(f64, f64)> {
     points.iter().map(|point| (f64::from(point.percentile_basis_points) / 100.0, point.value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decimal;
+
+    #[test]
+    fn decimal_numbers_are_parsed_exactly() {
+        for text in [
+            "0",
+            "1",
+            "0.0031",
+            "12.5",
+            "3.1E-3",
+            "1e-7",
+            "0.000000000123456",
+            ".5",
+            "7.",
+            "1e2",
+            "0.1",
+            "123456.789012",
+        ] {
+            assert_eq!(decimal(text), text.parse().ok(), "{text}");
+        }
+        let long = "0.12345678901234567890123456789";
+        assert!((decimal(long).unwrap() - long.parse::<f64>().unwrap()).abs() < 1e-16);
+        for text in ["", ".", "a lot", "-1", "1,5", "1e", "1e100", "NaN", "inf", "0x1", "1.2.3"] {
+            assert_eq!(decimal(text), None, "{text}");
+        }
+    }
 }
