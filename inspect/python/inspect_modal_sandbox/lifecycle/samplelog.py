@@ -10,7 +10,10 @@ from .run import Created
 
 
 def write_metrics(created: Created, cost: Mapping[str, Any]) -> None:
-    """Writes the metrics and the cost of a sandbox into the log of the running sample. Failures are ignored: there may be no sample."""
+    """Writes the metrics and the cost of a sandbox into the log of the running sample.
+
+    Failures are ignored: there may be no sample.
+    """
     with contextlib.suppress(Exception):
         from inspect_ai.log import transcript
 
