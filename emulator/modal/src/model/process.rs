@@ -226,3 +226,35 @@ fn has_data(pipe: &pipe::Receiver) -> bool {
     poll(&mut asked, PollTimeout::ZERO).is_ok()
         && asked[0].revents().is_some_and(|events| events.contains(PollFlags::POLLIN))
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::fcntl::OFlag;
+    use nix::unistd::{pipe2, write};
+
+    use super::*;
+
+    /// Output is closed to readers when it is [`Drained::Own`] and some time has passed, so it must be complete by then.
+    #[tokio::test]
+    async fn all_output_of_a_command_is_read_before_it_counts_as_drained() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = Arc::new(Spool::new(directory.path()));
+        // The writing end stays open, as if a child process held it.
+        let (reader, writer) = pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).unwrap();
+        let (exit, exited) = watch::channel(None);
+        let mut drained = drain(reader, Some(spool.clone()), exited).unwrap();
+        assert_eq!(write(&writer, &[7; 5000]).unwrap(), 5000);
+        while spool.progress().len < 5000 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(*drained.borrow(), Drained::Not, "the command can still write");
+
+        assert_eq!(write(&writer, &[8; 60_000]).unwrap(), 60_000);
+        exit.send_replace(Some(Exit::Code(0)));
+        drained.wait_for(|drained| *drained != Drained::Not).await.unwrap();
+        assert_eq!((*drained.borrow(), spool.progress().len), (Drained::Own, 65_000));
+
+        drop(writer);
+        drained.wait_for(|drained| *drained == Drained::Whole).await.unwrap();
+    }
+}
