@@ -10,7 +10,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
-    process::Command,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -154,16 +153,15 @@ impl Rules {
     ///
     /// # Errors
     ///
-    /// Fails if git cannot list the files, or a file cannot be read.
+    /// Fails if a folder or a file cannot be read.
     pub fn check_texts(&self, root: &Path, found: &mut Vec<String>) -> Result<()> {
-        let output =
-            Command::new("git").args(["ls-files", "-z"]).current_dir(root).output().context("could not start git")?;
-        ensure!(output.status.success(), "git ls-files failed: {}", String::from_utf8_lossy(&output.stderr));
         let mut functions = BTreeSet::new();
-        for name in String::from_utf8(output.stdout)?.split('\0').filter(|name| !name.is_empty()) {
+        let mut names = Vec::new();
+        list_files(root, Path::new(""), &mut names)?;
+        for name in names.iter().map(String::as_str) {
             let prose = [".rs", ".py", ".md"].iter().any(|end| name.ends_with(end)) && !name.contains("/corpus/");
             let neutral = name.starts_with(NEUTRAL_CRATE.0);
-            if !(prose || neutral) || !root.join(name).is_file() {
+            if !(prose || neutral) {
                 continue;
             }
             let text = fs::read(root.join(name)).with_context(|| format!("could not read {name}"))?;
@@ -183,6 +181,27 @@ impl Rules {
         check_test_names(root, &functions, found);
         Ok(())
     }
+}
+
+/// Collects the paths of the files below `folder`, relative to `root`. Leaves out hidden files and what builds and tests create.
+fn list_files(root: &Path, folder: &Path, names: &mut Vec<String>) -> Result<()> {
+    let path = root.join(folder);
+    for entry in fs::read_dir(&path).with_context(|| format!("could not list {}", path.display()))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') || ["target", "node_modules", "__pycache__"].contains(&name.as_str()) {
+            continue;
+        }
+        let kind = entry.file_type()?;
+        let inner = folder.join(&name);
+        if kind.is_dir() {
+            list_files(root, &inner, names)?;
+        } else if kind.is_file() {
+            names.push(inner.to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(())
 }
 
 /// Finds tests that [`PROMISES`] names and that no file contains.

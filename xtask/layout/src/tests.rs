@@ -1,6 +1,6 @@
 //! Runs the checks on a small workspace with known violations, and on this workspace.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use crate::{check, rules::Rules, source::Target};
 
@@ -115,12 +115,6 @@ fn names_dependencies_and_vague_words_are_found() {
         ("docs/security.md", "Safe.\n\n**Tests:** `is_safe`,\n`was_renamed`\n\nAnd `other`.\n"),
         ("other/tests/all.rs", "#[test]\nfn is_safe() {}\n"),
     ]);
-    let git = |arguments: &[&str]| {
-        let status = Command::new("git").args(arguments).current_dir(directory.path()).status().unwrap();
-        assert!(status.success());
-    };
-    git(&["init", "-q"]);
-    git(&["add", "-A"]);
     let root = directory.path().canonicalize().unwrap();
     assert_eq!(
         check(&root).unwrap(),
