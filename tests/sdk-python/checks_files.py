@@ -190,7 +190,7 @@ def test_files_a_write_replaces_the_content_and_keeps_the_mode() -> None:
 def test_files_file_permissions_apply_to_the_user_of_the_sandbox() -> None:
     """files: file permissions apply to the user of the sandbox"""
     # An unprivileged emulator has no other users.
-    if sh(shared(), "touch /tmp/owned && chown 'nobody' /tmp/owned")[2] != 0:
+    if sh(shared(), "touch /tmp/owned && chown nobody /tmp/owned")[2] != 0:
         return
     image = modal.Image.from_registry("debian:bookworm").dockerfile_commands("RUN mkdir -p /root/d; echo x > /root/x", "USER nobody")
     with sandbox("sleep", "60", image=image) as own:

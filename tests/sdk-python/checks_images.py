@@ -137,9 +137,9 @@ def test_images_a_dockerfile_uses_context_arg_stages_user_and_a_here_document() 
 
 def test_images_user_sets_the_user() -> None:
     """images: USER sets the user"""
-    image = base().dockerfile_commands("RUN echo x > /tmp/x && chown 'nobody' /tmp/x", "USER nobody")
+    image = base().dockerfile_commands("RUN echo x > /tmp/x && chown nobody /tmp/x", "USER nobody")
     # An unprivileged emulator has no other users.
-    if sh(shared(), "touch /tmp/owned && chown 'nobody' /tmp/owned")[2] == 0:
+    if sh(shared(), "touch /tmp/owned && chown nobody /tmp/owned")[2] == 0:
         equal(built_with(image, "id -un; echo y > /tmp/x && cat /tmp/x; touch /root/z 2>/dev/null || echo no"), ("nobody\ny\nno\n", "", 0))
 
 

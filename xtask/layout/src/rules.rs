@@ -260,11 +260,13 @@ fn entry(folder: &Path, file: &Path) -> Option<(String, bool)> {
     (!matches!(name, "mod" | "lib" | "main")).then(|| (name.to_owned(), false))
 }
 
-/// Returns the vague words of a line of prose. Words in quotes or capitals are names, and so is the user after `user:`.
+/// Returns the vague words of a line of prose. Words in quotes or capitals are names, and so is the user after
+/// `chown` or `user:`.
 fn vague_words(line: &str) -> impl Iterator<Item = &'static str> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let prose = words.iter().enumerate().filter(|(at, word)| {
-        word.chars().skip(1).all(|letter| !letter.is_uppercase()) && (*at == 0 || words[at - 1] != "user:")
+        let names_user = *at > 0 && ["chown", "user:"].contains(&words[at - 1]);
+        word.chars().skip(1).all(|letter| !letter.is_uppercase()) && !names_user
     });
     let prose: Vec<String> =
         prose.map(|(_, word)| word.trim_matches(['(', ')', '.', ',', ';', ':', '?', '!']).to_lowercase()).collect();

@@ -32,7 +32,15 @@ pub use provider::SandboxProvider;
 ///
 /// impl SandboxProvider for Provider {
 ///     fn describe(&self) -> Description {
-///         todo!("say what this provider can do")
+///         Description {
+///             name: "example".to_string(),
+///             version: "0.1.0".to_string(),
+///             capabilities: Vec::new(),
+///             options_schema: "{}".to_string(),
+///             environment: Vec::new(),
+///             digests: Vec::new(),
+///             extra: Vec::new(),
+///         }
 ///     }
 /// }
 ///
