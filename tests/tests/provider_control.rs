@@ -416,7 +416,7 @@ async fn the_backend_is_chosen_by_the_requested_features() -> Result<()> {
     assert_eq!(sh(&sandbox, "echo $A").await?, "1");
     assert_eq!(sandbox.tags().await?, [("k".to_string(), "v".to_string())]);
     assert_eq!(world.provider.find("old").await?.sandbox.id(), sandbox.id());
-    let used = sandbox.stats().await?;
+    let used = sandbox.usage_report().await?.totals;
     assert!(used.extra.contains(&("gpu".into(), "\"H100\"".into())), "{used:?}");
     refused(sandbox.set_name("other").await, Kind::Unsupported, "creation");
     sandbox.terminate().await?;
@@ -739,7 +739,7 @@ async fn a_sandbox_is_found_changed_measured_and_ended() -> Result<()> {
     sandbox.set_tags(vec![("a".into(), "1".into())]).await?;
     sandbox.set_tags(vec![("b".into(), "2".into())]).await?;
     assert_eq!(sandbox.tags().await?, [("b".to_string(), "2".to_string())], "setting tags should replace all of them");
-    let used = sandbox.stats().await?;
+    let used = sandbox.usage_report().await?.totals;
     assert_eq!(used.gpu_millis, 0);
     let mut main = sandbox.attach("main");
     use tokio::io::AsyncWriteExt as _;
@@ -762,7 +762,7 @@ async fn a_sandbox_is_found_changed_measured_and_ended() -> Result<()> {
         refused(absent.tags().await, Kind::NotFound, absent.id());
         refused(absent.set_tags(vec![]).await, Kind::NotFound, absent.id());
         refused(absent.tunnels(Duration::ZERO).await, Kind::NotFound, absent.id());
-        refused(absent.stats().await, Kind::NotFound, absent.id());
+        refused(absent.usage_report().await, Kind::NotFound, absent.id());
         refused(absent.usage_report().await, Kind::NotFound, absent.id());
     }
     let strange = world.provider.sandbox("../x");
@@ -850,7 +850,10 @@ async fn connect_tokens_admit_http_clients() -> Result<()> {
             let _ = stream.read_to_string(&mut answer);
             answer.split(' ').nth(1).unwrap_or_default().to_string()
         };
-        assert_eq!((status(&made.token), status("another")), ("200".to_string(), "401".to_string()), "{backend}");
+        let (name, value) = &made.headers[0];
+        let token = value.strip_prefix("Bearer ").expect("no bearer token");
+        assert_eq!(name, "authorization");
+        assert_eq!((status(token), status("another")), ("200".to_string(), "401".to_string()), "{backend}");
         refused(sandbox.connect_token(0, "").await, Kind::InvalidArgument, "not a port");
     }
     let absent = world.provider.sandbox("sb-absent00000000000000000000");

@@ -17,6 +17,7 @@ const CAPABILITIES: &[(&str, Support, &str)] = &[
     ("create.names", Support::Native, "Unique among the live sandboxes of one app."),
     ("create.tags", Support::Native, ""),
     ("create.env", Support::Native, ""),
+    ("create.command", Support::Native, "Appended to the ENTRYPOINT of the image. `keep-alive` runs `sleep`."),
     ("create.secrets", Support::Native, ""),
     ("create.cpu", Support::Native, ""),
     ("create.memory", Support::Native, ""),
@@ -62,11 +63,13 @@ const CAPABILITIES: &[(&str, Support, &str)] = &[
     ("snapshot.exit", Support::Native, "With the option exit_snapshot."),
     ("mount", Support::Native, "Images of directory snapshots."),
     ("volumes.reload", Support::Native, ""),
+    ("volumes.delete", Support::Native, ""),
     (
         "exec.user",
         Support::Emulated,
         "Through setpriv, runuser, su or busybox of the image; needs /bin/sh and /etc/passwd, and a sandbox that runs as root.",
     ),
+    ("exec.idempotent", Support::Native, ""),
     ("exec.signal", Support::Emulated, "A second exec signals the process tree; needs /bin/sh in the image."),
     (
         "exec.deadline",

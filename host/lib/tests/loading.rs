@@ -37,7 +37,7 @@ async fn what_is_wrong_with_a_file_is_said() {
         fault(component("(component (instance $i) (export \"harness:sandbox/sandbox-provider@0.7.1\" (instance $i)))"))
             .await;
     assert_eq!(kind, PluginFault::OtherVersion);
-    assert!(text.contains("0.7.1") && text.contains("0.1.1 and 0.1.0"), "{text}");
+    assert!(text.contains("0.7.1") && text.contains("0.2.0, 0.1.1 and 0.1.0"), "{text}");
 
     let (kind, text) = fault(component(
         "(component (import \"wasi:sockets/network@0.2.12\" (instance)) (instance $i)

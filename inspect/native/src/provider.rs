@@ -492,7 +492,9 @@ fn verdict(verdict: &Verdict) -> (&'static str, i64, String) {
         Verdict::Signaled(signal) => ("signaled", i64::from(*signal), String::new()),
         Verdict::Deadline => ("deadline", 0, String::new()),
         Verdict::SandboxEnded(reason) => ("sandbox-ended", 0, end_text(reason)),
-        Verdict::Lost(why) => ("lost", 0, why.clone()),
+        // The kernel kills with signal 9, which is what Inspect's other providers report.
+        Verdict::OutOfMemory => ("signaled", 9, String::new()),
+        Verdict::Lost(why) | Verdict::Other(why) => ("lost", 0, why.clone()),
     }
 }
 

@@ -39,6 +39,29 @@ pub fn extra(extra: &[(String, String)]) -> Result<()> {
     }
 }
 
+/// Returns the error for the case `other` of a variant of a request, for providers that define no further cases. `what`
+/// is the field, such as `outbound`.
+#[must_use]
+pub fn unknown_case(what: &str, name: &str) -> Error {
+    Error::invalid(format!("There is no {what} `{}` in this provider.", shown(name))).about(what)
+}
+
+/// Checks that a request leaves out a field that the provider does not support. `set` is whether the field is set, and
+/// `capability` is what it needs.
+///
+/// # Errors
+///
+/// `unsupported` with the capability as its subject.
+pub fn absent(set: bool, capability: &str) -> Result<()> {
+    if set {
+        return Err(Error::unsupported(
+            capability,
+            format!("This provider does not have the capability {capability}."),
+        ));
+    }
+    Ok(())
+}
+
 /// Converts the argument `max-bytes` to the maximum size of a reply, in bytes: at most 64 MiB.
 ///
 /// # Errors

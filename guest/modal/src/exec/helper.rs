@@ -323,9 +323,10 @@ pub(crate) fn exec_ref(at: &Location, transfer: &str) -> ExecRef {
     ExecRef { sandbox: at.sandbox.clone(), exec: transfer.to_string(), deadline: None, container: at.container.clone() }
 }
 
-/// Checks a sandbox id and a path.
+/// Checks a sandbox id and a path, and that no user is given.
 pub(crate) fn check_location(at: &Location) -> Result<()> {
     id::check_sandbox(&at.sandbox)?;
+    check::absent(at.user.is_some(), "files.user")?;
     check::path(&at.path)
 }
 

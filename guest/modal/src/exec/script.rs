@@ -304,7 +304,9 @@ fn failed(capability: &str, tools: &str, verdict: &Verdict, complaint: &[u8]) ->
     let end = match verdict {
         Verdict::Exited(code) => format!("exit code {code}"),
         Verdict::Signaled(signal) => format!("signal {signal}"),
-        Verdict::Deadline | Verdict::SandboxEnded(_) | Verdict::Lost(_) => "it did not end by itself".to_string(),
+        Verdict::Deadline | Verdict::SandboxEnded(_) | Verdict::OutOfMemory | Verdict::Lost(_) | Verdict::Other(_) => {
+            "it did not end by itself".to_string()
+        }
     };
     Error::internal(format!("The script inside the sandbox failed ({end}): {text}"))
 }

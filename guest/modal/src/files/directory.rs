@@ -70,7 +70,7 @@ pub async fn list(scripts: &Scripts, at: &Location, cursor: Option<String>, max:
                 follow.give_back(elements.rest());
                 let next = format!("{transfer}:{}", follow.offset());
                 scripts.helper().outputs().keep(&exec, 0, follow);
-                return Ok(FilePage { items, next: Some(next) });
+                return Ok(FilePage { items, skipped: 0, next: Some(next) });
             }
             Next::End => break,
             Next::More if follow.is_ended() => {
@@ -86,7 +86,7 @@ pub async fn list(scripts: &Scripts, at: &Location, cursor: Option<String>, max:
         }
     }
     scripts.helper().finish(at, &transfer).await?;
-    Ok(FilePage { items, next: None })
+    Ok(FilePage { items, skipped: 0, next: None })
 }
 
 /// Implements `make-directory` of the interface. Creates a directory.

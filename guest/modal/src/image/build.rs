@@ -5,7 +5,7 @@
 
 use std::{cell::RefCell, future::poll_fn, rc::Rc, task::Poll, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+use base64ct::{Base64Unpadded, Encoding as _};
 use bytes::Bytes;
 use futures_util::{Stream as _, StreamExt as _, stream::LocalBoxStream};
 use modal_proto::client::{
@@ -85,7 +85,7 @@ struct Cursor {
 
 impl Cursor {
     fn encode(&self) -> Result<String> {
-        let text = STANDARD_NO_PAD.encode(self.encode_to_vec());
+        let text = Base64Unpadded::encode_string(&self.encode_to_vec());
         if text.len() > MAX_CURSOR_BYTES {
             return Err(Error::invalid("The further commands are too long: put them into a Dockerfile."));
         }
@@ -94,7 +94,7 @@ impl Cursor {
 
     fn decode_text(text: &str) -> Result<Cursor> {
         let bytes = Some(text).filter(|text| text.len() <= MAX_CURSOR_BYTES);
-        let bytes = bytes.and_then(|text| STANDARD_NO_PAD.decode(text).ok()).ok_or_else(strange_cursor)?;
+        let bytes = bytes.and_then(|text| Base64Unpadded::decode_vec(text).ok()).ok_or_else(strange_cursor)?;
         let cursor = <Cursor as Message>::decode(Bytes::from(bytes)).map_err(|_| strange_cursor())?;
         if cursor.image.is_empty() { Err(strange_cursor()) } else { Ok(cursor) }
     }

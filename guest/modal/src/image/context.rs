@@ -7,7 +7,7 @@
 
 use std::{cell::RefCell, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64ct::{Base64, Encoding as _};
 use modal_proto::{
     client::{
         BlobCreateRequest, MountBatchedCheckExistenceRequest, MountFile, MountGetOrCreateRequest, MountPutFileRequest,
@@ -129,8 +129,8 @@ impl Contexts {
                 .about(&content.sha256)
         })?;
         let request = BlobCreateRequest {
-            content_md5: STANDARD.encode(md5),
-            content_sha256_base64: STANDARD.encode(unhex(&content.sha256)),
+            content_md5: Base64::encode_string(&md5),
+            content_sha256_base64: Base64::encode_string(&unhex(&content.sha256)),
             content_length: i64::try_from(content.size).unwrap_or(i64::MAX),
         };
         let answer = self.service.control.call("announce an upload", rpc::BLOB_CREATE, &request).await?;

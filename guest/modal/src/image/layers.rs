@@ -15,6 +15,7 @@ use crate::{
 use sandbox_provider_kit::{
     Error, Result,
     api::{
+        check,
         error::shown,
         wit::{BuiltImage, ErrorKind, ImageSource, ImageSpec, RegistryLogin},
     },
@@ -118,6 +119,7 @@ pub(crate) async fn layers(service: &Service, spec: &ImageSpec) -> Result<Vec<Im
         }
         ImageSource::Id(id) => base = Some(id.clone()),
         ImageSource::Named(name) => base = Some(named_image(service, name).await?),
+        ImageSource::Other((name, _)) => return Err(check::unknown_case("image source", name)),
     }
     if !spec.commands.is_empty() || layers.is_empty() {
         let mut lines = vec![format!("FROM {BASE}")];
@@ -134,6 +136,9 @@ pub(crate) async fn layers(service: &Service, spec: &ImageSpec) -> Result<Vec<Im
     }
     Ok(layers)
 }
+
+/// The platform of all machines of the service.
+const PLATFORM: &str = "linux/amd64";
 
 pub(crate) async fn named_image(service: &Service, name: &str) -> Result<String> {
     let config = service.config()?;
@@ -155,6 +160,12 @@ async fn registry_config(service: &Service, login: Option<&RegistryLogin>) -> Re
         Some(RegistryLogin::AwsSecret(secret)) => (Some(RegistryAuthType::Aws), secret),
         Some(RegistryLogin::GcpSecret(secret)) => (Some(RegistryAuthType::Gcp), secret),
         Some(RegistryLogin::AnySecret(secret)) => (None, secret),
+        Some(RegistryLogin::Credential(_)) => {
+            return Err(Error::unsupported(
+                "image.registry-credentials",
+                "Modal pulls images itself, so it needs a secret of Modal and not a credential of the host.",
+            ));
+        }
         Some(RegistryLogin::Other((kind, _))) => {
             return Err(Error::unsupported(
                 "image.registry-credentials",
@@ -239,6 +250,12 @@ pub(crate) fn check_image_id(id: &str) -> Result<()> {
 
 /// Checks the specification of an image.
 pub(crate) fn check_image(spec: &ImageSpec) -> Result<()> {
+    if let Some(platform) = spec.platform.as_deref().filter(|platform| *platform != PLATFORM) {
+        return Err(Error::unsupported(
+            "create.platform",
+            format!("Modal runs {PLATFORM} only, not `{}`.", shown(platform)),
+        ));
+    }
     spec::check(spec, check_image_id)
 }
 

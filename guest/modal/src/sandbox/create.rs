@@ -13,6 +13,7 @@ use modal_proto::{
 use crate::{
     image::{build::Builds, layers::check_image},
     sandbox::{
+        entry_point::{arguments, check_entry_point},
         find::{self, tunnel},
         manage::terminate,
         options::{Backend, Options},
@@ -21,7 +22,7 @@ use crate::{
     },
     service::{
         Service,
-        wire::{gpu_config, network_access, pty_info, secret_sources, tags},
+        wire::{check_outbound, gpu_config, network_access, pty_info, secret_sources, tags},
     },
 };
 use sandbox_provider_kit::{
@@ -41,9 +42,6 @@ use sandbox_provider_kit::{
 /// Lifetime of a sandbox without a requested lifetime, in seconds: Modal's own default (docs/modal-protocol.md, section
 /// 5.2).
 const DEFAULT_LIFETIME_SECS: u32 = 300;
-
-/// Longest command, in bytes of all arguments (docs/modal-protocol.md, section 5.2).
-const MAX_COMMAND_BYTES: usize = 65_536;
 
 /// Implements `check-spec` of the interface. Checks a specification as far as that is possible without a request to
 /// Modal.
@@ -142,7 +140,7 @@ async fn definition(service: &Service, spec: &SandboxSpec, options: Options, ima
         None => None,
     };
     Ok(Sandbox {
-        entrypoint_args: spec.command.clone(),
+        entrypoint_args: arguments(&spec.entry_point, &spec.image),
         image_id,
         secret_ids: service.names.secret_ids(&spec.secrets).await?,
         resources: Some(resources(&spec.resources)),
@@ -175,10 +173,14 @@ async fn definition(service: &Service, spec: &SandboxSpec, options: Options, ima
         custom_domain: options.custom_domain,
         include_oidc_identity_token: options.identity_token,
         readiness_probe: spec.readiness.as_ref().map(|wanted| Probe {
-            probe_oneof: Some(match &wanted.check {
-                Readiness::Tcp(port) => probe::ProbeOneof::TcpPort((*port).into()),
-                Readiness::Exec(argv) => probe::ProbeOneof::ExecCommand(probe::ExecCommand { argv: argv.clone() }),
-            }),
+            probe_oneof: match &wanted.check {
+                Readiness::Tcp(port) => Some(probe::ProbeOneof::TcpPort((*port).into())),
+                Readiness::Exec(argv) => {
+                    Some(probe::ProbeOneof::ExecCommand(probe::ExecCommand { argv: argv.clone() }))
+                }
+                // `check_spec` has refused it.
+                Readiness::Other(_) => None,
+            },
             interval_ms: wanted.interval.map(|interval| u32::try_from(interval).unwrap_or(u32::MAX)),
         }),
         inbound_cidr_allowlist: spec.network.inbound_cidrs.clone(),
@@ -282,16 +284,9 @@ fn open_ports(ports: &[Port]) -> sandbox::OpenPortsOneof {
 
 /// Checks the fields of a specification. Sends nothing.
 fn check_spec(spec: &SandboxSpec) -> Result<()> {
-    let bytes: usize = spec.command.iter().map(String::len).sum();
-    if bytes > MAX_COMMAND_BYTES {
-        return Err(Error::invalid(format!(
-            "The command has {bytes} bytes and Modal takes {MAX_COMMAND_BYTES}: pass the rest by a file."
-        ))
-        .about("command"));
-    }
-    if spec.command.iter().any(|argument| argument.contains('\0')) {
-        return Err(Error::invalid("An argument of the command contains a NUL character.").about("command"));
-    }
+    check_entry_point(&spec.entry_point)?;
+    check_outbound(&spec.network.outbound)?;
+    check::absent(spec.user.is_some(), "create.user")?;
     check::env(&spec.env)?;
     if let Some(workdir) = spec.workdir.as_deref().filter(|path| !path.starts_with('/')) {
         return Err(Error::invalid(format!("The working directory `{}` is not an absolute path.", shown(workdir)))
@@ -337,6 +332,9 @@ fn check_spec(spec: &SandboxSpec) -> Result<()> {
     match &spec.readiness {
         Some(probe) if matches!(&probe.check, Readiness::Exec(argv) if argv.is_empty()) => {
             return Err(Error::invalid("The readiness probe's command is empty.").about("readiness"));
+        }
+        Some(probe) if let Readiness::Other((name, _)) = &probe.check => {
+            return Err(check::unknown_case("readiness", name));
         }
         Some(probe) if matches!(probe.check, Readiness::Tcp(0)) || probe.interval == Some(0) => {
             return Err(Error::invalid("A readiness probe's port and interval are 1 or more.").about("readiness"));

@@ -17,7 +17,7 @@ use crate::{
         Service, ended,
         ended::HOLD_SLACK,
         id, policy,
-        wire::{network_access, tags},
+        wire::{check_outbound, network_access, tags},
     },
 };
 use sandbox_provider_kit::{
@@ -191,6 +191,7 @@ pub async fn set_network(service: &Service, sandbox: &str, policy: &NetworkPolic
     }
     // A running sandbox can be opened or get an allow-list (docs/modal-protocol.md, section 6.6). An empty allow-list
     // blocks everything.
+    check_outbound(&policy.outbound)?;
     let nothing = Outbound::Allowed(AllowList { cidrs: Vec::new(), domains: Vec::new() });
     let outbound = if matches!(policy.outbound, Outbound::Blocked) { &nothing } else { &policy.outbound };
     let network_access = Some(network_access(outbound));
@@ -227,7 +228,8 @@ pub async fn create_connect_token(
         .call("make a token for the sandbox", rpc, &request)
         .await
         .map_err(|error| ended::unknown(sandbox, error))?;
-    Ok(ConnectToken { url: answer.url, token: answer.token })
+    let headers = vec![("authorization".to_string(), format!("Bearer {}", answer.token))];
+    Ok(ConnectToken { url: answer.url, headers, expires: None })
 }
 
 /// Implements `reload-volumes` of the interface. Makes the changes of other sandboxes to the mounted volumes visible.

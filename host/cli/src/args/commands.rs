@@ -48,7 +48,10 @@ pub struct Create {
     /// A terminal for the entry-point command
     #[arg(short, long)]
     pub tty: bool,
-    /// Entry-point command and its arguments [default: the image's, or none]
+    /// Keep the sandbox alive without the command of the image (in place of ARGV)
+    #[arg(long, conflicts_with = "argv")]
+    pub keep_alive: bool,
+    /// Entry-point command and its arguments [default: the command of the image]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGV")]
     pub argv: Vec<String>,
 }

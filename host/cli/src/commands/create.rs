@@ -1,21 +1,26 @@
 //! `sandbox create`: creates a sandbox and prints its id.
 
 use anyhow::Result;
-use sandbox_host::types::ImageSpec;
+use sandbox_host::types::{EntryPoint, ImageSpec};
 use sandbox_host::{OWNER_TAG, RUN_TAG, fresh_id};
 
 use crate::args::Create;
 use crate::output::results::Created;
 use crate::output::{self, Failure};
 use crate::session::Session;
-use crate::steps::image::build_image;
+use crate::steps::image::image_for;
 use crate::steps::sandbox::{default_owner, refuse_early, sandbox_spec};
 use crate::steps::terminal::terminal;
 
 /// Runs `sandbox create`. Returns the exit code.
 pub async fn create(session: &Session, args: Create) -> Result<i32> {
     let provider = session.provider().await?;
-    let mut spec = sandbox_spec(&args.sandbox, ImageSpec::default())?.command(args.argv);
+    let mut spec = sandbox_spec(&args.sandbox, ImageSpec::default())?;
+    spec.entry_point = match args.argv {
+        _ if args.keep_alive => EntryPoint::KeepAlive,
+        argv if argv.is_empty() => EntryPoint::Image,
+        argv => EntryPoint::Command(argv),
+    };
     spec.key = args.key;
     spec.pty = args.tty.then(terminal);
     if args.wait_ready.is_some() && spec.readiness.is_none() {
@@ -24,7 +29,7 @@ pub async fn create(session: &Session, args: Create) -> Result<i32> {
             .into());
     }
     refuse_early(&provider, &spec).await?;
-    spec.image = ImageSpec::id(build_image(session, &provider, &args.image).await?);
+    spec.image = image_for(session, &provider, &args.image, false).await?;
     let tag = (RUN_TAG.to_owned(), fresh_id());
     let spec = spec.tag(OWNER_TAG, default_owner()).tag(&tag.0, &tag.1);
     let step = session.voice.step("creating the sandbox");

@@ -104,8 +104,8 @@ pub struct Sandbox<'a> {
     pub id: &'a str,
     /// Name
     pub name: Option<&'a str>,
-    /// `pending`, `running`, `ended`, or `unknown`
-    pub state: &'static str,
+    /// `pending`, `running`, `paused`, `stopped`, `ended`, `unknown`, or a state of the provider
+    pub state: &'a str,
     /// How it ended
     pub end: Option<String>,
     /// Id of its image
@@ -254,8 +254,10 @@ pub struct AllowedPlaces {
 pub struct ConnectToken<'a> {
     /// Address of the port
     pub url: &'a str,
-    /// Token
-    pub token: &'a str,
+    /// Headers that every request must have
+    pub headers: BTreeMap<&'a str, &'a str>,
+    /// When it expires, in milliseconds since the Unix epoch
+    pub expires: Option<u64>,
 }
 
 /// `stats`. Values that the provider does not report are null.
@@ -610,7 +612,10 @@ impl<'a> From<&'a SandboxInfo> for Sandbox<'a> {
             SandboxState::Ended(reason) => ("ended", Some(end_text(reason))),
             SandboxState::Pending => ("pending", None),
             SandboxState::Running => ("running", None),
+            SandboxState::Paused => ("paused", None),
+            SandboxState::Stopped => ("stopped", None),
             SandboxState::Unknown => ("unknown", None),
+            SandboxState::Other(name) => (name.as_str(), None),
         };
         // What is no JSON is text.
         let value = |text: &String| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text.as_str()));

@@ -22,7 +22,10 @@ pub fn state_text(state: &SandboxState) -> String {
         SandboxState::Pending => "pending".into(),
         SandboxState::Running => "running".into(),
         SandboxState::Ended(reason) => format!("ended ({})", end_text(reason)),
+        SandboxState::Paused => "paused".into(),
+        SandboxState::Stopped => "stopped".into(),
         SandboxState::Unknown => "unknown".into(),
+        SandboxState::Other(name) => name.clone(),
     }
 }
 

@@ -17,9 +17,22 @@ pub async fn build_image(session: &Session, provider: &Provider, args: &ImageArg
     build_for(session, provider, args, false).await
 }
 
-/// Builds the image like [`build_image`]. With `stays`, removes the `ENTRYPOINT` of a Dockerfile, because its program may
-/// end before the commands in the sandbox do.
-pub async fn build_for(session: &Session, provider: &Provider, args: &ImageArgs, stays: bool) -> Result<String> {
+/// Builds the image for a new sandbox and returns it by its id. A provider that does not export the interface `images`
+/// builds it when it creates the sandbox; then this returns the specification. With `stays`, removes the `ENTRYPOINT` of a
+/// Dockerfile, because its program may end before the commands in the sandbox do.
+pub async fn image_for(session: &Session, provider: &Provider, args: &ImageArgs, stays: bool) -> Result<ImageSpec> {
+    match build_for(session, provider, args, stays).await {
+        Ok(id) => Ok(ImageSpec::id(id)),
+        Err(error) => match error.downcast_ref::<sandbox_host::Error>() {
+            Some(cause) if *cause.kind() == Kind::Unsupported && cause.subject() == Some("images") => {
+                image_spec(session, provider, args).await
+            }
+            _ => Err(error),
+        },
+    }
+}
+
+async fn build_for(session: &Session, provider: &Provider, args: &ImageArgs, stays: bool) -> Result<String> {
     let mut spec = image_spec(session, provider, args).await?;
     if let (ImageSource::Id(id), true) = (&spec.source, spec.commands.is_empty()) {
         return Ok(id.clone());

@@ -709,7 +709,7 @@ mod tests {
             modified: 0,
             name,
         });
-        types::FilePage { items: items.collect(), next: next.map(str::to_owned) }
+        types::FilePage { items: items.collect(), skipped: 0, next: next.map(str::to_owned) }
     }
 
     #[test]

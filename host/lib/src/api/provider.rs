@@ -301,6 +301,31 @@ impl Provider {
         ask!(self.inner, None, call, |guest, store| guest.call_delete_volume(store, &name))
     }
 
+    /// Returns one page of the images that the provider has stored for this account, newest first. `max` is between 1 and
+    /// 1000. `cursor` is the field `next` of the page before.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`] if the provider does not list images, and the kinds of every call: see [`Kind`].
+    pub async fn images(&self, cursor: Option<String>, max: u32) -> Result<types::ImagePage> {
+        ask!(self.inner, None, Call::reading("list the images").prompt(), |guest, store| guest.call_list_images(
+            store,
+            cursor.as_deref(),
+            max
+        ))
+    }
+
+    /// Deletes a memory snapshot. Succeeds if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`] if the provider cannot delete snapshots, and the kinds of every call: see [`Kind`].
+    pub async fn delete_memory_snapshot(&self, snapshot: &str) -> Result<()> {
+        let call = Call::acting(format!("delete the snapshot {snapshot}"));
+        let snapshot = snapshot.to_owned();
+        ask!(self.inner, None, call, |guest, store| guest.call_delete_memory_snapshot(store, &snapshot))
+    }
+
     /// Creates a new sandbox from a memory snapshot, with the name `name`.
     ///
     /// # Errors

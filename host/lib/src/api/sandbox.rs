@@ -36,6 +36,8 @@ pub struct Sandbox {
     id: Arc<str>,
     /// The sidecar that commands and files of this handle refer to, or `None` for the main container.
     container: Option<Arc<str>>,
+    /// The user by whose rights this handle runs commands and accesses files, or `None` for that of the sandbox.
+    user: Option<Arc<str>>,
 }
 
 impl std::fmt::Debug for Sandbox {
@@ -46,7 +48,7 @@ impl std::fmt::Debug for Sandbox {
 
 impl Sandbox {
     pub(crate) fn new(provider: Provider, id: String) -> Self {
-        Sandbox { provider, id: id.into(), container: None }
+        Sandbox { provider, id: id.into(), container: None, user: None }
     }
 
     /// Returns the id of the sandbox.
@@ -69,7 +71,12 @@ impl Sandbox {
 
     pub(crate) fn location(&self, path: &str) -> types::Location {
         let container = self.container.as_deref().map(str::to_owned);
-        types::Location { sandbox: self.id.to_string(), container, path: path.to_owned() }
+        types::Location {
+            sandbox: self.id.to_string(),
+            container,
+            path: path.to_owned(),
+            user: self.user.as_deref().map(str::to_owned),
+        }
     }
 
     fn exec_ref(&self, exec: &str) -> types::ExecRef {
@@ -77,15 +84,22 @@ impl Sandbox {
         types::ExecRef { sandbox: self.id.to_string(), exec: exec.to_owned(), deadline: None, container }
     }
 
-    /// Sets the container of a command to that of this handle, unless the command names one.
+    /// Sets the container and the user of a command to those of this handle, unless the command names others.
     fn here(&self, mut command: types::ExecSpec) -> types::ExecSpec {
         command.container = command.container.or_else(|| self.container.as_deref().map(str::to_owned));
+        command.user = command.user.or_else(|| self.user.as_deref().map(str::to_owned));
         command
     }
 
     /// Returns a handle whose commands and files are in the sidecar `name` of the same sandbox. Sends no request.
     pub fn sidecar(&self, name: &str) -> Sandbox {
         Sandbox { container: Some(name.into()), ..self.clone() }
+    }
+
+    /// Returns a handle that runs commands and accesses files as this user: a name or a number, optionally with `:group`.
+    /// Sends no request. Commands need the capability `exec.user`, files need `files.user`.
+    pub fn as_user(&self, user: &str) -> Sandbox {
+        Sandbox { user: Some(user.into()), ..self.clone() }
     }
 
     fn reading(&self, verb: &str) -> Call {
@@ -163,6 +177,79 @@ impl Sandbox {
                 return Ok(ready);
             }
         }
+    }
+
+    /// Waits until the sandbox runs commands. Returns false if it is still waiting for a machine after `time`.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`] if the provider cannot tell, and the kinds of every call: see [`Kind`].
+    pub async fn wait_running(&self, time: Duration) -> Result<bool> {
+        let begun = std::time::Instant::now();
+        loop {
+            let left = millis(time.saturating_sub(begun.elapsed()));
+            let (id, call, wait) = (self.id.to_string(), self.reading("wait for the sandbox"), left.min(WAIT));
+            let runs =
+                ask!(self.inner(), self.route(), call, |guest, store| guest.call_wait_running(store, &id, wait))?;
+            if runs || left == 0 {
+                return Ok(runs);
+            }
+        }
+    }
+
+    /// Freezes all processes of the sandbox and keeps its memory and files. [`resume`](Self::resume) continues them.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`] if the provider cannot pause sandboxes, and the kinds of every call: see [`Kind`].
+    pub async fn pause(&self) -> Result<()> {
+        let id = self.id.to_string();
+        ask!(self.inner(), self.route(), self.acting("pause the sandbox"), |guest, store| guest.call_pause(store, &id))
+    }
+
+    /// Ends all processes of the sandbox and keeps its files. [`resume`](Self::resume) starts it again.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`] if the provider cannot stop sandboxes, and the kinds of every call: see [`Kind`].
+    pub async fn stop(&self) -> Result<()> {
+        let id = self.id.to_string();
+        ask!(self.inner(), self.route(), self.acting("stop the sandbox"), |guest, store| guest.call_stop(store, &id))
+    }
+
+    /// Continues a paused sandbox, or starts a stopped one again with its entry point. Succeeds if it runs.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`] if the provider can neither pause nor stop sandboxes, and the kinds of every call: see
+    /// [`Kind`].
+    pub async fn resume(&self) -> Result<()> {
+        let id = self.id.to_string();
+        ask!(self.inner(), self.route(), self.acting("resume the sandbox"), |guest, store| guest
+            .call_resume(store, &id))
+    }
+
+    /// Sets how long the sandbox may live from now on. Returns the time of its end, in milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`] if the provider cannot change a lifetime, and the kinds of every call: see [`Kind`].
+    pub async fn extend(&self, lifetime: Duration) -> Result<u64> {
+        let (id, lifetime) = (self.id.to_string(), millis(lifetime));
+        ask!(self.inner(), self.route(), self.acting("prolong the sandbox"), |guest, store| guest
+            .call_extend(store, &id, lifetime))
+    }
+
+    /// Returns one page of the execs that the provider still knows, newest first, without the entry point. `max` is between
+    /// 1 and 1000. `cursor` is the field `next` of the page before.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`] if the provider does not list execs, and the kinds of every call: see [`Kind`].
+    pub async fn execs(&self, cursor: Option<String>, max: u32) -> Result<types::ExecPage> {
+        let id = self.id.to_string();
+        ask!(self.inner(), self.route(), self.reading("list the commands of").prompt(), |guest, store| guest
+            .call_list_execs(store, &id, cursor.as_deref(), max))
     }
 
     /// Terminates the sandbox. Returns when the provider has accepted the request. Succeeds if the sandbox has ended.
@@ -272,17 +359,6 @@ impl Sandbox {
             cursor.as_deref(),
             max_bytes
         ))
-    }
-
-    /// Returns the resources that the sandbox has used so far.
-    ///
-    /// # Errors
-    ///
-    /// The kinds of every call about a sandbox: see [`Kind`].
-    pub async fn stats(&self) -> Result<types::Usage> {
-        let id = self.id.to_string();
-        ask!(self.inner(), self.route(), self.reading("read the usage of").prompt(), |guest, store| guest
-            .call_stats(store, &id))
     }
 
     /// Returns the resources that the sandbox has used so far and their cost, also after its end. Costs are in US
@@ -533,7 +609,7 @@ impl Sandbox {
             Err(error) => Error::io(what(), error),
         };
         let verdict = process.wait().await?;
-        if !matches!(verdict, types::Verdict::SandboxEnded(_) | types::Verdict::Lost(_)) {
+        if !matches!(verdict, types::Verdict::SandboxEnded(_) | types::Verdict::Lost(_) | types::Verdict::Other(_)) {
             fed.map_err(ours)?;
         }
         let (stdout, stderr) = (stdout.map_err(ours)?, stderr.map_err(ours)?);

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use crate::types;
 use crate::types::{
-    AllowList, BucketMount, Dockerfile, ExecSpec, Gpu, ImageSource, ImageSpec, ListFilter, LogQuery, NetworkPolicy,
-    Outbound, OutputLimits, OutputMode, Port, PortKind, Probe, Pty, Readiness, RegistryImage, RegistryLogin, Resources,
-    SandboxSpec, SidecarSpec, VolumeMount, WriteMode, WriteOptions,
+    AllowList, BucketMount, Dockerfile, EntryPoint, ExecSpec, Gpu, ImageSource, ImageSpec, ListFilter, LogQuery,
+    NetworkPolicy, Outbound, OutputLimits, OutputMode, Port, PortKind, Probe, Pty, Readiness, RegistryImage,
+    RegistryLogin, Resources, SandboxSpec, SidecarSpec, VolumeMount, WriteMode, WriteOptions,
 };
 
 pub(crate) fn millis(time: Duration) -> u64 {
@@ -26,6 +26,7 @@ impl Default for ImageSpec {
             force: false,
             builder_version: None,
             gpu: None,
+            platform: None,
             extra: vec![],
         }
     }
@@ -69,7 +70,7 @@ impl ImageSpec {
         match &mut self.source {
             ImageSource::Registry(image) => image.login = login,
             ImageSource::Dockerfile(dockerfile) => dockerfile.login = login,
-            ImageSource::ProviderDefault | ImageSource::Id(_) | ImageSource::Named(_) => {}
+            ImageSource::ProviderDefault | ImageSource::Id(_) | ImageSource::Named(_) | ImageSource::Other(_) => {}
         }
         self
     }
@@ -83,6 +84,12 @@ impl ImageSpec {
     /// Sets the accelerators that the build uses.
     pub fn gpu(mut self, model: impl Into<String>, count: u32) -> Self {
         self.gpu = Some(Gpu { model: model.into(), count });
+        self
+    }
+
+    /// Sets the platform, such as `linux/arm64`.
+    pub fn platform(mut self, platform: impl Into<String>) -> Self {
+        self.platform = Some(platform.into());
         self
     }
 
@@ -100,11 +107,13 @@ impl ImageSpec {
 }
 
 impl Default for SandboxSpec {
-    /// The provider's default image and resources, an open network, and no name.
+    /// The provider's default image and resources, an open network, and no name. The sandbox is kept alive until it is
+    /// terminated or its lifetime has passed; the image's own command is not run.
     fn default() -> Self {
         SandboxSpec {
             image: ImageSpec::default(),
-            command: vec![],
+            entry_point: EntryPoint::KeepAlive,
+            user: None,
             env: vec![],
             secrets: vec![],
             workdir: None,
@@ -142,9 +151,21 @@ impl SandboxSpec {
         SandboxSpec { image, ..Self::default() }
     }
 
-    /// Sets the entry-point command. Without one, the sandbox lives until it is terminated or its lifetime is over.
+    /// Sets the entry-point command. The sandbox ends with it. If the image has an ENTRYPOINT, the words follow it.
     pub fn command<I: IntoIterator<Item = S>, S: Into<String>>(mut self, argv: I) -> Self {
-        self.command = argv.into_iter().map(Into::into).collect();
+        self.entry_point = EntryPoint::Command(argv.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Runs the image's own command (ENTRYPOINT and CMD). The sandbox ends with it. An image without one is kept alive.
+    pub fn image_command(mut self) -> Self {
+        self.entry_point = EntryPoint::Image;
+        self
+    }
+
+    /// Sets the user of the entry point and of all commands, by name or number, optionally with `:group`.
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.user = Some(user.into());
         self
     }
 
@@ -357,7 +378,7 @@ impl SidecarSpec {
         SidecarSpec {
             name: name.into(),
             image,
-            command: vec![],
+            entry_point: EntryPoint::Image,
             env: vec![],
             secrets: vec![],
             workdir: None,
@@ -369,7 +390,7 @@ impl SidecarSpec {
 
     /// Sets the command of the sidecar.
     pub fn command<I: IntoIterator<Item = S>, S: Into<String>>(mut self, argv: I) -> Self {
-        self.command = argv.into_iter().map(Into::into).collect();
+        self.entry_point = EntryPoint::Command(argv.into_iter().map(Into::into).collect());
         self
     }
 }

@@ -125,7 +125,7 @@ fn spoken(exports: &[String]) -> Result<&'static str, (PluginFault, String, &'st
     if let Some(known) = INTERFACE_VERSIONS.into_iter().find(|known| versions.contains(known)) {
         return Ok(known);
     }
-    let ours = INTERFACE_VERSIONS.join(" and ");
+    let ours = INTERFACE_VERSIONS.join(", ").replacen(", 0.1.0", " and 0.1.0", 1);
     if !versions.is_empty() {
         return Err((
             PluginFault::OtherVersion,
@@ -159,12 +159,12 @@ mod tests {
     fn versions_and_exports_are_named() {
         let check = |names: &[&str]| spoken(&names.iter().map(|name| name.to_string()).collect::<Vec<_>>());
         assert_eq!(check(&["harness:sandbox/sandbox-provider@0.1.0"]).unwrap(), "0.1.0");
-        let both = ["harness:sandbox/sandbox-provider@0.1.0", "harness:sandbox/sandbox-provider@0.1.1"];
-        assert_eq!(check(&both).unwrap(), "0.1.1");
+        let both = ["harness:sandbox/sandbox-provider@0.1.0", "harness:sandbox/sandbox-provider@0.2.0"];
+        assert_eq!(check(&both).unwrap(), "0.2.0");
         for other in ["0.9.3", "0.1.10", "1.0.0"] {
             let (fault, why, _) = check(&[&format!("harness:sandbox/sandbox-provider@{other}")]).unwrap_err();
             assert_eq!(fault, PluginFault::OtherVersion);
-            assert!(why.contains(other) && why.contains("0.1.1 and 0.1.0"), "{why}");
+            assert!(why.contains(other) && why.contains("0.2.0, 0.1.1 and 0.1.0"), "{why}");
         }
         assert_eq!(check(&["harness:sandbox/sandbox-provider"]).unwrap_err().0, PluginFault::OtherVersion);
         let unlike = check(&["harness:sandbox/sandbox-provider-x@0.1.0"]).unwrap_err();
