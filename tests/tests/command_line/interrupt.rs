@@ -236,7 +236,7 @@ fn a_second_interruption_ends_at_once_and_reports_what_is_left() {
     forget(&emulator);
     assert_eq!(output.status.code(), Some(130));
     let text = stderr(&output);
-    let (_, told) = text.split_once("left behind: perhaps a command that was given up (cannot signal ").expect(&text);
+    let (_, told) = text.split_once("left behind: possibly a cancelled command (cannot signal ").expect(&text);
     assert!(told.ends_with(&format!(" in {}: no answer)\n", left[0])), "{text}");
     printed(&emulator, &["terminate", &left[0]]);
 }
@@ -341,7 +341,7 @@ fn a_failed_cleanup_is_reported() {
     assert_eq!(output.status.code(), Some(130));
     let text = stderr(&output);
     assert!(
-        text.contains("left behind: perhaps a command that was given up (") && text.contains("not today"),
+        text.contains("left behind: possibly a cancelled command (") && text.contains("not today"),
         "{text}"
     );
 }
