@@ -330,7 +330,7 @@ fn looking_at_a_component_takes_bounded_time_and_memory() {
     for bytes in [nested, functions] {
         let output = inspect(&bytes);
         let error = text(&output.stderr);
-        assert!(output.status.code() == Some(125) && error.contains("more than any plugin"), "{error}");
+        assert!(output.status.code() == Some(125) && error.contains("which is the limit"), "{error}");
     }
     // Compiling happens in a process of its own.
     let puppet = std::fs::read(crate::common::puppet()).unwrap();
@@ -395,7 +395,7 @@ fn what_cannot_be_used_can_be_inspected() {
     for (wishes, why) in [
         ("[[origin]]\nname = 'main'\nurl = { default = 'no url' }".to_owned(), "no url"),
         ("[[origin]]\nname = 'main'\nurl = { env = 'X_URL' }".to_owned(), "bad/url"),
-        (profile(directory.path().to_str().unwrap()), "no regular file"),
+        (profile(directory.path().to_str().unwrap()), "not a regular file"),
         (profile(broken.to_str().unwrap()), "line 1 is not valid TOML"),
     ] {
         let plugin = puppet_with(&format!("{head}{wishes}"));

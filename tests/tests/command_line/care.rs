@@ -164,7 +164,7 @@ fn a_copy_stays_below_its_destination() {
     fails(
         emulator,
         &["cp", "-r", &format!("{id}:/tree"), here.to_str().expect("not UTF-8")],
-        &["a link is in the place"],
+        &["a symbolic link has the name"],
     );
     printed(emulator, &["cp", &format!("{id}:/tree/file"), here.to_str().expect("not UTF-8")]);
     assert_eq!(fs::read_to_string(here.join("file")).expect("cannot read the text"), "x\n");
@@ -222,7 +222,11 @@ fn a_command_runs_in_an_image_whose_entry_point_ends() {
     let id = printed(emulator, &["create", "-q", "--image", &image]);
     // The exit code of the sandbox is that of the entry point.
     assert_eq!(feed(emulator.sandbox().args(["wait", &id]), b"").status.code(), Some(1));
-    fails(emulator, &["exec", &id, "--", "true"], &["command of the sandbox ended first", "finished with 1", "sleep infinity"]);
+    fails(
+        emulator,
+        &["exec", &id, "--", "true"],
+        &["command of the sandbox ended first", "finished with 1", "sleep infinity"],
+    );
 }
 
 #[test]
@@ -480,7 +484,7 @@ fn invalid_settings_are_refused() {
     }
     // The emulator already uses the address, and the error must suggest another one.
     let taken = emulator.url().strip_prefix("http://").expect("not an http URL");
-    fails(emulator, &["gateway", "--listen", taken], &["cannot listen on", "try: give another port, or 0"]);
+    fails(emulator, &["gateway", "--listen", taken], &["cannot listen on", "try: choose another port, or 0"]);
     fails(emulator, &["emulator", "--listen", taken], &["cannot listen on", "port 0 takes any free one"]);
     let signed_in = ["run", "--image", "im-1", "--registry-secret", "s", "--", "true"];
     fails(emulator, &signed_in, &["does not come from a registry", "try: omit the option"]);
@@ -569,7 +573,7 @@ fn a_plugin_from_a_pipe_has_a_size_limit() {
     };
     let endless = look("cat /dev/zero");
     assert_eq!(endless.status.code(), Some(125));
-    assert!(stderr(&endless).contains("more than any plugin"), "{}", stderr(&endless));
+    assert!(stderr(&endless).contains("which is the limit"), "{}", stderr(&endless));
     let good = look("cat \"$1\"");
     assert!(good.status.success(), "{}", stderr(&good));
     assert!(String::from_utf8_lossy(&good.stdout).contains("gateway variables  MODAL_GRPC_WIRE=grpc-web"));

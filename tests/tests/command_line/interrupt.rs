@@ -237,7 +237,7 @@ fn a_second_interruption_ends_at_once_and_reports_what_is_left() {
     assert_eq!(output.status.code(), Some(130));
     let text = stderr(&output);
     let (_, told) = text.split_once("left behind: possibly a cancelled command (cannot signal ").expect(&text);
-    assert!(told.ends_with(&format!(" in {}: no answer)\n", left[0])), "{text}");
+    assert!(told.ends_with(&format!(" in {}: the provider did not respond)\n", left[0])), "{text}");
     printed(&emulator, &["terminate", &left[0]]);
 }
 
@@ -340,10 +340,7 @@ fn a_failed_cleanup_is_reported() {
     let output = child.wait_with_output().expect("cannot wait for the program");
     assert_eq!(output.status.code(), Some(130));
     let text = stderr(&output);
-    assert!(
-        text.contains("left behind: possibly a cancelled command (") && text.contains("not today"),
-        "{text}"
-    );
+    assert!(text.contains("left behind: possibly a cancelled command (") && text.contains("not today"), "{text}");
 }
 
 /// The service accepts the cleanup calls and never answers them. The program ends nevertheless and names what it left.
@@ -371,7 +368,9 @@ fn the_cleanup_ends_although_no_answer_arrives() {
         .into_iter()
         .find(|id| *id != sandbox)
         .expect("the sandbox that could not be terminated is not listed");
-    for (output, left) in [(run, format!("the sandbox {made} (no answer)")), (exec, "the command ".to_owned())] {
+    for (output, left) in
+        [(run, format!("the sandbox {made} (the provider did not respond)")), (exec, "the command ".to_owned())]
+    {
         assert_eq!(output.status.code(), Some(130));
         let text = stderr(&output);
         assert!(text.contains(&format!("left behind: {left}")), "{text}");

@@ -387,8 +387,10 @@ fn failures_of_a_registry_are_reported() {
     wrong(&["not a valid OCI reference"], &server, ":");
     wrong(&["not a valid OCI reference"], &server, "@sha256:12");
     wrong(&["not a valid OCI reference"], &server, "/../x");
-    Place::new()
-        .refused(&[&format!("oci://{}/a/plugin:1.0", server.authority), "--digest", &sha256(b"x")], &["its SHA-256 is"]);
+    Place::new().refused(
+        &[&format!("oci://{}/a/plugin:1.0", server.authority), "--digest", &sha256(b"x")],
+        &["its SHA-256 is"],
+    );
 
     // The blob differs from its digest in the manifest, with the same length or another one.
     let mut changed = COMPONENT.clone();

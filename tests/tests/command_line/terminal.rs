@@ -247,7 +247,7 @@ fn progress_and_colours_appear_on_a_terminal() {
         assert_eq!(terminal.end().code(), Some(125));
         let shown = terminal.rest();
         assert_eq!(shown.contains('\x1b'), colored, "{arguments:?} {shown:?}");
-        assert!(shown.contains("cannot look at the sandbox sb-none"), "{shown:?}");
+        assert!(shown.contains("cannot inspect the sandbox sb-none"), "{shown:?}");
     }
 }
 

@@ -347,7 +347,7 @@ impl Fetcher {
         let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
         match timeout(IDLE, sender.send_request(request)).await {
             Ok(answer) => answer.map_err(|error| told(&error)),
-            Err(_) => Err(format!("no answer within {IDLE:?}")),
+            Err(_) => Err(format!("no response within {IDLE:?}")),
         }
     }
 }

@@ -129,7 +129,7 @@ impl Session {
                 false
             }
             Err(_) => {
-                self.voice.warn(format_args!("left behind: {name} (no answer)"));
+                self.voice.warn(format_args!("left behind: {name} (the provider did not respond)"));
                 false
             }
         }

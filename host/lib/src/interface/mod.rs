@@ -221,7 +221,7 @@ fn only_totals(totals: Usage) -> UsageReport {
 fn missing(function: &str, since: &str) -> Error {
     Error {
         kind: ErrorKind::Unsupported,
-        message: format!("The plugin was made before {PACKAGE} {since}, in which `{function}` is new."),
+        message: format!("The plugin implements a version before {PACKAGE} {since}, which introduced `{function}`."),
         happened: Happened::No,
         retry: RetryAdvice::Never,
         provider_code: None,
