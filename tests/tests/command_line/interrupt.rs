@@ -39,7 +39,7 @@ fn start(emulator: &Emulator, arguments: &[&str]) -> Child {
     command.spawn().expect("cannot start the program")
 }
 
-/// Sends SIGINT, unless the program has already ended because it does not need the answer to the delayed call.
+/// Sends SIGINT, unless the program has already ended because it does not need the response to the delayed call.
 fn interrupt(child: &mut Child) {
     if child.try_wait().expect("cannot wait for the process").is_none() {
         kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("cannot signal the program");
@@ -73,7 +73,7 @@ fn at_every_call(emulator: &Emulator, arguments: &[&str], mut check: impl FnMut(
         }
         let text = stderr(&output);
         if output.status.success() {
-            // The command does not need the answer to this call, so it ended normally.
+            // The command does not need the response to this call, so it ended normally.
             check(call);
             continue;
         }
@@ -169,7 +169,7 @@ fn an_interrupted_copy_leaves_no_partial_files() {
     assert_eq!(alive(&emulator), [id]);
 }
 
-/// The sandbox was created, but the answer was lost: the client finds it by its tag.
+/// The sandbox was created, but the response was lost: the client finds it by its tag.
 #[test]
 fn a_sandbox_whose_creation_was_not_answered_is_found() {
     let emulator = Emulator::start();
