@@ -485,7 +485,7 @@ fn invalid_settings_are_refused() {
     // The emulator already uses the address, and the error must suggest another one.
     let taken = emulator.url().strip_prefix("http://").expect("not an http URL");
     fails(emulator, &["gateway", "--listen", taken], &["cannot listen on", "try: choose another port, or 0"]);
-    fails(emulator, &["emulator", "--listen", taken], &["cannot listen on", "port 0 takes any free one"]);
+    fails(emulator, &["emulator", "--listen", taken], &["cannot listen on", "port 0 selects a free port"]);
     let signed_in = ["run", "--image", "im-1", "--registry-secret", "s", "--", "true"];
     fails(emulator, &signed_in, &["does not come from a registry", "try: omit the option"]);
     // A limit larger than any possible size has no effect.
