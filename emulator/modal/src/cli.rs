@@ -67,7 +67,7 @@ pub struct Args {
     /// Seed of the random numbers that decide which calls get a fault with a probability
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub seed: u64,
-    /// Exit when standard input is closed, so that the the emulator exits with the program that started it
+    /// Exit when standard input is closed, so that the emulator ends with the program that started it
     #[arg(long)]
     pub exit_with_stdin: bool,
     /// Format of the log on standard error; RUST_LOG selects its entries
@@ -185,7 +185,7 @@ const CLEANING_LIMIT: Duration = Duration::from_secs(60);
 /// Signals that end the emulator. A closed terminal sends SIGHUP.
 const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
-/// The reason why the the emulator exits; `None` while it runs. Signals and standard input are read by threads of their own, so that
+/// The reason why the emulator ends; `None` while it runs. Signals and standard input are read by threads of their own, so that
 /// a blocked async runtime cannot delay them.
 #[derive(Debug, Clone)]
 struct End(watch::Sender<Option<&'static str>>);

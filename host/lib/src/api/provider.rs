@@ -22,7 +22,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause between two attempts at a create, even if the service asks for more.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// A function that is called when waiting before creating a sandbox.
+/// A function that is called when a create request waits.
 pub(super) type WaitObserver = dyn Fn(&Waiting) + Send + Sync;
 
 /// A create that waits because the service asked it to wait, for a rate limit or for lack of capacity.
