@@ -22,7 +22,7 @@ const NEEDED_FILES: usize = 64;
 /// Longest line of credentials that is read from standard input, in bytes.
 const LONGEST_TOKEN: u64 = 4096;
 
-/// What can be said on the command line.
+/// The options of the emulator.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Address and port to listen on; port 0 selects a free port

@@ -62,7 +62,7 @@ pub struct Exec {
     /// Set an environment variable; without `=V`, to its value on this machine (repeatable)
     #[arg(short, long, value_name = "K[=V]", value_parser = env_pair)]
     pub env: Vec<(String, String)>,
-    /// Absolute path of the working directory [default: the image's]
+    /// Absolute path of the working directory [default: the sandbox's]
     #[arg(short, long, value_name = "DIR")]
     pub workdir: Option<String>,
     /// Start the command, print its exec id and return without waiting

@@ -32,10 +32,10 @@ pub struct ImageArgs {
     /// Add a Dockerfile line to the image, such as `RUN apt-get install -y git` (repeatable)
     #[arg(long = "line", value_name = "LINE")]
     pub lines: Vec<String>,
-    /// Name of the provider's secret with the credentials of the image's registry
+    /// Name of a secret at the provider that contains the credentials for the image's registry
     #[arg(long, value_name = "NAME")]
     pub registry_secret: Option<String>,
-    /// Name of a provider's secret; its entries are environment variables of RUN lines (repeatable)
+    /// Name of a secret at the provider; its entries are environment variables of RUN lines (repeatable)
     #[arg(long, value_name = "NAME")]
     pub build_secret: Vec<String>,
     /// Accelerators for the build, such as H100 or A100:2 [default count: 1]
@@ -49,14 +49,14 @@ pub struct ImageArgs {
     pub force_build: bool,
 }
 
-/// What the sandbox is to be.
+/// The properties of a new sandbox.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Sandbox")]
 pub struct SandboxArgs {
     /// Set an environment variable; without `=V`, to its value on this machine (repeatable)
     #[arg(short, long, value_name = "K[=V]", value_parser = env_pair)]
     pub env: Vec<(String, String)>,
-    /// Name of a provider's secret; its entries become environment variables (repeatable)
+    /// Name of a secret at the provider; its entries become environment variables (repeatable)
     #[arg(long, value_name = "NAME")]
     pub secret: Vec<String>,
     /// Absolute path of the working directory [default: the image's]
@@ -92,13 +92,13 @@ pub struct SandboxArgs {
     /// Permit connections to the sandbox's ports only from this address range (repeatable) [default: all]
     #[arg(long, value_name = "CIDR")]
     pub inbound: Vec<String>,
-    /// Name of a provider's proxy for outbound connections
+    /// Name of a proxy at the provider for outbound connections
     #[arg(long, value_name = "NAME")]
     pub proxy: Option<String>,
     /// Make a port reachable from outside: over TLS (default), TLS with HTTP/2, or plain TCP (repeatable)
     #[arg(long, value_name = "PORT[/tls|/h2|/tcp]", value_parser = port)]
     pub port: Vec<(PortKind, u16)>,
-    /// Mount a provider's volume; options: ro (read-only), create (if missing), sub=DIR (repeatable)
+    /// Mount a volume of the provider; options: ro (read-only), create (if missing), sub=DIR (repeatable)
     #[arg(long, value_name = "NAME:PATH[:OPTION,…]", value_parser = volume)]
     pub volume: Vec<VolumeMount>,
     /// Mount a bucket; options: ro, prefix=P/, secret=NAME, requester_pays, force_path_style, oidc_role=ROLE, endpoint=URL
@@ -113,7 +113,7 @@ pub struct SandboxArgs {
     /// Consider the sandbox ready when this shell command exits with 0
     #[arg(long, value_name = "LINE", conflicts_with = "ready_port")]
     pub ready_command: Option<String>,
-    /// Region that the sandbox may run in, by the provider's name (repeatable) [default: any]
+    /// Region that the sandbox may run in, as the provider names it (repeatable) [default: any]
     #[arg(long, value_name = "REGION")]
     pub region: Vec<String>,
     /// Name of the sandbox, unique among running sandboxes (1-64 of A-Z a-z 0-9 . _ -)

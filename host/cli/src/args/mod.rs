@@ -1,4 +1,5 @@
-//! What can be typed. Meaning is given to it in the other modules; `docs/cli.md` is made from these definitions.
+//! The command line as clap definitions. The modules of `commands` give them their effect. `docs/cli.md` is generated from
+//! them.
 
 mod commands;
 mod groups;
@@ -13,12 +14,13 @@ pub use self::groups::{CommandArgs, ImageArgs, SandboxArgs};
 pub use self::values::duration;
 use self::values::path_or_nothing;
 
-/// Exit codes, for `--help` and the manual.
+/// The text below the help of `stats`.
 const STATS: &str = "\
 Also works for sandboxes that have ended. Costs are in US dollars, as the provider reports them.
 Values that the provider does not report are omitted, and null with --json. The usage of the last
 minutes may be missing.";
 
+/// The exit codes and environment variables, below the help of the program.
 const AFTER: &str = "\
 Exit codes:
   0-255  the exit code of the remote command (128+N if signal N killed it)
@@ -28,7 +30,7 @@ Exit codes:
   127    the remote command was not found
   130    this program was interrupted
   137    from `wait`: the sandbox was terminated, or ran out of memory
-  141    the remote command was killed, because the reader of standard output closed it
+  141    the remote command was killed, because the reader of this program's output is gone
 
 Environment:
   SANDBOX_LOG                  filter for the diagnostics, such as sandbox_host=trace; replaces -v
