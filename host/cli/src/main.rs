@@ -45,7 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const UNREACHABLE: Duration = Duration::from_secs(2);
 
 /// The message after a signal has stopped the command.
-const CLEANING_UP: &str = "interrupted, cleaning up (again to stop at once)";
+const CLEANING_UP: &str = "interrupted, cleaning up (interrupt again to stop at once)";
 
 /// Further signals within this time of the first one are ignored: `timeout` signals the program and then its process
 /// group, and a key of the terminal may be held down. A later signal makes the program exit immediately.
