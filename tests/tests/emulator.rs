@@ -112,7 +112,7 @@ fn every_line_of_the_json_log_is_json() {
         assert!(entry["timestamp"].is_string() && entry["level"].is_string(), "{line}");
         messages.push(entry["fields"]["message"].as_str().unwrap_or_default().to_owned());
     }
-    for wanted in ["emulator ready", "sandbox created", "sandbox runs", "call", "sandbox ended", "emulator ends"] {
+    for wanted in ["emulator ready", "sandbox created", "sandbox runs", "call", "sandbox ended", "the emulator exits"] {
         assert!(messages.iter().any(|message| message == wanted), "{wanted} is not in {messages:?}");
     }
 }

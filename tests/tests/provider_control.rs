@@ -505,7 +505,7 @@ async fn invalid_settings_are_refused_without_a_request() -> Result<()> {
     let blocked =
         SidecarSpec { outbound: NetworkPolicy::blocked().outbound, ..SidecarSpec::new("s", ImageSpec::default()) };
     let invalid: Vec<(SandboxSpec, &str)> = vec![
-        (base().option("gpus", "1"), "there are: backend, cloud, runtime"),
+        (base().option("gpus", "1"), "the options are: backend, cloud, runtime"),
         (base().option("runtime", "\"docker\""), "\"gvisor\", \"vm\""),
         (base().option("i6pn", "1"), "true or false"),
         (base().option("verbose", "true").option("verbose", "true"), "twice"),
@@ -519,24 +519,24 @@ async fn invalid_settings_are_refused_without_a_request() -> Result<()> {
         (base().command(["x".repeat(70_000)]), "70000 bytes"),
         (base().cpu(2.0).cpu_limit(1.0), "below the request"),
         (base().memory_mib(2).memory_limit_mib(1), "below the request"),
-        (base().gpu("", 1), "no accelerator"),
-        (base().gpu("H100", 0), "no accelerator"),
+        (base().gpu("", 1), "not a valid accelerator"),
+        (base().gpu("H100", 0), "not a valid accelerator"),
         (base().port(80).block_network(), "without network"),
         (base().port(0), "not a port"),
-        (base().ready_when_listening(0), "1 or more"),
+        (base().ready_when_listening(0), "at least 1"),
         (base().ready_when([""; 0]), "empty"),
         (volume("data"), "`data`"),
         (volume("/root"), "`/root`"),
         (volume("/a/../b"), "`/a/../b`"),
         (base().volume("v", "/a").volume("v", "/b"), "twice"),
         (base().volume("v", "/a").volume("w", "/a"), "/a"),
-        (bucket(|b| b.prefix = Some("p".into())), "ends in `/`"),
+        (bucket(|b| b.prefix = Some("p".into())), "must end in `/`"),
         (bucket(|b| b.extra.push(("requester_pays".into(), "true".into()))), "secret"),
         (bucket(|b| b.extra.push(("speed".into(), "1".into()))), "speed"),
         (bucket(|b| b.path = "b".into()), "absolute"),
         (sidecar("main"), "main"),
         (sidecar("s").sidecar(SidecarSpec::new("s", ImageSpec::default())), "Two sidecars"),
-        (zero, "lifetime of 0"),
+        (zero, "lifetime is 0"),
         (extra, "`color`"),
     ];
     for (spec, text) in invalid {
@@ -546,7 +546,7 @@ async fn invalid_settings_are_refused_without_a_request() -> Result<()> {
     }
     refused(provider.check_spec(&disk).await, Kind::Unsupported, "disk");
     refused(provider.create(disk).await, Kind::Unsupported, "disk");
-    refused(provider.create(base().sidecar(blocked)).await, Kind::Unsupported, "cut off");
+    refused(provider.create(base().sidecar(blocked)).await, Kind::Unsupported, "cannot block the network");
     refused(provider.create(base()).await, Kind::Unavailable, "Could not reach");
     Ok(())
 }
@@ -871,7 +871,7 @@ async fn the_network_rules_of_a_running_sandbox_can_be_changed() -> Result<()> {
     let bad = sandbox.set_network(NetworkPolicy::allowing(["10.0.0.0/99"], [""; 0])).await;
     refused(bad, Kind::InvalidArgument, "10.0.0.0/99");
     let inbound = NetworkPolicy { inbound_cidrs: vec!["10.0.0.0/8".into()], ..NetworkPolicy::open() };
-    refused(sandbox.set_network(inbound).await, Kind::Unsupported, "when it is made");
+    refused(sandbox.set_network(inbound).await, Kind::Unsupported, "of a running sandbox");
     sandbox.terminate().await?;
     sandbox.wait().await?;
     refused(sandbox.set_network(NetworkPolicy::open()).await, Kind::SandboxEnded, "terminated");
@@ -896,7 +896,7 @@ async fn filesystem_snapshots_with_one_key_make_one_image() -> Result<()> {
     let copy = world.provider.create(SandboxSpec::new(ImageSpec::id(&image))).await?;
     assert_eq!(sh(&copy, "cat /file; ls -d /d/e").await?, "kept\n/d/e");
     assert_ne!(sandbox.snapshot_filesystem(None).await?, image);
-    refused(sandbox.snapshot_filesystem(Some(Duration::ZERO)).await, Kind::InvalidArgument, "no time");
+    refused(sandbox.snapshot_filesystem(Some(Duration::ZERO)).await, Kind::InvalidArgument, "time to live is 0");
     refused(sandbox.snapshot_filesystem_as("a/b", None).await, Kind::InvalidArgument, "`a/b`");
     Ok(())
 }

@@ -27,7 +27,7 @@ pub struct Dist {
 /// Fails if one of them cannot be built. The compiler's messages have been printed by then.
 pub fn dist() -> Result<Dist> {
     tools::prepare()?;
-    eprintln!("Building the program and the component (first build: about 5 minutes on two cores)");
+    eprintln!("Building the program and the component (the first build takes about 5 minutes on two cores)");
     let program = thread::scope(|scope| {
         let component = scope.spawn(component);
         let program = program();

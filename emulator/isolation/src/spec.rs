@@ -78,7 +78,7 @@ pub enum DirectoryError {
     #[error("it is not a directory")]
     NotADirectory,
     /// The file or directory to mount does not exist.
-    #[error("what is to be mounted is not there")]
+    #[error("the source of the mount does not exist")]
     NoSource,
     /// The path leads to a file system that the kernel or the emulator has mounted.
     #[error("nothing can be mounted there")]

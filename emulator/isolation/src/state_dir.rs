@@ -36,7 +36,7 @@ impl StateDir {
     /// Creates the directory with mode 700 if it does not exist, and locks it.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(path);
-        made.with_context(|| format!("cannot make the state directory {}", path.display()))?;
+        made.with_context(|| format!("cannot create the state directory {}", path.display()))?;
         let path = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
         let lock = lock(&path).with_context(|| format!("cannot use the state directory {}", path.display()))?;
         Ok(Self { path, lock })
@@ -81,11 +81,11 @@ fn lock(directory: &Path) -> anyhow::Result<File> {
         Err(taken) if taken.error.kind() == io::ErrorKind::AlreadyExists => File::open(&path),
         Err(failed) => Err(failed.error),
     };
-    let lock = lock.context("cannot make its lock file")?;
+    let lock = lock.context("cannot create its lock file")?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => {
-            anyhow::bail!("it is in use by another emulator: end that one, or name another")
+            anyhow::bail!("it is in use by another emulator: end that emulator, or choose another directory")
         }
         Err(TryLockError::Error(error)) => Err(error).context("cannot lock it"),
     }

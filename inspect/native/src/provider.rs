@@ -502,7 +502,7 @@ fn end_text(reason: &EndReason) -> String {
     match reason {
         EndReason::Finished(code) => format!("its entry-point command ended with exit code {code}"),
         EndReason::Terminated => "it was terminated".to_owned(),
-        EndReason::Lifetime => "its lifetime was over".to_owned(),
+        EndReason::Lifetime => "it reached the end of its lifetime".to_owned(),
         EndReason::Idle => "it was idle for too long".to_owned(),
         EndReason::OutOfMemory => "it ran out of memory".to_owned(),
         EndReason::FailedToStart(why) => format!("it did not start: {why}"),

@@ -47,7 +47,7 @@ fn request(emulator: &Emulator, method: &str, path: &str, body: &str) -> Value {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("cannot read the answer");
     assert!(answer.starts_with("HTTP/1.1 200"), "{method} {path} {body}: {answer}");
-    serde_json::from_str(answer.split_once("\r\n\r\n").expect("the answer has no body").1).expect("invalid JSON")
+    serde_json::from_str(answer.split_once("\r\n\r\n").expect("the response has no body").1).expect("invalid JSON")
 }
 
 /// Adds fault rules to the emulator.

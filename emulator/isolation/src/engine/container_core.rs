@@ -158,7 +158,7 @@ impl ContainerCore {
             never = write_all(&control, queue) => match never {},
         };
         if let Err(error) = result {
-            tracing::debug!(container = self.id, %error, "the link broke");
+            tracing::debug!(container = self.id, %error, "the connection to the container's init failed");
         }
         Init::kill(&self.pidfd);
         let _ = ended.readable().await;
@@ -270,7 +270,7 @@ impl ContainerCore {
                 Ok(()) => Ok(()),
                 Err(message) => bail!(message),
             },
-            _ = self.ended() => bail!("it ended while its root was built"),
+            _ = self.ended() => bail!("the container ended while its root was built"),
         }
     }
 
@@ -549,7 +549,7 @@ fn refusal(answer: Answer) -> DirectoryError {
         Answer::Reserved => DirectoryError::Reserved,
         Answer::NotMounted => DirectoryError::NotMounted,
         Answer::Failed(message) => DirectoryError::Failed(anyhow::Error::msg(message)),
-        Answer::Mounted(_) | Answer::Unmounted => DirectoryError::Failed(anyhow::Error::msg("an answer to nothing")),
+        Answer::Mounted(_) | Answer::Unmounted => DirectoryError::Failed(anyhow::Error::msg("an unexpected response")),
     }
 }
 

@@ -22,7 +22,7 @@ pub fn control(state: &State, method: &str, headers: &HeaderMap) -> Result<Calle
         oauth(state, &text)?;
     } else if id.is_empty() || secret.is_empty() {
         return Err(Status::unauthenticated(
-            "Token missing. Could not authenticate client. Set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET; the emulator takes any pair, such as ak-test and as-test",
+            "Token missing. Could not authenticate client. Set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET; the emulator accepts any pair, such as ak-test and as-test",
         ));
     }
     if refresh.is_empty() {

@@ -697,5 +697,8 @@ pub trait SandboxProvider {
 
 /// Returns the error of a function that a provider does not implement.
 fn absent<T>(capability: &str) -> Result<T> {
-    Err(Error::unsupported(capability, format!("This provider cannot do this: it does not have `{capability}`.")))
+    Err(Error::unsupported(
+        capability,
+        format!("This provider does not support this: it does not have the capability `{capability}`."),
+    ))
 }

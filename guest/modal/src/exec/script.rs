@@ -173,7 +173,7 @@ impl Scripts {
     pub async fn signal(&self, exec: ExecRef, signal: u32) -> Result<()> {
         check_ref(&exec)?;
         if !(1..=64).contains(&signal) {
-            return Err(Error::invalid(format!("{signal} is not a signal: Linux has 1 to 64.")));
+            return Err(Error::invalid(format!("{signal} is not a signal: signals are 1 to 64.")));
         }
         if exec.exec == ids::MAIN {
             return Err(Error::unsupported(
@@ -203,7 +203,7 @@ impl Scripts {
             }
         }
         let text = format!(
-            "No process of the exec {} can be found: it has cleared its environment. Terminating the sandbox ends it.",
+            "No process of the exec {} could be found, because it has cleared its environment. Terminate the sandbox to end it.",
             exec.exec
         );
         Err(Error::new(ErrorKind::Conflict, text).about(&exec.exec))
@@ -218,7 +218,7 @@ impl Scripts {
     pub async fn resize(&self, exec: ExecRef, size: Pty) -> Result<()> {
         check_ref(&exec)?;
         if size.rows == 0 || size.columns == 0 {
-            return Err(Error::invalid("A terminal has at least one row and one column."));
+            return Err(Error::invalid("The terminal size is invalid: give at least one row and one column."));
         }
         if exec.exec == ids::MAIN {
             return Err(Error::unsupported("exec.resize", "The terminal of the entry-point command has a fixed size."));
@@ -297,7 +297,7 @@ fn failed(capability: &str, tools: &str, verdict: &Verdict, complaint: &[u8]) ->
     if matches!(verdict, Verdict::Exited(126 | 127)) {
         return Error::unsupported(
             capability,
-            format!("This is done by a shell inside the sandbox, and the image has no /bin/sh{tools}."),
+            format!("This operation runs a shell in the sandbox, but the image has no /bin/sh{tools}."),
         );
     }
     let text = clip(String::from_utf8_lossy(complaint).trim());
@@ -305,7 +305,7 @@ fn failed(capability: &str, tools: &str, verdict: &Verdict, complaint: &[u8]) ->
         Verdict::Exited(code) => format!("exit code {code}"),
         Verdict::Signaled(signal) => format!("signal {signal}"),
         Verdict::Deadline | Verdict::SandboxEnded(_) | Verdict::OutOfMemory | Verdict::Lost(_) | Verdict::Other(_) => {
-            "it did not end by itself".to_string()
+            "it did not exit by itself".to_string()
         }
     };
     Error::internal(format!("The script inside the sandbox failed ({end}): {text}"))

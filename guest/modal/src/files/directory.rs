@@ -43,7 +43,7 @@ pub async fn stat(scripts: &Scripts, at: &Location, follow: bool) -> Result<File
 /// has ended; otherwise the error of the failed request.
 pub async fn list(scripts: &Scripts, at: &Location, cursor: Option<String>, max: u32) -> Result<FilePage> {
     if max == 0 {
-        return Err(Error::invalid("max is 0: ask for at least one entry."));
+        return Err(Error::invalid("max is 0: request at least one entry."));
     }
     check_location(at)?;
     // The helper lists the directory once. A page is a part of its output, and the cursor contains the offset of the

@@ -121,7 +121,7 @@ impl Cursor {
 }
 
 fn strange_cursor() -> Error {
-    Error::invalid("This is not a cursor of a build: give one that `start-build` or `read-build` gave.")
+    Error::invalid("This is not a cursor of a build: give one that `start-build` or `read-build` returned.")
 }
 
 /// A log stream that is open between calls, with a message that was returned in part.
@@ -165,7 +165,7 @@ impl Builds {
             }
         }
         let mut layers = layers::layers(&self.service, spec).await?.into_iter();
-        let first = layers.next().ok_or_else(|| Error::internal("An image without layers."))?;
+        let first = layers.next().ok_or_else(|| Error::internal("The image has no layers."))?;
         let next = layers.map(|layer| layer.encode_to_vec()).collect();
         let mut cursor = self.request_layer(first, Cursor { next, ..Cursor::default() }).await?;
         // There is no log if all layers exist already.
@@ -267,7 +267,7 @@ impl Builds {
     async fn request_layer(&self, layer: ImageGetOrCreateRequest, cursor: Cursor) -> Result<Cursor> {
         let answer = self.service.control.call("build the image", rpc::IMAGE_GET_OR_CREATE, &layer).await?;
         if answer.image_id.is_empty() {
-            return Err(Error::internal("Modal answered to the build with no image."));
+            return Err(Error::internal("Modal's response to the build contains no image."));
         }
         let mut cursor = Cursor { image: answer.image_id, next: cursor.next, ..Cursor::default() };
         if let Some(result) = answer.result.filter(|result| result.status() != GenericStatus::Unspecified) {

@@ -65,7 +65,7 @@ pub(crate) fn image_error(service: &Service, image: &str, status: &Status) -> Er
     let mut error = service.control.error(status, "look up the image").about(image);
     if unknown {
         error.kind = ErrorKind::NotFound;
-        error.message = format!("Modal knows no image {image}. It may have expired or belong to another workspace.");
+        error.message = format!("Modal has no image {image}. It may have expired, or belong to another workspace.");
     }
     error
 }
@@ -169,7 +169,10 @@ async fn registry_config(service: &Service, login: Option<&RegistryLogin>) -> Re
         Some(RegistryLogin::Other((kind, _))) => {
             return Err(Error::unsupported(
                 "image.registry-credentials",
-                format!("Modal signs in to registries by static, aws and gcp secrets, not by `{}`.", shown(kind)),
+                format!(
+                    "The kind of registry credentials `{}` is not supported: Modal supports static, aws and gcp.",
+                    shown(kind)
+                ),
             ));
         }
     };

@@ -101,7 +101,7 @@ pub async fn create(service: &Service, builds: &Builds, spec: SandboxSpec) -> Re
         (answer.sandbox_id, answer.task_id, answer.command_router_access, answer.tunnels)
     };
     if id.is_empty() {
-        return Err(Error::internal("Modal answered a create without a sandbox id."));
+        return Err(Error::internal("Modal's response to a create request contains no sandbox id."));
     }
     service.router.accesses().remember(&id, &task_id, access);
     for (sidecar, image) in spec.sidecars.iter().zip(&sidecar_images) {
@@ -113,7 +113,7 @@ pub async fn create(service: &Service, builds: &Builds, spec: SandboxSpec) -> Re
                 "{} (sidecar `{}`; the sandbox {id} {})",
                 error.message,
                 sidecar.name,
-                if gone { "was terminated again" } else { "is left and has to be terminated" }
+                if gone { "was terminated" } else { "still runs and must be terminated" }
             );
             return Err(error);
         }
@@ -202,7 +202,7 @@ async fn env_secret(service: &Service, env: &[(String, String)], key: &str) -> R
     let answer = service.control.keyed(&ids::derived_uuid(key), rpc::SECRET_GET_OR_CREATE, &request).await?;
     answer
         .map(|answer| answer.secret_id)
-        .map_err(|status| service.control.error(&status, "pass on the environment variables"))
+        .map_err(|status| service.control.error(&status, "store the environment variables"))
 }
 
 async fn bucket_mount(service: &Service, bucket: &BucketMount) -> Result<CloudBucketMount> {
@@ -243,10 +243,8 @@ fn choose(spec: &SandboxSpec, options: &Options, v2: bool) -> Result<Backend> {
     let newer = [("i6pn", options.i6pn)];
     let first = |all: &[(&'static str, bool)]| all.iter().find(|(_, asked)| *asked).map(|(name, _)| *name);
     let contradiction = |name: &str, only: &str, other: &str| {
-        Err(Error::invalid(format!(
-            "`{name}` is to be had on Modal's {only} backend only, which {other} excludes: leave out one of them."
-        ))
-        .about(name))
+        Err(Error::invalid(format!("`{name}` needs Modal's {only} backend, which {other} excludes: omit one of them."))
+            .about(name))
     };
     match (first(&older), first(&newer), options.backend) {
         (Some(old), Some(new), _) => contradiction(old, "v1", &format!("`{new}`")),
@@ -300,9 +298,8 @@ fn check_spec(spec: &SandboxSpec) -> Result<()> {
     }
     for (what, span) in [("lifetime", spec.lifetime), ("idle-timeout", spec.idle_timeout)] {
         if span == Some(0) {
-            return Err(
-                Error::invalid(format!("A {what} of 0 makes no sense: leave it out for the default.")).about(what)
-            );
+            return Err(Error::invalid(format!("The {what} is 0: give a positive value, or omit it for the default."))
+                .about(what));
         }
     }
     let wanted = &spec.resources;
@@ -317,14 +314,14 @@ fn check_spec(spec: &SandboxSpec) -> Result<()> {
         }
     }
     if !spec.ports.is_empty() && matches!(spec.network.outbound, Outbound::Blocked) {
-        return Err(Error::invalid("A sandbox without network cannot have ports: open the network or drop the ports.")
+        return Err(Error::invalid("A sandbox without network cannot have ports: open the network or omit the ports.")
             .about("ports"));
     }
     if let Some(port) = spec.ports.iter().find(|port| port.number == 0) {
         return Err(Error::invalid(format!("{} is not a port: ports are 1 to 65535.", port.number)).about("ports"));
     }
     if wanted.disk_mib.is_some() {
-        return Err(Error::unsupported("create.disk", "Modal gives sandboxes no disk of a size of their choice."));
+        return Err(Error::unsupported("create.disk", "Modal does not support a disk size for sandboxes."));
     }
     if let Some(gpu) = &wanted.gpu {
         check::gpu(gpu)?;
@@ -337,7 +334,8 @@ fn check_spec(spec: &SandboxSpec) -> Result<()> {
             return Err(check::unknown_case("readiness", name));
         }
         Some(probe) if matches!(probe.check, Readiness::Tcp(0)) || probe.interval == Some(0) => {
-            return Err(Error::invalid("A readiness probe's port and interval are 1 or more.").about("readiness"));
+            return Err(Error::invalid("The port and the interval of the readiness probe must be at least 1.")
+                .about("readiness"));
         }
         _ => {}
     }
@@ -347,7 +345,7 @@ fn check_spec(spec: &SandboxSpec) -> Result<()> {
     }
     let paths: Vec<_> = spec.volumes.iter().map(|v| &v.path).chain(spec.buckets.iter().map(|b| &b.path)).collect();
     if let Some((_, path)) = paths.iter().enumerate().find(|(index, path)| paths[..*index].contains(path)) {
-        return Err(Error::invalid(format!("Two things are to be mounted at `{path}`.")).about(path));
+        return Err(Error::invalid(format!("`{path}` is the path of two mounts.")).about(path));
     }
     for (index, sidecar) in spec.sidecars.iter().enumerate() {
         sidecar::check_spec(sidecar)?;
@@ -361,16 +359,16 @@ fn check_spec(spec: &SandboxSpec) -> Result<()> {
 fn check_bucket(bucket: &BucketMount) -> Result<()> {
     let bad = |text: String| Err(Error::invalid(text).about(&bucket.bucket));
     if bucket.bucket.is_empty() {
-        return bad("A bucket's name is empty.".to_string());
+        return bad("The name of a bucket is empty.".to_string());
     }
     if !is_canonical(&bucket.path) {
         return bad(format!("A bucket cannot be mounted at `{}`: give an absolute path.", shown(&bucket.path)));
     }
     if bucket.prefix.as_deref().is_some_and(|prefix| !prefix.ends_with('/')) {
-        return bad("A bucket's prefix ends in `/`.".to_string());
+        return bad("The prefix of a bucket must end in `/`.".to_string());
     }
     if BucketExtra::read(bucket)?.requester_pays && bucket.secret.is_none() {
-        return bad("A bucket whose requester pays needs a secret with credentials.".to_string());
+        return bad("A bucket with requester_pays needs a secret with credentials.".to_string());
     }
     Ok(())
 }

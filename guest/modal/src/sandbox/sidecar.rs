@@ -160,7 +160,11 @@ pub async fn terminate(service: &Service, sandbox: &str, name: &str) -> Result<(
         return Ok(());
     }
     let make = |task_id| TaskContainerTerminateRequest { task_id, container_id: container.container_id };
-    service.router.ask(sandbox, &policy::ROUTER, "end the sidecar", rpc::TASK_CONTAINER_TERMINATE, make).await.map(drop)
+    service
+        .router
+        .ask(sandbox, &policy::ROUTER, "terminate the sidecar", rpc::TASK_CONTAINER_TERMINATE, make)
+        .await
+        .map(drop)
 }
 
 fn named(container: TaskContainerInfo) -> SidecarInfo {
@@ -181,11 +185,11 @@ pub(crate) fn check_spec(spec: &SidecarSpec) -> Result<()> {
     if matches!(spec.outbound, Outbound::Blocked) {
         return Err(Error::unsupported(
             "network.blocked",
-            "Modal cannot cut off a sidecar alone: cut off the sandbox, or give the sidecar an empty allow-list.",
+            "Modal cannot block the network of one sidecar: block the network of the sandbox, or give the sidecar an empty allow-list.",
         ));
     }
     if spec.workdir.as_deref().is_some_and(|path| !path.starts_with('/')) {
-        return Err(Error::invalid("A sidecar's working directory is an absolute path.").about("workdir"));
+        return Err(Error::invalid("The working directory of a sidecar must be an absolute path.").about("workdir"));
     }
     check::extra(&spec.extra)
 }

@@ -53,7 +53,7 @@ impl Access {
     fn new(task_id: String, url: &str, jwt: String) -> Result<Access> {
         let expires = expiry(&jwt);
         let origin = Url::parse(url)
-            .ok_or_else(|| Error::internal(format!("Modal answered with a router address that is none: `{url}`.")))?;
+            .ok_or_else(|| Error::internal(format!("Modal returned an invalid router address: `{url}`.")))?;
         Ok(Access { task_id, origin, jwt, expires })
     }
 
@@ -171,7 +171,8 @@ impl Accesses {
                 return Err(ended::error(sandbox, &reason));
             }
         }
-        let message = format!("The sandbox {sandbox} got no machine within five minutes. Try again, or ask for less.");
+        let message =
+            format!("The sandbox {sandbox} got no machine within five minutes. Try again, or request fewer resources.");
         Err(Error::new(ErrorKind::TimedOut, message).about(sandbox))
     }
 

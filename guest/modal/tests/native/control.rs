@@ -309,7 +309,7 @@ fn half_a_sandbox_is_taken_back() {
     };
     let wanted = SandboxSpec { sidecars: vec![sidecar], ..spec() };
     let error = run(script.provider().create(wanted)).expect_err("the sidecar is refused");
-    assert!(error.message.contains("`side`") && error.message.contains("terminated again"), "{}", error.message);
+    assert!(error.message.contains("`side`") && error.message.contains("was terminated"), "{}", error.message);
     assert_eq!(only::<SandboxTerminateRequest>(&script, "SandboxTerminateV2").sandbox_id, SANDBOX);
 }
 

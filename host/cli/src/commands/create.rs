@@ -24,8 +24,8 @@ pub async fn create(session: &Session, args: Create) -> Result<i32> {
     spec.key = args.key;
     spec.pty = args.tty.then(terminal);
     if args.wait_ready.is_some() && spec.readiness.is_none() {
-        return Err(Failure::new("wait until the sandbox is ready", "nothing says when it is")
-            .hint("say so with --ready-port or --ready-command")
+        return Err(Failure::new("wait until the sandbox is ready", "it has no readiness check")
+            .hint("add --ready-port or --ready-command")
             .into());
     }
     refuse_early(&provider, &spec).await?;
@@ -45,9 +45,12 @@ pub async fn create(session: &Session, args: Create) -> Result<i32> {
     if let Some(time) = args.wait_ready {
         let _step = session.voice.step("waiting until the sandbox is ready");
         if !sandbox.wait_ready(time).await? {
-            return Err(Failure::new(format!("wait until {} is ready", sandbox.id()), "its time ran out")
-                .hint("give it more with --wait-ready TIME, or look at what --ready-port or --ready-command waits for")
-                .into());
+            return Err(Failure::new(
+                format!("wait until {} is ready", sandbox.id()),
+                "it was not ready within the time of --wait-ready",
+            )
+            .hint("use a longer --wait-ready TIME, or check the program that --ready-port or --ready-command waits for")
+            .into());
         }
     }
     // The id is printed before the obligation to clean up is released: a sandbox whose id was not printed would keep

@@ -7,7 +7,7 @@ pub fn end_text(reason: &EndReason) -> String {
     match reason {
         EndReason::Finished(code) => format!("finished with {code}"),
         EndReason::Terminated => "terminated".into(),
-        EndReason::Lifetime => "lifetime over".into(),
+        EndReason::Lifetime => "lifetime exceeded".into(),
         EndReason::Idle => "idle for too long".into(),
         EndReason::OutOfMemory => "out of memory".into(),
         EndReason::FailedToStart(why) => format!("failed to start: {why}"),

@@ -82,8 +82,8 @@ impl Digest {
         if found == *self {
             return Ok(());
         }
-        Err(Failure::new(what, format!("its sha256 is {}, not {}", found.0, self.0))
-            .hint("do not use it before you know why: it was changed, or the digest belongs to another version"))
+        Err(Failure::new(what, format!("its SHA-256 is {}, not {}", found.0, self.0))
+            .hint("do not use the file; it was changed, or the digest belongs to another version"))
     }
 }
 
@@ -143,9 +143,9 @@ fn port(uri: &Uri) -> u16 {
 
 /// Checks that a request may go to a URL: HTTPS, or HTTP on this machine if `local` is true.
 fn permitted(uri: &Uri, local: bool) -> Result<(), String> {
-    let Some(host) = uri.host().filter(|host| !host.is_empty()) else { return Err(format!("{uri} names no host")) };
+    let Some(host) = uri.host().filter(|host| !host.is_empty()) else { return Err(format!("{uri} has no host")) };
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err("addresses with a user name in them are not used".into());
+        return Err("URLs with a user name are not supported".into());
     }
     match uri.scheme_str() {
         Some("https") => Ok(()),
@@ -199,7 +199,8 @@ impl Fetcher {
     ) -> Result<(Bytes, Digest), Failure> {
         let failed = |why: String| Failure::new(what, why);
         let host = Uri::try_from(format!("https://{}", reference.authority)).ok();
-        let host = host.as_ref().and_then(Uri::host).ok_or_else(|| failed("the registry's name is none".into()))?;
+        let host =
+            host.as_ref().and_then(Uri::host).ok_or_else(|| failed("the name of the registry is invalid".into()))?;
         let scheme = if is_loopback(host) { "http" } else { "https" };
         let base = format!("{scheme}://{}/v2/{}", reference.authority, reference.repository);
         let uri = |path: String| Uri::try_from(format!("{base}/{path}")).map_err(|error| failed(error.to_string()));
@@ -246,8 +247,8 @@ impl Fetcher {
         answer: Response<Incoming>,
     ) -> Result<Secret, Failure> {
         let private = || {
-            Failure::new(what, "the registry wants to know who asks")
-                .hint("only what everybody may read can be pulled; fetch it by other means and use --plugin FILE")
+            Failure::new(what, "the registry requires a login")
+                .hint("only public components can be pulled; download it with another program, and use --plugin FILE")
         };
         let challenge = answer.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
         let challenge = challenge.and_then(Challenge::parse).ok_or_else(private)?;
@@ -267,7 +268,11 @@ impl Fetcher {
         }
         let body = read(what, found(what, &address, answer)?, LARGEST_TOKEN, |_, _| {}).await?;
         let token: Token = serde_json::from_slice(&body).map_err(|error| failed(error.to_string()))?;
-        token.token.or(token.access_token).map(Secret::from).ok_or_else(|| failed("there is none in the answer".into()))
+        token
+            .token
+            .or(token.access_token)
+            .map(Secret::from)
+            .ok_or_else(|| failed("the response contains no token".into()))
     }
 
     /// Makes a GET request and follows its redirects.
@@ -280,7 +285,7 @@ impl Fetcher {
     ) -> Result<Response<Incoming>, Failure> {
         let local = is_plain(start);
         permitted(start, true).map_err(|why| {
-            Failure::new(what, why).hint("use an address that begins with https:// and the host's name")
+            Failure::new(what, why).hint("use a URL that begins with https:// and the name of the host")
         })?;
         let mut uri = start.clone();
         for _ in 0..=REDIRECTS {
@@ -295,14 +300,15 @@ impl Fetcher {
             }
             let location = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
             let next = resolve(&uri, location)
-                .ok_or_else(|| failed(format!("{uri} leads to {location:?}, which is no address")))?;
-            permitted(&next, local).map_err(|why| failed(format!("{uri} leads elsewhere: {why}")))?;
+                .ok_or_else(|| failed(format!("{uri} redirects to {location:?}, which is not a URL")))?;
+            permitted(&next, local)
+                .map_err(|why| failed(format!("{uri} redirects to a URL that is not permitted: {why}")))?;
             if origin(&next) != origin(&uri) {
                 token = None;
             }
             uri = next;
         }
-        Err(Failure::new(what, format!("{start} leads from one place to another without end")))
+        Err(Failure::new(what, format!("{start} redirects more than {REDIRECTS} times")))
     }
 
     async fn once(&self, uri: &Uri, accept: &str, token: Option<&Secret>) -> Result<Response<Incoming>, String> {
@@ -334,14 +340,14 @@ impl Fetcher {
             .header(ACCEPT, accept);
         if let Some(token) = token {
             let mut value = http::HeaderValue::try_from(format!("Bearer {}", token.expose()))
-                .map_err(|_| "the token is none".to_owned())?;
+                .map_err(|_| "the token contains characters that a header cannot carry".to_owned())?;
             value.set_sensitive(true);
             request = request.header(AUTHORIZATION, value);
         }
         let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
         match timeout(IDLE, sender.send_request(request)).await {
             Ok(answer) => answer.map_err(|error| told(&error)),
-            Err(_) => Err(format!("no answer within {IDLE:?}")),
+            Err(_) => Err(format!("no response within {IDLE:?}")),
         }
     }
 }
@@ -359,10 +365,10 @@ fn found(what: &str, uri: &Uri, answer: Response<Incoming>) -> Result<Response<I
     let failed = |why: &str| Failure::new(what, format!("{uri}: {why} ({})", answer.status()));
     match answer.status().as_u16() {
         200 => Ok(answer),
-        401 | 403 => Err(failed("the server does not let everybody read it")),
-        404 | 410 => Err(failed("there is no such thing").hint("check name and version")),
-        429 | 500.. => Err(failed("the server does not answer now").hint("try again later")),
-        _ => Err(failed("an unexpected answer")),
+        401 | 403 => Err(failed("the server refuses access")),
+        404 | 410 => Err(failed("the server does not have it").hint("check the name and the version")),
+        429 | 500.. => Err(failed("the server is not available").hint("try again later")),
+        _ => Err(failed("unexpected status")),
     }
 }
 
@@ -385,10 +391,10 @@ async fn read(
             Ok(None) => return Ok(bytes.into()),
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(error))) => {
-                let why = format!("the connection broke after {} bytes: {}", bytes.len(), told(&error));
+                let why = format!("the connection failed after {} bytes: {}", bytes.len(), told(&error));
                 return Err(Failure::new(what, why).hint("try again"));
             }
-            Err(_) => return Err(Failure::new(what, format!("nothing came for {IDLE:?}")).hint("try again")),
+            Err(_) => return Err(Failure::new(what, format!("no data arrived for {IDLE:?}")).hint("try again")),
         };
         if let Ok(piece) = frame.into_data() {
             if (bytes.len() + piece.len()) as u64 > limit {
@@ -481,19 +487,22 @@ impl Manifest {
     /// response.
     fn layer(bytes: &[u8], said: Option<&str>) -> Result<(u64, Digest), String> {
         let manifest: Manifest =
-            serde_json::from_slice(bytes).map_err(|error| format!("its manifest cannot be read: {error}"))?;
+            serde_json::from_slice(bytes).map_err(|error| format!("its manifest is invalid: {error}"))?;
         let kind = manifest.media_type.as_deref().or(said).unwrap_or_default();
         if kind != MANIFEST {
-            return Err(format!("its manifest is of the type {kind:?}; one of {MANIFEST:?} is needed"));
+            return Err(format!("its manifest has the type {kind:?}, not {MANIFEST:?}"));
         }
         let mut fitting = manifest.layers.iter().filter(|layer| LAYERS.contains(&layer.media_type.as_str()));
         let (Some(layer), None) = (fitting.next(), fitting.next()) else {
             let kinds: Vec<_> = manifest.layers.iter().map(|layer| &layer.media_type).take(8).collect();
             let number = manifest.layers.len();
-            return Err(format!("one layer of the type {:?} is needed; it has {number}: {kinds:?}", LAYERS[0]));
+            return Err(format!(
+                "it must have one layer of the type {:?}; it has {number} layers: {kinds:?}",
+                LAYERS[0]
+            ));
         };
         let digest = Digest::parse(&layer.digest).filter(|_| layer.digest.starts_with("sha256:"));
-        let digest = digest.ok_or_else(|| format!("{:?} is no digest that is known here", layer.digest))?;
+        let digest = digest.ok_or_else(|| format!("the digest {:?} is not supported", layer.digest))?;
         if layer.size > LARGEST {
             return Err(format!("it is larger than {LARGEST} bytes"));
         }

@@ -97,7 +97,7 @@ impl Session {
     async fn unsignalled(&self, patience: Duration) -> Option<String> {
         let provider = self.shared.provider.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let error = provider?.signals_sent(patience).await.err()?;
-        Some(format!("perhaps a command that was given up ({error})"))
+        Some(format!("possibly a cancelled command ({error})"))
     }
 
     async fn settle_one(&self, debt: Debt, until: Instant) -> bool {
@@ -129,7 +129,7 @@ impl Session {
                 false
             }
             Err(_) => {
-                self.voice.warn(format_args!("left behind: {name} (no answer)"));
+                self.voice.warn(format_args!("left behind: {name} (the provider did not respond)"));
                 false
             }
         }
@@ -145,7 +145,7 @@ impl Session {
                 .map(|(_, debt)| match debt {
                     Debt::Sandbox(sandbox) => format!("the sandbox {}", sandbox.id()),
                     Debt::Exec(sandbox, exec) => format!("the command {exec} in {}", sandbox.id()),
-                    Debt::Creating(_, (key, value)) => format!("perhaps a sandbox with the tag {key}={value}"),
+                    Debt::Creating(_, (key, value)) => format!("possibly a sandbox with the tag {key}={value}"),
                 })
                 .collect()
         };

@@ -49,7 +49,7 @@ async fn build_for(session: &Session, provider: &Provider, args: &ImageArgs, sta
         if !lacks_context || !from_stdin || args.context.is_some() {
             return anyhow::Error::from(error);
         }
-        Failure::of(&error).hint("a Dockerfile from standard input has no files to copy but with --context DIR").into()
+        Failure::of(&error).hint("a Dockerfile from standard input can copy files only with --context DIR").into()
     })?;
     follow(session, build).await
 }
@@ -85,8 +85,8 @@ async fn image_spec(session: &Session, provider: &Provider, args: &ImageArgs) ->
     };
     if let Some(secret) = &args.registry_secret {
         if !matches!(spec.source, ImageSource::Registry(_) | ImageSource::Dockerfile(_)) {
-            return Err(Failure::new("use --registry-secret", "this image comes from no registry")
-                .hint("leave it away, or name a registry's image with --image")
+            return Err(Failure::new("use --registry-secret", "the image does not come from a registry")
+                .hint("omit the option, or give an image of a registry with --image")
                 .into());
         }
         spec = spec.registry_secret(secret);

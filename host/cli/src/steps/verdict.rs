@@ -14,7 +14,7 @@ use crate::session::Session;
 const PROGRAM_END: Duration = Duration::from_secs(5);
 
 /// The hint if an image's own program ends.
-pub const STAY_HINT: &str = "give the sandbox a command that stays, such as `sandbox create … -- sleep infinity`; if the \
+pub const STAY_HINT: &str = "give the sandbox a command that keeps running, such as `sandbox create … -- sleep infinity`; if the \
                              image has an ENTRYPOINT that does not run it, add --line 'ENTRYPOINT []'";
 
 /// Returns how the sandbox's own program ended, if that is why a command could not start.
@@ -52,9 +52,9 @@ pub fn exit_code(session: &Session, verdict: Verdict) -> Result<i32> {
                 .into());
         }
         Verdict::Lost(why) | Verdict::Other(why) => {
-            return Err(Failure::new("learn how the command ended", why.clone()).into());
+            return Err(Failure::new("determine how the command ended", why.clone()).into());
         }
-        Verdict::Deadline => session.voice.say("the command's time limit ran out and it was killed"),
+        Verdict::Deadline => session.voice.say("the command exceeded its time limit and was killed"),
         Verdict::OutOfMemory => session.voice.say("the command was killed because the sandbox's memory was used up"),
         Verdict::Signaled(signal) => session.voice.say(format_args!("the command was killed by signal {signal}")),
         Verdict::Exited(_) => {}

@@ -81,7 +81,7 @@ impl Sandbox {
                 format!("read {path} in {}", self.id()),
                 format!("it is larger than {max} bytes"),
             )
-            .with_hint("use download for files of any size")),
+            .with_hint("use `download`, which has no size limit")),
             result => result.map(|_| sink.data),
         }
     }
@@ -265,7 +265,7 @@ impl Sandbox {
                 .map(Some)
             };
             let (fetched, written) = futures_util::future::join(fetch, writer.write_all(&ready)).await;
-            written.map_err(|error| Error::io(format!("store what was read from {path}"), error))?;
+            written.map_err(|error| Error::io(format!("write the data that was read from {path}"), error))?;
             ready.clear();
             match fetched {
                 Ok(None) => break,
@@ -273,7 +273,7 @@ impl Sandbox {
                     return Err(Error::new(
                         Kind::Internal,
                         format!("read {path} in {}", self.id()),
-                        "the plugin returned a piece of a size that was not asked for",
+                        "the plugin returned more bytes than requested",
                     ));
                 }
                 Ok(Some(chunk)) => {
@@ -289,7 +289,7 @@ impl Sandbox {
             }
         }
         unfinished.done();
-        writer.flush().await.map_err(|error| Error::io(format!("store what was read from {path}"), error))?;
+        writer.flush().await.map_err(|error| Error::io(format!("write the data that was read from {path}"), error))?;
         Ok(offset)
     }
 
@@ -340,7 +340,9 @@ impl Sandbox {
                             return Err(Error::new(
                                 Kind::Internal,
                                 format!("write {path} in {}", self.id()),
-                                format!("the provider went back to byte {position} of a stream that is at {from}"),
+                                format!(
+                                    "the provider requested byte {position} again, but the stream is at byte {from}"
+                                ),
                             ));
                         }
                         Err(error) if error.is_trap() && failures < ATTEMPTS => {
@@ -370,7 +372,8 @@ impl Sandbox {
     /// [`Kind::File`] with the fault, and the kinds of every call: see [`Kind`].
     pub async fn stat(&self, path: &str, follow: bool) -> Result<types::FileInfo> {
         let at = self.location(path);
-        ask!(self.inner(), self.route(), self.on("look at", path), |guest, store| guest.call_stat(store, &at, follow))
+        ask!(self.inner(), self.route(), self.on("read the metadata of", path), |guest, store| guest
+            .call_stat(store, &at, follow))
     }
 
     /// Returns the entries of a directory, without those of subdirectories, sorted by name. Returns at most 1,000,000
@@ -530,7 +533,7 @@ impl DirectoryPages {
 /// Fails if a page makes no progress compared to the cursor of its request. The text continues "the plugin …".
 fn advances(cursor: Option<&String>, page: &types::FilePage) -> Result<(), (Kind, String)> {
     if page.next.is_some() && (page.items.is_empty() || page.next.as_ref() == cursor) {
-        let why = "lists the directory without end: it gets no further from page to page";
+        let why = "returns pages of the directory without new entries";
         return Err((Kind::Internal, why.into()));
     }
     Ok(())
@@ -553,7 +556,8 @@ impl Listing {
         let text = |item: &types::FileInfo| item.name.len() + item.path.len() + item.owner.len() + item.group.len();
         self.text += page.items.iter().map(text).sum::<usize>();
         if self.found.len() + page.items.len() > MOST_ENTRIES || self.text > MOST_TEXT {
-            let why = format!("lists more than {MOST_ENTRIES} entries, or {} MiB of names", MOST_TEXT >> 20);
+            let why =
+                format!("returns more than {MOST_ENTRIES} entries, or more than {} MiB of names", MOST_TEXT >> 20);
             return Err((Kind::ResourceExhausted, why));
         }
         self.found.extend(page.items);
@@ -651,7 +655,7 @@ async fn read_piece<R: AsyncRead + Unpin>(reader: &mut R, mut buffer: BytesMut, 
         let room = buffer.len().clamp(16 << 10, READ_STEP).min(SENT_PIECE - buffer.len());
         buffer.reserve(room);
         let read = (&mut *reader).take(room as u64).read_buf(&mut buffer).await;
-        if read.map_err(|error| Error::io(format!("read what is to be written to {path}"), error))? == 0 {
+        if read.map_err(|error| Error::io(format!("read the data for {path}"), error))? == 0 {
             break;
         }
         // A reader that is always ready would block the piece that is sent at the same time by the same task.

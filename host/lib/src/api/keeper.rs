@@ -118,7 +118,7 @@ impl Keeper {
             return Err(Error::invalid("keep sandboxes", "the owner's name is empty"));
         }
         if lease < SHORTEST {
-            return Err(Error::invalid("keep sandboxes", format!("a lease lasts at least {SHORTEST:?}")));
+            return Err(Error::invalid("keep sandboxes", format!("the lease must be at least {SHORTEST:?}")));
         }
         let inner = Arc::new(Inner { world: provider.clone(), owner, run: fresh_id(), lease, kept: Mutex::default() });
         provider.inner.tasks.spawn(rounds(Arc::downgrade(&inner)));
@@ -222,7 +222,7 @@ impl<W: World> Inner<W> {
                 return Ok(false);
             }
             if !self.is_ours(&tags) {
-                tracing::warn!(sandbox = id, "looked after no longer: its tags name another owner");
+                tracing::warn!(sandbox = id, "lease not renewed any more: the tags of the sandbox name another owner");
                 return Ok(false);
             }
             tags.retain(|(name, _)| name != LEASE_TAG);
@@ -311,11 +311,11 @@ impl Provider {
                 match sandbox.tags().await {
                     Ok(tags) if expired(&tags, owner, self.now()).is_some() => match sandbox.terminate().await {
                         Ok(()) => swept.terminated = true,
-                        Err(error) => tracing::warn!(sandbox = swept.id, %error, "not swept"),
+                        Err(error) => tracing::warn!(sandbox = swept.id, %error, "sandbox not terminated by the sweep"),
                     },
                     Ok(_) => continue,
                     Err(error) if error.is_sandbox_ended() || error.is_not_found() => continue,
-                    Err(error) => tracing::warn!(sandbox = swept.id, %error, "not swept"),
+                    Err(error) => tracing::warn!(sandbox = swept.id, %error, "sandbox not terminated by the sweep"),
                 }
             }
             found.push(swept);

@@ -480,7 +480,7 @@ async fn read(shared: Arc<Shared>) {
                         state.failed = Some(Arc::new(Error::new(
                             Kind::Internal,
                             "read the output of a command",
-                            "the plugin returned a piece that ends beyond all numbers",
+                            "the plugin returned an output position that overflows",
                         )));
                         break;
                     }
@@ -523,7 +523,7 @@ async fn read_piece(held: &mut Held, exec: &ExecRef, request: types::ReadRequest
         return Err(Error::new(
             Kind::Internal,
             "read the output of a command",
-            "the plugin returned more than asked for",
+            "the plugin returned more bytes than requested",
         ));
     }
     Ok(output)

@@ -22,7 +22,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause between two attempts at a create, even if the service asks for more.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// A function that is called when a create waits.
+/// A function that is called when a create request waits.
 pub(super) type WaitObserver = dyn Fn(&Waiting) + Send + Sync;
 
 /// A create that waits because the service asked it to wait, for a rate limit or for lack of capacity.
@@ -201,7 +201,7 @@ impl Provider {
                 return Err(error);
             }
             let reason = error.provider_message().unwrap_or(error.parts().1).to_owned();
-            tracing::info!(?pause, %reason, "a create waits");
+            tracing::info!(?pause, %reason, "waiting before creating a sandbox");
             if let Some(observer) = &self.waits.observer {
                 observer(&Waiting { pause, elapsed, reason });
             }

@@ -118,7 +118,7 @@ impl Sandbox {
     /// call: see [`Kind`].
     pub async fn info(&self) -> Result<types::SandboxInfo> {
         let id = self.id.to_string();
-        ask!(self.inner(), self.route(), self.reading("look at the sandbox").prompt(), |guest, store| guest
+        ask!(self.inner(), self.route(), self.reading("inspect the sandbox").prompt(), |guest, store| guest
             .call_get(store, &id))
     }
 
@@ -275,7 +275,7 @@ impl Sandbox {
     /// [`Kind`].
     pub async fn set_name(&self, name: &str) -> Result<()> {
         let (id, name) = (self.id.to_string(), name.to_owned());
-        ask!(self.inner(), self.route(), self.acting("name the sandbox").prompt(), |guest, store| guest
+        ask!(self.inner(), self.route(), self.acting("set the name of the sandbox").prompt(), |guest, store| guest
             .call_set_name(store, &id, &name))
     }
 
@@ -340,7 +340,7 @@ impl Sandbox {
     /// see [`Kind`].
     pub async fn connect_token(&self, port: u16, metadata: &str) -> Result<types::ConnectToken> {
         let (id, metadata) = (self.id.to_string(), metadata.to_owned());
-        ask!(self.inner(), self.route(), self.acting("make a token for"), |guest, store| guest
+        ask!(self.inner(), self.route(), self.acting("create a token for"), |guest, store| guest
             .call_create_connect_token(store, &id, port, &metadata))
     }
 
@@ -526,7 +526,7 @@ impl Sandbox {
     /// The kinds of every call about a sandbox: see [`Kind`].
     pub async fn terminate_sidecar(&self, name: &str) -> Result<()> {
         let (id, name) = (self.id.to_string(), name.to_owned());
-        ask!(self.inner(), self.route(), self.acting("end a sidecar of"), |guest, store| guest
+        ask!(self.inner(), self.route(), self.acting("terminate a sidecar of"), |guest, store| guest
             .call_terminate_sidecar(store, &id, &name))
     }
 
@@ -745,10 +745,12 @@ pub(crate) fn signal_later(sandbox: Sandbox, exec: String, signal: Signal) {
             Ok(Ok(())) => return tracing::debug!(exec, signal = signal.number(), "signalled"),
             // The command or the sandbox does not exist any more.
             Ok(Err(error)) if error.is_not_found() || error.is_sandbox_ended() => {
-                return tracing::debug!(exec, signal = signal.number(), %error, "nothing to signal");
+                return tracing::debug!(exec, signal = signal.number(), %error, "no process to signal");
             }
             Ok(Err(error)) => error,
-            Err(_) => Error::new(Kind::TimedOut, format!("signal {}", waiting.target()), "no answer"),
+            Err(_) => {
+                Error::new(Kind::TimedOut, format!("signal {}", waiting.target()), "the provider did not respond")
+            }
         };
         tracing::debug!(exec, signal = signal.number(), %error, "not signalled");
         waiting.failed(error);

@@ -254,7 +254,7 @@ impl Site {
         };
         match tokio::time::timeout(QUEUE_TIMEOUT, receiver).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(Failure::new(Code::Terminated, format!("connecting to {} was given up", self.origin))),
+            Ok(Err(_)) => Err(Failure::new(Code::Terminated, format!("connecting to {} was cancelled", self.origin))),
             Err(_) => Err(self.all_in_use()),
         }
     }
@@ -265,7 +265,7 @@ impl Site {
             Some(Trouble { failure, .. }) => Failure::new(
                 failure.code,
                 format!(
-                    "all streams to {} are in use, and it takes no further connection: {}",
+                    "all streams to {} are in use, and it accepts no further connection: {}",
                     self.origin, failure.text
                 ),
             ),
@@ -387,7 +387,7 @@ impl Site {
                 // The connection's task has ended already, so it could not remove the connection, which would stay
                 // forever.
                 Ok(connection) if connection.dead.load(Ordering::Acquire) => {
-                    Err(Failure::new(Code::Terminated, format!("{} closed the connection at once", self.origin)))
+                    Err(Failure::new(Code::Terminated, format!("{} closed the connection immediately", self.origin)))
                 }
                 result => result,
             };
@@ -597,7 +597,7 @@ impl Drop for Unanswered {
         if quiet < self.silence.as_micros() as u64 {
             return;
         }
-        tracing::debug!(origin = %site.origin, id = connection.id, "suspect: a request got no answer");
+        tracing::debug!(origin = %site.origin, id = connection.id, "connection marked as suspect: a request got no response");
         connection.unanswered.store(now, Ordering::Release);
         // Requests that wait for a stream of this connection may need another one now.
         if !site.state().waiters.is_empty() {

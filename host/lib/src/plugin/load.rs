@@ -66,7 +66,7 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(meta.len().min(MAX_SIZE) as usize);
     file.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_SIZE {
-        return Err(std::io::Error::other(format!("it has more than {MAX_SIZE} bytes, more than any plugin")));
+        return Err(std::io::Error::other(format!("it has more than {MAX_SIZE} bytes, which is the limit")));
     }
     Ok(bytes)
 }
@@ -129,8 +129,8 @@ fn spoken(exports: &[String]) -> Result<&'static str, (PluginFault, String, &'st
     if !versions.is_empty() {
         return Err((
             PluginFault::OtherVersion,
-            format!("it speaks {PACKAGE} {}, and this host speaks {ours}", versions.join(", ")),
-            "use a plugin and a host whose versions meet",
+            format!("it implements {PACKAGE} {}, but this host supports {ours}", versions.join(", ")),
+            "use a plugin and a host with a common version",
         ));
     }
     let list = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };

@@ -26,10 +26,10 @@ impl Linked {
     pub(crate) fn new(loaded: Loaded) -> Result<Linked> {
         let strangers: Vec<_> = loaded.imports.iter().filter(|name| !is_linked(name)).cloned().collect();
         if !strangers.is_empty() {
-            let why = format!("it imports {}, which plugins are not given", strangers.join(", "));
+            let why = format!("it imports {}, which this host does not provide", strangers.join(", "));
             return Err(loaded
                 .fault(PluginFault::Imports, why)
-                .with_hint("a provider reaches the outside by wasi:http alone: no files, no sockets"));
+                .with_hint("a provider can use only wasi:http: no files, no sockets"));
         }
         let pre = linker()?
             .instantiate_pre(&loaded.component)

@@ -168,7 +168,7 @@ impl Status {
 
 impl Failure for Status {
     fn timed_out(limit: Duration) -> Status {
-        Status::new(Code::DeadlineExceeded, format!("no answer within {} ms", limit.as_millis()))
+        Status::new(Code::DeadlineExceeded, format!("no response within {} ms", limit.as_millis()))
     }
 
     fn is_retryable(&self) -> bool {

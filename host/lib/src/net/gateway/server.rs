@@ -73,10 +73,10 @@ impl Gateway {
                 .with_hint("listen on 127.0.0.1"));
         }
         let Some(fixed) = net.policy.fixed().first().cloned() else {
-            return Err(Error::new(Kind::Forbidden, WHAT, "the plugin was granted no origin"));
+            return Err(Error::new(Kind::Forbidden, WHAT, "no origin is granted to the plugin"));
         };
         let listener = TcpListener::bind(listen).await.map_err(|error| {
-            Error::io(format!("listen on {listen}"), error).with_hint("give another port, or 0 for any free one")
+            Error::io(format!("listen on {listen}"), error).with_hint("choose another port, or 0 for a free one")
         })?;
         let address = listener.local_addr().map_err(|error| Error::io(WHAT, error))?;
         let token = Secret::new(fresh_secret());
@@ -182,17 +182,17 @@ impl Inner {
 
     async fn answer(self: Arc<Self>, mut request: Request<Incoming>, admitted: &AtomicBool) -> Response<Reply> {
         let Some((credentials, target)) = self.target(&request) else {
-            let why = "the gateway's token is missing or wrong: send it as bearer token";
+            let why = "the gateway's token is missing or wrong: send it as a bearer token";
             return refuse_unread(request, StatusCode::UNAUTHORIZED, 16, why).await;
         };
         admitted.store(true, Ordering::Release);
         let kind = media_type(request.headers());
         let Ok(web) = web_form(&kind) else {
-            let why = format!("{kind} is not spoken here, where gRPC is application/grpc-web");
+            let why = format!("{kind} is not supported: the gateway accepts gRPC only as application/grpc-web");
             return refuse_unread(request, StatusCode::UNSUPPORTED_MEDIA_TYPE, 12, &why).await;
         };
         let Ok(uri) = target.parse() else {
-            return refuse_unread(request, StatusCode::BAD_REQUEST, 3, "the path is unusable").await;
+            return refuse_unread(request, StatusCode::BAD_REQUEST, 3, "the path is invalid").await;
         };
         *request.uri_mut() = uri;
         let path = request.uri().path().to_owned();
@@ -210,7 +210,7 @@ impl Inner {
         match self.net.send_with(credentials, link.clone(), request, RequestOptions::default()).await {
             Ok(response) => self.reply(response, credentials, &path, web.is_some()),
             Err(_) if broken.load(Ordering::Acquire) => {
-                refuse(StatusCode::BAD_REQUEST, 3, "the request broke off, or its body is malformed")
+                refuse(StatusCode::BAD_REQUEST, 3, "the request is incomplete, or its body is malformed")
             }
             Err(error) => failed(&error, link.take_note()),
         }
