@@ -3,6 +3,8 @@
 //! `cargo xtask test` first builds the programs into `target/dist`. The environment variables `SANDBOX_PROGRAM`,
 //! `SANDBOX_COMPONENT`, `SANDBOX_PYTHON` and `SANDBOX_NPM` select other ones.
 
+#![allow(clippy::unwrap_used)]
+
 pub mod faults;
 pub mod internet;
 pub mod own_process;

@@ -1,7 +1,7 @@
 //! Tests of the emulator: gRPC calls of a raw client, random requests, and the program. All tests are one binary, because
 //! linking one takes seconds.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod fuzz;
 mod grpc;

@@ -1,7 +1,7 @@
 //! Tests of the host library and of the program `sandbox`, against a test component and test servers. They are a single
 //! program, because linking takes seconds.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 mod gateway;

@@ -1,6 +1,6 @@
 //! The bindings that `wit-bindgen` generates for the interface. Only the export is generated here. The imports come
 //! from the crate `wasip2`, so that the component contains only the imports that it uses.
-#![allow(missing_docs, clippy::all)]
+#![allow(missing_docs, clippy::all, clippy::missing_errors_doc)]
 
 wit_bindgen::generate!({
     path: "../../wit",
