@@ -48,6 +48,25 @@ type Tags = Vec<(String, String)>;
 
 /// Renews the leases of the sandboxes of one run. Dropping it ends the renewals; a sweep terminates the sandboxes that
 /// are still running when their leases are over.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use sandbox_host::{Keeper, types::SandboxSpec};
+///
+/// # async fn example(provider: &sandbox_host::Provider) -> sandbox_host::Result<()> {
+/// // At the start, removes what earlier runs of this program have left because they were killed.
+/// for swept in provider.sweep("nightly-evals", false).await? {
+///     println!("{} of the run {} is over since {:?}", swept.id, swept.run, swept.overdue);
+/// }
+/// let keeper = Keeper::new(provider, "nightly-evals", Duration::from_secs(600))?;
+/// let sandbox = keeper.create(SandboxSpec::default()).await?;
+/// // The sandbox runs for as long as this program lives, and at most eleven minutes longer.
+/// sandbox.terminate().await?;
+/// keeper.release(&sandbox);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Keeper {
     inner: Arc<Inner>,
 }
