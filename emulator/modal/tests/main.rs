@@ -5,6 +5,9 @@
 
 mod fuzz;
 mod grpc;
+#[expect(dead_code, reason = "shared with tests that are not asynchronous")]
+#[path = "../../../tests/src/http_client.rs"]
+mod http_client;
 #[path = "../../../tests/src/internet.rs"]
 mod internet;
 #[path = "../../../tests/src/own_process.rs"]

@@ -6,6 +6,9 @@
 mod common;
 mod gateway;
 mod hostile;
+#[expect(dead_code, reason = "shared with tests that need all of it")]
+#[path = "../../../tests/src/http_client.rs"]
+mod http_client;
 mod instances;
 mod loading;
 #[expect(dead_code, reason = "shared with tests that need all of it")]
