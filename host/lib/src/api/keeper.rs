@@ -537,7 +537,7 @@ mod tests {
         }
 
         /// Returns the value of the future, if it becomes ready without the clock advancing.
-        fn settle(&mut self) -> Option<T> {
+        fn value_now(&mut self) -> Option<T> {
             let waker = Waker::from(self.woken.clone());
             while self.woken.0.swap(false, Ordering::SeqCst) {
                 if let std::task::Poll::Ready(value) = self.future.as_mut().poll(&mut Context::from_waker(&waker)) {
@@ -551,7 +551,7 @@ mod tests {
         fn pass(&mut self, seconds: u64) -> Option<T> {
             let end = self.toy.now() + seconds * 1000;
             loop {
-                if let Some(value) = self.settle() {
+                if let Some(value) = self.value_now() {
                     return Some(value);
                 }
                 let mut sleepers = self.toy.0.sleepers.lock().unwrap();
@@ -579,7 +579,7 @@ mod tests {
         let inner = inner(&toy, LEASE);
         for id in ids {
             toy.set(&id, inner.tags().into());
-            assert!(Running::new(&toy, inner.keep(&id, toy.now())).settle().is_some());
+            assert!(Running::new(&toy, inner.keep(&id, toy.now())).value_now().is_some());
         }
         assert_eq!(toy.calls(), [""; 0], "a lease that has just begun is not renewed");
         let rounds = Running::new(&toy, rounds(Arc::downgrade(&inner)));
@@ -711,7 +711,7 @@ mod tests {
         rounds.pass(10);
         assert_eq!(toy.under_way(), ["write a"]);
         inner.kept().remove("a");
-        rounds.settle();
+        rounds.value_now();
         assert_eq!(toy.under_way(), [""; 0]);
     }
 
@@ -751,7 +751,7 @@ mod tests {
         toy.set("a", inner.tags().into());
         toy.fate("read a", Fate::Hangs);
         let mut keeping = Running::new(&toy, inner.keep("a", 0));
-        assert!(keeping.settle().is_none());
+        assert!(keeping.value_now().is_none());
         drop(keeping);
         assert!(inner.kept().is_empty());
     }
@@ -764,7 +764,7 @@ mod tests {
         assert_eq!(endless.patience(), LONGEST_RENEWAL);
         toy.set("a", endless.tags().into());
         let (_kept, receiver) = watch::channel(());
-        assert_eq!(Running::new(&toy, endless.renew("a", receiver)).settle(), Some(true));
+        assert_eq!(Running::new(&toy, endless.renew("a", receiver)).value_now(), Some(true));
         assert_eq!(lease(&toy, "a"), u64::MAX);
         assert_eq!(inner(&toy, SHORTEST).patience(), SHORTEST / 6);
     }
