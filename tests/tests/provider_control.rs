@@ -3,8 +3,6 @@
 
 use std::{
     collections::HashSet,
-    io::{Read as _, Write as _},
-    net::TcpStream,
     path::Path,
     sync::{Arc, Mutex},
     time::Duration,
@@ -19,7 +17,10 @@ use sandbox_host::{
         VolumeMount,
     },
 };
-use system_tests::{Emulator, component};
+use system_tests::{
+    Emulator, component,
+    http_client::{self, text},
+};
 
 /// An emulator and a provider that uses it.
 struct World {
@@ -46,19 +47,8 @@ impl World {
 
     /// Adds a fault rule to the emulator.
     fn fault(&self, rule: &str) {
-        let address = self.emulator.url().trim_start_matches("http://");
-        let mut stream = TcpStream::connect(address).expect("cannot connect to the emulator");
-        let head = format!(
-            "POST /emulator/faults HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            rule.len()
-        );
-        stream
-            .write_all(head.as_bytes())
-            .and_then(|()| stream.write_all(rule.as_bytes()))
-            .expect("cannot send the request");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("cannot read the answer");
-        assert!(answer.starts_with("HTTP/1.1 2"), "{answer}");
+        let answer = self.emulator.request("POST", "/emulator/faults", rule);
+        assert_eq!(answer.status(), 200, "{}", text(&answer));
     }
 }
 
@@ -840,20 +830,12 @@ async fn connect_tokens_admit_http_clients() -> Result<()> {
         let sandbox = world.provider.create(spec).await?;
         assert!(sandbox.wait_ready(Duration::from_secs(30)).await?);
         let made = sandbox.connect_token(8080, "somebody").await?;
-        let address = made.url.trim_start_matches("http://").trim_end_matches('/').to_string();
-        let status = |token: &str| {
-            let mut stream = TcpStream::connect(&address).expect("cannot connect");
-            let head =
-                format!("GET / HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n");
-            stream.write_all(head.as_bytes()).expect("cannot send the request");
-            let mut answer = String::new();
-            let _ = stream.read_to_string(&mut answer);
-            answer.split(' ').nth(1).unwrap_or_default().to_string()
-        };
         let (name, value) = &made.headers[0];
-        let token = value.strip_prefix("Bearer ").expect("no bearer token");
         assert_eq!(name, "authorization");
-        assert_eq!((status(token), status("another")), ("200".to_string(), "401".to_string()), "{backend}");
+        for (value, status) in [(value.as_str(), 200), ("Bearer another", 401)] {
+            let answer = http_client::send("GET", &made.url, &[("authorization", value)], "").await.expect("no response");
+            assert_eq!(answer.status(), status, "{backend}: {}", text(&answer));
+        }
         refused(sandbox.connect_token(0, "").await, Kind::InvalidArgument, "not a port");
     }
     let absent = world.provider.sandbox("sb-absent00000000000000000000");

@@ -158,14 +158,14 @@ async fn supervise(cli: Cli) -> i32 {
             code
         }
     };
-    let mut settled = pin!(async {
-        session.settle(patience).await;
+    let mut undone = pin!(async {
+        session.undo_all(patience).await;
         session.close().await
     });
     loop {
         tokio::select! {
             biased;
-            () = &mut settled => return code,
+            () = &mut undone => return code,
             signal = stops.next() => {
                 code = signal;
                 match stopped {

@@ -66,6 +66,8 @@ pub use interface::{INTERFACE_VERSION, INTERFACE_VERSIONS, types};
 pub use local::context::{BuildContext, ContextFilter};
 pub use local::dockerfile::{LocalDockerfile, Sent};
 pub use local::tree::Unpacked;
+#[doc(hidden)]
+pub use net::dial::Dialer;
 pub use net::gateway::Gateway;
 pub use net::hook::Silence;
 pub use net::proxy::Proxy;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use system_tests::{Emulator, component, feed, program, sandbox, stderr};
+use system_tests::{Emulator, component, feed, http_client::send_blocking, program, sandbox, stderr};
 
 use super::{WAIT_TIMEOUT, alive, applied, order, printed, shared, until};
 
@@ -582,7 +582,7 @@ fn a_plugin_from_a_pipe_has_a_size_limit() {
 /// Another user of the machine can find the port, and a process of the same user can connect to it.
 #[test]
 fn a_private_emulator_accepts_only_its_own_credentials() {
-    use std::io::{BufRead as _, Read as _, Write as _};
+    use std::io::BufRead as _;
     let mut command = sandbox();
     command.args(["--emulator", "-v", "run", "-i", "--", "sh", "-c", "echo ready; cat"]);
     let mut child = command
@@ -619,12 +619,8 @@ fn a_private_emulator_accepts_only_its_own_credentials() {
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(125), "{text}");
     assert!(text.contains("Token validation failed"), "{text}");
-    let mut stream = std::net::TcpStream::connect(&address).expect("cannot connect");
-    write!(stream, "GET /emulator/state HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")
-        .expect("cannot send the request");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("cannot read the answer");
-    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    let answer = send_blocking("GET", &format!("http://{address}/emulator/state"), &[], "").expect("no response");
+    assert_eq!(answer.status(), 401);
     drop(child.stdin.take());
     assert!(child.wait().expect("cannot wait for the program").success());
     reader.join().expect("the log reader panicked");

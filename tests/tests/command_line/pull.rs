@@ -351,7 +351,7 @@ fn a_registry_that_requires_a_token_is_used() {
     let store = Server::start(|_| Answer::of(COMPONENT.clone()));
     let blob = format!("http://{}/blob", store.authority);
     let service = Server::start(|request| match request.path.as_str() {
-        "/token?service=the%20registry&scope=repository:a/plugin:pull" => {
+        "/token?service=the+registry&scope=repository%3Aa%2Fplugin%3Apull" => {
             Answer::of(json!({ "token": TOKEN, "expires_in": 60 }).to_string())
         }
         _ => Answer::status(400),

@@ -32,7 +32,7 @@ use super::engine_core::EngineCore;
 use crate::{
     cgroups::Group,
     live_mounts::{Answer, Order, What},
-    protocol::{Inbox, Message, Reply, Request, Setup, has_zero, send_some},
+    protocol::{Inbox, Reply, Request, Setup, has_zero, pack, send_some},
     rootfs::{self, Root, layer, remove_tree},
     spawner::Init,
     spec::{DirectoryError, End, Exit, MountSpec, Process, ProcessSpec},
@@ -274,9 +274,9 @@ impl ContainerCore {
         }
     }
 
-    /// Queues a request to init. Fails if the container has ended.
+    /// Queues a request to init. Fails if the container has ended or the request is too large.
     fn send(&self, request: &Request, fds: Vec<OwnedFd>) -> anyhow::Result<()> {
-        let frame = request.pack(fds.len())?;
+        let frame = pack(request, fds.len())?;
         self.outgoing.send(Outgoing { frame, fds }).ok().context("the container has ended")
     }
 
@@ -314,7 +314,10 @@ impl ContainerCore {
             ensure!(!processes.gone, "the container has ended");
             processes.starting.insert(id, (started, exited));
         }
-        self.send(&Request::Spawn { id, spec }, theirs)?;
+        if let Err(error) = self.send(&Request::Spawn { id, spec }, theirs) {
+            self.processes().starting.remove(&id);
+            return Err(error);
+        }
         let (pid, terminal) = match answer.await.context("the container has ended")? {
             Ok(started) => started,
             Err(message) => bail!("cannot start a process: {message}"),

@@ -75,7 +75,7 @@ impl EngineCore {
         let program = Arc::new(Program::copy(program, &std::env::temp_dir())?);
         raise_file_limit();
         let state = StateDir::open(state)?;
-        state.sweep();
+        state.remove_leftovers();
         let all_ids = spawner::all_ids();
         for part in ["base", "containers"] {
             remove_tree(&state.path().join(part))?;

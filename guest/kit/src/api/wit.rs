@@ -4,7 +4,7 @@
 //!
 //! Each interface is generated from a world of its own, because the type of a component comes from the worlds whose
 //! `export!` is used. A provider that exports three interfaces therefore becomes a component with these three exports.
-#![allow(missing_docs, clippy::all)]
+#![allow(missing_docs, clippy::all, clippy::missing_errors_doc)]
 
 /// The records of the interface.
 pub mod types {

@@ -19,7 +19,7 @@ use sandbox_provider_kit::{
         time::{millis, whole_seconds},
         wit::{ErrorKind, ExecRef, Keep, OutputLimits, Pty, RunResult, Verdict},
     },
-    exec::{self, Deadlines, Running, SWEEP_TIME},
+    exec::{self, Deadlines, KILL_TIME, Running},
     inside::{
         Script,
         script::environment,
@@ -150,7 +150,7 @@ impl Scripts {
             verdict: self.wait_for_ever(exec),
             idle: input.is_empty(),
             input: stdin::feed(service, &exec.sandbox, &exec_id, input),
-            sweep: self.sweep_when_due(exec),
+            kill: self.kill_when_due(exec),
             given_up: || self.given_up(exec),
         };
         exec::run(service.transport(), running).await
@@ -248,18 +248,18 @@ impl Scripts {
         self.run(&exec.sandbox, exec.container.as_deref(), script, limits).await
     }
 
-    /// Ends an exec with all its processes when its time limit has passed. Never resolves without a time limit.
-    async fn sweep_when_due(&self, exec: &ExecRef) {
+    /// Kills an exec with all its processes when its time limit has passed. Never resolves without a time limit.
+    async fn kill_when_due(&self, exec: &ExecRef) {
         let Some(deadline) = exec.deadline else { return std::future::pending().await };
         self.service().transport().sleep(Duration::from_millis(deadline).saturating_sub(self.service().now())).await;
-        self.sweep(exec, true).await;
+        self.kill_once(exec, true).await;
     }
 
-    /// Ends an exec whose time limit has passed; `alive` as for [`Scripts::sweep`]. Returns `true` if it was ended
+    /// Ends an exec whose time limit has passed; `alive` as for [`Scripts::kill_once`]. Returns `true` if it was ended
     /// before and is to be given up.
     pub(crate) async fn overdue(&self, exec: &ExecRef, alive: bool) -> bool {
-        let known = self.deadlines.is_swept(exec);
-        self.sweep(exec, alive).await;
+        let known = self.deadlines.is_killed(exec);
+        self.kill_once(exec, alive).await;
         known
     }
 
@@ -276,14 +276,14 @@ impl Scripts {
     /// Ends the remaining processes of an exec once: SIGTERM, then SIGKILL after a grace period. In an image without a
     /// shell only Modal's own kill remains. `alive` says that the exec is known not to have ended before its limit.
     /// Otherwise this function asks, because a late check must not report a normal end as the verdict `deadline`.
-    pub(crate) async fn sweep(&self, exec: &ExecRef, alive: bool) {
-        if self.deadlines.is_swept(exec) {
+    pub(crate) async fn kill_once(&self, exec: &ExecRef, alive: bool) {
+        if self.deadlines.is_killed(exec) {
             return;
         }
         let service = self.service();
         let over = !alive && matches!(verdict::wait(service, &self.deadlines, exec, Duration::ZERO).await, Ok(Some(_)));
-        self.deadlines.note(exec, service.now() + SWEEP_TIME, over);
-        let _ = within(service.transport(), SWEEP_TIME, self.end(exec, GRACE_TENTHS)).await;
+        self.deadlines.note(exec, service.now() + KILL_TIME, over);
+        let _ = within(service.transport(), KILL_TIME, self.end(exec, GRACE_TENTHS)).await;
         self.deadlines.note(exec, service.now(), over);
     }
 }

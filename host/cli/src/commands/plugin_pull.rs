@@ -28,7 +28,7 @@ pub async fn pull(session: &Session, args: PluginPull) -> Result<i32> {
             .into());
     }
     let file = directory()?.join(format!("{name}.wasm"));
-    let fetcher = Fetcher::new(session.global.ca_file.as_deref())?;
+    let fetcher = Fetcher::new(session.global.ca_file.as_deref()).await?;
     let shown = session.voice.transfer(format!("pulling {name}"), None);
     let progress = |position, size: Option<u64>| match size {
         Some(size) => shown.at(position, size),

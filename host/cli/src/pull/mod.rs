@@ -172,7 +172,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        let fetcher = Fetcher::new(None).unwrap();
+        let fetcher = Fetcher::new(None).await.unwrap();
         let fetched = tokio::select! {
             fetched = fetch(&fetcher, "pull it", &source, |_, _| {}, Duration::from_millis(300)) => fetched,
             () = server => unreachable!(),

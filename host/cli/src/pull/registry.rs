@@ -5,7 +5,7 @@
 //! origin. The digest decides whether the content is the right one, not its source.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,13 +14,8 @@ use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use sandbox_host::Secret;
+use sandbox_host::{Dialer, Secret};
 use serde::Deserialize;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::output::Failure;
@@ -34,9 +29,6 @@ const LARGEST_MANIFEST: u64 = 4 << 20;
 
 /// Maximum size of a response of a token service, in bytes.
 const LARGEST_TOKEN: u64 = 1 << 20;
-
-/// Timeout for connecting, including the TLS handshake.
-const CONNECT: Duration = Duration::from_secs(30);
 
 /// Timeout between a request and its response, and between two pieces of a response.
 const IDLE: Duration = Duration::from_secs(60);
@@ -154,33 +146,24 @@ fn permitted(uri: &Uri, local: bool) -> Result<(), String> {
     }
 }
 
-/// An HTTP client for downloads.
+/// An HTTP client for downloads. The host library makes its connections.
 pub struct Fetcher {
-    tls: Arc<ClientConfig>,
+    dialer: Dialer,
 }
-
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Fetcher {
     /// Creates a client that trusts the certificate authorities of the machine, the built-in ones, and those in the file
-    /// `extra`.
-    pub fn new(extra: Option<&std::path::Path>) -> Result<Fetcher, Failure> {
-        let mut roots = RootCertStore::empty();
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if let Some(path) = extra {
-            let what = format!("use the certificate authorities in {}", path.display());
-            let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-            for certificate in found.map_err(|error| Failure::new(&what, error.to_string()))? {
-                roots.add(certificate).map_err(|error| Failure::new(&what, error.to_string()))?;
-            }
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Failure::new("set up TLS", error.to_string()))?;
-        Ok(Fetcher { tls: Arc::new(config.with_root_certificates(roots).with_no_client_auth()) })
+    /// `extra`. It uses the proxies of the environment.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file, or a variable that names a proxy, is unusable.
+    pub async fn new(extra: Option<&Path>) -> Result<Fetcher, Failure> {
+        let dialer = Dialer::new(extra.map(Path::to_owned)).await.map_err(|error| {
+            let (what, why, _) = error.parts();
+            Failure::new(what, why)
+        })?;
+        Ok(Fetcher { dialer })
     }
 
     /// Downloads the component at a URL. Calls `progress` after each piece with the number of bytes so far, and the size
@@ -252,15 +235,15 @@ impl Fetcher {
         };
         let challenge = answer.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
         let challenge = challenge.and_then(Challenge::parse).ok_or_else(private)?;
-        let mut address = challenge.realm;
-        address.push(if address.contains('?') { '&' } else { '?' });
+        let failed = |why: String| Failure::new(format!("{what}: get a token"), why);
+        let mut address = url::Url::parse(&challenge.realm).map_err(|error| failed(error.to_string()))?;
         if let Some(service) = &challenge.service {
-            address.push_str(&format!("service={}&", escaped(service)));
+            address.query_pairs_mut().append_pair("service", service);
         }
         // The required scope, regardless of the one that the registry proposes.
-        address.push_str(&format!("scope={}", escaped(&format!("repository:{repository}:pull"))));
-        let failed = |why: String| Failure::new(format!("{what}: get a token"), why);
-        let address = Uri::try_from(address).map_err(|error| failed(error.to_string()))?;
+        address.query_pairs_mut().append_pair("scope", &format!("repository:{repository}:pull"));
+        address.set_fragment(None);
+        let address = Uri::try_from(address.as_str()).map_err(|error| failed(error.to_string()))?;
         permitted(&address, is_plain(registry)).map_err(failed)?;
         let answer = self.get(what, &address, "application/json", None).await?;
         if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
@@ -313,18 +296,7 @@ impl Fetcher {
 
     async fn once(&self, uri: &Uri, accept: &str, token: Option<&Secret>) -> Result<Response<Incoming>, String> {
         let authority = uri.authority().ok_or("no host")?.as_str();
-        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        let connect = async {
-            let stream = TcpStream::connect((host, port(uri))).await.map_err(|error| error.to_string())?;
-            stream.set_nodelay(true).map_err(|error| error.to_string())?;
-            if is_plain(uri) {
-                return Ok::<Box<dyn Stream>, String>(Box::new(stream));
-            }
-            let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
-            let connector = tokio_rustls::TlsConnector::from(self.tls.clone());
-            Ok(Box::new(connector.connect(name, stream).await.map_err(|error| error.to_string())?))
-        };
-        let stream = timeout(CONNECT, connect).await.map_err(|_| format!("no connection within {CONNECT:?}"))??;
+        let stream = self.dialer.connect(uri).await.map_err(|error| error.parts().1.to_owned())?;
         let made = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = made.map_err(|error| error.to_string())?;
         // The task ends after the response, or when the response is dropped.
@@ -414,19 +386,6 @@ fn resolve(from: &Uri, location: &str) -> Option<Uri> {
     let mut next = url::Url::parse(&from.to_string()).ok()?.join(location).ok()?;
     next.set_fragment(None);
     Uri::try_from(next.as_str()).ok()
-}
-
-/// Percent-encodes text for a query.
-fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~:/".contains(&byte) {
-            out.push(byte as char);
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }
 
 #[derive(Deserialize)]
@@ -555,6 +514,5 @@ mod tests {
         assert_eq!(resolve(&from, "//z.org/q").unwrap(), "https://z.org/q");
         assert_eq!(resolve(&from, "x#y").unwrap(), "https://a.org/b/x");
         assert_eq!((resolve(&from, ""), resolve(&from, "https://")), (None, None));
-        assert_eq!(escaped("a b&c=d:é"), "a%20b%26c%3Dd:%C3%A9");
     }
 }

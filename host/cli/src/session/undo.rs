@@ -65,7 +65,7 @@ impl Session {
     }
 
     /// Undoes all entries within `patience`, and prints those that could not be undone. Returns whether all were undone.
-    pub async fn settle(&self, patience: Duration) -> bool {
+    pub async fn undo_all(&self, patience: Duration) -> bool {
         // Stopping the private emulator removes everything in it.
         if self.shared.emulator.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
             self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -80,7 +80,7 @@ impl Session {
             debts.clone()
         };
         let undone = futures_util::future::join_all(debts.into_iter().rev().map(|(id, debt)| async move {
-            let undone = self.settle_one(debt, until).await;
+            let undone = self.undo(debt, until).await;
             // Stays on the list until now, so that `left_behind` includes it.
             Owed { shared: self.shared.clone(), id }.paid();
             undone
@@ -100,7 +100,7 @@ impl Session {
         Some(format!("possibly a cancelled command ({error})"))
     }
 
-    async fn settle_one(&self, debt: Debt, until: Instant) -> bool {
+    async fn undo(&self, debt: Debt, until: Instant) -> bool {
         let (name, result) = match debt {
             Debt::Sandbox(sandbox) => {
                 let _step = self.voice.step(format!("terminating {}", sandbox.id()));

@@ -67,7 +67,18 @@ impl Sandbox {
         Call::acting(format!("{verb} {path} in {}", self.id()))
     }
 
-    /// Reads a whole file into memory.
+    /// Reads a whole file of at most `max` bytes into memory. Follows symbolic links.
+    ///
+    /// ```no_run
+    /// use sandbox_host::types::WriteOptions;
+    ///
+    /// # async fn example(sandbox: &sandbox_host::Sandbox) -> sandbox_host::Result<()> {
+    /// sandbox.write_file("/etc/motd", "hello\n", WriteOptions::default().permissions(0o644)).await?;
+    /// let text = sandbox.read_file("/etc/motd", 64 << 10).await?;
+    /// assert_eq!(text, b"hello\n");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -96,7 +107,17 @@ impl Sandbox {
         self.upload(path, data.as_ref(), options).await.map(drop)
     }
 
-    /// Copies a file of any size out of the sandbox. Returns its length in bytes.
+    /// Copies a file of any size out of the sandbox. Returns its length in bytes. All of it comes from one opened file,
+    /// even if the path gets another file meanwhile. Needs 8 MiB of memory.
+    ///
+    /// ```no_run
+    /// # async fn example(sandbox: &sandbox_host::Sandbox) -> Result<(), Box<dyn std::error::Error>> {
+    /// let file = tokio::fs::File::create("core.dump").await?;
+    /// let length = sandbox.download("/var/crash/core", file).await?;
+    /// println!("{length} bytes");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -106,7 +127,17 @@ impl Sandbox {
     }
 
     /// Copies a file of any size into the sandbox. The file appears when all data has arrived. Returns its length in
-    /// bytes.
+    /// bytes. Needs 16 MiB of memory. If the future is dropped, the file stays as it was.
+    ///
+    /// ```no_run
+    /// use sandbox_host::types::WriteOptions;
+    ///
+    /// # async fn example(sandbox: &sandbox_host::Sandbox) -> Result<(), Box<dyn std::error::Error>> {
+    /// let file = tokio::fs::File::open("model.bin").await?;
+    /// sandbox.upload("/data/model.bin", file, WriteOptions::default()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -140,6 +171,17 @@ impl Sandbox {
     ///
     /// Nothing is written outside of `to`, whatever the sandbox sends. [`Unpacked::skipped`] counts the entries that
     /// cannot exist on this machine. Existing files stay, unless an entry replaces them.
+    ///
+    /// ```no_run
+    /// use std::path::Path;
+    ///
+    /// # async fn example(sandbox: &sandbox_host::Sandbox) -> sandbox_host::Result<()> {
+    /// sandbox.upload_directory(Path::new("src"), "/work/src", |_| {}).await?;
+    /// let unpacked = sandbox.download_directory("/work/results", Path::new("results"), |_| {}).await?;
+    /// println!("{} entries could not be created here", unpacked.skipped);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -365,11 +407,12 @@ impl Sandbox {
         }
     }
 
-    /// Describes a path. With `follow`, describes the target of a symbolic link.
+    /// Describes a path. With `follow`, describes the target of a symbolic link, and otherwise the link itself.
     ///
     /// # Errors
     ///
-    /// [`Kind::File`] with the fault, and the kinds of every call: see [`Kind`].
+    /// [`Kind::File`] with the fault, which is [`FileFault::NotFound`](crate::FileFault::NotFound) if the path, or with
+    /// `follow` the target of the link, does not exist; and the kinds of every call: see [`Kind`].
     pub async fn stat(&self, path: &str, follow: bool) -> Result<types::FileInfo> {
         let at = self.location(path);
         ask!(self.inner(), self.route(), self.on("read the metadata of", path), |guest, store| guest
@@ -472,11 +515,12 @@ impl Sandbox {
             .call_make_symlink(store, &at, &target))
     }
 
-    /// Sets the low twelve mode bits of a file or directory. Follows symbolic links.
+    /// Sets the low twelve mode bits of a file or directory, such as `0o755`. Follows symbolic links.
     ///
     /// # Errors
     ///
-    /// [`Kind::File`] with the fault, and the kinds of every call: see [`Kind`].
+    /// [`Kind::InvalidArgument`] for further bits, [`Kind::File`] with the fault, and the kinds of every call: see
+    /// [`Kind`].
     pub async fn set_permissions(&self, path: &str, permissions: u32) -> Result<()> {
         let at = self.location(path);
         ask!(self.inner(), self.route(), self.changing("change the mode of", path), |guest, store| guest

@@ -30,6 +30,32 @@ const STDIN: usize = 16 << 20;
 const COLLECTED: u64 = 32 << 20;
 
 /// A handle to a sandbox: its id and its provider. Cheap to clone. Dropping it has no effect on the sandbox.
+///
+/// Paths in a sandbox are absolute, in UTF-8, without NUL, and have at most 4096 bytes. Other paths are refused with
+/// [`Kind::InvalidArgument`].
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use sandbox_host::types::{ExecSpec, ImageSpec, SandboxSpec, Verdict, WriteOptions};
+///
+/// # async fn example(provider: &sandbox_host::Provider) -> sandbox_host::Result<()> {
+/// let spec = SandboxSpec::new(ImageSpec::registry("python:3.12-slim")).lifetime(Duration::from_secs(3600));
+/// let sandbox = provider.create(spec).await?;
+/// sandbox.write_file("/srv/task.py", "print(6 * 7)", WriteOptions::default()).await?;
+/// let command = ExecSpec::new(["python3", "task.py"]).cwd("/srv").timeout(Duration::from_secs(60));
+/// let result = sandbox.run(command).await?;
+/// match result.verdict {
+///     Verdict::Exited(0) => println!("{}", String::from_utf8_lossy(&result.stdout.data)),
+///     Verdict::Deadline => println!("it took more than a minute"),
+///     other => println!("{other:?}: {}", String::from_utf8_lossy(&result.stderr.data)),
+/// }
+/// // The id is enough to continue elsewhere, or after a restart of this program.
+/// let same = provider.sandbox(sandbox.id());
+/// same.terminate().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Sandbox {
     provider: Provider,
@@ -91,7 +117,8 @@ impl Sandbox {
         command
     }
 
-    /// Returns a handle whose commands and files are in the sidecar `name` of the same sandbox. Sends no request.
+    /// Returns a handle whose commands and files are in the sidecar `name` of the same sandbox. Sends no request: the
+    /// first call with the handle shows whether the sidecar exists.
     pub fn sidecar(&self, name: &str) -> Sandbox {
         Sandbox { container: Some(name.into()), ..self.clone() }
     }
@@ -290,7 +317,7 @@ impl Sandbox {
             .call_get_tags(store, &id))
     }
 
-    /// Replaces all tags of the sandbox.
+    /// Replaces all tags of the sandbox. Two programs that change tags at the same time can overwrite each other's.
     ///
     /// # Errors
     ///
@@ -316,7 +343,7 @@ impl Sandbox {
     /// Connects to a tunnel, with TLS unless it is a plain TCP tunnel. The connection carries the bytes of the program
     /// behind the port, and is not visible to the plugin. The service supplies the address. It may be an address of
     /// this machine or of a private network only if the service is there too. The same rule applies to origins that the
-    /// service names.
+    /// service names. The attempt takes at most ten seconds.
     ///
     /// # Errors
     ///
@@ -344,12 +371,13 @@ impl Sandbox {
             .call_create_connect_token(store, &id, port, &metadata))
     }
 
-    /// Returns a piece of the persisted log of the sandbox: at most `max_bytes` of text, starting at `cursor`, or at
-    /// the beginning for `None`.
+    /// Returns a piece of the persisted log of the sandbox, also after its end: at most `max_bytes` of text (1 to 64 MiB),
+    /// starting at `cursor`, or at the beginning for `None`. The page contains the cursor of the next one.
     ///
     /// # Errors
     ///
-    /// The kinds of every call about a sandbox: see [`Kind`].
+    /// [`Kind::InvalidArgument`] for zero bytes or an unusable cursor, and the kinds of every call about a sandbox: see
+    /// [`Kind`].
     pub async fn logs(&self, query: types::LogQuery, cursor: Option<String>, max_bytes: u32) -> Result<types::LogPage> {
         let id = self.id.to_string();
         ask!(self.inner(), self.route(), self.reading("read the log of"), |guest, store| guest.call_read_logs(
@@ -397,8 +425,8 @@ impl Sandbox {
             .call_reload_volumes(store, &id))
     }
 
-    /// Saves the file system as an image and returns the image's id. The image is deleted after `ttl`, or kept for
-    /// `None`.
+    /// Saves the file system as an image and returns the image's id. The image is deleted after `ttl`, which is rounded
+    /// down to milliseconds, or kept for `None`.
     ///
     /// # Errors
     ///
@@ -431,8 +459,9 @@ impl Sandbox {
             .call_snapshot_directory(store, &at, &key, ttl))
     }
 
-    /// Saves memory and processes as well as files, and returns the id of the snapshot. Ends the sandbox with some
-    /// providers.
+    /// Saves memory and processes as well as files, and returns the id of the snapshot, for [`Provider::restore`]. Ends
+    /// the sandbox with some providers. Takes at most an hour, or [`Limits::call_time`](crate::Limits::call_time) if
+    /// that is longer.
     ///
     /// # Errors
     ///
@@ -457,7 +486,7 @@ impl Sandbox {
             .call_exit_snapshot(store, &id, wait))
     }
 
-    /// Mounts an image at a path, or an empty directory for `None`.
+    /// Mounts an image at a path, or an empty directory for `None`. Creates the path. The mount hides what was there.
     ///
     /// # Errors
     ///
@@ -519,7 +548,7 @@ impl Sandbox {
             .call_wait_sidecar(store, &id, &name, wait))
     }
 
-    /// Terminates a sidecar.
+    /// Terminates a sidecar. Returns when the provider has accepted the request. Succeeds if the sidecar has ended.
     ///
     /// # Errors
     ///
@@ -530,8 +559,9 @@ impl Sandbox {
             .call_terminate_sidecar(store, &id, &name))
     }
 
-    /// Runs a command, waits for its end and returns its output, up to the default limits of
-    /// [`OutputLimits`](types::OutputLimits). Dropping the future kills the command.
+    /// Runs a command, waits for its end and returns its output: at most the last 10 MiB of each stream, the default of
+    /// [`OutputLimits`](types::OutputLimits), and how much there was. Dropping the future kills the command. Without a
+    /// time limit in `command` there is none.
     ///
     /// # Errors
     ///
@@ -541,7 +571,19 @@ impl Sandbox {
         self.run_with(command, Vec::new(), types::OutputLimits::default()).await
     }
 
-    /// Runs a command like [`run`](Self::run), with standard input and output limits.
+    /// Runs a command like [`run`](Self::run), with standard input and output limits in bytes. Both may have any size;
+    /// the output up to its limit is in memory.
+    ///
+    /// ```no_run
+    /// use sandbox_host::types::{ExecSpec, Keep, OutputLimits};
+    ///
+    /// # async fn example(sandbox: &sandbox_host::Sandbox) -> sandbox_host::Result<()> {
+    /// let limits = OutputLimits { stdout_max: 64 << 10, stderr_max: 4 << 10, keep: Keep::Head };
+    /// let sorted = sandbox.run_with(ExecSpec::new(["sort"]), "b\na\n", limits).await?;
+    /// assert_eq!(sorted.stdout.data, b"a\nb\n");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -643,7 +685,8 @@ impl Sandbox {
     }
 
     /// Returns a handle to a command that was started elsewhere, by its exec id. `main` is the entry-point command.
-    /// Dropping the handle does not kill the command. Sends no request.
+    /// Dropping the handle does not kill the command. Sends no request: the first call with the handle shows whether the
+    /// command exists. The output can be read from its beginning, whatever others have read.
     pub fn attach(&self, exec: impl Into<String>) -> Process {
         let exec = self.exec_ref(&exec.into());
         Process::new(self.clone(), exec, false, false)

@@ -187,19 +187,19 @@ impl SandboxSpec {
         self
     }
 
-    /// Sets the maximum lifetime of the sandbox.
+    /// Sets the time after which the sandbox is ended, rounded down to milliseconds. The provider may have a maximum.
     pub fn lifetime(mut self, time: Duration) -> Self {
         self.lifetime = Some(millis(time));
         self
     }
 
-    /// Sets the time without a command or a connection after which the sandbox ends.
+    /// Sets the time without a command or a connection after which the sandbox ends, rounded down to milliseconds.
     pub fn idle_timeout(mut self, time: Duration) -> Self {
         self.idle_timeout = Some(millis(time));
         self
     }
 
-    /// Reserves this number of cores.
+    /// Reserves this number of cores, rounded to thousandths.
     pub fn cpu(mut self, cores: f64) -> Self {
         self.resources.cpu_request_millicores = Some((cores * 1000.0).round().clamp(0.0, f64::from(u32::MAX)) as u32);
         self
@@ -211,13 +211,13 @@ impl SandboxSpec {
         self
     }
 
-    /// Sets the maximum number of cores.
+    /// Sets the maximum number of cores, rounded to thousandths.
     pub fn cpu_limit(mut self, cores: f64) -> Self {
         self.resources.cpu_limit_millicores = Some((cores * 1000.0).round().clamp(0.0, f64::from(u32::MAX)) as u32);
         self
     }
 
-    /// Sets the maximum amount of memory, in MiB.
+    /// Sets the maximum amount of memory, in MiB. The kernel kills processes that exceed it.
     pub fn memory_limit_mib(mut self, mib: u32) -> Self {
         self.resources.memory_limit_mib = Some(mib);
         self
@@ -446,13 +446,14 @@ impl ExecSpec {
         self
     }
 
-    /// Sets the time limit, after which the provider kills the command.
+    /// Sets the time limit, rounded down to milliseconds, after which the provider kills the command with its whole
+    /// process tree. The verdict is then [`Verdict::Deadline`](types::Verdict::Deadline).
     pub fn timeout(mut self, time: Duration) -> Self {
         self.timeout = Some(millis(time));
         self
     }
 
-    /// Runs the command in a terminal of this size. `term` is the value of `TERM`.
+    /// Runs the command in a terminal of this size, in characters. `term` is the value of `TERM`.
     pub fn pty(mut self, rows: u16, columns: u16, term: impl Into<String>) -> Self {
         self.pty = Some(Pty { rows, columns, term: term.into() });
         self

@@ -38,7 +38,7 @@ pub(crate) struct Trust {
 }
 
 /// A byte stream.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// The time at which the peer of a connection last sent something. Cheap to clone; clones belong to the same
@@ -197,7 +197,7 @@ impl Connector {
 
     /// Returns the TLS configuration. Reading the roots of the system takes tens of milliseconds, so that is done only
     /// for the first TLS connection, on a blocking thread.
-    async fn config(&self, offer: Offer) -> Result<Arc<ClientConfig>, String> {
+    pub(crate) async fn config(&self, offer: Offer) -> Result<Arc<ClientConfig>, String> {
         let slot = &self.configs[offer as usize];
         if let Some(config) = slot.get() {
             return config.clone();

@@ -25,6 +25,10 @@ use crate::platform::{
 const READ_BYTES: u64 = 256 * 1024;
 
 /// Sends a request and resolves when the head of the response has been received.
+///
+/// # Errors
+///
+/// Fails if the request has an invalid part, the host refuses it, or no response arrives.
 pub async fn send(request: Request) -> Result<Response, TransportError> {
     let outgoing = outgoing_request(&request)?;
     let outgoing_body = outgoing.body().map_err(|()| local("the request has no body"))?;
