@@ -833,7 +833,8 @@ async fn connect_tokens_admit_http_clients() -> Result<()> {
         let (name, value) = &made.headers[0];
         assert_eq!(name, "authorization");
         for (value, status) in [(value.as_str(), 200), ("Bearer another", 401)] {
-            let answer = http_client::send("GET", &made.url, &[("authorization", value)], "").await.expect("no response");
+            let answer =
+                http_client::send("GET", &made.url, &[("authorization", value)], "").await.expect("no response");
             assert_eq!(answer.status(), status, "{backend}: {}", text(&answer));
         }
         refused(sandbox.connect_token(0, "").await, Kind::InvalidArgument, "not a port");

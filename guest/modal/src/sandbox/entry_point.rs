@@ -35,7 +35,9 @@ pub(crate) fn check_entry_point(entry_point: &EntryPoint) -> Result<()> {
     let fault = if argv.is_empty() {
         "The command is empty: give a program, or choose `keep-alive` or `image`.".to_string()
     } else if bytes > MAX_COMMAND_BYTES {
-        format!("The command has {bytes} bytes, more than the {MAX_COMMAND_BYTES} that Modal permits: pass data by a file.")
+        format!(
+            "The command has {bytes} bytes, more than the {MAX_COMMAND_BYTES} that Modal permits: pass data by a file."
+        )
     } else if argv.iter().any(|argument| argument.contains('\0')) {
         "An argument of the command contains a NUL character.".to_string()
     } else {

@@ -264,6 +264,7 @@ fn only_totals(totals: Usage) -> UsageReport {
 /// The error for a function that is newer than the plugin. `function` is its name in the bindings.
 fn newer(function: &str, since: &str) -> Error {
     let function = function.trim_start_matches("call_").replace('_', "-");
-    let why = format!("the plugin implements a version before {} {since}, which introduced `{function}`", super::PACKAGE);
+    let why =
+        format!("the plugin implements a version before {} {since}, which introduced `{function}`", super::PACKAGE);
     unsupported(&function, &why)
 }
