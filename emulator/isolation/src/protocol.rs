@@ -8,21 +8,20 @@
 use std::{
     collections::VecDeque,
     ffi::OsStr,
-    io::{self, IoSlice},
+    io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
     os::{
-        fd::{AsRawFd, OwnedFd, RawFd},
+        fd::{AsFd, OwnedFd, RawFd},
         unix::ffi::OsStrExt,
     },
     path::PathBuf,
 };
 
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{
-    spec::{Bind, Exit, ProcessSpec},
-    sys,
-};
+use crate::spec::{Bind, Exit, ProcessSpec};
 
 /// Size of a frame's header, in bytes.
 const HEADER: usize = 8;
@@ -178,10 +177,17 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     /// Calls `recvmsg` once. Returns `false` at the end of the stream.
-    pub(crate) fn receive_some(&mut self, socket: RawFd) -> io::Result<bool> {
+    pub(crate) fn receive_some(&mut self, socket: impl AsFd) -> io::Result<bool> {
         let mut buffer = [0u8; 32 * 1024];
-        let (received, fds) = sys::receive::<MAX_FDS>(socket, &mut buffer)?;
-        self.fds.extend(fds);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut attached = RecvAncillaryBuffer::new(&mut space);
+        let parts = &mut [IoSliceMut::new(&mut buffer)];
+        let received = recvmsg(socket, parts, &mut attached, RecvFlags::CMSG_CLOEXEC)?.bytes;
+        for message in attached.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                self.fds.extend(fds);
+            }
+        }
         self.bytes.extend_from_slice(&buffer[..received]);
         Ok(received != 0)
     }
@@ -204,15 +210,12 @@ impl Inbox {
     }
 
     /// Blocks until the next frame is complete. Returns `None` at the end of the stream.
-    pub(crate) fn receive_blocking<T: Message>(
-        &mut self,
-        socket: &impl AsRawFd,
-    ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    pub(crate) fn receive_blocking<T: Message>(&mut self, socket: &impl AsFd) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         loop {
             if let Some(frame) = self.take()? {
                 return Ok(Some(frame));
             }
-            match self.receive_some(socket.as_raw_fd()) {
+            match self.receive_some(socket) {
                 Ok(true) => {}
                 Ok(false) => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

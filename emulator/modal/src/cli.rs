@@ -14,7 +14,6 @@ use tracing_subscriber::EnvFilter;
 
 use crate::emulator::Emulator;
 use crate::model::options::Options;
-use crate::sys::is_ignored;
 
 /// Number of file descriptors that must be available at the start: what an emulator without sandboxes has open, with a margin.
 const NEEDED_FILES: usize = 64;
@@ -184,6 +183,15 @@ const CLEANING_LIMIT: Duration = Duration::from_secs(60);
 
 /// Signals that end the emulator. A closed terminal sends SIGHUP.
 const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+
+/// Returns whether this process ignores `signal`. It inherits that from the program that started it, such as `nohup`.
+fn is_ignored(signal: Signal) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    // The lowest bit is signal 1.
+    mask & (1 << (signal as i32 - 1)) != 0
+}
 
 /// The reason why the emulator ends; `None` while it runs. Signals and standard input are read by threads of their own, so that
 /// a blocked async runtime cannot delay them.

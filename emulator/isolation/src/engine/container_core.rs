@@ -204,7 +204,7 @@ impl ContainerCore {
                 self.take(reply, fds);
             }
             let mut guard = control.readable().await?;
-            match guard.try_io(|control| inbox.receive_some(control.as_raw_fd())) {
+            match guard.try_io(|control| inbox.receive_some(control.get_ref())) {
                 Ok(Ok(true)) | Err(_) => {}
                 Ok(Ok(false)) => return Ok(()),
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}

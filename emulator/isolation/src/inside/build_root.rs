@@ -25,6 +25,7 @@ use crate::{
     rootfs::open_inside,
     spec::Bind,
     steps::at,
+    sys::interfaces::TUN,
 };
 
 /// Path of the file tools in a container.
@@ -89,7 +90,7 @@ pub(crate) struct Built {
 /// Builds the root and makes it the root of this process.
 pub(crate) fn build(setup: &Setup) -> Result<Built, String> {
     let mut missing = Vec::new();
-    let network = if setup.device.is_some() { Some(at(format_args!("open {}", tun::TUN), tun::open())?) } else { None };
+    let network = if setup.device.is_some() { Some(at(format_args!("open {TUN}"), tun::open())?) } else { None };
     // Stops mount propagation between the machine and the container, in both directions.
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     at("private mounts", nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>))?;

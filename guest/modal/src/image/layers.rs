@@ -58,7 +58,8 @@ pub async fn delete(service: &Service, image: &str) -> Result<()> {
 }
 
 /// Converts a status to an error. Modal reports an unknown id with one of two codes (docs/modal-protocol.md, section
-/// 3.1).
+/// 3.1). FAILED_PRECONDITION can have other causes, and its text is the only known sign of this one. If Modal changes
+/// the text, the error has the kind `conflict` instead of `not-found`.
 pub(crate) fn image_error(service: &Service, image: &str, status: &Status) -> Error {
     let unknown = status.code() == Code::NotFound
         || status.code() == Code::FailedPrecondition && status.message().contains("Could not find image");
