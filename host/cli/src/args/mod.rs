@@ -13,12 +13,21 @@ pub use self::groups::{CommandArgs, ImageArgs, SandboxArgs};
 pub use self::values::duration;
 use self::values::path_or_nothing;
 
-/// Exit codes, for `--help` and the manual.
+/// More help of `stats`.
 const STATS: &str = "\
 Works after the end of the sandbox too. Costs are in US dollars, as the provider reports them.
 A value that it does not report has no line, and is null with --json. Usage of the last minutes
 may be missing.";
 
+/// More help of `conformance`.
+const CONFORMANCE: &str = "\
+Reads what the provider declares, and tests it in sandboxes that it creates and terminates. What the provider
+does not declare must be refused before anything is sent to the service. Connections are damaged through a proxy
+on this machine, so the service must be reachable directly.
+
+Exit codes: 0 if all checks hold, 1 if one failed or something could not be removed, 125 for our own failure.";
+
+/// Exit codes, for `--help` and the manual.
 const AFTER: &str = "\
 Exit codes:
   0-255  of the remote command, passed through (128+N when signal N killed it)
@@ -149,6 +158,9 @@ pub enum Command {
     /// Look at provider components, fetch them
     #[command(subcommand)]
     Plugin(PluginCommand),
+    /// Check whether a component is a correct provider: runs the checks of the interface on it
+    #[command(after_help = CONFORMANCE)]
+    Conformance(Conformance),
     /// Let hosts that speak only HTTP/1.1 run the plugin: gRPC-Web in, gRPC out
     Gateway(Gateway),
     /// Check plugin, settings, network and emulator
