@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 /// Subcommands whose help is in the manual; the emulator's is in its own.
-const COMMANDS: [&str; 41] = [
+const COMMANDS: [&str; 42] = [
     "run",
     "create",
     "exec",
@@ -41,6 +41,7 @@ const COMMANDS: [&str; 41] = [
     "plugin",
     "plugin inspect",
     "plugin pull",
+    "conformance",
     "gateway",
     "doctor",
     "completions",

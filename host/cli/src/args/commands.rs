@@ -373,6 +373,32 @@ pub struct Forward {
     pub ports: Vec<(u16, u16)>,
 }
 
+/// `conformance`
+#[derive(Debug, Args)]
+pub struct Conformance {
+    /// Environment variable for the plugin; without `=V` its value here
+    #[arg(short, long, value_name = "K[=V]", value_parser = env_pair)]
+    pub env: Vec<(String, String)>,
+    /// Image of the sandboxes: a registry name, or an id of the provider (`im-…`) [default: that of the provider]
+    #[arg(long, value_name = "REF")]
+    pub image: Option<String>,
+    /// Run only the checks of this group (repeatable)
+    #[arg(long, value_name = "GROUP")]
+    pub only: Vec<String>,
+    /// Number of checks that run at a time
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub jobs: u16,
+    /// Seed of the damage to connections
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Write the results to FILE as JUnit XML
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub junit: Option<PathBuf>,
+    /// List the checks without running them
+    #[arg(long, conflicts_with_all = ["image", "junit", "env"])]
+    pub list: bool,
+}
+
 /// `gateway`
 #[derive(Debug, Args)]
 pub struct Gateway {

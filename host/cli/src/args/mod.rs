@@ -20,6 +20,15 @@ Also works for sandboxes that have ended. Costs are in US dollars, as the provid
 Values that the provider does not report are omitted, and null with --json. The usage of the last
 minutes may be missing.";
 
+/// The text below the help of `conformance`.
+const CONFORMANCE: &str = "\
+Reads what the provider declares, and tests it in sandboxes that it creates and terminates. What the provider
+does not declare must be refused before anything is sent to the service. Connections are damaged through a proxy
+on this machine, so the service must be reachable directly.
+
+Exit codes: 0 if all checks hold, 1 if one failed or something could not be removed, 125 if this
+program failed.";
+
 /// The exit codes and environment variables, below the help of the program.
 const AFTER: &str = "\
 Exit codes:
@@ -151,7 +160,10 @@ pub enum Command {
     /// Show or download provider components
     #[command(subcommand)]
     Plugin(PluginCommand),
-    /// Run a proxy on this machine that translates gRPC-Web to gRPC, for plugin hosts without HTTP/2
+    /// Check whether a component is a correct provider: runs the checks of the interface on it
+    #[command(after_help = CONFORMANCE)]
+    Conformance(Conformance),
+    /// Let hosts that speak only HTTP/1.1 run the plugin: gRPC-Web in, gRPC out
     Gateway(Gateway),
     /// Check the plugin, the settings, the service and the emulator
     Doctor(Doctor),

@@ -590,6 +590,59 @@ pub struct Check {
     pub text: String,
 }
 
+/// `conformance`
+#[derive(Serialize)]
+pub struct Conformance<'a> {
+    /// Whether no check failed and nothing was left behind
+    pub ok: bool,
+    /// Name of the provider
+    pub provider: &'a str,
+    /// Version of the component
+    pub version: &'a str,
+    /// Interface version of the component
+    pub interface: &'a str,
+    /// Number of checks that passed
+    pub passed: usize,
+    /// Number of checks that failed
+    pub failed: usize,
+    /// Number of checks whose capability the provider does not declare
+    pub not_declared: usize,
+    /// Number of checks that do not apply
+    pub skipped: usize,
+    /// The checks
+    pub checks: Vec<ConformanceResult<'a>>,
+    /// What could not be removed
+    pub left_behind: &'a [String],
+}
+
+/// A check in the result of `conformance`
+#[derive(Serialize)]
+pub struct ConformanceResult<'a> {
+    /// Its stable name, which begins with the group
+    pub id: &'a str,
+    /// What it tests: a function or type of the interface, and what is documented there
+    pub clause: &'a str,
+    /// `passed`, `failed`, `not declared`, or `skipped`
+    pub state: &'static str,
+    /// What was seen, the missing capability, or why it was skipped; empty if it passed
+    pub text: &'a str,
+    /// How long it ran
+    pub time_ms: u64,
+}
+
+/// `conformance --list` prints an array of them
+#[derive(Serialize)]
+pub struct ConformanceCheck<'a> {
+    /// Its stable name, which begins with the group
+    pub id: &'a str,
+    /// Its group
+    pub group: &'a str,
+    /// Capabilities and parts of the interface that it needs; with `program:` a program of the sandbox
+    pub needs: &'a [&'a str],
+    /// What it tests: a function or type of the interface, and what is documented there
+    pub clause: &'a str,
+}
+
 /// Tags by their names, as `tags` prints them.
 pub fn tags(tags: &[(String, String)]) -> BTreeMap<&str, &str> {
     tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
-use sandbox_host::{Kind, Plugin, PluginFault, Provider};
+use sandbox_host::{Kind, Plugin, PluginFault, Provider, ProviderBuilder};
 
 use self::emulator::Private;
 use self::policy::PolicyFile;
@@ -92,6 +92,38 @@ impl Session {
     ///
     /// Fails if the plugin cannot be loaded or is not trusted, the policy file is invalid, or credentials are missing.
     pub async fn provider(&self) -> Result<Provider> {
+        self.build(setup::reporting(self.builders(&[]).await?(), self.voice)).await
+    }
+
+    /// Builds the provider that this session uses.
+    ///
+    /// # Errors
+    ///
+    /// Fails if credentials are missing.
+    pub async fn build(&self, builder: ProviderBuilder) -> Result<Provider> {
+        let provider = builder.build().await.map_err(|error| -> anyhow::Error {
+            if error.is_unauthenticated() {
+                let hint = format!("{}, or use --emulator", error.parts().2.unwrap_or("set the credentials"));
+                return Failure::of(&error).hint(hint).into();
+            }
+            error.into()
+        })?;
+        telemetry::watch(&provider);
+        *self.shared.provider.lock().unwrap_or_else(PoisonError::into_inner) = Some(provider.clone());
+        Ok(provider)
+    }
+
+    /// Loads the plugin, starts a private emulator if the options request it, and returns a function that makes builders
+    /// of providers with the settings of this session. `env` are variables for the plugin in addition to those of the
+    /// environment.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the plugin cannot be loaded or is not trusted, or the policy file is invalid.
+    pub async fn builders(
+        &self,
+        env: &[(String, String)],
+    ) -> Result<impl Fn() -> ProviderBuilder + Send + Sync + use<>> {
         let (plugin, emulator) = self.plugin_and_emulator().await?;
         if let Some(url) = self.global.emulator_url.as_deref().filter(|url| sandbox_host::Origin::parse(url).is_err()) {
             return Err(Failure::new(format!("use the emulator at {url}"), "this is not the URL of an emulator")
@@ -103,29 +135,29 @@ impl Session {
         if !trusted && emulator.is_none() {
             refuse_wishes(&plugin)?;
         }
-        let mut builder = Provider::builder(&plugin);
-        if let Some(emulator) = emulator {
-            let named = self.global.emulator_url.is_some() && is_loopback_url(&emulator.url);
-            builder = setup::at_emulator(builder, plugin.manifest(), emulator, trusted, named);
-        }
-        if let Some(profile) = &self.global.profile {
-            builder = builder.profile(profile);
-        }
         if let Some(path) = &self.global.ca_file {
-            builder = setup::trusting(builder, path)?;
+            setup::require_certificate(path)?;
         }
-        builder = setup::reporting(builder.limits(policy::limits(policy.limits)?), self.voice);
-        builder = setup::granting(builder, plugin.manifest(), policy.grants, trusted)?;
-        let provider = builder.build().await.map_err(|error| -> anyhow::Error {
-            if error.is_unauthenticated() {
-                let hint = format!("{}, or use --emulator", error.parts().2.unwrap_or("set the credentials"));
-                return Failure::of(&error).hint(hint).into();
+        setup::require_wishes(plugin.manifest(), &policy.grants)?;
+        let limits = policy::limits(policy.limits)?;
+        let (global, env) = (self.global.clone(), env.to_vec());
+        Ok(move || {
+            let mut builder = Provider::builder(&plugin);
+            for (name, value) in &env {
+                builder = builder.env(name, value);
             }
-            error.into()
-        })?;
-        telemetry::watch(&provider);
-        *self.shared.provider.lock().unwrap_or_else(PoisonError::into_inner) = Some(provider.clone());
-        Ok(provider)
+            if let Some(emulator) = &emulator {
+                let named = global.emulator_url.is_some() && is_loopback_url(&emulator.url);
+                builder = setup::at_emulator(builder, plugin.manifest(), emulator, trusted, named);
+            }
+            if let Some(profile) = &global.profile {
+                builder = builder.profile(profile);
+            }
+            if let Some(path) = &global.ca_file {
+                builder = builder.ca_file(path);
+            }
+            setup::granting(builder.limits(limits.clone()), &policy.grants, trusted)
+        })
     }
 
     /// Loads the plugin, and starts the private emulator or takes the URL of the named one.
