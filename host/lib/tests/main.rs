@@ -16,4 +16,5 @@ mod loading;
 mod own_process;
 mod process;
 mod proxy;
+mod single;
 mod wire;

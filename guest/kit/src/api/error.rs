@@ -46,6 +46,11 @@ impl Error {
         Error::new(ErrorKind::Unsupported, message).about(subject)
     }
 
+    /// Makes a `not-found` error. `what` names the kind of object, such as `sandbox`; the id is the subject.
+    pub fn not_found(what: &str, id: &str) -> Error {
+        Error::new(ErrorKind::NotFound, format!("There is no {what} `{}`.", shown(id))).about(id)
+    }
+
     /// Makes an `internal` error for an unusable answer of the service. Its `happened` is `unknown`.
     pub fn internal(message: impl Into<String>) -> Error {
         Error::new(ErrorKind::Internal, message).with_happened(Happened::Unknown)

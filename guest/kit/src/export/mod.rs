@@ -1,6 +1,7 @@
 //! The exports of a component. A provider implements [`SandboxProvider`] and exports itself with
 //! [`export!`](crate::export!). The `component` module contains the code of the component model.
 
+mod by_parts;
 #[cfg(target_family = "wasm")]
 pub mod component;
 mod provider;

@@ -1,5 +1,6 @@
 //! The trait that a provider implements. The `component` module calls it from the exports of the component.
 
+use super::by_parts;
 use crate::api::{
     error::{Error, Result},
     wit::{
@@ -556,11 +557,15 @@ pub trait SandboxProvider {
 
     /// Starts a command, writes `stdin` to it, collects its output and waits for its end. Idempotent by `spec.id`.
     ///
+    /// A provider that does not implement this function gets it from [`start`](SandboxProvider::start),
+    /// [`write_input`](SandboxProvider::write_input) and [`read_output`](SandboxProvider::read_output). The whole input
+    /// is written before any output is read.
+    ///
     /// # Errors
     ///
-    /// `unsupported` with the subject `exec` if the provider does not implement this function.
+    /// `unsupported` with the subject `exec` if the provider implements neither.
     async fn run(&self, sandbox: &str, spec: ExecSpec, stdin: Vec<u8>, limits: OutputLimits) -> Result<RunResult> {
-        absent("exec")
+        by_parts::run(self, sandbox, spec, stdin, limits).await
     }
 
     // ---- files ----------------------------------------------------------------------------------------------------------

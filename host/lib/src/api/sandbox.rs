@@ -599,6 +599,13 @@ impl Sandbox {
         if stdin.len() > STDIN || limits.stdout_max.max(limits.stderr_max) > COLLECTED {
             return self.run_in_pieces(command, &stdin, limits).await;
         }
+        // One call would occupy the only instance until the command ends, and could not be interrupted.
+        if self.inner().is_single() {
+            match self.run_in_pieces(command.clone(), &stdin, limits).await {
+                Err(error) if *error.kind() == Kind::Unsupported && error.subject() == Some("exec") => {}
+                result => return result,
+            }
+        }
         let command = self.here(command);
         let sandbox = Sandbox { container: command.container.as_deref().map(Arc::from), ..self.clone() };
         let mut kill = KillOnDrop::new(sandbox, command.id.clone());
