@@ -71,10 +71,11 @@ pub use net::hook::Silence;
 pub use net::proxy::Proxy;
 pub use plugin::compile::{compile_apart, compile_child};
 pub use plugin::engine::{DEFAULT_MAX_INSTANCES, set_max_instances};
-pub use plugin::manifest::{
-    AssertionWish, CredentialWish, EnvWish, GatewayWish, HeaderWish, LearnWish, Manifest, OriginWish, PathWish,
-    Profiles, ProxyWish, SECTION, UrlWish,
+pub use plugin::manifest::{CredentialWish, EnvWish, GatewayWish, Manifest, PathWish, Profiles, ProxyWish, SECTION};
+pub use plugin::origin::{
+    AssertionWish, BasicWish, FileWish, HeaderWish, LearnWish, OriginWish, QueryWish, TlsWish, UrlWish,
 };
+pub use plugin::template::Template;
 pub use runtime::limits::Limits;
 pub use runtime::metrics;
 

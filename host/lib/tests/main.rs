@@ -8,6 +8,7 @@ mod gateway;
 mod hostile;
 mod instances;
 mod loading;
+mod manifest;
 #[expect(dead_code, reason = "shared with tests that need all of it")]
 #[path = "../../../tests/src/own_process.rs"]
 mod own_process;

@@ -520,6 +520,10 @@ pub struct OriginWish<'a> {
     pub default: Option<&'a str>,
     /// Headers with credentials that the host adds
     pub headers: Vec<&'a str>,
+    /// Query parameters with credentials that the host adds
+    pub query: Vec<&'a str>,
+    /// Variables that name the files for TLS: certificate, key, authorities
+    pub files: Vec<&'a str>,
     /// Where its answers hand out further places
     pub learn: Vec<LearnRule<'a>>,
 }
@@ -527,10 +531,12 @@ pub struct OriginWish<'a> {
 /// The part `wishes.origins.learn` of `plugin inspect`
 #[derive(Serialize)]
 pub struct LearnRule<'a> {
-    /// Path of the requests
+    /// Path of the requests; `*` stands for one segment
     pub path: &'a str,
-    /// Field of the answers
+    /// Field of the answers in gRPC
     pub field: &'a [u32],
+    /// Pointer into the answers in JSON
+    pub pointer: Option<&'a str>,
     /// What it is
     pub name: &'a str,
 }
@@ -538,11 +544,13 @@ pub struct LearnRule<'a> {
 /// The part `grants` of `plugin inspect`
 #[derive(Serialize)]
 pub struct GrantInfo<'a> {
-    /// Address
+    /// Address; `*.` stands for one more label
     pub origin: String,
+    /// The Unix socket behind the address
+    pub socket: Option<&'a Path>,
     /// Name in the manifest
     pub name: &'a str,
-    /// Headers with credentials that the host adds
+    /// What the host adds: headers, query parameters with `?` before them, `client certificate`
     pub credentials: &'a [String],
     /// Whether the name may lead to this machine or a private network
     pub private_addresses: bool,
@@ -675,6 +683,7 @@ impl<'a> From<&'a Grant> for GrantInfo<'a> {
     fn from(grant: &'a Grant) -> Self {
         GrantInfo {
             origin: grant.origin.to_string(),
+            socket: grant.socket.as_deref(),
             name: &grant.name,
             credentials: &grant.credentials,
             private_addresses: grant.private_addresses,
@@ -695,10 +704,17 @@ impl<'a> From<&'a Manifest> for Wishes<'a> {
             setting: wish.url.setting.as_deref(),
             default: wish.url.default.as_deref(),
             headers: wish.headers.iter().map(|header| header.name.as_str()).collect(),
+            query: wish.query.iter().map(|parameter| parameter.name.as_str()).collect(),
+            files: wish.files().map(|file| file.env.as_str()).collect(),
             learn: wish
                 .learn
                 .iter()
-                .map(|rule| LearnRule { path: &rule.path, field: &rule.field, name: &rule.name })
+                .map(|rule| LearnRule {
+                    path: &rule.path,
+                    field: &rule.field,
+                    pointer: rule.pointer.as_deref(),
+                    name: &rule.name,
+                })
                 .collect(),
         });
         Wishes {

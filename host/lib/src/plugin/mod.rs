@@ -5,4 +5,6 @@ pub(crate) mod compile;
 pub(crate) mod engine;
 pub(crate) mod load;
 pub(crate) mod manifest;
+pub(crate) mod origin;
 mod sys;
+pub(crate) mod template;
