@@ -231,6 +231,11 @@ impl Connector {
         Ok(Connected { io: Box::new(stream), h2 })
     }
 
+    /// Returns the TLS configuration for origins that have no certificates of their own.
+    pub(super) async fn usual_config(&self, offer: Offer) -> Result<Arc<ClientConfig>, String> {
+        self.usual.config(offer).await
+    }
+
     async fn config(&self, origin: &Origin, offer: Offer) -> Result<Arc<ClientConfig>, String> {
         match self.way(origin) {
             Some(Way::Tls(tls)) => tls.config(offer).await,
