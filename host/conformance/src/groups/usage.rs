@@ -17,7 +17,7 @@ checks! {
 async fn grows(case: Arc<Case>) -> Outcome {
     let sandbox = case.shared().await?;
     let first = sandbox.stats().await?;
-    let later = case.fresh().await?.sandbox(sandbox.id()).stats().await?;
+    let later = case.other().await?.sandbox(sandbox.id()).stats().await?;
     let grown = later.cpu_core_millis >= first.cpu_core_millis && later.memory_mib_millis >= first.memory_mib_millis;
     ensure!(grown, "the totals went from {first:?} to {later:?}");
     Ok(())
