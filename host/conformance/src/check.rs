@@ -90,12 +90,12 @@ pub(crate) fn failed<T>(text: impl Into<String>) -> Outcome<T> {
 
 /// Ends the check with a failure if the condition does not hold. The other arguments are the text of the failure.
 macro_rules! ensure {
-    ($condition:expr, $($text:tt)+) => {
+    ($condition:expr, $($text:tt)+) => {{
         let holds: bool = $condition;
         if !holds {
             return Err($crate::check::Stop::Failed(format!($($text)+)));
         }
-    };
+    }};
 }
 pub(crate) use ensure;
 

@@ -36,13 +36,16 @@
 //   run      runs the checks and collects the results
 //   groups   the checks, one file per group
 //   world    the provider, its sandboxes, and what a check has made
-//   check    what a check is, and helpers for assertions       gate   the proxy that damages connections
+//   check    what a check is, and helpers for assertions
+//   gate     the proxy that damages connections       options   what a run consists of
 mod check;
 mod gate;
 mod groups;
+mod options;
 mod run;
 mod world;
 
 pub use check::Check;
-pub use run::{CheckResult, Options, Report, State, checks, groups, run};
+pub use options::Options;
+pub use run::{CheckResult, Report, State, checks, groups, run};
 pub use world::{Observer, PARTS};

@@ -5,32 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
-use sandbox_host::types::ImageSpec;
 use sandbox_host::{Error, Provider, ProviderBuilder};
 
 use crate::check::{Check, Outcome, Stop};
 use crate::groups::ALL;
+use crate::options::Options;
 use crate::world::{Case, Observer, World};
-
-/// What a run consists of.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Options {
-    /// The image of the sandboxes. Default: the default image of the provider.
-    pub image: ImageSpec,
-    /// The groups to run, by name. Empty for all. Names that are not in [`groups`] select nothing.
-    pub only: Vec<String>,
-    /// Number of checks that run at a time, at least 1. Default 4.
-    pub jobs: usize,
-    /// Seed for the damage to connections. Default 1.
-    pub seed: u64,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options { image: ImageSpec::default(), only: Vec::new(), jobs: 4, seed: 1 }
-    }
-}
 
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,9 +101,7 @@ pub async fn run(
     options: &Options,
     observer: Arc<dyn Observer>,
 ) -> Result<Report, Error> {
-    let image = options.image.clone();
-    let world = World::new(provider, Box::new(another), image, options.seed, observer.clone()).await?;
-    let world = Arc::new(world);
+    let world = Arc::new(World::new(provider, Box::new(another), options, observer.clone()).await?);
     let wanted =
         |check: &&'static Check| options.only.is_empty() || options.only.iter().any(|one| one == check.group());
     let running = checks().filter(wanted).enumerate().map(|(index, check)| {

@@ -13,11 +13,18 @@ use tokio::sync::OnceCell;
 
 use crate::check::{Outcome, PROGRAM, Stop, exited, failed, told};
 use crate::gate::Gate;
+use crate::options::Options;
 
 /// The parts of the interface that a provider may lack and that no capability of the interface names. A component of the
 /// interface 0.2 or later declares them by its exports. A component of the interface 0.1 exports all functions, so the
 /// answer of one function shows whether it has the part.
-pub const PARTS: [&str; 4] = ["exec", "processes", "files", "images"];
+/// `directories` are the functions of `files` that describe paths and directories: a provider that keeps files by their
+/// paths alone has only `read-file` and `write-file`, and refuses the others with `unsupported`. That is found out by a
+/// call in all versions.
+pub const PARTS: [&str; 5] = ["exec", "processes", "files", "directories", "images"];
+
+/// Capabilities that a provider of the interface 0.1 always has, because that version does not know them as capabilities.
+pub(crate) const IMPLIED: [&str; 1] = ["exec.idempotent"];
 
 /// The maximum lifetime of the sandboxes, in case this program cannot terminate them. Longer than a run takes.
 const LIFETIME: Duration = Duration::from_secs(3600);
@@ -56,6 +63,7 @@ pub(crate) struct World {
     pub(crate) provider: Provider,
     pub(crate) description: Description,
     pub(crate) seed: u64,
+    alone: bool,
     another: Box<dyn Fn() -> ProviderBuilder + Send + Sync>,
     image: ImageSpec,
     run: String,
@@ -76,8 +84,7 @@ impl World {
     pub(crate) async fn new(
         provider: Provider,
         another: Box<dyn Fn() -> ProviderBuilder + Send + Sync>,
-        image: ImageSpec,
-        seed: u64,
+        options: &Options,
         observer: Arc<dyn Observer>,
     ) -> Result<World, Error> {
         let description = provider.describe().await?;
@@ -88,9 +95,10 @@ impl World {
         let world = World {
             provider,
             description,
-            seed,
+            seed: options.seed,
+            alone: options.alone,
             another,
-            image,
+            image: options.image.clone(),
             run: fresh_id(),
             parts,
             observer,
@@ -107,6 +115,9 @@ impl World {
     pub(crate) fn declares(&self, name: &str) -> bool {
         if let Some(has) = self.parts.get(name) {
             return *has;
+        }
+        if IMPLIED.contains(&name) && is_first_version(&self.provider) {
+            return true;
         }
         let named = self.description.capabilities.iter().find(|capability| capability.name == name);
         named.is_some_and(|capability| capability.support != Support::Absent)
@@ -130,6 +141,11 @@ impl World {
     /// Returns a new provider of the same service, with empty caches, as another process would have it.
     pub(crate) async fn fresh(&self) -> Outcome<Provider> {
         Ok((self.another)().build().await?)
+    }
+
+    /// Returns a provider as another caller has it: a new one, or the same one if the sandboxes exist in it alone.
+    pub(crate) async fn other(&self) -> Outcome<Provider> {
+        if self.alone { Ok(self.provider.clone()) } else { self.fresh().await }
     }
 
     /// Returns a new provider whose connections lead through `gate`.
@@ -218,19 +234,24 @@ impl Bench {
     }
 }
 
+/// Returns whether the component has the interface 0.1, which is one interface of all functions.
+pub(crate) fn is_first_version(provider: &Provider) -> bool {
+    provider.plugin().interface_version().starts_with("0.1.")
+}
+
 /// Returns whether the component has a part of the interface.
 async fn has_part(provider: &Provider, part: &str) -> bool {
-    let plugin = provider.plugin();
-    if !plugin.interface_version().starts_with("0.1.") {
+    if !is_first_version(provider) && part != "directories" {
         let name = format!("harness:sandbox/{part}@");
-        return plugin.exports().iter().any(|export| export.starts_with(&name));
+        return provider.plugin().exports().iter().any(|export| export.starts_with(&name));
     }
     // No sandbox has this id, so the calls have no effect.
     let nowhere = provider.sandbox("conformance-none");
     let error = match part {
         "exec" => nowhere.run(ExecSpec::new(["echo"])).await.err(),
         "processes" => nowhere.attach("conformance-none").wait().await.err(),
-        "files" => nowhere.stat("/", true).await.err(),
+        "files" => nowhere.read_file("/conformance-none", 1).await.err(),
+        "directories" => nowhere.stat("/", true).await.err(),
         _ => provider.image("conformance-none").await.err(),
     };
     error.is_none_or(|error| *error.kind() != Kind::Unsupported)

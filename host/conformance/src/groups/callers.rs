@@ -32,7 +32,7 @@ checks! {
 /// Returns two handles to the shared sandbox, of two providers that share nothing.
 async fn two(case: &Case) -> Outcome<(Sandbox, Sandbox)> {
     let sandbox = case.shared().await?;
-    let other = case.fresh().await?.sandbox(sandbox.id());
+    let other = case.other().await?.sandbox(sandbox.id());
     Ok((sandbox, other))
 }
 
@@ -51,7 +51,7 @@ async fn run_by_id(case: Arc<Case>) -> Outcome {
 
 async fn terminate_by_id(case: Arc<Case>) -> Outcome {
     let sandbox = case.sandbox().await?;
-    case.fresh().await?.sandbox(sandbox.id()).terminate().await?;
+    case.other().await?.sandbox(sandbox.id()).terminate().await?;
     let ended = sandbox.wait_for(Duration::from_secs(60)).await?;
     ensure!(ended.is_some(), "the first instance had not seen the end after 60 s");
     Ok(())
@@ -110,7 +110,7 @@ async fn input_by_ids(case: Arc<Case>) -> Outcome {
     let id = process.detach();
     let mut second = other.attach(&id);
     write(&mut second, b"two ").await?;
-    let mut third = case.fresh().await?.sandbox(sandbox.id()).attach(&id);
+    let mut third = case.other().await?.sandbox(sandbox.id()).attach(&id);
     write(&mut third, b"three").await?;
     let output = all(third).await?;
     same("input by three callers", &output.stdout, b"one two three")?;
@@ -141,7 +141,7 @@ async fn many_instances(case: Arc<Case>) -> Outcome {
     let sandbox = case.shared().await?;
     let mut providers: Vec<Provider> = Vec::new();
     for _ in 0..4 {
-        providers.push(case.fresh().await?);
+        providers.push(case.other().await?);
     }
     let runs = (0..16).map(|number| {
         let sandbox = providers[number % 4].sandbox(sandbox.id());

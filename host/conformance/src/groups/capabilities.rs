@@ -40,7 +40,7 @@ capabilities! {
     "find" "logs" "stats" "snapshot.filesystem" "snapshot.directory" "snapshot.memory" "snapshot.exit" "mount"
     "volumes.reload" "exec.user" "exec.signal" "exec.deadline" "exec.pty" "exec.resize" "exec.merge-stderr"
     "exec.long-argv" "exec.secrets" "main.output" "main.input" "files.mode" "files.append" "files.rename"
-    "files.symlinks" "files.trees" "files.watch" "exec" "files"
+    "files.symlinks" "files.trees" "files.watch" "exec" "files" "directories"
 }
 
 /// A use of a capability.
@@ -53,13 +53,16 @@ enum Use {
 
 async fn holds(case: Arc<Case>, name: &'static str) -> Outcome {
     let part = name.split_once('.').map_or(name, |(part, _)| part);
-    if !matches!(name, "exec" | "files") && matches!(part, "exec" | "files" | "main") {
-        let part = if part == "files" { "files" } else { "exec" };
-        if !case.declares(part) {
-            return Err(Stop::Skipped(format!("the provider has no `{part}`")));
-        }
+    let part = match part {
+        "main" => "exec",
+        "directories" => "files",
+        part => part,
+    };
+    if name != part && matches!(part, "exec" | "files") && !case.declares(part) {
+        return Err(Stop::Skipped(format!("the provider has no `{part}`")));
     }
-    let provider = case.fresh().await?;
+    let provider = case.other().await?;
+    let before = provider.metrics().requests;
     if case.declares(name) {
         // No sandbox has this id, so the calls have no effect.
         let error = match using(name, &case, &provider, &provider.sandbox(NONE)) {
@@ -83,7 +86,7 @@ async fn holds(case: Arc<Case>, name: &'static str) -> Outcome {
         }
         Use::Call(call) => is_refused(name, "the call", call.await)?,
     }
-    let sent = provider.metrics().requests;
+    let sent = provider.metrics().requests - before;
     ensure!(sent == 0, "`{name}` was refused only after {sent} requests had been sent");
     Ok(())
 }
@@ -118,6 +121,7 @@ fn others(name: &str) -> &'static [&'static str] {
         "exec.signal" | "exec.resize" | "main.output" | "main.input" => &["processes", "exec"],
         "files.trees" => &["trees", "files"],
         "files.watch" => &["watches", "files"],
+        "directories" => &["files"],
         "files.mode" | "files.append" | "files.rename" | "files.symlinks" => &["files"],
         _ => &[],
     }
@@ -131,7 +135,7 @@ fn using(name: &str, case: &Case, provider: &Provider, sandbox: &Sandbox) -> Use
         "create" | "ports" | "sidecars" => of_create(name, case),
         "network" if name != "network.update" => of_create(name, case),
         "exec" | "main" => Use::Call(Box::pin(of_exec(name.to_owned(), sandbox))),
-        "files" => Use::Call(Box::pin(of_files(name.to_owned(), sandbox))),
+        "files" | "directories" => Use::Call(Box::pin(of_files(name.to_owned(), sandbox))),
         _ => Use::Call(Box::pin(of_sandbox(name.to_owned(), provider, sandbox))),
     }
 }
@@ -239,8 +243,28 @@ async fn of_files(name: String, sandbox: Sandbox) -> Result<()> {
         "files.symlinks" => sandbox.make_symlink(path, "target").await,
         "files.trees" => sandbox.download_tree(path, tokio::io::sink()).await.map(drop),
         "files.watch" => sandbox.watch("/tmp", NONE, false, 0, Duration::ZERO).await.map(drop),
-        _ => sandbox.stat("/", true).await.map(drop),
+        "directories" => directories(&sandbox).await,
+        _ => sandbox.read_file("/conformance-none", 1).await.map(drop),
     }
+}
+
+/// Calls all functions of the part. Returns an error that is not `unsupported`, or the last one.
+async fn directories(sandbox: &Sandbox) -> Result<()> {
+    let path = "/tmp/conformance-none";
+    let results = [
+        sandbox.stat(path, true).await.map(drop),
+        sandbox.list_directory(path).await.map(drop),
+        sandbox.make_directory(path, true).await,
+        sandbox.remove(path, true).await,
+    ];
+    let mut last = Ok(());
+    for result in results {
+        match &result {
+            Err(error) if *error.kind() == Kind::Unsupported => last = result,
+            _ => return result,
+        }
+    }
+    last
 }
 
 async fn of_sandbox(name: String, provider: Provider, sandbox: Sandbox) -> Result<()> {
@@ -250,7 +274,7 @@ async fn of_sandbox(name: String, provider: Provider, sandbox: Sandbox) -> Resul
         "tags.update" => sandbox.set_tags(vec![]).await,
         "find" => provider.find(NONE).await.map(drop),
         "logs" => sandbox.logs(LogQuery::default(), None, 1000).await.map(drop),
-        "stats" => sandbox.stats().await.map(drop),
+        "stats" => sandbox.usage_report().await.map(drop),
         "snapshot.filesystem" => sandbox.snapshot_filesystem(None).await.map(drop),
         "snapshot.directory" => sandbox.snapshot_directory("/tmp", None).await.map(drop),
         "snapshot.memory" => sandbox.snapshot_memory().await.map(drop),
@@ -268,7 +292,7 @@ mod tests {
 
     #[test]
     fn every_capability_has_a_check() {
-        let without_calls = ["create.idempotent", "stats.cost", "files.atomic", "cache"];
+        let without_calls = ["create.idempotent", "exec.idempotent", "stats.cost", "files.atomic", "cache"];
         for name in NAMES.iter().filter(|name| !without_calls.contains(name)) {
             let id = format!("capabilities.{name}");
             assert!(CHECKS.iter().any(|check| check.id == id), "{name}");

@@ -71,7 +71,7 @@ async fn one_key(case: Arc<Case>) -> Outcome {
     let first = case.create(case.spec().key(&key)).await?;
     let again = case.create(case.spec().key(&key)).await?;
     ensure!(first.id() == again.id(), "two creates with one key made {} and {}", first.id(), again.id());
-    let other = case.try_create_by(&case.fresh().await?, case.spec().key(&key)).await?.sandbox;
+    let other = case.try_create_by(&case.other().await?, case.spec().key(&key)).await?.sandbox;
     ensure!(first.id() == other.id(), "another instance made {} with the key of {}", other.id(), first.id());
     Ok(())
 }
@@ -128,7 +128,7 @@ async fn wait_reason(case: Arc<Case>) -> Outcome {
 
 async fn wait_again(case: Arc<Case>) -> Outcome {
     let ended = case.ended().await?;
-    for provider in [case.provider.clone(), case.fresh().await?] {
+    for provider in [case.provider.clone(), case.other().await?] {
         let again = provider.sandbox(ended.id()).wait_for(END).await?;
         ensure!(matches!(again, Some(EndReason::Terminated)), "a second `wait` returned {again:?}");
     }
@@ -138,7 +138,7 @@ async fn wait_again(case: Arc<Case>) -> Outcome {
 async fn terminate_again(case: Arc<Case>) -> Outcome {
     let ended = case.ended().await?;
     ended.terminate().await?;
-    case.fresh().await?.sandbox(ended.id()).terminate().await?;
+    case.other().await?.sandbox(ended.id()).terminate().await?;
     Ok(())
 }
 
@@ -248,7 +248,7 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 
 async fn tags(case: Arc<Case>) -> Outcome {
     let sandbox = case.create(case.spec().tag("a", "1").tag("b", "first").tag("b", "later")).await?;
-    for provider in [case.provider.clone(), case.fresh().await?] {
+    for provider in [case.provider.clone(), case.other().await?] {
         let found = own(provider.sandbox(sandbox.id()).tags().await?);
         ensure!(found == pairs(&[("a", "1"), ("b", "later")]), "the tags are {found:?}");
     }
@@ -272,7 +272,7 @@ async fn set_tags(case: Arc<Case>) -> Outcome {
     let wanted: Vec<_> = run.chain(pairs(&[("after", "2")])).collect();
     for _ in 0..2 {
         sandbox.set_tags(wanted.clone()).await?;
-        let found = own(case.fresh().await?.sandbox(sandbox.id()).tags().await?);
+        let found = own(case.other().await?.sandbox(sandbox.id()).tags().await?);
         ensure!(found == pairs(&[("after", "2")]), "the tags are {found:?} after they were replaced");
     }
     Ok(())
@@ -292,7 +292,7 @@ fn free_name() -> String {
 async fn find(case: Arc<Case>) -> Outcome {
     let name = free_name();
     let sandbox = case.create(case.spec().name(&name)).await?;
-    let found = case.fresh().await?.find(&name).await?;
+    let found = case.other().await?.find(&name).await?;
     ensure!(found.sandbox.id() == sandbox.id(), "`find` returned {} instead of {}", found.sandbox.id(), sandbox.id());
     ensure!(found.info.name.as_deref() == Some(name.as_str()), "its name is {:?}", found.info.name);
     Ok(())

@@ -17,7 +17,7 @@ checks! {
 }
 
 /// The capability names of the interface.
-pub(super) const NAMES: [&str; 66] = [
+pub(super) const NAMES: [&str; 68] = [
     "image.registry",
     "image.registry-credentials",
     "image.dockerfile",
@@ -82,8 +82,10 @@ pub(super) const NAMES: [&str; 66] = [
     "files.trees",
     "files.watch",
     "cache",
+    "exec.idempotent",
     "exec",
     "files",
+    "directories",
 ];
 
 async fn without_requests(case: Arc<Case>) -> Outcome {
@@ -120,7 +122,7 @@ async fn capability_names(case: Arc<Case>) -> Outcome {
         ensure!(seen.insert(name), "`{name}` stands twice");
         // Later versions of the interface have more names, which this program does not know.
         let known = NAMES.contains(&name) || name.starts_with("x-");
-        let newer = !case.provider.plugin().interface_version().starts_with("0.1.");
+        let newer = !crate::world::is_first_version(&case.provider);
         ensure!(known || newer, "`{name}` is no capability of the interface");
     }
     Ok(())

@@ -24,9 +24,9 @@ checks! {
     "exec.limit-keeps-head" ["exec", "program:cat"] "output-limits: `head` keeps the first bytes, and `total` counts all" => keeps_head;
     "exec.limit-keeps-tail" ["exec", "program:cat"] "output-limits: `tail` keeps the last bytes, and `total` counts all" => keeps_tail;
     "exec.limit-of-each-stream" ["exec", "program:sh"] "output-limits: each stream has its own limit" => own_limits;
-    "exec.repeated-run" ["exec", "program:echo"] "run: idempotent by `spec.id`; a repetition returns the same output again" => repeated_run;
-    "exec.repeated-verdict" ["exec"] "run: a repetition returns the same verdict again" => repeated_verdict;
-    "exec.repeated-run-runs-once" ["exec", "program:sh"] "run: a repetition never runs the command again" => runs_once;
+    "exec.repeated-run" ["exec", "exec.idempotent", "program:echo"] "run: idempotent by `spec.id`; a repetition returns the same output again" => repeated_run;
+    "exec.repeated-verdict" ["exec", "exec.idempotent"] "run: a repetition returns the same verdict again" => repeated_verdict;
+    "exec.repeated-run-runs-once" ["exec", "exec.idempotent", "program:sh"] "run: a repetition never runs the command again" => runs_once;
     "exec.new-id-runs-again" ["exec", "program:cat"] "exec-id: another id is another command" => new_id;
     "exec.id-per-sandbox" ["exec", "program:echo"] "exec-id: unique within the sandbox; the same id in another sandbox is another command" => id_per_sandbox;
     "exec.environment" ["exec", "program:sh"] "exec-spec: `env` sets variables, also with odd names and values" => environment;
@@ -195,7 +195,7 @@ async fn repeated_run(case: Arc<Case>) -> Outcome {
     let sandbox = case.shared().await?;
     for (what, command) in [("a run", first.clone()), ("the same run again", first), ("a run with its id", other)] {
         printed(what, &sandbox.run(command.clone()).await?, "first\n")?;
-        let elsewhere = case.fresh().await?.sandbox(sandbox.id());
+        let elsewhere = case.other().await?.sandbox(sandbox.id());
         printed(&format!("{what} by another instance"), &elsewhere.run(command).await?, "first\n")?;
     }
     Ok(())
@@ -208,7 +208,7 @@ async fn repeated_verdict(case: Arc<Case>) -> Outcome {
     }
     exited(
         "the same run by another instance",
-        &case.fresh().await?.sandbox(sandbox.id()).run(command).await?.verdict,
+        &case.other().await?.sandbox(sandbox.id()).run(command).await?.verdict,
         5,
     )
 }
@@ -217,7 +217,7 @@ async fn runs_once(case: Arc<Case>) -> Outcome {
     let (sandbox, path) = (case.shared().await?, case.path("count"));
     let folder = path.rsplit_once('/').map_or("/", |(folder, _)| folder);
     let command = ExecSpec::shell(format!("mkdir -p {folder} && echo x >>{path}"));
-    let other = case.fresh().await?.sandbox(sandbox.id());
+    let other = case.other().await?.sandbox(sandbox.id());
     let runs = [sandbox.run(command.clone()), other.run(command.clone()), sandbox.run(command.clone())];
     for result in futures_util::future::join_all(runs).await {
         exited("a run", &result?.verdict, 0)?;
@@ -385,7 +385,7 @@ async fn duration(case: Arc<Case>) -> Outcome {
 
 async fn ended_sandbox(case: Arc<Case>) -> Outcome {
     let ended = case.ended().await?;
-    for sandbox in [ended.clone(), case.fresh().await?.sandbox(ended.id())] {
+    for sandbox in [ended.clone(), case.other().await?.sandbox(ended.id())] {
         let result = sandbox.run(ExecSpec::new(["echo"])).await;
         let error = refused("a command in an ended sandbox", result, &Kind::SandboxEnded)?;
         ensure!(error.happened() == Happened::No, "the error says happened: {:?}", error.happened());

@@ -19,9 +19,9 @@ checks! {
     "faults.no-connection" [] "error-kind: `unavailable` if the service cannot be reached" => no_connection;
     "faults.no-connection-for-create" [] "happened: `no` if the request was certainly not sent" => no_create;
     "faults.slow-connection" ["exec", "program:cat"] "run: small delays of a connection change nothing" => slow;
-    "faults.run" ["exec", "program:cat"] "run: idempotent by `spec.id` after any error" => run;
-    "faults.lost-answer" ["exec", "program:echo"] "run: a repetition after a lost answer returns the output of the first run" => lost_answer;
-    "faults.run-runs-once" ["exec", "program:sh"] "run: a repetition after any error never runs the command again" => runs_once;
+    "faults.run" ["exec", "exec.idempotent", "program:cat"] "run: idempotent by `spec.id` after any error" => run;
+    "faults.lost-answer" ["exec", "exec.idempotent", "program:echo"] "run: a repetition after a lost answer returns the output of the first run" => lost_answer;
+    "faults.run-runs-once" ["exec", "exec.idempotent", "program:sh"] "run: a repetition after any error never runs the command again" => runs_once;
     "faults.output" ["processes", "program:cat"] "read-output: bytes arrive once and in order" => output;
     "faults.input" ["processes", "program:cat"] "write-input: idempotent; bytes arrive once and in order" => input;
     "faults.write-file" ["files"] "write-file: idempotent; the file has the old or the new content" => write_file;
@@ -29,7 +29,7 @@ checks! {
     "faults.read-file" ["files"] "read-file: returns exact content or an error" => read_file;
     "faults.create" ["create.idempotent", "create.tags"] "create: idempotent if `key` is set, after any error" => create;
     "faults.terminate" [] "terminate: idempotent after any error" => terminate;
-    "faults.silent-connection" ["exec", "program:echo"] "error-kind: a connection that carries nothing any more does not block a call for ever" => silent;
+    "faults.silent-connection" ["exec", "exec.idempotent", "program:echo"] "error-kind: a connection that carries nothing any more does not block a call for ever" => silent;
 }
 
 /// Time limit of one call with damaged connections. A provider may use all its retries, some ten seconds for each request

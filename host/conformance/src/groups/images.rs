@@ -57,7 +57,7 @@ async fn same_definition(case: Arc<Case>) -> Outcome {
     let (first, _) = build(&case, spec.clone()).await?;
     let (again, _) = build(&case, spec.clone()).await?;
     ensure!(first == again, "one definition is {first} and {again}");
-    let other = case.fresh().await?.build(spec).await?.finish(|_| ()).await?;
+    let other = case.other().await?.build(spec).await?.finish(|_| ()).await?;
     ensure!(first == other.id, "for another instance the definition of {first} is {}", other.id);
     Ok(())
 }
@@ -78,7 +78,7 @@ async fn force(case: Arc<Case>) -> Outcome {
 
 async fn find(case: Arc<Case>) -> Outcome {
     let (image, _) = build(&case, own(&case).0).await?;
-    let found = case.fresh().await?.image(&image).await?;
+    let found = case.other().await?.image(&image).await?;
     ensure!(found.id == image, "`get-image` of {image} returned {}", found.id);
     Ok(())
 }

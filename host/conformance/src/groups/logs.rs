@@ -64,7 +64,7 @@ async fn read(sandbox: &Sandbox, query: LogQuery, max: u32) -> Outcome<[String; 
 
 async fn of_entry_point(case: Arc<Case>) -> Outcome {
     let sandbox = ended(&case).await?;
-    let [stdout, stderr] = read(&case.fresh().await?.sandbox(sandbox.id()), LogQuery::default(), 1 << 20).await?;
+    let [stdout, stderr] = read(&case.other().await?.sandbox(sandbox.id()), LogQuery::default(), 1 << 20).await?;
     ensure!(stdout == expected(), "standard output in the log is {stdout:?}");
     ensure!(stderr == "problem\n", "standard error in the log is {stderr:?}");
     Ok(())

@@ -64,7 +64,7 @@ async fn update(case: Arc<Case>) -> Outcome {
         sandbox.set_network(NetworkPolicy::blocked()).await?;
     }
     ensure!(!reaches(&sandbox).await?, "a sandbox whose network was blocked reached 1.1.1.1");
-    case.fresh().await?.sandbox(sandbox.id()).set_network(NetworkPolicy::open()).await?;
+    case.other().await?.sandbox(sandbox.id()).set_network(NetworkPolicy::open()).await?;
     Ok(())
 }
 

@@ -45,7 +45,7 @@ async fn add(case: Arc<Case>) -> Outcome {
     let sandbox = case.sandbox().await?;
     let made = sandbox.create_sidecar(sleeping(&case, "added")).await?;
     ensure!(made.name == "added" && !made.id.is_empty(), "the new sidecar is {made:?}");
-    let found = names(&case.fresh().await?.sandbox(sandbox.id())).await?;
+    let found = names(&case.other().await?.sandbox(sandbox.id())).await?;
     ensure!(found == ["added"], "the sidecars are {found:?}");
     Ok(())
 }

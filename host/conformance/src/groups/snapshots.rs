@@ -15,7 +15,7 @@ checks! {
     "snapshots.one-key" ["snapshot.filesystem"] "snapshot-filesystem: `key` makes the call idempotent" => one_key;
     "snapshots.ended-sandbox" ["snapshot.filesystem"] "snapshot-filesystem: fails with `sandbox-ended` if the sandbox has ended" => ended_sandbox;
     "snapshots.directory" ["snapshot.directory", "mount", "files"] "snapshot-directory: the image can be mounted and has the files" => directory;
-    "snapshots.mount-empty" ["mount", "files"] "mount: an empty directory if `image` is none" => mount_empty;
+    "snapshots.mount-empty" ["mount", "files", "directories"] "mount: an empty directory if `image` is none" => mount_empty;
     "snapshots.unmount" ["snapshot.directory", "mount", "files"] "unmount: removes a mount, and shows what was at the path" => unmount;
     "snapshots.unmount-nothing" ["mount"] "unmount: fails with `not-found` if nothing is mounted at the path" => unmount_nothing;
 }
@@ -64,7 +64,7 @@ async fn one_key(case: Arc<Case>) -> Outcome {
     let (sandbox, key) = (case.sandbox().await?, fresh_id());
     let first = sandbox.snapshot_filesystem_as(&key, Some(TTL)).await?;
     case.made_image(&first);
-    let again = case.fresh().await?.sandbox(sandbox.id()).snapshot_filesystem_as(&key, Some(TTL)).await?;
+    let again = case.other().await?.sandbox(sandbox.id()).snapshot_filesystem_as(&key, Some(TTL)).await?;
     ensure!(first == again, "two snapshots with one key are {first} and {again}");
     let other = sandbox.snapshot_filesystem_as(&fresh_id(), Some(TTL)).await?;
     case.made_image(&other);
