@@ -6,6 +6,7 @@
 //!
 //! | module | contents |
 //! |---|---|
+//! | [`kept`] | output, input, files and lists in the provider's own memory, for services without offsets and pages |
 //! | [`export`](mod@export) | the exports of a component, and the trait behind them |
 //! | [`exec`] | bookkeeping of commands: resume at an offset, feed input, keep head or tail of the output, deadlines |
 //! | [`inside`] | shell scripts that run in a sandbox: files, signals, user switch, long argument lists |
@@ -23,6 +24,7 @@ pub mod exec;
 pub mod export;
 pub mod image;
 pub mod inside;
+pub mod kept;
 pub mod memo;
 pub mod platform;
 

@@ -51,6 +51,7 @@ mod runtime;
 pub use access::policy::{AddressClass, Grant, Origin};
 pub use access::secret::Secret;
 pub use api::builder::ProviderBuilder;
+pub use api::checkup::{Finding, Problem, check_component};
 pub use api::files::DirectoryPages;
 pub use api::image::{Build, BuildLog};
 pub use api::keeper::{GRACE, Keeper, LEASE_TAG, OWNER_TAG, RUN_TAG, Swept};
@@ -66,15 +67,18 @@ pub use interface::{INTERFACE_VERSION, INTERFACE_VERSIONS, types};
 pub use local::context::{BuildContext, ContextFilter};
 pub use local::dockerfile::{LocalDockerfile, Sent};
 pub use local::tree::Unpacked;
+#[doc(hidden)]
+pub use net::dial::Dialer;
 pub use net::gateway::Gateway;
 pub use net::hook::Silence;
 pub use net::proxy::Proxy;
 pub use plugin::compile::{compile_apart, compile_child};
 pub use plugin::engine::{DEFAULT_MAX_INSTANCES, set_max_instances};
 pub use plugin::manifest::{
-    AssertionWish, CredentialWish, EnvWish, GatewayWish, HeaderWish, LearnWish, Manifest, OriginWish, PathWish,
-    Profiles, ProxyWish, SECTION, UrlWish,
+    AssertionWish, CredentialWish, EnvWish, GatewayWish, HeaderWish, InstancesWish, LearnWish, Manifest, OriginWish,
+    PathWish, Profiles, ProxyWish, SECTION, UrlWish,
 };
+pub use plugin::pack::pack;
 pub use runtime::limits::Limits;
 pub use runtime::metrics;
 

@@ -1,11 +1,14 @@
 //! Tests of the host library and of the program `sandbox`, against a test component and test servers. They are a single
 //! program, because linking takes seconds.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 mod gateway;
 mod hostile;
+#[expect(dead_code, reason = "shared with tests that need all of it")]
+#[path = "../../../tests/src/http_client.rs"]
+mod http_client;
 mod instances;
 mod loading;
 #[expect(dead_code, reason = "shared with tests that need all of it")]
@@ -13,4 +16,5 @@ mod loading;
 mod own_process;
 mod process;
 mod proxy;
+mod single;
 mod wire;

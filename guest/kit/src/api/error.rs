@@ -29,7 +29,9 @@ impl Error {
     }
 
     /// Returns the record, which is the error type of the exports.
+    // Not inlined: each exported function calls it, and moving the record takes more code than a call.
     #[must_use]
+    #[inline(never)]
     pub fn into_record(self) -> Record {
         *self.0
     }
@@ -42,6 +44,11 @@ impl Error {
     /// Makes an `unsupported` error. `subject` is the missing capability.
     pub fn unsupported(subject: &str, message: impl Into<String>) -> Error {
         Error::new(ErrorKind::Unsupported, message).about(subject)
+    }
+
+    /// Makes a `not-found` error. `what` names the kind of object, such as `sandbox`; the id is the subject.
+    pub fn not_found(what: &str, id: &str) -> Error {
+        Error::new(ErrorKind::NotFound, format!("There is no {what} `{}`.", shown(id))).about(id)
     }
 
     /// Makes an `internal` error for an unusable answer of the service. Its `happened` is `unknown`.

@@ -4,6 +4,8 @@
 pub mod check;
 pub mod error;
 pub mod ids;
+pub mod needs;
+pub mod records;
 pub mod time;
 pub mod wit;
 

@@ -39,7 +39,7 @@ pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
     rows.extend(wishes(plugin.manifest()));
     rows.extend(grants.iter().map(granted));
     if let Some(error) = unusable {
-        rows.push(vec!["granted".into(), format!("nothing, as it stands: {error}")]);
+        rows.push(vec!["granted".into(), format!("nothing: {error}")]);
     }
     output::table(&rows)?;
     Ok(0)
@@ -53,7 +53,7 @@ fn facts(plugin: &Plugin, described: Result<&Description, &sandbox_host::Error>)
     row("sha256", plugin.digest().to_owned());
     row("size", format!("{} bytes", plugin.size()));
     let known = sandbox_host::INTERFACE_VERSIONS.join(" and ");
-    row("interface", format!("harness:sandbox {} (this host speaks {known})", plugin.interface_version()));
+    row("interface", format!("harness:sandbox {} (this host supports {known})", plugin.interface_version()));
     for name in plugin.exports() {
         row("exports", name.clone());
     }
@@ -69,7 +69,7 @@ fn facts(plugin: &Plugin, described: Result<&Description, &sandbox_host::Error>)
                 row("capability", format!("{} ({support}){note}", capability.name));
             }
         }
-        Err(error) => row("provider", format!("does not describe itself: {error}")),
+        Err(error) => row("provider", format!("the plugin does not describe itself: {error}")),
     }
     rows
 }
@@ -79,15 +79,15 @@ fn wishes(manifest: &Manifest) -> Vec<Vec<String>> {
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |name: &str, text: String| rows.push(vec![name.to_owned(), text]);
     for wish in &manifest.env {
-        row("wishes to read", sources(Some(&wish.name), wish.setting.as_deref()));
+        row("requests to read", sources(Some(&wish.name), wish.setting.as_deref()));
     }
     if let Some(profiles) = &manifest.profiles {
-        let elsewhere = profiles.path.env.as_ref().map_or_else(String::new, |name| format!(", or where {name} says"));
-        row("settings are of", format!("{}{elsewhere}; {} selects a profile", profiles.path.default, profiles.select));
+        let elsewhere = profiles.path.env.as_ref().map_or_else(String::new, |name| format!(", or the value of {name}"));
+        row("settings file", format!("{}{elsewhere}; {} selects a profile", profiles.path.default, profiles.select));
     }
     for wish in &manifest.credential {
         let sources = sources(Some(&wish.env), wish.setting.as_deref());
-        row("wishes to send", format!("{} ({sources}), added by the host", wish.name));
+        row("requests to send", format!("{} ({sources}), added by the host", wish.name));
     }
     for wish in &manifest.origin {
         let headers: Vec<_> = wish.headers.iter().map(|header| header.name.as_str()).collect();
@@ -98,16 +98,16 @@ fn wishes(manifest: &Manifest) -> Vec<Vec<String>> {
         };
         let place = match sources(wish.url.env.as_deref(), wish.url.setting.as_deref()) {
             sources if sources.is_empty() => String::new(),
-            sources => format!(", or what is in {sources}"),
+            sources => format!(", or the value of {sources}"),
         };
         let default = wish.url.default.as_deref().unwrap_or("no default");
-        row("wishes to reach", format!("{} ({default}{place}){with}", wish.name));
+        row("requests to reach", format!("{} ({default}{place}){with}", wish.name));
         for rule in &wish.learn {
-            row("wishes to learn", format!("{} from {}", rule.name, rule.path));
+            row("learns origins", format!("{} from {}", rule.name, rule.path));
         }
     }
     for (name, value) in &manifest.gateway.env {
-        row("behind a gateway", format!("{name}={value}"));
+        row("gateway variables", format!("{name}={value}"));
     }
     rows
 }

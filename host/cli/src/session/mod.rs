@@ -75,12 +75,12 @@ impl Session {
         Plugin::load(&path).await.map_err(|error| match error.kind() {
             Kind::Plugin(PluginFault::Missing) if !chosen => Failure::new(
                 format!("load the plugin {}", path.display()),
-                "there is no provider component beside this program",
+                "there is no provider component next to this program",
             )
             .hint("build it with `cargo xtask build`, or name one with --plugin FILE")
             .into(),
             Kind::Plugin(PluginFault::Missing) => {
-                Failure::of(&error).hint("name a file, or what `sandbox plugin pull` has fetched").into()
+                Failure::of(&error).hint("give the path of a file, or a name from `sandbox plugin pull`").into()
             }
             _ => error.into(),
         })
@@ -126,8 +126,8 @@ impl Session {
     ) -> Result<impl Fn() -> ProviderBuilder + Send + Sync + use<>> {
         let (plugin, emulator) = self.plugin_and_emulator().await?;
         if let Some(url) = self.global.emulator_url.as_deref().filter(|url| sandbox_host::Origin::parse(url).is_err()) {
-            return Err(Failure::new(format!("use the emulator at {url}"), "that is no address of one")
-                .hint("give what `sandbox emulator` prints, such as http://127.0.0.1:7000")
+            return Err(Failure::new(format!("use the emulator at {url}"), "this is not the URL of an emulator")
+                .hint("give the URL that `sandbox emulator` prints, such as http://127.0.0.1:7000")
                 .into());
         }
         let policy = self.policy()?;
@@ -240,10 +240,10 @@ fn refuse_wishes(plugin: &Plugin) -> Result<()> {
     }
     Err(Failure::new(
         format!("trust the plugin {}", plugin.label()),
-        format!("it did not come with this program, and wishes {}", wishes.join(", ")),
+        format!("it did not come with this program, and it requests access: {}", wishes.join(", ")),
     )
     .hint(format!(
-        "look at `sandbox plugin inspect {}`, then say --grant, or list its digest under grants.plugins in a --policy file",
+        "check it with `sandbox plugin inspect {}`; then use --grant, or list its digest under grants.plugins in a --policy file",
         plugin.label()
     ))
     .into())

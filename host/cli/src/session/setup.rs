@@ -64,8 +64,8 @@ pub(super) fn require_certificate(path: &Path) -> Result<()> {
     let what = format!("use the certificate authorities in {}", path.display());
     let bytes = std::fs::read(path).map_err(|error| Failure::io(&what, &error))?;
     if CertificateDer::pem_slice_iter(&bytes).next().is_none_or(|first| first.is_err()) {
-        return Err(Failure::new(what, "no certificate in PEM form is in it")
-            .hint("give a file with a line `-----BEGIN CERTIFICATE-----`")
+        return Err(Failure::new(what, "the file contains no certificate in PEM format")
+            .hint("give a file that contains `-----BEGIN CERTIFICATE-----`")
             .into());
     }
     Ok(())
@@ -95,8 +95,8 @@ pub(super) fn require_wishes(manifest: &Manifest, grants: &GrantsFile) -> Result
         let Some(name) = granted.iter().flatten().find(|name| !wishes.contains(&name.as_str())) else {
             return Ok(());
         };
-        Err(Failure::new(format!("grant the {what} {name}"), "the plugin has no such wish")
-            .hint(format!("its wishes are [{}]", wishes.join(", "))))
+        Err(Failure::new(format!("grant the {what} {name}"), "the plugin does not request it")
+            .hint(format!("it requests: [{}]", wishes.join(", "))))
     };
     known(&grants.origins, manifest.origin.iter().map(|wish| &*wish.name).collect(), "origin")?;
     known(&grants.env, manifest.env.iter().map(|wish| &*wish.name).collect(), "variable")?;

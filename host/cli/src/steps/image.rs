@@ -17,9 +17,22 @@ pub async fn build_image(session: &Session, provider: &Provider, args: &ImageArg
     build_for(session, provider, args, false).await
 }
 
-/// Builds the image like [`build_image`]. With `stays`, removes the `ENTRYPOINT` of a Dockerfile, because its program may
-/// end before the commands in the sandbox do.
-pub async fn build_for(session: &Session, provider: &Provider, args: &ImageArgs, stays: bool) -> Result<String> {
+/// Builds the image for a new sandbox and returns it by its id. A provider that does not export the interface `images`
+/// builds it when it creates the sandbox; then this returns the specification. With `stays`, removes the `ENTRYPOINT` of a
+/// Dockerfile, because its program may end before the commands in the sandbox do.
+pub async fn image_for(session: &Session, provider: &Provider, args: &ImageArgs, stays: bool) -> Result<ImageSpec> {
+    match build_for(session, provider, args, stays).await {
+        Ok(id) => Ok(ImageSpec::id(id)),
+        Err(error) => match error.downcast_ref::<sandbox_host::Error>() {
+            Some(cause) if *cause.kind() == Kind::Unsupported && cause.subject() == Some("images") => {
+                image_spec(session, provider, args).await
+            }
+            _ => Err(error),
+        },
+    }
+}
+
+async fn build_for(session: &Session, provider: &Provider, args: &ImageArgs, stays: bool) -> Result<String> {
     let mut spec = image_spec(session, provider, args).await?;
     if let (ImageSource::Id(id), true) = (&spec.source, spec.commands.is_empty()) {
         return Ok(id.clone());
@@ -36,7 +49,7 @@ pub async fn build_for(session: &Session, provider: &Provider, args: &ImageArgs,
         if !lacks_context || !from_stdin || args.context.is_some() {
             return anyhow::Error::from(error);
         }
-        Failure::of(&error).hint("a Dockerfile from standard input has no files to copy but with --context DIR").into()
+        Failure::of(&error).hint("a Dockerfile from standard input can copy files only with --context DIR").into()
     })?;
     follow(session, build).await
 }
@@ -72,8 +85,8 @@ async fn image_spec(session: &Session, provider: &Provider, args: &ImageArgs) ->
     };
     if let Some(secret) = &args.registry_secret {
         if !matches!(spec.source, ImageSource::Registry(_) | ImageSource::Dockerfile(_)) {
-            return Err(Failure::new("use --registry-secret", "this image comes from no registry")
-                .hint("leave it away, or name a registry's image with --image")
+            return Err(Failure::new("use --registry-secret", "the image does not come from a registry")
+                .hint("omit the option, or give an image of a registry with --image")
                 .into());
         }
         spec = spec.registry_secret(secret);

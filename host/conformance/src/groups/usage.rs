@@ -8,16 +8,16 @@ use crate::check::{Outcome, checks, ensure, refused};
 use crate::world::{Case, altered};
 
 checks! {
-    "usage.grows" ["stats"] "stats: the totals never decrease" => grows;
+    "usage.grows" ["stats"] "usage: the totals never decrease" => grows;
     "usage.of-ended" ["stats"] "report-usage: works after the end of the sandbox" => of_ended;
     "usage.costs-add-up" ["stats", "stats.cost"] "usage-report: the costs of the resources add up to the cost" => add_up;
-    "usage.unknown-sandbox" ["stats"] "stats: fails with `not-found` if the provider does not know the sandbox" => unknown;
+    "usage.unknown-sandbox" ["stats"] "report-usage: fails with `not-found` if the provider does not know the sandbox" => unknown;
 }
 
 async fn grows(case: Arc<Case>) -> Outcome {
     let sandbox = case.shared().await?;
-    let first = sandbox.stats().await?;
-    let later = case.other().await?.sandbox(sandbox.id()).stats().await?;
+    let first = sandbox.usage_report().await?.totals;
+    let later = case.other().await?.sandbox(sandbox.id()).usage_report().await?.totals;
     let grown = later.cpu_core_millis >= first.cpu_core_millis && later.memory_mib_millis >= first.memory_mib_millis;
     ensure!(grown, "the totals went from {first:?} to {later:?}");
     Ok(())
@@ -44,6 +44,6 @@ async fn add_up(case: Arc<Case>) -> Outcome {
 
 async fn unknown(case: Arc<Case>) -> Outcome {
     let unknown = case.provider.sandbox(altered(case.shared().await?.id()));
-    refused("`stats` of an unknown sandbox", unknown.stats().await, &Kind::NotFound)?;
+    refused("`report-usage` of an unknown sandbox", unknown.usage_report().await, &Kind::NotFound)?;
     Ok(())
 }

@@ -50,7 +50,7 @@ pub(crate) fn choose(manifest: &Manifest, found: Credentials, anonymous: bool, w
             .filter(|wish| !found.contains_key(&wish.name))
             .map(|wish| wish.env.as_str())
             .collect();
-        let why = format!("there are no credentials: {} not set", missing.join(" and "));
+        let why = format!("credentials are missing: {} not set", missing.join(" and "));
         return Err(Error::new(Kind::Unauthenticated, what, why).with_hint(manifest.credential_hint(meant)));
     };
     let strangers: Vec<_> = manifest
@@ -68,7 +68,7 @@ pub(crate) fn choose(manifest: &Manifest, found: Credentials, anonymous: bool, w
         what,
         format!("{} cannot be combined with {}", strangers.join(" and "), ours.join(" and ")),
     )
-    .with_hint("unset one or the other; a profile counts too"))
+    .with_hint("use only one set of credentials, from environment variables and profile together"))
 }
 
 /// The source of the value of a header.
@@ -97,7 +97,7 @@ impl HeaderSource {
         let variable = variable.map_or(wish.credential.as_str(), |credential| credential.env.as_str());
         let unusable = |why: &str| Error::new(Kind::Unauthenticated, what, format!("the value of {variable} {why}"));
         let Some(assertion) = &wish.assertion else {
-            let value = secret.header().ok_or_else(|| unusable("has characters that no header can carry"))?;
+            let value = secret.header().ok_or_else(|| unusable("contains characters that are invalid in a header"))?;
             return Ok(Some(HeaderSource::Credential(value)));
         };
         let Some(subject) = secrets.get(&assertion.subject) else { return Ok(None) };
@@ -131,9 +131,9 @@ impl Assertion {
         let key = match PrivateKeyDer::from_pem_slice(pem.as_bytes()) {
             Ok(PrivateKeyDer::Pkcs8(der)) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
             Ok(PrivateKeyDer::Pkcs1(der)) => RsaKeyPair::from_der(der.secret_pkcs1_der()),
-            _ => return Err("is no private key in PEM form".into()),
+            _ => return Err("is not a private key in PEM format".into()),
         };
-        let key = key.map_err(|error| format!("is no RSA key of 2048 to 4096 bits ({error})"))?;
+        let key = key.map_err(|error| format!("is not an RSA key of 2048 to 4096 bits ({error})"))?;
         let public: ring::rsa::PublicKeyComponents<Vec<u8>> = key.public().into();
         let (e, n) = (URL_SAFE_NO_PAD.encode(public.e), URL_SAFE_NO_PAD.encode(public.n));
         // The standard prescribes the order of the members, and no spaces.
@@ -239,6 +239,6 @@ mod tests {
             .map(|(name, value)| (name.to_owned(), Secret::new(value)))
             .into();
         let error = HeaderSource::new(wish, &manifest, &secrets, "use the provider").err().unwrap().to_string();
-        assert!(error.contains("MODAL_OAUTH_JWT_KEY is no private key") && !error.contains("hush"), "{error}");
+        assert!(error.contains("MODAL_OAUTH_JWT_KEY is not a private key") && !error.contains("hush"), "{error}");
     }
 }

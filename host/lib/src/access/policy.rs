@@ -54,8 +54,8 @@ impl Origin {
     }
 
     fn read(url: &str) -> Result<Origin, String> {
-        let uri: http::Uri = url.trim().parse().map_err(|error| format!("is no URL: {error}"))?;
-        Origin::of(&uri).ok_or_else(|| "is no URL of the form http://host:port or https://host".into())
+        let uri: http::Uri = url.trim().parse().map_err(|error| format!("is not a URL: {error}"))?;
+        Origin::of(&uri).ok_or_else(|| "is not a URL of the form http://host:port or https://host".into())
     }
 
     /// Returns the origin of an absolute http or https URI.
@@ -273,7 +273,9 @@ impl Policy {
     pub(crate) fn check(&self, origin: &Origin) -> Result<Pass, Denied> {
         if let Some(fixed) = self.fixed.iter().find(|fixed| fixed.origin == *origin) {
             if !origin.secure && !fixed.explicit {
-                return Err(Denied(format!("{origin} is plain http and was not set by the user")));
+                return Err(Denied(format!(
+                    "{origin} uses plain http, which is permitted only for URLs that the user set"
+                )));
             }
             return Ok(Pass {
                 headers: fixed.headers.clone(),
@@ -289,7 +291,7 @@ impl Policy {
                 entry.used = now;
                 Ok(Pass { headers: vec![], learn: Arc::new([]), reach: entry.reach, hands_out: None })
             }
-            None => Err(Denied(format!("the policy does not let the plugin reach {origin}"))),
+            None => Err(Denied(format!("the policy does not permit the plugin to reach {origin}"))),
         }
     }
 
@@ -297,7 +299,7 @@ impl Policy {
     pub(crate) fn learn(&self, url: &str, rule: &LearnWish, hands_out: Option<Reach>) {
         let origin = match Origin::parse(url) {
             Ok(origin) => origin,
-            Err(why) => return tracing::debug!(%why, path = %rule.path, "nothing learned"),
+            Err(why) => return tracing::debug!(%why, path = %rule.path, "no origin learned"),
         };
         let (local, reach) = (hands_out.is_some(), hands_out.unwrap_or(Reach::Public));
         let within = match origin.address() {
@@ -305,8 +307,8 @@ impl Policy {
             None => reach >= Reach::Near || !origin.is_this_machine(),
         };
         if !within || !(local || origin.secure) {
-            let why = if local { "not where this service may lead to" } else { "not a public https origin" };
-            return tracing::warn!(%origin, path = %rule.path, "handed out by the service, but not allowed: {why}");
+            let why = if local { "not a place that this service may name" } else { "not a public https origin" };
+            return tracing::warn!(%origin, path = %rule.path, "the service named an origin that is not allowed: {why}");
         }
         if self.fixed.iter().any(|fixed| fixed.origin == origin) {
             return;

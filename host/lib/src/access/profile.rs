@@ -32,7 +32,7 @@ pub(crate) fn read(profiles: &Profiles, chosen: Option<&str>, env: Lookup<'_>) -
                 Some(name) => Err(Error::new(
                     Kind::Config,
                     format!("use the profile {name:?}"),
-                    format!("there is no file {}", path.display()),
+                    format!("the file {} does not exist", path.display()),
                 )
                 .with_hint(format!("create it, or unset {}", profiles.select))),
             };
@@ -52,7 +52,7 @@ pub(crate) fn read(profiles: &Profiles, chosen: Option<&str>, env: Lookup<'_>) -
 fn text(path: &Path) -> io::Result<String> {
     let regular = |meta: Metadata| match meta.is_file() {
         true => Ok(()),
-        false => Err(io::Error::other("it is no regular file")),
+        false => Err(io::Error::other("it is not a regular file")),
     };
     // Checked before opening, because opening a device can have an effect, and again afterwards, because the path may
     // have been replaced.
@@ -96,7 +96,7 @@ fn select(file: &toml::Table, chosen: Option<&str>, path: &str, variable: &str) 
         Some(name) => Some(file.get(name).ok_or_else(|| {
             let names: Vec<_> = file.keys().map(String::as_str).collect();
             Error::new(Kind::Config, format!("use the profile {name:?}"), format!("{path} has no such profile"))
-                .with_hint(format!("it has: {}", names.join(", ")))
+                .with_hint(format!("its profiles: {}", names.join(", ")))
         })?),
         None => match (active.next(), active.next()) {
             (Some((first, _)), Some((second, _))) => {
@@ -105,7 +105,7 @@ fn select(file: &toml::Table, chosen: Option<&str>, path: &str, variable: &str) 
                     format!("choose a profile from {path}"),
                     format!("{first:?} and {second:?} are both active"),
                 )
-                .with_hint(format!("leave one `active = true`, or set {variable}")));
+                .with_hint(format!("keep `active = true` in one of them, or set {variable}")));
             }
             (Some((_, profile)), None) => Some(profile),
             (None, _) => file.get("default"),
@@ -154,7 +154,7 @@ mod tests {
         std::os::unix::fs::symlink("pipe", at("link")).unwrap();
         for path in [at("pipe"), at("link"), directory.path().to_owned(), "/dev/zero".into()] {
             let error = from(&path).unwrap_err().to_string();
-            assert!(error.contains("no regular file") && error.contains(path.to_str().unwrap()), "{error}");
+            assert!(error.contains("not a regular file") && error.contains(path.to_str().unwrap()), "{error}");
         }
         std::fs::write(at("file"), "[default]\ntoken_id = 'd'\n").unwrap();
         std::os::unix::fs::symlink("file", at("good")).unwrap();

@@ -203,8 +203,9 @@ impl ProviderBuilder {
         let switch = manifest.proxy.off.as_deref().and_then(lookup);
         let off = switch.is_some_and(|value| !matches!(value.as_str(), "" | "0" | "false" | "False"));
         let proxy = if off && matches!(self.proxy, Proxy::Environment) { Proxy::Off } else { self.proxy };
-        let proxies = Proxies::new(&proxy, lookup)
-            .map_err(|why| Error::new(Kind::Config, what, why).with_hint("correct it, or name the host in NO_PROXY"))?;
+        let proxies = Proxies::new(&proxy, lookup).map_err(|why| {
+            Error::new(Kind::Config, what, why).with_hint("correct the URL, or add the host to NO_PROXY")
+        })?;
         let retry_headers = manifest.retry_headers.iter().filter_map(|name| HeaderName::try_from(name.as_str()).ok());
         let net = Net::new(
             Arc::new(Policy::new(fixed)),
@@ -235,7 +236,11 @@ impl ProviderBuilder {
                 blocking(move || profile::read(&profiles, chosen.as_deref(), &|name| variables.get(name))).await
             }
             None if self.profile.is_some() => {
-                let why = if self.read_profiles { "the plugin knows no profiles" } else { "no profile is read for it" };
+                let why = if self.read_profiles {
+                    "the plugin does not use profiles"
+                } else {
+                    "reading of profiles is turned off"
+                };
                 Err(Error::new(Kind::Config, what, why))
             }
             None => Ok(Settings::new()),
@@ -356,7 +361,7 @@ impl ProviderBuilder {
         env.retain(|name, value| {
             let held = hidden.iter().any(|secret| secret.is_in(value));
             if held {
-                tracing::warn!(variable = %name, "not shown to the plugin: its value holds a credential");
+                tracing::warn!(variable = %name, "not shown to the plugin, because its value contains a credential");
             }
             !held
         });

@@ -1,6 +1,7 @@
-//! The public API: providers, sandboxes, commands, files, images, and the leases of a keeper.
+//! The public API: providers, sandboxes, commands, files, images, the leases of a keeper, and checks for authors of plugins.
 
 pub(crate) mod builder;
+pub(crate) mod checkup;
 pub(crate) mod files;
 pub(crate) mod gateway;
 pub(crate) mod image;

@@ -176,7 +176,7 @@ impl Body for ResponseBody {
                         && idle.timer.as_mut().poll(cx).is_ready()
                     {
                         this.hold = None;
-                        this.link.note(format!("nothing came for {:?}", idle.limit));
+                        this.link.note(format!("no data arrived for {:?}", idle.limit));
                         return Poll::Ready(Some(Err(HttpError::ConnectionReadTimeout)));
                     }
                     return Poll::Pending;
@@ -200,7 +200,7 @@ impl Body for ResponseBody {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) if !this.limit.take(data.len()) => {
                         this.hold = None;
-                        this.link.blame(format!("the answer has more than {} bytes", this.limit.whole));
+                        this.link.blame(format!("the response has more than {} bytes", this.limit.whole));
                         return Poll::Ready(Some(Err(HttpError::HttpResponseBodySize(Some(this.limit.whole)))));
                     }
                     Ok(data) => {

@@ -38,7 +38,7 @@ pub(crate) struct Trust {
 }
 
 /// A byte stream.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// The time at which the peer of a connection last sent something. Cheap to clone; clones belong to the same
@@ -181,7 +181,7 @@ impl Connector {
         let name = match origin.address() {
             Some(address) => ServerName::from(address),
             None => ServerName::try_from(origin.host.clone())
-                .map_err(|_| Failure::new(Code::Dns, format!("{:?} is no host name", origin.host)))?,
+                .map_err(|_| Failure::new(Code::Dns, format!("{:?} is not a host name", origin.host)))?,
         };
         let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.map_err(|error| {
             let certificate = error
@@ -197,7 +197,7 @@ impl Connector {
 
     /// Returns the TLS configuration. Reading the roots of the system takes tens of milliseconds, so that is done only
     /// for the first TLS connection, on a blocking thread.
-    async fn config(&self, offer: Offer) -> Result<Arc<ClientConfig>, String> {
+    pub(crate) async fn config(&self, offer: Offer) -> Result<Arc<ClientConfig>, String> {
         let slot = &self.configs[offer as usize];
         if let Some(config) = slot.get() {
             return config.clone();
@@ -215,7 +215,7 @@ fn client_config(trust: &Trust, offer: Offer) -> Result<Arc<ClientConfig>, Strin
     // The roots of the system. The crate honours `SSL_CERT_FILE` and `SSL_CERT_DIR`.
     let native = rustls_native_certs::load_native_certs();
     for error in &native.errors {
-        tracing::debug!(%error, "a root certificate of the system was not read");
+        tracing::debug!(%error, "a root certificate of the system could not be read");
     }
     roots.add_parsable_certificates(native.certs);
     if let Some(path) = &trust.extra {
@@ -241,7 +241,7 @@ fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
         .and_then(|items| items.collect::<Result<_, _>>())
         .map_err(|error| what(&error))?;
     if certificates.is_empty() {
-        return Err(what(&"there are none"));
+        return Err(what(&"the file contains none"));
     }
     for certificate in certificates {
         roots.add(certificate).map_err(|error| what(&error))?;
@@ -250,7 +250,7 @@ fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
 }
 
 fn no_address(origin: &Origin) -> Failure {
-    Failure::new(Code::Dns, format!("{} has no address", origin.host))
+    Failure::new(Code::Dns, format!("the name {} has no address", origin.host))
 }
 
 /// Returns the addresses that the policy permits. Fails if there are none.
@@ -263,7 +263,7 @@ fn permitted(origin: &Origin, addresses: &[SocketAddr], reach: Reach) -> Result<
         (true, Some(address)) => Err(Failure::new(
             Code::AddressProhibited,
             format!(
-                "{origin} leads to {}, {}, which the policy does not allow for it",
+                "{origin} resolves to {}, {}, which the policy does not permit",
                 address.ip(),
                 class_name(AddressClass::of(address.ip()))
             ),
@@ -334,7 +334,7 @@ async fn resolve(origin: &Origin) -> Result<Vec<SocketAddr>, Failure> {
     match tokio::net::lookup_host((origin.host.as_str(), origin.port)).await {
         // A name with hundreds of addresses would cause hundreds of timeouts.
         Ok(addresses) => Ok(addresses.take(8).collect()),
-        Err(error) => Err(Failure::new(Code::Dns, format!("the name {} is not known: {error}", origin.host))),
+        Err(error) => Err(Failure::new(Code::Dns, format!("the name {} could not be resolved: {error}", origin.host))),
     }
 }
 
@@ -345,10 +345,10 @@ async fn tcp(origin: Origin, address: SocketAddr) -> Result<TcpStream, Failure> 
                 (Code::Refused, format!("no server listens at {origin}: connection refused"))
             }
             io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
-                (Code::Unroutable, format!("there is no way to {origin}: {error}"))
+                (Code::Unroutable, format!("{origin} cannot be reached: {error}"))
             }
             io::ErrorKind::TimedOut => (Code::Timeout, format!("{origin} ({address}) did not answer: {error}")),
-            _ => (Code::Terminated, format!("connecting to {origin}: {error}")),
+            _ => (Code::Terminated, format!("the connection to {origin} failed: {error}")),
         };
         Failure::new(code, text)
     })?;
@@ -449,7 +449,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let trust = Trust { extra: Some(file.path().to_owned()) };
         let error = client_config(&trust, Offer::Grpc).unwrap_err();
-        assert!(error.contains("there are none"), "{error}");
+        assert!(error.contains("the file contains none"), "{error}");
         let trust = Trust { extra: Some("/does/not/exist.pem".into()) };
         assert!(client_config(&trust, Offer::Grpc).unwrap_err().contains("/does/not/exist.pem"));
     }

@@ -195,10 +195,11 @@ impl Net {
             (HttpError::HttpRequestDenied, why)
         };
         let Some(slot) = link.begin(MAX_IN_FLIGHT) else {
-            return Err(denied(format!("the plugin has {MAX_IN_FLIGHT} requests under way and wants more")));
+            return Err(denied(format!("the plugin exceeds the limit of {MAX_IN_FLIGHT} concurrent requests")));
         };
-        let origin = Origin::of(request.uri())
-            .ok_or_else(|| (HttpError::HttpRequestUriInvalid, "the plugin asked for no http or https URL".into()))?;
+        let origin = Origin::of(request.uri()).ok_or_else(|| {
+            (HttpError::HttpRequestUriInvalid, "the plugin requested a URL that is neither http nor https".into())
+        })?;
         let pass = self.policy.check(&origin).map_err(|refusal| denied(refusal.0))?;
 
         let headers = request.headers_mut();
@@ -235,11 +236,11 @@ impl Net {
             let limit = if patience == Patience::Prompt { limit.min(prompt) } else { limit };
             let answer = tokio::select! {
                 biased;
-                () = self.tell(patience, &origin, &path) => unreachable!("it does not end"),
+                () = self.tell(patience, &origin, &path) => unreachable!("this future never completes"),
                 answer = tokio::time::timeout(limit, exchange) => answer,
             };
             answer.map_err(|_| {
-                let why = format!("{origin} did not begin to answer {path} within {limit:?}");
+                let why = format!("{origin} did not respond to {path} within {limit:?}");
                 (HttpError::HttpResponseTimeout, why)
             })??
         };
@@ -349,7 +350,7 @@ impl Net {
             lease = Arc::new(self.pool.lease(origin, wire, reach).await.map_err(connect_failed)?);
             request.body_mut().lease = lease.clone();
         }
-        Err((HttpError::ConnectionTerminated, format!("{origin} closes every connection at once")))
+        Err((HttpError::ConnectionTerminated, format!("{origin} closes every connection immediately")))
     }
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod body;
 pub(crate) mod clock;
 pub(crate) mod connect;
 pub(crate) mod counters;
+pub(crate) mod dial;
 pub(crate) mod failure;
 pub(crate) mod gateway;
 pub(crate) mod hook;

@@ -98,7 +98,7 @@ fn checked(name: &str, url: &str) -> Result<String, String> {
     let known = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];
     let parsed: Result<Uri, _> = url.trim().parse();
     if !known.contains(&scheme.as_str()) || parsed.is_ok_and(|uri| uri.host().is_none()) {
-        return Err(format!("{name} is no URL of a proxy: it begins with {} and has a host", known.join("://, ")));
+        return Err(format!("{name} is not a proxy URL: it must begin with {} and have a host", known.join("://, ")));
     }
     Ok(url.trim().to_owned())
 }
@@ -135,13 +135,13 @@ pub(crate) async fn through(
     let shown = shown.rsplit('@').next().unwrap_or_default();
     let failed = |why: &dyn std::fmt::Display| {
         // No request is sent before the way is open, so this code says that nothing was sent.
-        Failure::new(Code::Unroutable, format!("the proxy {shown} gives no way to {target}: {why}"))
+        Failure::new(Code::Unroutable, format!("the proxy {shown} does not connect to {target}: {why}"))
     };
     let target_uri = match address {
         Some(address) => format!("{}://{address}", if target.secure { "https" } else { "http" }).parse().ok(),
         None => uri(target),
     };
-    let target_uri = target_uri.ok_or_else(|| failed(&"it cannot be named"))?;
+    let target_uri = target_uri.ok_or_else(|| failed(&"its address is not a valid URL"))?;
     let given = Given(Some(TokioIo::new(stream)));
     let nowhere = Uri::from_static("http://proxy");
     let scheme = proxy.uri().scheme_str().unwrap_or("http");
@@ -183,7 +183,7 @@ impl Service<Uri> for Given {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        ready(self.0.take().ok_or_else(|| io::Error::other("used twice")))
+        ready(self.0.take().ok_or_else(|| io::Error::other("the stream was taken already")))
     }
 }
 

@@ -68,7 +68,7 @@ impl Shared {
         let (engine, pooled) = match Engine::new(&config(Some(max))) {
             Ok(engine) => (engine, true),
             Err(error) => {
-                tracing::debug!(%error, "no pooling allocator, mapping instances one by one");
+                tracing::debug!(%error, "the pooling allocator is not available, instances are mapped one by one");
                 (Engine::new(&config(None))?, false)
             }
         };

@@ -4,6 +4,7 @@
 use std::io::Read as _;
 use std::path::Path;
 
+use wasmparser::Payload;
 use wasmtime::component::Component;
 
 use crate::digest::digest;
@@ -16,7 +17,7 @@ use crate::plugin::manifest::Manifest;
 use crate::plugin::sys::Code;
 
 /// Largest component, in bytes. Real ones have less than 1 MiB, those with an interpreter some tens of MiB.
-const MAX_SIZE: u64 = 256 << 20;
+pub(crate) const MAX_SIZE: u64 = 256 << 20;
 
 /// A compiled component with its manifest, version, imports and exports.
 pub(crate) struct Loaded {
@@ -66,7 +67,7 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(meta.len().min(MAX_SIZE) as usize);
     file.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_SIZE {
-        return Err(std::io::Error::other(format!("it has more than {MAX_SIZE} bytes, more than any plugin")));
+        return Err(std::io::Error::other(format!("it has more than {MAX_SIZE} bytes, which is the limit")));
     }
     Ok(bytes)
 }
@@ -75,17 +76,7 @@ impl Loaded {
     /// Compiles a component, or loads its compiled code from the cache.
     pub(crate) fn from_bytes(bytes: &[u8], label: String) -> Result<Loaded> {
         let fault = |fault, why: String| Error::new(Kind::Plugin(fault), load_what(&label), why);
-        match bytes.get(..8) {
-            Some([0, b'a', b's', b'm', 0x01, 0x00, 0x00, 0x00]) => {
-                return Err(fault(PluginFault::CoreModule, "it is a core WebAssembly module, not a component".into())
-                    .with_hint("build it for wasm32-wasip2, or wrap it with `wasm-tools component new`"));
-            }
-            Some([0, b'a', b's', b'm', _, _, 0x01, 0x00]) => {}
-            _ => {
-                return Err(fault(PluginFault::NotWasm, "it is not a WebAssembly file".into())
-                    .with_hint("give the .wasm file of a provider component"));
-            }
-        }
+        check_header(bytes).map_err(|(kind, why, hint)| fault(kind, why).with_hint(hint))?;
         let shared = engine::shared()?;
         let digest = digest(bytes);
         let entry = cache::directory(|name| std::env::var_os(name))
@@ -114,9 +105,46 @@ impl Loaded {
     }
 }
 
+/// Checks that the bytes begin like a component. Fails with the fault, the cause and a hint.
+pub(crate) fn check_header(bytes: &[u8]) -> Result<(), (PluginFault, String, &'static str)> {
+    match bytes.get(..8) {
+        Some([0, b'a', b's', b'm', 0x01, 0x00, 0x00, 0x00]) => Err((
+            PluginFault::CoreModule,
+            "it is a core WebAssembly module, not a component".to_owned(),
+            "build it for wasm32-wasip2, or wrap it with `wasm-tools component new`",
+        )),
+        Some([0, b'a', b's', b'm', _, _, 0x01, 0x00]) => Ok(()),
+        _ => Err((
+            PluginFault::NotWasm,
+            "it is not a WebAssembly file".to_owned(),
+            "give the .wasm file of a provider component",
+        )),
+    }
+}
+
+/// Returns the names of the imports and exports of a component, without those of the parts inside it. Ends early in a
+/// malformed component.
+pub(crate) fn surface(bytes: &[u8]) -> (Vec<String>, Vec<String>) {
+    let (mut imports, mut exports, mut depth) = (Vec::new(), Vec::new(), 0);
+    for payload in wasmparser::Parser::new(0).parse_all(bytes).map_while(Result::ok) {
+        match payload {
+            Payload::Version { .. } => depth += 1,
+            Payload::End(_) => depth -= 1,
+            Payload::ComponentImportSection(section) if depth == 1 => {
+                imports.extend(section.into_iter().flatten().map(|import| import.name.name.to_owned()));
+            }
+            Payload::ComponentExportSection(section) if depth == 1 => {
+                exports.extend(section.into_iter().flatten().map(|export| export.name.name.to_owned()));
+            }
+            _ => {}
+        }
+    }
+    (imports, exports)
+}
+
 /// Returns the newest interface version that both the exports and this host have. Fails with the fault, the cause and a
 /// hint.
-fn spoken(exports: &[String]) -> Result<&'static str, (PluginFault, String, &'static str)> {
+pub(crate) fn spoken(exports: &[String]) -> Result<&'static str, (PluginFault, String, &'static str)> {
     let versions: Vec<_> = exports
         .iter()
         .filter_map(|name| name.strip_prefix(INTERFACE))
@@ -125,12 +153,12 @@ fn spoken(exports: &[String]) -> Result<&'static str, (PluginFault, String, &'st
     if let Some(known) = INTERFACE_VERSIONS.into_iter().find(|known| versions.contains(known)) {
         return Ok(known);
     }
-    let ours = INTERFACE_VERSIONS.join(" and ");
+    let ours = INTERFACE_VERSIONS.join(", ").replacen(", 0.1.0", " and 0.1.0", 1);
     if !versions.is_empty() {
         return Err((
             PluginFault::OtherVersion,
-            format!("it speaks {PACKAGE} {}, and this host speaks {ours}", versions.join(", ")),
-            "use a plugin and a host whose versions meet",
+            format!("it implements {PACKAGE} {}, but this host supports {ours}", versions.join(", ")),
+            "use a plugin and a host with a common version",
         ));
     }
     let list = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
@@ -159,12 +187,12 @@ mod tests {
     fn versions_and_exports_are_named() {
         let check = |names: &[&str]| spoken(&names.iter().map(|name| name.to_string()).collect::<Vec<_>>());
         assert_eq!(check(&["harness:sandbox/sandbox-provider@0.1.0"]).unwrap(), "0.1.0");
-        let both = ["harness:sandbox/sandbox-provider@0.1.0", "harness:sandbox/sandbox-provider@0.1.1"];
-        assert_eq!(check(&both).unwrap(), "0.1.1");
+        let both = ["harness:sandbox/sandbox-provider@0.1.0", "harness:sandbox/sandbox-provider@0.2.0"];
+        assert_eq!(check(&both).unwrap(), "0.2.0");
         for other in ["0.9.3", "0.1.10", "1.0.0"] {
             let (fault, why, _) = check(&[&format!("harness:sandbox/sandbox-provider@{other}")]).unwrap_err();
             assert_eq!(fault, PluginFault::OtherVersion);
-            assert!(why.contains(other) && why.contains("0.1.1 and 0.1.0"), "{why}");
+            assert!(why.contains(other) && why.contains("0.2.0, 0.1.1 and 0.1.0"), "{why}");
         }
         assert_eq!(check(&["harness:sandbox/sandbox-provider"]).unwrap_err().0, PluginFault::OtherVersion);
         let unlike = check(&["harness:sandbox/sandbox-provider-x@0.1.0"]).unwrap_err();

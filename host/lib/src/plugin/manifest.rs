@@ -30,6 +30,9 @@ pub struct Manifest {
     pub retry_headers: Vec<String>,
     /// The interface that the plugin was written for, such as `harness:sandbox@0.1.0`.
     pub interface: String,
+    /// How the calls are distributed to instances of the component.
+    #[serde(default)]
+    pub instances: InstancesWish,
     /// Environment variables that the component may see.
     #[serde(default)]
     pub env: Vec<EnvWish>,
@@ -47,6 +50,19 @@ pub struct Manifest {
     /// Origins that the component connects to.
     #[serde(default)]
     pub origin: Vec<OriginWish>,
+}
+
+/// How the calls are distributed to instances of the component.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InstancesWish {
+    /// Each concurrent call has an instance of its own. No instance has to keep anything.
+    #[default]
+    Many,
+    /// All calls of a provider run in one instance, one after another, and the instance lives as long as the provider.
+    /// For plugins that keep their state in memory, such as test doubles. A long call delays all others, so such a
+    /// plugin returns early from calls that wait. A crash loses the state.
+    One,
 }
 
 /// An environment variable that the component may see.
@@ -335,7 +351,7 @@ pub(crate) type Settings = BTreeMap<String, String>;
 
 #[cfg(test)]
 mod tests {
-    use super::Manifest;
+    use super::{InstancesWish, Manifest};
 
     #[test]
     fn the_modal_manifest_is_understood() {
@@ -343,6 +359,15 @@ mod tests {
         assert_eq!(manifest.name, "modal");
         assert!(manifest.origin[0].headers.len() >= 2);
         assert!(manifest.origin[0].learn.iter().any(|rule| rule.field == [5, 2]));
+    }
+
+    #[test]
+    fn a_plugin_may_ask_for_a_single_instance() {
+        let text = include_str!("../../../../guest/memory/manifest.toml");
+        assert_eq!(Manifest::parse(text).unwrap().instances, InstancesWish::One);
+        let head = "manifest = 1\nname = 'x'\ninterface = 'y'\n";
+        assert_eq!(Manifest::parse(head).unwrap().instances, InstancesWish::Many);
+        assert!(Manifest::parse(&format!("{head}instances = 'two'")).is_err());
     }
 
     #[test]

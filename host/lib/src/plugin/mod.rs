@@ -5,4 +5,5 @@ pub(crate) mod compile;
 pub(crate) mod engine;
 pub(crate) mod load;
 pub(crate) mod manifest;
+pub(crate) mod pack;
 mod sys;

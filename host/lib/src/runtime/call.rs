@@ -92,5 +92,8 @@ impl Call {
 type Answer<'a, R> = Pin<Box<dyn Future<Output = wasmtime::Result<Result<R, types::Error>>> + Send + 'a>>;
 
 /// The part of a call that calls one function of the interface.
-pub(crate) trait Body<R>: for<'a> FnOnce(&'a Bound, &'a mut Store<State>) -> Answer<'a, R> + Send {}
-impl<R, F> Body<R> for F where F: for<'a> FnOnce(&'a Bound, &'a mut Store<State>) -> Answer<'a, R> + Send {}
+pub(crate) trait Body<R>:
+    for<'a> FnOnce(&'a Bound, &'a mut Store<State>) -> Answer<'a, R> + Send + 'static
+{
+}
+impl<R, F> Body<R> for F where F: for<'a> FnOnce(&'a Bound, &'a mut Store<State>) -> Answer<'a, R> + Send + 'static {}

@@ -177,17 +177,17 @@ fn trap(
     effect: bool,
 ) -> Error {
     let (cause, why) = if error.is::<OverBudget>() {
-        let why = format!("the plugin computed for more than {:?} and was stopped", limits.compute_time);
+        let why = format!("the plugin used more than {:?} of CPU time and was stopped", limits.compute_time);
         (TrapCause::ComputeTime, why)
     } else if store.data().limiter.refused {
         let why = format!(
-            "the plugin was refused memory beyond its limit of {} MiB ({} table elements) and stopped",
+            "the plugin exceeded its limit of {} MiB of memory ({} table elements) and was stopped",
             limits.memory >> 20,
             limits.table_elements
         );
         (TrapCause::Memory, why)
     } else if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
-        (TrapCause::Fault, format!("the plugin ended itself with exit code {}", exit.0))
+        (TrapCause::Fault, format!("the plugin exited with code {}", exit.0))
     } else {
         let reason = match error.downcast_ref::<Trap>() {
             Some(trap) => trap.to_string(),
@@ -210,5 +210,5 @@ fn trap(
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("computing time used up")]
+#[error("CPU time limit exceeded")]
 struct OverBudget;

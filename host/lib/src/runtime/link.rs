@@ -24,12 +24,12 @@ impl Linked {
     /// [`Kind::Plugin`] if the component imports an interface that plugins do not get, or does not export all functions
     /// of its version of the interface.
     pub(crate) fn new(loaded: Loaded) -> Result<Linked> {
-        let strangers: Vec<_> = loaded.imports.iter().filter(|name| !is_linked(name)).cloned().collect();
+        let strangers = strangers(&loaded.imports);
         if !strangers.is_empty() {
-            let why = format!("it imports {}, which plugins are not given", strangers.join(", "));
+            let why = format!("it imports {}, which this host does not provide", strangers.join(", "));
             return Err(loaded
                 .fault(PluginFault::Imports, why)
-                .with_hint("a provider reaches the outside by wasi:http alone: no files, no sockets"));
+                .with_hint("a provider can use only wasi:http: no files, no sockets"));
         }
         let pre = linker()?
             .instantiate_pre(&loaded.component)
@@ -37,6 +37,11 @@ impl Linked {
             .map_err(|error| loaded.fault(PluginFault::NoInterface, format!("{error:#}")))?;
         Ok(Linked { loaded, pre })
     }
+}
+
+/// Returns those imports that plugins do not get.
+pub(crate) fn strangers(imports: &[String]) -> Vec<&str> {
+    imports.iter().map(String::as_str).filter(|name| !is_linked(name)).collect()
 }
 
 /// Returns the linker with the imports for all components. The first call creates it.

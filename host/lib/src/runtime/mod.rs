@@ -10,5 +10,6 @@ pub mod metrics;
 pub(crate) mod printed;
 pub(crate) mod runner;
 pub(crate) mod signals;
+pub(crate) mod single;
 pub(crate) mod store;
 pub(crate) mod warm;

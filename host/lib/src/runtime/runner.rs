@@ -9,6 +9,7 @@ use tracing::Instrument;
 use crate::error::{Error, Happened, Kind, Result};
 use crate::net::hook::Net;
 use crate::plugin::engine;
+use crate::plugin::manifest::InstancesWish;
 use crate::runtime::call::{Body, Call};
 use crate::runtime::gate::Gate;
 use crate::runtime::instance::{Instance, Outcome};
@@ -16,6 +17,7 @@ use crate::runtime::limits::Limits;
 use crate::runtime::link::Linked;
 use crate::runtime::metrics::{self, CallCounters, Snapshot};
 use crate::runtime::signals::Signals;
+use crate::runtime::single::Single;
 use crate::runtime::warm::{self, Route, WaitForPlace, Warm};
 
 /// How long a call waits for an instance if the process has reached its maximum number of instances.
@@ -48,8 +50,10 @@ pub(crate) struct Runner {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) limits: Limits,
     warm: Arc<Warm>,
+    /// The instance for all calls, if the plugin asks for a single one.
+    single: Option<Single>,
     pub(crate) gate: Gate,
-    metrics: CallCounters,
+    pub(super) metrics: CallCounters,
     /// The runtime for work that continues after a handle was dropped, possibly on a thread outside of the runtime.
     pub(crate) tasks: tokio::runtime::Handle,
     /// Signals that dropped handles have left to be sent.
@@ -60,12 +64,14 @@ impl Runner {
     /// Creates a runner. Must be called within a tokio runtime, where a task drops idle instances as long as the runner
     /// lives.
     pub(crate) fn new(plugin: Arc<Linked>, net: Net, env: Vec<(String, String)>, limits: Limits) -> Arc<Runner> {
+        let single = (plugin.loaded.manifest.instances == InstancesWish::One).then(Single::default);
         let runner = Arc::new(Runner {
             plugin,
             net: Arc::new(net),
             env,
             limits,
             warm: Warm::new(),
+            single,
             gate: Gate::default(),
             metrics: CallCounters::default(),
             tasks: tokio::runtime::Handle::current(),
@@ -84,7 +90,8 @@ impl Runner {
 
     /// Returns the counters and gauges of this provider.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let warm = self.warm.len() as u64;
+        let warm = self.warm.len() + self.single.as_ref().map_or(0, Single::len);
+        let warm = warm as u64;
         Snapshot { instances_warm: warm, ..Snapshot::of(&self.metrics, self.net.counters(), self.net.counts()) }
     }
 
@@ -95,11 +102,24 @@ impl Runner {
         self.signals.wait(SIGNALS_TIME).await;
         self.gate.shut();
         self.warm.purge(Duration::ZERO);
+        if let Some(single) = &self.single {
+            single.clear();
+        }
         cancelled
     }
 
+    /// Returns whether all calls run in one instance, one after another.
+    pub(crate) fn is_single(&self) -> bool {
+        self.single.is_some()
+    }
+
     /// Runs one call on a warm instance, or on a new one.
-    pub(crate) async fn call<R: Send>(self: &Arc<Self>, route: &Route, call: Call, body: impl Body<R>) -> Result<R> {
+    pub(crate) async fn call<R: Send + 'static>(
+        self: &Arc<Self>,
+        route: &Route,
+        call: Call,
+        body: impl Body<R>,
+    ) -> Result<R> {
         self.hold(route.clone()).call(call, body).await
     }
 
@@ -109,7 +129,7 @@ impl Runner {
         Held { runner: self.clone(), route, instance: None }
     }
 
-    async fn instance(&self, route: &Route) -> Result<Instance> {
+    pub(super) async fn instance(&self, route: &Route) -> Result<Instance> {
         if let Some(instance) = self.warm.take(route) {
             self.metrics.instances_reused.fetch_add(1, Ordering::Relaxed);
             return Ok(instance);
@@ -126,7 +146,7 @@ impl Runner {
                             Kind::ResourceExhausted,
                             "start another instance of the plugin",
                             format!(
-                                "the process has as many as it may have, and none became free in {INSTANCE_WAIT:?}"
+                                "the process has reached its limit of instances, and none became free within {INSTANCE_WAIT:?}"
                             ),
                         )
                         .with_hint("run fewer commands at once, or raise sandbox_host::set_max_instances"));
@@ -139,7 +159,7 @@ impl Runner {
         self.metrics.instances_nanos.fetch_add(begun.elapsed().as_nanos() as u64, Ordering::Relaxed);
         self.metrics.instances_made.fetch_add(1, Ordering::Relaxed);
         let Some(cache) = self.warm.cache(route) else { return Ok(instance) };
-        let call = Call::reading("hand over what is known");
+        let call = Call::reading("import the state of another instance");
         let taken = instance
             .call(&call, &self.limits, move |bound, store| {
                 Box::pin(async move { bound.guest().call_import_cache(store, &cache).await.map(Ok) })
@@ -149,7 +169,7 @@ impl Runner {
             // The cache is dropped, so that the next instance does not crash on it. The current call is not affected: it
             // gets a new instance without a cache.
             self.metrics.traps.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(%error, "what an instance exported, another cannot take");
+            tracing::warn!(%error, "an instance could not import the state of another instance");
             self.warm.forget_cache(route);
             return Instance::new(&self.plugin, &self.net, &self.env, &self.limits, instance.into_permit()).await;
         }
@@ -163,7 +183,7 @@ impl Runner {
     }
 
     async fn export_cache(&self, route: &Route, instance: &mut Instance) -> bool {
-        let call = Call::reading("export what is known");
+        let call = Call::reading("export the state of an instance");
         let exported = instance
             .call(&call, &self.limits, |bound, store| {
                 Box::pin(async move { bound.guest().call_export_cache(store).await.map(Ok) })
@@ -191,7 +211,7 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    pub(crate) async fn call<R: Send>(&mut self, call: Call, body: impl Body<R>) -> Result<R> {
+    pub(crate) async fn call<R: Send + 'static>(&mut self, call: Call, body: impl Body<R>) -> Result<R> {
         let runner = self.runner.clone();
         let span = tracing::debug_span!(
             "call",
@@ -235,7 +255,10 @@ impl Held {
         }
     }
 
-    async fn answer<R: Send>(&mut self, runner: &Arc<Runner>, call: Call, body: impl Body<R>) -> Result<R> {
+    async fn answer<R: Send + 'static>(&mut self, runner: &Arc<Runner>, call: Call, body: impl Body<R>) -> Result<R> {
+        if let Some(single) = &runner.single {
+            return single.call(runner, call, body).await;
+        }
         // During the call this future owns the instance. Dropping the future drops the instance, which cancels the
         // call.
         let mut instance = match self.instance.take() {

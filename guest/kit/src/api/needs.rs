@@ -1,0 +1,171 @@
+//! The capabilities that a request needs. A provider compares them with its own description, so that it refuses
+//! everything that it does not declare, before it sends any request.
+
+use super::{
+    error::{Error, Result, shown},
+    wit::{
+        Description, ExecSpec, ImageSource, ImageSpec, Location, Outbound, PortKind, SandboxSpec, Support, WriteMode,
+        WriteOptions,
+    },
+};
+
+/// Returns the capabilities that [`create`](crate::export::SandboxProvider::create) needs for this specification. A
+/// command of the entry point counts as `create.command`, and a working directory as `create.workdir`. An image id and
+/// the name of a published image need none.
+#[must_use]
+pub fn of_sandbox(spec: &SandboxSpec) -> Vec<&'static str> {
+    let resources = &spec.resources;
+    let wanted = [
+        ("create.idempotent", spec.key.is_some()),
+        ("create.names", spec.name.is_some()),
+        ("create.tags", !spec.tags.is_empty()),
+        ("create.command", !spec.command.is_empty()),
+        ("create.workdir", spec.workdir.is_some()),
+        ("create.env", !spec.env.is_empty()),
+        ("create.secrets", !spec.secrets.is_empty()),
+        ("create.cpu", resources.cpu_request_millicores.or(resources.cpu_limit_millicores).is_some()),
+        ("create.memory", resources.memory_request_mib.or(resources.memory_limit_mib).is_some()),
+        ("create.disk", resources.disk_mib.is_some()),
+        ("create.gpu", resources.gpu.is_some()),
+        ("create.lifetime", spec.lifetime.is_some()),
+        ("create.idle-timeout", spec.idle_timeout.is_some()),
+        ("create.regions", !spec.regions.is_empty()),
+        ("create.volumes", !spec.volumes.is_empty()),
+        ("create.buckets", !spec.buckets.is_empty()),
+        ("create.proxy", spec.proxy.is_some()),
+        ("create.pty", spec.pty.is_some()),
+        ("create.readiness", spec.readiness.is_some()),
+        ("network.blocked", matches!(spec.network.outbound, Outbound::Blocked)),
+        ("network.cidrs", matches!(&spec.network.outbound, Outbound::Allowed(list) if !list.cidrs.is_empty())),
+        ("network.domains", matches!(&spec.network.outbound, Outbound::Allowed(list) if !list.domains.is_empty())),
+        ("network.inbound", !spec.network.inbound_cidrs.is_empty()),
+        ("ports.tls", spec.ports.iter().any(|port| port.kind == PortKind::Tls)),
+        ("ports.h2", spec.ports.iter().any(|port| port.kind == PortKind::H2)),
+        ("ports.tcp", spec.ports.iter().any(|port| port.kind == PortKind::Tcp)),
+        ("sidecars", !spec.sidecars.is_empty()),
+    ];
+    chosen(&wanted).chain(of_image(&spec.image)).collect()
+}
+
+/// Returns the capabilities that an image needs.
+#[must_use]
+pub fn of_image(spec: &ImageSpec) -> Vec<&'static str> {
+    let (registry, dockerfile) = match &spec.source {
+        ImageSource::Registry(image) => (Some(image), None),
+        ImageSource::Dockerfile(dockerfile) => (None, Some(dockerfile)),
+        ImageSource::ProviderDefault | ImageSource::Id(_) | ImageSource::Named(_) => (None, None),
+    };
+    let login = registry.is_some_and(|image| image.login.is_some())
+        || dockerfile.is_some_and(|dockerfile| dockerfile.login.is_some());
+    let wanted = [
+        ("image.registry", registry.is_some()),
+        ("image.registry-credentials", login),
+        ("image.dockerfile", dockerfile.is_some()),
+        ("image.context", dockerfile.is_some_and(|dockerfile| !dockerfile.context.is_empty())),
+        ("image.commands", !spec.commands.is_empty()),
+        ("image.secrets", !spec.secrets.is_empty()),
+        ("image.gpu", spec.gpu.is_some()),
+    ];
+    chosen(&wanted).collect()
+}
+
+/// Returns the capabilities that a command needs. A long command line is not among them, because the limit differs
+/// between providers.
+#[must_use]
+pub fn of_exec(spec: &ExecSpec) -> Vec<&'static str> {
+    let wanted = [
+        ("exec.user", spec.user.is_some()),
+        ("exec.deadline", spec.timeout.is_some()),
+        ("exec.pty", spec.pty.is_some()),
+        ("exec.merge-stderr", spec.merge_stderr),
+        ("exec.secrets", !spec.secrets.is_empty()),
+        ("sidecars", spec.container.is_some()),
+    ];
+    chosen(&wanted).collect()
+}
+
+/// Returns the capabilities that these options of a write need. Every provider with files can replace a file, and create
+/// one that does not exist.
+#[must_use]
+pub fn of_write(at: &Location, options: &WriteOptions) -> Vec<&'static str> {
+    let wanted = [
+        ("sidecars", at.container.is_some()),
+        ("files.append", options.mode == WriteMode::Append),
+        ("files.create-new", options.mode == WriteMode::CreateNew),
+        ("files.mode", options.permissions.is_some()),
+    ];
+    chosen(&wanted).collect()
+}
+
+fn chosen<'a>(wanted: &'a [(&'static str, bool)]) -> impl Iterator<Item = &'static str> + use<'a> {
+    wanted.iter().filter(|(_, wanted)| *wanted).map(|(capability, _)| *capability)
+}
+
+/// Checks that a provider declares these capabilities.
+///
+/// # Errors
+///
+/// `unsupported` with the first capability that is absent as its subject.
+pub fn check(description: &Description, needs: &[&str]) -> Result<()> {
+    let declared = |name: &str| {
+        description.capabilities.iter().any(|found| found.name == name && found.support != Support::Absent)
+    };
+    match needs.iter().find(|name| !declared(name)) {
+        Some(name) => {
+            Err(Error::unsupported(name, format!("The provider {} does not have `{name}`.", shown(&description.name))))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Checks that a provider without options of its own declares everything that a specification needs. If it declares no
+/// capability of images (`image.…`), only its default image is accepted.
+///
+/// # Errors
+///
+/// `unsupported` like [`check`]; `invalid-argument` for an option or an extra field.
+pub fn check_sandbox(description: &Description, spec: &SandboxSpec) -> Result<()> {
+    let images = description.capabilities.iter().any(|capability| capability.name.starts_with("image."));
+    let mut needs = of_sandbox(spec);
+    if !images && !matches!(spec.image.source, ImageSource::ProviderDefault) {
+        needs.push("image");
+    }
+    check(description, &needs)?;
+    no_options(&spec.options)?;
+    super::check::extra(&spec.extra)
+}
+
+/// Checks that a provider declares everything that a command needs, and that the command is valid.
+///
+/// # Errors
+///
+/// Those of [`check::exec_spec`](super::check::exec_spec), and `unsupported` like [`check`].
+pub fn check_exec(description: &Description, spec: &ExecSpec) -> Result<()> {
+    super::check::exec_spec(spec)?;
+    check(description, &of_exec(spec))
+}
+
+/// Checks the path and the options of a write.
+///
+/// # Errors
+///
+/// `invalid-argument` for an invalid path or an extra field; `unsupported` like [`check`].
+pub fn check_write(description: &Description, at: &Location, options: &WriteOptions) -> Result<()> {
+    super::check::path(&at.path)?;
+    super::check::extra(&options.extra)?;
+    check(description, &of_write(at, options))
+}
+
+/// Checks that there are no options, for providers that define none.
+///
+/// # Errors
+///
+/// `invalid-argument` with the name of the first option as its subject.
+pub fn no_options(options: &[(String, String)]) -> Result<()> {
+    match options.first() {
+        None => Ok(()),
+        Some((name, _)) => {
+            Err(Error::invalid(format!("There is no option `{}`: this provider has none.", shown(name))).about(name))
+        }
+    }
+}
