@@ -21,6 +21,7 @@ const CAPABILITIES: &[(&str, Support, &str)] = &[
     ("create.names", Support::Native, "Unique among the running sandboxes of one app."),
     ("create.tags", Support::Native, ""),
     ("create.env", Support::Native, ""),
+    ("create.workdir", Support::Native, ""),
     ("create.command", Support::Native, "Appended to the ENTRYPOINT of the image. `keep-alive` runs `sleep`."),
     ("create.secrets", Support::Native, ""),
     ("create.cpu", Support::Native, ""),

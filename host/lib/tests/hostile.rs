@@ -43,6 +43,39 @@ async fn a_call_that_only_waits_ends_at_its_time_limit() {
     order(&provider, "random").await.unwrap();
 }
 
+/// The standard library and the interfaces below it are there, and each use of them fails.
+#[tokio::test]
+async fn a_plugin_has_no_files_and_no_sockets() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let authority = listener.local_addr().unwrap().to_string();
+    // Even an origin that is granted is reached by HTTP only.
+    let provider = provider(&format!("http://{authority}")).await;
+    for (words, count) in [("files".to_owned(), 8), (format!("sockets {authority}"), 10)] {
+        let results = order(&provider, &words).await.unwrap().extra;
+        assert_eq!(results.len(), count);
+        for (what, result) in results {
+            assert_ne!(result, "ok", "{what}");
+        }
+    }
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "a connection has arrived");
+    // The cause is named in the error of a call that fails, and not in the next one.
+    for (what, named) in [
+        ("files", "wasi:filesystem/preopens get-directories"),
+        ("sockets", "wasi:sockets/tcp-create-socket create-tcp-socket"),
+    ] {
+        let error = order(&provider, &format!("fail-without {what} {authority}")).await.unwrap_err().to_string();
+        assert!(error.contains("attempts failed") && error.contains(&format!("tried {named}")), "{error}");
+        let error = order(&provider, "no such order").await.unwrap_err().to_string();
+        assert!(!error.contains("tried"), "{error}");
+    }
+    // The one handle that there is can be held as often as other handles.
+    order(&provider, "networks 1000").await.unwrap();
+    order(&provider, "networks 1000").await.unwrap();
+    let error = order(&provider, "networks 5000").await.unwrap_err();
+    assert!(error.is_trap(), "{error}");
+}
+
 /// The service supplies the address of a tunnel, and the embedder's own connection goes there.
 #[tokio::test]
 async fn a_tunnel_leads_no_further_than_its_service() {

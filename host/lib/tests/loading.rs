@@ -40,12 +40,12 @@ async fn what_is_wrong_with_a_file_is_said() {
     assert!(text.contains("0.7.1") && text.contains("0.2.0, 0.1.1 and 0.1.0"), "{text}");
 
     let (kind, text) = fault(component(
-        "(component (import \"wasi:sockets/network@0.2.12\" (instance)) (instance $i)
+        "(component (import \"wasi:keyvalue/store@0.2.0-draft\" (instance)) (instance $i)
            (export \"harness:sandbox/sandbox-provider@0.1.0\" (instance $i)))",
     ))
     .await;
     assert_eq!(kind, PluginFault::Imports);
-    assert!(text.contains("wasi:sockets/network"), "{text}");
+    assert!(text.contains("wasi:keyvalue/store"), "{text}");
 
     let (kind, text) =
         fault(component("(component (instance $i) (export \"harness:sandbox/sandbox-provider@0.1.0\" (instance $i)))"))

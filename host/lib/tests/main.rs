@@ -11,6 +11,7 @@ mod hostile;
 mod http_client;
 mod instances;
 mod loading;
+mod manifest;
 #[expect(dead_code, reason = "shared with tests that need all of it")]
 #[path = "../../../tests/src/own_process.rs"]
 mod own_process;

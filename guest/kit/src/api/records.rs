@@ -1,7 +1,7 @@
 //! Constructors for records with many fields, of which most providers use few.
 
 use super::wit::{
-    Capability, Description, EndReason, ExecSpec, ImageSource, ImageSpec, NetworkPolicy, Outbound, OutputMode,
+    Capability, Description, EndReason, EntryPoint, ExecSpec, ImageSource, ImageSpec, NetworkPolicy, Outbound, OutputMode,
     Resources, SandboxInfo, SandboxSpec, SandboxState, Support,
 };
 
@@ -73,9 +73,11 @@ pub fn sandbox_spec() -> SandboxSpec {
             force: false,
             builder_version: None,
             gpu: None,
+            platform: None,
             extra: Vec::new(),
         },
-        command: Vec::new(),
+        entry_point: EntryPoint::KeepAlive,
+        user: None,
         env: Vec::new(),
         secrets: Vec::new(),
         workdir: None,

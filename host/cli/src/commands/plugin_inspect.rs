@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use sandbox_host::types::Description;
-use sandbox_host::{Grant, Manifest, Plugin, Provider};
+use sandbox_host::{FileWish, Grant, Manifest, Plugin, Provider};
 
 use crate::args::PluginInspect;
 use crate::output;
@@ -90,11 +90,11 @@ fn wishes(manifest: &Manifest) -> Vec<Vec<String>> {
         row("requests to send", format!("{} ({sources}), added by the host", wish.name));
     }
     for wish in &manifest.origin {
-        let headers: Vec<_> = wish.headers.iter().map(|header| header.name.as_str()).collect();
-        let with = if headers.is_empty() {
+        let additions = wish.additions();
+        let with = if additions.is_empty() {
             String::new()
         } else {
-            format!(", with {} added by the host", headers.join(" and "))
+            format!(", with {} added by the host", additions.join(" and "))
         };
         let place = match sources(wish.url.env.as_deref(), wish.url.setting.as_deref()) {
             sources if sources.is_empty() => String::new(),
@@ -102,6 +102,9 @@ fn wishes(manifest: &Manifest) -> Vec<Vec<String>> {
         };
         let default = wish.url.default.as_deref().unwrap_or("no default");
         row("requests to reach", format!("{} ({default}{place}){with}", wish.name));
+        for file in wish.files() {
+            row("requests to use", format!("{}, for TLS with {}", file_text(file), wish.name));
+        }
         for rule in &wish.learn {
             row("learns origins", format!("{} from {}", rule.name, rule.path));
         }
@@ -114,7 +117,17 @@ fn wishes(manifest: &Manifest) -> Vec<Vec<String>> {
 
 fn granted(grant: &Grant) -> Vec<String> {
     let with = if grant.credentials.is_empty() { "no credentials".to_owned() } else { grant.credentials.join(", ") };
-    vec!["granted".to_owned(), format!("{} ({}; {with})", grant.origin, grant.name)]
+    let socket = grant.socket.as_ref().map(|path| format!(" by the Unix socket {}", path.display()));
+    vec!["granted".to_owned(), format!("{}{} ({}; {with})", grant.origin, socket.unwrap_or_default(), grant.name)]
+}
+
+/// Describes a file by the variable that names it.
+fn file_text(file: &FileWish) -> String {
+    let place = match &file.file {
+        Some(name) => format!("the file {name} in the directory {}", file.env),
+        None => format!("the file in {}", file.env),
+    };
+    file.default.as_ref().map_or(place.clone(), |default| format!("{place}, or {default}"))
 }
 
 /// Returns the plugin's description of itself. The plugin gets no settings and no network access for it, because a plugin

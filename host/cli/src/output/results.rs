@@ -522,6 +522,10 @@ pub struct OriginWish<'a> {
     pub default: Option<&'a str>,
     /// Headers with credentials that the host adds
     pub headers: Vec<&'a str>,
+    /// Query parameters with credentials that the host adds
+    pub query: Vec<&'a str>,
+    /// Environment variables that name the files for TLS: certificate, key, authorities
+    pub files: Vec<&'a str>,
     /// Responses from which the host learns further origins
     pub learn: Vec<LearnRule<'a>>,
 }
@@ -529,10 +533,12 @@ pub struct OriginWish<'a> {
 /// An element of `wishes.origins.learn` of `plugin inspect`
 #[derive(Serialize)]
 pub struct LearnRule<'a> {
-    /// Path of the request
+    /// Path of the request; `*` stands for one segment
     pub path: &'a str,
-    /// Protobuf field numbers that lead to the URL in the response
+    /// Protobuf field numbers that lead to the URL in a gRPC response
     pub field: &'a [u32],
+    /// JSON pointer to the URL in a JSON response
+    pub pointer: Option<&'a str>,
     /// Name of the learned origin
     pub name: &'a str,
 }
@@ -540,11 +546,13 @@ pub struct LearnRule<'a> {
 /// An element of `grants` of `plugin inspect`
 #[derive(Serialize)]
 pub struct GrantInfo<'a> {
-    /// URL of the origin
+    /// URL of the origin; `*.` stands for one more label
     pub origin: String,
+    /// Path of the Unix socket that the host connects to instead
+    pub socket: Option<&'a Path>,
     /// Name in the manifest
     pub name: &'a str,
-    /// Headers with credentials that the host adds
+    /// What the host adds: headers, query parameters with `?` before them, `client certificate`
     pub credentials: &'a [String],
     /// Whether the host name may resolve to an address of this machine or of a private network
     pub private_addresses: bool,
@@ -733,6 +741,7 @@ impl<'a> From<&'a Grant> for GrantInfo<'a> {
     fn from(grant: &'a Grant) -> Self {
         GrantInfo {
             origin: grant.origin.to_string(),
+            socket: grant.socket.as_deref(),
             name: &grant.name,
             credentials: &grant.credentials,
             private_addresses: grant.private_addresses,
@@ -753,10 +762,17 @@ impl<'a> From<&'a Manifest> for Wishes<'a> {
             setting: wish.url.setting.as_deref(),
             default: wish.url.default.as_deref(),
             headers: wish.headers.iter().map(|header| header.name.as_str()).collect(),
+            query: wish.query.iter().map(|parameter| parameter.name.as_str()).collect(),
+            files: wish.files().map(|file| file.env.as_str()).collect(),
             learn: wish
                 .learn
                 .iter()
-                .map(|rule| LearnRule { path: &rule.path, field: &rule.field, name: &rule.name })
+                .map(|rule| LearnRule {
+                    path: &rule.path,
+                    field: &rule.field,
+                    pointer: rule.pointer.as_deref(),
+                    name: &rule.name,
+                })
                 .collect(),
         });
         Wishes {

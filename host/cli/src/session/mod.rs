@@ -231,10 +231,12 @@ fn refuse_wishes(plugin: &Plugin) -> Result<()> {
         let url = origin.url.default.clone().or_else(|| origin.url.env.as_ref().map(|name| format!("${name}")));
         format!("to reach {} ({})", origin.name, url.as_deref().unwrap_or("no default"))
     });
+    let files =
+        manifest.origin.iter().flat_map(|origin| origin.files()).map(|file| format!("to use the file in {}", file.env));
     let credentials = manifest.credential.iter().map(|wish| format!("to send {}", wish.env));
     let variables = manifest.env.iter().map(|wish| format!("to read {}", wish.name));
     let profiles = manifest.profiles.iter().map(|profiles| format!("to read {}", profiles.path.default));
-    let wishes: Vec<_> = places.chain(credentials).chain(variables).chain(profiles).collect();
+    let wishes: Vec<_> = places.chain(files).chain(credentials).chain(variables).chain(profiles).collect();
     if wishes.is_empty() {
         return Ok(());
     }

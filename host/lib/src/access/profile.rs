@@ -47,9 +47,9 @@ pub(crate) fn read(profiles: &Profiles, chosen: Option<&str>, env: Lookup<'_>) -
     select(&file, chosen.as_deref(), &path.display().to_string(), &profiles.select)
 }
 
-/// Reads the file. The plugin may have chosen the path, so only regular files are read: a pipe could block, and a
-/// device could be endless.
-fn text(path: &Path) -> io::Result<String> {
+/// Reads a file that a manifest or a variable names, of at most 1 MiB. The plugin may have chosen the path, so only
+/// regular files are read: a pipe could block, and a device could be endless.
+pub(super) fn text(path: &Path) -> io::Result<String> {
     let regular = |meta: Metadata| match meta.is_file() {
         true => Ok(()),
         false => Err(io::Error::other("it is not a regular file")),
@@ -81,10 +81,14 @@ fn is_null(meta: &Metadata) -> bool {
 /// Returns the path of the profile file.
 pub(crate) fn path(profiles: &Profiles, env: Lookup<'_>) -> PathBuf {
     let set = profiles.path.env.as_deref().and_then(env).filter(|path| !path.is_empty());
-    let text = set.unwrap_or_else(|| profiles.path.default.clone());
-    match text.strip_prefix("~/") {
+    expanded(&set.unwrap_or_else(|| profiles.path.default.clone()), env)
+}
+
+/// Returns a path of the manifest, in which `~/` is the home directory.
+pub(super) fn expanded(path: &str, env: Lookup<'_>) -> PathBuf {
+    match path.strip_prefix("~/") {
         Some(rest) => PathBuf::from(env("HOME").unwrap_or_else(|| "/".into())).join(rest),
-        None => PathBuf::from(text),
+        None => PathBuf::from(path),
     }
 }
 

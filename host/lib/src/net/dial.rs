@@ -29,7 +29,7 @@ impl Dialer {
         let connector = Connector::new(Trust { extra }, proxies);
         if let Some(path) = shown {
             let what = format!("use the certificate authorities in {path}");
-            connector.config(Offer::Bytes).await.map_err(|why| Error::new(Kind::Config, what, why))?;
+            connector.usual_config(Offer::Bytes).await.map_err(|why| Error::new(Kind::Config, what, why))?;
         }
         Ok(Dialer(connector))
     }

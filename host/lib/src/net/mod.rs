@@ -10,6 +10,7 @@ pub(crate) mod gateway;
 pub(crate) mod hook;
 pub(crate) mod learn;
 pub(crate) mod link;
-pub(crate) mod pool;
+pub(crate) mod pointer;
+mod pool;
 pub(crate) mod proxy;
 pub(crate) mod scrub;

@@ -134,7 +134,7 @@ pub(crate) async fn through(
     let shown = proxy.uri().authority().map(|authority| authority.as_str()).unwrap_or_default();
     let shown = shown.rsplit('@').next().unwrap_or_default();
     let failed = |why: &dyn std::fmt::Display| {
-        // No request is sent before the way is open, so this code says that nothing was sent.
+        // No request is sent before the connection is open, so this code says that nothing was sent.
         Failure::new(Code::Unroutable, format!("the proxy {shown} does not connect to {target}: {why}"))
     };
     let target_uri = match address {

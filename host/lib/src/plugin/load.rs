@@ -172,15 +172,20 @@ pub(crate) fn spoken(exports: &[String]) -> Result<&'static str, (PluginFault, S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::engine::{PER_COMPONENT, tests::component};
+    use crate::plugin::engine::{CORE_INSTANCES_PER_COMPONENT, TABLES_PER_COMPONENT, tests::component};
 
     #[test]
     fn a_component_that_is_larger_is_refused_when_it_is_loaded() {
-        let loaded = Loaded::from_bytes(&component(PER_COMPONENT + 1), "(a test's)".into());
-        let error = loaded.err().unwrap();
-        assert_eq!(error.kind(), &Kind::Plugin(PluginFault::Invalid));
-        let text = error.to_string();
-        assert!(text.contains("21 core module instances") && text.contains("maximum of 20"), "{text}");
+        for (parts, tables, found, most) in [
+            (CORE_INSTANCES_PER_COMPONENT + 1, 0, "129 core module instances", "maximum of 128"),
+            (TABLES_PER_COMPONENT + 1, TABLES_PER_COMPONENT + 1, "21 tables", "20"),
+        ] {
+            let loaded = Loaded::from_bytes(&component(parts, tables), "(a test's)".into());
+            let error = loaded.err().unwrap();
+            assert_eq!(error.kind(), &Kind::Plugin(PluginFault::Invalid));
+            let text = error.to_string();
+            assert!(text.contains(found) && text.contains(most), "{text}");
+        }
     }
 
     #[test]

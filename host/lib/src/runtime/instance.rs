@@ -115,6 +115,7 @@ impl Instance {
         self.age += 1;
         self.meter.reset();
         self.link.0.take_note();
+        self.link.0.take_refused();
         self.link.0.expect(call.patience, limits.answer_time);
         self.store.set_epoch_deadline(1);
         let ended = {
@@ -137,9 +138,13 @@ impl Instance {
                 let network =
                     matches!(error.kind(), Kind::Unavailable | Kind::Forbidden | Kind::TimedOut | Kind::Internal);
                 let note = self.link.0.take_note().filter(|_| network);
-                Outcome::Answered(Err(match note {
+                let error = match note {
                     Some(Note::Limit(cause)) => error.with_limit("body_bytes", cause),
                     Some(Note::Network(note)) => error.with_note(&note),
+                    None => error,
+                };
+                Outcome::Answered(Err(match self.link.0.take_refused() {
+                    Some(note) => error.with_note(&note),
                     None => error,
                 }))
             }
@@ -194,6 +199,10 @@ fn trap(
             None => clip(error.root_cause().to_string(), 4 << 10),
         };
         (TrapCause::Fault, format!("the plugin crashed: {reason}"))
+    };
+    let why = match store.data().hooks.link.take_refused() {
+        Some(note) if cause == TrapCause::Fault => format!("{why} ({note})"),
+        _ => why,
     };
     let backtrace = error.downcast_ref::<WasmBacktrace>().map(ToString::to_string).unwrap_or_default();
     let printed = printed.text();

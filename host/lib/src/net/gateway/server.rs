@@ -33,9 +33,9 @@ use super::web::WebBody;
 use crate::access::policy::Origin;
 use crate::access::secret::Secret;
 use crate::error::{Error, Kind, Result};
-use crate::net::hook::{Credentials, Net, media_type};
+use crate::net::hook::{Credentials, Net, is_document, media_type};
 use crate::net::link::{Link, Note};
-use crate::plugin::manifest::LearnWish;
+use crate::plugin::origin::LearnWish;
 
 /// Most connections at a time. HTTP/1.1 needs one for each concurrent request.
 const MAX_CONNECTIONS: usize = 1024;
@@ -76,6 +76,10 @@ impl Gateway {
         let Some(fixed) = net.policy.fixed().first().cloned() else {
             return Err(Error::new(Kind::Forbidden, WHAT, "no origin is granted to the plugin"));
         };
+        if fixed.origin.host.starts_with('*') {
+            let why = format!("the first origin of the plugin, {}, is no single service", fixed.origin);
+            return Err(Error::new(Kind::Forbidden, WHAT, why));
+        }
         let listener = TcpListener::bind(listen).await.map_err(|error| {
             Error::io(format!("listen on {listen}"), error).with_hint("choose another port, or 0 for a free one")
         })?;
@@ -86,7 +90,7 @@ impl Gateway {
             token: token.clone(),
             origin: fixed.origin,
             learn: fixed.learn,
-            credential_headers: fixed.headers.into_iter().map(|(name, _)| name).collect(),
+            credential_headers: fixed.additions.header_names().cloned().collect(),
             address,
             doors: Mutex::default(),
             task: Mutex::default(),
@@ -259,8 +263,10 @@ impl Inner {
         path: &str,
         web: bool,
     ) -> Response<Reply> {
+        let json = is_document(&response);
+        let wanted = |rule: &&LearnWish| rule.covers(path) && rule.pointer.is_some() == json;
         let rules: Vec<_> = match credentials {
-            Credentials::Added => self.learn.iter().filter(|rule| rule.path == path).cloned().collect(),
+            Credentials::Added => self.learn.iter().filter(wanted).cloned().collect(),
             Credentials::Withheld => vec![],
         };
         let (mut parts, body) = response.into_parts();
