@@ -15,16 +15,16 @@ use crate::check::{Outcome, PROGRAM, Stop, exited, failed, told};
 use crate::gate::Gate;
 use crate::options::Options;
 
-/// The parts of the interface that a provider may lack and that no capability of the interface names. A component of the
-/// interface 0.2 or later declares them by its exports. A component of the interface 0.1 exports all functions, so the
-/// answer of one function shows whether it has the part.
+/// The parts of the interface that a provider may lack and that no capability of the interface names. A component has a
+/// part if it exports the interface of this name and does not refuse its calls with `unsupported`. A component of the
+/// interface 0.1 has one interface of all functions.
+///
 /// `directories` are the functions of `files` that describe paths and directories: a provider that keeps files by their
-/// paths alone has only `read-file` and `write-file`, and refuses the others with `unsupported`. That is found out by a
-/// call in all versions.
+/// paths alone has only `read-file` and `write-file`.
 pub const PARTS: [&str; 5] = ["exec", "processes", "files", "directories", "images"];
 
 /// Capabilities that a provider of the interface 0.1 always has, because that version does not know them as capabilities.
-pub(crate) const IMPLIED: [&str; 1] = ["exec.idempotent"];
+pub(crate) const IMPLIED: [&str; 2] = ["exec.idempotent", "create.command"];
 
 /// The maximum lifetime of the sandboxes, in case this program cannot terminate them. Longer than a run takes.
 const LIFETIME: Duration = Duration::from_secs(3600);
@@ -241,9 +241,10 @@ pub(crate) fn is_first_version(provider: &Provider) -> bool {
 
 /// Returns whether the component has a part of the interface.
 async fn has_part(provider: &Provider, part: &str) -> bool {
-    if !is_first_version(provider) && part != "directories" {
-        let name = format!("harness:sandbox/{part}@");
-        return provider.plugin().exports().iter().any(|export| export.starts_with(&name));
+    let name = format!("harness:sandbox/{part}@");
+    let exported = provider.plugin().exports().iter().any(|export| export.starts_with(&name));
+    if !exported && !is_first_version(provider) && part != "directories" {
+        return false;
     }
     // No sandbox has this id, so the calls have no effect.
     let nowhere = provider.sandbox("conformance-none");

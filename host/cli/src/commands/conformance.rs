@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Result;
 use sandbox_conformance::{Check, CheckResult, Observer, Options, Report, State};
 use sandbox_host::types::ImageSpec;
-use sandbox_host::{Provider, Sandbox};
+use sandbox_host::{InstancesWish, Provider, Sandbox};
 
 use crate::args::Conformance;
 use crate::output::junit::junit;
@@ -36,6 +36,7 @@ pub async fn conformance(session: &Session, args: Conformance) -> Result<i32> {
     if let Some(image) = &args.image {
         options.image = if image.starts_with("im-") { ImageSpec::id(image) } else { ImageSpec::registry(image) };
     }
+    options.alone = provider.plugin().manifest().instances == InstancesWish::One;
     (options.only, options.jobs, options.seed) = (args.only, usize::from(args.jobs), args.seed);
     let witness = Arc::new(Witness { session: session.clone(), tag: Mutex::default(), owed: Mutex::default() });
     let report = sandbox_conformance::run(provider, builders, &options, witness.clone()).await?;

@@ -33,14 +33,14 @@ macro_rules! capabilities {
 
 capabilities! {
     "image.registry" "image.registry-credentials" "image.dockerfile" "image.context" "image.commands" "image.secrets"
-    "image.gpu" "image.delete" "create.names" "create.tags" "create.env" "create.secrets" "create.cpu" "create.memory"
+    "image.gpu" "image.delete" "image.list" "create.user" "create.command" "create.platform" "create.names" "create.tags" "create.env" "create.secrets" "create.cpu" "create.memory"
     "create.disk" "create.gpu" "create.lifetime" "create.idle-timeout" "create.regions" "create.volumes"
     "create.buckets" "create.proxy" "create.pty" "create.readiness" "network.blocked" "network.cidrs" "network.domains"
     "network.inbound" "network.update" "ports.tls" "ports.h2" "ports.tcp" "connect-token" "sidecars" "tags.update"
-    "find" "logs" "stats" "snapshot.filesystem" "snapshot.directory" "snapshot.memory" "snapshot.exit" "mount"
-    "volumes.reload" "exec.user" "exec.signal" "exec.deadline" "exec.pty" "exec.resize" "exec.merge-stderr"
+    "find" "wait-running" "pause" "stop" "lifetime.extend" "logs" "stats" "snapshot.filesystem" "snapshot.directory" "snapshot.memory" "snapshot.exit" "mount"
+    "volumes.reload" "volumes.delete" "snapshot.memory.delete" "exec.list" "exec.user" "exec.signal" "exec.deadline" "exec.pty" "exec.resize" "exec.merge-stderr"
     "exec.long-argv" "exec.secrets" "main.output" "main.input" "files.mode" "files.append" "files.rename"
-    "files.symlinks" "files.trees" "files.watch" "exec" "files" "directories"
+    "files.symlinks" "files.trees" "files.watch" "files.user" "exec" "files" "directories"
 }
 
 /// A use of a capability.
@@ -110,6 +110,11 @@ fn others(name: &str) -> &'static [&'static str] {
         "image.secrets" | "image.gpu" | "image.commands" => &["image.commands", "images", "image"],
         "image.registry" | "image.registry-credentials" => &["image.registry", "images", "image"],
         "image.dockerfile" | "image.context" | "image.delete" => &["images", "image"],
+        "image.list" | "exec.list" | "snapshot.memory.delete" => &["inventory"],
+        "wait-running" | "pause" | "stop" | "lifetime.extend" => &["lifecycle"],
+        "create.names" => &["names"],
+        "create.readiness" => &["readiness"],
+        "ports.tls" | "ports.h2" | "ports.tcp" => &["tunnels"],
         "find" => &["names", "create.names"],
         "connect-token" => &["tunnels"],
         "stats" => &["usage"],
@@ -117,12 +122,12 @@ fn others(name: &str) -> &'static [&'static str] {
         "snapshot.memory" => &["memory-snapshots"],
         "mount" => &["mounts"],
         "network.update" => &["network"],
-        "volumes.reload" => &["volumes"],
+        "volumes.reload" | "volumes.delete" => &["volumes"],
         "exec.signal" | "exec.resize" | "main.output" | "main.input" => &["processes", "exec"],
         "files.trees" => &["trees", "files"],
         "files.watch" => &["watches", "files"],
         "directories" => &["files"],
-        "files.mode" | "files.append" | "files.rename" | "files.symlinks" => &["files"],
+        "files.mode" | "files.append" | "files.rename" | "files.symlinks" | "files.user" => &["files"],
         _ => &[],
     }
 }
@@ -134,7 +139,7 @@ fn using(name: &str, case: &Case, provider: &Provider, sandbox: &Sandbox) -> Use
         "image" => of_image(name, case, provider),
         "create" | "ports" | "sidecars" => of_create(name, case),
         "network" if name != "network.update" => of_create(name, case),
-        "exec" | "main" => Use::Call(Box::pin(of_exec(name.to_owned(), sandbox))),
+        "exec" | "main" if name != "exec.list" => Use::Call(Box::pin(of_exec(name.to_owned(), sandbox))),
         "files" | "directories" => Use::Call(Box::pin(of_files(name.to_owned(), sandbox))),
         _ => Use::Call(Box::pin(of_sandbox(name.to_owned(), provider, sandbox))),
     }
@@ -151,6 +156,7 @@ fn of_image(name: &str, case: &Case, provider: Provider) -> Use {
             let content = Content { sha256: "0".repeat(64), size: 1, digests: vec![] };
             return Use::Call(Box::pin(async move { provider.missing_content(&[content]).await.map(drop) }));
         }
+        "image.list" => return Use::Call(Box::pin(async move { provider.images(None, 10).await.map(drop) })),
         "image.delete" => return Use::Call(Box::pin(async move { provider.delete_image(NONE).await })),
         _ => case.image().command("RUN true"),
     };
@@ -160,6 +166,13 @@ fn of_image(name: &str, case: &Case, provider: Provider) -> Use {
 fn of_create(name: &str, case: &Case) -> Use {
     let spec = case.spec();
     let spec = match name {
+        "create.user" => spec.user("root"),
+        "create.command" => spec.command(["echo"]),
+        "create.platform" => {
+            let mut spec = spec;
+            spec.image.platform = Some("linux/amd64".to_owned());
+            spec
+        }
         "create.names" => spec.name(NONE),
         "create.tags" => spec.tag("conformance", "1"),
         "create.env" => spec.env("CONFORMANCE", "1"),
@@ -242,6 +255,7 @@ async fn of_files(name: String, sandbox: Sandbox) -> Result<()> {
         "files.rename" => sandbox.rename(path, "/tmp/conformance-other", true).await,
         "files.symlinks" => sandbox.make_symlink(path, "target").await,
         "files.trees" => sandbox.download_tree(path, tokio::io::sink()).await.map(drop),
+        "files.user" => sandbox.as_user("root").read_file(path, 1).await.map(drop),
         "files.watch" => sandbox.watch("/tmp", NONE, false, 0, Duration::ZERO).await.map(drop),
         "directories" => directories(&sandbox).await,
         _ => sandbox.read_file("/conformance-none", 1).await.map(drop),
@@ -275,6 +289,13 @@ async fn of_sandbox(name: String, provider: Provider, sandbox: Sandbox) -> Resul
         "find" => provider.find(NONE).await.map(drop),
         "logs" => sandbox.logs(LogQuery::default(), None, 1000).await.map(drop),
         "stats" => sandbox.usage_report().await.map(drop),
+        "wait-running" => sandbox.wait_running(Duration::ZERO).await.map(drop),
+        "pause" => sandbox.pause().await,
+        "stop" => sandbox.stop().await,
+        "lifetime.extend" => sandbox.extend(Duration::from_secs(3600)).await.map(drop),
+        "exec.list" => sandbox.execs(None, 10).await.map(drop),
+        "volumes.delete" => provider.delete_volume(NONE).await,
+        "snapshot.memory.delete" => provider.delete_memory_snapshot(NONE).await,
         "snapshot.filesystem" => sandbox.snapshot_filesystem(None).await.map(drop),
         "snapshot.directory" => sandbox.snapshot_directory("/tmp", None).await.map(drop),
         "snapshot.memory" => sandbox.snapshot_memory().await.map(drop),
@@ -297,6 +318,6 @@ mod tests {
             let id = format!("capabilities.{name}");
             assert!(CHECKS.iter().any(|check| check.id == id), "{name}");
         }
-        assert_eq!(CHECKS.len() + without_calls.len(), NAMES.len());
+        assert_eq!(CHECKS.len() + without_calls.len(), NAMES.len() + ["exec", "files", "directories"].len());
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use sandbox_host::types::{EndReason, ExecSpec, ListFilter, SandboxInfo, SandboxState};
 use sandbox_host::{Happened, Kind, RUN_TAG, Sandbox, fresh_id};
 
-use crate::check::{Outcome, checks, ensure, failed, printed, refused};
-use crate::world::{Case, altered};
+use crate::check::{Outcome, Stop, checks, ensure, failed, printed, refused};
+use crate::world::{Case, altered, is_first_version};
 
 checks! {
     "core.create" [] "create: returns the id of a sandbox that `get` knows and that runs" => create;
@@ -16,6 +16,8 @@ checks! {
     "core.create-with-one-key" ["create.idempotent"] "create: idempotent if `key` is set, also from another instance" => one_key;
     "core.create-with-another-key" ["create.idempotent"] "create: another key makes another sandbox" => another_key;
     "core.created-time" [] "sandbox-info: `created` is the time of creation in milliseconds since the Unix epoch" => created_time;
+    "core.id-characters" [] "sandbox-id: 1 to 256 characters of `[A-Za-z0-9._-]`" => id_characters;
+    "core.user" ["create.user", "exec", "program:sh"] "sandbox-spec: `user` is the user of all commands" => user;
     "core.get-unknown" [] "get: fails with `not-found` if the provider does not know the sandbox" => get_unknown;
     "core.wait-running" [] "wait: returns none if the sandbox is still running after `wait`" => wait_running;
     "core.wait-reason" [] "wait: returns the reason of the end" => wait_reason;
@@ -40,7 +42,7 @@ checks! {
     "core.workdir" ["exec", "program:sh"] "sandbox-spec: `workdir` is the working directory of commands" => workdir;
     "core.lifetime" ["create.lifetime"] "sandbox-spec: the sandbox ends after `lifetime`, with the reason `lifetime`" => lifetime;
     "core.idle-timeout" ["create.idle-timeout"] "sandbox-spec: the sandbox ends after `idle-timeout` without an exec, with the reason `idle`" => idle;
-    "core.entry-point" ["program:sh"] "end-reason: `finished` with the exit code of the entry point" => entry_point;
+    "core.entry-point" ["create.command", "program:sh"] "end-reason: `finished` with the exit code of the entry point" => entry_point;
     "core.readiness" ["create.readiness", "exec", "program:sh"] "wait-ready: returns false until the probe succeeds, then true" => readiness;
     "core.no-readiness-probe" ["create.readiness"] "wait-ready: fails with `conflict` if the sandbox has no probe" => no_probe;
     "core.sandboxes-are-apart" ["exec", "files"] "create: a file of one sandbox is not in another one" => apart;
@@ -80,6 +82,24 @@ async fn another_key(case: Arc<Case>) -> Outcome {
     let first = case.create(case.spec().key(fresh_id())).await?;
     let other = case.create(case.spec().key(fresh_id())).await?;
     ensure!(first.id() != other.id(), "two creates with different keys both returned {}", first.id());
+    Ok(())
+}
+
+async fn id_characters(case: Arc<Case>) -> Outcome {
+    if is_first_version(&case.provider) {
+        return Err(Stop::Skipped("the interface 0.1 does not restrict ids".to_owned()));
+    }
+    let id = case.shared().await?.id().to_owned();
+    let fits = (1..=256).contains(&id.len()) && id.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    ensure!(fits, "the id is {id:?}");
+    Ok(())
+}
+
+async fn user(case: Arc<Case>) -> Outcome {
+    let id = case.sh(&case.shared().await?, "id -u nobody").await?;
+    let sandbox = case.create(case.spec().user("nobody")).await?;
+    let found = case.sh(&sandbox, "id -u").await?;
+    ensure!(found == id, "commands run as {found} instead of {id}");
     Ok(())
 }
 

@@ -16,21 +16,14 @@ checks! {
     "describe.check" [] "check: succeeds with the settings of this run, and again" => check;
 }
 
-/// The capability names of the interface.
-pub(super) const NAMES: [&str; 68] = [
-    "image.registry",
-    "image.registry-credentials",
-    "image.dockerfile",
-    "image.context",
-    "image.commands",
-    "image.secrets",
-    "image.gpu",
-    "image.delete",
+/// The capability names of the interface. A test compares them with `wit/types.wit`.
+pub(super) const NAMES: [&str; 77] = [
     "create.idempotent",
-    "create.names",
     "create.tags",
     "create.env",
     "create.secrets",
+    "create.user",
+    "create.command",
     "create.cpu",
     "create.memory",
     "create.disk",
@@ -42,36 +35,28 @@ pub(super) const NAMES: [&str; 68] = [
     "create.buckets",
     "create.proxy",
     "create.pty",
-    "create.readiness",
+    "create.platform",
     "network.blocked",
     "network.cidrs",
     "network.domains",
     "network.inbound",
-    "network.update",
-    "ports.tls",
-    "ports.h2",
-    "ports.tcp",
-    "connect-token",
-    "sidecars",
     "tags.update",
+    "create.names",
     "find",
-    "logs",
-    "stats",
-    "stats.cost",
-    "snapshot.filesystem",
-    "snapshot.directory",
-    "snapshot.memory",
-    "snapshot.exit",
-    "mount",
-    "volumes.reload",
+    "create.readiness",
+    "wait-running",
+    "pause",
+    "stop",
+    "lifetime.extend",
+    "exec.idempotent",
     "exec.user",
-    "exec.signal",
     "exec.deadline",
-    "exec.pty",
-    "exec.resize",
     "exec.merge-stderr",
     "exec.long-argv",
     "exec.secrets",
+    "exec.signal",
+    "exec.pty",
+    "exec.resize",
     "main.output",
     "main.input",
     "files.mode",
@@ -79,13 +64,37 @@ pub(super) const NAMES: [&str; 68] = [
     "files.atomic",
     "files.rename",
     "files.symlinks",
+    "files.user",
     "files.trees",
     "files.watch",
+    "image.registry",
+    "image.registry-credentials",
+    "image.dockerfile",
+    "image.context",
+    "image.commands",
+    "image.secrets",
+    "image.gpu",
+    "image.delete",
+    "snapshot.filesystem",
+    "snapshot.directory",
+    "snapshot.exit",
+    "mount",
+    "snapshot.memory",
+    "volumes.reload",
+    "volumes.delete",
+    "image.list",
+    "exec.list",
+    "snapshot.memory.delete",
+    "network.update",
+    "ports.tls",
+    "ports.h2",
+    "ports.tcp",
+    "connect-token",
+    "sidecars",
+    "logs",
+    "stats",
+    "stats.cost",
     "cache",
-    "exec.idempotent",
-    "exec",
-    "files",
-    "directories",
 ];
 
 async fn without_requests(case: Arc<Case>) -> Outcome {
@@ -149,4 +158,23 @@ async fn check(case: Arc<Case>) -> Outcome {
     case.provider.check().await?;
     case.fresh().await?.check().await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::NAMES;
+
+    /// The text of the interface lists the names after the interfaces to which they belong.
+    #[test]
+    fn the_names_are_those_of_the_interface() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/types.wit");
+        let text = std::fs::read_to_string(path).expect("wit/types.wit is missing");
+        let list = text.split_once("Names in use:").and_then(|(_, rest)| rest.split_once("record capability"));
+        let parts: Vec<_> = list.expect("the list of the names is missing").0.split('`').collect();
+        // Every second part stands between backticks. A colon follows the name of an interface.
+        let names = parts.chunks(2).zip(parts.chunks(2).skip(1));
+        let names: Vec<_> =
+            names.filter_map(|(name, after)| name.get(1).filter(|_| !after[0].starts_with(':'))).collect();
+        assert_eq!(names, NAMES.iter().collect::<Vec<_>>());
+    }
 }

@@ -51,6 +51,7 @@ checks! {
     "files.ended-sandbox" ["files"] "read-file: fails with `sandbox-ended` if the sandbox has ended" => ended_sandbox;
     "files.unknown-sandbox" ["files"] "read-file: fails with `not-found` if the provider does not know the sandbox" => unknown_sandbox;
     "files.another-instance" ["files"] "write-file: another instance reads what was written" => another_instance;
+    "files.user" ["files", "files.user", "exec", "program:sh"] "location: the operation is done by the rights of `user`" => user;
     "files.watch" ["files", "files.watch"] "watch: returns events below the path" => watch;
 }
 
@@ -522,4 +523,16 @@ async fn watch(case: Arc<Case>) -> Outcome {
         put(&sandbox, &format!("{folder}/made-{number}"), "x").await?;
     }
     failed(format!("no event after {number} files were made"))
+}
+
+async fn user(case: Arc<Case>) -> Outcome {
+    let (sandbox, path) = (case.shared().await?, case.path("file"));
+    let folder = path.trim_end_matches("/file");
+    case.sh(&sandbox, &format!("mkdir -p {folder} && chmod 700 {folder} && printf secret >{path}")).await?;
+    let other = sandbox.as_user("nobody");
+    let denied = FileFault::PermissionDenied;
+    fault("a file of another user", other.read_file(&path, MAX).await, denied.clone())?;
+    let written = other.write_file(&path, "x", WriteOptions::default()).await;
+    fault("a write to a file of another user", written, denied)?;
+    holds(&sandbox, &path, "secret").await
 }

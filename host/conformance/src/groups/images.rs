@@ -21,6 +21,7 @@ checks! {
     "images.create-builds" ["images", "image.commands", "exec", "program:sh"] "create: builds an image that is not built yet" => create_builds;
     "images.unknown-extra" ["images"] "image-spec: an unknown name in `extra` is `invalid-argument`" => unknown_extra;
     "images.delete" ["images", "image.commands", "image.delete"] "delete-image: deletes an image; idempotent" => delete;
+    "images.list" ["images", "image.commands", "image.list"] "list-images: contains an image that was built" => list;
     "images.unknown" ["images", "image.commands"] "get-image: fails with `not-found` if there is no such image" => unknown;
 }
 
@@ -149,4 +150,20 @@ async fn unknown(case: Arc<Case>) -> Outcome {
     let spec = SandboxSpec { image: ImageSpec::id(unknown), ..case.spec() };
     refused("`create` of an unknown image", case.try_create(spec).await.map(drop), &Kind::NotFound)?;
     Ok(())
+}
+
+async fn list(case: Arc<Case>) -> Outcome {
+    let (image, _) = build(&case, own(&case).0).await?;
+    let mut cursor = None;
+    for _ in 0..1000 {
+        let page = case.provider.images(cursor, 100).await?;
+        if page.items.iter().any(|found| found.id == image) {
+            return Ok(());
+        }
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    failed(format!("{image} is not among the images"))
 }

@@ -10,10 +10,10 @@ use crate::check::{Outcome, checks, ensure, failed, refused};
 use crate::world::{Case, altered};
 
 checks! {
-    "logs.of-entry-point" ["logs", "program:sh"] "read-logs: returns what the entry point printed, also after the end" => of_entry_point;
-    "logs.pages" ["logs", "program:sh"] "log-page: pages have at most as many bytes as requested, and lose nothing" => pages;
-    "logs.stream" ["logs", "program:sh"] "log-query: `stream` selects one stream" => stream;
-    "logs.search" ["logs", "program:sh"] "log-query: `search` selects entries that contain the text" => search;
+    "logs.of-entry-point" ["logs", "create.command", "program:sh"] "read-logs: returns what the entry point printed, also after the end" => of_entry_point;
+    "logs.pages" ["logs", "create.command", "program:sh"] "log-page: pages have at most as many bytes as requested, and lose nothing" => pages;
+    "logs.stream" ["logs", "create.command", "program:sh"] "log-query: `stream` selects one stream" => stream;
+    "logs.search" ["logs", "create.command", "program:sh"] "log-query: `search` selects entries that contain the text" => search;
     "logs.max-bytes" ["logs"] "read-logs: `max-bytes` of 0 is an error" => max_bytes;
     "logs.unknown-sandbox" ["logs"] "read-logs: fails with `not-found` if the provider does not know the sandbox" => unknown;
 }

@@ -9,6 +9,7 @@ mod exec;
 mod faults;
 mod files;
 mod images;
+mod lifecycle;
 mod limits;
 mod logs;
 mod network;
@@ -27,6 +28,7 @@ pub(crate) const ALL: &[&[Check]] = &[
     capabilities::CHECKS,
     core::CHECKS,
     limits::CHECKS,
+    lifecycle::CHECKS,
     exec::CHECKS,
     processes::CHECKS,
     files::CHECKS,

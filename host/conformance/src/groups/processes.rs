@@ -46,8 +46,9 @@ checks! {
     "processes.resize-without-terminal" ["processes", "exec.resize", "program:sleep"] "resize: fails with `conflict` if the command has no terminal" => resize_plain;
     "processes.closed-input" ["processes", "program:sh"] "input-state: a program that ended early closes its input, which is no error" => closed_input;
     "processes.at-the-same-time" ["processes", "program:cat"] "start: several commands run at the same time, each with its own streams" => at_the_same_time;
-    "processes.main-output" ["processes", "main.output", "program:sh"] "exec-id: `main` is the entry point; its output can be read" => main_output;
-    "processes.main-input" ["processes", "main.output", "main.input", "program:sh"] "exec-id: `main` is the entry point; it can be fed and waited for" => main_input;
+    "processes.list" ["processes", "exec.list", "program:echo"] "list-execs: lists the execs, newest first, without `main`" => list;
+    "processes.main-output" ["processes", "main.output", "create.command", "program:sh"] "exec-id: `main` is the entry point; its output can be read" => main_output;
+    "processes.main-input" ["processes", "main.output", "main.input", "create.command", "program:sh"] "exec-id: `main` is the entry point; it can be fed and waited for" => main_input;
     "processes.main-cannot-be-started" ["processes"] "exec-id: `main` cannot be started" => main_start;
 }
 
@@ -474,5 +475,27 @@ async fn main_input(case: Arc<Case>) -> Outcome {
 async fn main_start(case: Arc<Case>) -> Outcome {
     let command = ExecSpec { id: "main".to_owned(), ..ExecSpec::new(["echo"]) };
     refused("`start` with the id `main`", case.shared().await?.spawn(command).await, &Kind::InvalidArgument)?;
+    Ok(())
+}
+
+async fn list(case: Arc<Case>) -> Outcome {
+    let sandbox = case.sandbox().await?;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let process = sandbox.spawn(ExecSpec::new(["echo"])).await?;
+        ids.insert(0, process.id().to_owned());
+        all(process).await?;
+    }
+    let (mut found, mut cursor) = (Vec::new(), None);
+    for _ in 0..10 {
+        let page = sandbox.execs(cursor, 2).await?;
+        ensure!(page.items.len() <= 2, "a page with `max` 2 has {} execs", page.items.len());
+        found.extend(page.items.into_iter().map(|exec| exec.id));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    ensure!(found == ids, "the list has {found:?} instead of {ids:?}");
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::check::{Outcome, checks, ensure, refused};
 use crate::world::{Case, altered};
 
 checks! {
-    "usage.grows" ["stats"] "report-usage: the totals never decrease" => grows;
+    "usage.grows" ["stats"] "usage: the totals never decrease" => grows;
     "usage.of-ended" ["stats"] "report-usage: works after the end of the sandbox" => of_ended;
     "usage.costs-add-up" ["stats", "stats.cost"] "usage-report: the costs of the resources add up to the cost" => add_up;
     "usage.unknown-sandbox" ["stats"] "report-usage: fails with `not-found` if the provider does not know the sandbox" => unknown;
