@@ -122,7 +122,7 @@ pub struct SandboxArgs {
     /// Tag
     #[arg(long, value_name = "K=V", value_parser = pair)]
     pub tag: Vec<(String, String)>,
-    /// Option of the provider; the value is JSON or text (see `plugin inspect`)
+    /// Option of the provider; the value is JSON or text (`plugin inspect` lists the options)
     #[arg(long = "option", value_name = "K=V", value_parser = pair)]
     pub options: Vec<(String, String)>,
 }

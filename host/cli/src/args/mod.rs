@@ -56,7 +56,7 @@ pub struct Global {
     /// Use the emulator that listens at URL
     #[arg(long, global = true, value_name = "URL")]
     pub emulator_url: Option<String>,
-    /// Provider component, or name of a pulled one [default: modal-provider.wasm beside this program]
+    /// Provider component, or name of a bundled one (modal, memory) or a pulled one [default: modal]
     #[arg(long, global = true, value_name = "FILE|NAME", env = "SANDBOX_PLUGIN", value_parser = path_or_nothing(), value_hint = ValueHint::FilePath)]
     pub plugin: Option<PathBuf>,
     /// Profile of the provider's profile file
@@ -146,7 +146,7 @@ pub enum Command {
     /// Look at images, remove them
     #[command(subcommand)]
     Image(ImageCommand),
-    /// Look at provider components, fetch them
+    /// Look at provider components, fetch, check and pack them
     #[command(subcommand)]
     Plugin(PluginCommand),
     /// Let hosts that speak only HTTP/1.1 run the plugin: gRPC-Web in, gRPC out

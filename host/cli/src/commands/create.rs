@@ -2,13 +2,13 @@
 
 use anyhow::Result;
 use sandbox_host::types::ImageSpec;
-use sandbox_host::{OWNER_TAG, RUN_TAG, fresh_id};
+use sandbox_host::{InstancesWish, OWNER_TAG, RUN_TAG, fresh_id};
 
 use crate::args::Create;
 use crate::output::results::Created;
 use crate::output::{self, Failure};
 use crate::session::Session;
-use crate::steps::image::build_image;
+use crate::steps::image::prepare_image;
 use crate::steps::sandbox::{default_owner, refuse_early, sandbox_spec};
 use crate::steps::terminal::terminal;
 
@@ -24,7 +24,7 @@ pub async fn create(session: &Session, args: Create) -> Result<i32> {
             .into());
     }
     refuse_early(&provider, &spec).await?;
-    spec.image = ImageSpec::id(build_image(session, &provider, &args.image).await?);
+    spec.image = prepare_image(session, &provider, &args.image, false).await?;
     let tag = (RUN_TAG.to_owned(), fresh_id());
     let spec = spec.tag(OWNER_TAG, default_owner()).tag(&tag.0, &tag.1);
     let step = session.voice.step("creating the sandbox");
@@ -53,5 +53,8 @@ pub async fn create(session: &Session, args: Create) -> Result<i32> {
         output::print(sandbox.id())?;
     }
     creating.paid();
+    if provider.plugin().manifest().instances == InstancesWish::One {
+        session.voice.say("the plugin keeps its sandboxes in its memory: this one is gone when this program has ended");
+    }
     Ok(0)
 }
