@@ -1,5 +1,7 @@
 //! The memory provider with one fault, which the environment variable `FAULT` names. The conformance kit has to find each
 //! of them. Without the variable there is no fault.
+// The crate is a component only. Built for another target, it is empty.
+#![cfg(target_family = "wasm")]
 
 use std::{
     cell::{Cell, RefCell},
