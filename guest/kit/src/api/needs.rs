@@ -4,8 +4,8 @@
 use super::{
     error::{Error, Result, shown},
     wit::{
-        Description, EntryPoint, ExecSpec, ImageSource, ImageSpec, Location, Outbound, PortKind, SandboxSpec, Support, WriteMode,
-        WriteOptions,
+        Description, EntryPoint, ExecSpec, ImageSource, ImageSpec, Location, Outbound, PortKind, SandboxSpec, Support,
+        WriteMode, WriteOptions,
     },
 };
 
@@ -54,7 +54,9 @@ pub fn of_image(spec: &ImageSpec) -> Vec<&'static str> {
     let (registry, dockerfile) = match &spec.source {
         ImageSource::Registry(image) => (Some(image), None),
         ImageSource::Dockerfile(dockerfile) => (None, Some(dockerfile)),
-        ImageSource::ProviderDefault | ImageSource::Id(_) | ImageSource::Named(_) | ImageSource::Other(_) => (None, None),
+        ImageSource::ProviderDefault | ImageSource::Id(_) | ImageSource::Named(_) | ImageSource::Other(_) => {
+            (None, None)
+        }
     };
     let login = registry.is_some_and(|image| image.login.is_some())
         || dockerfile.is_some_and(|dockerfile| dockerfile.login.is_some());

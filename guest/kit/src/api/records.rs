@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::time::millis;
 use super::wit::{
-    Capability, Description, EndReason, EntryPoint, ExecSpec, ImageSource, ImageSpec, NetworkPolicy, Outbound, OutputMode, Pair,
-    Resources, SandboxInfo, SandboxSpec, SandboxState, Support,
+    Capability, Description, EndReason, EntryPoint, ExecSpec, ImageSource, ImageSpec, NetworkPolicy, Outbound,
+    OutputMode, Pair, Resources, SandboxInfo, SandboxSpec, SandboxState, Support,
 };
 
 /// Makes the description of a provider without options and without environment variables. Each capability is native;

@@ -84,7 +84,8 @@ impl Session {
             .into(),
             Kind::Plugin(PluginFault::Missing) => {
                 let names = bundled_names().join(", ");
-                let names = if names.is_empty() { names } else { format!(" the name of a bundled component ({names}),") };
+                let names =
+                    if names.is_empty() { names } else { format!(" the name of a bundled component ({names}),") };
                 Failure::of(&error)
                     .hint(format!("give the path of a file,{names} or a name from `sandbox plugin pull`"))
                     .into()
