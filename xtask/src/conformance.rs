@@ -46,7 +46,7 @@ pub fn run(write: bool) -> Result<()> {
     for (name, arguments) in PROVIDERS {
         eprintln!("Checking the provider {name}");
         let states = check(&program, arguments).with_context(|| format!("in the checks of the provider {name}"))?;
-        failed.extend(states.iter().filter(|(_, state)| *state == "no").map(|(id, _)| format!("{name}: {id}")));
+        failed.extend(states.iter().filter(|(_, state)| **state == "no").map(|(id, _)| format!("{name}: {id}")));
         results.insert(*name, states);
     }
     let list = output(Command::new(&program).args(["conformance", "--list", "--json"]))?.1;
