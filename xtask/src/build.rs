@@ -1,4 +1,4 @@
-//! `cargo xtask build`: builds the program and the component into `target/dist`.
+//! `cargo xtask build`: builds the program and the components into `target/dist`.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ pub struct Dist {
     pub program: PathBuf,
 }
 
-/// Builds the program and the component at the same time, because the last part of the component's build uses only one
+/// Builds the program and the components at the same time, because the last part of a component's build uses only one
 /// core. Both are optimised: an unoptimised compiler takes longer to compile wasm than an optimised one takes to build.
 ///
 /// # Errors
@@ -27,14 +27,14 @@ pub struct Dist {
 /// Fails if one of them cannot be built. The compiler's messages have been printed by then.
 pub fn dist() -> Result<Dist> {
     tools::prepare()?;
-    eprintln!("Building the program and the component (the first build takes about 5 minutes on two cores)");
+    eprintln!("Building the program and the components (the first build takes about 5 minutes on two cores)");
     let program = thread::scope(|scope| {
-        let component = scope.spawn(component);
+        let components = scope.spawn(components);
         let program = program();
-        component.join().map_err(|_| anyhow!("the build of the component panicked"))??;
+        components.join().map_err(|_| anyhow!("the build of the components panicked"))??;
         program
     })?;
-    eprintln!("Built {} and modal-provider.wasm next to it", program.display());
+    eprintln!("Built {} and next to it {}", program.display(), PROVIDERS.map(file_name).join(" and "));
     Ok(Dist { program })
 }
 
@@ -42,21 +42,42 @@ pub fn dist() -> Result<Dist> {
 /// component about 10 % smaller.
 const COMPRESS_RELOCATIONS_FLAG: &str = "-C link-arg=--compress-relocations";
 
-/// Builds only the component and returns its path in `target/dist`.
+/// The providers, by the names of their packages without `-provider`. The program finds a component that lies beside it
+/// by this name: `--plugin memory`.
+pub const PROVIDERS: [&str; 2] = ["modal", "memory"];
+
+/// Returns the file name of a provider's component.
+pub fn file_name(provider: &str) -> String {
+    format!("{provider}-provider.wasm")
+}
+
+/// Builds only the components, with one run of cargo, and returns the path of the Modal provider in `target/dist`.
 ///
 /// # Errors
 ///
-/// Fails if it cannot be built.
-pub fn component() -> Result<PathBuf> {
+/// Fails if one of them cannot be built.
+pub fn components() -> Result<PathBuf> {
     tools::prepare()?;
+    let packages = PROVIDERS.map(|provider| format!("{provider}-provider"));
+    let mut arguments = vec!["--lib", "--target", WASM_TARGET, "--profile", "component"];
+    for package in &packages {
+        arguments.extend(["--package", package]);
+    }
+    progress::cargo("components", "build", &arguments, &[component_flags()])?;
+    let built = tools::target().join(WASM_TARGET).join("component");
+    for provider in PROVIDERS {
+        let component = built.join(format!("{provider}_provider.wasm"));
+        let small = component.with_extension("small");
+        fs::write(&small, without_names(&fs::read(&component)?)?)?;
+        place(&small, &file_name(provider))?;
+    }
+    Ok(tools::target().join("dist").join(file_name(PROVIDERS[0])))
+}
+
+/// Returns the variable with the compiler flags for components.
+fn component_flags() -> (String, String) {
     let name = format!("CARGO_TARGET_{}_RUSTFLAGS", WASM_TARGET.replace('-', "_").to_uppercase());
-    let flags = (name, format!("{} {COMPRESS_RELOCATIONS_FLAG}", remap()));
-    let arguments = ["--package", "modal-provider", "--lib", "--target", WASM_TARGET, "--profile", "component"];
-    progress::cargo("component", "build", &arguments, &[flags])?;
-    let built = tools::target().join(WASM_TARGET).join("component/modal_provider.wasm");
-    let small = built.with_extension("stripped");
-    fs::write(&small, without_names(&fs::read(&built)?)?)?;
-    place(&small, "modal-provider.wasm")
+    (name, format!("{} {COMPRESS_RELOCATIONS_FLAG}", remap()))
 }
 
 /// Builds only the program, optimised, and returns its path in `target/dist`.

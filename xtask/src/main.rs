@@ -26,7 +26,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Build the program and the component into target/dist
+    /// Build the program and the components into target/dist
     Build,
     /// Build, then show the main workflow on the emulator, without an account and without a network
     Demo,

@@ -7,8 +7,8 @@ use crate::api::{
     check,
     error::{Error, Result},
     wit::{
-        ExecSpec, FileChunk, InputState, ListFilter, Output, OutputChunk, OutputMode, ReadRequest, SandboxInfo,
-        SandboxPage, SandboxState, Verdict,
+        ExecSpec, FileChunk, FileFault, InputState, ListFilter, Output, OutputChunk, OutputMode, ReadRequest,
+        SandboxInfo, SandboxPage, SandboxState, Verdict,
     },
 };
 
@@ -98,8 +98,10 @@ impl Command {
     }
 
     /// Opens the input, for a command that reads it. Without this call the input is closed.
-    pub fn open_input(&mut self) {
+    #[must_use]
+    pub fn with_input(mut self) -> Command {
         self.open = true;
+        self
     }
 
     /// Takes a write to standard input. Returns the answer, and those bytes that were not accepted before, or `None` if
@@ -161,17 +163,29 @@ impl Transfers {
     }
 
     /// Takes a piece of `write-file`. Returns the offset of the next piece, and the whole content if this call
-    /// completed it.
+    /// completed it. `taken` says that the path exists and must not be replaced.
     ///
     /// # Errors
     ///
-    /// `invalid-argument` for a transfer id in another form, or if `offset` is beyond the pieces so far.
-    pub fn write(&mut self, transfer: &str, offset: u64, data: &[u8], eof: bool) -> Result<(u64, Option<Vec<u8>>)> {
+    /// `invalid-argument` for a transfer id in another form, or if `offset` is beyond the pieces so far;
+    /// `file(already-exists)` about `path` if it is taken by another transfer.
+    pub fn write(
+        &mut self,
+        path: &str,
+        transfer: &str,
+        offset: u64,
+        data: &[u8],
+        eof: bool,
+        taken: bool,
+    ) -> Result<(u64, Option<Vec<u8>>)> {
         check::transfer(transfer)?;
         let held = self.0.entry(transfer.to_string()).or_default();
         let new = unseen(held.content.len() as u64, offset, data)?;
         if held.complete {
             return Ok((held.content.len() as u64, None));
+        }
+        if taken {
+            return Err(Error::file(FileFault::AlreadyExists, path, "The file exists, and was not to be replaced."));
         }
         held.content.extend(new);
         held.complete = eof;
@@ -291,7 +305,7 @@ mod tests {
     fn repeated_input_is_skipped_and_a_gap_is_refused() {
         let mut command = command(|_| {});
         assert!(command.accept(0, b"a", false, NOW).unwrap().0.closed);
-        command.open_input();
+        let mut command = command.with_input();
         let mut accept = |offset, data: &'static [u8], eof| command.accept(offset, data, eof, NOW);
         assert_eq!(accept(0, b"abc", false).unwrap().1, Some(&b"abc"[..]));
         assert_eq!(accept(1, b"bcd", false).unwrap().1, Some(&b"d"[..]));
@@ -319,10 +333,12 @@ mod tests {
     #[test]
     fn a_file_is_complete_once() {
         let mut transfers = Transfers::default();
-        assert_eq!(transfers.write("t", 0, b"ab", false).unwrap(), (2, None));
-        assert_eq!(transfers.write("t", 1, b"bc", true).unwrap(), (3, Some(b"abc".to_vec())));
-        assert_eq!(transfers.write("t", 1, b"bc", true).unwrap(), (3, None));
-        assert!(transfers.write("main", 0, b"", true).is_err());
+        let mut write = |id, offset, data: &[u8], eof, taken| transfers.write("/a", id, offset, data, eof, taken);
+        assert_eq!(write("t", 0, b"ab", false, false).unwrap(), (2, None));
+        assert_eq!(write("t", 1, b"bc", true, false).unwrap(), (3, Some(b"abc".to_vec())));
+        assert_eq!(write("t", 1, b"bc", true, true).unwrap(), (3, None), "a repetition succeeds");
+        assert!(write("other", 0, b"", true, true).is_err());
+        assert!(write("main", 0, b"", true, false).is_err());
         let mut read = |offset, max, content: &[u8]| transfers.read("r", offset, max, || Ok(content.to_vec())).unwrap();
         assert_eq!(read(0, 2, b"new").data, b"ne");
         let rest = read(2, 2, b"another");

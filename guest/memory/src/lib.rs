@@ -1,7 +1,7 @@
 //! A whole provider of sandboxes in one file: an example, and a test double. It has no service. A sandbox is a record in
-//! memory, with files and four programs, `echo`, `cat`, `sleep` and `exit`. No program really runs: the output of a
-//! command follows from its arguments and its input, and its end is a point in time that the clock passes. The manifest
-//! asks for a single instance. The sandboxes are lost with it, and other processes do not see them.
+//! memory, with files and four programs, `echo`, `cat`, `sleep` and `exit`. No program really runs: its output follows
+//! from its arguments and its input, and its end is a point in time that the clock passes. The sandboxes are lost with
+//! the single instance that the manifest asks for, and other processes do not see them.
 
 use std::cell::{RefCell, RefMut};
 use std::{collections::BTreeMap, rc::Rc, time::Duration};
@@ -29,11 +29,8 @@ fn start(spec: &ExecSpec, files: &BTreeMap<String, Vec<u8>>, now: Duration) -> C
     let (mut command, mut end, mut code) = (Command::new(spec, now), now, 0);
     match (spec.argv[0].as_str(), &spec.argv[1..]) {
         ("echo", words) => command.print(format!("{}\n", words.join(" ")).as_bytes()),
-        ("cat", []) => {
-            // It ends with its input: see `write_input`.
-            command.open_input();
-            return command;
-        }
+        // It copies its input and ends with it: see `write_input`.
+        ("cat", []) => return command.with_input(),
         ("cat", paths) => paths.iter().for_each(|path| match files.get(path) {
             Some(content) => command.print(content),
             None => {
@@ -65,10 +62,7 @@ impl Provider {
 
     fn running(&self, id: &str) -> Result<RefMut<'_, Sandbox>> {
         let sandbox = self.sandbox(id)?;
-        match records::end_of(&sandbox.info) {
-            Some(_) => Err(Error::new(ErrorKind::SandboxEnded, "The sandbox was terminated.").about(id)),
-            None => Ok(sandbox),
-        }
+        if records::end_of(&sandbox.info).is_none() { Ok(sandbox) } else { Err(Error::ended(id)) }
     }
 
     fn command(&self, exec: &ExecRef) -> Result<RefMut<'_, Command>> {
@@ -76,8 +70,8 @@ impl Provider {
             .map_err(|_| Error::not_found("command", &exec.exec))
     }
 
-    /// Looks, and once more after `wait` milliseconds if nothing was `new`: only the clock changes within one call. Waits
-    /// for at most 100 ms, because other calls have to wait as long. A host repeats a call that found nothing new.
+    /// Looks, and once more after `wait` milliseconds if nothing is `new`. Waits for at most 100 ms, because other calls
+    /// have to wait as long. A host repeats a call that found nothing new.
     async fn look<T>(&self, wait: u64, new: fn(&T) -> bool, look: impl Fn() -> Result<T>) -> Result<T> {
         let found = look()?;
         if new(&found) {
@@ -115,7 +109,7 @@ impl SandboxProvider for Provider {
             return Ok(same.info.clone());
         }
         let id = ids::format_uuid(self.transport.random());
-        let info = SandboxInfo { tags: spec.tags, ..records::sandbox_info(&id) };
+        let info = records::new_sandbox(&id, &spec, self.transport.now());
         let (files, transfers, commands) = Default::default();
         all.push(Sandbox { info: info.clone(), key: spec.key, files, transfers, commands });
         Ok(info)
@@ -136,9 +130,13 @@ impl SandboxProvider for Provider {
     async fn terminate(&self, sandbox: &str) -> Result<()> {
         let (now, mut sandbox) = (self.transport.now(), self.sandbox(sandbox)?);
         sandbox.info.state = SandboxState::Ended(EndReason::Terminated);
-        let commands = sandbox.commands.values_mut();
-        commands.for_each(|command| command.end_at(now, Verdict::SandboxEnded(EndReason::Terminated)));
+        let end = |command: &mut Command| command.end_at(now, Verdict::SandboxEnded(EndReason::Terminated));
+        sandbox.commands.values_mut().for_each(end);
         Ok(())
+    }
+
+    async fn get_tags(&self, sandbox: &str) -> Result<Vec<Pair>> {
+        Ok(self.running(sandbox)?.info.tags.clone())
     }
 
     async fn start(&self, sandbox: &str, spec: ExecSpec) -> Result<()> {
@@ -168,6 +166,7 @@ impl SandboxProvider for Provider {
     }
 
     async fn signal(&self, exec: ExecRef, signal: u32) -> Result<()> {
+        check::signal(&exec.exec, signal)?;
         self.command(&exec)?.end_at(self.transport.now(), Verdict::Signaled(signal));
         Ok(())
     }
@@ -190,7 +189,8 @@ impl SandboxProvider for Provider {
     ) -> Result<u64> {
         needs::check_write(&self.describe(), at, options)?;
         let mut sandbox = self.running(&at.sandbox)?;
-        let (next, content) = sandbox.transfers.write(transfer, offset, &data, eof)?;
+        let taken = options.mode == WriteMode::CreateNew && sandbox.files.contains_key(&at.path);
+        let (next, content) = sandbox.transfers.write(&at.path, transfer, offset, &data, eof, taken)?;
         content.and_then(|content| sandbox.files.insert(at.path.clone(), content));
         Ok(next)
     }

@@ -130,7 +130,10 @@ fn what_is_not_declared_is_refused() {
     };
     assert_eq!(refused(|spec| spec.name = Some("n".into())), "ErrorKind::Unsupported create.names");
     assert_eq!(refused(|spec| spec.image.source = ImageSource::Id("i".into())), "ErrorKind::Unsupported image");
-    assert_eq!(refused(|spec| spec.entry_point = EntryPoint::Command(vec!["cat".into()])), "ErrorKind::Unsupported create.command");
+    assert_eq!(
+        refused(|spec| spec.entry_point = EntryPoint::Command(vec!["cat".into()])),
+        "ErrorKind::Unsupported create.command"
+    );
     assert_eq!(refused(|spec| spec.options = vec![("o".into(), "1".into())]), "ErrorKind::InvalidArgument o");
     let user = ExecSpec { user: Some("u".into()), ..exec_spec("e", &["cat"]) };
     assert_eq!(kind(run(provider.start(&id, user))), "ErrorKind::Unsupported exec.user");

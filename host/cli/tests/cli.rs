@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 /// Subcommands whose help is in the manual; the emulator's is in its own.
-const COMMANDS: [&str; 42] = [
+const COMMANDS: [&str; 44] = [
     "run",
     "create",
     "exec",
@@ -42,6 +42,8 @@ const COMMANDS: [&str; 42] = [
     "plugin inspect",
     "plugin pull",
     "conformance",
+    "plugin check",
+    "plugin pack",
     "gateway",
     "doctor",
     "completions",
@@ -133,6 +135,7 @@ fn kind_of(rust: &str) -> (String, bool) {
         "bool" => "boolean",
         "u16" | "u32" | "u64" | "usize" | "i32" | "f64" => "number",
         map if map.contains("BTreeMap<") => "object",
+        "serde_json::Value" => "any JSON",
         name => name.split('<').next().unwrap(),
     };
     (kind.to_owned(), false)

@@ -51,7 +51,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "build",
-        about: "the program and the component, into target/dist",
+        about: "the program and the components, into target/dist",
         run: Action::Check(|| build::dist().map(drop)),
     },
     Step { name: "clippy", about: "lints of the Rust sources", run: Action::Check(clippy) },
@@ -68,8 +68,8 @@ const STEPS: &[Step] = &[
     Step { name: "proto", about: "the messages of Modal's protocol", run: Action::Packages(&["modal-proto"]) },
     Step {
         name: "guest",
-        about: "what providers share and the Modal provider, natively, with a scripted service",
-        run: Action::Packages(&["sandbox-provider-kit", "modal-provider"]),
+        about: "what providers share and the providers, natively, with a scripted service",
+        run: Action::Packages(&["sandbox-provider-kit", "modal-provider", "memory-provider"]),
     },
     Step {
         name: "host",
@@ -255,11 +255,13 @@ fn clippy() -> Result<()> {
     let all = ["--workspace", "--all-targets", "--release", "--", "-D", "warnings"];
     progress::cargo("clippy", "clippy", &all, &[])?;
     // Parts of the guest exist only in the component, so they are checked for its target.
-    let component = [
+    let components = [
         "--package",
         "sandbox-provider-kit",
         "--package",
         "modal-provider",
+        "--package",
+        "memory-provider",
         "--lib",
         "--target",
         WASM_TARGET,
@@ -269,7 +271,7 @@ fn clippy() -> Result<()> {
         "-D",
         "warnings",
     ];
-    progress::cargo("clippy of the component", "clippy", &component, &[]).map(drop)
+    progress::cargo("clippy of the components", "clippy", &components, &[]).map(drop)
 }
 
 fn doc() -> Result<()> {

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The packages whose tests are built separately.
-const GUEST: [&str; 2] = ["sandbox-provider-kit", "modal-provider"];
+const GUEST: [&str; 3] = ["sandbox-provider-kit", "modal-provider", "memory-provider"];
 
 /// Time limit of one test program. The slowest takes a few minutes, and four times as long on a busy machine.
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(40 * 60);

@@ -120,6 +120,21 @@ pub fn transfer(transfer: &str) -> Result<()> {
     Ok(())
 }
 
+/// Checks a signal to a command: a Linux signal number, 1 to 64, to any command except `main`.
+///
+/// # Errors
+///
+/// `invalid-argument` for another number, and for `main`.
+pub fn signal(exec: &str, signal: u32) -> Result<()> {
+    if exec == ids::MAIN {
+        return Err(Error::invalid("The entry-point command `main` cannot be signalled.").about(exec));
+    }
+    if !(1..=64).contains(&signal) {
+        return Err(Error::invalid(format!("{signal} is no signal: give a number from 1 to 64.")).about("signal"));
+    }
+    Ok(())
+}
+
 /// Checks the name of a sandbox: 1 to 64 characters of `[A-Za-z0-9._-]`.
 ///
 /// # Errors

@@ -51,6 +51,11 @@ impl Error {
         Error::new(ErrorKind::NotFound, format!("There is no {what} `{}`.", shown(id))).about(id)
     }
 
+    /// Makes a `sandbox-ended` error for a call about a sandbox that had ended before.
+    pub fn ended(sandbox: &str) -> Error {
+        Error::new(ErrorKind::SandboxEnded, "The sandbox has ended.").about(sandbox)
+    }
+
     /// Makes an `internal` error for an unusable answer of the service. Its `happened` is `unknown`.
     pub fn internal(message: impl Into<String>) -> Error {
         Error::new(ErrorKind::Internal, message).with_happened(Happened::Unknown)

@@ -4,8 +4,8 @@
 use super::{
     error::{Error, Result, shown},
     wit::{
-        Description, EntryPoint, ExecSpec, ImageSource, ImageSpec, Location, Outbound, PortKind, SandboxSpec, Support, WriteMode,
-        WriteOptions,
+        Description, EntryPoint, ExecSpec, ImageSource, ImageSpec, Location, Outbound, PortKind, SandboxSpec, Support,
+        WriteMode, WriteOptions,
     },
 };
 
@@ -54,7 +54,9 @@ pub fn of_image(spec: &ImageSpec) -> Vec<&'static str> {
     let (registry, dockerfile) = match &spec.source {
         ImageSource::Registry(image) => (Some(image), None),
         ImageSource::Dockerfile(dockerfile) => (None, Some(dockerfile)),
-        ImageSource::ProviderDefault | ImageSource::Id(_) | ImageSource::Named(_) | ImageSource::Other(_) => (None, None),
+        ImageSource::ProviderDefault | ImageSource::Id(_) | ImageSource::Named(_) | ImageSource::Other(_) => {
+            (None, None)
+        }
     };
     let login = registry.is_some_and(|image| image.login.is_some())
         || dockerfile.is_some_and(|dockerfile| dockerfile.login.is_some());
@@ -94,7 +96,6 @@ pub fn of_write(at: &Location, options: &WriteOptions) -> Vec<&'static str> {
         ("sidecars", at.container.is_some()),
         ("files.user", at.user.is_some()),
         ("files.append", options.mode == WriteMode::Append),
-        ("files.create-new", options.mode == WriteMode::CreateNew),
         ("files.mode", options.permissions.is_some()),
     ];
     chosen(&wanted).collect()
@@ -122,12 +123,17 @@ pub fn check(description: &Description, needs: &[&str]) -> Result<()> {
 }
 
 /// Checks that a provider without options of its own declares everything that a specification needs. If it declares no
-/// capability of images (`image.…`), only its default image is accepted.
+/// capability of images (`image.…`), only its default image is accepted. Also checks the key, the name, the environment
+/// and the working directory.
 ///
 /// # Errors
 ///
-/// `unsupported` like [`check`]; `invalid-argument` for an option or an extra field.
+/// `unsupported` like [`check`]; `invalid-argument` for an option, an extra field or another invalid field.
 pub fn check_sandbox(description: &Description, spec: &SandboxSpec) -> Result<()> {
+    spec.key.iter().try_for_each(|key| super::ids::check_chosen("a key", key))?;
+    spec.name.iter().try_for_each(|name| super::check::name(name))?;
+    spec.workdir.iter().try_for_each(|workdir| super::check::path(workdir))?;
+    super::check::env(&spec.env)?;
     let images = description.capabilities.iter().any(|capability| capability.name.starts_with("image."));
     let mut needs = of_sandbox(spec);
     if !images && !matches!(spec.image.source, ImageSource::ProviderDefault) {

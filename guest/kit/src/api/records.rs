@@ -1,8 +1,11 @@
 //! Constructors for records with many fields, of which most providers use few.
 
+use std::time::Duration;
+
+use super::time::millis;
 use super::wit::{
-    Capability, Description, EndReason, EntryPoint, ExecSpec, ImageSource, ImageSpec, NetworkPolicy, Outbound, OutputMode,
-    Resources, SandboxInfo, SandboxSpec, SandboxState, Support,
+    Capability, Description, EndReason, EntryPoint, ExecSpec, ImageSource, ImageSpec, NetworkPolicy, Outbound,
+    OutputMode, Pair, Resources, SandboxInfo, SandboxSpec, SandboxState, Support,
 };
 
 /// Makes the description of a provider without options and without environment variables. Each capability is native;
@@ -38,6 +41,18 @@ pub fn sandbox_info(id: &str) -> SandboxInfo {
         tunnels: Vec::new(),
         extra: Vec::new(),
     }
+}
+
+/// Makes the information about a sandbox that is created now, with the tags of its specification. If a tag has several
+/// values, it gets the last one. `now` is the time since the Unix epoch.
+#[must_use]
+pub fn new_sandbox(id: &str, spec: &SandboxSpec, now: Duration) -> SandboxInfo {
+    let mut tags: Vec<Pair> = Vec::new();
+    for (name, value) in &spec.tags {
+        tags.retain(|(other, _)| other != name);
+        tags.push((name.clone(), value.clone()));
+    }
+    SandboxInfo { name: spec.name.clone(), created: Some(millis(now)), tags, ..sandbox_info(id) }
 }
 
 /// Makes the specification of a command with this id and these words, and nothing else. A host makes it; here it is for

@@ -428,6 +428,32 @@ pub enum PluginCommand {
     Inspect(PluginInspect),
     /// Download a component and store it under a name for --plugin NAME
     Pull(PluginPull),
+    /// Check a component for its author: format, limits, imports, exports, manifest, description
+    Check(PluginCheck),
+    /// Put a manifest into a component
+    Pack(PluginPack),
+}
+
+/// `plugin check`
+#[derive(Debug, Args)]
+pub struct PluginCheck {
+    /// The component
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+}
+
+/// `plugin pack`
+#[derive(Debug, Args)]
+pub struct PluginPack {
+    /// The component; a manifest in it is replaced
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// The manifest (TOML; see docs/provider-guide.md)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub manifest: PathBuf,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
 }
 
 /// `plugin pull`
@@ -447,7 +473,7 @@ pub struct PluginPull {
 /// `plugin inspect`
 #[derive(Debug, Args)]
 pub struct PluginInspect {
-    /// File of the component, or name of a pulled one [default: the value of --plugin]
+    /// File of the component, or name of a bundled or pulled one [default: the value of --plugin]
     #[arg(value_hint = ValueHint::FilePath)]
     pub file: Option<PathBuf>,
 }

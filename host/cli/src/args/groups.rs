@@ -122,7 +122,7 @@ pub struct SandboxArgs {
     /// Set a tag (repeatable)
     #[arg(long, value_name = "K=V", value_parser = pair)]
     pub tag: Vec<(String, String)>,
-    /// Set an option of the provider; V is JSON or text (repeatable)
+    /// Set an option of the provider; V is JSON or text (repeatable; `plugin inspect` lists the options)
     #[arg(long = "option", value_name = "K=V", value_parser = pair)]
     pub options: Vec<(String, String)>,
 }

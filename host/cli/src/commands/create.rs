@@ -2,13 +2,13 @@
 
 use anyhow::Result;
 use sandbox_host::types::{EntryPoint, ImageSpec};
-use sandbox_host::{OWNER_TAG, RUN_TAG, fresh_id};
+use sandbox_host::{InstancesWish, OWNER_TAG, RUN_TAG, fresh_id};
 
 use crate::args::Create;
 use crate::output::results::Created;
 use crate::output::{self, Failure};
 use crate::session::Session;
-use crate::steps::image::image_for;
+use crate::steps::image::prepare_image;
 use crate::steps::sandbox::{default_owner, refuse_early, sandbox_spec};
 use crate::steps::terminal::terminal;
 
@@ -29,7 +29,7 @@ pub async fn create(session: &Session, args: Create) -> Result<i32> {
             .into());
     }
     refuse_early(&provider, &spec).await?;
-    spec.image = image_for(session, &provider, &args.image, false).await?;
+    spec.image = prepare_image(session, &provider, &args.image, false).await?;
     let tag = (RUN_TAG.to_owned(), fresh_id());
     let spec = spec.tag(OWNER_TAG, default_owner()).tag(&tag.0, &tag.1);
     let step = session.voice.step("creating the sandbox");
@@ -61,5 +61,8 @@ pub async fn create(session: &Session, args: Create) -> Result<i32> {
         output::print(sandbox.id())?;
     }
     creating.paid();
+    if provider.plugin().manifest().instances == InstancesWish::One {
+        session.voice.say("the plugin keeps its sandboxes in its memory: this one is gone when this program has ended");
+    }
     Ok(0)
 }

@@ -20,7 +20,9 @@ pub mod ls;
 pub mod man;
 pub mod mount;
 pub mod network;
+pub mod plugin_check;
 pub mod plugin_inspect;
+pub mod plugin_pack;
 pub mod plugin_pull;
 pub mod restore;
 pub mod rm;
@@ -78,6 +80,8 @@ pub async fn dispatch(session: &Session, command: Command) -> Result<i32> {
         Command::Doctor(_) => doctor::doctor(session).await,
         Command::Plugin(PluginCommand::Inspect(args)) => plugin_inspect::inspect(session, args).await,
         Command::Plugin(PluginCommand::Pull(args)) => plugin_pull::pull(session, args).await,
+        Command::Plugin(PluginCommand::Check(args)) => plugin_check::check(session, args).await,
+        Command::Plugin(PluginCommand::Pack(args)) => plugin_pack::pack(session, args),
         Command::Emulator(args) => emulator::foreground(args),
         Command::Completions(args) => completions::completions(args),
         Command::Man(args) => man::man(args),

@@ -2,17 +2,17 @@
 
 use anyhow::Result;
 use sandbox_host::types::Description;
-use sandbox_host::{FileWish, Grant, Manifest, Plugin, Provider};
+use sandbox_host::{FileWish, Grant, InstancesWish, Manifest, Plugin, Provider};
 
 use crate::args::PluginInspect;
 use crate::output;
-use crate::output::results::{PluginInfo, support_name};
-use crate::session::Session;
+use crate::output::results::{OptionInfo, PluginInfo, support_name};
+use crate::session::{Session, locate};
 
 /// Runs `sandbox plugin inspect`. Returns the exit code.
 pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
     let plugin = match &args.file {
-        Some(path) => Session::load(crate::pull::find(path).unwrap_or_else(|| path.clone()), true).await?,
+        Some(path) => Session::load(locate(path), true).await?,
         None => session.plugin().await?,
     };
     // Finds out what the plugin would be granted. No code of the plugin runs and nothing is sent for that; missing
@@ -29,6 +29,7 @@ pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
             name: described.map(|described| described.name.as_str()),
             version: described.map(|described| described.version.as_str()),
             capabilities: described.map(|described| described.capabilities.iter().map(Into::into).collect()),
+            options: described.map(|described| OptionInfo::all(&described.options_schema)),
             grants: grants.iter().map(Into::into).collect(),
             grants_error: unusable.map(|error| error.to_string()),
             ..PluginInfo::new(&plugin)
@@ -63,6 +64,14 @@ fn facts(plugin: &Plugin, described: Result<&Description, &sandbox_host::Error>)
     match described {
         Ok(described) => {
             row("provider", format!("{} {}", described.name, described.version));
+            for variable in &described.environment {
+                let default =
+                    variable.default.as_ref().map_or_else(String::new, |value| format!(" [default: {value}]"));
+                row("reads", format!("{}: {}{default}", variable.name, variable.purpose));
+            }
+            for option in OptionInfo::all(&described.options_schema) {
+                row("option", option.to_string());
+            }
             for capability in &described.capabilities {
                 let note = if capability.note.is_empty() { String::new() } else { format!(": {}", capability.note) };
                 let support = support_name(capability.support);
@@ -78,6 +87,9 @@ fn facts(plugin: &Plugin, described: Result<&Description, &sandbox_host::Error>)
 fn wishes(manifest: &Manifest) -> Vec<Vec<String>> {
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |name: &str, text: String| rows.push(vec![name.to_owned(), text]);
+    if manifest.instances == InstancesWish::One {
+        row("wishes to be", "a single instance: all calls run in it, one after another".to_owned());
+    }
     for wish in &manifest.env {
         row("requests to read", sources(Some(&wish.name), wish.setting.as_deref()));
     }
@@ -132,7 +144,7 @@ fn file_text(file: &FileWish) -> String {
 
 /// Returns the plugin's description of itself. The plugin gets no settings and no network access for it, because a plugin
 /// that is inspected is not trusted yet.
-async fn described(plugin: &Plugin) -> sandbox_host::Result<Description> {
+pub async fn described(plugin: &Plugin) -> sandbox_host::Result<Description> {
     let nothing = || std::iter::empty::<String>();
     let builder = Provider::builder(plugin).anonymous(true).inherit_env(false);
     builder.grant_only(nothing()).show_only(nothing()).build().await?.describe().await

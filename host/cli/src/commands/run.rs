@@ -1,7 +1,7 @@
 //! `sandbox run`: runs a command in a new sandbox, and terminates the sandbox unless `--keep` is given.
 
 use anyhow::Result;
-use sandbox_host::types::{self, ExecSpec, ImageSpec, SandboxSpec};
+use sandbox_host::types::{self, ExecSpec, ImageSource, ImageSpec, SandboxSpec};
 use sandbox_host::{LEASE_TAG, Provider};
 
 use crate::args::Run;
@@ -9,7 +9,7 @@ use crate::output::Failure;
 use crate::output::text::end_text;
 use crate::session::Session;
 use crate::steps::execution::{apply, execute, require_argv};
-use crate::steps::image::{NO_ENTRYPOINT, follow, image_for};
+use crate::steps::image::{NO_ENTRYPOINT, follow, prepare_image};
 use crate::steps::sandbox::{create_sandbox, refuse_early, sandbox_spec};
 use crate::steps::verdict::{STAY_HINT, not_begun};
 
@@ -30,14 +30,17 @@ pub async fn run(session: &Session, args: Run) -> Result<i32> {
     let provider = session.provider().await?;
     let spec = sandbox_spec(&args.sandbox, ImageSpec::default())?;
     refuse_early(&provider, &spec).await?;
-    let built = image_for(session, &provider, &args.image, true).await?;
+    let image = prepare_image(session, &provider, &args.image, true).await?;
+    // An image of a provider that builds none has no entry point whose program could end.
+    let built = matches!(image.source, ImageSource::Id(_));
+    let lives: &[Life] = if built { &[Life::Kept, Life::Alone, Life::Own] } else { &[Life::Kept] };
     let mut ended = String::new();
-    for life in [Life::Kept, Life::Alone, Life::Own] {
+    for &life in lives {
         let mut spec = spec.clone();
         spec.image = match life {
-            Life::Kept | Life::Own => built.clone(),
+            Life::Kept | Life::Own => image.clone(),
             Life::Alone => {
-                let without = built.clone().command(NO_ENTRYPOINT);
+                let without = image.clone().command(NO_ENTRYPOINT);
                 ImageSpec::id(follow(session, provider.build(without).await?).await?)
             }
         };

@@ -451,6 +451,10 @@ pub struct PluginInfo<'a> {
     pub version: Option<&'a str>,
     /// Capabilities of the provider
     pub capabilities: Option<Vec<CapabilityInfo<'a>>>,
+    /// The options that `--option` accepts
+    pub options: Option<Vec<OptionInfo>>,
+    /// Whether all calls run in one instance, one after another
+    pub single_instance: bool,
     /// Access that the manifest requests
     pub wishes: Wishes<'a>,
     /// Environment variables that a host behind `gateway` must set
@@ -470,6 +474,43 @@ pub struct CapabilityInfo<'a> {
     pub support: &'static str,
     /// Limitations and remarks
     pub note: &'a str,
+}
+
+/// An element of `options` of `plugin inspect`
+#[derive(Serialize)]
+pub struct OptionInfo {
+    /// Name
+    pub name: String,
+    /// Its JSON Schema: type, default and description
+    pub schema: serde_json::Value,
+}
+
+impl OptionInfo {
+    /// The options of a JSON Schema object, in the order of their names.
+    pub fn all(schema: &str) -> Vec<OptionInfo> {
+        let schema: serde_json::Value = serde_json::from_str(schema).unwrap_or_default();
+        let properties = schema.get("properties").and_then(serde_json::Value::as_object);
+        let option =
+            |(name, schema): (&String, &serde_json::Value)| OptionInfo { name: name.clone(), schema: schema.clone() };
+        properties.into_iter().flatten().map(option).collect()
+    }
+}
+
+impl std::fmt::Display for OptionInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = |key: &str| self.schema.get(key).and_then(serde_json::Value::as_str);
+        write!(f, "{} ({})", self.name, text("type").unwrap_or("any JSON"))?;
+        if let Some(values) = self.schema.get("enum") {
+            write!(f, " one of {values}")?;
+        }
+        if let Some(description) = text("description") {
+            write!(f, ": {description}")?;
+        }
+        match self.schema.get("default") {
+            Some(default) => write!(f, " [default: {default}]"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The field `wishes` of `plugin inspect`: the access that the manifest requests
@@ -582,6 +623,39 @@ pub struct Checks {
     pub ok: bool,
     /// Results of the checks
     pub checks: Vec<Check>,
+}
+
+/// `plugin pack`
+#[derive(Serialize)]
+pub struct Packed<'a> {
+    /// The written file
+    pub file: &'a Path,
+    /// Bytes
+    pub size: usize,
+    /// SHA-256
+    pub sha256: &'a str,
+}
+
+/// `plugin check`
+#[derive(Serialize)]
+pub struct ComponentChecks {
+    /// Whether there is no problem
+    pub ok: bool,
+    /// All checks
+    pub checks: Vec<ComponentCheck>,
+}
+
+/// An element of `checks` of `plugin check`
+#[derive(Serialize)]
+pub struct ComponentCheck {
+    /// What was checked: `format`, `size`, `parts`, `imports`, `exports`, `manifest`, `code` or `description`
+    pub check: &'static str,
+    /// Whether there is no problem
+    pub ok: bool,
+    /// Result of the check
+    pub text: String,
+    /// What to do about a problem
+    pub hint: Option<String>,
 }
 
 /// An element of `checks` of `doctor`
@@ -804,6 +878,8 @@ impl<'a> PluginInfo<'a> {
             name: None,
             version: None,
             capabilities: None,
+            options: None,
+            single_instance: plugin.manifest().instances == sandbox_host::InstancesWish::One,
             wishes: Wishes::from(plugin.manifest()),
             gateway: &plugin.manifest().gateway.env,
             grants: Vec::new(),

@@ -20,8 +20,11 @@ use crate::args::Global;
 use crate::output::{Failure, Voice};
 use crate::pull::registry;
 
-/// File name of the component that is bundled with this program.
-pub const DEFAULT_PLUGIN: &str = "modal-provider.wasm";
+/// Name of the bundled component that is used if the user names none.
+const DEFAULT_PLUGIN: &str = "modal";
+
+/// End of the file names of bundled components: `modal` is the name of `modal-provider.wasm`.
+const BUNDLED_SUFFIX: &str = "-provider.wasm";
 
 /// One run of this program. Clones share their state.
 #[derive(Clone)]
@@ -60,9 +63,9 @@ impl Session {
     /// Returns the file of the plugin.
     pub fn plugin_path(&self) -> Result<PathBuf> {
         if let Some(path) = &self.global.plugin {
-            return Ok(crate::pull::find(path).unwrap_or_else(|| path.clone()));
+            return Ok(locate(path));
         }
-        Ok(bundled()?)
+        Ok(bundled(DEFAULT_PLUGIN)?)
     }
 
     /// Loads the plugin.
@@ -80,7 +83,12 @@ impl Session {
             .hint("build it with `cargo xtask build`, or name one with --plugin FILE")
             .into(),
             Kind::Plugin(PluginFault::Missing) => {
-                Failure::of(&error).hint("give the path of a file, or a name from `sandbox plugin pull`").into()
+                let names = bundled_names().join(", ");
+                let names =
+                    if names.is_empty() { names } else { format!(" the name of a bundled component ({names}),") };
+                Failure::of(&error)
+                    .hint(format!("give the path of a file,{names} or a name from `sandbox plugin pull`"))
+                    .into()
             }
             _ => error.into(),
         })
@@ -194,7 +202,7 @@ impl Session {
     }
 
     /// Returns whether the plugin gets what its manifest requests: because of `--grant`, because the policy file lists
-    /// its digest, or because it is the component that is bundled with this program.
+    /// its digest, or because it is a component that is bundled with this program.
     async fn is_trusted(&self, plugin: &Plugin, policy: &PolicyFile) -> bool {
         if self.global.plugin.is_none()
             || self.global.grant
@@ -202,10 +210,13 @@ impl Session {
         {
             return true;
         }
-        match bundled() {
-            Ok(path) => tokio::fs::read(path).await.is_ok_and(|bytes| sandbox_host::digest(&bytes) == plugin.digest()),
-            Err(_) => false,
+        for name in bundled_names() {
+            let Ok(path) = bundled(&name) else { continue };
+            if tokio::fs::read(path).await.is_ok_and(|bytes| sandbox_host::digest(&bytes) == plugin.digest()) {
+                return true;
+            }
         }
+        false
     }
 
     /// Stops the private emulator, if there is one.
@@ -218,10 +229,36 @@ impl Session {
     }
 }
 
-/// Returns the path of the bundled component, which is in the directory of this program.
-pub fn bundled() -> std::io::Result<PathBuf> {
+/// Returns the file of the component that the user named: a pulled one, a file, or a bundled one. If there is none of
+/// them, returns the name itself, so that loading it reports the error.
+pub fn locate(name: &Path) -> PathBuf {
+    if let Some(pulled) = crate::pull::find(name) {
+        return pulled;
+    }
+    let file = || crate::pull::is_name(name).then(|| bundled(name.to_str()?).ok()).flatten();
+    match file() {
+        Some(bundled) if !name.exists() && bundled.is_file() => bundled,
+        _ => name.to_owned(),
+    }
+}
+
+/// Returns the path of the bundled component with this name, which is in the directory of this program.
+fn bundled(name: &str) -> std::io::Result<PathBuf> {
+    Ok(program_directory()?.join(format!("{name}{BUNDLED_SUFFIX}")))
+}
+
+/// Returns the names of the bundled components.
+fn bundled_names() -> Vec<String> {
+    let entries = program_directory().and_then(std::fs::read_dir).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(BUNDLED_SUFFIX).map(str::to_owned));
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
+}
+
+fn program_directory() -> std::io::Result<PathBuf> {
     let program = std::env::current_exe()?;
-    Ok(program.parent().unwrap_or(Path::new(".")).join(DEFAULT_PLUGIN))
+    Ok(program.parent().unwrap_or(Path::new(".")).to_owned())
 }
 
 /// Fails if the manifest requests anything: a plugin that is not trusted gets none of it.
