@@ -19,6 +19,7 @@ checks! {
     "callers.a-reader-that-stops" ["processes", "program:cat"] "read-output: a caller that stops reading does not affect another one" => reader_stops;
     "callers.output-by-ids" ["processes", "program:cat"] "exec-ref: sandbox and exec id are enough to read all output from offset 0" => output_by_ids;
     "callers.input-by-ids" ["processes", "program:cat"] "write-input: another instance continues the input at the accepted offset" => input_by_ids;
+    "callers.repeated-input" ["processes", "program:cat"] "write-input: bytes below the accepted offset are skipped as repetitions" => repeated_input;
     "callers.wait-by-ids" ["processes"] "wait-exec: several callers wait for one exec and get the same verdict" => wait_by_ids;
     "callers.signal-by-ids" ["processes", "exec.signal", "program:sleep"] "signal: another instance signals a command by its ids" => signal_by_ids;
     "callers.many-instances" ["exec", "program:cat"] "run: instances that share nothing do not disturb each other" => many_instances;
@@ -114,6 +115,19 @@ async fn input_by_ids(case: Arc<Case>) -> Outcome {
     write(&mut third, b"three").await?;
     let output = all(third).await?;
     same("input by three callers", &output.stdout, b"one two three")?;
+    exited("the command", &output.verdict, 0)
+}
+
+async fn repeated_input(case: Arc<Case>) -> Outcome {
+    let ((sandbox, other), command) = (two(&case).await?, ExecSpec::new(["cat"]));
+    let mut first = sandbox.spawn(command.clone()).await?;
+    write(&mut first, b"abcdef").await?;
+    // A caller that lost the answer starts the command again and writes its input from the beginning.
+    let mut second = other.spawn(command).await?;
+    write(&mut second, b"abc").await?;
+    write(&mut second, b"defghi").await?;
+    let output = all(second).await?;
+    same("input that was written twice", &output.stdout, b"abcdefghi")?;
     exited("the command", &output.verdict, 0)
 }
 

@@ -48,6 +48,9 @@ checks! {
     "core.sandboxes-are-apart" ["exec", "files"] "create: a file of one sandbox is not in another one" => apart;
 }
 
+/// How long one answer of the service may take at most.
+const ANSWER: Duration = Duration::from_secs(20);
+
 /// How long the end of a sandbox may take after it was caused.
 const END: Duration = Duration::from_secs(60);
 
@@ -127,7 +130,11 @@ async fn get_unknown(case: Arc<Case>) -> Outcome {
 
 async fn wait_running(case: Arc<Case>) -> Outcome {
     for time in [Duration::ZERO, Duration::from_millis(300)] {
-        let ended = case.shared().await?.wait_for(time).await?;
+        let sandbox = case.shared().await?;
+        let Ok(ended) = tokio::time::timeout(time + ANSWER, sandbox.wait_for(time)).await else {
+            return failed(format!("`wait` for {time:?} had not returned {ANSWER:?} later"));
+        };
+        let ended = ended?;
         ensure!(ended.is_none(), "`wait` for {time:?} says that a running sandbox has ended: {ended:?}");
     }
     Ok(())
