@@ -20,6 +20,7 @@ use crate::blocking::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::local::tree::{self, Fault, Unpacked};
 use crate::runtime::call::Call;
+use crate::runtime::functions::Functions;
 use crate::runtime::runner::ask;
 use crate::types::{self, Location, WriteOptions};
 
@@ -296,7 +297,7 @@ impl Sandbox {
                 let (at, transfer): (Location, String) = (at.clone(), transfer.clone());
                 held.call(self.on("read", path), move |bound, store| {
                     Box::pin(async move {
-                        let guest = bound.guest();
+                        let guest = Functions::of(bound);
                         match form {
                             Form::File => guest.call_read_file(store, &at, &transfer, offset, PIECE as u32).await,
                             Form::Tree => guest.call_read_tree(store, &at, &transfer, offset, PIECE as u32).await,
@@ -361,7 +362,7 @@ impl Sandbox {
                     let sent = held
                         .call(self.changing("write", path), move |bound, store| {
                             Box::pin(async move {
-                                let guest = bound.guest();
+                                let guest = Functions::of(bound);
                                 match form {
                                     Form::File => {
                                         guest.call_write_file(store, &at, &transfer, &options, from, &data, last).await

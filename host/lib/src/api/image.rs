@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use crate::api::provider::Provider;
 use crate::error::Result;
 use crate::runtime::call::Call;
+use crate::runtime::functions::Functions;
 use crate::runtime::runner::{Held, ask};
 use crate::types;
 
@@ -31,7 +32,7 @@ impl Provider {
         let mut held = self.inner.hold(None);
         let progress = held
             .call(Call::acting("build the image"), move |bound, store| {
-                Box::pin(async move { bound.guest().call_start_build(store, &spec).await })
+                Box::pin(async move { Functions::of(bound).call_start_build(store, &spec).await })
             })
             .await?;
         Ok(Build { held, cursor: progress.cursor, pending: progress.log, image: progress.image })
@@ -87,7 +88,7 @@ impl Build {
                 .held
                 .call(Call::reading("build the image"), move |bound, store| {
                     Box::pin(async move {
-                        let guest = bound.guest();
+                        let guest = Functions::of(bound);
                         guest.call_read_build(store, &cursor, LOG_BYTES, LOG_WAIT).await
                     })
                 })

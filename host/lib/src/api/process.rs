@@ -22,6 +22,7 @@ use crate::api::signal::Signal;
 use crate::api::spec::millis;
 use crate::error::{Error, Kind, Result};
 use crate::runtime::call::Call;
+use crate::runtime::functions::Functions;
 use crate::runtime::runner::Held;
 use crate::types::{self, ExecRef, Verdict};
 
@@ -166,7 +167,7 @@ impl Process {
                 .sandbox
                 .inner()
                 .call(&self.sandbox.route(), call, move |bound, store| {
-                    Box::pin(async move { bound.guest().call_wait_exec(store, &exec, wait).await })
+                    Box::pin(async move { Functions::of(bound).call_wait_exec(store, &exec, wait).await })
                 })
                 .await?;
             stalled.answered(ended.is_some());
@@ -244,7 +245,7 @@ impl Process {
         self.sandbox
             .inner()
             .call(&self.sandbox.route(), call, move |bound, store| {
-                Box::pin(async move { bound.guest().call_resize(store, &exec, &size).await })
+                Box::pin(async move { Functions::of(bound).call_resize(store, &exec, &size).await })
             })
             .await
     }
@@ -536,7 +537,7 @@ async fn read_piece(held: &mut Held, exec: &ExecRef, request: types::ReadRequest
     let (exec, max) = (exec.clone(), request.max_bytes as usize);
     let output = held
         .call(call, move |bound, store| {
-            Box::pin(async move { bound.guest().call_read_output(store, &exec, request).await })
+            Box::pin(async move { Functions::of(bound).call_read_output(store, &exec, request).await })
         })
         .await?;
     // The size is checked because the plugin is not trusted.
@@ -676,7 +677,7 @@ async fn write(shared: Arc<Shared>) {
         let (exec, sent) = (shared.exec.clone(), data.clone());
         let written = held
             .call(call, move |bound, store| {
-                Box::pin(async move { bound.guest().call_write_input(store, &exec, offset, &sent, eof).await })
+                Box::pin(async move { Functions::of(bound).call_write_input(store, &exec, offset, &sent, eof).await })
             })
             .await;
         match written {

@@ -9,6 +9,7 @@ use crate::api::sandbox::Sandbox;
 use crate::api::spec::fresh_id;
 use crate::error::{Error, Kind, Result, Retry};
 use crate::runtime::call::Call;
+use crate::runtime::functions::Functions;
 use crate::runtime::metrics::Snapshot;
 use crate::runtime::runner::{Runner, ask};
 use crate::types;
@@ -140,7 +141,7 @@ impl Provider {
         let one = || async {
             let mut held = self.inner.hold(None);
             held.call(Call::reading("warm up"), |bound, store| {
-                Box::pin(async move { bound.guest().call_describe(store).await })
+                Box::pin(async move { Functions::of(bound).call_describe(store).await })
             })
             .await?;
             Ok::<_, Error>(held)

@@ -11,6 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::local::context::BuildContext;
 use crate::local::dockerfile::{LocalDockerfile, Sent};
 use crate::runtime::call::Call;
+use crate::runtime::functions::Functions;
 use crate::runtime::runner::ask;
 use crate::types::{Content, ImageSource, ImageSpec};
 
@@ -123,7 +124,7 @@ impl Provider {
             let arrived = held
                 .call(Call::acting(what()), move |bound, store| {
                     Box::pin(async move {
-                        let guest = bound.guest();
+                        let guest = Functions::of(bound);
                         guest.call_upload_content(store, &named, offset, &data).await
                     })
                 })

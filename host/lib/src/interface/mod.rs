@@ -81,10 +81,10 @@ macro_rules! functions {
     })*) => {
         // The interface determines the number of arguments.
         #[allow(clippy::too_many_arguments)]
-        impl Guest<'_> {$($(
+        impl<'a> Guest<'a> {$($(
             pub(crate) async fn $function<T: Send + 'static>(
                 self,
-                store: &mut Store<T>,
+                store: &'a mut Store<T>,
                 $($name: $kind),*
             ) -> Answer<$answer> {
                 match self {
@@ -99,110 +99,118 @@ macro_rules! functions {
     };
 }
 
-functions! {
-    sandbox_provider {
-        call_describe() -> Description;
-        call_check() -> ();
-        call_check_spec(spec: &SandboxSpec) -> ();
-        call_create(spec: &SandboxSpec) -> SandboxInfo;
-        call_get(sandbox: &SandboxId) -> SandboxInfo;
-        call_list(filter: &ListFilter, cursor: Option<&str>, max: u32) -> SandboxPage;
-        call_wait(sandbox: &SandboxId, wait: u64) -> Option<EndReason>;
-        call_terminate(sandbox: &SandboxId) -> ();
-        call_get_tags(sandbox: &SandboxId) -> Vec<Pair>;
-        call_set_tags(sandbox: &SandboxId, tags: &[Pair]) -> ();
-    }
-    exec {
-        call_run(sandbox: &SandboxId, spec: &ExecSpec, stdin: &[u8], limits: OutputLimits) -> RunResult;
-    }
-    processes {
-        call_start(sandbox: &SandboxId, spec: &ExecSpec) -> ();
-        call_read_output(exec: &ExecRef, request: ReadRequest) -> Output;
-        call_write_input(exec: &ExecRef, offset: u64, data: &[u8], eof: bool) -> InputState;
-        call_wait_exec(exec: &ExecRef, wait: u64) -> Option<Verdict>;
-        call_signal(exec: &ExecRef, signal: u32) -> ();
-        call_resize(exec: &ExecRef, size: &Pty) -> ();
-    }
-    files {
-        call_read_file(at: &Location, transfer: &ExecId, offset: u64, max_bytes: u32) -> FileChunk;
-        call_write_file(at: &Location, transfer: &ExecId, options: &WriteOptions, offset: u64, data: &[u8], eof: bool) -> u64;
-        call_stat(at: &Location, follow: bool) -> FileInfo;
-        call_list_directory(at: &Location, cursor: Option<&str>, max: u32) -> FilePage;
-        call_make_directory(at: &Location, parents: bool) -> ();
-        call_remove(at: &Location, recursive: bool) -> ();
-        call_rename(at: &Location, to: &str, replace: bool) -> ();
-        call_make_symlink(at: &Location, target: &str) -> ();
-        call_set_permissions(at: &Location, permissions: u32) -> ();
-    }
-    trees {
-        call_read_tree(at: &Location, transfer: &ExecId, offset: u64, max_bytes: u32) -> FileChunk;
-        call_write_tree(at: &Location, transfer: &ExecId, offset: u64, data: &[u8], eof: bool) -> u64;
-    }
-    watches {
-        call_watch(at: &Location, watch: &ExecId, recursive: bool, position: u64, max_events: u32, wait: u64) -> WatchPage;
-    }
-    images {
-        call_missing_content(contents: &[Content]) -> Vec<String>;
-        call_upload_content(content: &Content, offset: u64, data: &[u8]) -> u64;
-        call_start_build(spec: &ImageSpec) -> BuildProgress;
-        call_read_build(cursor: &str, max_bytes: u32, wait: u64) -> BuildProgress;
-        call_get_image(image: &ImageId) -> BuiltImage;
-        call_delete_image(image: &ImageId) -> ();
-    }
-    snapshots {
-        call_snapshot_filesystem(sandbox: &SandboxId, key: &str, ttl: Option<u64>) -> String;
-        call_snapshot_directory(at: &Location, key: &str, ttl: Option<u64>) -> String;
-        call_exit_snapshot(sandbox: &SandboxId, wait: u64) -> Option<String>;
-        call_mount(at: &Location, image: Option<&ImageId>) -> ();
-        call_unmount(at: &Location) -> ();
-    }
-    memory_snapshots {
-        call_snapshot_memory(sandbox: &SandboxId, key: &str) -> String;
-        call_restore(snapshot: &SnapshotId, key: &str, name: Option<&str>) -> SandboxInfo;
-    }
-    inventory {
-        call_list_images(cursor: Option<&str>, max: u32) -> ImagePage;
-        call_list_execs(sandbox: &SandboxId, cursor: Option<&str>, max: u32) -> ExecPage;
-        call_delete_memory_snapshot(snapshot: &SnapshotId) -> ();
-    }
-    volumes {
-        call_reload_volumes(sandbox: &SandboxId) -> ();
-        call_delete_volume(volume: &str) -> ();
-    }
-    names {
-        call_find(name: &str) -> SandboxInfo;
-        call_set_name(sandbox: &SandboxId, name: &str) -> ();
-    }
-    readiness {
-        call_wait_ready(sandbox: &SandboxId, wait: u64) -> bool;
-    }
-    lifecycle {
-        call_wait_running(sandbox: &SandboxId, wait: u64) -> bool;
-        call_pause(sandbox: &SandboxId) -> ();
-        call_stop(sandbox: &SandboxId) -> ();
-        call_resume(sandbox: &SandboxId) -> ();
-        call_extend(sandbox: &SandboxId, lifetime: u64) -> u64;
-    }
-    network {
-        call_set_network(sandbox: &SandboxId, policy: &NetworkPolicy) -> ();
-    }
-    tunnels {
-        call_tunnels(sandbox: &SandboxId, wait: u64) -> Vec<Tunnel>;
-        call_create_connect_token(sandbox: &SandboxId, port: u16, metadata: &str) -> ConnectToken;
-    }
-    sidecars {
-        call_create_sidecar(sandbox: &SandboxId, spec: &SidecarSpec) -> SidecarInfo;
-        call_list_sidecars(sandbox: &SandboxId) -> Vec<SidecarInfo>;
-        call_wait_sidecar(sandbox: &SandboxId, name: &str, wait: u64) -> Option<EndReason>;
-        call_terminate_sidecar(sandbox: &SandboxId, name: &str) -> ();
-    }
-    logs {
-        call_read_logs(sandbox: &SandboxId, query: &LogQuery, cursor: Option<&str>, max_bytes: u32) -> LogPage;
-    }
-    usage {
-        call_report_usage(sandbox: &SandboxId) -> UsageReport;
-    }
+/// Calls a macro with the table of all functions of all interfaces but `cache`.
+macro_rules! table {
+    ($callback:ident) => {
+        $callback! {
+            sandbox_provider {
+                call_describe() -> Description;
+                call_check() -> ();
+                call_check_spec(spec: &'a SandboxSpec) -> ();
+                call_create(spec: &'a SandboxSpec) -> SandboxInfo;
+                call_get(sandbox: &'a SandboxId) -> SandboxInfo;
+                call_list(filter: &'a ListFilter, cursor: Option<&'a str>, max: u32) -> SandboxPage;
+                call_wait(sandbox: &'a SandboxId, wait: u64) -> Option<EndReason>;
+                call_terminate(sandbox: &'a SandboxId) -> ();
+                call_get_tags(sandbox: &'a SandboxId) -> Vec<Pair>;
+                call_set_tags(sandbox: &'a SandboxId, tags: &'a [Pair]) -> ();
+            }
+            exec {
+                call_run(sandbox: &'a SandboxId, spec: &'a ExecSpec, stdin: &'a [u8], limits: OutputLimits) -> RunResult;
+            }
+            processes {
+                call_start(sandbox: &'a SandboxId, spec: &'a ExecSpec) -> ();
+                call_read_output(exec: &'a ExecRef, request: ReadRequest) -> Output;
+                call_write_input(exec: &'a ExecRef, offset: u64, data: &'a [u8], eof: bool) -> InputState;
+                call_wait_exec(exec: &'a ExecRef, wait: u64) -> Option<Verdict>;
+                call_signal(exec: &'a ExecRef, signal: u32) -> ();
+                call_resize(exec: &'a ExecRef, size: &'a Pty) -> ();
+            }
+            files {
+                call_read_file(at: &'a Location, transfer: &'a ExecId, offset: u64, max_bytes: u32) -> FileChunk;
+                call_write_file(at: &'a Location, transfer: &'a ExecId, options: &'a WriteOptions, offset: u64, data: &'a [u8], eof: bool) -> u64;
+                call_stat(at: &'a Location, follow: bool) -> FileInfo;
+                call_list_directory(at: &'a Location, cursor: Option<&'a str>, max: u32) -> FilePage;
+                call_make_directory(at: &'a Location, parents: bool) -> ();
+                call_remove(at: &'a Location, recursive: bool) -> ();
+                call_rename(at: &'a Location, to: &'a str, replace: bool) -> ();
+                call_make_symlink(at: &'a Location, target: &'a str) -> ();
+                call_set_permissions(at: &'a Location, permissions: u32) -> ();
+            }
+            trees {
+                call_read_tree(at: &'a Location, transfer: &'a ExecId, offset: u64, max_bytes: u32) -> FileChunk;
+                call_write_tree(at: &'a Location, transfer: &'a ExecId, offset: u64, data: &'a [u8], eof: bool) -> u64;
+            }
+            watches {
+                call_watch(at: &'a Location, watch: &'a ExecId, recursive: bool, position: u64, max_events: u32, wait: u64) -> WatchPage;
+            }
+            images {
+                call_missing_content(contents: &'a [Content]) -> Vec<String>;
+                call_upload_content(content: &'a Content, offset: u64, data: &'a [u8]) -> u64;
+                call_start_build(spec: &'a ImageSpec) -> BuildProgress;
+                call_read_build(cursor: &'a str, max_bytes: u32, wait: u64) -> BuildProgress;
+                call_get_image(image: &'a ImageId) -> BuiltImage;
+                call_delete_image(image: &'a ImageId) -> ();
+            }
+            snapshots {
+                call_snapshot_filesystem(sandbox: &'a SandboxId, key: &'a str, ttl: Option<u64>) -> String;
+                call_snapshot_directory(at: &'a Location, key: &'a str, ttl: Option<u64>) -> String;
+                call_exit_snapshot(sandbox: &'a SandboxId, wait: u64) -> Option<String>;
+                call_mount(at: &'a Location, image: Option<&'a ImageId>) -> ();
+                call_unmount(at: &'a Location) -> ();
+            }
+            memory_snapshots {
+                call_snapshot_memory(sandbox: &'a SandboxId, key: &'a str) -> String;
+                call_restore(snapshot: &'a SnapshotId, key: &'a str, name: Option<&'a str>) -> SandboxInfo;
+            }
+            inventory {
+                call_list_images(cursor: Option<&'a str>, max: u32) -> ImagePage;
+                call_list_execs(sandbox: &'a SandboxId, cursor: Option<&'a str>, max: u32) -> ExecPage;
+                call_delete_memory_snapshot(snapshot: &'a SnapshotId) -> ();
+            }
+            volumes {
+                call_reload_volumes(sandbox: &'a SandboxId) -> ();
+                call_delete_volume(volume: &'a str) -> ();
+            }
+            names {
+                call_find(name: &'a str) -> SandboxInfo;
+                call_set_name(sandbox: &'a SandboxId, name: &'a str) -> ();
+            }
+            readiness {
+                call_wait_ready(sandbox: &'a SandboxId, wait: u64) -> bool;
+            }
+            lifecycle {
+                call_wait_running(sandbox: &'a SandboxId, wait: u64) -> bool;
+                call_pause(sandbox: &'a SandboxId) -> ();
+                call_stop(sandbox: &'a SandboxId) -> ();
+                call_resume(sandbox: &'a SandboxId) -> ();
+                call_extend(sandbox: &'a SandboxId, lifetime: u64) -> u64;
+            }
+            network {
+                call_set_network(sandbox: &'a SandboxId, policy: &'a NetworkPolicy) -> ();
+            }
+            tunnels {
+                call_tunnels(sandbox: &'a SandboxId, wait: u64) -> Vec<Tunnel>;
+                call_create_connect_token(sandbox: &'a SandboxId, port: u16, metadata: &'a str) -> ConnectToken;
+            }
+            sidecars {
+                call_create_sidecar(sandbox: &'a SandboxId, spec: &'a SidecarSpec) -> SidecarInfo;
+                call_list_sidecars(sandbox: &'a SandboxId) -> Vec<SidecarInfo>;
+                call_wait_sidecar(sandbox: &'a SandboxId, name: &'a str, wait: u64) -> Option<EndReason>;
+                call_terminate_sidecar(sandbox: &'a SandboxId, name: &'a str) -> ();
+            }
+            logs {
+                call_read_logs(sandbox: &'a SandboxId, query: &'a LogQuery, cursor: Option<&'a str>, max_bytes: u32) -> LogPage;
+            }
+            usage {
+                call_report_usage(sandbox: &'a SandboxId) -> UsageReport;
+            }
+        }
+    };
 }
+pub(crate) use table;
+
+table!(functions);
 
 impl Guest<'_> {
     /// Returns an empty cache if the plugin does not export the interface `cache`.

@@ -1,5 +1,6 @@
 //! The properties of a call to a plugin that do not depend on the called function.
 
+use std::any::Any;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -89,7 +90,8 @@ impl Call {
     }
 }
 
-type Answer<'a, R> = Pin<Box<dyn Future<Output = wasmtime::Result<Result<R, types::Error>>> + Send + 'a>>;
+/// The future of one function of the interface.
+pub(crate) type Answer<'a, R> = Pin<Box<dyn Future<Output = wasmtime::Result<Result<R, types::Error>>> + Send + 'a>>;
 
 /// The part of a call that calls one function of the interface.
 pub(crate) trait Body<R>:
@@ -97,3 +99,16 @@ pub(crate) trait Body<R>:
 {
 }
 impl<R, F> Body<R> for F where F: for<'a> FnOnce(&'a Bound, &'a mut Store<State>) -> Answer<'a, R> + Send + 'static {}
+
+/// A reply of any function of the interface.
+pub(crate) type Reply = Box<dyn Any + Send>;
+
+/// A [`Body`] whose reply has any type.
+pub(crate) type AnyBody = Box<dyn for<'a> FnOnce(&'a Bound, &'a mut Store<State>) -> Answer<'a, Reply> + Send>;
+
+/// Converts a body, so that the code that runs it exists once and not for each type of reply.
+pub(crate) fn erased<R: Send + 'static>(body: impl Body<R>) -> AnyBody {
+    Box::new(move |bound, store| {
+        Box::pin(async move { Ok(body(bound, store).await?.map(|reply| Box::new(reply) as Reply)) })
+    })
+}

@@ -1,6 +1,7 @@
 //! Runs components: instances, their limits, the choice of an instance for each call, and the counters.
 
 pub(crate) mod call;
+pub(crate) mod functions;
 pub(crate) mod gate;
 pub(crate) mod instance;
 pub(crate) mod limits;

@@ -1,5 +1,6 @@
 //! Runs the calls of one provider on warm or new instances, counts them, and cancels them on shutdown.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use crate::error::{Error, Happened, Kind, Result};
 use crate::net::hook::Net;
 use crate::plugin::engine;
 use crate::plugin::manifest::InstancesWish;
-use crate::runtime::call::{Body, Call};
+use crate::runtime::call::{AnyBody, Body, Call, Reply, erased};
 use crate::runtime::gate::Gate;
 use crate::runtime::instance::{Instance, Outcome};
 use crate::runtime::limits::Limits;
@@ -33,7 +34,7 @@ macro_rules! ask {
         $provider
             .call(&$route, $call, move |bound, $store| {
                 Box::pin(async move {
-                    let $guest = bound.guest();
+                    let $guest = $crate::runtime::functions::Functions::of(bound);
                     $body.await
                 })
             })
@@ -212,6 +213,16 @@ pub(crate) struct Held {
 
 impl Held {
     pub(crate) async fn call<R: Send + 'static>(&mut self, call: Call, body: impl Body<R>) -> Result<R> {
+        let reply = self.run(call, erased(body)).await?;
+        Ok(*reply.downcast().expect("the reply has the type of the body"))
+    }
+
+    /// Runs one call. A plain function with a boxed future, so that its code is generated in this crate only.
+    fn run(&mut self, call: Call, body: AnyBody) -> Pin<Box<dyn Future<Output = Result<Reply>> + Send + '_>> {
+        Box::pin(self.run_now(call, body))
+    }
+
+    async fn run_now(&mut self, call: Call, body: AnyBody) -> Result<Reply> {
         let runner = self.runner.clone();
         let span = tracing::debug_span!(
             "call",
@@ -255,7 +266,7 @@ impl Held {
         }
     }
 
-    async fn answer<R: Send + 'static>(&mut self, runner: &Arc<Runner>, call: Call, body: impl Body<R>) -> Result<R> {
+    async fn answer(&mut self, runner: &Arc<Runner>, call: Call, body: AnyBody) -> Result<Reply> {
         if let Some(single) = &runner.single {
             return single.call(runner, call, body).await;
         }
