@@ -39,7 +39,7 @@ capabilities! {
     "network.inbound" "network.update" "ports.tls" "ports.h2" "ports.tcp" "connect-token" "sidecars" "tags.update"
     "find" "wait-running" "pause" "stop" "lifetime.extend" "logs" "stats" "snapshot.filesystem" "snapshot.directory" "snapshot.memory" "snapshot.exit" "mount"
     "volumes.reload" "volumes.delete" "snapshot.memory.delete" "exec.list" "exec.user" "exec.signal" "exec.deadline" "exec.pty" "exec.resize" "exec.merge-stderr"
-    "exec.long-argv" "exec.secrets" "main.output" "main.input" "files.mode" "files.append" "files.rename"
+    "exec.secrets" "main.output" "main.input" "files.mode" "files.append" "files.rename"
     "files.symlinks" "files.trees" "files.watch" "files.user" "exec" "files" "directories"
 }
 
@@ -120,7 +120,7 @@ fn others(name: &str) -> &'static [&'static str] {
         "stats" => &["usage"],
         "snapshot.filesystem" | "snapshot.directory" | "snapshot.exit" => &["snapshots"],
         "snapshot.memory" => &["memory-snapshots"],
-        "mount" => &["mounts"],
+        "mount" => &["mounts", "snapshots"],
         "network.update" => &["network"],
         "volumes.reload" | "volumes.delete" => &["volumes"],
         "exec.signal" | "exec.resize" | "main.output" | "main.input" => &["processes", "exec"],
@@ -217,7 +217,6 @@ async fn of_exec(name: String, sandbox: Sandbox) -> Result<()> {
         "exec.deadline" => plain().timeout(Duration::from_secs(60)),
         "exec.pty" => plain().pty(24, 80, "xterm"),
         "exec.merge-stderr" => plain().merge_stderr(),
-        "exec.long-argv" => ExecSpec::new(["echo".to_owned(), "x".repeat(100_000)]),
         "exec.secrets" => ExecSpec { secrets: vec![NONE.to_owned()], ..plain() },
         "exec.signal" => return sandbox.signal(NONE, Signal::TERM).await,
         "exec.resize" => return sandbox.attach(NONE).resize(24, 80).await,
@@ -313,7 +312,9 @@ mod tests {
 
     #[test]
     fn every_capability_has_a_check() {
-        let without_calls = ["create.idempotent", "exec.idempotent", "stats.cost", "files.atomic", "cache"];
+        // Without `exec.long-argv`, an unspecified length is accepted.
+        let without_calls =
+            ["exec.long-argv", "create.idempotent", "exec.idempotent", "stats.cost", "files.atomic", "cache"];
         for name in NAMES.iter().filter(|name| !without_calls.contains(name)) {
             let id = format!("capabilities.{name}");
             assert!(CHECKS.iter().any(|check| check.id == id), "{name}");
