@@ -1,7 +1,7 @@
 //! Shared parts of the whole-system tests: the paths of the programs under test, and emulators that end with the test.
 //!
 //! `cargo xtask test` first builds the programs into `target/dist`. The environment variables `SANDBOX_PROGRAM`,
-//! `SANDBOX_COMPONENT`, `SANDBOX_PYTHON` and `SANDBOX_NPM` select other ones.
+//! `SANDBOX_COMPONENT`, `SANDBOX_FAULTY`, `SANDBOX_PYTHON` and `SANDBOX_NPM` select other ones.
 
 #![allow(clippy::unwrap_used)]
 
@@ -46,6 +46,16 @@ pub fn program() -> PathBuf {
 #[must_use]
 pub fn component() -> PathBuf {
     from_env("SANDBOX_COMPONENT", "dist/modal-provider.wasm")
+}
+
+/// Returns the path of the component with faults, `tests/guests/faulty`.
+///
+/// # Panics
+///
+/// Panics if the file does not exist.
+#[must_use]
+pub fn faulty() -> PathBuf {
+    from_env("SANDBOX_FAULTY", "guests/faulty-provider.wasm")
 }
 
 /// Returns the path of a Python interpreter with the packages of `tests/requirements.txt`.

@@ -54,3 +54,9 @@ fn the_component_has_at_most_1_mb() {
     let size = std::fs::metadata(system_tests::component()).expect("cannot read the component").len();
     assert!(size <= 1_000_000, "the component has {size} bytes; the limit is 1 MB");
 }
+
+#[test]
+fn the_memory_provider_is_one_file_of_at_most_200_lines() {
+    let lines = include_str!("../../guest/memory/src/lib.rs").lines().count();
+    assert!(lines <= 200, "it has {lines} lines; a newcomer has to be able to read it as a whole");
+}

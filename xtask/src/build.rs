@@ -74,6 +74,20 @@ pub fn components() -> Result<PathBuf> {
     Ok(tools::target().join("dist").join(file_name(PROVIDERS[0])))
 }
 
+/// Builds the components that only tests load, into `target/guests`.
+///
+/// # Errors
+///
+/// Fails if one of them cannot be built.
+pub fn test_components() -> Result<()> {
+    let arguments = ["--lib", "--target", WASM_TARGET, "--profile", "component", "--package", "faulty-provider"];
+    progress::cargo("components for tests", "build", &arguments, &[component_flags()])?;
+    let folder = tools::target().join("guests");
+    fs::create_dir_all(&folder)?;
+    let built = tools::target().join(WASM_TARGET).join("component/faulty_provider.wasm");
+    replace(&built, &folder.join("faulty-provider.wasm"))
+}
+
 /// Returns the variable with the compiler flags for components.
 fn component_flags() -> (String, String) {
     let name = format!("CARGO_TARGET_{}_RUSTFLAGS", WASM_TARGET.replace('-', "_").to_uppercase());

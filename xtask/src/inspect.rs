@@ -45,8 +45,11 @@ pub fn wheel() -> Result<PathBuf> {
     let scripts = tree().join("inspect_modal_sandbox.data/scripts");
     fs::create_dir_all(&scripts)?;
     build::replace(&program, &scripts.join("sandbox"))?;
-    // The program looks for its component in this place.
-    build::replace(&component, &scripts.join("modal-provider.wasm"))?;
+    // The program looks for its components in this place.
+    for provider in build::PROVIDERS {
+        let name = build::file_name(provider);
+        build::replace(&component.with_file_name(&name), &scripts.join(&name))?;
+    }
     build::replace(&component, &tree().join("python/inspect_modal_sandbox/modal-provider.wasm"))?;
     let folder = tools::target().join("wheels");
     // A wheel of an earlier version must not be mistaken for the new one.

@@ -232,7 +232,10 @@ fn the_checks_of_conformance_are_listed_without_a_provider() {
     let output = run(&["conformance", "--only", "exec", "--only", "nonsense"]);
     let error = text(&output.stderr);
     assert_eq!(output.status.code(), Some(125), "{error}");
-    assert!(error.contains("cannot run the checks of nonsense") && error.contains("the groups are describe"), "{error}");
+    assert!(
+        error.contains("cannot run the checks of nonsense") && error.contains("the groups are describe"),
+        "{error}"
+    );
 
     let output = run(&["conformance", "--list", "--json", "--only", "usage"]);
     let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -82,6 +82,14 @@ impl Transcript {
         output
     }
 
+    /// Runs the program without an emulator.
+    fn alone(&mut self, arguments: &[&str], input: &[u8]) {
+        let mut command = sandbox();
+        command.args(arguments).current_dir(self.path()).env("COLUMNS", "100");
+        let output = feed(command.env("SANDBOX_PLUGIN_DIR", self.path().join("plugins")), input);
+        self.note(arguments, &output);
+    }
+
     fn note(&mut self, arguments: &[&str], output: &Output) {
         let quoted = arguments.iter().map(|argument| {
             let plain = |c: char| c.is_alphanumeric() || "-_./:=,@".contains(c);
@@ -450,6 +458,60 @@ fn wrong_plugins_and_settings_print_errors() {
     it.note(&["emulator", "--listen", "nothing"], &output);
     it.run(&["gateway", "--listen", "0.0.0.0:0"]);
     it.check("plugins_and_settings");
+}
+
+#[test]
+fn the_memory_provider_needs_no_service() {
+    let mut it = Transcript::new();
+    let mut memory = |arguments: &[&str], input: &[u8]| it.alone(&[&["--plugin", "memory"], arguments].concat(), input);
+    memory(&["run", "--", "echo", "hi"], b"");
+    memory(&["run", "-i", "--", "cat"], b"input\n");
+    memory(&["run", "--", "exit", "7"], b"");
+    memory(&["run", "--json", "--", "cat", "/none"], b"");
+    memory(&["run", "--timeout", "1s", "--", "sleep", "600"], b"");
+    memory(&["run", "--", "no-such-program"], b"");
+    memory(&["run", "--image", "debian", "--", "echo"], b"");
+    memory(&["run", "--option", "nope=1", "--", "echo"], b"");
+    memory(&["build"], b"");
+    memory(&["create"], b"");
+    memory(&["list"], b"");
+    memory(&["exec", "none", "--", "echo"], b"");
+    memory(&["stats", "none"], b"");
+    memory(&["plugin", "inspect", "memory"], b"");
+    it.check("memory");
+    let output = sandbox().args(["run", "--", "echo", "hi"]).env("SANDBOX_PLUGIN", "memory").output();
+    assert_eq!(output.expect("cannot start the program").stdout, b"hi\n");
+}
+
+#[test]
+fn components_are_checked_and_packed() {
+    let mut it = Transcript::new();
+    let here = it.path().to_owned();
+    let write = |name: &str, text: &str| std::fs::write(here.join(name), text).expect("cannot write the file");
+    let component = system_tests::program().with_file_name("memory-provider.wasm");
+    let component = component.to_str().expect("not UTF-8");
+    let manifest = "manifest = 1\nname = 'memory'\ninterface = 'harness:sandbox@0.1.1'\ninstances = 'one'\n";
+    write("good.toml", manifest);
+    write("other.toml", &manifest.replace("0.1.1", "0.1.0").replace("memory", "other"));
+    write("name.toml", &manifest.replace("memory", "other"));
+    write("bad.toml", "manifest = 1\nwish = 3\n");
+    write("text.wasm", "text");
+    it.alone(&["plugin", "check", component], b"");
+    it.alone(&["plugin", "pack", component, "--manifest", "good.toml", "-o", "good.wasm"], b"");
+    it.alone(&["plugin", "pack", "--json", "good.wasm", "--manifest", "good.toml", "-o", "good.wasm"], b"");
+    it.alone(&["plugin", "check", "--json", "good.wasm"], b"");
+    it.alone(&["--plugin", "./good.wasm", "run", "--", "echo", "packed"], b"");
+    it.alone(&["plugin", "pack", component, "--manifest", "other.toml", "-o", "other.wasm"], b"");
+    it.alone(&["plugin", "check", "other.wasm"], b"");
+    it.alone(&["plugin", "pack", component, "--manifest", "name.toml", "-o", "name.wasm"], b"");
+    it.alone(&["plugin", "check", "name.wasm"], b"");
+    it.alone(&["plugin", "check", "text.wasm"], b"");
+    it.alone(&["plugin", "check", "--json", "text.wasm"], b"");
+    it.alone(&["plugin", "check", "nothing"], b"");
+    it.alone(&["plugin", "pack", component, "--manifest", "bad.toml", "-o", "bad.wasm"], b"");
+    it.alone(&["plugin", "pack", "text.wasm", "--manifest", "good.toml", "-o", "bad.wasm"], b"");
+    it.alone(&["plugin", "pack", component, "--manifest", "nothing", "-o", "bad.wasm"], b"");
+    it.check("plugin_check_and_pack");
 }
 
 /// Commands that run until they are stopped first print their address.

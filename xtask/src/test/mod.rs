@@ -225,6 +225,7 @@ fn needs(step: &str) -> Result<()> {
         "proto" => tools::python().map(drop),
         "system" => {
             build::dist()?;
+            build::test_components()?;
             tools::python()?;
             tools::npm().map(drop)
         }

@@ -141,6 +141,7 @@ pub fn check_sandbox(description: &Description, spec: &SandboxSpec) -> Result<()
     }
     check(description, &needs)?;
     no_options(&spec.options)?;
+    super::check::extra(&spec.image.extra)?;
     super::check::extra(&spec.extra)
 }
 
@@ -176,5 +177,60 @@ pub fn no_options(options: &[(String, String)]) -> Result<()> {
         Some((name, _)) => {
             Err(Error::invalid(format!("There is no option `{}`: this provider has none.", shown(name))).about(name))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{
+        records::{description, exec_spec, sandbox_spec},
+        wit::{AllowList, Pty, RegistryImage},
+    };
+
+    /// Returns the subject of the error of a check, or an empty text if there is no error.
+    fn subject(checked: Result<()>) -> String {
+        checked.err().map(|error| error.subject.clone().unwrap_or_default()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_sandbox_needs_what_its_specification_names() {
+        let none = description("x", "1", &[]);
+        let refused = |change: &dyn Fn(&mut SandboxSpec)| {
+            let mut spec = sandbox_spec();
+            change(&mut spec);
+            subject(check_sandbox(&none, &spec))
+        };
+        assert_eq!(refused(&|_| {}), "");
+        assert_eq!(refused(&|spec| spec.key = Some("k".into())), "create.idempotent");
+        assert_eq!(refused(&|spec| spec.tags.push(("a".into(), "b".into()))), "create.tags");
+        assert_eq!(refused(&|spec| spec.resources.cpu_limit_millicores = Some(1)), "create.cpu");
+        assert_eq!(refused(&|spec| spec.network.outbound = Outbound::Blocked), "network.blocked");
+        let list = AllowList { cidrs: Vec::new(), domains: vec!["a.org".into()] };
+        assert_eq!(refused(&|spec| spec.network.outbound = Outbound::Allowed(list.clone())), "network.domains");
+        assert_eq!(refused(&|spec| spec.image.source = ImageSource::Id("i".into())), "image");
+        let image = RegistryImage { reference: "debian".into(), login: None };
+        assert_eq!(refused(&|spec| spec.image.source = ImageSource::Registry(image.clone())), "image.registry");
+        assert_eq!(refused(&|spec| spec.options.push(("o".into(), "1".into()))), "o");
+        assert_eq!(refused(&|spec| spec.image.extra.push(("e".into(), "1".into()))), "e");
+        assert_eq!(refused(&|spec| spec.workdir = Some("not/absolute".into())), "not/absolute");
+        let tags = description("x", "1", &[("create.tags", "")]);
+        let spec = SandboxSpec { tags: vec![("a".into(), "b".into())], ..sandbox_spec() };
+        assert_eq!(subject(check_sandbox(&tags, &spec)), "");
+    }
+
+    #[test]
+    fn a_command_needs_what_its_specification_names() {
+        let none = description("x", "1", &[]);
+        assert_eq!(subject(check_exec(&none, &exec_spec("e", &["a"]))), "");
+        let pty = Pty { rows: 1, columns: 1, term: String::new() };
+        let spec = ExecSpec { pty: Some(pty), ..exec_spec("e", &["a"]) };
+        assert_eq!(subject(check_exec(&none, &spec)), "exec.pty");
+        let spec = ExecSpec { timeout: Some(5), ..exec_spec("e", &["a"]) };
+        assert_eq!(subject(check_exec(&none, &spec)), "exec.deadline");
+        let mut absent = description("x", "1", &[("exec.deadline", "")]);
+        assert_eq!(subject(check_exec(&absent, &spec)), "");
+        absent.capabilities[0].support = Support::Absent;
+        assert_eq!(subject(check_exec(&absent, &spec)), "exec.deadline");
     }
 }

@@ -273,10 +273,8 @@ impl Fetcher {
         let mut uri = start.clone();
         for _ in 0..=REDIRECTS {
             let failed = |why: String| Failure::new(what, why);
-            let answer = self.once(&uri, accept, token).await.map_err(|why| {
-                failed(format!("{}: {why}", uri.authority().map_or("", |authority| authority.as_str())))
-                    .hint("check the network, and try again")
-            })?;
+            let answer = self.once(&uri, accept, token).await;
+            let answer = answer.map_err(|why| failed(why).hint("check the network, and try again"))?;
             let status = answer.status();
             if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(answer);
@@ -294,11 +292,13 @@ impl Fetcher {
         Err(Failure::new(what, format!("{start} redirects more than {REDIRECTS} times")))
     }
 
+    /// Makes one request. The text of an error names the server.
     async fn once(&self, uri: &Uri, accept: &str, token: Option<&Secret>) -> Result<Response<Incoming>, String> {
         let authority = uri.authority().ok_or("no host")?.as_str();
+        let from = |why: String| format!("{authority}: {why}");
         let stream = self.dialer.connect(uri).await.map_err(|error| error.parts().1.to_owned())?;
         let made = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-        let (mut sender, connection) = made.map_err(|error| error.to_string())?;
+        let (mut sender, connection) = made.map_err(|error| from(told(&error)))?;
         // The task ends after the response, or when the response is dropped.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -318,8 +318,8 @@ impl Fetcher {
         }
         let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
         match timeout(IDLE, sender.send_request(request)).await {
-            Ok(answer) => answer.map_err(|error| told(&error)),
-            Err(_) => Err(format!("no response within {IDLE:?}")),
+            Ok(answer) => answer.map_err(|error| from(told(&error))),
+            Err(_) => Err(from(format!("no response within {IDLE:?}"))),
         }
     }
 }

@@ -37,6 +37,24 @@ pub struct Waiting {
 }
 
 /// A provider of sandboxes. Cheap to clone; all handles of one provider share its instances and connections.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use sandbox_host::{Plugin, Provider, types::ListFilter};
+///
+/// # async fn example() -> sandbox_host::Result<()> {
+/// let plugin = Plugin::load("modal-provider.wasm").await?;
+/// let provider = Provider::builder(&plugin).env("MODAL_ENVIRONMENT", "tests").build().await?;
+/// provider.check().await?;
+/// for info in provider.list(&ListFilter::default().tag("team", "evals"), 100).await? {
+///     println!("{} {:?}", info.id, info.state);
+/// }
+/// let cancelled = provider.shutdown(Duration::from_secs(10)).await;
+/// println!("{cancelled} calls were cancelled");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Provider {
     pub(crate) inner: Arc<Runner>,

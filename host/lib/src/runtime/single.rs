@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tracing::Instrument as _;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Happened, Kind, Result};
 use crate::runtime::call::{Body, Call};
 use crate::runtime::instance::{Instance, Outcome};
 use crate::runtime::metrics;
@@ -27,21 +28,21 @@ impl Single {
         R: Send + 'static,
     {
         let mut place = self.0.clone().lock_owned().await;
-        let runner = runner.clone();
-        let signal = call.signal;
-        let what = call.what.clone();
-        let running = runner.tasks.clone().spawn(async move {
+        let (runner, tasks) = (runner.clone(), runner.tasks.clone());
+        let (signal, what) = (call.signal, call.what.clone());
+        let work = async move {
             tokio::select! {
                 biased;
                 // After the end of the provider the state is of no use, and the call may be one that never ends.
                 () = runner.gate.cancelled(signal) => {
                     *place = None;
-                    Err(Error::new(Kind::Conflict, call.what.clone(), "the provider was shut down"))
+                    let happened = if call.effect { Happened::Unknown } else { Happened::No };
+                    Err(Error::new(Kind::Conflict, call.what, "the provider was shut down").with_happened(happened))
                 }
                 result = answer(&runner, &mut place, &call, body) => result,
             }
-        });
-        match running.await {
+        };
+        match tasks.spawn(work.in_current_span()).await {
             Ok(result) => result,
             // The runtime was shut down.
             Err(error) => Err(Error::new(Kind::Conflict, what, error.to_string())),

@@ -40,7 +40,8 @@ const FAULTS: [(&str, &str); 15] = [
 /// Longer than any wait of the kit, and shorter than its time limits.
 const TOO_LONG: Duration = Duration::from_secs(40);
 
-struct Faulty {
+/// The memory provider with a fault.
+pub struct Faulty {
     inner: Memory,
     transport: Rc<dyn Transport>,
     fault: String,
@@ -52,7 +53,12 @@ struct Faulty {
 }
 
 impl Faulty {
-    fn new(transport: Rc<dyn Transport>) -> Faulty {
+    /// Makes a provider with the fault that `FAULT` names.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no such fault.
+    pub fn new(transport: Rc<dyn Transport>) -> Faulty {
         let fault = transport.env("FAULT").unwrap_or_default();
         let known = fault.is_empty() || FAULTS.iter().any(|(name, _)| *name == fault);
         assert!(known, "there is no fault {fault:?}; the faults are {FAULTS:?}");

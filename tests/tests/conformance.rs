@@ -1,0 +1,80 @@
+//! Checks the conformance kit with providers that are wrong: `sandbox conformance` has to find each fault of
+//! `tests/guests/faulty`, and nothing in the memory provider.
+
+use std::process::Output;
+
+use serde_json::Value;
+use system_tests::{faulty, feed, sandbox, stderr};
+
+/// The faults, and the checks of the kit that fail with them. At least one check whose name begins with one of the texts
+/// has to fail.
+const FAULTS: [(&str, &[&str]); 15] = [
+    ("runs-twice", &["exec.repeated", "processes.start-again"]),
+    ("loses-byte", &["data.process-sizes", "processes.large-output"]),
+    ("ignores-offset", &["processes.large-output", "processes.dialogue", "data.process-sizes"]),
+    ("ignores-max", &["core.list-pages", "data.", "files."]),
+    ("forgets-verdict", &["exec.repeated-verdict", "processes.start-again-after-end", "processes.read-after-end"]),
+    ("wrong-happened", &["limits."]),
+    ("wrong-kind", &["core.get-unknown", "core.terminate-unknown"]),
+    ("accepts-options", &["limits.unknown-option"]),
+    ("ignores-key", &["core.create-with-one-key"]),
+    ("loses-tags", &["core.tags", "core.list-by-tags"]),
+    ("lists-twice", &["core.list-pages"]),
+    ("terminates-once", &["core.terminate-again"]),
+    ("ignores-wait", &["core.wait-running", "processes.wait-running"]),
+    ("denies", &["capabilities."]),
+    ("repeats-input", &["callers.input-by-ids", "processes.input-in-pieces"]),
+];
+
+fn conformance(arguments: &[&str]) -> (Output, Value) {
+    let output = feed(sandbox().args(["conformance", "--json"]).args(arguments), b"");
+    let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no report: {}", stderr(&output)));
+    (output, report)
+}
+
+/// Returns the names of the failed checks, each with what was seen.
+fn failed(report: &Value) -> Vec<(String, String)> {
+    let text = |check: &Value, name: &str| check[name].as_str().expect("no text").to_string();
+    let checks = report["checks"].as_array().expect("no checks").iter();
+    let failed = checks.filter(|check| check["state"] == "failed");
+    failed.map(|check| (text(check, "id"), text(check, "text"))).collect()
+}
+
+#[test]
+#[ignore = "needs the command `sandbox conformance`"]
+fn the_memory_provider_conforms() {
+    let (output, report) = conformance(&["--plugin", "memory"]);
+    assert_eq!(failed(&report), []);
+    assert!(output.status.success() && report["ok"] == true, "{report}");
+}
+
+#[test]
+#[ignore = "needs the command `sandbox conformance`"]
+fn the_kit_finds_each_fault() {
+    let component = faulty();
+    let component = component.to_str().expect("not UTF-8");
+    let run = |fault: &str| {
+        let fault = format!("FAULT={fault}");
+        conformance(&["--plugin", component, "--grant", "--env", &fault])
+    };
+    let (output, report) = run("");
+    assert!(output.status.success() && failed(&report).is_empty(), "without a fault: {:?}", failed(&report));
+    let mut missed = Vec::new();
+    for (fault, names) in FAULTS {
+        let (output, report) = run(fault);
+        let failed = failed(&report);
+        let found = failed.iter().any(|(id, _)| names.iter().any(|name| id.starts_with(name)));
+        if !found || output.status.code() != Some(1) {
+            missed.push(format!("{fault}: exit code {:?}, failed checks {failed:?}", output.status.code()));
+        }
+    }
+    assert!(missed.is_empty(), "the kit does not find these faults:\n{}", missed.join("\n"));
+}
+
+#[test]
+fn the_faults_are_those_of_the_component() {
+    let source = include_str!("../guests/faulty/src/lib.rs");
+    let list = source.split_once("const FAULTS").and_then(|(_, rest)| rest.split_once("];")).expect("no list").0;
+    let names: Vec<_> = list.lines().filter_map(|line| line.trim().strip_prefix("(\"")?.split('"').next()).collect();
+    assert_eq!(names, FAULTS.map(|(name, _)| name));
+}
