@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{build, tools};
 
 /// The providers: the name in the table, and the arguments that select it.
-const PROVIDERS: &[(&str, &[&str])] = &[("modal", &["--emulator"])];
+const PROVIDERS: &[(&str, &[&str])] = &[("memory", &["--plugin", "memory"]), ("modal", &["--emulator"])];
 
 /// The document with the table.
 const DOCUMENT: &str = "docs/conformance.md";
@@ -24,7 +24,8 @@ const INTRODUCTION: &str = "\
 # Conformance of the providers
 
 Made by `cargo xtask conformance --write`, which runs `sandbox conformance` on every provider in this tree. The step
-`conformance` of `cargo xtask test` compares this page with a new run. The provider `modal` is tested with the emulator.
+`conformance` of `cargo xtask test` compares this page with a new run. The provider `modal` is tested with the
+emulator.
 
 - **yes**: the provider behaves as the interface says.
 - **no**: it does not.

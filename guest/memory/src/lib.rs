@@ -172,7 +172,7 @@ impl SandboxProvider for Provider {
     }
 
     async fn read_file(&self, at: &Location, transfer: &str, offset: u64, max_bytes: u32) -> Result<FileChunk> {
-        check::path(&at.path)?;
+        needs::check_location(&self.describe(), at)?;
         let Sandbox { transfers, files, .. } = &mut *self.running(&at.sandbox)?;
         let missing = || Error::file(FileFault::NotFound, &at.path, "There is no such file.");
         transfers.read(transfer, offset, max_bytes, || files.get(&at.path).cloned().ok_or_else(missing))

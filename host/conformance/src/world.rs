@@ -24,7 +24,7 @@ use crate::options::Options;
 pub const PARTS: [&str; 5] = ["exec", "processes", "files", "directories", "images"];
 
 /// Capabilities that a provider of the interface 0.1 always has, because that version does not know them as capabilities.
-pub(crate) const IMPLIED: [&str; 2] = ["exec.idempotent", "create.command"];
+pub(crate) const IMPLIED: [&str; 3] = ["exec.idempotent", "create.command", "volumes.delete"];
 
 /// The maximum lifetime of the sandboxes, in case this program cannot terminate them. Longer than a run takes.
 const LIFETIME: Duration = Duration::from_secs(3600);
@@ -92,6 +92,8 @@ impl World {
         for part in PARTS {
             parts.insert(part, has_part(&provider, part).await);
         }
+        // The host stops a transfer that failed. There is no sandbox in which it could, so the result means nothing.
+        let _ = provider.signals_sent(REMOVAL).await;
         let world = World {
             provider,
             description,

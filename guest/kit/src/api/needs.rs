@@ -88,17 +88,18 @@ pub fn of_exec(spec: &ExecSpec) -> Vec<&'static str> {
     chosen(&wanted).collect()
 }
 
+/// Returns the capabilities that a file operation at this place needs.
+#[must_use]
+pub fn of_location(at: &Location) -> Vec<&'static str> {
+    chosen(&[("sidecars", at.container.is_some()), ("files.user", at.user.is_some())]).collect()
+}
+
 /// Returns the capabilities that these options of a write need. Every provider with files can replace a file, and create
 /// one that does not exist.
 #[must_use]
 pub fn of_write(at: &Location, options: &WriteOptions) -> Vec<&'static str> {
-    let wanted = [
-        ("sidecars", at.container.is_some()),
-        ("files.user", at.user.is_some()),
-        ("files.append", options.mode == WriteMode::Append),
-        ("files.mode", options.permissions.is_some()),
-    ];
-    chosen(&wanted).collect()
+    let wanted = [("files.append", options.mode == WriteMode::Append), ("files.mode", options.permissions.is_some())];
+    of_location(at).into_iter().chain(chosen(&wanted)).collect()
 }
 
 fn chosen<'a>(wanted: &'a [(&'static str, bool)]) -> impl Iterator<Item = &'static str> + use<'a> {
@@ -153,6 +154,16 @@ pub fn check_sandbox(description: &Description, spec: &SandboxSpec) -> Result<()
 pub fn check_exec(description: &Description, spec: &ExecSpec) -> Result<()> {
     super::check::exec_spec(spec)?;
     check(description, &of_exec(spec))
+}
+
+/// Checks the place of a file operation.
+///
+/// # Errors
+///
+/// `invalid-argument` for an invalid path; `unsupported` like [`check`].
+pub fn check_location(description: &Description, at: &Location) -> Result<()> {
+    super::check::path(&at.path)?;
+    check(description, &of_location(at))
 }
 
 /// Checks the path and the options of a write.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sandbox_host::types::{ExecSpec, ListFilter, SandboxSpec};
 use sandbox_host::{Error, Happened, Kind, Retry};
 
-use crate::check::{Outcome, checks, ensure, failed, refused};
+use crate::check::{Outcome, Stop, checks, ensure, failed, refused};
 use crate::world::Case;
 
 checks! {
@@ -64,7 +64,13 @@ async fn unknown_filter(case: Arc<Case>) -> Outcome {
 }
 
 async fn bad_workdir(case: Arc<Case>) -> Outcome {
-    invalid(&case, "a relative working directory", case.spec().workdir("tmp")).await
+    // No capability of the interface stands for a working directory, so a provider may lack it.
+    match case.provider.check_spec(&case.spec().workdir("/tmp")).await {
+        Err(error) if *error.kind() == Kind::Unsupported && !is_missing(&error) => {
+            Err(Stop::Skipped("the provider does not support `workdir`".to_owned()))
+        }
+        _ => invalid(&case, "a relative working directory", case.spec().workdir("tmp")).await,
+    }
 }
 
 async fn bad_env(case: Arc<Case>) -> Outcome {
@@ -93,7 +99,7 @@ async fn limit_below_request(case: Arc<Case>) -> Outcome {
 
 async fn check_spec_accepts(case: Arc<Case>) -> Outcome {
     match case.provider.check_spec(&case.spec()).await {
-        Err(error) if is_missing(&error) => Err(crate::check::Stop::Skipped("an old plugin without it".to_owned())),
+        Err(error) if is_missing(&error) => Err(Stop::Skipped("an old plugin without it".to_owned())),
         checked => Ok(checked?),
     }
 }
