@@ -53,3 +53,23 @@ impl Dialer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn failures_have_kinds() {
+        let dialer = Dialer::new(None).await.unwrap();
+        let kind = async |uri: &str| dialer.connect(&uri.parse().unwrap()).await.err().unwrap().kind().clone();
+        for uri in ["ftp://127.0.0.1/x", "/x", "http://user@127.0.0.1/x"] {
+            assert_eq!(kind(uri).await, Kind::InvalidArgument, "{uri}");
+        }
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let closed = format!("http://{}/x", listener.local_addr().unwrap());
+        drop(listener);
+        assert_eq!(kind(&closed).await, Kind::Unavailable);
+        let error = Dialer::new(Some("/does/not/exist.pem".into())).await.unwrap_err();
+        assert!(*error.kind() == Kind::Config && error.to_string().contains("/does/not/exist.pem"), "{error}");
+    }
+}
