@@ -331,7 +331,7 @@ def test_a_configuration_of_tasks_in_several_directories_is_refused_if_it_is_amb
         run.directories[directories.directory_key(config)] = [tmp_path / "here", tmp_path / "there"]
     assert directories.directory_of(run, plain, {}) == tmp_path / "here", "the plan is the same in all directories"
     for config in (built, ComposeConfig.model_validate({"services": services})):
-        with pytest.raises(PrerequisiteError, match=r"here and .*there have the same configuration"):
+        with pytest.raises(PrerequisiteError, match=r"here and .*there have the same sandbox configuration"):
             directories.directory_of(run, config, {})
 
 

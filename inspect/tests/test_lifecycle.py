@@ -66,7 +66,7 @@ async def test_a_sandbox_that_ends_during_a_command_is_unavailable() -> None:
         ({"secrets": "missing-one"}, "no secret `missing-one`"),
         ({"volumes": ({"name": "missing-one", "path": "/v"},)}, "no volume `missing-one`"),
         ({"region": "mars"}, "mars"),
-        ({"options": {"colour": "1"}}, "no option `colour`"),
+        ({"options": {"colour": "1"}}, "option `colour` is unknown"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

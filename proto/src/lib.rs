@@ -10,13 +10,13 @@
 //! and [`rpc`] do not depend on tonic.
 
 /// Package `modal.client`: the control plane.
-#[allow(missing_docs, clippy::all)]
+#[allow(missing_docs, clippy::all, clippy::missing_errors_doc)]
 pub mod client {
     include!("generated/modal.client.rs");
 }
 
 /// Package `modal.task_command_router`: execs, stdio, snapshots and sidecars on the worker.
-#[allow(missing_docs, clippy::all)]
+#[allow(missing_docs, clippy::all, clippy::missing_errors_doc)]
 pub mod task_command_router {
     include!("generated/modal.task_command_router.rs");
 }

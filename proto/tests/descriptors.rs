@@ -3,6 +3,8 @@
 //!
 //! `cargo xtask test` installs the package into `target/venv`. `SANDBOX_PYTHON` names another interpreter that has it.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{collections::BTreeMap, path::PathBuf, process::Command};
 
 use modal_proto::prost::Message as _;

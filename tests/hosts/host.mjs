@@ -14,14 +14,19 @@ import { _setEnv } from "@bytecodealliance/preview2-shim/cli";
 
 const VARIABLES = ["MODAL_SERVER_URL", "MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "MODAL_GRPC_WIRE"];
 
-/** Translates the component into the folder and returns its exports. `name` must be unique per translation. */
+/**
+ * Translates the component into the folder and returns the functions of all interfaces that it exports, in one object. No two
+ * interfaces have a function with the same name. `name` must be unique per translation.
+ */
 async function load(component, folder, name) {
   const { files } = await transpile(readFileSync(component), { name, noTypescript: true });
   for (const [path, content] of Object.entries(files)) {
     mkdirSync(dirname(join(folder, path)), { recursive: true });
     writeFileSync(join(folder, path), content);
   }
-  return (await import(pathToFileURL(join(folder, `${name}.js`)))).sandboxProvider;
+  const exports = await import(pathToFileURL(join(folder, `${name}.js`)));
+  const { sandboxProvider, exec, images } = exports;
+  return { ...sandboxProvider, ...exec, ...images };
 }
 
 const image = (source) => ({ source, commands: [], secrets: [], force: false, extra: [] });
@@ -72,7 +77,7 @@ check("an image", progress.image.id.slice(0, 3), "im-");
 
 const { id } = provider.create({
   image: image({ tag: "id", val: progress.image.id }),
-  command: [],
+  entryPoint: { tag: "keep-alive" },
   env: [["GREETING", "hello"]],
   secrets: [],
   resources: {},

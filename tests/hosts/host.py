@@ -16,7 +16,10 @@ from typing import Any
 from wasmtime import Config, Engine, Store, WasiConfig
 from wasmtime.component import Component, Linker, Record, Variant
 
-INTERFACE = "harness:sandbox/sandbox-provider@0.1.1"
+PACKAGE = "harness:sandbox"
+VERSION = "0.2.0"
+# The interfaces whose functions this host calls.
+INTERFACES = ("sandbox-provider", "exec", "images")
 VARIABLES = ("MODAL_SERVER_URL", "MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "MODAL_GRPC_WIRE")
 
 
@@ -57,11 +60,13 @@ class Provider:
         self.store.set_wasi(wasi)
         self.store.set_wasi_http()
         self.instance = linker.instantiate(self.store, Component.from_file(engine, path))
-        self.interface = self.instance.get_export_index(self.store, INTERFACE)
+        indices = [self.instance.get_export_index(self.store, f"{PACKAGE}/{name}@{VERSION}") for name in INTERFACES]
+        self.interfaces = [index for index in indices if index is not None]
 
     def call(self, name: str, *arguments: Any) -> Any:
         """Calls a function and returns its result. Raises `Refused` if it returns an error."""
-        index = self.instance.get_export_index(self.store, name, self.interface)
+        found = (self.instance.get_export_index(self.store, name, interface) for interface in self.interfaces)
+        index = next((index for index in found if index is not None), None)
         assert index is not None, f"the component does not export {name}"
         function = self.instance.get_func(self.store, index)
         assert function is not None
@@ -83,6 +88,7 @@ def image(reference: str) -> Record:
         force=False,
         builder_version=None,
         gpu=None,
+        platform=None,
         extra=[],
     )
 
@@ -98,7 +104,8 @@ def sandbox(of: Record) -> Record:
     )
     return record(
         image=of,
-        command=[],
+        entry_point=Variant("keep-alive"),
+        user=None,
         env=[("GREETING", "hello")],
         secrets=[],
         workdir=None,

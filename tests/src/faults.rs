@@ -410,7 +410,7 @@ impl Job {
                 };
                 let reading = tokio::join!(feeding, stdout.read_to_end(&mut out), stderr.read_to_end(&mut err));
                 let verdict = process.wait().await?;
-                if !matches!(verdict, Verdict::SandboxEnded(_) | Verdict::Lost(_)) {
+                if !matches!(verdict, Verdict::SandboxEnded(_) | Verdict::Lost(_) | Verdict::Other(_)) {
                     for read in [reading.0.map(|()| 0), reading.1, reading.2] {
                         if let Err(error) = read {
                             return match error.downcast::<Error>() {
@@ -558,7 +558,7 @@ impl Job {
 
 fn expect(result: RunResult, stdout: &[u8], stderr: &[u8], code: i32) -> Done {
     match &result.verdict {
-        Verdict::SandboxEnded(_) | Verdict::Lost(_) => Done::Ended(result.verdict),
+        Verdict::SandboxEnded(_) | Verdict::Lost(_) | Verdict::Other(_) => Done::Ended(result.verdict),
         Verdict::Exited(found) if *found == code => {
             match (same(&result.stdout.data, stdout), &result.stderr.data[..]) {
                 (Done::Well, found) if found == stderr => Done::Well,

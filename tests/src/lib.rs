@@ -3,7 +3,10 @@
 //! `cargo xtask test` first builds the programs into `target/dist`. The environment variables `SANDBOX_PROGRAM`,
 //! `SANDBOX_COMPONENT`, `SANDBOX_FAULTY`, `SANDBOX_PYTHON` and `SANDBOX_NPM` select other ones.
 
+#![allow(clippy::unwrap_used)]
+
 pub mod faults;
+pub mod http_client;
 pub mod internet;
 pub mod own_process;
 pub mod proxy;
@@ -223,6 +226,18 @@ impl Emulator {
         let mut command = sandbox();
         command.args(["--emulator-url", &self.url]);
         command
+    }
+
+    /// Sends a request with a JSON body to the control endpoint of the emulator. `path` begins with a slash.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no response.
+    #[must_use]
+    pub fn request(&self, method: &str, path: &str, body: &str) -> http::Response<bytes::Bytes> {
+        let url = format!("{}{path}", self.url);
+        http_client::send_blocking(method, &url, &[("content-type", "application/json")], body)
+            .unwrap_or_else(|error| panic!("{method} {url}: {error}"))
     }
 
     /// Kills the emulator with SIGKILL and waits for its end.

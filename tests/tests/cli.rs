@@ -228,5 +228,5 @@ fn a_command_runs_as_another_user() {
     assert!(stderr(&output).contains("no-such-user"), "{}", stderr(&output));
     let output = run("a b", "id");
     assert_eq!(output.status.code(), Some(125));
-    assert!(stderr(&output).contains("names no user"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("is not a valid user"), "{}", stderr(&output));
 }

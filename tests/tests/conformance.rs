@@ -41,7 +41,6 @@ fn failed(report: &Value) -> Vec<(String, String)> {
 }
 
 #[test]
-#[ignore = "needs the command `sandbox conformance`"]
 fn the_memory_provider_conforms() {
     let (output, report) = conformance(&["--plugin", "memory"]);
     assert_eq!(failed(&report), []);
@@ -49,7 +48,6 @@ fn the_memory_provider_conforms() {
 }
 
 #[test]
-#[ignore = "needs the command `sandbox conformance`"]
 fn the_kit_finds_each_fault() {
     let component = faulty();
     let component = component.to_str().expect("not UTF-8");

@@ -2,12 +2,12 @@
 //! line.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 use system_tests::{
-    Emulator, javascript_checks, javascript_checks_passed, npm, python, python_checks, sandbox, stderr,
+    Emulator, http_client::text, javascript_checks, javascript_checks_passed, npm, python, python_checks, sandbox,
+    stderr,
 };
 
 const DOCUMENTATION: &str = include_str!("../../docs/emulator.md");
@@ -30,22 +30,6 @@ fn client(command: &mut Command, emulator: &Emulator) -> String {
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{}", stderr(&output));
     String::from_utf8(output.stdout).unwrap()
-}
-
-/// Sends a request to the control endpoint of the emulator and returns status and body.
-fn request(emulator: &Emulator, method: &str, path: &str, body: &str) -> (u16, String) {
-    let address = emulator.url().strip_prefix("http://").unwrap();
-    let mut stream = TcpStream::connect(address).unwrap();
-    let length = body.len();
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
-    (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
 }
 
 #[test]
@@ -79,11 +63,11 @@ fn every_fault_of_the_documentation_is_taken() {
         format!(r#"{{"method": "{method}", "fault": {fault}}}"#)
     });
     for rule in rules.chain([curl.to_owned()]) {
-        let (status, answer) = request(&emulator, "POST", "/emulator/faults", &rule);
-        assert_eq!(status, 200, "{rule}: {answer}");
+        let answer = emulator.request("POST", "/emulator/faults", &rule);
+        assert_eq!(answer.status(), 200, "{rule}: {}", text(&answer));
     }
-    let (_, known) = request(&emulator, "GET", "/emulator/faults", "");
-    let known: serde_json::Value = serde_json::from_str(&known).unwrap();
+    let known = emulator.request("GET", "/emulator/faults", "");
+    let known: serde_json::Value = serde_json::from_slice(known.body()).unwrap();
     assert_eq!(known.as_array().unwrap().len(), faults.len() + 1);
 }
 
@@ -112,7 +96,7 @@ fn every_line_of_the_json_log_is_json() {
         assert!(entry["timestamp"].is_string() && entry["level"].is_string(), "{line}");
         messages.push(entry["fields"]["message"].as_str().unwrap_or_default().to_owned());
     }
-    for wanted in ["emulator ready", "sandbox created", "sandbox runs", "call", "sandbox ended", "emulator ends"] {
+    for wanted in ["emulator ready", "sandbox created", "sandbox runs", "call", "sandbox ended", "the emulator exits"] {
         assert!(messages.iter().any(|message| message == wanted), "{wanted} is not in {messages:?}");
     }
 }
@@ -131,8 +115,8 @@ fn the_command_line_lists_a_sandbox_that_an_sdk_created() {
     };
     let before = listed();
     assert!(before.contains(id.trim()) && before.contains("by-name"), "{before}");
-    let (_, state) = request(&emulator, "GET", "/emulator/state", "");
-    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    let state = emulator.request("GET", "/emulator/state", "");
+    let state: serde_json::Value = serde_json::from_slice(state.body()).unwrap();
     let seen = state["sandboxes"].as_array().unwrap().iter().find(|sandbox| sandbox["id"] == id.trim());
     assert!(seen.is_some(), "{state}");
     let ended = emulator.sandbox().args(["terminate", id.trim()]).output().unwrap();

@@ -1,7 +1,7 @@
 //! Tests of the whole system: the programs that `cargo xtask build` made, the official SDKs, stock WASI hosts. All
 //! tests are modules of one program, because linking a program takes seconds.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod bad_input;
 mod cli;

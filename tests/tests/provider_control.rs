@@ -3,8 +3,6 @@
 
 use std::{
     collections::HashSet,
-    io::{Read as _, Write as _},
-    net::TcpStream,
     path::Path,
     sync::{Arc, Mutex},
     time::Duration,
@@ -19,7 +17,10 @@ use sandbox_host::{
         VolumeMount,
     },
 };
-use system_tests::{Emulator, component};
+use system_tests::{
+    Emulator, component,
+    http_client::{self, text},
+};
 
 /// An emulator and a provider that uses it.
 struct World {
@@ -46,19 +47,8 @@ impl World {
 
     /// Adds a fault rule to the emulator.
     fn fault(&self, rule: &str) {
-        let address = self.emulator.url().trim_start_matches("http://");
-        let mut stream = TcpStream::connect(address).expect("cannot connect to the emulator");
-        let head = format!(
-            "POST /emulator/faults HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            rule.len()
-        );
-        stream
-            .write_all(head.as_bytes())
-            .and_then(|()| stream.write_all(rule.as_bytes()))
-            .expect("cannot send the request");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("cannot read the answer");
-        assert!(answer.starts_with("HTTP/1.1 2"), "{answer}");
+        let answer = self.emulator.request("POST", "/emulator/faults", rule);
+        assert_eq!(answer.status(), 200, "{}", text(&answer));
     }
 }
 
@@ -416,7 +406,7 @@ async fn the_backend_is_chosen_by_the_requested_features() -> Result<()> {
     assert_eq!(sh(&sandbox, "echo $A").await?, "1");
     assert_eq!(sandbox.tags().await?, [("k".to_string(), "v".to_string())]);
     assert_eq!(world.provider.find("old").await?.sandbox.id(), sandbox.id());
-    let used = sandbox.stats().await?;
+    let used = sandbox.usage_report().await?.totals;
     assert!(used.extra.contains(&("gpu".into(), "\"H100\"".into())), "{used:?}");
     refused(sandbox.set_name("other").await, Kind::Unsupported, "creation");
     sandbox.terminate().await?;
@@ -505,7 +495,7 @@ async fn invalid_settings_are_refused_without_a_request() -> Result<()> {
     let blocked =
         SidecarSpec { outbound: NetworkPolicy::blocked().outbound, ..SidecarSpec::new("s", ImageSpec::default()) };
     let invalid: Vec<(SandboxSpec, &str)> = vec![
-        (base().option("gpus", "1"), "there are: backend, cloud, runtime"),
+        (base().option("gpus", "1"), "the options are: backend, cloud, runtime"),
         (base().option("runtime", "\"docker\""), "\"gvisor\", \"vm\""),
         (base().option("i6pn", "1"), "true or false"),
         (base().option("verbose", "true").option("verbose", "true"), "twice"),
@@ -519,24 +509,24 @@ async fn invalid_settings_are_refused_without_a_request() -> Result<()> {
         (base().command(["x".repeat(70_000)]), "70000 bytes"),
         (base().cpu(2.0).cpu_limit(1.0), "below the request"),
         (base().memory_mib(2).memory_limit_mib(1), "below the request"),
-        (base().gpu("", 1), "no accelerator"),
-        (base().gpu("H100", 0), "no accelerator"),
+        (base().gpu("", 1), "not a valid accelerator"),
+        (base().gpu("H100", 0), "not a valid accelerator"),
         (base().port(80).block_network(), "without network"),
         (base().port(0), "not a port"),
-        (base().ready_when_listening(0), "1 or more"),
+        (base().ready_when_listening(0), "at least 1"),
         (base().ready_when([""; 0]), "empty"),
         (volume("data"), "`data`"),
         (volume("/root"), "`/root`"),
         (volume("/a/../b"), "`/a/../b`"),
         (base().volume("v", "/a").volume("v", "/b"), "twice"),
         (base().volume("v", "/a").volume("w", "/a"), "/a"),
-        (bucket(|b| b.prefix = Some("p".into())), "ends in `/`"),
+        (bucket(|b| b.prefix = Some("p".into())), "must end in `/`"),
         (bucket(|b| b.extra.push(("requester_pays".into(), "true".into()))), "secret"),
         (bucket(|b| b.extra.push(("speed".into(), "1".into()))), "speed"),
         (bucket(|b| b.path = "b".into()), "absolute"),
         (sidecar("main"), "main"),
         (sidecar("s").sidecar(SidecarSpec::new("s", ImageSpec::default())), "Two sidecars"),
-        (zero, "lifetime of 0"),
+        (zero, "lifetime is 0"),
         (extra, "`color`"),
     ];
     for (spec, text) in invalid {
@@ -546,7 +536,7 @@ async fn invalid_settings_are_refused_without_a_request() -> Result<()> {
     }
     refused(provider.check_spec(&disk).await, Kind::Unsupported, "disk");
     refused(provider.create(disk).await, Kind::Unsupported, "disk");
-    refused(provider.create(base().sidecar(blocked)).await, Kind::Unsupported, "cut off");
+    refused(provider.create(base().sidecar(blocked)).await, Kind::Unsupported, "cannot block the network");
     refused(provider.create(base()).await, Kind::Unavailable, "Could not reach");
     Ok(())
 }
@@ -739,7 +729,7 @@ async fn a_sandbox_is_found_changed_measured_and_ended() -> Result<()> {
     sandbox.set_tags(vec![("a".into(), "1".into())]).await?;
     sandbox.set_tags(vec![("b".into(), "2".into())]).await?;
     assert_eq!(sandbox.tags().await?, [("b".to_string(), "2".to_string())], "setting tags should replace all of them");
-    let used = sandbox.stats().await?;
+    let used = sandbox.usage_report().await?.totals;
     assert_eq!(used.gpu_millis, 0);
     let mut main = sandbox.attach("main");
     use tokio::io::AsyncWriteExt as _;
@@ -762,7 +752,7 @@ async fn a_sandbox_is_found_changed_measured_and_ended() -> Result<()> {
         refused(absent.tags().await, Kind::NotFound, absent.id());
         refused(absent.set_tags(vec![]).await, Kind::NotFound, absent.id());
         refused(absent.tunnels(Duration::ZERO).await, Kind::NotFound, absent.id());
-        refused(absent.stats().await, Kind::NotFound, absent.id());
+        refused(absent.usage_report().await, Kind::NotFound, absent.id());
         refused(absent.usage_report().await, Kind::NotFound, absent.id());
     }
     let strange = world.provider.sandbox("../x");
@@ -840,17 +830,13 @@ async fn connect_tokens_admit_http_clients() -> Result<()> {
         let sandbox = world.provider.create(spec).await?;
         assert!(sandbox.wait_ready(Duration::from_secs(30)).await?);
         let made = sandbox.connect_token(8080, "somebody").await?;
-        let address = made.url.trim_start_matches("http://").trim_end_matches('/').to_string();
-        let status = |token: &str| {
-            let mut stream = TcpStream::connect(&address).expect("cannot connect");
-            let head =
-                format!("GET / HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n");
-            stream.write_all(head.as_bytes()).expect("cannot send the request");
-            let mut answer = String::new();
-            let _ = stream.read_to_string(&mut answer);
-            answer.split(' ').nth(1).unwrap_or_default().to_string()
-        };
-        assert_eq!((status(&made.token), status("another")), ("200".to_string(), "401".to_string()), "{backend}");
+        let (name, value) = &made.headers[0];
+        assert_eq!(name, "authorization");
+        for (value, status) in [(value.as_str(), 200), ("Bearer another", 401)] {
+            let answer =
+                http_client::send("GET", &made.url, &[("authorization", value)], "").await.expect("no response");
+            assert_eq!(answer.status(), status, "{backend}: {}", text(&answer));
+        }
         refused(sandbox.connect_token(0, "").await, Kind::InvalidArgument, "not a port");
     }
     let absent = world.provider.sandbox("sb-absent00000000000000000000");
@@ -868,7 +854,7 @@ async fn the_network_rules_of_a_running_sandbox_can_be_changed() -> Result<()> {
     let bad = sandbox.set_network(NetworkPolicy::allowing(["10.0.0.0/99"], [""; 0])).await;
     refused(bad, Kind::InvalidArgument, "10.0.0.0/99");
     let inbound = NetworkPolicy { inbound_cidrs: vec!["10.0.0.0/8".into()], ..NetworkPolicy::open() };
-    refused(sandbox.set_network(inbound).await, Kind::Unsupported, "when it is made");
+    refused(sandbox.set_network(inbound).await, Kind::Unsupported, "of a running sandbox");
     sandbox.terminate().await?;
     sandbox.wait().await?;
     refused(sandbox.set_network(NetworkPolicy::open()).await, Kind::SandboxEnded, "terminated");
@@ -893,7 +879,7 @@ async fn filesystem_snapshots_with_one_key_make_one_image() -> Result<()> {
     let copy = world.provider.create(SandboxSpec::new(ImageSpec::id(&image))).await?;
     assert_eq!(sh(&copy, "cat /file; ls -d /d/e").await?, "kept\n/d/e");
     assert_ne!(sandbox.snapshot_filesystem(None).await?, image);
-    refused(sandbox.snapshot_filesystem(Some(Duration::ZERO)).await, Kind::InvalidArgument, "no time");
+    refused(sandbox.snapshot_filesystem(Some(Duration::ZERO)).await, Kind::InvalidArgument, "time to live is 0");
     refused(sandbox.snapshot_filesystem_as("a/b", None).await, Kind::InvalidArgument, "`a/b`");
     Ok(())
 }

@@ -162,7 +162,7 @@ async fn invalid_commands_are_refused_without_a_request() -> Result<()> {
         (|spec| spec.id = "two words".into(), "two words"),
         (|spec| spec.timeout = Some(0), "time limit"),
         (|spec| spec.extra.push(("nice".into(), "1".into())), "nice"),
-        (|spec| spec.user = Some("a;b".into()), "names no user"),
+        (|spec| spec.user = Some("a;b".into()), "is not a valid user"),
     ];
     for (change, word) in cases {
         for error in
@@ -392,7 +392,7 @@ async fn a_signal_waits_for_a_process_that_is_starting() -> Result<()> {
     let script = "echo ready; exec /bin/sleep 1000";
     let mut process = sandbox.spawn(ExecSpec::new(["env", "-i", "/bin/sh", "-c", script])).await?;
     assert_eq!(first_line(&mut process).await, "ready\n", "the environment should be cleared by now");
-    let error = refused(process.signal(Signal::KILL).await, &["cleared its environment", "Terminating the sandbox"]);
+    let error = refused(process.signal(Signal::KILL).await, &["cleared its environment", "Terminate the sandbox"]);
     assert_eq!(error.kind(), &Kind::Conflict);
     Ok(())
 }

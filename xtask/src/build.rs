@@ -27,7 +27,7 @@ pub struct Dist {
 /// Fails if one of them cannot be built. The compiler's messages have been printed by then.
 pub fn dist() -> Result<Dist> {
     tools::prepare()?;
-    eprintln!("Building the program and the components (first build: about 5 minutes on two cores)");
+    eprintln!("Building the program and the components (the first build takes about 5 minutes on two cores)");
     let program = thread::scope(|scope| {
         let components = scope.spawn(components);
         let program = program();
@@ -66,7 +66,10 @@ pub fn components() -> Result<PathBuf> {
     progress::cargo("components", "build", &arguments, &[component_flags()])?;
     let built = tools::target().join(WASM_TARGET).join("component");
     for provider in PROVIDERS {
-        place(&built.join(format!("{provider}_provider.wasm")), &file_name(provider))?;
+        let component = built.join(format!("{provider}_provider.wasm"));
+        let small = component.with_extension("stripped");
+        fs::write(&small, without_names(&fs::read(&component)?)?)?;
+        place(&small, &file_name(provider))?;
     }
     Ok(tools::target().join("dist").join(file_name(PROVIDERS[0])))
 }
@@ -109,6 +112,34 @@ fn remap() -> String {
         .filter_map(|(folder, name)| Some(format!("--remap-path-prefix={}={name}", folder?.display())))
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+/// The name of the custom section with the names of a component's parts, which only debuggers use.
+const NAMES: &[u8] = b"component-name";
+
+/// Returns a component without its section [`NAMES`], which the linker always adds. A component is a header of 8 bytes and
+/// a list of sections: a byte for the kind, which is 0 for custom sections, the size as LEB128, and the content. The content
+/// of a custom section begins with the size of its name, which is one byte here, and the name.
+fn without_names(component: &[u8]) -> Result<Vec<u8>> {
+    let (header, mut rest) = component.split_at_checked(8).context("the component is shorter than its header")?;
+    let mut kept = header.to_vec();
+    while !rest.is_empty() {
+        let (mut size, mut end) = (0_usize, 1);
+        loop {
+            let byte = *rest.get(end).context("the component ends within a section")?;
+            size |= usize::from(byte & 0x7f) << (7 * (end - 1));
+            end += 1;
+            if byte < 0x80 {
+                break;
+            }
+        }
+        let (section, after) = rest.split_at_checked(end + size).context("the component ends within a section")?;
+        if section[0] != 0 || section.get(end + 1..).is_none_or(|content| !content.starts_with(NAMES)) {
+            kept.extend_from_slice(section);
+        }
+        rest = after;
+    }
+    Ok(kept)
 }
 
 /// Copies a built file into `target/dist` under this name and returns the new path.

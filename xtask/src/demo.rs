@@ -109,7 +109,7 @@ pub fn run() -> Result<()> {
     let emulator = Emulator::start(&dist.program)?;
     let demo = Demo { program: dist.program.clone(), url: emulator.url.clone() };
 
-    heading("An image with a RUN line is built; a sandbox is made from it");
+    heading("Build an image with a RUN line and create a sandbox from it");
     let dockerfile = scratch.join("Dockerfile");
     fs::write(&dockerfile, "FROM debian:12\nRUN echo 'greetings from the build' | tee /greeting\nWORKDIR /srv\n")?;
     println!("$ cat Dockerfile\n{}", fs::read_to_string(&dockerfile)?);
@@ -118,16 +118,16 @@ pub fn run() -> Result<()> {
     ensure!(status.success(), "create failed");
     let id = String::from_utf8(output)?.trim().to_string();
 
-    heading("A command runs in it: its output arrives while it runs, on its two streams");
+    heading("Run a command: its output arrives on two streams while it runs");
     let status =
         demo.show(&["exec", &id, "--", "sh", "-c", "cat /greeting; echo to stderr >&2; pwd; sleep 0.3; echo later"])?;
     ensure!(status.success(), "exec failed");
 
-    heading("Standard input is fed");
+    heading("Send standard input to a command");
     let (status, output) = demo.output(&["exec", "-i", &id, "--", "tr", "a-z", "A-Z"], b"fed through stdin\n")?;
     ensure!(status.success() && output == b"FED THROUGH STDIN\n", "the command did not receive its standard input");
 
-    heading("A file goes in and comes back, byte by byte");
+    heading("Copy a file into the sandbox and back, unchanged");
     let file = scratch.join("bytes");
     let back = scratch.join("bytes.back");
     let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
@@ -138,12 +138,12 @@ pub fn run() -> Result<()> {
     ensure!(fs::read(&back)? == bytes, "the copied file differs from the original");
     println!("(compared: {} bytes, identical)", bytes.len());
 
-    heading("An exit code comes back as it is");
+    heading("The exit code of a command is passed through");
     let status = demo.show(&["exec", &id, "--", "sh", "-c", "exit 3"])?;
     println!("(exit code {:?})", status.code().unwrap_or(-1));
     ensure!(status.code() == Some(3), "the exit code should be 3, not {status}");
 
-    heading("The sandbox is terminated, and gone");
+    heading("Terminate the sandbox");
     demo.show(&["list"])?;
     ensure!(demo.show(&["terminate", &id])?.success(), "terminate failed");
     let (status, output) = demo.output(&["list"], b"")?;

@@ -3,6 +3,7 @@
 
 mod bench;
 mod build;
+mod conformance;
 mod demo;
 mod evals;
 mod inspect;
@@ -41,6 +42,12 @@ enum Task {
         #[arg(long)]
         proxy: bool,
     },
+    /// Build, then run `sandbox conformance` on every provider, and compare the results with docs/conformance.md
+    Conformance {
+        /// Write docs/conformance.md
+        #[arg(long)]
+        write: bool,
+    },
     /// Write the sources that are generated from proto/proto
     Generate,
     /// Print the places where the sources do not follow docs/architecture.md
@@ -62,6 +69,7 @@ fn main() -> ExitCode {
         Task::Build => build::dist().map(drop),
         Task::Demo => demo::run(),
         Task::Soak { runs, seed, proxy } => test::soak(runs, seed, proxy),
+        Task::Conformance { write } => conformance::run(write),
         Task::Generate => tools::generate(&[]),
         Task::Layout => tools::run(tools::cargo().args(["run", "--quiet", "--package", "xtask-layout"])),
         Task::Wheel => inspect::wheel().map(drop),

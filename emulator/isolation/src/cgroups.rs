@@ -108,7 +108,7 @@ impl Groups {
         // Without root, `inside::init` limits the number of processes with `RLIMIT_NPROC` instead.
         let needed = |controller: &Controller| *controller != Controller::Processes || nix::unistd::geteuid().is_root();
         let lacking = Controller::ALL.into_iter().filter(|controller| needed(controller) && !had(controller));
-        let told = |one: Controller| format!("{}: there is no control group for it that may be used", one.missing());
+        let told = |one: Controller| format!("{}: this process cannot use a control group for it", one.missing());
         let missing = lacking.map(told).collect();
         (Self { hierarchies }, missing)
     }
@@ -120,7 +120,7 @@ impl Groups {
         for hierarchy in &self.hierarchies {
             let directory = hierarchy.directory.join(id);
             if let Err(error) = fs::create_dir(&directory) {
-                tracing::warn!(directory = %directory.display(), %error, "cannot make a control group");
+                tracing::warn!(directory = %directory.display(), %error, "cannot create a control group");
                 continue;
             }
             for controller in &hierarchy.controllers {
@@ -222,7 +222,7 @@ impl Hierarchy {
                 (Controller::Cpu, _) => continue,
             };
             if let Err(error) = fs::write(self.directory.join(file), value.to_string()) {
-                tracing::warn!(file, %error, "cannot limit all containers together");
+                tracing::warn!(file, %error, "cannot set a limit for all containers together");
             }
         }
     }

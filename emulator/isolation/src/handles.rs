@@ -211,6 +211,10 @@ impl Container {
     }
 
     /// Stops the container like [`Container::stop`] and removes the files that it has written.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a file cannot be removed. The container is stopped all the same, and files may be left in its directory.
     pub async fn remove(&self) -> anyhow::Result<()> {
         self.stop().await;
         self.link.removing();

@@ -103,7 +103,7 @@ pub(crate) fn order(program: &Program, pidfd: &OwnedFd, user_namespace: bool, or
     // If the process has already ended, its missing output is reported below.
     let _ = child.stdin.take().map(|mut stdin| stdin.write_all(&errand));
     let output = child.wait_with_output()?;
-    ensure!(!output.stdout.is_empty(), "the process that mounts ended without a word: {}", output.status);
+    ensure!(!output.stdout.is_empty(), "the process that mounts exited without a message: {}", output.status);
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
@@ -120,13 +120,13 @@ pub(crate) fn main() -> ! {
 }
 
 fn run(Errand { container, user_namespace, order }: Errand) -> Result<Answer, String> {
-    let container = at("take over the container's descriptor", sys::take_inherited(container))?;
+    let container = at("take the container's descriptor", sys::take_inherited(container))?;
     if user_namespace {
         at("enter the user namespace", setns(&container, CloneFlags::CLONE_NEWUSER))?;
     }
     match order {
         Order::Mount { what, source, read_only, target } => {
-            at("make a mount namespace", unshare(CloneFlags::CLONE_NEWNS))?;
+            at("create a mount namespace", unshare(CloneFlags::CLONE_NEWNS))?;
             let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
             at("private mounts", nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>))?;
             let root = match what {
@@ -134,13 +134,13 @@ fn run(Errand { container, user_namespace, order }: Errand) -> Result<Answer, St
                 What::Directory(directory) => directory,
             };
             let held = nix::fcntl::open(&root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
-            let held = at("open what is mounted", held)?;
+            let held = at("open the source of the mount", held)?;
             // Containers may have written to this directory, so links in it must not lead out of it.
             let held = match rootfs::resolve(&held, &source, OFlag::O_PATH, ResolveFlag::RESOLVE_IN_ROOT) {
                 Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(Answer::NoSource),
-                held => at("open what is mounted", held)?,
+                held => at("open the source of the mount", held)?,
             };
-            let image = at("take hold of the image", mount_calls::copy_of_held(&held))?;
+            let image = at("open the image", mount_calls::copy_of_held(&held))?;
             if read_only {
                 at("protect the image", mount_calls::make_read_only(&image))?;
             }
@@ -157,7 +157,7 @@ fn run(Errand { container, user_namespace, order }: Errand) -> Result<Answer, St
 /// Attaches the image at `target` in the container. Creates missing directories, or an empty file if the image is a file.
 fn attach(image: &OwnedFd, target: &Path) -> Result<Answer, String> {
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
-    let found = at("look at the image", nix::sys::stat::fstat(image))?;
+    let found = at("stat the image", nix::sys::stat::fstat(image))?;
     let is_directory = found.st_mode & libc::S_IFMT == libc::S_IFDIR;
     if target == Path::new("/") {
         return Ok(Answer::Reserved);
@@ -168,19 +168,19 @@ fn attach(image: &OwnedFd, target: &Path) -> Result<Answer, String> {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists) => {
             return Ok(Answer::NotADirectory);
         }
-        Err(error) => return Err(format!("make {}: {error}", directory.display())),
+        Err(error) => return Err(format!("create {}: {error}", directory.display())),
     }
     if !is_directory {
         match std::fs::File::create_new(target) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(format!("make {}: {error}", target.display()));
+                return Err(format!("create {}: {error}", target.display()));
             }
             _ => {}
         }
     }
     // Uses this descriptor from here on, because the path can change.
     let held = at("open the target", nix::fcntl::open(target, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()))?;
-    let place = at("look at the target", nix::sys::stat::fstat(&held))?;
+    let place = at("stat the target", nix::sys::stat::fstat(&held))?;
     if (place.st_mode & libc::S_IFMT == libc::S_IFDIR) != is_directory {
         return Ok(Answer::NotADirectory);
     }
@@ -189,7 +189,7 @@ fn attach(image: &OwnedFd, target: &Path) -> Result<Answer, String> {
         return Ok(Answer::Reserved);
     }
     at("attach", mount_calls::attach_to(image, &held))?;
-    at("look at the mount", mount_calls::id(image, OsStr::new(""))).map(Answer::Mounted)
+    at("read the id of the mount", mount_calls::id(image, OsStr::new(""))).map(Answer::Mounted)
 }
 
 /// Unmounts the mount with this id at `target`.

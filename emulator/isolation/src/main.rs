@@ -5,6 +5,9 @@ use std::{io::Write as _, process::ExitCode};
 
 fn main() -> ExitCode {
     container_isolation::child_entry();
-    let _ = writeln!(std::io::stderr(), "error: this program plays the inner roles of containers and nothing else");
+    let _ = writeln!(
+        std::io::stderr(),
+        "error: this program only runs the inner processes of containers; it is started by the emulator"
+    );
     ExitCode::FAILURE
 }

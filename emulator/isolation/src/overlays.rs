@@ -30,7 +30,7 @@ pub(crate) fn assemble(
 ) -> Result<(PathBuf, Option<OwnedFd>), String> {
     mount("stage", stage, "tmpfs", MsFlags::empty(), "mode=755")?;
     let root = stage.join("root");
-    at("make the root", fs::create_dir(&root))?;
+    at("create the root", fs::create_dir(&root))?;
     let written = disk.map(|bytes| limit(&stage.join("disk"), &mut overlays, bytes)).transpose()?;
     for (number, overlay) in overlays.iter().enumerate() {
         mount_overlay(stage, number, &root, overlay)?;
@@ -60,7 +60,7 @@ fn limit(disk: &Path, overlays: &mut [Overlay], bytes: u64) -> Result<OwnedFd, S
     // Overlays need extended attributes on the upper directory, for example to replace a directory.
     let name = c"user.overlay.probe";
     if rustix::fs::setxattr(&upper, name, b"y", XattrFlags::empty()).is_err() {
-        return Err(format!("{step}: tmpfs keeps no extended attributes here, which takes Linux 6.6 or newer"));
+        return Err(format!("{step}: tmpfs does not store extended attributes; Linux 6.6 or newer is needed"));
     }
     let _ = rustix::fs::removexattr(&upper, name);
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;

@@ -1,34 +1,37 @@
 //! The messages between the engine and a container's init, and their framing.
 //!
 //! Each container has one stream socket pair. A frame is a header of eight bytes (length of the body, number of
-//! descriptors, both little endian) and a body. Descriptors are sent with the first byte of the header. Bodies are in a
-//! binary format, because arguments and environments are arbitrary bytes, which JSON would have to escape. Only
-//! [`Setup`], which is sent once, is JSON.
+//! descriptors, both little endian) and a body. Descriptors are sent with the first byte of the header. The body is one
+//! message in the format of the crate `postcard`: arguments and environments are arbitrary bytes, which JSON would have
+//! to escape. Both ends are the same program, so the format need not stay compatible between versions.
 
 use std::{
     collections::VecDeque,
-    ffi::{OsStr, OsString},
-    io::{self, IoSlice},
+    ffi::OsStr,
+    io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
     os::{
-        fd::{AsRawFd, OwnedFd, RawFd},
-        unix::ffi::{OsStrExt, OsStringExt},
+        fd::{AsFd, OwnedFd, RawFd},
+        unix::ffi::OsStrExt,
     },
     path::PathBuf,
 };
 
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
-use serde::{Deserialize, Serialize};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{
-    spec::{Bind, Exit, ProcessSpec},
-    sys,
-};
+use crate::spec::{Bind, Exit, ProcessSpec};
+
+/// Size of a frame's header, in bytes.
+const HEADER: usize = 8;
 
 /// Maximum number of descriptors in one frame: stdin, stdout, stderr.
 const MAX_FDS: usize = 3;
 
 /// Maximum size of a body, in bytes. Bodies contain arguments, environments and mount lists, which the kernel limits to
-/// much less. The limit keeps a broken peer from causing large allocations.
+/// much less. A larger message is not sent, and a header that announces one is refused, so a broken peer cannot cause
+/// large allocations.
 const MAX_BODY: usize = 64 * 1024 * 1024;
 
 /// One overlay of a container's root.
@@ -69,7 +72,7 @@ pub(crate) struct Setup {
 }
 
 /// Messages from the engine to init.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
     Setup(Setup),
     /// Start a process. Without a terminal, its three stream descriptors are attached.
@@ -90,7 +93,7 @@ pub(crate) enum Request {
 }
 
 /// Messages from init to the engine.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Reply {
     /// The root is complete. Contains one sentence for each feature that had to be left out. The network device is
     /// attached, if requested, followed by the directory of written files if the disk is limited: that directory has no
@@ -112,196 +115,35 @@ fn malformed(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("malformed frame: {what}"))
 }
 
-/// Writes a frame.
-struct Packer(Vec<u8>);
-
-impl Packer {
-    fn new(kind: u8) -> Self {
-        // Space for the header, which `finish` fills in.
-        Self(vec![0, 0, 0, 0, 0, 0, 0, 0, kind])
-    }
-
-    fn number(&mut self, number: u64) -> &mut Self {
-        self.0.extend_from_slice(&number.to_le_bytes());
-        self
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        self.number(bytes.len() as u64);
-        self.0.extend_from_slice(bytes);
-        self
-    }
-
-    fn finish(mut self, fds: usize) -> Vec<u8> {
-        let length = (self.0.len() - 8) as u32;
-        self.0[..4].copy_from_slice(&length.to_le_bytes());
-        self.0[4..8].copy_from_slice(&(fds as u32).to_le_bytes());
-        self.0
-    }
-}
-
-/// Reads a body.
-struct Unpacker<'a>(&'a [u8]);
-
-impl Unpacker<'_> {
-    fn number(&mut self) -> io::Result<u64> {
-        let (number, rest) = self.0.split_first_chunk::<8>().ok_or_else(|| malformed("short"))?;
-        self.0 = rest;
-        Ok(u64::from_le_bytes(*number))
-    }
-
-    fn int(&mut self) -> io::Result<i32> {
-        Ok(self.number()? as i32)
-    }
-
-    fn bytes(&mut self) -> io::Result<Vec<u8>> {
-        let length = self.number()? as usize;
-        let (bytes, rest) = self.0.split_at_checked(length).ok_or_else(|| malformed("short"))?;
-        self.0 = rest;
-        Ok(bytes.to_vec())
-    }
-
-    fn os(&mut self) -> io::Result<OsString> {
-        Ok(OsString::from_vec(self.bytes()?))
-    }
-
-    fn text(&mut self) -> io::Result<String> {
-        Ok(String::from_utf8_lossy(&self.bytes()?).into_owned())
-    }
-
-    fn many<T>(&mut self, mut one: impl FnMut(&mut Self) -> io::Result<T>) -> io::Result<Vec<T>> {
-        let count = self.number()?;
-        (0..count).map(|_| one(self)).collect()
-    }
-}
-
 /// A message that can be sent in a frame.
-pub(crate) trait Message: Sized {
-    /// Serializes the message to a frame with header. `fds` is the number of attached descriptors.
-    fn pack(&self, fds: usize) -> io::Result<Vec<u8>>;
-    /// Parses a frame's body.
-    fn unpack(body: &[u8]) -> io::Result<Self>;
+pub(crate) trait Message: Serialize + DeserializeOwned {}
+
+impl Message for Request {}
+
+impl Message for Reply {}
+
+/// Serializes a message to a frame with header. `fds` is the number of descriptors that the caller attaches. Fails with
+/// `InvalidInput` if the message is too large or contains a path that is not UTF-8 where only UTF-8 is possible.
+pub(crate) fn pack(message: &impl Message, fds: usize) -> io::Result<Vec<u8>> {
+    let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidInput, what);
+    // Space for the header, which is filled in below.
+    let mut frame = postcard::to_extend(message, vec![0; HEADER])
+        .map_err(|error| invalid(format!("cannot encode a message: {error}")))?;
+    let length = frame.len() - HEADER;
+    if length > MAX_BODY {
+        return Err(invalid(format!("a message has {length} bytes, more than the limit of {MAX_BODY}")));
+    }
+    frame[..4].copy_from_slice(&(length as u32).to_le_bytes());
+    frame[4..HEADER].copy_from_slice(&(fds as u32).to_le_bytes());
+    Ok(frame)
 }
 
-impl Message for Request {
-    fn pack(&self, fds: usize) -> io::Result<Vec<u8>> {
-        let mut packer;
-        match self {
-            Self::Setup(setup) => {
-                packer = Packer::new(0);
-                packer.bytes(&serde_json::to_vec(setup)?);
-            }
-            Self::Spawn { id, spec } => {
-                packer = Packer::new(1);
-                packer.number(*id).number(spec.argv.len() as u64);
-                for argument in &spec.argv {
-                    packer.bytes(argument.as_bytes());
-                }
-                packer.number(spec.env.len() as u64);
-                for (name, value) in &spec.env {
-                    packer.bytes(name.as_bytes()).bytes(value.as_bytes());
-                }
-                packer.bytes(spec.cwd.as_os_str().as_bytes());
-                packer.number(u64::from(spec.user.is_some()));
-                packer.bytes(spec.user.as_deref().unwrap_or_default().as_bytes());
-                let (rows, columns) = spec.pty.unwrap_or_default();
-                packer.number(u64::from(spec.pty.is_some())).number(rows.into()).number(columns.into());
-                packer.number(u64::from(spec.merge_stderr));
-            }
-            Self::Kill { pid, signal } => {
-                packer = Packer::new(2);
-                packer.number(*pid as u64).number(*signal as u64);
-            }
-            Self::Socket { id, ipv6 } => {
-                packer = Packer::new(3);
-                packer.number(*id).number(u64::from(*ipv6));
-            }
-        }
-        Ok(packer.finish(fds))
-    }
-
-    fn unpack(body: &[u8]) -> io::Result<Self> {
-        let (kind, rest) = body.split_first().ok_or_else(|| malformed("empty"))?;
-        let mut from = Unpacker(rest);
-        Ok(match kind {
-            0 => Self::Setup(serde_json::from_slice(&from.bytes()?)?),
-            1 => {
-                let id = from.number()?;
-                let argv = from.many(Unpacker::os)?;
-                let env = from.many(|one| Ok((one.os()?, one.os()?)))?;
-                let cwd = PathBuf::from(from.os()?);
-                let has_user = from.number()? != 0;
-                let user = from.text()?;
-                let has_pty = from.number()? != 0;
-                let pty = (from.number()? as u16, from.number()? as u16);
-                let merge_stderr = from.number()? != 0;
-                let user = has_user.then_some(user);
-                let pty = has_pty.then_some(pty);
-                Self::Spawn { id, spec: ProcessSpec { argv, env, cwd, user, pty, merge_stderr } }
-            }
-            2 => Self::Kill { pid: from.int()?, signal: from.int()? },
-            3 => Self::Socket { id: from.number()?, ipv6: from.number()? != 0 },
-            _ => return Err(malformed("unknown request")),
-        })
-    }
-}
-
-impl Message for Reply {
-    fn pack(&self, fds: usize) -> io::Result<Vec<u8>> {
-        let mut packer;
-        match self {
-            Self::Ready(missing) => {
-                packer = Packer::new(0);
-                packer.number(missing.len() as u64);
-                for sentence in missing {
-                    packer.bytes(sentence.as_bytes());
-                }
-            }
-            Self::Failed(message) => {
-                packer = Packer::new(1);
-                packer.bytes(message.as_bytes());
-            }
-            Self::Started { id, pid } => {
-                packer = Packer::new(2);
-                packer.number(*id).number(*pid as u64);
-            }
-            Self::Refused { id, message } => {
-                packer = Packer::new(3);
-                packer.number(*id).bytes(message.as_bytes());
-            }
-            Self::Exited { id, exit } => {
-                packer = Packer::new(4);
-                let (signaled, value) = match exit {
-                    Exit::Code(code) => (0, *code),
-                    Exit::Signal(signal) => (1, *signal),
-                };
-                packer.number(*id).number(signaled).number(value as u64);
-            }
-            Self::Socket { id } => {
-                packer = Packer::new(5);
-                packer.number(*id);
-            }
-        }
-        Ok(packer.finish(fds))
-    }
-
-    fn unpack(body: &[u8]) -> io::Result<Self> {
-        let (kind, rest) = body.split_first().ok_or_else(|| malformed("empty"))?;
-        let mut from = Unpacker(rest);
-        Ok(match kind {
-            0 => Self::Ready(from.many(Unpacker::text)?),
-            1 => Self::Failed(from.text()?),
-            2 => Self::Started { id: from.number()?, pid: from.int()? },
-            3 => Self::Refused { id: from.number()?, message: from.text()? },
-            4 => {
-                let id = from.number()?;
-                let signaled = from.number()? != 0;
-                let value = from.int()?;
-                Self::Exited { id, exit: if signaled { Exit::Signal(value) } else { Exit::Code(value) } }
-            }
-            5 => Self::Socket { id: from.number()? },
-            _ => return Err(malformed("unknown reply")),
-        })
+/// Parses a frame's body, all of which has to be one message.
+fn unpack<T: Message>(body: &[u8]) -> io::Result<T> {
+    match postcard::take_from_bytes(body) {
+        Ok((message, [])) => Ok(message),
+        Ok(_) => Err(malformed("bytes after the message")),
+        Err(error) => Err(malformed(&error.to_string())),
     }
 }
 
@@ -314,7 +156,7 @@ pub(crate) fn send_some(socket: RawFd, bytes: &[u8], fds: &[RawFd]) -> io::Resul
 
 /// Sends a whole frame on a blocking socket.
 pub(crate) fn send_blocking(socket: RawFd, message: &impl Message, fds: &[RawFd]) -> io::Result<()> {
-    let frame = message.pack(fds.len())?;
+    let frame = pack(message, fds.len())?;
     let mut sent = 0;
     while sent < frame.len() {
         match send_some(socket, &frame[sent..], if sent == 0 { fds } else { &[] }) {
@@ -335,41 +177,45 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     /// Calls `recvmsg` once. Returns `false` at the end of the stream.
-    pub(crate) fn receive_some(&mut self, socket: RawFd) -> io::Result<bool> {
+    pub(crate) fn receive_some(&mut self, socket: impl AsFd) -> io::Result<bool> {
         let mut buffer = [0u8; 32 * 1024];
-        let (received, fds) = sys::receive::<MAX_FDS>(socket, &mut buffer)?;
-        self.fds.extend(fds);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut attached = RecvAncillaryBuffer::new(&mut space);
+        let parts = &mut [IoSliceMut::new(&mut buffer)];
+        let received = recvmsg(socket, parts, &mut attached, RecvFlags::CMSG_CLOEXEC)?.bytes;
+        for message in attached.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                self.fds.extend(fds);
+            }
+        }
         self.bytes.extend_from_slice(&buffer[..received]);
         Ok(received != 0)
     }
 
     /// Removes the next frame from the buffer. Returns `None` if it is not complete yet.
     pub(crate) fn take<T: Message>(&mut self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-        let Some(head) = self.bytes.first_chunk::<8>() else { return Ok(None) };
+        let Some(head) = self.bytes.first_chunk::<HEADER>() else { return Ok(None) };
         let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
         let fds = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
         if length > MAX_BODY || fds > MAX_FDS {
             return Err(malformed("out of bounds"));
         }
-        let Some(body) = self.bytes.get(8..8 + length) else { return Ok(None) };
+        let Some(body) = self.bytes.get(HEADER..HEADER + length) else { return Ok(None) };
         if self.fds.len() < fds {
             return Err(malformed("descriptors are missing"));
         }
-        let message = T::unpack(body)?;
-        self.bytes.drain(..8 + length);
+        let message = unpack(body)?;
+        self.bytes.drain(..HEADER + length);
         Ok(Some((message, self.fds.drain(..fds).collect())))
     }
 
     /// Blocks until the next frame is complete. Returns `None` at the end of the stream.
-    pub(crate) fn receive_blocking<T: Message>(
-        &mut self,
-        socket: &impl AsRawFd,
-    ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    pub(crate) fn receive_blocking<T: Message>(&mut self, socket: &impl AsFd) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         loop {
             if let Some(frame) = self.take()? {
                 return Ok(Some(frame));
             }
-            match self.receive_some(socket.as_raw_fd()) {
+            match self.receive_some(socket) {
                 Ok(true) => {}
                 Ok(false) => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -386,19 +232,21 @@ pub(crate) fn has_zero(text: &OsStr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::{ffi::OsString, os::unix::ffi::OsStringExt};
+
     use super::*;
 
     #[test]
     fn a_spawn_survives_the_wire_byte_for_byte() {
         let spec = ProcessSpec {
             argv: vec!["sh".into(), OsString::from_vec(vec![0xff, 0xfe]), OsString::new()],
-            env: vec![("A".into(), "b=c".into())],
-            cwd: "/x".into(),
+            env: vec![("A".into(), "b=c".into()), ("B".into(), OsString::from_vec(vec![0x80]))],
+            cwd: OsString::from_vec(b"/x\xff".to_vec()).into(),
             user: Some(String::new()),
             pty: Some((24, 80)),
             merge_stderr: true,
         };
-        let frame = Request::Spawn { id: 7, spec: spec.clone() }.pack(0).unwrap();
+        let frame = pack(&Request::Spawn { id: 7, spec: spec.clone() }, 0).unwrap();
         let mut inbox = Inbox { bytes: frame[..20].to_vec(), fds: VecDeque::new() };
         assert!(inbox.take::<Request>().unwrap().is_none());
         inbox.bytes.extend_from_slice(&frame[20..]);
@@ -408,9 +256,55 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_out_of_bounds_is_refused() {
-        let mut inbox = Inbox { bytes: vec![0xff; 16], fds: VecDeque::new() };
-        assert!(inbox.take::<Reply>().is_err());
-        assert!(Reply::unpack(&[2, 1, 0]).is_err());
+    fn replies_follow_each_other_in_one_buffer() {
+        let replies = [
+            Reply::Ready(vec!["no /dev/fuse".into()]),
+            Reply::Failed("no space".into()),
+            Reply::Started { id: u64::MAX, pid: i32::MAX },
+            Reply::Socket { id: 1 },
+            Reply::Refused { id: 2, message: "EAGAIN".into() },
+            Reply::Exited { id: 3, exit: Exit::Signal(9) },
+            Reply::Exited { id: 4, exit: Exit::Code(-1) },
+        ];
+        let mut inbox = Inbox::default();
+        for reply in &replies {
+            inbox.bytes.extend(pack(reply, 0).unwrap());
+        }
+        for reply in replies {
+            assert_eq!(inbox.take::<Reply>().unwrap().unwrap().0, reply);
+        }
+        assert!(inbox.take::<Reply>().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_header_out_of_bounds_is_refused() {
+        let header = |length: u32, fds: u32| {
+            let bytes = [length.to_le_bytes(), fds.to_le_bytes()].concat();
+            Inbox { bytes, fds: VecDeque::new() }.take::<Reply>().map(|frame| frame.is_some())
+        };
+        let kind = |result: io::Result<bool>| result.unwrap_err().kind();
+        assert!(!header(MAX_BODY as u32, MAX_FDS as u32).unwrap(), "these are the limits themselves");
+        assert_eq!(kind(header(MAX_BODY as u32 + 1, 0)), io::ErrorKind::InvalidData);
+        assert_eq!(kind(header(1, MAX_FDS as u32 + 1)), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_malformed_body_is_refused() {
+        let body = pack(&Reply::Refused { id: 300, message: "no".into() }, 0).unwrap().split_off(HEADER);
+        unpack::<Reply>(&body).unwrap();
+        let mut bodies: Vec<Vec<u8>> = (0..body.len()).map(|end| body[..end].to_vec()).collect();
+        // A byte too many, an unknown kind of message, and a text of four billion bytes.
+        bodies.push([&body[..], &[0]].concat());
+        bodies.push(vec![200, 1]);
+        bodies.push(vec![1, 0xff, 0xff, 0xff, 0xff, 0x0f]);
+        for body in bodies {
+            assert_eq!(unpack::<Reply>(&body).unwrap_err().kind(), io::ErrorKind::InvalidData, "{body:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_too_large_is_not_sent() {
+        let error = pack(&Reply::Failed("x".repeat(MAX_BODY)), 0).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 }

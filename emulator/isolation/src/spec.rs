@@ -1,8 +1,12 @@
 //! Parameters and results of the public functions of this crate.
 
-use std::{ffi::OsString, os::fd::OwnedFd, path::PathBuf};
+use std::{
+    ffi::OsString,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The parameters of a container.
 #[derive(Debug, Clone, Default)]
@@ -78,7 +82,7 @@ pub enum DirectoryError {
     #[error("it is not a directory")]
     NotADirectory,
     /// The file or directory to mount does not exist.
-    #[error("what is to be mounted is not there")]
+    #[error("the source of the mount does not exist")]
     NoSource,
     /// The path leads to a file system that the kernel or the emulator has mounted.
     #[error("nothing can be mounted there")]
@@ -92,7 +96,7 @@ pub enum DirectoryError {
 }
 
 /// A process to start in a container.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ProcessSpec {
     /// Program and arguments; at least one. A program name without a slash is searched in the `PATH` of `env`.
     pub argv: Vec<OsString>,
@@ -101,6 +105,7 @@ pub struct ProcessSpec {
     pub env: Vec<(OsString, OsString)>,
     /// Absolute working directory; empty means `/`. If it does not exist, the process exits with 127 and prints a
     /// message.
+    #[serde(serialize_with = "path_as_bytes", deserialize_with = "path_from_bytes")]
     pub cwd: PathBuf,
     /// `name|uid[:group|gid]` as in a Dockerfile's `USER`; `None` for root. The process exits with 126 if a name is
     /// unknown.
@@ -110,6 +115,16 @@ pub struct ProcessSpec {
     pub pty: Option<(u16, u16)>,
     /// Redirects stderr to stdout.
     pub merge_stderr: bool,
+}
+
+/// Serializes a path as bytes, because `serde` serializes paths as UTF-8, and directories may have other names.
+fn path_as_bytes<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    path.as_os_str().serialize(serializer)
+}
+
+/// Deserializes what [`path_as_bytes`] serialized.
+fn path_from_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    OsString::deserialize(deserializer).map(PathBuf::from)
 }
 
 /// A started process. The descriptors are non-blocking. Reading from a terminal fails with EIO, instead of returning 0
@@ -129,7 +144,7 @@ pub struct Process {
 }
 
 /// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exit {
     /// It exited with this code. 127: program or directory not found; 126: not executable.
     Code(i32),

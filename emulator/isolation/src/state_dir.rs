@@ -36,7 +36,7 @@ impl StateDir {
     /// Creates the directory with mode 700 if it does not exist, and locks it.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(path);
-        made.with_context(|| format!("cannot make the state directory {}", path.display()))?;
+        made.with_context(|| format!("cannot create the state directory {}", path.display()))?;
         let path = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
         let lock = lock(&path).with_context(|| format!("cannot use the state directory {}", path.display()))?;
         Ok(Self { path, lock })
@@ -54,11 +54,11 @@ impl StateDir {
     }
 
     /// Removes sibling directories whose emulators have ended. Logs a warning if one cannot be removed.
-    pub(crate) fn sweep(&self) {
+    pub(crate) fn remove_leftovers(&self) {
         let Some(parent) = self.path.parent() else { return };
         for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(PREFIX) && entry.path() != self.path {
-                match sweep_one(&entry.path()) {
+                match remove_if_leftover(&entry.path()) {
                     Ok(true) => tracing::info!(directory = %entry.path().display(), "removed leftovers"),
                     Ok(false) => {}
                     Err(error) => {
@@ -81,18 +81,18 @@ fn lock(directory: &Path) -> anyhow::Result<File> {
         Err(taken) if taken.error.kind() == io::ErrorKind::AlreadyExists => File::open(&path),
         Err(failed) => Err(failed.error),
     };
-    let lock = lock.context("cannot make its lock file")?;
+    let lock = lock.context("cannot create its lock file")?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => {
-            anyhow::bail!("it is in use by another emulator: end that one, or name another")
+            anyhow::bail!("it is in use by another emulator: end that emulator, or choose another directory")
         }
         Err(TryLockError::Error(error)) => Err(error).context("cannot lock it"),
     }
 }
 
 /// Returns `true` if the directory belonged to an ended emulator and was removed.
-fn sweep_one(path: &Path) -> io::Result<bool> {
+fn remove_if_leftover(path: &Path) -> io::Result<bool> {
     let found = fs::symlink_metadata(path)?;
     if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() {
         return Ok(false);
@@ -138,12 +138,12 @@ mod tests {
     #[test]
     fn what_is_being_made_is_no_leftover() {
         let parent = tempfile::tempdir().expect("a directory");
-        let sweeper = StateDir::open(&parent.path().join(format!("{PREFIX}sweeper"))).expect("it is free");
+        let remover = StateDir::open(&parent.path().join(format!("{PREFIX}remover"))).expect("it is free");
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
-                    sweeper.sweep();
+                    remover.remove_leftovers();
                 }
             });
             let made: Result<Vec<_>, _> =
@@ -162,7 +162,7 @@ mod tests {
         fs::write(dead.join("file"), "left").expect("a file");
         let other = parent.path().join("another's");
         fs::create_dir(&other).expect("a directory");
-        StateDir::open(&parent.path().join(format!("{PREFIX}new"))).expect("it is free").sweep();
+        StateDir::open(&parent.path().join(format!("{PREFIX}new"))).expect("it is free").remove_leftovers();
         assert!(!dead.exists() && other.exists());
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct User {
 impl User {
     /// Changes the calling process to this user, permanently.
     pub(crate) fn switch(&self) -> Result<(), String> {
-        let failed = |error: nix::errno::Errno| format!("cannot become user {}: {}", self.uid, error.desc());
+        let failed = |error: nix::errno::Errno| format!("cannot change to user {}: {}", self.uid, error.desc());
         setgroups(&self.groups).map_err(failed)?;
         setgid(self.gid).map_err(failed)?;
         setuid(self.uid).map_err(failed)
@@ -45,7 +45,9 @@ pub(crate) fn find(spec: Option<&str>, all_ids: bool) -> Result<Option<User>, St
     if user.uid.is_root() && user.gid.as_raw() == 0 {
         return Ok(None);
     }
-    Err(format!("cannot become user {spec}: the emulator runs without privileges, so root is the only user inside"))
+    Err(format!(
+        "cannot change to user {spec}: the emulator runs without privileges, so root is the only user in the sandbox"
+    ))
 }
 
 /// Returns the home directory of the user in `spec`, or of root if it is `None`. Returns `/` if the account files do not

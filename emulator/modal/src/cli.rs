@@ -14,7 +14,6 @@ use tracing_subscriber::EnvFilter;
 
 use crate::emulator::Emulator;
 use crate::model::options::Options;
-use crate::sys::is_ignored;
 
 /// Number of file descriptors that must be available at the start: what an emulator without sandboxes has open, with a margin.
 const NEEDED_FILES: usize = 64;
@@ -22,55 +21,55 @@ const NEEDED_FILES: usize = 64;
 /// Longest line of credentials that is read from standard input, in bytes.
 const LONGEST_TOKEN: u64 = 4096;
 
-/// What can be said on the command line.
+/// The options of the emulator.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Address and port to listen on; port 0 takes any free one
+    /// Address and port to listen on; port 0 selects a free port
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
-    /// Allow an address that other machines can reach: they can then run commands on this one
+    /// Permit an address that other machines can reach; these machines can then run commands on this one
     #[arg(long)]
     pub allow_remote: bool,
-    /// Answer every user of this machine: they can then run commands as the one that runs the emulator [default: this user and root]
+    /// Serve all users of this machine; they can then run commands as the user of the emulator [default: only this user and root]
     #[arg(long)]
     pub any_user: bool,
-    /// Where to make the state directory [default: the temporary directory]
+    /// Directory in which the state directory is created [default: the temporary directory]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Let sandboxes reach, through this machine, what their network policies permit [default: nothing]
+    /// Connect sandboxes to the network of this machine, within their network policies [default: no network]
     #[arg(long)]
     pub network: bool,
-    /// A name and its address inside sandboxes, whatever this machine's resolver says; may be repeated
+    /// Resolve this name to this address inside sandboxes, instead of asking this machine's resolver (repeatable)
     #[arg(long, value_name = "NAME=ADDRESS", value_parser = name, requires = "network")]
     pub resolve: Vec<(String, IpAddr)>,
-    /// Space that every sandbox has to write to, in mebibytes, held in memory [default: the machine's disk]
+    /// Disk size of each sandbox in MiB; the disk is held in memory [default: use this machine's disk without a limit]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
     pub disk: Option<u64>,
-    /// Space to leave free on the disk, in mebibytes: the sandbox that has written most is ended before [default: up to 1024]
+    /// Free space to keep on the disk in MiB; below it, the sandbox that has written most is ended [default: up to 1024]
     #[arg(long, value_name = "MIB")]
     pub keep_free: Option<u64>,
-    /// Streams that one connection may have open at once
+    /// Maximum number of concurrent streams per connection
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_streams: u32,
-    /// Image builder version that environments name
+    /// Image builder version of all environments
     #[arg(long, value_name = "VERSION", default_value = "2025.06")]
     pub image_builder_version: String,
-    /// Take only these credentials; `-` reads them from the first line of standard input [default: any]
+    /// Accept only these credentials; `-` reads them from the first line of standard input [default: accept any]
     #[arg(long, value_name = "ID:SECRET", value_parser = token)]
     pub token: Option<Token>,
-    /// How long router tokens are good for, in seconds
+    /// Lifetime of router tokens in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     pub router_token_life: u64,
-    /// How long control-plane tokens are good for, in seconds
+    /// Lifetime of control-plane tokens in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 1200, value_parser = clap::value_parser!(u64).range(1..))]
     pub auth_token_life: u64,
-    /// Decides which calls are hit by ordered faults that have a probability
+    /// Seed of the random numbers that decide which calls get a fault with a probability
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub seed: u64,
-    /// End when standard input ends: with the program that started it
+    /// Exit when standard input is closed, so that the emulator ends with the program that started it
     #[arg(long)]
     pub exit_with_stdin: bool,
-    /// Form of the log on standard error; RUST_LOG chooses what it says
+    /// Format of the log on standard error; RUST_LOG selects its entries
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 }
@@ -108,7 +107,7 @@ fn token(text: &str) -> Result<Token, String> {
         Some((id, secret)) if !id.is_empty() && !secret.is_empty() => {
             Ok(Token::Given(id.to_owned(), secret.to_owned()))
         }
-        _ => Err("expected ID:SECRET, or - to read that from standard input".to_owned()),
+        _ => Err("expected ID:SECRET, or - to read it from standard input".to_owned()),
     }
 }
 
@@ -164,7 +163,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let opened: std::io::Result<Vec<_>> = (0..NEEDED_FILES).map(|_| std::fs::File::open("/dev/null")).collect();
     opened
         .map(drop)
-        .with_context(|| format!("{NEEDED_FILES} files cannot be open at once; raise the limit with `ulimit -n`"))?;
+        .with_context(|| format!("the process cannot open {NEEDED_FILES} files; raise the limit with `ulimit -n`"))?;
     start_log(args.log_format);
     let mut options = Options::from(&args);
     if args.token == Some(Token::Input) {
@@ -184,6 +183,15 @@ const CLEANING_LIMIT: Duration = Duration::from_secs(60);
 
 /// Signals that end the emulator. A closed terminal sends SIGHUP.
 const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+
+/// Returns whether this process ignores `signal`. It inherits that from the program that started it, such as `nohup`.
+fn is_ignored(signal: Signal) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    // The lowest bit is signal 1.
+    mask & (1 << (signal as i32 - 1)) != 0
+}
 
 /// The reason why the emulator ends; `None` while it runs. Signals and standard input are read by threads of their own, so that
 /// a blocked async runtime cannot delay them.
@@ -205,7 +213,7 @@ impl End {
             let mut interrupts = 0;
             while let Ok(signal) = signals.wait() {
                 interrupts += u32::from(signal == Signal::SIGINT);
-                let first = told.tell(if signal == Signal::SIGINT { "interrupted" } else { "told to end" });
+                let first = told.tell(if signal == Signal::SIGINT { "interrupted" } else { "terminated by a signal" });
                 // A second SIGINT ends the process at once; the next start removes what is left. A single SIGINT after another
                 // reason does not: Ctrl-C also reaches the program that started the emulator, and when that program ends, so
                 // does the input.
@@ -232,7 +240,7 @@ impl End {
         if first {
             let limit = || {
                 thread::sleep(CLEANING_LIMIT);
-                tracing::error!("cleaning up takes more than {CLEANING_LIMIT:?}; the next start removes what is left");
+                tracing::error!("the clean-up takes longer than {CLEANING_LIMIT:?}; the next start removes the rest");
                 std::process::exit(1);
             };
             let _ = thread::Builder::new().name("limit".into()).spawn(limit);
@@ -259,7 +267,7 @@ async fn serve(options: Options, end: &End) -> anyhow::Result<()> {
     let told = match told {
         Ok(()) => {
             let reason = end.reason().await;
-            tracing::info!(reason, "emulator ends");
+            tracing::info!(reason, "the emulator exits");
             Ok(())
         }
         failed => failed.context("cannot write to standard output"),

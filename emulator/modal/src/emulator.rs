@@ -38,24 +38,24 @@ impl Emulator {
     pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         if !options.listen.ip().is_loopback() && !options.allow_remote {
             anyhow::bail!(
-                "{} is not a loopback address: every program that reaches the emulator can run commands on this machine (--allow-remote if that is meant)",
+                "{} is not a loopback address: every program that reaches the emulator can run commands on this machine (--allow-remote permits this)",
                 options.listen
             );
         }
         raise_file_limit();
         let program = match &options.program {
             Some(program) => program.clone(),
-            None => std::env::current_exe().context("cannot find this program's own file")?,
+            None => std::env::current_exe().context("cannot find the executable of this program")?,
         };
         // The port is bound before anything is created: if it is taken, nothing is left behind.
         let listener = TcpListener::bind(options.listen)
             .await
-            .with_context(|| format!("cannot listen on {} (port 0 takes any free one)", options.listen))?;
+            .with_context(|| format!("cannot listen on {} (port 0 selects a free port)", options.listen))?;
         let front =
             TcpListener::bind((options.listen.ip(), 0)).await.context("cannot listen for connections by token")?;
         let parent = options.state_dir.clone().unwrap_or_else(std::env::temp_dir);
         let dir = parent.join(format!("modal-emulator-{}", ids::id("st")));
-        let engine = Engine::new(&dir, &program, options.network).context("this machine cannot make sandboxes")?;
+        let engine = Engine::new(&dir, &program, options.network).context("this machine cannot run sandboxes")?;
         for missing in engine.limits_missing() {
             tracing::warn!("{missing}");
         }
@@ -117,7 +117,7 @@ impl Emulator {
         let dir = self.state.dir.clone();
         let removed = tokio::task::spawn_blocking(move || crate::build::remove(&dir)).await;
         if let Ok(Err(error)) = removed {
-            tracing::warn!(%error, state = %self.state.dir.display(), "the state directory is not quite gone");
+            tracing::warn!(%error, state = %self.state.dir.display(), "the state directory could not be removed completely");
         }
     }
 }
@@ -140,7 +140,7 @@ fn peers(options: &Options) -> Peers {
         return Peers::any();
     }
     Peers::of_this_user().unwrap_or_else(|error| {
-        tracing::warn!(%error, "the kernel does not tell whose a connection is: every user of this machine is answered");
+        tracing::warn!(%error, "the kernel does not report the user of a connection: all users of this machine are served");
         Peers::any()
     })
 }

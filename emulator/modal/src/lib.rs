@@ -24,7 +24,6 @@ pub mod http;
 pub mod model;
 pub mod runtime;
 pub mod service;
-mod sys;
 
 pub use container_isolation::child_entry;
 pub use emulator::Emulator;

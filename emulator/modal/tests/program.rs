@@ -268,7 +268,7 @@ async fn nothing_of_two_thousand_ended_sandboxes_is_left() {
         futures_util::stream::iter(range.map(make)).buffer_unordered(TOGETHER).collect::<()>().await;
     };
     many(0..WARM_UP).await;
-    let before = settled(child.id(), &state, |_| true);
+    let before = held_when(child.id(), &state, |_| true);
     many(WARM_UP..WARM_UP + ALL).await;
     let kept = |now: &Held| {
         now.descriptors <= before.descriptors + 2
@@ -281,7 +281,7 @@ async fn nothing_of_two_thousand_ended_sandboxes_is_left() {
             // The records of ended sandboxes: some kilobytes each.
             && now.memory <= before.memory + ALL * 16
     };
-    let after = settled(child.id(), &state, kept);
+    let after = held_when(child.id(), &state, kept);
     assert!(kept(&after), "before: {before:?}, after: {after:?}");
     send(&child, Signal::SIGTERM);
     assert!(end(&mut child).success());
@@ -289,7 +289,7 @@ async fn nothing_of_two_thousand_ended_sandboxes_is_left() {
 }
 
 /// Waits until no container is left and `good` is true, at most for `PATIENCE`. Returns what is held then.
-fn settled(pid: u32, state: &Path, good: impl Fn(&Held) -> bool) -> Held {
+fn held_when(pid: u32, state: &Path, good: impl Fn(&Held) -> bool) -> Held {
     let begun = Instant::now();
     loop {
         let held = Held::by(pid, state);

@@ -57,6 +57,6 @@ impl Gate {
         if policy.wait_for(|now| !permits(now)).await.is_err() {
             std::future::pending::<()>().await;
         }
-        tracing::debug!(container = self.label, destination = %outside, ?transport, "cut: no longer permitted");
+        tracing::debug!(container = self.label, destination = %outside, ?transport, "connection closed: no longer permitted");
     }
 }

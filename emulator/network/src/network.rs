@@ -81,7 +81,7 @@ impl Gate {
                 read = self.device.read(&mut buffer) => match read {
                     Ok(length) => length,
                     Err(error) => {
-                        tracing::debug!(container = self.label, %error, "the network device is gone");
+                        tracing::debug!(container = self.label, %error, "the network device was closed");
                         return;
                     }
                 },
@@ -145,7 +145,7 @@ impl Gate {
             return self.refuse(packet, Reason::Host);
         }
         if !names::may_be_reached(outside.ip()) {
-            tracing::debug!(container = self.label, destination = %outside, "not to be reached from inside");
+            tracing::debug!(container = self.label, destination = %outside, "destination not permitted for containers");
             return self.refuse(packet, Reason::Prohibited);
         }
         let verdict = self.policy.borrow().verdict(transport, outside);
@@ -182,7 +182,11 @@ impl Gate {
             let answer = if permitted {
                 question.answer(&gate.names.resolve(question.name()).await)
             } else {
-                tracing::debug!(container = gate.label, name = question.name(), "not resolved: not on the list");
+                tracing::debug!(
+                    container = gate.label,
+                    name = question.name(),
+                    "name not resolved: not on the allow-list"
+                );
                 question.answer(&Err(names::Failure::Unknown))
             };
             gate.device.write(&packet::udp(ends, &answer));

@@ -76,7 +76,7 @@ pub(crate) async fn run(gate: Gate, ends: Ends, mut packets: mpsc::Receiver<Vec<
     match dialled {
         Ok(outside) => inside.forward(outside, &Seen::Name { dialled: verdict == Verdict::PassByName, name }).await,
         Err(error) => {
-            tracing::debug!(container = gate.label, destination = %ends.outside, name, %error, "TLS not passed on");
+            tracing::debug!(container = gate.label, destination = %ends.outside, name, %error, "TLS connection refused");
             inside.abort();
         }
     }

@@ -196,4 +196,4 @@ impl SandboxProvider for Provider {
     }
 }
 
-sandbox_provider_kit::export!(Provider, Provider::new, "../manifest.toml");
+sandbox_provider_kit::export!(Provider, Provider::new, "../manifest.toml", [exec, processes, files]);

@@ -26,7 +26,7 @@ fn exec(sandbox: &str, id: &str) -> ExecRef {
 }
 
 fn at(sandbox: &str, path: &str) -> Location {
-    Location { sandbox: sandbox.to_string(), container: None, path: path.to_string() }
+    Location { sandbox: sandbox.to_string(), container: None, path: path.to_string(), user: None }
 }
 
 /// Runs a command with this input. Returns its verdict, its output and its errors as text.
@@ -130,9 +130,12 @@ fn what_is_not_declared_is_refused() {
     };
     assert_eq!(refused(|spec| spec.name = Some("n".into())), "ErrorKind::Unsupported create.names");
     assert_eq!(refused(|spec| spec.image.source = ImageSource::Id("i".into())), "ErrorKind::Unsupported image");
-    assert_eq!(refused(|spec| spec.command = vec!["cat".into()]), "ErrorKind::Unsupported create.command");
+    assert_eq!(
+        refused(|spec| spec.entry_point = EntryPoint::Command(vec!["cat".into()])),
+        "ErrorKind::Unsupported create.command"
+    );
     assert_eq!(refused(|spec| spec.options = vec![("o".into(), "1".into())]), "ErrorKind::InvalidArgument o");
     let user = ExecSpec { user: Some("u".into()), ..exec_spec("e", &["cat"]) };
     assert_eq!(kind(run(provider.start(&id, user))), "ErrorKind::Unsupported exec.user");
-    assert_eq!(kind(run(provider.stats(&id))), "ErrorKind::Unsupported stats");
+    assert_eq!(kind(run(provider.report_usage(&id))), "ErrorKind::Unsupported stats");
 }

@@ -28,7 +28,7 @@ use sandbox_provider_kit::{
         BuildProgress, BuiltImage, ConnectToken, Content, Description, EndReason, ExecRef, ExecSpec, FileChunk,
         FileInfo, FilePage, ImageSpec, InputState, ListFilter, Location, LogPage, LogQuery, NetworkPolicy, Output,
         OutputLimits, Pair, Pty, ReadRequest, RunResult, SandboxInfo, SandboxPage, SandboxSpec, SidecarInfo,
-        SidecarSpec, Tunnel, Usage, UsageReport, Verdict, WatchPage, WriteOptions,
+        SidecarSpec, Tunnel, UsageReport, Verdict, WatchPage, WriteOptions,
     },
     export::SandboxProvider,
     platform::Transport,
@@ -44,7 +44,31 @@ use self::{
 
 pub use sandbox_provider_kit::api::{Error, Result};
 
-sandbox_provider_kit::export!(Provider, Provider::new, "../manifest.toml");
+// Modal cannot pause, stop or prolong a sandbox, and lists neither images nor commands: no `lifecycle`, no `inventory`.
+sandbox_provider_kit::export!(
+    Provider,
+    Provider::new,
+    "../manifest.toml",
+    [
+        exec,
+        processes,
+        files,
+        trees,
+        watches,
+        images,
+        snapshots,
+        memory_snapshots,
+        volumes,
+        names,
+        readiness,
+        network,
+        tunnels,
+        sidecars,
+        logs,
+        usage,
+        cache
+    ]
+);
 
 /// The provider for Modal.
 pub struct Provider {
@@ -185,10 +209,6 @@ impl SandboxProvider for Provider {
         max_bytes: u32,
     ) -> impl Future<Output = Result<LogPage>> {
         logs::read(&self.service, sandbox, query, cursor, max_bytes)
-    }
-
-    fn stats(&self, sandbox: &str) -> impl Future<Output = Result<Usage>> {
-        manage::stats(&self.service, sandbox)
     }
 
     fn report_usage(&self, sandbox: &str) -> impl Future<Output = Result<UsageReport>> {

@@ -163,4 +163,4 @@ impl SandboxProvider for Provider {
     }
 }
 
-sandbox_provider_kit::export!(Provider, Provider::new, "../manifest.toml");
+sandbox_provider_kit::export!(Provider, Provider::new, "../manifest.toml", [exec]);

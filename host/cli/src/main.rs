@@ -45,7 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const UNREACHABLE: Duration = Duration::from_secs(2);
 
 /// The message after a signal has stopped the command.
-const CLEANING_UP: &str = "interrupted, cleaning up (again to stop at once)";
+const CLEANING_UP: &str = "interrupted, cleaning up (interrupt again to stop at once)";
 
 /// Further signals within this time of the first one are ignored: `timeout` signals the program and then its process
 /// group, and a key of the terminal may be held down. A later signal makes the program exit immediately.
@@ -83,7 +83,7 @@ fn main() {
     };
     // The libraries used below panic in some places if they cannot open a file.
     if let Err(error) = files_can_be_opened() {
-        let why = format!("{NEEDED_FILES} more files cannot be opened: {error}");
+        let why = format!("the process cannot open {NEEDED_FILES} more files: {error}");
         let failure = output::Failure::new("start", why).hint("raise the limit with `ulimit -n`");
         output::Voice::new(cli.global.json, cli.global.quiet, cli.global.no_color).fail(&failure.into());
         std::process::exit(FAILED);
@@ -102,8 +102,8 @@ fn main() {
             let telemetry = {
                 let _inside = runtime.enter();
                 telemetry::start(cli.global.verbose, cli.global.no_color).unwrap_or_else(|why| {
-                    let hint = "unset the variable to send nothing";
-                    voice.fail(&output::Failure::new("report what goes on", why).hint(hint).into());
+                    let hint = "unset the variable to turn telemetry off";
+                    voice.fail(&output::Failure::new("send telemetry", why).hint(hint).into());
                     std::process::exit(FAILED);
                 })
             };
@@ -158,14 +158,14 @@ async fn supervise(cli: Cli) -> i32 {
             code
         }
     };
-    let mut settled = pin!(async {
-        session.settle(patience).await;
+    let mut undone = pin!(async {
+        session.undo_all(patience).await;
         session.close().await
     });
     loop {
         tokio::select! {
             biased;
-            () = &mut settled => return code,
+            () = &mut undone => return code,
             signal = stops.next() => {
                 code = signal;
                 match stopped {

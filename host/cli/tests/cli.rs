@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 /// Subcommands whose help is in the manual; the emulator's is in its own.
-const COMMANDS: [&str; 43] = [
+const COMMANDS: [&str; 44] = [
     "run",
     "create",
     "exec",
@@ -43,6 +43,7 @@ const COMMANDS: [&str; 43] = [
     "plugin pull",
     "plugin check",
     "plugin pack",
+    "conformance",
     "gateway",
     "doctor",
     "completions",
@@ -80,9 +81,9 @@ fn fails(args: &[&str], wanted: &str) {
 /// The section on `--json`: the structs of `output/results.rs` with the comments on them and their fields.
 fn results() -> String {
     let mut section = String::from(
-        "\n## Results as JSON\n\nWith `--json` a command prints its result on one line of standard output. `tags` prints an object of \
-         tags by their names, `gateway` one of variables. A command that fails prints `Failed`, and exits with 125. Times are in \
-         milliseconds. A field with `?` may be null, one with `—` may be missing.\n",
+        "\n## Results as JSON\n\nWith `--json` a command prints its result on one line of standard output. `tags` prints an object with \
+         the values by the names, `gateway` an object of environment variables. A command that fails prints `Failed` and exits \
+         with 125. A field with `?` may be null; a field with `—` may be missing.\n",
     );
     let (mut comment, mut inside, mut optional) = (Vec::new(), false, false);
     for line in include_str!("../src/output/results.rs").lines() {
@@ -143,8 +144,8 @@ fn kind_of(rust: &str) -> (String, bool) {
 #[test]
 fn the_manual_is_what_the_program_says() {
     let mut manual = String::from(
-        "# The command line `sandbox`\n\nMade from the program's own definitions; `UPDATE=1 cargo test -p sandbox-cli \
-         --test cli` writes it anew.\n",
+        "# The command line `sandbox`\n\nGenerated from the definitions of the program. `UPDATE=1 cargo test --release \
+         -p sandbox-cli --test cli` writes this file.\n",
     );
     let mut commands = COMMANDS;
     commands.rotate_right(1);
@@ -170,7 +171,7 @@ fn the_manual_is_what_the_program_says() {
 fn files_that_are_no_plugins() {
     fails(
         &["--plugin", "/does/not/exist.wasm", "list"],
-        "error: cannot load the plugin /does/not/exist.wasm\n  No such file or directory (os error 2)\n  try: name a file, or what `sandbox plugin pull` has fetched\n",
+        "error: cannot load the plugin /does/not/exist.wasm\n  No such file or directory (os error 2)\n  try: give the path of a file, or a name from `sandbox plugin pull`\n",
     );
     fails(
         &["--plugin", "/dev/null", "list"],
@@ -186,7 +187,7 @@ fn usage() {
     );
     fails(
         &["cp", "a", "b"],
-        "error: cannot copy a to b\n  neither side is in a sandbox\n  try: write SANDBOX-ID:/absolute/path for the side that is\n",
+        "error: cannot copy a to b\n  neither path is in a sandbox\n  try: write SANDBOX-ID:/absolute/path for a path in a sandbox\n",
     );
     for args in [
         &["nonsense"][..],
@@ -333,7 +334,7 @@ fn looking_at_a_component_takes_bounded_time_and_memory() {
     for bytes in [nested, functions] {
         let output = inspect(&bytes);
         let error = text(&output.stderr);
-        assert!(output.status.code() == Some(125) && error.contains("more than any plugin"), "{error}");
+        assert!(output.status.code() == Some(125) && error.contains("which is the limit"), "{error}");
     }
     // Compiling happens in a process of its own.
     let puppet = std::fs::read(crate::common::puppet()).unwrap();
@@ -398,7 +399,7 @@ fn what_cannot_be_used_can_be_inspected() {
     for (wishes, why) in [
         ("[[origin]]\nname = 'main'\nurl = { default = 'no url' }".to_owned(), "no url"),
         ("[[origin]]\nname = 'main'\nurl = { env = 'X_URL' }".to_owned(), "bad/url"),
-        (profile(directory.path().to_str().unwrap()), "no regular file"),
+        (profile(directory.path().to_str().unwrap()), "not a regular file"),
         (profile(broken.to_str().unwrap()), "line 1 is not valid TOML"),
     ] {
         let plugin = puppet_with(&format!("{head}{wishes}"));

@@ -24,7 +24,7 @@ async fn a_plugin_that_is_looked_at_is_told_nothing_and_reaches_nothing() {
     let text = tokio::task::block_in_place(|| inspect(&["--json", "plugin", "inspect"]));
     let told: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&told["name"], &told["capabilities"]), (&"puppet".into(), &serde_json::json!([])));
-    // What it would be granted is told all the same, and what it wishes to read.
+    // What it would be granted is told all the same, and what it requests to read.
     assert_eq!(told["grants"][0]["origin"], server.url);
     assert_eq!(told["grants"][0]["credentials"][0], "x-puppet-token");
     let wishes = &told["wishes"];
@@ -35,10 +35,10 @@ async fn a_plugin_that_is_looked_at_is_told_nothing_and_reaches_nothing() {
     assert_eq!(wishes["settings"], serde_json::Value::from(settings.to_vec()));
     let shown = tokio::task::block_in_place(|| inspect(&["plugin", "inspect"]));
     for line in [
-        "wishes to read   PUPPET_PLAIN, or the setting plain",
-        "settings are of  ~/.puppet.toml, or where PUPPET_CONFIG says; PUPPET_PROFILE selects a profile",
-        "wishes to send   token (PUPPET_TOKEN, or the setting token), added by the host",
-        "wishes to reach  main (https://puppet.invalid, or what is in PUPPET_URL, or the setting url), with x-puppet-token",
+        "requests to read   PUPPET_PLAIN, or the setting plain",
+        "settings file      ~/.puppet.toml, or the value of PUPPET_CONFIG; PUPPET_PROFILE selects a profile",
+        "requests to send   token (PUPPET_TOKEN, or the setting token), added by the host",
+        "requests to reach  main (https://puppet.invalid, or the value of PUPPET_URL, or the setting url), with x-puppet-token",
     ] {
         assert!(shown.contains(line), "{line} is missing in:\n{shown}");
     }

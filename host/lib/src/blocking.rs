@@ -6,6 +6,6 @@ use crate::error::{Error, Kind, Result};
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => Err(Error::new(Kind::Internal, "finish the work of a thread", error.to_string())),
+        Err(error) => Err(Error::new(Kind::Internal, "run a background thread", error.to_string())),
     }
 }

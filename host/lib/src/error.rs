@@ -425,7 +425,7 @@ impl Error {
         self.0.why = cause;
         self.0.retry = Retry::Never;
         self.0.limit = Some(limit);
-        self.with_hint(format!("if the plugin may use that much, raise `Limits::{limit}`"))
+        self.with_hint(format!("to permit more, raise `Limits::{limit}`"))
     }
 
     pub(crate) fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {

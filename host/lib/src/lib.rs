@@ -67,16 +67,21 @@ pub use interface::{INTERFACE_VERSION, INTERFACE_VERSIONS, types};
 pub use local::context::{BuildContext, ContextFilter};
 pub use local::dockerfile::{LocalDockerfile, Sent};
 pub use local::tree::Unpacked;
+#[doc(hidden)]
+pub use net::dial::Dialer;
 pub use net::gateway::Gateway;
 pub use net::hook::Silence;
 pub use net::proxy::Proxy;
 pub use plugin::compile::{compile_apart, compile_child};
 pub use plugin::engine::{DEFAULT_MAX_INSTANCES, set_max_instances};
 pub use plugin::manifest::{
-    AssertionWish, CredentialWish, EnvWish, GatewayWish, HeaderWish, InstancesWish, LearnWish, Manifest, OriginWish,
-    PathWish, Profiles, ProxyWish, SECTION, UrlWish,
+    CredentialWish, EnvWish, GatewayWish, InstancesWish, Manifest, PathWish, Profiles, ProxyWish, SECTION,
+};
+pub use plugin::origin::{
+    AssertionWish, BasicWish, FileWish, HeaderWish, LearnWish, OriginWish, QueryWish, TlsWish, UrlWish,
 };
 pub use plugin::pack::pack;
+pub use plugin::template::Template;
 pub use runtime::limits::Limits;
 pub use runtime::metrics;
 

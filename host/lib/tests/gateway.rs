@@ -3,28 +3,15 @@
 use std::time::Duration;
 
 use crate::common::{Server, TOKEN, full, provider, with_trailers};
+use crate::http_client::send;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
+use http::{HeaderMap, HeaderValue, Response};
 use sandbox_host::{Gateway, Kind};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Sends one request over HTTP/1.1, like a standard WebAssembly host.
 async fn ask(url: &str, path: &str, headers: &[(&'static str, &str)], body: &[u8]) -> (http::response::Parts, Bytes) {
-    let address = url.trim_start_matches("http://");
-    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-    let driver = tokio::spawn(driver);
-    let mut request = Request::post(path).header("host", address);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let response = sender.send_request(request.body(Full::new(Bytes::copy_from_slice(body))).unwrap()).await.unwrap();
-    let (parts, body) = response.into_parts();
-    let body = body.collect().await.unwrap().to_bytes();
-    driver.abort();
-    (parts, body)
+    send("POST", &format!("{url}{path}"), headers, body.to_owned()).await.unwrap().into_parts()
 }
 
 const WEB: (&str, &str) = ("content-type", "application/grpc-web+proto");

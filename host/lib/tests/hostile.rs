@@ -29,7 +29,7 @@ async fn a_loop_is_stopped_and_others_run_on() {
     }
     let error = looping.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), &Kind::Trap(TrapCause::ComputeTime));
-    assert!(error.to_string().contains("computed for more than 500ms"), "{error}");
+    assert!(error.to_string().contains("used more than 500ms of CPU time"), "{error}");
     order(&provider, "random").await.unwrap();
     assert_eq!(provider.metrics().traps, 1);
 }
@@ -41,6 +41,39 @@ async fn a_call_that_only_waits_ends_at_its_time_limit() {
     let error = order(&provider, "wait").await.unwrap_err();
     assert_eq!(error.kind(), &Kind::Trap(TrapCause::CallTime));
     order(&provider, "random").await.unwrap();
+}
+
+/// The standard library and the interfaces below it are there, and each use of them fails.
+#[tokio::test]
+async fn a_plugin_has_no_files_and_no_sockets() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let authority = listener.local_addr().unwrap().to_string();
+    // Even an origin that is granted is reached by HTTP only.
+    let provider = provider(&format!("http://{authority}")).await;
+    for (words, count) in [("files".to_owned(), 8), (format!("sockets {authority}"), 10)] {
+        let results = order(&provider, &words).await.unwrap().extra;
+        assert_eq!(results.len(), count);
+        for (what, result) in results {
+            assert_ne!(result, "ok", "{what}");
+        }
+    }
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "a connection has arrived");
+    // The cause is named in the error of a call that fails, and not in the next one.
+    for (what, named) in [
+        ("files", "wasi:filesystem/preopens get-directories"),
+        ("sockets", "wasi:sockets/tcp-create-socket create-tcp-socket"),
+    ] {
+        let error = order(&provider, &format!("fail-without {what} {authority}")).await.unwrap_err().to_string();
+        assert!(error.contains("attempts failed") && error.contains(&format!("tried {named}")), "{error}");
+        let error = order(&provider, "no such order").await.unwrap_err().to_string();
+        assert!(!error.contains("tried"), "{error}");
+    }
+    // The one handle that there is can be held as often as other handles.
+    order(&provider, "networks 1000").await.unwrap();
+    order(&provider, "networks 1000").await.unwrap();
+    let error = order(&provider, "networks 5000").await.unwrap_err();
+    assert!(error.is_trap(), "{error}");
 }
 
 /// The service supplies the address of a tunnel, and the embedder's own connection goes there.
@@ -98,7 +131,7 @@ async fn an_acting_call_that_crashed_may_have_happened() {
 async fn exits_stack_overflows_and_bad_text_are_contained() {
     let provider = provider(NO_SERVER).await;
     let error = order(&provider, "exit").await.unwrap_err();
-    assert!(error.to_string().contains("ended itself with exit code"), "{error}");
+    assert!(error.to_string().contains("exited with code"), "{error}");
     let error = order(&provider, "recurse").await.unwrap_err();
     assert!(error.to_string().contains("stack"), "{error}");
     let error = order(&provider, "bad-utf8").await.unwrap_err();
@@ -142,7 +175,7 @@ async fn places_that_were_not_granted_are_not_reached() {
     let info = order(&provider, &format!("grpc {}/fine", granted.url)).await.unwrap();
     assert_eq!(extra(&info, "body"), Some("/fine"));
     let error = order(&provider, &format!("grpc {}/x", other.url)).await.unwrap_err();
-    assert!(error.to_string().contains(&format!("does not let the plugin reach {}", other.url)), "{error}");
+    assert!(error.to_string().contains(&format!("does not permit the plugin to reach {}", other.url)), "{error}");
 }
 
 #[tokio::test]

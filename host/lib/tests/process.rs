@@ -184,7 +184,7 @@ async fn who_is_not_signalled_yet_is_named() {
     }
     let error = sandbox.provider().signals_sent(soon).await.unwrap_err();
     assert_eq!(error.kind(), &Kind::TimedOut);
-    let named = "cannot signal hang-0 in sb-1, hang-1 in sb-1, hang-2 in sb-1 and 2 more: no answer";
+    let named = "cannot signal hang-0 in sb-1, hang-1 in sb-1, hang-2 in sb-1 and 2 more: the provider did not respond";
     assert_eq!(error.to_string(), named);
 }
 
@@ -254,7 +254,7 @@ async fn a_plugin_that_returns_more_than_asked_for_is_refused() {
     let mut data = Vec::new();
     let error = process.stdout.take().unwrap().read_to_end(&mut data).await.unwrap_err();
     let error = error.downcast::<sandbox_host::Error>().unwrap();
-    assert!(error.to_string().contains("more than asked for"), "{error}");
+    assert!(error.to_string().contains("more bytes than requested"), "{error}");
 }
 
 #[tokio::test]

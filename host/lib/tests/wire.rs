@@ -262,7 +262,7 @@ async fn what_is_usually_answered_at_once_is_not_waited_for_for_long() {
     let builder = builder.on_silence(move |silence| told.send(silence.clone()).unwrap());
     let provider = builder.build().await.unwrap();
     let error = order(&provider, &format!("grpc {}/p.S/Method", server.url)).await.unwrap_err();
-    assert!(error.to_string().contains("did not begin to answer /p.S/Method within 6s"), "{error}");
+    assert!(error.to_string().contains("did not respond to /p.S/Method within 6s"), "{error}");
     let silence = tellings.try_recv().unwrap();
     assert_eq!((silence.origin.to_string(), silence.path.as_str()), (server.url.clone(), "/p.S/Method"));
 }

@@ -492,7 +492,9 @@ fn verdict(verdict: &Verdict) -> (&'static str, i64, String) {
         Verdict::Signaled(signal) => ("signaled", i64::from(*signal), String::new()),
         Verdict::Deadline => ("deadline", 0, String::new()),
         Verdict::SandboxEnded(reason) => ("sandbox-ended", 0, end_text(reason)),
-        Verdict::Lost(why) => ("lost", 0, why.clone()),
+        // The kernel kills with signal 9, which is what Inspect's other providers report.
+        Verdict::OutOfMemory => ("signaled", 9, String::new()),
+        Verdict::Lost(why) | Verdict::Other(why) => ("lost", 0, why.clone()),
     }
 }
 
@@ -500,7 +502,7 @@ fn end_text(reason: &EndReason) -> String {
     match reason {
         EndReason::Finished(code) => format!("its entry-point command ended with exit code {code}"),
         EndReason::Terminated => "it was terminated".to_owned(),
-        EndReason::Lifetime => "its lifetime was over".to_owned(),
+        EndReason::Lifetime => "it reached the end of its lifetime".to_owned(),
         EndReason::Idle => "it was idle for too long".to_owned(),
         EndReason::OutOfMemory => "it ran out of memory".to_owned(),
         EndReason::FailedToStart(why) => format!("it did not start: {why}"),

@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use sandbox_host::types::{
-    self, AllowList, Gpu, ImageSource, ImageSpec, NetworkPolicy, Outbound, Port, PortKind, Probe, Readiness,
-    RegistryImage, RegistryLogin, Resources, SandboxSpec, SidecarSpec, VolumeMount,
+    self, AllowList, EntryPoint, Gpu, ImageSource, ImageSpec, NetworkPolicy, Outbound, Port, PortKind, Probe,
+    Readiness, RegistryImage, RegistryLogin, Resources, SandboxSpec, SidecarSpec, VolumeMount,
 };
 use sandbox_host::{LocalDockerfile, Provider, Result};
 use serde::Deserialize;
@@ -203,12 +203,17 @@ impl From<Volume> for VolumeMount {
     }
 }
 
+/// Converts a command. An empty one is the image's own.
+fn entry_point(command: Vec<String>) -> EntryPoint {
+    if command.is_empty() { EntryPoint::Image } else { EntryPoint::Command(command) }
+}
+
 impl From<Sidecar> for SidecarSpec {
     fn from(sidecar: Sidecar) -> Self {
         SidecarSpec {
             name: sidecar.name,
             image: ImageSpec::id(sidecar.image),
-            command: sidecar.command,
+            entry_point: entry_point(sidecar.command),
             env: sidecar.env,
             secrets: sidecar.secrets,
             workdir: sidecar.workdir,
@@ -222,7 +227,7 @@ impl From<Sidecar> for SidecarSpec {
 impl From<Sandbox> for SandboxSpec {
     fn from(sandbox: Sandbox) -> Self {
         SandboxSpec {
-            command: sandbox.command,
+            entry_point: entry_point(sandbox.command),
             env: sandbox.env,
             secrets: sandbox.secrets,
             workdir: sandbox.workdir,

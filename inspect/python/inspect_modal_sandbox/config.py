@@ -22,7 +22,7 @@ def _pairs(value: Any) -> Any:
 
 
 def _several(value: Any) -> Any:
-    """Accepts a single text for a list of texts."""
+    """Accepts a single string for a list of strings."""
     return (value,) if isinstance(value, str) else value
 
 
@@ -146,7 +146,7 @@ class ModalSandboxConfig(BaseModel):
     """Modal environment. Default: `MODAL_ENVIRONMENT`, or the default of the workspace."""
 
     options: Mapped = ()
-    """Further options of the provider. Values are JSON texts, such as `{"docker": "true"}`. `sandbox plugin inspect` lists the
+    """Further options of the provider. Values are JSON, such as `{"docker": "true"}`. `sandbox plugin inspect` lists the
     options."""
 
     @model_validator(mode="after")

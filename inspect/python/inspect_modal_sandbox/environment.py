@@ -303,7 +303,7 @@ def _timed_out(timeout: int | None) -> TimeoutError:
 def _refused(
     cmd: list[str], cwd: str | None, env: dict[str, str], user: str | None, timeout: int | None
 ) -> ExecResult[str] | None:
-    """Returns the result of a command that cannot be run whatever the sandbox is like, or `None`.
+    """Returns the result of a command that cannot be run in any sandbox, or `None`.
 
     These are mistakes of the model, and must not end its sample.
     """
@@ -323,7 +323,7 @@ def _refused(
 
 
 def _looks_not_executable(cmd: list[str], result: RunResult) -> bool:
-    """Returns whether the program may not be executed, as far as its end tells.
+    """Returns whether the program may not be executed, as far as its result shows.
 
     The runtime of the container prints one line, which names the program. A program can print the same itself, so this only
     decides whether `_is_executable` has to look.

@@ -79,7 +79,7 @@ def file_error(error: NativeError, path: str) -> Exception:
     if error.kind == "file:special":
         return FileError(errno.EINVAL, NOT_REGULAR, path)
     if error.general_kind == "file":
-        return FileError(errno.EIO, "It could not be read or written", path)
+        return FileError(errno.EIO, "The file could not be read or written", path)
     return _without_details(call_error(error)) or OSError(errno.EIO, error.message, path)
 
 
@@ -131,5 +131,5 @@ def _without_details(error: Exception | None) -> Exception | None:
         return unavailable(str(error))
     if isinstance(error, TimeoutError):
         logger.warning("%s", error)
-        return TimeoutError("The operation did not end in time.")
+        return TimeoutError("The operation did not finish in time.")
     return error

@@ -93,7 +93,7 @@ async def write(container: Container, path: str, name: str, contents: bytes) -> 
 def _check(result: RunResult, name: str) -> None:
     """Raises the exception for a transfer that failed."""
     if result.verdict == "deadline":
-        raise TimeoutError(f"{name}: not transferred in {TRANSFER_SECS:.0f} seconds")
+        raise TimeoutError(f"{name}: the transfer took longer than {TRANSFER_SECS:.0f} seconds")
     if result.verdict in ("sandbox-ended", "lost"):
         raise unavailable(result.detail)
     if result.verdict == "exited" and result.code == 0:

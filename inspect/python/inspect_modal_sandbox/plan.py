@@ -76,7 +76,7 @@ class Service:
             self.image.setdefault("commands", []).append(f"WORKDIR {self.workdir}")
 
     def image_key(self) -> str:
-        """Returns a text that is equal for equal images."""
+        """Returns a string that is equal for equal images."""
         return image_key(self.image)
 
 
@@ -107,7 +107,7 @@ class Plan:
 
 
 def image_key(image: Mapping[str, Any]) -> str:
-    """Returns a text that is equal for equal definitions of an image. Paths in a definition are absolute."""
+    """Returns a string that is equal for equal definitions of an image. Paths in a definition are absolute."""
     return json.dumps(image, sort_keys=True)
 
 
@@ -124,7 +124,7 @@ def default_outbound() -> str:
 
 
 def wants_cost() -> bool:
-    """Returns whether each sample's log says what its sandbox has cost.
+    """Returns whether each sample's log contains the cost of its sandbox.
 
     Raises:
         ConfigError: if `INSPECT_MODAL_COST` has another value than `on` and `off`.

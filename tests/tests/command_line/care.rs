@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use system_tests::{Emulator, component, feed, program, sandbox, stderr};
+use system_tests::{Emulator, component, feed, http_client::send_blocking, program, sandbox, stderr};
 
 use super::{WAIT_TIMEOUT, alive, applied, order, printed, shared, until};
 
@@ -164,7 +164,7 @@ fn a_copy_stays_below_its_destination() {
     fails(
         emulator,
         &["cp", "-r", &format!("{id}:/tree"), here.to_str().expect("not UTF-8")],
-        &["a link is in the place"],
+        &["a symbolic link has the name"],
     );
     printed(emulator, &["cp", &format!("{id}:/tree/file"), here.to_str().expect("not UTF-8")]);
     assert_eq!(fs::read_to_string(here.join("file")).expect("cannot read the text"), "x\n");
@@ -222,7 +222,11 @@ fn a_command_runs_in_an_image_whose_entry_point_ends() {
     let id = printed(emulator, &["create", "-q", "--image", &image]);
     // The exit code of the sandbox is that of the entry point.
     assert_eq!(feed(emulator.sandbox().args(["wait", &id]), b"").status.code(), Some(1));
-    fails(emulator, &["exec", &id, "--", "true"], &["program ended first", "finished with 1", "sleep infinity"]);
+    fails(
+        emulator,
+        &["exec", &id, "--", "true"],
+        &["command of the sandbox ended first", "finished with 1", "sleep infinity"],
+    );
 }
 
 #[test]
@@ -334,7 +338,7 @@ fn wait_exits_with_the_result_of_the_sandbox() {
     printed(emulator, &["terminate", &id]);
     assert_eq!(waits(&["wait", &id]), (Some(137), "terminated".into()));
     let id = printed(emulator, &["create", "-q", "--lifetime", "1s"]);
-    assert_eq!(waits(&["wait", &id]), (Some(124), "lifetime over".into()));
+    assert_eq!(waits(&["wait", &id]), (Some(124), "lifetime exceeded".into()));
     let id = printed(emulator, &["create", "-q"]);
     printed(emulator, &["sidecar", "add", &id, "other", "--", "sh", "-c", "exit 9"]);
     assert_eq!(waits(&["sidecar", "wait", &id, "other"]), (Some(9), "finished with 9".into()));
@@ -472,7 +476,7 @@ fn invalid_settings_are_refused() {
     let file = directory.path().join("file");
     let path = file.to_str().expect("not UTF-8");
     for (policy, says) in [
-        ("[grants]\norigins = [\"nowhere\"]", ["grant the origin nowhere", "its wishes are ["]),
+        ("[grants]\norigins = [\"nowhere\"]", ["grant the origin nowhere", "it requests: ["]),
         ("[grants]\nenv = [\"NOTHING\"]", ["grant the variable NOTHING", "MODAL_"]),
     ] {
         fs::write(&file, policy).expect("cannot write the file");
@@ -480,15 +484,15 @@ fn invalid_settings_are_refused() {
     }
     // The emulator already uses the address, and the error must suggest another one.
     let taken = emulator.url().strip_prefix("http://").expect("not an http URL");
-    fails(emulator, &["gateway", "--listen", taken], &["cannot listen on", "try: give another port, or 0"]);
-    fails(emulator, &["emulator", "--listen", taken], &["cannot listen on", "port 0 takes any free one"]);
+    fails(emulator, &["gateway", "--listen", taken], &["cannot listen on", "try: choose another port, or 0"]);
+    fails(emulator, &["emulator", "--listen", taken], &["cannot listen on", "port 0 selects a free port"]);
     let signed_in = ["run", "--image", "im-1", "--registry-secret", "s", "--", "true"];
-    fails(emulator, &signed_in, &["comes from no registry", "try: leave it away"]);
+    fails(emulator, &signed_in, &["does not come from a registry", "try: omit the option"]);
     // A limit larger than any possible size has no effect.
     fs::write(&file, "[limits]\nbody_mib = 17592186044416").expect("cannot write the file");
     printed(emulator, &["list", "--policy", path]);
     fs::write(&file, "no certificate").expect("cannot write the file");
-    fails(emulator, &["list", "--ca-file", path], &["no certificate in PEM form", "BEGIN CERTIFICATE"]);
+    fails(emulator, &["list", "--ca-file", path], &["no certificate in PEM format", "BEGIN CERTIFICATE"]);
     let mut command = emulator.sandbox();
     let output = feed(command.arg("list").env("SANDBOX_PLUGIN", "").env("SANDBOX_POLICY", ""), b"");
     assert!(output.status.success(), "{}", stderr(&output));
@@ -505,7 +509,7 @@ fn a_token_file_replaces_only_regular_files() {
     fs::create_dir(at("folder")).expect("cannot create the directory");
     for name in ["pipe", "out", "folder"] {
         let path = at(name);
-        fails(emulator, &["gateway", "--token-file", path.to_str().expect("not UTF-8")], &["it is no regular file"]);
+        fails(emulator, &["gateway", "--token-file", path.to_str().expect("not UTF-8")], &["it is not a regular file"]);
     }
     assert!(fs::symlink_metadata(at("pipe")).is_ok_and(|found| !found.is_file()) && at("out").is_symlink());
     fs::write(at("file"), "old").expect("cannot write the file");
@@ -545,7 +549,7 @@ fn plugin_inspect_shows_names_but_no_values() {
     let shown = look(&["plugin", "inspect"]);
     for line in [
         "MODAL_ENVIRONMENT, or the setting environment",
-        "~/.modal.toml, or where MODAL_CONFIG_PATH says; MODAL_PROFILE selects a profile",
+        "~/.modal.toml, or the value of MODAL_CONFIG_PATH; MODAL_PROFILE selects a profile",
         "token-id (MODAL_TOKEN_ID, or the setting token_id), added by the host",
         "http://127.0.0.1:1 (control plane; x-modal-token-id, x-modal-token-secret)",
     ] {
@@ -569,16 +573,16 @@ fn a_plugin_from_a_pipe_has_a_size_limit() {
     };
     let endless = look("cat /dev/zero");
     assert_eq!(endless.status.code(), Some(125));
-    assert!(stderr(&endless).contains("more than any plugin"), "{}", stderr(&endless));
+    assert!(stderr(&endless).contains("which is the limit"), "{}", stderr(&endless));
     let good = look("cat \"$1\"");
     assert!(good.status.success(), "{}", stderr(&good));
-    assert!(String::from_utf8_lossy(&good.stdout).contains("behind a gateway  MODAL_GRPC_WIRE=grpc-web"));
+    assert!(String::from_utf8_lossy(&good.stdout).contains("gateway variables  MODAL_GRPC_WIRE=grpc-web"));
 }
 
 /// Another user of the machine can find the port, and a process of the same user can connect to it.
 #[test]
 fn a_private_emulator_accepts_only_its_own_credentials() {
-    use std::io::{BufRead as _, Read as _, Write as _};
+    use std::io::BufRead as _;
     let mut command = sandbox();
     command.args(["--emulator", "-v", "run", "-i", "--", "sh", "-c", "echo ready; cat"]);
     let mut child = command
@@ -615,12 +619,8 @@ fn a_private_emulator_accepts_only_its_own_credentials() {
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(125), "{text}");
     assert!(text.contains("Token validation failed"), "{text}");
-    let mut stream = std::net::TcpStream::connect(&address).expect("cannot connect");
-    write!(stream, "GET /emulator/state HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")
-        .expect("cannot send the request");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("cannot read the answer");
-    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    let answer = send_blocking("GET", &format!("http://{address}/emulator/state"), &[], "").expect("no response");
+    assert_eq!(answer.status(), 401);
     drop(child.stdin.take());
     assert!(child.wait().expect("cannot wait for the program").success());
     reader.join().expect("the log reader panicked");

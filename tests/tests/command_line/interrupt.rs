@@ -39,7 +39,7 @@ fn start(emulator: &Emulator, arguments: &[&str]) -> Child {
     command.spawn().expect("cannot start the program")
 }
 
-/// Sends SIGINT, unless the program has already ended because it does not need the answer to the delayed call.
+/// Sends SIGINT, unless the program has already ended because it does not need the response to the delayed call.
 fn interrupt(child: &mut Child) {
     if child.try_wait().expect("cannot wait for the process").is_none() {
         kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("cannot signal the program");
@@ -73,7 +73,7 @@ fn at_every_call(emulator: &Emulator, arguments: &[&str], mut check: impl FnMut(
         }
         let text = stderr(&output);
         if output.status.success() {
-            // The command does not need the answer to this call, so it ended normally.
+            // The command does not need the response to this call, so it ended normally.
             check(call);
             continue;
         }
@@ -169,7 +169,7 @@ fn an_interrupted_copy_leaves_no_partial_files() {
     assert_eq!(alive(&emulator), [id]);
 }
 
-/// The sandbox was created, but the answer was lost: the client finds it by its tag.
+/// The sandbox was created, but the response was lost: the client finds it by its tag.
 #[test]
 fn a_sandbox_whose_creation_was_not_answered_is_found() {
     let emulator = Emulator::start();
@@ -236,8 +236,8 @@ fn a_second_interruption_ends_at_once_and_reports_what_is_left() {
     forget(&emulator);
     assert_eq!(output.status.code(), Some(130));
     let text = stderr(&output);
-    let (_, told) = text.split_once("left behind: perhaps a command that was given up (cannot signal ").expect(&text);
-    assert!(told.ends_with(&format!(" in {}: no answer)\n", left[0])), "{text}");
+    let (_, told) = text.split_once("left behind: possibly a cancelled command (cannot signal ").expect(&text);
+    assert!(told.ends_with(&format!(" in {}: the provider did not respond)\n", left[0])), "{text}");
     printed(&emulator, &["terminate", &left[0]]);
 }
 
@@ -340,10 +340,7 @@ fn a_failed_cleanup_is_reported() {
     let output = child.wait_with_output().expect("cannot wait for the program");
     assert_eq!(output.status.code(), Some(130));
     let text = stderr(&output);
-    assert!(
-        text.contains("left behind: perhaps a command that was given up (") && text.contains("not today"),
-        "{text}"
-    );
+    assert!(text.contains("left behind: possibly a cancelled command (") && text.contains("not today"), "{text}");
 }
 
 /// The service accepts the cleanup calls and never answers them. The program ends nevertheless and names what it left.
@@ -371,7 +368,9 @@ fn the_cleanup_ends_although_no_answer_arrives() {
         .into_iter()
         .find(|id| *id != sandbox)
         .expect("the sandbox that could not be terminated is not listed");
-    for (output, left) in [(run, format!("the sandbox {made} (no answer)")), (exec, "the command ".to_owned())] {
+    for (output, left) in
+        [(run, format!("the sandbox {made} (the provider did not respond)")), (exec, "the command ".to_owned())]
+    {
         assert_eq!(output.status.code(), Some(130));
         let text = stderr(&output);
         assert!(text.contains(&format!("left behind: {left}")), "{text}");

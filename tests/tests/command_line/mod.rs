@@ -11,15 +11,13 @@ mod telemetry;
 mod terminal;
 
 use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
     process::{Child, ExitStatus},
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
-use system_tests::{Emulator, feed, stderr};
+use system_tests::{Emulator, feed, http_client::text, stderr};
 
 /// Returns an emulator that is shared by all tests which do not affect each other. It ends with this process, which
 /// holds its standard input.
@@ -34,20 +32,11 @@ fn shared() -> &'static Emulator {
     })
 }
 
-/// Sends a request to the control endpoint of the emulator and returns the body of the answer.
+/// Sends a request to the control endpoint of the emulator and returns the body of the response.
 fn request(emulator: &Emulator, method: &str, path: &str, body: &str) -> Value {
-    let address = emulator.url().strip_prefix("http://").expect("not an http URL");
-    let mut stream = TcpStream::connect(address).expect("cannot connect");
-    let length = body.len();
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
-    )
-    .expect("cannot send the request");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("cannot read the answer");
-    assert!(answer.starts_with("HTTP/1.1 200"), "{method} {path} {body}: {answer}");
-    serde_json::from_str(answer.split_once("\r\n\r\n").expect("the answer has no body").1).expect("invalid JSON")
+    let answer = emulator.request(method, path, body);
+    assert_eq!(answer.status(), 200, "{method} {path} {body}: {}", text(&answer));
+    serde_json::from_slice(answer.body()).expect("invalid JSON")
 }
 
 /// Adds fault rules to the emulator.

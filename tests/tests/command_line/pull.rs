@@ -263,18 +263,18 @@ fn failures_of_a_url_are_reported() {
         _ => Answer::status(404),
     });
     let at = |path: &str| format!("http://{}/{path}{pin}", server.authority);
-    place.refused(&[&at("missing.wasm")], &["there is no such thing", "404"]);
-    place.refused(&[&at("other.wasm")], &[&SHA256, "its sha256 is"]);
-    place.refused(&[&at("cut.wasm")], &["broke after 100000 bytes"]);
-    place.refused(&[&at("cut-before.wasm")], &["broke after 0 bytes"]);
+    place.refused(&[&at("missing.wasm")], &["the server does not have it", "404"]);
+    place.refused(&[&at("other.wasm")], &[&SHA256, "its SHA-256 is"]);
+    place.refused(&[&at("cut.wasm")], &["failed after 100000 bytes"]);
+    place.refused(&[&at("cut-before.wasm")], &["failed after 0 bytes"]);
     place.refused(&[&at("large.wasm")], &["larger than 67108864 bytes"]);
     place.refused(&[&at("endless.wasm")], &["larger than 67108864 bytes"]);
     place.refused(&[&at("busy.wasm")], &["503", "try again later"]);
     place.refused(&[&at("private.wasm")], &["403"]);
-    place.refused(&[&at("loop.wasm")], &["without end"]);
-    place.refused(&[&at("nowhere.wasm")], &["leads to"]);
+    place.refused(&[&at("loop.wasm")], &["redirects more than"]);
+    place.refused(&[&at("nowhere.wasm")], &["redirects to"]);
     place.refused(&[&at("outside.wasm")], &["is not https"]);
-    place.refused(&[&at("file.wasm")], &["leads to", "file:///etc/passwd"]);
+    place.refused(&[&at("file.wasm")], &["redirects to", "file:///etc/passwd"]);
     // The content has the expected digest, but is not a plugin.
     let text = sandbox_host::digest(b"this is text");
     let address = format!("http://{}/text.wasm", server.authority);
@@ -282,11 +282,11 @@ fn failures_of_a_url_are_reported() {
 
     // These errors are reported before any request is sent.
     let asked = server.seen().len();
-    place.refused(&[&address], &["nothing says what the file is to be", "--digest"]);
-    place.refused(&[&address, "--digest", "12ab"], &["no sha256"]);
+    place.refused(&[&address], &["the digest of the file is missing", "--digest"]);
+    place.refused(&[&address, "--digest", "12ab"], &["is not a SHA-256 digest"]);
     place.refused(&[&format!("{address}#md5=12")], &["#sha256="]);
     place.refused(&[&at("it.wasm"), "--digest", &text], &["differ"]);
-    place.refused(&[&at("it.wasm"), "--name", "../it"], &["cannot be its name"]);
+    place.refused(&[&at("it.wasm"), "--name", "../it"], &["is not a valid plugin name"]);
     place.refused(&[&format!("http://{}/{pin}", server.authority)], &["--name"]);
     place.refused(&[&format!("http://example.invalid/it.wasm{pin}")], &["is not https"]);
     let known = format!("https://user:secret@example.invalid/it.wasm{pin}");
@@ -351,7 +351,7 @@ fn a_registry_that_requires_a_token_is_used() {
     let store = Server::start(|_| Answer::of(COMPONENT.clone()));
     let blob = format!("http://{}/blob", store.authority);
     let service = Server::start(|request| match request.path.as_str() {
-        "/token?service=the%20registry&scope=repository:a/plugin:pull" => {
+        "/token?service=the+registry&scope=repository%3Aa%2Fplugin%3Apull" => {
             Answer::of(json!({ "token": TOKEN, "expires_in": 60 }).to_string())
         }
         _ => Answer::status(400),
@@ -382,18 +382,20 @@ fn failures_of_a_registry_are_reported() {
     };
     let serve = |_: &Request| Answer::of(COMPONENT.clone());
     let server = registry(good(), serve);
-    wrong(&["there is no such thing"], &server, ":2.0");
-    wrong(&["there is no such thing"], &server, &format!("@{}", sha256(b"x")));
-    wrong(&["no reference"], &server, ":");
-    wrong(&["no reference"], &server, "@sha256:12");
-    wrong(&["no reference"], &server, "/../x");
-    Place::new()
-        .refused(&[&format!("oci://{}/a/plugin:1.0", server.authority), "--digest", &sha256(b"x")], &["its sha256 is"]);
+    wrong(&["the server does not have it"], &server, ":2.0");
+    wrong(&["the server does not have it"], &server, &format!("@{}", sha256(b"x")));
+    wrong(&["not a valid OCI reference"], &server, ":");
+    wrong(&["not a valid OCI reference"], &server, "@sha256:12");
+    wrong(&["not a valid OCI reference"], &server, "/../x");
+    Place::new().refused(
+        &[&format!("oci://{}/a/plugin:1.0", server.authority), "--digest", &sha256(b"x")],
+        &["its SHA-256 is"],
+    );
 
     // The blob differs from its digest in the manifest, with the same length or another one.
     let mut changed = COMPONENT.clone();
     changed[1000] ^= 1;
-    wrong(&["its sha256 is"], &registry(good(), move |_| Answer::of(changed.clone())), ":1.0");
+    wrong(&["its SHA-256 is"], &registry(good(), move |_| Answer::of(changed.clone())), ":1.0");
     wrong(&["bytes arrived"], &registry(good(), |_| Answer::of(*b"short")), ":1.0");
     wrong(
         &["larger than"],
@@ -401,16 +403,16 @@ fn failures_of_a_registry_are_reported() {
         ":1.0",
     );
     let cut = |_: &Request| Answer { body: COMPONENT[..1000].to_vec(), ..Answer::of(COMPONENT.clone()) };
-    wrong(&["broke after 1000 bytes"], &registry(good(), cut), ":1.0");
+    wrong(&["failed after 1000 bytes"], &registry(good(), cut), ":1.0");
     wrong(&["is not https"], &registry(good(), |_| Answer::to("http://example.invalid/x")), ":1.0");
 
     // The manifest differs from its digest in the reference.
     let other = Server::start(|_| Answer::of(good()).with("content-type", MANIFEST));
-    wrong(&["use its manifest", "its sha256 is"], &other, &format!("@{}", sha256(b"x")));
+    wrong(&["use its manifest", "its SHA-256 is"], &other, &format!("@{}", sha256(b"x")));
     let lying = Server::start(|_| {
         Answer::of(good()).with("content-type", MANIFEST).with("docker-content-digest", sha256(b"x"))
     });
-    wrong(&["use its manifest", "its sha256 is"], &lying, ":1.0");
+    wrong(&["use its manifest", "its SHA-256 is"], &lying, ":1.0");
 
     // Manifests of other kinds of content.
     let image = manifest(&[("application/vnd.oci.image.layer.v1.tar+gzip", b"tar")]);
@@ -422,7 +424,7 @@ fn failures_of_a_registry_are_reported() {
     wrong(&["one layer"], &registry(two, serve), ":1.0");
     let index = "application/vnd.oci.image.index.v1+json";
     wrong(&[index], &registry(json!({ "mediaType": index, "manifests": [] }).to_string().into(), serve), ":1.0");
-    wrong(&["cannot be read"], &registry(b"<html>".to_vec(), serve), ":1.0");
+    wrong(&["its manifest is invalid"], &registry(b"<html>".to_vec(), serve), ":1.0");
     let huge = json!({ "mediaType": MANIFEST, "layers": [
         { "mediaType": "application/wasm", "digest": sha256(b"x"), "size": 1_u64 << 40 },
     ]});
@@ -430,20 +432,20 @@ fn failures_of_a_registry_are_reported() {
     let md5 = json!({ "mediaType": MANIFEST, "layers": [
         { "mediaType": "application/wasm", "digest": "md5:12", "size": 1 },
     ]});
-    wrong(&["no digest that is known"], &registry(md5.to_string().into(), serve), ":1.0");
+    wrong(&["is not supported"], &registry(md5.to_string().into(), serve), ":1.0");
 
     // Failures of the token service.
     let challenge = |challenge: &str| {
         let challenge = challenge.to_owned();
         Server::start(move |_| Answer::status(401).with("www-authenticate", challenge.clone()))
     };
-    wrong(&["wants to know who asks"], &challenge("Basic realm=\"x\""), ":1.0");
+    wrong(&["requires a login"], &challenge("Basic realm=\"x\""), ":1.0");
     wrong(&["get a token", "is not https"], &challenge("Bearer realm=\"http://example.invalid/token\""), ":1.0");
     let closed = Server::start(|_| Answer::status(401));
-    wrong(&["wants to know who asks"], &challenge(&format!("Bearer realm=\"http://{}/t\"", closed.authority)), ":1.0");
+    wrong(&["requires a login"], &challenge(&format!("Bearer realm=\"http://{}/t\"", closed.authority)), ":1.0");
     let empty = Server::start(|_| Answer::of(*b"{}"));
     wrong(
-        &["there is none in the answer"],
+        &["the response contains no token"],
         &challenge(&format!("Bearer realm=\"http://{}/t\"", empty.authority)),
         ":1.0",
     );

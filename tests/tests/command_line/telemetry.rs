@@ -153,9 +153,9 @@ fn an_unusable_collector_is_named_and_does_not_fail_the_command() {
     let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
     let output = run(&[endpoint]);
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"hello\n"[..]));
-    assert!(stderr(&output).contains("warning: the collector of OTEL_EXPORTER_OTLP_ENDPOINT did not take all"));
+    assert!(stderr(&output).contains("warning: the collector at OTEL_EXPORTER_OTLP_ENDPOINT did not accept all data"));
     for (variables, said) in [
-        ([endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")], "speaks grpc alone"),
+        ([endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")], "supports only grpc"),
         ([("OTEL_EXPORTER_OTLP_ENDPOINT", "not a url"), ("X", "")], "\"not a url\""),
     ] {
         let output = run(&variables);

@@ -247,7 +247,7 @@ fn progress_and_colours_appear_on_a_terminal() {
         assert_eq!(terminal.end().code(), Some(125));
         let shown = terminal.rest();
         assert_eq!(shown.contains('\x1b'), colored, "{arguments:?} {shown:?}");
-        assert!(shown.contains("cannot look at the sandbox sb-none"), "{shown:?}");
+        assert!(shown.contains("cannot inspect the sandbox sb-none"), "{shown:?}");
     }
 }
 
@@ -287,7 +287,7 @@ fn a_sweep_on_a_terminal_needs_yes() {
     let mut terminal = Terminal::start(emulator.sandbox().args(["sweep", "--owner", owner]), 24, 120);
     assert_eq!(terminal.end().code(), Some(0));
     let shown = terminal.rest();
-    assert!(shown.contains(&format!("{id}  left behind")) && shown.contains("--yes"), "{shown:?}");
+    assert!(shown.contains(&format!("{id}  abandoned")) && shown.contains("--yes"), "{shown:?}");
     assert!(printed(emulator, &["inspect", &id]).contains("running"));
     let mut terminal = Terminal::start(emulator.sandbox().args(["sweep", "--owner", owner, "--yes"]), 24, 120);
     assert_eq!(terminal.end().code(), Some(0));

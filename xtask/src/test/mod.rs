@@ -13,7 +13,7 @@ use std::{process::Command, time::Instant};
 use anyhow::{Result, ensure};
 
 use crate::{
-    build, evals, inspect, progress,
+    build, conformance, evals, inspect, progress,
     report::Report,
     tools::{self, WASM_TARGET, cargo, run},
 };
@@ -74,7 +74,7 @@ const STEPS: &[Step] = &[
     Step {
         name: "host",
         about: "the host library and program, with a component for tests",
-        run: Action::Packages(&["sandbox-host", "sandbox-cli"]),
+        run: Action::Packages(&["sandbox-host", "sandbox-conformance", "sandbox-cli"]),
     },
     Step {
         name: "emulator",
@@ -85,6 +85,11 @@ const STEPS: &[Step] = &[
         name: "system",
         about: "the whole system, with the official SDKs and stock hosts",
         run: Action::Packages(&["system-tests"]),
+    },
+    Step {
+        name: "conformance",
+        about: "the checks of `sandbox conformance` on every provider, and the table in docs/conformance.md",
+        run: Action::Check(|| conformance::run(false)),
     },
     Step {
         name: "examples",

@@ -32,7 +32,7 @@ use super::engine_core::EngineCore;
 use crate::{
     cgroups::Group,
     live_mounts::{Answer, Order, What},
-    protocol::{Inbox, Message, Reply, Request, Setup, has_zero, send_some},
+    protocol::{Inbox, Reply, Request, Setup, has_zero, pack, send_some},
     rootfs::{self, Root, layer, remove_tree},
     spawner::Init,
     spec::{DirectoryError, End, Exit, MountSpec, Process, ProcessSpec},
@@ -158,7 +158,7 @@ impl ContainerCore {
             never = write_all(&control, queue) => match never {},
         };
         if let Err(error) = result {
-            tracing::debug!(container = self.id, %error, "the link broke");
+            tracing::debug!(container = self.id, %error, "the connection to the container's init failed");
         }
         Init::kill(&self.pidfd);
         let _ = ended.readable().await;
@@ -204,7 +204,7 @@ impl ContainerCore {
                 self.take(reply, fds);
             }
             let mut guard = control.readable().await?;
-            match guard.try_io(|control| inbox.receive_some(control.as_raw_fd())) {
+            match guard.try_io(|control| inbox.receive_some(control.get_ref())) {
                 Ok(Ok(true)) | Err(_) => {}
                 Ok(Ok(false)) => return Ok(()),
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -270,13 +270,13 @@ impl ContainerCore {
                 Ok(()) => Ok(()),
                 Err(message) => bail!(message),
             },
-            _ = self.ended() => bail!("it ended while its root was built"),
+            _ = self.ended() => bail!("the container ended while its root was built"),
         }
     }
 
-    /// Queues a request to init. Fails if the container has ended.
+    /// Queues a request to init. Fails if the container has ended or the request is too large.
     fn send(&self, request: &Request, fds: Vec<OwnedFd>) -> anyhow::Result<()> {
-        let frame = request.pack(fds.len())?;
+        let frame = pack(request, fds.len())?;
         self.outgoing.send(Outgoing { frame, fds }).ok().context("the container has ended")
     }
 
@@ -314,7 +314,10 @@ impl ContainerCore {
             ensure!(!processes.gone, "the container has ended");
             processes.starting.insert(id, (started, exited));
         }
-        self.send(&Request::Spawn { id, spec }, theirs)?;
+        if let Err(error) = self.send(&Request::Spawn { id, spec }, theirs) {
+            self.processes().starting.remove(&id);
+            return Err(error);
+        }
         let (pid, terminal) = match answer.await.context("the container has ended")? {
             Ok(started) => started,
             Err(message) => bail!("cannot start a process: {message}"),
@@ -549,7 +552,7 @@ fn refusal(answer: Answer) -> DirectoryError {
         Answer::Reserved => DirectoryError::Reserved,
         Answer::NotMounted => DirectoryError::NotMounted,
         Answer::Failed(message) => DirectoryError::Failed(anyhow::Error::msg(message)),
-        Answer::Mounted(_) | Answer::Unmounted => DirectoryError::Failed(anyhow::Error::msg("an answer to nothing")),
+        Answer::Mounted(_) | Answer::Unmounted => DirectoryError::Failed(anyhow::Error::msg("an unexpected response")),
     }
 }
 

@@ -75,14 +75,14 @@ impl EngineCore {
         let program = Arc::new(Program::copy(program, &std::env::temp_dir())?);
         raise_file_limit();
         let state = StateDir::open(state)?;
-        state.sweep();
+        state.remove_leftovers();
         let all_ids = spawner::all_ids();
         for part in ["base", "containers"] {
             remove_tree(&state.path().join(part))?;
         }
         make_directory(&state.path().join("containers"), 0o711)?;
         let base = RootfsBase::make(&state.path().join("base"), all_ids)
-            .context("cannot prepare what lies below every container in the state directory")?;
+            .context("cannot prepare the base layer of containers in the state directory")?;
         let (groups, limits_missing) = Groups::new(state.path(), &state.group_name());
         let spawner = Spawner::new(program.clone()).context("cannot start a thread")?;
         let mut shared = Self {
@@ -163,7 +163,7 @@ impl EngineCore {
             let _ = sender.send(init);
         });
         let asked = receiver.recv().context("the spawning thread is gone")?.map_err(anyhow::Error::from);
-        let answer = asked.context("cannot make namespaces").and_then(|init| {
+        let answer = asked.context("cannot create namespaces").and_then(|init| {
             let answer = ask(&init, prepared.setup);
             Init::kill(&init.pidfd);
             Init::reap(&init.pidfd);
@@ -190,8 +190,8 @@ impl EngineCore {
         }
         let directory = self.state.path().join("containers").join(&spec.id);
         match fs::create_dir(&directory) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => bail!("container {} exists", spec.id),
-            made => made.with_context(|| format!("cannot make {}", directory.display()))?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => bail!("container {} exists already", spec.id),
+            made => made.with_context(|| format!("cannot create {}", directory.display()))?,
         }
         let setup = self.lay_out(spec, &directory).inspect_err(|_| {
             let _ = remove_tree(&directory);
@@ -337,9 +337,11 @@ impl EngineCore {
         match packages.take().map(JoinHandle::join) {
             None | Some(Ok(Ok(()))) => {}
             Some(Ok(Err(error))) => {
-                tracing::warn!(%error, "package tools inside see no packages: cannot copy the database")
+                tracing::warn!(%error, "package tools in containers see no packages: cannot copy the database")
             }
-            Some(Err(_)) => tracing::warn!("package tools inside see no packages: copying the database broke off"),
+            Some(Err(_)) => {
+                tracing::warn!("package tools in containers see no packages: copying the database was aborted")
+            }
         }
     }
 
@@ -425,7 +427,7 @@ fn ask(init: &Init, setup: Setup) -> anyhow::Result<Vec<String>> {
     match Inbox::default().receive_blocking::<Reply>(&init.control)? {
         Some((Reply::Ready(missing), _)) => Ok(missing),
         Some((Reply::Failed(message), _)) => bail!(message),
-        _ => bail!("the inner process ended at once: does the program's `main` begin with `child_entry`?"),
+        _ => bail!("the inner process exited immediately: does the program's `main` begin with `child_entry`?"),
     }
 }
 

@@ -126,10 +126,9 @@ pub(crate) fn make_directory(path: &Path, parents: bool) -> Outcome {
             Err(exists())
         }
         // A dangling symbolic link or a file in the middle of the path.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Failure::new(
-            Kind::NotDirectory,
-            format!("{}: something on the way is not a directory", path.display()),
-        )),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(Failure::new(Kind::NotDirectory, format!("{}: a parent is not a directory", path.display())))
+        }
         Err(error) => Err(Failure::io(path, &error)),
     }
 }

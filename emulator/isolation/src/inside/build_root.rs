@@ -25,6 +25,7 @@ use crate::{
     rootfs::open_inside,
     spec::Bind,
     steps::at,
+    sys::interfaces::TUN,
 };
 
 /// Path of the file tools in a container.
@@ -43,7 +44,7 @@ struct Held {
 impl Held {
     /// Opens a source as a read-only detached mount.
     fn take(source: &Path, target: &Path) -> Result<Self, String> {
-        let step = format!("take hold of {}", source.display());
+        let step = format!("open {}", source.display());
         let is_directory = at(&step, fs::metadata(source))?.is_dir();
         let copy = at(&step, mount_calls::copy_of(source))?;
         at(&step, mount_calls::make_read_only(&copy))?;
@@ -52,7 +53,7 @@ impl Held {
 
     /// Opens the subdirectory of a bind as a detached mount.
     fn take_inside(bind: &Bind) -> Result<Self, String> {
-        let step = format!("take hold of {} in {}", bind.inside.display(), bind.source.display());
+        let step = format!("open {} in {}", bind.inside.display(), bind.source.display());
         let held = at(&step, open_inside(&bind.source, &bind.inside))?;
         let copy = at(&step, mount_calls::copy_of_held(&held))?;
         if bind.read_only {
@@ -89,7 +90,7 @@ pub(crate) struct Built {
 /// Builds the root and makes it the root of this process.
 pub(crate) fn build(setup: &Setup) -> Result<Built, String> {
     let mut missing = Vec::new();
-    let network = if setup.device.is_some() { Some(at(format_args!("open {}", tun::TUN), tun::open())?) } else { None };
+    let network = if setup.device.is_some() { Some(at(format_args!("open {TUN}"), tun::open())?) } else { None };
     // Stops mount propagation between the machine and the container, in both directions.
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     at("private mounts", nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>))?;
@@ -133,9 +134,9 @@ pub(crate) fn build(setup: &Setup) -> Result<Built, String> {
         volume.attach()?;
     }
 
-    at("bring the loopback up", tun::loopback_up())?;
+    at("activate the loopback device", tun::loopback_up())?;
     if let Some(number) = setup.device {
-        at("bring the network device up", tun::bring_up(number))?;
+        at("activate the network device", tun::bring_up(number))?;
     }
     at("host name", nix::unistd::sethostname(&setup.hostname))?;
     Ok(Built { missing, device: network, written })
@@ -146,7 +147,7 @@ fn mount_proc(proc: &Path, missing: &mut Vec<String>) -> Result<(), String> {
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     if let Err(error) = mount("proc", proc, "proc", quiet, "") {
         // The kernel refuses a full procfs to a user namespace if parts of the outer procfs are covered.
-        missing.push(format!("there is no /proc in containers: {error}"));
+        missing.push(format!("containers have no /proc: {error}"));
         return mount("none", proc, "tmpfs", quiet | MsFlags::MS_RDONLY, "size=4k");
     }
     for name in ["kcore", "keys", "latency_stats", "timer_list", "sched_debug", "kmsg"] {

@@ -112,7 +112,7 @@ fn run() -> Result<(), String> {
             while let Ok(Some(_)) = children.read_signal() {}
             init.collect();
         }
-        if spoken && !inbox.receive_some(init.socket.as_raw_fd()).map_err(|error| error.to_string())? {
+        if spoken && !inbox.receive_some(&init.socket).map_err(|error| error.to_string())? {
             return Ok(());
         }
     }

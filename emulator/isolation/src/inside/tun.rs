@@ -10,18 +10,7 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use nix::{
-    fcntl::OFlag,
-    sys::{
-        socket::{AddressFamily, SockFlag, SockType, socket},
-        stat::Mode,
-    },
-};
-
-use crate::sys::interfaces;
-
-/// The device file that creates TUN devices.
-pub(crate) const TUN: &str = "/dev/net/tun";
+use crate::sys::interfaces::{Ipv4Socket, Ipv6Socket, make_tun};
 
 /// Returns the addresses of a container by its number in its network. 192.0.0.0/24 is reserved for protocol assignments
 /// (RFC 6890), so no host has an address in it. The IPv6 prefix is a unique local one, and resolvers prefer IPv4 to it.
@@ -52,40 +41,32 @@ const NAME: &[u8] = b"eth0";
 
 /// Opens a TUN device for the caller's network namespace. Must be called while the machine's `/dev` is still accessible.
 pub(crate) fn open() -> io::Result<OwnedFd> {
-    let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-    let device = nix::fcntl::open(TUN, flags, Mode::empty())?;
-    interfaces::make_tun(&device, NAME)?;
-    Ok(device)
+    make_tun(NAME)
 }
 
 /// Assigns the device's addresses, brings it up, and adds the default routes.
 pub(crate) fn bring_up(number: u8) -> io::Result<()> {
     let (own, own6) = addresses(number);
-    let socket = udp(AddressFamily::Inet)?;
-    interfaces::set_mtu(&socket, NAME, MTU as i32)?;
-    interfaces::set_address(&socket, NAME, own, MASK)?;
-    interfaces::set_up(&socket, NAME)?;
-    interfaces::set_default_route(&socket, GATEWAY)?;
-    let index = interfaces::index(&socket, NAME)?;
+    let socket = Ipv4Socket::open()?;
+    socket.set_mtu(NAME, MTU as i32)?;
+    socket.set_address(NAME, own, MASK)?;
+    socket.set_up(NAME)?;
+    socket.set_default_route(GATEWAY)?;
+    let index = socket.index(NAME)?;
     // Fails if the kernel does not support IPv6; the container then has none.
     let _ = bring_up6(index, own6);
     Ok(())
 }
 
 fn bring_up6(index: i32, own: Ipv6Addr) -> io::Result<()> {
-    let socket = udp(AddressFamily::Inet6)?;
-    interfaces::set_address6(&socket, index, own, PREFIX6)?;
-    interfaces::set_default_route6(&socket, index)
+    let socket = Ipv6Socket::open()?;
+    socket.add_address(index, own, PREFIX6)?;
+    socket.set_default_route(index)
 }
 
 /// Brings up the loopback interface of the network namespace.
 pub(crate) fn loopback_up() -> io::Result<()> {
-    interfaces::set_up(&udp(AddressFamily::Inet)?, b"lo")
-}
-
-/// Opens a socket for interface requests, which only need some socket of the address family.
-fn udp(family: AddressFamily) -> io::Result<OwnedFd> {
-    Ok(socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?)
+    Ipv4Socket::open()?.set_up(b"lo")
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ impl Chmod {
     ///
     /// Returns an error message if the text is not a mode.
     pub fn parse(text: &str) -> Result<Chmod, String> {
-        let bad = || format!("{text} is no mode: it must be octal, like 755, or symbolic, like u+x,go=r");
+        let bad = || format!("{text} is not a mode: it must be octal, like 755, or symbolic, like u+x,go=r");
         if text.starts_with(|letter: char| letter.is_ascii_digit()) {
             let bits = u32::from_str_radix(text, 8).ok().filter(|bits| *bits <= 0o7777);
             return Ok(Chmod(vec![Change::Exactly(bits.ok_or_else(bad)?)]));

@@ -60,7 +60,7 @@ pub(crate) fn copy_seen(source: OwnedFd, to: &Path) -> anyhow::Result<()> {
 }
 
 fn copy(source: OwnedFd, to: &Path, device: Option<libc::dev_t>) -> anyhow::Result<()> {
-    std::fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
+    std::fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
     ensure!(to.read_dir()?.next().is_none(), "{} is not empty", to.display());
     let directory = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let target = nix::fcntl::open(to, directory, Mode::empty())?;

@@ -9,8 +9,12 @@ use std::{
 use nix::{
     fcntl::{FcntlArg, fcntl},
     sys::signal::SigSet,
+    unistd::{dup2_stderr, dup2_stdin, dup2_stdout},
 };
-use rustix::{io::Errno, process::Signal};
+use rustix::{
+    io::{Errno, fcntl_dupfd_cloexec},
+    process::Signal,
+};
 
 /// The descriptor of the program's end of the control socket.
 pub(crate) const CONTROL_FD: RawFd = 3;
@@ -94,15 +98,17 @@ unsafe fn child(start: &Start<'_>, argv: *const *const libc::c_char, envp: *cons
     // Detaches from the caller's terminal and its signals.
     let _ = rustix::process::setsid();
     let copy = |fd: BorrowedFd<'_>| fcntl(fd, FcntlArg::F_DUPFD(FREE_FD)).unwrap_or(-1);
-    let (control, null, program) = (copy(start.control), copy(start.null), copy(start.program));
-    for number in 0..CONTROL_FD {
-        // SAFETY: takes only numbers. A descriptor that this replaces is a copy of the parent's, which nothing in this
-        // process uses.
-        unsafe { libc::dup2(null, number) };
+    let (control, program) = (copy(start.control), copy(start.program));
+    // Copied first, because `null` may be one of the standard streams.
+    let redirected = fcntl_dupfd_cloexec(start.null, FREE_FD)
+        .is_ok_and(|null| dup2_stdin(&null).and(dup2_stdout(&null)).and(dup2_stderr(&null)).is_ok());
+    if !redirected {
+        exit(125);
     }
-    // SAFETY: as for the standard streams.
+    // SAFETY: takes only numbers. A descriptor that this replaces is a copy of the parent's, which nothing in this process
+    // uses.
     unsafe { libc::dup2(control, CONTROL_FD) };
-    // SAFETY: as for the standard streams.
+    // SAFETY: as above.
     unsafe { libc::dup3(program, PROGRAM_FD, libc::O_CLOEXEC) };
     // Before waiting, because the other descriptors include copies of the parent's ends of sockets, and the end of a
     // stream is reported only when all of them are closed.
@@ -116,14 +122,18 @@ unsafe fn child(start: &Start<'_>, argv: *const *const libc::c_char, envp: *cons
         match rustix::io::read(control, &mut go) {
             Ok(1) => break,
             Err(Errno::INTR) => {}
-            // SAFETY: exits the process without running any of its code.
-            _ => unsafe { libc::_exit(125) },
+            _ => exit(125),
         }
     }
     // SAFETY: the caller guarantees that both lists are null-terminated; the path is a constant.
     unsafe { libc::syscall(libc::SYS_execveat, PROGRAM_FD, c"".as_ptr(), argv, envp, libc::AT_EMPTY_PATH) };
-    // SAFETY: exits the process without running any of its code.
-    unsafe { libc::_exit(126) }
+    exit(126)
+}
+
+/// Exits the process without running any more of its code, such as destructors or exit handlers.
+fn exit(code: libc::c_int) -> ! {
+    // SAFETY: takes only a number.
+    unsafe { libc::_exit(code) }
 }
 
 /// Returns whether a descriptor is open.

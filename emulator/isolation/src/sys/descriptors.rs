@@ -1,8 +1,7 @@
-//! File descriptors from other sources: inherited from the parent, received over a socket, or registered with the
-//! runtime.
+//! File descriptors that are inherited from the parent, or registered with the runtime.
 
 use std::{
-    io::{self, IoSliceMut},
+    io,
     os::{
         fd::{FromRawFd, OwnedFd, RawFd},
         unix::{net::UnixStream, process::CommandExt},
@@ -11,10 +10,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use nix::{
-    fcntl::{FcntlArg, FdFlag, fcntl},
-    sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg},
-};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// Takes ownership of the single descriptor that the parent process left open for this one.
@@ -38,23 +34,6 @@ pub(crate) fn leave_open(command: &mut Command, fd: OwnedFd) {
     let open = move || Ok(fcntl(&fd, FcntlArg::F_SETFD(FdFlag::empty())).map(drop)?);
     // SAFETY: between fork and exec the closure makes one system call; it allocates nothing and takes no lock.
     unsafe { command.pre_exec(open) };
-}
-
-/// Calls `recvmsg` once. Returns the number of bytes in `buffer` and the received descriptors. `MOST` is the maximum
-/// number of descriptors in one message.
-pub(crate) fn receive<const MOST: usize>(socket: RawFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-    let mut control = nix::cmsg_space!([RawFd; MOST]);
-    let mut parts = [IoSliceMut::new(buffer)];
-    let message = recvmsg::<UnixAddr>(socket, &mut parts, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
-    let mut fds = Vec::new();
-    for part in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(numbers) = part {
-            // SAFETY: the kernel has just opened these descriptors for this message. nix returns their numbers once and
-            // does not close them.
-            fds.extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
-        }
-    }
-    Ok((message.bytes, fds))
 }
 
 /// Registers a descriptor with the runtime, for readability only.

@@ -1,6 +1,4 @@
-//! `ioctl` requests for network interfaces, each with the structure that the kernel expects.
-//!
-//! `socket` is any socket of the request's address family.
+//! Network interfaces and routes, by `ioctl` requests with the structures that the kernel expects.
 
 use std::{
     io,
@@ -8,8 +6,56 @@ use std::{
     os::fd::{AsRawFd, OwnedFd},
 };
 
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    sys::{
+        socket::{AddressFamily, SockFlag, SockType, socket},
+        stat::Mode,
+    },
+};
+
+/// The device file that creates TUN devices.
+pub(crate) const TUN: &str = "/dev/net/tun";
+
 /// From linux/if_tun.h: `_IOW('T', 202, int)`.
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
+
+/// Size of the value in a `struct ifreq`, in bytes.
+const VALUE_BYTES: usize = size_of::<libc::ifreq>() - libc::IFNAMSIZ;
+
+/// The value of a [`InterfaceRequest`].
+type Value = [u8; VALUE_BYTES];
+
+/// The kernel's `struct ifreq`: the name of an interface, and a value whose type depends on the request. In libc the
+/// value is a union, which only unsafe code can read.
+#[repr(C, align(8))]
+struct InterfaceRequest {
+    name: [u8; libc::IFNAMSIZ],
+    value: Value,
+}
+
+const _: () = assert!(size_of::<InterfaceRequest>() == size_of::<libc::ifreq>());
+
+/// The kernel's `struct rtentry`, whose fields differ between C libraries in libc.
+#[repr(C)]
+struct Route4 {
+    unused1: libc::c_ulong,
+    destination: [u8; 16],
+    gateway: [u8; 16],
+    mask: [u8; 16],
+    flags: u16,
+    unused2: i16,
+    unused3: libc::c_ulong,
+    unused4: libc::c_ulong,
+    metric: i16,
+    device: libc::c_ulong,
+    mtu: libc::c_ulong,
+    window: libc::c_ulong,
+    round_trip: u16,
+}
+
+const _: () = assert!(size_of::<Route4>() == size_of::<libc::rtentry>());
 
 /// The kernel's `struct in6_rtmsg`, whose fields are private in libc.
 #[repr(C)]
@@ -26,124 +72,157 @@ struct Route6 {
     interface: libc::c_int,
 }
 
+const _: () = assert!(size_of::<Route6>() == size_of::<libc::in6_rtmsg>());
+
+/// The requests whose argument is a `struct ifreq`: to the TUN device file, or to a socket.
+#[derive(Clone, Copy)]
+enum Request {
+    MakeTun,
+    SetMtu,
+    SetAddress,
+    SetNetmask,
+    GetFlags,
+    SetFlags,
+    GetIndex,
+}
+
+impl Request {
+    fn number(self) -> libc::c_ulong {
+        match self {
+            Self::MakeTun => TUNSETIFF,
+            Self::SetMtu => libc::SIOCSIFMTU,
+            Self::SetAddress => libc::SIOCSIFADDR,
+            Self::SetNetmask => libc::SIOCSIFNETMASK,
+            Self::GetFlags => libc::SIOCGIFFLAGS,
+            Self::SetFlags => libc::SIOCSIFFLAGS,
+            Self::GetIndex => libc::SIOCGIFINDEX,
+        }
+    }
+}
+
 /// Creates a TUN device with this name in the caller's network namespace. Its packets have no header before the IP
-/// header. `device` is an open `/dev/net/tun`.
-pub(crate) fn make_tun(device: &OwnedFd, name: &[u8]) -> io::Result<()> {
-    let mut request = request(name);
-    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
-    // SAFETY: the kernel expects a `struct ifreq` for this request.
-    unsafe { ioctl(device, TUNSETIFF, &mut request) }
+/// header. Returns the emulator's side of it, which is non-blocking.
+pub(crate) fn make_tun(name: &[u8]) -> io::Result<OwnedFd> {
+    let device = nix::fcntl::open(TUN, OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK, Mode::empty())?;
+    let flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+    interface_request(&device, Request::MakeTun, name, &flags.to_ne_bytes())?;
+    Ok(device)
 }
 
-/// Sets the MTU in bytes.
-pub(crate) fn set_mtu(socket: &OwnedFd, name: &[u8], mtu: libc::c_int) -> io::Result<()> {
-    let mut request = request(name);
-    request.ifr_ifru.ifru_mtu = mtu;
-    // SAFETY: the kernel expects a `struct ifreq` for this request.
-    unsafe { ioctl(socket, libc::SIOCSIFMTU, &mut request) }
-}
+/// An IPv4 socket for requests about the interfaces and routes of the caller's network namespace.
+pub(crate) struct Ipv4Socket(OwnedFd);
 
-/// Sets the IPv4 address and the netmask.
-pub(crate) fn set_address(socket: &OwnedFd, name: &[u8], own: Ipv4Addr, mask: Ipv4Addr) -> io::Result<()> {
-    let mut request = request(name);
-    request.ifr_ifru.ifru_addr = address(own);
-    // SAFETY: the kernel expects a `struct ifreq` for this request.
-    unsafe { ioctl(socket, libc::SIOCSIFADDR, &mut request) }?;
-    request.ifr_ifru.ifru_netmask = address(mask);
-    // SAFETY: the kernel expects a `struct ifreq` for this request.
-    unsafe { ioctl(socket, libc::SIOCSIFNETMASK, &mut request) }
-}
-
-/// Brings an interface up.
-pub(crate) fn set_up(socket: &OwnedFd, name: &[u8]) -> io::Result<()> {
-    let mut request = request(name);
-    // SAFETY: the kernel expects a `struct ifreq` for this request.
-    unsafe { ioctl(socket, libc::SIOCGIFFLAGS, &mut request) }?;
-    // SAFETY: the request has stored the flags, and every value of this field is valid.
-    let flags = unsafe { request.ifr_ifru.ifru_flags };
-    request.ifr_ifru.ifru_flags = flags | libc::IFF_UP as libc::c_short;
-    // SAFETY: the kernel expects a `struct ifreq` for this request.
-    unsafe { ioctl(socket, libc::SIOCSIFFLAGS, &mut request) }
-}
-
-/// Returns the index of an interface.
-pub(crate) fn index(socket: &OwnedFd, name: &[u8]) -> io::Result<libc::c_int> {
-    let mut request = request(name);
-    // SAFETY: the kernel expects a `struct ifreq` for this request.
-    unsafe { ioctl(socket, libc::SIOCGIFINDEX, &mut request) }?;
-    // SAFETY: the request has stored the index, and every value of this field is valid.
-    Ok(unsafe { request.ifr_ifru.ifru_ifindex })
-}
-
-/// Adds an IPv4 default route through a gateway.
-pub(crate) fn set_default_route(socket: &OwnedFd, gateway: Ipv4Addr) -> io::Result<()> {
-    // SAFETY: the structure consists of integers and a pointer that may be null, so all-zero is a valid value.
-    let mut route: libc::rtentry = unsafe { std::mem::zeroed() };
-    route.rt_dst = address(Ipv4Addr::UNSPECIFIED);
-    route.rt_gateway = address(gateway);
-    route.rt_genmask = address(Ipv4Addr::UNSPECIFIED);
-    route.rt_flags = libc::RTF_UP | libc::RTF_GATEWAY;
-    // SAFETY: the kernel expects a `struct rtentry` for this request on an IPv4 socket. The pointer in it is null.
-    unsafe { ioctl(socket, libc::SIOCADDRT, &mut route) }
-}
-
-/// Sets an IPv6 address and its prefix length.
-pub(crate) fn set_address6(socket: &OwnedFd, index: libc::c_int, own: Ipv6Addr, prefix: u8) -> io::Result<()> {
-    let own = libc::in6_addr { s6_addr: own.octets() };
-    let mut request = libc::in6_ifreq { ifr6_addr: own, ifr6_prefixlen: prefix.into(), ifr6_ifindex: index };
-    // SAFETY: the kernel expects a `struct in6_ifreq` for this request on an IPv6 socket.
-    unsafe { ioctl(socket, libc::SIOCSIFADDR, &mut request) }
-}
-
-/// Adds an IPv6 default route through an interface.
-pub(crate) fn set_default_route6(socket: &OwnedFd, index: libc::c_int) -> io::Result<()> {
-    let none = libc::in6_addr { s6_addr: [0; 16] };
-    let mut route = Route6 {
-        destination: none,
-        source: none,
-        gateway: none,
-        kind: 0,
-        destination_length: 0,
-        source_length: 0,
-        metric: 1,
-        info: 0,
-        flags: u32::from(libc::RTF_UP),
-        interface: index,
-    };
-    // SAFETY: the kernel expects a `struct in6_rtmsg` for this request on an IPv6 socket, and `Route6` has its layout.
-    unsafe { ioctl(socket, libc::SIOCADDRT, &mut route) }
-}
-
-fn request(name: &[u8]) -> libc::ifreq {
-    // SAFETY: the structure consists of integers and a pointer that may be null, so all-zero is a valid value.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    // The last byte stays zero.
-    for (to, from) in request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(name) {
-        *to = *from as libc::c_char;
+impl Ipv4Socket {
+    pub(crate) fn open() -> io::Result<Self> {
+        Ok(Self(socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?))
     }
-    request
+
+    /// Sets the MTU in bytes.
+    pub(crate) fn set_mtu(&self, name: &[u8], mtu: libc::c_int) -> io::Result<()> {
+        interface_request(&self.0, Request::SetMtu, name, &mtu.to_ne_bytes()).map(drop)
+    }
+
+    /// Sets the address and the netmask.
+    pub(crate) fn set_address(&self, name: &[u8], own: Ipv4Addr, mask: Ipv4Addr) -> io::Result<()> {
+        interface_request(&self.0, Request::SetAddress, name, &socket_address(own))?;
+        interface_request(&self.0, Request::SetNetmask, name, &socket_address(mask)).map(drop)
+    }
+
+    /// Brings an interface up.
+    pub(crate) fn set_up(&self, name: &[u8]) -> io::Result<()> {
+        let found = interface_request(&self.0, Request::GetFlags, name, &[])?;
+        let flags = libc::c_short::from_ne_bytes([found[0], found[1]]) | libc::IFF_UP as libc::c_short;
+        interface_request(&self.0, Request::SetFlags, name, &flags.to_ne_bytes()).map(drop)
+    }
+
+    /// Returns the index of an interface.
+    pub(crate) fn index(&self, name: &[u8]) -> io::Result<libc::c_int> {
+        let found = interface_request(&self.0, Request::GetIndex, name, &[])?;
+        Ok(libc::c_int::from_ne_bytes([found[0], found[1], found[2], found[3]]))
+    }
+
+    /// Adds a default route through a gateway.
+    pub(crate) fn set_default_route(&self, gateway: Ipv4Addr) -> io::Result<()> {
+        let mut route = Route4 {
+            unused1: 0,
+            destination: socket_address(Ipv4Addr::UNSPECIFIED),
+            gateway: socket_address(gateway),
+            mask: socket_address(Ipv4Addr::UNSPECIFIED),
+            flags: libc::RTF_UP | libc::RTF_GATEWAY,
+            unused2: 0,
+            unused3: 0,
+            unused4: 0,
+            metric: 0,
+            device: 0,
+            mtu: 0,
+            window: 0,
+            round_trip: 0,
+        };
+        // SAFETY: the kernel accesses a `struct rtentry` for this request on an IPv4 socket. `Route4` has its layout, and the
+        // pointer in it, `device`, is null.
+        let done = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SIOCADDRT as _, &raw mut route) };
+        Ok(Errno::result(done).map(drop)?)
+    }
 }
 
-/// Returns a `struct sockaddr_in` with this address and port 0, as a `struct sockaddr`.
-fn address(address: Ipv4Addr) -> libc::sockaddr {
-    let mut sa_data = [0; 14];
-    // The first two bytes are the port.
-    for (to, from) in sa_data.iter_mut().skip(2).zip(address.octets()) {
-        *to = from as libc::c_char;
+/// An IPv6 socket for requests about the interfaces and routes of the caller's network namespace.
+pub(crate) struct Ipv6Socket(OwnedFd);
+
+impl Ipv6Socket {
+    pub(crate) fn open() -> io::Result<Self> {
+        Ok(Self(socket(AddressFamily::Inet6, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?))
     }
-    libc::sockaddr { sa_family: libc::AF_INET as libc::sa_family_t, sa_data }
+
+    /// Adds an address with its prefix length to the interface with this index.
+    pub(crate) fn add_address(&self, index: libc::c_int, own: Ipv6Addr, prefix: u8) -> io::Result<()> {
+        let own = libc::in6_addr { s6_addr: own.octets() };
+        let mut request = libc::in6_ifreq { ifr6_addr: own, ifr6_prefixlen: prefix.into(), ifr6_ifindex: index };
+        // SAFETY: the kernel accesses a `struct in6_ifreq` for this request on an IPv6 socket.
+        let done = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SIOCSIFADDR as _, &raw mut request) };
+        Ok(Errno::result(done).map(drop)?)
+    }
+
+    /// Adds a default route through the interface with this index.
+    pub(crate) fn set_default_route(&self, index: libc::c_int) -> io::Result<()> {
+        let none = libc::in6_addr { s6_addr: [0; 16] };
+        let mut route = Route6 {
+            destination: none,
+            source: none,
+            gateway: none,
+            kind: 0,
+            destination_length: 0,
+            source_length: 0,
+            metric: 1,
+            info: 0,
+            flags: u32::from(libc::RTF_UP),
+            interface: index,
+        };
+        // SAFETY: the kernel accesses a `struct in6_rtmsg` for this request on an IPv6 socket, and `Route6` has its layout.
+        let done = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SIOCADDRT as _, &raw mut route) };
+        Ok(Errno::result(done).map(drop)?)
+    }
 }
 
-/// Makes an `ioctl` request.
-///
-/// # Safety
-///
-/// `T` must have the layout of the structure that the kernel reads and writes for the request `number` on this
-/// descriptor, and pointers in it must be null or valid.
-unsafe fn ioctl<T>(fd: &OwnedFd, number: libc::c_ulong, argument: &mut T) -> io::Result<()> {
-    // SAFETY: the caller guarantees that the kernel accesses only `argument`, which outlives the call.
-    if unsafe { libc::ioctl(fd.as_raw_fd(), number as _, std::ptr::from_mut(argument)) } < 0 {
-        return Err(io::Error::last_os_error());
+/// Makes a request about an interface. `value` has at most [`VALUE_BYTES`] bytes; the rest is zero. Returns the value
+/// that the kernel has stored. `fd` is a socket, or the TUN device file for [`Request::MakeTun`].
+fn interface_request(fd: &OwnedFd, request: Request, name: &[u8], value: &[u8]) -> io::Result<Value> {
+    let mut argument = InterfaceRequest { name: [0; libc::IFNAMSIZ], value: [0; VALUE_BYTES] };
+    // The last byte of the name stays zero.
+    for (to, from) in argument.name.iter_mut().take(libc::IFNAMSIZ - 1).zip(name) {
+        *to = *from;
     }
-    Ok(())
+    argument.value[..value.len()].copy_from_slice(value);
+    // SAFETY: the kernel accesses at most a `struct ifreq` for each of these requests. `argument` has its size and its
+    // alignment, and none of the values is a pointer.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), request.number() as _, &raw mut argument) };
+    Errno::result(done)?;
+    Ok(argument.value)
+}
+
+/// Returns a `struct sockaddr_in` with this address and port 0.
+fn socket_address(address: Ipv4Addr) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..2].copy_from_slice(&(libc::AF_INET as libc::sa_family_t).to_ne_bytes());
+    bytes[4..8].copy_from_slice(&address.octets());
+    bytes
 }

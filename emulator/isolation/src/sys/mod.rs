@@ -9,7 +9,7 @@ mod processes;
 mod seccomp;
 
 pub(crate) use clone::{CONTROL_FD, Start, start};
-pub(crate) use descriptors::{leave_open, receive, take_inherited, watch_readable, watch_socket};
+pub(crate) use descriptors::{leave_open, take_inherited, watch_readable, watch_socket};
 pub(crate) use mount_attributes::set_read_only;
 pub(crate) use processes::{
     Fork, ForkedChild, PausedChild, close_all_but_standard, default_sigpipe, fork, ignore_sigpipe, join_own_keyring,

@@ -7,6 +7,10 @@ use nix::{
     sys::signal::{SigHandler, Signal, signal},
     unistd::ForkResult,
 };
+use rustix::{
+    io::retry_on_intr,
+    process::{Pid, WaitOptions, waitpid},
+};
 
 /// From linux/keyctl.h.
 const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
@@ -63,8 +67,7 @@ impl PausedChild {
             0 => loop {
                 // Kills the child when its parent ends.
                 let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-                // SAFETY: waits for a signal and accesses no memory.
-                unsafe { libc::pause() };
+                nix::unistd::pause();
             },
             pid => Ok(PausedChild { pid }),
         }
@@ -79,8 +82,9 @@ impl PausedChild {
 impl Drop for PausedChild {
     fn drop(&mut self) {
         kill(self.pid, libc::SIGKILL);
-        // SAFETY: the kernel writes nothing because the pointer is null. The child is reaped only here.
-        unsafe { libc::waitpid(self.pid, ptr::null_mut(), 0) };
+        if let Some(pid) = Pid::from_raw(self.pid) {
+            let _ = retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()));
+        }
     }
 }
 

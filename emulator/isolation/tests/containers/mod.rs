@@ -448,7 +448,7 @@ async fn directories_of_the_machine_are_mounted() {
     assert_eq!(output(&container, "cat /mnt/free/a/b/h; rm -r /mnt/free/a; ln -s / /mnt/free/a").await, "below");
     // A link that a container has created in the meantime is not followed.
     let error = machine.engine.start(ContainerSpec { binds: vec![part], ..spec("c") }).await.unwrap_err();
-    assert!(format!("{error:#}").contains("take hold of a/b"), "{error:#}");
+    assert!(format!("{error:#}").contains("open a/b"), "{error:#}");
     container.remove().await.unwrap();
     assert_eq!(fs::read(free.join("g")).unwrap(), b"new\n");
     assert_eq!(fs::read(fixed.join("f")).unwrap(), b"there");

@@ -235,7 +235,7 @@ fn documents(text: &str, lines: &[&str], at: &mut usize, escape: char) -> Result
         let Some((mut document, tabs)) = opens_document(&word) else { continue };
         loop {
             let Some(line) = lines.get(*at) else {
-                return Err(format!("the here-document {} does not end", document.name));
+                return Err(format!("the here-document {} has no end", document.name));
             };
             *at += 1;
             let line = if tabs { line.trim_start_matches('\t') } else { line };
@@ -290,7 +290,7 @@ fn instruction(text: &str, documents: Vec<Document>, escape: char) -> Result<Ins
             some()?;
             let inner = rest.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
             if matches!(inner.as_str(), "ONBUILD" | "FROM" | "MAINTAINER") {
-                return Err(format!("ONBUILD cannot hold {inner}"));
+                return Err(format!("ONBUILD cannot contain {inner}"));
             }
             instruction(rest, documents.clone(), escape)?;
             let bodies: String =
@@ -336,7 +336,7 @@ fn run(rest: &str, documents: Vec<Document>) -> Result<Instruction, String> {
                 mounts.push(value);
             }
             ("network", "default" | "none" | "host") | ("security", "sandbox" | "insecure") => {}
-            (name, _) => return Err(format!("--{name}={value} is not known")),
+            (name, _) => return Err(format!("--{name}={value} is not supported")),
         }
     }
     if rest.is_empty() {
@@ -407,7 +407,7 @@ fn healthcheck(rest: &str) -> Result<(), String> {
     let (kind, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
     match (kind.to_ascii_uppercase().as_str(), rest.trim()) {
         ("NONE", "") => Ok(()),
-        ("NONE", _) => Err("HEALTHCHECK NONE takes nothing more".to_owned()),
+        ("NONE", _) => Err("HEALTHCHECK NONE takes no arguments".to_owned()),
         ("CMD", "") => Err("HEALTHCHECK CMD needs a command".to_owned()),
         ("CMD", rest) => command(rest).map(drop),
         _ => Err(format!("HEALTHCHECK needs CMD or NONE, got {kind}")),
@@ -444,7 +444,7 @@ impl Flag<'_> {
         match self.value.as_deref().map(str::to_ascii_lowercase).as_deref() {
             None | Some("true" | "1" | "t") => Ok(true),
             Some("false" | "0" | "f") => Ok(false),
-            Some(other) => Err(format!("--{} is true or false, not {other}", self.name)),
+            Some(other) => Err(format!("--{} must be true or false, got {other}", self.name)),
         }
     }
 }
@@ -517,7 +517,7 @@ fn list(text: &str) -> Result<Option<Vec<String>>, String> {
     let Ok(values) = serde_json::from_str::<Vec<serde_json::Value>>(text) else { return Ok(None) };
     let string = |value: serde_json::Value| match value {
         serde_json::Value::String(text) => Ok(text),
-        other => Err(format!("a list of strings is needed, got {other} in it")),
+        other => Err(format!("expected a list of strings, got {other} in it")),
     };
     values.into_iter().map(string).collect::<Result<_, _>>().map(Some)
 }
@@ -577,7 +577,7 @@ mod tests {
         assert_eq!(one("RUN echo \"<<E\""), shell("echo \"<<E\""));
         assert_eq!(one("RUN cat <<<x"), shell("cat <<<x"));
         assert_eq!((copy.target.as_str(), copy.sources.len()), ("/to/", 0));
-        assert!(parse("RUN <<EOF\nno end").unwrap_err().contains("EOF does not end"));
+        assert!(parse("RUN <<EOF\nno end").unwrap_err().contains("EOF has no end"));
         assert_eq!(one("RUN echo $((1<<2))"), shell("echo $((1<<2))"));
     }
 
@@ -614,7 +614,7 @@ mod tests {
             ("RUN --mount=type=bind,sauce=x y", "line 1: --mount: unknown key: sauce"),
             ("RUN --quick y", "line 1: unknown flag of RUN: --quick"),
             ("COPY --chown a b", "line 1: --chown needs a value"),
-            ("COPY --link=perhaps a b", "line 1: --link is true or false"),
+            ("COPY --link=perhaps a b", "line 1: --link must be true or false"),
             ("COPY --chmod=1 --chmod=2 a b", "line 1: --chmod is given twice"),
             ("ADD --from=a b c", "line 1: unknown flag of ADD: --from"),
             ("FROM a AS 1b", "line 1: 1b cannot be the name"),

@@ -109,7 +109,7 @@ fn read(text: &str, expand: Option<Expand<'_>>) -> Result<Mount, String> {
         let given = value.is_some();
         let text = value.unwrap_or_default();
         let later = expand.is_none() && text.contains('$');
-        let bad = || format!("--mount: {key}={text} cannot be");
+        let bad = || format!("--mount: {key}={text} is not valid");
         let needed = || if given { Ok(text.clone()) } else { Err(format!("--mount: {key} needs a value")) };
         let truth = || match text.to_ascii_lowercase().as_str() {
             "" if !given => Ok(true),

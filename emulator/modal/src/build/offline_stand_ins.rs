@@ -1,7 +1,7 @@
 //! Replacements for what is not available offline: registry images, and the package installation of the default image.
 
 /// Text of the build log about the base of every image that is not built from scratch.
-pub const STAND_IN: &str = "registry images are not pulled; the base is this machine's programs";
+pub const STAND_IN: &str = "registry images are not pulled; the image contains the programs of this machine";
 
 /// Returns whether these are exactly the lines of the official clients' default image (docs/modal-protocol.md, section 3.2).
 /// The lines install a compiler and upgrade pip, which needs a network and must not change the machine's programs.

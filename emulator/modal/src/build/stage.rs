@@ -151,7 +151,7 @@ impl Stage {
         if let Some(container) = self.container.take() {
             container.stop().await;
             let moved = tokio::fs::rename(container.upper(), to).await;
-            moved.map_err(|e| format!("cannot keep the new layer: {e}"))?;
+            moved.map_err(|e| format!("cannot store the new layer: {e}"))?;
             self.image.layers.push(to.to_owned());
             remove(container).await;
         }

@@ -47,7 +47,7 @@ pub fn get_or_start(state: &Arc<State>, request: proto::ImageGetOrCreateRequest)
         building.end(match built {
             Ok(Ok(built)) => Outcome::Built(Arc::new(built)),
             Ok(Err(text)) => Outcome::Failed(text),
-            Err(error) => Outcome::Failed(format!("the build broke off: {error}")),
+            Err(error) => Outcome::Failed(format!("the build was aborted: {error}")),
         });
     });
     Ok((image, true))

@@ -104,7 +104,7 @@ impl Build {
                 || requirements && offline_stand_ins::is_client_preparation(&line.text)
                 || self.stand_in_python && is_python_preparation(&line.text);
             if skipped {
-                self.image.log.info("   (not carried out: the machine's programs stand in)");
+                self.image.log.info("   (skipped: the image contains the programs of this machine)");
                 continue;
             }
             let done = self.step(&line.instruction).await;
@@ -226,7 +226,7 @@ impl Build {
         let find = |name: &str| self.global_args.iter().rev().find(|(k, _)| k == name).map(|(_, v)| v.clone());
         let expanded = expand(image, self.escape, &find)?;
         if expanded.is_empty() {
-            return Err(format!("{image} stands for nothing"));
+            return Err(format!("{image} expands to an empty name"));
         }
         if let Some(platform) = platform {
             let platform = expand(platform, self.escape, &find)?;
@@ -238,7 +238,9 @@ impl Build {
             if let Some(wanted) =
                 wanted.map(architecture).filter(|wanted| *wanted != architecture(std::env::consts::ARCH))
             {
-                self.image.log.info(format!("{expanded}: the machine's programs stand in for those of {wanted}"));
+                self.image.log.info(format!(
+                    "{expanded}: the image contains the programs of this machine, not those for {wanted}"
+                ));
             }
         }
         // If the base is an earlier stage, that stage is finished first.
@@ -410,10 +412,10 @@ impl Build {
                 && (["http://", "https://", "git://", "ssh://", "git@"].iter().any(|start| source.starts_with(start)))
         };
         if let Some(url) = sources.iter().find(remote) {
-            return Err(format!("the emulator fetches nothing from the network: {url}"));
+            return Err(format!("the emulator does not download files: {url}"));
         }
         if copy.checksum.is_some() {
-            return Err("--checksum is for sources that are fetched, and none is".to_owned());
+            return Err("--checksum needs a source that is downloaded".to_owned());
         }
         if !sources.is_empty() {
             let from = match &copy.from {

@@ -75,7 +75,7 @@ pub async fn serve(state: &Arc<State>, path: &str, request: Request<Incoming>) -
             Err(error) => plain(StatusCode::BAD_REQUEST, format!("{error}\n")),
         },
         (&Method::GET, "state") => answer(&overview(state)),
-        _ => plain(StatusCode::NOT_FOUND, "no such thing; see docs/emulator.md\n"),
+        _ => plain(StatusCode::NOT_FOUND, "unknown path; see docs/emulator.md\n"),
     }
 }
 
@@ -95,7 +95,7 @@ fn lose_worker(state: &State, only: Option<&str>) -> Response<Body> {
     let fits = |sandbox: &&Arc<Sandbox>| sandbox.lives() && only.is_none_or(|id| id == sandbox.id);
     let lost: Vec<_> = sandboxes.iter().filter(fits).collect();
     for sandbox in &lost {
-        tracing::info!(sandbox = sandbox.id, "worker lost, as was ordered");
+        tracing::info!(sandbox = sandbox.id, "worker lost by an ordered fault");
         sandbox.lose();
     }
     answer(&json!({ "lost": lost.len() }))

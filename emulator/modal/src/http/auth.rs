@@ -1,7 +1,7 @@
 //! Authentication: checks the credentials of each request, and the short-lived token that some calls also need.
 
 use http::HeaderMap;
-use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
 use tonic::Status;
 
 use crate::model::state::State;
@@ -22,7 +22,7 @@ pub fn control(state: &State, method: &str, headers: &HeaderMap) -> Result<Calle
         oauth(state, &text)?;
     } else if id.is_empty() || secret.is_empty() {
         return Err(Status::unauthenticated(
-            "Token missing. Could not authenticate client. Set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET; the emulator takes any pair, such as ak-test and as-test",
+            "Token missing. Could not authenticate client. Set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET; the emulator accepts any pair, such as ak-test and as-test",
         ));
     }
     if refresh.is_empty() {
@@ -59,9 +59,9 @@ pub fn control(state: &State, method: &str, headers: &HeaderMap) -> Result<Calle
 /// Fails with UNAUTHENTICATED if the pair is missing or different.
 pub fn pair(state: &State, headers: &HeaderMap) -> Result<(), Status> {
     let Some((id, secret)) = &state.options.token else { return Ok(()) };
-    // Digests are compared, so that the time of the comparison does not reveal how much of a guess is right.
+    // The time of the comparison does not reveal how much of a guess is right.
     let is = |name: &str, wanted: &String| {
-        headers.get(name).is_some_and(|value| Sha256::digest(value.as_bytes()) == Sha256::digest(wanted.as_bytes()))
+        headers.get(name).is_some_and(|value| value.as_bytes().ct_eq(wanted.as_bytes()).into())
     };
     if is("x-modal-token-id", id) && is("x-modal-token-secret", secret) {
         return Ok(());

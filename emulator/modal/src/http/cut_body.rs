@@ -30,7 +30,7 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
-        let broken = || Poll::Ready(Some(Err("cut off, as was ordered".into())));
+        let broken = || Poll::Ready(Some(Err("body cut off by an ordered fault".into())));
         if this.left == 0 {
             return broken();
         }

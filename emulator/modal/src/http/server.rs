@@ -276,7 +276,7 @@ fn other(path: &str, grpc: bool) -> Response<Body> {
     if grpc {
         let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or(("", path));
         return refuse(Status::unimplemented(format!(
-            "The emulator does not serve {method} (of {service}): docs/emulator.md lists what it serves"
+            "The emulator does not serve {method} (of {service}): docs/emulator.md lists its methods"
         )));
     }
     plain(
@@ -285,7 +285,7 @@ fn other(path: &str, grpc: bool) -> Response<Body> {
     )
 }
 
-const FROM_A_PAGE: &str = "the emulator answers no pages of the web, since callers can run commands on this machine";
+const FROM_A_PAGE: &str = "the emulator does not serve web pages, because callers can run commands on this machine";
 
 const BY_ANOTHER_NAME: &str = "the emulator answers only to the names of this machine: ask for it by 127.0.0.1 or \
                                localhost, or start it with --allow-remote";

@@ -31,7 +31,7 @@ impl Log {
         match lines.len() {
             MOST => return,
             len if len + 1 == MOST => {
-                lines.push(line("[the log is full; what follows is not kept]\n".to_owned(), FileDescriptor::Info));
+                lines.push(line("[the log is full; further lines are dropped]\n".to_owned(), FileDescriptor::Info));
             }
             _ => lines.push(line(data.into(), fd)),
         }

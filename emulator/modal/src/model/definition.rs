@@ -80,7 +80,7 @@ pub fn check(state: &State, v2: bool, definition: &Sandbox) -> Result<(), Error>
         Some(_) if v2 => bad("Network file systems are not supported on this backend"),
         // The emulator has no calls that make network file systems, so no id can be valid.
         Some(mount) => Err(Error::not_found(format!("Network file system {} not found", mount.shared_volume_id))),
-        None if definition.include_x509_svid => Err(Error::unimplemented("The emulator issues no certificates")),
+        None if definition.include_x509_svid => Err(Error::unimplemented("The emulator does not issue certificates")),
         None => Ok(()),
     }
 }
@@ -135,7 +135,7 @@ fn check_resources(v2: bool, resources: &Resources) -> Result<(), Error> {
         return bad("GPUs are not supported on this backend");
     }
     if gpu.count > 8 {
-        return bad(format!("At most 8 GPUs can be asked for, got {}", gpu.count));
+        return bad(format!("At most 8 GPUs can be requested, got {}", gpu.count));
     }
     let name = gpu.gpu_type.trim_end_matches(['!', '+']);
     if !name.is_empty() && !GPUS.contains(&name.to_ascii_uppercase().as_str()) {
@@ -220,11 +220,11 @@ fn check_probe(probe: Option<&Probe>) -> Result<(), Error> {
 fn check_experimental(definition: &Sandbox) -> Result<(), Error> {
     for name in definition.experimental_options.keys().chain(definition.experimental_options_v2.keys()) {
         if !EXPERIMENTAL.contains(&name.as_str()) {
-            tracing::warn!(option = name, "an experimental option that the emulator does not know makes no difference");
+            tracing::warn!(option = name, "an experimental option is unknown to the emulator and has no effect");
         }
     }
     if is_on(definition, "enable_docker") {
-        return Err(Error::unimplemented("The emulator runs no Docker inside sandboxes"));
+        return Err(Error::unimplemented("The emulator does not support Docker inside sandboxes"));
     }
     match definition.experimental_options_v2.get("vm_sidecar_memory_reserve_mib") {
         Some(text) if sidecar_memory(definition).is_none() => {

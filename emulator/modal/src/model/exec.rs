@@ -29,7 +29,7 @@ impl Exec {
         match started.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(Ok(running))) => Ok(running.clone()),
             Ok(Some(Err(status))) => Err(status.clone()),
-            _ => Err(Error::internal("the start was lost")),
+            _ => Err(Error::internal("the result of the start was lost")),
         }
     }
 }

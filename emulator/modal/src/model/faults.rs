@@ -174,7 +174,7 @@ impl Rule {
         }
         match self.fault.calls() {
             Some(calls) if !calls.iter().any(|call| fits(&self.method, call)) => {
-                Err(format!("this fault happens in {}, not in {}", calls.join(", "), self.method))
+                Err(format!("this fault is possible in {}, not in {}", calls.join(", "), self.method))
             }
             _ => Ok(()),
         }
@@ -340,7 +340,7 @@ impl Active {
 }
 
 fn text(message: String) -> String {
-    if message.is_empty() { "a fault that was ordered".to_owned() } else { message }
+    if message.is_empty() { "an ordered fault".to_owned() } else { message }
 }
 
 fn fits(pattern: &str, method: &str) -> bool {

@@ -244,7 +244,7 @@ pub fn micros(seconds: f64) -> u64 {
 }
 
 fn refused(error: &io::Error) {
-    tracing::error!(%error, "cannot keep a command's output");
+    tracing::error!(%error, "cannot store the output of a command");
 }
 
 /// Creates a new file in `directory`, readable and writable only for its owner.

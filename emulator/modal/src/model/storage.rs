@@ -42,7 +42,7 @@ pub fn check(state: &State, volumes: &[VolumeMount], buckets: &[CloudBucketMount
     for path in paths {
         check_path(path)?;
         if !places.insert(path.trim_end_matches('/')) {
-            return bad(format!("Two things are to be mounted at '{path}'"));
+            return bad(format!("'{path}' is the path of two mounts"));
         }
     }
     for volume in volumes {

@@ -138,26 +138,26 @@ pub fn check_assertion(token: &str, client: &str) -> Result<(), String> {
         jti: String,
     }
     fn read<T: for<'a> Deserialize<'a>>(part: &str) -> Result<T, String> {
-        let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|error| format!("the assertion is no token: {error}"))?;
+        let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|error| format!("the assertion is not a token: {error}"))?;
         serde_json::from_slice(&bytes).map_err(|error| format!("the assertion is not complete: {error}"))
     }
     let [head, says, signature] = token.split('.').collect::<Vec<_>>()[..] else {
-        return Err("the assertion is no token".into());
+        return Err("the assertion is not a token".into());
     };
     let (head, says): (Head, Says) = (read(head)?, read(says)?);
     let now = now();
     let fits = [
         (head.alg == "RS256", "its algorithm is not RS256"),
-        (head.kid.len() == 43, "it names no key by its thumbprint"),
+        (head.kid.len() == 43, "it does not contain the thumbprint of a key"),
         (URL_SAFE_NO_PAD.decode(signature).is_ok_and(|mark| mark.len() >= 256), "its key has fewer than 2048 bits"),
         (says.iss == client && says.sub == client, "it is not about this client"),
         (says.aud == "modal-server", "it is for another audience"),
-        (says.exp > now && says.iat <= now + 60, "it is not good now"),
-        (says.exp.saturating_sub(says.iat) <= 300, "it is good for too long"),
-        (!says.jti.is_empty(), "it has no number"),
+        (says.exp > now && says.iat <= now + 60, "it has expired or is not valid yet"),
+        (says.exp.saturating_sub(says.iat) <= 300, "its lifetime is too long"),
+        (!says.jti.is_empty(), "it has no id (jti)"),
     ];
     match fits.iter().find(|(fits, _)| !fits) {
-        Some((_, why)) => Err(format!("the assertion does not do: {why}")),
+        Some((_, why)) => Err(format!("the assertion is not acceptable: {why}")),
         None => Ok(()),
     }
 }

@@ -63,7 +63,7 @@ pub async fn watch(state: Arc<State>, mut stopped: watch::Receiver<bool>) {
         let silent = |app: &&App| app.heartbeat.is_some_and(|heard| heard.elapsed() > PATIENCE);
         let gone: Vec<String> = tables.apps.values().filter(silent).map(|app| app.id.clone()).collect();
         for id in gone {
-            tracing::info!(app = id, "its client has not been heard for {PATIENCE:?}");
+            tracing::info!(app = id, "no heartbeat of its client for {PATIENCE:?}");
             leave(&mut tables, &id);
         }
     }

@@ -43,7 +43,7 @@ pub fn make(
     check_variables(&env)?;
     let gpu = wanted.resources.as_ref().and_then(|resources| resources.gpu_config.as_ref());
     if let Some(gpu) = gpu.filter(|gpu| gpu.count > 0) {
-        tracing::warn!(gpu = gpu.gpu_type, count = gpu.count, "there are no GPUs here: the sandbox has none");
+        tracing::warn!(gpu = gpu.gpu_type, count = gpu.count, "this machine has no GPUs for the sandbox");
     }
     let (environment, disk) = (app.environment, disk.or(state.options.disk));
     let sandbox =

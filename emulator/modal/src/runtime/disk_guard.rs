@@ -50,7 +50,7 @@ async fn make_room(state: &Arc<State>, keep: u64) {
     let all: Vec<_> = state.tables.lock().sandboxes.values().cloned().collect();
     let discarded: u64 = all.iter().map(|sandbox| sandbox.discard_output()).sum();
     if discarded > 0 {
-        tracing::warn!(discarded, free, keep, "the disk is nearly full: the output of ended sandboxes is given up");
+        tracing::warn!(discarded, free, keep, "the disk is nearly full: the output of ended sandboxes is deleted");
         return;
     }
     let engine = state.engine.clone();
@@ -67,7 +67,7 @@ async fn make_room(state: &Arc<State>, keep: u64) {
                 written = bytes,
                 free,
                 keep,
-                "ended: the disk is nearly full, and it has written most"
+                "container ended: the disk is nearly full, and this container has written most"
             );
             wait_while(|| state.engine.runs(&id)).await;
         }

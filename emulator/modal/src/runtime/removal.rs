@@ -12,6 +12,6 @@ pub fn remove_in_background(container: Arc<Container>) {
 /// Ends a container and removes the files that it has written.
 pub async fn remove(container: &Container) {
     if let Err(error) = container.remove().await {
-        tracing::warn!(%error, "cannot remove what a container left");
+        tracing::warn!(%error, "cannot remove the files of a container");
     }
 }

@@ -98,7 +98,7 @@ fn memory(reserve: Option<u32>, sidecars: &[Arc<Sidecar>], wanted: Option<u32>) 
     let wanted = wanted.unwrap_or(left);
     if wanted == 0 || wanted > left {
         return Err(Error::resource_exhausted(format!(
-            "{left} MiB are left of the {reserve} MiB set aside for sidecars, {wanted} are asked for"
+            "{wanted} MiB are requested, but only {left} MiB of the {reserve} MiB reserved for sidecars are left"
         )));
     }
     Ok(Some(wanted))
@@ -154,7 +154,7 @@ pub async fn create(state: &Arc<State>, sandbox: &Arc<Sandbox>, plan: Plan) -> R
     match answer.await {
         Ok(Ok(())) => Ok(sidecar),
         Ok(Err(error)) => Err(Error::internal(format!("{error:#}"))),
-        Err(_) => Err(Error::internal("the start was lost")),
+        Err(_) => Err(Error::internal("the result of the start was lost")),
     }
 }
 

@@ -56,7 +56,7 @@ pub async fn supervise(state: Arc<State>, sandbox: Arc<Sandbox>) {
                 end = unit.container.ended() => match (end, entry.ended()) {
                     (End::OutOfMemory, _) => out_of_memory(),
                     (End::OutOfDisk, _) => {
-                        result(GenericStatus::InternalFailure, 137, "The worker ran out of disk, and the sandbox had written most")
+                        result(GenericStatus::InternalFailure, 137, "The worker ran out of disk space, and this sandbox had written most")
                     }
                     (End::Over, Some(exit)) => of_exit(exit),
                     (End::Over, None) => result(GenericStatus::InternalFailure, 137, "The container ended"),

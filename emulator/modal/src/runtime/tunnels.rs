@@ -114,7 +114,7 @@ async fn listen(
 
 async fn forward(mut outside: TcpStream, tls: Option<TlsAcceptor>, inside: Inside) {
     if let Err(why) = inside.peers.admit(&outside).await {
-        tracing::info!(why, "not let into the tunnel");
+        tracing::info!(why, "connection to the tunnel refused");
         return;
     }
     let done = async {

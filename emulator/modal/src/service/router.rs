@@ -169,7 +169,7 @@ impl TaskCommandRouter for Router {
         let (accepted, _) = running.stdin.status();
         if start.offset != accepted {
             return Err(Status::failed_precondition(format!(
-                "standard input has {accepted} bytes, cannot go on at {}",
+                "standard input has {accepted} bytes, cannot continue at {}",
                 start.offset
             )));
         }
@@ -185,7 +185,9 @@ impl TaskCommandRouter for Router {
                     running.stdin.write(offset, &[], true, Some(turn), &mut exit).await?;
                     break;
                 }
-                Some(Payload::Start(_)) => return Err(Status::invalid_argument("a stdin stream has one start")),
+                Some(Payload::Start(_)) => {
+                    return Err(Status::invalid_argument("a stdin stream must have only one start"));
+                }
                 None => return Err(Status::invalid_argument("a message of the stdin stream is empty")),
             }
         }
@@ -430,7 +432,10 @@ impl TaskCommandRouter for Router {
 fn check_offset(offset: u64, spool: &crate::model::spool::Spool) -> Result<(), Status> {
     let progress = spool.progress();
     if progress.closed && offset > progress.len {
-        return Err(Status::out_of_range(format!("the stream has {} bytes, offset {offset} is beyond", progress.len)));
+        return Err(Status::out_of_range(format!(
+            "the stream has {} bytes, offset {offset} is beyond its end",
+            progress.len
+        )));
     }
     Ok(())
 }

@@ -56,7 +56,7 @@ pub async fn put(state: &Arc<State>, _: &Caller, request: MountPutFileRequest) -
     match request.data_oneof {
         Some(DataOneof::Data(data)) => {
             if !hex(&Sha256::digest(&data)).eq_ignore_ascii_case(&request.sha256_hex) {
-                return Err(Status::invalid_argument("the content does not have the SHA-256 it was sent with"));
+                return Err(Status::invalid_argument("the SHA-256 of the content differs from the one in the request"));
             }
             write_new(&path, &data).await.map_err(stored)?;
         }
@@ -86,7 +86,7 @@ pub async fn keep_blob(state: &State, id: &str, sha256: &str) -> Result<(), Stat
         .map_err(|e| Status::internal(e.to_string()))?
         .map_err(stored)?;
     if !hash.eq_ignore_ascii_case(sha256) {
-        return Err(Status::invalid_argument("the blob does not have the SHA-256 it was announced with"));
+        return Err(Status::invalid_argument("the SHA-256 of the blob differs from the announced one"));
     }
     // A hard link instead of a rename, because several files may refer to the blob.
     match tokio::fs::hard_link(&blob, &path).await {
@@ -141,7 +141,7 @@ fn lookup(state: &State, name: &str) -> Result<MountGetOrCreateResponse, Status>
     if !name.starts_with("python-build-standalone.") {
         return Err(Status::not_found(format!("Mount '{name}' not found")));
     }
-    tracing::info!(name, "a standalone Python was asked for: the machine's Python stands in for it");
+    tracing::info!(name, "a standalone Python was requested: the Python of this machine is used instead");
     let checksum = hex(&Sha256::digest(name));
     let mut tables = state.tables.lock();
     let known = tables.mounts.values().find(|mount| mount.checksum == checksum).cloned();

@@ -76,7 +76,7 @@ async fn with<T: Send + 'static>(
         io::ErrorKind::IsADirectory => Status::invalid_argument(format!("'{path}' is a directory")),
         io::ErrorKind::NotADirectory => Status::invalid_argument(format!("'{path}' is not a directory")),
         io::ErrorKind::DirectoryNotEmpty => {
-            Status::invalid_argument(format!("'{path}' is a directory that is not empty: recursive removes it"))
+            Status::invalid_argument(format!("'{path}' is a directory that is not empty: set recursive to remove it"))
         }
         io::ErrorKind::InvalidInput => Status::invalid_argument(format!("{error}")),
         _ => Status::internal(format!("'{path}': {error}")),
@@ -273,7 +273,7 @@ pub async fn put_v2(
     for (file_index, file) in (0..).zip(&request.files) {
         if file.blocks.len() as u64 != file.size.div_ceil(BLOCK) {
             return Err(Status::invalid_argument(format!(
-                "'{}' has another number of blocks than its size",
+                "the number of blocks of '{}' does not match its size",
                 file.path
             )));
         }
@@ -338,7 +338,7 @@ pub async fn remove_v2(state: &Arc<State>, _: &Caller, request: VolumeRemoveFile
 /// Copies files within a volume with the rules of `cp`.
 async fn copy(state: &Arc<State>, id: &str, sources: &[String], to: &str, recursive: bool) -> Result<(), Status> {
     if sources.is_empty() {
-        return Err(Status::invalid_argument("There is nothing to copy"));
+        return Err(Status::invalid_argument("The list of sources is empty"));
     }
     let target = path_of(to)?;
     let into = to.ends_with('/');
@@ -353,7 +353,7 @@ async fn copy(state: &Arc<State>, id: &str, sources: &[String], to: &str, recurs
         for path in &paths {
             let directory = root.entry(path)?.kind == EntryKind::Directory;
             if directory && !recursive {
-                return Err(bad(format!("'{}' is a directory: recursive copies it", path.display())));
+                return Err(bad(format!("'{}' is a directory: set recursive to copy it", path.display())));
             }
             let place = if into { target.join(path.file_name().unwrap_or_default()) } else { target.clone() };
             if place.starts_with(path) {

@@ -84,7 +84,7 @@ async fn make(
     // The directory is created first, because every volume in the table must have one.
     tokio::fs::create_dir_all(&directory)
         .await
-        .map_err(|e| Status::internal(format!("cannot make the volume: {e}")))?;
+        .map_err(|e| Status::internal(format!("cannot create the volume: {e}")))?;
     let earlier = {
         let mut tables = state.tables.lock();
         let earlier = known(&tables, request, named, environment);

@@ -14,7 +14,6 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2::SendRequest;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use modal_proto::client as proto;
 use modal_proto::task_command_router as tcr;
 use proptest::prelude::*;
@@ -49,7 +48,7 @@ impl Fixture {
     async fn new() -> Fixture {
         let mut world = World::start().await;
         let sandbox = world.sandbox().await;
-        let connection = connect(&world).await;
+        let connection = world.connection().await;
         let mut fixture = Fixture { world, sandbox, connection, known: Known::new(), done: BTreeSet::new() };
         fixture.furnish().await;
         fixture
@@ -155,7 +154,7 @@ impl Fixture {
             self.furnish().await;
         }
         if self.connection.is_closed() {
-            self.connection = connect(&self.world).await;
+            self.connection = self.world.connection().await;
         }
     }
 
@@ -233,15 +232,6 @@ fn may_wait(method: &str) -> bool {
     ["Wait", "Join", "StdioRead", "GetLogs", "Stdin", "GetTaskId", "Tunnels", "ExitSnapshot", "ContainerGet"]
         .iter()
         .any(|part| method.contains(part))
-}
-
-async fn connect(world: &World) -> SendRequest<Full<Bytes>> {
-    let stream = tokio::net::TcpStream::connect(world.emulator.state().address).await.unwrap();
-    stream.set_nodelay(true).unwrap();
-    let (client, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    client
 }
 
 /// Returns all methods by their full names.

@@ -8,6 +8,7 @@ use modal_proto::task_command_router as tcr;
 use tonic::Code;
 
 use super::client::{LIMIT, World, code, control, credentials, skipped};
+use crate::http_client::{send, text};
 
 #[tokio::test]
 async fn without_credentials_nothing_is_done() {
@@ -123,25 +124,22 @@ async fn addresses_are_those_that_a_client_asked_for() {
 /// Every name on the internet can resolve to this machine, and web pages can send requests to their own names.
 #[tokio::test]
 async fn pages_of_the_web_are_not_answered() {
-    use super::network::exchange;
     let world = World::start().await;
     let url = world.emulator.url();
     let address = url.strip_prefix("http://").unwrap();
     let port = address.rsplit(':').next().unwrap();
-    let status = async |host: &str, more: &str| {
-        let request = format!("GET /emulator/state HTTP/1.1\r\nHost: {host}\r\n{more}Connection: close\r\n\r\n");
-        exchange(address, &request).await.split(' ').nth(1).unwrap_or_default().to_owned()
-    };
+    let state = format!("{url}/emulator/state");
+    let status = async |headers: &[(&str, &str)]| send("GET", &state, headers, "").await.unwrap().status().as_u16();
     for host in [address, "localhost", "LOCALHOST:1", "[::1]:80", "127.9.9.9"] {
-        assert_eq!(status(host, "").await, "200", "{host}");
+        assert_eq!(status(&[("host", host)]).await, 200, "{host}");
     }
     for host in ["evil.example", &format!("evil.example:{port}"), "localhost.evil.example", "10.0.0.1", "[fe80::1]", ""]
     {
-        assert_eq!(status(host, "").await, "403", "{host}");
+        assert_eq!(status(&[("host", host)]).await, 403, "{host}");
     }
-    assert_eq!(status(address, &format!("Origin: http://localhost:{port}\r\n")).await, "200");
+    assert_eq!(status(&[("origin", &format!("http://localhost:{port}"))]).await, 200);
     for origin in ["http://evil.example", "https://evil.example:1", "null", ""] {
-        assert_eq!(status(address, &format!("Origin: {origin}\r\n")).await, "403", "{origin}");
+        assert_eq!(status(&[("origin", origin)]).await, 403, "{origin}");
     }
     // The same over HTTP/2.
     let channel = tonic::transport::Endpoint::try_from(url.clone()).unwrap();
@@ -157,37 +155,44 @@ async fn pages_of_the_web_are_not_answered() {
 /// With remote access, every host name is accepted, but requests of web pages are not.
 #[tokio::test]
 async fn a_remote_emulator_has_any_name_and_answers_no_pages() {
-    use super::network::exchange;
     let world = World::with(Options { allow_remote: true, ..Options::default() }).await;
-    let url = world.emulator.url();
-    for (more, status) in [("", "200 "), ("Origin: http://build.example\r\n", "403 ")] {
-        let request = format!("GET /emulator/state HTTP/1.1\r\nHost: build.example\r\n{more}Connection: close\r\n\r\n");
-        let answer = exchange(url.strip_prefix("http://").unwrap(), &request).await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{more}: {answer}");
-        assert!(!answer.contains("--allow-remote"), "it would not help: {answer}");
+    let state = format!("{}/emulator/state", world.emulator.url());
+    let headers = [("host", "build.example"), ("origin", "http://build.example")];
+    for (headers, status) in [(&headers[..1], 200), (&headers[..], 403)] {
+        let answer = send("GET", &state, headers, "").await.unwrap();
+        assert_eq!(answer.status(), status, "{headers:?}: {}", text(&answer));
+        assert!(!text(&answer).contains("--allow-remote"), "it would not help: {}", text(&answer));
     }
 }
 
-/// Sends an HTTP request as another user of this machine and returns the response. Returns `None` if this process may not
-/// change its user.
-async fn as_user(user: u32, address: &str, request: String) -> Option<String> {
-    use std::io::{Read as _, Write as _};
-    let address = address.to_owned();
+/// Sends a GET request as another user of this machine. Returns the response, or `None` if the connection was closed or
+/// reset without one. Fails if this process may not change its user.
+async fn as_user(
+    user: u32,
+    url: &str,
+    headers: &[(&str, &str)],
+) -> Result<Option<http::Response<bytes::Bytes>>, nix::errno::Errno> {
+    let url = url.to_owned();
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     let asked = std::thread::spawn(move || {
         let user = nix::unistd::Uid::from_raw(user);
         // Changes this thread only; the kernel takes a socket's owner from it. The second call reports whether the first
         // succeeded.
         nix::unistd::setfsuid(user);
         if nix::unistd::setfsuid(user) != user {
-            return None;
+            return Err(nix::errno::Errno::EPERM);
         }
-        let mut stream = std::net::TcpStream::connect(address).unwrap();
-        let mut answer = Vec::new();
-        // A rejected connection may be reset.
-        let _ = stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_end(&mut answer));
-        Some(String::from_utf8_lossy(&answer).into_owned())
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        // The runtime has no other thread, so the socket belongs to this one.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        Ok(runtime.block_on(send("GET", &url, &headers, "")).ok())
     });
     tokio::task::spawn_blocking(|| asked.join().unwrap()).await.unwrap()
+}
+
+/// Returns the status of the response to such a request.
+async fn status_as_user(user: u32, url: &str, headers: &[(&str, &str)]) -> Option<u16> {
+    as_user(user, url, headers).await.unwrap().map(|response| response.status().as_u16())
 }
 
 /// A loopback port is open to every user of the machine, but the emulator runs commands as its own user.
@@ -198,22 +203,18 @@ async fn other_users_of_this_machine_are_not_answered() {
     for any_user in [false, true] {
         let mut world = World::with(Options { any_user, ..Options::default() }).await;
         let url = world.emulator.url();
-        let address = url.strip_prefix("http://").unwrap().to_owned();
-        let to = |address: &str, path: &str, more: &str| {
-            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{more}Connection: close\r\n\r\n")
-        };
-        let state = to(&address, "/emulator/state", "");
-        assert!(as_user(own, &address, state.clone()).await.unwrap().starts_with("HTTP/1.1 200"));
-        let Some(answer) = as_user(OTHER, &address, state).await else {
+        let state = format!("{url}/emulator/state");
+        assert_eq!(status_as_user(own, &state, &[]).await, Some(200));
+        let Ok(answer) = as_user(OTHER, &state, &[]).await else {
             return skipped("only root can become another user");
         };
-        let wanted = if any_user { "HTTP/1.1 200" } else { "HTTP/1.1 403" };
-        assert!(answer.starts_with(wanted), "{answer}");
-        assert_eq!(answer.contains("--any-user"), !any_user, "{answer}");
+        let answer = answer.unwrap();
+        assert_eq!(answer.status(), if any_user { 200 } else { 403 }, "{}", text(&answer));
+        assert_eq!(text(&answer).contains("--any-user"), !any_user, "{}", text(&answer));
         // The response to a call is a gRPC status, which clients can show.
-        let call = to(&address, "/modal.client.ModalClient/AppList", "content-type: application/grpc\r\n");
-        let answer = as_user(OTHER, &address, call).await.unwrap();
-        assert_eq!(answer.contains("grpc-status: 7"), !any_user, "{answer}");
+        let call = format!("{url}/modal.client.ModalClient/AppList");
+        let answer = as_user(OTHER, &call, &[("content-type", "application/grpc")]).await.unwrap().unwrap();
+        assert_eq!(answer.headers().get("grpc-status").is_some_and(|status| status == "7"), !any_user, "{answer:?}");
         // The other listeners: tunnels and connect tokens.
         let server =
             "import http.server as h; h.HTTPServer(('127.0.0.1', 8080), h.SimpleHTTPRequestHandler).serve_forever()";
@@ -227,21 +228,18 @@ async fn other_users_of_this_machine_are_not_answered() {
         let sandbox = world.sandbox_with(definition).await;
         let request = proto::SandboxGetTunnelsRequest { sandbox_id: sandbox.id.clone(), timeout: 10.0 };
         let tunnels = world.control.sandbox_get_tunnels_v2(request).await.unwrap().into_inner().tunnels;
-        let tunnel = format!("127.0.0.1:{}", tunnels[0].unencrypted_port.unwrap());
-        let request = to(&tunnel, "/", "");
+        let tunnel = format!("http://127.0.0.1:{}", tunnels[0].unencrypted_port.unwrap());
         let begun = std::time::Instant::now();
-        while !as_user(own, &tunnel, request.clone()).await.unwrap().contains(" 200 ") {
+        while status_as_user(own, &tunnel, &[]).await != Some(200) {
             assert!(begun.elapsed() < Duration::from_secs(120), "the server inside does not come up");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert_eq!(as_user(OTHER, &tunnel, request).await.unwrap().contains(" 200 "), any_user);
+        assert_eq!(status_as_user(OTHER, &tunnel, &[]).await, any_user.then_some(200));
         let token = proto::SandboxCreateConnectTokenRequest { sandbox_id: sandbox.id.clone(), ..Default::default() };
         let grant = world.control.sandbox_create_connect_token_v2(token).await.unwrap().into_inner();
-        let front = grant.url.strip_prefix("http://").unwrap();
-        let request = to(front, "/", &format!("Authorization: Bearer {}\r\n", grant.token));
-        let answer = as_user(OTHER, front, request.clone()).await.unwrap();
-        assert!(answer.contains(if any_user { " 200 " } else { " 403 " }), "{answer}");
-        assert!(as_user(own, front, request).await.unwrap().contains(" 200 "));
+        let headers = [("authorization", &*format!("Bearer {}", grant.token))];
+        assert_eq!(status_as_user(OTHER, &grant.url, &headers).await, Some(if any_user { 200 } else { 403 }));
+        assert_eq!(status_as_user(own, &grant.url, &headers).await, Some(200));
         world.emulator.shutdown().await;
     }
 }
@@ -249,40 +247,37 @@ async fn other_users_of_this_machine_are_not_answered() {
 /// The administration endpoint can end sandboxes and order faults, so it checks credentials.
 #[tokio::test]
 async fn the_given_credentials_guard_the_emulators_own_endpoint() {
-    use super::network::exchange;
     let token = Some(("ak-test".to_owned(), "as-test".to_owned()));
     let mut world = World::with(Options { token, ..Options::default() }).await;
     let sandbox = world.sandbox().await;
     let url = world.emulator.url();
-    let address = url.strip_prefix("http://").unwrap();
-    let ask = async |method: &str, path: &str, body: &str, more: &str| {
-        let length = body.len();
-        let request = format!(
-            "{method} /emulator/{path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{more}Connection: close\r\n\r\n{body}"
-        );
-        exchange(address, &request).await
+    let ask = async |method: &str, path: &str, body: &str, credentials: &[(&str, &str)]| {
+        let headers = [&[("content-type", "application/json")], credentials].concat();
+        let answer = send(method, &format!("{url}/emulator/{path}"), &headers, body.to_owned()).await.unwrap();
+        (answer.status().as_u16(), text(&answer))
     };
     let rule = r#"{"method":"*","fault":"close"}"#;
     let requests = [("GET", "state", ""), ("GET", "faults", ""), ("POST", "faults", rule), ("DELETE", "faults", "")];
     let lose = ("POST", "lose-worker", "{}");
-    for more in ["", "X-Modal-Token-Id: ak-test\r\n", "X-Modal-Token-Id: ak-test\r\nX-Modal-Token-Secret: as-tes\r\n"] {
+    let id = ("x-modal-token-id", "ak-test");
+    for credentials in [vec![], vec![id], vec![id, ("x-modal-token-secret", "as-tes")]] {
         for (method, path, body) in requests.into_iter().chain([lose]) {
-            let answer = ask(method, path, body, more).await;
-            assert!(answer.starts_with("HTTP/1.1 401"), "{method} {path} {more}: {answer}");
+            let (status, answer) = ask(method, path, body, &credentials).await;
+            assert_eq!(status, 401, "{method} {path} {credentials:?}: {answer}");
         }
     }
     assert!(world.emulator.chaos().rules().is_empty());
-    let good = "X-Modal-Token-Id: ak-test\r\nX-Modal-Token-Secret: as-test\r\n";
+    let good = [id, ("x-modal-token-secret", "as-test")];
     let begun = Instant::now();
     loop {
-        let state = ask("GET", "state", "", good).await;
-        assert!(state.starts_with("HTTP/1.1 200") && state.contains(&sandbox.id), "{state}");
+        let (status, state) = ask("GET", "state", "", &good).await;
+        assert!(status == 200 && state.contains(&sandbox.id), "{state}");
         if state.contains("running") {
             break;
         }
         assert!(state.contains("starting") && begun.elapsed() < Duration::from_secs(60), "{state}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let lost = ask("POST", "lose-worker", "{}", good).await;
-    assert!(lost.starts_with("HTTP/1.1 200") && lost.contains("\"lost\": 1"), "{lost}");
+    let (status, lost) = ask("POST", "lose-worker", "{}", &good).await;
+    assert!(status == 200 && lost.contains("\"lost\": 1"), "{lost}");
 }

@@ -1,7 +1,6 @@
 //! Invalid requests: they fail with the status of the service, and never cause a panic.
 
 use http_body_util::{BodyExt as _, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use modal_proto::client as proto;
 use modal_proto::task_command_router as tcr;
 use rand::{Rng as _, SeedableRng as _};
@@ -103,10 +102,7 @@ async fn arbitrary_bytes_never_panic() {
     let signer = &world.emulator.state().signer;
     let control = signer.sign("control-plane", super::client::LIMIT);
     let router = signer.sign(&sandbox.task_id, super::client::LIMIT);
-    let stream = tokio::net::TcpStream::connect(world.emulator.state().address).await.unwrap();
-    let (mut client, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
+    let mut client = world.connection().await;
     let mut random = rand::rngs::StdRng::seed_from_u64(7);
     for round in 0..6 {
         for (method, waits) in &methods {

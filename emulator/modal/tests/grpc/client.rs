@@ -3,6 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use modal_emulator::{Emulator, Options};
 use modal_proto::client::modal_client_client::ModalClientClient;
 use modal_proto::client::{self as proto, network_access::NetworkAccessType};
@@ -51,6 +55,16 @@ pub struct Running {
 impl World {
     pub async fn start() -> World {
         World::with(Options::default()).await
+    }
+
+    /// Opens an HTTP/2 connection to the emulator, for requests that a gRPC client would not send.
+    pub async fn connection(&self) -> SendRequest<Full<Bytes>> {
+        let stream = tokio::net::TcpStream::connect(self.emulator.state().address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let (client, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        client
     }
 
     pub async fn with(options: Options) -> World {

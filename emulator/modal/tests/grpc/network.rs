@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
 
 use super::client::{LIMIT, Running, World, code};
+use crate::http_client::{send, text};
 use crate::internet::{ECHO, HERE, HERE6, MACHINE, MACHINE6, Powers, THERE, TLS, on_the_internet};
 
 /// Python functions for scripts. Each prints its result as one word.
@@ -299,28 +300,25 @@ fn it_takes_no_root() {
             sandbox.until_ready().await;
             let request = proto::SandboxGetTunnelsRequest { sandbox_id: sandbox.id.clone(), timeout: 10.0 };
             let tunnels = world.control.sandbox_get_tunnels_v2(request).await.unwrap().into_inner().tunnels;
-            let tunnel = format!("127.0.0.1:{}", tunnels[0].unencrypted_port.unwrap());
-            assert!(get(&tunnel, "").await.starts_with("HTTP/1.0 200"));
+            let tunnel = format!("http://127.0.0.1:{}", tunnels[0].unencrypted_port.unwrap());
+            assert_eq!(get(&tunnel, &[]).await.status(), 200);
 
             let grant = world.token(&sandbox.id, None, "").await;
-            let front = grant.url.strip_prefix("http://").unwrap();
-            assert!(get(front, &format!("Authorization: Bearer {}\r\n", grant.token)).await.starts_with("HTTP/1.1 200"));
-            assert!(get(front, "Authorization: Bearer x\r\n").await.starts_with("HTTP/1.1 401"));
+            for (token, status) in [(&*grant.token, 200), ("x", 401)] {
+                assert_eq!(get(&grant.url, &[("authorization", &bearer(token))]).await.status(), status);
+            }
         });
     });
 }
 
 /// Returns a server's response to a GET request with these headers.
-async fn get(address: &str, headers: &str) -> String {
-    exchange(address, &format!("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n")).await
+async fn get(url: &str, headers: &[(&str, &str)]) -> http::Response<bytes::Bytes> {
+    tokio::time::timeout(LIMIT, send("GET", url, headers, "")).await.expect("an end in time").unwrap()
 }
 
-pub async fn exchange(address: &str, sent: &str) -> String {
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    stream.write_all(sent.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    tokio::time::timeout(LIMIT, stream.read_to_end(&mut answer)).await.expect("an end in time").unwrap();
-    String::from_utf8_lossy(&answer).into_owned()
+/// Returns the header that presents a connect token.
+fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
 }
 
 impl World {
@@ -375,17 +373,21 @@ async fn connections_by_token() {
     let mut sandbox = world.sandbox_with(definition).await;
     sandbox.until_ready().await;
     let grant = world.token(&sandbox.id, Some(9000), r#"{"user": "u"}"#).await;
-    let front = grant.url.strip_prefix("http://").unwrap().to_owned();
+    let front = grant.url.trim_end_matches('/');
     let token = &grant.token;
 
-    let post = format!(
-        "POST /a/b?x=1&_modal_connect_token={token}&y=2 HTTP/1.1\r\nHost: some.host\r\nConnection: close\r\n\
-         X-Verified-User-Data: forged\r\nCookie: a=b; _modal_connect_token={token}; c=d\r\n\
-         Authorization: Basic own\r\nContent-Length: 4\r\n\r\nbody"
-    );
-    let answer = exchange(&front, &post).await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let shown = answer.split_once("\r\n\r\n").unwrap().1;
+    let cookie = format!("a=b; _modal_connect_token={token}; c=d");
+    let headers = [
+        ("host", "some.host"),
+        ("x-verified-user-data", "forged"),
+        ("cookie", &*cookie),
+        ("authorization", "Basic own"),
+    ];
+    let url = format!("{front}/a/b?x=1&_modal_connect_token={token}&y=2");
+    let answer =
+        tokio::time::timeout(LIMIT, send("POST", &url, &headers, "body")).await.expect("an end in time").unwrap();
+    let shown = text(&answer);
+    assert_eq!(answer.status(), 200, "{shown}");
     assert!(shown.starts_with("POST /a/b?x=1&y=2\n") && shown.ends_with("body"), "{shown}");
     let lower = shown.to_lowercase();
     for wanted in ["host: some.host\n", "cookie: a=b; c=d\n", "authorization: basic own\n"] {
@@ -394,21 +396,29 @@ async fn connections_by_token() {
     assert!(lower.contains("x-verified-user-data: {\"user\": \"u\"}\n") && !lower.contains("forged"), "{shown}");
     assert!(!shown.contains(token.as_str()), "the token got inside: {shown}");
 
-    let bearer = format!("Authorization: Bearer {token}\r\n");
-    let answer = get(&front, &bearer).await;
-    assert!(answer.starts_with("HTTP/1.1 200") && !answer.to_lowercase().contains("authorization"), "{answer}");
-    assert!(get(&front, &format!("Cookie: _modal_connect_token={token}\r\n")).await.starts_with("HTTP/1.1 200"));
-    for bad in ["", "Authorization: Bearer\r\n", "Authorization: Bearer x\r\n", "Cookie: _modal_connect_token=\r\n"] {
-        assert!(get(&front, bad).await.starts_with("HTTP/1.1 401"), "{bad}");
+    let shown_token = bearer(token);
+    let answer = get(front, &[("authorization", &shown_token)]).await;
+    assert_eq!(answer.status(), 200);
+    assert!(!text(&answer).to_lowercase().contains("authorization"), "{}", text(&answer));
+    assert_eq!(get(front, &[("cookie", &format!("_modal_connect_token={token}"))]).await.status(), 200);
+    assert_eq!(get(front, &[]).await.status(), 401);
+    for bad in [("authorization", "Bearer"), ("authorization", "Bearer x"), ("cookie", "_modal_connect_token=")] {
+        assert_eq!(get(front, &[bad]).await.status(), 401, "{bad:?}");
     }
 
-    let upgrade = format!("GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: repeat\r\n{bearer}\r\nhello");
-    let answer = exchange(&front, &upgrade).await;
+    // The bytes after the switch belong to no HTTP message, so they are sent without the client.
+    let mut stream = tokio::net::TcpStream::connect(front.strip_prefix("http://").unwrap()).await.unwrap();
+    let upgrade = format!(
+        "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: repeat\r\nAuthorization: {shown_token}\r\n\r\nhello"
+    );
+    stream.write_all(upgrade.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(LIMIT, stream.read_to_string(&mut answer)).await.expect("an end in time").unwrap();
     assert!(answer.starts_with("HTTP/1.1 101") && answer.ends_with("\r\n\r\nhello"), "{answer}");
 
     // A token that names no port is for port 8080, and no process listens there.
     let elsewhere = world.token(&sandbox.id, None, "").await.token;
-    assert!(get(&front, &format!("Authorization: Bearer {elsewhere}\r\n")).await.starts_with("HTTP/1.1 502"));
+    assert_eq!(get(front, &[("authorization", &bearer(&elsewhere))]).await.status(), 502);
     for (port, metadata) in [(0, ""), (65_536, ""), (80, "a\nb")] {
         let request = proto::SandboxCreateConnectTokenRequest {
             sandbox_id: sandbox.id.clone(),
@@ -423,7 +433,7 @@ async fn connections_by_token() {
         .await
         .unwrap();
     world.wait(&sandbox.id).await.unwrap();
-    assert!(get(&front, &bearer).await.starts_with("HTTP/1.1 404"));
+    assert_eq!(get(front, &[("authorization", &shown_token)]).await.status(), 404);
 }
 
 /// The first connection to a server that is just starting waits for it, with a connect token and through a tunnel.
@@ -439,15 +449,17 @@ async fn connections_wait_for_a_server_that_is_starting() {
     let mut sandbox = world.sandbox_with(definition).await;
     let request = proto::SandboxGetTunnelsRequest { sandbox_id: sandbox.id.clone(), timeout: 10.0 };
     let tunnels = world.control.sandbox_get_tunnels_v2(request).await.unwrap().into_inner().tunnels;
-    let tunnel = format!("127.0.0.1:{}", tunnels[0].unencrypted_port.unwrap());
+    let tunnel = format!("http://127.0.0.1:{}", tunnels[0].unencrypted_port.unwrap());
     let grant = world.token(&sandbox.id, Some(9000), "").await;
-    let front = grant.url.strip_prefix("http://").unwrap().to_owned();
-    let bearer = format!("Authorization: Bearer {}\r\n", grant.token);
-    let asked = tokio::spawn(async move { tokio::join!(get(&front, &bearer), get(&tunnel, "")) });
+    let shown_token = bearer(&grant.token);
+    let asked = tokio::spawn(async move {
+        let headers = [("authorization", &*shown_token)];
+        tokio::join!(get(&grant.url, &headers), get(&tunnel, &[]))
+    });
     sandbox.start("go", "touch /go").await;
     let (by_token, through_tunnel) = asked.await.unwrap();
-    assert!(by_token.starts_with("HTTP/1.1 200"), "{by_token}");
-    assert!(through_tunnel.starts_with("HTTP/1.1 200"), "{through_tunnel}");
+    assert_eq!(by_token.status(), 200, "{}", text(&by_token));
+    assert_eq!(through_tunnel.status(), 200, "{}", text(&through_tunnel));
 }
 
 #[tokio::test]
@@ -457,9 +469,8 @@ async fn a_closed_list_closes_connections_by_token_too() {
     definition.inbound_cidr_allowlist = vec!["192.0.2.0/24".to_owned()];
     let sandbox = world.sandbox_with(definition).await;
     let grant = world.token(&sandbox.id, None, "").await;
-    let front = grant.url.strip_prefix("http://").unwrap();
-    let answer = get(front, &format!("Authorization: Bearer {}\r\n", grant.token)).await;
-    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    let answer = get(&grant.url, &[("authorization", &bearer(&grant.token))]).await;
+    assert_eq!(answer.status(), 403, "{}", text(&answer));
 }
 
 #[test]

@@ -150,7 +150,7 @@ async fn failing_builds_name_line_and_code() {
         (&["FROM does-not-exist"], "manifest for does-not-exist not found"),
         (&["FROM a:b:c"], "invalid reference format"),
         (&["FROM debian", "COPY nothing /"], "nothing: not found"),
-        (&["FROM debian", "ADD https://example.com/x /x"], "fetches nothing"),
+        (&["FROM debian", "ADD https://example.com/x /x"], "does not download files"),
         (&["# nothing"], "no FROM"),
     ] {
         let error = world.build(lines).await.unwrap_err();

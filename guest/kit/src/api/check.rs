@@ -32,11 +32,35 @@ const MAX_ENVIRONMENT_BYTES: usize = 2 * 1024 * 1024;
 pub fn extra(extra: &[(String, String)]) -> Result<()> {
     match extra.first() {
         None => Ok(()),
-        Some((name, _)) => {
-            Err(Error::invalid(format!("There is no field `{}`: this version takes no extra fields.", shown(name)))
-                .about(name))
-        }
+        Some((name, _)) => Err(Error::invalid(format!(
+            "The extra field `{}` is unknown: this version has no extra fields.",
+            shown(name)
+        ))
+        .about(name)),
     }
+}
+
+/// Returns the error for the case `other` of a variant of a request, for providers that define no further cases. `what`
+/// is the field, such as `outbound`.
+#[must_use]
+pub fn unknown_case(what: &str, name: &str) -> Error {
+    Error::invalid(format!("There is no {what} `{}` in this provider.", shown(name))).about(what)
+}
+
+/// Checks that a request leaves out a field that the provider does not support. `set` is whether the field is set, and
+/// `capability` is what it needs.
+///
+/// # Errors
+///
+/// `unsupported` with the capability as its subject.
+pub fn absent(set: bool, capability: &str) -> Result<()> {
+    if set {
+        return Err(Error::unsupported(
+            capability,
+            format!("This provider does not have the capability {capability}."),
+        ));
+    }
+    Ok(())
 }
 
 /// Converts the argument `max-bytes` to the maximum size of a reply, in bytes: at most 64 MiB.
@@ -46,7 +70,7 @@ pub fn extra(extra: &[(String, String)]) -> Result<()> {
 /// `invalid-argument` if `max_bytes` is 0.
 pub fn max_bytes(max_bytes: u32) -> Result<usize> {
     if max_bytes == 0 {
-        return Err(Error::invalid("max-bytes is 0: ask for at least one byte."));
+        return Err(Error::invalid("max-bytes is 0: request at least one byte."));
     }
     Ok(max_bytes.min(MAX_REPLY_BYTES) as usize)
 }
@@ -76,7 +100,9 @@ pub fn path(path: &str) -> Result<()> {
 /// `invalid-argument` if it has more.
 pub fn permissions(permissions: u32) -> Result<()> {
     if permissions > 0o7777 {
-        return Err(Error::invalid(format!("{permissions:o} (octal) is no file mode: twelve bits are, 0 to 7777.")));
+        return Err(Error::invalid(format!(
+            "{permissions:o} (octal) is not a file mode: a mode has twelve bits, 0 to 7777."
+        )));
     }
     Ok(())
 }
@@ -121,7 +147,7 @@ pub fn name(name: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "`{}` cannot name a sandbox: use 1 to 64 letters, digits, `.`, `_` and `-`.",
+        "`{}` is not a valid sandbox name: use 1 to 64 letters, digits, `.`, `_` and `-`.",
         shown(name)
     ))
     .about("name"))
@@ -138,7 +164,7 @@ pub fn gpu(gpu: &Gpu) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "{} × `{}` is no accelerator: give a model such as H100 and a number of at least 1.",
+        "{} × `{}` is not a valid accelerator: give a model such as H100 and a number of at least 1.",
         gpu.count,
         shown(&gpu.model)
     ))
@@ -163,7 +189,7 @@ pub fn exec_spec(spec: &ExecSpec) -> Result<()> {
         return Err(Error::invalid("The working directory is empty or contains a NUL character: give a path."));
     }
     if spec.timeout == Some(0) {
-        return Err(Error::invalid("A time limit of 0 would kill the command at once: leave it out for no limit."));
+        return Err(Error::invalid("The time limit is 0: give a positive time, or omit it for no limit."));
     }
     extra(&spec.extra)
 }
@@ -185,13 +211,13 @@ pub fn argv(argv: &[String]) -> Result<()> {
     for argument in argv {
         if argument.contains('\0') {
             return Err(Error::invalid(format!(
-                "The argument `{}` contains a NUL character, which no program can be given.",
+                "The argument `{}` contains a NUL character, which Linux does not permit.",
                 shown(&clip(argument))
             )));
         }
         if argument.len() > MAX_ARGUMENT_BYTES {
             return Err(Error::invalid(format!(
-                "An argument has {} bytes and Linux takes {MAX_ARGUMENT_BYTES}: pass it by stdin or a file.",
+                "An argument has {} bytes, more than the {MAX_ARGUMENT_BYTES} that Linux permits: pass it by stdin or a file.",
                 argument.len()
             )));
         }
@@ -199,7 +225,7 @@ pub fn argv(argv: &[String]) -> Result<()> {
     let total: usize = argv.iter().map(String::len).sum();
     if total > MAX_TOTAL_BYTES {
         return Err(Error::invalid(format!(
-            "The command has {total} bytes and Linux takes {MAX_TOTAL_BYTES} at the most: pass the rest by stdin or a file."
+            "The command has {total} bytes, more than the {MAX_TOTAL_BYTES} that Linux permits: pass data by stdin or a file."
         )));
     }
     Ok(())
@@ -215,11 +241,11 @@ pub fn env(env: &[(String, String)]) -> Result<()> {
     let mut total = 0;
     for (name, value) in env {
         let fault = if name.is_empty() || name.contains(['=', '\0']) {
-            "cannot name an environment variable: a name is not empty and has neither `=` nor NUL"
+            "has an invalid name: a name is not empty and contains neither `=` nor NUL"
         } else if value.contains('\0') {
-            "has a value with a NUL character, which no program can be given"
+            "has a value with a NUL character, which Linux does not permit"
         } else if name.len() + value.len() + 1 > MAX_ARGUMENT_BYTES {
-            "has a value that is too long: Linux takes 131072 bytes for a variable"
+            "has a value that is too long: Linux permits 131072 bytes per variable"
         } else {
             total += name.len() + value.len() + 2;
             continue;
@@ -229,7 +255,7 @@ pub fn env(env: &[(String, String)]) -> Result<()> {
     }
     if total > MAX_ENVIRONMENT_BYTES {
         return Err(Error::invalid(format!(
-            "The environment has {total} bytes and may have {MAX_ENVIRONMENT_BYTES} at the most: pass the rest by a file."
+            "The environment has {total} bytes, more than the permitted {MAX_ENVIRONMENT_BYTES}: pass data by a file."
         )));
     }
     Ok(())
@@ -317,7 +343,7 @@ mod tests {
             (vec![""], "empty"),
             (vec!["a", "b\0c"], "NUL"),
             (vec!["a", long.as_str()], "131072 bytes"),
-            (vec!["a"; MAX_TOTAL_BYTES + 1], "at the most"),
+            (vec!["a"; MAX_TOTAL_BYTES + 1], "that Linux permits"),
         ] {
             let message = check(&words).unwrap_err().into_record().message;
             assert!(message.contains(word), "{word}: {message}");

@@ -29,7 +29,9 @@ impl Error {
     }
 
     /// Returns the record, which is the error type of the exports.
+    // Not inlined: each exported function calls it, and moving the record takes more code than a call.
     #[must_use]
+    #[inline(never)]
     pub fn into_record(self) -> Record {
         *self.0
     }

@@ -17,7 +17,7 @@ pub fn check_chosen(what: &str, id: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "`{}` cannot be {what}: use 1 to 64 letters, digits, `_` and `-`, such as a UUID.",
+        "`{}` is not valid as {what}: use 1 to 64 letters, digits, `_` and `-`, such as a UUID.",
         shown(id)
     ))
     .about(id))

@@ -4,8 +4,8 @@
 use super::{
     error::{Error, Result, shown},
     wit::{
-        Description, ExecSpec, ImageSource, ImageSpec, Location, Outbound, PortKind, SandboxSpec, Support, WriteMode,
-        WriteOptions,
+        Description, EntryPoint, ExecSpec, ImageSource, ImageSpec, Location, Outbound, PortKind, SandboxSpec, Support,
+        WriteMode, WriteOptions,
     },
 };
 
@@ -19,7 +19,8 @@ pub fn of_sandbox(spec: &SandboxSpec) -> Vec<&'static str> {
         ("create.idempotent", spec.key.is_some()),
         ("create.names", spec.name.is_some()),
         ("create.tags", !spec.tags.is_empty()),
-        ("create.command", !spec.command.is_empty()),
+        ("create.command", matches!(spec.entry_point, EntryPoint::Command(_))),
+        ("create.user", spec.user.is_some()),
         ("create.workdir", spec.workdir.is_some()),
         ("create.env", !spec.env.is_empty()),
         ("create.secrets", !spec.secrets.is_empty()),
@@ -53,7 +54,9 @@ pub fn of_image(spec: &ImageSpec) -> Vec<&'static str> {
     let (registry, dockerfile) = match &spec.source {
         ImageSource::Registry(image) => (Some(image), None),
         ImageSource::Dockerfile(dockerfile) => (None, Some(dockerfile)),
-        ImageSource::ProviderDefault | ImageSource::Id(_) | ImageSource::Named(_) => (None, None),
+        ImageSource::ProviderDefault | ImageSource::Id(_) | ImageSource::Named(_) | ImageSource::Other(_) => {
+            (None, None)
+        }
     };
     let login = registry.is_some_and(|image| image.login.is_some())
         || dockerfile.is_some_and(|dockerfile| dockerfile.login.is_some());
@@ -65,6 +68,7 @@ pub fn of_image(spec: &ImageSpec) -> Vec<&'static str> {
         ("image.commands", !spec.commands.is_empty()),
         ("image.secrets", !spec.secrets.is_empty()),
         ("image.gpu", spec.gpu.is_some()),
+        ("create.platform", spec.platform.is_some()),
     ];
     chosen(&wanted).collect()
 }
@@ -90,6 +94,7 @@ pub fn of_exec(spec: &ExecSpec) -> Vec<&'static str> {
 pub fn of_write(at: &Location, options: &WriteOptions) -> Vec<&'static str> {
     let wanted = [
         ("sidecars", at.container.is_some()),
+        ("files.user", at.user.is_some()),
         ("files.append", options.mode == WriteMode::Append),
         ("files.mode", options.permissions.is_some()),
     ];

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::time::millis;
 use super::wit::{
-    Capability, Description, EndReason, ExecSpec, ImageSource, ImageSpec, NetworkPolicy, Outbound, OutputMode, Pair,
-    Resources, SandboxInfo, SandboxSpec, SandboxState, Support,
+    Capability, Description, EndReason, EntryPoint, ExecSpec, ImageSource, ImageSpec, NetworkPolicy, Outbound,
+    OutputMode, Pair, Resources, SandboxInfo, SandboxSpec, SandboxState, Support,
 };
 
 /// Makes the description of a provider without options and without environment variables. Each capability is native;
@@ -88,9 +88,11 @@ pub fn sandbox_spec() -> SandboxSpec {
             force: false,
             builder_version: None,
             gpu: None,
+            platform: None,
             extra: Vec::new(),
         },
-        command: Vec::new(),
+        entry_point: EntryPoint::KeepAlive,
+        user: None,
         env: Vec::new(),
         secrets: Vec::new(),
         workdir: None,

@@ -39,7 +39,7 @@ pub async fn exchange(transport: &Rc<dyn Transport>, request: Request, limit: us
         let text = String::from_utf8_lossy(&body.unwrap_or_default()).trim().to_string();
         return Err(Refusal { status: Some(status), retry_after, message: text, fault: None, earlier: false });
     }
-    let body = body.ok_or_else(|| Refusal::broken("the answer is cut off or too long"))?;
+    let body = body.ok_or_else(|| Refusal::broken("the response is incomplete or too long"))?;
     Ok(Answer { status, head: response.head, body })
 }
 
@@ -109,7 +109,7 @@ impl From<TransportError> for Refusal {
 
 impl Failure for Refusal {
     fn timed_out(limit: Duration) -> Refusal {
-        Refusal::broken(&format!("no answer within {} ms", limit.as_millis()))
+        Refusal::broken(&format!("no response within {} ms", limit.as_millis()))
     }
 
     fn is_retryable(&self) -> bool {

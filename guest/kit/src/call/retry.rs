@@ -130,7 +130,7 @@ where
             attempt.throttles += 1;
             if wait >= TOLD {
                 let seconds = (wait + Duration::from_millis(500)).as_secs();
-                transport.tell(&format!("waiting {seconds} s as the service asks: {}", failure.message()));
+                transport.tell(&format!("waiting {seconds} s, as the service requests: {}", failure.message()));
             }
             wait
         } else if failure.is_retryable() && attempt.retries < policy.limit(&failure) {

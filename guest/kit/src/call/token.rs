@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
+use base64ct::{Base64UrlUnpadded, Encoding as _};
 
 use super::json::Value;
 
@@ -60,7 +60,7 @@ impl Token {
 #[must_use]
 pub fn expiry(jwt: &str) -> Option<Duration> {
     let payload = jwt.split('.').nth(1)?;
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
+    let bytes = Base64UrlUnpadded::decode_vec(payload.trim_end_matches('=')).ok()?;
     let claims = Value::parse(std::str::from_utf8(&bytes).ok()?)?;
     claims.get("exp").thousandths().map(Duration::from_millis)
 }
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     fn jwt(payload: &str) -> String {
-        format!("e30.{}.x", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(payload))
+        format!("e30.{}.x", Base64UrlUnpadded::encode_string(payload.as_bytes()))
     }
 
     #[test]

@@ -178,7 +178,7 @@ impl<S: Source> Follow<S> {
         loop {
             let whole = self.pending.iter().any(|piece| piece.contains(&b'\n'));
             if self.pending_bytes > MAX_LINE {
-                let endless = || Error::internal("The sandbox printed a line that has no end.");
+                let endless = || Error::internal("The sandbox printed a line that exceeds the size limit.");
                 return Poll::Ready(if whole { Ok(()) } else { Err(endless()) });
             }
             match self.poll_piece(cx) {

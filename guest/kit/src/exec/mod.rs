@@ -9,7 +9,7 @@ mod read;
 mod run;
 
 pub use capture::Capture;
-pub use deadline::{Deadlines, SWEEP_TIME, SWEPT_WAIT};
+pub use deadline::{Deadlines, KILL_TIME, KILLED_WAIT};
 pub use feed::feed;
 pub use follow::{Follow, Opening, Piece, Pieces, Source};
 pub use read::{fill, share};

@@ -6,7 +6,7 @@ use futures_util::future::{Either, join3, select};
 
 use super::{
     capture::Capture,
-    deadline::SWEPT_WAIT,
+    deadline::KILLED_WAIT,
     follow::{Follow, Source},
 };
 use crate::{
@@ -38,13 +38,13 @@ pub struct Running<S: Source, V, I, D, G> {
     pub input: I,
     /// Whether there is no input, so that closing it can be delayed.
     pub idle: bool,
-    /// Ends the command with all its processes when its time limit has passed. Never resolves without a time limit.
-    pub sweep: D,
-    /// Makes the verdict of a command that still runs after `sweep`.
+    /// Kills the command with all its processes when its time limit has passed. Never resolves without a time limit.
+    pub kill: D,
+    /// Makes the verdict of a command that still runs after `kill`.
     pub given_up: G,
 }
 
-/// Runs a command to its end. A command that still runs [`SWEPT_WAIT`] after its sweep gets the verdict of `given_up`.
+/// Runs a command to its end. A command that still runs [`KILLED_WAIT`] after `kill` gets the verdict of `given_up`.
 ///
 /// # Errors
 ///
@@ -58,7 +58,7 @@ where
     D: Future<Output = ()>,
     G: FnOnce() -> Verdict,
 {
-    let Running { begun, limits, stdout, stderr, verdict, input, idle, sweep, given_up } = running;
+    let Running { begun, limits, stdout, stderr, verdict, input, idle, kill, given_up } = running;
     let out = RefCell::new(Capture::new(limits.stdout_max, limits.keep));
     let err = RefCell::new(Capture::new(limits.stderr_max, limits.keep));
     let output = join3(verdict, collect(stdout, &out), collect(stderr, &err));
@@ -76,15 +76,15 @@ where
             Either::Right((fed, output)) => (output.await, fed),
         }
     };
-    let parts = match select(pin!(work), pin!(sweep)).await {
-        Either::Left((parts, swept)) => {
+    let parts = match select(pin!(work), pin!(kill)).await {
+        Either::Left((parts, killed)) => {
             // Wait until the processes that it started have ended too.
             if matches!(parts.0.0, Ok(Verdict::Deadline)) {
-                swept.await;
+                killed.await;
             }
             Some(parts)
         }
-        Either::Right(((), work)) => within(transport, SWEPT_WAIT, work).await,
+        Either::Right(((), work)) => within(transport, KILLED_WAIT, work).await,
     };
     let ((verdict, out_failure, err_failure), fed) = parts.unwrap_or_else(|| ((Ok(given_up()), None, None), Ok(())));
     let mut failure = None;

@@ -14,7 +14,10 @@ pub use provider::SandboxProvider;
 /// The first argument is the type of the provider. The second is a function that makes the provider from its
 /// [transport](crate::platform::Transport); it runs once per instance. The third is the path of the manifest, relative
 /// to the source file. The manifest is a text that lists what the provider asks a host for, such as environment
-/// variables. It becomes a custom section of the component, which hosts read without running the component.
+/// variables. It becomes a custom section of the component, which hosts read without running the component. The fourth,
+/// optional, is the list of interfaces of `wit/` that the component exports besides `sandbox-provider`, with `_` for `-`,
+/// such as `[exec, files, memory_snapshots]`. Without it, the component exports all of them, and those that the provider
+/// does not implement answer `unsupported`.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -50,6 +53,11 @@ pub use provider::SandboxProvider;
 #[macro_export]
 macro_rules! export {
     ($provider:ty, $make:expr, $manifest:literal) => {
+        $crate::export!($provider, $make, $manifest, [
+            exec, processes, files, trees, watches, images, snapshots, memory_snapshots, inventory, volumes, names, readiness, lifecycle, network, tunnels, sidecars, logs, usage, cache
+        ]);
+    };
+    ($provider:ty, $make:expr, $manifest:literal, [$($interface:ident),* $(,)?]) => {
         #[cfg(target_family = "wasm")]
         const _: () = {
             #[unsafe(link_section = "harness:manifest")]
@@ -71,7 +79,8 @@ macro_rules! export {
 
             type Component = $crate::export::component::Component<$provider>;
 
-            $crate::api::wit::export! { Component with_types_in $crate::api::wit }
+            $crate::api::wit::sandbox_provider::export! { Component with_types_in $crate::api::wit::sandbox_provider }
+            $($crate::api::wit::$interface::export! { Component with_types_in $crate::api::wit::$interface })*
         };
     };
 }

@@ -4,15 +4,15 @@ use super::by_parts;
 use crate::api::{
     error::{Error, Result},
     wit::{
-        BuildProgress, BuiltImage, ConnectToken, Content, Description, EndReason, ExecRef, ExecSpec, FileChunk,
-        FileInfo, FilePage, ImageSpec, InputState, ListFilter, Location, LogPage, LogQuery, NetworkPolicy, Output,
-        OutputLimits, Pair, Pty, ReadRequest, RunResult, SandboxInfo, SandboxPage, SandboxSpec, SidecarInfo,
-        SidecarSpec, Tunnel, Usage, UsageReport, Verdict, WatchPage, WriteOptions,
+        BuildProgress, BuiltImage, ConnectToken, Content, Description, EndReason, ExecPage, ExecRef, ExecSpec,
+        FileChunk, FileInfo, FilePage, ImagePage, ImageSpec, InputState, ListFilter, Location, LogPage, LogQuery,
+        NetworkPolicy, Output, OutputLimits, Pair, Pty, ReadRequest, RunResult, SandboxInfo, SandboxPage, SandboxSpec,
+        SidecarInfo, SidecarSpec, Tunnel, UsageReport, Verdict, WatchPage, WriteOptions,
     },
 };
 
-/// A provider of sandboxes, with the functions of the interface `harness:sandbox/sandbox-provider`. `wit/provider.wit`
-/// documents them in full; the comments here are summaries. A function that a provider does not implement fails with
+/// A provider of sandboxes, with the functions of all interfaces of `harness:sandbox`. The files in `wit/`
+/// document them in full; the comments here are summaries. A function that a provider does not implement fails with
 /// `unsupported`; the subject of the error is the missing capability.
 ///
 /// In addition to the kinds that a function lists, every call to a service may fail with the kinds for a failed
@@ -44,7 +44,7 @@ use crate::api::{
 ///     }
 /// }
 ///
-/// let error = futures_util::FutureExt::now_or_never(Nothing.stats("a")).unwrap().unwrap_err();
+/// let error = futures_util::FutureExt::now_or_never(Nothing.report_usage("a")).unwrap().unwrap_err();
 /// assert!(matches!(error.kind, ErrorKind::Unsupported));
 /// assert_eq!(error.subject.as_deref(), Some("stats"));
 /// ```
@@ -137,6 +137,15 @@ pub trait SandboxProvider {
         absent("image")
     }
 
+    /// Lists the images of the account, newest first, at most `max` (1 to 1000).
+    ///
+    /// # Errors
+    ///
+    /// `unsupported` with the subject `image.list` if the provider does not implement this function; `invalid-argument` for an unusable cursor.
+    async fn list_images(&self, cursor: Option<String>, max: u32) -> Result<ImagePage> {
+        absent("image.list")
+    }
+
     /// Deletes an image. Succeeds if the image does not exist. Idempotent.
     ///
     /// # Errors
@@ -206,6 +215,52 @@ pub trait SandboxProvider {
     /// if the sandbox has no probe.
     async fn wait_ready(&self, sandbox: &str, wait: u64) -> Result<bool> {
         absent("create.readiness")
+    }
+
+    /// Waits up to `wait` milliseconds until the sandbox runs commands. Returns whether it does.
+    ///
+    /// # Errors
+    ///
+    /// `unsupported` with the subject `wait-running` if the provider does not implement this function; `sandbox-ended` if it has ended.
+    async fn wait_running(&self, sandbox: &str, wait: u64) -> Result<bool> {
+        absent("wait-running")
+    }
+
+    /// Freezes all processes of a sandbox. Succeeds if it is paused already. Idempotent.
+    ///
+    /// # Errors
+    ///
+    /// `unsupported` with the subject `pause` if the provider does not implement this function; `sandbox-ended` if it has ended.
+    async fn pause(&self, sandbox: &str) -> Result<()> {
+        absent("pause")
+    }
+
+    /// Ends all processes of a sandbox and keeps its files. Succeeds if it is stopped already. Idempotent.
+    ///
+    /// # Errors
+    ///
+    /// `unsupported` with the subject `stop` if the provider does not implement this function; `sandbox-ended` if it has ended.
+    async fn stop(&self, sandbox: &str) -> Result<()> {
+        absent("stop")
+    }
+
+    /// Continues a paused sandbox, or starts a stopped one again. Succeeds if it runs. Idempotent.
+    ///
+    /// # Errors
+    ///
+    /// `unsupported` with the subject `pause` if the provider does not implement this function; `sandbox-ended` if it has ended.
+    async fn resume(&self, sandbox: &str) -> Result<()> {
+        absent("pause")
+    }
+
+    /// Sets how long, in milliseconds, a sandbox may live from now on. Returns the time of its end, in milliseconds since
+    /// the Unix epoch.
+    ///
+    /// # Errors
+    ///
+    /// `unsupported` with the subject `lifetime.extend` if the provider does not implement this function; `sandbox-ended` if it has ended.
+    async fn extend(&self, sandbox: &str, lifetime: u64) -> Result<u64> {
+        absent("lifetime.extend")
     }
 
     /// Terminates a sandbox and returns when the service has accepted that. Succeeds if the sandbox has ended.
@@ -278,23 +333,13 @@ pub trait SandboxProvider {
     ) -> Result<LogPage> {
         absent("logs")
     }
-
-    /// Returns the resources that a sandbox has used so far.
-    ///
-    /// # Errors
-    ///
-    /// `unsupported` with the subject `stats` if the provider does not implement this function.
-    async fn stats(&self, sandbox: &str) -> Result<Usage> {
-        absent("stats")
-    }
-
     /// Returns the resources that a sandbox has used so far and their cost, also after its end.
     ///
     /// # Errors
     ///
-    /// `unsupported` with the subject `stats.cost` if the provider does not implement this function.
+    /// `unsupported` with the subject `stats` if the provider does not implement this function.
     async fn report_usage(&self, sandbox: &str) -> Result<UsageReport> {
-        absent("stats.cost")
+        absent("stats")
     }
 
     /// Replaces the network policy of a running sandbox. Idempotent.
@@ -319,9 +364,9 @@ pub trait SandboxProvider {
     ///
     /// # Errors
     ///
-    /// `unsupported` with the subject `create.volumes` if the provider does not implement this function.
+    /// `unsupported` with the subject `volumes.delete` if the provider does not implement this function.
     async fn delete_volume(&self, volume: &str) -> Result<()> {
-        absent("create.volumes")
+        absent("volumes.delete")
     }
 
     // ---- snapshots ------------------------------------------------------------------------------------------------------
@@ -381,6 +426,15 @@ pub trait SandboxProvider {
     /// `unsupported` with the subject `snapshot.memory` if the provider does not implement this function.
     async fn restore(&self, snapshot: &str, key: &str, name: Option<String>) -> Result<SandboxInfo> {
         absent("snapshot.memory")
+    }
+
+    /// Deletes a memory snapshot. Succeeds if it does not exist. Idempotent.
+    ///
+    /// # Errors
+    ///
+    /// `unsupported` with the subject `snapshot.memory.delete` if the provider does not implement this function; `invalid-argument` for an id that the provider never assigns.
+    async fn delete_memory_snapshot(&self, snapshot: &str) -> Result<()> {
+        absent("snapshot.memory.delete")
     }
 
     /// Returns the id of the image that was saved at the end of the sandbox, or `None` if there is none after `wait`
@@ -490,6 +544,15 @@ pub trait SandboxProvider {
     /// `unsupported` with the subject `exec.resize` if the provider does not implement this function.
     async fn resize(&self, exec: ExecRef, size: Pty) -> Result<()> {
         absent("exec.resize")
+    }
+
+    /// Lists the execs of a sandbox that the provider still knows, newest first, at most `max` (1 to 1000).
+    ///
+    /// # Errors
+    ///
+    /// `unsupported` with the subject `exec.list` if the provider does not implement this function; `not-found` for an unknown id.
+    async fn list_execs(&self, sandbox: &str, cursor: Option<String>, max: u32) -> Result<ExecPage> {
+        absent("exec.list")
     }
 
     /// Starts a command, writes `stdin` to it, collects its output and waits for its end. Idempotent by `spec.id`.
@@ -639,5 +702,8 @@ pub trait SandboxProvider {
 
 /// Returns the error of a function that a provider does not implement.
 fn absent<T>(capability: &str) -> Result<T> {
-    Err(Error::unsupported(capability, format!("This provider cannot do this: it does not have `{capability}`.")))
+    Err(Error::unsupported(
+        capability,
+        format!("This provider does not support this: it does not have the capability `{capability}`."),
+    ))
 }

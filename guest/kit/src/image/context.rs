@@ -58,7 +58,8 @@ impl Received {
         if self.hash.finalize()[..] == unhex(&content.sha256)[..] {
             return Ok(());
         }
-        Err(Error::invalid("What was sent does not have the digest that it was announced with.").about(&content.sha256))
+        Err(Error::invalid("The digest of the uploaded content differs from the announced digest.")
+            .about(&content.sha256))
     }
 }
 
@@ -73,7 +74,7 @@ pub fn check_piece(content: &Content, offset: u64, data: &[u8]) -> Result<()> {
     if data.len() > MAX_PIECE || end > content.size || data.is_empty() && content.size > 0 {
         return Err(Error::invalid(format!(
             "A piece of {} bytes at {offset} does not fit a content of {} bytes: send 1 to {MAX_PIECE} bytes at a \
-             time, none beyond its end.",
+             time, within the size of the content.",
             data.len(),
             content.size
         ))
@@ -90,7 +91,7 @@ pub fn check_piece(content: &Content, offset: u64, data: &[u8]) -> Result<()> {
 pub fn check_contents(contents: &[Content]) -> Result<()> {
     if contents.len() > MAX_CONTENTS {
         return Err(Error::invalid(format!(
-            "{} contents are too many: ask for {MAX_CONTENTS} at a time.",
+            "{} contents are too many: query at most {MAX_CONTENTS} at a time.",
             contents.len()
         )));
     }
@@ -106,7 +107,7 @@ pub fn check_contents(contents: &[Content]) -> Result<()> {
 pub fn check_files(files: &[ContextFile]) -> Result<()> {
     if files.len() > MAX_FILES {
         return Err(Error::invalid(format!(
-            "The build context has {} files, more than {MAX_FILES}: leave out what is not needed.",
+            "The build context has {} files, more than {MAX_FILES}: exclude some.",
             files.len()
         ))
         .about("context"));
@@ -117,7 +118,7 @@ pub fn check_files(files: &[ContextFile]) -> Result<()> {
         let good = file.path.split('/').all(|part| !matches!(part, "" | "." | ".."));
         if !good || file.path.contains('\0') || !seen.insert(&file.path) {
             return Err(Error::invalid(format!(
-                "`{}` cannot be a file of the build context: give relative paths without `.` and `..`, each once.",
+                "`{}` is not a valid path in the build context: give relative paths without `.` and `..`, each once.",
                 shown(&file.path)
             ))
             .about(&file.path));
@@ -131,7 +132,7 @@ fn check_content(content: &Content) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "`{}` is not a SHA-256: it has 64 lower-case hexadecimal digits.",
+        "`{}` is not a SHA-256: give 64 lower-case hexadecimal digits.",
         shown(&content.sha256)
     ))
     .about(&content.sha256))

@@ -108,7 +108,7 @@ impl PartUpload {
 
     fn next_part(&self, transport: &Rc<dyn Transport>) -> Result<Put> {
         let part = self.parts.get(self.tags.len()).filter(|part| part.length > 0);
-        let part = part.ok_or_else(|| Error::internal("The service named too few places to upload to."))?;
+        let part = part.ok_or_else(|| Error::internal("The service returned too few upload URLs."))?;
         let feed = Feed::default();
         let url = address(&part.url)?;
         let mut headers = vec![("content-length", part.length.to_string())];
@@ -134,7 +134,7 @@ impl PartUpload {
         match transport.send(request).await {
             Ok(answer) if answer.is_success() => {
                 // The store sends the status before it knows the result. The body contains the result.
-                let text = text(answer.body).await.ok_or_else(|| failed("the store's answer is cut off"))?;
+                let text = text(answer.body).await.ok_or_else(|| failed("the response of the store is incomplete"))?;
                 if text.contains("<Error>") { Err(failed(&text)) } else { Ok(()) }
             }
             answer => Err(refusal(answer).await),
@@ -143,7 +143,7 @@ impl PartUpload {
 }
 
 fn address(text: &str) -> Result<Url> {
-    Url::parse(text).ok_or_else(|| Error::internal("The service named a place to upload to that is no URL."))
+    Url::parse(text).ok_or_else(|| Error::internal("The service returned an invalid upload URL."))
 }
 
 /// Reads a body as text. Returns `None` if it is cut off or too long.
@@ -168,7 +168,7 @@ async fn refusal(answer: Result<Response, TransportError>) -> Error {
 
 fn failed(why: &str) -> Error {
     let why = clip(why.trim());
-    let message = format!("The blob store did not take the upload: {why}. Send it again.");
+    let message = format!("The upload to the blob store failed: {why}. Repeat it.");
     Error::new(ErrorKind::Unavailable, message).with_retry(RetryAdvice::Maybe).with_provider(None, Some(why))
 }
 
@@ -230,7 +230,7 @@ impl Stream for FeedBody {
                 return Poll::Ready(None);
             }
             if state.abandoned {
-                return Poll::Ready(Some(Err("the upload was given up".to_string())));
+                return Poll::Ready(Some(Err("the upload was cancelled".to_string())));
             }
             state.taker = Some(cx.waker().clone());
             return Poll::Pending;

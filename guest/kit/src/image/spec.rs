@@ -30,6 +30,7 @@ pub fn check(spec: &ImageSpec, check_id: impl FnOnce(&str) -> Result<()>) -> Res
             }
         }
         ImageSource::Dockerfile(dockerfile) => check_dockerfile(dockerfile)?,
+        ImageSource::Other((name, _)) => return Err(check::unknown_case("image source", name)),
     }
     for command in &spec.commands {
         if command.contains(['\0', '\n', '\r']) {

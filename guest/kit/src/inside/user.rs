@@ -160,7 +160,7 @@ pub fn split(user: &str) -> Result<(&str, Option<&str>)> {
         return Ok((name, group));
     }
     Err(Error::invalid(format!(
-        "`{}` names no user: give a name or a number, such as `nobody` or `1000:1000`.",
+        "`{}` is not a valid user: give a name or a number, such as `nobody` or `1000:1000`.",
         shown(user)
     ))
     .about("user"))
@@ -214,10 +214,10 @@ pub fn parse(user: &str, name: &str, group: Option<&str>, text: &str) -> Result<
     } else if own_uid != 0 {
         return Err(no_helper(
             user,
-            &format!("commands run as user {own_uid} there, and only root can become another"),
+            &format!("commands in the sandbox run as user {own_uid}, and only root can change the user"),
         ));
     } else {
-        value("helper").ok_or_else(|| no_helper(user, "it has none of setpriv, runuser, su and busybox"))?
+        value("helper").ok_or_else(|| no_helper(user, "it contains none of setpriv, runuser, su and busybox"))?
     };
     let switch = Switch {
         helper: helper.to_string(),
@@ -229,10 +229,10 @@ pub fn parse(user: &str, name: &str, group: Option<&str>, text: &str) -> Result<
     };
     if !helper.is_empty() && !helper.ends_with("/setpriv") {
         if switch.name.is_empty() {
-            return Err(no_helper(user, "no account has that number, and only setpriv can do without"));
+            return Err(no_helper(user, "no account has this number, and only setpriv works without an account"));
         }
         if group.is_some() {
-            return Err(no_helper(user, "only setpriv can choose a group"));
+            return Err(no_helper(user, "only setpriv can set a group"));
         }
     }
     Ok(switch)

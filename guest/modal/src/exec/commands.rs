@@ -138,7 +138,7 @@ impl Commands {
         };
         // Modal kills only the program and not the processes that it started.
         if matches!(verdict, Some(Verdict::Deadline)) {
-            self.scripts.sweep(exec, true).await;
+            self.scripts.kill_once(exec, true).await;
         }
         Ok(verdict)
     }

@@ -141,7 +141,7 @@ impl Helper {
             if answer.len() > MAX_ANSWER_BYTES {
                 return Err(Error::new(
                     ErrorKind::ResourceExhausted,
-                    format!("The answer about {} is too long.", at.path),
+                    format!("The response about {} is too long.", at.path),
                 )
                 .about(&at.path));
             }
@@ -219,7 +219,7 @@ impl Helper {
 
 /// Makes the error for an operation that did not end in time.
 pub(crate) fn late(path: &str) -> Error {
-    Error::new(ErrorKind::TimedOut, format!("The file operation on {path} did not end.")).about(path)
+    Error::new(ErrorKind::TimedOut, format!("The file operation on {path} did not finish in time.")).about(path)
 }
 
 /// Marks an error that occurred after the start of the program: only the program itself can say whether the operation
@@ -266,7 +266,7 @@ pub(crate) fn parse<T>(answer: &[u8], read: impl FnOnce(&Value) -> Option<T>) ->
 }
 
 pub(crate) fn unreadable() -> Error {
-    Error::internal("The sandbox's file helper answered with something unreadable.")
+    Error::internal("The response of the sandbox's file helper is malformed.")
 }
 
 /// Converts the standard error of a failed program to an error. The helper prints objects (docs/modal-protocol.md,
@@ -278,7 +278,7 @@ fn complained(path: &str, code: i32, complaint: &str) -> Error {
         if matches!(code, 126 | 127) {
             return Error::unsupported(
                 "files",
-                format!("The sandbox has no program for this (exit code {code}). {text}"),
+                format!("The program for this operation could not run in the sandbox (exit code {code}). {text}"),
             );
         }
         let fault = files::fault(&text);
@@ -306,13 +306,13 @@ fn complained(path: &str, code: i32, complaint: &str) -> Error {
 
 fn words(fault: &FileFault) -> &'static str {
     match fault {
-        FileFault::NotFound => "there is no such file or directory",
+        FileFault::NotFound => "no such file or directory",
         FileFault::IsADirectory => "it is a directory",
-        FileFault::NotADirectory => "it, or a parent, is not a directory",
-        FileFault::AlreadyExists => "something is there already",
+        FileFault::NotADirectory => "the path or one of its parents is not a directory",
+        FileFault::AlreadyExists => "it already exists",
         FileFault::NotEmpty => "the directory is not empty",
         FileFault::PermissionDenied => "permission denied",
-        FileFault::TooLarge => "the file is too large to be transferred",
+        FileFault::TooLarge => "the file is too large to transfer",
         FileFault::NoSpace => "the sandbox's disk is full",
         FileFault::Other(_) => "the operation failed",
     }
@@ -323,9 +323,10 @@ pub(crate) fn exec_ref(at: &Location, transfer: &str) -> ExecRef {
     ExecRef { sandbox: at.sandbox.clone(), exec: transfer.to_string(), deadline: None, container: at.container.clone() }
 }
 
-/// Checks a sandbox id and a path.
+/// Checks a sandbox id and a path, and that no user is given.
 pub(crate) fn check_location(at: &Location) -> Result<()> {
     id::check_sandbox(&at.sandbox)?;
+    check::absent(at.user.is_some(), "files.user")?;
     check::path(&at.path)
 }
 

@@ -19,7 +19,7 @@ use sandbox_provider_kit::{
         time::{millis, whole_seconds},
         wit::{ErrorKind, ExecRef, Keep, OutputLimits, Pty, RunResult, Verdict},
     },
-    exec::{self, Deadlines, Running, SWEEP_TIME},
+    exec::{self, Deadlines, KILL_TIME, Running},
     inside::{
         Script,
         script::environment,
@@ -150,7 +150,7 @@ impl Scripts {
             verdict: self.wait_for_ever(exec),
             idle: input.is_empty(),
             input: stdin::feed(service, &exec.sandbox, &exec_id, input),
-            sweep: self.sweep_when_due(exec),
+            kill: self.kill_when_due(exec),
             given_up: || self.given_up(exec),
         };
         exec::run(service.transport(), running).await
@@ -173,7 +173,7 @@ impl Scripts {
     pub async fn signal(&self, exec: ExecRef, signal: u32) -> Result<()> {
         check_ref(&exec)?;
         if !(1..=64).contains(&signal) {
-            return Err(Error::invalid(format!("{signal} is not a signal: Linux has 1 to 64.")));
+            return Err(Error::invalid(format!("{signal} is not a signal: signals are 1 to 64.")));
         }
         if exec.exec == ids::MAIN {
             return Err(Error::unsupported(
@@ -203,7 +203,7 @@ impl Scripts {
             }
         }
         let text = format!(
-            "No process of the exec {} can be found: it has cleared its environment. Terminating the sandbox ends it.",
+            "No process of the exec {} could be found, because it has cleared its environment. Terminate the sandbox to end it.",
             exec.exec
         );
         Err(Error::new(ErrorKind::Conflict, text).about(&exec.exec))
@@ -218,7 +218,7 @@ impl Scripts {
     pub async fn resize(&self, exec: ExecRef, size: Pty) -> Result<()> {
         check_ref(&exec)?;
         if size.rows == 0 || size.columns == 0 {
-            return Err(Error::invalid("A terminal has at least one row and one column."));
+            return Err(Error::invalid("The terminal size is invalid: give at least one row and one column."));
         }
         if exec.exec == ids::MAIN {
             return Err(Error::unsupported("exec.resize", "The terminal of the entry-point command has a fixed size."));
@@ -248,18 +248,18 @@ impl Scripts {
         self.run(&exec.sandbox, exec.container.as_deref(), script, limits).await
     }
 
-    /// Ends an exec with all its processes when its time limit has passed. Never resolves without a time limit.
-    async fn sweep_when_due(&self, exec: &ExecRef) {
+    /// Kills an exec with all its processes when its time limit has passed. Never resolves without a time limit.
+    async fn kill_when_due(&self, exec: &ExecRef) {
         let Some(deadline) = exec.deadline else { return std::future::pending().await };
         self.service().transport().sleep(Duration::from_millis(deadline).saturating_sub(self.service().now())).await;
-        self.sweep(exec, true).await;
+        self.kill_once(exec, true).await;
     }
 
-    /// Ends an exec whose time limit has passed; `alive` as for [`Scripts::sweep`]. Returns `true` if it was ended
+    /// Ends an exec whose time limit has passed; `alive` as for [`Scripts::kill_once`]. Returns `true` if it was ended
     /// before and is to be given up.
     pub(crate) async fn overdue(&self, exec: &ExecRef, alive: bool) -> bool {
-        let known = self.deadlines.is_swept(exec);
-        self.sweep(exec, alive).await;
+        let known = self.deadlines.is_killed(exec);
+        self.kill_once(exec, alive).await;
         known
     }
 
@@ -276,14 +276,14 @@ impl Scripts {
     /// Ends the remaining processes of an exec once: SIGTERM, then SIGKILL after a grace period. In an image without a
     /// shell only Modal's own kill remains. `alive` says that the exec is known not to have ended before its limit.
     /// Otherwise this function asks, because a late check must not report a normal end as the verdict `deadline`.
-    pub(crate) async fn sweep(&self, exec: &ExecRef, alive: bool) {
-        if self.deadlines.is_swept(exec) {
+    pub(crate) async fn kill_once(&self, exec: &ExecRef, alive: bool) {
+        if self.deadlines.is_killed(exec) {
             return;
         }
         let service = self.service();
         let over = !alive && matches!(verdict::wait(service, &self.deadlines, exec, Duration::ZERO).await, Ok(Some(_)));
-        self.deadlines.note(exec, service.now() + SWEEP_TIME, over);
-        let _ = within(service.transport(), SWEEP_TIME, self.end(exec, GRACE_TENTHS)).await;
+        self.deadlines.note(exec, service.now() + KILL_TIME, over);
+        let _ = within(service.transport(), KILL_TIME, self.end(exec, GRACE_TENTHS)).await;
         self.deadlines.note(exec, service.now(), over);
     }
 }
@@ -297,14 +297,16 @@ fn failed(capability: &str, tools: &str, verdict: &Verdict, complaint: &[u8]) ->
     if matches!(verdict, Verdict::Exited(126 | 127)) {
         return Error::unsupported(
             capability,
-            format!("This is done by a shell inside the sandbox, and the image has no /bin/sh{tools}."),
+            format!("This operation runs a shell in the sandbox, but the image has no /bin/sh{tools}."),
         );
     }
     let text = clip(String::from_utf8_lossy(complaint).trim());
     let end = match verdict {
         Verdict::Exited(code) => format!("exit code {code}"),
         Verdict::Signaled(signal) => format!("signal {signal}"),
-        Verdict::Deadline | Verdict::SandboxEnded(_) | Verdict::Lost(_) => "it did not end by itself".to_string(),
+        Verdict::Deadline | Verdict::SandboxEnded(_) | Verdict::OutOfMemory | Verdict::Lost(_) | Verdict::Other(_) => {
+            "it did not exit by itself".to_string()
+        }
     };
     Error::internal(format!("The script inside the sandbox failed ({end}): {text}"))
 }

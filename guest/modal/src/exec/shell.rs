@@ -55,6 +55,7 @@ pub(crate) fn find<'a>(helper: &'a Helper, sandbox: &'a str, container: Option<&
                 sandbox: sandbox.to_string(),
                 container: container.map(str::to_string),
                 path: path.to_string(),
+                user: None,
             };
             let as_hoped = match helper.stat(&at, true).await {
                 Ok(found) => good && (path != OTHER_SHELL.0 || is_roots(&found)),
@@ -76,6 +77,7 @@ pub(crate) async fn loader_variables(helper: &Helper, sandbox: &str, container: 
         sandbox: sandbox.to_string(),
         container: container.map(str::to_string),
         path: "/proc/self/environ".to_string(),
+        user: None,
     };
     let found = helper.answer_in(&at, tool_argv("ReadFile", &at.path), false).await.unwrap_or_default();
     let pairs = found.split(|byte| *byte == 0).filter_map(|pair| std::str::from_utf8(pair).ok()?.split_once('='));

@@ -110,6 +110,7 @@ async fn bootstrap(
         sandbox: sandbox.to_string(),
         container: container.map(str::to_string),
         path: format!("/tmp/.{exec_id}.sh"),
+        user: None,
     };
     // Derived from the exec's id, so that a repeated start does not write the file again.
     let transfer = ids::derived_uuid(&format!("argv {exec_id}"));

@@ -157,7 +157,7 @@ pub(crate) async fn write(
         let state = state(service, sandbox, exec_id).await?;
         if offset > state.accepted && !state.closed {
             return Err(Error::invalid(format!(
-                "Bytes at offset {offset} were offered to stdin, but only {} have arrived: send from there.",
+                "The write to stdin begins at offset {offset}, but only {} bytes have arrived: send from there.",
                 state.accepted
             )));
         }
@@ -174,7 +174,7 @@ async fn state(service: &Service, sandbox: &str, exec_id: &str) -> Result<InputS
     let result = service.router.call(sandbox, &policy::ROUTER, rpc::TASK_EXEC_STDIN_STATUS, make).await?;
     match result {
         Ok(answer) => Ok(InputState { accepted: answer.num_bytes_written, closed: answer.closed }),
-        Err(status) => Err(service.router.explain(sandbox, &status, "look at the command's stdin").await),
+        Err(status) => Err(service.router.explain(sandbox, &status, "read the state of the command's stdin").await),
     }
 }
 
@@ -182,7 +182,7 @@ async fn write_main(service: &Service, sandbox: &str, offset: u64, data: Vec<u8>
     if id::is_v1(sandbox) {
         return Err(Error::unsupported(
             "main.input",
-            "Input of the entry-point command needs a sandbox on Modal's V2 backend.",
+            "Input for the entry-point command needs a sandbox on Modal's V2 backend.",
         ));
     }
     let end = offset + data.len() as u64;

@@ -33,7 +33,7 @@ pub async fn rename(scripts: &Scripts, at: &Location, to: &str, replace: bool) -
 /// has ended, `unsupported` if the image lacks the programs for it; otherwise the error of the failed request.
 pub async fn make_symlink(scripts: &Scripts, at: &Location, target: &str) -> Result<()> {
     if target.is_empty() || target.contains('\0') || target.len() > 4095 {
-        return Err(Error::invalid("A link holds 1 to 4095 bytes without NUL.").about(&at.path));
+        return Err(Error::invalid("The link target is invalid: give 1 to 4095 bytes without NUL.").about(&at.path));
     }
     change(scripts, at, &files::link(&at.path, target)).await
 }

@@ -43,7 +43,7 @@ pub async fn stat(scripts: &Scripts, at: &Location, follow: bool) -> Result<File
 /// has ended; otherwise the error of the failed request.
 pub async fn list(scripts: &Scripts, at: &Location, cursor: Option<String>, max: u32) -> Result<FilePage> {
     if max == 0 {
-        return Err(Error::invalid("max is 0: ask for at least one entry."));
+        return Err(Error::invalid("max is 0: request at least one entry."));
     }
     check_location(at)?;
     // The helper lists the directory once. A page is a part of its output, and the cursor contains the offset of the
@@ -70,7 +70,7 @@ pub async fn list(scripts: &Scripts, at: &Location, cursor: Option<String>, max:
                 follow.give_back(elements.rest());
                 let next = format!("{transfer}:{}", follow.offset());
                 scripts.helper().outputs().keep(&exec, 0, follow);
-                return Ok(FilePage { items, next: Some(next) });
+                return Ok(FilePage { items, skipped: 0, next: Some(next) });
             }
             Next::End => break,
             Next::More if follow.is_ended() => {
@@ -86,7 +86,7 @@ pub async fn list(scripts: &Scripts, at: &Location, cursor: Option<String>, max:
         }
     }
     scripts.helper().finish(at, &transfer).await?;
-    Ok(FilePage { items, next: None })
+    Ok(FilePage { items, skipped: 0, next: None })
 }
 
 /// Implements `make-directory` of the interface. Creates a directory.

@@ -65,7 +65,7 @@ fn stuck<'a>(
         let found = if first { scripts.helper().stat(at, true).await.ok().map(|found| found.kind) } else { None };
         let error = match found {
             Some(FileKind::Other(kind)) if read || matches!(&*kind, "pipe" | "socket") => {
-                let message = format!("{}: it is a {kind} and not a regular file", at.path);
+                let message = format!("{}: it is a {kind}, not a regular file", at.path);
                 Error::file(FileFault::Other(format!("a {kind}")), &at.path, message)
             }
             _ => {

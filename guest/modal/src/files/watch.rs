@@ -41,7 +41,7 @@ pub async fn watch(
     check_location(at)?;
     check::transfer(watch)?;
     if max_events == 0 {
-        return Err(Error::invalid("max-events is 0: ask for at least one event."));
+        return Err(Error::invalid("max-events is 0: request at least one event."));
     }
     let argument = object([
         ("path", at.path.as_str().into()),
@@ -85,7 +85,7 @@ fn event(line: &[u8]) -> Result<FileEvent> {
         Some((line.get("event_type").text()?.to_string(), paths?))
     };
     let (name, paths) =
-        read().ok_or_else(|| Error::internal("The sandbox's file helper told of a change unreadably."))?;
+        read().ok_or_else(|| Error::internal("A change report of the sandbox's file helper is malformed."))?;
     let kind = match name.as_str() {
         "Create" => FileEventKind::Created,
         "Modify" | "Rename" | "RenameFrom" | "RenameTo" => FileEventKind::Modified,

@@ -46,7 +46,7 @@ impl Blob {
         };
         let id = answer.blob_ids.into_iter().next().unwrap_or(answer.blob_id);
         let Some((parts, completion)) = target.filter(|_| !id.is_empty()) else {
-            return Err(Error::internal("Modal named no place to upload to."));
+            return Err(Error::internal("Modal returned no upload URL."));
         };
         // The parts of a larger upload have neither of these headers. The signature of the address covers them.
         let whole = completion.is_none();

@@ -5,7 +5,7 @@
 
 use std::{cell::RefCell, future::poll_fn, rc::Rc, task::Poll, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+use base64ct::{Base64Unpadded, Encoding as _};
 use bytes::Bytes;
 use futures_util::{Stream as _, StreamExt as _, stream::LocalBoxStream};
 use modal_proto::client::{
@@ -85,7 +85,7 @@ struct Cursor {
 
 impl Cursor {
     fn encode(&self) -> Result<String> {
-        let text = STANDARD_NO_PAD.encode(self.encode_to_vec());
+        let text = Base64Unpadded::encode_string(&self.encode_to_vec());
         if text.len() > MAX_CURSOR_BYTES {
             return Err(Error::invalid("The further commands are too long: put them into a Dockerfile."));
         }
@@ -94,7 +94,7 @@ impl Cursor {
 
     fn decode_text(text: &str) -> Result<Cursor> {
         let bytes = Some(text).filter(|text| text.len() <= MAX_CURSOR_BYTES);
-        let bytes = bytes.and_then(|text| STANDARD_NO_PAD.decode(text).ok()).ok_or_else(strange_cursor)?;
+        let bytes = bytes.and_then(|text| Base64Unpadded::decode_vec(text).ok()).ok_or_else(strange_cursor)?;
         let cursor = <Cursor as Message>::decode(Bytes::from(bytes)).map_err(|_| strange_cursor())?;
         if cursor.image.is_empty() { Err(strange_cursor()) } else { Ok(cursor) }
     }
@@ -121,7 +121,7 @@ impl Cursor {
 }
 
 fn strange_cursor() -> Error {
-    Error::invalid("This is not a cursor of a build: give one that `start-build` or `read-build` gave.")
+    Error::invalid("This is not a cursor of a build: give one that `start-build` or `read-build` returned.")
 }
 
 /// A log stream that is open between calls, with a message that was returned in part.
@@ -165,7 +165,7 @@ impl Builds {
             }
         }
         let mut layers = layers::layers(&self.service, spec).await?.into_iter();
-        let first = layers.next().ok_or_else(|| Error::internal("An image without layers."))?;
+        let first = layers.next().ok_or_else(|| Error::internal("The image has no layers."))?;
         let next = layers.map(|layer| layer.encode_to_vec()).collect();
         let mut cursor = self.request_layer(first, Cursor { next, ..Cursor::default() }).await?;
         // There is no log if all layers exist already.
@@ -267,7 +267,7 @@ impl Builds {
     async fn request_layer(&self, layer: ImageGetOrCreateRequest, cursor: Cursor) -> Result<Cursor> {
         let answer = self.service.control.call("build the image", rpc::IMAGE_GET_OR_CREATE, &layer).await?;
         if answer.image_id.is_empty() {
-            return Err(Error::internal("Modal answered to the build with no image."));
+            return Err(Error::internal("Modal's response to the build contains no image."));
         }
         let mut cursor = Cursor { image: answer.image_id, next: cursor.next, ..Cursor::default() };
         if let Some(result) = answer.result.filter(|result| result.status() != GenericStatus::Unspecified) {

@@ -7,7 +7,7 @@
 
 use std::{cell::RefCell, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64ct::{Base64, Encoding as _};
 use modal_proto::{
     client::{
         BlobCreateRequest, MountBatchedCheckExistenceRequest, MountFile, MountGetOrCreateRequest, MountPutFileRequest,
@@ -125,12 +125,12 @@ impl Contexts {
         }
         let md5 = content.digests.iter().find(|(name, _)| name == "md5").map(|(_, hex)| unhex(hex));
         let md5 = md5.filter(|md5| md5.len() == 16).ok_or_else(|| {
-            Error::invalid("A content of 4 MiB and more needs its MD5 too: see `digests` in the description.")
+            Error::invalid("A content of 4 MiB or more also needs its MD5: see `digests` in the description.")
                 .about(&content.sha256)
         })?;
         let request = BlobCreateRequest {
-            content_md5: STANDARD.encode(md5),
-            content_sha256_base64: STANDARD.encode(unhex(&content.sha256)),
+            content_md5: Base64::encode_string(&md5),
+            content_sha256_base64: Base64::encode_string(&unhex(&content.sha256)),
             content_length: i64::try_from(content.size).unwrap_or(i64::MAX),
         };
         let answer = self.service.control.call("announce an upload", rpc::BLOB_CREATE, &request).await?;
@@ -152,7 +152,7 @@ impl Contexts {
                 return Ok(());
             }
             if self.service.now() >= deadline {
-                let error = Error::new(ErrorKind::TimedOut, "Modal took too long to store a file. Send it again.");
+                let error = Error::new(ErrorKind::TimedOut, "Modal took too long to store a file. Repeat the upload.");
                 return Err(error.with_retry(RetryAdvice::Maybe).about(sha256));
             }
             self.service.transport().sleep(STORE_PAUSE).await;
@@ -182,7 +182,7 @@ pub(crate) async fn context_mount(service: &Service, files: &[ContextFile]) -> R
     };
     let answer = service
         .control
-        .call("use the build context (has all of it been uploaded?)", rpc::MOUNT_GET_OR_CREATE, &request)
+        .call("use the build context (are all files uploaded?)", rpc::MOUNT_GET_OR_CREATE, &request)
         .await
         .map_err(|error| error.about("context"))?;
     Ok(answer.mount_id)

@@ -15,6 +15,7 @@ use crate::{
 use sandbox_provider_kit::{
     Error, Result,
     api::{
+        check,
         error::shown,
         wit::{BuiltImage, ErrorKind, ImageSource, ImageSpec, RegistryLogin},
     },
@@ -57,14 +58,15 @@ pub async fn delete(service: &Service, image: &str) -> Result<()> {
 }
 
 /// Converts a status to an error. Modal reports an unknown id with one of two codes (docs/modal-protocol.md, section
-/// 3.1).
+/// 3.1). FAILED_PRECONDITION can have other causes, and its text is the only known sign of this one. If Modal changes
+/// the text, the error has the kind `conflict` instead of `not-found`.
 pub(crate) fn image_error(service: &Service, image: &str, status: &Status) -> Error {
     let unknown = status.code() == Code::NotFound
         || status.code() == Code::FailedPrecondition && status.message().contains("Could not find image");
     let mut error = service.control.error(status, "look up the image").about(image);
     if unknown {
         error.kind = ErrorKind::NotFound;
-        error.message = format!("Modal knows no image {image}. It may have expired or belong to another workspace.");
+        error.message = format!("Modal has no image {image}. It may have expired, or belong to another workspace.");
     }
     error
 }
@@ -118,6 +120,7 @@ pub(crate) async fn layers(service: &Service, spec: &ImageSpec) -> Result<Vec<Im
         }
         ImageSource::Id(id) => base = Some(id.clone()),
         ImageSource::Named(name) => base = Some(named_image(service, name).await?),
+        ImageSource::Other((name, _)) => return Err(check::unknown_case("image source", name)),
     }
     if !spec.commands.is_empty() || layers.is_empty() {
         let mut lines = vec![format!("FROM {BASE}")];
@@ -134,6 +137,9 @@ pub(crate) async fn layers(service: &Service, spec: &ImageSpec) -> Result<Vec<Im
     }
     Ok(layers)
 }
+
+/// The platform of all machines of the service.
+const PLATFORM: &str = "linux/amd64";
 
 pub(crate) async fn named_image(service: &Service, name: &str) -> Result<String> {
     let config = service.config()?;
@@ -155,10 +161,19 @@ async fn registry_config(service: &Service, login: Option<&RegistryLogin>) -> Re
         Some(RegistryLogin::AwsSecret(secret)) => (Some(RegistryAuthType::Aws), secret),
         Some(RegistryLogin::GcpSecret(secret)) => (Some(RegistryAuthType::Gcp), secret),
         Some(RegistryLogin::AnySecret(secret)) => (None, secret),
+        Some(RegistryLogin::Credential(_)) => {
+            return Err(Error::unsupported(
+                "image.registry-credentials",
+                "Modal pulls images itself, so it needs a secret of Modal and not a credential of the host.",
+            ));
+        }
         Some(RegistryLogin::Other((kind, _))) => {
             return Err(Error::unsupported(
                 "image.registry-credentials",
-                format!("Modal signs in to registries by static, aws and gcp secrets, not by `{}`.", shown(kind)),
+                format!(
+                    "The kind of registry credentials `{}` is not supported: Modal supports static, aws and gcp.",
+                    shown(kind)
+                ),
             ));
         }
     };
@@ -239,6 +254,12 @@ pub(crate) fn check_image_id(id: &str) -> Result<()> {
 
 /// Checks the specification of an image.
 pub(crate) fn check_image(spec: &ImageSpec) -> Result<()> {
+    if let Some(platform) = spec.platform.as_deref().filter(|platform| *platform != PLATFORM) {
+        return Err(Error::unsupported(
+            "create.platform",
+            format!("Modal runs {PLATFORM} only, not `{}`.", shown(platform)),
+        ));
+    }
     spec::check(spec, check_image_id)
 }
 

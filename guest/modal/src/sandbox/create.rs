@@ -13,6 +13,7 @@ use modal_proto::{
 use crate::{
     image::{build::Builds, layers::check_image},
     sandbox::{
+        entry_point::{arguments, check_entry_point},
         find::{self, tunnel},
         manage::terminate,
         options::{Backend, Options},
@@ -21,7 +22,7 @@ use crate::{
     },
     service::{
         Service,
-        wire::{gpu_config, network_access, pty_info, secret_sources, tags},
+        wire::{check_outbound, gpu_config, network_access, pty_info, secret_sources, tags},
     },
 };
 use sandbox_provider_kit::{
@@ -41,9 +42,6 @@ use sandbox_provider_kit::{
 /// Lifetime of a sandbox without a requested lifetime, in seconds: Modal's own default (docs/modal-protocol.md, section
 /// 5.2).
 const DEFAULT_LIFETIME_SECS: u32 = 300;
-
-/// Longest command, in bytes of all arguments (docs/modal-protocol.md, section 5.2).
-const MAX_COMMAND_BYTES: usize = 65_536;
 
 /// Implements `check-spec` of the interface. Checks a specification as far as that is possible without a request to
 /// Modal.
@@ -103,7 +101,7 @@ pub async fn create(service: &Service, builds: &Builds, spec: SandboxSpec) -> Re
         (answer.sandbox_id, answer.task_id, answer.command_router_access, answer.tunnels)
     };
     if id.is_empty() {
-        return Err(Error::internal("Modal answered a create without a sandbox id."));
+        return Err(Error::internal("Modal's response to a create request contains no sandbox id."));
     }
     service.router.accesses().remember(&id, &task_id, access);
     for (sidecar, image) in spec.sidecars.iter().zip(&sidecar_images) {
@@ -115,7 +113,7 @@ pub async fn create(service: &Service, builds: &Builds, spec: SandboxSpec) -> Re
                 "{} (sidecar `{}`; the sandbox {id} {})",
                 error.message,
                 sidecar.name,
-                if gone { "was terminated again" } else { "is left and has to be terminated" }
+                if gone { "was terminated" } else { "still runs and must be terminated" }
             );
             return Err(error);
         }
@@ -142,7 +140,7 @@ async fn definition(service: &Service, spec: &SandboxSpec, options: Options, ima
         None => None,
     };
     Ok(Sandbox {
-        entrypoint_args: spec.command.clone(),
+        entrypoint_args: arguments(&spec.entry_point, &spec.image),
         image_id,
         secret_ids: service.names.secret_ids(&spec.secrets).await?,
         resources: Some(resources(&spec.resources)),
@@ -175,10 +173,14 @@ async fn definition(service: &Service, spec: &SandboxSpec, options: Options, ima
         custom_domain: options.custom_domain,
         include_oidc_identity_token: options.identity_token,
         readiness_probe: spec.readiness.as_ref().map(|wanted| Probe {
-            probe_oneof: Some(match &wanted.check {
-                Readiness::Tcp(port) => probe::ProbeOneof::TcpPort((*port).into()),
-                Readiness::Exec(argv) => probe::ProbeOneof::ExecCommand(probe::ExecCommand { argv: argv.clone() }),
-            }),
+            probe_oneof: match &wanted.check {
+                Readiness::Tcp(port) => Some(probe::ProbeOneof::TcpPort((*port).into())),
+                Readiness::Exec(argv) => {
+                    Some(probe::ProbeOneof::ExecCommand(probe::ExecCommand { argv: argv.clone() }))
+                }
+                // `check_spec` has refused it.
+                Readiness::Other(_) => None,
+            },
             interval_ms: wanted.interval.map(|interval| u32::try_from(interval).unwrap_or(u32::MAX)),
         }),
         inbound_cidr_allowlist: spec.network.inbound_cidrs.clone(),
@@ -200,7 +202,7 @@ async fn env_secret(service: &Service, env: &[(String, String)], key: &str) -> R
     let answer = service.control.keyed(&ids::derived_uuid(key), rpc::SECRET_GET_OR_CREATE, &request).await?;
     answer
         .map(|answer| answer.secret_id)
-        .map_err(|status| service.control.error(&status, "pass on the environment variables"))
+        .map_err(|status| service.control.error(&status, "store the environment variables"))
 }
 
 async fn bucket_mount(service: &Service, bucket: &BucketMount) -> Result<CloudBucketMount> {
@@ -241,10 +243,8 @@ fn choose(spec: &SandboxSpec, options: &Options, v2: bool) -> Result<Backend> {
     let newer = [("i6pn", options.i6pn)];
     let first = |all: &[(&'static str, bool)]| all.iter().find(|(_, asked)| *asked).map(|(name, _)| *name);
     let contradiction = |name: &str, only: &str, other: &str| {
-        Err(Error::invalid(format!(
-            "`{name}` is to be had on Modal's {only} backend only, which {other} excludes: leave out one of them."
-        ))
-        .about(name))
+        Err(Error::invalid(format!("`{name}` needs Modal's {only} backend, which {other} excludes: omit one of them."))
+            .about(name))
     };
     match (first(&older), first(&newer), options.backend) {
         (Some(old), Some(new), _) => contradiction(old, "v1", &format!("`{new}`")),
@@ -282,16 +282,9 @@ fn open_ports(ports: &[Port]) -> sandbox::OpenPortsOneof {
 
 /// Checks the fields of a specification. Sends nothing.
 fn check_spec(spec: &SandboxSpec) -> Result<()> {
-    let bytes: usize = spec.command.iter().map(String::len).sum();
-    if bytes > MAX_COMMAND_BYTES {
-        return Err(Error::invalid(format!(
-            "The command has {bytes} bytes and Modal takes {MAX_COMMAND_BYTES}: pass the rest by a file."
-        ))
-        .about("command"));
-    }
-    if spec.command.iter().any(|argument| argument.contains('\0')) {
-        return Err(Error::invalid("An argument of the command contains a NUL character.").about("command"));
-    }
+    check_entry_point(&spec.entry_point)?;
+    check_outbound(&spec.network.outbound)?;
+    check::absent(spec.user.is_some(), "create.user")?;
     check::env(&spec.env)?;
     if let Some(workdir) = spec.workdir.as_deref().filter(|path| !path.starts_with('/')) {
         return Err(Error::invalid(format!("The working directory `{}` is not an absolute path.", shown(workdir)))
@@ -305,9 +298,8 @@ fn check_spec(spec: &SandboxSpec) -> Result<()> {
     }
     for (what, span) in [("lifetime", spec.lifetime), ("idle-timeout", spec.idle_timeout)] {
         if span == Some(0) {
-            return Err(
-                Error::invalid(format!("A {what} of 0 makes no sense: leave it out for the default.")).about(what)
-            );
+            return Err(Error::invalid(format!("The {what} is 0: give a positive value, or omit it for the default."))
+                .about(what));
         }
     }
     let wanted = &spec.resources;
@@ -322,14 +314,14 @@ fn check_spec(spec: &SandboxSpec) -> Result<()> {
         }
     }
     if !spec.ports.is_empty() && matches!(spec.network.outbound, Outbound::Blocked) {
-        return Err(Error::invalid("A sandbox without network cannot have ports: open the network or drop the ports.")
+        return Err(Error::invalid("A sandbox without network cannot have ports: open the network or omit the ports.")
             .about("ports"));
     }
     if let Some(port) = spec.ports.iter().find(|port| port.number == 0) {
         return Err(Error::invalid(format!("{} is not a port: ports are 1 to 65535.", port.number)).about("ports"));
     }
     if wanted.disk_mib.is_some() {
-        return Err(Error::unsupported("create.disk", "Modal gives sandboxes no disk of a size of their choice."));
+        return Err(Error::unsupported("create.disk", "Modal does not support a disk size for sandboxes."));
     }
     if let Some(gpu) = &wanted.gpu {
         check::gpu(gpu)?;
@@ -338,8 +330,12 @@ fn check_spec(spec: &SandboxSpec) -> Result<()> {
         Some(probe) if matches!(&probe.check, Readiness::Exec(argv) if argv.is_empty()) => {
             return Err(Error::invalid("The readiness probe's command is empty.").about("readiness"));
         }
+        Some(probe) if let Readiness::Other((name, _)) = &probe.check => {
+            return Err(check::unknown_case("readiness", name));
+        }
         Some(probe) if matches!(probe.check, Readiness::Tcp(0)) || probe.interval == Some(0) => {
-            return Err(Error::invalid("A readiness probe's port and interval are 1 or more.").about("readiness"));
+            return Err(Error::invalid("The port and the interval of the readiness probe must be at least 1.")
+                .about("readiness"));
         }
         _ => {}
     }
@@ -349,7 +345,7 @@ fn check_spec(spec: &SandboxSpec) -> Result<()> {
     }
     let paths: Vec<_> = spec.volumes.iter().map(|v| &v.path).chain(spec.buckets.iter().map(|b| &b.path)).collect();
     if let Some((_, path)) = paths.iter().enumerate().find(|(index, path)| paths[..*index].contains(path)) {
-        return Err(Error::invalid(format!("Two things are to be mounted at `{path}`.")).about(path));
+        return Err(Error::invalid(format!("`{path}` is the path of two mounts.")).about(path));
     }
     for (index, sidecar) in spec.sidecars.iter().enumerate() {
         sidecar::check_spec(sidecar)?;
@@ -363,16 +359,16 @@ fn check_spec(spec: &SandboxSpec) -> Result<()> {
 fn check_bucket(bucket: &BucketMount) -> Result<()> {
     let bad = |text: String| Err(Error::invalid(text).about(&bucket.bucket));
     if bucket.bucket.is_empty() {
-        return bad("A bucket's name is empty.".to_string());
+        return bad("The name of a bucket is empty.".to_string());
     }
     if !is_canonical(&bucket.path) {
         return bad(format!("A bucket cannot be mounted at `{}`: give an absolute path.", shown(&bucket.path)));
     }
     if bucket.prefix.as_deref().is_some_and(|prefix| !prefix.ends_with('/')) {
-        return bad("A bucket's prefix ends in `/`.".to_string());
+        return bad("The prefix of a bucket must end in `/`.".to_string());
     }
     if BucketExtra::read(bucket)?.requester_pays && bucket.secret.is_none() {
-        return bad("A bucket whose requester pays needs a secret with credentials.".to_string());
+        return bad("A bucket with requester_pays needs a secret with credentials.".to_string());
     }
     Ok(())
 }

@@ -58,7 +58,7 @@ pub async fn get(service: &Service, sandbox: &str) -> Result<SandboxInfo> {
 /// assigned.
 async fn has_machine(service: &Service, sandbox: &str) -> Result<bool> {
     let request = SandboxGetTaskIdRequest { sandbox_id: sandbox.to_string(), ..Default::default() };
-    let answer = service.control.call("look at the sandbox", rpc::SANDBOX_GET_TASK_ID, &request).await?;
+    let answer = service.control.call("look up the sandbox", rpc::SANDBOX_GET_TASK_ID, &request).await?;
     Ok(answer.task_id.is_some_and(|id| !id.is_empty()))
 }
 
@@ -86,10 +86,11 @@ pub async fn find(service: &Service, name: &str) -> Result<SandboxInfo> {
         other => other,
     }
     .map_err(|status| match status.code() {
-        Code::NotFound => {
-            Error::new(ErrorKind::NotFound, format!("No live sandbox is named `{name}` in the app `{}`.", config.app))
-                .about(name)
-        }
+        Code::NotFound => Error::new(
+            ErrorKind::NotFound,
+            format!("No running sandbox of the app `{}` is named `{name}`.", config.app),
+        )
+        .about(name),
         _ => service.control.error(&status, "find the sandbox").about(name),
     })?;
     Ok(SandboxInfo { name: Some(name.to_string()), ..get(service, &answer.sandbox_id).await? })
@@ -107,7 +108,7 @@ pub async fn list(service: &Service, filter: ListFilter, cursor: Option<String>,
         other => check::extra(other).map(|()| false)?,
     };
     if max == 0 {
-        return Err(Error::invalid("max is 0: ask for at least one sandbox."));
+        return Err(Error::invalid("max is 0: request at least one sandbox."));
     }
     let after = cursor.map(|text| ListCursor::parse(&text)).transpose()?;
     let mut before = after.as_ref().map_or(0.0, |after| after.created + TIE);

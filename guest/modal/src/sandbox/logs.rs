@@ -125,7 +125,7 @@ fn begin(service: &Service, query: &LogQuery, cursor: Option<String>) -> Result<
     match cursor {
         Some(text) => Cursor::parse(&text).ok_or_else(|| {
             Error::invalid(format!(
-                "`{}` is not a cursor of a log: give the one that came with the page before, or none.",
+                "`{}` is not a cursor of a log: give the one of the previous page, or none.",
                 shown(&text)
             ))
         }),
@@ -133,7 +133,7 @@ fn begin(service: &Service, query: &LogQuery, cursor: Option<String>) -> Result<
             let until = query.until.map_or_else(|| nanos(service.now()), |until| until.saturating_mul(1_000_000));
             let since = query.since.map_or(0, |since| since.saturating_mul(1_000_000));
             if since > until {
-                return Err(Error::invalid("The log is asked for from a time that is after its end.").about("since"));
+                return Err(Error::invalid("The start of the requested time span is after its end.").about("since"));
             }
             Ok(Cursor { until, from: since.max(until.saturating_sub(LONGEST)), entries: 0, bytes: 0 })
         }
@@ -144,7 +144,7 @@ fn begin(service: &Service, query: &LogQuery, cursor: Option<String>) -> Result<
 async fn request(service: &Service, sandbox: &str, query: &LogQuery) -> Result<AppFetchLogsRequest> {
     let request = SandboxWaitRequest { sandbox_id: sandbox.to_string(), timeout: 0.0 };
     let rpc = if id::is_v1(sandbox) { rpc::SANDBOX_WAIT } else { rpc::SANDBOX_WAIT_V2 };
-    let answer = service.control.call("look at the sandbox", rpc, &request).await;
+    let answer = service.control.call("look up the sandbox", rpc, &request).await;
     let app_id = answer.map_err(|error| ended::unknown(sandbox, error))?.metadata.unwrap_or_default().app_id;
     Ok(AppFetchLogsRequest {
         app_id,

@@ -17,7 +17,7 @@ use crate::{
         Service, ended,
         ended::HOLD_SLACK,
         id, policy,
-        wire::{network_access, tags},
+        wire::{check_outbound, network_access, tags},
     },
 };
 use sandbox_provider_kit::{
@@ -85,12 +85,12 @@ pub async fn set_name(service: &Service, sandbox: &str, name: &str) -> Result<()
     id::check_sandbox(sandbox)?;
     check::name(name)?;
     if id::is_v1(sandbox) {
-        return Err(Error::unsupported("create.names", "Modal names sandboxes of its V1 backend at creation only."));
+        return Err(Error::unsupported("create.names", "Sandboxes on Modal's V1 backend get a name only at creation."));
     }
     let request = SandboxSetNameRequest { sandbox_id: sandbox.to_string(), name: name.to_string() };
     service
         .control
-        .call("name the sandbox", rpc::SANDBOX_SET_NAME, &request)
+        .call("set the name of the sandbox", rpc::SANDBOX_SET_NAME, &request)
         .await
         .map(drop)
         .map_err(|error| ended::unknown(sandbox, error))
@@ -168,7 +168,7 @@ pub async fn stats(service: &Service, sandbox: &str) -> Result<Usage> {
     let request = SandboxGetResourceUsageRequest { sandbox_id: sandbox.to_string() };
     let answer = service
         .control
-        .call("read what the sandbox has used", rpc::SANDBOX_GET_RESOURCE_USAGE, &request)
+        .call("read the usage of the sandbox", rpc::SANDBOX_GET_RESOURCE_USAGE, &request)
         .await
         .map_err(|error| ended::unknown(sandbox, error))?;
     Ok(Usage {
@@ -187,10 +187,14 @@ pub async fn stats(service: &Service, sandbox: &str) -> Result<Usage> {
 /// `unsupported` for a policy with inbound addresses; otherwise the error of the failed request.
 pub async fn set_network(service: &Service, sandbox: &str, policy: &NetworkPolicy) -> Result<()> {
     if !policy.inbound_cidrs.is_empty() {
-        return Err(Error::unsupported("network.inbound", "Modal fixes who may connect to a sandbox when it is made."));
+        return Err(Error::unsupported(
+            "network.inbound",
+            "Modal does not support changing the inbound address ranges of a running sandbox.",
+        ));
     }
     // A running sandbox can be opened or get an allow-list (docs/modal-protocol.md, section 6.6). An empty allow-list
     // blocks everything.
+    check_outbound(&policy.outbound)?;
     let nothing = Outbound::Allowed(AllowList { cidrs: Vec::new(), domains: Vec::new() });
     let outbound = if matches!(policy.outbound, Outbound::Blocked) { &nothing } else { &policy.outbound };
     let network_access = Some(network_access(outbound));
@@ -224,10 +228,11 @@ pub async fn create_connect_token(
     let rpc = if v1 { rpc::SANDBOX_CREATE_CONNECT_TOKEN } else { rpc::SANDBOX_CREATE_CONNECT_TOKEN_V2 };
     let answer = service
         .control
-        .call("make a token for the sandbox", rpc, &request)
+        .call("create a token for the sandbox", rpc, &request)
         .await
         .map_err(|error| ended::unknown(sandbox, error))?;
-    Ok(ConnectToken { url: answer.url, token: answer.token })
+    let headers = vec![("authorization".to_string(), format!("Bearer {}", answer.token))];
+    Ok(ConnectToken { url: answer.url, headers, expires: None })
 }
 
 /// Implements `reload-volumes` of the interface. Makes the changes of other sandboxes to the mounted volumes visible.

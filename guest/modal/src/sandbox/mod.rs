@@ -1,6 +1,7 @@
 //! Sandboxes: create, find and manage them; their sidecars, snapshots, logs and usage.
 
 pub mod create;
+mod entry_point;
 pub mod find;
 pub mod logs;
 pub mod manage;

@@ -95,7 +95,7 @@ impl Options {
         let Some(value) = value else { return Ok(()) };
         if put(&mut self.experimental, key, value) {
             return Err(Error::invalid(format!(
-                "The option `{}` sets `{key}`, which another one sets too.",
+                "The option `{}` sets `{key}`, which another option also sets.",
                 option.name
             ))
             .about(option.name));
@@ -112,7 +112,7 @@ struct Given<'a> {
 
 impl Given<'_> {
     fn wrong(&self, wanted: &str) -> Error {
-        Error::invalid(format!("The option `{}` takes {wanted}, not `{}`.", self.name, shown(self.text)))
+        Error::invalid(format!("The value of the option `{}` must be {wanted}, not `{}`.", self.name, shown(self.text)))
             .about(self.name)
     }
 
@@ -169,7 +169,8 @@ fn unknown(name: &str) -> Error {
     let schema = Value::parse(SCHEMA).unwrap_or(Value::Null);
     let members = if let Value::Map(members) = schema.get("properties") { &members[..] } else { &[] };
     let names: Vec<_> = members.iter().map(|(name, _)| name.as_str()).collect();
-    Error::invalid(format!("There is no option `{}`; there are: {}.", shown(name), names.join(", "))).about(name)
+    Error::invalid(format!("The option `{}` is unknown; the options are: {}.", shown(name), names.join(", ")))
+        .about(name)
 }
 
 #[cfg(test)]

@@ -12,12 +12,15 @@ use modal_proto::{
 
 use crate::{
     image::build::Builds,
-    sandbox::volume,
+    sandbox::{
+        entry_point::{arguments, check_entry_point},
+        volume,
+    },
     service::{
         Service, container, ended,
         ended::{HOLD_SLACK, WAIT_HOLD},
         id, policy,
-        wire::{network_access, secret_sources},
+        wire::{check_outbound, network_access, secret_sources},
     },
 };
 use sandbox_provider_kit::{
@@ -62,7 +65,7 @@ pub(crate) async fn make(
             task_id,
             container_name: name,
             image_id,
-            args: spec.command.clone(),
+            args: arguments(&spec.entry_point, &spec.image),
             workdir: spec.workdir.clone().unwrap_or_default(),
             volume_mounts,
             network_access: Some(access),
@@ -76,7 +79,7 @@ pub(crate) async fn make(
             .container_id
     } else {
         let definition = Sandbox {
-            entrypoint_args: spec.command.clone(),
+            entrypoint_args: arguments(&spec.entry_point, &spec.image),
             image_id,
             secret_ids,
             workdir: spec.workdir.clone(),
@@ -157,7 +160,11 @@ pub async fn terminate(service: &Service, sandbox: &str, name: &str) -> Result<(
         return Ok(());
     }
     let make = |task_id| TaskContainerTerminateRequest { task_id, container_id: container.container_id };
-    service.router.ask(sandbox, &policy::ROUTER, "end the sidecar", rpc::TASK_CONTAINER_TERMINATE, make).await.map(drop)
+    service
+        .router
+        .ask(sandbox, &policy::ROUTER, "terminate the sidecar", rpc::TASK_CONTAINER_TERMINATE, make)
+        .await
+        .map(drop)
 }
 
 fn named(container: TaskContainerInfo) -> SidecarInfo {
@@ -172,15 +179,17 @@ fn state(container: &TaskContainerInfo) -> SandboxState {
 pub(crate) fn check_spec(spec: &SidecarSpec) -> Result<()> {
     container::check_name(&spec.name)?;
     check::env(&spec.env)?;
+    check_outbound(&spec.outbound)?;
+    check_entry_point(&spec.entry_point)?;
     volume::check(&spec.volumes)?;
     if matches!(spec.outbound, Outbound::Blocked) {
         return Err(Error::unsupported(
             "network.blocked",
-            "Modal cannot cut off a sidecar alone: cut off the sandbox, or give the sidecar an empty allow-list.",
+            "Modal cannot block the network of one sidecar: block the network of the sandbox, or give the sidecar an empty allow-list.",
         ));
     }
     if spec.workdir.as_deref().is_some_and(|path| !path.starts_with('/')) {
-        return Err(Error::invalid("A sidecar's working directory is an absolute path.").about("workdir"));
+        return Err(Error::invalid("The working directory of a sidecar must be an absolute path.").about("workdir"));
     }
     check::extra(&spec.extra)
 }

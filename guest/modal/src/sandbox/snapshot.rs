@@ -131,7 +131,7 @@ async fn place(service: &Service, at: &Location) -> Result<(bytes::Bytes, String
     let path = &at.path;
     if !path.starts_with('/') || path.trim_matches('/').is_empty() || path.contains('\0') || path.len() > 4096 {
         return Err(Error::invalid(format!(
-            "`{}` is no directory to work on: give an absolute path below `/` of at most 4096 bytes.",
+            "`{}` is not a valid directory: give an absolute path below `/` of at most 4096 bytes.",
             shown(path)
         ))
         .about(path));
@@ -290,9 +290,8 @@ pub async fn exit(service: &Service, sandbox: &str, wait: u64) -> Result<Option<
 fn named(key: &str, ttl: Option<u64>) -> Result<(String, Option<i64>)> {
     ids::check_chosen("a snapshot key", key)?;
     if ttl == Some(0) {
-        return Err(
-            Error::invalid("A snapshot that is kept for no time is none: leave ttl out to keep it.").about("ttl")
-        );
+        return Err(Error::invalid("The time to live is 0: give a positive time, or omit it to keep the snapshot.")
+            .about("ttl"));
     }
     Ok((ids::wire_uuid(key), Some(ttl.map_or(-1, |ttl| i64::from(whole_seconds(ttl))))))
 }

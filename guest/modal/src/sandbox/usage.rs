@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The action in the error message "Could not …".
-const READ_COST: &str = "read what the sandbox has cost";
+const READ_COST: &str = "read the cost of the sandbox";
 
 /// The names in `percentile_stats` that repeat `cpu_cores` and `memory_gib`.
 const REPEATED: [&str; 2] = ["CPU Usage (cores)", "Memory Usage (GiB)"];

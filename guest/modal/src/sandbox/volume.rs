@@ -41,7 +41,9 @@ pub(crate) fn check(volumes: &[WantedVolume]) -> Result<()> {
                 .about(&volume.volume));
         }
         if volume.sub_path.as_deref().is_some_and(|path| path.split('/').any(|part| part == "..")) {
-            return Err(Error::invalid("The part of a volume to be mounted must lie within it.").about(&volume.volume));
+            return Err(
+                Error::invalid("The path of a part of a volume must lie within the volume.").about(&volume.volume)
+            );
         }
     }
     Ok(())

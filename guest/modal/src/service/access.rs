@@ -33,8 +33,8 @@ const RENEW_BEFORE: Duration = Duration::from_secs(30);
 const TASK_ID_PAUSE: Duration = Duration::from_millis(500);
 const TASK_ID_LOOKS: u32 = 600;
 
-/// Time for the control plane to learn of an end that the worker reports.
-const SETTLE: Duration = Duration::from_secs(2);
+/// How long the control plane is asked about an end that the worker has reported. It learns of the end later.
+const END_DELAY: Duration = Duration::from_secs(2);
 
 /// The access to a sandbox.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,7 +53,7 @@ impl Access {
     fn new(task_id: String, url: &str, jwt: String) -> Result<Access> {
         let expires = expiry(&jwt);
         let origin = Url::parse(url)
-            .ok_or_else(|| Error::internal(format!("Modal answered with a router address that is none: `{url}`.")))?;
+            .ok_or_else(|| Error::internal(format!("Modal returned an invalid router address: `{url}`.")))?;
         Ok(Access { task_id, origin, jwt, expires })
     }
 
@@ -171,7 +171,8 @@ impl Accesses {
                 return Err(ended::error(sandbox, &reason));
             }
         }
-        let message = format!("The sandbox {sandbox} got no machine within five minutes. Try again, or ask for less.");
+        let message =
+            format!("The sandbox {sandbox} got no machine within five minutes. Try again, or request fewer resources.");
         Err(Error::new(ErrorKind::TimedOut, message).about(sandbox))
     }
 
@@ -192,8 +193,8 @@ impl Accesses {
             status.is_retryable() || matches!(status.code(), Code::NotFound | Code::FailedPrecondition | Code::Aborted);
         if ambiguous {
             // A worker can know of an end before the control plane does.
-            let settle = if status.code() == Code::NotFound { SETTLE } else { Duration::ZERO };
-            match ended::wait(&self.control, sandbox, settle).await {
+            let delay = if status.code() == Code::NotFound { END_DELAY } else { Duration::ZERO };
+            match ended::wait(&self.control, sandbox, delay).await {
                 Ok(Some(reason)) => {
                     self.known.borrow_mut().remove(&sandbox.to_string());
                     return ended::error(sandbox, &reason).with_happened(error.happened);

@@ -52,7 +52,7 @@ impl Config {
         let server = server_url(first)?;
         let max_throttle_wait = match transport.env("MODAL_MAX_THROTTLE_WAIT") {
             Some(text) => Some(json::thousandths(text.trim()).map(Duration::from_millis).ok_or_else(|| {
-                bad("MODAL_MAX_THROTTLE_WAIT", &text, "give a number of seconds such as 60, or 0 for never")
+                bad("MODAL_MAX_THROTTLE_WAIT", &text, "give a number of seconds such as 60, or 0 to never wait")
             })?),
             None => None,
         };
@@ -80,7 +80,7 @@ impl Config {
 }
 
 fn bad(variable: &str, text: &str, help: &str) -> Error {
-    Error::invalid(format!("{variable} is `{text}`, which cannot be used: {help}.")).about(variable)
+    Error::invalid(format!("{variable} is `{text}`, which is invalid: {help}.")).about(variable)
 }
 
 fn server_url(text: &str) -> Result<Url> {
@@ -91,7 +91,9 @@ fn server_url(text: &str) -> Result<Url> {
 fn header(variable: &str, value: &str) -> Result<String> {
     let value = value.trim();
     if !is_header_text(value) {
-        let why = format!("{variable} has characters that no token has: copy it again from the service's page.");
+        let why = format!(
+            "{variable} contains characters that are invalid in a token: copy it again from the service's page."
+        );
         return Err(Error::invalid(why).about(variable));
     }
     Ok(value.to_string())
@@ -107,25 +109,35 @@ pub fn variables() -> Vec<EnvVar> {
         secret,
     };
     vec![
-        variable("MODAL_SERVER_URL", "Address of the control plane.", Some(DEFAULT_SERVER_URL), false),
+        variable("MODAL_SERVER_URL", "URL of the control plane.", Some(DEFAULT_SERVER_URL), false),
         variable("MODAL_ENVIRONMENT", "Environment that apps, secrets and volumes are looked up in.", Some(""), false),
-        variable("MODAL_APP_NAME", "App that sandboxes belong to; made when missing.", Some(DEFAULT_APP_NAME), false),
-        variable("MODAL_IMAGE_BUILDER_VERSION", "Version of the image builder; asked for when absent.", None, false),
         variable(
-            "MODAL_MAX_THROTTLE_WAIT",
-            "Seconds to follow the service's requests to wait; 0 for never, no limit when absent.",
+            "MODAL_APP_NAME",
+            "App that sandboxes belong to; created if it does not exist.",
+            Some(DEFAULT_APP_NAME),
+            false,
+        ),
+        variable(
+            "MODAL_IMAGE_BUILDER_VERSION",
+            "Version of the image builder; requested from the service if not set.",
             None,
             false,
         ),
-        variable("MODAL_SANDBOX_V2", "0 to use the older backend throughout.", Some("1"), false),
-        variable("MODAL_FORCE_BUILD", "1 to build images anew.", Some("0"), false),
+        variable(
+            "MODAL_MAX_THROTTLE_WAIT",
+            "Maximum time in seconds to wait when the service asks to; 0 to never wait, no limit if not set.",
+            None,
+            false,
+        ),
+        variable("MODAL_SANDBOX_V2", "0 to always use the older backend.", Some("1"), false),
+        variable("MODAL_FORCE_BUILD", "1 to build images even if Modal has them.", Some("0"), false),
         variable(
             "MODAL_GRPC_WIRE",
-            "grpc, or grpc-web where the host speaks HTTP/1.1 alone and MODAL_SERVER_URL is a gateway's.",
+            "grpc, or grpc-web for a host that supports only HTTP/1.1, with the URL of a gateway in MODAL_SERVER_URL.",
             Some("grpc"),
             false,
         ),
-        variable("MODAL_TOKEN_ID", "Token id, where the host does not add credentials itself.", None, true),
-        variable("MODAL_TOKEN_SECRET", "Token secret, likewise.", None, true),
+        variable("MODAL_TOKEN_ID", "Token id, if the host does not add credentials itself.", None, true),
+        variable("MODAL_TOKEN_SECRET", "Token secret, if the host does not add credentials itself.", None, true),
     ]
 }

@@ -26,7 +26,7 @@ pub(crate) async fn find(router: &Router, sandbox: &str, name: &str) -> Result<T
             }
             _ => error,
         })?;
-    answer.container.ok_or_else(|| Error::internal("Modal answered with no container.").about(name))
+    answer.container.ok_or_else(|| Error::internal("Modal's response contains no container.").about(name))
 }
 
 /// Returns the id of a container for requests to the router. It is empty for the main container.
@@ -40,7 +40,9 @@ pub(crate) async fn id(router: &Router, sandbox: &str, name: Option<&str>) -> Re
 /// Checks the name of a sidecar.
 pub(crate) fn check_name(name: &str) -> Result<()> {
     if name == ids::MAIN {
-        return Err(Error::invalid("`main` is the sandbox's own container: give a sidecar's name.").about(name));
+        return Err(
+            Error::invalid("`main` is the main container of the sandbox: give the name of a sidecar.").about(name)
+        );
     }
     check::name(name)
 }

@@ -304,7 +304,7 @@ impl Endpoint for Control {
                 Ok(text)
             }
             (Err(status), None) => Err(self.error(&status, "sign in to Modal")),
-            (Ok(_), None) => Err(Error::internal("Modal answered with an empty access token.")),
+            (Ok(_), None) => Err(Error::internal("Modal returned an empty access token.")),
         }
     }
 

@@ -44,7 +44,7 @@ async fn ask(control: &Control, sandbox: &str, hold: Duration) -> Result<Option<
     let v1 = id::is_v1(sandbox);
     let limit = hold + HOLD_SLACK;
     let answer = control
-        .call_within("look at the sandbox", if v1 { rpc::SANDBOX_WAIT } else { rpc::SANDBOX_WAIT_V2 }, &request, limit)
+        .call_within("look up the sandbox", if v1 { rpc::SANDBOX_WAIT } else { rpc::SANDBOX_WAIT_V2 }, &request, limit)
         .await
         .map_err(|error| unknown(sandbox, error))?;
     Ok(answer.result.as_ref().and_then(reason))
@@ -54,7 +54,8 @@ pub(crate) fn unknown(sandbox: &str, error: Error) -> Error {
     if !error.is_not_found() {
         return error.about(sandbox);
     }
-    let message = format!("Modal knows no sandbox {sandbox}. It may belong to another workspace, or be long gone.");
+    let message =
+        format!("Modal has no sandbox {sandbox}. It may belong to another workspace, or have been deleted long ago.");
     error.with_message(message).about(sandbox)
 }
 
@@ -80,7 +81,7 @@ fn describe(reason: &EndReason) -> String {
     match reason {
         EndReason::Finished(code) => format!("its command exited with code {code}"),
         EndReason::Terminated => "it was terminated".to_string(),
-        EndReason::Lifetime => "its lifetime was over".to_string(),
+        EndReason::Lifetime => "it reached the end of its lifetime".to_string(),
         EndReason::Idle => "it was idle for too long".to_string(),
         EndReason::OutOfMemory => "it ran out of memory".to_string(),
         EndReason::FailedToStart(text) => format!("it did not start ({text})"),

@@ -13,5 +13,5 @@ pub(crate) fn status_error(status: &Status, what: &str) -> Error {
 /// Makes the error for an answer that cannot be decoded.
 #[cold]
 pub(crate) fn unreadable(what: &str) -> Error {
-    Error::internal(format!("Could not {what}: the service's answer cannot be read."))
+    Error::internal(format!("Could not {what}: the response of the service is malformed."))
 }

@@ -123,7 +123,7 @@ impl Names {
 fn check_name(what: &str, name: &str) -> Result<()> {
     if name.is_empty() || name.contains(|c: char| c.is_control() || c.is_whitespace()) {
         return Err(Error::invalid(format!(
-            "`{}` cannot name {what}: a name has at least one character, and no spaces or control characters.",
+            "`{}` is not a valid name for {what}: use at least one character, and no spaces or control characters.",
             shown(name)
         ))
         .about(name));
@@ -135,6 +135,6 @@ fn unknown(what: &str, name: &str, error: Error) -> Error {
     if !error.is_not_found() {
         return error.about(name);
     }
-    let message = format!("Modal knows no {what} `{name}` in this environment: check its name and MODAL_ENVIRONMENT.");
+    let message = format!("Modal has no {what} `{name}` in this environment: check its name and MODAL_ENVIRONMENT.");
     error.with_message(message).about(name)
 }

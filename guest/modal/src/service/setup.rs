@@ -38,7 +38,7 @@ impl Setup {
             let config = Config::read(&*self.transport)?;
             let _ = self.config.set(config);
         }
-        self.config.get().ok_or_else(|| Error::internal("The configuration could not be kept."))
+        self.config.get().ok_or_else(|| Error::internal("The configuration could not be stored."))
     }
 
     /// Returns the transport.

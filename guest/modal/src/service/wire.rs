@@ -4,7 +4,13 @@ use modal_proto::client::{
     FileDescriptor, GpuConfig, NetworkAccess, PtyInfo, SandboxTag, SecretSource, StringMap, TaskLogs,
     network_access::NetworkAccessType, pty_info::PtyType, secret_source::Source,
 };
-use sandbox_provider_kit::api::wit::{Gpu, Outbound, OutputStream, Pty};
+use sandbox_provider_kit::{
+    Result,
+    api::{
+        check,
+        wit::{Gpu, Outbound, OutputStream, Pty},
+    },
+};
 
 /// Returns the sources of environment variables: secrets first, then `env`, whose variables win
 /// (docs/modal-protocol.md, section 4).
@@ -31,11 +37,23 @@ pub(crate) fn gpu_config(gpu: &Gpu) -> GpuConfig {
     GpuConfig { count: gpu.count, gpu_type: gpu.model.to_ascii_uppercase(), ..Default::default() }
 }
 
-/// Converts an outbound policy to Modal's form.
+/// Checks that an outbound policy is one that Modal has.
+///
+/// # Errors
+///
+/// `invalid-argument` with the subject `outbound`.
+pub(crate) fn check_outbound(outbound: &Outbound) -> Result<()> {
+    match outbound {
+        Outbound::Other((name, _)) => Err(check::unknown_case("outbound", name)),
+        Outbound::Open | Outbound::Blocked | Outbound::Allowed(_) => Ok(()),
+    }
+}
+
+/// Converts an outbound policy, which [`check_outbound`] has accepted, to Modal's form.
 pub(crate) fn network_access(outbound: &Outbound) -> NetworkAccess {
     match outbound {
         Outbound::Open => NetworkAccess { network_access_type: NetworkAccessType::Open.into(), ..Default::default() },
-        Outbound::Blocked => {
+        Outbound::Blocked | Outbound::Other(_) => {
             NetworkAccess { network_access_type: NetworkAccessType::Blocked.into(), ..Default::default() }
         }
         Outbound::Allowed(list) => NetworkAccess {

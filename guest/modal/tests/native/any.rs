@@ -141,7 +141,7 @@ macro_rules! calls {
 }
 
 fn at(sandbox: &str) -> Location {
-    Location { sandbox: sandbox.to_string(), container: None, path: "/a/b".into() }
+    Location { sandbox: sandbox.to_string(), container: None, path: "/a/b".into(), user: None }
 }
 
 fn exec(sandbox: &str) -> ExecRef {
@@ -230,7 +230,6 @@ const CALLS: &[Call] = calls![
         let page = p.read_logs(&s, &query, None, 10).await?;
         p.read_logs(&s, &query, page.next, 10).await
     },
-    |p, s| p.stats(&s),
     |p, s| p.report_usage(&s),
     |p, s| p.set_network(&s, &network()),
     |p, s| p.reload_volumes(&s),

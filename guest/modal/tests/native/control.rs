@@ -30,9 +30,9 @@ use modal_proto::{
 use modal_provider::Provider;
 use sandbox_provider_kit::{
     api::wit::{
-        BucketMount, Content, ContextFile, Dockerfile, ErrorKind, Gpu, Happened, ImageSource, ImageSpec, Location,
-        LogQuery, NetworkPolicy, Outbound, Port, PortKind, Probe, Pty, Readiness, Resources, RetryAdvice, SandboxSpec,
-        SidecarSpec, VolumeMount,
+        BucketMount, Content, ContextFile, Dockerfile, EntryPoint, ErrorKind, Gpu, Happened, ImageSource, ImageSpec,
+        Location, LogQuery, NetworkPolicy, Outbound, Port, PortKind, Probe, Pty, Readiness, Resources, RetryAdvice,
+        SandboxSpec, SidecarSpec, VolumeMount,
     },
     export::SandboxProvider as _,
     platform::Transport as _,
@@ -49,6 +49,7 @@ pub fn image() -> ImageSpec {
         force: false,
         builder_version: Some("2025.06".into()),
         gpu: None,
+        platform: None,
         extra: vec![],
     }
 }
@@ -56,7 +57,8 @@ pub fn image() -> ImageSpec {
 pub fn spec() -> SandboxSpec {
     SandboxSpec {
         image: image(),
-        command: vec![],
+        entry_point: EntryPoint::Image,
+        user: None,
         env: vec![],
         secrets: vec![],
         workdir: None,
@@ -132,7 +134,8 @@ fn the_request_says_all_that_was_asked_for() {
         ("experimental", r#"{"other": 3}"#),
     ];
     let wanted = SandboxSpec {
-        command: vec!["run".into()],
+        entry_point: EntryPoint::Command(vec!["run".into()]),
+        user: None,
         env: vec![("A".into(), "1".into())],
         secrets: vec!["login".into()],
         resources: Resources { cpu_request_millicores: Some(500), memory_limit_mib: Some(64), ..spec().resources },
@@ -296,7 +299,7 @@ fn half_a_sandbox_is_taken_back() {
     let sidecar = SidecarSpec {
         name: "side".into(),
         image: image(),
-        command: vec![],
+        entry_point: EntryPoint::Image,
         env: vec![],
         secrets: vec![],
         workdir: None,
@@ -306,7 +309,7 @@ fn half_a_sandbox_is_taken_back() {
     };
     let wanted = SandboxSpec { sidecars: vec![sidecar], ..spec() };
     let error = run(script.provider().create(wanted)).expect_err("the sidecar is refused");
-    assert!(error.message.contains("`side`") && error.message.contains("terminated again"), "{}", error.message);
+    assert!(error.message.contains("`side`") && error.message.contains("was terminated"), "{}", error.message);
     assert_eq!(only::<SandboxTerminateRequest>(&script, "SandboxTerminateV2").sandbox_id, SANDBOX);
 }
 
@@ -596,7 +599,8 @@ fn tokens_for_connections() {
         let answer = SandboxCreateConnectTokenResponse { url: "https://x.test".into(), token: "t".into() };
         script.will(method, ok(&answer));
         let made = run(script.provider().create_connect_token(sandbox, 8080, "who".into())).expect("a token");
-        assert_eq!((made.url.as_str(), made.token.as_str()), ("https://x.test", "t"));
+        assert_eq!(made.url, "https://x.test");
+        assert_eq!(made.headers, [("authorization".to_string(), "Bearer t".to_string())]);
         let request: SandboxCreateConnectTokenRequest = only(&script, method);
         assert_eq!((request.port, request.user_metadata.as_str()), (Some(8080), "who"));
         let error = run(script.provider().create_connect_token(sandbox, 0, String::new())).expect_err("no port");
@@ -621,7 +625,7 @@ fn a_snapshot_says_how_long_it_is_kept() {
     for (ttl, seconds) in [(None, -1), (Some(1), 1), (Some(90_500), 91)] {
         let script = modal();
         script.will("TaskSnapshotDirectory", ok(&TaskSnapshotDirectoryResponse { image_id: "im-9".into() }));
-        let at = Location { sandbox: SANDBOX.into(), container: None, path: "/work".into() };
+        let at = Location { sandbox: SANDBOX.into(), container: None, path: "/work".into(), user: None };
         assert_eq!(run(script.provider().snapshot_directory(&at, "k", ttl)).expect("an image"), "im-9");
         let request: TaskSnapshotDirectoryRequest = only(&script, "TaskSnapshotDirectory");
         assert_eq!((request.ttl_seconds, &request.path[..]), (Some(seconds), &b"/work"[..]));

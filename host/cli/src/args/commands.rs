@@ -19,13 +19,13 @@ pub struct Run {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub how: CommandArgs,
-    /// Leave the sandbox running and print its id on stderr
+    /// Do not terminate the sandbox; print its id on stderr
     #[arg(long)]
     pub keep: bool,
-    /// Terminate the sandbox at the end (always so without --keep)
+    /// Terminate the sandbox when the command ends; this is the default
     #[arg(long, conflicts_with = "keep")]
     pub rm: bool,
-    /// Command and its arguments, no shell
+    /// Program to run and its arguments; they are not interpreted by a shell
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGV")]
     pub argv: Vec<String>,
 }
@@ -39,16 +39,19 @@ pub struct Create {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub sandbox: SandboxArgs,
-    /// Makes the create repeatable: two with the same key give the same sandbox
+    /// Idempotency key: a second create with the same key returns the same sandbox (1-64 of A-Z a-z 0-9 _ -)
     #[arg(long, value_name = "KEY")]
     pub key: Option<String>,
-    /// Return when it is ready (needs --ready-port or --ready-command), at the latest after TIME
+    /// Wait until the sandbox is ready (see --ready-port, --ready-command); fail after TIME [default TIME: 5m]
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "5m", value_parser = duration)]
     pub wait_ready: Option<std::time::Duration>,
-    /// A terminal for the entry-point command
+    /// Allocate a terminal for the entry-point command
     #[arg(short, long)]
     pub tty: bool,
-    /// Entry-point command and its arguments [default: the image's, or none]
+    /// Keep the sandbox alive without the command of the image (in place of ARGV)
+    #[arg(long, conflicts_with = "argv")]
+    pub keep_alive: bool,
+    /// Entry-point command and its arguments [default: the image's command, if it has one]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGV")]
     pub argv: Vec<String>,
 }
@@ -59,21 +62,21 @@ pub struct Exec {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub how: CommandArgs,
-    /// Environment variable; without `=V` its value here
+    /// Set an environment variable; without `=V`, to its value on this machine (repeatable)
     #[arg(short, long, value_name = "K[=V]", value_parser = env_pair)]
     pub env: Vec<(String, String)>,
-    /// Directory to start in
+    /// Absolute path of the working directory [default: the sandbox's]
     #[arg(short, long, value_name = "DIR")]
     pub workdir: Option<String>,
-    /// Start it and return: prints the exec id
+    /// Start the command, print its exec id and return without waiting
     #[arg(short, long, conflicts_with_all = ["interactive", "tty"])]
     pub detach: bool,
-    /// Further container of the sandbox to run in, by its name [default: the main one]
+    /// Run in the sidecar with this name [default: the main container]
     #[arg(long, value_name = "NAME")]
     pub container: Option<String>,
-    /// Sandbox
+    /// Id of the sandbox
     pub id: String,
-    /// Command and its arguments, no shell
+    /// Program to run and its arguments; they are not interpreted by a shell
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGV")]
     pub argv: Vec<String>,
 }
@@ -81,18 +84,18 @@ pub struct Exec {
 /// `shell`
 #[derive(Debug, Args)]
 pub struct Shell {
-    /// Sandbox; a new one for the session without it
+    /// Id of the sandbox; if it is missing, a new sandbox is created for the session
     pub id: Option<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub image: ImageArgs,
-    /// Shell to run [default: bash where there is one, else sh]
+    /// Shell to run [default: bash if the sandbox has it, otherwise sh]
     #[arg(long)]
     pub shell: Option<String>,
-    /// User to run as
+    /// User to run the command as [default: the image's]
     #[arg(short, long)]
     pub user: Option<String>,
-    /// Further container of the sandbox to run in, by its name [default: the main one]
+    /// Run in the sidecar with this name [default: the main container]
     #[arg(long, value_name = "NAME", requires = "id")]
     pub container: Option<String>,
 }
@@ -100,13 +103,13 @@ pub struct Shell {
 /// `cp`
 #[derive(Debug, Args)]
 pub struct Cp {
-    /// Copy a directory with all below it; `-` is then a tar archive
+    /// Copy a directory with its contents; with `-`, the stream is a tar archive
     #[arg(short, long)]
     pub recursive: bool,
-    /// Source: a local path, ID:/path, or - for standard input
+    /// Source: a local path, SANDBOX-ID:/path, or `-` for standard input
     #[arg(value_name = "SRC")]
     pub source: String,
-    /// Destination: a local path, ID:/path, or - for standard output
+    /// Destination: a local path, SANDBOX-ID:/path, or `-` for standard output
     #[arg(value_name = "DST")]
     pub destination: String,
 }
@@ -114,10 +117,10 @@ pub struct Cp {
 /// `ls`
 #[derive(Debug, Args)]
 pub struct Ls {
-    /// One entry per line with mode, owner, size and time
+    /// Print mode, owner, group, size and modification time of each entry
     #[arg(short, long)]
     pub long: bool,
-    /// What to list
+    /// Sandbox id and absolute path of a directory or file
     #[arg(value_name = "ID:PATH")]
     pub path: String,
 }
@@ -125,7 +128,7 @@ pub struct Ls {
 /// `cat`
 #[derive(Debug, Args)]
 pub struct Cat {
-    /// What to print
+    /// Sandbox id and absolute path of a file
     #[arg(value_name = "ID:PATH", required = true)]
     pub paths: Vec<String>,
 }
@@ -133,13 +136,13 @@ pub struct Cat {
 /// `rm`
 #[derive(Debug, Args)]
 pub struct Rm {
-    /// Directories with all below them
+    /// Remove directories with their contents
     #[arg(short, long)]
     pub recursive: bool,
-    /// What is not there is no error
+    /// Ignore paths that do not exist
     #[arg(short, long)]
     pub force: bool,
-    /// What to remove
+    /// Sandbox id and absolute path of a file or directory
     #[arg(value_name = "ID:PATH", required = true)]
     pub paths: Vec<String>,
 }
@@ -147,13 +150,13 @@ pub struct Rm {
 /// `list`
 #[derive(Debug, Args)]
 pub struct List {
-    /// Also those that have ended
+    /// Include sandboxes that have ended
     #[arg(short, long)]
     pub all: bool,
-    /// Only those with this tag
+    /// List only sandboxes with this tag (repeatable; all tags must match)
     #[arg(long, value_name = "K=V", value_parser = pair)]
     pub tag: Vec<(String, String)>,
-    /// At most this many
+    /// Maximum number of sandboxes to list
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub limit: usize,
 }
@@ -161,39 +164,39 @@ pub struct List {
 /// A sandbox.
 #[derive(Debug, Args)]
 pub struct Id {
-    /// Sandbox
+    /// Id of the sandbox
     pub id: String,
 }
 
 /// `logs`
 #[derive(Debug, Args)]
 pub struct Logs {
-    /// Go on until the sandbox ends
+    /// Print new output as it arrives, until the sandbox ends
     #[arg(short, long, conflicts_with_all = ["since", "until", "search"])]
     pub follow: bool,
-    /// Not before this long ago, such as 10m
+    /// Print only entries newer than this, such as 10m [default: all]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub since: Option<std::time::Duration>,
-    /// Not after this long ago
+    /// Print only entries older than this, such as 1m [default: all]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub until: Option<std::time::Duration>,
-    /// Only this stream
+    /// Print only this stream [default: both]
     #[arg(long, value_parser = ["stdout", "stderr"])]
     pub stream: Option<String>,
-    /// Only entries with this text
+    /// Print only entries that contain this text
     #[arg(long, value_name = "TEXT")]
     pub search: Option<String>,
-    /// Sandbox
+    /// Id of the sandbox
     pub id: String,
 }
 
 /// `terminate`
 #[derive(Debug, Args)]
 pub struct Terminate {
-    /// Wait until they are over
+    /// Wait until the sandboxes have ended
     #[arg(long)]
     pub wait: bool,
-    /// Sandboxes
+    /// Ids of the sandboxes
     #[arg(required = true, value_name = "ID")]
     pub ids: Vec<String>,
 }
@@ -201,12 +204,12 @@ pub struct Terminate {
 /// `tags`
 #[derive(Debug, Args)]
 pub struct Tags {
-    /// Sandbox
+    /// Id of the sandbox
     pub id: String,
-    /// Tags to set
+    /// Tags to set; without tags, the current ones are printed
     #[arg(value_name = "K=V", value_parser = pair)]
     pub set: Vec<(String, String)>,
-    /// Tag to remove
+    /// Name of a tag to remove (repeatable)
     #[arg(long, value_name = "K")]
     pub unset: Vec<String>,
 }
@@ -214,19 +217,19 @@ pub struct Tags {
 /// `snapshot`
 #[derive(Debug, Args)]
 pub struct Snapshot {
-    /// Only this directory
+    /// Save only the directory at this absolute path
     #[arg(long, value_name = "PATH", conflicts_with = "memory")]
     pub directory: Option<String>,
-    /// Memory and processes too: ends the sandbox where the provider works that way
+    /// Save memory and processes as well as files; with some providers this ends the sandbox
     #[arg(long)]
     pub memory: bool,
-    /// Wait for the snapshot that is taken when the sandbox ends
+    /// Wait for the snapshot that the provider takes when the sandbox ends, and print its id
     #[arg(long, conflicts_with_all = ["directory", "memory", "ttl"])]
     pub at_exit: bool,
-    /// How long the image is kept
+    /// Delete the image after this time [default: the provider keeps it]
     #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "memory")]
     pub ttl: Option<std::time::Duration>,
-    /// Sandbox
+    /// Id of the sandbox
     pub id: String,
 }
 
@@ -236,24 +239,24 @@ pub struct Restore {
     /// Name of the new sandbox
     #[arg(long)]
     pub name: Option<String>,
-    /// Memory snapshot
+    /// Id of the memory snapshot
     pub snapshot: String,
 }
 
 /// `mount`
 #[derive(Debug, Args)]
 pub struct Mount {
-    /// Where
+    /// Sandbox id and absolute path of the directory
     #[arg(value_name = "ID:PATH")]
     pub path: String,
-    /// Image of a directory snapshot; an empty directory without it
+    /// Id of the image of a directory snapshot [default: mount an empty directory]
     pub image: Option<String>,
 }
 
 /// `unmount`
 #[derive(Debug, Args)]
 pub struct Unmount {
-    /// Where
+    /// Sandbox id and absolute path of the directory
     #[arg(value_name = "ID:PATH")]
     pub path: String,
 }
@@ -262,41 +265,41 @@ pub struct Unmount {
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("reach").args(["open", "block", "allow"]).required(true).multiple(true))]
 pub struct Network {
-    /// Let it connect to anywhere
+    /// Permit all outbound connections
     #[arg(long, conflicts_with_all = ["block", "allow"])]
     pub open: bool,
-    /// Cut it off
+    /// Block all outbound connections
     #[arg(long, conflicts_with = "allow")]
     pub block: bool,
-    /// Let it connect to these addresses or domains only (CIDR or name; repeatable)
+    /// Permit outbound connections only to this address range or domain (repeatable)
     #[arg(long, value_name = "CIDR|DOMAIN")]
     pub allow: Vec<String>,
-    /// Sandbox
+    /// Id of the sandbox
     pub id: String,
 }
 
 /// `token`
 #[derive(Debug, Args)]
 pub struct Token {
-    /// Handed to the program behind the port
+    /// Text that the program at the port receives with each connection
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub metadata: String,
-    /// Sandbox
+    /// Id of the sandbox
     pub id: String,
-    /// Port inside
+    /// Port in the sandbox
     pub port: u16,
 }
 
 /// `sidecar …`
 #[derive(Debug, Subcommand)]
 pub enum SidecarCommand {
-    /// Add a container to a sandbox
+    /// Add a sidecar to a sandbox
     Add(Box<SidecarAdd>),
-    /// List the containers of a sandbox but its main one
+    /// List the sidecars of a sandbox
     List(Id),
-    /// Wait for the end of a container
+    /// Wait until a sidecar ends, and print how it ended
     Wait(SidecarName),
-    /// End a container
+    /// Terminate a sidecar
     Terminate(SidecarName),
 }
 
@@ -306,17 +309,17 @@ pub struct SidecarAdd {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub image: ImageArgs,
-    /// Environment variable; without `=V` its value here
+    /// Set an environment variable; without `=V`, to its value on this machine (repeatable)
     #[arg(short, long, value_name = "K[=V]", value_parser = env_pair)]
     pub env: Vec<(String, String)>,
-    /// Directory to start in
+    /// Absolute path of the working directory [default: the image's]
     #[arg(short, long, value_name = "DIR")]
     pub workdir: Option<String>,
-    /// Sandbox
+    /// Id of the sandbox
     pub id: String,
-    /// Name of the container
+    /// Name of the sidecar
     pub name: String,
-    /// Its command [default: the image's]
+    /// Command of the sidecar and its arguments [default: the image's]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGV")]
     pub argv: Vec<String>,
 }
@@ -324,38 +327,38 @@ pub struct SidecarAdd {
 /// A container of a sandbox.
 #[derive(Debug, Args)]
 pub struct SidecarName {
-    /// Sandbox
+    /// Id of the sandbox
     pub id: String,
-    /// Name of the container
+    /// Name of the sidecar
     pub name: String,
 }
 
 /// `image …`
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
-    /// Show what is known of an image
+    /// Show the properties of an image
     Inspect(ImageId),
-    /// Remove an image
+    /// Delete an image
     Rm(ImageId),
 }
 
 /// An image.
 #[derive(Debug, Args)]
 pub struct ImageId {
-    /// Image (`im-…`)
+    /// Id of the image (`im-…`)
     pub image: String,
 }
 
 /// `sweep`
 #[derive(Debug, Args)]
 pub struct Sweep {
-    /// Only show what would be removed (the default on a terminal)
+    /// Show what would be terminated, without terminating it (the default on a terminal)
     #[arg(short = 'n', long, conflicts_with = "yes")]
     pub dry_run: bool,
-    /// Remove (the default when not on a terminal)
+    /// Terminate the sandboxes (the default if standard output is not a terminal)
     #[arg(short, long)]
     pub yes: bool,
-    /// Owner whose sandboxes are looked at [default: this user on this machine]
+    /// Owner of the sandboxes [default: this user on this machine]
     #[arg(long, value_name = "NAME")]
     pub owner: Option<String>,
 }
@@ -363,23 +366,49 @@ pub struct Sweep {
 /// `forward`
 #[derive(Debug, Args)]
 pub struct Forward {
-    /// Sandbox
+    /// Id of the sandbox
     pub id: String,
-    /// Ports: LOCAL:REMOTE, or one number for both; 0 for any free local port
+    /// Local and remote port, or one number for both; local port 0 selects a free port
     #[arg(value_name = "[LOCAL:]REMOTE", required = true, value_parser = ports)]
     pub ports: Vec<(u16, u16)>,
+}
+
+/// `conformance`
+#[derive(Debug, Args)]
+pub struct Conformance {
+    /// Environment variable for the plugin; without `=V` its value here
+    #[arg(short, long, value_name = "K[=V]", value_parser = env_pair)]
+    pub env: Vec<(String, String)>,
+    /// Image of the sandboxes: a registry name, or an id of the provider (`im-…`) [default: that of the provider]
+    #[arg(long, value_name = "REF")]
+    pub image: Option<String>,
+    /// Run only the checks of this group (repeatable)
+    #[arg(long, value_name = "GROUP")]
+    pub only: Vec<String>,
+    /// Number of checks that run at a time
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub jobs: u16,
+    /// Seed of the damage to connections
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Write the results to FILE as JUnit XML
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub junit: Option<PathBuf>,
+    /// List the checks without running them
+    #[arg(long, conflicts_with_all = ["image", "junit", "env"])]
+    pub list: bool,
 }
 
 /// `gateway`
 #[derive(Debug, Args)]
 pub struct Gateway {
-    /// Where to listen; loopback only
+    /// Address to listen on; must be a loopback address; port 0 selects a free port
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
     pub listen: std::net::SocketAddr,
     /// Write the token to this file (mode 0600) instead of printing it
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub token_file: Option<PathBuf>,
-    /// End when standard input ends: with the program that started it
+    /// Exit when standard input is closed, so that the gateway ends with the program that started it
     #[arg(long)]
     pub exit_with_stdin: bool,
 }
@@ -395,9 +424,9 @@ pub struct Build {
 /// `plugin …`
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
-    /// Show imports, exports, interface version, digest, wishes and grants of a component
+    /// Show digest, interface, imports, exports, requested access and granted access of a component
     Inspect(PluginInspect),
-    /// Fetch a component and keep it under a name, for --plugin NAME
+    /// Download a component and store it under a name for --plugin NAME
     Pull(PluginPull),
     /// Check a component for its author: format, limits, imports, exports, manifest, description
     Check(PluginCheck),
@@ -430,13 +459,13 @@ pub struct PluginPack {
 /// `plugin pull`
 #[derive(Debug, Args)]
 pub struct PluginPull {
-    /// SHA-256 that the component must have; needed for https, unless the address ends in #sha256=…
+    /// Expected SHA-256 of the component; required for https unless the address ends in #sha256=…
     #[arg(long, value_name = "SHA256")]
     pub digest: Option<String>,
-    /// Name to keep it under [default: the last part of where it comes from]
+    /// Name to store it under [default: the last part of REF]
     #[arg(long)]
     pub name: Option<String>,
-    /// Where it is: https://HOST/PATH#sha256=…, oci://HOST/NAME:TAG, or oci://HOST/NAME@sha256:…
+    /// Source: https://HOST/PATH#sha256=…, oci://HOST/NAME:TAG, or oci://HOST/NAME@sha256:…
     #[arg(value_name = "REF")]
     pub reference: String,
 }
@@ -444,7 +473,7 @@ pub struct PluginPull {
 /// `plugin inspect`
 #[derive(Debug, Args)]
 pub struct PluginInspect {
-    /// The component, or name of a bundled or pulled one [default: the one that the other commands use]
+    /// File of the component, or name of a bundled or pulled one [default: the value of --plugin]
     #[arg(value_hint = ValueHint::FilePath)]
     pub file: Option<PathBuf>,
 }
@@ -461,7 +490,7 @@ pub struct Emulator {
 /// `doctor`
 #[derive(Debug, Args)]
 pub struct Doctor {
-    /// Use the service for some minutes: make sandboxes and images, try what docs/live-checks.md lists, remove them again
+    /// Also run the checks of docs/live-checks.md: create sandboxes and images for some minutes (costs money), then delete them
     #[arg(long)]
     pub live: bool,
 }
@@ -469,14 +498,14 @@ pub struct Doctor {
 /// `completions`
 #[derive(Debug, Args)]
 pub struct Completions {
-    /// The shell
+    /// Shell to write the script for
     pub shell: clap_complete::Shell,
 }
 
 /// `man`
 #[derive(Debug, Args)]
 pub struct Man {
-    /// Directory to write one page per command into
+    /// Directory for one page per command [default: print the main page]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub directory: Option<PathBuf>,
 }

@@ -11,118 +11,118 @@ use super::values::{bucket, duration, env_pair, gpu, mebibytes, pair, port, volu
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Image")]
 pub struct ImageArgs {
-    /// Image: a registry name such as `python:3.12-slim`, or an id of the provider (`im-…`)
+    /// Use this image: a registry name such as `python:3.12-slim`, or an image id of the provider (`im-…`)
     #[arg(long, value_name = "REF", conflicts_with = "dockerfile")]
     pub image: Option<String>,
-    /// Image published under a name at the provider, such as `tools:latest`
+    /// Use the image that was published at the provider under this name, such as `tools:latest`
     #[arg(long, value_name = "NAME", conflicts_with_all = ["image", "dockerfile"])]
     pub published: Option<String>,
-    /// Build the image from this Dockerfile (`-` for standard input); its directory is the build context
+    /// Build the image from this Dockerfile; `-` reads it from standard input
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub dockerfile: Option<PathBuf>,
-    /// Build context for COPY lines [default: the Dockerfile's directory; none for standard input]
+    /// Directory that COPY lines read from [default: the Dockerfile's directory; none for standard input]
     #[arg(long, value_name = "DIR", requires = "dockerfile", value_hint = ValueHint::DirPath)]
     pub context: Option<PathBuf>,
-    /// Value for an ARG line
+    /// Value of an ARG of the Dockerfile (repeatable)
     #[arg(long, value_name = "K=V", requires = "dockerfile", value_parser = pair)]
     pub build_arg: Vec<(String, String)>,
-    /// Stage to build
+    /// Stage of the Dockerfile to build [default: the last one]
     #[arg(long, value_name = "STAGE", requires = "dockerfile")]
     pub target: Option<String>,
-    /// A Dockerfile line on top of the image, such as `RUN apt-get install -y git`
+    /// Add a Dockerfile line to the image, such as `RUN apt-get install -y git` (repeatable)
     #[arg(long = "line", value_name = "LINE")]
     pub lines: Vec<String>,
-    /// Secret of the provider that signs in to the registry
+    /// Name of a secret at the provider that contains the credentials for the image's registry
     #[arg(long, value_name = "NAME")]
     pub registry_secret: Option<String>,
-    /// Secret of the provider whose entries RUN lines see as environment variables
+    /// Name of a secret at the provider; its entries are environment variables of RUN lines (repeatable)
     #[arg(long, value_name = "NAME")]
     pub build_secret: Vec<String>,
-    /// Accelerator during the build, such as H100 or A100:2
+    /// Accelerators for the build, such as H100 or A100:2 [default count: 1]
     #[arg(long, value_name = "MODEL[:N]", value_parser = gpu)]
     pub build_gpu: Option<(String, u32)>,
-    /// Version of the provider's image builder
+    /// Version of the provider's image builder [default: the configured version]
     #[arg(long, value_name = "VERSION")]
     pub builder_version: Option<String>,
-    /// Build again even if the provider has it
+    /// Build the image even if the provider already has it
     #[arg(long)]
     pub force_build: bool,
 }
 
-/// What the sandbox is to be.
+/// The properties of a new sandbox.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Sandbox")]
 pub struct SandboxArgs {
-    /// Environment variable; without `=V` its value here
+    /// Set an environment variable; without `=V`, to its value on this machine (repeatable)
     #[arg(short, long, value_name = "K[=V]", value_parser = env_pair)]
     pub env: Vec<(String, String)>,
-    /// Secret of the provider whose entries become environment variables
+    /// Name of a secret at the provider; its entries become environment variables (repeatable)
     #[arg(long, value_name = "NAME")]
     pub secret: Vec<String>,
-    /// Directory to start in
+    /// Absolute path of the working directory [default: the image's]
     #[arg(short, long, value_name = "DIR")]
     pub workdir: Option<String>,
-    /// Cores to set aside, such as 0.5
+    /// CPU cores to reserve, such as 0.5
     #[arg(long, value_name = "CORES")]
     pub cpu: Option<f64>,
-    /// Most cores it may use
+    /// Maximum number of CPU cores
     #[arg(long, value_name = "CORES")]
     pub cpu_limit: Option<f64>,
-    /// Memory to set aside, such as 512M or 4G
+    /// Memory to reserve, such as 512M or 4G; a number without a unit is in MiB
     #[arg(long, value_name = "SIZE", value_parser = mebibytes)]
     pub memory: Option<u32>,
-    /// Most memory it may use
+    /// Maximum memory, such as 512M or 4G
     #[arg(long, value_name = "SIZE", value_parser = mebibytes)]
     pub memory_limit: Option<u32>,
-    /// Accelerator, such as H100 or A100:2
+    /// Accelerators of the sandbox, such as H100 or A100:2 [default count: 1]
     #[arg(long, value_name = "MODEL[:N]", value_parser = gpu)]
     pub gpu: Option<(String, u32)>,
-    /// Longest life of the sandbox, such as 90s, 10m, 2h [default: the provider's; Modal's is 5m]
+    /// Terminate the sandbox after this time, such as 90s, 10m, 2h [default: the provider's; 5m with Modal]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub lifetime: Option<std::time::Duration>,
-    /// End it after this long without a command
+    /// Terminate the sandbox after this time without a command or connection [default: never]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub idle_timeout: Option<std::time::Duration>,
-    /// No network
+    /// Block all outbound connections
     #[arg(long)]
     pub block_network: bool,
-    /// Only these addresses or domains may be connected to (CIDR or name; repeatable)
+    /// Permit outbound connections only to this address range or domain (repeatable)
     #[arg(long, value_name = "CIDR|DOMAIN", conflicts_with = "block_network")]
     pub allow: Vec<String>,
-    /// Only these addresses may connect to its ports (CIDR; repeatable)
+    /// Permit connections to the sandbox's ports only from this address range (repeatable) [default: all]
     #[arg(long, value_name = "CIDR")]
     pub inbound: Vec<String>,
-    /// Proxy of the provider for outbound traffic
+    /// Name of a proxy at the provider for outbound connections
     #[arg(long, value_name = "NAME")]
     pub proxy: Option<String>,
-    /// Port to be reachable from outside: by TLS, by TLS with HTTP/2, or as it is
+    /// Make a port reachable from outside: over TLS (default), TLS with HTTP/2, or plain TCP (repeatable)
     #[arg(long, value_name = "PORT[/tls|/h2|/tcp]", value_parser = port)]
     pub port: Vec<(PortKind, u16)>,
-    /// Volume of the provider; options: ro, create, sub=DIR
+    /// Mount a volume of the provider; options: ro (read-only), create (if missing), sub=DIR (repeatable)
     #[arg(long, value_name = "NAME:PATH[:OPTION,…]", value_parser = volume)]
     pub volume: Vec<VolumeMount>,
-    /// Bucket; options: ro, prefix=P/, secret=NAME, requester_pays, force_path_style, oidc_role=ROLE, endpoint=URL
+    /// Mount a bucket; options: ro, prefix=P/, secret=NAME, requester_pays, force_path_style, oidc_role=ROLE, endpoint=URL
     #[arg(long, value_name = "NAME:PATH[:OPTION,…]", value_parser = bucket)]
     pub bucket: Vec<BucketMount>,
-    /// Further container with this image, which runs the image's own command
+    /// Add a sidecar container that runs the command of this image (repeatable)
     #[arg(long, value_name = "NAME=IMAGE", value_parser = pair)]
     pub sidecar: Vec<(String, String)>,
-    /// Ready when this port accepts a connection
+    /// Consider the sandbox ready when this port accepts a connection
     #[arg(long, value_name = "PORT")]
     pub ready_port: Option<u16>,
-    /// Ready when this shell command exits 0
+    /// Consider the sandbox ready when this shell command exits with 0
     #[arg(long, value_name = "LINE", conflicts_with = "ready_port")]
     pub ready_command: Option<String>,
-    /// Region, as the provider names it
+    /// Region that the sandbox may run in, as the provider names it (repeatable) [default: any]
     #[arg(long, value_name = "REGION")]
     pub region: Vec<String>,
-    /// Name, unique among the live ones
+    /// Name of the sandbox, unique among running sandboxes (1-64 of A-Z a-z 0-9 . _ -)
     #[arg(long)]
     pub name: Option<String>,
-    /// Tag
+    /// Set a tag (repeatable)
     #[arg(long, value_name = "K=V", value_parser = pair)]
     pub tag: Vec<(String, String)>,
-    /// Option of the provider; the value is JSON or text (`plugin inspect` lists the options)
+    /// Set an option of the provider; V is JSON or text; `plugin inspect` lists the options (repeatable)
     #[arg(long = "option", value_name = "K=V", value_parser = pair)]
     pub options: Vec<(String, String)>,
 }
@@ -131,16 +131,16 @@ pub struct SandboxArgs {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Command")]
 pub struct CommandArgs {
-    /// Pass standard input on
+    /// Send standard input to the command; without it the command's input is empty
     #[arg(short, long)]
     pub interactive: bool,
-    /// Run in a terminal
+    /// Allocate a terminal for the command
     #[arg(short, long)]
     pub tty: bool,
-    /// User to run as
+    /// User to run the command as [default: the image's]
     #[arg(short, long)]
     pub user: Option<String>,
-    /// Kill the command after this long, such as 90s, 10m, 2h (exit code 124)
+    /// Kill the command after this time, such as 90s, 10m, 2h, and exit with 124 [default: no limit]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<std::time::Duration>,
 }

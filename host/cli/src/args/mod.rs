@@ -1,4 +1,5 @@
-//! What can be typed. Meaning is given to it in the other modules; `docs/cli.md` is made from these definitions.
+//! The command line as clap definitions. The modules of `commands` give them their effect. `docs/cli.md` is generated from
+//! them.
 
 mod commands;
 mod groups;
@@ -13,28 +14,38 @@ pub use self::groups::{CommandArgs, ImageArgs, SandboxArgs};
 pub use self::values::duration;
 use self::values::path_or_nothing;
 
-/// Exit codes, for `--help` and the manual.
+/// The text below the help of `stats`.
 const STATS: &str = "\
-Works after the end of the sandbox too. Costs are in US dollars, as the provider reports them.
-A value that it does not report has no line, and is null with --json. Usage of the last minutes
-may be missing.";
+Also works for sandboxes that have ended. Costs are in US dollars, as the provider reports them.
+Values that the provider does not report are omitted, and null with --json. The usage of the last
+minutes may be missing.";
 
+/// The text below the help of `conformance`.
+const CONFORMANCE: &str = "\
+Reads what the provider declares, and tests it in sandboxes that it creates and terminates. What the provider
+does not declare must be refused before anything is sent to the service. Connections are damaged through a proxy
+on this machine, so the service must be reachable directly.
+
+Exit codes: 0 if all checks hold, 1 if one failed or something could not be removed, 125 if this
+program failed.";
+
+/// The exit codes and environment variables, below the help of the program.
 const AFTER: &str = "\
 Exit codes:
-  0-255  of the remote command, passed through (128+N when signal N killed it)
-  124    the command's time limit ran out; from `wait`: the sandbox's
-  125    our own failure: usage, plugin, credentials, network, provider
+  0-255  the exit code of the remote command (128+N if signal N killed it)
+  124    the command exceeded its --timeout; from `wait`: the sandbox exceeded its lifetime or was idle
+  125    this program failed: usage, plugin, credentials, network, provider
   126    the remote command is not executable
   127    the remote command was not found
-  130    interrupted
-  137    from `wait`: terminated, or out of memory
-  141    the remote command was killed, since its output was not read any more
+  130    this program was interrupted
+  137    from `wait`: the sandbox was terminated, or ran out of memory
+  141    the remote command was killed, because the reader of this program's output is gone
 
 Environment:
-  SANDBOX_LOG                  what -v shows, more finely: sandbox_host=trace
-  OTEL_EXPORTER_OTLP_ENDPOINT  a collector that spans and counters go to (OTLP over gRPC); none without it";
+  SANDBOX_LOG                  filter for the diagnostics, such as sandbox_host=trace; replaces -v
+  OTEL_EXPORTER_OTLP_ENDPOINT  URL of the collector for spans and counters (OTLP over gRPC) [default: none]";
 
-/// Runs commands in throw-away cloud machines, through a provider plugin.
+/// Runs commands in disposable cloud machines (sandboxes), through a provider plugin.
 #[derive(Debug, Parser)]
 #[command(name = "sandbox", version, after_help = AFTER, max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {
@@ -50,37 +61,37 @@ pub struct Cli {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Start a private emulator for this command: no account, no network
+    /// Use a private emulator that runs during this command; needs no account and no network
     #[arg(long, global = true, conflicts_with = "emulator_url")]
     pub emulator: bool,
     /// Use the emulator that listens at URL
     #[arg(long, global = true, value_name = "URL")]
     pub emulator_url: Option<String>,
-    /// Provider component, or name of a bundled one (modal, memory) or a pulled one [default: modal]
+    /// File of the provider component, or name of a bundled (modal, memory) or a pulled one [default: modal]
     #[arg(long, global = true, value_name = "FILE|NAME", env = "SANDBOX_PLUGIN", value_parser = path_or_nothing(), value_hint = ValueHint::FilePath)]
     pub plugin: Option<PathBuf>,
-    /// Profile of the provider's profile file
+    /// Use this profile of the provider's profile file (for Modal, ~/.modal.toml)
     #[arg(long, global = true, value_name = "NAME", conflicts_with_all = ["emulator", "emulator_url"])]
     pub profile: Option<String>,
-    /// Limits and grants for the plugin (TOML; see docs/security.md)
+    /// Read limits and grants for the plugin from this TOML file (see docs/security.md)
     #[arg(long, global = true, value_name = "FILE", env = "SANDBOX_POLICY", value_parser = path_or_nothing(), value_hint = ValueHint::FilePath)]
     pub policy: Option<PathBuf>,
-    /// Give the plugin named by --plugin what it wishes for: its origins, variables and credentials
+    /// Grant the plugin of --plugin all origins, environment variables and credentials that it requests
     #[arg(long, global = true)]
     pub grant: bool,
-    /// Trust the certificate authorities in FILE (PEM) too
+    /// Also trust the certificate authorities in this PEM file
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub ca_file: Option<PathBuf>,
-    /// Print results as JSON
+    /// Print results and errors as JSON on stdout (see docs/cli.md)
     #[arg(long, global = true)]
     pub json: bool,
-    /// No progress, no build log
+    /// Do not print progress, messages and build logs
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// More diagnostics on stderr; twice for still more
+    /// Print diagnostics on stderr; -vv prints more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// No colours
+    /// Do not use colours
     #[arg(long, global = true)]
     pub no_color: bool,
 }
@@ -88,7 +99,7 @@ pub struct Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Build an image, create a sandbox, run a command in it, terminate it
+    /// Run a command in a new sandbox, then terminate the sandbox
     Run(Run),
     /// Create a sandbox and print its id
     Create(Create),
@@ -102,62 +113,65 @@ pub enum Command {
     Ls(Ls),
     /// Print files
     Cat(Cat),
-    /// Remove files
+    /// Remove files and directories
     Rm(Rm),
     /// List sandboxes
     #[command(visible_alias = "ps")]
     List(List),
-    /// Show what is known of a sandbox
+    /// Show the properties of a sandbox
     Inspect(Id),
     /// Print the log of a sandbox
     Logs(Logs),
-    /// Wait for the end of a sandbox and say how it ended
+    /// Wait until a sandbox ends, and print how it ended
     Wait(Id),
     /// Terminate sandboxes
     Terminate(Terminate),
     /// Show or change the tags of a sandbox
     Tags(Tags),
-    /// Freeze a sandbox's file system, a directory, or its memory
+    /// Save the files, a directory, or the memory of a sandbox, and print the id of the snapshot
     Snapshot(Snapshot),
-    /// Make a sandbox from a memory snapshot
+    /// Create a sandbox from a memory snapshot
     Restore(Restore),
-    /// Mount an image at a path of a running sandbox
+    /// Mount an image or an empty directory at a path of a running sandbox
     Mount(Mount),
-    /// Undo `mount`
+    /// Remove a mount that `mount` made
     Unmount(Unmount),
-    /// Change where a running sandbox may connect to
+    /// Change the outbound network policy of a running sandbox
     Network(Network),
-    /// Make a token for HTTP connections to a port of a sandbox
+    /// Create a token for HTTP connections to a port of a sandbox
     Token(Token),
-    /// Show what a sandbox has used and cost
+    /// Show the resource usage and the cost of a sandbox
     #[command(after_help = STATS)]
     Stats(Id),
-    /// Containers beside a sandbox's main one
+    /// Manage the sidecars of a sandbox: additional containers beside its main one
     #[command(subcommand)]
     Sidecar(SidecarCommand),
-    /// Show where the ports of a sandbox are reached
+    /// Show the public addresses of the ports of a sandbox
     Tunnels(Id),
-    /// Remove sandboxes whose owner has gone: those that a killed `run` or harness left behind
+    /// Terminate abandoned sandboxes: those that a killed `run` or harness left running
     Sweep(Sweep),
-    /// Connect local ports to ports of a sandbox
+    /// Forward local ports to ports of a sandbox
     Forward(Forward),
     /// Build an image and print its id
     Build(Build),
-    /// Look at images, remove them
+    /// Show or delete images
     #[command(subcommand)]
     Image(ImageCommand),
-    /// Look at provider components, fetch, check and pack them
+    /// Show, download, check and pack provider components
     #[command(subcommand)]
     Plugin(PluginCommand),
+    /// Check whether a component is a correct provider: runs the checks of the interface on it
+    #[command(after_help = CONFORMANCE)]
+    Conformance(Conformance),
     /// Let hosts that speak only HTTP/1.1 run the plugin: gRPC-Web in, gRPC out
     Gateway(Gateway),
-    /// Check plugin, settings, network and emulator
+    /// Check the plugin, the settings, the service and the emulator
     Doctor(Doctor),
-    /// Run an emulator of the provider in the foreground
+    /// Run an emulator of Modal in the foreground
     Emulator(Emulator),
     /// Print a completion script for a shell
     Completions(Completions),
-    /// Print the manual page, or write one per command into a directory
+    /// Print the manual page, or write one page per command to a directory
     Man(Man),
 }
 

@@ -9,7 +9,7 @@ pub(super) fn ports(text: &str) -> Result<(u16, u16), String> {
     let (local, remote) = text.split_once(':').unwrap_or((text, text));
     match (local.parse(), remote.parse()) {
         (Ok(local), Ok(remote)) if remote != 0 => Ok((local, remote)),
-        _ => Err("not of the form LOCAL:REMOTE with numbers from 1 to 65535".into()),
+        _ => Err("expected REMOTE or LOCAL:REMOTE, with port numbers up to 65535".into()),
     }
 }
 
@@ -18,7 +18,7 @@ pub(super) fn gpu(text: &str) -> Result<(String, u32), String> {
     let (model, count) = text.split_once(':').unwrap_or((text, "1"));
     match count.parse() {
         Ok(count) if count > 0 && !model.is_empty() => Ok((model.to_owned(), count)),
-        _ => Err("write MODEL or MODEL:COUNT".into()),
+        _ => Err("expected MODEL or MODEL:COUNT, with a count of at least 1".into()),
     }
 }
 
@@ -28,11 +28,11 @@ pub(super) fn port(text: &str) -> Result<(PortKind, u16), String> {
         "tls" => PortKind::Tls,
         "h2" => PortKind::H2,
         "tcp" => PortKind::Tcp,
-        _ => return Err(format!("{kind:?} is no kind of port; use tls, h2 or tcp")),
+        _ => return Err(format!("unknown kind of port {kind:?}; use tls, h2 or tcp")),
     };
     match number.parse() {
         Ok(number) if number != 0 => Ok((kind, number)),
-        _ => Err("not a port from 1 to 65535".into()),
+        _ => Err("expected a port number from 1 to 65535".into()),
     }
 }
 
@@ -43,7 +43,7 @@ type Mounted<'a> = (&'a str, &'a str, Vec<(&'a str, Option<&'a str>)>);
 fn mounted(text: &str) -> Result<Mounted<'_>, String> {
     let mut parts = text.splitn(3, ':');
     let (Some(name), Some(path)) = (parts.next().filter(|name| !name.is_empty()), parts.next()) else {
-        return Err("write NAME:/path or NAME:/path:OPTION,…".into());
+        return Err("expected NAME:/path or NAME:/path:OPTION,…".into());
     };
     let options = parts.next().into_iter().flat_map(|options| options.split(','));
     let options = options.map(|option| match option.split_once('=') {
@@ -62,7 +62,7 @@ pub(super) fn volume(text: &str) -> Result<VolumeMount, String> {
             ("ro", None) => mount.read_only = true,
             ("create", None) => mount.create = true,
             ("sub", Some(directory)) => mount.sub_path = Some(directory.to_owned()),
-            (name, _) => return Err(format!("{name:?} is no option of a volume; use ro, create, sub=DIR")),
+            (name, _) => return Err(format!("unknown volume option {name:?}; use ro, create or sub=DIR")),
         }
     }
     Ok(mount)
@@ -87,7 +87,7 @@ pub(super) fn bucket(text: &str) -> Result<BucketMount, String> {
 pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("not of the form K=V".into()),
+        _ => Err("expected K=V".into()),
     }
 }
 
@@ -97,7 +97,7 @@ pub(super) fn env_pair(text: &str) -> Result<(String, String), String> {
     }
     match std::env::var(text) {
         Ok(value) if !text.is_empty() => Ok((text.to_owned(), value)),
-        _ => Err(format!("{text} is not set here; write {text}=VALUE")),
+        _ => Err(format!("the variable {text} is not set on this machine; write {text}=VALUE")),
     }
 }
 
@@ -116,14 +116,14 @@ pub fn duration(text: &str) -> Result<std::time::Duration, String> {
             "m" | "min" => (&text[..at], 60.0),
             "h" => (&text[..at], 3600.0),
             "d" => (&text[..at], 86400.0),
-            unit => return Err(format!("{unit:?} is no unit of time; use ms, s, m, h or d")),
+            unit => return Err(format!("unknown unit of time {unit:?}; use ms, s, m, h or d")),
         },
     };
     match number.trim().parse::<f64>() {
         Ok(value) if value.is_finite() && value > 0.0 && value * factor < 1e9 => {
             Ok(std::time::Duration::from_secs_f64(value * factor))
         }
-        _ => Err("not a time such as 90s, 10m or 2h".into()),
+        _ => Err("expected a positive time such as 90s, 10m or 2h".into()),
     }
 }
 
@@ -135,14 +135,14 @@ pub(super) fn mebibytes(text: &str) -> Result<u32, String> {
             "m" => (&text[..at], 1.0),
             "g" => (&text[..at], 1024.0),
             "t" => (&text[..at], 1024.0 * 1024.0),
-            _ => return Err("not a size such as 512M or 4G".into()),
+            _ => return Err("expected a positive size such as 512M or 4G".into()),
         },
     };
     match number.trim().parse::<f64>() {
         Ok(value) if value.is_finite() && value > 0.0 && value * factor <= f64::from(u32::MAX) => {
             Ok((value * factor).ceil() as u32)
         }
-        _ => Err("not a size such as 512M or 4G".into()),
+        _ => Err("expected a positive size such as 512M or 4G".into()),
     }
 }
 

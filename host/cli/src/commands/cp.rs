@@ -34,8 +34,8 @@ pub async fn cp(session: &Session, args: Cp) -> Result<i32> {
     let (source, destination) = (Place::parse(&args.source), Place::parse(&args.destination));
     let both_here = !matches!((&source, &destination), (Place::Remote { .. }, _) | (_, Place::Remote { .. }));
     if both_here {
-        return Err(Failure::new(what, "neither side is in a sandbox")
-            .hint("write SANDBOX-ID:/absolute/path for the side that is")
+        return Err(Failure::new(what, "neither path is in a sandbox")
+            .hint("write SANDBOX-ID:/absolute/path for a path in a sandbox")
             .into());
     }
     let provider = session.provider().await?;
@@ -46,8 +46,8 @@ pub async fn cp(session: &Session, args: Cp) -> Result<i32> {
         (Place::Remote { id, path }, Place::Stream) => {
             let sandbox = provider.sandbox(id);
             if session.voice.json {
-                return Err(Failure::new(what, "standard output is to be a file and JSON at once")
-                    .hint("leave --json away")
+                return Err(Failure::new(what, "standard output cannot be used for both the file and JSON")
+                    .hint("omit --json")
                     .into());
             }
             let transfer = session.voice.transfer(format!("copying {path}"), None);
@@ -73,7 +73,7 @@ pub async fn cp(session: &Session, args: Cp) -> Result<i32> {
         (Place::Remote { id, path }, Place::Remote { id: to, path: at }) => {
             between(session, &provider.sandbox(id), &path, &provider.sandbox(to), &at, args.recursive).await?.into()
         }
-        _ => return Err(Failure::new(what, "neither side is in a sandbox").into()),
+        _ => return Err(Failure::new(what, "neither path is in a sandbox").into()),
     };
     if session.voice.json {
         output::print_json(&results::Copied { bytes: copied.size, skipped: copied.skipped })?;
@@ -104,9 +104,12 @@ async fn get(session: &Session, sandbox: &Sandbox, path: &str, to: &Path, recurs
             return Err(Failure::new(format!("copy {path}"), "it is a directory").hint("use -r").into());
         }
         if linked {
-            return Err(Failure::new(format!("write {}", to.display()), "a link is in the place of the directory")
-                .hint("remove the link, or name the directory that it leads to")
-                .into());
+            return Err(Failure::new(
+                format!("write {}", to.display()),
+                "a symbolic link has the name of the directory",
+            )
+            .hint("remove the link, or give the directory that it points to")
+            .into());
         }
         return unpack(session, sandbox, path, &to).await;
     }
@@ -125,10 +128,10 @@ async fn get(session: &Session, sandbox: &Sandbox, path: &str, to: &Path, recurs
     let temporary = made.map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound if !directory.exists() => Failure::io(format!("write {}", to.display()), &error)
             .because(format!("there is no directory {}", directory.display()))
-            .hint("make it first"),
+            .hint("create it first"),
         std::io::ErrorKind::PermissionDenied => Failure::io(format!("write {}", to.display()), &error)
-            .because(format!("no file can be made in {}: permission denied", directory.display()))
-            .hint("choose another place, or write it from the shell: `sandbox cat ID:/PATH > FILE`"),
+            .because(format!("no file can be created in {}: permission denied", directory.display()))
+            .hint("choose another directory, or redirect the output: `sandbox cat ID:/PATH > FILE`"),
         // The error's own text names the temporary file, which the user does not know.
         kind => what(kind.into()),
     })?;

@@ -90,7 +90,7 @@ async fn service(session: &Session, findings: &mut Findings, plugin: &Plugin) {
     for grant in provider.grants() {
         // A partial set of credentials was rejected when the provider was built.
         let result = if grant.credentials.is_empty() {
-            Err(format!("none for {}; set {}, or work with --emulator", grant.origin, needed(plugin)))
+            Err(format!("none for {}; set {}, or use --emulator", grant.origin, needed(plugin)))
         } else {
             Ok(format!("{} with {}", grant.origin, grant.credentials.join(", ")))
         };

@@ -57,7 +57,7 @@ pub async fn live(session: &Session) -> Result<i32> {
     let mut images = Vec::new();
     let checked = checks(session, &provider, &run, &mut images, &mut rows).await;
     let cleaned = clean(&provider, &run, &images).await;
-    rows.note(0, "nothing is left behind", cleaned)?;
+    rows.note(0, "all sandboxes and images are removed", cleaned)?;
     if rows.failed == 0 {
         owed.paid();
     }
@@ -101,7 +101,7 @@ impl Rows {
     ) -> Result<()> {
         let _step = session.voice.step(check.to_owned());
         let found = tokio::time::timeout(PATIENCE, work).await;
-        self.note(number, check, found.unwrap_or_else(|_| Ok(Found::Other(format!("nothing after {PATIENCE:?}")))))
+        self.note(number, check, found.unwrap_or_else(|_| Ok(Found::Other(format!("no result after {PATIENCE:?}")))))
     }
 }
 
@@ -112,14 +112,14 @@ async fn checks(
     images: &mut Vec<String>,
     rows: &mut Rows,
 ) -> Result<()> {
-    rows.run(session, 1, "the service takes this client", async {
+    rows.run(session, 1, "the service accepts this client", async {
         provider.check().await?;
         well("signed in")
     })
     .await?;
     let told = provider.service_time();
-    let text = told.map_or("no answer says the time", |_| "its answers say the time");
-    rows.note(16, "the service says what time it is", expect(told.is_some(), text))?;
+    let text = told.map_or("no response has a date", |_| "responses have a date");
+    rows.note(16, "responses of the service have a date", expect(told.is_some(), text))?;
 
     let begun = Instant::now();
     let spec = |image| SandboxSpec::new(image).tag(TAG, run).lifetime(LIFETIME);
@@ -130,16 +130,16 @@ async fn checks(
         Ok(Ok(sandbox)) => sandbox,
         Ok(Err(error)) => return rows.note(2, "a sandbox of the default image", Err(error)),
         Err(_) => {
-            let found = Found::Other(format!("nothing after {PATIENCE:?}"));
+            let found = Found::Other(format!("no result after {PATIENCE:?}"));
             return rows.note(2, "a sandbox of the default image", Ok(found));
         }
     };
     let text = format!("{} after {:.1} s", sandbox.id(), begun.elapsed().as_secs_f64());
     rows.note(2, "a sandbox of the default image", well(text))?;
 
-    rows.run(session, 3, "a repeated create makes one sandbox", async {
+    rows.run(session, 3, "a repeated create request creates one sandbox", async {
         let again = provider.create(wanted.port(8000)).await?;
-        expect(again.id() == sandbox.id(), format!("the second call gave {}", again.id()))
+        expect(again.id() == sandbox.id(), format!("the second call returned {}", again.id()))
     })
     .await?;
     commands(session, &sandbox, rows).await?;
@@ -151,7 +151,7 @@ async fn checks(
         expect(tunnels.iter().any(|tunnel| tunnel.port == 8000), told.join(", "))
     })
     .await?;
-    rows.run(session, 0, "a snapshot holds the files", async {
+    rows.run(session, 0, "a snapshot contains the files", async {
         let image = sandbox.snapshot_filesystem(Some(Duration::from_secs(3600))).await?;
         images.push(image.clone());
         let copy = provider.create(spec(ImageSpec::id(&image))).await?;
@@ -166,15 +166,15 @@ async fn checks(
         for _ in 0..30 {
             let page = sandbox.logs(LogQuery::default(), None, 1 << 20).await?;
             if page.items.iter().any(|chunk| chunk.text.contains("from the beginning")) {
-                return well("it has what the program printed");
+                return well("the log contains the program's output");
             }
             // The service collects logs with a delay.
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        Ok(Found::Other("nothing of it after half a minute".to_owned()))
+        Ok(Found::Other("the log does not contain the program's output after 30 s".to_owned()))
     })
     .await?;
-    rows.run(session, 11, "a running sandbox is cut off by an allow-list of nothing", cut_off(&sandbox)).await?;
+    rows.run(session, 11, "an empty allow-list blocks the network of a running sandbox", cut_off(&sandbox)).await?;
     by_hand(rows)?;
     rows.run(session, 0, "a terminated sandbox has ended", async {
         sandbox.terminate().await?;
@@ -195,31 +195,36 @@ async fn cost(sandbox: &Sandbox) -> Check {
             // Allows for the rounding of sums of decimal numbers.
             let adds_up = cost > 0.0 && (cost - parts).abs() <= cost * 1e-3;
             let seconds = begun.elapsed().as_secs();
-            return expect(adds_up, format!("{cost} USD, its parts {parts} USD, {seconds} s after the end"));
+            return expect(
+                adds_up,
+                format!("{cost} USD in total, {parts} USD as the sum over resources, {seconds} s after the end"),
+            );
         }
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
-    Ok(Found::Other(format!("none {COST_PATIENCE:?} after the end")))
+    Ok(Found::Other(format!("the service reports no cost {COST_PATIENCE:?} after the end")))
 }
 
 /// Lists the checks that must be made by hand.
 fn by_hand(rows: &mut Rows) -> Result<()> {
     for (number, check) in [
-        (9, "sidecars share a network"),
-        (14, "memory snapshots and their restoring"),
+        (9, "sidecars of a sandbox share a network"),
+        (14, "memory snapshots can be created and restored"),
         (18, "the file helper is linked statically"),
-        (19, "variables may have names with dots"),
-        (20, "links and empty directories of a context"),
-        (21, "the log names the container of each line"),
-        (22, "a list of the sandboxes of all apps"),
-        (23, "a volume is deleted when its sandbox has been terminated"),
-        (25, "a cost right after the end is the whole cost"),
-        (26, "what is billed times the list prices is the cost"),
+        (19, "names of environment variables may contain dots"),
+        (20, "a build context may contain links and empty directories"),
+        (21, "the log states the container of each line"),
+        (22, "sandboxes of all apps can be listed"),
+        (23, "a volume can be deleted right after its sandbox was terminated"),
+        (25, "a cost that is read right after the end is the whole cost"),
+        (26, "the billed amounts times the list prices are the cost"),
     ] {
         rows.note(
             number,
             check,
-            Ok(Found::Skipped("try it by hand: it costs more than a minute's sandbox".to_owned())),
+            Ok(Found::Skipped(
+                "not automated, because it costs more than a sandbox for one minute: check it by hand".to_owned(),
+            )),
         )?;
     }
     Ok(())
@@ -234,7 +239,7 @@ async fn image_checks(
 ) -> Result<()> {
     let spec = |image| SandboxSpec::new(image).tag(TAG, run).lifetime(LIFETIME);
     let mut built = None;
-    rows.run(session, 12, "the log of a build names its steps", async {
+    rows.run(session, 12, "the log of a build contains a line per step", async {
         let lines = format!("FROM debian:bookworm-slim\nWORKDIR /opt/doctor\nRUN echo {run}\n");
         let (image, _) = provider.dockerfile(LocalDockerfile::new(lines), |_, _| ()).await?;
         let mut log = String::new();
@@ -243,11 +248,11 @@ async fn image_checks(
         let named = log.lines().any(|line| line.starts_with("=> "));
         let first = log.lines().next().unwrap_or_default().to_owned();
         built = Some(image.id);
-        expect(named, format!("it begins with `{first}`"))
+        expect(named, format!("the log begins with `{first}`"))
     })
     .await?;
     rows.run(session, 10, "commands run in the directory of a WORKDIR line", async {
-        let Some(image) = built else { return Ok(Found::Skipped("there is no such image".to_owned())) };
+        let Some(image) = built else { return Ok(Found::Skipped("the image was not built".to_owned())) };
         let other = provider.create(spec(ImageSpec::id(image))).await?;
         let place = said(&other, "pwd").await;
         other.terminate().await?;
@@ -281,34 +286,34 @@ async fn commands(session: &Session, sandbox: &Sandbox, rows: &mut Rows) -> Resu
         for (line, code) in [("exit 0", 0), ("exit 7", 7), ("exit 137", 137), ("exec no-such-program", 127)] {
             let verdict = sandbox.run(ExecSpec::shell(line)).await?.verdict;
             if !matches!(verdict, Verdict::Exited(found) if found == code) {
-                return Ok(Found::Other(format!("`{line}` gave {verdict:?}")));
+                return Ok(Found::Other(format!("`{line}` returned {verdict:?}")));
             }
         }
         well("0, 7, 137 and 127")
     })
     .await?;
-    rows.run(session, 4, "a time limit is told from other ends", async {
+    rows.run(session, 4, "a command that exceeds its time limit ends with the verdict deadline", async {
         let verdict = sandbox.run(ExecSpec::new(["sleep", "60"]).timeout(Duration::from_secs(2))).await?.verdict;
         expect(matches!(verdict, Verdict::Deadline), format!("{verdict:?}"))
     })
     .await?;
-    rows.run(session, 5, "a signal finds a process tree", async {
+    rows.run(session, 5, "a signal reaches all processes of a command", async {
         let mut process = sandbox.spawn(ExecSpec::shell("sleep 600 & sleep 600; wait")).await?;
         process.signal(Signal::TERM).await?;
         let verdict = tokio::time::timeout(Duration::from_secs(30), process.wait()).await;
-        let Ok(verdict) = verdict else { return Ok(Found::Other("it goes on".to_owned())) };
+        let Ok(verdict) = verdict else { return Ok(Found::Other("the command still runs after 30 s".to_owned())) };
         let verdict = verdict?;
         expect(matches!(verdict, Verdict::Signaled(15) | Verdict::Exited(143)), format!("{verdict:?}"))
     })
     .await?;
-    rows.run(session, 6, "output ends with its command", async {
+    rows.run(session, 6, "output ends when its command ends", async {
         let begun = Instant::now();
         let result = sandbox.run(ExecSpec::shell("sleep 20 & echo done")).await?;
-        let text = format!("after {:.1} s, while a child goes on for 20 s", begun.elapsed().as_secs_f64());
+        let text = format!("after {:.1} s, while a child process runs for 20 s", begun.elapsed().as_secs_f64());
         expect(result.stdout.data == b"done\n" && begun.elapsed() < Duration::from_secs(15), text)
     })
     .await?;
-    rows.run(session, 7, "stdin of several messages", async {
+    rows.run(session, 7, "standard input of several messages", async {
         let data = vec![b'x'; 9 << 20];
         let limits = OutputLimits { stdout_max: 100, stderr_max: 100, keep: Keep::Head };
         let result = sandbox.run_with(ExecSpec::shell("wc -c"), data, limits).await?;
@@ -316,7 +321,7 @@ async fn commands(session: &Session, sandbox: &Sandbox, rows: &mut Rows) -> Resu
         expect(text == "9437184", format!("{text} bytes arrived"))
     })
     .await?;
-    rows.run(session, 15, "a file in several streams of stdin", async {
+    rows.run(session, 15, "a file that is sent in several streams of standard input", async {
         let size = 20 << 20;
         sandbox.upload("/tmp/doctor-large", tokio::io::repeat(b'x').take(size), WriteOptions::default()).await?;
         let there = sandbox.stat("/tmp/doctor-large", true).await?.size;
@@ -335,7 +340,13 @@ async fn files(sandbox: &Sandbox) -> Check {
     let missing = sandbox.read_file("/tmp/doctor/missing", 100).await;
     let typed = missing.as_ref().is_err_and(Error::is_not_found);
     let good = data == b"kept" && info.size == 4 && names == ["kept"] && typed;
-    expect(good, format!("written, read, listed ({}), renamed; a missing one is told: {typed}", names.join(", ")))
+    expect(
+        good,
+        format!(
+            "written, read, listed ({}), renamed; a missing file is reported as not found: {typed}",
+            names.join(", ")
+        ),
+    )
 }
 
 async fn tags(provider: &Provider, sandbox: &Sandbox, run: &str) -> Check {
@@ -343,7 +354,7 @@ async fn tags(provider: &Provider, sandbox: &Sandbox, run: &str) -> Check {
     let all = sandbox.tags().await?;
     let listed = provider.list(&ListFilter::default().tag(TAG, run).tag("more", "1"), 10).await?;
     let found = listed.iter().any(|info| info.id == sandbox.id());
-    expect(all.len() == 2 && found, format!("{} tags, and {} sandboxes have them", all.len(), listed.len()))
+    expect(all.len() == 2 && found, format!("{} tags are set, and {} sandboxes have them", all.len(), listed.len()))
 }
 
 async fn cut_off(sandbox: &Sandbox) -> Check {
@@ -354,11 +365,11 @@ async fn cut_off(sandbox: &Sandbox) -> Check {
         Ok::<_, Error>(matches!(verdict, Verdict::Exited(0)))
     };
     if !reaches().await? {
-        return Ok(Found::Skipped("it does not reach 1.1.1.1 before either".to_owned()));
+        return Ok(Found::Skipped("the sandbox cannot connect to 1.1.1.1, even without the allow-list".to_owned()));
     }
     sandbox.set_network(NetworkPolicy { outbound: Outbound::Blocked, inbound_cidrs: vec![] }).await?;
     let still = reaches().await?;
-    expect(!still, format!("1.1.1.1 was reached before, and after: {still}"))
+    expect(!still, format!("the sandbox could connect to 1.1.1.1 before; afterwards: {still}"))
 }
 
 /// Returns the output of a shell command.

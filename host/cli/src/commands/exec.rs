@@ -21,7 +21,7 @@ pub async fn exec(session: &Session, args: Exec) -> Result<i32> {
     command.env = args.env;
     if let Some(directory) = args.workdir.as_ref().filter(|directory| !directory.starts_with('/')) {
         return Err(Failure::new("run the command", format!("the directory {directory:?} is not absolute"))
-            .hint("begin --workdir with a slash")
+            .hint("give --workdir an absolute path")
             .into());
     }
     command.cwd = args.workdir;
@@ -39,7 +39,7 @@ pub async fn exec(session: &Session, args: Exec) -> Result<i32> {
     if let Err(error) = &code
         && let Some(reason) = not_begun(&sandbox, error).await
     {
-        let why = format!("the sandbox's own program ended first: {}", end_text(&reason));
+        let why = format!("the entry-point command of the sandbox ended first: {}", end_text(&reason));
         return Err(Failure::new("run the command", why).hint(STAY_HINT).into());
     }
     code

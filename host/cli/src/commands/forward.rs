@@ -25,20 +25,20 @@ pub async fn forward(session: &Session, args: Forward) -> Result<i32> {
     for (local, remote) in args.ports {
         let Some(tunnel) = tunnels.iter().find(|tunnel| tunnel.port == remote).cloned() else {
             let open: Vec<_> = tunnels.iter().map(|tunnel| tunnel.port.to_string()).collect();
-            let why = format!("{} did not open it when it was created; open: [{}]", sandbox.id(), open.join(", "));
+            let why = format!("{} was created without this port; its ports: [{}]", sandbox.id(), open.join(", "));
             return Err(Failure::new(format!("forward to port {remote}"), why)
                 .hint(format!("create the sandbox with --port {remote}"))
                 .into());
         };
         if session.with_emulator() && tunnel.kind != PortKind::Tcp {
-            let why = "it is open for TLS, and the emulator's certificate is one of its own making";
+            let why = "it is reachable only over TLS, and the emulator's certificate is self-signed";
             return Err(Failure::new(format!("forward to port {remote}"), why)
                 .hint(format!("create the sandbox with --port {remote}/tcp"))
                 .into());
         }
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, local)).await.map_err(|error| {
             Failure::io(format!("listen on port {local}"), &error)
-                .hint(format!("give another, or 0 for any: 0:{remote}"))
+                .hint(format!("choose another local port, or 0 for a free one: 0:{remote}"))
         })?;
         let address = listener.local_addr()?;
         if session.voice.json {
@@ -50,7 +50,7 @@ pub async fn forward(session: &Session, args: Forward) -> Result<i32> {
     }
     // Forwards until the sandbox ends or the user interrupts.
     let reason = sandbox.wait().await?;
-    Err(Failure::new(format!("go on forwarding to {}", sandbox.id()), format!("it has ended: {}", end_text(&reason)))
+    Err(Failure::new(format!("keep forwarding to {}", sandbox.id()), format!("it has ended: {}", end_text(&reason)))
         .hint("create a new sandbox")
         .into())
 }

@@ -25,7 +25,7 @@ pub async fn gateway(session: &Session, args: Gateway) -> Result<i32> {
         write_token(path, gateway.token().expose())?;
         let names: Vec<_> = credentials.collect();
         if !names.is_empty() {
-            session.voice.say(format_args!("set {} to what {} holds", names.join(" and "), path.display()));
+            session.voice.say(format_args!("set {} to the content of {}", names.join(" and "), path.display()));
         }
     } else {
         lines.extend(credentials.map(|name| (name, gateway.token().expose().to_owned())));
@@ -59,8 +59,8 @@ fn write_token(path: &std::path::Path, token: &str) -> Result<()> {
     if std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_file() && !found.is_symlink())
         || std::fs::metadata(path).is_ok_and(|found| !found.is_file())
     {
-        return Err(Failure::new(&what, "it is no regular file")
-            .hint("name a file, or leave --token-file away")
+        return Err(Failure::new(&what, "it is not a regular file")
+            .hint("give a regular file, or omit --token-file")
             .into());
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(".".as_ref());

@@ -20,8 +20,8 @@ pub async fn list(session: &Session, args: List) -> Result<i32> {
     if !session.voice.json {
         let environment = provider.environment().iter().find(|(name, _)| name == "MODAL_ENVIRONMENT");
         session.voice.say(match environment {
-            Some((_, name)) if !name.is_empty() => format!("Looked in all apps of the environment {name}"),
-            _ => "Looked in all apps of the default environment".to_owned(),
+            Some((_, name)) if !name.is_empty() => format!("all apps of the environment {name} were searched"),
+            _ => "all apps of the default environment were searched".to_owned(),
         });
     }
     if session.voice.json {

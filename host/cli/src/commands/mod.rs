@@ -3,6 +3,7 @@
 pub mod build;
 pub mod cat;
 pub mod completions;
+pub mod conformance;
 pub mod cp;
 pub mod create;
 pub mod doctor;
@@ -73,6 +74,7 @@ pub async fn dispatch(session: &Session, command: Command) -> Result<i32> {
         Command::Tunnels(args) => tunnels::tunnels(session, args).await,
         Command::Sweep(args) => sweep::sweep(session, args).await,
         Command::Forward(args) => forward::forward(session, args).await,
+        Command::Conformance(args) => conformance::conformance(session, args).await,
         Command::Gateway(args) => gateway::gateway(session, args).await,
         Command::Doctor(args) if args.live => doctor_live::live(session).await,
         Command::Doctor(_) => doctor::doctor(session).await,

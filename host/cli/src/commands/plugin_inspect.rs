@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use sandbox_host::types::Description;
-use sandbox_host::{Grant, InstancesWish, Manifest, Plugin, Provider};
+use sandbox_host::{FileWish, Grant, InstancesWish, Manifest, Plugin, Provider};
 
 use crate::args::PluginInspect;
 use crate::output;
@@ -40,7 +40,7 @@ pub async fn inspect(session: &Session, args: PluginInspect) -> Result<i32> {
     rows.extend(wishes(plugin.manifest()));
     rows.extend(grants.iter().map(granted));
     if let Some(error) = unusable {
-        rows.push(vec!["granted".into(), format!("nothing, as it stands: {error}")]);
+        rows.push(vec!["granted".into(), format!("nothing: {error}")]);
     }
     output::table(&rows)?;
     Ok(0)
@@ -54,7 +54,7 @@ fn facts(plugin: &Plugin, described: Result<&Description, &sandbox_host::Error>)
     row("sha256", plugin.digest().to_owned());
     row("size", format!("{} bytes", plugin.size()));
     let known = sandbox_host::INTERFACE_VERSIONS.join(" and ");
-    row("interface", format!("harness:sandbox {} (this host speaks {known})", plugin.interface_version()));
+    row("interface", format!("harness:sandbox {} (this host supports {known})", plugin.interface_version()));
     for name in plugin.exports() {
         row("exports", name.clone());
     }
@@ -78,7 +78,7 @@ fn facts(plugin: &Plugin, described: Result<&Description, &sandbox_host::Error>)
                 row("capability", format!("{} ({support}){note}", capability.name));
             }
         }
-        Err(error) => row("provider", format!("does not describe itself: {error}")),
+        Err(error) => row("provider", format!("the plugin does not describe itself: {error}")),
     }
     rows
 }
@@ -91,42 +91,55 @@ fn wishes(manifest: &Manifest) -> Vec<Vec<String>> {
         row("wishes to be", "a single instance: all calls run in it, one after another".to_owned());
     }
     for wish in &manifest.env {
-        row("wishes to read", sources(Some(&wish.name), wish.setting.as_deref()));
+        row("requests to read", sources(Some(&wish.name), wish.setting.as_deref()));
     }
     if let Some(profiles) = &manifest.profiles {
-        let elsewhere = profiles.path.env.as_ref().map_or_else(String::new, |name| format!(", or where {name} says"));
-        row("settings are of", format!("{}{elsewhere}; {} selects a profile", profiles.path.default, profiles.select));
+        let elsewhere = profiles.path.env.as_ref().map_or_else(String::new, |name| format!(", or the value of {name}"));
+        row("settings file", format!("{}{elsewhere}; {} selects a profile", profiles.path.default, profiles.select));
     }
     for wish in &manifest.credential {
         let sources = sources(Some(&wish.env), wish.setting.as_deref());
-        row("wishes to send", format!("{} ({sources}), added by the host", wish.name));
+        row("requests to send", format!("{} ({sources}), added by the host", wish.name));
     }
     for wish in &manifest.origin {
-        let headers: Vec<_> = wish.headers.iter().map(|header| header.name.as_str()).collect();
-        let with = if headers.is_empty() {
+        let additions = wish.additions();
+        let with = if additions.is_empty() {
             String::new()
         } else {
-            format!(", with {} added by the host", headers.join(" and "))
+            format!(", with {} added by the host", additions.join(" and "))
         };
         let place = match sources(wish.url.env.as_deref(), wish.url.setting.as_deref()) {
             sources if sources.is_empty() => String::new(),
-            sources => format!(", or what is in {sources}"),
+            sources => format!(", or the value of {sources}"),
         };
         let default = wish.url.default.as_deref().unwrap_or("no default");
-        row("wishes to reach", format!("{} ({default}{place}){with}", wish.name));
+        row("requests to reach", format!("{} ({default}{place}){with}", wish.name));
+        for file in wish.files() {
+            row("requests to use", format!("{}, for TLS with {}", file_text(file), wish.name));
+        }
         for rule in &wish.learn {
-            row("wishes to learn", format!("{} from {}", rule.name, rule.path));
+            row("learns origins", format!("{} from {}", rule.name, rule.path));
         }
     }
     for (name, value) in &manifest.gateway.env {
-        row("behind a gateway", format!("{name}={value}"));
+        row("gateway variables", format!("{name}={value}"));
     }
     rows
 }
 
 fn granted(grant: &Grant) -> Vec<String> {
     let with = if grant.credentials.is_empty() { "no credentials".to_owned() } else { grant.credentials.join(", ") };
-    vec!["granted".to_owned(), format!("{} ({}; {with})", grant.origin, grant.name)]
+    let socket = grant.socket.as_ref().map(|path| format!(" by the Unix socket {}", path.display()));
+    vec!["granted".to_owned(), format!("{}{} ({}; {with})", grant.origin, socket.unwrap_or_default(), grant.name)]
+}
+
+/// Describes a file by the variable that names it.
+fn file_text(file: &FileWish) -> String {
+    let place = match &file.file {
+        Some(name) => format!("the file {name} in the directory {}", file.env),
+        None => format!("the file in {}", file.env),
+    };
+    file.default.as_ref().map_or(place.clone(), |default| format!("{place}, or {default}"))
 }
 
 /// Returns the plugin's description of itself. The plugin gets no settings and no network access for it, because a plugin

@@ -18,16 +18,17 @@ pub async fn pull(session: &Session, args: PluginPull) -> Result<i32> {
     let (source, pin) = parse(&what, &args.reference, args.digest.as_deref())?;
     let name = match args.name {
         Some(name) => name,
-        None => name_of(&source)
-            .ok_or_else(|| Failure::new(&what, "it is not clear how to call it").hint("choose a name with --name"))?,
+        None => name_of(&source).ok_or_else(|| {
+            Failure::new(&what, "the reference does not end in a usable name").hint("choose a name with --name")
+        })?,
     };
     if !is_name(Path::new(&name)) {
-        return Err(Failure::new(&what, format!("{name:?} cannot be its name"))
-            .hint("choose one of letters, digits, `.`, `_` and `-` with --name")
+        return Err(Failure::new(&what, format!("{name:?} is not a valid plugin name"))
+            .hint("choose a name of letters, digits, `.`, `_` and `-` with --name")
             .into());
     }
     let file = directory()?.join(format!("{name}.wasm"));
-    let fetcher = Fetcher::new(session.global.ca_file.as_deref())?;
+    let fetcher = Fetcher::new(session.global.ca_file.as_deref()).await?;
     let shown = session.voice.transfer(format!("pulling {name}"), None);
     let progress = |position, size: Option<u64>| match size {
         Some(size) => shown.at(position, size),

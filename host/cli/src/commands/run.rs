@@ -9,22 +9,18 @@ use crate::output::Failure;
 use crate::output::text::end_text;
 use crate::session::Session;
 use crate::steps::execution::{apply, execute, require_argv};
-use crate::steps::image::{NO_ENTRYPOINT, follow, prepare_image};
+use crate::steps::image::{NO_ENTRYPOINT, follow, image_for};
 use crate::steps::sandbox::{create_sandbox, refuse_early, sandbox_spec};
 use crate::steps::verdict::{STAY_HINT, not_begun};
-
-/// The command of a sandbox that exists only for other commands. It is the command of the service's default image, and
-/// lasts longer than any sandbox. It replaces the image's `CMD`, which may end at any time.
-const KEEP_ALIVE: [&str; 2] = ["sleep", "172800"];
 
 /// The first process of a sandbox that `run` creates. `run` tries the variants in this order.
 #[derive(Clone, Copy, PartialEq)]
 enum Life {
-    /// The image's `ENTRYPOINT`, with [`KEEP_ALIVE`] as its command.
+    /// The provider's own process that does nothing. With some providers the image's `ENTRYPOINT` runs it.
     Kept,
-    /// [`KEEP_ALIVE`] alone, because the image's `ENTRYPOINT` did not run it.
+    /// The same in an image without `ENTRYPOINT`, because the image's `ENTRYPOINT` did not run it.
     Alone,
-    /// The image's own program, because the image may not contain `sleep`.
+    /// The image's own program, because the image may not contain what the provider keeps a sandbox alive with.
     Own,
 }
 
@@ -34,22 +30,24 @@ pub async fn run(session: &Session, args: Run) -> Result<i32> {
     let provider = session.provider().await?;
     let spec = sandbox_spec(&args.sandbox, ImageSpec::default())?;
     refuse_early(&provider, &spec).await?;
-    let image = prepare_image(session, &provider, &args.image, true).await?;
-    // An image of a provider that builds none has no entry point whose program could end.
-    let built = matches!(image.source, ImageSource::Id(_));
-    let lives: &[Life] = if built { &[Life::Kept, Life::Alone, Life::Own] } else { &[Life::Own] };
+    let built = image_for(session, &provider, &args.image, true).await?;
+    // A provider that builds no images cannot build one without an entry point.
+    let lives: &[Life] = match built.source {
+        ImageSource::Id(_) => &[Life::Kept, Life::Alone, Life::Own],
+        _ => &[Life::Kept],
+    };
     let mut ended = String::new();
     for &life in lives {
         let mut spec = spec.clone();
         spec.image = match life {
-            Life::Kept | Life::Own => image.clone(),
+            Life::Kept | Life::Own => built.clone(),
             Life::Alone => {
-                let without = ImageSpec { commands: vec![NO_ENTRYPOINT.to_owned()], ..image.clone() };
+                let without = built.clone().command(NO_ENTRYPOINT);
                 ImageSpec::id(follow(session, provider.build(without).await?).await?)
             }
         };
-        if life != Life::Own {
-            spec = spec.command(KEEP_ALIVE);
+        if life == Life::Own {
+            spec = spec.image_command();
         }
         match run_once(session, &provider, spec, &args).await? {
             Ran::Ended(code) => return Ok(code),

@@ -54,7 +54,10 @@ pub async fn sidecar(session: &Session, command: SidecarCommand) -> Result<i32> 
 async fn add_sidecar(session: &Session, args: SidecarAdd) -> Result<i32> {
     let provider = session.provider().await?;
     let image = build_image(session, &provider, &args.image).await?;
-    let mut spec = SidecarSpec::new(args.name, ImageSpec::id(image)).command(args.argv);
+    let mut spec = SidecarSpec::new(args.name, ImageSpec::id(image));
+    if !args.argv.is_empty() {
+        spec = spec.command(args.argv);
+    }
     spec.env = args.env;
     spec.workdir = args.workdir;
     let made = provider.sandbox(args.id).create_sidecar(spec).await?;

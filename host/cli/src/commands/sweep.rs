@@ -16,7 +16,7 @@ pub async fn sweep(session: &Session, args: Sweep) -> Result<i32> {
     let owner = args.owner.unwrap_or_else(default_owner);
     // On a terminal, first shows the user what would be removed.
     let dry_run = args.dry_run || (!args.yes && std::io::stdout().is_terminal());
-    let step = session.voice.step("looking for sandboxes that were left behind");
+    let step = session.voice.step("looking for abandoned sandboxes");
     let found = provider.sweep(&owner, dry_run).await?;
     drop(step);
     if session.voice.json {
@@ -32,13 +32,13 @@ pub async fn sweep(session: &Session, args: Sweep) -> Result<i32> {
         output::print_json(&results::Sweep { owner: &owner, dry_run, found: rows })?;
     } else {
         for swept in &found {
-            let state = if swept.terminated { "terminated" } else { "left behind" };
-            output::print(format_args!("{}  {state}, lease over for {} s", swept.id, swept.overdue.as_secs()))?;
+            let state = if swept.terminated { "terminated" } else { "abandoned" };
+            output::print(format_args!("{}  {state}, its lease expired {} s ago", swept.id, swept.overdue.as_secs()))?;
         }
         if found.is_empty() {
-            session.voice.say(format_args!("nothing of {owner} was left behind"));
+            session.voice.say(format_args!("{owner} has no abandoned sandboxes"));
         } else if dry_run {
-            session.voice.say("nothing was removed; say --yes to remove them");
+            session.voice.say("nothing was terminated; use --yes to terminate them");
         }
     }
     let failed = !dry_run && found.iter().any(|swept| !swept.terminated);

@@ -9,6 +9,12 @@ use crate::session::Session;
 /// Runs `sandbox token`. Returns the exit code.
 pub async fn token(session: &Session, args: Token) -> Result<i32> {
     let made = session.provider().await?.sandbox(args.id).connect_token(args.port, &args.metadata).await?;
-    session.voice.show(&ConnectToken { url: &made.url, token: &made.token }, [&made.url, &made.token])?;
+    let result = ConnectToken {
+        url: &made.url,
+        headers: made.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
+        expires: made.expires,
+    };
+    let headers = made.headers.iter().map(|(name, value)| format!("{name}: {value}"));
+    session.voice.show(&result, std::iter::once(made.url.clone()).chain(headers))?;
     Ok(0)
 }

@@ -87,7 +87,7 @@ pub fn parts(error: &anyhow::Error) -> (String, String, Option<String>) {
     let mut chain = error.chain();
     let first = chain.next().map(ToString::to_string).unwrap_or_default();
     let rest: Vec<_> = chain.map(ToString::to_string).collect();
-    if rest.is_empty() { ("go on".into(), first, None) } else { (first, rest.join(": "), None) }
+    if rest.is_empty() { ("continue".into(), first, None) } else { (first, rest.join(": "), None) }
 }
 
 /// Formats a failure in one line.
@@ -113,7 +113,7 @@ pub fn kind(error: &anyhow::Error) -> String {
 /// setting in a policy file.
 fn limit_advice(error: &sandbox_host::Error) -> Option<&'static str> {
     Some(match error.limit()? {
-        "body_bytes" => "if the plugin may send and receive that much, raise `body_mib` of the policy's limits",
+        "body_bytes" => "to permit larger bodies, raise `body_mib` in the limits of the policy",
         _ => return None,
     })
 }
@@ -122,21 +122,21 @@ fn limit_advice(error: &sandbox_host::Error) -> Option<&'static str> {
 fn advice(error: &sandbox_host::Error) -> Option<&'static str> {
     Some(match error.kind() {
         Kind::NotFound if error.is_about_sandbox() => {
-            "`sandbox list` shows the sandboxes that run, `sandbox list --all` the others too"
+            "`sandbox list` shows the running sandboxes, `sandbox list --all` all of them"
         }
         // Without a code of the service: the plugin itself refused the id. The service refuses other arguments.
         Kind::InvalidArgument if error.is_about_sandbox() && error.provider_code().is_none() => {
             "`sandbox list` shows the ids of sandboxes"
         }
-        Kind::AlreadyExists => "choose another name, or end what has it",
-        Kind::File(FileFault::NotFound) => "`sandbox ls ID:/DIRECTORY` shows what is there",
+        Kind::AlreadyExists => "choose another name, or terminate the sandbox that has it",
+        Kind::File(FileFault::NotFound) => "`sandbox ls ID:/DIRECTORY` shows the existing files",
         Kind::File(FileFault::NotEmpty) => "use -r",
-        Kind::PermissionDenied => "use credentials that may do this",
+        Kind::PermissionDenied => "use credentials that permit this",
         Kind::ResourceExhausted | Kind::TimedOut => "try again later",
-        Kind::Unavailable => "try again; `sandbox doctor` looks at what is needed",
-        Kind::Unsupported => "`sandbox plugin inspect` lists what this provider can do",
-        Kind::BuildFailed => "correct the line, and build again",
-        Kind::Internal => "try again; -vv shows more of what happens",
+        Kind::Unavailable => "try again; `sandbox doctor` checks the connection",
+        Kind::Unsupported => "`sandbox plugin inspect` lists the capabilities of this provider",
+        Kind::BuildFailed => "correct the failed line, and build again",
+        Kind::Internal => "try again; -vv prints more diagnostics",
         _ => return None,
     })
 }

@@ -3,6 +3,7 @@
 //! No other module prints.
 
 pub mod failure;
+pub mod junit;
 pub mod line;
 pub mod print;
 pub mod results;

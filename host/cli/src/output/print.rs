@@ -32,7 +32,7 @@ pub fn print_text(heading: impl Into<Line>, text: &str) -> anyhow::Result<()> {
 
 /// Prints a result as JSON, on one line of standard output.
 pub fn print_json(result: &impl Serialize) -> anyhow::Result<()> {
-    let value = serde_json::to_value(result).context("make JSON of the result")?;
+    let value = serde_json::to_value(result).context("convert the result to JSON")?;
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{}", JsonLine(&value)).and_then(|()| stdout.flush()).context("write to standard output")
 }
@@ -65,7 +65,7 @@ impl Array {
 
     /// Prints one more value.
     pub fn add(&mut self, result: &impl Serialize) -> anyhow::Result<()> {
-        let value = serde_json::to_value(result).context("make JSON of the result")?;
+        let value = serde_json::to_value(result).context("convert the result to JSON")?;
         let between = if std::mem::replace(&mut self.is_empty, false) { "" } else { "," };
         write!(self.stdout, "{between}{}", JsonLine(&value)).context("write to standard output")
     }

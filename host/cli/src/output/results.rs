@@ -14,23 +14,23 @@ use serde_json::Value;
 
 use super::text::{end_text, state_text};
 
-/// Any command that fails: one object on standard output.
+/// The output of a command that fails: one object on standard output
 #[derive(Serialize)]
 pub struct Failed<'a> {
     /// What went wrong
     pub error: Problem<'a>,
 }
 
-/// The part `error` of a failure.
+/// The field `error` of `Failed`
 #[derive(Serialize)]
 pub struct Problem<'a> {
-    /// A word for programs, such as `not-found` or `file:is-a-directory`; `usage` for what was typed
+    /// Error code for programs, such as `not-found` or `file:is-a-directory`; `usage` for an invalid command line
     pub kind: Cow<'a, str>,
-    /// What was being done; continues "cannot …"
+    /// What failed: a phrase that continues "cannot …"
     pub what: Cow<'a, str>,
     /// Why it failed
     pub why: Cow<'a, str>,
-    /// What to do
+    /// What to do about it
     pub hint: Option<Cow<'a, str>>,
     /// Whether the same command can succeed later
     pub retryable: bool,
@@ -48,28 +48,28 @@ pub struct Created<'a> {
 pub struct CommandResult<'a> {
     /// Id of the sandbox
     pub sandbox: &'a str,
-    /// Id of the command
+    /// Exec id of the command
     pub exec: &'a str,
     /// `exited`, `signaled N`, `deadline`, or `sandbox ended:` and `lost:` with the reason
     pub verdict: String,
     /// The exit code of this program
     pub exit_code: i32,
-    /// How long the command ran
+    /// How long the command ran, in milliseconds
     pub duration_ms: u64,
-    /// Length of its output, kept or not
+    /// Number of bytes that it wrote to standard output
     pub stdout_bytes: u64,
-    /// Length of its error output, kept or not
+    /// Number of bytes that it wrote to standard error
     pub stderr_bytes: u64,
-    /// The last 10 MiB of its output, if that is UTF-8
+    /// The last 10 MiB of standard output, if they are UTF-8
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdout: Option<String>,
-    /// Else the same in base64
+    /// The same bytes in base64, if they are not UTF-8
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdout_base64: Option<String>,
-    /// The last 10 MiB of its error output, if that is UTF-8
+    /// The last 10 MiB of standard error, if they are UTF-8
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stderr: Option<String>,
-    /// Else the same in base64
+    /// The same bytes in base64, if they are not UTF-8
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stderr_base64: Option<String>,
 }
@@ -79,11 +79,11 @@ pub struct CommandResult<'a> {
 pub struct Started<'a> {
     /// Id of the sandbox
     pub sandbox: &'a str,
-    /// Id of the command
+    /// Exec id of the command
     pub exec: &'a str,
 }
 
-/// `shell`, after what the terminal showed
+/// `shell`, after the output of the terminal
 #[derive(Serialize)]
 pub struct ShellEnded {
     /// Exit code of the shell; null if it is not known
@@ -100,23 +100,23 @@ pub struct Built<'a> {
 /// `inspect`; `list` prints an array of them
 #[derive(Serialize)]
 pub struct Sandbox<'a> {
-    /// Id
+    /// Id of the sandbox
     pub id: &'a str,
     /// Name
     pub name: Option<&'a str>,
-    /// `pending`, `running`, `ended`, or `unknown`
-    pub state: &'static str,
-    /// How it ended
+    /// `pending`, `running`, `paused`, `stopped`, `ended`, `unknown`, or a state of the provider
+    pub state: &'a str,
+    /// How it ended; null while it runs
     pub end: Option<String>,
     /// Id of its image
     pub image: Option<&'a str>,
-    /// When it was created, since the Unix epoch
+    /// Time of its creation, in milliseconds since the Unix epoch
     pub created_ms: Option<u64>,
-    /// Tags by their names
+    /// Tags: values by names
     pub tags: BTreeMap<&'a str, &'a str>,
-    /// Where its ports are reached
+    /// Public addresses of its ports
     pub tunnels: Vec<Tunnel<'a>>,
-    /// What else the provider tells
+    /// Further properties that the provider reports
     pub extra: BTreeMap<&'a str, Value>,
 }
 
@@ -133,14 +133,14 @@ pub struct Tunnel<'a> {
     pub public_port: u16,
 }
 
-/// `logs` prints one for each piece of output
+/// `logs` prints one object for each piece of output
 #[derive(Serialize)]
 pub struct LogChunk<'a> {
     /// `stdout`, `stderr` or `system`
     pub stream: &'static str,
     /// Text
     pub text: &'a str,
-    /// When it was printed, since the Unix epoch
+    /// Time of the output, in milliseconds since the Unix epoch
     pub at_ms: Option<u64>,
 }
 
@@ -153,34 +153,34 @@ pub struct SandboxEnded<'a> {
     pub end: &'a str,
 }
 
-/// `terminate` prints one for each sandbox
+/// `terminate` prints one object for each sandbox
 #[derive(Serialize)]
 pub struct Terminated<'a> {
     /// Id of the sandbox
     pub sandbox: &'a str,
-    /// Always true; one that could not be terminated is reported as a failure
+    /// Always true; a sandbox that could not be terminated is reported as a failure
     pub terminated: bool,
 }
 
 /// `sweep`
 #[derive(Serialize)]
 pub struct Sweep<'a> {
-    /// Whose sandboxes were looked at
+    /// Owner whose sandboxes were searched
     pub owner: &'a str,
-    /// Whether nothing was to be terminated
+    /// Whether the sandboxes were only listed and not terminated
     pub dry_run: bool,
-    /// What was left behind
+    /// The abandoned sandboxes
     pub found: Vec<LeftBehind<'a>>,
 }
 
-/// A sandbox in the result of `sweep`
+/// An abandoned sandbox in the result of `sweep`
 #[derive(Serialize)]
 pub struct LeftBehind<'a> {
     /// Id of the sandbox
     pub sandbox: &'a str,
-    /// Id of the run that made it
+    /// Id of the run that created it
     pub run: &'a str,
-    /// Since when its lease is over
+    /// Time since its lease expired, in milliseconds
     pub overdue_ms: u64,
     /// Whether it was terminated
     pub terminated: bool,
@@ -189,10 +189,10 @@ pub struct LeftBehind<'a> {
 /// `snapshot`
 #[derive(Serialize)]
 pub struct Snapshot {
-    /// Id of the image of a file system or directory
+    /// Id of the image of the file system or directory
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// Id of a memory snapshot, for `restore`
+    /// Id of the memory snapshot, for `restore`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
 }
@@ -202,11 +202,11 @@ pub struct Snapshot {
 pub struct Mounted<'a> {
     /// Id of the sandbox
     pub sandbox: &'a str,
-    /// Where
+    /// Path of the mount
     pub path: &'a str,
     /// Id of the image; null for an empty directory
     pub image: Option<&'a str>,
-    /// True
+    /// Always true
     pub mounted: bool,
 }
 
@@ -215,9 +215,9 @@ pub struct Mounted<'a> {
 pub struct Unmounted<'a> {
     /// Id of the sandbox
     pub sandbox: &'a str,
-    /// Where
+    /// Path of the former mount
     pub path: &'a str,
-    /// False
+    /// Always false
     pub mounted: bool,
 }
 
@@ -226,7 +226,7 @@ pub struct Unmounted<'a> {
 pub struct NetworkChanged<'a> {
     /// Id of the sandbox
     pub sandbox: &'a str,
-    /// `open`, `blocked`, or what it may connect to
+    /// The new policy: `open`, `blocked`, or the permitted destinations
     pub network: Network,
 }
 
@@ -240,59 +240,61 @@ pub enum Network {
     Allowed(AllowedPlaces),
 }
 
-/// The part `network` with `--allow`
+/// The field `network` with `--allow`
 #[derive(Serialize)]
 pub struct AllowedPlaces {
-    /// Address ranges
+    /// Permitted address ranges
     pub cidrs: Vec<String>,
-    /// Names
+    /// Permitted domains
     pub domains: Vec<String>,
 }
 
 /// `token`
 #[derive(Serialize)]
 pub struct ConnectToken<'a> {
-    /// Address of the port
+    /// URL of the port
     pub url: &'a str,
-    /// Token
-    pub token: &'a str,
+    /// Headers that every request must have
+    pub headers: BTreeMap<&'a str, &'a str>,
+    /// When it expires, in milliseconds since the Unix epoch
+    pub expires: Option<u64>,
 }
 
 /// `stats`. Values that the provider does not report are null.
 #[derive(Serialize)]
 pub struct Usage<'a> {
-    /// Milliseconds of one core
+    /// CPU use, in core milliseconds
     pub cpu_core_ms: u64,
-    /// Milliseconds of one MiB
+    /// Memory use, in MiB milliseconds
     pub memory_mib_ms: u64,
-    /// Milliseconds of one accelerator
+    /// Accelerator use, in accelerator milliseconds
     pub gpu_ms: u64,
-    /// Milliseconds that the sandbox has run
+    /// Time that the sandbox has run, in milliseconds
     pub running_ms: Option<u64>,
-    /// Milliseconds of one core that are billed
+    /// Billed CPU use, in core milliseconds
     pub billed_cpu_core_ms: Option<u64>,
-    /// Milliseconds of one MiB that are billed
+    /// Billed memory use, in MiB milliseconds
     pub billed_memory_mib_ms: Option<u64>,
     /// Cost in US dollars
     pub cost_usd: Option<f64>,
-    /// Its parts by resource, in US dollars
+    /// Cost of each resource, in US dollars
     pub cost_by_resource_usd: BTreeMap<&'a str, f64>,
-    /// How the use of each resource was distributed over time
+    /// Distribution of the use of each resource over time
     pub distributions: Vec<Distribution<'a>>,
 }
 
-/// The part `distributions` of `stats`
+/// An element of `distributions` of `stats`
 #[derive(Serialize)]
 pub struct Distribution<'a> {
-    /// What was measured, such as `cpu`
+    /// The measured resource, such as `cpu`
     pub name: &'a str,
     /// Unit of the values, such as `cores`
     pub unit: &'a str,
-    /// Mean
+    /// Mean value
     pub mean: Option<f64>,
-    /// Largest value
+    /// Maximum value
     pub max: Option<f64>,
-    /// Values by percentile: `50` is the median
+    /// Values by percentile; `50` is the median
     pub percentiles: BTreeMap<String, f64>,
 }
 
@@ -327,18 +329,18 @@ impl<'a> From<&'a types::Distribution> for Distribution<'a> {
 /// `sidecar add`; `sidecar list` prints an array of them
 #[derive(Serialize)]
 pub struct Sidecar<'a> {
-    /// Id of the container
+    /// Id of the sidecar
     pub id: &'a str,
-    /// Name
+    /// Name of the sidecar
     pub name: &'a str,
-    /// State, in words
+    /// State as text, such as `running` or `ended (finished with 0)`
     pub state: String,
 }
 
 /// `sidecar wait`
 #[derive(Serialize)]
 pub struct SidecarEnded<'a> {
-    /// Name of the container
+    /// Name of the sidecar
     pub sidecar: &'a str,
     /// How it ended
     pub end: &'a str,
@@ -347,9 +349,9 @@ pub struct SidecarEnded<'a> {
 /// `sidecar terminate`
 #[derive(Serialize)]
 pub struct SidecarTerminated<'a> {
-    /// Name of the container
+    /// Name of the sidecar
     pub sidecar: &'a str,
-    /// True
+    /// Always true
     pub terminated: bool,
 }
 
@@ -358,7 +360,7 @@ pub struct SidecarTerminated<'a> {
 pub struct Image<'a> {
     /// Id of the image
     pub image: &'a str,
-    /// Directory that commands start in
+    /// Working directory of commands
     pub workdir: Option<&'a str>,
 }
 
@@ -367,16 +369,16 @@ pub struct Image<'a> {
 pub struct ImageRemoved<'a> {
     /// Id of the image
     pub image: &'a str,
-    /// True
+    /// Always true
     pub removed: bool,
 }
 
 /// `cp`
 #[derive(Serialize)]
 pub struct Copied {
-    /// Bytes; of directories, those of the stream
+    /// Number of copied bytes; for a directory, the size of the stream
     pub bytes: u64,
-    /// Entries of a directory that have no place on this side
+    /// Number of entries that cannot be created on this machine
     pub skipped: u64,
 }
 
@@ -387,38 +389,38 @@ pub struct Entry<'a> {
     pub name: &'a str,
     /// Path
     pub path: &'a str,
-    /// `file`, `directory`, `symlink`, or what else it is
+    /// `file`, `directory`, `symlink`, or another kind by its name
     pub kind: &'a str,
-    /// Bytes
+    /// Size in bytes
     pub size: u64,
-    /// Permissions, in octal digits
+    /// Permission bits, as four octal digits
     pub mode: String,
-    /// Owner
+    /// Name or id of the owner
     pub owner: &'a str,
-    /// Group
+    /// Name or id of the group
     pub group: &'a str,
-    /// When it was changed, since the Unix epoch
+    /// Time of the last modification, in milliseconds since the Unix epoch
     pub modified_ms: u64,
-    /// Where a symbolic link leads
+    /// Target of a symbolic link
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<&'a str>,
 }
 
-/// `rm` prints one for each path
+/// `rm` prints one object for each path
 #[derive(Serialize)]
 pub struct Removed<'a> {
     /// Id of the sandbox
     pub sandbox: &'a str,
     /// Path
     pub path: &'a str,
-    /// Whether it was there
+    /// Whether it was removed; false if it did not exist, with `--force`
     pub removed: bool,
 }
 
-/// `forward` prints one for each port
+/// `forward` prints one object for each port
 #[derive(Serialize)]
 pub struct Forwarded {
-    /// Local address
+    /// Local address and port
     pub listen: String,
     /// Port in the sandbox
     pub port: u16,
@@ -427,54 +429,54 @@ pub struct Forwarded {
 /// `plugin inspect`
 #[derive(Serialize)]
 pub struct PluginInfo<'a> {
-    /// The component
+    /// Path of the component
     pub file: &'a str,
-    /// SHA-256
+    /// SHA-256 of the component
     pub sha256: &'a str,
-    /// Bytes
+    /// Size in bytes
     pub size: u64,
-    /// Whether its compiled code came from the cache
+    /// Whether the compiled code came from the cache
     pub from_cache: bool,
-    /// The version of the interface that it speaks
+    /// Interface version of the component
     pub interface: &'a str,
-    /// The versions that this program speaks
+    /// Interface versions that this program supports
     pub host_interfaces: &'a [&'a str],
     /// Interfaces that it exports
     pub exports: &'a [String],
     /// Interfaces that it imports
     pub imports: &'a [String],
-    /// Name of the provider; null if it does not describe itself
+    /// Name of the provider; null if the component does not describe itself
     pub name: Option<&'a str>,
-    /// Version of the provider
+    /// Version of the provider; null if the component does not describe itself
     pub version: Option<&'a str>,
-    /// What it can do
+    /// Capabilities of the provider
     pub capabilities: Option<Vec<CapabilityInfo<'a>>>,
     /// What `--option` accepts
     pub options: Option<Vec<OptionInfo>>,
     /// Whether all calls run in one instance, one after another
     pub single_instance: bool,
-    /// What its manifest wishes for
+    /// Access that the manifest requests
     pub wishes: Wishes<'a>,
-    /// Variables that a host behind `gateway` has to set
+    /// Environment variables that a host behind `gateway` must set
     pub gateway: &'a BTreeMap<String, String>,
-    /// What it would be granted
+    /// Access that the plugin gets
     pub grants: Vec<GrantInfo<'a>>,
-    /// Why it would be granted nothing
+    /// Why the plugin gets no access
     pub grants_error: Option<String>,
 }
 
-/// The part `capabilities` of `plugin inspect`
+/// An element of `capabilities` of `plugin inspect`
 #[derive(Serialize)]
 pub struct CapabilityInfo<'a> {
-    /// Name
+    /// Name of the capability
     pub name: &'a str,
     /// `native`, `emulated` or `absent`
     pub support: &'static str,
-    /// What to know about it
+    /// Limitations and remarks
     pub note: &'a str,
 }
 
-/// The part `options` of `plugin inspect`
+/// The field `options` of `plugin inspect`
 #[derive(Serialize)]
 pub struct OptionInfo {
     /// Name
@@ -511,81 +513,89 @@ impl std::fmt::Display for OptionInfo {
     }
 }
 
-/// The part `wishes` of `plugin inspect`
+/// The field `wishes` of `plugin inspect`: the access that the manifest requests
 #[derive(Serialize)]
 pub struct Wishes<'a> {
-    /// Environment variables that it wishes to read
+    /// Environment variables that the plugin requests to read
     pub env: Vec<&'a str>,
-    /// Settings of the profile that are read
+    /// Settings that are read from the profile
     pub settings: Vec<SettingWish<'a>>,
     /// The profile file
     pub profiles: Option<ProfileWish<'a>>,
-    /// Variables of the credentials that it wishes to send
+    /// Environment variables of the credentials that the host adds to requests
     pub credentials: Vec<&'a str>,
-    /// Services that it wishes to reach
+    /// Origins that the plugin requests to reach
     pub origins: Vec<OriginWish<'a>>,
 }
 
-/// The part `wishes.settings` of `plugin inspect`
+/// An element of `wishes.settings` of `plugin inspect`
 #[derive(Serialize)]
 pub struct SettingWish<'a> {
     /// Key in the profile
     pub setting: &'a str,
-    /// The variable that goes before it
+    /// Environment variable that takes precedence
     pub variable: &'a str,
-    /// Whether the plugin is shown the value
+    /// Whether the plugin can read the value
     pub shown: bool,
 }
 
-/// The part `wishes.profiles` of `plugin inspect`
+/// The field `wishes.profiles` of `plugin inspect`
 #[derive(Serialize)]
 pub struct ProfileWish<'a> {
-    /// Where the file is
+    /// Default path of the file
     pub path: &'a str,
-    /// The variable that says where else it is
+    /// Environment variable with another path
     pub variable: Option<&'a str>,
-    /// The variable that selects a profile
+    /// Environment variable that selects a profile
     pub select: &'a str,
 }
 
-/// The part `wishes.origins` of `plugin inspect`
+/// An element of `wishes.origins` of `plugin inspect`
 #[derive(Serialize)]
 pub struct OriginWish<'a> {
     /// Name in the manifest
     pub name: &'a str,
-    /// The variable with its address
+    /// Environment variable with its URL
     pub variable: Option<&'a str>,
-    /// Key of its address in the profile
+    /// Key of its URL in the profile
     pub setting: Option<&'a str>,
-    /// Address without either
+    /// URL if neither is set
     pub default: Option<&'a str>,
     /// Headers with credentials that the host adds
     pub headers: Vec<&'a str>,
-    /// Where its answers hand out further places
+    /// Query parameters with credentials that the host adds
+    pub query: Vec<&'a str>,
+    /// Environment variables that name the files for TLS: certificate, key, authorities
+    pub files: Vec<&'a str>,
+    /// Responses from which the host learns further origins
     pub learn: Vec<LearnRule<'a>>,
 }
 
-/// The part `wishes.origins.learn` of `plugin inspect`
+/// An element of `wishes.origins.learn` of `plugin inspect`
 #[derive(Serialize)]
 pub struct LearnRule<'a> {
-    /// Path of the requests
+    /// Path of the request; `*` stands for one segment
     pub path: &'a str,
-    /// Field of the answers
+    /// Protobuf field numbers that lead to the URL in a gRPC response
     pub field: &'a [u32],
-    /// What it is
+    /// JSON pointer to the URL in a JSON response
+    pub pointer: Option<&'a str>,
+    /// Name of the learned origin
     pub name: &'a str,
 }
 
-/// The part `grants` of `plugin inspect`
+/// An element of `grants` of `plugin inspect`
 #[derive(Serialize)]
 pub struct GrantInfo<'a> {
-    /// Address
+    /// URL of the origin; `*.` stands for one more label
     pub origin: String,
+    /// Path of the Unix socket that the host connects to instead
+    pub socket: Option<&'a Path>,
     /// Name in the manifest
     pub name: &'a str,
-    /// Headers with credentials that the host adds
+    /// What the host adds: headers, query parameters with `?` before them, `client certificate`
     pub credentials: &'a [String],
-    /// Whether the name may lead to this machine or a private network
+    /// Whether the host name may resolve to an address of this machine or of a private network
     pub private_addresses: bool,
 }
 
@@ -594,13 +604,13 @@ pub struct GrantInfo<'a> {
 pub struct Pulled<'a> {
     /// Name for `--plugin`
     pub name: &'a str,
-    /// Where it is kept
+    /// Path of the stored file
     pub file: &'a Path,
     /// SHA-256 of the component
     pub sha256: &'a str,
-    /// Bytes
+    /// Size in bytes
     pub size: usize,
-    /// Where it came from
+    /// URL or reference that it was downloaded from
     pub source: &'a str,
     /// Digest of the registry's manifest
     pub manifest: Option<&'a str>,
@@ -611,7 +621,7 @@ pub struct Pulled<'a> {
 pub struct Checks {
     /// Whether no check failed
     pub ok: bool,
-    /// The checks
+    /// Results of the checks
     pub checks: Vec<Check>,
 }
 
@@ -635,7 +645,7 @@ pub struct ComponentChecks {
     pub checks: Vec<ComponentCheck>,
 }
 
-/// A check in the result of `plugin check`
+/// An element of `checks` of `plugin check`
 #[derive(Serialize)]
 pub struct ComponentCheck {
     /// What was checked: `format`, `size`, `parts`, `imports`, `exports`, `manifest`, `code` or `description`
@@ -648,18 +658,71 @@ pub struct ComponentCheck {
     pub hint: Option<String>,
 }
 
-/// A check in the result of `doctor`
+/// An element of `checks` of `doctor`
 #[derive(Serialize)]
 pub struct Check {
-    /// With `--live`: its number in `docs/live-checks.md`, or 0
+    /// Number in `docs/live-checks.md` with `--live`; 0 for checks that are not listed there
     #[serde(skip_serializing_if = "Option::is_none")]
     pub number: Option<u32>,
-    /// What was checked
+    /// Name of the check
     pub check: String,
     /// `ok`, `failed` or `skipped`
     pub state: &'static str,
-    /// What was found
+    /// Details
     pub text: String,
+}
+
+/// `conformance`
+#[derive(Serialize)]
+pub struct Conformance<'a> {
+    /// Whether no check failed and nothing was left behind
+    pub ok: bool,
+    /// Name of the provider
+    pub provider: &'a str,
+    /// Version of the component
+    pub version: &'a str,
+    /// Interface version of the component
+    pub interface: &'a str,
+    /// Number of checks that passed
+    pub passed: usize,
+    /// Number of checks that failed
+    pub failed: usize,
+    /// Number of checks whose capability the provider does not declare
+    pub not_declared: usize,
+    /// Number of checks that do not apply
+    pub skipped: usize,
+    /// The checks
+    pub checks: Vec<ConformanceResult<'a>>,
+    /// What could not be removed
+    pub left_behind: &'a [String],
+}
+
+/// A check in the result of `conformance`
+#[derive(Serialize)]
+pub struct ConformanceResult<'a> {
+    /// Its stable name, which begins with the group
+    pub id: &'a str,
+    /// What it tests: a function or type of the interface, and what is documented there
+    pub clause: &'a str,
+    /// `passed`, `failed`, `not declared`, or `skipped`
+    pub state: &'static str,
+    /// What was seen, the missing capability, or why it was skipped; empty if it passed
+    pub text: &'a str,
+    /// How long it ran
+    pub time_ms: u64,
+}
+
+/// `conformance --list` prints an array of them
+#[derive(Serialize)]
+pub struct ConformanceCheck<'a> {
+    /// Its stable name, which begins with the group
+    pub id: &'a str,
+    /// Its group
+    pub group: &'a str,
+    /// Capabilities and parts of the interface that it needs; with `program:` a program of the sandbox
+    pub needs: &'a [&'a str],
+    /// What it tests: a function or type of the interface, and what is documented there
+    pub clause: &'a str,
 }
 
 /// Tags by their names, as `tags` prints them.
@@ -684,7 +747,10 @@ impl<'a> From<&'a SandboxInfo> for Sandbox<'a> {
             SandboxState::Ended(reason) => ("ended", Some(end_text(reason))),
             SandboxState::Pending => ("pending", None),
             SandboxState::Running => ("running", None),
+            SandboxState::Paused => ("paused", None),
+            SandboxState::Stopped => ("stopped", None),
             SandboxState::Unknown => ("unknown", None),
+            SandboxState::Other(name) => (name.as_str(), None),
         };
         // What is no JSON is text.
         let value = |text: &String| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text.as_str()));
@@ -749,6 +815,7 @@ impl<'a> From<&'a Grant> for GrantInfo<'a> {
     fn from(grant: &'a Grant) -> Self {
         GrantInfo {
             origin: grant.origin.to_string(),
+            socket: grant.socket.as_deref(),
             name: &grant.name,
             credentials: &grant.credentials,
             private_addresses: grant.private_addresses,
@@ -769,10 +836,17 @@ impl<'a> From<&'a Manifest> for Wishes<'a> {
             setting: wish.url.setting.as_deref(),
             default: wish.url.default.as_deref(),
             headers: wish.headers.iter().map(|header| header.name.as_str()).collect(),
+            query: wish.query.iter().map(|parameter| parameter.name.as_str()).collect(),
+            files: wish.files().map(|file| file.env.as_str()).collect(),
             learn: wish
                 .learn
                 .iter()
-                .map(|rule| LearnRule { path: &rule.path, field: &rule.field, name: &rule.name })
+                .map(|rule| LearnRule {
+                    path: &rule.path,
+                    field: &rule.field,
+                    pointer: rule.pointer.as_deref(),
+                    name: &rule.name,
+                })
                 .collect(),
         });
         Wishes {

@@ -42,8 +42,8 @@ pub async fn fetch(
     };
     match tokio::time::timeout(time, fetched).await {
         Ok(result) => result,
-        Err(_) => Err(Failure::new(what, format!("it takes more than {time:?}"))
-            .hint("fetch it by other means, and use --plugin FILE")
+        Err(_) => Err(Failure::new(what, format!("the download takes longer than {time:?}"))
+            .hint("download it with another program, and use --plugin FILE")
             .into()),
     }
 }
@@ -63,34 +63,36 @@ pub fn without_user(reference: &str) -> String {
 /// the value of `--digest`. Fails if a URL comes without a digest.
 pub fn parse(what: &str, text: &str, digest: Option<&str>) -> Result<(Source, Option<Digest>)> {
     let wanted = |text: &str| {
-        Digest::parse(text)
-            .ok_or_else(|| Failure::new(what, format!("{text:?} is no sha256")).hint("give its 64 hexadecimal digits"))
+        Digest::parse(text).ok_or_else(|| {
+            Failure::new(what, format!("{text:?} is not a SHA-256 digest")).hint("give 64 hexadecimal digits")
+        })
     };
     let mut pin = digest.map(wanted).transpose()?;
     if let Some(reference) = text.strip_prefix("oci://") {
         let reference = Reference::parse(reference).ok_or_else(|| {
-            Failure::new(what, "it is no reference").hint("write oci://HOST/NAME:TAG or oci://HOST/NAME@sha256:…")
+            Failure::new(what, "it is not a valid OCI reference")
+                .hint("write oci://HOST/NAME:TAG or oci://HOST/NAME@sha256:…")
         })?;
         return Ok((Source::Registry(reference), pin));
     }
     let (address, fragment) = text.split_once('#').unwrap_or((text, ""));
     if !fragment.is_empty() {
         let Some(digest) = fragment.strip_prefix("sha256=") else {
-            return Err(Failure::new(what, format!("`#{fragment}` is no digest")).hint("write #sha256=…").into());
+            return Err(Failure::new(what, format!("`#{fragment}` is not a digest")).hint("write #sha256=…").into());
         };
         let digest = wanted(digest)?;
         if pin.as_ref().is_some_and(|pin| *pin != digest) {
-            return Err(Failure::new(what, "the digest in the address and --digest differ").into());
+            return Err(Failure::new(what, "the digest in the URL and --digest differ").into());
         }
         pin = Some(digest);
     }
     let uri = Uri::try_from(address).ok().filter(|uri| matches!(uri.scheme_str(), Some("https" | "http")));
     let uri = uri.ok_or_else(|| {
-        Failure::new(what, "it is no address").hint("write https://HOST/PATH#sha256=… or oci://HOST/NAME:TAG")
+        Failure::new(what, "it is not a valid URL").hint("write https://HOST/PATH#sha256=… or oci://HOST/NAME:TAG")
     })?;
     if pin.is_none() {
-        return Err(Failure::new(what, "nothing says what the file is to be")
-            .hint("append #sha256=DIGEST, or say --digest; the publisher names it")
+        return Err(Failure::new(what, "the digest of the file is missing")
+            .hint("append #sha256=DIGEST to the URL, or use --digest; the publisher states the digest")
             .into());
     }
     Ok((Source::File(uri), pin))
@@ -123,8 +125,8 @@ pub fn directory() -> Result<PathBuf> {
         .or_else(|| set("XDG_DATA_HOME").map(|data| data.join("sandbox/plugins")))
         .or_else(|| set("HOME").map(|home| home.join(".local/share/sandbox/plugins")))
         .ok_or_else(|| {
-            Failure::new("find the directory of plugins", "there is no home directory")
-                .hint("name one with SANDBOX_PLUGIN_DIR")
+            Failure::new("find the directory of plugins", "neither XDG_DATA_HOME nor HOME is set")
+                .hint("set SANDBOX_PLUGIN_DIR")
                 .into()
         })
 }
@@ -170,12 +172,12 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        let fetcher = Fetcher::new(None).unwrap();
+        let fetcher = Fetcher::new(None).await.unwrap();
         let fetched = tokio::select! {
             fetched = fetch(&fetcher, "pull it", &source, |_, _| {}, Duration::from_millis(300)) => fetched,
             () = server => unreachable!(),
         };
-        assert!(fetched.unwrap_err().to_string().contains("more than 300ms"));
+        assert!(fetched.unwrap_err().to_string().contains("longer than 300ms"));
     }
 
     #[test]

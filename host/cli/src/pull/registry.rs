@@ -5,7 +5,7 @@
 //! origin. The digest decides whether the content is the right one, not its source.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,13 +14,8 @@ use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use sandbox_host::Secret;
+use sandbox_host::{Dialer, Secret};
 use serde::Deserialize;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::output::Failure;
@@ -34,9 +29,6 @@ const LARGEST_MANIFEST: u64 = 4 << 20;
 
 /// Maximum size of a response of a token service, in bytes.
 const LARGEST_TOKEN: u64 = 1 << 20;
-
-/// Timeout for connecting, including the TLS handshake.
-const CONNECT: Duration = Duration::from_secs(30);
 
 /// Timeout between a request and its response, and between two pieces of a response.
 const IDLE: Duration = Duration::from_secs(60);
@@ -82,8 +74,8 @@ impl Digest {
         if found == *self {
             return Ok(());
         }
-        Err(Failure::new(what, format!("its sha256 is {}, not {}", found.0, self.0))
-            .hint("do not use it before you know why: it was changed, or the digest belongs to another version"))
+        Err(Failure::new(what, format!("its SHA-256 is {}, not {}", found.0, self.0))
+            .hint("do not use the file; it was changed, or the digest belongs to another version"))
     }
 }
 
@@ -143,9 +135,9 @@ fn port(uri: &Uri) -> u16 {
 
 /// Checks that a request may go to a URL: HTTPS, or HTTP on this machine if `local` is true.
 fn permitted(uri: &Uri, local: bool) -> Result<(), String> {
-    let Some(host) = uri.host().filter(|host| !host.is_empty()) else { return Err(format!("{uri} names no host")) };
+    let Some(host) = uri.host().filter(|host| !host.is_empty()) else { return Err(format!("{uri} has no host")) };
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err("addresses with a user name in them are not used".into());
+        return Err("URLs with a user name are not supported".into());
     }
     match uri.scheme_str() {
         Some("https") => Ok(()),
@@ -154,33 +146,24 @@ fn permitted(uri: &Uri, local: bool) -> Result<(), String> {
     }
 }
 
-/// An HTTP client for downloads.
+/// An HTTP client for downloads. The host library makes its connections.
 pub struct Fetcher {
-    tls: Arc<ClientConfig>,
+    dialer: Dialer,
 }
-
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Fetcher {
     /// Creates a client that trusts the certificate authorities of the machine, the built-in ones, and those in the file
-    /// `extra`.
-    pub fn new(extra: Option<&std::path::Path>) -> Result<Fetcher, Failure> {
-        let mut roots = RootCertStore::empty();
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if let Some(path) = extra {
-            let what = format!("use the certificate authorities in {}", path.display());
-            let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-            for certificate in found.map_err(|error| Failure::new(&what, error.to_string()))? {
-                roots.add(certificate).map_err(|error| Failure::new(&what, error.to_string()))?;
-            }
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Failure::new("set up TLS", error.to_string()))?;
-        Ok(Fetcher { tls: Arc::new(config.with_root_certificates(roots).with_no_client_auth()) })
+    /// `extra`. It uses the proxies of the environment.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file, or a variable that names a proxy, is unusable.
+    pub async fn new(extra: Option<&Path>) -> Result<Fetcher, Failure> {
+        let dialer = Dialer::new(extra.map(Path::to_owned)).await.map_err(|error| {
+            let (what, why, _) = error.parts();
+            Failure::new(what, why)
+        })?;
+        Ok(Fetcher { dialer })
     }
 
     /// Downloads the component at a URL. Calls `progress` after each piece with the number of bytes so far, and the size
@@ -199,7 +182,8 @@ impl Fetcher {
     ) -> Result<(Bytes, Digest), Failure> {
         let failed = |why: String| Failure::new(what, why);
         let host = Uri::try_from(format!("https://{}", reference.authority)).ok();
-        let host = host.as_ref().and_then(Uri::host).ok_or_else(|| failed("the registry's name is none".into()))?;
+        let host =
+            host.as_ref().and_then(Uri::host).ok_or_else(|| failed("the name of the registry is invalid".into()))?;
         let scheme = if is_loopback(host) { "http" } else { "https" };
         let base = format!("{scheme}://{}/v2/{}", reference.authority, reference.repository);
         let uri = |path: String| Uri::try_from(format!("{base}/{path}")).map_err(|error| failed(error.to_string()));
@@ -246,20 +230,20 @@ impl Fetcher {
         answer: Response<Incoming>,
     ) -> Result<Secret, Failure> {
         let private = || {
-            Failure::new(what, "the registry wants to know who asks")
-                .hint("only what everybody may read can be pulled; fetch it by other means and use --plugin FILE")
+            Failure::new(what, "the registry requires a login")
+                .hint("only public components can be pulled; download it with another program, and use --plugin FILE")
         };
         let challenge = answer.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
         let challenge = challenge.and_then(Challenge::parse).ok_or_else(private)?;
-        let mut address = challenge.realm;
-        address.push(if address.contains('?') { '&' } else { '?' });
+        let failed = |why: String| Failure::new(format!("{what}: get a token"), why);
+        let mut address = url::Url::parse(&challenge.realm).map_err(|error| failed(error.to_string()))?;
         if let Some(service) = &challenge.service {
-            address.push_str(&format!("service={}&", escaped(service)));
+            address.query_pairs_mut().append_pair("service", service);
         }
         // The required scope, regardless of the one that the registry proposes.
-        address.push_str(&format!("scope={}", escaped(&format!("repository:{repository}:pull"))));
-        let failed = |why: String| Failure::new(format!("{what}: get a token"), why);
-        let address = Uri::try_from(address).map_err(|error| failed(error.to_string()))?;
+        address.query_pairs_mut().append_pair("scope", &format!("repository:{repository}:pull"));
+        address.set_fragment(None);
+        let address = Uri::try_from(address.as_str()).map_err(|error| failed(error.to_string()))?;
         permitted(&address, is_plain(registry)).map_err(failed)?;
         let answer = self.get(what, &address, "application/json", None).await?;
         if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
@@ -267,7 +251,11 @@ impl Fetcher {
         }
         let body = read(what, found(what, &address, answer)?, LARGEST_TOKEN, |_, _| {}).await?;
         let token: Token = serde_json::from_slice(&body).map_err(|error| failed(error.to_string()))?;
-        token.token.or(token.access_token).map(Secret::from).ok_or_else(|| failed("there is none in the answer".into()))
+        token
+            .token
+            .or(token.access_token)
+            .map(Secret::from)
+            .ok_or_else(|| failed("the response contains no token".into()))
     }
 
     /// Makes a GET request and follows its redirects.
@@ -280,7 +268,7 @@ impl Fetcher {
     ) -> Result<Response<Incoming>, Failure> {
         let local = is_plain(start);
         permitted(start, true).map_err(|why| {
-            Failure::new(what, why).hint("use an address that begins with https:// and the host's name")
+            Failure::new(what, why).hint("use a URL that begins with https:// and the name of the host")
         })?;
         let mut uri = start.clone();
         for _ in 0..=REDIRECTS {
@@ -295,30 +283,20 @@ impl Fetcher {
             }
             let location = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
             let next = resolve(&uri, location)
-                .ok_or_else(|| failed(format!("{uri} leads to {location:?}, which is no address")))?;
-            permitted(&next, local).map_err(|why| failed(format!("{uri} leads elsewhere: {why}")))?;
+                .ok_or_else(|| failed(format!("{uri} redirects to {location:?}, which is not a URL")))?;
+            permitted(&next, local)
+                .map_err(|why| failed(format!("{uri} redirects to a URL that is not permitted: {why}")))?;
             if origin(&next) != origin(&uri) {
                 token = None;
             }
             uri = next;
         }
-        Err(Failure::new(what, format!("{start} leads from one place to another without end")))
+        Err(Failure::new(what, format!("{start} redirects more than {REDIRECTS} times")))
     }
 
     async fn once(&self, uri: &Uri, accept: &str, token: Option<&Secret>) -> Result<Response<Incoming>, String> {
         let authority = uri.authority().ok_or("no host")?.as_str();
-        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        let connect = async {
-            let stream = TcpStream::connect((host, port(uri))).await.map_err(|error| error.to_string())?;
-            stream.set_nodelay(true).map_err(|error| error.to_string())?;
-            if is_plain(uri) {
-                return Ok::<Box<dyn Stream>, String>(Box::new(stream));
-            }
-            let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
-            let connector = tokio_rustls::TlsConnector::from(self.tls.clone());
-            Ok(Box::new(connector.connect(name, stream).await.map_err(|error| error.to_string())?))
-        };
-        let stream = timeout(CONNECT, connect).await.map_err(|_| format!("no connection within {CONNECT:?}"))??;
+        let stream = self.dialer.connect(uri).await.map_err(|error| error.parts().1.to_owned())?;
         let made = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = made.map_err(|error| error.to_string())?;
         // The task ends after the response, or when the response is dropped.
@@ -334,14 +312,14 @@ impl Fetcher {
             .header(ACCEPT, accept);
         if let Some(token) = token {
             let mut value = http::HeaderValue::try_from(format!("Bearer {}", token.expose()))
-                .map_err(|_| "the token is none".to_owned())?;
+                .map_err(|_| "the token contains characters that a header cannot carry".to_owned())?;
             value.set_sensitive(true);
             request = request.header(AUTHORIZATION, value);
         }
         let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
         match timeout(IDLE, sender.send_request(request)).await {
             Ok(answer) => answer.map_err(|error| told(&error)),
-            Err(_) => Err(format!("no answer within {IDLE:?}")),
+            Err(_) => Err(format!("no response within {IDLE:?}")),
         }
     }
 }
@@ -359,10 +337,10 @@ fn found(what: &str, uri: &Uri, answer: Response<Incoming>) -> Result<Response<I
     let failed = |why: &str| Failure::new(what, format!("{uri}: {why} ({})", answer.status()));
     match answer.status().as_u16() {
         200 => Ok(answer),
-        401 | 403 => Err(failed("the server does not let everybody read it")),
-        404 | 410 => Err(failed("there is no such thing").hint("check name and version")),
-        429 | 500.. => Err(failed("the server does not answer now").hint("try again later")),
-        _ => Err(failed("an unexpected answer")),
+        401 | 403 => Err(failed("the server refuses access")),
+        404 | 410 => Err(failed("the server does not have it").hint("check the name and the version")),
+        429 | 500.. => Err(failed("the server is not available").hint("try again later")),
+        _ => Err(failed("unexpected status")),
     }
 }
 
@@ -385,10 +363,10 @@ async fn read(
             Ok(None) => return Ok(bytes.into()),
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(error))) => {
-                let why = format!("the connection broke after {} bytes: {}", bytes.len(), told(&error));
+                let why = format!("the connection failed after {} bytes: {}", bytes.len(), told(&error));
                 return Err(Failure::new(what, why).hint("try again"));
             }
-            Err(_) => return Err(Failure::new(what, format!("nothing came for {IDLE:?}")).hint("try again")),
+            Err(_) => return Err(Failure::new(what, format!("no data arrived for {IDLE:?}")).hint("try again")),
         };
         if let Ok(piece) = frame.into_data() {
             if (bytes.len() + piece.len()) as u64 > limit {
@@ -408,19 +386,6 @@ fn resolve(from: &Uri, location: &str) -> Option<Uri> {
     let mut next = url::Url::parse(&from.to_string()).ok()?.join(location).ok()?;
     next.set_fragment(None);
     Uri::try_from(next.as_str()).ok()
-}
-
-/// Percent-encodes text for a query.
-fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~:/".contains(&byte) {
-            out.push(byte as char);
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }
 
 #[derive(Deserialize)]
@@ -481,19 +446,22 @@ impl Manifest {
     /// response.
     fn layer(bytes: &[u8], said: Option<&str>) -> Result<(u64, Digest), String> {
         let manifest: Manifest =
-            serde_json::from_slice(bytes).map_err(|error| format!("its manifest cannot be read: {error}"))?;
+            serde_json::from_slice(bytes).map_err(|error| format!("its manifest is invalid: {error}"))?;
         let kind = manifest.media_type.as_deref().or(said).unwrap_or_default();
         if kind != MANIFEST {
-            return Err(format!("its manifest is of the type {kind:?}; one of {MANIFEST:?} is needed"));
+            return Err(format!("its manifest has the type {kind:?}, not {MANIFEST:?}"));
         }
         let mut fitting = manifest.layers.iter().filter(|layer| LAYERS.contains(&layer.media_type.as_str()));
         let (Some(layer), None) = (fitting.next(), fitting.next()) else {
             let kinds: Vec<_> = manifest.layers.iter().map(|layer| &layer.media_type).take(8).collect();
             let number = manifest.layers.len();
-            return Err(format!("one layer of the type {:?} is needed; it has {number}: {kinds:?}", LAYERS[0]));
+            return Err(format!(
+                "it must have one layer of the type {:?}; it has {number} layers: {kinds:?}",
+                LAYERS[0]
+            ));
         };
         let digest = Digest::parse(&layer.digest).filter(|_| layer.digest.starts_with("sha256:"));
-        let digest = digest.ok_or_else(|| format!("{:?} is no digest that is known here", layer.digest))?;
+        let digest = digest.ok_or_else(|| format!("the digest {:?} is not supported", layer.digest))?;
         if layer.size > LARGEST {
             return Err(format!("it is larger than {LARGEST} bytes"));
         }
@@ -546,6 +514,5 @@ mod tests {
         assert_eq!(resolve(&from, "//z.org/q").unwrap(), "https://z.org/q");
         assert_eq!(resolve(&from, "x#y").unwrap(), "https://a.org/b/x");
         assert_eq!((resolve(&from, ""), resolve(&from, "https://")), (None, None));
-        assert_eq!(escaped("a b&c=d:é"), "a%20b%26c%3Dd:%C3%A9");
     }
 }

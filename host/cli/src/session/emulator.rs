@@ -25,7 +25,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// Returns 256 random bits as hexadecimal digits.
 fn random() -> Result<String> {
     let mut bytes = [0; 32];
-    let failed = |_| Failure::new("start the emulator", "the system has no random numbers");
+    let failed = |_| Failure::new("start the emulator", "the operating system returned no random numbers");
     ring::rand::SystemRandom::new().fill(&mut bytes).map_err(failed)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
@@ -100,7 +100,7 @@ impl Private {
                 let _ = child.wait().await;
                 let text = printed.await.unwrap_or_default();
                 let why = crate::output::printable(text.trim());
-                let why = if why.is_empty() { "it ended at once".to_owned() } else { why };
+                let why = if why.is_empty() { "it exited without a message".to_owned() } else { why };
                 Err(Failure::new(what, why).into())
             }
             Err(_) => {

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
-use sandbox_host::{Kind, Plugin, PluginFault, Provider};
+use sandbox_host::{Kind, Plugin, PluginFault, Provider, ProviderBuilder};
 
 use self::emulator::Private;
 use self::policy::PolicyFile;
@@ -78,15 +78,16 @@ impl Session {
         Plugin::load(&path).await.map_err(|error| match error.kind() {
             Kind::Plugin(PluginFault::Missing) if !chosen => Failure::new(
                 format!("load the plugin {}", path.display()),
-                "there is no provider component beside this program",
+                "there is no provider component next to this program",
             )
             .hint("build it with `cargo xtask build`, or name one with --plugin FILE")
             .into(),
             Kind::Plugin(PluginFault::Missing) => {
                 let names = bundled_names().join(", ");
-                let names = if names.is_empty() { names } else { format!(" a bundled component ({names}),") };
+                let names =
+                    if names.is_empty() { names } else { format!(" the name of a bundled component ({names}),") };
                 Failure::of(&error)
-                    .hint(format!("name a file,{names} or what `sandbox plugin pull` has fetched"))
+                    .hint(format!("give the path of a file,{names} or a name from `sandbox plugin pull`"))
                     .into()
             }
             _ => error.into(),
@@ -99,30 +100,15 @@ impl Session {
     ///
     /// Fails if the plugin cannot be loaded or is not trusted, the policy file is invalid, or credentials are missing.
     pub async fn provider(&self) -> Result<Provider> {
-        let (plugin, emulator) = self.plugin_and_emulator().await?;
-        if let Some(url) = self.global.emulator_url.as_deref().filter(|url| sandbox_host::Origin::parse(url).is_err()) {
-            return Err(Failure::new(format!("use the emulator at {url}"), "that is no address of one")
-                .hint("give what `sandbox emulator` prints, such as http://127.0.0.1:7000")
-                .into());
-        }
-        let policy = self.policy()?;
-        let trusted = self.is_trusted(&plugin, &policy).await;
-        if !trusted && emulator.is_none() {
-            refuse_wishes(&plugin)?;
-        }
-        let mut builder = Provider::builder(&plugin);
-        if let Some(emulator) = emulator {
-            let named = self.global.emulator_url.is_some() && is_loopback_url(&emulator.url);
-            builder = setup::at_emulator(builder, plugin.manifest(), emulator, trusted, named);
-        }
-        if let Some(profile) = &self.global.profile {
-            builder = builder.profile(profile);
-        }
-        if let Some(path) = &self.global.ca_file {
-            builder = setup::trusting(builder, path)?;
-        }
-        builder = setup::reporting(builder.limits(policy::limits(policy.limits)?), self.voice);
-        builder = setup::granting(builder, plugin.manifest(), policy.grants, trusted)?;
+        self.build(setup::reporting(self.builders(&[]).await?(), self.voice)).await
+    }
+
+    /// Builds the provider that this session uses.
+    ///
+    /// # Errors
+    ///
+    /// Fails if credentials are missing.
+    pub async fn build(&self, builder: ProviderBuilder) -> Result<Provider> {
         let provider = builder.build().await.map_err(|error| -> anyhow::Error {
             if error.is_unauthenticated() {
                 let hint = format!("{}, or use --emulator", error.parts().2.unwrap_or("set the credentials"));
@@ -133,6 +119,53 @@ impl Session {
         telemetry::watch(&provider);
         *self.shared.provider.lock().unwrap_or_else(PoisonError::into_inner) = Some(provider.clone());
         Ok(provider)
+    }
+
+    /// Loads the plugin, starts a private emulator if the options request it, and returns a function that makes builders
+    /// of providers with the settings of this session. `env` are variables for the plugin in addition to those of the
+    /// environment.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the plugin cannot be loaded or is not trusted, or the policy file is invalid.
+    pub async fn builders(
+        &self,
+        env: &[(String, String)],
+    ) -> Result<impl Fn() -> ProviderBuilder + Send + Sync + use<>> {
+        let (plugin, emulator) = self.plugin_and_emulator().await?;
+        if let Some(url) = self.global.emulator_url.as_deref().filter(|url| sandbox_host::Origin::parse(url).is_err()) {
+            return Err(Failure::new(format!("use the emulator at {url}"), "this is not the URL of an emulator")
+                .hint("give the URL that `sandbox emulator` prints, such as http://127.0.0.1:7000")
+                .into());
+        }
+        let policy = self.policy()?;
+        let trusted = self.is_trusted(&plugin, &policy).await;
+        if !trusted && emulator.is_none() {
+            refuse_wishes(&plugin)?;
+        }
+        if let Some(path) = &self.global.ca_file {
+            setup::require_certificate(path)?;
+        }
+        setup::require_wishes(plugin.manifest(), &policy.grants)?;
+        let limits = policy::limits(policy.limits)?;
+        let (global, env) = (self.global.clone(), env.to_vec());
+        Ok(move || {
+            let mut builder = Provider::builder(&plugin);
+            for (name, value) in &env {
+                builder = builder.env(name, value);
+            }
+            if let Some(emulator) = &emulator {
+                let named = global.emulator_url.is_some() && is_loopback_url(&emulator.url);
+                builder = setup::at_emulator(builder, plugin.manifest(), emulator, trusted, named);
+            }
+            if let Some(profile) = &global.profile {
+                builder = builder.profile(profile);
+            }
+            if let Some(path) = &global.ca_file {
+                builder = builder.ca_file(path);
+            }
+            setup::granting(builder.limits(limits.clone()), &policy.grants, trusted)
+        })
     }
 
     /// Loads the plugin, and starts the private emulator or takes the URL of the named one.
@@ -235,19 +268,21 @@ fn refuse_wishes(plugin: &Plugin) -> Result<()> {
         let url = origin.url.default.clone().or_else(|| origin.url.env.as_ref().map(|name| format!("${name}")));
         format!("to reach {} ({})", origin.name, url.as_deref().unwrap_or("no default"))
     });
+    let files =
+        manifest.origin.iter().flat_map(|origin| origin.files()).map(|file| format!("to use the file in {}", file.env));
     let credentials = manifest.credential.iter().map(|wish| format!("to send {}", wish.env));
     let variables = manifest.env.iter().map(|wish| format!("to read {}", wish.name));
     let profiles = manifest.profiles.iter().map(|profiles| format!("to read {}", profiles.path.default));
-    let wishes: Vec<_> = places.chain(credentials).chain(variables).chain(profiles).collect();
+    let wishes: Vec<_> = places.chain(files).chain(credentials).chain(variables).chain(profiles).collect();
     if wishes.is_empty() {
         return Ok(());
     }
     Err(Failure::new(
         format!("trust the plugin {}", plugin.label()),
-        format!("it did not come with this program, and wishes {}", wishes.join(", ")),
+        format!("it did not come with this program, and it requests access: {}", wishes.join(", ")),
     )
     .hint(format!(
-        "look at `sandbox plugin inspect {}`, then say --grant, or list its digest under grants.plugins in a --policy file",
+        "check it with `sandbox plugin inspect {}`; then use --grant, or list its digest under grants.plugins in a --policy file",
         plugin.label()
     ))
     .into())

@@ -46,9 +46,8 @@ pub struct GrantsFile {
 pub fn read_policy(path: &Path) -> Result<PolicyFile> {
     let what = format!("read the policy {}", path.display());
     let text = std::fs::read_to_string(path).map_err(|error| Failure::io(&what, &error))?;
-    toml::from_str(&text).map_err(|error| {
-        Failure::new(what, error.to_string()).hint("docs/security.md shows what may stand in it").into()
-    })
+    toml::from_str(&text)
+        .map_err(|error| Failure::new(what, error.to_string()).hint("docs/security.md describes the file").into())
 }
 
 /// Returns the default limits with the changes in a policy file.

@@ -21,7 +21,7 @@ pub(super) struct Emulator {
 pub(super) fn at_emulator(
     mut builder: ProviderBuilder,
     manifest: &Manifest,
-    emulator: Emulator,
+    emulator: &Emulator,
     trusted: bool,
     named: bool,
 ) -> ProviderBuilder {
@@ -33,8 +33,8 @@ pub(super) fn at_emulator(
     };
     let given: Option<Vec<String>> = emulator.credentials.iter().map(|(name, _)| of_environment(name)).collect();
     let given = given.filter(|_| named && trusted).unwrap_or_default();
-    for (index, (name, value)) in emulator.credentials.into_iter().enumerate() {
-        builder = builder.credential(name, given.get(index).cloned().unwrap_or(value));
+    for (index, (name, value)) in emulator.credentials.iter().enumerate() {
+        builder = builder.credential(*name, given.get(index).unwrap_or(value).clone());
     }
     if let Some(profiles) = &manifest.profiles {
         if let Some(variable) = &profiles.path.env {
@@ -50,25 +50,25 @@ pub(super) fn at_emulator(
         builder = builder.show_only(std::iter::empty::<String>()).grant_only(first.map(|origin| &origin.name));
     }
     if let Some(variable) = first.and_then(|origin| origin.url.env.as_ref()) {
-        builder = builder.env(variable, emulator.url);
+        builder = builder.env(variable, &emulator.url);
     }
     builder
 }
 
-/// Trusts the certificate authorities in a file. Reads the file now, and not when the first TLS connection is made.
+/// Checks that a file contains a certificate. Reads the file now, and not when the first TLS connection is made.
 ///
 /// # Errors
 ///
 /// Fails if the file cannot be read or contains no certificate.
-pub(super) fn trusting(builder: ProviderBuilder, path: &Path) -> Result<ProviderBuilder> {
+pub(super) fn require_certificate(path: &Path) -> Result<()> {
     let what = format!("use the certificate authorities in {}", path.display());
     let bytes = std::fs::read(path).map_err(|error| Failure::io(&what, &error))?;
     if CertificateDer::pem_slice_iter(&bytes).next().is_none_or(|first| first.is_err()) {
-        return Err(Failure::new(what, "no certificate in PEM form is in it")
-            .hint("give a file with a line `-----BEGIN CERTIFICATE-----`")
+        return Err(Failure::new(what, "the file contains no certificate in PEM format")
+            .hint("give a file that contains `-----BEGIN CERTIFICATE-----`")
             .into());
     }
-    Ok(builder.ca_file(path))
+    Ok(())
 }
 
 /// Prints a message when the provider asks to wait or the service does not respond.
@@ -85,31 +85,31 @@ pub(super) fn reporting(builder: ProviderBuilder, voice: Voice) -> ProviderBuild
     })
 }
 
-/// Applies the grants of the policy. Does not grant anything to a plugin that is not trusted.
+/// Checks that the policy grants only what the manifest requests.
 ///
 /// # Errors
 ///
 /// Fails if the policy grants something that the manifest does not request.
-pub(super) fn granting(
-    mut builder: ProviderBuilder,
-    manifest: &Manifest,
-    grants: GrantsFile,
-    trusted: bool,
-) -> Result<ProviderBuilder> {
+pub(super) fn require_wishes(manifest: &Manifest, grants: &GrantsFile) -> Result<()> {
     let known = |granted: &Option<Vec<String>>, wishes: Vec<&str>, what: &str| {
         let Some(name) = granted.iter().flatten().find(|name| !wishes.contains(&name.as_str())) else {
             return Ok(());
         };
-        Err(Failure::new(format!("grant the {what} {name}"), "the plugin has no such wish")
-            .hint(format!("its wishes are [{}]", wishes.join(", "))))
+        Err(Failure::new(format!("grant the {what} {name}"), "the plugin does not request it")
+            .hint(format!("it requests: [{}]", wishes.join(", "))))
     };
     known(&grants.origins, manifest.origin.iter().map(|wish| &*wish.name).collect(), "origin")?;
     known(&grants.env, manifest.env.iter().map(|wish| &*wish.name).collect(), "variable")?;
-    if let Some(variables) = grants.env.filter(|_| trusted) {
+    Ok(())
+}
+
+/// Applies the grants of the policy. Does not grant anything to a plugin that is not trusted.
+pub(super) fn granting(mut builder: ProviderBuilder, grants: &GrantsFile, trusted: bool) -> ProviderBuilder {
+    if let Some(variables) = grants.env.as_ref().filter(|_| trusted) {
         builder = builder.show_only(variables);
     }
-    if let Some(origins) = grants.origins.filter(|_| trusted) {
+    if let Some(origins) = grants.origins.as_ref().filter(|_| trusted) {
         builder = builder.grant_only(origins);
     }
-    Ok(builder)
+    builder
 }

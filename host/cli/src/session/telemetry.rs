@@ -101,7 +101,7 @@ mod with {
             return Ok(Telemetry(None));
         };
         if let Some(other) = std::env::var(PROTOCOL).ok().filter(|name| !matches!(name.as_str(), "" | "grpc")) {
-            return Err(format!("{PROTOCOL} is {other:?}, and this program speaks grpc alone"));
+            return Err(format!("{PROTOCOL} is {other:?}, but this program supports only grpc"));
         }
         let unusable = |error: opentelemetry_otlp::ExporterBuildError| format!("{ENDPOINT} is {endpoint:?}: {error}");
         let spans = SpanExporter::builder().with_tonic().build().map_err(unusable)?;
@@ -153,7 +153,7 @@ mod with {
             let Some((tracers, meters)) = self.0 else { return Ok(()) };
             let spans = tracers.shutdown_with_timeout(PATIENCE);
             let counters = meters.shutdown_with_timeout(PATIENCE);
-            spans.and(counters).map_err(|error| format!("the collector of {ENDPOINT} did not take all: {error}"))
+            spans.and(counters).map_err(|error| format!("the collector at {ENDPOINT} did not accept all data: {error}"))
         }
     }
 }

@@ -65,7 +65,7 @@ impl Session {
     }
 
     /// Undoes all entries within `patience`, and prints those that could not be undone. Returns whether all were undone.
-    pub async fn settle(&self, patience: Duration) -> bool {
+    pub async fn undo_all(&self, patience: Duration) -> bool {
         // Stopping the private emulator removes everything in it.
         if self.shared.emulator.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
             self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -80,7 +80,7 @@ impl Session {
             debts.clone()
         };
         let undone = futures_util::future::join_all(debts.into_iter().rev().map(|(id, debt)| async move {
-            let undone = self.settle_one(debt, until).await;
+            let undone = self.undo(debt, until).await;
             // Stays on the list until now, so that `left_behind` includes it.
             Owed { shared: self.shared.clone(), id }.paid();
             undone
@@ -97,10 +97,10 @@ impl Session {
     async fn unsignalled(&self, patience: Duration) -> Option<String> {
         let provider = self.shared.provider.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let error = provider?.signals_sent(patience).await.err()?;
-        Some(format!("perhaps a command that was given up ({error})"))
+        Some(format!("possibly a cancelled command ({error})"))
     }
 
-    async fn settle_one(&self, debt: Debt, until: Instant) -> bool {
+    async fn undo(&self, debt: Debt, until: Instant) -> bool {
         let (name, result) = match debt {
             Debt::Sandbox(sandbox) => {
                 let _step = self.voice.step(format!("terminating {}", sandbox.id()));
@@ -129,7 +129,7 @@ impl Session {
                 false
             }
             Err(_) => {
-                self.voice.warn(format_args!("left behind: {name} (no answer)"));
+                self.voice.warn(format_args!("left behind: {name} (the provider did not respond)"));
                 false
             }
         }
@@ -145,7 +145,7 @@ impl Session {
                 .map(|(_, debt)| match debt {
                     Debt::Sandbox(sandbox) => format!("the sandbox {}", sandbox.id()),
                     Debt::Exec(sandbox, exec) => format!("the command {exec} in {}", sandbox.id()),
-                    Debt::Creating(_, (key, value)) => format!("perhaps a sandbox with the tag {key}={value}"),
+                    Debt::Creating(_, (key, value)) => format!("possibly a sandbox with the tag {key}={value}"),
                 })
                 .collect()
         };

@@ -158,7 +158,7 @@ async fn collect(session: &Session, sandbox: &Sandbox, command: ExecSpec, how: &
 fn text_of(session: &Session, name: &str, captured: types::Captured) -> (Option<String>, Option<String>) {
     let kept = captured.data.len() as u64;
     if kept < captured.total {
-        session.voice.warn(format_args!("{name}: only the last {kept} of {} bytes are shown", captured.total));
+        session.voice.warn(format_args!("{name}: only the last {kept} of {} bytes are in the result", captured.total));
     }
     match String::from_utf8(captured.data) {
         Ok(text) => (Some(text), None),

@@ -1,4 +1,4 @@
-//! Builds the image that the options describe.
+//! Builds the image that the options describe, and returns its id.
 
 use anyhow::Result;
 use sandbox_host::types::{ImageSource, ImageSpec};
@@ -13,41 +13,35 @@ use crate::steps::dockerfile::dockerfile;
 pub const NO_ENTRYPOINT: &str = "ENTRYPOINT []";
 
 /// Builds the image, with its log on standard error, and returns its id.
-///
-/// # Errors
-///
-/// Fails if the provider builds no images.
 pub async fn build_image(session: &Session, provider: &Provider, args: &ImageArgs) -> Result<String> {
-    let spec = image_spec(session, provider, args).await?;
-    build(session, provider, args, spec).await
+    build_for(session, provider, args, false).await
 }
 
-/// Builds the image like [`build_image`], and returns the specification of the built image. If the provider builds no
-/// images, returns the specification of the options, from which `create` makes what it can. With `stays`, removes the
-/// `ENTRYPOINT` of a Dockerfile, because its program may end before the commands in the sandbox do.
-pub async fn prepare_image(session: &Session, provider: &Provider, args: &ImageArgs, stays: bool) -> Result<ImageSpec> {
+/// Builds the image for a new sandbox and returns it by its id. A provider that does not export the interface `images`
+/// builds it when it creates the sandbox; then this returns the specification. With `stays`, removes the `ENTRYPOINT` of a
+/// Dockerfile, because its program may end before the commands in the sandbox do.
+pub async fn image_for(session: &Session, provider: &Provider, args: &ImageArgs, stays: bool) -> Result<ImageSpec> {
+    match build_for(session, provider, args, stays).await {
+        Ok(id) => Ok(ImageSpec::id(id)),
+        Err(error) => match error.downcast_ref::<sandbox_host::Error>() {
+            Some(cause) if *cause.kind() == Kind::Unsupported && cause.subject() == Some("images") => {
+                image_spec(session, provider, args).await
+            }
+            _ => Err(error),
+        },
+    }
+}
+
+async fn build_for(session: &Session, provider: &Provider, args: &ImageArgs, stays: bool) -> Result<String> {
     let mut spec = image_spec(session, provider, args).await?;
+    if let (ImageSource::Id(id), true) = (&spec.source, spec.commands.is_empty()) {
+        return Ok(id.clone());
+    }
     if let ImageSource::Dockerfile(dockerfile) = &spec.source
         && stays
         && dockerfile_text::has_entry_point(&dockerfile.text, dockerfile.target.as_deref())
     {
         spec.commands.push(NO_ENTRYPOINT.to_owned());
-    }
-    match build(session, provider, args, spec.clone()).await {
-        Ok(id) => Ok(ImageSpec::id(id)),
-        Err(error) if error.downcast_ref::<sandbox_host::Error>().is_some_and(has_no_images) => Ok(spec),
-        Err(error) => Err(error),
-    }
-}
-
-/// Returns whether an error of `build` says that the provider builds no images.
-fn has_no_images(error: &sandbox_host::Error) -> bool {
-    *error.kind() == Kind::Unsupported && error.subject() == Some("image")
-}
-
-async fn build(session: &Session, provider: &Provider, args: &ImageArgs, spec: ImageSpec) -> Result<String> {
-    if let (ImageSource::Id(id), true) = (&spec.source, spec.commands.is_empty()) {
-        return Ok(id.clone());
     }
     let build = provider.build(spec).await.map_err(|error| {
         let from_stdin = args.dockerfile.as_deref() == Some(std::path::Path::new("-"));
@@ -55,7 +49,7 @@ async fn build(session: &Session, provider: &Provider, args: &ImageArgs, spec: I
         if !lacks_context || !from_stdin || args.context.is_some() {
             return anyhow::Error::from(error);
         }
-        Failure::of(&error).hint("a Dockerfile from standard input has no files to copy but with --context DIR").into()
+        Failure::of(&error).hint("a Dockerfile from standard input can copy files only with --context DIR").into()
     })?;
     follow(session, build).await
 }
@@ -91,8 +85,8 @@ async fn image_spec(session: &Session, provider: &Provider, args: &ImageArgs) ->
     };
     if let Some(secret) = &args.registry_secret {
         if !matches!(spec.source, ImageSource::Registry(_) | ImageSource::Dockerfile(_)) {
-            return Err(Failure::new("use --registry-secret", "this image comes from no registry")
-                .hint("leave it away, or name a registry's image with --image")
+            return Err(Failure::new("use --registry-secret", "the image does not come from a registry")
+                .hint("omit the option, or give an image of a registry with --image")
                 .into());
         }
         spec = spec.registry_secret(secret);

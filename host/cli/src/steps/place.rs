@@ -35,7 +35,7 @@ impl Place {
 pub fn remote(provider: &Provider, text: &str) -> Result<(Sandbox, String)> {
     match Place::parse(text) {
         Place::Remote { id, path } => Ok((provider.sandbox(id), path)),
-        _ => Err(Failure::new(format!("use {text:?}"), "it is no path in a sandbox")
+        _ => Err(Failure::new(format!("use {text:?}"), "it is not a path in a sandbox")
             .hint("write SANDBOX-ID:/absolute/path")
             .into()),
     }

@@ -48,7 +48,7 @@ impl Drop for Raw {
 pub async fn run(session: &Session, sandbox: &Sandbox, command: ExecSpec) -> Result<i32> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::new("run the command in a terminal", "standard input is not a terminal")
-            .hint("leave -t away, or run it from a terminal")
+            .hint("omit -t, or run this program in a terminal")
             .into());
     }
     let owed = session.owe_exec(sandbox, &command.id);
@@ -63,7 +63,7 @@ pub async fn run(session: &Session, sandbox: &Sandbox, command: ExecSpec) -> Res
         }
     };
     let (Some(mut stdout), Some(mut stdin)) = (process.stdout.take(), process.stdin.take()) else {
-        return Err(Failure::new("run the command", "it has no streams").into());
+        return Err(Failure::new("run the command", "the provider returned no streams for it").into());
     };
     drop(process.stderr.take());
     let raw = Raw::enter()?;

@@ -14,7 +14,7 @@ use crate::session::Session;
 const PROGRAM_END: Duration = Duration::from_secs(5);
 
 /// The hint if an image's own program ends.
-pub const STAY_HINT: &str = "give the sandbox a command that stays, such as `sandbox create … -- sleep infinity`; if the \
+pub const STAY_HINT: &str = "give the sandbox a command that keeps running, such as `sandbox create … -- sleep infinity`; if the \
                              image has an ENTRYPOINT that does not run it, add --line 'ENTRYPOINT []'";
 
 /// Returns how the sandbox's own program ended, if that is why a command could not start.
@@ -33,7 +33,8 @@ pub fn code_of(verdict: &Verdict) -> i32 {
         Verdict::Exited(code) => *code & 0xff,
         Verdict::Signaled(signal) => 128 + (*signal as i32 & 0x7f),
         Verdict::Deadline => DEADLINE,
-        Verdict::SandboxEnded(_) | Verdict::Lost(_) => FAILED,
+        Verdict::OutOfMemory => 128 + 9,
+        Verdict::SandboxEnded(_) | Verdict::Lost(_) | Verdict::Other(_) => FAILED,
     }
 }
 
@@ -50,10 +51,11 @@ pub fn exit_code(session: &Session, verdict: Verdict) -> Result<i32> {
                 .hint(hint)
                 .into());
         }
-        Verdict::Lost(why) => {
-            return Err(Failure::new("learn how the command ended", why.clone()).into());
+        Verdict::Lost(why) | Verdict::Other(why) => {
+            return Err(Failure::new("determine how the command ended", why.clone()).into());
         }
-        Verdict::Deadline => session.voice.say("the command's time limit ran out and it was killed"),
+        Verdict::Deadline => session.voice.say("the command exceeded its time limit and was killed"),
+        Verdict::OutOfMemory => session.voice.say("the command was killed because the sandbox's memory was used up"),
         Verdict::Signaled(signal) => session.voice.say(format_args!("the command was killed by signal {signal}")),
         Verdict::Exited(_) => {}
     }
@@ -67,7 +69,9 @@ pub fn verdict_name(verdict: &Verdict) -> String {
         Verdict::Signaled(signal) => format!("signaled {signal}"),
         Verdict::Deadline => "deadline".into(),
         Verdict::SandboxEnded(reason) => format!("sandbox ended: {}", end_text(reason)),
+        Verdict::OutOfMemory => "out of memory".into(),
         Verdict::Lost(why) => format!("lost: {why}"),
+        Verdict::Other(name) => name.clone(),
     }
 }
 

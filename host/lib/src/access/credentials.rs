@@ -1,4 +1,4 @@
-//! Selects credentials and converts them to headers.
+//! Selects credentials and converts them to what the host adds to requests: headers and query parameters.
 //!
 //! A provider may accept one of several sets of credentials, such as a pair of tokens, or an OAuth client with a secret
 //! or with a key. Exactly one set must be complete. Credentials of another set in addition are an error, because it is
@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::HeaderValue;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use ring::rand::SystemRandom;
 use ring::signature::{self, RsaKeyPair};
 use rustls::pki_types::PrivateKeyDer;
@@ -20,7 +20,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::access::secret::Secret;
 use crate::error::{Error, Kind, Result};
-use crate::plugin::manifest::{AssertionWish, CredentialWish, HeaderWish, Manifest};
+use crate::plugin::manifest::{CredentialWish, Manifest};
+use crate::plugin::origin::{AssertionWish, BasicWish, HeaderWish, OriginWish};
+use crate::plugin::template::Template;
 
 /// Credentials by their names in the manifest.
 pub(crate) type Credentials = BTreeMap<String, Secret>;
@@ -50,7 +52,7 @@ pub(crate) fn choose(manifest: &Manifest, found: Credentials, anonymous: bool, w
             .filter(|wish| !found.contains_key(&wish.name))
             .map(|wish| wish.env.as_str())
             .collect();
-        let why = format!("there are no credentials: {} not set", missing.join(" and "));
+        let why = format!("credentials are missing: {} not set", missing.join(" and "));
         return Err(Error::new(Kind::Unauthenticated, what, why).with_hint(manifest.credential_hint(meant)));
     };
     let strangers: Vec<_> = manifest
@@ -68,54 +70,180 @@ pub(crate) fn choose(manifest: &Manifest, found: Credentials, anonymous: bool, w
         what,
         format!("{} cannot be combined with {}", strangers.join(" and "), ours.join(" and ")),
     )
-    .with_hint("unset one or the other; a profile counts too"))
+    .with_hint("use only one set of credentials, from environment variables and profile together"))
+}
+
+/// What the host adds to the requests for one origin.
+#[derive(Default)]
+pub(crate) struct Additions {
+    headers: Vec<(HeaderName, HeaderSource)>,
+    /// The names of query parameters, and their values as they are sent.
+    query: Vec<(String, String)>,
+    /// Texts that contain credentials in another form, such as Base64. Like credentials, they must not reach the
+    /// component.
+    encoded: Vec<Secret>,
 }
 
 /// The source of the value of a header.
-#[derive(Clone)]
-pub(crate) enum HeaderSource {
-    /// The credential itself.
-    Credential(HeaderValue),
+enum HeaderSource {
+    /// A value that contains credentials.
+    Value(HeaderValue),
     /// A statement signed with the credential.
     Assertion(Arc<Assertion>),
 }
 
-impl HeaderSource {
-    /// Creates the source of a header. Returns `None` if its credential is not set.
+impl Additions {
+    /// Creates the additions that the manifest asks for. Leaves out those whose credentials are not set.
     ///
     /// # Errors
     ///
     /// [`Kind::Unauthenticated`] for a value that a header cannot contain, and for an unusable key.
-    pub(crate) fn new(
+    pub(crate) fn new(wish: &OriginWish, manifest: &Manifest, secrets: &Credentials, what: &str) -> Result<Additions> {
+        let mut additions = Additions::default();
+        for header in &wish.headers {
+            let Ok(name) = HeaderName::try_from(header.name.as_str()) else { continue };
+            if let Some(source) = additions.header(header, manifest, secrets, what)? {
+                additions.headers.push((name, source));
+            }
+        }
+        for parameter in &wish.query {
+            let template = template(parameter.credential.as_deref(), parameter.value.as_ref());
+            if let Some(value) = template.and_then(|template| filled(&template, secrets)) {
+                let encoded: String = url::form_urlencoded::byte_serialize(value.as_bytes()).collect();
+                additions.encoded.push(Secret::new(encoded.clone()));
+                additions.query.push((parameter.name.clone(), encoded));
+            }
+        }
+        Ok(additions)
+    }
+
+    /// Creates the source of a header. Returns `None` if a credential is not set.
+    fn header(
+        &mut self,
         wish: &HeaderWish,
         manifest: &Manifest,
         secrets: &Credentials,
         what: &str,
     ) -> Result<Option<HeaderSource>> {
-        let Some(secret) = secrets.get(&wish.credential) else { return Ok(None) };
-        let variable = manifest.credential.iter().find(|credential| credential.name == wish.credential);
-        let variable = variable.map_or(wish.credential.as_str(), |credential| credential.env.as_str());
-        let unusable = |why: &str| Error::new(Kind::Unauthenticated, what, format!("the value of {variable} {why}"));
-        let Some(assertion) = &wish.assertion else {
-            let value = secret.header().ok_or_else(|| unusable("has characters that no header can carry"))?;
-            return Ok(Some(HeaderSource::Credential(value)));
+        let unusable = |credential: &str, why: &str| {
+            let variable = manifest.credential.iter().find(|wish| wish.name == credential);
+            let variable = variable.map_or(credential, |wish| wish.env.as_str());
+            Error::new(Kind::Unauthenticated, what, format!("the value of {variable} {why}"))
         };
-        let Some(subject) = secrets.get(&assertion.subject) else { return Ok(None) };
-        let assertion = Assertion::new(secret, subject, assertion).map_err(|why| unusable(&why))?;
-        Ok(Some(HeaderSource::Assertion(Arc::new(assertion))))
+        if let (Some(assertion), Some(name)) = (&wish.assertion, wish.credential.as_deref()) {
+            let (Some(key), Some(subject)) = (secrets.get(name), secrets.get(&assertion.subject)) else {
+                return Ok(None);
+            };
+            let assertion = Assertion::new(key, subject, assertion).map_err(|why| unusable(name, &why))?;
+            return Ok(Some(HeaderSource::Assertion(Arc::new(assertion))));
+        }
+        let value = match &wish.basic {
+            Some(BasicWish { user, password }) => {
+                let (Some(user_text), Some(password)) = (filled(user, secrets), filled(password, secrets)) else {
+                    return Ok(None);
+                };
+                if user_text.contains(':') {
+                    let name = user.credentials().next().unwrap_or("user");
+                    return Err(unusable(name, "has a colon, which separates user and password"));
+                }
+                let encoded = STANDARD.encode(format!("{user_text}:{password}"));
+                // An answer may leave out the padding.
+                self.encoded.push(Secret::new(encoded.trim_end_matches('=')));
+                format!("Basic {encoded}")
+            }
+            None => {
+                let template = template(wish.credential.as_deref(), wish.value.as_ref());
+                let Some(value) = template.as_ref().and_then(|template| filled(template, secrets)) else {
+                    return Ok(None);
+                };
+                value
+            }
+        };
+        let name = wish.credential.as_deref().or_else(|| wish.value.as_ref()?.credentials().next()).unwrap_or_default();
+        let value = Secret::new(value).header();
+        let value = value.ok_or_else(|| unusable(name, "has characters that no header can carry"))?;
+        Ok(Some(HeaderSource::Value(value)))
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.headers.is_empty() && self.query.is_empty()
+    }
+
+    /// Returns the names of the headers, and those of the query parameters with `?` before them.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let headers = self.headers.iter().map(|(name, _)| name.to_string());
+        headers.chain(self.query.iter().map(|(name, _)| format!("?{name}"))).collect()
+    }
+
+    /// Returns the names of the headers.
+    pub(crate) fn header_names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.headers.iter().map(|(name, _)| name)
+    }
+
+    /// Returns the texts that contain credentials in another form.
+    pub(crate) fn encoded(&self) -> &[Secret] {
+        &self.encoded
+    }
+
+    /// Removes the headers and parameters of these names that the component has set. With `add`, adds those of the
+    /// host.
+    pub(crate) fn apply(&self, headers: &mut HeaderMap, uri: &mut Uri, add: bool) {
+        for (name, source) in &self.headers {
+            headers.remove(name);
+            if let Some(value) = source.value().filter(|_| add) {
+                headers.insert(name, value);
+            }
+        }
+        if let Some(changed) = self.with_query(uri, add) {
+            *uri = changed;
+        }
+    }
+
+    /// Returns the URI with the query parameters. Returns `None` if there are none to add or to remove.
+    fn with_query(&self, uri: &Uri, add: bool) -> Option<Uri> {
+        if self.query.is_empty() {
+            return None;
+        }
+        let ours = |pair: &&str| {
+            let name = url::form_urlencoded::parse(pair.as_bytes()).next().map(|(name, _)| name);
+            self.query.iter().any(|(ours, _)| name.as_deref() == Some(ours.as_str()))
+        };
+        let kept = uri.query().into_iter().flat_map(|query| query.split('&')).filter(|pair| !ours(pair));
+        let added = self.query.iter().filter(|_| add).map(|(name, value)| {
+            let name: String = url::form_urlencoded::byte_serialize(name.as_bytes()).collect();
+            format!("{name}={value}")
+        });
+        let query: Vec<_> = kept.map(str::to_owned).chain(added).collect();
+        let query = query.join("&");
+        let mark = if query.is_empty() { "" } else { "?" };
+        let mut parts = uri.clone().into_parts();
+        parts.path_and_query = Some(format!("{}{mark}{query}", uri.path()).parse().ok()?);
+        Uri::from_parts(parts).ok()
+    }
+}
+
+/// Returns the format string of a header or parameter.
+fn template(credential: Option<&str>, value: Option<&Template>) -> Option<Template> {
+    credential.map(Template::of_credential).or_else(|| value.cloned())
+}
+
+/// Returns the text of a format string. Returns `None` if one of its credentials is not set.
+fn filled(template: &Template, secrets: &Credentials) -> Option<String> {
+    template.fill(|name| secrets.get(name).map(Secret::expose))
+}
+
+impl HeaderSource {
     /// Returns the value for one request.
-    pub(crate) fn value(&self) -> Option<HeaderValue> {
+    fn value(&self) -> Option<HeaderValue> {
         match self {
-            HeaderSource::Credential(value) => Some(value.clone()),
+            HeaderSource::Value(value) => Some(value.clone()),
             HeaderSource::Assertion(assertion) => assertion.mint(),
         }
     }
 }
 
 /// A client assertion (RFC 7523), signed with the RSA key of the client.
-pub(crate) struct Assertion {
+struct Assertion {
     key: RsaKeyPair,
     /// The thumbprint of the key (RFC 7638), by which the service finds the public key.
     thumbprint: String,
@@ -131,9 +259,9 @@ impl Assertion {
         let key = match PrivateKeyDer::from_pem_slice(pem.as_bytes()) {
             Ok(PrivateKeyDer::Pkcs8(der)) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
             Ok(PrivateKeyDer::Pkcs1(der)) => RsaKeyPair::from_der(der.secret_pkcs1_der()),
-            _ => return Err("is no private key in PEM form".into()),
+            _ => return Err("is not a private key in PEM format".into()),
         };
-        let key = key.map_err(|error| format!("is no RSA key of 2048 to 4096 bits ({error})"))?;
+        let key = key.map_err(|error| format!("is not an RSA key of 2048 to 4096 bits ({error})"))?;
         let public: ring::rsa::PublicKeyComponents<Vec<u8>> = key.public().into();
         let (e, n) = (URL_SAFE_NO_PAD.encode(public.e), URL_SAFE_NO_PAD.encode(public.n));
         // The standard prescribes the order of the members, and no spaces.
@@ -203,19 +331,20 @@ mod tests {
     #[test]
     fn an_assertion_is_signed_and_new_each_time() {
         let manifest = Manifest::parse(MANIFEST).unwrap();
-        let wish = manifest.origin[0].headers.iter().find(|header| header.assertion.is_some()).unwrap();
         let pem = include_str!("../../tests/oauth-test-key.pem");
         // The key with line breaks, and on one line as in an environment variable.
         for pem in [pem.to_owned(), pem.replace('\n', "\\n")] {
             let secrets: Credentials = [("oauth-jwt-key", pem.as_str()), ("oauth-client-id", "client-7")]
                 .map(|(name, value)| (name.to_owned(), Secret::new(value)))
                 .into();
-            let source = HeaderSource::new(wish, &manifest, &secrets, "use the provider").unwrap().unwrap();
+            let additions = Additions::new(&manifest.origin[0], &manifest, &secrets, "use the provider").unwrap();
+            let assertion = additions.headers.iter().find(|(name, _)| *name == "x-modal-oauth-client-assertion");
+            let source = &assertion.unwrap().1;
             let (first, second) = (source.value().unwrap(), source.value().unwrap());
             assert!(first != second && first.is_sensitive());
             let token = first.to_str().unwrap();
             let (signed, mark) = token.rsplit_once('.').unwrap();
-            let HeaderSource::Assertion(assertion) = &source else { panic!("no assertion") };
+            let HeaderSource::Assertion(assertion) = source else { panic!("no assertion") };
             let public: ring::rsa::PublicKeyComponents<Vec<u8>> = assertion.key.public().into();
             let mark = URL_SAFE_NO_PAD.decode(mark).unwrap();
             public.verify(&signature::RSA_PKCS1_2048_8192_SHA256, signed.as_bytes(), &mark).unwrap();
@@ -234,11 +363,76 @@ mod tests {
     #[test]
     fn what_is_no_key_is_named_and_not_quoted() {
         let manifest = Manifest::parse(MANIFEST).unwrap();
-        let wish = manifest.origin[0].headers.iter().find(|header| header.assertion.is_some()).unwrap();
         let secrets: Credentials = [("oauth-jwt-key", "hush"), ("oauth-client-id", "client")]
             .map(|(name, value)| (name.to_owned(), Secret::new(value)))
             .into();
-        let error = HeaderSource::new(wish, &manifest, &secrets, "use the provider").err().unwrap().to_string();
-        assert!(error.contains("MODAL_OAUTH_JWT_KEY is no private key") && !error.contains("hush"), "{error}");
+        let error = Additions::new(&manifest.origin[0], &manifest, &secrets, "use the provider").err().unwrap();
+        let error = error.to_string();
+        assert!(error.contains("MODAL_OAUTH_JWT_KEY is not a private key") && !error.contains("hush"), "{error}");
+    }
+
+    const FORMS: &str = "
+        manifest = 1
+        name = 'x'
+        interface = 'y'
+        [[credential]]
+        name = 'token'
+        env = 'X_TOKEN'
+        [[credential]]
+        name = 'user'
+        env = 'X_USER'
+        [[credential]]
+        name = 'password'
+        env = 'X_PASSWORD'
+        [[origin]]
+        name = 'o'
+        url = { default = 'https://host' }
+        headers = [
+          { name = 'authorization', value = 'Bearer {token}' },
+          { name = 'x-both', value = '{user}/{token}' },
+          { name = 'x-basic', basic = { user = '{user}', password = '{password}' } },
+        ]
+        query = [{ name = 'api key', credential = 'token' }]";
+
+    fn additions(secrets: &[(&str, &str)]) -> Result<Additions> {
+        let manifest = Manifest::parse(FORMS)?;
+        let secrets = secrets.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value))).collect();
+        Additions::new(&manifest.origin[0], &manifest, &secrets, "use the provider")
+    }
+
+    #[test]
+    fn credentials_take_the_forms_of_the_manifest() {
+        let added = additions(&[("token", "t/1 &2"), ("user", "me"), ("password", "p:w?")]).unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert("x-basic", HeaderValue::from_static("forged"));
+        // Parameters of the component with the same name are removed, in whatever way they are written.
+        let mut uri: Uri = "https://host/a?b=c&api+key=forged&api%20key=forged&d".parse().unwrap();
+        added.apply(&mut headers, &mut uri, true);
+        assert_eq!(headers["authorization"], "Bearer t/1 &2");
+        assert_eq!(headers["x-both"], "me/t/1 &2");
+        // printf 'me:p:w?' | base64
+        assert_eq!(headers["x-basic"], "Basic bWU6cDp3Pw==");
+        assert!(headers.values().all(HeaderValue::is_sensitive));
+        assert_eq!(uri, "https://host/a?b=c&d&api+key=t%2F1+%262");
+        assert_eq!(added.names(), ["authorization", "x-both", "x-basic", "?api key"]);
+        let encoded: Vec<_> = added.encoded().iter().map(Secret::expose).collect();
+        assert_eq!(encoded, ["bWU6cDp3Pw", "t%2F1+%262"]);
+        added.apply(&mut headers, &mut uri, false);
+        assert!(headers.is_empty() && uri == "https://host/a?b=c&d", "{headers:?} {uri}");
+    }
+
+    #[test]
+    fn what_needs_a_credential_that_is_not_set_is_left_out() {
+        let added = additions(&[("token", "t"), ("user", "me")]).unwrap();
+        assert_eq!(added.names(), ["authorization", "x-both", "?api key"]);
+        assert!(additions(&[("user", "me")]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_user_with_a_colon_and_control_characters_are_refused() {
+        let error = additions(&[("user", "a:hush"), ("password", "x")]).err().unwrap().to_string();
+        assert!(error.contains("X_USER has a colon") && !error.contains("hush"), "{error}");
+        let error = additions(&[("token", "a\nhush")]).err().unwrap().to_string();
+        assert!(error.contains("X_TOKEN has characters") && !error.contains("hush"), "{error}");
     }
 }

@@ -1,21 +1,23 @@
 //! The network policy of a provider: the permitted origins and the addresses behind them. Everything else is denied.
 //!
 //! An origin is permitted for one of two reasons: the manifest names it and the user granted it (*fixed*), or a
-//! response of a fixed origin named it, in a field that the manifest names (*learned*). There are no wildcards. The
-//! address to which a name resolves is checked too, and the connection uses exactly the checked address. A name that
-//! resolves to this machine or its network is therefore no way around the policy.
+//! response of a fixed origin named it, in a field that the manifest names (*learned*). A fixed origin can stand for all
+//! host names with one more label, such as `https://*.sandboxes.example.com`, and for a Unix socket. The address to which
+//! a name resolves is checked too, and the connection uses exactly the checked address. A name that resolves to this
+//! machine or its network is therefore no way around the policy.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::HeaderName;
 pub use net_classes::Class as AddressClass;
 
-use crate::access::credentials::HeaderSource;
-use crate::plugin::manifest::LearnWish;
+use crate::access::credentials::Additions;
+use crate::access::identity::Identity;
+use crate::plugin::origin::{CERTIFICATE, LearnWish, is_local_name};
 
 /// Most learned origins per provider. Modal names one per worker. Beyond the limit the least recently used one is
 /// removed, and learned again from the next response that names it.
@@ -26,7 +28,8 @@ const MAX_LEARNED: usize = 4096;
 pub struct Origin {
     /// True for `https`, false for `http`.
     pub secure: bool,
-    /// Host name in lower case, or an IP address without brackets.
+    /// Host name in lower case, or an IP address without brackets. In a granted origin, `*.` before a name stands for one
+    /// more label.
     pub host: String,
     /// Port number.
     pub port: u16,
@@ -42,20 +45,63 @@ impl Origin {
         Origin::read(url).map_err(|why| format!("{:?} {why}", without_user(url)))
     }
 
-    /// Parses a comma-separated list of URLs, which the official clients accept.
+    /// Parses a comma-separated list of URLs, which the official clients accept. Their host names may begin with `*.`.
     ///
     /// # Errors
     ///
-    /// Those of [`Origin::parse`]. The whole list is quoted without user and password, because a comma may be part of a
-    /// password.
+    /// Those of [`Origin::parse`], and a wildcard without https or for all names of a top-level domain. The whole list is
+    /// quoted without user and password, because a comma may be part of a password.
     pub(crate) fn list(urls: &str) -> Result<Vec<Origin>, String> {
-        let read = urls.split(',').map(Origin::read).collect::<Result<_, _>>();
+        let read = urls.split(',').map(Origin::read_pattern).collect::<Result<_, _>>();
         read.map_err(|why| format!("{:?} {why}", without_user(urls)))
     }
 
+    fn read_pattern(url: &str) -> Result<Origin, String> {
+        let Some((scheme, suffix)) = url.trim().split_once("://*.") else { return Origin::read(url) };
+        let origin = Origin::read(&format!("{scheme}://{suffix}"))?;
+        if !origin.secure || !origin.host.contains('.') || origin.address().is_some() {
+            return Err("has a wildcard, which needs https and a domain of at least two labels".into());
+        }
+        Ok(Origin { host: format!("*.{}", origin.host), ..origin })
+    }
+
+    /// Parses the URL of a Unix socket, such as `unix:///var/run/docker.sock`. Returns the origin by which a component
+    /// addresses it, and its path. Returns `None` for other URLs.
+    ///
+    /// # Errors
+    ///
+    /// A text for users if the path is relative, or if the name of the socket's file cannot be part of a host name and
+    /// `authority` is not given.
+    pub(crate) fn socket(url: &str, authority: Option<&str>) -> Option<Result<(Origin, PathBuf), String>> {
+        let path = url.trim().strip_prefix("unix://")?;
+        let name = Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let host = authority.map_or_else(|| format!("{}.localhost", name.to_ascii_lowercase()), str::to_owned);
+        if !path.starts_with('/') || name.is_empty() {
+            return Some(Err(format!("{url:?} is no URL of the form unix:///path")));
+        }
+        if !is_local_name(&host) {
+            return Some(Err(format!("{url:?} has a file name that cannot be part of a host name")));
+        }
+        Some(Ok((Origin { secure: false, host, port: 80 }, PathBuf::from(path))))
+    }
+
+    /// Returns whether a granted origin includes this one: whether they are equal, or whether this one has a label in
+    /// the place of the wildcard.
+    pub(crate) fn covers(&self, origin: &Origin) -> bool {
+        if (self.secure, self.port) != (origin.secure, origin.port) {
+            return false;
+        }
+        let Some(suffix) = self.host.strip_prefix('*') else { return self.host == origin.host };
+        let label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_')
+        };
+        origin.host.strip_suffix(suffix).is_some_and(label)
+    }
+
     fn read(url: &str) -> Result<Origin, String> {
-        let uri: http::Uri = url.trim().parse().map_err(|error| format!("is no URL: {error}"))?;
-        Origin::of(&uri).ok_or_else(|| "is no URL of the form http://host:port or https://host".into())
+        let uri: http::Uri = url.trim().parse().map_err(|error| format!("is not a URL: {error}"))?;
+        Origin::of(&uri).ok_or_else(|| "is not a URL of the form http://host:port or https://host".into())
     }
 
     /// Returns the origin of an absolute http or https URI.
@@ -71,7 +117,7 @@ impl Origin {
             return None;
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
-        if host.is_empty() {
+        if host.is_empty() || host.contains('*') {
             return None;
         }
         // `authority.port()` is not used, because it returns `None` for a port that is out of range.
@@ -153,8 +199,12 @@ pub(crate) struct Fixed {
     pub(crate) origin: Origin,
     /// Whether the user set the URL (environment, profile, code), so that it is not the default of the manifest.
     pub(crate) explicit: bool,
-    /// Headers that are added to each request. The values are marked sensitive.
-    pub(crate) headers: Vec<(HeaderName, HeaderSource)>,
+    /// The Unix socket that is behind the origin.
+    pub(crate) socket: Option<PathBuf>,
+    /// The certificates for TLS connections.
+    pub(crate) identity: Option<Arc<Identity>>,
+    /// What is added to each request.
+    pub(crate) additions: Arc<Additions>,
     /// Rules that find further origins in the responses.
     pub(crate) learn: Arc<[LearnWish]>,
 }
@@ -177,13 +227,21 @@ impl Fixed {
     }
 }
 
+impl Fixed {
+    /// Returns what the host adds, for [`Grant::credentials`].
+    fn credentials(&self) -> Vec<String> {
+        let certificate = self.identity.iter().filter(|identity| identity.client.is_some());
+        self.additions.names().into_iter().chain(certificate.map(|_| CERTIFICATE.to_owned())).collect()
+    }
+}
+
 impl fmt::Debug for Fixed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let headers: Vec<_> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
         f.debug_struct("Fixed")
             .field("name", &self.name)
             .field("origin", &self.origin)
-            .field("headers", &headers)
+            .field("socket", &self.socket)
+            .field("credentials", &self.credentials())
             .finish()
     }
 }
@@ -191,13 +249,16 @@ impl fmt::Debug for Fixed {
 /// A granted origin, as listed by [`crate::Provider::grants`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// The origin.
+    /// The origin. Its host may begin with `*.`, which stands for one more label.
     pub origin: Origin,
+    /// The Unix socket that is behind the origin. The plugin does not see its path.
+    pub socket: Option<PathBuf>,
     /// The description of the origin in the manifest.
     pub name: String,
     /// The request path whose response named the origin, or `None` for an origin of the manifest.
     pub learned_from: Option<String>,
-    /// Names of the headers with credentials that the host adds.
+    /// What the host adds: names of headers with credentials, names of query parameters with `?` before them, and
+    /// `client certificate`.
     pub credentials: Vec<String>,
     /// Whether the host may resolve to an address of this machine or of a private network.
     pub private_addresses: bool,
@@ -238,7 +299,8 @@ impl Reach {
 /// The permission to send a request.
 #[derive(Clone)]
 pub(crate) struct Pass {
-    pub(crate) headers: Vec<(HeaderName, HeaderSource)>,
+    /// What is added to the request. `None` for learned origins.
+    pub(crate) additions: Option<Arc<Additions>>,
     pub(crate) learn: Arc<[LearnWish]>,
     /// The permitted addresses of the origin.
     pub(crate) reach: Reach,
@@ -271,12 +333,14 @@ impl Policy {
 
     /// Returns the permission for a request to this origin.
     pub(crate) fn check(&self, origin: &Origin) -> Result<Pass, Denied> {
-        if let Some(fixed) = self.fixed.iter().find(|fixed| fixed.origin == *origin) {
-            if !origin.secure && !fixed.explicit {
-                return Err(Denied(format!("{origin} is plain http and was not set by the user")));
+        if let Some(fixed) = self.granting(origin) {
+            if !origin.secure && !fixed.explicit && fixed.socket.is_none() {
+                return Err(Denied(format!(
+                    "{origin} uses plain http, which is permitted only for URLs that the user set"
+                )));
             }
             return Ok(Pass {
-                headers: fixed.headers.clone(),
+                additions: Some(fixed.additions.clone()),
                 learn: fixed.learn.clone(),
                 reach: if fixed.explicit { Reach::Any } else { Reach::Public },
                 hands_out: fixed.hands_out(),
@@ -287,9 +351,9 @@ impl Policy {
         match learned.get_mut(origin) {
             Some(entry) => {
                 entry.used = now;
-                Ok(Pass { headers: vec![], learn: Arc::new([]), reach: entry.reach, hands_out: None })
+                Ok(Pass { additions: None, learn: Arc::new([]), reach: entry.reach, hands_out: None })
             }
-            None => Err(Denied(format!("the policy does not let the plugin reach {origin}"))),
+            None => Err(Denied(format!("the policy does not permit the plugin to reach {origin}"))),
         }
     }
 
@@ -297,7 +361,7 @@ impl Policy {
     pub(crate) fn learn(&self, url: &str, rule: &LearnWish, hands_out: Option<Reach>) {
         let origin = match Origin::parse(url) {
             Ok(origin) => origin,
-            Err(why) => return tracing::debug!(%why, path = %rule.path, "nothing learned"),
+            Err(why) => return tracing::debug!(%why, path = %rule.path, "no origin learned"),
         };
         let (local, reach) = (hands_out.is_some(), hands_out.unwrap_or(Reach::Public));
         let within = match origin.address() {
@@ -305,10 +369,10 @@ impl Policy {
             None => reach >= Reach::Near || !origin.is_this_machine(),
         };
         if !within || !(local || origin.secure) {
-            let why = if local { "not where this service may lead to" } else { "not a public https origin" };
-            return tracing::warn!(%origin, path = %rule.path, "handed out by the service, but not allowed: {why}");
+            let why = if local { "not a place that this service may name" } else { "not a public https origin" };
+            return tracing::warn!(%origin, path = %rule.path, "the service named an origin that is not allowed: {why}");
         }
-        if self.fixed.iter().any(|fixed| fixed.origin == origin) {
+        if self.granting(&origin).is_some() {
             return;
         }
         let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
@@ -329,6 +393,12 @@ impl Policy {
         self.fixed.iter().filter_map(Fixed::hands_out).max().unwrap_or(Reach::Public)
     }
 
+    /// Returns the granted origin of the manifest that includes this one. An equal one goes before a wildcard.
+    pub(crate) fn granting(&self, origin: &Origin) -> Option<&Fixed> {
+        let equal = self.fixed.iter().find(|fixed| fixed.origin == *origin);
+        equal.or_else(|| self.fixed.iter().find(|fixed| fixed.origin.covers(origin)))
+    }
+
     /// Returns the granted origins of the manifest, in its order.
     pub(crate) fn fixed(&self) -> &[Fixed] {
         &self.fixed
@@ -338,16 +408,18 @@ impl Policy {
     pub(crate) fn grants(&self) -> Vec<Grant> {
         let fixed = self.fixed.iter().map(|fixed| Grant {
             origin: fixed.origin.clone(),
+            socket: fixed.socket.clone(),
             name: fixed.name.clone(),
             learned_from: None,
-            credentials: fixed.headers.iter().map(|(name, _)| name.to_string()).collect(),
-            private_addresses: fixed.explicit,
+            credentials: fixed.credentials(),
+            private_addresses: fixed.explicit || fixed.socket.is_some(),
         });
         let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
         let mut learned: Vec<_> = learned
             .iter()
             .map(|(origin, entry)| Grant {
                 origin: origin.clone(),
+                socket: None,
                 name: entry.name.clone(),
                 learned_from: Some(entry.path.clone()),
                 credentials: vec![],
@@ -368,13 +440,65 @@ mod tests {
             name: "control plane".into(),
             origin: Origin::parse(url).unwrap(),
             explicit,
-            headers: vec![],
+            socket: None,
+            identity: None,
+            additions: Arc::default(),
             learn: Arc::new([]),
         }
     }
 
     fn rule() -> LearnWish {
-        LearnWish { path: "/a/B".into(), field: vec![1], name: "router".into() }
+        LearnWish { path: "/a/B".into(), field: vec![1], name: "router".into(), pointer: None }
+    }
+
+    #[test]
+    fn a_wildcard_stands_for_one_label() {
+        let pattern = Origin::list("https://*.Sandboxes.example.com:8443").unwrap().remove(0);
+        assert_eq!(pattern.to_string(), "https://*.sandboxes.example.com:8443");
+        let policy = Policy::new(vec![Fixed { origin: pattern, ..fixed("https://a", false) }]);
+        let check = |url: &str| Origin::parse(url).is_ok_and(|origin| policy.check(&origin).is_ok());
+        assert!(check("https://49983-sb_1.sandboxes.example.com:8443"));
+        for url in [
+            "https://sandboxes.example.com:8443",
+            "https://a.b.sandboxes.example.com:8443",
+            "https://sb-1.sandboxes.example.com",
+            "http://sb-1.sandboxes.example.com:8443",
+            "https://sb-1.sandboxes.example.com.evil.net:8443",
+            "https://sb-1-sandboxes.example.com:8443",
+            "https://.sandboxes.example.com:8443",
+            "https://*.sandboxes.example.com:8443",
+            "https://sb%2e1.sandboxes.example.com:8443",
+        ] {
+            assert!(!check(url), "{url}");
+        }
+        for url in ["http://*.example.com", "https://*.com", "https://*.", "https://*", "https://*.127.0.0.1"] {
+            assert!(Origin::list(url).is_err(), "{url}");
+        }
+        // A service cannot hand out a wildcard.
+        policy.learn("https://*.example.net", &rule(), None);
+        assert_eq!(policy.grants().len(), 1);
+    }
+
+    #[test]
+    fn a_socket_has_a_host_name_of_this_machine() {
+        let socket = |url, authority| Origin::socket(url, authority).map(|read| read.map_err(drop));
+        let place = |host: &str, path: &str| {
+            Some(Ok((Origin { secure: false, host: host.into(), port: 80 }, PathBuf::from(path))))
+        };
+        assert_eq!(socket("unix:///var/run/Docker.sock", None), place("docker.sock.localhost", "/var/run/Docker.sock"));
+        assert_eq!(socket("unix:///x/odd name", Some("a.localhost")), place("a.localhost", "/x/odd name"));
+        assert_eq!(socket("http://host", None), None);
+        for url in ["unix://docker.sock", "unix:///", "unix://", "unix:///x/odd name"] {
+            assert_eq!(socket(url, None), Some(Err(())), "{url}");
+        }
+        let (origin, path) = Origin::socket("unix:///var/run/docker.sock", None).unwrap().unwrap();
+        let policy = Policy::new(vec![Fixed { origin, socket: Some(path), ..fixed("http://a", false) }]);
+        let check = |url: &str| policy.check(&Origin::parse(url).unwrap()).is_ok();
+        assert!(check("http://docker.sock.localhost"));
+        for url in ["http://docker.sock.localhost:81", "https://docker.sock.localhost", "http://other.sock.localhost"] {
+            assert!(!check(url), "{url}");
+        }
+        assert_eq!(policy.grants()[0].socket.as_deref(), Some(Path::new("/var/run/docker.sock")));
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub(crate) fn read(profiles: &Profiles, chosen: Option<&str>, env: Lookup<'_>) -
                 Some(name) => Err(Error::new(
                     Kind::Config,
                     format!("use the profile {name:?}"),
-                    format!("there is no file {}", path.display()),
+                    format!("the file {} does not exist", path.display()),
                 )
                 .with_hint(format!("create it, or unset {}", profiles.select))),
             };
@@ -47,12 +47,12 @@ pub(crate) fn read(profiles: &Profiles, chosen: Option<&str>, env: Lookup<'_>) -
     select(&file, chosen.as_deref(), &path.display().to_string(), &profiles.select)
 }
 
-/// Reads the file. The plugin may have chosen the path, so only regular files are read: a pipe could block, and a
-/// device could be endless.
-fn text(path: &Path) -> io::Result<String> {
+/// Reads a file that a manifest or a variable names, of at most 1 MiB. The plugin may have chosen the path, so only
+/// regular files are read: a pipe could block, and a device could be endless.
+pub(super) fn text(path: &Path) -> io::Result<String> {
     let regular = |meta: Metadata| match meta.is_file() {
         true => Ok(()),
-        false => Err(io::Error::other("it is no regular file")),
+        false => Err(io::Error::other("it is not a regular file")),
     };
     // Checked before opening, because opening a device can have an effect, and again afterwards, because the path may
     // have been replaced.
@@ -81,10 +81,14 @@ fn is_null(meta: &Metadata) -> bool {
 /// Returns the path of the profile file.
 pub(crate) fn path(profiles: &Profiles, env: Lookup<'_>) -> PathBuf {
     let set = profiles.path.env.as_deref().and_then(env).filter(|path| !path.is_empty());
-    let text = set.unwrap_or_else(|| profiles.path.default.clone());
-    match text.strip_prefix("~/") {
+    expanded(&set.unwrap_or_else(|| profiles.path.default.clone()), env)
+}
+
+/// Returns a path of the manifest, in which `~/` is the home directory.
+pub(super) fn expanded(path: &str, env: Lookup<'_>) -> PathBuf {
+    match path.strip_prefix("~/") {
         Some(rest) => PathBuf::from(env("HOME").unwrap_or_else(|| "/".into())).join(rest),
-        None => PathBuf::from(text),
+        None => PathBuf::from(path),
     }
 }
 
@@ -96,7 +100,7 @@ fn select(file: &toml::Table, chosen: Option<&str>, path: &str, variable: &str) 
         Some(name) => Some(file.get(name).ok_or_else(|| {
             let names: Vec<_> = file.keys().map(String::as_str).collect();
             Error::new(Kind::Config, format!("use the profile {name:?}"), format!("{path} has no such profile"))
-                .with_hint(format!("it has: {}", names.join(", ")))
+                .with_hint(format!("its profiles: {}", names.join(", ")))
         })?),
         None => match (active.next(), active.next()) {
             (Some((first, _)), Some((second, _))) => {
@@ -105,7 +109,7 @@ fn select(file: &toml::Table, chosen: Option<&str>, path: &str, variable: &str) 
                     format!("choose a profile from {path}"),
                     format!("{first:?} and {second:?} are both active"),
                 )
-                .with_hint(format!("leave one `active = true`, or set {variable}")));
+                .with_hint(format!("keep `active = true` in one of them, or set {variable}")));
             }
             (Some((_, profile)), None) => Some(profile),
             (None, _) => file.get("default"),
@@ -154,7 +158,7 @@ mod tests {
         std::os::unix::fs::symlink("pipe", at("link")).unwrap();
         for path in [at("pipe"), at("link"), directory.path().to_owned(), "/dev/zero".into()] {
             let error = from(&path).unwrap_err().to_string();
-            assert!(error.contains("no regular file") && error.contains(path.to_str().unwrap()), "{error}");
+            assert!(error.contains("not a regular file") && error.contains(path.to_str().unwrap()), "{error}");
         }
         std::fs::write(at("file"), "[default]\ntoken_id = 'd'\n").unwrap();
         std::os::unix::fs::symlink("file", at("good")).unwrap();

@@ -8,7 +8,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use http::HeaderName;
 
-use crate::access::credentials::{self, HeaderSource};
+use crate::access::credentials::{self, Additions};
+use crate::access::identity::Identity;
 use crate::access::policy::{Fixed, Origin, Policy};
 use crate::access::profile;
 use crate::access::secret::Secret;
@@ -20,6 +21,7 @@ use crate::net::connect::{Connector, Trust};
 use crate::net::hook::{Net, Silence, SilenceObserver};
 use crate::net::proxy::{Proxies, Proxy};
 use crate::plugin::manifest::{CredentialWish, Manifest, Settings};
+use crate::plugin::origin::OriginWish;
 use crate::runtime::limits::Limits;
 use crate::runtime::runner::Runner;
 
@@ -193,23 +195,35 @@ impl ProviderBuilder {
         let sources = Sources { variables: self.variables(), settings: self.settings(manifest, &what).await? };
         let secrets = credentials::choose(manifest, self.secrets(manifest, &sources).await?, self.anonymous, &what)?;
         let mut env = self.environment(manifest, &sources);
-        let fixed = self.origins(manifest, &sources, &secrets, &mut env, &what)?;
-        self.hide_credentials(manifest, &sources, &secrets, &mut env);
+        let identities = self.identities(manifest, &what).await?;
+        let fixed = self.origins(manifest, &sources, &secrets, &identities, &mut env, &what)?;
         for grant in &fixed {
             tracing::debug!(origin = %grant.origin, name = %grant.name, explicit = grant.explicit, "granted");
         }
+        let encoded = fixed.iter().flat_map(|fixed| fixed.additions.encoded()).cloned();
+        let secrets: Vec<Secret> = secrets.into_values().chain(encoded).collect();
+        self.hide_credentials(manifest, &sources, &secrets, &mut env);
 
         let lookup = |name: &str| sources.variables.get(name);
         let switch = manifest.proxy.off.as_deref().and_then(lookup);
         let off = switch.is_some_and(|value| !matches!(value.as_str(), "" | "0" | "false" | "False"));
         let proxy = if off && matches!(self.proxy, Proxy::Environment) { Proxy::Off } else { self.proxy };
-        let proxies = Proxies::new(&proxy, lookup)
-            .map_err(|why| Error::new(Kind::Config, what, why).with_hint("correct it, or name the host in NO_PROXY"))?;
+        let proxies = Proxies::new(&proxy, lookup).map_err(|why| {
+            Error::new(Kind::Config, what, why).with_hint("correct the URL, or add the host to NO_PROXY")
+        })?;
         let retry_headers = manifest.retry_headers.iter().filter_map(|name| HeaderName::try_from(name.as_str()).ok());
+        let mut connector = Connector::new(self.trust, proxies);
+        for fixed in &fixed {
+            if let Some(path) = &fixed.socket {
+                connector.by_socket(fixed.origin.clone(), path.clone());
+            } else if let Some(identity) = &fixed.identity {
+                connector.with_identity(fixed.origin.clone(), identity.clone());
+            }
+        }
         let net = Net::new(
             Arc::new(Policy::new(fixed)),
-            Connector::new(self.trust, proxies),
-            secrets.into_values().collect(),
+            connector,
+            secrets.into(),
             retry_headers.collect(),
             self.limits.body_bytes,
             self.on_silence,
@@ -235,7 +249,11 @@ impl ProviderBuilder {
                 blocking(move || profile::read(&profiles, chosen.as_deref(), &|name| variables.get(name))).await
             }
             None if self.profile.is_some() => {
-                let why = if self.read_profiles { "the plugin knows no profiles" } else { "no profile is read for it" };
+                let why = if self.read_profiles {
+                    "the plugin does not use profiles"
+                } else {
+                    "reading of profiles is turned off"
+                };
                 Err(Error::new(Kind::Config, what, why))
             }
             None => Ok(Settings::new()),
@@ -282,20 +300,43 @@ impl ProviderBuilder {
         env
     }
 
+    /// Returns whether the user granted an origin of the manifest.
+    fn grants(&self, wish: &OriginWish) -> bool {
+        self.granted.as_ref().is_none_or(|granted| granted.contains(&wish.name))
+    }
+
+    /// Reads the certificates of the granted origins. The result maps the names of the origins to them.
+    async fn identities(&self, manifest: &Manifest, what: &str) -> Result<BTreeMap<String, Arc<Identity>>> {
+        let granted = manifest.origin.iter().filter(|wish| self.grants(wish));
+        let wishes: Vec<_> = granted.filter_map(|wish| Some((wish.name.clone(), wish.tls.clone()?))).collect();
+        if wishes.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let (variables, what) = (self.variables(), what.to_owned());
+        blocking(move || {
+            let mut found = BTreeMap::new();
+            for (name, wish) in wishes {
+                if let Some(identity) = Identity::read(&wish, &|name| variables.get(name), &what)? {
+                    found.insert(name, Arc::new(identity));
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
     /// Returns the granted origins. Sets the variables in `env` from which the component reads their addresses.
     fn origins(
         &self,
         manifest: &Manifest,
         sources: &Sources,
         secrets: &BTreeMap<String, Secret>,
+        identities: &BTreeMap<String, Arc<Identity>>,
         env: &mut BTreeMap<String, String>,
         what: &str,
     ) -> Result<Vec<Fixed>> {
-        let mut fixed = Vec::new();
-        for wish in &manifest.origin {
-            if self.granted.as_ref().is_some_and(|granted| !granted.contains(&wish.name)) {
-                continue;
-            }
+        let mut fixed: Vec<Fixed> = Vec::new();
+        for wish in manifest.origin.iter().filter(|wish| self.grants(wish)) {
             let of_variable =
                 wish.url.env.as_deref().and_then(|name| sources.variables.get(name)).filter(|text| !text.is_empty());
             let set =
@@ -309,54 +350,51 @@ impl ProviderBuilder {
             };
             let explicit = set.is_some() && told;
             let Some(urls) = set.or(wish.url.default.clone()) else { continue };
-            // The official clients allow a list of alternatives.
-            let origins = Origin::list(&urls).map_err(|why| {
+            let places = Places::read(&urls, wish).map_err(|why| {
                 let variable = wish.url.env.as_deref().unwrap_or("the plugin's manifest");
                 Error::new(Kind::Config, what, why).with_hint(format!("correct {variable}"))
             })?;
+            if let Some(other) = fixed.iter().find(|other| places.collide_with(other)) {
+                let why = format!("{} stands for a Unix socket and for {:?}", other.origin, other.name);
+                return Err(Error::new(Kind::Config, what, why).with_hint("rename the file of one of the sockets"));
+            }
             if let Some(variable) = wish.url.env.as_ref().filter(|_| told) {
-                env.insert(variable.clone(), address(&urls, &origins));
+                env.insert(variable.clone(), places.shown);
             }
-            let mut headers = Vec::new();
-            for header in &wish.headers {
-                let source = HeaderSource::new(header, manifest, secrets, what)?;
-                if let (Ok(name), Some(source)) = (HeaderName::try_from(header.name.as_str()), source) {
-                    headers.push((name, source));
-                }
-            }
-            for origin in origins {
-                fixed.push(Fixed {
-                    name: wish.name.clone(),
-                    origin,
-                    explicit,
-                    headers: headers.clone(),
-                    learn: wish.learn.clone().into(),
-                });
-            }
+            let additions = Arc::new(Additions::new(wish, manifest, secrets, what)?);
+            fixed.extend(places.origins.into_iter().map(|origin| Fixed {
+                name: wish.name.clone(),
+                origin,
+                explicit,
+                socket: places.socket.clone(),
+                identity: identities.get(&wish.name).cloned(),
+                additions: additions.clone(),
+                learn: wish.learn.clone().into(),
+            }));
         }
         Ok(fixed)
     }
 
-    /// Removes all variables from `env` that contain a credential, whether or not the credential is in use.
+    /// Removes all variables from `env` that contain a credential in any form, whether or not the credential is in use.
     fn hide_credentials(
         &self,
         manifest: &Manifest,
         sources: &Sources,
-        secrets: &BTreeMap<String, Secret>,
+        secrets: &[Secret],
         env: &mut BTreeMap<String, String>,
     ) {
         let elsewhere = manifest.credential.iter().flat_map(|wish| {
             let setting = sources.setting(wish.setting.as_deref());
             sources.variables.get(&wish.env).into_iter().chain(setting).map(Secret::new)
         });
-        let hidden: Vec<_> = elsewhere.chain(self.secrets.values().cloned()).chain(secrets.values().cloned()).collect();
+        let hidden: Vec<_> = elsewhere.chain(self.secrets.values().cloned()).chain(secrets.iter().cloned()).collect();
         for variable in manifest.credential_variables() {
             env.remove(variable);
         }
         env.retain(|name, value| {
             let held = hidden.iter().any(|secret| secret.is_in(value));
             if held {
-                tracing::warn!(variable = %name, "not shown to the plugin: its value holds a credential");
+                tracing::warn!(variable = %name, "not shown to the plugin, because its value contains a credential");
             }
             !held
         });
@@ -386,6 +424,34 @@ struct Sources {
 impl Sources {
     fn setting(&self, name: Option<&str>) -> Option<String> {
         name.and_then(|name| self.settings.get(name)).cloned()
+    }
+}
+
+/// The origins of one wish.
+struct Places {
+    origins: Vec<Origin>,
+    socket: Option<PathBuf>,
+    /// The address that the component sees.
+    shown: String,
+}
+
+impl Places {
+    /// Reads the value of a variable, a setting or a default. Fails with a text for users.
+    fn read(urls: &str, wish: &OriginWish) -> std::result::Result<Places, String> {
+        if let Some(read) = Origin::socket(urls, wish.authority.as_deref()) {
+            let (origin, path) = read?;
+            let shown = origin.to_string();
+            return Ok(Places { origins: vec![origin], socket: Some(path), shown });
+        }
+        // The official clients allow a list of alternatives.
+        let origins = Origin::list(urls)?;
+        let shown = address(urls, &origins);
+        Ok(Places { origins, socket: None, shown })
+    }
+
+    /// Returns whether another origin has the same address, and one of the two is a socket.
+    fn collide_with(&self, other: &Fixed) -> bool {
+        self.socket != other.socket && self.origins.iter().any(|origin| other.origin.covers(origin))
     }
 }
 

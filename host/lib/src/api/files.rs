@@ -67,7 +67,18 @@ impl Sandbox {
         Call::acting(format!("{verb} {path} in {}", self.id()))
     }
 
-    /// Reads a whole file into memory.
+    /// Reads a whole file of at most `max` bytes into memory. Follows symbolic links.
+    ///
+    /// ```no_run
+    /// use sandbox_host::types::WriteOptions;
+    ///
+    /// # async fn example(sandbox: &sandbox_host::Sandbox) -> sandbox_host::Result<()> {
+    /// sandbox.write_file("/etc/motd", "hello\n", WriteOptions::default().permissions(0o644)).await?;
+    /// let text = sandbox.read_file("/etc/motd", 64 << 10).await?;
+    /// assert_eq!(text, b"hello\n");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -81,7 +92,7 @@ impl Sandbox {
                 format!("read {path} in {}", self.id()),
                 format!("it is larger than {max} bytes"),
             )
-            .with_hint("use download for files of any size")),
+            .with_hint("use `download`, which has no size limit")),
             result => result.map(|_| sink.data),
         }
     }
@@ -96,7 +107,17 @@ impl Sandbox {
         self.upload(path, data.as_ref(), options).await.map(drop)
     }
 
-    /// Copies a file of any size out of the sandbox. Returns its length in bytes.
+    /// Copies a file of any size out of the sandbox. Returns its length in bytes. All of it comes from one opened file,
+    /// even if the path gets another file meanwhile. Needs 8 MiB of memory.
+    ///
+    /// ```no_run
+    /// # async fn example(sandbox: &sandbox_host::Sandbox) -> Result<(), Box<dyn std::error::Error>> {
+    /// let file = tokio::fs::File::create("core.dump").await?;
+    /// let length = sandbox.download("/var/crash/core", file).await?;
+    /// println!("{length} bytes");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -106,7 +127,17 @@ impl Sandbox {
     }
 
     /// Copies a file of any size into the sandbox. The file appears when all data has arrived. Returns its length in
-    /// bytes.
+    /// bytes. Needs 16 MiB of memory. If the future is dropped, the file stays as it was.
+    ///
+    /// ```no_run
+    /// use sandbox_host::types::WriteOptions;
+    ///
+    /// # async fn example(sandbox: &sandbox_host::Sandbox) -> Result<(), Box<dyn std::error::Error>> {
+    /// let file = tokio::fs::File::open("model.bin").await?;
+    /// sandbox.upload("/data/model.bin", file, WriteOptions::default()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -140,6 +171,17 @@ impl Sandbox {
     ///
     /// Nothing is written outside of `to`, whatever the sandbox sends. [`Unpacked::skipped`] counts the entries that
     /// cannot exist on this machine. Existing files stay, unless an entry replaces them.
+    ///
+    /// ```no_run
+    /// use std::path::Path;
+    ///
+    /// # async fn example(sandbox: &sandbox_host::Sandbox) -> sandbox_host::Result<()> {
+    /// sandbox.upload_directory(Path::new("src"), "/work/src", |_| {}).await?;
+    /// let unpacked = sandbox.download_directory("/work/results", Path::new("results"), |_| {}).await?;
+    /// println!("{} entries could not be created here", unpacked.skipped);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -265,7 +307,7 @@ impl Sandbox {
                 .map(Some)
             };
             let (fetched, written) = futures_util::future::join(fetch, writer.write_all(&ready)).await;
-            written.map_err(|error| Error::io(format!("store what was read from {path}"), error))?;
+            written.map_err(|error| Error::io(format!("write the data that was read from {path}"), error))?;
             ready.clear();
             match fetched {
                 Ok(None) => break,
@@ -273,7 +315,7 @@ impl Sandbox {
                     return Err(Error::new(
                         Kind::Internal,
                         format!("read {path} in {}", self.id()),
-                        "the plugin returned a piece of a size that was not asked for",
+                        "the plugin returned more bytes than requested",
                     ));
                 }
                 Ok(Some(chunk)) => {
@@ -289,7 +331,7 @@ impl Sandbox {
             }
         }
         unfinished.done();
-        writer.flush().await.map_err(|error| Error::io(format!("store what was read from {path}"), error))?;
+        writer.flush().await.map_err(|error| Error::io(format!("write the data that was read from {path}"), error))?;
         Ok(offset)
     }
 
@@ -340,7 +382,9 @@ impl Sandbox {
                             return Err(Error::new(
                                 Kind::Internal,
                                 format!("write {path} in {}", self.id()),
-                                format!("the provider went back to byte {position} of a stream that is at {from}"),
+                                format!(
+                                    "the provider requested byte {position} again, but the stream is at byte {from}"
+                                ),
                             ));
                         }
                         Err(error) if error.is_trap() && failures < ATTEMPTS => {
@@ -363,14 +407,16 @@ impl Sandbox {
         }
     }
 
-    /// Describes a path. With `follow`, describes the target of a symbolic link.
+    /// Describes a path. With `follow`, describes the target of a symbolic link, and otherwise the link itself.
     ///
     /// # Errors
     ///
-    /// [`Kind::File`] with the fault, and the kinds of every call: see [`Kind`].
+    /// [`Kind::File`] with the fault, which is [`FileFault::NotFound`](crate::FileFault::NotFound) if the path, or with
+    /// `follow` the target of the link, does not exist; and the kinds of every call: see [`Kind`].
     pub async fn stat(&self, path: &str, follow: bool) -> Result<types::FileInfo> {
         let at = self.location(path);
-        ask!(self.inner(), self.route(), self.on("look at", path), |guest, store| guest.call_stat(store, &at, follow))
+        ask!(self.inner(), self.route(), self.on("read the metadata of", path), |guest, store| guest
+            .call_stat(store, &at, follow))
     }
 
     /// Returns the entries of a directory, without those of subdirectories, sorted by name. Returns at most 1,000,000
@@ -469,11 +515,12 @@ impl Sandbox {
             .call_make_symlink(store, &at, &target))
     }
 
-    /// Sets the low twelve mode bits of a file or directory. Follows symbolic links.
+    /// Sets the low twelve mode bits of a file or directory, such as `0o755`. Follows symbolic links.
     ///
     /// # Errors
     ///
-    /// [`Kind::File`] with the fault, and the kinds of every call: see [`Kind`].
+    /// [`Kind::InvalidArgument`] for further bits, [`Kind::File`] with the fault, and the kinds of every call: see
+    /// [`Kind`].
     pub async fn set_permissions(&self, path: &str, permissions: u32) -> Result<()> {
         let at = self.location(path);
         ask!(self.inner(), self.route(), self.changing("change the mode of", path), |guest, store| guest
@@ -530,7 +577,7 @@ impl DirectoryPages {
 /// Fails if a page makes no progress compared to the cursor of its request. The text continues "the plugin …".
 fn advances(cursor: Option<&String>, page: &types::FilePage) -> Result<(), (Kind, String)> {
     if page.next.is_some() && (page.items.is_empty() || page.next.as_ref() == cursor) {
-        let why = "lists the directory without end: it gets no further from page to page";
+        let why = "returns pages of the directory without new entries";
         return Err((Kind::Internal, why.into()));
     }
     Ok(())
@@ -553,7 +600,8 @@ impl Listing {
         let text = |item: &types::FileInfo| item.name.len() + item.path.len() + item.owner.len() + item.group.len();
         self.text += page.items.iter().map(text).sum::<usize>();
         if self.found.len() + page.items.len() > MOST_ENTRIES || self.text > MOST_TEXT {
-            let why = format!("lists more than {MOST_ENTRIES} entries, or {} MiB of names", MOST_TEXT >> 20);
+            let why =
+                format!("returns more than {MOST_ENTRIES} entries, or more than {} MiB of names", MOST_TEXT >> 20);
             return Err((Kind::ResourceExhausted, why));
         }
         self.found.extend(page.items);
@@ -651,7 +699,7 @@ async fn read_piece<R: AsyncRead + Unpin>(reader: &mut R, mut buffer: BytesMut, 
         let room = buffer.len().clamp(16 << 10, READ_STEP).min(SENT_PIECE - buffer.len());
         buffer.reserve(room);
         let read = (&mut *reader).take(room as u64).read_buf(&mut buffer).await;
-        if read.map_err(|error| Error::io(format!("read what is to be written to {path}"), error))? == 0 {
+        if read.map_err(|error| Error::io(format!("read the data for {path}"), error))? == 0 {
             break;
         }
         // A reader that is always ready would block the piece that is sent at the same time by the same task.
@@ -709,7 +757,7 @@ mod tests {
             modified: 0,
             name,
         });
-        types::FilePage { items: items.collect(), next: next.map(str::to_owned) }
+        types::FilePage { items: items.collect(), skipped: 0, next: next.map(str::to_owned) }
     }
 
     #[test]

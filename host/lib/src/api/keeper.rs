@@ -48,6 +48,25 @@ type Tags = Vec<(String, String)>;
 
 /// Renews the leases of the sandboxes of one run. Dropping it ends the renewals; a sweep terminates the sandboxes that
 /// are still running when their leases are over.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use sandbox_host::{Keeper, types::SandboxSpec};
+///
+/// # async fn example(provider: &sandbox_host::Provider) -> sandbox_host::Result<()> {
+/// // At the start, removes what earlier runs of this program have left because they were killed.
+/// for swept in provider.sweep("nightly-evals", false).await? {
+///     println!("{} of the run {} is over since {:?}", swept.id, swept.run, swept.overdue);
+/// }
+/// let keeper = Keeper::new(provider, "nightly-evals", Duration::from_secs(600))?;
+/// let sandbox = keeper.create(SandboxSpec::default()).await?;
+/// // The sandbox runs for as long as this program lives, and at most eleven minutes longer.
+/// sandbox.terminate().await?;
+/// keeper.release(&sandbox);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Keeper {
     inner: Arc<Inner>,
 }
@@ -118,7 +137,7 @@ impl Keeper {
             return Err(Error::invalid("keep sandboxes", "the owner's name is empty"));
         }
         if lease < SHORTEST {
-            return Err(Error::invalid("keep sandboxes", format!("a lease lasts at least {SHORTEST:?}")));
+            return Err(Error::invalid("keep sandboxes", format!("the lease must be at least {SHORTEST:?}")));
         }
         let inner = Arc::new(Inner { world: provider.clone(), owner, run: fresh_id(), lease, kept: Mutex::default() });
         provider.inner.tasks.spawn(rounds(Arc::downgrade(&inner)));
@@ -222,7 +241,7 @@ impl<W: World> Inner<W> {
                 return Ok(false);
             }
             if !self.is_ours(&tags) {
-                tracing::warn!(sandbox = id, "looked after no longer: its tags name another owner");
+                tracing::warn!(sandbox = id, "lease not renewed any more: the tags of the sandbox name another owner");
                 return Ok(false);
             }
             tags.retain(|(name, _)| name != LEASE_TAG);
@@ -311,11 +330,11 @@ impl Provider {
                 match sandbox.tags().await {
                     Ok(tags) if expired(&tags, owner, self.now()).is_some() => match sandbox.terminate().await {
                         Ok(()) => swept.terminated = true,
-                        Err(error) => tracing::warn!(sandbox = swept.id, %error, "not swept"),
+                        Err(error) => tracing::warn!(sandbox = swept.id, %error, "sandbox not terminated by the sweep"),
                     },
                     Ok(_) => continue,
                     Err(error) if error.is_sandbox_ended() || error.is_not_found() => continue,
-                    Err(error) => tracing::warn!(sandbox = swept.id, %error, "not swept"),
+                    Err(error) => tracing::warn!(sandbox = swept.id, %error, "sandbox not terminated by the sweep"),
                 }
             }
             found.push(swept);
@@ -518,7 +537,7 @@ mod tests {
         }
 
         /// Returns the value of the future, if it becomes ready without the clock advancing.
-        fn settle(&mut self) -> Option<T> {
+        fn value_now(&mut self) -> Option<T> {
             let waker = Waker::from(self.woken.clone());
             while self.woken.0.swap(false, Ordering::SeqCst) {
                 if let std::task::Poll::Ready(value) = self.future.as_mut().poll(&mut Context::from_waker(&waker)) {
@@ -532,7 +551,7 @@ mod tests {
         fn pass(&mut self, seconds: u64) -> Option<T> {
             let end = self.toy.now() + seconds * 1000;
             loop {
-                if let Some(value) = self.settle() {
+                if let Some(value) = self.value_now() {
                     return Some(value);
                 }
                 let mut sleepers = self.toy.0.sleepers.lock().unwrap();
@@ -560,7 +579,7 @@ mod tests {
         let inner = inner(&toy, LEASE);
         for id in ids {
             toy.set(&id, inner.tags().into());
-            assert!(Running::new(&toy, inner.keep(&id, toy.now())).settle().is_some());
+            assert!(Running::new(&toy, inner.keep(&id, toy.now())).value_now().is_some());
         }
         assert_eq!(toy.calls(), [""; 0], "a lease that has just begun is not renewed");
         let rounds = Running::new(&toy, rounds(Arc::downgrade(&inner)));
@@ -692,7 +711,7 @@ mod tests {
         rounds.pass(10);
         assert_eq!(toy.under_way(), ["write a"]);
         inner.kept().remove("a");
-        rounds.settle();
+        rounds.value_now();
         assert_eq!(toy.under_way(), [""; 0]);
     }
 
@@ -732,7 +751,7 @@ mod tests {
         toy.set("a", inner.tags().into());
         toy.fate("read a", Fate::Hangs);
         let mut keeping = Running::new(&toy, inner.keep("a", 0));
-        assert!(keeping.settle().is_none());
+        assert!(keeping.value_now().is_none());
         drop(keeping);
         assert!(inner.kept().is_empty());
     }
@@ -745,7 +764,7 @@ mod tests {
         assert_eq!(endless.patience(), LONGEST_RENEWAL);
         toy.set("a", endless.tags().into());
         let (_kept, receiver) = watch::channel(());
-        assert_eq!(Running::new(&toy, endless.renew("a", receiver)).settle(), Some(true));
+        assert_eq!(Running::new(&toy, endless.renew("a", receiver)).value_now(), Some(true));
         assert_eq!(lease(&toy, "a"), u64::MAX);
         assert_eq!(inner(&toy, SHORTEST).patience(), SHORTEST / 6);
     }

@@ -65,6 +65,24 @@ pub struct ProcessOutput {
 ///
 /// The streams can be taken out and used independently. Dropping the process kills the whole process tree of the
 /// command, unless the command has ended, was [detached](Process::detach), or was only attached to.
+///
+/// ```no_run
+/// use sandbox_host::types::ExecSpec;
+/// use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+///
+/// # async fn example(sandbox: &sandbox_host::Sandbox) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut process = sandbox.spawn(ExecSpec::new(["grep", "--line-buffered", "o"])).await?;
+/// let mut input = process.stdin.take().expect("it was not taken before");
+/// input.write_all(b"one\nthree\ntwo\n").await?;
+/// input.shutdown().await?;
+/// let mut lines = BufReader::new(process.stdout.take().expect("it was not taken before")).lines();
+/// while let Some(line) = lines.next_line().await? {
+///     println!("{line}");
+/// }
+/// println!("{:?}", process.wait().await?);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropping a process kills its command"]
 pub struct Process {
     /// Standard input. Dropping it closes the input of the command.
@@ -120,7 +138,10 @@ impl Process {
     }
 
     /// Closes standard input if it was not taken out, waits for the end of the command and returns how it ended. Does
-    /// not need a reader for the output, which can still be read afterwards.
+    /// not need a reader for the output, which can still be read afterwards. A command without a time limit is awaited
+    /// without one. A command with a time limit whose end is not reported
+    /// [`Limits::overdue_time`](crate::Limits::overdue_time) after it is killed, and its verdict is
+    /// [`Verdict::Deadline`].
     ///
     /// # Errors
     ///
@@ -199,7 +220,7 @@ impl Process {
         self.sandbox.signal(self.id(), signal).await
     }
 
-    /// Kills the whole process tree.
+    /// Kills the whole process tree with SIGKILL. Succeeds if the command has ended.
     ///
     /// # Errors
     ///
@@ -210,12 +231,12 @@ impl Process {
         Ok(())
     }
 
-    /// Changes the size of the terminal.
+    /// Changes the size of the terminal, in characters.
     ///
     /// # Errors
     ///
-    /// [`Kind::Unsupported`](crate::Kind::Unsupported) if the provider cannot change it, and the kinds of every call:
-    /// see [`Kind`].
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported) if the provider cannot change it, [`Kind::NotFound`] for an
+    /// unknown exec or sandbox, and the kinds of every call: see [`Kind`].
     pub async fn resize(&self, rows: u16, columns: u16) -> Result<()> {
         let exec = self.exec.clone();
         let call = Call::acting(format!("resize a terminal in {}", self.sandbox.id())).about(&exec.exec);
@@ -480,7 +501,7 @@ async fn read(shared: Arc<Shared>) {
                         state.failed = Some(Arc::new(Error::new(
                             Kind::Internal,
                             "read the output of a command",
-                            "the plugin returned a piece that ends beyond all numbers",
+                            "the plugin returned an output position that overflows",
                         )));
                         break;
                     }
@@ -523,13 +544,17 @@ async fn read_piece(held: &mut Held, exec: &ExecRef, request: types::ReadRequest
         return Err(Error::new(
             Kind::Internal,
             "read the output of a command",
-            "the plugin returned more than asked for",
+            "the plugin returned more bytes than requested",
         ));
     }
     Ok(output)
 }
 
 /// Standard output or standard error of a process. Dropping it discards the output.
+///
+/// At most 2 MiB are buffered. A reader that is slow or absent does not block the command, because the provider stores
+/// the output. A failed read returns an [`io::Error`] that contains the [`Error`] of the call
+/// ([`io::Error::downcast`]), and every later read fails in the same way.
 pub struct OutputStream {
     shared: Arc<Shared>,
     stream: usize,
@@ -599,10 +624,12 @@ fn again(error: &Arc<Error>) -> io::Error {
     io::Error::from(error.duplicate())
 }
 
-/// Standard input of a process.
+/// Standard input of a process. Dropping it closes the input after everything that was written.
 ///
-/// `flush` returns when the provider has accepted everything. `shutdown` closes the input. After the program has ended
-/// or closed its input, writing fails with `BrokenPipe`.
+/// At most 1 MiB is buffered until the provider has accepted it; then writing waits. `flush` returns when the provider
+/// has accepted everything. `shutdown` closes the input. After the program has ended or closed its input, writing fails
+/// with `BrokenPipe`. If a call to the provider fails, the [`io::Error`] contains its [`Error`]
+/// ([`io::Error::downcast`]).
 pub struct InputStream {
     shared: Arc<Shared>,
 }

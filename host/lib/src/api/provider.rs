@@ -22,7 +22,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause between two attempts at a create, even if the service asks for more.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// A function that is called when a create waits.
+/// A function that is called when a create request waits.
 pub(super) type WaitObserver = dyn Fn(&Waiting) + Send + Sync;
 
 /// A create that waits because the service asked it to wait, for a rate limit or for lack of capacity.
@@ -201,7 +201,7 @@ impl Provider {
                 return Err(error);
             }
             let reason = error.provider_message().unwrap_or(error.parts().1).to_owned();
-            tracing::info!(?pause, %reason, "a create waits");
+            tracing::info!(?pause, %reason, "waiting before creating a sandbox");
             if let Some(observer) = &self.waits.observer {
                 observer(&Waiting { pause, elapsed, reason });
             }
@@ -299,6 +299,31 @@ impl Provider {
     pub async fn delete_volume(&self, name: &str) -> Result<()> {
         let (call, name) = (Call::acting(format!("delete the volume {name:?}")), name.to_owned());
         ask!(self.inner, None, call, |guest, store| guest.call_delete_volume(store, &name))
+    }
+
+    /// Returns one page of the images that the provider has stored for this account, newest first. `max` is between 1 and
+    /// 1000. `cursor` is the field `next` of the page before.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`] if the provider does not list images, and the kinds of every call: see [`Kind`].
+    pub async fn images(&self, cursor: Option<String>, max: u32) -> Result<types::ImagePage> {
+        ask!(self.inner, None, Call::reading("list the images").prompt(), |guest, store| guest.call_list_images(
+            store,
+            cursor.as_deref(),
+            max
+        ))
+    }
+
+    /// Deletes a memory snapshot. Succeeds if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`] if the provider cannot delete snapshots, and the kinds of every call: see [`Kind`].
+    pub async fn delete_memory_snapshot(&self, snapshot: &str) -> Result<()> {
+        let call = Call::acting(format!("delete the snapshot {snapshot}"));
+        let snapshot = snapshot.to_owned();
+        ask!(self.inner, None, call, |guest, store| guest.call_delete_memory_snapshot(store, &snapshot))
     }
 
     /// Creates a new sandbox from a memory snapshot, with the name `name`.

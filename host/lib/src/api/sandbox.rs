@@ -30,12 +30,40 @@ const STDIN: usize = 16 << 20;
 const COLLECTED: u64 = 32 << 20;
 
 /// A handle to a sandbox: its id and its provider. Cheap to clone. Dropping it has no effect on the sandbox.
+///
+/// Paths in a sandbox are absolute, in UTF-8, without NUL, and have at most 4096 bytes. Other paths are refused with
+/// [`Kind::InvalidArgument`].
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use sandbox_host::types::{ExecSpec, ImageSpec, SandboxSpec, Verdict, WriteOptions};
+///
+/// # async fn example(provider: &sandbox_host::Provider) -> sandbox_host::Result<()> {
+/// let spec = SandboxSpec::new(ImageSpec::registry("python:3.12-slim")).lifetime(Duration::from_secs(3600));
+/// let sandbox = provider.create(spec).await?;
+/// sandbox.write_file("/srv/task.py", "print(6 * 7)", WriteOptions::default()).await?;
+/// let command = ExecSpec::new(["python3", "task.py"]).cwd("/srv").timeout(Duration::from_secs(60));
+/// let result = sandbox.run(command).await?;
+/// match result.verdict {
+///     Verdict::Exited(0) => println!("{}", String::from_utf8_lossy(&result.stdout.data)),
+///     Verdict::Deadline => println!("it took more than a minute"),
+///     other => println!("{other:?}: {}", String::from_utf8_lossy(&result.stderr.data)),
+/// }
+/// // The id is enough to continue elsewhere, or after a restart of this program.
+/// let same = provider.sandbox(sandbox.id());
+/// same.terminate().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Sandbox {
     provider: Provider,
     id: Arc<str>,
     /// The sidecar that commands and files of this handle refer to, or `None` for the main container.
     container: Option<Arc<str>>,
+    /// The user by whose rights this handle runs commands and accesses files, or `None` for that of the sandbox.
+    user: Option<Arc<str>>,
 }
 
 impl std::fmt::Debug for Sandbox {
@@ -46,7 +74,7 @@ impl std::fmt::Debug for Sandbox {
 
 impl Sandbox {
     pub(crate) fn new(provider: Provider, id: String) -> Self {
-        Sandbox { provider, id: id.into(), container: None }
+        Sandbox { provider, id: id.into(), container: None, user: None }
     }
 
     /// Returns the id of the sandbox.
@@ -69,7 +97,12 @@ impl Sandbox {
 
     pub(crate) fn location(&self, path: &str) -> types::Location {
         let container = self.container.as_deref().map(str::to_owned);
-        types::Location { sandbox: self.id.to_string(), container, path: path.to_owned() }
+        types::Location {
+            sandbox: self.id.to_string(),
+            container,
+            path: path.to_owned(),
+            user: self.user.as_deref().map(str::to_owned),
+        }
     }
 
     fn exec_ref(&self, exec: &str) -> types::ExecRef {
@@ -77,15 +110,23 @@ impl Sandbox {
         types::ExecRef { sandbox: self.id.to_string(), exec: exec.to_owned(), deadline: None, container }
     }
 
-    /// Sets the container of a command to that of this handle, unless the command names one.
+    /// Sets the container and the user of a command to those of this handle, unless the command names others.
     fn here(&self, mut command: types::ExecSpec) -> types::ExecSpec {
         command.container = command.container.or_else(|| self.container.as_deref().map(str::to_owned));
+        command.user = command.user.or_else(|| self.user.as_deref().map(str::to_owned));
         command
     }
 
-    /// Returns a handle whose commands and files are in the sidecar `name` of the same sandbox. Sends no request.
+    /// Returns a handle whose commands and files are in the sidecar `name` of the same sandbox. Sends no request: the
+    /// first call with the handle shows whether the sidecar exists.
     pub fn sidecar(&self, name: &str) -> Sandbox {
         Sandbox { container: Some(name.into()), ..self.clone() }
+    }
+
+    /// Returns a handle that runs commands and accesses files as this user: a name or a number, optionally with `:group`.
+    /// Sends no request. Commands need the capability `exec.user`, files need `files.user`.
+    pub fn as_user(&self, user: &str) -> Sandbox {
+        Sandbox { user: Some(user.into()), ..self.clone() }
     }
 
     fn reading(&self, verb: &str) -> Call {
@@ -104,7 +145,7 @@ impl Sandbox {
     /// call: see [`Kind`].
     pub async fn info(&self) -> Result<types::SandboxInfo> {
         let id = self.id.to_string();
-        ask!(self.inner(), self.route(), self.reading("look at the sandbox").prompt(), |guest, store| guest
+        ask!(self.inner(), self.route(), self.reading("inspect the sandbox").prompt(), |guest, store| guest
             .call_get(store, &id))
     }
 
@@ -165,6 +206,79 @@ impl Sandbox {
         }
     }
 
+    /// Waits until the sandbox runs commands. Returns false if it is still waiting for a machine after `time`.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`] if the provider cannot tell, and the kinds of every call: see [`Kind`].
+    pub async fn wait_running(&self, time: Duration) -> Result<bool> {
+        let begun = std::time::Instant::now();
+        loop {
+            let left = millis(time.saturating_sub(begun.elapsed()));
+            let (id, call, wait) = (self.id.to_string(), self.reading("wait for the sandbox"), left.min(WAIT));
+            let runs =
+                ask!(self.inner(), self.route(), call, |guest, store| guest.call_wait_running(store, &id, wait))?;
+            if runs || left == 0 {
+                return Ok(runs);
+            }
+        }
+    }
+
+    /// Freezes all processes of the sandbox and keeps its memory and files. [`resume`](Self::resume) continues them.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`] if the provider cannot pause sandboxes, and the kinds of every call: see [`Kind`].
+    pub async fn pause(&self) -> Result<()> {
+        let id = self.id.to_string();
+        ask!(self.inner(), self.route(), self.acting("pause the sandbox"), |guest, store| guest.call_pause(store, &id))
+    }
+
+    /// Ends all processes of the sandbox and keeps its files. [`resume`](Self::resume) starts it again.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`] if the provider cannot stop sandboxes, and the kinds of every call: see [`Kind`].
+    pub async fn stop(&self) -> Result<()> {
+        let id = self.id.to_string();
+        ask!(self.inner(), self.route(), self.acting("stop the sandbox"), |guest, store| guest.call_stop(store, &id))
+    }
+
+    /// Continues a paused sandbox, or starts a stopped one again with its entry point. Succeeds if it runs.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`] if the provider can neither pause nor stop sandboxes, and the kinds of every call: see
+    /// [`Kind`].
+    pub async fn resume(&self) -> Result<()> {
+        let id = self.id.to_string();
+        ask!(self.inner(), self.route(), self.acting("resume the sandbox"), |guest, store| guest
+            .call_resume(store, &id))
+    }
+
+    /// Sets how long the sandbox may live from now on. Returns the time of its end, in milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`] if the provider cannot change a lifetime, and the kinds of every call: see [`Kind`].
+    pub async fn extend(&self, lifetime: Duration) -> Result<u64> {
+        let (id, lifetime) = (self.id.to_string(), millis(lifetime));
+        ask!(self.inner(), self.route(), self.acting("prolong the sandbox"), |guest, store| guest
+            .call_extend(store, &id, lifetime))
+    }
+
+    /// Returns one page of the execs that the provider still knows, newest first, without the entry point. `max` is between
+    /// 1 and 1000. `cursor` is the field `next` of the page before.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unsupported`] if the provider does not list execs, and the kinds of every call: see [`Kind`].
+    pub async fn execs(&self, cursor: Option<String>, max: u32) -> Result<types::ExecPage> {
+        let id = self.id.to_string();
+        ask!(self.inner(), self.route(), self.reading("list the commands of").prompt(), |guest, store| guest
+            .call_list_execs(store, &id, cursor.as_deref(), max))
+    }
+
     /// Terminates the sandbox. Returns when the provider has accepted the request. Succeeds if the sandbox has ended.
     ///
     /// # Errors
@@ -188,7 +302,7 @@ impl Sandbox {
     /// [`Kind`].
     pub async fn set_name(&self, name: &str) -> Result<()> {
         let (id, name) = (self.id.to_string(), name.to_owned());
-        ask!(self.inner(), self.route(), self.acting("name the sandbox").prompt(), |guest, store| guest
+        ask!(self.inner(), self.route(), self.acting("set the name of the sandbox").prompt(), |guest, store| guest
             .call_set_name(store, &id, &name))
     }
 
@@ -203,7 +317,7 @@ impl Sandbox {
             .call_get_tags(store, &id))
     }
 
-    /// Replaces all tags of the sandbox.
+    /// Replaces all tags of the sandbox. Two programs that change tags at the same time can overwrite each other's.
     ///
     /// # Errors
     ///
@@ -229,7 +343,7 @@ impl Sandbox {
     /// Connects to a tunnel, with TLS unless it is a plain TCP tunnel. The connection carries the bytes of the program
     /// behind the port, and is not visible to the plugin. The service supplies the address. It may be an address of
     /// this machine or of a private network only if the service is there too. The same rule applies to origins that the
-    /// service names.
+    /// service names. The attempt takes at most ten seconds.
     ///
     /// # Errors
     ///
@@ -253,16 +367,17 @@ impl Sandbox {
     /// see [`Kind`].
     pub async fn connect_token(&self, port: u16, metadata: &str) -> Result<types::ConnectToken> {
         let (id, metadata) = (self.id.to_string(), metadata.to_owned());
-        ask!(self.inner(), self.route(), self.acting("make a token for"), |guest, store| guest
+        ask!(self.inner(), self.route(), self.acting("create a token for"), |guest, store| guest
             .call_create_connect_token(store, &id, port, &metadata))
     }
 
-    /// Returns a piece of the persisted log of the sandbox: at most `max_bytes` of text, starting at `cursor`, or at
-    /// the beginning for `None`.
+    /// Returns a piece of the persisted log of the sandbox, also after its end: at most `max_bytes` of text (1 to 64 MiB),
+    /// starting at `cursor`, or at the beginning for `None`. The page contains the cursor of the next one.
     ///
     /// # Errors
     ///
-    /// The kinds of every call about a sandbox: see [`Kind`].
+    /// [`Kind::InvalidArgument`] for zero bytes or an unusable cursor, and the kinds of every call about a sandbox: see
+    /// [`Kind`].
     pub async fn logs(&self, query: types::LogQuery, cursor: Option<String>, max_bytes: u32) -> Result<types::LogPage> {
         let id = self.id.to_string();
         ask!(self.inner(), self.route(), self.reading("read the log of"), |guest, store| guest.call_read_logs(
@@ -272,17 +387,6 @@ impl Sandbox {
             cursor.as_deref(),
             max_bytes
         ))
-    }
-
-    /// Returns the resources that the sandbox has used so far.
-    ///
-    /// # Errors
-    ///
-    /// The kinds of every call about a sandbox: see [`Kind`].
-    pub async fn stats(&self) -> Result<types::Usage> {
-        let id = self.id.to_string();
-        ask!(self.inner(), self.route(), self.reading("read the usage of").prompt(), |guest, store| guest
-            .call_stats(store, &id))
     }
 
     /// Returns the resources that the sandbox has used so far and their cost, also after its end. Costs are in US
@@ -321,8 +425,8 @@ impl Sandbox {
             .call_reload_volumes(store, &id))
     }
 
-    /// Saves the file system as an image and returns the image's id. The image is deleted after `ttl`, or kept for
-    /// `None`.
+    /// Saves the file system as an image and returns the image's id. The image is deleted after `ttl`, which is rounded
+    /// down to milliseconds, or kept for `None`.
     ///
     /// # Errors
     ///
@@ -355,8 +459,9 @@ impl Sandbox {
             .call_snapshot_directory(store, &at, &key, ttl))
     }
 
-    /// Saves memory and processes as well as files, and returns the id of the snapshot. Ends the sandbox with some
-    /// providers.
+    /// Saves memory and processes as well as files, and returns the id of the snapshot, for [`Provider::restore`]. Ends
+    /// the sandbox with some providers. Takes at most an hour, or [`Limits::call_time`](crate::Limits::call_time) if
+    /// that is longer.
     ///
     /// # Errors
     ///
@@ -381,7 +486,7 @@ impl Sandbox {
             .call_exit_snapshot(store, &id, wait))
     }
 
-    /// Mounts an image at a path, or an empty directory for `None`.
+    /// Mounts an image at a path, or an empty directory for `None`. Creates the path. The mount hides what was there.
     ///
     /// # Errors
     ///
@@ -443,19 +548,20 @@ impl Sandbox {
             .call_wait_sidecar(store, &id, &name, wait))
     }
 
-    /// Terminates a sidecar.
+    /// Terminates a sidecar. Returns when the provider has accepted the request. Succeeds if the sidecar has ended.
     ///
     /// # Errors
     ///
     /// The kinds of every call about a sandbox: see [`Kind`].
     pub async fn terminate_sidecar(&self, name: &str) -> Result<()> {
         let (id, name) = (self.id.to_string(), name.to_owned());
-        ask!(self.inner(), self.route(), self.acting("end a sidecar of"), |guest, store| guest
+        ask!(self.inner(), self.route(), self.acting("terminate a sidecar of"), |guest, store| guest
             .call_terminate_sidecar(store, &id, &name))
     }
 
-    /// Runs a command, waits for its end and returns its output, up to the default limits of
-    /// [`OutputLimits`](types::OutputLimits). Dropping the future kills the command.
+    /// Runs a command, waits for its end and returns its output: at most the last 10 MiB of each stream, the default of
+    /// [`OutputLimits`](types::OutputLimits), and how much there was. Dropping the future kills the command. Without a
+    /// time limit in `command` there is none.
     ///
     /// # Errors
     ///
@@ -465,7 +571,19 @@ impl Sandbox {
         self.run_with(command, Vec::new(), types::OutputLimits::default()).await
     }
 
-    /// Runs a command like [`run`](Self::run), with standard input and output limits.
+    /// Runs a command like [`run`](Self::run), with standard input and output limits in bytes. Both may have any size;
+    /// the output up to its limit is in memory.
+    ///
+    /// ```no_run
+    /// use sandbox_host::types::{ExecSpec, Keep, OutputLimits};
+    ///
+    /// # async fn example(sandbox: &sandbox_host::Sandbox) -> sandbox_host::Result<()> {
+    /// let limits = OutputLimits { stdout_max: 64 << 10, stderr_max: 4 << 10, keep: Keep::Head };
+    /// let sorted = sandbox.run_with(ExecSpec::new(["sort"]), "b\na\n", limits).await?;
+    /// assert_eq!(sorted.stdout.data, b"a\nb\n");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -540,7 +658,7 @@ impl Sandbox {
             Err(error) => Error::io(what(), error),
         };
         let verdict = process.wait().await?;
-        if !matches!(verdict, types::Verdict::SandboxEnded(_) | types::Verdict::Lost(_)) {
+        if !matches!(verdict, types::Verdict::SandboxEnded(_) | types::Verdict::Lost(_) | types::Verdict::Other(_)) {
             fed.map_err(ours)?;
         }
         let (stdout, stderr) = (stdout.map_err(ours)?, stderr.map_err(ours)?);
@@ -574,7 +692,8 @@ impl Sandbox {
     }
 
     /// Returns a handle to a command that was started elsewhere, by its exec id. `main` is the entry-point command.
-    /// Dropping the handle does not kill the command. Sends no request.
+    /// Dropping the handle does not kill the command. Sends no request: the first call with the handle shows whether the
+    /// command exists. The output can be read from its beginning, whatever others have read.
     pub fn attach(&self, exec: impl Into<String>) -> Process {
         let exec = self.exec_ref(&exec.into());
         Process::new(self.clone(), exec, false, false)
@@ -676,10 +795,12 @@ pub(crate) fn signal_later(sandbox: Sandbox, exec: String, signal: Signal) {
             Ok(Ok(())) => return tracing::debug!(exec, signal = signal.number(), "signalled"),
             // The command or the sandbox does not exist any more.
             Ok(Err(error)) if error.is_not_found() || error.is_sandbox_ended() => {
-                return tracing::debug!(exec, signal = signal.number(), %error, "nothing to signal");
+                return tracing::debug!(exec, signal = signal.number(), %error, "no process to signal");
             }
             Ok(Err(error)) => error,
-            Err(_) => Error::new(Kind::TimedOut, format!("signal {}", waiting.target()), "no answer"),
+            Err(_) => {
+                Error::new(Kind::TimedOut, format!("signal {}", waiting.target()), "the provider did not respond")
+            }
         };
         tracing::debug!(exec, signal = signal.number(), %error, "not signalled");
         waiting.failed(error);

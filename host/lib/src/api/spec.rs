@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use crate::types;
 use crate::types::{
-    AllowList, BucketMount, Dockerfile, ExecSpec, Gpu, ImageSource, ImageSpec, ListFilter, LogQuery, NetworkPolicy,
-    Outbound, OutputLimits, OutputMode, Port, PortKind, Probe, Pty, Readiness, RegistryImage, RegistryLogin, Resources,
-    SandboxSpec, SidecarSpec, VolumeMount, WriteMode, WriteOptions,
+    AllowList, BucketMount, Dockerfile, EntryPoint, ExecSpec, Gpu, ImageSource, ImageSpec, ListFilter, LogQuery,
+    NetworkPolicy, Outbound, OutputLimits, OutputMode, Port, PortKind, Probe, Pty, Readiness, RegistryImage,
+    RegistryLogin, Resources, SandboxSpec, SidecarSpec, VolumeMount, WriteMode, WriteOptions,
 };
 
 pub(crate) fn millis(time: Duration) -> u64 {
@@ -26,6 +26,7 @@ impl Default for ImageSpec {
             force: false,
             builder_version: None,
             gpu: None,
+            platform: None,
             extra: vec![],
         }
     }
@@ -69,7 +70,7 @@ impl ImageSpec {
         match &mut self.source {
             ImageSource::Registry(image) => image.login = login,
             ImageSource::Dockerfile(dockerfile) => dockerfile.login = login,
-            ImageSource::ProviderDefault | ImageSource::Id(_) | ImageSource::Named(_) => {}
+            ImageSource::ProviderDefault | ImageSource::Id(_) | ImageSource::Named(_) | ImageSource::Other(_) => {}
         }
         self
     }
@@ -83,6 +84,12 @@ impl ImageSpec {
     /// Sets the accelerators that the build uses.
     pub fn gpu(mut self, model: impl Into<String>, count: u32) -> Self {
         self.gpu = Some(Gpu { model: model.into(), count });
+        self
+    }
+
+    /// Sets the platform, such as `linux/arm64`.
+    pub fn platform(mut self, platform: impl Into<String>) -> Self {
+        self.platform = Some(platform.into());
         self
     }
 
@@ -100,11 +107,13 @@ impl ImageSpec {
 }
 
 impl Default for SandboxSpec {
-    /// The provider's default image and resources, an open network, and no name.
+    /// The provider's default image and resources, an open network, and no name. The sandbox is kept alive until it is
+    /// terminated or its lifetime has passed; the image's own command is not run.
     fn default() -> Self {
         SandboxSpec {
             image: ImageSpec::default(),
-            command: vec![],
+            entry_point: EntryPoint::KeepAlive,
+            user: None,
             env: vec![],
             secrets: vec![],
             workdir: None,
@@ -142,9 +151,21 @@ impl SandboxSpec {
         SandboxSpec { image, ..Self::default() }
     }
 
-    /// Sets the entry-point command. Without one, the sandbox lives until it is terminated or its lifetime is over.
+    /// Sets the entry-point command. The sandbox ends with it. If the image has an ENTRYPOINT, the words follow it.
     pub fn command<I: IntoIterator<Item = S>, S: Into<String>>(mut self, argv: I) -> Self {
-        self.command = argv.into_iter().map(Into::into).collect();
+        self.entry_point = EntryPoint::Command(argv.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Runs the image's own command (ENTRYPOINT and CMD). The sandbox ends with it. An image without one is kept alive.
+    pub fn image_command(mut self) -> Self {
+        self.entry_point = EntryPoint::Image;
+        self
+    }
+
+    /// Sets the user of the entry point and of all commands, by name or number, optionally with `:group`.
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.user = Some(user.into());
         self
     }
 
@@ -166,19 +187,19 @@ impl SandboxSpec {
         self
     }
 
-    /// Sets the maximum lifetime of the sandbox.
+    /// Sets the time after which the sandbox is ended, rounded down to milliseconds. The provider may have a maximum.
     pub fn lifetime(mut self, time: Duration) -> Self {
         self.lifetime = Some(millis(time));
         self
     }
 
-    /// Sets the time without a command or a connection after which the sandbox ends.
+    /// Sets the time without a command or a connection after which the sandbox ends, rounded down to milliseconds.
     pub fn idle_timeout(mut self, time: Duration) -> Self {
         self.idle_timeout = Some(millis(time));
         self
     }
 
-    /// Reserves this number of cores.
+    /// Reserves this number of cores, rounded to thousandths.
     pub fn cpu(mut self, cores: f64) -> Self {
         self.resources.cpu_request_millicores = Some((cores * 1000.0).round().clamp(0.0, f64::from(u32::MAX)) as u32);
         self
@@ -190,13 +211,13 @@ impl SandboxSpec {
         self
     }
 
-    /// Sets the maximum number of cores.
+    /// Sets the maximum number of cores, rounded to thousandths.
     pub fn cpu_limit(mut self, cores: f64) -> Self {
         self.resources.cpu_limit_millicores = Some((cores * 1000.0).round().clamp(0.0, f64::from(u32::MAX)) as u32);
         self
     }
 
-    /// Sets the maximum amount of memory, in MiB.
+    /// Sets the maximum amount of memory, in MiB. The kernel kills processes that exceed it.
     pub fn memory_limit_mib(mut self, mib: u32) -> Self {
         self.resources.memory_limit_mib = Some(mib);
         self
@@ -357,7 +378,7 @@ impl SidecarSpec {
         SidecarSpec {
             name: name.into(),
             image,
-            command: vec![],
+            entry_point: EntryPoint::Image,
             env: vec![],
             secrets: vec![],
             workdir: None,
@@ -369,7 +390,7 @@ impl SidecarSpec {
 
     /// Sets the command of the sidecar.
     pub fn command<I: IntoIterator<Item = S>, S: Into<String>>(mut self, argv: I) -> Self {
-        self.command = argv.into_iter().map(Into::into).collect();
+        self.entry_point = EntryPoint::Command(argv.into_iter().map(Into::into).collect());
         self
     }
 }
@@ -425,13 +446,14 @@ impl ExecSpec {
         self
     }
 
-    /// Sets the time limit, after which the provider kills the command.
+    /// Sets the time limit, rounded down to milliseconds, after which the provider kills the command with its whole
+    /// process tree. The verdict is then [`Verdict::Deadline`](types::Verdict::Deadline).
     pub fn timeout(mut self, time: Duration) -> Self {
         self.timeout = Some(millis(time));
         self
     }
 
-    /// Runs the command in a terminal of this size. `term` is the value of `TERM`.
+    /// Runs the command in a terminal of this size, in characters. `term` is the value of `TERM`.
     pub fn pty(mut self, rows: u16, columns: u16, term: impl Into<String>) -> Self {
         self.pty = Some(Pty { rows, columns, term: term.into() });
         self

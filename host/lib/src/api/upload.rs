@@ -117,7 +117,7 @@ impl Provider {
             let mut data = Vec::new();
             (&mut file).take(PIECE as u64).read_to_end(&mut data).await.map_err(fail)?;
             if offset + data.len() as u64 > content.size || data.is_empty() && content.size > 0 {
-                return Err(fail(std::io::Error::other("it has changed while it was sent")));
+                return Err(fail(std::io::Error::other("the file changed while it was sent")));
             }
             let (size, named) = (data.len() as u64, content.clone());
             let arrived = held
@@ -140,7 +140,11 @@ impl Provider {
                 // The upload starts again at offset 0, because the instance was lost or the store discarded the upload.
                 Ok(_) if starts < ATTEMPTS => 0,
                 Ok(arrived) => {
-                    return Err(Error::new(Kind::Internal, what(), format!("the provider stays at byte {arrived}")));
+                    return Err(Error::new(
+                        Kind::Internal,
+                        what(),
+                        format!("the provider still reports {arrived} bytes after further data was sent"),
+                    ));
                 }
                 Err(error) if error.is_retryable() && starts < ATTEMPTS => 0,
                 Err(error) => return Err(error),

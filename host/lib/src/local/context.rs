@@ -94,7 +94,7 @@ impl BuildContext {
                 return Err(Error::new(
                     Kind::Unsupported,
                     what,
-                    format!("the provider asks for the digest {unknown:?}, which this host does not know"),
+                    format!("the provider requests the digest {unknown:?}, which this host does not support"),
                 ));
             }
             let root = path.canonicalize().map_err(|error| Error::io(&what, error))?;
@@ -279,7 +279,7 @@ impl Tree {
         let fail = |error: std::io::Error| Error::io(format!("read the build context {}", directory.display()), error);
         let entries = match std::fs::read_dir(&directory) {
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !inside.is_empty() => {
-                self.nodes.insert(inside.to_owned(), Node::Other("permission to read it is denied".to_owned()));
+                self.nodes.insert(inside.to_owned(), Node::Other("permission denied".to_owned()));
                 return Ok(());
             }
             entries => entries.map_err(fail)?,
@@ -369,9 +369,9 @@ impl Tree {
         if context.files.len() >= MAX_FILES {
             return Err(Error::invalid(
                 format!("read the build context {}", self.root.display()),
-                format!("it has more than {MAX_FILES} files"),
+                format!("it contains more than {MAX_FILES} files"),
             )
-            .with_hint("exclude what is not needed in .dockerignore"));
+            .with_hint("exclude files with .dockerignore"));
         }
         let path = self.root.join(inner);
         let read = std::fs::metadata(&path).and_then(|meta| Ok((meta, digest(&path, context.md5)?)));
@@ -382,7 +382,7 @@ impl Tree {
                 Ok(true)
             }
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                context.skipped.push(format!("{inner}: permission to read it is denied"));
+                context.skipped.push(format!("{inner}: permission denied"));
                 Ok(false)
             }
             Err(error) => Err(Error::io(format!("read {}", path.display()), error)),
@@ -400,7 +400,7 @@ impl Tree {
                 Some(Ok(meta)) if meta.is_file() => Node::File,
                 Some(Ok(meta)) if meta.is_dir() => Node::Other("a link to a directory".to_owned()),
                 Some(Ok(meta)) => Node::Other(unsendable(meta.file_type()).to_owned()),
-                _ => Node::Other("a link that leads nowhere, or out of the context".to_owned()),
+                _ => Node::Other("a link whose target is missing or outside of the context".to_owned()),
             };
             self.nodes.insert(path.clone(), node);
         }

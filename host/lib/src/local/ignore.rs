@@ -28,7 +28,7 @@ impl Ignore {
             if glob.is_empty() && !exclude {
                 return Err(Error::invalid(
                     "read the patterns of the build context",
-                    format!("the line {line:?} takes nothing back in"),
+                    format!("the line {line:?} has no pattern"),
                 )
                 .with_hint("write a pattern after the exclamation mark"));
             }
@@ -84,8 +84,9 @@ pub(crate) fn clean(path: &str) -> String {
 
 /// Converts a pattern to a regular expression for paths without a leading slash.
 pub(crate) fn pattern(glob: &str) -> Result<Regex> {
-    let bad =
-        |why: &str| Error::invalid("read the patterns of the build context", format!("{glob:?} is no pattern: {why}"));
+    let bad = |why: &str| {
+        Error::invalid("read the patterns of the build context", format!("{glob:?} is not a valid pattern: {why}"))
+    };
     let mut text = String::from("^(?s:");
     let mut rest = glob.chars().peekable();
     while let Some(c) = rest.next() {

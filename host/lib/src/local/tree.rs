@@ -35,7 +35,7 @@ const MAX_REMEMBERED: usize = 64 << 20;
 const MAX_NAMED: usize = 20;
 
 /// Why a link was skipped.
-const LEADS_OUTSIDE: &str = "a link that leads outside";
+const LEADS_OUTSIDE: &str = "a link that points outside of the directory";
 
 /// The result of unpacking a tree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -131,7 +131,7 @@ pub(crate) fn unpack<R: Read>(reader: R, to: &Path) -> Result<Unpacked, Fault> {
         // The created files stay, except links that lead outside.
         Err(fault) => match work.remove_links() {
             Ok(()) => Err(fault),
-            Err(left) => refused(format!("{fault}; and a link that leads outside is left: {left}")),
+            Err(left) => refused(format!("{fault}; a link that points outside could not be removed: {left}")),
         },
     }
 }
@@ -139,7 +139,7 @@ pub(crate) fn unpack<R: Read>(reader: R, to: &Path) -> Result<Unpacked, Fault> {
 fn entries<R: Read>(reader: R, work: &mut Work<'_>) -> Result<(), Fault> {
     let mut archive = Archive::new(reader);
     let mut names = Names::default();
-    let foreign = |error: io::Error| Fault::Refused(format!("the sandbox's archive cannot be read: {error}"));
+    let foreign = |error: io::Error| Fault::Refused(format!("the archive from the sandbox is invalid: {error}"));
     // Raw entries, because the library would read extended headers of any length into memory.
     for entry in archive.entries().map_err(foreign)?.raw(true) {
         let mut entry = entry.map_err(foreign)?;
@@ -148,7 +148,7 @@ fn entries<R: Read>(reader: R, work: &mut Work<'_>) -> Result<(), Fault> {
         }
         let names = std::mem::take(&mut names);
         if names.size.is_some_and(|size| size != entry.size()) {
-            return refused("the sandbox's archive gives a file two sizes");
+            return refused("the archive from the sandbox contains two sizes for one file");
         }
         let header = entry.header().clone();
         let path = names.path.unwrap_or_else(|| header.path_bytes().into_owned());
@@ -168,7 +168,7 @@ pub(crate) fn pass<R: Read, W: Write>(reader: R, writer: W) -> Result<(), Fault>
     let mut names = Names::default();
     let mut links = BTreeSet::new();
     let mut remembered = 0;
-    let foreign = |error: io::Error| Fault::Refused(format!("the sandbox's archive cannot be read: {error}"));
+    let foreign = |error: io::Error| Fault::Refused(format!("the archive from the sandbox is invalid: {error}"));
     for entry in archive.entries().map_err(foreign)?.raw(true) {
         let mut entry = entry.map_err(foreign)?;
         if names.take(&mut entry)? {
@@ -176,13 +176,16 @@ pub(crate) fn pass<R: Read, W: Write>(reader: R, writer: W) -> Result<(), Fault>
         }
         let names = std::mem::take(&mut names);
         if names.size.is_some_and(|size| size != entry.size()) {
-            return refused("the sandbox's archive gives a file two sizes");
+            return refused("the archive from the sandbox contains two sizes for one file");
         }
         let mut header = entry.header().clone();
         let mut path = below(&names.path.unwrap_or_else(|| header.path_bytes().into_owned()))?;
         let link = names.link.or_else(|| header.link_name_bytes().map(|name| name.into_owned())).unwrap_or_default();
         if path.ancestors().any(|above| links.contains(above)) {
-            return refused(format!("the sandbox sent an entry below or in place of a link: {}", shown(&path)));
+            return refused(format!(
+                "the archive from the sandbox contains an entry below or in place of a link: {}",
+                shown(&path)
+            ));
         }
         if path.as_os_str().is_empty() {
             path.push(".");
@@ -191,7 +194,7 @@ pub(crate) fn pass<R: Read, W: Write>(reader: R, writer: W) -> Result<(), Fault>
             EntryType::Symlink => {
                 remembered += path.as_os_str().len();
                 if remembered > MAX_REMEMBERED {
-                    return refused("the sandbox's tree has too many links");
+                    return refused("the archive from the sandbox contains too many links");
                 }
                 links.insert(path.clone());
                 passed.append_link(&mut header, &path, OsString::from_vec(link))?;
@@ -199,7 +202,10 @@ pub(crate) fn pass<R: Read, W: Write>(reader: R, writer: W) -> Result<(), Fault>
             EntryType::Link => {
                 let target = below(&link)?;
                 if target.ancestors().skip(1).any(|above| links.contains(above)) {
-                    return refused(format!("the sandbox sent a link by way of another: {}", shown(&path)));
+                    return refused(format!(
+                        "the archive from the sandbox contains a link whose path leads through another link: {}",
+                        shown(&path)
+                    ));
                 }
                 if links.contains(&target) {
                     links.insert(path.clone());
@@ -232,14 +238,16 @@ impl Names {
             _ => return Ok(false),
         }
         if entry.size() > MAX_HEADER {
-            return refused("the sandbox's archive has a header that is longer than any honest one");
+            return refused("the archive from the sandbox contains a header that exceeds the size limit");
         }
         let mut data = Vec::new();
         entry.read_to_end(&mut data)?;
         match kind {
             EntryType::XHeader => {
                 for record in tar::PaxExtensions::new(&data) {
-                    let Ok(record) = record else { return refused("the sandbox's archive has a broken header") };
+                    let Ok(record) = record else {
+                        return refused("the archive from the sandbox contains a malformed header");
+                    };
                     match record.key_bytes() {
                         b"path" => self.path = Some(record.value_bytes().to_vec()),
                         b"linkpath" => self.link = Some(record.value_bytes().to_vec()),
@@ -290,7 +298,7 @@ impl<'a> Work<'a> {
     fn remember(&mut self, path: &Path) -> Result<(), Fault> {
         self.remembered += path.as_os_str().len();
         if self.remembered > MAX_REMEMBERED {
-            return refused("the sandbox's tree has too many directories and links");
+            return refused("the archive from the sandbox contains too many directories and links");
         }
         Ok(())
     }
@@ -332,7 +340,7 @@ impl<'a> Work<'a> {
                 let mut file = parent.open_with(&name, &options).map_err(|error| at(&path, error))?;
                 let size = io::copy(data, &mut file).map_err(|error| at(&path, error))?;
                 if size != header.entry_size().unwrap_or(size) {
-                    return refused("the sandbox's archive ends in the middle of a file");
+                    return refused("the archive from the sandbox ends within a file");
                 }
                 if sent & 0o6000 != 0 {
                     self.unpacked.unprivileged += 1;
@@ -360,7 +368,7 @@ impl<'a> Work<'a> {
                 return Ok(());
             }
             _ => {
-                self.unpacked.skip(&path, "of a kind that is not known here");
+                self.unpacked.skip(&path, "an entry of an unknown kind");
                 return Ok(());
             }
         }
@@ -392,7 +400,7 @@ impl<'a> Work<'a> {
             Ok(found) => found,
             // The target of the link was skipped.
             Err(Fault::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
-                self.unpacked.skip(&path, "a link to what was skipped");
+                self.unpacked.skip(&path, "a link to a skipped entry");
                 return Ok(());
             }
             Err(fault) => return Err(fault),
@@ -404,7 +412,7 @@ impl<'a> Work<'a> {
             return self.link(path, &target);
         }
         if !found.is_file() {
-            self.unpacked.skip(&path, "a link to what is no file");
+            self.unpacked.skip(&path, "a hard link to an entry that is not a file");
             return Ok(());
         }
         if path != target {
@@ -433,7 +441,7 @@ impl<'a> Work<'a> {
                 Ok(found) if found.is_symlink() => {
                     return Err(failed(io::Error::new(
                         io::ErrorKind::NotADirectory,
-                        "nothing is written through a link",
+                        "files are not written through a link",
                     )));
                 }
                 Ok(_) => return Err(failed(io::ErrorKind::NotADirectory.into())),
@@ -536,7 +544,7 @@ fn creation_mask() -> u32 {
 fn below(name: &[u8]) -> Result<PathBuf, Fault> {
     let name = Path::new(std::ffi::OsStr::from_bytes(name));
     if name.as_os_str().as_bytes().contains(&0) {
-        return refused("the sandbox's archive has a name with a NUL character");
+        return refused("the archive from the sandbox contains a name with a NUL character");
     }
     let mut path = PathBuf::new();
     for component in name.components() {
@@ -544,7 +552,10 @@ fn below(name: &[u8]) -> Result<PathBuf, Fault> {
             Component::Normal(part) => path.push(part),
             Component::CurDir => {}
             Component::RootDir | Component::ParentDir | Component::Prefix(_) => {
-                return refused(format!("the sandbox sent an entry that would land outside: {}", shown(name)));
+                return refused(format!(
+                    "the archive from the sandbox contains an entry outside of the directory: {}",
+                    shown(name)
+                ));
             }
         }
     }

@@ -15,7 +15,7 @@ use wasmtime_wasi_http::{Error as HttpError, WasiBody};
 
 use super::counters::Counters;
 use super::failure;
-use super::learn::Collector;
+use super::learn::{Collector, Lesson};
 use super::link::{Link, Slot};
 use super::pool::Lease;
 use super::scrub::Scrubber;
@@ -143,14 +143,21 @@ impl Idle {
     }
 }
 
+impl Lessons {
+    fn learn(&self, found: Vec<Lesson>) {
+        for (url, rule) in found {
+            self.policy.learn(&url, &rule, self.hands_out);
+        }
+    }
+}
+
 impl ResponseBody {
     fn data(&mut self, data: Bytes) -> Bytes {
         self.counters.bytes_received.fetch_add(data.len() as u64, Ordering::Relaxed);
         if let Some(lessons) = &mut self.lessons {
             // Learned before the component sees the data, because its next request may go to the new origin.
-            for (url, rule) in lessons.collector.push(&data) {
-                lessons.policy.learn(&url, &rule, lessons.hands_out);
-            }
+            let found = lessons.collector.push(&data);
+            lessons.learn(found);
         }
         data
     }
@@ -176,7 +183,7 @@ impl Body for ResponseBody {
                         && idle.timer.as_mut().poll(cx).is_ready()
                     {
                         this.hold = None;
-                        this.link.note(format!("nothing came for {:?}", idle.limit));
+                        this.link.note(format!("no data arrived for {:?}", idle.limit));
                         return Poll::Ready(Some(Err(HttpError::ConnectionReadTimeout)));
                     }
                     return Poll::Pending;
@@ -188,6 +195,10 @@ impl Body for ResponseBody {
             match frame {
                 None => {
                     this.hold = None;
+                    if let Some(lessons) = &mut this.lessons {
+                        let found = lessons.collector.end();
+                        lessons.learn(found);
+                    }
                     let rest = this.scrubber.as_mut().and_then(Scrubber::finish);
                     return Poll::Ready(rest.map(|data| Ok(Frame::data(data))));
                 }
@@ -200,7 +211,7 @@ impl Body for ResponseBody {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) if !this.limit.take(data.len()) => {
                         this.hold = None;
-                        this.link.blame(format!("the answer has more than {} bytes", this.limit.whole));
+                        this.link.blame(format!("the response has more than {} bytes", this.limit.whole));
                         return Poll::Ready(Some(Err(HttpError::HttpResponseBodySize(Some(this.limit.whole)))));
                     }
                     Ok(data) => {
@@ -236,7 +247,8 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.next.is_none() && self.scrubber.is_none() && self.inner.is_end_stream()
+        // The end of a body from which origins are learned has to be polled.
+        self.next.is_none() && self.scrubber.is_none() && self.lessons.is_none() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

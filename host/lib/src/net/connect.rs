@@ -16,10 +16,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use super::failure::{Code, Failure};
 use super::proxy::{self, Proxies};
+use crate::access::identity::Identity;
 use crate::access::policy::{AddressClass, Origin, Reach, class_name};
 
 /// Time limit from the first packet to the end of the handshake, which is the limit of the official clients per
@@ -38,7 +39,7 @@ pub(crate) struct Trust {
 }
 
 /// A byte stream.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// The time at which the peer of a connection last sent something. Cheap to clone; clones belong to the same
@@ -125,8 +126,25 @@ pub(crate) struct Connected {
 /// Creates connections. There is one connector per provider.
 #[derive(Debug)]
 pub(crate) struct Connector {
-    trust: Trust,
     proxies: Proxies,
+    usual: Tls,
+    ways: Vec<(Origin, Way)>,
+}
+
+/// How a granted origin is reached, if it differs from the usual way.
+#[derive(Debug)]
+pub(crate) enum Way {
+    /// By a Unix socket.
+    Socket(PathBuf),
+    /// By TLS with certificates of its own.
+    Tls(Box<Tls>),
+}
+
+/// The TLS configurations for a kind of origins, each created at its first use.
+#[derive(Debug)]
+pub(crate) struct Tls {
+    trust: Trust,
+    identity: Option<Arc<Identity>>,
     configs: [OnceLock<Result<Arc<ClientConfig>, String>>; 3],
 }
 
@@ -143,7 +161,22 @@ pub(crate) enum Offer {
 
 impl Connector {
     pub(crate) fn new(trust: Trust, proxies: Proxies) -> Connector {
-        Connector { trust, proxies, configs: Default::default() }
+        Connector { proxies, usual: Tls::new(trust, None), ways: Vec::new() }
+    }
+
+    /// Reaches this origin, or all origins that it covers, by a Unix socket.
+    pub(crate) fn by_socket(&mut self, origin: Origin, path: PathBuf) {
+        self.ways.push((origin, Way::Socket(path)));
+    }
+
+    /// Uses these certificates for this origin, or for all origins that it covers.
+    pub(crate) fn with_identity(&mut self, origin: Origin, identity: Arc<Identity>) {
+        let tls = Tls::new(self.usual.trust.clone(), Some(identity));
+        self.ways.push((origin, Way::Tls(Box::new(tls))));
+    }
+
+    fn way(&self, origin: &Origin) -> Option<&Way> {
+        self.ways.iter().find(|(covering, _)| covering.covers(origin)).map(|(_, way)| way)
     }
 
     /// Connects within [`CONNECT_TIMEOUT`] to an address that `reach` permits. `offer` are the protocols for TLS.
@@ -155,6 +188,9 @@ impl Connector {
     }
 
     async fn attempt(&self, origin: &Origin, reach: Reach, offer: Offer) -> Result<Connected, Failure> {
+        if let Some(Way::Socket(path)) = self.way(origin) {
+            return Ok(Connected { io: unix(origin, path).await?, h2: None });
+        }
         let Some(proxy) = self.proxies.of(origin) else {
             return self.secure(origin, direct(origin, reach).await?, offer).await;
         };
@@ -177,11 +213,11 @@ impl Connector {
         if !origin.secure {
             return Ok(Connected { io: stream, h2: None });
         }
-        let config = self.config(offer).await.map_err(|why| Failure::new(Code::Tls, why))?;
+        let config = self.config(origin, offer).await.map_err(|why| Failure::new(Code::Tls, why))?;
         let name = match origin.address() {
             Some(address) => ServerName::from(address),
             None => ServerName::try_from(origin.host.clone())
-                .map_err(|_| Failure::new(Code::Dns, format!("{:?} is no host name", origin.host)))?,
+                .map_err(|_| Failure::new(Code::Dns, format!("{:?} is not a host name", origin.host)))?,
         };
         let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.map_err(|error| {
             let certificate = error
@@ -195,38 +231,64 @@ impl Connector {
         Ok(Connected { io: Box::new(stream), h2 })
     }
 
+    /// Returns the TLS configuration for origins that have no certificates of their own.
+    pub(super) async fn usual_config(&self, offer: Offer) -> Result<Arc<ClientConfig>, String> {
+        self.usual.config(offer).await
+    }
+
+    async fn config(&self, origin: &Origin, offer: Offer) -> Result<Arc<ClientConfig>, String> {
+        match self.way(origin) {
+            Some(Way::Tls(tls)) => tls.config(offer).await,
+            _ => self.usual.config(offer).await,
+        }
+    }
+}
+
+impl Tls {
+    fn new(trust: Trust, identity: Option<Arc<Identity>>) -> Tls {
+        Tls { trust, identity, configs: Default::default() }
+    }
+
     /// Returns the TLS configuration. Reading the roots of the system takes tens of milliseconds, so that is done only
     /// for the first TLS connection, on a blocking thread.
-    async fn config(&self, offer: Offer) -> Result<Arc<ClientConfig>, String> {
+    pub(crate) async fn config(&self, offer: Offer) -> Result<Arc<ClientConfig>, String> {
         let slot = &self.configs[offer as usize];
         if let Some(config) = slot.get() {
             return config.clone();
         }
-        let trust = self.trust.clone();
-        let config = tokio::task::spawn_blocking(move || client_config(&trust, offer))
+        let (trust, identity) = (self.trust.clone(), self.identity.clone());
+        let config = tokio::task::spawn_blocking(move || client_config(&trust, identity.as_deref(), offer))
             .await
             .unwrap_or_else(|error| Err(error.to_string()));
         slot.get_or_init(|| config).clone()
     }
 }
 
-fn client_config(trust: &Trust, offer: Offer) -> Result<Arc<ClientConfig>, String> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    // The roots of the system. The crate honours `SSL_CERT_FILE` and `SSL_CERT_DIR`.
-    let native = rustls_native_certs::load_native_certs();
-    for error in &native.errors {
-        tracing::debug!(%error, "a root certificate of the system was not read");
-    }
-    roots.add_parsable_certificates(native.certs);
+fn client_config(trust: &Trust, identity: Option<&Identity>, offer: Offer) -> Result<Arc<ClientConfig>, String> {
+    let mut roots = match identity.and_then(|identity| identity.authorities.as_ref()) {
+        Some(authorities) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in authorities {
+                roots.add(certificate.clone()).map_err(|error| error.to_string())?;
+            }
+            roots
+        }
+        None => usual_roots(),
+    };
     if let Some(path) = &trust.extra {
         add_file(&mut roots, path)?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match identity.and_then(|identity| identity.client.as_ref()) {
+        Some((certificates, key)) => config
+            .with_client_auth_cert(certificates.clone(), key.clone_key())
+            .map_err(|error| format!("the client certificate and its key: {error}"))?,
+        None => config.with_no_client_auth(),
+    };
     config.alpn_protocols = match offer {
         Offer::Grpc => vec![b"h2".to_vec()],
         Offer::Http => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
@@ -235,13 +297,24 @@ fn client_config(trust: &Trust, offer: Offer) -> Result<Arc<ClientConfig>, Strin
     Ok(Arc::new(config))
 }
 
+/// Returns the built-in roots and those of the system. The crate honours `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+fn usual_roots() -> RootCertStore {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let native = rustls_native_certs::load_native_certs();
+    for error in &native.errors {
+        tracing::debug!(%error, "a root certificate of the system was not read");
+    }
+    roots.add_parsable_certificates(native.certs);
+    roots
+}
+
 fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
     let what = |error: &dyn std::fmt::Display| format!("the certificates in {}: {error}", path.display());
     let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(path)
         .and_then(|items| items.collect::<Result<_, _>>())
         .map_err(|error| what(&error))?;
     if certificates.is_empty() {
-        return Err(what(&"there are none"));
+        return Err(what(&"the file contains none"));
     }
     for certificate in certificates {
         roots.add(certificate).map_err(|error| what(&error))?;
@@ -250,7 +323,7 @@ fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
 }
 
 fn no_address(origin: &Origin) -> Failure {
-    Failure::new(Code::Dns, format!("{} has no address", origin.host))
+    Failure::new(Code::Dns, format!("the name {} has no address", origin.host))
 }
 
 /// Returns the addresses that the policy permits. Fails if there are none.
@@ -263,12 +336,24 @@ fn permitted(origin: &Origin, addresses: &[SocketAddr], reach: Reach) -> Result<
         (true, Some(address)) => Err(Failure::new(
             Code::AddressProhibited,
             format!(
-                "{origin} leads to {}, {}, which the policy does not allow for it",
+                "{origin} resolves to {}, {}, which the policy does not permit",
                 address.ip(),
                 class_name(AddressClass::of(address.ip()))
             ),
         )),
     }
+}
+
+/// Connects to a Unix socket.
+async fn unix(origin: &Origin, path: &Path) -> Result<Box<dyn Io>, Failure> {
+    let stream = UnixStream::connect(path).await.map_err(|error| {
+        let code = match error.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Code::Refused,
+            _ => Code::Terminated,
+        };
+        Failure::new(code, format!("the Unix socket {} of {origin}: {error}", path.display()))
+    })?;
+    Ok(Box::new(stream))
 }
 
 /// Resolves the name, checks its addresses, and connects to one that was checked.
@@ -324,9 +409,9 @@ async fn resolve(origin: &Origin) -> Result<Vec<SocketAddr>, Failure> {
     if let Some(address) = origin.address() {
         return Ok(vec![SocketAddr::new(address, origin.port)]);
     }
-    // By definition an address of this machine (RFC 6761). The resolver would need a thread, and its answer depends on
-    // a file.
-    if origin.host == "localhost" {
+    // By definition addresses of this machine (RFC 6761). The resolver would need a thread, and its answer depends on
+    // files.
+    if origin.host == "localhost" || origin.host.ends_with(".localhost") {
         return Ok([IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1u16])]
             .map(|address| SocketAddr::new(address, origin.port))
             .into());
@@ -334,7 +419,7 @@ async fn resolve(origin: &Origin) -> Result<Vec<SocketAddr>, Failure> {
     match tokio::net::lookup_host((origin.host.as_str(), origin.port)).await {
         // A name with hundreds of addresses would cause hundreds of timeouts.
         Ok(addresses) => Ok(addresses.take(8).collect()),
-        Err(error) => Err(Failure::new(Code::Dns, format!("the name {} is not known: {error}", origin.host))),
+        Err(error) => Err(Failure::new(Code::Dns, format!("the name {} could not be resolved: {error}", origin.host))),
     }
 }
 
@@ -345,10 +430,10 @@ async fn tcp(origin: Origin, address: SocketAddr) -> Result<TcpStream, Failure> 
                 (Code::Refused, format!("no server listens at {origin}: connection refused"))
             }
             io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
-                (Code::Unroutable, format!("there is no way to {origin}: {error}"))
+                (Code::Unroutable, format!("{origin} cannot be reached: {error}"))
             }
             io::ErrorKind::TimedOut => (Code::Timeout, format!("{origin} ({address}) did not answer: {error}")),
-            _ => (Code::Terminated, format!("connecting to {origin}: {error}")),
+            _ => (Code::Terminated, format!("the connection to {origin} failed: {error}")),
         };
         Failure::new(code, text)
     })?;
@@ -448,9 +533,9 @@ mod tests {
     async fn unusable_certificate_files_are_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let trust = Trust { extra: Some(file.path().to_owned()) };
-        let error = client_config(&trust, Offer::Grpc).unwrap_err();
-        assert!(error.contains("there are none"), "{error}");
+        let error = client_config(&trust, None, Offer::Grpc).unwrap_err();
+        assert!(error.contains("the file contains none"), "{error}");
         let trust = Trust { extra: Some("/does/not/exist.pem".into()) };
-        assert!(client_config(&trust, Offer::Grpc).unwrap_err().contains("/does/not/exist.pem"));
+        assert!(client_config(&trust, None, Offer::Grpc).unwrap_err().contains("/does/not/exist.pem"));
     }
 }

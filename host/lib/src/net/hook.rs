@@ -195,10 +195,11 @@ impl Net {
             (HttpError::HttpRequestDenied, why)
         };
         let Some(slot) = link.begin(MAX_IN_FLIGHT) else {
-            return Err(denied(format!("the plugin has {MAX_IN_FLIGHT} requests under way and wants more")));
+            return Err(denied(format!("the plugin exceeds the limit of {MAX_IN_FLIGHT} concurrent requests")));
         };
-        let origin = Origin::of(request.uri())
-            .ok_or_else(|| (HttpError::HttpRequestUriInvalid, "the plugin asked for no http or https URL".into()))?;
+        let origin = Origin::of(request.uri()).ok_or_else(|| {
+            (HttpError::HttpRequestUriInvalid, "the plugin requested a URL that is neither http nor https".into())
+        })?;
         let pass = self.policy.check(&origin).map_err(|refusal| denied(refusal.0))?;
 
         let headers = request.headers_mut();
@@ -210,13 +211,6 @@ impl Net {
                 format!("the plugin's request has {size} bytes of headers, more than {MAX_REQUEST_HEADERS}"),
             ));
         }
-        for (name, source) in &pass.headers {
-            // Replaces a header of this name that the component has set.
-            headers.remove(name);
-            if let Some(value) = source.value().filter(|_| credentials == Credentials::Added) {
-                headers.insert(name, value);
-            }
-        }
         let again = |name: &HeaderName| headers.get(name).is_some_and(|count| count.as_bytes() != b"0");
         if self.retry_headers.iter().any(again) {
             self.counters.requests_repeated.fetch_add(1, Ordering::Relaxed);
@@ -226,6 +220,11 @@ impl Net {
         let grpc = kind.strip_prefix("application/grpc").is_some_and(|rest| rest.is_empty() || rest.starts_with('+'));
         let wire = if grpc || (!origin.secure && self.pool.speaks_grpc(&origin)) { Wire::Grpc } else { Wire::Any };
         let path = request.uri().path().to_owned();
+        if let Some(additions) = &pass.additions {
+            let (mut parts, body) = request.into_parts();
+            additions.apply(&mut parts.headers, &mut parts.uri, credentials == Credentials::Added);
+            request = Request::from_parts(parts, body);
+        }
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
 
         let (patience, prompt) = link.patience();
@@ -235,26 +234,27 @@ impl Net {
             let limit = if patience == Patience::Prompt { limit.min(prompt) } else { limit };
             let answer = tokio::select! {
                 biased;
-                () = self.tell(patience, &origin, &path) => unreachable!("it does not end"),
+                () = self.tell(patience, &origin, &path) => unreachable!("this future never completes"),
                 answer = tokio::time::timeout(limit, exchange) => answer,
             };
             answer.map_err(|_| {
-                let why = format!("{origin} did not begin to answer {path} within {limit:?}");
+                let why = format!("{origin} did not respond to {path} within {limit:?}");
                 (HttpError::HttpResponseTimeout, why)
             })??
         };
-        if self.policy.fixed().iter().any(|fixed| fixed.origin == origin) {
+        if self.policy.granting(&origin).is_some() {
             self.clock.set(response.headers());
         }
         tracing::trace!(%origin, path, status = response.status().as_u16(), "answered");
 
-        let lessons = Collector::new(&pass.learn, &path).map(|collector| Lessons {
+        let lessons = Collector::new(&pass.learn, &path, is_document(&response)).map(|collector| Lessons {
             collector,
             policy: self.policy.clone(),
             hands_out: pass.hands_out,
         });
         // Only origins that receive credentials can echo them.
-        let scrubber = if pass.headers.is_empty() { None } else { Scrubber::new(&self.secrets) };
+        let echoes = pass.additions.is_some_and(|additions| !additions.is_empty());
+        let scrubber = if echoes { Scrubber::new(&self.secrets) } else { None };
         let (mut parts, inner) = response.into_parts();
         if let Some(scrubber) = &scrubber {
             scrubber.headers(&mut parts.headers);
@@ -349,8 +349,15 @@ impl Net {
             lease = Arc::new(self.pool.lease(origin, wire, reach).await.map_err(connect_failed)?);
             request.body_mut().lease = lease.clone();
         }
-        Err((HttpError::ConnectionTerminated, format!("{origin} closes every connection at once")))
+        Err((HttpError::ConnectionTerminated, format!("{origin} closes every connection immediately")))
     }
+}
+
+/// Returns whether a response is a JSON document that reports success.
+pub(crate) fn is_document<B>(response: &Response<B>) -> bool {
+    let kind = media_type(response.headers());
+    let json = kind == "application/json" || kind.ends_with("+json") && !kind.starts_with("application/grpc");
+    json && response.status().is_success()
 }
 
 /// Returns the media type of a body in lower case without parameters, or an empty string without a `content-type`.

@@ -1,41 +1,60 @@
 //! Finds the origins that a response names, such as the address of a worker.
 //!
-//! The host knows no provider's protocol. It knows the framing that all gRPC responses have: a five-byte prefix and a
-//! protobuf message. A rule of the manifest names a string in that message by its field numbers.
+//! The host knows no provider's protocol. It knows the framing that all gRPC responses have, a five-byte prefix and a
+//! protobuf message, and it knows JSON. A rule of the manifest names a string in the message by its field numbers, or in
+//! the document by a pointer.
 
 use bytes::Bytes;
 
-use crate::plugin::manifest::LearnWish;
+use super::pointer::visit;
+use crate::plugin::origin::LearnWish;
 
-/// Largest message that is searched, in bytes. Responses that name origins are small.
-const MAX: usize = 1 << 20;
+/// Largest message or document that is searched, in bytes. Responses that name origins are small.
+pub(crate) const MAX: usize = 1 << 20;
 
 /// Most strings that one rule finds in one message. A repeated field can contain several.
 const MAX_FOUND: usize = 64;
 
+/// Most attempts to read a document before the response has ended. Each of them reads all data so far.
+const EARLY_ATTEMPTS: u32 = 8;
+
 /// Length of the gRPC prefix: one byte of flags and four bytes of length.
 const PREFIX: usize = 5;
 
-/// Collects the first message of a response while the response passes through.
+/// A string that a rule has found.
+pub(crate) type Lesson = (String, LearnWish);
+
+/// Collects the first message of a gRPC response, or all of a JSON response, while it passes through.
 pub(crate) struct Collector {
-    rules: Vec<LearnWish>,
+    /// The rules with field numbers, and those with pointers.
+    fields: Vec<LearnWish>,
+    pointers: Vec<LearnWish>,
     buffer: Vec<u8>,
-    done: bool,
+    attempts: u32,
 }
 
 impl Collector {
-    /// Creates a collector. Returns `None` if no rule names this path.
-    pub(crate) fn new(rules: &[LearnWish], path: &str) -> Option<Collector> {
-        let rules: Vec<_> = rules.iter().filter(|rule| rule.path == path).cloned().collect();
-        (!rules.is_empty()).then_some(Collector { rules, buffer: Vec::new(), done: false })
+    /// Creates a collector. Returns `None` if no rule is for this path. `json` is true if the response is a JSON
+    /// document, to which the rules with pointers apply.
+    pub(crate) fn new(rules: &[LearnWish], path: &str, json: bool) -> Option<Collector> {
+        let rules = rules.iter().filter(|rule| rule.covers(path) && rule.pointer.is_some() == json).cloned();
+        let (pointers, fields): (Vec<_>, Vec<_>) = rules.partition(|rule| rule.pointer.is_some());
+        let any = !(pointers.is_empty() && fields.is_empty());
+        any.then_some(Collector { fields, pointers, buffer: Vec::new(), attempts: 0 })
     }
 
-    /// Takes the next piece of the response. Returns the strings that the rules find when the first message is
-    /// complete.
-    pub(crate) fn push(&mut self, data: &Bytes) -> Vec<(String, LearnWish)> {
-        if self.done {
-            return Vec::new();
-        }
+    /// Takes the next piece of the response. Returns the strings that the rules find when the first message or the
+    /// document is complete.
+    pub(crate) fn push(&mut self, data: &Bytes) -> Vec<Lesson> {
+        if self.fields.is_empty() { self.push_json(data) } else { self.push_grpc(data) }
+    }
+
+    /// Takes the end of the response. Returns the strings that the rules find in the document.
+    pub(crate) fn end(&mut self) -> Vec<Lesson> {
+        self.read_json().unwrap_or_default()
+    }
+
+    fn push_grpc(&mut self, data: &Bytes) -> Vec<Lesson> {
         let room = (PREFIX + MAX).saturating_sub(self.buffer.len());
         self.buffer.extend_from_slice(&data[..data.len().min(room)]);
         let Some(prefix) = self.buffer.first_chunk::<PREFIX>() else { return Vec::new() };
@@ -47,7 +66,7 @@ impl Collector {
         }
         let Some(message) = self.buffer.get(PREFIX..PREFIX + length) else { return Vec::new() };
         let mut found = Vec::new();
-        for rule in &self.rules {
+        for rule in &self.fields {
             let mut strings = Vec::new();
             walk(message, &rule.field, &mut strings);
             found.extend(strings.into_iter().map(|text| (text, rule.clone())));
@@ -56,9 +75,47 @@ impl Collector {
         found
     }
 
+    fn push_json(&mut self, data: &Bytes) -> Vec<Lesson> {
+        if self.pointers.is_empty() {
+            return Vec::new();
+        }
+        if self.buffer.len() + data.len() > MAX {
+            self.finish();
+            return Vec::new();
+        }
+        self.buffer.extend_from_slice(data);
+        // A component that knows the length does not wait for the end of the response before it uses the URL. So the
+        // document is read as soon as it may be complete.
+        if self.attempts == EARLY_ATTEMPTS || !self.buffer.trim_ascii_end().ends_with(b"}") {
+            return Vec::new();
+        }
+        self.attempts += 1;
+        self.read_json().unwrap_or_default()
+    }
+
+    /// Reads the document. Returns `None` if it is not complete.
+    fn read_json(&mut self) -> Option<Vec<Lesson>> {
+        if self.pointers.is_empty() {
+            return None;
+        }
+        let mut document = serde_json::from_slice(&self.buffer).ok()?;
+        let mut found = Vec::new();
+        for rule in &self.pointers {
+            let mut left = MAX_FOUND;
+            visit(&mut document, rule.pointer.as_deref().unwrap_or_default(), &mut |text| {
+                // Many services name hosts without a scheme.
+                let url = if text.contains("://") { text.clone() } else { format!("https://{text}") };
+                found.push((url, rule.clone()));
+                left -= 1;
+                left > 0
+            });
+        }
+        self.finish();
+        Some(found)
+    }
+
     fn finish(&mut self) {
-        self.done = true;
-        self.buffer = Vec::new();
+        *self = Collector { fields: Vec::new(), pointers: Vec::new(), buffer: Vec::new(), attempts: 0 };
     }
 }
 
@@ -185,7 +242,7 @@ mod tests {
     }
 
     fn rule(field: &[u32]) -> LearnWish {
-        LearnWish { path: "/s/M".into(), field: field.into(), name: "n".into() }
+        LearnWish { path: "/s/M".into(), field: field.into(), name: "n".into(), pointer: None }
     }
 
     #[test]
@@ -194,7 +251,7 @@ mod tests {
         body.extend(field(5, &[field(1, b"other"), field(2, b"https://w:1")].concat()));
         let whole = message(&body);
         for cut in 0..whole.len() {
-            let mut collector = Collector::new(&[rule(&[5, 2])], "/s/M").unwrap();
+            let mut collector = Collector::new(&[rule(&[5, 2])], "/s/M", false).unwrap();
             let mut found = collector.push(&whole.slice(..cut));
             found.extend(collector.push(&whole.slice(cut..)));
             assert_eq!(found.len(), 1, "cut at {cut}");
@@ -205,13 +262,13 @@ mod tests {
 
     #[test]
     fn other_paths_compressed_and_giant_messages_teach_nothing() {
-        assert!(Collector::new(&[rule(&[1])], "/s/Other").is_none());
+        assert!(Collector::new(&[rule(&[1])], "/s/Other", false).is_none());
         let body = field(1, b"https://w");
         let mut compressed = message(&body).to_vec();
         compressed[0] = 1;
-        let mut collector = Collector::new(&[rule(&[1])], "/s/M").unwrap();
+        let mut collector = Collector::new(&[rule(&[1])], "/s/M", false).unwrap();
         assert!(collector.push(&compressed.into()).is_empty());
-        let mut collector = Collector::new(&[rule(&[1])], "/s/M").unwrap();
+        let mut collector = Collector::new(&[rule(&[1])], "/s/M", false).unwrap();
         assert!(collector.push(&Bytes::from_static(&[0, 0xff, 0xff, 0xff, 0xff, 10, 1, 65])).is_empty());
         assert!(collector.buffer.is_empty());
     }
@@ -241,8 +298,55 @@ mod tests {
             &[0x0b],
             &[10, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1],
         ] {
-            let mut collector = Collector::new(&[rule(&[1])], "/s/M").unwrap();
+            let mut collector = Collector::new(&[rule(&[1])], "/s/M", false).unwrap();
             assert!(collector.push(&message(body)).is_empty());
         }
+    }
+
+    fn pointer(pointer: &str) -> LearnWish {
+        LearnWish { path: "/v1/*".into(), field: vec![], name: "n".into(), pointer: Some(pointer.into()) }
+    }
+
+    fn learned(collector: &mut Collector, pieces: &[&[u8]]) -> Vec<String> {
+        let mut found = Vec::new();
+        for piece in pieces {
+            found.extend(collector.push(&Bytes::copy_from_slice(piece)));
+        }
+        found.extend(collector.end());
+        found.into_iter().map(|(url, _)| url).collect()
+    }
+
+    #[test]
+    fn a_text_in_json_is_found_once_in_any_cut() {
+        let document = br#"{"data": [{"url": "https://w:1"}, {"url": "w2.example.com"}], "n": 1} "#;
+        for cut in 0..document.len() {
+            let mut collector = Collector::new(&[pointer("/data/*/url")], "/v1/x", true).unwrap();
+            let found = learned(&mut collector, &[&document[..cut], &document[cut..]]);
+            assert_eq!(found, ["https://w:1", "https://w2.example.com"], "cut at {cut}");
+        }
+        // The URL is known before the end of the response.
+        let mut collector = Collector::new(&[pointer("/data/0/url")], "/v1/x", true).unwrap();
+        assert_eq!(collector.push(&Bytes::copy_from_slice(document)).len(), 1);
+        assert!(collector.end().is_empty());
+    }
+
+    #[test]
+    fn other_documents_teach_nothing() {
+        assert!(Collector::new(&[pointer("/url")], "/v2/x", true).is_none());
+        assert!(Collector::new(&[pointer("/url")], "/v1/x", false).is_none());
+        let giant = [b"{\"url\": \"https://w\", \"x\": \"".to_vec(), vec![b'x'; MAX], b"\"}".to_vec()].concat();
+        for document in [&b"{\"url\": \"https://w\""[..], b"{\"url\": 7}", b"[1]", b"\xff", b"", &giant] {
+            let mut collector = Collector::new(&[pointer("/url")], "/v1/x", true).unwrap();
+            assert!(learned(&mut collector, &[document]).is_empty());
+        }
+        // Single bytes that all look like the end of a document are not read each time.
+        let mut collector = Collector::new(&[pointer("/url")], "/v1/x", true).unwrap();
+        for _ in 0..1000 {
+            collector.push(&Bytes::from_static(b"}"));
+        }
+        assert_eq!(collector.attempts, EARLY_ATTEMPTS);
+        let many = serde_json::json!({ "url": vec!["https://w"; 1000] }).to_string();
+        let mut collector = Collector::new(&[pointer("/url/*")], "/v1/x", true).unwrap();
+        assert_eq!(learned(&mut collector, &[many.as_bytes()]).len(), MAX_FOUND);
     }
 }

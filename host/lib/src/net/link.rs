@@ -28,6 +28,8 @@ pub(crate) struct Link {
     pub(crate) repeated: AtomicU64,
     notes: Mutex<Vec<String>>,
     blame: Mutex<Option<String>>,
+    /// The first attempt to use files or sockets in the current call.
+    refused: Mutex<Option<String>>,
     /// The patience of the current call, and the time limit for prompt responses.
     patience: Mutex<(Patience, Duration)>,
 }
@@ -64,6 +66,18 @@ impl Link {
     /// is kept.
     pub(super) fn blame(&self, why: String) {
         self.blame.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+    }
+
+    /// Records an attempt to use files or sockets, which were refused. Only the first one of a call is kept.
+    pub(crate) fn refused(&self, what: &str) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.get_or_insert_with(|| clip(what.to_owned(), 256));
+    }
+
+    /// Takes the recorded attempt as a note for the error of the call.
+    pub(crate) fn take_refused(&self) -> Option<String> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).take();
+        refused.map(|what| format!("the plugin tried {what}, and plugins have no files and no sockets"))
     }
 
     /// Takes the recorded limit, or else the last note, and discards the others.

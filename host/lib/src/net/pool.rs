@@ -38,7 +38,7 @@ const STREAMS: usize = 100;
 
 /// The initial stream limit that hyper is configured with. The peer's SETTINGS replace it. No peer announces this
 /// number, so a different value means that the SETTINGS have arrived.
-const UNSETTLED: usize = STREAMS + 3;
+const UNKNOWN_STREAMS: usize = STREAMS + 3;
 
 /// Streams that are opened before the peer has sent its limit. SETTINGS are the first frame of a peer, so this lasts
 /// for one round trip. Streams beyond the limit would wait inside the connection, possibly forever.
@@ -152,7 +152,7 @@ struct Connection {
     sender: Sender,
     streams: AtomicUsize,
     limit: AtomicUsize,
-    settled: AtomicBool,
+    has_settings: AtomicBool,
     dead: AtomicBool,
     idle_since: Mutex<Instant>,
     heard: Heard,
@@ -254,7 +254,7 @@ impl Site {
         };
         match tokio::time::timeout(QUEUE_TIMEOUT, receiver).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(Failure::new(Code::Terminated, format!("connecting to {} was given up", self.origin))),
+            Ok(Err(_)) => Err(Failure::new(Code::Terminated, format!("connecting to {} was cancelled", self.origin))),
             Err(_) => Err(self.all_in_use()),
         }
     }
@@ -265,7 +265,7 @@ impl Site {
             Some(Trouble { failure, .. }) => Failure::new(
                 failure.code,
                 format!(
-                    "all streams to {} are in use, and it takes no further connection: {}",
+                    "all streams to {} are in use, and it accepts no further connection: {}",
                     self.origin, failure.text
                 ),
             ),
@@ -300,8 +300,8 @@ impl Site {
     /// Opens connections until those in progress and those without a known limit are enough for all waiting requests.
     fn open_as_needed(self: &Arc<Self>, state: &mut SiteState) {
         let expected = self.expected(state);
-        let unsettled = state.connections.iter().filter(|c| !c.settled.load(Ordering::Acquire) && !c.is_suspect());
-        let coming: usize = unsettled.map(|c| expected.saturating_sub(c.streams.load(Ordering::Acquire))).sum();
+        let opening = state.connections.iter().filter(|c| !c.has_settings.load(Ordering::Acquire) && !c.is_suspect());
+        let coming: usize = opening.map(|c| expected.saturating_sub(c.streams.load(Ordering::Acquire))).sum();
         // After a failure there is only one attempt at a time.
         let most = if state.trouble.is_some() { 1 } else { MAX_CONNECTIONS };
         while coming + state.connecting * expected < state.waiters.len()
@@ -332,13 +332,13 @@ impl Site {
         let heard = Heard::new();
         let io = heard.on(io);
         let failed = |error: hyper::Error| Failure::new(Code::Protocol, format!("{}: {error}", self.origin));
-        let connection = |sender, limit, settled| {
+        let connection = |sender, limit, has_settings| {
             Arc::new(Connection {
                 id,
                 sender,
                 streams: AtomicUsize::new(0),
                 limit: AtomicUsize::new(limit),
-                settled: AtomicBool::new(settled),
+                has_settings: AtomicBool::new(has_settings),
                 dead: AtomicBool::new(false),
                 idle_since: Mutex::new(Instant::now()),
                 heard: heard.clone(),
@@ -352,7 +352,7 @@ impl Site {
                 .timer(TokioTimer::new())
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
-                .initial_max_send_streams(UNSETTLED)
+                .initial_max_send_streams(UNKNOWN_STREAMS)
                 .max_header_list_size(MAX_HEADERS)
                 .max_frame_size(64 << 10)
                 .max_send_buf_size(1 << 20)
@@ -387,7 +387,7 @@ impl Site {
                 // The connection's task has ended already, so it could not remove the connection, which would stay
                 // forever.
                 Ok(connection) if connection.dead.load(Ordering::Acquire) => {
-                    Err(Failure::new(Code::Terminated, format!("{} closed the connection at once", self.origin)))
+                    Err(Failure::new(Code::Terminated, format!("{} closed the connection immediately", self.origin)))
                 }
                 result => result,
             };
@@ -490,7 +490,7 @@ async fn drive_h2(
     driver: http2::Connection<TokioIo<Box<dyn Io>>, RequestBody, TokioExecutor>,
 ) {
     let mut driver = pin!(driver);
-    let mut seen = UNSETTLED;
+    let mut seen = UNKNOWN_STREAMS;
     // The arrival of SETTINGS does not wake this task, so a timer checks for it, at growing intervals.
     let mut pause = FIRST_LOOK;
     let mut timer = pin!(tokio::time::sleep(pause));
@@ -501,7 +501,7 @@ async fn drive_h2(
             seen = allowed;
             let allowed = allowed.clamp(1, STREAMS);
             connection.limit.store(allowed, Ordering::Release);
-            connection.settled.store(true, Ordering::Release);
+            connection.has_settings.store(true, Ordering::Release);
             pause = IDLE_LOOK;
             if let Some(site) = site.upgrade() {
                 site.state().expected = allowed;
@@ -597,7 +597,7 @@ impl Drop for Unanswered {
         if quiet < self.silence.as_micros() as u64 {
             return;
         }
-        tracing::debug!(origin = %site.origin, id = connection.id, "suspect: a request got no answer");
+        tracing::debug!(origin = %site.origin, id = connection.id, "connection marked as suspect: a request got no response");
         connection.unanswered.store(now, Ordering::Release);
         // Requests that wait for a stream of this connection may need another one now.
         if !site.state().waiters.is_empty() {
@@ -652,7 +652,7 @@ pub(super) mod tests {
             sender: Sender::H1(Mutex::new(Some(sender))),
             streams: AtomicUsize::new(0),
             limit: AtomicUsize::new(1),
-            settled: AtomicBool::new(true),
+            has_settings: AtomicBool::new(true),
             dead: AtomicBool::new(false),
             idle_since: Mutex::new(Instant::now()),
             heard: Heard::new(),

@@ -3,7 +3,7 @@
 //! The proxy receives a host name and a port. TLS is end to end with the origin, through the proxy. The proxy resolves
 //! the name, except for `socks5` and `socks4`, where this host resolves and checks it. The policy can therefore not
 //! check the address behind a name that the proxy resolves. It does check origins that are addresses themselves.
-//! Addresses of this machine are never reached through a proxy.
+//! Addresses of this machine are reached through a proxy only with [`Proxy::Always`].
 
 use std::future::{Ready, ready};
 use std::io;
@@ -35,11 +35,18 @@ pub enum Proxy {
     /// `socks5://` (names are resolved by this host), `socks5h://` (by the proxy), `socks4://` or `socks4a://`, and may
     /// contain a user and a password.
     To(Secret),
+    /// Like [`To`](Proxy::To), but also for connections to this machine. For programs that test a provider by damaging
+    /// its connections.
+    Always(Secret),
 }
 
 /// The rules that select a proxy for an origin.
 #[derive(Debug, Default)]
-pub(crate) struct Proxies(Option<Matcher>);
+pub(crate) struct Proxies {
+    rules: Option<Matcher>,
+    /// Whether connections to this machine use the proxy too.
+    this_machine: bool,
+}
 
 impl Proxies {
     /// Creates the rules. `lookup` returns environment variables.
@@ -49,8 +56,8 @@ impl Proxies {
             value(name).or_else(|| value(&name.to_ascii_lowercase()))
         };
         let builder = match setting {
-            Proxy::Off => return Ok(Proxies(None)),
-            Proxy::To(url) => Matcher::builder().all(checked("the proxy", url.expose())?),
+            Proxy::Off => return Ok(Proxies::default()),
+            Proxy::To(url) | Proxy::Always(url) => Matcher::builder().all(checked("the proxy", url.expose())?),
             Proxy::Environment => {
                 let mut builder = Matcher::builder();
                 if let Some(url) = either("ALL_PROXY") {
@@ -68,15 +75,15 @@ impl Proxies {
                 }
             }
         };
-        Ok(Proxies(Some(builder.build())))
+        Ok(Proxies { rules: Some(builder.build()), this_machine: matches!(setting, Proxy::Always(_)) })
     }
 
     /// Returns the proxy for an origin, or `None` for a direct connection.
     pub(crate) fn of(&self, origin: &Origin) -> Option<Intercept> {
-        if origin.is_this_machine() {
+        if origin.is_this_machine() && !self.this_machine {
             return None;
         }
-        self.0.as_ref()?.intercept(&uri(origin)?)
+        self.rules.as_ref()?.intercept(&uri(origin)?)
     }
 }
 
@@ -91,7 +98,7 @@ fn checked(name: &str, url: &str) -> Result<String, String> {
     let known = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];
     let parsed: Result<Uri, _> = url.trim().parse();
     if !known.contains(&scheme.as_str()) || parsed.is_ok_and(|uri| uri.host().is_none()) {
-        return Err(format!("{name} is no URL of a proxy: it begins with {} and has a host", known.join("://, ")));
+        return Err(format!("{name} is not a proxy URL: it must begin with {} and have a host", known.join("://, ")));
     }
     Ok(url.trim().to_owned())
 }
@@ -127,13 +134,14 @@ pub(crate) async fn through(
     let shown = proxy.uri().authority().map(|authority| authority.as_str()).unwrap_or_default();
     let shown = shown.rsplit('@').next().unwrap_or_default();
     let failed = |why: &dyn std::fmt::Display| {
-        Failure::new(Code::Terminated, format!("the proxy {shown} gives no way to {target}: {why}"))
+        // No request is sent before the connection is open, so this code says that nothing was sent.
+        Failure::new(Code::Unroutable, format!("the proxy {shown} does not connect to {target}: {why}"))
     };
     let target_uri = match address {
         Some(address) => format!("{}://{address}", if target.secure { "https" } else { "http" }).parse().ok(),
         None => uri(target),
     };
-    let target_uri = target_uri.ok_or_else(|| failed(&"it cannot be named"))?;
+    let target_uri = target_uri.ok_or_else(|| failed(&"its address is not a valid URL"))?;
     let given = Given(Some(TokioIo::new(stream)));
     let nowhere = Uri::from_static("http://proxy");
     let scheme = proxy.uri().scheme_str().unwrap_or("http");
@@ -175,7 +183,7 @@ impl Service<Uri> for Given {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        ready(self.0.take().ok_or_else(|| io::Error::other("used twice")))
+        ready(self.0.take().ok_or_else(|| io::Error::other("the stream was taken already")))
     }
 }
 
@@ -213,6 +221,8 @@ mod tests {
             assert_eq!(of(&rules, local), None, "{local}");
         }
         assert!(of(&rules, "https://10.0.0.1").is_some());
+        let rules = proxies(&Proxy::Always(Secret::new("http://p:1")), &[]).unwrap();
+        assert!(of(&rules, "http://127.0.0.1:8000").is_some() && of(&rules, "https://localhost").is_some());
     }
 
     #[test]

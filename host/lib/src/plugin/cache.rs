@@ -66,7 +66,7 @@ impl Entry {
         let opened = open_directory(directory).and_then(|directory| Ok((key(&directory)?, directory)));
         let (key, opened) = opened
             .inspect_err(|error| {
-                tracing::debug!(%error, directory = %directory.display(), "compiled code is not kept");
+                tracing::debug!(%error, directory = %directory.display(), "compiled code is not cached");
             })
             .ok()?;
         let mut hasher = DefaultHasher::new();
@@ -79,19 +79,19 @@ impl Entry {
         let bytes = match read(&self.directory, &self.name, MAX_ENTRY) {
             Ok(bytes) => bytes,
             Err(error) => {
-                tracing::debug!(%error, name = %self.name, "no compiled code");
+                tracing::debug!(%error, name = %self.name, "no cached code");
                 return None;
             }
         };
         let (tag, code) = bytes.split_at_checked(KEY_SIZE)?;
         let Some(code) = Code::kept(&self.key, &self.name, tag, code) else {
-            tracing::debug!(name = %self.name, "ignored: its checksum is wrong");
+            tracing::debug!(name = %self.name, "cached code ignored: its checksum is wrong");
             return None;
         };
         match code.load(engine) {
             Ok(component) => Some(component),
             Err(error) => {
-                tracing::debug!(%error, name = %self.name, "ignored: does not load");
+                tracing::debug!(%error, name = %self.name, "cached code ignored: it cannot be loaded");
                 None
             }
         }
@@ -101,7 +101,7 @@ impl Entry {
     pub(super) fn store(&self, code: &Code<'_>) {
         let tag = code.tag(&self.key, &self.name);
         if let Err(error) = write(&self.directory, &self.name, &[tag.as_ref(), code.bytes()]) {
-            tracing::debug!(%error, name = %self.name, "compiled code not kept");
+            tracing::debug!(%error, name = %self.name, "compiled code not cached");
         }
     }
 }
@@ -148,11 +148,11 @@ fn open_directory(directory: &Path) -> io::Result<OwnedFd> {
 fn only_ours(directory: &OwnedFd, above: bool) -> io::Result<()> {
     let stat = rustix::fs::fstat(directory)?;
     if !(is_own(stat.st_uid) || above && stat.st_uid == 0) {
-        return Err(io::Error::other("it, or a directory above it, belongs to another user"));
+        return Err(io::Error::other("the directory or one of its parents belongs to another user"));
     }
     let mode = Mode::from_raw_mode(stat.st_mode as RawMode);
     if mode.intersects(Mode::WGRP | Mode::WOTH) && !(above && mode.contains(Mode::SVTX)) {
-        return Err(io::Error::other("other users can write to it, or to a directory above it"));
+        return Err(io::Error::other("other users can write to the directory or to one of its parents"));
     }
     Ok(())
 }
@@ -168,7 +168,9 @@ fn key(directory: &OwnedFd) -> io::Result<hmac::Key> {
         // There is no key, or an unusable one. Entries with a tag of that key do not load and are replaced.
         _ => {
             let mut fresh = [0; KEY_SIZE];
-            SystemRandom::new().fill(&mut fresh).map_err(|_| io::Error::other("there are no random numbers"))?;
+            SystemRandom::new()
+                .fill(&mut fresh)
+                .map_err(|_| io::Error::other("the operating system returned no random numbers"))?;
             write(directory, KEY, &[&fresh])?;
             // If several processes create a key at once, the last one stays.
             read(directory, KEY, KEY_SIZE as u64)?
@@ -187,11 +189,11 @@ fn read(directory: &OwnedFd, name: &str, most: u64) -> io::Result<Vec<u8>> {
     // The key must not be readable by others either.
     let others = if name == KEY { Mode::RWXG | Mode::RWXO } else { Mode::WGRP | Mode::WOTH };
     if !regular || !is_own(stat.st_uid) || mode.intersects(others) {
-        return Err(io::Error::other("not this user's own file"));
+        return Err(io::Error::other("the file does not belong to this user"));
     }
     let size = stat.st_size as u64;
     if size > most {
-        return Err(io::Error::other("too large"));
+        return Err(io::Error::other("the file is too large"));
     }
     let mut bytes = Vec::with_capacity(size as usize);
     File::from(file).take(most).read_to_end(&mut bytes)?;

@@ -95,7 +95,7 @@ pub(crate) fn check(wasm: &[u8]) -> Result<(), String> {
             Payload::CodeSectionEntry(body) => {
                 let size = body.range().len();
                 if size > MAX_FUNCTION {
-                    return Err(format!("one of its functions has {size} bytes, more than {MAX_FUNCTION}"));
+                    return Err(format!("one of its functions has {size} bytes; the limit is {MAX_FUNCTION}"));
                 }
                 counts.functions += 1;
                 counts.code += size as u64;
@@ -111,7 +111,9 @@ pub(crate) fn check(wasm: &[u8]) -> Result<(), String> {
                 counts.types += u64::from(section.count());
                 counts.type_bytes += section.range().len() as u64;
                 if wasm.get(section.range()).is_some_and(|section| is_deep(section).unwrap_or(false)) {
-                    return Err(format!("it has types more than {MAX_TYPE_DEPTH} deep, more than any plugin"));
+                    return Err(format!(
+                        "its types are nested more than {MAX_TYPE_DEPTH} levels deep, which is the limit"
+                    ));
                 }
             }
             Payload::ImportSection(section) => counts.imports += u64::from(section.count()),
@@ -184,7 +186,7 @@ fn is_deep(section: &[u8]) -> wasmparser::Result<bool> {
 impl Counts {
     fn within(&self, depth: usize) -> Result<(), String> {
         let most = [
-            ("components and modules inside one another", depth as u64, MAX_DEPTH as u64),
+            ("nested components and modules", depth as u64, MAX_DEPTH as u64),
             ("components and modules", self.parts as u64, MAX_PARTS as u64),
             ("functions", self.functions, MAX_FUNCTIONS),
             ("bytes of functions", self.code, MAX_CODE),
@@ -192,10 +194,10 @@ impl Counts {
             ("types", self.types, MAX_TYPES),
             ("bytes of types", self.type_bytes, MAX_TYPE_BYTES),
             ("imports", self.imports, MAX_IMPORTS),
-            ("exports, globals, segments and the like", self.items, MAX_ITEMS),
+            ("exports, globals, segments and similar items", self.items, MAX_ITEMS),
         ];
         match most.into_iter().find(|(_, count, most)| count > most) {
-            Some((what, _, most)) => Err(format!("it has more than {most} {what}, more than any plugin")),
+            Some((what, _, most)) => Err(format!("it has more than {most} {what}, which is the limit")),
             None => Ok(()),
         }
     }
@@ -228,7 +230,7 @@ fn compile_within(memory: u64, seconds: u64) -> i32 {
     let result = || -> Result<(), String> {
         let limit = |resource, most| {
             let limit = Rlimit { current: Some(most), maximum: Some(most) };
-            setrlimit(resource, limit).map_err(|error| format!("the limits on compiling cannot be set: {error}"))
+            setrlimit(resource, limit).map_err(|error| format!("the limits for compiling could not be set: {error}"))
         };
         // Limits the writable memory and not the address space, because the engine reserves much address space without
         // using it.
@@ -267,7 +269,7 @@ pub(crate) fn compile(shared: &engine::Shared, wasm: &[u8]) -> Result<Vec<u8>, S
 }
 
 fn apart(mut command: Command, wasm: &[u8]) -> Result<Vec<u8>, String> {
-    let failed = |error: io::Error| format!("the process that compiles it: {error}");
+    let failed = |error: io::Error| format!("the process that compiles it failed: {error}");
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
     let (input, output, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
@@ -299,14 +301,14 @@ fn why(status: ExitStatus, said: &str) -> String {
 
     match status.signal() {
         Some(libc::SIGXCPU | libc::SIGKILL) => {
-            format!("compiling it takes more than {COMPUTE_SECONDS} seconds of computing time, or was stopped")
+            format!("compiling it was stopped; the limit is {COMPUTE_SECONDS} seconds of CPU time")
         }
         // A program that gets no memory aborts.
         Some(libc::SIGABRT) => {
             let said = clip(said.trim().to_owned(), MAX_MESSAGE);
-            format!("compiling it failed; it may take more than {} GiB of memory ({said})", MEMORY_BYTES >> 30)
+            format!("compiling it failed; it may need more than {} GiB of memory ({said})", MEMORY_BYTES >> 30)
         }
-        Some(signal) => format!("compiling it ended by signal {signal}"),
+        Some(signal) => format!("the process that compiles it was killed by signal {signal}"),
         None if said.is_empty() => format!("compiling it failed ({status})"),
         None => clip(said.trim().to_owned(), MAX_MESSAGE),
     }
@@ -366,8 +368,8 @@ mod tests {
         };
         let modules = |count: usize| [COMPONENT.to_vec(), section(1, MODULE).repeat(count)].concat();
         for (bytes, what) in [
-            (nested(MAX_DEPTH + 1), "inside one another"),
-            (nested(10_000), "inside one another"),
+            (nested(MAX_DEPTH + 1), "nested components and modules"),
+            (nested(10_000), "nested components and modules"),
             (modules(MAX_PARTS), "components and modules"),
             (functions(MAX_FUNCTIONS as usize + 1, empty), "functions"),
             (functions(300, b"\x01\xd0\x86\x03\x7f\x0b"), "local variables"),
@@ -417,7 +419,7 @@ mod tests {
         assert_eq!(run("echo it is wrong >&2; exit 1").unwrap_err(), "it is wrong");
         let long = run("head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 1").unwrap_err();
         assert!(long.len() <= MAX_MESSAGE + 10, "{}", long.len());
-        assert!(run("kill -XCPU $$").unwrap_err().contains("computing time"));
+        assert!(run("kill -XCPU $$").unwrap_err().contains("CPU time"));
         assert!(run("kill -ABRT $$").unwrap_err().contains("4 GiB of memory"));
         assert!(run("kill -SEGV $$").unwrap_err().contains("signal 11"));
         assert!(apart(Command::new("/does/not/exist"), b"").unwrap_err().contains("the process that compiles it"));

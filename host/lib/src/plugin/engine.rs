@@ -15,11 +15,14 @@ use crate::error::{Error, Kind, PluginFault, Result};
 /// memory: 4 GiB each, 8 TiB of the available 128 TiB.
 pub const DEFAULT_MAX_INSTANCES: u32 = 2048;
 
-/// Most core instances and most tables of one component instance. The pool has this many for each instance, so that
-/// instances do not take them from each other. A component with one module has three core instances (the module, the
-/// shim that breaks the cycle with its imports, and the one that fills the shim in) and two tables. A component with an
-/// interpreter and its libraries has some more. Tables cost address space, 160 KB each.
-pub(in crate::plugin) const PER_COMPONENT: u32 = 20;
+/// Most core instances of one component instance. The pool permits this many for each instance, so that instances do not
+/// take them from each other. A component with one module has three (the module, the shim that breaks the cycle with its
+/// imports, and the one that fills the shim in), one with CPython and its libraries about 60. The pool only counts them.
+pub(in crate::plugin) const CORE_INSTANCES_PER_COMPONENT: u32 = 128;
+
+/// Most tables of one component instance, for each of which the pool has a place. A component with one module has two,
+/// and so has one with CPython, because dynamically linked modules share a table. Tables cost address space, 160 KB each.
+pub(in crate::plugin) const TABLES_PER_COMPONENT: u32 = 20;
 
 /// Upper bound of [`Limits::memory`](crate::Limits::memory), in bytes.
 pub(crate) const MEMORY_CEILING: usize = 1 << 30;
@@ -68,7 +71,7 @@ impl Shared {
         let (engine, pooled) = match Engine::new(&config(Some(max))) {
             Ok(engine) => (engine, true),
             Err(error) => {
-                tracing::debug!(%error, "no pooling allocator, mapping instances one by one");
+                tracing::debug!(%error, "the pooling allocator is not available, instances are mapped one by one");
                 (Engine::new(&config(None))?, false)
             }
         };
@@ -119,13 +122,13 @@ fn config(pooled: Option<u32>) -> Config {
     if let Some(instances) = pooled {
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(instances);
-        pool.total_core_instances(instances.saturating_mul(PER_COMPONENT));
-        pool.total_tables(instances.saturating_mul(PER_COMPONENT));
+        pool.total_core_instances(instances.saturating_mul(CORE_INSTANCES_PER_COMPONENT));
+        pool.total_tables(instances.saturating_mul(TABLES_PER_COMPONENT));
         pool.total_memories(instances);
         pool.total_stacks(instances);
-        pool.max_core_instances_per_component(PER_COMPONENT);
+        pool.max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT);
         pool.max_memories_per_component(1);
-        pool.max_tables_per_component(PER_COMPONENT);
+        pool.max_tables_per_component(TABLES_PER_COMPONENT);
         pool.max_memory_size(MEMORY_CEILING);
         // The part of a reused slot that stays mapped. Clearing it costs less than new page faults.
         pool.linear_memory_keep_resident(128 << 10);
@@ -206,16 +209,18 @@ pub(in crate::plugin) mod tests {
 
     use super::*;
 
-    /// Returns a component with this many core instances, each with its own table.
-    pub(in crate::plugin) fn component(parts: u32) -> Vec<u8> {
-        let instances = "(core instance (instantiate $m))".repeat(parts as usize);
-        wat::parse_str(format!("(component (core module $m (table 1 funcref)) {instances})")).unwrap()
+    /// Returns a component with this many core instances, of which the first `tables` have a table.
+    pub(in crate::plugin) fn component(parts: u32, tables: u32) -> Vec<u8> {
+        let with = "(core instance (instantiate $t))".repeat(tables as usize);
+        let without = "(core instance (instantiate $m))".repeat((parts - tables) as usize);
+        let modules = "(core module $t (table 1 funcref)) (core module $m)";
+        wat::parse_str(format!("(component {modules} {with} {without})")).unwrap()
     }
 
     #[tokio::test]
     async fn as_many_components_of_the_largest_kind_live_as_there_are_places() {
         let engine = Engine::new(&config(Some(3))).unwrap();
-        let component = Component::new(&engine, component(PER_COMPONENT)).unwrap();
+        let component = Component::new(&engine, component(CORE_INSTANCES_PER_COMPONENT, TABLES_PER_COMPONENT)).unwrap();
         let linker = Linker::<()>::new(&engine);
         let mut living: Vec<(Store<()>, Instance)> = Vec::new();
         for n in 0..3 {
@@ -230,7 +235,7 @@ pub(in crate::plugin) mod tests {
     fn code_from_the_compiling_process_fits() {
         for pooled in [true, false] {
             let engine = Engine::new(&config(pooled.then_some(100))).unwrap();
-            let code = compiler(pooled).unwrap().precompile_component(&component(1)).unwrap();
+            let code = compiler(pooled).unwrap().precompile_component(&component(1, 1)).unwrap();
             // SAFETY: the line above has created the code.
             unsafe { Component::deserialize(&engine, &code) }.unwrap();
         }

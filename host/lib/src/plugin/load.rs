@@ -67,7 +67,7 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(meta.len().min(MAX_SIZE) as usize);
     file.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_SIZE {
-        return Err(std::io::Error::other(format!("it has more than {MAX_SIZE} bytes, more than any plugin")));
+        return Err(std::io::Error::other(format!("it has more than {MAX_SIZE} bytes, which is the limit")));
     }
     Ok(bytes)
 }
@@ -153,12 +153,12 @@ pub(crate) fn spoken(exports: &[String]) -> Result<&'static str, (PluginFault, S
     if let Some(known) = INTERFACE_VERSIONS.into_iter().find(|known| versions.contains(known)) {
         return Ok(known);
     }
-    let ours = INTERFACE_VERSIONS.join(" and ");
+    let ours = INTERFACE_VERSIONS.join(", ").replacen(", 0.1.0", " and 0.1.0", 1);
     if !versions.is_empty() {
         return Err((
             PluginFault::OtherVersion,
-            format!("it speaks {PACKAGE} {}, and this host speaks {ours}", versions.join(", ")),
-            "use a plugin and a host whose versions meet",
+            format!("it implements {PACKAGE} {}, but this host supports {ours}", versions.join(", ")),
+            "use a plugin and a host with a common version",
         ));
     }
     let list = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
@@ -172,27 +172,32 @@ pub(crate) fn spoken(exports: &[String]) -> Result<&'static str, (PluginFault, S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::engine::{PER_COMPONENT, tests::component};
+    use crate::plugin::engine::{CORE_INSTANCES_PER_COMPONENT, TABLES_PER_COMPONENT, tests::component};
 
     #[test]
     fn a_component_that_is_larger_is_refused_when_it_is_loaded() {
-        let loaded = Loaded::from_bytes(&component(PER_COMPONENT + 1), "(a test's)".into());
-        let error = loaded.err().unwrap();
-        assert_eq!(error.kind(), &Kind::Plugin(PluginFault::Invalid));
-        let text = error.to_string();
-        assert!(text.contains("21 core module instances") && text.contains("maximum of 20"), "{text}");
+        for (parts, tables, found, most) in [
+            (CORE_INSTANCES_PER_COMPONENT + 1, 0, "129 core module instances", "maximum of 128"),
+            (TABLES_PER_COMPONENT + 1, TABLES_PER_COMPONENT + 1, "21 tables", "20"),
+        ] {
+            let loaded = Loaded::from_bytes(&component(parts, tables), "(a test's)".into());
+            let error = loaded.err().unwrap();
+            assert_eq!(error.kind(), &Kind::Plugin(PluginFault::Invalid));
+            let text = error.to_string();
+            assert!(text.contains(found) && text.contains(most), "{text}");
+        }
     }
 
     #[test]
     fn versions_and_exports_are_named() {
         let check = |names: &[&str]| spoken(&names.iter().map(|name| name.to_string()).collect::<Vec<_>>());
         assert_eq!(check(&["harness:sandbox/sandbox-provider@0.1.0"]).unwrap(), "0.1.0");
-        let both = ["harness:sandbox/sandbox-provider@0.1.0", "harness:sandbox/sandbox-provider@0.1.1"];
-        assert_eq!(check(&both).unwrap(), "0.1.1");
+        let both = ["harness:sandbox/sandbox-provider@0.1.0", "harness:sandbox/sandbox-provider@0.2.0"];
+        assert_eq!(check(&both).unwrap(), "0.2.0");
         for other in ["0.9.3", "0.1.10", "1.0.0"] {
             let (fault, why, _) = check(&[&format!("harness:sandbox/sandbox-provider@{other}")]).unwrap_err();
             assert_eq!(fault, PluginFault::OtherVersion);
-            assert!(why.contains(other) && why.contains("0.1.1 and 0.1.0"), "{why}");
+            assert!(why.contains(other) && why.contains("0.2.0, 0.1.1 and 0.1.0"), "{why}");
         }
         assert_eq!(check(&["harness:sandbox/sandbox-provider"]).unwrap_err().0, PluginFault::OtherVersion);
         let unlike = check(&["harness:sandbox/sandbox-provider-x@0.1.0"]).unwrap_err();

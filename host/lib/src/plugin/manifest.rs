@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::error::{Error, Kind, PluginFault, Result};
+use crate::plugin::origin::OriginWish;
 
 /// The name of the custom section.
 pub const SECTION: &str = "harness:manifest";
@@ -137,70 +138,6 @@ impl CredentialWish {
     }
 }
 
-/// One or more origins that the component connects to.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OriginWish {
-    /// The description of the origin for users, and its name for grants.
-    pub name: String,
-    /// The URL of the origin.
-    pub url: UrlWish,
-    /// Headers with credentials that the host adds.
-    #[serde(default)]
-    pub headers: Vec<HeaderWish>,
-    /// Responses that name further origins.
-    #[serde(default)]
-    pub learn: Vec<LearnWish>,
-}
-
-/// A URL that a setting can replace.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct UrlWish {
-    /// The environment variable that contains the URL.
-    pub env: Option<String>,
-    /// The key of the profile that is used if the variable is not set.
-    pub setting: Option<String>,
-    /// The URL that is used if neither is set.
-    pub default: Option<String>,
-}
-
-/// A header that contains a credential.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HeaderWish {
-    /// The name of the header.
-    pub name: String,
-    /// The name of the credential.
-    pub credential: String,
-    /// If set, the credential is an RSA key in PEM form, and the header contains a statement signed with it.
-    pub assertion: Option<AssertionWish>,
-}
-
-/// A statement that identifies the client: a JSON web token, signed with RS256, created for each request.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AssertionWish {
-    /// The name of the credential that is the issuer and the subject.
-    pub subject: String,
-    /// The audience: the service that the statement is for.
-    pub audience: String,
-    /// The validity of the statement, in seconds.
-    pub seconds: u64,
-}
-
-/// A response that names an origin.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LearnWish {
-    /// The path of the request, which must be equal.
-    pub path: String,
-    /// The protobuf field numbers from the response message down to the string.
-    pub field: Vec<u32>,
-    /// The description of the origin for users.
-    pub name: String,
-}
-
 impl Manifest {
     /// Parses the text of a manifest.
     ///
@@ -237,21 +174,8 @@ impl Manifest {
             if manifest.origin[..n].iter().any(|other| other.name == origin.name) {
                 return Err(invalid(format!("two origins have the name {:?}", origin.name)));
             }
-            for header in &origin.headers {
-                if http::HeaderName::try_from(header.name.as_str()).is_err() {
-                    return Err(invalid(format!("{:?} is no header name", header.name)));
-                }
-                let subject = header.assertion.as_ref().map(|assertion| &assertion.subject);
-                let declared = |name: &String| manifest.credential.iter().any(|credential| credential.name == *name);
-                if !declared(&header.credential) || !subject.is_none_or(declared) {
-                    return Err(invalid(format!("the header {} names no declared credential", header.name)));
-                }
-            }
-            for rule in &origin.learn {
-                if rule.field.is_empty() || rule.field.len() > 16 || !rule.path.starts_with('/') {
-                    return Err(invalid(format!("the rule for {:?} is unusable", rule.path)));
-                }
-            }
+            let declared = |name: &str| manifest.credential.iter().any(|credential| credential.name == *name);
+            origin.check(declared).map_err(invalid)?;
         }
         Ok(manifest)
     }
@@ -308,10 +232,12 @@ impl Manifest {
     /// Returns all environment variables that the manifest names.
     fn variables(&self) -> impl Iterator<Item = &String> {
         let origins = self.origin.iter().filter_map(|origin| origin.url.env.as_ref());
+        let files = self.origin.iter().flat_map(OriginWish::files).map(|wish| &wish.env);
         let profiles = self.profiles.iter().flat_map(|profiles| profiles.path.env.iter().chain([&profiles.select]));
         (self.env.iter().map(|wish| &wish.name))
             .chain(self.credential.iter().map(|wish| &wish.env))
             .chain(origins)
+            .chain(files)
             .chain(profiles)
             .chain(self.gateway.env.keys())
             .chain(&self.proxy.off)
@@ -376,6 +302,57 @@ mod tests {
         let text = "manifest = 1\nname = 'x'\ninterface = 'y'\n[[origin]]\nname = 'o'\nurl = { default = 'https://a' }\n\
                     headers = [{ name = 'h', credential = 'c' }]";
         assert!(Manifest::parse(text).unwrap_err().to_string().contains("no declared credential"));
+    }
+
+    #[test]
+    fn the_documented_examples_are_understood() {
+        let text = include_str!("../../../../docs/manifest.md");
+        let examples: Vec<_> = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        assert_eq!(examples.len(), 4);
+        for example in examples {
+            Manifest::parse(example).unwrap_or_else(|error| panic!("{error}: {example}"));
+        }
+    }
+
+    #[test]
+    fn origins_that_cannot_be_meant_are_refused() {
+        let head = "manifest = 1\nname = 'x'\ninterface = 'y'\n[[credential]]\nname = 'c'\nenv = 'C'\n\
+                    [[origin]]\nname = 'o'\nurl = { default = 'https://a' }\n";
+        for (line, why) in [
+            ("headers = [{ name = 'h' }]", "needs one of `credential`, `value` and `basic`"),
+            ("headers = [{ name = 'h', credential = 'c', value = '{c}' }]", "needs one of"),
+            ("headers = [{ name = 'h h', credential = 'c' }]", "no header name"),
+            ("headers = [{ name = 'h', value = 'Bearer' }]", "names no declared credential"),
+            ("headers = [{ name = 'h', value = 'Bearer {d}' }]", "names no declared credential"),
+            ("headers = [{ name = 'h', value = 'Bearer {c' }]", "single"),
+            ("headers = [{ name = 'h', basic = { user = 'u', password = 'p' } }]", "names no declared credential"),
+            (
+                "headers = [{ name = 'h', value = '{c}', assertion = { subject = 'c', audience = 'a', seconds = 1 } }]",
+                "needs `credential`",
+            ),
+            ("query = [{ name = 'q' }]", "needs one of `credential` and `value`"),
+            ("query = [{ name = '', credential = 'c' }]", "has no name"),
+            ("query = [{ name = 'q', credential = 'd' }]", "names no declared credential"),
+            ("authority = 'example.com'", "ends in .localhost"),
+            ("tls = { certificate = { env = 'CERT' } }", "`certificate` and `key` together"),
+            ("tls = { authorities = { env = 'A B' } }", "no name of an environment variable"),
+            ("tls = { authorities = { env = 'A', file = '../x' } }", "no name of a file"),
+            ("learn = [{ path = '/a', name = 'n' }]", "unusable"),
+            ("learn = [{ path = '/a', field = [1], pointer = '/a', name = 'n' }]", "unusable"),
+            ("learn = [{ path = '/a', pointer = 'a', name = 'n' }]", "unusable"),
+            ("learn = [{ path = 'a', pointer = '/a', name = 'n' }]", "unusable"),
+        ] {
+            let error = Manifest::parse(&format!("{head}{line}")).unwrap_err().to_string();
+            assert!(error.contains(why), "{line}: {error}");
+        }
+        for line in [
+            "headers = [{ name = 'h', value = 'Bearer {c}' }, { name = 'i', basic = { user = 'u', password = '{c}' } }]",
+            "query = [{ name = 'q', value = 'k-{c}' }]",
+            "tls = { certificate = { env = 'D', file = 'cert.pem' }, key = { env = 'D', file = 'key.pem' } }",
+            "learn = [{ path = '/a/*', pointer = '/data/*/url', name = 'n' }]",
+        ] {
+            Manifest::parse(&format!("{head}{line}")).unwrap();
+        }
     }
 
     #[test]

@@ -5,5 +5,7 @@ pub(crate) mod compile;
 pub(crate) mod engine;
 pub(crate) mod load;
 pub(crate) mod manifest;
+pub(crate) mod origin;
 pub(crate) mod pack;
 mod sys;
+pub(crate) mod template;

@@ -115,6 +115,7 @@ impl Instance {
         self.age += 1;
         self.meter.reset();
         self.link.0.take_note();
+        self.link.0.take_refused();
         self.link.0.expect(call.patience, limits.answer_time);
         self.store.set_epoch_deadline(1);
         let ended = {
@@ -137,9 +138,13 @@ impl Instance {
                 let network =
                     matches!(error.kind(), Kind::Unavailable | Kind::Forbidden | Kind::TimedOut | Kind::Internal);
                 let note = self.link.0.take_note().filter(|_| network);
-                Outcome::Answered(Err(match note {
+                let error = match note {
                     Some(Note::Limit(cause)) => error.with_limit("body_bytes", cause),
                     Some(Note::Network(note)) => error.with_note(&note),
+                    None => error,
+                };
+                Outcome::Answered(Err(match self.link.0.take_refused() {
+                    Some(note) => error.with_note(&note),
                     None => error,
                 }))
             }
@@ -177,23 +182,27 @@ fn trap(
     effect: bool,
 ) -> Error {
     let (cause, why) = if error.is::<OverBudget>() {
-        let why = format!("the plugin computed for more than {:?} and was stopped", limits.compute_time);
+        let why = format!("the plugin used more than {:?} of CPU time and was stopped", limits.compute_time);
         (TrapCause::ComputeTime, why)
     } else if store.data().limiter.refused {
         let why = format!(
-            "the plugin was refused memory beyond its limit of {} MiB ({} table elements) and stopped",
+            "the plugin exceeded its limit of {} MiB of memory ({} table elements) and was stopped",
             limits.memory >> 20,
             limits.table_elements
         );
         (TrapCause::Memory, why)
     } else if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
-        (TrapCause::Fault, format!("the plugin ended itself with exit code {}", exit.0))
+        (TrapCause::Fault, format!("the plugin exited with code {}", exit.0))
     } else {
         let reason = match error.downcast_ref::<Trap>() {
             Some(trap) => trap.to_string(),
             None => clip(error.root_cause().to_string(), 4 << 10),
         };
         (TrapCause::Fault, format!("the plugin crashed: {reason}"))
+    };
+    let why = match store.data().hooks.link.take_refused() {
+        Some(note) if cause == TrapCause::Fault => format!("{why} ({note})"),
+        _ => why,
     };
     let backtrace = error.downcast_ref::<WasmBacktrace>().map(ToString::to_string).unwrap_or_default();
     let printed = printed.text();
@@ -210,5 +219,5 @@ fn trap(
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("computing time used up")]
+#[error("CPU time limit exceeded")]
 struct OverBudget;

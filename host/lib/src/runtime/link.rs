@@ -1,5 +1,6 @@
-//! Links components to their imports: WASI without files and sockets, and HTTP.
+//! Links components to their imports: WASI, with files and sockets refused, and HTTP.
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use wasmtime::component::Linker;
@@ -8,6 +9,7 @@ use crate::error::{Error, Kind, PluginFault, Result};
 use crate::interface::Pre;
 use crate::plugin::engine;
 use crate::plugin::load::Loaded;
+use crate::runtime::refuse;
 use crate::runtime::store::State;
 
 /// A component with its imports linked, ready for instantiation.
@@ -26,12 +28,17 @@ impl Linked {
     pub(crate) fn new(loaded: Loaded) -> Result<Linked> {
         let strangers = strangers(&loaded.imports);
         if !strangers.is_empty() {
-            let why = format!("it imports {}, which plugins are not given", strangers.join(", "));
+            let why = format!("it imports {}, which this host does not provide", strangers.join(", "));
             return Err(loaded
                 .fault(PluginFault::Imports, why)
-                .with_hint("a provider reaches the outside by wasi:http alone: no files, no sockets"));
+                .with_hint("a provider can use only wasi:http: no files, no sockets"));
         }
-        let pre = linker()?
+        let mut linker = Cow::Borrowed(linker()?);
+        if loaded.imports.iter().any(|name| refuse::is_refused(unversioned(name))) {
+            refuse::define(linker.to_mut(), &loaded)
+                .map_err(|error| loaded.fault(PluginFault::Imports, format!("{error:#}")))?;
+        }
+        let pre = linker
             .instantiate_pre(&loaded.component)
             .and_then(|component| Pre::new(loaded.version, component))
             .map_err(|error| loaded.fault(PluginFault::NoInterface, format!("{error:#}")))?;
@@ -44,7 +51,7 @@ pub(crate) fn strangers(imports: &[String]) -> Vec<&str> {
     imports.iter().map(String::as_str).filter(|name| !is_linked(name)).collect()
 }
 
-/// Returns the linker with the imports for all components. The first call creates it.
+/// Returns the linker with the imports that all components have in common. The first call creates it.
 fn linker() -> Result<&'static Linker<State>> {
     static LINKER: OnceLock<Result<Linker<State>, String>> = OnceLock::new();
     let engine = &engine::shared()?.engine;
@@ -57,7 +64,7 @@ fn linker() -> Result<&'static Linker<State>> {
     made.as_ref().map_err(failed)
 }
 
-/// The interfaces that a plugin can import. None of them gives access to files or sockets.
+/// The interfaces that a plugin can import and use. None of them gives access to files or sockets.
 const LINKED: [&str; 19] = [
     "wasi:io/error",
     "wasi:io/poll",
@@ -81,13 +88,19 @@ const LINKED: [&str; 19] = [
 ];
 
 /// Returns whether a plugin can import this interface. That includes `harness:sandbox/types`, which contains only
-/// types.
+/// types, and the interfaces that refuse every use.
 fn is_linked(import: &str) -> bool {
-    let name = import.split('@').next().unwrap_or(import);
-    LINKED.contains(&name) || name == "wasi:http/outgoing-handler" || name == "harness:sandbox/types"
+    let name = unversioned(import);
+    let linked = LINKED.contains(&name) || name == "wasi:http/outgoing-handler" || name == "harness:sandbox/types";
+    linked || refuse::is_refused(name)
 }
 
-/// Adds the interfaces that [`is_linked`] accepts to the linker.
+/// Returns the name of an interface without its version.
+fn unversioned(import: &str) -> &str {
+    import.split('@').next().unwrap_or(import)
+}
+
+/// Adds the interfaces of [`LINKED`] to the linker.
 fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     use wasmtime_wasi::cli::{WasiCli, WasiCliView};
     use wasmtime_wasi::p2::bindings::{cli, random};

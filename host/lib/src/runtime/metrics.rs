@@ -166,18 +166,18 @@ impl Snapshot {
         let entry = |name, grows, value, help| Metric { name, grows, value, help };
         vec![
             entry("calls", true, self.calls, "Calls into the component"),
-            entry("calls_failed", true, self.calls_failed, "Calls that gave an error"),
-            entry("traps", true, self.traps, "Calls in which the component was stopped"),
-            entry("call_microseconds", true, self.call_micros, "Time in calls"),
-            entry("compute_microseconds", true, self.compute_micros, "Time in which the component computed"),
-            entry("instances_made", true, self.instances_made, "Instances made"),
-            entry("instances_microseconds", true, self.instances_micros, "Time in which instances were made"),
-            entry("instances_reused", true, self.instances_reused, "Calls that found a warm instance"),
+            entry("calls_failed", true, self.calls_failed, "Calls that returned an error"),
+            entry("traps", true, self.traps, "Calls in which the component trapped"),
+            entry("call_microseconds", true, self.call_micros, "Time in calls, in microseconds"),
+            entry("compute_microseconds", true, self.compute_micros, "CPU time of the component, in microseconds"),
+            entry("instances_made", true, self.instances_made, "Instances created"),
+            entry("instances_microseconds", true, self.instances_micros, "Time to create instances, in microseconds"),
+            entry("instances_reused", true, self.instances_reused, "Calls that reused a warm instance"),
             entry("instances_warm", false, self.instances_warm, "Instances kept warm"),
             entry("requests", true, self.requests, "HTTP requests"),
             entry("requests_repeated", true, self.requests_repeated, "HTTP requests that are retries"),
             entry("requests_denied", true, self.requests_denied, "HTTP requests that the policy denied"),
-            entry("requests_failed", true, self.requests_failed, "HTTP requests without an answer"),
+            entry("requests_failed", true, self.requests_failed, "HTTP requests without a response"),
             entry("sent_bytes", true, self.bytes_sent, "Body bytes sent"),
             entry("received_bytes", true, self.bytes_received, "Body bytes received"),
             entry("connections_opened", true, self.connections_opened, "Connections opened"),
@@ -210,7 +210,7 @@ impl Snapshot {
             }
         }
         let name = "sandbox_host_call_duration_seconds";
-        text.push_str(&format!("# HELP {name} Time that calls took.\n# TYPE {name} histogram\n"));
+        text.push_str(&format!("# HELP {name} Duration of calls.\n# TYPE {name} histogram\n"));
         for (label, snapshot, _) in &providers {
             // In Prometheus, the count of each class includes the lower classes.
             let mut below = 0;

@@ -8,6 +8,7 @@ pub(crate) mod link;
 pub(crate) mod meter;
 pub mod metrics;
 pub(crate) mod printed;
+mod refuse;
 pub(crate) mod runner;
 pub(crate) mod signals;
 pub(crate) mod single;

@@ -146,7 +146,7 @@ impl Runner {
                             Kind::ResourceExhausted,
                             "start another instance of the plugin",
                             format!(
-                                "the process has as many as it may have, and none became free in {INSTANCE_WAIT:?}"
+                                "the process has reached its limit of instances, and none became free within {INSTANCE_WAIT:?}"
                             ),
                         )
                         .with_hint("run fewer commands at once, or raise sandbox_host::set_max_instances"));
@@ -159,7 +159,7 @@ impl Runner {
         self.metrics.instances_nanos.fetch_add(begun.elapsed().as_nanos() as u64, Ordering::Relaxed);
         self.metrics.instances_made.fetch_add(1, Ordering::Relaxed);
         let Some(cache) = self.warm.cache(route) else { return Ok(instance) };
-        let call = Call::reading("hand over what is known");
+        let call = Call::reading("import the state of another instance");
         let taken = instance
             .call(&call, &self.limits, move |bound, store| {
                 Box::pin(async move { bound.guest().call_import_cache(store, &cache).await.map(Ok) })
@@ -169,7 +169,7 @@ impl Runner {
             // The cache is dropped, so that the next instance does not crash on it. The current call is not affected: it
             // gets a new instance without a cache.
             self.metrics.traps.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(%error, "what an instance exported, another cannot take");
+            tracing::warn!(%error, "an instance could not import the state of another instance");
             self.warm.forget_cache(route);
             return Instance::new(&self.plugin, &self.net, &self.env, &self.limits, instance.into_permit()).await;
         }
@@ -183,7 +183,7 @@ impl Runner {
     }
 
     async fn export_cache(&self, route: &Route, instance: &mut Instance) -> bool {
-        let call = Call::reading("export what is known");
+        let call = Call::reading("export the state of an instance");
         let exported = instance
             .call(&call, &self.limits, |bound, store| {
                 Box::pin(async move { bound.guest().call_export_cache(store).await.map(Ok) })

@@ -52,7 +52,9 @@ impl Signals {
             Some(error) => Err(error),
             // The last signal may have been sent after `wait` returned.
             None if sent || waiting.is_empty() => Ok(()),
-            None => Err(Error::new(Kind::TimedOut, format!("signal {}", some_of(&waiting)), "no answer")),
+            None => {
+                Err(Error::new(Kind::TimedOut, format!("signal {}", some_of(&waiting)), "the provider did not respond"))
+            }
         }
     }
 }

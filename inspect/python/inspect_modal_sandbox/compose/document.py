@@ -106,8 +106,8 @@ class _Reader:
         includes = merged.pop("include", None) or []
         for entry in includes if isinstance(includes, list) else [includes]:
             self.include(merged, entry, where, directory, within)
-        settled: dict[str, Any] = _settled(merged)
-        return settled
+        plain: dict[str, Any] = _without_marks(merged)
+        return plain
 
     def one(self, body: Any, where: str, directory: Path, within: tuple[Path, ...]) -> dict[str, Any]:
         if not isinstance(body, dict):
@@ -218,7 +218,7 @@ class _Reader:
         finally:
             self.variables = variables
         for section in ("services", "volumes", "networks", "configs", "secrets"):
-            for name, definition in (_settled(found).get(section) or {}).items():
+            for name, definition in (_without_marks(found).get(section) or {}).items():
                 there = body.setdefault(section, {}) or {}
                 body[section] = there
                 if name in there and there[name] != definition:
@@ -417,12 +417,12 @@ def _merged(base: Any, over: Any, key: str = "") -> Any:
     return base if over is None and key in ("environment", "depends_on", "networks") else over
 
 
-def _settled(value: Any) -> Any:
+def _without_marks(value: Any) -> Any:
     """Returns a merged value without the marks `!override` and `!reset`. Reset values are left out."""
     if isinstance(value, Override):
-        return _settled(value.value)
+        return _without_marks(value.value)
     if isinstance(value, Mapping):
-        return {key: _settled(inner) for key, inner in value.items() if not isinstance(inner, Reset)}
+        return {key: _without_marks(inner) for key, inner in value.items() if not isinstance(inner, Reset)}
     if isinstance(value, list):
-        return [_settled(inner) for inner in value if not isinstance(inner, Reset)]
+        return [_without_marks(inner) for inner in value if not isinstance(inner, Reset)]
     return copy.copy(value)

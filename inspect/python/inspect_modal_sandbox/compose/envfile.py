@@ -113,7 +113,7 @@ def warned(where: str) -> Callable[[str], None]:
     def unset(name: str) -> None:
         if not name.startswith(METADATA_PREFIX) and (where, name) not in _warned:
             _warned.add((where, name))
-            logger.warning("%s: the variable %s is not set. An empty text is used.", where, name)
+            logger.warning("%s: the variable %s is not set. An empty string is used.", where, name)
 
     return unset
 
@@ -161,7 +161,7 @@ def _raw(text: str, lookup: Lookup, where: str) -> dict[str, str]:
 
 
 def parse(text: str, lookup: Lookup, where: str) -> dict[str, str]:
-    """Reads the variables in a text that follows the grammar of Docker Compose.
+    """Reads the variables in text that follows the grammar of Docker Compose.
 
     Raises:
         ConfigError: if the text does not follow it.

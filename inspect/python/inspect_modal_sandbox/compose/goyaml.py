@@ -1,7 +1,7 @@
 """Reads YAML as Docker Compose does, with the types of Go's `yaml.v3`.
 
 PyYAML reads YAML 1.1, where `22:22` is the number 1342, `on` and `NO` are booleans, and `2026-01-01` is a date. Docker Compose
-reads YAML 1.2, where these are texts. From YAML 1.1 it keeps merge keys (`<<`), numbers with `_`, and octal numbers with a
+reads YAML 1.2, where these are strings. From YAML 1.1 it keeps merge keys (`<<`), numbers with `_`, and octal numbers with a
 leading 0 (`010` is 8, like `0o10`). A duplicate key is an error.
 """
 
@@ -99,7 +99,7 @@ class _Loader(yaml.SafeLoader):
             seen = set()
             for key, _ in node.value:
                 if not isinstance(key, yaml.ScalarNode):
-                    raise yaml.constructor.ConstructorError(None, None, "a key must be a text", key.start_mark)
+                    raise yaml.constructor.ConstructorError(None, None, "a key must be a string", key.start_mark)
                 if key.value in seen:
                     raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} is duplicated", key.start_mark)
                 seen.add(key.value)

@@ -154,7 +154,7 @@ def _environment(body: Mapping[str, Any], where: str, variables: Mapping[str, st
 
 
 def _words(value: Any, where: str) -> list[str]:
-    """Returns the words of a command, which is a text in shell syntax or a list."""
+    """Returns the words of a command, which is a string in shell syntax or a list."""
     if isinstance(value, str):
         try:
             return shlex.split(value)
@@ -162,7 +162,7 @@ def _words(value: Any, where: str) -> list[str]:
             refuse(where, f": {value!r} cannot be split into words: {error}.")
     if isinstance(value, list):
         return [text(word) for word in value]
-    refuse(where, " is neither a text nor a list.")
+    refuse(where, " is neither a string nor a list.")
 
 
 def _names(body: Mapping[str, Any], where: str, warnings: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the sandbox of a sample has cost, for the sample's log (`samplelog`)."""
+"""The cost of the sandbox of a sample, for the sample's log (`samplelog`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COST_SECS = 5.0
 
 
 async def cost_of(created: Created) -> dict[str, Any]:
-    """Returns what the service says that a sandbox has cost.
+    """Returns the cost of a sandbox, as the service reports it.
 
     Returns an empty dictionary if the cost is switched off, is not known in time, or the request fails.
     """
@@ -26,7 +26,7 @@ async def cost_of(created: Created) -> dict[str, Any]:
         with anyio.fail_after(COST_SECS), trace_action(logger, ACTION, "cost of %s", created.id):
             dollars, parts, core_secs, gib_secs = await created.provider.cost(created.id)
     except Exception as error:
-        trace_message(logger, ACTION, f"The cost of {created.id} is not known: {error}")
+        trace_message(logger, ACTION, f"The cost of {created.id} could not be read: {error}")
         return {}
     return {
         "cost_usd": dollars,

@@ -40,7 +40,7 @@ def directory_of(run: Run, config: object, metadata: Mapping[str, Any]) -> Path:
     first, *others = [planning.make(config, directory, metadata) for directory in known]
     if any(other != first for other in others):
         raise PrerequisiteError(
-            f"Tasks in {' and '.join(map(str, known))} have the same configuration of the sandbox, and Inspect does not say "
+            f"Tasks in {' and '.join(map(str, known))} have the same sandbox configuration, and Inspect does not report "
             "which task this sample belongs to. Use absolute paths in the configuration."
         )
     return known[0]

@@ -132,7 +132,7 @@ def _not_terminated(ids: list[str]) -> str:
 
 async def _keep(left: list[Created]) -> None:
     """Removes the leases, so that no sweep terminates these sandboxes, and prints how to use and end them."""
-    print("These Modal sandboxes are left running:")
+    print("These Modal sandboxes keep running:")
     for created in left:
         try:
             leased = await created.provider.tags(created.id)

@@ -38,7 +38,7 @@ is the only way in which a container without a network can be reached.
 
 
 async def address_of(container: Container) -> str:
-    """Returns the address at which other containers reach this one, or an empty text if it has none or cannot tell."""
+    """Returns the address at which other containers reach this one, or an empty string if it has none or reports none."""
     result = await container.run(["/bin/sh", "-c", PRINT_ADDRESS], user=None)
     words = result.stdout.decode(errors="replace").split() if (result.verdict, result.code) == ("exited", 0) else []
     for word in words:

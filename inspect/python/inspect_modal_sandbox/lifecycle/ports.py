@@ -18,14 +18,14 @@ TUNNEL_SECS = 30.0
 
 
 async def public_ports(created: Created) -> list[PortMapping] | None:
-    """Returns where the ports of a sandbox are reached, or `None` if it has no ports or Modal does not tell."""
+    """Returns where the ports of a sandbox are reached, or `None` if it has no ports or Modal does not report them."""
     from inspect_ai.util._sandbox.environment import HostMapping, PortMapping
 
     if created.has_ports and created.ports is None:
         try:
             found = await created.provider.tunnels(created.id, TUNNEL_SECS)
         except NativeError as error:
-            trace_message(logger, ACTION, f"The ports of {created.id} are not known: {error.message}")
+            trace_message(logger, ACTION, f"The addresses of the ports of {created.id} could not be read: {error.message}")
             return None
         created.ports = [
             PortMapping(container_port=inside, protocol="tcp", mappings=[HostMapping(host_ip=host, host_port=outside)])

@@ -82,7 +82,7 @@ async def unless_ended(created: Created, service: str, is_sidecar: bool, call: C
     """Returns the result of a call to a container.
 
     Raises:
-        ServiceEnded: if the call failed because the container has ended. Only the end of a sidecar can be told.
+        ServiceEnded: if the call failed because the container has ended. Only the end of a sidecar can be detected.
         Exception: the call's own exception otherwise.
     """
     try:
@@ -109,7 +109,7 @@ async def check_running(created: Created, service: str) -> None:
 
 
 async def last_output(created: Created, service: str) -> str:
-    """Returns the end of what a sidecar has printed, or an empty text if the provider cannot tell."""
+    """Returns the end of the output of a sidecar, or an empty string if the provider does not return it."""
     try:
         return (await created.provider.logs(created.id, service, LAST_OUTPUT_BYTES)).strip()
     except NativeError as error:

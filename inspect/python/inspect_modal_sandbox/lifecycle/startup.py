@@ -62,4 +62,4 @@ async def _check_and_sweep(provider: Provider) -> None:
     except NativeError as error:
         raise PrerequisiteError(error.message) from None
     if swept:
-        print(f"Terminated {len(swept)} Modal sandboxes that earlier runs had left: {', '.join(swept)}")
+        print(f"Terminated {len(swept)} Modal sandboxes that earlier runs left running: {', '.join(swept)}")

@@ -116,7 +116,7 @@ impl Call {
 /// to that HTTP status.
 pub async fn unary(channel: Channel, origin: Url, path: &'static str, call: Call) -> Result<Bytes, Status> {
     let mut answers = open(channel, origin, path, call).await?;
-    let answer = answers.next().await.ok_or_else(|| Status::internal("Missing response message."))??;
+    let answer = answers.next().await.ok_or_else(|| Status::internal("The response contains no message."))??;
     // The message is valid only if the status after it is `Ok`.
     while let Some(more) = answers.next().await {
         more?;
@@ -209,7 +209,7 @@ fn framed(message: &[u8]) -> Result<Bytes, Status> {
 fn too_large(what: &str, length: usize) -> Status {
     Status::new(
         Code::OutOfRange,
-        format!("the {what} is a message of {length} bytes; {MAX_MESSAGE_BYTES} are the most that is allowed"),
+        format!("the {what} is a message of {length} bytes; the limit is {MAX_MESSAGE_BYTES}"),
     )
 }
 
@@ -224,7 +224,7 @@ pub fn decode<A: Message + Default>(bytes: Bytes) -> Result<A, Status> {
 
 #[cold]
 fn strange_answer(error: &prost::DecodeError) -> Status {
-    Status::internal(format!("the answer cannot be read: {error}"))
+    Status::internal(format!("the response is malformed: {error}"))
 }
 
 /// The messages of a response, in order.
@@ -256,11 +256,13 @@ impl Answers {
                 let length = u32::from_be_bytes(length) as usize;
                 let trailers = self.web && flags & TRAILERS != 0;
                 if trailers && length > MAX_TRAILER_BYTES {
-                    return Err(Status::internal(format!("the answer's trailers have {length} bytes")));
+                    return Err(Status::internal(format!(
+                        "the trailers of the response have {length} bytes, which is too many"
+                    )));
                 }
                 if !trailers && flags != 0 {
-                    let why = if flags == 1 { "is compressed, which was not asked for" } else { "is none of gRPC" };
-                    return Err(Status::internal(format!("the answer {why}")));
+                    let why = if flags == 1 { "is compressed, which was not requested" } else { "is not gRPC" };
+                    return Err(Status::internal(format!("the response {why}")));
                 }
                 if !trailers && length > MAX_MESSAGE_BYTES {
                     return Err(too_large("answer", length));
@@ -305,7 +307,7 @@ impl Answers {
                 return Poll::Ready(match self.status.take().or_else(|| self.said_before()) {
                     Some(Err(status)) => Err(status),
                     Some(Ok(())) if whole => Ok(None),
-                    _ => Err(Status::unavailable("the answer is cut off")),
+                    _ => Err(Status::unavailable("the response is incomplete")),
                 });
             }
             match ready!(self.body.as_mut().poll_next(cx)) {
@@ -346,7 +348,7 @@ fn parse(block: &[u8]) -> Result<Headers, Status> {
             || !name.iter().all(is_name)
             || value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t')
         {
-            return Err(Status::internal("the answer's trailers cannot be read"));
+            return Err(Status::internal("the trailers of the response are malformed"));
         }
         trailers.0.push((String::from_utf8_lossy(name).into_owned(), value.to_vec()));
     }
@@ -492,7 +494,10 @@ mod tests {
             assert_eq!(ended.unwrap_err().code(), Code::Internal, "{bad:?}");
         }
         let (_, ended) = read(Wire::GrpcWeb, &[TRAILERS, 0xff, 0xff, 0xff, 0xff], 100, None);
-        assert_eq!(ended.unwrap_err().message(), "the answer's trailers have 4294967295 bytes");
+        assert_eq!(
+            ended.unwrap_err().message(),
+            "the trailers of the response have 4294967295 bytes, which is too many"
+        );
         let (_, ended) = read(Wire::GrpcWeb, &block(b"\r\n grpc-status :0\r\n"), 100, None);
         assert!(ended.is_err(), "a name ends at its colon");
         assert!(read(Wire::GrpcWeb, &block(b"GRPC-Status: 0\n\nx:\ty \n"), 100, None).1.is_ok());
@@ -623,7 +628,7 @@ mod tests {
         assert_eq!(unary(message, &[("grpc-status", "0")]).unwrap(), "a");
         assert_eq!(unary(message, &[("grpc-status", "8")]).unwrap_err().code(), Code::ResourceExhausted);
         assert_eq!(unary(message, &[]).unwrap_err().code(), Code::Unavailable);
-        assert_eq!(unary(b"", &[("grpc-status", "0")]).unwrap_err().message(), "Missing response message.");
+        assert_eq!(unary(b"", &[("grpc-status", "0")]).unwrap_err().message(), "The response contains no message.");
     }
 
     #[test]

@@ -2,23 +2,13 @@
 
 use std::{fmt, time::Duration};
 
-use base64::{
-    Engine as _,
-    alphabet::STANDARD,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
+use base64ct::{Base64Unpadded, Encoding as _};
 use bytes::Bytes;
 
 use crate::{
     call::failure::Failure,
     platform::{TransportError, TransportFault},
 };
-
-/// Accepts base64 with and without padding, because servers send both.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 /// A status code of gRPC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,8 +133,10 @@ impl Status {
             return Some(Ok(()));
         }
         let mut status = Status::new(code, unescaped(&header("grpc-message").unwrap_or_default()));
-        // Details that cannot be decoded are dropped. They only add to the code and the message.
-        let details = header("grpc-status-details-bin").and_then(|text| BASE64.decode(text).ok());
+        // Details that cannot be decoded are dropped. They only add to the code and the message. Servers send them with
+        // and without padding.
+        let details = header("grpc-status-details-bin")
+            .and_then(|bytes| Base64Unpadded::decode_vec(str::from_utf8(&bytes).ok()?.trim_end_matches('=')).ok());
         status.0.details = details.unwrap_or_default().into();
         Some(Err(status))
     }
@@ -176,7 +168,7 @@ impl Status {
 
 impl Failure for Status {
     fn timed_out(limit: Duration) -> Status {
-        Status::new(Code::DeadlineExceeded, format!("no answer within {} ms", limit.as_millis()))
+        Status::new(Code::DeadlineExceeded, format!("no response within {} ms", limit.as_millis()))
     }
 
     fn is_retryable(&self) -> bool {

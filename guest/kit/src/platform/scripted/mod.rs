@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use base64::Engine as _;
+use base64ct::{Base64Unpadded, Base64UrlUnpadded, Encoding as _};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 
@@ -146,7 +146,7 @@ impl Script {
 #[must_use]
 pub fn jwt(expires: Duration) -> String {
     let payload = format!(r#"{{"exp":{}}}"#, expires.as_secs());
-    format!("e30.{}.x", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(payload))
+    format!("e30.{}.x", Base64UrlUnpadded::encode_string(payload.as_bytes()))
 }
 
 /// Puts the gRPC frame header in front of a message.
@@ -174,7 +174,7 @@ pub fn headers<const N: usize>(headers: [(&str, &str); N]) -> Headers {
 fn trailers(status: i32, details: &[u8]) -> Headers {
     let mut trailers = headers([("grpc-status", &status.to_string())]);
     if !details.is_empty() {
-        let text = base64::engine::general_purpose::STANDARD_NO_PAD.encode(details);
+        let text = Base64Unpadded::encode_string(details);
         trailers.0.push(("grpc-status-details-bin".to_string(), text.into()));
     }
     trailers

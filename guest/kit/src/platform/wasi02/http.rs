@@ -25,6 +25,10 @@ use crate::platform::{
 const READ_BYTES: u64 = 256 * 1024;
 
 /// Sends a request and resolves when the head of the response has been received.
+///
+/// # Errors
+///
+/// Fails if the request has an invalid part, the host refuses it, or no response arrives.
 pub async fn send(request: Request) -> Result<Response, TransportError> {
     let outgoing = outgoing_request(&request)?;
     let outgoing_body = outgoing.body().map_err(|()| local("the request has no body"))?;
@@ -86,7 +90,7 @@ fn outgoing_request(request: &Request) -> Result<OutgoingRequest, TransportError
         .and_then(|()| outgoing.set_authority(Some(&url.authority)))
         .and_then(|()| outgoing.set_path_with_query(Some(&url.path)));
     // The message does not contain the rest of the address, which may be signed.
-    set.map_err(|()| local(&format!("{} is no address that can be requested: check it", url.host())))?;
+    set.map_err(|()| local(&format!("{} is not a valid address", url.host())))?;
     Ok(outgoing)
 }
 
@@ -205,7 +209,7 @@ impl Stream for ResponseBody {
 }
 
 fn broken(text: &str) -> String {
-    format!("the connection broke while the answer was read: {text}")
+    format!("the connection failed while the response was read: {text}")
 }
 
 fn local(text: &str) -> TransportError {
@@ -237,22 +241,22 @@ fn words(code: ErrorCode) -> String {
     let words = match code {
         ErrorCode::InternalError(Some(text)) => return text,
         ErrorCode::HttpRequestDenied => "the host does not allow this address",
-        ErrorCode::DestinationIpProhibited => "the host does not allow the address behind this name",
+        ErrorCode::DestinationIpProhibited => "the host does not allow the address that this name resolves to",
         ErrorCode::DnsError(_) | ErrorCode::DnsTimeout | ErrorCode::DestinationNotFound => {
             "the name could not be resolved"
         }
         ErrorCode::ConnectionRefused => "no program listens there (connection refused)",
-        ErrorCode::ConnectionTimeout => "no connection in time",
-        ErrorCode::DestinationUnavailable | ErrorCode::DestinationIpUnroutable => "there is no way to that address",
+        ErrorCode::ConnectionTimeout => "the connection timed out",
+        ErrorCode::DestinationUnavailable | ErrorCode::DestinationIpUnroutable => "the address cannot be reached",
         ErrorCode::ConnectionLimitReached => "the host has too many connections open",
-        ErrorCode::ConnectionTerminated => "the connection was ended",
+        ErrorCode::ConnectionTerminated => "the connection was closed",
         ErrorCode::ConnectionReadTimeout | ErrorCode::ConnectionWriteTimeout | ErrorCode::HttpResponseTimeout => {
-            "nothing came in time"
+            "no data arrived in time"
         }
-        ErrorCode::TlsProtocolError | ErrorCode::TlsAlertReceived(_) => "no secure connection could be agreed on",
-        ErrorCode::TlsCertificateError => "the certificate does not verify",
-        ErrorCode::HttpResponseIncomplete => "the answer is cut off",
-        ErrorCode::HttpProtocolError => "the other side does not speak HTTP as it should",
+        ErrorCode::TlsProtocolError | ErrorCode::TlsAlertReceived(_) => "the TLS handshake failed",
+        ErrorCode::TlsCertificateError => "the certificate is not valid",
+        ErrorCode::HttpResponseIncomplete => "the response is incomplete",
+        ErrorCode::HttpProtocolError => "the server violated the HTTP protocol",
         _ => "the request failed in the host",
     };
     words.to_string()

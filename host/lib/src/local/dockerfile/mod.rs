@@ -129,9 +129,9 @@ impl LocalDockerfile {
         if !missing.is_empty() {
             return Err(Error::invalid(
                 format!("build with the context {}", directory.display()),
-                format!("what is to be copied is not in it: {}", missing.join(", ")),
+                format!("files to copy are missing from it: {}", missing.join(", ")),
             )
-            .with_hint("paths of COPY are relative to the context; .dockerignore may exclude them"));
+            .with_hint("paths of COPY are relative to the context; check .dockerignore too, which can exclude them"));
         }
         if !context.is_flat() {
             let file = dockerfile_text::parse(&self.text);

@@ -20,6 +20,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, he
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use subtle::ConstantTimeEq as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{AbortHandle, JoinSet};
@@ -32,9 +33,9 @@ use super::web::WebBody;
 use crate::access::policy::Origin;
 use crate::access::secret::Secret;
 use crate::error::{Error, Kind, Result};
-use crate::net::hook::{Credentials, Net, media_type};
+use crate::net::hook::{Credentials, Net, is_document, media_type};
 use crate::net::link::{Link, Note};
-use crate::plugin::manifest::LearnWish;
+use crate::plugin::origin::LearnWish;
 
 /// Most connections at a time. HTTP/1.1 needs one for each concurrent request.
 const MAX_CONNECTIONS: usize = 1024;
@@ -73,10 +74,14 @@ impl Gateway {
                 .with_hint("listen on 127.0.0.1"));
         }
         let Some(fixed) = net.policy.fixed().first().cloned() else {
-            return Err(Error::new(Kind::Forbidden, WHAT, "the plugin was granted no origin"));
+            return Err(Error::new(Kind::Forbidden, WHAT, "no origin is granted to the plugin"));
         };
+        if fixed.origin.host.starts_with('*') {
+            let why = format!("the first origin of the plugin, {}, is no single service", fixed.origin);
+            return Err(Error::new(Kind::Forbidden, WHAT, why));
+        }
         let listener = TcpListener::bind(listen).await.map_err(|error| {
-            Error::io(format!("listen on {listen}"), error).with_hint("give another port, or 0 for any free one")
+            Error::io(format!("listen on {listen}"), error).with_hint("choose another port, or 0 for a free one")
         })?;
         let address = listener.local_addr().map_err(|error| Error::io(WHAT, error))?;
         let token = Secret::new(fresh_secret());
@@ -85,7 +90,7 @@ impl Gateway {
             token: token.clone(),
             origin: fixed.origin,
             learn: fixed.learn,
-            credential_headers: fixed.headers.into_iter().map(|(name, _)| name).collect(),
+            credential_headers: fixed.additions.header_names().cloned().collect(),
             address,
             doors: Mutex::default(),
             task: Mutex::default(),
@@ -173,26 +178,27 @@ impl Inner {
         drop(permit);
     }
 
+    /// Returns whether the headers contain the token. The time of the comparison does not depend on where they differ.
     fn is_admitted(&self, headers: &HeaderMap) -> bool {
         let token = self.token.expose().as_bytes();
         let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
         let others = self.credential_headers.iter().filter_map(|name| headers.get(name)).map(HeaderValue::as_bytes);
-        bearer.into_iter().chain(others).any(|shown| same(shown, token))
+        bearer.into_iter().chain(others).any(|shown| shown.ct_eq(token).into())
     }
 
     async fn answer(self: Arc<Self>, mut request: Request<Incoming>, admitted: &AtomicBool) -> Response<Reply> {
         let Some((credentials, target)) = self.target(&request) else {
-            let why = "the gateway's token is missing or wrong: send it as bearer token";
+            let why = "the gateway's token is missing or wrong: send it as a bearer token";
             return refuse_unread(request, StatusCode::UNAUTHORIZED, 16, why).await;
         };
         admitted.store(true, Ordering::Release);
         let kind = media_type(request.headers());
         let Ok(web) = web_form(&kind) else {
-            let why = format!("{kind} is not spoken here, where gRPC is application/grpc-web");
+            let why = format!("{kind} is not supported: the gateway accepts gRPC only as application/grpc-web");
             return refuse_unread(request, StatusCode::UNSUPPORTED_MEDIA_TYPE, 12, &why).await;
         };
         let Ok(uri) = target.parse() else {
-            return refuse_unread(request, StatusCode::BAD_REQUEST, 3, "the path is unusable").await;
+            return refuse_unread(request, StatusCode::BAD_REQUEST, 3, "the path is invalid").await;
         };
         *request.uri_mut() = uri;
         let path = request.uri().path().to_owned();
@@ -210,7 +216,7 @@ impl Inner {
         match self.net.send_with(credentials, link.clone(), request, RequestOptions::default()).await {
             Ok(response) => self.reply(response, credentials, &path, web.is_some()),
             Err(_) if broken.load(Ordering::Acquire) => {
-                refuse(StatusCode::BAD_REQUEST, 3, "the request broke off, or its body is malformed")
+                refuse(StatusCode::BAD_REQUEST, 3, "the request is incomplete, or its body is malformed")
             }
             Err(error) => failed(&error, link.take_note()),
         }
@@ -257,8 +263,10 @@ impl Inner {
         path: &str,
         web: bool,
     ) -> Response<Reply> {
+        let json = is_document(&response);
+        let wanted = |rule: &&LearnWish| rule.covers(path) && rule.pointer.is_some() == json;
         let rules: Vec<_> = match credentials {
-            Credentials::Added => self.learn.iter().filter(|rule| rule.path == path).cloned().collect(),
+            Credentials::Added => self.learn.iter().filter(wanted).cloned().collect(),
             Credentials::Withheld => vec![],
         };
         let (mut parts, body) = response.into_parts();
@@ -318,20 +326,4 @@ fn failed(error: &HttpError, note: Option<Note>) -> Response<Reply> {
     };
     let why = note.map_or_else(|| error.to_string(), Note::into_text);
     refuse(status, code, &why)
-}
-
-/// Compares in a time that does not depend on where the values differ.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_are_compared_whole() {
-        assert!(same(b"abc", b"abc"));
-        assert!(!same(b"abc", b"abd") && !same(b"abc", b"ab") && !same(b"", b"a"));
-    }
 }

@@ -133,6 +133,46 @@ fn grpc_headers() -> Vec<(&'static str, Vec<u8>)> {
     vec![("content-type", b"application/grpc".to_vec()), ("te", b"trailers".to_vec())]
 }
 
+/// Returns the result of an attempt as an `extra` field.
+fn attempt<T, E: std::fmt::Debug>(what: &str, result: Result<T, E>) -> (String, String) {
+    (what.to_owned(), result.map_or_else(|error| format!("{error:?}"), |_| "ok".to_owned()))
+}
+
+/// Tries to use files, by the standard library and by the interface below it.
+fn use_files() -> Vec<(String, String)> {
+    let directories = wasip2::filesystem::preopens::get_directories();
+    vec![
+        attempt("read", std::fs::read("/etc/passwd")),
+        attempt("read relative", std::fs::read("Cargo.toml")),
+        attempt("list", std::fs::read_dir("/")),
+        attempt("create", std::fs::File::create("/tmp/puppet")),
+        attempt("make", std::fs::create_dir("puppet")),
+        attempt("link", std::fs::hard_link("/etc/passwd", "puppet")),
+        attempt("stat", std::fs::metadata(".")),
+        attempt("directories", directories.into_iter().next().ok_or("none")),
+    ]
+}
+
+/// Tries to use sockets, by the standard library and by the interface below it.
+fn use_sockets(authority: &str) -> Vec<(String, String)> {
+    use std::net::{TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
+    use wasip2::sockets::network::IpAddressFamily;
+    use wasip2::sockets::{instance_network, ip_name_lookup, tcp_create_socket, udp_create_socket};
+    let network = instance_network::instance_network();
+    vec![
+        attempt("connect", TcpStream::connect(authority)),
+        attempt("listen", TcpListener::bind("127.0.0.1:0")),
+        attempt("udp", UdpSocket::bind("127.0.0.1:0")),
+        attempt("resolve", "localhost:80".to_socket_addrs()),
+        attempt("tcp4", tcp_create_socket::create_tcp_socket(IpAddressFamily::Ipv4)),
+        attempt("tcp6", tcp_create_socket::create_tcp_socket(IpAddressFamily::Ipv6)),
+        attempt("udp4", udp_create_socket::create_udp_socket(IpAddressFamily::Ipv4)),
+        attempt("udp6", udp_create_socket::create_udp_socket(IpAddressFamily::Ipv6)),
+        attempt("lookup", ip_name_lookup::resolve_addresses(&network, "example.org")),
+        attempt("lookup of an address", ip_name_lookup::resolve_addresses(&network, "127.0.0.1")),
+    ]
+}
+
 fn order(words: &[&str]) -> Result<SandboxInfo, Error> {
     match words {
         ["loop"] => loop {
@@ -204,6 +244,17 @@ fn order(words: &[&str]) -> Result<SandboxInfo, Error> {
             let result = order(&["wait"]);
             drop((stream, future));
             result
+        }
+        ["files"] => Ok(info("files".into(), use_files())),
+        ["sockets", authority] => Ok(info("sockets".into(), use_sockets(authority))),
+        ["fail-without", what, authority] => {
+            let results = if *what == "files" { use_files() } else { use_sockets(authority) };
+            Err(error(ErrorKind::Internal, format!("{} attempts failed", results.len())))
+        }
+        ["networks", count] => {
+            let networks = 0..count.parse().unwrap_or(0);
+            let kept: Vec<_> = networks.map(|_| wasip2::sockets::instance_network::instance_network()).collect();
+            Ok(info(kept.len().to_string(), vec![]))
         }
         ["giant-headers", url] => fetch(url, &[("x-giant", vec![b'h'; 70 << 10])], None),
         ["flood", count, url] => {

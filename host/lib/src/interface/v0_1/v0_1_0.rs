@@ -12,5 +12,5 @@ wasmtime::component::bindgen!({
     ",
     world: "harness:host/plugin",
     exports: { default: async },
-    with: { "harness:sandbox/types@0.1.0": crate::interface::v0_1_1::harness::sandbox::types },
+    with: { "harness:sandbox/types@0.1.0": crate::interface::v0_1::v0_1_1::harness::sandbox::types },
 });

@@ -1,0 +1,103 @@
+//! Group `trees`: directory trees as tar streams.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use sandbox_host::FileFault;
+
+use crate::check::{Outcome, checks, ensure, fault, pattern};
+use crate::world::Case;
+
+checks! {
+    "trees.there-and-back" ["files", "files.trees"] "read-tree: returns the tree that `write-tree` has unpacked" => there_and_back;
+    "trees.into-existing" ["files", "files.trees"] "write-tree: other files of the directory stay" => into_existing;
+    "trees.read-missing" ["files", "files.trees"] "read-tree: fails with `not-found` for a path that does not exist" => read_missing;
+    "trees.read-file" ["files", "files.trees"] "read-tree: fails with `not-a-directory` for a file" => read_file;
+    "trees.below-a-file" ["files", "files.trees"] "write-tree: fails with `not-a-directory` if the path is a file" => below_a_file;
+}
+
+/// Returns all entries below a local directory: the path, and the content, the target, or a word for a directory.
+fn entries(root: &Path) -> Outcome<BTreeMap<String, Vec<u8>>> {
+    let (mut found, mut open) = (BTreeMap::new(), vec![root.to_owned()]);
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+            let content = if path.is_symlink() {
+                format!("-> {}", std::fs::read_link(&path)?.display()).into_bytes()
+            } else if path.is_dir() {
+                open.push(path);
+                b"directory".to_vec()
+            } else {
+                std::fs::read(&path)?
+            };
+            found.insert(name, content);
+        }
+    }
+    Ok(found)
+}
+
+/// Makes a local tree with files of several sizes, odd names, an empty directory and links.
+fn tree(root: &Path) -> Outcome {
+    let long = "n".repeat(150);
+    std::fs::create_dir_all(root.join("a b/ü/empty"))?;
+    std::fs::create_dir_all(root.join(&long).join(&long))?;
+    std::fs::write(root.join("plain"), "x")?;
+    std::fs::write(root.join("empty file"), "")?;
+    std::fs::write(root.join("a b/ü/bytes"), pattern(1, 513))?;
+    std::fs::write(root.join(&long).join(&long).join(&long), "deep")?;
+    std::fs::write(root.join("large"), pattern(2, 3_000_001))?;
+    std::os::unix::fs::symlink("plain", root.join("link"))?;
+    std::os::unix::fs::symlink("no-such", root.join("dangling"))?;
+    Ok(())
+}
+
+async fn there_and_back(case: Arc<Case>) -> Outcome {
+    let (sandbox, path, local) = (case.shared().await?, case.path("tree"), tempfile::tempdir()?);
+    let (from, back) = (local.path().join("from"), local.path().join("back"));
+    tree(&from)?;
+    sandbox.upload_directory(&from, &path, |_| ()).await?;
+    sandbox.download_directory(&path, &back, |_| ()).await?;
+    let (sent, received) = (entries(&from)?, entries(&back)?);
+    let differing: Vec<_> =
+        sent.keys().chain(received.keys()).filter(|name| sent.get(*name) != received.get(*name)).collect();
+    ensure!(differing.is_empty(), "these entries are missing or differ: {differing:?}");
+    Ok(())
+}
+
+async fn into_existing(case: Arc<Case>) -> Outcome {
+    let (sandbox, path, local) = (case.shared().await?, case.path("tree"), tempfile::tempdir()?);
+    sandbox.write_file(&format!("{path}/mine"), "stays", Default::default()).await?;
+    sandbox.write_file(&format!("{path}/plain"), "is replaced", Default::default()).await?;
+    std::fs::write(local.path().join("plain"), "new")?;
+    sandbox.upload_directory(local.path(), &path, |_| ()).await?;
+    for (name, content) in [("mine", "stays"), ("plain", "new")] {
+        let found = sandbox.read_file(&format!("{path}/{name}"), 100).await?;
+        crate::check::same(name, &found, content.as_bytes())?;
+    }
+    Ok(())
+}
+
+async fn read_missing(case: Arc<Case>) -> Outcome {
+    let read = case.shared().await?.download_tree(&case.path("tree"), tokio::io::sink()).await;
+    fault("`read-tree` of a missing directory", read, FileFault::NotFound)?;
+    Ok(())
+}
+
+async fn read_file(case: Arc<Case>) -> Outcome {
+    let (sandbox, path) = (case.shared().await?, case.path("file"));
+    sandbox.write_file(&path, "x", Default::default()).await?;
+    let read = sandbox.download_tree(&path, tokio::io::sink()).await;
+    fault("`read-tree` of a file", read, FileFault::NotADirectory)?;
+    Ok(())
+}
+
+async fn below_a_file(case: Arc<Case>) -> Outcome {
+    let (sandbox, path, local) = (case.shared().await?, case.path("file"), tempfile::tempdir()?);
+    sandbox.write_file(&path, "x", Default::default()).await?;
+    std::fs::write(local.path().join("plain"), "new")?;
+    let written = sandbox.upload_directory(local.path(), &path, |_| ()).await;
+    fault("`write-tree` to a file", written, FileFault::NotADirectory)?;
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! Checks whether a component is a correct provider of sandboxes.
+//!
+//! [`run`] reads the description of a provider and runs the checks of this crate on it, through the public API of
+//! `sandbox-host`. A capability that the provider declares is tested. A capability that it does not declare must be
+//! refused with `unsupported` before anything is sent to the service. Each [`Check`] names the part of the interface that
+//! it tests. The command `sandbox conformance` prints the results.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use sandbox_conformance::{Observer, Options, State};
+//! use sandbox_host::{Plugin, Provider};
+//!
+//! struct Printer;
+//!
+//! impl Observer for Printer {
+//!     fn finished(&self, result: &sandbox_conformance::CheckResult) {
+//!         println!("{}: {}", result.check.id, result.state.name());
+//!     }
+//! }
+//!
+//! # async fn example() -> sandbox_host::Result<()> {
+//! let plugin = Plugin::load("provider.wasm").await?;
+//! let provider = Provider::builder(&plugin).build().await?;
+//! let another = move || Provider::builder(&plugin);
+//! let report = sandbox_conformance::run(provider, another, &Options::default(), Arc::new(Printer)).await?;
+//! assert!(report.holds());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The checks assume neither a shell nor any program: the first sandbox shows which programs there are, and checks that
+//! need others are skipped.
+
+// Layers, from top to bottom:
+//
+//   run      runs the checks and collects the results
+//   groups   the checks, one file per group
+//   world    the provider, its sandboxes, and what a check has made
+//   check    what a check is, and helpers for assertions
+//   gate     the proxy that damages connections       options   what a run consists of
+mod check;
+mod gate;
+mod groups;
+mod options;
+mod run;
+mod world;
+
+pub use check::Check;
+pub use options::Options;
+pub use run::{CheckResult, Report, State, checks, groups, run};
+pub use world::{Observer, PARTS};

@@ -1,0 +1,416 @@
+//! What the checks work with: the provider and further instances of it, its declared capabilities, sandboxes, and the
+//! programs that exist in them. Everything that a check makes is recorded here, and removed after the check.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sandbox_host::types::{Description, ExecSpec, ImageSpec, ListFilter, SandboxSpec, SandboxState, Support, Verdict};
+use sandbox_host::{
+    Error, Kind, Provider, ProviderBuilder, Proxy, RUN_TAG, Sandbox, SandboxWithInfo, Secret, fresh_id,
+};
+use tokio::sync::OnceCell;
+
+use crate::check::{Outcome, PROGRAM, Stop, exited, failed, told};
+use crate::gate::Gate;
+use crate::options::Options;
+
+/// The parts of the interface that a provider may lack and that no capability of the interface names. A component has a
+/// part if it exports the interface of this name and does not refuse its calls with `unsupported`. A component of the
+/// interface 0.1 has one interface of all functions.
+///
+/// `directories` are the functions of `files` that describe paths and directories: a provider that keeps files by their
+/// paths alone has only `read-file` and `write-file`.
+pub const PARTS: [&str; 5] = ["exec", "processes", "files", "directories", "images"];
+
+/// Capabilities that a provider of the interface 0.1 always has, because that version does not know them as capabilities.
+pub(crate) const IMPLIED: [&str; 2] = ["exec.idempotent", "create.command"];
+
+/// The maximum lifetime of the sandboxes, in case this program cannot terminate them. Longer than a run takes.
+const LIFETIME: Duration = Duration::from_secs(3600);
+
+/// How long the removal of a sandbox or an image may take.
+const REMOVAL: Duration = Duration::from_secs(60);
+
+/// The programs that checks use if the sandbox has them.
+const PROGRAMS: [&str; 6] = ["sh", "echo", "cat", "sleep", "exit", "python3"];
+
+/// Is told what the run makes, so that the caller can remove it if the run is stopped.
+pub trait Observer: Send + Sync {
+    /// A sandbox with this tag is about to be created. Called once, before the first sandbox.
+    fn tagged(&self, provider: &Provider, name: &str, value: &str) {
+        let _ = (provider, name, value);
+    }
+
+    /// A sandbox was created.
+    fn created(&self, sandbox: &Sandbox) {
+        let _ = sandbox;
+    }
+
+    /// A sandbox was terminated.
+    fn terminated(&self, sandbox: &Sandbox) {
+        let _ = sandbox;
+    }
+
+    /// A check has ended.
+    fn finished(&self, result: &crate::CheckResult) {
+        let _ = result;
+    }
+}
+
+/// The provider under test.
+pub(crate) struct World {
+    pub(crate) provider: Provider,
+    pub(crate) description: Description,
+    pub(crate) seed: u64,
+    alone: bool,
+    another: Box<dyn Fn() -> ProviderBuilder + Send + Sync>,
+    image: ImageSpec,
+    run: String,
+    parts: HashMap<&'static str, bool>,
+    observer: Arc<dyn Observer>,
+    shared: OnceCell<Result<Bench, String>>,
+    left: Mutex<Vec<String>>,
+}
+
+/// The sandbox that several checks share, and the programs in it.
+pub(crate) struct Bench {
+    pub(crate) sandbox: Sandbox,
+    programs: HashMap<&'static str, bool>,
+}
+
+impl World {
+    /// Reads the description of the provider, and finds out which parts of the interface it has.
+    pub(crate) async fn new(
+        provider: Provider,
+        another: Box<dyn Fn() -> ProviderBuilder + Send + Sync>,
+        options: &Options,
+        observer: Arc<dyn Observer>,
+    ) -> Result<World, Error> {
+        let description = provider.describe().await?;
+        let mut parts = HashMap::new();
+        for part in PARTS {
+            parts.insert(part, has_part(&provider, part).await);
+        }
+        let world = World {
+            provider,
+            description,
+            seed: options.seed,
+            alone: options.alone,
+            another,
+            image: options.image.clone(),
+            run: fresh_id(),
+            parts,
+            observer,
+            shared: OnceCell::new(),
+            left: Mutex::default(),
+        };
+        if world.declares("create.tags") {
+            world.observer.tagged(&world.provider, RUN_TAG, &world.run);
+        }
+        Ok(world)
+    }
+
+    /// Returns whether the provider declares this capability, or has this part of the interface.
+    pub(crate) fn declares(&self, name: &str) -> bool {
+        if let Some(has) = self.parts.get(name) {
+            return *has;
+        }
+        if IMPLIED.contains(&name) && is_first_version(&self.provider) {
+            return true;
+        }
+        let named = self.description.capabilities.iter().find(|capability| capability.name == name);
+        named.is_some_and(|capability| capability.support != Support::Absent)
+    }
+
+    /// Returns the first capability or part of these needs that the provider does not declare.
+    pub(crate) fn undeclared(&self, needs: &[&'static str]) -> Option<&'static str> {
+        needs.iter().copied().find(|need| !need.starts_with(PROGRAM) && !self.declares(need))
+    }
+
+    /// Returns the first program of these needs that does not exist in the shared sandbox.
+    pub(crate) async fn missing_program(&self, needs: &[&'static str]) -> Outcome<Option<&'static str>> {
+        for need in needs.iter().filter_map(|need| need.strip_prefix(PROGRAM)) {
+            if !self.bench().await?.has(need) {
+                return Ok(Some(need));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns a new provider of the same service, with empty caches, as another process would have it.
+    pub(crate) async fn fresh(&self) -> Outcome<Provider> {
+        Ok((self.another)().build().await?)
+    }
+
+    /// Returns a provider as another caller has it: a new one, or the same one if the sandboxes exist in it alone.
+    pub(crate) async fn other(&self) -> Outcome<Provider> {
+        if self.alone { Ok(self.provider.clone()) } else { self.fresh().await }
+    }
+
+    /// Returns a new provider whose connections lead through `gate`.
+    pub(crate) async fn through(&self, gate: &Gate) -> Outcome<Provider> {
+        let proxy = Proxy::Always(Secret::new(gate.url()));
+        Ok((self.another)().proxy(proxy).create_patience(Duration::ZERO).build().await?)
+    }
+
+    /// Returns the specification of a sandbox of the chosen image, with the tag of this run if the provider has tags.
+    pub(crate) fn spec(&self) -> SandboxSpec {
+        let mut spec = SandboxSpec::new(self.image.clone());
+        if self.declares("create.tags") {
+            spec = spec.tag(RUN_TAG, &self.run);
+        }
+        if self.declares("create.lifetime") {
+            spec = spec.lifetime(LIFETIME);
+        }
+        spec
+    }
+
+    /// Returns a filter for the sandboxes of this run, as far as the provider has tags.
+    pub(crate) fn filter(&self) -> ListFilter {
+        let filter = ListFilter::default();
+        if self.declares("create.tags") { filter.tag(RUN_TAG, &self.run) } else { filter }
+    }
+
+    /// Returns the chosen image.
+    pub(crate) fn image(&self) -> ImageSpec {
+        self.image.clone()
+    }
+
+    pub(crate) async fn bench(&self) -> Outcome<&Bench> {
+        let bench = self.shared.get_or_init(|| async {
+            let sandbox = self.provider.create(self.spec()).await.map_err(|error| told(&error))?;
+            self.observer.created(&sandbox);
+            let programs = if self.declares("exec") { programs(&sandbox).await } else { HashMap::new() };
+            Ok(Bench { sandbox, programs })
+        });
+        match bench.await {
+            Ok(bench) => Ok(bench),
+            Err(why) => failed(format!("no sandbox could be created: {why}")),
+        }
+    }
+
+    /// Terminates a sandbox. Records it if that fails.
+    pub(crate) async fn remove(&self, sandbox: &Sandbox) {
+        let why = match tokio::time::timeout(REMOVAL, sandbox.terminate()).await {
+            Ok(Ok(())) => return self.observer.terminated(sandbox),
+            Ok(Err(error)) if error.is_not_found() || error.is_sandbox_ended() => {
+                return self.observer.terminated(sandbox);
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer after {REMOVAL:?}"),
+        };
+        self.leave(format!("the sandbox {}: {why}", sandbox.id()));
+    }
+
+    fn leave(&self, text: String) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+    }
+
+    /// Terminates the shared sandbox, and all others that still carry the tag of the run: a create that was cancelled may
+    /// have made one. Returns what could not be removed.
+    pub(crate) async fn end(&self) -> Vec<String> {
+        if let Some(Ok(bench)) = self.shared.get() {
+            self.remove(&bench.sandbox).await;
+        }
+        if self.declares("create.tags") {
+            match tokio::time::timeout(REMOVAL, self.provider.list(&self.filter(), 1000)).await {
+                Ok(Ok(found)) => {
+                    let running = found.into_iter().filter(|info| !matches!(info.state, SandboxState::Ended(_)));
+                    let sandboxes: Vec<_> = running.map(|info| self.provider.sandbox(info.id)).collect();
+                    futures_util::future::join_all(sandboxes.iter().map(|sandbox| self.remove(sandbox))).await;
+                }
+                Ok(Err(error)) => self.leave(format!("perhaps sandboxes with the tag {RUN_TAG}={}: {error}", self.run)),
+                Err(_) => self.leave(format!("perhaps sandboxes with the tag {RUN_TAG}={}: no answer", self.run)),
+            }
+        }
+        std::mem::take(&mut self.left.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Bench {
+    pub(crate) fn has(&self, program: &str) -> bool {
+        self.programs.get(program).copied().unwrap_or(false)
+    }
+}
+
+/// Returns whether the component has the interface 0.1, which is one interface of all functions.
+pub(crate) fn is_first_version(provider: &Provider) -> bool {
+    provider.plugin().interface_version().starts_with("0.1.")
+}
+
+/// Returns whether the component has a part of the interface.
+async fn has_part(provider: &Provider, part: &str) -> bool {
+    let name = format!("harness:sandbox/{part}@");
+    let exported = provider.plugin().exports().iter().any(|export| export.starts_with(&name));
+    if !exported && !is_first_version(provider) && part != "directories" {
+        return false;
+    }
+    // No sandbox has this id, so the calls have no effect.
+    let nowhere = provider.sandbox("conformance-none");
+    let error = match part {
+        "exec" => nowhere.run(ExecSpec::new(["echo"])).await.err(),
+        "processes" => nowhere.attach("conformance-none").wait().await.err(),
+        "files" => nowhere.read_file("/conformance-none", 1).await.err(),
+        "directories" => nowhere.stat("/", true).await.err(),
+        _ => provider.image("conformance-none").await.err(),
+    };
+    error.is_none_or(|error| *error.kind() != Kind::Unsupported)
+}
+
+/// Finds out which programs a sandbox has, by running each of them.
+async fn programs(sandbox: &Sandbox) -> HashMap<&'static str, bool> {
+    let mut found = HashMap::new();
+    for program in PROGRAMS {
+        let (argv, input): (&[&str], &[u8]) = match program {
+            "sh" => (&["/bin/sh", "-c", "exit 3"], b""),
+            "echo" => (&["echo", "word"], b""),
+            "cat" => (&["cat"], b"word\n"),
+            "sleep" => (&["sleep", "0"], b""),
+            "exit" => (&["exit", "3"], b""),
+            _ => (&[program, "--version"], b""),
+        };
+        let ran = sandbox.run_with(ExecSpec::new(argv.iter().copied()), input, Default::default()).await;
+        let works = ran.is_ok_and(|result| match program {
+            "sh" | "exit" => matches!(result.verdict, Verdict::Exited(3)),
+            "echo" | "cat" => matches!(result.verdict, Verdict::Exited(0)) && result.stdout.data == b"word\n",
+            _ => matches!(result.verdict, Verdict::Exited(0)),
+        });
+        found.insert(program, works);
+    }
+    found
+}
+
+/// One run of a check: the world, and what this check has made.
+pub(crate) struct Case {
+    world: Arc<World>,
+    sandboxes: Mutex<Vec<Sandbox>>,
+    images: Mutex<Vec<String>>,
+}
+
+impl std::ops::Deref for Case {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        &self.world
+    }
+}
+
+impl Case {
+    pub(crate) fn new(world: Arc<World>) -> Case {
+        Case { world, sandboxes: Mutex::default(), images: Mutex::default() }
+    }
+
+    /// Returns the sandbox that several checks share. Checks that use it must not end or reconfigure it, and use files
+    /// with names of their own only.
+    pub(crate) async fn shared(&self) -> Outcome<Sandbox> {
+        Ok(self.bench().await?.sandbox.clone())
+    }
+
+    /// Creates a sandbox for this check alone. Its result is the caller's to judge.
+    pub(crate) async fn try_create(&self, spec: SandboxSpec) -> Result<SandboxWithInfo, Error> {
+        self.try_create_by(&self.provider.clone(), spec).await
+    }
+
+    /// Creates a sandbox by another provider.
+    pub(crate) async fn try_create_by(&self, provider: &Provider, spec: SandboxSpec) -> Result<SandboxWithInfo, Error> {
+        let made = provider.create_with_info(spec).await?;
+        // Removed by the first provider, because the connections of the other one may be damaged.
+        let sandbox = self.provider.sandbox(made.sandbox.id());
+        self.observer.created(&sandbox);
+        self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner).push(sandbox);
+        Ok(made)
+    }
+
+    /// Creates a sandbox for this check alone.
+    pub(crate) async fn create(&self, spec: SandboxSpec) -> Outcome<Sandbox> {
+        Ok(self.try_create(spec).await?.sandbox)
+    }
+
+    /// Creates a sandbox with default settings for this check alone.
+    pub(crate) async fn sandbox(&self) -> Outcome<Sandbox> {
+        self.create(self.spec()).await
+    }
+
+    /// Returns a sandbox that has ended because it was terminated.
+    pub(crate) async fn ended(&self) -> Outcome<Sandbox> {
+        let sandbox = self.sandbox().await?;
+        sandbox.terminate().await?;
+        match sandbox.wait_for(Duration::from_secs(60)).await? {
+            Some(_) => Ok(sandbox),
+            None => failed("a terminated sandbox had not ended after 60 s"),
+        }
+    }
+
+    /// Records an image that the end of the check has to delete.
+    pub(crate) fn made_image(&self, id: &str) {
+        self.images.lock().unwrap_or_else(PoisonError::into_inner).push(id.to_owned());
+    }
+
+    /// Removes what the check has made.
+    pub(crate) async fn clean(&self) {
+        let sandboxes = std::mem::take(&mut *self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner));
+        futures_util::future::join_all(sandboxes.iter().map(|sandbox| self.remove(sandbox))).await;
+        let images = std::mem::take(&mut *self.images.lock().unwrap_or_else(PoisonError::into_inner));
+        for image in images.iter().filter(|_| self.declares("image.delete")) {
+            match tokio::time::timeout(REMOVAL, self.provider.delete_image(image)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) if error.is_not_found() => {}
+                Ok(Err(error)) => self.leave(format!("the image {image}: {error}")),
+                Err(_) => self.leave(format!("the image {image}: no answer after {REMOVAL:?}")),
+            }
+        }
+    }
+
+    /// Returns a command that exits with this code. Needs a shell or a program `exit`.
+    pub(crate) async fn exit(&self, code: i32) -> Outcome<ExecSpec> {
+        let bench = self.bench().await?;
+        if bench.has("sh") {
+            return Ok(ExecSpec::shell(format!("exit {code}")));
+        }
+        if bench.has("exit") {
+            return Ok(ExecSpec::new(["exit".to_owned(), code.to_string()]));
+        }
+        Err(Stop::Skipped("the sandbox has neither `sh` nor a program `exit`".to_owned()))
+    }
+
+    /// Runs a shell command line that must exit with 0, and returns its standard output without the last line break.
+    pub(crate) async fn sh(&self, sandbox: &Sandbox, line: &str) -> Outcome<String> {
+        let result = sandbox.run(ExecSpec::shell(line)).await?;
+        exited(&format!("`{line}`"), &result.verdict, 0)?;
+        Ok(String::from_utf8_lossy(&result.stdout.data).trim_end_matches('\n').to_owned())
+    }
+
+    /// Returns a path that no other check uses, in a directory that every check may use.
+    pub(crate) fn path(&self, name: &str) -> String {
+        format!("/tmp/conformance-{}/{name}", fresh_id())
+    }
+}
+
+/// Returns an id with the form of this one that no sandbox has.
+pub(crate) fn altered(id: &str) -> String {
+    let prefix = id.rfind(|c: char| !c.is_ascii_alphanumeric()).map_or(0, |at| at + 1);
+    let (prefix, rest) = id.split_at(prefix);
+    let other: String = rest
+        .chars()
+        .map(|c| match c {
+            '0'..='9' => '0',
+            'a'..='z' => 'e',
+            'A'..='Z' => 'E',
+            c => c,
+        })
+        .collect();
+    if other == rest { format!("{prefix}{rest}0") } else { format!("{prefix}{other}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::altered;
+
+    #[test]
+    fn an_altered_id_has_the_same_form() {
+        assert_eq!(altered("sb-01JABcd"), "sb-00EEEee");
+        assert_eq!(altered("7"), "0");
+        assert_eq!(altered("0"), "00");
+    }
+}

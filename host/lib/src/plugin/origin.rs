@@ -1,0 +1,284 @@
+//! The part `[[origin]]` of the manifest: the services that a plugin reaches, what the host adds to requests for them, and
+//! the answers that name further services. docs/manifest.md describes the keys for authors.
+
+use serde::Deserialize;
+
+use crate::plugin::template::Template;
+
+/// Most steps from the top of a message to the text that a rule names.
+const MAX_STEPS: usize = 16;
+
+/// One or more origins that the component connects to.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OriginWish {
+    /// The description of the origin for users, and its name for grants.
+    pub name: String,
+    /// The URL of the origin.
+    pub url: UrlWish,
+    /// The host name by which the component addresses the service if its URL is a Unix socket. It ends in `.localhost`.
+    /// Without it, the host name is the name of the socket's file with `.localhost` after it.
+    pub authority: Option<String>,
+    /// Headers with credentials that the host adds.
+    #[serde(default)]
+    pub headers: Vec<HeaderWish>,
+    /// Query parameters with credentials that the host adds.
+    #[serde(default)]
+    pub query: Vec<QueryWish>,
+    /// The files for TLS connections to this origin.
+    pub tls: Option<TlsWish>,
+    /// Responses that name further origins.
+    #[serde(default)]
+    pub learn: Vec<LearnWish>,
+}
+
+/// A URL that a setting can replace: `https://host`, `http://host:port`, `https://*.suffix` for all host names with one
+/// more label, or `unix:///path` for a Unix socket.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UrlWish {
+    /// The environment variable that contains the URL.
+    pub env: Option<String>,
+    /// The key of the profile that is used if the variable is not set.
+    pub setting: Option<String>,
+    /// The URL that is used if neither is set.
+    pub default: Option<String>,
+}
+
+/// A header that contains credentials. It has exactly one of `credential`, `value` and `basic`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeaderWish {
+    /// The name of the header.
+    pub name: String,
+    /// The name of the credential that is the value.
+    pub credential: Option<String>,
+    /// The value, such as `Bearer {token}`.
+    pub value: Option<Template>,
+    /// If set, the value is `Basic` with this user and password in Base64 (RFC 7617).
+    pub basic: Option<BasicWish>,
+    /// If set, the credential is an RSA key in PEM form, and the header contains a statement signed with it.
+    pub assertion: Option<AssertionWish>,
+}
+
+/// A user and a password.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BasicWish {
+    /// The user, such as `{user}`. It contains no colon.
+    pub user: Template,
+    /// The password, such as `{password}`.
+    pub password: Template,
+}
+
+/// A query parameter that contains credentials. It has exactly one of `credential` and `value`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueryWish {
+    /// The name of the parameter.
+    pub name: String,
+    /// The name of the credential that is the value.
+    pub credential: Option<String>,
+    /// The value, such as `key-{token}`.
+    pub value: Option<Template>,
+}
+
+/// A statement that identifies the client: a JSON web token, signed with RS256, created for each request.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AssertionWish {
+    /// The name of the credential that is the issuer and the subject.
+    pub subject: String,
+    /// The audience: the service that the statement is for.
+    pub audience: String,
+    /// The validity of the statement, in seconds.
+    pub seconds: u64,
+}
+
+/// The files for the TLS connections to an origin, in PEM form. The host reads them. The component does not see them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsWish {
+    /// The file with the client certificate, and with the certificates that lead from it to its authority.
+    pub certificate: Option<FileWish>,
+    /// The file with the private key of the client certificate.
+    pub key: Option<FileWish>,
+    /// The file with the certificate authorities that the server's certificate may have. Without it, these are the usual
+    /// ones.
+    pub authorities: Option<FileWish>,
+}
+
+/// A file that an environment variable names.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileWish {
+    /// The environment variable that contains the path of the file, or of its directory if `file` is set.
+    pub env: String,
+    /// The name of the file in the directory.
+    pub file: Option<String>,
+    /// The path that is used if the variable is not set and the file exists. `~/` is the home directory.
+    pub default: Option<String>,
+}
+
+/// A response that names an origin. It has exactly one of `field` and `pointer`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LearnWish {
+    /// The path of the request. A segment `*` stands for any one segment.
+    pub path: String,
+    /// For gRPC: the protobuf field numbers from the response message down to the string.
+    #[serde(default)]
+    pub field: Vec<u32>,
+    /// For JSON: the pointer to the string (RFC 6901), such as `/data/0/url`. A step `*` stands for all elements of an
+    /// array and all members of an object.
+    pub pointer: Option<String>,
+    /// The description of the origin for users.
+    pub name: String,
+}
+
+impl OriginWish {
+    /// Checks what the types cannot express. `declared` tells whether the manifest declares a credential.
+    pub(super) fn check(&self, declared: impl Fn(&str) -> bool) -> Result<(), String> {
+        for header in &self.headers {
+            let name = &header.name;
+            if http::HeaderName::try_from(name.as_str()).is_err() {
+                return Err(format!("{name:?} is no header name"));
+            }
+            let ways = [header.credential.is_some(), header.value.is_some(), header.basic.is_some()];
+            if ways.iter().filter(|set| **set).count() != 1 {
+                return Err(format!("the header {name} needs one of `credential`, `value` and `basic`"));
+            }
+            if header.assertion.is_some() && header.credential.is_none() {
+                return Err(format!("the header {name} has an assertion, so it needs `credential`"));
+            }
+            check_credentials(&format!("header {name}"), header.credentials(), &declared)?;
+        }
+        for parameter in &self.query {
+            let name = &parameter.name;
+            if name.is_empty() {
+                return Err("a query parameter has no name".into());
+            }
+            if parameter.credential.is_some() == parameter.value.is_some() {
+                return Err(format!("the query parameter {name} needs one of `credential` and `value`"));
+            }
+            check_credentials(&format!("query parameter {name}"), parameter.credentials(), &declared)?;
+        }
+        if let Some(authority) = &self.authority
+            && !is_local_name(authority)
+        {
+            return Err(format!(
+                "{authority:?} is no authority of a socket: write a host name that ends in .localhost"
+            ));
+        }
+        if let Some(tls) = &self.tls
+            && tls.certificate.is_some() != tls.key.is_some()
+        {
+            return Err(format!("the origin {:?} needs `certificate` and `key` together", self.name));
+        }
+        for wish in self.files() {
+            if wish.file.as_deref().is_some_and(|file| file.is_empty() || file.contains('/') || file == "..") {
+                return Err(format!("{:?} is no name of a file in the directory {}", wish.file, wish.env));
+            }
+        }
+        self.learn.iter().try_for_each(LearnWish::check)
+    }
+
+    /// Returns the files that the host reads for this origin.
+    pub fn files(&self) -> impl Iterator<Item = &FileWish> {
+        self.tls.iter().flat_map(|tls| [&tls.certificate, &tls.key, &tls.authorities]).flatten()
+    }
+
+    /// Returns what the host adds to requests, as [`Grant::credentials`](crate::Grant::credentials) names it.
+    pub fn additions(&self) -> Vec<String> {
+        let headers = self.headers.iter().map(|header| header.name.clone());
+        let query = self.query.iter().map(|parameter| format!("?{}", parameter.name));
+        let certificate = self.tls.iter().filter(|tls| tls.certificate.is_some()).map(|_| CERTIFICATE.to_owned());
+        headers.chain(query).chain(certificate).collect()
+    }
+}
+
+/// The name of a client certificate among the credentials of a grant.
+pub(crate) const CERTIFICATE: &str = "client certificate";
+
+fn check_credentials(what: &str, names: Vec<&str>, declared: impl Fn(&str) -> bool) -> Result<(), String> {
+    if names.is_empty() || !names.into_iter().all(declared) {
+        return Err(format!("the {what} names no declared credential"));
+    }
+    Ok(())
+}
+
+/// Returns whether a text is a host name below `.localhost`, in lower case.
+pub(crate) fn is_local_name(name: &str) -> bool {
+    let label = |label: &str| {
+        let plain = label.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'_');
+        plain && (1..=63).contains(&label.len())
+    };
+    name.strip_suffix(".localhost").is_some_and(|rest| name.len() <= 253 && rest.split('.').all(label))
+}
+
+impl HeaderWish {
+    /// Returns the names of all credentials that the header needs.
+    fn credentials(&self) -> Vec<&str> {
+        let basic = self.basic.iter().flat_map(|basic| [&basic.user, &basic.password]);
+        let subject = self.assertion.iter().map(|assertion| assertion.subject.as_str());
+        let templates = self.value.iter().chain(basic).flat_map(Template::credentials);
+        self.credential.iter().map(String::as_str).chain(templates).chain(subject).collect()
+    }
+}
+
+impl QueryWish {
+    fn credentials(&self) -> Vec<&str> {
+        self.credential.iter().map(String::as_str).chain(self.value.iter().flat_map(Template::credentials)).collect()
+    }
+}
+
+impl LearnWish {
+    fn check(&self) -> Result<(), String> {
+        let unusable = || format!("the rule for {:?} is unusable", self.path);
+        let pointer = self.pointer.as_deref();
+        if !self.path.starts_with('/') || self.field.is_empty() == pointer.is_none() {
+            return Err(unusable());
+        }
+        let steps = pointer.map_or(self.field.len(), |pointer| pointer.matches('/').count());
+        if steps == 0 || steps > MAX_STEPS || pointer.is_some_and(|pointer| !pointer.starts_with('/')) {
+            return Err(unusable());
+        }
+        Ok(())
+    }
+
+    /// Returns whether the rule is for responses to requests with this path.
+    pub(crate) fn covers(&self, path: &str) -> bool {
+        let (mut pattern, mut path) = (self.path.split('/'), path.split('/'));
+        loop {
+            match (pattern.next(), path.next()) {
+                (None, None) => return true,
+                (Some("*"), Some(segment)) if !segment.is_empty() => {}
+                (Some(wanted), Some(segment)) if wanted == segment => {}
+                _ => return false,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_in_a_path_stands_for_one_segment() {
+        let covers = |pattern: &str, path| LearnWish { path: pattern.into(), ..LearnWish::default() }.covers(path);
+        assert!(covers("/v1/*/url", "/v1/sb-1/url") && covers("/a.b.C/D", "/a.b.C/D") && covers("/v1/*", "/v1/x"));
+        for path in ["/v1/url", "/v1//url", "/v1/a/b/url", "/v1/sb-1/url/", "/v1/sb-1", "/v1/sb-1/other"] {
+            assert!(!covers("/v1/*/url", path), "{path}");
+        }
+    }
+
+    #[test]
+    fn names_of_sockets_are_host_names_of_this_machine() {
+        assert!(is_local_name("docker.sock.localhost") && is_local_name("a-1_b.localhost"));
+        for name in ["localhost", ".localhost", "a..localhost", "A.localhost", "a b.localhost", "a.localhost:80", "a.b"]
+        {
+            assert!(!is_local_name(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! `cargo xtask conformance`: runs `sandbox conformance` on every provider in this tree, and compares the results with the
+//! table in `docs/conformance.md`, or writes the table.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::{build, tools};
+
+/// The providers: the name in the table, and the arguments that select it.
+const PROVIDERS: &[(&str, &[&str])] = &[("modal", &["--emulator"])];
+
+/// The document with the table.
+const DOCUMENT: &str = "docs/conformance.md";
+
+/// The part of the document before the table.
+const INTRODUCTION: &str = "\
+# Conformance of the providers
+
+Made by `cargo xtask conformance --write`, which runs `sandbox conformance` on every provider in this tree. The step
+`conformance` of `cargo xtask test` compares this page with a new run. The provider `modal` is tested with the emulator.
+
+- **yes**: the provider behaves as the interface says.
+- **no**: it does not.
+- **–**: the provider does not declare the capability. A check of the group `capabilities` tests that it is refused.
+- **n/a**: the check does not apply, for example because the sandbox lacks a program.
+
+A clause names a function or a type of `wit/`, and what is documented there.
+";
+
+/// Builds the program and the components, and runs all checks on all providers. With `write`, writes the table.
+///
+/// # Errors
+///
+/// Fails if a check failed, the program could not run it, or the document differs from the results.
+pub fn run(write: bool) -> Result<()> {
+    let program = build::dist()?.program;
+    let mut results = BTreeMap::new();
+    let mut failed = Vec::new();
+    for (name, arguments) in PROVIDERS {
+        eprintln!("Checking the provider {name}");
+        let states = check(&program, arguments).with_context(|| format!("in the checks of the provider {name}"))?;
+        failed.extend(states.iter().filter(|(_, state)| **state == "no").map(|(id, _)| format!("{name}: {id}")));
+        results.insert(*name, states);
+    }
+    let list = output(Command::new(&program).args(["conformance", "--list", "--json"]))?.1;
+    let text = document(&list, &results)?;
+    let path = tools::root().join(DOCUMENT);
+    if write {
+        fs::write(&path, &text)?;
+    }
+    ensure!(failed.is_empty(), "these checks failed: {}", failed.join(", "));
+    let same = fs::read_to_string(&path).is_ok_and(|there| there == text);
+    ensure!(same, "{DOCUMENT} differs from the results; `cargo xtask conformance --write` writes it");
+    Ok(())
+}
+
+/// Runs a command with standard error shown, and returns whether it succeeded and the JSON that it printed.
+fn output(command: &mut Command) -> Result<(bool, Value)> {
+    let output = command.stderr(Stdio::inherit()).output()?;
+    let value = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("`{}` printed no JSON and ended with {}", tools::line(command), output.status))?;
+    Ok((output.status.success(), value))
+}
+
+/// Runs the checks on a provider, prints the failed ones, and returns a word for the state of each check.
+fn check(program: &Path, arguments: &[&str]) -> Result<BTreeMap<String, &'static str>> {
+    let (holds, report) = output(Command::new(program).args(["conformance", "--json"]).args(arguments))?;
+    ensure!(report["error"].is_null(), "{}", report["error"]);
+    let mut states = BTreeMap::new();
+    for result in report["checks"].as_array().into_iter().flatten() {
+        let text = |name: &str| result[name].as_str().unwrap_or_default();
+        let state = match text("state") {
+            "passed" => "yes",
+            "not declared" => "–",
+            "skipped" => "n/a",
+            _ => "no",
+        };
+        if state == "no" {
+            eprintln!("failed: {}\n  clause: {}\n  seen: {}", text("id"), text("clause"), text("text"));
+        }
+        states.insert(text("id").to_owned(), state);
+    }
+    let left = &report["left_behind"];
+    ensure!(left.as_array().is_some_and(Vec::is_empty), "left behind: {left}");
+    ensure!(holds || states.values().any(|state| *state == "no"), "the program failed without naming a check");
+    Ok(states)
+}
+
+/// Returns the whole document.
+fn document(list: &Value, results: &BTreeMap<&str, BTreeMap<String, &'static str>>) -> Result<String> {
+    let mut text = INTRODUCTION.to_owned();
+    let mut group = "";
+    for check in list.as_array().context("the list of the checks is no array")? {
+        let field = |name: &str| check[name].as_str().unwrap_or_default();
+        if field("group") != group {
+            group = field("group");
+            let names: Vec<_> = results.keys().copied().collect();
+            text.push_str(&format!("\n## {group}\n\n| check | clause | {} |\n", names.join(" | ")));
+            text.push_str(&format!("|---|---|{}\n", "---|".repeat(names.len())));
+        }
+        let states = results.values().map(|states| states.get(field("id")).copied().unwrap_or("n/a"));
+        let states: Vec<_> = states.collect();
+        let clause = field("clause").replace('|', "\\|");
+        text.push_str(&format!("| `{}` | {clause} | {} |\n", field("id"), states.join(" | ")));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_a_column_for_each_provider() {
+        let list = serde_json::json!([
+            { "id": "a.x", "group": "a", "clause": "run: x | y" },
+            { "id": "b.y", "group": "b", "clause": "start: y" },
+        ]);
+        let states = |state| BTreeMap::from([("a.x".to_owned(), "yes"), ("b.y".to_owned(), state)]);
+        let text = document(&list, &BTreeMap::from([("one", states("no")), ("two", states("–"))])).expect("a document");
+        assert!(text.contains("| check | clause | one | two |\n|---|---|---|---|\n"), "{text}");
+        assert!(text.contains("| `a.x` | run: x \\| y | yes | yes |\n"), "{text}");
+        assert!(text.ends_with("| `b.y` | start: y | no | – |\n"), "{text}");
+    }
+}
