@@ -41,9 +41,9 @@ const COMMANDS: [&str; 44] = [
     "plugin",
     "plugin inspect",
     "plugin pull",
-    "conformance",
     "plugin check",
     "plugin pack",
+    "conformance",
     "gateway",
     "doctor",
     "completions",
@@ -225,32 +225,6 @@ fn a_plugin_from_elsewhere_has_to_be_granted() {
     let mut granted = sandbox(&["--plugin", puppet, "--policy", policy.path().to_str().unwrap(), "--json", "list"]);
     let output = granted.env("PUPPET_TOKEN", "token-of-a-test").output().unwrap();
     assert_eq!((text(&output.stdout).as_str(), output.status.code()), ("[]\n", Some(0)));
-}
-
-#[test]
-fn the_checks_of_conformance_are_listed_without_a_provider() {
-    let output = run(&["conformance", "--only", "exec", "--only", "nonsense"]);
-    let error = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(125), "{error}");
-    assert!(
-        error.contains("cannot run the checks of nonsense") && error.contains("the groups are describe"),
-        "{error}"
-    );
-
-    let output = run(&["conformance", "--list", "--json", "--only", "usage"]);
-    let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let ids: Vec<_> = list.as_array().unwrap().iter().map(|check| check["id"].as_str().unwrap()).collect();
-    assert!(ids.contains(&"usage.grows") && ids.iter().all(|id| id.starts_with("usage.")), "{ids:?}");
-    assert_eq!(list[0]["needs"], serde_json::json!(["stats"]));
-    assert!(text(&run(&["conformance", "--list"]).stdout).starts_with("CHECK "));
-
-    // A component of another interface.
-    let other = tempfile::Builder::new().suffix(".wasm").tempfile().unwrap();
-    std::fs::write(other.path(), wat::parse_str("(component)").unwrap()).unwrap();
-    let output = run(&["--plugin", other.path().to_str().unwrap(), "conformance"]);
-    let error = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(125), "{error}");
-    assert!(error.contains("harness:sandbox"), "{error}");
 }
 
 /// A number as it stands in a WebAssembly file.

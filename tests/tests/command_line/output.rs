@@ -490,9 +490,9 @@ fn components_are_checked_and_packed() {
     let write = |name: &str, text: &str| std::fs::write(here.join(name), text).expect("cannot write the file");
     let component = system_tests::program().with_file_name("memory-provider.wasm");
     let component = component.to_str().expect("not UTF-8");
-    let manifest = "manifest = 1\nname = 'memory'\ninterface = 'harness:sandbox@0.1.1'\ninstances = 'one'\n";
+    let manifest = "manifest = 1\nname = 'memory'\ninterface = 'harness:sandbox@0.2.0'\ninstances = 'one'\n";
     write("good.toml", manifest);
-    write("other.toml", &manifest.replace("0.1.1", "0.1.0").replace("memory", "other"));
+    write("other.toml", &manifest.replace("0.2.0", "0.1.1").replace("memory", "other"));
     write("name.toml", &manifest.replace("memory", "other"));
     write("bad.toml", "manifest = 1\nwish = 3\n");
     write("text.wasm", "text");

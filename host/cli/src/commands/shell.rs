@@ -7,7 +7,7 @@ use crate::args::Shell;
 use crate::output;
 use crate::output::results::ShellEnded;
 use crate::session::Session;
-use crate::steps::image::prepare_image;
+use crate::steps::image::build_image;
 use crate::steps::sandbox::{container, create_sandbox};
 use crate::steps::terminal::{run, size};
 
@@ -17,8 +17,8 @@ pub async fn shell(session: &Session, args: Shell) -> Result<i32> {
     let (sandbox, owed) = match &args.id {
         Some(id) => (container(provider.sandbox(id), args.container.as_deref()), None),
         None => {
-            let image = prepare_image(session, &provider, &args.image, false).await?;
-            let spec = sandbox_host::types::SandboxSpec::new(image);
+            let image = build_image(session, &provider, &args.image).await?;
+            let spec = sandbox_host::types::SandboxSpec::new(sandbox_host::types::ImageSpec::id(image));
             let (sandbox, owed, keeper) = create_sandbox(session, &provider, spec).await?;
             (sandbox, Some((owed, keeper)))
         }

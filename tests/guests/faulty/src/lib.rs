@@ -241,4 +241,4 @@ impl SandboxProvider for Faulty {
     }
 }
 
-sandbox_provider_kit::export!(Faulty, Faulty::new, "../manifest.toml");
+sandbox_provider_kit::export!(Faulty, Faulty::new, "../manifest.toml", [exec, processes, files]);
