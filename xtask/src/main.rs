@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod demo;
 mod evals;
+mod guests;
 mod inspect;
 mod progress;
 mod report;
