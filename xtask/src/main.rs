@@ -6,6 +6,7 @@ mod build;
 mod conformance;
 mod demo;
 mod evals;
+mod guests;
 mod inspect;
 mod progress;
 mod report;

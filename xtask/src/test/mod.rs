@@ -13,7 +13,7 @@ use std::{process::Command, time::Instant};
 use anyhow::{Result, ensure};
 
 use crate::{
-    build, conformance, evals, inspect, progress,
+    build, conformance, evals, guests, inspect, progress,
     report::Report,
     tools::{self, WASM_TARGET, cargo, run},
 };
@@ -86,6 +86,7 @@ const STEPS: &[Step] = &[
         about: "the whole system, with the official SDKs and stock hosts",
         run: Action::Packages(&["system-tests"]),
     },
+    Step { name: "guests", about: "the example providers in Python and JavaScript", run: Action::Tests(guests::test) },
     Step {
         name: "conformance",
         about: "the checks of `sandbox conformance` on every provider, and the table in docs/conformance.md",

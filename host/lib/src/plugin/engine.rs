@@ -24,6 +24,11 @@ pub(in crate::plugin) const CORE_INSTANCES_PER_COMPONENT: u32 = 128;
 /// and so has one with CPython, because dynamically linked modules share a table. Tables cost address space, 160 KB each.
 pub(in crate::plugin) const TABLES_PER_COMPONENT: u32 = 20;
 
+/// Most memories of one component instance. A component of a single module has one, and a component that is composed of
+/// others one for each. An instance takes as many places from [`Shared::permits`] as it has memories, because each of them
+/// costs the address space of one.
+pub(crate) const MEMORIES_PER_COMPONENT: u32 = 4;
+
 /// Upper bound of [`Limits::memory`](crate::Limits::memory), in bytes.
 pub(crate) const MEMORY_CEILING: usize = 1 << 30;
 
@@ -41,7 +46,9 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     /// Whether instances come from a pool. Otherwise each is mapped separately.
     pub(crate) pooled: bool,
-    /// One permit per component instance that may exist.
+    /// Most component instances with one memory.
+    pub(crate) max: u32,
+    /// One permit per memory of the component instances that may exist.
     pub(crate) permits: Arc<Semaphore>,
     clock: Clock,
 }
@@ -76,7 +83,7 @@ impl Shared {
             }
         };
         let clock = Clock::new(engine.weak());
-        Ok(Shared { engine, pooled, permits: Arc::new(Semaphore::new(max as usize)), clock })
+        Ok(Shared { engine, pooled, max, permits: Arc::new(Semaphore::new(max as usize)), clock })
     }
 
     /// Runs the clock while the returned guard lives.
@@ -95,8 +102,9 @@ pub(crate) fn compiler(pooled: bool) -> wasmtime::Result<Engine> {
     Engine::new(&config(pooled.then_some(1)))
 }
 
-/// The features that rustc uses for wasm32-wasip2, the vector instructions of other compilers, and the constant
-/// expressions that dynamically linked modules need for their globals.
+/// The features that rustc uses for wasm32-wasip2, the vector instructions of other compilers, the constant expressions
+/// that dynamically linked modules need for their globals, and several memories, without which wasmtime cannot translate
+/// the calls between the parts of a composed component.
 const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
     .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
     .union(WasmFeatures::SIGN_EXTENSION)
@@ -106,6 +114,7 @@ const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
     .union(WasmFeatures::FLOATS)
     .union(WasmFeatures::SIMD)
     .union(WasmFeatures::EXTENDED_CONST)
+    .union(WasmFeatures::MULTI_MEMORY)
     .union(WasmFeatures::COMPONENT_MODEL);
 
 /// Returns the configuration. It enables features explicitly, so that no upgrade of wasmtime and no cargo feature that
@@ -124,10 +133,10 @@ fn config(pooled: Option<u32>) -> Config {
         pool.total_component_instances(instances);
         pool.total_core_instances(instances.saturating_mul(CORE_INSTANCES_PER_COMPONENT));
         pool.total_tables(instances.saturating_mul(TABLES_PER_COMPONENT));
-        pool.total_memories(instances);
+        pool.total_memories(instances.max(MEMORIES_PER_COMPONENT));
         pool.total_stacks(instances);
         pool.max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT);
-        pool.max_memories_per_component(1);
+        pool.max_memories_per_component(MEMORIES_PER_COMPONENT);
         pool.max_tables_per_component(TABLES_PER_COMPONENT);
         pool.max_memory_size(MEMORY_CEILING);
         // The part of a reused slot that stays mapped. Clearing it costs less than new page faults.
@@ -231,6 +240,50 @@ pub(in crate::plugin) mod tests {
         }
     }
 
+    /// Calls between the parts of a composed component are translated by code that uses the memories of both.
+    #[tokio::test]
+    async fn the_parts_of_a_component_call_each_other() {
+        let part = |name: &str, body: &str| {
+            let realloc = "(func (export \"realloc\") (param i32 i32 i32 i32) (result i32) (i32.const 64))";
+            format!("(component ${name} {body})").replace("REALLOC", realloc)
+        };
+        let inner = part(
+            "inner",
+            "(core module $m (memory (export \"memory\") 1) REALLOC
+               (func (export \"size\") (param i32 i32) (result i32) (local.get 1)))
+             (core instance $i (instantiate $m))
+             (func (export \"size\") (param \"text\" string) (result u32)
+               (canon lift (core func $i \"size\") (memory (core memory $i \"memory\"))
+                 (realloc (core func $i \"realloc\"))))",
+        );
+        let outer = part(
+            "outer",
+            "(import \"size\" (func $size (param \"text\" string) (result u32)))
+             (core module $l (memory (export \"memory\") 1))
+             (core instance $l (instantiate $l))
+             (core func $size (canon lower (func $size) (memory (core memory $l \"memory\"))))
+             (core module $m (import \"\" \"size\" (func $size (param i32 i32) (result i32)))
+               (func (export \"run\") (result i32) (call $size (i32.const 0) (i32.const 7))))
+             (core instance $i (instantiate $m (with \"\" (instance (export \"size\" (func $size))))))
+             (func (export \"run\") (result u32) (canon lift (core func $i \"run\")))",
+        );
+        let whole = format!(
+            "(component {inner} {outer} (instance $a (instantiate $inner))
+               (instance $b (instantiate $outer (with \"size\" (func $a \"size\"))))
+               (export \"run\" (func $b \"run\")))"
+        );
+        for pooled in [Some(1), None] {
+            let engine = Engine::new(&config(pooled)).unwrap();
+            let component = Component::new(&engine, wat::parse_str(&whole).unwrap()).unwrap();
+            assert_eq!(component.resources_required().unwrap().num_memories, 2);
+            let mut store = Store::new(&engine, ());
+            store.set_epoch_deadline(u64::MAX / 2);
+            let instance = Linker::<()>::new(&engine).instantiate_async(&mut store, &component).await.unwrap();
+            let run = instance.get_typed_func::<(), (u32,)>(&mut store, "run").unwrap();
+            assert_eq!(run.call_async(&mut store, ()).await.unwrap(), (7,));
+        }
+    }
+
     #[test]
     fn code_from_the_compiling_process_fits() {
         for pooled in [true, false] {
@@ -258,13 +311,13 @@ pub(in crate::plugin) mod tests {
             "(table 1 funcref) (table 1 funcref)",
             "(func (param v128))",
             "(global i32 (i32.add (i32.const 1) (i32.const 1)))",
+            "(memory 1) (memory 1)",
         ] {
             assert!(taken(module), "{module}");
         }
         for module in [
             "(memory 1 1 shared)",
             "(memory i64 1)",
-            "(memory 1) (memory 1)",
             "(memory 1 (pagesize 1))",
             "(tag)",
             "(type (struct))",

@@ -33,6 +33,8 @@ pub(crate) struct Loaded {
     pub(crate) size: u64,
     pub(crate) imports: Vec<String>,
     pub(crate) exports: Vec<String>,
+    /// Number of memories of an instance, at least 1.
+    pub(crate) memories: u32,
     /// Whether the compiled code came from the cache.
     pub(crate) cached: bool,
 }
@@ -101,7 +103,8 @@ impl Loaded {
         let version = spoken(&exports).map_err(|(kind, why, hint)| fault(kind, why).with_hint(hint))?;
         let manifest = Manifest::find(bytes)?.unwrap_or_default();
         let size = bytes.len() as u64;
-        Ok(Loaded { component, manifest, version, label, digest, size, imports, exports, cached })
+        let memories = component.resources_required().map_or(1, |needs| needs.num_memories.max(1));
+        Ok(Loaded { component, manifest, version, label, digest, size, imports, exports, memories, cached })
     }
 }
 

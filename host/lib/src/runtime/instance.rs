@@ -76,7 +76,7 @@ impl Instance {
             wasi,
             http,
             hooks: Hooks { net: net.clone(), link: link.clone() },
-            limiter: Limiter { memory: limits.memory, table: limits.table_elements, refused: false },
+            limiter: Limiter { memory: limits.memory, used: 0, table: limits.table_elements, refused: false },
             meter: meter.clone(),
         };
         let mut store = Store::new(&shared.engine, state);

@@ -135,12 +135,13 @@ impl Runner {
             self.metrics.instances_reused.fetch_add(1, Ordering::Relaxed);
             return Ok(instance);
         }
-        let permits = &engine::shared()?.permits;
-        let permit = match permits.clone().try_acquire_owned() {
+        let shared = engine::shared()?;
+        let (permits, memories) = (&shared.permits, self.plugin.loaded.memories.min(shared.max));
+        let permit = match permits.clone().try_acquire_many_owned(memories) {
             Ok(permit) => permit,
             Err(_) => {
                 let _waiting = WaitForPlace::begin();
-                match tokio::time::timeout(INSTANCE_WAIT, permits.clone().acquire_owned()).await {
+                match tokio::time::timeout(INSTANCE_WAIT, permits.clone().acquire_many_owned(memories)).await {
                     Ok(Ok(permit)) => permit,
                     _ => {
                         return Err(Error::new(

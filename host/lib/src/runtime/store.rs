@@ -34,14 +34,21 @@ impl WasiHttpView for State {
 
 /// Limits the memory and the tables of an instance, and records whether it has refused a request.
 pub(super) struct Limiter {
+    /// The limit of all memories together, and what they have, in bytes.
     pub(super) memory: usize,
+    pub(super) used: usize,
     pub(super) table: usize,
     pub(super) refused: bool,
 }
 
 impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let allowed = desired <= self.memory;
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let used = self.used.saturating_sub(current).saturating_add(desired);
+        let allowed = used <= self.memory;
+        // A memory that has a smaller maximum of its own does not grow, whatever the answer is.
+        if allowed && maximum.is_none_or(|maximum| desired <= maximum) {
+            self.used = used;
+        }
         self.refused |= !allowed;
         Ok(allowed)
     }

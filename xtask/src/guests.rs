@@ -1,0 +1,194 @@
+//! The test step `guests`: builds the example providers in Python and JavaScript (`guest/examples`) into
+//! `target/examples`, and runs commands with them.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    build,
+    report::Report,
+    tools::{self, run},
+};
+
+/// The name of the custom section with the manifest of a plugin.
+const SECTION: &[u8] = b"harness:manifest";
+
+/// An example: the name of its folder, and how a component is made of it.
+struct Example {
+    name: &'static str,
+    componentize: fn(folder: &Path, wit: &Path, component: &Path) -> Result<()>,
+}
+
+const EXAMPLES: [Example; 2] = [
+    Example { name: "python", componentize: componentize_python },
+    Example { name: "javascript", componentize: componentize_javascript },
+];
+
+/// A command that is run in a new sandbox of an example.
+struct Check {
+    name: &'static str,
+    command: &'static [&'static str],
+    input: &'static str,
+    /// The expected output and exit code.
+    output: &'static str,
+    code: i32,
+}
+
+const CHECKS: [Check; 5] = [
+    Check { name: "echo", command: &["echo", "hello", "world"], input: "", output: "hello world\n", code: 0 },
+    Check { name: "cat", command: &["cat"], input: "from the input\n", output: "from the input\n", code: 0 },
+    Check { name: "sleep", command: &["sleep", "0.1"], input: "", output: "", code: 0 },
+    Check { name: "exit", command: &["exit", "7"], input: "", output: "", code: 7 },
+    Check { name: "missing_program", command: &["no-such-program"], input: "", output: "", code: 127 },
+];
+
+/// Builds the examples and runs the checks whose names contain the filter.
+///
+/// # Errors
+///
+/// Fails if an example cannot be built or a check fails.
+pub fn test(report: &mut Report, filter: Option<&str>) -> Result<()> {
+    let mut failures = 0;
+    for example in &EXAMPLES {
+        let name = |check: &Check| format!("{}_{}", example.name, check.name);
+        let checks: Vec<_> =
+            CHECKS.iter().filter(|check| filter.is_none_or(|text| name(check).contains(text))).collect();
+        if checks.is_empty() {
+            continue;
+        }
+        let component = component(example)?;
+        let program = build::program()?;
+        for check in checks {
+            match attempt(&program, &component, check) {
+                Ok(()) => report.passed(1),
+                Err(error) => {
+                    println!("{} failed: {error:#}", name(check));
+                    report.failed(name(check));
+                    failures += 1;
+                }
+            }
+        }
+    }
+    ensure!(failures == 0, "{failures} checks failed");
+    Ok(())
+}
+
+/// Builds the component of an example and returns its path.
+fn component(example: &Example) -> Result<PathBuf> {
+    let folder = tools::root().join("guest/examples").join(example.name);
+    let built = tools::target().join("examples");
+    let wit = built.join("wit").join(example.name);
+    put_wit(&folder, &wit)?;
+    let component = built.join(format!("{}.wasm", example.name));
+    eprintln!("Building {}", component.display());
+    (example.componentize)(&folder, &wit, &component)?;
+    add_manifest(&component, &fs::read(folder.join("manifest.toml"))?)?;
+    Ok(component)
+}
+
+/// Puts the world of an example and the packages that it uses into a folder, in the form that the toolchains expect.
+fn put_wit(example: &Path, to: &Path) -> Result<()> {
+    let _ = fs::remove_dir_all(to);
+    let interface = to.join("deps/harness-sandbox");
+    fs::create_dir_all(&interface)?;
+    fs::copy(example.join("world.wit"), to.join("world.wit"))?;
+    for (from, to) in [(tools::root().join("wit"), interface), (tools::root().join("wit/deps"), to.join("deps"))] {
+        for entry in fs::read_dir(from)? {
+            let path = entry?.path();
+            if let (Some(name), true) = (path.file_name(), path.extension().is_some_and(|kind| kind == "wit")) {
+                fs::copy(&path, to.join(name))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn componentize_python(folder: &Path, wit: &Path, component: &Path) -> Result<()> {
+    let python = tools::environment("componentize-venv", &folder.join("requirements.txt"))?;
+    let program = python.with_file_name("componentize-py");
+    let mut command = Command::new(program);
+    command.arg("--quiet").arg("--wit-path").arg(wit).args(["--world", "provider", "componentize", "app"]);
+    // Without this variable Python would write caches into the source folder.
+    command.arg("--output").arg(component).current_dir(folder).env("PYTHONDONTWRITEBYTECODE", "1");
+    run(&mut command)
+}
+
+fn componentize_javascript(folder: &Path, wit: &Path, component: &Path) -> Result<()> {
+    let npm = tools::npm()?;
+    let mut command = Command::new(npm.join("node"));
+    command.arg(npm.join("node_modules/@bytecodealliance/jco/dist/jco.js"));
+    // Without the second option the component would use WASI 0.3, which the host does not have.
+    command.args(["componentize", "app.js", "--backend", "quickjs", "--backend-qjs-disable-async"]);
+    command.args(["--world-name", "provider", "--wit"]).arg(wit);
+    run(command.arg("--out").arg(component).current_dir(folder))
+}
+
+/// Appends a manifest to a component, as a custom section.
+fn add_manifest(component: &Path, manifest: &[u8]) -> Result<()> {
+    let content = [&leb128(SECTION.len())[..], SECTION, manifest].concat();
+    let section = [&[0], &leb128(content.len())[..], &content].concat();
+    fs::OpenOptions::new().append(true).open(component)?.write_all(&section)?;
+    Ok(())
+}
+
+/// Encodes a number as WebAssembly does.
+fn leb128(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+    bytes
+}
+
+/// Runs one command in a new sandbox and compares its output and exit code.
+fn attempt(program: &Path, component: &Path, check: &Check) -> Result<()> {
+    let mut command = Command::new(program);
+    command.arg("--plugin").arg(component).args(["run", "--quiet", "--interactive", "--"]).args(check.command);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    child.stdin.take().context("the input is not piped")?.write_all(check.input.as_bytes())?;
+    let Output { status, stdout, stderr } = child.wait_with_output()?;
+    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    ensure!(
+        stdout == check.output && status.code() == Some(check.code),
+        "{status}, expected exit code {}; printed {stdout:?}, expected {:?}; {stderr}",
+        check.code,
+        check.output
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_is_appended_as_a_custom_section() {
+        let folder = tempfile::tempdir().expect("cannot create a folder");
+        let component = folder.path().join("c.wasm");
+        fs::write(&component, b"\0asm\x0d\0\x01\0").expect("cannot write the component");
+        let manifest = [b'm'; 200];
+        add_manifest(&component, &manifest).expect("cannot append");
+        let bytes = fs::read(&component).expect("cannot read the component");
+        // 1 + 16 + 200 = 217 bytes, which is 0xd9 0x01 in LEB128.
+        assert_eq!(bytes[8..12], [0, 0xd9, 0x01, 16]);
+        assert_eq!(bytes[12..28], *SECTION);
+        assert_eq!(bytes[28..], manifest);
+    }
+
+    #[test]
+    fn the_wit_of_an_example_is_complete() {
+        let folder = tempfile::tempdir().expect("cannot create a folder");
+        put_wit(&tools::root().join("guest/examples/python"), folder.path()).expect("cannot copy");
+        for file in ["world.wit", "deps/clocks.wit", "deps/harness-sandbox/types.wit"] {
+            assert!(folder.path().join(file).is_file(), "{file}");
+        }
+    }
+}
