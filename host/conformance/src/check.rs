@@ -1,53 +1,34 @@
-//! What a check is, how it ends, and the helpers that its assertions are written with.
+//! How a check ends, and the helpers that its assertions are written with.
 
-use futures_util::future::BoxFuture;
 use sandbox_host::types::{RunResult, Verdict};
 use sandbox_host::{Error, FileFault, Kind};
-use std::sync::Arc;
-use std::time::Duration;
-
-use crate::world::Case;
-
-/// Time limit of a check. Most take less than a second; a few wait for time limits of some seconds, or start several
-/// sandboxes.
-const TIME_LIMIT: Duration = Duration::from_secs(120);
-
-/// Time limit of a check that damages connections. Such a check consists of several operations, and each of them may use
-/// all retries of the provider.
-const FAULT_TIME_LIMIT: Duration = Duration::from_secs(600);
 
 /// Prefix of a need that names a program of the sandbox.
 pub(crate) const PROGRAM: &str = "program:";
 
-/// A check of a provider.
-#[derive(Clone, Copy)]
-pub struct Check {
-    /// The stable name: the group, a dot, and what is checked, such as `exec.exit-codes`.
-    pub id: &'static str,
-    /// What the check needs. A name with the prefix `program:` is a program of the sandbox. All others are capabilities,
-    /// or one of the parts of the interface in [`PARTS`](crate::PARTS).
-    pub needs: &'static [&'static str],
-    /// The part of the interface that the check tests: the name of a function or a type of `wit/`, a colon, and what is
-    /// documented there.
-    pub clause: &'static str,
-    pub(crate) run: fn(Arc<Case>) -> BoxFuture<'static, Outcome>,
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The provider behaves as the interface says.
+    Passed,
+    /// It does not.
+    Failed,
+    /// The provider does not declare what the check needs.
+    NotDeclared,
+    /// The check does not apply, for example because the sandbox lacks a program.
+    Skipped,
 }
 
-impl Check {
-    /// Returns the group, which is the first part of the id.
+impl State {
+    /// Returns a word for the state.
     #[must_use]
-    pub fn group(&self) -> &'static str {
-        self.id.split_once('.').map_or(self.id, |(group, _)| group)
-    }
-
-    pub(crate) fn time_limit(&self) -> Duration {
-        if self.group() == "faults" { FAULT_TIME_LIMIT } else { TIME_LIMIT }
-    }
-}
-
-impl std::fmt::Debug for Check {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Check").field("id", &self.id).field("needs", &self.needs).finish_non_exhaustive()
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Passed => "passed",
+            State::Failed => "failed",
+            State::NotDeclared => "not declared",
+            State::Skipped => "skipped",
+        }
     }
 }
 
@@ -98,20 +79,6 @@ macro_rules! ensure {
     }};
 }
 pub(crate) use ensure;
-
-/// Defines the checks of a group: the id, the needs, the clause, and the function.
-macro_rules! checks {
-    ($($id:literal [$($need:literal),*] $clause:literal => $run:path;)*) => {
-        /// The checks of this group.
-        pub(crate) const CHECKS: &[$crate::check::Check] = &[$($crate::check::Check {
-            id: $id,
-            needs: &[$($need),*],
-            clause: $clause,
-            run: |case| Box::pin($run(case)),
-        }),*];
-    };
-}
-pub(crate) use checks;
 
 /// Returns the error of a call that must fail with this kind.
 pub(crate) fn refused<T>(what: &str, result: Result<T, Error>, kind: &Kind) -> Outcome<Error> {

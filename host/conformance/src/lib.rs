@@ -13,8 +13,8 @@
 //! struct Printer;
 //!
 //! impl Observer for Printer {
-//!     fn finished(&self, result: &sandbox_conformance::CheckResult) {
-//!         println!("{}: {}", result.check.id, result.state.name());
+//!     fn finished(&self, id: &'static str, state: State, _: std::time::Duration) {
+//!         println!("{id}: {}", state.name());
 //!     }
 //! }
 //!
@@ -43,9 +43,11 @@ mod gate;
 mod groups;
 mod options;
 mod run;
+mod table;
 mod world;
 
-pub use check::Check;
+pub use check::State;
 pub use options::Options;
-pub use run::{CheckResult, Report, State, checks, groups, run};
+pub use run::{CheckResult, Report, checks, groups, run};
+pub use table::Check;
 pub use world::{Observer, PARTS};

@@ -7,36 +7,11 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use sandbox_host::{Error, Provider, ProviderBuilder};
 
-use crate::check::{Check, Outcome, Stop};
+use crate::check::{Outcome, State, Stop};
 use crate::groups::ALL;
 use crate::options::Options;
+use crate::table::Check;
 use crate::world::{Case, Observer, World};
-
-/// How a check ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// The provider behaves as the interface says.
-    Passed,
-    /// It does not.
-    Failed,
-    /// The provider does not declare what the check needs.
-    NotDeclared,
-    /// The check does not apply, for example because the sandbox lacks a program.
-    Skipped,
-}
-
-impl State {
-    /// Returns a word for the state.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            State::Passed => "passed",
-            State::Failed => "failed",
-            State::NotDeclared => "not declared",
-            State::Skipped => "skipped",
-        }
-    }
-}
 
 /// The result of one check.
 #[derive(Clone, Debug)]
@@ -108,7 +83,7 @@ pub async fn run(
         let (world, observer) = (world.clone(), observer.clone());
         async move {
             let result = run_one(world, check).await;
-            observer.finished(&result);
+            observer.finished(result.check.id, result.state, result.time);
             (index, result)
         }
     });

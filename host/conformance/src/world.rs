@@ -11,7 +11,7 @@ use sandbox_host::{
 };
 use tokio::sync::OnceCell;
 
-use crate::check::{Outcome, PROGRAM, Stop, exited, failed, told};
+use crate::check::{Outcome, PROGRAM, State, Stop, exited, failed, told};
 use crate::gate::Gate;
 use crate::options::Options;
 
@@ -52,9 +52,9 @@ pub trait Observer: Send + Sync {
         let _ = sandbox;
     }
 
-    /// A check has ended.
-    fn finished(&self, result: &crate::CheckResult) {
-        let _ = result;
+    /// The check with this id has ended. `time` is how long it ran.
+    fn finished(&self, id: &'static str, state: State, time: Duration) {
+        let _ = (id, state, time);
     }
 }
 

@@ -96,7 +96,7 @@ async fn a_tunnel_leads_no_further_than_its_service() {
         for host in refused {
             for kind in [PortKind::Tcp, PortKind::Tls] {
                 let error = sandbox.connect(&tunnel(host, kind)).await.err().unwrap();
-                assert!(error.to_string().contains("the policy does not allow"), "{url} {host}: {error}");
+                assert!(error.to_string().contains("the policy does not permit"), "{url} {host}: {error}");
             }
         }
     }

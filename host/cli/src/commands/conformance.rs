@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
-use sandbox_conformance::{Check, CheckResult, Observer, Options, Report, State};
+use sandbox_conformance::{Check, Observer, Options, Report, State};
 use sandbox_host::types::ImageSpec;
 use sandbox_host::{InstancesWish, Provider, Sandbox};
 
@@ -84,9 +84,9 @@ impl Observer for Witness {
         }
     }
 
-    fn finished(&self, result: &CheckResult) {
+    fn finished(&self, id: &'static str, state: State, time: Duration) {
         if !self.session.voice.json {
-            let (state, id, time) = (result.state.name(), result.check.id, result.time.as_secs_f64());
+            let (state, time) = (state.name(), time.as_secs_f64());
             self.session.voice.say(format_args!("{state:12}  {id}  {time:.1} s"));
         }
     }

@@ -8,7 +8,8 @@ use sandbox_host::{Provider, Sandbox};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::processes::{all, end, read_until, stdout, write};
-use crate::check::{Outcome, checks, ensure, exited, failed, pattern, printed, same};
+use crate::check::{Outcome, ensure, exited, failed, pattern, printed, same};
+use crate::table::checks;
 use crate::world::Case;
 
 checks! {

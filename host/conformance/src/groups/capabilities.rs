@@ -13,7 +13,8 @@ use sandbox_host::types::{
 use sandbox_host::{Error, Kind, Provider, Result, Sandbox, Signal};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::check::{Check, Outcome, Stop, ensure, refused, told};
+use crate::check::{Outcome, Stop, ensure, refused, told};
+use crate::table::Check;
 use crate::world::Case;
 
 /// An id that no sandbox, command, image or name has.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use sandbox_host::types::{EndReason, ExecSpec, ListFilter, SandboxInfo, SandboxState};
 use sandbox_host::{Happened, Kind, RUN_TAG, Sandbox, fresh_id};
 
-use crate::check::{Outcome, Stop, checks, ensure, failed, printed, refused};
+use crate::check::{Outcome, Stop, ensure, failed, printed, refused};
+use crate::table::checks;
 use crate::world::{Case, altered, is_first_version};
 
 checks! {

@@ -6,7 +6,8 @@ use sandbox_host::types::{ExecSpec, Keep, WriteOptions};
 
 use super::exec::limits;
 use super::processes::all;
-use crate::check::{Outcome, checks, ensure, exited, pattern, printed, same};
+use crate::check::{Outcome, ensure, exited, pattern, printed, same};
+use crate::table::checks;
 use crate::world::Case;
 
 checks! {

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::check::{Outcome, checks, ensure};
+use crate::check::{Outcome, ensure};
+use crate::table::checks;
 use crate::world::Case;
 
 checks! {
@@ -24,6 +25,7 @@ pub(super) const NAMES: [&str; 77] = [
     "create.secrets",
     "create.user",
     "create.command",
+    "create.workdir",
     "create.cpu",
     "create.memory",
     "create.disk",
@@ -61,6 +63,7 @@ pub(super) const NAMES: [&str; 77] = [
     "main.input",
     "files.mode",
     "files.append",
+    "files.create-new",
     "files.atomic",
     "files.rename",
     "files.symlinks",

@@ -6,7 +6,8 @@ use std::time::Duration;
 use sandbox_host::types::{ExecSpec, Keep, OutputLimits, OutputMode, Verdict};
 use sandbox_host::{Happened, Kind, fresh_id};
 
-use crate::check::{Outcome, checks, ensure, exited, failed, pattern, printed, refused, same};
+use crate::check::{Outcome, ensure, exited, failed, pattern, printed, refused, same};
+use crate::table::checks;
 use crate::world::{Case, altered};
 
 checks! {

@@ -11,8 +11,9 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::exec::limits;
 use super::processes::all;
-use crate::check::{Outcome, Stop, checks, ensure, exited, failed, pattern, printed, refused, same, told};
+use crate::check::{Outcome, Stop, ensure, exited, failed, pattern, printed, refused, same, told};
 use crate::gate::{Damage, Gate, Plan};
+use crate::table::checks;
 use crate::world::Case;
 
 checks! {

@@ -7,7 +7,8 @@ use sandbox_host::types::{FileKind, WriteMode, WriteOptions};
 use sandbox_host::{FileFault, Kind, Sandbox};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::check::{Outcome, Stop, checks, ensure, failed, fault, pattern, refused, same};
+use crate::check::{Outcome, Stop, ensure, failed, fault, pattern, refused, same};
+use crate::table::checks;
 use crate::world::{Case, altered};
 
 checks! {

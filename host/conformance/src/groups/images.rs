@@ -5,7 +5,8 @@ use std::sync::Arc;
 use sandbox_host::types::{ImageSpec, SandboxSpec};
 use sandbox_host::{Kind, fresh_id};
 
-use crate::check::{Outcome, checks, ensure, failed, refused};
+use crate::check::{Outcome, ensure, failed, refused};
+use crate::table::checks;
 use crate::world::{Case, altered};
 
 checks! {

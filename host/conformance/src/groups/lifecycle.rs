@@ -6,7 +6,8 @@ use std::time::Duration;
 use sandbox_host::Kind;
 use sandbox_host::types::{EndReason, ExecSpec, SandboxState};
 
-use crate::check::{Outcome, checks, ensure, printed, refused, same};
+use crate::check::{Outcome, ensure, printed, refused, same};
+use crate::table::checks;
 use crate::world::Case;
 
 checks! {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use sandbox_host::types::{ExecSpec, ListFilter, SandboxSpec};
 use sandbox_host::{Error, Happened, Kind, Retry};
 
-use crate::check::{Outcome, Stop, checks, ensure, failed, refused};
+use crate::check::{Outcome, Stop, ensure, failed, refused};
+use crate::table::checks;
 use crate::world::Case;
 
 checks! {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use sandbox_host::types::{LogQuery, OutputStream};
 use sandbox_host::{Kind, Sandbox};
 
-use crate::check::{Outcome, checks, ensure, failed, refused};
+use crate::check::{Outcome, ensure, failed, refused};
+use crate::table::checks;
 use crate::world::{Case, altered};
 
 checks! {

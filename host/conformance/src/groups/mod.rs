@@ -20,7 +20,7 @@ mod trees;
 mod tunnels;
 mod usage;
 
-use crate::check::Check;
+use crate::table::Check;
 
 /// All groups, in the order in which they run.
 pub(crate) const ALL: &[&[Check]] = &[

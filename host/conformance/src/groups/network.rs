@@ -9,7 +9,8 @@ use std::sync::Arc;
 use sandbox_host::types::{NetworkPolicy, SandboxSpec};
 use sandbox_host::{Kind, Sandbox};
 
-use crate::check::{Outcome, checks, ensure, refused};
+use crate::check::{Outcome, ensure, refused};
+use crate::table::checks;
 use crate::world::Case;
 
 checks! {

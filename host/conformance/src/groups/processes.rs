@@ -8,7 +8,8 @@ use sandbox_host::{Kind, OutputStream, Process, ProcessOutput, Sandbox, Signal, 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::exec::is_silent;
-use crate::check::{Outcome, checks, ensure, exited, failed, pattern, refused, same};
+use crate::check::{Outcome, ensure, exited, failed, pattern, refused, same};
+use crate::table::checks;
 use crate::world::{Case, altered};
 
 checks! {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use sandbox_host::Kind;
 use sandbox_host::types::{EndReason, ExecSpec, SidecarSpec};
 
-use crate::check::{Outcome, checks, ensure, refused};
+use crate::check::{Outcome, ensure, refused};
+use crate::table::checks;
 use crate::world::{Case, altered};
 
 checks! {

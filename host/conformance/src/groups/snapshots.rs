@@ -6,7 +6,8 @@ use std::time::Duration;
 use sandbox_host::types::{ImageSpec, SandboxSpec, WriteOptions};
 use sandbox_host::{FileFault, Kind, Sandbox, fresh_id};
 
-use crate::check::{Outcome, checks, ensure, fault, refused, same};
+use crate::check::{Outcome, ensure, fault, refused, same};
+use crate::table::checks;
 use crate::world::Case;
 
 checks! {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use sandbox_host::FileFault;
 
-use crate::check::{Outcome, checks, ensure, fault, pattern};
+use crate::check::{Outcome, ensure, fault, pattern};
+use crate::table::checks;
 use crate::world::Case;
 
 checks! {

@@ -7,7 +7,8 @@ use sandbox_host::types::{PortKind, Tunnel};
 use sandbox_host::{Kind, Sandbox};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::check::{Outcome, checks, ensure, failed, refused, same};
+use crate::check::{Outcome, ensure, failed, refused, same};
+use crate::table::checks;
 use crate::world::{Case, altered};
 
 checks! {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use sandbox_host::Kind;
 
-use crate::check::{Outcome, checks, ensure, refused};
+use crate::check::{Outcome, ensure, refused};
+use crate::table::checks;
 use crate::world::{Case, altered};
 
 checks! {

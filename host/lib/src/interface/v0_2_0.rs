@@ -63,7 +63,7 @@ macro_rules! optional {
         impl Indices {
             fn new<T>(component: &InstancePre<T>) -> wasmtime::Result<Indices> {
                 let exported = |name: &str| {
-                    let name = format!("{}/{}@0.2.0", super::PACKAGE, name.replace('_', "-"));
+                    let name = format!("harness:sandbox/{}@0.2.0", name.replace('_', "-"));
                     component.component().get_export_index(None, &name).is_some()
                 };
                 Ok(Indices {
