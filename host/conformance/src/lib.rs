@@ -35,8 +35,9 @@
 //
 //   run      runs the checks and collects the results
 //   groups   the checks, one file per group
+//   table    what a check is
 //   world    the provider, its sandboxes, and what a check has made
-//   check    what a check is, and helpers for assertions
+//   check    how a check ends, and helpers for assertions
 //   gate     the proxy that damages connections       options   what a run consists of
 mod check;
 mod gate;

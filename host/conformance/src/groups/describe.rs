@@ -18,7 +18,7 @@ checks! {
 }
 
 /// The capability names of the interface. A test compares them with `wit/types.wit`.
-pub(super) const NAMES: [&str; 77] = [
+pub(super) const NAMES: [&str; 79] = [
     "create.idempotent",
     "create.tags",
     "create.env",
