@@ -19,7 +19,7 @@ const FAULTS: [(&str, &[&str]); 15] = [
     ("accepts-options", &["limits.unknown-option"]),
     ("ignores-key", &["core.create-with-one-key"]),
     ("loses-tags", &["core.tags", "core.list-by-tags"]),
-    ("lists-twice", &["core.list-pages"]),
+    ("lists-twice", &["core.list-pages", "core.list-by-tags"]),
     ("terminates-once", &["core.terminate-again"]),
     ("ignores-wait", &["core.wait-running", "processes.wait-running"]),
     ("denies", &["capabilities."]),
