@@ -537,6 +537,11 @@ async fn invalid_settings_are_refused_without_a_request() -> Result<()> {
     refused(provider.check_spec(&disk).await, Kind::Unsupported, "disk");
     refused(provider.create(disk).await, Kind::Unsupported, "disk");
     refused(provider.create(base().sidecar(blocked)).await, Kind::Unsupported, "cannot block the network");
+    let arm = SandboxSpec::new(ImageSpec::default().platform("linux/arm64"));
+    let error = refused(provider.create(arm).await, Kind::Unsupported, "linux/arm64");
+    assert_eq!(error.subject(), Some("create.platform"));
+    let amd = SandboxSpec::new(ImageSpec::default().platform("linux/amd64"));
+    refused(provider.create(amd).await, Kind::Unavailable, "Could not reach");
     refused(provider.create(base()).await, Kind::Unavailable, "Could not reach");
     Ok(())
 }
@@ -584,6 +589,9 @@ async fn volumes_are_shared_and_can_be_read_only() -> Result<()> {
     );
     let part = world.provider.create(mount(false, Some("sub"))).await?;
     assert_eq!(sh(&part, "ls /data").await?, "file");
+    // A second deletion finds nothing, which is no error.
+    world.provider.delete_volume("shared").await?;
+    world.provider.delete_volume("shared").await?;
     Ok(())
 }
 
@@ -1043,7 +1051,10 @@ async fn every_claim_of_the_description_has_a_test() -> Result<()> {
         ("create.names", Support::Native, "a_created_sandbox_has_the_requested_settings"),
         ("create.tags", Support::Native, "a_created_sandbox_has_the_requested_settings"),
         ("create.env", Support::Native, "a_created_sandbox_has_the_requested_settings"),
+        ("create.workdir", Support::Native, "a_command_gets_its_environment_and_directory"),
+        ("create.command", Support::Native, "the_exec_main_is_the_entry_point"),
         ("create.secrets", Support::Native, "secrets_reach_registries_builds_and_commands"),
+        ("create.platform", Support::Native, "invalid_settings_are_refused_without_a_request"),
         ("create.cpu", Support::Native, "the_request_says_all_that_was_asked_for"),
         ("create.memory", Support::Native, "the_request_says_all_that_was_asked_for"),
         ("create.gpu", Support::Native, "the_backend_is_chosen_by_the_requested_features"),
@@ -1076,7 +1087,9 @@ async fn every_claim_of_the_description_has_a_test() -> Result<()> {
         ("snapshot.exit", Support::Native, "an_exit_snapshot_is_taken_at_the_end"),
         ("mount", Support::Native, "a_directory_snapshot_can_be_mounted"),
         ("volumes.reload", Support::Native, "volumes_are_shared_and_can_be_read_only"),
+        ("volumes.delete", Support::Native, "volumes_are_shared_and_can_be_read_only"),
         ("exec.user", Support::Emulated, "commands_run_as_another_user"),
+        ("exec.idempotent", Support::Native, "starts_with_one_exec_id_run_the_command_once"),
         ("exec.signal", Support::Emulated, "a_signal_reaches_the_whole_process_tree"),
         ("exec.deadline", Support::Emulated, "a_deadline_ends_the_whole_process_tree"),
         ("exec.pty", Support::Native, "a_pty_has_a_size_that_can_be_changed"),
@@ -1087,6 +1100,7 @@ async fn every_claim_of_the_description_has_a_test() -> Result<()> {
         ("main.output", Support::Native, "the_exec_main_is_the_entry_point"),
         ("main.input", Support::Native, "the_exec_main_is_the_entry_point"),
         ("files.mode", Support::Emulated, "every_write_mode_writes_and_keeps_permissions"),
+        ("files.create-new", Support::Emulated, "every_write_mode_writes_and_keeps_permissions"),
         ("files.append", Support::Emulated, "every_write_mode_writes_and_keeps_permissions"),
         ("files.atomic", Support::Native, "a_write_replaces_a_file_atomically"),
         ("files.rename", Support::Emulated, "moves_follow_rename_2"),

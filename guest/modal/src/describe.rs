@@ -24,6 +24,7 @@ const CAPABILITIES: &[(&str, Support, &str)] = &[
     ("create.workdir", Support::Native, ""),
     ("create.command", Support::Native, "Appended to the ENTRYPOINT of the image. `keep-alive` runs `sleep`."),
     ("create.secrets", Support::Native, ""),
+    ("create.platform", Support::Native, "Only linux/amd64."),
     ("create.cpu", Support::Native, ""),
     ("create.memory", Support::Native, ""),
     ("create.gpu", Support::Native, "On Modal's older backend (v1)."),

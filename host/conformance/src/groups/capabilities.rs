@@ -34,13 +34,13 @@ macro_rules! capabilities {
 
 capabilities! {
     "image.registry" "image.registry-credentials" "image.dockerfile" "image.context" "image.commands" "image.secrets"
-    "image.gpu" "image.delete" "image.list" "create.user" "create.command" "create.platform" "create.names" "create.tags" "create.env" "create.secrets" "create.cpu" "create.memory"
+    "image.gpu" "image.delete" "image.list" "create.user" "create.command" "create.workdir" "create.platform" "create.names" "create.tags" "create.env" "create.secrets" "create.cpu" "create.memory"
     "create.disk" "create.gpu" "create.lifetime" "create.idle-timeout" "create.regions" "create.volumes"
     "create.buckets" "create.proxy" "create.pty" "create.readiness" "network.blocked" "network.cidrs" "network.domains"
     "network.inbound" "network.update" "ports.tls" "ports.h2" "ports.tcp" "connect-token" "sidecars" "tags.update"
     "find" "wait-running" "pause" "stop" "lifetime.extend" "logs" "stats" "snapshot.filesystem" "snapshot.directory" "snapshot.memory" "snapshot.exit" "mount"
     "volumes.reload" "volumes.delete" "snapshot.memory.delete" "exec.list" "exec.user" "exec.signal" "exec.deadline" "exec.pty" "exec.resize" "exec.merge-stderr"
-    "exec.secrets" "main.output" "main.input" "files.mode" "files.append" "files.rename"
+    "exec.secrets" "main.output" "main.input" "files.mode" "files.append" "files.create-new" "files.rename"
     "files.symlinks" "files.trees" "files.watch" "files.user" "exec" "files" "directories"
 }
 
@@ -140,7 +140,9 @@ fn others(name: &str) -> &'static [&'static str] {
         "files.trees" => &["trees", "files"],
         "files.watch" => &["watches", "files"],
         "directories" => &["files"],
-        "files.mode" | "files.append" | "files.rename" | "files.symlinks" | "files.user" => &["files"],
+        "files.mode" | "files.append" | "files.create-new" | "files.rename" | "files.symlinks" | "files.user" => {
+            &["files"]
+        }
         _ => &[],
     }
 }
@@ -189,6 +191,7 @@ fn of_create(name: &str, case: &Case) -> Use {
         "create.names" => spec.name(NONE),
         "create.tags" => spec.tag("conformance", "1"),
         "create.env" => spec.env("CONFORMANCE", "1"),
+        "create.workdir" => spec.workdir("/tmp"),
         "create.secrets" => spec.secret(NONE),
         "create.cpu" => spec.cpu(1.0),
         "create.memory" => spec.memory_mib(256),
@@ -263,6 +266,11 @@ async fn of_files(name: String, sandbox: Sandbox) -> Result<()> {
         "files.append" => {
             let options = WriteOptions { mode: WriteMode::Append, ..WriteOptions::default() };
             sandbox.write_file(path, "x", options).await
+        }
+        "files.create-new" => {
+            let options = WriteOptions { mode: WriteMode::CreateNew, ..WriteOptions::default() };
+            let path = format!("{path}-{}", sandbox_host::fresh_id());
+            sandbox.write_file(&path, "x", options).await
         }
         "files.rename" => sandbox.rename(path, "/tmp/conformance-other", true).await,
         "files.symlinks" => sandbox.make_symlink(path, "target").await,

@@ -40,7 +40,7 @@ checks! {
     "core.name-is-taken" ["create.names"] "create: fails with `already-exists` if the name is taken" => name_taken;
     "core.name-is-free-again" ["create.names"] "sandbox-spec: `name` is unique among running sandboxes only" => name_free;
     "core.env" ["exec", "create.env", "program:sh"] "sandbox-spec: `env` is the environment of every command" => env;
-    "core.workdir" ["exec", "program:sh"] "sandbox-spec: `workdir` is the working directory of commands" => workdir;
+    "core.workdir" ["exec", "create.workdir", "program:sh"] "sandbox-spec: `workdir` is the working directory of commands" => workdir;
     "core.lifetime" ["create.lifetime"] "sandbox-spec: the sandbox ends after `lifetime`, with the reason `lifetime`" => lifetime;
     "core.idle-timeout" ["create.idle-timeout"] "sandbox-spec: the sandbox ends after `idle-timeout` without an exec, with the reason `idle`" => idle;
     "core.entry-point" ["create.command", "program:sh"] "end-reason: `finished` with the exit code of the entry point" => entry_point;

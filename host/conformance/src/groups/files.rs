@@ -7,7 +7,7 @@ use sandbox_host::types::{FileKind, WriteMode, WriteOptions};
 use sandbox_host::{FileFault, Kind, Sandbox};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::check::{Outcome, Stop, ensure, failed, fault, pattern, refused, same};
+use crate::check::{Outcome, ensure, failed, fault, pattern, refused, same};
 use crate::table::checks;
 use crate::world::{Case, altered};
 
@@ -15,7 +15,7 @@ checks! {
     "files.write-and-read" ["files"] "write-file: `read-file` returns what was written" => write_and_read;
     "files.replace" ["files"] "write-mode: `replace` replaces the whole file" => replace;
     "files.parents" ["files"] "write-mode: missing parents are created" => parents;
-    "files.create-new" ["files"] "write-mode: `create-new` fails if the file exists, and does not change it" => create_new;
+    "files.create-new" ["files", "files.create-new"] "write-mode: `create-new` fails if the file exists, and does not change it" => create_new;
     "files.append" ["files", "files.append"] "write-mode: `append` adds to the file, or creates it" => append;
     "files.read-missing" ["files"] "file-fault: `not-found` for a file that does not exist" => read_missing;
     "files.read-directory" ["files", "directories"] "file-fault: `is-a-directory` if the path of a file is a directory" => read_directory;
@@ -96,13 +96,7 @@ async fn parents(case: Arc<Case>) -> Outcome {
 
 async fn create_new(case: Arc<Case>) -> Outcome {
     let (sandbox, path) = (case.shared().await?, case.path("file"));
-    match sandbox.write_file(&path, "first", options(WriteMode::CreateNew)).await {
-        // No capability of the interface stands for this mode.
-        Err(error) if *error.kind() == Kind::Unsupported => {
-            return Err(Stop::Skipped("the provider does not support `create-new`".to_owned()));
-        }
-        written => written?,
-    }
+    sandbox.write_file(&path, "first", options(WriteMode::CreateNew)).await?;
     let again = sandbox.write_file(&path, "second", options(WriteMode::CreateNew)).await;
     fault("`create-new` of a file that exists", again, FileFault::AlreadyExists)?;
     holds(&sandbox, &path, "first").await
