@@ -1,6 +1,7 @@
 //! Checks the conformance kit with providers that are wrong: `sandbox conformance` has to find each fault of
 //! `tests/guests/faulty`, and nothing in the memory provider.
 
+use std::collections::BTreeSet;
 use std::process::Output;
 
 use serde_json::Value;
@@ -51,15 +52,19 @@ fn the_memory_provider_conforms() {
 fn the_kit_finds_each_fault() {
     let component = faulty();
     let component = component.to_str().expect("not UTF-8");
-    let run = |fault: &str| {
+    // Only the groups of the expected checks run, because a faulty provider makes some checks wait for their time limits.
+    let run = |fault: &str, names: &[&str]| {
         let fault = format!("FAULT={fault}");
-        conformance(&["--plugin", component, "--grant", "--env", &fault])
+        let mut arguments = vec!["--plugin", component, "--grant", "--env", &fault];
+        let groups: BTreeSet<_> = names.iter().filter_map(|name| name.split('.').next()).collect();
+        arguments.extend(groups.iter().flat_map(|group| ["--only", group]));
+        conformance(&arguments)
     };
-    let (output, report) = run("");
+    let (output, report) = run("", &[]);
     assert!(output.status.success() && failed(&report).is_empty(), "without a fault: {:?}", failed(&report));
     let mut missed = Vec::new();
     for (fault, names) in FAULTS {
-        let (output, report) = run(fault);
+        let (output, report) = run(fault, names);
         let failed = failed(&report);
         let found = failed.iter().any(|(id, _)| names.iter().any(|name| id.starts_with(name)));
         if !found || output.status.code() != Some(1) {

@@ -90,6 +90,7 @@ impl SandboxProvider for Provider {
             ("network.blocked", "A sandbox has no network in any case."),
             ("exec.deadline", ""),
             ("exec.signal", "Every signal ends the command."),
+            ("files.create-new", ""),
         ];
         records::description("memory", env!("CARGO_PKG_VERSION"), &capabilities)
     }

@@ -523,7 +523,11 @@ fn a_token_file_replaces_only_regular_files() {
     let told = String::from_utf8_lossy(&output.stdout);
     let names: Vec<_> = told.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
     assert_eq!(names, ["MODAL_SERVER_URL", "MODAL_GRPC_WIRE"]);
-    assert!(stderr(&output).contains("set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET to what"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET to the content of"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 /// The inspection shows which files and variables a plugin would read, but not their contents.

@@ -94,11 +94,14 @@ pub fn of_location(at: &Location) -> Vec<&'static str> {
     chosen(&[("sidecars", at.container.is_some()), ("files.user", at.user.is_some())]).collect()
 }
 
-/// Returns the capabilities that these options of a write need. Every provider with files can replace a file, and create
-/// one that does not exist.
+/// Returns the capabilities that these options of a write need. Every provider with files can replace a file.
 #[must_use]
 pub fn of_write(at: &Location, options: &WriteOptions) -> Vec<&'static str> {
-    let wanted = [("files.append", options.mode == WriteMode::Append), ("files.mode", options.permissions.is_some())];
+    let wanted = [
+        ("files.append", options.mode == WriteMode::Append),
+        ("files.create-new", options.mode == WriteMode::CreateNew),
+        ("files.mode", options.permissions.is_some()),
+    ];
     of_location(at).into_iter().chain(chosen(&wanted)).collect()
 }
 

@@ -53,7 +53,10 @@ fn facts(plugin: &Plugin, described: Result<&Description, &sandbox_host::Error>)
     row("file", plugin.label().to_owned());
     row("sha256", plugin.digest().to_owned());
     row("size", format!("{} bytes", plugin.size()));
-    let known = sandbox_host::INTERFACE_VERSIONS.join(" and ");
+    let known = match sandbox_host::INTERFACE_VERSIONS.split_last() {
+        Some((oldest, newer)) => format!("{} and {oldest}", newer.join(", ")),
+        None => String::new(),
+    };
     row("interface", format!("harness:sandbox {} (this host supports {known})", plugin.interface_version()));
     for name in plugin.exports() {
         row("exports", name.clone());
