@@ -839,7 +839,7 @@ async fn programs_in_an_unusual_directory_are_used() -> Result<()> {
 
     for change in ["chown 4321 /busybox", "chmod 777 /busybox"] {
         let sandbox = world.sandbox_of(image(change)).await;
-        let error = refused(sandbox.set_permissions("/etc/passwd", 0o600).await, &["no program"]);
+        let error = refused(sandbox.set_permissions("/etc/passwd", 0o600).await, &["could not run"]);
         assert_eq!(error.kind(), &Kind::Unsupported, "{change}");
     }
     Ok(())

@@ -90,6 +90,7 @@ const CAPABILITIES: &[(&str, Support, &str)] = &[
     ("main.output", Support::Native, "V2 backend only; old output may be dropped."),
     ("main.input", Support::Native, "V2 backend only."),
     ("files.mode", Support::Emulated, "Needs /bin/sh, chmod and mv in the image."),
+    ("files.create-new", Support::Emulated, "Needs /bin/sh in the image."),
     (
         "files.append",
         Support::Emulated,
