@@ -47,7 +47,7 @@ def whole(value: Any, where: str) -> int:
 
 
 def texts(value: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, str]:
-    """Converts the values to strings. A name without a value takes the value of the variable, or is left out, as with Docker."""
+    """Converts the values to strings. A name without a value takes that of the variable, or is left out, as with Docker."""
     found = {name: variables.get(name) if one is None else text(one) for name, one in value.items()}
     return {name: one for name, one in found.items() if one is not None}
 
