@@ -3,7 +3,7 @@
 use anyhow::Result;
 use base64::Engine as _;
 use sandbox_host::types::{self, ExecSpec};
-use sandbox_host::{Process, Sandbox};
+use sandbox_host::{Kind, Process, Sandbox};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::args::CommandArgs;
@@ -47,10 +47,14 @@ pub async fn execute(session: &Session, sandbox: &Sandbox, command: ExecSpec, ho
     }
     let started = session.voice.step("starting the command");
     let owed = session.owe_exec(sandbox, &command.id);
-    let mut process = match sandbox.spawn(command).await {
+    let mut process = match sandbox.spawn(command.clone()).await {
         Ok(process) => process,
         Err(error) => {
             owed.unless_happened(&error);
+            if *error.kind() == Kind::Unsupported && error.subject() == Some("processes") {
+                drop(started);
+                return print_at_the_end(session, sandbox, command, how).await;
+            }
             return Err(error.into());
         }
     };
@@ -118,23 +122,49 @@ async fn pass(from: Option<impl AsyncRead + Unpin>, mut to: impl AsyncWrite + Un
     }
 }
 
-/// Runs a command until it ends and prints its result as a JSON object.
-async fn collect(session: &Session, sandbox: &Sandbox, command: ExecSpec, how: &CommandArgs) -> Result<i32> {
+/// Runs a command with all of standard input until it ends, and returns the last [`COLLECTED`] bytes of each stream.
+async fn run_whole(
+    session: &Session,
+    sandbox: &Sandbox,
+    command: ExecSpec,
+    how: &CommandArgs,
+) -> Result<types::RunResult> {
     let mut stdin = Vec::new();
     if how.interactive {
         tokio::io::stdin().read_to_end(&mut stdin).await?;
     }
-    let exec = command.id.clone();
-    let owed = session.owe_exec(sandbox, &exec);
+    let owed = session.owe_exec(sandbox, &command.id);
     let limits = types::OutputLimits { stdout_max: COLLECTED, stderr_max: COLLECTED, keep: types::Keep::Tail };
-    let result = match sandbox.run_with(command, stdin, limits).await {
-        Ok(result) => result,
+    match sandbox.run_with(command, stdin, limits).await {
+        Ok(result) => {
+            owed.paid();
+            Ok(result)
+        }
         Err(error) => {
             owed.unless_happened(&error);
-            return Err(error.into());
+            Err(error.into())
         }
-    };
-    owed.paid();
+    }
+}
+
+/// Runs a command and prints its output when it has ended, for a provider without the interface `processes`.
+async fn print_at_the_end(session: &Session, sandbox: &Sandbox, command: ExecSpec, how: &CommandArgs) -> Result<i32> {
+    let result = run_whole(session, sandbox, command, how).await?;
+    for (name, stream) in [("stdout", &result.stdout), ("stderr", &result.stderr)] {
+        let lost = stream.total - stream.data.len() as u64;
+        if lost > 0 {
+            session.voice.say(format_args!("the first {lost} bytes of {name} were discarded"));
+        }
+    }
+    pass(Some(&result.stdout.data[..]), tokio::io::stdout()).await?;
+    pass(Some(&result.stderr.data[..]), tokio::io::stderr()).await?;
+    exit_code(session, result.verdict)
+}
+
+/// Runs a command until it ends and prints its result as a JSON object.
+async fn collect(session: &Session, sandbox: &Sandbox, command: ExecSpec, how: &CommandArgs) -> Result<i32> {
+    let exec = command.id.clone();
+    let result = run_whole(session, sandbox, command, how).await?;
     let (stdout_bytes, stderr_bytes) = (result.stdout.total, result.stderr.total);
     let (stdout, stdout_base64) = text_of(session, "stdout", result.stdout);
     let (stderr, stderr_base64) = text_of(session, "stderr", result.stderr);

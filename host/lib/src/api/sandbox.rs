@@ -602,7 +602,8 @@ impl Sandbox {
         // One call would occupy the only instance until the command ends, and could not be interrupted.
         if self.inner().is_single() {
             match self.run_in_pieces(command.clone(), &stdin, limits).await {
-                Err(error) if *error.kind() == Kind::Unsupported && error.subject() == Some("exec") => {}
+                Err(error)
+                    if *error.kind() == Kind::Unsupported && matches!(error.subject(), Some("exec" | "processes")) => {}
                 result => return result,
             }
         }
