@@ -618,7 +618,7 @@ mod tests {
             ("COPY --chmod=1 --chmod=2 a b", "line 1: --chmod is given twice"),
             ("ADD --from=a b c", "line 1: unknown flag of ADD: --from"),
             ("FROM a AS 1b", "line 1: 1b cannot be the name"),
-            ("CMD [1]", "line 1: a list of strings is needed"),
+            ("CMD [1]", "line 1: expected a list of strings"),
             ("HEALTHCHECK SOMETIMES", "line 1: HEALTHCHECK needs CMD or NONE"),
             ("HEALTHCHECK --interval=often CMD x", "line 1: --interval=often is not a duration"),
             ("ENV X", "line 1: ENV X has no value"),

@@ -208,9 +208,9 @@ mod tests {
             ("type=secret", "id is missing"),
             ("type=volume,target=/x", "unknown type: volume"),
             ("type=tmpfs,target=/x,from=y", "unknown key: from"),
-            ("type=cache,target=/x,sharing=never", "sharing=never cannot be"),
-            ("type=cache,target=/x,mode=9", "mode=9 cannot be"),
-            ("type=tmpfs,target=/x,size=big", "size=big cannot be"),
+            ("type=cache,target=/x,sharing=never", "sharing=never is not valid"),
+            ("type=cache,target=/x,mode=9", "mode=9 is not valid"),
+            ("type=tmpfs,target=/x,size=big", "size=big is not valid"),
             ("type=ssh", "no SSH agent"),
         ] {
             let error = of(text).unwrap_err();
