@@ -9,7 +9,7 @@ use system_tests::{faulty, feed, sandbox, stderr};
 
 /// The faults, and the checks of the kit that fail with them. At least one check whose name begins with one of the texts
 /// has to fail.
-const FAULTS: [(&str, &[&str]); 15] = [
+const FAULTS: [(&str, &[&str]); 14] = [
     ("runs-twice", &["exec.repeated", "processes.start-again"]),
     ("loses-byte", &["data.process-sizes", "processes.large-output"]),
     ("ignores-offset", &["processes.large-output", "processes.dialogue", "data.process-sizes"]),
@@ -22,7 +22,6 @@ const FAULTS: [(&str, &[&str]); 15] = [
     ("loses-tags", &["core.tags", "core.list-by-tags"]),
     ("lists-twice", &["core.list-pages", "core.list-by-tags"]),
     ("terminates-once", &["core.terminate-again"]),
-    ("ignores-wait", &["core.wait-running", "processes.wait-running"]),
     ("denies", &["capabilities."]),
     ("repeats-input", &["callers.repeated-input"]),
 ];

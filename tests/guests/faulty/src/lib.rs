@@ -7,7 +7,6 @@ use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
-    time::Duration,
 };
 
 use memory::Provider as Memory;
@@ -19,7 +18,7 @@ mod memory {
 }
 
 /// The faults, and what each does. A test compares the list with the checks of the kit.
-const FAULTS: [(&str, &str); 15] = [
+const FAULTS: [(&str, &str); 14] = [
     ("runs-twice", "a repeated start runs the command again"),
     ("loses-byte", "output that is read from an offset lacks its first byte"),
     ("ignores-offset", "output is always read from its beginning"),
@@ -32,18 +31,13 @@ const FAULTS: [(&str, &str); 15] = [
     ("loses-tags", "tags are dropped"),
     ("lists-twice", "a list has one sandbox twice"),
     ("terminates-once", "a second terminate fails"),
-    ("ignores-wait", "waits take longer than the caller permits"),
     ("denies", "describe denies signals, which work"),
     ("repeats-input", "repeated input is accepted again"),
 ];
 
-/// Longer than any wait of the kit, and shorter than its time limits.
-const TOO_LONG: Duration = Duration::from_secs(40);
-
 /// The memory provider with a fault.
 pub struct Faulty {
     inner: Memory,
-    transport: Rc<dyn Transport>,
     fault: String,
     starts: Cell<u32>,
     /// For `runs-twice`: the id under which a command was started last, by the id that the caller gave.
@@ -62,9 +56,9 @@ impl Faulty {
         let fault = transport.env("FAULT").unwrap_or_default();
         let known = fault.is_empty() || FAULTS.iter().any(|(name, _)| *name == fault);
         assert!(known, "there is no fault {fault:?}; the faults are {FAULTS:?}");
-        let inner = Memory::new(transport.clone());
+        let inner = Memory::new(transport);
         let (starts, latest, seen) = Default::default();
-        Faulty { inner, transport, fault, starts, latest, seen }
+        Faulty { inner, fault, starts, latest, seen }
     }
 
     fn has(&self, fault: &str) -> bool {
@@ -87,12 +81,6 @@ impl Faulty {
 
     fn max(&self, max: u32) -> u32 {
         if self.has("ignores-max") && max > 0 { max.saturating_mul(3) } else { max }
-    }
-
-    async fn delay(&self) {
-        if self.has("ignores-wait") {
-            self.transport.sleep(TOO_LONG).await;
-        }
     }
 
     fn real(&self, mut exec: ExecRef) -> ExecRef {
@@ -161,7 +149,6 @@ impl SandboxProvider for Faulty {
     }
 
     async fn wait(&self, sandbox: &str, wait: u64) -> Result<Option<EndReason>> {
-        self.delay().await;
         self.spoil(self.inner.wait(sandbox, wait).await)
     }
 
@@ -194,7 +181,6 @@ impl SandboxProvider for Faulty {
         if self.has("loses-byte") && stdout > 0 {
             request.stdout_offset += 1;
         }
-        self.delay().await;
         let exec = self.real(exec);
         let mut output = self.spoil(self.inner.read_output(exec.clone(), request).await)?;
         output.verdict = self.verdict(&exec, output.verdict);
@@ -214,7 +200,6 @@ impl SandboxProvider for Faulty {
     }
 
     async fn wait_exec(&self, exec: ExecRef, wait: u64) -> Result<Option<Verdict>> {
-        self.delay().await;
         let exec = self.real(exec);
         let verdict = self.spoil(self.inner.wait_exec(exec.clone(), wait).await)?;
         Ok(self.verdict(&exec, verdict))
