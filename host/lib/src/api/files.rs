@@ -177,8 +177,8 @@ impl Sandbox {
     /// use std::path::Path;
     ///
     /// # async fn example(sandbox: &sandbox_host::Sandbox) -> sandbox_host::Result<()> {
-    /// sandbox.upload_directory(Path::new("src"), "/work/src", |_| {}).await?;
-    /// let unpacked = sandbox.download_directory("/work/results", Path::new("results"), |_| {}).await?;
+    /// sandbox.upload_directory(Path::new("src"), "/srv/src", |_| {}).await?;
+    /// let unpacked = sandbox.download_directory("/srv/results", Path::new("results"), |_| {}).await?;
     /// println!("{} entries could not be created here", unpacked.skipped);
     /// # Ok(())
     /// # }
