@@ -9,9 +9,10 @@ use system_tests::{faulty, feed, sandbox, stderr};
 
 /// The faults, and the checks of the kit that fail with them. At least one check whose name begins with one of the texts
 /// has to fail.
-const FAULTS: [(&str, &[&str]); 13] = [
+const FAULTS: [(&str, &[&str]); 14] = [
     ("runs-twice", &["exec.repeated", "processes.start-again"]),
     ("loses-byte", &["data.process-sizes", "processes.large-output"]),
+    ("ignores-offset", &["processes.start-and-read", "processes.large-output", "processes.dialogue"]),
     ("ignores-max", &["core.list-pages", "data.", "files."]),
     ("forgets-verdict", &["exec.repeated-verdict", "processes.start-again-after-end", "processes.read-after-end"]),
     ("wrong-happened", &["limits."]),

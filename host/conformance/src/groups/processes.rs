@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::try_join;
 use sandbox_host::types::{ExecSpec, OutputMode, Verdict};
 use sandbox_host::{Kind, OutputStream, Process, ProcessOutput, Sandbox, Signal, fresh_id};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -64,12 +65,30 @@ pub(super) async fn end(process: &mut Process) -> Outcome<Verdict> {
     }
 }
 
+/// Most bytes of a stream that are read: more than any command of the kit prints. A provider that returns the same output
+/// again and again would otherwise use up the memory.
+const MOST: u64 = 64 << 20;
+
 /// Reads everything of a command and waits for its end.
-pub(super) async fn all(process: Process) -> Outcome<ProcessOutput> {
-    match tokio::time::timeout(END, process.wait_with_output()).await {
-        Ok(output) => Ok(output?),
+pub(super) async fn all(mut process: Process) -> Outcome<ProcessOutput> {
+    drop(process.stdin.take());
+    let streams = try_join(whole(process.stdout.take()), whole(process.stderr.take()));
+    match tokio::time::timeout(END, streams).await {
+        Ok(streams) => {
+            let (stdout, stderr) = streams?;
+            Ok(ProcessOutput { verdict: end(&mut process).await?, stdout, stderr })
+        }
         Err(_) => failed(format!("the output of a command had not ended after {END:?}")),
     }
+}
+
+async fn whole(stream: Option<OutputStream>) -> Outcome<Vec<u8>> {
+    let mut data = Vec::new();
+    if let Some(stream) = stream {
+        stream.take(MOST).read_to_end(&mut data).await?;
+    }
+    ensure!((data.len() as u64) < MOST, "a command printed more than {MOST} bytes, or its output has no end");
+    Ok(data)
 }
 
 /// Reads from a stream until it has this text.

@@ -18,9 +18,10 @@ mod memory {
 }
 
 /// The faults, and what each does. A test compares the list with the checks of the kit.
-const FAULTS: [(&str, &str); 13] = [
+const FAULTS: [(&str, &str); 14] = [
     ("runs-twice", "a repeated start runs the command again"),
     ("loses-byte", "output that is read from an offset lacks its first byte"),
+    ("ignores-offset", "output is always read from its beginning"),
     ("ignores-max", "answers are larger than the caller permits"),
     ("forgets-verdict", "the verdict of a command is reported once"),
     ("wrong-happened", "an error says that the call took effect"),
@@ -172,15 +173,18 @@ impl SandboxProvider for Faulty {
     }
 
     async fn read_output(&self, exec: ExecRef, mut request: ReadRequest) -> Result<Output> {
-        let stdout = request.stdout_offset;
+        let (stdout, stderr) = (request.stdout_offset, request.stderr_offset);
         request.max_bytes = self.max(request.max_bytes);
+        if self.has("ignores-offset") {
+            (request.stdout_offset, request.stderr_offset) = (0, 0);
+        }
         if self.has("loses-byte") && stdout > 0 {
             request.stdout_offset += 1;
         }
         let exec = self.real(exec);
         let mut output = self.spoil(self.inner.read_output(exec.clone(), request).await)?;
         output.verdict = self.verdict(&exec, output.verdict);
-        output.stdout.offset = stdout;
+        (output.stdout.offset, output.stderr.offset) = (stdout, stderr);
         Ok(output)
     }
 
