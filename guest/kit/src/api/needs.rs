@@ -126,14 +126,25 @@ pub fn check(description: &Description, needs: &[&str]) -> Result<()> {
     }
 }
 
-/// Checks that a provider without options of its own declares everything that a specification needs. If it declares no
-/// capability of images (`image.…`), only its default image is accepted. Also checks the key, the name, the environment
-/// and the working directory.
+/// Checks that a provider without options of its own declares everything that a specification needs, and that the
+/// specification is valid.
 ///
 /// # Errors
 ///
-/// `unsupported` like [`check`]; `invalid-argument` for an option, an extra field or another invalid field.
+/// Those of [`check_request`], and `invalid-argument` for an option.
 pub fn check_sandbox(description: &Description, spec: &SandboxSpec) -> Result<()> {
+    check_request(description, spec)?;
+    no_options(&spec.options)
+}
+
+/// Checks that a provider declares everything that a specification needs, except its options. If it declares no capability
+/// of images (`image.…`), only its default image is accepted. Also checks the key, the name, the environment and the working
+/// directory.
+///
+/// # Errors
+///
+/// `unsupported` like [`check`]; `invalid-argument` for an extra field or another invalid field.
+pub fn check_request(description: &Description, spec: &SandboxSpec) -> Result<()> {
     spec.key.iter().try_for_each(|key| super::ids::check_chosen("a key", key))?;
     spec.name.iter().try_for_each(|name| super::check::name(name))?;
     spec.workdir.iter().try_for_each(|workdir| super::check::path(workdir))?;
@@ -144,7 +155,6 @@ pub fn check_sandbox(description: &Description, spec: &SandboxSpec) -> Result<()
         needs.push("image");
     }
     check(description, &needs)?;
-    no_options(&spec.options)?;
     super::check::extra(&spec.image.extra)?;
     super::check::extra(&spec.extra)
 }

@@ -37,7 +37,7 @@ pub async fn exchange(transport: &Rc<dyn Transport>, request: Request, limit: us
     let body = read(response.body, limit).await;
     if !good {
         let text = String::from_utf8_lossy(&body.unwrap_or_default()).trim().to_string();
-        return Err(Refusal { status: Some(status), retry_after, message: text, fault: None, earlier: false });
+        return Err(Refusal { retry_after, ..Refusal::of_status(status, &text) });
     }
     let body = body.ok_or_else(|| Refusal::broken("the response is incomplete or too long"))?;
     Ok(Answer { status, head: response.head, body })
@@ -69,12 +69,27 @@ pub struct Refusal {
     message: String,
     retry_after: Option<Duration>,
     earlier: bool,
+    last: bool,
 }
 
 impl Refusal {
     fn broken(message: &str) -> Refusal {
         let (status, fault) = (None, Some(TransportFault::Broken));
-        Refusal { status, fault, message: message.to_string(), retry_after: None, earlier: false }
+        Refusal { status, fault, message: message.to_string(), retry_after: None, earlier: false, last: false }
+    }
+
+    /// Makes the refusal of a response with this status and this text in its body.
+    #[must_use]
+    pub fn of_status(status: u16, message: &str) -> Refusal {
+        let message = message.to_string();
+        Refusal { status: Some(status), fault: None, message, retry_after: None, earlier: false, last: false }
+    }
+
+    /// Makes this failure final: it is not retried, whatever its status is.
+    #[must_use]
+    pub fn without_retry(mut self) -> Refusal {
+        self.last = true;
+        self
     }
 
     /// Returns the HTTP status of the response, or `None` if there was no complete response.
@@ -103,7 +118,7 @@ impl fmt::Display for Refusal {
 impl From<TransportError> for Refusal {
     fn from(error: TransportError) -> Refusal {
         let TransportError { kind, message } = error;
-        Refusal { status: None, fault: Some(kind), message, retry_after: None, earlier: false }
+        Refusal { status: None, fault: Some(kind), message, retry_after: None, earlier: false, last: false }
     }
 }
 
@@ -114,6 +129,7 @@ impl Failure for Refusal {
 
     fn is_retryable(&self) -> bool {
         match self.status {
+            _ if self.last => false,
             Some(status) => status == 408 || status == 429 || status >= 500 && status != 501,
             None => self.fault != Some(TransportFault::Forbidden),
         }

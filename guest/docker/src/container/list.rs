@@ -1,0 +1,104 @@
+//! Lists sandboxes.
+
+use futures_util::future::join_all;
+use sandbox_provider_kit::{
+    Error, Result,
+    api::{
+        check,
+        wit::{ListFilter, SandboxInfo, SandboxPage, SandboxState},
+    },
+    call::json::Value,
+};
+
+use super::{LABEL, info, state};
+use crate::{
+    engine::{Call, Engine, failed, items, map, texts},
+    helper::Helper,
+};
+
+/// How many sandboxes are looked at together.
+const BATCH: usize = 16;
+
+/// Asks for the containers that have a label, also for ended ones, newest first.
+///
+/// # Errors
+///
+/// The error of the failed request.
+pub async fn containers(engine: &Engine, label: &str, statuses: &[&str]) -> Result<Vec<Value>> {
+    let mut filters = vec![("label", texts([label]))];
+    if !statuses.is_empty() {
+        filters.push(("status", texts(statuses)));
+    }
+    let call = Call::get("/containers/json").with("all", "1").with("filters", map(filters).to_string());
+    let found = engine.json(call).await?.map_err(|refusal| failed(&refusal, "list the sandboxes"))?;
+    let mut found = items(&found).to_vec();
+    found.sort_by_key(|container| std::cmp::Reverse(container.get("Created").whole::<u64>().unwrap_or_default()));
+    Ok(found)
+}
+
+/// Returns the id of the sandbox that has this value of a label, or `None`.
+///
+/// # Errors
+///
+/// The error of the failed request.
+pub async fn with_label(engine: &Engine, label: &str, value: &str) -> Result<Option<String>> {
+    let found = containers(engine, &format!("{label}={value}"), &[]).await?;
+    Ok(found.first().and_then(|container| container.get("Id").text()).map(str::to_string))
+}
+
+/// Implements `list`. The cursor is the time of creation and the id of the last sandbox of a page.
+///
+/// # Errors
+///
+/// `invalid-argument` for a wrong cursor, 0 sandboxes or an extra field; otherwise the error of the failed request.
+pub async fn list(helper: &Helper, filter: &ListFilter, cursor: Option<&str>, max: u32) -> Result<SandboxPage> {
+    check::extra(&filter.extra)?;
+    if max == 0 {
+        return Err(Error::invalid("max is 0: ask for at least one sandbox.").about("max"));
+    }
+    let after = match cursor {
+        Some(cursor) => Some(position(cursor)?),
+        None => None,
+    };
+    let running = ["created", "running", "paused", "restarting", "exited"];
+    let statuses = if filter.include_ended { &[][..] } else { &running[..] };
+    let mut found: Vec<(u64, String)> = containers(helper.engine(), LABEL, statuses)
+        .await?
+        .iter()
+        .filter_map(|container| Some((container.get("Created").whole()?, container.get("Id").text()?.to_string())))
+        .collect();
+    found.sort_by(|one, other| other.cmp(one));
+    if let Some(after) = after {
+        found.retain(|position| *position < after);
+    }
+    let mut items: Vec<((u64, String), SandboxInfo)> = Vec::new();
+    for batch in found.chunks(BATCH) {
+        let infos = join_all(batch.iter().map(|(_, id)| async move {
+            let state = state(helper.engine(), id).await?;
+            info(helper, id, &state).await
+        }));
+        for (position, info) in batch.iter().zip(infos.await) {
+            // Between the two requests, a container may have been removed.
+            let info = match info {
+                Err(error) if error.is_not_found() => continue,
+                info => info?,
+            };
+            let over = matches!(info.state, SandboxState::Ended(_));
+            if (filter.include_ended || !over) && filter.tags.iter().all(|tag| info.tags.contains(tag)) {
+                items.push((position.clone(), info));
+            }
+        }
+        if items.len() > max as usize {
+            break;
+        }
+    }
+    let more = items.len() > max as usize;
+    items.truncate(max as usize);
+    let next = items.last().filter(|_| more).map(|((created, id), _)| format!("{created}-{id}"));
+    Ok(SandboxPage { items: items.into_iter().map(|(_, info)| info).collect(), next })
+}
+
+fn position(cursor: &str) -> Result<(u64, String)> {
+    let parts = cursor.split_once('-').and_then(|(created, id)| Some((created.parse().ok()?, id.to_string())));
+    parts.ok_or_else(|| Error::invalid("The cursor is unknown: give the one of the last page.").about("cursor"))
+}
