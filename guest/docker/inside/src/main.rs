@@ -41,6 +41,10 @@ fn perform(verb: &str, words: impl Iterator<Item = std::ffi::OsString>) -> Answe
         "read" => exec::read,
         "wait" => exec::wait,
         "signal" => exec::signal,
+        "input" => exec::input,
+        "resize" => exec::resize,
+        "execs" => exec::execs,
+        "probe" => exec::probe,
         _ => return Err(Failure::invalid("verb", format_args!("The helper has no verb {verb:?}."))),
     };
     context.activity = Some(context.base.activity().map_err(|error| Failure::internal("activity", error))?);

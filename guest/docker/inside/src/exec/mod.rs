@@ -1,11 +1,14 @@
 //! Commands: starting, supervising, reading, signals, and process 1 of the container.
 
 mod command;
+mod feed;
 mod follow;
 mod init;
 mod input;
 mod launch;
+mod list;
 mod memory;
+mod probe;
 mod start;
 mod state;
 mod stream;
@@ -13,6 +16,9 @@ mod supervise;
 mod tree;
 mod verbs;
 
+pub use feed::{input, resize};
 pub use init::init;
+pub use list::execs;
+pub use probe::probe;
 pub use start::{run, start};
 pub use verbs::{read, signal, wait};

@@ -35,6 +35,8 @@ pub const STDERR_ENDED: u32 = 2;
 pub const STDIN_COMPLETE: u32 = 4;
 /// Bit of `Page::streams`: the command reads no more input.
 pub const STDIN_CLOSED: u32 = 8;
+/// Bit of `Page::streams`: the command has a terminal.
+pub const HAS_TERMINAL: u32 = 16;
 
 /// How long a waiter sleeps at most before it checks that the supervisor still lives.
 const CHECK: Duration = Duration::from_secs(1);

@@ -29,7 +29,7 @@ use crate::{
         command::{Command, Sink, Step, too_long},
         input::Input,
         memory,
-        state::{Exec, LAUNCHING, PREPARING, RUNNING, STDERR_ENDED, STDOUT_ENDED, Verdict},
+        state::{Exec, HAS_TERMINAL, LAUNCHING, PREPARING, RUNNING, STDERR_ENDED, STDOUT_ENDED, Verdict},
         stream::Stream,
         tree,
     },
@@ -160,6 +160,9 @@ impl<'a> Supervisor<'a> {
             on_end: extras.on_end.take(),
             buffer: Vec::new(),
         };
+        if command.pty.is_some() {
+            exec.set(HAS_TERMINAL);
+        }
         if command.out == Sink::Discard {
             // Output of a terminal is read all the same.
             supervisor.streams[0].end(exec);

@@ -21,7 +21,12 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// Pause between two rounds of kills.
 const KILL_PAUSE: Duration = Duration::from_millis(5);
 
-fn existing(args: &Args, context: &Context) -> Answer<Exec> {
+/// The command that the arguments name.
+///
+/// # Errors
+///
+/// Fails if there is none.
+pub fn existing(args: &Args, context: &Context) -> Answer<Exec> {
     let id = args.required("id")?;
     Exec::existing(&context.base.exec(id)?, id)
 }
