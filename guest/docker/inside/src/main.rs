@@ -5,6 +5,7 @@ mod args;
 mod base;
 mod context;
 mod exec;
+mod files;
 mod json;
 mod sys;
 mod user;
@@ -45,6 +46,15 @@ fn perform(verb: &str, words: impl Iterator<Item = std::ffi::OsString>) -> Answe
         "resize" => exec::resize,
         "execs" => exec::execs,
         "probe" => exec::probe,
+        "stat" => files::stat,
+        "list" => files::list,
+        "mkdir" => files::mkdir,
+        "remove" => files::remove,
+        "rename" => files::rename,
+        "symlink" => files::symlink,
+        "chmod" => files::chmod,
+        "read-file" => files::read_file,
+        "write-file" => files::write_file,
         _ => return Err(Failure::invalid("verb", format_args!("The helper has no verb {verb:?}."))),
     };
     context.activity = Some(context.base.activity().map_err(|error| Failure::internal("activity", error))?);
