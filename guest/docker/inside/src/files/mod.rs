@@ -7,11 +7,16 @@ mod access;
 mod change;
 mod copy;
 mod entry;
+mod pack;
 mod read;
+mod tar;
 mod transfer;
+mod unpack;
 mod write;
 
 pub use change::{chmod, mkdir, remove, rename, symlink};
 pub use entry::{list, stat};
+pub use pack::read_tree;
 pub use read::read_file;
+pub use unpack::write_tree;
 pub use write::write_file;
