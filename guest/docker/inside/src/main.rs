@@ -57,6 +57,7 @@ fn perform(verb: &str, words: impl Iterator<Item = std::ffi::OsString>) -> Answe
         "write-file" => files::write_file,
         "read-tree" => files::read_tree,
         "write-tree" => files::write_tree,
+        "watch" => files::watch,
         _ => return Err(Failure::invalid("verb", format_args!("The helper has no verb {verb:?}."))),
     };
     context.activity = Some(context.base.activity().map_err(|error| Failure::internal("activity", error))?);

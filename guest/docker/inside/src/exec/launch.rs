@@ -5,7 +5,6 @@ use std::{
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::atomic::Ordering,
 };
 
 use rustix::{
@@ -21,7 +20,6 @@ use crate::{
         command::Command,
         state::Exec,
         supervise::{Extras, supervise},
-        tree,
     },
     json,
     sys::process::{Fork, fork},
@@ -68,7 +66,7 @@ pub fn launch(
 }
 
 /// Lets this process run on when the call of the helper ends.
-fn detach() {
+pub fn detach() {
     let _ = setsid();
     if let Ok(null) = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
         let _ = dup2_stdin(&null);
@@ -98,9 +96,6 @@ impl Draft {
         }
         let mut draft = Self { dir, exec: None };
         let exec = Exec::create(&draft.dir)?;
-        let page = exec.page();
-        page.starter_ticks.store(tree::process(own).map_or(0, |process| process.ticks), Ordering::SeqCst);
-        page.starter.store(own, Ordering::SeqCst);
         for name in ["stdout", "stderr", "stdin"] {
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft.dir.join(name))?;
         }

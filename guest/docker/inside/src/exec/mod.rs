@@ -18,7 +18,9 @@ mod verbs;
 
 pub use feed::{input, resize};
 pub use init::init;
+pub use launch::detach;
 pub use list::execs;
 pub use probe::probe;
 pub use start::{run, start};
+pub use state::{Exec, Verdict};
 pub use verbs::{read, signal, wait};

@@ -103,7 +103,11 @@ impl Verdict {
     }
 }
 
-/// One command: its directory and its page.
+fn ticks_of(pid: u32) -> u64 {
+    tree::process(pid).map_or(0, |process| process.ticks)
+}
+
+/// One command or watch: its directory and its page.
 pub struct Exec {
     /// The directory.
     pub dir: PathBuf,
@@ -120,7 +124,24 @@ impl Exec {
         let path = dir.join("state");
         // Real bytes reserve the space on the disk. A hole would be a signal for the process that fills it later.
         fs::write(&path, [0; PAGE_BYTES])?;
-        Self::map(dir)
+        let exec = Self::map(dir)?;
+        let own = std::process::id();
+        exec.page.starter_ticks.store(ticks_of(own), Ordering::SeqCst);
+        exec.page.starter.store(own, Ordering::SeqCst);
+        Ok(exec)
+    }
+
+    /// Makes this process responsible for the command. False if it was given up before.
+    pub fn take_over(&self) -> bool {
+        let own = std::process::id();
+        self.page.supervisor_ticks.store(ticks_of(own), Ordering::SeqCst);
+        self.page.supervisor.store(own, Ordering::SeqCst);
+        self.advance(PREPARING, LAUNCHING)
+    }
+
+    /// Makes this process the watcher that the page describes. False if it was given up before.
+    pub fn supervise_here(&self) -> bool {
+        self.take_over() && self.advance(LAUNCHING, RUNNING)
     }
 
     fn map(dir: &Path) -> io::Result<Self> {

@@ -29,7 +29,7 @@ use crate::{
         command::{Command, Sink, Step, too_long},
         input::Input,
         memory,
-        state::{Exec, HAS_TERMINAL, LAUNCHING, PREPARING, RUNNING, STDERR_ENDED, STDOUT_ENDED, Verdict},
+        state::{Exec, HAS_TERMINAL, LAUNCHING, RUNNING, STDERR_ENDED, STDOUT_ENDED, Verdict},
         stream::Stream,
         tree,
     },
@@ -85,11 +85,7 @@ struct Ends {
 
 /// Starts the command, and returns when it and its streams have ended.
 pub fn supervise(exec: &Exec, command: &Command, extras: Extras, activity: Option<Activity>) {
-    let page = exec.page();
-    let own = std::process::id();
-    page.supervisor_ticks.store(tree::process(own).map_or(0, |process| process.ticks), Ordering::SeqCst);
-    page.supervisor.store(own, Ordering::SeqCst);
-    if !exec.advance(PREPARING, LAUNCHING) {
+    if !exec.take_over() {
         return;
     }
     match Supervisor::launch(exec, command, extras, activity) {

@@ -1,8 +1,9 @@
 //! The verbs `read`, `wait` and `signal`.
 
-use std::time::{Duration, Instant};
-
-use std::sync::atomic::Ordering;
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use crate::{
     answer::{Answer, Failure, send},
@@ -11,9 +12,10 @@ use crate::{
     exec::{
         follow::{Range, follow},
         start::MAIN,
-        state::{Exec, RUNNING},
+        state::{Exec, RUNNING, Verdict},
         tree,
     },
+    sys::process::kill,
 };
 
 /// How long SIGKILL is repeated until no process is left.
@@ -91,6 +93,9 @@ pub fn signal(args: &Args, context: &mut Context) -> Answer {
             "The first command of the container ends with the sandbox, not by signals.",
         ));
     }
+    if Exec::open(&context.base.exec(id)?)?.is_none() && end_transfer(id, context)? {
+        return send(b'.', "");
+    }
     let exec = existing(args, context)?;
     exec.until_started()?;
     exec.check();
@@ -120,4 +125,23 @@ fn deliver(exec: &Exec, signal: i32) -> bool {
         }
     }
     reached
+}
+
+/// Ends a transfer or a watch, if there is one with this id.
+fn end_transfer(id: &str, context: &Context) -> Answer<bool> {
+    let dir = context.base.transfer(id)?;
+    if let Some(watch) = Exec::open(&dir)? {
+        // The directory stays, so that the next call for events is told the end.
+        watch.until_started()?;
+        if watch.is_supervised() && watch.verdict().is_none() {
+            let _ = kill(watch.page().supervisor.load(Ordering::SeqCst), libc::SIGKILL);
+        }
+        watch.end(Verdict::Signaled(libc::SIGKILL as u32));
+        return Ok(true);
+    }
+    match std::fs::remove_dir_all(&dir) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Failure::internal(id, error)),
+    }
 }

@@ -12,6 +12,8 @@ mod read;
 mod tar;
 mod transfer;
 mod unpack;
+mod watch;
+mod watcher;
 mod write;
 
 pub use change::{chmod, mkdir, remove, rename, symlink};
@@ -19,4 +21,5 @@ pub use entry::{list, stat};
 pub use pack::read_tree;
 pub use read::read_file;
 pub use unpack::write_tree;
+pub use watch::watch;
 pub use write::write_file;

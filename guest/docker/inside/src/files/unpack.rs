@@ -6,7 +6,7 @@
 use std::{
     ffi::OsStr,
     fs::{DirBuilder, File},
-    io::{self, BufReader, Read, Seek, SeekFrom},
+    io::{self, BufReader, Read, Seek},
     os::{
         fd::{AsFd, OwnedFd},
         unix::{ffi::OsStrExt, fs::DirBuilderExt},
