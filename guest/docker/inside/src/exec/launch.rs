@@ -22,7 +22,7 @@ use crate::{
         supervise::{Extras, supervise},
     },
     json,
-    sys::process::{Fork, fork},
+    sys::process::{Fork, fork, replace_arguments},
 };
 
 /// Starts `command` as `id`, or finds the command that has this id already. It returns when that has started.
@@ -54,7 +54,7 @@ pub fn launch(
     match fork().map_err(failed) {
         Ok(Fork::Parent(_)) => {}
         Ok(Fork::Child) => {
-            detach();
+            detach(&format!("supervise {id}"));
             supervise(&exec, &command, extras, activity.take());
             std::process::exit(0)
         }
@@ -65,8 +65,10 @@ pub fn launch(
     Ok(exec)
 }
 
-/// Lets this process run on when the call of the helper ends.
-pub fn detach() {
+/// Lets this process run on when the call of the helper ends. The list of processes shows it as `what`: the arguments of
+/// the call may contain secrets.
+pub fn detach(what: &str) {
+    replace_arguments(&format!("inside {what}"));
     let _ = setsid();
     if let Ok(null) = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
         let _ = dup2_stdin(&null);

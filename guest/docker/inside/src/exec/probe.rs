@@ -29,6 +29,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// How long a command may take if the arguments do not say so.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long processes are killed again until none is left.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+
 /// Says whether a port accepts connections, or a command succeeds.
 ///
 /// # Errors
@@ -78,7 +81,8 @@ fn succeeds(command: &Command, limit: Duration) -> io::Result<bool> {
         }
         let left = end.map_or(COMMAND_LIMIT, |end| end.saturating_duration_since(Instant::now()));
         if left.is_zero() {
-            while tree::signal(std::process::id(), libc::SIGKILL) > 0 {
+            let end = Instant::now() + KILL_LIMIT;
+            while tree::signal(std::process::id(), libc::SIGKILL) > 0 && Instant::now() < end {
                 std::thread::sleep(Duration::from_millis(5));
             }
             return Ok(false);

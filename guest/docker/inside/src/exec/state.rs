@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::{thread::futex, time::Timespec};
+use rustix::{io::Errno, thread::futex, time::Timespec};
 
 use crate::{
     answer::{Answer, Failure},
@@ -277,10 +277,9 @@ impl Exec {
     pub fn sleep(&self, seen: u32, limit: Duration) {
         let limit = limit.min(CHECK);
         let time = Timespec { tv_sec: limit.as_secs() as _, tv_nsec: limit.subsec_nanos() as _ };
-        match futex::wait(&self.page.change, futex::Flags::empty(), seen, Some(&time)) {
-            Err(rustix::io::Errno::TIMEDOUT) => self.check(),
-            // Another value, a wake-up or a signal: the caller looks again.
-            _ => {}
+        // After another value, a wake-up or a signal the caller looks again.
+        if futex::wait(&self.page.change, futex::Flags::empty(), seen, Some(&time)) == Err(Errno::TIMEDOUT) {
+            self.check();
         }
     }
 

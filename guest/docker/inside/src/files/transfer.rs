@@ -197,7 +197,7 @@ pub fn receive(args: &Args, context: &Context, apply: impl FnOnce(&mut Upload) -
 
 /// Removes what transfers left behind, in one of sixteen calls.
 fn prune(base: &Base) {
-    if std::process::id() % 16 != 0 {
+    if !std::process::id().is_multiple_of(16) {
         return;
     }
     for entry in fs::read_dir(base.file("files")).into_iter().flatten().flatten() {

@@ -43,7 +43,7 @@ pub fn watch(args: &Args, context: &mut Context) -> Answer {
     let exec = match Exec::open(&dir)? {
         Some(exec) => exec,
         None => {
-            begin(args, context, &path, &dir)?;
+            begin(args, context, id, &path, &dir)?;
             Exec::existing(&dir, id)?
         }
     };
@@ -88,7 +88,7 @@ fn free(file: &File, position: u64) {
 }
 
 /// Starts the process that watches, exactly once.
-fn begin(args: &Args, context: &mut Context, path: &Path, dir: &Path) -> Answer {
+fn begin(args: &Args, context: &mut Context, id: &str, path: &Path, dir: &Path) -> Answer {
     let access = Access::of(args)?;
     let recursive = args.flag("recursive");
     let mut watcher = access.with(path, || Ok(Watcher::new(path, recursive)?))?;
@@ -110,7 +110,7 @@ fn begin(args: &Args, context: &mut Context, path: &Path, dir: &Path) -> Answer 
     match fork().map_err(failed) {
         Ok(Fork::Parent(_)) => Ok(()),
         Ok(Fork::Child) => {
-            detach();
+            detach(&format!("watch {id}"));
             // A watch does not keep the sandbox from being idle; the calls for its events do.
             drop(context.activity.take());
             if exec.supervise_here() {

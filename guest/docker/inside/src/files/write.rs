@@ -105,7 +105,7 @@ impl Draft {
 /// How a file is replaced.
 enum Plan {
     /// By a new file. The old one, if there is one, can be written too.
-    Draft { draft: Draft, old: Option<(Option<File>, Metadata)>, target: PathBuf },
+    Draft { draft: Draft, old: Option<(Option<File>, Box<Metadata>)>, target: PathBuf },
     /// By writing into it.
     InPlace(File),
 }
@@ -133,7 +133,7 @@ fn plan(path: &Path) -> io::Result<Plan> {
         return old.map(Plan::InPlace).ok_or_else(|| Errno::TXTBSY.into());
     }
     match (Draft::create(&target), old) {
-        (Ok(draft), old) => Ok(Plan::Draft { draft, old: Some((old, metadata)), target }),
+        (Ok(draft), old) => Ok(Plan::Draft { draft, old: Some((old, Box::new(metadata))), target }),
         // Only the file is writable, not its directory.
         (Err(error), Some(old)) if is_forbidden(&error) => Ok(Plan::InPlace(old)),
         (Err(error), _) => Err(error),

@@ -112,3 +112,26 @@ pub fn reset_signals() {
     }
     block_signals(&[]);
 }
+
+/// Replaces the arguments of this process, as other users see them in the list of processes. Nothing is changed if the
+/// kernel does not say where they are.
+pub fn replace_arguments(title: &str) {
+    let Some((start, end)) = arguments() else { return };
+    let title = title.as_bytes().iter().copied().take(end - start - 1);
+    for (address, byte) in (start..end).zip(title.chain(std::iter::repeat(0))) {
+        // SAFETY: the kernel says that the arguments lie at these addresses, on the stack above all frames. They are
+        // writable. No reference into them exists: the standard library copied them before this call.
+        unsafe { ptr::with_exposed_provenance_mut::<u8>(address).write_volatile(byte) };
+    }
+}
+
+/// The first address of the arguments, and the one behind them.
+fn arguments() -> Option<(usize, usize)> {
+    let text = std::fs::read("/proc/self/stat").ok()?;
+    let text = String::from_utf8_lossy(&text);
+    // Fields 48 and 49. The name of the program (field 2) ends with the last parenthesis.
+    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace().skip(45);
+    let mut next = || fields.next()?.parse().ok();
+    let (start, end): (usize, usize) = (next()?, next()?);
+    (start != 0 && start < end).then_some((start, end))
+}
