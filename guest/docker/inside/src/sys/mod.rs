@@ -1,0 +1,6 @@
+//! The system calls for which `rustix` has no safe function.
+//!
+//! The program never has a second thread. The safety of [`process::fork`] depends on that.
+
+pub mod page;
+pub mod process;
