@@ -191,7 +191,8 @@ impl Engine {
     pub fn request(&self, method: &str, target: &str, body: Option<&Value>) -> Result<(u16, Value), Error> {
         let body = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
         let answer = ask(&self.folder, method, target, "application/json", &body)?;
-        let json = serde_json::from_slice(&answer.body).unwrap_or_else(|_| Value::String(answer.text()));
+        let json = serde_json::from_slice(&answer.body)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&answer.body).into_owned()));
         Ok((answer.status, json))
     }
 

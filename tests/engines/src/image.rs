@@ -5,7 +5,7 @@ use std::{fs, io, path::Path, process::Command};
 use tar::{Builder, EntryType, Header};
 
 /// The images that each container engine has. Both have all programs of busybox in `/bin`, the users `root` and `agent`
-/// (1000), and the command `sh`. `tools` has `/bin/bash` too.
+/// (1000), and the command `sh`. `tools` has `/bin/bash` too. `wget` of the static busybox crashes, `nc` and `httpd` work.
 pub const IMAGES: [&str; 2] = ["busybox:latest", "tools:latest"];
 
 /// The instructions that complete an image after its import.
