@@ -33,6 +33,9 @@ const ANSWER: Duration = Duration::from_secs(120);
 /// Time between two looks at a state.
 const POLL: Duration = Duration::from_millis(10);
 
+/// Where the scripts find programs of the machine.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// The scripts that run an engine, with their names.
 const SCRIPTS: [(&str, &str); 5] = [
     ("supervise.sh", include_str!("scripts/supervise.sh")),
@@ -182,14 +185,14 @@ impl Engine {
         Ok(self.relay.reach(port)?)
     }
 
-    /// Sends a request to the API of dockerd or podman and returns the status and the body. A body that is no JSON is
+    /// Sends a request to the API of dockerd or podman, with a JSON body unless it is null, and returns the status and the body. A body that is no JSON is
     /// returned as a string. With TLS this is the only way that needs no certificate.
     ///
     /// # Errors
     ///
     /// Fails if the engine has ended or is a registry. Any status is a success.
     pub fn request(&self, method: &str, target: &str, body: Option<&Value>) -> Result<(u16, Value), Error> {
-        let body = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
+        let body = body.filter(|body| !body.is_null()).map(|body| body.to_string().into_bytes()).unwrap_or_default();
         let answer = ask(&self.folder, method, target, "application/json", &body)?;
         let json = serde_json::from_slice(&answer.body)
             .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&answer.body).into_owned()));
@@ -242,8 +245,13 @@ fn encode(text: &str) -> String {
     text.bytes().map(escape).collect()
 }
 
-/// Returns the folder with the unpacked packages.
-fn packages() -> Result<PathBuf, Error> {
+/// Returns the folder with the unpacked packages. It contains the client `usr/bin/docker`, which runs without further
+/// files.
+///
+/// # Errors
+///
+/// Fails with [`Error::Missing`] without root, or if the folder does not exist.
+pub fn packages() -> Result<PathBuf, Error> {
     if !rustix::process::geteuid().is_root() {
         return Err(Error::Missing("they run as root only".to_owned()));
     }
@@ -333,6 +341,9 @@ impl Supervisor {
             .args([folder, packages])
             .arg(kind.name())
             .args(arguments)
+            // Settings of the machine, such as proxies and folders, are not for the engine.
+            .env_clear()
+            .env("PATH", PATH)
             .env("ENGINES_WORLD", WORLD)
             .env("ENGINES_PORTS", slot.range())
             // Keys that end the owner from a terminal do not reach it.

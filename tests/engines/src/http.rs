@@ -40,11 +40,14 @@ pub(crate) fn request(
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     head.push_str("\r\n");
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(body)?;
-    stream.flush()?;
+    // A server may answer and close the connection before it has read a body that it does not need.
+    let sent = stream.write_all(&[head.as_bytes(), body].concat());
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
+    let received = stream.read_to_end(&mut answer);
+    if answer.is_empty() {
+        sent?;
+    }
+    received?;
     parse(answer)
 }
 

@@ -56,7 +56,7 @@ mod registry;
 mod relay;
 mod tls;
 
-pub use engine::{Engine, Kind, Options};
+pub use engine::{Engine, Kind, Options, packages};
 pub use error::Error;
 pub use image::IMAGES;
 pub use registry::{REPOSITORY, USER};

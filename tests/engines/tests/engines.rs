@@ -11,7 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use engines::{Engine, Error, IMAGES, Kind, Options, USER, WORLD};
+use base64::{Engine as _, prelude::BASE64_URL_SAFE};
+use engines::{Engine, Error, IMAGES, Kind, Options, REPOSITORY, USER, WORLD};
 use serde_json::{Value, json};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -53,8 +54,12 @@ fn call(engine: &Engine, method: &str, target: &str, body: &Value) -> Value {
 
 /// Sends a request through the TCP port of an engine, as a client does, and returns the answer with its head.
 fn through_port(engine: &Engine, method: &str, target: &str) -> String {
+    with_header(engine, method, target, "Accept: */*")
+}
+
+fn with_header(engine: &Engine, method: &str, target: &str, header: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", engine.port())).expect("cannot connect");
-    write!(stream, "{method} {target} HTTP/1.0\r\nContent-Length: 0\r\n\r\n").expect("cannot write");
+    write!(stream, "{method} {target} HTTP/1.0\r\n{header}\r\nContent-Length: 0\r\n\r\n").expect("cannot write");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("cannot read");
     answer
@@ -239,4 +244,71 @@ fn the_program_ends_with_its_input() {
     drop(program.stdin.take());
     assert!(program.wait().expect("cannot wait").success());
     assert_eq!(remains(Path::new(line["folder"].as_str().expect("no folder"))), Vec::<String>::new());
+}
+
+/// Pulls the image of a registry, and returns the name and the answer.
+fn pull(engine: &Engine, registry: &Engine, password: &str) -> (String, String) {
+    let login = json!({"username": USER.0, "password": password, "serveraddress": registry.host()}).to_string();
+    let header = format!("X-Registry-Auth: {}", BASE64_URL_SAFE.encode(login));
+    let name = format!("{}/{REPOSITORY}", registry.host());
+    let target = format!("/images/create?fromImage={name}&tag=latest");
+    let answer = match password {
+        "" => through_port(engine, "POST", &target),
+        _ => with_header(engine, "POST", &target, &header),
+    };
+    (format!("{name}:latest"), answer)
+}
+
+#[test]
+fn images_are_pulled_from_a_registry_with_and_without_a_login() {
+    let Some(open) = start(Kind::Registry, &Options::default()) else { return };
+    let Some(closed) = start(Kind::Registry, &Options { login: true, ..Options::default() }) else { return };
+    for engine in engines() {
+        let has =
+            |image: &str| engine.request("GET", &format!("/images/{image}/json"), None).expect("no answer").0 == 200;
+        engine.reach(open.port()).expect("cannot reach");
+        engine.reach(closed.port()).expect("cannot reach");
+        for (registry, password, succeeds) in
+            [(&open, "", true), (&closed, "", false), (&closed, "wrong", false), (&closed, USER.1, true)]
+        {
+            let (image, answer) = pull(&engine, registry, password);
+            assert_eq!(has(&image), succeeds, "{}, password `{password}`: {answer}", engine.kind().name());
+        }
+        let spec = json!({"Image": format!("{}/{REPOSITORY}:latest", closed.host()), "Cmd": ["sleep", "1000"]});
+        let id = call(&engine, "POST", "/containers/create", &spec)["Id"].as_str().expect("no id").to_owned();
+        call(&engine, "POST", &format!("/containers/{id}/start"), &Value::Null);
+        assert_eq!(exec(&engine, &id, "agent", "id -un"), "agent\n");
+    }
+}
+
+#[test]
+fn an_engine_with_tls_demands_a_certificate() {
+    let Some(engine) = start(Kind::Dockerd, &Options { tls: true, ..Options::default() }) else { return };
+    let client = engines::packages().expect("no packages").join("usr/bin/docker");
+    let certificates = engine.certificates().expect("no certificates");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(&client);
+        command.env_clear().env("HOME", engine.folder()).env("DOCKER_HOST", engine.host()).args(arguments);
+        command.output().expect("cannot start")
+    };
+    let path = |name: &str| certificates.join(name).display().to_string();
+    let (authority, certificate, key) = (path("ca.pem"), path("cert.pem"), path("key.pem"));
+    let known = ["--tlsverify", "--tlscacert", &authority, "--tlscert", &certificate, "--tlskey", &key];
+    let listed = run(&[&known[..], &["images", "--format", "{{.Repository}}"]].concat());
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("busybox"));
+    assert!(!run(&["images"]).status.success());
+    let unknown = run(&["--tlsverify", "--tlscacert", &authority, "images"]);
+    assert!(!unknown.status.success());
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("certificate"), "{unknown:?}");
+}
+
+#[test]
+fn options_of_other_kinds_are_refused() {
+    for (kind, options) in [
+        (Kind::Podman, Options { tls: true, ..Options::default() }),
+        (Kind::Dockerd, Options { login: true, ..Options::default() }),
+    ] {
+        assert!(Engine::start(kind, &options).is_err());
+    }
 }

@@ -7,8 +7,6 @@ shift 3
 
 # The packages look installed in this namespace only. What the machine has comes first.
 mount -t overlay -o "lowerdir=/usr:$root/usr" overlay /usr
-PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-export PATH
 
 # Engines keep sockets, locks and names of namespaces in these folders.
 mount -t tmpfs -o mode=755 tmpfs /run
