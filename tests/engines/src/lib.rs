@@ -52,6 +52,7 @@ mod engine;
 mod error;
 mod http;
 mod image;
+mod listeners;
 mod registry;
 mod relay;
 mod tls;

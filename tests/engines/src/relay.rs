@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    fs::File,
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
     os::{
@@ -16,6 +16,8 @@ use std::{
 };
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::listeners::Listeners;
 
 /// The address at which containers reach the ports of [`Engine::reach`](crate::Engine::reach). It belongs to a range for
 /// documentation, so it counts as a public address that exists nowhere else.
@@ -78,8 +80,8 @@ pub(crate) struct Relay {
 struct Shared {
     /// The engine's network namespace.
     engine: File,
-    /// The folder in `/proc` with the tables of sockets of the engine's namespace.
-    tables: PathBuf,
+    /// The list of ports of the namespace.
+    listeners: Mutex<Listeners>,
     target: Target,
     /// The published ports. `None` for one that another program has on the machine.
     published: Mutex<BTreeMap<u16, Option<Service>>>,
@@ -94,14 +96,15 @@ impl Relay {
     ///
     /// Fails if the process has ended or the caller may not enter its namespace.
     pub(crate) fn new(pid: u32, target: Target) -> io::Result<Self> {
-        let process = PathBuf::from(format!("/proc/{pid}"));
+        let engine = space(pid)?;
+        let listeners = inside(&engine, Listeners::open)?;
         let hidden = match target {
             Target::Port(port) => BTreeSet::from([port]),
             Target::Unix(_) => BTreeSet::new(),
         };
         let shared = Shared {
-            engine: File::open(process.join("ns/net"))?,
-            tables: process.join("net"),
+            engine,
+            listeners: Mutex::new(listeners),
             target,
             published: Mutex::default(),
             hidden: Mutex::new(hidden),
@@ -158,7 +161,7 @@ impl Relay {
     /// Fails if the port is in use there.
     pub(crate) fn reach(&self, port: u16) -> io::Result<()> {
         lock(&self.shared.hidden).insert(port);
-        let listener = self.shared.inside(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))?;
+        let listener = inside(&self.shared.engine, || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))?;
         let service = Service::start(Listener::Tcp(listener), move |client| {
             if let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) {
                 join(client, Stream::Tcp(server), |_| ());
@@ -176,33 +179,17 @@ impl Drop for Relay {
 }
 
 impl Shared {
-    /// Runs `work` in the engine's network namespace. Sockets stay in the namespace in which they are created.
-    fn inside<T>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T>
-    where
-        T: Send,
-    {
-        // The calling thread may belong to a test, and a failed return would leave it in the wrong namespace.
-        let enter = || {
-            move_into_link_name_space(self.engine.as_fd(), Some(LinkNameSpaceType::Network))?;
-            work()
-        };
-        thread::scope(|scope| scope.spawn(enter).join())
-            .unwrap_or_else(|_| Err(io::Error::other("a thread of the relay failed")))
-    }
-
     fn connect_inside(&self, port: u16) -> io::Result<TcpStream> {
-        self.inside(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)))
+        inside(&self.engine, || TcpStream::connect((Ipv4Addr::LOCALHOST, port)))
     }
 
     /// Opens the ports on the machine on which the namespace listens now, and closes those on which it no longer does.
     fn publish(self: &Arc<Self>) {
-        let mut now = BTreeSet::new();
-        for table in ["tcp", "tcp6"] {
-            if let Ok(text) = fs::read_to_string(self.tables.join(table)) {
-                now.extend(listening(&text));
-            }
-        }
         let mut published = lock(&self.published);
+        let now = match lock(&self.listeners).local_ports() {
+            Ok(ports) => ports,
+            Err(error) => return eprintln!("the published ports are unknown: {error}"),
+        };
         let hidden = lock(&self.hidden).clone();
         published.retain(|port, _| now.contains(port));
         for port in now.difference(&hidden) {
@@ -222,21 +209,25 @@ impl Shared {
     }
 }
 
-/// Returns whether a process listens on a port at 127.0.0.1 of its network namespace.
+/// Returns whether a port of 127.0.0.1 accepts connections in the network namespace of a process.
 pub(crate) fn listens(pid: u32, port: u16) -> bool {
-    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
-    listening(&table).any(|have| have == port)
+    space(pid).is_ok_and(|space| inside(&space, || TcpStream::connect((Ipv4Addr::LOCALHOST, port))).is_ok())
 }
 
-/// Returns the ports of a table in `/proc/…/net` that accept connections to 127.0.0.1.
-fn listening(table: &str) -> impl Iterator<Item = u16> {
-    table.lines().skip(1).filter_map(|line| {
-        let mut words = line.split_whitespace().skip(1);
-        let (address, port) = words.next()?.split_once(':')?;
-        let state = words.nth(1)?;
-        let local = address == "0100007F" || address.bytes().all(|digit| digit == b'0');
-        (state == "0A" && local).then(|| u16::from_str_radix(port, 16).ok()).flatten()
-    })
+/// Opens the network namespace of a process.
+fn space(pid: u32) -> io::Result<File> {
+    File::open(format!("/proc/{pid}/ns/net"))
+}
+
+/// Runs `work` in a network namespace. Sockets stay in the namespace in which they are created.
+fn inside<T: Send>(space: &File, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    // The calling thread may belong to a test, and a failed return would leave it in the wrong namespace.
+    let enter = || {
+        move_into_link_name_space(space.as_fd(), Some(LinkNameSpaceType::Network))?;
+        work()
+    };
+    thread::scope(|scope| scope.spawn(enter).join())
+        .unwrap_or_else(|_| Err(io::Error::other("a thread of the relay failed")))
 }
 
 /// A listening socket with the thread that accepts its connections. The socket is closed when it is dropped.
@@ -375,16 +366,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ports_that_listen_locally_are_found() {
-        let table = "  sl  local_address rem_address   st tx_queue\n\
-            0: 0100007F:1388 00000000:0000 0A 00000000:00000000\n\
-            1: 00000000:0050 00000000:0000 0A 00000000:00000000\n\
-            2: 0100007F:0051 0100007F:1388 01 00000000:00000000\n\
-            3: 014B1DAC:0052 00000000:0000 0A 00000000:00000000\n";
-        assert_eq!(listening(table).collect::<Vec<_>>(), [5000, 80]);
-    }
 
     #[test]
     fn ranges_of_two_engines_differ() {
