@@ -44,8 +44,8 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// Number of ports of one engine.
-    const SIZE: u16 = 500;
+    /// Number of ports of one engine. More than fifty engines can run at a time.
+    const SIZE: u16 = 400;
 
     /// Takes a free range below the ports that the kernel gives to outgoing connections.
     ///
@@ -53,7 +53,7 @@ impl Slot {
     ///
     /// Fails if all ranges are taken.
     pub(crate) fn take() -> io::Result<Self> {
-        (20_000..32_000)
+        (10_000..32_000)
             .step_by(usize::from(Self::SIZE))
             .find_map(|base| {
                 let lock = TcpListener::bind((Ipv4Addr::LOCALHOST, base)).ok()?;

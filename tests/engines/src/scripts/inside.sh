@@ -43,5 +43,7 @@ done <"$dir/hierarchies"
 ip link set lo up
 ip addr add "$ENGINES_WORLD/32" dev lo
 echo "$ENGINES_PORTS" >/proc/sys/net/ipv4/ip_local_port_range
+# The range is small, so a port is used again when its last connection has just ended.
+echo 1 >/proc/sys/net/ipv4/tcp_tw_reuse
 
 . "$dir/scripts/$engine.sh"
