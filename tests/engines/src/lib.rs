@@ -22,8 +22,9 @@
 //!   `supervise.sh` is the parent. It reads a pipe that the owner of the [`Engine`] holds open, so everything ends with
 //!   the owner too, even after `SIGKILL`.
 //! - **Mounts** end with the namespace. The folder of the engine and its control groups are removed by the script.
-//! - **Control groups**: one group in each hierarchy is the root of what the engine sees. This works with version 1,
-//!   version 2 and both at once. `crun` refuses a machine that has both, so podman runs `runc`.
+//! - **Control groups**: one group in each hierarchy is the root of what the engine sees. This was tested on a machine
+//!   with the controllers of version 1 beside an empty hierarchy of version 2. The steps for version 2 alone are there
+//!   too, but untested. `crun` refuses a machine that has both, so podman runs `runc`.
 //!
 //! # Networks
 //!
