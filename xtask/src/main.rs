@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod conformance;
 mod demo;
+mod engines;
 mod evals;
 mod guests;
 mod inspect;
@@ -53,6 +54,8 @@ enum Task {
     Generate,
     /// Print the places where the sources do not follow docs/architecture.md
     Layout,
+    /// Fetch container engines for tests into target/engines, without an installation
+    Engines,
     /// Build the Inspect AI plugin as a wheel into target/wheels
     Wheel,
     /// Build, check and test everything
@@ -73,6 +76,11 @@ fn main() -> ExitCode {
         Task::Conformance { write } => conformance::run(write),
         Task::Generate => tools::generate(&[]),
         Task::Layout => tools::run(tools::cargo().args(["run", "--quiet", "--package", "xtask-layout"])),
+        Task::Engines => engines::fetch().map(|root| {
+            if let Some(root) = root {
+                println!("{}", root.display());
+            }
+        }),
         Task::Wheel => inspect::wheel().map(drop),
         Task::Test(selection) => test::all(&selection),
         Task::Bench { what } => bench::run(what),

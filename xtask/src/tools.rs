@@ -338,6 +338,7 @@ mod tests {
             "modal-emulator",
             "modal-proto",
             "system-tests",
+            "engines",
             "xtask",
         ];
         let (program, tests) = (features(&["sandbox-cli"], "normal,build"), features(&tests, "normal,build,dev"));

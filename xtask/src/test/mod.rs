@@ -13,7 +13,7 @@ use std::{process::Command, time::Instant};
 use anyhow::{Result, ensure};
 
 use crate::{
-    build, conformance, evals, guests, inspect, progress,
+    build, conformance, engines, evals, guests, inspect, progress,
     report::Report,
     tools::{self, WASM_TARGET, cargo, run},
 };
@@ -85,6 +85,11 @@ const STEPS: &[Step] = &[
         name: "system",
         about: "the whole system, with the official SDKs and stock hosts",
         run: Action::Packages(&["system-tests"]),
+    },
+    Step {
+        name: "engines",
+        about: "starts real container engines of Debian packages",
+        run: Action::Packages(&["engines"]),
     },
     Step { name: "guests", about: "the example providers in Python and JavaScript", run: Action::Tests(guests::test) },
     Step {
@@ -224,6 +229,8 @@ fn list(selection: &Selection, steps: &[&Step]) -> Result<()> {
 fn needs(step: &str) -> Result<()> {
     match step {
         "proto" => tools::python().map(drop),
+        // Without the packages, the tests are left out by themselves.
+        "engines" => engines::fetch().map(drop),
         "system" => {
             build::dist()?;
             build::test_components()?;
