@@ -51,7 +51,11 @@ const CAPABILITIES: &[(&str, Support, &str)] = &[
     ("pause", Native, ""),
     ("stop", Emulated, "All processes are killed."),
     ("logs", Native, "Of the entry-point command, as the engine keeps them."),
-    ("stats", Emulated, "While the sandbox runs. Memory is what is used now, multiplied by the time since the start."),
+    (
+        "stats",
+        Emulated,
+        "After the end only of sandboxes that were terminated. Memory is what is used now, multiplied by the time since the start.",
+    ),
     ("snapshot.filesystem", Native, "Without volumes. The time to live passes when a later snapshot is made."),
     ("volumes.delete", Native, ""),
     ("exec.user", Emulated, "By the helper program."),

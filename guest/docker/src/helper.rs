@@ -38,6 +38,10 @@ pub const PROGRAM: &str = "/.sandbox/inside";
 /// is put into a file by one more request.
 const ARGUMENT_DATA_BYTES: usize = 64 * 1024;
 
+/// Most bytes of the words after `--` that are passed as arguments of the helper. Longer ones are put into a file: a process
+/// has room for 2 MiB of arguments and environment.
+const ARGV_BYTES: usize = 512 * 1024;
+
 /// Time limit for an answer that needs no waiting.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
 
@@ -222,7 +226,8 @@ impl Answer {
         let Some((head, _)) = self.held.split_first_chunk::<5>() else { return Ok(None) };
         let (tag, length) = (head[0], u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize);
         if length > FRAME_BYTES {
-            return Err(strange());
+            // Where the helper cannot be run, the engine sends the reason as if it were output.
+            return Err(Fault::Cut(shown(&clip(&String::from_utf8_lossy(&self.held)))));
         }
         if self.held.len() < 5 + length {
             return Ok(None);
@@ -316,7 +321,17 @@ impl Helper {
         };
         let [name, settings @ ..] = &verb.arguments[..] else { return Err(strange()) };
         let words = [PROGRAM, name].map(str::to_string).into_iter().chain(data).chain(settings.iter().cloned());
-        let rest = (!verb.rest.is_empty()).then(|| "--".to_string()).into_iter().chain(verb.rest.iter().cloned());
+        let mut rest = Vec::new();
+        if verb.rest.iter().map(String::len).sum::<usize>() > ARGV_BYTES {
+            let name = format_uuid(self.engine.transport().random());
+            let mut list = verb.rest.join("\0").into_bytes();
+            list.push(0);
+            self.put(container, tar::file(&format!("up/{name}"), 0o600, &list)).await.map_err(Fault::Failed)?;
+            rest.push(format!("args=@{name}"));
+        } else if !verb.rest.is_empty() {
+            rest.push("--".to_string());
+            rest.extend(verb.rest.iter().cloned());
+        }
         let words = words.chain(rest);
         let body = map([
             ("AttachStdout", true.into()),
@@ -388,6 +403,10 @@ impl Helper {
             };
             match result {
                 Ok(frames) => return Ok(frames),
+                // An earlier attempt may have had its effect before the sandbox ended.
+                Err(Fault::Failed(error)) if repeats > 0 && matches!(error.kind, ErrorKind::SandboxEnded) => {
+                    return Err(error.with_happened(Happened::Unknown));
+                }
                 Err(Fault::Failed(error)) => return Err(error),
                 Err(Fault::Cut(text)) if repeats == REPEATS => return Err(self.gone(container, &text).await),
                 Err(Fault::Cut(_)) => self.pause(&mut repeats).await,
@@ -452,14 +471,22 @@ impl Helper {
     ///
     /// `not-found` if there is no such container, or the error of the failed request.
     pub async fn get(&self, container: &str, name: &str) -> Result<Option<Vec<u8>>> {
-        let call = Call::get(format!("/containers/{container}/archive")).with("path", format!("{FOLDER}/{name}"));
-        match self.engine.ask(call).await? {
-            Ok(answer) => Ok(tar::first_file(&answer.body)),
-            Err(refusal) if refusal.status() == Some(404) => {
-                let text = engine::reason(&refusal).to_lowercase();
-                if text.contains("no such container") { Err(Error::not_found("sandbox", container)) } else { Ok(None) }
+        let mut repeats = 0;
+        loop {
+            let call = Call::get(format!("/containers/{container}/archive")).with("path", format!("{FOLDER}/{name}"));
+            let refusal = match self.engine.ask(call).await? {
+                Ok(answer) => return Ok(tar::first_file(&answer.body)),
+                Err(refusal) => refusal,
+            };
+            match refusal.status() {
+                Some(404) if engine::reason(&refusal).to_lowercase().contains("no such container") => {
+                    return Err(Error::not_found("sandbox", container));
+                }
+                Some(404) => return Ok(None),
+                // Podman fails if two requests mount the files of an ended container at the same time.
+                Some(500) if Helper::may_repeat(repeats) => self.pause(&mut repeats).await,
+                _ => return Err(failed(&refusal, "read a file of the container")),
             }
-            Err(refusal) => Err(failed(&refusal, "read a file of the container")),
         }
     }
 }

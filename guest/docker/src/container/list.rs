@@ -60,9 +60,7 @@ pub async fn list(helper: &Helper, filter: &ListFilter, cursor: Option<&str>, ma
         Some(cursor) => Some(position(cursor)?),
         None => None,
     };
-    let running = ["created", "running", "paused", "restarting", "exited"];
-    let statuses = if filter.include_ended { &[][..] } else { &running[..] };
-    let mut found: Vec<(u64, String)> = containers(helper.engine(), LABEL, statuses)
+    let mut found: Vec<(u64, String)> = containers(helper.engine(), LABEL, &[])
         .await?
         .iter()
         .filter_map(|container| Some((container.get("Created").whole()?, container.get("Id").text()?.to_string())))

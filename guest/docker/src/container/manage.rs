@@ -16,7 +16,7 @@ use sandbox_provider_kit::{
 
 use super::{
     LABEL, NAME_PREFIX, PROBE_LABEL, TAGS_FILE, TAGS_LABEL, USER_LABEL, info, list, sandbox_state, shown_id, state,
-    tags_text, tunnels_of,
+    tags_text, tunnels_of, usage,
 };
 use crate::{
     engine::{Call, Engine, failed, reason, strings},
@@ -89,6 +89,7 @@ pub async fn terminate(helper: &Helper, id: &str) -> Result<()> {
     if found.is_over() {
         return Ok(());
     }
+    usage::keep(helper, id).await;
     let call = Call::post(format!("/containers/{id}/kill")).with("signal", "SIGKILL");
     if let Err(refusal) = engine.ask(call).await? {
         // It may have ended in the meantime.

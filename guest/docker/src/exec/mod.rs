@@ -14,7 +14,7 @@ use sandbox_provider_kit::{
         ids, needs,
         time::bounded_wait,
         wit::{
-            EndReason, ExecInfo, ExecPage, ExecRef, ExecSpec, Happened, InputState, Output, OutputLimits, OutputMode,
+            EndReason, ErrorKind, ExecInfo, ExecPage, ExecRef, ExecSpec, Happened, InputState, Output, OutputLimits, OutputMode,
             Pty, ReadRequest, RunResult, Verdict,
         },
     },
@@ -32,10 +32,6 @@ pub use output::Outputs;
 
 /// Most bytes that are written to standard input by one call. The interface has the same bound.
 const MAX_INPUT_BYTES: usize = 16 * 1024 * 1024;
-
-/// Most bytes of the arguments of a command together that are passed as arguments of the helper. Longer ones are put into a
-/// file: a process has room for 2 MiB of arguments and environment.
-const ARGV_BYTES: usize = 512 * 1024;
 
 /// The commands of all sandboxes, as far as this instance knows them.
 pub struct Commands {
@@ -121,8 +117,17 @@ impl Commands {
                 data.len()
             )));
         }
-        let verb = Verb::new("input").with("id", &exec.exec).with("offset", offset).flag("eof", eof).data(data);
-        let state = self.helper.json(&exec.sandbox, &verb).await?;
+        let verb = Verb::new("input").with("id", &exec.exec).with("offset", offset).flag("eof", eof);
+        let end = offset + data.len() as u64;
+        let verb = verb.data(data);
+        let state = match self.helper.json(&exec.sandbox, &verb).await {
+            Ok(state) => state,
+            // The sandbox ended with the program that read the input.
+            Err(error) if matches!((error.kind.clone(), error.happened), (ErrorKind::SandboxEnded, Happened::Unknown)) => {
+                return Ok(InputState { accepted: end, closed: true });
+            }
+            Err(error) => return Err(error),
+        };
         let accepted = state.get("accepted").whole().unwrap_or(offset);
         Ok(InputState { accepted, closed: state.get("closed").flag().unwrap_or(false) })
     }

@@ -109,10 +109,10 @@ fn credential(login: &RegistryLogin) -> Result<&str> {
             shown(name)
         ))
         .about(name)),
-        _ => Err(Error::unsupported(
-            "image.registry-credentials",
-            format!("An engine has no store for secrets: name the credential `{REGISTRY_CREDENTIAL}` of the host."),
-        )),
+        _ => Err(Error::invalid(format!(
+            "An engine has no store for secrets: name the credential `{REGISTRY_CREDENTIAL}` of the host."
+        ))
+        .about("login")),
     }
 }
 

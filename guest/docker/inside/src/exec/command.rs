@@ -42,7 +42,7 @@ pub struct Command {
     pub argv: Vec<CString>,
     env: Vec<CString>,
     search: Vec<u8>,
-    cwd: Option<CString>,
+    pub cwd: Option<CString>,
     /// The user, or none for that of the helper.
     pub user: Option<User>,
     /// Rows and columns of the terminal, if it gets one.

@@ -93,7 +93,7 @@ pub fn resize(args: &Args, context: &mut Context) -> Answer {
     let (rows, columns) = (size("rows")?, size("columns")?);
     exec.until_started()?;
     if !exec.has(HAS_TERMINAL) {
-        return Err(Failure::invalid("id", "The command has no terminal."));
+        return Err(Failure::new("conflict", args.required("id")?, "The command has no terminal."));
     }
     let wanted = &exec.page().size_wanted;
     let next = |old: u64| ((old >> 32) + 1) << 32 | rows << 16 | columns;

@@ -184,18 +184,18 @@ impl<'a> Supervisor<'a> {
         let error = io::Error::from_raw_os_error(number(error));
         let kind = error.kind();
         match number(step) {
-            step if step == Step::Directory as i32 => {
-                let message = format!("The working directory of the command cannot be entered: {error}.");
-                Err(Failure::invalid("cwd", message))
-            }
-            step if step == Step::Program as i32 => {
+            step if step == Step::Directory as i32 || step == Step::Program as i32 => {
                 if kind == io::ErrorKind::ArgumentListTooLong {
                     return Err(too_long());
                 }
                 let missing = matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
                 let (code, reason) = if missing { (127, "not found".into()) } else { (126, error.to_string()) };
                 let end = if self.terminal.is_some() { "\r\n" } else { "\n" };
-                let line = format!("{}: {reason}{end}", self.command.argv[0].to_string_lossy());
+                let what = match &self.command.cwd {
+                    Some(cwd) if step == Step::Directory as i32 => cwd.to_string_lossy(),
+                    _ => self.command.argv[0].to_string_lossy(),
+                };
+                let line = format!("{what}: {reason}{end}");
                 let stream = match self.command.err {
                     Sink::Keep => Some(1),
                     Sink::Merge if self.command.out == Sink::Keep => Some(0),

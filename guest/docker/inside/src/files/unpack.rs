@@ -71,7 +71,12 @@ fn unpack(root: &Path, upload: &mut Upload) -> Answer {
     }
     input.rewind().map_err(|error| malformed(&error))?;
     let prepare = || {
-        DirBuilder::new().recursive(true).mode(0o755).create(root)?;
+        let created = DirBuilder::new().recursive(true).mode(0o755).create(root);
+        created.map_err(|error| match error.kind() {
+            // Something is there that is no directory.
+            io::ErrorKind::AlreadyExists => Errno::NOTDIR.into(),
+            _ => error,
+        })?;
         Ok(open(root, DIRECTORY.difference(OFlags::NOFOLLOW), Mode::empty())?)
     };
     let mut target = Target {
