@@ -416,7 +416,10 @@ impl Helper {
 
     /// Pauses before a repetition.
     pub async fn pause(&self, repeats: &mut u32) {
-        self.engine.transport().sleep(PAUSE * (1 << (*repeats).min(6))).await;
+        let transport = self.engine.transport();
+        let full = PAUSE * (1 << (*repeats).min(4));
+        // Callers that failed together do not repeat together.
+        transport.sleep(full / 2 + full * u32::from(transport.random()[0]) / 512).await;
         *repeats += 1;
     }
 
@@ -465,29 +468,54 @@ impl Helper {
         }
     }
 
-    /// Reads a small file of the helper's directory, also from a container that has ended. Returns `None` if there is none.
+    /// Reads the notes of a container, also of one that has ended: the files of the directory `state`, by their names.
     ///
     /// # Errors
     ///
     /// `not-found` if there is no such container, or the error of the failed request.
-    pub async fn get(&self, container: &str, name: &str) -> Result<Option<Vec<u8>>> {
+    pub async fn notes(&self, container: &str) -> Result<Notes> {
         let mut repeats = 0;
         loop {
-            let call = Call::get(format!("/containers/{container}/archive")).with("path", format!("{FOLDER}/{name}"));
+            let call = Call::get(format!("/containers/{container}/archive")).with("path", format!("{FOLDER}/{NOTES}"));
             let refusal = match self.engine.ask(call).await? {
-                Ok(answer) => return Ok(tar::first_file(&answer.body)),
+                Ok(answer) => return Ok(Notes(tar::files(&answer.body))),
                 Err(refusal) => refusal,
             };
             match refusal.status() {
                 Some(404) if engine::reason(&refusal).to_lowercase().contains("no such container") => {
                     return Err(Error::not_found("sandbox", container));
                 }
-                Some(404) => return Ok(None),
+                Some(404) => return Ok(Notes(Vec::new())),
                 // Podman fails if two requests mount the files of an ended container at the same time.
-                Some(500) if Helper::may_repeat(repeats) => self.pause(&mut repeats).await,
+                Some(500) if repeats < 2 * REPEATS => self.pause(&mut repeats).await,
                 _ => return Err(failed(&refusal, "read a file of the container")),
             }
         }
+    }
+
+    /// Writes a note of a container. An empty one is none.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Helper::put`].
+    pub async fn note(&self, container: &str, name: &str, text: &str) -> Result<()> {
+        self.put(container, tar::file(&format!("{NOTES}/{name}"), 0o600, text.as_bytes())).await
+    }
+}
+
+/// The directory with the notes, in that of the helper.
+const NOTES: &str = "state";
+
+/// The notes of a container: why it ended, its newer tags, its usage.
+pub struct Notes(Vec<(String, Vec<u8>)>);
+
+impl Notes {
+    /// Returns a note, or `None` if there is none.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<String> {
+        let found = self.0.iter().find(|(path, _)| path.rsplit('/').next() == Some(name));
+        let text = found.map(|(_, content)| String::from_utf8_lossy(content).trim().to_string());
+        text.filter(|text| !text.is_empty())
     }
 }
 

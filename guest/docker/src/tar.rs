@@ -85,20 +85,23 @@ pub fn file(name: &str, mode: u32, content: &[u8]) -> Vec<u8> {
     archive
 }
 
-/// Returns the content of the first regular file of an archive, or `None` if there is none.
+/// Returns the regular files of an archive: names and contents. Stops at what is no archive.
 #[must_use]
-pub fn first_file(archive: &[u8]) -> Option<Vec<u8>> {
+pub fn files(archive: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
     let mut rest = archive;
     while rest.len() >= BLOCK_BYTES && rest[0] != 0 {
         let (block, after) = rest.split_at(BLOCK_BYTES);
-        let size = std::str::from_utf8(&block[124..136]).ok()?.trim_matches(['\0', ' ']);
-        let size = usize::from_str_radix(size, 8).ok()?;
+        let size = std::str::from_utf8(&block[124..136]).unwrap_or_default().trim_matches(['\0', ' ']);
+        let Ok(size) = usize::from_str_radix(size, 8) else { break };
+        let Some(content) = after.get(..size) else { break };
         if matches!(block[156], b'0' | 0) {
-            return after.get(..size).map(<[u8]>::to_vec);
+            let name = block[..100].split(|byte| *byte == 0).next().unwrap_or_default();
+            found.push((String::from_utf8_lossy(name).into_owned(), content.to_vec()));
         }
-        rest = after.get(size + padding(size as u64)..)?;
+        rest = after.get(size + padding(size as u64)..).unwrap_or_default();
     }
-    None
+    found
 }
 
 #[cfg(test)]
@@ -110,10 +113,9 @@ mod tests {
         for content in [&b""[..], b"x", &[7; 512], &[7; 513]] {
             let archive = file("up/name", 0o600, content);
             assert_eq!(archive.len() % BLOCK_BYTES, 0);
-            assert_eq!(first_file(&archive).as_deref(), Some(content));
+            assert_eq!(files(&archive), [("up/name".to_string(), content.to_vec())]);
         }
-        assert_eq!(first_file(&END), None);
-        assert_eq!(first_file(b"short"), None);
+        assert!(files(&END).is_empty() && files(b"short").is_empty());
     }
 
     #[test]

@@ -48,6 +48,7 @@ fn perform(verb: &str, words: impl Iterator<Item = std::ffi::OsString>) -> Answe
         "resize" => exec::resize,
         "execs" => exec::execs,
         "probe" => exec::probe,
+        "note" => exec::note,
         "stat" => files::stat,
         "list" => files::list,
         "mkdir" => files::mkdir,

@@ -15,13 +15,12 @@ use sandbox_provider_kit::{
 };
 
 use super::{
-    LABEL, NAME_PREFIX, PROBE_LABEL, TAGS_FILE, TAGS_LABEL, USER_LABEL, info, list, sandbox_state, shown_id, state,
-    tags_text, tunnels_of, usage,
+    END_NOTE, LABEL, NAME_PREFIX, PROBE_LABEL, STOPPED, TAGS_LABEL, TAGS_NOTE, USER_LABEL, info, list, sandbox_state,
+    shown_id, state, tags_text, tunnels_of, usage,
 };
 use crate::{
     engine::{Call, Engine, failed, reason, strings},
     helper::{Helper, Verb},
-    tar,
 };
 
 /// How long a sandbox that has ended is kept, so that callers learn how it ended.
@@ -84,7 +83,7 @@ pub async fn terminate(helper: &Helper, id: &str) -> Result<()> {
     }
     if let SandboxState::Stopped = sandbox_state(helper, id, &found).await? {
         // Its end was noted as a stop.
-        return helper.put(id, tar::file("end", 0o600, b"")).await;
+        return helper.note(id, END_NOTE, "").await;
     }
     if found.is_over() {
         return Ok(());
@@ -132,8 +131,8 @@ pub async fn remove_old(engine: &Engine) {
 }
 
 async fn is_stopped(engine: &Engine, id: &str) -> bool {
-    let said = Helper::new(engine.clone()).get(id, "end").await;
-    !matches!(said, Ok(said) if said.as_deref() != Some(b"stopped"))
+    let notes = Helper::new(engine.clone()).notes(id).await;
+    !matches!(notes, Ok(notes) if notes.get(END_NOTE).as_deref() != Some(STOPPED))
 }
 
 /// Takes the name from a sandbox that has ended, so that another one can have it.
@@ -156,7 +155,7 @@ pub async fn free_name(engine: &Engine, id: &str) -> Result<()> {
 /// `not-found`, or the error of the failed request.
 pub async fn get_tags(helper: &Helper, id: &str) -> Result<Vec<Pair>> {
     let found = state(helper.engine(), id).await?;
-    super::tags(helper, id, &found).await
+    Ok(super::tags(&found, &helper.notes(id).await?))
 }
 
 /// Implements `set-tags`. Labels cannot be changed, so the new tags are a file in the container.
@@ -170,10 +169,10 @@ pub async fn set_tags(helper: &Helper, id: &str, tags: &[Pair]) -> Result<()> {
         return Err(Error::ended(id));
     }
     let text = tags_text(tags);
-    if found.label(TAGS_LABEL) == Some(text.as_str()) && helper.get(id, TAGS_FILE).await?.is_none() {
+    if found.label(TAGS_LABEL) == Some(text.as_str()) && helper.notes(id).await?.get(TAGS_NOTE).is_none() {
         return Ok(());
     }
-    helper.put(id, tar::file(TAGS_FILE, 0o600, text.as_bytes())).await
+    helper.note(id, TAGS_NOTE, &text).await
 }
 
 /// Implements `find`.
@@ -277,12 +276,12 @@ pub async fn stop(helper: &Helper, id: &str) -> Result<()> {
         SandboxState::Ended(_) => return Err(Error::ended(id)),
         _ => {}
     }
-    helper.put(id, tar::file("end", 0o600, b"stopped")).await?;
+    helper.note(id, END_NOTE, STOPPED).await?;
     let call = Call::post(format!("/containers/{id}/kill")).with("signal", "SIGKILL");
     if let Err(refusal) = engine.ask(call).await? {
         let now = state(engine, id).await?;
         if !now.is_over() {
-            let _ = helper.put(id, tar::file("end", 0o600, b"")).await;
+            let _ = helper.note(id, END_NOTE, "").await;
             return Err(failed(&refusal, "stop the sandbox").about(id));
         }
     }
@@ -303,11 +302,11 @@ pub async fn resume(helper: &Helper, id: &str) -> Result<()> {
     let engine = helper.engine();
     let found = state(engine, id).await?;
     if let SandboxState::Stopped = sandbox_state(helper, id, &found).await? {
-        helper.put(id, tar::file("end", 0o600, b"")).await?;
+        helper.note(id, END_NOTE, "").await?;
         return match engine.ask(Call::post(format!("/containers/{id}/start"))).await? {
             Ok(_) => Ok(()),
             Err(refusal) => {
-                let _ = helper.put(id, tar::file("end", 0o600, b"stopped")).await;
+                let _ = helper.note(id, END_NOTE, STOPPED).await;
                 Err(failed(&refusal, "resume the sandbox").about(id))
             }
         };

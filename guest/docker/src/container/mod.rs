@@ -21,7 +21,7 @@ use sandbox_provider_kit::{
 
 use crate::{
     engine::{Call, Engine, failed, items, pairs},
-    helper::Helper,
+    helper::{Helper, Notes},
 };
 
 /// The label of every sandbox. Its value is the version of what the other labels mean.
@@ -40,8 +40,14 @@ pub const EXPIRES_LABEL: &str = "harness-sandbox.expires";
 /// The beginning of the names of containers whose sandbox has a name.
 const NAME_PREFIX: &str = "sandbox.";
 
-/// The file of the helper's directory with the tags that replace those of the label.
-const TAGS_FILE: &str = "tags";
+/// The note with the tags that replace those of the label.
+const TAGS_NOTE: &str = "tags";
+
+/// The note that says why a sandbox ended. The helper program writes it.
+const END_NOTE: &str = "end";
+
+/// The content of the note for a sandbox that was stopped.
+const STOPPED: &str = "stopped";
 
 /// Checks the form of a sandbox id, so that it can stand in a path.
 ///
@@ -59,6 +65,31 @@ pub struct State(Value);
 impl State {
     fn status(&self) -> &str {
         self.0.get("State").get("Status").text().unwrap_or_default()
+    }
+
+    /// Returns the state of the sandbox as far as the engine knows it: `None` if the container has ended.
+    fn known(&self) -> Option<SandboxState> {
+        let error = self.0.get("State").get("Error").text().unwrap_or_default();
+        Some(match self.status() {
+            "running" | "restarting" => SandboxState::Running,
+            "paused" => SandboxState::Paused,
+            _ if self.is_new() && error.is_empty() => SandboxState::Pending,
+            _ if self.is_new() => SandboxState::Ended(EndReason::FailedToStart(clip(error))),
+            _ => return None,
+        })
+    }
+
+    /// Returns the state of a container that has ended. A process that was killed left no note.
+    fn ended(&self, notes: &Notes) -> SandboxState {
+        let details = self.0.get("State");
+        let code = details.get("ExitCode").whole::<i32>().unwrap_or_default();
+        match notes.get(END_NOTE).as_deref() {
+            Some(STOPPED) => SandboxState::Stopped,
+            said => {
+                let no_memory = details.get("OOMKilled").flag().unwrap_or(false);
+                SandboxState::Ended(reason(said.unwrap_or_default(), code, no_memory))
+            }
+        }
     }
 
     /// Returns whether its processes have ended.
@@ -135,34 +166,16 @@ pub async fn end(helper: &Helper, id: &str) -> Result<Option<EndReason>> {
     })
 }
 
-/// Converts the state of a container.
+/// Converts the state of a container. Reads its notes if it has ended.
 ///
 /// # Errors
 ///
-/// The error of a failed request for the reason of its end.
+/// The error of the failed request.
 pub async fn sandbox_state(helper: &Helper, id: &str, state: &State) -> Result<SandboxState> {
-    if state.is_running() || state.status() == "restarting" {
-        return Ok(SandboxState::Running);
+    match state.known() {
+        Some(known) => Ok(known),
+        None => Ok(state.ended(&helper.notes(id).await?)),
     }
-    if state.is_paused() {
-        return Ok(SandboxState::Paused);
-    }
-    let details = state.0.get("State");
-    let error = details.get("Error").text().unwrap_or_default();
-    if state.is_new() && error.is_empty() {
-        return Ok(SandboxState::Pending);
-    }
-    let code = details.get("ExitCode").whole::<i32>().unwrap_or_default();
-    if state.is_new() || !state.is_over() && !error.is_empty() {
-        return Ok(SandboxState::Ended(EndReason::FailedToStart(clip(error))));
-    }
-    // What the first process wrote before it ended. A process that was killed wrote nothing.
-    let said = helper.get(id, "end").await?.unwrap_or_default();
-    let said = String::from_utf8_lossy(&said).trim().to_string();
-    Ok(match said.as_str() {
-        "stopped" => SandboxState::Stopped,
-        said => SandboxState::Ended(reason(said, code, details.get("OOMKilled").flag().unwrap_or(false))),
-    })
 }
 
 /// Returns why a sandbox ended. `said` is what its first process wrote.
@@ -191,28 +204,24 @@ pub async fn info(helper: &Helper, id: &str, state: &State) -> Result<SandboxInf
     let value = &state.0;
     let image = value.get("Image").text().map(image_id);
     let created = value.get("Created").text().and_then(crate::time::parse);
-    let running = sandbox_state(helper, id, state).await?;
+    let notes = helper.notes(id).await?;
     Ok(SandboxInfo {
         name: state.name(),
-        state: running,
+        state: state.known().unwrap_or_else(|| state.ended(&notes)),
         image,
         created,
-        tags: tags(helper, id, state).await?,
+        tags: tags(state, &notes),
         tunnels: tunnels_of(value),
         ..records::sandbox_info(id)
     })
 }
 
 /// Returns the tags of a sandbox: those that replaced the first ones, or the first ones.
-///
-/// # Errors
-///
-/// The error of the failed request.
-pub async fn tags(helper: &Helper, id: &str, state: &State) -> Result<Vec<Pair>> {
-    let newer = helper.get(id, TAGS_FILE).await?;
-    let newer = newer.and_then(|bytes| String::from_utf8(bytes).ok());
+#[must_use]
+pub fn tags(state: &State, notes: &Notes) -> Vec<Pair> {
+    let newer = notes.get(TAGS_NOTE);
     let text = newer.as_deref().or(state.label(TAGS_LABEL)).unwrap_or("{}");
-    Ok(pairs(&Value::parse(text).unwrap_or(Value::Null)))
+    pairs(&Value::parse(text).unwrap_or(Value::Null))
 }
 
 /// Returns the id of an image: the digest of the engine without its algorithm, because an id contains no colon.

@@ -12,11 +12,11 @@ use super::state;
 use crate::{
     engine::{Call, Engine, failed},
     helper::Helper,
-    tar, time,
+    time,
 };
 
-/// The file of the helper's directory with the numbers of a sandbox that was terminated.
-const FILE: &str = "usage";
+/// The note with the numbers of a sandbox that was terminated.
+const NOTE: &str = "usage";
 
 /// What the engine reports, in its own units.
 struct Numbers {
@@ -73,13 +73,12 @@ async fn now(engine: &Engine, id: &str) -> Result<Numbers> {
 pub async fn keep(helper: &Helper, id: &str) {
     if let Ok(numbers) = now(helper.engine(), id).await {
         let text = format!("{} {}", numbers.cpu_nanos, numbers.memory_bytes);
-        let _ = helper.put(id, tar::file(FILE, 0o600, text.as_bytes())).await;
+        let _ = helper.note(id, NOTE, &text).await;
     }
 }
 
 async fn kept(helper: &Helper, id: &str) -> Result<Option<Numbers>> {
-    let text = helper.get(id, FILE).await?.unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
+    let text = helper.notes(id).await?.get(NOTE).unwrap_or_default();
     let mut words = text.split(' ').map(|word| word.parse::<u64>().ok());
     let numbers = words.next().flatten().zip(words.next().flatten());
     Ok(numbers.map(|(cpu_nanos, memory_bytes)| Numbers { cpu_nanos, memory_bytes }))

@@ -14,8 +14,8 @@ use sandbox_provider_kit::{
         ids, needs,
         time::bounded_wait,
         wit::{
-            EndReason, ErrorKind, ExecInfo, ExecPage, ExecRef, ExecSpec, Happened, InputState, Output, OutputLimits, OutputMode,
-            Pty, ReadRequest, RunResult, Verdict,
+            EndReason, ErrorKind, ExecInfo, ExecPage, ExecRef, ExecSpec, Happened, InputState, Output, OutputLimits,
+            OutputMode, Pty, ReadRequest, RunResult, Verdict,
         },
     },
     call::json::Value,
@@ -92,7 +92,14 @@ impl Commands {
             let verb = Verb::new("wait").with("id", &exec.exec).waits(left.min(LONGEST_WAIT));
             let frames = match self.helper.call(&exec.sandbox, &verb).await {
                 Ok(frames) => frames,
-                Err(error) => return Ok(Some(ended(&self.helper, &exec.sandbox, error).await?)),
+                Err(error) => {
+                    return Ok(Some(match ended(&self.helper, &exec.sandbox, error).await? {
+                        Verdict::SandboxEnded(EndReason::Finished(code)) if exec.exec == ids::MAIN => {
+                            Verdict::Exited(code)
+                        }
+                        verdict => verdict,
+                    }));
+                }
             };
             let verdict =
                 frames.iter().find_map(|frame| if let Frame::Verdict(text) = frame { Some(text) } else { None });
@@ -123,7 +130,9 @@ impl Commands {
         let state = match self.helper.json(&exec.sandbox, &verb).await {
             Ok(state) => state,
             // The sandbox ended with the program that read the input.
-            Err(error) if matches!((error.kind.clone(), error.happened), (ErrorKind::SandboxEnded, Happened::Unknown)) => {
+            Err(error)
+                if matches!((error.kind.clone(), error.happened), (ErrorKind::SandboxEnded, Happened::Unknown)) =>
+            {
                 return Ok(InputState { accepted: end, closed: true });
             }
             Err(error) => return Err(error),

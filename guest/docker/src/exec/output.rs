@@ -3,20 +3,30 @@
 
 use std::{cell::RefCell, time::Duration};
 
-use futures_util::future::{Either, select};
+use futures_util::{
+    StreamExt as _,
+    future::{Either, select},
+};
 use sandbox_provider_kit::{
     Result,
     api::{
-        check,
+        check, ids,
         time::{bounded_wait, millis},
-        wit::{ExecRef, Output, OutputChunk, OutputLimits, ReadRequest, RunResult, Verdict},
+        wit::{EndReason, ExecRef, Output, OutputChunk, OutputLimits, ReadRequest, RunResult, Verdict},
     },
     exec::Capture,
     memo::Memo,
+    platform::Frame,
 };
 
 use super::{LONGEST_WAIT, after_start, ended, reader::Reader, verdict_of};
-use crate::helper::{Fault, Helper, Verb};
+use crate::{
+    engine::{
+        Call, failed,
+        frames::{Demux, Source},
+    },
+    helper::{Fault, Helper, Verb},
+};
 
 /// The kept connections, by sandbox and command.
 pub struct Outputs {
@@ -156,6 +166,9 @@ impl Outputs {
         };
         match result {
             Ok(()) => {}
+            Err(Ok(Verdict::SandboxEnded(reason))) if id == ids::MAIN => {
+                return self.main_after_end(exec, request, reason).await;
+            }
             Err(Ok(verdict)) => {
                 let chunk = |offset| OutputChunk { offset, data: Vec::new(), end: true };
                 let (stdout, stderr) = (chunk(request.stdout_offset), chunk(request.stderr_offset));
@@ -168,6 +181,43 @@ impl Outputs {
         if verdict.is_none() {
             self.keep(sandbox, id, reader);
         }
+        Ok(Output { stdout, stderr, verdict })
+    }
+
+    /// Reads the output of the entry point of a sandbox that has ended from the engine's log, which has all of it.
+    async fn main_after_end(&self, exec: &ExecRef, request: ReadRequest, reason: EndReason) -> Result<Output> {
+        let max = check::max_bytes(request.max_bytes)?;
+        let call = Call::get(format!("/containers/{}/logs", exec.sandbox)).with("stdout", "1").with("stderr", "1");
+        let response = self.helper.engine().open(call).await?;
+        let mut body = response.map_err(|refusal| failed(&refusal, "read the output of the entry point"))?.body;
+        let chunk = |offset| OutputChunk { offset, data: Vec::new(), end: true };
+        let (mut stdout, mut stderr) = (chunk(request.stdout_offset), chunk(request.stderr_offset));
+        let (mut demux, mut seen) = (Demux::default(), [0_u64; 2]);
+        while let Some(frame) = body.next().await {
+            match frame {
+                Ok(Frame::Data(data)) => demux.push(&data),
+                Ok(Frame::Trailers(_)) => {}
+                Err(text) => return Err(self.helper.gone(&exec.sandbox, &text).await),
+            }
+            while let Some((source, bytes)) = demux.next() {
+                let room = max - stdout.data.len() - stderr.data.len();
+                let (chunk, seen) = match source {
+                    Source::Stdout => (&mut stdout, &mut seen[0]),
+                    Source::Stderr => (&mut stderr, &mut seen[1]),
+                };
+                let known = chunk.offset + chunk.data.len() as u64;
+                let skip = usize::try_from(known.saturating_sub(*seen)).unwrap_or(usize::MAX).min(bytes.len());
+                *seen += bytes.len() as u64;
+                let new = &bytes[skip..];
+                chunk.data.extend_from_slice(&new[..new.len().min(room)]);
+                chunk.end &= new.len() <= room;
+            }
+        }
+        let verdict = match reason {
+            EndReason::Finished(code) => Verdict::Exited(code),
+            reason => Verdict::SandboxEnded(reason),
+        };
+        let verdict = (stdout.end && stderr.end).then_some(verdict);
         Ok(Output { stdout, stderr, verdict })
     }
 

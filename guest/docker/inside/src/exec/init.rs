@@ -26,6 +26,7 @@ use crate::{
     exec::{
         command::Command,
         launch::launch,
+        note,
         start::MAIN,
         state::{Exec, Verdict},
         supervise::Extras,
@@ -55,13 +56,16 @@ impl EndFile {
     /// Reserves the space of the file, and removes that of an earlier life of the container.
     fn reserve(base: &Base) -> io::Result<Self> {
         make_dir(base.file(""))?;
-        match fs::remove_file(base.file("end")) {
+        make_dir(base.file(note::FOLDER))?;
+        match fs::remove_file(base.file(note::FOLDER).join("end")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(base.file(".end"))?;
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(base.file(note::FOLDER).join(".end"))?;
         file.write_all_at(&[b' '; END_BYTES], 0)?;
+        // The container may have been started again. The newest note of a name counts.
+        let _ = note::print(&mut io::stderr(), "end", "");
         Ok(Self { base: base.clone(), file })
     }
 
@@ -69,7 +73,8 @@ impl EndFile {
         let text = reason.as_bytes().get(..END_BYTES).unwrap_or(reason.as_bytes());
         self.file.write_all_at(text, 0)?;
         self.file.set_len(text.len() as u64)?;
-        fs::rename(self.base.file(".end"), self.base.file("end"))
+        fs::rename(self.base.file(note::FOLDER).join(".end"), self.base.file(note::FOLDER).join("end"))?;
+        note::print(&mut io::stderr(), "end", reason)
     }
 }
 
