@@ -53,7 +53,7 @@ fn output_is_read_from_any_offset_again_and_again() {
     assert_eq!(piece.stream_from(b'o', 7), expected.as_bytes()[7..107]);
     assert!(piece.stream_from(b'e', 0).is_empty());
     assert_eq!((piece.verdict(), piece.end(b'O')), (None, None));
-    let done = sandbox.call("read", &[&format!("id=x"), &format!("out={}", expected.len()), "err=21"]).ok();
+    let done = sandbox.call("read", &["id=x", &format!("out={}", expected.len()), "err=21"]).ok();
     assert_eq!(done.end(b'O'), Some(expected.len() as u64));
     assert_eq!(done.verdict().as_deref(), Some("exited 0"));
     let again = sandbox.sh("x", "echo never").ok();

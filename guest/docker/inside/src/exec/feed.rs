@@ -10,7 +10,7 @@ use std::{
 use rustix::fs::{FlockOperation, OFlags, flock};
 
 use crate::{
-    answer::{Answer, Failure, send},
+    answer::{Answer, Failure, send, send_json},
     args::Args,
     context::Context,
     exec::{
@@ -59,8 +59,7 @@ pub fn input(args: &Args, context: &mut Context) -> Answer {
 }
 
 fn respond(accepted: u64, closed: bool) -> Answer {
-    send(b'j', json::Object::new().number("accepted", accepted).flag("closed", closed).end())?;
-    send(b'.', "")
+    send_json(&json::Object::new().number("accepted", accepted).flag("closed", closed).end())
 }
 
 /// Wakes the supervisor. If it has gone, there is nothing left to do for it.

@@ -9,7 +9,7 @@ use std::{
 use rustix::fs::{Mode, OFlags, open};
 
 use crate::{
-    answer::{Answer, Failure, MAX_DATA, send},
+    answer::{Answer, Failure, MAX_DATA, send, send_json},
     args::Args,
     context::Context,
     files::{
@@ -130,6 +130,5 @@ pub fn answer_spooled(transfer: &Transfer, spool: &File, wanted: &Wanted) -> Ans
 }
 
 fn finish(end: bool) -> Answer {
-    send(b'j', json::Object::new().flag("end", end).end())?;
-    send(b'.', "")
+    send_json(&json::Object::new().flag("end", end).end())
 }

@@ -191,8 +191,7 @@ pub fn receive(args: &Args, context: &Context, apply: impl FnOnce(&mut Upload) -
             transfer.finish(&upload, result)?
         }
     };
-    crate::answer::send(b'j', json::Object::new().number("offset", offset).end())?;
-    crate::answer::send(b'.', "")
+    crate::answer::send_json(&json::Object::new().number("offset", offset).end())
 }
 
 /// Removes what transfers left behind, in one of sixteen calls.
