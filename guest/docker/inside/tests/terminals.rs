@@ -37,7 +37,7 @@ fn the_terminal_controls_the_session() {
         .call("start", &["id=x", "pty=10x10", "--", "sh", "-c", "trap 'exit 7' INT; tty; while :; do sleep 0.05; done"])
         .ok();
     let answer = sandbox.call("read", &["id=x", "wait=30000"]).ok();
-    assert!(answer.out().starts_with("/dev/pts/"));
+    assert!(answer.out().starts_with("/dev/pts/"), "{answer:?}");
     sandbox.call("input", &["id=x", "offset=0", &data([3])]).ok();
     assert_eq!(sandbox.call("read", &["id=x", "follow=1"]).verdict().as_deref(), Some("exited 7"));
 }

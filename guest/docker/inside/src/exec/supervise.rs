@@ -163,6 +163,11 @@ impl<'a> Supervisor<'a> {
             // Output of a terminal is read all the same.
             supervisor.streams[0].end(exec);
         }
+        // Streams that the command does not have have ended when its start is answered.
+        supervisor.streams.iter_mut().for_each(|stream| stream.settle(exec));
+        if supervisor.input.writer.is_none() {
+            supervisor.input.close(exec);
+        }
         Ok(supervisor.executed(&report_reader)?.then_some(supervisor))
     }
 
@@ -216,9 +221,6 @@ impl<'a> Supervisor<'a> {
 
     /// Serves the command until it and all its streams have ended.
     fn attend(mut self) {
-        if self.input.writer.is_none() {
-            self.input.close(self.exec);
-        }
         loop {
             self.reap();
             self.pass_deadline();
