@@ -17,7 +17,7 @@ use crate::{
     user::User,
 };
 
-/// A path of the arguments, and the user for whom it is used.
+/// The user with whose rights files are used.
 pub struct Access {
     /// The user, or none for root.
     pub user: Option<User>,
