@@ -2,7 +2,7 @@
 
 use std::{
     fs::OpenOptions,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
@@ -32,10 +32,10 @@ pub fn input(args: &Args, context: &mut Context) -> Answer {
     let exec = existing(args, context)?;
     let failed = |error: std::io::Error| Failure::internal("stdin", error);
     let offset = args.number("offset")?.unwrap_or(0);
-    let data = args.data(&context.base)?;
+    let mut data = args.data(&context.base)?;
     exec.until_started()?;
     exec.check();
-    let spool = OpenOptions::new().write(true).open(exec.dir.join("stdin")).map_err(failed)?;
+    let mut spool = OpenOptions::new().write(true).open(exec.dir.join("stdin")).map_err(failed)?;
     flock(&spool, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
     let page = exec.page();
     let accepted = page.accepted.load(Ordering::SeqCst);
@@ -47,9 +47,7 @@ pub fn input(args: &Args, context: &mut Context) -> Answer {
         let message = format!("The input starts at byte {offset}, but only {accepted} bytes were accepted before.");
         Failure::invalid("offset", message)
     })?;
-    let fresh = usize::try_from(known).ok().and_then(|known| data.get(known..)).unwrap_or_default();
-    spool.write_all_at(fresh, accepted).map_err(failed)?;
-    let accepted = accepted + fresh.len() as u64;
+    let accepted = data.append(known, &mut spool, accepted).map_err(failed)?;
     page.accepted.store(accepted, Ordering::SeqCst);
     if args.flag("eof") {
         exec.set(STDIN_COMPLETE);

@@ -254,7 +254,8 @@ impl<'a> Supervisor<'a> {
             return Verdict::Exited(code as u32);
         }
         let signal = status.terminating_signal().unwrap_or(libc::SIGKILL);
-        if signal == libc::SIGKILL && memory::kills() > self.memory_kills {
+        let killed = memory::kills().zip(self.memory_kills).is_some_and(|(now, before)| now > before);
+        if signal == libc::SIGKILL && killed {
             return Verdict::OutOfMemory;
         }
         Verdict::Signaled(signal as u32)
