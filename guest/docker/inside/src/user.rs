@@ -93,6 +93,11 @@ impl User {
         Ok(user)
     }
 
+    /// The failure for a change of the user that the kernel refused.
+    pub fn change_failure(error: &io::Error) -> Failure {
+        Failure::invalid("user", format_args!("The container lacks the capability to change the user: {error}."))
+    }
+
     /// Gives this process the rights of the user, for good. A process that is not root any more cannot be traced by the
     /// user, because the kernel protects processes that changed their user.
     ///

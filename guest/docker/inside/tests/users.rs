@@ -64,3 +64,23 @@ fn the_directory_of_the_helper_is_closed_to_users() {
     let read = sandbox.call("read-file", &[&content, "transfer=t", "user=65534:65534"]);
     assert_eq!(read.code(), "file:permission-denied");
 }
+
+#[test]
+fn a_container_without_capabilities_runs_commands_of_root() {
+    needs_root!();
+    let sandbox = Sandbox::new();
+    let base = format!("base={}", sandbox.base().display());
+    let bare = |args: &[&str]| {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--bounding-set=-all", "--inh-caps=-all", crate::harness::PROGRAM, args[0], &base]);
+        crate::harness::Answer::of(&command.args(&args[1..]).output().unwrap())
+    };
+    let script = "grep CapEff /proc/self/status | tr -d '[:space:]'";
+    let answer = bare(&["run", "id=a", "user=root", "--", "sh", "-c", script]);
+    assert_eq!((answer.out().as_str(), answer.verdict().as_deref()), ("CapEff:0000000000000000", Some("exited 0")));
+    let at = sandbox.at("file");
+    bare(&["write-file", &at, "transfer=t", "eof=1", "user=root", "data=eA=="]).ok();
+    for refused in [vec!["start", "id=b", "user=daemon", "--", "true"], vec!["stat", &at, "user=daemon"]] {
+        assert_eq!(bare(&refused).error(), ("invalid".into(), "user".into()));
+    }
+}

@@ -34,6 +34,7 @@ use crate::{
         tree,
     },
     sys::process::{Fork, block_signals, fork, signal_descriptor, take_signals},
+    user::User,
 };
 
 /// How long a stream stays open after the end of the command, for the output of processes that it left behind.
@@ -189,6 +190,7 @@ impl<'a> Supervisor<'a> {
         let error = io::Error::from_raw_os_error(number(error));
         let kind = error.kind();
         match number(step) {
+            step if step == Step::User as i32 => Err(User::change_failure(&error)),
             step if step == Step::Directory as i32 => {
                 let message = format!("The working directory of the command cannot be entered: {error}.");
                 Err(Failure::invalid("cwd", message))
