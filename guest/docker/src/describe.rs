@@ -19,7 +19,7 @@ const CAPABILITIES: &[(&str, Support, &str)] = &[
         Native,
         "By the engine's classic builder. A build is followed by one instance; if that is lost, the engine ends the build.",
     ),
-    ("image.context", Emulated, "Files of a container that is never started, for one to two days."),
+    ("image.context", Emulated, "Files of a container of the provider's own, for one to two days."),
     ("image.commands", Native, "One Dockerfile on top of the image."),
     ("image.delete", Native, ""),
     ("image.list", Native, "Images that were built or saved by this provider."),

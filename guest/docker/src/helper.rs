@@ -20,19 +20,23 @@ use sandbox_provider_kit::{
 };
 
 use crate::{
+    container::State,
     engine::{
-        self, Call, Engine, failed,
+        Call, Engine, failed,
         frames::{Demux, Source},
         map, texts,
     },
-    tar,
+    notes, tar,
 };
 
 /// The directory of the helper in a container: an anonymous volume of its own, which no snapshot contains.
 pub const FOLDER: &str = "/.sandbox";
 
+/// The directory of the program: a volume that all containers share. The containers cannot write to it.
+pub const PROGRAM_FOLDER: &str = "/.sandbox/bin";
+
 /// The program.
-pub const PROGRAM: &str = "/.sandbox/inside";
+pub const PROGRAM: &str = "/.sandbox/bin/inside";
 
 /// Most data that is passed as an argument, in bytes. An argument has at most 128 KiB, and Base64 takes four thirds. More data
 /// is put into a file by one more request.
@@ -468,40 +472,52 @@ impl Helper {
         }
     }
 
-    /// Reads the notes of a container, also of one that has ended: the files of the directory `state`, by their names.
+    /// Reads the notes of a container, also of one that has ended.
+    ///
+    /// The files of a container that runs are read by the archive API. Those of one that has ended are not: Podman damages
+    /// such a container if two requests read its files at the same time. Its log has the same notes.
     ///
     /// # Errors
     ///
     /// `not-found` if there is no such container, or the error of the failed request.
-    pub async fn notes(&self, container: &str) -> Result<Notes> {
-        let mut repeats = 0;
-        loop {
-            let call = Call::get(format!("/containers/{container}/archive")).with("path", format!("{FOLDER}/{NOTES}"));
-            let refusal = match self.engine.ask(call).await? {
-                Ok(answer) => return Ok(Notes(tar::files(&answer.body))),
-                Err(refusal) => refusal,
-            };
-            match refusal.status() {
-                Some(404) if engine::reason(&refusal).to_lowercase().contains("no such container") => {
-                    return Err(Error::not_found("sandbox", container));
-                }
-                Some(404) => return Ok(Notes(Vec::new())),
-                // Podman fails if two requests mount the files of an ended container at the same time.
-                Some(500) if repeats < 2 * REPEATS => self.pause(&mut repeats).await,
-                _ => return Err(failed(&refusal, "read a file of the container")),
-            }
+    pub async fn notes(&self, container: &str, state: &State) -> Result<Notes> {
+        if state.is_new() {
+            return Ok(Notes(Vec::new()));
+        }
+        let over = state.is_over();
+        let call = if over {
+            let call = Call::get(format!("/containers/{container}/logs")).with("stderr", "1").with("stdout", "0");
+            call.with("tail", LAST_LINES)
+        } else {
+            Call::get(format!("/containers/{container}/archive")).with("path", format!("{FOLDER}/{NOTES}"))
+        };
+        match self.engine.ask(call).await? {
+            Ok(answer) if over => Ok(Notes(notes::of_log(&answer.body))),
+            Ok(answer) => Ok(Notes(tar::files(&answer.body))),
+            Err(refusal) if refusal.status() == Some(404) && !over => Ok(Notes(Vec::new())),
+            Err(refusal) if refusal.status() == Some(404) => Err(Error::not_found("sandbox", container)),
+            // It has ended since its state was read.
+            Err(refusal) if !over => match crate::container::state(&self.engine, container).await? {
+                state if state.is_over() => Box::pin(self.notes(container, &state)).await,
+                _ => Err(failed(&refusal, "read a file of the container")),
+            },
+            Err(refusal) => Err(failed(&refusal, "read the log of the container")),
         }
     }
 
-    /// Writes a note of a container. An empty one is none.
+    /// Writes a note of a container that runs. An empty one is none.
     ///
     /// # Errors
     ///
-    /// As for [`Helper::put`].
+    /// As for [`Helper::call`].
     pub async fn note(&self, container: &str, name: &str, text: &str) -> Result<()> {
-        self.put(container, tar::file(&format!("{NOTES}/{name}"), 0o600, text.as_bytes())).await
+        let verb = Verb::new("note").with("name", name).with("text", text);
+        self.call(container, &verb).await.map(drop)
     }
 }
+
+/// How many of the last lines of a log are searched for notes.
+const LAST_LINES: &str = "100";
 
 /// The directory with the notes, in that of the helper.
 const NOTES: &str = "state";
@@ -513,7 +529,8 @@ impl Notes {
     /// Returns a note, or `None` if there is none.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<String> {
-        let found = self.0.iter().find(|(path, _)| path.rsplit('/').next() == Some(name));
+        // The newest one of a log is the last.
+        let found = self.0.iter().rev().find(|(path, _)| path.rsplit('/').next() == Some(name));
         let text = found.map(|(_, content)| String::from_utf8_lossy(content).trim().to_string());
         text.filter(|text| !text.is_empty())
     }

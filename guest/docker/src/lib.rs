@@ -19,7 +19,8 @@
 //! | [`helper`] | calls of the helper program |
 //! | [`describe`] | the description of this provider |
 //! | [`engine`] | the Engine API over HTTP, and the differences between engines |
-//! | [`tar`], [`time`] | archives and points in time as the API has them |
+//! | [`program`] | the helper program on the engine |
+//! | [`notes`], [`tar`], [`time`] | notes in logs, archives, and points in time as the API has them |
 
 pub mod container;
 pub mod describe;
@@ -28,6 +29,8 @@ pub mod exec;
 pub mod files;
 pub mod helper;
 pub mod image;
+pub mod notes;
+pub mod program;
 pub mod tar;
 pub mod time;
 
@@ -51,6 +54,7 @@ use self::{
     files::Files,
     helper::Helper,
     image::Images,
+    program::Program,
 };
 
 pub use sandbox_provider_kit::api::{Error, Result};
@@ -68,6 +72,7 @@ sandbox_provider_kit::export!(
 /// The provider for Docker Engine and Podman.
 pub struct Provider {
     helper: Helper,
+    program: Program,
     images: Images,
     commands: Commands,
     files: Files,
@@ -79,8 +84,10 @@ impl Provider {
     pub fn new(transport: Rc<dyn Transport>) -> Provider {
         let engine = Engine::new(transport);
         let helper = Helper::new(engine.clone());
+        let program = Program::new(engine.clone());
         Provider {
-            images: Images::new(engine),
+            images: Images::new(engine, program.clone()),
+            program,
             commands: Commands::new(helper.clone()),
             files: Files::new(helper.clone()),
             helper,
@@ -111,7 +118,7 @@ impl SandboxProvider for Provider {
     }
 
     fn create(&self, spec: SandboxSpec) -> impl Future<Output = Result<SandboxInfo>> {
-        async move { create::create(&self.helper, &self.images, &spec).await }
+        async move { create::create(&self.helper, &self.program, &self.images, &spec).await }
     }
 
     async fn get(&self, sandbox: &str) -> Result<SandboxInfo> {

@@ -3,10 +3,7 @@
 //! A frame is a tag (1 byte), the length of the payload (4 bytes, big endian) and the payload. The last frame of a complete
 //! answer is `.` or `E`.
 
-use std::{
-    fmt::Display,
-    io::{self, Write},
-};
+use std::{fmt::Display, io};
 
 use rustix::io::Errno;
 
@@ -73,16 +70,9 @@ pub fn is_no_space(error: &io::Error) -> bool {
 ///
 /// Fails if the reader of standard output has gone.
 pub fn send_parts(tag: u8, head: &[u8], data: &[u8]) -> Answer {
-    let length = u32::try_from(head.len() + data.len())
-        .map_err(|_| Failure::internal("output", io::ErrorKind::InvalidInput))?
-        .to_be_bytes();
-    let mut frame = Vec::with_capacity(5 + head.len() + data.len());
-    frame.push(tag);
-    frame.extend_from_slice(&length);
-    frame.extend_from_slice(head);
-    frame.extend_from_slice(data);
-    let mut output = io::stdout().lock();
-    output.write_all(&frame).and_then(|()| output.flush()).map_err(|error| Failure::internal("output", error))
+    let mut bytes = Vec::with_capacity(5 + head.len() + data.len());
+    frame(&mut bytes, tag, head, data)?;
+    write(&bytes)
 }
 
 /// Writes one frame.
@@ -92,4 +82,38 @@ pub fn send_parts(tag: u8, head: &[u8], data: &[u8]) -> Answer {
 /// Fails if the reader of standard output has gone.
 pub fn send(tag: u8, payload: impl AsRef<[u8]>) -> Answer {
     send_parts(tag, &[], payload.as_ref())
+}
+
+/// Writes the JSON of an answer and its end, at once: the sandbox may end right afterwards.
+///
+/// # Errors
+///
+/// Fails if the reader of standard output has gone.
+pub fn send_json(json: &str) -> Answer {
+    let mut bytes = Vec::with_capacity(10 + json.len());
+    frame(&mut bytes, b'j', &[], json.as_bytes())?;
+    frame(&mut bytes, b'.', &[], &[])?;
+    write(&bytes)
+}
+
+fn frame(bytes: &mut Vec<u8>, tag: u8, head: &[u8], data: &[u8]) -> Answer {
+    let length =
+        u32::try_from(head.len() + data.len()).map_err(|_| Failure::internal("output", io::ErrorKind::InvalidInput))?;
+    bytes.push(tag);
+    bytes.extend_from_slice(&length.to_be_bytes());
+    bytes.extend_from_slice(head);
+    bytes.extend_from_slice(data);
+    Ok(())
+}
+
+/// Writes everything without the buffer of the standard library, which looks for the ends of lines.
+fn write(mut bytes: &[u8]) -> Answer {
+    while !bytes.is_empty() {
+        match rustix::io::write(io::stdout(), bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(Failure::internal("output", error)),
+        }
+    }
+    Ok(())
 }

@@ -2,6 +2,8 @@
 
 use std::{
     ffi::OsString,
+    fs::File,
+    io::{self, Read, Seek, SeekFrom, Write},
     os::unix::ffi::{OsStrExt, OsStringExt},
     time::Duration,
 };
@@ -10,7 +12,7 @@ use base64ct::{Base64, Encoding};
 
 use crate::{
     answer::{Answer, Failure},
-    base::Base,
+    base::{Base, Upload},
 };
 
 /// The arguments of one call.
@@ -48,7 +50,9 @@ impl Args {
         let base = Base::at(args.text("base").unwrap_or("/.sandbox"));
         if let Some(name) = args.text("args") {
             let name = name.strip_prefix('@').unwrap_or(name);
-            args.argv = split_words(&base.take_upload(name)?);
+            let mut words = Vec::new();
+            base.upload(name)?.file.read_to_end(&mut words).map_err(|error| Failure::internal(name, error))?;
+            args.argv = split_words(&words);
         }
         Ok((args, base))
     }
@@ -118,12 +122,51 @@ impl Args {
     /// # Errors
     ///
     /// Fails if the Base64 is wrong, or the file cannot be read.
-    pub fn data(&self, base: &Base) -> Answer<Vec<u8>> {
+    pub fn data(&self, base: &Base) -> Answer<Data> {
         if let Some(name) = self.text("file") {
-            return base.take_upload(name);
+            return base.upload(name).map(Data::Upload);
         }
-        Base64::decode_vec(self.text("data").unwrap_or_default())
-            .map_err(|_| Failure::invalid("data", "The argument data is not Base64."))
+        let bytes = Base64::decode_vec(self.text("data").unwrap_or_default());
+        bytes.map(Data::Bytes).map_err(|_| Failure::invalid("data", "The argument data is not Base64."))
+    }
+}
+
+/// The data of a call.
+pub enum Data {
+    /// From the arguments.
+    Bytes(Vec<u8>),
+    /// A file, which may be larger than the memory of the sandbox.
+    Upload(Upload),
+}
+
+impl Data {
+    /// Appends everything behind the first `skip` bytes to a file that has `length` bytes, and returns its new length. The
+    /// file keeps its length if that fails.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the disk is full.
+    pub fn append(&mut self, skip: u64, to: &mut File, length: u64) -> io::Result<u64> {
+        let mut copy = || {
+            to.seek(SeekFrom::Start(length))?;
+            match self {
+                Self::Bytes(bytes) => {
+                    let fresh = usize::try_from(skip).ok().and_then(|skip| bytes.get(skip..)).unwrap_or_default();
+                    to.write_all(fresh).map(|()| fresh.len() as u64)
+                }
+                Self::Upload(upload) => {
+                    upload.file.seek(SeekFrom::Start(skip))?;
+                    io::copy(&mut upload.file, to)
+                }
+            }
+        };
+        match copy() {
+            Ok(count) => Ok(length + count),
+            Err(error) => {
+                let _ = to.set_len(length);
+                Err(error)
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read},
+    io,
     os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::PathBuf,
     time::Duration,
@@ -58,25 +58,21 @@ impl Base {
         self.dir.join(name)
     }
 
-    /// The content of `up/NAME`, which is removed.
+    /// The file `up/NAME`.
     ///
     /// # Errors
     ///
     /// Fails if there is no such file.
-    pub fn take_upload(&self, name: &str) -> Answer<Vec<u8>> {
+    pub fn upload(&self, name: &str) -> Answer<Upload> {
         let path = self.dir.join("up").join(checked(name)?);
-        let open =
-            OpenOptions::new().read(true).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32).open(&path);
-        let mut content = Vec::new();
-        match open.and_then(|mut file| file.read_to_end(&mut content)) {
-            Ok(_) => {}
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        match OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(&path) {
+            Ok(file) => Ok(Upload { file, path }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Failure::invalid("file", format_args!("No data has been put at up/{name}.")));
+                Err(Failure::invalid("file", format_args!("No data has been put at up/{name}.")))
             }
-            Err(error) => return Err(Failure::internal(name, error)),
+            Err(error) => Err(Failure::internal(name, error)),
         }
-        fs::remove_file(&path).map_err(|error| Failure::internal(name, error))?;
-        Ok(content)
     }
 
     /// Says that the sandbox is in use until the result is dropped and closed in all processes that inherited it.
@@ -99,6 +95,21 @@ impl Base {
         let activity = Activity(file);
         activity.stamp()?;
         Ok(activity)
+    }
+}
+
+/// Data that the provider put into `up`. It is removed when it is dropped.
+pub struct Upload {
+    /// The data, at its start.
+    pub file: File,
+    /// Where it lies.
+    pub path: PathBuf,
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        // It may have been renamed.
+        let _ = fs::remove_file(&self.path);
     }
 }
 

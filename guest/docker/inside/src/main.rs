@@ -1,4 +1,19 @@
-//! The helper program inside a Docker sandbox.
+//! The helper program inside a Docker sandbox: it runs commands and moves files where the image has no programs for that.
+//!
+//! A provider puts it into each container, starts it as process 1, and calls its verbs through the engine's `exec`.
+//! `PROTOCOL.md` beside this crate describes the verbs, their arguments and their answers.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`args`], [`answer`], [`json`] | the arguments of a call, and the frames of its answer |
+//! | [`base`], [`context`] | the directory `/.sandbox`, and the lock by which process 1 knows that the sandbox is idle |
+//! | [`user`] | users and groups of the container |
+//! | [`exec`] | commands: one supervisor process for each, and process 1 |
+//! | [`files`] | files, trees and watches, with the rights of a user |
+//! | [`sys`] | the system calls that need unsafe code |
+//!
+//! Each call is a process with one thread. Calls and supervisors meet in files: the state of a command is a page of shared
+//! memory with a futex, on which any number of readers wait without a connection to the supervisor.
 
 mod answer;
 mod args;

@@ -3,7 +3,8 @@
 use std::{collections::HashMap, fs, io};
 
 use rustix::{
-    process::{Gid, Uid},
+    io::Errno,
+    process::{Gid, Uid, getegid, geteuid},
     thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid},
 };
 
@@ -92,6 +93,11 @@ impl User {
         Ok(user)
     }
 
+    /// The failure for a change of the user that the kernel refused.
+    pub fn change_failure(error: &io::Error) -> Failure {
+        Failure::invalid("user", format_args!("The container lacks the capability to change the user: {error}."))
+    }
+
     /// Gives this process the rights of the user, for good. A process that is not root any more cannot be traced by the
     /// user, because the kernel protects processes that changed their user.
     ///
@@ -102,7 +108,11 @@ impl User {
         let gid = Gid::from_raw(self.gid);
         let uid = Uid::from_raw(self.uid);
         let groups: Vec<Gid> = self.groups.iter().map(|group| Gid::from_raw(*group)).collect();
-        set_thread_groups(&groups)?;
+        match set_thread_groups(&groups) {
+            // A container without capabilities may still run its root as root.
+            Err(Errno::PERM) if uid == geteuid() && gid == getegid() => return Ok(()),
+            other => other?,
+        }
         set_thread_res_gid(gid, gid, gid)?;
         set_thread_res_uid(uid, uid, uid)?;
         Ok(())

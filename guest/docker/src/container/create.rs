@@ -1,6 +1,6 @@
 //! Creates sandboxes.
 //!
-//! The steps are requests of their own: find the image, create the container, put the helper program into it, start it. A
+//! The steps are requests of their own: find the image and the helper program, create the container, start it. A
 //! caller that repeats a create request with its key continues where the former one stopped, because the key is a label of
 //! the container.
 
@@ -19,16 +19,11 @@ use super::{
 };
 use crate::{
     describe::describe,
-    engine::{Call, Engine, failed, flavor::Flavor, map, number, pairs, reason, strings, texts},
+    engine::{Call, Engine, failed, map, number, pairs, reason, strings, texts},
     helper::{FOLDER, Helper, PROGRAM},
     image::{Images, Ready},
+    program::Program,
 };
-
-/// The archives with the helper program: one for each architecture.
-const ARCHIVES: [(&str, &[u8]); 2] = [
-    ("x86_64", include_bytes!(concat!(env!("OUT_DIR"), "/x86_64.tar.gz"))),
-    ("aarch64", include_bytes!(concat!(env!("OUT_DIR"), "/aarch64.tar.gz"))),
-];
 
 /// The part of the processor time that a container without a reservation gets: the default of the engine.
 const DEFAULT_SHARES: u64 = 1024;
@@ -125,23 +120,36 @@ fn limits(spec: &SandboxSpec) -> Result<()> {
 ///
 /// The errors of [`check`], of the image, `already-exists` if the name is taken, otherwise those of the engine. `happened`
 /// is `unknown` if a container may be left behind.
-pub async fn create(helper: &Helper, images: &Images, spec: &SandboxSpec) -> Result<SandboxInfo> {
+pub async fn create(helper: &Helper, program: &Program, images: &Images, spec: &SandboxSpec) -> Result<SandboxInfo> {
     let options = check(spec)?;
     let engine = helper.engine();
     if let Some(key) = &spec.key
         && let Some(id) = list::with_label(engine, KEY_LABEL, key).await?
     {
-        return finish(helper, &id).await;
+        return finish(helper, program, &id).await;
     }
     manage::remove_old(engine).await;
     let image = images.prepare(&spec.image).await?;
-    let body = body(engine, spec, &options, &image)?;
+    check_volumes(engine, spec).await?;
+    let body = body(engine, spec, &options, &image, program.mount().await?)?;
     let name = spec.name.as_ref().map(|name| format!("{NAME_PREFIX}{name}"));
     let name = name.or_else(|| spec.key.as_ref().map(|key| format!("sandbox-key.{key}")));
     let id = match new_container(helper, spec, name.as_deref(), &body).await? {
         Created::New(id) | Created::Same(id) => id,
     };
-    finish(helper, &id).await
+    finish(helper, program, &id).await
+}
+
+/// Checks that the volumes exist that are not to be created. The engine would create them.
+async fn check_volumes(engine: &Engine, spec: &SandboxSpec) -> Result<()> {
+    for volume in spec.volumes.iter().filter(|volume| !volume.create) {
+        match engine.ask(Call::get(format!("/volumes/{}", volume.volume))).await? {
+            Ok(_) => {}
+            Err(refusal) if refusal.status() == Some(404) => return Err(Error::not_found("volume", &volume.volume)),
+            Err(refusal) => return Err(failed(&refusal, "look for the volume").about(&volume.volume)),
+        }
+    }
+    Ok(())
 }
 
 /// The container of a create request.
@@ -197,22 +205,27 @@ async fn new_container(helper: &Helper, spec: &SandboxSpec, name: Option<&str>, 
     }
 }
 
-/// Puts the helper program into a new container and starts it. Does nothing to one that was started.
-async fn finish(helper: &Helper, id: &str) -> Result<SandboxInfo> {
+/// Starts a new container. Does nothing to one that was started.
+async fn finish(helper: &Helper, program: &Program, id: &str) -> Result<SandboxInfo> {
     let engine = helper.engine();
     let result = async {
-        let found = state(engine, id).await?;
-        if found.is_new() && found.value().get("State").get("Error").text().unwrap_or_default().is_empty() {
-            put_program(helper, id).await?;
-            let call = Call::post(format!("/containers/{id}/start"));
-            if let Err(refusal) = engine.ask(call).await? {
-                // A container that cannot be started is of no use.
-                let error = explain(failed(&refusal, "start the sandbox"));
-                let _ = manage::remove(engine, id).await;
-                return Err(error.with_happened(Happened::No));
+        let mut repaired = false;
+        let mut found = state(engine, id).await?;
+        while found.is_new() {
+            let Err(refusal) = engine.ask(Call::post(format!("/containers/{id}/start"))).await? else { break };
+            // Engines do not tell by a code that the program is missing.
+            if !repaired {
+                repaired = true;
+                program.repair().await?;
+                continue;
             }
+            // A container that cannot be started is of no use.
+            let error = explain(failed(&refusal, "start the sandbox"));
+            let _ = manage::remove(engine, id).await;
+            return Err(error.with_happened(Happened::No));
         }
-        info(helper, id, &state(engine, id).await?).await
+        found = state(engine, id).await?;
+        info(helper, id, &found).await
     };
     result.await.map_err(|mut error| {
         if matches!(error.kind, ErrorKind::Unavailable | ErrorKind::TimedOut) {
@@ -220,20 +233,6 @@ async fn finish(helper: &Helper, id: &str) -> Result<SandboxInfo> {
         }
         error
     })
-}
-
-async fn put_program(helper: &Helper, id: &str) -> Result<()> {
-    let flavor = helper.engine().flavor().await?;
-    let archive = flavor.helper_arch().and_then(|arch| ARCHIVES.iter().find(|(name, _)| *name == arch));
-    let Some((_, archive)) = archive else { return Err(no_program(&flavor)) };
-    helper.put(id, *archive).await
-}
-
-fn no_program(flavor: &Flavor) -> Error {
-    Error::unsupported(
-        "create.platform",
-        format!("The engine's machine has the architecture {}: this provider runs on amd64 and arm64.", flavor.arch),
-    )
 }
 
 /// Adds what to do to errors that engines explain in their own terms.
@@ -249,7 +248,7 @@ fn explain(mut error: Error) -> Error {
 }
 
 /// Returns the body of the create request.
-fn body(engine: &Engine, spec: &SandboxSpec, options: &Options, image: &Ready) -> Result<Value> {
+fn body(engine: &Engine, spec: &SandboxSpec, options: &Options, image: &Ready, program: Value) -> Result<Value> {
     let mut labels = vec![(LABEL.to_string(), Value::from("1"))];
     let mut label = |name: &str, value: String| labels.push((name.to_string(), Value::Text(value)));
     label(TAGS_LABEL, tags_text(&spec.tags));
@@ -306,7 +305,7 @@ fn body(engine: &Engine, spec: &SandboxSpec, options: &Options, image: &Ready) -
         ("Cmd", texts(&words)),
         ("Env", texts(env)),
         ("Labels", Value::Map(labels)),
-        ("HostConfig", host_config(engine, spec, options)),
+        ("HostConfig", host_config(engine, spec, options, program)),
     ];
     if let Some(workdir) = &spec.workdir {
         members.push(("WorkingDir", workdir.as_str().into()));
@@ -324,7 +323,7 @@ fn body(engine: &Engine, spec: &SandboxSpec, options: &Options, image: &Ready) -
 /// The time between two checks of a readiness probe, in milliseconds.
 pub const DEFAULT_INTERVAL_MS: u64 = 200;
 
-fn host_config(engine: &Engine, spec: &SandboxSpec, options: &Options) -> Value {
+fn host_config(engine: &Engine, spec: &SandboxSpec, options: &Options, program: Value) -> Value {
     let resources = &spec.resources;
     let mut members: Vec<(&str, Value)> = Vec::new();
     let network = options.network.clone().or_else(|| engine.transport().env("DOCKER_NETWORK"));
@@ -351,7 +350,7 @@ fn host_config(engine: &Engine, spec: &SandboxSpec, options: &Options) -> Value 
         let request = map([("Count", number(gpu.count)), ("Capabilities", capabilities)]);
         members.push(("DeviceRequests", Value::List(vec![request])));
     }
-    let mut mounts = vec![map([("Type", "volume".into()), ("Target", FOLDER.into())])];
+    let mut mounts = vec![map([("Type", "volume".into()), ("Target", FOLDER.into())]), program];
     for volume in &spec.volumes {
         mounts.push(map([
             ("Type", "volume".into()),

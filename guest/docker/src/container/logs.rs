@@ -132,8 +132,10 @@ impl Lines {
                 if piece.ends_with(b"\n") {
                     let text = String::from_utf8_lossy(open).into_owned();
                     open.clear();
+                    let text = without_note(text);
                     if let Some((at, text)) = text.split_once(' ')
                         && let Some(at) = time::nanos(at)
+                        && !text.is_empty()
                     {
                         self.ready.push_back(Line { at, source, text: text.to_string() });
                     }
@@ -145,6 +147,14 @@ impl Lines {
     fn next(&mut self) -> Option<Line> {
         self.ready.pop_front()
     }
+}
+
+/// Removes a note, which the helper program printed at the end of a line.
+fn without_note(mut line: String) -> String {
+    if let Some(at) = line.find("\u{1e}sandbox-note ") {
+        line.truncate(at);
+    }
+    line
 }
 
 #[cfg(test)]

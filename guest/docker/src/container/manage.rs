@@ -82,10 +82,11 @@ pub async fn terminate(helper: &Helper, id: &str) -> Result<()> {
         return remove(engine, id).await;
     }
     if let SandboxState::Stopped = sandbox_state(helper, id, &found).await? {
-        // Its end was noted as a stop.
-        return helper.note(id, END_NOTE, "").await;
-    }
-    if found.is_over() {
+        // Its end is noted as a stop. The first process takes that back when it starts.
+        let call = Call::post(format!("/containers/{id}/start"));
+        let started = engine.ask(call).await?;
+        started.map_err(|refusal| failed(&refusal, "terminate the sandbox").about(id))?;
+    } else if found.is_over() {
         return Ok(());
     }
     usage::keep(helper, id).await;
@@ -124,15 +125,11 @@ pub async fn remove_old(engine: &Engine) {
         let Ok(found) = state(engine, id).await else { continue };
         let finished = found.value().get("State").get("FinishedAt").text().and_then(crate::time::parse);
         let old = finished.is_some_and(|at| Duration::from_millis(at) + KEPT < now);
-        if old && !is_stopped(engine, id).await {
+        let helper = Helper::new(engine.clone());
+        if old && matches!(sandbox_state(&helper, id, &found).await, Ok(SandboxState::Ended(_))) {
             let _ = remove(engine, id).await;
         }
     }
-}
-
-async fn is_stopped(engine: &Engine, id: &str) -> bool {
-    let notes = Helper::new(engine.clone()).notes(id).await;
-    !matches!(notes, Ok(notes) if notes.get(END_NOTE).as_deref() != Some(STOPPED))
 }
 
 /// Takes the name from a sandbox that has ended, so that another one can have it.
@@ -155,7 +152,7 @@ pub async fn free_name(engine: &Engine, id: &str) -> Result<()> {
 /// `not-found`, or the error of the failed request.
 pub async fn get_tags(helper: &Helper, id: &str) -> Result<Vec<Pair>> {
     let found = state(helper.engine(), id).await?;
-    Ok(super::tags(&found, &helper.notes(id).await?))
+    Ok(super::tags(&found, &helper.notes(id, &found).await?))
 }
 
 /// Implements `set-tags`. Labels cannot be changed, so the new tags are a file in the container.
@@ -169,7 +166,7 @@ pub async fn set_tags(helper: &Helper, id: &str, tags: &[Pair]) -> Result<()> {
         return Err(Error::ended(id));
     }
     let text = tags_text(tags);
-    if found.label(TAGS_LABEL) == Some(text.as_str()) && helper.notes(id).await?.get(TAGS_NOTE).is_none() {
+    if found.label(TAGS_LABEL) == Some(text.as_str()) && helper.notes(id, &found).await?.get(TAGS_NOTE).is_none() {
         return Ok(());
     }
     helper.note(id, TAGS_NOTE, &text).await
@@ -302,13 +299,10 @@ pub async fn resume(helper: &Helper, id: &str) -> Result<()> {
     let engine = helper.engine();
     let found = state(engine, id).await?;
     if let SandboxState::Stopped = sandbox_state(helper, id, &found).await? {
-        helper.note(id, END_NOTE, "").await?;
+        // The first process notes that the end was none.
         return match engine.ask(Call::post(format!("/containers/{id}/start"))).await? {
             Ok(_) => Ok(()),
-            Err(refusal) => {
-                let _ = helper.note(id, END_NOTE, STOPPED).await;
-                Err(failed(&refusal, "resume the sandbox").about(id))
-            }
+            Err(refusal) => Err(failed(&refusal, "resume the sandbox").about(id)),
         };
     }
     change(helper, id, "unpause", |state| matches!(state, SandboxState::Running)).await

@@ -174,7 +174,7 @@ pub async fn end(helper: &Helper, id: &str) -> Result<Option<EndReason>> {
 pub async fn sandbox_state(helper: &Helper, id: &str, state: &State) -> Result<SandboxState> {
     match state.known() {
         Some(known) => Ok(known),
-        None => Ok(state.ended(&helper.notes(id).await?)),
+        None => Ok(state.ended(&helper.notes(id, state).await?)),
     }
 }
 
@@ -204,7 +204,7 @@ pub async fn info(helper: &Helper, id: &str, state: &State) -> Result<SandboxInf
     let value = &state.0;
     let image = value.get("Image").text().map(image_id);
     let created = value.get("Created").text().and_then(crate::time::parse);
-    let notes = helper.notes(id).await?;
+    let notes = helper.notes(id, state).await?;
     Ok(SandboxInfo {
         name: state.name(),
         state: state.known().unwrap_or_else(|| state.ended(&notes)),

@@ -8,7 +8,7 @@ use sandbox_provider_kit::{
     },
 };
 
-use super::state;
+use super::{State, state};
 use crate::{
     engine::{Call, Engine, failed},
     helper::Helper,
@@ -37,7 +37,7 @@ pub async fn report(helper: &Helper, id: &str) -> Result<UsageReport> {
     let details = found.value().get("State");
     let time = |name: &str| details.get(name).text().and_then(time::parse);
     let (numbers, until) = if found.is_over() {
-        (kept(helper, id).await?, time("FinishedAt"))
+        (kept(helper, id, &found).await?, time("FinishedAt"))
     } else {
         (Some(now(engine, id).await?), Some(millis(engine.now())))
     };
@@ -77,8 +77,8 @@ pub async fn keep(helper: &Helper, id: &str) {
     }
 }
 
-async fn kept(helper: &Helper, id: &str) -> Result<Option<Numbers>> {
-    let text = helper.notes(id).await?.get(NOTE).unwrap_or_default();
+async fn kept(helper: &Helper, id: &str, state: &State) -> Result<Option<Numbers>> {
+    let text = helper.notes(id, state).await?.get(NOTE).unwrap_or_default();
     let mut words = text.split(' ').map(|word| word.parse::<u64>().ok());
     let numbers = words.next().flatten().zip(words.next().flatten());
     Ok(numbers.map(|(cpu_nanos, memory_bytes)| Numbers { cpu_nanos, memory_bytes }))

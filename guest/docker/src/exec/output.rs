@@ -26,6 +26,7 @@ use crate::{
         frames::{Demux, Source},
     },
     helper::{Fault, Helper, Verb},
+    notes::Filter,
 };
 
 /// The kept connections, by sandbox and command.
@@ -192,7 +193,20 @@ impl Outputs {
         let mut body = response.map_err(|refusal| failed(&refusal, "read the output of the entry point"))?.body;
         let chunk = |offset| OutputChunk { offset, data: Vec::new(), end: true };
         let (mut stdout, mut stderr) = (chunk(request.stdout_offset), chunk(request.stderr_offset));
-        let (mut demux, mut seen) = (Demux::default(), [0_u64; 2]);
+        let (mut demux, mut filter, mut seen) = (Demux::default(), Filter::default(), [0_u64; 2]);
+        let mut take = |source, bytes: &[u8]| {
+            let room = max - stdout.data.len() - stderr.data.len();
+            let (chunk, seen) = match source {
+                Source::Stdout => (&mut stdout, &mut seen[0]),
+                Source::Stderr => (&mut stderr, &mut seen[1]),
+            };
+            let known = chunk.offset + chunk.data.len() as u64;
+            let skip = usize::try_from(known.saturating_sub(*seen)).unwrap_or(usize::MAX).min(bytes.len());
+            *seen += bytes.len() as u64;
+            let new = &bytes[skip..];
+            chunk.data.extend_from_slice(&new[..new.len().min(room)]);
+            chunk.end &= new.len() <= room;
+        };
         while let Some(frame) = body.next().await {
             match frame {
                 Ok(Frame::Data(data)) => demux.push(&data),
@@ -200,19 +214,13 @@ impl Outputs {
                 Err(text) => return Err(self.helper.gone(&exec.sandbox, &text).await),
             }
             while let Some((source, bytes)) = demux.next() {
-                let room = max - stdout.data.len() - stderr.data.len();
-                let (chunk, seen) = match source {
-                    Source::Stdout => (&mut stdout, &mut seen[0]),
-                    Source::Stderr => (&mut stderr, &mut seen[1]),
-                };
-                let known = chunk.offset + chunk.data.len() as u64;
-                let skip = usize::try_from(known.saturating_sub(*seen)).unwrap_or(usize::MAX).min(bytes.len());
-                *seen += bytes.len() as u64;
-                let new = &bytes[skip..];
-                chunk.data.extend_from_slice(&new[..new.len().min(room)]);
-                chunk.end &= new.len() <= room;
+                match source {
+                    Source::Stdout => take(source, &bytes),
+                    Source::Stderr => take(source, &filter.push(&bytes)),
+                }
             }
         }
+        take(Source::Stderr, &filter.finish());
         let verdict = match reason {
             EndReason::Finished(code) => Verdict::Exited(code),
             reason => Verdict::SandboxEnded(reason),

@@ -1,5 +1,5 @@
-//! Contents of build contexts, by their digest. An engine has no store for them, so they are files of a container that is
-//! never started: `/content/DIGEST/OFFSET` for each piece, and `/content/DIGEST/done` once all pieces are there.
+//! Contents of build contexts, by their digest. An engine has no store for them, so they are files of a container in which
+//! only the helper program runs: `/content/DIGEST/OFFSET` for each piece, and `/content/DIGEST/done` once all pieces are there.
 //!
 //! There is a container for each day. Contents are looked for in that of the day and in the one before. Older containers are
 //! removed.
@@ -17,15 +17,13 @@ use sandbox_provider_kit::{
 
 use crate::{
     container::list,
-    engine::{Call, Engine, failed, map, texts},
+    engine::{Call, Engine, failed, map},
+    program::Program,
     tar,
 };
 
 /// The label of the containers. Its value is the number of the day.
 const CONTENT_LABEL: &str = "harness-sandbox-content";
-
-/// An image without files, for containers that are never started.
-const EMPTY_IMAGE: &str = "harness-sandbox-empty";
 
 /// How many requests are made together.
 const BATCH: usize = 16;
@@ -35,6 +33,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The store.
 pub struct Contents {
     engine: Engine,
+    program: Program,
     /// Uploads of more than one piece.
     open: RefCell<Memo<String, Received>>,
 }
@@ -42,8 +41,8 @@ pub struct Contents {
 impl Contents {
     /// Makes a store in this engine.
     #[must_use]
-    pub fn new(engine: Engine) -> Contents {
-        Contents { engine, open: RefCell::default() }
+    pub fn new(engine: Engine, program: Program) -> Contents {
+        Contents { engine, program, open: RefCell::default() }
     }
 
     fn day(&self) -> u64 {
@@ -136,7 +135,7 @@ impl Contents {
             Ok(_) => return Ok(()),
             Err(refusal) => refusal,
         };
-        if refusal.status() != Some(404) {
+        if !matches!(refusal.status(), Some(404 | 409 | 500)) {
             return Err(failed(&refusal, "store a file of the build context"));
         }
         self.make(&name).await?;
@@ -146,25 +145,19 @@ impl Contents {
         }
     }
 
-    /// Creates the container of the day.
+    /// Starts the container of the day.
     async fn make(&self, name: &str) -> Result<()> {
-        let empty = Call::post("/images/create").with("fromSrc", "-").with("repo", EMPTY_IMAGE).with("tag", "1");
-        let archive = tar::file("README", 0o644, b"Build contexts of sandboxes. Nothing runs here.\n");
-        if let Err(refusal) = self.engine.ask(empty.tar(archive)).await? {
-            return Err(failed(&refusal, "make an image for the build context"));
-        }
-        let body = map([
-            ("Image", format!("{EMPTY_IMAGE}:1").as_str().into()),
-            ("Cmd", texts(["none"])),
-            ("Labels", map([(CONTENT_LABEL, self.day().to_string().as_str().into())])),
-            ("HostConfig", map([("NetworkMode", "none".into())])),
-        ]);
+        let labels = map([(CONTENT_LABEL, self.day().to_string().as_str().into())]);
+        let body = self.program.idle_container(labels, 2 * DAY.as_millis()).await?;
+        let what = "make a place for the build context";
         match self.engine.ask(Call::post("/containers/create").with("name", name).json(&body)).await? {
-            Ok(_) => Ok(()),
+            Ok(_) => {}
             // Another caller was faster.
-            Err(refusal) if refusal.status() == Some(409) => Ok(()),
-            Err(refusal) => Err(failed(&refusal, "make a place for the build context")),
+            Err(refusal) if refusal.status() == Some(409) => {}
+            Err(refusal) => return Err(failed(&refusal, what)),
         }
+        let started = self.engine.ask(Call::post(format!("/containers/{name}/start"))).await?;
+        started.map(drop).map_err(|refusal| failed(&refusal, what))
     }
 
     /// Removes the containers of former days. Errors are left to the next call.

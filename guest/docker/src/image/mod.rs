@@ -26,6 +26,7 @@ use crate::{
     container::{LABEL, create::ready, image_id},
     describe::describe,
     engine::{Call, Engine, failed, items, map, texts},
+    program::Program,
 };
 
 pub use content::Contents;
@@ -135,8 +136,8 @@ pub struct Images {
 impl Images {
     /// Makes images of this engine.
     #[must_use]
-    pub fn new(engine: Engine) -> Images {
-        let contents = Rc::new(Contents::new(engine.clone()));
+    pub fn new(engine: Engine, program: Program) -> Images {
+        let contents = Rc::new(Contents::new(engine.clone(), program));
         Images { works: Works::new(engine.clone(), contents.clone()), engine, contents }
     }
 

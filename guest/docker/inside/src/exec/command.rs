@@ -60,12 +60,14 @@ pub struct Command {
 /// The step at which a new process failed. The number is sent to the supervisor.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Step {
-    /// Input, output, session or user.
+    /// Input, output or session.
     Setup = 1,
     /// The working directory.
     Directory = 2,
     /// The execution of the program.
     Program = 3,
+    /// The change of the user.
+    User = 4,
 }
 
 impl Command {
@@ -140,7 +142,7 @@ impl Command {
         // As in Docker, the directory need not be accessible to the user. Some network disks refuse root instead.
         let mut entered = self.enter();
         if let Some(Err(error)) = self.user.as_ref().map(User::become_now) {
-            return (Step::Setup, Errno::from_io_error(&error).unwrap_or(Errno::PERM));
+            return (Step::User, Errno::from_io_error(&error).unwrap_or(Errno::PERM));
         }
         if entered == Err(Errno::ACCESS) {
             entered = self.enter();

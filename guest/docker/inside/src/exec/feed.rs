@@ -2,7 +2,7 @@
 
 use std::{
     fs::OpenOptions,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
@@ -10,8 +10,8 @@ use std::{
 use rustix::fs::{FlockOperation, OFlags, flock};
 
 use crate::{
-    answer::{Answer, Failure, send},
-    args::Args,
+    answer::{Answer, Failure, send, send_json},
+    args::{Args, Data},
     context::Context,
     exec::{
         state::{Exec, HAS_TERMINAL, STDIN_CLOSED, STDIN_COMPLETE},
@@ -31,12 +31,11 @@ const RESIZE_LIMIT: Duration = Duration::from_secs(5);
 pub fn input(args: &Args, context: &mut Context) -> Answer {
     let exec = existing(args, context)?;
     let offset = args.number("offset")?.unwrap_or(0);
-    let data = args.data(&context.base)?;
+    let mut data = args.data(&context.base)?;
     exec.until_started()?;
     exec.check();
-    let (accepted, closed) = accept(&exec, offset, &data, args.flag("eof"))?;
-    send(b'j', json::Object::new().number("accepted", accepted).flag("closed", closed).end())?;
-    send(b'.', "")
+    let (accepted, closed) = accept(&exec, offset, &mut data, args.flag("eof"))?;
+    send_json(&json::Object::new().number("accepted", accepted).flag("closed", closed).end())
 }
 
 /// Appends to the input of a command. Returns the number of bytes that were accepted so far, and whether the input is
@@ -45,9 +44,9 @@ pub fn input(args: &Args, context: &mut Context) -> Answer {
 /// # Errors
 ///
 /// Fails if bytes before the offset are missing, or the disk is full.
-pub fn accept(exec: &Exec, offset: u64, data: &[u8], eof: bool) -> Answer<(u64, bool)> {
+pub fn accept(exec: &Exec, offset: u64, data: &mut Data, eof: bool) -> Answer<(u64, bool)> {
     let failed = |error: std::io::Error| Failure::internal("stdin", error);
-    let spool = OpenOptions::new().write(true).open(exec.dir.join("stdin")).map_err(failed)?;
+    let mut spool = OpenOptions::new().write(true).open(exec.dir.join("stdin")).map_err(failed)?;
     flock(&spool, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
     let page = exec.page();
     let accepted = page.accepted.load(Ordering::SeqCst);
@@ -59,9 +58,7 @@ pub fn accept(exec: &Exec, offset: u64, data: &[u8], eof: bool) -> Answer<(u64, 
         let message = format!("The input starts at byte {offset}, but only {accepted} bytes were accepted before.");
         Failure::invalid("offset", message)
     })?;
-    let fresh = usize::try_from(known).ok().and_then(|known| data.get(known..)).unwrap_or_default();
-    spool.write_all_at(fresh, accepted).map_err(failed)?;
-    let accepted = accepted + fresh.len() as u64;
+    let accepted = data.append(known, &mut spool, accepted).map_err(failed)?;
     page.accepted.store(accepted, Ordering::SeqCst);
     if eof {
         exec.set(STDIN_COMPLETE);

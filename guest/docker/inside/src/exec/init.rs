@@ -62,7 +62,8 @@ impl EndFile {
             _ => {}
         }
         let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(base.file(note::FOLDER).join(".end"))?;
+        let file =
+            options.write(true).create(true).truncate(true).mode(0o600).open(base.file(note::FOLDER).join(".end"))?;
         file.write_all_at(&[b' '; END_BYTES], 0)?;
         // The container may have been started again. The newest note of a name counts.
         let _ = note::print(&mut io::stderr(), "end", "");

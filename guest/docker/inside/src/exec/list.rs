@@ -3,7 +3,7 @@
 use std::{fs, sync::atomic::Ordering};
 
 use crate::{
-    answer::{Answer, Failure, send},
+    answer::{Answer, Failure, send_json},
     args::Args,
     context::Context,
     exec::{
@@ -41,6 +41,5 @@ pub fn execs(_: &Args, context: &mut Context) -> Answer {
     }
     items.sort_by(|left, right| right.cmp(left));
     let items = json::array(items.into_iter().map(|(_, item)| item));
-    send(b'j', json::Object::new().raw("execs", &items).end())?;
-    send(b'.', "")
+    send_json(&json::Object::new().raw("execs", &items).end())
 }

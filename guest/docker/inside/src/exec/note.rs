@@ -45,20 +45,19 @@ pub fn note(args: &Args, context: &mut Context) -> Answer {
     if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_lowercase()) {
         return Err(Failure::invalid("name", "The name of a note consists of the letters a to z."));
     }
-    let data = args.data(&context.base)?;
-    let text = String::from_utf8(data).map_err(|_| Failure::invalid("data", "A note is UTF-8 text."))?;
-    if text.contains(['\u{1e}', '\u{1f}', '\n']) {
-        return Err(Failure::invalid("data", "A note contains no line ends and no control characters 30 and 31."));
+    let text = args.text("text").unwrap_or_default();
+    if text.contains(char::is_control) {
+        return Err(Failure::invalid("text", "A note contains no control characters."));
     }
     let failed = |error: io::Error| Failure::internal(name, error);
     let folder = context.base.file(FOLDER);
     make_dir(&folder).map_err(failed)?;
     let draft = folder.join(format!(".{name}-{}", std::process::id()));
-    fs::write(&draft, &text).and_then(|()| fs::rename(&draft, folder.join(name))).map_err(failed)?;
+    fs::write(&draft, text).and_then(|()| fs::rename(&draft, folder.join(name))).map_err(failed)?;
     let flags = OFlags::NONBLOCK.bits() as i32;
     if let Ok(mut log) = OpenOptions::new().write(true).custom_flags(flags).open(LOG) {
         // The file is what counts while the container runs.
-        let _ = print(&mut log, name, &text);
+        let _ = print(&mut log, name, text);
     }
     send(b'.', "")
 }

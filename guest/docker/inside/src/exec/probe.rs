@@ -16,7 +16,7 @@ use rustix::{
 };
 
 use crate::{
-    answer::{Answer, Failure, send},
+    answer::{Answer, Failure, send_json},
     args::Args,
     context::Context,
     exec::{command::Command, tree},
@@ -50,8 +50,7 @@ pub fn probe(args: &Args, _: &mut Context) -> Answer {
             succeeds(&command, limit).map_err(|error| Failure::internal("probe", error))?
         }
     };
-    send(b'j', json::Object::new().flag("ready", ready).end())?;
-    send(b'.', "")
+    send_json(&json::Object::new().flag("ready", ready).end())
 }
 
 fn accepts(port: u16) -> bool {

@@ -23,11 +23,11 @@ fn launched(args: &Args, context: &mut Context) -> Answer<Exec> {
         return Err(Failure::invalid("id", "The id main belongs to the first command of the container."));
     }
     // It is taken before the start, so that a failure is one of the start.
-    let input = args.data(&context.base)?;
+    let mut input = args.data(&context.base)?;
     let exec = launch(&context.base, id, || Command::of(args), Extras::default(), &mut context.activity)?;
     let eof = args.flag("eof");
-    if eof || !input.is_empty() {
-        accept(&exec, 0, &input, eof)?;
+    if eof || args.text("data").or(args.text("file")).is_some() {
+        accept(&exec, 0, &mut input, eof)?;
     }
     Ok(exec)
 }

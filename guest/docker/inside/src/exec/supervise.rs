@@ -34,6 +34,7 @@ use crate::{
         tree,
     },
     sys::process::{Fork, block_signals, fork, signal_descriptor, take_signals},
+    user::User,
 };
 
 /// How long a stream stays open after the end of the command, for the output of processes that it left behind.
@@ -163,6 +164,11 @@ impl<'a> Supervisor<'a> {
             // Output of a terminal is read all the same.
             supervisor.streams[0].end(exec);
         }
+        // Streams that the command does not have have ended when its start is answered.
+        supervisor.streams.iter_mut().for_each(|stream| stream.settle(exec));
+        if supervisor.input.writer.is_none() {
+            supervisor.input.close(exec);
+        }
         Ok(supervisor.executed(&report_reader)?.then_some(supervisor))
     }
 
@@ -184,6 +190,7 @@ impl<'a> Supervisor<'a> {
         let error = io::Error::from_raw_os_error(number(error));
         let kind = error.kind();
         match number(step) {
+            step if step == Step::User as i32 => Err(User::change_failure(&error)),
             step if step == Step::Directory as i32 || step == Step::Program as i32 => {
                 if kind == io::ErrorKind::ArgumentListTooLong {
                     return Err(too_long());
@@ -216,9 +223,6 @@ impl<'a> Supervisor<'a> {
 
     /// Serves the command until it and all its streams have ended.
     fn attend(mut self) {
-        if self.input.writer.is_none() {
-            self.input.close(self.exec);
-        }
         loop {
             self.reap();
             self.pass_deadline();
@@ -252,7 +256,8 @@ impl<'a> Supervisor<'a> {
             return Verdict::Exited(code as u32);
         }
         let signal = status.terminating_signal().unwrap_or(libc::SIGKILL);
-        if signal == libc::SIGKILL && memory::kills() > self.memory_kills {
+        let killed = memory::kills().zip(self.memory_kills).is_some_and(|(now, before)| now > before);
+        if signal == libc::SIGKILL && killed {
             return Verdict::OutOfMemory;
         }
         Verdict::Signaled(signal as u32)

@@ -17,7 +17,7 @@ use crate::{
     user::User,
 };
 
-/// A path of the arguments, and the user for whom it is used.
+/// The user with whose rights files are used.
 pub struct Access {
     /// The user, or none for root.
     pub user: Option<User>,
@@ -41,7 +41,11 @@ impl Access {
 
     /// Does something with the rights of the user. Only the effective ids change, so that the user can neither signal
     /// nor trace this process.
-    pub fn perform<T>(&self, action: impl FnOnce() -> T) -> Result<T, io::Error> {
+    ///
+    /// # Errors
+    ///
+    /// Fails if the container lacks the capabilities to change the user.
+    pub fn perform<T>(&self, action: impl FnOnce() -> T) -> Answer<T> {
         let Some(user) = &self.user else { return Ok(action()) };
         let groups: Vec<Gid> = user.groups.iter().map(|group| Gid::from_raw(*group)).collect();
         let change = || -> Result<(), Errno> {
@@ -59,7 +63,7 @@ impl Access {
         if result.is_ok() && back().is_err() {
             std::process::abort();
         }
-        Ok(result?)
+        result.map_err(|error| User::change_failure(&error.into()))
     }
 
     /// Like [`Access::perform`], for an action that fails with the path.
@@ -68,9 +72,7 @@ impl Access {
     ///
     /// Fails as the action fails.
     pub fn with<T>(&self, path: &Path, action: impl FnOnce() -> io::Result<T>) -> Answer<T> {
-        self.perform(action)
-            .map_err(|error| Failure::internal("user", error))?
-            .map_err(|error| file_failure(path, &error))
+        self.perform(action)?.map_err(|error| file_failure(path, &error))
     }
 }
 

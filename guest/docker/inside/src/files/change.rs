@@ -57,7 +57,7 @@ pub fn rename(args: &Args, _: &mut Context) -> Answer {
     let access = Access::of(args)?;
     let replace = args.flag("replace");
     let result = access.perform(|| if replace { fs::rename(&path, &to) } else { rename_new(&path, &to) });
-    match result.map_err(|error| Failure::internal("user", error))? {
+    match result? {
         Ok(()) => send(b'.', ""),
         Err(error) => {
             let about_target = matches!(

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    answer::{Answer, send},
+    answer::{Answer, send_json},
     args::Args,
     context::Context,
     files::access::{Access, path_of},
@@ -30,8 +30,7 @@ pub fn stat(args: &Args, _: &mut Context) -> Answer {
         let metadata = if follow { fs::metadata(&path) } else { fs::symlink_metadata(&path) }?;
         Ok(describe(&path, &metadata, &names))
     })?;
-    send(b'j', json)?;
-    send(b'.', "")
+    send_json(&json)
 }
 
 /// Lists a directory, in the order of the bytes of the names.
@@ -74,8 +73,7 @@ pub fn list(args: &Args, _: &mut Context) -> Answer {
         Ok((items, skipped, more))
     })?;
     let object = json::Object::new().raw("items", &json::array(items)).number("skipped", skipped).flag("more", more);
-    send(b'j', object.end())?;
-    send(b'.', "")
+    send_json(&object.end())
 }
 
 fn describe(path: &Path, metadata: &Metadata, names: &Names) -> String {

@@ -17,7 +17,7 @@ use rustix::{
 };
 
 use crate::{
-    answer::{Answer, Failure},
+    answer::Answer,
     args::Args,
     context::Context,
     files::{
@@ -49,7 +49,7 @@ pub fn read_tree(args: &Args, context: &mut Context) -> Answer {
     let names = Names::read();
     let spool = transfer.spool(|spool| {
         let mut pack = Pack { output: BufWriter::with_capacity(64 * 1024, spool), names, own, links: HashMap::new() };
-        access.perform(|| pack.tree(&path)).map_err(|error| Failure::internal("user", error))?
+        access.perform(|| pack.tree(&path))?
     })?;
     answer_spooled(&transfer, &spool, &wanted)
 }

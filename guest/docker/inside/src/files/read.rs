@@ -9,7 +9,7 @@ use std::{
 use rustix::fs::{Mode, OFlags, open};
 
 use crate::{
-    answer::{Answer, Failure, MAX_DATA, send},
+    answer::{Answer, Failure, MAX_DATA, send, send_json},
     args::Args,
     context::Context,
     files::{
@@ -19,6 +19,9 @@ use crate::{
     },
     json,
 };
+
+/// Most bytes of a file that is read into memory instead of a copy on the disk.
+const MAX_DIRECT: u64 = 4 * 1024 * 1024;
 
 /// Which bytes of a download are asked for.
 pub struct Wanted {
@@ -63,9 +66,10 @@ pub fn read_file(args: &Args, context: &mut Context) -> Answer {
         return Err(is_a_directory(&path));
     }
     let failed = |error: io::Error| file_failure(&path, &error);
-    if metadata.is_file() && metadata.len() <= wanted.max {
+    let direct = wanted.max.min(MAX_DIRECT);
+    if metadata.is_file() && metadata.len() <= direct {
         let mut content = Vec::new();
-        (&mut file).take(wanted.max).read_to_end(&mut content).map_err(failed)?;
+        (&mut file).take(direct).read_to_end(&mut content).map_err(failed)?;
         let at_end = file.read(&mut [0]).map_err(failed)? == 0;
         if at_end {
             return answer_whole(&content);
@@ -130,6 +134,5 @@ pub fn answer_spooled(transfer: &Transfer, spool: &File, wanted: &Wanted) -> Ans
 }
 
 fn finish(end: bool) -> Answer {
-    send(b'j', json::Object::new().flag("end", end).end())?;
-    send(b'.', "")
+    send_json(&json::Object::new().flag("end", end).end())
 }

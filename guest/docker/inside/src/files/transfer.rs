@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::{
     answer::{Answer, Failure},
-    args::Args,
+    args::{Args, Data},
     base::{Base, make_dir},
     context::Context,
     json,
@@ -46,6 +46,8 @@ pub struct Upload {
     pub content: File,
     /// Its length in bytes.
     pub length: u64,
+    #[expect(dead_code, reason = "it is only held")]
+    lock: File,
 }
 
 impl Transfer {
@@ -111,28 +113,46 @@ impl Transfer {
     /// Fails if bytes before the offset are missing, or the disk is full.
     pub fn accept(&self, args: &Args, context: &Context) -> Answer<Piece> {
         let offset = args.number("offset")?.unwrap_or(0);
-        let data = args.data(&context.base)?;
-        let content = self.lock()?;
+        let mut data = args.data(&context.base)?;
+        let lock = self.lock()?;
         if let Some(result) = self.ended() {
             return Ok(Piece::Ended(result));
         }
-        let known = content.metadata().map_err(|error| self.failed(error))?.len();
+        let path = self.dir.join("content");
+        let known = match fs::metadata(&path) {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(self.failed(error)),
+        };
         let skip = known.checked_sub(offset).ok_or_else(|| {
             let message = format!("The piece starts at byte {offset}, but only {known} bytes are there.");
             Failure::invalid("offset", message)
         })?;
-        let fresh = usize::try_from(skip).ok().and_then(|skip| data.get(skip..)).unwrap_or_default();
-        if let Err(error) = content.write_all_at(fresh, known) {
-            let _ = content.set_len(known);
-            return Err(self.failed(error));
+        let length = self.append(&mut data, skip, &path, known).map_err(|error| self.failed(error))?;
+        if !args.flag("eof") {
+            return Ok(Piece::Partial(length));
         }
-        let length = known + fresh.len() as u64;
-        Ok(if args.flag("eof") { Piece::Whole(Upload { content, length }) } else { Piece::Partial(length) })
+        let content = OpenOptions::new().read(true).write(true).open(&path).map_err(|error| self.failed(error))?;
+        Ok(Piece::Whole(Upload { content, length, lock }))
     }
 
-    /// Opens the content of an upload, and waits until no other call uses it.
+    fn append(&self, data: &mut Data, skip: u64, path: &Path, known: u64) -> io::Result<u64> {
+        if let Data::Upload(upload) = data
+            && known == 0
+            && upload.file.metadata()?.is_file()
+        {
+            // The first piece need not be copied.
+            fs::rename(&upload.path, path)?;
+            return Ok(upload.file.metadata()?.len());
+        }
+        let mut options = OpenOptions::new();
+        let mut content = options.write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        data.append(skip, &mut content, known)
+    }
+
+    /// Waits until no other call uses the transfer. It is free when the result is dropped.
     fn lock(&self) -> Answer<File> {
-        let path = self.dir.join("content");
+        let path = self.dir.join("lock");
         loop {
             let open =
                 || OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
@@ -191,8 +211,7 @@ pub fn receive(args: &Args, context: &Context, apply: impl FnOnce(&mut Upload) -
             transfer.finish(&upload, result)?
         }
     };
-    crate::answer::send(b'j', json::Object::new().number("offset", offset).end())?;
-    crate::answer::send(b'.', "")
+    crate::answer::send_json(&json::Object::new().number("offset", offset).end())
 }
 
 /// Removes what transfers left behind, in one of sixteen calls.
@@ -204,7 +223,7 @@ fn prune(base: &Base) {
         let path = entry.path();
         let age = |path: &Path| fs::metadata(path).ok()?.modified().ok()?.elapsed().ok();
         let done = age(&path.join("done")).is_some_and(|age| age > DONE_AGE);
-        let left = path.join("content").exists() && age(&path.join("content")).is_some_and(|age| age > LEFT_AGE);
+        let left = age(&path.join("content")).is_some_and(|age| age > LEFT_AGE);
         if done || left {
             let _ = fs::remove_dir_all(path);
         }

@@ -46,9 +46,7 @@ const DIRECTORY: OFlags =
 pub fn write_tree(args: &Args, context: &mut Context) -> Answer {
     let path = path_of(args, "path")?;
     let access = Access::of(args)?;
-    receive(args, context, |upload| {
-        access.perform(|| unpack(&path, upload)).map_err(|error| Failure::internal("user", error))?
-    })
+    receive(args, context, |upload| access.perform(|| unpack(&path, upload))?)
 }
 
 fn unpack(root: &Path, upload: &mut Upload) -> Answer {

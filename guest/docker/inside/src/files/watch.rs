@@ -12,7 +12,7 @@ use std::{
 use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::{
-    answer::{Answer, Failure, send},
+    answer::{Answer, Failure, send_json},
     args::Args,
     base::make_dir,
     context::Context,
@@ -75,8 +75,7 @@ pub fn watch(args: &Args, context: &mut Context) -> Answer {
     let next = position + lines.iter().map(|line| line.len() as u64).sum::<u64>();
     let events = json::array(lines.iter().map(|line| String::from_utf8_lossy(line).trim_end().to_string()));
     let answer = json::Object::new().raw("events", &events).number("next", next);
-    send(b'j', answer.flag("end", ended && next >= length).end())?;
-    send(b'.', "")
+    send_json(&answer.flag("end", ended && next >= length).end())
 }
 
 /// Gives the blocks of events that the caller has back to the disk. Disks that cannot do it keep them.

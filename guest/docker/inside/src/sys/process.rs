@@ -120,7 +120,7 @@ pub fn replace_arguments(title: &str) {
     let title = title.as_bytes().iter().copied().take(end - start - 1);
     for (address, byte) in (start..end).zip(title.chain(std::iter::repeat(0))) {
         // SAFETY: the kernel says that the arguments lie at these addresses, on the stack above all frames. They are
-        // writable. No reference into them exists: the standard library copied them before this call.
+        // writable. No reference into them exists: the standard library copies them when the program asks for them.
         unsafe { ptr::with_exposed_provenance_mut::<u8>(address).write_volatile(byte) };
     }
 }
