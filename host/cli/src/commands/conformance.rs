@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 use sandbox_conformance::{Check, Observer, Options, Report, State};
-use sandbox_host::types::ImageSpec;
 use sandbox_host::{InstancesWish, Provider, Sandbox};
 
 use crate::args::Conformance;
@@ -14,7 +13,8 @@ use crate::output::junit::junit;
 use crate::output::results::{self, ConformanceCheck, ConformanceResult};
 use crate::output::{self, Failure};
 use crate::session::Session;
-use crate::session::undo::Owed;
+use crate::session::undo::CleanupEntry;
+use crate::steps::image::named_image;
 
 /// Exit code if a check failed. It differs from that of a failure of this program.
 const NOT_CONFORMING: i32 = 1;
@@ -35,11 +35,11 @@ pub async fn conformance(session: &Session, args: Conformance) -> Result<i32> {
     let interface = provider.plugin().interface_version();
     let mut options = Options::default();
     if let Some(image) = &args.image {
-        options.image = if image.starts_with("im-") { ImageSpec::id(image) } else { ImageSpec::registry(image) };
+        options.image = named_image(image);
     }
     options.alone = provider.plugin().manifest().instances == InstancesWish::One;
     (options.only, options.jobs, options.seed) = (args.only, usize::from(args.jobs), args.seed);
-    let witness = Arc::new(Witness { session: session.clone(), tag: Mutex::default(), owed: Mutex::default() });
+    let witness = Arc::new(Witness { session: session.clone(), tag: Mutex::default(), cleanups: Mutex::default() });
     let report = sandbox_conformance::run(provider, builders, &options, witness.clone()).await?;
     if report.left.is_empty() {
         witness.nothing_is_left();
@@ -55,33 +55,33 @@ pub async fn conformance(session: &Session, args: Conformance) -> Result<i32> {
 /// Records in the session what exists, so that it is removed if this program is stopped, and prints progress.
 struct Witness {
     session: Session,
-    tag: Mutex<Option<Owed>>,
-    owed: Mutex<HashMap<String, Owed>>,
+    tag: Mutex<Option<CleanupEntry>>,
+    cleanups: Mutex<HashMap<String, CleanupEntry>>,
 }
 
 impl Witness {
     fn nothing_is_left(&self) {
         if let Some(tag) = self.tag.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            tag.paid();
+            tag.done();
         }
     }
 }
 
 impl Observer for Witness {
     fn tagged(&self, provider: &Provider, name: &str, value: &str) {
-        let owed = self.session.owe_creation(provider, (name.to_owned(), value.to_owned()));
-        *self.tag.lock().unwrap_or_else(PoisonError::into_inner) = Some(owed);
+        let cleanup = self.session.register_creation(provider, (name.to_owned(), value.to_owned()));
+        *self.tag.lock().unwrap_or_else(PoisonError::into_inner) = Some(cleanup);
     }
 
     fn created(&self, sandbox: &Sandbox) {
-        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cleanups = self.cleanups.lock().unwrap_or_else(PoisonError::into_inner);
         // A repeated create returns the same sandbox.
-        owed.entry(sandbox.id().to_owned()).or_insert_with(|| self.session.owe_sandbox(sandbox));
+        cleanups.entry(sandbox.id().to_owned()).or_insert_with(|| self.session.register_sandbox(sandbox));
     }
 
     fn terminated(&self, sandbox: &Sandbox) {
-        if let Some(owed) = self.owed.lock().unwrap_or_else(PoisonError::into_inner).remove(sandbox.id()) {
-            owed.paid();
+        if let Some(cleanup) = self.cleanups.lock().unwrap_or_else(PoisonError::into_inner).remove(sandbox.id()) {
+            cleanup.done();
         }
     }
 
