@@ -126,6 +126,16 @@ pub enum Command {
     Wait(Id),
     /// Terminate sandboxes
     Terminate(Terminate),
+    /// Freeze the processes of sandboxes, until `resume`
+    Pause(Ids),
+    /// End the processes of sandboxes and keep their files, until `resume`
+    Stop(Ids),
+    /// Continue paused sandboxes, and start stopped ones again
+    Resume(Ids),
+    /// Change how long sandboxes may still live, and print when they will be ended
+    Extend(Extend),
+    /// List the commands that were started in a sandbox, newest first
+    Execs(Execs),
     /// Show or change the tags of a sandbox
     Tags(Tags),
     /// Save the files, a directory, or the memory of a sandbox, and print the id of the snapshot
@@ -154,6 +164,8 @@ pub enum Command {
     Forward(Forward),
     /// Build an image and print its id
     Build(Build),
+    /// List the images that the provider has stored, newest first
+    Images(Images),
     /// Show or delete images
     #[command(subcommand)]
     Image(ImageCommand),
