@@ -33,6 +33,15 @@ emulator.
 - **n/a**: the check does not apply, for example because the sandbox lacks a program.
 
 A clause names a function or a type of `wit/`, and what is documented there.
+
+The checks use what the image of the sandboxes has: `/bin/sh`, `echo`, `cat` and `sleep`, in a few cases further programs, the
+user `nobody`, and a directory `/tmp` in which every user may write. Images with busybox have all of it. A check that needs what
+the image lacks is **n/a**. Dockerfiles of the checks begin with the image of `--image` if that is a registry name, and
+otherwise with `debian`. Sandboxes may have no network: no check requires that a destination outside of them is reached. The
+time limits of the checks, two minutes and for damaged connections ten, grow up to five times with the time that commands take.
+
+A plugin that runs all calls in one instance (`instances` of the manifest) and has `exec` without `processes` can do nothing else while a
+command runs. The checks that end the sandbox or give the call up in the meantime are **n/a** for it.
 ";
 
 /// Builds the program and the components, and runs all checks on all providers. With `write`, writes the table.

@@ -11,9 +11,11 @@ import { now, subscribeDuration } from 'wasi:clocks/monotonic-clock@0.2.12';
 const CAPABILITIES = {
   'create.idempotent': '',
   'create.tags': 'Sandboxes exist only in the process that created them.',
+  'tags.update': '',
   'network.blocked': 'A sandbox has no network in any case.',
   'exec.idempotent': '',
   'exec.deadline': '',
+  'exec.merge-stderr': '',
 };
 
 // The sandboxes by id, oldest first. The manifest asks for one instance, whose memory this is.
@@ -42,6 +44,23 @@ function refuse(wishes) {
   }
 }
 
+/** Throws an error unless this is the form of ids and keys that callers choose. */
+function checkId(id, what) {
+  if (!/^[A-Za-z0-9_-]{1,64}$/.test(id) || id === 'main') {
+    const form = '1 to 64 characters of A-Z, a-z, 0-9, _ and -, and is not `main`.';
+    throw failure('invalid-argument', `${what} has ${form}`, id);
+  }
+}
+
+function checkEnv(env) {
+  for (const [name, value] of env) {
+    if (name === '' || name.includes('=') || (name + value).includes('\0')) {
+      const rule = 'The name of a variable is not empty and has no `=`, and no text has NUL.';
+      throw failure('invalid-argument', rule, name);
+    }
+  }
+}
+
 /** Throws an error if `create` cannot fulfil a wish. Nothing that a caller asks for is ignored. */
 function checkSpec(spec) {
   const { image } = spec;
@@ -55,7 +74,14 @@ function checkSpec(spec) {
   if (spec.entryPoint.tag === 'command') {
     throw unsupported('create.command');
   }
+  if (isSet(spec.key)) {
+    checkId(spec.key, 'A key');
+  }
   const { resources, network } = spec;
+  const allowed = network.outbound.tag === 'allowed' ? network.outbound.val : undefined;
+  for (const { kind } of spec.ports) {
+    throw unsupported(`ports.${kind}`);
+  }
   refuse({
     'image.commands': image.commands,
     'image.secrets': image.secrets,
@@ -79,9 +105,9 @@ function checkSpec(spec) {
     'create.readiness': spec.readiness,
     'create.pty': spec.pty,
     'create.proxy': spec.proxy,
-    'network.cidrs': network.outbound.tag === 'allowed',
+    'network.domains': allowed?.domains,
+    'network.cidrs': allowed,
     'network.inbound': network.inboundCidrs,
-    'ports.tcp': spec.ports,
     sidecars: spec.sidecars,
   });
 }
@@ -144,6 +170,9 @@ export const sandboxProvider = {
     if (max < 1 || max > 1000) {
       throw failure('invalid-argument', '`max` is between 1 and 1000.');
     }
+    if (filter.extra.length > 0) {
+      throw failure('invalid-argument', 'This provider has no such filter.', filter.extra[0][0]);
+    }
     const all = [...sandboxes.values()];
     let end = isSet(cursor) ? Number(cursor) : all.length;
     if (!Number.isInteger(end) || end < 0 || end > all.length) {
@@ -191,9 +220,14 @@ export const exec = {
     if (sandbox.info.state.tag === 'ended') {
       throw failure('sandbox-ended', 'The sandbox was terminated.', id);
     }
-    if (spec.argv.length === 0) {
-      throw failure('invalid-argument', 'A command has at least one word.');
+    checkId(spec.id, 'An exec id');
+    if (spec.argv.length === 0 || spec.argv.some((word) => word.includes('\0'))) {
+      throw failure('invalid-argument', 'A command has at least one word, and none has NUL.');
     }
+    if (spec.timeout === 0) {
+      throw failure('invalid-argument', 'A time limit is longer than 0.');
+    }
+    checkEnv(spec.env);
     if (spec.extra.length > 0) {
       throw failure('invalid-argument', 'This provider has no such field.', spec.extra[0][0]);
     }

@@ -5,6 +5,7 @@ runs. componentize-py makes a component of this file: it looks for a class for e
 calls their methods. An `Err` that a method raises becomes the error of the call.
 """
 
+import re
 import time
 import uuid
 
@@ -15,9 +16,11 @@ from wit_world.imports import types
 CAPABILITIES = {
     "create.idempotent": "",
     "create.tags": "Sandboxes exist only in the process that created them.",
+    "tags.update": "",
     "network.blocked": "A sandbox has no network in any case.",
     "exec.idempotent": "",
     "exec.deadline": "",
+    "exec.merge-stderr": "",
 }
 
 
@@ -56,6 +59,18 @@ def refuse(wishes):
             raise unsupported(capability)
 
 
+def check_id(id, what):
+    """Raises an error unless this is the form of ids and keys that callers choose."""
+    if not re.fullmatch("[A-Za-z0-9_-]{1,64}", id) or id == "main":
+        raise invalid(f"{what} has 1 to 64 characters of A-Z, a-z, 0-9, _ and -, and is not `main`.", id)
+
+
+def check_env(env):
+    for name, value in env:
+        if not name or "=" in name or "\0" in name + value:
+            raise invalid("The name of a variable is not empty and has no `=`, and no text has NUL.", name)
+
+
 def check_spec(spec):
     """Raises an error if `create` cannot fulfil a wish. Nothing that a caller asks for is ignored."""
     unknown = spec.options + spec.extra + spec.image.extra
@@ -66,7 +81,12 @@ def check_spec(spec):
         raise unsupported("image.registry" if isinstance(source, types.ImageSource_Registry) else "image.dockerfile")
     if not isinstance(spec.entry_point, types.EntryPoint_KeepAlive | types.EntryPoint_Image):
         raise unsupported("create.command")
+    if spec.key is not None:
+        check_id(spec.key, "A key")
     resources, network = spec.resources, spec.network
+    allowed = network.outbound.value if isinstance(network.outbound, types.Outbound_Allowed) else None
+    kinds = {types.PortKind.TLS: "ports.tls", types.PortKind.H2: "ports.h2", types.PortKind.TCP: "ports.tcp"}
+    refuse([(kinds[port.kind], True) for port in spec.ports])
     refuse([
         ("image.commands", image.commands),
         ("image.secrets", image.secrets),
@@ -90,9 +110,9 @@ def check_spec(spec):
         ("create.readiness", spec.readiness),
         ("create.pty", spec.pty),
         ("create.proxy", spec.proxy),
-        ("network.cidrs", isinstance(network.outbound, types.Outbound_Allowed)),
+        ("network.domains", allowed and allowed.domains),
+        ("network.cidrs", allowed),
         ("network.inbound", network.inbound_cidrs),
-        ("ports.tcp", spec.ports),
         ("sidecars", spec.sidecars),
     ])
 
@@ -135,6 +155,8 @@ class SandboxProvider:
         """Returns a page. The cursor is the number of sandboxes that were older than the end of the last page."""
         if not 1 <= max <= 1000:
             raise invalid("`max` is between 1 and 1000.")
+        if filter.extra:
+            raise invalid("This provider has no such filter.", filter.extra[0][0])
         all = list(SANDBOXES.values())
         end = len(all) if cursor is None else int(cursor) if cursor.isdigit() else -1
         if not 0 <= end <= len(all):
@@ -173,8 +195,12 @@ class Exec:
         found = find(sandbox)
         if isinstance(found.info.state, types.SandboxState_Ended):
             raise failure(types.ErrorKind_SandboxEnded(), "The sandbox was terminated.", sandbox)
-        if not spec.argv:
-            raise invalid("A command has at least one word.")
+        check_id(spec.id, "An exec id")
+        if not spec.argv or any("\0" in word for word in spec.argv):
+            raise invalid("A command has at least one word, and none has NUL.")
+        if spec.timeout == 0:
+            raise invalid("A time limit is longer than 0.")
+        check_env(spec.env)
         if spec.extra:
             raise invalid("This provider has no such field.", spec.extra[0][0])
         refuse([

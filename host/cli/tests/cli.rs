@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 /// Subcommands whose help is in the manual; the emulator's is in its own.
-const COMMANDS: [&str; 44] = [
+const COMMANDS: [&str; 50] = [
     "run",
     "create",
     "exec",
@@ -18,6 +18,11 @@ const COMMANDS: [&str; 44] = [
     "logs",
     "wait",
     "terminate",
+    "pause",
+    "stop",
+    "resume",
+    "extend",
+    "execs",
     "tags",
     "snapshot",
     "restore",
@@ -35,6 +40,7 @@ const COMMANDS: [&str; 44] = [
     "sweep",
     "forward",
     "build",
+    "images",
     "image",
     "image inspect",
     "image rm",

@@ -1,19 +1,21 @@
 //! A proxy between a provider and its service that cuts, delays, stalls and refuses connections.
 //!
-//! It is an HTTP proxy (CONNECT) on the loopback address, so it works for every service that a component reaches. What it
-//! does to each connection is derived from a seed, in the order in which the connections are opened. It does only what a
-//! network can do below TLS: bytes arrive late, or stop.
+//! It is an HTTP proxy (CONNECT) on the loopback address, so it works for every service that a component reaches: by HTTPS,
+//! by plain HTTP, and by a Unix socket, which the host names by the host name that the component uses for it. What it does to
+//! each connection is derived from a seed, in the order in which the connections are opened. It does only what a network can
+//! do below TLS: bytes arrive late, or stop.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 /// Largest number of connections that are damaged for one seed. Later connections work, so that a retry can succeed.
 const MAX_DAMAGED_CONNECTIONS: u32 = 4;
@@ -90,6 +92,9 @@ impl Orders {
     }
 }
 
+/// The Unix sockets behind targets of the form `HOST:PORT`.
+pub(crate) type Sockets = HashMap<String, PathBuf>;
+
 /// A running proxy. Dropping it ends the proxy and its connections.
 pub(crate) struct Gate {
     address: SocketAddr,
@@ -98,12 +103,12 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Starts a proxy on a free port. It damages nothing yet.
-    pub(crate) async fn open() -> io::Result<Gate> {
+    /// Starts a proxy on a free port, which connects to these Unix sockets by name. It damages nothing yet.
+    pub(crate) async fn open(sockets: Sockets) -> io::Result<Gate> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let orders = Arc::<Mutex<Orders>>::default();
-        let task = tokio::spawn(accept(listener, orders.clone()));
+        let task = tokio::spawn(accept(listener, orders.clone(), Arc::new(sockets)));
         Ok(Gate { address, orders, task })
     }
 
@@ -149,7 +154,7 @@ impl Drop for Gate {
     }
 }
 
-async fn accept(listener: TcpListener, orders: Arc<Mutex<Orders>>) {
+async fn accept(listener: TcpListener, orders: Arc<Mutex<Orders>>, sockets: Arc<Sockets>) {
     let mut passing = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
@@ -157,15 +162,15 @@ async fn accept(listener: TcpListener, orders: Arc<Mutex<Orders>>) {
                 let Ok((near, _)) = accepted else { continue };
                 let plan = orders.lock().unwrap_or_else(PoisonError::into_inner).next();
                 tracing::debug!(?plan, "a connection through the proxy");
-                passing.spawn(pass(near, plan));
+                passing.spawn(pass(near, plan, sockets.clone()));
             }
             Some(_) = passing.join_next() => {}
         }
     }
 }
 
-/// Opens the connection that the client asks for, and passes data on. Closes both sides when either direction fails.
-async fn pass(mut near: TcpStream, plan: Option<Plan>) -> io::Result<()> {
+/// Opens the connection that the client asks for, and passes data on.
+async fn pass(mut near: TcpStream, plan: Option<Plan>, sockets: Arc<Sockets>) -> io::Result<()> {
     near.set_nodelay(true)?;
     let Some(target) = target(&mut near).await? else {
         return near.write_all(b"HTTP/1.1 405 Method Not Allowed\r\n\r\n").await;
@@ -173,12 +178,28 @@ async fn pass(mut near: TcpStream, plan: Option<Plan>) -> io::Result<()> {
     if plan.is_some_and(|plan| plan.damage == Damage::Refuse) {
         return near.write_all(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").await;
     }
-    let Ok(far) = TcpStream::connect(target).await else {
+    if let Some(path) = sockets.get(&target) {
+        return relay(near, UnixStream::connect(path).await, plan).await;
+    }
+    let far = TcpStream::connect(target).await;
+    if let Ok(far) = &far {
+        far.set_nodelay(true)?;
+    }
+    relay(near, far, plan).await
+}
+
+/// Tells the client whether the connection to the service is open, and passes data on. Closes both sides when either
+/// direction fails.
+async fn relay(
+    mut near: TcpStream,
+    far: io::Result<impl AsyncRead + AsyncWrite + Unpin>,
+    plan: Option<Plan>,
+) -> io::Result<()> {
+    let Ok(far) = far else {
         return near.write_all(b"HTTP/1.1 502 Bad Gateway\r\n\r\n").await;
     };
-    far.set_nodelay(true)?;
     near.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
-    let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+    let ((near_in, near_out), (far_in, far_out)) = (tokio::io::split(near), tokio::io::split(far));
     let of = |answers: bool| plan.filter(|plan| plan.of_answers == answers);
     tokio::try_join!(direction(near_in, far_out, of(false)), direction(far_in, near_out, of(true)))?;
     Ok(())
@@ -199,7 +220,11 @@ async fn target(near: &mut TcpStream) -> io::Result<Option<String>> {
     Ok(words.next().filter(|method| *method == "CONNECT").and_then(|_| words.next()).map(str::to_owned))
 }
 
-async fn direction(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, plan: Option<Plan>) -> io::Result<()> {
+async fn direction(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    plan: Option<Plan>,
+) -> io::Result<()> {
     let mut piece = vec![0; 16 << 10];
     let (mut passed, mut reached) = (0, false);
     loop {
@@ -252,7 +277,7 @@ mod tests {
     }
 
     /// Sends data through the gate, and returns the answer to CONNECT and what came back.
-    async fn send(gate: &Gate, to: SocketAddr, data: &[u8]) -> (String, Vec<u8>) {
+    async fn send(gate: &Gate, to: impl std::fmt::Display, data: &[u8]) -> (String, Vec<u8>) {
         let mut stream = TcpStream::connect(gate.address).await.expect("cannot connect");
         stream.write_all(format!("CONNECT {to} HTTP/1.1\r\nhost: {to}\r\n\r\n").as_bytes()).await.expect("cannot ask");
         let mut head = Vec::new();
@@ -268,7 +293,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_pass_and_are_damaged_as_ordered() {
-        let (gate, to) = (Gate::open().await.expect("no port"), echo().await);
+        let (gate, to) = (Gate::open(Sockets::new()).await.expect("no port"), echo().await);
         assert_eq!(send(&gate, to, b"word").await, ("HTTP/1.1 200 OK\r\n\r\n".to_owned(), b"word".to_vec()));
         gate.refuse();
         assert!(send(&gate, to, b"word").await.0.starts_with("HTTP/1.1 503"));
@@ -280,6 +305,28 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(send(&gate, to, b"word").await.1, b"word");
         }
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_is_reached_and_damaged_by_its_name() {
+        let folder = tempfile::tempdir().expect("no directory");
+        let path = folder.path().join("engine.sock");
+        let listener = tokio::net::UnixListener::bind(&path).expect("cannot bind a socket");
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let (mut from, mut to) = stream.into_split();
+                    let _ = tokio::io::copy(&mut from, &mut to).await;
+                });
+            }
+        });
+        let name = "engine.sock.localhost:80";
+        let gate = Gate::open(Sockets::from([(name.to_owned(), path)])).await.expect("no port");
+        assert_eq!(send(&gate, name, b"word").await, ("HTTP/1.1 200 OK\r\n\r\n".to_owned(), b"word".to_vec()));
+        gate.damage_once(Plan { damage: Damage::Cut, at: 2, of_answers: true });
+        assert_eq!(send(&gate, name, b"word").await.1, b"wo");
+        drop(folder);
+        assert!(send(&gate, name, b"word").await.0.starts_with("HTTP/1.1 502"));
     }
 
     #[test]

@@ -113,7 +113,7 @@ async fn run_one(world: Arc<World>, check: &'static Check) -> CheckResult {
 
 /// Runs a check in a task of its own, so that a panic ends only this check.
 async fn apply(case: Arc<Case>, check: &'static Check) -> Outcome {
-    let limit = check.time_limit();
+    let limit = check.time_limit() * case.slowness();
     let work = async move {
         if let Some(program) = case.missing_program(check.needs).await? {
             return Err(Stop::Skipped(format!("the sandbox has no program `{program}`")));

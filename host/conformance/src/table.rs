@@ -9,7 +9,7 @@ use crate::check::Outcome;
 use crate::world::Case;
 
 /// Time limit of a check. Most take less than a second; a few wait for time limits of some seconds, or start several
-/// sandboxes.
+/// sandboxes. It grows with the time that commands of the provider take.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 
 /// Time limit of a check that damages connections. Such a check consists of several operations, and each of them may use

@@ -2,17 +2,20 @@
 //! programs that exist in them. Everything that a check makes is recorded here, and removed after the check.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sandbox_host::types::{Description, ExecSpec, ImageSpec, ListFilter, SandboxSpec, SandboxState, Support, Verdict};
+use sandbox_host::types::{
+    Description, ExecSpec, ImageSource, ImageSpec, ListFilter, SandboxSpec, SandboxState, Support, Verdict,
+};
 use sandbox_host::{
     Error, Kind, Provider, ProviderBuilder, Proxy, RUN_TAG, Sandbox, SandboxWithInfo, Secret, fresh_id,
 };
 use tokio::sync::OnceCell;
 
 use crate::check::{Outcome, PROGRAM, State, Stop, exited, failed, told};
-use crate::gate::Gate;
+use crate::gate::{Gate, Sockets};
 use crate::options::Options;
 
 /// The parts of the interface that a provider may lack and that no capability of the interface names. A component has a
@@ -32,8 +35,21 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 /// How long the removal of a sandbox or an image may take.
 const REMOVAL: Duration = Duration::from_secs(60);
 
-/// The programs that checks use if the sandbox has them.
-const PROGRAMS: [&str; 6] = ["sh", "echo", "cat", "sleep", "exit", "python3"];
+/// The programs that checks use if the sandbox has them. Each is tried.
+pub(crate) const PROGRAMS: [&str; 7] = ["sh", "echo", "cat", "sleep", "exit", "env", "python3"];
+
+/// Further programs that checks use if the sandbox has them. The shell looks for them.
+/// Some shells have them inside, so only command lines use them.
+pub(crate) const TOOLS: [&str; 8] = ["chmod", "date", "head", "id", "mkdir", "nc", "stty", "uname"];
+
+/// The image that the checks build from if the chosen image has no name.
+const BASE: &str = "debian";
+
+/// The user other than root that checks use if the image has it.
+pub(crate) const OTHER_USER: &str = "nobody";
+
+/// How long a command may take from its start to its end before the time limits of the checks grow with it.
+const USUAL_COMMAND: Duration = Duration::from_millis(250);
 
 /// Is told what the run makes, so that the caller can remove it if the run is stopped.
 pub trait Observer: Send + Sync {
@@ -70,13 +86,16 @@ pub(crate) struct World {
     parts: HashMap<&'static str, bool>,
     observer: Arc<dyn Observer>,
     shared: OnceCell<Result<Bench, String>>,
+    slowness: AtomicU32,
     left: Mutex<Vec<String>>,
 }
 
-/// The sandbox that several checks share, and the programs in it.
+/// The sandbox that several checks share, and what is in it.
 pub(crate) struct Bench {
     pub(crate) sandbox: Sandbox,
     programs: HashMap<&'static str, bool>,
+    /// Whether there is a directory `/tmp` in which a command can make files. True if no command can tell.
+    has_tmp: bool,
 }
 
 impl World {
@@ -105,6 +124,7 @@ impl World {
             parts,
             observer,
             shared: OnceCell::new(),
+            slowness: AtomicU32::new(1),
             left: Mutex::default(),
         };
         if world.declares("create.tags") {
@@ -156,6 +176,14 @@ impl World {
         Ok((self.another)().proxy(proxy).create_patience(Duration::ZERO).build().await?)
     }
 
+    /// Returns the Unix sockets that the provider connects to, by the names that a proxy gets for them.
+    pub(crate) fn sockets(&self) -> Sockets {
+        let grants = self.provider.grants().into_iter();
+        grants
+            .filter_map(|grant| Some((format!("{}:{}", grant.origin.host, grant.origin.port), grant.socket?)))
+            .collect()
+    }
+
     /// Returns the specification of a sandbox of the chosen image, with the tag of this run if the provider has tags.
     pub(crate) fn spec(&self) -> SandboxSpec {
         let mut spec = SandboxSpec::new(self.image.clone());
@@ -183,13 +211,44 @@ impl World {
         let bench = self.shared.get_or_init(|| async {
             let sandbox = self.provider.create(self.spec()).await.map_err(|error| told(&error))?;
             self.observer.created(&sandbox);
-            let programs = if self.declares("exec") { programs(&sandbox).await } else { HashMap::new() };
-            Ok(Bench { sandbox, programs })
+            let mut bench = Bench { sandbox, programs: HashMap::new(), has_tmp: true };
+            if self.declares("exec") {
+                self.look_around(&mut bench).await;
+            }
+            Ok(bench)
         });
         match bench.await {
             Ok(bench) => Ok(bench),
             Err(why) => failed(format!("no sandbox could be created: {why}")),
         }
+    }
+
+    /// Finds out what a new sandbox has, and how fast its commands are.
+    async fn look_around(&self, bench: &mut Bench) {
+        let begun = Instant::now();
+        bench.programs = programs(&bench.sandbox).await;
+        let each = begun.elapsed() / PROGRAMS.len() as u32;
+        let slowness = each.as_millis() / USUAL_COMMAND.as_millis();
+        self.slowness.store(slowness.clamp(1, 5) as u32, Ordering::Relaxed);
+        if !bench.has("sh") {
+            return;
+        }
+        let line = format!(
+            "for one in {}; do command -v $one >/dev/null && echo $one; done; \
+             : >/tmp/conformance-probe && echo /tmp",
+            TOOLS.join(" ")
+        );
+        let found = bench.sandbox.run(ExecSpec::shell(line)).await;
+        let text = found.map(|result| String::from_utf8_lossy(&result.stdout.data).into_owned()).unwrap_or_default();
+        for tool in TOOLS {
+            bench.programs.insert(tool, text.lines().any(|line| line == tool));
+        }
+        bench.has_tmp = text.lines().any(|line| line == "/tmp");
+    }
+
+    /// Returns the factor by which the time limits of checks grow, because commands of this provider take long: 1 to 5.
+    pub(crate) fn slowness(&self) -> u32 {
+        self.slowness.load(Ordering::Relaxed)
     }
 
     /// Terminates a sandbox. Records it if that fails.
@@ -270,6 +329,7 @@ async fn programs(sandbox: &Sandbox) -> HashMap<&'static str, bool> {
             "cat" => (&["cat"], b"word\n"),
             "sleep" => (&["sleep", "0"], b""),
             "exit" => (&["exit", "3"], b""),
+            "env" => (&["env"], b""),
             _ => (&[program, "--version"], b""),
         };
         let ran = sandbox.run_with(ExecSpec::new(argv.iter().copied()), input, Default::default()).await;
@@ -283,11 +343,26 @@ async fn programs(sandbox: &Sandbox) -> HashMap<&'static str, bool> {
     found
 }
 
+/// Deletes something. Repeats that for a while after a conflict, because a service may not delete what a sandbox used until
+/// it has removed the sandbox.
+async fn patiently<F: Future<Output = Result<(), Error>>>(delete: impl Fn() -> F) -> Result<(), Error> {
+    let begun = Instant::now();
+    loop {
+        match delete().await {
+            Err(error) if *error.kind() == Kind::Conflict && begun.elapsed() < REMOVAL / 2 => {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            ended => return ended,
+        }
+    }
+}
+
 /// One run of a check: the world, and what this check has made.
 pub(crate) struct Case {
     world: Arc<World>,
     sandboxes: Mutex<Vec<Sandbox>>,
     images: Mutex<Vec<String>>,
+    volumes: Mutex<Vec<String>>,
 }
 
 impl std::ops::Deref for Case {
@@ -300,7 +375,7 @@ impl std::ops::Deref for Case {
 
 impl Case {
     pub(crate) fn new(world: Arc<World>) -> Case {
-        Case { world, sandboxes: Mutex::default(), images: Mutex::default() }
+        Case { world, sandboxes: Mutex::default(), images: Mutex::default(), volumes: Mutex::default() }
     }
 
     /// Returns the sandbox that several checks share. Checks that use it must not end or reconfigure it, and use files
@@ -349,17 +424,36 @@ impl Case {
         self.images.lock().unwrap_or_else(PoisonError::into_inner).push(id.to_owned());
     }
 
+    /// Records a volume that the end of the check has to delete.
+    pub(crate) fn made_volume(&self, name: &str) {
+        self.volumes.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
+    }
+
+    /// Deletes a volume that was used by sandboxes which have ended.
+    pub(crate) async fn delete_volume(&self, name: &str) -> Result<(), Error> {
+        patiently(|| self.provider.delete_volume(name)).await
+    }
+
     /// Removes what the check has made.
     pub(crate) async fn clean(&self) {
         let sandboxes = std::mem::take(&mut *self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner));
         futures_util::future::join_all(sandboxes.iter().map(|sandbox| self.remove(sandbox))).await;
         let images = std::mem::take(&mut *self.images.lock().unwrap_or_else(PoisonError::into_inner));
-        for image in images.iter().filter(|_| self.declares("image.delete")) {
-            match tokio::time::timeout(REMOVAL, self.provider.delete_image(image)).await {
+        // The latest first, because an image may be built on an earlier one.
+        for image in images.iter().rev().filter(|_| self.declares("image.delete")) {
+            match tokio::time::timeout(REMOVAL, patiently(|| self.provider.delete_image(image))).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) if error.is_not_found() => {}
                 Ok(Err(error)) => self.leave(format!("the image {image}: {error}")),
                 Err(_) => self.leave(format!("the image {image}: no answer after {REMOVAL:?}")),
+            }
+        }
+        let volumes = std::mem::take(&mut *self.volumes.lock().unwrap_or_else(PoisonError::into_inner));
+        for name in volumes {
+            match tokio::time::timeout(REMOVAL, self.delete_volume(&name)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => self.leave(format!("the volume {name}: {error}")),
+                Err(_) => self.leave(format!("the volume {name}: no answer after {REMOVAL:?}")),
             }
         }
     }
@@ -383,7 +477,63 @@ impl Case {
         Ok(String::from_utf8_lossy(&result.stdout.data).trim_end_matches('\n').to_owned())
     }
 
-    /// Returns a path that no other check uses, in a directory that every check may use.
+    /// Counts the lines of a file by a command.
+    pub(crate) async fn lines(&self, sandbox: &Sandbox, path: &str) -> Outcome<usize> {
+        Ok(self.sh(sandbox, &format!("cat {path}")).await?.lines().count())
+    }
+
+    /// Returns the numeric id of [`OTHER_USER`]. Skips the check if the image does not have this user.
+    pub(crate) async fn other_user(&self) -> Outcome<String> {
+        let result = self.shared().await?.run(ExecSpec::shell(format!("id -u {OTHER_USER}"))).await?;
+        if !matches!(result.verdict, Verdict::Exited(0)) {
+            return Err(Stop::Skipped(format!("the image has no user `{OTHER_USER}`")));
+        }
+        Ok(String::from_utf8_lossy(&result.stdout.data).trim().to_owned())
+    }
+
+    /// Skips the check if nothing else can be done while a `run` waits for the end of its command: all calls run in one
+    /// instance, and the provider cannot start a command and return. Such a `run` cannot be given up either.
+    pub(crate) fn needs_calls_beside_run(&self) -> Outcome {
+        if self.alone && !self.declares("processes") {
+            let why = "all calls run in one instance, which a `run` occupies until its command has ended";
+            return Err(Stop::Skipped(why.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Skips the check if the image has no directory `/tmp` in which commands can make files.
+    pub(crate) async fn needs_tmp(&self) -> Outcome {
+        if self.bench().await?.has_tmp {
+            return Ok(());
+        }
+        Err(Stop::Skipped("the image has no directory /tmp in which commands can make files".to_owned()))
+    }
+
+    /// Returns the name of the image that Dockerfiles of the checks begin with: that of the chosen image, or [`BASE`]. Skips
+    /// the check if the provider cannot use [`BASE`], which need not exist where its engine looks for images.
+    pub(crate) async fn base(&self) -> Outcome<String> {
+        if let ImageSource::Registry(image) = self.image().source {
+            return Ok(image.reference);
+        }
+        let build =
+            async { self.provider.build(ImageSpec::dockerfile(format!("FROM {BASE}\n"))).await?.finish(|_| ()).await };
+        match build.await {
+            Ok(_) => Ok(BASE.to_owned()),
+            Err(error) => {
+                let why = format!("the image `{BASE}` cannot be used, and no other one was named: {error}");
+                Err(Stop::Skipped(why))
+            }
+        }
+    }
+
+    /// Returns a path that no other check uses, for a file that a command makes. Its directory exists, or the check is
+    /// skipped.
+    pub(crate) async fn file(&self) -> Outcome<String> {
+        self.needs_tmp().await?;
+        Ok(format!("/tmp/conformance-{}", fresh_id()))
+    }
+
+    /// Returns a path that no other check uses, in a directory that every check may use. The directory does not exist.
     pub(crate) fn path(&self, name: &str) -> String {
         format!("/tmp/conformance-{}/{name}", fresh_id())
     }

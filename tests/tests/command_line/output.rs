@@ -484,6 +484,32 @@ fn the_memory_provider_needs_no_service() {
 }
 
 #[test]
+fn what_a_provider_lacks_is_refused() {
+    let mut it = Transcript::new();
+    let lacking: [&[&str]; 10] = [
+        &["pause", "one", "two"],
+        &["stop", "one"],
+        &["resume", "one"],
+        &["resume", "--json", "one"],
+        &["extend", "--lifetime", "10m", "one"],
+        &["execs", "one"],
+        &["execs", "--json", "one"],
+        &["images"],
+        &["images", "--json", "--limit", "5"],
+        &["image", "rm", "--memory", "one"],
+    ];
+    for command in lacking {
+        it.alone(&[&["--plugin", "memory"], command].concat(), b"");
+        it.run(command);
+    }
+    it.run(&["pause"]);
+    it.run(&["extend", "one"]);
+    it.run(&["extend", "--lifetime", "soon", "one"]);
+    it.run(&["execs", "--limit", "-1", "one"]);
+    it.check("refusals");
+}
+
+#[test]
 fn components_are_checked_and_packed() {
     let mut it = Transcript::new();
     let here = it.path().to_owned();

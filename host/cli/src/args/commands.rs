@@ -168,6 +168,43 @@ pub struct Id {
     pub id: String,
 }
 
+/// Several sandboxes.
+#[derive(Debug, Args)]
+pub struct Ids {
+    /// Ids of the sandboxes
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<String>,
+}
+
+/// `extend`
+#[derive(Debug, Args)]
+pub struct Extend {
+    /// How long the sandboxes may live from now on, such as 90s, 10m, 2h
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub lifetime: std::time::Duration,
+    /// Ids of the sandboxes
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<String>,
+}
+
+/// `execs`
+#[derive(Debug, Args)]
+pub struct Execs {
+    /// Maximum number of commands to list
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub limit: usize,
+    /// Id of the sandbox
+    pub id: String,
+}
+
+/// `images`
+#[derive(Debug, Args)]
+pub struct Images {
+    /// Maximum number of images to list
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub limit: usize,
+}
+
 /// `logs`
 #[derive(Debug, Args)]
 pub struct Logs {
@@ -338,8 +375,19 @@ pub struct SidecarName {
 pub enum ImageCommand {
     /// Show the properties of an image
     Inspect(ImageId),
-    /// Delete an image
-    Rm(ImageId),
+    /// Delete an image, or a memory snapshot
+    Rm(ImageRm),
+}
+
+/// `image rm`
+#[derive(Debug, Args)]
+pub struct ImageRm {
+    /// Delete the memory snapshot with this id, which `snapshot --memory` has printed
+    #[arg(long)]
+    pub memory: bool,
+    /// Id of the image (`im-…`) or of the memory snapshot
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
 }
 
 /// An image.

@@ -24,7 +24,11 @@ minutes may be missing.";
 const CONFORMANCE: &str = "\
 Reads what the provider declares, and tests it in sandboxes that it creates and terminates. What the provider
 does not declare must be refused before anything is sent to the service. Connections are damaged through a proxy
-on this machine, so the service must be reachable directly.
+on this machine, so the service must be reachable directly: by https, http or a Unix socket.
+
+Checks use what the image has: the programs /bin/sh, echo, cat and sleep, in a few cases others, the user `nobody`,
+and a directory /tmp in which every user may write. Checks that need what it lacks are skipped. Dockerfiles of the
+checks begin with the image of --image if that is a registry name, and otherwise with `debian`.
 
 Exit codes: 0 if all checks hold, 1 if one failed or something could not be removed, 125 if this
 program failed.";
@@ -126,6 +130,16 @@ pub enum Command {
     Wait(Id),
     /// Terminate sandboxes
     Terminate(Terminate),
+    /// Freeze the processes of sandboxes, until `resume`
+    Pause(Ids),
+    /// End the processes of sandboxes and keep their files, until `resume`
+    Stop(Ids),
+    /// Continue paused sandboxes, and start stopped ones again
+    Resume(Ids),
+    /// Change how long sandboxes may still live, and print when they will be ended
+    Extend(Extend),
+    /// List the commands that were started in a sandbox, newest first
+    Execs(Execs),
     /// Show or change the tags of a sandbox
     Tags(Tags),
     /// Save the files, a directory, or the memory of a sandbox, and print the id of the snapshot
@@ -154,6 +168,8 @@ pub enum Command {
     Forward(Forward),
     /// Build an image and print its id
     Build(Build),
+    /// List the images that the provider has stored, newest first
+    Images(Images),
     /// Show or delete images
     #[command(subcommand)]
     Image(ImageCommand),

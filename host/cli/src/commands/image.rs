@@ -1,9 +1,9 @@
-//! `sandbox image`: shows or deletes an image.
+//! `sandbox image`: shows or deletes an image, or deletes a memory snapshot.
 
 use anyhow::Result;
 
-use crate::args::{ImageCommand, ImageId};
-use crate::output::results::{Image, ImageRemoved};
+use crate::args::{ImageCommand, ImageId, ImageRm};
+use crate::output::results::{Image, ImageRemoved, SnapshotRemoved};
 use crate::session::Session;
 
 /// Runs `sandbox image`. Returns the exit code.
@@ -13,11 +13,17 @@ pub async fn image(session: &Session, command: ImageCommand) -> Result<i32> {
         ImageCommand::Inspect(ImageId { image }) => {
             let found = provider.image(&image).await?;
             let workdir = found.workdir.as_deref().unwrap_or("-");
-            let value = Image { image: &found.id, workdir: found.workdir.as_deref() };
-            session.voice.show(&value, [format!("image    {}", found.id), format!("workdir  {workdir}")])?;
+            session
+                .voice
+                .show(&Image::from(&found), [format!("image    {}", found.id), format!("workdir  {workdir}")])?;
             Ok(0)
         }
-        ImageCommand::Rm(ImageId { image }) => {
+        ImageCommand::Rm(ImageRm { memory: true, image }) => {
+            provider.delete_memory_snapshot(&image).await?;
+            session.voice.show(&SnapshotRemoved { snapshot: &image, removed: true }, [&image])?;
+            Ok(0)
+        }
+        ImageCommand::Rm(ImageRm { memory: false, image }) => {
             provider.delete_image(&image).await?;
             session.voice.show(&ImageRemoved { image: &image, removed: true }, [&image])?;
             Ok(0)

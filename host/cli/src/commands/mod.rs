@@ -10,9 +10,12 @@ pub mod doctor;
 pub mod doctor_live;
 pub mod emulator;
 pub mod exec;
+pub mod execs;
+pub mod extend;
 pub mod forward;
 pub mod gateway;
 pub mod image;
+pub mod images;
 pub mod inspect;
 pub mod list;
 pub mod logs;
@@ -20,17 +23,20 @@ pub mod ls;
 pub mod man;
 pub mod mount;
 pub mod network;
+pub mod pause;
 pub mod plugin_check;
 pub mod plugin_inspect;
 pub mod plugin_pack;
 pub mod plugin_pull;
 pub mod restore;
+pub mod resume;
 pub mod rm;
 pub mod run;
 pub mod shell;
 pub mod sidecar;
 pub mod snapshot;
 pub mod stats;
+pub mod stop;
 pub mod sweep;
 pub mod tags;
 pub mod terminate;
@@ -61,6 +67,11 @@ pub async fn dispatch(session: &Session, command: Command) -> Result<i32> {
         Command::Logs(args) => logs::logs(session, args).await,
         Command::Wait(args) => wait::wait(session, args).await,
         Command::Terminate(args) => terminate::terminate(session, args).await,
+        Command::Pause(args) => pause::pause(session, args).await,
+        Command::Stop(args) => stop::stop(session, args).await,
+        Command::Resume(args) => resume::resume(session, args).await,
+        Command::Extend(args) => extend::extend(session, args).await,
+        Command::Execs(args) => execs::execs(session, args).await,
         Command::Tags(args) => tags::tags(session, args).await,
         Command::Snapshot(args) => snapshot::snapshot(session, args).await,
         Command::Restore(args) => restore::restore(session, args).await,
@@ -70,6 +81,7 @@ pub async fn dispatch(session: &Session, command: Command) -> Result<i32> {
         Command::Token(args) => token::token(session, args).await,
         Command::Stats(args) => stats::stats(session, args).await,
         Command::Sidecar(command) => sidecar::sidecar(session, command).await,
+        Command::Images(args) => images::images(session, args).await,
         Command::Image(command) => image::image(session, command).await,
         Command::Tunnels(args) => tunnels::tunnels(session, args).await,
         Command::Sweep(args) => sweep::sweep(session, args).await,

@@ -162,6 +162,41 @@ pub struct Terminated<'a> {
     pub terminated: bool,
 }
 
+/// `pause`, `stop` and `resume` print one object for each sandbox
+#[derive(Serialize)]
+pub struct StateChanged<'a> {
+    /// Id of the sandbox
+    pub sandbox: &'a str,
+    /// Its new state: `paused`, `stopped` or `running`
+    pub state: &'static str,
+}
+
+/// `extend` prints one object for each sandbox
+#[derive(Serialize)]
+pub struct Extended<'a> {
+    /// Id of the sandbox
+    pub sandbox: &'a str,
+    /// When it will be ended, in milliseconds since the Unix epoch
+    pub ends_ms: u64,
+}
+
+/// `execs` prints an array of them
+#[derive(Serialize)]
+pub struct Exec<'a> {
+    /// Exec id
+    pub exec: &'a str,
+    /// Program and its arguments; empty if the provider does not report them
+    pub argv: &'a [String],
+    /// Time of the start, in milliseconds since the Unix epoch
+    pub started_ms: Option<u64>,
+    /// How it ended, in the words of `verdict` of `CommandResult`; null while it runs
+    pub verdict: Option<String>,
+    /// Its exit code, if it exited
+    pub exit_code: Option<i32>,
+    /// Name of the sidecar in which it runs; null for the main container
+    pub container: Option<&'a str>,
+}
+
 /// `sweep`
 #[derive(Serialize)]
 pub struct Sweep<'a> {
@@ -355,13 +390,28 @@ pub struct SidecarTerminated<'a> {
     pub terminated: bool,
 }
 
-/// `image inspect`
+/// `image inspect`; `images` prints an array of them
 #[derive(Serialize)]
 pub struct Image<'a> {
     /// Id of the image
     pub image: &'a str,
     /// Working directory of commands
     pub workdir: Option<&'a str>,
+}
+
+impl<'a> From<&'a types::BuiltImage> for Image<'a> {
+    fn from(image: &'a types::BuiltImage) -> Self {
+        Image { image: &image.id, workdir: image.workdir.as_deref() }
+    }
+}
+
+/// `image rm --memory`
+#[derive(Serialize)]
+pub struct SnapshotRemoved<'a> {
+    /// Id of the memory snapshot
+    pub snapshot: &'a str,
+    /// Always true
+    pub removed: bool,
 }
 
 /// `image rm`

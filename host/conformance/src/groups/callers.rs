@@ -177,6 +177,7 @@ async fn cancel(sandbox: &Sandbox, command: ExecSpec) -> Outcome {
 }
 
 async fn cancelled_run(case: Arc<Case>) -> Outcome {
+    case.needs_calls_beside_run()?;
     let sandbox = case.sandbox().await?;
     for _ in 0..3 {
         cancel(&sandbox, ExecSpec::new(["sleep", "600"])).await?;

@@ -9,7 +9,7 @@ use sandbox_host::{Happened, Kind, RUN_TAG, Sandbox, fresh_id};
 
 use crate::check::{Outcome, Stop, ensure, failed, printed, refused};
 use crate::table::checks;
-use crate::world::{Case, altered, is_first_version};
+use crate::world::{Case, OTHER_USER, altered, is_first_version};
 
 checks! {
     "core.create" [] "create: returns the id of a sandbox that `get` knows and that runs" => create;
@@ -18,7 +18,7 @@ checks! {
     "core.create-with-another-key" ["create.idempotent"] "create: another key makes another sandbox" => another_key;
     "core.created-time" [] "sandbox-info: `created` is the time of creation in milliseconds since the Unix epoch" => created_time;
     "core.id-characters" [] "sandbox-id: 1 to 256 characters of `[A-Za-z0-9._-]`" => id_characters;
-    "core.user" ["create.user", "exec", "program:sh"] "sandbox-spec: `user` is the user of all commands" => user;
+    "core.user" ["create.user", "exec", "program:sh", "program:id"] "sandbox-spec: `user` is the user of all commands" => user;
     "core.get-unknown" [] "get: fails with `not-found` if the provider does not know the sandbox" => get_unknown;
     "core.wait-running" [] "wait: returns none if the sandbox is still running after `wait`" => wait_running;
     "core.wait-reason" [] "wait: returns the reason of the end" => wait_reason;
@@ -45,6 +45,7 @@ checks! {
     "core.idle-timeout" ["create.idle-timeout"] "sandbox-spec: the sandbox ends after `idle-timeout` without an exec, with the reason `idle`" => idle;
     "core.entry-point" ["create.command", "program:sh"] "end-reason: `finished` with the exit code of the entry point" => entry_point;
     "core.readiness" ["create.readiness", "exec", "program:sh"] "wait-ready: returns false until the probe succeeds, then true" => readiness;
+    "core.readiness-of-port" ["create.readiness", "create.command", "program:sh"] "readiness: `tcp` if the port accepts a connection" => readiness_of_port;
     "core.no-readiness-probe" ["create.readiness"] "wait-ready: fails with `conflict` if the sandbox has no probe" => no_probe;
     "core.sandboxes-are-apart" ["exec", "files"] "create: a file of one sandbox is not in another one" => apart;
 }
@@ -100,8 +101,8 @@ async fn id_characters(case: Arc<Case>) -> Outcome {
 }
 
 async fn user(case: Arc<Case>) -> Outcome {
-    let id = case.sh(&case.shared().await?, "id -u nobody").await?;
-    let sandbox = case.create(case.spec().user("nobody")).await?;
+    let id = case.other_user().await?;
+    let sandbox = case.create(case.spec().user(OTHER_USER)).await?;
     let found = case.sh(&sandbox, "id -u").await?;
     ensure!(found == id, "commands run as {found} instead of {id}");
     Ok(())
@@ -360,6 +361,7 @@ async fn env(case: Arc<Case>) -> Outcome {
 }
 
 async fn workdir(case: Arc<Case>) -> Outcome {
+    case.needs_tmp().await?;
     let sandbox = case.create(case.spec().workdir("/tmp")).await?;
     printed("`pwd`", &sandbox.run(ExecSpec::shell("pwd")).await?, "/tmp\n")?;
     printed("`pwd` with a directory of its own", &sandbox.run(ExecSpec::shell("pwd").cwd("/")).await?, "/\n")
@@ -388,12 +390,28 @@ async fn entry_point(case: Arc<Case>) -> Outcome {
 }
 
 async fn readiness(case: Arc<Case>) -> Outcome {
+    case.needs_tmp().await?;
     let sandbox = case.create(case.spec().ready_when(["/bin/sh", "-c", "test -e /tmp/ready"])).await?;
     let early = sandbox.wait_ready(Duration::from_millis(200)).await?;
     ensure!(!early, "the sandbox is ready although its probe cannot succeed yet");
     case.sh(&sandbox, ": >/tmp/ready").await?;
     let ready = sandbox.wait_ready(END).await?;
     ensure!(ready, "the sandbox was not ready {END:?} after its probe could succeed");
+    Ok(())
+}
+
+async fn readiness_of_port(case: Arc<Case>) -> Outcome {
+    let bench = case.bench().await?;
+    let server: &[&str] = if bench.has("python3") {
+        &["python3", "-m", "http.server", "8080"]
+    } else if bench.has("nc") {
+        &["/bin/sh", "-c", "while :; do nc -l -p 8080 </dev/null || nc -l 8080 </dev/null; done"]
+    } else {
+        return Err(Stop::Skipped("the sandbox has neither `python3` nor `nc`".to_owned()));
+    };
+    let sandbox = case.create(case.spec().ready_when_listening(8080).command(server.iter().copied())).await?;
+    let ready = sandbox.wait_ready(END).await?;
+    ensure!(ready, "the sandbox was not ready {END:?} after a program could listen");
     Ok(())
 }
 

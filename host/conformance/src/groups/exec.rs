@@ -8,7 +8,7 @@ use sandbox_host::{Happened, Kind, fresh_id};
 
 use crate::check::{Outcome, ensure, exited, failed, pattern, printed, refused, same};
 use crate::table::checks;
-use crate::world::{Case, altered};
+use crate::world::{Case, OTHER_USER, altered};
 
 checks! {
     "exec.output" ["exec", "program:echo"] "run: returns exactly what the command printed" => output;
@@ -27,17 +27,18 @@ checks! {
     "exec.limit-of-each-stream" ["exec", "program:sh"] "output-limits: each stream has its own limit" => own_limits;
     "exec.repeated-run" ["exec", "exec.idempotent", "program:echo"] "run: idempotent by `spec.id`; a repetition returns the same output again" => repeated_run;
     "exec.repeated-verdict" ["exec", "exec.idempotent"] "run: a repetition returns the same verdict again" => repeated_verdict;
-    "exec.repeated-run-runs-once" ["exec", "exec.idempotent", "program:sh"] "run: a repetition never runs the command again" => runs_once;
+    "exec.repeated-run-runs-once" ["exec", "exec.idempotent", "program:sh", "program:cat"] "run: a repetition never runs the command again" => runs_once;
+    "exec.run-of-a-started-command" ["exec", "processes", "exec.idempotent", "program:cat"] "run: with the id of a started command, returns its output" => run_of_started;
     "exec.new-id-runs-again" ["exec", "program:cat"] "exec-id: another id is another command" => new_id;
     "exec.id-per-sandbox" ["exec", "program:echo"] "exec-id: unique within the sandbox; the same id in another sandbox is another command" => id_per_sandbox;
-    "exec.environment" ["exec", "program:sh"] "exec-spec: `env` sets variables, also with odd names and values" => environment;
-    "exec.directory" ["exec", "program:sh"] "exec-spec: `cwd` is absolute, or relative to that of the sandbox" => directory;
+    "exec.environment" ["exec", "program:sh", "program:env"] "exec-spec: `env` sets variables, also with odd names and values" => environment;
+    "exec.directory" ["exec", "create.workdir", "program:sh", "program:mkdir"] "exec-spec: `cwd` is absolute, or relative to that of the sandbox" => directory;
     "exec.merge-stderr" ["exec", "exec.merge-stderr", "program:sh"] "exec-spec: `merge-stderr` sends standard error to standard output in the order of printing" => merged;
     "exec.discarded-output" ["exec", "program:sh"] "output-mode: `discard` drops the output, and the program goes on" => discarded;
     "exec.time-limit" ["exec", "exec.deadline", "program:sleep"] "exec-spec: after `timeout` the command is killed, with the verdict `deadline`" => time_limit;
     "exec.time-limit-not-reached" ["exec", "exec.deadline"] "exec-spec: a command that ends in time has its exit code" => in_time;
-    "exec.time-limit-kills-children" ["exec", "exec.deadline", "program:sh"] "exec-spec: after `timeout` all processes of the command are killed" => kills_children;
-    "exec.user" ["exec", "exec.user", "program:sh"] "exec-spec: `user` is the user of the command, by name or number" => user;
+    "exec.time-limit-kills-children" ["exec", "exec.deadline", "program:sh", "program:cat", "program:sleep"] "exec-spec: after `timeout` all processes of the command are killed" => kills_children;
+    "exec.user" ["exec", "exec.user", "program:sh", "program:id"] "exec-spec: `user` is the user of the command, by name or number" => user;
     "exec.unknown-user" ["exec", "exec.user"] "error: for a user that the image does not have, the subject is `user`" => unknown_user;
     "exec.long-arguments" ["exec", "exec.long-argv", "program:echo"] "exec-spec: the length of `argv` is not limited" => long_arguments;
     "exec.unknown-secret" ["exec", "exec.secrets"] "exec-spec: a secret that does not exist is `not-found`" => unknown_secret;
@@ -104,10 +105,9 @@ async fn missing_program(case: Arc<Case>) -> Outcome {
 }
 
 async fn not_executable(case: Arc<Case>) -> Outcome {
-    let (sandbox, path) = (case.shared().await?, case.path("file"));
-    let folder = path.rsplit_once('/').map_or("/", |(folder, _)| folder);
-    case.sh(&sandbox, &format!("mkdir -p {folder} && : >{path}")).await?;
-    for program in [path.as_str(), folder] {
+    let (sandbox, path) = (case.shared().await?, case.file().await?);
+    case.sh(&sandbox, &format!(": >{path}")).await?;
+    for program in [path.as_str(), "/tmp"] {
         let result = sandbox.run(ExecSpec::new([program])).await?;
         exited(&format!("`{program}`, which is not executable"), &result.verdict, 126)?;
     }
@@ -215,18 +215,26 @@ async fn repeated_verdict(case: Arc<Case>) -> Outcome {
 }
 
 async fn runs_once(case: Arc<Case>) -> Outcome {
-    let (sandbox, path) = (case.shared().await?, case.path("count"));
-    let folder = path.rsplit_once('/').map_or("/", |(folder, _)| folder);
-    let command = ExecSpec::shell(format!("mkdir -p {folder} && echo x >>{path}"));
+    let (sandbox, path) = (case.shared().await?, case.file().await?);
+    let command = ExecSpec::shell(format!("echo x >>{path}"));
     let other = case.other().await?.sandbox(sandbox.id());
     let runs = [sandbox.run(command.clone()), other.run(command.clone()), sandbox.run(command.clone())];
     for result in futures_util::future::join_all(runs).await {
         exited("a run", &result?.verdict, 0)?;
     }
     exited("a later run", &other.run(command).await?.verdict, 0)?;
-    let count = case.sh(&sandbox, &format!("grep -c x {path}")).await?;
-    ensure!(count == "1", "four runs with one id ran the command {count} times");
+    let count = case.lines(&sandbox, &path).await?;
+    ensure!(count == 1, "four runs with one id ran the command {count} times");
     Ok(())
+}
+
+async fn run_of_started(case: Arc<Case>) -> Outcome {
+    let (sandbox, command) = (case.shared().await?, ExecSpec::new(["cat"]));
+    let mut process = sandbox.spawn(command.clone()).await?;
+    super::processes::write(&mut process, b"of the start").await?;
+    super::processes::all(process).await?;
+    // It would print nothing if it ran again, because this run has no input.
+    printed("a run with the id of a started command", &sandbox.run(command).await?, "of the start")
 }
 
 async fn new_id(case: Arc<Case>) -> Outcome {
@@ -258,6 +266,7 @@ async fn environment(case: Arc<Case>) -> Outcome {
 }
 
 async fn directory(case: Arc<Case>) -> Outcome {
+    case.needs_tmp().await?;
     let sandbox = case.create(case.spec().workdir("/tmp")).await?;
     case.sh(&sandbox, "mkdir -p '/tmp/deep/ -x $y'").await?;
     let directories = [("/", "/"), ("deep", "/tmp/deep"), ("..", "/"), ("/tmp/deep/ -x $y", "/tmp/deep/ -x $y")];
@@ -278,9 +287,12 @@ async fn merged(case: Arc<Case>) -> Outcome {
     same("standard error of merged output", &result.stderr.data, b"")
 }
 
+/// Prints about a megabyte on standard output, and a word on standard error. Exits with 3.
+pub(super) const PRINTS_A_LOT: &str = "w=0123456789; w=$w$w$w$w$w; w=$w$w; n=0; \
+     while [ $n -lt 10000 ]; do echo $w; n=$((n+1)); done; printf kept >&2; exit 3";
+
 async fn discarded(case: Arc<Case>) -> Outcome {
-    let line = "head -c 1000000 /dev/zero; printf kept >&2; exit 3";
-    let command = ExecSpec { stdout: OutputMode::Discard, ..ExecSpec::shell(line) };
+    let command = ExecSpec { stdout: OutputMode::Discard, ..ExecSpec::shell(PRINTS_A_LOT) };
     let result = case.shared().await?.run(command).await?;
     exited("a command whose output is discarded", &result.verdict, 3)?;
     same("the discarded output", &result.stdout.data, b"")?;
@@ -305,6 +317,7 @@ async fn in_time(case: Arc<Case>) -> Outcome {
 }
 
 async fn kills_children(case: Arc<Case>) -> Outcome {
+    case.needs_tmp().await?;
     let sandbox = case.sandbox().await?;
     // Each process appends to a file for as long as it lives.
     let child = "(trap '' TERM; while :; do echo x >>/tmp/alive; sleep 0.2; done) & wait";
@@ -317,7 +330,7 @@ async fn kills_children(case: Arc<Case>) -> Outcome {
 /// Checks that a file does not grow any more, at the latest after 30 s.
 pub(super) async fn is_silent(sandbox: &sandbox_host::Sandbox, path: &str) -> Outcome {
     let script = format!(
-        "n=0; while [ $n -lt 30 ]; do a=$(wc -c <{path}); sleep 1; b=$(wc -c <{path}); [ $a = $b ] && exit 0; n=$((n+1)); done; exit 1"
+        "n=0; while [ $n -lt 30 ]; do a=$(cat {path}); sleep 1; b=$(cat {path}); [ \"$a\" = \"$b\" ] && exit 0; n=$((n+1)); done; exit 1"
     );
     let result = sandbox.run(ExecSpec::shell(script)).await?;
     ensure!(matches!(result.verdict, Verdict::Exited(0)), "a child process was still running after 30 s");
@@ -326,10 +339,10 @@ pub(super) async fn is_silent(sandbox: &sandbox_host::Sandbox, path: &str) -> Ou
 
 async fn user(case: Arc<Case>) -> Outcome {
     let sandbox = case.shared().await?;
-    for user in ["nobody", "root"] {
-        let id = case.sh(&sandbox, &format!("id -u {user}")).await?;
-        for name in [user, id.as_str()] {
-            let result = sandbox.run(ExecSpec::new(["id", "-u"]).user(name)).await?;
+    let other = case.other_user().await?;
+    for (user, id) in [(OTHER_USER, other.as_str()), ("root", "0")] {
+        for name in [user, id] {
+            let result = sandbox.run(ExecSpec::shell("id -u").user(name)).await?;
             printed(&format!("`id -u` as the user {name}"), &result, format!("{id}\n"))?;
         }
     }
@@ -403,6 +416,7 @@ async fn unknown_sandbox(case: Arc<Case>) -> Outcome {
 }
 
 async fn ends_meanwhile(case: Arc<Case>) -> Outcome {
+    case.needs_calls_beside_run()?;
     let sandbox = case.sandbox().await?;
     let running = tokio::spawn({
         let sandbox = sandbox.clone();

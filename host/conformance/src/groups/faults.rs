@@ -22,7 +22,7 @@ checks! {
     "faults.slow-connection" ["exec", "program:cat"] "run: small delays of a connection change nothing" => slow;
     "faults.run" ["exec", "exec.idempotent", "program:cat"] "run: idempotent by `spec.id` after any error" => run;
     "faults.lost-answer" ["exec", "exec.idempotent", "program:echo"] "run: a repetition after a lost answer returns the output of the first run" => lost_answer;
-    "faults.run-runs-once" ["exec", "exec.idempotent", "program:sh"] "run: a repetition after any error never runs the command again" => runs_once;
+    "faults.run-runs-once" ["exec", "exec.idempotent", "program:sh", "program:cat"] "run: a repetition after any error never runs the command again" => runs_once;
     "faults.output" ["processes", "program:cat"] "read-output: bytes arrive once and in order" => output;
     "faults.input" ["processes", "program:cat"] "write-input: idempotent; bytes arrive once and in order" => input;
     "faults.write-file" ["files"] "write-file: idempotent; the file has the old or the new content" => write_file;
@@ -53,7 +53,7 @@ async fn line(case: &Case) -> Outcome<Line> {
     if case.provider.metrics().requests == 0 {
         return Err(Stop::Skipped("the provider sends no requests".to_owned()));
     }
-    let gate = Gate::open().await?;
+    let gate = Gate::open(case.sockets()).await?;
     let provider = case.through(&gate).await?;
     Ok(Line { gate, provider })
 }
@@ -166,20 +166,20 @@ async fn lost_answer(case: Arc<Case>) -> Outcome {
 }
 
 async fn runs_once(case: Arc<Case>) -> Outcome {
-    let (sandbox, folder) = (case.shared().await?, case.path("counts"));
-    case.sh(&sandbox, &format!("mkdir -p {folder}")).await?;
-    let case = &case;
+    let (case, sandbox) = (&case, case.shared().await?);
+    case.needs_tmp().await?;
     with_seeds(case, 3000, |provider, seed| {
-        let (sandbox, path) = (sandbox.clone(), format!("{folder}/{}", fresh_id()));
+        let sandbox = sandbox.clone();
         async move {
+            let path = case.file().await?;
             let (what, command) = (format!("a command {seed}"), ExecSpec::shell(format!("echo x >>{path}; echo done")));
             match bounded(&what, provider.sandbox(sandbox.id()).run(command.clone())).await? {
                 Ok(result) => printed(&what, &result, "done\n")?,
                 Err(error) => fits(&what, &error)?,
             }
             printed(&format!("{what}, repeated"), &sandbox.run(command).await?, "done\n")?;
-            let count = case.sh(&sandbox, &format!("grep -c x {path}")).await?;
-            ensure!(count == "1", "{what} and its repetition ran {count} times");
+            let count = case.lines(&sandbox, &path).await?;
+            ensure!(count == 1, "{what} and its repetition ran {count} times");
             Ok(())
         }
     })

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use sandbox_host::types::{FileKind, WriteMode, WriteOptions};
 use sandbox_host::{FileFault, Kind, Sandbox};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::check::{Outcome, ensure, failed, fault, pattern, refused, same};
 use crate::table::checks;
-use crate::world::{Case, altered};
+use crate::world::{Case, OTHER_USER, altered};
 
 checks! {
     "files.write-and-read" ["files"] "write-file: `read-file` returns what was written" => write_and_read;
@@ -40,8 +41,13 @@ checks! {
     "files.rename-missing" ["files", "files.rename"] "rename: fails with `not-found` for a path that does not exist" => rename_missing;
     "files.mode" ["files", "directories", "files.mode"] "set-permissions: sets the low twelve mode bits" => mode;
     "files.mode-of-write" ["files", "directories", "files.mode"] "write-options: `permissions` are those of the file, or 0644, or those of the replaced file" => mode_of_write;
+    "files.mode-of-directory" ["files", "directories", "files.mode"] "set-permissions: sets the bits of a directory" => mode_of_directory;
+    "files.mode-of-link" ["files", "directories", "files.mode", "files.symlinks"] "set-permissions: follows symbolic links" => mode_of_link;
+    "files.mode-missing" ["files", "files.mode"] "set-permissions: fails with `not-found`, and with `not-a-directory` below a file" => mode_missing;
     "files.mode-too-large" ["files", "files.mode"] "set-permissions: more than twelve bits are `invalid-argument`" => mode_too_large;
     "files.symlinks" ["files", "directories", "files.symlinks"] "make-symlink: creates a link that `stat` shows with its target" => symlinks;
+    "files.symlink-where-something-is" ["files", "directories", "files.symlinks"] "make-symlink: fails if the path exists, also as a link to nothing" => symlink_exists;
+    "files.symlink-without-parent" ["files", "files.symlinks"] "make-symlink: fails with `not-found`, and with `not-a-directory` below a file" => symlink_orphan;
     "files.follow" ["files", "directories", "files.symlinks"] "read-file: follows symbolic links, and so does `write-file`" => follow;
     "files.dangling" ["files", "directories", "files.symlinks"] "stat: with `follow` fails with `not-found` if the target does not exist" => dangling;
     "files.remove-link" ["files", "directories", "files.symlinks"] "remove: removes a symbolic link, not its target" => remove_link;
@@ -52,7 +58,7 @@ checks! {
     "files.ended-sandbox" ["files"] "read-file: fails with `sandbox-ended` if the sandbox has ended" => ended_sandbox;
     "files.unknown-sandbox" ["files"] "read-file: fails with `not-found` if the provider does not know the sandbox" => unknown_sandbox;
     "files.another-instance" ["files"] "write-file: another instance reads what was written" => another_instance;
-    "files.user" ["files", "files.user", "exec", "program:sh"] "location: the operation is done by the rights of `user`" => user;
+    "files.user" ["files", "files.user", "exec", "program:sh", "program:id", "program:mkdir", "program:chmod"] "location: the operation is done by the rights of `user`" => user;
     "files.watch" ["files", "files.watch"] "watch: returns events below the path" => watch;
 }
 
@@ -243,9 +249,15 @@ async fn list_many(case: Arc<Case>) -> Outcome {
     const FILES: usize = 120;
     let (sandbox, folder) = (case.shared().await?, case.path("folder"));
     let mut expected: Vec<_> = (0..FILES).map(|number| format!("{number}-{}", "n".repeat(100))).collect();
-    for name in &expected {
-        put(&sandbox, &format!("{folder}/{name}"), "").await?;
-    }
+    // One write may take most of a second, so several run at a time.
+    let writes: Vec<_> = expected
+        .iter()
+        .map(|name| {
+            let (sandbox, path) = (sandbox.clone(), format!("{folder}/{name}"));
+            async move { put(&sandbox, &path, "").await }
+        })
+        .collect();
+    futures_util::stream::iter(writes).buffer_unordered(8).try_collect::<Vec<_>>().await?;
     expected.sort();
     let (mut pages, mut found) = (sandbox.directory_pages(&folder), Vec::new());
     while let Some(page) = pages.next().await? {
@@ -265,6 +277,8 @@ async fn make_directory(case: Arc<Case>) -> Outcome {
     fault("a file that exists", sandbox.make_directory(&path, false).await, FileFault::AlreadyExists)?;
     let orphan = sandbox.make_directory(&format!("{folder}/no/such"), false).await;
     fault("a directory without a parent", orphan, FileFault::NotFound)?;
+    let below = sandbox.make_directory(&format!("{path}/below"), false).await;
+    fault("a directory below a file", below, FileFault::NotADirectory)?;
     Ok(())
 }
 
@@ -274,7 +288,12 @@ async fn make_parents(case: Arc<Case>) -> Outcome {
         sandbox.make_directory(&folder, true).await?;
         ensure!(matches!(sandbox.stat(&folder, false).await?.kind, FileKind::Directory), "it is no directory");
     }
-    Ok(())
+    let path = format!("{folder}/file");
+    put(&sandbox, &path, "x").await?;
+    fault("a file that exists", sandbox.make_directory(&path, true).await, FileFault::AlreadyExists)?;
+    let below = sandbox.make_directory(&format!("{path}/below"), true).await;
+    fault("a directory below a file, with `parents`", below, FileFault::NotADirectory)?;
+    holds(&sandbox, &path, "x").await
 }
 
 async fn remove(case: Arc<Case>) -> Outcome {
@@ -353,6 +372,37 @@ async fn mode(case: Arc<Case>) -> Outcome {
     Ok(())
 }
 
+async fn mode_of_directory(case: Arc<Case>) -> Outcome {
+    let (sandbox, folder) = (case.shared().await?, case.path("folder"));
+    sandbox.make_directory(&folder, true).await?;
+    for mode in [0o2775, 0o1777, 0o755] {
+        sandbox.set_permissions(&folder, mode).await?;
+        let found = sandbox.stat(&folder, false).await?.mode;
+        ensure!(found == mode, "the mode of a directory is {found:04o} instead of {mode:04o}");
+    }
+    Ok(())
+}
+
+async fn mode_of_link(case: Arc<Case>) -> Outcome {
+    let (sandbox, path) = (case.shared().await?, case.path("file"));
+    let link = format!("{path}-link");
+    put(&sandbox, &path, "x").await?;
+    sandbox.make_symlink(&link, "file").await?;
+    sandbox.set_permissions(&link, 0o600).await?;
+    let found = sandbox.stat(&path, false).await?.mode;
+    ensure!(found == 0o600, "the mode of the target is {found:04o} after that of a link was set to 0600");
+    Ok(())
+}
+
+async fn mode_missing(case: Arc<Case>) -> Outcome {
+    let (sandbox, path) = (case.shared().await?, case.path("file"));
+    fault("the mode of a missing file", sandbox.set_permissions(&path, 0o600).await, FileFault::NotFound)?;
+    put(&sandbox, &path, "x").await?;
+    let below = sandbox.set_permissions(&format!("{path}/below"), 0o600).await;
+    fault("the mode of a path below a file", below, FileFault::NotADirectory)?;
+    Ok(())
+}
+
 async fn mode_of_write(case: Arc<Case>) -> Outcome {
     let (sandbox, path) = (case.shared().await?, case.path("file"));
     let mode = async |expected: u32, what: &str| {
@@ -386,7 +436,29 @@ async fn symlinks(case: Arc<Case>) -> Outcome {
         let kind = sandbox.stat(&link, false).await?.kind;
         ensure!(matches!(&kind, FileKind::Symlink(found) if found == target), "a link to {target:?} is {kind:?}");
     }
-    fault("a link at a path that exists", sandbox.make_symlink(&path, "x").await, FileFault::AlreadyExists)?;
+    Ok(())
+}
+
+async fn symlink_exists(case: Arc<Case>) -> Outcome {
+    let (sandbox, path) = (case.shared().await?, case.path("file"));
+    put(&sandbox, &path, "x").await?;
+    let (link, dangling) = (format!("{path}-link"), format!("{path}-dangling"));
+    sandbox.make_symlink(&link, "file").await?;
+    sandbox.make_symlink(&dangling, "no-such").await?;
+    for path in [path.as_str(), path.trim_end_matches("/file"), &link, &dangling] {
+        let made = sandbox.make_symlink(path, "x").await;
+        fault("a link at a path that exists", made, FileFault::AlreadyExists)?;
+    }
+    holds(&sandbox, &path, "x").await
+}
+
+async fn symlink_orphan(case: Arc<Case>) -> Outcome {
+    let (sandbox, path) = (case.shared().await?, case.path("file"));
+    let made = sandbox.make_symlink(&format!("{path}/no/such"), "x").await;
+    fault("a link without a parent", made, FileFault::NotFound)?;
+    put(&sandbox, &path, "x").await?;
+    let made = sandbox.make_symlink(&format!("{path}/below"), "x").await;
+    fault("a link below a file", made, FileFault::NotADirectory)?;
     Ok(())
 }
 
@@ -474,9 +546,8 @@ async fn of_a_command(case: Arc<Case>) -> Outcome {
 }
 
 async fn by_a_command(case: Arc<Case>) -> Outcome {
-    let (sandbox, path) = (case.shared().await?, case.path("file"));
-    let folder = path.trim_end_matches("/file");
-    case.sh(&sandbox, &format!("mkdir -p {folder} && printf content >{path}")).await?;
+    let (sandbox, path) = (case.shared().await?, case.file().await?);
+    case.sh(&sandbox, &format!("printf content >{path}")).await?;
     holds(&sandbox, &path, "content").await
 }
 
@@ -532,7 +603,8 @@ async fn user(case: Arc<Case>) -> Outcome {
     let (sandbox, path) = (case.shared().await?, case.path("file"));
     let folder = path.trim_end_matches("/file");
     case.sh(&sandbox, &format!("mkdir -p {folder} && chmod 700 {folder} && printf secret >{path}")).await?;
-    let other = sandbox.as_user("nobody");
+    case.other_user().await?;
+    let other = sandbox.as_user(OTHER_USER);
     let denied = FileFault::PermissionDenied;
     fault("a file of another user", other.read_file(&path, MAX).await, denied.clone())?;
     let written = other.write_file(&path, "x", WriteOptions::default()).await;

@@ -1,28 +1,41 @@
 //! Group `images`: building, finding and deleting images.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use sandbox_host::types::{ImageSpec, SandboxSpec};
-use sandbox_host::{Kind, fresh_id};
+use sandbox_host::types::{ExecSpec, ImageSpec, SandboxSpec};
+use sandbox_host::{BuildContext, Kind, LocalDockerfile, fresh_id};
 
-use crate::check::{Outcome, ensure, failed, refused};
+use crate::check::{Outcome, Stop, ensure, failed, pattern, printed, refused, told};
 use crate::table::checks;
 use crate::world::{Case, altered};
 
 checks! {
-    "images.commands" ["images", "image.commands", "exec", "program:sh"] "image-spec: `commands` are executed on top of the source" => commands;
+    "images.registry" ["images", "image.registry"] "image-source: an image from a registry by its name" => registry;
+    "images.platform" ["images", "create.platform", "exec", "program:sh", "program:uname"] "image-spec: `platform` is that of the sandbox" => platform;
+    "images.unknown-platform" ["images", "create.platform"] "image-spec: a platform that does not exist is an error" => unknown_platform;
+    "images.commands" ["images", "image.commands", "exec", "program:sh", "program:cat"] "image-spec: `commands` are executed on top of the source" => commands;
     "images.same-definition" ["images", "image.commands"] "image-spec: an identical definition returns the same id" => same_definition;
     "images.other-definition" ["images", "image.commands"] "image-spec: another definition is another image" => other_definition;
     "images.force" ["images", "image.commands"] "image-spec: `force` builds again" => force;
     "images.find" ["images", "image.commands"] "get-image: returns an image by its id" => find;
     "images.by-id" ["images", "image.commands"] "image-source: an image by its id needs no build and has no log" => by_id;
-    "images.dockerfile" ["images", "image.dockerfile", "exec", "program:sh"] "dockerfile: its instructions are executed" => dockerfile;
+    "images.dockerfile" ["images", "image.dockerfile", "exec", "program:sh", "program:cat"] "dockerfile: its instructions are executed" => dockerfile;
+    "images.build-args" ["images", "image.dockerfile", "exec", "program:sh", "program:cat"] "dockerfile: `build-args` are the values of ARG instructions" => build_args;
+    "images.target" ["images", "image.dockerfile", "exec", "program:sh", "program:cat"] "dockerfile: `target` is the stage to build, or the last one" => target;
+    "images.context" ["images", "image.dockerfile", "image.context", "exec", "program:cat"] "dockerfile: COPY copies the files of `context`, whose contents were uploaded" => context;
+    "images.missing-content" ["images", "image.context"] "missing-content: a content that was uploaded is not missing any more" => missing_content;
     "images.failed-build" ["images", "image.dockerfile"] "read-build: fails with `build-failed` after the whole log has been read" => failed_build;
     "images.bad-dockerfile" ["images", "image.dockerfile"] "dockerfile: text without FROM is `invalid-argument`" => bad_dockerfile;
-    "images.create-builds" ["images", "image.commands", "exec", "program:sh"] "create: builds an image that is not built yet" => create_builds;
+    "images.create-builds" ["images", "image.commands", "exec", "program:sh", "program:cat"] "create: builds an image that is not built yet" => create_builds;
     "images.unknown-extra" ["images"] "image-spec: an unknown name in `extra` is `invalid-argument`" => unknown_extra;
     "images.delete" ["images", "image.commands", "image.delete"] "delete-image: deletes an image; idempotent" => delete;
     "images.list" ["images", "image.commands", "image.list"] "list-images: contains an image that was built" => list;
+    "images.list-newest-first" ["images", "image.commands", "image.list"] "list-images: newest first" => list_order;
+    "images.list-pages" ["images", "image.commands", "image.list"] "image-page: at most `max` images, each once, and the pages end" => list_pages;
+    "images.list-without-deleted" ["images", "image.commands", "image.list", "image.delete"] "list-images: a deleted image is not listed" => list_deleted;
+    "images.list-max" ["image.list"] "list-images: `max` is between 1 and 1000" => list_max;
     "images.unknown" ["images", "image.commands"] "get-image: fails with `not-found` if there is no such image" => unknown;
 }
 
@@ -92,16 +105,133 @@ async fn by_id(case: Arc<Case>) -> Outcome {
     Ok(())
 }
 
+async fn registry(case: Arc<Case>) -> Outcome {
+    let base = case.base().await?;
+    let image = case.provider.build(ImageSpec::registry(&base)).await?.finish(|_| ()).await?;
+    let found = case.provider.image(&image.id).await?;
+    ensure!(found.id == image.id, "`get-image` of {} returned {}", image.id, found.id);
+    case.create(SandboxSpec { image: ImageSpec::registry(&base), ..case.spec() }).await?;
+    Ok(())
+}
+
+/// Returns the platform of sandboxes of the chosen image.
+async fn own_platform(case: &Case) -> Outcome<String> {
+    let machine = case.sh(&case.shared().await?, "uname -m").await?;
+    let architecture = match machine.as_str() {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        _ => return Err(Stop::Skipped(format!("the machine of the sandbox is {machine}"))),
+    };
+    Ok(format!("linux/{architecture}"))
+}
+
+/// Returns a sandbox of the chosen image for this platform.
+fn for_platform(case: &Case, platform: &str) -> SandboxSpec {
+    SandboxSpec { image: ImageSpec { platform: Some(platform.to_owned()), ..case.image() }, ..case.spec() }
+}
+
+async fn platform(case: Arc<Case>) -> Outcome {
+    let platform = own_platform(&case).await?;
+    let sandbox = case.create(for_platform(&case, &platform)).await?;
+    let (usual, found) = (case.sh(&case.shared().await?, "uname -m").await?, case.sh(&sandbox, "uname -m").await?);
+    ensure!(found == usual, "the machine of a sandbox for {platform} is {found:?}, and usually it is {usual:?}");
+    Ok(())
+}
+
+async fn unknown_platform(case: Arc<Case>) -> Outcome {
+    let Err(error) = case.try_create(for_platform(&case, "conformance/none")).await else {
+        return failed("a sandbox was created for the platform `conformance/none`");
+    };
+    let fits = matches!(error.kind(), Kind::InvalidArgument | Kind::Unsupported | Kind::NotFound | Kind::BuildFailed);
+    ensure!(fits, "a platform that does not exist led to {}", told(&error));
+    Ok(())
+}
+
+/// Writes these files to a directory, reads the Dockerfile there, and builds the image.
+async fn local(
+    case: &Case,
+    folder: &Path,
+    files: &[(&str, String)],
+    change: impl FnOnce(LocalDockerfile) -> LocalDockerfile,
+) -> Outcome<String> {
+    for (name, content) in files {
+        let path = folder.join(name);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        std::fs::write(path, content)?;
+    }
+    let dockerfile = change(LocalDockerfile::read(folder.join("Dockerfile")).await?);
+    let (spec, _) = case.provider.dockerfile(dockerfile, |_, _| ()).await?;
+    Ok(build(case, spec).await?.0)
+}
+
+async fn build_args(case: Arc<Case>) -> Outcome {
+    let (base, mark, folder) = (case.base().await?, fresh_id(), tempfile::tempdir()?);
+    let text = format!("FROM {base}\nARG given=none\nARG kept=default\nRUN echo $given-$kept >/conformance-mark\n");
+    let files = [("Dockerfile", text)];
+    let image = local(&case, folder.path(), &files, |dockerfile| dockerfile.build_arg("given", &mark)).await?;
+    is_marked(&case, ImageSpec::id(image), &format!("{mark}-default")).await
+}
+
+async fn target(case: Arc<Case>) -> Outcome {
+    let (base, mark, folder) = (case.base().await?, fresh_id(), tempfile::tempdir()?);
+    let text = format!(
+        "FROM {base} AS one\nRUN echo {mark}-one >/conformance-mark\n\
+         FROM one AS two\nRUN echo {mark}-two >/conformance-mark\n"
+    );
+    let files = [("Dockerfile", text)];
+    let one = local(&case, folder.path(), &files, |dockerfile| dockerfile.target("one")).await?;
+    let last = local(&case, folder.path(), &files, |dockerfile| dockerfile).await?;
+    is_marked(&case, ImageSpec::id(one), &format!("{mark}-one")).await?;
+    is_marked(&case, ImageSpec::id(last), &format!("{mark}-two")).await
+}
+
+async fn context(case: Arc<Case>) -> Outcome {
+    let (base, mark, folder) = (case.base().await?, fresh_id(), tempfile::tempdir()?);
+    let files = [
+        ("Dockerfile", format!("FROM {base}\nCOPY mark /conformance-mark\nCOPY folder/ /conformance-folder/\n")),
+        ("mark", mark.clone()),
+        ("folder/deep/file", format!("{mark} below")),
+    ];
+    let image = local(&case, folder.path(), &files, |dockerfile| dockerfile).await?;
+    let sandbox = case.create(SandboxSpec { image: ImageSpec::id(image), ..case.spec() }).await?;
+    for (path, content) in [("/conformance-mark", &files[1].1), ("/conformance-folder/deep/file", &files[2].1)] {
+        let result = sandbox.run(ExecSpec::new(["cat", path])).await?;
+        printed(&format!("the file {path} of the context"), &result, content)?;
+    }
+    Ok(())
+}
+
+async fn missing_content(case: Arc<Case>) -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let digests = &case.description.digests;
+    // More than one piece of an upload.
+    let data = [fresh_id().into_bytes(), pattern(9, 5_000_003)].concat();
+    std::fs::write(folder.path().join("file"), data)?;
+    let context = BuildContext::directory(folder.path(), digests).await?;
+    let contents: Vec<_> = context.files().into_iter().map(|file| file.content).collect();
+    let missing = case.provider.missing_content(&contents).await?;
+    ensure!(missing.len() == 1, "of one new content, {} are missing", missing.len());
+    case.provider.upload_context(&context).await?;
+    for provider in [case.provider.clone(), case.other().await?] {
+        let missing = provider.missing_content(&contents).await?;
+        ensure!(missing.is_empty(), "a content that was uploaded is missing");
+    }
+    Ok(())
+}
+
 async fn dockerfile(case: Arc<Case>) -> Outcome {
-    let mark = fresh_id();
-    let text = format!("FROM debian\nRUN echo about to write\nRUN echo {mark} >/conformance-mark\n");
+    let (base, mark) = (case.base().await?, fresh_id());
+    let text = format!("FROM {base}\nRUN echo about to write\nRUN echo {mark} >/conformance-mark\n");
     let (image, log) = build(&case, ImageSpec::dockerfile(text)).await?;
     ensure!(log.contains("about to write"), "the log has no output of the instruction: {log:?}");
     is_marked(&case, ImageSpec::id(image), &mark).await
 }
 
 async fn failed_build(case: Arc<Case>) -> Outcome {
-    let text = format!("FROM debian\nRUN echo {}\nRUN echo the reason; exit 3\nRUN echo never\n", fresh_id());
+    let (base, mark) = (case.base().await?, fresh_id());
+    let text = format!("FROM {base}\nRUN echo {mark}\nRUN echo the reason; exit 3\nRUN echo never\n");
     let mut build = case.provider.build(ImageSpec::dockerfile(text)).await?;
     let mut log = String::new();
     loop {
@@ -153,18 +283,67 @@ async fn unknown(case: Arc<Case>) -> Outcome {
     Ok(())
 }
 
-async fn list(case: Arc<Case>) -> Outcome {
-    let (image, _) = build(&case, own(&case).0).await?;
-    let mut cursor = None;
-    for _ in 0..1000 {
-        let page = case.provider.images(cursor, 100).await?;
-        if page.items.iter().any(|found| found.id == image) {
-            return Ok(());
-        }
-        cursor = page.next;
-        if cursor.is_none() {
-            break;
+/// Returns the ids of all images by pages of at most `max`, in their order.
+async fn listed(case: &Case, max: u32) -> Outcome<Vec<String>> {
+    let (mut found, mut cursor) = (Vec::new(), None);
+    for _ in 0..10_000 {
+        let page = case.provider.images(cursor, max).await?;
+        ensure!(page.items.len() <= max as usize, "a page with `max` {max} has {} images", page.items.len());
+        found.extend(page.items.into_iter().map(|image| image.id));
+        match page.next {
+            Some(next) => cursor = Some(next),
+            None => return Ok(found),
         }
     }
-    failed(format!("{image} is not among the images"))
+    failed("the list of images had not ended after 10000 pages")
+}
+
+async fn list(case: Arc<Case>) -> Outcome {
+    let (image, _) = build(&case, own(&case).0).await?;
+    for max in [1000, 100] {
+        let count = listed(&case, max).await?.into_iter().filter(|found| *found == image).count();
+        ensure!(count == 1, "with pages of {max}, {image} is {count} times among the images");
+    }
+    Ok(())
+}
+
+async fn list_order(case: Arc<Case>) -> Outcome {
+    let (first, _) = build(&case, own(&case).0).await?;
+    // Services record the time of creation in seconds or finer.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let (second, _) = build(&case, own(&case).0).await?;
+    let found = listed(&case, 1000).await?;
+    let at = |image: &String| found.iter().position(|found| found == image);
+    let newest_first = matches!((at(&first), at(&second)), (Some(first), Some(second)) if second < first);
+    ensure!(newest_first, "of two images, the older one is at {:?} and the newer one at {:?}", at(&first), at(&second));
+    Ok(())
+}
+
+async fn list_pages(case: Arc<Case>) -> Outcome {
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        made.push(build(&case, own(&case).0).await?.0);
+    }
+    let found = listed(&case, 2).await?;
+    for image in made {
+        // Other checks build and delete images at the same time, so only these are counted.
+        let count = found.iter().filter(|found| **found == image).count();
+        ensure!(count == 1, "{image} stands on {count} pages");
+    }
+    Ok(())
+}
+
+async fn list_deleted(case: Arc<Case>) -> Outcome {
+    let (image, _) = build(&case, own(&case).0).await?;
+    case.provider.delete_image(&image).await?;
+    let found = listed(&case, 1000).await?;
+    ensure!(!found.contains(&image), "{image} is listed although it was deleted");
+    Ok(())
+}
+
+async fn list_max(case: Arc<Case>) -> Outcome {
+    refused("`list-images` with `max` 0", case.provider.images(None, 0).await, &Kind::InvalidArgument)?;
+    case.provider.images(None, 1).await?;
+    case.provider.images(None, 1000).await?;
+    Ok(())
 }

@@ -19,6 +19,7 @@ mod snapshots;
 mod trees;
 mod tunnels;
 mod usage;
+mod volumes;
 
 use crate::table::Check;
 
@@ -37,6 +38,7 @@ pub(crate) const ALL: &[&[Check]] = &[
     callers::CHECKS,
     images::CHECKS,
     snapshots::CHECKS,
+    volumes::CHECKS,
     network::CHECKS,
     tunnels::CHECKS,
     sidecars::CHECKS,
@@ -52,7 +54,7 @@ mod tests {
     use super::ALL;
     use crate::PARTS;
     use crate::check::PROGRAM;
-    use crate::world::IMPLIED;
+    use crate::world::{IMPLIED, PROGRAMS, TOOLS};
 
     /// The text of the interface.
     fn interface() -> String {
@@ -93,7 +95,12 @@ mod tests {
         let interface = interface();
         for check in ALL.iter().copied().flatten() {
             for need in check.needs {
-                let named = PARTS.contains(need) || IMPLIED.contains(need) || need.starts_with(PROGRAM);
+                if let Some(program) = need.strip_prefix(PROGRAM) {
+                    let known = PROGRAMS.contains(&program) || TOOLS.contains(&program);
+                    assert!(known, "{}: no run looks for `{program}`", check.id);
+                    continue;
+                }
+                let named = PARTS.contains(need) || IMPLIED.contains(need);
                 assert!(named || interface.contains(&format!("`{need}`")), "{}: {need} is no capability", check.id);
             }
         }

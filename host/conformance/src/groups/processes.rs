@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join;
-use sandbox_host::types::{ExecSpec, OutputMode, Verdict};
-use sandbox_host::{Kind, OutputStream, Process, ProcessOutput, Sandbox, Signal, fresh_id};
+use sandbox_host::types::{EndReason, ExecInfo, ExecSpec, OutputMode, Pty, SandboxSpec, Verdict};
+use sandbox_host::{Happened, Kind, OutputStream, Process, ProcessOutput, Sandbox, Signal, fresh_id};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::exec::is_silent;
-use crate::check::{Outcome, ensure, exited, failed, pattern, refused, same};
+use super::exec::{PRINTS_A_LOT, is_silent};
+use crate::check::{Outcome, ensure, exited, failed, pattern, refused, same, told};
 use crate::table::checks;
 use crate::world::{Case, altered};
 
@@ -22,7 +22,7 @@ checks! {
     "processes.streams-are-apart" ["processes", "program:sh"] "output: standard output and standard error are apart" => streams;
     "processes.start-again-runs-once" ["processes", "program:cat"] "start: idempotent by `spec.id`; a repeated start never runs the command again" => start_again;
     "processes.start-again-after-end" ["processes", "program:echo"] "start: a repeated start after the end returns the first output" => start_after_end;
-    "processes.start-counts-once" ["processes", "program:sh"] "start: a repeated start never runs the command again, also by another instance" => counts_once;
+    "processes.start-counts-once" ["processes", "exec", "program:sh", "program:cat"] "start: a repeated start never runs the command again, also by another instance" => counts_once;
     "processes.read-after-end" ["processes", "program:echo"] "output-mode: the provider keeps all output as long as the sandbox runs" => read_after_end;
     "processes.large-output" ["processes", "program:cat"] "read-output: output of several megabytes arrives once and in order" => large_output;
     "processes.slow-reader" ["processes", "program:cat"] "read-output: a reader that pauses misses nothing" => slow_reader;
@@ -33,8 +33,8 @@ checks! {
     "processes.sandbox-ends-meanwhile" ["processes", "program:sleep"] "wait-exec: returns the verdict `sandbox-ended` if the sandbox ended first" => ends_meanwhile;
     "processes.kill" ["processes", "exec.signal", "program:sleep"] "signal: SIGKILL ends a command with the verdict `signaled(9)`" => kill;
     "processes.terminate" ["processes", "exec.signal", "program:sleep"] "signal: SIGTERM ends a command without a handler with the verdict `signaled(15)`" => terminate;
-    "processes.signal-handler" ["processes", "exec.signal", "program:sh"] "signal: the command can handle the signal" => handler;
-    "processes.signal-reaches-children" ["processes", "exec.signal", "program:sh"] "signal: goes to the whole process tree" => reaches_children;
+    "processes.signal-handler" ["processes", "exec.signal", "program:sh", "program:sleep"] "signal: the command can handle the signal" => handler;
+    "processes.signal-reaches-children" ["processes", "exec", "exec.signal", "program:sh", "program:cat", "program:sleep"] "signal: goes to the whole process tree" => reaches_children;
     "processes.signal-spares-others" ["processes", "exec.signal", "program:sleep"] "signal: other commands of the sandbox go on" => spares_others;
     "processes.signal-ended" ["processes", "exec.signal", "program:echo"] "signal: succeeds if the exec has ended" => signal_ended;
     "processes.signal-unknown" ["processes", "exec.signal"] "signal: fails with `not-found` for an unknown exec" => signal_unknown;
@@ -43,14 +43,21 @@ checks! {
     "processes.time-limit-output" ["processes", "exec.deadline", "program:sh"] "verdict: output that was printed before the time limit can be read" => time_limit_output;
     "processes.discarded-output" ["processes", "program:sh"] "output-mode: `discard` drops the output, and the stream ends" => discarded;
     "processes.merge-stderr" ["processes", "exec.merge-stderr", "program:sh"] "exec-spec: `merge-stderr` sends standard error to standard output" => merged;
-    "processes.terminal" ["processes", "exec.pty", "program:sh"] "pty: the command has a terminal of this size" => terminal;
-    "processes.resize" ["processes", "exec.pty", "exec.resize", "program:sh"] "resize: changes the size of the terminal" => resize;
+    "processes.terminal" ["processes", "exec.pty", "program:sh", "program:stty"] "pty: the command has a terminal of this size" => terminal;
+    "processes.resize" ["processes", "exec.pty", "exec.resize", "program:sh", "program:stty"] "resize: changes the size of the terminal" => resize;
     "processes.resize-without-terminal" ["processes", "exec.resize", "program:sleep"] "resize: fails with `conflict` if the command has no terminal" => resize_plain;
-    "processes.closed-input" ["processes", "program:sh"] "input-state: a program that ended early closes its input, which is no error" => closed_input;
+    "processes.closed-input" ["processes", "program:sh", "program:head"] "input-state: a program that ended early closes its input, which is no error" => closed_input;
     "processes.at-the-same-time" ["processes", "program:cat"] "start: several commands run at the same time, each with its own streams" => at_the_same_time;
     "processes.list" ["processes", "exec.list", "program:echo"] "list-execs: lists the execs, newest first, without `main`" => list;
+    "processes.list-verdicts" ["processes", "exec.list", "program:sleep"] "exec-info: the verdict of an exec that has ended, and none for one that runs" => list_verdicts;
+    "processes.list-arguments" ["processes", "exec.list", "program:echo"] "exec-info: the arguments and the time of the start, if the provider reports them" => list_arguments;
+    "processes.list-of-runs" ["exec", "exec.list", "program:echo"] "list-execs: lists what `run` has started" => list_runs;
+    "processes.list-max" ["exec.list"] "list-execs: `max` is between 1 and 1000" => list_max;
+    "processes.list-ended-sandbox" ["exec.list"] "list-execs: fails with `sandbox-ended` if the sandbox has ended" => list_ended;
+    "processes.list-unknown-sandbox" ["exec.list"] "list-execs: fails with `not-found` if the provider does not know the sandbox" => list_unknown;
     "processes.main-output" ["processes", "main.output", "create.command", "program:sh"] "exec-id: `main` is the entry point; its output can be read" => main_output;
     "processes.main-input" ["processes", "main.output", "main.input", "create.command", "program:sh"] "exec-id: `main` is the entry point; it can be fed and waited for" => main_input;
+    "processes.main-terminal" ["processes", "create.pty", "main.output", "create.command", "program:sh", "program:stty"] "sandbox-spec: `pty` is the terminal of the entry point" => main_terminal;
     "processes.main-cannot-be-started" ["processes"] "exec-id: `main` cannot be started" => main_start;
 }
 
@@ -205,17 +212,16 @@ async fn start_after_end(case: Arc<Case>) -> Outcome {
 }
 
 async fn counts_once(case: Arc<Case>) -> Outcome {
-    let (sandbox, path) = (case.shared().await?, case.path("count"));
-    let folder = path.rsplit_once('/').map_or("/", |(folder, _)| folder);
-    let command = ExecSpec::shell(format!("mkdir -p {folder} && echo x >>{path}"));
+    let (sandbox, path) = (case.shared().await?, case.file().await?);
+    let command = ExecSpec::shell(format!("echo x >>{path}"));
     let other = case.other().await?.sandbox(sandbox.id());
     let starts = [sandbox.spawn(command.clone()), other.spawn(command.clone()), sandbox.spawn(command.clone())];
     for process in futures_util::future::join_all(starts).await {
         exited("a start", &end(&mut process?).await?, 0)?;
     }
     exited("a later start", &end(&mut other.spawn(command).await?).await?, 0)?;
-    let count = case.sh(&sandbox, &format!("grep -c x {path}")).await?;
-    ensure!(count == "1", "four starts with one id ran the command {count} times");
+    let count = case.lines(&sandbox, &path).await?;
+    ensure!(count == 1, "four starts with one id ran the command {count} times");
     Ok(())
 }
 
@@ -289,6 +295,11 @@ async fn unknown_sandbox(case: Arc<Case>) -> Outcome {
     let unknown = case.provider.sandbox(altered(case.shared().await?.id()));
     refused("`start` in an unknown sandbox", unknown.spawn(ExecSpec::new(["echo"])).await, &Kind::NotFound)?;
     refused("`wait-exec` in an unknown sandbox", unknown.attach(fresh_id()).wait().await, &Kind::NotFound)?;
+    if case.declares("exec.signal") {
+        let sent = unknown.signal(&fresh_id(), Signal::TERM).await;
+        let error = refused("`signal` in an unknown sandbox", sent, &Kind::NotFound)?;
+        ensure!(error.happened() == Happened::No, "the error says happened: {:?}", error.happened());
+    }
     Ok(())
 }
 
@@ -303,7 +314,8 @@ async fn ends_meanwhile(case: Arc<Case>) -> Outcome {
     let mut process = sandbox.spawn(ExecSpec::new(["sleep", "600"])).await?;
     sandbox.terminate().await?;
     let verdict = end(&mut process).await?;
-    ensure!(matches!(verdict, Verdict::SandboxEnded(_)), "the verdict is {verdict:?} instead of `sandbox-ended`");
+    let right = matches!(verdict, Verdict::SandboxEnded(EndReason::Terminated));
+    ensure!(right, "the verdict is {verdict:?} instead of `sandbox-ended` with the reason `terminated`");
     Ok(())
 }
 
@@ -335,6 +347,7 @@ async fn handler(case: Arc<Case>) -> Outcome {
 }
 
 async fn reaches_children(case: Arc<Case>) -> Outcome {
+    case.needs_tmp().await?;
     let sandbox = case.sandbox().await?;
     let line = "(while :; do echo x >>/tmp/alive; sleep 0.2; done) & echo ready; wait";
     let mut process = sandbox.spawn(ExecSpec::shell(line)).await?;
@@ -370,12 +383,20 @@ async fn signal_unknown(case: Arc<Case>) -> Outcome {
 }
 
 async fn signal_main(case: Arc<Case>) -> Outcome {
-    let sent = case.shared().await?.signal("main", Signal::TERM).await;
-    let Err(error) = sent else { return failed("a signal to `main` was accepted") };
-    // A sandbox that is kept alive may have no entry point.
-    let fits = matches!(error.kind(), Kind::InvalidArgument | Kind::Unsupported | Kind::NotFound);
-    ensure!(fits, "a signal to `main` should be refused, but failed with {}", crate::check::told(&error));
-    ensure!(case.shared().await?.wait_for(Duration::ZERO).await?.is_none(), "a refused signal ended the sandbox");
+    let mut sandboxes = vec![(case.shared().await?, "a sandbox that is kept alive")];
+    if case.declares("create.command") && case.bench().await?.has("sleep") {
+        let sandbox = case.create(case.spec().command(["sleep", "600"])).await?;
+        sandboxes.push((sandbox, "a sandbox with an entry point"));
+    }
+    for (sandbox, what) in sandboxes {
+        let sent = sandbox.signal("main", Signal::TERM).await;
+        let Err(error) = sent else { return failed(format!("a signal to `main` of {what} was accepted")) };
+        // A sandbox that is kept alive may have no entry point.
+        let fits = matches!(error.kind(), Kind::InvalidArgument | Kind::Unsupported | Kind::NotFound);
+        ensure!(fits, "a signal to `main` of {what} should be refused, but failed with {}", told(&error));
+        let ended = sandbox.wait_for(Duration::from_millis(500)).await?;
+        ensure!(ended.is_none(), "a refused signal to `main` of {what} ended it: {ended:?}");
+    }
     Ok(())
 }
 
@@ -395,8 +416,7 @@ async fn time_limit_output(case: Arc<Case>) -> Outcome {
 }
 
 async fn discarded(case: Arc<Case>) -> Outcome {
-    let line = "head -c 1000000 /dev/zero; printf kept >&2; exit 3";
-    let command = ExecSpec { stdout: OutputMode::Discard, ..ExecSpec::shell(line) };
+    let command = ExecSpec { stdout: OutputMode::Discard, ..ExecSpec::shell(PRINTS_A_LOT) };
     let output = all(case.shared().await?.spawn(command).await?).await?;
     exited("a command whose output is discarded", &output.verdict, 3)?;
     same("the discarded output", &output.stdout, b"")?;
@@ -410,24 +430,13 @@ async fn merged(case: Arc<Case>) -> Outcome {
     same("standard error of merged output", &output.stderr, b"")
 }
 
-/// Skips the check if the sandbox has no program `stty`.
-async fn needs_stty(case: &Case) -> Outcome {
-    let found = case.shared().await?.run(ExecSpec::shell("command -v stty")).await?;
-    match found.verdict {
-        Verdict::Exited(0) => Ok(()),
-        _ => Err(crate::check::Stop::Skipped("the sandbox has no program `stty`".to_owned())),
-    }
-}
-
 async fn terminal(case: Arc<Case>) -> Outcome {
-    needs_stty(&case).await?;
     let command = ExecSpec::shell("stty size; echo $TERM; echo error >&2").pty(33, 101, "vt100");
     let output = all(case.shared().await?.spawn(command).await?).await?;
     same("the output of a terminal", &output.stdout, b"33 101\r\nvt100\r\nerror\r\n")
 }
 
 async fn resize(case: Arc<Case>) -> Outcome {
-    needs_stty(&case).await?;
     let line = "echo ready; while read -r line; do stty size; done";
     let mut process = case.shared().await?.spawn(ExecSpec::shell(line).pty(24, 80, "vt100")).await?;
     let mut stdout = stdout(&mut process)?;
@@ -493,6 +502,14 @@ async fn main_input(case: Arc<Case>) -> Outcome {
     exited("the entry point", &end(&mut main).await?, 3)
 }
 
+async fn main_terminal(case: Arc<Case>) -> Outcome {
+    let spec = case.spec().command(["/bin/sh", "-c", "stty size; exec sleep 600"]);
+    let pty = Some(Pty { rows: 33, columns: 101, term: "vt100".into() });
+    let sandbox = case.create(SandboxSpec { pty, ..spec }).await?;
+    read_until(&mut stdout(&mut sandbox.attach("main"))?, "33 101\r\n").await?;
+    Ok(())
+}
+
 async fn main_start(case: Arc<Case>) -> Outcome {
     let command = ExecSpec { id: "main".to_owned(), ..ExecSpec::new(["echo"]) };
     refused("`start` with the id `main`", case.shared().await?.spawn(command).await, &Kind::InvalidArgument)?;
@@ -518,5 +535,84 @@ async fn list(case: Arc<Case>) -> Outcome {
         }
     }
     ensure!(found == ids, "the list has {found:?} instead of {ids:?}");
+    let other = case.other().await?.sandbox(sandbox.id());
+    let all: Vec<_> = other.execs(None, 1000).await?.items.into_iter().map(|exec| exec.id).collect();
+    ensure!(all == ids, "the list of another instance has {all:?} instead of {ids:?}");
+    Ok(())
+}
+
+/// Returns what the list of a sandbox says about one exec.
+async fn listed(sandbox: &Sandbox, id: &str) -> Outcome<ExecInfo> {
+    let page = sandbox.execs(None, 1000).await?;
+    let mut found = page.items.into_iter().filter(|exec| exec.id == id);
+    let Some(exec) = found.next() else { return failed(format!("the exec {id} is not listed")) };
+    ensure!(found.next().is_none(), "the exec {id} is listed twice");
+    Ok(exec)
+}
+
+async fn list_verdicts(case: Arc<Case>) -> Outcome {
+    let sandbox = case.sandbox().await?;
+    let mut running = sandbox.spawn(ExecSpec::new(["sleep", "600"])).await?;
+    let exec = listed(&sandbox, running.id()).await?;
+    ensure!(exec.verdict.is_none(), "a running exec is listed with the verdict {:?}", exec.verdict);
+    for code in [0, 5] {
+        let mut process = sandbox.spawn(case.exit(code).await?).await?;
+        exited("a command", &end(&mut process).await?, code)?;
+        match listed(&case.other().await?.sandbox(sandbox.id()), process.id()).await?.verdict {
+            Some(verdict) => exited("a command, in the list", &verdict, code)?,
+            None => return failed("an exec that has ended is listed without a verdict"),
+        }
+    }
+    if case.declares("exec.signal") {
+        running.kill().await?;
+        end(&mut running).await?;
+        let verdict = listed(&sandbox, running.id()).await?.verdict;
+        ensure!(matches!(verdict, Some(Verdict::Signaled(9))), "a killed exec is listed with the verdict {verdict:?}");
+    }
+    Ok(())
+}
+
+async fn list_arguments(case: Arc<Case>) -> Outcome {
+    let sandbox = case.sandbox().await?;
+    let process = sandbox.spawn(ExecSpec::new(["echo", "two words", ""])).await?;
+    let id = process.id().to_owned();
+    all(process).await?;
+    let exec = listed(&sandbox, &id).await?;
+    let right = exec.argv.is_empty() || exec.argv == ["echo", "two words", ""];
+    ensure!(right, "the listed arguments are {:?}", exec.argv);
+    ensure!(exec.container.is_none(), "a command of the main container is listed for {:?}", exec.container);
+    if let Some(started) = exec.started {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_millis());
+        let apart = now.abs_diff(u128::from(started));
+        ensure!(apart < 24 * 3600 * 1000, "`started` of a new exec is {started}, and it is {now}");
+    }
+    Ok(())
+}
+
+async fn list_runs(case: Arc<Case>) -> Outcome {
+    let (sandbox, command) = (case.sandbox().await?, ExecSpec::new(["echo", "x"]));
+    sandbox.run(command.clone()).await?;
+    match listed(&sandbox, &command.id).await?.verdict {
+        Some(verdict) => exited("a command that `run` has started, in the list", &verdict, 0),
+        None => failed("a command that `run` has started is listed without a verdict"),
+    }
+}
+
+async fn list_max(case: Arc<Case>) -> Outcome {
+    let sandbox = case.shared().await?;
+    refused("`list-execs` with `max` 0", sandbox.execs(None, 0).await, &Kind::InvalidArgument)?;
+    sandbox.execs(None, 1).await?;
+    sandbox.execs(None, 1000).await?;
+    Ok(())
+}
+
+async fn list_ended(case: Arc<Case>) -> Outcome {
+    refused("`list-execs` of an ended sandbox", case.ended().await?.execs(None, 10).await, &Kind::SandboxEnded)?;
+    Ok(())
+}
+
+async fn list_unknown(case: Arc<Case>) -> Outcome {
+    let unknown = case.provider.sandbox(altered(case.shared().await?.id()));
+    refused("`list-execs` of an unknown sandbox", unknown.execs(None, 10).await, &Kind::NotFound)?;
     Ok(())
 }

@@ -189,10 +189,14 @@ impl Connector {
     }
 
     async fn attempt(&self, origin: &Origin, reach: Reach, offer: Offer) -> Result<Connected, Failure> {
+        let proxy = self.proxies.of(origin);
         if let Some(Way::Socket { path, variable }) = self.way(origin) {
-            return Ok(Connected { io: unix(path, variable.as_deref()).await?, h2: None });
+            // The host name of a socket belongs to this machine, so there is a proxy only if it is used for this machine too.
+            if proxy.as_ref().is_none_or(proxy::resolves_here) {
+                return Ok(Connected { io: unix(path, variable.as_deref()).await?, h2: None });
+            }
         }
-        let Some(proxy) = self.proxies.of(origin) else {
+        let Some(proxy) = proxy else {
             return self.secure(origin, direct(origin, reach).await?, offer).await;
         };
         let address = if proxy::resolves_here(&proxy) {
@@ -456,6 +460,8 @@ async fn tcp(origin: Origin, address: SocketAddr) -> Result<TcpStream, Failure> 
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
     use crate::access::secret::Secret;
     use crate::net::proxy::Proxy;
@@ -487,6 +493,41 @@ mod tests {
             let origin = Origin { secure: true, host: host.into(), port: 443 };
             let failure = connector.connect(&origin, Reach::Public, Offer::Grpc).await.err().unwrap();
             assert_eq!(failure.code, Code::AddressProhibited, "{host}: {}", failure.text);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_proxy_for_this_machine_is_told_the_name_of_a_socket() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("engine.sock");
+        let service = tokio::net::UnixListener::bind(&path).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let origin = Origin { secure: false, host: "engine.sock.localhost".into(), port: 80 };
+        let connect = async |proxy: Proxy| {
+            let mut connector = Connector::new(Trust::default(), Proxies::new(&proxy, |_| None).unwrap());
+            connector.by_socket(origin.clone(), path.clone());
+            connector.connect(&origin, Reach::Near, Offer::Http).await.map(drop).map_err(|failure| failure.text)
+        };
+        let proxied = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 1024];
+            let size = stream.read(&mut head).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            String::from_utf8_lossy(&head[..size]).into_owned()
+        };
+        let always = Proxy::Always(Secret::new(format!("http://{address}")));
+        let (connected, head) = tokio::join!(connect(always), proxied);
+        assert!(head.starts_with("CONNECT engine.sock.localhost:80 "), "{head}");
+        assert_eq!(connected, Ok(()));
+        for proxy in [format!("http://{address}"), format!("socks5://{address}")] {
+            let proxy = if proxy.starts_with("socks") {
+                Proxy::Always(Secret::new(proxy))
+            } else {
+                Proxy::To(Secret::new(proxy))
+            };
+            let (connected, accepted) = tokio::join!(connect(proxy), service.accept());
+            assert!(connected.is_ok() && accepted.is_ok(), "{connected:?}");
         }
     }
 

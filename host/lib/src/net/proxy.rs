@@ -36,7 +36,9 @@ pub enum Proxy {
     /// contain a user and a password.
     To(Secret),
     /// Like [`To`](Proxy::To), but also for connections to this machine. For programs that test a provider by damaging
-    /// its connections.
+    /// its connections. A Unix socket is named to the proxy by the host name that the plugin uses for it, with the port
+    /// 80; see [`Provider::grants`](crate::Provider::grants). Proxies that take addresses only (`socks4`, `socks5`) are
+    /// not used for Unix sockets.
     Always(Secret),
 }
 
