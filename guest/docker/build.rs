@@ -1,8 +1,9 @@
 //! Puts the archives with the helper program (`guest/docker/inside`) where the sources include them. `cargo xtask build`
 //! builds the archives and names their directory in `DOCKER_INSIDE_ARCHIVES`. Builds for other targets than wasm, such as
-//! tests of this crate, do not use the archives: they get empty ones if the variable is not set.
+//! tests of this crate, do not use the archives: they get empty ones if the variable is not set. An architecture without an
+//! archive gets an empty one too.
 
-use std::{env, fs, path::PathBuf, process::ExitCode};
+use std::{env, fs, io::ErrorKind, path::PathBuf, process::ExitCode};
 
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=build.rs");
@@ -15,20 +16,20 @@ fn main() -> ExitCode {
     }
     let Some(out) = env::var_os("OUT_DIR").map(PathBuf::from) else { return ExitCode::FAILURE };
     for name in ["x86_64.tar.gz", "aarch64.tar.gz"] {
-        let bytes = match &folder {
-            Some(folder) => {
-                let path = folder.join(name);
-                println!("cargo::rerun-if-changed={}", path.display());
-                match fs::read(&path) {
-                    Ok(bytes) => bytes,
-                    Err(error) => {
-                        println!("cargo::error=cannot read {}: {error}", path.display());
-                        return ExitCode::FAILURE;
-                    }
+        let mut bytes = Vec::new();
+        if let Some(folder) = &folder {
+            let path = folder.join(name);
+            println!("cargo::rerun-if-changed={}", path.display());
+            // An architecture may be left out.
+            match fs::read(&path) {
+                Ok(archive) => bytes = archive,
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => {
+                    println!("cargo::error=cannot read {}: {error}", path.display());
+                    return ExitCode::FAILURE;
                 }
             }
-            None => Vec::new(),
-        };
+        }
         if let Err(error) = fs::write(out.join(name), bytes) {
             println!("cargo::error=cannot write {name}: {error}");
             return ExitCode::FAILURE;

@@ -3,10 +3,11 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     thread,
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
 use crate::{
     progress,
@@ -26,15 +27,38 @@ pub struct Dist {
 ///
 /// Fails if one of them cannot be built. The compiler's messages have been printed by then.
 pub fn dist() -> Result<Dist> {
+    build(&PROVIDERS, false)
+}
+
+/// Like [`dist`], with the provider for Docker for all architectures.
+///
+/// # Errors
+///
+/// As for [`dist`].
+pub fn for_all_architectures() -> Result<Dist> {
+    build(&PROVIDERS, true)
+}
+
+/// Like [`dist`], with the provider for Modal only.
+///
+/// # Errors
+///
+/// As for [`dist`].
+pub fn for_modal() -> Result<Dist> {
+    build(&PROVIDERS[..1], false)
+}
+
+fn build(providers: &[&str], all_architectures: bool) -> Result<Dist> {
     tools::prepare()?;
     eprintln!("Building the program and the components (the first build takes about 5 minutes on two cores)");
     let program = thread::scope(|scope| {
-        let components = scope.spawn(components);
+        let components = scope.spawn(|| components(providers, all_architectures));
         let program = program();
         components.join().map_err(|_| anyhow!("the build of the components panicked"))??;
         program
     })?;
-    eprintln!("Built {} and next to it {}", program.display(), PROVIDERS.map(file_name).join(" and "));
+    let files: Vec<_> = providers.iter().map(|provider| file_name(provider)).collect();
+    eprintln!("Built {} and next to it {}", program.display(), files.join(" and "));
     Ok(Dist { program })
 }
 
@@ -44,7 +68,10 @@ const COMPRESS_RELOCATIONS_FLAG: &str = "-C link-arg=--compress-relocations";
 
 /// The providers, by the names of their packages without `-provider`. The program finds a component that lies beside it
 /// by this name: `--plugin memory`.
-pub const PROVIDERS: [&str; 2] = ["modal", "memory"];
+pub const PROVIDERS: [&str; 3] = ["modal", "memory", DOCKER];
+
+/// The provider for Docker. Its component contains a program of its own.
+const DOCKER: &str = "docker";
 
 /// Returns the file name of a provider's component.
 pub fn file_name(provider: &str) -> String {
@@ -56,22 +83,79 @@ pub fn file_name(provider: &str) -> String {
 /// # Errors
 ///
 /// Fails if one of them cannot be built.
-pub fn components() -> Result<PathBuf> {
+pub fn components(providers: &[&str], all_architectures: bool) -> Result<PathBuf> {
     tools::prepare()?;
-    let packages = PROVIDERS.map(|provider| format!("{provider}-provider"));
+    let packages: Vec<_> = providers.iter().map(|provider| format!("{provider}-provider")).collect();
+    let mut variables = vec![component_flags()];
+    if providers.contains(&DOCKER) {
+        let archives = inside(all_architectures)?;
+        variables.push(("DOCKER_INSIDE_ARCHIVES".to_owned(), archives.display().to_string()));
+    }
     let mut arguments = vec!["--lib", "--target", WASM_TARGET, "--profile", "component"];
     for package in &packages {
         arguments.extend(["--package", package]);
     }
-    progress::cargo("components", "build", &arguments, &[component_flags()])?;
+    progress::cargo("components", "build", &arguments, &variables)?;
     let built = tools::target().join(WASM_TARGET).join("component");
-    for provider in PROVIDERS {
+    for provider in providers {
         let component = built.join(format!("{provider}_provider.wasm"));
         let small = component.with_extension("small");
         fs::write(&small, without_names(&fs::read(&component)?)?)?;
         place(&small, &file_name(provider))?;
     }
     Ok(tools::target().join("dist").join(file_name(PROVIDERS[0])))
+}
+
+/// The architectures of the machines on whose engines the provider for Docker works.
+const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
+
+/// Builds the program that the provider for Docker puts into containers, and returns the folder with an archive for each
+/// architecture. The component contains these archives, and the engine unpacks them. Without `all`, there is one for the
+/// architecture of this machine only.
+pub fn inside(all: bool) -> Result<PathBuf> {
+    let own = std::env::consts::ARCH;
+    let wanted: Vec<_> = ARCHITECTURES.into_iter().filter(|arch| all || *arch == own).collect();
+    ensure!(!wanted.is_empty(), "the provider for Docker cannot be built for {own}: give `--all-architectures`");
+    let mut arguments = vec!["--package", "docker-inside", "--bin", "inside", "--profile", "inside"];
+    let targets: Vec<_> = wanted.iter().map(|arch| format!("{arch}-unknown-linux-musl")).collect();
+    for target in &targets {
+        tools::add_target(target)?;
+        arguments.extend(["--target", target]);
+    }
+    progress::cargo("helper", "build", &arguments, &[])?;
+    let folder = tools::target().join("inside");
+    fs::create_dir_all(&folder)?;
+    for arch in ARCHITECTURES {
+        let name = folder.join(format!("{arch}.tar.gz"));
+        let Some(target) = targets.iter().find(|target| target.starts_with(arch)) else {
+            let _ = fs::remove_file(name);
+            continue;
+        };
+        let bytes = archive(&tools::target().join(target).join("inside"), "inside")?;
+        // An archive that did not change keeps its time, so that the component is not built again.
+        if fs::read(&name).is_ok_and(|there| there == bytes) {
+            continue;
+        }
+        fs::write(&name, bytes)?;
+    }
+    Ok(folder)
+}
+
+/// Returns a compressed tar archive with one program of a folder, always with the same bytes for the same program.
+fn archive(folder: &Path, name: &str) -> Result<Vec<u8>> {
+    let mut tar = Command::new("tar");
+    tar.args([
+        "--owner=0",
+        "--group=0",
+        "--numeric-owner",
+        "--mtime=@0",
+        "--mode=755",
+        "--use-compress-program=gzip -9n",
+    ]);
+    tar.args(["-cf", "-", "-C"]).arg(folder).arg(name);
+    let output = tar.output().context("could not start tar")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(output.stdout)
 }
 
 /// Builds the components that only tests load, into `target/guests`.

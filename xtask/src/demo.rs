@@ -101,7 +101,7 @@ fn quote(word: &str) -> String {
 /// Builds the programs, starts an emulator, and runs the main workflow. Fails if a step has another outcome than
 /// expected.
 pub fn run() -> Result<()> {
-    let dist = build::dist()?;
+    let dist = build::for_modal()?;
     tools::check_namespaces()?;
     let scratch = tools::target().join("demo");
     fs::create_dir_all(&scratch)?;

@@ -39,7 +39,7 @@ fn builder() -> Result<PathBuf> {
 /// Builds the wheel into `target/wheels` and returns its path. The wheel contains the program `sandbox` with a
 /// component of its own, as a script that is installed next to Python. Fails if a part cannot be built.
 pub fn wheel() -> Result<PathBuf> {
-    let component = build::components()?;
+    let component = build::components(&build::PROVIDERS, false)?;
     let program = build::program()?;
     let python = builder()?;
     let scripts = tree().join("inspect_modal_sandbox.data/scripts");

@@ -29,7 +29,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Task {
     /// Build the program and the components into target/dist
-    Build,
+    Build {
+        /// Let the provider for Docker work with engines of all architectures, not only that of this machine
+        #[arg(long)]
+        all_architectures: bool,
+    },
     /// Build, then show the main workflow on the emulator, without an account and without a network
     Demo,
     /// Build, then run random faults and check that nothing is lost or done twice
@@ -70,7 +74,8 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
-        Task::Build => build::dist().map(drop),
+        Task::Build { all_architectures: false } => build::dist().map(drop),
+        Task::Build { all_architectures: true } => build::for_all_architectures().map(drop),
         Task::Demo => demo::run(),
         Task::Soak { runs, seed, proxy } => test::soak(runs, seed, proxy),
         Task::Conformance { write } => conformance::run(write),

@@ -102,10 +102,19 @@ pub fn prepare() -> Result<()> {
         bail!("There is no C compiler (`cc`): install gcc with your package manager, such as `apt-get install gcc`.");
     }
     fetch()?;
-    if !has_wasm_target() {
-        eprintln!("Adding the compilation target {WASM_TARGET}");
-        run(Command::new("rustup").args(["target", "add", WASM_TARGET]).current_dir(root())).with_context(|| {
-            format!("The Rust toolchain lacks the target {WASM_TARGET}, and rustup could not add it. Without rustup, install your distribution's package of Rust's standard library for it.")
+    add_target(WASM_TARGET)
+}
+
+/// Adds a compilation target, if it is missing.
+///
+/// # Errors
+///
+/// Fails if it cannot be added.
+pub fn add_target(target: &str) -> Result<()> {
+    if !has_target(target) {
+        eprintln!("Adding the compilation target {target}");
+        run(Command::new("rustup").args(["target", "add", target]).current_dir(root())).with_context(|| {
+            format!("The Rust toolchain lacks the target {target}, and rustup could not add it. Without rustup, install your distribution's package of Rust's standard library for it.")
         })?;
     }
     Ok(())
@@ -146,9 +155,9 @@ pub fn check_namespaces() -> Result<()> {
     Ok(())
 }
 
-fn has_wasm_target() -> bool {
+fn has_target(target: &str) -> bool {
     let output = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
-        .args(["--print", "target-libdir", "--target", WASM_TARGET])
+        .args(["--print", "target-libdir", "--target", target])
         .current_dir(root())
         .output();
     output.is_ok_and(|output| {

@@ -147,12 +147,15 @@ fn mount(volume: &str, read_only: bool) -> Value {
 /// Returns the name of the volume, and the archive with the program.
 fn archive(flavor: &Flavor) -> Result<(String, &'static [u8])> {
     let found = flavor.helper_arch().and_then(|arch| ARCHIVES.iter().find(|(name, _)| *name == arch));
-    let Some((arch, archive)) = found else {
+    let Some((arch, archive)) = found.filter(|(_, archive)| !archive.is_empty()) else {
+        let built: Vec<_> = ARCHIVES.iter().filter(|(_, archive)| !archive.is_empty()).map(|(arch, _)| *arch).collect();
         return Err(Error::unsupported(
             "create.platform",
             format!(
-                "The engine's machine has the architecture {}: this provider runs on amd64 and arm64.",
-                flavor.arch
+                "The engine's machine has the architecture {}, but this component was built for {}: build it with \
+                 `cargo xtask build --all-architectures`.",
+                flavor.arch,
+                built.join(" and ")
             ),
         ));
     };

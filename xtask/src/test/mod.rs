@@ -69,7 +69,13 @@ const STEPS: &[Step] = &[
     Step {
         name: "guest",
         about: "what providers share and the providers, natively, with a scripted service",
-        run: Action::Packages(&["sandbox-provider-kit", "modal-provider", "memory-provider"]),
+        run: Action::Packages(&[
+            "sandbox-provider-kit",
+            "modal-provider",
+            "memory-provider",
+            "docker-provider",
+            "docker-inside",
+        ]),
     },
     Step {
         name: "host",
@@ -271,6 +277,8 @@ fn clippy() -> Result<()> {
         "modal-provider",
         "--package",
         "memory-provider",
+        "--package",
+        "docker-provider",
         "--lib",
         "--target",
         WASM_TARGET,
@@ -280,7 +288,9 @@ fn clippy() -> Result<()> {
         "-D",
         "warnings",
     ];
-    progress::cargo("clippy of the components", "clippy", &components, &[]).map(drop)
+    let archives = build::inside(false)?.display().to_string();
+    let variables = [("DOCKER_INSIDE_ARCHIVES".to_owned(), archives)];
+    progress::cargo("clippy of the components", "clippy", &components, &variables).map(drop)
 }
 
 fn doc() -> Result<()> {

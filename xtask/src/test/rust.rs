@@ -22,7 +22,8 @@ use crate::{
 };
 
 /// The packages whose tests are built separately.
-const GUEST: [&str; 3] = ["sandbox-provider-kit", "modal-provider", "memory-provider"];
+const GUEST: [&str; 5] =
+    ["sandbox-provider-kit", "modal-provider", "memory-provider", "docker-provider", "docker-inside"];
 
 /// Time limit of one test program. The slowest takes a few minutes, and four times as long on a busy machine.
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(40 * 60);
