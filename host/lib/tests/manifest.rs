@@ -251,6 +251,97 @@ async fn a_client_certificate_is_shown_to_its_origin_only() {
     assert!(builder().await.env("CERTS", path).grant_only(["other"]).build().await.is_ok());
 }
 
+const ENGINE: &str = "
+    [[origin]]
+    name = 'engine'
+    url = { env = 'ENGINE', tcp = { http = 2375, https = 2376 } }
+    authority = 'engine.localhost'
+    [origin.tls]
+    on = { env = 'VERIFY' }
+    certificate = { env = 'CERTS', file = 'cert.pem', default = '~/.engine/cert.pem' }
+    key = { env = 'CERTS', file = 'key.pem', default = '~/.engine/key.pem' }
+    authorities = { env = 'CERTS', file = 'ca.pem', default = '~/.engine/ca.pem' }";
+
+/// The variables of a container engine: an address with `tcp://`, one that turns TLS on, and a directory of certificates.
+#[tokio::test]
+async fn an_engine_is_reached_by_tcp_with_and_without_tls() {
+    let (authority, log) = (Authority::new(), Log::default());
+    let port = authority.serve("localhost", true, &log).await;
+    let home = tempfile::tempdir().unwrap();
+    let certs = home.path().join(".engine");
+    std::fs::create_dir(&certs).unwrap();
+    let (certificate, key) = authority.issue("client");
+    write_pem(&certs.join("cert.pem"), "CERTIFICATE", &certificate);
+    write_pem(&certs.join("key.pem"), "PRIVATE KEY", &key);
+    write_pem(&certs.join("ca.pem"), "CERTIFICATE", &authority.certificate);
+    let address = format!("tcp://localhost:{port}");
+    let (certs, home) = (certs.to_str().unwrap(), home.path().to_str().unwrap());
+
+    // With the variable, and with the default directory in the home directory.
+    for (name, value) in [("CERTS", certs), ("HOME", home)] {
+        let builder = builder(ENGINE).await.env("ENGINE", &address).env("VERIFY", "1").env(name, value);
+        let provider = builder.build().await.unwrap();
+        let seen = order(&provider, "env").await.unwrap();
+        assert_eq!(extra(&seen, "ENGINE"), Some(format!("https://localhost:{port}").as_str()), "{name}");
+        let info = order(&provider, &format!("grpc https://localhost:{port}/{name}")).await.unwrap();
+        assert_eq!(extra(&info, "body"), Some(format!("/{name}").as_str()));
+        assert_eq!(provider.grants()[0].credentials, ["client certificate"]);
+    }
+    assert!(log.lock().unwrap().iter().all(|(_, shown)| *shown));
+
+    // The certificates alone do not turn TLS on, and are not even read.
+    let plain = Server::echo().await;
+    let address = format!("tcp://{}", plain.authority());
+    for verify in [None, Some("")] {
+        let builder = builder(ENGINE).await.env("ENGINE", &address).env("CERTS", "/nonexistent");
+        let builder = verify.into_iter().fold(builder, |builder, value| builder.env("VERIFY", value));
+        let provider = builder.build().await.unwrap();
+        assert_eq!(extra(&order(&provider, "env").await.unwrap(), "ENGINE"), Some(plain.url.as_str()));
+        order(&provider, &format!("grpc {}/plain", plain.url)).await.unwrap();
+    }
+    assert_eq!(plain.seen().len(), 2);
+    let builder = async |address: &str| builder(ENGINE).await.env("ENGINE", address).env("VERIFY", "1");
+    let error = builder(&address).await.env("CERTS", "/nonexistent").build().await.unwrap_err();
+    assert!(error.to_string().contains("/nonexistent/cert.pem"), "{error}");
+    let error = builder(&plain.url).await.build().await.unwrap_err();
+    assert!(error.kind() == &Kind::Config && error.to_string().contains("VERIFY turns TLS on"), "{error}");
+
+    // A directory with the authorities alone is for servers that require no client certificate.
+    let open = authority.serve("localhost", false, &Log::default()).await;
+    let directory = tempfile::tempdir().unwrap();
+    write_pem(&directory.path().join("ca.pem"), "CERTIFICATE", &authority.certificate);
+    let builder = builder(&format!("tcp://localhost:{open}")).await.env("CERTS", directory.path().to_str().unwrap());
+    let provider = builder.build().await.unwrap();
+    order(&provider, &format!("grpc https://localhost:{open}/open")).await.unwrap();
+    assert!(provider.grants()[0].credentials.is_empty());
+}
+
+/// An engine that cannot be reached: the error says what to do.
+#[tokio::test]
+async fn an_engine_that_is_not_there_is_reported_with_advice() {
+    for (address, why, hint) in [
+        ("ssh://me@host", "SSH", "ssh -N -L"),
+        ("npipe:////./pipe/engine", "named pipe", "set ENGINE to unix:///path"),
+        ("fd://", "for a server", "set ENGINE to unix:///path"),
+    ] {
+        let error = builder(ENGINE).await.env("ENGINE", address).build().await.unwrap_err();
+        let (_, reason, advice) = error.parts();
+        assert_eq!(error.kind(), &Kind::Config);
+        assert!(reason.contains(why) && advice.is_some_and(|advice| advice.contains(hint)), "{address}: {error:?}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("engine.sock");
+    let provider = builder(ENGINE).await.env("ENGINE", format!("unix://{}", path.display())).build().await.unwrap();
+    let error = async || order(&provider, "get http://engine.localhost/info").await.unwrap_err().to_string();
+    let missing = error().await;
+    assert!(missing.contains(&format!("{} does not exist; start the service", path.display())), "{missing}");
+    assert!(missing.contains("or set ENGINE"), "{missing}");
+    // A socket file stays when its service ends.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let closed = error().await;
+    assert!(closed.contains("no service listens at the Unix socket"), "{closed}");
+}
+
 const JSON: &str = "
     [[credential]]
     name = 'token'

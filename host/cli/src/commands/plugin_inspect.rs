@@ -117,6 +117,9 @@ fn wishes(manifest: &Manifest) -> Vec<Vec<String>> {
         };
         let default = wish.url.default.as_deref().unwrap_or("no default");
         row("requests to reach", format!("{} ({default}{place}){with}", wish.name));
+        if let Some(switch) = wish.switch() {
+            row("requests to use", format!("{switch}, which turns TLS on for {}", wish.name));
+        }
         for file in wish.files() {
             row("requests to use", format!("{}, for TLS with {}", file_text(file), wish.name));
         }

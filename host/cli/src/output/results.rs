@@ -567,6 +567,8 @@ pub struct OriginWish<'a> {
     pub query: Vec<&'a str>,
     /// Environment variables that name the files for TLS: certificate, key, authorities
     pub files: Vec<&'a str>,
+    /// Environment variable that turns TLS on
+    pub tls_variable: Option<&'a str>,
     /// Responses from which the host learns further origins
     pub learn: Vec<LearnRule<'a>>,
 }
@@ -838,6 +840,7 @@ impl<'a> From<&'a Manifest> for Wishes<'a> {
             headers: wish.headers.iter().map(|header| header.name.as_str()).collect(),
             query: wish.query.iter().map(|parameter| parameter.name.as_str()).collect(),
             files: wish.files().map(|file| file.env.as_str()).collect(),
+            tls_variable: wish.switch(),
             learn: wish
                 .learn
                 .iter()

@@ -39,7 +39,10 @@ impl Identity {
                 .filter(|list| !list.is_empty())
                 .ok_or_else(|| failed(file, "it contains no certificate in PEM form".into()))
         };
-        let found = (Found::of(wish.certificate.as_ref(), env, what)?, Found::of(wish.key.as_ref(), env, what)?);
+        let found = match authorities_alone(wish, env) {
+            true => (None, None),
+            false => (Found::of(wish.certificate.as_ref(), env, what)?, Found::of(wish.key.as_ref(), env, what)?),
+        };
         let client = match &found {
             (Some(certificate), Some(key)) => {
                 let secret = PrivateKeyDer::from_pem_slice(key.text.as_bytes())
@@ -64,6 +67,17 @@ impl fmt::Debug for Identity {
         let authorities = self.authorities.as_ref().map(Vec::len);
         f.debug_struct("Identity").field("client", &self.client.is_some()).field("authorities", &authorities).finish()
     }
+}
+
+/// Returns whether the user named a directory that contains the authorities, and neither a certificate nor a key. Such
+/// a directory is for services that require no client certificate.
+fn authorities_alone(wish: &TlsWish, env: Lookup<'_>) -> bool {
+    let exists = |wish: &Option<FileWish>| {
+        let wish = wish.as_ref()?;
+        let directory = env(&wish.env).filter(|path| !path.is_empty())?;
+        Some(Path::new(&directory).join(wish.file.as_ref()?).exists())
+    };
+    [&wish.certificate, &wish.key, &wish.authorities].map(exists) == [Some(false), Some(false), Some(true)]
 }
 
 /// A file that was read.

@@ -2,6 +2,7 @@
 
 pub(crate) mod credentials;
 pub(crate) mod identity;
+pub(crate) mod places;
 pub(crate) mod policy;
 pub(crate) mod profile;
 pub(crate) mod secret;

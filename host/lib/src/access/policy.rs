@@ -161,7 +161,7 @@ impl Origin {
 
 /// Removes user and password from a URL that is quoted in a message. Removes everything before the last `@`, because a
 /// password may contain any character, including those that end an authority.
-fn without_user(url: &str) -> String {
+pub(super) fn without_user(url: &str) -> String {
     match url.rsplit_once('@') {
         Some((before, after)) => {
             let scheme = before.split_once("://").map(|(scheme, _)| scheme);
@@ -201,6 +201,8 @@ pub(crate) struct Fixed {
     pub(crate) explicit: bool,
     /// The Unix socket that is behind the origin.
     pub(crate) socket: Option<PathBuf>,
+    /// The variable in which the user can set the URL.
+    pub(crate) variable: Option<String>,
     /// The certificates for TLS connections.
     pub(crate) identity: Option<Arc<Identity>>,
     /// What is added to each request.
@@ -441,6 +443,7 @@ mod tests {
             origin: Origin::parse(url).unwrap(),
             explicit,
             socket: None,
+            variable: None,
             identity: None,
             additions: Arc::default(),
             learn: Arc::new([]),

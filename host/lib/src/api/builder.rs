@@ -10,7 +10,8 @@ use http::HeaderName;
 
 use crate::access::credentials::{self, Additions};
 use crate::access::identity::Identity;
-use crate::access::policy::{Fixed, Origin, Policy};
+use crate::access::places::{self, Places, Unusable};
+use crate::access::policy::{Fixed, Policy};
 use crate::access::profile;
 use crate::access::secret::Secret;
 use crate::api::plugin::Plugin;
@@ -195,8 +196,7 @@ impl ProviderBuilder {
         let sources = Sources { variables: self.variables(), settings: self.settings(manifest, &what).await? };
         let secrets = credentials::choose(manifest, self.secrets(manifest, &sources).await?, self.anonymous, &what)?;
         let mut env = self.environment(manifest, &sources);
-        let identities = self.identities(manifest, &what).await?;
-        let fixed = self.origins(manifest, &sources, &secrets, &identities, &mut env, &what)?;
+        let fixed = self.origins(manifest, &sources, &secrets, &mut env, &what).await?;
         for grant in &fixed {
             tracing::debug!(origin = %grant.origin, name = %grant.name, explicit = grant.explicit, "granted");
         }
@@ -215,7 +215,7 @@ impl ProviderBuilder {
         let mut connector = Connector::new(self.trust, proxies);
         for fixed in &fixed {
             if let Some(path) = &fixed.socket {
-                connector.by_socket(fixed.origin.clone(), path.clone());
+                connector.by_socket(fixed.origin.clone(), path.clone(), fixed.variable.clone());
             } else if let Some(identity) = &fixed.identity {
                 connector.with_identity(fixed.origin.clone(), identity.clone());
             }
@@ -305,74 +305,87 @@ impl ProviderBuilder {
         self.granted.as_ref().is_none_or(|granted| granted.contains(&wish.name))
     }
 
-    /// Reads the certificates of the granted origins. The result maps the names of the origins to them.
-    async fn identities(&self, manifest: &Manifest, what: &str) -> Result<BTreeMap<String, Arc<Identity>>> {
-        let granted = manifest.origin.iter().filter(|wish| self.grants(wish));
-        let wishes: Vec<_> = granted.filter_map(|wish| Some((wish.name.clone(), wish.tls.clone()?))).collect();
-        if wishes.is_empty() {
-            return Ok(BTreeMap::new());
-        }
+    /// Reads the certificates for one origin. Returns `None` if there are none.
+    async fn identity(&self, wish: &OriginWish, what: &str) -> Result<Option<Arc<Identity>>> {
+        let Some(tls) = wish.tls.clone() else { return Ok(None) };
         let (variables, what) = (self.variables(), what.to_owned());
-        blocking(move || {
-            let mut found = BTreeMap::new();
-            for (name, wish) in wishes {
-                if let Some(identity) = Identity::read(&wish, &|name| variables.get(name), &what)? {
-                    found.insert(name, Arc::new(identity));
-                }
-            }
-            Ok(found)
-        })
-        .await
+        blocking(move || Ok(Identity::read(&tls, &|name| variables.get(name), &what)?.map(Arc::new))).await
     }
 
     /// Returns the granted origins. Sets the variables in `env` from which the component reads their addresses.
-    fn origins(
+    async fn origins(
         &self,
         manifest: &Manifest,
         sources: &Sources,
         secrets: &BTreeMap<String, Secret>,
-        identities: &BTreeMap<String, Arc<Identity>>,
         env: &mut BTreeMap<String, String>,
         what: &str,
     ) -> Result<Vec<Fixed>> {
         let mut fixed: Vec<Fixed> = Vec::new();
         for wish in manifest.origin.iter().filter(|wish| self.grants(wish)) {
-            let of_variable =
-                wish.url.env.as_deref().and_then(|name| sources.variables.get(name)).filter(|text| !text.is_empty());
-            let set =
-                of_variable.or_else(|| sources.setting(wish.url.setting.as_deref()).filter(|text| !text.is_empty()));
-            // A manifest can name any variable of the process. Its value counts as the user's choice of an address
-            // (`explicit`) only if the variable is shown to the plugin. Without that, the origin is granted with the
-            // restrictions of a URL from the manifest. A variable that the embedder sets always counts as a choice.
-            let told = match &wish.url.env {
-                Some(variable) => self.env.contains_key(variable) || self.shows(variable),
-                None => self.shown.is_none(),
+            let Some(chosen) = self.chosen(wish, sources) else { continue };
+            let (places, identity) = self.places(&chosen.urls, wish, sources, what).await?;
+            let collides = |other: &&Fixed| {
+                places.socket != other.socket && places.origins.iter().any(|origin| other.origin.covers(origin))
             };
-            let explicit = set.is_some() && told;
-            let Some(urls) = set.or(wish.url.default.clone()) else { continue };
-            let places = Places::read(&urls, wish).map_err(|why| {
-                let variable = wish.url.env.as_deref().unwrap_or("the plugin's manifest");
-                Error::new(Kind::Config, what, why).with_hint(format!("correct {variable}"))
-            })?;
-            if let Some(other) = fixed.iter().find(|other| places.collide_with(other)) {
+            if let Some(other) = fixed.iter().find(collides) {
                 let why = format!("{} stands for a Unix socket and for {:?}", other.origin, other.name);
                 return Err(Error::new(Kind::Config, what, why).with_hint("rename the file of one of the sockets"));
             }
-            if let Some(variable) = wish.url.env.as_ref().filter(|_| told) {
+            if let Some(variable) = wish.url.env.as_ref().filter(|_| chosen.told) {
                 env.insert(variable.clone(), places.shown);
             }
             let additions = Arc::new(Additions::new(wish, manifest, secrets, what)?);
             fixed.extend(places.origins.into_iter().map(|origin| Fixed {
                 name: wish.name.clone(),
                 origin,
-                explicit,
+                explicit: chosen.explicit,
                 socket: places.socket.clone(),
-                identity: identities.get(&wish.name).cloned(),
+                variable: wish.url.env.clone(),
+                identity: identity.clone(),
                 additions: additions.clone(),
                 learn: wish.learn.clone().into(),
             }));
         }
         Ok(fixed)
+    }
+
+    /// Chooses the address of an origin. Returns `None` if it has none.
+    fn chosen(&self, wish: &OriginWish, sources: &Sources) -> Option<Chosen> {
+        let of_variable =
+            wish.url.env.as_deref().and_then(|name| sources.variables.get(name)).filter(|text| !text.is_empty());
+        let set = of_variable.or_else(|| sources.setting(wish.url.setting.as_deref()).filter(|text| !text.is_empty()));
+        // A manifest can name any variable of the process. Its value counts as the user's choice of an address
+        // (`explicit`) only if the variable is shown to the plugin. Without that, the origin is granted with the
+        // restrictions of a URL from the manifest. A variable that the embedder sets always counts as a choice.
+        let told = match &wish.url.env {
+            Some(variable) => self.env.contains_key(variable) || self.shows(variable),
+            None => self.shown.is_none(),
+        };
+        let explicit = set.is_some() && told;
+        Some(Chosen { urls: set.or_else(|| wish.url.default.clone())?, explicit, told })
+    }
+
+    /// Reads the address of an origin, and the certificates for TLS connections to it. Without TLS, no file is read.
+    async fn places(
+        &self,
+        urls: &str,
+        wish: &OriginWish,
+        sources: &Sources,
+        what: &str,
+    ) -> Result<(Places, Option<Arc<Identity>>)> {
+        let on = wish.switch().map(|name| sources.variables.get(name).is_some_and(|value| !value.is_empty()));
+        let mut identity = None;
+        if places::is_tcp(urls, wish) && on != Some(false) {
+            identity = self.identity(wish, what).await?;
+        }
+        let tls = on.unwrap_or(identity.is_some());
+        let places = Places::read(urls, wish, tls)
+            .map_err(|Unusable { why, hint }| Error::new(Kind::Config, what, why).with_hint(hint))?;
+        if identity.is_none() && places.is_secure() {
+            identity = self.identity(wish, what).await?;
+        }
+        Ok((places, identity))
     }
 
     /// Removes all variables from `env` that contain a credential in any form, whether or not the credential is in use.
@@ -401,6 +414,15 @@ impl ProviderBuilder {
     }
 }
 
+/// The address that was chosen for an origin.
+struct Chosen {
+    urls: String,
+    /// Whether the user chose it, so that it is not the default of the manifest.
+    explicit: bool,
+    /// Whether the component sees it.
+    told: bool,
+}
+
 /// Environment variables: those that the embedder set, and those of the process if `inherit` is set.
 #[derive(Clone)]
 struct Variables {
@@ -425,41 +447,4 @@ impl Sources {
     fn setting(&self, name: Option<&str>) -> Option<String> {
         name.and_then(|name| self.settings.get(name)).cloned()
     }
-}
-
-/// The origins of one wish.
-struct Places {
-    origins: Vec<Origin>,
-    socket: Option<PathBuf>,
-    /// The address that the component sees.
-    shown: String,
-}
-
-impl Places {
-    /// Reads the value of a variable, a setting or a default. Fails with a text for users.
-    fn read(urls: &str, wish: &OriginWish) -> std::result::Result<Places, String> {
-        if let Some(read) = Origin::socket(urls, wish.authority.as_deref()) {
-            let (origin, path) = read?;
-            let shown = origin.to_string();
-            return Ok(Places { origins: vec![origin], socket: Some(path), shown });
-        }
-        // The official clients allow a list of alternatives.
-        let origins = Origin::list(urls)?;
-        let shown = address(urls, &origins);
-        Ok(Places { origins, socket: None, shown })
-    }
-
-    /// Returns whether another origin has the same address, and one of the two is a socket.
-    fn collide_with(&self, other: &Fixed) -> bool {
-        self.socket != other.socket && self.origins.iter().any(|origin| other.origin.covers(origin))
-    }
-}
-
-/// Returns the address that the component sees for `urls`. A path is part of the address. User info, a query or a
-/// fragment may be meant for other programs, so a URL with one of them is reduced to its origin.
-fn address(urls: &str, origins: &[Origin]) -> String {
-    if urls.contains(['@', '?', '#']) {
-        return origins.iter().map(Origin::to_string).collect::<Vec<_>>().join(",");
-    }
-    urls.to_owned()
 }

@@ -134,8 +134,8 @@ pub(crate) struct Connector {
 /// How a granted origin is reached, if it differs from the usual way.
 #[derive(Debug)]
 pub(crate) enum Way {
-    /// By a Unix socket.
-    Socket(PathBuf),
+    /// By a Unix socket. The variable is the one that names the socket.
+    Socket { path: PathBuf, variable: Option<String> },
     /// By TLS with certificates of its own.
     Tls(Box<Tls>),
 }
@@ -165,8 +165,9 @@ impl Connector {
     }
 
     /// Reaches this origin, or all origins that it covers, by a Unix socket.
-    pub(crate) fn by_socket(&mut self, origin: Origin, path: PathBuf) {
-        self.ways.push((origin, Way::Socket(path)));
+    /// Errors name the variable that can name another socket.
+    pub(crate) fn by_socket(&mut self, origin: Origin, path: PathBuf, variable: Option<String>) {
+        self.ways.push((origin, Way::Socket { path, variable }));
     }
 
     /// Uses these certificates for this origin, or for all origins that it covers.
@@ -188,8 +189,8 @@ impl Connector {
     }
 
     async fn attempt(&self, origin: &Origin, reach: Reach, offer: Offer) -> Result<Connected, Failure> {
-        if let Some(Way::Socket(path)) = self.way(origin) {
-            return Ok(Connected { io: unix(origin, path).await?, h2: None });
+        if let Some(Way::Socket { path, variable }) = self.way(origin) {
+            return Ok(Connected { io: unix(path, variable.as_deref()).await?, h2: None });
         }
         let Some(proxy) = self.proxies.of(origin) else {
             return self.secure(origin, direct(origin, reach).await?, offer).await;
@@ -344,14 +345,25 @@ fn permitted(origin: &Origin, addresses: &[SocketAddr], reach: Reach) -> Result<
     }
 }
 
-/// Connects to a Unix socket.
-async fn unix(origin: &Origin, path: &Path) -> Result<Box<dyn Io>, Failure> {
+/// Connects to a Unix socket. `variable` can name another one.
+async fn unix(path: &Path, variable: Option<&str>) -> Result<Box<dyn Io>, Failure> {
     let stream = UnixStream::connect(path).await.map_err(|error| {
-        let code = match error.kind() {
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Code::Refused,
-            _ => Code::Terminated,
+        let path = path.display();
+        let elsewhere = variable.map_or_else(String::new, |name| format!(", or set {name} to the address of another"));
+        let (code, text) = match error.kind() {
+            io::ErrorKind::NotFound => {
+                (Code::Refused, format!("the Unix socket {path} does not exist; start the service{elsewhere}"))
+            }
+            io::ErrorKind::ConnectionRefused => {
+                (Code::Refused, format!("no service listens at the Unix socket {path}; start the service{elsewhere}"))
+            }
+            io::ErrorKind::PermissionDenied => (
+                Code::Terminated,
+                format!("no permission for the Unix socket {path}; join the group that may use it{elsewhere}"),
+            ),
+            _ => (Code::Terminated, format!("the Unix socket {path}: {error}")),
         };
-        Failure::new(code, format!("the Unix socket {} of {origin}: {error}", path.display()))
+        Failure::new(code, text)
     })?;
     Ok(Box::new(stream))
 }

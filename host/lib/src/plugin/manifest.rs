@@ -233,11 +233,13 @@ impl Manifest {
     fn variables(&self) -> impl Iterator<Item = &String> {
         let origins = self.origin.iter().filter_map(|origin| origin.url.env.as_ref());
         let files = self.origin.iter().flat_map(OriginWish::files).map(|wish| &wish.env);
+        let switches = self.origin.iter().filter_map(|origin| Some(&origin.tls.as_ref()?.on.as_ref()?.env));
         let profiles = self.profiles.iter().flat_map(|profiles| profiles.path.env.iter().chain([&profiles.select]));
         (self.env.iter().map(|wish| &wish.name))
             .chain(self.credential.iter().map(|wish| &wish.env))
             .chain(origins)
             .chain(files)
+            .chain(switches)
             .chain(profiles)
             .chain(self.gateway.env.keys())
             .chain(&self.proxy.off)
@@ -335,6 +337,8 @@ mod tests {
             ("query = [{ name = 'q', credential = 'd' }]", "names no declared credential"),
             ("authority = 'example.com'", "ends in .localhost"),
             ("tls = { certificate = { env = 'CERT' } }", "`certificate` and `key` together"),
+            ("tls = { on = { env = 'A' } }", "needs `url.tcp`"),
+            ("tls = { on = { env = 'A B' } }", "no name of an environment variable"),
             ("tls = { authorities = { env = 'A B' } }", "no name of an environment variable"),
             ("tls = { authorities = { env = 'A', file = '../x' } }", "no name of a file"),
             ("learn = [{ path = '/a', name = 'n' }]", "unusable"),

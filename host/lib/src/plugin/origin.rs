@@ -33,7 +33,7 @@ pub struct OriginWish {
 }
 
 /// A URL that a setting can replace: `https://host`, `http://host:port`, `https://*.suffix` for all host names with one
-/// more label, or `unix:///path` for a Unix socket.
+/// more label, `unix:///path` for a Unix socket, or, with [`tcp`](UrlWish::tcp), `tcp://host:port`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UrlWish {
@@ -43,6 +43,18 @@ pub struct UrlWish {
     pub setting: Option<String>,
     /// The URL that is used if neither is set.
     pub default: Option<String>,
+    /// If set, `tcp://host:port` is accepted. It means https if [`TlsWish::on`] turns TLS on, and http otherwise.
+    pub tcp: Option<TcpWish>,
+}
+
+/// The ports of URLs of the form `tcp://host` that name none.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TcpWish {
+    /// The port without TLS.
+    pub http: u16,
+    /// The port with TLS.
+    pub https: u16,
 }
 
 /// A header that contains credentials. It has exactly one of `credential`, `value` and `basic`.
@@ -99,6 +111,9 @@ pub struct AssertionWish {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsWish {
+    /// The variable that turns TLS on for URLs of the form `tcp://host:port`. Without this key, one of the files turns
+    /// it on.
+    pub on: Option<SwitchWish>,
     /// The file with the client certificate, and with the certificates that lead from it to its authority.
     pub certificate: Option<FileWish>,
     /// The file with the private key of the client certificate.
@@ -106,6 +121,14 @@ pub struct TlsWish {
     /// The file with the certificate authorities that the server's certificate may have. Without it, these are the usual
     /// ones.
     pub authorities: Option<FileWish>,
+}
+
+/// An environment variable that turns something on if it has any value but the empty one.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SwitchWish {
+    /// The environment variable.
+    pub env: String,
 }
 
 /// A file that an environment variable names.
@@ -175,6 +198,12 @@ impl OriginWish {
         {
             return Err(format!("the origin {:?} needs `certificate` and `key` together", self.name));
         }
+        if self.url.tcp.is_some_and(|ports| ports.http == 0 || ports.https == 0) {
+            return Err(format!("the origin {:?} has a port 0 in `tcp`", self.name));
+        }
+        if self.url.tcp.is_none() && self.tls.as_ref().is_some_and(|tls| tls.on.is_some()) {
+            return Err(format!("the origin {:?} has `tls.on`, so it needs `url.tcp`", self.name));
+        }
         for wish in self.files() {
             if wish.file.as_deref().is_some_and(|file| file.is_empty() || file.contains('/') || file == "..") {
                 return Err(format!("{:?} is no name of a file in the directory {}", wish.file, wish.env));
@@ -186,6 +215,11 @@ impl OriginWish {
     /// Returns the files that the host reads for this origin.
     pub fn files(&self) -> impl Iterator<Item = &FileWish> {
         self.tls.iter().flat_map(|tls| [&tls.certificate, &tls.key, &tls.authorities]).flatten()
+    }
+
+    /// Returns the variable that turns TLS on.
+    pub fn switch(&self) -> Option<&str> {
+        self.tls.as_ref()?.on.as_ref().map(|on| on.env.as_str())
     }
 
     /// Returns what the host adds to requests, as [`Grant::credentials`](crate::Grant::credentials) names it.
