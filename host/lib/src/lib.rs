@@ -78,8 +78,8 @@ pub use plugin::manifest::{
     CredentialWish, EnvWish, GatewayWish, InstancesWish, Manifest, PathWish, Profiles, ProxyWish, SECTION,
 };
 pub use plugin::origin::{
-    AssertionWish, BasicWish, FileWish, HeaderWish, LearnWish, OriginWish, QueryWish, SwitchWish, TcpWish, TlsWish,
-    UrlWish,
+    AssertionWish, BasicWish, FileWish, HeaderWish, JsonWish, LearnWish, OriginWish, QueryWish, SwitchWish, TcpWish,
+    TlsWish, UrlWish,
 };
 pub use plugin::pack::pack;
 pub use plugin::template::Template;

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use futures_util::future::BoxFuture;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -249,6 +249,80 @@ async fn a_client_certificate_is_shown_to_its_origin_only() {
     assert!(error.contains("key.pem"), "{error}");
     // The files of an origin that is not granted are not read.
     assert!(builder().await.env("CERTS", path).grant_only(["other"]).build().await.is_ok());
+}
+
+const LOGIN: &str = "
+    [[credential]]
+    name = 'password'
+    env = 'PASSWORD'
+    optional = true
+    [[env]]
+    name = 'REGISTRY'
+    default = 'registry.example'
+    [[origin]]
+    name = 'engine'
+    url = { env = 'URL' }
+    headers = [
+      { name = 'x-login', json64 = { user = 'me', password = '{password}', at = '{REGISTRY}' }, on_request = 'registry' },
+      { name = 'x-logins', json64 = { '{REGISTRY}' = { password = '{password}' } }, on_request = 'registry' },
+    ]
+    [[origin]]
+    name = 'other'
+    url = { env = 'OTHER' }";
+
+/// The login for a registry, which a container engine takes as JSON in Base64: the plugin names it and never sees it.
+#[tokio::test]
+async fn a_login_is_added_to_the_requests_that_name_it() {
+    let password = "pass\"word-0123456789";
+    let server = Server::start(None, |seen| {
+        let login = seen.headers.get("x-login").map(|login| login.to_str().unwrap().to_owned()).unwrap_or_default();
+        let json = String::from_utf8(URL_SAFE.decode(&login).unwrap()).unwrap();
+        let mut response = Response::new(full(format!("{login}|{json}")));
+        response
+            .headers_mut()
+            .extend(seen.headers.get("x-logins").map(|value| (HeaderName::from_static("x-echo"), value.clone())));
+        Box::pin(async move { response })
+    })
+    .await;
+    let other = Server::echo().await;
+    let builder = async || builder(LOGIN).await.env("URL", &server.url).env("OTHER", &other.url);
+    let provider = builder().await.env("PASSWORD", password).build().await.unwrap();
+    // After the first request, the host knows that this server speaks HTTP/2.
+    order(&provider, &format!("grpc {}/without", server.url)).await.unwrap();
+    order(&provider, &format!("grpc {}/without", other.url)).await.unwrap();
+    let named = async |provider: &Provider, name: &str, url: &str| {
+        order(provider, &format!("get-with harness-credential {name} {url}/with")).await
+    };
+    let info = named(&provider, "registry", &server.url).await.unwrap();
+    let seen = server.seen();
+    assert!(seen[0].headers.get("x-login").is_none() && seen[0].headers.get("x-logins").is_none());
+    let sent = |name: &str| -> serde_json::Value {
+        serde_json::from_slice(&URL_SAFE.decode(&seen[1].headers[name]).unwrap()).unwrap()
+    };
+    let login = serde_json::json!({ "user": "me", "password": password, "at": "registry.example" });
+    assert_eq!(
+        (sent("x-login"), sent("x-logins")),
+        (login, serde_json::json!({ "registry.example": { "password": password } }))
+    );
+    assert!(seen.iter().all(|seen| seen.headers.get("harness-credential").is_none()));
+    // The server sends everything back: the value, and its JSON text.
+    let body = extra(&info, "body").unwrap();
+    assert!(body.starts_with("****") && body.contains("registry.example") && !body.contains("0123456789"), "{body}");
+    assert_eq!(extra(&info, "header:x-echo"), Some("[redacted]"));
+    assert_eq!(provider.grants()[0].credentials, ["x-login", "x-logins"]);
+
+    // Neither an unknown name nor another origin gets it.
+    for (name, url) in [("store", &server.url), ("registry", &other.url)] {
+        let error = named(&provider, name, url).await.unwrap_err();
+        assert!(error.is_forbidden() && error.to_string().contains(&format!("the credential {name:?}")), "{error}");
+    }
+    // Without the variable the provider can be used, and only the request that needs the login fails.
+    let provider = builder().await.build().await.unwrap();
+    order(&provider, &format!("grpc {}/without", server.url)).await.unwrap();
+    let error = named(&provider, "registry", &server.url).await.unwrap_err();
+    assert!(error.is_forbidden() && error.to_string().contains("PASSWORD not set"), "{error}");
+    assert!(provider.grants()[0].credentials.is_empty());
+    assert_eq!((server.seen().len(), other.seen().len()), (3, 1), "nothing is sent without the login");
 }
 
 const ENGINE: &str = "

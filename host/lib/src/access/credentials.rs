@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use ring::rand::SystemRandom;
 use ring::signature::{self, RsaKeyPair};
@@ -21,13 +21,49 @@ use sha2::{Digest as _, Sha256};
 use crate::access::secret::Secret;
 use crate::error::{Error, Kind, Result};
 use crate::plugin::manifest::{CredentialWish, Manifest};
-use crate::plugin::origin::{AssertionWish, BasicWish, HeaderWish, OriginWish};
+use crate::plugin::origin::{AssertionWish, BasicWish, HeaderWish, JsonWish, OriginWish};
 use crate::plugin::template::Template;
 
 /// Credentials by their names in the manifest.
 pub(crate) type Credentials = BTreeMap<String, Secret>;
 
-/// Checks that `found` contains one complete set of credentials and nothing else, and returns it. With `anonymous`, also
+/// What the format strings of a manifest refer to.
+#[derive(Clone, Copy)]
+pub(crate) struct Values<'a> {
+    pub(crate) secrets: &'a Credentials,
+    /// The variables that the manifest declares for the component, whether or not they are shown to it.
+    pub(crate) variables: &'a BTreeMap<String, String>,
+}
+
+impl<'a> Values<'a> {
+    fn get(self, name: &str) -> Option<&'a str> {
+        let secret = self.secrets.get(name).map(Secret::expose);
+        let variable = || self.variables.get(name).map(String::as_str).filter(|text| !text.is_empty());
+        secret.or_else(variable)
+    }
+
+    /// Returns the text of a format string. Returns `None` if one of its names has no value.
+    fn fill(self, template: &Template) -> Option<String> {
+        template.fill(|name| self.get(name))
+    }
+
+    /// Returns a JSON object with the texts of its format strings. Returns `None` if a name has no value.
+    fn object(self, members: &BTreeMap<Template, JsonWish>) -> Option<serde_json::Value> {
+        let member = |(key, value): (&Template, &JsonWish)| {
+            let value = match value {
+                JsonWish::Text(text) => self.fill(text)?.into(),
+                JsonWish::Object(members) => {
+                    let text = |(key, text)| Some((self.fill(key)?, self.fill(text)?.into()));
+                    members.iter().map(text).collect::<Option<serde_json::Map<_, _>>>()?.into()
+                }
+            };
+            Some((self.fill(key)?, value))
+        };
+        Some(members.iter().map(member).collect::<Option<serde_json::Map<_, _>>>()?.into())
+    }
+}
+
+/// Checks that `found` contains one complete set of credentials, and besides only optional ones, and returns it. With `anonymous`, also
 /// accepts credentials without a complete set.
 ///
 /// # Errors
@@ -39,13 +75,13 @@ pub(crate) fn choose(manifest: &Manifest, found: Credentials, anonymous: bool, w
     let Some(chosen) =
         sets.iter().copied().find(|set| manifest.members(set).all(|wish| found.contains_key(&wish.name)))
     else {
-        if anonymous || manifest.credential.is_empty() {
+        if anonymous || sets.is_empty() {
             return Ok(found);
         }
         // The error names the set with the most credentials found, which the user probably meant, or else the first of
         // the manifest.
         let present = |set: &str| manifest.members(set).filter(|wish| found.contains_key(&wish.name)).count();
-        let first = manifest.credential.first().and_then(|wish| wish.sets().next()).unwrap_or_default();
+        let first = manifest.first_set_name();
         let meant = sets.iter().max_by_key(|set| (present(set), **set == first)).copied().unwrap_or(first);
         let missing: Vec<_> = manifest
             .members(meant)
@@ -58,7 +94,7 @@ pub(crate) fn choose(manifest: &Manifest, found: Credentials, anonymous: bool, w
     let strangers: Vec<_> = manifest
         .credential
         .iter()
-        .filter(|wish| found.contains_key(&wish.name) && !wish.sets().any(|name| name == chosen))
+        .filter(|wish| found.contains_key(&wish.name) && !wish.optional && !wish.sets().any(|name| name == chosen))
         .map(|wish| wish.env.as_str())
         .collect();
     if strangers.is_empty() {
@@ -77,11 +113,22 @@ pub(crate) fn choose(manifest: &Manifest, found: Credentials, anonymous: bool, w
 #[derive(Default)]
 pub(crate) struct Additions {
     headers: Vec<(HeaderName, HeaderSource)>,
+    /// Headers for the requests in which the component names them.
+    on_request: Vec<OnRequest>,
     /// The names of query parameters, and their values as they are sent.
     query: Vec<(String, String)>,
     /// Texts that contain credentials in another form, such as Base64. Like credentials, they must not reach the
     /// component.
     encoded: Vec<Secret>,
+}
+
+/// A header for the requests in which the component names it.
+struct OnRequest {
+    /// The name that the component uses.
+    key: String,
+    header: HeaderName,
+    /// The source of the value, or why there is none: a text for users.
+    source: std::result::Result<HeaderSource, String>,
 }
 
 /// The source of the value of a header.
@@ -98,17 +145,24 @@ impl Additions {
     /// # Errors
     ///
     /// [`Kind::Unauthenticated`] for a value that a header cannot contain, and for an unusable key.
-    pub(crate) fn new(wish: &OriginWish, manifest: &Manifest, secrets: &Credentials, what: &str) -> Result<Additions> {
+    pub(crate) fn new(wish: &OriginWish, manifest: &Manifest, values: Values<'_>, what: &str) -> Result<Additions> {
         let mut additions = Additions::default();
         for header in &wish.headers {
             let Ok(name) = HeaderName::try_from(header.name.as_str()) else { continue };
-            if let Some(source) = additions.header(header, manifest, secrets, what)? {
-                additions.headers.push((name, source));
+            let source = additions.header(header, manifest, values, what)?;
+            match (&header.on_request, source) {
+                (Some(key), source) => additions.on_request.push(OnRequest {
+                    key: key.clone(),
+                    header: name,
+                    source: source.ok_or_else(|| missing(header, manifest, values)),
+                }),
+                (None, Some(source)) => additions.headers.push((name, source)),
+                (None, None) => {}
             }
         }
         for parameter in &wish.query {
             let template = template(parameter.credential.as_deref(), parameter.value.as_ref());
-            if let Some(value) = template.and_then(|template| filled(&template, secrets)) {
+            if let Some(value) = template.and_then(|template| values.fill(&template)) {
                 let encoded: String = url::form_urlencoded::byte_serialize(value.as_bytes()).collect();
                 additions.encoded.push(Secret::new(encoded.clone()));
                 additions.query.push((parameter.name.clone(), encoded));
@@ -122,7 +176,7 @@ impl Additions {
         &mut self,
         wish: &HeaderWish,
         manifest: &Manifest,
-        secrets: &Credentials,
+        values: Values<'_>,
         what: &str,
     ) -> Result<Option<HeaderSource>> {
         let unusable = |credential: &str, why: &str| {
@@ -131,19 +185,19 @@ impl Additions {
             Error::new(Kind::Unauthenticated, what, format!("the value of {variable} {why}"))
         };
         if let (Some(assertion), Some(name)) = (&wish.assertion, wish.credential.as_deref()) {
-            let (Some(key), Some(subject)) = (secrets.get(name), secrets.get(&assertion.subject)) else {
+            let (Some(key), Some(subject)) = (values.secrets.get(name), values.secrets.get(&assertion.subject)) else {
                 return Ok(None);
             };
             let assertion = Assertion::new(key, subject, assertion).map_err(|why| unusable(name, &why))?;
             return Ok(Some(HeaderSource::Assertion(Arc::new(assertion))));
         }
-        let value = match &wish.basic {
-            Some(BasicWish { user, password }) => {
-                let (Some(user_text), Some(password)) = (filled(user, secrets), filled(password, secrets)) else {
+        let value = match (&wish.basic, &wish.json64) {
+            (Some(BasicWish { user, password }), _) => {
+                let (Some(user_text), Some(password)) = (values.fill(user), values.fill(password)) else {
                     return Ok(None);
                 };
                 if user_text.contains(':') {
-                    let name = user.credentials().next().unwrap_or("user");
+                    let name = user.names().next().unwrap_or("user");
                     return Err(unusable(name, "has a colon, which separates user and password"));
                 }
                 let encoded = STANDARD.encode(format!("{user_text}:{password}"));
@@ -151,33 +205,55 @@ impl Additions {
                 self.encoded.push(Secret::new(encoded.trim_end_matches('=')));
                 format!("Basic {encoded}")
             }
-            None => {
+            (None, Some(members)) => match values.object(members) {
+                Some(object) => self.json64(&object, wish, values),
+                None => return Ok(None),
+            },
+            (None, None) => {
                 let template = template(wish.credential.as_deref(), wish.value.as_ref());
-                let Some(value) = template.as_ref().and_then(|template| filled(template, secrets)) else {
-                    return Ok(None);
-                };
+                let Some(value) = template.and_then(|template| values.fill(&template)) else { return Ok(None) };
                 value
             }
         };
-        let name = wish.credential.as_deref().or_else(|| wish.value.as_ref()?.credentials().next()).unwrap_or_default();
+        let name = wish.credential.as_deref().or_else(|| wish.value.as_ref()?.names().next()).unwrap_or_default();
         let value = Secret::new(value).header();
         let value = value.ok_or_else(|| unusable(name, "has characters that no header can carry"))?;
         Ok(Some(HeaderSource::Value(value)))
     }
 
+    /// Returns the Base64 form of a JSON object, and records the forms in which a service may send its credentials back.
+    fn json64(&mut self, object: &serde_json::Value, wish: &HeaderWish, values: Values<'_>) -> String {
+        let json = object.to_string();
+        let encoded = URL_SAFE.encode(&json);
+        for form in [&encoded, &STANDARD.encode(&json)] {
+            self.encoded.push(Secret::new(form.trim_end_matches('=')));
+        }
+        // A service can also send the JSON text back, in which quotation marks are escaped.
+        for name in wish.templates().into_iter().flat_map(Template::names) {
+            let Some(secret) = values.secrets.get(name) else { continue };
+            let escaped = serde_json::Value::from(secret.expose()).to_string();
+            let escaped = escaped.trim_start_matches('"').strip_suffix('"').unwrap_or_default();
+            if escaped != secret.expose() {
+                self.encoded.push(Secret::new(escaped));
+            }
+        }
+        encoded
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.headers.is_empty() && self.query.is_empty()
+        self.headers.is_empty() && self.query.is_empty() && self.on_request.iter().all(|one| one.source.is_err())
     }
 
     /// Returns the names of the headers, and those of the query parameters with `?` before them.
     pub(crate) fn names(&self) -> Vec<String> {
-        let headers = self.headers.iter().map(|(name, _)| name.to_string());
+        let on_request = self.on_request.iter().filter(|one| one.source.is_ok()).map(|one| &one.header);
+        let headers = self.headers.iter().map(|(name, _)| name).chain(on_request).map(HeaderName::to_string);
         headers.chain(self.query.iter().map(|(name, _)| format!("?{name}"))).collect()
     }
 
     /// Returns the names of the headers.
     pub(crate) fn header_names(&self) -> impl Iterator<Item = &HeaderName> {
-        self.headers.iter().map(|(name, _)| name)
+        self.headers.iter().map(|(name, _)| name).chain(self.on_request.iter().map(|one| &one.header))
     }
 
     /// Returns the texts that contain credentials in another form.
@@ -186,17 +262,43 @@ impl Additions {
     }
 
     /// Removes the headers and parameters of these names that the component has set. With `add`, adds those of the
-    /// host.
-    pub(crate) fn apply(&self, headers: &mut HeaderMap, uri: &mut Uri, add: bool) {
-        for (name, source) in &self.headers {
+    /// host. `named` are the credentials that the component has named for this request.
+    ///
+    /// # Errors
+    ///
+    /// A text for users if a named credential is not declared or not set.
+    pub(crate) fn apply(
+        &self,
+        headers: &mut HeaderMap,
+        uri: &mut Uri,
+        add: bool,
+        named: &[String],
+    ) -> std::result::Result<(), String> {
+        for name in self.header_names() {
             headers.remove(name);
-            if let Some(value) = source.value().filter(|_| add) {
+        }
+        for (name, source) in self.headers.iter().filter(|_| add) {
+            if let Some(value) = source.value() {
                 headers.insert(name, value);
+            }
+        }
+        for key in named.iter().filter(|_| add) {
+            let mut unknown = true;
+            for one in self.on_request.iter().filter(|one| one.key == *key) {
+                unknown = false;
+                let source = one.source.as_ref().map_err(|why| asked_for(key, why))?;
+                if let Some(value) = source.value() {
+                    headers.insert(one.header.clone(), value);
+                }
+            }
+            if unknown {
+                return Err(asked_for(key, "its manifest declares no header of that name for this origin"));
             }
         }
         if let Some(changed) = self.with_query(uri, add) {
             *uri = changed;
         }
+        Ok(())
     }
 
     /// Returns the URI with the query parameters. Returns `None` if there are none to add or to remove.
@@ -227,9 +329,22 @@ fn template(credential: Option<&str>, value: Option<&Template>) -> Option<Templa
     credential.map(Template::of_credential).or_else(|| value.cloned())
 }
 
-/// Returns the text of a format string. Returns `None` if one of its credentials is not set.
-fn filled(template: &Template, secrets: &Credentials) -> Option<String> {
-    template.fill(|name| secrets.get(name).map(Secret::expose))
+/// Returns the text for users about a credential that the component has named and that cannot be added.
+pub(crate) fn asked_for(key: &str, why: &str) -> String {
+    format!("the plugin asked for the credential {key:?}: {why}")
+}
+
+/// Returns a text for users that names the variables without which a header cannot be added.
+fn missing(wish: &HeaderWish, manifest: &Manifest, values: Values<'_>) -> String {
+    let subject = wish.assertion.iter().map(|assertion| assertion.subject.as_str());
+    let names = wish.credential.as_deref().into_iter().chain(subject);
+    let names = names.chain(wish.templates().into_iter().flat_map(Template::names));
+    let unset: BTreeSet<&str> = names
+        .filter(|name| values.get(name).is_none())
+        .map(|name| manifest.credential.iter().find(|wish| wish.name == name).map_or(name, |wish| wish.env.as_str()))
+        .collect();
+    let unset: Vec<_> = unset.into_iter().collect();
+    format!("{} not set", unset.join(" and "))
 }
 
 impl HeaderSource {
@@ -337,7 +452,8 @@ mod tests {
             let secrets: Credentials = [("oauth-jwt-key", pem.as_str()), ("oauth-client-id", "client-7")]
                 .map(|(name, value)| (name.to_owned(), Secret::new(value)))
                 .into();
-            let additions = Additions::new(&manifest.origin[0], &manifest, &secrets, "use the provider").unwrap();
+            let values = Values { secrets: &secrets, variables: &BTreeMap::new() };
+            let additions = Additions::new(&manifest.origin[0], &manifest, values, "use the provider").unwrap();
             let assertion = additions.headers.iter().find(|(name, _)| *name == "x-modal-oauth-client-assertion");
             let source = &assertion.unwrap().1;
             let (first, second) = (source.value().unwrap(), source.value().unwrap());
@@ -366,7 +482,8 @@ mod tests {
         let secrets: Credentials = [("oauth-jwt-key", "hush"), ("oauth-client-id", "client")]
             .map(|(name, value)| (name.to_owned(), Secret::new(value)))
             .into();
-        let error = Additions::new(&manifest.origin[0], &manifest, &secrets, "use the provider").err().unwrap();
+        let values = Values { secrets: &secrets, variables: &BTreeMap::new() };
+        let error = Additions::new(&manifest.origin[0], &manifest, values, "use the provider").err().unwrap();
         let error = error.to_string();
         assert!(error.contains("MODAL_OAUTH_JWT_KEY is not a private key") && !error.contains("hush"), "{error}");
     }
@@ -384,6 +501,9 @@ mod tests {
         [[credential]]
         name = 'password'
         env = 'X_PASSWORD'
+        optional = true
+        [[env]]
+        name = 'X_SERVER'
         [[origin]]
         name = 'o'
         url = { default = 'https://host' }
@@ -391,13 +511,21 @@ mod tests {
           { name = 'authorization', value = 'Bearer {token}' },
           { name = 'x-both', value = '{user}/{token}' },
           { name = 'x-basic', basic = { user = '{user}', password = '{password}' } },
+          { name = 'x-json', json64 = { user = 'me', password = '{password}', at = '{X_SERVER}' }, on_request = 'store' },
+          { name = 'x-nested', json64 = { '{X_SERVER}' = { password = '{password}' } }, on_request = 'store' },
         ]
         query = [{ name = 'api key', credential = 'token' }]";
 
     fn additions(secrets: &[(&str, &str)]) -> Result<Additions> {
         let manifest = Manifest::parse(FORMS)?;
         let secrets = secrets.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value))).collect();
-        Additions::new(&manifest.origin[0], &manifest, &secrets, "use the provider")
+        let variables = BTreeMap::from([("X_SERVER".to_owned(), "host".to_owned())]);
+        Additions::new(
+            &manifest.origin[0],
+            &manifest,
+            Values { secrets: &secrets, variables: &variables },
+            "use the provider",
+        )
     }
 
     #[test]
@@ -407,17 +535,17 @@ mod tests {
         headers.insert("x-basic", HeaderValue::from_static("forged"));
         // Parameters of the component with the same name are removed, in whatever way they are written.
         let mut uri: Uri = "https://host/a?b=c&api+key=forged&api%20key=forged&d".parse().unwrap();
-        added.apply(&mut headers, &mut uri, true);
+        added.apply(&mut headers, &mut uri, true, &[]).unwrap();
         assert_eq!(headers["authorization"], "Bearer t/1 &2");
         assert_eq!(headers["x-both"], "me/t/1 &2");
         // printf 'me:p:w?' | base64
         assert_eq!(headers["x-basic"], "Basic bWU6cDp3Pw==");
         assert!(headers.values().all(HeaderValue::is_sensitive));
         assert_eq!(uri, "https://host/a?b=c&d&api+key=t%2F1+%262");
-        assert_eq!(added.names(), ["authorization", "x-both", "x-basic", "?api key"]);
+        assert_eq!(added.names(), ["authorization", "x-both", "x-basic", "x-json", "x-nested", "?api key"]);
         let encoded: Vec<_> = added.encoded().iter().map(Secret::expose).collect();
-        assert_eq!(encoded, ["bWU6cDp3Pw", "t%2F1+%262"]);
-        added.apply(&mut headers, &mut uri, false);
+        assert_eq!((encoded.first(), encoded.last()), (Some(&"bWU6cDp3Pw"), Some(&"t%2F1+%262")));
+        added.apply(&mut headers, &mut uri, false, &[]).unwrap();
         assert!(headers.is_empty() && uri == "https://host/a?b=c&d", "{headers:?} {uri}");
     }
 
@@ -426,6 +554,51 @@ mod tests {
         let added = additions(&[("token", "t"), ("user", "me")]).unwrap();
         assert_eq!(added.names(), ["authorization", "x-both", "?api key"]);
         assert!(additions(&[("user", "me")]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_added_on_request_is_added_to_no_other_request() {
+        let applied = |added: &Additions, names: &[&str]| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-json", HeaderValue::from_static("forged"));
+            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+            let result = added.apply(&mut headers, &mut "https://host/a".parse().unwrap(), true, &names);
+            result.map(|()| headers)
+        };
+        let added = additions(&[("password", "p>?\"w")]).unwrap();
+        assert!(applied(&added, &[]).unwrap().is_empty());
+        let headers = applied(&added, &["store"]).unwrap();
+        // printf '{"at":"host","password":"p>?\\"w","user":"me"}' | base64 -w0 | tr +/ -_
+        assert_eq!(headers["x-json"], "eyJhdCI6Imhvc3QiLCJwYXNzd29yZCI6InA-P1widyIsInVzZXIiOiJtZSJ9");
+        // printf '{"host":{"password":"p>?\\"w"}}' | base64 -w0 | tr +/ -_
+        assert_eq!(headers["x-nested"], "eyJob3N0Ijp7InBhc3N3b3JkIjoicD4_XCJ3In19");
+        assert!(headers.values().all(HeaderValue::is_sensitive));
+        // The forms in which the credential could come back.
+        let encoded: Vec<_> = added.encoded().iter().map(Secret::expose).collect();
+        for form in ["eyJob3N0Ijp7InBhc3N3b3JkIjoicD4_XCJ3In19", "eyJob3N0Ijp7InBhc3N3b3JkIjoicD4/XCJ3In19", "p>?\\\"w"]
+        {
+            assert!(encoded.contains(&form), "{form}: {encoded:?}");
+        }
+        let unknown = applied(&added, &["store", "other"]).unwrap_err();
+        assert!(unknown.contains("the credential \"other\": its manifest declares no header"), "{unknown}");
+        let unset = applied(&additions(&[("token", "t")]).unwrap(), &["store"]).unwrap_err();
+        assert!(unset.contains("the credential \"store\": X_PASSWORD not set"), "{unset}");
+    }
+
+    #[test]
+    fn optional_credentials_belong_to_no_set() {
+        let manifest = Manifest::parse(FORMS).unwrap();
+        let choice = |names: &[&str]| {
+            let found = names.iter().map(|name| ((*name).to_owned(), Secret::new("x"))).collect();
+            choose(&manifest, found, false, "use the provider").map(|chosen| chosen.len())
+        };
+        assert_eq!(choice(&["token", "user"]).unwrap(), 2);
+        assert_eq!(choice(&["token", "user", "password"]).unwrap(), 3);
+        let error = choice(&["password"]).unwrap_err().to_string();
+        assert!(error.contains("X_TOKEN and X_USER not set") && !error.contains("X_PASSWORD"), "{error}");
+        // A provider whose credentials are all optional needs none.
+        let only = Manifest { credential: manifest.credential[2..].to_vec(), ..manifest.clone() };
+        assert!(choose(&only, Credentials::new(), false, "use the provider").unwrap().is_empty());
     }
 
     #[test]

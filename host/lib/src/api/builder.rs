@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use http::HeaderName;
 
-use crate::access::credentials::{self, Additions};
+use crate::access::credentials::{self, Additions, Values};
 use crate::access::identity::Identity;
 use crate::access::places::{self, Places, Unusable};
 use crate::access::policy::{Fixed, Policy};
@@ -21,7 +21,7 @@ use crate::error::{Error, Kind, Result};
 use crate::net::connect::{Connector, Trust};
 use crate::net::hook::{Net, Silence, SilenceObserver};
 use crate::net::proxy::{Proxies, Proxy};
-use crate::plugin::manifest::{CredentialWish, Manifest, Settings};
+use crate::plugin::manifest::{CredentialWish, EnvWish, Manifest, Settings};
 use crate::plugin::origin::OriginWish;
 use crate::runtime::limits::Limits;
 use crate::runtime::runner::Runner;
@@ -195,8 +195,10 @@ impl ProviderBuilder {
         let what = format!("use the provider {}", if manifest.name.is_empty() { "plugin" } else { &manifest.name });
         let sources = Sources { variables: self.variables(), settings: self.settings(manifest, &what).await? };
         let secrets = credentials::choose(manifest, self.secrets(manifest, &sources).await?, self.anonymous, &what)?;
-        let mut env = self.environment(manifest, &sources);
-        let fixed = self.origins(manifest, &sources, &secrets, &mut env, &what).await?;
+        let declared = declared(manifest, &sources);
+        let mut env = self.environment(&declared);
+        let values = Values { secrets: &secrets, variables: &declared };
+        let fixed = self.origins(manifest, &sources, values, &mut env, &what).await?;
         for grant in &fixed {
             tracing::debug!(origin = %grant.origin, name = %grant.name, explicit = grant.explicit, "granted");
         }
@@ -287,14 +289,9 @@ impl ProviderBuilder {
     }
 
     /// Returns the environment variables that the component sees.
-    fn environment(&self, manifest: &Manifest, sources: &Sources) -> BTreeMap<String, String> {
-        let mut env = BTreeMap::new();
-        for wish in manifest.env.iter().filter(|wish| self.shows(&wish.name)) {
-            let value = sources.variables.get(&wish.name).or_else(|| sources.setting(wish.setting.as_deref()));
-            if let Some(value) = value.or(wish.default.clone()) {
-                env.insert(wish.name.clone(), value);
-            }
-        }
+    fn environment(&self, declared: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let shown = declared.iter().filter(|(name, _)| self.shows(name));
+        let mut env: BTreeMap<_, _> = shown.map(|(name, value)| (name.clone(), value.clone())).collect();
         // Variables that the embedder sets are always shown, whether or not the manifest names them.
         env.extend(self.env.clone());
         env
@@ -317,7 +314,7 @@ impl ProviderBuilder {
         &self,
         manifest: &Manifest,
         sources: &Sources,
-        secrets: &BTreeMap<String, Secret>,
+        values: Values<'_>,
         env: &mut BTreeMap<String, String>,
         what: &str,
     ) -> Result<Vec<Fixed>> {
@@ -335,7 +332,7 @@ impl ProviderBuilder {
             if let Some(variable) = wish.url.env.as_ref().filter(|_| chosen.told) {
                 env.insert(variable.clone(), places.shown);
             }
-            let additions = Arc::new(Additions::new(wish, manifest, secrets, what)?);
+            let additions = Arc::new(Additions::new(wish, manifest, values, what)?);
             fixed.extend(places.origins.into_iter().map(|origin| Fixed {
                 name: wish.name.clone(),
                 origin,
@@ -412,6 +409,15 @@ impl ProviderBuilder {
             !held
         });
     }
+}
+
+/// Returns the values of the variables that the manifest declares for the component.
+fn declared(manifest: &Manifest, sources: &Sources) -> BTreeMap<String, String> {
+    let value = |wish: &EnvWish| {
+        let set = sources.variables.get(&wish.name).or_else(|| sources.setting(wish.setting.as_deref()));
+        Some((wish.name.clone(), set.or_else(|| wish.default.clone())?))
+    };
+    manifest.env.iter().filter_map(value).collect()
 }
 
 /// The address that was chosen for an origin.

@@ -23,8 +23,10 @@ use super::learn::Collector;
 use super::link::{Link, Patience};
 use super::pool::{Lease, Pool, Sender, Wire};
 use super::scrub::Scrubber;
-use crate::access::policy::{Origin, Policy, Reach};
+use crate::access::credentials::asked_for;
+use crate::access::policy::{Origin, Pass, Policy, Reach};
 use crate::access::secret::Secret;
+use crate::plugin::origin::NAMED_CREDENTIAL;
 
 /// Most concurrent requests of one instance. An instance serves one call, which has a handful. The limit protects
 /// against malicious components.
@@ -204,6 +206,7 @@ impl Net {
 
         let headers = request.headers_mut();
         headers.remove(header::HOST);
+        let named = take_named(headers);
         let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         if size > MAX_REQUEST_HEADERS {
             return Err((
@@ -220,11 +223,7 @@ impl Net {
         let grpc = kind.strip_prefix("application/grpc").is_some_and(|rest| rest.is_empty() || rest.starts_with('+'));
         let wire = if grpc || (!origin.secure && self.pool.speaks_grpc(&origin)) { Wire::Grpc } else { Wire::Any };
         let path = request.uri().path().to_owned();
-        if let Some(additions) = &pass.additions {
-            let (mut parts, body) = request.into_parts();
-            additions.apply(&mut parts.headers, &mut parts.uri, credentials == Credentials::Added);
-            request = Request::from_parts(parts, body);
-        }
+        let request = with_additions(request, &pass, credentials, &named, &origin).map_err(denied)?;
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
 
         let (patience, prompt) = link.patience();
@@ -351,6 +350,33 @@ impl Net {
         }
         Err((HttpError::ConnectionTerminated, format!("{origin} closes every connection immediately")))
     }
+}
+
+/// Adds what the host adds to requests for the origin, and the credentials that the component has named. Fails with a text
+/// for users if one of these cannot be added.
+fn with_additions(
+    request: Request<WasiBody>,
+    pass: &Pass,
+    credentials: Credentials,
+    named: &[String],
+    origin: &Origin,
+) -> Result<Request<WasiBody>, String> {
+    let added = credentials == Credentials::Added;
+    if let Some(name) = named.first().filter(|_| !added || pass.additions.is_none()) {
+        return Err(asked_for(name, &format!("the host adds no credentials to requests for {origin}")));
+    }
+    let Some(additions) = &pass.additions else { return Ok(request) };
+    let (mut parts, body) = request.into_parts();
+    additions.apply(&mut parts.headers, &mut parts.uri, added, named)?;
+    Ok(Request::from_parts(parts, body))
+}
+
+/// Removes the headers by which the component names credentials for this request, and returns the names.
+fn take_named(headers: &mut http::HeaderMap) -> Vec<String> {
+    let values = headers.get_all(NAMED_CREDENTIAL).iter();
+    let names = values.map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_owned()).collect();
+    headers.remove(NAMED_CREDENTIAL);
+    names
 }
 
 /// Returns whether a response is a JSON document that reports success.

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::error::{Error, Kind, PluginFault, Result};
-use crate::plugin::origin::OriginWish;
+use crate::plugin::origin::{Names, OriginWish};
 
 /// The name of the custom section.
 pub const SECTION: &str = "harness:manifest";
@@ -129,11 +129,15 @@ pub struct CredentialWish {
     /// without sets belongs to the unnamed set.
     #[serde(default)]
     pub sets: Vec<String>,
+    /// Whether the provider can be used without this credential. If so, it belongs to no set.
+    #[serde(default)]
+    pub optional: bool,
 }
 
 impl CredentialWish {
+    /// Returns the sets that contain this credential. The unnamed set is `""`.
     pub(crate) fn sets(&self) -> impl Iterator<Item = &str> {
-        let unnamed = self.sets.is_empty().then_some("");
+        let unnamed = (self.sets.is_empty() && !self.optional).then_some("");
         self.sets.iter().map(String::as_str).chain(unnamed)
     }
 }
@@ -161,21 +165,27 @@ impl Manifest {
         for name in manifest.variables() {
             let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
             if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(word) {
-                return Err(invalid(format!("{name:?} is no name of an environment variable")));
+                return Err(invalid(format!("{name:?} is not a valid name of an environment variable")));
             }
         }
         manifest.check_credentials_stay_here().map_err(invalid)?;
+        if let Some(wish) = manifest.credential.iter().find(|wish| wish.optional && !wish.sets.is_empty()) {
+            return Err(invalid(format!("the credential {:?} is optional, so it belongs to no set", wish.name)));
+        }
         // The values are printed, one per line, for other programs.
         if let Some((name, value)) = manifest.gateway.env.iter().find(|(_, value)| value.contains(char::is_control)) {
             return Err(invalid(format!("the value for {name}, {value:?}, has a control character")));
         }
+        let names = Names {
+            credentials: manifest.credential.iter().map(|wish| wish.name.as_str()).collect(),
+            variables: manifest.env.iter().map(|wish| wish.name.as_str()).collect(),
+        };
         // Grants refer to origins by name, so the names must differ.
         for (n, origin) in manifest.origin.iter().enumerate() {
             if manifest.origin[..n].iter().any(|other| other.name == origin.name) {
                 return Err(invalid(format!("two origins have the name {:?}", origin.name)));
             }
-            let declared = |name: &str| manifest.credential.iter().any(|credential| credential.name == *name);
-            origin.check(declared).map_err(invalid)?;
+            origin.check(&names).map_err(invalid)?;
         }
         Ok(manifest)
     }
@@ -222,7 +232,7 @@ impl Manifest {
             if let Some(credential) = of(source) {
                 let name = &credential.name;
                 return Err(format!(
-                    "it wishes {source:?} to be shown as {wish:?}, and that is the credential {name:?}"
+                    "it asks to show {source:?} to the plugin as {wish:?}, and that is the credential {name:?}"
                 ));
             }
         }
@@ -258,8 +268,12 @@ impl Manifest {
 
     /// Returns the credentials of the first set in the manifest.
     pub fn first_set(&self) -> impl Iterator<Item = &CredentialWish> {
-        let set = self.credential.first().and_then(|wish| wish.sets().next()).unwrap_or_default();
-        self.members(set)
+        self.members(self.first_set_name())
+    }
+
+    /// Returns the name of the first set in the manifest.
+    pub(crate) fn first_set_name(&self) -> &str {
+        self.credential.iter().find_map(|wish| wish.sets().next()).unwrap_or_default()
     }
 
     /// Returns a hint for users that names the variables of a set of credentials.
@@ -303,7 +317,7 @@ mod tests {
         assert!(Manifest::parse("manifest = 1\nname = 'x'\ninterface = 'y'\nwish = 3").is_err());
         let text = "manifest = 1\nname = 'x'\ninterface = 'y'\n[[origin]]\nname = 'o'\nurl = { default = 'https://a' }\n\
                     headers = [{ name = 'h', credential = 'c' }]";
-        assert!(Manifest::parse(text).unwrap_err().to_string().contains("no declared credential"));
+        assert!(Manifest::parse(text).unwrap_err().to_string().contains("\"c\", which is not a declared credential"));
     }
 
     #[test]
@@ -319,38 +333,59 @@ mod tests {
     #[test]
     fn origins_that_cannot_be_meant_are_refused() {
         let head = "manifest = 1\nname = 'x'\ninterface = 'y'\n[[credential]]\nname = 'c'\nenv = 'C'\n\
-                    [[origin]]\nname = 'o'\nurl = { default = 'https://a' }\n";
+                    [[env]]\nname = 'V'\n[[origin]]\nname = 'o'\nurl = { default = 'https://a' }\n";
         for (line, why) in [
-            ("headers = [{ name = 'h' }]", "needs one of `credential`, `value` and `basic`"),
+            ("headers = [{ name = 'h' }]", "needs one of `credential`, `value`, `basic` and `json64`"),
             ("headers = [{ name = 'h', credential = 'c', value = '{c}' }]", "needs one of"),
-            ("headers = [{ name = 'h h', credential = 'c' }]", "no header name"),
-            ("headers = [{ name = 'h', value = 'Bearer' }]", "names no declared credential"),
-            ("headers = [{ name = 'h', value = 'Bearer {d}' }]", "names no declared credential"),
+            ("headers = [{ name = 'h h', credential = 'c' }]", "not a valid name of a header"),
+            ("headers = [{ name = 'Harness-Credential', credential = 'c' }]", "is reserved"),
+            ("headers = [{ name = 'h', credential = 'c', on_request = 'a, b' }]", "`on_request` \"a, b\""),
+            ("headers = [{ name = 'h', credential = 'c', on_request = '' }]", "`on_request` \"\""),
+            ("headers = [{ name = 'h', json64 = {} }]", "refers to no credential"),
+            ("headers = [{ name = 'h', json64 = { a = '{d}' } }]", "\"d\", which is not a declared credential"),
+            ("headers = [{ name = 'h', json64 = { a = '{c', b = '{c}' } }]", "single"),
+            ("headers = [{ name = 'h', json64 = { '{c' = 'b' } }]", "single"),
+            ("headers = [{ name = 'h', json64 = { a = { b = { c = '{c}' } } } }]", "expected a string"),
+            ("headers = [{ name = 'h', json64 = { a = 3 } }]", "a text or a table of texts"),
+            ("headers = [{ name = 'h', json64 = { a = '{c}' }, value = '{c}' }]", "needs one of"),
+            ("headers = [{ name = 'h', value = 'Bearer' }]", "refers to no credential"),
+            ("headers = [{ name = 'h', value = 'Bearer {d}' }]", "\"d\", which is not a declared credential"),
+            ("headers = [{ name = 'h', value = 'Bearer {V}' }]", "refers to no credential"),
+            ("headers = [{ name = 'h', credential = 'V' }]", "\"V\", which is not a declared credential"),
             ("headers = [{ name = 'h', value = 'Bearer {c' }]", "single"),
-            ("headers = [{ name = 'h', basic = { user = 'u', password = 'p' } }]", "names no declared credential"),
+            ("headers = [{ name = 'h', basic = { user = 'u', password = 'p' } }]", "refers to no credential"),
             (
                 "headers = [{ name = 'h', value = '{c}', assertion = { subject = 'c', audience = 'a', seconds = 1 } }]",
                 "needs `credential`",
             ),
             ("query = [{ name = 'q' }]", "needs one of `credential` and `value`"),
             ("query = [{ name = '', credential = 'c' }]", "has no name"),
-            ("query = [{ name = 'q', credential = 'd' }]", "names no declared credential"),
+            ("query = [{ name = 'q', credential = 'd' }]", "\"d\", which is not a declared credential"),
             ("authority = 'example.com'", "ends in .localhost"),
             ("tls = { certificate = { env = 'CERT' } }", "`certificate` and `key` together"),
             ("tls = { on = { env = 'A' } }", "needs `url.tcp`"),
-            ("tls = { on = { env = 'A B' } }", "no name of an environment variable"),
-            ("tls = { authorities = { env = 'A B' } }", "no name of an environment variable"),
-            ("tls = { authorities = { env = 'A', file = '../x' } }", "no name of a file"),
-            ("learn = [{ path = '/a', name = 'n' }]", "unusable"),
-            ("learn = [{ path = '/a', field = [1], pointer = '/a', name = 'n' }]", "unusable"),
-            ("learn = [{ path = '/a', pointer = 'a', name = 'n' }]", "unusable"),
-            ("learn = [{ path = 'a', pointer = '/a', name = 'n' }]", "unusable"),
+            ("tls = { on = { env = 'A B' } }", "not a valid name of an environment variable"),
+            ("tls = { authorities = { env = 'A B' } }", "not a valid name of an environment variable"),
+            ("tls = { authorities = { env = 'A', file = '../x' } }", "\"../x\" is not the name of a file"),
+            ("learn = [{ path = '/a', name = 'n' }]", "needs one of `field` and `pointer`"),
+            (
+                "learn = [{ path = '/a', field = [1], pointer = '/a', name = 'n' }]",
+                "needs one of `field` and `pointer`",
+            ),
+            ("learn = [{ path = '/a', pointer = 'a', name = 'n' }]", "a `pointer` that begins with `/`"),
+            ("learn = [{ path = 'a', pointer = '/a', name = 'n' }]", "a path that begins with `/`"),
+            (
+                "learn = [{ path = '/a', field = [1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1], name = 'n' }]",
+                "more than 16 steps",
+            ),
         ] {
             let error = Manifest::parse(&format!("{head}{line}")).unwrap_err().to_string();
             assert!(error.contains(why), "{line}: {error}");
         }
         for line in [
             "headers = [{ name = 'h', value = 'Bearer {c}' }, { name = 'i', basic = { user = 'u', password = '{c}' } }]",
+            "headers = [{ name = 'h', json64 = { '{V}' = { user = 'u', password = '{c}' } }, on_request = 'registry' }]",
+            "headers = [{ name = 'h', json64 = { a = '{V}', b = 'p-{c}', d = { } } }]",
             "query = [{ name = 'q', value = 'k-{c}' }]",
             "tls = { certificate = { env = 'D', file = 'cert.pem' }, key = { env = 'D', file = 'key.pem' } }",
             "learn = [{ path = '/a/*', pointer = '/data/*/url', name = 'n' }]",
@@ -386,10 +421,11 @@ mod tests {
         for (text, why) in [
             (r#"gateway.env = { X = "1\nB=2" }"#, "control character"),
             (r#"gateway.env = { X = "\u001b[1m" }"#, "control character"),
-            (r#"gateway.env = { "X=1\nB" = "2" }"#, "no name of an environment variable"),
-            ("[[env]]\nname = ''", "no name of an environment variable"),
-            ("[[env]]\nname = '1X'", "no name of an environment variable"),
-            ("[[origin]]\nname = 'o'\nurl = { env = 'A B' }", "no name of an environment variable"),
+            (r#"gateway.env = { "X=1\nB" = "2" }"#, "not a valid name of an environment variable"),
+            ("[[env]]\nname = ''", "not a valid name of an environment variable"),
+            ("[[env]]\nname = '1X'", "not a valid name of an environment variable"),
+            ("[[origin]]\nname = 'o'\nurl = { env = 'A B' }", "not a valid name of an environment variable"),
+            ("[[credential]]\nname = 'c'\nenv = 'C'\noptional = true\nsets = ['s']", "belongs to no set"),
         ] {
             let error = Manifest::parse(&format!("{head}{text}")).unwrap_err().to_string();
             assert!(error.contains(why), "{text}: {error}");

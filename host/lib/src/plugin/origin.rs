@@ -1,9 +1,16 @@
 //! The part `[[origin]]` of the manifest: the services that a plugin reaches, what the host adds to requests for them, and
 //! the answers that name further services. docs/manifest.md describes the keys for authors.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 
 use crate::plugin::template::Template;
+
+/// The header by which the component names credentials for one request. The host removes it.
+pub(crate) const NAMED_CREDENTIAL: &str = "harness-credential";
 
 /// Most steps from the top of a message to the text that a rule names.
 const MAX_STEPS: usize = 16;
@@ -57,7 +64,7 @@ pub struct TcpWish {
     pub https: u16,
 }
 
-/// A header that contains credentials. It has exactly one of `credential`, `value` and `basic`.
+/// A header that contains credentials. It has exactly one of `credential`, `value`, `basic` and `json64`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeaderWish {
@@ -69,8 +76,56 @@ pub struct HeaderWish {
     pub value: Option<Template>,
     /// If set, the value is `Basic` with this user and password in Base64 (RFC 7617).
     pub basic: Option<BasicWish>,
+    /// If set, the value is this JSON object in Base64 for URLs, with padding (RFC 4648, section 5).
+    pub json64: Option<BTreeMap<Template, JsonWish>>,
+    /// If set, the header is added only to requests in which the component names it by the header
+    /// `harness-credential`.
+    pub on_request: Option<String>,
     /// If set, the credential is an RSA key in PEM form, and the header contains a statement signed with it.
     pub assertion: Option<AssertionWish>,
+}
+
+/// The value of a member of a JSON object: a text, or an object of texts.
+#[derive(Clone, Debug)]
+pub enum JsonWish {
+    /// A text.
+    Text(Template),
+    /// The members of an object.
+    Object(BTreeMap<Template, Template>),
+}
+
+impl<'de> Deserialize<'de> for JsonWish {
+    // Not derived as an untagged enum, whose errors do not say what is wrong.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<JsonWish, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = JsonWish;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text or a table of texts")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<JsonWish, E> {
+                Template::parse(text).map(JsonWish::Text).map_err(E::custom)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<JsonWish, A::Error> {
+                BTreeMap::deserialize(MapAccessDeserializer::new(map)).map(JsonWish::Object)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl JsonWish {
+    fn templates(&self) -> Vec<&Template> {
+        match self {
+            JsonWish::Text(text) => vec![text],
+            JsonWish::Object(members) => members.iter().flat_map(|(key, value)| [key, value]).collect(),
+        }
+    }
 }
 
 /// A user and a password.
@@ -160,21 +215,10 @@ pub struct LearnWish {
 }
 
 impl OriginWish {
-    /// Checks what the types cannot express. `declared` tells whether the manifest declares a credential.
-    pub(super) fn check(&self, declared: impl Fn(&str) -> bool) -> Result<(), String> {
+    /// Checks what the types cannot express.
+    pub(super) fn check(&self, names: &Names<'_>) -> Result<(), String> {
         for header in &self.headers {
-            let name = &header.name;
-            if http::HeaderName::try_from(name.as_str()).is_err() {
-                return Err(format!("{name:?} is no header name"));
-            }
-            let ways = [header.credential.is_some(), header.value.is_some(), header.basic.is_some()];
-            if ways.iter().filter(|set| **set).count() != 1 {
-                return Err(format!("the header {name} needs one of `credential`, `value` and `basic`"));
-            }
-            if header.assertion.is_some() && header.credential.is_none() {
-                return Err(format!("the header {name} has an assertion, so it needs `credential`"));
-            }
-            check_credentials(&format!("header {name}"), header.credentials(), &declared)?;
+            header.check(names)?;
         }
         for parameter in &self.query {
             let name = &parameter.name;
@@ -184,13 +228,13 @@ impl OriginWish {
             if parameter.credential.is_some() == parameter.value.is_some() {
                 return Err(format!("the query parameter {name} needs one of `credential` and `value`"));
             }
-            check_credentials(&format!("query parameter {name}"), parameter.credentials(), &declared)?;
+            names.check(&format!("query parameter {name}"), parameter.credential.as_deref(), parameter.value.iter())?;
         }
         if let Some(authority) = &self.authority
             && !is_local_name(authority)
         {
             return Err(format!(
-                "{authority:?} is no authority of a socket: write a host name that ends in .localhost"
+                "the `authority` {authority:?} is not valid: write a host name in lower case that ends in .localhost"
             ));
         }
         if let Some(tls) = &self.tls
@@ -206,7 +250,8 @@ impl OriginWish {
         }
         for wish in self.files() {
             if wish.file.as_deref().is_some_and(|file| file.is_empty() || file.contains('/') || file == "..") {
-                return Err(format!("{:?} is no name of a file in the directory {}", wish.file, wish.env));
+                let name = wish.file.as_deref().unwrap_or_default();
+                return Err(format!("{name:?} is not the name of a file in the directory {}", wish.env));
             }
         }
         self.learn.iter().try_for_each(LearnWish::check)
@@ -234,11 +279,36 @@ impl OriginWish {
 /// The name of a client certificate among the credentials of a grant.
 pub(crate) const CERTIFICATE: &str = "client certificate";
 
-fn check_credentials(what: &str, names: Vec<&str>, declared: impl Fn(&str) -> bool) -> Result<(), String> {
-    if names.is_empty() || !names.into_iter().all(declared) {
-        return Err(format!("the {what} names no declared credential"));
+/// The names that the entries of a manifest may refer to.
+pub(super) struct Names<'a> {
+    /// The declared credentials.
+    pub(super) credentials: Vec<&'a str>,
+    /// The declared variables of the component.
+    pub(super) variables: Vec<&'a str>,
+}
+
+impl Names<'_> {
+    /// Checks that a header or a parameter refers to declared names only, and to a credential.
+    fn check<'t>(
+        &self,
+        what: &str,
+        credential: Option<&str>,
+        templates: impl Iterator<Item = &'t Template>,
+    ) -> Result<(), String> {
+        let mut secret = false;
+        let named = templates.flat_map(Template::names).map(|name| (name, self.variables.contains(&name)));
+        for (name, is_variable) in credential.into_iter().map(|name| (name, false)).chain(named) {
+            let is_credential = self.credentials.contains(&name);
+            if !is_credential && !is_variable {
+                return Err(format!("the {what} refers to {name:?}, which is not a declared credential or variable"));
+            }
+            secret |= is_credential;
+        }
+        if !secret {
+            return Err(format!("the {what} refers to no credential"));
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Returns whether a text is a host name below `.localhost`, in lower case.
@@ -251,31 +321,60 @@ pub(crate) fn is_local_name(name: &str) -> bool {
 }
 
 impl HeaderWish {
-    /// Returns the names of all credentials that the header needs.
-    fn credentials(&self) -> Vec<&str> {
-        let basic = self.basic.iter().flat_map(|basic| [&basic.user, &basic.password]);
-        let subject = self.assertion.iter().map(|assertion| assertion.subject.as_str());
-        let templates = self.value.iter().chain(basic).flat_map(Template::credentials);
-        self.credential.iter().map(String::as_str).chain(templates).chain(subject).collect()
+    fn check(&self, names: &Names<'_>) -> Result<(), String> {
+        let name = &self.name;
+        if http::HeaderName::try_from(name.as_str()).is_err() {
+            return Err(format!("{name:?} is not a valid name of a header"));
+        }
+        if name.eq_ignore_ascii_case(NAMED_CREDENTIAL) {
+            return Err(format!("the header {name} is reserved: by it the plugin names credentials"));
+        }
+        let ways = [self.credential.is_some(), self.value.is_some(), self.basic.is_some(), self.json64.is_some()];
+        if ways.iter().filter(|set| **set).count() != 1 {
+            return Err(format!("the header {name} needs one of `credential`, `value`, `basic` and `json64`"));
+        }
+        if self.assertion.is_some() && self.credential.is_none() {
+            return Err(format!("the header {name} has an assertion, so it needs `credential`"));
+        }
+        let label = |name: &str| name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'));
+        if let Some(label_text) = self.on_request.as_deref().filter(|text| text.is_empty() || !label(text)) {
+            return Err(format!(
+                "the header {name} has the `on_request` {label_text:?}: use letters, digits, `-`, `_` and `.`"
+            ));
+        }
+        let what = format!("header {name}");
+        names.check(&what, self.credential.as_deref(), self.templates().into_iter())?;
+        match &self.assertion {
+            Some(assertion) => names.check(&what, Some(&assertion.subject), std::iter::empty()),
+            None => Ok(()),
+        }
     }
-}
 
-impl QueryWish {
-    fn credentials(&self) -> Vec<&str> {
-        self.credential.iter().map(String::as_str).chain(self.value.iter().flat_map(Template::credentials)).collect()
+    /// Returns all format strings of the header.
+    pub(crate) fn templates(&self) -> Vec<&Template> {
+        let basic = self.basic.iter().flat_map(|basic| [&basic.user, &basic.password]);
+        let members = self.json64.iter().flatten();
+        let json = members.flat_map(|(key, value)| std::iter::once(key).chain(value.templates()));
+        self.value.iter().chain(basic).chain(json).collect()
     }
 }
 
 impl LearnWish {
     fn check(&self) -> Result<(), String> {
-        let unusable = || format!("the rule for {:?} is unusable", self.path);
+        let unusable = |why: &str| Err(format!("the entry of `learn` for the path {:?} {why}", self.path));
         let pointer = self.pointer.as_deref();
-        if !self.path.starts_with('/') || self.field.is_empty() == pointer.is_none() {
-            return Err(unusable());
+        if !self.path.starts_with('/') {
+            return unusable("needs a path that begins with `/`");
+        }
+        if self.field.is_empty() == pointer.is_none() {
+            return unusable("needs one of `field` and `pointer`");
         }
         let steps = pointer.map_or(self.field.len(), |pointer| pointer.matches('/').count());
-        if steps == 0 || steps > MAX_STEPS || pointer.is_some_and(|pointer| !pointer.starts_with('/')) {
-            return Err(unusable());
+        if pointer.is_some_and(|pointer| !pointer.starts_with('/')) {
+            return unusable("needs a `pointer` that begins with `/`");
+        }
+        if steps > MAX_STEPS {
+            return unusable(&format!("has more than {MAX_STEPS} steps"));
         }
         Ok(())
     }

@@ -1,21 +1,23 @@
-//! Format strings of the manifest, such as `Bearer {token}`: text with the names of credentials in braces.
+//! Format strings of the manifest, such as `Bearer {token}`: text with the names of credentials, and of variables that the
+//! component sees, in braces.
 
 use std::fmt;
 
 use serde::Deserialize;
 
-/// A text with the names of credentials in braces. `{{` and `}}` stand for single braces.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+/// A text with the names of credentials and variables in braces. `{{` and `}}` stand for single braces.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Template {
     text: String,
     parts: Vec<Part>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
     Text(String),
-    Credential(String),
+    /// The name of a credential or of a variable.
+    Name(String),
 }
 
 impl Template {
@@ -42,7 +44,7 @@ impl Template {
             if !plain.is_empty() {
                 parts.push(Part::Text(std::mem::take(&mut plain)));
             }
-            parts.push(Part::Credential(name.to_owned()));
+            parts.push(Part::Name(name.to_owned()));
             rest = after;
         }
         plain.push_str(rest);
@@ -55,24 +57,24 @@ impl Template {
     /// Returns the format string for a credential alone.
     pub(crate) fn of_credential(name: &str) -> Template {
         let text = format!("{{{name}}}");
-        Template { text, parts: vec![Part::Credential(name.to_owned())] }
+        Template { text, parts: vec![Part::Name(name.to_owned())] }
     }
 
-    /// Returns the names of the credentials.
-    pub fn credentials(&self) -> impl Iterator<Item = &str> {
+    /// Returns the names of the credentials and variables.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {
-            Part::Credential(name) => Some(name.as_str()),
+            Part::Name(name) => Some(name.as_str()),
             Part::Text(_) => None,
         })
     }
 
-    /// Returns the text with the values of the credentials. Returns `None` if a credential has no value.
+    /// Returns the text with the values of the names. Returns `None` if one of them has no value.
     pub(crate) fn fill<'a>(&self, value: impl Fn(&str) -> Option<&'a str>) -> Option<String> {
         self.parts
             .iter()
             .map(|part| match part {
                 Part::Text(text) => Some(text.as_str()),
-                Part::Credential(name) => value(name),
+                Part::Name(name) => value(name),
             })
             .collect()
     }
@@ -117,7 +119,7 @@ mod tests {
             assert_eq!(filled(text).as_deref(), Some(wanted), "{text}");
         }
         assert_eq!(filled("{token} {other}"), None);
-        assert_eq!(Template::parse("{a} {b}").unwrap().credentials().collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(Template::parse("{a} {b}").unwrap().names().collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(Template::of_credential("token"), Template::parse("{token}").unwrap());
     }
 
