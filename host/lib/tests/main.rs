@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod builds;
 mod common;
 mod gateway;
 mod hostile;

@@ -7,7 +7,7 @@ use futures_util::Stream;
 use futures_util::future::BoxFuture;
 
 use crate::api::provider::Provider;
-use crate::error::Result;
+use crate::error::{Error, Happened, Kind, Result, Retry};
 use crate::runtime::call::Call;
 use crate::runtime::functions::Functions;
 use crate::runtime::runner::{Held, ask};
@@ -20,6 +20,10 @@ const LOG_BYTES: u32 = 256 << 10;
 /// cancelled build, and long enough that a quiet build costs few requests.
 const LOG_WAIT: u64 = 30_000;
 
+/// Most times that a lost build is started again. Some services cancel a build when the connection closes that started
+/// it.
+const RESTARTS: u32 = 3;
+
 impl Provider {
     /// Starts a build, joins a running one, or finds the finished image. The build continues even if its log is not
     /// read.
@@ -29,13 +33,11 @@ impl Provider {
     /// [`Kind::InvalidArgument`](crate::Kind::InvalidArgument) for an unusable specification, and the kinds of every
     /// call: see [`Kind`](crate::Kind). [`Build::next`] returns the errors of the build itself.
     pub async fn build(&self, spec: types::ImageSpec) -> Result<Build> {
-        let mut held = self.inner.hold(None);
-        let progress = held
-            .call(Call::acting("build the image"), move |bound, store| {
-                Box::pin(async move { Functions::of(bound).call_start_build(store, &spec).await })
-            })
-            .await?;
-        Ok(Build { held, cursor: progress.cursor, pending: progress.log, image: progress.image })
+        let held = self.inner.hold(None);
+        let mut build =
+            Build { held, spec, restarts: RESTARTS, cursor: String::new(), pending: Vec::new(), image: None };
+        build.start().await?;
+        Ok(build)
     }
 
     /// Looks up an image by its id.
@@ -63,13 +65,35 @@ impl Provider {
 /// A build in progress. Dropping it stops reading the log, but does not stop the build.
 pub struct Build {
     held: Held,
+    spec: types::ImageSpec,
+    /// How many more times the build is started again if it is lost.
+    restarts: u32,
     cursor: String,
     pending: Vec<types::LogChunk>,
     image: Option<types::BuiltImage>,
 }
 
 impl Build {
-    /// Returns the next piece of the log, or `None` when the image is ready.
+    async fn start(&mut self) -> Result<()> {
+        let spec = self.spec.clone();
+        let progress = self
+            .held
+            .call(Call::acting("build the image"), move |bound, store| {
+                Box::pin(async move { Functions::of(bound).call_start_build(store, &spec).await })
+            })
+            .await?;
+        self.advance(progress);
+        Ok(())
+    }
+
+    fn advance(&mut self, progress: types::BuildProgress) {
+        self.cursor = progress.cursor;
+        self.pending = progress.log;
+        self.image = progress.image;
+    }
+
+    /// Returns the next piece of the log, or `None` when the image is ready. If the provider has lost the build, starts it
+    /// again, up to three times; the log then begins anew.
     ///
     /// # Errors
     ///
@@ -84,7 +108,7 @@ impl Build {
                 return Ok(None);
             }
             let cursor = self.cursor.clone();
-            let progress = self
+            let read = self
                 .held
                 .call(Call::reading("build the image"), move |bound, store| {
                     Box::pin(async move {
@@ -92,10 +116,16 @@ impl Build {
                         guest.call_read_build(store, &cursor, LOG_BYTES, LOG_WAIT).await
                     })
                 })
-                .await?;
-            self.cursor = progress.cursor;
-            self.pending = progress.log;
-            self.image = progress.image;
+                .await;
+            match read {
+                Ok(progress) => self.advance(progress),
+                Err(error) if self.restarts > 0 && is_lost(&error) => {
+                    self.restarts -= 1;
+                    tracing::debug!(%error, "the build is started again");
+                    self.start().await?;
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
 
@@ -123,6 +153,11 @@ impl Build {
     pub fn image(&self) -> Option<&types::BuiltImage> {
         self.image.as_ref()
     }
+}
+
+/// Returns whether an error says that the provider has lost a build, and that a new one may succeed.
+fn is_lost(error: &Error) -> bool {
+    *error.kind() == Kind::Unavailable && error.happened() == Happened::No && error.retry() == Retry::Maybe
 }
 
 /// The log of a build as a stream. Created by [`Build::into_log`].
