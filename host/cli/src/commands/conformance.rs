@@ -14,7 +14,7 @@ use crate::output::junit::junit;
 use crate::output::results::{self, ConformanceCheck, ConformanceResult};
 use crate::output::{self, Failure};
 use crate::session::Session;
-use crate::session::undo::Owed;
+use crate::session::undo::CleanupEntry;
 
 /// Exit code if a check failed. It differs from that of a failure of this program.
 const NOT_CONFORMING: i32 = 1;
@@ -39,7 +39,7 @@ pub async fn conformance(session: &Session, args: Conformance) -> Result<i32> {
     }
     options.alone = provider.plugin().manifest().instances == InstancesWish::One;
     (options.only, options.jobs, options.seed) = (args.only, usize::from(args.jobs), args.seed);
-    let witness = Arc::new(Witness { session: session.clone(), tag: Mutex::default(), owed: Mutex::default() });
+    let witness = Arc::new(Witness { session: session.clone(), tag: Mutex::default(), cleanups: Mutex::default() });
     let report = sandbox_conformance::run(provider, builders, &options, witness.clone()).await?;
     if report.left.is_empty() {
         witness.nothing_is_left();
@@ -55,33 +55,33 @@ pub async fn conformance(session: &Session, args: Conformance) -> Result<i32> {
 /// Records in the session what exists, so that it is removed if this program is stopped, and prints progress.
 struct Witness {
     session: Session,
-    tag: Mutex<Option<Owed>>,
-    owed: Mutex<HashMap<String, Owed>>,
+    tag: Mutex<Option<CleanupEntry>>,
+    cleanups: Mutex<HashMap<String, CleanupEntry>>,
 }
 
 impl Witness {
     fn nothing_is_left(&self) {
         if let Some(tag) = self.tag.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            tag.paid();
+            tag.done();
         }
     }
 }
 
 impl Observer for Witness {
     fn tagged(&self, provider: &Provider, name: &str, value: &str) {
-        let owed = self.session.owe_creation(provider, (name.to_owned(), value.to_owned()));
-        *self.tag.lock().unwrap_or_else(PoisonError::into_inner) = Some(owed);
+        let cleanup = self.session.register_creation(provider, (name.to_owned(), value.to_owned()));
+        *self.tag.lock().unwrap_or_else(PoisonError::into_inner) = Some(cleanup);
     }
 
     fn created(&self, sandbox: &Sandbox) {
-        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cleanups = self.cleanups.lock().unwrap_or_else(PoisonError::into_inner);
         // A repeated create returns the same sandbox.
-        owed.entry(sandbox.id().to_owned()).or_insert_with(|| self.session.owe_sandbox(sandbox));
+        cleanups.entry(sandbox.id().to_owned()).or_insert_with(|| self.session.register_sandbox(sandbox));
     }
 
     fn terminated(&self, sandbox: &Sandbox) {
-        if let Some(owed) = self.owed.lock().unwrap_or_else(PoisonError::into_inner).remove(sandbox.id()) {
-            owed.paid();
+        if let Some(cleanup) = self.cleanups.lock().unwrap_or_else(PoisonError::into_inner).remove(sandbox.id()) {
+            cleanup.done();
         }
     }
 

@@ -33,11 +33,11 @@ pub async fn create(session: &Session, args: Create) -> Result<i32> {
     let tag = (RUN_TAG.to_owned(), fresh_id());
     let spec = spec.tag(OWNER_TAG, default_owner()).tag(&tag.0, &tag.1);
     let step = session.voice.step("creating the sandbox");
-    let creating = session.owe_creation(&provider, tag);
+    let creating = session.register_creation(&provider, tag);
     let sandbox = match provider.create(spec).await {
         Ok(sandbox) => sandbox,
         Err(error) => {
-            creating.unless_happened(&error);
+            creating.done_if_no_effect(&error);
             return Err(error.into());
         }
     };
@@ -60,7 +60,7 @@ pub async fn create(session: &Session, args: Create) -> Result<i32> {
     } else {
         output::print(sandbox.id())?;
     }
-    creating.paid();
+    creating.done();
     if provider.plugin().manifest().instances == InstancesWish::One {
         session.voice.say("the plugin keeps its sandboxes in its memory: this one is gone when this program has ended");
     }

@@ -52,14 +52,14 @@ fn expect(good: bool, text: impl Into<String>) -> Check {
 pub async fn live(session: &Session) -> Result<i32> {
     let provider = session.provider().await?;
     let run = fresh_id();
-    let owed = session.owe_creation(&provider, (TAG.to_owned(), run.clone()));
+    let cleanup = session.register_creation(&provider, (TAG.to_owned(), run.clone()));
     let mut rows = Rows { json: session.voice.json, rows: Vec::new(), failed: 0 };
     let mut images = Vec::new();
     let checked = checks(session, &provider, &run, &mut images, &mut rows).await;
     let cleaned = clean(&provider, &run, &images).await;
     rows.note(0, "all sandboxes and images are removed", cleaned)?;
     if rows.failed == 0 {
-        owed.paid();
+        cleanup.done();
     }
     checked?;
     if rows.json {

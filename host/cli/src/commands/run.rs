@@ -65,14 +65,14 @@ enum Ran {
 
 /// Creates a sandbox, runs the command in it, and terminates the sandbox.
 async fn run_once(session: &Session, provider: &Provider, spec: SandboxSpec, args: &Run) -> Result<Ran> {
-    let (sandbox, owed, keeper) = create_sandbox(session, provider, spec).await?;
+    let (sandbox, cleanup, keeper) = create_sandbox(session, provider, spec).await?;
     let mut command = ExecSpec::new(args.argv.clone());
     apply(&mut command, &args.how)?;
     let code = execute(session, &sandbox, command, &args.how).await;
     if let Err(error) = &code
         && let Some(reason) = not_begun(&sandbox, error).await
     {
-        owed.paid();
+        cleanup.done();
         return Ok(Ran::NotBegun(reason));
     }
     if args.keep && code.is_ok() {
@@ -81,7 +81,7 @@ async fn run_once(session: &Session, provider: &Provider, spec: SandboxSpec, arg
         keeper.release(&sandbox);
         sandbox.set_tags(tags).await?;
         session.voice.say(format_args!("kept: {}", sandbox.id()));
-        owed.paid();
+        cleanup.done();
         return code.map(Ran::Ended);
     }
     // Waits for the termination, so that nothing is left when the exit code is returned. A failure of the command takes
@@ -91,8 +91,8 @@ async fn run_once(session: &Session, provider: &Provider, spec: SandboxSpec, arg
         sandbox.terminate().await
     };
     match ended {
-        Ok(()) => owed.paid(),
-        Err(error) if error.is_not_found() || error.is_sandbox_ended() => owed.paid(),
+        Ok(()) => cleanup.done(),
+        Err(error) if error.is_not_found() || error.is_sandbox_ended() => cleanup.done(),
         Err(error) if code.is_ok() => return Err(error.into()),
         Err(_) => {}
     }

@@ -14,13 +14,13 @@ use crate::steps::terminal::{run, size};
 /// Runs `sandbox shell`. Returns the exit code of the shell.
 pub async fn shell(session: &Session, args: Shell) -> Result<i32> {
     let provider = session.provider().await?;
-    let (sandbox, owed) = match &args.id {
+    let (sandbox, cleanup) = match &args.id {
         Some(id) => (container(provider.sandbox(id), args.container.as_deref()), None),
         None => {
             let image = build_image(session, &provider, &args.image).await?;
             let spec = sandbox_host::types::SandboxSpec::new(sandbox_host::types::ImageSpec::id(image));
-            let (sandbox, owed, keeper) = create_sandbox(session, &provider, spec).await?;
-            (sandbox, Some((owed, keeper)))
+            let (sandbox, cleanup, keeper) = create_sandbox(session, &provider, spec).await?;
+            (sandbox, Some((cleanup, keeper)))
         }
     };
     let mut command = match &args.shell {
@@ -33,10 +33,10 @@ pub async fn shell(session: &Session, args: Shell) -> Result<i32> {
     let term = std::env::var("TERM").unwrap_or_else(|_| "xterm-256color".into());
     let command = command.pty(rows, columns, term);
     let code = run(session, &sandbox, command).await;
-    if let Some((owed, _keeper)) = owed {
+    if let Some((cleanup, _keeper)) = cleanup {
         let _step = session.voice.step(format!("terminating {}", sandbox.id()));
         sandbox.terminate().await?;
-        owed.paid();
+        cleanup.done();
     }
     if session.voice.json {
         output::print_json(&ShellEnded { exit_code: code.as_ref().ok().copied() })?;

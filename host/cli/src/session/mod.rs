@@ -15,7 +15,7 @@ use sandbox_host::{Kind, Plugin, PluginFault, Provider, ProviderBuilder};
 
 use self::emulator::Private;
 use self::policy::PolicyFile;
-use self::undo::Debt;
+use self::undo::Cleanup;
 use crate::args::Global;
 use crate::output::{Failure, Voice};
 use crate::pull::registry;
@@ -38,7 +38,7 @@ pub struct Session {
 
 #[derive(Default)]
 struct Shared {
-    debts: Mutex<Vec<(u64, Debt)>>,
+    cleanups: Mutex<Vec<(u64, Cleanup)>>,
     next: AtomicU64,
     emulator: Mutex<Option<Private>>,
     provider: Mutex<Option<Provider>>,

@@ -12,7 +12,7 @@ use super::{Session, Shared};
 
 /// Something that must be undone if the command is stopped.
 #[derive(Clone)]
-pub(super) enum Debt {
+pub(super) enum Cleanup {
     /// Terminate this sandbox.
     Sandbox(Sandbox),
     /// A sandbox is being created: terminate the sandboxes with this tag.
@@ -21,68 +21,68 @@ pub(super) enum Debt {
     Exec(Sandbox, String),
 }
 
-/// An entry of the list. [`Owed::paid`] removes it; dropping the value keeps it on the list.
+/// An entry of the list. [`CleanupEntry::done`] removes it; dropping the value keeps it on the list.
 #[must_use]
-pub struct Owed {
+pub struct CleanupEntry {
     shared: Arc<Shared>,
     id: u64,
 }
 
-impl Owed {
+impl CleanupEntry {
     /// Removes the entry if the failed call certainly had no effect.
-    pub fn unless_happened(self, error: &sandbox_host::Error) {
+    pub fn done_if_no_effect(self, error: &sandbox_host::Error) {
         if error.happened() == sandbox_host::Happened::No {
-            self.paid();
+            self.done();
         }
     }
 
     /// Removes the entry.
-    pub fn paid(self) {
-        self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner).retain(|(id, _)| *id != self.id);
+    pub fn done(self) {
+        self.shared.cleanups.lock().unwrap_or_else(PoisonError::into_inner).retain(|(id, _)| *id != self.id);
     }
 }
 
 impl Session {
-    fn owe(&self, debt: Debt) -> Owed {
+    fn register(&self, cleanup: Cleanup) -> CleanupEntry {
         let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner).push((id, debt));
-        Owed { shared: self.shared.clone(), id }
+        self.shared.cleanups.lock().unwrap_or_else(PoisonError::into_inner).push((id, cleanup));
+        CleanupEntry { shared: self.shared.clone(), id }
     }
 
     /// Adds an entry: the sandbox must be terminated.
-    pub fn owe_sandbox(&self, sandbox: &Sandbox) -> Owed {
-        self.owe(Debt::Sandbox(sandbox.clone()))
+    pub fn register_sandbox(&self, sandbox: &Sandbox) -> CleanupEntry {
+        self.register(Cleanup::Sandbox(sandbox.clone()))
     }
 
     /// Adds an entry: a sandbox with this tag may be created.
-    pub fn owe_creation(&self, provider: &Provider, tag: (String, String)) -> Owed {
-        self.owe(Debt::Creating(provider.clone(), tag))
+    pub fn register_creation(&self, provider: &Provider, tag: (String, String)) -> CleanupEntry {
+        self.register(Cleanup::Creating(provider.clone(), tag))
     }
 
     /// Adds an entry: the command must be killed.
-    pub fn owe_exec(&self, sandbox: &Sandbox, exec: &str) -> Owed {
-        self.owe(Debt::Exec(sandbox.clone(), exec.to_owned()))
+    pub fn register_exec(&self, sandbox: &Sandbox, exec: &str) -> CleanupEntry {
+        self.register(Cleanup::Exec(sandbox.clone(), exec.to_owned()))
     }
 
     /// Undoes all entries within `patience`, and prints those that could not be undone. Returns whether all were undone.
     pub async fn undo_all(&self, patience: Duration) -> bool {
         // Stopping the private emulator removes everything in it.
         if self.shared.emulator.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
-            self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            self.shared.cleanups.lock().unwrap_or_else(PoisonError::into_inner).clear();
             self.shared.provider.lock().unwrap_or_else(PoisonError::into_inner).take();
             return true;
         }
         // All at once, so that slow requests do not use up the time of the others.
         let until = Instant::now() + patience;
-        let debts = {
-            let mut debts = self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner);
-            drop_covered(&mut debts);
-            debts.clone()
+        let cleanups = {
+            let mut cleanups = self.shared.cleanups.lock().unwrap_or_else(PoisonError::into_inner);
+            drop_covered(&mut cleanups);
+            cleanups.clone()
         };
-        let undone = futures_util::future::join_all(debts.into_iter().rev().map(|(id, debt)| async move {
-            let undone = self.undo(debt, until).await;
+        let undone = futures_util::future::join_all(cleanups.into_iter().rev().map(|(id, cleanup)| async move {
+            let undone = self.undo(cleanup, until).await;
             // Stays on the list until now, so that `left_behind` includes it.
-            Owed { shared: self.shared.clone(), id }.paid();
+            CleanupEntry { shared: self.shared.clone(), id }.done();
             undone
         }));
         let (undone, unsignalled) = tokio::join!(undone, self.unsignalled(patience));
@@ -100,17 +100,17 @@ impl Session {
         Some(format!("possibly a cancelled command ({error})"))
     }
 
-    async fn undo(&self, debt: Debt, until: Instant) -> bool {
-        let (name, result) = match debt {
-            Debt::Sandbox(sandbox) => {
+    async fn undo(&self, cleanup: Cleanup, until: Instant) -> bool {
+        let (name, result) = match cleanup {
+            Cleanup::Sandbox(sandbox) => {
                 let _step = self.voice.step(format!("terminating {}", sandbox.id()));
                 (format!("the sandbox {}", sandbox.id()), tokio::time::timeout_at(until, sandbox.terminate()).await)
             }
-            Debt::Exec(sandbox, exec) => {
+            Cleanup::Exec(sandbox, exec) => {
                 let killed = tokio::time::timeout_at(until, sandbox.signal(&exec, Signal::KILL)).await;
                 (format!("the command {exec} in {}", sandbox.id()), killed)
             }
-            Debt::Creating(provider, (key, value)) => {
+            Cleanup::Creating(provider, (key, value)) => {
                 let name = format!("a sandbox with the tag {key}={value}");
                 let search = async {
                     for info in provider.list(&ListFilter::default().tag(key, value), 10).await? {
@@ -138,14 +138,14 @@ impl Session {
     /// Returns descriptions of everything that would be left behind now.
     pub async fn left_behind(&self) -> Vec<String> {
         let mut left: Vec<_> = {
-            let mut debts = self.shared.debts.lock().unwrap_or_else(PoisonError::into_inner);
-            drop_covered(&mut debts);
-            debts
+            let mut cleanups = self.shared.cleanups.lock().unwrap_or_else(PoisonError::into_inner);
+            drop_covered(&mut cleanups);
+            cleanups
                 .iter()
-                .map(|(_, debt)| match debt {
-                    Debt::Sandbox(sandbox) => format!("the sandbox {}", sandbox.id()),
-                    Debt::Exec(sandbox, exec) => format!("the command {exec} in {}", sandbox.id()),
-                    Debt::Creating(_, (key, value)) => format!("possibly a sandbox with the tag {key}={value}"),
+                .map(|(_, cleanup)| match cleanup {
+                    Cleanup::Sandbox(sandbox) => format!("the sandbox {}", sandbox.id()),
+                    Cleanup::Exec(sandbox, exec) => format!("the command {exec} in {}", sandbox.id()),
+                    Cleanup::Creating(_, (key, value)) => format!("possibly a sandbox with the tag {key}={value}"),
                 })
                 .collect()
         };
@@ -158,13 +158,15 @@ impl Session {
 }
 
 /// Removes the commands whose sandbox will be terminated anyway.
-fn drop_covered(debts: &mut Vec<(u64, Debt)>) {
-    let ending: Vec<_> = debts
+fn drop_covered(cleanups: &mut Vec<(u64, Cleanup)>) {
+    let ending: Vec<_> = cleanups
         .iter()
-        .filter_map(|(_, debt)| match debt {
-            Debt::Sandbox(sandbox) => Some(sandbox.id().to_owned()),
+        .filter_map(|(_, cleanup)| match cleanup {
+            Cleanup::Sandbox(sandbox) => Some(sandbox.id().to_owned()),
             _ => None,
         })
         .collect();
-    debts.retain(|(_, debt)| !matches!(debt, Debt::Exec(sandbox, _) if ending.iter().any(|id| id == sandbox.id())));
+    cleanups.retain(
+        |(_, cleanup)| !matches!(cleanup, Cleanup::Exec(sandbox, _) if ending.iter().any(|id| id == sandbox.id())),
+    );
 }

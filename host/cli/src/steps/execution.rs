@@ -46,11 +46,11 @@ pub async fn execute(session: &Session, sandbox: &Sandbox, command: ExecSpec, ho
         return collect(session, sandbox, command, how).await;
     }
     let started = session.voice.step("starting the command");
-    let owed = session.owe_exec(sandbox, &command.id);
+    let cleanup = session.register_exec(sandbox, &command.id);
     let mut process = match sandbox.spawn(command.clone()).await {
         Ok(process) => process,
         Err(error) => {
-            owed.unless_happened(&error);
+            cleanup.done_if_no_effect(&error);
             if *error.kind() == Kind::Unsupported && error.subject() == Some("processes") {
                 drop(started);
                 return print_at_the_end(session, sandbox, command, how).await;
@@ -69,14 +69,14 @@ pub async fn execute(session: &Session, sandbox: &Sandbox, command: ExecSpec, ho
             // The reader of standard output is gone. The command is killed, and the exit code is that of a program that
             // SIGPIPE has killed, because the command did not finish.
             process.kill().await?;
-            owed.paid();
+            cleanup.done();
             return Ok(output::UNREAD);
         }
         return Err(error);
     }
     let verdict = process.wait().await?;
     feeding.abort();
-    owed.paid();
+    cleanup.done();
     exit_code(session, verdict)
 }
 
@@ -133,15 +133,15 @@ async fn run_whole(
     if how.interactive {
         tokio::io::stdin().read_to_end(&mut stdin).await?;
     }
-    let owed = session.owe_exec(sandbox, &command.id);
+    let cleanup = session.register_exec(sandbox, &command.id);
     let limits = types::OutputLimits { stdout_max: COLLECTED, stderr_max: COLLECTED, keep: types::Keep::Tail };
     match sandbox.run_with(command, stdin, limits).await {
         Ok(result) => {
-            owed.paid();
+            cleanup.done();
             Ok(result)
         }
         Err(error) => {
-            owed.unless_happened(&error);
+            cleanup.done_if_no_effect(&error);
             Err(error.into())
         }
     }

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::args::SandboxArgs;
 use crate::output::Failure;
 use crate::session::Session;
-use crate::session::undo::Owed;
+use crate::session::undo::CleanupEntry;
 
 /// How long a sandbox of `run` lives on if this program is killed. Afterwards `sandbox sweep` terminates it.
 const LEASE: Duration = Duration::from_secs(600);
@@ -113,21 +113,21 @@ pub async fn create_sandbox(
     session: &Session,
     provider: &Provider,
     spec: SandboxSpec,
-) -> Result<(Sandbox, Owed, Keeper)> {
+) -> Result<(Sandbox, CleanupEntry, Keeper)> {
     let keeper = Keeper::new(provider, default_owner(), LEASE)?;
     let _step = session.voice.step("creating the sandbox");
-    let creating = session.owe_creation(provider, (RUN_TAG.to_owned(), keeper.run_id().to_owned()));
+    let creating = session.register_creation(provider, (RUN_TAG.to_owned(), keeper.run_id().to_owned()));
     let sandbox = match keeper.create(spec).await {
         Ok(sandbox) => sandbox,
         Err(error) => {
-            creating.unless_happened(&error);
+            creating.done_if_no_effect(&error);
             return Err(error.into());
         }
     };
-    let owed = session.owe_sandbox(&sandbox);
-    creating.paid();
+    let cleanup = session.register_sandbox(&sandbox);
+    creating.done();
     tracing::debug!(sandbox = sandbox.id(), "created");
-    Ok((sandbox, owed, keeper))
+    Ok((sandbox, cleanup, keeper))
 }
 
 /// Returns the owner of the sandboxes that `run` creates and `sweep` terminates: this user on this machine.

@@ -51,13 +51,13 @@ pub async fn run(session: &Session, sandbox: &Sandbox, command: ExecSpec) -> Res
             .hint("omit -t, or run this program in a terminal")
             .into());
     }
-    let owed = session.owe_exec(sandbox, &command.id);
+    let cleanup = session.register_exec(sandbox, &command.id);
     let mut process = {
         let _step = session.voice.step("starting the command");
         match sandbox.spawn(command).await {
             Ok(process) => process,
             Err(error) => {
-                owed.unless_happened(&error);
+                cleanup.done_if_no_effect(&error);
                 return Err(error.into());
             }
         }
@@ -105,6 +105,6 @@ pub async fn run(session: &Session, sandbox: &Sandbox, command: ExecSpec) -> Res
     let verdict = process.wait().await;
     keys.abort();
     drop(raw);
-    owed.paid();
+    cleanup.done();
     exit_code(session, verdict?)
 }
