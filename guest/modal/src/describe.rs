@@ -122,7 +122,11 @@ pub fn describe() -> Description {
         options_schema: options::SCHEMA.to_string(),
         environment: config::variables(),
         digests: vec!["md5".to_string()],
-        extra: Vec::new(),
+        // A list searches all apps of one environment.
+        extra: vec![(
+            "list-scope".to_string(),
+            r#"{"units":"apps","scope":"environment","variable":"MODAL_ENVIRONMENT"}"#.to_string(),
+        )],
     }
 }
 

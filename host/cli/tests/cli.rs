@@ -418,6 +418,32 @@ fn what_cannot_be_used_can_be_inspected() {
     }
 }
 
+/// A plugin for a service on this machine that needs no credentials: what it requests is shown, and nothing is missing.
+#[test]
+fn an_engine_without_credentials_is_inspected_and_checked() {
+    let plugin = puppet_with(
+        "manifest = 1\nname = 'x'\ninterface = 'harness:sandbox@0.1.0'\n\
+         [[credential]]\nname = 'password'\nenv = 'X_PASSWORD'\noptional = true\n\
+         [[origin]]\nname = 'engine'\nauthority = 'engine.localhost'\ntls = { on = { env = 'X_VERIFY' } }\n\
+         url = { env = 'X_HOST', default = 'unix:///x/engine.sock', tcp = { http = 2375, https = 2376 } }\n\
+         headers = [{ name = 'x-login', on_request = 'registry', json64 = { password = '{password}' } }]\n",
+    );
+    let plugin = plugin.to_str().unwrap();
+    let shown = text(&run(&["plugin", "inspect", plugin]).stdout);
+    for line in [
+        "x-login, if the plugin names the credential registry",
+        "X_VERIFY, which turns TLS on for engine",
+        "http://engine.localhost by the Unix socket /x/engine.sock (engine; no credentials)",
+    ] {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+    let value: serde_json::Value =
+        serde_json::from_slice(&run(&["--json", "plugin", "inspect", plugin]).stdout).unwrap();
+    assert_eq!(value["wishes"]["origins"][0]["tls_variable"], "X_VERIFY");
+    let checked = text(&run(&["--plugin", plugin, "--grant", "doctor"]).stdout);
+    assert!(checked.contains("ok      credentials: http://engine.localhost needs none"), "{checked}");
+}
+
 #[test]
 fn errors_as_json() {
     let output = run(&["--json", "--plugin", "/dev/null", "list"]);

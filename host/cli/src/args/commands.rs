@@ -345,7 +345,7 @@ pub enum ImageCommand {
 /// An image.
 #[derive(Debug, Args)]
 pub struct ImageId {
-    /// Id of the image (`im-…`)
+    /// Id of the image, such as `im-…` or `sha256:…`
     pub image: String,
 }
 
@@ -379,7 +379,7 @@ pub struct Conformance {
     /// Environment variable for the plugin; without `=V` its value here
     #[arg(short, long, value_name = "K[=V]", value_parser = env_pair)]
     pub env: Vec<(String, String)>,
-    /// Image of the sandboxes: a registry name, or an id of the provider (`im-…`) [default: that of the provider]
+    /// Image of the sandboxes: a registry name, or an id of the provider as for `run` [default: that of the provider]
     #[arg(long, value_name = "REF")]
     pub image: Option<String>,
     /// Run only the checks of this group (repeatable)

@@ -11,7 +11,8 @@ use super::values::{bucket, duration, env_pair, gpu, mebibytes, pair, port, volu
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Image")]
 pub struct ImageArgs {
-    /// Use this image: a registry name such as `python:3.12-slim`, or an image id of the provider (`im-…`)
+    /// Use this image: a registry name such as `python:3.12-slim`, or an image id of the provider: `im-…`, `sha256:…`, or
+    /// any id as `id:ID`
     #[arg(long, value_name = "REF", conflicts_with = "dockerfile")]
     pub image: Option<String>,
     /// Use the image that was published at the provider under this name, such as `tools:latest`
@@ -35,6 +36,9 @@ pub struct ImageArgs {
     /// Name of a secret at the provider that contains the credentials for the image's registry
     #[arg(long, value_name = "NAME")]
     pub registry_secret: Option<String>,
+    /// Credential of the plugin for the image's registry, such as `registry`; `plugin inspect` lists the names
+    #[arg(long, value_name = "NAME", conflicts_with = "registry_secret")]
+    pub registry_credential: Option<String>,
     /// Name of a secret at the provider; its entries are environment variables of RUN lines (repeatable)
     #[arg(long, value_name = "NAME")]
     pub build_secret: Vec<String>,

@@ -67,7 +67,7 @@ pub struct Global {
     /// Use the emulator that listens at URL
     #[arg(long, global = true, value_name = "URL")]
     pub emulator_url: Option<String>,
-    /// File of the provider component, or name of a bundled one (modal, memory) or a pulled one [default: modal]
+    /// File of the provider component, or name of a bundled one (modal, docker, memory) or a pulled one [default: modal]
     #[arg(long, global = true, value_name = "FILE|NAME", env = "SANDBOX_PLUGIN", value_parser = path_or_nothing(), value_hint = ValueHint::FilePath)]
     pub plugin: Option<PathBuf>,
     /// Use this profile of the provider's profile file (for Modal, ~/.modal.toml)

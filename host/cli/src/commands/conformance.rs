@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 use sandbox_conformance::{Check, Observer, Options, Report, State};
-use sandbox_host::types::ImageSpec;
 use sandbox_host::{InstancesWish, Provider, Sandbox};
 
 use crate::args::Conformance;
@@ -15,6 +14,7 @@ use crate::output::results::{self, ConformanceCheck, ConformanceResult};
 use crate::output::{self, Failure};
 use crate::session::Session;
 use crate::session::undo::CleanupEntry;
+use crate::steps::image::named_image;
 
 /// Exit code if a check failed. It differs from that of a failure of this program.
 const NOT_CONFORMING: i32 = 1;
@@ -35,7 +35,7 @@ pub async fn conformance(session: &Session, args: Conformance) -> Result<i32> {
     let interface = provider.plugin().interface_version();
     let mut options = Options::default();
     if let Some(image) = &args.image {
-        options.image = if image.starts_with("im-") { ImageSpec::id(image) } else { ImageSpec::registry(image) };
+        options.image = named_image(image);
     }
     options.alone = provider.plugin().manifest().instances == InstancesWish::One;
     (options.only, options.jobs, options.seed) = (args.only, usize::from(args.jobs), args.seed);

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use sandbox_host::{Plugin, Provider};
+use sandbox_host::{HeaderWish, Plugin, Provider};
 
 use crate::output::failure::in_one_line;
 use crate::output::results::{Check, Checks};
@@ -89,7 +89,9 @@ async fn service(session: &Session, findings: &mut Findings, plugin: &Plugin) {
     };
     for grant in provider.grants() {
         // A partial set of credentials was rejected when the provider was built.
-        let result = if grant.credentials.is_empty() {
+        let result = if grant.credentials.is_empty() && !needs_credentials(plugin, &grant.name) {
+            Ok(format!("{} needs none", grant.origin))
+        } else if grant.credentials.is_empty() {
             Err(format!("none for {}; set {}, or use --emulator", grant.origin, needed(plugin)))
         } else {
             Ok(format!("{} with {}", grant.origin, grant.credentials.join(", ")))
@@ -114,11 +116,14 @@ async fn answers(findings: &mut Findings, provider: &Provider) {
 
 /// Returns the names of the variables of the first set of credentials.
 fn needed(plugin: &Plugin) -> String {
-    let wishes = &plugin.manifest().credential;
-    let first = wishes.first().map(|wish| wish.sets.first());
-    let names: Vec<_> =
-        wishes.iter().filter(|wish| Some(wish.sets.first()) == first).map(|wish| wish.env.as_str()).collect();
-    names.join(" and ")
+    plugin.manifest().first_set().map(|wish| wish.env.as_str()).collect::<Vec<_>>().join(" and ")
+}
+
+/// Returns whether the host is meant to add credentials to all requests for the origin with this name.
+fn needs_credentials(plugin: &Plugin, name: &str) -> bool {
+    let wish = plugin.manifest().origin.iter().find(|wish| wish.name == name);
+    let always = |header: &HeaderWish| header.on_request.is_none();
+    wish.is_some_and(|wish| wish.headers.iter().any(always) || !wish.query.is_empty())
 }
 
 async fn emulator(session: &Session, findings: &mut Findings) {

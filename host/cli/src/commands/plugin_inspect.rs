@@ -91,7 +91,7 @@ fn wishes(manifest: &Manifest) -> Vec<Vec<String>> {
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |name: &str, text: String| rows.push(vec![name.to_owned(), text]);
     if manifest.instances == InstancesWish::One {
-        row("wishes to be", "a single instance: all calls run in it, one after another".to_owned());
+        row("requests to be", "a single instance: all calls run in it, one after another".to_owned());
     }
     for wish in &manifest.env {
         row("requests to read", sources(Some(&wish.name), wish.setting.as_deref()));
@@ -117,6 +117,11 @@ fn wishes(manifest: &Manifest) -> Vec<Vec<String>> {
         };
         let default = wish.url.default.as_deref().unwrap_or("no default");
         row("requests to reach", format!("{} ({default}{place}){with}", wish.name));
+        for header in &wish.headers {
+            if let Some(name) = &header.on_request {
+                row("adds on request", format!("{}, if the plugin names the credential {name}", header.name));
+            }
+        }
         if let Some(switch) = wish.switch() {
             row("requests to use", format!("{switch}, which turns TLS on for {}", wish.name));
         }

@@ -99,7 +99,12 @@ pub(super) fn require_wishes(manifest: &Manifest, grants: &GrantsFile) -> Result
             .hint(format!("it requests: [{}]", wishes.join(", "))))
     };
     known(&grants.origins, manifest.origin.iter().map(|wish| &*wish.name).collect(), "origin")?;
-    known(&grants.env, manifest.env.iter().map(|wish| &*wish.name).collect(), "variable")?;
+    // The addresses of origins are shown to the plugin in their variables.
+    let addresses = manifest.origin.iter().filter_map(|wish| wish.url.env.as_deref());
+    let mut variables: Vec<_> = manifest.env.iter().map(|wish| &*wish.name).chain(addresses).collect();
+    variables.sort_unstable();
+    variables.dedup();
+    known(&grants.env, variables, "variable")?;
     Ok(())
 }
 

@@ -12,6 +12,19 @@ use crate::steps::dockerfile::dockerfile;
 /// The Dockerfile instruction for images whose `ENTRYPOINT` does not run the given command.
 pub const NO_ENTRYPOINT: &str = "ENTRYPOINT []";
 
+/// Returns the image that the user names: an image of the provider by its id, or an image of a registry.
+pub fn named_image(text: &str) -> ImageSpec {
+    image_id(text).map_or_else(|| ImageSpec::registry(text), ImageSpec::id)
+}
+
+/// Returns the id of an image of the provider: `im-…`, `sha256:` and 64 hexadecimal digits, or what follows `id:`. No
+/// registry has names of the first two forms. The third one is for providers whose ids look like names of a registry.
+fn image_id(text: &str) -> Option<&str> {
+    let digest =
+        text.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|c| c.is_ascii_hexdigit()));
+    if digest || text.starts_with("im-") { Some(text) } else { text.strip_prefix("id:") }
+}
+
 /// Builds the image, with its log on standard error, and returns its id.
 ///
 /// # Errors
@@ -80,22 +93,28 @@ pub async fn follow(session: &Session, build: sandbox_host::Build) -> Result<Str
 /// Builds the image specification that the options describe.
 async fn image_spec(session: &Session, provider: &Provider, args: &ImageArgs) -> Result<ImageSpec> {
     let mut spec = match (&args.image, &args.dockerfile, &args.published) {
-        (Some(reference), ..) if reference.starts_with("im-") => ImageSpec::id(reference),
-        (Some(reference), ..) if reference.trim().is_empty() => {
+        (Some(reference), ..) if image_id(reference).unwrap_or(reference).trim().is_empty() => {
             return Err(Failure::new("use the image", "its name is empty").hint("give a name such as debian").into());
         }
-        (Some(reference), ..) => ImageSpec::registry(reference),
+        (Some(reference), ..) => named_image(reference),
         (None, Some(path), _) => dockerfile(session, provider, args, path).await?,
         (None, None, Some(name)) => ImageSpec::named(name),
         (None, None, None) => ImageSpec::default(),
     };
-    if let Some(secret) = &args.registry_secret {
-        if !matches!(spec.source, ImageSource::Registry(_) | ImageSource::Dockerfile(_)) {
-            return Err(Failure::new("use --registry-secret", "the image does not come from a registry")
-                .hint("omit the option, or give an image of a registry with --image")
-                .into());
-        }
+    let (secret, credential) = (&args.registry_secret, &args.registry_credential);
+    if (secret.is_some() || credential.is_some())
+        && !matches!(spec.source, ImageSource::Registry(_) | ImageSource::Dockerfile(_))
+    {
+        let option = if secret.is_some() { "--registry-secret" } else { "--registry-credential" };
+        return Err(Failure::new(format!("use {option}"), "the image does not come from a registry")
+            .hint("omit the option, or give an image of a registry with --image")
+            .into());
+    }
+    if let Some(secret) = secret {
         spec = spec.registry_secret(secret);
+    }
+    if let Some(credential) = credential {
+        spec = spec.registry_credential(credential);
     }
     if let Some((model, count)) = &args.build_gpu {
         spec = spec.gpu(model, *count);
@@ -105,4 +124,20 @@ async fn image_spec(session: &Session, provider: &Provider, args: &ImageArgs) ->
     spec.commands = args.lines.clone();
     spec.force = args.force_build;
     Ok(spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::image_id;
+
+    #[test]
+    fn ids_and_names_of_registries_are_told_apart() {
+        let digest = format!("sha256:{}", "0a".repeat(32));
+        for (text, id) in [("im-1", "im-1"), (digest.as_str(), digest.as_str()), ("id:debian", "debian"), ("id:", "")] {
+            assert_eq!(image_id(text), Some(id), "{text}");
+        }
+        for name in ["debian", "debian:12", "sha256:0a", "host/im-1", &digest[..70], &format!("debian@{digest}")] {
+            assert_eq!(image_id(name), None, "{name}");
+        }
+    }
 }

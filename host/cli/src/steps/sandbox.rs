@@ -11,6 +11,7 @@ use crate::args::SandboxArgs;
 use crate::output::Failure;
 use crate::session::Session;
 use crate::session::undo::CleanupEntry;
+use crate::steps::image::named_image;
 
 /// How long a sandbox of `run` lives on if this program is killed. Afterwards `sandbox sweep` terminates it.
 const LEASE: Duration = Duration::from_secs(600);
@@ -61,8 +62,7 @@ pub fn sandbox_spec(args: &SandboxArgs, image: ImageSpec) -> Result<SandboxSpec>
     spec.volumes = args.volume.clone();
     spec.buckets = args.bucket.clone();
     for (name, image) in &args.sidecar {
-        let image = if image.starts_with("im-") { ImageSpec::id(image) } else { ImageSpec::registry(image) };
-        spec = spec.sidecar(SidecarSpec::new(name, image));
+        spec = spec.sidecar(SidecarSpec::new(name, named_image(image)));
     }
     if let Some(port) = args.ready_port {
         spec = spec.ready_when_listening(port);

@@ -65,11 +65,21 @@ impl ImageSpec {
 
     /// Sets the provider's secret for the login to the registry. The entries of the secret determine the kind of login.
     /// Has no effect on an image that is neither from a registry nor from a Dockerfile.
-    pub fn registry_secret(mut self, secret: impl Into<String>) -> Self {
-        let login = Some(RegistryLogin::AnySecret(secret.into()));
+    pub fn registry_secret(self, secret: impl Into<String>) -> Self {
+        self.registry_login(RegistryLogin::AnySecret(secret.into()))
+    }
+
+    /// Sets a credential of the plugin's manifest for the login to the registry, by the name that the manifest gives it
+    /// in `on_request`. The host adds it to the requests of the plugin, which does not see it. Has no effect on an image
+    /// that is neither from a registry nor from a Dockerfile.
+    pub fn registry_credential(self, name: impl Into<String>) -> Self {
+        self.registry_login(RegistryLogin::Credential(name.into()))
+    }
+
+    fn registry_login(mut self, login: RegistryLogin) -> Self {
         match &mut self.source {
-            ImageSource::Registry(image) => image.login = login,
-            ImageSource::Dockerfile(dockerfile) => dockerfile.login = login,
+            ImageSource::Registry(image) => image.login = Some(login),
+            ImageSource::Dockerfile(dockerfile) => dockerfile.login = Some(login),
             ImageSource::ProviderDefault | ImageSource::Id(_) | ImageSource::Named(_) | ImageSource::Other(_) => {}
         }
         self
