@@ -18,7 +18,7 @@ use sandbox_provider_kit::{
             RegistryImage, RegistryLogin,
         },
     },
-    call::json::Value,
+    call::{http::Refusal, json::Value},
     image::spec,
 };
 
@@ -207,7 +207,7 @@ impl Images {
         check_id(id)?;
         match self.engine.ask(Call::delete(format!("/images/{id}")).with("force", "1")).await? {
             Ok(_) => Ok(()),
-            Err(refusal) if refusal.status() == Some(404) => Ok(()),
+            Err(refusal) if refusal.status() == Some(404) || is_unknown_id(&refusal, id) => Ok(()),
             Err(refusal) => Err(failed(&refusal, "delete the image").about(id)),
         }
     }
@@ -300,9 +300,15 @@ async fn inspect(engine: &Engine, reference: &str) -> Result<Option<Ready>> {
             let config: &Value = image.get("Config");
             Ok(Some(ready(id, config)))
         }
-        Err(refusal) if refusal.status() == Some(404) => Ok(None),
+        Err(refusal) if refusal.status() == Some(404) || is_unknown_id(&refusal, reference) => Ok(None),
         Err(refusal) => Err(failed(&refusal, "look at the image").about(reference)),
     }
+}
+
+/// Returns whether Podman refused a whole id that it does not know: it takes it for a name then, and such names are not
+/// permitted.
+fn is_unknown_id(refusal: &Refusal, reference: &str) -> bool {
+    refusal.status() == Some(500) && reference.len() == 64 && check_id(reference).is_ok()
 }
 
 /// Returns the error for an image that is not there.
