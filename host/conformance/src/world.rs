@@ -515,9 +515,11 @@ impl Case {
         if let ImageSource::Registry(image) = self.image().source {
             return Ok(image.reference);
         }
-        let build =
-            async { self.provider.build(ImageSpec::dockerfile(format!("FROM {BASE}\n"))).await?.finish(|_| ()).await };
-        match build.await {
+        let spec = match self.declares("image.registry") {
+            true => ImageSpec::registry(BASE),
+            false => ImageSpec::dockerfile(format!("FROM {BASE}\n")),
+        };
+        match async { self.provider.build(spec).await?.finish(|_| ()).await }.await {
             Ok(_) => Ok(BASE.to_owned()),
             Err(error) => {
                 let why = format!("the image `{BASE}` cannot be used, and no other one was named: {error}");
