@@ -190,7 +190,8 @@ impl Connector {
     async fn attempt(&self, origin: &Origin, reach: Reach, offer: Offer) -> Result<Connected, Failure> {
         let proxy = self.proxies.of(origin);
         if let Some(Way::Socket(path)) = self.way(origin) {
-            // The host name of a socket belongs to this machine, so there is a proxy only if it is used for this machine too.
+            // The host name of a socket belongs to this machine, so there is a proxy only if it is used for this machine
+            // too.
             if proxy.as_ref().is_none_or(proxy::resolves_here) {
                 return Ok(Connected { io: unix(origin, path).await?, h2: None });
             }
