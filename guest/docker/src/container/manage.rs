@@ -19,7 +19,7 @@ use super::{
     shown_id, state, tags_text, tunnels_of, usage,
 };
 use crate::{
-    engine::{Call, Engine, failed, reason, strings},
+    engine::{Call, Engine, failed, items, reason, strings},
     helper::{Helper, Verb},
 };
 
@@ -401,9 +401,37 @@ pub async fn tunnels(helper: &Helper, id: &str, wait: u64) -> Result<Vec<Tunnel>
 /// request.
 pub async fn delete_volume(helper: &Helper, volume: &str) -> Result<()> {
     check::name(volume)?;
-    match helper.engine().ask(Call::delete(format!("/volumes/{volume}"))).await? {
-        Ok(_) => Ok(()),
-        Err(refusal) if refusal.status() == Some(404) => Ok(()),
-        Err(refusal) => Err(failed(&refusal, "delete the volume").about(volume)),
+    let engine = helper.engine();
+    let delete = || Call::delete(format!("/volumes/{volume}"));
+    let refusal = match engine.ask(delete()).await? {
+        Ok(_) => return Ok(()),
+        Err(refusal) if refusal.status() == Some(404) => return Ok(()),
+        Err(refusal) => refusal,
+    };
+    // A sandbox that has ended is kept for a while, and holds its volumes.
+    let mut removed = false;
+    for container in list::containers(engine, LABEL, &["exited", "dead"]).await? {
+        let mounts = items(container.get("Mounts")).iter().filter_map(|mount| mount.get("Name").text());
+        let Some(id) = container.get("Id").text().filter(|_| mounts.into_iter().any(|name| name == volume)) else {
+            continue;
+        };
+        let found = state(engine, id).await?;
+        if matches!(sandbox_state(helper, id, &found).await?, SandboxState::Ended(_)) {
+            remove(engine, id).await?;
+            removed = true;
+        }
     }
+    let refusal = match removed {
+        true => match engine.ask(delete()).await? {
+            Ok(_) => return Ok(()),
+            Err(refusal) => refusal,
+        },
+        false => refusal,
+    };
+    let mut error = failed(&refusal, "delete the volume").about(volume);
+    // Podman answers 409 or 500.
+    if reason(&refusal).contains("in use") || reason(&refusal).contains("being used") {
+        error.kind = ErrorKind::Conflict;
+    }
+    Err(error)
 }

@@ -28,6 +28,9 @@ const CONTENT_LABEL: &str = "harness-sandbox-content";
 /// How many requests are made together.
 const BATCH: usize = 16;
 
+/// How often a container that another caller creates is looked for.
+const STARTS: u32 = 50;
+
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The store.
@@ -156,8 +159,18 @@ impl Contents {
             Err(refusal) if refusal.status() == Some(409) => {}
             Err(refusal) => return Err(failed(&refusal, what)),
         }
-        let started = self.engine.ask(Call::post(format!("/containers/{name}/start"))).await?;
-        started.map(drop).map_err(|refusal| failed(&refusal, what))
+        let mut left = STARTS;
+        loop {
+            match self.engine.ask(Call::post(format!("/containers/{name}/start"))).await? {
+                Ok(_) => return Ok(()),
+                // An engine reserves a name before the container with it is there.
+                Err(refusal) if refusal.status() == Some(404) && left > 0 => {
+                    left -= 1;
+                    self.engine.transport().sleep(Duration::from_millis(200)).await;
+                }
+                Err(refusal) => return Err(failed(&refusal, what)),
+            }
+        }
     }
 
     /// Removes the containers of former days. Errors are left to the next call.
