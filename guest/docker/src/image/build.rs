@@ -21,8 +21,8 @@ use super::{
     inspect, missing,
 };
 use crate::{
-    container::LABEL,
     engine::{Call, Engine, failed, map, pairs},
+    inspect::LABEL,
 };
 
 /// The log of a pull or a build.

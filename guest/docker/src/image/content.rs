@@ -16,8 +16,8 @@ use sandbox_provider_kit::{
 };
 
 use crate::{
-    container::list,
     engine::{Call, Engine, failed, map},
+    inspect,
     program::Program,
     tar,
 };
@@ -175,13 +175,13 @@ impl Contents {
 
     /// Removes the containers of former days. Errors are left to the next call.
     async fn remove_old(&self) {
-        let Ok(found) = list::containers(&self.engine, CONTENT_LABEL, &[]).await else { return };
+        let Ok(found) = inspect::containers(&self.engine, CONTENT_LABEL, &[]).await else { return };
         for container in found {
             let day = container.get("Labels").get(CONTENT_LABEL).text().and_then(|day| day.parse::<u64>().ok());
             if day.is_some_and(|day| day + 1 < self.day())
                 && let Some(id) = container.get("Id").text()
             {
-                let _ = crate::container::manage::remove(&self.engine, id).await;
+                let _ = inspect::remove(&self.engine, id).await;
             }
         }
     }
