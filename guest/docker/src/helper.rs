@@ -201,7 +201,7 @@ impl Answer {
             if let Some(frame) = self.frame()? {
                 return Ok(frame);
             }
-            if let Some((source, bytes)) = self.demux.next() {
+            if let Some((source, bytes)) = self.demux.next_piece() {
                 match source {
                     Source::Stdout => self.held.extend_from_slice(&bytes),
                     Source::Stderr => {

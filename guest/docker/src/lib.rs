@@ -120,8 +120,8 @@ impl SandboxProvider for Provider {
         self.engine().flavor().await.map(drop)
     }
 
-    fn create(&self, spec: SandboxSpec) -> impl Future<Output = Result<SandboxInfo>> {
-        async move { create::create(&self.helper, &self.program, &self.images, &spec).await }
+    async fn create(&self, spec: SandboxSpec) -> Result<SandboxInfo> {
+        create::create(&self.helper, &self.program, &self.images, &spec).await
     }
 
     async fn get(&self, sandbox: &str) -> Result<SandboxInfo> {

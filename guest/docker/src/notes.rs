@@ -12,7 +12,7 @@ pub fn of_log(log: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut demux = Demux::default();
     demux.push(log);
     let mut text = Vec::new();
-    while let Some((source, bytes)) = demux.next() {
+    while let Some((source, bytes)) = demux.next_piece() {
         if source == Source::Stderr {
             text.extend_from_slice(&bytes);
         }

@@ -124,7 +124,7 @@ struct Lines {
 impl Lines {
     fn push(&mut self, data: &[u8]) {
         self.demux.push(data);
-        while let Some((source, bytes)) = self.demux.next() {
+        while let Some((source, bytes)) = self.demux.next_piece() {
             let open = &mut self.open[usize::from(source == Source::Stderr)];
             for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
                 let room = LINE_BYTES.saturating_sub(open.len()).min(piece.len());

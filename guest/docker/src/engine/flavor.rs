@@ -39,7 +39,7 @@ impl Flavor {
             items(version.get("Components")).iter().filter_map(|part| part.get("Name").text()).collect();
         let product = if names.iter().any(|name| name.contains("Podman")) {
             Product::Podman
-        } else if names.iter().any(|name| *name == "Engine") {
+        } else if names.contains(&"Engine") {
             Product::Docker
         } else {
             Product::Other

@@ -30,7 +30,7 @@ impl Demux {
     }
 
     /// Returns the next bytes of one of the streams, or `None` if more has to arrive first.
-    pub fn next(&mut self) -> Option<(Source, Bytes)> {
+    pub fn next_piece(&mut self) -> Option<(Source, Bytes)> {
         loop {
             if let Some((source, missing)) = self.open {
                 if missing == 0 {
@@ -67,7 +67,7 @@ mod tests {
             let (mut demux, mut out, mut err) = (Demux::default(), Vec::new(), Vec::new());
             for piece in stream.chunks(size) {
                 demux.push(piece);
-                while let Some((source, bytes)) = demux.next() {
+                while let Some((source, bytes)) = demux.next_piece() {
                     match source {
                         Source::Stdout => out.extend_from_slice(&bytes),
                         Source::Stderr => err.extend_from_slice(&bytes),

@@ -213,7 +213,7 @@ impl Outputs {
                 Ok(Frame::Trailers(_)) => {}
                 Err(text) => return Err(self.helper.gone(&exec.sandbox, &text).await),
             }
-            while let Some((source, bytes)) = demux.next() {
+            while let Some((source, bytes)) = demux.next_piece() {
                 match source {
                     Source::Stdout => take(source, &bytes),
                     Source::Stderr => take(source, &filter.push(&bytes)),

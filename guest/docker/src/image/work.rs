@@ -164,7 +164,7 @@ impl Works {
             _ => None,
         };
         self.works.borrow_mut().insert(key.to_string(), work);
-        let chunk = (!text.is_empty()).then(|| LogChunk { stream: None, text, at: None });
+        let chunk = (!text.is_empty()).then_some(LogChunk { stream: None, text, at: None });
         Ok(BuildProgress { log: chunk.into_iter().collect(), cursor, image })
     }
 
