@@ -51,7 +51,7 @@ static PROGRESS: LazyLock<Regex> =
 pub(super) struct Transcript {
     emulator: &'static Emulator,
     directory: tempfile::TempDir,
-    text: String,
+    pub(super) text: String,
 }
 
 impl Transcript {
