@@ -67,7 +67,7 @@ fn commands_print_the_same_with_an_engine() {
     printed(&mut it, &["cp", "file", &format!("{id}:/data/file")], b"");
     printed(&mut it, &["cp", &format!("{id}:/data/file"), "back"], b"");
     assert_eq!(std::fs::read(it.path().join("back")).ok().as_deref(), Some(&b"content"[..]), "{}", it.text);
-    printed(&mut it, &["cat", &id, "/data/none"], b"");
+    printed(&mut it, &["cat", &format!("{id}:/data/none")], b"");
     printed(&mut it, &["tags", &id, "a=c", "d=e"], b"");
     printed(&mut it, &["list"], b"");
     let tunnels = printed(&mut it, &["tunnels", "--json", &id], b"");
