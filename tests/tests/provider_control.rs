@@ -783,21 +783,6 @@ async fn the_reasons_for_the_end_of_a_sandbox_are_reported() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_create_waits_for_the_readiness_probe() -> Result<()> {
-    let world = World::new().await?;
-    let spec = SandboxSpec::default().ready_when(["test", "-e", "/tmp/ready"]);
-    let sandbox = world.provider.create(spec).await?;
-    assert!(!sandbox.wait_ready(Duration::from_millis(50)).await?);
-    sh(&sandbox, "touch /tmp/ready").await?;
-    assert!(sandbox.wait_ready(Duration::from_secs(30)).await?);
-    let server = ["python3", "-m", "http.server", "8080"];
-    let sandbox = world.provider.create(SandboxSpec::default().ready_when_listening(8080).command(server)).await?;
-    assert!(sandbox.wait_ready(Duration::from_secs(30)).await?);
-    refused(world.sandbox().await?.wait_ready(Duration::from_secs(1)).await, Kind::Conflict, "ready");
-    Ok(())
-}
-
 // ---- network ---------------------------------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -1030,6 +1015,22 @@ async fn persisted_logs_are_paged_and_filtered() -> Result<()> {
     Ok(())
 }
 
+/// Returns whether the provider passes a check of the conformance kit. A step of the test run compares the page with the
+/// results of the kit.
+fn conforms(check: &str) -> bool {
+    let mut column = None;
+    for line in include_str!("../../docs/conformance.md").lines() {
+        // Counted from the right, because a clause may contain the separator.
+        let mut cells = line.rsplit('|').map(str::trim);
+        if line.starts_with("| check |") {
+            column = cells.position(|cell| cell == "modal");
+        } else if line.starts_with(&format!("| `{check}` |")) {
+            return column.and_then(|column| cells.nth(column)) == Some("yes");
+        }
+    }
+    false
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_claim_of_the_description_has_a_test() -> Result<()> {
     let mut world = World::new().await?;
@@ -1037,7 +1038,7 @@ async fn every_claim_of_the_description_has_a_test() -> Result<()> {
     let description = world.provider.describe().await?;
     assert_eq!((description.name.as_str(), &description.digests[..]), ("modal", &["md5".to_string()][..]));
     // The claims of the description with the tests that verify them. Some are in the component's own tests, because
-    // only the request shows the effect.
+    // only the request shows the effect. Those with `kit:` are checks of the conformance kit.
     let held = [
         ("image.registry", Support::Native, "images_are_built_from_a_name_an_id_and_commands"),
         ("image.registry-credentials", Support::Native, "secrets_reach_registries_builds_and_commands"),
@@ -1052,7 +1053,7 @@ async fn every_claim_of_the_description_has_a_test() -> Result<()> {
         ("create.tags", Support::Native, "a_created_sandbox_has_the_requested_settings"),
         ("create.env", Support::Native, "a_created_sandbox_has_the_requested_settings"),
         ("create.workdir", Support::Native, "a_command_gets_its_environment_and_directory"),
-        ("create.command", Support::Native, "the_exec_main_is_the_entry_point"),
+        ("create.command", Support::Native, "kit: core.entry-point"),
         ("create.secrets", Support::Native, "secrets_reach_registries_builds_and_commands"),
         ("create.platform", Support::Native, "invalid_settings_are_refused_without_a_request"),
         ("create.cpu", Support::Native, "the_request_says_all_that_was_asked_for"),
@@ -1065,7 +1066,7 @@ async fn every_claim_of_the_description_has_a_test() -> Result<()> {
         ("create.buckets", Support::Native, "cloud_buckets_are_mounted"),
         ("create.proxy", Support::Native, "the_request_says_all_that_was_asked_for"),
         ("create.pty", Support::Native, "the_request_says_all_that_was_asked_for"),
-        ("create.readiness", Support::Native, "a_create_waits_for_the_readiness_probe"),
+        ("create.readiness", Support::Native, "kit: core.readiness"),
         ("network.blocked", Support::Native, "a_sandbox_is_open_or_cut_off_from_its_beginning"),
         ("network.cidrs", Support::Native, "the_request_says_all_that_was_asked_for"),
         ("network.domains", Support::Native, "the_request_says_all_that_was_asked_for"),
@@ -1089,7 +1090,7 @@ async fn every_claim_of_the_description_has_a_test() -> Result<()> {
         ("volumes.reload", Support::Native, "volumes_are_shared_and_can_be_read_only"),
         ("volumes.delete", Support::Native, "volumes_are_shared_and_can_be_read_only"),
         ("exec.user", Support::Emulated, "commands_run_as_another_user"),
-        ("exec.idempotent", Support::Native, "starts_with_one_exec_id_run_the_command_once"),
+        ("exec.idempotent", Support::Native, "kit: exec.repeated-run-runs-once"),
         ("exec.signal", Support::Emulated, "a_signal_reaches_the_whole_process_tree"),
         ("exec.deadline", Support::Emulated, "a_deadline_ends_the_whole_process_tree"),
         ("exec.pty", Support::Native, "a_pty_has_a_size_that_can_be_changed"),
@@ -1097,14 +1098,14 @@ async fn every_claim_of_the_description_has_a_test() -> Result<()> {
         ("exec.long-argv", Support::Emulated, "command_lines_longer_than_64_kib_run_unchanged"),
         ("exec.merge-stderr", Support::Native, "a_run_returns_both_streams_and_the_exit_code"),
         ("exec.secrets", Support::Native, "secrets_reach_registries_builds_and_commands"),
-        ("main.output", Support::Native, "the_exec_main_is_the_entry_point"),
-        ("main.input", Support::Native, "the_exec_main_is_the_entry_point"),
+        ("main.output", Support::Native, "kit: processes.main-output"),
+        ("main.input", Support::Native, "kit: processes.main-input"),
         ("files.mode", Support::Emulated, "every_write_mode_writes_and_keeps_permissions"),
         ("files.create-new", Support::Emulated, "every_write_mode_writes_and_keeps_permissions"),
         ("files.append", Support::Emulated, "every_write_mode_writes_and_keeps_permissions"),
         ("files.atomic", Support::Native, "a_write_replaces_a_file_atomically"),
         ("files.rename", Support::Emulated, "moves_follow_rename_2"),
-        ("files.symlinks", Support::Emulated, "symlinks_and_permissions_are_set"),
+        ("files.symlinks", Support::Emulated, "kit: files.symlinks"),
         ("files.trees", Support::Emulated, "directory_trees_are_uploaded_and_downloaded"),
         ("files.watch", Support::Native, "a_watch_reports_changes"),
         ("cache", Support::Native, "a_cache_saves_the_requests"),
@@ -1119,8 +1120,11 @@ async fn every_claim_of_the_description_has_a_test() -> Result<()> {
         include_str!("../../guest/modal/tests/native/calls.rs"),
     ];
     for (name, _, test) in held {
-        let there = sources.iter().any(|source| source.contains(&format!("fn {test}()")));
-        assert!(there, "the test {test} of {name} does not exist");
+        let there = match test.strip_prefix("kit: ") {
+            Some(check) => conforms(check),
+            None => sources.iter().any(|source| source.contains(&format!("fn {test}()"))),
+        };
+        assert!(there, "the test {test} of {name} does not exist, or the provider does not pass it");
     }
     let support = |name: &str| claimed.iter().find(|(claim, _)| *claim == name);
     assert_eq!(support("create.disk"), None, "an unsupported feature should not be listed");

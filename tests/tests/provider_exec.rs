@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sandbox_host::{
     Happened, Kind, ProcessOutput, Result, Sandbox, Signal,
-    types::{EndReason, ExecSpec, ImageSpec, Keep, OutputLimits, OutputMode, SandboxSpec, Verdict},
+    types::{ExecSpec, ImageSpec, Keep, OutputLimits, OutputMode, SandboxSpec, Verdict},
 };
 use system_tests::{World, refused, sh, told};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -478,35 +478,6 @@ async fn a_deadline_holds_where_the_service_has_none() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn starts_with_one_exec_id_run_the_command_once() -> Result<()> {
-    let world = World::start().await;
-    let sandbox = world.sandbox().await;
-    let command = ExecSpec::shell("echo x >>/tmp/count; cat; echo done");
-    let mut first = sandbox.spawn(command.clone()).await?;
-    let other = World::provider(&world.emulator.url()).await?.sandbox(sandbox.id());
-    let second = other.spawn(command.clone()).await?;
-    // Input is appended, whichever handle writes it.
-    let mut stdin = first.stdin.take().expect("the stream was taken");
-    stdin.write_all(b"one ").await.expect("cannot write to standard input");
-    stdin.flush().await.expect("cannot write to standard input");
-    let mut attached = other.attach(command.id.clone());
-    let mut more = attached.stdin.take().expect("the stream was taken");
-    more.write_all(b"two\n").await.expect("cannot write to standard input");
-    more.shutdown().await.expect("cannot write to standard input");
-    for process in [first, attached] {
-        let ProcessOutput { verdict, stdout, .. } = process.wait_with_output().await?;
-        assert!(matches!(verdict, Verdict::Exited(0)));
-        assert_eq!(String::from_utf8_lossy(&stdout), "one two\ndone\n");
-    }
-    // A run with the same exec id returns the same result again.
-    let again = sandbox.run(command).await?;
-    assert_eq!(again.stdout.data, b"one two\ndone\n", "{}", told(&again));
-    assert_eq!(sh(&sandbox, "wc -l </tmp/count").await.trim(), "1");
-    second.detach();
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pty_has_a_size_that_can_be_changed() -> Result<()> {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
@@ -542,63 +513,4 @@ async fn read_until(stream: &mut sandbox_host::OutputStream, seen: &mut String, 
         assert!(size > 0, "the output ended before `{what}`: {seen:?}");
         seen.push_str(&String::from_utf8_lossy(&piece[..size]));
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_verdict_reports_that_the_sandbox_ended() -> Result<()> {
-    let world = World::start().await;
-    let sandbox = world.sandbox().await;
-    let mut process = sandbox.spawn(ExecSpec::shell("echo ready; exec sleep 1000")).await?;
-    first_line(&mut process).await;
-    let running = {
-        let sandbox = sandbox.clone();
-        tokio::spawn(async move { sandbox.run(ExecSpec::shell("touch /tmp/here; exec sleep 1000")).await })
-    };
-    sh(&sandbox, "until [ -e /tmp/here ]; do :; done").await;
-    sandbox.terminate().await?;
-    let verdict = process.wait().await?;
-    assert!(matches!(verdict, Verdict::SandboxEnded(EndReason::Terminated)), "{verdict:?}");
-    let result = running.await.expect("the task panicked")?;
-    assert!(matches!(result.verdict, Verdict::SandboxEnded(EndReason::Terminated)), "{}", told(&result));
-
-    let error = refused(sandbox.run(ExecSpec::new(["true"])).await, &["terminated"]);
-    assert_eq!((error.kind(), error.happened()), (&Kind::SandboxEnded, Happened::No));
-    let error = refused(sandbox.spawn(ExecSpec::new(["true"])).await, &["terminated"]);
-    assert!(error.is_sandbox_ended());
-
-    let unknown = world.provider.sandbox("sb-01JABCDEFGHJKMNPQRSTVWXYZ0");
-    for error in [
-        refused(unknown.run(ExecSpec::new(["true"])).await, &["sb-01JABC"]),
-        refused(unknown.attach("x").wait().await, &["sb-01JABC"]),
-        refused(unknown.signal("x", Signal::KILL).await, &["sb-01JABC"]),
-    ] {
-        assert!(error.is_not_found() && error.happened() == Happened::No, "{error:?}");
-    }
-    let sandbox = world.sandbox().await;
-    assert!(refused(sandbox.attach("never-started").wait().await, &[]).is_not_found());
-    Ok(())
-}
-
-/// The command of the entry point can be read, fed and waited for like any exec.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_exec_main_is_the_entry_point() -> Result<()> {
-    let world = World::start().await;
-    let spec = SandboxSpec::new(ImageSpec::default()).command([
-        "sh",
-        "-c",
-        "echo hello; read -r word; echo \"<$word>\"; exit 3",
-    ]);
-    let sandbox = world.provider.create(spec).await?;
-    let mut main = sandbox.attach("main");
-    let mut stdout = main.stdout.take().expect("the stream was taken");
-    let mut seen = String::new();
-    read_until(&mut stdout, &mut seen, "hello\n").await;
-    let mut stdin = main.stdin.take().expect("the stream was taken");
-    stdin.write_all(b"word\n").await.expect("cannot write to standard input");
-    stdin.flush().await.expect("cannot write to standard input");
-    read_until(&mut stdout, &mut seen, "<word>\n").await;
-    let verdict = main.wait().await?;
-    assert!(matches!(verdict, Verdict::Exited(3)), "{verdict:?}");
-    refused(main.signal(Signal::KILL).await, &["entry-point"]);
-    Ok(())
 }

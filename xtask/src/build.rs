@@ -123,7 +123,7 @@ pub fn inside(all: bool) -> Result<PathBuf> {
         arguments.extend(["--target", target]);
     }
     progress::cargo("helper", "build", &arguments, &[])?;
-    let folder = tools::target().join("inside");
+    let folder = tools::target().join("helper");
     fs::create_dir_all(&folder)?;
     for arch in ARCHITECTURES {
         let name = folder.join(format!("{arch}.tar.gz"));

@@ -11,10 +11,27 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::{build, tools};
+use crate::{build, engines, tools};
 
-/// The providers: the name in the table, and the arguments that select it.
-const PROVIDERS: &[(&str, &[&str])] = &[("memory", &["--plugin", "memory"]), ("modal", &["--emulator"])];
+/// A provider, or a provider with a service.
+struct Column {
+    /// The name in the table.
+    name: &'static str,
+    /// The arguments that select it.
+    arguments: &'static [&'static str],
+    /// The engine that it needs, by the name that the program `engines` has for it.
+    engine: Option<&'static str>,
+}
+
+const DOCKER: &[&str] = &["--plugin", "docker", "--image", "tools:latest"];
+
+/// The columns of the table, in the order of their names.
+const COLUMNS: &[Column] = &[
+    Column { name: "docker", arguments: DOCKER, engine: Some("dockerd") },
+    Column { name: "memory", arguments: &["--plugin", "memory"], engine: None },
+    Column { name: "modal", arguments: &["--emulator"], engine: None },
+    Column { name: "podman", arguments: DOCKER, engine: Some("podman") },
+];
 
 /// The document with the table.
 const DOCUMENT: &str = "docs/conformance.md";
@@ -25,7 +42,7 @@ const INTRODUCTION: &str = "\
 
 Made by `cargo xtask conformance --write`, which runs `sandbox conformance` on every provider in this tree. The step
 `conformance` of `cargo xtask test` compares this page with a new run. The provider `modal` is tested with the
-emulator.
+emulator. The columns `docker` and `podman` are the provider for Docker with Docker Engine and with Podman.
 
 - **yes**: the provider behaves as the interface says.
 - **no**: it does not.
@@ -51,21 +68,29 @@ command runs. The checks that end the sandbox or give the call up in the meantim
 /// Fails if a check failed, the program could not run it, or the document differs from the results.
 pub fn run(write: bool) -> Result<()> {
     let program = build::dist()?.program;
+    let engines = engines::fetch()?;
     let mut results = BTreeMap::new();
     let mut failed = Vec::new();
-    for (name, arguments) in PROVIDERS {
+    for Column { name, arguments, engine } in COLUMNS {
+        if engine.is_some() && engines.is_none() {
+            continue;
+        }
         eprintln!("Checking the provider {name}");
-        let states = check(&program, arguments).with_context(|| format!("in the checks of the provider {name}"))?;
+        let states = check(&program, arguments, *engine).with_context(|| format!("in the checks of {name}"))?;
         failed.extend(states.iter().filter(|(_, state)| **state == "no").map(|(id, _)| format!("{name}: {id}")));
         results.insert(*name, states);
     }
     let list = output(Command::new(&program).args(["conformance", "--list", "--json"]))?.1;
     let text = document(&list, &results)?;
     let path = tools::root().join(DOCUMENT);
+    ensure!(failed.is_empty(), "these checks failed: {}", failed.join(", "));
+    if results.len() < COLUMNS.len() {
+        eprintln!("{DOCUMENT} is not compared, because columns are missing");
+        return Ok(());
+    }
     if write {
         fs::write(&path, &text)?;
     }
-    ensure!(failed.is_empty(), "these checks failed: {}", failed.join(", "));
     let same = fs::read_to_string(&path).is_ok_and(|there| there == text);
     ensure!(same, "{DOCUMENT} differs from the results; `cargo xtask conformance --write` writes it");
     Ok(())
@@ -80,8 +105,14 @@ fn output(command: &mut Command) -> Result<(bool, Value)> {
 }
 
 /// Runs the checks on a provider, prints the failed ones, and returns a word for the state of each check.
-fn check(program: &Path, arguments: &[&str]) -> Result<BTreeMap<String, &'static str>> {
-    let (holds, report) = output(Command::new(program).args(["conformance", "--json"]).args(arguments))?;
+fn check(program: &Path, arguments: &[&str], engine: Option<&str>) -> Result<BTreeMap<String, &'static str>> {
+    let engine = engine.map(engines::start).transpose()?;
+    let mut command = Command::new(program);
+    command.args(["conformance", "--json"]).args(arguments);
+    if let Some(engine) = &engine {
+        command.env("DOCKER_HOST", engine.address());
+    }
+    let (holds, report) = output(&mut command)?;
     ensure!(report["error"].is_null(), "{}", report["error"]);
     let mut states = BTreeMap::new();
     for result in report["checks"].as_array().into_iter().flatten() {

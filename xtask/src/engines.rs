@@ -3,12 +3,15 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+
+use serde_json::Value;
 
 use crate::tools;
 
@@ -143,6 +146,55 @@ fn succeed(command: &mut Command) -> Result<()> {
     let text = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "`{line}` failed: {}", text.lines().last().unwrap_or("no message"));
     Ok(())
+}
+
+/// An engine that runs until this value is dropped.
+pub struct Running {
+    child: Child,
+    address: String,
+}
+
+impl Running {
+    /// Returns the address, such as `tcp://127.0.0.1:4000`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The engine ends when its standard input does.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// Builds the program `engines` of `tests/engines`, optimised as all tests are, and returns its path.
+///
+/// # Errors
+///
+/// Fails if it cannot be built.
+pub fn program() -> Result<PathBuf> {
+    tools::run(tools::cargo().args(["build", "--quiet", "--release", "--package", "engines", "--bin", "engines"]))?;
+    Ok(tools::target().join("release/engines"))
+}
+
+/// Starts an engine, `dockerd` or `podman`, with the program `engines` of `tests/engines`.
+///
+/// # Errors
+///
+/// Fails if the program cannot be built, or the engine does not start.
+pub fn start(kind: &str) -> Result<Running> {
+    let mut command = Command::new(program()?);
+    command.args(["start", kind]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().context("could not start the program `engines`")?;
+    let mut line = String::new();
+    if let Some(output) = child.stdout.take() {
+        BufReader::new(output).read_line(&mut line)?;
+    }
+    let described: Value = serde_json::from_str(&line).with_context(|| format!("the engine {kind} did not start"))?;
+    let address = described["host"].as_str().unwrap_or_default().to_owned();
+    Ok(Running { child, address })
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
-    build, engines, progress,
+    build, engines,
     report::Report,
     tools::{self, run},
 };
@@ -90,23 +90,14 @@ pub fn test(report: &mut Report, filter: Option<&str>) -> Result<()> {
         run(module(&builder, &["mypy", "python", "tests", "examples", "--python-executable"]).arg(&python))?;
     }
     install(&python)?;
-    let engines = engine_program()?;
+    // The plugin's tests are skipped by themselves where no engine can run.
+    let engines = engines::fetch()?.map(|_| engines::program()).transpose()?;
     pytest(report, filter, || {
         // `-rs` prints why tests are skipped.
         let mut command = module(&python, &["pytest", "tests", "--ignore", "tests/outside", "-rs"]);
         command.envs(engines.as_ref().map(|program| ("ENGINES_PROGRAM", program)));
         command
     })
-}
-
-/// Builds the program that starts container engines for tests, and returns its path. Returns `None` after a printed
-/// reason if this machine cannot run engines.
-fn engine_program() -> Result<Option<PathBuf>> {
-    if engines::fetch()?.is_none() {
-        return Ok(None);
-    }
-    progress::cargo("engines", "build", &["--package", "engines", "--bin", "engines", "--release"], &[])?;
-    Ok(Some(tools::target().join("release/engines")))
 }
 
 /// Builds the wheel and installs it into the environment of this Python, which must contain its dependencies.

@@ -2,7 +2,10 @@
 
 use sandbox_provider_kit::api::wit::{Capability, Description, EnvVar, Support};
 
-use crate::{container::options, image::DEFAULT_IMAGE};
+use crate::options;
+
+/// The image of a sandbox that names none, if `DOCKER_DEFAULT_IMAGE` is not set.
+pub const DEFAULT_IMAGE: &str = "debian:12-slim";
 
 use Support::{Emulated, Native};
 

@@ -20,12 +20,12 @@ use sandbox_provider_kit::{
 };
 
 use crate::{
-    container::State,
     engine::{
         Call, Engine, failed,
         frames::{Demux, Source},
         map, texts,
     },
+    inspect::{self, State},
     notes, tar,
 };
 
@@ -48,6 +48,10 @@ const ARGV_BYTES: usize = 512 * 1024;
 
 /// Time limit for an answer that needs no waiting.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
+
+/// Longest time that one call of the helper waits. A longer wait takes several calls, so that an answer that gets lost on a
+/// dead connection does not cost more.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// How often a call whose connection broke is made again.
 const REPEATS: u32 = 4;
@@ -368,7 +372,7 @@ impl Helper {
             _ => return Fault::Failed(failed(refusal, "run the helper program in the container")),
         }
         // Engines differ in the status and in the text, so the state of the container decides.
-        let error = match crate::container::state(&self.engine, container).await {
+        let error = match inspect::state(&self.engine, container).await {
             Err(error) => error,
             Ok(state) if state.is_over() => Error::ended(container),
             Ok(state) if state.is_paused() => {
@@ -435,7 +439,7 @@ impl Helper {
 
     /// Makes the error of a call whose connection broke too often. If the container has ended, that is the reason.
     pub async fn gone(&self, container: &str, text: &str) -> Error {
-        if crate::container::state(&self.engine, container).await.is_ok_and(|state| state.is_over()) {
+        if inspect::state(&self.engine, container).await.is_ok_and(|state| state.is_over()) {
             return Error::ended(container).with_happened(Happened::Unknown);
         }
         let message = format!("The connection to the engine broke: {}.", text.trim_end_matches('.'));
@@ -461,7 +465,7 @@ impl Helper {
         match self.engine.ask(call.tar(archive)).await? {
             Ok(_) => Ok(()),
             Err(refusal) if refusal.status() == Some(404) => {
-                let state = crate::container::state(&self.engine, container).await?;
+                let state = inspect::state(&self.engine, container).await?;
                 Err(if state.is_over() {
                     Error::ended(container)
                 } else {
@@ -497,7 +501,7 @@ impl Helper {
             Err(refusal) if refusal.status() == Some(404) && !over => Ok(Notes(Vec::new())),
             Err(refusal) if refusal.status() == Some(404) => Err(Error::not_found("sandbox", container)),
             // It has ended since its state was read.
-            Err(refusal) if !over => match crate::container::state(&self.engine, container).await? {
+            Err(refusal) if !over => match inspect::state(&self.engine, container).await? {
                 state if state.is_over() => Box::pin(self.notes(container, &state)).await,
                 _ => Err(failed(&refusal, "read a file of the container")),
             },

@@ -7,19 +7,20 @@
 //! `guest/docker/inside`. It starts each command once, keeps its output, and reads and changes files. It needs no program of
 //! the image.
 //!
-//! The modules, from the outermost to the innermost. A module imports only modules that are listed below it, except that
-//! [`helper`] asks [`container`] why a container refuses a command:
+//! The modules, from the outermost to the innermost. A module imports only modules that are listed below it:
 //!
 //! | module | contents |
 //! |---|---|
 //! | [`files`] | files: contents, directories, trees, changes, watches |
 //! | [`exec`] | commands: start, output, input, signals |
-//! | [`image`] | images: pull, build, build contexts |
 //! | [`container`] | sandboxes: create, list, end, tags, names, snapshots, logs, statistics |
-//! | [`helper`] | calls of the helper program |
-//! | [`describe`] | the description of this provider |
-//! | [`engine`] | the Engine API over HTTP, and the differences between engines |
+//! | [`image`] | images: pull, build, build contexts |
 //! | [`program`] | the helper program on the engine |
+//! | [`helper`] | calls of the helper program |
+//! | [`inspect`](mod@inspect) | containers as the engine reports them |
+//! | [`describe`] | the description of this provider |
+//! | [`options`] | provider options |
+//! | [`engine`] | the Engine API over HTTP, and the differences between engines |
 //! | [`notes`], [`tar`], [`time`] | notes in logs, archives, and points in time as the API has them |
 
 pub mod container;
@@ -29,7 +30,9 @@ pub mod exec;
 pub mod files;
 pub mod helper;
 pub mod image;
+pub mod inspect;
 pub mod notes;
+pub mod options;
 pub mod program;
 pub mod tar;
 pub mod time;
@@ -122,7 +125,7 @@ impl SandboxProvider for Provider {
     }
 
     async fn get(&self, sandbox: &str) -> Result<SandboxInfo> {
-        let state = container::state(self.engine(), sandbox).await?;
+        let state = inspect::state(self.engine(), sandbox).await?;
         container::info(&self.helper, sandbox, &state).await
     }
 

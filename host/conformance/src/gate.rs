@@ -1,9 +1,9 @@
 //! A proxy between a provider and its service that cuts, delays, stalls and refuses connections.
 //!
-//! It is an HTTP proxy (CONNECT) on the loopback address, so it works for every service that a component reaches: by HTTPS,
-//! by plain HTTP, and by a Unix socket, which the host names by the host name that the component uses for it. What it does to
-//! each connection is derived from a seed, in the order in which the connections are opened. It does only what a network can
-//! do below TLS: bytes arrive late, or stop.
+//! It is an HTTP proxy (CONNECT) on the loopback address, so it works for every service that a component reaches: by
+//! HTTPS, by plain HTTP, and by a Unix socket, which the host names by the host name that the component uses for it. What
+//! it does to each connection is derived from a seed, in the order in which the connections are opened. It does only what
+//! a network can do below TLS: bytes arrive late, or stop.
 
 use std::collections::HashMap;
 use std::io;

@@ -343,8 +343,8 @@ async fn programs(sandbox: &Sandbox) -> HashMap<&'static str, bool> {
     found
 }
 
-/// Deletes something. Repeats that for a while after a conflict, because a service may not delete what a sandbox used until
-/// it has removed the sandbox.
+/// Deletes something. Repeats that for a while after a conflict, because a service may not delete what a sandbox used
+/// until it has removed the sandbox.
 async fn patiently<F: Future<Output = Result<(), Error>>>(delete: impl Fn() -> F) -> Result<(), Error> {
     let begun = Instant::now();
     loop {
@@ -509,15 +509,17 @@ impl Case {
         Err(Stop::Skipped("the image has no directory /tmp in which commands can make files".to_owned()))
     }
 
-    /// Returns the name of the image that Dockerfiles of the checks begin with: that of the chosen image, or [`BASE`]. Skips
-    /// the check if the provider cannot use [`BASE`], which need not exist where its engine looks for images.
+    /// Returns the name of the image that Dockerfiles of the checks begin with: that of the chosen image, or [`BASE`].
+    /// Skips the check if the provider cannot use [`BASE`], which need not exist where its engine looks for images.
     pub(crate) async fn base(&self) -> Outcome<String> {
         if let ImageSource::Registry(image) = self.image().source {
             return Ok(image.reference);
         }
-        let build =
-            async { self.provider.build(ImageSpec::dockerfile(format!("FROM {BASE}\n"))).await?.finish(|_| ()).await };
-        match build.await {
+        let spec = match self.declares("image.registry") {
+            true => ImageSpec::registry(BASE),
+            false => ImageSpec::dockerfile(format!("FROM {BASE}\n")),
+        };
+        match async { self.provider.build(spec).await?.finish(|_| ()).await }.await {
             Ok(_) => Ok(BASE.to_owned()),
             Err(error) => {
                 let why = format!("the image `{BASE}` cannot be used, and no other one was named: {error}");

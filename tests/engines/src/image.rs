@@ -28,8 +28,11 @@ const FOLDERS: [(&str, u32, u64); 12] = [
 ];
 
 const FILES: [(&str, &str); 2] = [
-    ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nagent:x:1000:1000:agent:/home/agent:/bin/sh\n"),
-    ("etc/group", "root:x:0:\nagent:x:1000:\n"),
+    (
+        "etc/passwd",
+        "root:x:0:0:root:/root:/bin/sh\nagent:x:1000:1000:agent:/home/agent:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    ),
+    ("etc/group", "root:x:0:\nagent:x:1000:\nnogroup:x:65534:\n"),
 ];
 
 /// Creates the root file system of an image of [`IMAGES`] as a tar archive. `packages` is the folder with the unpacked

@@ -3,6 +3,7 @@
 //! `bad_input.rs`.
 
 mod care;
+mod docker;
 mod interrupt;
 mod output;
 mod pull;

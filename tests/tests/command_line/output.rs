@@ -48,19 +48,19 @@ static PROGRESS: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"^[a-z].* …$|^(copying|sending) .*: ").expect("invalid pattern"));
 
 /// The commands of a test and their output.
-struct Transcript {
+pub(super) struct Transcript {
     emulator: &'static Emulator,
     directory: tempfile::TempDir,
     text: String,
 }
 
 impl Transcript {
-    fn new() -> Transcript {
+    pub(super) fn new() -> Transcript {
         let directory = tempfile::tempdir().expect("cannot create a directory");
         Transcript { emulator: shared(), directory, text: String::new() }
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.directory.path()
     }
 
@@ -84,10 +84,17 @@ impl Transcript {
 
     /// Runs the program without an emulator.
     fn alone(&mut self, arguments: &[&str], input: &[u8]) {
+        self.with(&[], arguments, input);
+    }
+
+    /// Runs the program without an emulator, with these environment variables.
+    pub(super) fn with(&mut self, variables: &[(&str, &str)], arguments: &[&str], input: &[u8]) -> Output {
         let mut command = sandbox();
-        command.args(arguments).current_dir(self.path()).env("COLUMNS", "100");
+        command.args(arguments).current_dir(self.path()).env("USER", "tester").env("COLUMNS", "100");
+        command.envs(variables.iter().copied());
         let output = feed(command.env("SANDBOX_PLUGIN_DIR", self.path().join("plugins")), input);
         self.note(arguments, &output);
+        output
     }
 
     fn note(&mut self, arguments: &[&str], output: &Output) {
@@ -112,7 +119,7 @@ impl Transcript {
     }
 
     /// Compares the transcript with the snapshot file of this name.
-    fn check(self, name: &str) {
+    pub(super) fn check(self, name: &str) {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("cannot read the host name");
         let mut text = self.text.replace(&*self.path().to_string_lossy(), "[directory]");
         let folder = system_tests::program();

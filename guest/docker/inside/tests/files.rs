@@ -393,3 +393,25 @@ fn a_full_disk_is_reported() {
     let output = std::process::Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
     assert_eq!(Answer::of(&output).code(), "file:no-space");
 }
+
+#[test]
+fn concurrent_repetitions_are_applied_once() {
+    needs_root!();
+    let sandbox = Sandbox::new();
+    let at = sandbox.at("file");
+    // Large enough that the calls overlap.
+    let size = 16_000_000;
+    for round in 0..3 {
+        let id = format!("transfer=t{round}");
+        sandbox.put("large", &vec![b'x'; size]);
+        sandbox.call("write-file", &[&at, &id, "offset=0", "mode=append", "file=large"]).ok();
+        let offset = format!("offset={size}");
+        let args = [at.as_str(), &id, &offset, "mode=append", "eof=1"];
+        let spawn = || sandbox.command("write-file", &args).stdout(Stdio::piped()).spawn().unwrap();
+        let calls: Vec<_> = (0..10).map(|_| spawn()).collect();
+        for call in calls {
+            assert_eq!(Answer::of(&call.wait_with_output().unwrap()).json(), format!(r#"{{"offset":{size}}}"#));
+        }
+        assert_eq!(fs::metadata(sandbox.path("file")).unwrap().len(), (round + 1) * size as u64);
+    }
+}

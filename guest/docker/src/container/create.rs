@@ -13,15 +13,14 @@ use sandbox_provider_kit::{
     call::json::Value,
 };
 
-use super::{
-    KEY_LABEL, LABEL, NAME_PREFIX, PROBE_LABEL, TAGS_LABEL, USER_LABEL, info, list, manage, options::Options, state,
-    tags_text,
-};
+use super::{KEY_LABEL, PROBE_LABEL, TAGS_LABEL, USER_LABEL, info, list, manage, tags_text};
 use crate::{
     describe::describe,
-    engine::{Call, Engine, failed, map, number, pairs, reason, strings, texts},
+    engine::{Call, Engine, failed, map, number, reason, texts},
     helper::{FOLDER, Helper, PROGRAM},
     image::{Images, Ready},
+    inspect::{LABEL, NAME_PREFIX, remove, state},
+    options::Options,
     program::Program,
 };
 
@@ -221,7 +220,7 @@ async fn finish(helper: &Helper, program: &Program, id: &str) -> Result<SandboxI
             }
             // A container that cannot be started is of no use.
             let error = explain(failed(&refusal, "start the sandbox"));
-            let _ = manage::remove(engine, id).await;
+            let _ = remove(engine, id).await;
             return Err(error.with_happened(Happened::No));
         }
         found = state(engine, id).await?;
@@ -370,20 +369,4 @@ fn host_config(engine: &Engine, spec: &SandboxSpec, options: &Options, program: 
     }
     members.extend(options.host_config.iter().map(|(name, value)| (*name, value.clone())));
     map(members)
-}
-
-/// Returns the part of an image's configuration that a sandbox needs.
-#[must_use]
-pub fn ready(id: String, config: &Value) -> Ready {
-    let env = strings(config.get("Env"));
-    let env = env.iter().filter_map(|line| line.split_once('=')).map(|(name, value)| (name.into(), value.into()));
-    Ready {
-        id,
-        user: config.get("User").text().unwrap_or_default().to_string(),
-        env: env.collect(),
-        entry_point: strings(config.get("Entrypoint")),
-        command: strings(config.get("Cmd")),
-        workdir: config.get("WorkingDir").text().filter(|dir| !dir.is_empty()).map(str::to_string),
-        labels: pairs(config.get("Labels")),
-    }
 }

@@ -7,34 +7,17 @@ use sandbox_provider_kit::{
         check,
         wit::{ListFilter, SandboxInfo, SandboxPage, SandboxState},
     },
-    call::json::Value,
 };
 
-use super::{LABEL, info, state};
+use super::info;
 use crate::{
-    engine::{Call, Engine, failed, items, map, texts},
+    engine::Engine,
     helper::Helper,
+    inspect::{LABEL, containers, state},
 };
 
 /// How many sandboxes are looked at together.
 const BATCH: usize = 16;
-
-/// Asks for the containers that have a label, also for ended ones, newest first.
-///
-/// # Errors
-///
-/// The error of the failed request.
-pub async fn containers(engine: &Engine, label: &str, statuses: &[&str]) -> Result<Vec<Value>> {
-    let mut filters = vec![("label", texts([label]))];
-    if !statuses.is_empty() {
-        filters.push(("status", texts(statuses)));
-    }
-    let call = Call::get("/containers/json").with("all", "1").with("filters", map(filters).to_string());
-    let found = engine.json(call).await?.map_err(|refusal| failed(&refusal, "list the sandboxes"))?;
-    let mut found = items(&found).to_vec();
-    found.sort_by_key(|container| std::cmp::Reverse(container.get("Created").whole::<u64>().unwrap_or_default()));
-    Ok(found)
-}
 
 /// Returns the id of the sandbox that has this value of a label, or `None`.
 ///

@@ -13,13 +13,13 @@ use sandbox_provider_kit::{
     platform::Frame,
 };
 
-use super::state;
 use crate::{
     engine::{
         Call, failed,
         frames::{Demux, Source},
     },
     helper::Helper,
+    inspect::state,
     time,
 };
 

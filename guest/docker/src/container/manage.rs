@@ -15,12 +15,13 @@ use sandbox_provider_kit::{
 };
 
 use super::{
-    END_NOTE, LABEL, NAME_PREFIX, PROBE_LABEL, STOPPED, TAGS_LABEL, TAGS_NOTE, USER_LABEL, info, list, sandbox_state,
-    shown_id, state, tags_text, tunnels_of, usage,
+    END_NOTE, PROBE_LABEL, STOPPED, TAGS_LABEL, TAGS_NOTE, USER_LABEL, info, sandbox_state, shown_id, tags_text,
+    tunnels_of, usage,
 };
 use crate::{
-    engine::{Call, Engine, failed, reason, strings},
+    engine::{Call, Engine, failed, items, reason, strings},
     helper::{Helper, Verb},
+    inspect::{LABEL, NAME_PREFIX, containers, remove, state},
 };
 
 /// How long a sandbox that has ended is kept, so that callers learn how it ended.
@@ -100,24 +101,10 @@ pub async fn terminate(helper: &Helper, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes a container with its anonymous volumes.
-///
-/// # Errors
-///
-/// The error of the failed request. A container that does not exist is none.
-pub async fn remove(engine: &Engine, id: &str) -> Result<()> {
-    let call = Call::delete(format!("/containers/{id}")).with("force", "1").with("v", "1");
-    match engine.ask(call).await? {
-        Ok(_) => Ok(()),
-        Err(refusal) if matches!(refusal.status(), Some(404 | 409)) => Ok(()),
-        Err(refusal) => Err(failed(&refusal, "remove the sandbox").about(id)),
-    }
-}
-
 /// Removes sandboxes that ended ten minutes ago or earlier, and the images whose time has passed. Errors are left to the
 /// next call: they concern another sandbox.
 pub async fn remove_old(engine: &Engine) {
-    let Ok(ended) = list::containers(engine, LABEL, &["exited", "dead"]).await else { return };
+    let Ok(ended) = containers(engine, LABEL, &["exited", "dead"]).await else { return };
     let now = engine.now();
     // The oldest come last.
     for container in ended.iter().rev().take(LOOKED_AT) {
@@ -401,9 +388,37 @@ pub async fn tunnels(helper: &Helper, id: &str, wait: u64) -> Result<Vec<Tunnel>
 /// request.
 pub async fn delete_volume(helper: &Helper, volume: &str) -> Result<()> {
     check::name(volume)?;
-    match helper.engine().ask(Call::delete(format!("/volumes/{volume}"))).await? {
-        Ok(_) => Ok(()),
-        Err(refusal) if refusal.status() == Some(404) => Ok(()),
-        Err(refusal) => Err(failed(&refusal, "delete the volume").about(volume)),
+    let engine = helper.engine();
+    let delete = || Call::delete(format!("/volumes/{volume}"));
+    let refusal = match engine.ask(delete()).await? {
+        Ok(_) => return Ok(()),
+        Err(refusal) if refusal.status() == Some(404) => return Ok(()),
+        Err(refusal) => refusal,
+    };
+    // A sandbox that has ended is kept for a while, and holds its volumes.
+    let mut removed = false;
+    for container in containers(engine, LABEL, &["exited", "dead"]).await? {
+        let mounts = items(container.get("Mounts")).iter().filter_map(|mount| mount.get("Name").text());
+        let Some(id) = container.get("Id").text().filter(|_| mounts.into_iter().any(|name| name == volume)) else {
+            continue;
+        };
+        let found = state(engine, id).await?;
+        if matches!(sandbox_state(helper, id, &found).await?, SandboxState::Ended(_)) {
+            remove(engine, id).await?;
+            removed = true;
+        }
     }
+    let refusal = match removed {
+        true => match engine.ask(delete()).await? {
+            Ok(_) => return Ok(()),
+            Err(refusal) => refusal,
+        },
+        false => refusal,
+    };
+    let mut error = failed(&refusal, "delete the volume").about(volume);
+    // Podman answers 409 or 500.
+    if reason(&refusal).contains("in use") || reason(&refusal).contains("being used") {
+        error.kind = ErrorKind::Conflict;
+    }
+    Err(error)
 }

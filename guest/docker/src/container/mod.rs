@@ -5,12 +5,11 @@ pub mod create;
 pub mod list;
 pub mod logs;
 pub mod manage;
-pub mod options;
 pub mod snapshot;
 pub mod usage;
 
 use sandbox_provider_kit::{
-    Error, Result,
+    Result,
     api::{
         error::{clip, shown},
         records,
@@ -20,12 +19,12 @@ use sandbox_provider_kit::{
 };
 
 use crate::{
-    engine::{Call, Engine, failed, items, pairs},
+    engine::{items, pairs},
     helper::{Helper, Notes},
+    image::image_id,
+    inspect::{State, state},
 };
 
-/// The label of every sandbox. Its value is the version of what the other labels mean.
-pub const LABEL: &str = "harness-sandbox";
 /// The label with the key of the create request.
 pub const KEY_LABEL: &str = "harness-sandbox.key";
 /// The label with the tags of the create request, as JSON.
@@ -37,9 +36,6 @@ pub const PROBE_LABEL: &str = "harness-sandbox.probe";
 /// The label with the time at which an image may be deleted, in milliseconds since the Unix epoch.
 pub const EXPIRES_LABEL: &str = "harness-sandbox.expires";
 
-/// The beginning of the names of containers whose sandbox has a name.
-const NAME_PREFIX: &str = "sandbox.";
-
 /// The note with the tags that replace those of the label.
 const TAGS_NOTE: &str = "tags";
 
@@ -49,107 +45,28 @@ const END_NOTE: &str = "end";
 /// The content of the note for a sandbox that was stopped.
 const STOPPED: &str = "stopped";
 
-/// Checks the form of a sandbox id, so that it can stand in a path.
-///
-/// # Errors
-///
-/// `not-found` for another form: this provider never assigned such an id.
-pub fn check_id(id: &str) -> Result<()> {
-    let good = id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    if good { Ok(()) } else { Err(Error::not_found("sandbox", id)) }
+/// Returns the state of the sandbox as far as the engine knows it: `None` if the container has ended.
+fn known(state: &State) -> Option<SandboxState> {
+    let error = state.value().get("State").get("Error").text().unwrap_or_default();
+    Some(match state.status() {
+        "running" | "restarting" => SandboxState::Running,
+        "paused" => SandboxState::Paused,
+        _ if state.is_new() && error.is_empty() => SandboxState::Pending,
+        _ if state.is_new() => SandboxState::Ended(EndReason::FailedToStart(clip(error))),
+        _ => return None,
+    })
 }
 
-/// The state of a container, as the engine reports it.
-pub struct State(Value);
-
-impl State {
-    fn status(&self) -> &str {
-        self.0.get("State").get("Status").text().unwrap_or_default()
-    }
-
-    /// Returns the state of the sandbox as far as the engine knows it: `None` if the container has ended.
-    fn known(&self) -> Option<SandboxState> {
-        let error = self.0.get("State").get("Error").text().unwrap_or_default();
-        Some(match self.status() {
-            "running" | "restarting" => SandboxState::Running,
-            "paused" => SandboxState::Paused,
-            _ if self.is_new() && error.is_empty() => SandboxState::Pending,
-            _ if self.is_new() => SandboxState::Ended(EndReason::FailedToStart(clip(error))),
-            _ => return None,
-        })
-    }
-
-    /// Returns the state of a container that has ended. A process that was killed left no note.
-    fn ended(&self, notes: &Notes) -> SandboxState {
-        let details = self.0.get("State");
-        let code = details.get("ExitCode").whole::<i32>().unwrap_or_default();
-        match notes.get(END_NOTE).as_deref() {
-            Some(STOPPED) => SandboxState::Stopped,
-            said => {
-                let no_memory = details.get("OOMKilled").flag().unwrap_or(false);
-                SandboxState::Ended(reason(said.unwrap_or_default(), code, no_memory))
-            }
+/// Returns the state of a container that has ended. A process that was killed left no note.
+fn ended(state: &State, notes: &Notes) -> SandboxState {
+    let details = state.value().get("State");
+    let code = details.get("ExitCode").whole::<i32>().unwrap_or_default();
+    match notes.get(END_NOTE).as_deref() {
+        Some(STOPPED) => SandboxState::Stopped,
+        said => {
+            let no_memory = details.get("OOMKilled").flag().unwrap_or(false);
+            SandboxState::Ended(reason(said.unwrap_or_default(), code, no_memory))
         }
-    }
-
-    /// Returns whether its processes have ended.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
-        matches!(self.status(), "exited" | "dead" | "removing" | "stopped")
-    }
-
-    /// Returns whether it is paused.
-    #[must_use]
-    pub fn is_paused(&self) -> bool {
-        self.status() == "paused"
-    }
-
-    /// Returns whether it runs.
-    #[must_use]
-    pub fn is_running(&self) -> bool {
-        self.status() == "running"
-    }
-
-    /// Returns whether it was created and not started yet.
-    #[must_use]
-    pub fn is_new(&self) -> bool {
-        matches!(self.status(), "created" | "configured" | "initialized")
-    }
-
-    /// Returns a label, or `None`.
-    #[must_use]
-    pub fn label(&self, name: &str) -> Option<&str> {
-        self.0.get("Config").get("Labels").get(name).text()
-    }
-
-    /// Returns the whole description of the engine.
-    #[must_use]
-    pub fn value(&self) -> &Value {
-        &self.0
-    }
-
-    /// Returns the name of the sandbox, or `None` if it has none.
-    #[must_use]
-    pub fn name(&self) -> Option<String> {
-        let name = self.0.get("Name").text()?;
-        name.trim_start_matches('/').strip_prefix(NAME_PREFIX).map(str::to_string)
-    }
-}
-
-/// Asks for the state of a sandbox.
-///
-/// # Errors
-///
-/// `not-found` if the engine has no such container or it is not a sandbox.
-pub async fn state(engine: &Engine, id: &str) -> Result<State> {
-    check_id(id)?;
-    match engine.json(Call::get(format!("/containers/{id}/json"))).await? {
-        Ok(value) => {
-            let state = State(value);
-            if state.label(LABEL).is_some() { Ok(state) } else { Err(Error::not_found("sandbox", id)) }
-        }
-        Err(refusal) if refusal.status() == Some(404) => Err(Error::not_found("sandbox", id)),
-        Err(refusal) => Err(failed(&refusal, "look at the sandbox").about(id)),
     }
 }
 
@@ -172,9 +89,9 @@ pub async fn end(helper: &Helper, id: &str) -> Result<Option<EndReason>> {
 ///
 /// The error of the failed request.
 pub async fn sandbox_state(helper: &Helper, id: &str, state: &State) -> Result<SandboxState> {
-    match state.known() {
+    match known(state) {
         Some(known) => Ok(known),
-        None => Ok(state.ended(&helper.notes(id, state).await?)),
+        None => Ok(ended(state, &helper.notes(id, state).await?)),
     }
 }
 
@@ -201,13 +118,13 @@ fn reason(said: &str, code: i32, no_memory: bool) -> EndReason {
 ///
 /// The error of a failed request for its tags or the reason of its end.
 pub async fn info(helper: &Helper, id: &str, state: &State) -> Result<SandboxInfo> {
-    let value = &state.0;
+    let value = state.value();
     let image = value.get("Image").text().map(image_id);
     let created = value.get("Created").text().and_then(crate::time::parse);
     let notes = helper.notes(id, state).await?;
     Ok(SandboxInfo {
         name: state.name(),
-        state: state.known().unwrap_or_else(|| state.ended(&notes)),
+        state: known(state).unwrap_or_else(|| ended(state, &notes)),
         image,
         created,
         tags: tags(state, &notes),
@@ -222,12 +139,6 @@ pub fn tags(state: &State, notes: &Notes) -> Vec<Pair> {
     let newer = notes.get(TAGS_NOTE);
     let text = newer.as_deref().or(state.label(TAGS_LABEL)).unwrap_or("{}");
     pairs(&Value::parse(text).unwrap_or(Value::Null))
-}
-
-/// Returns the id of an image: the digest of the engine without its algorithm, because an id contains no colon.
-#[must_use]
-pub fn image_id(digest: &str) -> String {
-    digest.strip_prefix("sha256:").unwrap_or(digest).to_string()
 }
 
 /// Returns where the published ports of a container are reached.

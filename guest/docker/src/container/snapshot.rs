@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use sandbox_provider_kit::{Error, Result, api::ids};
 
-use super::{EXPIRES_LABEL, LABEL, image_id, state};
+use super::{EXPIRES_LABEL, image_id};
 use crate::{
     engine::{Call, Engine, failed, items, map, strings, texts},
     helper::Helper,
+    inspect::{LABEL, state},
 };
 
 /// The repository of the images.

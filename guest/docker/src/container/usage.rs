@@ -8,10 +8,10 @@ use sandbox_provider_kit::{
     },
 };
 
-use super::{State, state};
 use crate::{
     engine::{Call, Engine, failed},
     helper::Helper,
+    inspect::{State, state},
     time,
 };
 

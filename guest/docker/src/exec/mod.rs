@@ -3,8 +3,6 @@
 mod output;
 mod reader;
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use sandbox_provider_kit::{
     Error, Result,
@@ -25,7 +23,8 @@ use crate::{
     container,
     describe::describe,
     engine::items,
-    helper::{Frame, Helper, Verb},
+    helper::{Frame, Helper, LONGEST_WAIT, Verb},
+    inspect,
 };
 
 pub use output::Outputs;
@@ -54,7 +53,7 @@ impl Commands {
     /// error of the helper.
     pub async fn start(&self, sandbox: &str, spec: &ExecSpec) -> Result<()> {
         needs::check_exec(&describe(), spec)?;
-        container::check_id(sandbox)?;
+        inspect::check_id(sandbox)?;
         self.outputs.start(sandbox, &spec.id, start_verb(spec, Bytes::new(), false)).await
     }
 
@@ -65,7 +64,7 @@ impl Commands {
     /// As for [`Commands::start`] and [`Commands::read`].
     pub async fn run(&self, sandbox: &str, spec: &ExecSpec, stdin: Vec<u8>, limits: OutputLimits) -> Result<RunResult> {
         needs::check_exec(&describe(), spec)?;
-        container::check_id(sandbox)?;
+        inspect::check_id(sandbox)?;
         self.outputs.run(sandbox, &spec.id, start_verb(spec, stdin.into(), true), limits).await
     }
 
@@ -170,7 +169,7 @@ impl Commands {
     ///
     /// `invalid-argument` for a wrong cursor; otherwise the error of the helper.
     pub async fn list(&self, sandbox: &str, cursor: Option<&str>, max: u32) -> Result<ExecPage> {
-        container::check_id(sandbox)?;
+        inspect::check_id(sandbox)?;
         if max == 0 {
             return Err(Error::invalid("max is 0: ask for at least one command.").about("max"));
         }
@@ -187,10 +186,6 @@ impl Commands {
     }
 }
 
-/// Longest time that one call of the helper waits. A longer wait takes several calls, so that an answer that gets lost on a
-/// dead connection does not cost more.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(60);
-
 fn info(exec: &Value) -> ExecInfo {
     ExecInfo {
         id: exec.get("id").text().unwrap_or_default().to_string(),
@@ -203,7 +198,7 @@ fn info(exec: &Value) -> ExecInfo {
 
 /// Checks the ids of a call about a command.
 fn check_exec(exec: &ExecRef) -> Result<()> {
-    container::check_id(&exec.sandbox)?;
+    inspect::check_id(&exec.sandbox)?;
     check::absent(exec.container.is_some(), "sidecars")?;
     ids::check_chosen("an exec id", &exec.exec)
 }

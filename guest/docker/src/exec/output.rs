@@ -19,13 +19,13 @@ use sandbox_provider_kit::{
     platform::Frame,
 };
 
-use super::{LONGEST_WAIT, after_start, ended, reader::Reader, verdict_of};
+use super::{after_start, ended, reader::Reader, verdict_of};
 use crate::{
     engine::{
         Call, failed,
         frames::{Demux, Source},
     },
-    helper::{Fault, Helper, Verb},
+    helper::{Fault, Helper, LONGEST_WAIT, Verb},
     notes::Filter,
 };
 

@@ -16,11 +16,10 @@ use sandbox_provider_kit::{
 };
 
 use crate::{
-    container,
     describe::describe,
     engine::{items, strings},
-    exec::LONGEST_WAIT,
-    helper::{Helper, Verb, data_of, json_of},
+    helper::{Helper, LONGEST_WAIT, Verb, data_of, json_of},
+    inspect,
 };
 
 /// Most bytes of one piece of a write. The interface has the same bound.
@@ -44,7 +43,7 @@ impl Files {
     /// Checks a location and begins a call of the helper about it.
     fn at(&self, name: &str, at: &Location) -> Result<Verb> {
         needs::check_location(&describe(), at)?;
-        container::check_id(&at.sandbox)?;
+        inspect::check_id(&at.sandbox)?;
         Ok(Verb::new(name).with("path", &at.path).maybe("user", at.user.as_ref()))
     }
 

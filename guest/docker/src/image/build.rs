@@ -21,8 +21,8 @@ use super::{
     inspect, missing,
 };
 use crate::{
-    container::LABEL,
     engine::{Call, Engine, failed, map, pairs},
+    inspect::LABEL,
 };
 
 /// The log of a pull or a build.
@@ -48,7 +48,8 @@ const CREDENTIAL_HEADER: &str = "harness-credential";
 pub async fn carry_out(engine: Engine, contents: Rc<Contents>, plan: Plan, tag: String, log: Log) -> Result<Ready> {
     let mut image = None;
     if let Some(base) = &plan.base {
-        let there = if plan.force && base.pull { None } else { inspect(&engine, &base.reference).await? };
+        let pulled_again = plan.force && base.pull && plan.build.is_none();
+        let there = if pulled_again { None } else { inspect(&engine, &base.reference).await? };
         image = match there {
             Some(image) => Some(image),
             None if base.pull => {

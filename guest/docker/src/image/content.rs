@@ -16,8 +16,8 @@ use sandbox_provider_kit::{
 };
 
 use crate::{
-    container::list,
     engine::{Call, Engine, failed, map},
+    inspect,
     program::Program,
     tar,
 };
@@ -27,6 +27,9 @@ const CONTENT_LABEL: &str = "harness-sandbox-content";
 
 /// How many requests are made together.
 const BATCH: usize = 16;
+
+/// How often a container that another caller creates is looked for.
+const STARTS: u32 = 50;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -156,19 +159,29 @@ impl Contents {
             Err(refusal) if refusal.status() == Some(409) => {}
             Err(refusal) => return Err(failed(&refusal, what)),
         }
-        let started = self.engine.ask(Call::post(format!("/containers/{name}/start"))).await?;
-        started.map(drop).map_err(|refusal| failed(&refusal, what))
+        let mut left = STARTS;
+        loop {
+            match self.engine.ask(Call::post(format!("/containers/{name}/start"))).await? {
+                Ok(_) => return Ok(()),
+                // An engine reserves a name before the container with it is there.
+                Err(refusal) if refusal.status() == Some(404) && left > 0 => {
+                    left -= 1;
+                    self.engine.transport().sleep(Duration::from_millis(200)).await;
+                }
+                Err(refusal) => return Err(failed(&refusal, what)),
+            }
+        }
     }
 
     /// Removes the containers of former days. Errors are left to the next call.
     async fn remove_old(&self) {
-        let Ok(found) = list::containers(&self.engine, CONTENT_LABEL, &[]).await else { return };
+        let Ok(found) = inspect::containers(&self.engine, CONTENT_LABEL, &[]).await else { return };
         for container in found {
             let day = container.get("Labels").get(CONTENT_LABEL).text().and_then(|day| day.parse::<u64>().ok());
             if day.is_some_and(|day| day + 1 < self.day())
                 && let Some(id) = container.get("Id").text()
             {
-                let _ = crate::container::manage::remove(&self.engine, id).await;
+                let _ = inspect::remove(&self.engine, id).await;
             }
         }
     }

@@ -18,22 +18,19 @@ use sandbox_provider_kit::{
             RegistryImage, RegistryLogin,
         },
     },
-    call::json::Value,
+    call::{http::Refusal, json::Value},
     image::spec,
 };
 
 use crate::{
-    container::{LABEL, create::ready, image_id},
-    describe::describe,
-    engine::{Call, Engine, failed, items, map, texts},
+    describe::{DEFAULT_IMAGE, describe},
+    engine::{Call, Engine, failed, items, map, pairs, strings, texts},
+    inspect::LABEL,
     program::Program,
 };
 
 pub use content::Contents;
 use work::Works;
-
-/// The image of a sandbox that names none, if `DOCKER_DEFAULT_IMAGE` is not set.
-pub const DEFAULT_IMAGE: &str = "debian:12-slim";
 
 /// The repository of the images that are built.
 const BUILT: &str = "harness-sandbox-build";
@@ -61,6 +58,28 @@ impl Ready {
     fn built(self) -> BuiltImage {
         BuiltImage { id: self.id, workdir: self.workdir, extra: Vec::new() }
     }
+}
+
+/// Returns the part of an image's configuration that a sandbox needs.
+#[must_use]
+fn ready(id: String, config: &Value) -> Ready {
+    let env = strings(config.get("Env"));
+    let env = env.iter().filter_map(|line| line.split_once('=')).map(|(name, value)| (name.into(), value.into()));
+    Ready {
+        id,
+        user: config.get("User").text().unwrap_or_default().to_string(),
+        env: env.collect(),
+        entry_point: strings(config.get("Entrypoint")),
+        command: strings(config.get("Cmd")),
+        workdir: config.get("WorkingDir").text().filter(|dir| !dir.is_empty()).map(str::to_string),
+        labels: pairs(config.get("Labels")),
+    }
+}
+
+/// Returns the id of an image: the digest of the engine without its algorithm, because an id contains no colon.
+#[must_use]
+pub fn image_id(digest: &str) -> String {
+    digest.strip_prefix("sha256:").unwrap_or(digest).to_string()
 }
 
 /// Where an image comes from: what is pulled first, and what is built on top of it.
@@ -207,7 +226,7 @@ impl Images {
         check_id(id)?;
         match self.engine.ask(Call::delete(format!("/images/{id}")).with("force", "1")).await? {
             Ok(_) => Ok(()),
-            Err(refusal) if refusal.status() == Some(404) => Ok(()),
+            Err(refusal) if refusal.status() == Some(404) || is_unknown_id(&refusal, id) => Ok(()),
             Err(refusal) => Err(failed(&refusal, "delete the image").about(id)),
         }
     }
@@ -300,9 +319,15 @@ async fn inspect(engine: &Engine, reference: &str) -> Result<Option<Ready>> {
             let config: &Value = image.get("Config");
             Ok(Some(ready(id, config)))
         }
-        Err(refusal) if refusal.status() == Some(404) => Ok(None),
+        Err(refusal) if refusal.status() == Some(404) || is_unknown_id(&refusal, reference) => Ok(None),
         Err(refusal) => Err(failed(&refusal, "look at the image").about(reference)),
     }
+}
+
+/// Returns whether Podman refused a whole id that it does not know: it takes it for a name then, and such names are not
+/// permitted.
+fn is_unknown_id(refusal: &Refusal, reference: &str) -> bool {
+    refusal.status() == Some(500) && reference.len() == 64 && check_id(reference).is_ok()
 }
 
 /// Returns the error for an image that is not there.

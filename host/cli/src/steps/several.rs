@@ -38,8 +38,8 @@ where
     Ok(code)
 }
 
-/// Returns the first `limit` items of a list that arrives in pages. `page` returns the page that begins at a cursor, with
-/// at most as many items as its second argument, and the cursor of the next page.
+/// Returns the first `limit` items of a list that arrives in pages. `page` returns the page that begins at a cursor,
+/// with at most as many items as its second argument, and the cursor of the next page.
 pub async fn pages<T, F>(limit: usize, page: impl Fn(Option<String>, u32) -> F) -> sandbox_host::Result<Vec<T>>
 where
     F: Future<Output = sandbox_host::Result<(Vec<T>, Option<String>)>>,

@@ -105,7 +105,11 @@ fn check_scheme(urls: &str, wish: &OriginWish) -> Result<(), Unusable> {
     let (why, hint) = match scheme {
         "ssh" => (
             format!("{quoted:?} is reached through SSH, which this host does not use"),
-            format!("forward the socket with `ssh -N -L /tmp/forwarded.sock:/path/of/the.sock user@host`; then {set}"),
+            format!(
+                "forward the socket with `ssh -N -L /tmp/forwarded.sock:/path/of/the.sock user@host`, and use \
+                 unix:///tmp/forwarded.sock{}",
+                wish.url.env.as_ref().map_or_else(String::new, |variable| format!(" in {variable}"))
+            ),
         ),
         "npipe" => (format!("{quoted:?} is a named pipe of Windows, which this host does not use"), set),
         "fd" => (format!("{quoted:?} is an address for a server and not for its clients"), set),

@@ -24,7 +24,7 @@ use super::link::{Link, Patience};
 use super::pool::{Lease, Pool, Sender, Wire};
 use super::scrub::Scrubber;
 use crate::access::credentials::asked_for;
-use crate::access::policy::{Origin, Policy, Reach};
+use crate::access::policy::{Origin, Pass, Policy, Reach};
 use crate::access::secret::Secret;
 use crate::plugin::origin::NAMED_CREDENTIAL;
 
@@ -223,15 +223,7 @@ impl Net {
         let grpc = kind.strip_prefix("application/grpc").is_some_and(|rest| rest.is_empty() || rest.starts_with('+'));
         let wire = if grpc || (!origin.secure && self.pool.speaks_grpc(&origin)) { Wire::Grpc } else { Wire::Any };
         let path = request.uri().path().to_owned();
-        let added = credentials == Credentials::Added;
-        if let Some(name) = named.first().filter(|_| !added || pass.additions.is_none()) {
-            return Err(denied(asked_for(name, &format!("the host adds no credentials to requests for {origin}"))));
-        }
-        if let Some(additions) = &pass.additions {
-            let (mut parts, body) = request.into_parts();
-            additions.apply(&mut parts.headers, &mut parts.uri, added, &named).map_err(denied)?;
-            request = Request::from_parts(parts, body);
-        }
+        let request = with_additions(request, &pass, credentials, &named, &origin).map_err(denied)?;
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
 
         let (patience, prompt) = link.patience();
@@ -358,6 +350,25 @@ impl Net {
         }
         Err((HttpError::ConnectionTerminated, format!("{origin} closes every connection immediately")))
     }
+}
+
+/// Adds what the host adds to requests for the origin, and the credentials that the component has named. Fails with a text
+/// for users if one of these cannot be added.
+fn with_additions(
+    request: Request<WasiBody>,
+    pass: &Pass,
+    credentials: Credentials,
+    named: &[String],
+    origin: &Origin,
+) -> Result<Request<WasiBody>, String> {
+    let added = credentials == Credentials::Added;
+    if let Some(name) = named.first().filter(|_| !added || pass.additions.is_none()) {
+        return Err(asked_for(name, &format!("the host adds no credentials to requests for {origin}")));
+    }
+    let Some(additions) = &pass.additions else { return Ok(request) };
+    let (mut parts, body) = request.into_parts();
+    additions.apply(&mut parts.headers, &mut parts.uri, added, named)?;
+    Ok(Request::from_parts(parts, body))
 }
 
 /// Removes the headers by which the component names credentials for this request, and returns the names.

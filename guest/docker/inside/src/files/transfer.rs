@@ -5,7 +5,7 @@ use std::{
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -143,6 +143,8 @@ impl Transfer {
         {
             // The first piece need not be copied.
             fs::rename(&upload.path, path)?;
+            // An archive can set any time. `prune` goes by it.
+            upload.file.set_modified(SystemTime::now())?;
             return Ok(upload.file.metadata()?.len());
         }
         let mut options = OpenOptions::new();

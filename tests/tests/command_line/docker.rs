@@ -1,0 +1,119 @@
+//! The provider for Docker with a real engine: the whole output of the commands, compared with a snapshot file. The checks of
+//! the provider itself are those of `sandbox conformance`, which `cargo xtask conformance` runs on both engines.
+
+use std::{
+    io::Read as _,
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+use engines::{Engine, Error, Kind, Options};
+
+use super::output::Transcript;
+
+/// Starts an engine. `None` if the machine cannot run it, which fails in CI.
+fn start(kind: Kind, options: &Options) -> Option<Engine> {
+    match Engine::start(kind, options) {
+        Ok(engine) => Some(engine),
+        Err(error @ Error::Missing(_)) if std::env::var_os("CI").is_none() => {
+            println!("skipped: {error}");
+            None
+        }
+        Err(error) => panic!("{}: {error}", kind.name()),
+    }
+}
+
+/// Reads what a port sends to each connection, once something serves it.
+fn read_port(address: &str) -> String {
+    let begun = Instant::now();
+    loop {
+        let mut text = String::new();
+        if let Ok(mut stream) = TcpStream::connect(address)
+            && stream.read_to_string(&mut text).is_ok()
+            && !text.is_empty()
+        {
+            return text;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "nothing was sent by {address}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn commands_print_the_same_with_an_engine() {
+    let Some(engine) = start(Kind::Dockerd, &Options::default()) else { return };
+    let host = engine.host();
+    let variables = [("DOCKER_HOST", &*host), ("DOCKER_DEFAULT_IMAGE", "tools:latest"), ("SANDBOX_PLUGIN", "docker")];
+    let mut it = Transcript::new();
+    let printed = |it: &mut Transcript, arguments: &[&str], input: &[u8]| {
+        let output = it.with(&variables, arguments, input);
+        String::from_utf8(output.stdout).expect("not UTF-8").trim().to_owned()
+    };
+    printed(&mut it, &["run", "--", "sh", "-c", "echo out; echo err >&2; exit 7"], b"");
+    printed(&mut it, &["run", "--json", "--image", "busybox:latest", "--", "sh", "-c", "kill -15 $$"], b"");
+    printed(&mut it, &["run", "-i", "--", "wc", "-c"], &[0; 1000]);
+    printed(&mut it, &["run", "--timeout", "1s", "--", "sleep", "600"], b"");
+    printed(&mut it, &["run", "--user", "agent", "--", "id", "-un"], b"");
+    printed(&mut it, &["run", "--user", "no-such-user", "--", "true"], b"");
+    printed(&mut it, &["run", "--", "no-such-program"], b"");
+    printed(&mut it, &["run", "--image", "does-not-exist:1", "--", "true"], b"");
+    printed(&mut it, &["run", "--option", "nope=1", "--", "true"], b"");
+    printed(&mut it, &["run", "--region", "mars", "--", "true"], b"");
+    let create = [
+        "create", "--name", "one", "--tag", "a=b", "--port", "7000/tcp", "--", "nc", "-lk", "-p", "7000", "-e",
+        "hostname",
+    ];
+    let id = printed(&mut it, &create, b"");
+    printed(&mut it, &["create", "--name", "one"], b"");
+    printed(&mut it, &["exec", &id, "--", "sh", "-c", "echo stays > /kept; pwd"], b"");
+    std::fs::write(it.path().join("file"), "content").expect("cannot write the file");
+    printed(&mut it, &["cp", "file", &format!("{id}:/data/file")], b"");
+    printed(&mut it, &["cp", &format!("{id}:/data/file"), "back"], b"");
+    assert_eq!(std::fs::read(it.path().join("back")).expect("cannot read the file"), b"content");
+    printed(&mut it, &["cat", &id, "/data/none"], b"");
+    printed(&mut it, &["tags", &id, "a=c", "d=e"], b"");
+    printed(&mut it, &["list"], b"");
+    let tunnels = printed(&mut it, &["tunnels", "--json", &id], b"");
+    let tunnels: serde_json::Value = serde_json::from_str(&tunnels).expect("invalid JSON");
+    let port = &tunnels[0]["public_port"];
+    assert_eq!(read_port(&format!("127.0.0.1:{port}")).trim(), &id[..12]);
+    let snapshot = printed(&mut it, &["snapshot", "-q", &id], b"");
+    printed(&mut it, &["run", "--image", &format!("id:{snapshot}"), "--", "cat", "/kept"], b"");
+    printed(&mut it, &["pause", &id], b"");
+    printed(&mut it, &["exec", &id, "--", "true"], b"");
+    printed(&mut it, &["resume", &id], b"");
+    printed(&mut it, &["exec", &id, "--", "cat", "/kept"], b"");
+    printed(&mut it, &["image", "rm", &snapshot], b"");
+    printed(&mut it, &["terminate", &id], b"");
+    printed(&mut it, &["wait", &id], b"");
+    let id = printed(&mut it, &["create", "-q", "--", "sh", "-c", "echo one; echo two >&2; exit 3"], b"");
+    printed(&mut it, &["wait", &id], b"");
+    printed(&mut it, &["logs", &id], b"");
+    engine.end().expect("the engine did not end");
+    it.check("docker");
+}
+
+#[test]
+fn an_engine_is_reached_by_its_socket_and_by_tls() {
+    let Some(engine) = start(Kind::Dockerd, &Options::default()) else { return };
+    let run = ["--plugin", "docker", "run", "--image", "busybox:latest", "--", "echo", "hi"];
+    let socket = format!("unix://{}", engine.socket().display());
+    let output = Transcript::new().with(&[("DOCKER_HOST", &socket)], &run, b"");
+    assert_eq!(output.stdout, b"hi\n", "{}", String::from_utf8_lossy(&output.stderr));
+    engine.end().expect("the engine did not end");
+
+    let Some(engine) = start(Kind::Dockerd, &Options { tls: true, ..Options::default() }) else { return };
+    let (host, folder) = (engine.host(), engine.certificates().expect("no certificates"));
+    let folder = folder.to_string_lossy();
+    let variables = [("DOCKER_HOST", &*host), ("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", &*folder)];
+    let output = Transcript::new().with(&variables, &run, b"");
+    assert_eq!(output.stdout, b"hi\n", "{}", String::from_utf8_lossy(&output.stderr));
+    // Without the client's certificate, the engine refuses the connection.
+    let output = Transcript::new().with(&variables[..1], &run, b"");
+    assert!(!output.status.success());
+    engine.end().expect("the engine did not end");
+
+    let output = Transcript::new().with(&[("DOCKER_HOST", "unix:///nonexistent/docker.sock")], &run, b"");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("/nonexistent/docker.sock") && text.contains("DOCKER_HOST"), "{text}");
+}
