@@ -57,11 +57,9 @@ def counted(samples: int = 12) -> Task:
 
 
 @task
-def written_for_docker() -> Task:
-    """A task for Docker, which does not mention Modal."""
-    compose = {
-        "services": {"default": {"image": "debian:13", "command": "tail -f /dev/null", "environment": {"WHERE": "here"}}}
-    }
+def written_for_docker(image: str = "debian:13") -> Task:
+    """A task for Docker, which does not mention another sandbox type."""
+    compose = {"services": {"default": {"image": image, "command": "tail -f /dev/null", "environment": {"WHERE": "here"}}}}
     return Task(
         dataset=[Sample(input="?", target="here")],
         solver=generate(),

@@ -169,14 +169,23 @@ impl Drop for Running {
     }
 }
 
+/// Builds the program `engines` of `tests/engines`, optimised as all tests are, and returns its path.
+///
+/// # Errors
+///
+/// Fails if it cannot be built.
+pub fn program() -> Result<PathBuf> {
+    tools::run(tools::cargo().args(["build", "--quiet", "--release", "--package", "engines", "--bin", "engines"]))?;
+    Ok(tools::target().join("release/engines"))
+}
+
 /// Starts an engine, `dockerd` or `podman`, with the program `engines` of `tests/engines`.
 ///
 /// # Errors
 ///
 /// Fails if the program cannot be built, or the engine does not start.
 pub fn start(kind: &str) -> Result<Running> {
-    tools::run(tools::cargo().args(["build", "--quiet", "--release", "--package", "engines", "--bin", "engines"]))?;
-    let mut command = Command::new(tools::target().join("release/engines"));
+    let mut command = Command::new(program()?);
     command.args(["start", kind]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().context("could not start the program `engines`")?;
     let mut line = String::new();

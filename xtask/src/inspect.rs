@@ -1,5 +1,5 @@
 //! `cargo xtask wheel` and the test step `inspect`: builds the Inspect AI plugin as a wheel that contains the
-//! component, and tests it in an environment that contains no other part of this repository. The step `evals` runs its
+//! components, and tests it in an environment that contains no other part of this repository. The step `evals` runs its
 //! tests in the same way.
 
 use std::{
@@ -11,13 +11,16 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
-    build,
+    build, engines,
     report::Report,
     tools::{self, run},
 };
 
 /// The search path of the tests: system folders only, without the Rust toolchain and the user's own programs.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The providers of the plugin's sandbox types.
+const SANDBOX_TYPES: [&str; 2] = ["modal", "docker"];
 
 /// Returns the folder of the plugin.
 pub fn tree() -> PathBuf {
@@ -36,8 +39,8 @@ fn builder() -> Result<PathBuf> {
     tools::environment("inspect-build-venv", &tree().join("requirements-build.txt"))
 }
 
-/// Builds the wheel into `target/wheels` and returns its path. The wheel contains the program `sandbox` with a
-/// component of its own, as a script that is installed next to Python. Fails if a part cannot be built.
+/// Builds the wheel into `target/wheels` and returns its path. The wheel contains the program `sandbox` with
+/// components of its own, as a script that is installed next to Python. Fails if a part cannot be built.
 pub fn wheel() -> Result<PathBuf> {
     let component = build::components(&build::PROVIDERS, false)?;
     let program = build::program()?;
@@ -50,7 +53,10 @@ pub fn wheel() -> Result<PathBuf> {
         let name = build::file_name(provider);
         build::replace(&component.with_file_name(&name), &scripts.join(&name))?;
     }
-    build::replace(&component, &tree().join("python/inspect_modal_sandbox/modal-provider.wasm"))?;
+    for provider in SANDBOX_TYPES {
+        let name = build::file_name(provider);
+        build::replace(&component.with_file_name(&name), &tree().join("python/inspect_modal_sandbox").join(&name))?;
+    }
     let folder = tools::target().join("wheels");
     // A wheel of an earlier version must not be mistaken for the new one.
     let _ = fs::remove_dir_all(&folder);
@@ -84,7 +90,14 @@ pub fn test(report: &mut Report, filter: Option<&str>) -> Result<()> {
         run(module(&builder, &["mypy", "python", "tests", "examples", "--python-executable"]).arg(&python))?;
     }
     install(&python)?;
-    pytest(report, filter, || module(&python, &["pytest", "tests", "--ignore", "tests/outside"]))
+    // The plugin's tests are skipped by themselves where no engine can run.
+    let engines = engines::fetch()?.map(|_| engines::program()).transpose()?;
+    pytest(report, filter, || {
+        // `-rs` prints why tests are skipped.
+        let mut command = module(&python, &["pytest", "tests", "--ignore", "tests/outside", "-rs"]);
+        command.envs(engines.as_ref().map(|program| ("ENGINES_PROGRAM", program)));
+        command
+    })
 }
 
 /// Builds the wheel and installs it into the environment of this Python, which must contain its dependencies.

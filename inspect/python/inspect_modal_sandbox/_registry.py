@@ -1,11 +1,12 @@
-"""The entry point that every `inspect` command imports. It registers the sandbox type `modal`.
+"""The entry point that every `inspect` command imports. It registers the sandbox types `modal` and `docker-engine`.
 
-Inspect calls a function that is passed to `sandboxenv` at once. So the class is registered, and its hooks load the native
-module and the component when they first need them (`provider.opened`).
+Inspect calls a function that is passed to `sandboxenv` at once. So the classes are registered, and their hooks load the
+native module and the component when they first need them (`provider.opened`).
 """
 
 from inspect_ai.util import sandboxenv
 
-from .environment import ModalSandboxEnvironment
+from .environment import DockerEngineSandboxEnvironment, ModalSandboxEnvironment
 
-sandboxenv(name="modal")(ModalSandboxEnvironment)
+for environment in (ModalSandboxEnvironment, DockerEngineSandboxEnvironment):
+    sandboxenv(name=environment.kind.name)(environment)

@@ -1,4 +1,4 @@
-"""`inspect sandbox cleanup modal [id]`: terminates sandboxes of this owner. It runs in a process of its own."""
+"""`inspect sandbox cleanup TYPE [id]`: terminates sandboxes of this owner. It runs in a process of its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 
 from inspect_ai._util.error import PrerequisiteError
 
+from .kinds import Kind
 from .lifecycle.tags import LEASE_TAG, OWNER_TAG
 from .lifecycle.volumes import volumes_of
 from .nativeerror import NativeError
@@ -17,7 +18,7 @@ MAX_SANDBOXES = 10_000
 """The number of sandboxes that one clean-up looks at."""
 
 
-async def run(id: str | None) -> None:
+async def run(kind: Kind, id: str | None) -> None:
     """Lists the owner's sandboxes, asks for confirmation on a terminal, and terminates them. With an id, only that one.
 
     Exits with code 1 if a sandbox could not be terminated, and names it on standard error.
@@ -25,20 +26,21 @@ async def run(id: str | None) -> None:
     Raises:
         PrerequisiteError: if they cannot be listed, or there is no sandbox with that id.
     """
-    provider = await opened()
+    provider = await opened(kind=kind)
+    own = owner(kind)
     try:
         # Also for a single id: sandboxes with another owner's tag must not be terminated.
-        found = await provider.list([(OWNER_TAG, owner())], MAX_SANDBOXES, all_apps=True)
+        found = await provider.list([(OWNER_TAG, own)], MAX_SANDBOXES, all_apps=True)
     except NativeError as error:
         raise PrerequisiteError(error.message) from None
     if id is not None:
         found = [sandbox for sandbox in found if id in (sandbox[0], sandbox[1])]
         if not found:
-            raise PrerequisiteError(f"There is no live sandbox {id!r} of {owner()} {_searched()}.")
+            raise PrerequisiteError(f"There is no live sandbox {id!r} of {own} {kind.place()}.")
     if not found:
-        print(f"There are no sandboxes of {owner()} {_searched()}.")
+        print(f"There are no sandboxes of {own} {kind.place()}.")
         return
-    print(f"Sandboxes of {owner()} {_searched()}:")
+    print(f"Sandboxes of {own} {kind.place()}:")
     now = time.time() * 1000
     for sandbox, name, created, pairs in found:
         tags = dict(pairs)
@@ -63,14 +65,6 @@ async def run(id: str | None) -> None:
     if left:
         print(f"Still there: {', '.join(left)}", file=sys.stderr)
         sys.exit(1)
-
-
-def _searched() -> str:
-    """Returns where sandboxes were searched for."""
-    environment = os.environ.get("MODAL_ENVIRONMENT")
-    server = os.environ.get("MODAL_SERVER_URL")
-    place = f"the environment {environment}" if environment else "the default environment"
-    return f"in all apps of {place}" + (f" at {server}" if server else "")
 
 
 def _confirmed(number: int) -> bool:

@@ -1,7 +1,7 @@
-"""The plugin's own configuration object.
+"""The plugin's own configuration objects, one for each sandbox type.
 
-It is hashable, because Inspect puts configurations into sets. It has no field `services`: when Inspect reads a log, it first
-tries to read a configuration as a compose document, and would take it for one.
+They are hashable, because Inspect puts configurations into sets. They have no field `services`: when Inspect reads a log, it
+first tries to read a configuration as a compose document, and would take it for one.
 """
 
 from __future__ import annotations
@@ -30,16 +30,21 @@ Mapped = Annotated[Pairs | Mapping[str, str], BeforeValidator(_pairs)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_several)]
 
 
-class ModalVolume(BaseModel):
-    """A mount of a Modal volume."""
+class Volume(BaseModel):
+    """A mount of a volume at the provider."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     path: str
     read_only: bool = False
-    sub_path: str | None = None
     create: bool = False
+
+
+class ModalVolume(Volume):
+    """A mount of a Modal volume."""
+
+    sub_path: str | None = None
 
 
 class ModalAllowList(BaseModel):
@@ -51,17 +56,13 @@ class ModalAllowList(BaseModel):
     domains: Texts = ()
 
 
-class ModalSandboxConfig(BaseModel):
-    """The sandbox of a sample, with the options of Modal. Give at most one of `image`, `dockerfile`, `image_id` and
-    `image_name`."""
+class SandboxConfig(BaseModel):
+    """What every sandbox type has: the image, the command, the environment, resources and times."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     image: str | None = None
     """Name of an image in a registry, such as `python:3.12`."""
-
-    registry_secret: str | None = None
-    """Name of the Modal secret that signs in to the registry, for `image` and for FROM lines."""
 
     dockerfile: str | None = None
     """Path of a Dockerfile, relative to the directory of the task."""
@@ -72,29 +73,20 @@ class ModalSandboxConfig(BaseModel):
     build_args: Mapped = ()
     """Values for ARG lines."""
 
-    build_secrets: Texts = ()
-    """Names of Modal secrets that become environment variables of RUN lines."""
-
     target: str | None = None
     """Stage to build. Default: the last one."""
 
     image_id: str | None = None
-    """Id of an image or a snapshot at Modal, `im-…`."""
-
-    image_name: str | None = None
-    """Name under which an image was published at Modal."""
+    """Id of an image or a snapshot at the provider; `im-…` at Modal."""
 
     force_build: bool = False
-    """Whether to build the image even if Modal has it already."""
+    """Whether to build the image even if the provider has it already."""
 
     command: Texts | None = None
     """Command of the container, without a shell. Default: `tail -f /dev/null`."""
 
     environment: Mapped = ()
-    """Environment variables of every command. They appear in the log; use `secrets` for credentials."""
-
-    secrets: Texts = ()
-    """Names of Modal secrets that become environment variables."""
+    """Environment variables of every command. They appear in the log, so they are not for credentials."""
 
     workdir: str | None = None
     """Directory at which commands and relative paths start. Default: that of the image."""
@@ -109,14 +101,63 @@ class ModalSandboxConfig(BaseModel):
     memory: int | tuple[int, int] | None = None
     """Memory in MiB: the reservation, or a pair of reservation and limit."""
 
+    timeout: int = Field(default=86400, ge=1)
+    """Maximum lifetime of the sandbox in seconds."""
+
+    idle_timeout: int | None = Field(default=None, ge=1)
+    """Seconds without a command after which the sandbox ends."""
+
+    ports: tuple[int, ...] = ()
+    """Ports that are reachable from the outside: at Modal by TLS, at an engine on its own machine."""
+
+    tags: Mapped = ()
+    """Additional tags of the sandbox."""
+
+    options: Mapped = ()
+    """Further options of the provider. Values are JSON, such as `{"docker": "true"}`. `sandbox plugin inspect` lists the
+    options."""
+
+    @model_validator(mode="after")
+    def _one_image(self) -> SandboxConfig:
+        sources = {
+            name: value
+            for name in ("image", "dockerfile", "image_id", "image_name")
+            if (value := getattr(self, name, None)) is not None
+        }
+        if len(sources) > 1:
+            raise ValueError(f"give one image, not {' and '.join(sources)}")
+        if self.dockerfile is None:
+            for name in ("context", "target"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} needs a dockerfile")
+            if self.build_args:
+                raise ValueError("build_args need a dockerfile")
+        if self.workdir is not None and not self.workdir.startswith("/"):
+            raise ValueError(f"workdir must be an absolute path, not {self.workdir!r}")
+        return self
+
+
+class ModalSandboxConfig(SandboxConfig):
+    """The sandbox of a sample, with the options of Modal. Give at most one of `image`, `dockerfile`, `image_id` and
+    `image_name`."""
+
+    registry_secret: str | None = None
+    """Name of the Modal secret that signs in to the registry, for `image` and for FROM lines."""
+
+    build_secrets: Texts = ()
+    """Names of Modal secrets that become environment variables of RUN lines."""
+
+    image_name: str | None = None
+    """Name under which an image was published at Modal."""
+
+    secrets: Texts = ()
+    """Names of Modal secrets that become environment variables."""
+
     gpu: str | None = None
     """Model and number of GPUs, such as `H100` or `A100:2`."""
 
     timeout: int = Field(default=86400, ge=1, le=86400)
     """Maximum lifetime of the sandbox in seconds."""
-
-    idle_timeout: int | None = Field(default=None, ge=1)
-    """Seconds without a command after which the sandbox ends."""
 
     region: Texts = ()
     """Regions from which Modal chooses."""
@@ -130,14 +171,8 @@ class ModalSandboxConfig(BaseModel):
     inbound_cidrs: Texts = ()
     """Address ranges that may connect to `ports`. Default: all."""
 
-    ports: tuple[int, ...] = ()
-    """Ports that are reachable from the outside by TLS."""
-
     volumes: tuple[ModalVolume, ...] = ()
     """Modal volumes to mount."""
-
-    tags: Mapped = ()
-    """Additional tags of the sandbox."""
 
     app_name: str | None = None
     """Modal app. Default: `MODAL_APP_NAME`, or `inspect-modal-sandbox`."""
@@ -145,25 +180,15 @@ class ModalSandboxConfig(BaseModel):
     modal_environment: str | None = None
     """Modal environment. Default: `MODAL_ENVIRONMENT`, or the default of the workspace."""
 
-    options: Mapped = ()
-    """Further options of the provider. Values are JSON, such as `{"docker": "true"}`. `sandbox plugin inspect` lists the
-    options."""
 
-    @model_validator(mode="after")
-    def _one_image(self) -> ModalSandboxConfig:
-        sources = {
-            name: value
-            for name in ("image", "dockerfile", "image_id", "image_name")
-            if (value := getattr(self, name)) is not None
-        }
-        if len(sources) > 1:
-            raise ValueError(f"give one image, not {' and '.join(sources)}")
-        if self.dockerfile is None:
-            for name in ("context", "target"):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"{name} needs a dockerfile")
-            if self.build_args:
-                raise ValueError("build_args need a dockerfile")
-        if self.workdir is not None and not self.workdir.startswith("/"):
-            raise ValueError(f"workdir must be an absolute path, not {self.workdir!r}")
-        return self
+class DockerEngineSandboxConfig(SandboxConfig):
+    """The sandbox of a sample on Docker Engine or Podman. Give at most one of `image`, `dockerfile` and `image_id`."""
+
+    gpus: int | None = Field(default=None, ge=1)
+    """Number of accelerators."""
+
+    network: Literal["open", "blocked"] = "blocked"
+    """Permitted connections to the outside. Default: none, which is also the default of Inspect's Docker provider."""
+
+    volumes: tuple[Volume, ...] = ()
+    """Volumes of the engine to mount."""

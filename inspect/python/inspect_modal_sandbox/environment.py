@@ -14,7 +14,7 @@ import re
 import shlex
 import time
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 import anyio
 from inspect_ai.util import (
@@ -26,6 +26,8 @@ from inspect_ai.util import (
     SandboxEnvironmentLimits,
     trace_action,
 )
+
+from .kinds import DOCKER_ENGINE, MODAL, Kind
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -54,8 +56,11 @@ case $1 in */*) file=$1;; *) file=$(command -v -- "$1") || exit 1;; esac
 """Succeeds if the program `$1` may be executed."""
 
 
-class ModalSandboxEnvironment(SandboxEnvironment):
-    """A container of a Modal sandbox: the sandbox's own container, or one of its sidecars."""
+class ProviderSandboxEnvironment(SandboxEnvironment):
+    """A container of a sandbox: the sandbox's own container, or one of its sidecars. Each sandbox type is a subclass."""
+
+    kind: ClassVar[Kind]
+    """What differs between sandbox types."""
 
     @classmethod
     def config_files(cls) -> list[str]:
@@ -67,9 +72,10 @@ class ModalSandboxEnvironment(SandboxEnvironment):
 
     @classmethod
     def config_deserialize(cls, config: dict[str, Any]) -> BaseModel:
-        from .config import ModalSandboxConfig
+        from . import config as configs
 
-        return ModalSandboxConfig.model_validate(config)
+        described: type[BaseModel] = getattr(configs, cls.kind.config)
+        return described.model_validate(config)
 
     @classmethod
     async def task_init_environment(
@@ -77,13 +83,13 @@ class ModalSandboxEnvironment(SandboxEnvironment):
     ) -> dict[str, str]:
         from .lifecycle.images import image_variables
 
-        return image_variables(config, metadata)
+        return image_variables(config, metadata, cls.kind)
 
     @classmethod
     async def task_init(cls, task_name: str, config: SandboxEnvironmentConfigType | None) -> None:
         from .lifecycle.startup import prepare
 
-        await prepare(config)
+        await prepare(cls.kind, config)
 
     @classmethod
     async def sample_init(
@@ -91,7 +97,7 @@ class ModalSandboxEnvironment(SandboxEnvironment):
     ) -> dict[str, SandboxEnvironment]:
         from .lifecycle.create import start
 
-        containers = await start(task_name, config, metadata)
+        containers = await start(cls.kind, task_name, config, metadata)
         return {name: cls(container) for name, container in containers.items()}
 
     @classmethod
@@ -112,13 +118,13 @@ class ModalSandboxEnvironment(SandboxEnvironment):
     async def task_cleanup(cls, task_name: str, config: SandboxEnvironmentConfigType | None, cleanup: bool) -> None:
         from .lifecycle.ending import end
 
-        await end(cleanup)
+        await end(cls.kind, cleanup)
 
     @classmethod
     async def cli_cleanup(cls, id: str | None) -> None:
         from .cleanup import run
 
-        await run(id)
+        await run(cls.kind, id)
 
     def __init__(self, container: Container) -> None:
         super().__init__()
@@ -184,17 +190,17 @@ class ModalSandboxEnvironment(SandboxEnvironment):
 
     async def _is_executable(self, program: str, cwd: str | None, env: dict[str, str] | None, user: str | None) -> bool:
         """Returns whether a program may be executed. If so, the program itself printed what looked like a refusal."""
-        from .lifecycle.traces import ACTION, logger
+        from .lifecycle.traces import logger
 
         argv = ["/bin/sh", "-c", IS_EXECUTABLE, "sh", program]
-        with trace_action(logger, ACTION, "look at a program in %s", self.created.id):
+        with trace_action(logger, self.kind.title, "look at a program in %s", self.created.id):
             result = await self._container.run(argv, cwd=self._directory(cwd), env=env, user=user, timeout=CHECK_SECS)
         return result.verdict == "exited" and result.code == 0
 
     async def write_file(self, file: str, contents: str | bytes) -> None:
         from . import files
         from .errors import file_error, os_error
-        from .lifecycle.traces import ACTION, logger
+        from .lifecycle.traces import logger
         from .nativeerror import NativeError
 
         data = contents.encode(errors="replace") if isinstance(contents, str) else contents
@@ -204,7 +210,7 @@ class ModalSandboxEnvironment(SandboxEnvironment):
             raise os_error(errno.EISDIR, file)
         container = self._container
         try:
-            with trace_action(logger, ACTION, "write %d bytes to %s in %s", len(data), path, self.created.id):
+            with trace_action(logger, self.kind.title, "write %d bytes to %s in %s", len(data), path, self.created.id):
                 if container.user is None:
                     with anyio.fail_after(files.TRANSFER_SECS):
                         await self.created.provider.write_file(self.created.id, path, data, container.sidecar)
@@ -223,7 +229,7 @@ class ModalSandboxEnvironment(SandboxEnvironment):
     async def read_file(self, file: str, text: bool = True) -> str | bytes:
         from . import files
         from .errors import file_error, os_error
-        from .lifecycle.traces import ACTION, logger
+        from .lifecycle.traces import logger
         from .nativeerror import NativeError
 
         limit = SandboxEnvironmentLimits.MAX_READ_FILE_SIZE
@@ -233,7 +239,7 @@ class ModalSandboxEnvironment(SandboxEnvironment):
             raise os_error(errno.EISDIR, file)
         container = self._container
         try:
-            with trace_action(logger, ACTION, "read %s in %s", path, self.created.id):
+            with trace_action(logger, self.kind.title, "read %s in %s", path, self.created.id):
                 if container.user is None:
                     with anyio.fail_after(files.TRANSFER_SECS):
                         data, mode = await self.created.provider.read_file(self.created.id, path, limit, container.sidecar)
@@ -255,13 +261,13 @@ class ModalSandboxEnvironment(SandboxEnvironment):
         from .lifecycle.ports import public_ports
 
         container = self._container
-        words = [*provider.program(), "shell", self.created.id]
+        words = [*provider.program(self.kind), "shell", self.created.id]
         if container.sidecar is not None:
             words += ["--container", container.sidecar]
         if user or container.user:
             words += ["--user", str(user or container.user)]
         ports = await public_ports(self.created) if container.sidecar is None else None
-        return SandboxConnection(type="modal", command=shlex.join(words), ports=ports, container=self.created.id)
+        return SandboxConnection(type=self.kind.name, command=shlex.join(words), ports=ports, container=self.created.id)
 
     def default_polling_interval(self) -> float:
         return 0.2
@@ -273,6 +279,18 @@ class ModalSandboxEnvironment(SandboxEnvironment):
 
     def _directory(self, cwd: str | None) -> str | None:
         return str(self._container.workdir / cwd) if cwd is not None else None
+
+
+class ModalSandboxEnvironment(ProviderSandboxEnvironment):
+    """The sandbox type `modal`."""
+
+    kind = MODAL
+
+
+class DockerEngineSandboxEnvironment(ProviderSandboxEnvironment):
+    """The sandbox type `docker-engine`, on Docker Engine or Podman."""
+
+    kind = DOCKER_ENGINE
 
 
 def _names_directory(file: str) -> bool:

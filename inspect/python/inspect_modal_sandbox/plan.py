@@ -14,14 +14,18 @@ from typing import Any
 
 from inspect_ai._util.error import PrerequisiteError
 
+from .kinds import MODAL, Kind
+
 LIFETIME_SECS = 86400
 """The longest time that Modal lets a sandbox live, which is the default."""
 
-NETWORK_VARIABLE = "INSPECT_MODAL_NETWORK"
-"""`open` opens the network of samples whose configuration does not mention it. The default is `blocked`."""
+NETWORK = "NETWORK"
+"""The variable of a sandbox type, such as `INSPECT_MODAL_NETWORK`: `open` opens the network of samples whose configuration does
+not mention it. The default is `blocked`."""
 
-COST_VARIABLE = "INSPECT_MODAL_COST"
-"""`off` leaves the cost of the sandbox out of each sample's log, which saves two requests per sample. The default is `on`."""
+COST = "COST"
+"""The variable of a sandbox type, such as `INSPECT_MODAL_COST`: `off` leaves the cost of the sandbox out of each sample's log,
+which saves two requests per sample. The default is `on`."""
 
 
 class ConfigError(PrerequisiteError):
@@ -51,11 +55,11 @@ class Service:
     """Empty for the command of the image."""
     env: dict[str, str] = field(default_factory=dict)
     secrets: list[str] = field(default_factory=list)
-    """Names of Modal secrets that become environment variables."""
+    """Names of secrets at the provider that become environment variables."""
     workdir: str | None = None
     user: str | None = None
     volumes: list[dict[str, Any]] = field(default_factory=list)
-    """Mounts of Modal volumes. A volume with the key `sample` is created for each sample."""
+    """Mounts of volumes at the provider. A volume with the key `sample` is created for each sample."""
     healthcheck: Healthcheck | None = None
     names: list[str] = field(default_factory=list)
     """Further names by which the other services reach it."""
@@ -111,27 +115,31 @@ def image_key(image: Mapping[str, Any]) -> str:
     return json.dumps(image, sort_keys=True)
 
 
-def default_outbound() -> str:
+def default_outbound(kind: Kind = MODAL) -> str:
     """Returns the network of a sandbox whose configuration does not mention it.
 
     Raises:
-        ConfigError: if `INSPECT_MODAL_NETWORK` has another value than `open` and `blocked`.
+        ConfigError: if the variable `NETWORK` has another value than `open` and `blocked`.
     """
-    chosen = os.environ.get(NETWORK_VARIABLE, "blocked")
+    variable = kind.variable(NETWORK)
+    chosen = os.environ.get(variable, "blocked")
     if chosen not in ("open", "blocked"):
-        raise ConfigError(f"{NETWORK_VARIABLE} is {chosen!r}. It must be `open` or `blocked`.")
+        raise ConfigError(f"{variable} is {chosen!r}. It must be `open` or `blocked`.")
     return chosen
 
 
-def wants_cost() -> bool:
-    """Returns whether each sample's log contains the cost of its sandbox.
+def wants_cost(kind: Kind = MODAL) -> bool:
+    """Returns whether each sample's log contains the cost of its sandbox. False if the provider reports no costs.
 
     Raises:
-        ConfigError: if `INSPECT_MODAL_COST` has another value than `on` and `off`.
+        ConfigError: if the variable `COST` has another value than `on` and `off`.
     """
-    chosen = os.environ.get(COST_VARIABLE, "on")
+    if not kind.costs:
+        return False
+    variable = kind.variable(COST)
+    chosen = os.environ.get(variable, "on")
     if chosen not in ("on", "off"):
-        raise ConfigError(f"{COST_VARIABLE} is {chosen!r}. It must be `on` or `off`.")
+        raise ConfigError(f"{variable} is {chosen!r}. It must be `on` or `off`.")
     return chosen == "on"
 
 

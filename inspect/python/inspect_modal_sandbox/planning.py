@@ -1,6 +1,6 @@
 """Turns the configuration of a sample into a plan.
 
-Inspect passes nothing, a path, a compose document, or a `ModalSandboxConfig`.
+Inspect passes nothing, a path, a compose document, or a configuration of the sandbox type (`config`).
 """
 
 from __future__ import annotations
@@ -13,47 +13,51 @@ from typing import Any
 from inspect_ai.util import ComposeConfig, is_compose_yaml, is_dockerfile
 
 from . import compose
-from .config import ModalSandboxConfig
+from .config import DockerEngineSandboxConfig, ModalSandboxConfig
+from .kinds import MODAL, Kind
 from .plan import LIFETIME_SECS, ConfigError, Plan, Service, default_outbound, dockerfile_image, parse_gpu
 
 KEEP_ALIVE = ["tail", "-f", "/dev/null"]
 """The command of a container without one, which is also that of Inspect's Docker provider."""
 
+Config = ModalSandboxConfig | DockerEngineSandboxConfig
+"""A configuration of one of the sandbox types."""
+
 DEFAULT_IMAGE = "aisiuk/inspect-tool-support"
 """The image without a configuration, which is also that of Inspect's Docker provider."""
 
 
-def make(config: object, directory: Path, metadata: Mapping[str, Any]) -> Plan:
-    """Returns the plan for a configuration. Relative paths start at `directory`.
+def make(config: object, directory: Path, metadata: Mapping[str, Any], kind: Kind = MODAL) -> Plan:
+    """Returns the plan for a configuration of a sandbox type. Relative paths start at `directory`.
 
     Raises:
         ConfigError: if the configuration cannot be used.
     """
     if config is None:
         image: dict[str, Any] = {"source": {"registry": {"reference": DEFAULT_IMAGE}}}
-        return _single(Service("default", image, list(KEEP_ALIVE)))
-    if isinstance(config, ModalSandboxConfig):
-        return _from_config(config, directory)
+        return _single(Service("default", image, list(KEEP_ALIVE)), kind)
+    if isinstance(config, (ModalSandboxConfig, DockerEngineSandboxConfig)) and type(config).__name__ == kind.config:
+        return _from_config(config, directory, kind)
     if isinstance(config, ComposeConfig):
-        return compose.of_object(config.model_dump(mode="json", by_alias=True, exclude_none=True), directory, metadata)
+        return compose.of_object(config.model_dump(mode="json", by_alias=True, exclude_none=True), directory, metadata, kind)
     if isinstance(config, str):
         path = directory / config
         if is_dockerfile(config):
-            return _single(Service("default", dockerfile_image(path), list(KEEP_ALIVE)))
+            return _single(Service("default", dockerfile_image(path), list(KEEP_ALIVE)), kind)
         if is_compose_yaml(config) or path.suffix in (".yaml", ".yml"):
-            return compose.of_file(path, metadata)
+            return compose.of_file(path, metadata, kind)
         raise ConfigError(f"{config!r} is not a configuration of a sandbox. Give a Dockerfile or a compose file.")
     raise ConfigError(
-        f"A {type(config).__name__} is not a configuration of the sandbox type 'modal'. Give a path, a ComposeConfig or a "
-        "ModalSandboxConfig."
+        f"A {type(config).__name__} is not a configuration of the sandbox type '{kind.name}'. Give a path, a ComposeConfig "
+        f"or a {kind.config}."
     )
 
 
-def _single(service: Service) -> Plan:
-    return Plan([service], default_outbound(), {"lifetime_secs": LIFETIME_SECS})
+def _single(service: Service, kind: Kind) -> Plan:
+    return Plan([service], default_outbound(kind), {"lifetime_secs": LIFETIME_SECS})
 
 
-def _from_config(config: ModalSandboxConfig, directory: Path) -> Plan:
+def _from_config(config: Config, directory: Path, kind: Kind) -> Plan:
     network = config.network
     outbound: Any = network if isinstance(network, str) else {"allowed": network.model_dump(mode="json")}
     service = Service(
@@ -61,49 +65,43 @@ def _from_config(config: ModalSandboxConfig, directory: Path) -> Plan:
         _image(config, directory),
         list(config.command) if config.command is not None else list(KEEP_ALIVE),
         dict(config.environment),
-        list(config.secrets),
+        list(config.secrets) if isinstance(config, ModalSandboxConfig) else [],
         config.workdir,
         config.user,
-        [
-            {
-                "volume": volume.name,
-                "path": volume.path,
-                "read_only": volume.read_only,
-                "sub_path": volume.sub_path,
-                "create": volume.create,
-            }
-            for volume in config.volumes
-        ],
+        [{"volume": volume.name, **volume.model_dump(exclude={"name"})} for volume in config.volumes],
     )
-    return Plan(
+    plan = Plan(
         [service],
-        outbound if "network" in config.model_fields_set else default_outbound(),
-        _sandbox(config),
+        outbound if "network" in config.model_fields_set else default_outbound(kind),
+        _sandbox(config, kind),
         dict(config.tags),
-        config.app_name,
-        config.modal_environment,
     )
+    if isinstance(config, ModalSandboxConfig):
+        plan.app, plan.environment = config.app_name, config.modal_environment
+    return plan
 
 
-def _image(config: ModalSandboxConfig, directory: Path) -> dict[str, Any]:
+def _image(config: Config, directory: Path) -> dict[str, Any]:
     image: dict[str, Any]
+    modal = config if isinstance(config, ModalSandboxConfig) else None
+    login = modal.registry_secret if modal else None
     if config.dockerfile is not None:
         path = directory / config.dockerfile
         context = directory / config.context if config.context is not None else None
-        image = dockerfile_image(path, context, dict(config.build_args), config.target, config.registry_secret)
+        image = dockerfile_image(path, context, dict(config.build_args), config.target, login)
     elif config.image_id is not None:
         image = {"source": {"id": config.image_id}}
-    elif config.image_name is not None:
-        image = {"source": {"named": config.image_name}}
+    elif modal and modal.image_name is not None:
+        image = {"source": {"named": modal.image_name}}
     else:
         reference = config.image or DEFAULT_IMAGE
-        image = {"source": {"registry": {"reference": reference, "login_secret": config.registry_secret}}}
-    return image | {"force": config.force_build, "secrets": list(config.build_secrets)}
+        image = {"source": {"registry": {"reference": reference, "login_secret": login}}}
+    return image | {"force": config.force_build, "secrets": list(modal.build_secrets) if modal else []}
 
 
-def _sandbox(config: ModalSandboxConfig) -> dict[str, Any]:
+def _sandbox(config: Config, kind: Kind) -> dict[str, Any]:
     """Returns resources and other options of the sandbox."""
-    sandbox: dict[str, Any] = {"lifetime_secs": config.timeout, "ports": [[port, "tls"] for port in config.ports]}
+    sandbox: dict[str, Any] = {"lifetime_secs": config.timeout, "ports": [[port, kind.port_kind] for port in config.ports]}
     if config.cpu is not None:
         request, limit = config.cpu if isinstance(config.cpu, tuple) else (config.cpu, None)
         sandbox["cpu_request_millicores"] = round(request * 1000)
@@ -111,20 +109,20 @@ def _sandbox(config: ModalSandboxConfig) -> dict[str, Any]:
     if config.memory is not None:
         amount, most = config.memory if isinstance(config.memory, tuple) else (config.memory, None)
         sandbox |= {"memory_request_mib": amount, "memory_limit_mib": most}
-    if config.gpu is not None:
-        sandbox["gpu"] = parse_gpu(config.gpu)
-    sandbox |= {
-        "idle_timeout_secs": config.idle_timeout,
-        "regions": list(config.region),
-        "inbound_cidrs": list(config.inbound_cidrs),
-    }
+    sandbox["idle_timeout_secs"] = config.idle_timeout
     options: list[tuple[str, Any]] = []
-    if config.cloud is not None:
-        options.append(("cloud", config.cloud))
+    if isinstance(config, ModalSandboxConfig):
+        if config.gpu is not None:
+            sandbox["gpu"] = parse_gpu(config.gpu)
+        sandbox |= {"regions": list(config.region), "inbound_cidrs": list(config.inbound_cidrs)}
+        if config.cloud is not None:
+            options.append(("cloud", config.cloud))
+    elif config.gpus is not None:
+        sandbox["gpu"] = ("ANY", config.gpus)
     for name, text in dict(config.options).items():
         try:
             options.append((name, json.loads(text)))
         except json.JSONDecodeError as error:
-            raise ConfigError(f"The option {name!r} of the ModalSandboxConfig is not JSON: {error}.") from None
+            raise ConfigError(f"The option {name!r} of the {kind.config} is not JSON: {error}.") from None
     sandbox["options"] = options
     return sandbox

@@ -14,29 +14,28 @@ from typing import TYPE_CHECKING
 import sniffio
 from inspect_ai._util.error import PrerequisiteError
 
+from .kinds import MODAL, Kind
 from .nativeerror import NativeError
 
 if TYPE_CHECKING:
     from ._native import Provider
-
-APP = "inspect-modal-sandbox"
-"""The Modal app of all sandboxes, unless the configuration or `MODAL_APP_NAME` names another one."""
+    from .plan import Plan
 
 LEASE_SECS = 600
 """How long a sandbox keeps its lease after its evaluation was killed. The next run of the same owner terminates it then."""
 
-COMPONENT_VARIABLE = "INSPECT_MODAL_COMPONENT"
-OWNER_VARIABLE = "INSPECT_MODAL_OWNER"
+COMPONENT = "COMPONENT"
+"""The variable of a sandbox type that names the file of another component, such as `INSPECT_MODAL_COMPONENT`."""
 
-SETTINGS_VARIABLES = ("MODAL_SERVER_URL", "MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "MODAL_PROFILE", "MODAL_CONFIG_PATH")
-"""The variables that choose the service and the credentials. A provider with other values must be loaded anew."""
+OWNER = "OWNER"
+"""The variable of a sandbox type that names the owner of its sandboxes, such as `INSPECT_MODAL_OWNER`."""
 
 _opened: dict[tuple[str, ...], Provider] = {}
 
 
-def owner() -> str:
-    """Returns the owner of the sandboxes: `INSPECT_MODAL_OWNER`, or the name of the user and of the machine."""
-    chosen = os.environ.get(OWNER_VARIABLE)
+def owner(kind: Kind = MODAL) -> str:
+    """Returns the owner of the sandboxes: the variable `OWNER`, or the name of the user and of the machine."""
+    chosen = os.environ.get(kind.variable(OWNER))
     if chosen:
         return chosen
     try:
@@ -46,26 +45,27 @@ def owner() -> str:
     return "inspect-" + re.sub(r"[^A-Za-z0-9._-]", "-", f"{user}-{socket.gethostname()}")[:50]
 
 
-def component() -> str:
-    """Returns the path of the component: `INSPECT_MODAL_COMPONENT`, or the file in this package."""
-    chosen = os.environ.get(COMPONENT_VARIABLE)
-    return chosen or str(Path(__file__).with_name("modal-provider.wasm"))
+def component(kind: Kind = MODAL) -> str:
+    """Returns the path of the component: the variable `COMPONENT`, or the file in this package."""
+    chosen = os.environ.get(kind.variable(COMPONENT))
+    return chosen or str(Path(__file__).with_name(kind.component))
 
 
-def program() -> list[str]:
+def program(kind: Kind = MODAL) -> list[str]:
     """Returns the program `sandbox` and the arguments that name the component.
 
-    The program is the one that was installed with this package, or else the one on the search path. Both have a component
-    beside them, so an argument is only needed if `INSPECT_MODAL_COMPONENT` names another one.
+    The program is the one that was installed with this package, or else the one on the search path. Both have the
+    components beside them, so the path of a component is only needed if the variable `COMPONENT` names another one.
     """
     installed = Path(sysconfig.get_path("scripts")) / "sandbox"
     # Without a program, the plain name makes the shell say what is missing.
     found = str(installed) if os.access(installed, os.X_OK) else shutil.which("sandbox") or "sandbox"
-    return [found, *(["--plugin", component(), "--grant"] if os.environ.get(COMPONENT_VARIABLE) else [])]
+    return [found, *(["--plugin", component(kind), "--grant"] if os.environ.get(kind.variable(COMPONENT)) else kind.arguments)]
 
 
-async def opened(app: str | None = None, environment: str | None = None) -> Provider:
-    """Returns the provider for an app and an environment of Modal. The default of both comes from environment variables.
+async def opened(plan: Plan | None = None, kind: Kind = MODAL) -> Provider:
+    """Returns the provider of a sandbox type, with the settings that a plan chooses. Their default comes from environment
+    variables.
 
     Raises:
         PrerequisiteError: if asyncio does not run, credentials are missing, or the component cannot be loaded.
@@ -76,20 +76,21 @@ async def opened(app: str | None = None, environment: str | None = None) -> Prov
         library = "none"
     if library != "asyncio":
         raise PrerequisiteError(
-            f"The sandbox type 'modal' needs asyncio, but {library} is running. Unset INSPECT_ASYNC_BACKEND."
+            f"The sandbox type '{kind.name}' needs asyncio, but {library} is running. Unset INSPECT_ASYNC_BACKEND."
         )
     from ._native import Provider
 
-    app = app or os.environ.get("MODAL_APP_NAME") or APP
-    environment = environment or os.environ.get("MODAL_ENVIRONMENT") or ""
-    key = (app, environment, owner(), component(), *[os.environ.get(name, "") for name in SETTINGS_VARIABLES])
+    chosen = [
+        (scope.variable, getattr(plan, scope.plan, None) or os.environ.get(scope.variable) or scope.default)
+        for scope in kind.scopes
+    ]
+    settings = [os.environ.get(name, "") for name in kind.settings]
+    key = (kind.name, *[value for _, value in chosen], owner(kind), component(kind), *settings)
     if key in _opened:
         return _opened[key]
-    env = [("MODAL_APP_NAME", app)]
-    if environment:
-        env.append(("MODAL_ENVIRONMENT", environment))
+    env = [(name, value) for name, value in chosen if value]
     try:
-        provider = await Provider.open(component(), env, owner(), LEASE_SECS)
+        provider = await Provider.open(component(kind), env, owner(kind), LEASE_SECS)
     except NativeError as error:
         raise PrerequisiteError(error.message) from None
     # Another call may have opened it meanwhile. Only one is used, because the leases of sandboxes belong to it.

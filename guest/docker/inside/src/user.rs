@@ -135,7 +135,7 @@ fn unknown(text: &str, kind: &str, name: &str) -> Failure {
     } else {
         format!("The {kind} {name:?} of the user {text:?} does not exist in the sandbox.")
     };
-    Failure::invalid("user", message)
+    Failure::new("not-found", "user", message)
 }
 
 /// The names of users and groups by number.
@@ -199,8 +199,8 @@ mod tests {
 
     #[test]
     fn unknown_names_are_refused() {
-        assert!(find("stranger").is_err_and(|payload| payload.starts_with("invalid\nuser\n")));
-        assert!(find("agent:strangers").is_err_and(|payload| payload.starts_with("invalid\nuser\n")));
+        assert!(find("stranger").is_err_and(|payload| payload.starts_with("not-found\nuser\n")));
+        assert!(find("agent:strangers").is_err_and(|payload| payload.starts_with("not-found\nuser\n")));
         assert!(find("4294967296").is_err_and(|payload| payload.starts_with("invalid\nuser\n")));
     }
 }

@@ -216,7 +216,10 @@ fn a_probe_tells_whether_a_server_is_ready() {
     assert!(!ready(&["--", "no-such-program"]));
     assert!(ready(&["user=65534", "cwd=/usr", "--", "sh", "-c", "[ $(id -u) = 65534 ] && [ $PWD = /usr ]"]));
     assert!(!ready(&["timeout=50", "--", "sleep", "600"]));
-    assert_eq!(sandbox.call("probe", &["user=no-such-user", "--", "true"]).error(), ("invalid".into(), "user".into()));
+    assert_eq!(
+        sandbox.call("probe", &["user=no-such-user", "--", "true"]).error(),
+        ("not-found".into(), "user".into())
+    );
 }
 
 #[test]

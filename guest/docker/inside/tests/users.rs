@@ -28,9 +28,14 @@ fn users_are_names_or_numbers() {
 fn unknown_users_are_refused_before_anything_starts() {
     needs_root!();
     let sandbox = Sandbox::new();
-    for user in ["user=no-such-user", "user=daemon:no-such-group", "user=99999999999"] {
+    let wrong = [
+        ("user=no-such-user", "not-found"),
+        ("user=daemon:no-such-group", "not-found"),
+        ("user=99999999999", "invalid"),
+    ];
+    for (user, code) in wrong {
         let answer = sandbox.call("start", &["id=x", user, "--", "true"]);
-        assert_eq!(answer.error(), ("invalid".into(), "user".into()));
+        assert_eq!(answer.error(), (code.into(), "user".into()));
     }
     sandbox.call("start", &["id=x", "user=daemon", "--", "true"]).ok();
 }

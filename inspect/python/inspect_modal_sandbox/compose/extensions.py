@@ -8,24 +8,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..kinds import MODAL, Kind
 from ..plan import Plan, parse_gpu
 from .document import pairs, text
 from .values import flag, refuse, text_list, texts, whole
 
+NARROWING = {"cidr_allowlist", "outbound_cidr_allowlist", "outbound_domain_allowlist", "inbound_cidr_allowlist"}
+"""Keys without which a sandbox would reach more, or be reached by more."""
 
-def apply_extensions(document: Mapping[str, Any], where: str, result: Plan) -> None:
+
+def apply_extensions(document: Mapping[str, Any], where: str, result: Plan, kind: Kind = MODAL) -> None:
     """Changes the plan by what the extensions say.
 
     Raises:
         ConfigError: if a key is not known or a value is wrong.
     """
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = dict(result.sandbox.get("options", []))
     for key in ("x-inspect_modal_sandbox", "x-modal"):
         body = document.get(key) or {}
         if not isinstance(body, Mapping):
             refuse(f"{where}: {key}", " is not a mapping.")
         for name, value in body.items():
-            if value is not None:
+            if value is None:
+                continue
+            if kind.extensions is not None and name not in kind.extensions:
+                if name in NARROWING:
+                    refuse(f"{where}: {key}.{name}", f" is not supported by the sandbox type {kind.name}.")
+                result.warnings.append(f"{where}: {key}.{name} has no effect with the sandbox type {kind.name}.")
+            else:
                 _apply(str(name), value, f"{where}: {key}.{name}", result, options)
     if options:
         result.sandbox["options"] = list(options.items())

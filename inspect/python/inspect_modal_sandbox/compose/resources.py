@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..kinds import Kind
 from ..plan import parse_gpu
 from .document import pairs, text
-from .values import refuse, text_list, whole
+from .values import flag, refuse, text_list, whole
 
 MAX_PORTS = 32
 """The number of ports that are opened. Further ports are named in a warning."""
@@ -56,7 +57,7 @@ def millicores(value: Any, where: str) -> int:
     return max(round(number * 1000), 1)
 
 
-def resources(body: Mapping[str, Any], where: str) -> dict[str, Any]:
+def resources(body: Mapping[str, Any], where: str, kind: Kind) -> dict[str, Any]:
     """Returns the resources that a service asks for, with the names of `native/src/spec.rs`."""
     given = ((body.get("deploy") or {}).get("resources")) or {}
     limits, reservations = given.get("limits") or {}, given.get("reservations") or {}
@@ -88,7 +89,29 @@ def resources(body: Mapping[str, Any], where: str) -> dict[str, Any]:
         if number == -1:
             number = 1
         if number:
-            found["gpu"] = (_gpu(pairs(device.get("options") or {}, f"{place}.options"), f"{place}.options"), number)
+            about = pairs(device.get("options") or {}, f"{place}.options")
+            found["gpu"] = (_gpu(about, f"{place}.options") if kind.gpu_models else "ANY", number)
+    return found
+
+
+def options(body: Mapping[str, Any], where: str, kind: Kind) -> dict[str, Any]:
+    """Returns the options of the provider that a service sets, with their values."""
+    found: dict[str, Any] = {}
+    for key, form in kind.options.items():
+        value = body.get(key)
+        if value is None:
+            continue
+        match form:
+            case "texts":
+                found[key] = text_list(value)
+            case "flag":
+                found[key] = flag(value, f"{where}.{key}")
+            case "whole":
+                found[key] = whole(value, f"{where}.{key}")
+            case "mebibytes":
+                found[f"{key}_mib"] = mebibytes(value, f"{where}.{key}")
+            case _:
+                found[key] = text(value)
     return found
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..kinds import Kind
 from ..plan import Healthcheck, Service, dockerfile_image
 from . import binds, envfile, healthcheck
 from .document import text
@@ -36,14 +37,15 @@ def service(
     volumes: Volumes,
     variables: Mapping[str, str],
     warnings: list[str],
+    kind: Kind,
 ) -> Service:
     """Returns the service, without dependencies and networks.
 
     Raises:
         ConfigError: if a value is wrong or not supported.
     """
-    _check_keys(body, where, warnings)
-    image = _image(body, where, directory, variables)
+    _check_keys(body, where, warnings, kind)
+    image = _image(body, where, directory, variables, kind)
     mounted = volumes.of(name, body.get("volumes") or [], f"{where}.volumes")
     mounted.directories += [text(entry).partition(":")[0] for entry in body.get("tmpfs") or []]
     binds.add_copies(image, mounted.copies, f"{where}.volumes", directory)
@@ -77,14 +79,17 @@ def service(
     )
 
 
-def _check_keys(body: Mapping[str, Any], where: str, warnings: list[str]) -> None:
+def _check_keys(body: Mapping[str, Any], where: str, warnings: list[str], kind: Kind) -> None:
     """Refuses keys that are not supported, and warns of those without an effect."""
+    refused, warned = {**REFUSED, **kind.reasons}, {**WARNED, **kind.reasons}
     for key in body:
+        if key in kind.options:
+            continue
         if key in REFUSED and not is_unset(body[key]):
-            refuse(f"{where}.{key}", f" is not supported: {REFUSED[key]}.")
+            refuse(f"{where}.{key}", f" is not supported: {refused[key]}.")
         if key in WARNED:
             if not is_unset(body[key]) and text(body[key]) not in WITHOUT_EFFECT.get(key, ()):
-                warnings.append(f"{where}.{key} has no effect: {WARNED[key]}.")
+                warnings.append(f"{where}.{key} has no effect: {warned[key]}.")
         elif key not in SUPPORTED | WITHOUT_MEANING | set(REFUSED) and not str(key).startswith("x-"):
             warnings.append(f"{where}.{key} is not known and has no effect.")
     deploy = body.get("deploy") or {}
@@ -96,10 +101,10 @@ def _check_keys(body: Mapping[str, Any], where: str, warnings: list[str]) -> Non
         )
     for key in ((deploy.get("resources") or {}).get("limits")) or {}:
         if key not in ("cpus", "memory"):
-            warnings.append(f"{where}.deploy.resources.limits.{key} has no effect: limits are those of Modal's sandboxes.")
+            warnings.append(f"{where}.deploy.resources.limits.{key} has no effect: {warned['ulimits']}.")
 
 
-def _image(body: Mapping[str, Any], where: str, directory: Path, variables: Mapping[str, str]) -> dict[str, Any]:
+def _image(body: Mapping[str, Any], where: str, directory: Path, variables: Mapping[str, str], kind: Kind) -> dict[str, Any]:
     """Returns the definition of the image."""
     build = body.get("build")
     if build is None:
@@ -122,6 +127,8 @@ def _image(body: Mapping[str, Any], where: str, directory: Path, variables: Mapp
         image = dockerfile_image(context / text(build.get("dockerfile") or "Dockerfile"), context, args, target)
     image["force"] = flag(build.get("no_cache"), f"{where}.build.no_cache")
     secrets = build.get("secrets") or []
+    if secrets and not kind.secrets:
+        refuse(f"{where}.build.secrets", f" is not supported: {kind.title} stores no secrets.")
     if not all(isinstance(secret, str) for secret in secrets):
         refuse(f"{where}.build.secrets", ": give names of Modal secrets.")
     image["secrets"] = list(secrets)

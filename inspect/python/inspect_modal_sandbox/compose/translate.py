@@ -7,40 +7,41 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..kinds import MODAL, Kind
 from ..plan import LIFETIME_SECS, ConfigError, Plan, Service
 from .document import Document, canonical, complete, read, text
 from .extensions import apply_extensions
 from .keys import DOCUMENT, IDLE
 from .networks import set_networks
 from .order import default_service, dependencies, start_order
-from .resources import ports, resources
+from .resources import options, ports, resources
 from .services import service
 from .values import Refusal, refuse
 from .volumes import Volumes
 
 
-def of_file(path: Path, metadata: Mapping[str, Any]) -> Plan:
+def of_file(path: Path, metadata: Mapping[str, Any], kind: Kind = MODAL) -> Plan:
     """Returns the plan for a compose file.
 
     Raises:
         ConfigError: if the file cannot be read, or has a value that is wrong or not supported.
     """
-    return _of_document(read(path, metadata))
+    return _of_document(read(path, metadata), kind)
 
 
-def of_object(body: dict[str, Any], directory: Path, metadata: Mapping[str, Any]) -> Plan:
+def of_object(body: dict[str, Any], directory: Path, metadata: Mapping[str, Any], kind: Kind = MODAL) -> Plan:
     """Returns the plan for a document that is not a file. Relative paths start at `directory`.
 
     Raises:
         ConfigError: if a value is wrong or not supported.
     """
-    return _of_document(complete(body, "the ComposeConfig", directory, metadata))
+    return _of_document(complete(body, "the ComposeConfig", directory, metadata), kind)
 
 
-def _of_document(document: Document) -> Plan:
+def _of_document(document: Document, kind: Kind) -> Plan:
     """Returns the plan for a document. Errors name the unset variables that their value refers to."""
     try:
-        return plan(document.body, document.where, document.directory, document.variables)
+        return plan(document.body, document.where, document.directory, document.variables, kind)
     except Refusal as refusal:
         names = [
             name
@@ -54,7 +55,13 @@ def _of_document(document: Document) -> Plan:
         raise ConfigError(f"{refusal} (In this value, {unset} not set.)") from None
 
 
-def plan(document: Mapping[str, Any], where: str, directory: Path, variables: Mapping[str, str] | None = None) -> Plan:
+def plan(
+    document: Mapping[str, Any],
+    where: str,
+    directory: Path,
+    variables: Mapping[str, str] | None = None,
+    kind: Kind = MODAL,
+) -> Plan:
     """Returns the plan for a document whose variables are filled in. Relative paths start at `directory`.
 
     `where` names the document in errors. Names without a value, and files of variables, take values from `variables`, which are
@@ -69,12 +76,19 @@ def plan(document: Mapping[str, Any], where: str, directory: Path, variables: Ma
         if key not in DOCUMENT and not str(key).startswith("x-"):
             warnings.append(f"{where}: the key {key} is not known and has no effect.")
     bodies = _active_services(document, where, directory, variables)
+    if len(bodies) > 1 and not kind.services:
+        refuse(
+            f"{where}: services",
+            f": a sandbox of the type {kind.name} has one container, and these are {len(bodies)}: {', '.join(bodies)}. Use the "
+            "sandbox type docker or modal for several services, or give all but one a profile.",
+        )
     default = default_service(bodies, where)
     after = {name: dependencies(body, f"{where}: services.{name}.depends_on", bodies) for name, body in bodies.items()}
     ordered = start_order(default, after, where)
-    volumes = Volumes(document.get("volumes") or {}, bodies, where, warnings)
+    volumes = Volumes(document.get("volumes") or {}, bodies, where, warnings, kind)
     services = [
-        service(name, bodies[name], f"{where}: services.{name}", directory, volumes, variables, warnings) for name in ordered
+        service(name, bodies[name], f"{where}: services.{name}", directory, volumes, variables, warnings, kind)
+        for name in ordered
     ]
     for one in services:
         one.after = after[one.name]
@@ -87,19 +101,21 @@ def plan(document: Mapping[str, Any], where: str, directory: Path, variables: Ma
             f"{where}: services.{default}.depends_on has no effect on its command: its container is the sandbox's own, and "
             "starts first. The sample begins when all services are running and healthy."
         )
-    sandbox: dict[str, Any] = {"lifetime_secs": LIFETIME_SECS, **resources(bodies[default], f"{where}: services.{default}")}
+    at = f"{where}: services.{default}"
+    sandbox: dict[str, Any] = {"lifetime_secs": LIFETIME_SECS, **resources(bodies[default], at, kind)}
     for name in ordered[1:]:
-        if resources(bodies[name], f"{where}: services.{name}"):
+        if resources(bodies[name], f"{where}: services.{name}", kind):
             warnings.append(f"{where}: services.{name}: its resources have no effect: the sandbox has those of {default}.")
         if bodies[name].get("ports"):
             warnings.append(f"{where}: services.{name}.ports: only ports of {default} can be reached from outside.")
-    sandbox["ports"] = [
-        [port, "tls"] for port in ports(bodies[default].get("ports") or [], f"{where}: services.{default}.ports", warnings)
-    ]
+    opened = ports(bodies[default].get("ports") or [], f"{at}.ports", warnings)
+    sandbox["ports"] = [[port, kind.port_kind] for port in opened]
     known = document.get("networks") or {}
     outbound = set_networks({name: bodies[name] for name in ordered}, known, services, where, warnings)
+    if chosen := options(bodies[default], at, kind):
+        sandbox["options"] = list(chosen.items())
     result = Plan(services, outbound, sandbox, warnings=warnings)
-    apply_extensions(document, where, result)
+    apply_extensions(document, where, result, kind)
     return result
 
 

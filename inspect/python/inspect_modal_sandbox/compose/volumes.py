@@ -1,4 +1,4 @@
-"""The mounts of services: volumes at Modal, directories of the container, and copies of local files."""
+"""The mounts of services: volumes at the provider, directories of the container, and copies of local files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..kinds import Kind
 from .document import text
 from .values import flag, refuse
 
@@ -15,7 +16,7 @@ class Mounted:
 
     def __init__(self) -> None:
         self.volumes: list[dict[str, Any]] = []
-        """Modal volumes. Those with the key `sample` are created for each sample."""
+        """Volumes at the provider. Those with the key `sample` are created for each sample."""
         self.directories: list[str] = []
         """Directories of the container itself."""
         self.copies: list[tuple[Path, str]] = []
@@ -26,10 +27,16 @@ class Volumes:
     """The named volumes of a document."""
 
     def __init__(
-        self, named: Mapping[str, Any], bodies: Mapping[str, Mapping[str, Any]], where: str, warnings: list[str]
+        self,
+        named: Mapping[str, Any],
+        bodies: Mapping[str, Mapping[str, Any]],
+        where: str,
+        warnings: list[str],
+        kind: Kind,
     ) -> None:
         self.named = {str(name): options or {} for name, options in named.items()}
         self.warnings = warnings
+        self.kind = kind
         self.where = where
         self.users: dict[str, set[str]] = {}
         """The services that mount each volume."""
@@ -92,7 +99,7 @@ class Volumes:
         sub_path = text((mount.get("volume") or {}).get("subpath")) or None
         if shared:
             name = options.get("name") or (external.get("name") if isinstance(external, Mapping) else None) or source
-            self._warn(f"{at} is the volume {text(name)} at Modal: all samples share it, and it is not deleted.")
+            self._warn(f"{at} is the volume {text(name)} {self.kind.at}: all samples share it, and it is not deleted.")
             entry = {"volume": text(name), "create": not external}
         elif self.mounts[source] == 1 and sub_path is None:
             # No other container sees it, so a directory of this one does the same. As with Docker, it has the content of the
@@ -102,8 +109,8 @@ class Volumes:
         else:
             if len(self.users[source]) > 1:
                 self._warn(
-                    f"{at} is a volume at Modal, because several services mount it. A running service sees what another one "
-                    "writes only after it has reloaded the volume. What the images have at its path is not visible."
+                    f"{at} is a volume {self.kind.at}, because several services mount it. A running service sees what another "
+                    "one writes only after it has reloaded the volume. What the images have at its path is not visible."
                 )
             entry = {"volume": source, "create": True, "sample": True}
         made.volumes.append({**entry, "path": target, "read_only": read_only, "sub_path": sub_path})

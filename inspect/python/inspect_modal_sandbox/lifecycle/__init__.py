@@ -1,6 +1,6 @@
 """From a configuration to running sandboxes, and their end: what Inspect's hooks do.
 
-`environment.ModalSandboxEnvironment` receives the hooks and calls the functions of this package:
+`environment.ProviderSandboxEnvironment` receives the hooks and calls the functions of this package:
 
 | hook | function |
 |---|---|

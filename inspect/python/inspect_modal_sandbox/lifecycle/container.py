@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from inspect_ai.util import trace_action
 
 from .run import Created
-from .traces import ACTION, logger
+from .traces import logger
 
 if TYPE_CHECKING:
     from .._native import RunResult
@@ -52,7 +52,7 @@ class Container:
         line = shlex.join(argv)
         if len(line) > TRACED_CHARACTERS:
             line = line[:TRACED_CHARACTERS] + "…"
-        with trace_action(logger, ACTION, "exec in %s (%s): %s", self.created.id, self.service, line):
+        with trace_action(logger, self.created.kind.title, "exec in %s (%s): %s", self.created.id, self.service, line):
             result = await self.created.provider.run(
                 self.created.id,
                 [without_surrogates(word) for word in argv],

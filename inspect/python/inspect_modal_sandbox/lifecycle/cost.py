@@ -9,7 +9,7 @@ from inspect_ai.util import trace_action, trace_message
 
 from ..plan import wants_cost
 from .run import Created
-from .traces import ACTION, logger
+from .traces import logger
 
 COST_SECS = 5.0
 """How long the end of a sample waits for the cost of its sandbox."""
@@ -21,12 +21,12 @@ async def cost_of(created: Created) -> dict[str, Any]:
     Returns an empty dictionary if the cost is switched off, is not known in time, or the request fails.
     """
     try:
-        if not wants_cost():
+        if not wants_cost(created.kind):
             return {}
-        with anyio.fail_after(COST_SECS), trace_action(logger, ACTION, "cost of %s", created.id):
+        with anyio.fail_after(COST_SECS), trace_action(logger, created.kind.title, "cost of %s", created.id):
             dollars, parts, core_secs, gib_secs = await created.provider.cost(created.id)
     except Exception as error:
-        trace_message(logger, ACTION, f"The cost of {created.id} could not be read: {error}")
+        trace_message(logger, created.kind.title, f"The cost of {created.id} could not be read: {error}")
         return {}
     return {
         "cost_usd": dollars,

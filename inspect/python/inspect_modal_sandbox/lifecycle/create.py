@@ -14,6 +14,7 @@ from inspect_ai.util import trace_action
 
 from .. import pacing, planning
 from ..errors import SETTINGS, call_error, is_unknown_user
+from ..kinds import Kind
 from ..nativeerror import NativeError
 from ..provider import opened
 from .container import Container
@@ -24,7 +25,7 @@ from .run import Created, Run, current_run
 from .services import start_services
 from .specification import sandbox_specification
 from .tags import sample_tags
-from .traces import ACTION, logger
+from .traces import logger
 from .volumes import delete_volumes, name_volumes
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ CONFIGURATION_ERRORS = SETTINGS | {"invalid-argument", "unsupported", "not-found
 """General kinds of a failed creation that the user has to fix. `not-found` is a secret or volume that does not exist."""
 
 
-async def start(task_name: str, config: object, metadata: Mapping[str, Any]) -> dict[str, Container]:
+async def start(kind: Kind, task_name: str, config: object, metadata: Mapping[str, Any]) -> dict[str, Container]:
     """Creates the sandbox of a sample and returns its containers, the default one first.
 
     A sandbox whose services do not start is terminated again.
@@ -46,26 +47,27 @@ async def start(task_name: str, config: object, metadata: Mapping[str, Any]) -> 
     """
     run = current_run()
     terminate_at_exit()
-    plan = planning.make(config, directory_of(run, config, metadata), metadata)
-    provider = await opened(plan.app, plan.environment)
+    plan = planning.make(config, directory_of(run, config, metadata, kind), metadata, kind)
+    provider = await opened(plan, kind)
     for warning in plan.warnings:
         run.warn(warning)
-    images = [await image_of(run, provider, service, show_log=False) for service in plan.services]
+    images = [await image_of(run, kind, provider, service, show_log=False) for service in plan.services]
     tags = {**plan.tags, **sample_tags(task_name, metadata)}
     volumes = name_volumes(plan, tags)
     specification = sandbox_specification(plan, [image for image, _ in images], tags)
     begun = time.monotonic()
-    await pacing.turn(provider)
+    if kind.paced:
+        await pacing.turn(provider)
     asked = time.monotonic()
     try:
-        sandbox, retries = await _create(run, provider, specification, tags, volumes)
+        sandbox, retries = await _create(run, kind, provider, specification, tags, volumes)
     except NativeError as error:
         with anyio.CancelScope(shield=True):
-            await delete_volumes(provider, volumes)
+            await delete_volumes(provider, volumes, kind)
         if error.general_kind in CONFIGURATION_ERRORS:
             raise PrerequisiteError(error.message) from None
         raise RuntimeError(error.message) from None
-    created = Created(sandbox, provider, run, tags, volumes, has_ports=bool(plan.sandbox.get("ports")))
+    created = Created(sandbox, provider, run, tags, volumes, has_ports=bool(plan.sandbox.get("ports")), kind=kind)
     created.metrics.create_secs = time.monotonic() - asked
     created.metrics.retries += retries
     run.alive[sandbox] = created
@@ -84,7 +86,7 @@ async def start(task_name: str, config: object, metadata: Mapping[str, Any]) -> 
 
 
 async def _create(
-    run: Run, provider: Provider, specification: dict[str, Any], tags: dict[str, str], volumes: list[str]
+    run: Run, kind: Kind, provider: Provider, specification: dict[str, Any], tags: dict[str, str], volumes: list[str]
 ) -> tuple[str, int]:
     """Creates the sandbox. Returns its id and the number of repeated requests.
 
@@ -93,8 +95,9 @@ async def _create(
     """
 
     async def creation() -> tuple[str, int]:
-        with trace_action(logger, ACTION, "create %s", specification["name"]):
-            return await pacing.create(provider, json.dumps(specification))
+        with trace_action(logger, kind.title, "create %s", specification["name"]):
+            text = json.dumps(specification)
+            return await (pacing.create(provider, text) if kind.paced else provider.create(text))
 
     task = asyncio.ensure_future(creation())
     run.creating.add(task)
@@ -106,7 +109,7 @@ async def _create(
         def abandoned(task: asyncio.Task[tuple[str, int]]) -> None:
             if not task.cancelled() and task.exception() is None:
                 sandbox, _ = task.result()
-                run.alive[sandbox] = Created(sandbox, provider, run, tags, volumes)
+                run.alive[sandbox] = Created(sandbox, provider, run, tags, volumes, kind=kind)
 
         task.add_done_callback(abandoned)
         raise

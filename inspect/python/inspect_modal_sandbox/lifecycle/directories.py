@@ -14,6 +14,7 @@ from typing import Any
 from inspect_ai._util.error import PrerequisiteError
 
 from .. import planning
+from ..kinds import MODAL, Kind
 from .run import Run
 
 
@@ -24,7 +25,7 @@ def note_directory(run: Run, config: object, directory: Path) -> None:
         known.append(directory)
 
 
-def directory_of(run: Run, config: object, metadata: Mapping[str, Any]) -> Path:
+def directory_of(run: Run, config: object, metadata: Mapping[str, Any], kind: Kind = MODAL) -> Path:
     """Returns the directory of the sample's task.
 
     Raises:
@@ -37,7 +38,7 @@ def directory_of(run: Run, config: object, metadata: Mapping[str, Any]) -> Path:
     own = _task_directory()
     if own in known:
         return own
-    first, *others = [planning.make(config, directory, metadata) for directory in known]
+    first, *others = [planning.make(config, directory, metadata, kind) for directory in known]
     if any(other != first for other in others):
         raise PrerequisiteError(
             f"Tasks in {' and '.join(map(str, known))} have the same sandbox configuration, and Inspect does not report "

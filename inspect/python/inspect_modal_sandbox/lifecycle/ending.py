@@ -13,12 +13,12 @@ from typing import Any
 import anyio
 from inspect_ai.util import trace_action, trace_message
 
+from ..kinds import Kind
 from ..nativeerror import NativeError
 from .cost import cost_of
 from .run import Created, current_run, runs
 from .samplelog import write_metrics
 from .tags import KEPT_TAG, LEASE_TAG, PREFIX
-from .traces import ACTION
 from .traces import logger as traces
 from .volumes import delete_volumes
 
@@ -54,31 +54,34 @@ async def terminate(created: Created) -> bool:
     Returns false if something is left. The reason is in the trace, and the end of the tasks tries again.
     """
     try:
-        with trace_action(traces, ACTION, "terminate %s", created.id):
+        with trace_action(traces, created.kind.title, "terminate %s", created.id):
             await created.provider.terminate(created.id)
     except NativeError as error:
         if error.kind != "not-found":
-            trace_message(traces, ACTION, f"{created.id} was not terminated: {error.message}")
+            trace_message(traces, created.kind.title, f"{created.id} was not terminated: {error.message}")
             return False
-    if not await delete_volumes(created.provider, created.volumes):
+    if not await delete_volumes(created.provider, created.volumes, created.kind):
         return False
     created.run.alive.pop(created.id, None)
     return True
 
 
-async def end(cleanup: bool) -> None:
-    """Terminates what is left at the end of the tasks. If `cleanup` is false, prints what is left and how to end it."""
+async def end(kind: Kind, cleanup: bool) -> None:
+    """Terminates what is left of a sandbox type at the end of the tasks.
+
+    If `cleanup` is false, prints what is left and how to end it.
+    """
     run = current_run()
     if run.creating:
         with anyio.move_on_after(END_SECS):
             await asyncio.gather(*run.creating, return_exceptions=True)
-    left = list(run.alive.values())
+    left = [created for created in run.alive.values() if created.kind is kind]
     if not left:
         return
     if not cleanup:
-        await _keep(left)
+        await _keep(kind, left)
         return
-    print(f"Terminating {len(left)} Modal sandboxes (please do not interrupt this)")
+    print(_terminating(left))
     slots = asyncio.Semaphore(CONCURRENT_TERMINATIONS)
 
     async def terminate_in_turn(created: Created) -> None:
@@ -108,7 +111,7 @@ def _at_exit(process: int) -> None:
     # A forked process inherits the hook, but not the sandboxes.
     if not left or os.getpid() != process:
         return
-    print(f"Terminating {len(left)} Modal sandboxes (please do not interrupt this)", flush=True)
+    print(_terminating(left), flush=True)
 
     async def terminate_all() -> None:
         with anyio.move_on_after(EXIT_SECS):
@@ -121,28 +124,36 @@ def _at_exit(process: int) -> None:
         print(_not_terminated(failed), flush=True)
 
 
-def _still_alive(created: list[Created]) -> list[str]:
-    """Returns the ids of those that were not terminated."""
-    return [one.id for one in created if one.id in one.run.alive]
+def _terminating(left: list[Created]) -> str:
+    titles = " and ".join(sorted({created.kind.title for created in left}))
+    return f"Terminating {len(left)} {titles} sandboxes (please do not interrupt this)"
 
 
-def _not_terminated(ids: list[str]) -> str:
-    return f"Not terminated: {', '.join(ids)}. They end by themselves; sooner with `inspect sandbox cleanup modal`."
+def _still_alive(created: list[Created]) -> list[Created]:
+    """Returns those that were not terminated."""
+    return [one for one in created if one.id in one.run.alive]
 
 
-async def _keep(left: list[Created]) -> None:
+def _not_terminated(left: list[Created]) -> str:
+    commands = " and ".join(f"`inspect sandbox cleanup {name}`" for name in sorted({created.kind.name for created in left}))
+    ids = ", ".join(created.id for created in left)
+    return f"Not terminated: {ids}. They end by themselves; sooner with {commands}."
+
+
+async def _keep(kind: Kind, left: list[Created]) -> None:
     """Removes the leases, so that no sweep terminates these sandboxes, and prints how to use and end them."""
-    print("These Modal sandboxes keep running:")
+    print(f"These {kind.title} sandboxes keep running:")
+    program = " ".join(["sandbox", *kind.arguments])
     for created in left:
         try:
             leased = await created.provider.tags(created.id)
             tags = [(name, value) for name, value in leased if name != LEASE_TAG]
             await created.provider.leave(created.id, [*tags, (KEPT_TAG, "yes")])
         except NativeError as error:
-            trace_message(traces, ACTION, f"{created.id} keeps its lease: {error.message}")
+            trace_message(traces, created.kind.title, f"{created.id} keeps its lease: {error.message}")
         created.run.alive.pop(created.id, None)
         sample = created.tags.get(f"{PREFIX}-sample", "")
         print(f"  {created.id}  {created.tags.get(f'{PREFIX}-task', '')} {sample}".rstrip())
-        print(f"    shell:   sandbox shell {created.id}")
-        print(f"    cleanup: inspect sandbox cleanup modal {created.id}")
-    print("All of them: inspect sandbox cleanup modal")
+        print(f"    shell:   {program} shell {created.id}")
+        print(f"    cleanup: inspect sandbox cleanup {kind.name} {created.id}")
+    print(f"All of them: inspect sandbox cleanup {kind.name}")

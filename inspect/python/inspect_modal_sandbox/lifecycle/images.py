@@ -13,10 +13,11 @@ from inspect_ai.util import trace_action
 
 from .. import planning
 from ..compose.envfile import metadata_variable
+from ..kinds import MODAL, Kind
 from ..nativeerror import NativeError
 from ..plan import Service, image_key
 from .run import Run
-from .traces import ACTION, logger
+from .traces import logger
 
 if TYPE_CHECKING:
     from .._native import Provider
@@ -25,7 +26,7 @@ Image = tuple[str, "str | None"]
 """The id of an image, and its working directory if known."""
 
 
-def image_variables(config: object, metadata: Mapping[str, Any]) -> dict[str, str]:
+def image_variables(config: object, metadata: Mapping[str, Any], kind: Kind = MODAL) -> dict[str, str]:
     """Returns the variables for which Inspect has to call `task_init` with this sample's values.
 
     These are the variables of the sample's metadata, if the images of the configuration depend on them.
@@ -52,37 +53,38 @@ def image_variables(config: object, metadata: Mapping[str, Any]) -> dict[str, st
 
     def images(metadata: Mapping[str, Any]) -> list[str] | None:
         try:
-            return [service.image_key() for service in planning.make(config, Path.cwd(), metadata).services]
+            return [service.image_key() for service in planning.make(config, Path.cwd(), metadata, kind).services]
         except PrerequisiteError:
             return None
 
     return variables if images(metadata) != images({}) else {}
 
 
-async def image_of(run: Run, provider: Provider, service: Service, *, show_log: bool) -> Image:
+async def image_of(run: Run, kind: Kind, provider: Provider, service: Service, *, show_log: bool) -> Image:
     """Returns the image of a service, in which the directories exist that the service needs.
 
     Raises:
         PrerequisiteError: if it cannot be built.
     """
-    built = await _built(run, provider, service.name, service.image, show_log)
+    built = await _built(run, kind, provider, service.name, service.image, show_log)
     if not service.directories:
         return built
     image, workdir = built
     # WORKDIR creates a missing directory, as Docker does for a volume, and needs no shell in the image. An existing directory
     # keeps its content. The last line restores the working directory of the image.
     lines = [f"WORKDIR {directory}" for directory in [*service.directories, workdir or "/"]]
-    return await _built(run, provider, service.name, {"source": {"id": image}, "commands": lines}, show_log)
+    definition = {"source": {"id": image}, "commands": lines}
+    return await _built(run, kind, provider, service.name, definition, show_log)
 
 
-async def _built(run: Run, provider: Provider, service: str, image: dict[str, Any], show_log: bool) -> Image:
+async def _built(run: Run, kind: Kind, provider: Provider, service: str, image: dict[str, Any], show_log: bool) -> Image:
     """Builds an image, unless this run has built it already."""
     key = (id(provider), image_key(image))
     async with run.building.setdefault(key, asyncio.Lock()):
         if key in run.images:
             return run.images[key]
         try:
-            with trace_action(logger, ACTION, "build the image of %s", service):
+            with trace_action(logger, kind.title, "build the image of %s", service):
                 build = await provider.build(json.dumps(image))
                 for entry in build.skipped:
                     run.warn(f"The image of the service '{service}': not in the build context: {entry}")
@@ -91,7 +93,7 @@ async def _built(run: Run, provider: Provider, service: str, image: dict[str, An
                     if not show_log:
                         continue
                     if not announced:
-                        print(f"Building the image of the service '{service}' on Modal")
+                        print(f"Building the image of the service '{service}' on {kind.title}")
                         announced = True
                     print(text, end="" if text.endswith("\n") else "\n", flush=True)
         except NativeError as error:

@@ -21,7 +21,7 @@ class Metrics:
     bytes_sent: int = 0
     bytes_received: int = 0
     retries: int = 0
-    """Repeated requests to Modal's control plane. Repeated requests to the router of a sandbox are not counted."""
+    """Repeated requests to the provider's control plane. Repeated requests to the router of a sandbox are not counted."""
 
     def executed(self, secs: float) -> None:
         """Counts a command that took `secs` seconds."""

@@ -8,24 +8,26 @@ from inspect_ai.util import trace_message
 
 from ..nativeerror import NativeError
 from .run import Created
-from .traces import ACTION, logger
+from .traces import logger
 
 if TYPE_CHECKING:
     from inspect_ai.util._sandbox.environment import PortMapping
 
 TUNNEL_SECS = 30.0
-"""How long Modal may take to assign the addresses."""
+"""How long the provider may take to assign the addresses."""
 
 
 async def public_ports(created: Created) -> list[PortMapping] | None:
-    """Returns where the ports of a sandbox are reached, or `None` if it has no ports or Modal does not report them."""
+    """Returns where the ports of a sandbox are reached, or `None` if it has no ports or the provider does not report them."""
     from inspect_ai.util._sandbox.environment import HostMapping, PortMapping
 
     if created.has_ports and created.ports is None:
         try:
             found = await created.provider.tunnels(created.id, TUNNEL_SECS)
         except NativeError as error:
-            trace_message(logger, ACTION, f"The addresses of the ports of {created.id} could not be read: {error.message}")
+            trace_message(
+                logger, created.kind.title, f"The addresses of the ports of {created.id} could not be read: {error.message}"
+            )
             return None
         created.ports = [
             PortMapping(container_port=inside, protocol="tcp", mappings=[HostMapping(host_ip=host, host_port=outside)])

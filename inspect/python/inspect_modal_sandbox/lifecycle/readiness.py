@@ -14,7 +14,7 @@ from ..nativeerror import NativeError
 from ..plan import Healthcheck, Service
 from .container import Container
 from .run import Created
-from .traces import ACTION, logger
+from .traces import logger
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ async def answering_container(created: Created, service: Service, sidecar: str |
         RuntimeError: if its shell fails.
         NativeError: if the command could not be started.
     """
-    with trace_action(logger, ACTION, "start of %s (%s)", created.id, service.name):
+    with trace_action(logger, created.kind.title, "start of %s (%s)", created.id, service.name):
         result = await created.provider.run(
             created.id,
             ["/bin/sh", "-c", PROBE],
@@ -113,7 +113,7 @@ async def last_output(created: Created, service: str) -> str:
     try:
         return (await created.provider.logs(created.id, service, LAST_OUTPUT_BYTES)).strip()
     except NativeError as error:
-        trace_message(logger, ACTION, f"The output of {service} cannot be read: {error.message}")
+        trace_message(logger, created.kind.title, f"The output of {service} cannot be read: {error.message}")
         return ""
 
 
@@ -128,7 +128,7 @@ async def wait_completed(created: Created, service: str) -> None:
     Raises:
         RuntimeError: if it ended otherwise.
     """
-    with trace_action(logger, ACTION, "end of %s in %s", service, created.id):
+    with trace_action(logger, created.kind.title, "end of %s in %s", service, created.id):
         while (end := await created.provider.wait_sidecar(created.id, service, COMPLETION_POLL_SECS)) is None:
             pass
     code, reason = end

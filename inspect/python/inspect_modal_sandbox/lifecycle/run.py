@@ -9,6 +9,7 @@ from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..kinds import MODAL, Kind
 from .metrics import Metrics
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Created:
     has_ports: bool = False
     ports: list[PortMapping] | None = None
     """The public addresses of its ports; `None` until `ports.public_ports` has asked for them."""
+    kind: Kind = MODAL
 
 
 @dataclass

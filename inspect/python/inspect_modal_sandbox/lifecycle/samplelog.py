@@ -1,4 +1,4 @@
-"""What the log of a sample says about its sandbox: an info event of the source `modal`."""
+"""What the log of a sample says about its sandbox: an info event whose source is the sandbox type."""
 
 from __future__ import annotations
 
@@ -17,4 +17,4 @@ def write_metrics(created: Created, cost: Mapping[str, Any]) -> None:
     with contextlib.suppress(Exception):
         from inspect_ai.log import transcript
 
-        transcript().info({"sandbox": created.id, **created.metrics.as_dict(), **cost}, source="modal")
+        transcript().info({"sandbox": created.id, **created.metrics.as_dict(), **cost}, source=created.kind.name)

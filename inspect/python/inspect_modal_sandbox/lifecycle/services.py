@@ -16,7 +16,7 @@ from .images import Image
 from .readiness import ServiceEnded, answering_container, check_running, unless_ended, wait_completed, wait_healthy
 from .run import Created
 from .specification import sidecar_specification
-from .traces import ACTION, logger
+from .traces import logger
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ class _Startup:
             elif wanted == "completed":
                 await wait_completed(self.created, source)
         specification = json.dumps(sidecar_specification(service, self.images[service.name][0]))
-        with trace_action(logger, ACTION, "add %s to %s", service.name, self.created.id):
+        with trace_action(logger, self.created.kind.title, "add %s to %s", service.name, self.created.id):
             await self.created.provider.add_sidecar(self.created.id, specification)
         if service.name not in self.ending:
             await self._join([service.name])

@@ -9,6 +9,7 @@ from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.util import trace_action
 
 from .. import planning
+from ..kinds import Kind
 from ..nativeerror import NativeError
 from ..plan import wants_cost
 from ..provider import opened, owner
@@ -16,7 +17,7 @@ from .directories import note_directory
 from .images import image_of
 from .run import current_run
 from .tags import OWNER_TAG
-from .traces import ACTION, logger
+from .traces import logger
 from .volumes import delete_volumes, volumes_of
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ MAX_SWEPT = 10_000
 """The number of sandboxes whose volumes a sweep looks up."""
 
 
-async def prepare(config: object) -> None:
+async def prepare(kind: Kind, config: object) -> None:
     """Prepares a task: its credentials, leftovers and images. The build log goes to standard output.
 
     Raises:
@@ -34,32 +35,32 @@ async def prepare(config: object) -> None:
     """
     run = current_run()
     # A wrong value is an error now, and not at the end of each sample.
-    wants_cost()
+    wants_cost(kind)
     here = Path.cwd()
     note_directory(run, config, here)
-    plan = planning.make(config, here, {})
-    provider = await opened(plan.app, plan.environment)
+    plan = planning.make(config, here, {}, kind)
+    provider = await opened(plan, kind)
     if id(provider) not in run.swept:
         run.swept.add(id(provider))
-        await _check_and_sweep(provider)
+        await _check_and_sweep(kind, provider)
     for warning in plan.warnings:
         run.warn(warning)
     for service in plan.services:
-        await image_of(run, provider, service, show_log=True)
+        await image_of(run, kind, provider, service, show_log=True)
 
 
-async def _check_and_sweep(provider: Provider) -> None:
+async def _check_and_sweep(kind: Kind, provider: Provider) -> None:
     """Checks the credentials, and removes the sandboxes and volumes of earlier runs whose lease is over."""
     try:
-        with trace_action(logger, ACTION, "check credentials"):
+        with trace_action(logger, kind.title, "check credentials"):
             await provider.check()
-        with trace_action(logger, ACTION, "sweep"):
+        with trace_action(logger, kind.title, "sweep"):
             # The tags, which name the volumes, cannot be read after the sweep.
-            rows = await provider.list([(OWNER_TAG, owner())], MAX_SWEPT)
+            rows = await provider.list([(OWNER_TAG, owner(kind))], MAX_SWEPT)
             volumes = {row[0]: volumes_of(dict(row[3])) for row in rows}
-            swept = await provider.sweep(owner())
-            await delete_volumes(provider, [volume for id in swept for volume in volumes.get(id, [])])
+            swept = await provider.sweep(owner(kind))
+            await delete_volumes(provider, [volume for id in swept for volume in volumes.get(id, [])], kind)
     except NativeError as error:
         raise PrerequisiteError(error.message) from None
     if swept:
-        print(f"Terminated {len(swept)} Modal sandboxes that earlier runs left running: {', '.join(swept)}")
+        print(f"Terminated {len(swept)} {kind.title} sandboxes that earlier runs left running: {', '.join(swept)}")

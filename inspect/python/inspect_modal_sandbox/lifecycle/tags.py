@@ -47,6 +47,6 @@ def unique_name(tags: Mapping[str, str]) -> str:
 
 
 def readable_name(tags: Mapping[str, str]) -> str:
-    """Returns task, sample and epoch, in characters that Modal accepts in names."""
+    """Returns task, sample and epoch, in characters that providers accept in names."""
     parts = [tags.get(f"{PREFIX}-{part}", "") for part in ("task", "sample", "epoch")]
     return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(part for part in parts if part)).strip("-.")

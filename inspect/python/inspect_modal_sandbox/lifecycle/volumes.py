@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from inspect_ai.util import trace_action, trace_message
 
+from ..kinds import Kind
 from ..nativeerror import NativeError
 from ..plan import Plan
 from .tags import PREFIX, VOLUMES_TAG, readable_name
-from .traces import ACTION, logger
+from .traces import logger
 
 if TYPE_CHECKING:
     from .._native import Provider
@@ -42,15 +43,15 @@ def volumes_of(tags: Mapping[str, str]) -> list[str]:
     return [f"{prefix}.{index}" for index in range(int(number))] if prefix and number.isdigit() else []
 
 
-async def delete_volumes(provider: Provider, volumes: Iterable[str]) -> bool:
+async def delete_volumes(provider: Provider, volumes: Iterable[str], kind: Kind) -> bool:
     """Deletes volumes. Returns false if one may be left; the reason is in the trace."""
     done = True
     for volume in volumes:
         try:
-            with trace_action(logger, ACTION, "delete the volume %s", volume):
+            with trace_action(logger, kind.title, "delete the volume %s", volume):
                 await provider.delete_volume(volume)
         except NativeError as error:
             if error.kind != "not-found":
-                trace_message(logger, ACTION, f"The volume {volume} was not deleted: {error.message}")
+                trace_message(logger, kind.title, f"The volume {volume} was not deleted: {error.message}")
                 done = False
     return done
