@@ -104,7 +104,7 @@ pub async fn terminate(helper: &Helper, id: &str) -> Result<()> {
 /// Removes sandboxes that ended ten minutes ago or earlier, and the images whose time has passed. Errors are left to the
 /// next call: they concern another sandbox.
 pub async fn remove_old(engine: &Engine) {
-    let Ok(ended) = containers(engine, LABEL, &["exited", "dead"]).await else { return };
+    let Ok(ended) = containers(engine, LABEL, &["exited"]).await else { return };
     let now = engine.now();
     // The oldest come last.
     for container in ended.iter().rev().take(LOOKED_AT) {
@@ -397,7 +397,7 @@ pub async fn delete_volume(helper: &Helper, volume: &str) -> Result<()> {
     };
     // A sandbox that has ended is kept for a while, and holds its volumes.
     let mut removed = false;
-    for container in containers(engine, LABEL, &["exited", "dead"]).await? {
+    for container in containers(engine, LABEL, &["exited"]).await? {
         let mounts = items(container.get("Mounts")).iter().filter_map(|mount| mount.get("Name").text());
         let Some(id) = container.get("Id").text().filter(|_| mounts.into_iter().any(|name| name == volume)) else {
             continue;
