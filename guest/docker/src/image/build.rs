@@ -18,7 +18,7 @@ use super::{
     BUILT, Base, Plan, Ready,
     content::Contents,
     context::{DOCKERFILE, archive},
-    inspect, missing,
+    inspect, is_for, missing,
 };
 use crate::{
     engine::{Call, Engine, failed, map, pairs},
@@ -50,11 +50,12 @@ pub async fn carry_out(engine: Engine, contents: Rc<Contents>, plan: Plan, tag: 
     if let Some(base) = &plan.base {
         let pulled_again = plan.force && base.pull && plan.build.is_none();
         let there = if pulled_again { None } else { inspect(&engine, &base.reference).await? };
-        image = match there {
+        let platform = plan.platform.as_deref();
+        image = match there.filter(|image| is_for(image, platform)) {
             Some(image) => Some(image),
             None if base.pull => {
-                pull(&engine, base, plan.platform.as_deref(), &log).await?;
-                inspect(&engine, &base.reference).await?
+                pull(&engine, base, platform, &log).await?;
+                inspect(&engine, &base.reference).await?.filter(|image| is_for(image, platform))
             }
             None => None,
         };

@@ -24,7 +24,7 @@ use sandbox_provider_kit::{
 
 use crate::{
     describe::{DEFAULT_IMAGE, describe},
-    engine::{Call, Engine, failed, items, map, pairs, strings, texts},
+    engine::{Call, Engine, failed, items, map, strings, texts},
     inspect::LABEL,
     program::Program,
 };
@@ -50,8 +50,8 @@ pub struct Ready {
     pub command: Vec<String>,
     /// Its working directory.
     pub workdir: Option<String>,
-    /// Its labels.
-    pub labels: Vec<Pair>,
+    /// Its platform, such as `linux/amd64`.
+    pub platform: String,
 }
 
 impl Ready {
@@ -62,7 +62,9 @@ impl Ready {
 
 /// Returns the part of an image's configuration that a sandbox needs.
 #[must_use]
-fn ready(id: String, config: &Value) -> Ready {
+fn ready(id: String, image: &Value) -> Ready {
+    let config = image.get("Config");
+    let text = |name: &str| image.get(name).text().unwrap_or_default();
     let env = strings(config.get("Env"));
     let env = env.iter().filter_map(|line| line.split_once('=')).map(|(name, value)| (name.into(), value.into()));
     Ready {
@@ -72,7 +74,7 @@ fn ready(id: String, config: &Value) -> Ready {
         entry_point: strings(config.get("Entrypoint")),
         command: strings(config.get("Cmd")),
         workdir: config.get("WorkingDir").text().filter(|dir| !dir.is_empty()).map(str::to_string),
-        labels: pairs(config.get("Labels")),
+        platform: format!("{}/{}", text("Os"), text("Architecture")),
     }
 }
 
@@ -316,8 +318,7 @@ async fn inspect(engine: &Engine, reference: &str) -> Result<Option<Ready>> {
     match engine.json(Call::get(format!("/images/{reference}/json"))).await? {
         Ok(image) => {
             let id = image.get("Id").text().map(image_id).unwrap_or_default();
-            let config: &Value = image.get("Config");
-            Ok(Some(ready(id, config)))
+            Ok(Some(ready(id, &image)))
         }
         Err(refusal) if refusal.status() == Some(404) || is_unknown_id(&refusal, reference) => Ok(None),
         Err(refusal) => Err(failed(&refusal, "look at the image").about(reference)),
@@ -328,6 +329,12 @@ async fn inspect(engine: &Engine, reference: &str) -> Result<Option<Ready>> {
 /// permitted.
 fn is_unknown_id(refusal: &Refusal, reference: &str) -> bool {
     refusal.status() == Some(500) && reference.len() == 64 && check_id(reference).is_ok()
+}
+
+/// Returns whether an image is for this platform. Variants such as `v8` are not compared.
+fn is_for(image: &Ready, platform: Option<&str>) -> bool {
+    let parts = |text: &str| text.split('/').take(2).map(str::to_lowercase).collect::<Vec<_>>();
+    platform.is_none_or(|platform| parts(platform) == parts(&image.platform))
 }
 
 /// Returns the error for an image that is not there.

@@ -7,6 +7,8 @@ shift 3
 
 # The packages look installed in this namespace only. What the machine has comes first.
 mount -t overlay -o "lowerdir=/usr:$root/usr" overlay /usr
+# The rules for signatures of images, which podman needs to save an image.
+if [ -d "$root/etc/containers" ]; then mount -t overlay -o "lowerdir=/etc:$root/etc" overlay /etc; fi
 
 # Engines keep sockets, locks and names of namespaces in these folders.
 mount -t tmpfs -o mode=755 tmpfs /run
