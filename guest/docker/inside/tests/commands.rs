@@ -117,8 +117,9 @@ fn starts_that_fail_fail_again_alike() {
     needs_root!();
     let sandbox = Sandbox::new();
     for _ in 0..2 {
-        let answer = sandbox.call("start", &["id=a", "cwd=/no/such/directory", "--", "true"]);
-        assert_eq!(answer.error(), ("invalid".into(), "cwd".into()));
+        let answer = sandbox.call("run", &["id=a", "cwd=/no/such/directory", "--", "true"]).ok();
+        assert_eq!(answer.verdict().as_deref(), Some("exited 127"));
+        assert_eq!(answer.stream_from(b'e', 0), b"/no/such/directory: not found\n");
         let long = "x".repeat(130_000);
         let words = vec![long.as_str(); 60];
         sandbox.put("words", [&["echo"], words.as_slice()].concat().join("\0").as_bytes());
@@ -135,6 +136,29 @@ fn starts_that_fail_fail_again_alike() {
     assert_eq!(sandbox.call("start", &["id=main", "--", "true"]).error(), ("invalid".into(), "id".into()));
     assert_eq!(sandbox.call("read", &["id=c"]).error(), ("not-found".into(), "c".into()));
     assert_eq!(sandbox.call("nonsense", &[]).error(), ("invalid".into(), "verb".into()));
+}
+
+#[test]
+fn a_command_starts_with_its_input_and_tells_that_it_has_started() {
+    needs_root!();
+    let sandbox = Sandbox::new();
+    for _ in 0..2 {
+        let answer = sandbox.call("run", &["id=a", "data=aGVsbG8=", "eof=1", "--", "cat"]).ok();
+        assert_eq!(answer.stream_from(b'o', 0), b"hello");
+        assert_eq!(answer.verdict().as_deref(), Some("exited 0"));
+    }
+}
+
+#[test]
+fn notes_are_kept_and_replaced() {
+    needs_root!();
+    let sandbox = Sandbox::new();
+    for text in ["one", r#"{"a":"b=c"}"#] {
+        sandbox.call("note", &["name=tags", &format!("text={text}")]).ok();
+        assert_eq!(fs::read_to_string(sandbox.base().join("state/tags")).unwrap(), text);
+    }
+    assert_eq!(sandbox.call("note", &["name=../x", "text=y"]).error().1, "name");
+    assert_eq!(sandbox.call("note", &["name=x", "text=a\nb"]).error().1, "text");
 }
 
 #[test]

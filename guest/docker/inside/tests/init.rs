@@ -48,7 +48,7 @@ fn call_output(sandbox: &Sandbox, child: &Child, args: &[&str]) -> Output {
 }
 
 fn end(sandbox: &Sandbox) -> Option<String> {
-    fs::read_to_string(sandbox.base().join("end")).ok()
+    fs::read_to_string(sandbox.base().join("state/end")).ok()
 }
 
 fn text(output: &Output) -> (String, String) {
@@ -105,10 +105,13 @@ fn processes_that_a_command_leaves_behind_do_not_keep_it_alive() {
 fn the_first_command_decides_the_exit_code() {
     needs_root!();
     let sandbox = Sandbox::new();
-    fs::write(sandbox.base().join("end"), "an earlier life").unwrap();
+    fs::create_dir_all(sandbox.base().join("state")).unwrap();
+    fs::write(sandbox.base().join("state/end"), "an earlier life").unwrap();
     let output = init(&sandbox, &["--", "sh", "-c", "echo out; echo err >&2; exit 7"]).wait_with_output().unwrap();
     assert_eq!((output.status.code(), end(&sandbox).as_deref()), (Some(7), Some("finished 7")));
-    assert_eq!(text(&output), ("out\n".into(), "err\n".into()));
+    // The engine's log has the notes too.
+    let note = |text: &str| format!("\u{1e}sandbox-note {text}\u{1f}\n");
+    assert_eq!(text(&output), ("out\n".into(), format!("{}err\n{}", note("end "), note("end finished 7"))));
     let answer = sandbox.call("read", &["id=main"]).ok();
     assert_eq!((answer.out().as_str(), answer.err().as_str()), ("out\n", "err\n"));
     assert_eq!(answer.verdict().as_deref(), Some("exited 7"));

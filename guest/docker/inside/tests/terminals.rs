@@ -47,7 +47,7 @@ fn only_terminals_have_a_size() {
     needs_root!();
     let sandbox = Sandbox::new();
     sandbox.sh("x", "true").ok();
-    assert_eq!(sandbox.call("resize", &["id=x", "rows=1", "columns=1"]).code(), "invalid");
+    assert_eq!(sandbox.call("resize", &["id=x", "rows=1", "columns=1"]).code(), "conflict");
     assert_eq!(sandbox.call("resize", &["id=y", "rows=1", "columns=1"]).code(), "not-found");
     assert_eq!(sandbox.call("start", &["id=z", "pty=80", "--", "true"]).error(), ("invalid".into(), "pty".into()));
 }
