@@ -506,7 +506,7 @@ mod tests {
         let origin = Origin { secure: false, host: "engine.sock.localhost".into(), port: 80 };
         let connect = async |proxy: Proxy| {
             let mut connector = Connector::new(Trust::default(), Proxies::new(&proxy, |_| None).unwrap());
-            connector.by_socket(origin.clone(), path.clone());
+            connector.by_socket(origin.clone(), path.clone(), None);
             connector.connect(&origin, Reach::Near, Offer::Http).await.map(drop).map_err(|failure| failure.text)
         };
         let proxied = async {
