@@ -1,4 +1,4 @@
-"""Starts a real container engine by the program of the crate `tests/engines`, whose path is in `ENGINES_PROGRAM`."""
+"""Starts real container engines by the program of the crate `tests/engines`, whose path is in `ENGINES_PROGRAM`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ def leave_out(reason: str) -> None:
     pytest.skip(reason)
 
 
+KINDS = ["dockerd", "podman"]
+"""The engines that can be started."""
+
+
 @contextmanager
-def dockerd() -> Iterator[str]:
-    """Starts dockerd and yields its address. Sets `DOCKER_HOST`, and removes other settings of an engine."""
+def started(kind: str) -> Iterator[str]:
+    """Starts an engine of `KINDS` and yields its address. Sets `DOCKER_HOST`, and removes other settings of an engine."""
     program = os.environ.get("ENGINES_PROGRAM")
     if not program:
         leave_out("ENGINES_PROGRAM does not name the program that starts engines")
     process = subprocess.Popen(
-        [str(program), "start", "dockerd"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [str(program), "start", kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
     line = process.stdout.readline()

@@ -1,4 +1,4 @@
-"""The sandbox type `docker-engine` on a real dockerd: whole evaluations, compose files, networks and clean-up."""
+"""The sandbox type `docker-engine` on a real dockerd and a real podman: evaluations, compose files, networks and clean-up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import dockerd
+from engines import KINDS, started
 from inspect_ai.util import SandboxEnvironment
 from inspect_ai.util._sandbox.registry import registry_find_sandboxenv
 from inspect_modal_sandbox import DockerEngineSandboxConfig, DockerEngineSandboxEnvironment
@@ -43,9 +43,9 @@ volumes: {data: {}}
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def engine() -> Iterator[str]:
-    with dockerd() as host:
+@pytest.fixture(scope="module", autouse=True, params=KINDS)
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    with started(request.param) as host:
         os.environ["INSPECT_DOCKER_ENGINE_OWNER"] = "inspect-tests"
         yield host
         del os.environ["INSPECT_DOCKER_ENGINE_OWNER"]

@@ -1,4 +1,4 @@
-"""Inspect's own 44 conformance checks on a real dockerd, as root and as an unprivileged default user."""
+"""Inspect's own 44 conformance checks on a real dockerd and a real podman, as root and as an unprivileged default user."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from conformance import checked, expect_failure_of_root
-from engines import dockerd
+from engines import KINDS, started
 from inspect_ai.util import SandboxEnvironment
 from inspect_ai.util._sandbox.self_check import *  # noqa: F403
 from inspect_modal_sandbox import DockerEngineSandboxConfig
@@ -23,9 +23,9 @@ CONFIGS = {
 }
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[str]:
-    with dockerd() as host:
+@pytest.fixture(scope="module", params=KINDS)
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    with started(request.param) as host:
         yield host
 
 

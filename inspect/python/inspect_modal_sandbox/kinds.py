@@ -55,6 +55,8 @@ class Kind:
     """Whether the provider limits the rate of creations, so that this package paces them."""
     gpu_models: bool = False
     """Whether the provider chooses GPUs by their model."""
+    makes_volumes: bool = False
+    """Whether a container gets the directories that VOLUME lines of its image name."""
     extensions: frozenset[str] | None = frozenset()
     """The keys that take effect under `x-modal` and `x-inspect_modal_sandbox`; `None` for all of them."""
     options: Mapping[str, str] = field(default_factory=dict)
@@ -124,6 +126,7 @@ DOCKER_ENGINE = Kind(
     place=_engine_place,
     at="of the engine",
     port_kind="tcp",
+    makes_volumes=True,
     extensions=frozenset({"block_network", "timeout", "idle_timeout", "tags"}),
     options={
         "cap_add": "texts",

@@ -70,9 +70,13 @@ async def image_of(run: Run, kind: Kind, provider: Provider, service: Service, *
     if not service.directories:
         return built
     image, workdir = built
-    # WORKDIR creates a missing directory, as Docker does for a volume, and needs no shell in the image. An existing directory
-    # keeps its content. The last line restores the working directory of the image.
-    lines = [f"WORKDIR {directory}" for directory in [*service.directories, workdir or "/"]]
+    # Both lines create a missing directory and need no shell in the image. An existing directory keeps its content.
+    if kind.makes_volumes:
+        # Podman creates only the last of several working directories.
+        lines = [f"VOLUME {json.dumps(service.directories)}"]
+    else:
+        # The last line restores the working directory of the image.
+        lines = [f"WORKDIR {directory}" for directory in [*service.directories, workdir or "/"]]
     definition = {"source": {"id": image}, "commands": lines}
     return await _built(run, kind, provider, service.name, definition, show_log)
 
