@@ -93,8 +93,11 @@ async fn pull(engine: &Engine, base: &Base, platform: Option<&str>, log: &Log) -
     let response = response.map_err(|refusal| {
         let mut error = failed(&refusal, "pull the image").about(&base.reference);
         // Engines answer an unknown image with one of several statuses.
-        if matches!(refusal.status(), Some(404)) {
-            error.kind = ErrorKind::NotFound;
+        match refusal.status() {
+            Some(404) => error.kind = ErrorKind::NotFound,
+            // The registry could not be asked.
+            Some(500) => error.kind = ErrorKind::Unavailable,
+            _ => {}
         }
         error
     })?;

@@ -118,6 +118,15 @@ pub fn check(image: &ImageSpec) -> Result<()> {
     if let ImageSource::Dockerfile(Dockerfile { login: Some(login), .. }) = &image.source {
         credential(login)?;
     }
+    if let Some(platform) = &image.platform
+        && platform.split('/').next() != Some("linux")
+    {
+        return Err(Error::invalid(format!(
+            "`{}` is not a platform of sandboxes: give one such as linux/amd64.",
+            shown(platform)
+        ))
+        .about("platform"));
+    }
     arguments::absent(image.builder_version.is_some(), "image.builder-version")
 }
 
