@@ -5,7 +5,7 @@ mod content;
 mod context;
 mod work;
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 use sandbox_provider_kit::{
     Error, Result,
@@ -31,6 +31,9 @@ use crate::{
 
 pub use content::Contents;
 use work::Works;
+
+/// How often a list is asked for again that the engine could not make.
+const LIST_REPEATS: u32 = 10;
 
 /// The repository of the images that are built.
 const BUILT: &str = "harness-sandbox-build";
@@ -253,8 +256,18 @@ impl Images {
             return Err(Error::invalid("max is 0: ask for at least one image.").about("max"));
         }
         let filters = map([("label", texts([LABEL]))]).to_string();
-        let found = self.engine.json(Call::get("/images/json").with("filters", filters)).await?;
-        let found = found.map_err(|refusal| failed(&refusal, "list the images"))?;
+        let mut left = LIST_REPEATS;
+        let found = loop {
+            match self.engine.json(Call::get("/images/json").with("filters", filters.as_str())).await? {
+                Ok(found) => break found,
+                // Podman fails if an image is deleted while it makes the list.
+                Err(refusal) if refusal.status() == Some(500) && left > 0 => {
+                    left -= 1;
+                    self.engine.transport().sleep(Duration::from_millis(100)).await;
+                }
+                Err(refusal) => return Err(failed(&refusal, "list the images")),
+            }
+        };
         let mut all: Vec<(u64, String)> = items(&found)
             .iter()
             .filter_map(|image| Some((image.get("Created").whole()?, image_id(image.get("Id").text()?))))
