@@ -117,7 +117,7 @@ fn limits(spec: &SandboxSpec) -> Result<()> {
 ///
 /// # Errors
 ///
-/// The errors of [`check`], of the image, `already-exists` if the name is taken, otherwise those of the engine. `happened`
+/// The errors of [`check()`], of the image, `already-exists` if the name is taken, otherwise those of the engine. `happened`
 /// is `unknown` if a container may be left behind.
 pub async fn create(helper: &Helper, program: &Program, images: &Images, spec: &SandboxSpec) -> Result<SandboxInfo> {
     let options = check(spec)?;
