@@ -74,10 +74,11 @@ impl Flavor {
         }
     }
 
-    /// Returns whether the engine is Podman.
+    /// Returns whether a build failed only because an image that it looked at was deleted meanwhile. Podman fails then; it has
+    /// no code for it, only this text (seen with 4.3.1).
     #[must_use]
-    pub fn is_podman(&self) -> bool {
-        self.product == Product::Podman
+    pub fn is_disturbed(&self, failure: &str) -> bool {
+        self.product == Product::Podman && failure.contains("layer not known")
     }
 }
 
@@ -101,5 +102,9 @@ mod tests {
         assert_eq!(flavor("Engine", "2.0").doubt(), None);
         assert!(flavor("Other", "1.41").doubt().is_some_and(|text| text.contains("neither")));
         assert_eq!(flavor("Engine", "1.41").helper_arch(), Some("aarch64"));
+        let failure = "getting top layer info: layer not known";
+        assert!(
+            flavor("Podman Engine", "1.41").is_disturbed(failure) && !flavor("Engine", "1.41").is_disturbed(failure)
+        );
     }
 }

@@ -43,6 +43,7 @@ const POLICY: Policy = Policy {
 };
 
 /// A request to the engine.
+#[derive(Clone)]
 pub struct Call<'a> {
     method: Method,
     path: String,

@@ -37,6 +37,9 @@ const LINE_BYTES: usize = 4 * 1024 * 1024;
 /// Length of the end of the log in the message of a failed build, in bytes.
 const TAIL_BYTES: usize = 2048;
 
+/// How often a build is repeated that failed only because of the deletion of another image.
+const DISTURBED_REPEATS: u32 = 3;
+
 /// The header by which a plugin asks its host for a credential (docs/manifest.md).
 const CREDENTIAL_HEADER: &str = "harness-credential";
 
@@ -151,15 +154,22 @@ async fn build(
     if dockerfile.login.is_some() {
         call = call.header(CREDENTIAL_HEADER, "registry");
     }
-    let response = engine.open_with(call, archive(contents, dockerfile)).await?;
-    let response = response.map_err(|refusal| {
-        let mut error = failed(&refusal, "build the image");
-        if matches!(refusal.status(), Some(400 | 500)) {
-            error.kind = ErrorKind::BuildFailed;
+    let mut left = DISTURBED_REPEATS;
+    let failure = loop {
+        let response = engine.open_with(call.clone(), archive(contents.clone(), dockerfile)).await?;
+        let response = response.map_err(|refusal| {
+            let mut error = failed(&refusal, "build the image");
+            if matches!(refusal.status(), Some(400 | 500)) {
+                error.kind = ErrorKind::BuildFailed;
+            }
+            error
+        })?;
+        match follow(response.body, log).await? {
+            Some(text) if left > 0 && engine.flavor().await?.is_disturbed(&text) => left -= 1,
+            failure => break failure,
         }
-        error
-    })?;
-    match follow(response.body, log).await? {
+    };
+    match failure {
         None => Ok(()),
         Some(text) => {
             let log = log.borrow();
