@@ -10,6 +10,8 @@ mount -t overlay -o "lowerdir=/usr:$root/usr" overlay /usr
 # The rules for signatures of images, which podman needs to save an image.
 if [ -d "$root/etc/containers" ]; then mount -t overlay -o "lowerdir=/etc:$root/etc" overlay /etc; fi
 
+# containerd creates a folder here.
+if [ -d /opt ]; then mount -t tmpfs -o mode=755 tmpfs /opt; fi
 # Engines keep sockets, locks and names of namespaces in these folders.
 mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
