@@ -348,7 +348,7 @@ impl Helper {
             ("User", "0".into()),
         ]);
         let path = format!("/containers/{container}/exec");
-        let created = self.engine.json(Call::post(path).json(&body)).await.map_err(Fault::Failed)?;
+        let created = self.engine.json(Call::post(path).json(&body).quick()).await.map_err(Fault::Failed)?;
         let created = match created {
             Ok(created) => created,
             Err(refusal) => return Err(self.refused(container, &refusal).await),

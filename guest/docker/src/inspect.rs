@@ -81,7 +81,7 @@ impl State {
 /// `not-found` if the engine has no such container or it is not a sandbox.
 pub async fn state(engine: &Engine, id: &str) -> Result<State> {
     check_id(id)?;
-    match engine.json(Call::get(format!("/containers/{id}/json"))).await? {
+    match engine.json(Call::get(format!("/containers/{id}/json")).quick()).await? {
         Ok(value) => {
             let state = State(value);
             if state.label(LABEL).is_some() { Ok(state) } else { Err(Error::not_found("sandbox", id)) }

@@ -37,7 +37,7 @@ const POLICY: Policy = Policy {
     base: Duration::from_millis(100),
     cap: Duration::from_secs(2),
     refused: 2,
-    attempt: Some(Duration::from_secs(120)),
+    attempt: Some(SLOW),
     throttle_any: false,
     patience: None,
 };
@@ -50,11 +50,19 @@ pub struct Call<'a> {
     query: Vec<(&'a str, String)>,
     headers: Vec<(&'static str, String)>,
     body: Bytes,
+    limit: Duration,
 }
+
+/// Time limit for a request that the engine answers at once. A connection that has become silent is given up then.
+const QUICK: Duration = Duration::from_secs(20);
+
+/// Time limit for other requests, such as those that copy the files of a container.
+const SLOW: Duration = Duration::from_secs(120);
 
 impl<'a> Call<'a> {
     fn new(method: Method, path: String) -> Call<'a> {
-        Call { method, path, query: Vec::new(), headers: Vec::new(), body: Bytes::new() }
+        let (query, headers, body) = Default::default();
+        Call { method, path, query, headers, body, limit: SLOW }
     }
 
     /// A `GET` request. `path` begins with `/`; its variable parts have to be escaped.
@@ -80,6 +88,13 @@ impl<'a> Call<'a> {
     /// A `DELETE` request.
     pub fn delete(path: impl Into<String>) -> Call<'a> {
         Call::new(Method::Delete, path.into())
+    }
+
+    /// Says that the engine answers at once.
+    #[must_use]
+    pub fn quick(mut self) -> Call<'a> {
+        self.limit = QUICK;
+        self
     }
 
     /// Adds a query parameter.
@@ -195,7 +210,8 @@ impl Engine {
         let (base, call) = (self.base()?, call.sized());
         let throttle = Throttle { wait: Refusal::retry_after, longest: Some(Duration::from_secs(60)) };
         let transport = self.transport();
-        let result = retry::run(transport, &POLICY, throttle, |_| {
+        let policy = Policy { attempt: Some(call.limit), ..POLICY };
+        let result = retry::run(transport, &policy, throttle, |_| {
             let request = call.request(&base, call.body());
             async { exchange(transport, request, ANSWER_BYTES).await.map_err(final_at_once) }
         });
