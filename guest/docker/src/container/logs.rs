@@ -1,7 +1,7 @@
 //! The log of a sandbox: what its entry point printed, as the engine keeps it.
 //!
-//! The engine returns lines with the time at which they were printed. A cursor is the time of the last line that was
-//! returned and the number of lines of this time that were returned, because several lines can have the same time.
+//! The engine returns lines in the order in which it got them, with times that need not be in order. So a cursor is the number
+//! of lines that were returned or passed over, and the number of bytes of the next line that were returned.
 
 use futures_util::StreamExt as _;
 use sandbox_provider_kit::{
@@ -46,53 +46,45 @@ pub async fn read(
 ) -> Result<LogPage> {
     let max = check::max_bytes(max_bytes)?;
     let engine = helper.engine();
-    let (since, skip) = match cursor {
-        Some(cursor) => position(cursor)?,
-        None => (query.since.unwrap_or(0).saturating_mul(1_000_000), 0),
-    };
+    let (passed, begun) = cursor.map_or(Ok((0, 0)), position)?;
     state(engine, id).await?;
     let wanted = |stream| query.stream.is_none_or(|only| only == stream);
     let mut call = Call::get(format!("/containers/{id}/logs"))
         .with("stdout", if wanted(OutputStream::Stdout) { "1" } else { "0" })
         .with("stderr", if wanted(OutputStream::Stderr) { "1" } else { "0" })
         .with("timestamps", "1");
+    let since = query.since.unwrap_or(0);
     if since > 0 {
-        call = call.with("since", format!("{}.{:09}", since / 1_000_000_000, since % 1_000_000_000));
+        call = call.with("since", format!("{}.{:03}", since / 1000, since % 1000));
     }
     let response = engine.open(call).await?.map_err(|refusal| failed(&refusal, "read the log").about(id))?;
-    let until = query.until.map(|until| until.saturating_mul(1_000_000));
 
     let mut page = LogPage { items: Vec::new(), next: None };
-    let (mut size, mut last, mut same) = (0, (since, skip), 0);
+    let (mut room, mut number) = (max, 0);
     let mut lines = Lines::default();
     let mut body = response.body;
     loop {
         while let Some(line) = lines.next() {
-            if line.at < since || until.is_some_and(|until| line.at > until) {
-                continue;
-            }
-            same = if line.at == last.0 { same + 1 } else { 1 };
-            if line.at == since && same <= skip && cursor.is_some() {
-                last = (line.at, same);
-                continue;
-            }
+            number += 1;
+            let at = line.at / 1_000_000;
             let fits = query.search.as_deref().is_none_or(|text| line.text.contains(text));
-            if fits && size + line.text.len() > max {
-                if size > 0 {
-                    page.next = Some(format!("{}-{}", last.0, last.1));
-                    return Ok(page);
+            if number <= passed || at < since || query.until.is_some_and(|until| at > until) || !fits {
+                continue;
+            }
+            let from = if number == passed + 1 { line.text.floor_char_boundary(begun) } else { 0 };
+            let rest = &line.text[from..];
+            if rest.len() > room {
+                // A character that is longer than a page would never be returned.
+                let least = if page.items.is_empty() { rest.chars().next().map_or(0, char::len_utf8) } else { 0 };
+                let end = rest.floor_char_boundary(room).max(least);
+                if end > 0 {
+                    page.items.push(chunk(&line, &rest[..end]));
                 }
-                // A line that is longer than a page is cut: it could never be returned whole.
-                let cut = line.text.floor_char_boundary(max);
-                page.items.push(chunk(&line, &line.text[..cut]));
-                page.next = Some(format!("{}-{same}", line.at));
+                page.next = Some(format!("{}-{}", number - 1, from + end));
                 return Ok(page);
             }
-            last = (line.at, same);
-            if fits {
-                size += line.text.len();
-                page.items.push(chunk(&line, &line.text));
-            }
+            room -= rest.len();
+            page.items.push(chunk(&line, rest));
         }
         match body.next().await {
             Some(Ok(Frame::Data(data))) => lines.push(&data),
@@ -108,8 +100,8 @@ fn chunk(line: &Line, text: &str) -> LogChunk {
     LogChunk { stream: Some(stream), text: text.to_string(), at: Some(line.at / 1_000_000) }
 }
 
-fn position(cursor: &str) -> Result<(u64, u32)> {
-    let parts = cursor.split_once('-').and_then(|(at, skip)| Some((at.parse().ok()?, skip.parse().ok()?)));
+fn position(cursor: &str) -> Result<(u64, usize)> {
+    let parts = cursor.split_once('-').and_then(|(lines, bytes)| Some((lines.parse().ok()?, bytes.parse().ok()?)));
     parts.ok_or_else(|| Error::invalid("The cursor is unknown: give the one of the last page.").about("cursor"))
 }
 
