@@ -6,9 +6,10 @@ use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
+    thread,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::Value;
 
 use crate::{build, engines, tools};
@@ -71,14 +72,27 @@ pub fn run(write: bool) -> Result<()> {
     let engines = engines::fetch()?;
     let mut results = BTreeMap::new();
     let mut failed = Vec::new();
-    for Column { name, arguments, engine } in COLUMNS {
-        if engine.is_some() && engines.is_none() {
-            continue;
-        }
-        eprintln!("Checking the provider {name}");
-        let states = check(&program, arguments, *engine).with_context(|| format!("in the checks of {name}"))?;
+    // The checks mostly wait, for a service or for time to pass, so all providers are checked at the same time.
+    let checked = thread::scope(|scope| {
+        let columns = COLUMNS.iter().filter(|column| column.engine.is_none() || engines.is_some());
+        let threads: Vec<_> = columns
+            .map(|Column { name, arguments, engine }| {
+                eprintln!("Checking the provider {name}");
+                let program = &program;
+                let work =
+                    move || check(program, arguments, *engine).with_context(|| format!("in the checks of {name}"));
+                (*name, scope.spawn(work))
+            })
+            .collect();
+        let results = threads.into_iter().map(|(name, thread)| {
+            let states = thread.join().map_err(|_| anyhow!("the checks of {name} panicked"))??;
+            Ok((name, states))
+        });
+        results.collect::<Result<Vec<_>>>()
+    })?;
+    for (name, states) in checked {
         failed.extend(states.iter().filter(|(_, state)| **state == "no").map(|(id, _)| format!("{name}: {id}")));
-        results.insert(*name, states);
+        results.insert(name, states);
     }
     let list = output(Command::new(&program).args(["conformance", "--list", "--json"]))?.1;
     let text = document(&list, &results)?;
