@@ -72,7 +72,6 @@ pub struct Verb {
     rest: Vec<String>,
     data: Bytes,
     wait: Duration,
-    limit: bool,
 }
 
 impl Verb {
@@ -80,7 +79,7 @@ impl Verb {
     #[must_use]
     pub fn new(name: &str) -> Verb {
         let arguments = vec![name.to_string()];
-        Verb { arguments, rest: Vec::new(), data: Bytes::new(), wait: Duration::ZERO, limit: true }
+        Verb { arguments, rest: Vec::new(), data: Bytes::new(), wait: Duration::ZERO }
     }
 
     /// Adds a setting.
@@ -124,13 +123,6 @@ impl Verb {
     pub fn waits(mut self, wait: Duration) -> Verb {
         self.wait = wait;
         self.with("wait", wait.as_millis())
-    }
-
-    /// Permits an answer that goes on without a time limit.
-    #[must_use]
-    pub fn unlimited(mut self) -> Verb {
-        self.limit = false;
-        self
     }
 }
 
@@ -403,12 +395,9 @@ impl Helper {
                     }
                 }
             };
-            let result = match verb.limit {
-                true => within(self.engine.transport(), limit, attempt)
-                    .await
-                    .unwrap_or_else(|| Err(Fault::Cut(format!("no complete answer within {} s", limit.as_secs())))),
-                false => attempt.await,
-            };
+            let result = within(self.engine.transport(), limit, attempt)
+                .await
+                .unwrap_or_else(|| Err(Fault::Cut(format!("no complete answer within {} s", limit.as_secs()))));
             match result {
                 Ok(frames) => return Ok(frames),
                 // An earlier attempt may have had its effect before the sandbox ended.

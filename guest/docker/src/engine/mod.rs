@@ -278,17 +278,6 @@ impl Engine {
         *self.0.flavor.borrow_mut() = Some(flavor.clone());
         Ok(flavor)
     }
-
-    /// Remembers which engine it is, from the cache of another instance.
-    pub fn set_flavor(&self, flavor: Flavor) {
-        *self.0.flavor.borrow_mut() = Some(flavor);
-    }
-
-    /// Returns which engine it is, if it is known.
-    #[must_use]
-    pub fn known_flavor(&self) -> Option<Flavor> {
-        self.0.flavor.borrow().clone()
-    }
 }
 
 /// Engines answer 500 for most of their own errors, also for those that no retry mends, so only gateways' answers count as
