@@ -235,9 +235,10 @@ fn list(selection: &Selection, steps: &[&Step]) -> Result<()> {
 fn needs(step: &str) -> Result<()> {
     match step {
         "proto" => tools::python().map(drop),
-        // Without the packages, the tests are left out by themselves.
+        // Without the packages, the tests with an engine are left out by themselves.
         "engines" => engines::fetch().map(drop),
         "system" => {
+            engines::fetch()?;
             build::dist()?;
             build::test_components()?;
             tools::python()?;
