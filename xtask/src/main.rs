@@ -4,9 +4,11 @@
 mod bench;
 mod build;
 mod conformance;
+mod debian;
 mod demo;
 mod engines;
 mod evals;
+mod go;
 mod guests;
 mod inspect;
 mod progress;
@@ -60,6 +62,8 @@ enum Task {
     Layout,
     /// Fetch container engines for tests into target/engines, without an installation
     Engines,
+    /// Fetch the Go compiler for tests into target/go, without an installation
+    Go,
     /// Build the Inspect AI plugin as a wheel into target/wheels
     Wheel,
     /// Build, check and test everything
@@ -84,6 +88,11 @@ fn main() -> ExitCode {
         Task::Engines => engines::fetch().map(|root| {
             if let Some(root) = root {
                 println!("{}", root.display());
+            }
+        }),
+        Task::Go => go::go().map(|go| {
+            if let Some(go) = go {
+                println!("{}", go.display());
             }
         }),
         Task::Wheel => inspect::wheel().map(drop),

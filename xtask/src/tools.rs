@@ -165,7 +165,8 @@ fn has_target(target: &str) -> bool {
     })
 }
 
-fn works(command: &mut Command) -> bool {
+/// Runs a command without input and output. Returns whether it succeeds.
+pub fn works(command: &mut Command) -> bool {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
