@@ -348,7 +348,10 @@ impl Helper {
         let Some(id) = created.get("Id").text() else { return Err(strange()) };
         let body = map([("Detach", false.into()), ("Tty", false.into())]);
         let call = Call::post(format!("/exec/{id}/start")).json(&body);
-        match self.engine.open(call).await.map_err(Fault::Failed)? {
+        let Some(response) = within(self.engine.transport(), ANSWER_TIME, self.engine.open(call)).await else {
+            return Err(Fault::Cut(format!("no answer within {} s", ANSWER_TIME.as_secs())));
+        };
+        match response.map_err(Fault::Failed)? {
             Ok(response) => Ok(Answer::new(response.body)),
             Err(refusal) if refusal.is_refused() => Err(Fault::Cut(refusal.message().to_string())),
             Err(refusal) => Err(self.refused(container, &refusal).await),

@@ -1,6 +1,6 @@
 //! Starting commands, their output and their verdicts.
 
-use std::{fs, process::Stdio};
+use std::{fs, io::Read as _, process::Stdio};
 
 use crate::{
     harness::{Answer, Sandbox, lives, until},
@@ -78,6 +78,23 @@ fn a_read_ends_with_the_first_output() {
     assert_eq!(sandbox.call("wait", &["id=x", "wait=10"]).ok().verdict(), None);
     sandbox.call("input", &["id=x", "offset=4", "eof=1"]).ok();
     assert_eq!(sandbox.call("wait", &["id=x", "wait=30000"]).verdict().as_deref(), Some("exited 1"));
+}
+
+#[test]
+fn a_call_that_follows_says_that_it_lives() {
+    needs_root!();
+    let sandbox = Sandbox::new();
+    sandbox.call("start", &["id=x", "--", "sh", "-c", "read line"]).ok();
+    let mut follower =
+        sandbox.command("read", &["id=x", "follow=1", "beat=5", "wait=30000"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut frames = [0; 15];
+    follower.stdout.as_mut().unwrap().read_exact(&mut frames).unwrap();
+    assert_eq!(frames, *b"s\0\0\0\0s\0\0\0\0s\0\0\0\0");
+    sandbox.call("input", &["id=x", "offset=0", "eof=1"]).ok();
+    let rest = Answer::of(&follower.wait_with_output().unwrap()).ok();
+    assert_eq!(rest.verdict().as_deref(), Some("exited 1"));
+    let once = sandbox.call("read", &["id=x", "out=1", "wait=50", "beat=1"]);
+    assert!(once.frames.iter().all(|(tag, _)| *tag != b's'), "{once:?}");
 }
 
 #[test]

@@ -3,10 +3,7 @@
 
 use std::{cell::RefCell, time::Duration};
 
-use futures_util::{
-    StreamExt as _,
-    future::{Either, select},
-};
+use futures_util::StreamExt as _;
 use sandbox_provider_kit::{
     Result,
     api::{
@@ -16,7 +13,7 @@ use sandbox_provider_kit::{
     },
     exec::Capture,
     memo::Memo,
-    platform::Frame,
+    platform::{Frame, within},
 };
 
 use super::{after_start, ended, reader::Reader, verdict_of};
@@ -26,8 +23,12 @@ use crate::{
         frames::{Demux, Source},
     },
     helper::{Fault, Helper, LONGEST_WAIT, Verb},
+    inspect,
     notes::Filter,
 };
+
+/// Time without a frame after which a connection counts as broken. The helper sends a frame every 15 s at least.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// The kept connections, by sandbox and command.
 pub struct Outputs {
@@ -60,7 +61,7 @@ impl Outputs {
             let attempt = async {
                 let mut reader = Reader::new(0, 0, Some(self.helper.begin(sandbox, verb).await?));
                 while !reader.is_current {
-                    reader.step().await?;
+                    self.step(&mut reader).await?;
                 }
                 Ok(reader)
             };
@@ -110,6 +111,16 @@ impl Outputs {
         Ok(RunResult { verdict, stdout: stdout.captured(), stderr: stderr.captured(), duration })
     }
 
+    /// Receives one frame. A connection that stays silent is one that broke.
+    async fn step(&self, reader: &mut Reader) -> Result<(), Fault> {
+        let limit = SILENCE.saturating_sub(reader.silent);
+        let step = within(self.helper.engine().transport(), limit, reader.step()).await;
+        step.unwrap_or_else(|| {
+            reader.silent = SILENCE;
+            Err(Fault::Cut(format!("nothing was received within {} s", SILENCE.as_secs())))
+        })
+    }
+
     /// Receives one frame; opens a new connection if there is none or if it breaks. Fails with the verdict if the sandbox has
     /// ended, otherwise with an error.
     async fn receive(
@@ -123,13 +134,30 @@ impl Outputs {
             if reader.answer.is_none() {
                 let (out, err) = reader.received();
                 let verb = Verb::new("read").with("id", exec).with("out", out).with("err", err).with("follow", 1);
-                reader.is_current = false;
-                reader.answer = Some(self.helper.begin(sandbox, &verb).await?);
+                reader.connect(self.helper.begin(sandbox, &verb).await?);
             }
-            reader.step().await
+            let was_current = reader.is_current;
+            self.step(reader).await.map(|()| was_current)
         };
         let error = match attempt.await {
-            Ok(()) => return Ok(()),
+            Ok(was_current) => {
+                // The connection did not break at once: it was of use.
+                if was_current {
+                    *repeats = 0;
+                }
+                return Ok(());
+            }
+            Err(Fault::Cut(_)) if reader.silent == SILENCE && reader.is_current => {
+                // The helper of a paused sandbox sends nothing.
+                let state = inspect::state(self.helper.engine(), sandbox).await;
+                if state.is_ok_and(|state| state.is_paused()) {
+                    reader.silent = Duration::ZERO;
+                } else {
+                    reader.answer = None;
+                    reader.is_current = false;
+                }
+                return Ok(());
+            }
             Err(Fault::Cut(_)) if Helper::may_repeat(*repeats) => {
                 reader.answer = None;
                 self.helper.pause(repeats).await;
@@ -257,16 +285,20 @@ impl Outputs {
         wait: Duration,
     ) -> Result<(), Result<Verdict>> {
         let transport = self.helper.engine().transport();
-        let until = transport.now() + wait;
+        let begun = transport.now();
         let mut repeats = 0;
         while !reader.has_news() {
             // Before everything that was there has been received, silence does not mean that there is nothing.
-            let left = until.saturating_sub(transport.now());
-            let left = if reader.is_current && reader.answer.is_some() { left } else { left.max(LONGEST_WAIT) };
-            let step = std::pin::pin!(self.receive(sandbox, exec, reader, &mut repeats));
-            match select(step, transport.sleep(left)).await {
-                Either::Left((result, _)) => result?,
-                Either::Right(_) => return Ok(()),
+            let is_current = reader.is_current && reader.answer.is_some();
+            let limit = if is_current { wait } else { wait.max(LONGEST_WAIT) };
+            let left = (begun + limit).saturating_sub(transport.now());
+            let step = self.receive(sandbox, exec, reader, &mut repeats);
+            match within(transport, left, step).await {
+                Some(result) => result?,
+                None => {
+                    reader.silent += left;
+                    return Ok(());
+                }
             }
         }
         // More may have arrived together with it.
@@ -278,5 +310,145 @@ impl Outputs {
 
     fn keep(&self, sandbox: &str, exec: &str, reader: Reader) {
         self.readers.borrow_mut().insert((sandbox.to_string(), exec.to_string()), reader);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use sandbox_provider_kit::{
+        api::wit::Keep,
+        platform::scripted::{self, Answer, Script},
+    };
+
+    use super::*;
+    use crate::engine::Engine;
+
+    const SANDBOX: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    /// An engine that runs one container, and the commands in it.
+    fn world(status: &'static str) -> (Script, Outputs) {
+        let script = Script::new();
+        script.answers_by("exec", |_| Answer::Http(201, "", r#"{"Id":"e"}"#));
+        let state = match status {
+            "paused" => r#"{"State":{"Status":"paused"},"Config":{"Labels":{"harness-sandbox":""}}}"#,
+            _ => r#"{"State":{"Status":"running"},"Config":{"Labels":{"harness-sandbox":""}}}"#,
+        };
+        script.answers_by("json", move |_| Answer::Http(200, "", state));
+        let outputs = Outputs::new(Helper::new(Engine::new(Rc::new(script.clone()))));
+        (script, outputs)
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// Frames of the helper, as the engine sends them.
+    fn sent(frames: &[(u8, &[u8])]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (tag, payload) in frames {
+            bytes.push(*tag);
+            bytes.extend((payload.len() as u32).to_be_bytes());
+            bytes.extend(*payload);
+        }
+        let mut framed = vec![1, 0, 0, 0];
+        framed.extend((bytes.len() as u32).to_be_bytes());
+        framed.extend(bytes);
+        framed
+    }
+
+    fn alive() -> Vec<u8> {
+        sent(&[(b's', b"")])
+    }
+
+    /// The output `text` behind `offset` other bytes, and the end of the command.
+    fn rest(offset: u64, text: &str) -> Vec<u8> {
+        let output = [&offset.to_be_bytes(), text.as_bytes()].concat();
+        let end = (offset + text.len() as u64).to_be_bytes();
+        sent(&[(b'o', &output), (b'O', &end), (b'R', &[0; 8]), (b'v', b"exited 0"), (b'.', b"")])
+    }
+
+    fn run(outputs: &Outputs) -> Result<RunResult> {
+        let limits = OutputLimits { stdout_max: 100, stderr_max: 100, keep: Keep::Head };
+        scripted::run(outputs.run(SANDBOX, "x", Verb::new("run"), limits))
+    }
+
+    /// The bodies of the requests that created execs, and when they were sent.
+    fn execs(script: &Script) -> Vec<(u64, String)> {
+        let text = |body: &[u8]| String::from_utf8_lossy(body).into_owned();
+        script.calls("exec").iter().map(|seen| (seen.at.as_secs(), text(&seen.body))).collect()
+    }
+
+    #[test]
+    fn a_connection_that_becomes_silent_is_replaced() {
+        let (script, outputs) = world("running");
+        let begin = sent(&[(b'o', b"\0\0\0\0\0\0\0\0one"), (b's', b"")]);
+        script.will("start", Answer::Paced(vec![(Duration::ZERO, begin)]));
+        // More often than connections that break at once are replaced.
+        for _ in 0..6 {
+            script.will("start", Answer::Paced(vec![(seconds(1), alive())]));
+        }
+        script.will("start", Answer::Paced(vec![(Duration::ZERO, rest(3, "two"))]));
+        let result = run(&outputs).expect("a result");
+        assert_eq!(result.stdout.data, b"onetwo");
+        let execs = execs(&script);
+        assert_eq!(execs.len(), 8);
+        assert_eq!((execs[0].0, execs[1].0, execs[2].0), (0, 60, 121));
+        assert!(execs[1].1.contains(r#""read","id=x","out=3","err=0","follow=1""#), "{}", execs[1].1);
+    }
+
+    #[test]
+    fn a_command_that_prints_nothing_keeps_its_connection() {
+        let (script, outputs) = world("running");
+        let mut pieces = vec![(seconds(15), alive()); 20];
+        pieces.push((seconds(15), rest(0, "late")));
+        script.will("start", Answer::Paced(pieces));
+        let result = run(&outputs).expect("a result");
+        assert_eq!((&result.stdout.data[..], result.duration), (&b"late"[..], 21 * 15_000));
+        assert_eq!(execs(&script).len(), 1);
+    }
+
+    #[test]
+    fn the_connection_of_a_paused_sandbox_may_be_silent() {
+        let (script, outputs) = world("paused");
+        script.will("start", Answer::Paced(vec![(Duration::ZERO, alive()), (seconds(200), rest(0, "late"))]));
+        let result = run(&outputs).expect("a result");
+        assert_eq!((&result.stdout.data[..], result.duration), (&b"late"[..], 200_000));
+        assert_eq!((execs(&script).len(), script.calls("json").len()), (1, 3));
+    }
+
+    #[test]
+    fn a_start_without_an_answer_is_repeated() {
+        let (script, outputs) = world("running");
+        script.will("start", Answer::Paced(Vec::new()));
+        script.will("start", Answer::Paced(vec![(Duration::ZERO, rest(0, "once"))]));
+        assert_eq!(run(&outputs).expect("a result").stdout.data, b"once");
+        let [first, second] = &execs(&script)[..] else { panic!("two requests") };
+        assert_eq!((&first.1, second.0), (&second.1, 60));
+        // A connection that never brings anything is given up.
+        for _ in 0..5 {
+            script.will("start", Answer::Paced(Vec::new()));
+        }
+        let error = run(&outputs).expect_err("no answer");
+        assert!(error.message.contains("nothing was received within 60 s"), "{}", error.message);
+    }
+
+    #[test]
+    fn silence_is_noticed_by_several_short_reads() {
+        let (script, outputs) = world("running");
+        script.will("start", Answer::Paced(vec![(Duration::ZERO, alive()), (seconds(30), alive())]));
+        script.will("start", Answer::Paced(vec![(Duration::ZERO, rest(0, "late"))]));
+        scripted::run(outputs.start(SANDBOX, "x", Verb::new("run"))).expect("a start");
+        let exec = ExecRef { sandbox: SANDBOX.to_string(), exec: "x".to_string(), deadline: None, container: None };
+        let request = ReadRequest { stdout_offset: 0, stderr_offset: 0, max_bytes: 100, wait: 25_000 };
+        for end in [25, 50, 75] {
+            let output = scripted::run(outputs.read(&exec, request)).expect("output");
+            assert!(output.stdout.data.is_empty() && output.verdict.is_none());
+            assert_eq!(script.0.now.borrow().as_secs(), end);
+        }
+        let output = scripted::run(outputs.read(&exec, request)).expect("output");
+        assert_eq!(output.stdout.data, b"late");
+        assert_eq!(execs(&script)[1].0, 90);
     }
 }

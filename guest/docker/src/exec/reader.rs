@@ -1,6 +1,6 @@
 //! The output of one command as the helper sends it: both streams from their offsets on, and the verdict.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 use sandbox_provider_kit::{Error, api::wit::OutputChunk};
@@ -90,6 +90,8 @@ pub struct Reader {
     verdict: Option<String>,
     /// Everything that was there when the connection was opened has been received.
     pub is_current: bool,
+    /// How long callers have waited for the next frame of the connection.
+    pub silent: Duration,
 }
 
 impl Reader {
@@ -97,7 +99,7 @@ impl Reader {
     #[must_use]
     pub fn new(stdout: u64, stderr: u64, answer: Option<Answer>) -> Reader {
         let (stdout, stderr) = (Stream::new(stdout), Stream::new(stderr));
-        Reader { stdout, stderr, answer, verdict: None, is_current: false }
+        Reader { stdout, stderr, answer, verdict: None, is_current: false, silent: Duration::ZERO }
     }
 
     /// Returns the offsets of the next bytes that have to be received.
@@ -143,6 +145,7 @@ impl Reader {
     /// [`Fault::Cut`] if bytes are missing: what the connection brings does not follow what was received.
     pub fn apply(&mut self, frame: Frame) -> Result<(), Fault> {
         let gap = || Fault::Cut("bytes of the output are missing".to_string());
+        self.silent = Duration::ZERO;
         match frame {
             Frame::Output(Source::Stdout, offset, bytes) => {
                 self.stdout.push(offset, bytes).then_some(()).ok_or_else(gap)?
@@ -178,6 +181,13 @@ impl Reader {
             self.apply(frame?)?;
         }
         Ok(())
+    }
+
+    /// Takes a connection that brings what follows the received bytes.
+    pub fn connect(&mut self, answer: Answer) {
+        self.answer = Some(answer);
+        self.is_current = false;
+        self.silent = Duration::ZERO;
     }
 
     /// Receives one frame.

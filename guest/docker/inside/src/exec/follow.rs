@@ -12,6 +12,9 @@ use crate::{
     exec::state::{Exec, STDERR_ENDED, STDOUT_ENDED},
 };
 
+/// How often a silent connection is told that it is in use, unless the caller asks for another time.
+const BEAT: Duration = Duration::from_secs(15);
+
 /// What is to be sent, and how long to wait for it.
 pub struct Range {
     /// Offset in stdout, in bytes.
@@ -24,11 +27,13 @@ pub struct Range {
     pub follow: bool,
     /// How long to wait; none has no limit with `follow`, and does not wait without.
     pub wait: Option<Duration>,
+    /// With `follow`: longest time without a frame.
+    pub beat: Duration,
 }
 
 impl Default for Range {
     fn default() -> Self {
-        Self { out: 0, err: 0, max: u64::MAX, follow: false, wait: None }
+        Self { out: 0, err: 0, max: u64::MAX, follow: false, wait: None, beat: BEAT }
     }
 }
 
@@ -102,6 +107,7 @@ pub fn follow(exec: &Exec, range: Range) -> Answer {
     let mut max = range.max;
     let mut buffer = Vec::new();
     let mut first = true;
+    let mut last_frame = Instant::now();
     loop {
         let seen = exec.seen();
         let mut news = false;
@@ -119,15 +125,20 @@ pub fn follow(exec: &Exec, range: Range) -> Answer {
             send(b'v', verdict.text())?;
             break;
         }
-        if first && range.follow {
-            // Everything that was there has been sent.
+        // At first: everything that was there has been sent. Later: the connection and this process live.
+        if range.follow && (first || (!news && last_frame.elapsed() >= range.beat)) {
             send(b's', "")?;
+            news = true;
+        }
+        if news {
+            last_frame = Instant::now();
         }
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         if (news && !range.follow) || max == 0 || left == Some(Duration::ZERO) {
             break;
         }
-        exec.sleep(seen, left.unwrap_or(Duration::MAX));
+        let quiet = range.beat.saturating_sub(last_frame.elapsed());
+        exec.sleep(seen, left.unwrap_or(Duration::MAX).min(if range.follow { quiet } else { Duration::MAX }));
         if first {
             // A supervisor that was killed before the call is noticed at once.
             exec.check();

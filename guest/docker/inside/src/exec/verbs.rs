@@ -47,6 +47,7 @@ pub fn read(args: &Args, context: &mut Context) -> Answer {
         max: args.number("max")?.unwrap_or(u64::MAX),
         follow: args.flag("follow"),
         wait: args.duration("wait")?,
+        beat: args.duration("beat")?.unwrap_or(Range::default().beat),
     };
     follow(&exec, range)
 }

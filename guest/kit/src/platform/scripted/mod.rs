@@ -32,6 +32,8 @@ pub enum Answer {
     Hang(Vec<Vec<u8>>),
     /// An HTTP response: status, entity tag, body.
     Http(u16, &'static str, &'static str),
+    /// Any bytes in these pieces, each after a pause, followed by silence.
+    Paced(Vec<(Duration, Vec<u8>)>),
     /// Any bytes in these pieces, with the content type of the request, followed by these trailers if there are any.
     Raw(Vec<Vec<u8>>, Option<Headers>),
 }
@@ -235,6 +237,15 @@ impl Transport for Script {
                 Answer::Http(status, tag, text) => {
                     let head = headers([("etag", tag)]).into();
                     return Ok(Response { status, head, body: whole(Bytes::from_static(text.as_bytes())) });
+                }
+                Answer::Paced(pieces) => {
+                    let script = Script(net);
+                    let pieces = stream::iter(pieces).then(move |(pause, piece)| {
+                        let sleep = script.sleep(pause);
+                        sleep.map(|()| Ok(Frame::Data(Bytes::from(piece))))
+                    });
+                    let head = Headers::default().into();
+                    return Ok(Response { status: 200, head, body: Box::pin(pieces.chain(stream::pending())) });
                 }
                 Answer::Raw(pieces, trailers) => {
                     let data = pieces.into_iter().map(|piece| Ok(Frame::Data(Bytes::from(piece))));
