@@ -10,6 +10,7 @@ mod evals;
 mod guests;
 mod inspect;
 mod progress;
+mod python;
 mod report;
 mod test;
 mod tools;
@@ -60,7 +61,7 @@ enum Task {
     Layout,
     /// Fetch container engines for tests into target/engines, without an installation
     Engines,
-    /// Build the Inspect AI plugin as a wheel into target/wheels
+    /// Build the Python package and the Inspect AI plugin as wheels into target/wheels
     Wheel,
     /// Build, check and test everything
     Test(test::Selection),
@@ -86,7 +87,7 @@ fn main() -> ExitCode {
                 println!("{}", root.display());
             }
         }),
-        Task::Wheel => inspect::wheel().map(drop),
+        Task::Wheel => python::wheel().and_then(|_| inspect::wheel()).map(drop),
         Task::Test(selection) => test::all(&selection),
         Task::Bench { what } => bench::run(what),
     };
