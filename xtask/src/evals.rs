@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 
 use crate::{
-    inspect,
+    inspect, python,
     report::Report,
     tools::{self, Version},
 };
@@ -30,7 +30,7 @@ pub fn test(report: &mut Report, filter: Option<&str>) -> Result<()> {
     inspect::install(&python)?;
     // The packages cache files in this folder, and the plugin its compiled component.
     let cache: PathBuf = tools::target().join("evals-cache");
-    inspect::pytest(report, filter, || {
+    python::pytest(report, filter, || {
         // The suppressed warnings come from the packages under test.
         let mut command = inspect::module(&python, &["pytest", "tests/outside", "--disable-warnings"]);
         command.env("XDG_CACHE_HOME", &cache);

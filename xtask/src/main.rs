@@ -12,6 +12,7 @@ mod go;
 mod guests;
 mod inspect;
 mod progress;
+mod python;
 mod report;
 mod test;
 mod tools;
@@ -64,7 +65,7 @@ enum Task {
     Engines,
     /// Fetch the Go compiler for tests into target/go, without an installation
     Go,
-    /// Build the Inspect AI plugin as a wheel into target/wheels
+    /// Build the Python package and the Inspect AI plugin as wheels into target/wheels
     Wheel,
     /// Build, check and test everything
     Test(test::Selection),
@@ -95,7 +96,7 @@ fn main() -> ExitCode {
                 println!("{}", go.display());
             }
         }),
-        Task::Wheel => inspect::wheel().map(drop),
+        Task::Wheel => python::wheel().and_then(|_| inspect::wheel()).map(drop),
         Task::Test(selection) => test::all(&selection),
         Task::Bench { what } => bench::run(what),
     };

@@ -13,7 +13,7 @@ use std::{process::Command, time::Instant};
 use anyhow::{Result, ensure};
 
 use crate::{
-    build, conformance, engines, evals, guests, inspect, progress,
+    build, conformance, engines, evals, guests, inspect, progress, python as python_host,
     report::Report,
     tools::{self, WASM_TARGET, cargo, run},
 };
@@ -110,6 +110,11 @@ const STEPS: &[Step] = &[
             let packages: Vec<_> = STEPS.iter().flat_map(|step| step.packages()).copied().collect();
             rust::examples(report, &packages, filter)
         }),
+    },
+    Step {
+        name: "python-host",
+        about: "the Python package: lints, types, tests of the built wheel",
+        run: Action::Tests(python_host::test),
     },
     Step {
         name: "inspect",

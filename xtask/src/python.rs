@@ -1,0 +1,178 @@
+//! The Python package `sandbox-host`: `cargo xtask wheel` builds it, and the test step `python-host` tests it in an environment
+//! that contains no other part of this repository. What it has in common with the Inspect AI plugin is here too.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    build,
+    report::Report,
+    tools::{self, run},
+};
+
+/// The search path of the tests: system folders only, without the Rust toolchain and the user's own programs.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Returns the folder of the package.
+pub fn tree() -> PathBuf {
+    tools::root().join("host/python")
+}
+
+/// Returns a command that runs a Python module in the folder of the package.
+fn module(python: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(python);
+    command.arg("-m").args(arguments).current_dir(tree());
+    command
+}
+
+/// Returns the Python interpreter for builds and checks. Fails if its packages cannot be installed.
+fn builder() -> Result<PathBuf> {
+    tools::environment("python-build-venv", &tree().join("requirements-build.txt"))
+}
+
+/// Builds the wheel into `target/wheels` and returns its path. The wheel contains the components, and the program `sandbox`
+/// with components of its own, as a script that is installed next to Python. Fails if a part cannot be built.
+pub fn wheel() -> Result<PathBuf> {
+    let component = build::components(&build::PROVIDERS, false)?;
+    let program = build::program()?;
+    let scripts = tree().join("sandbox_host.data/scripts");
+    fs::create_dir_all(&scripts)?;
+    build::replace(&program, &scripts.join("sandbox"))?;
+    for provider in build::PROVIDERS {
+        let name = build::file_name(provider);
+        // The program looks for its components in the first place, the package in the second.
+        for folder in [&scripts, &tree().join("python/sandbox_host")] {
+            build::replace(&component.with_file_name(&name), &folder.join(&name))?;
+        }
+    }
+    maturin(&builder()?, &tree(), "sandbox_host-")
+}
+
+/// Builds the wheel of a folder into `target/wheels` and returns its path. `prefix` is the beginning of its name. Fails if
+/// it cannot be built.
+pub fn maturin(python: &Path, tree: &Path, prefix: &str) -> Result<PathBuf> {
+    let folder = tools::target().join("wheels");
+    let wheels = || {
+        let entries = fs::read_dir(&folder).into_iter().flatten();
+        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with(prefix) && name.ends_with(".whl")
+        })
+    };
+    // A wheel of an earlier version must not be mistaken for the new one.
+    for old in wheels() {
+        fs::remove_file(old)?;
+    }
+    eprintln!("Building the wheel");
+    let mut command = Command::new(python);
+    command.current_dir(tree).args(["-m", "maturin", "build", "--release", "--quiet", "--compatibility", "linux"]);
+    command.arg("--out").arg(&folder).arg("--manifest-path").arg(tree.join("native/Cargo.toml"));
+    command.env("CARGO_TARGET_DIR", tools::target());
+    tools::forget_package(&mut command);
+    run(&mut command)?;
+    let wheel = wheels().next().context("maturin built no wheel")?;
+    eprintln!("Built {}", wheel.display());
+    Ok(wheel)
+}
+
+/// Builds the wheel and installs it into the environment of this Python.
+///
+/// # Errors
+///
+/// Fails if the wheel cannot be built or installed.
+pub fn install(python: &Path) -> Result<()> {
+    let install = ["pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--force-reinstall"];
+    run(module(python, &install).arg(wheel()?))
+}
+
+/// Runs lints, type checks and all tests with the wheel in an environment of its own. With a filter, runs only the tests
+/// whose names contain it.
+///
+/// # Errors
+///
+/// Fails if a check fails or a test fails twice.
+pub fn test(report: &mut Report, filter: Option<&str>) -> Result<()> {
+    let builder = builder()?;
+    let python = tools::environment("python-venv", &tree().join("requirements.txt"))?;
+    if filter.is_none() {
+        run(Command::new(&builder).arg("make_sync.py").arg("--check").current_dir(tree()))?;
+        run(&mut module(&builder, &["ruff", "check", "."]))?;
+        run(&mut module(&builder, &["ruff", "format", "--check", "."]))?;
+        run(module(&builder, &["mypy", "python", "tests", "make_sync.py", "--python-executable"]).arg(&python))?;
+    }
+    install(&python)?;
+    pytest(report, filter, || module(&python, &["pytest", "tests", "-rs"]))
+}
+
+/// Runs `command`, which runs pytest, and runs failed tests a second time. With a filter, runs only the tests whose
+/// names contain it.
+///
+/// # Errors
+///
+/// Fails if a test failed twice.
+pub fn pytest(report: &mut Report, filter: Option<&str>, command: impl Fn() -> Command) -> Result<()> {
+    let program = build::program()?;
+    let cache = tools::target().join("pytest-cache");
+    let pytest = |more: &[&str]| {
+        let mut command = command();
+        // The tests of one file share sandboxes.
+        command.args(["--quiet", "--numprocesses", "2", "--dist", "loadfile", "-o"]);
+        command.arg(format!("cache_dir={}", cache.display()));
+        command.args(filter.map(|text| ["-k", text]).into_iter().flatten()).args(more);
+        command.env("SANDBOX_PROGRAM", &program).env("PATH", PATH);
+        command
+    };
+    let _ = fs::remove_dir_all(&cache);
+    let mut lines = Vec::new();
+    let status = tools::run_watched(&mut pytest(&[]), |line| lines.push(line.to_string()))?;
+    report.passed(lines.iter().rev().find_map(|line| passed(line)).unwrap_or(0));
+    // Exit code 5 of pytest means that no test was selected.
+    if status.success() || (filter.is_some() && status.code() == Some(5)) {
+        return Ok(());
+    }
+    let failed = failed(&cache);
+    ensure!(!failed.is_empty(), "pytest failed ({status})");
+    report.output(&lines);
+    println!("\nRunning failed tests again: {}", failed.join(", "));
+    let again = run(&mut pytest(&["--last-failed"]));
+    let failed_again = if again.is_ok() { Vec::new() } else { self::failed(&cache) };
+    for name in failed {
+        if failed_again.contains(&name) {
+            // `tests/test_files.py::test_name[case]`: filters match the name only.
+            report.failed(name.rsplit("::").next().and_then(|name| name.split('[').next()).unwrap_or(&name));
+        } else {
+            report.flaky(name);
+        }
+    }
+    again
+}
+
+/// Returns the number of passed tests from the last line of pytest: `2 failed, 40 passed in 3.21s`.
+fn passed(line: &str) -> Option<usize> {
+    let words: Vec<_> = line.split_whitespace().collect();
+    words.windows(2).find(|pair| pair[1].trim_end_matches(',') == "passed")?[0].parse().ok()
+}
+
+/// Returns the tests that failed in the last run of pytest, from its cache.
+fn failed(cache: &Path) -> Vec<String> {
+    let record = fs::read(cache.join("v/cache/lastfailed")).unwrap_or_default();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap_or_default();
+    record.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_passed_tests_is_read_from_the_last_line() {
+        assert_eq!(passed("2 failed, 40 passed, 1 skipped in 3.21s"), Some(40));
+        assert_eq!(passed("40 passed in 3.21s (0:00:03)"), Some(40));
+        assert_eq!(passed("no tests ran in 0.01s"), None);
+    }
+}
