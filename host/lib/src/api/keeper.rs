@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::watch;
 
-use crate::api::provider::Provider;
+use crate::api::provider::{Provider, SandboxWithInfo};
 use crate::api::sandbox::Sandbox;
 use crate::api::spec::{fresh_id, millis};
 use crate::error::{Error, Result};
@@ -164,10 +164,19 @@ impl Keeper {
     ///
     /// Those of [`Provider::create`].
     pub async fn create(&self, spec: SandboxSpec) -> Result<Sandbox> {
+        Ok(self.create_with_info(spec).await?.sandbox)
+    }
+
+    /// Creates a sandbox like [`create`](Self::create), and also returns what the provider reported about it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Provider::create`].
+    pub async fn create_with_info(&self, spec: SandboxSpec) -> Result<SandboxWithInfo> {
         let begun = self.inner.world.now();
-        let sandbox = self.inner.world.create(self.tag(spec)).await?;
-        self.inner.keep(sandbox.id(), begun).await;
-        Ok(sandbox)
+        let created = self.inner.world.create_with_info(self.tag(spec)).await?;
+        self.inner.keep(created.sandbox.id(), begun).await;
+        Ok(created)
     }
 
     /// Stops renewing the lease of a sandbox, because it has ended or has another owner. No renewal begins after this

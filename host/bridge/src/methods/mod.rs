@@ -1,0 +1,97 @@
+//! The methods, by topic. `PROTOCOL.md` describes them; a test compares its table with [`names`].
+
+/// Defines the methods of a topic: their names, their functions, and `with data` for those that take bulk data.
+macro_rules! methods {
+    ($($name:literal => $function:ident $(with $data:ident)?,)*) => {
+        pub(super) const METHODS: &[$crate::methods::base::Method] = &[$(
+            $crate::methods::base::Method {
+                name: $name,
+                takes_data: methods!(@takes $($data)?),
+                start: |context, arguments| $crate::methods::base::start($function, context, arguments),
+            },
+        )*];
+    };
+    (@takes) => { false };
+    (@takes data) => { true };
+}
+
+/// Defines the arguments of methods.
+macro_rules! arguments {
+    ($($name:ident { $($(#[$meta:meta])* $field:ident: $kind:ty),* $(,)? })*) => {$(
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct $name {
+            $($(#[$meta])* $field: $kind,)*
+        }
+    )*};
+}
+
+/// Defines the arguments of methods on sandboxes: these fields, and those that name the sandbox.
+macro_rules! in_sandbox {
+    ($($name:ident { $($(#[$meta:meta])* $field:ident: $kind:ty),* $(,)? })*) => {$(
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct $name {
+            provider: u64,
+            sandbox: String,
+            container: Option<String>,
+            user: Option<String>,
+            $($(#[$meta])* $field: $kind,)*
+        }
+
+        impl $name {
+            /// Returns the sandbox that the arguments name.
+            fn place(
+                &self,
+                context: &$crate::methods::base::Context,
+            ) -> Result<$crate::methods::base::Place, $crate::fault::Fault> {
+                let (container, user) = (self.container.as_deref(), self.user.as_deref());
+                $crate::methods::base::Place::find(context, self.provider, &self.sandbox, container, user)
+            }
+        }
+    )*};
+}
+
+mod base;
+mod files;
+mod forward;
+mod images;
+mod processes;
+mod providers;
+mod sandboxes;
+mod state;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use self::base::{Context, Method, Work};
+use crate::fault::Fault;
+use crate::objects::Objects;
+
+const TOPICS: [&[Method]; 7] = [
+    providers::METHODS,
+    sandboxes::METHODS,
+    state::METHODS,
+    images::METHODS,
+    processes::METHODS,
+    files::METHODS,
+    forward::METHODS,
+];
+
+/// Decodes the arguments of a call and returns its work.
+pub(crate) fn start(objects: Arc<Objects>, method: &str, arguments: &str, data: Bytes) -> Result<Work, Fault> {
+    let found = TOPICS.iter().copied().flatten().find(|known| known.name == method);
+    let Some(found) = found else { return Err(Fault::invalid(format!("there is no method {method:?}"))) };
+    if !found.takes_data && !data.is_empty() {
+        return Err(Fault::invalid(format!("the method {method} takes no data")));
+    }
+    let arguments = if arguments.is_empty() { "{}" } else { arguments };
+    (found.start)(Context { method: found.name, objects, data }, arguments)
+}
+
+/// Returns the names of all methods.
+#[cfg(test)]
+pub(crate) fn names() -> Vec<&'static str> {
+    TOPICS.iter().copied().flatten().map(|method| method.name).collect()
+}

@@ -1,0 +1,64 @@
+//! The JSON shapes of the records of the interface (`wit/types.wit`), in both directions.
+//!
+//! `PROTOCOL.md` has the rules. [`record`] and [`variant`] define a type with the shape and both conversions at once. Types
+//! with shorthands on input read JSON by themselves: images, sandboxes, sidecars, commands, signals.
+
+/// Defines mirrors of records. Each field has the name that it has in the interface, and a type that implements `Shape`.
+macro_rules! record {
+    ($($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $kind:ty),* $(,)? })*) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(crate) struct $name {
+            $($(#[$field_meta])* pub(crate) $field: $kind,)*
+        }
+
+        impl $crate::shapes::basic::Shape for $name {
+            type Wit = sandbox_host::types::$name;
+
+            fn from_wit(wit: Self::Wit) -> Self {
+                $name { $($field: $crate::shapes::basic::Shape::from_wit(wit.$field),)* }
+            }
+
+            fn into_wit(self) -> Self::Wit {
+                sandbox_host::types::$name { $($field: $crate::shapes::basic::Shape::into_wit(self.$field),)* }
+            }
+        }
+    )*};
+}
+
+/// Defines mirrors of enums and variants. A case with a payload names it: `Exited(code: i32)`.
+macro_rules! variant {
+    ($($(#[$meta:meta])* $name:ident { $($case:ident $(($value:ident: $kind:ty))?),* $(,)? })*) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub(crate) enum $name {
+            $($case $(($kind))?,)*
+        }
+
+        impl $crate::shapes::basic::Shape for $name {
+            type Wit = sandbox_host::types::$name;
+
+            fn from_wit(wit: Self::Wit) -> Self {
+                match wit {
+                    $(sandbox_host::types::$name::$case $(($value))? =>
+                        $name::$case $(($crate::shapes::basic::Shape::from_wit($value)))?,)*
+                }
+            }
+
+            fn into_wit(self) -> Self::Wit {
+                match self {
+                    $($name::$case $(($value))? =>
+                        sandbox_host::types::$name::$case $(($crate::shapes::basic::Shape::into_wit($value)))?,)*
+                }
+            }
+        }
+    )*};
+}
+
+pub(crate) mod basic;
+pub(crate) mod command;
+pub(crate) mod image;
+pub(crate) mod results;
+pub(crate) mod spec;
