@@ -63,7 +63,7 @@ impl Channel {
         let task = runtime.spawn(async move {
             let completion = match answer.channel.bridge.call(&method, &arguments, data).await {
                 Ok(reply) => Completion { id, succeeded: true, json: reply.json, parts: reply.parts },
-                Err(fault) => Completion { id, succeeded: false, json: fault.json, parts: Vec::new() },
+                Err(fault) => Completion { id, succeeded: false, json: fault.json(), parts: Vec::new() },
             };
             answer.give(completion);
         });
