@@ -9,6 +9,7 @@ mod engines;
 mod evals;
 mod guests;
 mod inspect;
+mod node;
 mod progress;
 mod report;
 mod test;
@@ -62,6 +63,8 @@ enum Task {
     Engines,
     /// Build the Inspect AI plugin as a wheel into target/wheels
     Wheel,
+    /// Build the npm package sandbox-host into target/dist
+    Npm,
     /// Build, check and test everything
     Test(test::Selection),
     /// Run a benchmark: prints targets and measured values, and fails only on errors
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
             }
         }),
         Task::Wheel => inspect::wheel().map(drop),
+        Task::Npm => node::package().map(drop),
         Task::Test(selection) => test::all(&selection),
         Task::Bench { what } => bench::run(what),
     };
