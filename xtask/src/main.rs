@@ -11,6 +11,7 @@ mod evals;
 mod go;
 mod guests;
 mod inspect;
+mod node;
 mod progress;
 mod python;
 mod report;
@@ -67,6 +68,8 @@ enum Task {
     Go,
     /// Build the Python package and the Inspect AI plugin as wheels into target/wheels
     Wheel,
+    /// Build the npm package sandbox-host into target/dist
+    Npm,
     /// Build, check and test everything
     Test(test::Selection),
     /// Run a benchmark: prints targets and measured values, and fails only on errors
@@ -97,6 +100,7 @@ fn main() -> ExitCode {
             }
         }),
         Task::Wheel => python::wheel().and_then(|_| inspect::wheel()).map(drop),
+        Task::Npm => node::package().map(drop),
         Task::Test(selection) => test::all(&selection),
         Task::Bench { what } => bench::run(what),
     };

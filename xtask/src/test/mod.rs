@@ -13,7 +13,7 @@ use std::{process::Command, time::Instant};
 use anyhow::{Result, ensure};
 
 use crate::{
-    build, conformance, engines, evals, guests, inspect, progress, python as python_host,
+    build, conformance, engines, evals, guests, inspect, node, progress, python as python_host,
     report::Report,
     tools::{self, WASM_TARGET, cargo, run},
 };
@@ -120,6 +120,11 @@ const STEPS: &[Step] = &[
         name: "inspect",
         about: "the Inspect AI plugin: lints, types, tests of the built wheel",
         run: Action::Tests(inspect::test),
+    },
+    Step {
+        name: "node",
+        about: "the npm package: types, tests of the installed package",
+        run: Action::Tests(node::test),
     },
     Step {
         name: "evals",
