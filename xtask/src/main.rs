@@ -3,6 +3,7 @@
 
 mod bench;
 mod build;
+mod c_api;
 mod conformance;
 mod debian;
 mod demo;
@@ -64,6 +65,8 @@ enum Task {
     Engines,
     /// Fetch the Go compiler for tests into target/go, without an installation
     Go,
+    /// Put wasmtime's C API for tests into target/c-api: headers and library
+    CApi,
     /// Build the Inspect AI plugin as a wheel into target/wheels
     Wheel,
     /// Build, check and test everything
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
                 println!("{}", go.display());
             }
         }),
+        Task::CApi => c_api::c_api().map(|folder| println!("{}", folder.display())),
         Task::Wheel => inspect::wheel().map(drop),
         Task::Test(selection) => test::all(&selection),
         Task::Bench { what } => bench::run(what),
