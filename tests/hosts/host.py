@@ -1,9 +1,10 @@
-"""Runs the provider component in a stock host: the unmodified `wasmtime` package from PyPI.
+"""Runs a provider component in a stock host: the unmodified `wasmtime` package from PyPI.
 
-This host speaks only HTTP/1.1 and cannot add credentials, so it connects through `sandbox gateway`. The checks cover the
-life of a sandbox, and that calls without the token of the gateway are refused.
+    python host.py COMPONENT IMAGE     # with the variables that `sandbox gateway` prints, or DOCKER_HOST
 
-    python host.py modal-provider.wasm     # with the variables that `sandbox gateway` prints
+IMAGE is the reference of an image in a registry. This host speaks only HTTP/1.1 and cannot add credentials, so the provider
+for Modal connects through `sandbox gateway`. The provider for Docker needs none. The checks cover the life of a sandbox,
+and that calls without the token of the gateway are refused.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import uuid
 from typing import Any
 
+import fast_bytes
 from wasmtime import Config, Engine, Store, WasiConfig
 from wasmtime.component import Component, Linker, Record, Variant
 
@@ -20,7 +22,7 @@ PACKAGE = "harness:sandbox"
 VERSION = "0.2.0"
 # The interfaces whose functions this host calls.
 INTERFACES = ("sandbox-provider", "exec", "images")
-VARIABLES = ("MODAL_SERVER_URL", "MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "MODAL_GRPC_WIRE")
+VARIABLES = ("MODAL_SERVER_URL", "MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "MODAL_GRPC_WIRE", "DOCKER_HOST")
 
 
 def record(**fields: Any) -> Record:
@@ -148,8 +150,8 @@ def command(*argv: str) -> Record:
 
 
 def main() -> None:
-    path = sys.argv[1]
-    env = {name: os.environ[name] for name in VARIABLES}
+    path, reference = sys.argv[1:]
+    env = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     passed = 0
 
     def check(what: str, holds: bool) -> None:
@@ -158,39 +160,45 @@ def main() -> None:
         print(f"ok  {what}")
         passed += 1
 
-    # Calls without the token of the gateway are refused.
-    other = Provider(path, {**env, "MODAL_TOKEN_ID": "ak-guess", "MODAL_TOKEN_SECRET": "as-guess"})
-    try:
-        other.call("check")
-        check("a wrong gateway token is refused", False)
-    except Refused as error:
-        check("a wrong gateway token is refused", error.kind == "unauthenticated")
+    # Without this, a mebibyte of output takes about a second of CPU.
+    fast_bytes.install()
+
+    if "MODAL_TOKEN_ID" in env:
+        # Calls without the token of the gateway are refused.
+        other = Provider(path, {**env, "MODAL_TOKEN_ID": "ak-guess", "MODAL_TOKEN_SECRET": "as-guess"})
+        try:
+            other.call("check")
+            check("a wrong gateway token is refused", False)
+        except Refused as error:
+            if error.kind != "unauthenticated":
+                raise
+            check("a wrong gateway token is refused", True)
 
     provider = Provider(path, env)
-    check("describe", field(provider.call("describe"), "name") == "modal")
+    check("describe", bool(field(provider.call("describe"), "name")))
 
-    progress = provider.call("start-build", image("debian"))
+    progress = provider.call("start-build", image(reference))
     while field(progress, "image") is None:
         progress = provider.call("read-build", field(progress, "cursor"), 65536, 10_000)
     built = field(field(progress, "image"), "id")
-    check("an image", built.startswith("im-"))
+    check("an image", len(built) > 3)
 
-    made = provider.call("create", sandbox(record(**{**vars(image("debian")), "source": Variant("id", built)})))
+    made = provider.call("create", sandbox(record(**{**vars(image(reference)), "source": Variant("id", built)})))
     name = field(made, "id")
-    check("a sandbox", name.startswith("sb-"))
+    check("a sandbox", len(name) > 3)
 
     limits = record(stdout_max=1 << 20, stderr_max=1 << 20, keep="head")
     script = command("sh", "-c", 'printf "%s %s" "$GREETING" "$(cat)"; echo err >&2; exit 7')
     result = provider.call("run", name, script, b"from stdin", limits)
     check("the exit code", field(result, "verdict") == Variant("exited", 7))
-    check("standard output", bytes(field(field(result, "stdout"), "data")) == b"hello from stdin")
-    check("standard error", bytes(field(field(result, "stderr"), "data")) == b"err\n")
+    check("standard output", field(field(result, "stdout"), "data") == b"hello from stdin")
+    check("standard error", field(field(result, "stderr"), "data") == b"err\n")
 
-    # wasmtime for Python creates a Python object for each byte and limits their number, so pieces of more than a
-    # mebibyte are read one after another with `read-output`.
-    big = command("head", "-c", "1000000", "/dev/zero")
-    result = provider.call("run", name, big, b"", limits)
-    check("a million bytes", bytes(field(field(result, "stdout"), "data")) == bytes(1_000_000))
+    # wasmtime limits the size of a result, in which a byte is a value of 32 bytes. So pieces of more than a mebibyte are
+    # read one after another with `read-output`.
+    sent = os.urandom(1_000_000)
+    result = provider.call("run", name, command("cat"), sent, limits)
+    check("a million bytes", field(field(result, "stdout"), "data") == sent)
 
     provider.call("terminate", name)
     check("the end", provider.call("wait", name, 30_000) == Variant("terminated"))

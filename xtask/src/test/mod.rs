@@ -13,7 +13,7 @@ use std::{process::Command, time::Instant};
 use anyhow::{Result, ensure};
 
 use crate::{
-    build, conformance, engines, evals, guests, inspect, node, progress, python as python_host,
+    build, c_api, conformance, engines, evals, go, guests, inspect, node, progress, python as python_host,
     report::Report,
     tools::{self, WASM_TARGET, cargo, run},
 };
@@ -253,6 +253,9 @@ fn needs(step: &str) -> Result<()> {
             build::dist()?;
             build::test_components()?;
             tools::python()?;
+            c_api::c_api()?;
+            // Without it, the tests with Go are left out by themselves.
+            go::go()?;
             tools::npm().map(drop)
         }
         _ => Ok(()),
