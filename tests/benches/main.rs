@@ -3,6 +3,7 @@
 //! Each prints a table of targets and measured values. Missed targets are marked but do not fail the run, because
 //! machines differ. Errors fail it.
 
+mod docker;
 mod emulator;
 mod host;
 mod native;
@@ -23,6 +24,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum What {
+    /// Measure the provider for Docker against the program `docker` and a native client
+    Docker,
     /// Measure the emulator through a native client
     Emulator,
     /// Measure host and component against a native client and the official Python SDK
@@ -31,6 +34,7 @@ enum What {
 
 fn main() -> ExitCode {
     let measured = match Cli::parse().what {
+        What::Docker => docker::run(),
         What::Emulator => emulator::run(),
         What::Host => host::run(),
     };

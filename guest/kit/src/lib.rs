@@ -11,6 +11,7 @@
 //! | [`exec`] | bookkeeping of commands: resume at an offset, feed input, keep head or tail of the output, deadlines |
 //! | [`inside`] | shell scripts that run in a sandbox: files, signals, user switch, long argument lists |
 //! | [`image`] | Dockerfiles, build contexts by digest, uploads in parts |
+//! | [`options`] | provider options: their types, and the refusal of unknown ones |
 //! | [`call`] | calls to a service: retries, tokens and their renewal, HTTP, JSON, gRPC (feature `grpc`) |
 //! | [`api`] | the interface: its records, the error type, checks of arguments |
 //! | [`platform`] | HTTP, clock and random numbers, over WASI or scripted for tests (feature `scripted`) |
@@ -26,6 +27,7 @@ pub mod image;
 pub mod inside;
 pub mod kept;
 pub mod memo;
+pub mod options;
 pub mod platform;
 
 pub use api::error::{Error, Result};

@@ -6,7 +6,7 @@ use std::{cell::RefCell, time::Duration};
 
 use crate::{api::wit::ExecRef, memo::Memo};
 
-/// Time limit for killing a command with all its processes.
+/// Time limit for killing a command with all its processes, or a program that was given up.
 pub const KILL_TIME: Duration = Duration::from_secs(30);
 
 /// Time within which a command must end after it was killed. A command that takes longer is given up.

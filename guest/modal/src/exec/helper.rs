@@ -282,9 +282,8 @@ fn complained(path: &str, code: i32, complaint: &str) -> Error {
             );
         }
         let fault = files::fault(&text);
-        let words = words(&fault);
-        return Error::file(fault, path, format!("{path}: {words}: {text}"))
-            .with_provider(Some(format!("exit:{code}")), None);
+        let message = described(path, &fault, &text);
+        return Error::file(fault, path, message).with_provider(Some(format!("exit:{code}")), None);
     };
     let detail = object.get("detail").text().filter(|detail| !detail.is_empty()).map(|detail| format!(" ({detail})"));
     let text = clip(&format!("{message}{}", detail.unwrap_or_default()));
@@ -300,8 +299,23 @@ fn complained(path: &str, code: i32, complaint: &str) -> Error {
         _ if text.contains("No space left") || text.contains("os error 28") => FileFault::NoSpace,
         other => FileFault::Other(other.to_string()),
     };
-    let words = words(&fault);
-    Error::file(fault, path, format!("{path}: {words}: {text}")).with_provider(Some(format!("fs:{kind}")), Some(text))
+    let message = described(path, &fault, &text);
+    Error::file(fault, path, message).with_provider(Some(format!("fs:{kind}")), Some(text))
+}
+
+/// Joins the path, the fault and the text of a program, which often contains both.
+fn described(path: &str, fault: &FileFault, text: &str) -> String {
+    let words = words(fault);
+    match text.strip_prefix(path).and_then(|rest| rest.strip_prefix(": ")) {
+        Some(rest) => {
+            let said = rest.split(" (").next().unwrap_or_default();
+            let new = if words.ends_with(said) { rest[said.len()..].to_string() } else { format!(": {rest}") };
+            format!("{path}: {words}{new}")
+        }
+        // Any text contains the path `/` or one as short.
+        None if path.len() > 2 && text.contains(path) => format!("{words}: {text}"),
+        None => format!("{path}: {words}: {text}"),
+    }
 }
 
 fn words(fault: &FileFault) -> &'static str {
@@ -333,6 +347,21 @@ pub(crate) fn check_location(at: &Location) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_names_the_path_once() {
+        let message = |path: &str, complaint: &str| complained(path, 1, complaint).message.clone();
+        let said = r#"{"error_kind":"NotFound","message":"/x/y: no such file or directory","detail":"os error 2"}"#;
+        assert_eq!(message("/x/y", said), "/x/y: no such file or directory (os error 2)");
+        let said = r#"{"error_kind":"IsDirectory","message":"/x/y: is a directory"}"#;
+        assert_eq!(message("/x/y", said), "/x/y: it is a directory");
+        let said = r#"{"error_kind":"IsDirectory","message":"/x/y: cannot be read"}"#;
+        assert_eq!(message("/x/y", said), "/x/y: it is a directory: cannot be read");
+        assert_eq!(message("/x/y", "mv: /x/y: File exists"), "it already exists: mv: /x/y: File exists");
+        assert_eq!(message("/", "rm: /a: Permission denied"), "/: permission denied: rm: /a: Permission denied");
+        let said = "No such file or directory";
+        assert_eq!(message("/x/y", said), format!("/x/y: no such file or directory: {said}"));
+    }
 
     #[test]
     fn complaints_become_faults() {

@@ -11,6 +11,7 @@ use sandbox_provider_kit::{
         check, ids,
         wit::{FileChunk, FileFault, FileKind, Happened, Location, WriteMode, WriteOptions},
     },
+    exec::KILL_TIME,
     inside::files,
     platform::{LocalFuture, within},
 };
@@ -30,9 +31,6 @@ const LOOK_AFTER: Duration = Duration::from_secs(1);
 
 /// Time without data after which a read is given up.
 const READ_STALL: Duration = Duration::from_secs(120);
-
-/// Time limit for killing a program that was given up.
-const KILL_TIME: Duration = Duration::from_secs(30);
 
 /// Time in which it can remove its temporary file before SIGKILL, in tenths of a second.
 const KILL_GRACE_TENTHS: u32 = 20;

@@ -1,7 +1,11 @@
 //! Provider options: features of Modal that the interface does not have. `options.json` is their schema, which
 //! `describe` returns.
 
-use sandbox_provider_kit::{Error, Result, api::error::shown, call::json::Value};
+use sandbox_provider_kit::{
+    Error, Result,
+    call::json::Value,
+    options::{self, Given, put},
+};
 
 /// The schema, which is the only list of names and types.
 pub const SCHEMA: &str = include_str!("options.json");
@@ -53,12 +57,8 @@ impl Options {
     /// `invalid-argument` with the option as its subject if it is unknown, is given twice or has the wrong type.
     pub fn read(given: &[(String, String)]) -> Result<Options> {
         let mut options = Options::default();
-        for (index, (name, text)) in given.iter().enumerate() {
-            if given[..index].iter().any(|(earlier, _)| earlier == name) {
-                return Err(Error::invalid(format!("The option `{name}` is given twice.")).about(name));
-            }
-            let option = Given { name, text, value: Value::parse(text).unwrap_or(Value::Null) };
-            match name.as_str() {
+        options::read(given, SCHEMA, |option| {
+            match option.name {
                 "backend" => {
                     options.backend = Some(match option.one_of(&["v1", "v2"])?.as_str() {
                         "v1" => Backend::V1,
@@ -72,22 +72,21 @@ impl Options {
                 "verbose" => options.verbose = option.flag()?,
                 "custom_domain" => options.custom_domain = option.text()?,
                 "identity_token" => options.identity_token = option.flag()?,
-                "network_file_systems" => options.network_file_systems = option.map(false)?,
-                "exit_snapshot" => options.experiment(&option, EXIT_SNAPSHOT, scalar(&Value::Bool(option.flag()?)))?,
-                "docker" => options.experiment(&option, DOCKER, scalar(&Value::Bool(option.flag()?)))?,
+                "network_file_systems" => options.network_file_systems = option.map()?,
+                "exit_snapshot" => options.experiment(option, EXIT_SNAPSHOT, scalar(&Value::Bool(option.flag()?)))?,
+                "docker" => options.experiment(option, DOCKER, scalar(&Value::Bool(option.flag()?)))?,
                 "sidecar_memory_mib" => {
-                    let amount = option.value.whole::<u32>().filter(|amount| *amount > 0);
-                    let amount = amount.ok_or_else(|| option.wrong("a whole number of MiB"))?;
-                    options.experiment(&option, SIDECAR_MEMORY, Some(amount.to_string()))?;
+                    options.experiment(option, SIDECAR_MEMORY, Some(option.amount::<u32>()?.to_string()))?;
                 }
                 "experimental" => {
-                    for (key, value) in option.map(true)? {
-                        options.experiment(&option, &key, Some(value))?;
+                    for (key, value) in option.members("an object of strings, numbers and booleans", scalar)? {
+                        options.experiment(option, &key, Some(value))?;
                     }
                 }
-                _ => return Err(unknown(name)),
+                _ => return Ok(false),
             }
-        }
+            Ok(true)
+        })?;
         Ok(options)
     }
 
@@ -104,56 +103,6 @@ impl Options {
     }
 }
 
-struct Given<'a> {
-    name: &'a str,
-    text: &'a str,
-    value: Value,
-}
-
-impl Given<'_> {
-    fn wrong(&self, wanted: &str) -> Error {
-        Error::invalid(format!("The value of the option `{}` must be {wanted}, not `{}`.", self.name, shown(self.text)))
-            .about(self.name)
-    }
-
-    fn flag(&self) -> Result<bool> {
-        self.value.flag().ok_or_else(|| self.wrong("true or false"))
-    }
-
-    fn text(&self) -> Result<String> {
-        let text = self.value.text().filter(|text| !text.is_empty());
-        text.map(str::to_string).ok_or_else(|| self.wrong("a JSON string"))
-    }
-
-    fn one_of(&self, accepted: &[&str]) -> Result<String> {
-        let text = self.value.text().filter(|text| accepted.contains(text));
-        text.map(str::to_string).ok_or_else(|| self.wrong(&format!("one of \"{}\"", accepted.join("\", \""))))
-    }
-
-    /// Returns an object of strings, or with `scalars` of strings, numbers and booleans.
-    fn map(&self, scalars: bool) -> Result<Vec<(String, String)>> {
-        let wrong =
-            || self.wrong(if scalars { "an object of strings, numbers and booleans" } else { "an object of strings" });
-        let Value::Map(members) = &self.value else { return Err(wrong()) };
-        let mut map = Vec::new();
-        for (key, value) in members {
-            let text = if scalars { scalar(value) } else { value.text().map(str::to_string) };
-            put(&mut map, key, text.ok_or_else(wrong)?);
-        }
-        Ok(map)
-    }
-}
-
-/// Sets the value of a key. Returns whether the key had a value before.
-fn put(map: &mut Vec<(String, String)>, key: &str, value: String) -> bool {
-    let known = map.iter().position(|(other, _)| other == key);
-    match known {
-        Some(index) => map[index].1 = value,
-        None => map.push((key.to_string(), value)),
-    }
-    known.is_some()
-}
-
 /// Converts a value to the form in which the official client sends experimental options (docs/modal-protocol.md,
 /// section 5.2).
 fn scalar(value: &Value) -> Option<String> {
@@ -163,14 +112,6 @@ fn scalar(value: &Value) -> Option<String> {
         Value::Number(text) | Value::Text(text) => Some(text.clone()),
         Value::Null | Value::List(_) | Value::Map(_) => None,
     }
-}
-
-fn unknown(name: &str) -> Error {
-    let schema = Value::parse(SCHEMA).unwrap_or(Value::Null);
-    let members = if let Value::Map(members) = schema.get("properties") { &members[..] } else { &[] };
-    let names: Vec<_> = members.iter().map(|(name, _)| name.as_str()).collect();
-    Error::invalid(format!("The option `{}` is unknown; the options are: {}.", shown(name), names.join(", ")))
-        .about(name)
 }
 
 #[cfg(test)]
