@@ -3,8 +3,11 @@
 
 mod bench;
 mod build;
+mod c;
 mod conformance;
+mod debian;
 mod demo;
+mod emulator;
 mod engines;
 mod evals;
 mod guests;
@@ -62,6 +65,8 @@ enum Task {
     Engines,
     /// Build the Inspect AI plugin as a wheel into target/wheels
     Wheel,
+    /// Build the C library and its header into target/dist/c
+    C,
     /// Build, check and test everything
     Test(test::Selection),
     /// Run a benchmark: prints targets and measured values, and fails only on errors
@@ -87,6 +92,7 @@ fn main() -> ExitCode {
             }
         }),
         Task::Wheel => inspect::wheel().map(drop),
+        Task::C => c::library().map(|folder| println!("{}", folder.display())),
         Task::Test(selection) => test::all(&selection),
         Task::Bench { what } => bench::run(what),
     };
