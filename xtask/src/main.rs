@@ -3,10 +3,12 @@
 
 mod bench;
 mod build;
+mod c;
 mod c_api;
 mod conformance;
 mod debian;
 mod demo;
+mod emulator;
 mod engines;
 mod evals;
 mod go;
@@ -73,6 +75,8 @@ enum Task {
     Wheel,
     /// Build the npm package sandbox-host into target/dist
     Npm,
+    /// Build the C library and its header into target/dist/c
+    C,
     /// Build, check and test everything
     Test(test::Selection),
     /// Run a benchmark: prints targets and measured values, and fails only on errors
@@ -105,6 +109,7 @@ fn main() -> ExitCode {
         Task::CApi => c_api::c_api().map(|folder| println!("{}", folder.display())),
         Task::Wheel => python::wheel().and_then(|_| inspect::wheel()).map(drop),
         Task::Npm => node::package().map(drop),
+        Task::C => c::library().map(|folder| println!("{}", folder.display())),
         Task::Test(selection) => test::all(&selection),
         Task::Bench { what } => bench::run(what),
     };
