@@ -355,17 +355,20 @@ mod tests {
         assert!(missing.is_empty(), "other features than in the program: {missing:#?}");
     }
 
-    /// The same for the plugin, which has some of the program's crates. Macros are compared apart: they are built for another
-    /// purpose, with features of their own.
+    /// The same for the modules of other languages, which have some of the program's crates. Macros are compared apart: they
+    /// are built for another purpose, with features of their own.
     #[test]
-    fn the_plugin_is_built_from_the_crates_of_the_program() {
+    fn native_modules_are_built_from_the_crates_of_the_program() {
         for edges in ["normal,no-proc-macro", "normal,build"] {
-            let (program, plugin) = (features(&["sandbox-cli"], edges), features(&["inspect-modal-native"], edges));
-            let other: Vec<_> = plugin
-                .iter()
-                .filter(|line| !program.contains(*line) && program.iter().any(|known| name(known) == name(line)))
-                .collect();
-            assert!(other.is_empty(), "other features than in the program ({edges}): {other:#?}");
+            let program = features(&["sandbox-cli"], edges);
+            for package in ["inspect-modal-native", "sandbox-host-node"] {
+                let module = features(&[package], edges);
+                let other: Vec<_> = module
+                    .iter()
+                    .filter(|line| !program.contains(*line) && program.iter().any(|known| name(known) == name(line)))
+                    .collect();
+                assert!(other.is_empty(), "{package} has other features than the program ({edges}): {other:#?}");
+            }
         }
     }
 }
