@@ -1,4 +1,5 @@
 import { call } from "./native.js";
+import { Handle, type Objects } from "./objects.js";
 import * as results from "./results.js";
 import * as shapes from "./shapes.js";
 import type { BuiltImage, CallOptions, LogChunk } from "./types.js";
@@ -16,22 +17,22 @@ import { SandboxError } from "./error.js";
 export class Build implements AsyncDisposable, AsyncIterable<LogChunk> {
   /** Files of the build context that cannot be sent, such as sockets. */
   readonly skipped: readonly string[];
-  readonly #build: number;
+  readonly #handle: Handle;
 
   /** @internal */
-  static make(build: number, skipped: string[]): Build {
-    return new Build(build, skipped);
+  static make(objects: Objects, build: number, skipped: string[]): Build {
+    return new Build(new Handle(objects, build, "close"), skipped);
   }
 
-  private constructor(build: number, skipped: string[]) {
-    this.#build = build;
+  private constructor(handle: Handle, skipped: string[]) {
+    this.#handle = handle;
     this.skipped = skipped;
   }
 
   /** Waits for the next part of the log. Returns null at the end. */
   async next(options: CallOptions = {}): Promise<LogChunk | null> {
     shapes.none(options);
-    const { value } = await call<results.Json>("build.next", { build: this.#build }, options);
+    const { value } = await call<results.Json>("build.next", { build: this.#handle.number }, options);
     return value === null ? null : results.logChunk(value);
   }
 
@@ -45,7 +46,7 @@ export class Build implements AsyncDisposable, AsyncIterable<LogChunk> {
   /** Waits for the end of the build, without the log that was not read yet, and returns the image. */
   async image(options: CallOptions = {}): Promise<BuiltImage> {
     while ((await this.next(options)) !== null);
-    const { value } = await call<results.Json>("build.image", { build: this.#build }, options);
+    const { value } = await call<results.Json>("build.image", { build: this.#handle.number }, options);
     if (value === null) {
       throw new SandboxError("the build ended without an image", { kind: "internal", happened: "unknown" });
     }
@@ -54,7 +55,7 @@ export class Build implements AsyncDisposable, AsyncIterable<LogChunk> {
 
   /** Stops to follow the build. The provider may finish it. */
   async close(): Promise<void> {
-    await call("close", { object: this.#build });
+    await this.#handle.close();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -20,7 +20,7 @@ export class SandboxError extends Error {
   override readonly name: string = "SandboxError";
   /**
    * What failed, for decisions: `invalid-argument`, `not-found`, `already-exists`, `unauthenticated`, `permission-denied`,
-   * `conflict`, `resource-exhausted`, `build-failed`, `sandbox-ended`, `file/not-found` and others below `file/`, `timed-out`,
+   * `conflict`, `resource-exhausted`, `build-failed`, `sandbox-ended`, `file:not-found` and others below `file:`, `timed-out`,
    * `unavailable`, `unsupported`, `forbidden`, `internal`, and `closed` for objects that were closed.
    */
   readonly kind: string;

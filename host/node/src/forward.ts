@@ -1,4 +1,5 @@
 import { call } from "./native.js";
+import { Handle, type Objects } from "./objects.js";
 import * as results from "./results.js";
 import * as shapes from "./shapes.js";
 import type { CallOptions, FileEvent } from "./types.js";
@@ -11,15 +12,15 @@ export class Forward implements AsyncDisposable {
   readonly host: string;
   /** The local port. */
   readonly port: number;
-  readonly #forward: number;
+  readonly #handle: Handle;
 
   /** @internal */
-  static make(forward: number, address: string): Forward {
-    return new Forward(forward, address);
+  static make(objects: Objects, forward: number, address: string): Forward {
+    return new Forward(new Handle(objects, forward, "keep"), address);
   }
 
-  private constructor(forward: number, address: string) {
-    this.#forward = forward;
+  private constructor(handle: Handle, address: string) {
+    this.#handle = handle;
     this.address = address;
     const colon = address.lastIndexOf(":");
     this.host = address.slice(0, colon).replace(/^\[|\]$/g, "");
@@ -28,7 +29,7 @@ export class Forward implements AsyncDisposable {
 
   /** Ends the forwarding, also of open connections. Nothing happens if that was done before. */
   async close(): Promise<void> {
-    await call("close", { object: this.#forward });
+    await this.#handle.close();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -38,21 +39,21 @@ export class Forward implements AsyncDisposable {
 
 /** Changes of files, as they happen: `for await (const event of watch)`. The loop closes the watch when it ends. */
 export class Watch implements AsyncDisposable, AsyncIterable<FileEvent> {
-  readonly #watch: number;
+  readonly #handle: Handle;
 
   /** @internal */
-  static make(watch: number): Watch {
-    return new Watch(watch);
+  static make(objects: Objects, watch: number): Watch {
+    return new Watch(new Handle(objects, watch, "close"));
   }
 
-  private constructor(watch: number) {
-    this.#watch = watch;
+  private constructor(handle: Handle) {
+    this.#handle = handle;
   }
 
   /** Waits for the next changes. Returns an empty array when the watch has ended. */
   async next(options: CallOptions = {}): Promise<FileEvent[]> {
     shapes.none(options);
-    const { value } = await call<results.Json[]>("watch.next", { watch: this.#watch }, options);
+    const { value } = await call<results.Json[]>("watch.next", { watch: this.#handle.number }, options);
     return value.map(results.fileEvent);
   }
 
@@ -68,7 +69,7 @@ export class Watch implements AsyncDisposable, AsyncIterable<FileEvent> {
 
   /** Ends the watch. Nothing happens if that was done before. */
   async close(): Promise<void> {
-    await call("close", { object: this.#watch });
+    await this.#handle.close();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

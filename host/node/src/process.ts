@@ -2,6 +2,7 @@ import { Readable, Writable } from "node:stream";
 
 import { invalid } from "./error.js";
 import { call, onAbort } from "./native.js";
+import { Handle, type Objects } from "./objects.js";
 import * as results from "./results.js";
 import * as shapes from "./shapes.js";
 import type { CallOptions, Signal, Verdict } from "./types.js";
@@ -36,21 +37,26 @@ export class Process implements AsyncDisposable {
   readonly stdout: Readable;
   /** The standard error, as it comes. */
   readonly stderr: Readable;
-  readonly #process: number;
+  readonly #handle: Handle;
   #unwatch: () => void;
 
   /** @internal */
-  static make(process: number, id: string, signal: AbortSignal | undefined): Process {
-    return new Process(process, id, signal);
+  static make(objects: Objects, process: number, id: string, signal: AbortSignal | undefined): Process {
+    // A command whose object is lost continues, like a child process of Node.
+    return new Process(new Handle(objects, process, "detach"), id, signal);
   }
 
-  private constructor(process: number, id: string, signal: AbortSignal | undefined) {
-    this.#process = process;
+  private constructor(handle: Handle, id: string, signal: AbortSignal | undefined) {
+    this.#handle = handle;
     this.id = id;
-    this.stdin = input(process);
-    this.stdout = output(process, "stdout");
-    this.stderr = output(process, "stderr");
-    this.#unwatch = signal === undefined ? () => {} : onAbort(signal, () => void this.close().catch(() => {}));
+    this.stdin = input(handle);
+    this.stdout = output(handle, "stdout");
+    this.stderr = output(handle, "stderr");
+    const abort = (): void => void this.close().catch(() => {});
+    this.#unwatch = signal === undefined ? () => {} : onAbort(signal, abort);
+    if (signal?.aborted === true) {
+      abort();
+    }
   }
 
   /**
@@ -84,7 +90,7 @@ export class Process implements AsyncDisposable {
   /** Waits until the command has ended. May be called several times. An aborted signal ends only the waiting. */
   async wait(options: CallOptions = {}): Promise<Verdict> {
     shapes.none(options);
-    const { value } = await call<results.Json>("process.wait", { process: this.#process }, options);
+    const { value } = await call<results.Json>("process.wait", { process: this.#handle.number }, options);
     this.#unwatch();
     return results.verdict(value);
   }
@@ -92,26 +98,27 @@ export class Process implements AsyncDisposable {
   /** Sends a signal to the command. */
   async signal(signal: Signal, options: CallOptions = {}): Promise<void> {
     shapes.none(options);
-    await call("process.signal", { process: this.#process, signal: shapes.signal(signal, "signal") }, options);
+    await call("process.signal", { process: this.#handle.number, signal: shapes.signal(signal, "signal") }, options);
   }
 
   /** Kills the command and all its processes. */
   async kill(options: CallOptions = {}): Promise<void> {
     shapes.none(options);
-    await call("process.kill", { process: this.#process }, options);
+    await call("process.kill", { process: this.#handle.number }, options);
   }
 
   /** Changes the size of the terminal. */
   async resize(rows: number, columns: number, options: CallOptions = {}): Promise<void> {
     shapes.none(options);
     const size = { rows: shapes.count(rows, "rows"), columns: shapes.count(columns, "columns") };
-    await call("process.resize", { process: this.#process, ...size }, options);
+    await call("process.resize", { process: this.#handle.number, ...size }, options);
   }
 
   /** Lets the command continue without this object, and returns its id for {@link Sandbox.attach}. */
   async detach(options: CallOptions = {}): Promise<string> {
     shapes.none(options);
-    const { value } = await call<{ exec: string }>("process.detach", { process: this.#process }, options);
+    const { value } = await call<{ exec: string }>("process.detach", { process: this.#handle.number }, options);
+    this.#handle.forget();
     this.#end();
     return value.exec;
   }
@@ -119,7 +126,7 @@ export class Process implements AsyncDisposable {
   /** Kills the command if it is running, and closes the streams. Nothing happens if that was done before. */
   async close(): Promise<void> {
     this.#end();
-    await call("close", { object: this.#process });
+    await this.#handle.close();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -134,15 +141,15 @@ export class Process implements AsyncDisposable {
   }
 }
 
-function input(process: number): Writable {
+function input(handle: Handle): Writable {
   const ended = new AbortController();
   const stream = new Writable({
     highWaterMark: PIECE,
     write(chunk: Buffer, _encoding, done) {
-      call("process.write", { process }, { data: chunk, signal: ended.signal }).then(() => done(), done);
+      call("process.write", { process: handle.number }, { data: chunk, signal: ended.signal }).then(() => done(), done);
     },
     final(done) {
-      call("process.close_input", { process }, { signal: ended.signal }).then(() => done(), done);
+      call("process.close_input", { process: handle.number }, { signal: ended.signal }).then(() => done(), done);
     },
     destroy(error, done) {
       ended.abort();
@@ -152,12 +159,12 @@ function input(process: number): Writable {
   return quiet(stream);
 }
 
-function output(process: number, stream: "stdout" | "stderr"): Readable {
+function output(handle: Handle, stream: "stdout" | "stderr"): Readable {
   const ended = new AbortController();
   const readable = new Readable({
     highWaterMark: PIECE,
     read() {
-      const args = { process, stream, max: PIECE };
+      const args = { process: handle.number, stream, max: PIECE };
       call<{ end: boolean }>("process.read", args, { signal: ended.signal }).then(
         ({ value, parts: [data] }) => {
           if (data !== undefined && data.length > 0) {

@@ -3,6 +3,7 @@ import { fileURLToPath } from "node:url";
 import { Build } from "./build.js";
 import { invalid } from "./error.js";
 import { call } from "./native.js";
+import { Objects } from "./objects.js";
 import * as results from "./results.js";
 import { Sandbox } from "./sandbox.js";
 import * as shapes from "./shapes.js";
@@ -41,10 +42,10 @@ export class Provider implements AsyncDisposable {
   readonly interfaceVersion: string;
   /** The id of this run among those of the owner, or null without an owner. */
   readonly runId: string | null;
-  readonly #provider: number;
+  readonly #objects: Objects;
 
   private constructor(opened: Opened) {
-    this.#provider = opened.provider;
+    this.#objects = new Objects(opened.provider);
     this.name = opened.name;
     this.interfaceVersion = opened.interface_version;
     this.runId = opened.run_id;
@@ -64,11 +65,11 @@ export class Provider implements AsyncDisposable {
     options: types.CallOptions,
     undo?: (value: T) => unknown,
   ): Promise<{ value: T; parts: Buffer[] }> {
-    return call<T>(method, { provider: this.#provider, ...args }, { signal: options.signal, undo });
+    return call<T>(method, { provider: this.#objects.provider, ...args }, { signal: options.signal, undo });
   }
 
   #sandbox(id: string): Sandbox {
-    return Sandbox.make({ provider: this.#provider, sandbox: id });
+    return Sandbox.make(this.#objects, { sandbox: id });
   }
 
   // ---- the provider itself ----
@@ -123,12 +124,18 @@ export class Provider implements AsyncDisposable {
    */
   async shutdown(options: types.CallOptions & { graceMs?: number } = {}): Promise<number> {
     const args = shapes.options<typeof options>({ graceMs: shapes.millis })(options);
-    return (await this.#call<{ cancelled: number }>("provider.shutdown", args, options)).value.cancelled;
+    const { value } = await this.#call<{ cancelled: number }>("provider.shutdown", args, options);
+    await this.#objects.closeAll();
+    return value.cancelled;
   }
 
-  /** Closes the provider. Calls under way fail. Sandboxes continue. Nothing happens if that was done before. */
+  /**
+   * Closes the provider and what it opened: commands are killed, forwarded ports are closed. Calls under way fail. Sandboxes
+   * continue. Nothing happens if that was done before.
+   */
   async close(): Promise<void> {
-    await call("close", { object: this.#provider });
+    await this.#objects.closeAll();
+    await call("close", { object: this.#objects.provider });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -194,7 +201,7 @@ export class Provider implements AsyncDisposable {
     const args = { image: shapes.image(image, "image"), ...shapes.none(options) };
     const undo = ({ build }: { build: number }) => call("close", { object: build });
     const { value } = await this.#call<{ build: number; skipped: string[] }>("image.build", args, options, undo);
-    return Build.make(value.build, value.skipped);
+    return Build.make(this.#objects, value.build, value.skipped);
   }
 
   /** The image with this id. */

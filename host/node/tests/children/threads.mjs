@@ -3,6 +3,9 @@ import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import { Worker, isMainThread, parentPort, workerData } from "node:worker_threads";
 
+// Prints much, and then waits.
+const PRINT = "n=0; while test $n -lt 5000; do echo $n; n=$((n + 1)); done; exec sleep 600";
+
 const here = fileURLToPath(import.meta.url);
 
 async function open() {
@@ -22,8 +25,8 @@ async function work(how) {
     parentPort.postMessage(results.map(({ stdout }) => Number(stdout)).join());
     return;
   }
-  const calls = Array.from({ length: 30 }, () => sandbox.run(["sleep", "600"]));
-  const process_ = await sandbox.start("while :; do echo x; done");
+  const calls = Array.from({ length: 10 }, () => sandbox.run(["sleep", "600"]));
+  const process_ = await sandbox.start(PRINT);
   process_.stdout.resume();
   parentPort.postMessage("ready");
   if (how === "exit") {
@@ -49,7 +52,7 @@ if (!isMainThread) {
     }
     case "terminate": {
       const sandbox = await open();
-      for (let round = 0; round < 5; round += 1) {
+      for (let round = 0; round < 3; round += 1) {
         const worker = thread("sleep");
         await once(worker, "message");
         await worker.terminate();
@@ -60,7 +63,7 @@ if (!isMainThread) {
       break;
     }
     case "only": {
-      for (let round = 0; round < 5; round += 1) {
+      for (let round = 0; round < 3; round += 1) {
         const worker = thread("sleep");
         await once(worker, "message");
         await worker.terminate();
