@@ -64,7 +64,8 @@ async function open(environment) {
 async function together(environment, sandbox, same) {
   const provider = await open(environment);
   const meet = 'mkdir -p /tmp/met && touch /tmp/met/$1 && until [ "$(ls /tmp/met | wc -l)" = 20 ]; do sleep 0.1; done';
-  const commands = Array.from({ length: 20 }, (_, i) => command("sh", "-c", meet, "sh", `${i}`));
+  const one = (_, i) => ({ ...command("sh", "-c", meet, "sh", `${i}`), timeout: 120_000n });
+  const commands = Array.from({ length: 20 }, one);
   const results = await Promise.all(commands.map((each) => provider.run(sandbox, each, new Uint8Array(), limits)));
   const ended = results.filter(({ verdict }) => verdict.tag === "exited" && verdict.val === 0);
   same("twenty commands at the same time", ended.length, 20);

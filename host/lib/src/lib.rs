@@ -88,5 +88,5 @@ pub use runtime::metrics;
 
 /// Compiles the code examples of the embedding guide as doc tests.
 #[cfg(doctest)]
-#[doc = include_str!("../../../docs/embedding.md")]
+#[doc = include_str!("../../../docs/embedding/rust.md")]
 struct EmbeddingGuide;

@@ -95,7 +95,8 @@ static void fresh_id(value *place) {
   set(place, text);
 }
 
-// Prepares `run` of a command in a sandbox with at most a mebibyte of each output.
+// Prepares `run` of a command in a sandbox with at most two mebibytes of output. wasmtime limits a result to 128 MiB of
+// values, and a byte of a list is a value of 48 bytes.
 static void prepare(call *c, provider *p, const value *sandbox, size_t count, const char *argv[]) {
   begin(c, p, "run");
   value_set_text(&c->arguments[0], sandbox->of.string.data, sandbox->of.string.size);
@@ -103,7 +104,7 @@ static void prepare(call *c, provider *p, const value *sandbox, size_t count, co
   fresh_id(value_at(&c->arguments[1], "id"));
   value time_limit = {.kind = WASMTIME_COMPONENT_U64, .of = {.u64 = 30000}};
   value_set_some(value_at(&c->arguments[1], "timeout"), &time_limit);
-  value_set_u64(value_at(&c->arguments[3], "stdout-max"), 4 << 20);
+  value_set_u64(value_at(&c->arguments[3], "stdout-max"), 2 << 20);
   value_set_u64(value_at(&c->arguments[3], "stderr-max"), 1 << 20);
 }
 

@@ -99,7 +99,8 @@ type Result struct {
 	stdout, stderr []byte
 }
 
-// run runs a command in a sandbox and keeps at most some mebibytes of its output.
+// run runs a command in a sandbox and keeps at most two mebibytes of its output. wasmtime limits a result to 128 MiB of
+// values, and a byte of a list is a value of 48 bytes.
 func run(provider *Provider, sandbox string, stdin []byte, argv ...string) (result Result) {
 	call(provider, "run", func(arguments []Value) {
 		arguments[0].SetText(sandbox)
@@ -107,7 +108,7 @@ func run(provider *Provider, sandbox string, stdin []byte, argv ...string) (resu
 		arguments[1].At("argv").SetTexts(argv...)
 		arguments[1].At("timeout").SetSome(func(limit Value) { limit.SetUint64(30000) })
 		arguments[2].SetBytes(stdin)
-		arguments[3].At("stdout-max").SetUint64(4 << 20)
+		arguments[3].At("stdout-max").SetUint64(2 << 20)
 		arguments[3].At("stderr-max").SetUint64(1 << 20)
 	}, func(value Value) {
 		result.verdict = value.At("verdict").Text()
