@@ -74,6 +74,11 @@ fn commands_print_the_same_with_an_engine() {
     let tunnels: serde_json::Value = serde_json::from_str(&tunnels).expect("invalid JSON");
     let port = &tunnels[0]["public_port"];
     assert_eq!(read_port(&format!("127.0.0.1:{port}")).trim(), &id[..12]);
+    it.interrupted(&variables, &["forward", &id, "0:7000"], |line| {
+        let address = line.split(' ').next().unwrap_or_default();
+        assert_eq!(read_port(address).trim(), &id[..12], "{line}");
+    });
+    printed(&mut it, &["forward", &id, "0:9"], b"");
     let snapshot = printed(&mut it, &["snapshot", "-q", &id], b"");
     printed(&mut it, &["run", "--image", &format!("id:{snapshot}"), "--", "cat", "/kept"], b"");
     printed(&mut it, &["pause", &id], b"");
