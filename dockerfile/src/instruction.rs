@@ -111,6 +111,27 @@ impl Instruction {
         mounts
     }
 
+    /// Returns the part of the instruction that only BuildKit knows, such as `RUN --mount` or `RUN <<EOF`, or `None`. The
+    /// classic builder of Docker Engine refuses it, or takes the lines of a here-document for instructions.
+    #[must_use]
+    pub fn buildkit_part(&self) -> Option<String> {
+        let known: &[&str] = match self.word.as_str() {
+            "RUN" => &[],
+            "COPY" => &["chown", "from"],
+            "ADD" => &["chown"],
+            "ONBUILD" => return self.held_back()?.buildkit_part(),
+            _ => return None,
+        };
+        let (flags, rest) = flags(&self.rest, self.escape);
+        let names = flags.iter().filter_map(|flag| flag.strip_prefix("--")?.split('=').next());
+        let flag = names.into_iter().find(|name| !name.is_empty() && !known.contains(name));
+        let part = flag.map(|name| format!("--{name}")).or_else(|| {
+            let (words, closed) = words(rest, self.escape);
+            words.into_iter().find(|word| closed && opens_document(word).is_some())
+        });
+        part.map(|part| format!("{} {part}", self.word))
+    }
+
     /// Returns the variables of ENV or ARG: names and values with their quotes. The value may be missing in ARG.
     #[must_use]
     pub fn pairs(&self) -> Vec<(String, Option<String>)> {
@@ -222,6 +243,26 @@ mod tests {
             ("ONBUILD COPY a b", false),
         ] {
             assert_eq!(one(line).reads_context(), reads, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_only_buildkit_knows_is_named() {
+        for (line, part) in [
+            ("RUN --mount=type=cache,target=/a true", Some("RUN --mount")),
+            ("RUN <<EOF\ntrue\nEOF", Some("RUN <<EOF")),
+            ("RUN cat <<-\"E F\" 3<<X\ntrue\nE F\nX", Some("RUN <<-\"E F\"")),
+            ("RUN echo '<<EOF' $((1<<2))", None),
+            ("RUN -- true --mount", None),
+            ("copy --chown=1:1 --from=a b c", None),
+            ("COPY --chown=1:1 --chmod=600 b c", Some("COPY --chmod")),
+            ("COPY <<EOF /file\ntext\nEOF", Some("COPY <<EOF")),
+            ("ADD --checksum=sha256:1 a b", Some("ADD --checksum")),
+            ("ONBUILD COPY --link a b", Some("COPY --link")),
+            ("FROM --platform=linux/amd64 x", None),
+            ("LABEL a=<<EOF", None),
+        ] {
+            assert_eq!(one(line).buildkit_part().as_deref(), part, "{line}");
         }
     }
 

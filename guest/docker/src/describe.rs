@@ -51,6 +51,7 @@ const CAPABILITIES: &[(&str, Support, &str)] = &[
     ("tags.update", Emulated, "A file in the container, which is read for each sandbox of a list."),
     ("find", Native, ""),
     ("wait-running", Native, ""),
+    ("lifetime.extend", Emulated, "By the helper program in the container."),
     ("pause", Native, ""),
     ("stop", Emulated, "All processes are killed."),
     ("logs", Native, "Of the entry-point command, as the engine keeps them."),

@@ -165,6 +165,10 @@ impl SandboxProvider for Provider {
         manage::wait_running(&self.helper, sandbox, wait)
     }
 
+    fn extend(&self, sandbox: &str, lifetime: u64) -> impl Future<Output = Result<u64>> {
+        manage::extend(&self.helper, sandbox, lifetime)
+    }
+
     fn pause(&self, sandbox: &str) -> impl Future<Output = Result<()>> {
         manage::pause(&self.helper, sandbox)
     }

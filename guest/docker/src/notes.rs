@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     const TEXT: &[u8] =
-        b"a\x1esandbox-note end \x1f\nb\x1e x\x1esandbox-note tags {}\x1f\nc\x1esandbox-note end idle\x1f\n";
+        b"a\x1esandbox-note end \x1f\nb\x1e x\x1e\x1esandbox-note tags {}\x1f\nc\x1esandbox-note end idle\x1f\n";
 
     #[test]
     fn notes_are_found_and_removed() {
@@ -88,7 +88,7 @@ mod tests {
             let mut filter = Filter::default();
             let mut clean: Vec<u8> = TEXT.chunks(size).flat_map(|piece| filter.push(piece)).collect();
             clean.extend(filter.finish());
-            assert_eq!(clean, b"ab\x1e xc", "{size}");
+            assert_eq!(clean, b"ab\x1e x\x1ec", "{size}");
         }
     }
 }

@@ -74,6 +74,11 @@ fn commands_print_the_same_with_an_engine() {
     let tunnels: serde_json::Value = serde_json::from_str(&tunnels).expect("invalid JSON");
     let port = &tunnels[0]["public_port"];
     assert_eq!(read_port(&format!("127.0.0.1:{port}")).trim(), &id[..12]);
+    it.interrupted(&variables, &["forward", &id, "0:7000"], |line| {
+        let address = line.split(' ').next().unwrap_or_default();
+        assert_eq!(read_port(address).trim(), &id[..12], "{line}");
+    });
+    printed(&mut it, &["forward", &id, "0:9"], b"");
     let snapshot = printed(&mut it, &["snapshot", "-q", &id], b"");
     printed(&mut it, &["run", "--image", &format!("id:{snapshot}"), "--", "cat", "/kept"], b"");
     printed(&mut it, &["pause", &id], b"");
@@ -113,4 +118,25 @@ fn an_engine_is_reached_by_its_socket_and_by_tls() {
     let output = Transcript::new().with(&[("DOCKER_HOST", "unix:///nonexistent/docker.sock")], &run, b"");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("/nonexistent/docker.sock") && text.contains("DOCKER_HOST"), "{text}");
+}
+
+/// The classic builder is used, which BuildKit would need a connection of its own for (docs/docker.md).
+#[test]
+fn a_dockerfile_for_buildkit_is_refused_with_the_reason() {
+    let Some(engine) = start(Kind::Dockerd, &Options::default()) else { return };
+    let host = engine.host();
+    let mut it = Transcript::new();
+    for (text, names) in [
+        ("FROM busybox:latest\nRUN --mount=type=cache,target=/c true\n", "RUN --mount"),
+        ("FROM busybox:latest\nRUN <<EOF\ntrue\nEOF\n", "<<EOF"),
+        ("FROM busybox:latest\nCOPY <<EOF /file\ntext\nEOF\n", "<<EOF"),
+        ("FROM busybox:latest\nCOPY --chmod=600 Dockerfile /file\n", "COPY --chmod"),
+    ] {
+        std::fs::write(it.path().join("Dockerfile"), text).expect("cannot write the file");
+        let build = ["--plugin", "docker", "build", "--dockerfile", "Dockerfile"];
+        let output = it.with(&[("DOCKER_HOST", &*host)], &build, b"");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("BuildKit") && said.contains(names), "{text}: {said}");
+    }
+    engine.end().expect("the engine did not end");
 }

@@ -89,12 +89,32 @@ impl Transcript {
 
     /// Runs the program without an emulator, with these environment variables.
     pub(super) fn with(&mut self, variables: &[(&str, &str)], arguments: &[&str], input: &[u8]) -> Output {
-        let mut command = sandbox();
-        command.args(arguments).current_dir(self.path()).env("USER", "tester").env("COLUMNS", "100");
-        command.envs(variables.iter().copied());
-        let output = feed(command.env("SANDBOX_PLUGIN_DIR", self.path().join("plugins")), input);
+        let output = feed(&mut self.command_with(variables, arguments), input);
         self.note(arguments, &output);
         output
+    }
+
+    fn command_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Command {
+        let mut command = sandbox();
+        command.args(arguments).current_dir(self.path()).env("USER", "tester").env("COLUMNS", "100");
+        command.envs(variables.iter().copied()).env("SANDBOX_PLUGIN_DIR", self.path().join("plugins"));
+        command
+    }
+
+    /// Like [`Transcript::with`] for a command that prints a line and runs on. Calls `then` with the line, and interrupts
+    /// the command.
+    pub(super) fn interrupted(&mut self, variables: &[(&str, &str)], arguments: &[&str], then: impl FnOnce(&str)) {
+        let mut command = self.command_with(variables, arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("cannot start the program");
+        let mut stdout = BufReader::new(child.stdout.take().expect("the stream is not piped"));
+        let mut printed = String::new();
+        stdout.read_line(&mut printed).expect("cannot read a line");
+        then(&printed);
+        nix::sys::signal::kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("cannot signal the program");
+        stdout.read_to_string(&mut printed).expect("cannot read the output");
+        let output = child.wait_with_output().expect("cannot wait for the program");
+        self.note(arguments, &Output { stdout: printed.into_bytes(), ..output });
     }
 
     fn note(&mut self, arguments: &[&str], output: &Output) {

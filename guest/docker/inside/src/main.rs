@@ -64,6 +64,7 @@ fn perform(verb: &str, words: impl Iterator<Item = std::ffi::OsString>) -> Answe
         "execs" => exec::execs,
         "probe" => exec::probe,
         "note" => exec::note,
+        "extend" => exec::extend,
         "stat" => files::stat,
         "list" => files::list,
         "mkdir" => files::mkdir,

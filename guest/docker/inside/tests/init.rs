@@ -67,6 +67,33 @@ fn the_lifetime_ends_the_sandbox() {
 }
 
 #[test]
+fn the_end_of_the_lifetime_can_be_moved() {
+    needs_root!();
+    let sandbox = Sandbox::new();
+    let child = init(&sandbox, &["lifetime=60000"]);
+    let number = |answer: Answer| -> u64 {
+        answer.ok().json().trim_start_matches("{\"end\":").trim_end_matches('}').parse().unwrap()
+    };
+    let begun = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let late = number(call(&sandbox, &child, &["extend", "lifetime=600000"]));
+    assert!((600_000..660_000).contains(&(late - begun)), "{late} {begun}");
+    kill_process(Pid::from_raw(process_one(&child) as i32).unwrap(), Signal::KILL).unwrap();
+    child.wait_with_output().unwrap();
+    // It holds when the container is started again, instead of the lifetime of the start, and can be moved to an earlier time.
+    let child = init(&sandbox, &["lifetime=1"]);
+    call(&sandbox, &child, &["run", "id=x", "--", "true"]).ok();
+    assert!(number(call(&sandbox, &child, &["extend", "lifetime=1"])) < late);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), end(&sandbox).as_deref()), (Some(0), Some("lifetime")));
+    // One that has passed is forgotten. A sandbox without a lifetime gets one.
+    let child = init(&sandbox, &[]);
+    call(&sandbox, &child, &["run", "id=y", "--", "true"]).ok();
+    call(&sandbox, &child, &["extend", "lifetime=1"]).ok();
+    child.wait_with_output().unwrap();
+    assert_eq!(end(&sandbox).as_deref(), Some("lifetime"));
+}
+
+#[test]
 fn the_sandbox_ends_when_it_is_idle() {
     needs_root!();
     let sandbox = Sandbox::new();

@@ -238,6 +238,28 @@ pub async fn wait_running(helper: &Helper, id: &str, wait: u64) -> Result<bool> 
     }
 }
 
+/// Implements `extend`.
+///
+/// # Errors
+///
+/// `invalid-argument` for no time, `sandbox-ended`, `conflict` if it does not run, `not-found`, or the error of the helper.
+pub async fn extend(helper: &Helper, id: &str, lifetime: u64) -> Result<u64> {
+    if lifetime == 0 {
+        return Err(Error::invalid("The lifetime is 0: give a positive time.").about("lifetime"));
+    }
+    let found = state(helper.engine(), id).await?;
+    match sandbox_state(helper, id, &found).await? {
+        SandboxState::Ended(_) => return Err(Error::ended(id)),
+        SandboxState::Stopped => {
+            let message = "The sandbox is stopped: resume it before you extend its lifetime.";
+            return Err(Error::new(ErrorKind::Conflict, message).about(id));
+        }
+        _ => {}
+    }
+    let answer = helper.json(id, &Verb::new("extend").with("lifetime", lifetime)).await?;
+    answer.get("end").whole().ok_or_else(|| Error::internal("The helper program returned no time."))
+}
+
 /// Implements `pause`.
 ///
 /// # Errors

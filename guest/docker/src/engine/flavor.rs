@@ -74,6 +74,13 @@ impl Flavor {
         }
     }
 
+    /// Returns whether builds that ask for nothing else are done by Docker's classic builder. Podman's own builder knows
+    /// most of what BuildKit knows.
+    #[must_use]
+    pub fn has_classic_builder(&self) -> bool {
+        self.product != Product::Podman
+    }
+
     /// Returns whether a build failed only because an image that it looked at was deleted meanwhile. Podman fails then; it has
     /// no code for it, only this text (seen with 4.3.1).
     #[must_use]
@@ -102,6 +109,9 @@ mod tests {
         assert_eq!(flavor("Engine", "2.0").doubt(), None);
         assert!(flavor("Other", "1.41").doubt().is_some_and(|text| text.contains("neither")));
         assert_eq!(flavor("Engine", "1.41").helper_arch(), Some("aarch64"));
+        assert!(
+            flavor("Engine", "1.41").has_classic_builder() && !flavor("Podman Engine", "1.41").has_classic_builder()
+        );
         let failure = "getting top layer info: layer not known";
         assert!(
             flavor("Podman Engine", "1.41").is_disturbed(failure) && !flavor("Engine", "1.41").is_disturbed(failure)

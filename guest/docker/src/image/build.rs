@@ -11,6 +11,7 @@ use sandbox_provider_kit::{
         wit::{Dockerfile, ErrorKind, Happened},
     },
     call::json::{Value, object},
+    image::spec,
     platform::{Body, Frame},
 };
 
@@ -154,6 +155,15 @@ async fn build(
     if dockerfile.login.is_some() {
         call = call.header(CREDENTIAL_HEADER, "registry");
     }
+    // The builder of Docker Engine refuses some of these parts by name, and takes here-documents for instructions.
+    let unknown = match spec::buildkit_part(dockerfile) {
+        Some(part) if engine.flavor().await?.has_classic_builder() => format!(
+            "\nThe Dockerfile contains `{}`, which only BuildKit knows. This provider uses the classic builder of the \
+             engine (docs/docker.md).",
+            shown(&part)
+        ),
+        _ => String::new(),
+    };
     let mut left = DISTURBED_REPEATS;
     let failure = loop {
         let response = engine.open_with(call.clone(), archive(contents.clone(), dockerfile)).await?;
@@ -161,6 +171,7 @@ async fn build(
             let mut error = failed(&refusal, "build the image");
             if matches!(refusal.status(), Some(400 | 500)) {
                 error.kind = ErrorKind::BuildFailed;
+                error.message.push_str(&unknown);
             }
             error
         })?;
@@ -177,7 +188,7 @@ async fn build(
             let from = log.ceil_char_boundary(log.len().saturating_sub(TAIL_BYTES));
             let output = log[from..].rsplit_once(step).map_or(&log[from..], |(_, output)| output);
             let message = format!("The build failed at `{}`: {}\n{}", step.trim(), text.trim(), output.trim());
-            Err(Error::new(ErrorKind::BuildFailed, clip(message.trim())))
+            Err(Error::new(ErrorKind::BuildFailed, clip(message.trim()) + &unknown))
         }
     }
 }

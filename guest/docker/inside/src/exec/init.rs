@@ -7,7 +7,7 @@ use std::{
         fd::OwnedFd,
         unix::fs::{FileExt, OpenOptionsExt, PermissionsExt},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::{
@@ -25,6 +25,7 @@ use crate::{
     context::Context,
     exec::{
         command::Command,
+        deadline::{Deadline, MOVED},
         launch::launch,
         note,
         start::MAIN,
@@ -39,6 +40,9 @@ use crate::{
 const IDLE_CHECK: Duration = Duration::from_secs(1);
 /// Bytes reserved for the reason of the end, so that it can be written when the disk is full.
 const END_BYTES: usize = 1024;
+
+/// The signals that process 1 asks for.
+const SIGNALS: [i32; 4] = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, MOVED];
 
 /// Why and with which code the sandbox ends.
 struct End {
@@ -93,12 +97,11 @@ pub fn init(args: &Args, context: &mut Context) -> Answer<i32> {
     fs::set_permissions(base.file(""), fs::Permissions::from_mode(0o700)).map_err(failed)?;
     fs::write(base.file("settings"), args.settings()).map_err(failed)?;
     // Process 1 ignores signals that it does not ask for.
-    block_signals(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT]);
-    let signals = signal_descriptor(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT]).map_err(failed)?;
+    block_signals(&SIGNALS);
+    let signals = signal_descriptor(&SIGNALS).map_err(failed)?;
     let _ = set_child_subreaper(Pid::from_raw(1));
-    let now = Instant::now();
-    let mut init =
-        Init { base, signals, lifetime: lifetime.and_then(|time| now.checked_add(time)), idle: None, main: None };
+    let deadline = Deadline::new(&base, lifetime).map_err(failed)?;
+    let mut init = Init { base, signals, deadline, idle: None, main: None };
     let end = match init.prepare(args, idle) {
         Ok(()) => init.attend(),
         Err(failure) => End { reason: Some(format!("failed {}", failure.message)), code: 1 },
@@ -112,7 +115,7 @@ pub fn init(args: &Args, context: &mut Context) -> Answer<i32> {
 struct Init {
     base: Base,
     signals: OwnedFd,
-    lifetime: Option<Instant>,
+    deadline: Deadline,
     idle: Option<(Duration, Activity)>,
     /// The first command, and a descriptor that is closed when it has ended.
     main: Option<(Exec, OwnedFd)>,
@@ -150,6 +153,9 @@ impl Init {
     fn attend(&mut self) -> End {
         loop {
             for signal in take_signals(&self.signals) {
+                if signal == MOVED {
+                    self.deadline.look();
+                }
                 if signal == libc::SIGTERM || signal == libc::SIGINT {
                     match &self.main {
                         Some((exec, _)) => terminate(exec),
@@ -158,11 +164,10 @@ impl Init {
                 }
             }
             while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
-            let now = Instant::now();
-            if self.lifetime.is_some_and(|end| end <= now) {
+            let mut next = self.deadline.left();
+            if next == Some(Duration::ZERO) {
                 return End { reason: Some("lifetime".into()), code: 0 };
             }
-            let mut next = self.lifetime.map(|end| end - now);
             if let Some((limit, activity)) = &self.idle {
                 let idle = activity.idle();
                 if idle >= *limit {

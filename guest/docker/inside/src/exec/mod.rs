@@ -1,6 +1,7 @@
 //! Commands: starting, supervising, reading, signals, and process 1 of the container.
 
 mod command;
+mod deadline;
 mod feed;
 mod follow;
 mod init;
@@ -17,6 +18,7 @@ mod supervise;
 mod tree;
 mod verbs;
 
+pub use deadline::extend;
 pub use feed::{input, resize};
 pub use init::init;
 pub use launch::detach;
