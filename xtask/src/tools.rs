@@ -355,19 +355,17 @@ mod tests {
         assert!(missing.is_empty(), "other features than in the program: {missing:#?}");
     }
 
-    /// The same for the Python modules, which have some of the program's crates. Macros are compared apart: they are built for another
-    /// purpose, with features of their own.
+    /// The same for the Python module, which has some of the program's crates. Macros are compared apart: they are built for
+    /// another purpose, with features of their own.
     #[test]
-    fn python_modules_are_built_from_the_crates_of_the_program() {
+    fn the_python_module_is_built_from_the_crates_of_the_program() {
         for edges in ["normal,no-proc-macro", "normal,build"] {
             let program = features(&["sandbox-cli"], edges);
-            for module in ["sandbox-host-python", "inspect-modal-native"] {
-                let other: Vec<_> = features(&[module], edges)
-                    .into_iter()
-                    .filter(|line| !program.contains(line) && program.iter().any(|known| name(known) == name(line)))
-                    .collect();
-                assert!(other.is_empty(), "{module} has other features than the program ({edges}): {other:#?}");
-            }
+            let other: Vec<_> = features(&["sandbox-host-python"], edges)
+                .into_iter()
+                .filter(|line| !program.contains(line) && program.iter().any(|known| name(known) == name(line)))
+                .collect();
+            assert!(other.is_empty(), "other features than in the program ({edges}): {other:#?}");
         }
     }
 }
