@@ -341,6 +341,7 @@ mod tests {
     fn tests_are_built_from_the_crates_of_the_program() {
         let tests = [
             "sandbox-host",
+            "sandbox-bridge",
             "sandbox-cli",
             "container-network",
             "container-isolation",
@@ -355,17 +356,18 @@ mod tests {
         assert!(missing.is_empty(), "other features than in the program: {missing:#?}");
     }
 
-    /// The same for the Python module, which has some of the program's crates. Macros are compared apart: they are built for
-    /// another purpose, with features of their own.
+    /// The same for the libraries of other languages, which have some of the program's crates. Macros are compared apart:
+    /// they are built for another purpose, with features of their own.
     #[test]
-    fn the_python_module_is_built_from_the_crates_of_the_program() {
+    fn the_libraries_are_built_from_the_crates_of_the_program() {
         for edges in ["normal,no-proc-macro", "normal,build"] {
             let program = features(&["sandbox-cli"], edges);
-            let other: Vec<_> = features(&["sandbox-host-python"], edges)
-                .into_iter()
-                .filter(|line| !program.contains(line) && program.iter().any(|known| name(known) == name(line)))
-                .collect();
-            assert!(other.is_empty(), "other features than in the program ({edges}): {other:#?}");
+            for package in ["sandbox-host-c", "sandbox-host-python"] {
+                let library = features(&[package], edges);
+                let known = |line: &&String| program.iter().any(|known| name(known) == name(line));
+                let other: Vec<_> = library.difference(&program).filter(known).collect();
+                assert!(other.is_empty(), "{package} has other features than the program ({edges}): {other:#?}");
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ import pytest
 from conftest import DEADLINE, Emulator, until
 from sandbox_host import (
     BuildFailedError,
+    ConflictError,
     Dockerfile,
     Image,
     InvalidArgumentError,
@@ -157,10 +158,12 @@ async def test_ports_are_reached_by_tunnel_and_forward(provider: Provider) -> No
 
 
 async def test_the_network_changes(provider: Provider) -> None:
-    async with provider.create(network=Network.blocked()) as blocked:
-        await blocked.set_network(Network.allow(domains=["example.org"], cidrs=["192.0.2.0/24"]))
     async with provider.create(network=Network.allow(cidrs=["192.0.2.0/24"])) as sandbox:
+        await sandbox.set_network(Network.allow(domains=["example.org"], cidrs=["192.0.2.0/24"]))
         await sandbox.set_network(Network.blocked())
+    async with provider.create(network=Network.blocked()) as blocked:
+        with pytest.raises(ConflictError):
+            await blocked.set_network(Network.open())
 
 
 async def test_sidecars(provider: Provider) -> None:

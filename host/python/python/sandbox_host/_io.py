@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
-from ._calls import Parts, encode, native, note, span
+from ._calls import Parts, encode, native, span
 from .records import OutputChunk
 
 T = TypeVar("T")
@@ -23,10 +23,10 @@ async def call(method: str, data: bytes = b"", /, **arguments: Any) -> Any:
 async def call_parts(method: str, data: bytes = b"", /, **arguments: Any) -> tuple[Any, Parts]:
     """Does a call and returns the value and the byte strings of its reply."""
     text = encode(method, arguments)
-    with span(method, arguments):
+    with span(method, arguments) as recorded:
         reply, parts = await native().call(method, text, data)
         value = _decode(reply)
-        note(value)
+        recorded.note(value)
     return value, parts
 
 
